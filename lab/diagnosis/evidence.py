@@ -1,0 +1,83 @@
+"""A cell's evidence as the rules see it, read from the files of the cell's folder."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROBES_FILE = "probes.json"
+KERNEL_FILE = "kernel.log"
+SYSCTLS_FILE = "sysctls.txt"
+
+# key="value" or key=value, as the kernel's audit lines have them.
+PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One probe's exit status (None where it did not run) and standard error."""
+
+    status: int | None
+    stderr: str
+
+    @property
+    def worked(self) -> bool:
+        return self.status == 0
+
+    def failed_with(self, text: str) -> bool:
+        return self.status not in (0, None) and text in self.stderr
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was gathered of one cell. `audit` holds the kernel's audit lines since the cell began."""
+
+    probes: dict[str, Probe] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    audit: list[dict[str, str]] = field(default_factory=list)
+
+    def probe(self, name: str) -> Probe:
+        return self.probes.get(name, Probe(None, "not run"))
+
+    def denied(self, **wanted: str) -> list[dict[str, str]]:
+        """AppArmor's denials that have all the given fields."""
+        return [
+            line
+            for line in self.audit
+            if line.get("apparmor") == "DENIED" and all(line.get(key) == value for key, value in wanted.items())
+        ]
+
+
+def read(folder: Path) -> Evidence:
+    """Read the evidence that was gathered into a cell's folder; what is not there counts as not known."""
+    return Evidence(
+        probes=_probes(folder / PROBES_FILE),
+        sysctls=parse_sysctls(_text(folder / SYSCTLS_FILE)),
+        audit=parse_audit(_text(folder / KERNEL_FILE)),
+    )
+
+
+def parse_audit(log: str) -> list[dict[str, str]]:
+    """The audit lines of a kernel log, each as its fields. Format: Documentation of the Linux audit project."""
+    return [
+        {key: quoted or bare for key, quoted, bare in PAIR.findall(line)}
+        for line in log.splitlines()
+        if "audit:" in line
+    ]
+
+
+def parse_sysctls(text: str) -> dict[str, str]:
+    """`name = value` lines, as `sysctl --all` prints them."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _probes(path: Path) -> dict[str, Probe]:
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())["probes"]
+    return {name: Probe(each["status"], each["stderr"]) for name, each in found.items()}

@@ -1,0 +1,74 @@
+"""From outcomes and cause to the status of a cell."""
+
+from dataclasses import dataclass
+
+from lab.catalog import Needs, Suite
+from lab.diagnosis.causes import Finding
+from lab.results import Cause, Confidence, Expectation, Outcome, Status, TestResult
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The status of a cell with what explains it."""
+
+    status: Status
+    cause: Cause | None = None
+    confidence: Confidence | None = None
+    reason: str = ""
+
+
+def judge(
+    suite: Suite,
+    tests: list[TestResult],
+    expected: Expectation,
+    findings: list[Finding],
+    *,
+    killed: bool = False,
+) -> Verdict:
+    """The status of a cell that ran.
+
+    A failure counts as expected only when its first cause is the expected one and exactly the tests that
+    need the sandbox failed: anything else would hide a second failure behind a known one.
+    """
+    failed = {test.name for test in tests if test.outcome in (Outcome.FAIL, Outcome.ERROR)}
+    skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
+    if not failed:
+        return _without_failure(skipped, expected)
+    cause = findings[0].cause if findings else Cause.UNKNOWN
+    confidence = findings[0].confidence if findings else None
+    reasons = [finding.why for finding in findings] or [_no_finding(suite, failed)]
+    status = Status.FAIL
+    if expected.status == "xfail" and cause is expected.cause and not killed:
+        difference = _difference(suite.needing(Needs.SANDBOX), failed | skipped)
+        status = Status.FAIL if difference else Status.XFAIL
+        reasons += [difference] if difference else []
+    elif expected.status == "xfail" and cause is not expected.cause:
+        reasons.append(f"expected to fail for {expected.cause}")
+    if killed:
+        reasons.append("the suite was killed at its time limit")
+    return Verdict(status, cause, confidence, "; ".join(reasons))
+
+
+def _without_failure(skipped: set[str], expected: Expectation) -> Verdict:
+    if skipped:
+        names = ", ".join(sorted(skipped))
+        return Verdict(Status.ERROR, reason=f"skipped, which is no coverage: {names}")
+    if expected.status == "xfail":
+        return Verdict(Status.XPASS, reason=f"passed, but was expected to fail for {expected.cause}")
+    return Verdict(Status.PASS)
+
+
+def _no_finding(suite: Suite, failed: set[str]) -> str:
+    if suite.control in failed:
+        return f"the control failed too ({suite.control}): not the jailer alone"
+    return "the evidence proves no known cause"
+
+
+def _difference(expected: set[str], failed: set[str]) -> str:
+    """How the failed tests differ from those that need the sandbox, or nothing."""
+    parts = []
+    if more := failed - expected:
+        parts.append(f"failed too: {', '.join(sorted(more))}")
+    if less := expected - failed:
+        parts.append(f"passed all the same: {', '.join(sorted(less))}")
+    return "; ".join(parts)

@@ -1,0 +1,55 @@
+"""Putting the build, the suite and the box's root file system into a guest: once per lane."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lab import builds
+from lab.guest.session import SUITE, Session
+
+FOLDER = "/opt/lab"
+SITE = f"{FOLDER}/site"
+ROOTFS = f"{FOLDER}/rootfs"
+
+UNPACK = f"""
+set -e
+cd {FOLDER}
+tar xf payload.tar
+rm payload.tar
+python3 - <<'PROGRAM'
+import pathlib, zipfile
+for wheel in sorted(pathlib.Path("wheels").glob("*.whl")):
+    zipfile.ZipFile(wheel).extractall("site")
+PROGRAM
+rm -r wheels
+"""
+
+
+def deploy(
+    session: Session,
+    *,
+    wheels: list[Path],
+    suite: Path,
+    rootfs: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Upload and unpack everything that the suite needs. `progress` gets bytes sent and bytes in all."""
+    files: Mapping[str, Path] = {
+        **{f"wheels/{wheel.name}": wheel for wheel in wheels},
+        f"suites/{suite.name}": suite,
+        "rootfs": rootfs,
+    }
+    session.run(f"sudo -n install -d -o lab {FOLDER}", seconds=5)
+    with tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
+        payload = Path(folder) / "payload.tar"
+        builds.pack(dict(files), payload)
+        session.put(payload, f"{FOLDER}/payload.tar", progress)
+    session.run(UNPACK, seconds=30)
+    # What Python compiles on a first import is compiled here, once, and not in every cell.
+    session.run(
+        f"cd {FOLDER}/suites/{suite.name} && LAB_ROOTFS={ROOTFS} PYTHONPATH={SITE} "
+        "python3 -m pytest --quiet --collect-only",
+        seconds=30,
+    )
+    # The user's own service manager is started by a first login; later ones are quick.
+    session.run("true", seconds=10, user=SUITE)

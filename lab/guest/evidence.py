@@ -1,0 +1,24 @@
+"""Gathering a cell's evidence from the guest into the run's folder."""
+
+import tarfile
+from pathlib import Path
+
+from lab.guest import deploy
+from lab.guest.session import Session
+from lab.guest.suite import HOME, RESULTS
+
+ARCHIVE = f"{deploy.FOLDER}/evidence.tar.gz"
+
+
+def collect(session: Session, folder: Path, *, mark: str, full: bool) -> None:
+    """Fetch what the suite wrote, and with `full` everything that can explain a failure, into `folder`."""
+    session.program(
+        "collect",
+        {"mark": mark, "results": RESULTS, "homes": HOME, "full": full, "to": ARCHIVE},
+        seconds=20,
+    )
+    archive = folder / "evidence.tar.gz"
+    session.get(ARCHIVE, archive)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    archive.unlink()

@@ -1,0 +1,38 @@
+"""Waiting for a guest to be up, and reading what cloud-init says of itself."""
+
+import json
+
+from lab.errors import LabError
+from lab.guest.session import RemoteFailed, Session
+
+# Limits under hardware acceleration; 2-4 s are usual there, 20-36 s under emulation.
+BOOT_SECONDS = 18.0
+CLOUD_INIT_SECONDS = 18.0
+RESULT = "/run/cloud-init/result.json"
+
+
+class CloudInitFailed(LabError):
+    """cloud-init did not do what the seed says; the message holds its errors, `log` its whole log."""
+
+    def __init__(self, message: str, log: str) -> None:
+        super().__init__(message)
+        self.log = log
+
+
+def wait_ready(session: Session, *, factor: float) -> None:
+    """Wait until SSH answers and cloud-init has ended well. Raises CloudInitFailed, or what `alive` raises."""
+    session.wait_open(BOOT_SECONDS * factor)
+    try:
+        reply = session.run(
+            f"until test -e {RESULT}; do sleep 0.2; done; cat {RESULT}", seconds=CLOUD_INIT_SECONDS
+        )
+        result = json.loads(reply.stdout)["v1"]
+    except (RemoteFailed, json.JSONDecodeError, KeyError) as error:
+        raise CloudInitFailed(f"cloud-init left no result: {error}", _log(session)) from error
+    if result["errors"] or "NoCloud" not in str(result["datasource"]):
+        reported = "; ".join(map(str, result["errors"])) or f"it used {result['datasource']}"
+        raise CloudInitFailed(f"cloud-init in the guest failed: {reported}", _log(session))
+
+
+def _log(session: Session) -> str:
+    return session.run("sudo -n cat /var/log/cloud-init.log", seconds=10, check=False).stdout

@@ -1,0 +1,60 @@
+"""Gather a cell's evidence into a tar file. Runs as root.
+
+Argument: {"mark": text, "results": folder, "homes": folder, "full": bool, "to": path}. Without "full", only
+what the suite wrote.
+"""
+
+import json
+import subprocess
+import sys
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+SYSCTL_PREFIXES = ("kernel.apparmor", "kernel.unprivileged", "kernel.yama", "kernel.io_uring", "user.max_")
+LARGEST = 2_000_000
+
+
+def output(*command):
+    done = subprocess.run(command, capture_output=True, check=False)
+    return done.stdout + done.stderr
+
+
+def since(mark, log):
+    """The part of the kernel log after the last line that holds the mark, and whether there was one."""
+    lines = log.decode(errors="replace").splitlines()
+    marks = [number for number, line in enumerate(lines) if mark in line]
+    return ("\n".join(lines[marks[-1] + 1 :]) + "\n").encode() if marks else None
+
+
+def everything(asked):
+    log = output("dmesg")
+    part = since(asked["mark"], log)
+    yield ("kernel.log", part) if part is not None else ("kernel-mark-lost.log", log)
+    yield (
+        "journal.log",
+        output("journalctl", "--boot", "--no-pager", "--lines=2000", "--output=short-precise"),
+    )
+    settings = output("sysctl", "--all").decode(errors="replace").splitlines()
+    yield "sysctls.txt", "\n".join(s for s in settings if s.startswith(SYSCTL_PREFIXES)).encode() + b"\n"
+    for name, path in (
+        ("apparmor-profiles.txt", "/sys/kernel/security/apparmor/profiles"),
+        ("processes.txt", None),
+    ):
+        yield name, output("ps", "-eo", "pid,ppid,user,args") if path is None else output("cat", path)
+    for log_file in sorted(Path(asked["homes"]).glob("box-*/logs/*")):
+        home = log_file.parent.parent.name
+        yield "boxlite/%s/%s" % (home, log_file.name), log_file.read_bytes()[-LARGEST:]
+
+
+asked = json.loads(sys.argv[1])
+with tarfile.open(asked["to"], "w:gz", compresslevel=1) as tar:
+    for file in sorted(Path(asked["results"]).glob("*")):
+        tar.add(str(file), arcname=file.name)
+    if asked["full"]:
+        for name, content in everything(asked):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, BytesIO(content))
+Path(asked["to"]).chmod(0o644)
+print(json.dumps({"to": asked["to"]}))

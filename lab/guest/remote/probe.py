@@ -1,0 +1,51 @@
+"""Try, as the suite's user and confined like the suite, what bubblewrap asks of the kernel. Prints JSON.
+
+`unshare_user` alone makes a user namespace; `unshare_user_root` also needs capabilities inside it. Where
+the first works and the second does not, the namespace is made and then stripped.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROBES = {
+    "unshare_user": ["unshare", "-U", "true"],
+    "unshare_user_root": ["unshare", "-Ur", "true"],
+    "bwrap_user": ["bwrap", "--unshare-user", "--bind", "/", "/", "true"],
+    "bwrap_all": [
+        *["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"],
+        *["--bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"],
+    ],
+}
+
+
+def attempt(command):
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except OSError as error:
+        return {"command": command, "status": None, "stderr": str(error)}
+    except subprocess.TimeoutExpired:
+        return {"command": command, "status": None, "stderr": "did not end within 60 s"}
+    return {"command": command, "status": done.returncode, "stderr": done.stderr.strip()}
+
+
+def context():
+    try:
+        return Path("/proc/self/attr/current").read_text().strip("\0\n")
+    except OSError:
+        return None
+
+
+asked = json.loads(sys.argv[1])
+results = {name: attempt(command) for name, command in PROBES.items()} if asked["probes"] else {}
+print(json.dumps({"uid": os.getuid(), "groups": os.getgroups(), "context": context(), "probes": results}))

@@ -1,0 +1,189 @@
+"""SSH to one guest, with the one host key that it may have, through fabric."""
+
+import base64
+import json
+import shlex
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import paramiko
+from fabric import Config, Connection
+from invoke.exceptions import CommandTimedOut
+
+from lab.errors import LabError
+from lab.machine import seed
+from lab.machine.lane import Endpoint
+from lab.wait import Deadline, wait_for
+
+User = Literal["lab", "tester"]
+ADMIN: User = "lab"
+SUITE: User = "tester"
+assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
+
+REMOTE = Path(__file__).parent / "remote"
+
+
+class SessionLost(LabError):
+    """SSH to the guest broke, or a command in it did not end in time."""
+
+
+class RemoteFailed(LabError):
+    """A command of the lab's own failed in the guest; the message holds its output."""
+
+
+@dataclass(frozen=True)
+class Output:
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Session:
+    """Connections to one guest as the administrator and as the suite's user, each opened when first used.
+
+    `alive` raises when the guest's machine is gone; a broken connection asks it first, so that the error
+    names the true cause.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, alive: Callable[[], None], factor: float) -> None:
+        self._endpoint = endpoint
+        self._alive = alive
+        self._factor = factor
+        self._connections: dict[User, Connection] = {}
+
+    def wait_open(self, seconds: float) -> None:
+        """Wait until the administrator can log in. Raises DeadlineExpired, or whatever `alive` raises."""
+
+        def attempt() -> bool | None:
+            if not self._shows_banner():
+                return None
+            try:
+                self._connection(ADMIN)
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                if isinstance(error, paramiko.BadHostKeyException):
+                    raise SessionLost(f"the guest showed a host key that is not its own: {error}") from error
+                return None  # The accounts are made while the server already answers.
+            return True
+
+        wait_for(attempt, Deadline(seconds, "the guest's SSH server"), alive=self._alive, interval=0.1)
+
+    def run(self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True) -> Output:
+        """Run a shell command; `seconds` is its limit under hardware acceleration.
+
+        Raises SessionLost, RemoteFailed where `check` is on, or whatever `alive` raises.
+        """
+        limit = seconds * self._factor
+        try:
+            result = self._connection(user).run(command, hide=True, warn=True, in_stream=False, timeout=limit)
+        except CommandTimedOut as error:
+            self._lost(f"`{_short(command)}` did not end within {limit:.0f} s", error)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._lost(f"SSH broke during `{_short(command)}`: {error}", error)
+        if result.exited == -1:  # paramiko's word for a channel that closed without a status
+            self._lost(f"SSH closed during `{_short(command)}`", None)
+        if check and result.exited != 0:
+            raise RemoteFailed(
+                f"`{_short(command)}` in the guest: exit status {result.exited}\n"
+                f"{result.stdout}{result.stderr}".rstrip()
+            )
+        return Output(result.exited, result.stdout, result.stderr)
+
+    def program(
+        self,
+        name: str,
+        argument: dict[str, Any],
+        *,
+        seconds: float,
+        user: User = ADMIN,
+        under: str = "",
+    ) -> Any:
+        """Run one of `lab/guest/remote/` with a JSON argument and return the JSON that it prints.
+
+        As the administrator it runs as root. `under` is put before the interpreter's command line.
+        """
+        source = base64.b64encode((REMOTE / f"{name}.py").read_bytes()).decode()
+        loader = f"import base64,sys;exec(compile(base64.b64decode(sys.argv.pop(1)),{name!r},'exec'))"
+        words = ["python3", "-c", loader, source, json.dumps(argument)]
+        prefix = "sudo -n " if user == ADMIN else ""
+        command = f"{prefix}{under} {shlex.join(words)}".strip()
+        output = self.run(command, seconds=seconds, user=user)
+        try:
+            return json.loads(output.stdout)
+        except json.JSONDecodeError as error:
+            raise RemoteFailed(
+                f"{name} in the guest printed no JSON: {output.stdout}{output.stderr}"
+            ) from error
+
+    def put(self, local: Path, remote: str, progress: Callable[[int, int], None]) -> None:
+        """Upload a file; `progress` gets the bytes sent and the bytes in all."""
+        try:
+            self._connection(ADMIN).sftp().put(str(local), remote, callback=progress)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._lost(f"SSH broke during the upload of {local.name}: {error}", error)
+
+    def get(self, remote: str, local: Path) -> None:
+        """Download a file."""
+        try:
+            self._connection(ADMIN).sftp().get(remote, str(local))
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._lost(f"SSH broke during the download of {remote}: {error}", error)
+
+    def close(self) -> None:
+        """Drop the connections. The session can be used again: it opens new ones."""
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            # Not Connection.close: it waits for the other side, which a loaded checkpoint has forgotten.
+            if connection.transport is not None:
+                connection.transport.close()
+
+    def _shows_banner(self) -> bool:
+        # passt accepts a connection long before the guest listens: only the server's own words tell.
+        try:
+            with socket.create_connection((self._endpoint.host, self._endpoint.port), 2.0) as probe:
+                probe.settimeout(2.0)
+                return probe.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def _connection(self, user: User) -> Connection:
+        if user in self._connections:
+            return self._connections[user]
+        endpoint = self._endpoint
+        key = paramiko.Ed25519Key.from_private_key(StringIO(endpoint.client_key.private))
+        connection = Connection(
+            endpoint.host,
+            user=user,
+            port=endpoint.port,
+            connect_timeout=10.0,
+            connect_kwargs={
+                "pkey": key,
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": 30.0,
+                "auth_timeout": 30.0,
+            },
+            config=Config(overrides={"load_ssh_configs": False}),
+        )
+        kind, text = endpoint.host_key.public.split()[:2]
+        connection.client.get_host_keys().add(
+            f"[{endpoint.host}]:{endpoint.port}", kind, paramiko.Ed25519Key(data=base64.b64decode(text))
+        )
+        # fabric's own choice is to accept any key.
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.open()
+        self._connections[user] = connection
+        return connection
+
+    def _lost(self, message: str, error: BaseException | None) -> None:
+        self.close()
+        self._alive()
+        raise SessionLost(message) from error
+
+
+def _short(command: str, length: int = 120) -> str:
+    first = command.splitlines()[0] if command else ""
+    return first if len(first) <= length else first[: length - 1] + "…"

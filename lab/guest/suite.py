@@ -1,0 +1,113 @@
+"""Running the suite in a guest as an ordinary user, and reading what came of each test."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lab.catalog import Suite, Variant
+from lab.errors import LabError
+from lab.guest import deploy
+from lab.guest.session import SUITE, Session
+from lab.guest.variant import under
+from lab.results import Outcome, TestResult
+
+HOME = f"/home/{SUITE}"
+RESULTS = f"{HOME}/results"
+KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
+TIMED_OUT = 124
+
+
+class SuiteBroken(LabError):
+    """pytest itself did not run: the lab's own fault, whatever the variant."""
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """What one run of the suite gave: a result for each test; `killed` when its limit ended it."""
+
+    tests: list[TestResult]
+    killed: bool
+
+
+def run(session: Session, suite: Suite, variant: Variant, *, factor: float) -> SuiteRun:
+    """Run the suite under its time limit; results come line by line, so that a killed one keeps its own.
+
+    Raises SuiteBroken where pytest could not even collect the tests.
+    """
+    limit = suite.suite_seconds * factor
+    # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end.
+    command = (
+        f"mkdir -p {RESULTS}; cd {deploy.FOLDER}/suites/{suite.name}; "
+        f"LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} PYTHONDONTWRITEBYTECODE=1 "
+        f"timeout --kill-after=5 {limit:.0f} {under(variant)} python3 -m pytest -ra "
+        f"--timeout={suite.test_seconds * factor:.0f} --report-log={RESULTS}/report.jsonl "
+        f"--junitxml={RESULTS}/junit.xml >{RESULTS}/suite.log 2>&1; "
+        f"echo $?; cat {RESULTS}/report.jsonl"
+    )
+    output = session.run(command, seconds=suite.suite_seconds + 30 / factor + 10, user=SUITE)
+    status, _, log = output.stdout.partition("\n")
+    entries = [json.loads(line) for line in log.splitlines() if line.strip().endswith("}")]
+    killed = int(status) in (TIMED_OUT, KILLED)
+    if not killed and not any(entry.get("when") for entry in entries):
+        printed = session.run(f"tail -n 30 {RESULTS}/suite.log", seconds=10, user=SUITE).stdout
+        raise SuiteBroken(f"pytest ran no test in the guest (exit status {status}):\n{printed}")
+    return SuiteRun(read_report(suite, entries, killed=killed, limit=limit), killed)
+
+
+def read_report(
+    suite: Suite, entries: list[dict[str, Any]], *, killed: bool, limit: float = 0.0
+) -> list[TestResult]:
+    """One result for each test that the suite names, in its order, from pytest-reportlog's entries.
+
+    A test that began and has no end was running when the suite was killed: it failed. One that never began
+    is an error, as is a test that the suite does not name: neither is ever taken for a pass.
+    """
+    phases: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in entries:
+        if entry.get("$report_type") == "TestReport":
+            name = entry["nodeid"].rpartition("::")[2]
+            phases.setdefault(name, {})[entry["when"]] = entry
+    results = []
+    hung = False
+    for name in suite.tests:
+        seen = phases.pop(name, {})
+        if "teardown" in seen:
+            results.append(_result(name, seen))
+        elif killed and not hung:
+            hung = True
+            message = f"was running when the suite was killed at its limit of {limit:.0f} s"
+            results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
+        else:
+            results.append(TestResult(name=name, outcome=Outcome.ERROR, message="did not run"))
+    results += [
+        TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
+        for name in phases
+    ]
+    return results
+
+
+def _result(name: str, phases: dict[str, dict[str, Any]]) -> TestResult:
+    seconds = round(sum(phase["duration"] for phase in phases.values()), 2)
+    for when, outcome in (
+        ("setup", Outcome.ERROR),
+        ("call", Outcome.FAIL),
+        ("teardown", Outcome.ERROR),
+    ):
+        phase = phases.get(when)
+        if phase and phase["outcome"] == "skipped":
+            return TestResult(name=name, outcome=Outcome.SKIP, seconds=seconds, message=_message(phase))
+        if phase and phase["outcome"] != "passed":
+            return TestResult(name=name, outcome=outcome, seconds=seconds, message=_message(phase))
+    if "call" not in phases:
+        return TestResult(name=name, outcome=Outcome.ERROR, seconds=seconds, message="was not called")
+    return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds)
+
+
+def _message(phase: dict[str, Any]) -> str:
+    """The exception's own words, without the traceback: that is in junit.xml."""
+    detail = phase.get("longrepr")
+    if isinstance(detail, dict):
+        return str(detail["reprcrash"]["message"])
+    if isinstance(detail, list):  # a skip: file, line, reason
+        return str(detail[-1])
+    return str(detail or "")

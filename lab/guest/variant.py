@@ -1,0 +1,94 @@
+"""Putting a variant on a guest, and reading back that it is in force."""
+
+import time
+from typing import Any
+
+from lab.catalog import AppArmorProfile, Feature, Guest, Variant
+from lab.errors import LabError
+from lab.guest.session import SUITE, Session
+
+Facts = dict[str, Any]
+
+
+class NotInEffect(LabError):
+    """The guest, asked afterwards, does not show the variant's settings."""
+
+
+def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
+    """Why the variant makes no sense on a guest with these facts, or None where it does."""
+    apparmor = facts["apparmor"]
+    if variant.apparmor and apparmor is None:
+        return "no AppArmor"
+    if Feature.APPARMOR_USERNS in variant.needs and not apparmor["userns_mediation"]:
+        return f"AppArmor {apparmor['version']} does not mediate user namespaces"
+    for profile in variant.apparmor:
+        if profile.shipped and profile.shipped not in apparmor["profile_files"]:
+            return f"ships no {profile.shipped}"
+    for name in variant.sysctl:
+        if facts["sysctls"].get(name) is None:
+            return f"its kernel has no {name}"
+    return None
+
+
+def begin(session: Session, variant: Variant, *, mark: str) -> None:
+    """Set the guest's clock, mark its kernel log, and put the variant's settings on."""
+    session.program(
+        "apply",
+        {
+            "clock": time.time(),
+            "mark": mark,
+            "sysctl": variant.sysctl,
+            "apparmor": [profile.model_dump() for profile in variant.apparmor],
+        },
+        seconds=10,
+    )
+
+
+def read_facts(session: Session) -> Facts:
+    """What the guest is: system, kernel, AppArmor, bubblewrap, sysctls, /dev/kvm."""
+    facts: Facts = session.program("facts", {}, seconds=10)
+    return facts
+
+
+def under(variant: Variant) -> str:
+    """What to put before a command so that it runs confined as the variant says."""
+    profile = variant.confine_suite_by
+    return f"aa-exec -p {profile} --" if profile else ""
+
+
+def probe(session: Session, variant: Variant, *, probes: bool) -> dict[str, Any]:
+    """Who the suite runs as and confined by what; with `probes`, what the kernel allows it."""
+    found: dict[str, Any] = session.program(
+        "probe", {"probes": probes}, seconds=30, user=SUITE, under=under(variant)
+    )
+    return found
+
+
+def check_in_effect(variant: Variant, facts: Facts, who: dict[str, Any]) -> None:
+    """Compare the variant with what the guest shows. Raises NotInEffect with every difference."""
+    wrong = [
+        f"{name} is {facts['sysctls'].get(name)}, not {value}"
+        for name, value in variant.sysctl.items()
+        if facts["sysctls"].get(name) != str(value)
+    ]
+    wrong += [text for profile in variant.apparmor if (text := _profile_wrong(profile, facts))]
+    if variant.confine_suite_by and who["context"] != f"{variant.confine_suite_by} (enforce)":
+        wrong.append(f"the suite would run confined by {who['context']!r}")
+    if who["uid"] == 0:
+        wrong.append("the suite would run as root")
+    if facts["kvm"] and facts["kvm"]["gid"] not in who["groups"]:
+        wrong.append("the suite's user is not in the group of /dev/kvm")
+    if wrong:
+        raise NotInEffect(f"variant not in effect: {'; '.join(wrong)}")
+
+
+def _profile_wrong(profile: AppArmorProfile, facts: Facts) -> str | None:
+    mode = facts["apparmor"]["profiles"].get(profile.name)
+    if mode == profile.mode:
+        return None
+    return f"AppArmor profile {profile.name} is {'not loaded' if mode is None else f'in {mode} mode'}"
+
+
+def describe(guest: Guest, facts: Facts) -> str:
+    """The guest in a few words, from what it says itself."""
+    return f"{guest.name} ({facts['os'].get('PRETTY_NAME')}, kernel {facts['kernel']})"

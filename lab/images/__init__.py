@@ -1,0 +1,1 @@
+"""Base images: verified, read-only, one folder each."""

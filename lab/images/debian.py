@@ -1,0 +1,132 @@
+"""Guests built from Debian's packages: mmdebstrap, and a hook that turns the tree into a disk."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lab import process
+from lab.catalog import DebianImage
+from lab.errors import LabError
+from lab.paths import definitions
+
+PACKAGES = (
+    "apparmor",
+    "bubblewrap",
+    "ca-certificates",
+    "cloud-init",
+    "dbus",
+    "iproute2",
+    "linux-image-cloud-amd64",
+    "netplan.io",
+    "openssh-server",
+    "python3",
+    "sudo",
+    "systemd-sysv",
+    "udev",
+)
+FILES = ("disk.qcow2", "vmlinuz", "initrd", "packages.tsv")
+# mmdebstrap's own words for what it does, and ours.
+STAGES = {
+    "running apt-get update": "fetching package lists",
+    "downloading packages": "downloading packages",
+    "extracting archives": "unpacking packages",
+    "installing essential": "installing the base system",
+    "installing remaining": "installing the guest's packages",
+    "running --customize-hook": "making the disk",
+}
+
+
+def inputs(image: DebianImage) -> bytes:
+    """All that decides what goes into the image, as bytes to take a digest of."""
+    return image.model_dump_json().encode() + " ".join(PACKAGES).encode() + _recipe().read_bytes()
+
+
+def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout: float) -> float:
+    """Build the image's files into `out`; the time it took in seconds. Raises LabError.
+
+    As root mmdebstrap works on the real thing; anyone else needs /etc/subuid and a host that allows
+    user namespaces.
+    """
+    started = time.monotonic()
+    workspace = _workspace(out)
+    try:
+        process.run(
+            _command(image),
+            timeout=timeout,
+            env={"TMPDIR": str(workspace), "LAB_DISK_SIZE": f"{image.disk_gib}G"},
+            on_line=lambda line: _report(line, say),
+        )
+        for name in FILES:
+            shutil.move(workspace / name, out / name)
+    except process.CommandFailed as error:
+        raise _explain(image, error) from error
+    finally:
+        remove_workspace(workspace)
+    return time.monotonic() - started
+
+
+def remove_workspace(folder: Path) -> None:
+    """Remove a build's folder, with what belongs to an ordinary user's subordinate ids."""
+    if not folder.exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        process.run(["mmdebstrap", "--unshare-helper", "rm", "-rf", folder], timeout=120)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _recipe() -> Path:
+    return definitions() / "images" / "recipes" / "debian.sh"
+
+
+def _workspace(out: Path) -> Path:
+    if os.geteuid() == 0:
+        return Path(tempfile.mkdtemp(prefix="build-", dir=out))
+    # The subordinate user that mmdebstrap becomes cannot enter a home folder. /var/tmp and not /tmp,
+    # which is memory on many distributions.
+    folder = Path(tempfile.mkdtemp(prefix="boxlite-lab-build-", dir="/var/tmp"))
+    folder.chmod(0o1777)
+    return folder
+
+
+def _command(image: DebianImage) -> list[str | Path]:
+    wanted = [f"{name}/{image.suite}-backports" if name in image.backports else name for name in PACKAGES]
+    command: list[str | Path] = [
+        "mmdebstrap",
+        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        "--format=null",
+        "--variant=apt",
+        f"--include={','.join([*wanted, *image.packages])}",
+    ]
+    if image.backports:
+        # The mirror is mmdebstrap's own choice: add the suite wherever that is, whatever its name.
+        command.append(
+            "--setup-hook="
+            f"sed -n 's| {image.suite} main| {image.suite}-backports main|p' "
+            f'"$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"'
+        )
+    return [*command, f"--customize-hook={_recipe()}", image.suite, "/dev/null"]
+
+
+def _report(line: str, say: Callable[[str], None]) -> None:
+    for words, stage in STAGES.items():
+        if line.startswith(f"I: {words}"):
+            say(stage)
+
+
+def _explain(image: DebianImage, error: process.CommandFailed) -> LabError:
+    text = error.output
+    if "No space left on device" in text:
+        return LabError(
+            f"the disk filled up while building {image.suite}; nothing was kept",
+            hint="free some disk space and run the same command again",
+        )
+    if os.geteuid() != 0 and ("subuid" in text or "newuidmap" in text or "unshare" in text):
+        return LabError(
+            f"mmdebstrap could not build {image.suite} as an ordinary user\n{text}",
+            hint="install uidmap, give your user lines in /etc/subuid and /etc/subgid, or run as root",
+        )
+    return LabError(f"building {image.suite} failed: {error}", hint="is the package mirror reachable?")

@@ -1,0 +1,159 @@
+"""The store of base images: read-only, each in a folder named by the digest of what went into it."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lab.catalog import Guest
+from lab.errors import LabError
+from lab.files import sha256
+from lab.images import debian
+from lab.paths import Paths
+from lab.wait import Deadline, wait_for
+
+Say = Callable[[str], None]
+
+MANIFEST = "manifest.json"
+# An image is about 0.2 GiB; the tree it is made of and its raw disk need 2 GiB for a moment.
+BUILD_FREE_GIB = 3.0
+BUILD_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the store knows of an image; `disk_sha256` is the digest of its disk as it was stored."""
+
+    guest: str
+    inputs: str
+    disk_sha256: str
+    built: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A whole image in the store."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.qcow2"
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd"
+
+
+def find(paths: Paths, guest: Guest) -> BaseImage | None:
+    """The image of this guest's definition, if it is there. An image of another definition never counts."""
+    return _read(_folder(paths, guest))
+
+
+def any_image(paths: Paths) -> BaseImage | None:
+    """Some image of the store, whichever."""
+    found = (_read(path.parent) for path in sorted(paths.images.glob(f"*/{MANIFEST}")))
+    return next((image for image in found if image), None)
+
+
+def ensure(paths: Paths, guest: Guest, say: Say) -> BaseImage:
+    """The guest's image, built first where it is not there. Two labs at once build it once.
+
+    `say` gets what is going on, in a few words. Raises LabError when the build fails; nothing is kept then.
+    """
+    folder = _folder(paths, guest)
+    image = _read(folder)
+    if image:
+        return image
+    paths.make(paths.images)
+    lock = FileLock(paths.images / f"{folder.name}.lock", timeout=0)
+    _acquire(lock, say)
+    try:
+        return _read(folder) or _build(paths, guest, folder, say)
+    finally:
+        lock.release()
+
+
+def inputs_digest(guest: Guest) -> str:
+    """SHA-256 over all that decides what an image holds, but for the state of the package mirror that day."""
+    return hashlib.sha256(debian.inputs(guest.image)).hexdigest()
+
+
+def _folder(paths: Paths, guest: Guest) -> Path:
+    return paths.images / f"{guest.name}-{inputs_digest(guest)[:16]}"
+
+
+def _read(folder: Path) -> BaseImage | None:
+    try:
+        return BaseImage(folder, Manifest(**json.loads((folder / MANIFEST).read_text())))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise LabError(
+            f"{folder / MANIFEST} cannot be read: {error}", hint=f"rm -r {folder}, and it is built anew"
+        ) from error
+
+
+def _acquire(lock: FileLock, say: Say) -> None:
+    def attempt() -> bool | None:
+        try:
+            lock.acquire()
+        except Timeout:
+            say("waiting for another lab that builds this image")
+            return None
+        return True
+
+    wait_for(attempt, Deadline(BUILD_SECONDS, "another lab that builds this image"), interval=1.0)
+
+
+def _build(paths: Paths, guest: Guest, folder: Path, say: Say) -> BaseImage:
+    """Build beside the store's whole images, then rename: only a finished image ever has its name."""
+    partial = folder.with_name(f".partial-{folder.name}")
+    debian.remove_workspace(partial)
+    free = shutil.disk_usage(paths.images).free / 2**30
+    if free < BUILD_FREE_GIB:
+        raise LabError(
+            f"building {guest.name} needs {BUILD_FREE_GIB:.0f} GiB free in {paths.images}; "
+            f"there are {free:.1f}",
+            hint="free some disk space and run the same command again",
+        )
+    partial.mkdir()
+    try:
+        seconds = debian.build(guest.image, partial, say, timeout=BUILD_SECONDS)
+        manifest = Manifest(
+            guest=guest.name,
+            inputs=inputs_digest(guest),
+            disk_sha256=sha256(partial / "disk.qcow2"),
+            built=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(seconds, 1),
+        )
+        (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+        for file in partial.iterdir():
+            _sync(file)
+            file.chmod(0o444)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except BaseException:
+        debian.remove_workspace(partial)
+        raise
+    return BaseImage(folder, manifest)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""libvirt and QEMU: everything outside the guest."""

@@ -1,0 +1,169 @@
+"""Whether guests run under KVM or under software emulation, found out by running one."""
+
+import json
+import os
+import platform
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import libvirt
+from filelock import FileLock
+
+from lab.files import write_atomically
+from lab.machine import domain
+from lab.paths import Paths
+from lab.wait import Deadline, DeadlineExpired, wait_for
+
+KVM_DEVICE = Path("/dev/kvm")
+# The kernel says this when it hands over to the initial RAM disk's init: everything before it ran.
+KERNEL_RAN = "Run /init as init process"
+PROBE_SECONDS = 30.0
+# Software emulation is about ten times slower than hardware: measured boots take 21-36 s against 2-4 s.
+EMULATION_FACTOR = 10.0
+
+
+class Bootable(Protocol):
+    """The kernel of any guest will do for the probe."""
+
+    @property
+    def kernel(self) -> Path: ...
+    @property
+    def initrd(self) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """How guests are run, and why so."""
+
+    kvm: bool
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return "kvm" if self.kvm else "emulation"
+
+    @property
+    def factor(self) -> float:
+        """By how much to stretch a time limit that is meant for hardware acceleration."""
+        return 1.0 if self.kvm else EMULATION_FACTOR
+
+
+def decide(connection: libvirt.virConnect, paths: Paths, image: Bootable) -> Acceleration:
+    """The cached verdict for this host kernel and QEMU, or a new one from booting `image` under KVM."""
+    known = cached(connection, paths)
+    if known is not None:
+        return known
+    paths.make(paths.cache)
+    with FileLock(paths.acceleration.with_suffix(".lock")):
+        known = cached(connection, paths)
+        if known is not None:
+            return known
+        verdict = _refused_without_trying() or _try(connection, paths, image)
+        entry = {"key": _key(connection), "kvm": verdict.kvm, "reason": verdict.reason}
+        write_atomically(paths.acceleration, json.dumps(entry) + "\n")
+        return verdict
+
+
+def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
+    """The verdict of an earlier run under the same host kernel and QEMU, if there is one."""
+    try:
+        entry = json.loads(paths.acceleration.read_text())
+        if entry["key"] == _key(connection):
+            return Acceleration(bool(entry["kvm"]), str(entry["reason"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _key(connection: libvirt.virConnect) -> str:
+    """What a verdict depends on; nested virtualization and the device's mode can change without a reboot."""
+    mode = oct(KVM_DEVICE.stat().st_mode) if KVM_DEVICE.exists() else "absent"
+    return f"{platform.release()} {connection.getVersion()} {connection.getURI()} {mode} {_nested()}"
+
+
+def _nested() -> bool:
+    for module in ("kvm_intel", "kvm_amd"):
+        parameter = Path(f"/sys/module/{module}/parameters/nested")
+        if parameter.exists():
+            return parameter.read_text().strip() in ("Y", "1")
+    # Built into the kernel, or another architecture's: only running can tell.
+    return True
+
+
+def _refused_without_trying() -> Acceleration | None:
+    if not KVM_DEVICE.exists():
+        return Acceleration(False, "/dev/kvm does not exist")
+    if os.geteuid() != 0 and not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return Acceleration(False, "/dev/kvm may not be opened by this user (join the group kvm)")
+    if not _nested():
+        return Acceleration(
+            False,
+            "KVM is there without nested virtualization, so that boxlite would find no /dev/kvm in a "
+            "guest (load kvm_intel or kvm_amd with nested=1)",
+        )
+    return None
+
+
+def _try(connection: libvirt.virConnect, paths: Paths, image: Bootable) -> Acceleration:
+    """Boot a guest's kernel under KVM until it starts user space."""
+    folder = Path(tempfile.mkdtemp(prefix="kvm-probe-", dir=paths.make(paths.state)))
+    folder.chmod(0o711)
+    console = folder / "console.log"
+    name = f"lab-kvm-probe-{os.getpid()}"
+    spec = domain.DomainSpec(
+        name=name,
+        lane=name,
+        kvm=True,
+        memory_mib=512,
+        cpus=1,
+        kernel=image.kernel,
+        initrd=image.initrd,
+        console=console,
+        arguments="console=ttyS0 panic=-1 break=top",
+    )
+    machine: libvirt.virDomain | None = None
+    try:
+        machine = connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+        return _watch(machine, console)
+    except libvirt.libvirtError as error:
+        return Acceleration(False, f"/dev/kvm opens, but QEMU fails under it: {_first_line(error)}")
+    finally:
+        _remove(machine, folder)
+
+
+def _watch(machine: libvirt.virDomain, console: Path) -> Acceleration:
+    def verdict() -> Acceleration | None:
+        text = console.read_text(errors="replace") if console.exists() else ""
+        if KERNEL_RAN in text:
+            return Acceleration(True, "a guest kernel ran under KVM")
+        try:
+            state, _ = machine.state()
+        except libvirt.libvirtError:
+            state = libvirt.VIR_DOMAIN_SHUTOFF
+        if state != libvirt.VIR_DOMAIN_RUNNING:
+            return Acceleration(False, "/dev/kvm opens, but a guest kernel dies under it")
+        return None
+
+    try:
+        return wait_for(verdict, Deadline(PROBE_SECONDS, "a guest kernel under KVM"))
+    except DeadlineExpired:
+        return Acceleration(
+            False, f"/dev/kvm opens, but a guest kernel did not start within {PROBE_SECONDS:.0f} s"
+        )
+
+
+def _remove(machine: libvirt.virDomain | None, folder: Path) -> None:
+    if machine is not None:
+        # It may have died under KVM, which is the answer.
+        with suppress(libvirt.libvirtError):
+            machine.destroy()
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,110 @@
+"""Checkpoints: the state after the build is deployed, from which every cell is forked.
+
+Two ways, the better one first. `memory`: QEMU's own snapshot of memory and disk, loaded back inside the
+running process. `disk`: the powered-off disk, from which every cell boots anew.
+"""
+
+import json
+from typing import Any, Protocol
+
+import libvirt
+import libvirt_qemu
+
+from lab.errors import LabError
+from lab.machine.lane import Lane
+from lab.wait import Deadline, wait_for
+
+TAG = "lab"
+# Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer.
+SAVE_SECONDS = 180.0
+LOAD_SECONDS = 60.0
+
+
+class CheckpointFailed(LabError):
+    """The machine's state could not be saved or loaded back; the text is QEMU's reason."""
+
+
+class Checkpoint(Protocol):
+    """A state that a lane can be put back into, as often as wanted."""
+
+    way: str
+    # Whether the guest booted on the way, so that it must be waited for as after a start.
+    boots: bool
+
+    def fork(self) -> None:
+        """Put the lane into the checkpoint's state. SSH connections from before are dead."""
+
+
+class MemoryCheckpoint:
+    """Memory and disk, as an internal snapshot of the overlay.
+
+    QEMU's `snapshot-save` and `snapshot-load` (6.0 and newer):
+    https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html
+    """
+
+    way = "memory"
+    boots = False
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._node = self._overlay_node()
+        self._job("snapshot-save", SAVE_SECONDS)
+
+    def fork(self) -> None:
+        self._job("snapshot-load", LOAD_SECONDS)
+
+    def _overlay_node(self) -> str:
+        """QEMU's name for the overlay as a qcow2 block device."""
+        for node in self._qmp("query-named-block-nodes", flat=True):
+            if node["drv"] == "qcow2" and node["file"] == str(self._lane.overlay):
+                return str(node["node-name"])
+        raise CheckpointFailed(f"QEMU has no block device for {self._lane.overlay}")
+
+    def _job(self, command: str, seconds: float) -> None:
+        job = f"lab-{command}"
+        self._qmp(command, **{"job-id": job, "tag": TAG, "vmstate": self._node, "devices": [self._node]})
+
+        def concluded() -> dict[str, Any] | None:
+            found = next((j for j in self._qmp("query-jobs") if j["id"] == job), None)
+            return found if found and found["status"] == "concluded" else None
+
+        outcome = wait_for(
+            concluded,
+            Deadline(seconds, f"QEMU's {command}"),
+            alive=self._lane.check_alive,
+            interval=0.02,
+        )
+        self._qmp("job-dismiss", id=job)
+        if "error" in outcome:
+            raise CheckpointFailed(f"QEMU's {command}: {outcome['error']}")
+
+    def _qmp(self, command: str, **arguments: Any) -> Any:
+        request = json.dumps({"execute": command, "arguments": arguments})
+        try:
+            reply = json.loads(libvirt_qemu.qemuMonitorCommand(self._lane.domain, request, 0))
+        except libvirt.libvirtError as error:
+            self._lane.check_alive()
+            raise CheckpointFailed(f"QEMU's {command}: {error}") from error
+        if "error" in reply:
+            raise CheckpointFailed(f"QEMU's {command}: {reply['error']['desc']}")
+        return reply["return"]
+
+
+class DiskCheckpoint:
+    """The disk of the powered-off guest; every fork is a boot from a fresh overlay on top of it.
+
+    The caller powers the guest off first. Its address and instance-id stay those it booted with.
+    """
+
+    way = "disk"
+    boots = True
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._prepared = lane.folder / "prepared.qcow2"
+        lane.overlay.rename(self._prepared)
+
+    def fork(self) -> None:
+        self._lane.stop()
+        self._lane.new_overlay(self._prepared)
+        self._lane.start()

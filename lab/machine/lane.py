@@ -1,0 +1,215 @@
+"""A lane: one running virtual machine that serves cells one after another."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import libvirt
+
+from lab import process
+from lab.catalog import Guest
+from lab.errors import LabError
+from lab.images.store import BaseImage
+from lab.machine import domain, keys, ports, records, seed
+from lab.machine.acceleration import Acceleration
+from lab.machine.connection import default_uri
+from lab.paths import Paths
+from lab.wait import Deadline, wait_for
+
+CONSOLE_LINES = 15
+
+
+class LaneDied(LabError):
+    """The guest's machine is gone; the message ends in its console's last lines."""
+
+
+class BootFailed(LabError):
+    """The guest did not come up; the message ends in its console's last lines."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a guest's SSH server is reached, and the only host key that it may show."""
+
+    port: int
+    client_key: keys.KeyPair
+    host_key: keys.KeyPair
+    host: str = "127.0.0.1"
+
+
+class Lane:
+    """One running virtual machine. Made by `opened`, which also takes it down again."""
+
+    def __init__(
+        self,
+        connection: libvirt.virConnect,
+        *,
+        guest: Guest,
+        image: BaseImage,
+        acceleration: Acceleration,
+        folder: Path,
+        port: ports.Port,
+    ) -> None:
+        self.guest = guest
+        self.image = image
+        self.acceleration = acceleration
+        self.folder = folder
+        self.name = folder.name
+        self.overlay = folder / "overlay.qcow2"
+        self._connection = connection
+        self._port = port
+        self._seed = folder / "seed.iso"
+        self._domain: libvirt.virDomain | None = None
+        self._uuid = str(uuid.uuid4())
+        self._boots = 0
+        self.endpoint = Endpoint(port.number, keys.generate("lab"), keys.generate(f"root@{guest.name}"))
+
+    @property
+    def domain(self) -> libvirt.virDomain:
+        """The libvirt domain; raises LaneDied when the lane has none."""
+        if self._domain is None:
+            raise LaneDied(f"{self.name} is not running")
+        return self._domain
+
+    @property
+    def console(self) -> Path:
+        """The serial console's output since the last boot."""
+        return self.folder / f"console-{self._boots}.log"
+
+    def prepare(self) -> None:
+        """Write the seed and make the overlay over the base image."""
+        files = seed.render(
+            instance=self.name,
+            hostname=self.guest.name,
+            client_key=self.endpoint.client_key,
+            host_key=self.endpoint.host_key,
+        )
+        seed.write(self._seed, files)
+        self.new_overlay(self.image.disk)
+
+    def new_overlay(self, backing: Path) -> None:
+        """Start over with an empty overlay on top of `backing`."""
+        self.overlay.unlink(missing_ok=True)
+        process.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", self.overlay],
+            timeout=60,
+        )
+
+    def start(self) -> None:
+        """Start the machine on its overlay. Raises BootFailed."""
+        self._boots += 1
+        spec = domain.DomainSpec(
+            name=self.name,
+            lane=self.name,
+            uuid=self._uuid,
+            kvm=self.acceleration.kvm,
+            memory_mib=self.guest.memory_mib,
+            cpus=self.guest.cpus,
+            kernel=self.image.kernel,
+            initrd=self.image.initrd,
+            console=self.console,
+            disk=self.overlay,
+            seed=self._seed,
+            port=self._port.number,
+        )
+        try:
+            self._domain = self._connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+        except libvirt.libvirtError as error:
+            raise BootFailed(f"libvirt could not start {self.name}: {error}") from error
+
+    def check_alive(self) -> None:
+        """Raise LaneDied when the machine no longer runs."""
+        try:
+            state, reason = self.domain.state()
+        except libvirt.libvirtError as error:
+            raise LaneDied(f"the machine of {self.guest.name} is gone\n{self.last_words()}") from error
+        if state not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED):
+            raise LaneDied(
+                f"the machine of {self.guest.name} stopped (state {state}, reason {reason})\n"
+                f"{self.last_words()}"
+            )
+
+    def last_words(self) -> str:
+        """The console's last lines, as the end of an error message."""
+        text = self.console_text()
+        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+        if not lines:
+            return "its console stayed empty"
+        return "its console ends:\n" + "\n".join(f"  | {line}" for line in lines[-CONSOLE_LINES:])
+
+    def console_text(self) -> str:
+        """What the guest wrote to its serial console since it was started."""
+        try:
+            return self.console.read_text(errors="replace").replace("\r", "")
+        except OSError:
+            return ""
+
+    def stop(self) -> None:
+        """Take the machine down at once; the overlay stays."""
+        if self._domain is None:
+            return
+        gone, self._domain = self._domain, None
+        try:
+            gone.destroy()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in (
+                libvirt.VIR_ERR_NO_DOMAIN,
+                libvirt.VIR_ERR_OPERATION_INVALID,
+            ):
+                raise
+
+    def wait_until_off(self, seconds: float) -> None:
+        """Wait for a guest that was told to power off. Raises DeadlineExpired."""
+
+        def off() -> bool | None:
+            try:
+                self.check_alive()
+            except LaneDied:
+                return True
+            return None
+
+        wait_for(off, Deadline(seconds, f"{self.guest.name} to power off"))
+        self._domain = None
+
+
+@contextmanager
+def opened(
+    connection: libvirt.virConnect,
+    paths: Paths,
+    *,
+    guest: Guest,
+    image: BaseImage,
+    acceleration: Acceleration,
+    uri: str | None = None,
+) -> Iterator[Lane]:
+    """A lane whose disk and seed are ready, not started yet; nothing of it is left afterwards.
+
+    A record is written first, so that a lab that was killed is cleaned up after by the next one.
+    """
+    port = ports.reserve(paths.make(paths.ports))
+    try:
+        with records.recorded(paths, guest=guest.name, uri=uri or default_uri(), port=port.number) as folder:
+            lane = Lane(
+                connection,
+                guest=guest,
+                image=image,
+                acceleration=acceleration,
+                folder=folder,
+                port=port,
+            )
+            try:
+                lane.prepare()
+                yield lane
+            finally:
+                lane.stop()
+    finally:
+        port.release()
+
+
+def keep_console(lane: Lane, destination: Path) -> None:
+    """Copy the console's output to where evidence is kept."""
+    if lane.console.exists():
+        shutil.copyfile(lane.console, destination)

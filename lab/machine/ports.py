@@ -1,0 +1,62 @@
+"""Ports on 127.0.0.1, each held by a lock for as long as its lane lives."""
+
+import socket
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lab.errors import LabError
+
+# Below the range from which Linux hands out ports of its own accord (32768 and up).
+FIRST, LAST = 22100, 22999
+
+
+class Port:
+    """A reserved port. The lock is the kernel's, so it is gone with the process that held it."""
+
+    def __init__(self, number: int, lock: FileLock) -> None:
+        self.number = number
+        self._lock = lock
+
+    def release(self) -> None:
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
+
+
+def reserve(folder: Path) -> Port:
+    """Reserve a port that no other lane holds and nothing listens on. Raises LabError when none is left."""
+    for number in range(FIRST, LAST + 1):
+        lock = FileLock(folder / f"{number}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        if _is_free(number):
+            return Port(number, lock)
+        Port(number, lock).release()
+    raise LabError(f"no free port on 127.0.0.1 from {FIRST} to {LAST}", hint="end other lanes: lab clean")
+
+
+def remove_stale(folder: Path) -> list[Path]:
+    """Delete the lock files that no process holds; return them."""
+    removed = []
+    for file in sorted(folder.glob("*.lock")):
+        lock = FileLock(file, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        file.unlink(missing_ok=True)
+        lock.release()
+        removed.append(file)
+    return removed
+
+
+def _is_free(number: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", number))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""Reports: everything here only reads a run's record."""

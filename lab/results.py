@@ -1,0 +1,213 @@
+"""The one record of a run: outcomes, statuses, cells; JSON in and out. Reports only read it."""
+
+import json
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lab.errors import UsageError
+from lab.files import write_atomically
+
+RESULTS_FILE = "results.json"
+
+
+class Outcome(StrEnum):
+    """Of one test."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"
+    ERROR = "error"
+
+
+class Status(StrEnum):
+    """Of one cell."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    XFAIL = "xfail"
+    XPASS = "xpass"
+    FLAKY = "flaky"
+    NOT_APPLICABLE = "n/a"
+    ERROR = "error"
+    NOT_RUN = "not-run"
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the cell did what its variant says it should; `n/a` expects nothing."""
+        return self in (Status.PASS, Status.XFAIL, Status.NOT_APPLICABLE)
+
+    @property
+    def could_not_run(self) -> bool:
+        """Whether the cell says nothing about boxlite, because the lab did not get to run it."""
+        return self in (Status.ERROR, Status.NOT_RUN)
+
+
+class Cause(StrEnum):
+    """Why a cell failed: the closed list. Each but UNKNOWN has its rule in `lab.diagnosis.causes`."""
+
+    USERNS_SYSCTL = "userns-sysctl"
+    USERNS_LIMIT = "userns-limit"
+    APPARMOR_USERNS_DENY = "apparmor-userns-deny"
+    APPARMOR_USERNS_NOCAPS = "apparmor-userns-nocaps"
+    UNKNOWN = "unknown"
+
+
+class Confidence(StrEnum):
+    """How well the evidence shows the cause: by an audit line or a telling probe, or by text alone."""
+
+    PROVED = "proved"
+    LIKELY = "likely"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Expectation(_Record):
+    """What a variant expects of a cell: a pass, or a failure for one cause."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Literal["pass", "xfail"] = "pass"
+    cause: Cause | None = None
+
+
+class TestResult(_Record):
+    """One test of the suite in one cell; `seconds` is its own time, set-up and tear-down included."""
+
+    __test__ = False  # not a test class of pytest's
+
+    name: str
+    outcome: Outcome
+    seconds: float = 0.0
+    message: str = ""
+
+
+class Remedy(_Record):
+    """A remedy that was tried on the cell, and what came of it."""
+
+    name: str
+    result: str
+    seconds: float
+
+
+class CellResult(_Record):
+    """One square of the matrix. Paths in `evidence` are relative to the run's folder."""
+
+    guest: str
+    variant: str
+    build: str
+    status: Status
+    expected: Expectation
+    cause: Cause | None = None
+    confidence: Confidence | None = None
+    reason: str = ""
+    tests: list[TestResult] = Field(default_factory=list)
+    facts: dict[str, Any] = Field(default_factory=dict)
+    evidence: list[str] = Field(default_factory=list)
+    remedies: list[Remedy] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(
+        default_factory=dict,
+        description="Steps that this cell alone took: boot, deploy, fork, apply, suite, evidence. "
+        "A forked cell shares its lane's boot and deploy; those are in run.lanes.",
+    )
+    way: str = Field(default="", description="How its guest was made: memory, disk (checkpoint) or cold.")
+    rerun: str = Field(default="", description="One command line that runs exactly this cell again.")
+
+
+class LaneRecord(_Record):
+    """What the cells of one lane share."""
+
+    guest: str
+    image: str = Field(description="SHA-256 of the base image's disk.")
+    way: str
+    note: str = Field(default="", description="Why the best way to fork could not be taken, if so.")
+    seconds: dict[str, float]
+
+
+class Host(_Record):
+    """The machine that ran the guests, and what it ran them with."""
+
+    kernel: str
+    system: str
+    cpus: int
+    memory_mib: int
+    libvirt: str
+    qemu: str
+    connect: str
+    acceleration: str
+    acceleration_reason: str
+
+
+class BuildRecord(_Record):
+    """One boxlite under test; `files` maps each wheel that was deployed to its SHA-256."""
+
+    name: str
+    version: str
+    source: str
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+class RunInfo(_Record):
+    id: str
+    started: datetime
+    finished: datetime | None = None
+    command: str
+    lab: str
+    interrupted: bool = False
+    host: Host | None = None
+    builds: list[BuildRecord] = Field(default_factory=list)
+    lanes: list[LaneRecord] = Field(default_factory=list)
+
+
+class RunResult(_Record):
+    """One `lab matrix`, as `results.json` holds it."""
+
+    model_config = ConfigDict(extra="forbid", validate_by_alias=True, validate_by_name=True)
+
+    format: Literal[1] = Field(1, alias="schema")
+    run: RunInfo
+    cells: list[CellResult]
+
+    def write(self, folder: Path) -> Path:
+        """Write `results.json` into the run's folder in one step: a reader sees the old or the new whole."""
+        text = self.model_dump_json(by_alias=True, indent=2) + "\n"
+        write_atomically(folder / RESULTS_FILE, text)
+        return folder / RESULTS_FILE
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunResult":
+        """Read a run's folder. Raises UsageError where it holds no results that this lab can read."""
+        path = folder / RESULTS_FILE
+        try:
+            return cls.model_validate_json(path.read_text())
+        except OSError as error:
+            raise UsageError(
+                f"{folder} is not the folder of a run: {error.strerror}: {path}",
+                hint="name a folder that `lab matrix` wrote",
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(f"{path}: {where}: {first['msg']}") from error
+
+    def exit_status(self) -> int:
+        """0 every cell as expected, 1 a cell is not, 3 something could not be run and nothing worse."""
+        statuses = [cell.status for cell in self.cells]
+        if any(not s.as_expected and not s.could_not_run for s in statuses):
+            return 1
+        return 3 if any(s.could_not_run for s in statuses) else 0
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `results.json`; published as `docs/results.schema.json`."""
+    schema = RunResult.model_json_schema(by_alias=True, mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,61 @@
+"""A shell in the state that a cell's tests see: the same steps as a cell's, up to the suite."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab import rootfs, serve
+from lab.catalog import Suite
+from lab.errors import NotApplicable
+from lab.guest import deploy, variant
+from lab.guest.session import SUITE
+from lab.images import store
+from lab.machine import acceleration, lane
+from lab.machine.connection import connection
+from lab.paths import Paths
+from lab.plan import Cell
+
+
+@contextmanager
+def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str], None]) -> Iterator[list[str]]:
+    """Bring a guest up, apply the variant, and give the command of an SSH login as the suite's user.
+
+    Raises LabError, NotApplicable where the variant makes no sense on the guest.
+    """
+    with connection(uri) as opened, tempfile.TemporaryDirectory(prefix="boxlite-lab-") as name:
+        folder = Path(name)
+        image = store.ensure(paths, cell.guest, say)
+        how = acceleration.decide(opened, paths, image)
+        work = serve.Work(paths=paths, folder=folder, suite=suite, rootfs=rootfs.make(folder / "rootfs"))
+        with lane.opened(opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri) as made:
+            service = serve.Service(work, made, say)
+            service.bring_up(cell.build)
+            reason = variant.why_not_applicable(cell.variant, service.facts)
+            if reason:
+                raise NotApplicable(reason)
+            service.apply(cell.variant)
+            service.session.close()
+            yield _ssh(made.endpoint, folder, cell)
+
+
+def _ssh(endpoint: lane.Endpoint, folder: Path, cell: Cell) -> list[str]:
+    key, hosts = folder / "key", folder / "known_hosts"
+    key.touch(0o600)
+    key.write_text(endpoint.client_key.private)
+    hosts.write_text(f"[{endpoint.host}]:{endpoint.port} {endpoint.host_key.public}\n")
+    inside = (
+        f"cd {deploy.FOLDER}/suites/jailer; export LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE}; "
+        f"exec {variant.under(cell.variant)} bash -i"
+    )
+    options = {
+        "IdentitiesOnly": "yes",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": str(hosts),
+        "GlobalKnownHostsFile": os.devnull,
+        "LogLevel": "ERROR",
+    }
+    words = ["ssh", "-t", "-F", os.devnull, "-i", str(key), "-p", str(endpoint.port)]
+    words += [word for item in options.items() for word in ("-o", "=".join(item))]
+    return [*words, f"{SUITE}@{endpoint.host}", inside]

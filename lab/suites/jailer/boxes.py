@@ -1,0 +1,90 @@
+"""Starting boxes, and looking at the processes behind them from outside."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from boxlite import Boxlite, BoxOptions, NetworkSpec, SecurityOptions
+
+try:
+    from boxlite import AdvancedBoxOptions
+except ImportError:  # boxlite 0.9
+    from boxlite.boxlite import AdvancedBoxOptions
+
+NAMESPACES = ("mnt", "user", "pid", "ipc", "uts")
+
+
+def options(rootfs: str, security: SecurityOptions | None = None) -> BoxOptions:
+    advanced = None if security is None else AdvancedBoxOptions(security=security)
+    # Since 0.10 the host's network grants can be dropped only together with the box's own network.
+    offline = security is not None and not security.network_enabled
+    return BoxOptions(
+        rootfs_path=rootfs,
+        cpus=1,
+        memory_mib=256,
+        auto_remove=True,
+        advanced=advanced,
+        network=NetworkSpec(mode="disabled") if offline else None,
+    )
+
+
+@asynccontextmanager
+async def started(runtime: Boxlite, rootfs: str, security: SecurityOptions | None) -> AsyncIterator[Any]:
+    """A running box; `None` leaves the choice of security options to boxlite."""
+    box = await runtime.create(options(rootfs, security))
+    async with box:
+        yield box
+
+
+async def echo(box: Any, text: str) -> tuple[int, str]:
+    """Exit status and standard output of `echo TEXT` inside the box."""
+    execution = await box.exec("echo", [text])
+    output = "".join([str(chunk) async for chunk in execution.stdout()])
+    result = await execution.wait()
+    return result.exit_code, output.strip()
+
+
+async def assert_echoes(runtime: Boxlite, rootfs: str, security: SecurityOptions | None) -> None:
+    """A box with these options starts, runs a command, and hands back what it printed."""
+    async with started(runtime, rootfs, security) as box:
+        assert await echo(box, "jailer-test") == (0, "jailer-test")
+
+
+def shim_pid(home: Path, box_id: str) -> int:
+    return int((home / "boxes" / box_id / "shim.pid").read_text().split()[0])
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`, itself included."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += descendants(int(child))
+    return found
+
+
+def namespaces(pid: int | str) -> dict[str, str]:
+    """The namespaces of a process: kind to identity."""
+    return {kind: str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in NAMESPACES}
+
+
+def isolated_namespaces(pid: int, seconds: float = 10.0) -> set[str]:
+    """The kinds of namespace in which some one process below `pid` is apart from this one.
+
+    Waits up to `seconds` for a process that is apart in all of them: bubblewrap makes them one by one.
+    """
+    own = namespaces("self")
+    end = time.monotonic() + seconds
+    best: set[str] = set()
+    while best != set(NAMESPACES) and time.monotonic() < end:
+        for process in descendants(pid):
+            try:
+                theirs = namespaces(process)
+            except OSError:  # ended, or not ours to look at
+                continue
+            apart = {kind for kind in NAMESPACES if theirs[kind] != own[kind]}
+            best = max(best, apart, key=len)
+        time.sleep(0.1)
+    return best

@@ -1,0 +1,60 @@
+"""One test for each of upstream's Linux jailer tests, under its name, and one for the strongest preset."""
+
+import asyncio
+import json
+import sqlite3
+from pathlib import Path
+
+import boxes
+from boxlite import Boxlite, SecurityOptions
+
+
+def default_security_options_enable_jailer_on_supported_platforms(
+    runtime: Boxlite, home: Path, rootfs: str
+) -> None:
+    # Python cannot see the default options: every `SecurityOptions()` it makes is all off. What boxlite
+    # records for a box whose maker said nothing can be seen.
+    async def create() -> str:
+        box = await runtime.create(boxes.options(rootfs))
+        return str(box.id)
+
+    box_id = asyncio.run(create())
+    [database] = home.glob("db/*.db")
+    with sqlite3.connect(database) as connection:
+        [text] = connection.execute("SELECT json FROM box_config WHERE id = ?", [box_id]).fetchone()
+    assert json.loads(text)["options"]["advanced"]["security"]["jailer_enabled"] is True
+
+
+def development_mode_disables_jailer() -> None:
+    assert SecurityOptions.development().jailer_enabled is False
+
+
+def standard_mode_enables_jailer() -> None:
+    assert SecurityOptions.standard().jailer_enabled is True
+
+
+def jailer_enabled_box_starts_and_executes(runtime: Boxlite, rootfs: str) -> None:
+    asyncio.run(boxes.assert_echoes(runtime, rootfs, SecurityOptions.standard()))
+
+
+def host_network_grants_off_box_starts_and_executes(runtime: Boxlite, rootfs: str) -> None:
+    security = SecurityOptions.standard()
+    security.network_enabled = False
+    asyncio.run(boxes.assert_echoes(runtime, rootfs, security))
+
+
+def jailer_disabled_box_starts_and_executes(runtime: Boxlite, rootfs: str) -> None:
+    asyncio.run(boxes.assert_echoes(runtime, rootfs, SecurityOptions.development()))
+
+
+def jailer_creates_isolated_mount_namespace(runtime: Boxlite, home: Path, rootfs: str) -> None:
+    async def check() -> set[str]:
+        async with boxes.started(runtime, rootfs, SecurityOptions.standard()) as box:
+            await box.exec("sleep", ["30"])
+            return boxes.isolated_namespaces(boxes.shim_pid(home, str(box.id)))
+
+    assert asyncio.run(check()) == set(boxes.NAMESPACES)
+
+
+def maximum_security_box_starts_and_executes(runtime: Boxlite, rootfs: str) -> None:
+    asyncio.run(boxes.assert_echoes(runtime, rootfs, SecurityOptions.maximum()))
