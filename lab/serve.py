@@ -29,7 +29,8 @@ from lab.results import CellResult, LaneRecord, Outcome, Status
 COLD = "cold"
 POWER_OFF_SECONDS = 10.0
 
-SUITES_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
+# A suite keeps about one processor busy: that of the box it waits for.
+SUITES_AT_ONCE = os.cpu_count() or 1
 
 Say = Callable[[str], None]
 
@@ -59,8 +60,8 @@ class Work:
     suite: Suite
     rootfs: Path
     cold: bool = False
-    # boxlite gives a box 30 s to come up, of the host's time: under emulation, suites side by side on the
-    # same processors would fail that for the lab's own reason.
+    # boxlite gives a box 30 s to come up. Under emulation more suites than processors would fail that for
+    # the lab's own reason.
     suite_turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SUITES_AT_ONCE))
 
 
@@ -194,7 +195,7 @@ class Service:
             return
         self.say("waiting for its turn")
         with self.work.suite_turn:
-            self.say(f"running the suite")
+            self.say("running the suite")
             yield
 
     def _fork(self, checkpoint: Checkpoint) -> None:

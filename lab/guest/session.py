@@ -4,7 +4,9 @@ import base64
 import json
 import shlex
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -23,6 +25,9 @@ User = Literal["lab", "tester"]
 ADMIN: User = "lab"
 SUITE: User = "tester"
 assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
+
+# How often a machine is asked whether it still runs while a command of the lab's runs in it.
+WATCH_SECONDS = 2.0
 
 REMOTE = Path(__file__).parent / "remote"
 
@@ -78,7 +83,9 @@ class Session:
         """
         limit = seconds * self._factor
         try:
-            result = self._connection(user).run(command, hide=True, warn=True, in_stream=False, timeout=limit)
+            with self._watched():
+                connection = self._connection(user)
+                result = connection.run(command, hide=True, warn=True, in_stream=False, timeout=limit)
         except CommandTimedOut as error:
             self._lost(f"`{_short(command)}` did not end within {limit:.0f} s", error)
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -121,7 +128,8 @@ class Session:
     def put(self, local: Path, remote: str, progress: Callable[[int, int], None]) -> None:
         """Upload a file; `progress` gets the bytes sent and the bytes in all."""
         try:
-            self._connection(ADMIN).sftp().put(str(local), remote, callback=progress)
+            with self._watched():
+                self._connection(ADMIN).sftp().put(str(local), remote, callback=progress)
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._lost(f"SSH broke during the upload of {local.name}: {error}", error)
 
@@ -139,6 +147,27 @@ class Session:
             # Not Connection.close: it waits for the other side, which a loaded checkpoint has forgotten.
             if connection.transport is not None:
                 connection.transport.close()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Drop the connections as soon as the machine is gone: a stopped guest closes none by itself."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(WATCH_SECONDS):
+                try:
+                    self._alive()
+                except LabError:
+                    self.close()
+                    return
+
+        watcher = threading.Thread(target=watch, name="watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
     def _shows_banner(self) -> bool:
         # passt accepts a connection long before the guest listens: only the server's own words tell.

@@ -15,6 +15,7 @@ from lab.machine.lane import Lane
 from lab.wait import Deadline, wait_for
 
 TAG = "lab"
+SAVE, LOAD = "snapshot-save", "snapshot-load"
 # Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer.
 SAVE_SECONDS = 180.0
 LOAD_SECONDS = 60.0
@@ -48,10 +49,10 @@ class MemoryCheckpoint:
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._node = self._overlay_node()
-        self._job("snapshot-save", SAVE_SECONDS)
+        self._job(SAVE, SAVE_SECONDS)
 
     def fork(self) -> None:
-        self._job("snapshot-load", LOAD_SECONDS)
+        self._job(LOAD, LOAD_SECONDS)
 
     def _overlay_node(self) -> str:
         """QEMU's name for the overlay as a qcow2 block device."""

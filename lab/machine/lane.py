@@ -126,6 +126,12 @@ class Lane:
             state, reason = self.domain.state()
         except libvirt.libvirtError as error:
             raise LaneDied(f"the machine of {self.guest.name} is gone\n{self.last_words()}") from error
+        if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+            # QEMU stops the machine rather than tell the guest that a write failed.
+            raise LaneDied(
+                f"the machine of {self.guest.name} stopped at a failed write: "
+                f"{free_text(self.folder)}\n{self.last_words()}"
+            )
         if state not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED):
             raise LaneDied(
                 f"the machine of {self.guest.name} stopped (state {state}, reason {reason})\n"
@@ -173,6 +179,11 @@ class Lane:
 
         wait_for(off, Deadline(seconds, f"{self.guest.name} to power off"))
         self._domain = None
+
+
+def free_text(folder: Path) -> str:
+    """How much room is left where the overlays are; the usual reason of a failed write."""
+    return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB are free in {folder}"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 SYSCTL_PREFIXES = ("kernel.apparmor", "kernel.unprivileged", "kernel.yama", "kernel.io_uring", "user.max_")
+# Larger ones are the program files that boxlite copies beside a box.
 LARGEST = 2_000_000
 
 
@@ -42,9 +43,10 @@ def everything(asked):
         ("processes.txt", None),
     ):
         yield name, output("ps", "-eo", "pid,ppid,user,args") if path is None else output("cat", path)
-    for log_file in sorted(Path(asked["homes"]).glob("box-*/logs/*")):
-        home = log_file.parent.parent.name
-        yield "boxlite/%s/%s" % (home, log_file.name), log_file.read_bytes()[-LARGEST:]
+    homes = Path(asked["homes"])
+    for kept in sorted([*homes.glob("box-*/logs/*"), *homes.glob("box-*/boxes/**/*")]):
+        if kept.is_file() and not kept.is_symlink() and kept.stat().st_size <= LARGEST:
+            yield "boxlite/%s" % kept.relative_to(homes), kept.read_bytes()
 
 
 asked = json.loads(sys.argv[1])

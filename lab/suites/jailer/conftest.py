@@ -15,13 +15,15 @@ def home() -> Iterator[Path]:
     """A boxlite home of the test's own.
 
     Directly below the user's home, because boxlite's sockets inside it must keep to the 108 bytes of a
-    Unix socket's path. Only its logs are kept: they are evidence.
+    Unix socket's path. Its logs, and what boxlite keeps of a box that failed, are evidence and stay.
     """
     folder = Path(tempfile.mkdtemp(prefix="box-", dir=Path.home()))
     yield folder
     for entry in folder.iterdir():
-        if entry.name != "logs":
+        if entry.name not in ("logs", "boxes"):
             shutil.rmtree(entry, ignore_errors=True)
+    for disk in folder.glob("boxes/*/disks"):
+        shutil.rmtree(disk, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,0 +1,62 @@
+"""How long a fork takes: load a checkpoint again and again, and wait for SSH each time."""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from lab import catalog
+from lab.guest import ready
+from lab.guest.session import Session
+from lab.images import store
+from lab.log import quiet_libraries
+from lab.machine import acceleration, lane
+from lab.machine.checkpoint import MemoryCheckpoint
+from lab.machine.connection import connection, default_uri
+from lab.paths import Paths
+
+
+def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
+    """Seconds to load the checkpoint, and from the start of the load until SSH answers, for each fork."""
+    paths = Paths.default()
+    guest = catalog.load().guest(guest_name)
+    loads, answers = [], []
+    with connection(default_uri()) as opened:
+        image = store.ensure(paths, guest, print)
+        how = acceleration.decide(opened, paths, image)
+        with lane.opened(opened, paths, guest=guest, image=image, acceleration=how) as made:
+            made.start()
+            session = Session(made.endpoint, alive=made.check_alive, factor=how.factor)
+            ready.wait_ready(session, factor=how.factor)
+            session.close()
+            checkpoint = MemoryCheckpoint(made)
+            for _ in range(forks):
+                start = time.monotonic()
+                checkpoint.fork()
+                loads.append(time.monotonic() - start)
+                session.wait_open(60)
+                answers.append(time.monotonic() - start)
+                session.close()
+    return {"load": loads, "load and SSH": answers}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--guest", default="debian-13")
+    parser.add_argument("--forks", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    found = measure(arguments.guest, arguments.forks)
+    for name, seconds in found.items():
+        print(
+            f"{name}: median {statistics.median(seconds):.2f} s, "
+            f"least {min(seconds):.2f}, most {max(seconds):.2f}, {len(seconds)} times"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

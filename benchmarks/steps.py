@@ -1,0 +1,44 @@
+"""Where the time of runs went: the median seconds of each step, from their records."""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from lab.results import RunResult
+
+CELL_STEPS = ("fork", "apply", "suite", "evidence")
+LANE_STEPS = ("boot", "wheels", "deploy", "checkpoint")
+
+
+def line(name: str, seconds: list[float]) -> str:
+    if not seconds:
+        return f"{name:12} -"
+    return (
+        f"{name:12} median {statistics.median(seconds):6.1f} s   "
+        f"{min(seconds):6.1f} to {max(seconds):6.1f}   n={len(seconds)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
+    runs = [RunResult.read(folder) for folder in parser.parse_args().runs]
+    for run in runs:
+        if run.run.finished:
+            wall = (run.run.finished - run.run.started).total_seconds()
+            print(f"run {run.run.id}: {len(run.cells)} cells in {wall:.0f} s")
+    lanes = [lane for run in runs for lane in run.run.lanes]
+    for step in LANE_STEPS:
+        print(line(step, [lane.seconds[step] for lane in lanes if step in lane.seconds]))
+    cells = [cell for run in runs for cell in run.cells if "suite" in cell.seconds]
+    for step in CELL_STEPS:
+        print(line(step, [cell.seconds[step] for cell in cells if step in cell.seconds]))
+    other = [sum(cell.seconds.values()) - cell.seconds["suite"] for cell in cells]
+    print(line("not suite", other))
+    if cells:
+        share = sum(other) / sum(cell.seconds["suite"] for cell in cells)
+        print(f"time that is not the suite's: {share:.0%} of the suite's, over {len(cells)} cells")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Evidence as real guests gave it (Debian 12 and 13), cut to what tells something."""
+
+import json
+from pathlib import Path
+
+from lab.diagnosis import evidence
+from lab.diagnosis.evidence import Evidence, Probe
+
+OK = Probe(0, "")
+ALL_WORK = {"unshare_user": OK, "unshare_user_root": OK, "bwrap_user": OK, "bwrap_all": OK}
+OPEN_SYSCTLS = {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"}
+
+EPERM = Probe(1, "unshare: unshare failed: Operation not permitted")
+ENOSPC = Probe(1, "unshare: unshare failed: No space left on device")
+UID_MAP = Probe(1, "unshare: write failed /proc/self/uid_map: Operation not permitted")
+BWRAP_REFUSED = Probe(
+    1,
+    "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged "
+    "user namespaces. See <https://deb.li/bubblewrap> or <file:///usr/share/doc/bubblewrap/README.Debian.gz>.",
+)
+BWRAP_ENOSPC = Probe(
+    1,
+    "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
+)
+BWRAP_EACCES = Probe(1, "bwrap: Creating new namespace failed: Permission denied")
+
+# boxlite's box on the way, in every cell: no audit line.
+NOISE = (
+    "[  135.883871] kvm: kvm [807]: vcpu0, guest rIP: 0xffffffff8100503b Unhandled WRMSR(0xc0010007) = 0xffff\n"
+)
+DENIED_CREATE = (
+    '[  302.509853] audit: type=1400 audit(1795536999.471:105): apparmor="DENIED" operation="userns_create" '
+    'class="namespace" profile="lab-bwrap-without-userns" pid=744 comm="bwrap" requested="userns_create" '
+    'denied="userns_create"\n'
+)
+# boxlite itself tries before bwrap does.
+DENIED_CAP_BOXLITE = (
+    '[  236.276046] audit: type=1400 audit(1795537076.943:105): apparmor="DENIED" operation="capable" class="cap" '
+    'profile="unprivileged_userns" pid=744 comm="tokio-rt-worker" capability=21  capname="sys_admin"\n'
+)
+DENIED_CAP_BWRAP = (
+    '[  240.003249] audit: type=1400 audit(1795537080.671:106): apparmor="DENIED" operation="capable" class="cap" '
+    'profile="unprivileged_userns" pid=753 comm="bwrap" capability=21  capname="sys_admin"\n'
+)
+
+
+def gathered(
+    kernel: str = NOISE,
+    *,
+    probes: dict[str, Probe] | None = None,
+    sysctls: dict[str, str] | None = None,
+) -> Evidence:
+    """Evidence of a guest on which all works, but for what is given."""
+    return Evidence(
+        probes=ALL_WORK | (probes or {}),
+        sysctls=OPEN_SYSCTLS | (sysctls or {}),
+        audit=evidence.parse_audit(kernel),
+    )
+
+
+CLEAN = gathered()
+USERNS_SYSCTL = gathered(
+    probes={
+        "unshare_user": EPERM,
+        "unshare_user_root": EPERM,
+        "bwrap_user": BWRAP_REFUSED,
+        "bwrap_all": BWRAP_REFUSED,
+    },
+    sysctls={"kernel.unprivileged_userns_clone": "0"},
+)
+USERNS_LIMIT = gathered(
+    probes={
+        "unshare_user": ENOSPC,
+        "unshare_user_root": ENOSPC,
+        "bwrap_user": BWRAP_ENOSPC,
+        "bwrap_all": BWRAP_ENOSPC,
+    },
+    sysctls={"user.max_user_namespaces": "0"},
+)
+APPARMOR_DENY = gathered(
+    NOISE + DENIED_CREATE,
+    probes={"bwrap_user": BWRAP_EACCES, "bwrap_all": BWRAP_EACCES},
+)
+APPARMOR_NOCAPS = gathered(
+    NOISE + DENIED_CAP_BOXLITE + DENIED_CAP_BWRAP,
+    probes={"unshare_user_root": UID_MAP, "bwrap_user": BWRAP_REFUSED, "bwrap_all": BWRAP_REFUSED},
+)
+
+
+def write(folder: Path, found: Evidence, kernel: str) -> None:
+    """Put evidence into a cell's folder as gathering does."""
+    probes = {name: {"status": p.status, "stderr": p.stderr} for name, p in found.probes.items()}
+    (folder / "probes.json").write_text(json.dumps({"uid": 1001, "context": "unconfined", "probes": probes}))
+    (folder / "sysctls.txt").write_text("".join(f"{name} = {v}\n" for name, v in found.sysctls.items()))
+    (folder / "kernel.log").write_text(kernel)

@@ -1,0 +1,221 @@
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lab import builds
+from lab.builds import Build
+from lab.errors import LabError, NotApplicable, UsageError
+from lab.files import sha256
+from lab.paths import Paths
+
+RELEASE = Build("0.10.8", "0.10.8")
+TAGS = "cp313-cp313-manylinux_2_28_x86_64"
+
+# Recorded: what pip prints with --quiet.
+NO_WHEELS = """
+ERROR: Ignored the following versions that require a different python version: 0.10.8 Requires-Python >=3.10
+ERROR: Could not find a version that satisfies the requirement boxlite==0.10.8 (from versions: none)
+ERROR: No matching distribution found for boxlite==0.10.8
+"""
+NO_SUCH_VERSION = """
+ERROR: Could not find a version that satisfies the requirement boxlite==0.10.8 (from versions: 0.9.0, 0.10.7)
+ERROR: No matching distribution found for boxlite==0.10.8
+"""
+UNREACHABLE = """
+WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) after connection broken \
+by 'NewConnectionError("Failed to establish a new connection: [Errno 111] Connection refused")': /simple/boxlite/
+ERROR: Could not find a version that satisfies the requirement boxlite==0.10.8 (from versions: none)
+ERROR: No matching distribution found for boxlite==0.10.8
+"""
+NO_RUNNER = """
+ERROR: Could not find a version that satisfies the requirement pytest-reportlog (from versions: none)
+ERROR: No matching distribution found for pytest-reportlog
+"""
+
+# A stand-in for pip: does as asked, and notes that it was.
+OPTION = 'option() { while [ "$1" != "$want" ]; do shift; done; value=$2; }\n'
+DOWNLOADS = OPTION + 'want=--dest; option "$@"; mkdir -p "$value"; touch "$value/b-1-py3-none-any.whl"\n'
+REPORTS = OPTION + (
+    'want=--report; option "$@"\n'
+    """echo '{"install": [{"metadata": {"name": "boxlite", "version": "0.10.8"}}]}' >"$value"\n"""
+)
+
+
+class Pip:
+    """Puts a shell script in pip's place and counts its calls."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._log = folder / "pip-calls"
+        self._monkeypatch = monkeypatch
+
+    def does(self, script: str, *, prints: str = "", status: int = 0) -> None:
+        whole = f'echo "$@" >>{self._log}\n{script}\ncat <<"END"\n{prints.strip()}\nEND\nexit {status}'
+        self._monkeypatch.setattr(builds, "_pip", lambda *words: ["sh", "-c", whole, "pip", *words])
+
+    @property
+    def calls(self) -> list[str]:
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+
+@pytest.fixture
+def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
+    return Pip(tmp_path, monkeypatch)
+
+
+def make_wheel(folder: Path, name: str = f"boxlite-0.10.8-{TAGS}.whl") -> Path:
+    with zipfile.ZipFile(folder / name, "w") as wheel:
+        wheel.writestr("boxlite/__init__.py", "")
+    return folder / name
+
+
+def wheels(paths: Paths, build: Build = RELEASE, python: str = "3.13") -> list[str]:
+    return [wheel.name for wheel in builds.wheels(paths, build, python, lambda _text: None)]
+
+
+@pytest.mark.parametrize(("wanted", "version"), [("0.10.8", "0.10.8"), ("v0.11.0-rc1", "0.11.0rc1")])
+def test_a_version_is_a_release(wanted: str, version: str) -> None:
+    assert builds.resolve(wanted) == Build(version, version)
+
+
+def test_without_a_wish_the_newest_release_is_taken(pip: Pip) -> None:
+    pip.does(REPORTS)
+    assert builds.resolve(None) == RELEASE
+
+
+def test_a_newest_release_that_cannot_be_asked_for_says_what_to_do(pip: Pip) -> None:
+    pip.does("", prints=UNREACHABLE, status=1)
+    with pytest.raises(LabError, match="newest release: .*Connection refused") as error:
+        builds.resolve(None)
+    assert error.value.exit_status == 3
+    assert "--build VERSION" in (error.value.hint or "")
+
+
+def test_a_local_wheel_is_named_by_version_and_digest(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path)
+    build = builds.resolve(str(wheel))
+    assert build == Build(f"0.10.8@{sha256(wheel)[:8]}", "0.10.8", wheel)
+
+
+def test_a_local_wheel_is_known_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = make_wheel(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert builds.resolve(wheel.name).wheel == wheel
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("latest!", "neither a version nor the path of a wheel"),
+        ("", "--build"),
+        ("boxlite-0.10.8-py3-none-any.whl", "no such file"),
+        ("folder", "no such file"),
+        ("notes.txt", "Invalid wheel filename"),
+        ("boxlite.whl", "Invalid wheel filename"),
+        ("numpy-2.0-py3-none-any.whl", "a wheel of numpy, not of boxlite"),
+        ("boxlite-0.9.0-py3-none-any.whl", "cannot be read as a zip file"),
+    ],
+)
+def test_a_build_that_is_none_is_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    for file in ("notes.txt", "boxlite.whl", "numpy-2.0-py3-none-any.whl", "boxlite-0.9.0-py3-none-any.whl"):
+        Path(file).write_text("no zip")
+    with pytest.raises(UsageError) as error:
+        builds.resolve(name)
+    assert f"--build {name}" in str(error.value)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("tags", "python"),
+    [
+        ("cp313-cp313-manylinux_2_28_x86_64", "3.13"),
+        ("cp310-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64", "3.11"),
+        ("py3-none-any", "3.12"),
+    ],
+)
+def test_a_wheel_that_fits_the_guest_comes_first_and_the_runner_after_it(
+    tmp_path: Path, paths: Paths, pip: Pip, tags: str, python: str
+) -> None:
+    pip.does(DOWNLOADS)
+    wheel = make_wheel(tmp_path, f"boxlite-0.10.8-{tags}.whl")
+    assert wheels(paths, builds.resolve(str(wheel)), python) == [wheel.name, "b-1-py3-none-any.whl"]
+    assert "boxlite" not in pip.calls[0].split("--dest")[1].split()[1:]
+
+
+@pytest.mark.parametrize(
+    ("tags", "python"),
+    [
+        ("cp312-cp312-manylinux_2_28_x86_64", "3.13"),
+        ("cp310-abi3-manylinux_2_28_x86_64", "3.9"),
+        ("cp313-cp313-manylinux_2_28_aarch64", "3.13"),
+        ("cp313-cp313-musllinux_1_2_x86_64", "3.13"),
+    ],
+)
+def test_a_wheel_for_another_python_or_machine_makes_the_cell_not_applicable(
+    tmp_path: Path, paths: Paths, pip: Pip, tags: str, python: str
+) -> None:
+    pip.does(DOWNLOADS)
+    wheel = make_wheel(tmp_path, f"boxlite-0.10.8-{tags}.whl")
+    with pytest.raises(NotApplicable, match=f"is not for Python {python}"):
+        wheels(paths, builds.resolve(str(wheel)), python)
+
+
+def test_a_release_is_fetched_once_for_each_python(paths: Paths, pip: Pip) -> None:
+    pip.does(DOWNLOADS)
+    assert wheels(paths) == wheels(paths) == ["b-1-py3-none-any.whl"]
+    assert len(pip.calls) == 1
+    assert "--python-version=3.13" in pip.calls[0]
+    assert "boxlite==0.10.8" in pip.calls[0]
+    wheels(paths, python="3.11")
+    assert len(pip.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("printed", "error", "expected"),
+    [
+        (NO_WHEELS, NotApplicable, "boxlite has no wheels for Python 3.13"),
+        (NO_SUCH_VERSION, UsageError, "boxlite==0.10.8 is not to be had for Python 3.13"),
+        (UNREACHABLE, LabError, "Connection refused"),
+        (NO_RUNNER, LabError, "No matching distribution found for pytest-reportlog"),
+        ("ERROR: No space left on device", LabError, "No space left on device"),
+    ],
+)
+def test_what_pip_says_decides_whose_fault_it_is(
+    paths: Paths, pip: Pip, printed: str, error: type[Exception], expected: str
+) -> None:
+    pip.does("", prints=printed, status=1)
+    with pytest.raises(error, match=expected) as raised:
+        wheels(paths)
+    assert type(raised.value) is error
+
+
+def test_what_a_failed_download_left_is_never_taken_for_whole(paths: Paths, pip: Pip) -> None:
+    pip.does(DOWNLOADS + "touch $value/half.whl", prints=UNREACHABLE, status=1)
+    with pytest.raises(LabError):
+        wheels(paths)
+    pip.does(DOWNLOADS)
+    assert wheels(paths) == ["b-1-py3-none-any.whl"]
+
+
+def test_a_record_holds_the_digest_of_every_wheel(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path)
+    record = builds.resolve(str(wheel)).record([wheel])
+    assert record.source == str(wheel)
+    assert record.files == {wheel.name: sha256(wheel)}
+    assert RELEASE.record().source == "PyPI"
+
+
+def test_a_payload_says_nothing_of_who_packed_it(tmp_path: Path) -> None:
+    folder = tmp_path / "suite"
+    (folder / "__pycache__").mkdir(parents=True)
+    (folder / "__pycache__" / "x.pyc").touch()
+    (folder / "test.py").write_text("pass")
+    builds.pack({"suites/jailer": folder}, tmp_path / "payload.tar")
+    with tarfile.open(tmp_path / "payload.tar") as tar:
+        assert tar.getnames() == ["suites/jailer", "suites/jailer/test.py"]
+        assert {(entry.uid, entry.gid, entry.uname) for entry in tar} == {(0, 0, "root")}

@@ -1,0 +1,180 @@
+from pathlib import Path
+
+import pytest
+
+from lab import catalog
+from lab.catalog import Needs
+from lab.errors import UsageError
+
+GUEST = """
+title = "Debian 13"
+[image]
+kind = "debian"
+suite = "trixie"
+"""
+VARIANT = 'title = "As installed"\n'
+SET = 'title = "Quick"\nguests = ["debian-13"]\nvariants = ["stock"]\n'
+
+GUEST_FILE = "images/debian-13.toml"
+VARIANT_FILE = "cloud-init/variants/stock.toml"
+SET_FILE = "images/sets/quick.toml"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Definitions as small as they can be: one guest, one variant, one set."""
+    for file, text in ((GUEST_FILE, GUEST), (VARIANT_FILE, VARIANT), (SET_FILE, SET)):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    return tmp_path
+
+
+def error_of(root: Path, file: str, text: str) -> str:
+    """What the lab says when a definition holds this text."""
+    (root / file).write_text(text)
+    with pytest.raises(UsageError) as error:
+        catalog.load(root)
+    return str(error.value)
+
+
+def test_the_smallest_definitions_load(root: Path) -> None:
+    known = catalog.load(root)
+    assert known.guest("debian-13").image.suite == "trixie"
+    assert known.variant("stock").expect.status == "pass"
+    assert known.set("quick").variants == ["stock"]
+
+
+def test_the_shipped_definitions_load() -> None:
+    known = catalog.load()
+    assert {"debian-12", "debian-13", "debian-13-backports"} <= set(known.guests)
+    assert known.variant("stock").expect.cause is None
+    assert known.set("quick").guests
+
+
+def test_every_shipped_variant_but_stock_expects_its_own_cause() -> None:
+    causes = {name: variant.expect.cause for name, variant in catalog.load().variants.items()}
+    assert [name for name, cause in causes.items() if cause is None] == ["stock"]
+
+
+def test_the_control_is_a_test_that_needs_a_box_and_no_sandbox() -> None:
+    suite = catalog.load().suite
+    assert suite.tests[suite.control] is Needs.BOX
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ('flavour = "x"\n' + GUEST, "flavour", "no such key is known"),
+        (GUEST + 'colour = "x"', "image.colour", "no such key is known"),
+        ('memory_mib = "2048"\n' + GUEST, "memory_mib", "valid integer, found '2048'"),
+        ("memory_mib = 128\n" + GUEST, "memory_mib", "greater than or equal to 512, found 128"),
+        ("cpus = 1.5\n" + GUEST, "cpus", "valid integer"),
+        (GUEST.replace('"Debian 13"', "13"), "title", "valid string, found 13"),
+        (GUEST.replace('"Debian 13"', "2026-11-24"), "title", "valid string"),
+        (GUEST.replace('title = "Debian 13"', ""), "title", "required"),
+        ('title = "x"', "image", "required"),
+        (GUEST.replace('"debian"', '"ubuntu"'), "image.kind", "'debian', found 'ubuntu'"),
+        (GUEST.replace("trixie", "trixie main"), "image.suite", "match pattern"),
+        (GUEST + "packages = 'vim'", "image.packages", "valid array"),
+        (GUEST + "packages = ['vim', 1]", "image.packages.1", "valid string, found 1"),
+        ('name = "debian-13"\n' + GUEST, "name", "the file's name is the name"),
+        (GUEST + "[image", "", "not valid TOML"),
+    ],
+)
+def test_a_wrong_guest_names_file_key_and_what_was_expected(
+    root: Path, text: str, key: str, expected: str
+) -> None:
+    error = error_of(root, GUEST_FILE, text)
+    assert error.startswith(f"{root / GUEST_FILE}: {key}")
+    assert expected in error
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ('expect = { status = "xfail" }', "expect.cause", "must be given"),
+        ('expect = { cause = "userns-limit" }', "expect.cause", "only with it"),
+        ('expect = { status = "xfail", cause = "unknown" }', "expect.cause", 'cannot be "unknown"'),
+        ('expect = { status = "xfail", cause = "ghosts" }', "expect.cause", "found 'ghosts'"),
+        ('expect = { status = "error" }', "expect.status", "'pass' or 'xfail', found 'error'"),
+        ('expect = { why = "x" }', "expect.why", "no such key is known"),
+        ('expect = "xfail"', "expect", "found 'xfail'"),
+        ('sysctl = { "user.max_user_namespaces" = "0" }', "sysctl.user.max_user_namespaces", "valid integer"),
+        ('sysctl = { "user.max_user_namespaces" = true }', "sysctl.user.max_user_namespaces", "valid integer"),
+        ('needs = ["moonlight"]', "needs.0", "found 'moonlight'"),
+        ('apparmor = [{ name = "p" }]', "apparmor.0", "exactly one of `text` and `shipped`"),
+        ('apparmor = [{ name = "p", text = "t", shipped = "s" }]', "apparmor.0", "exactly one of"),
+        ('apparmor = [{ name = "p", text = "t", mode = "kill" }]', "apparmor.0.mode", "found 'kill'"),
+    ],
+)
+def test_a_wrong_variant_names_file_key_and_what_was_expected(
+    root: Path, text: str, key: str, expected: str
+) -> None:
+    error = error_of(root, VARIANT_FILE, VARIANT + text)
+    assert error.startswith(f"{root / VARIANT_FILE}: ")
+    assert key in error
+    assert expected in error
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        (SET.replace('["debian-13"]', '"debian-13"'), "guests", "valid array"),
+        (SET.replace("variants", "variant"), "variants", "required"),
+    ],
+)
+def test_a_wrong_set_names_file_key_and_what_was_expected(
+    root: Path, text: str, key: str, expected: str
+) -> None:
+    error = error_of(root, SET_FILE, text)
+    assert f"{root / SET_FILE}: {key}: " in error
+    assert expected in error
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("debian-13", "debain-13", "no guest is called 'debain-13'"),
+        ("stock", "stork", "no variant is called 'stork'"),
+    ],
+)
+def test_a_set_of_things_that_do_not_exist_names_file_and_nearest(
+    root: Path, old: str, new: str, expected: str
+) -> None:
+    error = error_of(root, SET_FILE, SET.replace(old, new))
+    assert expected in error
+    assert f"did you mean {old}?" in error
+    assert str(root / SET_FILE) in error
+
+
+def test_everything_wrong_in_a_file_is_said_at_once(root: Path) -> None:
+    error = error_of(root, GUEST_FILE, "memory_mib = 1\nflavour = 2\n" + GUEST)
+    assert len(error.splitlines()) == 2
+    assert "memory_mib" in error
+    assert "flavour" in error
+
+
+def test_a_file_that_is_no_text_is_named(root: Path) -> None:
+    (root / GUEST_FILE).write_bytes(b"title = '\xff'")
+    with pytest.raises(UsageError, match=r"debian-13\.toml: not valid TOML"):
+        catalog.load(root)
+
+
+@pytest.mark.parametrize("name", ["Debian-13", "debian_13", "-debian", "débian"])
+def test_a_name_that_is_none_is_refused(root: Path, name: str) -> None:
+    assert f"{name}.toml: a definition's name" in error_of(root, f"images/{name}.toml", GUEST)
+
+
+def test_a_folder_without_definitions_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"no definitions in {tmp_path / 'images'}"):
+        catalog.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "near"),
+    [("guest", "debian-14", "debian-13"), ("variant", "stok", "stock"), ("set", "quik", "quick")],
+)
+def test_unknown_names_say_the_nearest(root: Path, kind: str, name: str, near: str) -> None:
+    look_up = getattr(catalog.load(root), kind)
+    with pytest.raises(UsageError, match=f"no {kind} is called '{name}'\n  next: did you mean {near}"):
+        look_up(name)

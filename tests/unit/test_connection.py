@@ -1,0 +1,35 @@
+import pytest
+
+from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start, version
+
+
+def test_lab_connect_decides_which_libvirt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_CONNECT", "test:///default")
+    assert default_uri() == "test:///default"
+
+
+@pytest.mark.parametrize(("user", "uri"), [(0, "qemu:///system"), (1000, "qemu:///session")])
+def test_root_uses_the_system_s_libvirt_and_others_their_own(
+    monkeypatch: pytest.MonkeyPatch, user: int, uri: str
+) -> None:
+    monkeypatch.delenv("LAB_CONNECT", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    assert default_uri() == uri
+
+
+def test_a_libvirt_that_is_not_there_is_named_with_how_to_start_it() -> None:
+    with pytest.raises(NoLibvirt, match=r"cannot connect to test\+bogus:///x: .*") as error:
+        connect("test+bogus:///x")
+    assert error.value.hint == how_to_start("test+bogus:///x")
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"), [("qemu:///session", "libvirt-daemon"), ("qemu:///system", "libvirtd")]
+)
+def test_how_to_start_is_about_the_right_daemon(uri: str, words: str) -> None:
+    assert words in how_to_start(uri)
+
+
+def test_versions_are_as_people_write_them() -> None:
+    assert version(11_003_000) == "11.3.0"
+    assert version(9_000_012) == "9.0.12"

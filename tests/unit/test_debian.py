@@ -1,0 +1,101 @@
+"""Building with a stand-in for mmdebstrap: what the lab asks of it, and what it makes of its end."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lab import catalog
+from lab.errors import LabError
+from lab.images import debian, store
+from lab.paths import Paths
+
+KNOWN = catalog.load()
+
+WORKS = """
+echo "$@" >"$ASKED"
+echo "I: running apt-get update..."
+echo "I: downloading packages with apt..."
+echo "done"
+echo "I: running --customize-hook directly: debian.sh"
+for file in disk.qcow2 vmlinuz initrd packages.tsv; do echo "$file of $LAB_DISK_SIZE" >"$TMPDIR/$file"; done
+mkdir "$TMPDIR/mmdebstrap.abc"
+"""
+DISK_FULL = """
+echo half >"$TMPDIR/disk.qcow2"
+echo "cp: error writing '$TMPDIR/initrd': No space left on device" >&2
+echo "E: run_customize failed" >&2
+exit 25
+"""
+NO_MIRROR = """
+echo "E: apt-get update failed: Temporary failure resolving the mirror" >&2
+exit 2
+"""
+
+
+def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program called mmdebstrap before the real one."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "mmdebstrap").write_text(f"#!/bin/sh\n{program}")
+    (folder / "mmdebstrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+
+
+def no_say(_text: str) -> None:
+    pass
+
+
+def test_a_build_says_its_stages_and_leaves_the_image_s_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(WORKS, tmp_path, monkeypatch)
+    out = tmp_path / "out"
+    out.mkdir()
+    said: list[str] = []
+    assert debian.build(KNOWN.guest("debian-13").image, out, said.append, timeout=60) >= 0
+    assert said == ["fetching package lists", "downloading packages", "making the disk"]
+    assert {file.name for file in out.iterdir()} == set(debian.FILES)
+    assert (out / "vmlinuz").read_text() == "vmlinuz of 6G\n"
+
+
+@pytest.mark.parametrize(
+    ("guest", "suite", "wanted"),
+    [
+        ("debian-12", "bookworm", ",bubblewrap,"),
+        ("debian-13-backports", "trixie", ",linux-image-cloud-amd64/trixie-backports,"),
+    ],
+)
+def test_the_suite_and_the_packages_are_those_of_the_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guest: str, suite: str, wanted: str
+) -> None:
+    install(WORKS, tmp_path, monkeypatch)
+    debian.build(KNOWN.guest(guest).image, tmp_path, no_say, timeout=60)
+    asked = (tmp_path / "asked").read_text().split()
+    assert suite in asked
+    [include] = [word for word in asked if word.startswith("--include=")]
+    assert wanted in include
+
+
+@pytest.mark.parametrize(
+    ("program", "message", "hint"),
+    [
+        (DISK_FULL, "the disk filled up while building trixie; nothing was kept", "free some disk space"),
+        (NO_MIRROR, "Temporary failure resolving the mirror", "mirror reachable?"),
+    ],
+)
+def test_a_failed_build_says_why_and_leaves_nothing(
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    message: str,
+    hint: str,
+) -> None:
+    install(program, tmp_path, monkeypatch)
+    with pytest.raises(LabError) as error:
+        store.ensure(paths, KNOWN.guest("debian-13"), no_say)
+    assert message in str(error.value)
+    assert hint in (error.value.hint or "")
+    assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []

@@ -1,0 +1,96 @@
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from lab.machine import domain, seed
+
+SPEC = domain.DomainSpec(
+    name="lab-debian-13-abc123",
+    lane="lab-debian-13-abc123",
+    kvm=False,
+    memory_mib=2048,
+    cpus=2,
+    kernel=Path("/store/vmlinuz"),
+    initrd=Path("/store/initrd"),
+    console=Path("/lane/console-1.log"),
+    disk=Path("/lane/overlay.qcow2"),
+    seed=Path("/lane/seed.iso"),
+    port=22100,
+)
+
+
+def xml_of(spec: domain.DomainSpec = SPEC) -> ET.Element:
+    return ET.fromstring(domain.to_xml(spec))
+
+
+def attributes(path: str, spec: domain.DomainSpec = SPEC) -> dict[str, str]:
+    found = xml_of(spec).find(path)
+    assert found is not None
+    return found.attrib
+
+
+def test_ssh_is_forwarded_from_the_loopback_address_alone() -> None:
+    forwards = xml_of().findall("devices/interface/portForward")
+    assert [(each.get("proto"), each.get("address")) for each in forwards] == [("tcp", "127.0.0.1")]
+    assert attributes("devices/interface/portForward/range") == {"start": "22100", "to": "22"}
+
+
+def test_there_is_no_screen_to_reach() -> None:
+    assert xml_of().find("devices/graphics") is None
+
+
+def test_the_network_is_what_the_seed_tells_the_guest() -> None:
+    assert attributes("devices/interface/mac")["address"] == seed.MAC
+    assert attributes("devices/interface/ip")["address"] == seed.ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("kvm", "kind", "cpu"), [(True, "kvm", "host-passthrough"), (False, "qemu", "maximum")]
+)
+def test_acceleration_decides_the_kind_and_the_processor(kvm: bool, kind: str, cpu: str) -> None:
+    spec = replace(SPEC, kvm=kvm)
+    assert xml_of(spec).get("type") == kind
+    assert attributes("cpu", spec)["mode"] == cpu
+
+
+@pytest.mark.parametrize("event", ["on_reboot", "on_poweroff", "on_crash"])
+def test_a_guest_that_ends_is_not_started_again(event: str) -> None:
+    assert xml_of().findtext(event) == "destroy"
+
+
+def test_the_overlay_can_be_written_and_the_seed_cannot() -> None:
+    disks = {
+        disk.find("source").get("file"): disk.find("readonly") is not None  # type: ignore[union-attr]
+        for disk in xml_of().findall("devices/disk")
+    }
+    assert disks == {"/lane/overlay.qcow2": False, "/lane/seed.iso": True}
+
+
+def test_a_machine_without_disk_or_port_has_neither() -> None:
+    devices = xml_of(replace(SPEC, disk=None, seed=None, port=None)).find("devices")
+    assert devices is not None
+    assert devices.find("disk") is None
+    assert devices.find("interface") is None
+
+
+def test_names_with_xml_in_them_stay_names() -> None:
+    assert xml_of(replace(SPEC, name="a<b>&c")).findtext("name") == "a<b>&c"
+
+
+def test_the_lane_is_read_back_from_the_lab_s_own_domains() -> None:
+    assert domain.lane_of(domain.to_xml(SPEC)) == SPEC.lane
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        "<domain><name>lab-debian-13-abc123</name></domain>",
+        "<domain><metadata/></domain>",
+        "<domain><metadata><lane id='lab-debian-13-abc123'/></metadata></domain>",
+        "<domain><metadata><o:lane xmlns:o='https://example.org/' id='x'/></metadata></domain>",
+    ],
+)
+def test_other_domains_have_no_lane(xml: str) -> None:
+    assert domain.lane_of(xml) is None

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+
+from lab.diagnosis import evidence
+from lab.diagnosis.evidence import Evidence, Probe
+from tests.unit import evidence_examples as examples
+
+
+def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:
+    kernel = examples.NOISE + examples.DENIED_CREATE
+    examples.write(tmp_path, examples.APPARMOR_DENY, kernel)
+    assert evidence.read(tmp_path) == examples.APPARMOR_DENY
+
+
+def test_what_was_not_gathered_is_not_known(tmp_path: Path) -> None:
+    found = evidence.read(tmp_path)
+    assert found == Evidence()
+    assert found.probe("unshare_user").status is None
+
+
+def test_an_audit_line_is_read_into_its_fields() -> None:
+    [line] = evidence.parse_audit(examples.NOISE + examples.DENIED_CAP_BWRAP)
+    wanted = {
+        "apparmor": "DENIED",
+        "operation": "capable",
+        "profile": "unprivileged_userns",
+        "comm": "bwrap",
+        "capability": "21",
+        "capname": "sys_admin",
+    }
+    assert wanted.items() <= line.items()
+
+
+@pytest.mark.parametrize("log", ["", "\n", examples.NOISE, 'boxlite: apparmor="DENIED" says the program\n'])
+def test_other_lines_are_no_audit_lines(log: str) -> None:
+    assert evidence.parse_audit(log) == []
+
+
+def test_a_name_with_spaces_stays_whole() -> None:
+    [line] = evidence.parse_audit('audit: type=1400 comm="Web Content" name="/tmp/a=b" pid=1')
+    assert (line["comm"], line["name"], line["pid"]) == ("Web Content", "/tmp/a=b", "1")
+
+
+def test_denials_are_those_with_all_the_fields() -> None:
+    log = examples.DENIED_CREATE + examples.DENIED_CAP_BWRAP
+    log += examples.DENIED_CREATE.replace("DENIED", "ALLOWED")
+    found = Evidence(audit=evidence.parse_audit(log))
+    assert [line["comm"] for line in found.denied(operation="userns_create")] == ["bwrap"]
+    assert found.denied(operation="userns_create", comm="unshare") == []
+    assert len(found.denied()) == 2
+
+
+def test_sysctls_are_read_as_text() -> None:
+    text = "kernel.unprivileged_userns_clone = 0\nuser.max_user_namespaces=7794\nsysctl: permission denied\n"
+    assert evidence.parse_sysctls(text) == {
+        "kernel.unprivileged_userns_clone": "0",
+        "user.max_user_namespaces": "7794",
+    }
+
+
+@pytest.mark.parametrize(
+    ("probe", "worked", "refused"),
+    [
+        (Probe(0, ""), True, False),
+        (Probe(0, "Operation not permitted"), True, False),
+        (Probe(1, "unshare: Operation not permitted"), False, True),
+        (Probe(1, "something else"), False, False),
+        (Probe(None, "Operation not permitted"), False, False),
+    ],
+)
+def test_a_probe_that_did_not_run_neither_worked_nor_was_refused(
+    probe: Probe, worked: bool, refused: bool
+) -> None:
+    assert probe.worked is worked
+    assert probe.failed_with("Operation not permitted") is refused

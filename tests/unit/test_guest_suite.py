@@ -1,0 +1,112 @@
+"""Reading what pytest-reportlog wrote in the guest."""
+
+from typing import Any
+
+import pytest
+
+from lab.catalog import Needs, Suite
+from lab.guest.suite import read_report
+from lab.results import TestResult
+
+SUITE = Suite(
+    name="small",
+    title="A small suite",
+    control="first",
+    test_seconds=10,
+    suite_seconds=60,
+    tests={"first": Needs.NOTHING, "second": Needs.BOX, "third": Needs.SANDBOX},
+)
+SESSION = [
+    {"pytest_version": "9.2.0", "$report_type": "SessionStart"},
+    {"outcome": "passed", "longrepr": None, "nodeid": "jailer_suite.py", "$report_type": "CollectReport"},
+]
+CRASH = {
+    "reprcrash": {"path": "/opt/lab/suite.py", "lineno": 7, "message": "assert 1 == 2"},
+    "reprtraceback": {},
+}
+SKIP = ["/opt/lab/suite.py", 7, "Skipped: no /dev/kvm"]
+
+Entry = dict[str, Any]
+
+
+def phase(name: str, when: str, outcome: str = "passed", longrepr: Any = None) -> Entry:
+    return {
+        "$report_type": "TestReport",
+        "nodeid": f"jailer_suite.py::{name}",
+        "when": when,
+        "outcome": outcome,
+        "longrepr": longrepr,
+        "duration": 0.5,
+    }
+
+
+def whole(name: str, **failed: tuple[str, Any]) -> list[Entry]:
+    """A test's three phases, passed but for the one given; without a call where its set-up did not pass."""
+    phases = ["setup", "teardown"] if "setup" in failed else ["setup", "call", "teardown"]
+    return [phase(name, when, *failed.get(when, ("passed", None))) for when in phases]
+
+
+def outcomes(entries: list[Entry], *, killed: bool = False) -> dict[str, tuple[str, str]]:
+    tests = read_report(SUITE, SESSION + entries, killed=killed, limit=60)
+    return {test.name: (test.outcome, test.message) for test in tests}
+
+
+def test_all_passed() -> None:
+    entries = [*SESSION, *whole("first"), *whole("second"), *whole("third")]
+    tests = read_report(SUITE, entries, killed=False)
+    assert tests == [TestResult(name=name, outcome="pass", seconds=1.5) for name in SUITE.tests]
+
+
+def test_results_are_in_the_suite_s_order_whatever_the_log_s() -> None:
+    assert list(outcomes(whole("third") + whole("first") + whole("second"))) == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [
+        ({"call": ("failed", CRASH)}, ("fail", "assert 1 == 2")),
+        ({"setup": ("failed", CRASH)}, ("error", "assert 1 == 2")),
+        ({"teardown": ("failed", CRASH)}, ("error", "assert 1 == 2")),
+        ({"call": ("failed", CRASH), "teardown": ("failed", "later")}, ("fail", "assert 1 == 2")),
+        ({"call": ("failed", "Failed: Timeout >10s")}, ("fail", "Failed: Timeout >10s")),
+        ({"setup": ("skipped", SKIP)}, ("skip", "Skipped: no /dev/kvm")),
+        ({"call": ("skipped", SKIP)}, ("skip", "Skipped: no /dev/kvm")),
+    ],
+)
+def test_where_a_test_failed_decides_whose_fault_it_is(
+    failed: dict[str, tuple[str, Any]], expected: tuple[str, str]
+) -> None:
+    found = outcomes(whole("first") + whole("second", **failed) + whole("third"))
+    assert found["second"] == expected
+    assert found["first"][0] == found["third"][0] == "pass"
+
+
+def test_a_test_without_a_result_is_never_taken_for_a_pass() -> None:
+    found = outcomes(whole("first") + whole("third"))
+    assert found["second"] == ("error", "did not run")
+
+
+def test_a_test_without_a_call_is_never_taken_for_a_pass() -> None:
+    entries = [phase("first", "setup"), phase("first", "teardown")]
+    assert outcomes(entries)["first"] == ("error", "was not called")
+
+
+def test_of_a_killed_suite_the_running_test_failed_and_the_rest_did_not_run() -> None:
+    found = outcomes([*whole("first"), phase("second", "setup")], killed=True)
+    assert found["first"][0] == "pass"
+    assert found["second"] == ("fail", "was running when the suite was killed at its limit of 60 s")
+    assert found["third"] == ("error", "did not run")
+
+
+def test_a_killed_suite_keeps_the_failures_from_before() -> None:
+    found = outcomes(whole("first", call=("failed", CRASH)), killed=True)
+    assert [outcome for outcome, _ in found.values()] == ["fail", "fail", "error"]
+
+
+def test_a_test_that_the_suite_does_not_name_is_an_error() -> None:
+    found = outcomes(whole("first") + whole("second") + whole("third") + whole("fourth"))
+    assert found["fourth"] == ("error", "ran, but suite.toml does not name it")
+
+
+def test_a_suite_that_said_nothing_ran_nothing() -> None:
+    assert {outcome for outcome, _ in outcomes([]).values()} == {"error"}

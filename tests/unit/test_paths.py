@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+
+from lab.paths import Paths, definitions
+
+
+def test_lab_home_holds_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    paths = Paths.default()
+    for folder in (paths.images, paths.wheels, paths.acceleration, paths.lanes, paths.ports, paths.runs):
+        assert folder.is_relative_to(tmp_path / "home")
+
+
+def test_nothing_is_made_before_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    paths = Paths.default()
+    assert not (tmp_path / "home").exists()
+    assert paths.make(paths.lanes).is_dir()
+
+
+def test_the_definitions_are_found() -> None:
+    assert (definitions() / "images").is_dir()
+    assert (definitions() / "cloud-init" / "user-data.yaml").is_file()

@@ -1,0 +1,94 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from lab import process
+from tests.unit.examples import other_process, wait_until_ended
+
+LONG = 60.0
+RUNS_A_CHILD = """
+from lab import process
+process.run(
+    ["sh", "-c", "echo $$; exec sleep 600"], timeout=600, on_line=lambda line: print(line, flush=True)
+)
+"""
+
+
+def test_output_and_errors_come_back_together_and_line_by_line() -> None:
+    seen: list[str] = []
+    text = process.run(["sh", "-c", "echo one; echo two >&2"], timeout=LONG, on_line=seen.append)
+    assert text == "one\ntwo\n"
+    assert seen == ["one", "two"]
+
+
+def test_the_environment_is_added_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OURS", "kept")
+    text = process.run(["sh", "-c", "echo $OURS $THEIRS"], timeout=LONG, env={"THEIRS": "added"})
+    assert text == "kept added\n"
+
+
+def test_bytes_that_are_no_text_do_no_harm() -> None:
+    assert process.run(["printf", r"a\377b"], timeout=LONG) == "a�b"
+
+
+def test_a_failure_shows_a_command_to_paste_and_the_end_of_the_output() -> None:
+    with pytest.raises(process.CommandFailed) as failed:
+        process.run(["sh", "-c", "seq 100; echo 'it broke'; exit 4"], timeout=LONG)
+    lines = str(failed.value).splitlines()
+    assert lines[0] == """sh -c 'seq 100; echo '"'"'it broke'"'"'; exit 4': exit status 4"""
+    assert lines[-2:] == ["100", "it broke"]
+    assert "50" not in lines
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    with pytest.raises(process.CommandFailed, match="no-such-program"):
+        process.run(["no-such-program"], timeout=LONG)
+
+
+def test_a_program_that_takes_too_long_is_stopped() -> None:
+    with pytest.raises(process.CommandFailed, match="sleep 600: stopped after"):
+        process.run(["sleep", "600"], timeout=0.1)
+
+
+def test_what_a_program_started_is_stopped_with_it(tmp_path: Path) -> None:
+    survived = tmp_path / "survived"
+    with pytest.raises(process.CommandFailed, match="stopped after"):
+        process.run(["sh", "-c", f"(sleep 2; touch {survived}) & wait"], timeout=0.1)
+    assert not survived.exists()
+
+
+def test_stop_all_ends_what_other_threads_run() -> None:
+    started = threading.Event()
+    raised: list[Exception] = []
+
+    def work() -> None:
+        try:
+            process.run(["sh", "-c", "echo up; exec sleep 600"], timeout=LONG, on_line=lambda _: started.set())
+        except process.CommandFailed as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert started.wait(LONG)
+    process.stop_all()
+    thread.join(LONG)
+    assert len(raised) == 1
+
+
+def test_an_exception_while_reading_ends_the_program() -> None:
+    pids: list[int] = []
+
+    def interrupt(line: str) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        process.run(["sh", "-c", "echo $$; exec sleep 600"], timeout=LONG, on_line=interrupt)
+    wait_until_ended(pids[0])
+
+
+def test_a_killed_lab_leaves_no_child_running() -> None:
+    with other_process(RUNS_A_CHILD) as (parent, line):
+        parent.kill()
+        wait_until_ended(int(line))

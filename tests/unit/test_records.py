@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lab.machine import records
+from lab.machine.records import Removed
+from lab.paths import Paths
+from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
+
+# libvirt's own test driver: it answers like a daemon, and knows no domain of these names.
+URI = "test:///default"
+
+
+def recorded(paths: Paths) -> list[str]:
+    return sorted(folder.name for folder in paths.lanes.glob("lab-*"))
+
+
+def test_the_record_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
+    with records.recorded(paths, guest="debian-13", uri=URI, port=22999) as folder:
+        record = json.loads((folder / "record.json").read_text())
+        assert recorded(paths) == [folder.name]
+    assert folder.name.startswith("lab-debian-13-")
+    assert (record["lane"], record["uri"], record["port"]) == (folder.name, URI, 22999)
+    assert recorded(paths) == []
+
+
+def test_the_record_goes_with_all_there_is_when_the_lane_fails(paths: Paths) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        records.recorded(paths, guest="debian-13", uri=URI, port=22999) as folder,
+    ):
+        (folder / "overlay.qcow2").touch()
+        raise KeyboardInterrupt
+    assert recorded(paths) == []
+
+
+def test_lanes_of_one_guest_do_not_collide(paths: Paths) -> None:
+    with (
+        records.recorded(paths, guest="debian-13", uri=URI, port=22998) as one,
+        records.recorded(paths, guest="debian-13", uri=URI, port=22999) as other,
+    ):
+        assert recorded(paths) == sorted([one.name, other.name])
+
+
+def test_reaping_where_no_lab_ever_ran_removes_nothing(paths: Paths) -> None:
+    assert records.reap(paths) == Removed([], [])
+    assert not paths.state.exists()
+
+
+def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
+    with (
+        records.recorded(paths, guest="debian-12", uri=URI, port=22999) as ours,
+        other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
+    ):
+        assert records.reap(paths) == Removed([], [])
+        assert recorded(paths) == sorted([ours.name, theirs])
+        assert len(list(paths.ports.glob("*.lock"))) == 1
+
+
+def test_reaping_removes_all_that_a_killed_lab_left(paths: Paths) -> None:
+    with other_process(LANE_HOLDER, paths.state.parent) as (lab, lane):
+        lab.kill()
+        wait_until_ended(lab.pid)
+    assert recorded(paths) == [lane]
+    removed = records.reap(paths)
+    assert removed.lanes == [lane]
+    assert [file.parent for file in removed.ports] == [paths.ports]
+    assert recorded(paths) == []
+    assert list(paths.ports.iterdir()) == []
+
+
+@pytest.mark.parametrize("record", [None, "", '{"lane": "lab-deb'])
+def test_reaping_removes_a_lane_whose_record_was_never_finished(paths: Paths, record: str | None) -> None:
+    folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
+    folder.mkdir()
+    if record is not None:
+        (folder / "record.json").write_text(record)
+    assert records.reap(paths).lanes == [folder.name]
+    assert recorded(paths) == []
+
+
+def test_reaping_removes_a_lane_whose_daemon_is_gone_too(paths: Paths) -> None:
+    folder: Path = paths.make(paths.lanes) / "lab-debian-13-abc123"
+    folder.mkdir()
+    (folder / "record.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
+    assert records.reap(paths).lanes == [folder.name]
+
+
+def test_reaping_touches_nothing_else(paths: Paths) -> None:
+    other = paths.make(paths.lanes) / "notes"
+    other.mkdir()
+    assert records.reap(paths).lanes == []
+    assert other.is_dir()

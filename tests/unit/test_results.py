@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from lab.errors import UsageError
+from lab.paths import PACKAGE
+from lab.results import (
+    BuildRecord,
+    Cause,
+    Confidence,
+    Expectation,
+    Host,
+    LaneRecord,
+    Outcome,
+    Remedy,
+    RunResult,
+    Status,
+    TestResult,
+    json_schema,
+)
+from tests.unit.examples import cell, run_of
+
+PUBLISHED = PACKAGE.parent / "docs" / "results.schema.json"
+
+
+def full_run() -> RunResult:
+    """A run with something in every field."""
+    failed = cell(
+        variant="max-userns-zero",
+        status=Status.XFAIL,
+        expected=Expectation(status="xfail", cause=Cause.USERNS_LIMIT),
+        cause=Cause.USERNS_LIMIT,
+        confidence=Confidence.PROVED,
+        reason="user.max_user_namespaces is 0 and `unshare -U` is refused: ENOSPC",
+        tests=[TestResult(name="a", outcome=Outcome.FAIL, seconds=1.5, message='<"ä\n">')],
+        facts={"kernel": "6.12", "kvm": None},
+        evidence=["cells/debian-13/max-userns-zero/0.10.8/kernel.log"],
+        remedies=[Remedy(name="sysctl", result="verified", seconds=2.0)],
+        seconds={"suite": 12.5},
+        way="memory",
+        rerun="lab matrix -g debian-13",
+    )
+    lane = LaneRecord(guest="debian-13", image="1" * 64, way="memory", seconds={"boot": 21.0})
+    run = run_of(cell(), failed, lanes=[lane])
+    run.run.finished = run.run.started
+    run.run.builds = [BuildRecord(name="0.10.8", version="0.10.8", source="PyPI", files={"b.whl": "2" * 64})]
+    run.run.host = Host(
+        kernel="6.12",
+        system="Debian",
+        cpus=2,
+        memory_mib=24000,
+        libvirt="11.3.0",
+        qemu="10.0.0",
+        connect="qemu:///system",
+        acceleration="emulation",
+        acceleration_reason="/dev/kvm does not exist",
+    )
+    return run
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    run = full_run()
+    assert run.write(tmp_path) == tmp_path / "results.json"
+    assert RunResult.read(tmp_path) == run
+
+
+def test_the_file_has_the_keys_of_the_design(tmp_path: Path) -> None:
+    written = json.loads(full_run().write(tmp_path).read_text())
+    assert written["schema"] == 1
+    assert {"id", "started", "finished", "host", "builds"} <= set(written["run"])
+    wanted = {"guest", "variant", "build", "status", "expected", "cause", "confidence", "reason", "tests"}
+    wanted |= {"facts", "evidence", "remedies", "seconds", "rerun"}
+    assert all(wanted <= set(each) for each in written["cells"])
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ([], 0),
+        (["pass"], 0),
+        (["pass", "xfail", "n/a"], 0),
+        (["n/a"], 0),
+        (["fail"], 1),
+        (["xpass"], 1),
+        (["flaky"], 1),
+        (["pass", "fail"], 1),
+        (["error", "fail"], 1),
+        (["not-run", "xpass"], 1),
+        (["flaky", "error", "not-run"], 1),
+        (["error"], 3),
+        (["not-run"], 3),
+        (["pass", "xfail", "n/a", "error"], 3),
+        (["pass", "not-run"], 3),
+    ],
+)
+def test_exit_status(statuses: list[str], expected: int) -> None:
+    assert run_of(*[cell(status=Status(status)) for status in statuses]).exit_status() == expected
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_status_is_as_expected_or_unexpected_or_could_not_run(status: Status) -> None:
+    expected = {"pass", "xfail", "n/a"}
+    assert status.as_expected == (status in expected)
+    assert status.could_not_run == (status in {"error", "not-run"})
+
+
+def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{tmp_path} is not the folder of a run: No such file"):
+        RunResult.read(tmp_path)
+
+
+def valid() -> dict[str, object]:
+    text: dict[str, object] = json.loads(full_run().model_dump_json(by_alias=True))
+    return text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "Invalid JSON"),
+        (b"not json", "Invalid JSON"),
+        (b'{"schema": 1', "Invalid JSON"),
+        (b"\xff\xfe", "results.json"),
+        (b"[]", "results.json"),
+        (json.dumps({**valid(), "schema": 2}).encode(), "schema: Input should be 1"),
+        (json.dumps({**valid(), "colour": "red"}).encode(), "colour: Extra inputs are not permitted"),
+        (json.dumps({**valid(), "cells": [{"guest": "x"}]}).encode(), "cells.0.variant: Field required"),
+    ],
+)
+def test_results_that_cannot_be_read_name_file_and_key(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        RunResult.read(tmp_path)
+    assert str(tmp_path / "results.json") in str(error.value)
+    assert expected in str(error.value)
+
+
+def test_the_published_schema_is_the_one_in_force() -> None:
+    assert json.loads(PUBLISHED.read_text()) == json_schema()
+
+
+def test_written_results_are_valid_by_the_published_schema(tmp_path: Path) -> None:
+    schema = json.loads(PUBLISHED.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(full_run().write(tmp_path).read_text()), schema)
+
+
+@pytest.mark.parametrize("change", [{"status": "green"}, {"colour": "red"}, {"tests": None}])
+def test_wrong_cells_are_not_valid_by_the_published_schema(change: dict[str, object]) -> None:
+    written = json.loads(full_run().model_dump_json(by_alias=True))
+    written["cells"][0] |= change
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(written, json.loads(PUBLISHED.read_text()))

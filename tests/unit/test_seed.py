@@ -1,0 +1,79 @@
+import json
+import re
+from io import BytesIO
+from pathlib import Path
+
+import pycdlib
+import pytest
+
+from lab.machine import keys, seed
+
+CLIENT, HOST = keys.generate("lab"), keys.generate("root@debian-13")
+
+
+def rendered(**more: str) -> dict[str, str]:
+    wanted = {"instance": "lab-debian-13-abc123", "hostname": "debian-13"} | more
+    return seed.render(client_key=CLIENT, host_key=HOST, **wanted)
+
+
+def values(text: str, key: str) -> list[str]:
+    """What YAML reads for a key: its JSON strings, which are YAML too."""
+    found = re.findall(rf"^ *{key}: (.*)$", text, re.MULTILINE)
+    return [json.loads(each) if each.startswith(('"', "[")) else each for each in found]
+
+
+def test_user_data_is_cloud_config_by_its_first_line() -> None:
+    assert rendered()["user-data"].splitlines()[0] == "#cloud-config"
+
+
+def test_the_host_key_reaches_the_guest_unchanged() -> None:
+    text = rendered()["user-data"]
+    assert values(text, "ed25519_private") == [HOST.private]
+    assert values(text, "ed25519_public") == [HOST.public]
+
+
+def test_both_users_accept_one_key_and_no_password() -> None:
+    text = rendered()["user-data"]
+    assert values(text, "- name") == [seed.ADMIN_USER, seed.SUITE_USER]
+    assert values(text, "ssh_authorized_keys") == [[CLIENT.public]] * 2
+    assert values(text, "lock_passwd") == ["true"] * 2
+    assert values(text, "ssh_pwauth") == ["false"]
+    assert CLIENT.private not in text
+
+
+def test_the_user_of_the_suite_is_in_group_kvm_and_may_not_become_root() -> None:
+    admin, suite = rendered()["user-data"].split("- name: ")[1:]
+    assert "groups: [kvm]" in suite
+    assert "sudo:" in admin
+    assert "sudo:" not in suite
+
+
+def test_no_line_has_a_tab_and_no_placeholder_is_left() -> None:
+    for text in rendered().values():
+        assert "\t" not in text
+        assert "{{" not in text
+
+
+def test_instance_and_network_are_those_of_the_lane() -> None:
+    files = rendered()
+    assert files["meta-data"].splitlines()[0] == "instance-id: lab-debian-13-abc123"
+    assert f'macaddress: "{seed.MAC}"' in files["network-config"]
+    assert f'["{seed.ADDRESS}/{seed.PREFIX}"]' in files["network-config"]
+
+
+@pytest.mark.parametrize("view", ["rr_path", "joliet_path"])
+def test_the_image_holds_the_files_under_the_names_that_nocloud_reads(tmp_path: Path, view: str) -> None:
+    files = rendered()
+    seed.write(tmp_path / "seed.iso", files)
+    iso = pycdlib.PyCdlib()
+    iso.open(str(tmp_path / "seed.iso"))
+    read = {}
+    for name in files:
+        content = BytesIO()
+        iso.get_file_from_iso_fp(content, **{view: f"/{name}"})
+        read[name] = content.getvalue().decode()
+    label = iso.pvd.volume_identifier.decode().strip()
+    iso.close()
+    assert read == files
+    assert set(read) == {"user-data", "meta-data", "network-config"}
+    assert label == "cidata"

@@ -1,0 +1,207 @@
+import errno
+import json
+import shutil
+import threading
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import catalog
+from lab.catalog import DebianImage
+from lab.errors import LabError
+from lab.files import sha256
+from lab.images import debian, store
+from lab.paths import Paths
+
+GUEST = catalog.load().guest("debian-13")
+Say = Callable[[str], None]
+Usage = namedtuple("Usage", "total used free")
+
+
+def no_say(_text: str) -> None:
+    pass
+
+
+def fill(folder: Path) -> None:
+    """The files that a build leaves."""
+    for name in debian.FILES:
+        (folder / name).write_text(f"content of {name}")
+
+
+def build_well(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> float:
+    fill(out)
+    return 12.34
+
+
+@pytest.fixture
+def building(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Builds that are done in no time."""
+    monkeypatch.setattr(debian, "build", build_well)
+    return monkeypatch
+
+
+def folders(paths: Paths) -> list[str]:
+    return [entry.name for entry in paths.images.iterdir() if entry.is_dir()]
+
+
+def with_image(**changes: Any) -> catalog.Guest:
+    return GUEST.model_copy(update={"image": GUEST.image.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"suite": "bookworm"}, {"backports": ["bubblewrap"]}, {"packages": ["vim"]}, {"disk_gib": 7}],
+)
+def test_an_image_of_another_definition_is_another_image(changes: dict[str, Any]) -> None:
+    assert store.inputs_digest(with_image(**changes)) != store.inputs_digest(GUEST)
+
+
+def test_an_image_made_by_another_recipe_is_another_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = store.inputs_digest(GUEST)
+    recipe = tmp_path / "images" / "recipes" / "debian.sh"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("#!/bin/sh\n# better\n")
+    monkeypatch.setattr(debian, "definitions", lambda: tmp_path)
+    assert store.inputs_digest(GUEST) != before
+
+
+def test_what_is_not_in_the_image_does_not_change_it() -> None:
+    other = GUEST.model_copy(update={"title": "Another title", "memory_mib": 4096})
+    assert store.inputs_digest(other) == store.inputs_digest(GUEST)
+
+
+def test_a_built_image_is_found_again_and_not_built_again(paths: Paths, building: pytest.MonkeyPatch) -> None:
+    assert store.find(paths, GUEST) is None
+    built = store.ensure(paths, GUEST, no_say)
+    building.setattr(debian, "build", None)
+    assert store.ensure(paths, GUEST, no_say) == built
+    assert store.find(paths, GUEST) == store.any_image(paths) == built
+
+
+def test_a_built_image_is_whole_read_only_and_says_what_it_is(
+    paths: Paths, building: pytest.MonkeyPatch
+) -> None:
+    image = store.ensure(paths, GUEST, no_say)
+    assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
+    assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
+    assert image.manifest.disk_sha256 == sha256(image.disk)
+    assert image.manifest.inputs == store.inputs_digest(GUEST)
+    assert image.folder.name == f"debian-13-{store.inputs_digest(GUEST)[:16]}"
+
+
+def test_an_image_of_an_older_definition_does_not_count(paths: Paths, building: pytest.MonkeyPatch) -> None:
+    store.ensure(paths, with_image(packages=["vim"]), no_say)
+    assert store.find(paths, GUEST) is None
+
+
+def test_a_folder_without_a_manifest_is_no_image_and_gives_way_to_one(
+    paths: Paths, building: pytest.MonkeyPatch
+) -> None:
+    folder = store.ensure(paths, GUEST, no_say).folder
+    (folder / "manifest.json").unlink()
+    assert store.find(paths, GUEST) is None
+    assert store.any_image(paths) is None
+    assert store.ensure(paths, GUEST, no_say).manifest.guest == "debian-13"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"guest": "debian-13", "more": 1}'])
+def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, building: pytest.MonkeyPatch, text: str) -> None:
+    manifest = store.ensure(paths, GUEST, no_say).folder / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text(text)
+    with pytest.raises(LabError, match=f"{manifest} cannot be read") as error:
+        store.find(paths, GUEST)
+    assert error.value.hint == f"rm -r {manifest.parent}, and it is built anew"
+
+
+def half_built(paths: Paths, building: pytest.MonkeyPatch) -> Path:
+    """What a build leaves that was killed in its last moment, before its folder got its name."""
+    image = store.ensure(paths, GUEST, no_say)
+    partial = image.folder.with_name(f".partial-{image.folder.name}")
+    image.folder.rename(partial)
+    (partial / "build-abc").mkdir()
+    return partial
+
+
+def test_what_a_killed_build_left_is_no_image(paths: Paths, building: pytest.MonkeyPatch) -> None:
+    half_built(paths, building)
+    assert store.find(paths, GUEST) is None
+    assert store.any_image(paths) is None
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building: pytest.MonkeyPatch) -> None:
+    half_built(paths, building)
+    image = store.ensure(paths, GUEST, no_say)
+    assert folders(paths) == [image.folder.name]
+    assert not (image.folder / "build-abc").exists()
+
+
+def test_too_little_space_is_said_before_anything_is_built(paths: Paths, building: pytest.MonkeyPatch) -> None:
+    building.setattr(shutil, "disk_usage", lambda _path: Usage(10 * 2**30, 9 * 2**30, 2**30))
+    with pytest.raises(LabError, match=r"debian-13 needs 3 GiB free in .*; there are 1\.0") as error:
+        store.ensure(paths, GUEST, no_say)
+    assert "free some disk space" in (error.value.hint or "")
+    assert folders(paths) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (LabError("the mirror is away"), LabError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.ENOSPC, "No space left on device"), LabError),
+    ],
+)
+def test_a_build_that_fails_half_way_leaves_nothing(
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    expected: type[BaseException],
+) -> None:
+    def fail(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> float:
+        fill(out)
+        raise raised
+
+    monkeypatch.setattr(debian, "build", fail)
+    with pytest.raises(expected):
+        store.ensure(paths, GUEST, no_say)
+    assert folders(paths) == []
+    assert store.find(paths, GUEST) is None
+
+
+def test_after_a_failed_build_the_next_one_can_succeed(paths: Paths, building: pytest.MonkeyPatch) -> None:
+    building.setattr(debian, "build", lambda *_, timeout: (_ for _ in ()).throw(LabError("no")))
+    with pytest.raises(LabError):
+        store.ensure(paths, GUEST, no_say)
+    building.setattr(debian, "build", build_well)
+    assert store.ensure(paths, GUEST, no_say).disk.exists()
+
+
+def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, building, waiting = [], threading.Event(), threading.Event()
+    found: list[store.BaseImage] = []
+
+    def build(image: DebianImage, out: Path, say: Say, *, timeout: float) -> float:
+        building.set()
+        assert waiting.wait(30)
+        built.append(image.suite)
+        return build_well(image, out, say, timeout=timeout)
+
+    def say_second(text: str) -> None:
+        assert text == "waiting for another lab that builds this image"
+        waiting.set()
+
+    monkeypatch.setattr(debian, "build", build)
+    first = threading.Thread(target=lambda: found.append(store.ensure(paths, GUEST, no_say)))
+    first.start()
+    assert building.wait(30)
+    found.append(store.ensure(paths, GUEST, say_second))
+    first.join(30)
+    assert built == ["trixie"]
+    assert found[0] == found[1]
+    assert json.loads((found[0].folder / "manifest.json").read_text())["guest"] == "debian-13"

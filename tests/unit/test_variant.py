@@ -1,0 +1,127 @@
+from typing import Any
+
+import pytest
+
+from lab import catalog
+from lab.catalog import Variant
+from lab.guest.variant import NotInEffect, check_in_effect, under, why_not_applicable
+
+KNOWN = catalog.load().variants
+SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
+WHO = {"uid": 1001, "groups": [993, 1001], "context": "unconfined"}
+
+
+def facts(**more: Any) -> dict[str, Any]:
+    """The facts of a Debian 13, but for what is given."""
+    found: dict[str, Any] = {
+        "sysctls": {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"},
+        "apparmor": {
+            "version": "4.1.0",
+            "userns_mediation": True,
+            "profiles": {"unprivileged_userns": "complain"},
+            "profile_files": [SHIPPED_PROFILE],
+        },
+        "kvm": {"mode": "0o660", "uid": 0, "gid": 993},
+    }
+    return found | more
+
+
+def apparmor(**more: Any) -> dict[str, Any]:
+    return facts(apparmor=facts()["apparmor"] | more)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_shipped_variant_makes_sense_on_debian_13(name: str) -> None:
+    assert why_not_applicable(KNOWN[name], facts()) is None
+
+
+OLD_APPARMOR = apparmor(version="3.0.8", userns_mediation=False, profile_files=[])
+NO_SYSCTL = facts(sysctls={"kernel.unprivileged_userns_clone": None, "user.max_user_namespaces": "7794"})
+NEEDS_ALONE = Variant(name="x", title="x", needs=[catalog.Feature.APPARMOR_USERNS])
+
+
+@pytest.mark.parametrize(
+    ("variant", "guest", "reason"),
+    [
+        (KNOWN["apparmor-userns-deny"], facts(apparmor=None), "no AppArmor"),
+        (NEEDS_ALONE, facts(apparmor=None), "no AppArmor"),
+        (
+            KNOWN["apparmor-userns-deny"],
+            OLD_APPARMOR,
+            "AppArmor 3.0.8 does not mediate user namespaces",
+        ),
+        (KNOWN["apparmor-userns-nocaps"], apparmor(profile_files=[]), f"ships no {SHIPPED_PROFILE}"),
+        (KNOWN["userns-clone-off"], NO_SYSCTL, "its kernel has no kernel.unprivileged_userns_clone"),
+        (KNOWN["max-userns-zero"], facts(sysctls={}), "its kernel has no user.max_user_namespaces"),
+    ],
+)
+def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: dict[str, Any], reason: str) -> None:
+    assert why_not_applicable(variant, guest) == reason
+
+
+def test_stock_makes_sense_everywhere() -> None:
+    assert why_not_applicable(KNOWN["stock"], facts(apparmor=None, sysctls={}, kvm=None)) is None
+
+
+def test_what_the_guest_shows_is_in_effect() -> None:
+    check_in_effect(KNOWN["stock"], facts(), WHO)
+    check_in_effect(KNOWN["max-userns-zero"], facts(sysctls={"user.max_user_namespaces": "0"}), WHO)
+    check_in_effect(
+        KNOWN["apparmor-userns-nocaps"],
+        apparmor(profiles={"unprivileged_userns": "enforce"}),
+        WHO | {"context": "unprivileged_userns (enforce)"},
+    )
+    check_in_effect(KNOWN["stock"], facts(kvm=None), WHO | {"groups": [1001]})
+
+
+@pytest.mark.parametrize(
+    ("name", "guest", "who", "differences"),
+    [
+        ("max-userns-zero", facts(), {}, ["user.max_user_namespaces is 7794, not 0"]),
+        ("max-userns-zero", facts(sysctls={}), {}, ["user.max_user_namespaces is None, not 0"]),
+        (
+            "apparmor-userns-deny",
+            facts(),
+            {},
+            ["AppArmor profile lab-bwrap-without-userns is not loaded"],
+        ),
+        (
+            "apparmor-userns-nocaps",
+            facts(),
+            {},
+            [
+                "AppArmor profile unprivileged_userns is in complain mode",
+                "the suite would run confined by 'unconfined'",
+            ],
+        ),
+        (
+            "apparmor-userns-nocaps",
+            apparmor(profiles={"unprivileged_userns": "enforce"}),
+            {"context": "unprivileged_userns (complain)"},
+            ["the suite would run confined by 'unprivileged_userns (complain)'"],
+        ),
+        ("stock", facts(), {"uid": 0}, ["the suite would run as root"]),
+        ("stock", facts(), {"groups": [1001]}, ["the suite's user is not in the group of /dev/kvm"]),
+        (
+            "max-userns-zero",
+            facts(),
+            {"uid": 0, "groups": []},
+            ["user.max_user_namespaces is 7794", "as root", "group of /dev/kvm"],
+        ),
+    ],
+)
+def test_every_difference_is_named(
+    name: str, guest: dict[str, Any], who: dict[str, Any], differences: list[str]
+) -> None:
+    with pytest.raises(NotInEffect, match="^variant not in effect: ") as error:
+        check_in_effect(KNOWN[name], guest, WHO | who)
+    assert all(difference in str(error.value) for difference in differences)
+    assert str(error.value).count(";") == len(differences) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("stock", ""), ("apparmor-userns-nocaps", "aa-exec -p unprivileged_userns --")],
+)
+def test_a_variant_decides_what_the_suite_runs_under(name: str, command: str) -> None:
+    assert under(KNOWN[name]) == command

@@ -1,0 +1,126 @@
+import pytest
+
+from lab.catalog import Needs, Suite
+from lab.diagnosis.causes import Finding
+from lab.diagnosis.verdict import Verdict, judge
+from lab.results import Cause, Confidence, Expectation, Outcome, Status, TestResult
+
+SUITE = Suite(
+    name="small",
+    title="A small suite",
+    control="box_starts",
+    test_seconds=10,
+    suite_seconds=60,
+    tests={
+        "options": Needs.NOTHING,
+        "box_starts": Needs.BOX,
+        "jail_starts": Needs.SANDBOX,
+        "jail_isolates": Needs.SANDBOX,
+    },
+)
+PASSES = Expectation()
+BLOCKED = Expectation(status="xfail", cause=Cause.USERNS_LIMIT)
+SANDBOX = {"jail_starts": "fail", "jail_isolates": "fail"}
+LIMIT = Finding(Cause.USERNS_LIMIT, Confidence.PROVED, "user.max_user_namespaces is 0")
+SYSCTL = Finding(Cause.USERNS_SYSCTL, Confidence.PROVED, "kernel.unprivileged_userns_clone is 0")
+
+
+def verdict(
+    outcomes: dict[str, str],
+    expected: Expectation = BLOCKED,
+    findings: list[Finding] | None = None,
+    *,
+    killed: bool = False,
+) -> Verdict:
+    """The verdict over a suite whose tests passed, but for these."""
+    tests = [TestResult(name=name, outcome=Outcome(outcomes.get(name, "pass"))) for name in SUITE.tests]
+    return judge(SUITE, tests, expected, findings or [], killed=killed)
+
+
+def test_all_passed_as_expected() -> None:
+    assert verdict({}, PASSES) == Verdict(Status.PASS)
+
+
+def test_all_passed_where_a_failure_was_expected() -> None:
+    judged = verdict({})
+    assert judged.status is Status.XPASS
+    assert judged.reason == "passed, but was expected to fail for userns-limit"
+
+
+def test_the_expected_tests_failed_for_the_expected_cause() -> None:
+    expected = Verdict(Status.XFAIL, Cause.USERNS_LIMIT, Confidence.PROVED, "user.max_user_namespaces is 0")
+    assert verdict(SANDBOX, findings=[LIMIT]) == expected
+
+
+def test_a_second_cause_behind_the_expected_one_is_named_and_changes_nothing() -> None:
+    judged = verdict(SANDBOX, findings=[LIMIT, SYSCTL])
+    assert (judged.status, judged.cause) == (Status.XFAIL, Cause.USERNS_LIMIT)
+    assert SYSCTL.why in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected", "findings", "cause", "reason"),
+    [
+        (SANDBOX, PASSES, [LIMIT], Cause.USERNS_LIMIT, "user.max_user_namespaces is 0"),
+        (SANDBOX, PASSES, [], Cause.UNKNOWN, "the evidence proves no known cause"),
+        (SANDBOX, BLOCKED, [], Cause.UNKNOWN, "expected to fail for userns-limit"),
+        (SANDBOX, BLOCKED, [SYSCTL], Cause.USERNS_SYSCTL, "expected to fail for userns-limit"),
+        (SANDBOX, BLOCKED, [SYSCTL, LIMIT], Cause.USERNS_SYSCTL, "expected to fail for userns-limit"),
+        ({**SANDBOX, "options": "fail"}, BLOCKED, [LIMIT], Cause.USERNS_LIMIT, "failed too: options"),
+        ({**SANDBOX, "options": "error"}, BLOCKED, [LIMIT], Cause.USERNS_LIMIT, "failed too: options"),
+        ({"jail_starts": "fail"}, BLOCKED, [LIMIT], Cause.USERNS_LIMIT, "all the same: jail_isolates"),
+        (
+            {**SANDBOX, "box_starts": "fail"},
+            BLOCKED,
+            [],
+            Cause.UNKNOWN,
+            "the control failed too (box_starts)",
+        ),
+    ],
+    ids=[
+        "a pass was expected",
+        "a pass was expected and nothing is proved",
+        "nothing is proved",
+        "another cause",
+        "another cause first",
+        "one test more",
+        "one test more, by error",
+        "one test less",
+        "the control too",
+    ],
+)
+def test_any_other_failure_is_a_failure(
+    outcomes: dict[str, str],
+    expected: Expectation,
+    findings: list[Finding],
+    cause: Cause,
+    reason: str,
+) -> None:
+    judged = verdict(outcomes, expected, findings)
+    assert (judged.status, judged.cause) == (Status.FAIL, cause)
+    assert reason in judged.reason
+
+
+@pytest.mark.parametrize("expected", [PASSES, BLOCKED])
+def test_a_skipped_test_is_no_coverage(expected: Expectation) -> None:
+    judged = verdict({"jail_starts": "skip"}, expected)
+    assert judged.status is Status.ERROR
+    assert "jail_starts" in judged.reason
+
+
+def test_a_skipped_test_does_not_count_as_one_that_failed_as_expected() -> None:
+    judged = verdict({"jail_starts": "fail", "jail_isolates": "skip"}, findings=[LIMIT])
+    assert not judged.status.as_expected
+
+
+def test_a_killed_suite_has_never_failed_as_expected() -> None:
+    judged = verdict(SANDBOX, findings=[LIMIT], killed=True)
+    assert (judged.status, judged.cause) == (Status.FAIL, Cause.USERNS_LIMIT)
+    assert "killed at its time limit" in judged.reason
+
+
+@pytest.mark.parametrize("expected", [PASSES, BLOCKED])
+def test_a_suite_that_was_killed_after_its_last_test_has_not_passed(expected: Expectation) -> None:
+    judged = verdict({}, expected, killed=True)
+    assert not judged.status.as_expected
+    assert "killed at its time limit" in judged.reason

@@ -1,0 +1,45 @@
+import pytest
+
+from lab.errors import LabError
+from lab.wait import Deadline, DeadlineExpired, wait_for
+
+LONG = 60.0
+
+
+def test_a_deadline_in_the_future_is_not_expired() -> None:
+    deadline = Deadline(LONG, "rain")
+    deadline.check()
+    assert 0 < deadline.remaining <= LONG
+
+
+def test_an_expired_deadline_names_what_was_waited_for_and_what_was_seen_last() -> None:
+    deadline = Deadline(0, "rain")
+    assert deadline.remaining == 0.0
+    with pytest.raises(DeadlineExpired, match=r"waited 0 s for rain; last seen: a cloud"):
+        deadline.check("a cloud")
+
+
+def test_waiting_ends_with_the_first_result_even_a_false_one() -> None:
+    results = iter([None, None, 0])
+    assert wait_for(lambda: next(results), Deadline(LONG, "a number"), interval=0) == 0
+
+
+def test_something_that_has_happened_counts_though_the_time_is_up() -> None:
+    assert wait_for(lambda: "rain", Deadline(0, "rain")) == "rain"
+
+
+def test_waiting_in_vain_names_what_was_waited_for() -> None:
+    with pytest.raises(DeadlineExpired, match="for the guest's SSH server"):
+        wait_for(lambda: None, Deadline(0.01, "the guest's SSH server"), interval=0.001)
+
+
+def test_the_death_of_the_guest_ends_the_wait_at_once() -> None:
+    attempts = []
+
+    def alive() -> None:
+        if len(attempts) == 2:
+            raise LabError("the guest died")
+
+    with pytest.raises(LabError, match="the guest died"):
+        wait_for(lambda: attempts.append(1), Deadline(LONG, "rain"), alive=alive, interval=0)
+    assert len(attempts) == 2

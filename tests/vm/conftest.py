@@ -1,0 +1,158 @@
+"""Real guests. Images are the user's own and stay; everything else is in a folder of the test's."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab import builds, catalog, matrix, plan, process
+from lab.catalog import Catalog, Guest
+from lab.images import store
+from lab.images.store import BaseImage
+from lab.machine import records
+from lab.machine.connection import connection, default_uri
+from lab.machine.domain import lane_of
+from lab.paths import Paths
+from lab.results import CellResult, RunResult
+
+# Pinned, so that a new release does not change what these tests say of the lab.
+RELEASE = "0.10.8"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/vm/" in str(item.path):
+            item.add_marker(pytest.mark.vm)
+
+
+@pytest.fixture(scope="session")
+def known() -> Catalog:
+    return catalog.load()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A LAB_HOME whose cache is the user's own, and whose state nobody else uses."""
+    # Not under pytest's own folder: libvirt's QEMU user cannot enter that, and a socket's path is short.
+    base = Path("/var/tmp") / f"boxlite-lab-test-{os.getpid()}"
+    base.mkdir(mode=0o755)
+    own = Paths.default()
+    own.make(own.cache)
+    (base / "cache").symlink_to(own.cache)
+    yield base
+    records.reap(Paths(cache=base / "cache", state=base / "state"))
+    (base / "cache").unlink()
+    subprocess.run(["rm", "-rf", base], check=True)
+
+
+@pytest.fixture(scope="session")
+def paths(home: Path) -> Paths:
+    return Paths(cache=home / "cache", state=home / "state")
+
+
+@pytest.fixture(scope="session")
+def image(paths: Paths, known: Catalog) -> BaseImage:
+    return store.ensure(paths, known.guest("debian-13"), lambda text: None)
+
+
+class Recorder:
+    """An observer that keeps what it is told, and can act on it."""
+
+    def __init__(self, on_lane: Callable[[str, str], None] = lambda guest, text: None) -> None:
+        self.cells: list[CellResult] = []
+        self.steps: list[tuple[str, str]] = []
+        self.notes: list[str] = []
+        self._on_lane = on_lane
+
+    def lane(self, guest: str, text: str) -> None:
+        self.steps.append((guest, text))
+        self._on_lane(guest, text)
+
+    def cell(self, result: CellResult) -> None:
+        self.cells.append(result)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+RunCells = Callable[..., RunResult]
+
+
+@pytest.fixture
+def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
+    """Run variants on guests inside this process, where a test can reach in."""
+
+    def run(
+        guests: list[Guest],
+        variants: list[str],
+        *,
+        observer: matrix.Observer | None = None,
+        suite: catalog.Suite | None = None,
+        cold: bool = False,
+        at: Paths | None = None,
+    ) -> RunResult:
+        choice = plan.Choice(guests, [known.variant(name) for name in variants])
+        options = matrix.Options(command="test", jobs=2, cold=cold)
+        return matrix.MatrixRun(
+            choice.cells(builds.resolve(RELEASE)),
+            suite or known.suite,
+            at or paths,
+            tmp_path / "run",
+            default_uri(),
+            options,
+            observer or Recorder(),
+        ).run()
+
+    return run
+
+
+def lab(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the command line in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lab", *arguments],
+        env={**os.environ, "LAB_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.2)
+
+
+def domains_of(lanes: set[str]) -> set[str]:
+    """Which of these lanes have a domain."""
+    with connection(default_uri()) as opened:
+        return {name for each in opened.listAllDomains() if (name := lane_of(each.XMLDesc())) in lanes}
+
+
+def processes_of(lanes: set[str], ports: set[int]) -> list[str]:
+    """The command lines of QEMU and passt processes that belong to these lanes."""
+    marks = [f"guest={lane}," for lane in lanes] + [f"127.0.0.1/{port}:22" for port in ports]
+    lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if any(mark in line for mark in marks)]
+
+
+def changed_image(image: BaseImage, folder: Path, commands: list[str]) -> BaseImage:
+    """A copy of an image with debugfs commands done to its disk, so that a guest fails in a chosen way."""
+    folder.mkdir(parents=True)
+    raw = folder / "disk.raw"
+    process.run(["qemu-img", "convert", "-O", "raw", image.disk, raw], timeout=120)
+    script = folder / "commands"
+    script.write_text("\n".join(commands) + "\n")
+    process.run(["/usr/sbin/debugfs", "-w", "-f", script, raw], timeout=120)
+    process.run(["qemu-img", "convert", "-O", "qcow2", raw, folder / "disk.qcow2"], timeout=120)
+    raw.unlink()
+    for name in ("vmlinuz", "initrd"):
+        (folder / name).symlink_to(getattr(image, {"vmlinuz": "kernel"}.get(name, name)))
+    return BaseImage(folder, image.manifest)

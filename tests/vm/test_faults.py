@@ -1,0 +1,244 @@
+"""Guests that fail, each in its own way: their cells are `error` and say why, and the other lanes go on."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab import process
+from lab.catalog import Catalog, Guest, Needs, Suite
+from lab.errors import LabError
+from lab.guest import ready
+from lab.images import store
+from lab.images.store import BaseImage
+from lab.machine import checkpoint
+from lab.paths import Paths
+from lab.results import CellResult, Outcome, RunResult, Status
+from tests.vm.conftest import (
+    Recorder,
+    RunCells,
+    changed_image,
+    domains_of,
+    lab,
+    processes_of,
+    wait_until,
+)
+
+CHEAP = "userns-clone-off"  # blocked at once, so that its cell takes the least time
+
+DIES = ["rm /usr/lib/systemd/systemd", "rm /usr/sbin/init"]
+HANGS = ["rm /usr/sbin/init", "write {hang} /usr/sbin/init", "sif /usr/sbin/init mode 0100755"]
+NO_SSH = [
+    "symlink /etc/systemd/system/ssh.service /dev/null",
+    "symlink /etc/systemd/system/ssh.socket /dev/null",
+]
+BAD_CLOUD_INIT = ["write {config} /etc/cloud/cloud.cfg.d/95-break.cfg"]
+
+HANG = "#!/bin/sh\necho this guest hangs >/dev/console\nexec sleep 100000\n"
+BREAK = """
+cloud_init_modules: [bootcmd, set_hostname, update_etc_hosts, users-groups, ssh]
+bootcmd: [[sh, -c, "exit 7"]]
+"""
+
+
+@pytest.fixture
+def broken(
+    image: BaseImage, home: Path, known: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Guest]]:
+    """Guests that fail at boot, by how they do."""
+    base = home / "broken"
+    base.mkdir()
+    (base / "hang").write_text(HANG)
+    (base / "config").write_text(BREAK)
+    ways = {"dies": DIES, "hangs": HANGS, "no-ssh": NO_SSH, "cloud-init-fails": BAD_CLOUD_INIT}
+    good = known.guest("debian-13")
+    images = {good.name: image}
+    for name, commands in ways.items():
+        filled = [line.format(hang=base / "hang", config=base / "config") for line in commands]
+        images[name] = changed_image(image, base / name, filled)
+    monkeypatch.setattr(store, "ensure", lambda paths, guest, say: images[guest.name])
+    yield {name: good.model_copy(update={"name": name}) for name in images}
+    shutil.rmtree(base)
+
+
+def by_guest(run: RunResult) -> dict[str, CellResult]:
+    return {cell.guest: cell for cell in run.cells}
+
+
+def test_guests_that_do_not_come_up_are_errors_and_the_others_go_on(
+    broken: dict[str, Guest],
+    run_cells: RunCells,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Half a minute beyond what the good guest needs; the real limit would only make the test longer.
+    monkeypatch.setattr(ready, "BOOT_SECONDS", 15.0)
+    guests = [broken[name] for name in ("dies", "hangs", "no-ssh", "cloud-init-fails", "debian-13")]
+    run = run_cells(guests, [CHEAP])
+    cells = by_guest(run)
+
+    assert cells["debian-13"].status is Status.XFAIL, cells["debian-13"].reason
+    assert run.exit_status() == 3
+    broken_cells = [cell for cell in run.cells if cell.guest != "debian-13"]
+    assert {cell.status for cell in broken_cells} == {Status.ERROR}
+    assert "stopped" in cells["dies"].reason or "gone" in cells["dies"].reason
+    assert "Kernel panic" in cells["dies"].reason  # the console's last lines
+    assert "SSH server" in cells["hangs"].reason
+    assert "this guest hangs" in cells["hangs"].reason
+    assert "SSH server" in cells["no-ssh"].reason
+    assert "login:" in cells["no-ssh"].reason
+    assert "cloud-init in the guest failed" in cells["cloud-init-fails"].reason
+    for cell in broken_cells:
+        assert any(name.endswith("console.log") for name in cell.evidence), cell.guest
+    [log] = [n for n in cells["cloud-init-fails"].evidence if n.endswith("cloud-init.log")]
+    assert "bootcmd" in (tmp_path / "run" / log).read_text()
+
+
+def test_a_qemu_killed_during_the_suite_is_an_error_of_the_whole_lane(
+    run_cells: RunCells, known: Catalog, paths: Paths
+) -> None:
+    def kill(_guest: str, text: str) -> None:
+        if text == "running the suite":
+            [lane] = [folder.name for folder in paths.lanes.glob("lab-*")]
+            [qemu] = [
+                p
+                for p in psutil.process_iter(["name", "cmdline"])
+                if f"guest={lane}," in " ".join(p.info["cmdline"] or [])
+            ]
+            qemu.kill()
+
+    run = run_cells([known.guest("debian-13")], [CHEAP, "max-userns-zero"], observer=Recorder(kill))
+    assert [cell.status for cell in run.cells] == [Status.ERROR, Status.ERROR]
+    assert all("console" in cell.reason for cell in run.cells)
+    assert run.exit_status() == 3
+
+
+class HangingSuite(Suite):
+    """A suite whose second test never ends, and that pytest cannot stop by itself."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(__file__).parent / "hanging_suite"
+
+
+def test_a_suite_that_hangs_is_killed_and_the_tests_that_ran_keep_their_outcomes(
+    run_cells: RunCells, known: Catalog
+) -> None:
+    suite = HangingSuite(
+        name="hanging_suite",
+        title="",
+        control="ends",
+        test_seconds=1000,
+        suite_seconds=3,
+        tests={"ends": Needs.BOX, "hangs": Needs.NOTHING, "is_never_reached": Needs.NOTHING},
+    )
+    run = run_cells([known.guest("debian-13")], ["stock"], suite=suite)
+    [cell] = run.cells
+    assert [(t.name, t.outcome) for t in cell.tests] == [
+        ("ends", Outcome.PASS),
+        ("hangs", Outcome.FAIL),
+        ("is_never_reached", Outcome.ERROR),
+    ]
+    assert cell.status is Status.FAIL
+    assert "killed at its time limit" in cell.reason
+
+
+def test_without_a_checkpoint_of_memory_cells_boot_from_the_deployed_disk(
+    run_cells: RunCells, known: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What QEMU before 6.0 answers, from the real QEMU: it does not know the command.
+    monkeypatch.setattr(checkpoint, "SAVE", "snapshot-save-of-a-newer-qemu")
+    observer = Recorder()
+    run = run_cells([known.guest("debian-13")], [CHEAP, "max-userns-zero"], observer=observer)
+    assert [(cell.status, cell.way) for cell in run.cells] == [(Status.XFAIL, "disk")] * 2
+    [lane] = run.run.lanes
+    assert lane.way == "disk"
+    assert "has not been found" in lane.note
+    assert any("no checkpoint of memory" in text for _, text in observer.steps)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with little room, which only root can make."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    folder = Path("/var/tmp") / f"boxlite-lab-small-{os.getpid()}"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160M,mode=755", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+    folder.rmdir()
+
+
+def test_a_disk_that_fills_up_while_building_keeps_nothing(
+    small_disk: Path, known: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "BUILD_FREE_GIB", 0.0)
+    paths = Paths(cache=small_disk / "cache", state=small_disk / "state")
+    with pytest.raises(LabError, match="the disk filled up"):
+        store.ensure(paths, known.guest("debian-13"), lambda text: None)
+    assert store.find(paths, known.guest("debian-13")) is None
+    assert [path for path in paths.images.iterdir() if path.is_dir()] == []
+
+
+def test_a_disk_that_fills_up_under_a_guest_is_an_error_that_says_so(
+    small_disk: Path, run_cells: RunCells, known: Catalog, paths: Paths, image: BaseImage
+) -> None:
+    tight = Paths(cache=paths.cache, state=small_disk / "state")
+    run = run_cells([known.guest("debian-13")], [CHEAP], at=tight)
+    [cell] = run.cells
+    assert cell.status is Status.ERROR
+    assert "stopped at a failed write" in cell.reason
+    assert "MiB are free" in cell.reason
+    assert list(tight.lanes.glob("lab-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_lab_that_was_ended(
+    number: signal.Signals, home: Path, paths: Paths, image: BaseImage
+) -> None:
+    folder = home / f"ended-{number.name}"
+    started = lab(home, "matrix", "-g", "debian-13", "-v", CHEAP, "--build", "0.10.8", "-o", str(folder))
+    wait_until(lambda: any(paths.lanes.glob("lab-*/console-1.log")), 120, "a guest to be started")
+    lanes = {path.name for path in paths.lanes.glob("lab-*")}
+    ports = {int(path.stem) for path in paths.ports.glob("*.lock")}
+    assert domains_of(lanes) == lanes
+    assert len(processes_of(lanes, ports)) == 2  # QEMU and passt
+
+    started.send_signal(number)
+    status = started.wait(60)
+    if number is signal.SIGKILL:
+        assert status == -number
+    else:
+        assert status == 130
+        assert [cell.status for cell in RunResult.read(folder).cells] == [Status.NOT_RUN]
+    following = lab(home, "clean")
+    output, _ = following.communicate(timeout=60)
+    assert following.returncode == 0, output
+
+    assert domains_of(lanes) == set()
+    wait_until(lambda: processes_of(lanes, ports) == [], 10, "QEMU and passt to be gone")
+    assert list(paths.lanes.glob("lab-*")) == []
+    assert list(paths.ports.glob("*.lock")) == []
+
+
+def test_a_killed_build_is_never_taken_for_whole(home: Path, known: Catalog) -> None:
+    guest = known.guest("debian-12")
+    own = Paths(cache=home / "fresh" / "cache", state=home / "fresh" / "state")
+    started = lab(home / "fresh", "images", "build", guest.name)
+    wait_until(lambda: any(own.images.glob(".partial-*/build-*/mmdebstrap.*/usr")), 120, "a tree to grow")
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait(10)
+    assert store.find(own, guest) is None
+    # A build at its end would take the place of the killed one; here it is enough that it starts afresh.
+    again = lab(home / "fresh", "images", "build", guest.name)
+    output, _ = again.communicate(timeout=400)
+    assert again.returncode == 0, output
+    assert store.find(own, guest) is not None
+    assert [path.name for path in own.images.iterdir() if path.name.startswith(".partial")] == []
+    process.run(["rm", "-rf", home / "fresh"], timeout=60)

@@ -1,0 +1,108 @@
+"""The main job: debian-12 and debian-13 in every variant, through the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lab.catalog import Catalog
+from lab.results import CellResult, Outcome, RunResult, Status
+from tests.vm.conftest import RELEASE, RunCells, lab
+
+GUESTS = ("debian-12", "debian-13")
+SANDBOX_TESTS = {
+    "jailer_enabled_box_starts_and_executes",
+    "host_network_grants_off_box_starts_and_executes",
+    "jailer_creates_isolated_mount_namespace",
+    "maximum_security_box_starts_and_executes",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(home: Path) -> Path:
+    return home / "matrix"
+
+
+@pytest.fixture(scope="module")
+def run(home: Path, folder: Path) -> RunResult:
+    words = [word for guest in GUESTS for word in ("-g", guest)]
+    started = lab(home, "matrix", *words, "--build", RELEASE, "-o", str(folder))
+    output, _ = started.communicate(timeout=1500)
+    result = RunResult.read(folder)
+    assert started.returncode == result.exit_status() == 0, output
+    return result
+
+
+def cell(run: RunResult, guest: str, variant: str) -> CellResult:
+    [found] = [c for c in run.cells if (c.guest, c.variant) == (guest, variant)]
+    return found
+
+
+def failed(found: CellResult) -> set[str]:
+    return {test.name for test in found.tests if test.outcome is Outcome.FAIL}
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_stock_debian_passes_every_test(run: RunResult, guest: str, known: Catalog) -> None:
+    stock = cell(run, guest, "stock")
+    assert stock.status is Status.PASS, stock.reason
+    assert [(test.name, test.outcome) for test in stock.tests] == [
+        (name, Outcome.PASS) for name in known.suite.tests
+    ]
+
+
+@pytest.mark.parametrize(
+    ("guest", "variant", "cause", "evidence"),
+    [
+        ("debian-12", "userns-clone-off", "userns-sysctl", "kernel.unprivileged_userns_clone = 0"),
+        ("debian-13", "userns-clone-off", "userns-sysctl", "kernel.unprivileged_userns_clone = 0"),
+        ("debian-12", "max-userns-zero", "userns-limit", "user.max_user_namespaces = 0"),
+        ("debian-13", "max-userns-zero", "userns-limit", "user.max_user_namespaces = 0"),
+        ("debian-13", "apparmor-userns-deny", "apparmor-userns-deny", 'operation="userns_create"'),
+        ("debian-13", "apparmor-userns-nocaps", "apparmor-userns-nocaps", 'capname="sys_admin"'),
+    ],
+)
+def test_a_blocked_sandbox_is_named_with_proof(
+    run: RunResult, folder: Path, guest: str, variant: str, cause: str, evidence: str
+) -> None:
+    blocked = cell(run, guest, variant)
+    assert (blocked.status, blocked.cause, blocked.confidence) == ("xfail", cause, "proved")
+    assert failed(blocked) == SANDBOX_TESTS
+    texts = [(folder / name).read_text(errors="replace") for name in blocked.evidence]
+    assert any(evidence in text for text in texts)
+    # What boxlite itself logged is there as well, whatever it says.
+    assert any("boxlite.log" in name for name in blocked.evidence)
+
+
+@pytest.mark.parametrize("variant", ["apparmor-userns-deny", "apparmor-userns-nocaps"])
+def test_a_guest_whose_apparmor_is_too_old_is_not_applicable(run: RunResult, variant: str) -> None:
+    old = cell(run, "debian-12", variant)
+    assert old.status is Status.NOT_APPLICABLE
+    assert "does not mediate user namespaces" in old.reason
+    assert old.tests == []
+
+
+def test_each_cell_knows_what_it_ran_on(run: RunResult) -> None:
+    for found in run.cells:
+        assert found.facts["os"]["ID"] == "debian"
+        assert found.facts["os"]["VERSION_ID"] == found.guest.removeprefix("debian-")
+        assert found.rerun.startswith(f"lab matrix -g {found.guest} -v {found.variant} ")
+    assert run.run.host is not None
+    assert all(len(digest) == 64 for digest in run.run.builds[0].files.values())
+
+
+def test_forked_cells_came_from_a_checkpoint_of_memory(run: RunResult) -> None:
+    assert [(lane.guest, lane.way, lane.note) for lane in sorted(run.run.lanes, key=lambda x: x.guest)] == [
+        (guest, "memory", "") for guest in GUESTS
+    ]
+
+
+def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, run_cells: RunCells, known: Catalog) -> None:
+    variants = ["stock", "apparmor-userns-nocaps"]
+    cold = run_cells([known.guest("debian-13")], variants, cold=True)
+    for one in cold.cells:
+        forked = cell(run, one.guest, one.variant)
+        assert one.way == "cold"
+        assert json.dumps(one.facts, sort_keys=True) == json.dumps(forked.facts, sort_keys=True)
+        assert {t.name: t.outcome for t in one.tests} == {t.name: t.outcome for t in forked.tests}
+        assert (one.status, one.cause) == (forked.status, forked.cause)
