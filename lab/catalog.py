@@ -162,10 +162,16 @@ def load(root: Path | None = None) -> Catalog:
         suite=_load_file(PACKAGE / "suites" / "jailer" / "suite.toml", Suite, name="jailer"),
     )
     for chosen in catalog.sets.values():
-        for name in chosen.guests:
-            catalog.guest(name)
-        for name in chosen.variants:
-            catalog.variant(name)
+        file = root / "images" / "sets" / f"{chosen.name}.toml"
+        for key, names, find in (
+            ("guests", chosen.guests, catalog.guest),
+            ("variants", chosen.variants, catalog.variant),
+        ):
+            for name in names:
+                try:
+                    find(name)
+                except UsageError as error:
+                    raise UsageError(f"{file}: {key}: {error.args[0]}", hint=error.hint) from None
     return catalog
 
 
@@ -196,9 +202,14 @@ def _load_file[D: _Definition](file: Path, model: type[D], *, name: str) -> D:
         raise UsageError(f"{file}: name: not wanted, the file's name is the name")
     try:
         # JSON, because only from it do strict models take the name of an enum's member.
-        return model.model_validate_json(json.dumps({**table, "name": name}, default=str))
+        return model.model_validate_json(json.dumps({**table, "name": name}, default=_no_text))
     except ValidationError as error:
         raise UsageError("\n".join(_explain(file, detail) for detail in error.errors())) from error
+
+
+def _no_text(value: object) -> dict[str, str]:
+    """TOML's dates and times, which no key of a definition takes, as something that no key takes either."""
+    return {"date or time": str(value)}
 
 
 def _explain(file: Path, detail: ErrorDetails) -> str:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab import builds, catalog, doctor, matrix, plan, rootfs, shell
-from lab.errors import LabError, UsageError, unknown_name
+from lab.errors import LabError, NotApplicable, UsageError, unknown_name
 from lab.files import write_atomically
 from lab.images import store
 from lab.log import quiet_libraries
@@ -250,6 +250,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         errors.print("interrupted; nothing was left running")
         sys.exit(INTERRUPTED)
+    except NotApplicable as reason:
+        errors.print(f"lab: n/a: {escape(str(reason))}", soft_wrap=True)
+        sys.exit(UsageError.exit_status)
     except LabError as error:
         errors.print(f"lab: {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_status)

@@ -66,8 +66,9 @@ def _program(what: str, program: str, argument: str) -> Line:
         printed = process.run([path, argument], timeout=20)
     except process.CommandFailed as error:
         return Line(what, State.BROKEN, str(error), f"reinstall {program}")
+    # passt says its version to a terminal only.
     found = re.search(r"\b\d[\w.~+]*", printed)
-    return Line(what, State.OK, f"{found.group(0) if found else printed.splitlines()[0]} ({path})")
+    return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)
 
 
 def _libvirt(paths: Paths, uri: str) -> Iterator[Line]:

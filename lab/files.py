@@ -2,8 +2,19 @@
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
+
+# Escape sequences (ECMA-48) and the other control characters but for tab and newline.
+CONTROL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+def plain(text: str) -> str:
+    """Text of a guest's without anything that would steer a terminal."""
+    return CONTROL.sub("", text)
 
 
 def sha256(path: Path) -> str:

@@ -123,7 +123,7 @@ class MatrixRun:
         process.stop_all()
         with self._lock:
             for running in self._running:
-                running.stop()
+                running.give_up()
 
     def _finish(self) -> None:
         self._info.finished = datetime.now(UTC)
@@ -135,9 +135,7 @@ class MatrixRun:
         guest = cells[0].guest
         try:
             with connection(self.uri) as opened:
-                image = store.ensure(
-                    self.paths, guest, lambda text: self.observer.lane(guest.name, f"image: {text}")
-                )
+                image = store.ensure(self.paths, guest, lambda text: self._building(guest.name, text))
                 self.observer.lane(guest.name, "finding out about KVM")
                 how = acceleration.decide(opened, self.paths, image)
                 self._describe_host(opened, how)
@@ -149,6 +147,11 @@ class MatrixRun:
             self._fail(cells, str(error))
         finally:
             self.observer.lane(guest.name, "")
+
+    def _building(self, guest: str, text: str) -> None:
+        if self._stopped.is_set():
+            raise LabError("interrupted")
+        self.observer.lane(guest, f"image: {text}")
 
     def _lane(
         self,
@@ -162,6 +165,8 @@ class MatrixRun:
         with lane.opened(opened, self.paths, guest=guest, image=image, acceleration=how, uri=self.uri) as made:
             with self._lock:
                 self._running.append(made)
+                if self._stopped.is_set():
+                    made.give_up()
             service = serve.Service(work, made, lambda text: self.observer.lane(guest.name, text))
             try:
                 self._cells(service, cells)
@@ -217,7 +222,13 @@ class MatrixRun:
         result = self._whole(cell, result)
         with self._lock:
             self._results[cell.folder] = result
-            self.record().write(self.folder)
+            try:
+                self.record().write(self.folder)
+            except OSError as error:
+                raise LabError(
+                    f"the results cannot be written into {self.folder}: {error.strerror}",
+                    hint="free some disk space; the cells that ran before are in results.json",
+                ) from error
         self.observer.cell(result)
 
     def _whole(self, cell: Cell, result: CellResult) -> CellResult:

@@ -2,15 +2,20 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError
 
 Command = Sequence[str | Path]
+
+# How long a program may take to clean up after itself; mmdebstrap removes a tree and its mounts.
+GRACE_SECONDS = 10.0
 
 _running: set[subprocess.Popen[str]] = set()
 
@@ -26,7 +31,7 @@ class CommandFailed(LabError):
 def stop_all() -> None:
     """End every program that `run` waits for, in whatever thread; those calls raise CommandFailed."""
     for child in list(_running):
-        child.terminate()
+        _end(child)
 
 
 def display(command: Command) -> str:
@@ -57,6 +62,8 @@ def run(
             env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
             text=True,
             errors="replace",
+            # A group of its own, so that what it starts can be ended with it.
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise CommandFailed(command, "setpriv is not installed (package util-linux)", "") from error
@@ -65,7 +72,7 @@ def run(
 
     def stop() -> None:
         late.set()
-        child.terminate()
+        _end(child)
 
     timer = threading.Timer(timeout, stop)
     timer.start()
@@ -77,7 +84,7 @@ def run(
             on_line(line.rstrip("\n"))
         status = child.wait()
     except BaseException:
-        child.terminate()
+        _end(child)
         child.wait()
         raise
     finally:
@@ -88,6 +95,16 @@ def run(
     if status != 0:
         raise CommandFailed(command, f"exit status {status}", tail(lines))
     return "".join(lines)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End a program and all that it started: politely, and then not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_SECONDS)
+            return
 
 
 def tail(lines: Sequence[str] | deque[str], count: int = 20) -> str:

@@ -4,12 +4,12 @@ import json
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lab.errors import UsageError
-from lab.files import write_atomically
+from lab.files import plain, write_atomically
 
 RESULTS_FILE = "results.json"
 
@@ -63,6 +63,10 @@ class Confidence(StrEnum):
     LIKELY = "likely"
 
 
+# Text that may come from a guest, kept without what would steer a terminal.
+PlainText = Annotated[str, AfterValidator(plain)]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -84,7 +88,7 @@ class TestResult(_Record):
     name: str
     outcome: Outcome
     seconds: float = 0.0
-    message: str = ""
+    message: PlainText = ""
 
 
 class Remedy(_Record):
@@ -105,7 +109,7 @@ class CellResult(_Record):
     expected: Expectation
     cause: Cause | None = None
     confidence: Confidence | None = None
-    reason: str = ""
+    reason: PlainText = ""
     tests: list[TestResult] = Field(default_factory=list)
     facts: dict[str, Any] = Field(default_factory=dict)
     evidence: list[str] = Field(default_factory=list)
@@ -125,7 +129,7 @@ class LaneRecord(_Record):
     guest: str
     image: str = Field(description="SHA-256 of the base image's disk.")
     way: str
-    note: str = Field(default="", description="Why the best way to fork could not be taken, if so.")
+    note: PlainText = Field(default="", description="Why the best way to fork could not be taken, if so.")
     seconds: dict[str, float]
 
 
@@ -184,7 +188,7 @@ class RunResult(_Record):
         """Read a run's folder. Raises UsageError where it holds no results that this lab can read."""
         path = folder / RESULTS_FILE
         try:
-            return cls.model_validate_json(path.read_text())
+            return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise UsageError(
                 f"{folder} is not the folder of a run: {error.strerror}: {path}",
@@ -193,7 +197,7 @@ class RunResult(_Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"{path}: {where}: {first['msg']}") from error
+            raise UsageError(": ".join(filter(None, [str(path), where, first["msg"]]))) from error
 
     def exit_status(self) -> int:
         """0 every cell as expected, 1 a cell is not, 3 something could not be run and nothing worse."""

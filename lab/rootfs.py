@@ -67,6 +67,8 @@ def find_busybox() -> Path:
 
 def _is_static(program: Path) -> bool:
     """A static program has no interpreter, and so no segment of type PT_INTERP (ELF specification)."""
+    if not shutil.which("readelf"):
+        raise LabError("readelf is not installed", hint="install binutils (./setup.sh doctor does it)")
     listed = subprocess.run(
         ["readelf", "--program-headers", program], capture_output=True, text=True, check=False
     )

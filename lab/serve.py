@@ -21,10 +21,11 @@ from lab.guest import suite as guest_suite
 from lab.guest.session import Session
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import Checkpoint, DiskCheckpoint, MemoryCheckpoint
-from lab.machine.lane import Lane, LaneDied
+from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.paths import Paths
 from lab.plan import Cell
 from lab.results import CellResult, LaneRecord, Outcome, Status
+from lab.wait import DeadlineExpired
 
 COLD = "cold"
 POWER_OFF_SECONDS = 10.0
@@ -93,8 +94,7 @@ class Service:
         """
         self.say("booting")
         with self.watch.step("boot"):
-            self.lane.start()
-            ready.wait_ready(self.session, factor=self._acceleration.factor)
+            self._boot()
             self.facts = variant.read_facts(self.session)
         with self.watch.step("wheels"):
             wheels = builds.wheels(self.work.paths, build, self.facts["python"], self.say)
@@ -119,8 +119,9 @@ class Service:
             except LaneDied:
                 raise
             except LabError as error:
-                self.note = f"no checkpoint of memory ({error}); every cell boots from the deployed disk"
-                self.say(self.note)
+                why = f"no checkpoint of memory ({error}); every cell boots from the deployed disk"
+                self.say(why)
+                self.note = "; ".join(filter(None, [self.note, why]))
                 self._power_off()
                 self.checkpoint = DiskCheckpoint(self.lane)
 
@@ -202,9 +203,31 @@ class Service:
         self.session.close()
         checkpoint.fork()
         if checkpoint.boots:
-            ready.wait_ready(self.session, factor=self._acceleration.factor)
+            self._wait_ready()
         else:
             self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor)
+
+    def _boot(self) -> None:
+        """Boot, and once more where the machine dies before it is up: emulated ones sometimes do."""
+        try:
+            self.lane.start()
+            self._wait_ready()
+        except LaneDied as error:
+            self.note = f"booted twice: {str(error).splitlines()[0]}"
+            self.say(self.note)
+            self.session.close()
+            self.lane.stop()
+            self.lane.new_overlay(self.lane.image.disk)
+            self.lane.start()
+            self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        try:
+            ready.wait_ready(self.session, factor=self._acceleration.factor)
+        except DeadlineExpired as error:
+            raise BootFailed(
+                f"{self.lane.guest.name} did not come up: {error}\n{self.lane.last_words()}"
+            ) from error
 
     def _gather(self, cell: Cell, folder: Path, *, mark: str, full: bool) -> None:
         if full:

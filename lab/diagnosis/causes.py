@@ -14,6 +14,8 @@ from lab.results import Cause, Confidence
 
 # capabilities(7): what a process needs in its namespace to mount, and to drop capabilities.
 SYS_ADMIN, SETPCAP = "21", "8"
+# What boxlite and the probes start; another program's denial explains nothing here.
+NAMESPACE_MAKERS = ("bwrap", "unshare")
 NOT_PERMITTED = "Operation not permitted"
 NO_SPACE = "No space left on device"
 
@@ -66,7 +68,9 @@ def _userns_limit(evidence: Evidence) -> Finding | None:
 
 
 def _apparmor_deny(evidence: Evidence) -> Finding | None:
-    lines = evidence.denied(operation="userns_create")
+    lines = [
+        line for line in evidence.denied(operation="userns_create") if line.get("comm") in NAMESPACE_MAKERS
+    ]
     if not lines:
         return None
     blocked = not evidence.probe("bwrap_user").worked
@@ -81,7 +85,7 @@ def _apparmor_nocaps(evidence: Evidence) -> Finding | None:
     lines = [
         line
         for line in evidence.denied(operation="capable")
-        if line.get("capability") in (SYS_ADMIN, SETPCAP) and line.get("comm") in ("bwrap", "unshare")
+        if line.get("capability") in (SYS_ADMIN, SETPCAP) and line.get("comm") in NAMESPACE_MAKERS
     ]
     if not lines:
         return None

@@ -32,14 +32,14 @@ def judge(
     """
     failed = {test.name for test in tests if test.outcome in (Outcome.FAIL, Outcome.ERROR)}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
-    if not failed:
+    if not failed and not killed:
         return _without_failure(skipped, expected)
     cause = findings[0].cause if findings else Cause.UNKNOWN
     confidence = findings[0].confidence if findings else None
     reasons = [finding.why for finding in findings] or [_no_finding(suite, failed)]
     status = Status.FAIL
     if expected.status == "xfail" and cause is expected.cause and not killed:
-        difference = _difference(suite.needing(Needs.SANDBOX), failed | skipped)
+        difference = _difference(suite.needing(Needs.SANDBOX), failed, skipped)
         status = Status.FAIL if difference else Status.XFAIL
         reasons += [difference] if difference else []
     elif expected.status == "xfail" and cause is not expected.cause:
@@ -64,11 +64,11 @@ def _no_finding(suite: Suite, failed: set[str]) -> str:
     return "the evidence proves no known cause"
 
 
-def _difference(expected: set[str], failed: set[str]) -> str:
+def _difference(expected: set[str], failed: set[str], skipped: set[str]) -> str:
     """How the failed tests differ from those that need the sandbox, or nothing."""
-    parts = []
+    parts = [f"skipped, which is no coverage: {', '.join(sorted(skipped))}"] if skipped else []
     if more := failed - expected:
         parts.append(f"failed too: {', '.join(sorted(more))}")
-    if less := expected - failed:
+    if less := expected - failed - skipped:
         parts.append(f"passed all the same: {', '.join(sorted(less))}")
     return "; ".join(parts)

@@ -17,7 +17,7 @@ class NotInEffect(LabError):
 def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
     """Why the variant makes no sense on a guest with these facts, or None where it does."""
     apparmor = facts["apparmor"]
-    if variant.apparmor and apparmor is None:
+    if apparmor is None and (variant.apparmor or Feature.APPARMOR_USERNS in variant.needs):
         return "no AppArmor"
     if Feature.APPARMOR_USERNS in variant.needs and not apparmor["userns_mediation"]:
         return f"AppArmor {apparmor['version']} does not mediate user namespaces"

@@ -60,7 +60,8 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
             on_line=lambda line: _report(line, say),
         )
         for name in FILES:
-            shutil.move(workspace / name, out / name)
+            # A copy, because an ordinary user does not own what a subordinate user wrote.
+            shutil.copyfile(workspace / name, out / name)
     except process.CommandFailed as error:
         raise _explain(image, error) from error
     finally:
@@ -119,7 +120,8 @@ def _report(line: str, say: Callable[[str], None]) -> None:
 
 def _explain(image: DebianImage, error: process.CommandFailed) -> LabError:
     text = error.output
-    if "No space left on device" in text:
+    # The kernel's words, and apt's, which counts first.
+    if "No space left on device" in text or "enough free space" in text:
         return LabError(
             f"the disk filled up while building {image.suite}; nothing was kept",
             hint="free some disk space and run the same command again",

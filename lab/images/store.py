@@ -64,7 +64,7 @@ def find(paths: Paths, guest: Guest) -> BaseImage | None:
 
 def any_image(paths: Paths) -> BaseImage | None:
     """Some image of the store, whichever."""
-    found = (_read(path.parent) for path in sorted(paths.images.glob(f"*/{MANIFEST}")))
+    found = (_read(path.parent) for path in sorted(paths.images.glob(f"[!.]*/{MANIFEST}")))
     return next((image for image in found if image), None)
 
 
@@ -144,7 +144,15 @@ def _build(paths: Paths, guest: Guest, folder: Path, say: Say) -> BaseImage:
             _sync(file)
             file.chmod(0o444)
         partial.chmod(0o755)
+        # A folder of that name without a manifest is no image, whoever made it.
+        debian.remove_workspace(folder)
         partial.rename(folder)
+    except OSError as error:
+        debian.remove_workspace(partial)
+        raise LabError(
+            f"building {guest.name} failed, nothing was kept: {error.strerror}: {error.filename or folder}",
+            hint="free some disk space and run the same command again",
+        ) from error
     except BaseException:
         debian.remove_workspace(partial)
         raise

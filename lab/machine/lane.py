@@ -12,6 +12,7 @@ import libvirt
 from lab import process
 from lab.catalog import Guest
 from lab.errors import LabError
+from lab.files import plain
 from lab.images.store import BaseImage
 from lab.machine import domain, keys, ports, records, seed
 from lab.machine.acceleration import Acceleration
@@ -19,7 +20,7 @@ from lab.machine.connection import default_uri
 from lab.paths import Paths
 from lab.wait import Deadline, wait_for
 
-CONSOLE_LINES = 15
+CONSOLE_LINES = 30
 
 
 class LaneDied(LabError):
@@ -65,6 +66,7 @@ class Lane:
         self._domain: libvirt.virDomain | None = None
         self._uuid = str(uuid.uuid4())
         self._boots = 0
+        self._given_up = False
         self.endpoint = Endpoint(port.number, keys.generate("lab"), keys.generate(f"root@{guest.name}"))
 
     @property
@@ -115,10 +117,12 @@ class Lane:
             seed=self._seed,
             port=self._port.number,
         )
+        self._check_wanted()
         try:
             self._domain = self._connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
         except libvirt.libvirtError as error:
             raise BootFailed(f"libvirt could not start {self.name}: {error}") from error
+        self._check_wanted()
 
     def check_alive(self) -> None:
         """Raise LaneDied when the machine no longer runs."""
@@ -149,7 +153,7 @@ class Lane:
     def console_text(self) -> str:
         """What the guest wrote to its serial console since it was started."""
         try:
-            return self.console.read_text(errors="replace").replace("\r", "")
+            return plain(self.console.read_text(errors="replace"))
         except OSError:
             return ""
 
@@ -166,6 +170,16 @@ class Lane:
                 libvirt.VIR_ERR_OPERATION_INVALID,
             ):
                 raise
+
+    def give_up(self) -> None:
+        """Take the machine down for good, from another thread: it is not started again either."""
+        self._given_up = True
+        self.stop()
+
+    def _check_wanted(self) -> None:
+        if self._given_up:
+            self.stop()
+            raise LaneDied(f"{self.name} was given up")
 
     def wait_until_off(self, seconds: float) -> None:
         """Wait for a guest that was told to power off. Raises DeadlineExpired."""

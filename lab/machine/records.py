@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,9 @@ def recorded(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Path]
         (folder / RECORD).write_text(json.dumps(record) + "\n")
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+        with _gate(paths):
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
 
 
 def reap(paths: Paths) -> Removed:
@@ -75,7 +76,9 @@ def _reap_lane(folder: Path) -> bool:
         if record is not None:
             _destroy_domain(folder.name, str(record["uri"]))
             _end_passt(int(record["port"]))
-        shutil.rmtree(folder)
+        # Its own lab may be taking it down at this moment.
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
         return True
     finally:
         lock.release()

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lab.files import plain
 from lab.plan import Cell
 from lab.report import table as squares
 from lab.results import CellResult, RunResult, Status
@@ -49,6 +50,7 @@ class LiveTable:
             self._live.stop()
 
     def lane(self, guest: str, text: str) -> None:
+        text = plain(text)
         with self._lock:
             before = self._doing.get(guest, "")
             self._doing[guest] = text

@@ -35,12 +35,13 @@ DENIED_CREATE = (
 )
 # boxlite itself tries before bwrap does.
 DENIED_CAP_BOXLITE = (
-    '[  236.276046] audit: type=1400 audit(1795537076.943:105): apparmor="DENIED" operation="capable" class="cap" '
-    'profile="unprivileged_userns" pid=744 comm="tokio-rt-worker" capability=21  capname="sys_admin"\n'
+    '[  236.276046] audit: type=1400 audit(1795537076.943:105): apparmor="DENIED" operation="capable" '
+    'class="cap" profile="unprivileged_userns" pid=744 comm="tokio-rt-worker" capability=21  '
+    'capname="sys_admin"\n'
 )
 DENIED_CAP_BWRAP = (
-    '[  240.003249] audit: type=1400 audit(1795537080.671:106): apparmor="DENIED" operation="capable" class="cap" '
-    'profile="unprivileged_userns" pid=753 comm="bwrap" capability=21  capname="sys_admin"\n'
+    '[  240.003249] audit: type=1400 audit(1795537080.671:106): apparmor="DENIED" operation="capable" '
+    'class="cap" profile="unprivileged_userns" pid=753 comm="bwrap" capability=21  capname="sys_admin"\n'
 )
 
 

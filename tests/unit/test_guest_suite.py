@@ -6,7 +6,7 @@ import pytest
 
 from lab.catalog import Needs, Suite
 from lab.guest.suite import read_report
-from lab.results import TestResult
+from lab.results import Outcome, TestResult
 
 SUITE = Suite(
     name="small",
@@ -16,7 +16,7 @@ SUITE = Suite(
     suite_seconds=60,
     tests={"first": Needs.NOTHING, "second": Needs.BOX, "third": Needs.SANDBOX},
 )
-SESSION = [
+SESSION: list[dict[str, Any]] = [
     {"pytest_version": "9.2.0", "$report_type": "SessionStart"},
     {"outcome": "passed", "longrepr": None, "nodeid": "jailer_suite.py", "$report_type": "CollectReport"},
 ]
@@ -54,7 +54,7 @@ def outcomes(entries: list[Entry], *, killed: bool = False) -> dict[str, tuple[s
 def test_all_passed() -> None:
     entries = [*SESSION, *whole("first"), *whole("second"), *whole("third")]
     tests = read_report(SUITE, entries, killed=False)
-    assert tests == [TestResult(name=name, outcome="pass", seconds=1.5) for name in SUITE.tests]
+    assert tests == [TestResult(name=name, outcome=Outcome.PASS, seconds=1.5) for name in SUITE.tests]
 
 
 def test_results_are_in_the_suite_s_order_whatever_the_log_s() -> None:

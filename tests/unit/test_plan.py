@@ -58,7 +58,7 @@ def test_unknown_names_are_wrong_usage(wanted: dict[str, object], expected: str)
 
 
 def test_the_nearest_name_is_in_the_text() -> None:
-    with pytest.raises(UsageError, match="did you mean .*debian-12"):
+    with pytest.raises(UsageError, match=r"did you mean .*debian-12"):
         plan.choose(KNOWN, guests=["debain-12"])
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,18 @@ def test_reaping_removes_a_lane_whose_daemon_is_gone_too(paths: Paths) -> None:
     folder.mkdir()
     (folder / "record.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
     assert records.reap(paths).lanes == [folder.name]
+
+
+def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The lab that owns a lane may remove it between any two steps of another lab that looks at it.
+    folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
+    folder.mkdir()
+    (folder / "record.json").write_text(f'{{"lane": "x", "uri": "{URI}", "port": 22999, "pid": 1}}')
+    monkeypatch.setattr(records, "_end_passt", lambda _port: shutil.rmtree(folder))
+    records.reap(paths)
+    assert recorded(paths) == []
 
 
 def test_reaping_touches_nothing_else(paths: Paths) -> None:

@@ -21,7 +21,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blob(layout: Path, descriptor: dict[str, Any]) -> bytes:
     """What a descriptor points at, when its digest and size are right."""
     algorithm, digest = descriptor["digest"].split(":")
-    content = (layout / "blobs" / algorithm / digest).read_bytes()
+    content: bytes = (layout / "blobs" / algorithm / digest).read_bytes()
     assert hashlib.sha256(content).hexdigest() == digest
     assert len(content) == descriptor["size"]
     return content

@@ -2,6 +2,7 @@ import json
 import re
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pycdlib
 import pytest
@@ -16,7 +17,7 @@ def rendered(**more: str) -> dict[str, str]:
     return seed.render(client_key=CLIENT, host_key=HOST, **wanted)
 
 
-def values(text: str, key: str) -> list[str]:
+def values(text: str, key: str) -> list[Any]:
     """What YAML reads for a key: its JSON strings, which are YAML too."""
     found = re.findall(rf"^ *{key}: (.*)$", text, re.MULTILINE)
     return [json.loads(each) if each.startswith(('"', "[")) else each for each in found]

@@ -37,7 +37,7 @@ def test_every_shipped_variant_makes_sense_on_debian_13(name: str) -> None:
 
 OLD_APPARMOR = apparmor(version="3.0.8", userns_mediation=False, profile_files=[])
 NO_SYSCTL = facts(sysctls={"kernel.unprivileged_userns_clone": None, "user.max_user_namespaces": "7794"})
-NEEDS_ALONE = Variant(name="x", title="x", needs=[catalog.Feature.APPARMOR_USERNS])
+NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": []})
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_what_the_guest_shows_is_in_effect() -> None:
 def test_every_difference_is_named(
     name: str, guest: dict[str, Any], who: dict[str, Any], differences: list[str]
 ) -> None:
-    with pytest.raises(NotInEffect, match="^variant not in effect: ") as error:
+    with pytest.raises(NotInEffect, match=r"^variant not in effect: ") as error:
         check_in_effect(KNOWN[name], guest, WHO | who)
     assert all(difference in str(error.value) for difference in differences)
     assert str(error.value).count(";") == len(differences) - 1

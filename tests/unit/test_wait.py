@@ -34,7 +34,7 @@ def test_waiting_in_vain_names_what_was_waited_for() -> None:
 
 
 def test_the_death_of_the_guest_ends_the_wait_at_once() -> None:
-    attempts = []
+    attempts: list[int] = []
 
     def alive() -> None:
         if len(attempts) == 2:

@@ -1,6 +1,5 @@
 """The main job: debian-12 and debian-13 in every variant, through the command line."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -98,11 +97,11 @@ def test_forked_cells_came_from_a_checkpoint_of_memory(run: RunResult) -> None:
 
 
 def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, run_cells: RunCells, known: Catalog) -> None:
-    variants = ["stock", "apparmor-userns-nocaps"]
-    cold = run_cells([known.guest("debian-13")], variants, cold=True)
-    for one in cold.cells:
-        forked = cell(run, one.guest, one.variant)
-        assert one.way == "cold"
-        assert json.dumps(one.facts, sort_keys=True) == json.dumps(forked.facts, sort_keys=True)
-        assert {t.name: t.outcome for t in one.tests} == {t.name: t.outcome for t in forked.tests}
-        assert (one.status, one.cause) == (forked.status, forked.cause)
+    # The variant that touches the guest in the most ways.
+    cold = run_cells([known.guest("debian-13")], ["apparmor-userns-nocaps"], cold=True)
+    [one] = cold.cells
+    forked = cell(run, one.guest, one.variant)
+    assert (forked.way, one.way) == ("memory", "cold")
+    assert one.facts == forked.facts
+    assert {t.name: t.outcome for t in one.tests} == {t.name: t.outcome for t in forked.tests}
+    assert (one.status, one.cause, one.confidence) == (forked.status, forked.cause, forked.confidence)

@@ -1,0 +1,216 @@
+"""The life of a lane's domain, against libvirt's own test driver."""
+
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import libvirt
+import pytest
+
+from lab import process
+from lab.catalog import Guest
+from lab.images.store import BaseImage
+from lab.machine import domain, lane, records
+from lab.machine.acceleration import Acceleration
+from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.paths import Paths
+from tests.libvirt.conftest import URI
+from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
+
+EMULATION = Acceleration(kvm=False, reason="a test")
+
+
+class Lanes:
+    """Opens lanes of one guest."""
+
+    def __init__(self, connection: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage) -> None:
+        self.connection, self.paths, self.guest, self.image = connection, paths, guest, image
+
+    def open(self) -> AbstractContextManager[Lane]:
+        return lane.opened(
+            self.connection,
+            self.paths,
+            guest=self.guest,
+            image=self.image,
+            acceleration=EMULATION,
+            uri=URI,
+        )
+
+    @property
+    def domains(self) -> list[str]:
+        return [found.name() for found in self.connection.listAllDomains() if found.name() != "test"]
+
+    @property
+    def left(self) -> list[Path]:
+        """What there is of lanes on the disk."""
+        return [*self.paths.lanes.glob("lab-*"), *self.paths.ports.glob("*")]
+
+
+@pytest.fixture
+def lanes(opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage) -> Lanes:
+    return Lanes(opened, paths, guest, image)
+
+
+def foreign_xml(name: str) -> str:
+    """A machine that somebody else made."""
+    return f"<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>"
+
+
+def spec_of(name: str, *, of_lane: str | None = None) -> domain.DomainSpec:
+    nowhere = Path("/nowhere")
+    return domain.DomainSpec(
+        name=name,
+        lane=of_lane or name,
+        kvm=False,
+        memory_mib=512,
+        cpus=1,
+        kernel=nowhere,
+        initrd=nowhere,
+        console=nowhere,
+        disk=nowhere,
+        seed=nowhere,
+        port=23200,
+    )
+
+
+def test_libvirt_takes_the_xml_and_keeps_what_it_says(opened: libvirt.virConnect) -> None:
+    kept = opened.createXML(domain.to_xml(spec_of("lab-debian-13-abc123")), 0).XMLDesc()
+    assert domain.lane_of(kept) == "lab-debian-13-abc123"
+    forward = ET.fromstring(kept).find("devices/interface/portForward")
+    assert forward is not None
+    assert forward.attrib == {"proto": "tcp", "address": "127.0.0.1"}
+    assert ET.fromstring(kept).findtext("on_reboot") == "destroy"
+
+
+def test_a_lane_is_made_ready_before_its_machine_starts(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        record = json.loads((made.folder / "record.json").read_text())
+        assert (record["lane"], record["port"]) == (made.name, made.endpoint.port)
+        assert lanes.domains == []
+        with pytest.raises(LaneDied, match="is not running"):
+            made.check_alive()
+
+
+def test_the_overlay_lies_over_the_image_and_never_changes_it(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        info = json.loads(process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60))
+    assert info["full-backing-filename"] == str(lanes.image.disk)
+    assert info["backing-filename-format"] == "qcow2"
+
+
+def test_a_lane_lives_until_it_is_stopped_and_can_be_started_again(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        made.check_alive()
+        first = (made.domain.UUIDString(), made.console)
+        made.stop()
+        assert lanes.domains == []
+        with pytest.raises(LaneDied):
+            made.check_alive()
+        made.stop()
+        made.start()
+        assert lanes.domains == [made.name]
+        assert made.domain.UUIDString() == first[0]
+        assert made.console != first[1]
+
+
+def test_after_a_lane_nothing_of_it_is_left(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        assert (lanes.domains, len(lanes.left)) == ([made.name], 2)
+    assert (lanes.domains, lanes.left) == ([], [])
+
+
+def test_after_a_lane_that_failed_nothing_of_it_is_left(lanes: Lanes) -> None:
+    with pytest.raises(KeyboardInterrupt), lanes.open() as made:
+        made.start()
+        raise KeyboardInterrupt
+    assert (lanes.domains, lanes.left) == ([], [])
+
+
+def test_after_a_lane_that_could_not_be_made_nothing_of_it_is_left(lanes: Lanes) -> None:
+    lanes.image.disk.unlink()
+    with pytest.raises(process.CommandFailed, match="qemu-img create"), lanes.open():
+        pass
+    assert (lanes.domains, lanes.left) == ([], [])
+
+
+def test_a_machine_that_was_killed_from_outside_is_known_to_be_dead(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        made.console.write_text("".join(f"line {number}\r\n" for number in range(100)))
+        lanes.connection.lookupByName(made.name).destroy()
+        with pytest.raises(LaneDied) as died:
+            made.check_alive()
+    text = str(died.value)
+    assert text.startswith("the machine of debian-13 ")
+    assert text.endswith("| line 99")
+    assert "line 50" not in text
+    assert (lanes.domains, lanes.left) == ([], [])
+
+
+def test_the_last_words_are_plain_text(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        assert made.last_words() == "its console stayed empty"
+        made.start()
+        made.console.write_text("\r\n[\x1b[0;32m  OK  \x1b[0m] Reached target\r\n\r\n")
+        assert made.last_words() == "its console ends:\n  | [  OK  ] Reached target"
+
+
+def test_a_paused_machine_is_alive(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        made.domain.suspend()
+        made.check_alive()
+
+
+def test_a_guest_that_powers_off_is_waited_for(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        made.domain.destroy()
+        made.wait_until_off(60)
+        with pytest.raises(LaneDied, match="is not running"):
+            made.check_alive()
+
+
+def test_a_machine_that_libvirt_refuses_is_a_failed_boot_and_not_ours_to_remove(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        lanes.connection.createXML(foreign_xml(made.name), 0)
+        with pytest.raises(BootFailed, match=f"libvirt could not start {made.name}"):
+            made.start()
+    assert lanes.domains == [made.name]
+    lanes.connection.lookupByName(made.name).destroy()
+
+
+def dead_lane(paths: Paths) -> str:
+    """The name of a lane whose lab was killed."""
+    with other_process(LANE_HOLDER, paths.state.parent) as (lab, name):
+        lab.kill()
+        wait_until_ended(lab.pid)
+    return name
+
+
+def test_the_machine_of_a_dead_lab_is_removed(lanes: Lanes) -> None:
+    name = dead_lane(lanes.paths)
+    lanes.connection.createXML(domain.to_xml(spec_of(name)), 0)
+    assert records.reap(lanes.paths).lanes == [name]
+    assert (lanes.domains, lanes.left) == ([], [])
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["not the lab's", "of another lane"])
+def test_a_machine_that_only_has_the_name_of_a_dead_lane_is_left_alone(lanes: Lanes, ours: bool) -> None:
+    name = dead_lane(lanes.paths)
+    xml = domain.to_xml(spec_of(name, of_lane="lab-debian-13-other")) if ours else foreign_xml(name)
+    lanes.connection.createXML(xml, 0)
+    assert records.reap(lanes.paths).lanes == [name]
+    assert (lanes.domains, lanes.left) == ([name], [])
+    lanes.connection.lookupByName(name).destroy()
+
+
+def test_the_machine_of_a_living_lane_is_left_alone(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        assert records.reap(lanes.paths).lanes == []
+        made.check_alive()
+        assert lanes.domains == [made.name]

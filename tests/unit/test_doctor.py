@@ -1,0 +1,103 @@
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from lab import doctor
+from lab.doctor import Line, State
+from lab.paths import Paths
+
+PROGRAMS = ("qemu-system-x86_64", "passt", "mmdebstrap", "mke2fs")
+NOWHERE = "test+bogus:///x"
+GIB = 2**30
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder before all others on the path, with programs that say their version."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in PROGRAMS:
+        write(folder / name, f"echo '{name} version 1.2.3 of today'")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def write(program: Path, script: str) -> None:
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def examine(paths: Paths, what: str) -> Line:
+    [line] = [line for line in doctor.examine(paths, NOWHERE) if line.what == what]
+    return line
+
+
+def test_a_program_is_named_with_its_version(paths: Paths, programs: Path) -> None:
+    assert examine(paths, "QEMU") == Line("QEMU", State.OK, f"1.2.3 ({programs / 'qemu-system-x86_64'})")
+
+
+@pytest.mark.parametrize("script", ["true", "echo no number"], ids=["nothing", "no number"])
+def test_a_program_that_says_no_version_is_there_all_the_same(
+    paths: Paths, programs: Path, script: str
+) -> None:
+    # passt says its version to a terminal alone.
+    write(programs / "passt", script)
+    line = examine(paths, "passt")
+    assert line.state is State.OK
+    assert str(programs / "passt") in line.found
+
+
+def test_a_program_that_fails_is_broken(paths: Paths, programs: Path) -> None:
+    write(programs / "mke2fs", "echo no library; exit 127")
+    line = examine(paths, "mke2fs")
+    assert (line.state, line.mend) == (State.BROKEN, "reinstall mke2fs")
+    assert "no library" in line.found
+
+
+def test_every_missing_program_is_broken_and_says_how_to_mend_it(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name, path=None: None)
+    lines = {line.what: line for line in doctor.examine(paths, NOWHERE)}
+    for what in ("QEMU", "passt", "mmdebstrap", "mke2fs"):
+        assert lines[what].state is State.BROKEN
+        assert lines[what].found.endswith("is not installed")
+        assert lines[what].mend
+
+
+def test_without_libvirt_it_says_how_to_start_it(paths: Paths, programs: Path) -> None:
+    line = examine(paths, "libvirt")
+    assert line.state is State.BROKEN
+    assert NOWHERE in line.found
+    assert line.mend
+    assert examine(paths, "acceleration").state is State.UNKNOWN
+
+
+@pytest.mark.parametrize(("free", "state"), [(7 * GIB, State.BROKEN), (9 * GIB, State.OK)])
+def test_the_disk_must_have_room(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: State
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: Usage(99 * GIB, 0, free))
+    line = examine(paths, "disk space")
+    assert line.state is state
+    assert bool(line.mend) is (state is State.BROKEN)
+
+
+@pytest.mark.parametrize(("free", "state"), [(2 * GIB, State.BROKEN), (4 * GIB, State.OK)])
+def test_there_must_be_memory_for_a_guest(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: State
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    assert examine(paths, "memory").state is state
+
+
+def test_nothing_is_made_by_looking(paths: Paths, programs: Path) -> None:
+    assert list(doctor.examine(paths, NOWHERE))
+    assert not paths.cache.exists()
+    assert not paths.state.exists()
