@@ -199,7 +199,11 @@ class MatrixRun:
         except LaneDied:
             raise
         except LabError as error:
-            service.lane.check_alive()
+            try:
+                service.lane.check_alive()
+            except LaneDied as gone:
+                # Both: the first error is the cause, or the only trace of it.
+                raise LaneDied(f"{error}\n{gone}") from error
             self._keep(service.lane, [cell], error)
             return cell.result(Status.ERROR, reason=str(error))
 

@@ -25,7 +25,7 @@ def folder(home: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(home: Path, folder: Path) -> RunResult:
     words = [word for guest in GUESTS for word in ("-g", guest)]
-    started = lab(home, "matrix", *words, "--build", RELEASE, "-o", str(folder))
+    started = lab(home, "matrix", *words, "--build", RELEASE, "--jobs", "1", "-o", str(folder))
     output, _ = started.communicate(timeout=1500)
     result = RunResult.read(folder)
     assert started.returncode == result.exit_status() == 0, output
