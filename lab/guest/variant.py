@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from lab.catalog import AppArmorProfile, Feature, Guest, Variant
+from lab.catalog import AppArmorProfile, Feature, Variant
 from lab.errors import LabError
 from lab.guest.session import SUITE, Session
 
@@ -87,8 +87,3 @@ def _profile_wrong(profile: AppArmorProfile, facts: Facts) -> str | None:
     if mode == profile.mode:
         return None
     return f"AppArmor profile {profile.name} is {'not loaded' if mode is None else f'in {mode} mode'}"
-
-
-def describe(guest: Guest, facts: Facts) -> str:
-    """The guest in a few words, from what it says itself."""
-    return f"{guest.name} ({facts['os'].get('PRETTY_NAME')}, kernel {facts['kernel']})"

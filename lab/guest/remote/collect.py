@@ -38,11 +38,8 @@ def everything(asked):
     )
     settings = output("sysctl", "--all").decode(errors="replace").splitlines()
     yield "sysctls.txt", "\n".join(s for s in settings if s.startswith(SYSCTL_PREFIXES)).encode() + b"\n"
-    for name, path in (
-        ("apparmor-profiles.txt", "/sys/kernel/security/apparmor/profiles"),
-        ("processes.txt", None),
-    ):
-        yield name, output("ps", "-eo", "pid,ppid,user,args") if path is None else output("cat", path)
+    yield "apparmor-profiles.txt", output("cat", "/sys/kernel/security/apparmor/profiles")
+    yield "processes.txt", output("ps", "-eo", "pid,ppid,user,args")
     homes = Path(asked["homes"])
     for kept in sorted([*homes.glob("box-*/logs/*"), *homes.glob("box-*/boxes/**/*")]):
         if kept.is_file() and not kept.is_symlink() and kept.stat().st_size <= LARGEST:
