@@ -1,10 +1,18 @@
 """From outcomes and cause to the status of a cell."""
 
+import re
 from dataclasses import dataclass
 
 from lab.catalog import Needs, Suite
 from lab.diagnosis.causes import Finding
 from lab.results import Cause, Confidence, Expectation, Outcome, Status, TestResult
+
+# boxlite 0.10's words when a box is not up within 30 s, and those of older releases.
+TOO_SLOW = re.compile(r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready")
+SLOW_REASON = (
+    "the emulated guest was too slow for boxlite's own time limit, which says nothing about the jailer "
+    "(run fewer guests at once: --jobs 1)"
+)
 
 
 @dataclass(frozen=True)
@@ -24,14 +32,20 @@ def judge(
     findings: list[Finding],
     *,
     killed: bool = False,
+    emulated: bool = False,
 ) -> Verdict:
     """The status of a cell that ran.
+
+    In an emulated guest a box that misses boxlite's own time limit is the lab's fault: an error.
 
     A failure counts as expected only when its first cause is the expected one and exactly the tests that
     need the sandbox failed: anything else would hide a second failure behind a known one.
     """
     failed = {test.name for test in tests if test.outcome in (Outcome.FAIL, Outcome.ERROR)}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
+    slow = [test.name for test in tests if test.name in failed and TOO_SLOW.search(test.message)]
+    if emulated and slow:
+        return Verdict(Status.ERROR, reason=f"{SLOW_REASON}: {', '.join(slow)}")
     if not failed and not killed:
         return _without_failure(skipped, expected)
     cause = findings[0].cause if findings else Cause.UNKNOWN

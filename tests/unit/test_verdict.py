@@ -108,6 +108,23 @@ def test_a_skipped_test_is_no_coverage(expected: Expectation) -> None:
     assert "jail_starts" in judged.reason
 
 
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites(emulated: bool) -> None:
+    # As boxlite 0.10.8 said it in a guest that shared two processors with two others.
+    message = (
+        "engine reported an error: The VM failed to start: timed out after 30s waiting for it to become ready."
+    )
+    tests = [
+        TestResult(name=name, outcome=Outcome.FAIL, message=message)
+        if name == "jail_starts"
+        else TestResult(name=name, outcome=Outcome.PASS)
+        for name in SUITE.tests
+    ]
+    verdict = judge(SUITE, tests, Expectation(), [], emulated=emulated)
+    assert verdict.status is (Status.ERROR if emulated else Status.FAIL)
+    assert ("too slow" in verdict.reason) is emulated
+
+
 def test_a_skipped_test_does_not_count_as_one_that_failed_as_expected() -> None:
     judged = verdict({"jail_starts": "fail", "jail_isolates": "skip"}, findings=[LIMIT])
     assert not judged.status.as_expected
