@@ -35,6 +35,8 @@ class Evidence:
     probes: dict[str, Probe] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     audit: list[dict[str, str]] = field(default_factory=list)
+    # The AppArmor profile that confined the suite and the probes; none where they ran unconfined.
+    profile: str | None = None
 
     def probe(self, name: str) -> Probe:
         return self.probes.get(name, Probe(None, "not run"))
@@ -54,6 +56,7 @@ def read(folder: Path) -> Evidence:
         probes=_probes(folder / PROBES_FILE),
         sysctls=parse_sysctls(_text(folder / SYSCTLS_FILE)),
         audit=parse_audit(_text(folder / KERNEL_FILE)),
+        profile=_profile(folder / PROBES_FILE),
     )
 
 
@@ -74,6 +77,11 @@ def parse_sysctls(text: str) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _profile(path: Path) -> str | None:
+    context = json.loads(path.read_text()).get("context") if path.exists() else None
+    return str(context).partition(" (")[0] if context and context != "unconfined" else None
 
 
 def _probes(path: Path) -> dict[str, Probe]:

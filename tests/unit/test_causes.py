@@ -1,8 +1,11 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from lab.diagnosis import causes
 from lab.diagnosis.causes import RULES, diagnose
-from lab.diagnosis.evidence import Evidence, Probe
+from lab.diagnosis.evidence import Evidence, Probe, read
 from lab.results import Cause, Confidence
 from tests.unit import evidence_examples as examples
 from tests.unit.evidence_examples import gathered
@@ -125,3 +128,22 @@ def test_every_cause_of_the_closed_list_has_its_rule() -> None:
 
 def test_the_capabilities_are_those_of_the_kernel() -> None:
     assert (causes.SYS_ADMIN, causes.SETPCAP) == ("21", "8")
+
+
+def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the_suite(tmp_path: Path) -> None:
+    # Recorded on a debian-13 whose kernel did not repeat the denial for bwrap.
+    (tmp_path / "kernel.log").write_text(
+        '[   93.6] audit: type=1400 audit(1795543620.643:105): apparmor="DENIED" operation="capable" '
+        'class="cap" profile="unprivileged_userns" pid=704 comm="tokio-rt-worker" capability=21  '
+        'capname="sys_admin"\n'
+    )
+    probes = {
+        "unshare_user": {"status": 0, "stderr": ""},
+        "unshare_user_root": {"status": 1, "stderr": "unshare: write failed /proc/self/uid_map"},
+    }
+    for context, expected in (
+        ("unprivileged_userns (enforce)", ["apparmor-userns-nocaps"]),
+        ("unconfined", []),
+    ):
+        (tmp_path / "probes.json").write_text(json.dumps({"context": context, "probes": probes}))
+        assert found(read(tmp_path)) == expected
