@@ -88,7 +88,7 @@ def _apparmor_nocaps(evidence: Evidence) -> Finding | None:
         line
         for line in evidence.denied(operation="capable")
         if line.get("capability") in (SYS_ADMIN, SETPCAP)
-        and (line.get("comm") in NAMESPACE_MAKERS or line.get("profile") == evidence.profile)
+        and (line.get("comm") in NAMESPACE_MAKERS or line.get("profile", "") == evidence.profile)
     ]
     if not lines:
         return None
