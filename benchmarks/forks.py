@@ -30,7 +30,7 @@ def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
             session = Session(made.endpoint, alive=made.check_alive, factor=how.factor)
             ready.wait_ready(session, factor=how.factor)
             session.close()
-            checkpoint = MemoryCheckpoint(made)
+            checkpoint = MemoryCheckpoint.take(made, "benchmark")
             for _ in range(forks):
                 start = time.monotonic()
                 checkpoint.fork()

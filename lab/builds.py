@@ -7,7 +7,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from lab.paths import Paths
 from lab.results import BuildRecord
 
 PROJECT = "boxlite"
+# What a record says of a build that is a release.
+INDEX = "PyPI"
 # The oldest glibc that boxlite's wheels ask for; every guest has a newer one.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 16, -1)] + ["manylinux2014_x86_64"]
 # What runs the suite in the guest, beside boxlite.
@@ -42,9 +44,13 @@ class Build:
         return BuildRecord(
             name=self.name,
             version=self.version,
-            source=str(self.wheel) if self.wheel else "PyPI",
+            source=str(self.wheel) if self.wheel else INDEX,
             files={file.name: sha256(file) for file in files},
         )
+
+
+# Where it does not matter which: a plan that is only shown.
+ANY = Build("newest", "newest")
 
 
 def resolve(wanted: str | None) -> Build:
@@ -66,6 +72,11 @@ def resolve(wanted: str | None) -> Build:
             hint="for example --build 0.10.8, or --build dist/boxlite-0.10.8-cp313-….whl",
         ) from None
     return Build(version, version)
+
+
+def resolve_all(wanted: Sequence[str]) -> list[Build]:
+    """The builds of a command line, each once; without any, the newest release. Raises as `resolve` does."""
+    return list({build.name: build for build in map(resolve, wanted)}.values()) or [resolve(None)]
 
 
 def wheels(paths: Paths, build: Build, python: str, say: Callable[[str], None]) -> list[Path]:

@@ -1,9 +1,11 @@
 """The command line: parse, call, print."""
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -12,16 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lab import builds, catalog, doctor, matrix, plan, rootfs, shell
+from lab import builds, catalog, doctor, matrix, plan, record, rootfs, runs, shell
 from lab.errors import LabError, NotApplicable, UsageError, unknown_name
+from lab.estimate import Estimates
 from lab.files import write_atomically
 from lab.images import store
 from lab.log import quiet_libraries
 from lab.machine import records
 from lab.machine.connection import default_uri
 from lab.paths import Paths
-from lab.report import markdown, terminal
-from lab.results import RunResult
+from lab.report import markdown, progress, terminal
+from lab.report.runlog import RunLog
+from lab.results import RunOptions, RunResult
 
 INTERRUPTED = 130  # what shells say of a program that SIGINT ended
 
@@ -72,7 +76,7 @@ def list_command(what: str) -> int:
     known = catalog.load()
     table = Table(box=None, pad_edge=False, show_header=False)
     if what == "cells":
-        _print_cells(plan.choose(known))
+        _print_cells(plan.choose(known).cells([builds.ANY]))
         return 0
     if what == "suites":
         table.add_row(known.suite.name, known.suite.title)
@@ -98,7 +102,7 @@ def images_build(lab: Lab, guests: tuple[str, ...]) -> int:
     known = catalog.load()
     for guest in [known.guest(name) for name in guests]:
         with console.status(guest.name) as status:
-            image = store.ensure(lab.paths, guest, status.update)
+            image = store.ensure(lab.paths, guest, lambda text: status.update(escape(text)))
         console.print(f"{guest.name}: {image.folder} ({image.manifest.seconds:.0f} s)", soft_wrap=True)
     return 0
 
@@ -123,8 +127,25 @@ def images_list(lab: Lab) -> int:
 @click.option("--set", "set_name", metavar="NAME", help="A set of cells, for example quick.")
 @click.option("-g", "guests", multiple=True, metavar="GUEST", help="Only this guest; may be repeated.")
 @click.option("-v", "variants", multiple=True, metavar="VARIANT", help="Only this variant; may be repeated.")
-@click.option("--build", metavar="BUILD", help="A release, or a wheel's path; the newest release if not given.")
+@click.option(
+    "--build",
+    "wanted",
+    multiple=True,
+    metavar="BUILD",
+    help="A release, or a wheel's path; the newest release if not given. Repeated: side by side.",
+)
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the plan; `lab merge` joins them.")
+@click.option("--resume", metavar="RUN", help="Go on with a run: what is missing, an error or not-run.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=1, help="Run each cell's suite so many times.")
+@click.option(
+    "--retries",
+    type=click.IntRange(0, 10),
+    default=1,
+    show_default=True,
+    help="How often a cell is tried again on a fresh lane after a fault of the lab's own.",
+)
 @click.option("--jobs", type=click.IntRange(1, 64), help="How many lanes run at once.")
+@click.option("--memory", type=click.IntRange(1), metavar="MIB", help="Memory for all lanes together.")
 @click.option("--cold", is_flag=True, help="Boot every cell afresh instead of forking it from a checkpoint.")
 @click.option(
     "--rootfs",
@@ -135,45 +156,115 @@ def images_list(lab: Lab) -> int:
 )
 @click.option("-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the run.")
 @click.option("--list", "only_list", is_flag=True, help="Show the cells and run nothing.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+@click.option("--verbose", is_flag=True, help="A line for each step, on a terminal too.")
 @click.pass_obj
 def matrix_command(
     lab: Lab,
     set_name: str | None,
     guests: tuple[str, ...],
     variants: tuple[str, ...],
-    build: str | None,
+    wanted: tuple[str, ...],
+    shard: str | None,
+    resume: str | None,
+    repeat: int,
+    retries: int,
     jobs: int | None,
+    memory: int | None,
     cold: bool,
     layout: Path | None,
     folder: Path | None,
     only_list: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> int:
     """Run the cells: each guest in each variant.
 
     Exit status: 0 every cell as expected, 1 a cell is not, 2 wrong usage, 3 something could not be run.
     """
     known = catalog.load()
-    choice = plan.choose(known, set_name=set_name, guests=guests, variants=variants)
-    if only_list:
-        _print_cells(choice)
-        return 0
-    if layout:
-        rootfs.check(layout)
-    run_folder = matrix.new_folder(lab.paths, folder)
-    cells = choice.cells(builds.resolve(build))
-    options = matrix.Options(
-        command=shlex.join(["lab", *sys.argv[1:]]),
-        jobs=jobs or matrix.default_jobs(cells),
-        cold=cold,
-        rootfs=layout.resolve() if layout else None,
-    )
-    console.print(f"boxlite {cells[0].build.name}, {len(cells)} cells, run {run_folder}", soft_wrap=True)
-    with terminal.LiveTable(console, cells) as view:
-        run = matrix.MatrixRun(cells, known.suite, lab.paths, run_folder, lab.uri, options, view).run()
+    if resume is not None:
+        _only_beside_resume()
+        run_folder = _run_folder(lab.paths, resume).resolve()
+        start = runs.resume(RunResult.read(run_folder), known)
+    else:
+        part = plan.Part.parse(shard) if shard is not None else None
+        choice = plan.choose(known, set_name=set_name, guests=guests, variants=variants)
+        if only_list:
+            cells = choice.cells(builds.resolve_all(wanted) if wanted else [builds.ANY])
+            _print_cells(part.of(cells) if part else cells)
+            return 0
+        if layout:
+            rootfs.check(layout)
+        run_folder = record.new_folder(lab.paths.make(lab.paths.runs), folder)
+        start = runs.begin(
+            run_folder,
+            choice.cells(builds.resolve_all(wanted)),
+            known.suite,
+            command=shlex.join(["lab", *sys.argv[1:]]),
+            options=RunOptions(
+                cold=cold, repeat=repeat, retries=retries, rootfs=str(layout.resolve()) if layout else None
+            ),
+            part=part,
+        )
+    processors = os.cpu_count() or 1
+    limits = matrix.Limits(jobs=jobs or processors, memory_mib=memory, processors=processors)
+    names = ", ".join(build.name for build in start.info.builds)
+    if not quiet:
+        told = f"{len(start.kept)} of them kept from before, " if start.kept else ""
+        _say(f"boxlite {names}, {len(start.cells)} cells, {told}run {run_folder}")
+    with (
+        progress.view(console, start.cells, start.kept.values(), quiet=quiet, verbose=verbose) as view,
+        RunLog(run_folder, view) as log,
+    ):
+        run = matrix.MatrixRun(
+            start.cells,
+            known.suite,
+            lab.paths,
+            run_folder,
+            lab.uri,
+            start.info,
+            limits,
+            log,
+            estimates=Estimates.from_folder(lab.paths.runs),
+            kept=start.kept,
+        ).run()
     write_atomically(run_folder / "matrix.md", markdown.render(run))
     terminal.summary(console, run)
-    console.print(f"run: {run_folder} (results.json, matrix.md, cells/)", soft_wrap=True)
-    return INTERRUPTED if run.run.interrupted else run.exit_status()
+    _say(f"run: {run_folder} (results.json, matrix.md, cells/, run.log)")
+    if run.run.interrupted:
+        _say(f"interrupted; go on with: lab matrix --resume {shlex.quote(str(run_folder))}")
+        return INTERRUPTED
+    return run.exit_status()
+
+
+def _only_beside_resume() -> None:
+    """Raise UsageError where an option beside --resume would change the plan: a run's plan is its own."""
+    free = {"resume", "jobs", "memory", "quiet", "verbose"}
+    context = click.get_current_context()
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if option.name not in free and source is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"{option.opts[0]} cannot be changed for a run that is resumed",
+                hint="leave it out, or start a new run",
+            )
+
+
+@cli.command("merge")
+@click.argument("parts", nargs=-1, required=True, metavar="RUN...")
+@click.option("-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the merged run.")
+@click.pass_obj
+def merge_command(lab: Lab, parts: tuple[str, ...], folder: Path | None) -> int:
+    """Make one run of the shards of a plan; the exit status is that run's."""
+    sources = [_run_folder(lab.paths, part).resolve() for part in parts]
+    read = [(source, RunResult.read(source)) for source in sources]
+    target = record.new_folder(lab.paths.make(lab.paths.runs), folder)
+    run = runs.merge(read, target)
+    write_atomically(target / "matrix.md", markdown.render(run))
+    terminal.summary(console, run)
+    _say(f"run: {target} (results.json, matrix.md, cells/)")
+    return run.exit_status()
 
 
 @cli.command("report")
@@ -202,7 +293,7 @@ def shell_command(lab: Lab, guest: str, variant: str, build: str | None) -> int:
     known = catalog.load()
     cell = plan.Cell(known.guest(guest), known.variant(variant), builds.resolve(build))
     with console.status("starting") as status:
-        opened = shell.ready(cell, known.suite, lab.paths, lab.uri, status.update)
+        opened = shell.ready(cell, known.suite, lab.paths, lab.uri, lambda text: status.update(escape(text)))
         with opened as command:
             status.stop()
             return subprocess.run(command, check=False).returncode
@@ -218,12 +309,17 @@ def clean_command(lab: Lab) -> int:
     return 0
 
 
-def _print_cells(choice: plan.Choice) -> None:
+def _say(text: str) -> None:
+    """A line as it is: paths may hold what looks like markup."""
+    console.print(text, soft_wrap=True, markup=False)
+
+
+def _print_cells(cells: Sequence[plan.Cell]) -> None:
     table = Table("guest", "variant", "expected", "rerun", box=None, pad_edge=False)
-    for guest in choice.guests:
-        for variant in choice.variants:
-            expected = " ".join(filter(None, [variant.expect.status, variant.expect.cause]))
-            table.add_row(guest.name, variant.name, expected, f"lab matrix -g {guest.name} -v {variant.name}")
+    for cell in cells:
+        guest, variant = cell.guest.name, cell.variant.name
+        expected = " ".join(filter(None, [cell.variant.expect.status, cell.variant.expect.cause]))
+        table.add_row(guest, variant, expected, f"lab matrix -g {guest} -v {variant}")
     console.print(table)
 
 
@@ -241,7 +337,8 @@ def main() -> None:
     """Run the command line; expected failures are a message and a status, never a traceback."""
     quiet_libraries()
     # SIGTERM ends a run as Ctrl-C does: with everything taken down.
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
     try:
         status = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -259,5 +356,15 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _terminated(_number: int, _frame: FrameType | None) -> None:
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """Take everything down; the second time, stop at once."""
+    # From here on nothing but the end at once will do, whatever the main thread waits for.
+    signal.signal(signal.SIGTERM, _end_at_once)
+    signal.signal(signal.SIGINT, _end_at_once)
     raise KeyboardInterrupt
+
+
+def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+    # Machines end with this process (autodestroy); the next command removes their records.
+    os.write(2, b"\nstopped at once; the next lab command removes what is left\n")
+    os._exit(INTERRUPTED)

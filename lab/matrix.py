@@ -1,40 +1,46 @@
-"""Running a plan: a lane for each guest, cells one after another in it, every result on disk as it comes."""
+"""Running a plan: lanes as the host can carry them, each taking cells until none is left."""
 
-import os
-import platform
+import shutil
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 import libvirt
-import psutil
 
-from lab import __version__, process, rootfs, serve
-from lab.catalog import Suite
-from lab.errors import LabError, NotApplicable, UsageError
+from lab import process, rootfs, serve
+from lab.backlog import Backlog, Ticket
+from lab.budget import Memory, Processors
+from lab.catalog import Guest, Suite
+from lab.diagnosis import repeats
+from lab.errors import LabError, NotApplicable
+from lab.estimate import Estimates
+from lab.files import plain
 from lab.guest.ready import CloudInitFailed
 from lab.images import store
 from lab.machine import acceleration, lane
-from lab.machine.connection import connection, version
+from lab.machine.boots import Boots
+from lab.machine.connection import connection
 from lab.machine.lane import Lane, LaneDied, keep_console
 from lab.paths import Paths
 from lab.plan import Cell
-from lab.results import RESULTS_FILE, CellResult, Host, RunInfo, RunResult, Status
+from lab.record import Record, ResultsNotWritten, held
+from lab.results import CellResult, RunInfo, RunResult, Status
 
-# QEMU's own, beside the guest's memory: code it translated, and the checkpoint while it is saved.
-QEMU_OVERHEAD_MIB = 1024
+# Where the evidence of a fault goes for which the cell was tried again.
+FAULT = "fault-"
+# What is the lab's own fault, or its host's.
+FAULTS = (LabError, libvirt.libvirtError, OSError)
 
 
 class Observer(Protocol):
     """What a run tells whoever shows it. Called from several threads."""
 
-    def lane(self, guest: str, text: str) -> None:
-        """What the guest's lane does now; empty when it is done."""
+    def lane(self, lane: str, text: str) -> None:
+        """What a lane does now; empty when it is done. `lane` is its guest, numbered from the second one on."""
 
     def cell(self, result: CellResult) -> None:
         """A cell is decided."""
@@ -42,36 +48,51 @@ class Observer(Protocol):
     def note(self, text: str) -> None:
         """Something to be said once."""
 
+    def left(self, seconds: float) -> None:
+        """How long the rest will take, as far as can be told."""
+
 
 @dataclass(frozen=True)
-class Options:
-    """How a plan is run."""
+class Limits:
+    """How much of the host a run may use; `memory_mib` is for all lanes together."""
 
-    command: str
     jobs: int
-    cold: bool = False
-    rootfs: Path | None = None
+    memory_mib: int | None = None
+    processors: int = 1
+
+
+@dataclass
+class _Slot:
+    """A place for one lane, from its admission to its end."""
+
+    number: int
+    guest: Guest
+    label: str
+    lane: Lane | None = None
 
 
 @dataclass
 class MatrixRun:
-    """One `lab matrix`."""
+    """One `lab matrix`. `kept` are the results, by the folders of their cells, of a run that is resumed."""
 
     cells: Sequence[Cell]
     suite: Suite
     paths: Paths
     folder: Path
     uri: str
-    options: Options
+    info: RunInfo
+    limits: Limits
     observer: Observer
-    _results: dict[Path, CellResult] = field(default_factory=dict)
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    estimates: Estimates = field(default_factory=Estimates)
+    kept: Mapping[Path, CellResult] = field(default_factory=dict)
+    _slots: dict[int, _Slot] = field(default_factory=dict)
+    _opened: Counter[str] = field(default_factory=Counter)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopped: threading.Event = field(default_factory=threading.Event)
-    _running: list[Lane] = field(default_factory=list)
-    _noted: set[str] = field(default_factory=set)
+    _crashed: BaseException | None = None
 
     def run(self) -> RunResult:
-        """Run every cell and return the record, which is then in the run's folder too.
+        """Run every cell that is left and return the record, which is then in the run's folder too.
 
         Raises LabError where nothing can be run at all. A KeyboardInterrupt ends the run with what there is:
         the cells that were not decided are `not-run`.
@@ -79,214 +100,292 @@ class MatrixRun:
         with connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._info = RunInfo(
-            id=self.folder.name,
-            started=datetime.now(UTC),
-            command=self.options.command,
-            lab=__version__,
-            builds=[build.record() for build in dict.fromkeys(cell.build for cell in self.cells)],
-        )
-        work = serve.Work(
-            paths=self.paths,
-            folder=self.folder,
-            suite=self.suite,
-            rootfs=self.options.rootfs or rootfs.make(self.folder / "rootfs"),
-            cold=self.options.cold,
-        )
-        lanes = [list(group) for _, group in groupby(self.cells, key=lambda cell: cell.guest.name)]
-        pool = ThreadPoolExecutor(self.options.jobs, thread_name_prefix="lane")
-        try:
-            futures = [pool.submit(self._serve, work, cells) for cells in lanes]
-            for future in futures:
-                future.result()
-        except KeyboardInterrupt:
-            self._interrupt()
-        finally:
-            pool.shutdown(cancel_futures=True)
-        self._finish()
-        return self.record()
+        with held(self.folder):
+            self._record = Record(self.folder, self.cells, self.info, self.kept)
+            self._record.write()
+            left = [cell for cell in self.cells if not self._record.is_decided(cell)]
+            self._options = self.info.options
+            self._backlog = Backlog(left, self.estimates, cold=self._options.cold, repeat=self._options.repeat)
+            self._memory = Memory(self.limits.memory_mib)
+            layout = self._options.rootfs
+            self._work = serve.Work(
+                paths=self.paths,
+                folder=self.folder,
+                suite=self.suite,
+                rootfs=Path(layout) if layout else rootfs.make(self.folder / "rootfs"),
+                processors=Processors(self.limits.processors),
+                cold=self._options.cold,
+                builds=len({cell.build for cell in left}),
+            )
+            threads: list[threading.Thread] = []
+            try:
+                self._schedule(threads)
+            except KeyboardInterrupt:
+                self._interrupt()
+            for thread in threads:
+                if thread.ident is not None:  # An interrupt can come just before its start.
+                    thread.join()
+            if self._crashed:
+                raise self._crashed
+            return self._record.finish(interrupted=self._stopped.is_set())
 
-    def record(self) -> RunResult:
-        """The run as it stands: a cell that is not decided yet is `not-run`."""
-        reason = "interrupted" if self._stopped.is_set() else "not reached yet"
-        with self._lock:
-            cells = [
-                self._results.get(cell.folder) or self._whole(cell, cell.result(Status.NOT_RUN, reason=reason))
-                for cell in self.cells
-            ]
-            return RunResult(schema=1, run=self._info, cells=cells)
+    def _schedule(self, threads: list[threading.Thread]) -> None:
+        """Open lanes as long as one would help and the host can carry it, until nothing is left."""
+        number = 0
+        while True:
+            with self._changed:
+                refused: dict[str, str] = {}
+                slot = self._admit(number + 1, refused)
+                if slot is None:
+                    if not self._slots:
+                        self._refuse(refused)
+                        return
+                    # A timeout, so that memory that another program gave back is seen too.
+                    self._changed.wait(timeout=2.0)
+                    continue
+                number = slot.number
+            thread = threading.Thread(target=self._serve, args=(slot,), name=f"lane {slot.label}", daemon=True)
+            threads.append(thread)
+            thread.start()
+
+    def _admit(self, number: int, refused: dict[str, str]) -> _Slot | None:
+        if self._crashed or len(self._slots) >= self.limits.jobs:
+            return None
+        for guest in self._backlog.next_guests():
+            reason = self._memory.admit(guest.memory_mib)
+            if reason:
+                refused[guest.name] = reason
+                continue
+            self._opened[guest.name] += 1
+            times = self._opened[guest.name]
+            slot = _Slot(number, guest, guest.name if times == 1 else f"{guest.name} #{times}")
+            self._slots[number] = slot
+            self._backlog.opened(guest.name, number)
+            return slot
+        return None
+
+    def _refuse(self, refused: Mapping[str, str]) -> None:
+        """No lane runs and none can be opened: what is left cannot be run on this host."""
+        for guest, reason in refused.items():
+            for ticket in self._backlog.drop(guest):
+                self._decide(ticket, ticket.cell.result(Status.NOT_RUN, reason=reason))
 
     def _interrupt(self) -> None:
         """End what runs: a lane whose machine is gone comes to its end by itself."""
-        self._stopped.set()
-        self._info.interrupted = True
+        with self._changed:
+            self._stopped.set()
+            self._record.info.interrupted = True
+            running = [slot.lane for slot in self._slots.values() if slot.lane]
         process.stop_all()
-        with self._lock:
-            for running in self._running:
-                running.give_up()
+        for each in running:
+            each.give_up()
 
-    def _finish(self) -> None:
-        self._info.finished = datetime.now(UTC)
-        with self._lock:
-            self.record().write(self.folder)
+    def _serve(self, slot: _Slot) -> None:
+        """A lane from its image to its last cell, whatever happens to it."""
+        guest = slot.guest
+        try:
+            self._open(slot)
+        except BaseException as error:  # `run` raises it, when the other lanes are down.
+            self._crashed = self._crashed or error
+        finally:
+            with self._changed:
+                del self._slots[slot.number]
+                self._backlog.closed(guest.name, slot.number)
+                self._memory.release(guest.memory_mib)
+                self._changed.notify_all()
+            self.observer.lane(slot.label, "")
 
-    def _serve(self, work: serve.Work, cells: list[Cell]) -> None:
-        """All cells of one guest, whatever happens to it."""
-        guest = cells[0].guest
+    def _open(self, slot: _Slot) -> None:
         try:
             with connection(self.uri) as opened:
-                image = store.ensure(self.paths, guest, lambda text: self._building(guest.name, text))
-                self.observer.lane(guest.name, "finding out about KVM")
+                image = self._image(slot)
+                if image is None:
+                    return
+                self._say(slot, "finding out about KVM")
                 how = acceleration.decide(opened, self.paths, image)
-                self._describe_host(opened, how)
-                groups = [[cell] for cell in cells] if work.cold else [cells]
-                for group in groups:
-                    if not self._stopped.is_set():
-                        self._lane(work, opened, group, image, how)
-        except (LabError, libvirt.libvirtError, OSError) as error:
-            self._fail(cells, str(error))
-        finally:
-            self.observer.lane(guest.name, "")
+                if self._record.describe_host(opened, how) and not how.kvm:
+                    self.observer.note(
+                        f"guests run under software emulation, about ten times slower: {how.reason}"
+                    )
+                self._lane(slot, opened, image, how)
+        except ResultsNotWritten:
+            raise
+        except FAULTS as error:
+            self._failed(slot, error)
 
-    def _building(self, guest: str, text: str) -> None:
+    def _image(self, slot: _Slot) -> store.BaseImage | None:
+        """The guest's image; where it cannot be had, its cells are errors at once: no lane is to blame."""
+        try:
+            return store.ensure(self.paths, slot.guest, lambda text: self._building(slot, text))
+        except LabError as error:
+            for ticket in [] if self._stopped.is_set() else self._backlog.drop(slot.guest.name):
+                self._decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)))
+            return None
+
+    def _building(self, slot: _Slot, text: str) -> None:
         if self._stopped.is_set():
             raise LabError("interrupted")
-        self.observer.lane(guest, f"image: {text}")
+        self._say(slot, f"image: {text}")
 
     def _lane(
         self,
-        work: serve.Work,
+        slot: _Slot,
         opened: libvirt.virConnect,
-        cells: list[Cell],
         image: store.BaseImage,
         how: acceleration.Acceleration,
     ) -> None:
-        guest = cells[0].guest
+        guest = slot.guest
         with lane.opened(opened, self.paths, guest=guest, image=image, acceleration=how, uri=self.uri) as made:
-            with self._lock:
-                self._running.append(made)
+            with self._changed:
+                slot.lane = made
                 if self._stopped.is_set():
                     made.give_up()
-            service = serve.Service(work, made, lambda text: self.observer.lane(guest.name, text))
+            boots = (
+                None
+                if self._options.cold
+                else Boots(self.paths, opened, guest=guest, image=image, acceleration=how)
+            )
+            service = serve.Service(self._work, made, lambda text: self._say(slot, text), boots=boots)
             try:
-                self._cells(service, cells)
-            except NotApplicable as why:
-                for cell in cells:
-                    self._decide(cell, cell.result(Status.NOT_APPLICABLE, reason=str(why)))
-            except LabError as error:
-                self._keep(made, cells, error)
-                self._fail(cells, str(error))
+                self._cells(slot, service)
             finally:
                 service.session.close()
-                with self._lock:
-                    self._running.remove(made)
+                slot.lane = None
 
-    def _cells(self, service: serve.Service, cells: list[Cell]) -> None:
-        wheels = service.bring_up(cells[0].build)
-        self._deployed(cells[0], wheels)
-        if not service.work.cold:
-            service.take_checkpoint()
-        self._info.lanes.append(service.record())
-        for cell in cells:
-            if self._stopped.is_set():
-                return
-            self._decide(cell, service.not_applicable(cell) or self._run(service, cell))
-
-    def _run(self, service: serve.Service, cell: Cell) -> CellResult:
-        """One cell. A fault of its own is its own `error`; a dead machine is the whole lane's (LaneDied)."""
+    def _cells(self, slot: _Slot, service: serve.Service) -> None:
         try:
-            return service.run(cell)
-        except LaneDied:
+            service.start()
+        except FAULTS as error:
+            self._failed(slot, error, service.lane)
+            return
+        with self._changed:
+            self._backlog.is_up(slot.guest.name, slot.number)
+            self._changed.notify_all()
+        try:
+            while not self._stopped.is_set() and self._crashed is None:
+                ticket = self._backlog.take(slot.guest.name, slot.number)
+                if ticket is None or not self._attempt(slot, service, ticket) or self._options.cold:
+                    return
+        finally:
+            self._record.add_lane(service.record())
+
+    def _attempt(self, slot: _Slot, service: serve.Service, ticket: Ticket) -> bool:
+        """Run a cell to its end, or as far as the lab's own faults let it; whether the lane can go on."""
+        cell = ticket.cell
+        decided = service.not_applicable(cell)
+        if decided:
+            self._decide(ticket, decided)
+            return True
+        try:
+            wheels = service.prepare(cell.build)
+        except NotApplicable as why:
+            for other in [ticket, *self._backlog.drop(cell.guest.name, cell.build)]:
+                self._decide(other, other.cell.result(Status.NOT_APPLICABLE, reason=str(why)))
+            return True
+        except FAULTS as error:
+            # Where nobody else has the build, the fault is all its cells': none is worth a boot of its own.
+            alone = self._backlog.is_alone(cell.guest.name)
+            others = self._backlog.drop(cell.guest.name, cell.build) if alone else []
+            for each in [ticket, *others]:
+                self._fault(slot, each, service.lane, error)
+            return False
+        if wheels is not None:
+            self._record.deployed(cell.build, wheels)
+        try:
+            return self._repeat(slot, service, ticket)
+        except ResultsNotWritten:
             raise
-        except LabError as error:
-            try:
-                service.lane.check_alive()
-            except LaneDied as gone:
+        except FAULTS as error:
+            return self._after(slot, ticket, service, error)
+
+    def _repeat(self, slot: _Slot, service: serve.Service, ticket: Ticket) -> bool:
+        """Run a cell's suite as often as wanted and decide it; whether the lane can go on."""
+        cell = ticket.cell
+        while (number := len(ticket.done) + 1) <= self._options.repeat:
+            if self._options.cold and service.served:
+                self._backlog.put_back(ticket, after=slot.number)
+                return False
+            folder = self.folder / cell.folder / ("" if number == 1 else f"repeat-{number}")
+            _clear(folder)
+            result = service.run(cell, folder)
+            if self._stopped.is_set():
+                return False
+            if result.status is Status.ERROR and len(ticket.errors) < self._options.retries:
+                _set_aside(folder, self.folder / cell.folder / f"{FAULT}{len(ticket.errors) + 1}")
+                self._again(slot, ticket, result.reason)
+                return True
+            ticket.done.append(result)
+        self._decide(ticket, repeats.combine(ticket.done))
+        return True
+
+    def _after(self, slot: _Slot, ticket: Ticket, service: serve.Service, error: Exception) -> bool:
+        """A cell met a fault of the lab's own: whether its lane can serve others all the same."""
+        try:
+            service.lane.check_alive()
+        except LaneDied as gone:
+            if not isinstance(error, LaneDied):
                 # Both: the first error is the cause, or the only trace of it.
-                raise LaneDied(f"{error}\n{gone}") from error
-            self._keep(service.lane, [cell], error)
-            return cell.result(Status.ERROR, reason=str(error))
+                error = LaneDied(f"{error}\n{gone}")
+            self._fault(slot, ticket, service.lane, error)
+            return False
+        self._fault(slot, ticket, service.lane, error)
+        return not isinstance(error, LaneDied)
 
-    def _keep(self, made: Lane, cells: list[Cell], error: LabError) -> None:
-        """Keep the console, and cloud-init's log where that failed, as evidence of cells without a result."""
-        for cell in cells:
-            if cell.folder not in self._results:
-                folder = self.folder / cell.folder
-                folder.mkdir(parents=True, exist_ok=True)
-                keep_console(made, folder / "console.log")
-                if isinstance(error, CloudInitFailed):
-                    (folder / "cloud-init.log").write_text(error.log)
+    def _fault(self, slot: _Slot, ticket: Ticket, made: Lane | None, error: Exception) -> None:
+        """A fault of the lab's own: the cell is tried again on a fresh lane, or is an `error`."""
+        if self._stopped.is_set():
+            return
+        folder = self.folder / ticket.cell.folder
+        again = len(ticket.errors) < self._options.retries
+        if made is not None:
+            self._keep(made, folder / f"{FAULT}{len(ticket.errors) + 1}" if again else folder, error)
+        if again:
+            self._again(slot, ticket, str(error))
+        else:
+            self._decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)))
 
-    def _fail(self, cells: list[Cell], reason: str) -> None:
-        for cell in cells:
-            if cell.folder not in self._results and not self._stopped.is_set():
-                self._decide(cell, cell.result(Status.ERROR, reason=reason))
+    def _again(self, slot: _Slot, ticket: Ticket, reason: str) -> None:
+        ticket.errors.append(plain(reason))
+        name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
+        first = next(iter(reason.splitlines()), "")
+        self.observer.note(f"{name}: to be tried again on a fresh lane: {first}")
+        self._backlog.put_back(ticket, after=slot.number)
 
-    def _decide(self, cell: Cell, result: CellResult) -> None:
-        result = self._whole(cell, result)
-        with self._lock:
-            self._results[cell.folder] = result
-            try:
-                self.record().write(self.folder)
-            except OSError as error:
-                raise LabError(
-                    f"the results cannot be written into {self.folder}: {error.strerror}",
-                    hint="free some disk space; the cells that ran before are in results.json",
-                ) from error
-        self.observer.cell(result)
+    def _failed(self, slot: _Slot, error: Exception, made: Lane | None = None) -> None:
+        """A lane did not come up: a fault of the cells that no other lane can take."""
+        for ticket in self._backlog.lane_failed(slot.guest.name, slot.number):
+            self._fault(slot, ticket, made, error)
 
-    def _whole(self, cell: Cell, result: CellResult) -> CellResult:
-        """The result with what can be said of every cell, whatever came of it."""
-        return result.model_copy(
-            update={
-                "evidence": serve.evidence_of(self.folder, cell),
-                "rerun": cell.rerun(cold=self.options.cold, rootfs=self.options.rootfs),
-            }
-        )
+    def _keep(self, made: Lane, folder: Path, error: Exception) -> None:
+        """Keep the console, and cloud-init's log where that failed, as evidence of the lab's own fault."""
+        # The cell and its fault are told all the same where they cannot be kept.
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            keep_console(made, folder / "console.log")
+            if isinstance(error, CloudInitFailed):
+                (folder / "cloud-init.log").write_text(error.log)
 
-    def _deployed(self, cell: Cell, wheels: list[Path]) -> None:
-        with self._lock:
-            for record in self._info.builds:
-                if record.name == cell.build.name:
-                    record.files.update(cell.build.record(wheels).files)
+    def _decide(self, ticket: Ticket, result: CellResult) -> None:
+        result = result.model_copy(update={"retried": ticket.errors})
+        self.observer.cell(self._record.decide(ticket.cell, result))
+        self.observer.left(self._backlog.seconds_left(self.limits.jobs))
 
-    def _describe_host(self, opened: libvirt.virConnect, how: acceleration.Acceleration) -> None:
-        with self._lock:
-            if self._info.host is not None:
-                return
-            self._info.host = Host(
-                kernel=platform.release(),
-                system=platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
-                cpus=os.cpu_count() or 1,
-                memory_mib=psutil.virtual_memory().total // 2**20,
-                libvirt=version(opened.getLibVersion()),
-                qemu=version(opened.getVersion()),
-                connect=self.uri,
-                acceleration=how.name,
-                acceleration_reason=how.reason,
-            )
-        if not how.kvm:
-            self.observer.note(f"guests run under software emulation, about ten times slower: {how.reason}")
+    def _say(self, slot: _Slot, text: str) -> None:
+        self.observer.lane(slot.label, text)
 
 
-def default_jobs(cells: Sequence[Cell]) -> int:
-    """As many lanes as this host's processors and free memory carry, and at most one for each guest."""
-    guests = {cell.guest.name: cell.guest for cell in cells}.values()
-    memory = max(guest.memory_mib for guest in guests) + QEMU_OVERHEAD_MIB
-    by_memory = psutil.virtual_memory().available // 2**20 // memory
-    return max(1, min(len(guests), os.cpu_count() or 1, by_memory))
+def _set_aside(folder: Path, target: Path) -> None:
+    """Keep what an attempt left as evidence of its fault."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in list(folder.iterdir()) if folder.is_dir() else ():
+        if entry.is_file():
+            entry.rename(target / entry.name)
 
 
-def new_folder(paths: Paths, wanted: Path | None) -> Path:
-    """The folder of a new run. An own one must not hold a run already."""
-    if wanted is None:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        base = paths.make(paths.runs) / stamp
-        folder, number = base, 1
-        while folder.exists():
-            number += 1
-            folder = base.with_name(f"{stamp}-{number}")
-        return folder
-    if (wanted / RESULTS_FILE).exists():
-        raise UsageError(f"-o {wanted}: there is a run in it already", hint="name a new folder")
-    return wanted.resolve()
+def _clear(folder: Path) -> None:
+    """Remove what an attempt left of a cell that is tried again, but for the evidence of why."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if not entry.is_dir():
+            entry.unlink()
+        elif not entry.name.startswith(FAULT):
+            shutil.rmtree(entry)

@@ -47,6 +47,10 @@ class Paths:
         return self.cache / "wheels"
 
     @property
+    def boots(self) -> Path:
+        return self.cache / "boots"
+
+    @property
     def acceleration(self) -> Path:
         return self.cache / "acceleration.json"
 

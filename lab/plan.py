@@ -7,7 +7,12 @@ from pathlib import Path
 
 from lab.builds import Build
 from lab.catalog import Catalog, Guest, Variant
-from lab.results import CellResult, Status
+from lab.errors import UsageError
+from lab.results import CellResult, RunOptions, Status
+
+# Medians of 39 cells under emulation on two processors. Only their proportion matters here.
+PASS_SECONDS = 45.0
+BLOCKED_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,19 @@ class Cell:
         """Where its evidence goes, relative to the run's folder."""
         return Path("cells", self.guest.name, self.variant.name, self.build.name)
 
-    def rerun(self, *, cold: bool, rootfs: Path | None) -> str:
+    @property
+    def name(self) -> str:
+        return f"{self.guest.name}/{self.variant.name}/{self.build.name}"
+
+    @property
+    def typical_seconds(self) -> float:
+        """How long such a cell takes, by what its variant expects: the same on every host."""
+        return BLOCKED_SECONDS if self.variant.expect.status == "xfail" else PASS_SECONDS
+
+    def rerun(self, options: RunOptions) -> str:
         """One command line that runs exactly this cell again."""
         build = str(self.build.wheel or self.build.version)
-        words = ["lab", "matrix", "-g", self.guest.name, "-v", self.variant.name, "--build", build]
-        words += ["--cold"] if cold else []
-        words += ["--rootfs", str(rootfs)] if rootfs else []
-        return shlex.join(words)
+        return rerun(self.guest.name, self.variant.name, build, options)
 
     def result(self, status: Status, *, reason: str = "") -> CellResult:
         """A result for this cell, with nothing in it but its status and why."""
@@ -43,6 +54,15 @@ class Cell:
         )
 
 
+def rerun(guest: str, variant: str, build: str, options: RunOptions) -> str:
+    """One command line that runs one cell; `build` as --build takes it."""
+    words = ["lab", "matrix", "-g", guest, "-v", variant, "--build", build]
+    words += ["--cold"] if options.cold else []
+    words += ["--repeat", str(options.repeat)] if options.repeat > 1 else []
+    words += ["--rootfs", options.rootfs] if options.rootfs else []
+    return shlex.join(words)
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which guests in which variants, by name, in the order in which they are shown."""
@@ -50,8 +70,51 @@ class Choice:
     guests: list[Guest]
     variants: list[Variant]
 
-    def cells(self, build: Build) -> list[Cell]:
-        return [Cell(guest, variant, build) for guest in self.guests for variant in self.variants]
+    def cells(self, builds: Sequence[Build]) -> list[Cell]:
+        return [
+            Cell(guest, variant, build)
+            for guest in self.guests
+            for variant in self.variants
+            for build in builds
+        ]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which shard of a plan: `number` of `count`, from 1."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """From "I/N". Raises UsageError."""
+        number, slash, count = text.partition("/")
+        digits = number.isdecimal() and count.isdecimal() and len(number) <= len(count) <= 4
+        if slash and digits and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise UsageError(f"--shard {text}: not of the form I/N with I from 1 to N", hint="for example 1/3")
+
+    def of(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Give the cells of one shard: all shards together are the plan, each of about the same time.
+
+        The plan's order is kept and cut, so that a guest is booted for as few shards as can be. Nothing that
+        differs between hosts goes in: the same command line gives the same shards everywhere.
+        """
+        total = sum(cell.typical_seconds for cell in cells)
+        chosen, before, shard = [], 0.0, 0
+        for left, cell in zip(range(len(cells), 0, -1), cells, strict=True):
+            middle = before + cell.typical_seconds / 2
+            before += cell.typical_seconds
+            # No shard is passed over, and the last one is reached, as far as the cells go round.
+            wanted = max(int(middle / total * self.count) + 1, self.count - left + 1)
+            shard = min(wanted, shard + 1)
+            if shard == self.number:
+                chosen.append(cell)
+        return chosen
 
 
 def choose(

@@ -99,6 +99,16 @@ class Remedy(_Record):
     seconds: float
 
 
+class RepeatResult(_Record):
+    """One of several runs of a cell's suite, each in its own fork; `failed`: the tests that did not pass."""
+
+    status: Status
+    cause: Cause | None = None
+    reason: PlainText = ""
+    failed: list[str] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+
 class CellResult(_Record):
     """One square of the matrix. Paths in `evidence` are relative to the run's folder."""
 
@@ -120,6 +130,14 @@ class CellResult(_Record):
         "A forked cell shares its lane's boot and deploy; those are in run.lanes.",
     )
     way: str = Field(default="", description="How its guest was made: memory, disk (checkpoint) or cold.")
+    repeats: list[RepeatResult] = Field(
+        default_factory=list,
+        description="With --repeat: each run of the suite. They disagree where the status is flaky.",
+    )
+    retried: list[PlainText] = Field(
+        default_factory=list,
+        description="The lab's own faults for which the cell was tried again on a fresh lane.",
+    )
     rerun: str = Field(default="", description="One command line that runs exactly this cell again.")
 
 
@@ -130,6 +148,7 @@ class LaneRecord(_Record):
     image: str = Field(description="SHA-256 of the base image's disk.")
     way: str
     note: PlainText = Field(default="", description="Why the best way to fork could not be taken, if so.")
+    restored: bool = Field(default=False, description="Whether it took up a stored boot instead of booting.")
     seconds: dict[str, float]
 
 
@@ -156,16 +175,45 @@ class BuildRecord(_Record):
     files: dict[str, str] = Field(default_factory=dict)
 
 
+class RunOptions(_Record):
+    """How the cells of a run are run; the same for all of them, and for a run that is resumed."""
+
+    cold: bool = False
+    repeat: int = 1
+    retries: int = 1
+    rootfs: str | None = None
+
+
+class Shard(_Record):
+    """Which part of a plan a run is: `number` of `count`, and every cell of the whole plan."""
+
+    number: int
+    count: int
+    plan: list[str]
+
+
 class RunInfo(_Record):
+    """What holds for a run as a whole."""
+
     id: str
     started: datetime
     finished: datetime | None = None
+    resumed: list[datetime] = Field(default_factory=list)
     command: str
     lab: str
     interrupted: bool = False
+    options: RunOptions = Field(default_factory=RunOptions)
+    definitions: dict[str, str] = Field(
+        default_factory=dict,
+        description="SHA-256 of each definition and program that decides what a cell does.",
+    )
+    shard: Shard | None = None
     host: Host | None = None
     builds: list[BuildRecord] = Field(default_factory=list)
     lanes: list[LaneRecord] = Field(default_factory=list)
+    parts: list["RunInfo"] = Field(
+        default_factory=list, description="The runs that `lab merge` made this one of."
+    )
 
 
 class RunResult(_Record):

@@ -23,7 +23,7 @@ def make(folder: Path) -> Path:
     """Write the lab's own layout into `folder` and return it. Raises LabError where the host has no busybox."""
     layer = _layer(find_busybox().read_bytes())
     blobs = folder / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
+    blobs.mkdir(parents=True, exist_ok=True)
     compressed = gzip.compress(layer, mtime=0)
     config = {
         "architecture": "amd64",

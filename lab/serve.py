@@ -1,8 +1,6 @@
-"""One lane at work: the guest is booted and the build deployed once, then each cell runs in a fork of that."""
+"""One lane at work: the guest is booted once and each build deployed once, then cells run in forks of that."""
 
 import json
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from lab import builds
+from lab.budget import Processors
 from lab.catalog import Suite, Variant
 from lab.diagnosis import causes
 from lab.diagnosis import evidence as diagnosis_evidence
 from lab.diagnosis.verdict import judge
 from lab.errors import LabError
-from lab.guest import deploy, evidence, ready, variant
+from lab.guest import access, deploy, evidence, ready, variant
 from lab.guest import suite as guest_suite
 from lab.guest.session import Session
+from lab.machine import boots
 from lab.machine.acceleration import Acceleration
-from lab.machine.checkpoint import Checkpoint, DiskCheckpoint, MemoryCheckpoint
+from lab.machine.boots import Boots, StoredBoot
+from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
 from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.paths import Paths
 from lab.plan import Cell
@@ -29,9 +30,6 @@ from lab.wait import DeadlineExpired
 
 COLD = "cold"
 POWER_OFF_SECONDS = 10.0
-
-# Under emulation. A box took from 14 to 28 s with one suite on two processors, beside another guest's boot.
-SUITES_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 
 Say = Callable[[str], None]
 
@@ -54,29 +52,32 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Work:
-    """What every lane of a run needs to know."""
+    """What every lane of a run needs to know. `builds`: how many the cells of one guest have."""
 
     paths: Paths
     folder: Path
     suite: Suite
     rootfs: Path
+    processors: Processors
     cold: bool = False
-    # boxlite gives a box 30 s to come up. Under emulation suites side by side would fail that for the lab's
-    # own reason.
-    suite_turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SUITES_AT_ONCE))
+    builds: int = 1
 
 
 @dataclass
 class Service:
-    """A lane from its start to its last cell."""
+    """A lane from its start to its last cell. `boots`: where the guest's boot is kept, if it may be."""
 
     work: Work
     lane: Lane
     say: Say
+    boots: Boots | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     facts: dict[str, Any] = field(default_factory=dict)
-    checkpoint: Checkpoint | None = None
     note: str = ""
+    served: int = 0
+    restored: bool = False
+    _base: Checkpoint | None = None
+    _deployed: dict[str, Checkpoint | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.session = Session(
@@ -87,51 +88,51 @@ class Service:
     def _acceleration(self) -> Acceleration:
         return self.lane.acceleration
 
-    def bring_up(self, build: builds.Build) -> list[Path]:
-        """Boot the guest and deploy the build; returns the wheels that were deployed.
+    def start(self) -> None:
+        """Boot the guest, or take up a stored boot of it, and read its facts. Raises LabError."""
+        with self.watch.step("boot"):
+            self.restored = self._restore()
+            if not self.restored:
+                self._boot()
+                self._store_boot()
+            self.facts = variant.read_facts(self.session)
+        if self.work.builds > 1 and not self.work.cold:
+            # Each build is deployed from here, so that none sees what another left.
+            self._base = self._checkpoint("base")
+
+    def prepare(self, build: builds.Build) -> list[Path] | None:
+        """Deploy the build and take its checkpoint; the wheels deployed, None where that was done before.
 
         Raises NotApplicable where this build has nothing for this guest, LabError for a fault.
         """
-        self.say("booting")
-        with self.watch.step("boot"):
-            self._boot()
-            self.facts = variant.read_facts(self.session)
+        if build.name in self._deployed:
+            return None
         with self.watch.step("wheels"):
             wheels = builds.wheels(self.work.paths, build, self.facts["python"], self.say)
-        self.say("deploying")
-        with self.watch.step("deploy"):
+        if self._base:
+            self._fork(self._base)
+        with self._turn(1, "deploying"), self.watch.step("deploy"):
             deploy.deploy(
                 self.session,
                 wheels=wheels,
                 suite=self.work.suite.folder,
                 rootfs=self.work.rootfs,
-                progress=self._uploaded,
+                say=self.say,
             )
+        self._deployed[build.name] = (
+            None if self.work.cold else self._checkpoint(f"build-{len(self._deployed)}")
+        )
         return wheels
 
-    def take_checkpoint(self) -> None:
-        """Take a checkpoint the best way that this lane allows; `note` says why, where it is not the best."""
-        self.say("taking a checkpoint")
-        with self.watch.step("checkpoint"):
-            self.session.close()
-            try:
-                self.checkpoint = MemoryCheckpoint(self.lane)
-            except LaneDied:
-                raise
-            except LabError as error:
-                why = f"no checkpoint of memory ({error}); every cell boots from the deployed disk"
-                self.say(why)
-                self.note = "; ".join(filter(None, [self.note, why]))
-                self._power_off()
-                self.checkpoint = DiskCheckpoint(self.lane)
-
     def record(self) -> LaneRecord:
+        ways = {checkpoint.way for checkpoint in self._deployed.values() if checkpoint}
         return LaneRecord(
             guest=self.lane.guest.name,
             image=self.lane.image.manifest.disk_sha256,
-            way=self.checkpoint.way if self.checkpoint else COLD,
+            way=ways.pop() if ways else COLD,
             note=self.note,
-            seconds=self.watch.seconds,
+            restored=self.restored,
+            seconds=dict(self.watch.seconds),
         )
 
     def not_applicable(self, cell: Cell) -> CellResult | None:
@@ -142,18 +143,22 @@ class Service:
         result = cell.result(Status.NOT_APPLICABLE, reason=reason)
         return result.model_copy(update={"facts": self.facts})
 
-    def run(self, cell: Cell) -> CellResult:
-        """Run one cell in a fork (or in the lane as it is, where there is no checkpoint). Raises LabError."""
-        watch = Stopwatch() if self.checkpoint else self.watch
+    def run(self, cell: Cell, folder: Path) -> CellResult:
+        """Run one cell in a fork (or in the lane as it is, where there is no checkpoint); evidence to `folder`.
+
+        Its build is prepared already. Raises LabError.
+        """
+        checkpoint = self._deployed[cell.build.name]
+        self.served += 1
+        watch = Stopwatch() if checkpoint else self.watch
         self.say(cell.variant.name)
-        if self.checkpoint:
+        if checkpoint:
             with watch.step("fork"):
-                self._fork(self.checkpoint)
+                self._fork(checkpoint)
         with watch.step("apply"):
             facts, mark = self.apply(cell.variant)
-        with self._turn(), watch.step("suite"):
+        with self._turn(1, f"{cell.variant.name}: running the suite"), watch.step("suite"):
             ran = guest_suite.run(self.session, self.work.suite, cell.variant, factor=self._acceleration.factor)
-        folder = self.work.folder / cell.folder
         folder.mkdir(parents=True, exist_ok=True)
         clean = all(test.outcome is Outcome.PASS for test in ran.tests)
         with watch.step("evidence"):
@@ -178,9 +183,8 @@ class Service:
                 "confidence": verdict.confidence,
                 "tests": ran.tests,
                 "facts": facts,
-                "evidence": evidence_of(self.work.folder, cell),
-                "seconds": watch.seconds,
-                "way": self.checkpoint.way if self.checkpoint else COLD,
+                "seconds": dict(watch.seconds),
+                "way": checkpoint.way if checkpoint else COLD,
             }
         )
 
@@ -190,21 +194,34 @@ class Service:
         Raises NotInEffect where the guest does not show the variant's settings.
         """
         mark = f"lab-cell-begins {self.lane.name} {wanted.name}"
-        variant.begin(self.session, wanted, mark=mark)
-        facts = variant.read_facts(self.session)
+        facts = variant.begin(self.session, wanted, mark=mark)
         who = variant.probe(self.session, wanted, probes=False)
         variant.check_in_effect(wanted, facts, who)
         return {**facts, "suite_context": who["context"]}, mark
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, processors: int, what: str) -> Iterator[None]:
         if self._acceleration.kvm:
+            self.say(what)
             yield
             return
-        self.say("waiting for its turn")
-        with self.work.suite_turn:
-            self.say("running the suite")
+        with self.work.processors.turn(processors, lambda: self.say("waiting for a processor")):
+            self.say(what)
             yield
+
+    def _checkpoint(self, tag: str) -> Checkpoint:
+        """Take a checkpoint the best way that this lane allows; `note` says why, where it is not the best."""
+        self.say("taking a checkpoint")
+        with self.watch.step("checkpoint"):
+            self.session.close()
+            try:
+                return MemoryCheckpoint.take(self.lane, tag)
+            except LaneDied:
+                raise
+            except LabError as error:
+                self._add_note(f"no checkpoint of memory ({error}); every cell boots from the deployed disk")
+                self._power_off()
+                return DiskCheckpoint(self.lane, tag)
 
     def _fork(self, checkpoint: Checkpoint) -> None:
         self.session.close()
@@ -214,19 +231,77 @@ class Service:
         else:
             self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor)
 
+    def _restore(self) -> bool:
+        """Whether the lane could take up a stored boot; one that cannot be used is dropped."""
+        stored = self.boots.find() if self.boots else None
+        if stored is None:
+            return False
+        self.say("restoring its boot")
+        try:
+            self._take_up(stored)
+        except (LabError, OSError) as error:
+            self.lane.check_wanted()
+            if isinstance(error, (CheckpointFailed, DeadlineExpired, boots.Damaged)):
+                stored.refuse(str(error))
+            self._add_note(f"a stored boot could not be used: {str(error).splitlines()[0]}")
+            self._start_over()
+            return False
+        return True
+
+    def _start_over(self) -> None:
+        """Back to an empty overlay, with keys of the lane's own."""
+        self.session.close()
+        self.lane.stop()
+        self.lane.prepare()
+        self.session.use(self.lane.endpoint)
+
+    def _take_up(self, stored: StoredBoot) -> None:
+        self.lane.adopt(stored)
+        self.session.use(self.lane.endpoint)
+        self.lane.start(paused=True)
+        MemoryCheckpoint(self.lane, boots.TAG).fork()
+        self.lane.resume()
+        self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor)
+        # The stored keys have been on disk: this lane goes on with a client key of its own.
+        self.lane.endpoint = access.renew(self.session, self.lane.endpoint)
+
+    def _store_boot(self) -> None:
+        """Keep this boot for later lanes, and go on from it: one that cannot be used shows at once."""
+        if self.boots is None or not self.boots.wanted:
+            return
+        self.say("storing its boot")
+        self.session.close()
+        try:
+            MemoryCheckpoint.take(self.lane, boots.TAG)
+        except CheckpointFailed:
+            return  # The checkpoint of the deployed build will say why.
+        self.lane.stop()
+        self.boots.keep(
+            self.lane.overlay, client=self.lane.endpoint.client_key, host=self.lane.endpoint.host_key
+        )
+        if self.boots.find() is None:
+            # The overlay may be gone with what could not be stored.
+            self._start_over()
+        if not self._restore():
+            self._boot()
+
     def _boot(self) -> None:
         """Boot, and once more where the machine dies before it is up: emulated ones sometimes do."""
-        try:
-            self.lane.start()
-            self._wait_ready()
-        except LaneDied as error:
-            self.note = f"booted twice: {str(error).splitlines()[0]}"
-            self.say(self.note)
-            self.session.close()
-            self.lane.stop()
-            self.lane.new_overlay(self.lane.image.disk)
-            self.lane.start()
-            self._wait_ready()
+        with self._turn(self.lane.guest.cpus, "booting"):
+            try:
+                self.lane.start()
+                self._wait_ready()
+            except LaneDied as error:
+                self._add_note(f"booted twice: {str(error).splitlines()[0]}")
+                self.session.close()
+                self.lane.stop()
+                self.lane.new_overlay(self.lane.image.disk)
+                self.lane.start()
+                self._wait_ready()
+
+    def _add_note(self, text: str) -> None:
+        self.say(text)
+        self.note = "; ".join(filter(None, [self.note, text]))
 
     def _wait_ready(self) -> None:
         try:
@@ -249,12 +324,3 @@ class Service:
         self.session.run("sudo -n sh -c 'sync; systemctl poweroff --no-block'", seconds=10)
         self.session.close()
         self.lane.wait_until_off(POWER_OFF_SECONDS * self._acceleration.factor)
-
-    def _uploaded(self, sent: int, total: int) -> None:
-        self.say(f"deploying: {sent / 2**20:.0f} of {total / 2**20:.0f} MiB")
-
-
-def evidence_of(run: Path, cell: Cell) -> list[str]:
-    """The files of a cell's folder, relative to the run's."""
-    folder = run / cell.folder
-    return sorted(str(file.relative_to(run)) for file in folder.rglob("*") if file.is_file())

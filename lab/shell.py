@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab import rootfs, serve
+from lab.budget import Processors
 from lab.catalog import Suite
 from lab.errors import NotApplicable
 from lab.guest import deploy, variant
 from lab.guest.session import SUITE
 from lab.images import store
 from lab.machine import acceleration, lane
+from lab.machine.boots import Boots
 from lab.machine.connection import connection
 from lab.paths import Paths
 from lab.plan import Cell
@@ -28,13 +30,23 @@ def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str],
         folder = Path(name)
         image = store.ensure(paths, cell.guest, say)
         how = acceleration.decide(opened, paths, image)
-        work = serve.Work(paths=paths, folder=folder, suite=suite, rootfs=rootfs.make(folder / "rootfs"))
+        work = serve.Work(
+            paths=paths,
+            folder=folder,
+            suite=suite,
+            rootfs=rootfs.make(folder / "rootfs"),
+            processors=Processors(os.cpu_count() or 1),
+            # One cell in one lane: nothing is gained by a checkpoint of it.
+            cold=True,
+        )
         with lane.opened(opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri) as made:
-            service = serve.Service(work, made, say)
-            service.bring_up(cell.build)
+            boots = Boots(paths, opened, guest=cell.guest, image=image, acceleration=how)
+            service = serve.Service(work, made, say, boots=boots)
+            service.start()
             reason = variant.why_not_applicable(cell.variant, service.facts)
             if reason:
                 raise NotApplicable(reason)
+            service.prepare(cell.build)
             service.apply(cell.variant)
             service.session.close()
             yield _ssh(made.endpoint, folder, cell)

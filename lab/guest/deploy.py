@@ -33,9 +33,9 @@ def deploy(
     wheels: list[Path],
     suite: Path,
     rootfs: Path,
-    progress: Callable[[int, int], None],
+    say: Callable[[str], None],
 ) -> None:
-    """Upload and unpack everything that the suite needs. `progress` gets bytes sent and bytes in all."""
+    """Upload and unpack everything that the suite needs. `say` gets how far that is."""
     files: Mapping[str, Path] = {
         **{f"wheels/{wheel.name}": wheel for wheel in wheels},
         f"suites/{suite.name}": suite,
@@ -45,7 +45,12 @@ def deploy(
     with tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
         payload = Path(folder) / "payload.tar"
         builds.pack(dict(files), payload)
-        session.put(payload, f"{FOLDER}/payload.tar", progress)
+        session.put(
+            payload,
+            f"{FOLDER}/payload.tar",
+            lambda sent, total: say(f"deploying: {sent / 2**20:.0f} of {total / 2**20:.0f} MiB"),
+        )
+    say("deploying: unpacking")
     session.run(UNPACK, seconds=30)
     # What Python compiles on a first import is compiled here, once, and not in every cell.
     session.run(

@@ -30,18 +30,16 @@ def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
     return None
 
 
-def begin(session: Session, variant: Variant, *, mark: str) -> None:
-    """Set the guest's clock, mark its kernel log, and put the variant's settings on."""
-    session.program(
-        "apply",
-        {
-            "clock": time.time(),
-            "mark": mark,
-            "sysctl": variant.sysctl,
-            "apparmor": [profile.model_dump() for profile in variant.apparmor],
-        },
-        seconds=10,
-    )
+def begin(session: Session, variant: Variant, *, mark: str) -> Facts:
+    """Set the guest's clock, mark its kernel log, put the variant's settings on; the guest's facts then."""
+    settings = {
+        "clock": time.time(),
+        "mark": mark,
+        "sysctl": variant.sysctl,
+        "apparmor": [profile.model_dump() for profile in variant.apparmor],
+    }
+    _, facts = session.programs([("apply", settings), ("facts", {})], seconds=20)
+    return dict(facts)
 
 
 def read_facts(session: Session) -> Facts:

@@ -1,4 +1,4 @@
-"""Checkpoints: the state after the build is deployed, from which every cell is forked.
+"""Checkpoints: states of a lane that it can be put back into, above all the one after a build is deployed.
 
 Two ways, the better one first. `memory`: QEMU's own snapshot of memory and disk, loaded back inside the
 running process. `disk`: the powered-off disk, from which every cell boots anew.
@@ -14,7 +14,6 @@ from lab.errors import LabError
 from lab.machine.lane import Lane
 from lab.wait import Deadline, wait_for
 
-TAG = "lab"
 SAVE, LOAD = "snapshot-save", "snapshot-load"
 # Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer.
 SAVE_SECONDS = 180.0
@@ -46,10 +45,18 @@ class MemoryCheckpoint:
     way = "memory"
     boots = False
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, tag: str) -> None:
+        """A snapshot that the overlay holds already."""
         self._lane = lane
+        self._tag = tag
         self._node = self._overlay_node()
-        self._job(SAVE, SAVE_SECONDS)
+
+    @classmethod
+    def take(cls, lane: Lane, tag: str) -> "MemoryCheckpoint":
+        """Save the machine as it is now under `tag`. Raises CheckpointFailed."""
+        made = cls(lane, tag)
+        made._job(SAVE, SAVE_SECONDS)
+        return made
 
     def fork(self) -> None:
         self._job(LOAD, LOAD_SECONDS)
@@ -63,7 +70,7 @@ class MemoryCheckpoint:
 
     def _job(self, command: str, seconds: float) -> None:
         job = f"lab-{command}"
-        self._qmp(command, **{"job-id": job, "tag": TAG, "vmstate": self._node, "devices": [self._node]})
+        self._qmp(command, **{"job-id": job, "tag": self._tag, "vmstate": self._node, "devices": [self._node]})
 
         def concluded() -> dict[str, Any] | None:
             found = next((j for j in self._qmp("query-jobs") if j["id"] == job), None)
@@ -100,9 +107,9 @@ class DiskCheckpoint:
     way = "disk"
     boots = True
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, tag: str) -> None:
         self._lane = lane
-        self._prepared = lane.folder / "prepared.qcow2"
+        self._prepared = lane.folder / f"{tag}.qcow2"
         lane.overlay.rename(self._prepared)
 
     def fork(self) -> None:

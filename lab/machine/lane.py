@@ -16,6 +16,7 @@ from lab.files import plain
 from lab.images.store import BaseImage
 from lab.machine import domain, keys, ports, records, seed
 from lab.machine.acceleration import Acceleration
+from lab.machine.boots import StoredBoot
 from lab.machine.connection import default_uri
 from lab.paths import Paths
 from lab.wait import Deadline, wait_for
@@ -67,7 +68,7 @@ class Lane:
         self._uuid = str(uuid.uuid4())
         self._boots = 0
         self._given_up = False
-        self.endpoint = Endpoint(port.number, keys.generate("lab"), keys.generate(f"root@{guest.name}"))
+        self.endpoint: Endpoint
 
     @property
     def domain(self) -> libvirt.virDomain:
@@ -82,15 +83,22 @@ class Lane:
         return self.folder / f"console-{self._boots}.log"
 
     def prepare(self) -> None:
-        """Write the seed and make the overlay over the base image."""
+        """Write the seed with keys of this lane's own, and make the overlay over the base image."""
+        self._know(keys.generate("lab"), keys.generate(f"root@{self.guest.name}"))
+        self.new_overlay(self.image.disk)
+
+    def adopt(self, boot: StoredBoot) -> None:
+        """Take a copy of a stored boot as the overlay, and the keys that its guest knows. Raises LabError."""
+        self._know(*boot.keys)
+        self.overlay.unlink(missing_ok=True)
+        boot.copy_to(self.overlay)
+
+    def _know(self, client_key: keys.KeyPair, host_key: keys.KeyPair) -> None:
+        self.endpoint = Endpoint(self._port.number, client_key, host_key)
         files = seed.render(
-            instance=self.name,
-            hostname=self.guest.name,
-            client_key=self.endpoint.client_key,
-            host_key=self.endpoint.host_key,
+            instance=self.name, hostname=self.guest.name, client_key=client_key, host_key=host_key
         )
         seed.write(self._seed, files)
-        self.new_overlay(self.image.disk)
 
     def new_overlay(self, backing: Path) -> None:
         """Start over with an empty overlay on top of `backing`."""
@@ -100,8 +108,11 @@ class Lane:
             timeout=60,
         )
 
-    def start(self) -> None:
-        """Start the machine on its overlay. Raises BootFailed."""
+    def start(self, *, paused: bool = False) -> None:
+        """Start the machine on its overlay; `paused`, its processors stand still until `resume`.
+
+        Raises BootFailed.
+        """
         self._boots += 1
         spec = domain.DomainSpec(
             name=self.name,
@@ -117,12 +128,20 @@ class Lane:
             seed=self._seed,
             port=self._port.number,
         )
-        self._check_wanted()
+        self.check_wanted()
+        flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
         try:
-            self._domain = self._connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+            self._domain = self._connection.createXML(domain.to_xml(spec), flags)
         except libvirt.libvirtError as error:
             raise BootFailed(f"libvirt could not start {self.name}: {error}") from error
-        self._check_wanted()
+        self.check_wanted()
+
+    def resume(self) -> None:
+        """Let a paused machine run. Raises BootFailed."""
+        try:
+            self.domain.resume()
+        except libvirt.libvirtError as error:
+            raise BootFailed(f"libvirt could not resume {self.name}: {error}") from error
 
     def check_alive(self) -> None:
         """Raise LaneDied when the machine no longer runs."""
@@ -176,7 +195,8 @@ class Lane:
         self._given_up = True
         self.stop()
 
-    def _check_wanted(self) -> None:
+    def check_wanted(self) -> None:
+        """Raise LaneDied when the lane was given up."""
         if self._given_up:
             self.stop()
             raise LaneDied(f"{self.name} was given up")

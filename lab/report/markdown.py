@@ -1,9 +1,11 @@
 """The matrix as Markdown: `matrix.md` in the run's folder."""
 
+import re
 from pathlib import Path
 
 import jinja2
 
+from lab.files import plain
 from lab.report import table
 from lab.results import RunResult
 
@@ -19,11 +21,26 @@ def render(run: RunResult) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = _escape
+    environment.filters |= {"cell": _escape, "paragraph": _paragraph, "code": _code}
     return environment.get_template("matrix.md").render(run=run, table=table)
+
+
+def _words(text: object) -> str:
+    """Text on one line, without what would steer a terminal."""
+    return " ".join(plain(str(text)).split())
 
 
 def _escape(text: object) -> str:
     """Text that stays inside its square of a Markdown table, whatever a guest's output puts into it."""
-    escaped = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(escaped.split())
+    escaped = re.sub(r"([\\|`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", _words(text))
+    return escaped.replace("<", "&lt;")
+
+
+def _paragraph(text: object) -> str:
+    """Text that stays a paragraph: no heading, list, quotation or rule."""
+    return re.sub(r"^(\d*)([#>+.)=-])", r"\1\\\2", _escape(text))
+
+
+def _code(text: object) -> str:
+    """Text between backticks, where nothing can be escaped."""
+    return _words(text).replace("`", "'")

@@ -1,37 +1,62 @@
-"""What one square of the table says; shared by every report that shows the matrix."""
+"""What one square of the table says, and which squares there are; every report that shows a matrix uses it."""
 
+from collections.abc import Iterable
+
+from lab.files import plain
 from lab.results import CellResult, RunResult, Status
 
+Column = tuple[str, str]
 
-def square(cell: CellResult) -> str:
+
+def square(cell: CellResult | None) -> str:
     """A cell in a few words: its status, and the cause or the reason where there is one."""
+    if cell is None:
+        return ""
     match cell.status:
         case Status.NOT_APPLICABLE | Status.NOT_RUN:
-            return f"{cell.status} ({cell.reason})" if cell.reason else str(cell.status)
+            reason = " ".join(plain(cell.reason).split())
+            text = f"{cell.status} ({reason})" if reason else str(cell.status)
         case Status.FAIL | Status.XFAIL:
-            return f"{cell.status} {cell.cause}" if cell.cause else str(cell.status)
+            text = f"{cell.status} {cell.cause}" if cell.cause else str(cell.status)
+        case Status.FLAKY:
+            told = [repeat for repeat in cell.repeats if not repeat.status.could_not_run]
+            text = f"{cell.status} {sum(not repeat.failed for repeat in told)}/{len(told)}"
         case _:
-            return str(cell.status)
+            text = str(cell.status)
+    return f"{text} (try {len(cell.retried) + 1})" if cell.retried else text
 
 
-def kernel(cells: list[CellResult]) -> str:
+def kernel(cells: Iterable[CellResult | None]) -> str:
     """The kernel of a guest, read in the guest; a dash where it never ran."""
-    return next((str(c.facts["kernel"]) for c in cells if "kernel" in c.facts), "-")
+    said = next((cell.facts["kernel"] for cell in cells if cell and "kernel" in cell.facts), "-")
+    return " ".join(plain(str(said)).split())
 
 
-def columns(run: RunResult) -> list[str]:
-    return list(dict.fromkeys(cell.variant for cell in run.cells))
+def columns(names: Iterable[Column]) -> dict[Column, str]:
+    """The columns, by variant and build, with their headings; the build is told where there are several."""
+    found = dict.fromkeys(names)
+    several = len({build for _, build in found}) > 1
+    return {(variant, build): f"{variant} {build}" if several else variant for variant, build in found}
 
 
-def rows(run: RunResult) -> dict[str, list[CellResult]]:
-    """Cells by guest, in the order of the plan."""
-    found: dict[str, list[CellResult]] = {}
-    for cell in run.cells:
-        found.setdefault(cell.guest, []).append(cell)
-    return found
+def columns_of(run: RunResult) -> dict[Column, str]:
+    return columns((cell.variant, cell.build) for cell in run.cells)
+
+
+def rows(run: RunResult) -> dict[str, list[CellResult | None]]:
+    """Cells by guest in the order of the columns; None where the plan has no such cell."""
+    known = {(cell.guest, cell.variant, cell.build): cell for cell in run.cells}
+    across = columns_of(run)
+    guests = dict.fromkeys(cell.guest for cell in run.cells)
+    return {guest: [known.get((guest, *column)) for column in across] for guest in guests}
 
 
 def counts(run: RunResult) -> str:
     """How many cells have which status: `7 pass, 4 xfail, 2 n/a`."""
     statuses = [cell.status for cell in run.cells]
     return ", ".join(f"{statuses.count(s)} {s}" for s in Status if s in statuses)
+
+
+def step(text: str) -> str:
+    """What a lane does, without how far it is with it."""
+    return text.split(":")[0] if text.startswith("deploying") else text

@@ -1,32 +1,59 @@
 """Whole runs against libvirt's own test driver, with stand-ins for all that needs a real guest."""
 
-from collections.abc import Callable
+import hashlib
+import signal
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import libvirt
 import pytest
 
-from lab import catalog, matrix
+from lab import catalog, matrix, runs
+from lab.budget import Memory
 from lab.builds import Build
 from lab.catalog import Guest
 from lab.errors import LabError, NotApplicable
+from lab.estimate import Estimates
 from lab.guest.ready import CloudInitFailed
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
+from lab.matrix import Limits, MatrixRun
 from lab.paths import Paths
 from lab.plan import Cell, choose
-from lab.results import CellResult, RunResult, Status
+from lab.record import LOCK, ResultsNotWritten
+from lab.results import CellResult, Outcome, RunOptions, RunResult, Status, TestResult
 from lab.serve import Service
+from lab.wait import Deadline, DeadlineExpired, wait_for
 from tests.libvirt.conftest import URI
 
-RELEASE = Build("0.10.8", "0.10.8")
+RELEASE, OLDER = Build("0.10.8", "0.10.8"), Build("0.9.0", "0.9.0")
 GUESTS, VARIANTS = ["debian-12", "debian-13"], ["stock", "max-userns-zero"]
+ONE = GUESTS[1:]
+LANE_MIB = 3072
 
 RunCell = Callable[[Service, Cell], CellResult]
+DISK_FULL = OSError(28, "No space left on device")
+
+
+class Seconds(Estimates):
+    """A lane comes up in so many seconds, and a cell of a guest takes so many."""
+
+    def __init__(self, bring_up: float, cells: Mapping[str, float]) -> None:
+        super().__init__()
+        self._bring_up, self._seconds = bring_up, cells
+
+    def bring_up(self, guest: str) -> float:
+        return self._bring_up
+
+    def cell(self, cell: Cell) -> float:
+        return self._seconds[cell.guest.name]
 
 
 class Heard:
@@ -35,9 +62,12 @@ class Heard:
     def __init__(self) -> None:
         self.cells: list[CellResult] = []
         self.notes: list[str] = []
+        self.lefts: list[float] = []
+        self.ended: dict[str, threading.Event] = defaultdict(threading.Event)
 
-    def lane(self, guest: str, text: str) -> None:
-        pass
+    def lane(self, lane: str, text: str) -> None:
+        if not text:
+            self.ended[lane].set()
 
     def cell(self, result: CellResult) -> None:
         self.cells.append(result)
@@ -45,57 +75,121 @@ class Heard:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def left(self, seconds: float) -> None:
+        self.lefts.append(seconds)
+
 
 class Lab:
     """Two guests in two variants, each cell of which passes at once unless a test puts something else."""
 
-    def __init__(self, opened: libvirt.virConnect, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.opened, self.paths, self.put = opened, paths, monkeypatch.setattr
+    def __init__(self, opened: libvirt.virConnect, paths: Paths) -> None:
+        self.opened, self.paths = opened, paths
         self.folder = paths.runs / "run"
         self.heard = Heard()
+        self.boot: Callable[[Service], None] = boots
+        self.prepare: Callable[[Service, Build], list[Path] | None] = lambda _service, _build: []
+        self.cell: RunCell = passes
+        # Lanes by the names of their machines: those that came up or tried to, and who served what.
+        self.booted: list[tuple[str, str]] = []
+        self.served: list[tuple[str, Cell]] = []
 
-    def run(self, *, cold: bool = False, uri: str = URI, jobs: int = 2) -> RunResult:
+    def run(
+        self,
+        *,
+        guests: Sequence[str] = GUESTS,
+        variants: Sequence[str] = VARIANTS,
+        builds: Sequence[Build] = (RELEASE,),
+        jobs: int = 2,
+        memory: int | None = None,
+        uri: str = URI,
+        estimates: Estimates | None = None,
+        kept: Callable[[Cell], bool] = lambda cell: False,
+        sizes: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> RunResult:
         known = catalog.load()
-        options = matrix.Options(command="lab matrix", jobs=jobs, cold=cold, rootfs=Path("/layout"))
-        cells = choose(known, guests=GUESTS, variants=VARIANTS).cells(RELEASE)
-        return matrix.MatrixRun(cells, known.suite, self.paths, self.folder, uri, options, self.heard).run()
+        choice = choose(known, guests=guests, variants=variants)
+        for number, guest in enumerate(choice.guests):
+            wanted = (sizes or {}).get(guest.name, guest.memory_mib)
+            choice.guests[number] = guest.model_copy(update={"memory_mib": wanted})
+        start = runs.begin(
+            self.folder,
+            choice.cells(builds),
+            known.suite,
+            command="lab matrix",
+            options=RunOptions(rootfs="/layout", **options),
+            part=None,
+        )
+        return MatrixRun(
+            start.cells,
+            known.suite,
+            self.paths,
+            self.folder,
+            uri,
+            start.info,
+            Limits(jobs=jobs, memory_mib=memory, processors=2),
+            self.heard,
+            estimates=estimates or Estimates(),
+            kept={cell.folder: cell.result(Status.FAIL, reason="kept") for cell in start.cells if kept(cell)},
+        ).run()
 
     @property
     def left(self) -> list[str]:
-        """Machines, lanes and port locks that are still there."""
+        """Machines, lanes, port locks and locks of the run that are still there."""
         machines = [found.name() for found in self.opened.listAllDomains() if found.name() != "test"]
-        return machines + [path.name for path in (*self.paths.lanes.glob("lab-*"), *self.paths.ports.glob("*"))]
+        files = (*self.paths.lanes.glob("lab-*"), *self.paths.ports.glob("*"), *self.folder.glob(LOCK))
+        return machines + [path.name for path in files]
+
+    def lanes(self, *, of: str = "debian-13") -> list[list[str]]:
+        """What each lane of a guest was asked to run, in the order in which they came."""
+        found: dict[str, list[str]] = {name: [] for guest, name in self.booted if guest == of}
+        for name, cell in self.served:
+            if name in found:
+                found[name].append(cell.variant.name)
+        return list(found.values())
 
 
 @pytest.fixture
 def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    made = Lab(opened, paths)
+
+    def start(service: Service) -> None:
+        made.booted.append((service.lane.guest.name, service.lane.name))
+        made.boot(service)
+
+    def run(service: Service, cell: Cell, _folder: Path) -> CellResult:
+        service.served += 1
+        made.served.append((service.lane.name, cell))
+        return made.cell(service, cell)
+
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
     monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test"))
-    monkeypatch.setattr(Service, "bring_up", start)
-    monkeypatch.setattr(Service, "take_checkpoint", lambda _service: None)
+    monkeypatch.setattr(matrix, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
+    monkeypatch.setattr(Service, "start", start)
+    monkeypatch.setattr(Service, "prepare", lambda service, build: made.prepare(service, build))
     monkeypatch.setattr(Service, "not_applicable", lambda _service, _cell: None)
-    monkeypatch.setattr(Service, "run", passes)
-    return Lab(opened, paths, monkeypatch)
+    monkeypatch.setattr(Service, "run", run)
+    return made
 
 
-def start(service: Service, _build: Build) -> list[Path]:
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C, from whatever thread."""
+    main = threading.main_thread().ident
+    assert main is not None
+    # Where a shell put the tests into the background, they would not hear it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.pthread_kill(main, signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def boots(service: Service) -> None:
     service.lane.start()
     service.lane.console.write_text("Linux version 6.12\nReached target\n")
-    return []
 
 
 def passes(_service: Service, cell: Cell) -> CellResult:
     return cell.result(Status.PASS)
-
-
-def only(guest: str, otherwise: RunCell, then: RunCell) -> RunCell:
-    """Something else for the second cell of one guest."""
-
-    def run(service: Service, cell: Cell) -> CellResult:
-        there = cell.guest.name == guest and cell.variant.name == VARIANTS[1]
-        return (then if there else otherwise)(service, cell)
-
-    return run
 
 
 def fails(error: BaseException) -> RunCell:
@@ -111,15 +205,52 @@ def dies(service: Service, _cell: Cell) -> NoReturn:
     raise AssertionError("it is dead")
 
 
+def until_given_up(service: Service) -> NoReturn:
+    """Run until the lane is taken down."""
+    with suppress(DeadlineExpired):
+        wait_for(lambda: None, Deadline(20, "the interrupt"), alive=service.lane.check_wanted, interval=0.01)
+    raise AssertionError("it was not given up")
+
+
+def at(where: str, *then: RunCell) -> RunCell:
+    """Something else for one cell, "guest/variant", a step for each time that it is asked; then it passes."""
+    steps = iter(then)
+
+    def run(service: Service, cell: Cell) -> CellResult:
+        if where == f"{cell.guest.name}/{cell.variant.name}":
+            return next(steps, passes)(service, cell)
+        return passes(service, cell)
+
+    return run
+
+
+def first(of: str, error: Exception) -> Callable[[Service], None]:
+    """The first lane of a guest does not come up."""
+    steps = iter([error])
+
+    def boot(service: Service) -> None:
+        boots(service)
+        if service.lane.guest.name == of and (failure := next(steps, None)):
+            raise failure
+
+    return boot
+
+
 def statuses(run: RunResult) -> dict[str, list[str]]:
-    return {guest: [str(cell.status) for cell in run.cells if cell.guest == guest] for guest in GUESTS}
+    found: dict[str, list[str]] = {}
+    for cell in run.cells:
+        found.setdefault(cell.guest, []).append(str(cell.status))
+    return found
+
+
+PASSED = {guest: ["pass", "pass"] for guest in GUESTS}
 
 
 def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> None:
     run = lab.run()
-    assert statuses(run) == {guest: ["pass", "pass"] for guest in GUESTS}
+    assert statuses(run) == PASSED
     assert (run.exit_status(), run.run.interrupted, len(run.run.lanes)) == (0, False, 2)
-    assert len(lab.heard.cells) == 4
+    assert sorted(lab.heard.cells, key=str) == sorted(run.cells, key=str)
     assert RunResult.read(lab.folder) == run
     assert lab.left == []
 
@@ -135,117 +266,440 @@ def test_emulation_is_said_once(lab: Lab) -> None:
     assert "software emulation" in lab.heard.notes[0]
 
 
-@pytest.mark.parametrize(("cold", "boots"), [(False, 2), (True, 4)])
-def test_a_guest_boots_once_or_for_each_cell_when_cold(lab: Lab, cold: bool, boots: int) -> None:
-    booted = []
-
-    def count(service: Service, build: Build) -> list[Path]:
-        booted.append(service.lane.name)
-        return start(service, build)
-
-    lab.put(Service, "bring_up", count)
-    assert statuses(lab.run(cold=cold)) == {guest: ["pass", "pass"] for guest in GUESTS}
-    assert len(set(booted)) == boots
+def test_the_guest_that_takes_longest_goes_first_and_what_is_left_is_told(lab: Lab) -> None:
+    lab.run(jobs=1, estimates=Seconds(10.0, {"debian-12": 30.0, "debian-13": 40.0}))
+    assert [guest for guest, _ in lab.booted] == ["debian-13", "debian-12"]
+    assert lab.heard.lefts == [110.0, 70.0, 30.0, 0.0]
 
 
-def test_a_machine_that_dies_makes_its_other_cells_errors_and_the_other_lanes_go_on(lab: Lab) -> None:
-    lab.put(Service, "run", only("debian-12", passes, dies))
-    run = lab.run()
-    assert statuses(run) == {"debian-12": ["pass", "error"], "debian-13": ["pass", "pass"]}
+def test_lanes_of_a_guest_share_its_cells_where_that_pays(lab: Lab) -> None:
+    # No cell ends before another lane runs one too.
+    together = threading.Barrier(2, timeout=20)
+
+    def meets(service: Service, cell: Cell) -> CellResult:
+        together.wait()
+        return passes(service, cell)
+
+    lab.cell = meets
+    run = lab.run(guests=ONE, builds=[OLDER, RELEASE], estimates=Seconds(10.0, {"debian-13": 100.0}))
+    assert statuses(run) == {"debian-13": ["pass"] * 4}
+    assert [len(lane) for lane in lab.lanes()] == [2, 2]
+
+
+def test_a_guest_keeps_to_one_lane_where_another_does_not_pay(lab: Lab) -> None:
+    lab.run(guests=ONE, builds=[OLDER, RELEASE], estimates=Seconds(200.0, {"debian-13": 100.0}))
+    assert [len(lane) for lane in lab.lanes()] == [4]
+
+
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_a_guest_boots_once_however_often_its_cells_are_run(lab: Lab, repeat: int) -> None:
+    run = lab.run(guests=ONE, repeat=repeat)
+    assert lab.lanes() == [["stock"] * repeat + ["max-userns-zero"] * repeat]
+    assert [len(cell.repeats) for cell in run.cells] == [repeat if repeat > 1 else 0] * 2
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_when_cold_every_run_of_a_cell_has_a_lane_of_its_own(lab: Lab, repeat: int) -> None:
+    run = lab.run(guests=ONE, cold=True, repeat=repeat)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert [len(cell.repeats) for cell in run.cells] == [repeat if repeat > 1 else 0] * 2
+    assert [len(lane) for lane in lab.lanes() if lane] == [1] * (2 * repeat)
+    assert Counter(cell.variant.name for _, cell in lab.served) == dict.fromkeys(VARIANTS, repeat)
+    assert all(cell.retried == [] for cell in run.cells)
+
+
+def test_repeats_that_disagree_are_flaky_and_each_has_a_folder_of_its_own(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+    kinds = iter([Status.PASS, Status.FAIL, Status.PASS])
+
+    def run(_service: Service, cell: Cell, folder: Path) -> CellResult:
+        folder.mkdir(parents=True)
+        (folder / "kernel.log").touch()
+        folders.append(folder.relative_to(lab.folder / cell.folder))
+        return cell.result(next(kinds))
+
+    monkeypatch.setattr(Service, "run", run)
+    [cell] = lab.run(guests=ONE, variants=["stock"], repeat=3).cells
+    assert cell.status is Status.FLAKY
+    assert [repeat.status for repeat in cell.repeats] == ["pass", "fail", "pass"]
+    assert folders == [Path(), Path("repeat-2"), Path("repeat-3")]
+    base = "cells/debian-13/stock/0.10.8"
+    assert cell.evidence == [f"{base}/{name}kernel.log" for name in ("", "repeat-2/", "repeat-3/")]
+
+
+def test_a_fault_is_tried_again_on_a_fresh_lane_and_told(lab: Lab) -> None:
+    lab.cell = at("debian-13/stock", fails(LabError("SSH broke\nand so on")))
+    run = lab.run(guests=ONE)
+    assert lab.lanes() == [["stock", "max-userns-zero"], ["stock"]]
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert run.exit_status() == 0
+    assert [cell.retried for cell in run.cells] == [["SSH broke\nand so on"], []]
+    assert run.cells[0].evidence == ["cells/debian-13/stock/0.10.8/fault-1/console.log"]
+    assert "debian-13 stock: to be tried again on a fresh lane: SSH broke" in lab.heard.notes
+    assert lab.left == []
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_faults_beyond_the_retries_are_an_error_of_that_cell(lab: Lab, retries: int) -> None:
+    faults = [f"fault {number}" for number in range(1, retries + 2)]
+    lab.cell = at("debian-13/stock", *(fails(LabError(fault)) for fault in faults))
+    run = lab.run(guests=ONE, retries=retries)
+    assert statuses(run) == {"debian-13": ["error", "pass"]}
     assert run.exit_status() == 3
-    dead = run.cells[1]
+    broken = run.cells[0]
+    assert (broken.retried, broken.reason) == (faults[:-1], faults[-1])
+    assert lab.lanes() == [["stock", "max-userns-zero"], *[["stock"]] * retries]
+    names = [f"fault-{number}/console.log" for number in range(1, retries + 1)]
+    base = "cells/debian-13/stock/0.10.8"
+    assert broken.evidence == [f"{base}/{name}" for name in ["console.log", *names]]
+
+
+@pytest.mark.parametrize("status", [Status.FAIL, Status.XPASS, Status.XFAIL])
+def test_what_boxlite_does_is_never_tried_again(lab: Lab, status: Status) -> None:
+    lab.cell = at("debian-13/stock", lambda _service, cell: cell.result(status, reason="so it is"))
+    run = lab.run(guests=ONE, retries=5)
+    assert lab.lanes() == [["stock", "max-userns-zero"]]
+    assert [(cell.status, cell.retried) for cell in run.cells] == [(status, []), (Status.PASS, [])]
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "pass"), (2, "error")])
+def test_a_verdict_that_is_the_labs_fault_is_tried_again_and_keeps_its_evidence(
+    lab: Lab, times: int, status: str
+) -> None:
+    def slow(_service: Service, cell: Cell) -> CellResult:
+        (lab.folder / cell.folder).mkdir(parents=True, exist_ok=True)
+        (lab.folder / cell.folder / "probes.json").touch()
+        tests = [TestResult(name="a", outcome=Outcome.FAIL)]
+        return cell.result(Status.ERROR, reason="too slow").model_copy(update={"tests": tests})
+
+    lab.cell = at("debian-13/stock", *[slow] * times)
+    run = lab.run(guests=ONE)
+    assert lab.lanes() == [["stock", "max-userns-zero"], ["stock"]]
+    assert statuses(run) == {"debian-13": [status, "pass"]}
+    tried = run.cells[0]
+    assert tried.retried == ["too slow"]
+    base = "cells/debian-13/stock/0.10.8"
+    assert tried.evidence == [f"{base}/{name}probes.json" for name in ["fault-1/", ""][:times]]
+    assert [test.name for test in tried.tests] == ["a"] * (times - 1)
+
+
+def test_a_fault_in_a_repeat_loses_no_repeat_that_ended(lab: Lab) -> None:
+    lab.cell = at("debian-13/stock", passes, fails(LabError("SSH broke")))
+    run = lab.run(guests=ONE, variants=["stock"], repeat=3)
+    assert lab.lanes() == [["stock", "stock"], ["stock", "stock"]]
+    [cell] = run.cells
+    assert (cell.status, cell.retried, len(cell.repeats)) == (Status.PASS, ["SSH broke"], 3)
+
+
+@pytest.mark.parametrize(
+    "error", [libvirt.libvirtError("no daemon"), DISK_FULL], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("during", ["prepare", "run"])
+def test_a_fault_of_the_host_does_not_lose_the_cell_that_met_it(
+    lab: Lab, during: str, error: Exception
+) -> None:
+    failing = iter([error])
+
+    def prepare(_service: Service, _build: Build) -> list[Path]:
+        if failure := next(failing, None):
+            raise failure
+        return []
+
+    if during == "prepare":
+        lab.prepare = prepare
+    else:
+        lab.cell = at("debian-13/stock", fails(error))
+    run = lab.run(guests=ONE)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert run.cells[0].retried == [str(error)]
+
+
+def test_a_build_that_cannot_be_had_costs_no_boot_for_each_cell(lab: Lab) -> None:
+    def prepare(_service: Service, _build: Build) -> NoReturn:
+        raise LabError("pip could not fetch boxlite: no network")
+
+    lab.prepare = prepare
+    run = lab.run(guests=ONE, variants=["stock", "max-userns-zero", "userns-clone-off"], jobs=1)
+    assert statuses(run) == {"debian-13": ["error"] * 3}
+    assert {cell.reason for cell in run.cells} == {"pip could not fetch boxlite: no network"}
+    assert len(lab.booted) == 2
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_console_that_cannot_be_kept_does_not_lose_the_cell(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    def keep_console(_lane: object, _folder: Path) -> NoReturn:
+        raise DISK_FULL
+
+    monkeypatch.setattr(matrix, "keep_console", keep_console)
+    lab.cell = at("debian-13/stock", fails(LabError("SSH broke")))
+    run = lab.run(guests=ONE, retries=retries)
+    assert statuses(run) == {"debian-13": ["pass" if retries else "error", "pass"]}
+    assert (run.cells[0].retried, run.cells[0].reason) == (
+        (["SSH broke"], "") if retries else ([], "SSH broke")
+    )
+
+
+def test_a_machine_that_dies_makes_its_cell_an_error_and_a_fresh_lane_runs_the_others(lab: Lab) -> None:
+    lab.cell = at("debian-12/stock", dies)
+    run = lab.run(retries=0)
+    assert statuses(run) == {"debian-12": ["error", "pass"], "debian-13": ["pass", "pass"]}
+    assert lab.lanes(of="debian-12") == [["stock"], ["max-userns-zero"]]
+    assert len(lab.lanes(of="debian-13")) == 1
+    dead = run.cells[0]
     assert dead.reason.startswith("the machine of debian-12 ")
     assert dead.reason.endswith("| Reached target")
-    assert dead.evidence == ["cells/debian-12/max-userns-zero/0.10.8/console.log"]
+    assert dead.evidence == ["cells/debian-12/stock/0.10.8/console.log"]
     assert (lab.folder / dead.evidence[0]).read_text().endswith("Reached target\n")
+    assert run.exit_status() == 3
     assert lab.left == []
 
 
 @pytest.mark.parametrize("seen_by", ["libvirt", "SSH"])
 def test_on_a_dead_machine_no_further_cell_is_run(lab: Lab, seen_by: str) -> None:
-    asked: list[Cell] = []
-
     def run_cell(service: Service, cell: Cell) -> NoReturn:
-        asked.append(cell)
         service.lane.domain.destroy()
         if seen_by == "libvirt":
             service.lane.check_alive()
         raise LabError("SSH broke")
 
-    lab.put(Service, "run", run_cell)
-    run = lab.run()
-    assert [cell.variant.name for cell in asked] == ["stock", "stock"]
-    assert statuses(run) == {guest: ["error", "error"] for guest in GUESTS}
+    lab.cell = run_cell
+    run = lab.run(guests=ONE, retries=0)
+    assert lab.lanes() == [["stock"], ["max-userns-zero"]]
+    assert statuses(run) == {"debian-13": ["error", "error"]}
     for cell in run.cells:
-        assert f"the machine of {cell.guest} " in cell.reason
+        assert "the machine of debian-13 " in cell.reason
         # What was met first is kept, where that was not the machine itself.
         assert cell.reason.startswith("SSH broke\n") is (seen_by == "SSH")
 
 
-def test_a_fault_of_one_cell_is_its_own(lab: Lab) -> None:
-    def run_cell(service: Service, cell: Cell) -> CellResult:
-        return (fails(LabError("not in effect")) if cell.variant.name == "stock" else passes)(service, cell)
-
-    lab.put(Service, "run", run_cell)
+def test_a_lane_that_does_not_come_up_is_a_fault_of_all_its_cells_which_a_fresh_one_runs(lab: Lab) -> None:
+    lab.boot = first("debian-12", LabError("no boot"))
     run = lab.run()
-    assert statuses(run) == {guest: ["error", "pass"] for guest in GUESTS}
-    assert run.cells[0].reason == "not in effect"
+    assert statuses(run) == PASSED
+    assert [cell.retried for cell in run.cells] == [["no boot"]] * 2 + [[]] * 2
+    assert lab.lanes(of="debian-12") == [[], VARIANTS]
+    # A lane that did not come up has served nothing, and is not in the record.
+    assert [lane.guest for lane in run.run.lanes].count("debian-12") == 1
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_failed_cloud_init_leaves_its_log_as_evidence_of_each_attempt(lab: Lab, retries: int) -> None:
+    def boot(service: Service) -> None:
+        boots(service)
+        raise CloudInitFailed("cloud-init in the guest failed: no module", "the whole log")
+
+    lab.boot = boot
+    run = lab.run(guests=ONE, retries=retries)
+    assert statuses(run) == {"debian-13": ["error", "error"]}
+    assert len(lab.booted) == retries + 1
+    for cell in run.cells:
+        logs = [file for file in cell.evidence if file.endswith("/cloud-init.log")]
+        assert len(logs) == retries + 1
+        assert {(lab.folder / log).read_text() for log in logs} == {"the whole log"}
+
+
+def test_a_further_lane_that_does_not_come_up_costs_nobody_a_retry(lab: Lab) -> None:
+    def boot(service: Service) -> None:
+        boots(service)
+        if len(lab.booted) > 1:
+            raise LabError("not enough of something for two")
+
+    def waits_for_the_second_lane(service: Service, cell: Cell) -> CellResult:
+        assert lab.heard.ended["debian-13 #2"].wait(20)
+        return passes(service, cell)
+
+    lab.boot = boot
+    lab.cell = waits_for_the_second_lane
+    run = lab.run(guests=ONE, builds=[OLDER, RELEASE], retries=0, estimates=Seconds(10.0, {"debian-13": 100.0}))
+    assert statuses(run) == {"debian-13": ["pass"] * 4}
+    assert [cell.retried for cell in run.cells] == [[]] * 4
+    assert [len(lane) for lane in lab.lanes()] == [4, 0]
+
+
+# Where it cannot be built a fresh lane is no help; a fault of the host is tried again like any other.
 @pytest.mark.parametrize(
-    "error",
-    [LabError("no disk"), libvirt.libvirtError("no daemon"), OSError(28, "No space left on device")],
-    ids=lambda error: type(error).__name__,
+    ("error", "tries"),
+    [(LabError("no package"), 1), (libvirt.libvirtError("no daemon"), 2), (DISK_FULL, 2)],
+    ids=["cannot be built", "libvirt", "disk full"],
 )
 def test_a_guest_without_an_image_makes_its_cells_errors_and_the_others_go_on(
-    lab: Lab, image: BaseImage, error: Exception
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
 ) -> None:
+    asked: list[str] = []
+
     def ensure(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
+        asked.append(guest.name)
         if guest.name == "debian-12":
             raise error
         return image
 
-    lab.put(store, "ensure", ensure)
+    monkeypatch.setattr(store, "ensure", ensure)
     run = lab.run()
     assert statuses(run) == {"debian-12": ["error", "error"], "debian-13": ["pass", "pass"]}
     assert {cell.reason for cell in run.cells[:2]} == {str(error)}
+    assert asked.count("debian-12") == tries
     assert run.exit_status() == 3
 
 
-def test_a_failed_cloud_init_leaves_its_log_as_evidence(lab: Lab) -> None:
-    def bring_up(service: Service, build: Build) -> list[Path]:
-        start(service, build)
-        raise CloudInitFailed("cloud-init in the guest failed: no module", "the whole log")
+def test_lanes_wait_for_the_memory_of_others(lab: Lab) -> None:
+    def alone(service: Service) -> None:
+        assert [folder.name for folder in lab.paths.lanes.glob("lab-*")] == [service.lane.name]
+        boots(service)
 
-    lab.put(Service, "bring_up", bring_up)
-    run = lab.run()
-    assert statuses(run) == {guest: ["error", "error"] for guest in GUESTS}
-    logs = [file for file in run.cells[0].evidence if file.endswith("/cloud-init.log")]
-    assert (lab.folder / logs[0]).read_text() == "the whole log"
+    lab.boot = alone
+    run = lab.run(jobs=4, memory=2 * LANE_MIB - 1)
+    assert statuses(run) == PASSED
+    assert len(lab.booted) == 2
 
 
-def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there(lab: Lab) -> None:
-    def bring_up(service: Service, build: Build) -> list[Path]:
-        if service.lane.guest.name == "debian-12":
+def test_a_guest_that_the_host_has_no_memory_for_is_not_run_and_the_others_are(lab: Lab) -> None:
+    run = lab.run(memory=4096, sizes={"debian-12": 8192})
+    assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "pass"]}
+    assert {cell.reason for cell in run.cells[:2]} == {
+        "a lane needs 9216 MiB of memory, and of 4096 MiB for lanes 4096 are left"
+    }
+    assert run.exit_status() == 3
+
+
+def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there_and_the_other_is_run(
+    lab: Lab, tmp_path: Path
+) -> None:
+    wheel = tmp_path / "boxlite.whl"
+    wheel.write_bytes(b"a wheel")
+    sides: set[int] = set()
+
+    def prepare(service: Service, build: Build) -> list[Path]:
+        sides.add(service.work.builds)
+        if service.lane.guest.name == "debian-12" and build == OLDER:
             raise NotApplicable("boxlite has no wheels for Python 3.11")
-        return start(service, build)
+        return [wheel] if build == RELEASE else []
 
-    lab.put(Service, "bring_up", bring_up)
-    run = lab.run()
-    assert statuses(run) == {"debian-12": ["n/a", "n/a"], "debian-13": ["pass", "pass"]}
-    assert run.cells[0].reason == "boxlite has no wheels for Python 3.11"
+    lab.prepare = prepare
+    run = lab.run(builds=[OLDER, RELEASE])
+    assert statuses(run) == {"debian-12": ["n/a", "pass"] * 2, "debian-13": ["pass"] * 4}
+    reasons = {(cell.build, cell.reason) for cell in run.cells if cell.guest == "debian-12"}
+    assert reasons == {("0.9.0", "boxlite has no wheels for Python 3.11"), ("0.10.8", "")}
+    assert len(lab.lanes(of="debian-12")) == 1
+    assert sides == {2}
+    digest = hashlib.sha256(b"a wheel").hexdigest()
+    assert [build.files for build in run.run.builds] == [{}, {"boxlite.whl": digest}]
     assert run.exit_status() == 0
 
 
-def test_an_interrupt_keeps_what_there_is_and_the_rest_is_not_run(lab: Lab) -> None:
-    lab.put(Service, "run", only("debian-12", passes, fails(KeyboardInterrupt())))
-    run = lab.run(jobs=1)
+def test_a_variant_that_makes_no_sense_on_a_guest_is_not_run_there(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_applicable(_service: Service, cell: Cell) -> CellResult | None:
+        there = cell.variant.name == "max-userns-zero"
+        return cell.result(Status.NOT_APPLICABLE, reason="no such sysctl") if there else None
+
+    monkeypatch.setattr(Service, "not_applicable", not_applicable)
+    run = lab.run(guests=ONE)
+    assert [(cell.status, cell.reason) for cell in run.cells] == [("pass", ""), ("n/a", "no such sysctl")]
+    assert lab.lanes() == [["stock"]]
+
+
+def test_a_resumed_run_runs_only_what_is_left(lab: Lab) -> None:
+    run = lab.run(kept=lambda cell: cell.name != "debian-13/max-userns-zero/0.10.8")
+    assert statuses(run) == {"debian-12": ["fail", "fail"], "debian-13": ["fail", "pass"]}
+    assert [cell.reason for cell in run.cells] == ["kept", "kept", "kept", ""]
+    assert lab.lanes() == [["max-userns-zero"]]
+    assert lab.lanes(of="debian-12") == []
+    assert len(lab.heard.cells) == 1
+
+
+def test_results_that_cannot_be_written_end_the_run(lab: Lab) -> None:
+    def takes_the_place_of_the_results(_service: Service, cell: Cell) -> CellResult:
+        (lab.folder / "results.json").unlink()
+        (lab.folder / "results.json").mkdir()
+        return cell.result(Status.PASS)
+
+    lab.cell = takes_the_place_of_the_results
+    with pytest.raises(ResultsNotWritten, match=f"the results cannot be written into {lab.folder}"):
+        lab.run(jobs=1)
+    assert len(lab.served) == 1
+    assert lab.left == []
+
+
+def test_a_bug_in_a_lane_ends_the_others_after_their_cell_and_is_raised(lab: Lab) -> None:
+    other_runs = threading.Event()
+
+    def run_cell(service: Service, cell: Cell) -> CellResult:
+        if cell.guest.name == "debian-12":
+            assert other_runs.wait(20)
+            raise ZeroDivisionError("a bug")
+        other_runs.set()
+        assert lab.heard.ended["debian-12"].wait(20)
+        return passes(service, cell)
+
+    lab.cell = run_cell
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        lab.run()
+    run = RunResult.read(lab.folder)
+    assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "not-run"]}
+    assert run.run.finished is None
+    assert lab.left == []
+
+
+@pytest.mark.parametrize(("jobs", "retries"), [(1, 0), (2, 3)])
+def test_an_interrupt_keeps_what_there_is_and_the_rest_is_not_run(
+    lab: Lab, interrupt: Callable[[], None], jobs: int, retries: int
+) -> None:
+    other_runs = threading.Event()
+
+    def run_cell(service: Service, cell: Cell) -> CellResult:
+        if cell.name == "debian-12/stock/0.10.8":
+            return passes(service, cell)
+        if cell.guest.name == "debian-13":
+            other_runs.set()
+        else:
+            assert jobs == 1 or other_runs.wait(20)
+            interrupt()
+        until_given_up(service)
+
+    lab.cell = run_cell
+    run = lab.run(jobs=jobs, retries=retries)
     assert statuses(run) == {"debian-12": ["pass", "not-run"], "debian-13": ["not-run", "not-run"]}
     assert {cell.reason for cell in run.cells[1:]} == {"interrupted"}
+    assert [cell.retried for cell in run.cells] == [[]] * 4
     assert run.run.interrupted
     assert run.exit_status() == 3
     assert RunResult.read(lab.folder) == run
+    assert (len(lab.heard.cells), len(lab.heard.notes)) == (1, 1)
     assert lab.left == []
+
+
+def test_an_interrupt_while_a_lane_comes_up_is_no_fault_of_its_cells(
+    lab: Lab, interrupt: Callable[[], None]
+) -> None:
+    def boot(service: Service) -> None:
+        boots(service)
+        interrupt()
+        until_given_up(service)
+
+    lab.boot = boot
+    run = lab.run(jobs=1, retries=0)
+    assert {(cell.status, cell.reason) for cell in run.cells} == {("not-run", "interrupted")}
+    assert len(lab.booted) == 1
+    assert lab.left == []
+
+
+def test_an_interrupt_while_an_image_is_built_is_no_fault_of_its_cells(
+    lab: Lab, interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ensure(_paths: Paths, _guest: Guest, say: Callable[[str], None]) -> NoReturn:
+        interrupt()
+        wait_for(lambda: None, Deadline(20, "the interrupt"), alive=lambda: say("unpacking"), interval=0.01)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(store, "ensure", ensure)
+    run = lab.run(jobs=1)
+    assert {(cell.status, cell.reason) for cell in run.cells} == {("not-run", "interrupted")}
+    assert lab.heard.cells == []
 
 
 def test_without_libvirt_nothing_is_begun(lab: Lab) -> None:

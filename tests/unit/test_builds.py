@@ -1,3 +1,4 @@
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -102,6 +103,33 @@ def test_a_local_wheel_is_known_by_its_whole_path(tmp_path: Path, monkeypatch: p
     wheel = make_wheel(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert builds.resolve(wheel.name).wheel == wheel
+
+
+def test_several_builds_keep_their_order_and_each_counts_once(tmp_path: Path, pip: Pip) -> None:
+    pip.does("", status=1)  # Nobody is asked for the newest release.
+    wheel = make_wheel(tmp_path)
+    local = builds.resolve(str(wheel))
+    found = builds.resolve_all(["0.11.0", str(wheel), "0.10.8", "v0.11.0", str(wheel)])
+    assert found == [Build("0.11.0", "0.11.0"), local, RELEASE]
+    assert pip.calls == []
+
+
+def test_no_two_builds_have_one_name(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path)
+    (tmp_path / "copy").mkdir()
+    copy = str(shutil.copy(wheel, tmp_path / "copy"))
+    # The name is what tells cells and their folders apart.
+    assert [build.name for build in builds.resolve_all([str(wheel), copy])] == [builds.resolve(copy).name]
+
+
+def test_of_no_builds_the_newest_release_is_meant(pip: Pip) -> None:
+    pip.does(REPORTS)
+    assert builds.resolve_all([]) == [RELEASE]
+
+
+def test_one_wrong_build_among_several_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="--build latest!"):
+        builds.resolve_all(["0.10.8", "latest!"])
 
 
 @pytest.mark.parametrize(

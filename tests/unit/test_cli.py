@@ -2,17 +2,25 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+from filelock import FileLock
+from rich.console import Console
 
-from lab import cli, shell
+from lab import builds, cli, matrix, shell
 from lab.errors import NotApplicable
-from lab.results import Status
+from lab.images import store
+from lab.record import LOCK, Record
+from lab.results import RunResult, Status
 from tests.unit.examples import cell, run_of
 
 ONE_CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
@@ -39,6 +47,9 @@ def lab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         ([*ONE_CELL, "--build", "latest!"], 2, "--build latest!: neither a version nor"),
         ([*ONE_CELL, "--rootfs", "/nowhere"], 2, "--rootfs /nowhere: not an OCI image layout"),
         (["report", "yesterday"], 2, "no run 'yesterday'"),
+        (["matrix", "--resume", "yesterday"], 2, "no run 'yesterday'"),
+        (["merge", "yesterday"], 2, "no run 'yesterday'"),
+        (["merge"], 2, "Missing argument 'RUN...'"),
         (
             ["--connect", "test+bogus:///x", *ONE_CELL, "--build", "0.10.8"],
             3,
@@ -92,6 +103,62 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return ended.value.code
+
+
+TWO_CELLS = ["matrix", "-g", "debian-13", "-v", "stock", "-v", "max-userns-zero"]
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1/0", "1", "-1/3", "one/three", ""])
+def test_a_shard_that_there_is_not_is_refused(
+    home: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shard: str,
+) -> None:
+    for more in ([], ["--list"]):
+        assert run_main(monkeypatch, *TWO_CELLS, "--build", "0.10.8", "--shard", shard, *more) == 2
+        said = capsys.readouterr()
+        assert f"--shard {shard}: not of the form I/N" in said.err
+        assert said.out == ""
+    assert (passing, list(home.glob("state/runs/*"))) == ([], [])
+
+
+def test_a_shard_with_nothing_to_do_is_refused(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *TWO_CELLS, "--build", "0.10.8", "--shard", "9/9") == 2
+    assert "--shard 9/9: the plan has 2 cells, too few for so many shards" in capsys.readouterr().err
+    assert (passing, list(home.glob("state/runs/*"))) == ([], [])
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    return [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+
+
+def test_the_lists_of_all_shards_are_the_list_of_the_plan(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "matrix", "--list") == 0
+    plan = listed(capsys)
+    shards = []
+    for number in (1, 2, 3):
+        assert run_main(monkeypatch, "matrix", "--list", "--shard", f"{number}/3") == 0
+        shards.append(listed(capsys))
+    assert all(shards)
+    assert [line for shard in shards for line in shard] == plan
+    assert not home.exists()
+
+
+def test_a_shard_s_list_is_what_the_shard_runs_of_several_builds(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*TWO_CELLS, "--build", "0.10.7", "--build", "0.10.8", "--shard", "1/4"]
+    assert run_main(monkeypatch, *line, "--list") == 0
+    shown = listed(capsys)
+    run_main(monkeypatch, *line)
+    assert passing == ["debian-13/stock/0.10.7"]
+    assert shown == [["debian-13", "stock"]]
 
 
 @pytest.mark.parametrize(("status", "expected"), [(Status.PASS, 0), (Status.FAIL, 1), (Status.ERROR, 3)])
@@ -149,6 +216,20 @@ def test_a_shell_that_makes_no_sense_says_why(
     assert "AppArmor 3.0.8 does not mediate user namespaces" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line", [["shell", "debian-13", "--build", "0.10.8"], ["images", "build", "debian-13"]]
+)
+def test_what_is_going_on_is_no_markup(home: Path, monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
+    def say_and_end(*arguments: Any) -> NoReturn:
+        say: Callable[[str], None] = arguments[-1]
+        say("QEMU's snapshot-load: no such device [/machine]")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shell, "ready", say_and_end)
+    monkeypatch.setattr(store, "ensure", say_and_end)
+    assert run_main(monkeypatch, *line) == cli.INTERRUPTED
+
+
 def test_an_interrupt_is_said_and_ends_with_the_shell_s_status(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,3 +239,357 @@ def test_an_interrupt_is_said_and_ends_with_the_shell_s_status(
     monkeypatch.setattr(shell, "ready", interrupt)
     assert run_main(monkeypatch, "shell", "debian-13", "--build", "0.10.8") == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+# -- runs whose cells pass at once
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs without guests, of which each cell passes; the names of the cells that were run."""
+    ran: list[str] = []
+
+    class Passing(matrix.MatrixRun):
+        def run(self) -> RunResult:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            record = Record(self.folder, self.cells, self.info, self.kept)
+            for each in self.cells:
+                if not record.is_decided(each):
+                    self.observer.lane(each.guest.name, "running the suite")
+                    self.observer.cell(record.decide(each, each.result(Status.PASS)))
+                    ran.append(each.name)
+            self.observer.note("guests are not run at all")
+            return record.finish(interrupted=False)
+
+    monkeypatch.setattr(matrix, "MatrixRun", Passing)
+    return ran
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on runs are interrupted after their first cell."""
+
+    class Interrupted(matrix.MatrixRun):
+        def run(self) -> RunResult:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            record = Record(self.folder, self.cells, self.info, self.kept)
+            self.observer.cell(record.decide(self.cells[0], self.cells[0].result(Status.XPASS)))
+            return record.finish(interrupted=True)
+
+    monkeypatch.setattr(matrix, "MatrixRun", Interrupted)
+
+
+def test_each_build_is_run_once_and_has_a_column(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["--build", "0.10.8", "--build", "0.10.7", "--build", "0.10.8"]
+    assert run_main(monkeypatch, *ONE_CELL, *wanted) == 0
+    assert passing == ["debian-13/stock/0.10.8", "debian-13/stock/0.10.7"]
+    out = capsys.readouterr().out
+    assert out.startswith("boxlite 0.10.8, 0.10.7, 2 cells, run ")
+    [header] = [line.split() for line in out.splitlines() if line.startswith("guest ")]
+    assert header == ["guest", "kernel", "stock", "0.10.8", "stock", "0.10.7"]
+
+
+def test_a_run_says_where_everything_is(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "--repeat", "2", "--retries", "0") == 0
+    [folder] = home.glob("state/runs/*")
+    assert capsys.readouterr().out.endswith(f"run: {folder} (results.json, matrix.md, cells/, run.log)\n")
+    run = RunResult.read(folder)
+    assert (run.run.options.repeat, run.run.options.retries) == (2, 0)
+    assert run.run.command == shlex.join(
+        ["lab", *ONE_CELL, "--build", "0.10.8", "--repeat", "2", "--retries", "0"]
+    )
+    assert "| debian-13 | - | pass |" in (folder / "matrix.md").read_text()
+    assert "debian-13 stock 0.10.8: pass\n" in (folder / "run.log").read_text()
+
+
+def test_a_folder_s_name_is_no_markup(
+    home: Path,
+    tmp_path: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "a [bold] [run]"
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "-o", str(folder)) == 0
+    out = capsys.readouterr().out
+    assert f"1 cells, run {folder}\n" in out
+    assert f"run: {folder} (results.json" in out
+
+
+def run_on(console: Console, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    monkeypatch.setattr(cli, "console", console)
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", *more) == 0
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_with_quiet_the_result_alone_is_printed_and_the_log_has_all(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    out = StringIO()
+    run_on(Console(file=out, width=240, force_terminal=is_terminal, color_system=None), monkeypatch, "--quiet")
+    [folder] = home.glob("state/runs/*")
+    assert [line.split() for line in out.getvalue().splitlines() if line] == [
+        ["guest", "kernel", "stock"],
+        ["debian-13", "-", "pass"],
+        ["1", "pass"],
+        ["run:", str(folder), "(results.json,", "matrix.md,", "cells/,", "run.log)"],
+    ]
+    log = (folder / "run.log").read_text()
+    assert all(text in log for text in ("running the suite", "stock 0.10.8: pass", "guests are not run"))
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "more", "lines"),
+    [(False, [], True), (False, ["--verbose"], True), (True, ["--verbose"], True), (True, [], False)],
+)
+def test_without_a_terminal_and_with_verbose_each_step_is_a_line(
+    home: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
+    more: list[str],
+    lines: bool,
+) -> None:
+    out = StringIO()
+    run_on(Console(file=out, width=240, force_terminal=is_terminal, color_system=None), monkeypatch, *more)
+    steps = [line.partition(" s] ")[2] for line in out.getvalue().splitlines() if line.startswith("[ ")]
+    expected = [
+        "debian-13: running the suite",
+        "1/1 debian-13 stock 0.10.8: pass",
+        "note: guests are not run at all",
+    ]
+    assert steps == (expected if lines else [])
+    assert ("1 of 1 cells" in out.getvalue()) is not lines
+
+
+@pytest.fixture
+def half_run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The folder of a run of two cells that was interrupted after the first."""
+    with monkeypatch.context() as patched:
+        interrupt(patched)
+        line = [*TWO_CELLS, "--build", "0.10.8", "--repeat", "3", "--rootfs", str(layout(home))]
+        assert run_main(patched, *line) == cli.INTERRUPTED
+    [folder] = home.glob("state/runs/*")
+    out = capsys.readouterr().out
+    assert f"interrupted; go on with: lab matrix --resume {folder}\n" in out
+    return folder
+
+
+def layout(folder: Path) -> Path:
+    """As much of an OCI image layout as is looked at."""
+    (folder / "layout" / "blobs").mkdir(parents=True)
+    for name in ("oci-layout", "index.json"):
+        (folder / "layout" / name).touch()
+    return folder / "layout"
+
+
+@pytest.mark.parametrize("by", ["name", "folder"])
+def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
+    half_run: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    by: str,
+) -> None:
+    before = RunResult.read(half_run)
+    which = half_run.name if by == "name" else str(half_run)
+    free = ["--jobs", "3", "--memory", "4096", "--verbose"]
+    # The cell that stands was no pass: it is not run again, and counts.
+    assert run_main(monkeypatch, "matrix", "--resume", which, *free) == 1
+    assert passing == ["debian-13/max-userns-zero/0.10.8"]
+    assert f"2 cells, 1 of them kept from before, run {half_run}\n" in capsys.readouterr().out
+    after = RunResult.read(half_run)
+    assert after.cells[0] == before.cells[0]
+    assert [cell.status for cell in after.cells] == ["xpass", "pass"]
+    assert (after.run.options, after.run.command) == (before.run.options, before.run.command)
+    assert after.run.options.repeat == 3
+    assert (len(after.run.resumed), after.run.interrupted) == (1, False)
+    log = (half_run / "run.log").read_text()
+    assert log.index("stock 0.10.8: xpass") < log.index("max-userns-zero 0.10.8: pass")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["-g", "debian-13"],
+        ["-v", "stock"],
+        ["--set", "quick"],
+        ["--build", "0.10.8"],
+        ["--shard", "1/2"],
+        # What it is anyway is refused too: nobody has to know.
+        ["--repeat", "3"],
+        ["--retries", "1"],
+        ["--cold"],
+        ["--rootfs", "/layout"],
+        ["-o", "/run"],
+        ["--list"],
+    ],
+    ids=lambda option: str(option[0]),
+)
+def test_a_run_that_is_resumed_keeps_its_plan(
+    half_run: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: Sequence[str],
+) -> None:
+    before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
+    for line in (["--resume", half_run.name, *option], [*option, "--resume", half_run.name]):
+        assert run_main(monkeypatch, "matrix", *line) == 2
+        said = capsys.readouterr()
+        assert f"lab: {option[0]} cannot be changed for a run that is resumed\n  next: " in said.err
+        assert said.out == ""
+    assert passing == []
+    assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(("run", "said"), [("20261124", "no run is called '20261124'"), ("", "not the folder")])
+def test_a_run_that_there_is_not_is_not_resumed(
+    half_run: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    run: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(builds, "_newest", lambda: "0.10.8")
+    assert run_main(monkeypatch, "matrix", "--resume", run) == 2
+    assert said in capsys.readouterr().err
+    assert passing == []
+
+
+def test_a_run_at_which_another_lab_is_at_work_is_left_alone(
+    half_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def connection(_uri: str) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr(matrix, "connection", connection)
+    with FileLock(half_run / LOCK):
+        before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
+        assert run_main(monkeypatch, "matrix", "--resume", str(half_run)) == 2
+        assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
+    assert "another lab is at work in it" in capsys.readouterr().err
+
+
+# -- shards
+
+
+@pytest.fixture
+def shards(
+    home: Path,
+    tmp_path: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> list[str]:
+    """The folders of the two shards of a plan, both run."""
+    folders = [str(tmp_path / f"shard-{number}") for number in (1, 2)]
+    for number, folder in enumerate(folders, 1):
+        line = [*TWO_CELLS, "--build", "0.10.8", "--shard", f"{number}/2", "-o", folder]
+        assert run_main(monkeypatch, *line) == 0
+    capsys.readouterr()
+    return folders
+
+
+def test_merged_shards_are_the_run_of_the_plan(
+    shards: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    merged = tmp_path / "merged"
+    assert run_main(monkeypatch, "merge", *reversed(shards), "-o", str(merged)) == 0
+    out = capsys.readouterr().out
+    assert "\n2 pass\n" in out
+    assert out.endswith(f"run: {merged} (results.json, matrix.md, cells/)\n")
+    assert [cell.variant for cell in RunResult.read(merged).cells] == ["stock", "max-userns-zero"]
+    assert "| debian-13 | - | pass | pass |" in (merged / "matrix.md").read_text()
+    assert run_main(monkeypatch, "matrix", "--resume", str(merged)) == 2
+    assert "was merged of others" in capsys.readouterr().err
+
+
+def test_what_no_shard_has_run_is_not_a_pass(
+    shards: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "merge", shards[1]) == 3
+    assert "\n1 pass, 1 not-run\n" in capsys.readouterr().out
+    [folder] = home.glob("state/runs/*")
+    assert [cell.reason for cell in RunResult.read(folder).cells] == ["in none of the merged parts", ""]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (["shard-1", "shard-1"], "overlap: both have debian-13/stock/0.10.8"),
+        (["shard-1", "other"], "other is not a part of the same plan as run shard-1: another plan"),
+        (["other", "shard-1"], "shard-1 is not a part of the same plan as run other: another plan"),
+        (["shard-1", "whole"], "whole is not a shard"),
+        (["whole"], "whole is not a shard"),
+        (["shard-1", "."], "is not the folder of a run"),
+        (["shard-1", "shard-2", "-o", "shard-1"], "-o shard-1: there is a run in it already"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_makes_no_run_is_not_merged(
+    shards: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    parts: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    release = ["--build", "0.10.8", "-o"]
+    assert run_main(monkeypatch, *ONE_CELL, "-g", "debian-12", "--shard", "2/2", *release, "other") == 0
+    assert run_main(monkeypatch, *TWO_CELLS, *release, "whole") == 0
+    capsys.readouterr()
+    before = sorted(tmp_path.rglob("*"))
+    assert run_main(monkeypatch, "merge", *parts) == 2
+    heard = capsys.readouterr()
+    assert said in heard.err
+    assert heard.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# -- the end
+
+
+BUSY = """
+import signal
+from lab import cli, shell
+
+def busy(*_):
+    try:
+        print("at work", flush=True)
+        signal.pause()
+    finally:
+        print("taking down", flush=True)
+        signal.pause()
+
+shell.ready = busy
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: int) -> None:
+    command = [sys.executable, "-c", BUSY, "shell", "debian-13", "--build", "0.10.8"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "at work\n"
+            child.send_signal(first)
+            assert child.stdout.readline() == "taking down\n"
+            child.send_signal(second)
+            _, said = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert child.returncode == cli.INTERRUPTED
+    assert said.endswith("\nstopped at once; the next lab command removes what is left\n")
+    assert "Traceback" not in said

@@ -1,43 +1,100 @@
-from pathlib import Path
-from types import SimpleNamespace
+"""Runs that come to their end without a lane."""
 
-import psutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from lab import catalog, matrix
+from lab import catalog, matrix, runs
+from lab.budget import Memory
 from lab.builds import Build
 from lab.errors import UsageError
+from lab.matrix import Limits, MatrixRun
 from lab.paths import Paths
 from lab.plan import choose
+from lab.record import LOCK, ResultsNotWritten
+from lab.report.progress import Silent
+from lab.results import CellResult, RunOptions, RunResult, Status
+from tests.unit.examples import LOCK_HOLDER, other_process
 
-QUICK = choose(catalog.load(), guests=["debian-12", "debian-13"]).cells(Build("0.10.8", "0.10.8"))
-
-
-def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(paths: Paths) -> None:
-    folders = set()
-    for _ in range(3):
-        folder = matrix.new_folder(paths, None)
-        folder.mkdir()
-        folders.add(folder)
-    assert len(folders) == 3
-    assert {folder.parent for folder in folders} == {paths.runs}
+KNOWN = catalog.load()
+CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([Build("0.10.8", "0.10.8")])
 
 
-def test_a_folder_with_a_run_in_it_is_not_used_again(paths: Paths, tmp_path: Path) -> None:
-    assert matrix.new_folder(paths, tmp_path) == tmp_path
-    (tmp_path / "results.json").touch()
-    with pytest.raises(UsageError, match=f"-o {tmp_path}: there is a run in it already"):
-        matrix.new_folder(paths, tmp_path)
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.cells: list[CellResult] = []
+
+    def cell(self, result: CellResult) -> None:
+        self.cells.append(result)
 
 
-@pytest.mark.parametrize(
-    ("cpus", "memory_mib", "lanes"),
-    [(8, 64_000, 2), (1, 64_000, 1), (8, 6_200, 2), (8, 6_000, 1), (8, 100, 1)],
-    ids=["one for each guest", "one processor", "memory for two", "memory for one", "memory for none"],
-)
-def test_as_many_lanes_run_as_the_host_carries(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, memory_mib: int, lanes: int
-) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: cpus)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=memory_mib * 2**20))
-    assert matrix.default_jobs(QUICK) == lanes
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def no_lane(*_: object) -> None:
+        raise AssertionError("a lane was opened")
+
+    monkeypatch.setattr(matrix, "connection", lambda uri: nullcontext())
+    monkeypatch.setattr(MatrixRun, "_serve", no_lane)
+    monkeypatch.setattr(matrix, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
+    return tmp_path / "run"
+
+
+def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **more: Any) -> MatrixRun:
+    start = runs.begin(
+        folder,
+        CELLS,
+        KNOWN.suite,
+        command="lab matrix",
+        options=RunOptions(rootfs="/layout"),
+        part=None,
+    )
+    paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
+    shows, limits = observer or Silent(), Limits(jobs=2, memory_mib=memory)
+    return MatrixRun(start.cells, KNOWN.suite, paths, folder, "", start.info, limits, shows, **more)
+
+
+def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -> None:
+    heard = Heard()
+    run = run_of(folder, memory=3071, observer=heard).run()
+    assert [cell.status for cell in run.cells] == ["not-run", "not-run"]
+    assert {cell.reason for cell in run.cells} == {
+        "a lane needs 3072 MiB of memory, and of 3071 MiB for lanes 3071 are left"
+    }
+    assert (run.exit_status(), run.run.interrupted) == (3, False)
+    assert heard.cells == run.cells
+    assert RunResult.read(folder) == run
+
+
+def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
+    kept = {cell.folder: cell.result(Status.PASS) for cell in CELLS}
+    run = run_of(folder, kept=kept).run()
+    assert run.cells == list(kept.values())
+    assert run.run.finished is not None
+
+
+def test_where_no_results_can_be_written_nothing_is_begun(folder: Path) -> None:
+    (folder / "results.json").mkdir(parents=True)
+    with pytest.raises(ResultsNotWritten, match=f"the results cannot be written into {folder}: Is a directory"):
+        run_of(folder).run()
+    assert not (folder / LOCK).exists()
+
+
+def test_a_run_that_another_lab_is_at_work_on_is_left_alone(folder: Path) -> None:
+    folder.mkdir()
+    with other_process(LOCK_HOLDER, folder / LOCK), pytest.raises(UsageError, match="another lab is at work"):
+        run_of(folder).run()
+    assert [file.name for file in folder.iterdir()] == [LOCK]
+
+
+def test_what_an_attempt_left_is_cleared_but_for_the_evidence_of_its_fault(tmp_path: Path) -> None:
+    for name in ("kernel.log", "repeat-2/kernel.log", "fault-1/console.log", "fault-2/console.log"):
+        file = tmp_path / "cell" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    matrix._clear(tmp_path / "cell")
+    assert sorted(path.name for path in (tmp_path / "cell").iterdir()) == ["fault-1", "fault-2"]
+    assert (tmp_path / "cell" / "fault-1" / "console.log").exists()
+    matrix._clear(tmp_path / "never")
+    assert not (tmp_path / "never").exists()

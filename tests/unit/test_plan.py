@@ -1,4 +1,4 @@
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -6,10 +6,11 @@ import pytest
 from lab import catalog, plan
 from lab.builds import Build
 from lab.errors import UsageError
-from lab.results import Status
+from lab.results import RunOptions, Status
 
 KNOWN = catalog.load()
 RELEASE = Build("0.10.8", "0.10.8")
+OLDER = Build("0.10.7", "0.10.7")
 
 
 def names(choice: plan.Choice) -> tuple[list[str], list[str]]:
@@ -64,33 +65,37 @@ def test_the_nearest_name_is_in_the_text() -> None:
 
 def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
     choice = plan.choose(KNOWN, guests=["debian-13", "debian-12"], variants=["stock", "max-userns-zero"])
-    assert [str(cell.folder) for cell in choice.cells(RELEASE)] == [
-        "cells/debian-13/stock/0.10.8",
-        "cells/debian-13/max-userns-zero/0.10.8",
-        "cells/debian-12/stock/0.10.8",
-        "cells/debian-12/max-userns-zero/0.10.8",
+    cells = choice.cells([RELEASE, OLDER])
+    assert [cell.name for cell in cells] == [
+        "debian-13/stock/0.10.8",
+        "debian-13/stock/0.10.7",
+        "debian-13/max-userns-zero/0.10.8",
+        "debian-13/max-userns-zero/0.10.7",
+        "debian-12/stock/0.10.8",
+        "debian-12/stock/0.10.7",
+        "debian-12/max-userns-zero/0.10.8",
+        "debian-12/max-userns-zero/0.10.7",
     ]
+    assert [str(cell.folder) for cell in cells] == [f"cells/{cell.name}" for cell in cells]
 
 
 @pytest.mark.parametrize(
-    ("build", "cold", "rootfs", "command"),
+    ("build", "options", "command"),
     [
-        (RELEASE, False, None, "lab matrix -g debian-13 -v stock --build 0.10.8"),
-        (RELEASE, True, None, "lab matrix -g debian-13 -v stock --build 0.10.8 --cold"),
+        (RELEASE, RunOptions(), "lab matrix -g debian-13 -v stock --build 0.10.8"),
+        (RELEASE, RunOptions(cold=True), "lab matrix -g debian-13 -v stock --build 0.10.8 --cold"),
+        (RELEASE, RunOptions(repeat=5), "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 5"),
         (
             Build("0.10.8@12345678", "0.10.8", Path("/my wheels/b.whl")),
-            False,
-            Path("/lay out"),
+            RunOptions(rootfs="/lay out"),
             "lab matrix -g debian-13 -v stock --build '/my wheels/b.whl' --rootfs '/lay out'",
         ),
     ],
 )
 def test_rerun_is_one_command_line_for_exactly_this_cell(
-    build: Build, cold: bool, rootfs: Path | None, command: str
+    build: Build, options: RunOptions, command: str
 ) -> None:
-    cell = plan.Cell(KNOWN.guest("debian-13"), KNOWN.variant("stock"), build)
-    assert cell.rerun(cold=cold, rootfs=rootfs) == command
-    assert shlex.split(command)[:2] == ["lab", "matrix"]
+    assert plan.Cell(KNOWN.guest("debian-13"), KNOWN.variant("stock"), build).rerun(options) == command
 
 
 def test_a_result_says_which_cell_it_is_of() -> None:
@@ -98,3 +103,88 @@ def test_a_result_says_which_cell_it_is_of() -> None:
     result = plan.Cell(KNOWN.guest("debian-13"), variant, RELEASE).result(Status.ERROR, reason="no disk")
     assert (result.guest, result.variant, result.build) == ("debian-13", "max-userns-zero", "0.10.8")
     assert (result.status, result.reason, result.expected) == (Status.ERROR, "no disk", variant.expect)
+
+
+def shards(cells: Sequence[plan.Cell], count: int) -> list[list[plan.Cell]]:
+    return [plan.Part(number, count).of(cells) for number in range(1, count + 1)]
+
+
+# More shards than cells too.
+COUNTS = [*range(1, 40), 97, 1000]
+WHOLE = plan.choose(KNOWN).cells([RELEASE, OLDER])
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_shards_one_after_another_are_the_plan(count: int) -> None:
+    assert [cell for shard in shards(WHOLE, count) for cell in shard] == WHOLE
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_no_shard_takes_longer_than_its_share_by_more_than_one_cell(count: int) -> None:
+    times = [sum(cell.typical_seconds for cell in shard) for shard in shards(WHOLE, count)]
+    longest = max(cell.typical_seconds for cell in WHOLE)
+    assert max(times) - sum(times) / count <= longest
+
+
+def test_no_shard_is_empty_while_there_are_as_many_cells() -> None:
+    empty = [
+        (count, number)
+        for count in range(1, len(WHOLE) + 1)
+        for number, shard in enumerate(shards(WHOLE, count), 1)
+        if not shard
+    ]
+    assert empty == []
+
+
+def test_shards_are_even_by_time_and_not_by_number_of_cells() -> None:
+    passing, blocked = KNOWN.variant("stock"), KNOWN.variant("max-userns-zero")
+    cells = [
+        plan.Cell(KNOWN.guest("debian-13"), variant, Build(str(number), str(number)))
+        for number, variant in enumerate([passing] * 4 + [blocked] * 9)
+    ]
+    assert [len(shard) for shard in shards(cells, 2)] == [4, 9]
+
+
+def test_a_shard_depends_on_the_plan_alone() -> None:
+    again = plan.choose(catalog.load()).cells([RELEASE, OLDER])
+    assert shards(again, 4) == shards(WHOLE, 4)
+    renamed = plan.choose(KNOWN).cells([Build("1", "1"), Build("2", "2")])
+    assert [len(shard) for shard in shards(renamed, 4)] == [len(shard) for shard in shards(WHOLE, 4)]
+
+
+def test_of_no_cells_every_shard_is_empty() -> None:
+    assert shards([], 3) == [[], [], []]
+
+
+@pytest.mark.parametrize(("text", "number", "count"), [("1/1", 1, 1), ("2/3", 2, 3), ("12/12", 12, 12)])
+def test_a_shard_is_read_and_written_alike(text: str, number: int, count: int) -> None:
+    part = plan.Part.parse(text)
+    assert part == plan.Part(number, count)
+    assert str(part) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/",
+        "1",
+        "1/",
+        "/2",
+        "0/3",
+        "4/3",
+        "-1/3",
+        "1/-3",
+        "1/0",
+        "1.5/3",
+        "1/3/5",
+        " 1/3",
+        "1 / 3",
+        "a/b",
+        "²/3",
+    ],
+)
+def test_what_is_no_shard_is_wrong_usage(text: str) -> None:
+    with pytest.raises(UsageError, match="of the form I/N") as error:
+        plan.Part.parse(text)
+    assert f"--shard {text}: " in str(error.value)

@@ -1,26 +1,63 @@
 import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from rich.console import Console, RenderableType
 
 from lab import catalog
 from lab.builds import Build
-from lab.plan import choose
-from lab.report import markdown, table, terminal
-from lab.results import Cause, Expectation, LaneRecord, Outcome, RunResult, Status, TestResult
+from lab.plan import Cell, choose
+from lab.report import markdown, progress, runlog, table, terminal
+from lab.report.progress import Lines, LiveTable, Silent
+from lab.report.runlog import RunLog
+from lab.results import (
+    Cause,
+    CellResult,
+    Confidence,
+    Expectation,
+    LaneRecord,
+    Outcome,
+    RepeatResult,
+    RunResult,
+    Status,
+    TestResult,
+)
 from tests.unit.examples import cell, run_of
 
 XFAIL = Expectation(status="xfail", cause=Cause.USERNS_LIMIT)
 # What a guest could say to break out of its square.
 HOSTILE = 'a\\|b | pass |\n| <b>pass</b> | "x" `y`'
+# To a terminal: clear it, set its title, be green. To rich: be green, and a tag that is an error.
+STEERING = "\x1b[2J\x1b]0;title\x07\x1b[32m[bold green]pass[/] \x9b[/nothing]"
+SAID = "[bold green]pass[/] [/nothing]"
+FAULT = "the machine of debian-13 is gone\nits console ends:\n  | Reached target"
+FLAKY: dict[str, Any] = {
+    "status": Status.FLAKY,
+    "reason": "all tests passed in 2 of 3 repeats",
+    "repeats": [
+        RepeatResult(status=Status.PASS),
+        RepeatResult(status=Status.FAIL, failed=["jail_starts"]),
+        RepeatResult(status=Status.PASS),
+    ],
+}
+
+
+def console_on(out: StringIO, *, is_terminal: bool = False) -> Console:
+    return Console(file=out, width=240, force_terminal=is_terminal, color_system=None)
 
 
 def printed(run: RunResult) -> str:
-    console = Console(file=StringIO(), width=240)
-    terminal.summary(console, run)
-    return str(console.file.getvalue())  # type: ignore[attr-defined]
+    out = StringIO()
+    terminal.summary(console_on(out), run)
+    return out.getvalue()
 
 
 def squares_of(line: str) -> list[str]:
@@ -50,10 +87,14 @@ def rows_of(text: str) -> list[list[str]]:
         ({"status": Status.NOT_RUN, "reason": "interrupted"}, "not-run (interrupted)"),
         ({"status": Status.NOT_RUN}, "not-run"),
         ({"status": Status.ERROR, "reason": "waited 180 s for SSH"}, "error"),
+        (FLAKY, "flaky 2/3"),
+        ({"status": Status.PASS, "retried": ["no SSH", "no disk"]}, "pass (try 3)"),
+        ({"status": Status.XFAIL, "cause": Cause.USERNS_LIMIT, "retried": ["x"]}, "xfail userns-limit (try 2)"),
+        (None, ""),
     ],
 )
-def test_a_square_says_the_status_and_why(more: dict[str, Any], expected: str) -> None:
-    assert table.square(cell(**more)) == expected
+def test_a_square_says_the_status_and_why(more: dict[str, Any] | None, expected: str) -> None:
+    assert table.square(cell(**more) if more else None) == expected
 
 
 def test_pass_alone_is_green() -> None:
@@ -97,6 +138,80 @@ def test_the_table_has_a_row_for_each_guest_and_a_column_for_each_variant() -> N
     assert ["debian-12", "6.1", "pass", "xfail", "userns-limit"] in lines
 
 
+def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
+    run = run_of(
+        cell(build="0.10.7", status=Status.FAIL, cause=Cause.UNKNOWN),
+        cell(build="0.10.8"),
+        cell(variant="max-userns-zero", build="0.10.7"),
+    )
+    assert table.columns_of(run) == {
+        ("stock", "0.10.7"): "stock 0.10.7",
+        ("stock", "0.10.8"): "stock 0.10.8",
+        ("max-userns-zero", "0.10.7"): "max-userns-zero 0.10.7",
+    }
+    assert rows_of(markdown.render(run))[::2] == [
+        ["guest", "kernel", "stock 0.10.7", "stock 0.10.8", "max-userns-zero 0.10.7"],
+        ["debian-13", "-", "fail unknown", "pass", "pass"],
+    ]
+    lines = [re.split(r"  +", line.strip()) for line in printed(run).splitlines()]
+    assert ["guest", "kernel", "stock 0.10.7", "stock 0.10.8", "max-userns-zero 0.10.7"] in lines
+    assert ["debian-13", "-", "fail unknown", "pass", "pass"] in lines
+    assert list(table.columns_of(run_of(cell(), cell(variant="max-userns-zero"))).values()) == [
+        "stock",
+        "max-userns-zero",
+    ]
+
+
+def test_a_square_that_a_shard_does_not_have_is_empty_and_moves_no_other() -> None:
+    run = run_of(
+        cell("debian-12", "max-userns-zero", status=Status.ERROR),
+        cell("debian-13", "stock"),
+        cell("debian-13", "max-userns-zero", status=Status.FAIL),
+        cell("debian-13-backports", "stock"),
+    )
+    assert [[each and str(each.status) for each in row] for row in table.rows(run).values()] == [
+        ["error", None],
+        ["fail", "pass"],
+        [None, "pass"],
+    ]
+    assert rows_of(markdown.render(run))[2:] == [
+        ["debian-12", "-", "error", ""],
+        ["debian-13", "-", "fail", "pass"],
+        ["debian-13-backports", "-", "", "pass"],
+    ]
+    lines = printed(run).splitlines()
+    [header] = [line for line in lines if line.startswith("guest")]
+    [last] = [line for line in lines if line.startswith("debian-13-backports ") and "pass" in line]
+    assert last.index("pass") == header.index("stock")
+    assert table.counts(run) == "2 pass, 1 fail, 1 error"
+
+
+def test_a_cell_that_was_tried_again_says_why_wherever_it_is_shown() -> None:
+    run = run_of(cell(retried=[FAULT, "no SSH"]), cell("debian-12"))
+    text = printed(run)
+    name = "debian-13 stock 0.10.8"
+    assert f"{name}: try 1 met a fault of the lab's own: {FAULT}\n" in text
+    assert f"{name}: try 2 met a fault of the lab's own: no SSH\n" in text
+    assert "debian-12 stock 0.10.8" not in text
+    page = markdown.render(run)
+    assert "## debian-13, stock, 0.10.8: pass (try 3)\n" in page
+    assert (
+        f"\n- try 1 met a fault of the lab's own: {' '.join(FAULT.split()).replace('|', chr(92) + '|')}\n"
+        in page
+    )
+    assert "\n- try 2 met a fault of the lab's own: no SSH\n" in page
+    assert "## debian-12" not in page
+
+
+def test_a_flaky_cell_says_how_often_it_passed() -> None:
+    run = run_of(cell(**FLAKY))
+    assert "debian-13 stock 0.10.8: flaky 2/3\n  all tests passed in 2 of 3 repeats\n" in printed(run)
+    assert "## debian-13, stock, 0.10.8: flaky 2/3\n\nall tests passed in 2 of 3 repeats\n" in markdown.render(
+        run
+    )
+    assert run.exit_status() == 1
+
+
 def test_what_a_guest_says_stays_inside_its_square() -> None:
     run = run_of(cell(status=Status.NOT_APPLICABLE, reason=HOSTILE, facts={"kernel": HOSTILE}))
     text = markdown.render(run)
@@ -124,7 +239,7 @@ def test_a_page_says_why_and_how_to_run_each_cell_again() -> None:
         lanes=[LaneRecord(guest="debian-13", image="1" * 64, way="disk", note="no memory", seconds={})],
     )
     text = markdown.render(run)
-    assert "## debian-13, stock: error\n\nthe machine of debian-13 is gone\n" in text
+    assert "## debian-13, stock, 0.10.8: error\n\nthe machine of debian-13 is gone\n" in text
     assert "Again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in text
     assert "[console.log](cells/debian-13/stock/0.10.8/console.log)" in text
     assert f"image sha256 {'1' * 64}, cells by disk; no memory" in text
@@ -137,59 +252,353 @@ def test_the_summary_says_why_and_how_to_run_each_unexpected_cell_again() -> Non
         cell("fedora-44", status=Status.XFAIL, cause=Cause.USERNS_LIMIT, reason="as told", rerun="lab 3"),
     )
     text = printed(run)
-    assert "debian-12 stock: fail unknown\n  [red] is no markup\n  again: lab 1\n" in text
-    assert "debian-13 stock: error\n  no disk\n  again: lab 2\n" in text
+    assert "debian-12 stock 0.10.8: fail unknown\n  [red] is no markup\n  again: lab 1\n" in text
+    assert "debian-13 stock 0.10.8: error\n  no disk\n  again: lab 2\n" in text
     assert "lab 3" not in text
     assert "1 fail, 1 xfail, 1 error" in text
 
 
-def test_a_guest_cannot_steer_the_terminal() -> None:
-    console = "[\x1b[0;32m  OK  \x1b[0m] Reached target\x1b[2J"
-    assert "\x1b" not in printed(run_of(cell(status=Status.ERROR, reason=console)))
+# -- what a guest says
 
 
-def cells_to_run() -> Any:
-    choice = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"])
-    return choice.cells(Build("0.10.8", "0.10.8"))
+def told(text: str) -> CellResult:
+    """A cell with a guest's text everywhere, as a run hands it on: not read back from its record."""
+    return cell(status=Status.NOT_APPLICABLE).model_copy(
+        update={
+            "reason": text,
+            "facts": {"kernel": text},
+            "retried": [text],
+            "tests": [TestResult(name="jail_starts", outcome=Outcome.FAIL, message=text)],
+        }
+    )
 
 
-def live(*, is_terminal: bool) -> tuple[StringIO, terminal.LiveTable]:
+@pytest.mark.parametrize("status", [Status.NOT_APPLICABLE, Status.ERROR])
+def test_a_guest_cannot_steer_the_terminal(status: Status) -> None:
+    text = printed(run_of(told(STEERING).model_copy(update={"status": status})))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+    assert SAID in text
+
+
+def test_a_kernel_s_name_is_no_markup() -> None:
+    assert "[bold]6.12" in printed(run_of(cell(facts={"kernel": "[bold]6.12.48"})))
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_guest_cannot_steer_the_terminal_while_the_run_goes(verbose: bool) -> None:
     out = StringIO()
-    console = Console(file=out, width=240, force_terminal=is_terminal, color_system=None)
-    return out, terminal.LiveTable(console, cells_to_run())
+    console = console_on(out, is_terminal=True)
+    with progress.view(console, cells_to_run(), [], quiet=False, verbose=verbose) as view:
+        view.lane("debian-13", STEERING)
+        view.note(STEERING)
+        view.cell(told(STEERING))
+    # Of the escape sequences those are left with which rich itself moves the cursor.
+    text = re.sub(r"\x1b\[(?:\?25[hl]|\d?A|2K)|[\r\n]", "", out.getvalue())
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", text)
+    assert text.count(SAID) >= 3
 
 
-def test_without_a_terminal_each_decided_cell_is_a_line() -> None:
-    out, view = live(is_terminal=False)
-    with view:
+def test_a_guest_cannot_add_a_line_to_the_progress() -> None:
+    out = StringIO()
+    view = Lines(console_on(out), 2, 0)
+    view.cell(told("x\n[    1 s] 2/2 debian-12 stock 0.10.8: pass"))
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def skeleton(text: str) -> list[tuple[str, str, str]]:
+    """What a reader of Markdown makes of a page, but for the words."""
+
+    def walk(tokens: list[Token]) -> Iterator[tuple[str, str, str]]:
+        for token in tokens:
+            if token.type not in ("text", "softbreak"):
+                code = token.content if token.type == "code_inline" else ""
+                yield token.type, token.tag, code
+            yield from walk(token.children or [])
+
+    return list(walk(MarkdownIt("commonmark").enable("table").parse(text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HOSTILE,
+        STEERING,
+        "# all passed",
+        "- a list",
+        "1. a list",
+        "> a quotation",
+        "```",
+        "---",
+        "<!-- the rest",
+        "![pass](https://example.org/x.png) <https://example.org>",
+        "[name]: https://example.org",
+        "*pass* __pass__",
+        # Cut where it is escaped.
+        "x" * 295 + "|" * 20,
+    ],
+)
+def test_what_a_guest_says_is_no_markup_of_the_page(text: str) -> None:
+    def page(said: str) -> str:
+        note = LaneRecord(guest="debian-13", image="1" * 64, way="memory", note=said, seconds={})
+        more = {"status": Status.FAIL, "cause": Cause.UNKNOWN, "confidence": Confidence.LIKELY}
+        return markdown.render(run_of(told(said), told(said).model_copy(update=more), lanes=[note]))
+
+    assert skeleton(page(text)) == skeleton(page("words"))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", page(text))
+
+
+def test_the_name_of_a_test_that_a_guest_made_up_is_no_markup_of_the_page() -> None:
+    def page(name: str) -> str:
+        test = TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
+        return markdown.render(run_of(cell(status=Status.FAIL, cause=Cause.UNKNOWN, reason="x", tests=[test])))
+
+    hostile, tame = skeleton(page("a` <b> ![x](y) `b")), skeleton(page("words"))
+    assert [kind for kind, _, _ in hostile] == [kind for kind, _, _ in tame]
+
+
+# -- a run as it goes
+
+
+def cells_to_run(*builds: str) -> list[Cell]:
+    choice = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"])
+    return choice.cells([Build(name, name) for name in builds or ("0.10.8",)])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time as the progress has it; it stands until a test moves it."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "quiet", "verbose", "kind"),
+    [
+        (True, False, False, LiveTable),
+        (True, False, True, Lines),
+        (False, False, False, Lines),
+        (False, False, True, Lines),
+        (True, True, False, Silent),
+        (False, True, False, Silent),
+    ],
+)
+def test_a_table_is_for_a_terminal_lines_are_for_the_rest_and_quiet_is_quiet(
+    is_terminal: bool, quiet: bool, verbose: bool, kind: type[Silent]
+) -> None:
+    out = StringIO()
+    console = console_on(out, is_terminal=is_terminal)
+    with progress.view(console, cells_to_run(), [], quiet=quiet, verbose=verbose) as view:
+        assert type(view) is kind
+        view.lane("debian-13", "booting")
+        view.note("a note")
         view.cell(cell())
-        view.cell(cell(variant="max-userns-zero", status=Status.ERROR))
-        view.note("guests run under software emulation")
-    lines = [re.sub(r"^\[.*?\] ", "", line) for line in out.getvalue().splitlines()]
-    assert lines == [
-        "debian-13 stock: pass",
-        "debian-13 max-userns-zero: error",
-        "note: guests run under software emulation",
+        view.left(60)
+    assert bool(out.getvalue()) is not quiet
+
+
+def test_each_step_of_a_lane_and_each_decided_cell_is_a_line(clock: SimpleNamespace) -> None:
+    out = StringIO()
+    view = Lines(console_on(out), total=4, done=2)
+    view.lane("debian-13", "booting")
+    view.lane("debian-13 #2", "booting")
+    clock.seconds += 7
+    view.lane("debian-13", "booting")
+    view.cell(cell())
+    view.note("guests run under software emulation")
+    view.lane("debian-13", "")
+    view.lane("debian-13", "booting")
+    view.cell(cell(variant="max-userns-zero", build="0.10.7", status=Status.ERROR, retried=["no SSH"]))
+    assert out.getvalue().splitlines() == [
+        "[    0 s] debian-13: booting",
+        "[    0 s] debian-13 #2: booting",
+        "[    7 s] 3/4 debian-13 stock 0.10.8: pass",
+        "[    7 s] note: guests run under software emulation",
+        "[    7 s] debian-13: booting",
+        "[    7 s] 4/4 debian-13 max-userns-zero 0.10.7: error (try 2)",
     ]
 
 
-def test_without_a_terminal_the_pieces_of_an_upload_are_one_line() -> None:
-    out, view = live(is_terminal=False)
-    with view:
-        for text in ("booting", "deploying: 1 of 38 MiB", "deploying: 2 of 38 MiB", ""):
-            view.lane("debian-13", text)
+def test_the_pieces_of_an_upload_are_one_line_and_each_in_the_table() -> None:
+    out = StringIO()
+    lines, live = Lines(console_on(out), 1, 0), LiveTable(console_on(StringIO()), cells_to_run(), [])
+    for text in ("booting", "deploying: 1 of 38 MiB", "deploying: 2 of 38 MiB"):
+        lines.lane("debian-13", text)
+        live.lane("debian-13", text)
     assert [line.split("] ")[1] for line in out.getvalue().splitlines()] == [
         "debian-13: booting",
         "debian-13: deploying",
     ]
+    assert "debian-13: deploying: 2 of 38 MiB" in shown(live.live.get_renderable())
 
 
-def test_on_a_terminal_the_table_fills_in_and_an_undecided_cell_is_a_dot() -> None:
-    out, view = live(is_terminal=True)
-    with view:
-        view.cell(cell())
-        view.lane("debian-13", "running the suite")
-    last = out.getvalue()
-    assert re.search(r"debian-13 +pass +·", last)
-    assert "debian-13: running the suite" in last
-    assert "1 of 2 cells" in last
+def shown(renderable: RenderableType) -> str:
+    out = StringIO()
+    console_on(out).print(renderable)
+    return out.getvalue()
+
+
+def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespace) -> None:
+    cells = cells_to_run("0.10.7", "0.10.8")
+    live = LiveTable(console_on(StringIO()), cells, [cell(build="0.10.7", status=Status.XPASS)])
+    before = shown(live.live.get_renderable())
+    assert re.search(
+        r"guest +stock 0.10.7 +stock 0.10.8 +max-userns-zero 0.10.7 +max-userns-zero 0.10.8", before
+    )
+    assert re.search(r"debian-13 +xpass +· +· +·\s", before)
+    assert "1 of 4 cells, 0:00:00\n" in before
+    live.lane("debian-13", "running the suite")
+    live.cell(cell(retried=["no SSH"]))
+    live.left(100)
+    clock.seconds += 40
+    after = shown(live.live.get_renderable())
+    assert re.search(r"debian-13 +xpass +pass \(try 2\) +· +·\s", after)
+    assert "debian-13: running the suite (1 done)\n" in after
+    assert "2 of 4 cells, 0:00:40, about 0:01:00 left\n" in after
+    clock.seconds += 100
+    assert "about 0:00:00 left" in shown(live.live.get_renderable())
+
+
+def test_a_lane_that_ended_is_not_shown_and_without_lanes_no_time_is_left(clock: SimpleNamespace) -> None:
+    live = LiveTable(console_on(StringIO()), cells_to_run(), [])
+    live.lane("debian-13", "booting")
+    live.lane("debian-13 #2", "booting")
+    live.left(100)
+    live.lane("debian-13 #2", "")
+    assert "debian-13: booting" in shown(live.live.get_renderable())
+    assert "#2" not in shown(live.live.get_renderable())
+    live.lane("debian-13", "")
+    assert "left" not in shown(live.live.get_renderable())
+
+
+def test_a_square_that_a_shard_does_not_have_is_no_undecided_cell() -> None:
+    live = LiveTable(console_on(StringIO()), cells_to_run("0.10.7", "0.10.8")[:3], [])
+    assert re.search(r"debian-13 +· +· +·\s", shown(live.live.get_renderable()))
+    first, second = choose(catalog.load(), guests=["debian-12", "debian-13"], variants=["stock"]).cells(
+        [Build("0.10.7", "0.10.7"), Build("0.10.8", "0.10.8")]
+    )[1:3]
+    live = LiveTable(console_on(StringIO()), [first, second], [])
+    lines = shown(live.live.get_renderable()).splitlines()
+    assert [line.count("·") for line in lines if line.startswith("debian")] == [1, 1]
+
+
+# -- the log of a run
+
+
+class Heard(Silent):
+    """A view that remembers."""
+
+    def __init__(self) -> None:
+        self.all: list[object] = []
+
+    def lane(self, lane: str, text: str) -> None:
+        self.all.append((lane, text))
+
+    def cell(self, result: CellResult) -> None:
+        self.all.append(result)
+
+    def note(self, text: str) -> None:
+        self.all.append(text)
+
+    def left(self, seconds: float) -> None:
+        self.all.append(seconds)
+
+
+STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)")
+
+
+def entries(folder: Path) -> list[tuple[datetime, str]]:
+    """The log's lines, each of which has its time."""
+    found = []
+    for line in (folder / runlog.RUN_LOG).read_text().splitlines():
+        match = STAMP.fullmatch(line)
+        assert match, line
+        found.append((datetime.fromisoformat(match[1]), match[2]))
+    return found
+
+
+def test_the_log_has_all_that_a_run_tells_and_tells_it_on(tmp_path: Path) -> None:
+    heard = Heard()
+    result = cell(seconds={"fork": 0.52, "suite": 21.0})
+    with RunLog(tmp_path / "run", heard) as log:
+        log.lane("debian-13", "booting")
+        log.lane("debian-13", "deploying: 1 of 38 MiB")
+        log.lane("debian-13", "deploying: 2 of 38 MiB")
+        log.note("guests run under software emulation")
+        log.cell(result)
+        log.left(12.0)
+        log.lane("debian-13", "")
+    assert [text for _, text in entries(tmp_path / "run")] == [
+        "debian-13: booting",
+        "debian-13: deploying",
+        "note: guests run under software emulation",
+        "debian-13 stock 0.10.8: pass (fork 0.5 s, suite 21.0 s)",
+        "debian-13: done",
+    ]
+    assert heard.all == [
+        ("debian-13", "booting"),
+        ("debian-13", "deploying: 1 of 38 MiB"),
+        ("debian-13", "deploying: 2 of 38 MiB"),
+        "guests run under software emulation",
+        result,
+        12.0,
+        ("debian-13", ""),
+    ]
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A host whose clock on the wall is 14 hours ahead of UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "FAR-14")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_the_log_s_times_are_in_utc(tmp_path: Path, far_east: None) -> None:
+    before = datetime.now(UTC)
+    with RunLog(tmp_path, Silent()) as log:
+        log.note("now")
+    [(stamp, _)] = entries(tmp_path)
+    # Milliseconds are cut off.
+    assert before - timedelta(milliseconds=1) <= stamp <= datetime.now(UTC)
+
+
+def test_the_log_of_a_run_that_is_resumed_is_written_on(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with RunLog(tmp_path, Silent()) as log:
+            log.note(text)
+    assert [text for _, text in entries(tmp_path)] == ["note: first", "note: second"]
+
+
+def test_the_log_says_what_ended_the_run(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no room"), RunLog(tmp_path, Silent()) as log:
+        log.note("first")
+        raise OSError("no room")
+    assert entries(tmp_path)[-1][1] == "ended by OSError: no room"
+
+
+def test_a_fault_of_many_lines_leaves_each_line_of_the_log_its_time(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="gone"), RunLog(tmp_path, Silent()) as log:
+        log.cell(cell(retried=[FAULT]))
+        log.note(FAULT)
+        raise OSError(FAULT)
+    text = " ".join(text for _, text in entries(tmp_path))
+    assert "debian-13 stock 0.10.8: pass (try 2)" in text
+    assert "tried again after: the machine of debian-13 is gone" in text
+    assert text.count("Reached target") == 3
+
+
+def test_a_guest_cannot_write_the_log(tmp_path: Path) -> None:
+    forged = "debian-12 stock 0.10.8: pass"
+    said = f"{STEERING}\n2026-11-24T16:00:00.000Z {forged}"
+    with pytest.raises(OSError, match="title"), RunLog(tmp_path, Silent()) as log:
+        log.lane("debian-13", said)
+        log.note(said)
+        log.cell(told(said))
+        raise OSError(said)
+    text = (tmp_path / runlog.RUN_LOG).read_text()
+    assert SAID in text
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+    assert forged not in [line.partition("Z ")[2] for line in text.splitlines()]

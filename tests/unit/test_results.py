@@ -15,7 +15,10 @@ from lab.results import (
     LaneRecord,
     Outcome,
     Remedy,
+    RepeatResult,
+    RunOptions,
     RunResult,
+    Shard,
     Status,
     TestResult,
     json_schema,
@@ -40,9 +43,26 @@ def full_run() -> RunResult:
         remedies=[Remedy(name="sysctl", result="verified", seconds=2.0)],
         seconds={"suite": 12.5},
         way="memory",
+        repeats=[
+            RepeatResult(
+                status=Status.XFAIL,
+                cause=Cause.USERNS_LIMIT,
+                reason="ENOSPC",
+                failed=["a"],
+                seconds={"suite": 12.5},
+            )
+        ],
+        retried=["the machine died"],
         rerun="lab matrix -g debian-13",
     )
-    lane = LaneRecord(guest="debian-13", image="1" * 64, way="memory", seconds={"boot": 21.0})
+    lane = LaneRecord(
+        guest="debian-13",
+        image="1" * 64,
+        way="memory",
+        note="booted twice",
+        restored=True,
+        seconds={"boot": 21.0},
+    )
     run = run_of(cell(), failed, lanes=[lane])
     run.run.finished = run.run.started
     run.run.builds = [BuildRecord(name="0.10.8", version="0.10.8", source="PyPI", files={"b.whl": "2" * 64})]
@@ -57,6 +77,11 @@ def full_run() -> RunResult:
         acceleration="emulation",
         acceleration_reason="/dev/kvm does not exist",
     )
+    run.run.resumed = [run.run.started]
+    run.run.options = RunOptions(cold=True, repeat=3, retries=2, rootfs="/layout")
+    run.run.definitions = {"variant stock": "3" * 64}
+    run.run.shard = Shard(number=1, count=2, plan=["debian-13/stock/0.10.8"])
+    run.run.parts = [run_of(cell()).run]
     return run
 
 
@@ -64,6 +89,20 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     run = full_run()
     assert run.write(tmp_path) == tmp_path / "results.json"
     assert RunResult.read(tmp_path) == run
+
+
+def test_a_record_from_before_runs_could_be_resumed_is_read(tmp_path: Path) -> None:
+    written = json.loads(full_run().write(tmp_path).read_text())
+    for key in ("resumed", "options", "definitions", "shard", "parts"):
+        del written["run"][key]
+    for each in written["cells"]:
+        del each["repeats"], each["retried"]
+    for each in written["run"]["lanes"]:
+        del each["restored"]
+    (tmp_path / "results.json").write_text(json.dumps(written))
+    read = RunResult.read(tmp_path)
+    assert read.run.options == RunOptions(cold=False, repeat=1)
+    assert (read.run.definitions, read.run.shard, read.run.parts) == ({}, None, [])
 
 
 def test_the_file_has_the_keys_of_the_design(tmp_path: Path) -> None:
@@ -147,7 +186,16 @@ def test_written_results_are_valid_by_the_published_schema(tmp_path: Path) -> No
     jsonschema.validate(json.loads(full_run().write(tmp_path).read_text()), schema)
 
 
-@pytest.mark.parametrize("change", [{"status": "green"}, {"colour": "red"}, {"tests": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "green"},
+        {"colour": "red"},
+        {"tests": None},
+        {"retried": "no list"},
+        {"repeats": [{"status": "green"}]},
+    ],
+)
 def test_wrong_cells_are_not_valid_by_the_published_schema(change: dict[str, object]) -> None:
     written = json.loads(full_run().model_dump_json(by_alias=True))
     written["cells"][0] |= change

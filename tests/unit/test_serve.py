@@ -1,89 +1,469 @@
 """A lane at work, with a machine that is not there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from lab import catalog, matrix, serve
+from lab import builds, catalog, process, serve
+from lab.budget import Processors
 from lab.builds import Build
-from lab.errors import LabError
-from lab.guest import ready
+from lab.catalog import Variant
+from lab.errors import LabError, NotApplicable
+from lab.guest import deploy, evidence, ready, variant
+from lab.guest import suite as guest_suite
+from lab.guest.session import Output, Session
+from lab.guest.suite import SuiteRun
+from lab.machine import boots
 from lab.machine.acceleration import Acceleration
+from lab.machine.boots import Boots, StoredBoot
+from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.keys import generate
-from lab.machine.lane import Endpoint, LaneDied
+from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.paths import Paths
 from lab.plan import Cell
+from lab.results import CellResult, Outcome, Status, TestResult
+from lab.wait import DeadlineExpired
+from tests.unit.examples import base_image
 
 KNOWN = catalog.load()
+GUEST = KNOWN.guest("debian-13")
+OLD, NEW = Build("0.9.0", "0.9.0"), Build("0.10.8", "0.10.8")
+EMULATION, KVM = Acceleration(False, ""), Acceleration(True, "")
 
 
 class Machine:
-    """A lane that dies at its first boots, as often as it is told."""
+    """A lane that notes what is done to it; `when` holds what else happens then."""
 
-    def __init__(self, deaths: int) -> None:
-        self.deaths = deaths
+    def __init__(self, folder: Path, acceleration: Acceleration) -> None:
         self.did: list[str] = []
-        self.acceleration = Acceleration(False, "")
-        self.guest = KNOWN.guest("debian-13")
-        self.image = SimpleNamespace(disk=Path("base"))
-        self.endpoint = Endpoint(1, generate("a"), generate("b"))
+        self.when: dict[str, Callable[[], object]] = {}
+        self.acceleration = acceleration
+        self.guest = GUEST
+        self.name = "lab-debian-13-000000"
+        self.image = base_image(Path("base"))
+        self.folder = folder
+        self.overlay = folder / "overlay.qcow2"
+        self.given_up = False
+        self.prepare()
+        self.did.clear()
 
-    def start(self) -> None:
-        self.did.append("start")
-        if self.did.count("start") <= self.deaths:
-            raise LaneDied("stopped at once\nits console stayed empty")
+    def do(self, what: str) -> None:
+        self.did.append(what)
+        self.when.get(what, lambda: None)()
 
-    def stop(self) -> None:
-        self.did.append("stop")
+    def prepare(self) -> None:
+        self.endpoint = Endpoint(1, generate("client"), generate("host"))
+        self.overlay.write_text("empty")
+        self.do("prepare")
+
+    def adopt(self, stored: StoredBoot) -> None:
+        self.endpoint = Endpoint(1, *stored.keys)
+        self.overlay.write_text("of the store")
+        self.do("adopt")
 
     def new_overlay(self, backing: Path) -> None:
-        self.did.append(f"overlay on {backing}")
+        self.overlay.write_text("empty")
+        self.do(f"overlay on {backing}")
+
+    def start(self, *, paused: bool = False) -> None:
+        self.do("start paused" if paused else "start")
+        if not self.overlay.exists():
+            raise BootFailed("libvirt could not start it: there is no overlay")
+
+    def resume(self) -> None:
+        self.do("resume")
+
+    def stop(self) -> None:
+        self.do("stop")
+
+    def wait_until_off(self, _seconds: float) -> None:
+        self.do("off")
 
     def check_alive(self) -> None:
-        raise LaneDied("the machine is gone")
+        pass
+
+    def check_wanted(self) -> None:
+        if self.given_up:
+            raise LaneDied("it was given up")
+
+    def last_words(self) -> str:
+        return "its console stayed empty"
+
+
+class Snapshot:
+    """A checkpoint of memory that notes in its lane what is done."""
+
+    way, boots = "memory", False
+
+    def __init__(self, lane: Machine, tag: str) -> None:
+        self.lane, self.tag = lane, tag
+
+    @classmethod
+    def take(cls, lane: Machine, tag: str) -> "Snapshot":
+        lane.do(f"save {tag}")
+        return cls(lane, tag)
+
+    def fork(self) -> None:
+        self.lane.do(f"load {self.tag}")
+
+
+class Turns(Processors):
+    """Processors that remember how many were wanted."""
+
+    def __init__(self) -> None:
+        super().__init__(16)
+        self.wanted: list[int] = []
+
+    @contextmanager
+    def turn(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        self.wanted.append(count)
+        with super().turn(count, on_wait):
+            yield
+
+
+class Bench:
+    """A machine with a store of boots, and services for it."""
+
+    def __init__(self, paths: Paths, folder: Path, acceleration: Acceleration) -> None:
+        self.paths, self.folder = paths, folder
+        folder.mkdir()
+        self.machine = Machine(folder, acceleration)
+        self.processors = Turns()
+        libvirt: Any = SimpleNamespace(
+            getCapabilities=lambda: "<capabilities/>", getVersion=lambda: 1, getLibVersion=lambda: 1
+        )
+        self.boots = Boots(
+            paths, libvirt, guest=GUEST, image=self.machine.image, acceleration=self.machine.acceleration
+        )
+
+    def service(self, *, cold: bool = False, builds: int = 1, stores: bool = True) -> serve.Service:
+        work = serve.Work(
+            self.paths, self.folder, KNOWN.suite, Path("rootfs"), self.processors, cold=cold, builds=builds
+        )
+        lane: Any = self.machine
+        return serve.Service(work, lane, lambda text: None, boots=self.boots if stores else None)
+
+    def store(self) -> StoredBoot:
+        """Let there be a stored boot, as another lane left it."""
+        overlay = self.folder / "another.qcow2"
+        overlay.touch()
+        stored = self.boots.keep(overlay, client=generate("stored"), host=generate("stored"))
+        assert stored is not None
+        return stored
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[Any, Machine]]:
-    monkeypatch.setattr(ready, "wait_ready", lambda session, factor: None)
+def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Acceleration], Bench]:
+    made: list[Bench] = []
 
-    def make(deaths: int) -> tuple[Any, Machine]:
-        machine = Machine(deaths)
-        work = serve.Work(Paths(tmp_path, tmp_path), tmp_path, KNOWN.suite, tmp_path)
-        lane: Any = machine
-        return serve.Service(work, lane, lambda text: None), machine
+    def deployed(session: Session, *, wheels: list[Path], **_more: object) -> None:
+        made[-1].machine.do(f"deploy {wheels[0].stem}")
+
+    def ran(_session: Session, suite: catalog.Suite, wanted: Variant, *, factor: float) -> SuiteRun:
+        made[-1].machine.do(f"suite {wanted.name}")
+        return SuiteRun([TestResult(name=name, outcome=Outcome.PASS) for name in suite.tests], killed=False)
+
+    monkeypatch.setattr(boots, "FREE_GIB", 0.0)
+    monkeypatch.setattr(serve, "MemoryCheckpoint", Snapshot)
+    monkeypatch.setattr(ready, "wait_ready", lambda session, factor: None)
+    monkeypatch.setattr(Session, "wait_open", lambda session, seconds: None)
+    monkeypatch.setattr(Session, "run", lambda session, command, **more: Output(0, "", ""))
+    monkeypatch.setattr(variant, "read_facts", lambda session: {"python": "3.13"})
+    monkeypatch.setattr(variant, "begin", lambda session, wanted, mark: {"variant": wanted.name})
+    monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: {"context": "unconfined"})
+    monkeypatch.setattr(variant, "check_in_effect", lambda wanted, facts, who: None)
+    monkeypatch.setattr(builds, "wheels", lambda paths, build, python, say: [Path(f"{build.name}.whl")])
+    monkeypatch.setattr(deploy, "deploy", deployed)
+    monkeypatch.setattr(guest_suite, "run", ran)
+    monkeypatch.setattr(evidence, "collect", lambda session, folder, mark, full: None)
+
+    def make(acceleration: Acceleration) -> Bench:
+        made.append(Bench(paths, tmp_path / "lane", acceleration))
+        return made[-1]
 
     return make
 
 
-def test_a_machine_that_dies_while_booting_is_booted_again_from_a_new_overlay(
-    service: Callable[[int], tuple[Any, Machine]],
-) -> None:
-    served, machine = service(1)
-    served._boot()
-    assert machine.did == ["start", "stop", "overlay on base", "start"]
-    assert served.note == "booted twice: stopped at once"
+@pytest.fixture
+def bench(benches: Callable[[Acceleration], Bench]) -> Bench:
+    return benches(EMULATION)
 
 
-def test_a_machine_that_dies_twice_is_given_up(service: Callable[[int], tuple[Any, Machine]]) -> None:
-    served, machine = service(2)
+def fails(error: Exception) -> Callable[[], NoReturn]:
+    def fail() -> NoReturn:
+        raise error
+
+    return fail
+
+
+def dies(machine: Machine, times: int) -> Callable[[], None]:
+    """Dies at its first boots, as often as it is told."""
+
+    def die() -> None:
+        if machine.did.count("start") <= times:
+            raise LaneDied("stopped at once\nits console stayed empty")
+
+    return die
+
+
+def cell(build: Build, name: str = "stock") -> Cell:
+    return Cell(GUEST, KNOWN.variant(name), build)
+
+
+RESTORED = ["adopt", "start paused", "load boot", "resume"]
+
+
+def test_a_machine_that_dies_while_booting_is_booted_again_from_a_new_overlay(bench: Bench) -> None:
+    bench.machine.when["start"] = dies(bench.machine, 1)
+    served = bench.service(stores=False)
+    served.start()
+    assert bench.machine.did == ["start", "stop", "overlay on base/disk.qcow2", "start"]
+    assert served.record().note == "booted twice: stopped at once"
+
+
+def test_a_machine_that_dies_twice_is_given_up(bench: Bench) -> None:
+    bench.machine.when["start"] = dies(bench.machine, 2)
     with pytest.raises(LaneDied):
-        served._boot()
-    assert machine.did.count("start") == 2
+        bench.service(stores=False).start()
+    assert bench.machine.did.count("start") == 2
 
 
-def test_the_first_error_of_a_cell_is_not_lost_behind_its_dead_machine(tmp_path: Path) -> None:
-    def run(_cell: Cell) -> None:
-        raise LabError("the first error")
+def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> None:
+    client, host = bench.store().keys
+    served = bench.service()
+    served.start()
+    assert bench.machine.did == RESTORED
+    assert served.record().restored
+    assert bench.machine.endpoint.host_key == host
+    # Whoever can read the store must not get into this lane.
+    assert bench.machine.endpoint.client_key != client
+    assert served.session._endpoint is bench.machine.endpoint
+    assert bench.boots.find() is not None
 
-    cell = Cell(KNOWN.guest("debian-13"), KNOWN.variant("stock"), Build("0.10.8", "0.10.8"))
-    served: Any = SimpleNamespace(run=run, lane=Machine(0))
-    observer: Any = None
-    whole = matrix.MatrixRun(
-        [cell], KNOWN.suite, Paths(tmp_path, tmp_path), tmp_path, "", matrix.Options("", 1), observer
-    )
-    with pytest.raises(LaneDied, match=r"the first error\nthe machine is gone"):
-        whole._run(served, cell)
+
+@pytest.mark.parametrize(
+    ("at", "error", "refused"),
+    [
+        ("load boot", CheckpointFailed("QEMU's snapshot-load: no such device\nand so on"), True),
+        ("resume", DeadlineExpired("waited 30 s"), True),
+        ("start paused", BootFailed("libvirt could not start it"), False),
+        ("load boot", LaneDied("the machine is gone"), False),
+        ("adopt", process.CommandFailed(["cp"], "exit status 1", "No space left on device"), False),
+        ("adopt", OSError(28, "No space left on device"), False),
+    ],
+    ids=["cannot be loaded", "does not answer", "cannot be started", "dies", "cannot be copied", "disk full"],
+)
+def test_a_guest_whose_stored_boot_cannot_be_used_is_booted(
+    bench: Bench, at: str, error: Exception, refused: bool
+) -> None:
+    stored = bench.store()
+    bench.machine.when[at] = fails(error)
+    served = bench.service()
+    served.start()
+    until = RESTORED.index(at) + 1
+    assert bench.machine.did == [*RESTORED[:until], "stop", "prepare", "start"]
+    assert bench.machine.endpoint.host_key != stored.keys[1]
+    assert served.session._endpoint is bench.machine.endpoint
+    record = served.record()
+    assert not record.restored
+    assert record.note == f"a stored boot could not be used: {str(error).splitlines()[0]}"
+    # A state that is bad is dropped for good; a fault of that moment says nothing about it.
+    assert (bench.boots.find() is None) is refused
+    assert (stored.folder / "refused.txt").exists() is refused
+    assert bench.boots.wanted is False
+
+
+def test_a_guest_whose_stored_keys_are_damaged_is_booted(bench: Bench) -> None:
+    # As after a power failure: the folder has its name, and a file in it has no content yet.
+    (bench.store().folder / "keys.json").write_text("")
+    served = bench.service()
+    served.start()
+    assert bench.machine.did[-1] == "start"
+    assert not served.record().restored
+
+
+def test_a_lane_that_is_given_up_while_it_is_restored_is_not_booted_and_refuses_nothing(bench: Bench) -> None:
+    bench.store()
+
+    def interrupt() -> NoReturn:
+        bench.machine.given_up = True
+        raise CheckpointFailed("QEMU's snapshot-load: the machine went away")
+
+    bench.machine.when["load boot"] = interrupt
+    with pytest.raises(LaneDied, match="given up"):
+        bench.service().start()
+    assert "start" not in bench.machine.did
+    assert bench.boots.find() is not None
+
+
+def test_a_boot_is_stored_and_the_lane_goes_on_from_what_it_stored(bench: Bench) -> None:
+    host = bench.machine.endpoint.host_key
+    client = bench.machine.endpoint.client_key
+    served = bench.service()
+    served.start()
+    assert bench.machine.did == ["start", "save boot", "stop", *RESTORED]
+    # It did boot, whatever it went on from.
+    assert not served.record().restored
+    stored = bench.boots.find()
+    assert stored is not None
+    assert stored.keys == (client, host)
+    assert (stored.folder / "state.qcow2").read_text() == "empty"
+
+
+def test_a_stored_boot_that_cannot_be_used_at_once_is_refused_and_not_stored_again(bench: Bench) -> None:
+    bench.machine.when["load boot"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
+    bench.service().start()
+    assert bench.machine.did[-3:] == ["stop", "prepare", "start"]
+    assert (bench.boots.find(), bench.boots.wanted) == (None, False)
+    bench.machine.did.clear()
+    bench.service().start()
+    assert bench.machine.did == ["start"]
+
+
+def test_a_machine_whose_state_cannot_be_saved_serves_all_the_same(bench: Bench) -> None:
+    bench.machine.when["save boot"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
+    served = bench.service()
+    served.start()
+    assert bench.machine.did == ["start", "save boot"]
+    assert served.facts == {"python": "3.13"}
+    assert bench.boots.find() is None
+
+
+def test_a_boot_that_the_store_does_not_take_is_booted_anew(bench: Bench) -> None:
+    # Another lab stored this boot meanwhile, and refused it: the name is taken, and there is no state.
+    bench.machine.when["save boot"] = lambda: bench.store().refuse("no")
+    served = bench.service()
+    served.start()
+    assert bench.machine.did[:2] == ["start", "save boot"]
+    assert bench.machine.did[-3:] == ["stop", "prepare", "start"]
+    assert served.session._endpoint is bench.machine.endpoint
+
+
+def test_without_a_store_a_guest_is_only_booted(bench: Bench) -> None:
+    bench.store()
+    bench.service(stores=False).start()
+    assert bench.machine.did == ["start"]
+
+
+def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_its_own(bench: Bench) -> None:
+    served = bench.service(builds=2, stores=False)
+    served.start()
+    assert bench.machine.did == ["start", "save base"]
+    bench.machine.did.clear()
+    assert served.prepare(OLD) == [Path("0.9.0.whl")]
+    assert served.prepare(NEW) == [Path("0.10.8.whl")]
+    assert bench.machine.did == [
+        *["load base", "deploy 0.9.0", "save build-0"],
+        *["load base", "deploy 0.10.8", "save build-1"],
+    ]
+    bench.machine.did.clear()
+    results: list[CellResult] = []
+    for build in (OLD, NEW, OLD):
+        assert served.prepare(build) is None
+        results.append(served.run(cell(build), bench.folder / build.name))
+    assert bench.machine.did == [
+        *["load build-0", "suite stock"],
+        *["load build-1", "suite stock"],
+        *["load build-0", "suite stock"],
+    ]
+    assert [(each.build, each.status, each.way) for each in results] == [
+        (build.name, Status.PASS, "memory") for build in (OLD, NEW, OLD)
+    ]
+
+
+def test_one_build_needs_no_state_to_go_back_to_before_it(bench: Bench) -> None:
+    served = bench.service(stores=False)
+    served.start()
+    served.prepare(NEW)
+    served.run(cell(NEW), bench.folder / "cell")
+    assert bench.machine.did == ["start", "deploy 0.10.8", "save build-0", "load build-0", "suite stock"]
+
+
+def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wheels(_paths: Paths, build: Build, _python: str, _say: object) -> list[Path]:
+        if build == OLD:
+            raise NotApplicable("boxlite has no wheels for Python 3.13")
+        return [Path(f"{build.name}.whl")]
+
+    monkeypatch.setattr(builds, "wheels", wheels)
+    served = bench.service(builds=2, stores=False)
+    served.start()
+    with pytest.raises(NotApplicable):
+        served.prepare(OLD)
+    served.prepare(NEW)
+    assert bench.machine.did == ["start", "save base", "load base", "deploy 0.10.8", "save build-0"]
+    assert served.run(cell(NEW), bench.folder / "cell").status is Status.PASS
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench, count: int) -> None:
+    served = bench.service(cold=True, builds=count, stores=False)
+    served.start()
+    served.prepare(NEW)
+    result = served.run(cell(NEW), bench.folder / "cell")
+    assert bench.machine.did == ["start", "deploy 0.10.8", "suite stock"]
+    assert (result.way, served.record().way) == ("cold", "cold")
+    # All that it took to get there is the cell's own.
+    assert {"boot", "wheels", "deploy", "apply", "suite", "evidence"} <= set(result.seconds)
+
+
+def test_a_lane_without_checkpoints_of_memory_forks_from_its_disk_and_says_why(bench: Bench) -> None:
+    bench.machine.when["save build-0"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
+    served = bench.service(stores=False)
+    served.start()
+    served.prepare(NEW)
+    result = served.run(cell(NEW), bench.folder / "cell")
+    deployed = bench.folder / "build-0.qcow2"
+    assert bench.machine.did == [
+        *["start", "deploy 0.10.8", "save build-0", "off"],
+        *["stop", f"overlay on {deployed}", "start", "suite stock"],
+    ]
+    assert (result.way, served.record().way) == ("disk", "disk")
+    assert served.record().note.startswith("no checkpoint of memory (QEMU's snapshot-save: no)")
+
+
+def test_a_lane_that_dies_at_its_checkpoint_is_not_gone_on_with(bench: Bench) -> None:
+    bench.machine.when["save build-0"] = fails(LaneDied("the machine is gone"))
+    served = bench.service(stores=False)
+    served.start()
+    with pytest.raises(LaneDied):
+        served.prepare(NEW)
+    assert bench.machine.did[-1] == "save build-0"
+
+
+# A boot keeps all processors of its guest busy; deploying and the suite one each.
+@pytest.mark.parametrize(
+    ("acceleration", "wanted"), [(EMULATION, [GUEST.cpus, 1, 1]), (KVM, [])], ids=["emulation", "kvm"]
+)
+def test_only_emulated_guests_wait_for_processors(
+    benches: Callable[[Acceleration], Bench], acceleration: Acceleration, wanted: list[int]
+) -> None:
+    bench = benches(acceleration)
+    served = bench.service(stores=False)
+    served.start()
+    served.prepare(NEW)
+    served.run(cell(NEW), bench.folder / "cell")
+    assert bench.processors.wanted == wanted
+    # All turns have ended.
+    with bench.processors.turn(16, fails(AssertionError("a processor was kept"))):
+        pass
+
+
+def test_a_restored_boot_takes_no_turn(bench: Bench) -> None:
+    bench.store()
+    bench.service().start()
+    assert bench.processors.wanted == []
+
+
+def test_an_error_while_a_guest_waits_for_its_machine_is_told_with_its_last_words(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "wait_ready", lambda session, factor: fails(DeadlineExpired("waited 30 s"))())
+    with pytest.raises(LabError, match=r"debian-13 did not come up: waited 30 s\nits console stayed empty"):
+        bench.service(stores=False).start()

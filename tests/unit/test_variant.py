@@ -4,7 +4,7 @@ import pytest
 
 from lab import catalog
 from lab.catalog import Variant
-from lab.guest.variant import NotInEffect, check_in_effect, under, why_not_applicable
+from lab.guest.variant import NotInEffect, begin, check_in_effect, under, why_not_applicable
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
@@ -125,3 +125,18 @@ def test_every_difference_is_named(
 )
 def test_a_variant_decides_what_the_suite_runs_under(name: str, command: str) -> None:
     assert under(KNOWN[name]) == command
+
+
+class Guest:
+    """As much of a session as putting a variant on needs; it answers with what it was asked."""
+
+    def programs(self, wanted: list[tuple[str, dict[str, Any]]], *, seconds: float) -> list[Any]:
+        return [{"asked": wanted[: number + 1]} for number in range(len(wanted))]
+
+
+def test_the_facts_of_a_variant_are_read_after_it_was_put_on() -> None:
+    wanted = KNOWN["apparmor-userns-deny"]
+    (first, settings), (second, _) = begin(Guest(), wanted, mark="a mark")["asked"]  # type: ignore[arg-type]
+    assert (first, second) == ("apply", "facts")
+    assert (settings["mark"], settings["sysctl"]) == ("a mark", wanted.sysctl)
+    assert [profile["text"] for profile in settings["apparmor"]] == [wanted.apparmor[0].text]

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab import builds, catalog, matrix, plan, process
+from lab import builds, catalog, matrix, plan, process, runs
 from lab.catalog import Catalog, Guest
 from lab.images import store
 from lab.images.store import BaseImage
@@ -18,7 +18,7 @@ from lab.machine import records
 from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.paths import Paths
-from lab.results import CellResult, RunResult
+from lab.results import CellResult, RunOptions, RunResult
 
 # Pinned, so that a new release does not change what these tests say of the lab.
 RELEASE = "0.10.8"
@@ -69,15 +69,18 @@ class Recorder:
         self.notes: list[str] = []
         self._on_lane = on_lane
 
-    def lane(self, guest: str, text: str) -> None:
-        self.steps.append((guest, text))
-        self._on_lane(guest, text)
+    def lane(self, lane: str, text: str) -> None:
+        self.steps.append((lane, text))
+        self._on_lane(lane, text)
 
     def cell(self, result: CellResult) -> None:
         self.cells.append(result)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def left(self, seconds: float) -> None:
+        pass
 
 
 RunCells = Callable[..., RunResult]
@@ -93,18 +96,28 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
         *,
         observer: matrix.Observer | None = None,
         suite: catalog.Suite | None = None,
-        cold: bool = False,
         at: Paths | None = None,
+        **options: int,
     ) -> RunResult:
-        choice = plan.Choice(guests, [known.variant(name) for name in variants])
-        options = matrix.Options(command="test", jobs=2, cold=cold)
+        cells = plan.Choice(guests, [known.variant(name) for name in variants]).cells([builds.resolve(RELEASE)])
+        suite = suite or known.suite
+        start = runs.begin(
+            tmp_path / "run",
+            cells,
+            suite,
+            command="test",
+            # What is broken here stays so: a second try would only take time.
+            options=RunOptions.model_validate({"retries": 0, **options}),
+            part=None,
+        )
         return matrix.MatrixRun(
-            choice.cells(builds.resolve(RELEASE)),
-            suite or known.suite,
+            start.cells,
+            suite,
             at or paths,
             tmp_path / "run",
             default_uri(),
-            options,
+            start.info,
+            matrix.Limits(jobs=2, processors=os.cpu_count() or 1),
             observer or Recorder(),
         ).run()
 

@@ -20,6 +20,7 @@ from lab.machine import checkpoint
 from lab.paths import Paths
 from lab.results import CellResult, Outcome, RunResult, Status
 from tests.vm.conftest import (
+    RELEASE,
     Recorder,
     RunCells,
     changed_image,
@@ -112,23 +113,47 @@ def test_guests_that_hang_or_never_open_ssh_are_given_up_at_a_deadline(
     assert "its console ends" in cells["no-ssh"].reason
 
 
-def test_a_qemu_killed_during_the_suite_is_an_error_of_the_whole_lane(
+def kill_qemu(paths: Paths) -> None:
+    [lane] = [folder.name for folder in paths.lanes.glob("lab-*")]
+    [qemu] = [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if f"guest={lane}," in " ".join(process.info["cmdline"] or [])
+    ]
+    qemu.kill()
+
+
+def test_a_qemu_killed_during_the_suite_is_an_error_with_its_console(
     run_cells: RunCells, known: Catalog, paths: Paths
 ) -> None:
-    def kill(_guest: str, text: str) -> None:
-        if text == "running the suite":
-            [lane] = [folder.name for folder in paths.lanes.glob("lab-*")]
-            [qemu] = [
-                p
-                for p in psutil.process_iter(["name", "cmdline"])
-                if f"guest={lane}," in " ".join(p.info["cmdline"] or [])
-            ]
-            qemu.kill()
+    def kill(_lane: str, text: str) -> None:
+        if text.endswith("running the suite"):
+            kill_qemu(paths)
 
     run = run_cells([known.guest("debian-13")], [CHEAP, "max-userns-zero"], observer=Recorder(kill))
     assert [cell.status for cell in run.cells] == [Status.ERROR, Status.ERROR]
     assert all("console" in cell.reason for cell in run.cells)
     assert run.exit_status() == 3
+
+
+def test_a_fault_of_the_labs_own_is_tried_again_on_a_fresh_lane_and_told(
+    run_cells: RunCells, known: Catalog, paths: Paths, tmp_path: Path
+) -> None:
+    lanes: list[str] = []
+
+    def kill_first(lane: str, text: str) -> None:
+        if text.endswith("running the suite"):
+            lanes.append(lane)
+            if len(lanes) == 1:
+                kill_qemu(paths)
+
+    run = run_cells([known.guest("debian-13")], [CHEAP], observer=Recorder(kill_first), retries=1)
+    [cell] = run.cells
+    assert (cell.status, cell.cause) == (Status.XFAIL, "userns-sysctl"), cell.reason
+    assert lanes == ["debian-13", "debian-13 #2"]
+    [fault] = cell.retried
+    assert "debian-13 is gone" in fault
+    assert any("/fault-1/console.log" in name for name in cell.evidence)
 
 
 class HangingSuite(Suite):
@@ -212,24 +237,23 @@ def test_a_disk_that_fills_up_under_a_guest_is_an_error_that_says_so(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_of_a_lab_that_was_ended(
+def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_resumed(
     number: signal.Signals, home: Path, paths: Paths, image: BaseImage
 ) -> None:
     folder = home / f"ended-{number.name}"
-    started = lab(home, "matrix", "-g", "debian-13", "-v", CHEAP, "--build", "0.10.8", "-o", str(folder))
-    wait_until(lambda: any(paths.lanes.glob("lab-*/console-1.log")), 120, "a guest to be started")
+    words = ["-g", "debian-12", "-g", "debian-13", "-v", CHEAP, "--build", RELEASE, "-o", str(folder)]
+    started = lab(home, "matrix", *words)
+    wait_until(lambda: len(list(paths.lanes.glob("lab-*/console-1.log"))) == 2, 240, "two guests")
+    wait_until(lambda: "running the suite" in (folder / "run.log").read_text(), 240, "a suite to run")
     lanes = {path.name for path in paths.lanes.glob("lab-*")}
     ports = {int(path.stem) for path in paths.ports.glob("*.lock")}
     assert domains_of(lanes) == lanes
-    assert len(processes_of(lanes, ports)) == 2  # QEMU and passt
+    assert len(processes_of(lanes, ports)) == 4  # QEMU and passt, twice
 
     started.send_signal(number)
     status = started.wait(60)
-    if number is signal.SIGKILL:
-        assert status == -number
-    else:
-        assert status == 130
-        assert [cell.status for cell in RunResult.read(folder).cells] == [Status.NOT_RUN]
+    assert status == (-number if number is signal.SIGKILL else 130)
+    assert {cell.status for cell in RunResult.read(folder).cells} == {Status.NOT_RUN}
     following = lab(home, "clean")
     output, _ = following.communicate(timeout=60)
     assert following.returncode == 0, output
@@ -239,12 +263,38 @@ def test_nothing_is_left_of_a_lab_that_was_ended(
     assert list(paths.lanes.glob("lab-*")) == []
     assert list(paths.ports.glob("*.lock")) == []
 
+    if number is signal.SIGKILL:
+        again = lab(home, "matrix", "--resume", str(folder))
+        output, _ = again.communicate(timeout=600)
+        run = RunResult.read(folder)
+        assert again.returncode == 0, output
+        assert [cell.status for cell in run.cells] == [Status.XFAIL, Status.XFAIL]
+        assert (len(run.run.resumed), run.run.interrupted) == (1, False)
+
+
+def test_a_second_signal_stops_at_once_and_the_next_command_cleans_up(
+    home: Path, paths: Paths, image: BaseImage
+) -> None:
+    started = lab(home, "matrix", "-g", "debian-13", "-v", CHEAP, "--build", RELEASE, "-o", str(home / "twice"))
+    wait_until(lambda: any(paths.lanes.glob("lab-*/console-1.log")), 120, "a guest to be started")
+    lanes = {path.name for path in paths.lanes.glob("lab-*")}
+    for number in (signal.SIGINT, signal.SIGINT):
+        started.send_signal(number)
+    output, _ = started.communicate(timeout=60)
+    assert started.returncode == 130, output
+    following = lab(home, "clean")
+    output, _ = following.communicate(timeout=60)
+    assert following.returncode == 0, output
+    assert domains_of(lanes) == set()
+    assert list(paths.lanes.glob("lab-*")) == []
+
 
 def test_a_killed_build_is_never_taken_for_whole(home: Path, known: Catalog) -> None:
     guest = known.guest("debian-12")
     own = Paths(cache=home / "fresh" / "cache", state=home / "fresh" / "state")
     started = lab(home / "fresh", "images", "build", guest.name)
-    wait_until(lambda: any(own.images.glob(".partial-*/build-*/mmdebstrap.*/usr")), 120, "a tree to grow")
+    # An ordinary user may not look into the tree: it belongs to one of the subordinate ids.
+    wait_until(lambda: any(own.images.glob(".partial-*/build-*/mmdebstrap.*")), 120, "a tree to grow")
     os.killpg(started.pid, signal.SIGKILL)
     started.wait(10)
     assert store.find(own, guest) is None

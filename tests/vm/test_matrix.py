@@ -25,7 +25,7 @@ def folder(home: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(home: Path, folder: Path) -> RunResult:
     words = [word for guest in GUESTS for word in ("-g", guest)]
-    started = lab(home, "matrix", *words, "--build", RELEASE, "--jobs", "1", "-o", str(folder))
+    started = lab(home, "matrix", *words, "--build", RELEASE, "-o", str(folder))
     output, _ = started.communicate(timeout=1500)
     result = RunResult.read(folder)
     assert started.returncode == result.exit_status() == 0, output
@@ -105,3 +105,21 @@ def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, run_cells: RunCell
     assert one.facts == forked.facts
     assert {t.name: t.outcome for t in one.tests} == {t.name: t.outcome for t in forked.tests}
     assert (one.status, one.cause, one.confidence) == (forked.status, forked.cause, forked.confidence)
+
+
+def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(home: Path) -> None:
+    folder = home / "two-builds"
+    words = ["-g", "debian-13", "-v", "userns-clone-off", "--build", "0.9.5", "--build", RELEASE]
+    started = lab(home, "matrix", *words, "--repeat", "2", "-o", str(folder))
+    output, _ = started.communicate(timeout=900)
+    result = RunResult.read(folder)
+    assert started.returncode == 0, output
+    assert [(c.build, c.status, len(c.repeats)) for c in result.cells] == [
+        ("0.9.5", Status.XFAIL, 2),
+        (RELEASE, Status.XFAIL, 2),
+    ]
+    assert len(result.run.lanes) == 1
+    deployed = [build.files for build in result.run.builds]
+    assert [sum(name.startswith("boxlite-") for name in files) for files in deployed] == [1, 1]
+    for each in result.cells:
+        assert any("/repeat-2/" in name for name in each.evidence)

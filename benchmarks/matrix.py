@@ -1,0 +1,177 @@
+"""The same plan with forked and with cold cells, alternating in one run: what a checkpoint is worth.
+
+    python benchmarks/matrix.py [--rounds N] [--jobs N] [-g GUEST]... [-v VARIANT]... [--json FILE]
+
+Processor time and memory are those of the QEMU processes of the lab's lanes, sampled twice a second, so that up
+to half a second of each lane's end is missing. No other lab should be at work on the host.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from lab.results import RunResult
+
+SAMPLE_SECONDS = 0.5
+STEPS = ("boot", "wheels", "deploy", "checkpoint", "fork", "apply", "suite", "evidence")
+
+
+@dataclass
+class Usage:
+    """Of the QEMU processes that were seen: processor seconds by process, and the most memory at once."""
+
+    cpu: dict[int, float] = field(default_factory=dict)
+    peak_mib: float = 0.0
+
+    def sample(self) -> None:
+        memory = 0
+        for process in psutil.process_iter(["name", "cmdline"]):
+            if "qemu" in (process.info["name"] or "") and any(
+                part.startswith("guest=lab-") for part in process.info["cmdline"] or []
+            ):
+                try:
+                    times = process.cpu_times()
+                    memory += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+                self.cpu[process.pid] = times.user + times.system
+        self.peak_mib = max(self.peak_mib, memory / 2**20)
+
+
+@contextmanager
+def sampled() -> Iterator[Usage]:
+    usage, done = Usage(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(SAMPLE_SECONDS):
+            usage.sample()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield usage
+    finally:
+        done.set()
+        thread.join()
+
+
+def run(arguments: list[str], folder: Path) -> dict[str, Any]:
+    """One `lab matrix`: what it took, and where the time went."""
+    command = [sys.executable, "-m", "lab", "matrix", "--quiet", "-o", str(folder), *arguments]
+    start = time.monotonic()
+    with sampled() as usage:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wall = time.monotonic() - start
+    if not (folder / "results.json").exists():
+        raise SystemExit(done.stdout + done.stderr)
+    result = RunResult.read(folder)
+    cells = [cell for cell in result.cells if cell.tests]
+    lanes = [lane.seconds for lane in result.run.lanes]
+    # A cold cell's own seconds are its lane's.
+    own = [] if result.run.options.cold else [cell.seconds for cell in cells]
+    suite = sum(cell.seconds.get("suite", 0.0) for cell in cells)
+    everything = sum(sum(seconds.values()) for seconds in [*lanes, *own])
+    return {
+        "arguments": arguments,
+        "statuses": [str(cell.status) for cell in result.cells],
+        "cells": len(cells),
+        "lanes": len(lanes),
+        "wall": round(wall, 1),
+        "cpu": round(sum(usage.cpu.values()), 1),
+        "peak_mib": round(usage.peak_mib),
+        "suite_per_cell": round(suite / len(cells), 2),
+        "not_suite_per_cell": round((everything - suite) / len(cells), 2),
+        "steps": {
+            step: round(statistics.median(found), 2)
+            for step in STEPS
+            if (found := [seconds[step] for seconds in [*lanes, *own] if step in seconds])
+        },
+    }
+
+
+def show(console: Console, title: str, runs: list[dict[str, Any]], labels: list[str]) -> None:
+    table = Table("", *labels, title=title, title_justify="left", box=None)
+    for key, name in (
+        ("cells", "cells that ran a suite"),
+        ("lanes", "lanes"),
+        ("wall", "wall time, s"),
+        ("cpu", "processor time of QEMU, s"),
+        ("peak_mib", "most memory of QEMU, MiB"),
+        ("suite_per_cell", "suite, s per cell"),
+        ("not_suite_per_cell", "not suite, s per cell"),
+    ):
+        table.add_row(name, *[str(each[key]) for each in runs])
+    for step in STEPS:
+        table.add_row(f"  {step}, median s", *[str(each["steps"].get(step, "")) for each in runs])
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("-g", dest="guests", action="append", default=[], metavar="GUEST")
+    parser.add_argument("-v", dest="variants", action="append", default=[], metavar="VARIANT")
+    parser.add_argument("--build", default="0.10.8")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--grow", action="store_true", help="forked only: by cells, then by lanes")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    chosen = [word for guest in options.guests for word in ("-g", guest)]
+    chosen += [word for variant in options.variants for word in ("-v", variant)]
+    plan = [*(chosen or ["--set", "quick"]), "--build", options.build]
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="lab-benchmark-") as name:
+        folder = Path(name)
+
+        def measure(arguments: list[str]) -> dict[str, Any]:
+            found.append(run(arguments, folder / str(len(found))))
+            if options.json:
+                options.json.write_text(json.dumps(found, indent=2) + "\n")
+            return found[-1]
+
+        if options.grow:
+            grow(console, measure, plan, options.jobs)
+            return
+        labels = [f"{way} {number + 1}" for number in range(options.rounds) for way in ("forked", "cold")]
+        for label in labels:
+            measure([*plan, "--jobs", str(options.jobs), *(["--cold"] if "cold" in label else [])])
+        show(console, f"{' '.join(plan)}, {options.jobs} lanes", found, labels)
+    forked, cold = found[::2], found[1::2]
+    for key, name in (("wall", "wall time"), ("cpu", "processor time"), ("not_suite_per_cell", "not suite")):
+        ratios = [b[key] / a[key] for a, b in zip(forked, cold, strict=True)]
+        console.print(f"cold / forked, {name}: {', '.join(f'{ratio:.1f}' for ratio in ratios)}")
+    for each in forked:
+        share = each["not_suite_per_cell"] / each["suite_per_cell"]
+        console.print(f"forked: not suite / suite: {share:.0%}")
+
+
+def grow(console: Console, measure: Any, plan: list[str], jobs: int) -> None:
+    """Wall time by cells (the plan's guests in one, three and all variants, then twice), and by lanes."""
+    by_cells = [
+        [*plan, "--jobs", str(jobs), *more]
+        for more in (["-v", "stock"], ["-v", "stock", "-v", "userns-clone-off", "-v", "max-userns-zero"], [])
+    ]
+    cells = [measure(arguments) for arguments in by_cells]
+    show(console, f"by cells, {jobs} lanes", cells, [str(each["cells"]) for each in cells])
+    lanes = [measure([*plan, "--jobs", str(count)]) for count in (1, 2, 4)]
+    show(console, "by lanes", lanes, ["1", "2", "4"])
+
+
+if __name__ == "__main__":
+    main()

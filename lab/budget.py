@@ -1,0 +1,92 @@
+"""What the host can carry: memory for lanes, and processors for what emulated guests do."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psutil
+
+# QEMU's own, beside the guest's memory: code it translated, and the checkpoint while it is saved.
+QEMU_OVERHEAD_MIB = 1024
+# Never the host's last memory: a host that runs out kills a guest, or whatever else it has.
+RESERVE_MIB = 1024
+
+
+def available_mib() -> int:
+    """Memory that the host could give without swapping, in MiB."""
+    return int(psutil.virtual_memory().available // 2**20)
+
+
+class Memory:
+    """Memory for lanes: one is admitted when it fits into what is left, and gives it back when it ends."""
+
+    def __init__(self, limit_mib: int | None = None, *, available: Callable[[], int] = available_mib) -> None:
+        """`limit_mib` caps all lanes together; without it they may have all but the host's reserve."""
+        self._available = available
+        self._limit = max(0, available() - RESERVE_MIB)
+        if limit_mib is not None:
+            self._limit = min(self._limit, limit_mib)
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def need_mib(guest_mib: int) -> int:
+        """What a lane of a guest with so much memory may come to."""
+        return guest_mib + QEMU_OVERHEAD_MIB
+
+    def admit(self, guest_mib: int) -> str:
+        """Take memory for one lane; the reason why not, where there is too little, or an empty string."""
+        need = self.need_mib(guest_mib)
+        with self._lock:
+            if self._taken + need > self._limit:
+                left = self._limit - self._taken
+                return f"a lane needs {need} MiB of memory, and of {self._limit} MiB for lanes {left} are left"
+            # Another program may have taken since what was free when the limit was set.
+            if (free := self._available()) < need + RESERVE_MIB:
+                return (
+                    f"a lane needs {need} MiB of memory beside {RESERVE_MIB} MiB for the host, "
+                    f"and only {free} are available"
+                )
+            self._taken += need
+            return ""
+
+    def release(self, guest_mib: int) -> None:
+        with self._lock:
+            self._taken -= self.need_mib(guest_mib)
+
+
+class Processors:
+    """Turns for work that keeps processors busy; first come, first served.
+
+    Under emulation a booting guest keeps all of its processors busy, a suite one. More at once than the host
+    has makes nothing faster, and boxes late: boxlite gives each 30 s to come up.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._count = count
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold `count` processors, or all where that is fewer; `on_wait` is called where it has to wait."""
+        count = min(count, self._count)
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                if self._queue[0] is not ticket or self._free < count:
+                    on_wait()
+                self._changed.wait_for(lambda: self._queue[0] is ticket and self._free >= count)
+                self._free -= count
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()

@@ -1,0 +1,72 @@
+"""How long things will take, from the records of earlier runs, or by the kind of cell without any."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+
+from pydantic import ValidationError
+
+from lab.plan import Cell
+from lab.results import RESULTS_FILE, RunResult, Status
+
+# Median of 12 lanes under emulation on two processors, with a boot each.
+BRING_UP_SECONDS = 45.0
+
+# Runs of long ago ran something else.
+RUNS = 10
+
+
+class Estimates:
+    """Estimated seconds, medians over earlier runs."""
+
+    def __init__(self, runs: Iterable[RunResult] = ()) -> None:
+        cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+        variants: dict[str, list[float]] = defaultdict(list)
+        lanes: dict[str, list[float]] = defaultdict(list)
+        for run in runs:
+            for cell in run.cells:
+                # A cold cell's seconds hold its boot too.
+                key = (cell.guest, cell.variant)
+                if cell.status is Status.NOT_APPLICABLE:
+                    cells[key].append(0.0)
+                elif cell.tests and cell.way != "cold":
+                    spent = sum(cell.seconds.values())
+                    cells[key].append(spent)
+                    variants[cell.variant].append(spent)
+            for lane in run.run.lanes:
+                if lane.way != "cold":
+                    lanes[lane.guest].append(sum(lane.seconds.values()))
+        self._cells = {key: median(values) for key, values in cells.items()}
+        self._variants = {key: median(values) for key, values in variants.items()}
+        self._lanes = {key: median(values) for key, values in lanes.items()}
+
+    @classmethod
+    def from_folder(cls, runs: Path) -> "Estimates":
+        """From the newest runs in the lab's own place; one that cannot be read teaches nothing."""
+        return cls(_newest(runs))
+
+    def cell(self, cell: Cell) -> float:
+        of_variant = self._variants.get(cell.variant.name, cell.typical_seconds)
+        return self._cells.get((cell.guest.name, cell.variant.name), of_variant)
+
+    def bring_up(self, guest: str) -> float:
+        """From nothing to the checkpoint, image builds not counted."""
+        return self._lanes.get(guest, BRING_UP_SECONDS)
+
+
+def _newest(runs: Path) -> Iterable[RunResult]:
+    found = sorted(runs.glob(f"*/{RESULTS_FILE}"), key=_written)
+    for file in found[-RUNS:]:
+        try:
+            yield RunResult.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError, json.JSONDecodeError):
+            continue
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,23 @@
+"""Who may log in to a guest: the client key of its lane."""
+
+import shlex
+import time
+from dataclasses import replace
+
+from lab.guest.session import ADMIN, SUITE, Session
+from lab.machine import keys
+from lab.machine.lane import Endpoint
+
+
+def renew(session: Session, endpoint: Endpoint) -> Endpoint:
+    """Give the guest's accounts a new client key in place of the one they have, and set its clock.
+
+    The session goes on with the new key. Raises what `Session.run` raises.
+    """
+    renewed = replace(endpoint, client_key=keys.generate("lab"))
+    files = " ".join(f"/home/{user}/.ssh/authorized_keys" for user in (ADMIN, SUITE))
+    line = shlex.quote(renewed.client_key.public)
+    program = f"date --set=@{time.time():.3f}; printf '%s\\n' {line} | tee {files}"
+    session.run(f"sudo -n sh -ec {shlex.quote(program)}", seconds=10)
+    session.use(renewed)
+    return renewed

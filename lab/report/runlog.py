@@ -1,0 +1,72 @@
+"""The log of a run: `run.log` in its folder, a line with the time (UTC) for all that a run tells."""
+
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+
+from lab.files import plain
+from lab.report import table
+from lab.report.progress import Silent
+from lab.results import CellResult
+
+RUN_LOG = "run.log"
+
+
+class RunLog(Silent):
+    """An observer that writes all it hears to a file and tells it on; a resumed run's file is written on."""
+
+    def __init__(self, folder: Path, view: Silent) -> None:
+        self._folder = folder
+        self._view = view
+        self._logger = logging.Logger("run", logging.INFO)
+        self._last: dict[str, str] = {}
+        self._told = False
+
+    def __enter__(self) -> "RunLog":
+        # The run makes the folder; one that is refused leaves none, and no word in another lab's log.
+        handler = logging.FileHandler(self._folder / RUN_LOG, delay=True)
+        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
+        self._logger.addHandler(handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._told:
+            self._log(f"ended by {type(error).__name__}: {error}")
+        for handler in list(self._logger.handlers):
+            handler.close()
+            self._logger.removeHandler(handler)
+
+    def lane(self, lane: str, text: str) -> None:
+        self._view.lane(lane, text)
+        # Progress within a step would be a line for every piece of an upload.
+        step = table.step(text)
+        if step != self._last.get(lane):
+            self._last[lane] = step
+            self._log(f"{lane}: {step or 'done'}")
+
+    def cell(self, result: CellResult) -> None:
+        self._view.cell(result)
+        name = f"{result.guest} {result.variant} {result.build}"
+        spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
+        self._log(f"{name}: {table.square(result)}" + (f" ({spent})" if spent else ""))
+        for fault in result.retried:
+            self._log(f"{name}: tried again after: {fault}")
+
+    def note(self, text: str) -> None:
+        self._view.note(text)
+        self._log(f"note: {text}")
+
+    def left(self, seconds: float) -> None:
+        self._view.left(seconds)
+
+    def _log(self, text: str) -> None:
+        """One line, however many a guest's console or a program's output has."""
+        if not self._told:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._told = True
+        self._logger.info("%s", " / ".join(filter(str.strip, plain(text).splitlines())))

@@ -1,0 +1,236 @@
+"""Which guest gets a lane next, and what a lane takes."""
+
+import itertools
+
+import pytest
+
+from lab import catalog
+from lab.backlog import Backlog, Ticket
+from lab.builds import Build
+from lab.estimate import Estimates
+from lab.plan import Cell
+from lab.results import Status
+
+KNOWN = catalog.load()
+GUESTS = list(KNOWN.guests)
+LONG, SHORT = GUESTS[0], GUESTS[1]
+OLD, NEW = Build("0.9.0", "0.9.0"), Build("0.10.8", "0.10.8")
+
+
+class Seconds(Estimates):
+    """The same for every cell and every lane."""
+
+    def __init__(self, *, bring_up: float = 10.0, each: float = 30.0) -> None:
+        super().__init__()
+        self._bring_up, self._each = bring_up, each
+
+    def bring_up(self, guest: str) -> float:
+        return self._bring_up
+
+    def cell(self, cell: Cell) -> float:
+        return self._each
+
+
+def cells(guest: str, count: int) -> list[Cell]:
+    variants = itertools.islice(KNOWN.variants.values(), count)
+    return [Cell(KNOWN.guest(guest), variant, NEW) for variant in variants]
+
+
+def wanted(backlog: Backlog) -> list[str]:
+    return [guest.name for guest in backlog.next_guests()]
+
+
+def take(backlog: Backlog, guest: str, number: int) -> Ticket:
+    ticket = backlog.take(guest, number)
+    assert ticket is not None
+    return ticket
+
+
+def bring_up(backlog: Backlog, guest: str, number: int) -> None:
+    backlog.opened(guest, number)
+    backlog.is_up(guest, number)
+
+
+def test_the_guest_with_the_most_left_to_do_is_first() -> None:
+    backlog = Backlog([*cells(SHORT, 2), *cells(LONG, 3)], Seconds())
+    assert wanted(backlog) == [LONG, SHORT]
+    # Its lane is lost after two cells: the order is by what is left, not by what there was.
+    bring_up(backlog, LONG, 1)
+    for _ in range(2):
+        take(backlog, LONG, 1)
+    backlog.closed(LONG, 1)
+    assert wanted(backlog) == [SHORT, LONG]
+
+
+def test_a_guest_that_is_slow_to_come_up_is_before_one_with_the_same_cells() -> None:
+    class Slow(Seconds):
+        def bring_up(self, guest: str) -> float:
+            return 90.0 if guest == LONG else 10.0
+
+    assert wanted(Backlog([*cells(SHORT, 2), *cells(LONG, 2)], Slow())) == [LONG, SHORT]
+
+
+def test_a_guest_whose_lane_is_not_up_yet_gets_no_second_one() -> None:
+    backlog = Backlog(cells(LONG, 4), Seconds(bring_up=1.0))
+    backlog.opened(LONG, 1)
+    assert wanted(backlog) == []
+    backlog.is_up(LONG, 1)
+    assert wanted(backlog) == [LONG]
+
+
+# Four cells of 30 s are 120 s for one lane, 60 for two, 40 for three.
+@pytest.mark.parametrize(
+    ("lanes", "seconds", "pays"), [(1, 59.0, True), (1, 60.0, False), (2, 19.0, True), (2, 20.0, False)]
+)
+def test_a_further_lane_is_opened_only_where_it_pays_for_its_own_start(
+    lanes: int, seconds: float, pays: bool
+) -> None:
+    backlog = Backlog(cells(LONG, 4), Seconds(bring_up=seconds))
+    for number in range(1, lanes + 1):
+        bring_up(backlog, LONG, number)
+    assert wanted(backlog) == ([LONG] if pays else [])
+
+
+def test_a_lane_takes_the_cells_of_its_guest_in_the_order_of_the_plan() -> None:
+    plan = [*cells(LONG, 3), *cells(SHORT, 1)]
+    backlog = Backlog(plan, Seconds())
+    bring_up(backlog, LONG, 1)
+    assert [take(backlog, LONG, 1).cell for _ in range(3)] == plan[:3]
+    assert backlog.take(LONG, 1) is None
+
+
+def test_a_cell_that_met_a_fault_is_only_for_a_fresh_lane_even_where_that_does_not_pay() -> None:
+    backlog = Backlog(cells(LONG, 1), Seconds(bring_up=1000.0))
+    # Two lanes were there when it met the fault on the first; neither is fresh.
+    bring_up(backlog, LONG, 1)
+    ticket = take(backlog, LONG, 1)
+    backlog.put_back(ticket, after=2)
+    bring_up(backlog, LONG, 2)
+    assert backlog.take(LONG, 1) is None
+    assert backlog.take(LONG, 2) is None
+    assert wanted(backlog) == [LONG]
+    backlog.opened(LONG, 3)
+    assert wanted(backlog) == []
+    assert backlog.take(LONG, 3) is ticket
+
+
+def test_a_cell_that_any_lane_may_take_does_not_wait_behind_one_that_needs_a_fresh_lane() -> None:
+    backlog = Backlog(cells(LONG, 2), Seconds())
+    bring_up(backlog, LONG, 1)
+    first, second = take(backlog, LONG, 1), take(backlog, LONG, 1)
+    backlog.put_back(first, after=1)
+    backlog.put_back(second, after=0)
+    assert backlog.take(LONG, 1) is second
+
+
+def test_when_a_lane_does_not_come_up_all_cells_that_waited_for_it_are_to_be_had_of_nobody() -> None:
+    plan = cells(LONG, 2)
+    backlog = Backlog([*plan, *cells(SHORT, 1)], Seconds())
+    backlog.opened(LONG, 1)
+    failed = backlog.lane_failed(LONG, 1)
+    assert [ticket.cell for ticket in failed] == plan
+    assert wanted(backlog) == [SHORT]
+    for ticket in failed:
+        backlog.put_back(ticket, after=1)
+    assert wanted(backlog) == [LONG, SHORT]
+
+
+def test_a_lane_that_does_not_come_up_beside_another_is_nobodys_fault_and_the_last_of_its_kind() -> None:
+    backlog = Backlog(cells(LONG, 4), Seconds(bring_up=1.0))
+    bring_up(backlog, LONG, 1)
+    assert wanted(backlog) == [LONG]
+    backlog.opened(LONG, 2)
+    assert backlog.lane_failed(LONG, 2) == []
+    assert wanted(backlog) == []
+    assert [take(backlog, LONG, 1).cell for _ in range(4)] == cells(LONG, 4)
+
+
+def test_a_fresh_lane_that_does_not_come_up_is_a_fault_of_the_cell_that_the_older_lane_cannot_take() -> None:
+    backlog = Backlog(cells(LONG, 3), Seconds(bring_up=1000.0))
+    bring_up(backlog, LONG, 1)
+    ticket = take(backlog, LONG, 1)
+    backlog.put_back(ticket, after=1)
+    backlog.opened(LONG, 2)
+    # Otherwise lanes would be opened for it again and again, for as long as the first lane is at work.
+    assert backlog.lane_failed(LONG, 2) == [ticket]
+    assert wanted(backlog) == []
+    assert [take(backlog, LONG, 1).cell for _ in range(2)] == cells(LONG, 3)[1:]
+
+
+def test_a_guest_is_alone_with_the_one_lane_that_it_has() -> None:
+    backlog = Backlog([*cells(LONG, 2), *cells(SHORT, 1)], Seconds())
+    bring_up(backlog, LONG, 1)
+    bring_up(backlog, SHORT, 2)
+    assert backlog.is_alone(LONG)
+    backlog.opened(LONG, 3)
+    assert not backlog.is_alone(LONG)
+    assert backlog.is_alone(SHORT)
+    backlog.closed(LONG, 1)
+    assert backlog.is_alone(LONG)
+
+
+def test_when_cold_there_is_a_lane_for_each_cell_and_none_more() -> None:
+    backlog = Backlog(cells(LONG, 3), Seconds(bring_up=1000.0), cold=True)
+    for number in (1, 2, 3):
+        assert wanted(backlog) == [LONG]
+        backlog.opened(LONG, number)
+    assert wanted(backlog) == []
+    for number in (1, 2, 3):
+        backlog.is_up(LONG, number)
+        assert backlog.take(LONG, number) is not None
+        assert wanted(backlog) == []
+
+
+def test_when_cold_a_lane_that_is_up_is_still_to_take_its_cell() -> None:
+    backlog = Backlog(cells(LONG, 1), Seconds(), cold=True)
+    bring_up(backlog, LONG, 1)
+    # A lane opened between these two would boot for nothing.
+    assert wanted(backlog) == []
+    assert backlog.take(LONG, 1) is not None
+
+
+def test_when_cold_each_lane_that_does_not_come_up_is_a_fault_of_one_cell_whatever_other_lanes_do() -> None:
+    plan = cells(LONG, 2)
+    backlog = Backlog(plan, Seconds(), cold=True)
+    backlog.opened(LONG, 1)
+    backlog.opened(LONG, 2)
+    # Otherwise lanes that fail in turns would be opened without end: there is always another one.
+    assert [ticket.cell for ticket in backlog.lane_failed(LONG, 1)] == plan[:1]
+    assert wanted(backlog) == []
+    assert [ticket.cell for ticket in backlog.lane_failed(LONG, 2)] == plan[1:]
+    assert wanted(backlog) == []
+
+
+def test_when_cold_a_cell_that_was_put_back_gets_one_more_lane() -> None:
+    backlog = Backlog(cells(LONG, 1), Seconds(), cold=True)
+    bring_up(backlog, LONG, 1)
+    backlog.put_back(take(backlog, LONG, 1), after=1)
+    assert wanted(backlog) == [LONG]
+
+
+def test_what_is_dropped_is_one_build_of_one_guest() -> None:
+    plan = [Cell(cell.guest, cell.variant, b) for cell in cells(LONG, 2) for b in (OLD, NEW)]
+    backlog = Backlog([*plan, *cells(SHORT, 1)], Seconds())
+    assert [ticket.cell for ticket in backlog.drop(LONG, OLD)] == [cell for cell in plan if cell.build == OLD]
+    assert [ticket.cell for ticket in backlog.drop(LONG)] == [cell for cell in plan if cell.build == NEW]
+    assert wanted(backlog) == [SHORT]
+
+
+def test_what_is_left_is_shared_by_the_lanes_and_holds_the_boots_to_come() -> None:
+    backlog = Backlog([*cells(LONG, 3), *cells(SHORT, 1)], Seconds(bring_up=10.0, each=30.0))
+    assert backlog.seconds_left(1) == 140.0
+    assert backlog.seconds_left(2) == 70.0
+    backlog.opened(LONG, 1)
+    assert backlog.seconds_left(1) == 130.0
+    backlog.drop(SHORT)
+    assert backlog.seconds_left(1) == 90.0
+
+
+def test_what_is_left_of_a_cell_that_is_repeated_is_the_repeats_that_did_not_end() -> None:
+    backlog = Backlog(cells(LONG, 2), Seconds(bring_up=10.0, each=30.0), repeat=3)
+    bring_up(backlog, LONG, 1)
+    assert backlog.seconds_left(1) == 180.0
+    ticket = take(backlog, LONG, 1)
+    ticket.done.append(ticket.cell.result(Status.PASS))
+    backlog.put_back(ticket, after=0)
+    assert backlog.seconds_left(1) == 150.0

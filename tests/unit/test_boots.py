@@ -1,0 +1,279 @@
+import os
+import shutil
+import subprocess
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from lab import catalog
+from lab.catalog import Guest
+from lab.errors import LabError
+from lab.images.store import BaseImage
+from lab.machine import boots, seed
+from lab.machine.acceleration import Acceleration
+from lab.machine.boots import Boots, StoredBoot
+from lab.machine.keys import KeyPair
+from lab.paths import Paths, definitions
+from tests.unit.examples import base_image
+
+CLIENT, HOST = KeyPair("client's own", "client's public"), KeyPair("host's own", "host's public")
+STATE = b"memory and disk"
+GUEST = catalog.load().guest("debian-13")
+BACKPORTS = catalog.load().guest("debian-13-backports")
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """As much of a connection to libvirt as a stored boot's name depends on."""
+
+    qemu: int = 10_000_000
+    libvirt: int = 11_003_000
+    cpu: str = "<cpu><arch>x86_64</arch><model>EPYC</model></cpu>"
+
+    def getVersion(self) -> int:  # noqa: N802
+        return self.qemu
+
+    def getLibVersion(self) -> int:  # noqa: N802
+        return self.libvirt
+
+    def getCapabilities(self) -> str:  # noqa: N802
+        return f"<capabilities><host>{self.cpu}</host></capabilities>"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A lab with all that a stored boot depends on."""
+
+    paths: Paths
+    daemon: Daemon = Daemon()
+    guest: Guest = GUEST
+    kvm: bool = False
+    sha256: str = "1" * 64
+
+    @property
+    def boots(self) -> Boots:
+        """As a new lane has them."""
+        empty = base_image(self.paths.images)
+        image = BaseImage(empty.folder, replace(empty.manifest, disk_sha256=self.sha256))
+        how = Acceleration(self.kvm, "a test")
+        return Boots(self.paths, self.daemon, guest=self.guest, image=image, acceleration=how)
+
+    def overlay(self, state: bytes = STATE) -> Path:
+        folder = self.paths.make(self.paths.lanes / "lab-debian-13-abc123")
+        (folder / "overlay.qcow2").write_bytes(state)
+        return folder / "overlay.qcow2"
+
+    def keep(self, state: bytes = STATE) -> StoredBoot | None:
+        return self.boots.keep(self.overlay(state), client=CLIENT, host=HOST)
+
+    @property
+    def names(self) -> set[str]:
+        """All that is in the store."""
+        return {path.name for path in self.paths.boots.iterdir()} if self.paths.boots.is_dir() else set()
+
+
+@pytest.fixture
+def host(paths: Paths) -> Host:
+    return Host(paths)
+
+
+def state_of(boot: StoredBoot | None, to: Path) -> bytes:
+    assert boot is not None
+    boot.copy_to(to)
+    return to.read_bytes()
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+CHANGES: dict[str, Callable[[Host], Host]] = {
+    "image": lambda host: replace(host, sha256="2" * 64),
+    "QEMU": lambda host: replace(host, daemon=Daemon(qemu=10_000_001)),
+    "libvirt": lambda host: replace(host, daemon=Daemon(libvirt=11_003_001)),
+    "processor": lambda host: replace(host, daemon=Daemon(cpu="<cpu><model>Haswell</model></cpu>")),
+    "unknown processor": lambda host: replace(host, daemon=Daemon(cpu="")),
+    "memory": lambda host: replace(host, guest=GUEST.model_copy(update={"memory_mib": 2049})),
+    "number of processors": lambda host: replace(host, guest=GUEST.model_copy(update={"cpus": 3})),
+    "acceleration": lambda host: replace(host, kvm=True),
+    "guest": lambda host: replace(host, guest=BACKPORTS),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_a_boot_is_not_for_a_machine_in_which_anything_differs(
+    host: Host, change: Callable[[Host], Host]
+) -> None:
+    host.keep()
+    assert change(host).boots.find() is None
+    assert change(host).boots.wanted
+
+
+def test_a_boot_is_not_for_another_seed(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.keep()
+    shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
+    monkeypatch.setattr(seed, "definitions", lambda: tmp_path / "own")
+    assert host.boots.find() is not None
+    with (tmp_path / "own" / "cloud-init" / "user-data.yaml").open("a") as file:
+        file.write("# A comment is a change too.\n")
+    assert host.boots.find() is None
+
+
+def test_a_later_lane_of_the_same_machine_gets_the_state_and_its_keys(host: Host, tmp_path: Path) -> None:
+    assert host.boots.find() is None
+    kept = host.keep()
+    found = host.boots.find()
+    assert found == kept
+    assert state_of(found, tmp_path / "overlay") == STATE
+    assert found is not None
+    assert found.keys == (CLIENT, HOST)
+    assert not host.boots.wanted
+
+
+def test_memory_and_keys_are_the_owner_s_alone(host: Host) -> None:
+    # Whatever the umask and whoever made the folder before.
+    host.paths.boots.mkdir(parents=True, mode=0o755)
+    kept = host.keep()
+    assert kept is not None
+    assert (mode(host.paths.boots), mode(kept.folder)) == (0o700, 0o700)
+    assert {file.name: mode(file) & 0o077 for file in kept.folder.iterdir()} == {
+        "state.qcow2": 0,
+        "keys.json": 0,
+    }
+
+
+def test_a_stored_boot_has_its_name_only_when_it_is_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[set[str], bool]] = []
+    rename = Path.rename
+
+    def look(path: Path, target: Path) -> Path:
+        if path.parent == host.paths.boots:
+            seen.append(({file.name for file in path.iterdir()}, target.exists()))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", look)
+    kept = host.keep()
+    assert kept is not None
+    # One step, with all of it there before and nothing at its place.
+    assert seen == [({"state.qcow2", "keys.json"}, False)]
+    assert host.names == {kept.folder.name}
+    assert not (host.paths.lanes / "lab-debian-13-abc123" / "overlay.qcow2").exists()
+
+
+def test_a_store_that_takes_no_more_keeps_nothing_of_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_source: Path, target: Path) -> None:
+        target.write_bytes(STATE[:3])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "move", full)
+        assert host.keep() is None
+    assert host.names == set()
+    assert host.boots.wanted
+
+
+def test_a_lab_that_is_slower_takes_the_boot_of_the_other(host: Host, tmp_path: Path) -> None:
+    first = host.keep(b"the first")
+    assert host.keep(b"the second") == first
+    assert state_of(host.boots.find(), tmp_path / "overlay") == b"the first"
+    assert len(host.names) == 1
+
+
+def test_older_boots_of_a_guest_go_and_those_of_others_stay(host: Host) -> None:
+    old = replace(host, sha256="2" * 64).keep()
+    other = replace(host, guest=BACKPORTS).keep()
+    refused = replace(host, sha256="3" * 64).keep()
+    assert old and other and refused
+    # Nothing goes before something takes its place.
+    assert host.names == {other.folder.name, refused.folder.name}
+    refused.refuse("no such device")
+    foreign = host.paths.boots / "debian-13-notes"
+    foreign.mkdir()
+    new = host.keep()
+    assert new is not None
+    assert host.names == {new.folder.name, other.folder.name, foreign.name}
+    assert replace(host, guest=BACKPORTS).boots.find() == other
+
+
+def interrupted(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_leaves_nothing_half_stored(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            host.keep()
+    assert host.names == set()
+
+
+def test_what_a_killed_lab_left_half_stored_goes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    with monkeypatch.context() as patched:
+        # As far as a lab with that process got, and no cleaning up.
+        patched.setattr(os, "getpid", lambda: gone.pid)
+        patched.setattr(Path, "rename", interrupted)
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            host.keep()
+    assert len(host.names) == 1
+    kept = host.keep()
+    assert kept is not None
+    assert host.names == {kept.folder.name}
+
+
+def test_a_boot_that_was_refused_is_neither_found_nor_stored_again(host: Host) -> None:
+    kept = host.keep()
+    assert kept is not None
+    kept.refuse("QEMU's snapshot-load: no such device")
+    assert host.boots.find() is None
+    assert not host.boots.wanted
+    assert host.keep() is None
+    assert not host.boots.wanted
+    left = b"".join(file.read_bytes() for file in kept.folder.iterdir())
+    assert b"no such device" in left
+    assert STATE not in left
+    assert replace(host, daemon=Daemon(qemu=10_000_001)).boots.wanted
+
+
+@pytest.mark.parametrize(("free_gib", "wanted"), [(4.9, False), (5.1, True)])
+def test_a_disk_that_is_nearly_full_gets_no_boot(
+    host: Host, monkeypatch: pytest.MonkeyPatch, free_gib: float, wanted: bool
+) -> None:
+    monkeypatch.setattr(boots, "FREE_GIB", 5.0)
+    asked: list[Path] = []
+
+    def usage(path: Path) -> Usage:
+        asked.append(path)
+        assert path.exists()
+        return Usage(100 * 2**30, 0, int(free_gib * 2**30))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert host.boots.wanted is wanted
+    assert asked == [host.paths.cache]
+
+
+def test_a_lane_gets_a_copy_that_it_can_write_and_nobody_else_can_read(host: Host, tmp_path: Path) -> None:
+    kept = host.keep()
+    overlay = tmp_path / "overlay.qcow2"
+    assert state_of(kept, overlay) == STATE
+    assert mode(overlay) == 0o600
+    overlay.write_bytes(b"what the lane wrote")
+    assert state_of(kept, tmp_path / "another") == STATE
+
+
+def test_a_copy_that_fails_is_an_error_of_the_lab(host: Host, tmp_path: Path) -> None:
+    kept = host.keep()
+    assert kept is not None
+    with pytest.raises(LabError, match="overlay"):
+        kept.copy_to(tmp_path / "nowhere" / "overlay.qcow2")
+    kept.refuse("gone")
+    with pytest.raises(LabError, match="state"):
+        kept.copy_to(tmp_path / "overlay.qcow2")

@@ -1,0 +1,121 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from lab import catalog
+from lab.builds import Build
+from lab.estimate import BRING_UP_SECONDS, RUNS, Estimates
+from lab.plan import BLOCKED_SECONDS, PASS_SECONDS, Cell
+from lab.results import CellResult, LaneRecord, Outcome, Status, TestResult
+from tests.unit.examples import cell, run_of
+
+KNOWN = catalog.load()
+
+
+def planned(guest: str = "debian-13", variant: str = "stock") -> Cell:
+    return Cell(KNOWN.guest(guest), KNOWN.variant(variant), Build("0.10.9", "0.10.9"))
+
+
+def ran(guest: str, variant: str, *seconds: float, way: str = "memory") -> CellResult:
+    steps = dict(zip(("fork", "apply", "suite"), seconds, strict=False))
+    return cell(guest, variant, way=way, seconds=steps, tests=[TestResult(name="a", outcome=Outcome.PASS)])
+
+
+def lane(
+    guest: str, *seconds: float, way: str = "memory", steps: tuple[str, ...] = ("boot", "deploy")
+) -> LaneRecord:
+    return LaneRecord(guest=guest, image="1" * 64, way=way, seconds=dict(zip(steps, seconds, strict=True)))
+
+
+def write(runs: Path, name: str, *cells: CellResult, age: float = 0.0) -> Path:
+    """A run in the lab's own place, written so many seconds before the year 2033."""
+    folder = runs / name
+    folder.mkdir(parents=True)
+    file = run_of(*cells).write(folder)
+    os.utime(file, (2e9 - age, 2e9 - age))
+    return file
+
+
+def test_a_cell_takes_the_median_of_all_its_steps_over_the_runs() -> None:
+    runs = [run_of(ran("debian-13", "stock", 1.0, 2.0, suite)) for suite in (7.0, 97.0, 9.0)]
+    assert Estimates(runs).cell(planned()) == 12.0
+
+
+def test_a_cell_that_never_ran_takes_what_its_variant_took_elsewhere() -> None:
+    known = Estimates([run_of(ran("debian-12", "stock", 10.0), ran("debian-13-backports", "stock", 30.0))])
+    assert known.cell(planned("debian-13")) == 20.0
+    assert known.cell(planned("debian-12")) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"), [("stock", PASS_SECONDS), ("max-userns-zero", BLOCKED_SECONDS)]
+)
+def test_a_variant_that_never_ran_takes_what_is_typical(variant: str, expected: float) -> None:
+    assert Estimates().cell(planned(variant=variant)) == expected
+    assert (
+        Estimates([run_of(ran("debian-13", "userns-clone-off", 5.0))]).cell(planned(variant=variant))
+        == expected
+    )
+
+
+def test_a_lane_comes_up_in_the_median_of_its_guests_lanes() -> None:
+    lanes = [lane("debian-13", 20.0, 5.0), lane("debian-13", 30.0, 5.0), lane("debian-12", 90.0, 9.0)]
+    known = Estimates([run_of(lanes=lanes[:1]), run_of(lanes=lanes[1:])])
+    assert known.bring_up("debian-13") == 30.0
+    assert known.bring_up("debian-13-backports") == BRING_UP_SECONDS
+
+
+def test_a_cold_cell_is_not_counted_since_its_seconds_hold_its_boot() -> None:
+    known = Estimates([run_of(ran("debian-13", "stock", 300.0, way="cold"), ran("debian-13", "stock", 8.0))])
+    assert known.cell(planned()) == 8.0
+    assert Estimates([run_of(ran("debian-13", "stock", 300.0, way="cold"))]).cell(planned()) == PASS_SECONDS
+
+
+def test_a_cold_lane_is_not_counted_with_the_suite_that_it_ran() -> None:
+    cold = lane("debian-13", 20.0, 5.0, 1.0, 40.0, way="cold", steps=("boot", "deploy", "apply", "suite"))
+    assert Estimates([run_of(lanes=[cold])]).bring_up("debian-13") in (25.0, BRING_UP_SECONDS)
+
+
+def test_a_cell_in_which_nothing_ran_is_not_counted() -> None:
+    stopped = cell(status=Status.ERROR, seconds={"fork": 900.0})
+    assert Estimates([run_of(stopped, ran("debian-13", "stock", 8.0))]).cell(planned()) == 8.0
+
+
+def test_a_cell_that_is_not_applicable_takes_no_time() -> None:
+    refused = cell("debian-12", status=Status.NOT_APPLICABLE)
+    known = Estimates([run_of(refused, ran("debian-13", "stock", 8.0))])
+    assert known.cell(planned("debian-12")) == 0.0
+
+
+def test_only_the_newest_runs_of_the_folder_are_counted(tmp_path: Path) -> None:
+    # The names say nothing: a run may have a folder of any name.
+    for number in range(RUNS):
+        write(tmp_path, f"run-{number:02}", ran("debian-13", "stock", 10.0), age=100.0 + number)
+    write(tmp_path, "zz-old", ran("debian-13", "userns-clone-off", 77.0), age=10_000.0)
+    known = Estimates.from_folder(tmp_path)
+    assert known.cell(planned()) == 10.0
+    assert known.cell(planned(variant="userns-clone-off")) == BLOCKED_SECONDS
+    (tmp_path / "run-00" / "results.json").unlink()
+    assert Estimates.from_folder(tmp_path).cell(planned(variant="userns-clone-off")) == 77.0
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema": 99, "run": {}, "cells": []}'])
+def test_a_run_that_cannot_be_read_teaches_nothing(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path, "good", ran("debian-13", "stock", 8.0), age=10.0)
+    write(tmp_path, "bad").write_bytes(content)
+    assert Estimates.from_folder(tmp_path).cell(planned()) == 8.0
+
+
+def test_what_is_no_file_or_gone_teaches_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "good", ran("debian-13", "stock", 8.0))
+    (tmp_path / "folder" / "results.json").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "gone").mkdir()
+    # What is left of a run that is removed at this moment.
+    (tmp_path / "gone" / "results.json").symlink_to(tmp_path / "nowhere")
+    assert Estimates.from_folder(tmp_path).cell(planned()) == 8.0
+
+
+def test_before_the_first_run_there_is_no_folder(tmp_path: Path) -> None:
+    assert Estimates.from_folder(tmp_path / "runs").cell(planned()) == PASS_SECONDS

@@ -1,0 +1,173 @@
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+
+from lab import catalog, results
+from lab.builds import Build
+from lab.errors import UsageError
+from lab.machine.acceleration import Acceleration
+from lab.paths import Paths
+from lab.plan import choose
+from lab.record import LOCK, Record, ResultsNotWritten, held, new_folder
+from lab.results import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status
+from tests.unit.examples import LOCK_HOLDER, other_process
+
+BUILDS = [Build("0.9.0", "0.9.0"), Build("0.10.8", "0.10.8")]
+CELLS = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells(BUILDS[1:])
+STOCK, OTHER = CELLS
+EMULATION = Acceleration(False, "no /dev/kvm")
+
+
+def record(folder: Path, *, kept: Sequence[CellResult] = (), **options: Any) -> Record:
+    info = RunInfo(
+        id="run",
+        started=datetime(2026, 11, 24, 16, 0, tzinfo=UTC),
+        command="lab matrix",
+        lab="0.1.0",
+        options=RunOptions(**options),
+        builds=[build.record() for build in BUILDS],
+    )
+    return Record(folder, CELLS, info, {cell.folder: result for cell, result in zip(CELLS, kept, strict=False)})
+
+
+def told(run: RunResult) -> list[tuple[str, str]]:
+    return [(cell.status, cell.reason) for cell in run.cells]
+
+
+def test_a_decided_cell_is_on_disk_at_once_and_the_others_are_not_reached_yet(tmp_path: Path) -> None:
+    growing = record(tmp_path)
+    growing.write()
+    assert told(RunResult.read(tmp_path)) == [("not-run", "not reached yet")] * 2
+    growing.decide(OTHER, OTHER.result(Status.FAIL, reason="so it is"))
+    assert told(RunResult.read(tmp_path)) == [("not-run", "not reached yet"), ("fail", "so it is")]
+    assert [growing.is_decided(cell) for cell in CELLS] == [False, True]
+    assert growing.decided == 1
+
+
+def test_a_result_says_where_its_evidence_is_and_how_to_run_it_again(tmp_path: Path) -> None:
+    growing = record(tmp_path, repeat=3)
+    for name in ("kernel.log", "repeat-2/kernel.log", "fault-1/console.log"):
+        file = tmp_path / STOCK.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    decided = growing.decide(STOCK, STOCK.result(Status.PASS))
+    base = "cells/debian-13/stock/0.10.8"
+    assert decided.evidence == [
+        f"{base}/fault-1/console.log",
+        f"{base}/kernel.log",
+        f"{base}/repeat-2/kernel.log",
+    ]
+    assert decided.rerun == "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 3"
+    # A cell that never ran can be run all the same.
+    first, second = RunResult.read(tmp_path).cells
+    assert first == decided
+    assert second.rerun == "lab matrix -g debian-13 -v max-userns-zero --build 0.10.8 --repeat 3"
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "reason"), [(True, "interrupted"), (False, "not reached yet")], ids=["interrupted", "ended"]
+)
+def test_a_finished_run_says_whether_it_was_interrupted(tmp_path: Path, interrupted: bool, reason: str) -> None:
+    growing = record(tmp_path)
+    growing.decide(STOCK, STOCK.result(Status.PASS))
+    run = growing.finish(interrupted=interrupted)
+    assert told(run) == [("pass", ""), ("not-run", reason)]
+    assert run.run.interrupted is interrupted
+    assert run.run.finished is not None
+    assert RunResult.read(tmp_path) == run
+
+
+def test_what_a_resumed_run_keeps_is_decided_and_stays_as_it_was(tmp_path: Path) -> None:
+    old = STOCK.result(Status.FAIL, reason="from before").model_copy(update={"evidence": ["of/then"]})
+    growing = record(tmp_path, kept=[old])
+    assert [growing.is_decided(cell) for cell in CELLS] == [True, False]
+    growing.decide(OTHER, OTHER.result(Status.PASS))
+    assert RunResult.read(tmp_path).cells[0] == old
+
+
+def test_results_that_cannot_be_written_are_an_error_and_the_last_ones_stay_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = record(tmp_path)
+    growing.decide(STOCK, STOCK.result(Status.PASS))
+
+    def full(_path: Path, _text: str) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results, "write_atomically", full)
+    with pytest.raises(ResultsNotWritten) as caught:
+        growing.decide(OTHER, OTHER.result(Status.PASS))
+    assert str(caught.value) == (
+        f"the results cannot be written into {tmp_path}: No space left on device\n"
+        "  next: free some disk space; the cells that ran before are in results.json"
+    )
+    assert told(RunResult.read(tmp_path)) == [("pass", ""), ("not-run", "not reached yet")]
+
+
+def test_lanes_and_the_digests_of_what_was_deployed_are_kept(tmp_path: Path) -> None:
+    growing = record(tmp_path)
+    wheel = tmp_path / "boxlite.whl"
+    wheel.write_bytes(b"a wheel")
+    growing.deployed(BUILDS[1], [wheel])
+    made = LaneRecord(guest="debian-13", image="1" * 64, way="memory", seconds={"boot": 2.0})
+    growing.add_lane(made)
+    growing.write()
+    info = RunResult.read(tmp_path).run
+    digest = hashlib.sha256(b"a wheel").hexdigest()
+    assert [build.files for build in info.builds] == [{}, {"boxlite.whl": digest}]
+    assert info.lanes == [made]
+
+
+def test_the_host_is_described_by_the_lane_that_is_first(tmp_path: Path) -> None:
+    growing = record(tmp_path)
+    libvirt: Any = SimpleNamespace(
+        getLibVersion=lambda: 11_003_000, getVersion=lambda: 10_000_002, getURI=lambda: "qemu:///session"
+    )
+    assert growing.describe_host(libvirt, EMULATION)
+    assert not growing.describe_host(libvirt, Acceleration(True, "another"))
+    growing.write()
+    host = RunResult.read(tmp_path).run.host
+    assert host is not None
+    assert (host.libvirt, host.qemu, host.connect) == ("11.3.0", "10.0.2", "qemu:///session")
+    assert (host.acceleration, host.acceleration_reason) == ("emulation", "no /dev/kvm")
+
+
+def test_a_folder_in_which_another_lab_is_at_work_is_refused(tmp_path: Path) -> None:
+    with (
+        other_process(LOCK_HOLDER, tmp_path / LOCK),
+        pytest.raises(UsageError, match=f"{tmp_path}: another lab is at work in it"),
+        held(tmp_path),
+    ):
+        raise AssertionError("it was not refused")
+
+
+def test_a_folder_is_free_again_whatever_ended_the_run(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(RuntimeError), held(tmp_path):
+            with pytest.raises(UsageError), held(tmp_path):
+                pass
+            raise RuntimeError("a bug")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(paths: Paths) -> None:
+    folders = set()
+    for _ in range(3):
+        folder = new_folder(paths.runs, None)
+        folder.mkdir(parents=True)
+        folders.add(folder)
+    assert len(folders) == 3
+    assert {folder.parent for folder in folders} == {paths.runs}
+
+
+def test_a_folder_with_a_run_in_it_is_not_used_again(tmp_path: Path) -> None:
+    assert new_folder(tmp_path / "runs", tmp_path) == tmp_path
+    (tmp_path / "results.json").write_text(json.dumps({}))
+    with pytest.raises(UsageError, match=f"-o {tmp_path}: there is a run in it already"):
+        new_folder(tmp_path / "runs", tmp_path)

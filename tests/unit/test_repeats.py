@@ -1,0 +1,128 @@
+from typing import Any
+
+import pytest
+
+from lab.diagnosis.repeats import combine, wilson
+from lab.results import Cause, CellResult, Confidence, Expectation, Outcome, Status, TestResult
+from tests.unit.examples import cell
+
+BLOCKED = Expectation(status="xfail", cause=Cause.USERNS_LIMIT)
+
+
+def repeat(status: Status, *outcomes: Outcome, seconds: float = 1.0, **more: Any) -> CellResult:
+    """One repeat; its tests are called a, b and so on."""
+    tests = [TestResult(name="abc"[number], outcome=outcome) for number, outcome in enumerate(outcomes)]
+    return cell(status=status, tests=tests, seconds={"suite": seconds}, **more)
+
+
+PASSED = repeat(Status.PASS, Outcome.PASS, Outcome.PASS)
+FAILED = repeat(Status.FAIL, Outcome.PASS, Outcome.FAIL, cause=Cause.UNKNOWN, reason="b gave 1")
+
+
+# 81 of 263 and 15 of 148 are the examples of R. G. Newcombe, Two-sided confidence intervals for the single
+# proportion (Statistics in Medicine 17, 1998), method 3. Those of 2, 11 and 100 stand with more digits at
+# https://codegolf.stackexchange.com/questions/105389.
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (7, 10, 0.3968, 0.8922),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (1, 2, 0.0945, 0.9055),
+        (1, 11, 0.0162, 0.3774),
+        (10, 100, 0.0552, 0.1744),
+        (0, 100, 0.0, 0.0370),
+    ],
+)
+def test_the_interval_is_the_published_one(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=6e-5)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 10, 49, 1000])
+def test_the_interval_ends_where_the_share_is_just_likely_enough(trials: int) -> None:
+    for successes in range(trials + 1):
+        share = successes / trials
+        low, high = wilson(successes, trials)
+        assert 0.0 <= low <= high <= 1.0
+        assert low - 1e-12 <= share <= high + 1e-12
+        # Where the interval comes from: at its ends the share is 1.96 standard deviations off.
+        for end in (low, high):
+            assert abs(share - end) == pytest.approx(1.959964 * (end * (1 - end) / trials) ** 0.5, abs=1e-6)
+
+
+def test_a_single_run_is_no_repeat() -> None:
+    assert combine([FAILED]) == FAILED
+    assert combine([FAILED]).repeats == []
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        PASSED,
+        FAILED,
+        repeat(Status.XFAIL, Outcome.FAIL, cause=Cause.USERNS_LIMIT, reason="ENOSPC", expected=BLOCKED),
+        repeat(Status.XPASS, Outcome.PASS, reason="passed", expected=BLOCKED),
+        repeat(Status.ERROR, Outcome.FAIL, reason="too slow"),
+    ],
+)
+def test_repeats_that_agree_keep_status_and_reason(result: CellResult) -> None:
+    slower = result.model_copy(update={"seconds": {"suite": 2.0}, "reason": "in other words"})
+    combined = combine([result, slower, result])
+    assert combined.model_copy(update={"repeats": []}) == result
+    assert [each.status for each in combined.repeats] == [result.status] * 3
+    assert [each.seconds["suite"] for each in combined.repeats] == [1.0, 2.0, 1.0]
+    assert combined.repeats[1].reason == "in other words"
+
+
+def test_repeats_that_disagree_are_flaky_with_count_and_interval() -> None:
+    combined = combine([PASSED] * 4 + [FAILED] * 3 + [PASSED] * 3)
+    assert combined.status is Status.FLAKY
+    assert "7 of 10 repeats" in combined.reason
+    assert "40% to 89%" in combined.reason
+    assert "4: pass; 5: fail unknown b; 6: fail unknown b; 7: fail unknown b; 8: pass" in combined.reason
+    assert [each.status for each in combined.repeats] == [Status.PASS] * 4 + [Status.FAIL] * 3 + [
+        Status.PASS
+    ] * 3
+    assert [each.failed for each in combined.repeats[3:5]] == [[], ["b"]]
+    assert combined.repeats[4].reason == "b gave 1"
+
+
+def test_of_flaky_repeats_the_first_that_is_not_as_expected_is_kept_in_detail() -> None:
+    other = repeat(Status.FAIL, Outcome.FAIL, Outcome.PASS, cause=Cause.UNKNOWN)
+    certain = FAILED.model_copy(update={"confidence": Confidence.LIKELY, "facts": {"kernel": "6.12"}})
+    combined = combine([PASSED, certain, other])
+    assert (combined.tests, combined.facts) == (certain.tests, {"kernel": "6.12"})
+    assert (combined.cause, combined.confidence) == (Cause.UNKNOWN, Confidence.LIKELY)
+
+
+LIMIT = repeat(Status.FAIL, Outcome.FAIL, cause=Cause.USERNS_LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(LIMIT, repeat(Status.FAIL, Outcome.FAIL, cause=Cause.USERNS_SYSCTL), id="cause"),
+        pytest.param(
+            repeat(Status.FAIL, Outcome.FAIL, Outcome.PASS),
+            repeat(Status.FAIL, Outcome.PASS, Outcome.FAIL),
+            id="which test failed",
+        ),
+        pytest.param(
+            repeat(Status.XFAIL, Outcome.FAIL, expected=BLOCKED),
+            repeat(Status.FAIL, Outcome.FAIL, expected=BLOCKED),
+            id="status",
+        ),
+        pytest.param(repeat(Status.FAIL, Outcome.FAIL), repeat(Status.FAIL, Outcome.ERROR), id="outcome"),
+    ],
+)
+def test_repeats_agree_only_in_status_cause_and_every_outcome(first: CellResult, second: CellResult) -> None:
+    assert combine([first, second]).status is Status.FLAKY
+    assert combine([second, first]).status is Status.FLAKY
+
+
+def test_a_fault_of_the_labs_own_does_not_make_boxlite_flaky() -> None:
+    slow = repeat(Status.ERROR, Outcome.FAIL, reason="the emulated guest was too slow")
+    assert combine([PASSED, slow, PASSED]).status is Status.ERROR
+    assert combine([FAILED, slow, PASSED]).status is Status.FLAKY
