@@ -24,7 +24,7 @@ class Estimates:
     def __init__(self, runs: Iterable[RunResult] = ()) -> None:
         cells: dict[tuple[str, str], list[float]] = defaultdict(list)
         variants: dict[str, list[float]] = defaultdict(list)
-        lanes: dict[str, list[float]] = defaultdict(list)
+        lanes: dict[tuple[str, bool], list[float]] = defaultdict(list)
         for run in runs:
             for cell in run.cells:
                 # A cold cell's seconds hold its boot too.
@@ -37,7 +37,7 @@ class Estimates:
                     variants[cell.variant].append(spent)
             for lane in run.run.lanes:
                 if lane.way != "cold":
-                    lanes[lane.guest].append(sum(lane.seconds.values()))
+                    lanes[lane.guest, lane.restored].append(sum(lane.seconds.values()))
         self._cells = {key: median(values) for key, values in cells.items()}
         self._variants = {key: median(values) for key, values in variants.items()}
         self._lanes = {key: median(values) for key, values in lanes.items()}
@@ -53,7 +53,9 @@ class Estimates:
 
     def bring_up(self, guest: str) -> float:
         """From nothing to the checkpoint, image builds not counted."""
-        return self._lanes.get(guest, BRING_UP_SECONDS)
+        # A guest whose boot was taken from the store once is not booted the next time either.
+        booted = self._lanes.get((guest, False), BRING_UP_SECONDS)
+        return self._lanes.get((guest, True), booted)
 
 
 def _newest(runs: Path) -> Iterable[RunResult]:

@@ -119,3 +119,9 @@ def test_what_is_no_file_or_gone_teaches_nothing(tmp_path: Path) -> None:
 
 def test_before_the_first_run_there_is_no_folder(tmp_path: Path) -> None:
     assert Estimates.from_folder(tmp_path / "runs").cell(planned()) == PASS_SECONDS
+
+
+def test_a_guest_that_was_restored_once_will_be_restored_again() -> None:
+    booted, restored = lane("debian-13", 60.0, 15.0), lane("debian-13", 5.0, 15.0)
+    restored.restored = True
+    assert Estimates([run_of(lanes=[booted, booted, restored])]).bring_up("debian-13") == 20.0
