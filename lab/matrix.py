@@ -274,13 +274,13 @@ class MatrixRun:
         cell = ticket.cell
         decided = service.not_applicable(cell)
         if decided:
-            self._decide(ticket, decided)
+            self._decide(ticket, decided, slot)
             return True
         try:
             wheels = service.prepare(cell.build)
         except NotApplicable as why:
             for other in [ticket, *self._backlog.drop(cell.guest.name, cell.build)]:
-                self._decide(other, other.cell.result(Status.NOT_APPLICABLE, reason=str(why)))
+                self._decide(other, other.cell.result(Status.NOT_APPLICABLE, reason=str(why)), slot)
             return True
         except FAULTS as error:
             # Where nobody else has the build, the fault is all its cells': none is worth a boot of its own.
@@ -315,7 +315,7 @@ class MatrixRun:
                 self._again(slot, ticket, result.reason)
                 return True
             ticket.done.append(result)
-        self._decide(ticket, repeats.combine(ticket.done))
+        self._decide(ticket, repeats.combine(ticket.done), slot)
         return True
 
     def _after(self, slot: _Slot, ticket: Ticket, service: serve.Service, error: Exception) -> bool:
@@ -342,7 +342,7 @@ class MatrixRun:
         if again:
             self._again(slot, ticket, str(error))
         else:
-            self._decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)))
+            self._decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)), slot)
 
     def _again(self, slot: _Slot, ticket: Ticket, reason: str) -> None:
         ticket.errors.append(plain(reason))
@@ -365,8 +365,9 @@ class MatrixRun:
             if isinstance(error, CloudInitFailed):
                 (folder / "cloud-init.log").write_text(error.log)
 
-    def _decide(self, ticket: Ticket, result: CellResult) -> None:
-        result = result.model_copy(update={"retried": ticket.errors})
+    def _decide(self, ticket: Ticket, result: CellResult, slot: _Slot | None = None) -> None:
+        update = {"retried": ticket.errors, "lane": slot.label if slot else ""}
+        result = result.model_copy(update=update)
         self.observer.cell(self._record.decide(ticket.cell, result))
         self.observer.left(self._backlog.seconds_left(self.limits.jobs))
 

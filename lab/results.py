@@ -129,6 +129,9 @@ class CellResult(_Record):
         description="Steps that this cell alone took: boot, deploy, fork, apply, suite, evidence. "
         "A forked cell shares its lane's boot and deploy; those are in run.lanes.",
     )
+    lane: str = Field(
+        default="", description="Which lane served it: its guest, numbered from the guest's second lane on."
+    )
     way: str = Field(default="", description="How its guest was made: memory, disk (checkpoint) or cold.")
     repeats: list[RepeatResult] = Field(
         default_factory=list,

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -76,7 +77,7 @@ class LiveTable(Silent):
         self._total = len(cells)
         self._done = {(each.guest, each.variant, each.build): each for each in kept}
         self._doing: dict[str, str] = {}
-        self._served: dict[str, int] = {}
+        self._served: Counter[str] = Counter()
         self._end: float | None = None
         self._start = time.monotonic()
         self._lock = threading.RLock()
@@ -89,7 +90,7 @@ class LiveTable(Silent):
     def cell(self, result: CellResult) -> None:
         with self._lock:
             self._done[result.guest, result.variant, result.build] = result
-            self._served[result.guest] = self._served.get(result.guest, 0) + 1
+            self._served[result.lane] += 1
 
     def note(self, text: str) -> None:
         self._console.print(Text(f"note: {plain(text)}", "cyan"))
@@ -101,13 +102,13 @@ class LiveTable(Silent):
     def _render(self) -> Group:
         with self._lock:
             table = Table(box=None, pad_edge=False)
-            table.add_column("guest")
+            table.add_column("guest", no_wrap=True)
             for heading in self._columns.values():
                 table.add_column(heading, overflow="fold")
             for guest in self._guests:
                 table.add_row(guest, *[self._square((guest, *column)) for column in self._columns])
             lines = [
-                Text(f"{lane}: {text} ({self._served.get(lane.split(' #')[0], 0)} done)", "dim")
+                Text(f"{lane}: {text} ({self._served[lane]} done)", "dim")
                 for lane, text in self._doing.items()
                 if text
             ]

@@ -23,7 +23,7 @@ STYLES = {
 def summary(console: Console, run: RunResult) -> None:
     """The finished matrix, every cell that is not as expected with its reason, and where everything is."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("guest")
+    table.add_column("guest", no_wrap=True)
     table.add_column("kernel")
     for heading in squares.columns_of(run).values():
         table.add_column(heading, overflow="fold")

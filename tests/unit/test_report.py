@@ -448,12 +448,13 @@ def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespac
     assert re.search(r"debian-13 +xpass +· +· +·\s", before)
     assert "1 of 4 cells, 0:00:00\n" in before
     live.lane("debian-13", "running the suite")
-    live.cell(cell(retried=["no SSH"]))
+    live.lane("debian-13 #2", "restoring its boot")
+    live.cell(cell(retried=["no SSH"], lane="debian-13"))
     live.left(100)
     clock.seconds += 40
     after = shown(live.live.get_renderable())
     assert re.search(r"debian-13 +xpass +pass \(try 2\) +· +·\s", after)
-    assert "debian-13: running the suite (1 done)\n" in after
+    assert "debian-13: running the suite (1 done)\ndebian-13 #2: restoring its boot (0 done)\n" in after
     assert "2 of 4 cells, 0:00:40, about 0:01:00 left\n" in after
     clock.seconds += 100
     assert "about 0:00:00 left" in shown(live.live.get_renderable())
