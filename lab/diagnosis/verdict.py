@@ -14,6 +14,13 @@ SLOW_REASON = (
     "(run fewer guests at once: --jobs 1)"
 )
 
+# boxlite 0.9.5's words: it makes every box's own system from an image of a registry, whatever the box's root is.
+NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
+NO_REGISTRY_REASON = (
+    "this build pulls {image} from a registry for its boxes, which the guest could not do; "
+    "that says nothing about the jailer (boxlite 0.10 and newer bring all that they need)"
+)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -36,7 +43,8 @@ def judge(
 ) -> Verdict:
     """The status of a cell that ran.
 
-    In an emulated guest a box that misses boxlite's own time limit is the lab's fault: an error.
+    In an emulated guest a box that misses boxlite's own time limit is the lab's fault: an error. So is a
+    registry that a guest cannot reach.
 
     A failure counts as expected only when its first cause is the expected one and exactly the tests that
     need the sandbox failed: anything else would hide a second failure behind a known one.
@@ -46,6 +54,9 @@ def judge(
     slow = [test.name for test in tests if test.name in failed and TOO_SLOW.search(test.message)]
     if emulated and slow:
         return Verdict(Status.ERROR, reason=f"{SLOW_REASON}: {', '.join(slow)}")
+    pulls = [match for test in tests if test.name in failed and (match := NO_REGISTRY.search(test.message))]
+    if pulls:
+        return Verdict(Status.ERROR, reason=NO_REGISTRY_REASON.format(image=pulls[0][1]))
     if not failed and not killed:
         return _without_failure(skipped, expected)
     cause = findings[0].cause if findings else Cause.UNKNOWN

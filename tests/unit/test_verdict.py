@@ -141,3 +141,16 @@ def test_a_suite_that_was_killed_after_its_last_test_has_not_passed(expected: Ex
     judged = verdict({}, expected, killed=True)
     assert not judged.status.as_expected
     assert "killed at its time limit" in judged.reason
+
+
+@pytest.mark.parametrize("expected", [PASSES, BLOCKED])
+def test_a_build_that_needs_a_registry_cannot_be_judged_without_one(expected: Expectation) -> None:
+    # As boxlite 0.9.5 said it, whatever root file system its box was given.
+    message = (
+        "RuntimeError: storage error: Failed to pull image 'debian:bookworm-slim' after trying 1 registry:\n"
+        "  - docker.io/library/debian:bookworm-slim: storage error: failed to pull manifest"
+    )
+    tests = [TestResult(name=name, outcome=Outcome.FAIL, message=message) for name in SUITE.tests]
+    judged = judge(SUITE, tests, expected, [])
+    assert (judged.status, judged.cause) == (Status.ERROR, None)
+    assert "pulls debian:bookworm-slim from a registry" in judged.reason
