@@ -14,7 +14,7 @@ SLOW_REASON = (
     "(run fewer guests at once: --jobs 1)"
 )
 
-# boxlite 0.9.5's words: it makes every box's own system from an image of a registry, whatever the box's root is.
+# boxlite 0.9.5's words: it makes a box's own system from an image of a registry, whatever the box's root is.
 NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
 NO_REGISTRY_REASON = (
     "this build pulls {image} from a registry for its boxes, which the guest could not do; "
