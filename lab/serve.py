@@ -90,11 +90,11 @@ class Service:
 
     def start(self) -> None:
         """Boot the guest, or take up a stored boot of it, and read its facts. Raises LabError."""
+        self.restored = self._restore()
+        if not self.restored:
+            self._boot()
+            self._store_boot()
         with self.watch.step("boot"):
-            self.restored = self._restore()
-            if not self.restored:
-                self._boot()
-                self._store_boot()
             self.facts = variant.read_facts(self.session)
         if self.work.builds > 1 and not self.work.cold:
             # Each build is deployed from here, so that none sees what another left.
@@ -238,7 +238,8 @@ class Service:
             return False
         self.say("restoring its boot")
         try:
-            self._take_up(stored)
+            with self.watch.step("boot"):
+                self._take_up(stored)
         except (LabError, OSError) as error:
             self.lane.check_wanted()
             if isinstance(error, (CheckpointFailed, DeadlineExpired, boots.Damaged)):
@@ -271,14 +272,14 @@ class Service:
             return
         self.say("storing its boot")
         self.session.close()
-        try:
-            MemoryCheckpoint.take(self.lane, boots.TAG)
-        except CheckpointFailed:
-            return  # The checkpoint of the deployed build will say why.
-        self.lane.stop()
-        self.boots.keep(
-            self.lane.overlay, client=self.lane.endpoint.client_key, host=self.lane.endpoint.host_key
-        )
+        endpoint = self.lane.endpoint
+        with self.watch.step("boot"):
+            try:
+                MemoryCheckpoint.take(self.lane, boots.TAG)
+            except CheckpointFailed:
+                return  # The checkpoint of the deployed build will say why.
+            self.lane.stop()
+            self.boots.keep(self.lane.overlay, client=endpoint.client_key, host=endpoint.host_key)
         if self.boots.find() is None:
             # The overlay may be gone with what could not be stored.
             self._start_over()
@@ -287,7 +288,8 @@ class Service:
 
     def _boot(self) -> None:
         """Boot, and once more where the machine dies before it is up: emulated ones sometimes do."""
-        with self._turn(self.lane.guest.cpus, "booting"):
+        # A turn is waited for outside of the step: what is measured is the boot.
+        with self._turn(self.lane.guest.cpus, "booting"), self.watch.step("boot"):
             try:
                 self.lane.start()
                 self._wait_ready()

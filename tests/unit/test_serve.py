@@ -467,3 +467,24 @@ def test_an_error_while_a_guest_waits_for_its_machine_is_told_with_its_last_word
     monkeypatch.setattr(ready, "wait_ready", lambda session, factor: fails(DeadlineExpired("waited 30 s"))())
     with pytest.raises(LabError, match=r"debian-13 did not come up: waited 30 s\nits console stayed empty"):
         bench.service(stores=False).start()
+
+
+def test_what_a_step_took_holds_no_waiting_for_a_processor(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = bench.service(stores=False)
+    clock = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(serve, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+
+    @contextmanager
+    def late(_count: int, on_wait: Callable[[], None]) -> Iterator[None]:
+        clock.seconds += 100.0
+        yield
+
+    monkeypatch.setattr(bench.processors, "turn", late)
+    served.start()
+    served.prepare(NEW)
+    result = served.run(cell(NEW), bench.folder / "cell")
+    assert clock.seconds == 300.0
+    assert {**served.watch.seconds, **result.seconds}.keys() >= {"boot", "deploy", "suite"}
+    assert set(served.watch.seconds.values()) | set(result.seconds.values()) == {0.0}
