@@ -117,6 +117,7 @@ class MatrixRun:
                 cold=self._options.cold,
                 builds=len({cell.build for cell in left}),
             )
+            self.observer.left(self._backlog.seconds_left(self.limits.jobs))
             threads: list[threading.Thread] = []
             try:
                 self._schedule(threads)
