@@ -162,7 +162,7 @@ def main() -> None:
 
 
 def grow(console: Console, measure: Any, plan: list[str], jobs: int) -> None:
-    """Wall time by cells (the plan's guests in one, three and all variants, then twice), and by lanes."""
+    """Wall time by cells (the plan's guests in one, in three and in all variants), and by lanes."""
     by_cells = [
         [*plan, "--jobs", str(jobs), *more]
         for more in (["-v", "stock"], ["-v", "stock", "-v", "userns-clone-off", "-v", "max-userns-zero"], [])
