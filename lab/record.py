@@ -49,10 +49,6 @@ class Record:
     def is_decided(self, cell: Cell) -> bool:
         return cell.folder in self._results
 
-    @property
-    def decided(self) -> int:
-        return len(self._results)
-
     def add_lane(self, record: LaneRecord) -> None:
         with self._lock:
             self.info.lanes.append(record)

@@ -47,7 +47,6 @@ def test_a_decided_cell_is_on_disk_at_once_and_the_others_are_not_reached_yet(tm
     growing.decide(OTHER, OTHER.result(Status.FAIL, reason="so it is"))
     assert told(RunResult.read(tmp_path)) == [("not-run", "not reached yet"), ("fail", "so it is")]
     assert [growing.is_decided(cell) for cell in CELLS] == [False, True]
-    assert growing.decided == 1
 
 
 def test_a_result_says_where_its_evidence_is_and_how_to_run_it_again(tmp_path: Path) -> None:
