@@ -22,9 +22,9 @@ from lab.files import plain
 from lab.guest.ready import CloudInitFailed
 from lab.images import store
 from lab.machine import acceleration, lane
-from lab.machine.boots import Boots
 from lab.machine.connection import connection
 from lab.machine.lane import Lane, LaneDied, keep_console
+from lab.machine.states import States
 from lab.paths import Paths
 from lab.plan import Cell
 from lab.record import Record, ResultsNotWritten, held
@@ -115,7 +115,7 @@ class MatrixRun:
                 rootfs=Path(layout) if layout else rootfs.make(self.folder / "rootfs"),
                 processors=Processors(self.limits.processors),
                 cold=self._options.cold,
-                builds=len({cell.build for cell in left}),
+                build=left[0].build if len({cell.build for cell in left}) == 1 else None,
             )
             self.observer.left(self._backlog.seconds_left(self.limits.jobs))
             threads: list[threading.Thread] = []
@@ -241,12 +241,12 @@ class MatrixRun:
                 slot.lane = made
                 if self._stopped.is_set():
                     made.give_up()
-            boots = (
+            states = (
                 None
                 if self._options.cold
-                else Boots(self.paths, opened, guest=guest, image=image, acceleration=how)
+                else States(self.paths, opened, guest=guest, image=image, acceleration=how)
             )
-            service = serve.Service(self._work, made, lambda text: self._say(slot, text), boots=boots)
+            service = serve.Service(self._work, made, lambda text: self._say(slot, text), states=states)
             try:
                 self._cells(slot, service)
             finally:
@@ -265,7 +265,10 @@ class MatrixRun:
         try:
             while not self._stopped.is_set() and self._crashed is None:
                 ticket = self._backlog.take(slot.guest.name, slot.number)
-                if ticket is None or not self._attempt(slot, service, ticket) or self._options.cold:
+                if ticket is None:
+                    service.keep()
+                    return
+                if not self._attempt(slot, service, ticket) or self._options.cold:
                     return
         finally:
             self._record.add_lane(service.record())
@@ -278,7 +281,7 @@ class MatrixRun:
             self._decide(ticket, decided, slot)
             return True
         try:
-            wheels = service.prepare(cell.build)
+            files = service.prepare(cell.build)
         except NotApplicable as why:
             for other in [ticket, *self._backlog.drop(cell.guest.name, cell.build)]:
                 self._decide(other, other.cell.result(Status.NOT_APPLICABLE, reason=str(why)), slot)
@@ -290,8 +293,8 @@ class MatrixRun:
             for each in [ticket, *others]:
                 self._fault(slot, each, service.lane, error)
             return False
-        if wheels is not None:
-            self._record.deployed(cell.build, wheels)
+        if files is not None:
+            self._record.deployed(cell.build, files)
         try:
             return self._repeat(slot, service, ticket)
         except ResultsNotWritten:

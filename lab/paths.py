@@ -47,8 +47,8 @@ class Paths:
         return self.cache / "wheels"
 
     @property
-    def boots(self) -> Path:
-        return self.cache / "boots"
+    def states(self) -> Path:
+        return self.cache / "states"
 
     @property
     def acceleration(self) -> Path:

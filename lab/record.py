@@ -53,12 +53,12 @@ class Record:
         with self._lock:
             self.info.lanes.append(record)
 
-    def deployed(self, build: Build, wheels: Sequence[Path]) -> None:
-        """Keep the digests of what was deployed of a build."""
+    def deployed(self, build: Build, files: Mapping[str, str]) -> None:
+        """Keep what was deployed of a build: each wheel with its SHA-256."""
         with self._lock:
             for record in self.info.builds:
                 if record.name == build.name:
-                    record.files.update(build.record(wheels).files)
+                    record.files.update(files)
 
     def describe_host(self, opened: libvirt.virConnect, how: Acceleration) -> bool:
         """Keep what the guests run on; whether this is the first time that it is told."""

@@ -151,7 +151,8 @@ class LaneRecord(_Record):
     image: str = Field(description="SHA-256 of the base image's disk.")
     way: str
     note: PlainText = Field(default="", description="Why the best way to fork could not be taken, if so.")
-    restored: bool = Field(default=False, description="Whether it took up a stored boot instead of booting.")
+    restored: bool = Field(default=False, description="Whether it took up a stored state instead of booting.")
+    stored_build: bool = Field(default=False, description="Whether the build was deployed in that state.")
     seconds: dict[str, float]
 
 

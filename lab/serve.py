@@ -18,17 +18,18 @@ from lab.errors import LabError
 from lab.guest import access, deploy, evidence, ready, variant
 from lab.guest import suite as guest_suite
 from lab.guest.session import Session
-from lab.machine import boots
 from lab.machine.acceleration import Acceleration
-from lab.machine.boots import Boots, StoredBoot
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
 from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.machine.states import Damaged, Known, States, StoredState
 from lab.paths import Paths
 from lab.plan import Cell
 from lab.results import CellResult, LaneRecord, Outcome, Status
 from lab.wait import DeadlineExpired
 
 COLD = "cold"
+# Names of snapshots in a lane's overlay.
+BOOT, BASE, DEPLOYED = "boot", "base", "build"
 POWER_OFF_SECONDS = 10.0
 
 Say = Callable[[str], None]
@@ -52,32 +53,35 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Work:
-    """What every lane of a run needs to know. `builds`: how many the cells of one guest have."""
+    """What every lane of a run needs to know. `build`: the one of all cells, None where there are several."""
 
     paths: Paths
     folder: Path
     suite: Suite
     rootfs: Path
     processors: Processors
+    build: builds.Build | None
     cold: bool = False
-    builds: int = 1
 
 
 @dataclass
 class Service:
-    """A lane from its start to its last cell. `boots`: where the guest's boot is kept, if it may be."""
+    """A lane from its start to its last cell. `states`: where the guest's states are kept, if they may be."""
 
     work: Work
     lane: Lane
     say: Say
-    boots: Boots | None = None
+    states: States | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     facts: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     served: int = 0
+    # The stored state that was taken up, and what was deployed in it.
     restored: bool = False
+    found_deployed: dict[str, str] = field(default_factory=dict)
     _base: Checkpoint | None = None
     _deployed: dict[str, Checkpoint | None] = field(default_factory=dict)
+    _files: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.session = Session(
@@ -89,24 +93,56 @@ class Service:
         return self.lane.acceleration
 
     def start(self) -> None:
-        """Boot the guest, or take up a stored boot of it, and read its facts. Raises LabError."""
-        self.restored = self._restore()
+        """Boot the guest, or take up a stored state of it, and read its facts. Raises LabError."""
+        self.restored = self._restore(self._deployment) or self._restore()
         if not self.restored:
             self._boot()
             self._store_boot()
         with self.watch.step("boot"):
             self.facts = variant.read_facts(self.session)
-        if self.work.builds > 1 and not self.work.cold:
+        if self.work.build is None and not self.work.cold:
             # Each build is deployed from here, so that none sees what another left.
-            self._base = self._checkpoint("base")
+            self._base = self._checkpoint(BASE)
 
-    def prepare(self, build: builds.Build) -> list[Path] | None:
+    def prepare(self, build: builds.Build) -> dict[str, str] | None:
         """Deploy the build and take its checkpoint; the wheels deployed, None where that was done before.
 
-        Raises NotApplicable where this build has nothing for this guest, LabError for a fault.
+        Each wheel with its SHA-256. Raises NotApplicable where this build has nothing for this guest, LabError
+        for a fault.
         """
         if build.name in self._deployed:
             return None
+        files = self.found_deployed or self._deploy(build)
+        self._files[build.name] = files
+        self._deployed[build.name] = (
+            None if self.work.cold else self._checkpoint(f"{DEPLOYED}-{len(self._deployed)}")
+        )
+        return files
+
+    def keep(self) -> None:
+        """Store the lane's deployed build for later lanes. The lane has served its last cell: it is stopped."""
+        build = self.work.build
+        if not self.states or build is None or self.found_deployed:
+            return
+        checkpoint = self._deployed.get(build.name)
+        if not isinstance(checkpoint, MemoryCheckpoint) or not self.states.wanted(self._deployment):
+            return
+        with self.watch.step("checkpoint"):
+            self.session.close()
+            self.lane.check_alive()
+            self.lane.stop()
+            endpoint = self.lane.endpoint
+            known = Known(checkpoint.tag, endpoint.client_key, endpoint.host_key, self._files[build.name])
+            self.states.keep(self.lane.overlay, known, self._deployment)
+
+    @property
+    def _deployment(self) -> str:
+        """What a stored state with the run's build goes by; empty where there are several builds."""
+        if self.work.build is None:
+            return ""
+        return deploy.identity(self.work.build, self.work.suite.folder, self.work.rootfs)
+
+    def _deploy(self, build: builds.Build) -> dict[str, str]:
         with self.watch.step("wheels"):
             wheels = builds.wheels(self.work.paths, build, self.facts["python"], self.say)
         if self._base:
@@ -119,10 +155,7 @@ class Service:
                 rootfs=self.work.rootfs,
                 say=self.say,
             )
-        self._deployed[build.name] = (
-            None if self.work.cold else self._checkpoint(f"build-{len(self._deployed)}")
-        )
-        return wheels
+        return build.record(wheels).files
 
     def record(self) -> LaneRecord:
         ways = {checkpoint.way for checkpoint in self._deployed.values() if checkpoint}
@@ -132,6 +165,7 @@ class Service:
             way=ways.pop() if ways else COLD,
             note=self.note,
             restored=self.restored,
+            stored_build=bool(self.found_deployed),
             seconds=dict(self.watch.seconds),
         )
 
@@ -231,20 +265,20 @@ class Service:
         else:
             self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor)
 
-    def _restore(self) -> bool:
-        """Whether the lane could take up a stored boot; one that cannot be used is dropped."""
-        stored = self.boots.find() if self.boots else None
+    def _restore(self, deployment: str = "") -> bool:
+        """Whether the lane could take up a stored state; one that cannot be used is dropped."""
+        stored = self.states.find(deployment) if self.states else None
         if stored is None:
             return False
-        self.say("restoring its boot")
+        self.say("restoring its boot" if not deployment else "restoring the deployed build")
         try:
             with self.watch.step("boot"):
                 self._take_up(stored)
         except (LabError, OSError) as error:
             self.lane.check_wanted()
-            if isinstance(error, (CheckpointFailed, DeadlineExpired, boots.Damaged)):
+            if isinstance(error, (CheckpointFailed, DeadlineExpired, Damaged)):
                 stored.refuse(str(error))
-            self._add_note(f"a stored boot could not be used: {str(error).splitlines()[0]}")
+            self._add_note(f"a stored state could not be used: {str(error).splitlines()[0]}")
             self._start_over()
             return False
         return True
@@ -256,31 +290,33 @@ class Service:
         self.lane.prepare()
         self.session.use(self.lane.endpoint)
 
-    def _take_up(self, stored: StoredBoot) -> None:
+    def _take_up(self, stored: StoredState) -> None:
+        known = stored.known()
         self.lane.adopt(stored)
         self.session.use(self.lane.endpoint)
         self.lane.start(paused=True)
-        MemoryCheckpoint(self.lane, boots.TAG).fork()
+        MemoryCheckpoint(self.lane, known.tag).fork()
         self.lane.resume()
         self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor)
         # The stored keys have been on disk: this lane goes on with a client key of its own.
         self.lane.endpoint = access.renew(self.session, self.lane.endpoint)
+        self.found_deployed = known.files
 
     def _store_boot(self) -> None:
         """Keep this boot for later lanes, and go on from it: one that cannot be used shows at once."""
-        if self.boots is None or not self.boots.wanted:
+        if self.states is None or not self.states.wanted():
             return
         self.say("storing its boot")
         self.session.close()
         endpoint = self.lane.endpoint
         with self.watch.step("boot"):
             try:
-                MemoryCheckpoint.take(self.lane, boots.TAG)
+                MemoryCheckpoint.take(self.lane, BOOT)
             except CheckpointFailed:
                 return  # The checkpoint of the deployed build will say why.
             self.lane.stop()
-            self.boots.keep(self.lane.overlay, client=endpoint.client_key, host=endpoint.host_key)
-        if self.boots.find() is None:
+            kept = self.states.keep(self.lane.overlay, Known(BOOT, endpoint.client_key, endpoint.host_key))
+        if kept is None:
             # The overlay may be gone with what could not be stored.
             self._start_over()
         if not self._restore():

@@ -14,8 +14,8 @@ from lab.guest import deploy, variant
 from lab.guest.session import SUITE
 from lab.images import store
 from lab.machine import acceleration, lane
-from lab.machine.boots import Boots
 from lab.machine.connection import connection
+from lab.machine.states import States
 from lab.paths import Paths
 from lab.plan import Cell
 
@@ -36,12 +36,13 @@ def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str],
             suite=suite,
             rootfs=rootfs.make(folder / "rootfs"),
             processors=Processors(os.cpu_count() or 1),
+            build=cell.build,
             # One cell in one lane: nothing is gained by a checkpoint of it.
             cold=True,
         )
         with lane.opened(opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri) as made:
-            boots = Boots(paths, opened, guest=cell.guest, image=image, acceleration=how)
-            service = serve.Service(work, made, say, boots=boots)
+            states = States(paths, opened, guest=cell.guest, image=image, acceleration=how)
+            service = serve.Service(work, made, say, states=states)
             service.start()
             reason = variant.why_not_applicable(cell.variant, service.facts)
             if reason:

@@ -1,5 +1,6 @@
 """Putting the build, the suite and the box's root file system into a guest: once per lane."""
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,20 @@ rm -r wheels
 """
 
 
+# What Python compiles on a first import is compiled here, once, and not in every cell.
+COMPILE = "python3 -m pytest --quiet --collect-only"
+
+
+def identity(build: builds.Build, suite: Path, rootfs: Path) -> str:
+    """A digest of all that `deploy` puts into a guest, but for which releases of the runner pip chose."""
+    parts = [build.name, build.version, *builds.RUNNER, UNPACK, COMPILE, FIRST_USE]
+    for file in sorted(file for file in suite.glob("*") if file.is_file()):
+        parts += [file.name, file.read_text()]
+    # A layout's index names all else in it by digest.
+    parts.append((rootfs / "index.json").read_text())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
 def deploy(
     session: Session,
     *,
@@ -52,11 +67,8 @@ def deploy(
         )
     say("deploying: unpacking")
     session.run(UNPACK, seconds=30)
-    # What Python compiles on a first import is compiled here, once, and not in every cell.
     session.run(
-        f"cd {FOLDER}/suites/{suite.name} && LAB_ROOTFS={ROOTFS} PYTHONPATH={SITE} "
-        "python3 -m pytest --quiet --collect-only",
-        seconds=30,
+        f"cd {FOLDER}/suites/{suite.name} && LAB_ROOTFS={ROOTFS} PYTHONPATH={SITE} {COMPILE}", seconds=30
     )
     # boxlite unpacks its runtime when it is first used, and a first login starts the user's own service
     # manager. A build that cannot even do that is for the suite to find out.

@@ -48,7 +48,7 @@ class MemoryCheckpoint:
     def __init__(self, lane: Lane, tag: str) -> None:
         """A snapshot that the overlay holds already."""
         self._lane = lane
-        self._tag = tag
+        self.tag = tag
         self._node = self._overlay_node()
 
     @classmethod
@@ -70,7 +70,7 @@ class MemoryCheckpoint:
 
     def _job(self, command: str, seconds: float) -> None:
         job = f"lab-{command}"
-        self._qmp(command, **{"job-id": job, "tag": self._tag, "vmstate": self._node, "devices": [self._node]})
+        self._qmp(command, **{"job-id": job, "tag": self.tag, "vmstate": self._node, "devices": [self._node]})
 
         def concluded() -> dict[str, Any] | None:
             found = next((j for j in self._qmp("query-jobs") if j["id"] == job), None)

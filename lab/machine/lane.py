@@ -16,8 +16,8 @@ from lab.files import plain
 from lab.images.store import BaseImage
 from lab.machine import domain, keys, ports, records, seed
 from lab.machine.acceleration import Acceleration
-from lab.machine.boots import StoredBoot
 from lab.machine.connection import default_uri
+from lab.machine.states import StoredState
 from lab.paths import Paths
 from lab.wait import Deadline, wait_for
 
@@ -87,11 +87,12 @@ class Lane:
         self._know(keys.generate("lab"), keys.generate(f"root@{self.guest.name}"))
         self.new_overlay(self.image.disk)
 
-    def adopt(self, boot: StoredBoot) -> None:
-        """Take a copy of a stored boot as the overlay, and the keys that its guest knows. Raises LabError."""
-        self._know(*boot.keys)
+    def adopt(self, stored: StoredState) -> None:
+        """Take a copy of a stored state as the overlay, and the keys that its guest knows. Raises LabError."""
+        known = stored.known()
+        self._know(known.client, known.host)
         self.overlay.unlink(missing_ok=True)
-        boot.copy_to(self.overlay)
+        stored.copy_to(self.overlay)
 
     def _know(self, client_key: keys.KeyPair, host_key: keys.KeyPair) -> None:
         self.endpoint = Endpoint(self._port.number, client_key, host_key)

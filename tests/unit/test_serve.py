@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -17,12 +19,12 @@ from lab.guest import deploy, evidence, ready, variant
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output, Session
 from lab.guest.suite import SuiteRun
-from lab.machine import boots
+from lab.machine import states
 from lab.machine.acceleration import Acceleration
-from lab.machine.boots import Boots, StoredBoot
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.keys import generate
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
+from lab.machine.states import Known, States, StoredState
 from lab.paths import Paths
 from lab.plan import Cell
 from lab.results import CellResult, Outcome, Status, TestResult
@@ -60,8 +62,9 @@ class Machine:
         self.overlay.write_text("empty")
         self.do("prepare")
 
-    def adopt(self, stored: StoredBoot) -> None:
-        self.endpoint = Endpoint(1, *stored.keys)
+    def adopt(self, stored: StoredState) -> None:
+        known = stored.known()
+        self.endpoint = Endpoint(1, known.client, known.host)
         self.overlay.write_text("of the store")
         self.do("adopt")
 
@@ -84,7 +87,7 @@ class Machine:
         self.do("off")
 
     def check_alive(self) -> None:
-        pass
+        self.when.get("alive?", lambda: None)()
 
     def check_wanted(self) -> None:
         if self.given_up:
@@ -136,22 +139,24 @@ class Bench:
         libvirt: Any = SimpleNamespace(
             getCapabilities=lambda: "<capabilities/>", getVersion=lambda: 1, getLibVersion=lambda: 1
         )
-        self.boots = Boots(
+        self.states = States(
             paths, libvirt, guest=GUEST, image=self.machine.image, acceleration=self.machine.acceleration
         )
 
     def service(self, *, cold: bool = False, builds: int = 1, stores: bool = True) -> serve.Service:
-        work = serve.Work(
-            self.paths, self.folder, KNOWN.suite, Path("rootfs"), self.processors, cold=cold, builds=builds
-        )
+        rootfs = self.folder / "rootfs"
+        rootfs.mkdir(exist_ok=True)
+        (rootfs / "index.json").write_text("{}")
+        build = NEW if builds == 1 else None
+        work = serve.Work(self.paths, self.folder, KNOWN.suite, rootfs, self.processors, cold=cold, build=build)
         lane: Any = self.machine
-        return serve.Service(work, lane, lambda text: None, boots=self.boots if stores else None)
+        return serve.Service(work, lane, lambda text: None, states=self.states if stores else None)
 
-    def store(self) -> StoredBoot:
+    def store(self) -> StoredState:
         """Let there be a stored boot, as another lane left it."""
         overlay = self.folder / "another.qcow2"
         overlay.touch()
-        stored = self.boots.keep(overlay, client=generate("stored"), host=generate("stored"))
+        stored = self.states.keep(overlay, Known("boot", generate("stored"), generate("stored")))
         assert stored is not None
         return stored
 
@@ -163,11 +168,16 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     def deployed(session: Session, *, wheels: list[Path], **_more: object) -> None:
         made[-1].machine.do(f"deploy {wheels[0].stem}")
 
+    def wheel(build: Build) -> Path:
+        file = tmp_path / f"{build.name}.whl"
+        file.write_text(build.name)
+        return file
+
     def ran(_session: Session, suite: catalog.Suite, wanted: Variant, *, factor: float) -> SuiteRun:
         made[-1].machine.do(f"suite {wanted.name}")
         return SuiteRun([TestResult(name=name, outcome=Outcome.PASS) for name in suite.tests], killed=False)
 
-    monkeypatch.setattr(boots, "FREE_GIB", 0.0)
+    monkeypatch.setattr(states, "FREE_GIB", 0.0)
     monkeypatch.setattr(serve, "MemoryCheckpoint", Snapshot)
     monkeypatch.setattr(ready, "wait_ready", lambda session, factor: None)
     monkeypatch.setattr(Session, "wait_open", lambda session, seconds: None)
@@ -176,7 +186,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.setattr(variant, "begin", lambda session, wanted, mark: {"variant": wanted.name})
     monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: {"context": "unconfined"})
     monkeypatch.setattr(variant, "check_in_effect", lambda wanted, facts, who: None)
-    monkeypatch.setattr(builds, "wheels", lambda paths, build, python, say: [Path(f"{build.name}.whl")])
+    monkeypatch.setattr(builds, "wheels", lambda paths, build, python, say: [wheel(build)])
     monkeypatch.setattr(deploy, "deploy", deployed)
     monkeypatch.setattr(guest_suite, "run", ran)
     monkeypatch.setattr(evidence, "collect", lambda session, folder, mark, full: None)
@@ -233,16 +243,16 @@ def test_a_machine_that_dies_twice_is_given_up(bench: Bench) -> None:
 
 
 def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> None:
-    client, host = bench.store().keys
+    known = bench.store().known()
     served = bench.service()
     served.start()
     assert bench.machine.did == RESTORED
     assert served.record().restored
-    assert bench.machine.endpoint.host_key == host
+    assert bench.machine.endpoint.host_key == known.host
     # Whoever can read the store must not get into this lane.
-    assert bench.machine.endpoint.client_key != client
+    assert bench.machine.endpoint.client_key != known.client
     assert served.session._endpoint is bench.machine.endpoint
-    assert bench.boots.find() is not None
+    assert bench.states.find() is not None
 
 
 @pytest.mark.parametrize(
@@ -266,20 +276,20 @@ def test_a_guest_whose_stored_boot_cannot_be_used_is_booted(
     served.start()
     until = RESTORED.index(at) + 1
     assert bench.machine.did == [*RESTORED[:until], "stop", "prepare", "start"]
-    assert bench.machine.endpoint.host_key != stored.keys[1]
+    assert bench.machine.endpoint.host_key != stored.known().host
     assert served.session._endpoint is bench.machine.endpoint
     record = served.record()
     assert not record.restored
-    assert record.note == f"a stored boot could not be used: {str(error).splitlines()[0]}"
+    assert record.note == f"a stored state could not be used: {str(error).splitlines()[0]}"
     # A state that is bad is dropped for good; a fault of that moment says nothing about it.
-    assert (bench.boots.find() is None) is refused
+    assert (bench.states.find() is None) is refused
     assert (stored.folder / "refused.txt").exists() is refused
-    assert bench.boots.wanted is False
+    assert bench.states.wanted() is False
 
 
 def test_a_guest_whose_stored_keys_are_damaged_is_booted(bench: Bench) -> None:
     # As after a power failure: the folder has its name, and a file in it has no content yet.
-    (bench.store().folder / "keys.json").write_text("")
+    (bench.store().folder / "known.json").write_text("")
     served = bench.service()
     served.start()
     assert bench.machine.did[-1] == "start"
@@ -297,7 +307,7 @@ def test_a_lane_that_is_given_up_while_it_is_restored_is_not_booted_and_refuses_
     with pytest.raises(LaneDied, match="given up"):
         bench.service().start()
     assert "start" not in bench.machine.did
-    assert bench.boots.find() is not None
+    assert bench.states.find() is not None
 
 
 def test_a_boot_is_stored_and_the_lane_goes_on_from_what_it_stored(bench: Bench) -> None:
@@ -308,9 +318,9 @@ def test_a_boot_is_stored_and_the_lane_goes_on_from_what_it_stored(bench: Bench)
     assert bench.machine.did == ["start", "save boot", "stop", *RESTORED]
     # It did boot, whatever it went on from.
     assert not served.record().restored
-    stored = bench.boots.find()
+    stored = bench.states.find()
     assert stored is not None
-    assert stored.keys == (client, host)
+    assert stored.known() == Known("boot", client, host)
     assert (stored.folder / "state.qcow2").read_text() == "empty"
 
 
@@ -318,7 +328,7 @@ def test_a_stored_boot_that_cannot_be_used_at_once_is_refused_and_not_stored_aga
     bench.machine.when["load boot"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
     bench.service().start()
     assert bench.machine.did[-3:] == ["stop", "prepare", "start"]
-    assert (bench.boots.find(), bench.boots.wanted) == (None, False)
+    assert (bench.states.find(), bench.states.wanted()) == (None, False)
     bench.machine.did.clear()
     bench.service().start()
     assert bench.machine.did == ["start"]
@@ -330,7 +340,7 @@ def test_a_machine_whose_state_cannot_be_saved_serves_all_the_same(bench: Bench)
     served.start()
     assert bench.machine.did == ["start", "save boot"]
     assert served.facts == {"python": "3.13"}
-    assert bench.boots.find() is None
+    assert bench.states.find() is None
 
 
 def test_a_boot_that_the_store_does_not_take_is_booted_anew(bench: Bench) -> None:
@@ -341,6 +351,82 @@ def test_a_boot_that_the_store_does_not_take_is_booted_anew(bench: Bench) -> Non
     assert bench.machine.did[:2] == ["start", "save boot"]
     assert bench.machine.did[-3:] == ["stop", "prepare", "start"]
     assert served.session._endpoint is bench.machine.endpoint
+
+
+def served_lane(bench: Bench) -> serve.Service:
+    """A lane that came to its end with one cell."""
+    served = bench.service()
+    served.start()
+    served.prepare(NEW)
+    served.run(cell(NEW), bench.folder / "cell")
+    bench.machine.did.clear()
+    return served
+
+
+def test_a_deployed_build_is_stored_when_its_lane_is_done_and_taken_up_by_the_next(bench: Bench) -> None:
+    first = served_lane(bench)
+    first.keep()
+    assert bench.machine.did == ["stop"]
+    host = bench.machine.endpoint.host_key
+    client = bench.machine.endpoint.client_key
+    bench.machine.did.clear()
+    bench.machine.prepare()
+    second = bench.service()
+    second.start()
+    assert second.prepare(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
+    second.run(cell(NEW), bench.folder / "cell")
+    assert bench.machine.did == [
+        *["prepare", "adopt", "start paused", "load build-0", "resume"],
+        *["save build-0", "load build-0", "suite stock"],
+    ]
+    assert (bench.machine.endpoint.host_key, bench.machine.endpoint.client_key == client) == (host, False)
+    assert (second.record().restored, second.record().stored_build) == (True, True)
+    bench.machine.did.clear()
+    second.keep()
+    assert bench.machine.did == []
+
+
+def test_a_deployed_build_is_not_for_a_run_with_another_one_or_with_several(bench: Bench) -> None:
+    served_lane(bench).keep()
+    bench.machine.did.clear()
+    bench.service(builds=2).start()
+    assert bench.machine.did == [*RESTORED, "save base"]
+    bench.machine.did.clear()
+    other = bench.service()
+    other.work = replace(other.work, build=OLD)
+    other.start()
+    assert other.prepare(OLD) is not None
+    assert bench.machine.did == [*RESTORED, "deploy 0.9.0", "save build-0"]
+
+
+def test_a_deployed_build_that_cannot_be_loaded_leaves_the_stored_boot(bench: Bench) -> None:
+    served_lane(bench).keep()
+    bench.machine.did.clear()
+    bench.machine.when["load build-0"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
+    served = bench.service()
+    served.start()
+    assert bench.machine.did == [
+        *["adopt", "start paused", "load build-0", "stop", "prepare"],
+        *RESTORED,
+    ]
+    assert served.prepare(NEW) is not None
+    assert (served.record().restored, served.record().stored_build) == (True, False)
+    served.keep()
+    assert bench.machine.did[-1] == "save build-0"
+
+
+def test_a_lane_that_is_dead_at_its_end_stores_nothing(bench: Bench) -> None:
+    served = served_lane(bench)
+    bench.machine.when["alive?"] = fails(LaneDied("the machine is gone"))
+    with pytest.raises(LaneDied):
+        served.keep()
+    assert not list(bench.paths.states.glob("*-*-*-*"))
+
+
+def test_a_lane_that_forks_from_its_disk_stores_no_build(bench: Bench) -> None:
+    bench.machine.when["save build-0"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
+    served_lane(bench).keep()
+    assert bench.machine.did == []
 
 
 def test_without_a_store_a_guest_is_only_booted(bench: Bench) -> None:
@@ -354,8 +440,8 @@ def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_it
     served.start()
     assert bench.machine.did == ["start", "save base"]
     bench.machine.did.clear()
-    assert served.prepare(OLD) == [Path("0.9.0.whl")]
-    assert served.prepare(NEW) == [Path("0.10.8.whl")]
+    assert served.prepare(OLD) == {"0.9.0.whl": sha256(b"0.9.0").hexdigest()}
+    assert served.prepare(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
     assert bench.machine.did == [
         *["load base", "deploy 0.9.0", "save build-0"],
         *["load base", "deploy 0.10.8", "save build-1"],
@@ -389,8 +475,9 @@ def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
     def wheels(_paths: Paths, build: Build, _python: str, _say: object) -> list[Path]:
         if build == OLD:
             raise NotApplicable("boxlite has no wheels for Python 3.13")
-        return [Path(f"{build.name}.whl")]
+        return [bench.folder / f"{build.name}.whl"]
 
+    (bench.folder / "0.10.8.whl").touch()
     monkeypatch.setattr(builds, "wheels", wheels)
     served = bench.service(builds=2, stores=False)
     served.start()

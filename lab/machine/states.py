@@ -1,4 +1,5 @@
-"""Stored boots: guests as they were right after they booted, on disk, so that a lane need not boot again.
+"""Stored states: guests as they were right after they booted, or after a build was deployed, on disk, so that
+a lane need not do that again.
 
 What is kept is the lane's overlay with an internal snapshot of memory and disk in it (see `checkpoint`), and
 the keys that the guest then knows. A lane gets a copy, and a new client key before anything else happens in it.
@@ -10,7 +11,7 @@ import os
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -27,34 +28,46 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
 from lab.paths import Paths
 
-# The name of the snapshot inside the stored overlay.
-TAG = "boot"
 # A stored boot of debian-13 took 0.3 GiB; a disk that is nearly full is not for a cache.
 FREE_GIB = 5.0
 # Enough for that at 3 MiB/s.
 COPY_SECONDS = 120.0
+# Of each guest: whoever compares a few builds gets all of them deployed.
+DEPLOYED_STATES = 3
 
-_STATE, _KEYS, _REFUSED = "state.qcow2", "keys.json", "refused.txt"
+_STATE, _KNOWN, _REFUSED = "state.qcow2", "known.json", "refused.txt"
 
 
 class Damaged(LabError):
-    """A stored boot is not whole."""
+    """A stored state is not whole."""
 
 
 @dataclass(frozen=True)
-class StoredBoot:
-    """One stored boot. The folder is the owner's alone: memory and keys are secrets."""
+class Known:
+    """What has to be known of a stored state: the snapshot's name in the overlay, the keys that the guest knew
+    when it was stored, and what was deployed in it, each wheel with its SHA-256.
+    """
+
+    tag: str
+    client: KeyPair
+    host: KeyPair
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """One stored state. The folder is the owner's alone: memory and keys are secrets."""
 
     folder: Path
 
-    @property
-    def keys(self) -> tuple[KeyPair, KeyPair]:
-        """Client key and host key that the guest knew when it was stored. Raises LabError."""
+    def known(self) -> Known:
+        """Raises Damaged."""
         try:
-            known = json.loads((self.folder / _KEYS).read_text())
-            return KeyPair(**known["client"]), KeyPair(**known["host"])
+            known = json.loads((self.folder / _KNOWN).read_text())
+            client, host = KeyPair(**known["client"]), KeyPair(**known["host"])
+            return Known(known["tag"], client, host, dict(known["files"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"the stored boot's keys cannot be read: {error}") from error
+            raise Damaged(f"what is known of the stored state cannot be read: {error}") from error
 
     def copy_to(self, overlay: Path) -> None:
         """Copy the state, shared with the original where the file system can. Raises LabError."""
@@ -69,8 +82,11 @@ class StoredBoot:
             (self.folder / _STATE).unlink(missing_ok=True)
 
 
-class Boots:
-    """The stored boots of one guest's image on this host and QEMU."""
+class States:
+    """The stored states of one guest's image on this host and QEMU.
+
+    `deployment` stands for all that was deployed; empty, it is the guest right after its boot that is meant.
+    """
 
     def __init__(
         self,
@@ -81,28 +97,31 @@ class Boots:
         image: BaseImage,
         acceleration: Acceleration,
     ) -> None:
-        self._root = paths.boots
+        self._root = paths.states
         self._paths = paths
         self._guest = guest.name
-        self._folder = self._root / f"{guest.name}-{_digest(connection, guest, image, acceleration)}"
+        self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration)}"
 
-    def find(self) -> StoredBoot | None:
-        """The stored boot, or None where there is none that can be used."""
-        return StoredBoot(self._folder) if (self._folder / _STATE).is_file() else None
+    def find(self, deployment: str = "") -> StoredState | None:
+        """The stored state, or None where there is none that can be used."""
+        folder = self._folder(deployment)
+        return StoredState(folder) if (folder / _STATE).is_file() else None
 
-    @property
-    def wanted(self) -> bool:
-        """Whether a boot should be stored: there is none, none was refused, and there is room."""
+    def wanted(self, deployment: str = "") -> bool:
+        """Whether a state should be stored: there is none, none was refused, and there is room."""
         self._paths.make(self._paths.cache)
         free = shutil.disk_usage(self._paths.cache).free / 2**30
-        return free >= FREE_GIB and self.find() is None and not (self._folder / _REFUSED).exists()
+        refused = (self._folder(deployment) / _REFUSED).exists()
+        return free >= FREE_GIB and self.find(deployment) is None and not refused
 
-    def keep(self, overlay: Path, *, client: KeyPair, host: KeyPair) -> StoredBoot | None:
-        """Move the overlay of a stopped lane into the store; None where another lab was faster.
+    def keep(self, overlay: Path, known: Known, deployment: str = "") -> StoredState | None:
+        """Move the overlay of a stopped lane into the store; None where that cannot be.
 
-        Boots of the guest's former images, or of another QEMU, go.
+        Where another lab was faster, it is that one's. States of the guest's former images, or of another
+        QEMU, go, and all but the newest with a deployed build.
         """
-        partial = self._root / f".partial-{self._folder.name}-{os.getpid()}"
+        folder = self._folder(deployment)
+        partial = self._root / f".partial-{folder.name}-{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
             self._root.mkdir(parents=True, exist_ok=True)
@@ -110,27 +129,34 @@ class Boots:
             partial.mkdir(mode=0o700)
             shutil.move(overlay, partial / _STATE)
             (partial / _STATE).chmod(0o400)
-            keys = {"client": asdict(client), "host": asdict(host)}
-            (partial / _KEYS).touch(0o600)
-            (partial / _KEYS).write_text(json.dumps(keys) + "\n")
-            partial.rename(self._folder)
+            (partial / _KNOWN).touch(0o600)
+            (partial / _KNOWN).write_text(json.dumps(asdict(known)) + "\n")
+            partial.rename(folder)
         except OSError:
-            return self.find()
+            return self.find(deployment)
         finally:
             # An interrupt too leaves none.
             shutil.rmtree(partial, ignore_errors=True)
-        for folder in self._root.iterdir():
-            if self._is_old(folder):
-                with suppress(OSError):
-                    shutil.rmtree(folder)
-        return self.find()
+        for old in [*filter(self._is_old, self._root.iterdir()), *self._deployed()[DEPLOYED_STATES:]]:
+            with suppress(OSError):
+                shutil.rmtree(old)
+        return self.find(deployment)
+
+    def _folder(self, deployment: str) -> Path:
+        digest = f"-{hashlib.sha256(deployment.encode()).hexdigest()[:16]}" if deployment else ""
+        return self._root / f"{self._machine}{digest}"
+
+    def _deployed(self) -> list[Path]:
+        """Those with a build, the newest first."""
+        found = [(folder.stat().st_mtime, folder) for folder in self._root.glob(f"{self._machine}-*")]
+        return [folder for _, folder in sorted(found, reverse=True)]
 
     def _is_old(self, folder: Path) -> bool:
-        """Whether it is another boot of the guest, or half of one, of a lab that was killed."""
+        """Whether it is of another machine of the guest, or half of one, of a lab that was killed."""
         if half := re.fullmatch(r"\.partial-.*-(\d+)", folder.name):
             return not psutil.pid_exists(int(half[1]))
-        same = re.fullmatch(re.escape(self._guest) + "-[0-9a-f]{16}", folder.name)
-        return bool(same) and folder != self._folder
+        same = re.fullmatch(f"({re.escape(self._guest)}-[0-9a-f]{{16}})(-[0-9a-f]{{16}})?", folder.name)
+        return same is not None and same[1] != self._machine
 
 
 def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acceleration: Acceleration) -> str:

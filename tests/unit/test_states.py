@@ -13,10 +13,10 @@ from lab import catalog
 from lab.catalog import Guest
 from lab.errors import LabError
 from lab.images.store import BaseImage
-from lab.machine import boots, seed
+from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
-from lab.machine.boots import Boots, StoredBoot
 from lab.machine.keys import KeyPair
+from lab.machine.states import Known, States, StoredState
 from lab.paths import Paths, definitions
 from tests.unit.examples import base_image
 
@@ -57,25 +57,25 @@ class Host:
     sha256: str = "1" * 64
 
     @property
-    def boots(self) -> Boots:
+    def states(self) -> States:
         """As a new lane has them."""
         empty = base_image(self.paths.images)
         image = BaseImage(empty.folder, replace(empty.manifest, disk_sha256=self.sha256))
         how = Acceleration(self.kvm, "a test")
-        return Boots(self.paths, self.daemon, guest=self.guest, image=image, acceleration=how)
+        return States(self.paths, self.daemon, guest=self.guest, image=image, acceleration=how)
 
     def overlay(self, state: bytes = STATE) -> Path:
         folder = self.paths.make(self.paths.lanes / "lab-debian-13-abc123")
         (folder / "overlay.qcow2").write_bytes(state)
         return folder / "overlay.qcow2"
 
-    def keep(self, state: bytes = STATE) -> StoredBoot | None:
-        return self.boots.keep(self.overlay(state), client=CLIENT, host=HOST)
+    def keep(self, state: bytes = STATE) -> StoredState | None:
+        return self.states.keep(self.overlay(state), Known("boot", CLIENT, HOST))
 
     @property
     def names(self) -> set[str]:
         """All that is in the store."""
-        return {path.name for path in self.paths.boots.iterdir()} if self.paths.boots.is_dir() else set()
+        return {path.name for path in self.paths.states.iterdir()} if self.paths.states.is_dir() else set()
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def host(paths: Paths) -> Host:
     return Host(paths)
 
 
-def state_of(boot: StoredBoot | None, to: Path) -> bytes:
+def state_of(boot: StoredState | None, to: Path) -> bytes:
     assert boot is not None
     boot.copy_to(to)
     return to.read_bytes()
@@ -111,40 +111,40 @@ def test_a_boot_is_not_for_a_machine_in_which_anything_differs(
     host: Host, change: Callable[[Host], Host]
 ) -> None:
     host.keep()
-    assert change(host).boots.find() is None
-    assert change(host).boots.wanted
+    assert change(host).states.find() is None
+    assert change(host).states.wanted()
 
 
 def test_a_boot_is_not_for_another_seed(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host.keep()
     shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
     monkeypatch.setattr(seed, "definitions", lambda: tmp_path / "own")
-    assert host.boots.find() is not None
+    assert host.states.find() is not None
     with (tmp_path / "own" / "cloud-init" / "user-data.yaml").open("a") as file:
         file.write("# A comment is a change too.\n")
-    assert host.boots.find() is None
+    assert host.states.find() is None
 
 
 def test_a_later_lane_of_the_same_machine_gets_the_state_and_its_keys(host: Host, tmp_path: Path) -> None:
-    assert host.boots.find() is None
+    assert host.states.find() is None
     kept = host.keep()
-    found = host.boots.find()
+    found = host.states.find()
     assert found == kept
     assert state_of(found, tmp_path / "overlay") == STATE
     assert found is not None
-    assert found.keys == (CLIENT, HOST)
-    assert not host.boots.wanted
+    assert found.known() == Known("boot", CLIENT, HOST)
+    assert not host.states.wanted()
 
 
 def test_memory_and_keys_are_the_owner_s_alone(host: Host) -> None:
     # Whatever the umask and whoever made the folder before.
-    host.paths.boots.mkdir(parents=True, mode=0o755)
+    host.paths.states.mkdir(parents=True, mode=0o755)
     kept = host.keep()
     assert kept is not None
-    assert (mode(host.paths.boots), mode(kept.folder)) == (0o700, 0o700)
+    assert (mode(host.paths.states), mode(kept.folder)) == (0o700, 0o700)
     assert {file.name: mode(file) & 0o077 for file in kept.folder.iterdir()} == {
         "state.qcow2": 0,
-        "keys.json": 0,
+        "known.json": 0,
     }
 
 
@@ -153,7 +153,7 @@ def test_a_stored_boot_has_its_name_only_when_it_is_whole(host: Host, monkeypatc
     rename = Path.rename
 
     def look(path: Path, target: Path) -> Path:
-        if path.parent == host.paths.boots:
+        if path.parent == host.paths.states:
             seen.append(({file.name for file in path.iterdir()}, target.exists()))
         return rename(path, target)
 
@@ -161,7 +161,7 @@ def test_a_stored_boot_has_its_name_only_when_it_is_whole(host: Host, monkeypatc
     kept = host.keep()
     assert kept is not None
     # One step, with all of it there before and nothing at its place.
-    assert seen == [({"state.qcow2", "keys.json"}, False)]
+    assert seen == [({"state.qcow2", "known.json"}, False)]
     assert host.names == {kept.folder.name}
     assert not (host.paths.lanes / "lab-debian-13-abc123" / "overlay.qcow2").exists()
 
@@ -175,13 +175,13 @@ def test_a_store_that_takes_no_more_keeps_nothing_of_it(host: Host, monkeypatch:
         patched.setattr(shutil, "move", full)
         assert host.keep() is None
     assert host.names == set()
-    assert host.boots.wanted
+    assert host.states.wanted()
 
 
 def test_a_lab_that_is_slower_takes_the_boot_of_the_other(host: Host, tmp_path: Path) -> None:
     first = host.keep(b"the first")
     assert host.keep(b"the second") == first
-    assert state_of(host.boots.find(), tmp_path / "overlay") == b"the first"
+    assert state_of(host.states.find(), tmp_path / "overlay") == b"the first"
     assert len(host.names) == 1
 
 
@@ -193,12 +193,30 @@ def test_older_boots_of_a_guest_go_and_those_of_others_stay(host: Host) -> None:
     # Nothing goes before something takes its place.
     assert host.names == {other.folder.name, refused.folder.name}
     refused.refuse("no such device")
-    foreign = host.paths.boots / "debian-13-notes"
+    foreign = host.paths.states / "debian-13-notes"
     foreign.mkdir()
     new = host.keep()
     assert new is not None
     assert host.names == {new.folder.name, other.folder.name, foreign.name}
-    assert replace(host, guest=BACKPORTS).boots.find() == other
+    assert replace(host, guest=BACKPORTS).states.find() == other
+
+
+def test_only_the_newest_states_with_a_build_stay_and_the_boot_with_them(host: Host) -> None:
+    boot = host.keep()
+    for number, build in enumerate(("0.9.0", "0.10.0", "0.10.7", "0.10.8")):
+        kept = host.states.keep(host.overlay(), Known("build-0", CLIENT, HOST, {"a.whl": build}), build)
+        assert kept is not None
+        os.utime(kept.folder, (number, number))
+    assert boot == host.states.find()
+    assert host.states.find("0.9.0") is None
+    left = [host.states.find(build) for build in ("0.10.0", "0.10.7", "0.10.8")]
+    assert [state and state.known().files for state in left] == [
+        {"a.whl": build} for build in ("0.10.0", "0.10.7", "0.10.8")
+    ]
+    # Another image of the guest, or another QEMU: none of them can be loaded any more.
+    new = replace(host, sha256="2" * 64).keep()
+    assert new is not None
+    assert host.names == {new.folder.name}
 
 
 def interrupted(*_: object) -> NoReturn:
@@ -233,21 +251,21 @@ def test_a_boot_that_was_refused_is_neither_found_nor_stored_again(host: Host) -
     kept = host.keep()
     assert kept is not None
     kept.refuse("QEMU's snapshot-load: no such device")
-    assert host.boots.find() is None
-    assert not host.boots.wanted
+    assert host.states.find() is None
+    assert not host.states.wanted()
     assert host.keep() is None
-    assert not host.boots.wanted
+    assert not host.states.wanted()
     left = b"".join(file.read_bytes() for file in kept.folder.iterdir())
     assert b"no such device" in left
     assert STATE not in left
-    assert replace(host, daemon=Daemon(qemu=10_000_001)).boots.wanted
+    assert replace(host, daemon=Daemon(qemu=10_000_001)).states.wanted()
 
 
 @pytest.mark.parametrize(("free_gib", "wanted"), [(4.9, False), (5.1, True)])
 def test_a_disk_that_is_nearly_full_gets_no_boot(
     host: Host, monkeypatch: pytest.MonkeyPatch, free_gib: float, wanted: bool
 ) -> None:
-    monkeypatch.setattr(boots, "FREE_GIB", 5.0)
+    monkeypatch.setattr(states, "FREE_GIB", 5.0)
     asked: list[Path] = []
 
     def usage(path: Path) -> Usage:
@@ -256,7 +274,7 @@ def test_a_disk_that_is_nearly_full_gets_no_boot(
         return Usage(100 * 2**30, 0, int(free_gib * 2**30))
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    assert host.boots.wanted is wanted
+    assert host.states.wanted() is wanted
     assert asked == [host.paths.cache]
 
 
