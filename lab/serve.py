@@ -222,12 +222,12 @@ class Service:
             }
         )
 
-    def apply(self, wanted: Variant) -> tuple[dict[str, Any], str]:
+    def apply(self, wanted: Variant) -> tuple[dict[str, Any], variant.Mark]:
         """Put a variant on and read it back; the facts of the guest then, and the mark in its kernel log.
 
         Raises NotInEffect where the guest does not show the variant's settings.
         """
-        mark = f"lab-cell-begins {self.lane.name} {wanted.name}"
+        mark = variant.Mark(f"lab-cell-begins {self.lane.name} {wanted.name}")
         facts = variant.begin(self.session, wanted, mark=mark)
         who = variant.probe(self.session, wanted, probes=False)
         variant.check_in_effect(wanted, facts, who)
@@ -263,7 +263,7 @@ class Service:
         if checkpoint.boots:
             self._wait_ready()
         else:
-            self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor)
+            self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor, listening=True)
 
     def _restore(self, deployment: str = "") -> bool:
         """Whether the lane could take up a stored state; one that cannot be used is dropped."""
@@ -297,7 +297,7 @@ class Service:
         self.lane.start(paused=True)
         MemoryCheckpoint(self.lane, known.tag).fork()
         self.lane.resume()
-        self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor)
+        self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor, listening=True)
         # The stored keys have been on disk: this lane goes on with a client key of its own.
         self.lane.endpoint = access.renew(self.session, self.lane.endpoint)
         self.found_deployed = known.files
@@ -349,7 +349,7 @@ class Service:
                 f"{self.lane.guest.name} did not come up: {error}\n{self.lane.last_words()}"
             ) from error
 
-    def _gather(self, cell: Cell, folder: Path, *, mark: str, full: bool) -> None:
+    def _gather(self, cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
         if full:
             self.say(f"{cell.variant.name}: gathering evidence")
             probes = variant.probe(self.session, cell.variant, probes=True)

@@ -6,15 +6,23 @@ from pathlib import Path
 from lab.guest import deploy
 from lab.guest.session import Session
 from lab.guest.suite import HOME, RESULTS
+from lab.guest.variant import Mark
 
 ARCHIVE = f"{deploy.FOLDER}/evidence.tar.gz"
 
 
-def collect(session: Session, folder: Path, *, mark: str, full: bool) -> None:
+def collect(session: Session, folder: Path, *, mark: Mark, full: bool) -> None:
     """Fetch what the suite wrote, and with `full` everything that can explain a failure, into `folder`."""
     session.program(
         "collect",
-        {"mark": mark, "results": RESULTS, "homes": HOME, "full": full, "to": ARCHIVE},
+        {
+            "mark": mark.text,
+            "since": mark.clock,
+            "results": RESULTS,
+            "homes": HOME,
+            "full": full,
+            "to": ARCHIVE,
+        },
         seconds=20,
     )
     archive = folder / "evidence.tar.gz"

@@ -77,11 +77,14 @@ class Session:
         self.close()
         self._endpoint = endpoint
 
-    def wait_open(self, seconds: float) -> None:
-        """Wait until the administrator can log in. Raises DeadlineExpired, or whatever `alive` raises."""
+    def wait_open(self, seconds: float, *, listening: bool = False) -> None:
+        """Wait until the administrator can log in; `listening`: the server is known to be up.
+
+        Raises DeadlineExpired, or whatever `alive` raises.
+        """
 
         def attempt() -> bool | None:
-            if not self._shows_banner():
+            if not listening and not self._shows_banner():
                 return None
             try:
                 self._connection(ADMIN)
@@ -145,7 +148,8 @@ class Session:
             (name, base64.b64encode((REMOTE / f"{name}.py").read_bytes()).decode(), json.dumps(argument))
             for name, argument in calls
         ]
-        words = ["python3", "-c", LOADER, json.dumps(wanted)]
+        # The programs need the standard library only, and not what `site` looks for.
+        words = ["python3", "-I", "-S", "-c", LOADER, json.dumps(wanted)]
         prefix = "sudo -n " if user == ADMIN else ""
         command = f"{prefix}{under} {shlex.join(words)}".strip()
         output = self.run(command, seconds=seconds, user=user)

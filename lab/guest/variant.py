@@ -1,6 +1,7 @@
 """Putting a variant on a guest, and reading back that it is in force."""
 
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab.catalog import AppArmorProfile, Feature, Variant
@@ -8,6 +9,14 @@ from lab.errors import LabError
 from lab.guest.session import SUITE, Session
 
 Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a cell begins: a line in the guest's kernel log, and its clock then, in seconds since 1970."""
+
+    text: str
+    clock: float = field(default_factory=time.time)
 
 
 class NotInEffect(LabError):
@@ -30,11 +39,11 @@ def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
     return None
 
 
-def begin(session: Session, variant: Variant, *, mark: str) -> Facts:
+def begin(session: Session, variant: Variant, *, mark: Mark) -> Facts:
     """Set the guest's clock, mark its kernel log, put the variant's settings on; the guest's facts then."""
     settings = {
-        "clock": time.time(),
-        "mark": mark,
+        "clock": mark.clock,
+        "mark": mark.text,
         "sysctl": variant.sysctl,
         "apparmor": [profile.model_dump() for profile in variant.apparmor],
     }

@@ -180,7 +180,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.setattr(states, "FREE_GIB", 0.0)
     monkeypatch.setattr(serve, "MemoryCheckpoint", Snapshot)
     monkeypatch.setattr(ready, "wait_ready", lambda session, factor: None)
-    monkeypatch.setattr(Session, "wait_open", lambda session, seconds: None)
+    monkeypatch.setattr(Session, "wait_open", lambda session, seconds, listening=False: None)
     monkeypatch.setattr(Session, "run", lambda session, command, **more: Output(0, "", ""))
     monkeypatch.setattr(variant, "read_facts", lambda session: {"python": "3.13"})
     monkeypatch.setattr(variant, "begin", lambda session, wanted, mark: {"variant": wanted.name})

@@ -4,7 +4,7 @@ import pytest
 
 from lab import catalog
 from lab.catalog import Variant
-from lab.guest.variant import NotInEffect, begin, check_in_effect, under, why_not_applicable
+from lab.guest.variant import Mark, NotInEffect, begin, check_in_effect, under, why_not_applicable
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
@@ -136,7 +136,8 @@ class Guest:
 
 def test_the_facts_of_a_variant_are_read_after_it_was_put_on() -> None:
     wanted = KNOWN["apparmor-userns-deny"]
-    (first, settings), (second, _) = begin(Guest(), wanted, mark="a mark")["asked"]  # type: ignore[arg-type]
+    (first, settings), (second, _) = begin(Guest(), wanted, mark=Mark("a mark", 1000.5))["asked"]  # type: ignore[arg-type]
     assert (first, second) == ("apply", "facts")
-    assert (settings["mark"], settings["sysctl"]) == ("a mark", wanted.sysctl)
+    assert (settings["mark"], settings["clock"]) == ("a mark", 1000.5)
+    assert settings["sysctl"] == wanted.sysctl
     assert [profile["text"] for profile in settings["apparmor"]] == [wanted.apparmor[0].text]
