@@ -295,7 +295,10 @@ class Service:
         self.lane.adopt(stored)
         self.session.use(self.lane.endpoint)
         self.lane.start(paused=True)
-        MemoryCheckpoint(self.lane, known.tag).fork()
+        taken = MemoryCheckpoint(self.lane, known.tag)
+        taken.fork()
+        # A checkpoint of this lane's own may take its name, and its room.
+        taken.drop()
         self.lane.resume()
         self.session.wait_open(ready.BOOT_SECONDS * self._acceleration.factor, listening=True)
         # The stored keys have been on disk: this lane goes on with a client key of its own.

@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.machine.lane import Lane
 from lab.wait import Deadline, wait_for
 
-SAVE, LOAD = "snapshot-save", "snapshot-load"
+SAVE, LOAD, DELETE = "snapshot-save", "snapshot-load", "snapshot-delete"
 # Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer.
 SAVE_SECONDS = 180.0
 LOAD_SECONDS = 60.0
@@ -61,6 +61,10 @@ class MemoryCheckpoint:
     def fork(self) -> None:
         self._job(LOAD, LOAD_SECONDS)
 
+    def drop(self) -> None:
+        """Remove the snapshot from the overlay; the machine stays as it is. Raises CheckpointFailed."""
+        self._job(DELETE, LOAD_SECONDS)
+
     def _overlay_node(self) -> str:
         """QEMU's name for the overlay as a qcow2 block device."""
         for node in self._qmp("query-named-block-nodes", flat=True):
@@ -70,7 +74,8 @@ class MemoryCheckpoint:
 
     def _job(self, command: str, seconds: float) -> None:
         job = f"lab-{command}"
-        self._qmp(command, **{"job-id": job, "tag": self.tag, "vmstate": self._node, "devices": [self._node]})
+        memory = {} if command == DELETE else {"vmstate": self._node}
+        self._qmp(command, **{"job-id": job, "tag": self.tag, "devices": [self._node], **memory})
 
         def concluded() -> dict[str, Any] | None:
             found = next((j for j in self._qmp("query-jobs") if j["id"] == job), None)

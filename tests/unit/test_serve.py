@@ -50,6 +50,8 @@ class Machine:
         self.folder = folder
         self.overlay = folder / "overlay.qcow2"
         self.given_up = False
+        # Snapshots in the overlay.
+        self.tags: set[str] = set()
         self.prepare()
         self.did.clear()
 
@@ -60,12 +62,14 @@ class Machine:
     def prepare(self) -> None:
         self.endpoint = Endpoint(1, generate("client"), generate("host"))
         self.overlay.write_text("empty")
+        self.tags = set()
         self.do("prepare")
 
     def adopt(self, stored: StoredState) -> None:
         known = stored.known()
         self.endpoint = Endpoint(1, known.client, known.host)
         self.overlay.write_text("of the store")
+        self.tags = {known.tag}
         self.do("adopt")
 
     def new_overlay(self, backing: Path) -> None:
@@ -107,11 +111,18 @@ class Snapshot:
 
     @classmethod
     def take(cls, lane: Machine, tag: str) -> "Snapshot":
+        if tag in lane.tags:
+            raise CheckpointFailed(f"QEMU's snapshot-save: Snapshot '{tag}' already exists")
         lane.do(f"save {tag}")
+        lane.tags.add(tag)
         return cls(lane, tag)
 
     def fork(self) -> None:
         self.lane.do(f"load {self.tag}")
+        assert self.tag in self.lane.tags
+
+    def drop(self) -> None:
+        self.lane.tags.remove(self.tag)
 
 
 class Turns(Processors):
