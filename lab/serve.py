@@ -131,6 +131,7 @@ class Service:
             self.session.close()
             self.lane.check_alive()
             self.lane.stop()
+            self.lane.rewind(checkpoint.tag)
             endpoint = self.lane.endpoint
             known = Known(checkpoint.tag, endpoint.client_key, endpoint.host_key, self._files[build.name])
             self.states.keep(self.lane.overlay, known, self._deployment)

@@ -109,6 +109,10 @@ class Lane:
             timeout=60,
         )
 
+    def rewind(self, tag: str) -> None:
+        """Give up what a stopped machine wrote to its overlay since the snapshot `tag`. Raises LabError."""
+        process.run(["qemu-img", "snapshot", "-q", "-a", tag, self.overlay], timeout=60)
+
     def start(self, *, paused: bool = False) -> None:
         """Start the machine on its overlay; `paused`, its processors stand still until `resume`.
 
