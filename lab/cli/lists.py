@@ -23,10 +23,13 @@ def list_command(what: str) -> int:
         table.add_row(known.suite.name, known.suite.title)
         for name, needs in known.suite.tests.items():
             table.add_row("", f"{name} [dim](needs {needs})[/]")
+    elif what == "guests":
+        for name, guest in known.guests.items():
+            table.add_row(name, escape(guest.title), escape(guest.image.origin))
     else:
         for name, item in getattr(known, what).items():
             table.add_row(name, escape(item.title))
-    common.console.print(table)
+    common.console.print(table, soft_wrap=True)
     return 0
 
 

@@ -1,0 +1,106 @@
+"""Guests that their distribution publishes as a disk: which disk that is, and having it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.catalog import CloudImage, Guest, SignatureForm, SignedChecksums, key_file
+from lab.errors import ImageNotAvailable
+from lab.files import digest
+from lab.images import disk, download, signature
+from lab.images.download import Say
+
+# A line of a checksum file, as coreutils writes it (Ubuntu) and in BSD's way (Fedora).
+COREUTILS = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+BSD = re.compile(r"SHA256 \((.+)\) = ([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The disk that a guest is to have: where it is, and what its digest must be."""
+
+    url: str
+    algorithm: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.algorithm}-{self.digest}"
+
+
+def inputs(image: CloudImage) -> bytes:
+    """All that decides which disk it is, and who vouches for it, as bytes to take a digest of."""
+    decides = {"url", "build", "checksums", "digest"}
+    key = key_file(image.checksums.key).read_bytes() if image.checksums else b""
+    return image.model_dump_json(include=decides).encode() + key
+
+
+def wanted(guest: Guest, image: CloudImage, say: Say) -> Wanted:
+    """Which disk it is to be: by what the distribution signs now, or as pinned. Raises ImageNotAvailable."""
+    if image.address is None or (image.checksums is None and image.digest is None):
+        raise ImageNotAvailable(
+            "no digest is pinned yet, and its distribution signs none",
+            hint=f"pin one as images/{guest.name}.toml says, or: lab images import FILE --as {guest.name}",
+        )
+    if image.checksums is None:
+        algorithm, _, pinned = str(image.digest).partition(":")
+        return Wanted(image.address, algorithm, pinned)
+    text = _signed_text(str(image.checksums_address), image.checksums, say)
+    return Wanted(image.address, "sha256", listed(text, image.address))
+
+
+def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
+    say("fetching checksums")
+    text = download.read(url, say)
+    detached = download.read(f"{url}.gpg", say) if checksums.form is SignatureForm.DETACHED else None
+    return signature.verified(text, detached, key_file(checksums.key), url)
+
+
+def listed(text: str, url: str) -> str:
+    """The SHA-256 that signed checksums give for the disk of a URL. Raises ImageNotAvailable."""
+    name = url.rpartition("/")[2]
+    found = set()
+    for line in text.splitlines():
+        if match := COREUTILS.fullmatch(line.rstrip()):
+            found |= {match[1]} if match[2] == name else set()
+        elif match := BSD.fullmatch(line.rstrip()):
+            found |= {match[2]} if match[1] == name else set()
+    if len(found) != 1:
+        many = "two digests of" if found else "nothing of"
+        raise ImageNotAvailable(
+            f"the checksums beside {url} say {many} it",
+            hint="was the build withdrawn? see the folder, and correct `build` in the guest's definition",
+        )
+    return found.pop()
+
+
+def fetch(want: Wanted, folder: Path, say: Say) -> Path:
+    """Download a disk into `folder` and verify it. Raises ImageNotAvailable, LabError.
+
+    What could not be downloaded to its end is gone on with the next time; what proves wrong is removed.
+    """
+    file = folder / want.name
+    download.fetch(want.url, file, say)
+    say("verifying")
+    try:
+        _verify(want, file)
+    except ImageNotAvailable:
+        download.forget(file)
+        raise
+    return file
+
+
+def _verify(want: Wanted, file: Path) -> None:
+    found = digest(file, want.algorithm)
+    if found != want.digest:
+        raise ImageNotAvailable(
+            f"{want.url} is not the disk that was vouched for: its {want.algorithm} is {found} "
+            f"and should be {want.digest}",
+            hint="nothing was kept; try again later, or from another network",
+        )
+    try:
+        form = disk.form(file)
+    except disk.NotADisk as error:
+        raise ImageNotAvailable(f"{want.url}: {error.args[0]}") from error
+    if form != "qcow2":
+        raise ImageNotAvailable(f"{want.url} is a disk of the form {form}, not qcow2")
