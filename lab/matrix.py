@@ -220,8 +220,7 @@ class MatrixRun:
             return store.ensure(self.paths, slot.guest, lambda text: self._building(slot, text))
         except ImageNotAvailable as error:
             # Every square of the row shows the reason: the next step is told once.
-            if error.hint:
-                self.observer.note(f"{slot.guest.name}: {error.hint}")
+            self.observer.note(f"{slot.guest.name}: {error}")
             self._without_image(slot, Status.NOT_RUN, f"image not available: {error.args[0]}")
         except LabError as error:
             self._without_image(slot, Status.ERROR, str(error))

@@ -260,10 +260,12 @@ def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
     paths.make(paths.images)
     lock = paths.make(paths.downloads) / f"{want.name}.lock"
     with _locked(lock, DOWNLOAD_SECONDS, "downloads", say):
-        stored = read(_disk_folder(paths, want.digest)) if want.algorithm == "sha256" else None
+        # By another digest only what the guest uses leads to a disk: the one that is pinned.
+        known = want.algorithm == "sha256"
+        stored = read(_disk_folder(paths, want.digest)) if known else find(paths, guest)
         if stored:
             check(stored)
-            choice.remember(paths, guest.name, choice.Choice(inputs_digest(guest), want.digest))
+            _remember(paths, guest, stored)
             return replace(stored, firmware=image.firmware)
         file = cloud.fetch(want, paths.downloads, say)
         shelved = _shelve(paths, guest, file, want.url, started, say)
@@ -285,8 +287,13 @@ def _shelve(paths: Paths, guest: Guest, file: Path, source: str, started: float,
         if stored:
             check(stored)
         image = stored or _place(folder, guest, source, fill)
-    choice.remember(paths, guest.name, choice.Choice(inputs_digest(guest), known))
+    _remember(paths, guest, image)
     return replace(image, firmware=cloud_image(guest).firmware)
+
+
+def _remember(paths: Paths, guest: Guest, image: BaseImage) -> None:
+    chosen = choice.Choice(inputs_digest(guest), image.manifest.disk_sha256)
+    choice.remember(paths, guest.name, chosen)
 
 
 def _place(folder: Path, guest: Guest, source: str, fill: Callable[[Path], float]) -> BaseImage:

@@ -562,7 +562,7 @@ def test_a_guest_whose_image_cannot_be_had_is_not_run_and_the_others_are(
     assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "pass"]}
     assert {cell.reason for cell in run.cells[:2]} == {"image not available: the host is unreachable"}
     assert asked.count("debian-12") == 1
-    assert lab.heard.notes.count("debian-12: import it") == 1
+    assert lab.heard.notes.count("debian-12: the host is unreachable\n  next: import it") == 1
     assert run.exit_status() == 3
 
 
