@@ -114,6 +114,7 @@ class Mirror:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.host = url.removeprefix("http://")
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[Answer]] = defaultdict(list)
         self.asked: list[tuple[str, str | None]] = []

@@ -46,19 +46,19 @@ def wanted(guest: Guest, image: CloudImage, say: Say) -> Wanted:
         algorithm, _, pinned = str(image.digest).partition(":")
         return Wanted(image.address, algorithm, pinned)
     text = _signed_text(str(image.checksums_address), image.checksums, say)
-    return Wanted(image.address, "sha256", listed(text, image.address))
+    disk_name = image.address.rpartition("/")[2]
+    return Wanted(image.address, "sha256", listed(text, disk_name, str(image.checksums_address)))
 
 
 def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
     say("fetching checksums")
     text = download.read(url, say)
     detached = download.read(f"{url}.gpg", say) if checksums.form is SignatureForm.DETACHED else None
-    return signature.verified(text, detached, key_file(checksums.key), url)
+    return signature.verified(text, detached, key_file(checksums.key), download.short(url))
 
 
-def listed(text: str, url: str) -> str:
-    """The SHA-256 that signed checksums give for the disk of a URL. Raises ImageNotAvailable."""
-    name = url.rpartition("/")[2]
+def listed(text: str, name: str, url: str) -> str:
+    """The SHA-256 that a signed text, had from `url`, gives for a disk. Raises ImageNotAvailable."""
     found = set()
     for line in text.splitlines():
         if match := COREUTILS.fullmatch(line.rstrip()):
@@ -66,10 +66,9 @@ def listed(text: str, url: str) -> str:
         elif match := BSD.fullmatch(line.rstrip()):
             found |= {match[2]} if match[1] == name else set()
     if len(found) != 1:
-        many = "two digests of" if found else "nothing of"
         raise ImageNotAvailable(
-            f"the checksums beside {url} say {many} it",
-            hint="was the build withdrawn? see the folder, and correct `build` in the guest's definition",
+            f"{download.short(url)} lists {'two digests' if found else 'no digest'} of {name}",
+            hint=f"was the build withdrawn? see {url}, and correct `build` in the guest's definition",
         )
     return found.pop()
 
@@ -94,13 +93,13 @@ def _verify(want: Wanted, file: Path) -> None:
     found = digest(file, want.algorithm)
     if found != want.digest:
         raise ImageNotAvailable(
-            f"{want.url} is not the disk that was vouched for: its {want.algorithm} is {found} "
-            f"and should be {want.digest}",
-            hint="nothing was kept; try again later, or from another network",
+            f"{download.short(want.url)} is not the disk that was vouched for",
+            hint=f"its {want.algorithm} is {found} and should be {want.digest}; nothing was kept: "
+            "try again later, or from another network",
         )
     try:
         form = disk.form(file)
     except disk.NotADisk as error:
-        raise ImageNotAvailable(f"{want.url}: {error.args[0]}") from error
+        raise ImageNotAvailable(f"{download.short(want.url)}: {error.args[0]}") from error
     if form != "qcow2":
-        raise ImageNotAvailable(f"{want.url} is a disk of the form {form}, not qcow2")
+        raise ImageNotAvailable(f"{download.short(want.url)} is a disk of the form {form}, not qcow2")

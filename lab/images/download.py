@@ -1,5 +1,6 @@
 """Files from the network: taken up where they broke off, tried again where that can help."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -84,15 +85,22 @@ def _explained(url: str) -> Iterator[None]:
         yield
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ImageNotAvailable(
-            f"{url}: {_words(error)}",
-            hint="is the host reachable? a disk had in another way: lab images import FILE --as GUEST",
+            f"{short(url)}: {_words(error)}",
+            hint=f"is {url} right and reachable? a disk had in another way: lab images import FILE --as GUEST",
         ) from error
+
+
+def short(url: str) -> str:
+    """A file by its name and its host: every square of a row tells it."""
+    # By hand: an address that is none has to be told too.
+    return f"{url.rpartition('/')[2]} of {url.split('/')[2]}"
 
 
 def _words(error: BaseException | None) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
-    return str(error) or type(error).__name__
+    # Of the system's errors the words are enough.
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
 def _limited(url: str, response: httpx.Response) -> bytes:
@@ -100,7 +108,7 @@ def _limited(url: str, response: httpx.Response) -> bytes:
     for chunk in response.iter_bytes():
         data += chunk
         if len(data) > TEXT_LIMIT:
-            raise ImageNotAvailable(f"{url}: larger than {TEXT_LIMIT} bytes, which no checksum file is")
+            raise ImageNotAvailable(f"{short(url)}: larger than {TEXT_LIMIT} bytes, which no checksum file is")
     return data
 
 

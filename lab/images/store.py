@@ -139,7 +139,10 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
     """Copy a disk into the store as a guest's image. Raises UsageError for one that cannot be the guest's."""
     image = cloud_image(guest)
     started = time.monotonic()
-    form = disk.form(file)
+    try:
+        form = disk.form(file)
+    except disk.NotADisk as error:
+        raise UsageError(f"{file}: {error.args[0]}") from error
     if image.digest:
         algorithm, _, pinned = image.digest.partition(":")
         if digest(file, algorithm) != pinned:

@@ -57,9 +57,10 @@ def test_pull_without_names_pulls_all_and_tells_which_cannot_be_had(
         "ubuntu-26.04",
     ]
     assert "lab: debian-13-cloud: no digest is pinned yet" in told.err
-    assert (
-        f"lab: fedora-43: {served.url}{path_of(guest('fedora-43'))}: HTTP 404 Not Found\n  next: " in told.err
-    )
+    missing = path_of(guest("fedora-43"))
+    named = f"{missing.rpartition('/')[2]} of {served.host}"
+    assert f"lab: fedora-43: {named}: HTTP 404 Not Found\n" in told.err
+    assert f"  next: is {served.url}{missing} right and reachable?" in told.err
     assert len(folders(paths)) == 4
 
 

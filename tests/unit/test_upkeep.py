@@ -87,7 +87,7 @@ def test_what_is_no_disk_is_not_imported(paths: Paths, known: Catalog, tmp_path:
     assert not paths.images.exists()
 
 
-@pytest.mark.parametrize(("form", "said"), [("vmdk", "of the form vmdk"), ("qcow2", "it names another file")])
+@pytest.mark.parametrize(("form", "said"), [("vmdk", "of the form vmdk"), ("qcow2", "names another file")])
 def test_a_disk_that_no_guest_can_start_from_is_not_imported(
     paths: Paths, known: Catalog, file: Path, tmp_path: Path, form: str, said: str
 ) -> None:
