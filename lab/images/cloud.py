@@ -11,8 +11,10 @@ from lab.images import disk, download, signature
 from lab.images.download import Say
 
 # A line of a checksum file, as coreutils writes it (Ubuntu) and in BSD's way (Fedora).
-COREUTILS = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-BSD = re.compile(r"SHA256 \((.+)\) = ([0-9a-f]{64})")
+FORMS = (
+    re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<name>.+)"),
+    re.compile(r"SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-f]{64})"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,9 @@ def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
 
 def listed(text: str, name: str, url: str) -> str:
     """The SHA-256 that a signed text, had from `url`, gives for a disk. Raises ImageNotAvailable."""
-    found = set()
-    for line in text.splitlines():
-        if match := COREUTILS.fullmatch(line.rstrip()):
-            found |= {match[1]} if match[2] == name else set()
-        elif match := BSD.fullmatch(line.rstrip()):
-            found |= {match[2]} if match[1] == name else set()
+    lines = [line.rstrip() for line in text.splitlines()]
+    matches = [match for line in lines for form in FORMS if (match := form.fullmatch(line))]
+    found = {match["digest"] for match in matches if match["name"] == name}
     if len(found) != 1:
         raise ImageNotAvailable(
             f"{download.short(url)} lists {'two digests' if found else 'no digest'} of {name}",
