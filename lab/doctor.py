@@ -50,6 +50,7 @@ def examine(paths: Paths, uri: str) -> Iterator[Line]:
     yield _program("passt", "passt", "--version")
     yield _program("mmdebstrap", "mmdebstrap", "--version")
     yield _program("mke2fs", "mke2fs", "-V")
+    yield _program("gpgv", "gpgv", "--version")
     if os.geteuid() != 0:
         yield _subordinate_ids()
     yield _busybox()

@@ -19,8 +19,13 @@ def plain(text: str) -> str:
 
 def sha256(path: Path) -> str:
     """A file's digest in hexadecimal."""
+    return digest(path, "sha256")
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """A file's digest in hexadecimal, by one of hashlib's names."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

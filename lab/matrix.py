@@ -16,7 +16,7 @@ from lab.backlog import Backlog, Ticket
 from lab.budget import Memory, Processors
 from lab.catalog import Guest, Suite
 from lab.diagnosis import repeats
-from lab.errors import LabError, NotApplicable
+from lab.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.estimate import Estimates
 from lab.files import plain
 from lab.guest.ready import CloudInitFailed
@@ -215,13 +215,20 @@ class MatrixRun:
             self._failed(slot, error)
 
     def _image(self, slot: _Slot) -> store.BaseImage | None:
-        """The guest's image; where it cannot be had, its cells are errors at once: no lane is to blame."""
+        """The guest's image; where it cannot be had, its cells are decided at once: no lane is to blame."""
         try:
             return store.ensure(self.paths, slot.guest, lambda text: self._building(slot, text))
+        except ImageNotAvailable as error:
+            # Every square of the row shows the reason: the next step is told once.
+            self.observer.note(f"{slot.guest.name}: {error}")
+            self._without_image(slot, Status.NOT_RUN, f"image not available: {error.args[0]}")
         except LabError as error:
-            for ticket in [] if self._stopped.is_set() else self._backlog.drop(slot.guest.name):
-                self._decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)))
-            return None
+            self._without_image(slot, Status.ERROR, str(error))
+        return None
+
+    def _without_image(self, slot: _Slot, status: Status, reason: str) -> None:
+        for ticket in [] if self._stopped.is_set() else self._backlog.drop(slot.guest.name):
+            self._decide(ticket, ticket.cell.result(status, reason=reason))
 
     def _building(self, slot: _Slot, text: str) -> None:
         if self._stopped.is_set():

@@ -15,7 +15,7 @@ from lab import catalog, matrix, runs
 from lab.budget import Memory
 from lab.builds import Build
 from lab.catalog import Guest
-from lab.errors import LabError, NotApplicable
+from lab.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.estimate import Estimates
 from lab.guest.ready import CloudInitFailed
 from lab.images import store
@@ -542,6 +542,26 @@ def test_a_guest_without_an_image_makes_its_cells_errors_and_the_others_go_on(
     assert statuses(run) == {"debian-12": ["error", "error"], "debian-13": ["pass", "pass"]}
     assert {cell.reason for cell in run.cells[:2]} == {str(error)}
     assert asked.count("debian-12") == tries
+    assert run.exit_status() == 3
+
+
+def test_a_guest_whose_image_cannot_be_had_is_not_run_and_the_others_are(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ensure(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
+        asked.append(guest.name)
+        if guest.name == "debian-12":
+            raise ImageNotAvailable("the host is unreachable", hint="import it")
+        return image
+
+    monkeypatch.setattr(store, "ensure", ensure)
+    run = lab.run(retries=3)
+    assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "pass"]}
+    assert {cell.reason for cell in run.cells[:2]} == {"image not available: the host is unreachable"}
+    assert asked.count("debian-12") == 1
+    assert lab.heard.notes.count("debian-12: the host is unreachable\n  next: import it") == 1
     assert run.exit_status() == 3
 
 

@@ -11,7 +11,7 @@ from lab import doctor
 from lab.doctor import Line, State
 from lab.paths import Paths
 
-PROGRAMS = ("qemu-system-x86_64", "passt", "mmdebstrap", "mke2fs")
+PROGRAMS = ("qemu-system-x86_64", "passt", "mmdebstrap", "mke2fs", "gpgv")
 NOWHERE = "test+bogus:///x"
 GIB = 2**30
 Usage = namedtuple("Usage", "total used free")
@@ -65,7 +65,7 @@ def test_every_missing_program_is_broken_and_says_how_to_mend_it(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name, path=None: None)
     lines = {line.what: line for line in doctor.examine(paths, NOWHERE)}
-    for what in ("QEMU", "passt", "mmdebstrap", "mke2fs"):
+    for what in ("QEMU", "passt", "mmdebstrap", "mke2fs", "gpgv"):
         assert lines[what].state is State.BROKEN
         assert lines[what].found.endswith("is not installed")
         assert lines[what].mend
