@@ -30,7 +30,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @dataclass(frozen=True)
 class Daemon:
-    """As much of a connection to libvirt as a stored boot's name depends on."""
+    """As much of a connection to libvirt as a stored state's name depends on."""
 
     qemu: int = 10_000_000
     libvirt: int = 11_003_000
@@ -48,7 +48,7 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Host:
-    """A lab with all that a stored boot depends on."""
+    """A lab with all that a stored state depends on."""
 
     paths: Paths
     daemon: Daemon = Daemon()
@@ -148,7 +148,7 @@ def test_memory_and_keys_are_the_owner_s_alone(host: Host) -> None:
     }
 
 
-def test_a_stored_boot_has_its_name_only_when_it_is_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_state_has_its_name_only_when_it_is_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[set[str], bool]] = []
     rename = Path.rename
 
