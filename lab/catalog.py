@@ -25,6 +25,13 @@ class _Definition(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Firmware(StrEnum):
+    """What starts the loader on a disk that brings its own."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
 class DebianImage(_Definition):
     """A guest built from Debian's packages by mmdebstrap."""
 

@@ -25,8 +25,6 @@ from lab.results import (
     Status,
 )
 
-SEED_FILES = ("user-data.yaml", "meta-data", "network-config")
-
 
 def definitions(cells: Iterable[Cell], suite: Suite, layout: str | None = None) -> dict[str, str]:
     """SHA-256 of each definition and program that decides what these cells do, by a name for people.
@@ -46,7 +44,8 @@ def definitions(cells: Iterable[Cell], suite: Suite, layout: str | None = None) 
         # It names all else by digest. One that is gone has changed.
         index = Path(layout) / "index.json"
         found["rootfs"] = _digest(index.read_text() if index.exists() else "")
-    found["seed"] = _digest(*((seed / name).read_text() for name in SEED_FILES))
+    files = sorted(file for file in seed.iterdir() if file.is_file())
+    found["seed"] = _digest(*(file.read_text() for file in files))
     return found
 
 

@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lab.catalog import Guest
+from lab.catalog import Firmware, Guest
 from lab.errors import LabError
-from lab.files import sha256
+from lab.files import seal, sha256
 from lab.images import debian
 from lab.paths import Paths
 from lab.wait import Deadline, wait_for
@@ -39,10 +39,11 @@ class Manifest:
 
 @dataclass(frozen=True)
 class BaseImage:
-    """A whole image in the store."""
+    """A whole image in the store. With a `firmware` its disk boots itself; without, QEMU loads its kernel."""
 
     folder: Path
     manifest: Manifest
+    firmware: Firmware | None = None
 
     @property
     def disk(self) -> Path:
@@ -78,12 +79,8 @@ def ensure(paths: Paths, guest: Guest, say: Say) -> BaseImage:
     if image:
         return image
     paths.make(paths.images)
-    lock = FileLock(paths.images / f"{folder.name}.lock", timeout=0)
-    _acquire(lock, say)
-    try:
+    with locked(folder, lambda: say("waiting for another lab that builds this image"), BUILD_SECONDS):
         return _read(folder) or _build(paths, guest, folder, say)
-    finally:
-        lock.release()
 
 
 def inputs_digest(guest: Guest) -> str:
@@ -106,16 +103,27 @@ def _read(folder: Path) -> BaseImage | None:
         ) from error
 
 
-def _acquire(lock: FileLock, say: Say) -> None:
+@contextmanager
+def locked(folder: Path, on_wait: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Hold the lock on making an image's folder; `on_wait` is called again and again while another lab does.
+
+    Raises DeadlineExpired when that takes more than `seconds`.
+    """
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+
     def attempt() -> bool | None:
         try:
             lock.acquire()
         except Timeout:
-            say("waiting for another lab that builds this image")
+            on_wait()
             return None
         return True
 
-    wait_for(attempt, Deadline(BUILD_SECONDS, "another lab that builds this image"), interval=1.0)
+    wait_for(attempt, Deadline(seconds, "another lab that makes this image"), interval=1.0)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _build(paths: Paths, guest: Guest, folder: Path, say: Say) -> BaseImage:
@@ -140,10 +148,7 @@ def _build(paths: Paths, guest: Guest, folder: Path, say: Say) -> BaseImage:
             seconds=round(seconds, 1),
         )
         (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-        for file in partial.iterdir():
-            _sync(file)
-            file.chmod(0o444)
-        partial.chmod(0o755)
+        seal(partial)
         # A folder of that name without a manifest is no image, whoever made it.
         debian.remove_workspace(folder)
         partial.rename(folder)
@@ -157,11 +162,3 @@ def _build(paths: Paths, guest: Guest, folder: Path, say: Say) -> BaseImage:
         debian.remove_workspace(partial)
         raise
     return BaseImage(folder, manifest)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
