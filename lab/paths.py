@@ -43,6 +43,10 @@ class Paths:
         return self.cache / "images"
 
     @property
+    def prepared(self) -> Path:
+        return self.cache / "prepared"
+
+    @property
     def wheels(self) -> Path:
         return self.cache / "wheels"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab import __version__, builds
+from lab import __version__, builds, prepare
 from lab.catalog import Catalog, Suite
 from lab.errors import LabError, UsageError
 from lab.guest.session import REMOTE
@@ -39,7 +39,7 @@ def definitions(cells: Iterable[Cell], suite: Suite, layout: str | None = None) 
     files = sorted(file for file in suite.folder.glob("*") if file.is_file())
     found[f"suite {suite.name}"] = _digest(*(part for f in files for part in (f.name, f.read_text())))
     seed = definitions_folder() / "cloud-init"
-    found["programs"] = _digest(*(file.read_text() for file in sorted(REMOTE.glob("*.py"))))
+    found["programs"] = _digest(*prepare.RECIPE, *(file.read_text() for file in sorted(REMOTE.glob("*.py"))))
     if layout:
         # It names all else by digest. One that is gone has changed.
         index = Path(layout) / "index.json"

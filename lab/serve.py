@@ -22,7 +22,7 @@ from lab.machine import boots
 from lab.machine.acceleration import Acceleration
 from lab.machine.boots import Boots, StoredBoot
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
-from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.machine.lane import Lane, LaneDied
 from lab.paths import Paths
 from lab.plan import Cell
 from lab.results import CellResult, LaneRecord, Outcome, Status
@@ -306,12 +306,7 @@ class Service:
         self.note = "; ".join(filter(None, [self.note, text]))
 
     def _wait_ready(self) -> None:
-        try:
-            ready.wait_ready(self.session, factor=self._acceleration.factor)
-        except DeadlineExpired as error:
-            raise BootFailed(
-                f"{self.lane.guest.name} did not come up: {error}\n{self.lane.last_words()}"
-            ) from error
+        ready.wait_up(self.session, self.lane, factor=self._acceleration.factor)
 
     def _gather(self, cell: Cell, folder: Path, *, mark: str, full: bool) -> None:
         if full:
