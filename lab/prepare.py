@@ -46,7 +46,7 @@ POWER_OFF_SECONDS = 30.0
 CONVERT_SECONDS = 600.0
 # Another lab may need all of that, under emulation.
 LOCK_SECONDS = 7200.0
-# A prepared disk of Debian's took 0.5 GiB; in the worst case it is written uncompressed by the guest first.
+# The guest's own overlay and the prepared disk, which is compressed, for a moment side by side.
 FREE_GIB = 5.0
 LAST_LINES = 20
 
@@ -63,17 +63,17 @@ fi
 CONFIG = "/etc/cloud/cloud.cfg.d/99-lab-packages.cfg"
 INSTALL = "cloud-init single --name package_update_upgrade_install --frequency always"
 # As the image was before it was booted, but for what was installed: no identity, no key, no log of it.
+# Trimming only makes the stored disk smaller; not every file system knows it.
 CLEAN = f"""
 if command -v apt-get >/dev/null; then apt-get clean; rm -rf /var/lib/apt/lists/*; else dnf -q clean all; fi
 cloud-init clean --logs
 rm -rf {CONFIG} /etc/ssh/ssh_host_* /home/{ADMIN}/.ssh /home/{SUITE}/.ssh
 : >/etc/machine-id
-fstrim /
+fstrim / || :
 sync
 systemctl poweroff --no-block
 """
-
-
+# What is done in the guest.
 RECIPE = (MISSING, INSTALL, CLEAN)
 
 
