@@ -28,6 +28,18 @@ def digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
+def seal(folder: Path) -> None:
+    """Write a folder's files through to the disk and make them read-only, before the folder gets its name."""
+    for file in folder.iterdir():
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        file.chmod(0o444)
+    folder.chmod(0o755)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file's content in one step, so that a crash leaves the old or the new, never a part."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -20,7 +20,7 @@ from lab.guest import suite as guest_suite
 from lab.guest.session import Session
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
-from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.machine.lane import Lane, LaneDied
 from lab.machine.states import Damaged, Known, States, StoredState
 from lab.paths import Paths
 from lab.plan import Cell
@@ -346,12 +346,7 @@ class Service:
         self.note = "; ".join(filter(None, [self.note, text]))
 
     def _wait_ready(self) -> None:
-        try:
-            ready.wait_ready(self.session, factor=self._acceleration.factor)
-        except DeadlineExpired as error:
-            raise BootFailed(
-                f"{self.lane.guest.name} did not come up: {error}\n{self.lane.last_words()}"
-            ) from error
+        ready.wait_up(self.session, self.lane, factor=self._acceleration.factor)
 
     def _gather(self, cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
         if full:

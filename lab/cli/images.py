@@ -7,11 +7,11 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from lab import catalog
+from lab import catalog, upkeep
 from lab.catalog import CloudImage, Guest
 from lab.cli import common
 from lab.errors import LabError, UsageError
-from lab.images import store, upkeep
+from lab.images import store
 from lab.images.store import BaseImage
 
 

@@ -5,7 +5,6 @@ named by its own digest.
 """
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from pydantic.dataclasses import dataclass as validated
 from lab import process
 from lab.catalog import CloudImage, DebianImage, Firmware, Guest
 from lab.errors import ImageNotAvailable, LabError, UsageError
-from lab.files import digest, sha256
+from lab.files import digest, seal, sha256
 from lab.images import choice, cloud, debian, disk, download
 from lab.images.download import Say
 from lab.paths import Paths
@@ -126,7 +125,7 @@ def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> Ba
     if isinstance(guest.image, CloudImage):
         return _pull(paths, guest, guest.image, say)
     folder = _folder(paths, guest)
-    with _locked(paths.make(paths.images) / f"{folder.name}.lock", BUILD_SECONDS, "builds", say):
+    with locked(paths.make(paths.images) / f"{folder.name}.lock", BUILD_SECONDS, "builds", say):
         return read(folder) or _build(paths, guest, guest.image, folder, say)
 
 
@@ -149,7 +148,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
             raise UsageError(f"{file} is not the disk whose digest images/{guest.name}.toml pins")
     paths.make(paths.images)
     copy = paths.make(paths.downloads) / "import.qcow2"
-    with _locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "imports", say):
+    with locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "imports", say):
         try:
             _copy(file, form, copy)
             return _shelve(paths, guest, copy, f"imported from {file.name}", started, say)
@@ -212,7 +211,11 @@ def _disk_folder(paths: Paths, sha256: str) -> Path:
 
 
 @contextmanager
-def _locked(lock: Path, seconds: float, does: str, say: Say) -> Iterator[None]:
+def locked(lock: Path, seconds: float, does: str, say: Say) -> Iterator[None]:
+    """Hold a lock on making an image; `say` is told again and again that another lab `does` so.
+
+    Raises DeadlineExpired when that takes more than `seconds`.
+    """
     held = FileLock(lock, timeout=0)
 
     def attempt() -> bool | None:
@@ -254,7 +257,7 @@ def _build(paths: Paths, guest: Guest, image: DebianImage, folder: Path, say: Sa
     def fill(partial: Path) -> float:
         return debian.build(image, partial, say, timeout=BUILD_SECONDS)
 
-    return _place(folder, guest, f"built of Debian {image.suite}", fill)
+    return place(folder, guest, inputs_digest(guest), f"built of Debian {image.suite}", fill)
 
 
 def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
@@ -262,7 +265,7 @@ def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
     want = cloud.wanted(guest, image, say)
     paths.make(paths.images)
     lock = paths.make(paths.downloads) / f"{want.name}.lock"
-    with _locked(lock, DOWNLOAD_SECONDS, "downloads", say):
+    with locked(lock, DOWNLOAD_SECONDS, "downloads", say):
         # By another digest only what the guest uses leads to a disk: the one that is pinned.
         known = want.algorithm == "sha256"
         stored = read(_disk_folder(paths, want.digest)) if known else find(paths, guest)
@@ -285,11 +288,11 @@ def _shelve(paths: Paths, guest: Guest, file: Path, source: str, started: float,
         file.rename(partial / DISK)
         return time.monotonic() - started
 
-    with _locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "stores", say):
+    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "stores", say):
         stored = read(folder)
         if stored:
             check(stored)
-        image = stored or _place(folder, guest, source, fill)
+        image = stored or place(folder, guest, inputs_digest(guest), source, fill)
     _remember(paths, guest, image)
     return replace(image, firmware=cloud_image(guest).firmware)
 
@@ -299,10 +302,11 @@ def _remember(paths: Paths, guest: Guest, image: BaseImage) -> None:
     choice.remember(paths, guest.name, chosen)
 
 
-def _place(folder: Path, guest: Guest, source: str, fill: Callable[[Path], float]) -> BaseImage:
+def place(folder: Path, guest: Guest, inputs: str, source: str, fill: Callable[[Path], float]) -> BaseImage:
     """Fill a folder beside the store's whole images, then rename it: only a finished image ever has its name.
 
-    `fill` gives the seconds that it all took.
+    `fill` puts the files into a folder and gives the seconds that it all took; `inputs` is the digest of what
+    decides what they hold. Raises what `fill` raises, and LabError; nothing is kept then.
     """
     partial = folder.with_name(f".partial-{folder.name}")
     debian.remove_workspace(partial)
@@ -312,7 +316,7 @@ def _place(folder: Path, guest: Guest, source: str, fill: Callable[[Path], float
         files = {file.name: _stored(file) for file in partial.iterdir()}
         manifest = Manifest(
             guest=guest.name,
-            inputs=inputs_digest(guest),
+            inputs=inputs,
             disk_sha256=files[DISK].sha256,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 1),
@@ -320,10 +324,7 @@ def _place(folder: Path, guest: Guest, source: str, fill: Callable[[Path], float
             files=files,
         )
         (partial / MANIFEST).write_bytes(_MANIFEST.dump_json(manifest, indent=2) + b"\n")
-        for file in partial.iterdir():
-            _sync(file)
-            file.chmod(0o444)
-        partial.chmod(0o755)
+        seal(partial)
         # A folder of that name without a manifest is no image, whoever made it.
         debian.remove_workspace(folder)
         partial.rename(folder)
@@ -342,11 +343,3 @@ def _place(folder: Path, guest: Guest, source: str, fill: Callable[[Path], float
 def _stored(file: Path) -> StoredFile:
     told = file.stat()
     return StoredFile(sha256=sha256(file), size=told.st_size, modified_ns=told.st_mtime_ns)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

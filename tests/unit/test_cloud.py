@@ -269,7 +269,7 @@ def test_a_store_that_takes_no_more_keeps_nothing(
     def fail(_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_sync", fail)
+    monkeypatch.setattr(store, "seal", fail)
     wanted = publish("ubuntu-24.04")
     with pytest.raises(LabError, match="nothing was kept: No space left on device"):
         store.ensure(paths, wanted, no_say)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lab import catalog, process
+from lab import catalog, process, upkeep
 from lab.catalog import Catalog, Firmware
 from lab.errors import ImageNotAvailable, LabError, UsageError
 from lab.files import digest, sha256
-from lab.images import debian, store, upkeep
+from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.paths import Paths
 from lab.results import LaneRecord

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lab import prepare
 from lab.catalog import Catalog
 from lab.errors import LabError
 from lab.files import sha256
@@ -27,12 +28,13 @@ class Unused:
 
 
 def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
-    """The guests of the catalog by the folder of the image that each of them uses."""
+    """The guests of the catalog by the folders of the images that they use, prepared ones among them."""
     found: dict[Path, list[str]] = {}
     for guest in catalog.guests.values():
         image = store.find(paths, guest)
-        if image:
-            found.setdefault(image.folder, []).append(guest.name)
+        ready = prepare.find(paths, guest, image) if image else None
+        for folder in dict.fromkeys(each.folder for each in (image, ready) if each):
+            found.setdefault(folder, []).append(guest.name)
     return found
 
 
