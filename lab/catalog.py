@@ -34,6 +34,14 @@ class DebianImage(_Definition):
         [], description="Packages taken from the suite's backports, the kernel first of all."
     )
     packages: list[str] = Field([], description="Packages beyond those every guest has.")
+    security: bool = Field(True, description="Whether packages may come from the suite's security archive.")
+    expired: bool = Field(
+        False, description="Take the archive's lists although they are past their Valid-Until."
+    )
+    selinux: str | None = Field(
+        None, pattern=r"^[a-z]+$", description="SELinux policy by whose file contexts the disk is labelled."
+    )
+    kernel_arguments: str = Field("", description="What the kernel's command line has beyond every guest's.")
     disk_gib: int = Field(6, ge=2, le=64)
 
 

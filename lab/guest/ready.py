@@ -1,7 +1,9 @@
-"""Waiting for a guest to be up, and reading what cloud-init says of itself."""
+"""Waiting for a guest to be up, reading what cloud-init says of itself, and whether it is what it should be."""
 
 import json
+from typing import Any
 
+from lab.catalog import Guest
 from lab.errors import LabError
 from lab.guest.session import RemoteFailed, Session
 
@@ -10,6 +12,10 @@ from lab.guest.session import RemoteFailed, Session
 BOOT_SECONDS = 30.0
 CLOUD_INIT_SECONDS = 18.0
 RESULT = "/run/cloud-init/result.json"
+
+
+class NotAsDefined(LabError):
+    """The guest is not what its definition says it is."""
 
 
 class CloudInitFailed(LabError):
@@ -33,6 +39,20 @@ def wait_ready(session: Session, *, factor: float) -> None:
     if result["errors"] or "NoCloud" not in str(result["datasource"]):
         reported = "; ".join(map(str, result["errors"])) or f"it used {result['datasource']}"
         raise CloudInitFailed(f"cloud-init in the guest failed: {reported}", _log(session))
+
+
+def check_as_defined(guest: Guest, facts: dict[str, Any]) -> None:
+    """Compare what the guest shows with what its definition promises. Raises NotAsDefined."""
+    wanted = guest.image.selinux
+    if wanted is None:
+        return
+    found = facts["selinux"]
+    shown = f"SELinux is {found['mode']} with policy {found['policy']}" if found else "SELinux is not in use"
+    if found is None or (found["mode"], found["policy"]) != ("enforcing", wanted):
+        raise NotAsDefined(
+            f"{guest.name} should enforce the SELinux policy {wanted}, but {shown}",
+            hint=f"see [image] in images/{guest.name}.toml, and in the console how the policy was loaded",
+        )
 
 
 def _log(session: Session) -> str:

@@ -16,7 +16,10 @@ KERNEL_ARGUMENTS = "root=LABEL=root rw console=ttyS0 panic=-1"
 
 @dataclass(frozen=True)
 class DomainSpec:
-    """All that the XML says of one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22."""
+    """All that the XML says of one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22.
+
+    `arguments`: what the kernel is told beyond what every guest's is.
+    """
 
     name: str
     lane: str
@@ -26,7 +29,7 @@ class DomainSpec:
     kernel: Path
     initrd: Path
     console: Path
-    arguments: str = KERNEL_ARGUMENTS
+    arguments: str = ""
     disk: Path | None = None
     seed: Path | None = None
     port: int | None = None
@@ -48,7 +51,7 @@ def to_xml(spec: DomainSpec) -> str:
     _text(system, "type", "hvm", arch="x86_64", machine="pc")
     _text(system, "kernel", str(spec.kernel))
     _text(system, "initrd", str(spec.initrd))
-    _text(system, "cmdline", spec.arguments)
+    _text(system, "cmdline", f"{KERNEL_ARGUMENTS} {spec.arguments}".rstrip())
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")

@@ -124,6 +124,7 @@ class Lane:
             cpus=self.guest.cpus,
             kernel=self.image.kernel,
             initrd=self.image.initrd,
+            arguments=self.guest.image.kernel_arguments,
             console=self.console,
             disk=self.overlay,
             seed=self._seed,

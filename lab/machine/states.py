@@ -170,6 +170,7 @@ def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acce
         cpus=guest.cpus,
         kernel=Path("kernel"),
         initrd=Path("initrd"),
+        arguments=guest.image.kernel_arguments,
         console=Path("console"),
         disk=Path("disk"),
         seed=Path("seed"),

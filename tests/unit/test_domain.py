@@ -37,6 +37,12 @@ def test_ssh_is_forwarded_from_the_loopback_address_alone() -> None:
     assert attributes("devices/interface/portForward/range") == {"start": "22100", "to": "22"}
 
 
+def test_the_kernel_is_told_what_its_guest_s_definition_says() -> None:
+    assert xml_of().findtext("os/cmdline") == domain.KERNEL_ARGUMENTS
+    told = xml_of(replace(SPEC, arguments="security=selinux enforcing=1")).findtext("os/cmdline")
+    assert told == f"{domain.KERNEL_ARGUMENTS} security=selinux enforcing=1"
+
+
 def test_there_is_no_screen_to_reach() -> None:
     assert xml_of().find("devices/graphics") is None
 
