@@ -226,11 +226,12 @@ class Service:
     def apply(self, wanted: Variant) -> tuple[dict[str, Any], variant.Mark]:
         """Put a variant on and read it back; the facts of the guest then, and the mark in its kernel log.
 
-        Raises NotInEffect where the guest does not show the variant's settings.
+        Raises NotAsDefined or NotInEffect where the guest does not show its own settings or the variant's.
         """
         mark = variant.Mark(f"lab-cell-begins {self.lane.name} {wanted.name}")
         facts = variant.begin(self.session, wanted, mark=mark)
         who = variant.probe(self.session, wanted, probes=False)
+        ready.check_as_defined(self.lane.guest, facts)
         variant.check_in_effect(wanted, facts, who)
         return {**facts, "suite_context": who["context"]}, mark
 

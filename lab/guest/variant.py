@@ -52,7 +52,7 @@ def begin(session: Session, variant: Variant, *, mark: Mark) -> Facts:
 
 
 def read_facts(session: Session) -> Facts:
-    """What the guest is: system, kernel, AppArmor, bubblewrap, sysctls, /dev/kvm."""
+    """What the guest is: system, kernel, security modules, bubblewrap, sysctls, /dev/kvm, mounts."""
     facts: Facts = session.program("facts", {}, seconds=10)
     return facts
 
@@ -79,8 +79,9 @@ def check_in_effect(variant: Variant, facts: Facts, who: dict[str, Any]) -> None
         if facts["sysctls"].get(name) != str(value)
     ]
     wrong += [text for profile in variant.apparmor if (text := _profile_wrong(profile, facts))]
-    if variant.confine_suite_by and who["context"] != f"{variant.confine_suite_by} (enforce)":
-        wrong.append(f"the suite would run confined by {who['context']!r}")
+    confined = who["context"]["apparmor"]
+    if variant.confine_suite_by and confined != f"{variant.confine_suite_by} (enforce)":
+        wrong.append(f"the suite would run confined by {confined!r}")
     if who["uid"] == 0:
         wrong.append("the suite would run as root")
     if facts["kvm"] and facts["kvm"]["gid"] not in who["groups"]:

@@ -16,10 +16,14 @@ class NoFirmware(LabError):
     """The host has no UEFI firmware for guests."""
 
 
-def boot_of(connection: libvirt.virConnect, image: BaseImage) -> KernelBoot | FirmwareBoot:
-    """The way this image boots. Raises NoFirmware."""
+def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "") -> KernelBoot | FirmwareBoot:
+    """The way this image boots; `arguments`: what its kernel is told beyond what every guest's is.
+
+    Raises NoFirmware.
+    """
     if image.firmware is None:
-        return KernelBoot(image.kernel, image.initrd)
+        told = f"{domain.KERNEL_ARGUMENTS} {arguments}".rstrip()
+        return KernelBoot(image.kernel, image.initrd, told)
     return FirmwareBoot(uefi(connection) if image.firmware is Firmware.UEFI else None)
 
 

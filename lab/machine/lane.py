@@ -133,7 +133,7 @@ class Lane:
             kvm=self.acceleration.kvm,
             memory_mib=self.guest.memory_mib,
             cpus=self.guest.cpus,
-            boot=firmware.boot_of(self._connection, self.image),
+            boot=firmware.boot_of(self._connection, self.image, self.guest.kernel_arguments),
             may_restart=may_restart,
             console=self.console,
             disk=self.overlay,
