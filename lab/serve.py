@@ -197,10 +197,10 @@ class Service:
         clean = all(test.outcome is Outcome.PASS for test in ran.tests)
         with watch.step("evidence"):
             self._gather(cell, folder, mark=mark, full=not clean)
-        outcomes = {test.name: test.outcome for test in ran.tests}
-        findings = causes.diagnose(
-            diagnosis_evidence.read(folder),
-            control_passed=outcomes[self.work.suite.control] is Outcome.PASS,
+        findings = (
+            []
+            if clean
+            else causes.diagnose(diagnosis_evidence.read(folder, ran.tests, control=self.work.suite.control))
         )
         verdict = judge(
             self.work.suite,
@@ -215,6 +215,7 @@ class Service:
             update={
                 "cause": verdict.cause,
                 "confidence": verdict.confidence,
+                "causes": findings,
                 "tests": ran.tests,
                 "facts": facts,
                 "seconds": dict(watch.seconds),

@@ -12,9 +12,13 @@ from lab import catalog
 from lab.paths import PACKAGE
 
 SUITE = catalog.load().suite.folder
-REMOTE = sorted((PACKAGE / "guest" / "remote").glob("*.py"))
+REMOTE = sorted((PACKAGE / "guest" / "remote").rglob("*.py"))
 # Of what runs in a guest, the oldest Python that boxlite has wheels for.
 OLDEST = (3, 10)
+
+
+def _name(file: Path) -> str:
+    return str(file.relative_to(PACKAGE))
 
 
 def suite_functions() -> list[str]:
@@ -22,12 +26,12 @@ def suite_functions() -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-@pytest.mark.parametrize("file", [*REMOTE, *sorted(SUITE.glob("*.py"))], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*REMOTE, *sorted(SUITE.glob("*.py"))], ids=_name)
 def test_it_is_written_for_the_oldest_python(file: Path) -> None:
     assert ast.parse(file.read_text(), feature_version=OLDEST).body
 
 
-@pytest.mark.parametrize("file", REMOTE, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", REMOTE, ids=_name)
 def test_remote_programs_import_the_standard_library_alone(file: Path) -> None:
     imported = set()
     for node in ast.walk(ast.parse(file.read_text())):

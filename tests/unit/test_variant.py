@@ -2,9 +2,11 @@ from typing import Any
 
 import pytest
 
-from lab import catalog
+from lab import catalog, knobs
 from lab.catalog import Variant
+from lab.guest.session import REMOTE
 from lab.guest.variant import Mark, NotInEffect, begin, check_in_effect, under, why_not_applicable
+from lab.knobs.apparmor import AppArmor
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
@@ -14,7 +16,14 @@ WHO = {"uid": 1001, "groups": [993, 1001], "context": "unconfined"}
 def facts(**more: Any) -> dict[str, Any]:
     """The facts of a Debian 13, but for what is given."""
     found: dict[str, Any] = {
-        "sysctls": {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"},
+        "sysctls": {
+            "kernel.unprivileged_userns_clone": "1",
+            "user.max_user_namespaces": "7794",
+            "kernel.yama.ptrace_scope": "1",
+            "kernel.io_uring_disabled": "0",
+        },
+        "bubblewrap": {"path": "/usr/bin/bwrap", "version": "0.12.0", "mode": "0o755"},
+        "mounts": {"/home": {"on": "/", "type": "ext4", "options": ["rw", "relatime"]}},
         "apparmor": {
             "version": "4.1.0",
             "userns_mediation": True,
@@ -37,7 +46,7 @@ def test_every_shipped_variant_makes_sense_on_debian_13(name: str) -> None:
 
 OLD_APPARMOR = apparmor(version="3.0.8", userns_mediation=False, profile_files=[])
 NO_SYSCTL = facts(sysctls={"kernel.unprivileged_userns_clone": None, "user.max_user_namespaces": "7794"})
-NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": []})
+NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppArmor(userns=True)})
 
 
 @pytest.mark.parametrize(
@@ -128,16 +137,33 @@ def test_a_variant_decides_what_the_suite_runs_under(name: str, command: str) ->
 
 
 class Guest:
-    """As much of a session as putting a variant on needs; it answers with what it was asked."""
+    """As much of a session as putting a variant on needs: it keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
 
     def programs(self, wanted: list[tuple[str, dict[str, Any]]], *, seconds: float) -> list[Any]:
-        return [{"asked": wanted[: number + 1]} for number in range(len(wanted))]
+        self.asked += wanted
+        return [{"answer to": name} for name, _ in wanted]
+
+    def log_out(self, user: str) -> None:
+        self.asked.append(user)
 
 
-def test_the_facts_of_a_variant_are_read_after_it_was_put_on() -> None:
-    wanted = KNOWN["apparmor-userns-deny"]
-    (first, settings), (second, _) = begin(Guest(), wanted, mark=Mark("a mark", 1000.5))["asked"]  # type: ignore[arg-type]
-    assert (first, second) == ("apply", "facts")
-    assert (settings["mark"], settings["clock"]) == ("a mark", 1000.5)
-    assert settings["sysctl"] == wanted.sysctl
-    assert [profile["text"] for profile in settings["apparmor"]] == [wanted.apparmor[0].text]
+def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_in_after_that() -> None:
+    guest = Guest()
+    wanted = catalog.load().variant("apparmor-userns-deny+max-userns-zero")
+    facts = begin(guest, wanted, mark=Mark("a mark", 1000.5))  # type: ignore[arg-type]
+    assert facts == {"answer to": "facts"}
+    assert guest.asked == [
+        ("begin", {"mark": "a mark", "clock": 1000.5}),
+        ("knobs/apparmor", wanted.knobs["apparmor"].settings()),
+        ("knobs/sysctl", {"user.max_user_namespaces": 0}),
+        ("facts", {}),
+        "tester",
+    ]
+
+
+@pytest.mark.parametrize("name", knobs.kinds())
+def test_every_kind_of_setting_has_its_program(name: str) -> None:
+    assert (REMOTE / "knobs" / f"{name}.py").is_file()

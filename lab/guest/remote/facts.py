@@ -14,6 +14,8 @@ SYSCTLS = (
     "kernel.apparmor_restrict_unprivileged_unconfined",
     "kernel.unprivileged_userns_apparmor_policy",
     "user.max_user_namespaces",
+    "kernel.yama.ptrace_scope",
+    "kernel.io_uring_disabled",
 )
 APPARMOR = Path("/sys/kernel/security/apparmor")
 
@@ -62,7 +64,7 @@ def bubblewrap():
     return {
         "path": str(path),
         "version": (output(str(path), "--version") or "").removeprefix("bubblewrap "),
-        "setuid": bool(path.stat().st_mode & 0o4000),
+        "mode": oct(path.stat().st_mode & 0o7777),
     }
 
 
@@ -72,6 +74,22 @@ def kvm():
         return None
     found = path.stat()
     return {"mode": oct(found.st_mode & 0o7777), "uid": found.st_uid, "gid": found.st_gid}
+
+
+def mounts(*paths):
+    """For each path the mount it is on, with its kind of file system and its options."""
+    lines = [line.split() for line in (text("/proc/self/mounts") or "").splitlines()]
+    return {path: mount_of(path, lines) for path in paths}
+
+
+def mount_of(path, lines):
+    found = None
+    for _, point, kind, options, *_ in lines:
+        above = (path + "/").startswith(point.rstrip("/") + "/")
+        # The nearest above it, and of several on one point the last, which hides the others.
+        if above and (found is None or len(point) >= len(found["on"])):
+            found = {"on": point, "type": kind, "options": options.split(",")}
+    return found
 
 
 print(
@@ -86,6 +104,7 @@ print(
             "apparmor": apparmor(),
             "bubblewrap": bubblewrap(),
             "kvm": kvm(),
+            "mounts": mounts("/home", "/tmp"),
             "cgroup": "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1",
         }
     )

@@ -1,4 +1,4 @@
-"""Try, as the suite's user and confined like the suite, what bubblewrap asks of the kernel. Prints JSON.
+"""Try, as the suite's user and confined like the suite, what boxlite needs of its host. Prints JSON.
 
 `unshare_user` alone makes a user namespace; `unshare_user_root` also needs capabilities inside it. Where
 the first works and the second does not, the namespace is made and then stripped.
@@ -6,6 +6,7 @@ the first works and the second does not, the namespace is made and then stripped
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,41 @@ def attempt(command):
     return {"command": command, "status": done.returncode, "stderr": done.stderr.strip()}
 
 
+def open_kvm():
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError as error:
+        return {"command": ["open", "/dev/kvm"], "status": error.errno, "stderr": str(error)}
+    return {"command": ["open", "/dev/kvm"], "status": 0, "stderr": ""}
+
+
+def exec_in(folder):
+    program = os.path.join(folder, ".lab-probe")
+    shutil.copy("/bin/true", program)
+    try:
+        subprocess.run([program], check=True)
+    except OSError as error:
+        return {"command": [program], "status": error.errno, "stderr": str(error)}
+    finally:
+        os.unlink(program)
+    return {"command": [program], "status": 0, "stderr": ""}
+
+
+def allows_exec(folder):
+    noexec = bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
+    return {"command": ["statvfs", folder], "status": int(noexec), "stderr": "noexec" if noexec else ""}
+
+
+def probe_all():
+    home = str(Path.home())
+    return {
+        **{name: attempt(command) for name, command in PROBES.items()},
+        "open_kvm": open_kvm(),
+        "exec_home": exec_in(home),
+        "home_allows_exec": allows_exec(home),
+    }
+
+
 def context():
     try:
         return Path("/proc/self/attr/current").read_text().strip("\0\n")
@@ -47,5 +83,5 @@ def context():
 
 
 asked = json.loads(sys.argv[1])
-results = {name: attempt(command) for name, command in PROBES.items()} if asked["probes"] else {}
+results = probe_all() if asked["probes"] else {}
 print(json.dumps({"uid": os.getuid(), "groups": os.getgroups(), "context": context(), "probes": results}))
