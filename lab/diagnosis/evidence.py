@@ -98,7 +98,7 @@ def _text(path: Path) -> str:
 
 
 def _profile(path: Path) -> str | None:
-    context = json.loads(path.read_text()).get("context") if path.exists() else None
+    context = json.loads(path.read_text())["context"]["apparmor"] if path.exists() else None
     return str(context).partition(" (")[0] if context and context != "unconfined" else None
 
 

@@ -43,7 +43,7 @@ def begin(session: Session, variant: Variant, *, mark: Mark) -> Facts:
 
 
 def read_facts(session: Session) -> Facts:
-    """What the guest is: system, kernel, AppArmor, bubblewrap, sysctls, /dev/kvm."""
+    """What the guest is: system, kernel, security modules, bubblewrap, sysctls, /dev/kvm, mounts."""
     facts: Facts = session.program("facts", {}, seconds=10)
     return facts
 

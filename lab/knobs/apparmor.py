@@ -58,8 +58,9 @@ class AppArmor(TableKnob):
             if mode != profile.mode:
                 shown = "not loaded" if mode is None else f"in {mode} mode"
                 wrong.append(f"AppArmor profile {profile.name} is {shown}")
-        if self.confine_suite_by and who["context"] != f"{self.confine_suite_by} (enforce)":
-            wrong.append(f"the suite would run confined by {who['context']!r}")
+        confined = who["context"]["apparmor"]
+        if self.confine_suite_by and confined != f"{self.confine_suite_by} (enforce)":
+            wrong.append(f"the suite would run confined by {confined!r}")
         return wrong
 
     def combined(self, other: Self) -> Self:

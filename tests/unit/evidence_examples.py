@@ -129,6 +129,7 @@ APPARMOR_NOCAPS = gathered(
 def write(folder: Path, found: Evidence, kernel: str) -> None:
     """Put evidence into a cell's folder as gathering does."""
     probes = {name: {"status": p.status, "stderr": p.stderr} for name, p in found.probes.items()}
-    (folder / "probes.json").write_text(json.dumps({"uid": 1001, "context": "unconfined", "probes": probes}))
+    who = {"uid": 1001, "context": {"apparmor": "unconfined", "selinux": None, "delegated": []}}
+    (folder / "probes.json").write_text(json.dumps({**who, "probes": probes}))
     (folder / "sysctls.txt").write_text("".join(f"{name} = {v}\n" for name, v in found.sysctls.items()))
     (folder / "kernel.log").write_text(kernel)

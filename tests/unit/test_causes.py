@@ -197,6 +197,8 @@ def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the
     for context, expected in (
         ("unprivileged_userns (enforce)", ["apparmor-userns-nocaps"]),
         ("unconfined", []),
+        (None, []),
     ):
-        (tmp_path / "probes.json").write_text(json.dumps({"context": context, "probes": probes}))
+        known = {"context": {"apparmor": context}, "probes": probes}
+        (tmp_path / "probes.json").write_text(json.dumps(known))
         assert found(read(tmp_path)) == expected

@@ -13,8 +13,9 @@ from lab.paths import PACKAGE
 
 SUITE = catalog.load().suite.folder
 REMOTE = sorted((PACKAGE / "guest" / "remote").rglob("*.py"))
-# Of what runs in a guest, the oldest Python that boxlite has wheels for.
-OLDEST = (3, 10)
+# The suite runs on no older Python than boxlite has wheels for. That a guest's is older (Debian 11's) is for
+# the lab's own programs to find out.
+OLDEST, OLDEST_OF_GUESTS = (3, 10), (3, 9)
 
 
 def _name(file: Path) -> str:
@@ -28,7 +29,8 @@ def suite_functions() -> list[str]:
 
 @pytest.mark.parametrize("file", [*REMOTE, *sorted(SUITE.glob("*.py"))], ids=_name)
 def test_it_is_written_for_the_oldest_python(file: Path) -> None:
-    assert ast.parse(file.read_text(), feature_version=OLDEST).body
+    oldest = OLDEST_OF_GUESTS if file in REMOTE else OLDEST
+    assert ast.parse(file.read_text(), feature_version=oldest).body
 
 
 @pytest.mark.parametrize("file", REMOTE, ids=_name)

@@ -10,7 +10,7 @@ from lab.knobs.apparmor import AppArmor
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
-WHO = {"uid": 1001, "groups": [993, 1001], "context": "unconfined"}
+WHO = {"uid": 1001, "groups": [993, 1001], "context": {"apparmor": "unconfined"}}
 
 
 def facts(**more: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(
         KNOWN["apparmor-userns-nocaps"],
         apparmor(profiles={"unprivileged_userns": "enforce"}),
-        WHO | {"context": "unprivileged_userns (enforce)"},
+        WHO | {"context": {"apparmor": "unprivileged_userns (enforce)"}},
     )
     check_in_effect(KNOWN["stock"], facts(kvm=None), WHO | {"groups": [1001]})
 
@@ -106,7 +106,7 @@ def test_what_the_guest_shows_is_in_effect() -> None:
         (
             "apparmor-userns-nocaps",
             apparmor(profiles={"unprivileged_userns": "enforce"}),
-            {"context": "unprivileged_userns (complain)"},
+            {"context": {"apparmor": "unprivileged_userns (complain)"}},
             ["the suite would run confined by 'unprivileged_userns (complain)'"],
         ),
         ("stock", facts(), {"uid": 0}, ["the suite would run as root"]),

@@ -1,9 +1,14 @@
-"""Print the facts of this guest as JSON. Runs as root."""
+"""Print the facts of this guest as JSON. Runs as root.
 
+What a file tells is read from there: starting a program takes longer in an emulated guest than all the rest.
+"""
+
+import grp
 import json
 import os
-import platform
+import pwd
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +22,14 @@ SYSCTLS = (
     "kernel.yama.ptrace_scope",
     "kernel.io_uring_disabled",
 )
+OS_RELEASE = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 APPARMOR = Path("/sys/kernel/security/apparmor")
+# Of AppArmor's features those that decide about user namespaces; files below `features`.
+FEATURES = ("namespaces/mask", "policy/unconfined_restrictions/userns", "policy/versions")
+SELINUX = Path("/sys/fs/selinux")
+CGROUP = Path("/sys/fs/cgroup")
+# Where an ordinary user's shell looks, whatever this program's own would.
+SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
 def text(path):
@@ -35,9 +47,22 @@ def output(*command):
     return (done.stdout or done.stderr).strip() or None
 
 
+def assignments(path):
+    """The NAME=VALUE lines of a file, quotes taken off."""
+    return dict(re.findall(r'^(\w+)="?(.*?)"?$', text(path) or "", re.MULTILINE))
+
+
+def names(folder):
+    """What a directory holds; none where it is missing."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
 def os_release():
-    pairs = re.findall(r'^(\w+)="?(.*?)"?$', text("/etc/os-release") or "", re.MULTILINE)
-    return {key: value for key, value in pairs if key in ("ID", "VERSION_ID", "PRETTY_NAME")}
+    found = assignments("/etc/os-release")
+    return {key: found[key] for key in OS_RELEASE if key in found}
 
 
 def sysctls():
@@ -49,23 +74,59 @@ def apparmor():
         return None
     profiles = re.findall(r"^(.*) \((\w+)\)$", text(APPARMOR / "profiles") or "", re.MULTILINE)
     version = re.search(r"version (\S+)", output("apparmor_parser", "--version") or "")
+    features = {name: text(APPARMOR / "features" / name) for name in FEATURES}
+    features["policy/versions"] = names(APPARMOR / "features/policy/versions")
     return {
         "version": version.group(1) if version else None,
-        "userns_mediation": "userns_create" in (text(APPARMOR / "features/namespaces/mask") or ""),
+        "features": features,
+        "userns_mediation": "userns_create" in (features["namespaces/mask"] or ""),
         "profiles": dict(sorted(profiles)),
         "profile_files": sorted(str(f) for f in Path("/etc/apparmor.d").glob("*") if f.is_file()),
     }
 
 
-def bubblewrap():
-    path = Path("/usr/bin/bwrap")
-    if not path.exists():
+def selinux():
+    """SELinux as the kernel has it loaded, and the policy it was loaded from; None where it is not in use."""
+    enforce = text(SELINUX / "enforce")
+    if enforce is None:
         return None
+    policy = assignments("/etc/selinux/config").get("SELINUXTYPE")
+    versions = [name.partition(".")[2] for name in names("/etc/selinux/%s/policy" % policy)]
     return {
-        "path": str(path),
-        "version": (output(str(path), "--version") or "").removeprefix("bubblewrap "),
-        "mode": oct(path.stat().st_mode & 0o7777),
+        "mode": "enforcing" if enforce == "1" else "permissive",
+        "policy": policy,
+        "policy_version": max(versions, key=int, default=None),
+        # Without the class nothing is decided about user namespaces.
+        "user_namespace_class": (SELINUX / "class/user_namespace").is_dir(),
+        "deny_unknown": text(SELINUX / "deny_unknown") == "1",
     }
+
+
+def bubblewrap():
+    path = next((found for folder in SEARCH_PATH if os.path.exists(found := folder + "/bwrap")), None)
+    if path is None:
+        return None
+    mode = os.stat(path).st_mode
+    return {
+        "path": path,
+        "version": (output(path, "--version") or "").removeprefix("bubblewrap "),
+        "setuid": bool(mode & 0o4000),
+        "mode": oct(mode & 0o7777),
+        "capabilities": capabilities(path),
+    }
+
+
+def capabilities(path):
+    """The permitted file capabilities in hex, as /proc/PID/status shows a process's; None where it has none.
+
+    Format: struct vfs_cap_data in the kernel's include/uapi/linux/capability.h, from its revision 2 on.
+    """
+    try:
+        found = os.getxattr(path, "security.capability")
+    except OSError:
+        return None
+    _, low, _, high = struct.unpack_from("<4I", found)
+    return "%016x" % (high << 32 | low)
 
 
 def kvm():
@@ -73,7 +134,34 @@ def kvm():
     if not path.exists():
         return None
     found = path.stat()
-    return {"mode": oct(found.st_mode & 0o7777), "uid": found.st_uid, "gid": found.st_gid}
+    return {
+        "mode": oct(found.st_mode & 0o7777),
+        "uid": found.st_uid,
+        "gid": found.st_gid,
+        "owner": name_of(pwd.getpwuid, found.st_uid),
+        "group": name_of(grp.getgrgid, found.st_gid),
+    }
+
+
+def name_of(look_up, number):
+    try:
+        return look_up(number)[0]
+    except KeyError:
+        return None
+
+
+def virtualization():
+    """The processor's flag for running virtual machines, or None."""
+    with open("/proc/cpuinfo") as lines:
+        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return next((flag for flag in ("svm", "vmx") if flag in flags), None)
+
+
+def cgroup():
+    controllers = text(CGROUP / "cgroup.controllers")
+    if controllers is None:
+        return {"version": "v1", "controllers": []}
+    return {"version": "v2", "controllers": controllers.split()}
 
 
 def mounts(*paths):
@@ -96,16 +184,18 @@ print(
     json.dumps(
         {
             "os": os_release(),
-            "kernel": platform.release(),
+            "kernel": os.uname().release,
             "python": "%d.%d" % sys.version_info[:2],
-            "glibc": platform.libc_ver()[1],
+            "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
             "lsm": (text("/sys/kernel/security/lsm") or "").split(","),
             "sysctls": sysctls(),
             "apparmor": apparmor(),
+            "selinux": selinux(),
             "bubblewrap": bubblewrap(),
             "kvm": kvm(),
+            "virtualization": virtualization(),
+            "cgroup": cgroup(),
             "mounts": mounts("/home", "/tmp"),
-            "cgroup": "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1",
         }
     )
 )

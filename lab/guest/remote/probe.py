@@ -75,11 +75,23 @@ def probe_all():
     }
 
 
-def context():
+def text(path):
     try:
-        return Path("/proc/self/attr/current").read_text().strip("\0\n")
+        return Path(path).read_text().strip("\0\n")
     except OSError:
         return None
+
+
+def context():
+    """What confines this user, and which cgroup controllers the user's own service manager was given."""
+    selinux = os.path.exists("/sys/fs/selinux/enforce")
+    manager = Path("/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service".format(os.getuid()))
+    return {
+        "apparmor": text("/proc/self/attr/apparmor/current"),
+        # Where AppArmor is the one that is in use, the file is its.
+        "selinux": text("/proc/self/attr/current") if selinux else None,
+        "delegated": (text(manager / "cgroup.controllers") or "").split(),
+    }
 
 
 asked = json.loads(sys.argv[1])

@@ -1,0 +1,151 @@
+"""The programs that say what a guest is, run on this host and on folders made up."""
+
+import json
+import os
+import runpy
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.paths import PACKAGE
+
+REMOTE = PACKAGE / "guest" / "remote"
+
+
+def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
+    """What a program prints here, run as it is in a guest: without what `site` finds."""
+    command = [sys.executable, "-I", "-S", str(REMOTE / f"{program}.py"), json.dumps(argument)]
+    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def program() -> dict[str, Any]:
+    """What facts.py defines."""
+    return runpy.run_path(str(REMOTE / "facts.py"))
+
+
+def put(root: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+def test_any_linux_host_has_facts() -> None:
+    facts = printed("facts", {})
+    assert facts["kernel"] == os.uname().release
+    assert facts["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert facts["os"]["ID"]
+    assert facts["sysctls"]["user.max_user_namespaces"].isdigit()
+    assert set(facts["mounts"]) == {"/home", "/tmp"}
+    assert {"apparmor", "selinux", "bubblewrap", "kvm", "virtualization", "cgroup", "glibc", "lsm"} <= set(
+        facts
+    )
+
+
+def test_the_suites_user_is_seen_from_inside() -> None:
+    who = printed("probe", {"probes": False})
+    assert (who["uid"], sorted(who["groups"])) == (os.getuid(), sorted(os.getgroups()))
+    assert set(who["context"]) == {"apparmor", "selinux", "delegated"}
+    assert who["probes"] == {}
+
+
+def test_selinux_is_read_from_the_kernel_and_its_policy_from_where_it_came(
+    program: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selinux = program["selinux"]
+    read = selinux.__globals__
+    kernel = put(tmp_path, {"enforce": "1", "deny_unknown": "0", "class/user_namespace/index": "67"})
+    files = {
+        "/etc/selinux/config": "# SELINUX=disabled\nSELINUX=permissive\nSELINUXTYPE=default\n",
+        "/etc/selinux/default/policy": ["policy.9", "policy.33"],
+    }
+    text, names = read["text"], read["names"]
+    monkeypatch.setitem(read, "SELINUX", kernel)
+    monkeypatch.setitem(read, "text", lambda path: files.get(str(path)) or text(path))
+    monkeypatch.setitem(read, "names", lambda path: files.get(str(path)) or names(path))
+    assert selinux() == {
+        "mode": "enforcing",
+        "policy": "default",
+        "policy_version": "33",
+        "user_namespace_class": True,
+        "deny_unknown": False,
+    }
+    (kernel / "enforce").write_text("0")
+    assert selinux()["mode"] == "permissive"
+    (kernel / "enforce").unlink()
+    assert selinux() is None
+
+
+def test_apparmor_is_read_with_the_features_that_decide(
+    program: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apparmor = program["apparmor"]
+    read = apparmor.__globals__
+    security = put(
+        tmp_path,
+        {
+            "profiles": "unprivileged_userns (complain)\nplasmashell//QtWebEngineProcess (unconfined)\n",
+            "features/namespaces/mask": "userns_create",
+            "features/policy/unconfined_restrictions/userns": "1",
+            "features/policy/versions/v9": "",
+        },
+    )
+    monkeypatch.setitem(read, "APPARMOR", security)
+    monkeypatch.setitem(read, "output", lambda *command: "AppArmor parser version 4.1.0\nCopyright")
+    found = apparmor()
+    assert (found["version"], found["userns_mediation"]) == ("4.1.0", True)
+    assert found["features"] == {
+        "namespaces/mask": "userns_create",
+        "policy/unconfined_restrictions/userns": "1",
+        "policy/versions": ["v9"],
+    }
+    assert found["profiles"] == {
+        "plasmashell//QtWebEngineProcess": "unconfined",
+        "unprivileged_userns": "complain",
+    }
+    (security / "features/namespaces/mask").unlink()
+    assert apparmor()["userns_mediation"] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "on", "options"),
+    [
+        ("/home", "/home", ["rw", "noexec"]),  # the later of two mounts on one point hides the other
+        ("/home/user", "/home", ["rw", "noexec"]),
+        ("/homes", "/", ["rw"]),
+        ("/tmp", "/tmp", ["rw", "nosuid"]),
+    ],
+)
+def test_a_path_has_the_options_of_the_mount_it_is_on(
+    program: dict[str, Any], path: str, on: str, options: list[str]
+) -> None:
+    table = """
+        /dev/vda / ext4 rw 0 0
+        /dev/vdc /home ext4 rw 0 0
+        tmpfs /tmp tmpfs rw,nosuid 0 0
+        /dev/vdc /home ext4 rw,noexec 0 0
+    """
+    lines = [line.split() for line in table.strip().splitlines()]
+    found = program["mount_of"](path, lines)
+    assert (found["on"], found["options"]) == (on, options)
+
+
+def test_file_capabilities_are_shown_as_a_process_has_them(
+    program: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(path: str, name: str) -> bytes:
+        assert name == "security.capability"
+        if path == "none":
+            raise OSError
+        # Revision 2 with the effective bit: cap_sys_admin (21) and cap_checkpoint_restore (40).
+        return struct.pack("<5I", 0x02000001, 1 << 21, 0, 1 << 8, 0)
+
+    monkeypatch.setattr(os, "getxattr", kept)
+    assert program["capabilities"]("/usr/bin/bwrap") == "0000010000200000"
+    assert program["capabilities"]("none") is None
