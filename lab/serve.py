@@ -358,7 +358,7 @@ class Service:
             self.say(f"{cell.variant.name}: gathering evidence")
             probes = variant.probe(self.session, cell.variant, probes=True)
             (folder / diagnosis_evidence.PROBES_FILE).write_text(json.dumps(probes, indent=2) + "\n")
-        evidence.collect(self.session, folder, mark=mark, full=full)
+        evidence.collect(self.session, folder, cell.variant, mark=mark, full=full)
         if full:
             (folder / "console.log").write_text(self.lane.console_text())
 

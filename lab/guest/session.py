@@ -153,7 +153,7 @@ class Session:
         ]
         # The programs need the standard library only, and not what `site` looks for.
         words = ["python3", "-I", "-S", "-c", LOADER, json.dumps(wanted)]
-        prefix = "sudo -n " if user == ADMIN else ""
+        prefix = "sudo -n -H " if user == ADMIN else ""
         command = f"{prefix}{under} {shlex.join(words)}".strip()
         output = self.run(command, seconds=seconds, user=user)
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.catalog import Variant
 from lab.errors import LabError
-from lab.guest.session import SUITE, Session
+from lab.guest.session import ADMIN, SUITE, Session, User
 from lab.knobs import Facts, Who
 
 
@@ -48,6 +48,16 @@ def read_facts(session: Session) -> Facts:
     return facts
 
 
+def login(variant: Variant) -> User:
+    """Who logs in to run the suite; the administrator does so as root."""
+    return ADMIN if any(knob.runs_as_root for knob in variant.knobs.values()) else SUITE
+
+
+def home(variant: Variant) -> str:
+    """The home of the suite's user."""
+    return "/root" if login(variant) == ADMIN else f"/home/{SUITE}"
+
+
 def under(variant: Variant) -> str:
     """What to put before a command so that it runs as the variant says."""
     return shlex.join(word for knob in variant.knobs.values() for word in knob.under())
@@ -55,7 +65,9 @@ def under(variant: Variant) -> str:
 
 def probe(session: Session, variant: Variant, *, probes: bool) -> Who:
     """Who the suite runs as and confined by what; with `probes`, what the kernel allows it."""
-    found: Who = session.program("probe", {"probes": probes}, seconds=30, user=SUITE, under=under(variant))
+    found: Who = session.program(
+        "probe", {"probes": probes}, seconds=30, user=login(variant), under=under(variant)
+    )
     return found
 
 
@@ -72,6 +84,6 @@ def _as_installed(facts: Facts, who: Who) -> dict[str, str]:
     wrong = {}
     if who["uid"] == 0:
         wrong["user"] = "the suite would run as root"
-    if facts["kvm"] and facts["kvm"]["gid"] not in who["groups"]:
+    elif facts["kvm"] and facts["kvm"]["gid"] not in who["groups"]:
         wrong["kvm"] = "the suite's user is not in the group of /dev/kvm"
     return wrong

@@ -1,6 +1,6 @@
 """What a knob is: one kind of setting that a variant can put on a guest."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
@@ -26,6 +26,8 @@ class Knob:
 
     A subclass is a pydantic model too. Its program in the guest is `lab/guest/remote/knobs/NAME.py`.
     """
+
+    runs_as_root: ClassVar[bool] = False
 
     def why_not(self, facts: Facts) -> str | None:
         """Why this setting makes no sense on a guest with these facts, or None where it does."""

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from lab.knobs._base import Conflict, Facts, Table, TableKnob, Who
 
+# A profile's file has its name there.
+FOLDER = "/etc/apparmor.d"
+
 
 class Mode(StrEnum):
     ENFORCE = "enforce"
@@ -33,6 +36,7 @@ class AppArmor(TableKnob):
 
     userns: bool = Field(default=False, description="Whether AppArmor must mediate user namespaces.")
     profiles: list[Profile] = Field(default_factory=list)
+    removed: list[str] = Field(default_factory=list, description="Shipped profiles that are unloaded.")
     confine_suite_by: str | None = Field(
         default=None, description="Profile under which the suite and the probes are run."
     )
@@ -44,11 +48,15 @@ class AppArmor(TableKnob):
         if self.userns and not apparmor["userns_mediation"]:
             return f"AppArmor {apparmor['version']} does not mediate user namespaces"
         wanted = [profile.shipped for profile in self.profiles if profile.shipped]
+        wanted += [f"{FOLDER}/{name}" for name in self.removed]
         missing = [path for path in wanted if path not in apparmor["profile_files"]]
         return f"ships no {missing[0]}" if missing else None
 
     def settings(self) -> dict[str, Any] | None:
-        return {"profiles": [profile.model_dump() for profile in self.profiles]}
+        return {
+            "profiles": [profile.model_dump() for profile in self.profiles],
+            "removed": [f"{FOLDER}/{name}" for name in self.removed],
+        }
 
     def differences(self, facts: Facts, who: Who) -> list[str]:
         loaded = facts["apparmor"]["profiles"] if facts["apparmor"] else {}
@@ -58,6 +66,7 @@ class AppArmor(TableKnob):
             if mode != profile.mode:
                 shown = "not loaded" if mode is None else f"in {mode} mode"
                 wrong.append(f"AppArmor profile {profile.name} is {shown}")
+        wrong += [f"AppArmor profile {name} is loaded" for name in self.removed if name in loaded]
         confined = who["context"]["apparmor"]
         if self.confine_suite_by and confined != f"{self.confine_suite_by} (enforce)":
             wrong.append(f"the suite would run confined by {confined!r}")
@@ -68,6 +77,9 @@ class AppArmor(TableKnob):
         for profile in other.profiles:
             if mine.setdefault(profile.name, profile) != profile:
                 raise Conflict(f"profile {profile.name} is defined in two ways")
+        removed = sorted({*self.removed, *other.removed})
+        if both := mine.keys() & set(removed):
+            raise Conflict(f"profile {min(both)} is loaded and removed")
         names = {name for name in (self.confine_suite_by, other.confine_suite_by) if name}
         if len(names) > 1:
             raise Conflict(f"the suite cannot start in two profiles: {', '.join(sorted(names))}")
@@ -75,6 +87,7 @@ class AppArmor(TableKnob):
             update={
                 "userns": self.userns or other.userns,
                 "profiles": list(mine.values()),
+                "removed": removed,
                 "confine_suite_by": next(iter(names), None),
             }
         )

@@ -10,7 +10,11 @@ from lab.knobs.apparmor import AppArmor
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
-WHO = {"uid": 1001, "groups": [993, 1001], "context": {"apparmor": "unconfined"}}
+WHO = {
+    "uid": 1001,
+    "groups": [993, 1001],
+    "context": {"apparmor": "unconfined", "delegated": ["memory", "pids"]},
+}
 
 
 def facts(**more: Any) -> dict[str, Any]:
@@ -24,6 +28,7 @@ def facts(**more: Any) -> dict[str, Any]:
         },
         "bubblewrap": {"path": "/usr/bin/bwrap", "version": "0.12.0", "mode": "0o755"},
         "mounts": {"/home": {"on": "/", "type": "ext4", "options": ["rw", "relatime"]}},
+        "cgroup": {"version": "v2", "controllers": ["cpu", "memory", "pids"]},
         "apparmor": {
             "version": "4.1.0",
             "userns_mediation": True,
@@ -39,9 +44,21 @@ def apparmor(**more: Any) -> dict[str, Any]:
     return facts(apparmor=facts()["apparmor"] | more)
 
 
+# As Fedora has it.
+OPEN_KVM = {"mode": "0o666", "uid": 0, "gid": 36}
+UBUNTU = facts(
+    sysctls=facts()["sysctls"] | {"kernel.apparmor_restrict_unprivileged_userns": "0"},
+    apparmor=facts()["apparmor"] | {"profiles": {}},
+)
+NOT_ON_DEBIAN = dict.fromkeys(
+    ("apparmor-restrict-off", "apparmor-restrict-on", "issue-468-settings"),
+    "its kernel has no kernel.apparmor_restrict_unprivileged_userns",
+)
+
+
 @pytest.mark.parametrize("name", KNOWN)
-def test_every_shipped_variant_makes_sense_on_debian_13(name: str) -> None:
-    assert why_not_applicable(KNOWN[name], facts()) is None
+def test_every_shipped_variant_but_ubuntus_makes_sense_on_debian_13(name: str) -> None:
+    assert why_not_applicable(KNOWN[name], facts()) == NOT_ON_DEBIAN.get(name)
 
 
 OLD_APPARMOR = apparmor(version="3.0.8", userns_mediation=False, profile_files=[])
@@ -62,10 +79,26 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["apparmor-userns-nocaps"], apparmor(profile_files=[]), f"ships no {SHIPPED_PROFILE}"),
         (KNOWN["userns-clone-off"], NO_SYSCTL, "its kernel has no kernel.unprivileged_userns_clone"),
         (KNOWN["max-userns-zero"], facts(sysctls={}), "its kernel has no user.max_user_namespaces"),
+        (KNOWN["kvm-denied"], facts(kvm=None), "has no /dev/kvm to begin with"),
+        (KNOWN["kvm-absent"], facts(kvm=None), "has no /dev/kvm to begin with"),
+        (KNOWN["kvm-denied"], facts(kvm=OPEN_KVM), "everyone may use its /dev/kvm, whatever their groups"),
+        (KNOWN["bwrap-absent"], facts(bubblewrap=None), "has no bubblewrap to begin with"),
+        (
+            KNOWN["cgroup-no-delegation"],
+            facts(cgroup={"version": "v1"}),
+            "has no cgroup v2, the only one to be",
+        ),
+        (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=UBUNTU["sysctls"]), "no AppArmor"),
     ],
 )
 def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: dict[str, Any], reason: str) -> None:
-    assert why_not_applicable(variant, guest) == reason
+    said = why_not_applicable(variant, guest)
+    assert said is not None
+    assert said.startswith(reason)
+
+
+def test_kvm_that_everyone_may_use_can_be_absent_all_the_same() -> None:
+    assert why_not_applicable(KNOWN["kvm-absent"], facts(kvm=OPEN_KVM)) is None
 
 
 def test_stock_makes_sense_everywhere() -> None:
@@ -81,6 +114,14 @@ def test_what_the_guest_shows_is_in_effect() -> None:
         WHO | {"context": {"apparmor": "unprivileged_userns (enforce)"}},
     )
     check_in_effect(KNOWN["stock"], facts(kvm=None), WHO | {"groups": [1001]})
+    check_in_effect(KNOWN["kvm-denied"], facts(), WHO | {"groups": [1001]})
+    check_in_effect(KNOWN["kvm-absent"], facts(kvm=None), WHO)
+    check_in_effect(KNOWN["bwrap-absent"], facts(bubblewrap=None), WHO)
+    check_in_effect(KNOWN["bwrap-setuid"], facts(bubblewrap=facts()["bubblewrap"] | {"mode": "0o4755"}), WHO)
+    check_in_effect(KNOWN["home-noexec"], facts(mounts={"/home": {"options": ["rw", "noexec"]}}), WHO)
+    check_in_effect(KNOWN["as-root"], facts(), WHO | {"uid": 0, "groups": [0]})
+    check_in_effect(KNOWN["cgroup-no-delegation"], facts(), WHO | {"context": {"delegated": []}})
+    check_in_effect(KNOWN["issue-468-settings"], UBUNTU, WHO)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +151,22 @@ def test_what_the_guest_shows_is_in_effect() -> None:
             ["the suite would run confined by 'unprivileged_userns (complain)'"],
         ),
         ("stock", facts(), {"uid": 0}, ["the suite would run as root"]),
+        ("kvm-denied", facts(), {}, ["the suite's user is in the group of /dev/kvm"]),
+        ("kvm-denied", facts(kvm=None), {"groups": [1001]}, ["there is no /dev/kvm"]),
+        ("kvm-absent", facts(), {}, ["/dev/kvm is there"]),
+        ("bwrap-absent", facts(), {}, ["bubblewrap's mode is 0o755, not None"]),
+        ("bwrap-not-executable", facts(), {}, ["bubblewrap's mode is 0o755, not 0o644"]),
+        ("bwrap-setuid", facts(bubblewrap=None), {}, ["bubblewrap's mode is None, not 0o4755"]),
+        ("home-noexec", facts(), {}, ["/home is mounted without noexec"]),
+        ("as-root", facts(), {}, ["the suite would run as user 1001, not as root"]),
+        ("cgroup-no-delegation", facts(), {}, ["was given the controllers memory pids"]),
+        ("issue-468-settings", facts(), {}, ["userns is None, not 0", "unprivileged_userns is loaded"]),
         ("stock", facts(), {"groups": [1001]}, ["the suite's user is not in the group of /dev/kvm"]),
         (
             "max-userns-zero",
             facts(),
-            {"uid": 0, "groups": []},
-            ["user.max_user_namespaces is 7794", "as root", "group of /dev/kvm"],
+            {"groups": []},
+            ["user.max_user_namespaces is 7794", "group of /dev/kvm"],
         ),
     ],
 )
@@ -164,6 +215,15 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_i
     ]
 
 
-@pytest.mark.parametrize("name", knobs.kinds())
-def test_every_kind_of_setting_has_its_program(name: str) -> None:
-    assert (REMOTE / "knobs" / f"{name}.py").is_file()
+def test_every_kind_of_setting_that_is_put_on_has_its_program_and_every_program_its_kind() -> None:
+    put_on = {
+        name
+        for variant in KNOWN.values()
+        for name, knob in variant.knobs.items()
+        if knob.settings() is not None
+    }
+    assert {file.stem for file in (REMOTE / "knobs").glob("*.py")} == put_on
+
+
+def test_every_kind_of_setting_is_used_by_a_variant() -> None:
+    assert {name for variant in KNOWN.values() for name in variant.knobs} == knobs.kinds().keys()

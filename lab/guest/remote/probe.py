@@ -86,11 +86,13 @@ def context():
     """What confines this user, and which cgroup controllers the user's own service manager was given."""
     selinux = os.path.exists("/sys/fs/selinux/enforce")
     manager = Path("/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service".format(os.getuid()))
+    # Controllers that are there and not the user's were not given.
+    given = text(manager / "cgroup.controllers") if os.access(manager, os.W_OK) else None
     return {
         "apparmor": text("/proc/self/attr/apparmor/current"),
         # Where AppArmor is the one that is in use, the file is its.
         "selinux": text("/proc/self/attr/current") if selinux else None,
-        "delegated": (text(manager / "cgroup.controllers") or "").split(),
+        "delegated": (given or "").split(),
     }
 
 

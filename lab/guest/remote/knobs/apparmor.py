@@ -1,6 +1,6 @@
-"""Load AppArmor profiles, in their files below /etc/apparmor.d and into the kernel. Runs as root.
+"""Load AppArmor profiles, from files below /etc/apparmor.d, and unload others. Runs as root.
 
-Argument: {"profiles": [{"name", "mode", "text" or "shipped"}]}.
+Argument: {"profiles": [{"name", "mode", "text" or "shipped"}], "removed": [path]}.
 """
 
 import json
@@ -22,10 +22,16 @@ def put(profile):
         text = re.sub(r"\bcomplain,\s*|,\s*complain\b", "", text)
     path.write_text(text)
     arguments = ["--complain"] if profile["mode"] == "complain" else []
-    command = ["apparmor_parser", "--replace", *arguments, str(path)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    parse("--replace", *arguments, str(path))
 
 
-for each in json.loads(sys.argv[1])["profiles"]:
+def parse(*arguments):
+    subprocess.run(["apparmor_parser", *arguments], check=True, capture_output=True, text=True)
+
+
+asked = json.loads(sys.argv[1])
+for each in asked["profiles"]:
     put(each)
+for path in asked["removed"]:
+    parse("--remove", path)
 print(json.dumps({"applied": True}))
