@@ -21,12 +21,17 @@ as_root() {
 
 # --- packages of the host -------------------------------------------------------------------------
 
-DEB="qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
-    libvirt-dev passt mmdebstrap debian-archive-keyring e2fsprogs busybox-static util-linux
+DEB="qemu-system-x86 qemu-utils ovmf libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
+    libvirt-dev passt mmdebstrap debian-archive-keyring e2fsprogs busybox-static util-linux gpgv
     openssh-client pkg-config gcc libc6-dev python3-dev python3-venv"
-RPM="qemu-system-x86-core qemu-img libvirt-daemon libvirt-daemon-driver-qemu libvirt-client
-    libvirt-devel passt mmdebstrap debian-keyring e2fsprogs busybox util-linux openssh-clients
+RPM="qemu-system-x86-core qemu-img edk2-ovmf libvirt-daemon libvirt-daemon-driver-qemu libvirt-client
+    libvirt-devel passt mmdebstrap debian-keyring e2fsprogs busybox util-linux gnupg2-verify openssh-clients
     pkgconf-pkg-config gcc binutils python3-devel shadow-utils"
+# The tests sign checksums of their own.
+if [ "${1-}" = test ]; then
+    DEB="$DEB gpg gpg-agent"
+    RPM="$RPM gnupg2"
+fi
 
 install_deb() {
     [ "$(id -u)" = 0 ] || DEB="$DEB uidmap"

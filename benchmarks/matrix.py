@@ -1,6 +1,7 @@
 """The same plan with forked and with cold cells, alternating in one run: what a checkpoint is worth.
 
     python benchmarks/matrix.py [--rounds N] [--jobs N] [-g GUEST]... [-v VARIANT]... [--json FILE]
+    python benchmarks/matrix.py --grow [--jobs N] [--json FILE]
 
 Processor time and memory are those of the QEMU processes of the lab's lanes, sampled twice a second, so that up
 to half a second of each lane's end is missing. No other lab should be at work on the host.
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,12 @@ from rich.table import Table
 from lab.results import RunResult
 
 SAMPLE_SECONDS = 0.5
+SECOND_BUILD = "0.10.7"
+LANES = (1, 2, 4)
 STEPS = ("boot", "wheels", "deploy", "checkpoint", "fork", "apply", "suite", "evidence")
+
+
+Measure = Callable[[list[str]], dict[str, Any]]
 
 
 @dataclass
@@ -91,6 +97,8 @@ def run(arguments: list[str], folder: Path) -> dict[str, Any]:
         "statuses": [str(cell.status) for cell in result.cells],
         "cells": len(cells),
         "lanes": len(lanes),
+        "restored": sum(lane.restored for lane in result.run.lanes),
+        "stored_build": sum(lane.stored_build for lane in result.run.lanes),
         "wall": round(wall, 1),
         "cpu": round(sum(usage.cpu.values()), 1),
         "peak_mib": round(usage.peak_mib),
@@ -109,6 +117,8 @@ def show(console: Console, title: str, runs: list[dict[str, Any]], labels: list[
     for key, name in (
         ("cells", "cells that ran a suite"),
         ("lanes", "lanes"),
+        ("restored", "  from a stored state"),
+        ("stored_build", "  with the build"),
         ("wall", "wall time, s"),
         ("cpu", "processor time of QEMU, s"),
         ("peak_mib", "most memory of QEMU, MiB"),
@@ -128,7 +138,7 @@ def main() -> None:
     parser.add_argument("--build", default="0.10.8")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--grow", action="store_true", help="forked only: by cells, then by lanes")
+    parser.add_argument("--grow", action="store_true", help="the quick set, forked only: by cells, by lanes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -146,7 +156,7 @@ def main() -> None:
             return found[-1]
 
         if options.grow:
-            grow(console, measure, plan, options.jobs)
+            grow(console, measure, options.build, options.jobs)
             return
         labels = [f"{way} {number + 1}" for number in range(options.rounds) for way in ("forked", "cold")]
         for label in labels:
@@ -161,16 +171,16 @@ def main() -> None:
         console.print(f"forked: not suite / suite: {share:.0%}")
 
 
-def grow(console: Console, measure: Any, plan: list[str], jobs: int) -> None:
-    """Wall time by cells (the plan's guests in one, in three and in all variants), and by lanes."""
-    by_cells = [
-        [*plan, "--jobs", str(jobs), *more]
-        for more in (["-v", "stock"], ["-v", "stock", "-v", "userns-clone-off", "-v", "max-userns-zero"], [])
-    ]
-    cells = [measure(arguments) for arguments in by_cells]
-    show(console, f"by cells, {jobs} lanes", cells, [str(each["cells"]) for each in cells])
-    lanes = [measure([*plan, "--jobs", str(count)]) for count in (1, 2, 4)]
-    show(console, "by lanes", lanes, ["1", "2", "4"])
+def grow(console: Console, measure: Measure, build: str, jobs: int) -> None:
+    """Wall time by cells (one guest, three guests, three in two builds), and by lanes."""
+    quick = ["--set", "quick", "--build", build]
+    many = [*quick, "--build", SECOND_BUILD]
+    few, all_three, both = (
+        measure([*plan, "--jobs", str(jobs)]) for plan in ([*quick, "-g", "debian-13"], quick, many)
+    )
+    show(console, f"by cells, {jobs} lanes", [few, all_three, both], ["5 cells", "15 cells", "30 cells"])
+    lanes = {jobs: all_three} | {n: measure([*quick, "--jobs", str(n)]) for n in LANES if n != jobs}
+    show(console, "15 cells, by lanes", [lanes[n] for n in LANES], [f"{n} lanes" for n in LANES])
 
 
 if __name__ == "__main__":

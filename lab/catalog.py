@@ -5,9 +5,10 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
@@ -22,6 +23,7 @@ from lab.results import Expectation, Needs
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 # Between the names of variants that are put on a guest together.
 AND = "+"
+IMAGE_KINDS = ("debian", "cloud")
 
 
 class _Definition(BaseModel):
@@ -41,13 +43,98 @@ class DebianImage(_Definition):
     packages: list[str] = Field([], description="Packages beyond those every guest has.")
     disk_gib: int = Field(6, ge=2, le=64)
 
+    @property
+    def origin(self) -> str:
+        """Where the image comes from, for people."""
+        return f"built from the packages of Debian {self.suite}"
+
+
+class Firmware(StrEnum):
+    """What starts the disk's own boot loader."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class PackageManager(StrEnum):
+    """What installs packages in the guest."""
+
+    APT = "apt"
+    DNF = "dnf"
+
+
+class SignatureForm(StrEnum):
+    """How a checksum file is signed: by a file of its name and `.gpg` beside it, or within its own text."""
+
+    DETACHED = "detached"
+    CLEAR = "clear"
+
+
+class SignedChecksums(_Definition):
+    """The file beside a disk that holds its digest, signed by its distribution."""
+
+    file: str = Field(pattern=r"^[^/]+$")
+    form: SignatureForm
+    key: str = Field(
+        pattern=r"^[^/]+\.asc$", description="File in `images/keys/` with the one key that counts."
+    )
+
+
+class CloudImage(_Definition):
+    """A guest that its distribution publishes as a disk. `{build}` in `url` and `checksums.file` is `build`.
+
+    Each disk is vouched for by checksums that its distribution signs, or by `digest`, pinned in the definition.
+    """
+
+    kind: Literal["cloud"]
+    url: str = Field(pattern=r"^https?://[^/]+/.*[^/]$")
+    build: str | None = None
+    checksums: SignedChecksums | None = None
+    digest: str | None = Field(
+        None, pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$", description="Of the disk, pinned."
+    )
+    firmware: Firmware
+    user: str = Field(description="The login that the distribution gives its images.")
+    package_manager: PackageManager
+    disk_gib: int = Field(10, ge=2, le=64, description="What the disk is grown to in the guest.")
+
+    @model_validator(mode="after")
+    def _vouched_for_once(self) -> "CloudImage":
+        if self.checksums is not None and self.digest is not None:
+            raise ValueError("only one of `checksums` and `digest` can vouch for a disk")
+        if self.digest is not None and self.address is None:
+            raise ValueError("a digest is that of one build: `build` must be given with it")
+        return self
+
+    @property
+    def address(self) -> str | None:
+        """The disk's URL; None as long as its build is not pinned."""
+        return self._filled(self.url)
+
+    @property
+    def checksums_address(self) -> str | None:
+        """The checksum file's URL, which is beside the disk; None where the distribution signs none."""
+        if self.checksums is None or self.address is None:
+            return None
+        return f"{self.address.rpartition('/')[0]}/{self._filled(self.checksums.file)}"
+
+    @property
+    def origin(self) -> str:
+        """Where the image comes from, for people."""
+        return self.address or f"{self.url} (no build is pinned yet)"
+
+    def _filled(self, text: str) -> str | None:
+        if self.build is None:
+            return None if "{build}" in text else text
+        return text.replace("{build}", self.build)
+
 
 class Guest(_Definition):
     """One operating system to test on."""
 
     name: str
     title: str
-    image: DebianImage
+    image: Annotated[DebianImage | CloudImage, Field(discriminator="kind")]
     memory_mib: int = Field(2048, ge=512)
     cpus: int = Field(2, ge=1, le=16)
 
@@ -161,6 +248,7 @@ def load(root: Path | None = None) -> Catalog:
         sets=_load_folder(root / "images" / "sets", Set),
         suite=_load_file(PACKAGE / "suites" / "jailer" / "suite.toml", Suite, name="jailer"),
     )
+    _check_keys(root, catalog)
     for chosen in catalog.sets.values():
         file = root / "images" / "sets" / f"{chosen.name}.toml"
         for key, names, find in (
@@ -180,6 +268,19 @@ def _variant_file(kinds: tuple[tuple[str, type[Knob]], ...]) -> type[Variant]:
     """What a variant's file holds: its own keys, and a table for each kind of setting that it makes."""
     tables: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds}
     return create_model("VariantFile", __base__=Variant, **tables)
+
+
+def key_file(name: str, root: Path | None = None) -> Path:
+    """The file of a key that signs checksums, below `root` or the lab's own definitions."""
+    return (root or definitions()) / "images" / "keys" / name
+
+
+def _check_keys(root: Path, catalog: Catalog) -> None:
+    for guest in catalog.guests.values():
+        signed = guest.image.checksums if isinstance(guest.image, CloudImage) else None
+        if signed and not key_file(signed.key, root).is_file():
+            file = root / "images" / f"{guest.name}.toml"
+            raise UsageError(f"{file}: image.checksums.key: there is no file {key_file(signed.key, root)}")
 
 
 def _lookup[T](kind: str, name: str, known: Mapping[str, T]) -> T:
@@ -221,10 +322,16 @@ def _no_text(value: object) -> dict[str, str]:
 
 def _explain(file: Path, detail: ErrorDetails) -> str:
     """One validation error as: file, key path, what was expected, what was found."""
-    key = ".".join(str(part) for part in detail["loc"]) or "(whole file)"
+    parts = [str(part) for part in detail["loc"]]
+    if parts[:1] == ["image"]:
+        # Where a kind was chosen, its name stands in the path; the file has no such key.
+        parts[1:2] = [part for part in parts[1:2] if part not in IMAGE_KINDS]
     expected = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         expected = "no such key is known"
+    elif detail["type"].startswith("union_tag"):
+        parts.append("kind")
+        expected = f"one of {', '.join(IMAGE_KINDS)}, found {detail['input'].get('kind')!r}"
     elif detail["type"] not in ("missing", "value_error"):
         expected = f"{expected}, found {detail['input']!r}"
-    return f"{file}: {key}: {expected}"
+    return f"{file}: {'.'.join(parts) or '(whole file)'}: {expected}"

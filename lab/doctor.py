@@ -15,7 +15,7 @@ import psutil
 from lab import process, rootfs
 from lab.errors import LabError
 from lab.images import store
-from lab.machine import acceleration
+from lab.machine import acceleration, firmware
 from lab.machine.connection import NoLibvirt, connection, version
 from lab.paths import Paths
 
@@ -50,6 +50,7 @@ def examine(paths: Paths, uri: str) -> Iterator[Line]:
     yield _program("passt", "passt", "--version")
     yield _program("mmdebstrap", "mmdebstrap", "--version")
     yield _program("mke2fs", "mke2fs", "-V")
+    yield _program("gpgv", "gpgv", "--version")
     if os.geteuid() != 0:
         yield _subordinate_ids()
     yield _busybox()
@@ -80,12 +81,20 @@ def _libvirt(paths: Paths, uri: str) -> Iterator[Line]:
                 yield Line("libvirt", State.BROKEN, found, "passt needs libvirt 9.0 or newer")
             else:
                 yield Line("libvirt", State.OK, found)
+            yield _uefi(opened)
             yield _acceleration(opened, paths)
     except NoLibvirt as error:
         yield Line("libvirt", State.BROKEN, str(error.args[0]), error.hint or "")
         yield Line("acceleration", State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
     except libvirt.libvirtError as error:
         yield Line("libvirt", State.BROKEN, str(error), "see the daemon's own log")
+
+
+def _uefi(opened: libvirt.virConnect) -> Line:
+    try:
+        return Line("UEFI", State.OK, str(firmware.uefi(opened)))
+    except firmware.NoFirmware as error:
+        return Line("UEFI", State.BROKEN, str(error.args[0]), SETUP)
 
 
 def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:

@@ -27,6 +27,10 @@ class UsageError(LabError):
     exit_status = 2
 
 
+class ImageNotAvailable(LabError):
+    """A guest's image cannot be had here and now; that is no fault of the lab's, and no other try helps."""
+
+
 class NotApplicable(Exception):
     """A cell that makes no sense on its guest; the text is the reason that the table shows."""
 

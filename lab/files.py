@@ -19,8 +19,25 @@ def plain(text: str) -> str:
 
 def sha256(path: Path) -> str:
     """A file's digest in hexadecimal."""
+    return digest(path, "sha256")
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """A file's digest in hexadecimal, by one of hashlib's names."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write a folder's files through to the disk and make them read-only, before the folder gets its name."""
+    for file in folder.iterdir():
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        file.chmod(0o444)
+    folder.chmod(0o755)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,22 +1,21 @@
 """Running a plan: lanes as the host can carry them, each taking cells until none is left."""
 
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import libvirt
 
-from lab import process, rootfs, serve
+from lab import prepare, process, rootfs, serve
 from lab.backlog import Backlog, Ticket
 from lab.budget import Memory, Processors
 from lab.catalog import Guest, Suite
 from lab.diagnosis import repeats
-from lab.errors import LabError, NotApplicable
+from lab.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.estimate import Estimates
 from lab.files import plain
 from lab.guest.ready import CloudInitFailed
@@ -27,29 +26,12 @@ from lab.machine.lane import Lane, LaneDied, keep_console
 from lab.machine.states import States
 from lab.paths import Paths
 from lab.plan import Cell
-from lab.record import Record, ResultsNotWritten, held
+from lab.record import FAULT, Record, ResultsNotWritten, clear, held, keep_texts, set_aside
+from lab.report.progress import Observer
 from lab.results import CellResult, RunInfo, RunResult, Status
 
-# Where the evidence of a fault goes for which the cell was tried again.
-FAULT = "fault-"
 # What is the lab's own fault, or its host's.
 FAULTS = (LabError, libvirt.libvirtError, OSError)
-
-
-class Observer(Protocol):
-    """What a run tells whoever shows it. Called from several threads."""
-
-    def lane(self, lane: str, text: str) -> None:
-        """What a lane does now; empty when it is done. `lane` is its guest, numbered from the second one on."""
-
-    def cell(self, result: CellResult) -> None:
-        """A cell is decided."""
-
-    def note(self, text: str) -> None:
-        """Something to be said once."""
-
-    def left(self, seconds: float) -> None:
-        """How long the rest will take, as far as can be told."""
 
 
 @dataclass(frozen=True)
@@ -208,20 +190,70 @@ class MatrixRun:
                     self.observer.note(
                         f"guests run under software emulation, about ten times slower: {how.reason}"
                     )
-                self._lane(slot, opened, image, how)
+                prepared = self._prepared(slot, opened, image, how)
+                if prepared:
+                    self._lane(slot, opened, prepared, how)
         except ResultsNotWritten:
             raise
         except FAULTS as error:
             self._failed(slot, error)
 
     def _image(self, slot: _Slot) -> store.BaseImage | None:
-        """The guest's image; where it cannot be had, its cells are errors at once: no lane is to blame."""
+        """The guest's image; where it cannot be had, its cells are decided at once: no lane is to blame."""
         try:
             return store.ensure(self.paths, slot.guest, lambda text: self._building(slot, text))
+        except ImageNotAvailable as error:
+            # Every square of the row shows the reason: the next step is told once.
+            self.observer.note(f"{slot.guest.name}: {error}")
+            self._drop(slot.guest, error, Status.NOT_RUN, f"image not available: {error.args[0]}")
         except LabError as error:
-            for ticket in [] if self._stopped.is_set() else self._backlog.drop(slot.guest.name):
-                self._decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)))
+            self._drop(slot.guest, error)
+        return None
+
+    def _prepared(
+        self,
+        slot: _Slot,
+        opened: libvirt.virConnect,
+        image: store.BaseImage,
+        how: acceleration.Acceleration,
+    ) -> store.BaseImage | None:
+        """The image as lanes start from it; where the guest cannot be prepared, no lane is to blame either."""
+        guest = slot.guest
+        work = prepare.Preparation(
+            opened, self.paths, self.uri, how, partial(self._building, slot), partial(self._hold, slot)
+        )
+        try:
+            if found := prepare.find(self.paths, guest, image):
+                return found
+            with self._processors(slot, how):
+                return prepare.ensure(work, guest, image)
+        except LaneDied:
+            raise  # Emulated machines sometimes do: another lane may try again.
+        except LabError as error:
+            self._drop(guest, error)
             return None
+        finally:
+            slot.lane = None
+
+    def _processors(self, slot: _Slot, how: acceleration.Acceleration) -> AbstractContextManager[None]:
+        if how.kvm:
+            return nullcontext()
+        waiting = partial(self._say, slot, "waiting for a processor")
+        return self._work.processors.turn(slot.guest.cpus, waiting)
+
+    def _drop(self, guest: Guest, error: LabError, status: Status = Status.ERROR, reason: str = "") -> None:
+        """What keeps the guest from running at all is the fault of each of its cells, and evidence in each."""
+        for ticket in [] if self._stopped.is_set() else self._backlog.drop(guest.name):
+            if isinstance(error, prepare.NotPrepared):
+                keep_texts(self.folder / ticket.cell.folder, error.evidence)
+            self._decide(ticket, ticket.cell.result(status, reason=reason or str(error)))
+
+    def _hold(self, slot: _Slot, made: Lane) -> None:
+        """Let an interrupt take this lane down."""
+        with self._changed:
+            slot.lane = made
+            if self._stopped.is_set():
+                made.give_up()
 
     def _building(self, slot: _Slot, text: str) -> None:
         if self._stopped.is_set():
@@ -237,10 +269,7 @@ class MatrixRun:
     ) -> None:
         guest = slot.guest
         with lane.opened(opened, self.paths, guest=guest, image=image, acceleration=how, uri=self.uri) as made:
-            with self._changed:
-                slot.lane = made
-                if self._stopped.is_set():
-                    made.give_up()
+            self._hold(slot, made)
             states = (
                 None
                 if self._options.cold
@@ -310,12 +339,12 @@ class MatrixRun:
                 self._backlog.put_back(ticket, after=slot.number)
                 return False
             folder = self.folder / cell.folder / ("" if number == 1 else f"repeat-{number}")
-            _clear(folder)
+            clear(folder)
             result = service.run(cell, folder)
             if self._stopped.is_set():
                 return False
             if result.status is Status.ERROR and len(ticket.errors) < self._options.retries:
-                _set_aside(folder, self.folder / cell.folder / f"{FAULT}{len(ticket.errors) + 1}")
+                set_aside(folder, self.folder / cell.folder / f"{FAULT}{len(ticket.errors) + 1}")
                 self._again(slot, ticket, result.reason)
                 return True
             ticket.done.append(result)
@@ -377,20 +406,3 @@ class MatrixRun:
 
     def _say(self, slot: _Slot, text: str) -> None:
         self.observer.lane(slot.label, text)
-
-
-def _set_aside(folder: Path, target: Path) -> None:
-    """Keep what an attempt left as evidence of its fault."""
-    target.mkdir(parents=True, exist_ok=True)
-    for entry in list(folder.iterdir()) if folder.is_dir() else ():
-        if entry.is_file():
-            entry.rename(target / entry.name)
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an attempt left of a cell that is tried again, but for the evidence of why."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if not entry.is_dir():
-            entry.unlink()
-        elif not entry.name.startswith(FAULT):
-            shutil.rmtree(entry)

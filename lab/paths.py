@@ -43,6 +43,10 @@ class Paths:
         return self.cache / "images"
 
     @property
+    def downloads(self) -> Path:
+        return self.cache / "downloads"
+
+    @property
     def wheels(self) -> Path:
         return self.cache / "wheels"
 

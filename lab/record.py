@@ -2,9 +2,10 @@
 
 import os
 import platform
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from lab.plan import Cell
 from lab.results import RESULTS_FILE, CellResult, Host, LaneRecord, RunInfo, RunResult, Status
 
 LOCK = ".lock"
+# Where the evidence of a fault goes for which the cell was tried again.
+FAULT = "fault-"
 
 
 class ResultsNotWritten(LabError):
@@ -142,3 +145,28 @@ def new_folder(runs: Path, wanted: Path | None) -> Path:
     if (wanted / RESULTS_FILE).exists():
         raise UsageError(f"-o {wanted}: there is a run in it already", hint="name a new folder, or --resume it")
     return wanted.resolve()
+
+
+def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Keep texts as evidence, by their files' names; where they cannot be, the cell is told all the same."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+
+
+def set_aside(folder: Path, target: Path) -> None:
+    """Keep what an attempt left as evidence of its fault."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in list(folder.iterdir()) if folder.is_dir() else ():
+        if entry.is_file():
+            entry.rename(target / entry.name)
+
+
+def clear(folder: Path) -> None:
+    """Remove what an attempt left of a cell that is tried again, but for the evidence of why."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if not entry.is_dir():
+            entry.unlink()
+        elif not entry.name.startswith(FAULT):
+            shutil.rmtree(entry)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab import __version__, builds
+from lab import __version__, builds, prepare
 from lab.catalog import Catalog, Suite
 from lab.errors import LabError, UsageError
 from lab.guest.session import REMOTE
@@ -25,8 +25,6 @@ from lab.results import (
     Status,
 )
 
-SEED_FILES = ("user-data.yaml", "meta-data", "network-config")
-
 
 def definitions(cells: Iterable[Cell], suite: Suite, layout: str | None = None) -> dict[str, str]:
     """SHA-256 of each definition and program that decides what these cells do, by a name for people.
@@ -41,12 +39,13 @@ def definitions(cells: Iterable[Cell], suite: Suite, layout: str | None = None) 
     files = sorted(file for file in suite.folder.glob("*") if file.is_file())
     found[f"suite {suite.name}"] = _digest(*(part for f in files for part in (f.name, f.read_text())))
     seed = definitions_folder() / "cloud-init"
-    found["programs"] = _digest(*(file.read_text() for file in sorted(REMOTE.rglob("*.py"))))
+    found["programs"] = _digest(*prepare.RECIPE, *(file.read_text() for file in sorted(REMOTE.rglob("*.py"))))
     if layout:
         # It names all else by digest. One that is gone has changed.
         index = Path(layout) / "index.json"
         found["rootfs"] = _digest(index.read_text() if index.exists() else "")
-    found["seed"] = _digest(*((seed / name).read_text() for name in SEED_FILES))
+    files = sorted(file for file in seed.iterdir() if file.is_file())
+    found["seed"] = _digest(*(file.read_text() for file in files))
     return found
 
 

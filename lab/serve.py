@@ -20,7 +20,7 @@ from lab.guest import suite as guest_suite
 from lab.guest.session import Session
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
-from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.machine.lane import Lane, LaneDied
 from lab.machine.states import Damaged, Known, States, StoredState
 from lab.paths import Paths
 from lab.plan import Cell
@@ -131,6 +131,7 @@ class Service:
             self.session.close()
             self.lane.check_alive()
             self.lane.stop()
+            self.lane.rewind(checkpoint.tag)
             endpoint = self.lane.endpoint
             known = Known(checkpoint.tag, endpoint.client_key, endpoint.host_key, self._files[build.name])
             self.states.keep(self.lane.overlay, known, self._deployment)
@@ -346,12 +347,7 @@ class Service:
         self.note = "; ".join(filter(None, [self.note, text]))
 
     def _wait_ready(self) -> None:
-        try:
-            ready.wait_ready(self.session, factor=self._acceleration.factor)
-        except DeadlineExpired as error:
-            raise BootFailed(
-                f"{self.lane.guest.name} did not come up: {error}\n{self.lane.last_words()}"
-            ) from error
+        ready.wait_up(self.session, self.lane, factor=self._acceleration.factor)
 
     def _gather(self, cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
         if full:

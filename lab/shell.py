@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import rootfs, serve
+from lab import prepare, rootfs, serve
 from lab.budget import Processors
 from lab.catalog import Suite
 from lab.errors import NotApplicable
@@ -30,6 +30,7 @@ def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str],
         folder = Path(name)
         image = store.ensure(paths, cell.guest, say)
         how = acceleration.decide(opened, paths, image)
+        image = prepare.ensure(prepare.Preparation(opened, paths, uri, how, say), cell.guest, image)
         work = serve.Work(
             paths=paths,
             folder=folder,

@@ -4,6 +4,8 @@ import json
 
 from lab.errors import LabError
 from lab.guest.session import RemoteFailed, Session
+from lab.machine.lane import BootFailed, Lane
+from lab.wait import DeadlineExpired
 
 # Limits under hardware acceleration. A boot under emulation was seen to take from 21 to 190 s, by the host's
 # speed and by how many guests share it.
@@ -33,6 +35,14 @@ def wait_ready(session: Session, *, factor: float) -> None:
     if result["errors"] or "NoCloud" not in str(result["datasource"]):
         reported = "; ".join(map(str, result["errors"])) or f"it used {result['datasource']}"
         raise CloudInitFailed(f"cloud-init in the guest failed: {reported}", _log(session))
+
+
+def wait_up(session: Session, lane: Lane, *, factor: float) -> None:
+    """Wait likewise for a guest that was just started. Raises BootFailed where it does not come up in time."""
+    try:
+        wait_ready(session, factor=factor)
+    except DeadlineExpired as error:
+        raise BootFailed(f"{lane.guest.name} did not come up: {error}\n{lane.last_words()}") from error
 
 
 def _log(session: Session) -> str:

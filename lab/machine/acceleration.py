@@ -5,15 +5,16 @@ import os
 import platform
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import libvirt
 from filelock import FileLock
 
 from lab.files import write_atomically
-from lab.machine import domain
+from lab.images.store import BaseImage
+from lab.machine import domain, firmware, overlay
+from lab.machine.domain import DomainSpec, KernelBoot
 from lab.paths import Paths
 from lab.wait import Deadline, DeadlineExpired, wait_for
 
@@ -21,17 +22,10 @@ KVM_DEVICE = Path("/dev/kvm")
 # The kernel says this when it hands over to the initial RAM disk's init: everything before it ran.
 KERNEL_RAN = "Run /init as init process"
 PROBE_SECONDS = 30.0
+# Room for a distribution's whole initial RAM disk.
+PROBE_MIB = 1024
 # Software emulation is about ten times slower than hardware: measured boots take 21-36 s against 2-4 s.
 EMULATION_FACTOR = 10.0
-
-
-class Bootable(Protocol):
-    """The kernel of any guest will do for the probe."""
-
-    @property
-    def kernel(self) -> Path: ...
-    @property
-    def initrd(self) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -51,8 +45,11 @@ class Acceleration:
         return 1.0 if self.kvm else EMULATION_FACTOR
 
 
-def decide(connection: libvirt.virConnect, paths: Paths, image: Bootable) -> Acceleration:
-    """The cached verdict for this host kernel and QEMU, or a new one from booting `image` under KVM."""
+def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
+    """The cached verdict for this host kernel and QEMU, or a new one from booting `image` under KVM.
+
+    The kernel of any guest will do. Raises LabError where the image's disk cannot be booted at all.
+    """
     known = cached(connection, paths)
     if known is not None:
         return known
@@ -107,31 +104,34 @@ def _refused_without_trying() -> Acceleration | None:
     return None
 
 
-def _try(connection: libvirt.virConnect, paths: Paths, image: Bootable) -> Acceleration:
+def _try(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
     """Boot a guest's kernel under KVM until it starts user space."""
     folder = Path(tempfile.mkdtemp(prefix="kvm-probe-", dir=paths.make(paths.state)))
     folder.chmod(0o711)
     console = folder / "console.log"
-    name = f"lab-kvm-probe-{os.getpid()}"
-    spec = domain.DomainSpec(
-        name=name,
-        lane=name,
-        kvm=True,
-        memory_mib=512,
-        cpus=1,
-        kernel=image.kernel,
-        initrd=image.initrd,
-        console=console,
-        arguments="console=ttyS0 panic=-1 break=top",
-    )
     machine: libvirt.virDomain | None = None
     try:
+        spec = _probe(connection, image, folder, console)
         machine = connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
         return _watch(machine, console)
     except libvirt.libvirtError as error:
         return Acceleration(False, f"/dev/kvm opens, but QEMU fails under it: {_first_line(error)}")
     finally:
         _remove(machine, folder)
+
+
+def _probe(connection: libvirt.virConnect, image: BaseImage, folder: Path, console: Path) -> DomainSpec:
+    boot = firmware.boot_of(connection, image)
+    disk = None
+    if isinstance(boot, KernelBoot):
+        boot = replace(boot, arguments="console=ttyS0 panic=-1 break=top")
+    else:
+        disk = folder / "overlay.qcow2"
+        overlay.create(disk, image.disk)
+    name = f"lab-kvm-probe-{os.getpid()}"
+    return DomainSpec(
+        name=name, lane=name, kvm=True, memory_mib=PROBE_MIB, cpus=1, boot=boot, console=console, disk=disk
+    )
 
 
 def _watch(machine: libvirt.virDomain, console: Path) -> Acceleration:

@@ -11,22 +11,44 @@ from lab.machine import seed
 METADATA = "https://boxlite.ai/lab/1"
 ET.register_namespace("lab", METADATA)
 
+ARCHITECTURE = "x86_64"
+# Not q35: each PCI bridge that firmware and kernel set up is a chance for emulated processors to trip over
+# a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
+MACHINE = "pc"
 KERNEL_ARGUMENTS = "root=LABEL=root rw console=ttyS0 panic=-1"
 
 
 @dataclass(frozen=True)
+class KernelBoot:
+    """QEMU loads the kernel itself."""
+
+    kernel: Path
+    initrd: Path
+    arguments: str = KERNEL_ARGUMENTS
+
+
+@dataclass(frozen=True)
+class FirmwareBoot:
+    """The loader on the disk is started: by the UEFI firmware in the file `uefi`, or by QEMU's own BIOS."""
+
+    uefi: Path | None = None
+
+
+@dataclass(frozen=True)
 class DomainSpec:
-    """All that the XML says of one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22."""
+    """All that the XML says of one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22.
+
+    `may_restart`: whether the guest may come back when it restarts itself.
+    """
 
     name: str
     lane: str
     kvm: bool
     memory_mib: int
     cpus: int
-    kernel: Path
-    initrd: Path
+    boot: KernelBoot | FirmwareBoot
     console: Path
-    arguments: str = KERNEL_ARGUMENTS
+    may_restart: bool = False
     disk: Path | None = None
     seed: Path | None = None
     port: int | None = None
@@ -42,13 +64,7 @@ def to_xml(spec: DomainSpec) -> str:
     ET.SubElement(metadata, f"{{{METADATA}}}lane", id=spec.lane)
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(spec.cpus))
-    system = ET.SubElement(domain, "os")
-    # Not q35: each PCI bridge that firmware and kernel set up is a chance for emulated processors to trip over
-    # a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
-    _text(system, "type", "hvm", arch="x86_64", machine="pc")
-    _text(system, "kernel", str(spec.kernel))
-    _text(system, "initrd", str(spec.initrd))
-    _text(system, "cmdline", spec.arguments)
+    _boot(domain, spec.boot)
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
@@ -57,7 +73,7 @@ def to_xml(spec: DomainSpec) -> str:
     ET.SubElement(domain, "cpu", mode="host-passthrough" if spec.kvm else "maximum")
     # A guest that restarts would come back in another state than its cells expect: it dies instead.
     for event in ("on_poweroff", "on_reboot", "on_crash"):
-        _text(domain, event, "destroy")
+        _text(domain, event, "restart" if spec.may_restart and event == "on_reboot" else "destroy")
     devices = ET.SubElement(domain, "devices")
     if spec.disk:
         _disk(devices, spec.disk, "qcow2", "vda")
@@ -78,6 +94,24 @@ def lane_of(xml: str) -> str | None:
     """The lane that a domain's XML says it belongs to, or None for a domain that is not the lab's."""
     mark = ET.fromstring(xml).find(f"metadata/{{{METADATA}}}lane")
     return None if mark is None else mark.get("id")
+
+
+def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot) -> None:
+    system = ET.SubElement(domain, "os")
+    _text(system, "type", "hvm", arch=ARCHITECTURE, machine=MACHINE)
+    if isinstance(boot, KernelBoot):
+        _text(system, "kernel", str(boot.kernel))
+        _text(system, "initrd", str(boot.initrd))
+        _text(system, "cmdline", boot.arguments)
+        return
+    if boot.uefi:
+        # Stateless: UEFI keeps its variables in the guest's memory, so that they are part of every snapshot and
+        # no lane has a file of them. On a machine without variables it starts the disk's EFI/BOOT/BOOTX64.EFI.
+        flash = {"type": "pflash", "readonly": "yes", "stateless": "yes"}
+        if boot.uefi.suffix == ".qcow2":
+            flash["format"] = "qcow2"  # Fedora's; the attribute needs libvirt 9.2.
+        _text(system, "loader", str(boot.uefi), **flash)
+    ET.SubElement(system, "boot", dev="hd")
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:

@@ -2,7 +2,7 @@
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from lab.catalog import Guest
 from lab.errors import LabError
 from lab.files import plain
 from lab.images.store import BaseImage
-from lab.machine import domain, keys, ports, records, seed
+from lab.machine import domain, firmware, keys, overlay, ports, records, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import default_uri
 from lab.machine.states import StoredState
@@ -54,6 +54,7 @@ class Lane:
         acceleration: Acceleration,
         folder: Path,
         port: ports.Port,
+        nameservers: Sequence[str] = (),
     ) -> None:
         self.guest = guest
         self.image = image
@@ -63,6 +64,7 @@ class Lane:
         self.overlay = folder / "overlay.qcow2"
         self._connection = connection
         self._port = port
+        self._nameservers = nameservers
         self._seed = folder / "seed.iso"
         self._domain: libvirt.virDomain | None = None
         self._uuid = str(uuid.uuid4())
@@ -97,22 +99,31 @@ class Lane:
     def _know(self, client_key: keys.KeyPair, host_key: keys.KeyPair) -> None:
         self.endpoint = Endpoint(self._port.number, client_key, host_key)
         files = seed.render(
-            instance=self.name, hostname=self.guest.name, client_key=client_key, host_key=host_key
+            instance=self.name,
+            hostname=self.guest.name,
+            client_key=client_key,
+            host_key=host_key,
+            nameservers=self._nameservers,
         )
         seed.write(self._seed, files)
 
     def new_overlay(self, backing: Path) -> None:
-        """Start over with an empty overlay on top of `backing`."""
-        self.overlay.unlink(missing_ok=True)
-        process.run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", self.overlay],
-            timeout=60,
-        )
+        """Start over with an empty overlay on top of `backing`.
 
-    def start(self, *, paused: bool = False) -> None:
+        A disk with a firmware's loader on it has partitions of its distribution's size, and a guest that grows
+        its root at boot: the overlay is made as large as the guest's definition says.
+        """
+        self.overlay.unlink(missing_ok=True)
+        overlay.create(self.overlay, backing, gib=self.guest.image.disk_gib if self.image.firmware else None)
+
+    def rewind(self, tag: str) -> None:
+        """Give up what a stopped machine wrote to its overlay since the snapshot `tag`. Raises LabError."""
+        process.run(["qemu-img", "snapshot", "-q", "-a", tag, self.overlay], timeout=60)
+
+    def start(self, *, paused: bool = False, may_restart: bool = False) -> None:
         """Start the machine on its overlay; `paused`, its processors stand still until `resume`.
 
-        Raises BootFailed.
+        `may_restart`: the guest may restart itself, and is dead otherwise when it does. Raises LabError.
         """
         self._boots += 1
         spec = domain.DomainSpec(
@@ -122,8 +133,8 @@ class Lane:
             kvm=self.acceleration.kvm,
             memory_mib=self.guest.memory_mib,
             cpus=self.guest.cpus,
-            kernel=self.image.kernel,
-            initrd=self.image.initrd,
+            boot=firmware.boot_of(self._connection, self.image),
+            may_restart=may_restart,
             console=self.console,
             disk=self.overlay,
             seed=self._seed,
@@ -233,6 +244,7 @@ def opened(
     image: BaseImage,
     acceleration: Acceleration,
     uri: str | None = None,
+    nameservers: Sequence[str] = (),
 ) -> Iterator[Lane]:
     """A lane whose disk and seed are ready, not started yet; nothing of it is left afterwards.
 
@@ -248,6 +260,7 @@ def opened(
                 acceleration=acceleration,
                 folder=folder,
                 port=port,
+                nameservers=nameservers,
             )
             try:
                 lane.prepare()

@@ -3,8 +3,11 @@
 Format: https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 """
 
+import ipaddress
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pycdlib
@@ -23,14 +26,24 @@ ADMIN_USER = "lab"
 SUITE_USER = "tester"
 
 
-def render(*, instance: str, hostname: str, client_key: KeyPair, host_key: KeyPair) -> dict[str, str]:
-    """The seed's three files, from the templates in `cloud-init/`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(definitions() / "cloud-init"),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    values = {
+# Where the host says which nameservers it asks, itself and behind systemd-resolved:
+# https://www.freedesktop.org/software/systemd/man/latest/systemd-resolved.service.html#/etc/resolv.conf
+RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+
+
+def render(
+    *,
+    instance: str,
+    hostname: str,
+    client_key: KeyPair,
+    host_key: KeyPair,
+    nameservers: Sequence[str] = (),
+) -> dict[str, str]:
+    """The seed's three files, from the templates in `cloud-init/`.
+
+    A guest without `nameservers` reaches nothing by name, and no cell needs to.
+    """
+    values: dict[str, Any] = {
         "instance": instance,
         "hostname": hostname,
         "client_public_key": client_key.public,
@@ -41,9 +54,41 @@ def render(*, instance: str, hostname: str, client_key: KeyPair, host_key: KeyPa
         "mac": MAC,
         "address": f"{ADDRESS}/{PREFIX}",
         "gateway": GATEWAY,
+        "nameservers": list(nameservers),
     }
     names = {"user-data": "user-data.yaml", "meta-data": "meta-data", "network-config": "network-config"}
-    return {name: environment.get_template(template).render(values) for name, template in names.items()}
+    return {name: _render(template, values) for name, template in names.items()}
+
+
+def packages(names: Sequence[str]) -> str:
+    """Cloud-config that has cloud-init install packages, whatever the distribution's package manager is."""
+    return _render("packages.yaml", {"packages": list(names)})
+
+
+def host_nameservers() -> list[str]:
+    """The host's nameservers that a guest can ask too: IPv4, and not on the host's own loopback address."""
+    for file in RESOLV_CONF:
+        words = (line.split() for line in file.read_text().splitlines()) if file.exists() else ()
+        found = [line[1] for line in words if line[:1] == ["nameserver"] and len(line) > 1]
+        if reachable := [name for name in found if _is_reachable(name)]:
+            return reachable
+    return []
+
+
+def _is_reachable(address: str) -> bool:
+    try:
+        return not ipaddress.IPv4Address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _render(template: str, values: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(definitions() / "cloud-init"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(values)
 
 
 def write(path: Path, files: dict[str, str]) -> None:

@@ -21,10 +21,11 @@ import psutil
 from lab import process
 from lab.catalog import Guest
 from lab.errors import LabError
-from lab.files import write_atomically
+from lab.files import sha256, write_atomically
 from lab.images.store import BaseImage
-from lab.machine import domain, seed
+from lab.machine import domain, firmware, seed
 from lab.machine.acceleration import Acceleration
+from lab.machine.domain import KernelBoot
 from lab.machine.keys import KeyPair
 from lab.paths import Paths
 
@@ -160,7 +161,13 @@ class States:
 
 
 def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acceleration: Acceleration) -> str:
-    """Of all that a state in memory depends on: the image, the machine, the seed, QEMU and the processor."""
+    """Of all that a state in memory depends on: image, machine, firmware, seed, QEMU and processor."""
+    boot = firmware.boot_of(connection, image)
+    uefi = ""
+    if isinstance(boot, KernelBoot):
+        boot = KernelBoot(Path("kernel"), Path("initrd"))
+    elif boot.uefi:
+        uefi = sha256(boot.uefi)
     spec = domain.DomainSpec(
         name="",
         lane="",
@@ -168,8 +175,7 @@ def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acce
         kvm=acceleration.kvm,
         memory_mib=guest.memory_mib,
         cpus=guest.cpus,
-        kernel=Path("kernel"),
-        initrd=Path("initrd"),
+        boot=boot,
         console=Path("console"),
         disk=Path("disk"),
         seed=Path("seed"),
@@ -184,6 +190,7 @@ def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acce
     parts = [
         image.manifest.disk_sha256,
         domain.to_xml(spec),
+        uefi,
         json.dumps(files, sort_keys=True),
         f"{connection.getVersion()} {connection.getLibVersion()}",
         "" if processor is None else ET.tostring(processor, encoding="unicode"),

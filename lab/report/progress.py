@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,6 +18,22 @@ from lab.plan import Cell
 from lab.report import table as squares
 from lab.report.terminal import styled
 from lab.results import CellResult
+
+
+class Observer(Protocol):
+    """What a run tells whoever shows it. Called from several threads."""
+
+    def lane(self, lane: str, text: str) -> None:
+        """What a lane does now; empty when it is done. `lane` is its guest, numbered from the second one on."""
+
+    def cell(self, result: CellResult) -> None:
+        """A cell is decided."""
+
+    def note(self, text: str) -> None:
+        """Something to be said once."""
+
+    def left(self, seconds: float) -> None:
+        """How long the rest will take, as far as can be told."""
 
 
 class Silent:

@@ -1,11 +1,14 @@
 """What one square of the table says, and which squares there are; every report that shows a matrix uses it."""
 
+import re
 from collections.abc import Iterable
 
 from lab.files import plain
 from lab.results import CellResult, RunResult, Status
 
 Column = tuple[str, str]
+
+HOW_FAR = re.compile(r"(deploying|image: downloading):.*")
 
 
 def square(cell: CellResult | None) -> str:
@@ -59,4 +62,4 @@ def counts(run: RunResult) -> str:
 
 def step(text: str) -> str:
     """What a lane does, without how far it is with it."""
-    return text.split(":")[0] if text.startswith("deploying") else text
+    return HOW_FAR.sub(r"\1", text)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -9,7 +10,8 @@ import libvirt
 import pytest
 
 from lab import process
-from lab.catalog import Guest
+from lab.catalog import Firmware, Guest
+from lab.errors import UsageError
 from lab.images.store import BaseImage
 from lab.machine import domain, lane, records
 from lab.machine.acceleration import Acceleration
@@ -36,6 +38,11 @@ class Lanes:
             acceleration=EMULATION,
             uri=URI,
         )
+
+    def size_of_the_overlay(self) -> int:
+        with self.open() as made:
+            info = process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60)
+        return int(json.loads(info)["virtual-size"])
 
     @property
     def domains(self) -> list[str]:
@@ -65,8 +72,7 @@ def spec_of(name: str, *, of_lane: str | None = None) -> domain.DomainSpec:
         kvm=False,
         memory_mib=512,
         cpus=1,
-        kernel=nowhere,
-        initrd=nowhere,
+        boot=domain.KernelBoot(nowhere, nowhere),
         console=nowhere,
         disk=nowhere,
         seed=nowhere,
@@ -97,6 +103,22 @@ def test_the_overlay_lies_over_the_image_and_never_changes_it(lanes: Lanes) -> N
         info = json.loads(process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60))
     assert info["full-backing-filename"] == str(lanes.image.disk)
     assert info["backing-filename-format"] == "qcow2"
+
+
+@pytest.mark.parametrize("firmware", [Firmware.BIOS, Firmware.UEFI])
+def test_a_guest_that_grows_its_root_gets_an_overlay_of_its_own_size(lanes: Lanes, firmware: Firmware) -> None:
+    built = lanes.size_of_the_overlay()
+    lanes.image = replace(lanes.image, firmware=firmware)
+    assert (built, lanes.size_of_the_overlay()) == (2**20, lanes.guest.image.disk_gib * 2**30)
+
+
+def test_a_disk_is_never_cut_off(lanes: Lanes) -> None:
+    process.run(["qemu-img", "resize", "-q", lanes.image.disk, "6145M"], timeout=60)
+    lanes.image = replace(lanes.image, firmware=Firmware.BIOS)
+    with pytest.raises(UsageError, match=r"disk_gib = 6 is less than the 6\.0 GiB") as error, lanes.open():
+        pass
+    assert error.value.hint == "set disk_gib to at least 7 in the guest's definition"
+    assert (lanes.domains, lanes.left) == ([], [])
 
 
 def test_a_lane_lives_until_it_is_stopped_and_can_be_started_again(lanes: Lanes) -> None:

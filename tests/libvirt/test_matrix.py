@@ -5,27 +5,30 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import libvirt
 import pytest
 
-from lab import catalog, matrix, runs
+from lab import catalog, matrix, prepare, runs
 from lab.budget import Memory
 from lab.builds import Build
-from lab.catalog import Guest
-from lab.errors import LabError, NotApplicable
+from lab.catalog import Firmware, Guest
+from lab.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.estimate import Estimates
 from lab.guest.ready import CloudInitFailed
 from lab.images import store
 from lab.images.store import BaseImage
-from lab.machine import acceleration
+from lab.machine import acceleration, lane
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
+from lab.machine.lane import Lane, LaneDied
 from lab.matrix import Limits, MatrixRun
 from lab.paths import Paths
 from lab.plan import Cell, choose
+from lab.prepare import NotPrepared
 from lab.record import LOCK, ResultsNotWritten
 from lab.results import CellResult, Outcome, RunOptions, RunResult, Status, TestResult
 from lab.serve import Service
@@ -545,6 +548,26 @@ def test_a_guest_without_an_image_makes_its_cells_errors_and_the_others_go_on(
     assert run.exit_status() == 3
 
 
+def test_a_guest_whose_image_cannot_be_had_is_not_run_and_the_others_are(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ensure(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
+        asked.append(guest.name)
+        if guest.name == "debian-12":
+            raise ImageNotAvailable("the host is unreachable", hint="import it")
+        return image
+
+    monkeypatch.setattr(store, "ensure", ensure)
+    run = lab.run(retries=3)
+    assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "pass"]}
+    assert {cell.reason for cell in run.cells[:2]} == {"image not available: the host is unreachable"}
+    assert asked.count("debian-12") == 1
+    assert lab.heard.notes.count("debian-12: the host is unreachable\n  next: import it") == 1
+    assert run.exit_status() == 3
+
+
 def test_lanes_wait_for_the_memory_of_others(lab: Lab) -> None:
     def alone(service: Service) -> None:
         assert [folder.name for folder in lab.paths.lanes.glob("lab-*")] == [service.lane.name]
@@ -703,3 +726,86 @@ def test_without_libvirt_nothing_is_begun(lab: Lab) -> None:
     with pytest.raises(NoLibvirt):
         lab.run(uri="test+bogus:///x")
     assert not lab.folder.exists()
+
+
+@pytest.fixture
+def cloud(lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
+    """Guests whose image boots itself, and has to be prepared first."""
+    made = replace(image, firmware=Firmware.BIOS)
+    monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: made)
+    return made
+
+
+def test_lanes_of_a_guest_that_was_prepared_start_from_what_was_made(
+    lab: Lab, cloud: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images: list[BaseImage] = []
+    prepared = replace(cloud, manifest=replace(cloud.manifest, disk_sha256="2" * 64))
+
+    def boot(service: Service) -> None:
+        images.append(service.lane.image)
+        boots(service)
+
+    lab.boot = boot
+    monkeypatch.setattr(prepare, "ensure", lambda _work, _guest, base: prepared if base == cloud else None)
+    run = lab.run(guests=ONE)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert images == [prepared]
+    assert [lane.image for lane in run.run.lanes] == ["2" * 64]
+
+
+def test_a_guest_that_cannot_be_prepared_has_the_reason_and_the_evidence_in_each_of_its_cells(
+    lab: Lab, cloud: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ensure(_work: object, guest: Guest, _image: object) -> BaseImage:
+        if guest.name == "debian-12":
+            raise NotPrepared("debian-12 lacks bubblewrap", hint="a network", evidence={"console.log": "Linux"})
+        return cloud
+
+    monkeypatch.setattr(prepare, "ensure", ensure)
+    run = lab.run()
+    assert statuses(run) == {"debian-12": ["error", "error"], "debian-13": ["pass", "pass"]}
+    for cell in run.cells[:2]:
+        assert (cell.reason, cell.retried) == ("debian-12 lacks bubblewrap\n  next: a network", [])
+        assert [(lab.folder / name).read_text() for name in cell.evidence] == ["Linux"]
+    assert lab.lanes(of="debian-12") == []
+    assert run.exit_status() == 3
+
+
+def test_a_machine_that_dies_while_its_guest_is_prepared_gets_another_chance(
+    lab: Lab, cloud: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter([LaneDied("the machine of debian-13 is gone")])
+
+    def ensure(*_: object) -> BaseImage:
+        if error := next(steps, None):
+            raise error
+        return cloud
+
+    monkeypatch.setattr(prepare, "ensure", ensure)
+    run = lab.run(guests=ONE)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert [cell.retried for cell in run.cells] == [["the machine of debian-13 is gone"]] * 2
+
+
+def test_an_interrupt_takes_down_the_machine_of_a_guest_that_is_being_prepared(
+    lab: Lab, cloud: BaseImage, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
+) -> None:
+    held: list[Lane] = []
+
+    def ensure(work: prepare.Preparation, guest: Guest, image: BaseImage) -> NoReturn:
+        with lane.opened(
+            work.connection, work.paths, guest=guest, image=image, acceleration=work.acceleration, uri=URI
+        ) as made:
+            work.hold(made)
+            held.append(made)
+            made.start()
+            interrupt()
+            gone = Deadline(20, "the interrupt")
+            wait_for(lambda: None, gone, alive=made.check_wanted, interval=0.01)
+        raise AssertionError("it was not given up")
+
+    monkeypatch.setattr(prepare, "ensure", ensure)
+    run = lab.run(guests=ONE)
+    assert statuses(run) == {"debian-13": ["not-run", "not-run"]}
+    assert (run.run.interrupted, len(held), lab.left) == (True, 1, [])

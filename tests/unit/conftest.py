@@ -1,9 +1,15 @@
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tenacity import wait_none
 
+from lab import catalog, process
+from lab.images import download
 from lab.machine import ports
 from lab.paths import Paths
+from tests.mirror import Mirror, SigningKey, definitions, key_ring, serving
 
 
 @pytest.fixture
@@ -17,3 +23,41 @@ def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports that no lab uses, so that these tests are never in the way of one that is at work."""
     monkeypatch.setattr(ports, "FIRST", 23100)
     monkeypatch.setattr(ports, "LAST", 23149)
+
+
+@pytest.fixture(scope="session")
+def keys() -> Iterator[dict[str, SigningKey]]:
+    """A key that is trusted, another one, and one that expired after it had signed."""
+    with key_ring() as home:
+        yield {
+            "good": SigningKey(home, "good@example.org"),
+            "another": SigningKey(home, "another@example.org"),
+            "expired": SigningKey(home, "expired@example.org", expires="1y", at="20200101T000000"),
+        }
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small qcow2 disk whose content nothing can shorten."""
+    folder = tmp_path_factory.mktemp("disk")
+    (folder / "raw").write_bytes(os.urandom(1 << 20))
+    process.run(
+        ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "qcow2"], timeout=60
+    )
+    return (folder / "qcow2").read_bytes()
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """A mirror that serves nothing yet; who tries again does so at once."""
+    monkeypatch.setattr(download, "WAIT", wait_none())
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def root(mirror: Mirror, keys: dict[str, SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The lab's definitions, with the mirror as the place of every distribution."""
+    made = definitions(tmp_path / "definitions", mirror.url, keys["good"])
+    monkeypatch.setattr(catalog, "definitions", lambda: made)
+    return made

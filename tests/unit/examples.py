@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from lab.catalog import Firmware
 from lab.images.store import BaseImage, Manifest
 from lab.results import CellResult, Expectation, LaneRecord, RunInfo, RunResult, Status
 from lab.wait import Deadline, wait_for
@@ -78,6 +79,12 @@ def run_of(*cells: CellResult, lanes: list[LaneRecord] | None = None) -> RunResu
     return RunResult(schema=1, run=info, cells=list(cells))
 
 
-def base_image(folder: Path) -> BaseImage:
+def base_image(folder: Path, firmware: Firmware | None = None) -> BaseImage:
     manifest = Manifest(guest="debian-13", inputs="0" * 64, disk_sha256="1" * 64, built="today", seconds=1.0)
-    return BaseImage(folder, manifest)
+    return BaseImage(folder, manifest, firmware)
+
+
+def domain_capabilities(*firmware: Path) -> str:
+    """As much of what libvirt says of a kind of machine as tells which UEFI firmware it can have."""
+    values = "".join(f"<value>{file}</value>" for file in firmware)
+    return f"<domainCapabilities><os><loader supported='yes'>{values}</loader></os></domainCapabilities>"

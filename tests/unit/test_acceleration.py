@@ -1,10 +1,12 @@
 import platform
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
 
-from lab.machine import acceleration
+from lab.catalog import Firmware
+from lab.machine import acceleration, overlay
 from lab.machine.acceleration import Acceleration
 from lab.paths import Paths
 from tests.unit.examples import base_image
@@ -15,6 +17,7 @@ class Daemon:
 
     def __init__(self, qemu: int = 10_000_000, uri: str = "qemu:///system") -> None:
         self.qemu, self.uri = qemu, uri
+        self.started: list[str] = []
 
     def getVersion(self) -> int:  # noqa: N802
         return self.qemu
@@ -22,7 +25,8 @@ class Daemon:
     def getURI(self) -> str:  # noqa: N802
         return self.uri
 
-    def createXML(self, _xml: str, _flags: int) -> None:  # noqa: N802
+    def createXML(self, xml: str, _flags: int) -> None:  # noqa: N802
+        self.started.append(xml)
         raise libvirt.libvirtError("failed to set MSR 0x10a")
 
 
@@ -51,6 +55,25 @@ def test_a_device_under_which_qemu_fails_proves_nothing(
     verdict = decide(paths, Daemon())
     assert not verdict.kvm
     assert verdict.reason == "/dev/kvm opens, but QEMU fails under it: failed to set MSR 0x10a"
+    assert list(paths.state.iterdir()) == []
+
+
+def test_an_image_that_boots_itself_is_tried_from_an_overlay_of_its_disk(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.touch()
+    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    overlays: list[tuple[Path, Path]] = []
+    monkeypatch.setattr(overlay, "create", lambda made, backing: overlays.append((made, backing)))
+    daemon = Daemon()
+    image = base_image(paths.images, Firmware.BIOS)
+    verdict = acceleration.decide(daemon, paths, image)
+    assert verdict.reason == "/dev/kvm opens, but QEMU fails under it: failed to set MSR 0x10a"
+    [(made, backing)] = overlays
+    assert backing == image.disk
+    machine = ET.fromstring(daemon.started[0])
+    assert machine.find("os/kernel") is None
+    assert [disk.get("file") for disk in machine.findall("devices/disk/source")] == [str(made)]
     assert list(paths.state.iterdir()) == []
 
 

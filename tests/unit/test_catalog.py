@@ -48,7 +48,7 @@ def error_of(root: Path, file: str, text: str) -> str:
 
 def test_the_smallest_definitions_load(root: Path) -> None:
     known = catalog.load(root)
-    assert known.guest("debian-13").image.suite == "trixie"
+    assert known.guest("debian-13").image.kind == "debian"
     assert known.variant("stock").expect.status == "pass"
     assert known.set("quick").variants == ["stock"]
 
@@ -125,7 +125,9 @@ def test_the_control_is_a_test_that_needs_a_box_and_no_sandbox() -> None:
         (GUEST.replace('"Debian 13"', "2026-11-24"), "title", "valid string"),
         (GUEST.replace('title = "Debian 13"', ""), "title", "required"),
         ('title = "x"', "image", "required"),
-        (GUEST.replace('"debian"', '"ubuntu"'), "image.kind", "'debian', found 'ubuntu'"),
+        (GUEST.replace('"debian"', '"ubuntu"'), "image.kind", "one of debian, cloud, found 'ubuntu'"),
+        (GUEST.replace('kind = "debian"', ""), "image.kind", "one of debian, cloud, found None"),
+        ('title = "x"\nimage = "debian"', "image", "found 'debian'"),
         (GUEST.replace("trixie", "trixie main"), "image.suite", "match pattern"),
         (GUEST + "packages = 'vim'", "image.packages", "valid array"),
         (GUEST + "packages = ['vim', 1]", "image.packages.1", "valid string, found 1"),

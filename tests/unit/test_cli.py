@@ -17,6 +17,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from lab import builds, cli, matrix, shell
+from lab.cli import common
 from lab.errors import NotApplicable
 from lab.images import store
 from lab.record import LOCK, Record
@@ -227,7 +228,7 @@ def test_what_is_going_on_is_no_markup(home: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(shell, "ready", say_and_end)
     monkeypatch.setattr(store, "ensure", say_and_end)
-    assert run_main(monkeypatch, *line) == cli.INTERRUPTED
+    assert run_main(monkeypatch, *line) == common.INTERRUPTED
 
 
 def test_an_interrupt_is_said_and_ends_with_the_shell_s_status(
@@ -320,7 +321,7 @@ def test_a_folder_s_name_is_no_markup(
 
 
 def run_on(console: Console, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
-    monkeypatch.setattr(cli, "console", console)
+    monkeypatch.setattr(common, "console", console)
     assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", *more) == 0
 
 
@@ -371,7 +372,7 @@ def half_run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     with monkeypatch.context() as patched:
         interrupt(patched)
         line = [*TWO_CELLS, "--build", "0.10.8", "--repeat", "3", "--rootfs", str(layout(home))]
-        assert run_main(patched, *line) == cli.INTERRUPTED
+        assert run_main(patched, *line) == common.INTERRUPTED
     [folder] = home.glob("state/runs/*")
     out = capsys.readouterr().out
     assert f"interrupted; go on with: lab matrix --resume {folder}\n" in out
@@ -590,6 +591,6 @@ def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: 
             _, said = child.communicate(timeout=60)
         finally:
             child.kill()
-    assert child.returncode == cli.INTERRUPTED
+    assert child.returncode == common.INTERRUPTED
     assert said.endswith("\nstopped at once; the next lab command removes what is left\n")
     assert "Traceback" not in said

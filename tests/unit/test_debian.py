@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab import catalog
+from lab.catalog import DebianImage
 from lab.errors import LabError
 from lab.images import debian, store
 from lab.paths import Paths
@@ -43,6 +44,12 @@ def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
 
 
+def image_of(guest: str) -> DebianImage:
+    image = KNOWN.guest(guest).image
+    assert isinstance(image, DebianImage)
+    return image
+
+
 def no_say(_text: str) -> None:
     pass
 
@@ -54,7 +61,7 @@ def test_a_build_says_its_stages_and_leaves_the_image_s_files_alone(
     out = tmp_path / "out"
     out.mkdir()
     said: list[str] = []
-    assert debian.build(KNOWN.guest("debian-13").image, out, said.append, timeout=60) >= 0
+    assert debian.build(image_of("debian-13"), out, said.append, timeout=60) >= 0
     assert said == ["fetching package lists", "downloading packages", "making the disk"]
     assert {file.name for file in out.iterdir()} == set(debian.FILES)
     assert (out / "vmlinuz").read_text() == "vmlinuz of 6G\n"
@@ -71,7 +78,7 @@ def test_the_suite_and_the_packages_are_those_of_the_guest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guest: str, suite: str, wanted: str
 ) -> None:
     install(WORKS, tmp_path, monkeypatch)
-    debian.build(KNOWN.guest(guest).image, tmp_path, no_say, timeout=60)
+    debian.build(image_of(guest), tmp_path, no_say, timeout=60)
     asked = (tmp_path / "asked").read_text().split()
     assert suite in asked
     [include] = [word for word in asked if word.startswith("--include=")]

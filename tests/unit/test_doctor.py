@@ -10,8 +10,9 @@ import pytest
 from lab import doctor
 from lab.doctor import Line, State
 from lab.paths import Paths
+from tests.unit.examples import domain_capabilities
 
-PROGRAMS = ("qemu-system-x86_64", "passt", "mmdebstrap", "mke2fs")
+PROGRAMS = ("qemu-system-x86_64", "passt", "mmdebstrap", "mke2fs", "gpgv")
 NOWHERE = "test+bogus:///x"
 GIB = 2**30
 Usage = namedtuple("Usage", "total used free")
@@ -36,6 +37,20 @@ def write(program: Path, script: str) -> None:
 def examine(paths: Paths, what: str) -> Line:
     [line] = [line for line in doctor.examine(paths, NOWHERE) if line.what == what]
     return line
+
+
+def test_the_uefi_firmware_is_the_one_that_guests_get() -> None:
+    class Daemon:
+        def __init__(self, *files: Path) -> None:
+            self.files = files
+
+        def getDomainCapabilities(self, *_: object) -> str:  # noqa: N802
+            return domain_capabilities(*self.files)
+
+    line = doctor._uefi(Daemon(Path("/firmware/CODE.fd")))
+    assert line == Line("UEFI", State.OK, "/firmware/CODE.fd")
+    missing = Line("UEFI", State.BROKEN, "no UEFI firmware for guests is installed", doctor.SETUP)
+    assert doctor._uefi(Daemon()) == missing
 
 
 def test_a_program_is_named_with_its_version(paths: Paths, programs: Path) -> None:
@@ -65,7 +80,7 @@ def test_every_missing_program_is_broken_and_says_how_to_mend_it(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name, path=None: None)
     lines = {line.what: line for line in doctor.examine(paths, NOWHERE)}
-    for what in ("QEMU", "passt", "mmdebstrap", "mke2fs"):
+    for what in ("QEMU", "passt", "mmdebstrap", "mke2fs", "gpgv"):
         assert lines[what].state is State.BROKEN
         assert lines[what].found.endswith("is not installed")
         assert lines[what].mend

@@ -12,8 +12,7 @@ SPEC = domain.DomainSpec(
     kvm=False,
     memory_mib=2048,
     cpus=2,
-    kernel=Path("/store/vmlinuz"),
-    initrd=Path("/store/initrd"),
+    boot=domain.KernelBoot(Path("/store/vmlinuz"), Path("/store/initrd")),
     console=Path("/lane/console-1.log"),
     disk=Path("/lane/overlay.qcow2"),
     seed=Path("/lane/seed.iso"),
@@ -73,6 +72,54 @@ def test_a_machine_without_disk_or_port_has_neither() -> None:
     assert devices is not None
     assert devices.find("disk") is None
     assert devices.find("interface") is None
+
+
+BIOS = replace(SPEC, boot=domain.FirmwareBoot())
+UEFI = replace(SPEC, boot=domain.FirmwareBoot(Path("/firmware/a&b/CODE.fd")))
+
+
+@pytest.mark.parametrize("spec", [BIOS, UEFI], ids=["bios", "uefi"])
+def test_with_a_firmware_the_loader_on_the_overlay_decides_what_is_booted(spec: domain.DomainSpec) -> None:
+    system = xml_of(spec).find("os")
+    assert system is not None
+    assert [system.find(tag) for tag in ("kernel", "initrd", "cmdline")] == [None] * 3
+    # libvirt boots from the first disk, which is the overlay: vda before vdb.
+    assert [boot.get("dev") for boot in system.findall("boot")] == ["hd"]
+    targets = {
+        disk.find("source").get("file"): disk.find("target").get("dev")  # type: ignore[union-attr]
+        for disk in xml_of(spec).findall("devices/disk")
+    }
+    assert targets == {"/lane/overlay.qcow2": "vda", "/lane/seed.iso": "vdb"}
+
+
+def test_the_bios_is_qemu_s_own() -> None:
+    assert xml_of(BIOS).find("os/loader") is None
+
+
+def test_uefi_has_no_flash_that_can_be_written() -> None:
+    # A writable one would be a file of each lane's, and a block device that an internal snapshot leaves out.
+    loaders = xml_of(UEFI).findall("os/loader")
+    assert [(loader.text, loader.attrib) for loader in loaders] == [
+        ("/firmware/a&b/CODE.fd", {"type": "pflash", "readonly": "yes", "stateless": "yes"})
+    ]
+    assert xml_of(UEFI).find("os/nvram") is None
+
+
+def test_a_firmware_in_qcow2_is_read_as_that() -> None:
+    spec = replace(SPEC, boot=domain.FirmwareBoot(Path("/firmware/CODE.qcow2")))
+    assert attributes("os/loader", spec)["format"] == "qcow2"
+
+
+@pytest.mark.parametrize("event", ["on_reboot", "on_poweroff", "on_crash"])
+def test_a_guest_that_may_restart_itself_still_ends_where_it_powers_off_or_crashes(event: str) -> None:
+    expected = "restart" if event == "on_reboot" else "destroy"
+    assert xml_of(replace(SPEC, may_restart=True)).findtext(event) == expected
+
+
+def test_a_kernel_that_qemu_loads_is_given_its_arguments() -> None:
+    found = [xml_of().findtext(f"os/{tag}") for tag in ("kernel", "initrd", "cmdline")]
+    assert found == ["/store/vmlinuz", "/store/initrd", domain.KERNEL_ARGUMENTS]
+    assert xml_of().find("os/boot") is None
 
 
 def test_names_with_xml_in_them_stay_names() -> None:

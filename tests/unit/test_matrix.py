@@ -86,15 +86,3 @@ def test_a_run_that_another_lab_is_at_work_on_is_left_alone(folder: Path) -> Non
     with other_process(LOCK_HOLDER, folder / LOCK), pytest.raises(UsageError, match="another lab is at work"):
         run_of(folder).run()
     assert [file.name for file in folder.iterdir()] == [LOCK]
-
-
-def test_what_an_attempt_left_is_cleared_but_for_the_evidence_of_its_fault(tmp_path: Path) -> None:
-    for name in ("kernel.log", "repeat-2/kernel.log", "fault-1/console.log", "fault-2/console.log"):
-        file = tmp_path / "cell" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    matrix._clear(tmp_path / "cell")
-    assert sorted(path.name for path in (tmp_path / "cell").iterdir()) == ["fault-1", "fault-2"]
-    assert (tmp_path / "cell" / "fault-1" / "console.log").exists()
-    matrix._clear(tmp_path / "never")
-    assert not (tmp_path / "never").exists()

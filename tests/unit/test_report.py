@@ -418,6 +418,17 @@ def test_each_step_of_a_lane_and_each_decided_cell_is_a_line(clock: SimpleNamesp
     ]
 
 
+def test_the_pieces_of_a_download_are_one_line() -> None:
+    out = StringIO()
+    view = Lines(console_on(out), 1, 0)
+    for text in ("fetching checksums", "downloading: 1 of 600 MiB", "downloading: 2 of 600 MiB"):
+        view.lane("ubuntu-24.04", f"image: {text}")
+    assert [line.split("] ")[1] for line in out.getvalue().splitlines()] == [
+        "ubuntu-24.04: image: fetching checksums",
+        "ubuntu-24.04: image: downloading",
+    ]
+
+
 def test_the_pieces_of_an_upload_are_one_line_and_each_in_the_table() -> None:
     out = StringIO()
     lines, live = Lines(console_on(out), 1, 0), LiveTable(console_on(StringIO()), cells_to_run(), [])

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from lab import catalog
-from lab.catalog import Guest
+from lab.catalog import Firmware, Guest
 from lab.errors import LabError
 from lab.images.store import BaseImage
 from lab.machine import seed, states
@@ -18,7 +18,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
 from lab.machine.states import Known, States, StoredState
 from lab.paths import Paths, definitions
-from tests.unit.examples import base_image
+from tests.unit.examples import base_image, domain_capabilities
 
 CLIENT, HOST = KeyPair("client's own", "client's public"), KeyPair("host's own", "host's public")
 STATE = b"memory and disk"
@@ -30,11 +30,12 @@ Usage = namedtuple("Usage", "total used free")
 
 @dataclass(frozen=True)
 class Daemon:
-    """As much of a connection to libvirt as a stored boot's name depends on."""
+    """As much of a connection to libvirt as a stored state's name depends on."""
 
     qemu: int = 10_000_000
     libvirt: int = 11_003_000
     cpu: str = "<cpu><arch>x86_64</arch><model>EPYC</model></cpu>"
+    uefi: Path = Path("/nowhere")
 
     def getVersion(self) -> int:  # noqa: N802
         return self.qemu
@@ -42,25 +43,29 @@ class Daemon:
     def getLibVersion(self) -> int:  # noqa: N802
         return self.libvirt
 
+    def getDomainCapabilities(self, *_: object) -> str:  # noqa: N802
+        return domain_capabilities(self.uefi)
+
     def getCapabilities(self) -> str:  # noqa: N802
         return f"<capabilities><host>{self.cpu}</host></capabilities>"
 
 
 @dataclass(frozen=True)
 class Host:
-    """A lab with all that a stored boot depends on."""
+    """A lab with all that a stored state depends on."""
 
     paths: Paths
     daemon: Daemon = Daemon()
     guest: Guest = GUEST
     kvm: bool = False
     sha256: str = "1" * 64
+    firmware: Firmware | None = None
 
     @property
     def states(self) -> States:
         """As a new lane has them."""
         empty = base_image(self.paths.images)
-        image = BaseImage(empty.folder, replace(empty.manifest, disk_sha256=self.sha256))
+        image = BaseImage(empty.folder, replace(empty.manifest, disk_sha256=self.sha256), self.firmware)
         how = Acceleration(self.kvm, "a test")
         return States(self.paths, self.daemon, guest=self.guest, image=image, acceleration=how)
 
@@ -103,6 +108,7 @@ CHANGES: dict[str, Callable[[Host], Host]] = {
     "number of processors": lambda host: replace(host, guest=GUEST.model_copy(update={"cpus": 3})),
     "acceleration": lambda host: replace(host, kvm=True),
     "guest": lambda host: replace(host, guest=BACKPORTS),
+    "firmware": lambda host: replace(host, firmware=Firmware.BIOS),
 }
 
 
@@ -113,6 +119,16 @@ def test_a_boot_is_not_for_a_machine_in_which_anything_differs(
     host.keep()
     assert change(host).states.find() is None
     assert change(host).states.wanted()
+
+
+def test_a_boot_is_not_for_another_build_of_the_firmware(paths: Paths, tmp_path: Path) -> None:
+    file = tmp_path / "CODE.fd"
+    file.write_text("one build")
+    host = Host(paths, Daemon(uefi=file), firmware=Firmware.UEFI)
+    host.keep()
+    assert host.states.find() is not None
+    file.write_text("another")
+    assert host.states.find() is None
 
 
 def test_a_boot_is_not_for_another_seed(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +164,7 @@ def test_memory_and_keys_are_the_owner_s_alone(host: Host) -> None:
     }
 
 
-def test_a_stored_boot_has_its_name_only_when_it_is_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_state_has_its_name_only_when_it_is_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[set[str], bool]] = []
     rename = Path.rename
 

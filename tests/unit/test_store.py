@@ -116,7 +116,7 @@ def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, building: pytest.
     manifest.write_text(text)
     with pytest.raises(LabError, match=f"{manifest} cannot be read") as error:
         store.find(paths, GUEST)
-    assert error.value.hint == f"rm -r {manifest.parent}, and it is built anew"
+    assert error.value.hint == f"rm -r {manifest.parent}, and it is had anew"
 
 
 def half_built(paths: Paths, building: pytest.MonkeyPatch) -> Path:

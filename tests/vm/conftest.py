@@ -18,6 +18,7 @@ from lab.machine import records
 from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.paths import Paths
+from lab.report.progress import Observer
 from lab.results import CellResult, RunOptions, RunResult
 
 # Pinned, so that a new release does not change what these tests say of the lab.
@@ -94,7 +95,7 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
         guests: list[Guest],
         variants: list[str],
         *,
-        observer: matrix.Observer | None = None,
+        observer: Observer | None = None,
         suite: catalog.Suite | None = None,
         at: Paths | None = None,
         **options: int,

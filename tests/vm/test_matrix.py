@@ -96,6 +96,25 @@ def test_forked_cells_came_from_a_checkpoint_of_memory(run: RunResult) -> None:
     ]
 
 
+def test_a_later_run_takes_up_the_deployed_build_of_an_earlier_one(run: RunResult, home: Path) -> None:
+    folder = home / "later"
+    started = lab(
+        home, "matrix", "-g", "debian-13", "-v", "userns-clone-off", "--build", RELEASE, "-o", str(folder)
+    )
+    output, _ = started.communicate(timeout=600)
+    later = RunResult.read(folder)
+    assert started.returncode == 0, output
+    [lane] = later.run.lanes
+    assert (lane.restored, lane.stored_build, lane.way, lane.note) == (True, True, "memory", "")
+    assert "deploy" not in lane.seconds
+    # It says what was deployed all the same.
+    assert later.run.builds[0].files.items() <= run.run.builds[0].files.items()
+    earlier = cell(run, "debian-13", "userns-clone-off")
+    [found] = later.cells
+    assert (found.status, found.cause, found.confidence) == (earlier.status, earlier.cause, earlier.confidence)
+    assert found.facts == earlier.facts
+
+
 def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, run_cells: RunCells, known: Catalog) -> None:
     # The variant that touches the guest in the most ways.
     cold = run_cells([known.guest("debian-13")], ["apparmor-userns-nocaps"], cold=True)

@@ -1,0 +1,76 @@
+"""The command line: parse, call, print. One module for each family of commands; `main` runs them."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+from rich.markup import escape
+
+from lab.cli import host, images, lists, matrix, reports, shell
+from lab.cli.common import INTERRUPTED, Lab, errors
+from lab.errors import LabError, NotApplicable, UsageError
+from lab.log import quiet_libraries
+from lab.machine import records
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--connect", metavar="URI", help="libvirt to use; LAB_CONNECT sets it too.")
+@click.version_option(package_name="boxlite-lab", prog_name="lab")
+@click.pass_context
+def cli(context: click.Context, connect: str | None) -> None:
+    """Which hosts can run boxlite's jailer, why the others cannot, and what cures them."""
+    context.obj = Lab(connect)
+    # Whatever a lab that was killed left behind goes first, whichever command comes next.
+    records.reap(context.obj.paths)
+
+
+for command in (
+    host.doctor_command,
+    lists.list_command,
+    images.images_group,
+    matrix.matrix_command,
+    reports.merge_command,
+    reports.report_command,
+    shell.shell_command,
+    host.clean_command,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; expected failures are a message and a status, never a traceback."""
+    quiet_libraries()
+    # SIGTERM ends a run as Ctrl-C does: with everything taken down.
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        errors.print("interrupted; nothing was left running")
+        sys.exit(INTERRUPTED)
+    except NotApplicable as reason:
+        errors.print(f"lab: n/a: {escape(str(reason))}", soft_wrap=True)
+        sys.exit(UsageError.exit_status)
+    except LabError as error:
+        errors.print(f"lab: {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_status)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """Take everything down; the second time, stop at once."""
+    # From here on nothing but the end at once will do, whatever the main thread waits for.
+    signal.signal(signal.SIGTERM, _end_at_once)
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise KeyboardInterrupt
+
+
+def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+    # Machines end with this process (autodestroy); the next command removes their records.
+    os.write(2, b"\nstopped at once; the next lab command removes what is left\n")
+    os._exit(INTERRUPTED)

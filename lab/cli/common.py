@@ -1,0 +1,39 @@
+"""What the commands share: where they print, where things are, how a run is named."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from lab.errors import UsageError, unknown_name
+from lab.machine.connection import default_uri
+from lab.paths import Paths
+
+INTERRUPTED = 130  # what shells say of a program that SIGINT ended
+
+# A pipe has no width: tables keep their lines whole there.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+errors = Console(stderr=True, highlight=False)
+
+
+class Lab:
+    """What every command needs."""
+
+    def __init__(self, connect: str | None) -> None:
+        self.paths = Paths.default()
+        self.uri = connect or default_uri()
+
+
+def say(text: str) -> None:
+    """A line as it is: paths may hold what looks like markup."""
+    console.print(text, soft_wrap=True, markup=False)
+
+
+def run_folder(paths: Paths, run: str) -> Path:
+    """A run by the path of its folder, or by its name in the lab's own place."""
+    if (paths.runs / run).is_dir():
+        return paths.runs / run
+    if Path(run).is_dir():
+        return Path(run)
+    known = [folder.name for folder in paths.runs.glob("*")] if paths.runs.is_dir() else []
+    raise unknown_name("run", run, known) if known else UsageError(f"no run {run!r}: there are none yet")

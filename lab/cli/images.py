@@ -1,0 +1,151 @@
+"""Base images of the guests."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from lab import catalog, upkeep
+from lab.catalog import CloudImage, Guest
+from lab.cli import common
+from lab.errors import LabError, UsageError
+from lab.images import store
+from lab.images.store import BaseImage
+
+
+@click.group("images")
+def images_group() -> None:
+    """Base images of the guests."""
+
+
+@images_group.command("pull")
+@click.argument("guests", nargs=-1)
+@click.option("--update", is_flag=True, help="Take a newer build where there is one.")
+@click.option("--offline", is_flag=True, help="Leave the network alone: say what is missing.")
+@click.pass_obj
+def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline: bool) -> int:
+    """Download and verify the disks of these guests, or of all that have one."""
+    if update and offline:
+        raise UsageError("--update and --offline contradict each other")
+    known = catalog.load()
+    wanted = [known.guest(name) for name in guests] or [
+        guest for guest in known.guests.values() if isinstance(guest.image, CloudImage)
+    ]
+    for guest in wanted:
+        store.cloud_image(guest)
+    return _each(wanted, lambda guest: _pull(lab, guest, update=update, offline=offline))
+
+
+@images_group.command("build")
+@click.argument("guests", nargs=-1, required=True)
+@click.pass_obj
+def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
+    """Build the images of these guests, where they are not in the store yet."""
+    known = catalog.load()
+    wanted = [known.guest(name) for name in guests]
+    for guest in wanted:
+        if isinstance(guest.image, CloudImage):
+            raise UsageError(f"{guest.name} is not built here", hint=f"lab images pull {guest.name}")
+    return _each(wanted, lambda guest: _build(lab, guest))
+
+
+@images_group.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--as", "name", metavar="GUEST", required=True, help="The guest whose image it is.")
+@click.pass_obj
+def images_import(lab: common.Lab, file: Path, name: str) -> int:
+    """Copy a disk, qcow2 or raw, into the store as the image of a cloud guest."""
+    guest = catalog.load().guest(name)
+    _say(guest, store.import_file(lab.paths, guest, file, lambda text: None))
+    return 0
+
+
+@images_group.command("list")
+@click.pass_obj
+def images_list(lab: common.Lab) -> int:
+    """Show what is in the store, and which guests use it."""
+    known = catalog.load()
+    users = upkeep.users(lab.paths, known)
+    table = Table("guests", "size", "date", "sha256", "source", box=None, pad_edge=False)
+    for image in store.images(lab.paths):
+        told = image.manifest
+        names = ", ".join(users.get(image.folder, [])) or "-"
+        table.add_row(
+            names, _mib(upkeep.size(image.folder)), told.built[:10], told.disk_sha256, escape(told.source)
+        )
+    common.console.print(table, soft_wrap=True)
+    without = [name for name in known.guests if not any(name in names for names in users.values())]
+    if without:
+        common.say(f"no image yet: {', '.join(without)}")
+    return 0
+
+
+@images_group.command("verify")
+@click.pass_obj
+def images_verify(lab: common.Lab) -> int:
+    """Read everything in the store again; exit status 1 where a file was changed."""
+    changed = False
+    for image, wrong in upkeep.verify(lab.paths):
+        changed |= bool(wrong)
+        common.say(f"{image.folder.name}: {wrong or 'ok'}")
+    return 1 if changed else 0
+
+
+@images_group.command("prune")
+@click.option("--dry-run", is_flag=True, help="Show it and remove nothing.")
+@click.pass_obj
+def images_prune(lab: common.Lab, dry_run: bool) -> int:
+    """Remove what no guest and no run uses, and what was downloaded half."""
+    gone = upkeep.prune(lab.paths, catalog.load(), dry_run=dry_run)
+    for each in gone:
+        common.say(f"{'would remove' if dry_run else 'removed'} {each.path} ({_mib(each.size)})")
+    common.say(f"{len(gone)} unused, {_mib(sum(each.size for each in gone))}")
+    return 0
+
+
+def _pull(lab: common.Lab, guest: Guest, *, update: bool, offline: bool) -> None:
+    before = store.find(lab.paths, guest)
+    with common.console.status(guest.name) as status:
+
+        def say(text: str) -> None:
+            status.update(escape(f"{guest.name}: {text}"))
+
+        if update:
+            image = store.update(lab.paths, guest, say)
+        else:
+            image = store.ensure(lab.paths, guest, say, offline=offline)
+    if before and before.folder != image.folder:
+        common.say(f"{guest.name}: {_build_of(before)} -> {_build_of(image)}")
+    else:
+        _say(guest, image)
+
+
+def _build(lab: common.Lab, guest: Guest) -> None:
+    with common.console.status(guest.name) as status:
+        _say(guest, store.ensure(lab.paths, guest, lambda text: status.update(escape(text))))
+
+
+def _each(guests: Iterable[Guest], have: Callable[[Guest], None]) -> int:
+    """Every guest gets its turn, whatever becomes of the others; the worst of their exit statuses."""
+    status = 0
+    for guest in guests:
+        try:
+            have(guest)
+        except LabError as error:
+            common.errors.print(f"lab: {guest.name}: {escape(str(error))}", soft_wrap=True)
+            status = max(status, error.exit_status)
+    return status
+
+
+def _say(guest: Guest, image: BaseImage) -> None:
+    common.say(f"{guest.name}: {_build_of(image)} in {image.folder} ({image.manifest.seconds:.0f} s)")
+
+
+def _build_of(image: BaseImage) -> str:
+    return f"sha256 {image.manifest.disk_sha256[:16]} of {image.manifest.built[:10]}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"

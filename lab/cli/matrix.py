@@ -1,0 +1,145 @@
+"""The main job: run the cells."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from lab import builds, catalog, matrix, plan, record, rootfs, runs
+from lab.cli import common, lists
+from lab.errors import UsageError
+from lab.estimate import Estimates
+from lab.files import write_atomically
+from lab.report import markdown, progress, terminal
+from lab.report.runlog import RunLog
+from lab.results import RunOptions, RunResult
+
+
+@click.command("matrix")
+@click.option("--set", "set_name", metavar="NAME", help="A set of cells, for example quick.")
+@click.option("-g", "guests", multiple=True, metavar="GUEST", help="Only this guest; may be repeated.")
+@click.option("-v", "variants", multiple=True, metavar="VARIANT", help="Only this variant; may be repeated.")
+@click.option(
+    "--build",
+    "wanted",
+    multiple=True,
+    metavar="BUILD",
+    help="A release, or a wheel's path; the newest release if not given. Repeated: side by side.",
+)
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the plan; `lab merge` joins them.")
+@click.option("--resume", metavar="RUN", help="Go on with a run: what is missing, an error or not-run.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=1, help="Run each cell's suite so many times.")
+@click.option(
+    "--retries",
+    type=click.IntRange(0, 10),
+    default=1,
+    show_default=True,
+    help="How often a cell is tried again on a fresh lane after a fault of the lab's own.",
+)
+@click.option("--jobs", type=click.IntRange(1, 64), help="How many lanes run at once.")
+@click.option("--memory", type=click.IntRange(1), metavar="MIB", help="Memory for all lanes together.")
+@click.option("--cold", is_flag=True, help="Boot every cell afresh instead of forking it from a checkpoint.")
+@click.option(
+    "--rootfs",
+    "layout",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="OCI image layout that the boxes boot; it needs sh, echo and sleep.",
+)
+@click.option("-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the run.")
+@click.option("--list", "only_list", is_flag=True, help="Show the cells and run nothing.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+@click.option("--verbose", is_flag=True, help="A line for each step, on a terminal too.")
+@click.pass_obj
+def matrix_command(
+    lab: common.Lab,
+    set_name: str | None,
+    guests: tuple[str, ...],
+    variants: tuple[str, ...],
+    wanted: tuple[str, ...],
+    shard: str | None,
+    resume: str | None,
+    repeat: int,
+    retries: int,
+    jobs: int | None,
+    memory: int | None,
+    cold: bool,
+    layout: Path | None,
+    folder: Path | None,
+    only_list: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Run the cells: each guest in each variant.
+
+    Exit status: 0 every cell as expected, 1 a cell is not, 2 wrong usage, 3 something could not be run.
+    """
+    known = catalog.load()
+    if resume is not None:
+        _only_beside_resume()
+        run_folder = common.run_folder(lab.paths, resume).resolve()
+        start = runs.resume(RunResult.read(run_folder), known)
+    else:
+        part = plan.Part.parse(shard) if shard is not None else None
+        choice = plan.choose(known, set_name=set_name, guests=guests, variants=variants)
+        if only_list:
+            cells = choice.cells(builds.resolve_all(wanted) if wanted else [builds.ANY])
+            lists.print_cells(part.of(cells) if part else cells)
+            return 0
+        if layout:
+            rootfs.check(layout)
+        run_folder = record.new_folder(lab.paths.make(lab.paths.runs), folder)
+        start = runs.begin(
+            run_folder,
+            choice.cells(builds.resolve_all(wanted)),
+            known.suite,
+            command=shlex.join(["lab", *sys.argv[1:]]),
+            options=RunOptions(
+                cold=cold, repeat=repeat, retries=retries, rootfs=str(layout.resolve()) if layout else None
+            ),
+            part=part,
+        )
+    processors = os.cpu_count() or 1
+    limits = matrix.Limits(jobs=jobs or processors, memory_mib=memory, processors=processors)
+    names = ", ".join(build.name for build in start.info.builds)
+    if not quiet:
+        told = f"{len(start.kept)} of them kept from before, " if start.kept else ""
+        common.say(f"boxlite {names}, {len(start.cells)} cells, {told}run {run_folder}")
+    with (
+        progress.view(common.console, start.cells, start.kept.values(), quiet=quiet, verbose=verbose) as view,
+        RunLog(run_folder, view) as log,
+    ):
+        run = matrix.MatrixRun(
+            start.cells,
+            known.suite,
+            lab.paths,
+            run_folder,
+            lab.uri,
+            start.info,
+            limits,
+            log,
+            estimates=Estimates.from_folder(lab.paths.runs),
+            kept=start.kept,
+        ).run()
+    write_atomically(run_folder / "matrix.md", markdown.render(run))
+    terminal.summary(common.console, run)
+    common.say(f"run: {run_folder} (results.json, matrix.md, cells/, run.log)")
+    if run.run.interrupted:
+        common.say(f"interrupted; go on with: lab matrix --resume {shlex.quote(str(run_folder))}")
+        return common.INTERRUPTED
+    return run.exit_status()
+
+
+def _only_beside_resume() -> None:
+    """Raise UsageError where an option beside --resume would change the plan: a run's plan is its own."""
+    free = {"resume", "jobs", "memory", "quiet", "verbose"}
+    context = click.get_current_context()
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if option.name not in free and source is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"{option.opts[0]} cannot be changed for a run that is resumed",
+                hint="leave it out, or start a new run",
+            )

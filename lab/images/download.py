@@ -1,0 +1,212 @@
+"""Files from the network: taken up where they broke off, tried again where that can help."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from lab.errors import ImageNotAvailable, LabError
+
+Say = Callable[[str], None]
+
+# What a server says when it is busy or being mended: https://www.rfc-editor.org/rfc/rfc9110#section-15
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRIES = 4
+WAIT = wait_exponential_jitter(initial=1, max=30)
+# Without a byte for so long, a connection is dead.
+TIMEOUT = httpx.Timeout(30.0)
+SAY_SECONDS = 5.0
+# A checksum file of Ubuntu's is a few KiB; more than this is something else.
+TEXT_LIMIT = 1 << 20
+
+
+def read(url: str, say: Say) -> bytes:
+    """A small file. Raises ImageNotAvailable."""
+    with _explained(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+        for attempt in _tries(say):
+            with attempt, client.stream("GET", url) as response:
+                response.raise_for_status()
+                return _limited(url, response)
+    raise AssertionError("the last try raises its error")
+
+
+def fetch(url: str, file: Path, say: Say) -> None:
+    """Download into `file`, going on from what is in it of an earlier try; nothing is verified here.
+
+    Raises ImageNotAvailable, and LabError where the disk is too small.
+    """
+    with _explained(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+        for attempt in _tries(say):
+            with attempt:
+                _go_on(client, url, file, say)
+
+
+def forget(file: Path) -> None:
+    """Remove a download, whole or half."""
+    file.unlink(missing_ok=True)
+    _validator(file).unlink(missing_ok=True)
+
+
+def _validator(file: Path) -> Path:
+    """Where the server's word for this state of the file is kept (an ETag, or a date)."""
+    return file.with_name(f"{file.name}.validator")
+
+
+def _tries(say: Say) -> Retrying:
+    def before_sleep(state: RetryCallState) -> None:
+        assert state.outcome is not None
+        assert state.next_action is not None
+        error = state.outcome.exception()
+        say(f"{_words(error)}; trying again in {state.next_action.sleep:.0f} s")
+
+    return Retrying(
+        retry=retry_if_exception(_is_transient),
+        stop=stop_after_attempt(TRIES),
+        wait=WAIT,
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in TRANSIENT
+    return isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ImageNotAvailable(
+            f"{short(url)}: {_words(error)}",
+            hint=f"is {url} right and reachable? a disk had in another way: lab images import FILE --as GUEST",
+        ) from error
+
+
+def short(url: str) -> str:
+    """A file by its name and its host: every square of a row tells it."""
+    # By hand: an address that is none has to be told too.
+    return f"{url.rpartition('/')[2]} of {url.split('/')[2]}"
+
+
+def _words(error: BaseException | None) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
+    # Of the system's errors the words are enough.
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+
+
+def _limited(url: str, response: httpx.Response) -> bytes:
+    data = b""
+    for chunk in response.iter_bytes():
+        data += chunk
+        if len(data) > TEXT_LIMIT:
+            raise ImageNotAvailable(f"{short(url)}: larger than {TEXT_LIMIT} bytes, which no checksum file is")
+    return data
+
+
+def _go_on(client: httpx.Client, url: str, file: Path, say: Say) -> None:
+    """One try: the rest of the file where the server still has the same one, else all of it."""
+    have, headers = _range(file)
+    with client.stream("GET", url, headers=headers) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if response.headers.get("Content-Range") == f"bytes */{have}":
+                return  # Nothing is missing: a lab was killed before it could verify the file.
+            forget(file)
+            raise httpx.RemoteProtocolError("the file on the server changed")
+        response.raise_for_status()
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                forget(file)
+                raise httpx.RemoteProtocolError("the server sent another part than it was asked for")
+        else:
+            have = 0
+        _write(response, file, have, say)
+
+
+def _range(file: Path) -> tuple[int, Mapping[str, str]]:
+    """How much of the file is there, and how to ask for the rest.
+
+    https://www.rfc-editor.org/rfc/rfc9110#field.if-range
+    """
+    plain = {"Accept-Encoding": "identity"}
+    try:
+        have, validator = file.stat().st_size, _validator(file).read_text()
+    except FileNotFoundError:
+        return 0, plain
+    if not have or not validator:
+        return 0, plain
+    return have, {**plain, "Range": f"bytes={have}-", "If-Range": validator}
+
+
+def _write(response: httpx.Response, file: Path, have: int, say: Say) -> None:
+    length = response.headers.get("Content-Length", "")
+    total = have + int(length) if length.isdecimal() else None
+    _check_room(file.parent, (total or have) - have)
+    progress = _Progress(say, have, total)
+    try:
+        if have == 0:
+            # First, so that the old bytes never stand beside the new file's validator.
+            forget(file)
+            _validator(file).write_text(_validator_of(response))
+        with file.open("ab") as stream:
+            for chunk in response.iter_raw():
+                stream.write(chunk)
+                progress.add(len(chunk))
+    except OSError as error:
+        # What is there cannot be completed, and takes the last room of others.
+        forget(file)
+        raise LabError(
+            f"downloading {response.url} failed, nothing was kept: {error.strerror}: {file.parent}",
+            hint="free some disk space and run the same command again",
+        ) from error
+
+
+def _validator_of(response: httpx.Response) -> str:
+    """A weak ETag cannot be used to ask for a range; then the date has to do."""
+    tag = str(response.headers.get("ETag", ""))
+    return tag if tag.startswith('"') else str(response.headers.get("Last-Modified", ""))
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise LabError(
+            f"the download needs {needed / 2**30:.1f} GiB free in {folder}; there are {free / 2**30:.1f}",
+            hint="free some disk space and run the same command again",
+        )
+
+
+class _Progress:
+    """How far a download is, told now and then."""
+
+    def __init__(self, say: Say, have: int, total: int | None) -> None:
+        self._say = say
+        self._first = self._have = have
+        self._total = total
+        self._start = time.monotonic()
+        self._said = -SAY_SECONDS
+
+    def add(self, count: int) -> None:
+        self._have += count
+        spent = time.monotonic() - self._start
+        if spent - self._said >= SAY_SECONDS:
+            self._said = spent
+            self._say(progress(self._have, self._total, self._have - self._first, spent))
+
+
+def progress(have: int, total: int | None, lately: int, seconds: float) -> str:
+    """How far a download is, how fast it is and how long it will take: `lately` bytes in `seconds`."""
+    rate = lately / max(seconds, 0.001)
+    text = f"downloading: {have / 2**20:.0f}"
+    if total:
+        text += f" of {total / 2**20:.0f} MiB ({100 * have // total} %), {rate / 2**20:.1f} MiB/s"
+        return f"{text}, about {(total - have) / max(rate, 1):.0f} s left"
+    return f"{text} MiB, {rate / 2**20:.1f} MiB/s"

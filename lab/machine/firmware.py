@@ -1,0 +1,42 @@
+"""How a guest's machine is started: its kernel loaded by QEMU, or the loader on its disk by a firmware."""
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import libvirt
+
+from lab.catalog import Firmware
+from lab.errors import LabError
+from lab.images.store import BaseImage
+from lab.machine import domain
+from lab.machine.domain import FirmwareBoot, KernelBoot
+
+
+class NoFirmware(LabError):
+    """The host has no UEFI firmware for guests."""
+
+
+def boot_of(connection: libvirt.virConnect, image: BaseImage) -> KernelBoot | FirmwareBoot:
+    """The way this image boots. Raises NoFirmware."""
+    if image.firmware is None:
+        return KernelBoot(image.kernel, image.initrd)
+    return FirmwareBoot(uefi(connection) if image.firmware is Firmware.UEFI else None)
+
+
+def uefi(connection: libvirt.virConnect) -> Path:
+    """The UEFI firmware for the lab's machines, the one that libvirt names first. Raises NoFirmware.
+
+    libvirt reads QEMU's descriptions of what is installed, and leaves out what needs another machine (Secure
+    Boot's needs q35): https://libvirt.org/formatdomaincaps.html#bios-bootloader
+    """
+    try:
+        text = connection.getDomainCapabilities(None, domain.ARCHITECTURE, domain.MACHINE, "qemu", 0)
+    except libvirt.libvirtError as error:
+        raise NoFirmware(f"libvirt cannot say which firmware is installed: {error}") from error
+    files = [Path(value.text or "") for value in ET.fromstring(text).findall("os/loader/value")]
+    if not files:
+        raise NoFirmware(
+            "no UEFI firmware for guests is installed",
+            hint="install ovmf (Debian, Ubuntu) or edk2-ovmf (Fedora); ./setup.sh doctor does it",
+        )
+    return files[0]

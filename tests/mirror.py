@@ -1,0 +1,226 @@
+"""A distribution's mirror on the loopback interface, which can fail in every way, and keys to sign with."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lab import catalog
+from lab.catalog import CloudImage, Guest, SignatureForm
+from lab.paths import PACKAGE
+
+HOSTS = re.compile(r"https://(cloud-images\.ubuntu\.com|download\.fedoraproject\.org|cloud\.debian\.org)")
+DATE = "Mon, 23 Nov 2026 10:00:00 GMT"
+
+
+class Request(BaseHTTPRequestHandler):
+    """One request; `mirror` is set by the mirror that it is made to."""
+
+    mirror: "Mirror"
+
+    def do_GET(self) -> None:
+        # Who has what it wants, or does not want it, hangs up.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.answer()
+
+    def answer(self) -> None:
+        self.mirror.asked.append((self.path, self.headers.get("Range")))
+        steps = self.mirror.faults[self.path]
+        body = self.mirror.files.get(self.path)
+        if steps:
+            steps.pop(0)(self, body or b"")
+        elif body is None:
+            status(404)(self, b"")
+        else:
+            well(self, body)
+
+    def head(self, code: int, **headers: str) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+Answer = Callable[[Request, bytes], None]
+
+
+def tag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+
+
+def well(request: Request, body: bytes) -> None:
+    """All of it, or the rest of it for who has the beginning of this very file."""
+    begin, asked = 0, request.headers.get("Range")
+    if asked and request.headers.get("If-Range") in (tag(body), DATE):
+        begin = int(asked.removeprefix("bytes=").removesuffix("-"))
+    if begin and begin >= len(body):
+        request.head(416, Content_Range=f"bytes */{len(body)}", Content_Length="0")
+        return
+    more = {"Content_Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"} if begin else {}
+    length = str(len(body) - begin)
+    request.head(206 if begin else 200, ETag=tag(body), Last_Modified=DATE, Content_Length=length, **more)
+    request.wfile.write(body[begin:])
+
+
+def whole(request: Request, body: bytes) -> None:
+    """All of it, whatever was asked for."""
+    request.head(200, Content_Length=str(len(body)))
+    request.wfile.write(body)
+
+
+def endless(request: Request, body: bytes) -> None:
+    """All of it, without a word on how much that is."""
+    request.head(200)
+    request.wfile.write(body)
+
+
+def status(code: int) -> Answer:
+    """No file but a status."""
+    return lambda request, _body: request.head(code, Content_Length="0")
+
+
+def redirect(to: str) -> Answer:
+    return lambda request, _body: request.head(302, Location=to, Content_Length="0")
+
+
+def breaks_off(after: int, *, weak: bool = False) -> Answer:
+    """The connection ends so many bytes of the file later than where it should begin."""
+
+    def answer(request: Request, body: bytes) -> None:
+        begin = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        more = {"Content_Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"} if begin else {}
+        told = "W/" + tag(body) if weak else tag(body)
+        length = str(len(body) - begin)
+        request.head(206 if begin else 200, ETag=told, Last_Modified=DATE, Content_Length=length, **more)
+        request.wfile.write(body[begin : begin + after])
+
+    return answer
+
+
+class Mirror:
+    """What is served, by path; how a path fails first; and what was asked for, with the range."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.host = url.removeprefix("http://")
+        self.files: dict[str, bytes] = {}
+        self.faults: dict[str, list[Answer]] = defaultdict(list)
+        self.asked: list[tuple[str, str | None]] = []
+
+    def publish(self, guest: Guest, disk: bytes, key: "SigningKey | None" = None) -> None:
+        """Serve a disk as the guest's, and its checksums as the guest's distribution signs them."""
+        image = cloud(guest)
+        self.files[path_of(guest)] = disk
+        if image.checksums is None:
+            return
+        assert key is not None
+        name = path_of(guest).rpartition("/")[2]
+        digest = hashlib.sha256(disk).hexdigest()
+        if image.checksums.form is SignatureForm.DETACHED:
+            self.sign(guest, f"{'0' * 64} *another-{name}\n{digest} *{name}\n", key)
+        else:
+            self.sign(guest, f"# {name}: {len(disk)} bytes\nSHA256 ({name}) = {digest}\n", key)
+
+    def sign(self, guest: Guest, text: str, key: "SigningKey") -> None:
+        """Serve this as the guest's checksum file."""
+        checksums, path = cloud(guest).checksums, checksums_path(guest)
+        if checksums is not None and checksums.form is SignatureForm.DETACHED:
+            self.files[path] = text.encode()
+            self.files[f"{path}.gpg"] = key.sign(text, "--detach-sign")
+        else:
+            self.files[path] = key.sign(text, "--clear-sign")
+
+
+def cloud(guest: Guest) -> CloudImage:
+    assert isinstance(guest.image, CloudImage)
+    return guest.image
+
+
+def path_of(guest: Guest) -> str:
+    return urlsplit(cloud(guest).address or "").path
+
+
+def checksums_path(guest: Guest) -> str:
+    return urlsplit(cloud(guest).checksums_address or "").path
+
+
+@contextmanager
+def serving() -> Iterator[Mirror]:
+    """A mirror that answers until the end of the block."""
+
+    class Bound(Request):
+        pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bound) as server:
+        mirror = Bound.mirror = Mirror(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield mirror
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class SigningKey:
+    """A key made for a test; `at` is when it signs, if not now."""
+
+    def __init__(self, home: Path, name: str, *, expires: str = "never", at: str | None = None) -> None:
+        self._home, self._name = home, name
+        self._when = ["--faked-system-time", f"{at}!"] if at else []
+        self._gpg("--quick-generate-key", name, "ed25519", "sign", expires)
+        self.public = self._gpg("--armor", "--export", name).decode()
+
+    def sign(self, text: str, how: str) -> bytes:
+        return self._gpg("--local-user", self._name, how, text=text)
+
+    def _gpg(self, *arguments: str, text: str = "") -> bytes:
+        command = ["gpg", "--batch", "--quiet", "--homedir", str(self._home), "--passphrase", "", *self._when]
+        done = subprocess.run([*command, *arguments], input=text.encode(), capture_output=True, check=True)
+        return done.stdout
+
+
+@contextmanager
+def key_ring() -> Iterator[Path]:
+    """A folder for keys; gpg's helper does not outlive it."""
+    # Not below pytest's own folder: the path of a socket is short.
+    home = Path(tempfile.mkdtemp(prefix="lab-gpg-"))
+    try:
+        yield home
+    finally:
+        subprocess.run(["gpgconf", "--kill", "all"], env={**os.environ, "GNUPGHOME": str(home)}, check=True)
+        shutil.rmtree(home)
+
+
+def definitions(root: Path, url: str, key: SigningKey) -> Path:
+    """The lab's own definitions, but that their distributions are at this URL and sign with this key."""
+    for name in ("images", "cloud-init"):
+        shutil.copytree(PACKAGE.parent / name, root / name)
+    for file in (root / "images").glob("*.toml"):
+        file.write_text(HOSTS.sub(url, file.read_text()))
+    for file in (root / "images" / "keys").iterdir():
+        file.write_text(key.public)
+    return root
+
+
+def pin(root: Path, name: str, build: str, digest: str) -> None:
+    """Pin a build in a guest's definition."""
+    file = root / "images" / f"{name}.toml"
+    lines = f'kind = "cloud"\nbuild = "{build}"\ndigest = "{digest}"'
+    file.write_text(file.read_text().replace('kind = "cloud"', lines))
+
+
+def guest(name: str) -> Guest:
+    return catalog.load().guest(name)

@@ -1,0 +1,459 @@
+"""Cloud guests from a mirror on the loopback interface into the store."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab import catalog, process
+from lab.catalog import Firmware, Guest
+from lab.errors import ImageNotAvailable, LabError, UsageError
+from lab.files import sha256
+from lab.images import choice, cloud, store
+from lab.images.store import BaseImage
+from lab.paths import Paths
+from tests.mirror import (
+    Mirror,
+    Request,
+    SigningKey,
+    breaks_off,
+    checksums_path,
+    guest,
+    path_of,
+    pin,
+    status,
+    well,
+)
+
+Keys = dict[str, SigningKey]
+Publish = Callable[..., Guest]
+SIGNED = ["ubuntu-24.04", "fedora-44"]
+GUESTS = [*SIGNED, "debian-13-cloud"]
+BUILD = "20261101-2300"
+
+
+def no_say(_text: str) -> None:
+    pass
+
+
+@pytest.fixture
+def publish(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Publish:
+    """Serve a disk for a guest as its distribution does, and give the guest."""
+
+    def serve(name: str, *, content: bytes = disk, key: str = "good") -> Guest:
+        if name == "debian-13-cloud":
+            pin(root, name, BUILD, f"sha512:{hashlib.sha512(content).hexdigest()}")
+        mirror.publish(guest(name), content, keys[key])
+        return guest(name)
+
+    return serve
+
+
+def left(paths: Paths) -> list[str]:
+    """What is in the store, whole or half, but for locks and the memory of what guests use."""
+    found = [*paths.images.glob("*"), *paths.downloads.glob("*")]
+    return sorted(path.name for path in found if path.suffix != ".lock" and path.name != choice.FILE)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "checksums"),
+    [
+        (
+            "ubuntu-22.04",
+            "https://cloud-images.ubuntu.com/releases/jammy/release/ubuntu-22.04-server-cloudimg-amd64.img",
+            "https://cloud-images.ubuntu.com/releases/jammy/release/SHA256SUMS",
+        ),
+        (
+            "fedora-44",
+            "https://download.fedoraproject.org/pub/fedora/linux/releases/44/Cloud/x86_64/images/"
+            "Fedora-Cloud-Base-Generic-44-1.7.x86_64.qcow2",
+            "https://download.fedoraproject.org/pub/fedora/linux/releases/44/Cloud/x86_64/images/"
+            "Fedora-Cloud-44-1.7-x86_64-CHECKSUM",
+        ),
+        ("debian-13-cloud", None, None),
+    ],
+)
+def test_the_shipped_definitions_lead_to_their_distributions(
+    name: str, address: str | None, checksums: str | None
+) -> None:
+    image = store.cloud_image(guest(name))
+    assert (image.address, image.checksums_address) == (address, checksums)
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_a_disk_is_kept_under_its_digest_read_only_and_found_again(
+    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes, name: str
+) -> None:
+    wanted = publish(name)
+    image = store.ensure(paths, wanted, no_say)
+    digest = hashlib.sha256(disk).hexdigest()
+    assert image.disk.read_bytes() == disk
+    assert (image.folder.name, image.manifest.disk_sha256) == (f"sha256-{digest}", digest)
+    assert image.manifest.source == f"{mirror.url}{path_of(wanted)}"
+    assert image.firmware is Firmware.BIOS
+    assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
+    assert left(paths) == [image.folder.name]
+    mirror.asked.clear()
+    assert store.find(paths, wanted) == store.ensure(paths, wanted, no_say) == image
+    assert mirror.asked == []
+
+
+def test_a_disk_has_no_kernel_to_try_kvm_with(publish: Publish, paths: Paths) -> None:
+    store.ensure(paths, publish("ubuntu-24.04"), no_say)
+    assert store.any_image(paths) is None
+
+
+def refused(paths: Paths, wanted: Guest) -> str:
+    """Why there is no image for a guest; nothing is left then."""
+    with pytest.raises(ImageNotAvailable) as error:
+        store.ensure(paths, wanted, no_say)
+    assert left(paths) == []
+    assert store.find(paths, wanted) is None
+    return str(error.value.args[0])
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_a_disk_with_another_digest_is_refused(
+    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes, name: str
+) -> None:
+    wanted = publish(name)
+    mirror.files[path_of(wanted)] = disk[:-1] + b"?"
+    assert refused(paths, wanted).endswith(f" of {mirror.host} is not the disk that was vouched for")
+    mirror.files[path_of(wanted)] = disk
+    assert store.ensure(paths, wanted, no_say).disk.read_bytes() == disk
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_checksums_signed_by_another_key_are_refused(publish: Publish, paths: Paths, name: str) -> None:
+    assert "it was signed by another key" in refused(paths, publish(name, key="another"))
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_checksums_of_an_expired_key_are_refused(
+    publish: Publish, paths: Paths, root: Path, keys: Keys, name: str
+) -> None:
+    for file in (root / "images" / "keys").iterdir():
+        file.write_text(keys["expired"].public)
+    assert "the key has expired" in refused(paths, publish(name, key="expired"))
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_checksums_without_a_signature_are_refused(
+    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes, name: str
+) -> None:
+    wanted = publish(name)
+    path = checksums_path(wanted)
+    if name == "fedora-44":
+        file = path_of(wanted).rpartition("/")[2]
+        mirror.files[path] = f"SHA256 ({file}) = {hashlib.sha256(disk).hexdigest()}\n".encode()
+        assert "there is no signature in it" in refused(paths, wanted)
+    else:
+        del mirror.files[f"{path}.gpg"]
+        assert f"SHA256SUMS.gpg of {mirror.host}: HTTP 404 Not Found" in refused(paths, wanted)
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_checksums_that_do_not_list_the_disk_are_refused(
+    mirror: Mirror, publish: Publish, paths: Paths, keys: Keys, name: str
+) -> None:
+    wanted = publish(name)
+    mirror.sign(wanted, f"{'0' * 64} *another.img\nSHA256 (another.qcow2) = {'0' * 64}\n", keys["good"])
+    assert f" of {mirror.host} lists no digest of {path_of(wanted).rpartition('/')[2]}" in refused(
+        paths, wanted
+    )
+    assert path_of(wanted) not in [path for path, _ in mirror.asked]
+
+
+def test_checksums_that_give_two_digests_of_the_disk_are_refused(
+    mirror: Mirror, publish: Publish, paths: Paths, keys: Keys
+) -> None:
+    wanted = publish("ubuntu-24.04")
+    name = path_of(wanted).rpartition("/")[2]
+    mirror.sign(wanted, "".join(f"{digit * 64} *{name}\n" for digit in "01"), keys["good"])
+    assert refused(paths, wanted) == f"SHA256SUMS of {mirror.host} lists two digests of {name}"
+
+
+@pytest.mark.parametrize(
+    "line", ["{0} *disk.img", "{0}  disk.img", "SHA256 (disk.img) = {0}", "{0} *disk.img\r"]
+)
+def test_every_way_to_write_a_checksum_is_read(line: str) -> None:
+    text = f"# disk.img: 5 bytes\n{'1' * 64} *other-disk.img\n{line.format('0' * 64)}\n"
+    assert cloud.listed(text, "disk.img", "https://host/SUMS") == "0" * 64
+
+
+@pytest.mark.parametrize(
+    "line", ["{0} disk.img", "{0} *disk.img.zst", "SHA1 (disk.img) = {0}", "{0}0 *disk.img", "x{0} *disk.img"]
+)
+def test_what_is_no_checksum_of_the_disk_is_not_taken_for_one(line: str) -> None:
+    with pytest.raises(ImageNotAvailable, match=r"SUMS of host lists no digest of disk\.img"):
+        cloud.listed(f"{line.format('0' * 64)}\n", "disk.img", "https://host/SUMS")
+
+
+def test_a_vouched_for_file_that_is_no_disk_is_refused(publish: Publish, paths: Paths) -> None:
+    assert "neither a qcow2 disk nor" in refused(paths, publish("ubuntu-24.04", content=b"<html>" * 200))
+
+
+def test_a_raw_disk_is_not_what_a_distribution_publishes(publish: Publish, paths: Paths) -> None:
+    raw = bytes(510) + b"\x55\xaa" + bytes(1 << 20)
+    assert "is a disk of the form raw, not qcow2" in refused(paths, publish("ubuntu-24.04", content=raw))
+
+
+def test_a_disk_over_a_file_of_this_host_is_refused(publish: Publish, paths: Paths, tmp_path: Path) -> None:
+    made = tmp_path / "over.qcow2"
+    command = [
+        "qemu-img",
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-u",
+        "-b",
+        "/etc/shadow",
+        "-F",
+        "raw",
+        str(made),
+        "1M",
+    ]
+    process.run(command, timeout=60)
+    assert "it names another file" in refused(paths, publish("ubuntu-24.04", content=made.read_bytes()))
+
+
+def test_a_distribution_that_signs_nothing_needs_a_pinned_digest(
+    mirror: Mirror, root: Path, paths: Paths
+) -> None:
+    wanted = guest("debian-13-cloud")
+    assert refused(paths, wanted) == "no digest is pinned yet, and its distribution signs none"
+    with pytest.raises(ImageNotAvailable, match="lab images import FILE --as debian-13-cloud"):
+        store.ensure(paths, wanted, no_say)
+    assert mirror.asked == []
+
+
+def test_a_download_that_broke_off_is_no_image_and_is_gone_on_with(
+    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
+) -> None:
+    wanted = publish("ubuntu-24.04")
+    half = len(disk) // 2
+    mirror.faults[path_of(wanted)] = [breaks_off(half), *[status(500)] * 3]
+    with pytest.raises(ImageNotAvailable, match="HTTP 500"):
+        store.ensure(paths, wanted, no_say)
+    assert left(paths) == [f"sha256-{hashlib.sha256(disk).hexdigest()}{end}" for end in ("", ".validator")]
+    assert [file.stat().st_size for file in paths.downloads.glob("*[0-9a-f]")] == [half]
+    assert store.find(paths, wanted) is None
+    assert list(store.images(paths)) == []
+    image = store.ensure(paths, wanted, no_say)
+    assert image.disk.read_bytes() == disk
+    assert left(paths) == [image.folder.name]
+
+
+def test_a_download_that_goes_on_with_something_else_is_refused(
+    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
+) -> None:
+    wanted = publish("ubuntu-24.04")
+    mirror.faults[path_of(wanted)] = [breaks_off(1000)]
+
+    def lie(request: Request, body: bytes) -> None:
+        length = len(disk) - 1000
+        request.head(206, Content_Range=f"bytes 1000-{len(disk) - 1}/{len(disk)}", Content_Length=str(length))
+        request.wfile.write(os.urandom(length))
+
+    mirror.faults[path_of(wanted)].append(lie)
+    assert "is not the disk that was vouched for" in refused(paths, wanted)
+
+
+def test_a_store_that_takes_no_more_keeps_nothing(
+    publish: Publish, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "seal", fail)
+    wanted = publish("ubuntu-24.04")
+    with pytest.raises(LabError, match="nothing was kept: No space left on device"):
+        store.ensure(paths, wanted, no_say)
+    assert list(store.images(paths)) == []
+    assert store.find(paths, wanted) is None
+    assert not list(paths.images.glob(".partial-*"))
+
+
+def swap(image: BaseImage, content: bytes) -> None:
+    """Put another file into the image's place, as root or the store's owner could."""
+    image.disk.unlink()
+    image.disk.write_bytes(content)
+
+
+def test_a_disk_that_was_swapped_after_it_was_verified_is_not_used(
+    publish: Publish, paths: Paths, disk: bytes
+) -> None:
+    wanted = publish("ubuntu-24.04")
+    image = store.ensure(paths, wanted, no_say)
+    swap(image, disk[:-1] + b"?")
+    with pytest.raises(ImageNotAvailable, match=f"{image.disk} was changed since it was stored") as error:
+        store.ensure(paths, wanted, no_say)
+    assert "lab images verify" in (error.value.hint or "")
+    with pytest.raises(ImageNotAvailable, match="was changed"):
+        store.update(paths, wanted, no_say)
+
+
+def test_a_disk_that_is_gone_is_not_used(publish: Publish, paths: Paths) -> None:
+    wanted = publish("ubuntu-24.04")
+    store.ensure(paths, wanted, no_say).disk.unlink()
+    with pytest.raises(ImageNotAvailable, match="was changed since it was stored"):
+        store.ensure(paths, wanted, no_say)
+
+
+def test_the_same_disk_at_another_time_is_the_same(publish: Publish, paths: Paths, disk: bytes) -> None:
+    wanted = publish("ubuntu-24.04")
+    image = store.ensure(paths, wanted, no_say)
+    swap(image, disk)
+    os.utime(image.disk, ns=(0, 0))
+    assert store.ensure(paths, wanted, no_say) == image
+
+
+def test_a_newer_build_comes_only_when_it_is_asked_for(
+    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
+) -> None:
+    wanted = publish("ubuntu-24.04")
+    old = store.ensure(paths, wanted, no_say)
+    newer = disk + bytes(512)
+    publish("ubuntu-24.04", content=newer)
+    mirror.asked.clear()
+    assert store.ensure(paths, wanted, no_say) == old
+    assert mirror.asked == []
+    new = store.update(paths, wanted, no_say)
+    assert (new.disk.read_bytes(), old.disk.read_bytes()) == (newer, disk)
+    assert store.find(paths, wanted) == store.ensure(paths, wanted, no_say) == new
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_an_update_without_a_newer_build_downloads_no_disk(
+    mirror: Mirror, publish: Publish, paths: Paths, name: str
+) -> None:
+    wanted = publish(name)
+    image = store.ensure(paths, wanted, no_say)
+    mirror.asked.clear()
+    assert store.update(paths, wanted, no_say) == image
+    assert path_of(wanted) not in [path for path, _ in mirror.asked]
+    assert bool(mirror.asked) is (name in SIGNED)
+
+
+def test_a_failed_update_leaves_the_guest_its_build(
+    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
+) -> None:
+    wanted = publish("ubuntu-24.04")
+    image = store.ensure(paths, wanted, no_say)
+    publish("ubuntu-24.04", content=disk + bytes(512), key="another")
+    with pytest.raises(ImageNotAvailable, match="another key"):
+        store.update(paths, wanted, no_say)
+    assert store.ensure(paths, wanted, no_say) == image
+
+
+def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Paths, root: Path) -> None:
+    store.ensure(paths, publish("ubuntu-24.04"), no_say)
+    file = root / "images" / "ubuntu-24.04.toml"
+    file.write_text(file.read_text().replace('build = "release"', 'build = "release-20261101"'))
+    assert store.find(paths, guest("ubuntu-24.04")) is None
+
+
+def test_two_guests_with_one_disk_share_it(mirror: Mirror, publish: Publish, paths: Paths, root: Path) -> None:
+    text = (root / "images" / "ubuntu-24.04.toml").read_text()
+    (root / "images" / "ubuntu-24.04-uefi.toml").write_text(text.replace('"bios"', '"uefi"'))
+    bios = store.ensure(paths, publish("ubuntu-24.04"), no_say)
+    uefi = store.ensure(paths, guest("ubuntu-24.04-uefi"), no_say)
+    assert uefi.folder == bios.folder
+    assert (bios.firmware, uefi.firmware) == (Firmware.BIOS, Firmware.UEFI)
+    assert sum(path == path_of(guest("ubuntu-24.04")) for path, _ in mirror.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["ubuntu-24.04", "debian-13"])
+def test_offline_the_network_is_left_alone(
+    mirror: Mirror, publish: Publish, paths: Paths, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    publish("ubuntu-24.04")
+    with pytest.raises(ImageNotAvailable, match="not in the store, and the network is to be left alone"):
+        store.ensure(paths, guest(name), no_say, offline=True)
+    assert mirror.asked == []
+    assert left(paths) == []
+
+
+def test_offline_what_is_there_is_used(mirror: Mirror, publish: Publish, paths: Paths) -> None:
+    wanted = publish("ubuntu-24.04")
+    image = store.ensure(paths, wanted, no_say)
+    mirror.asked.clear()
+    assert store.ensure(paths, wanted, no_say, offline=True) == image
+    assert mirror.asked == []
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_two_labs_at_once_download_a_disk_once(
+    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes, name: str
+) -> None:
+    wanted = publish(name)
+    downloading, waiting = threading.Event(), threading.Event()
+    found: list[BaseImage] = []
+
+    def slow(request: Request, body: bytes) -> None:
+        downloading.set()
+        assert waiting.wait(30)
+        well(request, body)
+
+    def say_second(text: str) -> None:
+        if text == "waiting for another lab that downloads this image":
+            waiting.set()
+
+    mirror.faults[path_of(wanted)] = [slow]
+    first = threading.Thread(target=lambda: found.append(store.ensure(paths, wanted, no_say)))
+    first.start()
+    assert downloading.wait(30)
+    found.append(store.ensure(paths, wanted, say_second))
+    first.join(30)
+    assert found[0] == found[1]
+    assert sum(path == path_of(wanted) for path, _ in mirror.asked) == 1
+    assert sha256(found[0].disk) == hashlib.sha256(disk).hexdigest()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"ubuntu-24.04": {}}', '{"ubuntu-24.04": 5}'])
+def test_a_memory_that_cannot_be_read_is_named(publish: Publish, paths: Paths, text: str) -> None:
+    wanted = publish("ubuntu-24.04")
+    store.ensure(paths, wanted, no_say)
+    (paths.images / choice.FILE).write_text(text)
+    with pytest.raises(LabError, match=f"{paths.images / choice.FILE} cannot be read") as error:
+        store.ensure(paths, wanted, no_say)
+    assert f"rm {paths.images / choice.FILE}" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('key = "ubuntu-cloud.asc"', 'key = "nobody.asc"', "image.checksums.key: there is no file "),
+        ('key = "ubuntu-cloud.asc"', 'key = "../x.asc"', "image.checksums.key: "),
+        ('form = "detached"', 'form = "spoken"', "image.checksums.form: "),
+        ('firmware = "bios"', 'firmware = "coreboot"', "image.firmware: "),
+        ('package_manager = "apt"', 'package_manager = "brew"', "image.package_manager: "),
+        ('url = "http:', 'url = "file:', "image.url: "),
+        ('kind = "cloud"', 'kind = "cloud"\ndigest = "sha256:12"', "image.digest: "),
+        ('kind = "cloud"', f'kind = "cloud"\ndigest = "sha256:{"0" * 64}"', "only one of `checksums` and"),
+        ('user = "ubuntu"', "", "image.user: "),
+    ],
+)
+def test_a_wrong_cloud_guest_names_file_key_and_what_was_expected(
+    root: Path, old: str, new: str, expected: str
+) -> None:
+    file = root / "images" / "ubuntu-24.04.toml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(UsageError) as error:
+        catalog.load(root)
+    assert str(error.value).startswith(f"{file}: ")
+    assert expected in str(error.value)
+
+
+def test_a_pinned_digest_is_that_of_one_build(root: Path) -> None:
+    file = root / "images" / "debian-13-cloud.toml"
+    file.write_text(
+        file.read_text().replace('kind = "cloud"', f'kind = "cloud"\ndigest = "sha512:{"0" * 128}"')
+    )
+    with pytest.raises(UsageError, match="`build` must be given with it"):
+        catalog.load(root)

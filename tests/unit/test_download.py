@@ -1,0 +1,264 @@
+"""Downloads from a server that fails in every way it can."""
+
+import os
+import shutil
+import subprocess
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.errors import ImageNotAvailable, LabError
+from lab.images import download
+from tests.mirror import Answer, Mirror, Request, breaks_off, endless, redirect, serving, status, whole
+
+PATH = "/folder/disk.img"
+BODY = os.urandom(3 << 20)
+HALF = 1 << 20
+Usage = namedtuple("Usage", "total used free")
+
+
+def no_say(_text: str) -> None:
+    pass
+
+
+@pytest.fixture
+def served(mirror: Mirror) -> Mirror:
+    mirror.files[PATH] = BODY
+    return mirror
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "disk"
+
+
+def ranges(mirror: Mirror) -> list[str | None]:
+    return [asked for path, asked in mirror.asked if path == PATH]
+
+
+def test_a_file_is_downloaded_in_one_go(served: Mirror, file: Path) -> None:
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+    assert ranges(served) == [None]
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(served: Mirror, file: Path) -> None:
+    said: list[str] = []
+    served.faults[PATH] = [breaks_off(HALF), breaks_off(HALF)]
+    download.fetch(served.url + PATH, file, said.append)
+    assert file.read_bytes() == BODY
+    assert ranges(served) == [None, f"bytes={HALF}-", f"bytes={2 * HALF}-"]
+    assert sum("; trying again in 0 s" in text for text in said) == 2
+
+
+def test_what_a_former_command_has_of_the_file_is_not_fetched_again(served: Mirror, file: Path) -> None:
+    served.faults[PATH] = [breaks_off(HALF), *[status(503)] * (download.TRIES - 1)]
+    with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP 503 Service Unavailable"):
+        download.fetch(served.url + PATH, file, no_say)
+    assert file.stat().st_size == HALF
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+    assert ranges(served)[-1] == f"bytes={HALF}-"
+
+
+def test_a_whole_file_that_was_never_verified_is_not_fetched_again(served: Mirror, file: Path) -> None:
+    download.fetch(served.url + PATH, file, no_say)
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+    assert ranges(served) == [None, f"bytes={len(BODY)}-"]
+
+
+def test_a_weak_tag_is_no_proof_of_the_same_file_but_its_date_is(served: Mirror, file: Path) -> None:
+    served.faults[PATH] = [breaks_off(HALF, weak=True)]
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+    assert ranges(served) == [None, f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize("answer", [whole, endless], ids=["whole", "without length"])
+def test_a_server_that_ignores_ranges_starts_over(served: Mirror, file: Path, answer: Answer) -> None:
+    served.faults[PATH] = [breaks_off(HALF), answer]
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+    assert ranges(served) == [None, f"bytes={HALF}-"]
+
+
+def test_without_a_word_by_which_to_know_the_file_again_it_starts_over(served: Mirror, file: Path) -> None:
+    def no_validator(request: Request, body: bytes) -> None:
+        request.head(200, Content_Length=str(len(body)))
+        request.wfile.write(body[:HALF])
+
+    served.faults[PATH] = [no_validator]
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+    assert ranges(served) == [None, None]
+
+
+@pytest.mark.parametrize("length", [len(BODY), HALF // 2], ids=["as long", "shorter than what is there"])
+def test_a_file_that_changed_meanwhile_starts_over(served: Mirror, file: Path, length: int) -> None:
+    other = os.urandom(length)
+
+    def changes(request: Request, body: bytes) -> None:
+        breaks_off(HALF)(request, body)
+        served.files[PATH] = other
+
+    served.faults[PATH] = [changes]
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == other
+
+
+def test_a_server_that_sends_another_part_is_not_believed(served: Mirror, file: Path) -> None:
+    def another_part(request: Request, body: bytes) -> None:
+        request.head(206, Content_Range=f"bytes 5-9/{len(body)}", Content_Length="5")
+        request.wfile.write(body[5:10])
+
+    served.faults[PATH] = [breaks_off(HALF), another_part]
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+    assert ranges(served) == [None, f"bytes={HALF}-", None]
+
+
+@pytest.mark.parametrize("code", sorted(download.TRANSIENT))
+def test_a_server_in_trouble_is_asked_again(served: Mirror, file: Path, code: int) -> None:
+    served.faults[PATH] = [status(code)] * (download.TRIES - 1)
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+
+
+def test_a_server_that_stays_in_trouble_is_given_up(served: Mirror, file: Path) -> None:
+    served.faults[PATH] = [status(500)] * download.TRIES
+    with pytest.raises(ImageNotAvailable, match="HTTP 500 Internal Server Error"):
+        download.fetch(served.url + PATH, file, no_say)
+    assert len(served.asked) == download.TRIES
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 501])
+def test_what_no_other_try_would_change_is_not_tried_again(served: Mirror, file: Path, code: int) -> None:
+    served.faults[PATH] = [status(code)]
+    with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP {code}") as error:
+        download.fetch(served.url + PATH, file, no_say)
+    assert f"is {served.url}{PATH} right and reachable?" in (error.value.hint or "")
+    assert "lab images import" in (error.value.hint or "")
+    assert len(served.asked) == 1
+    assert not file.exists()
+
+
+def test_a_redirect_to_another_server_is_followed(served: Mirror, file: Path) -> None:
+    with serving() as other:
+        other.files["/elsewhere"] = BODY
+        served.faults[PATH] = [redirect(f"{other.url}/elsewhere")]
+        download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+
+
+def test_redirects_in_a_circle_come_to_an_end(served: Mirror, file: Path) -> None:
+    served.faults[PATH] = [redirect(served.url + PATH)] * 100
+    with pytest.raises(ImageNotAvailable, match="redirect"):
+        download.fetch(served.url + PATH, file, no_say)
+
+
+def test_a_host_that_cannot_be_reached_is_named(file: Path, mirror: Mirror) -> None:
+    with serving() as gone:
+        url = gone.url
+    said: list[str] = []
+    with pytest.raises(ImageNotAvailable, match=f"disk.img of {gone.host}: Connection refused"):
+        download.fetch(url + PATH, file, said.append)
+    assert len(said) == download.TRIES - 1
+
+
+def test_an_interrupt_ends_a_download_and_leaves_what_it_has(
+    served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_text: str) -> None:
+        raise LabError("interrupted")
+
+    with pytest.raises(LabError, match="interrupted"):
+        download.fetch(served.url + PATH, file, interrupt)
+    assert len(served.asked) == 1
+    download.fetch(served.url + PATH, file, no_say)
+    assert file.read_bytes() == BODY
+
+
+def test_too_little_space_is_said_before_anything_is_written(
+    served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, len(BODY) - 1))
+    with pytest.raises(LabError, match=f"GiB free in {file.parent}") as error:
+        download.fetch(served.url + PATH, file, no_say)
+    assert not isinstance(error.value, ImageNotAvailable)
+    assert not file.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for the half of the file."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    options = f"size={HALF}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_fills_up_is_named_and_nothing_is_kept(served: Mirror, small_disk: Path) -> None:
+    served.faults[PATH] = [endless]
+    with pytest.raises(LabError, match=f"nothing was kept: No space left on device: {small_disk}") as error:
+        download.fetch(served.url + PATH, small_disk / "disk", no_say)
+    assert "free some disk space" in (error.value.hint or "")
+    assert list(small_disk.iterdir()) == []
+    assert len(served.asked) == 1
+
+
+def test_a_disk_that_is_known_to_be_too_small_is_not_filled(served: Mirror, small_disk: Path) -> None:
+    with pytest.raises(LabError, match=r"the download needs 0\.0 GiB free"):
+        download.fetch(served.url + PATH, small_disk / "disk", no_say)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_small_file_is_read_and_asked_for_again(served: Mirror) -> None:
+    served.files["/SUMS"] = b"text\n"
+    served.faults["/SUMS"] = [status(500), status(429)]
+    assert download.read(f"{served.url}/SUMS", no_say) == b"text\n"
+    assert len(served.asked) == 3
+
+
+def test_a_checksum_file_as_large_as_a_disk_is_none(served: Mirror) -> None:
+    with pytest.raises(ImageNotAvailable, match="larger than 1048576 bytes"):
+        download.read(served.url + PATH, no_say)
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[::1", "http://host:port/disk", "ftp://127.0.0.1/disk"])
+def test_an_address_that_is_none_is_named(url: str, file: Path) -> None:
+    with pytest.raises(ImageNotAvailable) as error:
+        download.fetch(url, file, no_say)
+    assert f"is {url} right and reachable?" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("have", "total", "lately", "seconds", "expected"),
+    [
+        (50, 200, 50, 5.0, "downloading: 50 of 200 MiB (25 %), 10.0 MiB/s, about 15 s left"),
+        (150, 200, 50, 10.0, "downloading: 150 of 200 MiB (75 %), 5.0 MiB/s, about 10 s left"),
+        (50, None, 50, 5.0, "downloading: 50 MiB, 10.0 MiB/s"),
+    ],
+    ids=["from the start", "gone on with", "without length"],
+)
+def test_progress_tells_rate_and_time_left(
+    have: int, total: int | None, lately: int, seconds: float, expected: str
+) -> None:
+    whole_size = None if total is None else total << 20
+    assert download.progress(have << 20, whole_size, lately << 20, seconds) == expected
+
+
+def test_progress_is_told_as_it_goes(served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "SAY_SECONDS", 0.0)
+    said: list[str] = []
+    download.fetch(served.url + PATH, file, said.append)
+    assert len(said) > 2
+    assert all(text.startswith("downloading: ") and " of 3 MiB (" in text for text in said)
+    assert "3 of 3 MiB (100 %)" in said[-1]

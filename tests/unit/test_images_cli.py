@@ -1,0 +1,204 @@
+"""`lab images`, as users have it."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from lab.images import debian
+from lab.paths import Paths
+from tests.mirror import Mirror, SigningKey, guest, path_of
+from tests.unit.test_cli import run_main
+from tests.unit.test_store import build_well
+
+UBUNTU = "ubuntu-24.04"
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> Paths:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    return Paths.default()
+
+
+@pytest.fixture
+def served(mirror: Mirror, root: Path, keys: dict[str, SigningKey], disk: bytes) -> Mirror:
+    """Every signed guest's disk; a different one for each."""
+    for name in ("ubuntu-22.04", UBUNTU, "ubuntu-26.04", "fedora-43", "fedora-44"):
+        mirror.publish(guest(name), disk + name.encode(), keys["good"])
+    return mirror
+
+
+def folders(paths: Paths) -> list[Path]:
+    return [path for path in paths.images.iterdir() if path.is_dir()]
+
+
+def test_pull_has_the_disks_and_says_what_they_are(
+    paths: Paths, served: Mirror, disk: bytes, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert run_main(monkeypatch, "images", "pull", UBUNTU, "fedora-44") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, line in zip((UBUNTU, "fedora-44"), lines, strict=True):
+        digest = hashlib.sha256(disk + name.encode()).hexdigest()
+        assert line.startswith(f"{name}: sha256 {digest[:16]} of 20")
+        assert f" in {paths.images}/sha256-{digest} (" in line
+
+
+def test_pull_without_names_pulls_all_and_tells_which_cannot_be_had(
+    paths: Paths, served: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    del served.files[path_of(guest("fedora-43"))]
+    assert run_main(monkeypatch, "images", "pull") == 3
+    told = capsys.readouterr()
+    assert [line.partition(":")[0] for line in told.out.splitlines()] == [
+        "fedora-44",
+        "ubuntu-22.04",
+        UBUNTU,
+        "ubuntu-26.04",
+    ]
+    assert "lab: debian-13-cloud: no digest is pinned yet" in told.err
+    missing = path_of(guest("fedora-43"))
+    named = f"{missing.rpartition('/')[2]} of {served.host}"
+    assert f"lab: fedora-43: {named}: HTTP 404 Not Found\n" in told.err
+    assert f"  next: is {served.url}{missing} right and reachable?" in told.err
+    assert len(folders(paths)) == 4
+
+
+def test_pull_takes_a_newer_build_on_demand_and_shows_it(
+    paths: Paths,
+    served: Mirror,
+    keys: dict[str, SigningKey],
+    disk: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    old, new = disk + UBUNTU.encode(), disk + b"newer"
+    run_main(monkeypatch, "images", "pull", UBUNTU)
+    served.publish(guest(UBUNTU), new, keys["good"])
+    run_main(monkeypatch, "images", "pull", UBUNTU)
+    capsys.readouterr()
+    assert run_main(monkeypatch, "images", "pull", "--update", UBUNTU) == 0
+    before, after = (hashlib.sha256(content).hexdigest()[:16] for content in (old, new))
+    told = capsys.readouterr().out
+    assert f"{UBUNTU}: sha256 {before} of " in told
+    assert f" -> sha256 {after} of " in told
+    assert run_main(monkeypatch, "images", "pull", "--update", UBUNTU) == 0
+    assert "->" not in capsys.readouterr().out
+
+
+def test_pull_offline_asks_nobody(
+    paths: Paths, served: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert run_main(monkeypatch, "images", "pull", "--offline", UBUNTU) == 3
+    assert (
+        f"lab: {UBUNTU}: it is not in the store, and the network is to be left alone" in capsys.readouterr().err
+    )
+    assert served.asked == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["pull", "--update", "--offline"], "contradict each other"),
+        (["pull", "debian-13"], "the image of debian-13 is built here\n  next: lab images build debian-13"),
+        (["pull", "ubunut-24.04"], "no guest is called 'ubunut-24.04'\n  next: did you mean ubuntu-24.04"),
+        (["build", UBUNTU], f"{UBUNTU} is not built here\n  next: lab images pull {UBUNTU}"),
+        (["build"], "Missing argument"),
+        (["import", "/nowhere", "--as", UBUNTU], "'/nowhere' does not exist"),
+        (["import", "/etc/passwd", "--as", UBUNTU], "neither a qcow2 disk nor a raw one"),
+        (["import", "/etc/passwd"], "Missing option '--as'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_told_and_nothing_is_begun(
+    paths: Paths,
+    served: Mirror,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    line: list[str],
+    said: str,
+) -> None:
+    assert run_main(monkeypatch, "images", *line) == 2
+    assert said in capsys.readouterr().err
+    assert served.asked == []
+    assert not paths.images.exists()
+
+
+def test_list_shows_what_is_there_who_uses_it_and_who_has_none(
+    paths: Paths,
+    served: Mirror,
+    disk: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.setattr(debian, "build", build_well)
+    (tmp_path / "mine.qcow2").write_bytes(disk)
+    run_main(monkeypatch, "images", "pull", UBUNTU)
+    run_main(monkeypatch, "images", "build", "debian-12")
+    run_main(monkeypatch, "images", "import", str(tmp_path / "mine.qcow2"), "--as", "debian-13-cloud")
+    capsys.readouterr()
+    assert run_main(monkeypatch, "images", "list") == 0
+    header, *rows, without = capsys.readouterr().out.splitlines()
+    assert header.split() == ["guests", "size", "date", "sha256", "source"]
+    told = {row.split()[0]: row.rstrip().split(maxsplit=5)[4:] for row in rows}
+    assert told == {
+        "debian-12": [hashlib.sha256(b"content of disk.qcow2").hexdigest(), "built of Debian bookworm"],
+        UBUNTU: [
+            hashlib.sha256(disk + UBUNTU.encode()).hexdigest(),
+            f"{served.url}{path_of(guest(UBUNTU))}",
+        ],
+        "debian-13-cloud": [hashlib.sha256(disk).hexdigest(), "imported from mine.qcow2"],
+    }
+    assert without.startswith("no image yet: ")
+    assert "fedora-43" in without
+    assert UBUNTU not in without
+
+
+def test_verify_ends_with_1_where_a_file_was_changed(
+    paths: Paths, served: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run_main(monkeypatch, "images", "pull", UBUNTU, "fedora-44")
+    capsys.readouterr()
+    assert run_main(monkeypatch, "images", "verify") == 0
+    assert [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()] == ["ok", "ok"]
+    changed = folders(paths)[0]
+    (changed / "disk.qcow2").chmod(0o644)
+    (changed / "disk.qcow2").write_bytes(b"something else")
+    assert run_main(monkeypatch, "images", "verify") == 1
+    told = capsys.readouterr().out
+    assert f"{changed.name}: disk.qcow2 was changed: its sha256 is " in told
+    assert told.count(": ok\n") == 1
+    assert run_main(monkeypatch, "images", "verify") == 0
+
+
+def test_prune_says_what_it_removes(
+    paths: Paths,
+    served: Mirror,
+    keys: dict[str, SigningKey],
+    disk: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    run_main(monkeypatch, "images", "pull", UBUNTU)
+    [old] = folders(paths)
+    served.publish(guest(UBUNTU), disk + b"newer", keys["good"])
+    run_main(monkeypatch, "images", "pull", "--update", UBUNTU)
+    capsys.readouterr()
+    assert run_main(monkeypatch, "images", "prune", "--dry-run") == 0
+    assert f"would remove {old} (1 MiB)\n1 unused, 1 MiB\n" == capsys.readouterr().out
+    assert old.is_dir()
+    assert run_main(monkeypatch, "images", "prune") == 0
+    assert f"removed {old} (1 MiB)\n1 unused, 1 MiB\n" == capsys.readouterr().out
+    assert not old.exists()
+    assert len(folders(paths)) == 1
+
+
+def test_list_guests_shows_where_each_image_comes_from(
+    paths: Paths, served: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert run_main(monkeypatch, "list", "guests") == 0
+    told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "built from the packages of Debian trixie" in told["debian-13"]
+    assert f"{served.url}{path_of(guest(UBUNTU))}" in told[UBUNTU]
+    assert "(no build is pinned yet)" in told["debian-12-cloud"]

@@ -1,0 +1,246 @@
+import errno
+import shutil
+import threading
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from lab import catalog, prepare
+from lab.catalog import Firmware, Guest, PackageManager
+from lab.errors import LabError
+from lab.files import sha256
+from lab.guest.session import Output, Session
+from lab.images.store import BaseImage
+from lab.machine import seed
+from lab.machine.acceleration import Acceleration
+from lab.paths import Paths, definitions
+from lab.prepare import NotPrepared, PackagesMissing, Preparation
+from tests.unit.examples import base_image
+
+GUEST = catalog.load().guest("ubuntu-24.04")
+APT = PackageManager.APT
+IMAGE = base_image(Path("/store/cloud"), Firmware.BIOS)
+EMULATION = Acceleration(False, "a test")
+Usage = namedtuple("Usage", "total used free")
+Work = Callable[[Preparation, Guest, BaseImage, Path], None]
+
+
+def preparation(paths: Paths, say: Callable[[str], None] = lambda text: None) -> Preparation:
+    return Preparation(None, paths, "test:///default", EMULATION, say)
+
+
+def works(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> None:
+    disk.write_text("a prepared disk")
+
+
+def fails(error: BaseException) -> Work:
+    def work(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> NoReturn:
+        disk.write_text("half of it")
+        raise error
+
+    return work
+
+
+@pytest.fixture
+def working(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Guests that are prepared in no time."""
+    monkeypatch.setattr(prepare, "_boot_and_install", works)
+    return monkeypatch
+
+
+def folders(paths: Paths) -> list[str]:
+    return [entry.name for entry in paths.images.iterdir() if entry.is_dir()]
+
+
+def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
+    built = base_image(Path("/store/debian-13"))
+    assert prepare.find(paths, GUEST, built) == prepare.ensure(preparation(paths), GUEST, built) == built
+    assert not paths.images.exists()
+
+
+@pytest.mark.parametrize("firmware", list(Firmware))
+def test_what_is_prepared_is_found_again_and_not_prepared_again(
+    paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware
+) -> None:
+    image = replace(IMAGE, firmware=firmware)
+    assert prepare.find(paths, GUEST, image) is None
+    made = prepare.ensure(preparation(paths), GUEST, image)
+    working.setattr(prepare, "_boot_and_install", None)
+    assert prepare.ensure(preparation(paths), GUEST, image) == prepare.find(paths, GUEST, image) == made
+    assert made.firmware is firmware
+
+
+def test_what_is_prepared_is_whole_read_only_and_says_what_it_is(
+    paths: Paths, working: pytest.MonkeyPatch
+) -> None:
+    made = prepare.ensure(preparation(paths), GUEST, IMAGE)
+    assert {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()} == {
+        "disk.qcow2": 0o444,
+        "manifest.json": 0o444,
+    }
+    assert made.manifest.disk_sha256 == sha256(made.disk) != IMAGE.manifest.disk_sha256
+    assert made.manifest.inputs == prepare.inputs_digest(GUEST, IMAGE)
+    assert made.folder.name == f"prepared-ubuntu-24.04-{made.manifest.inputs[:16]}"
+    assert made.folder.parent == paths.images
+
+
+def of_another_disk(_monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]:
+    return GUEST, replace(IMAGE, manifest=replace(IMAGE.manifest, disk_sha256="2" * 64))
+
+
+def of_another_size(_monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]:
+    return GUEST.model_copy(update={"image": GUEST.image.model_copy(update={"disk_gib": 11})}), IMAGE
+
+
+def with_other_packages(monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]:
+    monkeypatch.setattr(prepare, "RECIPE", ("vim", *prepare.RECIPE[1:]))
+    return GUEST, IMAGE
+
+
+@pytest.mark.parametrize("change", [of_another_disk, of_another_size, with_other_packages])
+def test_what_was_prepared_differently_does_not_count(
+    paths: Paths,
+    working: pytest.MonkeyPatch,
+    change: Callable[[pytest.MonkeyPatch], tuple[Guest, BaseImage]],
+) -> None:
+    prepare.ensure(preparation(paths), GUEST, IMAGE)
+    assert prepare.find(paths, GUEST, IMAGE) is not None
+    assert prepare.find(paths, *change(working)) is None
+
+
+def test_what_was_prepared_with_another_seed_does_not_count(
+    paths: Paths, working: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prepare.ensure(preparation(paths), GUEST, IMAGE)
+    shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
+    working.setattr(seed, "definitions", lambda: tmp_path / "own")
+    assert prepare.find(paths, GUEST, IMAGE) is not None
+    with (tmp_path / "own" / "cloud-init" / "user-data.yaml").open("a") as file:
+        file.write("# A comment is a change too.\n")
+    assert prepare.find(paths, GUEST, IMAGE) is None
+
+
+def test_both_package_managers_packages_are_part_of_the_recipe() -> None:
+    for names in prepare.PACKAGES.values():
+        assert set(names) <= set(prepare.RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (NotPrepared("no bubblewrap", hint=None, evidence={}), NotPrepared),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.ENOSPC, "No space left on device"), LabError),
+    ],
+)
+def test_what_fails_half_way_leaves_nothing(
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    expected: type[BaseException],
+) -> None:
+    monkeypatch.setattr(prepare, "_boot_and_install", fails(raised))
+    with pytest.raises(expected):
+        prepare.ensure(preparation(paths), GUEST, IMAGE)
+    assert folders(paths) == []
+    monkeypatch.setattr(prepare, "_boot_and_install", works)
+    assert prepare.ensure(preparation(paths), GUEST, IMAGE).disk.exists()
+
+
+def test_what_a_killed_lab_left_is_no_image_and_goes(paths: Paths, working: pytest.MonkeyPatch) -> None:
+    made = prepare.ensure(preparation(paths), GUEST, IMAGE)
+    made.folder.rename(made.folder.with_name(f".partial-{made.folder.name}"))
+    assert prepare.find(paths, GUEST, IMAGE) is None
+    assert prepare.ensure(preparation(paths), GUEST, IMAGE).folder == made.folder
+    assert folders(paths) == [made.folder.name]
+
+
+def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, working: pytest.MonkeyPatch) -> None:
+    manifest = prepare.ensure(preparation(paths), GUEST, IMAGE).folder / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text("{")
+    with pytest.raises(LabError, match=f"{manifest} cannot be read") as error:
+        prepare.find(paths, GUEST, IMAGE)
+    assert error.value.hint == f"rm -r {manifest.parent}, and it is had anew"
+
+
+def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:
+    working.setattr(shutil, "disk_usage", lambda _path: Usage(10 * 2**30, 9 * 2**30, 2**30))
+    with pytest.raises(LabError, match=r"ubuntu-24.04 needs 5 GiB free in .*; there are 1\.0"):
+        prepare.ensure(preparation(paths), GUEST, IMAGE)
+    assert folders(paths) == []
+
+
+def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    at_work, waiting = threading.Event(), threading.Event()
+    made: list[BaseImage] = []
+
+    def work(_preparation: Preparation, guest: Guest, _image: BaseImage, disk: Path) -> None:
+        at_work.set()
+        assert waiting.wait(30)
+        done.append(guest.name)
+        disk.write_text("a prepared disk")
+
+    def say(text: str) -> None:
+        assert text == "waiting for another lab that prepares this image"
+        waiting.set()
+
+    monkeypatch.setattr(prepare, "_boot_and_install", work)
+    first = threading.Thread(target=lambda: made.append(prepare.ensure(preparation(paths), GUEST, IMAGE)))
+    first.start()
+    assert at_work.wait(30)
+    made.append(prepare.ensure(preparation(paths, say), GUEST, IMAGE))
+    first.join(30)
+    assert done == ["ubuntu-24.04"]
+    assert made[0] == made[1]
+
+
+class InGuest:
+    """A session in a guest that lacks packages, one less after cloud-init was told to install `installed`."""
+
+    def __init__(self, lacks: list[str], installed: set[str], says: str = "") -> None:
+        self.lacks, self.installed, self.says = lacks, installed, says
+        self.ran: list[str] = []
+
+    def run(self, command: str, **_: Any) -> Output:
+        if "dpkg-query" in command:
+            assert all(f"-W -f '${{Status}}' {name} " in command for name in prepare.PACKAGES[APT])
+            return Output(0, "".join(f"{name}\n" for name in self.lacks), "")
+        self.ran.append(command)
+        self.lacks = [name for name in self.lacks if name not in self.installed]
+        return Output(1 if self.lacks else 0, self.says, "")
+
+
+def install(inside: InGuest) -> None:
+    session: Session = inside  # type: ignore[assignment]
+    prepare._install(session, "cloud", APT, 10.0, lambda text: None)
+
+
+def test_a_guest_that_has_everything_is_asked_for_no_network() -> None:
+    inside = InGuest([], set())
+    install(inside)
+    assert inside.ran == []
+
+
+def test_only_what_is_missing_is_installed_by_cloud_init() -> None:
+    inside = InGuest(["bubblewrap"], {"bubblewrap"})
+    install(inside)
+    [command] = inside.ran
+    assert "cloud-init single --name package_update_upgrade_install" in command
+    assert 'packages: ["bubblewrap"]' in command
+
+
+def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words() -> None:
+    says = "".join(f"line {number}\n" for number in range(100)) + "\x1b[31mE: Unable to locate bubblewrap\n"
+    with pytest.raises(PackagesMissing) as error:
+        install(InGuest(["bubblewrap", "procps"], {"procps"}, says))
+    lines = error.value.args[0].splitlines()
+    assert lines[0] == "cloud lacks bubblewrap, which could not be installed in it; cloud-init says:"
+    assert lines[-1] == "  | E: Unable to locate bubblewrap"
+    assert "  | line 50" not in lines
+    assert "network" in (error.value.hint or "")

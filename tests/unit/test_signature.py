@@ -1,0 +1,111 @@
+"""gpgv itself, with keys made for the test."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from lab import process
+from lab.errors import ImageNotAvailable, LabError
+from lab.images import signature
+from lab.paths import PACKAGE
+from tests.mirror import SigningKey
+
+TEXT = "0123 *disk.img\n"
+# As Debian's packages ubuntu-keyring and distribution-gpg-keys have them.
+SHIPPED = {
+    "ubuntu-cloud": "D2EB44626FDDC30B513D5BB71A5D6C4C7DB87C81",
+    "fedora-43": "C6E7F081CF80E13146676E88829B606631645531",
+    "fedora-44": "36F612DCF27F7D1A48A835E4DBFCF71C6D9F90A6",
+}
+
+
+@pytest.fixture
+def key(keys: dict[str, SigningKey], tmp_path: Path) -> Path:
+    """The file of the key that counts."""
+    file = tmp_path / "key.asc"
+    file.write_text(keys["good"].public)
+    return file
+
+
+def test_a_detached_signature_of_the_key_is_accepted(keys: dict[str, SigningKey], key: Path) -> None:
+    signed = keys["good"].sign(TEXT, "--detach-sign")
+    assert signature.verified(TEXT.encode(), signed, key, "SUMS") == TEXT
+
+
+def test_of_a_clear_signed_text_only_what_was_signed_counts(keys: dict[str, SigningKey], key: Path) -> None:
+    signed = keys["good"].sign(TEXT, "--clear-sign")
+    assert signature.verified(signed, None, key, "SUMS") == TEXT
+    assert signature.verified(b"6666 *disk.img\n" + signed + b"6666 *disk.img\n", None, key, "SUMS") == TEXT
+
+
+@pytest.mark.parametrize("how", ["--detach-sign", "--clear-sign"])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("another", "it was signed by another key"), ("expired", "the key has expired")]
+)
+def test_a_key_that_does_not_count_is_told(
+    keys: dict[str, SigningKey], key: Path, how: str, name: str, reason: str
+) -> None:
+    if name == "expired":
+        key.write_text(keys[name].public)
+    made = keys[name].sign(TEXT, how)
+    text, detached = (made, None) if how == "--clear-sign" else (TEXT.encode(), made)
+    with pytest.raises(ImageNotAvailable, match=f"SUMS is not signed as it should be: {reason}") as error:
+        signature.verified(text, detached, key, "SUMS")
+    assert str(key) in (error.value.hint or "")
+
+
+@pytest.mark.parametrize("how", ["--detach-sign", "--clear-sign"])
+def test_a_text_that_was_changed_after_it_was_signed_is_told(
+    keys: dict[str, SigningKey], key: Path, how: str
+) -> None:
+    made = keys["good"].sign(TEXT, how)
+    text, detached = (made, None) if how == "--clear-sign" else (TEXT.encode(), made)
+    with pytest.raises(ImageNotAvailable, match="the signature is not that of this text"):
+        signature.verified(text.replace(b"0123", b"0124"), detached, key, "SUMS")
+
+
+@pytest.mark.parametrize("detached", [None, b"", b"<html>no</html>"], ids=["clear", "empty", "a web page"])
+def test_a_text_without_a_signature_is_told(key: Path, detached: bytes | None) -> None:
+    with pytest.raises(ImageNotAvailable, match="there is no signature in it"):
+        signature.verified(TEXT.encode(), detached, key, "SUMS")
+
+
+def test_two_signed_texts_in_one_file_are_refused(keys: dict[str, SigningKey], key: Path) -> None:
+    signed = keys["good"].sign(TEXT, "--clear-sign") + keys["good"].sign("6666 *disk.img\n", "--clear-sign")
+    with pytest.raises(ImageNotAvailable, match="gpgv refuses it"):
+        signature.verified(signed, None, key, "SUMS")
+
+
+@pytest.mark.parametrize("text", ["", "a key\n", "-----BEGIN\n\nno base64!\n-----END"])
+def test_a_file_that_is_no_key_is_named(key: Path, text: str) -> None:
+    key.write_text(text)
+    with pytest.raises(LabError, match=f"{key} "):
+        signature.verified(TEXT.encode(), b"", key, "SUMS")
+
+
+def test_without_gpgv_it_is_said(
+    keys: dict[str, SigningKey], key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = keys["good"].sign(TEXT, "--detach-sign")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "setpriv").symlink_to("/usr/bin/setpriv")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(LabError, match="gpgv could not be run") as error:
+        signature.verified(TEXT.encode(), signed, key, "SUMS")
+    assert not isinstance(error.value, ImageNotAvailable)
+
+
+def test_the_shipped_keys_are_those_of_their_owners(tmp_path: Path) -> None:
+    folder = PACKAGE.parent / "images" / "keys"
+    assert {file.stem for file in folder.iterdir()} == set(SHIPPED)
+    for name, fingerprint in SHIPPED.items():
+        assert fingerprints(folder / f"{name}.asc", tmp_path) == [fingerprint]
+
+
+def fingerprints(key: Path, home: Path) -> list[str]:
+    """Of every primary key in a file, by gpg's own reading."""
+    command = ["gpg", "--homedir", str(home), "--with-colons", "--show-keys", str(key)]
+    told = process.run(command, timeout=60)
+    records = [line.split(":") for line in told.splitlines()]
+    return [after[9] for record, after in pairwise(records) if record[0] == "pub" and after[0] == "fpr"]

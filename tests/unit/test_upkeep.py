@@ -1,0 +1,268 @@
+"""The store as a whole, and disks that are brought to it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from lab import catalog, process, upkeep
+from lab.catalog import Catalog, Firmware
+from lab.errors import ImageNotAvailable, LabError, UsageError
+from lab.files import digest, sha256
+from lab.images import debian, store
+from lab.images.store import BaseImage
+from lab.paths import Paths
+from lab.results import LaneRecord
+from tests.mirror import Mirror, pin
+from tests.unit.examples import cell, run_of
+from tests.unit.test_store import build_well
+
+CLOUD = "debian-13-cloud"
+
+
+def no_say(_text: str) -> None:
+    pass
+
+
+@pytest.fixture
+def known(root: Path) -> Catalog:
+    return catalog.load()
+
+
+@pytest.fixture
+def file(disk: bytes, tmp_path: Path) -> Path:
+    """A disk of the user's own."""
+    made = tmp_path / "mine.qcow2"
+    made.write_bytes(disk)
+    return made
+
+
+@pytest.fixture
+def built(paths: Paths, known: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
+    """An image that was built here."""
+    monkeypatch.setattr(debian, "build", build_well)
+    return store.ensure(paths, known.guest("debian-13"), no_say)
+
+
+@pytest.fixture
+def imported(paths: Paths, known: Catalog, file: Path) -> BaseImage:
+    """A disk that was imported."""
+    return store.import_file(paths, known.guest(CLOUD), file, no_say)
+
+
+def entries(paths: Paths) -> set[str]:
+    return {path.name for path in paths.images.iterdir() if path.is_dir()}
+
+
+# -- importing
+
+
+def test_an_imported_disk_is_the_guest_s_image(
+    paths: Paths, known: Catalog, imported: BaseImage, file: Path, mirror: Mirror
+) -> None:
+    assert imported.disk.read_bytes() == file.read_bytes()
+    assert imported.manifest.disk_sha256 == sha256(file)
+    assert (imported.manifest.source, imported.firmware) == ("imported from mine.qcow2", Firmware.BIOS)
+    assert store.ensure(paths, known.guest(CLOUD), no_say) == imported
+    assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
+    assert mirror.asked == []
+
+
+def test_a_raw_disk_with_a_partition_table_is_imported_as_qcow2(
+    paths: Paths, known: Catalog, tmp_path: Path
+) -> None:
+    raw = tmp_path / "mine.img"
+    raw.write_bytes(bytes(510) + b"\x55\xaa" + os.urandom(1 << 20))
+    image = store.import_file(paths, known.guest(CLOUD), raw, no_say)
+    process.run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.disk], timeout=60)
+
+
+@pytest.mark.parametrize("content", [b"", b"text\n", b"<html>" * 1000])
+def test_what_is_no_disk_is_not_imported(paths: Paths, known: Catalog, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "page.img").write_bytes(content)
+    with pytest.raises(UsageError, match="neither a qcow2 disk nor a raw one with a partition table"):
+        store.import_file(paths, known.guest(CLOUD), tmp_path / "page.img", no_say)
+    assert not paths.images.exists()
+
+
+@pytest.mark.parametrize(("form", "said"), [("vmdk", "of the form vmdk"), ("qcow2", "names another file")])
+def test_a_disk_that_no_guest_can_start_from_is_not_imported(
+    paths: Paths, known: Catalog, file: Path, tmp_path: Path, form: str, said: str
+) -> None:
+    made = tmp_path / "made"
+    over = ["-b", str(file), "-F", "qcow2"] if form == "qcow2" else []
+    process.run(["qemu-img", "create", "-q", "-f", form, *over, made, "1M"], timeout=60)
+    with pytest.raises(UsageError, match=said):
+        store.import_file(paths, known.guest(CLOUD), made, no_say)
+
+
+def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Path, file: Path) -> None:
+    pin(root, CLOUD, "20261101-2300", f"sha512:{'0' * 128}")
+    with pytest.raises(UsageError, match=f"not the disk whose digest images/{CLOUD}.toml pins"):
+        store.import_file(paths, catalog.load().guest(CLOUD), file, no_say)
+
+
+def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
+    pin(root, CLOUD, "20261101-2300", f"sha512:{digest(file, 'sha512')}")
+    guest = catalog.load().guest(CLOUD)
+    assert store.import_file(paths, guest, file, no_say) == store.find(paths, guest)
+
+
+def test_a_guest_that_is_built_here_takes_no_disk(paths: Paths, known: Catalog, file: Path) -> None:
+    with pytest.raises(UsageError, match="the image of debian-13 is built here"):
+        store.import_file(paths, known.guest("debian-13"), file, no_say)
+
+
+def test_a_full_disk_is_said_and_nothing_is_kept(
+    paths: Paths, known: Catalog, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_source: Path, copy: Path) -> None:
+        copy.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", fail)
+    with pytest.raises(LabError, match="cannot be copied into the store: No space left on device"):
+        store.import_file(paths, known.guest(CLOUD), file, no_say)
+    assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
+    assert entries(paths) == set()
+
+
+# -- verifying
+
+
+def change(file: Path) -> None:
+    """Another content of the same size at the same time."""
+    told = file.stat()
+    content = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
+
+
+def test_a_store_that_nobody_touched_is_well(paths: Paths, built: BaseImage, imported: BaseImage) -> None:
+    assert {(image.folder, wrong) for image, wrong in upkeep.verify(paths)} == {
+        (built.folder, ""),
+        (imported.folder, ""),
+    }
+    assert entries(paths) == {built.folder.name, imported.folder.name}
+
+
+@pytest.mark.parametrize("name", debian.FILES)
+def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
+    paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage, name: str
+) -> None:
+    change(built.folder / name)
+    wrong = {image.folder: said for image, said in upkeep.verify(paths)}
+    assert wrong[imported.folder] == ""
+    assert wrong[built.folder].startswith(f"{name} was changed: its sha256 is ")
+    assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
+    assert store.find(paths, known.guest("debian-13")) is None
+    assert store.any_image(paths) is None
+    assert store.ensure(paths, known.guest("debian-13"), no_say).disk.read_text() == "content of disk.qcow2"
+    assert [said for _, said in upkeep.verify(paths)] == ["", ""]
+
+
+def test_a_file_that_is_gone_is_found(paths: Paths, built: BaseImage) -> None:
+    built.kernel.unlink()
+    assert [said.partition(";")[0] for _, said in upkeep.verify(paths)] == [
+        "vmlinuz cannot be read: No such file or directory"
+    ]
+
+
+def test_an_image_of_an_older_lab_is_verified_by_the_digest_of_its_disk(
+    paths: Paths, known: Catalog, built: BaseImage
+) -> None:
+    manifest = built.folder / "manifest.json"
+    told = json.loads(manifest.read_text())
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps({key: told[key] for key in told if key not in ("files", "source")}))
+    assert [said for _, said in upkeep.verify(paths)] == [""]
+    assert store.ensure(paths, known.guest("debian-13"), no_say).folder == built.folder
+    change(built.disk)
+    assert [said[:22] for _, said in upkeep.verify(paths)] == ["disk.qcow2 was changed"]
+
+
+def test_a_swapped_disk_is_pulled_again_after_it_was_set_aside(
+    paths: Paths, known: Catalog, imported: BaseImage, file: Path
+) -> None:
+    change(imported.disk)
+    os.utime(imported.disk)
+    with pytest.raises(ImageNotAvailable, match="was changed since it was stored"):
+        store.ensure(paths, known.guest(CLOUD), no_say)
+    assert [bool(said) for _, said in upkeep.verify(paths)] == [True]
+    assert store.find(paths, known.guest(CLOUD)) is None
+    again = store.import_file(paths, known.guest(CLOUD), file, no_say)
+    assert store.ensure(paths, known.guest(CLOUD), no_say) == again
+
+
+# -- pruning
+
+
+def removed(paths: Paths, known: Catalog) -> set[str]:
+    return {each.path.name for each in upkeep.prune(paths, known, dry_run=False)}
+
+
+def test_what_guests_use_stays(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
+    assert removed(paths, known) == set()
+    assert entries(paths) == {built.folder.name, imported.folder.name}
+
+
+def without(known: Catalog, *names: str) -> Catalog:
+    guests = {name: guest for name, guest in known.guests.items() if name not in names}
+    return Catalog(guests, known.variants, known.sets, known.suite)
+
+
+def test_what_no_guest_uses_goes(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
+    assert removed(paths, without(known, CLOUD)) == {imported.folder.name}
+    assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
+    assert entries(paths) == set()
+
+
+def test_what_a_run_used_stays(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
+    folder = paths.runs / "20261124-160000"
+    folder.mkdir(parents=True)
+    lane = LaneRecord(guest=CLOUD, image=imported.manifest.disk_sha256, way="memory", seconds={})
+    run_of(cell(), lanes=[lane]).write(folder)
+    assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
+
+
+def test_a_dry_run_removes_nothing(paths: Paths, known: Catalog, built: BaseImage) -> None:
+    [unused] = upkeep.prune(paths, without(known, "debian-13"), dry_run=True)
+    assert (unused.path, unused.size) == (built.folder, upkeep.size(built.folder))
+    assert unused.size > 0
+    assert entries(paths) == {built.folder.name}
+
+
+def test_halves_and_what_was_set_aside_go_but_not_what_a_lab_is_at_work_on(
+    paths: Paths, known: Catalog, imported: BaseImage
+) -> None:
+    for name in (".changed-sha256-1", ".partial-debian-12-1", ".partial-debian-13-1"):
+        (paths.images / name).mkdir()
+        (paths.images / name / "disk.qcow2").touch()
+    for name in ("sha256-2", "sha256-2.validator", "sha256-3", "sha256-3.validator", "import.qcow2"):
+        (paths.downloads / name).touch()
+    with FileLock(paths.images / "debian-13-1.lock"), FileLock(paths.downloads / "sha256-3.lock"):
+        assert removed(paths, known) == {
+            ".changed-sha256-1",
+            ".partial-debian-12-1",
+            "sha256-2",
+            "sha256-2.validator",
+            "import.qcow2",
+        }
+        assert removed(paths, known) == set()
+    assert removed(paths, known) == {".partial-debian-13-1", "sha256-3", "sha256-3.validator"}
+    assert entries(paths) == {imported.folder.name}
+
+
+def test_while_guests_run_nothing_is_pruned(paths: Paths, known: Catalog, built: BaseImage) -> None:
+    (paths.lanes / "lab-debian-13-1").mkdir(parents=True)
+    with pytest.raises(LabError, match="guests are running: lab-debian-13-1"):
+        upkeep.prune(paths, without(known, "debian-13"), dry_run=False)
+    assert entries(paths) == {built.folder.name}
+
+
+def test_an_empty_store_is_well_and_has_nothing_to_prune(paths: Paths, known: Catalog) -> None:
+    assert (list(upkeep.verify(paths)), removed(paths, known)) == ([], set())
+    assert not paths.cache.exists()

@@ -1,0 +1,150 @@
+"""A disk as distributions publish them for clouds, and a package repository with what preparing it installs.
+
+Both are made of Debian's packages by `cloud_disk.sh` and kept in the cache: nothing of them depends on a test.
+"""
+
+import hashlib
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
+from threading import Thread
+
+from filelock import FileLock
+
+from lab import process
+from lab.images import debian
+from lab.paths import Paths
+
+RECIPE = Path(__file__).with_suffix(".sh")
+# Debian's cloud images have these, or what does the same. Not among them: bubblewrap.
+PACKAGES = (
+    *("apparmor", "ca-certificates", "cloud-guest-utils", "cloud-init", "dbus", "fdisk", "iproute2"),
+    *("grub-common", "grub-efi-amd64-bin", "grub-pc-bin", "linux-image-cloud-amd64", "mtools", "netplan.io"),
+    *("openssh-server", "python3", "sudo", "systemd-resolved", "systemd-sysv", "udev"),
+)
+BUILD_SECONDS = 1800.0
+# Of the recipe's partition table: where the root is, in bytes, for debugfs.
+ROOT_OFFSET = 69632 * 512
+
+
+@dataclass(frozen=True)
+class CloudDisk:
+    """The disk, and the repository beside it."""
+
+    folder: Path
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.qcow2"
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repository"
+
+    def with_sources(self, to: Path, url: str) -> Path:
+        """A copy of the disk whose package manager has one source."""
+        sources, raw = to.with_name("sources.list"), to.with_name("disk.raw")
+        sources.write_text(f"deb [trusted=yes] {url} ./\n")
+        process.run(["qemu-img", "convert", "-O", "raw", self.disk, raw], timeout=120)
+        on_root(raw, f"write {sources} /etc/apt/sources.list")
+        process.run(["qemu-img", "convert", "-O", "qcow2", raw, to], timeout=120)
+        raw.unlink()
+        return to
+
+
+def on_root(raw: Path, command: str) -> str:
+    """Do one of debugfs's commands to the root file system of a raw disk; what it printed."""
+    return process.run(["/usr/sbin/debugfs", "-w", "-R", command, f"{raw}?offset={ROOT_OFFSET}"], timeout=120)
+
+
+def ensure(paths: Paths) -> CloudDisk:
+    """The disk, built where the cache has none of this recipe."""
+    digest = hashlib.sha256(RECIPE.read_bytes() + " ".join(PACKAGES).encode()).hexdigest()
+    found = CloudDisk(paths.make(paths.cache) / f"test-cloud-disk-{digest[:16]}")
+    with FileLock(found.folder.with_name(f"{found.folder.name}.lock")):
+        if not found.folder.exists():
+            _build(found.folder)
+    return found
+
+
+def _build(folder: Path) -> None:
+    workspace = Path(tempfile.mkdtemp(prefix="boxlite-lab-build-", dir="/var/tmp"))
+    # An ordinary user's mmdebstrap becomes a subordinate one.
+    workspace.chmod(0o1777)
+    try:
+        process.run(
+            [
+                "mmdebstrap",
+                f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+                "--format=null",
+                "--variant=apt",
+                f"--include={','.join(PACKAGES)}",
+                f"--customize-hook={RECIPE}",
+                "trixie",
+                "/dev/null",
+            ],
+            timeout=BUILD_SECONDS,
+            env={"TMPDIR": str(workspace)},
+        )
+        partial = folder.with_name(f".partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        shutil.copyfile(workspace / "disk.qcow2", partial / "disk.qcow2")
+        shutil.copytree(workspace / "repository", partial / "repository")
+        partial.rename(folder)
+    finally:
+        debian.remove_workspace(workspace)
+
+
+class Repository:
+    """A package repository on 127.0.0.1; `url` is what a guest calls it, `asked` the paths it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[str] = []
+        asked = self.asked
+
+        class Handler(SimpleHTTPRequestHandler):
+            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+                asked.append(self.path)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+        self.url = f"http://{host_as_guests_see_it()}:{self._server.server_port}/"
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """From here on nobody answers; a second time it does nothing."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Repository]:
+    """Serve a folder until the block ends, or until it is closed."""
+    found = Repository(folder)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def host_as_guests_see_it() -> IPv4Address:
+    """The address behind which a guest finds the host's 127.0.0.1: the host's own gateway, by passt's default.
+
+    https://passt.top/builds/latest/web/passt.1.html, --map-host-loopback
+    """
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        _, destination, gateway, *_ = line.split()
+        if int(destination, 16) == 0:
+            return IPv4Address(struct.pack("<I", int(gateway, 16)))
+    raise AssertionError("this host has no default route, so that passt maps no address to its loopback")

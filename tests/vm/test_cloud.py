@@ -1,0 +1,224 @@
+"""Guests from disks as distributions publish them: pulled, prepared over a network once, then run without one.
+
+The disk is made here of Debian's packages, and published on the loopback interface in each distribution's
+layout. A cell of it says nothing of the distribution whose layout it has.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lab import catalog, prepare, process
+from lab.catalog import Firmware, Guest
+from lab.cli import cli
+from lab.guest import ready
+from lab.guest.session import Session
+from lab.images import store
+from lab.images.store import BaseImage
+from lab.machine import acceleration, lane
+from lab.machine.acceleration import KERNEL_RAN
+from lab.machine.checkpoint import MemoryCheckpoint
+from lab.machine.connection import connection, default_uri
+from lab.paths import Paths
+from lab.results import CellResult, RunResult, Status
+from tests.mirror import SigningKey, definitions, guest, key_ring, pin, serving
+from tests.vm import cloud_disk
+from tests.vm.conftest import RELEASE
+
+UBUNTU, FEDORA, DEBIAN = "ubuntu-24.04", "fedora-44", "debian-13-cloud"
+# In nobody's layout: it is not published.
+ABSENT = "ubuntu-26.04"
+STAMP = "20261101-2200"
+
+Lab = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def own(home: Path) -> Iterator[Paths]:
+    """A store of these tests' own: what is pulled here is of no use to anybody else."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LAB_HOME", str(home / "cloud"))
+        yield Paths.default()
+    process.run(["rm", "-rf", home / "cloud"], timeout=60)
+
+
+@pytest.fixture(scope="module")
+def printed() -> list[str]:
+    """What the last command printed."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def lab(own: Paths, printed: list[str]) -> Lab:
+    """The command line, inside this process: its definitions are the tests' own."""
+
+    def run(*arguments: str | Path) -> int:
+        done = CliRunner().invoke(cli, [str(word) for word in arguments], standalone_mode=False)
+        printed[:] = done.output.splitlines()
+        assert done.exception is None, done.output
+        assert isinstance(done.return_value, int)
+        return done.return_value
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def repository() -> Iterator[cloud_disk.Repository]:
+    """The packages that a guest lacks; gone where a test says so."""
+    with cloud_disk.served(cloud_disk.ensure(Paths.default()).repository) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def published(
+    own: Paths, repository: cloud_disk.Repository, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The disk in three distributions' layouts, signed by a key of the tests' own; its SHA-256."""
+    folder = tmp_path_factory.mktemp("mirror")
+    made = cloud_disk.ensure(Paths.default()).with_sources(folder / "disk.qcow2", repository.url).read_bytes()
+    with serving() as mirror, key_ring() as ring, pytest.MonkeyPatch.context() as patched:
+        key = SigningKey(ring, "good@example.org")
+        root = definitions(folder / "definitions", mirror.url, key)
+        pin(root, DEBIAN, STAMP, f"sha512:{hashlib.sha512(made).hexdigest()}")
+        # Whatever its layout, it is a Debian.
+        fedora = root / "images" / f"{FEDORA}.toml"
+        fedora.write_text(fedora.read_text().replace('"dnf"', '"apt"').replace('"bios"', '"uefi"'))
+        patched.setattr(catalog, "definitions", lambda: root)
+        for name in (UBUNTU, FEDORA, DEBIAN):
+            mirror.publish(guest(name), made, key)
+        yield hashlib.sha256(made).hexdigest()
+
+
+def cells(run: RunResult, name: str) -> list[CellResult]:
+    return [cell for cell in run.cells if cell.guest == name]
+
+
+@pytest.fixture(scope="module")
+def pulled(lab: Lab, published: str, own: Paths) -> dict[str, BaseImage]:
+    """By the command line, from each layout."""
+    assert lab("images", "pull", UBUNTU, FEDORA, DEBIAN) == 0
+    found = {name: store.find(own, guest(name)) for name in (UBUNTU, FEDORA, DEBIAN)}
+    return {name: image for name, image in found.items() if image}
+
+
+@pytest.fixture(scope="module")
+def first(
+    lab: Lab, pulled: dict[str, BaseImage], own: Paths, repository: cloud_disk.Repository
+) -> tuple[int, RunResult]:
+    """A run in which the guest is prepared, beside one that cannot be had; the repository is gone after it."""
+    words = ["-g", UBUNTU, "-g", ABSENT, "-v", "userns-clone-off", "--build", RELEASE]
+    status = lab("matrix", *words, "-o", own.state / "first")
+    repository.close()
+    return status, RunResult.read(own.state / "first")
+
+
+def test_one_disk_is_pulled_from_each_layout_and_kept_once(
+    pulled: dict[str, BaseImage], published: str, lab: Lab, printed: list[str]
+) -> None:
+    assert {name: (image.manifest.disk_sha256, image.firmware) for name, image in pulled.items()} == {
+        UBUNTU: (published, Firmware.BIOS),
+        FEDORA: (published, Firmware.UEFI),
+        DEBIAN: (published, Firmware.BIOS),
+    }
+    assert len({image.folder for image in pulled.values()}) == 1
+    assert lab("images", "verify") == 0
+    assert lab("images", "list") == 0
+    [row] = [line for line in printed if published in line]
+    assert all(name in row for name in pulled)
+
+
+def test_a_pulled_guest_runs_from_its_own_loader_and_one_that_cannot_be_had_is_not_run(
+    first: tuple[int, RunResult],
+) -> None:
+    status, run = first
+    [here], [absent] = cells(run, UBUNTU), cells(run, ABSENT)
+    assert (here.status, here.cause, here.confidence) == (Status.XFAIL, "userns-sysctl", "proved"), here.reason
+    # Whatever the row is called: what the guest is, it says itself.
+    assert here.facts["os"]["ID"] == "debian"
+    assert absent.status is Status.NOT_RUN
+    assert absent.reason.startswith("image not available: SHA256SUMS of 127.0.0.1")
+    assert "HTTP 404" in absent.reason
+    assert status == run.exit_status() == 3
+
+
+def test_preparing_installs_what_is_missing_and_leaves_no_identity(
+    first: tuple[int, RunResult],
+    repository: cloud_disk.Repository,
+    pulled: dict[str, BaseImage],
+    own: Paths,
+    tmp_path: Path,
+) -> None:
+    assert [name for name in repository.asked if name.endswith(".deb")] != []
+    made = prepare.find(own, guest(UBUNTU), pulled[UBUNTU])
+    assert made is not None
+    assert first[1].run.lanes[0].image == made.manifest.disk_sha256
+    raw = tmp_path / "disk.raw"
+    process.run(["qemu-img", "convert", "-O", "raw", made.disk, raw], timeout=120)
+    assert "Size: 0" in cloud_disk.on_root(raw, "stat /etc/machine-id")
+    assert "Type: regular" in cloud_disk.on_root(raw, "stat /usr/bin/bwrap")
+    for path in ("/etc/ssh/ssh_host_ed25519_key", "/home/lab/.ssh", "/var/lib/cloud/instance"):
+        assert "File not found" in cloud_disk.on_root(raw, f"stat {path}")
+    raw.unlink()
+
+
+def test_a_prepared_guest_needs_no_network(first: tuple[int, RunResult], lab: Lab, own: Paths) -> None:
+    again = own.state / "again"
+    assert lab("matrix", "-g", UBUNTU, "-v", "max-userns-zero", "--build", RELEASE, "-o", again) == 0
+    run = RunResult.read(again)
+    [cell] = run.cells
+    assert (cell.status, cell.cause) == (Status.XFAIL, "userns-limit")
+    [served] = run.run.lanes
+    assert (served.way, served.note, served.stored_build) == ("memory", "", True)
+
+
+def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memory(
+    first: tuple[int, RunResult], pulled: dict[str, BaseImage], own: Paths
+) -> None:
+    prepared = prepare.find(own, guest(UBUNTU), pulled[UBUNTU])
+    assert prepared is not None
+    image = replace(prepared, firmware=Firmware.UEFI)
+    chosen: Guest = guest(UBUNTU)
+    with connection(default_uri()) as opened:
+        how = acceleration.decide(opened, own, image)
+        with lane.opened(opened, own, guest=chosen, image=image, acceleration=how) as made:
+            session = Session(made.endpoint, alive=made.check_alive, factor=how.factor)
+            made.start()
+            ready.wait_up(session, made, factor=how.factor)
+            # By this line the probe for KVM knows that a kernel ran.
+            assert KERNEL_RAN in made.console_text()
+            seen = session.run("ls -d /sys/firmware/efi; bwrap --version; df --output=size -BG /", seconds=10)
+            assert seen.stdout.startswith("/sys/firmware/efi\nbubblewrap ")
+            # The disk that was built has 3 GiB.
+            assert int(seen.stdout.split()[-1].rstrip("G")) >= chosen.image.disk_gib - 1
+            session.close()
+            checkpoint = MemoryCheckpoint.take(made, "test")
+            for _ in range(2):
+                checkpoint.fork()
+                session.wait_open(60)
+                assert session.run("ls /tmp; touch /tmp/left-by-a-fork", seconds=10).stdout.count("left") == 0
+                session.close()
+
+
+def test_a_guest_that_cannot_be_prepared_says_what_it_lacks_in_each_of_its_cells(
+    first: tuple[int, RunResult], repository: cloud_disk.Repository, lab: Lab, own: Paths
+) -> None:
+    failed = own.state / "failed"
+    words = ["-g", DEBIAN, "-v", "userns-clone-off", "-v", "stock", "--build", RELEASE]
+    assert lab("matrix", *words, "-o", failed) == 3
+    run = RunResult.read(failed)
+    assert len(run.cells) == 2
+    for cell in run.cells:
+        assert cell.status is Status.ERROR
+        begin = f"{DEBIAN} could not be prepared: {DEBIAN} lacks bubblewrap, which could not be "
+        assert cell.reason.splitlines()[0].startswith(begin)
+        # apt's own words, and the next step.
+        assert repository.url.rstrip("/") in cell.reason
+        assert "  next: the guest needs its own package sources once" in cell.reason
+        assert [Path(name).name for name in cell.evidence] == ["console.log"]
+    assert run.run.lanes == []
+    assert not list(own.images.glob(f"prepared-{DEBIAN}-*[0-9a-f]"))
+    assert list(own.images.glob(".partial-*")) == []
