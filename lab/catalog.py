@@ -154,6 +154,11 @@ class Variant(_Definition):
         """Its settings, by the names of their kinds."""
         return {name: value for name, value in self if isinstance(value, Knob)}
 
+    @property
+    def kernel_arguments(self) -> list[str]:
+        """What it adds to the kernel's command line: a guest has to be booted for it."""
+        return [word for knob in self.knobs.values() for word in knob.kernel_arguments()]
+
     @model_validator(mode="after")
     def _expectation_is_whole(self) -> "Variant":
         cause = self.expect.cause

@@ -172,11 +172,17 @@ class Service:
 
     def not_applicable(self, cell: Cell) -> CellResult | None:
         """The result of a cell whose variant makes no sense on this guest, or None for one to run."""
-        reason = variant.why_not_applicable(cell.variant, self.facts)
+        reason = self.why_not(cell)
         if reason is None:
             return None
         result = cell.result(Status.NOT_APPLICABLE, reason=reason)
         return result.model_copy(update={"facts": self.facts})
+
+    def why_not(self, cell: Cell) -> str | None:
+        """Why the cell's variant makes no sense on this guest, or None where it does."""
+        if cell.machine.arguments and self.lane.image.firmware is not None:
+            return "its own loader decides what its kernel is booted with"
+        return variant.why_not_applicable(cell.variant, self.facts)
 
     def run(self, cell: Cell, folder: Path) -> CellResult:
         """Run one cell in a fork (or in the lane as it is, where there is no checkpoint); evidence to `folder`.

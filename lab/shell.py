@@ -41,12 +41,17 @@ def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str],
             # One cell in one lane: nothing is gained by a checkpoint of it.
             cold=True,
         )
-        with lane.opened(opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri) as made:
-            states = States(paths, opened, guest=cell.guest, image=image, acceleration=how)
-            service = serve.Service(work, made, say, states=states)
+        arguments = cell.machine.arguments
+        with lane.opened(
+            opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri, arguments=arguments
+        ) as made:
+            # A stored boot is one without further arguments.
+            stored = (
+                None if arguments else States(paths, opened, guest=cell.guest, image=image, acceleration=how)
+            )
+            service = serve.Service(work, made, say, states=stored)
             service.start()
-            reason = variant.why_not_applicable(cell.variant, service.facts)
-            if reason:
+            if reason := service.why_not(cell):
                 raise NotApplicable(reason)
             service.prepare(cell.build)
             service.apply(cell.variant)

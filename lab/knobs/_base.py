@@ -45,6 +45,10 @@ class Knob:
         """Both settings, of one kind, on one guest. Raises Conflict."""
         raise NotImplementedError
 
+    def kernel_arguments(self) -> list[str]:
+        """What the kernel has to be booted with, beyond what every guest's is."""
+        return []
+
     def under(self) -> list[str]:
         """The words before a command that start it as the setting has it."""
         return []

@@ -9,17 +9,17 @@ from lab.catalog import Firmware
 from lab.errors import LabError
 from lab.images.store import BaseImage
 from lab.machine import domain
-from lab.machine.domain import FirmwareBoot, KernelBoot
+from lab.machine.domain import KERNEL_ARGUMENTS, FirmwareBoot, KernelBoot
 
 
 class NoFirmware(LabError):
     """The host has no UEFI firmware for guests."""
 
 
-def boot_of(connection: libvirt.virConnect, image: BaseImage) -> KernelBoot | FirmwareBoot:
-    """The way this image boots. Raises NoFirmware."""
+def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "") -> KernelBoot | FirmwareBoot:
+    """The way this image boots; `arguments` are for a kernel that QEMU loads. Raises NoFirmware."""
     if image.firmware is None:
-        return KernelBoot(image.kernel, image.initrd)
+        return KernelBoot(image.kernel, image.initrd, f"{KERNEL_ARGUMENTS} {arguments}".rstrip())
     return FirmwareBoot(uefi(connection) if image.firmware is Firmware.UEFI else None)
 
 

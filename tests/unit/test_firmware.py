@@ -5,7 +5,7 @@ import pytest
 
 from lab.catalog import Firmware
 from lab.machine import firmware
-from lab.machine.domain import FirmwareBoot, KernelBoot
+from lab.machine.domain import KERNEL_ARGUMENTS, FirmwareBoot, KernelBoot
 from lab.machine.firmware import NoFirmware
 from tests.unit.examples import base_image, domain_capabilities
 
@@ -32,6 +32,8 @@ class Failing:
 def test_a_built_image_s_kernel_is_loaded_by_qemu_and_no_firmware_is_looked_for() -> None:
     image = base_image(Path("/store/debian-13"))
     assert firmware.boot_of(Failing(), image) == KernelBoot(image.kernel, image.initrd)
+    told = firmware.boot_of(Failing(), image, "apparmor=0")
+    assert told == KernelBoot(image.kernel, image.initrd, f"{KERNEL_ARGUMENTS} apparmor=0")
 
 
 def test_for_the_bios_no_firmware_is_looked_for() -> None:

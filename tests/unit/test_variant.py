@@ -26,6 +26,8 @@ def facts(**more: Any) -> dict[str, Any]:
             "kernel.yama.ptrace_scope": "1",
             "kernel.io_uring_disabled": "0",
         },
+        "command_line": "root=LABEL=root rw console=ttyS0 panic=-1",
+        "lsm": ["lockdown", "capability", "landlock", "yama", "apparmor"],
         "bubblewrap": {"path": "/usr/bin/bwrap", "version": "0.12.0", "mode": "0o755"},
         "mounts": {"/home": {"on": "/", "type": "ext4", "options": ["rw", "relatime"]}},
         "cgroup": {"version": "v2", "controllers": ["cpu", "memory", "pids"]},
@@ -122,6 +124,7 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["as-root"], facts(), WHO | {"uid": 0, "groups": [0]})
     check_in_effect(KNOWN["cgroup-no-delegation"], facts(), WHO | {"context": {"delegated": []}})
     check_in_effect(KNOWN["issue-468-settings"], UBUNTU, WHO)
+    check_in_effect(KNOWN["apparmor-off"], facts(command_line="rw apparmor=0", lsm=["yama"]), WHO)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,12 @@ def test_what_the_guest_shows_is_in_effect() -> None:
         ("bwrap-not-executable", facts(), {}, ["bubblewrap's mode is 0o755, not 0o644"]),
         ("bwrap-setuid", facts(bubblewrap=None), {}, ["bubblewrap's mode is None, not 0o4755"]),
         ("home-noexec", facts(), {}, ["/home is mounted without noexec"]),
+        (
+            "apparmor-off",
+            facts(),
+            {},
+            ["booted without apparmor=0", "the security module apparmor is in use"],
+        ),
         ("as-root", facts(), {}, ["the suite would run as user 1001, not as root"]),
         ("cgroup-no-delegation", facts(), {}, ["was given the controllers memory pids"]),
         ("issue-468-settings", facts(), {}, ["userns is None, not 0", "unprivileged_userns is loaded"]),

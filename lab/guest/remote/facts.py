@@ -185,6 +185,7 @@ print(
         {
             "os": os_release(),
             "kernel": os.uname().release,
+            "command_line": text("/proc/cmdline"),
             "python": "%d.%d" % sys.version_info[:2],
             "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
             "lsm": (text("/sys/kernel/security/lsm") or "").split(","),
