@@ -41,6 +41,14 @@ class DebianImage(_Definition):
         [], description="Packages taken from the suite's backports, the kernel first of all."
     )
     packages: list[str] = Field([], description="Packages beyond those every guest has.")
+    security: bool = Field(True, description="Whether packages may come from the suite's security archive.")
+    expired: bool = Field(
+        False, description="Take the archive's lists although they are past their Valid-Until."
+    )
+    selinux: str | None = Field(
+        None, pattern=r"^[a-z]+$", description="SELinux policy by whose file contexts the disk is labelled."
+    )
+    kernel_arguments: str = Field("", description="What the kernel's command line has beyond every guest's.")
     disk_gib: int = Field(6, ge=2, le=64)
 
     @property
@@ -96,6 +104,7 @@ class CloudImage(_Definition):
     firmware: Firmware
     user: str = Field(description="The login that the distribution gives its images.")
     package_manager: PackageManager
+    selinux: str | None = Field(None, pattern=r"^[a-z]+$", description="SELinux policy that it enforces.")
     disk_gib: int = Field(10, ge=2, le=64, description="What the disk is grown to in the guest.")
 
     @model_validator(mode="after")
@@ -137,6 +146,11 @@ class Guest(_Definition):
     image: Annotated[DebianImage | CloudImage, Field(discriminator="kind")]
     memory_mib: int = Field(2048, ge=512)
     cpus: int = Field(2, ge=1, le=16)
+
+    @property
+    def kernel_arguments(self) -> str:
+        """What its kernel is told beyond what every guest's is; a disk's own loader tells its kernel itself."""
+        return self.image.kernel_arguments if isinstance(self.image, DebianImage) else ""
 
 
 class Variant(_Definition):

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -222,15 +222,11 @@ class MatrixRun:
         how: acceleration.Acceleration,
     ) -> store.BaseImage | None:
         """The image as lanes start from it; where the guest cannot be prepared, no lane is to blame either."""
-        guest = slot.guest
-        work = prepare.Preparation(
-            opened, self.paths, self.uri, how, partial(self._building, slot), partial(self._hold, slot)
-        )
+        say = partial(self._building, slot)
+        turn = partial(serve.turn, self._work.processors, how=how, say=say)
+        work = prepare.Preparation(opened, self.paths, self.uri, how, say, turn, partial(self._hold, slot))
         try:
-            if found := prepare.find(self.paths, guest, image):
-                return found
-            with self._processors(slot, how):
-                return prepare.ensure(work, guest, image)
+            return prepare.ensure(work, slot.guest, image)
         except LaneDied:
             raise  # Emulated machines sometimes do: another lane may try again.
         except LabError as error:
@@ -238,12 +234,6 @@ class MatrixRun:
             return None
         finally:
             slot.lane = None
-
-    def _processors(self, slot: _Slot, how: acceleration.Acceleration) -> AbstractContextManager[None]:
-        if how.kvm:
-            return nullcontext()
-        waiting = partial(self._say, slot, "waiting for a processor")
-        return self._work.processors.turn(slot.guest.cpus, waiting)
 
     def _drop(self, slot: _Slot, error: LabError, status: Status = Status.ERROR, reason: str = "") -> None:
         """What keeps the guest from running at all is the fault of each of its cells, and evidence in each."""

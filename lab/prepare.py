@@ -9,6 +9,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,11 +40,12 @@ PACKAGES = {
     PackageManager.DNF: ("bubblewrap", "procps-ng", "python3"),
 }
 
-# Limits under hardware acceleration. A first boot may take so many times as long as a later one: the root
-# grows, keys and caches are made, SELinux may relabel the whole disk and restart.
+# A guest on its first boot may take so many times as long as later: its root grows, keys and caches are made,
+# SELinux may relabel the whole disk and restart.
 FIRST_BOOT = 4.0
+# Limits under hardware acceleration.
 INSTALL_SECONDS = 300.0
-POWER_OFF_SECONDS = 30.0
+CLEAN_SECONDS = 10.0
 # On the host: flattening and compressing the disk.
 CONVERT_SECONDS = 600.0
 # Another lab may need all of that, under emulation.
@@ -95,13 +97,18 @@ class NotPrepared(LabError):
 
 @dataclass(frozen=True)
 class Preparation:
-    """All that preparing needs of the lab. `hold` gets the lane, so that it can be taken down from outside."""
+    """All that preparing needs of the lab.
+
+    `turn` holds so many processors for what its text says; `hold` gets the lane, so that it can be taken down
+    from outside.
+    """
 
     connection: libvirt.virConnect
     paths: Paths
     uri: str
     acceleration: Acceleration
     say: Say
+    turn: Callable[[int, str], AbstractContextManager[None]]
     hold: Callable[[Lane], None] = lambda made: None
 
 
@@ -184,7 +191,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
     ) as made:
         preparation.hold(made)
         try:
-            _complete(made, say)
+            _complete(made, preparation)
         except LaneDied:
             raise
         except LabError as error:
@@ -201,21 +208,24 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
         )
 
 
-def _complete(made: Lane, say: Say) -> None:
+def _complete(made: Lane, preparation: Preparation) -> None:
     """From the first boot to a guest that is off and has all it needs."""
-    factor = made.acceleration.factor
+    manager = store.cloud_image(made.guest).package_manager
+    factor = made.acceleration.factor * FIRST_BOOT
     session = Session(made.endpoint, alive=made.check_alive, factor=factor)
     try:
-        say("first boot")
-        made.start(may_restart=True)
-        ready.wait_up(session, made, factor=factor * FIRST_BOOT)
-        manager = store.cloud_image(made.guest).package_manager
-        _install(session, made.guest.name, manager, factor, say)
-        script = f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}"
-        session.run(f"sudo -n sh -ec {shlex.quote(script)}", seconds=POWER_OFF_SECONDS)
+        with preparation.turn(made.guest.cpus, "first boot"):
+            made.start(may_restart=True)
+            ready.wait_up(session, made, factor=factor)
+        # A guest that has everything is asked for no network.
+        if lacks := _missing(session, manager):
+            with preparation.turn(1, f"installing {', '.join(lacks)}"):
+                _install(session, made, manager, lacks)
+        script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
+        session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)
     finally:
         session.close()
-    made.wait_until_off(POWER_OFF_SECONDS * factor)
+    made.wait_until_off(CLEAN_SECONDS * factor)
 
 
 def _missing(session: Session, manager: PackageManager) -> list[str]:
@@ -224,26 +234,22 @@ def _missing(session: Session, manager: PackageManager) -> list[str]:
     return session.run(script, seconds=10).stdout.split()
 
 
-def _install(session: Session, guest: str, manager: PackageManager, factor: float, say: Say) -> None:
-    """Have cloud-init install what is missing; a guest that has everything is asked for no network.
+def _install(session: Session, made: Lane, manager: PackageManager, lacks: list[str]) -> None:
+    """Have cloud-init install what the guest lacks. Raises PackagesMissing.
 
-    Not by `packages` in the seed: with that cloud-init asks for the network in any case.
+    Not by `packages` in the seed: with that cloud-init asks for the network even where nothing is missing.
     """
-    missing = _missing(session, manager)
-    if not missing:
-        return
-    say(f"installing {', '.join(missing)}")
-    write = f"printf %s {shlex.quote(seed.packages(missing))} >{CONFIG}"
+    write = f"printf %s {shlex.quote(seed.packages(lacks))} >{CONFIG}"
     # Ended inside the guest, so that what it printed is not lost with the connection.
-    install = f"timeout {INSTALL_SECONDS * factor:.0f} {INSTALL}"
+    install = f"timeout {INSTALL_SECONDS * made.acceleration.factor:.0f} {INSTALL}"
     script = shlex.quote(f"{write}; {install} 2>&1")
     printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
-    missing = _missing(session, manager)
-    if missing:
+    if missing := _missing(session, manager):
         lines = [line for line in plain(printed).splitlines() if line.strip()][-LAST_LINES:]
+        name = made.guest.name
         raise PackagesMissing(
-            f"{guest} lacks {', '.join(missing)}, which could not be installed in it; cloud-init says:\n"
+            f"{name} lacks {', '.join(missing)}, which could not be installed in it; cloud-init says:\n"
             + "\n".join(f"  | {line}" for line in lines),
             hint="the guest needs its own package sources once, through this host's network: check that it has "
-            "one; or use an image with these packages in it",
+            f"one; or bring an image with these packages in it: lab images import FILE --as {name}",
         )

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,18 @@ class Work:
     processors: Processors
     build: builds.Build | None
     cold: bool = False
+
+
+@contextmanager
+def turn(processors: Processors, count: int, what: str, *, how: Acceleration, say: Say) -> Iterator[None]:
+    """Hold `count` processors for something that keeps an emulated guest's busy; under KVM nobody waits."""
+    if how.kvm:
+        say(what)
+        yield
+        return
+    with processors.turn(count, lambda: say("waiting for a processor")):
+        say(what)
+        yield
 
 
 @dataclass
@@ -233,23 +245,17 @@ class Service:
     def apply(self, wanted: Variant) -> tuple[dict[str, Any], variant.Mark]:
         """Put a variant on and read it back; the facts of the guest then, and the mark in its kernel log.
 
-        Raises NotInEffect where the guest does not show the variant's settings.
+        Raises NotAsDefined or NotInEffect where the guest does not show its own settings or the variant's.
         """
         mark = variant.Mark(f"lab-cell-begins {self.lane.name} {wanted.name}")
         facts = variant.begin(self.session, wanted, mark=mark)
         who = variant.probe(self.session, wanted, probes=False)
+        ready.check_as_defined(self.lane.guest, facts)
         variant.check_in_effect(wanted, facts, who)
         return {**facts, "suite_context": who["context"]}, mark
 
-    @contextmanager
-    def _turn(self, processors: int, what: str) -> Iterator[None]:
-        if self._acceleration.kvm:
-            self.say(what)
-            yield
-            return
-        with self.work.processors.turn(processors, lambda: self.say("waiting for a processor")):
-            self.say(what)
-            yield
+    def _turn(self, count: int, what: str) -> AbstractContextManager[None]:
+        return turn(self.work.processors, count, what, how=self._acceleration, say=self.say)
 
     def _checkpoint(self, tag: str) -> Checkpoint:
         """Take a checkpoint the best way that this lane allows; `note` says why, where it is not the best."""

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from lab import prepare, rootfs, serve
@@ -30,13 +31,15 @@ def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str],
         folder = Path(name)
         image = store.ensure(paths, cell.guest, say)
         how = acceleration.decide(opened, paths, image)
-        image = prepare.ensure(prepare.Preparation(opened, paths, uri, how, say), cell.guest, image)
+        processors = Processors(os.cpu_count() or 1)
+        turn = partial(serve.turn, processors, how=how, say=say)
+        image = prepare.ensure(prepare.Preparation(opened, paths, uri, how, say, turn), cell.guest, image)
         work = serve.Work(
             paths=paths,
             folder=folder,
             suite=suite,
             rootfs=rootfs.make(folder / "rootfs"),
-            processors=Processors(os.cpu_count() or 1),
+            processors=processors,
             build=cell.build,
             # One cell in one lane: nothing is gained by a checkpoint of it.
             cold=True,

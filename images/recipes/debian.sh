@@ -22,11 +22,21 @@ cat >"$root/etc/cloud/cloud.cfg.d/90-lab.cfg" <<'CFG'
 datasource_list: [NoCloud]
 growpart: {mode: off}
 resize_rootfs: false
+# For systemd-networkd; Debian 11's cloud-init would write for ifupdown, which it brings along.
+system_info: {network: {renderers: [netplan]}}
 # Of cloud-init's modules those that the seed uses; each other one costs seconds under emulation.
 cloud_init_modules: [set_hostname, update_hostname, update_etc_hosts, users-groups, ssh]
 cloud_config_modules: []
 cloud_final_modules: []
 CFG
+
+# Debian's policy lets neither cloud-init's generator write to /run nor cloud-init mount the seed in its own
+# folder there. So systemd is told in advance what the generator would tell it, and mounts the seed first:
+# cloud-init reads a seed where it finds it mounted.
+if [ -n "${LAB_SELINUX-}" ]; then
+    ln -s /usr/lib/systemd/system/cloud-init.target "$root/etc/systemd/system/multi-user.target.wants/"
+    echo "LABEL=cidata /mnt iso9660 ro,x-systemd.before=cloud-init-local.service 0 0" >>"$root/etc/fstab"
+fi
 
 # Each lane brings its own host key; a key in the image would be shared by all.
 rm -f "$root"/etc/ssh/ssh_host_*
@@ -43,6 +53,10 @@ cp "$root"/boot/initrd.img-* "$out/initrd"
 # does not take the mounts below with it, shows the tree without them.
 mkdir "$out/view"
 mount --bind "$root" "$out/view"
+# Labels of a SELinux guest; without them it would label itself at its first boot and restart.
+if [ -n "${LAB_SELINUX-}" ]; then
+    chroot "$out/view" setfiles "/etc/selinux/$LAB_SELINUX/contexts/files/file_contexts" /
+fi
 truncate -s "${LAB_DISK_SIZE:-6G}" "$out/disk.raw"
 mke2fs -q -t ext4 -L root -E lazy_itable_init=1 -d "$out/view" "$out/disk.raw"
 umount "$out/view"

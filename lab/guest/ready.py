@@ -1,7 +1,9 @@
-"""Waiting for a guest to be up, and reading what cloud-init says of itself."""
+"""Waiting for a guest to be up, reading what cloud-init says of itself, and whether it is what it should be."""
 
 import json
+from typing import Any
 
+from lab.catalog import Guest
 from lab.errors import LabError
 from lab.guest.session import RemoteFailed, Session
 from lab.machine.lane import BootFailed, Lane
@@ -12,6 +14,10 @@ from lab.wait import DeadlineExpired
 BOOT_SECONDS = 30.0
 CLOUD_INIT_SECONDS = 18.0
 RESULT = "/run/cloud-init/result.json"
+
+
+class NotAsDefined(LabError):
+    """The guest is not what its definition says it is."""
 
 
 class CloudInitFailed(LabError):
@@ -43,6 +49,20 @@ def wait_up(session: Session, lane: Lane, *, factor: float) -> None:
         wait_ready(session, factor=factor)
     except DeadlineExpired as error:
         raise BootFailed(f"{lane.guest.name} did not come up: {error}\n{lane.last_words()}") from error
+
+
+def check_as_defined(guest: Guest, facts: dict[str, Any]) -> None:
+    """Compare what the guest shows with what its definition promises. Raises NotAsDefined."""
+    wanted = guest.image.selinux
+    if wanted is None:
+        return
+    found = facts["selinux"]
+    shown = f"SELinux is {found['mode']} with policy {found['policy']}" if found else "SELinux is not in use"
+    if found is None or (found["mode"], found["policy"]) != ("enforcing", wanted):
+        raise NotAsDefined(
+            f"{guest.name} should enforce the SELinux policy {wanted}, but {shown}",
+            hint=f"see [image] in images/{guest.name}.toml, and in the console how the policy was loaded",
+        )
 
 
 def _log(session: Session) -> str:

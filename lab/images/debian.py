@@ -22,6 +22,7 @@ PACKAGES = (
     "linux-image-cloud-amd64",
     "netplan.io",
     "openssh-server",
+    "passwd",
     "python3",
     "sudo",
     "systemd-sysv",
@@ -48,15 +49,24 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
     """Build the image's files into `out`; the time it took in seconds. Raises LabError.
 
     As root mmdebstrap works on the real thing; anyone else needs /etc/subuid and a host that allows
-    user namespaces.
+    user namespaces, and cannot build a SELinux guest: the kernel lets no one else set `security.selinux`.
     """
+    if image.selinux and os.geteuid() != 0:
+        raise LabError(
+            f"building {image.suite} with SELinux: only root can set SELinux labels on files",
+            hint="run the lab as root for this guest, or leave it out",
+        )
     started = time.monotonic()
     workspace = _workspace(out)
     try:
         process.run(
             _command(image),
             timeout=timeout,
-            env={"TMPDIR": str(workspace), "LAB_DISK_SIZE": f"{image.disk_gib}G"},
+            env={
+                "TMPDIR": str(workspace),
+                "LAB_DISK_SIZE": f"{image.disk_gib}G",
+                "LAB_SELINUX": image.selinux or "",
+            },
             on_line=lambda line: _report(line, say),
         )
         for name in FILES:
@@ -109,6 +119,10 @@ def _command(image: DebianImage) -> list[str | Path]:
             f"sed -n 's| {image.suite} main| {image.suite}-backports main|p' "
             f'"$1/etc/apt/sources.list" > "$1/etc/apt/sources.list.d/backports.list"'
         )
+    if not image.security:
+        command.append(f"--setup-hook=sed -i '/ {image.suite}-security /d' \"$1/etc/apt/sources.list\"")
+    if image.expired:
+        command.append("--aptopt=Acquire::Check-Valid-Until false")
     return [*command, f"--customize-hook={_recipe()}", image.suite, "/dev/null"]
 
 

@@ -9,7 +9,7 @@ from lab.catalog import Firmware
 from lab.errors import LabError
 from lab.images.store import BaseImage
 from lab.machine import domain
-from lab.machine.domain import KERNEL_ARGUMENTS, FirmwareBoot, KernelBoot
+from lab.machine.domain import FirmwareBoot, KernelBoot
 
 
 class NoFirmware(LabError):
@@ -17,9 +17,13 @@ class NoFirmware(LabError):
 
 
 def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "") -> KernelBoot | FirmwareBoot:
-    """The way this image boots; `arguments` are for a kernel that QEMU loads. Raises NoFirmware."""
+    """The way this image boots; `arguments`: what its kernel is told beyond what every guest's is.
+
+    Raises NoFirmware.
+    """
     if image.firmware is None:
-        return KernelBoot(image.kernel, image.initrd, f"{KERNEL_ARGUMENTS} {arguments}".rstrip())
+        told = f"{domain.KERNEL_ARGUMENTS} {arguments}".rstrip()
+        return KernelBoot(image.kernel, image.initrd, told)
     return FirmwareBoot(uefi(connection) if image.firmware is Firmware.UEFI else None)
 
 

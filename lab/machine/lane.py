@@ -66,7 +66,7 @@ class Lane:
         self._connection = connection
         self._port = port
         self._nameservers = nameservers
-        self._arguments = arguments
+        self._arguments = f"{guest.kernel_arguments} {arguments}".strip()
         self._seed = folder / "seed.iso"
         self._domain: libvirt.virDomain | None = None
         self._uuid = str(uuid.uuid4())

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -162,10 +162,10 @@ class States:
 
 def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acceleration: Acceleration) -> str:
     """Of all that a state in memory depends on: image, machine, firmware, seed, QEMU and processor."""
-    boot = firmware.boot_of(connection, image)
+    boot = firmware.boot_of(connection, image, guest.kernel_arguments)
     uefi = ""
     if isinstance(boot, KernelBoot):
-        boot = KernelBoot(Path("kernel"), Path("initrd"))
+        boot = replace(boot, kernel=Path("kernel"), initrd=Path("initrd"))
     elif boot.uefi:
         uefi = sha256(boot.uefi)
     spec = domain.DomainSpec(

@@ -1,6 +1,7 @@
 """Building with a stand-in for mmdebstrap: what the lab asks of it, and what it makes of its end."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,62 @@ def test_the_suite_and_the_packages_are_those_of_the_guest(
     assert suite in asked
     [include] = [word for word in asked if word.startswith("--include=")]
     assert wanted in include
+
+
+def asked_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What mmdebstrap is asked for a guest."""
+    install(WORKS, tmp_path, monkeypatch)
+    debian.build(image_of(guest), tmp_path, no_say, timeout=60)
+    return (tmp_path / "asked").read_text()
+
+
+def test_an_expired_list_is_taken_only_where_the_definition_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--aptopt=Acquire::Check-Valid-Until false" in asked_for("debian-sid", tmp_path, monkeypatch)
+
+
+def test_a_suite_without_its_security_archive_leaves_that_out_of_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_for("debian-11", tmp_path, monkeypatch)
+    hook = asked.partition("--setup-hook=")[2].partition(" --")[0]
+    sources = tmp_path / "etc/apt/sources.list"
+    sources.parent.mkdir(parents=True)
+    sources.write_text(
+        "deb mirror bullseye main\ndeb mirror bullseye-updates main\ndeb other bullseye-security main\n"
+    )
+    subprocess.run(["sh", "-c", hook, "sh", tmp_path], check=True)
+    assert sources.read_text() == "deb mirror bullseye main\ndeb mirror bullseye-updates main\n"
+
+
+def test_a_stable_suite_is_built_from_all_its_archives_and_nothing_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_for("debian-13", tmp_path, monkeypatch)
+    assert "security" not in asked
+    assert "Valid-Until" not in asked
+
+
+@pytest.mark.parametrize(("guest", "policy"), [("debian-13", ""), ("debian-13-selinux", "default")])
+def test_the_recipe_is_told_by_which_policy_to_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guest: str, policy: str
+) -> None:
+    install('echo "$LAB_SELINUX" >"$ASKED"\n' + WORKS.replace('"$ASKED"', "/dev/null"), tmp_path, monkeypatch)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    debian.build(image_of(guest), tmp_path, no_say, timeout=60)
+    assert (tmp_path / "asked").read_text() == f"{policy}\n"
+
+
+def test_an_ordinary_user_is_told_that_labels_are_root_s_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(WORKS, tmp_path, monkeypatch)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(LabError, match="only root can set SELinux labels") as error:
+        debian.build(image_of("debian-13-selinux"), tmp_path, no_say, timeout=60)
+    assert "as root" in (error.value.hint or "")
+    assert not (tmp_path / "asked").exists()
 
 
 @pytest.mark.parametrize(

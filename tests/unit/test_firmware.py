@@ -31,9 +31,9 @@ class Failing:
 
 def test_a_built_image_s_kernel_is_loaded_by_qemu_and_no_firmware_is_looked_for() -> None:
     image = base_image(Path("/store/debian-13"))
-    assert firmware.boot_of(Failing(), image) == KernelBoot(image.kernel, image.initrd)
-    told = firmware.boot_of(Failing(), image, "apparmor=0")
-    assert told == KernelBoot(image.kernel, image.initrd, f"{KERNEL_ARGUMENTS} apparmor=0")
+    assert firmware.boot_of(Failing(), image) == KernelBoot(image.kernel, image.initrd, KERNEL_ARGUMENTS)
+    told = firmware.boot_of(Failing(), image, "security=selinux enforcing=1")
+    assert told == KernelBoot(image.kernel, image.initrd, f"{KERNEL_ARGUMENTS} security=selinux enforcing=1")
 
 
 def test_for_the_bios_no_firmware_is_looked_for() -> None:

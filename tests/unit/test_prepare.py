@@ -2,8 +2,9 @@ import errno
 import shutil
 import threading
 from collections import namedtuple
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,10 +14,12 @@ from lab import catalog, prepare
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.errors import LabError
 from lab.files import sha256
-from lab.guest.session import Output, Session
+from lab.guest import ready
+from lab.guest.session import Output
 from lab.images.store import BaseImage
 from lab.machine import seed
 from lab.machine.acceleration import Acceleration
+from lab.machine.lane import Lane
 from lab.paths import Paths, definitions
 from lab.prepare import NotPrepared, PackagesMissing, Preparation
 from tests.unit.examples import base_image
@@ -30,7 +33,7 @@ Work = Callable[[Preparation, Guest, BaseImage, Path], None]
 
 
 def preparation(paths: Paths, say: Callable[[str], None] = lambda text: None) -> Preparation:
-    return Preparation(None, paths, "test:///default", EMULATION, say)
+    return Preparation(None, paths, "test:///default", EMULATION, say, lambda *_: nullcontext())
 
 
 def works(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> None:
@@ -201,7 +204,7 @@ def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest
 
 
 class InGuest:
-    """A session in a guest that lacks packages, one less after cloud-init was told to install `installed`."""
+    """A session in a guest that lacks packages; cloud-init can install those in `installed`."""
 
     def __init__(self, lacks: list[str], installed: set[str], says: str = "") -> None:
         self.lacks, self.installed, self.says = lacks, installed, says
@@ -212,35 +215,84 @@ class InGuest:
             assert all(f"-W -f '${{Status}}' {name} " in command for name in prepare.PACKAGES[APT])
             return Output(0, "".join(f"{name}\n" for name in self.lacks), "")
         self.ran.append(command)
-        self.lacks = [name for name in self.lacks if name not in self.installed]
+        if "cloud-init single" in command:
+            self.lacks = [name for name in self.lacks if name not in self.installed]
         return Output(1 if self.lacks else 0, self.says, "")
 
-
-def install(inside: InGuest) -> None:
-    session: Session = inside  # type: ignore[assignment]
-    prepare._install(session, "cloud", APT, 10.0, lambda text: None)
+    def close(self) -> None:
+        self.ran.append("close")
 
 
-def test_a_guest_that_has_everything_is_asked_for_no_network() -> None:
+@dataclass
+class Machine:
+    """As much of a lane as completing its guest needs."""
+
+    guest: Guest = GUEST
+    acceleration: Acceleration = EMULATION
+    endpoint: None = None
+    done: list[str] = field(default_factory=list)
+
+    def check_alive(self) -> None:
+        pass
+
+    def start(self, *, may_restart: bool) -> None:
+        self.done.append(f"start, may restart: {may_restart}")
+
+    def wait_until_off(self, _seconds: float) -> None:
+        self.done.append("off")
+
+
+Complete = Callable[[InGuest], list[str]]
+
+
+@pytest.fixture
+def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
+    """Completes a guest; what was done with its machine, and the turns that were taken and given back."""
+    monkeypatch.setattr(ready, "wait_up", lambda *_, factor: None)
+
+    def run(inside: InGuest) -> list[str]:
+        monkeypatch.setattr(prepare, "Session", lambda *_, alive, factor: inside)
+        machine = Machine()
+
+        @contextmanager
+        def turn(count: int, what: str) -> Iterator[None]:
+            machine.done.append(f"{what}: {count}")
+            yield
+            machine.done.append("given back")
+
+        made: Lane = machine  # type: ignore[assignment]
+        prepare._complete(made, replace(preparation(paths), turn=turn))
+        return machine.done
+
+    return run
+
+
+FIRST_BOOT = ["first boot: 2", "start, may restart: True", "given back"]
+
+
+def test_a_guest_that_has_everything_is_asked_for_no_network(complete: Complete) -> None:
     inside = InGuest([], set())
-    install(inside)
-    assert inside.ran == []
+    assert complete(inside) == [*FIRST_BOOT, "off"]
+    clean, closed = inside.ran
+    assert "cloud-init clean" in clean
+    assert closed == "close"
 
 
-def test_only_what_is_missing_is_installed_by_cloud_init() -> None:
+def test_only_what_is_missing_is_installed_by_cloud_init(complete: Complete) -> None:
     inside = InGuest(["bubblewrap"], {"bubblewrap"})
-    install(inside)
-    [command] = inside.ran
-    assert "cloud-init single --name package_update_upgrade_install" in command
-    assert 'packages: ["bubblewrap"]' in command
+    assert complete(inside) == [*FIRST_BOOT, "installing bubblewrap: 1", "given back", "off"]
+    install, clean, _ = inside.ran
+    assert "cloud-init single --name package_update_upgrade_install" in install
+    assert 'packages: ["bubblewrap"]' in install
+    assert "cloud-init clean" in clean
 
 
-def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words() -> None:
+def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words(complete: Complete) -> None:
     says = "".join(f"line {number}\n" for number in range(100)) + "\x1b[31mE: Unable to locate bubblewrap\n"
     with pytest.raises(PackagesMissing) as error:
-        install(InGuest(["bubblewrap", "procps"], {"procps"}, says))
+        complete(InGuest(["bubblewrap", "procps"], {"procps"}, says))
     lines = error.value.args[0].splitlines()
-    assert lines[0] == "cloud lacks bubblewrap, which could not be installed in it; cloud-init says:"
+    assert lines[0] == "ubuntu-24.04 lacks bubblewrap, which could not be installed in it; cloud-init says:"
     assert lines[-1] == "  | E: Unable to locate bubblewrap"
     assert "  | line 50" not in lines
-    assert "network" in (error.value.hint or "")
+    assert "lab images import FILE --as ubuntu-24.04" in (error.value.hint or "")

@@ -101,6 +101,17 @@ def test_the_host_s_nameservers_are_those_that_a_guest_can_ask(
     assert seed.host_nameservers() == found
 
 
+def test_the_route_is_written_so_that_the_oldest_netplan_reads_it() -> None:
+    # netplan 0.101 of Debian 11 stops at `to: default`, and the guest is left without a network.
+    [routes] = re.findall(r"^ *routes: (.*)$", rendered()["network-config"], re.MULTILINE)
+    assert routes == f"[{{to: 0.0.0.0/0, via: {seed.GATEWAY}}}]"
+
+
+def test_nothing_is_asked_of_cloud_init_that_its_schema_refuses() -> None:
+    # It wants at least one type of key here; without the line none is made either, as there are ssh_keys.
+    assert "ssh_genkeytypes" not in rendered()["user-data"]
+
+
 @pytest.mark.parametrize("view", ["rr_path", "joliet_path"])
 def test_the_image_holds_the_files_under_the_names_that_nocloud_reads(tmp_path: Path, view: str) -> None:
     files = rendered()

@@ -23,6 +23,7 @@ from tests.unit.examples import base_image, domain_capabilities
 CLIENT, HOST = KeyPair("client's own", "client's public"), KeyPair("host's own", "host's public")
 STATE = b"memory and disk"
 GUEST = catalog.load().guest("debian-13")
+TOLD = GUEST.image.model_copy(update={"kernel_arguments": "quiet"})
 BACKPORTS = catalog.load().guest("debian-13-backports")
 
 Usage = namedtuple("Usage", "total used free")
@@ -106,6 +107,7 @@ CHANGES: dict[str, Callable[[Host], Host]] = {
     "unknown processor": lambda host: replace(host, daemon=Daemon(cpu="")),
     "memory": lambda host: replace(host, guest=GUEST.model_copy(update={"memory_mib": 2049})),
     "number of processors": lambda host: replace(host, guest=GUEST.model_copy(update={"cpus": 3})),
+    "kernel arguments": lambda host: replace(host, guest=GUEST.model_copy(update={"image": TOLD})),
     "acceleration": lambda host: replace(host, kvm=True),
     "guest": lambda host: replace(host, guest=BACKPORTS),
     "firmware": lambda host: replace(host, firmware=Firmware.BIOS),
