@@ -12,7 +12,6 @@ from lab.budget import Processors
 from lab.catalog import Suite
 from lab.errors import NotApplicable
 from lab.guest import deploy, variant
-from lab.guest.session import SUITE
 from lab.images import store
 from lab.machine import acceleration, lane
 from lab.machine.connection import connection
@@ -80,4 +79,4 @@ def _ssh(endpoint: lane.Endpoint, folder: Path, cell: Cell) -> list[str]:
     }
     words = ["ssh", "-t", "-F", os.devnull, "-i", str(key), "-p", str(endpoint.port)]
     words += [word for item in options.items() for word in ("-o", "=".join(item))]
-    return [*words, f"{SUITE}@{endpoint.host}", inside]
+    return [*words, f"{variant.login(cell.variant)}@{endpoint.host}", variant.as_run(cell.variant, inside)]

@@ -14,6 +14,8 @@ SYSCTLS_FILE = "sysctls.txt"
 
 # key="value" or key=value, as the kernel's audit lines have them.
 PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
+# What SELinux denied: avc:  denied  { create } for ...
+AVC = re.compile(r"avc:\s+denied\s+\{ ([^}]*) \}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class Evidence:
     def probe(self, name: str) -> Probe:
         return self.probes.get(name, Probe(None, "not run"))
 
+    def avc_denied(self, permission: str, **wanted: str) -> list[dict[str, str]]:
+        """SELinux's denials of a permission that have all the given fields."""
+        return [
+            line
+            for line in self.audit
+            if permission in line.get("avc", "").split()
+            and all(line.get(key) == value for key, value in wanted.items())
+        ]
+
     def says(self, text: str) -> bool:
         """Whether a test that did not pass says this, in boxlite's words."""
         return any(text in message for message in self.messages)
@@ -79,12 +90,18 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
 
 
 def parse_audit(log: str) -> list[dict[str, str]]:
-    """The audit lines of a kernel log, each as its fields. Format: Documentation of the Linux audit project."""
-    return [
-        {key: quoted or bare for key, quoted, bare in PAIR.findall(line)}
-        for line in log.splitlines()
-        if "audit:" in line
-    ]
+    """The audit lines of a kernel log, each as its fields. Format: Documentation of the Linux audit project.
+
+    What SELinux denied, which has no name in the line, is the field `avc`.
+    """
+    return [_fields(line) for line in log.splitlines() if "audit:" in line]
+
+
+def _fields(line: str) -> dict[str, str]:
+    fields = {key: quoted or bare for key, quoted, bare in PAIR.findall(line)}
+    if denied := AVC.search(line):
+        fields["avc"] = denied[1]
+    return fields
 
 
 def parse_sysctls(text: str) -> dict[str, str]:

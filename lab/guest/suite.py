@@ -1,15 +1,14 @@
 """Running the suite in a guest as an ordinary user, and reading what came of each test."""
 
 import json
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from lab.catalog import Suite, Variant
 from lab.errors import LabError
 from lab.guest import deploy
-from lab.guest.session import ADMIN, Session
-from lab.guest.variant import home, login, under
+from lab.guest.session import Session
+from lab.guest.variant import as_run, home, login, under
 from lab.results import Outcome, TestResult
 
 KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
@@ -44,10 +43,11 @@ def run(session: Session, suite: Suite, variant: Variant, *, factor: float) -> S
         f"--junitxml={results}/junit.xml >{results}/suite.log 2>&1; "
         f"echo $?; cat {results}/report.jsonl"
     )
-    user = login(variant)
-    if user == ADMIN:
-        command = f"sudo -n -H sh -c {shlex.quote(command)}"
-    output = session.run(command, seconds=suite.suite_seconds + 30 / factor + 10, user=user)
+    output = session.run(
+        as_run(variant, command),
+        seconds=suite.suite_seconds + 30 / factor + 10,
+        user=login(variant),
+    )
     status, _, log = output.stdout.partition("\n")
     entries = [json.loads(line) for line in log.splitlines() if line.strip().endswith("}")]
     killed = int(status) in (TIMED_OUT, KILLED)

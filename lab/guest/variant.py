@@ -53,6 +53,11 @@ def login(variant: Variant) -> User:
     return ADMIN if any(knob.runs_as_root for knob in variant.knobs.values()) else SUITE
 
 
+def as_run(variant: Variant, script: str) -> str:
+    """A shell script of the suite's user, as whoever logs in runs it."""
+    return f"sudo -n -H sh -c {shlex.quote(script)}" if login(variant) == ADMIN else script
+
+
 def home(variant: Variant) -> str:
     """The home of the suite's user."""
     return "/root" if login(variant) == ADMIN else f"/home/{SUITE}"

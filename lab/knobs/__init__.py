@@ -13,4 +13,4 @@ __all__ = ["Conflict", "Facts", "Knob", "Table", "Who", "kinds"]
 
 def kinds() -> dict[str, type[Knob]]:
     """Every kind of setting, by the name of its table in a variant's TOML."""
-    return classes(sys.modules[__name__], Knob)
+    return classes(sys.modules[__name__], Knob)  # type: ignore[type-abstract]

@@ -1,5 +1,6 @@
 """What a knob is: one kind of setting that a variant can put on a guest."""
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, RootModel
@@ -21,7 +22,7 @@ class Conflict(ValueError):
     """Two variants that cannot be put on one guest together; the text says in what they differ."""
 
 
-class Knob:
+class Knob(ABC):
     """One kind of setting, as a variant has it. Its module's name is that of the table in the variant's TOML.
 
     A subclass is a pydantic model too. Its program in the guest is `lab/guest/remote/knobs/NAME.py`.
@@ -33,17 +34,17 @@ class Knob:
         """Why this setting makes no sense on a guest with these facts, or None where it does."""
         return None
 
+    @abstractmethod
     def settings(self) -> dict[str, Any] | None:
         """The argument of the knob's program in the guest; None where there is nothing to be done there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def differences(self, facts: Facts, who: Who) -> list[str]:
         """What the guest, asked afterwards, shows otherwise than this setting has it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def combined(self, other: Self) -> Self:
         """Both settings, of one kind, on one guest. Raises Conflict."""
-        raise NotImplementedError
 
     def kernel_arguments(self) -> list[str]:
         """What the kernel has to be booted with, beyond what every guest's is."""

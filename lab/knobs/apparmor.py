@@ -37,6 +37,9 @@ class AppArmor(TableKnob):
     userns: bool = Field(default=False, description="Whether AppArmor must mediate user namespaces.")
     profiles: list[Profile] = Field(default_factory=list)
     removed: list[str] = Field(default_factory=list, description="Shipped profiles that are unloaded.")
+    without: list[str] = Field(
+        default_factory=list, description="Profiles with which the variant would do something else."
+    )
     confine_suite_by: str | None = Field(
         default=None, description="Profile under which the suite and the probes are run."
     )
@@ -50,7 +53,10 @@ class AppArmor(TableKnob):
         wanted = [profile.shipped for profile in self.profiles if profile.shipped]
         wanted += [f"{FOLDER}/{name}" for name in self.removed]
         missing = [path for path in wanted if path not in apparmor["profile_files"]]
-        return f"ships no {missing[0]}" if missing else None
+        if missing:
+            return f"ships no {missing[0]}"
+        loaded = [name for name in self.without if name in apparmor["profiles"]]
+        return f"has the profile {loaded[0]} loaded" if loaded else None
 
     def settings(self) -> dict[str, Any] | None:
         return {
@@ -88,6 +94,7 @@ class AppArmor(TableKnob):
                 "userns": self.userns or other.userns,
                 "profiles": list(mine.values()),
                 "removed": removed,
+                "without": sorted({*self.without, *other.without}),
                 "confine_suite_by": next(iter(names), None),
             }
         )

@@ -2,7 +2,12 @@
 
 from enum import StrEnum
 
+from packaging.version import Version
+
 from lab.knobs._base import Facts, TableKnob, Who
+
+# From here on bubblewrap refuses to be setuid, unless it was built otherwise: its own NEWS.
+NEVER_SETUID = Version("0.11.2")
 
 
 class State(StrEnum):
@@ -21,7 +26,12 @@ class Bubblewrap(TableKnob):
     state: State
 
     def why_not(self, facts: Facts) -> str | None:
-        return None if facts["bubblewrap"] else "has no bubblewrap to begin with"
+        if facts["bubblewrap"] is None:
+            return "has no bubblewrap to begin with"
+        version = facts["bubblewrap"]["version"]
+        if self.state is State.SETUID and Version(version) < NEVER_SETUID:
+            return f"its bubblewrap {version} is made for being setuid"
+        return None
 
     def settings(self) -> dict[str, str | None]:
         return {"mode": MODES[self.state]}

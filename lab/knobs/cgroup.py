@@ -11,7 +11,9 @@ class Cgroup(TableKnob):
     delegation: Literal[False]
 
     def why_not(self, facts: Facts) -> str | None:
-        return None if facts["cgroup"]["version"] == "v2" else "has no cgroup v2, the only one to be given away"
+        if facts["cgroup"]["version"] != "v2":
+            return "has no cgroup v2, the only one to be given away"
+        return None if facts["login_sessions"] else "gives its users no control groups to begin with"
 
     def differences(self, facts: Facts, who: Who) -> list[str]:
         given = who["context"]["delegated"]

@@ -22,6 +22,9 @@ from lab.knobs._base import TableKnob
 
 class Weather(TableKnob):
     outside: str
+
+    def differences(self, facts, who):
+        return [] if facts["weather"] == self.outside else ["the sun shines"]
 """
 
 GUEST_FILE = "images/debian-13.toml"
@@ -105,6 +108,7 @@ def test_a_new_kind_of_setting_is_one_new_file(
     (root / VARIANT_FILE).write_text(VARIANT + 'weather = { outside = "rain" }')
     variant = catalog.load(root).variant("stock")
     assert variant.knobs["weather"].settings() == {"outside": "rain"}
+    assert variant.knobs["weather"].differences({"weather": "sun"}, {}) == ["the sun shines"]
     assert "found 1" in error_of(root, VARIANT_FILE, VARIANT + "weather = { outside = 1 }")
 
 

@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 
 from lab import catalog
 from lab.builds import Build
+from lab.diagnosis import causes
 from lab.plan import Cell, choose
 from lab.report import markdown, progress, runlog, table, terminal
 from lab.report.progress import Lines, LiveTable, Silent
@@ -22,6 +23,7 @@ from lab.results import (
     CellResult,
     Confidence,
     Expectation,
+    Finding,
     LaneRecord,
     Outcome,
     RepeatResult,
@@ -242,6 +244,16 @@ def test_a_page_says_why_and_how_to_run_each_cell_again() -> None:
     assert "Again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in text
     assert "[console.log](cells/debian-13/stock/0.10.8/console.log)" in text
     assert f"image sha256 {'1' * 64}, cells by disk; no memory" in text
+
+
+def test_a_page_explains_every_cause_that_it_knows() -> None:
+    found = [
+        Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0"),
+        Finding(name="<gone>", confidence=Confidence.LIKELY, why="of another release"),
+    ]
+    page = markdown.render(run_of(cell(status=Status.FAIL, cause="userns-limit", reason="x", causes=found)))
+    assert f"- `userns-limit`, proved: {causes.known()['userns-limit'].explanation}" in page
+    assert "- `<gone>`, likely: \n" in page
 
 
 def test_the_summary_says_why_and_how_to_run_each_unexpected_cell_again() -> None:

@@ -1,3 +1,4 @@
+import shlex
 from typing import Any
 
 import pytest
@@ -5,11 +6,22 @@ import pytest
 from lab import catalog, knobs
 from lab.catalog import Variant
 from lab.guest.session import REMOTE
-from lab.guest.variant import Mark, NotInEffect, begin, check_in_effect, under, why_not_applicable
+from lab.guest.variant import (
+    Mark,
+    NotInEffect,
+    as_run,
+    begin,
+    check_in_effect,
+    home,
+    login,
+    under,
+    why_not_applicable,
+)
 from lab.knobs.apparmor import AppArmor
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
+ALLOW_LIST = "/usr/share/apparmor/extra-profiles/bwrap-userns-restrict"
 WHO = {
     "uid": 1001,
     "groups": [993, 1001],
@@ -30,12 +42,15 @@ def facts(**more: Any) -> dict[str, Any]:
         "lsm": ["lockdown", "capability", "landlock", "yama", "apparmor"],
         "bubblewrap": {"path": "/usr/bin/bwrap", "version": "0.12.0", "mode": "0o755"},
         "mounts": {"/home": {"on": "/", "type": "ext4", "options": ["rw", "relatime"]}},
+        "login_sessions": False,
+        "podman": False,
+        "selinux": None,
         "cgroup": {"version": "v2", "controllers": ["cpu", "memory", "pids"]},
         "apparmor": {
             "version": "4.1.0",
             "userns_mediation": True,
             "profiles": {"unprivileged_userns": "complain"},
-            "profile_files": [SHIPPED_PROFILE],
+            "profile_files": [SHIPPED_PROFILE, ALLOW_LIST],
         },
         "kvm": {"mode": "0o660", "uid": 0, "gid": 993},
     }
@@ -52,14 +67,18 @@ UBUNTU = facts(
     sysctls=facts()["sysctls"] | {"kernel.apparmor_restrict_unprivileged_userns": "0"},
     apparmor=facts()["apparmor"] | {"profiles": {}},
 )
-NOT_ON_DEBIAN = dict.fromkeys(
-    ("apparmor-restrict-off", "apparmor-restrict-on", "issue-468-settings"),
-    "its kernel has no kernel.apparmor_restrict_unprivileged_userns",
-)
+RESTRICTED = facts(sysctls=UBUNTU["sysctls"], apparmor=UBUNTU["apparmor"] | {"profiles": {"bwrap": "enforce"}})
+UBUNTUS = "its kernel has no kernel.apparmor_restrict_unprivileged_userns"
+NOT_ON_DEBIAN = {
+    "apparmor-restrict-off": UBUNTUS,
+    "apparmor-restrict-on": UBUNTUS,
+    "issue-468-settings": UBUNTUS,
+    "cgroup-no-delegation": "gives its users no control groups to begin with",
+}
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_every_shipped_variant_but_ubuntus_makes_sense_on_debian_13(name: str) -> None:
+def test_every_shipped_variant_but_these_makes_sense_on_debian_13(name: str) -> None:
     assert why_not_applicable(KNOWN[name], facts()) == NOT_ON_DEBIAN.get(name)
 
 
@@ -85,6 +104,8 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["kvm-absent"], facts(kvm=None), "has no /dev/kvm to begin with"),
         (KNOWN["kvm-denied"], facts(kvm=OPEN_KVM), "everyone may use its /dev/kvm, whatever their groups"),
         (KNOWN["bwrap-absent"], facts(bubblewrap=None), "has no bubblewrap to begin with"),
+        (KNOWN["bwrap-setuid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 is made for"),
+        (KNOWN["apparmor-restrict-on"], RESTRICTED, "has the profile bwrap loaded"),
         (
             KNOWN["cgroup-no-delegation"],
             facts(cgroup={"version": "v1"}),
@@ -194,6 +215,13 @@ def test_every_difference_is_named(
 )
 def test_a_variant_decides_what_the_suite_runs_under(name: str, command: str) -> None:
     assert under(KNOWN[name]) == command
+
+
+def test_the_suite_is_run_by_an_ordinary_user_unless_a_variant_says_root() -> None:
+    stock, root = KNOWN["stock"], KNOWN["as-root"]
+    assert (login(stock), home(stock), as_run(stock, "echo 'a'")) == ("tester", "/home/tester", "echo 'a'")
+    assert (login(root), home(root)) == ("lab", "/root")
+    assert shlex.split(as_run(root, "echo 'a'")) == ["sudo", "-n", "-H", "sh", "-c", "echo 'a'"]
 
 
 class Guest:

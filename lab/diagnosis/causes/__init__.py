@@ -13,13 +13,14 @@ from lab.diagnosis.evidence import Evidence
 from lab.discovery import classes
 from lab.results import Confidence, Finding, Needs
 
-__all__ = ["Cause", "Shown", "diagnose", "find", "known"]
+__all__ = ["Cause", "Shown", "diagnose", "known"]
 
 
 def known() -> dict[str, Cause]:
     """Every cause by its name, the one that boxlite meets first at the front."""
-    found = {name.replace("_", "-"): kind() for name, kind in classes(sys.modules[__name__], Cause).items()}
-    return dict(sorted(found.items(), key=lambda item: item[1].order))
+    found = classes(sys.modules[__name__], Cause)  # type: ignore[type-abstract]
+    made = {name.replace("_", "-"): kind() for name, kind in found.items()}
+    return dict(sorted(made.items(), key=lambda item: item[1].order))
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:

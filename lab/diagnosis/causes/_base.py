@@ -1,5 +1,6 @@
 """What a cause is: something of the host that blocks boxlite, and the rule over the evidence that shows it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ class Shown:
     why: str
 
 
-class Cause:
+class Cause(ABC):
     """One cause. Its module's name, with `-` for `_`, is the cause's name.
 
     No rule rests on a text that bubblewrap has for several causes.
@@ -36,9 +37,9 @@ class Cause:
     # In two sentences for a user: what blocks boxlite, and where that comes from.
     explanation: ClassVar[str]
 
+    @abstractmethod
     def shown(self, evidence: Evidence) -> Shown | None:
         """What the evidence has to show for this cause, or None where it shows nothing."""
-        raise NotImplementedError
 
 
 def proved_if(proof: bool, why: str, proof_why: str) -> Shown:

@@ -4,6 +4,7 @@
 the first works and the second does not, the namespace is made and then stripped.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -48,6 +49,22 @@ def open_kvm():
     return {"command": ["open", "/dev/kvm"], "status": 0, "stderr": ""}
 
 
+def unshare_nothing():
+    """Ask for no namespace at all: the kernel grants that to everyone, and only a seccomp filter refuses."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    error = ctypes.get_errno() if libc.unshare(0) != 0 else 0
+    return {"command": ["unshare(0)"], "status": error, "stderr": os.strerror(error) if error else ""}
+
+
+def proc_unmasked():
+    """Look for mounts upon parts of /proc: with such a user namespace may mount no /proc of its own."""
+    with open("/proc/self/mounts") as lines:
+        points = [line.split()[1] for line in lines]
+    # An empty folder may be mounted upon.
+    masks = [point for point in points if point.startswith("/proc/") and point != "/proc/sys/fs/binfmt_misc"]
+    return {"command": ["/proc/self/mounts"], "status": int(bool(masks)), "stderr": " ".join(masks)}
+
+
 def exec_in(folder):
     program = os.path.join(folder, ".lab-probe")
     shutil.copy("/bin/true", program)
@@ -70,6 +87,8 @@ def probe_all():
     return {
         **{name: attempt(command) for name, command in PROBES.items()},
         "open_kvm": open_kvm(),
+        "unshare_nothing": unshare_nothing(),
+        "proc_unmasked": proc_unmasked(),
         "exec_home": exec_in(home),
         "home_allows_exec": allows_exec(home),
     }
@@ -96,6 +115,21 @@ def context():
     }
 
 
+def status(field):
+    with open("/proc/self/status") as lines:
+        return next(line.split()[1] for line in lines if line.startswith(field + ":"))
+
+
 asked = json.loads(sys.argv[1])
-results = probe_all() if asked["probes"] else {}
-print(json.dumps({"uid": os.getuid(), "groups": os.getgroups(), "context": context(), "probes": results}))
+print(
+    json.dumps(
+        {
+            "uid": os.getuid(),
+            "groups": os.getgroups(),
+            "context": context(),
+            "seccomp": int(status("Seccomp")),
+            "container": os.path.exists("/run/.containerenv"),
+            "probes": probe_all() if asked["probes"] else {},
+        }
+    )
+)
