@@ -73,8 +73,8 @@ def test_selinux_is_read_from_the_kernel_and_its_policy_from_where_it_came(
     kernel = put(tmp_path, {"enforce": "1", "deny_unknown": "0", "class/user_namespace/index": "67"})
     files = {
         "/etc/selinux/config": "# SELINUX=disabled\nSELINUX=permissive\nSELINUXTYPE=default\n",
-        "/etc/selinux/default/policy": ["policy.9", "policy.33"],
         "/var/lib/selinux/default/active/modules/400": ["lab"],
+        "/etc/selinux/default/policy": ["policy.9", "policy.33", "policy.34.old"],
     }
     text, names = read["text"], read["names"]
     monkeypatch.setitem(read, "SELINUX", kernel)
@@ -83,7 +83,7 @@ def test_selinux_is_read_from_the_kernel_and_its_policy_from_where_it_came(
     assert selinux() == {
         "mode": "enforcing",
         "policy": "default",
-        "policy_version": "33",
+        "policy_version": 33,
         "user_namespace_class": True,
         "deny_unknown": False,
         "modules": ["lab"],

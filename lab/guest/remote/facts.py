@@ -96,11 +96,12 @@ def selinux():
     if enforce is None:
         return None
     policy = assignments("/etc/selinux/config").get("SELINUXTYPE")
-    versions = [name.partition(".")[2] for name in names("/etc/selinux/%s/policy" % policy)]
+    files = names("/etc/selinux/%s/policy" % policy)
+    versions = [int(found[1]) for name in files if (found := re.fullmatch(r"policy\.(\d+)", name))]
     return {
         "mode": "enforcing" if enforce == "1" else "permissive",
         "policy": policy,
-        "policy_version": max(versions, key=int, default=None),
+        "policy_version": max(versions, default=None),
         # Without the class nothing is decided about user namespaces.
         "user_namespace_class": (SELINUX / "class/user_namespace").is_dir(),
         "deny_unknown": text(SELINUX / "deny_unknown") == "1",
