@@ -1,13 +1,12 @@
-"""What is left of a run: which guest needs a lane next, and which cell a lane takes next."""
+"""What is left of a run: which machine needs a lane next, and which cell a lane takes next."""
 
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lab.builds import Build
-from lab.catalog import Guest
 from lab.estimate import Estimates
-from lab.plan import Cell
+from lab.plan import Cell, Machine
 from lab.results import CellResult
 
 
@@ -25,18 +24,18 @@ class Ticket:
 
 
 @dataclass
-class _Guest:
-    guest: Guest
+class _Entry:
+    machine: Machine
     waiting: list[Ticket]
     # Lanes by number, each with whether it is up; and those that have taken something.
     lanes: dict[int, bool] = field(default_factory=dict)
     served: set[int] = field(default_factory=set)
-    # A guest that once failed to come up beside another lane of its own gets no second one.
+    # A machine that once failed to come up beside another lane of its own gets no second one.
     single: bool = False
 
 
 class Backlog:
-    """The tickets of a run by guest. Lanes call it from their own threads."""
+    """The tickets of a run by machine. Lanes call it from their own threads."""
 
     def __init__(
         self, cells: Iterable[Cell], estimates: Estimates, *, cold: bool = False, repeat: int = 1
@@ -45,24 +44,24 @@ class Backlog:
         self._repeat = repeat
         self._cold = cold
         self._lock = threading.RLock()
-        self._guests: dict[str, _Guest] = {}
+        self._machines: dict[str, _Entry] = {}
         for cell in cells:
-            entry = self._guests.setdefault(cell.guest.name, _Guest(cell.guest, []))
+            entry = self._machines.setdefault(cell.machine.name, _Entry(cell.machine, []))
             entry.waiting.append(Ticket(cell))
 
-    def next_guests(self) -> list[Guest]:
-        """The guests that a new lane would serve, the one with the most left to do first.
+    def next_machines(self) -> list[Machine]:
+        """The machines of which a new lane would help, the one with the most left to do first.
 
         The longest goes first, so that no long lane is left over when the others are done.
         """
         with self._lock:
-            needs = {name: need for name, entry in self._guests.items() if (need := self._need(entry)) > 0}
-            return [self._guests[name].guest for name in sorted(needs, key=lambda n: -needs[n])]
+            needs = {name: need for name, entry in self._machines.items() if (need := self._need(entry)) > 0}
+            return [self._machines[name].machine for name in sorted(needs, key=lambda n: -needs[n])]
 
-    def _need(self, entry: _Guest) -> float:
+    def _need(self, entry: _Entry) -> float:
         """Seconds that a further lane of the guest would have to do; 0 where it would not help."""
         left = sum(self._seconds(ticket) for ticket in entry.waiting)
-        bring_up = self._estimates.bring_up(entry.guest.name)
+        bring_up = self._estimates.bring_up(entry.machine.guest.name)
         if self._cold:
             # A lane serves one cell, and those that took none yet have each one to take.
             on_their_way = entry.lanes.keys() - entry.served
@@ -76,22 +75,22 @@ class Backlog:
         lanes = len(entry.lanes)
         return left / lanes if left / lanes > bring_up + left / (lanes + 1) else 0.0
 
-    def opened(self, guest: str, number: int) -> None:
+    def opened(self, machine: str, number: int) -> None:
         with self._lock:
-            self._guests[guest].lanes[number] = False
+            self._machines[machine].lanes[number] = False
 
-    def is_up(self, guest: str, number: int) -> None:
+    def is_up(self, machine: str, number: int) -> None:
         with self._lock:
-            self._guests[guest].lanes[number] = True
+            self._machines[machine].lanes[number] = True
 
-    def closed(self, guest: str, number: int) -> None:
+    def closed(self, machine: str, number: int) -> None:
         with self._lock:
-            self._guests[guest].lanes.pop(number, None)
+            self._machines[machine].lanes.pop(number, None)
 
-    def take(self, guest: str, number: int) -> Ticket | None:
+    def take(self, machine: str, number: int) -> Ticket | None:
         """The next ticket for this lane, or None where it has nothing more to do."""
         with self._lock:
-            entry = self._guests[guest]
+            entry = self._machines[machine]
             found = next((ticket for ticket in entry.waiting if ticket.after < number), None)
             if found:
                 entry.waiting.remove(found)
@@ -102,26 +101,26 @@ class Backlog:
         """Let a later lane than number `after` try it again."""
         with self._lock:
             ticket.after = after
-            self._guests[ticket.cell.guest.name].waiting.append(ticket)
+            self._machines[ticket.cell.machine.name].waiting.append(ticket)
 
-    def is_alone(self, guest: str) -> bool:
+    def is_alone(self, machine: str) -> bool:
         """Whether the guest has one lane only."""
         with self._lock:
-            return len(self._guests[guest].lanes) == 1
+            return len(self._machines[machine].lanes) == 1
 
-    def drop(self, guest: str, build: Build | None = None) -> list[Ticket]:
+    def drop(self, machine: str, build: Build | None = None) -> list[Ticket]:
         """Take out all that waits of a guest, or of one build on it: nothing can come of it."""
         with self._lock:
-            entry = self._guests[guest]
+            entry = self._machines[machine]
             out = [t for t in entry.waiting if build is None or t.cell.build == build]
             entry.waiting = [t for t in entry.waiting if t not in out]
             return out
 
-    def lane_failed(self, guest: str, number: int) -> list[Ticket]:
+    def lane_failed(self, machine: str, number: int) -> list[Ticket]:
         """A lane did not come up: the tickets that no other lane of the guest can take, taken out."""
         with self._lock:
-            entry = self._guests[guest]
-            self.closed(guest, number)
+            entry = self._machines[machine]
+            self.closed(machine, number)
             entry.single |= bool(entry.lanes)
             # A cold lane would have served one cell, whatever other lanes there are.
             could = [ticket for ticket in entry.waiting if ticket.after < number]
@@ -130,7 +129,7 @@ class Backlog:
             return out
 
     @staticmethod
-    def _stranded(entry: _Guest) -> list[Ticket]:
+    def _stranded(entry: _Entry) -> list[Ticket]:
         """What no lane that is open can take."""
         return [t for t in entry.waiting if not any(number > t.after for number in entry.lanes)]
 
@@ -138,10 +137,10 @@ class Backlog:
         """Estimated work that waits, in seconds, with so many lanes at it."""
         with self._lock:
             left = 0.0
-            for entry in self._guests.values():
+            for entry in self._machines.values():
                 left += sum(self._seconds(ticket) for ticket in entry.waiting)
                 if entry.waiting and not entry.lanes:
-                    left += self._estimates.bring_up(entry.guest.name)
+                    left += self._estimates.bring_up(entry.machine.guest.name)
             return left / max(1, lanes)
 
     def _seconds(self, ticket: Ticket) -> float:

@@ -6,17 +6,23 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, reduce
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
+from lab import knobs
+from lab.diagnosis import causes
 from lab.errors import UsageError, unknown_name
+from lab.knobs import Conflict, Knob
 from lab.paths import PACKAGE, definitions
-from lab.results import Cause, Expectation
+from lab.results import Expectation, Needs
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+# Between the names of variants that are put on a guest together.
+AND = "+"
 IMAGE_KINDS = ("debian", "cloud")
 
 
@@ -147,52 +153,54 @@ class Guest(_Definition):
         return self.image.kernel_arguments if isinstance(self.image, DebianImage) else ""
 
 
-class Feature(StrEnum):
-    """Something of a guest's kernel that a variant cannot do without; read in the guest, never assumed."""
-
-    APPARMOR_USERNS = "apparmor-userns"
-
-
-class AppArmorMode(StrEnum):
-    ENFORCE = "enforce"
-    COMPLAIN = "complain"
-
-
-class AppArmorProfile(_Definition):
-    """A profile that the variant loads: its own text, or one that the guest ships, in another mode."""
-
-    name: str
-    mode: AppArmorMode = AppArmorMode.ENFORCE
-    text: str | None = None
-    shipped: str | None = Field(None, description="Path in the guest of the profile's own file.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "AppArmorProfile":
-        if (self.text is None) == (self.shipped is None):
-            raise ValueError("exactly one of `text` and `shipped` must be given")
-        return self
-
-
 class Variant(_Definition):
-    """One named set of security settings put on a guest."""
+    """One named set of security settings put on a guest.
+
+    Beside these keys it has one for each kind of setting in `lab.knobs`, under its name: see `_variant_file`.
+    """
 
     name: str
     title: str
     expect: Expectation = Expectation()
-    needs: list[Feature] = []
-    sysctl: dict[str, int] = {}
-    apparmor: list[AppArmorProfile] = []
-    confine_suite_by: str | None = Field(
-        None, description="AppArmor profile under which the suite and the probes are run."
-    )
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        """Its settings, by the names of their kinds."""
+        return {name: value for name, value in self if isinstance(value, Knob)}
+
+    @property
+    def kernel_arguments(self) -> list[str]:
+        """What it adds to the kernel's command line: a guest has to be booted for it."""
+        return [word for knob in self.knobs.values() for word in knob.kernel_arguments()]
 
     @model_validator(mode="after")
     def _expectation_is_whole(self) -> "Variant":
-        if (self.expect.status == "xfail") != (self.expect.cause is not None):
+        cause = self.expect.cause
+        if (self.expect.status == "xfail") != (cause is not None):
             raise ValueError('expect.cause must be given with status "xfail", and only with it')
-        if self.expect.cause is Cause.UNKNOWN:
-            raise ValueError('expect.cause cannot be "unknown": an expected failure has a known cause')
+        if cause is not None and cause not in causes.known():
+            raise ValueError(f"expect.cause must be one of {', '.join(causes.known())}; found {cause!r}")
         return self
+
+    def combined(self, other: "Variant") -> "Variant":
+        """Both on one guest. Raises Conflict for settings that exclude each other.
+
+        It is expected to fail where one of them is, for the cause that boxlite meets first.
+        """
+        knobs = self.knobs
+        for name, theirs in other.knobs.items():
+            mine = knobs.get(name)
+            try:
+                knobs[name] = mine.combined(theirs) if mine else theirs
+            except Conflict as why:
+                raise Conflict(f"{name}: {why}") from None
+        expected = [cause for cause in causes.known() if cause in (self.expect.cause, other.expect.cause)]
+        update = {
+            "name": f"{self.name}{AND}{other.name}",
+            "title": f"{self.title}; {other.title}",
+            "expect": Expectation(status="xfail", cause=expected[0]) if expected else Expectation(),
+        }
+        return self.model_copy(update={**update, **knobs})
 
 
 class Set(_Definition):
@@ -202,14 +210,6 @@ class Set(_Definition):
     title: str
     guests: list[str]
     variants: list[str]
-
-
-class Needs(StrEnum):
-    """What a test of the suite needs of its host, and so which ones a blocked sandbox fails."""
-
-    NOTHING = "nothing"
-    BOX = "box"
-    SANDBOX = "sandbox"
 
 
 class Suite(_Definition):
@@ -227,7 +227,8 @@ class Suite(_Definition):
         return PACKAGE / "suites" / self.name
 
     def needing(self, needs: Needs) -> set[str]:
-        return {name for name, what in self.tests.items() if what is needs}
+        """The tests that cannot pass without this much of a host."""
+        return {name for name, what in self.tests.items() if what.includes(needs)}
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,12 @@ class Catalog:
         return _lookup("guest", name, self.guests)
 
     def variant(self, name: str) -> Variant:
-        return _lookup("variant", name, self.variants)
+        """One variant, or several at once: `userns-clone-off+bwrap-absent`. Raises UsageError."""
+        first, *others = [_lookup("variant", each, self.variants) for each in name.split(AND)]
+        try:
+            return reduce(Variant.combined, others, first)
+        except Conflict as why:
+            raise UsageError(f"the variants of {name} cannot be put on one guest: {why}") from why
 
     def set(self, name: str) -> Set:
         return _lookup("set", name, self.sets)
@@ -257,7 +263,7 @@ def load(root: Path | None = None) -> Catalog:
     root = root or definitions()
     catalog = Catalog(
         guests=_load_folder(root / "images", Guest),
-        variants=_load_folder(root / "cloud-init" / "variants", Variant),
+        variants=_load_folder(root / "cloud-init" / "variants", _variant_file(tuple(knobs.kinds().items()))),
         sets=_load_folder(root / "images" / "sets", Set),
         suite=_load_file(PACKAGE / "suites" / "jailer" / "suite.toml", Suite, name="jailer"),
     )
@@ -274,6 +280,13 @@ def load(root: Path | None = None) -> Catalog:
                 except UsageError as error:
                     raise UsageError(f"{file}: {key}: {error.args[0]}", hint=error.hint) from None
     return catalog
+
+
+@cache  # Variants of different classes are never equal.
+def _variant_file(kinds: tuple[tuple[str, type[Knob]], ...]) -> type[Variant]:
+    """What a variant's file holds: its own keys, and a table for each kind of setting that it makes."""
+    tables: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds}
+    return create_model("VariantFile", __base__=Variant, **tables)
 
 
 def key_file(name: str, root: Path | None = None) -> Path:

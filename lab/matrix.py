@@ -25,7 +25,7 @@ from lab.machine.connection import connection
 from lab.machine.lane import Lane, LaneDied, keep_console
 from lab.machine.states import States
 from lab.paths import Paths
-from lab.plan import Cell
+from lab.plan import Cell, Machine
 from lab.record import FAULT, Record, ResultsNotWritten, clear, held, keep_texts, set_aside
 from lab.report.progress import Observer
 from lab.results import CellResult, RunInfo, RunResult, Status
@@ -48,9 +48,13 @@ class _Slot:
     """A place for one lane, from its admission to its end."""
 
     number: int
-    guest: Guest
+    machine: Machine
     label: str
     lane: Lane | None = None
+
+    @property
+    def guest(self) -> Guest:
+        return self.machine.guest
 
 
 @dataclass
@@ -134,23 +138,24 @@ class MatrixRun:
     def _admit(self, number: int, refused: dict[str, str]) -> _Slot | None:
         if self._crashed or len(self._slots) >= self.limits.jobs:
             return None
-        for guest in self._backlog.next_guests():
-            reason = self._memory.admit(guest.memory_mib)
+        for machine in self._backlog.next_machines():
+            name = machine.name
+            reason = self._memory.admit(machine.guest.memory_mib)
             if reason:
-                refused[guest.name] = reason
+                refused[name] = reason
                 continue
-            self._opened[guest.name] += 1
-            times = self._opened[guest.name]
-            slot = _Slot(number, guest, guest.name if times == 1 else f"{guest.name} #{times}")
+            self._opened[name] += 1
+            times = self._opened[name]
+            slot = _Slot(number, machine, name if times == 1 else f"{name} #{times}")
             self._slots[number] = slot
-            self._backlog.opened(guest.name, number)
+            self._backlog.opened(name, number)
             return slot
         return None
 
     def _refuse(self, refused: Mapping[str, str]) -> None:
         """No lane runs and none can be opened: what is left cannot be run on this host."""
-        for guest, reason in refused.items():
-            for ticket in self._backlog.drop(guest):
+        for machine, reason in refused.items():
+            for ticket in self._backlog.drop(machine):
                 self._decide(ticket, ticket.cell.result(Status.NOT_RUN, reason=reason))
 
     def _interrupt(self) -> None:
@@ -165,7 +170,6 @@ class MatrixRun:
 
     def _serve(self, slot: _Slot) -> None:
         """A lane from its image to its last cell, whatever happens to it."""
-        guest = slot.guest
         try:
             self._open(slot)
         except BaseException as error:  # `run` raises it, when the other lanes are down.
@@ -173,8 +177,8 @@ class MatrixRun:
         finally:
             with self._changed:
                 del self._slots[slot.number]
-                self._backlog.closed(guest.name, slot.number)
-                self._memory.release(guest.memory_mib)
+                self._backlog.closed(slot.machine.name, slot.number)
+                self._memory.release(slot.guest.memory_mib)
                 self._changed.notify_all()
             self.observer.lane(slot.label, "")
 
@@ -205,9 +209,9 @@ class MatrixRun:
         except ImageNotAvailable as error:
             # Every square of the row shows the reason: the next step is told once.
             self.observer.note(f"{slot.guest.name}: {error}")
-            self._drop(slot.guest, error, Status.NOT_RUN, f"image not available: {error.args[0]}")
+            self._drop(slot, error, Status.NOT_RUN, f"image not available: {error.args[0]}")
         except LabError as error:
-            self._drop(slot.guest, error)
+            self._drop(slot, error)
         return None
 
     def _prepared(
@@ -226,14 +230,14 @@ class MatrixRun:
         except LaneDied:
             raise  # Emulated machines sometimes do: another lane may try again.
         except LabError as error:
-            self._drop(slot.guest, error)
+            self._drop(slot, error)
             return None
         finally:
             slot.lane = None
 
-    def _drop(self, guest: Guest, error: LabError, status: Status = Status.ERROR, reason: str = "") -> None:
+    def _drop(self, slot: _Slot, error: LabError, status: Status = Status.ERROR, reason: str = "") -> None:
         """What keeps the guest from running at all is the fault of each of its cells, and evidence in each."""
-        for ticket in [] if self._stopped.is_set() else self._backlog.drop(guest.name):
+        for ticket in [] if self._stopped.is_set() else self._backlog.drop(slot.machine.name):
             if isinstance(error, prepare.NotPrepared):
                 keep_texts(self.folder / ticket.cell.folder, error.evidence)
             self._decide(ticket, ticket.cell.result(status, reason=reason or str(error)))
@@ -257,12 +261,14 @@ class MatrixRun:
         image: store.BaseImage,
         how: acceleration.Acceleration,
     ) -> None:
-        guest = slot.guest
-        with lane.opened(opened, self.paths, guest=guest, image=image, acceleration=how, uri=self.uri) as made:
+        guest, arguments = slot.guest, slot.machine.arguments
+        with lane.opened(
+            opened, self.paths, guest=guest, image=image, acceleration=how, uri=self.uri, arguments=arguments
+        ) as made:
             self._hold(slot, made)
             states = (
                 None
-                if self._options.cold
+                if self._options.cold or arguments
                 else States(self.paths, opened, guest=guest, image=image, acceleration=how)
             )
             service = serve.Service(self._work, made, lambda text: self._say(slot, text), states=states)
@@ -279,11 +285,11 @@ class MatrixRun:
             self._failed(slot, error, service.lane)
             return
         with self._changed:
-            self._backlog.is_up(slot.guest.name, slot.number)
+            self._backlog.is_up(slot.machine.name, slot.number)
             self._changed.notify_all()
         try:
             while not self._stopped.is_set() and self._crashed is None:
-                ticket = self._backlog.take(slot.guest.name, slot.number)
+                ticket = self._backlog.take(slot.machine.name, slot.number)
                 if ticket is None:
                     service.keep()
                     return
@@ -302,13 +308,13 @@ class MatrixRun:
         try:
             files = service.prepare(cell.build)
         except NotApplicable as why:
-            for other in [ticket, *self._backlog.drop(cell.guest.name, cell.build)]:
+            for other in [ticket, *self._backlog.drop(slot.machine.name, cell.build)]:
                 self._decide(other, other.cell.result(Status.NOT_APPLICABLE, reason=str(why)), slot)
             return True
         except FAULTS as error:
             # Where nobody else has the build, the fault is all its cells': none is worth a boot of its own.
-            alone = self._backlog.is_alone(cell.guest.name)
-            others = self._backlog.drop(cell.guest.name, cell.build) if alone else []
+            alone = self._backlog.is_alone(slot.machine.name)
+            others = self._backlog.drop(slot.machine.name, cell.build) if alone else []
             for each in [ticket, *others]:
                 self._fault(slot, each, service.lane, error)
             return False
@@ -376,7 +382,7 @@ class MatrixRun:
 
     def _failed(self, slot: _Slot, error: Exception, made: Lane | None = None) -> None:
         """A lane did not come up: a fault of the cells that no other lane can take."""
-        for ticket in self._backlog.lane_failed(slot.guest.name, slot.number):
+        for ticket in self._backlog.lane_failed(slot.machine.name, slot.number):
             self._fault(slot, ticket, made, error)
 
     def _keep(self, made: Lane, folder: Path, error: Exception) -> None:

@@ -16,6 +16,18 @@ BLOCKED_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
+class Machine:
+    """A guest as lanes boot it: `arguments` are what a variant adds to its kernel's command line."""
+
+    guest: Guest
+    arguments: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.guest.name} {self.arguments}".rstrip()
+
+
+@dataclass(frozen=True)
 class Cell:
     """One square of the matrix, not run yet."""
 
@@ -31,6 +43,11 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.guest.name}/{self.variant.name}/{self.build.name}"
+
+    @property
+    def machine(self) -> Machine:
+        """What its lane boots."""
+        return Machine(self.guest, " ".join(self.variant.kernel_arguments))
 
     @property
     def typical_seconds(self) -> float:

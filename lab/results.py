@@ -46,14 +46,21 @@ class Status(StrEnum):
         return self in (Status.ERROR, Status.NOT_RUN)
 
 
-class Cause(StrEnum):
-    """Why a cell failed: the closed list. Each but UNKNOWN has its rule in `lab.diagnosis.causes`."""
+class Needs(StrEnum):
+    """How much of its host a test of the suite needs. Each of these needs all that stand before it as well."""
 
-    USERNS_SYSCTL = "userns-sysctl"
-    USERNS_LIMIT = "userns-limit"
-    APPARMOR_USERNS_DENY = "apparmor-userns-deny"
-    APPARMOR_USERNS_NOCAPS = "apparmor-userns-nocaps"
-    UNKNOWN = "unknown"
+    NOTHING = "nothing"
+    RUNTIME = "runtime"
+    BOX = "box"
+    SANDBOX = "sandbox"
+
+    def includes(self, other: "Needs") -> bool:
+        """Whether what needs this needs the other too."""
+        return list(Needs).index(self) >= list(Needs).index(other)
+
+
+# The cause of a cell whose evidence shows none of those in `lab.diagnosis.causes`.
+UNKNOWN = "unknown"
 
 
 class Confidence(StrEnum):
@@ -77,7 +84,7 @@ class Expectation(_Record):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Literal["pass", "xfail"] = "pass"
-    cause: Cause | None = None
+    cause: str | None = None
 
 
 class TestResult(_Record):
@@ -89,6 +96,16 @@ class TestResult(_Record):
     outcome: Outcome
     seconds: float = 0.0
     message: PlainText = ""
+
+
+class Finding(_Record):
+    """A cause that the evidence of a cell shows, how well, and the piece of evidence in a sentence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    confidence: Confidence
+    why: PlainText
 
 
 class Remedy(_Record):
@@ -103,7 +120,7 @@ class RepeatResult(_Record):
     """One of several runs of a cell's suite, each in its own fork; `failed`: the tests that did not pass."""
 
     status: Status
-    cause: Cause | None = None
+    cause: str | None = None
     reason: PlainText = ""
     failed: list[str] = Field(default_factory=list)
     seconds: dict[str, float] = Field(default_factory=dict)
@@ -117,8 +134,14 @@ class CellResult(_Record):
     build: str
     status: Status
     expected: Expectation
-    cause: Cause | None = None
+    cause: str | None = Field(
+        default=None,
+        description="The first of `causes`, or unknown where a cell failed and the evidence shows none.",
+    )
     confidence: Confidence | None = None
+    causes: list[Finding] = Field(
+        default_factory=list, description="Every cause that the evidence shows, the first that blocks first."
+    )
     reason: PlainText = ""
     tests: list[TestResult] = Field(default_factory=list)
     facts: dict[str, Any] = Field(default_factory=dict)

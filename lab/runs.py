@@ -35,11 +35,11 @@ def definitions(cells: Iterable[Cell], suite: Suite, layout: str | None = None) 
     for cell in cells:
         guest, variant = cell.guest, cell.variant
         found[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
-        found[f"variant {variant.name}"] = _digest(variant.model_dump_json())
+        found[f"variant {variant.name}"] = _digest(variant.model_dump_json(exclude_none=True))
     files = sorted(file for file in suite.folder.glob("*") if file.is_file())
     found[f"suite {suite.name}"] = _digest(*(part for f in files for part in (f.name, f.read_text())))
     seed = definitions_folder() / "cloud-init"
-    found["programs"] = _digest(*prepare.RECIPE, *(file.read_text() for file in sorted(REMOTE.glob("*.py"))))
+    found["programs"] = _digest(*prepare.RECIPE, *(file.read_text() for file in sorted(REMOTE.rglob("*.py"))))
     if layout:
         # It names all else by digest. One that is gone has changed.
         index = Path(layout) / "index.json"

@@ -184,11 +184,17 @@ class Service:
 
     def not_applicable(self, cell: Cell) -> CellResult | None:
         """The result of a cell whose variant makes no sense on this guest, or None for one to run."""
-        reason = variant.why_not_applicable(cell.variant, self.facts)
+        reason = self.why_not(cell)
         if reason is None:
             return None
         result = cell.result(Status.NOT_APPLICABLE, reason=reason)
         return result.model_copy(update={"facts": self.facts})
+
+    def why_not(self, cell: Cell) -> str | None:
+        """Why the cell's variant makes no sense on this guest, or None where it does."""
+        if cell.machine.arguments and self.lane.image.firmware is not None:
+            return "its own loader decides what its kernel is booted with"
+        return variant.why_not_applicable(cell.variant, self.facts)
 
     def run(self, cell: Cell, folder: Path) -> CellResult:
         """Run one cell in a fork (or in the lane as it is, where there is no checkpoint); evidence to `folder`.
@@ -210,10 +216,10 @@ class Service:
         clean = all(test.outcome is Outcome.PASS for test in ran.tests)
         with watch.step("evidence"):
             self._gather(cell, folder, mark=mark, full=not clean)
-        outcomes = {test.name: test.outcome for test in ran.tests}
-        findings = causes.diagnose(
-            diagnosis_evidence.read(folder),
-            control_passed=outcomes[self.work.suite.control] is Outcome.PASS,
+        findings = (
+            []
+            if clean
+            else causes.diagnose(diagnosis_evidence.read(folder, ran.tests, control=self.work.suite.control))
         )
         verdict = judge(
             self.work.suite,
@@ -228,6 +234,7 @@ class Service:
             update={
                 "cause": verdict.cause,
                 "confidence": verdict.confidence,
+                "causes": findings,
                 "tests": ran.tests,
                 "facts": facts,
                 "seconds": dict(watch.seconds),
@@ -359,7 +366,7 @@ class Service:
             self.say(f"{cell.variant.name}: gathering evidence")
             probes = variant.probe(self.session, cell.variant, probes=True)
             (folder / diagnosis_evidence.PROBES_FILE).write_text(json.dumps(probes, indent=2) + "\n")
-        evidence.collect(self.session, folder, mark=mark, full=full)
+        evidence.collect(self.session, folder, cell.variant, mark=mark, full=full)
         if full:
             (folder / "console.log").write_text(self.lane.console_text())
 

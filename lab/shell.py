@@ -12,7 +12,6 @@ from lab.budget import Processors
 from lab.catalog import Suite
 from lab.errors import NotApplicable
 from lab.guest import deploy, variant
-from lab.guest.session import SUITE
 from lab.images import store
 from lab.machine import acceleration, lane
 from lab.machine.connection import connection
@@ -44,12 +43,17 @@ def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str],
             # One cell in one lane: nothing is gained by a checkpoint of it.
             cold=True,
         )
-        with lane.opened(opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri) as made:
-            states = States(paths, opened, guest=cell.guest, image=image, acceleration=how)
-            service = serve.Service(work, made, say, states=states)
+        arguments = cell.machine.arguments
+        with lane.opened(
+            opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri, arguments=arguments
+        ) as made:
+            # A stored boot is one without further arguments.
+            stored = (
+                None if arguments else States(paths, opened, guest=cell.guest, image=image, acceleration=how)
+            )
+            service = serve.Service(work, made, say, states=stored)
             service.start()
-            reason = variant.why_not_applicable(cell.variant, service.facts)
-            if reason:
+            if reason := service.why_not(cell):
                 raise NotApplicable(reason)
             service.prepare(cell.build)
             service.apply(cell.variant)
@@ -75,4 +79,4 @@ def _ssh(endpoint: lane.Endpoint, folder: Path, cell: Cell) -> list[str]:
     }
     words = ["ssh", "-t", "-F", os.devnull, "-i", str(key), "-p", str(endpoint.port)]
     words += [word for item in options.items() for word in ("-o", "=".join(item))]
-    return [*words, f"{SUITE}@{endpoint.host}", inside]
+    return [*words, f"{variant.login(cell.variant)}@{endpoint.host}", variant.as_run(cell.variant, inside)]

@@ -8,16 +8,21 @@ from rich.table import Table
 
 from lab import builds, catalog, plan
 from lab.cli import common
+from lab.diagnosis import causes
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["guests", "variants", "sets", "suites", "cells"]))
+@click.argument("what", type=click.Choice(["guests", "variants", "causes", "sets", "suites", "cells"]))
 def list_command(what: str) -> int:
     """Show what the catalog holds."""
     known = catalog.load()
     table = Table(box=None, pad_edge=False, show_header=False)
     if what == "cells":
         print_cells(plan.choose(known).cells([builds.ANY]))
+        return 0
+    if what == "causes":
+        for name, cause in causes.known().items():
+            common.console.print(f"{name}: {escape(cause.explanation)}", soft_wrap=True)
         return 0
     if what == "suites":
         table.add_row(known.suite.name, known.suite.title)

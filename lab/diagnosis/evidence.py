@@ -2,8 +2,11 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from lab.results import Outcome, TestResult
 
 PROBES_FILE = "probes.json"
 KERNEL_FILE = "kernel.log"
@@ -11,11 +14,13 @@ SYSCTLS_FILE = "sysctls.txt"
 
 # key="value" or key=value, as the kernel's audit lines have them.
 PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
+# What SELinux denied: avc:  denied  { create } for ...
+AVC = re.compile(r"avc:\s+denied\s+\{ ([^}]*) \}")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One probe's exit status (None where it did not run) and standard error."""
+    """One probe's exit status, or errno (None where it did not run), and standard error."""
 
     status: int | None
     stderr: str
@@ -30,16 +35,34 @@ class Probe:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was gathered of one cell. `audit` holds the kernel's audit lines since the cell began."""
+    """What was gathered of one cell. `audit` holds the kernel's audit lines since the cell began.
+
+    `messages` are those of the tests that did not pass; `control_failed`, whether the control is one of them.
+    """
 
     probes: dict[str, Probe] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     audit: list[dict[str, str]] = field(default_factory=list)
     # The AppArmor profile that confined the suite and the probes; none where they ran unconfined.
     profile: str | None = None
+    messages: tuple[str, ...] = ()
+    control_failed: bool = False
 
     def probe(self, name: str) -> Probe:
         return self.probes.get(name, Probe(None, "not run"))
+
+    def avc_denied(self, permission: str, **wanted: str) -> list[dict[str, str]]:
+        """SELinux's denials of a permission that have all the given fields."""
+        return [
+            line
+            for line in self.audit
+            if permission in line.get("avc", "").split()
+            and all(line.get(key) == value for key, value in wanted.items())
+        ]
+
+    def says(self, text: str) -> bool:
+        """Whether a test that did not pass says this, in boxlite's words."""
+        return any(text in message for message in self.messages)
 
     def denied(self, **wanted: str) -> list[dict[str, str]]:
         """AppArmor's denials that have all the given fields."""
@@ -50,23 +73,35 @@ class Evidence:
         ]
 
 
-def read(folder: Path) -> Evidence:
-    """Read the evidence that was gathered into a cell's folder; what is not there counts as not known."""
+def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -> Evidence:
+    """Read the evidence that was gathered into a cell's folder; what is not there counts as not known.
+
+    `tests` are the results of the cell's suite, `control` the name of the one that needs no sandbox.
+    """
+    failed = [test for test in tests if test.outcome is not Outcome.PASS]
     return Evidence(
         probes=_probes(folder / PROBES_FILE),
         sysctls=parse_sysctls(_text(folder / SYSCTLS_FILE)),
         audit=parse_audit(_text(folder / KERNEL_FILE)),
         profile=_profile(folder / PROBES_FILE),
+        messages=tuple(test.message for test in failed),
+        control_failed=any(test.name == control for test in failed),
     )
 
 
 def parse_audit(log: str) -> list[dict[str, str]]:
-    """The audit lines of a kernel log, each as its fields. Format: Documentation of the Linux audit project."""
-    return [
-        {key: quoted or bare for key, quoted, bare in PAIR.findall(line)}
-        for line in log.splitlines()
-        if "audit:" in line
-    ]
+    """The audit lines of a kernel log, each as its fields. Format: Documentation of the Linux audit project.
+
+    What SELinux denied, which has no name in the line, is the field `avc`.
+    """
+    return [_fields(line) for line in log.splitlines() if "audit:" in line]
+
+
+def _fields(line: str) -> dict[str, str]:
+    fields = {key: quoted or bare for key, quoted, bare in PAIR.findall(line)}
+    if denied := AVC.search(line):
+        fields["avc"] = denied[1]
+    return fields
 
 
 def parse_sysctls(text: str) -> dict[str, str]:

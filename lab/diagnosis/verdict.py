@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from lab.catalog import Needs, Suite
-from lab.diagnosis.causes import Finding
-from lab.results import Cause, Confidence, Expectation, Outcome, Status, TestResult
+from lab.catalog import Suite
+from lab.diagnosis import causes
+from lab.results import UNKNOWN, Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
 
 # boxlite 0.10's words when a box is not up within 30 s, and those of older releases.
 TOO_SLOW = re.compile(r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready")
@@ -27,7 +27,7 @@ class Verdict:
     """The status of a cell with what explains it."""
 
     status: Status
-    cause: Cause | None = None
+    cause: str | None = None
     confidence: Confidence | None = None
     reason: str = ""
 
@@ -46,8 +46,8 @@ def judge(
     In an emulated guest a box that misses boxlite's own time limit is the lab's fault: an error. So is a
     registry that a guest cannot reach.
 
-    A failure counts as expected only when its first cause is the expected one and exactly the tests that
-    need the sandbox failed: anything else would hide a second failure behind a known one.
+    A failure counts as expected only when its first cause is the expected one and exactly the tests failed that
+    the causes found must fail: anything else would hide a second failure behind a known one.
     """
     failed = {test.name for test in tests if test.outcome in (Outcome.FAIL, Outcome.ERROR)}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
@@ -59,15 +59,15 @@ def judge(
         return Verdict(Status.ERROR, reason=NO_REGISTRY_REASON.format(image=pulls[0][1]))
     if not failed and not killed:
         return _without_failure(skipped, expected)
-    cause = findings[0].cause if findings else Cause.UNKNOWN
+    cause = findings[0].name if findings else UNKNOWN
     confidence = findings[0].confidence if findings else None
     reasons = [finding.why for finding in findings] or [_no_finding(suite, failed)]
     status = Status.FAIL
-    if expected.status == "xfail" and cause is expected.cause and not killed:
-        difference = _difference(suite.needing(Needs.SANDBOX), failed, skipped)
+    if expected.status == "xfail" and cause == expected.cause and not killed:
+        difference = _difference(suite.needing(_broken(findings)), failed, skipped)
         status = Status.FAIL if difference else Status.XFAIL
         reasons += [difference] if difference else []
-    elif expected.status == "xfail" and cause is not expected.cause:
+    elif expected.status == "xfail" and cause != expected.cause:
         reasons.append(f"expected to fail for {expected.cause}")
     if killed:
         reasons.append("the suite was killed at its time limit")
@@ -89,8 +89,14 @@ def _no_finding(suite: Suite, failed: set[str]) -> str:
     return "the evidence proves no known cause"
 
 
+def _broken(findings: list[Finding]) -> Needs:
+    """What no test can have any more: the least that one of these causes breaks."""
+    known = causes.known()
+    return min((known[finding.name].breaks for finding in findings), key=list(Needs).index)
+
+
 def _difference(expected: set[str], failed: set[str], skipped: set[str]) -> str:
-    """How the failed tests differ from those that need the sandbox, or nothing."""
+    """How the failed tests differ from those that must fail, or nothing."""
     parts = [f"skipped, which is no coverage: {', '.join(sorted(skipped))}"] if skipped else []
     if more := failed - expected:
         parts.append(f"failed too: {', '.join(sorted(more))}")

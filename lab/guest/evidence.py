@@ -3,23 +3,23 @@
 import tarfile
 from pathlib import Path
 
-from lab.guest import deploy
+from lab.catalog import Variant
+from lab.guest import deploy, suite
 from lab.guest.session import Session
-from lab.guest.suite import HOME, RESULTS
-from lab.guest.variant import Mark
+from lab.guest.variant import Mark, home
 
 ARCHIVE = f"{deploy.FOLDER}/evidence.tar.gz"
 
 
-def collect(session: Session, folder: Path, *, mark: Mark, full: bool) -> None:
+def collect(session: Session, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
     """Fetch what the suite wrote, and with `full` everything that can explain a failure, into `folder`."""
     session.program(
         "collect",
         {
             "mark": mark.text,
             "since": mark.clock,
-            "results": RESULTS,
-            "homes": HOME,
+            "results": suite.folder(variant),
+            "homes": home(variant),
             "full": full,
             "to": ARCHIVE,
         },

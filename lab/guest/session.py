@@ -33,12 +33,15 @@ REMOTE = Path(__file__).parent / "remote"
 
 # Runs programs in one interpreter: starting one takes half a second in an emulated guest.
 LOADER = """
-import base64, contextlib, io, json, sys
+import base64, contextlib, io, json, subprocess, sys
 results = []
 for name, source, argument in json.loads(sys.argv.pop(1)):
     sys.argv[1:] = [argument]
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        exec(compile(base64.b64decode(source), name, "exec"), {"__name__": "__main__"})
+        try:
+            exec(compile(base64.b64decode(source), name, "exec"), {"__name__": "__main__"})
+        except subprocess.CalledProcessError as error:
+            sys.exit("%s: %s%s" % (" ".join(error.cmd), error.stdout, error.stderr))
     results.append(json.loads(output.getvalue()))
 print(json.dumps(results))
 """
@@ -150,7 +153,7 @@ class Session:
         ]
         # The programs need the standard library only, and not what `site` looks for.
         words = ["python3", "-I", "-S", "-c", LOADER, json.dumps(wanted)]
-        prefix = "sudo -n " if user == ADMIN else ""
+        prefix = "sudo -n -H " if user == ADMIN else ""
         command = f"{prefix}{under} {shlex.join(words)}".strip()
         output = self.run(command, seconds=seconds, user=user)
         try:
@@ -179,11 +182,15 @@ class Session:
 
     def close(self) -> None:
         """Drop the connections. The session can be used again: it opens new ones."""
-        connections, self._connections = self._connections, {}
-        for connection in connections.values():
-            # Not Connection.close: it waits for the other side, which a loaded checkpoint has forgotten.
-            if connection.transport is not None:
-                connection.transport.close()
+        for user in list(self._connections):
+            self.log_out(user)
+
+    def log_out(self, user: User) -> None:
+        """Drop one user's connection: the next command of theirs is of a new login."""
+        connection = self._connections.pop(user, None)
+        # Not Connection.close: it waits for the other side, which a loaded checkpoint has forgotten.
+        if connection is not None and connection.transport is not None:
+            connection.transport.close()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -7,12 +7,10 @@ from typing import Any
 from lab.catalog import Suite, Variant
 from lab.errors import LabError
 from lab.guest import deploy
-from lab.guest.session import SUITE, Session
-from lab.guest.variant import under
+from lab.guest.session import Session
+from lab.guest.variant import as_run, home, login, under
 from lab.results import Outcome, TestResult
 
-HOME = f"/home/{SUITE}"
-RESULTS = f"{HOME}/results"
 KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
 TIMED_OUT = 124
 
@@ -35,23 +33,33 @@ def run(session: Session, suite: Suite, variant: Variant, *, factor: float) -> S
     Raises SuiteBroken where pytest could not even collect the tests.
     """
     limit = suite.suite_seconds * factor
+    results = folder(variant)
     # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end.
     command = (
-        f"mkdir -p {RESULTS}; cd {deploy.FOLDER}/suites/{suite.name}; "
+        f"mkdir -p {results}; cd {deploy.FOLDER}/suites/{suite.name}; "
         f"LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} PYTHONDONTWRITEBYTECODE=1 "
         f"timeout --kill-after=5 {limit:.0f} {under(variant)} python3 -m pytest -ra "
-        f"--timeout={suite.test_seconds * factor:.0f} --report-log={RESULTS}/report.jsonl "
-        f"--junitxml={RESULTS}/junit.xml >{RESULTS}/suite.log 2>&1; "
-        f"echo $?; cat {RESULTS}/report.jsonl"
+        f"--timeout={suite.test_seconds * factor:.0f} --report-log={results}/report.jsonl "
+        f"--junitxml={results}/junit.xml >{results}/suite.log 2>&1; "
+        f"echo $?; cat {results}/report.jsonl"
     )
-    output = session.run(command, seconds=suite.suite_seconds + 30 / factor + 10, user=SUITE)
+    output = session.run(
+        as_run(variant, command),
+        seconds=suite.suite_seconds + 30 / factor + 10,
+        user=login(variant),
+    )
     status, _, log = output.stdout.partition("\n")
     entries = [json.loads(line) for line in log.splitlines() if line.strip().endswith("}")]
     killed = int(status) in (TIMED_OUT, KILLED)
     if not killed and not any(entry.get("when") for entry in entries):
-        printed = session.run(f"tail -n 30 {RESULTS}/suite.log", seconds=10, user=SUITE).stdout
+        printed = session.run(f"sudo -n tail -n 30 {results}/suite.log", seconds=10).stdout
         raise SuiteBroken(f"pytest ran no test in the guest (exit status {status}):\n{printed}")
     return SuiteRun(read_report(suite, entries, killed=killed, limit=limit), killed)
+
+
+def folder(variant: Variant) -> str:
+    """Where in the guest the suite's results go."""
+    return f"{home(variant)}/results"
 
 
 def read_report(

@@ -1,14 +1,14 @@
 """Putting a variant on a guest, and reading back that it is in force."""
 
+import shlex
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.catalog import AppArmorProfile, Feature, Variant
+from lab.catalog import Variant
 from lab.errors import LabError
-from lab.guest.session import SUITE, Session
-
-Facts = dict[str, Any]
+from lab.guest.session import ADMIN, SUITE, Session, User
+from lab.knobs import Facts, Who
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,21 @@ class NotInEffect(LabError):
 
 def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
     """Why the variant makes no sense on a guest with these facts, or None where it does."""
-    apparmor = facts["apparmor"]
-    if apparmor is None and (variant.apparmor or Feature.APPARMOR_USERNS in variant.needs):
-        return "no AppArmor"
-    if Feature.APPARMOR_USERNS in variant.needs and not apparmor["userns_mediation"]:
-        return f"AppArmor {apparmor['version']} does not mediate user namespaces"
-    for profile in variant.apparmor:
-        if profile.shipped and profile.shipped not in apparmor["profile_files"]:
-            return f"ships no {profile.shipped}"
-    for name in variant.sysctl:
-        if facts["sysctls"].get(name) is None:
-            return f"its kernel has no {name}"
-    return None
+    reasons = (knob.why_not(facts) for knob in variant.knobs.values())
+    return next(filter(None, reasons), None)
 
 
 def begin(session: Session, variant: Variant, *, mark: Mark) -> Facts:
     """Set the guest's clock, mark its kernel log, put the variant's settings on; the guest's facts then."""
-    settings = {
-        "clock": mark.clock,
-        "mark": mark.text,
-        "sysctl": variant.sysctl,
-        "apparmor": [profile.model_dump() for profile in variant.apparmor],
-    }
-    _, facts = session.programs([("apply", settings), ("facts", {})], seconds=20)
-    return dict(facts)
+    calls: list[tuple[str, dict[str, Any]]] = [("begin", {"clock": mark.clock, "mark": mark.text})]
+    for name, knob in variant.knobs.items():
+        settings = knob.settings()
+        if settings is not None:
+            calls.append((f"knobs/{name}", settings))
+    facts: Facts = session.programs([*calls, ("facts", {})], seconds=20)[-1]
+    # What changes a user's groups or limits holds from the next login on.
+    session.log_out(SUITE)
+    return facts
 
 
 def read_facts(session: Session) -> Facts:
@@ -57,41 +48,47 @@ def read_facts(session: Session) -> Facts:
     return facts
 
 
+def login(variant: Variant) -> User:
+    """Who logs in to run the suite; the administrator does so as root."""
+    return ADMIN if any(knob.runs_as_root for knob in variant.knobs.values()) else SUITE
+
+
+def as_run(variant: Variant, script: str) -> str:
+    """A shell script of the suite's user, as whoever logs in runs it."""
+    return f"sudo -n -H sh -c {shlex.quote(script)}" if login(variant) == ADMIN else script
+
+
+def home(variant: Variant) -> str:
+    """The home of the suite's user."""
+    return "/root" if login(variant) == ADMIN else f"/home/{SUITE}"
+
+
 def under(variant: Variant) -> str:
-    """What to put before a command so that it runs confined as the variant says."""
-    profile = variant.confine_suite_by
-    return f"aa-exec -p {profile} --" if profile else ""
+    """What to put before a command so that it runs as the variant says."""
+    return shlex.join(word for knob in variant.knobs.values() for word in knob.under())
 
 
-def probe(session: Session, variant: Variant, *, probes: bool) -> dict[str, Any]:
+def probe(session: Session, variant: Variant, *, probes: bool) -> Who:
     """Who the suite runs as and confined by what; with `probes`, what the kernel allows it."""
-    found: dict[str, Any] = session.program(
-        "probe", {"probes": probes}, seconds=30, user=SUITE, under=under(variant)
+    found: Who = session.program(
+        "probe", {"probes": probes}, seconds=30, user=login(variant), under=under(variant)
     )
     return found
 
 
-def check_in_effect(variant: Variant, facts: Facts, who: dict[str, Any]) -> None:
+def check_in_effect(variant: Variant, facts: Facts, who: Who) -> None:
     """Compare the variant with what the guest shows. Raises NotInEffect with every difference."""
-    wrong = [
-        f"{name} is {facts['sysctls'].get(name)}, not {value}"
-        for name, value in variant.sysctl.items()
-        if facts["sysctls"].get(name) != str(value)
-    ]
-    wrong += [text for profile in variant.apparmor if (text := _profile_wrong(profile, facts))]
-    confined = who["context"]["apparmor"]
-    if variant.confine_suite_by and confined != f"{variant.confine_suite_by} (enforce)":
-        wrong.append(f"the suite would run confined by {confined!r}")
-    if who["uid"] == 0:
-        wrong.append("the suite would run as root")
-    if facts["kvm"] and facts["kvm"]["gid"] not in who["groups"]:
-        wrong.append("the suite's user is not in the group of /dev/kvm")
+    wrong = [text for knob in variant.knobs.values() for text in knob.differences(facts, who)]
+    wrong += [text for name, text in _as_installed(facts, who).items() if name not in variant.knobs]
     if wrong:
         raise NotInEffect(f"variant not in effect: {'; '.join(wrong)}")
 
 
-def _profile_wrong(profile: AppArmorProfile, facts: Facts) -> str | None:
-    mode = facts["apparmor"]["profiles"].get(profile.name)
-    if mode == profile.mode:
-        return None
-    return f"AppArmor profile {profile.name} is {'not loaded' if mode is None else f'in {mode} mode'}"
+def _as_installed(facts: Facts, who: Who) -> dict[str, str]:
+    """What is wrong with the suite's user, by the kind of setting that alone may make it so."""
+    wrong = {}
+    if who["uid"] == 0:
+        wrong["user"] = "the suite would run as root"
+    elif facts["kvm"] and facts["kvm"]["gid"] not in who["groups"]:
+        wrong["kvm"] = "the suite's user is not in the group of /dev/kvm"
+    return wrong

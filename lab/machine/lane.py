@@ -55,6 +55,7 @@ class Lane:
         folder: Path,
         port: ports.Port,
         nameservers: Sequence[str] = (),
+        arguments: str = "",
     ) -> None:
         self.guest = guest
         self.image = image
@@ -65,6 +66,7 @@ class Lane:
         self._connection = connection
         self._port = port
         self._nameservers = nameservers
+        self._arguments = f"{guest.kernel_arguments} {arguments}".strip()
         self._seed = folder / "seed.iso"
         self._domain: libvirt.virDomain | None = None
         self._uuid = str(uuid.uuid4())
@@ -133,7 +135,7 @@ class Lane:
             kvm=self.acceleration.kvm,
             memory_mib=self.guest.memory_mib,
             cpus=self.guest.cpus,
-            boot=firmware.boot_of(self._connection, self.image, self.guest.kernel_arguments),
+            boot=firmware.boot_of(self._connection, self.image, self._arguments),
             may_restart=may_restart,
             console=self.console,
             disk=self.overlay,
@@ -245,6 +247,7 @@ def opened(
     acceleration: Acceleration,
     uri: str | None = None,
     nameservers: Sequence[str] = (),
+    arguments: str = "",
 ) -> Iterator[Lane]:
     """A lane whose disk and seed are ready, not started yet; nothing of it is left afterwards.
 
@@ -261,6 +264,7 @@ def opened(
                 folder=folder,
                 port=port,
                 nameservers=nameservers,
+                arguments=arguments,
             )
             try:
                 lane.prepare()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jinja2
 
+from lab.diagnosis import causes
 from lab.files import plain
 from lab.report import table
 from lab.results import RunResult
@@ -21,7 +22,14 @@ def render(run: RunResult) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _escape, "paragraph": _paragraph, "code": _code}
+    known = causes.known()
+    environment.filters |= {
+        "cell": _escape,
+        "paragraph": _paragraph,
+        "code": _code,
+        # A run of long ago may know a cause that there is no more.
+        "explanation": lambda name: known[name].explanation if name in known else "",
+    }
     return environment.get_template("matrix.md").render(run=run, table=table)
 
 

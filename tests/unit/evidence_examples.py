@@ -7,7 +7,15 @@ from lab.diagnosis import evidence
 from lab.diagnosis.evidence import Evidence, Probe
 
 OK = Probe(0, "")
-ALL_WORK = {"unshare_user": OK, "unshare_user_root": OK, "bwrap_user": OK, "bwrap_all": OK}
+ALL_WORK = {
+    "unshare_user": OK,
+    "unshare_user_root": OK,
+    "bwrap_user": OK,
+    "bwrap_all": OK,
+    "open_kvm": OK,
+    "exec_home": OK,
+    "home_allows_exec": OK,
+}
 OPEN_SYSCTLS = {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"}
 
 EPERM = Probe(1, "unshare: unshare failed: Operation not permitted")
@@ -22,6 +30,7 @@ BWRAP_ENOSPC = Probe(
     1,
     "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
 )
+BWRAP_NO_SETUID = Probe(1, "bwrap: setuid use of bubblewrap is not supported")
 BWRAP_EACCES = Probe(1, "bwrap: Creating new namespace failed: Permission denied")
 
 # boxlite's box on the way, in every cell: no audit line.
@@ -50,16 +59,45 @@ def gathered(
     *,
     probes: dict[str, Probe] | None = None,
     sysctls: dict[str, str] | None = None,
+    messages: tuple[str, ...] = (),
+    control_failed: bool = False,
 ) -> Evidence:
     """Evidence of a guest on which all works, but for what is given."""
     return Evidence(
         probes=ALL_WORK | (probes or {}),
         sysctls=OPEN_SYSCTLS | (sysctls or {}),
         audit=evidence.parse_audit(kernel),
+        messages=messages,
+        control_failed=control_failed,
     )
 
 
 CLEAN = gathered()
+KVM_ABSENT = gathered(
+    probes={"open_kvm": Probe(2, "No such file or directory: '/dev/kvm'")},
+    messages=("boxlite.errors.UnsupportedError: unsupported: KVM is not available on this host.",),
+    control_failed=True,
+)
+KVM_DENIED = gathered(
+    probes={"open_kvm": Probe(13, "Permission denied: '/dev/kvm'")},
+    messages=(
+        "boxlite.errors.UnsupportedError: unsupported: KVM is available but access is denied for the current "
+        "user.",
+    ),
+    control_failed=True,
+)
+HOME_NOEXEC = gathered(
+    probes={
+        "exec_home": Probe(13, "[Errno 13] Permission denied: '/home/tester/.lab-probe'"),
+        "home_allows_exec": Probe(1, "noexec"),
+    },
+    messages=(
+        "boxlite.errors.StorageError: storage error: Failed to run mke2fs (/home/tester/.local/share/boxlite/"
+        "runtimes/v0.10.8-fc65419-3c4eaf9215b6/mke2fs): Permission denied (os error 13)",
+    ),
+    control_failed=True,
+)
+BWRAP_SETUID = gathered(probes={"bwrap_user": BWRAP_NO_SETUID, "bwrap_all": BWRAP_NO_SETUID})
 USERNS_SYSCTL = gathered(
     probes={
         "unshare_user": EPERM,

@@ -32,12 +32,13 @@ class Seconds(Estimates):
 
 
 def cells(guest: str, count: int) -> list[Cell]:
-    variants = itertools.islice(KNOWN.variants.values(), count)
+    plain = (variant for variant in KNOWN.variants.values() if not variant.kernel_arguments)
+    variants = itertools.islice(plain, count)
     return [Cell(KNOWN.guest(guest), variant, NEW) for variant in variants]
 
 
 def wanted(backlog: Backlog) -> list[str]:
-    return [guest.name for guest in backlog.next_guests()]
+    return [machine.name for machine in backlog.next_machines()]
 
 
 def take(backlog: Backlog, guest: str, number: int) -> Ticket:
@@ -234,3 +235,14 @@ def test_what_is_left_of_a_cell_that_is_repeated_is_the_repeats_that_did_not_end
     ticket.done.append(ticket.cell.result(Status.PASS))
     backlog.put_back(ticket, after=0)
     assert backlog.seconds_left(1) == 150.0
+
+
+def test_cells_with_kernel_arguments_have_lanes_of_their_own() -> None:
+    [plain], booted = cells(SHORT, 1), Cell(KNOWN.guest(SHORT), KNOWN.variant("apparmor-off"), NEW)
+    machine = f"{SHORT} apparmor=0"
+    backlog = Backlog([plain, booted], Seconds())
+    assert set(wanted(backlog)) == {SHORT, machine}
+    for number, (name, cell) in enumerate([(machine, booted), (SHORT, plain)], 1):
+        bring_up(backlog, name, number)
+        assert take(backlog, name, number).cell == cell
+        assert backlog.take(name, number) is None

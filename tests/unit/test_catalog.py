@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog
-from lab.catalog import Needs
+from lab import catalog, knobs
+from lab.diagnosis import causes
 from lab.errors import UsageError
+from lab.knobs.sysctl import Sysctl
+from lab.results import Needs
 
 GUEST = """
 title = "Debian 13"
@@ -14,6 +16,16 @@ suite = "trixie"
 """
 VARIANT = 'title = "As installed"\n'
 SET = 'title = "Quick"\nguests = ["debian-13"]\nvariants = ["stock"]\n'
+
+WEATHER = """
+from lab.knobs._base import TableKnob
+
+class Weather(TableKnob):
+    outside: str
+
+    def differences(self, facts, who):
+        return [] if facts["weather"] == self.outside else ["the sun shines"]
+"""
 
 GUEST_FILE = "images/debian-13.toml"
 VARIANT_FILE = "cloud-init/variants/stock.toml"
@@ -51,9 +63,53 @@ def test_the_shipped_definitions_load() -> None:
     assert known.set("quick").guests
 
 
-def test_every_shipped_variant_but_stock_expects_its_own_cause() -> None:
-    causes = {name: variant.expect.cause for name, variant in catalog.load().variants.items()}
-    assert [name for name, cause in causes.items() if cause is None] == ["stock"]
+def test_every_shipped_variant_but_stock_sets_something() -> None:
+    assert [name for name, variant in catalog.load().variants.items() if not variant.knobs] == ["stock"]
+
+
+def test_every_cause_but_those_that_no_variant_can_make_is_expected_by_a_variant() -> None:
+    expected = {variant.expect.cause for variant in catalog.load().variants.values()}
+    assert causes.known().keys() <= expected
+
+
+def test_variants_combine_under_one_name() -> None:
+    both = catalog.load().variant("max-userns-zero+userns-clone-off")
+    assert both.name == "max-userns-zero+userns-clone-off"
+    assert both.knobs == {
+        "sysctl": Sysctl({"user.max_user_namespaces": 0, "kernel.unprivileged_userns_clone": 0})
+    }
+    # Of the two causes the one that boxlite meets first, whichever stands first in the name.
+    assert both.expect.cause == "userns-sysctl"
+
+
+def test_combined_variants_of_different_kinds_keep_both() -> None:
+    both = catalog.load().variant("userns-clone-off+apparmor-userns-deny+stock")
+    assert both.knobs.keys() == {"sysctl", "apparmor"}
+    assert both.expect.cause == "userns-sysctl"
+
+
+def test_variants_that_exclude_each_other_are_refused(root: Path) -> None:
+    (root / "cloud-init/variants/on.toml").write_text(VARIANT + 'sysctl = { "a.b" = 1, "c.d" = 1 }')
+    (root / "cloud-init/variants/off.toml").write_text(VARIANT + 'sysctl = { "a.b" = 0 }')
+    with pytest.raises(UsageError, match=r"variants of on\+off cannot .* one guest: sysctl: a\.b is 1 and 0"):
+        catalog.load(root).variant("on+off")
+
+
+def test_one_unknown_name_among_combined_ones_is_told(root: Path) -> None:
+    with pytest.raises(UsageError, match="no variant is called 'stok'"):
+        catalog.load(root).variant("stock+stok")
+
+
+def test_a_new_kind_of_setting_is_one_new_file(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weather.py").write_text(WEATHER)
+    monkeypatch.setattr(knobs, "__path__", [*knobs.__path__, str(tmp_path)])
+    (root / VARIANT_FILE).write_text(VARIANT + 'weather = { outside = "rain" }')
+    variant = catalog.load(root).variant("stock")
+    assert variant.knobs["weather"].settings() == {"outside": "rain"}
+    assert variant.knobs["weather"].differences({"weather": "sun"}, {}) == ["the sun shines"]
+    assert "found 1" in error_of(root, VARIANT_FILE, VARIANT + "weather = { outside = 1 }")
 
 
 def test_the_control_is_a_test_that_needs_a_box_and_no_sandbox() -> None:
@@ -101,17 +157,22 @@ def test_a_wrong_guest_names_file_key_and_what_was_expected(
     [
         ('expect = { status = "xfail" }', "expect.cause", "must be given"),
         ('expect = { cause = "userns-limit" }', "expect.cause", "only with it"),
-        ('expect = { status = "xfail", cause = "unknown" }', "expect.cause", 'cannot be "unknown"'),
+        ('expect = { status = "xfail", cause = "unknown" }', "expect.cause", "found 'unknown'"),
         ('expect = { status = "xfail", cause = "ghosts" }', "expect.cause", "found 'ghosts'"),
         ('expect = { status = "error" }', "expect.status", "'pass' or 'xfail', found 'error'"),
         ('expect = { why = "x" }', "expect.why", "no such key is known"),
         ('expect = "xfail"', "expect", "found 'xfail'"),
         ('sysctl = { "user.max_user_namespaces" = "0" }', "sysctl.user.max_user_namespaces", "valid integer"),
         ('sysctl = { "user.max_user_namespaces" = true }', "sysctl.user.max_user_namespaces", "valid integer"),
-        ('needs = ["moonlight"]', "needs.0", "found 'moonlight'"),
-        ('apparmor = [{ name = "p" }]', "apparmor.0", "exactly one of `text` and `shipped`"),
-        ('apparmor = [{ name = "p", text = "t", shipped = "s" }]', "apparmor.0", "exactly one of"),
-        ('apparmor = [{ name = "p", text = "t", mode = "kill" }]', "apparmor.0.mode", "found 'kill'"),
+        ("moonlight = true", "moonlight", "no such key is known"),
+        ("apparmor = { moonlight = true }", "apparmor.moonlight", "no such key is known"),
+        ('apparmor.profiles = [{ name = "p" }]', "apparmor.profiles.0", "exactly one of `text` and `shipped`"),
+        (
+            'apparmor.profiles = [{ name = "p", text = "t", shipped = "s" }]',
+            "apparmor.profiles.0",
+            "exactly one",
+        ),
+        ('apparmor.profiles = [{ name = "p", text = "t", mode = "kill" }]', "profiles.0.mode", "found 'kill'"),
     ],
 )
 def test_a_wrong_variant_names_file_key_and_what_was_expected(

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from lab import builds, cli, matrix, shell
 from lab.cli import common
+from lab.diagnosis import causes
 from lab.errors import NotApplicable
 from lab.images import store
 from lab.record import LOCK, Record
@@ -84,6 +85,11 @@ def test_a_folder_with_a_run_in_it_is_refused(home: Path, tmp_path: Path) -> Non
     assert done.returncode == 2
     assert f"-o {tmp_path}: there is a run in it already" in done.stderr
     assert (tmp_path / "results.json").read_text() == before
+
+
+def test_list_explains_the_causes(home: Path) -> None:
+    lines = lab("list", "causes").stdout.splitlines()
+    assert lines == [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
 
 
 def test_list_shows_the_cells_and_makes_nothing(home: Path) -> None:

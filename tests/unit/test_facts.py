@@ -55,6 +55,16 @@ def test_the_suites_user_is_seen_from_inside() -> None:
     assert who["probes"] == {}
 
 
+def test_every_probe_says_what_was_tried_and_what_came_of_it() -> None:
+    probes = printed("probe", {"probes": True})["probes"]
+    assert {"unshare_user", "bwrap_all", "open_kvm", "exec_home", "home_allows_exec"} <= set(probes)
+    assert {"unshare_nothing", "proc_unmasked"} <= set(probes)
+    for probe in probes.values():
+        assert probe["command"]
+        assert probe["status"] is None or isinstance(probe["status"], int)
+        assert (probe["stderr"] == "") or probe["status"] != 0
+
+
 def test_selinux_is_read_from_the_kernel_and_its_policy_from_where_it_came(
     program: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +73,7 @@ def test_selinux_is_read_from_the_kernel_and_its_policy_from_where_it_came(
     kernel = put(tmp_path, {"enforce": "1", "deny_unknown": "0", "class/user_namespace/index": "67"})
     files = {
         "/etc/selinux/config": "# SELINUX=disabled\nSELINUX=permissive\nSELINUXTYPE=default\n",
+        "/var/lib/selinux/default/active/modules/400": ["lab"],
         "/etc/selinux/default/policy": ["policy.9", "policy.33", "policy.34.old"],
     }
     text, names = read["text"], read["names"]
@@ -75,6 +86,7 @@ def test_selinux_is_read_from_the_kernel_and_its_policy_from_where_it_came(
         "policy_version": 33,
         "user_namespace_class": True,
         "deny_unknown": False,
+        "modules": ["lab"],
     }
     (kernel / "enforce").write_text("0")
     assert selinux()["mode"] == "permissive"

@@ -12,10 +12,14 @@ from lab import catalog
 from lab.paths import PACKAGE
 
 SUITE = catalog.load().suite.folder
-REMOTE = sorted((PACKAGE / "guest" / "remote").glob("*.py"))
+REMOTE = sorted((PACKAGE / "guest" / "remote").rglob("*.py"))
 # The suite runs on no older Python than boxlite has wheels for. That a guest's is older (Debian 11's) is for
 # the lab's own programs to find out.
 OLDEST, OLDEST_OF_GUESTS = (3, 10), (3, 9)
+
+
+def _name(file: Path) -> str:
+    return str(file.relative_to(PACKAGE))
 
 
 def suite_functions() -> list[str]:
@@ -23,13 +27,13 @@ def suite_functions() -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-@pytest.mark.parametrize("file", [*REMOTE, *sorted(SUITE.glob("*.py"))], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*REMOTE, *sorted(SUITE.glob("*.py"))], ids=_name)
 def test_it_is_written_for_the_oldest_python(file: Path) -> None:
     oldest = OLDEST_OF_GUESTS if file in REMOTE else OLDEST
     assert ast.parse(file.read_text(), feature_version=oldest).body
 
 
-@pytest.mark.parametrize("file", REMOTE, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", REMOTE, ids=_name)
 def test_remote_programs_import_the_standard_library_alone(file: Path) -> None:
     imported = set()
     for node in ast.walk(ast.parse(file.read_text())):

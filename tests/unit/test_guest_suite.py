@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from lab.catalog import Needs, Suite
+from lab.catalog import Suite
 from lab.guest.suite import read_report
-from lab.results import Outcome, TestResult
+from lab.results import Needs, Outcome, TestResult
 
 SUITE = Suite(
     name="small",

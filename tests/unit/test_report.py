@@ -14,15 +14,16 @@ from rich.console import Console, RenderableType
 
 from lab import catalog
 from lab.builds import Build
+from lab.diagnosis import causes
 from lab.plan import Cell, choose
 from lab.report import markdown, progress, runlog, table, terminal
 from lab.report.progress import Lines, LiveTable, Silent
 from lab.report.runlog import RunLog
 from lab.results import (
-    Cause,
     CellResult,
     Confidence,
     Expectation,
+    Finding,
     LaneRecord,
     Outcome,
     RepeatResult,
@@ -32,7 +33,7 @@ from lab.results import (
 )
 from tests.unit.examples import cell, run_of
 
-XFAIL = Expectation(status="xfail", cause=Cause.USERNS_LIMIT)
+XFAIL = Expectation(status="xfail", cause="userns-limit")
 # What a guest could say to break out of its square.
 HOSTILE = 'a\\|b | pass |\n| <b>pass</b> | "x" `y`'
 # To a terminal: clear it, set its title, be green. To rich: be green, and a tag that is an error.
@@ -80,8 +81,8 @@ def rows_of(text: str) -> list[list[str]]:
     ("more", "expected"),
     [
         ({"status": Status.PASS}, "pass"),
-        ({"status": Status.FAIL, "cause": Cause.UNKNOWN}, "fail unknown"),
-        ({"status": Status.XFAIL, "cause": Cause.USERNS_LIMIT}, "xfail userns-limit"),
+        ({"status": Status.FAIL, "cause": "unknown"}, "fail unknown"),
+        ({"status": Status.XFAIL, "cause": "userns-limit"}, "xfail userns-limit"),
         ({"status": Status.XPASS, "reason": "passed, but"}, "xpass"),
         ({"status": Status.NOT_APPLICABLE, "reason": "no AppArmor"}, "n/a (no AppArmor)"),
         ({"status": Status.NOT_RUN, "reason": "interrupted"}, "not-run (interrupted)"),
@@ -89,7 +90,7 @@ def rows_of(text: str) -> list[list[str]]:
         ({"status": Status.ERROR, "reason": "waited 180 s for SSH"}, "error"),
         (FLAKY, "flaky 2/3"),
         ({"status": Status.PASS, "retried": ["no SSH", "no disk"]}, "pass (try 3)"),
-        ({"status": Status.XFAIL, "cause": Cause.USERNS_LIMIT, "retried": ["x"]}, "xfail userns-limit (try 2)"),
+        ({"status": Status.XFAIL, "cause": "userns-limit", "retried": ["x"]}, "xfail userns-limit (try 2)"),
         (None, ""),
     ],
 )
@@ -124,7 +125,7 @@ def test_the_kernel_is_what_the_guest_said_or_a_dash() -> None:
 def test_the_table_has_a_row_for_each_guest_and_a_column_for_each_variant() -> None:
     run = run_of(
         cell("debian-12", "stock", facts={"kernel": "6.1.0-56-cloud-amd64"}),
-        cell("debian-12", "max-userns-zero", status=Status.XFAIL, cause=Cause.USERNS_LIMIT, expected=XFAIL),
+        cell("debian-12", "max-userns-zero", status=Status.XFAIL, cause="userns-limit", expected=XFAIL),
         cell("debian-13", "stock", status=Status.ERROR, reason="x"),
         cell("debian-13", "max-userns-zero", status=Status.NOT_RUN, reason="y"),
     )
@@ -140,7 +141,7 @@ def test_the_table_has_a_row_for_each_guest_and_a_column_for_each_variant() -> N
 
 def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
     run = run_of(
-        cell(build="0.10.7", status=Status.FAIL, cause=Cause.UNKNOWN),
+        cell(build="0.10.7", status=Status.FAIL, cause="unknown"),
         cell(build="0.10.8"),
         cell(variant="max-userns-zero", build="0.10.7"),
     )
@@ -222,7 +223,7 @@ def test_what_a_guest_says_stays_inside_its_square() -> None:
 
 def test_what_a_guest_says_stays_inside_its_paragraph() -> None:
     test = TestResult(name="jail_starts", outcome=Outcome.FAIL, message="first\n# second <b>")
-    run = run_of(cell(status=Status.FAIL, cause=Cause.UNKNOWN, reason="one\n# two <b>", tests=[test]))
+    run = run_of(cell(status=Status.FAIL, cause="unknown", reason="one\n# two <b>", tests=[test]))
     text = markdown.render(run)
     assert "\none # two &lt;b>\n" in text
     assert "- `jail_starts`: fail: first # second &lt;b>\n" in text
@@ -245,11 +246,21 @@ def test_a_page_says_why_and_how_to_run_each_cell_again() -> None:
     assert f"image sha256 {'1' * 64}, cells by disk; no memory" in text
 
 
+def test_a_page_explains_every_cause_that_it_knows() -> None:
+    found = [
+        Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0"),
+        Finding(name="<gone>", confidence=Confidence.LIKELY, why="of another release"),
+    ]
+    page = markdown.render(run_of(cell(status=Status.FAIL, cause="userns-limit", reason="x", causes=found)))
+    assert f"- `userns-limit`, proved: {causes.known()['userns-limit'].explanation}" in page
+    assert "- `<gone>`, likely: \n" in page
+
+
 def test_the_summary_says_why_and_how_to_run_each_unexpected_cell_again() -> None:
     run = run_of(
-        cell("debian-12", status=Status.FAIL, cause=Cause.UNKNOWN, reason="[red] is no markup", rerun="lab 1"),
+        cell("debian-12", status=Status.FAIL, cause="unknown", reason="[red] is no markup", rerun="lab 1"),
         cell("debian-13", status=Status.ERROR, reason="no disk", rerun="lab 2"),
-        cell("fedora-44", status=Status.XFAIL, cause=Cause.USERNS_LIMIT, reason="as told", rerun="lab 3"),
+        cell("fedora-44", status=Status.XFAIL, cause="userns-limit", reason="as told", rerun="lab 3"),
     )
     text = printed(run)
     assert "debian-12 stock 0.10.8: fail unknown\n  [red] is no markup\n  again: lab 1\n" in text
@@ -340,7 +351,7 @@ def skeleton(text: str) -> list[tuple[str, str, str]]:
 def test_what_a_guest_says_is_no_markup_of_the_page(text: str) -> None:
     def page(said: str) -> str:
         note = LaneRecord(guest="debian-13", image="1" * 64, way="memory", note=said, seconds={})
-        more = {"status": Status.FAIL, "cause": Cause.UNKNOWN, "confidence": Confidence.LIKELY}
+        more = {"status": Status.FAIL, "cause": "unknown", "confidence": Confidence.LIKELY}
         return markdown.render(run_of(told(said), told(said).model_copy(update=more), lanes=[note]))
 
     assert skeleton(page(text)) == skeleton(page("words"))
@@ -350,7 +361,7 @@ def test_what_a_guest_says_is_no_markup_of_the_page(text: str) -> None:
 def test_the_name_of_a_test_that_a_guest_made_up_is_no_markup_of_the_page() -> None:
     def page(name: str) -> str:
         test = TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
-        return markdown.render(run_of(cell(status=Status.FAIL, cause=Cause.UNKNOWN, reason="x", tests=[test])))
+        return markdown.render(run_of(cell(status=Status.FAIL, cause="unknown", reason="x", tests=[test])))
 
     hostile, tame = skeleton(page("a` <b> ![x](y) `b")), skeleton(page("words"))
     assert [kind for kind, _, _ in hostile] == [kind for kind, _, _ in tame]

@@ -11,12 +11,14 @@ from lab import builds, catalog, paths, plan, rootfs, runs
 from lab.builds import Build
 from lab.errors import LabError, UsageError
 from lab.images import debian
+from lab.knobs.sysctl import Sysctl
 from lab.plan import Cell, Part
 from lab.results import CellResult, Host, LaneRecord, RunOptions, RunResult, Status
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()
 RELEASE = Build("0.10.8", "0.10.8")
+OTHER = Sysctl({"a.b": 1})
 VARIANTS = ["stock", "max-userns-zero", "userns-clone-off", "apparmor-userns-deny"]
 # One cell for each status that there is.
 PLAN = plan.choose(KNOWN, guests=["debian-12", "debian-13"], variants=VARIANTS).cells([RELEASE])
@@ -89,7 +91,10 @@ def test_definitions_are_those_of_the_cells_and_no_others() -> None:
     ("change", "name"),
     [
         (lambda c: replace(c, guest=c.guest.model_copy(update={"memory_mib": 4096})), "guest debian-13"),
-        (lambda c: replace(c, variant=c.variant.model_copy(update={"sysctl": {"a.b": 1}})), "variant stock"),
+        (
+            lambda c: replace(c, variant=c.variant.model_copy(update={"sysctl": OTHER})),
+            "variant stock",
+        ),
     ],
 )
 def test_a_changed_definition_changes_its_digest_alone(change: Callable[[Cell], Cell], name: str) -> None:

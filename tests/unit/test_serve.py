@@ -203,7 +203,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.setattr(builds, "wheels", lambda paths, build, python, say: [wheel(build)])
     monkeypatch.setattr(deploy, "deploy", deployed)
     monkeypatch.setattr(guest_suite, "run", ran)
-    monkeypatch.setattr(evidence, "collect", lambda session, folder, mark, full: None)
+    monkeypatch.setattr(evidence, "collect", lambda session, folder, variant, mark, full: None)
 
     def make(acceleration: Acceleration) -> Bench:
         made.append(Bench(paths, tmp_path / "lane", acceleration))

@@ -1,9 +1,8 @@
 import pytest
 
-from lab.catalog import Needs, Suite
-from lab.diagnosis.causes import Finding
+from lab.catalog import Suite
 from lab.diagnosis.verdict import Verdict, judge
-from lab.results import Cause, Confidence, Expectation, Outcome, Status, TestResult
+from lab.results import Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
 
 SUITE = Suite(
     name="small",
@@ -12,17 +11,21 @@ SUITE = Suite(
     test_seconds=10,
     suite_seconds=60,
     tests={
-        "options": Needs.NOTHING,
+        "presets": Needs.NOTHING,
+        "options": Needs.RUNTIME,
         "box_starts": Needs.BOX,
         "jail_starts": Needs.SANDBOX,
         "jail_isolates": Needs.SANDBOX,
     },
 )
 PASSES = Expectation()
-BLOCKED = Expectation(status="xfail", cause=Cause.USERNS_LIMIT)
+BLOCKED = Expectation(status="xfail", cause="userns-limit")
 SANDBOX = {"jail_starts": "fail", "jail_isolates": "fail"}
-LIMIT = Finding(Cause.USERNS_LIMIT, Confidence.PROVED, "user.max_user_namespaces is 0")
-SYSCTL = Finding(Cause.USERNS_SYSCTL, Confidence.PROVED, "kernel.unprivileged_userns_clone is 0")
+LIMIT = Finding(name="userns-limit", confidence=Confidence.PROVED, why="user.max_user_namespaces is 0")
+SYSCTL = Finding(
+    name="userns-sysctl", confidence=Confidence.PROVED, why="kernel.unprivileged_userns_clone is 0"
+)
+KVM = Finding(name="kvm-denied", confidence=Confidence.PROVED, why="opening /dev/kvm gives EACCES")
 
 
 def verdict(
@@ -48,32 +51,32 @@ def test_all_passed_where_a_failure_was_expected() -> None:
 
 
 def test_the_expected_tests_failed_for_the_expected_cause() -> None:
-    expected = Verdict(Status.XFAIL, Cause.USERNS_LIMIT, Confidence.PROVED, "user.max_user_namespaces is 0")
+    expected = Verdict(Status.XFAIL, "userns-limit", Confidence.PROVED, "user.max_user_namespaces is 0")
     assert verdict(SANDBOX, findings=[LIMIT]) == expected
 
 
 def test_a_second_cause_behind_the_expected_one_is_named_and_changes_nothing() -> None:
     judged = verdict(SANDBOX, findings=[LIMIT, SYSCTL])
-    assert (judged.status, judged.cause) == (Status.XFAIL, Cause.USERNS_LIMIT)
+    assert (judged.status, judged.cause) == (Status.XFAIL, "userns-limit")
     assert SYSCTL.why in judged.reason
 
 
 @pytest.mark.parametrize(
     ("outcomes", "expected", "findings", "cause", "reason"),
     [
-        (SANDBOX, PASSES, [LIMIT], Cause.USERNS_LIMIT, "user.max_user_namespaces is 0"),
-        (SANDBOX, PASSES, [], Cause.UNKNOWN, "the evidence proves no known cause"),
-        (SANDBOX, BLOCKED, [], Cause.UNKNOWN, "expected to fail for userns-limit"),
-        (SANDBOX, BLOCKED, [SYSCTL], Cause.USERNS_SYSCTL, "expected to fail for userns-limit"),
-        (SANDBOX, BLOCKED, [SYSCTL, LIMIT], Cause.USERNS_SYSCTL, "expected to fail for userns-limit"),
-        ({**SANDBOX, "options": "fail"}, BLOCKED, [LIMIT], Cause.USERNS_LIMIT, "failed too: options"),
-        ({**SANDBOX, "options": "error"}, BLOCKED, [LIMIT], Cause.USERNS_LIMIT, "failed too: options"),
-        ({"jail_starts": "fail"}, BLOCKED, [LIMIT], Cause.USERNS_LIMIT, "all the same: jail_isolates"),
+        (SANDBOX, PASSES, [LIMIT], "userns-limit", "user.max_user_namespaces is 0"),
+        (SANDBOX, PASSES, [], "unknown", "the evidence proves no known cause"),
+        (SANDBOX, BLOCKED, [], "unknown", "expected to fail for userns-limit"),
+        (SANDBOX, BLOCKED, [SYSCTL], "userns-sysctl", "expected to fail for userns-limit"),
+        (SANDBOX, BLOCKED, [SYSCTL, LIMIT], "userns-sysctl", "expected to fail for userns-limit"),
+        ({**SANDBOX, "options": "fail"}, BLOCKED, [LIMIT], "userns-limit", "failed too: options"),
+        ({**SANDBOX, "options": "error"}, BLOCKED, [LIMIT], "userns-limit", "failed too: options"),
+        ({"jail_starts": "fail"}, BLOCKED, [LIMIT], "userns-limit", "all the same: jail_isolates"),
         (
             {**SANDBOX, "box_starts": "fail"},
             BLOCKED,
             [],
-            Cause.UNKNOWN,
+            "unknown",
             "the control failed too (box_starts)",
         ),
     ],
@@ -93,11 +96,30 @@ def test_any_other_failure_is_a_failure(
     outcomes: dict[str, str],
     expected: Expectation,
     findings: list[Finding],
-    cause: Cause,
+    cause: str,
     reason: str,
 ) -> None:
     judged = verdict(outcomes, expected, findings)
     assert (judged.status, judged.cause) == (Status.FAIL, cause)
+    assert reason in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("failed", "status", "reason"),
+    [
+        ({"options", "box_starts", *SANDBOX}, Status.XFAIL, KVM.why),
+        ({"box_starts", *SANDBOX}, Status.FAIL, "passed all the same: options"),
+        ({"presets", "options", "box_starts", *SANDBOX}, Status.FAIL, "failed too: presets"),
+    ],
+    ids=["all", "one less", "one more"],
+)
+@pytest.mark.parametrize("behind", [[], [LIMIT]], ids=["alone", "before another"])
+def test_which_tests_must_fail_depends_on_the_cause(
+    failed: set[str], status: Status, reason: str, behind: list[Finding]
+) -> None:
+    expected = Expectation(status="xfail", cause="kvm-denied")
+    judged = verdict(dict.fromkeys(failed, "error"), expected, [KVM, *behind])
+    assert (judged.status, judged.cause) == (status, "kvm-denied")
     assert reason in judged.reason
 
 
@@ -132,7 +154,7 @@ def test_a_skipped_test_does_not_count_as_one_that_failed_as_expected() -> None:
 
 def test_a_killed_suite_has_never_failed_as_expected() -> None:
     judged = verdict(SANDBOX, findings=[LIMIT], killed=True)
-    assert (judged.status, judged.cause) == (Status.FAIL, Cause.USERNS_LIMIT)
+    assert (judged.status, judged.cause) == (Status.FAIL, "userns-limit")
     assert "killed at its time limit" in judged.reason
 
 

@@ -11,14 +11,14 @@ import psutil
 import pytest
 
 from lab import process
-from lab.catalog import Catalog, Guest, Needs, Suite
+from lab.catalog import Catalog, Guest, Suite
 from lab.errors import LabError
 from lab.guest import ready
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import checkpoint
 from lab.paths import Paths
-from lab.results import CellResult, Outcome, RunResult, Status
+from lab.results import CellResult, Needs, Outcome, RunResult, Status
 from tests.vm.conftest import (
     RELEASE,
     Recorder,

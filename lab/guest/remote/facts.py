@@ -3,6 +3,7 @@
 What a file tells is read from there: starting a program takes longer in an emulated guest than all the rest.
 """
 
+import glob
 import grp
 import json
 import os
@@ -26,6 +27,10 @@ OS_RELEASE = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 APPARMOR = Path("/sys/kernel/security/apparmor")
 # Of AppArmor's features those that decide about user namespaces; files below `features`.
 FEATURES = ("namespaces/mask", "policy/unconfined_restrictions/userns", "policy/versions")
+# Those that are loaded, and those that come along without being loaded.
+PROFILES = ("/etc/apparmor.d", "/usr/share/apparmor/extra-profiles")
+# Debian's folder, and Fedora's.
+PAM_SYSTEMD = ("/usr/lib/*/security/pam_systemd.so", "/usr/lib64/security/pam_systemd.so")
 SELINUX = Path("/sys/fs/selinux")
 CGROUP = Path("/sys/fs/cgroup")
 # Where an ordinary user's shell looks, whatever this program's own would.
@@ -81,7 +86,7 @@ def apparmor():
         "features": features,
         "userns_mediation": "userns_create" in (features["namespaces/mask"] or ""),
         "profiles": dict(sorted(profiles)),
-        "profile_files": sorted(str(f) for f in Path("/etc/apparmor.d").glob("*") if f.is_file()),
+        "profile_files": sorted(str(f) for folder in PROFILES for f in Path(folder).glob("*") if f.is_file()),
     }
 
 
@@ -100,6 +105,8 @@ def selinux():
         # Without the class nothing is decided about user namespaces.
         "user_namespace_class": (SELINUX / "class/user_namespace").is_dir(),
         "deny_unknown": text(SELINUX / "deny_unknown") == "1",
+        # Of the policy's modules those that were added to the distribution's (semodule's default priority).
+        "modules": names("/var/lib/selinux/%s/active/modules/400" % policy),
     }
 
 
@@ -186,6 +193,7 @@ print(
         {
             "os": os_release(),
             "kernel": os.uname().release,
+            "command_line": text("/proc/cmdline"),
             "python": "%d.%d" % sys.version_info[:2],
             "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
             "lsm": (text("/sys/kernel/security/lsm") or "").split(","),
@@ -194,6 +202,9 @@ print(
             "selinux": selinux(),
             "bubblewrap": bubblewrap(),
             "kvm": kvm(),
+            "podman": os.path.exists("/usr/bin/podman"),
+            # Without it no user gets a service manager, and so no control groups.
+            "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
             "virtualization": virtualization(),
             "cgroup": cgroup(),
             "mounts": mounts("/home", "/tmp"),

@@ -1,11 +1,13 @@
-"""Try, as the suite's user and confined like the suite, what bubblewrap asks of the kernel. Prints JSON.
+"""Try, as the suite's user and confined like the suite, what boxlite needs of its host. Prints JSON.
 
 `unshare_user` alone makes a user namespace; `unshare_user_root` also needs capabilities inside it. Where
 the first works and the second does not, the namespace is made and then stripped.
 """
 
+import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +41,59 @@ def attempt(command):
     return {"command": command, "status": done.returncode, "stderr": done.stderr.strip()}
 
 
+def open_kvm():
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError as error:
+        return {"command": ["open", "/dev/kvm"], "status": error.errno, "stderr": str(error)}
+    return {"command": ["open", "/dev/kvm"], "status": 0, "stderr": ""}
+
+
+def unshare_nothing():
+    """Ask for no namespace at all: the kernel grants that to everyone, and only a seccomp filter refuses."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    error = ctypes.get_errno() if libc.unshare(0) != 0 else 0
+    return {"command": ["unshare(0)"], "status": error, "stderr": os.strerror(error) if error else ""}
+
+
+def proc_unmasked():
+    """Look for mounts upon parts of /proc: with such a user namespace may mount no /proc of its own."""
+    with open("/proc/self/mounts") as lines:
+        points = [line.split()[1] for line in lines]
+    # An empty folder may be mounted upon.
+    masks = [point for point in points if point.startswith("/proc/") and point != "/proc/sys/fs/binfmt_misc"]
+    return {"command": ["/proc/self/mounts"], "status": int(bool(masks)), "stderr": " ".join(masks)}
+
+
+def exec_in(folder):
+    program = os.path.join(folder, ".lab-probe")
+    shutil.copy("/bin/true", program)
+    try:
+        subprocess.run([program], check=True)
+    except OSError as error:
+        return {"command": [program], "status": error.errno, "stderr": str(error)}
+    finally:
+        os.unlink(program)
+    return {"command": [program], "status": 0, "stderr": ""}
+
+
+def allows_exec(folder):
+    noexec = bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
+    return {"command": ["statvfs", folder], "status": int(noexec), "stderr": "noexec" if noexec else ""}
+
+
+def probe_all():
+    home = str(Path.home())
+    return {
+        **{name: attempt(command) for name, command in PROBES.items()},
+        "open_kvm": open_kvm(),
+        "unshare_nothing": unshare_nothing(),
+        "proc_unmasked": proc_unmasked(),
+        "exec_home": exec_in(home),
+        "home_allows_exec": allows_exec(home),
+    }
+
+
 def text(path):
     try:
         return Path(path).read_text().strip("\0\n")
@@ -50,14 +105,31 @@ def context():
     """What confines this user, and which cgroup controllers the user's own service manager was given."""
     selinux = os.path.exists("/sys/fs/selinux/enforce")
     manager = Path("/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service".format(os.getuid()))
+    # Controllers that are there and not the user's were not given.
+    given = text(manager / "cgroup.controllers") if os.access(manager, os.W_OK) else None
     return {
         "apparmor": text("/proc/self/attr/apparmor/current"),
         # Where AppArmor is the one that is in use, the file is its.
         "selinux": text("/proc/self/attr/current") if selinux else None,
-        "delegated": (text(manager / "cgroup.controllers") or "").split(),
+        "delegated": (given or "").split(),
     }
 
 
+def status(field):
+    with open("/proc/self/status") as lines:
+        return next(line.split()[1] for line in lines if line.startswith(field + ":"))
+
+
 asked = json.loads(sys.argv[1])
-results = {name: attempt(command) for name, command in PROBES.items()} if asked["probes"] else {}
-print(json.dumps({"uid": os.getuid(), "groups": os.getgroups(), "context": context(), "probes": results}))
+print(
+    json.dumps(
+        {
+            "uid": os.getuid(),
+            "groups": os.getgroups(),
+            "context": context(),
+            "seccomp": int(status("Seccomp")),
+            "container": os.path.exists("/run/.containerenv"),
+            "probes": probe_all() if asked["probes"] else {},
+        }
+    )
+)

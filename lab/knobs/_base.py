@@ -1,0 +1,91 @@
+"""What a knob is: one kind of setting that a variant can put on a guest."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, RootModel
+
+# What the guest is, and who the suite runs as: what `facts` and `probe` in `lab/guest/remote/` print.
+Facts = dict[str, Any]
+Who = dict[str, Any]
+
+STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Table(BaseModel):
+    """A table of a TOML file: no key that is not declared, no value of another type."""
+
+    model_config = STRICT
+
+
+class Conflict(ValueError):
+    """Two variants that cannot be put on one guest together; the text says in what they differ."""
+
+
+class Knob(ABC):
+    """One kind of setting, as a variant has it. Its module's name is that of the table in the variant's TOML.
+
+    A subclass is a pydantic model too. Its program in the guest is `lab/guest/remote/knobs/NAME.py`.
+    """
+
+    runs_as_root: ClassVar[bool] = False
+
+    def why_not(self, facts: Facts) -> str | None:
+        """Why this setting makes no sense on a guest with these facts, or None where it does."""
+        return None
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any] | None:
+        """The argument of the knob's program in the guest; None where there is nothing to be done there."""
+
+    @abstractmethod
+    def differences(self, facts: Facts, who: Who) -> list[str]:
+        """What the guest, asked afterwards, shows otherwise than this setting has it."""
+
+    @abstractmethod
+    def combined(self, other: Self) -> Self:
+        """Both settings, of one kind, on one guest. Raises Conflict."""
+
+    def kernel_arguments(self) -> list[str]:
+        """What the kernel has to be booted with, beyond what every guest's is."""
+        return []
+
+    def under(self) -> list[str]:
+        """The words before a command that start it as the setting has it."""
+        return []
+
+
+class TableKnob(Table, Knob):
+    """A knob whose keys are all declared. Two go together if no key has two values."""
+
+    def settings(self) -> dict[str, Any] | None:
+        return self.model_dump()
+
+    def combined(self, other: Self) -> Self:
+        mine, theirs = self._given(), other._given()
+        different = sorted(key for key in mine.keys() & theirs.keys() if mine[key] != theirs[key])
+        if different:
+            key = different[0]
+            raise Conflict(f"{key} is {mine[key]} and {theirs[key]}")
+        return self.model_copy(update={**theirs, **mine})
+
+    def _given(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in self.model_fields_set}
+
+
+class MapKnob(RootModel[dict[Any, Any]], Knob):
+    """A knob whose keys are names of the guest's own. Two go together if no name has two values.
+
+    A subclass says in `root` what names and values there are.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    def settings(self) -> dict[str, Any] | None:
+        return self.root
+
+    def combined(self, other: Self) -> Self:
+        for name in sorted(self.root.keys() & other.root.keys()):
+            if self.root[name] != other.root[name]:
+                raise Conflict(f"{name} is {self.root[name]} and {other.root[name]}")
+        return self.model_validate({**self.root, **other.root})

@@ -1,0 +1,103 @@
+"""AppArmor: `[apparmor]`, profiles loaded into the kernel, and one that confines the suite."""
+
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from lab.knobs._base import Conflict, Facts, Table, TableKnob, Who
+
+# A profile's file has its name there.
+FOLDER = "/etc/apparmor.d"
+
+
+class Mode(StrEnum):
+    ENFORCE = "enforce"
+    COMPLAIN = "complain"
+
+
+class Profile(Table):
+    """A profile that the variant loads: its own text, or one that the guest ships, in another mode."""
+
+    name: str
+    mode: Mode = Mode.ENFORCE
+    text: str | None = None
+    shipped: str | None = Field(None, description="Path in the guest of the profile's own file.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Profile":
+        if (self.text is None) == (self.shipped is None):
+            raise ValueError("exactly one of `text` and `shipped` must be given")
+        return self
+
+
+class AppArmor(TableKnob):
+    """Profiles, and which of them the suite starts in."""
+
+    userns: bool = Field(default=False, description="Whether AppArmor must mediate user namespaces.")
+    profiles: list[Profile] = Field(default_factory=list)
+    removed: list[str] = Field(default_factory=list, description="Shipped profiles that are unloaded.")
+    without: list[str] = Field(
+        default_factory=list, description="Profiles with which the variant would do something else."
+    )
+    confine_suite_by: str | None = Field(
+        default=None, description="Profile under which the suite and the probes are run."
+    )
+
+    def why_not(self, facts: Facts) -> str | None:
+        apparmor = facts["apparmor"]
+        if apparmor is None:
+            return "no AppArmor"
+        if self.userns and not apparmor["userns_mediation"]:
+            return f"AppArmor {apparmor['version']} does not mediate user namespaces"
+        wanted = [profile.shipped for profile in self.profiles if profile.shipped]
+        wanted += [f"{FOLDER}/{name}" for name in self.removed]
+        missing = [path for path in wanted if path not in apparmor["profile_files"]]
+        if missing:
+            return f"ships no {missing[0]}"
+        loaded = [name for name in self.without if name in apparmor["profiles"]]
+        return f"has the profile {loaded[0]} loaded" if loaded else None
+
+    def settings(self) -> dict[str, Any] | None:
+        return {
+            "profiles": [profile.model_dump() for profile in self.profiles],
+            "removed": [f"{FOLDER}/{name}" for name in self.removed],
+        }
+
+    def differences(self, facts: Facts, who: Who) -> list[str]:
+        loaded = facts["apparmor"]["profiles"] if facts["apparmor"] else {}
+        wrong = []
+        for profile in self.profiles:
+            mode = loaded.get(profile.name)
+            if mode != profile.mode:
+                shown = "not loaded" if mode is None else f"in {mode} mode"
+                wrong.append(f"AppArmor profile {profile.name} is {shown}")
+        wrong += [f"AppArmor profile {name} is loaded" for name in self.removed if name in loaded]
+        confined = who["context"]["apparmor"]
+        if self.confine_suite_by and confined != f"{self.confine_suite_by} (enforce)":
+            wrong.append(f"the suite would run confined by {confined!r}")
+        return wrong
+
+    def combined(self, other: Self) -> Self:
+        mine = {profile.name: profile for profile in self.profiles}
+        for profile in other.profiles:
+            if mine.setdefault(profile.name, profile) != profile:
+                raise Conflict(f"profile {profile.name} is defined in two ways")
+        removed = sorted({*self.removed, *other.removed})
+        if both := mine.keys() & set(removed):
+            raise Conflict(f"profile {min(both)} is loaded and removed")
+        names = {name for name in (self.confine_suite_by, other.confine_suite_by) if name}
+        if len(names) > 1:
+            raise Conflict(f"the suite cannot start in two profiles: {', '.join(sorted(names))}")
+        return self.model_copy(
+            update={
+                "userns": self.userns or other.userns,
+                "profiles": list(mine.values()),
+                "removed": removed,
+                "without": sorted({*self.without, *other.without}),
+                "confine_suite_by": next(iter(names), None),
+            }
+        )
+
+    def under(self) -> list[str]:
+        return ["aa-exec", "-p", self.confine_suite_by, "--"] if self.confine_suite_by else []

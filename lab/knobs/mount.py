@@ -1,0 +1,22 @@
+"""File systems: `[mount]`, options that a folder is mounted with."""
+
+from typing import Literal
+
+from lab.knobs._base import Facts, MapKnob, Who
+
+# Those whose options are among a guest's facts.
+Folder = Literal["/home", "/tmp"]  # noqa: S108
+
+
+class Mount(MapKnob):
+    """Options by folder; the folder becomes a mount of its own, with the same content."""
+
+    root: dict[Folder, list[Literal["noexec"]]]
+
+    def differences(self, facts: Facts, who: Who) -> list[str]:
+        return [
+            f"{path} is mounted without {option}"
+            for path, options in self.root.items()
+            for option in options
+            if option not in facts["mounts"][path]["options"]
+        ]

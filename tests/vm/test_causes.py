@@ -1,0 +1,60 @@
+"""Causes, live: cells that are blocked for different reasons, and for two at once, forked in one lane."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.catalog import Catalog
+from lab.diagnosis import causes
+from lab.results import CellResult, Outcome, RunResult
+from tests.vm.conftest import RELEASE, lab
+
+GUEST = "debian-13"
+# What the evidence must show for each variant, in the order in which boxlite meets it.
+BLOCKED = {
+    "kvm-denied": [("kvm-denied", "proved")],
+    "kvm-absent": [("kvm-absent", "proved")],
+    "home-noexec": [("home-noexec", "proved")],
+    "bwrap-setuid": [("bwrap-setuid", "proved")],
+    "userns-clone-off+bwrap-absent": [("userns-sysctl", "proved")],
+    "userns-clone-off+kvm-denied": [("kvm-denied", "proved"), ("userns-sysctl", "proved")],
+    # The sysctl keeps the kernel from coming to the limit.
+    "max-userns-zero+userns-clone-off": [("userns-sysctl", "proved"), ("userns-limit", "likely")],
+    "max-userns-zero+apparmor-off": [("userns-limit", "proved")],
+}
+
+
+@pytest.fixture(scope="module")
+def run(home: Path) -> RunResult:
+    folder = home / "causes"
+    words = [word for variant in BLOCKED for word in ("-v", variant)]
+    started = lab(home, "matrix", "-g", GUEST, *words, "--build", RELEASE, "-o", str(folder))
+    output, _ = started.communicate(timeout=1500)
+    assert started.returncode == 0, output
+    return RunResult.read(folder)
+
+
+def cell(run: RunResult, variant: str) -> CellResult:
+    [found] = [each for each in run.cells if each.variant == variant]
+    return found
+
+
+@pytest.mark.parametrize("variant", BLOCKED)
+def test_every_cause_is_named_with_proof_and_exactly_its_tests_failed(
+    run: RunResult, variant: str, known: Catalog
+) -> None:
+    blocked = cell(run, variant)
+    assert [(found.name, str(found.confidence)) for found in blocked.causes] == BLOCKED[variant]
+    first, _ = BLOCKED[variant][0]
+    assert (blocked.status, blocked.cause) == ("xfail", first), blocked.reason
+    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
+    assert failed == known.suite.needing(causes.known()[first].breaks)
+
+
+def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_one(run: RunResult) -> None:
+    lanes = {cell(run, variant).lane for variant in BLOCKED if "apparmor-off" not in variant}
+    booted = cell(run, "max-userns-zero+apparmor-off")
+    assert booted.lane not in lanes
+    assert booted.facts["command_line"].endswith("apparmor=0")
+    assert "apparmor" not in booted.facts["lsm"]
+    assert "apparmor" in cell(run, "kvm-denied").facts["lsm"]
