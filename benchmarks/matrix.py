@@ -77,7 +77,7 @@ def sampled() -> Iterator[Usage]:
 
 def run(arguments: list[str], folder: Path) -> dict[str, Any]:
     """One `lab matrix`: what it took, and where the time went."""
-    command = [sys.executable, "-m", "lab", "matrix", "--quiet", "-o", str(folder), *arguments]
+    command = [sys.executable, "-m", "lab", "matrix", "--quiet", "--no-remedies", "-o", str(folder), *arguments]
     start = time.monotonic()
     with sampled() as usage:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -210,6 +210,7 @@ class Set(_Definition):
     title: str
     guests: list[str]
     variants: list[str]
+    remedies: bool = Field(True, description="Whether remedies are tried on the cells that fail.")
 
 
 class Suite(_Definition):
@@ -262,9 +263,9 @@ def load(root: Path | None = None) -> Catalog:
     """
     root = root or definitions()
     catalog = Catalog(
-        guests=_load_folder(root / "images", Guest),
-        variants=_load_folder(root / "cloud-init" / "variants", _variant_file(tuple(knobs.kinds().items()))),
-        sets=_load_folder(root / "images" / "sets", Set),
+        guests=load_folder(root / "images", Guest),
+        variants=load_folder(root / "cloud-init" / "variants", _variant_file(tuple(knobs.kinds().items()))),
+        sets=load_folder(root / "images" / "sets", Set),
         suite=_load_file(PACKAGE / "suites" / "jailer" / "suite.toml", Suite, name="jailer"),
     )
     _check_keys(root, catalog)
@@ -309,14 +310,15 @@ def _lookup[T](kind: str, name: str, known: Mapping[str, T]) -> T:
         raise unknown_name(kind, name, known) from None
 
 
-def _load_folder[D: _Definition](folder: Path, model: type[D]) -> dict[str, D]:
+def load_folder[D: BaseModel](folder: Path, model: type[D]) -> dict[str, D]:
+    """The definitions in a folder's TOML files, by name. Raises UsageError for the first that is wrong."""
     files = sorted(folder.glob("*.toml"))
     if not files:
         raise UsageError(f"no definitions in {folder}", hint="run the lab from a whole checkout")
     return {file.stem: _load_file(file, model, name=file.stem) for file in files}
 
 
-def _load_file[D: _Definition](file: Path, model: type[D], *, name: str) -> D:
+def _load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
     if not NAME.fullmatch(name):
         raise UsageError(f"{file}: a definition's name is of lower-case letters, digits, '.' and '-'")
     try:

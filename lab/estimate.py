@@ -19,9 +19,10 @@ RUNS = 10
 
 
 class Estimates:
-    """Estimated seconds, medians over earlier runs."""
+    """Estimated seconds, medians over earlier runs; `remedies`, whether they are tried on cells that fail."""
 
-    def __init__(self, runs: Iterable[RunResult] = ()) -> None:
+    def __init__(self, runs: Iterable[RunResult] = (), *, remedies: bool = False) -> None:
+        self._remedies = remedies
         cells: dict[tuple[str, str], list[float]] = defaultdict(list)
         variants: dict[str, list[float]] = defaultdict(list)
         lanes: dict[tuple[str, bool], list[float]] = defaultdict(list)
@@ -33,6 +34,10 @@ class Estimates:
                     cells[key].append(0.0)
                 elif cell.tests and cell.way != "cold":
                     spent = sum(cell.seconds.values())
+                    if remedies and cell.cause:
+                        if not run.run.options.remedies:
+                            continue  # How long its remedies take, that run does not tell.
+                        spent += sum(remedy.seconds for remedy in cell.remedies)
                     cells[key].append(spent)
                     variants[cell.variant].append(spent)
             for lane in run.run.lanes:
@@ -43,12 +48,13 @@ class Estimates:
         self._lanes = {key: median(values) for key, values in lanes.items()}
 
     @classmethod
-    def from_folder(cls, runs: Path) -> "Estimates":
+    def from_folder(cls, runs: Path, *, remedies: bool = False) -> "Estimates":
         """From the newest runs in the lab's own place; one that cannot be read teaches nothing."""
-        return cls(_newest(runs))
+        return cls(_newest(runs), remedies=remedies)
 
     def cell(self, cell: Cell) -> float:
-        of_variant = self._variants.get(cell.variant.name, cell.typical_seconds)
+        typical = cell.typical_seconds(remedies=self._remedies)
+        of_variant = self._variants.get(cell.variant.name, typical)
         return self._cells.get((cell.guest.name, cell.variant.name), of_variant)
 
     def bring_up(self, guest: str) -> float:

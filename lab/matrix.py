@@ -10,11 +10,11 @@ from pathlib import Path
 
 import libvirt
 
-from lab import prepare, process, rootfs, serve
+from lab import prepare, process, rootfs, serve, trial
 from lab.backlog import Backlog, Ticket
 from lab.budget import Memory, Processors
 from lab.catalog import Guest, Suite
-from lab.diagnosis import repeats
+from lab.diagnosis import remedies, repeats
 from lab.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.estimate import Estimates
 from lab.files import plain
@@ -101,6 +101,8 @@ class MatrixRun:
                 rootfs=Path(layout) if layout else rootfs.make(self.folder / "rootfs"),
                 processors=Processors(self.limits.processors),
                 cold=self._options.cold,
+                remedies=remedies.load() if self._options.remedies else {},
+                retries=self._options.retries,
                 build=left[0].build if len({cell.build for cell in left}) == 1 else None,
             )
             self.observer.left(self._backlog.seconds_left(self.limits.jobs))
@@ -344,8 +346,8 @@ class MatrixRun:
                 self._again(slot, ticket, result.reason)
                 return True
             ticket.done.append(result)
-        self._decide(ticket, repeats.combine(ticket.done), slot)
-        return True
+        self._decide(ticket, trial.with_remedies(service, cell, repeats.combine(ticket.done)), slot)
+        return service.is_alive
 
     def _after(self, slot: _Slot, ticket: Ticket, service: serve.Service, error: Exception) -> bool:
         """A cell met a fault of the lab's own: whether its lane can serve others all the same."""

@@ -13,6 +13,8 @@ from lab.results import CellResult, RunOptions, Status
 # Rounded from the 26 cells of two runs under emulation on two processors. Only their proportion matters here.
 PASS_SECONDS = 45.0
 BLOCKED_SECONDS = 20.0
+# Of the remedies that are tried on a blocked cell; about one in three cures, and then takes a whole suite.
+REMEDIES_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class Cell:
         """What its lane boots."""
         return Machine(self.guest, " ".join(self.variant.kernel_arguments))
 
-    @property
-    def typical_seconds(self) -> float:
+    def typical_seconds(self, *, remedies: bool = False) -> float:
         """How long such a cell takes, by what its variant expects: the same on every host."""
-        return BLOCKED_SECONDS if self.variant.expect.status == "xfail" else PASS_SECONDS
+        if self.variant.expect.status != "xfail":
+            return PASS_SECONDS
+        return BLOCKED_SECONDS + (REMEDIES_SECONDS if remedies else 0.0)
 
     def rerun(self, options: RunOptions) -> str:
         """One command line that runs exactly this cell again."""
@@ -77,6 +80,7 @@ def rerun(guest: str, variant: str, build: str, options: RunOptions) -> str:
     words += ["--cold"] if options.cold else []
     words += ["--repeat", str(options.repeat)] if options.repeat > 1 else []
     words += ["--rootfs", options.rootfs] if options.rootfs else []
+    words += [] if options.remedies or options.cold else ["--no-remedies"]
     return shlex.join(words)
 
 
@@ -115,19 +119,19 @@ class Part:
             return cls(int(number), int(count))
         raise UsageError(f"--shard {text}: not of the form I/N with I from 1 to N", hint="for example 1/3")
 
-    def of(self, cells: Sequence[Cell]) -> list[Cell]:
+    def of(self, cells: Sequence[Cell], *, remedies: bool = False) -> list[Cell]:
         """Give the cells of one shard: all shards together are the plan, each of about the same time.
 
         The plan's order is kept and cut, so that a guest is booted for as few shards as can be. Nothing that
         differs between hosts goes in: the same command line gives the same shards everywhere.
         """
-        total = sum(cell.typical_seconds for cell in cells)
+        typical = [cell.typical_seconds(remedies=remedies) for cell in cells]
         chosen, before, shard = [], 0.0, 0
-        for left, cell in zip(range(len(cells), 0, -1), cells, strict=True):
-            middle = before + cell.typical_seconds / 2
-            before += cell.typical_seconds
+        for left, cell, seconds in zip(range(len(cells), 0, -1), cells, typical, strict=True):
+            middle = before + seconds / 2
+            before += seconds
             # No shard is passed over, and the last one is reached, as far as the cells go round.
-            wanted = max(int(middle / total * self.count) + 1, self.count - left + 1)
+            wanted = max(int(middle / sum(typical) * self.count) + 1, self.count - left + 1)
             shard = min(wanted, shard + 1)
             if shard == self.number:
                 chosen.append(cell)

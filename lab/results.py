@@ -108,12 +108,36 @@ class Finding(_Record):
     why: PlainText
 
 
-class Remedy(_Record):
-    """A remedy that was tried on the cell, and what came of it."""
+class RemedyOutcome(StrEnum):
+    """What came of a remedy that was tried on a cell."""
 
-    name: str
-    result: str
-    seconds: float
+    VERIFIED = "verified"  # the whole suite passed
+    AVOIDS = "avoids it"  # no test failed, but some that need the sandbox were skipped: nothing is cured
+    DOES_NOT_HELP = "does not help"
+    MAKES_WORSE = "makes it worse"  # a test failed that passed without it
+    CANNOT = "cannot be tried here"
+    ERROR = "error"  # the lab's own trouble, or the script's; says nothing about the remedy
+
+
+class RemedyResult(_Record):
+    """A remedy that was tried on the cell, or several at once, and what came of it."""
+
+    name: str = Field(description="Several that were put in place together have their names joined by +.")
+    result: RemedyOutcome
+    reason: PlainText = ""
+    price: str = Field(description="What protection it gives up.")
+    seconds: float = 0.0
+    scripts: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the script of each remedy that changes the host."
+    )
+    defects: list[PlainText] = Field(
+        default_factory=list,
+        description="What is wrong with the script: its second run changed something, its undo does not undo.",
+    )
+    retried: list[PlainText] = Field(
+        default_factory=list, description="The lab's own faults for which it was tried again."
+    )
+    evidence: list[str] = Field(default_factory=list)
 
 
 class RepeatResult(_Record):
@@ -146,7 +170,10 @@ class CellResult(_Record):
     tests: list[TestResult] = Field(default_factory=list)
     facts: dict[str, Any] = Field(default_factory=dict)
     evidence: list[str] = Field(default_factory=list)
-    remedies: list[Remedy] = Field(default_factory=list)
+    remedies: list[RemedyResult] = Field(
+        default_factory=list,
+        description="Those that were tried, the one that gives up least protection first.",
+    )
     seconds: dict[str, float] = Field(
         default_factory=dict,
         description="Steps that this cell alone took: boot, deploy, fork, apply, suite, evidence. "
@@ -208,6 +235,7 @@ class RunOptions(_Record):
     cold: bool = False
     repeat: int = 1
     retries: int = 1
+    remedies: bool = Field(default=False, description="Whether remedies are tried on the cells that fail.")
     rootfs: str | None = None
 
 

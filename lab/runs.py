@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab import __version__, builds, prepare
 from lab.catalog import Catalog, Suite
+from lab.diagnosis import remedies
 from lab.errors import LabError, UsageError
 from lab.guest.session import REMOTE
 from lab.images import store
@@ -18,6 +19,7 @@ from lab.results import (
     BuildRecord,
     CellResult,
     Expectation,
+    RemedyOutcome,
     RunInfo,
     RunOptions,
     RunResult,
@@ -26,11 +28,8 @@ from lab.results import (
 )
 
 
-def definitions(cells: Iterable[Cell], suite: Suite, layout: str | None = None) -> dict[str, str]:
-    """SHA-256 of each definition and program that decides what these cells do, by a name for people.
-
-    `layout` is the folder of --rootfs.
-    """
+def definitions(cells: Iterable[Cell], suite: Suite, options: RunOptions) -> dict[str, str]:
+    """SHA-256 of each definition and program that decides what these cells do, by a name for people."""
     found: dict[str, str] = {}
     for cell in cells:
         guest, variant = cell.guest, cell.variant
@@ -40,9 +39,11 @@ def definitions(cells: Iterable[Cell], suite: Suite, layout: str | None = None) 
     found[f"suite {suite.name}"] = _digest(*(part for f in files for part in (f.name, f.read_text())))
     seed = definitions_folder() / "cloud-init"
     found["programs"] = _digest(*prepare.RECIPE, *(file.read_text() for file in sorted(REMOTE.rglob("*.py"))))
-    if layout:
+    if options.remedies:
+        found |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
+    if options.rootfs:
         # It names all else by digest. One that is gone has changed.
-        index = Path(layout) / "index.json"
+        index = Path(options.rootfs) / "index.json"
         found["rootfs"] = _digest(index.read_text() if index.exists() else "")
     files = sorted(file for file in seed.iterdir() if file.is_file())
     found["seed"] = _digest(*(file.read_text() for file in files))
@@ -66,7 +67,7 @@ def begin(
     folder: Path, plan: Sequence[Cell], suite: Suite, *, command: str, options: RunOptions, part: Part | None
 ) -> Start:
     """A new run of a plan, or of one shard of it. Raises UsageError for a shard that has nothing to do."""
-    cells = part.of(plan) if part else list(plan)
+    cells = part.of(plan, remedies=options.remedies) if part else list(plan)
     if part and not cells:
         raise UsageError(f"--shard {part}: the plan has {len(plan)} cells, too few for so many shards")
     info = RunInfo(
@@ -75,7 +76,7 @@ def begin(
         command=command,
         lab=__version__,
         options=options,
-        definitions=definitions(cells, suite, options.rootfs),
+        definitions=definitions(cells, suite, options),
         shard=Shard(number=part.number, count=part.count, plan=[c.name for c in plan]) if part else None,
         builds=[build.record() for build in dict.fromkeys(cell.build for cell in plan)],
     )
@@ -85,6 +86,8 @@ def begin(
 def resume(run: RunResult, catalog: Catalog) -> Start:
     """What is missing of a run, an `error` or `not-run` is to be run again; everything else stands.
 
+    So is a cell one of whose remedies met an `error`.
+
     Raises UsageError where its definitions or builds are not what they were, and says which.
     """
     if run.run.parts:
@@ -93,7 +96,7 @@ def resume(run: RunResult, catalog: Catalog) -> Start:
     cells = [
         Cell(catalog.guest(cell.guest), catalog.variant(cell.variant), known[cell.build]) for cell in run.cells
     ]
-    now = definitions(cells, catalog.suite, run.run.options.rootfs)
+    now = definitions(cells, catalog.suite, run.run.options)
     changed = _differences(run.run.definitions, now)
     if changed:
         raise UsageError(
@@ -104,6 +107,7 @@ def resume(run: RunResult, catalog: Catalog) -> Start:
         cell.folder: result
         for cell, result in zip(cells, run.cells, strict=True)
         if not result.status.could_not_run
+        and all(tried.result is not RemedyOutcome.ERROR for tried in result.remedies)
     }
     info = run.run.model_copy(
         update={"interrupted": False, "finished": None, "resumed": [*run.run.resumed, datetime.now(UTC)]}

@@ -1,8 +1,7 @@
 """One lane at work: the guest is booted once and each build deployed once, then cells run in forks of that."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +12,21 @@ from lab.budget import Processors
 from lab.catalog import Suite, Variant
 from lab.diagnosis import causes
 from lab.diagnosis import evidence as diagnosis_evidence
+from lab.diagnosis.remedies import Remedy
 from lab.diagnosis.verdict import judge
 from lab.errors import LabError
 from lab.guest import access, deploy, evidence, ready, variant
 from lab.guest import suite as guest_suite
 from lab.guest.session import Session
+from lab.guest.suite import SuiteRun
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
 from lab.machine.lane import Lane, LaneDied
 from lab.machine.states import Damaged, Known, States, StoredState
 from lab.paths import Paths
 from lab.plan import Cell
-from lab.results import CellResult, LaneRecord, Outcome, Status
+from lab.results import CellResult, Finding, LaneRecord, Outcome, Status, TestResult
+from lab.stopwatch import Stopwatch
 from lab.wait import DeadlineExpired
 
 COLD = "cold"
@@ -35,25 +37,12 @@ POWER_OFF_SECONDS = 10.0
 Say = Callable[[str], None]
 
 
-class Stopwatch:
-    """Seconds by step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            spent = self.seconds.get(name, 0.0) + time.monotonic() - start
-            self.seconds[name] = round(spent, 2)
-
-
 @dataclass(frozen=True)
 class Work:
-    """What every lane of a run needs to know. `build`: the one of all cells, None where there are several."""
+    """What every lane of a run needs to know. `build`: the one of all cells, None where there are several.
+
+    `remedies` are tried on the cells that fail, and again after a fault of the lab's own, `retries` times.
+    """
 
     paths: Paths
     folder: Path
@@ -62,6 +51,8 @@ class Work:
     processors: Processors
     build: builds.Build | None
     cold: bool = False
+    remedies: Mapping[str, Remedy] = field(default_factory=dict)
+    retries: int = 0
 
 
 @contextmanager
@@ -99,6 +90,15 @@ class Service:
         self.session = Session(
             self.lane.endpoint, alive=self.lane.check_alive, factor=self._acceleration.factor
         )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its machine still runs."""
+        try:
+            self.lane.check_alive()
+        except LaneDied:
+            return False
+        return True
 
     @property
     def _acceleration(self) -> Acceleration:
@@ -210,17 +210,12 @@ class Service:
                 self._fork(checkpoint)
         with watch.step("apply"):
             facts, mark = self.apply(cell.variant)
-        with self._turn(1, f"{cell.variant.name}: running the suite"), watch.step("suite"):
-            ran = guest_suite.run(self.session, self.work.suite, cell.variant, factor=self._acceleration.factor)
+        ran = self.run_suite(cell, watch)
         folder.mkdir(parents=True, exist_ok=True)
         clean = all(test.outcome is Outcome.PASS for test in ran.tests)
         with watch.step("evidence"):
-            self._gather(cell, folder, mark=mark, full=not clean)
-        findings = (
-            []
-            if clean
-            else causes.diagnose(diagnosis_evidence.read(folder, ran.tests, control=self.work.suite.control))
-        )
+            self.gather(cell, folder, mark=mark, full=not clean)
+        findings = [] if clean else self.diagnose(folder, ran.tests)
         verdict = judge(
             self.work.suite,
             ran.tests,
@@ -241,6 +236,36 @@ class Service:
                 "way": checkpoint.way if checkpoint else COLD,
             }
         )
+
+    def run_suite(
+        self,
+        cell: Cell,
+        watch: Stopwatch,
+        *,
+        environment: Mapping[str, str] | None = None,
+        to_first_failure: bool = False,
+    ) -> SuiteRun:
+        """Run the suite in the lane as it is, when a processor is free. Raises LabError."""
+        with self._turn(1, f"{cell.variant.name}: running the suite"), watch.step("suite"):
+            return guest_suite.run(
+                self.session,
+                self.work.suite,
+                cell.variant,
+                factor=self._acceleration.factor,
+                environment=environment,
+                to_first_failure=to_first_failure,
+            )
+
+    def diagnose(self, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
+        """What the evidence in a folder shows of a suite that ran so, the first cause that blocks first."""
+        return causes.diagnose(diagnosis_evidence.read(folder, tests, control=self.work.suite.control))
+
+    def again(self, cell: Cell) -> tuple[dict[str, Any], variant.Mark]:
+        """Fork the cell anew and put its variant on, as `run` does; what `apply` returns."""
+        checkpoint = self._deployed[cell.build.name]
+        assert checkpoint is not None
+        self._fork(checkpoint)
+        return self.apply(cell.variant)
 
     def apply(self, wanted: Variant) -> tuple[dict[str, Any], variant.Mark]:
         """Put a variant on and read it back; the facts of the guest then, and the mark in its kernel log.
@@ -361,7 +386,8 @@ class Service:
     def _wait_ready(self) -> None:
         ready.wait_up(self.session, self.lane, factor=self._acceleration.factor)
 
-    def _gather(self, cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
+    def gather(self, cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
+        """Fetch the evidence of a suite that ran; `full`, all that can explain a failure. Raises LabError."""
         if full:
             self.say(f"{cell.variant.name}: gathering evidence")
             probes = variant.probe(self.session, cell.variant, probes=True)

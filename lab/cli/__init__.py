@@ -8,7 +8,7 @@ from types import FrameType
 import click
 from rich.markup import escape
 
-from lab.cli import host, images, lists, matrix, reports, shell
+from lab.cli import host, images, lists, matrix, remedies, reports, shell
 from lab.cli.common import INTERRUPTED, Lab, errors
 from lab.errors import LabError, NotApplicable, UsageError
 from lab.log import quiet_libraries
@@ -31,6 +31,7 @@ for command in (
     lists.list_command,
     images.images_group,
     matrix.matrix_command,
+    remedies.remedies_group,
     reports.merge_command,
     reports.report_command,
     shell.shell_command,

@@ -42,6 +42,11 @@ from lab.results import RunOptions, RunResult
 @click.option("--memory", type=click.IntRange(1), metavar="MIB", help="Memory for all lanes together.")
 @click.option("--cold", is_flag=True, help="Boot every cell afresh instead of forking it from a checkpoint.")
 @click.option(
+    "--remedies/--no-remedies",
+    default=None,
+    help="Whether to try remedies on the cells that fail; if not given, as the set says, or yes.",
+)
+@click.option(
     "--rootfs",
     "layout",
     type=click.Path(path_type=Path),
@@ -66,6 +71,7 @@ def matrix_command(
     jobs: int | None,
     memory: int | None,
     cold: bool,
+    remedies: bool | None,
     layout: Path | None,
     folder: Path | None,
     only_list: bool,
@@ -84,9 +90,10 @@ def matrix_command(
     else:
         part = plan.Part.parse(shard) if shard is not None else None
         choice = plan.choose(known, set_name=set_name, guests=guests, variants=variants)
+        tries = _tries_remedies(remedies, known, set_name, cold=cold)
         if only_list:
             cells = choice.cells(builds.resolve_all(wanted) if wanted else [builds.ANY])
-            lists.print_cells(part.of(cells) if part else cells)
+            lists.print_cells(part.of(cells, remedies=tries) if part else cells)
             return 0
         if layout:
             rootfs.check(layout)
@@ -97,7 +104,11 @@ def matrix_command(
             known.suite,
             command=shlex.join(["lab", *sys.argv[1:]]),
             options=RunOptions(
-                cold=cold, repeat=repeat, retries=retries, rootfs=str(layout.resolve()) if layout else None
+                cold=cold,
+                repeat=repeat,
+                retries=retries,
+                remedies=tries,
+                rootfs=str(layout.resolve()) if layout else None,
             ),
             part=part,
         )
@@ -107,6 +118,8 @@ def matrix_command(
     if not quiet:
         told = f"{len(start.kept)} of them kept from before, " if start.kept else ""
         common.say(f"boxlite {names}, {len(start.cells)} cells, {told}run {run_folder}")
+        if start.info.options.cold:
+            common.say("no remedy is tried: that takes forks, and --cold makes none")
     with (
         progress.view(common.console, start.cells, start.kept.values(), quiet=quiet, verbose=verbose) as view,
         RunLog(run_folder, view) as log,
@@ -120,7 +133,7 @@ def matrix_command(
             start.info,
             limits,
             log,
-            estimates=Estimates.from_folder(lab.paths.runs),
+            estimates=Estimates.from_folder(lab.paths.runs, remedies=start.info.options.remedies),
             kept=start.kept,
         ).run()
     write_atomically(run_folder / "matrix.md", markdown.render(run))
@@ -130,6 +143,18 @@ def matrix_command(
         common.say(f"interrupted; go on with: lab matrix --resume {shlex.quote(str(run_folder))}")
         return common.INTERRUPTED
     return run.exit_status()
+
+
+def _tries_remedies(asked: bool | None, known: catalog.Catalog, set_name: str | None, *, cold: bool) -> bool:
+    """Whether remedies are tried. Raises UsageError where that is asked for beside --cold."""
+    if cold and asked:
+        raise UsageError(
+            "--remedies and --cold contradict each other: each remedy is tried in a fork of its cell",
+            hint="leave one of them out",
+        )
+    if cold or asked is not None:
+        return bool(asked)
+    return known.set(set_name).remedies if set_name is not None else True
 
 
 def _only_beside_resume() -> None:

@@ -80,7 +80,7 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
     """
     failed = [test for test in tests if test.outcome is not Outcome.PASS]
     return Evidence(
-        probes=_probes(folder / PROBES_FILE),
+        probes=read_probes(folder / PROBES_FILE),
         sysctls=parse_sysctls(_text(folder / SYSCTLS_FILE)),
         audit=parse_audit(_text(folder / KERNEL_FILE)),
         profile=_profile(folder / PROBES_FILE),
@@ -119,7 +119,8 @@ def _profile(path: Path) -> str | None:
     return str(context).partition(" (")[0] if context and context != "unconfined" else None
 
 
-def _probes(path: Path) -> dict[str, Probe]:
+def read_probes(path: Path) -> dict[str, Probe]:
+    """The probes in a file that `probe` in `lab/guest/remote/` printed; none where there is no file."""
     if not path.exists():
         return {}
     found = json.loads(path.read_text())["probes"]

@@ -1,6 +1,8 @@
 """Running the suite in a guest as an ordinary user, and reading what came of each test."""
 
 import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ from lab.results import Outcome, TestResult
 
 KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
 TIMED_OUT = 124
+DID_NOT_RUN = "did not run"
 
 
 class SuiteBroken(LabError):
@@ -27,18 +30,29 @@ class SuiteRun:
     killed: bool
 
 
-def run(session: Session, suite: Suite, variant: Variant, *, factor: float) -> SuiteRun:
+def run(
+    session: Session,
+    suite: Suite,
+    variant: Variant,
+    *,
+    factor: float,
+    environment: Mapping[str, str] | None = None,
+    to_first_failure: bool = False,
+) -> SuiteRun:
     """Run the suite under its time limit; results come line by line, so that a killed one keeps its own.
 
+    `environment` is added to what the tests see. With `to_first_failure`, what comes after it does not run.
     Raises SuiteBroken where pytest could not even collect the tests.
     """
     limit = suite.suite_seconds * factor
     results = folder(variant)
+    more = "".join(f"{name}={shlex.quote(value)} " for name, value in (environment or {}).items())
+    stop = "--exitfirst " if to_first_failure else ""
     # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end.
     command = (
         f"mkdir -p {results}; cd {deploy.FOLDER}/suites/{suite.name}; "
-        f"LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} PYTHONDONTWRITEBYTECODE=1 "
-        f"timeout --kill-after=5 {limit:.0f} {under(variant)} python3 -m pytest -ra "
+        f"LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} PYTHONDONTWRITEBYTECODE=1 {more}"
+        f"timeout --kill-after=5 {limit:.0f} {under(variant)} python3 -m pytest -ra {stop}"
         f"--timeout={suite.test_seconds * factor:.0f} --report-log={results}/report.jsonl "
         f"--junitxml={results}/junit.xml >{results}/suite.log 2>&1; "
         f"echo $?; cat {results}/report.jsonl"
@@ -86,7 +100,7 @@ def read_report(
             message = f"was running when the suite was killed at its limit of {limit:.0f} s"
             results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
         else:
-            results.append(TestResult(name=name, outcome=Outcome.ERROR, message="did not run"))
+            results.append(TestResult(name=name, outcome=Outcome.ERROR, message=DID_NOT_RUN))
     results += [
         TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
         for name in phases

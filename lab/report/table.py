@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from lab.files import plain
-from lab.results import CellResult, RunResult, Status
+from lab.results import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
 
 Column = tuple[str, str]
 
@@ -52,6 +52,17 @@ def rows(run: RunResult) -> dict[str, list[CellResult | None]]:
     across = columns_of(run)
     guests = dict.fromkeys(cell.guest for cell in run.cells)
     return {guest: [known.get((guest, *column)) for column in across] for guest in guests}
+
+
+def remedies(cell: CellResult) -> list[RemedyResult]:
+    """What was tried on a cell: what cures it first, and then by how much protection it gives up."""
+    return sorted(cell.remedies, key=lambda tried: tried.result is not RemedyOutcome.VERIFIED)
+
+
+def how(tried: RemedyResult) -> str:
+    """The command that tells how to put it in place: as a script where it changes the host."""
+    script = " --script" if tried.scripts else ""
+    return " and ".join(f"lab remedies show {name}{script}" for name in tried.name.split("+"))
 
 
 def counts(run: RunResult) -> str:

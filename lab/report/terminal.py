@@ -6,7 +6,7 @@ from rich.text import Text
 
 from lab.files import plain
 from lab.report import table as squares
-from lab.results import CellResult, RunResult, Status
+from lab.results import CellResult, RemedyOutcome, RunResult, Status
 
 STYLES = {
     Status.PASS: "green",
@@ -37,6 +37,7 @@ def summary(console: Console, run: RunResult) -> None:
             console.print()
             console.print(Text(f"{name}: {squares.square(cell)}", STYLES[cell.status]))
             console.print(Text(f"  {plain(cell.reason)}\n  again: {cell.rerun}"), soft_wrap=True)
+        _remedies(console, cell, name)
         for number, fault in enumerate(cell.retried, 1):
             text = f"\n{name}: try {number} met a fault of the lab's own: {plain(fault)}"
             console.print(Text(text, "cyan"), soft_wrap=True)
@@ -45,6 +46,21 @@ def summary(console: Console, run: RunResult) -> None:
             console.print(Text(f"\n{lane.guest}: {lane.note}", "cyan"))
     console.print()
     console.print(Text(squares.counts(run), "bold"))
+
+
+def _remedies(console: Console, cell: CellResult, name: str) -> None:
+    """What was tried on a cell, with the command for what cures it."""
+    if cell.remedies and cell.status.as_expected:
+        console.print(Text(f"\n{name}: {squares.square(cell)}", STYLES[cell.status]))
+    for tried in squares.remedies(cell):
+        verified = tried.result is RemedyOutcome.VERIFIED
+        said = f"price: {tried.price}" if verified else tried.reason
+        line = f"  {tried.name}: {tried.result}: {' '.join(plain(said).split())}"
+        console.print(Text(line, "green" if verified else "dim"), soft_wrap=True)
+        if verified:
+            console.print(Text(f"    {squares.how(tried)}"), soft_wrap=True)
+        for defect in tried.defects:
+            console.print(Text(f"    a defect of {tried.name}: {plain(defect)}", "bold red"), soft_wrap=True)
 
 
 def styled(cell: CellResult | None) -> Text:

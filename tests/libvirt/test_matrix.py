@@ -30,8 +30,18 @@ from lab.paths import Paths
 from lab.plan import Cell, choose
 from lab.prepare import NotPrepared
 from lab.record import LOCK, ResultsNotWritten
-from lab.results import CellResult, Outcome, RunOptions, RunResult, Status, TestResult
+from lab.results import (
+    CellResult,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    RunOptions,
+    RunResult,
+    Status,
+    TestResult,
+)
 from lab.serve import Service
+from lab.trial import Trials
 from lab.wait import Deadline, DeadlineExpired, wait_for
 from tests.libvirt.conftest import URI
 
@@ -809,3 +819,74 @@ def test_an_interrupt_takes_down_the_machine_of_a_guest_that_is_being_prepared(
     run = lab.run(guests=ONE)
     assert statuses(run) == {"debian-13": ["not-run", "not-run"]}
     assert (run.run.interrupted, len(held), lab.left) == (True, 1, [])
+
+
+def blocked(_service: Service, cell: Cell) -> CellResult:
+    return cell.result(Status.XFAIL).model_copy(update={"cause": "userns-limit"})
+
+
+@pytest.fixture
+def trials(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The cells on which remedies were tried, each with its lane; one remedy is verified on each."""
+    made: list[tuple[str, str]] = []
+
+    def try_all(trials: Trials) -> list[RemedyResult]:
+        assert "userns-limit-raise" in trials.service.work.remedies
+        made.append((trials.cell.variant.name, trials.service.lane.name))
+        return [RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="", seconds=1.0)]
+
+    monkeypatch.setattr(Trials, "all", try_all)
+    return made
+
+
+@pytest.mark.parametrize(("remedies", "repeat"), [(True, 1), (True, 3), (False, 1)])
+def test_remedies_are_tried_once_on_each_cell_that_failed(
+    lab: Lab, trials: list[tuple[str, str]], remedies: bool, repeat: int
+) -> None:
+    lab.cell = at("debian-13/max-userns-zero", *[blocked] * repeat)
+    run = lab.run(guests=ONE, remedies=remedies, repeat=repeat)
+    assert statuses(run) == {"debian-13": ["pass", "xfail"]}
+    assert [name for name, _ in trials] == (["max-userns-zero"] if remedies else [])
+    assert [len(cell.remedies) for cell in run.cells] == [0, int(remedies)]
+    assert RunResult.read(lab.folder) == run
+
+
+def test_a_flaky_cell_has_nothing_to_cure(lab: Lab, trials: list[tuple[str, str]]) -> None:
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, repeat=2)
+    assert statuses(run) == {"debian-13": ["flaky"]}
+    assert trials == []
+
+
+def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_cell(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")]
+
+    def kill(each: Trials) -> list[RemedyResult]:
+        each.service.lane.domain.destroy()
+        return killed
+
+    monkeypatch.setattr(Trials, "all", kill)
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, remedies=True, retries=0)
+    assert statuses(run) == {"debian-13": ["xfail", "pass"]}
+    assert run.cells[0].remedies == killed
+    # The other one has a lane of its own.
+    assert lab.lanes() == [["stock"], ["max-userns-zero"]]
+    assert lab.left == []
+
+
+def test_an_interrupt_while_remedies_are_tried_leaves_the_cell_to_a_later_run(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
+) -> None:
+    def try_all(each: Trials) -> list[RemedyResult]:
+        interrupt()
+        until_given_up(each.service)
+
+    monkeypatch.setattr(Trials, "all", try_all)
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True)
+    assert statuses(run) == {"debian-13": ["not-run"]}
+    assert run.run.interrupted
+    assert lab.left == []

@@ -16,13 +16,13 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from lab import builds, cli, matrix, shell
+from lab import builds, cli, matrix, runs, shell
 from lab.cli import common
-from lab.diagnosis import causes
+from lab.diagnosis import causes, remedies
 from lab.errors import NotApplicable
 from lab.images import store
 from lab.record import LOCK, Record
-from lab.results import RunResult, Status
+from lab.results import RunOptions, RunResult, Status
 from tests.unit.examples import cell, run_of
 
 ONE_CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
@@ -48,6 +48,21 @@ def lab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         (["matrix", "--set", "quik"], 2, "no set is called 'quik'\n  next: did you mean quick"),
         ([*ONE_CELL, "--build", "latest!"], 2, "--build latest!: neither a version nor"),
         ([*ONE_CELL, "--rootfs", "/nowhere"], 2, "--rootfs /nowhere: not an OCI image layout"),
+        (
+            [*ONE_CELL, "--build", "0.10.8", "--cold", "--remedies"],
+            2,
+            "--remedies and --cold contradict each other",
+        ),
+        (
+            ["remedies", "show", "jailer-of"],
+            2,
+            "no remedy is called 'jailer-of'\n  next: did you mean jailer-off",
+        ),
+        (
+            ["remedies", "show", "jailer-off", "--script"],
+            2,
+            "jailer-off changes how boxlite is run, not the host",
+        ),
         (["report", "yesterday"], 2, "no run 'yesterday'"),
         (["matrix", "--resume", "yesterday"], 2, "no run 'yesterday'"),
         (["merge", "yesterday"], 2, "no run 'yesterday'"),
@@ -600,3 +615,61 @@ def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: 
     assert child.returncode == common.INTERRUPTED
     assert said.endswith("\nstopped at once; the next lab command removes what is left\n")
     assert "Traceback" not in said
+
+
+def test_remedies_are_listed_with_what_they_give_up(home: Path) -> None:
+    done = lab("remedies")
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [line.split()[0] for line in done.stdout.splitlines() if line[:1].strip()]
+    assert names[0] == "remedy"
+    known = remedies.load()
+    assert names[1 : len(known) + 1] == list(known)
+    assert "userns-sysctl" in done.stdout
+
+
+@pytest.mark.parametrize("name", remedies.load())
+def test_a_remedy_is_shown_with_its_price_and_how_it_is_done(home: Path, name: str) -> None:
+    remedy = remedies.find(name)
+    done = lab("remedies", "show", name)
+    assert (done.returncode, done.stderr) == (0, "")
+    words = " ".join(done.stdout.split())
+    assert " ".join(remedy.price.split()) in words
+    assert ", ".join(remedy.cures) in words
+    how = remedy.host.apply if remedy.host else remedy.run.example if remedy.run else ""
+    assert how.strip() in done.stdout
+
+
+def test_the_script_that_is_printed_is_the_one_that_the_lab_runs(home: Path) -> None:
+    done = lab("remedies", "show", "userns-clone-on", "--script")
+    assert (done.returncode, done.stdout) == (0, remedies.find("userns-clone-on").script())
+
+
+@pytest.mark.parametrize(
+    ("words", "tries"),
+    [
+        (["-g", "debian-13", "-v", "stock"], True),
+        (["-g", "debian-13", "-v", "stock", "--no-remedies"], False),
+        (["--set", "quick", "-g", "debian-13", "-v", "stock"], False),
+        (["--set", "quick", "-g", "debian-13", "-v", "stock", "--remedies"], True),
+        (["-g", "debian-13", "-v", "stock", "--cold"], False),
+    ],
+)
+def test_remedies_are_tried_unless_the_set_or_the_user_says_otherwise(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], tries: bool
+) -> None:
+    monkeypatch.setattr(matrix.MatrixRun, "run", lambda run: RunResult(schema=1, run=run.info, cells=[]))
+    seen: list[str] = []
+    monkeypatch.setattr(common, "say", seen.append)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    begun: list[RunOptions] = []
+    begin = runs.begin
+
+    def remember(*arguments: Any, **more: Any) -> runs.Start:
+        begun.append(more["options"])
+        return begin(*arguments, **more)
+
+    monkeypatch.setattr(runs, "begin", remember)
+    assert run_main(monkeypatch, "matrix", *words, "--build", "0.10.8", "-o", str(folder)) == 0
+    assert [options.remedies for options in begun] == [tries]
+    assert ("no remedy is tried: that takes forks, and --cold makes none" in seen) is ("--cold" in words)

@@ -6,8 +6,16 @@ import pytest
 from lab import catalog
 from lab.builds import Build
 from lab.estimate import BRING_UP_SECONDS, RUNS, Estimates
-from lab.plan import BLOCKED_SECONDS, PASS_SECONDS, Cell
-from lab.results import CellResult, LaneRecord, Outcome, Status, TestResult
+from lab.plan import BLOCKED_SECONDS, PASS_SECONDS, REMEDIES_SECONDS, Cell
+from lab.results import (
+    CellResult,
+    LaneRecord,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()
@@ -125,3 +133,26 @@ def test_a_guest_that_was_restored_once_will_be_restored_again() -> None:
     booted, restored = lane("debian-13", 60.0, 15.0), lane("debian-13", 5.0, 15.0)
     restored.restored = True
     assert Estimates([run_of(lanes=[booted, booted, restored])]).bring_up("debian-13") == 20.0
+
+
+def blocked(*remedies: float) -> CellResult:
+    """A cell that failed, and what was tried on it took so many seconds."""
+    result = ran("debian-13", "max-userns-zero", 10.0)
+    result.cause = "userns-limit"
+    result.remedies = [
+        RemedyResult(name=f"{seconds}", result=RemedyOutcome.VERIFIED, price="", seconds=seconds)
+        for seconds in remedies
+    ]
+    return result
+
+
+def test_remedies_count_where_they_are_tried_and_only_there() -> None:
+    with_them, without = run_of(blocked(30.0, 50.0)), run_of(blocked())
+    with_them.run.options.remedies = True
+    runs = [with_them, without]
+    wanted = planned(variant="max-userns-zero")
+    assert Estimates(runs, remedies=True).cell(wanted) == 90.0
+    assert Estimates(runs, remedies=False).cell(wanted) == 10.0
+    # A run that tried none teaches nothing about them.
+    assert Estimates([without], remedies=True).cell(wanted) == BLOCKED_SECONDS + REMEDIES_SECONDS
+    assert Estimates([run_of(ran("debian-13", "stock", 7.0))], remedies=True).cell(planned()) == 7.0

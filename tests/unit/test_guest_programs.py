@@ -2,6 +2,9 @@
 
 import ast
 import configparser
+import json
+import re
+import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -56,3 +59,51 @@ def test_pytest_collects_exactly_the_tests_that_suite_toml_names() -> None:
     assert [file.name for file in collected] == ["jailer_suite.py"]
     found = [name for name in suite_functions() if any(fnmatch(name, each) for each in functions)]
     assert found == list(catalog.load().suite.tests)
+
+
+def remedy(folder: Path, script: str, *, undo: bool = False) -> tuple[list[tuple[int, str]], list[str]]:
+    """Run the program that puts remedies in place, on a folder that it watches: its steps, and changes."""
+    program = (PACKAGE / "guest" / "remote" / "remedy.py").read_text()
+    watched = f"FOLDERS = ({str(folder / 'etc')!r},)\n"
+    program = re.sub(r"(?m)^FOLDERS = .*\n", watched, program)
+    (folder / "etc").mkdir()
+    asked = {"file": str(folder / "remedy.sh"), "script": script, "arguments": ["--user", "me"], "undo": undo}
+    command = [sys.executable, "-c", program, json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    found = json.loads(done.stdout)
+    return [(step["status"], step["output"]) for step in found["steps"]], found["changed"]
+
+
+REMEDY = """
+echo "$*"
+case $1 in
+    --check) [ -e etc/done ] ;;
+    --yes) {yes} ;;
+esac
+"""
+
+
+def test_a_remedy_is_looked_for_put_in_place_and_put_in_place_again(tmp_path: Path) -> None:
+    steps, changed = remedy(tmp_path, REMEDY.format(yes="[ -e etc/done ] || : >etc/done"))
+    assert steps == [(1, "--check --user me\n"), (0, "--yes --user me\n"), (0, "--yes --user me\n")]
+    assert changed == []
+
+
+def test_what_its_second_run_changes_is_told_even_where_it_is_the_same_again(tmp_path: Path) -> None:
+    steps, changed = remedy(tmp_path, REMEDY.format(yes="echo same >etc/done"))
+    assert len(steps) == 3
+    assert changed == [str(tmp_path / "etc/done")]
+
+
+@pytest.mark.parametrize(("yes", "statuses"), [("exit 3", [1, 3]), ("exit 1", [1, 1])])
+def test_a_remedy_that_fails_is_not_run_again(tmp_path: Path, yes: str, statuses: list[int]) -> None:
+    steps, _ = remedy(tmp_path, REMEDY.format(yes=yes))
+    assert [status for status, _ in steps] == statuses
+
+
+def test_a_remedy_that_is_in_place_is_not_put_there(tmp_path: Path) -> None:
+    assert remedy(tmp_path, "exit 0")[0] == [(0, "")]
+
+
+def test_a_remedy_is_taken_back_without_a_question(tmp_path: Path) -> None:
+    assert remedy(tmp_path, 'echo "$*"', undo=True)[0] == [(0, "--undo --yes --user me\n")]

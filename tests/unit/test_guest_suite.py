@@ -1,10 +1,14 @@
 """Reading what pytest-reportlog wrote in the guest."""
 
+import json
 from typing import Any
 
 import pytest
 
+from lab import catalog
 from lab.catalog import Suite
+from lab.guest import suite as guest_suite
+from lab.guest.session import Output
 from lab.guest.suite import read_report
 from lab.results import Needs, Outcome, TestResult
 
@@ -110,3 +114,34 @@ def test_a_test_that_the_suite_does_not_name_is_an_error() -> None:
 
 def test_a_suite_that_said_nothing_ran_nothing() -> None:
     assert {outcome for outcome, _ in outcomes([]).values()} == {"error"}
+
+
+class Session:
+    """Notes the command, and prints a report of a first test that failed."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+
+    def run(self, command: str, **_more: object) -> Output:
+        self.commands.append(command)
+        lines = [json.dumps(entry) for entry in whole("first", call=("failed", CRASH))]
+        return Output(0, "\n".join(["1", *lines]), "")
+
+
+def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> None:
+    session: Any = Session()
+    stock = catalog.load().variant("stock")
+    ran = guest_suite.run(
+        session, SUITE, stock, factor=1.0, environment={"LAB_JAILER": "off now"}, to_first_failure=True
+    )
+    assert [(test.outcome, test.message) for test in ran.tests] == [
+        ("fail", "assert 1 == 2"),
+        ("error", guest_suite.DID_NOT_RUN),
+        ("error", guest_suite.DID_NOT_RUN),
+    ]
+    guest_suite.run(session, SUITE, stock, factor=1.0)
+    changed, plain = session.commands
+    assert " LAB_JAILER='off now' timeout " in changed
+    assert " -ra --exitfirst " in changed
+    assert "LAB_JAILER" not in plain
+    assert "--exitfirst" not in plain

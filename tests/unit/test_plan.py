@@ -82,13 +82,18 @@ def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("build", "options", "command"),
     [
-        (RELEASE, RunOptions(), "lab matrix -g debian-13 -v stock --build 0.10.8"),
+        (RELEASE, RunOptions(), "lab matrix -g debian-13 -v stock --build 0.10.8 --no-remedies"),
+        (RELEASE, RunOptions(remedies=True), "lab matrix -g debian-13 -v stock --build 0.10.8"),
         (RELEASE, RunOptions(cold=True), "lab matrix -g debian-13 -v stock --build 0.10.8 --cold"),
-        (RELEASE, RunOptions(repeat=5), "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 5"),
+        (
+            RELEASE,
+            RunOptions(repeat=5),
+            "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 5 --no-remedies",
+        ),
         (
             Build("0.10.8@12345678", "0.10.8", Path("/my wheels/b.whl")),
             RunOptions(rootfs="/lay out"),
-            "lab matrix -g debian-13 -v stock --build '/my wheels/b.whl' --rootfs '/lay out'",
+            "lab matrix -g debian-13 -v stock --build '/my wheels/b.whl' --rootfs '/lay out' --no-remedies",
         ),
     ],
 )
@@ -121,8 +126,8 @@ def test_the_shards_one_after_another_are_the_plan(count: int) -> None:
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_no_shard_takes_longer_than_its_share_by_more_than_one_cell(count: int) -> None:
-    times = [sum(cell.typical_seconds for cell in shard) for shard in shards(WHOLE, count)]
-    longest = max(cell.typical_seconds for cell in WHOLE)
+    times = [sum(cell.typical_seconds() for cell in shard) for shard in shards(WHOLE, count)]
+    longest = max(cell.typical_seconds() for cell in WHOLE)
     assert max(times) - sum(times) / count <= longest
 
 
@@ -188,3 +193,10 @@ def test_what_is_no_shard_is_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError, match="of the form I/N") as error:
         plan.Part.parse(text)
     assert f"--shard {text}: " in str(error.value)
+
+
+def test_a_shard_of_blocked_cells_is_smaller_where_remedies_are_tried_on_them() -> None:
+    cells = plan.choose(KNOWN, guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells([RELEASE] * 4)
+    without, tried = (plan.Part(1, 2).of(cells, remedies=remedies) for remedies in (False, True))
+    assert len(tried) > len(without)
+    assert tried + plan.Part(2, 2).of(cells, remedies=True) == cells

@@ -61,11 +61,11 @@ def test_a_result_says_where_its_evidence_is_and_how_to_run_it_again(tmp_path: P
         f"{base}/kernel.log",
         f"{base}/repeat-2/kernel.log",
     ]
-    assert decided.rerun == "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 3"
+    assert decided.rerun == "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 3 --no-remedies"
     # A cell that never ran can be run all the same.
     first, second = RunResult.read(tmp_path).cells
     assert first == decided
-    assert second.rerun == "lab matrix -g debian-13 -v max-userns-zero --build 0.10.8 --repeat 3"
+    assert second.rerun == "lab matrix -g debian-13 -v max-userns-zero --build 0.10.8 --repeat 3 --no-remedies"
 
 
 @pytest.mark.parametrize(

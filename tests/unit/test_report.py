@@ -26,6 +26,8 @@ from lab.results import (
     Finding,
     LaneRecord,
     Outcome,
+    RemedyOutcome,
+    RemedyResult,
     RepeatResult,
     RunResult,
     Status,
@@ -202,6 +204,59 @@ def test_a_cell_that_was_tried_again_says_why_wherever_it_is_shown() -> None:
     )
     assert "\n- try 2 met a fault of the lab's own: no SSH\n" in page
     assert "## debian-12" not in page
+
+
+TRIED = [
+    RemedyResult(name="preflight", result=RemedyOutcome.AVOIDS, reason="skipped: a | b", price="Nothing."),
+    RemedyResult(
+        name="install-bubblewrap",
+        result=RemedyOutcome.CANNOT,
+        reason="no source of packages",
+        price="None.",
+        scripts={"install-bubblewrap": "0" * 64},
+    ),
+    RemedyResult(
+        name="clone-on+limit-raise",
+        result=RemedyOutcome.VERIFIED,
+        price="Every program may.",
+        scripts={"clone-on": "1" * 64, "limit-raise": "2" * 64},
+        defects=["its undo does not put back what was: bwrap_user"],
+    ),
+]
+BLOCKED: dict[str, Any] = {
+    "status": Status.XFAIL,
+    "expected": XFAIL,
+    "cause": "userns-limit",
+    "reason": "the limit is 0",
+    "remedies": TRIED,
+}
+
+
+def test_what_cures_a_cell_is_told_first_with_the_command_for_it() -> None:
+    run = run_of(cell(**BLOCKED), cell("debian-12"))
+    command = "lab remedies show clone-on --script and lab remedies show limit-raise --script"
+    assert (
+        "debian-13 stock 0.10.8: xfail userns-limit\n"
+        "  clone-on+limit-raise: verified: price: Every program may.\n"
+        f"    {command}\n"
+        "    a defect of clone-on+limit-raise: its undo does not put back what was: bwrap_user\n"
+        "  preflight: avoids it: skipped: a | b\n"
+        "  install-bubblewrap: cannot be tried here: no source of packages\n"
+    ) in printed(run)
+    assert (
+        f"- remedy `clone-on+limit-raise`: verified: `{command}`; price: Every program may.\n"
+        "    - a defect of the remedy: its undo does not put back what was: bwrap_user\n"
+        "- remedy `preflight`: avoids it: skipped: a \\| b\n"
+        "- remedy `install-bubblewrap`: cannot be tried here: no source of packages\n"
+    ) in markdown.render(run)
+    # Whoever reads only the table sees no more than before.
+    assert table.square(run.cells[0]) == "xfail userns-limit"
+
+
+def test_a_cell_on_which_nothing_was_tried_says_nothing_of_remedies() -> None:
+    run = run_of(cell(**{**BLOCKED, "remedies": []}))
+    assert "remed" not in printed(run)
+    assert "remed" not in markdown.render(run)
 
 
 def test_a_flaky_cell_says_how_often_it_passed() -> None:

@@ -13,7 +13,8 @@ from lab.results import (
     Host,
     LaneRecord,
     Outcome,
-    Remedy,
+    RemedyOutcome,
+    RemedyResult,
     RepeatResult,
     RunOptions,
     RunResult,
@@ -39,7 +40,7 @@ def full_run() -> RunResult:
         tests=[TestResult(name="a", outcome=Outcome.FAIL, seconds=1.5, message='<"ä\n">')],
         facts={"kernel": "6.12", "kvm": None},
         evidence=["cells/debian-13/max-userns-zero/0.10.8/kernel.log"],
-        remedies=[Remedy(name="sysctl", result="verified", seconds=2.0)],
+        remedies=[RemedyResult(name="sysctl", result=RemedyOutcome.VERIFIED, price="none", seconds=2.0)],
         seconds={"suite": 12.5},
         way="memory",
         repeats=[

@@ -9,11 +9,12 @@ import pytest
 
 from lab import builds, catalog, paths, plan, rootfs, runs
 from lab.builds import Build
+from lab.diagnosis import remedies
 from lab.errors import LabError, UsageError
 from lab.images import debian
 from lab.knobs.sysctl import Sysctl
 from lab.plan import Cell, Part
-from lab.results import CellResult, Host, LaneRecord, RunOptions, RunResult, Status
+from lab.results import CellResult, Host, LaneRecord, RemedyOutcome, RemedyResult, RunOptions, RunResult, Status
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()
@@ -81,9 +82,9 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_definitions_are_those_of_the_cells_and_no_others() -> None:
-    found = runs.definitions(SMALL[2:3], KNOWN.suite)
+    found = runs.definitions(SMALL[2:3], KNOWN.suite, RunOptions())
     assert set(found) == {"guest debian-13", "variant stock", "suite jailer", "seed", "programs"}
-    assert found.items() <= runs.definitions(PLAN, KNOWN.suite).items()
+    assert found.items() <= runs.definitions(PLAN, KNOWN.suite, RunOptions()).items()
     assert len(set(found.values())) == 5
 
 
@@ -99,14 +100,29 @@ def test_definitions_are_those_of_the_cells_and_no_others() -> None:
 )
 def test_a_changed_definition_changes_its_digest_alone(change: Callable[[Cell], Cell], name: str) -> None:
     [wanted] = SMALL[2:3]
-    before, now = (runs.definitions([each], KNOWN.suite) for each in (wanted, change(wanted)))
+    before, now = (runs.definitions([each], KNOWN.suite, RunOptions()) for each in (wanted, change(wanted)))
     assert changed(before, now) == [name]
 
 
+def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = RunOptions(remedies=True)
+    before = runs.definitions(SMALL, KNOWN.suite, tries)
+    without = runs.definitions(SMALL, KNOWN.suite, RunOptions())
+    known = remedies.load()
+    assert changed(without, before) == sorted(f"remedy {name}" for name in known)
+    other = known["jailer-off"].model_copy(update={"price": "nothing at all"})
+    monkeypatch.setattr(remedies, "load", lambda: {**known, "jailer-off": other, "new": known["preflight"]})
+    after = runs.definitions(SMALL, KNOWN.suite, tries)
+    assert changed(before, after) == ["remedy jailer-off", "remedy new"]
+
+
 def test_another_way_to_build_images_changes_every_guest(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = runs.definitions(SMALL, KNOWN.suite)
+    before = runs.definitions(SMALL, KNOWN.suite, RunOptions())
     monkeypatch.setattr(debian, "PACKAGES", (*debian.PACKAGES, "vim"))
-    assert changed(before, runs.definitions(SMALL, KNOWN.suite)) == ["guest debian-12", "guest debian-13"]
+    assert changed(before, runs.definitions(SMALL, KNOWN.suite, RunOptions())) == [
+        "guest debian-12",
+        "guest debian-13",
+    ]
 
 
 SUITE_FILES = sorted(f.name for f in KNOWN.suite.folder.iterdir() if f.is_file())
@@ -119,20 +135,20 @@ SEED_FILES = sorted(f.name for f in (paths.definitions() / "cloud-init").iterdir
     + [(f"cloud-init/{file}", "seed") for file in SEED_FILES],
 )
 def test_a_changed_file_of_the_suite_or_the_seed_is_seen(own_files: Path, file: str, name: str) -> None:
-    before = runs.definitions(SMALL, KNOWN.suite)
+    before = runs.definitions(SMALL, KNOWN.suite, RunOptions())
     with (own_files / file).open("a") as stream:
         stream.write("# changed\n")
-    assert changed(before, runs.definitions(SMALL, KNOWN.suite)) == [name]
+    assert changed(before, runs.definitions(SMALL, KNOWN.suite, RunOptions())) == [name]
 
 
 def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not(own_files: Path) -> None:
-    before = runs.definitions(SMALL, KNOWN.suite)
+    before = runs.definitions(SMALL, KNOWN.suite, RunOptions())
     suite = own_files / "suites" / "jailer"
     (suite / "__pycache__").mkdir(exist_ok=True)
     (suite / "__pycache__" / "boxes.cpython-313.pyc").write_bytes(b"\xff")
-    assert runs.definitions(SMALL, KNOWN.suite) == before
+    assert runs.definitions(SMALL, KNOWN.suite, RunOptions()) == before
     (suite / "boxes.py").rename(suite / "boxez.py")
-    assert changed(before, runs.definitions(SMALL, KNOWN.suite)) == ["suite jailer"]
+    assert changed(before, runs.definitions(SMALL, KNOWN.suite, RunOptions())) == ["suite jailer"]
 
 
 # -- begin
@@ -144,7 +160,7 @@ def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
     start = begin(tmp_path / "20261124-1", options=options)
     assert (start.cells, start.kept) == (PLAN, {})
     assert (start.info.id, start.info.command, start.info.options) == ("20261124-1", "lab matrix", options)
-    assert start.info.definitions == runs.definitions(PLAN, KNOWN.suite, layout)
+    assert start.info.definitions == runs.definitions(PLAN, KNOWN.suite, RunOptions(rootfs=layout))
     assert "rootfs" in start.info.definitions
     assert start.info.builds == [RELEASE.record()]
     assert (start.info.shard, start.info.parts, start.info.resumed) == (None, [], [])
@@ -187,6 +203,14 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
     assert all(result == known[folder] for folder, result in start.kept.items())
     left = [each for each in start.cells if each.folder not in start.kept]
     assert {known[each.folder].status for each in left} == {Status.ERROR, Status.NOT_RUN}
+
+
+def test_a_cell_whose_remedies_met_a_fault_is_run_again(tmp_path: Path) -> None:
+    run = finish(tmp_path, begin(tmp_path), [Status.XFAIL] * len(PLAN))
+    for each, outcome in zip(run.cells, RemedyOutcome, strict=False):
+        each.remedies = [RemedyResult(name="a", result=outcome, price="", seconds=1.0)]
+    left = [one.folder for one in PLAN if one.folder not in runs.resume(run, KNOWN).kept]
+    assert left == [PLAN[list(RemedyOutcome).index(RemedyOutcome.ERROR)].folder]
 
 
 def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:
@@ -328,7 +352,7 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
     assert info.interrupted
     assert info.lanes == lanes
-    assert info.definitions == runs.definitions(SMALL, KNOWN.suite)
+    assert info.definitions == runs.definitions(SMALL, KNOWN.suite, RunOptions())
 
 
 def test_a_cell_that_is_in_no_part_is_not_run(tmp_path: Path) -> None:

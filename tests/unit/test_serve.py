@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from lab import builds, catalog, process, serve
+from lab import builds, catalog, process, serve, stopwatch
 from lab.budget import Processors
 from lab.builds import Build
 from lab.catalog import Variant
@@ -187,7 +187,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         file.write_text(build.name)
         return file
 
-    def ran(_session: Session, suite: catalog.Suite, wanted: Variant, *, factor: float) -> SuiteRun:
+    def ran(_session: Session, suite: catalog.Suite, wanted: Variant, **_more: object) -> SuiteRun:
         made[-1].machine.do(f"suite {wanted.name}")
         return SuiteRun([TestResult(name=name, outcome=Outcome.PASS) for name in suite.tests], killed=False)
 
@@ -576,7 +576,7 @@ def test_what_a_step_took_holds_no_waiting_for_a_processor(
 ) -> None:
     served = bench.service(stores=False)
     clock = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(serve, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
 
     @contextmanager
     def late(_count: int, on_wait: Callable[[], None]) -> Iterator[None]:

@@ -1,11 +1,15 @@
 """Starting boxes, and looking at the processes behind them from outside."""
 
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from boxlite import Boxlite, BoxOptions, NetworkSpec, SecurityOptions
 
 try:
@@ -14,6 +18,10 @@ except ImportError:  # boxlite 0.9
     from boxlite.boxlite import AdvancedBoxOptions
 
 NAMESPACES = ("mnt", "user", "pid", "ipc", "uts")
+
+# Two remedies change how boxlite is run: the jailer off, and a preflight before each box that needs it.
+JAILER_OFF = os.environ.get("LAB_JAILER") == "off"
+PREFLIGHT = "LAB_PREFLIGHT" in os.environ
 
 
 def options(rootfs: str, security: SecurityOptions | None = None) -> BoxOptions:
@@ -30,10 +38,32 @@ def options(rootfs: str, security: SecurityOptions | None = None) -> BoxOptions:
     )
 
 
+def allowed(security: SecurityOptions | None) -> SecurityOptions | None:
+    """The options to run with: the wanted ones, unless the remedy that is tried says otherwise."""
+    if security is None or not security.jailer_enabled:
+        return security
+    if JAILER_OFF:
+        return SecurityOptions.development()
+    if PREFLIGHT:
+        preflight()
+    return security
+
+
+def preflight() -> None:
+    """Skip the test where bubblewrap can make no user namespace, by the probe that boxlite itself makes."""
+    bundled = Path.home().glob(".local/share/boxlite/runtimes/*/bwrap")
+    program = shutil.which("bwrap") or str(next(bundled, "bwrap"))
+    probe = subprocess.run(
+        [program, "--unshare-user", "--ro-bind", "/", "/", "--", "true"], capture_output=True, text=True
+    )
+    if probe.returncode != 0:
+        pytest.skip(f"bubblewrap can make no user namespace on this host: {probe.stderr.strip()}")
+
+
 @asynccontextmanager
 async def started(runtime: Boxlite, rootfs: str, security: SecurityOptions | None) -> AsyncIterator[Any]:
     """A running box; `None` leaves the choice of security options to boxlite."""
-    box = await runtime.create(options(rootfs, security))
+    box = await runtime.create(options(rootfs, allowed(security)))
     async with box:
         yield box
 

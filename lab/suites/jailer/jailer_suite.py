@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import boxes
+import pytest
 from boxlite import Boxlite, SecurityOptions
 
 
@@ -53,6 +54,8 @@ def jailer_creates_isolated_mount_namespace(runtime: Boxlite, home: Path, rootfs
             await box.exec("sleep", ["30"])
             return boxes.isolated_namespaces(boxes.shim_pid(home, str(box.id)))
 
+    if boxes.JAILER_OFF:
+        pytest.skip("the jailer is switched off: nothing is isolated")
     assert asyncio.run(check()) == set(boxes.NAMESPACES)
 
 

@@ -1,0 +1,50 @@
+"""What cures a cause, and the script that does it."""
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from lab.cli import common
+from lab.diagnosis import remedies
+from lab.errors import UsageError
+
+
+@click.group("remedies", invoke_without_command=True)
+@click.pass_context
+def remedies_group(context: click.Context) -> int:
+    """Show what is claimed to cure which causes, the one that gives up least protection first."""
+    if context.invoked_subcommand is not None:
+        return 0
+    table = Table("remedy", "loss", "what it does, and for which causes", box=None, pad_edge=False)
+    for name, remedy in remedies.load().items():
+        table.add_row(name, f"{remedy.loss}", escape(remedy.title))
+        table.add_row("", "", f"[dim]{', '.join(remedy.cures)}[/]")
+    common.console.print(table, soft_wrap=True)
+    common.say("\nloss: protection given up, from 0 to 100, which is all that the jailer gives")
+    return 0
+
+
+@remedies_group.command("show")
+@click.argument("name")
+@click.option("--script", is_flag=True, help="Print the shell script that does it on your own host.")
+def remedies_show(name: str, script: bool) -> int:
+    """Show what a remedy does, what it costs, and how it is done."""
+    remedy = remedies.find(name)
+    if script:
+        if remedy.host is None:
+            raise UsageError(
+                f"{name} changes how boxlite is run, not the host: there is no script for it",
+                hint=f"lab remedies show {name}",
+            )
+        click.echo(remedy.script(), nl=False)
+        return 0
+    common.say(f"{remedy.name}: {remedy.title}")
+    common.say(f"\ncauses: {', '.join(remedy.cures)}\nloss: {remedy.loss} of 100")
+    common.say(f"\n{remedies.wrapped(remedy.does)}\n\nWhat that costs:\n{remedies.wrapped(remedy.price)}\n")
+    if remedy.run is not None:
+        common.say(remedy.run.example.strip())
+        if remedy.run.untried:
+            common.say(f"\nnot tried by the lab: {remedy.run.untried}")
+    if remedy.host is not None:
+        common.say(f"{remedy.host.apply.strip()}\n\nas a script: lab remedies show {name} --script")
+    return 0

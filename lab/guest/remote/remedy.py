@@ -1,0 +1,83 @@
+"""Put a remedy in place by its script, or take it back. Runs as root.
+
+Argument: {"file": path to write the script to, "script": text, "arguments": [text], "undo": bool}.
+Putting in place is three runs: is it there, do it, and do it again, which must change nothing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# Where a second run could change something: files, the loaded profiles, sysctls.
+FOLDERS = ("/etc", "/usr/bin", "/usr/sbin", "/var/lib/boxlite-remedies", "/dev/kvm")
+VALUES = (
+    "/sys/kernel/security/apparmor/revision",
+    *("/proc/sys/kernel/%s*" % name for name in ("apparmor", "unprivileged")),
+    "/proc/sys/user/max_user_namespaces",
+)
+# Under emulation a package is installed in a minute.
+SECONDS = 300
+
+
+def files(folder):
+    top = Path(folder)
+    return [top, *top.rglob("*")] if top.is_dir() else [top]
+
+
+def snapshot():
+    found = {}
+    for path in (path for folder in FOLDERS for path in files(folder)):
+        try:
+            about = path.lstat()
+        except OSError:
+            continue
+        found[str(path)] = "%d %o %d" % (about.st_ctime_ns, about.st_mode, about.st_size)
+    for pattern in VALUES:
+        for path in Path("/").glob(pattern[1:]):
+            found[str(path)] = read(path)
+    return found
+
+
+def read(path):
+    # In one go: a second read of AppArmor's revision waits for the next.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 4096).decode()
+    finally:
+        os.close(descriptor)
+
+
+def run(*arguments):
+    command = ["sh", asked["file"], *arguments, *asked["arguments"]]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
+        status, output = done.returncode, done.stdout
+    except subprocess.TimeoutExpired:
+        status, output = 124, "did not end within %d s" % SECONDS
+    steps.append({"command": " ".join(command), "status": status, "output": output})
+    return status
+
+
+asked = json.loads(sys.argv[1])
+steps = []
+changed = []
+Path(asked["file"]).write_text(asked["script"])
+if asked["undo"]:
+    run("--undo", "--yes")
+elif run("--check") == 1 and run("--yes") == 0:
+    before = snapshot()
+    run("--yes")
+    after = snapshot()
+    changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+print(json.dumps({"steps": steps, "changed": changed}))

@@ -1,0 +1,237 @@
+"""Remedies tried on a cell that failed: each in a fresh fork of it, with its variant still on."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import libvirt
+
+from lab.diagnosis import evidence as diagnosis_evidence
+from lab.diagnosis import remedies
+from lab.diagnosis.remedies import AND, Remedy
+from lab.diagnosis.verdict import judge
+from lab.errors import LabError
+from lab.guest import evidence, remedy, variant
+from lab.guest.suite import DID_NOT_RUN, SuiteRun
+from lab.plan import Cell
+from lab.results import (
+    CellResult,
+    Expectation,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
+from lab.serve import Service
+from lab.stopwatch import Stopwatch
+
+FOLDER = "remedies"
+PROBES_UNDONE_FILE = "probes-undone.json"
+FAULTS = (LabError, libvirt.libvirtError, OSError)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of remedies on a cell; `causes`: those that the evidence shows with the remedies in place."""
+
+    remedies: tuple[Remedy, ...]
+    result: RemedyResult
+    causes: tuple[str, ...] | None = None
+
+    def lifted(self, cause: str) -> bool:
+        """Whether the evidence no longer shows this cause. Where nobody looked, that is not known."""
+        return self.causes is not None and cause not in self.causes
+
+
+@dataclass
+class _Notes:
+    """What an attempt finds on its way."""
+
+    defects: list[str] = field(default_factory=list)
+    causes: tuple[str, ...] | None = None
+
+
+def with_remedies(service: Service, cell: Cell, result: CellResult) -> CellResult:
+    """A cell's result with what was tried on it, where it failed for a cause that is known.
+
+    No error of the lab's is raised: what it kept from being tried says so. The lane may be dead afterwards.
+    """
+    if result.status not in (Status.FAIL, Status.XFAIL) or not service.work.remedies:
+        return result
+    return result.model_copy(update={"remedies": Trials(service, cell, result).all()})
+
+
+def causes_of(result: CellResult) -> tuple[str, ...]:
+    """The causes of a cell that are known, the first that blocks first."""
+    return tuple(finding.name for finding in result.causes)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """All that is tried on one cell. `before` is its result without a remedy."""
+
+    service: Service
+    cell: Cell
+    before: CellResult
+
+    def all(self) -> list[RemedyResult]:
+        """Every candidate, the one that gives up least first, and then what cures only together."""
+        causes = causes_of(self.before)
+        tried = [self._attempt((each,)) for each in remedies.candidates(self.service.work.remedies, causes)]
+        tried += self._together(causes, tried)
+        return [attempt.result for attempt in tried]
+
+    def _together(self, causes: tuple[str, ...], alone: Sequence[Attempt]) -> list[Attempt]:
+        """Where none cures alone: the cheapest that lifts the first cause, and on top what lifts the next."""
+        if any(attempt.result.result is RemedyOutcome.VERIFIED for attempt in alone):
+            return []
+        tried: list[Attempt] = []
+        base = next((attempt for attempt in alone if attempt.lifted(causes[0])), None)
+        while base is not None and base.causes:
+            more = self._on_top(base, base.causes[0])
+            tried += more
+            base = more[-1] if more and more[-1].lifted(base.causes[0]) else None
+        return tried
+
+    def _on_top(self, base: Attempt, cause: str) -> list[Attempt]:
+        """The candidates for a cause that is left, each together with `base`, up to one that lifts it."""
+        tried: list[Attempt] = []
+        for each in remedies.candidates(self.service.work.remedies, [cause]):
+            if each.host is None or each in base.remedies:
+                continue
+            tried.append(self._attempt((*base.remedies, each)))
+            if tried[-1].lifted(cause):
+                break
+        return tried
+
+    def _attempt(self, these: tuple[Remedy, ...]) -> Attempt:
+        name = AND.join(each.name for each in these)
+        self.service.say(f"{self.cell.variant.name}: trying {name}")
+        folder = self.service.work.folder / self.cell.folder / FOLDER / name
+        start = time.monotonic()
+        retried: list[str] = []
+        while True:
+            notes = _Notes()
+            outcome, reason = self._guarded(these, folder, notes)
+            if outcome is not RemedyOutcome.ERROR or len(retried) == self.service.work.retries:
+                break
+            retried.append(reason)
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        result = RemedyResult(
+            name=name,
+            result=outcome,
+            reason=reason,
+            price=" ".join(" ".join(each.price.split()) for each in these),
+            seconds=round(time.monotonic() - start, 2),
+            scripts={each.name: each.digest for each in these if each.host},
+            defects=notes.defects,
+            retried=retried,
+            evidence=[str(file.relative_to(self.service.work.folder)) for file in files],
+        )
+        return Attempt(these, result, notes.causes)
+
+    def _guarded(self, these: Sequence[Remedy], folder: Path, notes: _Notes) -> tuple[RemedyOutcome, str]:
+        """As `_try`, with a fault as an outcome. Raises LaneDied where the run is interrupted."""
+        try:
+            self.service.lane.check_alive()
+            return self._try(these, folder, notes)
+        except FAULTS as error:
+            self.service.lane.check_wanted()
+            return RemedyOutcome.ERROR, str(error)
+
+    def _try(self, these: Sequence[Remedy], folder: Path, notes: _Notes) -> tuple[RemedyOutcome, str]:
+        untried = next((each.run.untried for each in these if each.run and each.run.untried), None)
+        if untried:
+            return RemedyOutcome.CANNOT, untried
+        folder.mkdir(parents=True, exist_ok=True)
+        _, mark = self.service.again(self.cell)
+        for each in these:
+            if each.host and (stopped := self._put_in_place(each, folder, notes)):
+                return stopped
+        environment = {key: value for each in these if each.run for key, value in each.run.environment.items()}
+        ran = self.service.run_suite(self.cell, Stopwatch(), environment=environment, to_first_failure=True)
+        outcome, reason = self._judge(these, ran, folder, mark, notes)
+        hosts = [each for each in these if each.host]
+        if hosts:
+            self._take_back(hosts, folder, notes)
+        return outcome, reason
+
+    def _put_in_place(self, each: Remedy, folder: Path, notes: _Notes) -> tuple[RemedyOutcome, str] | None:
+        """Run the remedy's script; the outcome where there is nothing more to be tried."""
+        assert each.host is not None
+        script = each.script()
+        (folder / f"{each.name}.sh").write_text(script)
+        done = remedy.apply(self.service.session, each.name, script, about_user=each.host.about_user)
+        (folder / f"{each.name}.log").write_text(done.log())
+        if done.found_in_place:
+            return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"
+        if done.last.status == remedy.CANNOT:
+            return RemedyOutcome.CANNOT, done.last.output.strip()
+        if done.last.status != remedy.DONE:
+            return RemedyOutcome.ERROR, f"its script failed: {done.last.output.strip()}"
+        if done.changed:
+            notes.defects.append(f"run again, its script changed {', '.join(done.changed)}")
+        return None
+
+    def _judge(
+        self, these: Sequence[Remedy], ran: SuiteRun, folder: Path, mark: variant.Mark, notes: _Notes
+    ) -> tuple[RemedyOutcome, str]:
+        told = [test for test in ran.tests if test.message != DID_NOT_RUN]
+        failed = next((test for test in told if test.outcome in (Outcome.FAIL, Outcome.ERROR)), None)
+        if failed is None and not ran.killed:
+            evidence.collect(self.service.session, folder, self.cell.variant, mark=mark, full=False)
+            outcome, reason = _without_failure(these, ran.tests)
+            notes.causes = () if outcome is RemedyOutcome.VERIFIED else None
+            return outcome, reason
+        self.service.gather(self.cell, folder, mark=mark, full=True)
+        findings = self.service.diagnose(folder, self._overlaid(ran.tests))
+        notes.causes = tuple(finding.name for finding in findings)
+        emulated = not self.service.lane.acceleration.kvm
+        verdict = judge(
+            self.service.work.suite, told, Expectation(), findings, killed=ran.killed, emulated=emulated
+        )
+        if verdict.status is Status.ERROR or failed is None:
+            return RemedyOutcome.ERROR, verdict.reason
+        passed = {test.name for test in self.before.tests if test.outcome is Outcome.PASS}
+        if failed.name in passed:
+            return RemedyOutcome.MAKES_WORSE, f"{failed.name} passed without it: {verdict.reason}"
+        return RemedyOutcome.DOES_NOT_HELP, f"{failed.name} fails all the same: {verdict.reason}"
+
+    def _overlaid(self, tests: Sequence[TestResult]) -> list[TestResult]:
+        """The tests of a suite that stopped early; of what did not run, the result without a remedy."""
+        before = {test.name: test for test in self.before.tests}
+        return [before[t.name] if t.message == DID_NOT_RUN and t.name in before else t for t in tests]
+
+    def _take_back(self, hosts: Sequence[Remedy], folder: Path, notes: _Notes) -> None:
+        """Undo the remedies; that it did not is a defect of theirs, whatever they did for the cell."""
+        session = self.service.session
+        for each in reversed(hosts):
+            assert each.host is not None
+            undone = remedy.undo(session, each.name, each.script(), about_user=each.host.about_user)
+            with (folder / f"{each.name}.log").open("a") as log:
+                log.write(undone.log())
+            if undone.last.status != remedy.DONE:
+                notes.defects.append(f"its undo failed: {undone.last.output.strip()}")
+        probes = variant.probe(session, self.cell.variant, probes=True)
+        (folder / PROBES_UNDONE_FILE).write_text(json.dumps(probes, indent=2) + "\n")
+        cell = self.service.work.folder / self.cell.folder
+        before = diagnosis_evidence.read_probes(cell / diagnosis_evidence.PROBES_FILE)
+        after = diagnosis_evidence.read_probes(folder / PROBES_UNDONE_FILE)
+        different = [name for name, probe in before.items() if after[name].status != probe.status]
+        if different:
+            notes.defects.append(f"its undo does not put back what was: {', '.join(different)}")
+
+
+def _without_failure(these: Sequence[Remedy], tests: Sequence[TestResult]) -> tuple[RemedyOutcome, str]:
+    """The outcome where no test failed: a test that was skipped or did not run is no pass."""
+    others = [test for test in tests if test.outcome is not Outcome.PASS]
+    if not others:
+        return RemedyOutcome.VERIFIED, ""
+    names = ", ".join(test.name for test in others)
+    skipped = all(test.outcome is Outcome.SKIP for test in others)
+    if skipped and any(each.run for each in these):
+        return RemedyOutcome.AVOIDS, f"skipped: {names}: {others[0].message}"
+    return RemedyOutcome.ERROR, f"skipped or not run, which is no coverage: {names}"

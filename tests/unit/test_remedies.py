@@ -1,0 +1,145 @@
+"""The remedies as files: what they say, in which order they are tried, the scripts made of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.diagnosis import remedies
+from lab.errors import UsageError
+
+KNOWN = remedies.load()
+ON_THE_HOST = [name for name, remedy in KNOWN.items() if remedy.host]
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
+
+MINIMAL = """
+title = "Ask nicely"
+cures = ["userns-sysctl"]
+does = "Asks."
+price = "Pride."
+loss = 3
+
+[host]
+possible = "true"
+check = "false"
+apply = "true"
+undo = "true"
+"""
+
+
+def test_what_gives_up_least_is_tried_first_and_the_jailer_is_given_up_last() -> None:
+    losses = [remedy.loss for remedy in KNOWN.values()]
+    assert losses == sorted(losses)
+    assert list(KNOWN)[-1] == "jailer-off"
+    assert KNOWN["jailer-off"].loss == 100
+    assert [name for name, remedy in KNOWN.items() if remedy.loss == 100] == ["jailer-off"]
+
+
+def test_each_says_what_it_costs() -> None:
+    assert all(len(remedy.price) > 20 and remedy.does for remedy in KNOWN.values())
+
+
+@pytest.mark.parametrize(
+    ("cause", "first_on_the_host"),
+    [
+        ("userns-sysctl", "userns-clone-on"),
+        ("userns-limit", "userns-limit-raise"),
+        ("apparmor-userns-deny", "bwrap-userns-restrict"),
+        ("apparmor-userns-nocaps", "install-bubblewrap"),
+        ("kvm-absent", "kvm-module"),
+        ("kvm-denied", "kvm-group"),
+        ("bwrap-setuid", "bwrap-setuid-off"),
+        ("home-noexec", "home-exec"),
+    ],
+)
+def test_every_cause_has_a_candidate(cause: str, first_on_the_host: str) -> None:
+    found = [remedy for remedy in remedies.candidates(KNOWN, [cause]) if remedy.host]
+    assert found[0].name == first_on_the_host
+    assert all(cause in remedy.cures for remedy in found)
+
+
+def test_candidates_of_two_causes_are_those_of_either_and_each_once() -> None:
+    both = [remedy.name for remedy in remedies.candidates(KNOWN, ["userns-sysctl", "userns-limit"])]
+    assert both == [
+        "preflight",
+        "userns-clone-on",
+        "userns-limit-raise",
+        "privileged-container",
+        "jailer-off",
+    ]
+    assert remedies.candidates(KNOWN, ["unknown"]) == []
+
+
+def test_a_remedy_is_one_file_dropped_into_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "ask.toml").write_text(MINIMAL)
+    (tmp_path / "ask-first.toml").write_text(MINIMAL.replace("loss = 3", "loss = 2"))
+    known = remedies.load(tmp_path)
+    assert list(known) == ["ask-first", "ask"]
+    assert [each.name for each in remedies.candidates(known, ["userns-sysctl"])] == ["ask-first", "ask"]
+    assert "name=ask\n" in known["ask"].script()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("loss = 3", "loss = 101", "loss: Input should be less than or equal to 100, found 101"),
+        ('price = "Pride."', "", "price: Field required"),
+        ('cures = ["userns-sysctl"]', "cures = []", "cures: List should have at least 1 item"),
+        ('undo = "true"', 'undone = "true"', "host.undone: no such key is known"),
+        ("[host]", '[run]\nexample = "please"\n[host]', "exactly one of `host` and `run` must be given"),
+    ],
+)
+def test_a_wrong_file_is_answered_with_the_file_the_key_and_what_was_expected(
+    tmp_path: Path, before: str, after: str, said: str
+) -> None:
+    assert before in MINIMAL
+    (tmp_path / "ask.toml").write_text(MINIMAL.replace(before, after))
+    with pytest.raises(UsageError) as raised:
+        remedies.load(tmp_path)
+    assert said in str(raised.value)
+    assert str(tmp_path / "ask.toml") in str(raised.value)
+
+
+def test_a_name_that_there_is_not_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean userns-clone-on"):
+        remedies.find("userns-clone")
+
+
+def test_a_digest_changes_with_all_that_a_trial_does() -> None:
+    digests = {remedy.digest for remedy in KNOWN.values()}
+    assert len(digests) == len(KNOWN)
+    clone, off = KNOWN["userns-clone-on"], KNOWN["jailer-off"]
+    assert clone.host
+    assert off.run
+    other = clone.model_copy(update={"host": clone.host.model_copy(update={"undo": "true"})})
+    assert other.digest != clone.digest
+    other = off.model_copy(update={"run": off.run.model_copy(update={"environment": {}})})
+    assert other.digest != off.digest
+
+
+@pytest.mark.parametrize("name", ON_THE_HOST)
+def test_scripts_say_what_they_do_and_what_that_costs(name: str) -> None:
+    script = KNOWN[name].script()
+    words = " ".join(script.split())
+    assert " ".join(KNOWN[name].does.split()) in words
+    assert " ".join(KNOWN[name].price.split()) in words
+    # Nothing of the template is left, and no command becomes root by itself.
+    assert "{{" not in script
+    assert "sudo " not in script.replace("called sudo", "")
+
+
+@pytest.mark.parametrize("name", ON_THE_HOST)
+def test_scripts_are_clean_and_written_for_any_posix_shell(name: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{name}.sh"
+    file.write_text(KNOWN[name].script())
+    done = subprocess.run([SHELLCHECK, "--shell=sh", file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_no_sysctl_of_a_remedy_is_overruled_by_a_file_that_sorts_later() -> None:
+    # systemd-sysctl and procps read all folders' files in the order of their names; the last one holds.
+    written = "zz-boxlite-userns-clone-on.conf"
+    others = ["50-bubblewrap.conf", "99-sysctl.conf", "99-zz-lab.conf", "10-apparmor.conf"]
+    assert sorted([*others, written])[-1] == written
+    assert "/etc/sysctl.d/zz-boxlite-$name.conf" in KNOWN["userns-clone-on"].script()

@@ -1,0 +1,330 @@
+"""The scripts of the remedies, run in a folder that stands for a host, with stand-ins for its programs."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lab.diagnosis import remedies
+
+KNOWN = remedies.load()
+# What the scripts name of a host: in the tests it is below a folder of the test's.
+PLACES = re.compile("/etc/|/var/lib/|/proc/|/sys/|/usr/share/|/usr/bin/bwrap|/dev/kvm")
+
+ID = """#!/bin/sh
+case $1 in
+    -u) if [ $# = 1 ]; then echo "${TEST_UID:-0}"; else [ "$2" = tester ]; fi ;;
+    -nG) cat "$ROOT/groups" ;;
+esac
+"""
+USERMOD = """#!/bin/sh
+echo "$(cat "$ROOT/groups") $3" >"$ROOT/groups"
+"""
+GPASSWD = """#!/bin/sh
+sed -i "s/ $3//" "$ROOT/groups"
+"""
+STAT = """#!/bin/sh
+echo kvm
+"""
+SYSCTL = """#!/usr/bin/env python3
+import os, sys
+from pathlib import Path
+words = [word for word in sys.argv[1:] if not word.startswith("-")]
+name, _, value = words[0].partition("=")
+file = Path(os.environ["ROOT"], "proc/sys", name.replace(".", "/"))
+if "-w" in sys.argv:
+    file.write_text(value + chr(10))
+elif file.exists():
+    print(file.read_text().strip())
+else:
+    sys.exit(0 if "-e" in sys.argv else 1)
+"""
+# The kernel's list, as far as the scripts look at it: a line, and a folder, for each profile of a file.
+APPARMOR_PARSER = """#!/usr/bin/env python3
+import os, re, shutil, sys
+from pathlib import Path
+do, file = sys.argv[1], Path(sys.argv[2])
+policy = Path(os.environ["ROOT"], "sys/kernel/security/apparmor")
+listed = policy / "profiles"
+if (file.parent / "disable" / file.name).exists() and do == "--replace":
+    sys.exit(0)
+forced = (file.parent / "force-complain" / file.name).exists()
+lines = listed.read_text().splitlines()
+for name, path, rest in re.findall(r"(?m)^profile (\\S+) ?(/\\S+|@\\S+)?(.*)[{]", file.read_text()):
+    lines = [line for line in lines if line.split(" (")[0] != name]
+    shutil.rmtree(policy / "policy/profiles" / name, ignore_errors=True)
+    if do == "--replace":
+        lines.append(name + (" (complain)" if forced or "complain" in rest else " (enforce)"))
+        folder = policy / "policy/profiles" / name
+        folder.mkdir(parents=True)
+        (folder / "name").write_text(name + chr(10))
+        (folder / "attach").write_text((path or name) + chr(10))
+listed.write_text("".join(line + chr(10) for line in sorted(lines)))
+"""
+STUBS = {
+    "id": ID,
+    "usermod": USERMOD,
+    "gpasswd": GPASSWD,
+    "stat": STAT,
+    "sysctl": SYSCTL,
+    "apparmor_parser": APPARMOR_PARSER,
+}
+
+
+class Host:
+    """A folder that stands for a host, in which scripts can be run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name, text in STUBS.items():
+            self.put(f"stubs/{name}", text).chmod(0o755)
+        self.put("groups", "tester\n")
+        self.put("etc/sysctl.d/99-sysctl.conf", "")
+
+    def put(self, name: str, text: str) -> Path:
+        file = self.root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+    def sysctl(self, name: str, value: str | None = None) -> str:
+        file = self.root / "proc/sys" / name.replace(".", "/")
+        if value is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{value}\n")
+        return file.read_text().strip()
+
+    def script(self, name: str) -> Path:
+        text = PLACES.sub(lambda place: f"{self.root}{place[0]}", KNOWN[name].script())
+        return self.put(f"{name}.sh", text)
+
+    def environment(self, **more: str) -> Mapping[str, str]:
+        path = f"{self.root}/stubs:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {"PATH": path, "ROOT": str(self.root), **more}
+
+    def run(self, name: str, *arguments: str, **environment: str) -> tuple[int, str]:
+        done = subprocess.run(
+            ["sh", self.script(name), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment(**environment),
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    def files(self) -> dict[str, str]:
+        """What a script could have changed."""
+        tops = [self.root / top for top in ("etc", "var", "proc", "sys", "dev", "groups")]
+        files = [file for top in tops for file in [top, *top.rglob("*")] if file.is_file()]
+        return {str(file.relative_to(self.root)): file.read_text() for file in files}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+@pytest.fixture
+def blocked(host: Host) -> Host:
+    """Debian's switch is at 0, and a profile without the rule is attached to bubblewrap."""
+    host.sysctl("kernel.unprivileged_userns_clone", "0")
+    host.sysctl("user.max_user_namespaces", "0")
+    host.sysctl("kernel.threads-max", "30000")
+    policy = "sys/kernel/security/apparmor"
+    host.put(f"{policy}/features/namespaces/mask", "userns_create\n")
+    host.put(f"{policy}/profiles", "")
+    bwrap = host.put("usr/bin/bwrap", "")
+    for name, text in {
+        "strict": f"# profile other {bwrap} {{\nprofile strict-bwrap {bwrap} {{\n  file,\n}}\n",
+        "unprivileged_userns": "profile unprivileged_userns {\n  audit deny capability,\n}\n",
+    }.items():
+        file = host.put(f"etc/apparmor.d/{name}", text)
+        subprocess.run(
+            [host.root / "stubs/apparmor_parser", "--replace", file], env=host.environment(), check=True
+        )
+    host.put("dev/kvm", "")
+    return host
+
+
+CHANGES = [
+    "userns-clone-on",
+    "userns-limit-raise",
+    "bwrap-profile",
+    "unprivileged-userns-complain",
+    "kvm-group",
+]
+WHOSE = {"kvm-group": ("--user", "tester")}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_remedy_is_put_in_place_once_and_taken_back(blocked: Host, name: str) -> None:
+    whose = WHOSE.get(name, ())
+    before = blocked.files()
+    assert blocked.run(name, "--check", *whose) == (1, f"{name}: not in place\n")
+    assert blocked.files() == before
+    status, output = blocked.run(name, "--yes", *whose)
+    assert (status, output.splitlines()[-1]) == (0, f"{name}: done; --undo takes it back")
+    assert "What that costs:" in output
+    changed = blocked.files()
+    assert changed != before
+    assert blocked.run(name, "--check", *whose) == (0, f"{name}: in place\n")
+    assert blocked.run(name, "--yes", *whose) == (0, f"{name}: in place already: nothing was changed\n")
+    assert blocked.files() == changed
+    assert blocked.run(name, "--undo", "--yes", *whose) == (0, f"{name}: taken back\n")
+    assert blocked.run(name, "--check", *whose) == (1, f"{name}: not in place\n")
+    assert blocked.files() == before
+    nothing = f"{name}: nothing to take back: it has changed nothing on this host\n"
+    assert blocked.run(name, "--undo", "--yes", *whose) == (0, nothing)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("todo", [[], ["--undo"]], ids=["do", "undo"])
+def test_nothing_is_changed_without_an_answer(blocked: Host, name: str, todo: list[str]) -> None:
+    whose = WHOSE.get(name, ())
+    if todo:
+        assert blocked.run(name, "--yes", *whose)[0] == 0
+    before = blocked.files()
+    status, output = blocked.run(name, *todo, *whose)
+    assert status == 2
+    assert "there is no terminal to ask at: give --yes" in output
+    assert blocked.files() == before
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("yes", 0), ("n", 1), ("", 1)])
+def test_at_a_terminal_it_asks(blocked: Host, answer: str, status: int) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        done = subprocess.run(
+            ["sh", blocked.script("userns-clone-on")],
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            env=blocked.environment(),
+            check=False,
+            timeout=30,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (done.returncode, "Do it? [y/N] " in done.stdout) == (status, True)
+    assert blocked.sysctl("kernel.unprivileged_userns_clone") == ("1" if status == 0 else "0")
+
+
+def test_only_root_can_change_a_host_and_anyone_can_look(blocked: Host) -> None:
+    before = blocked.files()
+    assert blocked.run("userns-clone-on", "--yes", TEST_UID="1000") == (
+        2,
+        "userns-clone-on: run it as root: it changes this host\n",
+    )
+    assert blocked.run("userns-clone-on", "--check", TEST_UID="1000")[0] == 1
+    assert blocked.files() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("userns-clone-on", "its kernel has no kernel.unprivileged_userns_clone"),
+        ("apparmor-restrict-off", "its kernel has no kernel.apparmor_restrict_unprivileged_userns"),
+        ("bwrap-userns-restrict", "there is no {root}/usr/share/apparmor/extra-profiles/bwrap-userns-restrict"),
+        ("bundled-bwrap-profile", "there is {root}/stubs/bwrap, which boxlite prefers to its own"),
+        ("kvm-group", "there is no {root}/dev/kvm"),
+    ],
+)
+def test_where_it_can_do_nothing_it_says_why_and_does_nothing(blocked: Host, name: str, why: str) -> None:
+    (blocked.root / "proc/sys/kernel/unprivileged_userns_clone").unlink()
+    (blocked.root / "dev/kvm").unlink()
+    blocked.put("stubs/bwrap", "#!/bin/sh\n").chmod(0o755)
+    before = blocked.files()
+    status, output = blocked.run(name, "--yes", *WHOSE.get(name, ()))
+    assert status == 3
+    expected = why.format(root=blocked.root)
+    assert output.startswith(f"{name}: nothing can be done on this host: {expected}")
+    assert blocked.files() == before
+
+
+def test_apparmor_that_knows_no_user_namespaces_is_left_alone(blocked: Host) -> None:
+    blocked.put("sys/kernel/security/apparmor/features/namespaces/mask", "pivot_root\n")
+    status, output = blocked.run("bwrap-profile", "--yes")
+    assert (status, "does not mediate user namespaces" in output) == (3, True)
+
+
+def test_what_is_wrong_usage_is_said(blocked: Host) -> None:
+    assert blocked.run("userns-clone-on", "--force")[0] == 2
+    assert blocked.run("kvm-group", "--yes") == (
+        2,
+        "kvm-group: whose account is it about? give --user NAME\n",
+    )
+    assert blocked.run("kvm-group", "--check", SUDO_USER="tester") == (1, "kvm-group: not in place\n")
+
+
+def test_what_does_not_take_effect_is_no_success(blocked: Host) -> None:
+    # As where another program holds the value.
+    blocked.put("stubs/sysctl", SYSCTL.replace("file.write_text(value + chr(10))", "pass")).chmod(0o755)
+    status, output = blocked.run("userns-clone-on", "--yes")
+    assert (status, output.splitlines()[-1]) == (
+        1,
+        "userns-clone-on: it was done and is not in place all the same; --undo takes it back",
+    )
+    assert blocked.run("userns-clone-on", "--undo", "--yes")[0] == 0
+
+
+def test_a_command_that_fails_ends_the_script_and_can_be_taken_back(blocked: Host) -> None:
+    before = blocked.files()
+    failing = APPARMOR_PARSER.replace(
+        "do, file =", "sys.exit('no') if 'boxlite-bwrap' in sys.argv[2] else 0\ndo, file ="
+    )
+    blocked.put("stubs/apparmor_parser", failing).chmod(0o755)
+    assert blocked.run("bwrap-profile", "--yes")[0] == 1
+    blocked.put("stubs/apparmor_parser", APPARMOR_PARSER).chmod(0o755)
+    assert blocked.run("bwrap-profile", "--undo", "--yes")[0] == 0
+    assert blocked.files() == before
+
+
+def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(blocked: Host) -> None:
+    loaded = blocked.root / "sys/kernel/security/apparmor/profiles"
+    assert blocked.run("bwrap-profile", "--yes")[0] == 0
+    assert sorted(loaded.read_text().splitlines()) == [
+        "boxlite-bwrap (enforce)",
+        "boxlite-bwrap-payload (enforce)",
+        "unprivileged_userns (enforce)",
+    ]
+    # Neither is it loaded at the next boot.
+    assert (blocked.root / "etc/apparmor.d/disable/strict").exists()
+    assert blocked.run("bwrap-profile", "--undo", "--yes")[0] == 0
+    assert sorted(loaded.read_text().splitlines()) == [
+        "strict-bwrap (enforce)",
+        "unprivileged_userns (enforce)",
+    ]
+
+
+def test_a_profile_on_the_same_path_that_no_file_has_is_not_fought(blocked: Host) -> None:
+    (blocked.root / "etc/apparmor.d/strict").unlink()
+    status, output = blocked.run("bwrap-profile", "--yes")
+    assert status == 1
+    assert "the profile strict-bwrap is attached to" in output
+    assert "boxlite-bwrap" not in (blocked.root / "sys/kernel/security/apparmor/profiles").read_text()
+
+
+def test_the_first_value_is_the_one_that_is_put_back(blocked: Host) -> None:
+    name = "kernel.unprivileged_userns_clone"
+    assert blocked.run("userns-clone-on", "--yes")[0] == 0
+    blocked.sysctl(name, "2")
+    assert blocked.run("userns-clone-on", "--yes")[0] == 0
+    assert blocked.sysctl(name) == "1"
+    assert blocked.run("userns-clone-on", "--undo", "--yes")[0] == 0
+    assert blocked.sysctl(name) == "0"
+
+
+def test_the_limit_is_raised_to_what_the_kernel_starts_with(blocked: Host) -> None:
+    assert blocked.run("userns-limit-raise", "--yes")[0] == 0
+    assert blocked.sysctl("user.max_user_namespaces") == "15000"
+    file = blocked.root / "etc/sysctl.d/zz-boxlite-userns-limit-raise.conf"
+    assert file.read_text() == "user.max_user_namespaces = 15000\n"

@@ -1,0 +1,391 @@
+"""Remedies tried on a cell, with a guest that is not there: it is blocked by causes, and remedies lift them."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab import catalog, trial
+from lab.builds import Build
+from lab.diagnosis import remedies
+from lab.errors import LabError
+from lab.guest import evidence, remedy, variant
+from lab.guest.remedy import Step, Steps
+from lab.guest.session import SessionLost
+from lab.guest.suite import DID_NOT_RUN, SuiteRun
+from lab.machine.acceleration import Acceleration
+from lab.machine.lane import LaneDied
+from lab.plan import Cell
+from lab.results import (
+    UNKNOWN,
+    CellResult,
+    Confidence,
+    Finding,
+    Needs,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
+
+CATALOG = catalog.load()
+CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Build("0.10.8", "0.10.8"))
+KNOWN = remedies.load()
+SUITE = CATALOG.suite
+BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
+SLOW = "Timeout waiting for guest ready (30s)"
+
+DONE = Steps([Step("--check", 1, ""), Step("--yes", 0, "done"), Step("--yes", 0, "in place")], [])
+IN_PLACE = Steps([Step("--check", 0, "in place")], [])
+CANNOT = Steps([Step("--check", 1, ""), Step("--yes", 3, "nothing can be done: no package\n")], [])
+FAILED = Steps([Step("--check", 1, ""), Step("--yes", 1, "sysctl: no such file\n")], [])
+
+
+def shows(cause: str) -> Finding:
+    return Finding(name=cause, confidence=Confidence.PROVED, why=f"{cause} it is")
+
+
+def outcome_of(name: str, outcome: Outcome = Outcome.PASS, message: str = "") -> TestResult:
+    return TestResult(name=name, outcome=outcome, message=message)
+
+
+def a_suite(
+    failing: Sequence[str] = (), message: str = "no sandbox", outcome: Outcome = Outcome.FAIL
+) -> SuiteRun:
+    """A suite that stops at its first failure, or comes to its end."""
+    tests: list[TestResult] = []
+    for name in SUITE.tests:
+        if tests and (tests[-1].outcome is Outcome.FAIL or tests[-1].message == DID_NOT_RUN):
+            tests.append(outcome_of(name, Outcome.ERROR, DID_NOT_RUN))
+        elif name in failing:
+            tests.append(outcome_of(name, outcome, message))
+        else:
+            tests.append(outcome_of(name))
+    return SuiteRun(tests, killed=False)
+
+
+@dataclass
+class Guest:
+    """Stands for the lane and its service. `lifts`: which causes each remedy lifts, if it is applied."""
+
+    blocked_by: list[str]
+    lifts: Mapping[str, set[str]] = field(default_factory=dict)
+    # Whether only the cause that blocks first leaves evidence.
+    masking: bool = False
+    scripts: dict[str, Steps] = field(default_factory=dict)
+    undoes: bool = True
+    did: list[str] = field(default_factory=list)
+    # What happens instead when a suite runs with these remedies in place; a list is used up.
+    instead: dict[str, list[Callable[[], SuiteRun]]] = field(default_factory=dict)
+    alive: bool = True
+    given_up: bool = False
+    applied: set[str] = field(default_factory=set)
+    acceleration: Acceleration = field(default_factory=lambda: Acceleration(False, ""))
+
+    def __post_init__(self) -> None:
+        self.session = None
+        self.lane = self
+        self.work = SimpleNamespace(suite=SUITE, remedies=KNOWN, retries=0)
+
+    @property
+    def left(self) -> list[str]:
+        lifted = {cause for name in self.applied for cause in self.lifts.get(name, ())}
+        return [cause for cause in self.blocked_by if cause not in lifted]
+
+    def say(self, text: str) -> None:
+        pass
+
+    def check_alive(self) -> None:
+        if not self.alive:
+            raise LaneDied("the machine is gone\nits console stayed empty")
+
+    def check_wanted(self) -> None:
+        if self.given_up:
+            raise LaneDied("it was given up")
+
+    def again(self, _cell: Cell) -> tuple[dict[str, Any], variant.Mark]:
+        self.did.append("fork")
+        self.applied.clear()
+        return {}, variant.Mark("begins")
+
+    def apply(self, _session: object, name: str, script: str, *, about_user: bool) -> Steps:
+        assert script == KNOWN[name].script()
+        self.did.append(f"apply {name}{' for the user' if about_user else ''}")
+        self.applied.add(name)
+        return self.scripts.get(name, DONE)
+
+    def undo(self, _session: object, name: str, script: str, *, about_user: bool) -> Steps:
+        self.did.append(f"undo {name}")
+        if self.undoes:
+            self.applied.discard(name)
+        return Steps([Step("--undo --yes", 0, "taken back")], [])
+
+    def run_suite(
+        self, _cell: Cell, _watch: object, *, environment: Mapping[str, str], to_first_failure: bool
+    ) -> SuiteRun:
+        assert to_first_failure
+        self.did.append(" ".join(["suite", *environment]))
+        steps = self.instead.get("+".join(sorted(self.applied)))
+        if steps:
+            return steps.pop(0)()
+        if environment:
+            return a_suite([BLOCKED[-1]], "the jailer is switched off", Outcome.SKIP)
+        return a_suite(BLOCKED if self.left else [])
+
+    def gather(self, _cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
+        assert full
+        self.did.append("gather all")
+        (folder / "kernel.log").write_text("DENIED")
+
+    def diagnose(self, _folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
+        # The rules claim nothing where the control failed, and it runs after the first test of the sandbox.
+        [control] = [test for test in tests if test.name == SUITE.control]
+        assert control.outcome is Outcome.PASS
+        shown = self.left[:1] if self.masking else self.left
+        return [shows(cause) for cause in shown]
+
+    def probes(self) -> dict[str, Any]:
+        status = 1 if self.left else 0
+        return {"probes": {"bwrap_user": {"command": [], "status": status, "stderr": ""}}}
+
+
+Try = Callable[..., dict[str, RemedyResult]]
+
+
+@pytest.fixture
+def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
+    def run(guest: Guest, causes: Sequence[str] | None = None, *, retries: int = 0) -> dict[str, RemedyResult]:
+        folder = tmp_path / CELL.folder
+        folder.mkdir(parents=True)
+        (folder / "probes.json").write_text(json.dumps(guest.probes()))
+        monkeypatch.setattr(remedy, "apply", guest.apply)
+        monkeypatch.setattr(remedy, "undo", guest.undo)
+        monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: guest.probes())
+        monkeypatch.setattr(evidence, "collect", lambda session, folder, wanted, mark, full: None)
+        found = guest.blocked_by if causes is None else causes
+        before = CELL.result(Status.XFAIL)
+        before.causes = [shows(cause) for cause in found]
+        before.tests = [
+            outcome_of(name, Outcome.FAIL if name in BLOCKED else Outcome.PASS) for name in SUITE.tests
+        ]
+        guest.work.folder, guest.work.retries = tmp_path, retries
+        service: Any = guest
+        tried = trial.with_remedies(service, CELL, before).remedies
+        return {each.name: each for each in tried}
+
+    return run
+
+
+SYSCTL, LIMIT, NOCAPS = "userns-sysctl", "userns-limit", "apparmor-userns-nocaps"
+
+
+def results(tried: Mapping[str, RemedyResult]) -> dict[str, str]:
+    return {name: str(each.result) for name, each in tried.items()}
+
+
+def test_every_candidate_is_tried_in_a_fork_of_its_own_and_recorded_in_order(
+    try_all: Try, tmp_path: Path
+) -> None:
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    tried = try_all(guest)
+    assert list(results(tried).items()) == [
+        ("preflight", "avoids it"),
+        ("userns-clone-on", "verified"),
+        ("privileged-container", "cannot be tried here"),
+        ("jailer-off", "avoids it"),
+    ]
+    assert guest.did == [
+        *["fork", "suite LAB_PREFLIGHT"],
+        *["fork", "apply userns-clone-on", "suite", "undo userns-clone-on"],
+        *["fork", "suite LAB_JAILER"],
+    ]
+    cured = tried["userns-clone-on"]
+    assert (cured.reason, cured.defects, cured.price.startswith("Every program")) == ("", [], True)
+    assert cured.scripts == {"userns-clone-on": KNOWN["userns-clone-on"].digest}
+    base = f"{CELL.folder}/remedies/userns-clone-on"
+    assert cured.evidence == [
+        f"{base}/{name}" for name in ("probes-undone.json", "userns-clone-on.log", "userns-clone-on.sh")
+    ]
+    assert (tmp_path / base / "userns-clone-on.sh").read_text() == KNOWN["userns-clone-on"].script()
+    assert "$ --yes\ndone(exit status 0)\n" in (tmp_path / base / "userns-clone-on.log").read_text()
+    assert tried["jailer-off"].reason.startswith(
+        "skipped: maximum_security_box_starts_and_executes: the jailer"
+    )
+    assert "podman" in tried["privileged-container"].reason
+
+
+def test_what_does_not_help_says_what_fails_and_why_and_keeps_all_evidence(try_all: Try) -> None:
+    guest = Guest([NOCAPS], {"unprivileged-userns-complain": {NOCAPS}})
+    tried = try_all(guest)
+    useless = tried["bwrap-profile"]
+    assert (useless.result, useless.reason) == (
+        "does not help",
+        "jailer_enabled_box_starts_and_executes fails all the same: apparmor-userns-nocaps it is",
+    )
+    assert any(file.endswith("kernel.log") for file in useless.evidence)
+    assert tried["unprivileged-userns-complain"].result == "verified"
+    # Nothing is tried together where one cures alone.
+    assert not any("+" in name for name in tried)
+
+
+def test_a_remedy_that_breaks_what_worked_makes_it_worse(try_all: Try) -> None:
+    guest = Guest([SYSCTL])
+    guest.instead["userns-clone-on"] = [lambda: a_suite(["standard_mode_enables_jailer"])]
+    tried = try_all(guest)
+    assert tried["userns-clone-on"].result == "makes it worse"
+    assert tried["userns-clone-on"].reason.startswith("standard_mode_enables_jailer passed without it: ")
+
+
+@pytest.mark.parametrize(
+    ("steps", "result", "reason"),
+    [
+        (IN_PLACE, "does not help", "it is in place already, and the cell fails all the same"),
+        (CANNOT, "cannot be tried here", "nothing can be done: no package"),
+        (FAILED, "error", "its script failed: sysctl: no such file"),
+    ],
+)
+def test_a_script_that_puts_nothing_in_place_ends_the_attempt(
+    try_all: Try, steps: Steps, result: str, reason: str
+) -> None:
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, scripts={"userns-clone-on": steps})
+    tried = try_all(guest)["userns-clone-on"]
+    assert (tried.result, tried.reason) == (result, reason)
+    assert "suite" not in guest.did
+    assert any(file.endswith("userns-clone-on.log") for file in tried.evidence)
+
+
+def test_a_second_run_that_changes_something_is_a_defect_of_the_remedy(try_all: Try) -> None:
+    scripts = {"userns-clone-on": Steps(DONE.steps, ["/etc/sysctl.d/x.conf"])}
+    tried = try_all(Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, scripts=scripts))["userns-clone-on"]
+    assert tried.result == "verified"
+    assert tried.defects == ["run again, its script changed /etc/sysctl.d/x.conf"]
+
+
+def test_an_undo_that_does_not_undo_is_a_defect_of_the_remedy(try_all: Try) -> None:
+    tried = try_all(Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, undoes=False))["userns-clone-on"]
+    assert tried.result == "verified"
+    assert tried.defects == ["its undo does not put back what was: bwrap_user"]
+
+
+@pytest.mark.parametrize("masking", [False, True], ids=["both show", "the second shows behind the first"])
+def test_two_causes_are_cured_together_by_the_cheapest_for_each(try_all: Try, masking: bool) -> None:
+    lifts = {"userns-clone-on": {SYSCTL}, "userns-limit-raise": {LIMIT}}
+    guest = Guest([SYSCTL, LIMIT], lifts, masking=masking)
+    tried = results(try_all(guest, [SYSCTL] if masking else None))
+    assert tried["userns-clone-on"] == "does not help"
+    assert list(tried.items())[-1] == ("userns-clone-on+userns-limit-raise", "verified")
+    assert sum("+" in name for name in tried) == 1
+    together = guest.did[-6:]
+    assert together == [
+        *["fork", "apply userns-clone-on", "apply userns-limit-raise", "suite"],
+        *["undo userns-limit-raise", "undo userns-clone-on"],
+    ]
+
+
+def test_remedies_are_added_as_long_as_each_lifts_a_cause(try_all: Try) -> None:
+    lifts = {"userns-clone-on": {SYSCTL}, "userns-limit-raise": {LIMIT}, "bwrap-profile": {NOCAPS}}
+    tried = try_all(Guest([SYSCTL, LIMIT, NOCAPS], lifts, masking=True), [SYSCTL])
+    together = [name for name in tried if "+" in name]
+    assert together[0] == "userns-clone-on+userns-limit-raise"
+    assert together[-1] == "userns-clone-on+userns-limit-raise+bwrap-profile"
+    assert tried[together[-1]].result == "verified"
+    assert list(tried[together[-1]].scripts) == ["userns-clone-on", "userns-limit-raise", "bwrap-profile"]
+    assert {str(tried[name].result) for name in together[:-1]} == {"does not help"}
+
+
+def test_nothing_is_put_on_top_of_what_lifts_nothing(try_all: Try) -> None:
+    tried = try_all(Guest([SYSCTL, LIMIT], {"userns-limit-raise": {LIMIT}}))
+    assert not any("+" in name for name in tried)
+
+
+def fails(error: Exception) -> Callable[[], SuiteRun]:
+    def fail() -> SuiteRun:
+        raise error
+
+    return fail
+
+
+def test_a_fault_of_the_lab_s_is_tried_again_and_told(try_all: Try) -> None:
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    guest.instead["userns-clone-on"] = [fails(SessionLost("SSH broke")), lambda: a_suite(BLOCKED[:1], SLOW)]
+    tried = try_all(guest, retries=2)["userns-clone-on"]
+    assert tried.result == "verified"
+    assert tried.retried[0] == "SSH broke"
+    assert "too slow" in tried.retried[1]
+
+
+def test_what_meets_a_fault_every_time_is_an_error_and_the_others_are_tried(try_all: Try) -> None:
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    guest.instead["userns-clone-on"] = [fails(SessionLost("SSH broke")), fails(LabError("and again"))]
+    tried = try_all(guest, retries=1)
+    assert (tried["userns-clone-on"].result, tried["userns-clone-on"].reason) == ("error", "and again")
+    assert tried["jailer-off"].result == "avoids it"
+
+
+def test_what_is_skipped_by_no_remedy_is_no_success(try_all: Try) -> None:
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    guest.instead["userns-clone-on"] = [lambda: a_suite(BLOCKED[:1], "no /dev/kvm", Outcome.SKIP)]
+    tried = try_all(guest)["userns-clone-on"]
+    assert tried.result == "error"
+    assert tried.reason.startswith("skipped or not run, which is no coverage: jailer_enabled")
+
+
+def test_a_machine_that_a_remedy_kills_costs_the_others_their_try_and_not_the_cell_its_result(
+    try_all: Try,
+) -> None:
+    guest = Guest([SYSCTL])
+
+    def die() -> SuiteRun:
+        guest.alive = False
+        raise LaneDied("the machine is gone")
+
+    guest.instead["userns-clone-on"] = [die]
+    tried = try_all(guest)
+    assert results(tried)["userns-clone-on"] == "error"
+    assert (tried["jailer-off"].result, tried["jailer-off"].reason.splitlines()[0]) == (
+        "error",
+        "the machine is gone",
+    )
+
+
+def test_an_interrupt_ends_the_trials(try_all: Try) -> None:
+    guest = Guest([SYSCTL])
+
+    def interrupt() -> SuiteRun:
+        guest.given_up = True
+        raise SessionLost("SSH broke")
+
+    guest.instead["userns-clone-on"] = [interrupt]
+    with pytest.raises(LaneDied, match="given up"):
+        try_all(guest)
+    assert guest.did[-1] == "suite"
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "tried"),
+    [
+        (Status.XFAIL, SYSCTL, True),
+        (Status.FAIL, SYSCTL, True),
+        (Status.FAIL, UNKNOWN, False),
+        (Status.PASS, None, False),
+        (Status.FLAKY, SYSCTL, False),
+        (Status.ERROR, None, False),
+    ],
+)
+def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
+    monkeypatch: pytest.MonkeyPatch, status: Status, cause: str | None, tried: bool
+) -> None:
+    one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
+    monkeypatch.setattr(trial.Trials, "_attempt", lambda trials, these: trial.Attempt(these, one))
+    result: CellResult = CELL.result(status)
+    result.cause = cause
+    result.causes = [] if cause in (None, UNKNOWN) else [shows(str(cause))]
+    service: Any = Guest([])
+    assert bool(trial.with_remedies(service, CELL, result).remedies) is tried
+    service.work.remedies = {}
+    assert trial.with_remedies(service, CELL, result) is result
