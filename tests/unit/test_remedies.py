@@ -51,6 +51,8 @@ def test_each_says_what_it_costs() -> None:
         ("kvm-denied", "kvm-group"),
         ("bwrap-setuid", "bwrap-setuid-off"),
         ("home-noexec", "home-exec"),
+        ("selinux-userns-deny", "selinux-permissive"),
+        ("apparmor-disconnected", "bwrap-userns-restrict"),
     ],
 )
 def test_every_cause_has_a_candidate(cause: str, first_on_the_host: str) -> None:

@@ -44,26 +44,20 @@ elif file.exists():
 else:
     sys.exit(0 if "-e" in sys.argv else 1)
 """
-# The kernel's list, as far as the scripts look at it: a line, and a folder, for each profile of a file.
+# The kernel's list: a line for each profile of a file.
 APPARMOR_PARSER = """#!/usr/bin/env python3
-import os, re, shutil, sys
+import os, re, sys
 from pathlib import Path
 do, file = sys.argv[1], Path(sys.argv[2])
 policy = Path(os.environ["ROOT"], "sys/kernel/security/apparmor")
 listed = policy / "profiles"
 if (file.parent / "disable" / file.name).exists() and do == "--replace":
     sys.exit(0)
-forced = (file.parent / "force-complain" / file.name).exists()
 lines = listed.read_text().splitlines()
-for name, path, rest in re.findall(r"(?m)^profile (\\S+) ?(/\\S+|@\\S+)?(.*)[{]", file.read_text()):
+for name, _, rest in re.findall(r"(?m)^profile (\\S+) ?(/\\S+|@\\S+)?(.*)[{]", file.read_text()):
     lines = [line for line in lines if line.split(" (")[0] != name]
-    shutil.rmtree(policy / "policy/profiles" / name, ignore_errors=True)
     if do == "--replace":
-        lines.append(name + (" (complain)" if forced or "complain" in rest else " (enforce)"))
-        folder = policy / "policy/profiles" / name
-        folder.mkdir(parents=True)
-        (folder / "name").write_text(name + chr(10))
-        (folder / "attach").write_text((path or name) + chr(10))
+        lines.append(name + (" (complain)" if "complain" in rest else " (enforce)"))
 listed.write_text("".join(line + chr(10) for line in sorted(lines)))
 """
 STUBS = {
@@ -305,12 +299,31 @@ def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(bl
     ]
 
 
-def test_a_profile_on_the_same_path_that_no_file_has_is_not_fought(blocked: Host) -> None:
+@pytest.mark.parametrize(
+    ("header", "is_for_bwrap"),
+    [
+        ("profile x {bwrap} {{", True),
+        ("profile x {bwrap} flags=(attach_disconnected, complain) {{", True),
+        ('profile x "{bwrap}" {{', True),
+        ("profile {bwrap} {{", True),
+        ("{bwrap} {{", True),
+        ("profile x @{{bin}}/bwrap {{", True),
+        ("profile x /{{,usr/}}bin/bwrap xattrs=(user.a=b) {{", True),
+        ("# profile x {bwrap} {{", False),
+        ("profile x {bwrap}-helper {{", False),
+        ("profile bwrap {{", False),
+        ("profile x /usr/bin/flatpak {{\n  profile bwrap {bwrap} {{", False),
+        ("profile x /usr/bin/flatpak {{\n  {bwrap} ix,", False),
+    ],
+)
+def test_a_profile_for_bubblewrap_is_known_by_its_header(
+    blocked: Host, header: str, is_for_bwrap: bool
+) -> None:
     (blocked.root / "etc/apparmor.d/strict").unlink()
-    status, output = blocked.run("bwrap-profile", "--yes")
-    assert status == 1
-    assert "the profile strict-bwrap is attached to" in output
-    assert "boxlite-bwrap" not in (blocked.root / "sys/kernel/security/apparmor/profiles").read_text()
+    text = header.format(bwrap=blocked.root / "usr/bin/bwrap")
+    blocked.put("etc/apparmor.d/other", f"abi <abi/4.0>,\n{text}\n  file,\n}}\n")
+    assert blocked.run("bwrap-profile", "--yes")[0] == 0
+    assert (blocked.root / "etc/apparmor.d/disable/other").exists() is is_for_bwrap
 
 
 def test_the_first_value_is_the_one_that_is_put_back(blocked: Host) -> None:

@@ -242,7 +242,7 @@ def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_r
 ) -> None:
     folder = home / f"ended-{number.name}"
     words = ["-g", "debian-12", "-g", "debian-13", "-v", CHEAP, "--build", RELEASE, "-o", str(folder)]
-    started = lab(home, "matrix", *words)
+    started = lab(home, "matrix", "--no-remedies", *words)
     wait_until(lambda: len(list(paths.lanes.glob("lab-*/console-1.log"))) == 2, 240, "two guests")
     wait_until(lambda: "running the suite" in (folder / "run.log").read_text(), 240, "a suite to run")
     lanes = {path.name for path in paths.lanes.glob("lab-*")}
@@ -275,7 +275,19 @@ def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_r
 def test_a_second_signal_stops_at_once_and_the_next_command_cleans_up(
     home: Path, paths: Paths, image: BaseImage
 ) -> None:
-    started = lab(home, "matrix", "-g", "debian-13", "-v", CHEAP, "--build", RELEASE, "-o", str(home / "twice"))
+    started = lab(
+        home,
+        "matrix",
+        "--no-remedies",
+        "-g",
+        "debian-13",
+        "-v",
+        CHEAP,
+        "--build",
+        RELEASE,
+        "-o",
+        str(home / "twice"),
+    )
     wait_until(lambda: any(paths.lanes.glob("lab-*/console-1.log")), 120, "a guest to be started")
     lanes = {path.name for path in paths.lanes.glob("lab-*")}
     for number in (signal.SIGINT, signal.SIGINT):

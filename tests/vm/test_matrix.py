@@ -99,7 +99,17 @@ def test_forked_cells_came_from_a_checkpoint_of_memory(run: RunResult) -> None:
 def test_a_later_run_takes_up_the_deployed_build_of_an_earlier_one(run: RunResult, home: Path) -> None:
     folder = home / "later"
     started = lab(
-        home, "matrix", "-g", "debian-13", "-v", "userns-clone-off", "--build", RELEASE, "-o", str(folder)
+        home,
+        "matrix",
+        "-g",
+        "debian-13",
+        "-v",
+        "userns-clone-off",
+        "--no-remedies",
+        "--build",
+        RELEASE,
+        "-o",
+        str(folder),
     )
     output, _ = started.communicate(timeout=600)
     later = RunResult.read(folder)
@@ -129,7 +139,7 @@ def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, run_cells: RunCell
 def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(home: Path) -> None:
     folder = home / "two-builds"
     words = ["-g", "debian-13", "-v", "userns-clone-off", "--build", "0.10.0", "--build", RELEASE]
-    started = lab(home, "matrix", *words, "--repeat", "2", "-o", str(folder))
+    started = lab(home, "matrix", *words, "--no-remedies", "--repeat", "2", "-o", str(folder))
     output, _ = started.communicate(timeout=900)
     result = RunResult.read(folder)
     assert started.returncode == 0, output

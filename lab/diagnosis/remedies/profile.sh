@@ -36,24 +36,17 @@ profile $1-payload flags=(attach_disconnected, mediate_deleted) {$allowed
 END
 }
 
-# profiles_for PATH: the loaded profiles that are attached to exactly this path.
-profiles_for() {
-    for attach in "$policy"/policy/profiles/*/attach; do
-        [ "$(cat "$attach" 2>/dev/null)" != "$1" ] || cat "${attach%attach}name"
-    done
-}
-
-# set_aside PATH FILE: of two profiles that are attached to one path neither holds, so all that are not in
-# /etc/apparmor.d/FILE are unloaded, and not loaded at the next boot either.
+# set_aside FILE: of two profiles that are attached to one path neither holds, so the files with others for
+# bubblewrap are unloaded, and not loaded at the next boot either. FILE is the one that is to hold. The files
+# are searched, because the kernel does not tell to what a profile is attached; one within another is indented.
 set_aside() {
-    profiles_for "$1" | while read -r other; do
-        file=$(grep -lsE "^[[:space:]]*(profile[[:space:]]+)?\"?$other\"?[[:space:]{]" /etc/apparmor.d/* | head -n 1)
-        [ -n "$file" ] || die 1 "the profile $other is attached to $1 too, and no file in /etc/apparmor.d has it"
-        [ "$file" != "/etc/apparmor.d/$2" ] || continue
+    header='^(profile[[:space:]]+)?([^[:space:]#]+[[:space:]]+)?"?[^[:space:]#"]*/bwrap"?([[:space:]][^{]*)?[{]'
+    grep -lsE "$header" /etc/apparmor.d/* | while read -r file; do
+        [ "$file" != "/etc/apparmor.d/$1" ] && [ ! -e "/etc/apparmor.d/disable/${file##*/}" ] || continue
         mkdir -p /etc/apparmor.d/disable
-        ln -sf "$file" /etc/apparmor.d/disable/
         printf '%s\n' "$file" >>"$state/set-aside"
         apparmor_parser --remove "$file"
+        ln -s "$file" /etc/apparmor.d/disable/
     done
 }
 
