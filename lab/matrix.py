@@ -311,7 +311,7 @@ class MatrixRun:
             files = service.prepare(cell.build)
         except NotApplicable as why:
             for other in [ticket, *self._backlog.drop(slot.machine.name, cell.build)]:
-                self._decide(other, other.cell.result(Status.NOT_APPLICABLE, reason=str(why)), slot)
+                self._decide(other, service.left_out(other.cell, str(why)), slot)
             return True
         except FAULTS as error:
             # Where nobody else has the build, the fault is all its cells': none is worth a boot of its own.

@@ -185,8 +185,10 @@ class Service:
     def not_applicable(self, cell: Cell) -> CellResult | None:
         """The result of a cell whose variant makes no sense on this guest, or None for one to run."""
         reason = self.why_not(cell)
-        if reason is None:
-            return None
+        return None if reason is None else self.left_out(cell, reason)
+
+    def left_out(self, cell: Cell, reason: str) -> CellResult:
+        """The result of a cell that makes no sense on this guest, with the facts that say so."""
         result = cell.result(Status.NOT_APPLICABLE, reason=reason)
         return result.model_copy(update={"facts": self.facts})
 

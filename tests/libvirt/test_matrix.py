@@ -606,6 +606,7 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there_and_the_ot
     def prepare(service: Service, build: Build) -> dict[str, str]:
         sides.add(service.work.build)
         if service.lane.guest.name == "debian-12" and build == OLDER:
+            service.facts = {"python": "3.11"}
             raise NotApplicable("boxlite has no wheels for Python 3.11")
         return {"boxlite.whl": "2" * 64} if build == RELEASE else {}
 
@@ -614,6 +615,9 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there_and_the_ot
     assert statuses(run) == {"debian-12": ["n/a", "pass"] * 2, "debian-13": ["pass"] * 4}
     reasons = {(cell.build, cell.reason) for cell in run.cells if cell.guest == "debian-12"}
     assert reasons == {("0.9.0", "boxlite has no wheels for Python 3.11"), ("0.10.8", "")}
+    # What the reason rests on was read in the guest, and is there to be read.
+    known = [cell.facts for cell in run.cells if cell.status is Status.NOT_APPLICABLE]
+    assert known == [{"python": "3.11"}] * 2
     assert len(lab.lanes(of="debian-12")) == 1
     assert sides == {None}
     assert [build.files for build in run.run.builds] == [{}, {"boxlite.whl": "2" * 64}]
