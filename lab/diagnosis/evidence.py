@@ -10,6 +10,7 @@ from lab.results import Outcome, TestResult
 
 PROBES_FILE = "probes.json"
 KERNEL_FILE = "kernel.log"
+AUDIT_FILE = "audit.log"
 SYSCTLS_FILE = "sysctls.txt"
 
 # key="value" or key=value, as the kernel's audit lines have them.
@@ -82,7 +83,7 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
     return Evidence(
         probes=read_probes(folder / PROBES_FILE),
         sysctls=parse_sysctls(_text(folder / SYSCTLS_FILE)),
-        audit=parse_audit(_text(folder / KERNEL_FILE)),
+        audit=parse_audit(_text(folder / KERNEL_FILE) + _text(folder / AUDIT_FILE)),
         profile=_profile(folder / PROBES_FILE),
         messages=tuple(test.message for test in failed),
         control_failed=any(test.name == control for test in failed),
@@ -90,11 +91,11 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
 
 
 def parse_audit(log: str) -> list[dict[str, str]]:
-    """The audit lines of a kernel log, each as its fields. Format: Documentation of the Linux audit project.
+    """The audit lines of the kernel's log or the audit daemon's, each as its fields.
 
-    What SELinux denied, which has no name in the line, is the field `avc`.
+    Format: Documentation of the Linux audit project. What SELinux denied has no name in the line: it is `avc`.
     """
-    return [_fields(line) for line in log.splitlines() if "audit:" in line]
+    return [_fields(line) for line in log.splitlines() if "audit(" in line]
 
 
 def _fields(line: str) -> dict[str, str]:

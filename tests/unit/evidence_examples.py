@@ -52,6 +52,15 @@ DENIED_CAP_BWRAP = (
     '[  240.003249] audit: type=1400 audit(1795537080.671:106): apparmor="DENIED" operation="capable" '
     'class="cap" profile="unprivileged_userns" pid=753 comm="bwrap" capability=21  capname="sys_admin"\n'
 )
+# From a profile in complain mode.
+DISCONNECTED = (
+    '[  380.475187] audit: type=1400 audit(1795566173.443:115): apparmor="ALLOWED" operation="getattr" '
+    'class="file" info="Failed name lookup - disconnected path" error=-13 profile="lab-bwrap-without-userns" '
+    'name="" pid=803 comm="bwrap" requested_mask="r" denied_mask="r" fsuid=1001 ouid=0\n'
+    '[  380.476419] audit: type=1400 audit(1795566173.443:116): apparmor="ALLOWED" operation="open" '
+    'class="file" info="Failed name lookup - disconnected path" error=-13 profile="lab-bwrap-without-userns" '
+    'name="proc/804/uid_map" pid=804 comm="bwrap" requested_mask="wr" denied_mask="wr" fsuid=1001 ouid=100\n'
+)
 
 
 def gathered(
@@ -119,6 +128,11 @@ USERNS_LIMIT = gathered(
 APPARMOR_DENY = gathered(
     NOISE + DENIED_CREATE,
     probes={"bwrap_user": BWRAP_EACCES, "bwrap_all": BWRAP_EACCES},
+)
+BWRAP_UID_MAP = Probe(1, "bwrap: setting up uid map: Permission denied")
+APPARMOR_DISCONNECTED = gathered(
+    NOISE + DENIED_CREATE.replace("DENIED", "ALLOWED") + DISCONNECTED,
+    probes={"bwrap_user": BWRAP_UID_MAP, "bwrap_all": BWRAP_UID_MAP},
 )
 APPARMOR_NOCAPS = gathered(
     NOISE + DENIED_CAP_BOXLITE + DENIED_CAP_BWRAP,

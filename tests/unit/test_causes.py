@@ -19,6 +19,7 @@ SEEN = [
     (examples.USERNS_SYSCTL, "userns-sysctl", "kernel.unprivileged_userns_clone is 0"),
     (examples.USERNS_LIMIT, "userns-limit", "user.max_user_namespaces is 0"),
     (examples.APPARMOR_DENY, "apparmor-userns-deny", "profile lab-bwrap-without-userns"),
+    (examples.APPARMOR_DISCONNECTED, "apparmor-disconnected", "failed to name proc/804/uid_map"),
     (examples.APPARMOR_NOCAPS, "apparmor-userns-nocaps", "denied sys_admin to bwrap"),
 ]
 NOT_RUN = {name: Probe(None, "not run") for name in examples.ALL_WORK}

@@ -32,13 +32,24 @@ def test_an_audit_line_is_read_into_its_fields() -> None:
     assert wanted.items() <= line.items()
 
 
+def test_where_an_audit_daemon_takes_the_lines_they_are_read_from_its_log(tmp_path: Path) -> None:
+    (tmp_path / "kernel.log").write_text(examples.NOISE)
+    (tmp_path / "audit.log").write_text(
+        'type=AVC msg=audit(1795536999.471:105): avc:  denied  { create } for  pid=744 comm="bwrap" '
+        "scontext=a:b:c:s0 tcontext=a:b:c:s0 tclass=user_namespace permissive=0\n"
+    )
+    [line] = evidence.read(tmp_path).avc_denied("create", tclass="user_namespace", permissive="0")
+    assert line["comm"] == "bwrap"
+    assert evidence.read(tmp_path).avc_denied("write") == []
+
+
 @pytest.mark.parametrize("log", ["", "\n", examples.NOISE, 'boxlite: apparmor="DENIED" says the program\n'])
 def test_other_lines_are_no_audit_lines(log: str) -> None:
     assert evidence.parse_audit(log) == []
 
 
 def test_a_name_with_spaces_stays_whole() -> None:
-    [line] = evidence.parse_audit('audit: type=1400 comm="Web Content" name="/tmp/a=b" pid=1')
+    [line] = evidence.parse_audit('audit: type=1400 audit(1.5:2): comm="Web Content" name="/tmp/a=b" pid=1')
     assert (line["comm"], line["name"], line["pid"]) == ("Web Content", "/tmp/a=b", "1")
 
 

@@ -5,6 +5,7 @@ Argument: {"mark": text, "since": seconds since 1970, "results": folder, "homes"
 """
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 # Read one by one: `sysctl --all` reads a thousand others too, which takes a second in an emulated guest.
 SYSCTLS = ("kernel/apparmor*", "kernel/unprivileged*", "kernel/yama/*", "kernel/io_uring*", "user/max_*")
+AUDIT_LOG = Path("/var/log/audit/audit.log")
 # Larger ones are the program files that boxlite copies beside a box.
 LARGEST = 2_000_000
 
@@ -29,6 +31,17 @@ def since(mark, log):
     return ("\n".join(lines[marks[-1] + 1 :]) + "\n").encode() if marks else None
 
 
+def audited(begun):
+    """The lines of the audit daemon's own log since then. Where there is one, the kernel's has none of them."""
+    try:
+        lines = AUDIT_LOG.read_text(errors="replace").splitlines()
+    except OSError:
+        return b""
+    stamps = [(re.search(r"audit\((\d+\.\d+):", line), line) for line in lines]
+    kept = [line for stamp, line in stamps if stamp and float(stamp[1]) >= begun]
+    return "".join("%s\n" % line for line in kept).encode()
+
+
 def sysctls():
     root = Path("/proc/sys")
     for path in sorted(path for pattern in SYSCTLS for path in root.glob(pattern)):
@@ -43,6 +56,7 @@ def everything(asked):
     log = output("dmesg")
     part = since(asked["mark"], log)
     yield ("kernel.log", part) if part is not None else ("kernel-mark-lost.log", log)
+    yield "audit.log", audited(asked["since"])
     begun = "--since=@%.6f" % asked["since"]
     yield "journal.log", output("journalctl", "--boot", begun, "--no-pager", "--output=short-precise")
     yield "sysctls.txt", "".join(sysctls()).encode()
