@@ -126,12 +126,13 @@ class Part:
         differs between hosts goes in: the same command line gives the same shards everywhere.
         """
         typical = [cell.typical_seconds(remedies=remedies) for cell in cells]
+        total = sum(typical)
         chosen, before, shard = [], 0.0, 0
         for left, cell, seconds in zip(range(len(cells), 0, -1), cells, typical, strict=True):
             middle = before + seconds / 2
             before += seconds
             # No shard is passed over, and the last one is reached, as far as the cells go round.
-            wanted = max(int(middle / sum(typical) * self.count) + 1, self.count - left + 1)
+            wanted = max(int(middle / total * self.count) + 1, self.count - left + 1)
             shard = min(wanted, shard + 1)
             if shard == self.number:
                 chosen.append(cell)

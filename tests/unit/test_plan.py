@@ -132,10 +132,12 @@ def test_no_shard_takes_longer_than_its_share_by_more_than_one_cell(count: int) 
 
 
 def test_no_shard_is_empty_while_there_are_as_many_cells() -> None:
+    # Every count for each of so many cells: of the whole catalog that would take minutes.
+    cells = WHOLE[:30]
     empty = [
         (count, number)
-        for count in range(1, len(WHOLE) + 1)
-        for number, shard in enumerate(shards(WHOLE, count), 1)
+        for count in range(1, len(cells) + 1)
+        for number, shard in enumerate(shards(cells, count), 1)
         if not shard
     ]
     assert empty == []
