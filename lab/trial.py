@@ -124,7 +124,7 @@ class Trials:
             name=name,
             result=outcome,
             reason=reason,
-            price=" ".join(" ".join(each.price.split()) for each in these),
+            price=" ".join(each.price for each in these),
             seconds=round(time.monotonic() - start, 2),
             scripts={each.name: each.digest for each in these if each.host},
             defects=notes.defects,

@@ -63,7 +63,6 @@ def _run(session: Session, name: str, script: str, *, about_user: bool, undo: bo
         },
         seconds=SECONDS,
     )
-    if about_user:
-        # Groups that the suite's user was put into hold from its next login on.
-        session.close()
+    # Groups that a user was put into hold from the next login on.
+    session.log_out(SUITE)
     return Steps([Step(**step) for step in found["steps"]], found["changed"])

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import jinja2
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lab import catalog
 from lab.errors import unknown_name
@@ -57,6 +57,11 @@ class Remedy(_Table):
     loss: int = Field(ge=0, le=100)
     host: HostChange | None = None
     run: RunChange | None = None
+
+    @field_validator("does", "price")
+    @classmethod
+    def _one_line(cls, text: str) -> str:
+        return " ".join(text.split())
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Remedy":
@@ -105,7 +110,7 @@ def candidates(known: Mapping[str, Remedy], causes: Collection[str]) -> list[Rem
 
 def wrapped(text: str, prefix: str = "") -> str:
     """A paragraph in lines that a terminal shows whole."""
-    return textwrap.fill(" ".join(text.split()), 96, initial_indent=prefix, subsequent_indent=prefix)
+    return textwrap.fill(text, 96, initial_indent=prefix, subsequent_indent=prefix)
 
 
 def _body(commands: str) -> str:
