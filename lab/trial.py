@@ -233,5 +233,5 @@ def _without_failure(these: Sequence[Remedy], tests: Sequence[TestResult]) -> tu
     names = ", ".join(test.name for test in others)
     skipped = all(test.outcome is Outcome.SKIP for test in others)
     if skipped and any(each.run for each in these):
-        return RemedyOutcome.AVOIDS, f"skipped: {names}: {others[0].message}"
+        return RemedyOutcome.AVOIDS, f"skipped: {names}: {others[0].message.removeprefix('Skipped: ')}"
     return RemedyOutcome.ERROR, f"skipped or not run, which is no coverage: {names}"

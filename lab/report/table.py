@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
+from posixpath import commonpath
 
 from lab.files import plain
 from lab.results import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
@@ -63,6 +65,17 @@ def how(tried: RemedyResult) -> str:
     """The command that tells how to put it in place: as a script where it changes the host."""
     script = " --script" if tried.scripts else ""
     return " and ".join(f"lab remedies show {name}{script}" for name in tried.name.split("+"))
+
+
+def folder(tried: RemedyResult) -> str:
+    """Where the evidence of a remedy is, in the run's folder."""
+    return commonpath(str(PurePosixPath(file).parent) for file in tried.evidence)
+
+
+def evidence(cell: CellResult) -> list[str]:
+    """A cell's evidence without that of the remedies that were tried on it."""
+    theirs = {file for tried in cell.remedies for file in tried.evidence}
+    return [file for file in cell.evidence if file not in theirs]
 
 
 def counts(run: RunResult) -> str:

@@ -221,6 +221,7 @@ TRIED = [
         price="Every program may.",
         scripts={"clone-on": "1" * 64, "limit-raise": "2" * 64},
         defects=["its undo does not put back what was: bwrap_user"],
+        evidence=["cells/a/remedies/x/boxlite/box-1/logs/boxlite.log", "cells/a/remedies/x/clone-on.sh"],
     ),
 ]
 BLOCKED: dict[str, Any] = {
@@ -229,6 +230,7 @@ BLOCKED: dict[str, Any] = {
     "cause": "userns-limit",
     "reason": "the limit is 0",
     "remedies": TRIED,
+    "evidence": ["cells/a/kernel.log", *TRIED[2].evidence],
 }
 
 
@@ -244,17 +246,19 @@ def test_what_cures_a_cell_is_told_first_with_the_command_for_it() -> None:
         "  install-bubblewrap: cannot be tried here: no source of packages\n"
     ) in printed(run)
     assert (
-        f"- remedy `clone-on+limit-raise`: verified: `{command}`; price: Every program may.\n"
+        f"- remedy `clone-on+limit-raise`: verified: `{command}`; price: Every program may. "
+        "([evidence](cells/a/remedies/x))\n"
         "    - a defect of the remedy: its undo does not put back what was: bwrap_user\n"
         "- remedy `preflight`: avoids it: skipped: a \\| b\n"
         "- remedy `install-bubblewrap`: cannot be tried here: no source of packages\n"
     ) in markdown.render(run)
+    assert "Evidence: [kernel.log](cells/a/kernel.log)\n" in markdown.render(run)
     # Whoever reads only the table sees no more than before.
     assert table.square(run.cells[0]) == "xfail userns-limit"
 
 
 def test_a_cell_on_which_nothing_was_tried_says_nothing_of_remedies() -> None:
-    run = run_of(cell(**{**BLOCKED, "remedies": []}))
+    run = run_of(cell(**{**BLOCKED, "remedies": [], "evidence": []}))
     assert "remed" not in printed(run)
     assert "remed" not in markdown.render(run)
 

@@ -134,7 +134,7 @@ class Guest:
         if steps:
             return steps.pop(0)()
         if environment:
-            return a_suite([BLOCKED[-1]], "the jailer is switched off", Outcome.SKIP)
+            return a_suite([BLOCKED[-1]], "Skipped: the jailer is switched off", Outcome.SKIP)
         return a_suite(BLOCKED if self.left else [])
 
     def gather(self, _cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
