@@ -110,14 +110,31 @@ def _destroy_domain(lane: str, uri: str) -> None:
 
 
 def _end_passt(port: int) -> None:
-    """Passt ends with its QEMU; one that did not is known by the lane's port on its command line."""
-    for process in psutil.process_iter(["name", "cmdline"]):
-        name, command = process.info["name"] or "", process.info["cmdline"] or []
-        if name.startswith("passt") and any(f"127.0.0.1/{port}:22" in part for part in command):
-            try:
-                process.terminate()
-                process.wait(5)
-            except psutil.NoSuchProcess:
-                continue
-            except psutil.TimeoutExpired:
-                process.kill()
+    """Passt ends with its QEMU; one that did not is known by the lane's port on its command line.
+
+    A lab in another place (LAB_HOME) may have the port by now: its passt has a QEMU.
+    """
+    running = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["name", "cmdline"])]
+    machines = " ".join(word for process, command in running if _is(process, "qemu") for word in command)
+    for process, command in running:
+        mine = _is(process, "passt") and any(f"127.0.0.1/{port}:22" in part for part in command)
+        if not mine or _socket(command) in machines:
+            continue
+        try:
+            process.terminate()
+            process.wait(5)
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.TimeoutExpired:
+            process.kill()
+
+
+def _is(process: psutil.Process, program: str) -> bool:
+    return str(process.info["name"] or "").startswith(program)
+
+
+def _socket(command: list[str]) -> str:
+    """The socket by which QEMU reaches a passt. https://passt.top/builds/latest/web/passt.1.html"""
+    where = command.index("--socket") + 1 if "--socket" in command else len(command)
+    # A path that no QEMU has, where there is none.
+    return next(iter(command[where : where + 1]), "/no/socket")

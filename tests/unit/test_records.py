@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab.machine import records
@@ -98,6 +99,36 @@ def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
     monkeypatch.setattr(records, "_end_passt", lambda _port: shutil.rmtree(folder))
     records.reap(paths)
     assert recorded(paths) == []
+
+
+class Process:
+    """As much of a process as reaping asks of it."""
+
+    def __init__(self, name: str, *command: str) -> None:
+        self.info = {"name": name, "cmdline": list(command)}
+        self.ended = False
+
+    def terminate(self) -> None:
+        self.ended = True
+
+    def wait(self, _seconds: float) -> None:
+        pass
+
+
+def test_reaping_ends_the_passt_of_a_dead_lane_and_not_one_that_has_its_port_by_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def passt(socket: str, port: int) -> Process:
+        return Process("passt.avx2", "passt", "--one-off", "--socket", socket, "-t", f"127.0.0.1/{port}:22")
+
+    orphan, served = passt("/run/passt/1-lab-net0.socket", 22100), passt("/run/passt/2-lab-net0.socket", 22100)
+    other = passt("/run/passt/3-lab-net0.socket", 22101)
+    netdev = '{"type":"stream","addr":{"type":"unix","path":"/run/passt/2-lab-net0.socket"},"id":"hostnet0"}'
+    machine = Process("qemu-system-x86_64", "qemu-system-x86_64", "-netdev", netdev)
+    running = [orphan, served, other, machine, Process("", "")]
+    monkeypatch.setattr(psutil, "process_iter", lambda _wanted: iter(running))
+    records._end_passt(22100)
+    assert [process.ended for process in running] == [True, False, False, False, False]
 
 
 def test_reaping_touches_nothing_else(paths: Paths) -> None:
