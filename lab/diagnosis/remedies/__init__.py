@@ -13,7 +13,8 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lab import catalog
-from lab.errors import unknown_name
+from lab.diagnosis import causes
+from lab.errors import UsageError, unknown_name
 
 FOLDER = Path(__file__).parent
 TEMPLATE = "script.sh"
@@ -92,6 +93,12 @@ class Remedy(_Table):
 def load(folder: Path = FOLDER) -> dict[str, Remedy]:
     """Every remedy by its name, the one that gives up least first. Raises UsageError for a wrong file."""
     found = catalog.load_folder(folder, Remedy)
+    known = causes.known()
+    for name, remedy in found.items():
+        for cause in remedy.cures:
+            if cause not in known:
+                unknown = unknown_name("cause", cause, known)
+                raise UsageError(f"{folder / name}.toml: cures: {unknown.args[0]}", hint=unknown.hint)
     return dict(sorted(found.items(), key=lambda item: (item[1].loss, item[0])))
 
 
