@@ -22,16 +22,13 @@ from lab.guest.ready import CloudInitFailed
 from lab.images import store
 from lab.machine import acceleration, lane
 from lab.machine.connection import connection
-from lab.machine.lane import Lane, LaneDied, keep_console
+from lab.machine.lane import FAULTS, Lane, LaneDied, keep_console
 from lab.machine.states import States
 from lab.paths import Paths
 from lab.plan import Cell, Machine
 from lab.record import FAULT, Record, ResultsNotWritten, clear, held, keep_texts, set_aside
 from lab.report.progress import Observer
 from lab.results import CellResult, RunInfo, RunResult, Status
-
-# What is the lab's own fault, or its host's.
-FAULTS = (LabError, libvirt.libvirtError, OSError)
 
 
 @dataclass(frozen=True)

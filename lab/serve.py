@@ -21,7 +21,7 @@ from lab.guest.session import Session
 from lab.guest.suite import SuiteRun
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
-from lab.machine.lane import Lane, LaneDied
+from lab.machine.lane import FAULTS, Lane, LaneDied
 from lab.machine.states import Damaged, Known, States, StoredState
 from lab.paths import Paths
 from lab.plan import Cell
@@ -132,21 +132,27 @@ class Service:
         return files
 
     def keep(self) -> None:
-        """Store the lane's deployed build for later lanes. The lane has served its last cell: it is stopped."""
+        """Store the lane's deployed build for later lanes. The lane has served its last cell: it is stopped.
+
+        Where that cannot be, the note says why: all that the lane was for is done.
+        """
         build = self.work.build
         if not self.states or build is None or self.found_deployed:
             return
         checkpoint = self._deployed.get(build.name)
         if not isinstance(checkpoint, MemoryCheckpoint) or not self.states.wanted(self._deployment):
             return
-        with self.watch.step("checkpoint"):
-            self.session.close()
-            self.lane.check_alive()
-            self.lane.stop()
-            self.lane.rewind(checkpoint.tag)
-            endpoint = self.lane.endpoint
-            known = Known(checkpoint.tag, endpoint.client_key, endpoint.host_key, self._files[build.name])
-            self.states.keep(self.lane.overlay, known, self._deployment)
+        endpoint = self.lane.endpoint
+        known = Known(checkpoint.tag, endpoint.client_key, endpoint.host_key, self._files[build.name])
+        try:
+            with self.watch.step("checkpoint"):
+                self.session.close()
+                self.lane.check_alive()
+                self.lane.stop()
+                self.lane.rewind(checkpoint.tag)
+                self.states.keep(self.lane.overlay, known, self._deployment)
+        except FAULTS as error:
+            self._add_note(f"the deployed build was not stored: {str(error).splitlines()[0]}")
 
     @property
     def _deployment(self) -> str:

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import libvirt
-
 from lab.diagnosis import evidence as diagnosis_evidence
 from lab.diagnosis import remedies
 from lab.diagnosis.remedies import AND, Remedy
 from lab.diagnosis.verdict import judge
-from lab.errors import LabError
 from lab.guest import evidence, remedy, variant
 from lab.guest.suite import DID_NOT_RUN, SuiteRun
+from lab.machine.lane import FAULTS
 from lab.plan import Cell
 from lab.results import (
     CellResult,
@@ -30,7 +28,6 @@ from lab.stopwatch import Stopwatch
 
 FOLDER = "remedies"
 PROBES_UNDONE_FILE = "probes-undone.json"
-FAULTS = (LabError, libvirt.libvirtError, OSError)
 
 
 @dataclass(frozen=True)

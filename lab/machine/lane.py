@@ -22,6 +22,8 @@ from lab.paths import Paths
 from lab.wait import Deadline, wait_for
 
 CONSOLE_LINES = 30
+# What is the lab's own fault, or its host's.
+FAULTS = (LabError, libvirt.libvirtError, OSError)
 
 
 class LaneDied(LabError):
