@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psutil
 
@@ -11,6 +12,15 @@ import psutil
 QEMU_OVERHEAD_MIB = 1024
 # Never the host's last memory: a host that runs out kills a guest, or whatever else it has.
 RESERVE_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of the host a run may use; `memory_mib` is for all lanes together."""
+
+    jobs: int
+    memory_mib: int | None = None
+    processors: int = 1
 
 
 def available_mib() -> int:

@@ -12,7 +12,7 @@ import libvirt
 
 from lab import prepare, process, rootfs, serve, trial
 from lab.backlog import Backlog, Ticket
-from lab.budget import Memory, Processors
+from lab.budget import Limits, Memory, Processors
 from lab.catalog import Guest, Suite
 from lab.diagnosis import remedies, repeats
 from lab.errors import ImageNotAvailable, LabError, NotApplicable
@@ -29,15 +29,6 @@ from lab.plan import Cell, Machine
 from lab.record import FAULT, Record, ResultsNotWritten, clear, held, keep_texts, set_aside
 from lab.report.progress import Observer
 from lab.results import CellResult, RunInfo, RunResult, Status
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much of the host a run may use; `memory_mib` is for all lanes together."""
-
-    jobs: int
-    memory_mib: int | None = None
-    processors: int = 1
 
 
 @dataclass

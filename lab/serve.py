@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.guest import access, deploy, evidence, ready, variant
 from lab.guest import suite as guest_suite
 from lab.guest.session import Session
-from lab.guest.suite import SuiteRun
+from lab.guest.suite import AS_EVER, SuiteRun, Way
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
 from lab.machine.lane import FAULTS, Lane, LaneDied
@@ -245,24 +245,11 @@ class Service:
             }
         )
 
-    def run_suite(
-        self,
-        cell: Cell,
-        watch: Stopwatch,
-        *,
-        environment: Mapping[str, str] | None = None,
-        to_first_failure: bool = False,
-    ) -> SuiteRun:
+    def run_suite(self, cell: Cell, watch: Stopwatch, way: Way = AS_EVER) -> SuiteRun:
         """Run the suite in the lane as it is, when a processor is free. Raises LabError."""
+        suite, factor = self.work.suite, self._acceleration.factor
         with self._turn(1, f"{cell.variant.name}: running the suite"), watch.step("suite"):
-            return guest_suite.run(
-                self.session,
-                self.work.suite,
-                cell.variant,
-                factor=self._acceleration.factor,
-                environment=environment,
-                to_first_failure=to_first_failure,
-            )
+            return guest_suite.run(self.session, suite, cell.variant, factor=factor, way=way)
 
     def diagnose(self, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
         """What the evidence in a folder shows of a suite that ran so, the first cause that blocks first."""

@@ -3,15 +3,17 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lab import catalog
 from lab.diagnosis import evidence as diagnosis_evidence
 from lab.diagnosis import remedies
 from lab.diagnosis.remedies import AND, Remedy
 from lab.diagnosis.verdict import judge
-from lab.guest import evidence, remedy, variant
-from lab.guest.suite import DID_NOT_RUN, SuiteRun
+from lab.errors import NotApplicable, UsageError
+from lab.guest import remedy, variant
+from lab.guest.suite import DID_NOT_RUN, SuiteRun, Way
 from lab.machine.lane import FAULTS
 from lab.plan import Cell
 from lab.results import (
@@ -44,9 +46,11 @@ class Attempt:
 
 
 @dataclass
-class _Notes:
-    """What an attempt finds on its way."""
+class _Course:
+    """An attempt under way: the cell as it is run, where the evidence goes, and what was found so far."""
 
+    cell: Cell
+    folder: Path
     defects: list[str] = field(default_factory=list)
     causes: tuple[str, ...] | None = None
 
@@ -61,11 +65,6 @@ def with_remedies(service: Service, cell: Cell, result: CellResult) -> CellResul
     return result.model_copy(update={"remedies": Trials(service, cell, result).all()})
 
 
-def causes_of(result: CellResult) -> tuple[str, ...]:
-    """The causes of a cell that are known, the first that blocks first."""
-    return tuple(finding.name for finding in result.causes)
-
-
 @dataclass(frozen=True)
 class Trials:
     """All that is tried on one cell. `before` is its result without a remedy."""
@@ -76,12 +75,12 @@ class Trials:
 
     def all(self) -> list[RemedyResult]:
         """Every candidate, the one that gives up least first, and then what cures only together."""
-        causes = causes_of(self.before)
+        causes = [finding.name for finding in self.before.causes]
         tried = [self._attempt((each,)) for each in remedies.candidates(self.service.work.remedies, causes)]
         tried += self._together(causes, tried)
         return [attempt.result for attempt in tried]
 
-    def _together(self, causes: tuple[str, ...], alone: Sequence[Attempt]) -> list[Attempt]:
+    def _together(self, causes: Sequence[str], alone: Sequence[Attempt]) -> list[Attempt]:
         """Where none cures alone: the cheapest that lifts the first cause, and on top what lifts the next."""
         if any(attempt.result.result is RemedyOutcome.VERIFIED for attempt in alone):
             return []
@@ -111,8 +110,8 @@ class Trials:
         start = time.monotonic()
         retried: list[str] = []
         while True:
-            notes = _Notes()
-            outcome, reason = self._guarded(these, folder, notes)
+            course = _Course(self.cell, folder)
+            outcome, reason = self._guarded(these, course)
             if outcome is not RemedyOutcome.ERROR or len(retried) == self.service.work.retries:
                 break
             retried.append(reason)
@@ -124,45 +123,56 @@ class Trials:
             price=" ".join(each.price for each in these),
             seconds=round(time.monotonic() - start, 2),
             scripts={each.name: each.digest for each in these if each.host},
-            defects=notes.defects,
+            defects=course.defects,
             retried=retried,
             evidence=[str(file.relative_to(self.service.work.folder)) for file in files],
         )
-        return Attempt(these, result, notes.causes)
+        return Attempt(these, result, course.causes)
 
-    def _guarded(self, these: Sequence[Remedy], folder: Path, notes: _Notes) -> tuple[RemedyOutcome, str]:
+    def _guarded(self, these: Sequence[Remedy], course: _Course) -> tuple[RemedyOutcome, str]:
         """As `_try`, with a fault as an outcome. Raises LaneDied where the run is interrupted."""
         try:
             self.service.lane.check_alive()
-            return self._try(these, folder, notes)
+            return self._try(these, course)
+        except (NotApplicable, UsageError) as why:
+            return RemedyOutcome.CANNOT, str(why.args[0])
         except FAULTS as error:
             self.service.lane.check_wanted()
             return RemedyOutcome.ERROR, str(error)
 
-    def _try(self, these: Sequence[Remedy], folder: Path, notes: _Notes) -> tuple[RemedyOutcome, str]:
-        untried = next((each.run.untried for each in these if each.run and each.run.untried), None)
-        if untried:
-            return RemedyOutcome.CANNOT, untried
-        folder.mkdir(parents=True, exist_ok=True)
-        _, mark = self.service.again(self.cell)
+    def _try(self, these: Sequence[Remedy], course: _Course) -> tuple[RemedyOutcome, str]:
+        course.cell = self._as_run_with(these)
+        course.folder.mkdir(parents=True, exist_ok=True)
+        _, mark = self.service.again(course.cell)
         for each in these:
-            if each.host and (stopped := self._put_in_place(each, folder, notes)):
+            if each.host and (stopped := self._put_in_place(each, course)):
                 return stopped
         environment = {key: value for each in these if each.run for key, value in each.run.environment.items()}
-        ran = self.service.run_suite(self.cell, Stopwatch(), environment=environment, to_first_failure=True)
-        outcome, reason = self._judge(these, ran, folder, mark, notes)
+        ran = self.service.run_suite(course.cell, Stopwatch(), Way(environment, to_first_failure=True))
+        outcome, reason = self._judge(these, ran, mark, course)
         hosts = [each for each in these if each.host]
         if hosts:
-            self._take_back(hosts, folder, notes)
+            self._take_back(hosts, course)
         return outcome, reason
 
-    def _put_in_place(self, each: Remedy, folder: Path, notes: _Notes) -> tuple[RemedyOutcome, str] | None:
+    def _as_run_with(self, these: Sequence[Remedy]) -> Cell:
+        """The cell as these remedies have it run. Raises NotApplicable or UsageError where there is none."""
+        more = [name for each in these if each.run for name in each.run.variants]
+        if not more:
+            return self.cell
+        wanted = catalog.load().variant(catalog.AND.join([self.cell.variant.name, *more]))
+        reason = variant.why_not_applicable(wanted, self.service.facts)
+        if reason:
+            raise NotApplicable(f"{self.cell.guest.name}: {reason}")
+        return replace(self.cell, variant=wanted)
+
+    def _put_in_place(self, each: Remedy, course: _Course) -> tuple[RemedyOutcome, str] | None:
         """Run the remedy's script; the outcome where there is nothing more to be tried."""
         assert each.host is not None
         script = each.script()
-        (folder / f"{each.name}.sh").write_text(script)
+        (course.folder / f"{each.name}.sh").write_text(script)
         done = remedy.apply(self.service.session, each.name, script, about_user=each.host.about_user)
-        (folder / f"{each.name}.log").write_text(done.log())
+        (course.folder / f"{each.name}.log").write_text(done.log())
         if done.found_in_place:
             return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"
         if done.last.status == remedy.CANNOT:
@@ -170,22 +180,22 @@ class Trials:
         if done.last.status != remedy.DONE:
             return RemedyOutcome.ERROR, f"its script failed: {done.last.output.strip()}"
         if done.changed:
-            notes.defects.append(f"run again, its script changed {', '.join(done.changed)}")
+            course.defects.append(f"run again, its script changed {', '.join(done.changed)}")
         return None
 
     def _judge(
-        self, these: Sequence[Remedy], ran: SuiteRun, folder: Path, mark: variant.Mark, notes: _Notes
+        self, these: Sequence[Remedy], ran: SuiteRun, mark: variant.Mark, course: _Course
     ) -> tuple[RemedyOutcome, str]:
         told = [test for test in ran.tests if test.message != DID_NOT_RUN]
         failed = next((test for test in told if test.outcome in (Outcome.FAIL, Outcome.ERROR)), None)
         if failed is None and not ran.killed:
-            evidence.collect(self.service.session, folder, self.cell.variant, mark=mark, full=False)
+            self.service.gather(course.cell, course.folder, mark=mark, full=False)
             outcome, reason = _without_failure(these, ran.tests)
-            notes.causes = () if outcome is RemedyOutcome.VERIFIED else None
+            course.causes = () if outcome is RemedyOutcome.VERIFIED else None
             return outcome, reason
-        self.service.gather(self.cell, folder, mark=mark, full=True)
-        findings = self.service.diagnose(folder, self._overlaid(ran.tests))
-        notes.causes = tuple(finding.name for finding in findings)
+        self.service.gather(course.cell, course.folder, mark=mark, full=True)
+        findings = self.service.diagnose(course.folder, self._overlaid(ran.tests))
+        course.causes = tuple(finding.name for finding in findings)
         emulated = not self.service.lane.acceleration.kvm
         verdict = judge(
             self.service.work.suite, told, Expectation(), findings, killed=ran.killed, emulated=emulated
@@ -202,24 +212,24 @@ class Trials:
         before = {test.name: test for test in self.before.tests}
         return [before[t.name] if t.message == DID_NOT_RUN and t.name in before else t for t in tests]
 
-    def _take_back(self, hosts: Sequence[Remedy], folder: Path, notes: _Notes) -> None:
+    def _take_back(self, hosts: Sequence[Remedy], course: _Course) -> None:
         """Undo the remedies; that it did not is a defect of theirs, whatever they did for the cell."""
         session = self.service.session
         for each in reversed(hosts):
             assert each.host is not None
             undone = remedy.undo(session, each.name, each.script(), about_user=each.host.about_user)
-            with (folder / f"{each.name}.log").open("a") as log:
+            with (course.folder / f"{each.name}.log").open("a") as log:
                 log.write(undone.log())
             if undone.last.status != remedy.DONE:
-                notes.defects.append(f"its undo failed: {undone.last.output.strip()}")
+                course.defects.append(f"its undo failed: {undone.last.output.strip()}")
         probes = variant.probe(session, self.cell.variant, probes=True)
-        (folder / PROBES_UNDONE_FILE).write_text(json.dumps(probes, indent=2) + "\n")
+        (course.folder / PROBES_UNDONE_FILE).write_text(json.dumps(probes, indent=2) + "\n")
         cell = self.service.work.folder / self.cell.folder
         before = diagnosis_evidence.read_probes(cell / diagnosis_evidence.PROBES_FILE)
-        after = diagnosis_evidence.read_probes(folder / PROBES_UNDONE_FILE)
+        after = diagnosis_evidence.read_probes(course.folder / PROBES_UNDONE_FILE)
         different = [name for name, probe in before.items() if after[name].status != probe.status]
         if different:
-            notes.defects.append(f"its undo does not put back what was: {', '.join(different)}")
+            course.defects.append(f"its undo does not put back what was: {', '.join(different)}")
 
 
 def _without_failure(these: Sequence[Remedy], tests: Sequence[TestResult]) -> tuple[RemedyOutcome, str]:

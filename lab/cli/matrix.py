@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lab import builds, catalog, matrix, plan, record, rootfs, runs
+from lab.budget import Limits
 from lab.cli import common, lists
 from lab.errors import UsageError
 from lab.estimate import Estimates
@@ -113,7 +114,7 @@ def matrix_command(
             part=part,
         )
     processors = os.cpu_count() or 1
-    limits = matrix.Limits(jobs=jobs or processors, memory_mib=memory, processors=processors)
+    limits = Limits(jobs=jobs or processors, memory_mib=memory, processors=processors)
     names = ", ".join(build.name for build in start.info.builds)
     if not quiet:
         told = f"{len(start.kept)} of them kept from before, " if start.kept else ""

@@ -43,8 +43,6 @@ def remedies_show(name: str, script: bool) -> int:
     common.say(f"\n{remedies.wrapped(remedy.does)}\n\nWhat that costs:\n{remedies.wrapped(remedy.price)}\n")
     if remedy.run is not None:
         common.say(remedy.run.example.strip())
-        if remedy.run.untried:
-            common.say(f"\nnot tried by the lab: {remedy.run.untried}")
     if remedy.host is not None:
         common.say(f"{remedy.host.apply.strip()}\n\nas a script: lab remedies show {name} --script")
     return 0

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab.catalog import Suite, Variant
@@ -23,6 +23,17 @@ class SuiteBroken(LabError):
 
 
 @dataclass(frozen=True)
+class Way:
+    """How the suite is run: what its tests see beside the usual, and whether it ends at a first failure."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    to_first_failure: bool = False
+
+
+AS_EVER = Way()
+
+
+@dataclass(frozen=True)
 class SuiteRun:
     """What one run of the suite gave: a result for each test; `killed` when its limit ended it."""
 
@@ -30,24 +41,15 @@ class SuiteRun:
     killed: bool
 
 
-def run(
-    session: Session,
-    suite: Suite,
-    variant: Variant,
-    *,
-    factor: float,
-    environment: Mapping[str, str] | None = None,
-    to_first_failure: bool = False,
-) -> SuiteRun:
+def run(session: Session, suite: Suite, variant: Variant, *, factor: float, way: Way = AS_EVER) -> SuiteRun:
     """Run the suite under its time limit; results come line by line, so that a killed one keeps its own.
 
-    `environment` is added to what the tests see. With `to_first_failure`, what comes after it does not run.
     Raises SuiteBroken where pytest could not even collect the tests.
     """
     limit = suite.suite_seconds * factor
     results = folder(variant)
-    more = "".join(f"{name}={shlex.quote(value)} " for name, value in (environment or {}).items())
-    stop = "--exitfirst " if to_first_failure else ""
+    more = "".join(f"{name}={shlex.quote(value)} " for name, value in way.environment.items())
+    stop = "--exitfirst " if way.to_first_failure else ""
     # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end.
     command = (
         f"mkdir -p {results}; cd {deploy.FOLDER}/suites/{suite.name}; "

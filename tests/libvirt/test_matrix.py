@@ -13,7 +13,7 @@ import libvirt
 import pytest
 
 from lab import catalog, matrix, prepare, runs
-from lab.budget import Memory
+from lab.budget import Limits, Memory
 from lab.builds import Build
 from lab.catalog import Firmware, Guest
 from lab.errors import ImageNotAvailable, LabError, NotApplicable
@@ -25,7 +25,7 @@ from lab.machine import acceleration, lane
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
 from lab.machine.lane import Lane, LaneDied
-from lab.matrix import Limits, MatrixRun
+from lab.matrix import MatrixRun
 from lab.paths import Paths
 from lab.plan import Cell, choose
 from lab.prepare import NotPrepared

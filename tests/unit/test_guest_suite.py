@@ -9,7 +9,7 @@ from lab import catalog
 from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
-from lab.guest.suite import read_report
+from lab.guest.suite import Way, read_report
 from lab.results import Needs, Outcome, TestResult
 
 SUITE = Suite(
@@ -131,9 +131,8 @@ class Session:
 def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> None:
     session: Any = Session()
     stock = catalog.load().variant("stock")
-    ran = guest_suite.run(
-        session, SUITE, stock, factor=1.0, environment={"LAB_JAILER": "off now"}, to_first_failure=True
-    )
+    way = Way({"LAB_JAILER": "off now"}, to_first_failure=True)
+    ran = guest_suite.run(session, SUITE, stock, factor=1.0, way=way)
     assert [(test.outcome, test.message) for test in ran.tests] == [
         ("fail", "assert 1 == 2"),
         ("error", guest_suite.DID_NOT_RUN),

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lab import catalog, matrix, runs
-from lab.budget import Memory
+from lab.budget import Limits, Memory
 from lab.builds import Build
 from lab.errors import UsageError
-from lab.matrix import Limits, MatrixRun
+from lab.matrix import MatrixRun
 from lab.paths import Paths
 from lab.plan import choose
 from lab.record import LOCK, ResultsNotWritten

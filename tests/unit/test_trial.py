@@ -13,15 +13,14 @@ from lab import catalog, trial
 from lab.builds import Build
 from lab.diagnosis import remedies
 from lab.errors import LabError
-from lab.guest import evidence, remedy, variant
+from lab.guest import remedy, variant
 from lab.guest.remedy import Step, Steps
 from lab.guest.session import SessionLost
-from lab.guest.suite import DID_NOT_RUN, SuiteRun
+from lab.guest.suite import DID_NOT_RUN, SuiteRun, Way
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
 from lab.results import (
-    UNKNOWN,
     CellResult,
     Confidence,
     Finding,
@@ -46,7 +45,7 @@ CANNOT = Steps([Step("--check", 1, ""), Step("--yes", 3, "nothing can be done: n
 FAILED = Steps([Step("--check", 1, ""), Step("--yes", 1, "sysctl: no such file\n")], [])
 
 
-def shows(cause: str) -> Finding:
+def finding(cause: str) -> Finding:
     return Finding(name=cause, confidence=Confidence.PROVED, why=f"{cause} it is")
 
 
@@ -90,6 +89,10 @@ class Guest:
     def __post_init__(self) -> None:
         self.session = None
         self.lane = self
+        self.facts: dict[str, Any] = {
+            "sysctls": {"kernel.unprivileged_userns_clone": "0"},
+            "apparmor": None,
+        }
         self.work = SimpleNamespace(suite=SUITE, remedies=KNOWN, retries=0)
 
     @property
@@ -108,8 +111,8 @@ class Guest:
         if self.given_up:
             raise LaneDied("it was given up")
 
-    def again(self, _cell: Cell) -> tuple[dict[str, Any], variant.Mark]:
-        self.did.append("fork")
+    def again(self, cell: Cell) -> tuple[dict[str, Any], variant.Mark]:
+        self.did.append("fork" if cell == CELL else f"fork as {cell.variant.name}")
         self.applied.clear()
         return {}, variant.Mark("begins")
 
@@ -125,29 +128,26 @@ class Guest:
             self.applied.discard(name)
         return Steps([Step("--undo --yes", 0, "taken back")], [])
 
-    def run_suite(
-        self, _cell: Cell, _watch: object, *, environment: Mapping[str, str], to_first_failure: bool
-    ) -> SuiteRun:
-        assert to_first_failure
-        self.did.append(" ".join(["suite", *environment]))
+    def run_suite(self, _cell: Cell, _watch: object, way: Way) -> SuiteRun:
+        assert way.to_first_failure
+        self.did.append(" ".join(["suite", *way.environment]))
         steps = self.instead.get("+".join(sorted(self.applied)))
         if steps:
             return steps.pop(0)()
-        if environment:
+        if way.environment:
             return a_suite([BLOCKED[-1]], "Skipped: the jailer is switched off", Outcome.SKIP)
         return a_suite(BLOCKED if self.left else [])
 
     def gather(self, _cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
-        assert full
-        self.did.append("gather all")
-        (folder / "kernel.log").write_text("DENIED")
+        if full:
+            (folder / "kernel.log").write_text("DENIED")
 
     def diagnose(self, _folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
         # The rules claim nothing where the control failed, and it runs after the first test of the sandbox.
         [control] = [test for test in tests if test.name == SUITE.control]
         assert control.outcome is Outcome.PASS
         shown = self.left[:1] if self.masking else self.left
-        return [shows(cause) for cause in shown]
+        return [finding(cause) for cause in shown]
 
     def probes(self) -> dict[str, Any]:
         status = 1 if self.left else 0
@@ -166,10 +166,9 @@ def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
         monkeypatch.setattr(remedy, "apply", guest.apply)
         monkeypatch.setattr(remedy, "undo", guest.undo)
         monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: guest.probes())
-        monkeypatch.setattr(evidence, "collect", lambda session, folder, wanted, mark, full: None)
         found = guest.blocked_by if causes is None else causes
         before = CELL.result(Status.XFAIL)
-        before.causes = [shows(cause) for cause in found]
+        before.causes = [finding(cause) for cause in found]
         before.tests = [
             outcome_of(name, Outcome.FAIL if name in BLOCKED else Outcome.PASS) for name in SUITE.tests
         ]
@@ -303,6 +302,35 @@ def test_nothing_is_put_on_top_of_what_lifts_nothing(try_all: Try) -> None:
     assert not any("+" in name for name in tried)
 
 
+@pytest.mark.parametrize(
+    ("variants", "result", "reason", "forked"),
+    [
+        (["as-root"], "does not help", "jailer_enabled_box_starts", ["fork as userns-clone-off+as-root"]),
+        (["apparmor-restrict-on"], "cannot be tried here", "debian-13: ", []),
+        (["moon"], "cannot be tried here", "no variant is called 'moon'", []),
+    ],
+)
+def test_another_way_to_run_boxlite_can_take_variants_of_its_own(
+    try_all: Try,
+    monkeypatch: pytest.MonkeyPatch,
+    variants: list[str],
+    result: str,
+    reason: str,
+    forked: list[str],
+) -> None:
+    container = KNOWN["privileged-container"]
+    assert container.run
+    run = container.run.model_copy(update={"variants": variants})
+    guest = Guest([SYSCTL])
+    monkeypatch.setattr(
+        remedies, "candidates", lambda known, causes: [container.model_copy(update={"run": run})]
+    )
+    tried = try_all(guest)["privileged-container"]
+    assert tried.result == result
+    assert tried.reason.startswith(reason)
+    assert guest.did == [*forked, *(["suite"] if forked else [])]
+
+
 def fails(error: Exception) -> Callable[[], SuiteRun]:
     def fail() -> SuiteRun:
         raise error
@@ -367,24 +395,23 @@ def test_an_interrupt_ends_the_trials(try_all: Try) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "cause", "tried"),
+    ("status", "known", "tried"),
     [
-        (Status.XFAIL, SYSCTL, True),
-        (Status.FAIL, SYSCTL, True),
-        (Status.FAIL, UNKNOWN, False),
-        (Status.PASS, None, False),
-        (Status.FLAKY, SYSCTL, False),
-        (Status.ERROR, None, False),
+        (Status.XFAIL, True, True),
+        (Status.FAIL, True, True),
+        (Status.FAIL, False, False),
+        (Status.PASS, False, False),
+        (Status.FLAKY, True, False),
+        (Status.ERROR, False, False),
     ],
 )
 def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
-    monkeypatch: pytest.MonkeyPatch, status: Status, cause: str | None, tried: bool
+    monkeypatch: pytest.MonkeyPatch, status: Status, known: bool, tried: bool
 ) -> None:
     one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
     monkeypatch.setattr(trial.Trials, "_attempt", lambda trials, these: trial.Attempt(these, one))
-    result: CellResult = CELL.result(status)
-    result.cause = cause
-    result.causes = [] if cause in (None, UNKNOWN) else [shows(str(cause))]
+    causes = [finding(SYSCTL)] if known else []
+    result: CellResult = CELL.result(status).model_copy(update={"causes": causes})
     service: Any = Guest([])
     assert bool(trial.with_remedies(service, CELL, result).remedies) is tried
     service.work.remedies = {}

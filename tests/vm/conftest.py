@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from lab import builds, catalog, matrix, plan, process, runs
+from lab.budget import Limits
 from lab.catalog import Catalog, Guest
 from lab.images import store
 from lab.images.store import BaseImage
@@ -118,7 +119,7 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
             tmp_path / "run",
             default_uri(),
             start.info,
-            matrix.Limits(jobs=2, processors=os.cpu_count() or 1),
+            Limits(jobs=2, processors=os.cpu_count() or 1),
             observer or Recorder(),
         ).run()
 

@@ -44,7 +44,7 @@ class RunChange(_Table):
     environment: dict[str, str] = Field(
         {}, description="What the suite gets to see, so that it runs boxlite in that way."
     )
-    untried: str | None = Field(None, description="Why the lab cannot try it, if so.")
+    variants: list[str] = Field([], description="What is put on the guest beside the cell's own, likewise.")
 
 
 class Remedy(_Table):
