@@ -138,6 +138,21 @@ def lab(home: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def run_matrix(home: Path, folder: Path, *words: str, seconds: float) -> RunResult:
+    """Run `lab matrix` in which every cell must come out as expected; `seconds`: when it is given up."""
+    started = lab(home, "matrix", *words, "-o", str(folder))
+    try:
+        output, _ = started.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        # Its own way to end: the guests go with it.
+        started.terminate()
+        output, _ = started.communicate(timeout=120)
+        pytest.fail(f"given up after {seconds:.0f} s:\n{output}")
+    result = RunResult.read(folder)
+    assert started.returncode == result.exit_status() == 0, output
+    return result
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     end = time.monotonic() + seconds
     while not condition():

@@ -7,7 +7,7 @@ import pytest
 from lab.catalog import Catalog
 from lab.diagnosis import causes
 from lab.results import CellResult, Outcome, RunResult
-from tests.vm.conftest import RELEASE, lab
+from tests.vm.conftest import RELEASE, run_matrix
 
 GUEST = "debian-13"
 # What the evidence must show for each variant, in the order in which boxlite meets it.
@@ -26,12 +26,9 @@ BLOCKED = {
 
 @pytest.fixture(scope="module")
 def run(home: Path) -> RunResult:
-    folder = home / "causes"
     words = [word for variant in BLOCKED for word in ("-v", variant)]
-    started = lab(home, "matrix", "--no-remedies", "-g", GUEST, *words, "--build", RELEASE, "-o", str(folder))
-    output, _ = started.communicate(timeout=1500)
-    assert started.returncode == 0, output
-    return RunResult.read(folder)
+    words += ["-g", GUEST, "--no-remedies", "--build", RELEASE]
+    return run_matrix(home, home / "causes", *words, seconds=1500)
 
 
 def cell(run: RunResult, variant: str) -> CellResult:

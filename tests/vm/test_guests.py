@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.results import CellResult, RunResult, Status
-from tests.vm.conftest import RELEASE, lab
+from tests.vm.conftest import RELEASE, run_matrix
 
 # Anybody else has to leave it out.
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can build a guest with SELinux labels")
@@ -16,13 +16,8 @@ SELINUX = "debian-13-selinux"
 
 @pytest.fixture(scope="module")
 def run(home: Path) -> RunResult:
-    folder = home / "guests"
-    words = ["-g", SELINUX, "-v", "stock", "-v", "apparmor-userns-deny"]
-    started = lab(home, "matrix", "--no-remedies", *words, "--build", RELEASE, "-o", str(folder))
-    output, _ = started.communicate(timeout=1500)
-    result = RunResult.read(folder)
-    assert started.returncode == result.exit_status() == 0, output
-    return result
+    words = ["-g", SELINUX, "-v", "stock", "-v", "apparmor-userns-deny", "--no-remedies", "--build", RELEASE]
+    return run_matrix(home, home / "guests", *words, seconds=1500)
 
 
 def cell(run: RunResult, variant: str) -> CellResult:

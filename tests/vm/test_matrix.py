@@ -6,7 +6,7 @@ import pytest
 
 from lab.catalog import Catalog
 from lab.results import CellResult, Outcome, RunResult, Status
-from tests.vm.conftest import RELEASE, RunCells, lab
+from tests.vm.conftest import RELEASE, RunCells, run_matrix
 
 GUESTS = ("debian-12", "debian-13")
 SANDBOX_TESTS = {
@@ -25,11 +25,7 @@ def folder(home: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(home: Path, folder: Path) -> RunResult:
     words = [word for guest in GUESTS for word in ("-g", guest)]
-    started = lab(home, "matrix", "--set", "quick", *words, "--build", RELEASE, "-o", str(folder))
-    output, _ = started.communicate(timeout=1500)
-    result = RunResult.read(folder)
-    assert started.returncode == result.exit_status() == 0, output
-    return result
+    return run_matrix(home, folder, "--set", "quick", *words, "--build", RELEASE, seconds=1500)
 
 
 def cell(run: RunResult, guest: str, variant: str) -> CellResult:
@@ -97,23 +93,8 @@ def test_forked_cells_came_from_a_checkpoint_of_memory(run: RunResult) -> None:
 
 
 def test_a_later_run_takes_up_the_deployed_build_of_an_earlier_one(run: RunResult, home: Path) -> None:
-    folder = home / "later"
-    started = lab(
-        home,
-        "matrix",
-        "-g",
-        "debian-13",
-        "-v",
-        "userns-clone-off",
-        "--no-remedies",
-        "--build",
-        RELEASE,
-        "-o",
-        str(folder),
-    )
-    output, _ = started.communicate(timeout=600)
-    later = RunResult.read(folder)
-    assert started.returncode == 0, output
+    words = ["-g", "debian-13", "-v", "userns-clone-off", "--no-remedies", "--build", RELEASE]
+    later = run_matrix(home, home / "later", *words, seconds=600)
     [lane] = later.run.lanes
     assert (lane.restored, lane.stored_build, lane.way, lane.note) == (True, True, "memory", "")
     assert "deploy" not in lane.seconds
@@ -137,12 +118,9 @@ def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, run_cells: RunCell
 
 
 def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(home: Path) -> None:
-    folder = home / "two-builds"
     words = ["-g", "debian-13", "-v", "userns-clone-off", "--build", "0.10.0", "--build", RELEASE]
-    started = lab(home, "matrix", *words, "--no-remedies", "--repeat", "2", "-o", str(folder))
-    output, _ = started.communicate(timeout=900)
-    result = RunResult.read(folder)
-    assert started.returncode == 0, output
+    words += ["--no-remedies", "--repeat", "2"]
+    result = run_matrix(home, home / "two-builds", *words, seconds=900)
     assert [(c.build, c.status, len(c.repeats)) for c in result.cells] == [
         ("0.10.0", Status.XFAIL, 2),
         (RELEASE, Status.XFAIL, 2),

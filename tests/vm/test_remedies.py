@@ -8,7 +8,7 @@ import pytest
 
 from lab.diagnosis import remedies
 from lab.results import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
-from tests.vm.conftest import RELEASE, lab
+from tests.vm.conftest import RELEASE, run_matrix
 
 # One that has a remedy of each outcome but one: each cell here takes minutes.
 VARIANTS = ("userns-clone-off",)
@@ -22,13 +22,8 @@ def folder(home: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(home: Path, folder: Path) -> RunResult:
     words = [word for variant in VARIANTS for word in ("-v", variant)]
-    started = lab(
-        home, "matrix", "-g", "debian-13", *words, "--jobs", "1", "--build", RELEASE, "-o", str(folder)
-    )
-    output, _ = started.communicate(timeout=1800)
-    result = RunResult.read(folder)
-    assert started.returncode == result.exit_status() == 0, output
-    return result
+    words += ["-g", "debian-13", "--jobs", "1", "--build", RELEASE]
+    return run_matrix(home, folder, *words, seconds=1700)
 
 
 def cell(run: RunResult, variant: str) -> CellResult:
