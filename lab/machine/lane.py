@@ -99,6 +99,8 @@ class Lane:
         self._know(known.client, known.host)
         self.overlay.unlink(missing_ok=True)
         stored.copy_to(self.overlay)
+        # Where the image was for the lab that stored it need not be where it is for this one.
+        overlay.put_over(self.overlay, self.image.disk)
 
     def _know(self, client_key: keys.KeyPair, host_key: keys.KeyPair) -> None:
         self.endpoint = Endpoint(self._port.number, client_key, host_key)

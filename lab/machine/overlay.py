@@ -16,6 +16,14 @@ def create(overlay: Path, backing: Path, *, gib: int | None = None) -> None:
     )
 
 
+def put_over(overlay: Path, backing: Path) -> None:
+    """Have an overlay lie over the same image at another place. Raises LabError."""
+    process.run(
+        ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay],
+        timeout=60,
+    )
+
+
 def _size(backing: Path, gib: int) -> str:
     """A disk that is cut off has lost the end of its last partition: that is refused."""
     own = json.loads(process.run(["qemu-img", "info", "--output=json", backing], timeout=60))["virtual-size"]

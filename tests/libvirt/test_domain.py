@@ -13,9 +13,10 @@ from lab import process
 from lab.catalog import Firmware, Guest
 from lab.errors import UsageError
 from lab.images.store import BaseImage
-from lab.machine import domain, lane, records
+from lab.machine import domain, lane, overlay, records
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.machine.states import StoredState
 from lab.paths import Paths
 from tests.libvirt.conftest import URI
 from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
@@ -103,6 +104,20 @@ def test_the_overlay_lies_over_the_image_and_never_changes_it(lanes: Lanes) -> N
         info = json.loads(process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60))
     assert info["full-backing-filename"] == str(lanes.image.disk)
     assert info["backing-filename-format"] == "qcow2"
+
+
+def test_a_stored_state_is_taken_up_over_the_image_where_that_is_now(lanes: Lanes, tmp_path: Path) -> None:
+    elsewhere, stored = tmp_path / "elsewhere", StoredState(tmp_path / "stored")
+    elsewhere.symlink_to(lanes.image.folder)
+    stored.folder.mkdir()
+    overlay.create(stored.folder / "state.qcow2", elsewhere / lanes.image.disk.name)
+    keys = {"client": {"private": "a", "public": "a"}, "host": {"private": "b", "public": "b"}}
+    (stored.folder / "known.json").write_text(json.dumps({"tag": "boot", "files": {}, **keys}))
+    elsewhere.unlink()
+    with lanes.open() as made:
+        made.adopt(stored)
+        info = json.loads(process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60))
+    assert info["full-backing-filename"] == str(lanes.image.disk)
 
 
 @pytest.mark.parametrize("firmware", [Firmware.BIOS, Firmware.UEFI])
