@@ -85,8 +85,10 @@ def remove_workspace(folder: Path) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        process.run(["mmdebstrap", "--unshare-helper", "rm", "-rf", folder], timeout=120)
-        shutil.rmtree(folder, ignore_errors=True)
+        # The subordinate user may not remove the folder itself: /var/tmp is sticky.
+        empty: list[str | Path] = ["find", folder, "-mindepth", "1", "-delete"]
+        process.run(["mmdebstrap", "--unshare-helper", *empty], timeout=120)
+        shutil.rmtree(folder)
 
 
 def _recipe() -> Path:

@@ -1,6 +1,7 @@
 """Building with a stand-in for mmdebstrap: what the lab asks of it, and what it makes of its end."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -163,3 +164,25 @@ def test_a_failed_build_says_why_and_leaves_nothing(
     assert message in str(error.value)
     assert hint in (error.value.hint or "")
     assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []
+
+
+def test_what_belongs_to_a_subordinate_user_is_removed_by_that_one_and_the_folder_by_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in /var/tmp, where only its owner may remove a folder.
+    install('shift; "$@"; test -d "$WORKSPACE" || exit 25', tmp_path, monkeypatch)
+    workspace = tmp_path / "workspace"
+    monkeypatch.setenv("WORKSPACE", str(workspace))
+    (workspace / "of-the-subordinate").mkdir(parents=True)
+    (workspace / "of-the-subordinate" / "file").touch()
+    really = shutil.rmtree
+
+    def only_what_is_ours(folder: Path, *, ignore_errors: bool = False) -> None:
+        if (workspace / "of-the-subordinate").exists():
+            assert ignore_errors
+        else:
+            really(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", only_what_is_ours)
+    debian.remove_workspace(workspace)
+    assert not workspace.exists()
