@@ -1,6 +1,7 @@
 """The connection to libvirt."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,11 @@ from pathlib import Path
 import libvirt
 
 from lab.errors import LabError
+from lab.wait import Deadline
+
+# libvirt starts a session's daemon when it is asked for, and ends it two minutes after its last use. Of 25
+# connections that met such an end 6 failed; the next attempt works.
+SESSION_SECONDS = 20.0
 
 
 class NoLibvirt(LabError):
@@ -24,10 +30,24 @@ def connect(uri: str) -> libvirt.virConnect:
     """Open a connection. Raises NoLibvirt."""
     # The binding prints every error to standard error as well as raising it.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    try:
-        return libvirt.open(uri)
-    except libvirt.libvirtError as error:
-        raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=how_to_start(uri)) from error
+    deadline = Deadline(SESSION_SECONDS if _is_session(uri) else 0.0, f"libvirt at {uri}")
+    while True:
+        try:
+            return libvirt.open(uri)
+        except libvirt.libvirtError as error:
+            if not _has_no_socket(error) or deadline.remaining == 0.0:
+                raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=how_to_start(uri)) from error
+        time.sleep(0.5)
+
+
+def _is_session(uri: str) -> bool:
+    return uri.endswith("///session")
+
+
+def _has_no_socket(error: libvirt.libvirtError) -> bool:
+    """Whether nobody listened. A daemon that ends takes the socket of its successor with it."""
+    kind = (error.get_error_domain(), error.get_error_code())
+    return kind == (libvirt.VIR_FROM_RPC, libvirt.VIR_ERR_SYSTEM_ERROR)
 
 
 @contextmanager
@@ -42,7 +62,7 @@ def connection(uri: str) -> Iterator[libvirt.virConnect]:
 
 def how_to_start(uri: str) -> str:
     """The command that brings the daemon for this URI up on this host."""
-    if uri.endswith("///session"):
+    if _is_session(uri):
         return "install libvirt-daemon; the session daemon starts by itself (./setup.sh doctor does both)"
     if Path("/run/systemd/system").is_dir():
         return "systemctl start libvirtd (./setup.sh doctor does it)"

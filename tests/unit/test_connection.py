@@ -1,3 +1,6 @@
+import time
+
+import libvirt
 import pytest
 
 from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start, version
@@ -21,6 +24,32 @@ def test_a_libvirt_that_is_not_there_is_named_with_how_to_start_it() -> None:
     with pytest.raises(NoLibvirt, match=r"cannot connect to test\+bogus:///x: .*") as error:
         connect("test+bogus:///x")
     assert error.value.hint == how_to_start("test+bogus:///x")
+
+
+def no_socket() -> libvirt.libvirtError:
+    """libvirt's own error where nobody listens."""
+    with pytest.raises(libvirt.libvirtError) as error:
+        libvirt.open("qemu+unix:///session?socket=/nonexistent/libvirt-sock")
+    return error.value
+
+
+def test_a_session_s_daemon_that_is_just_ending_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = no_socket()
+    answers: list[object] = [refused, refused, "a connection"]
+
+    def open_(_uri: str) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(libvirt, "open", open_)
+    assert connect("qemu:///session") == "a connection"
+    # Nothing starts the system's daemon by itself.
+    answers[:] = [refused, "a connection"]
+    with pytest.raises(NoLibvirt, match="Failed to connect socket"):
+        connect("qemu:///system")
 
 
 @pytest.mark.parametrize(
