@@ -67,8 +67,8 @@ def _ssh(endpoint: lane.Endpoint, folder: Path, cell: Cell) -> list[str]:
     key.write_text(endpoint.client_key.private)
     hosts.write_text(f"[{endpoint.host}]:{endpoint.port} {endpoint.host_key.public}\n")
     inside = (
-        f"cd {deploy.FOLDER}/suites/jailer; export LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE}; "
-        f"exec {variant.under(cell.variant)} bash -i"
+        f"cd {deploy.FOLDER}/suites/jailer; exec {variant.under(cell.variant)} "
+        f"env LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} bash -i"
     )
     options = {
         "IdentitiesOnly": "yes",

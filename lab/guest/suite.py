@@ -50,11 +50,12 @@ def run(session: Session, suite: Suite, variant: Variant, *, factor: float, way:
     results = folder(variant)
     more = "".join(f"{name}={shlex.quote(value)} " for name, value in way.environment.items())
     stop = "--exitfirst " if way.to_first_failure else ""
-    # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end.
+    # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end. What the variant
+    # runs the suite under stands outside of all else: a container takes over neither variables nor signals.
     command = (
-        f"mkdir -p {results}; cd {deploy.FOLDER}/suites/{suite.name}; "
-        f"LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} PYTHONDONTWRITEBYTECODE=1 {more}"
-        f"timeout --kill-after=5 {limit:.0f} {under(variant)} python3 -m pytest -ra {stop}"
+        f"mkdir -p {results}; cd {deploy.FOLDER}/suites/{suite.name}; {under(variant)} "
+        f"env LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} PYTHONDONTWRITEBYTECODE=1 {more}"
+        f"timeout --kill-after=5 {limit:.0f} python3 -m pytest -ra {stop}"
         f"--timeout={suite.test_seconds * factor:.0f} --report-log={results}/report.jsonl "
         f"--junitxml={results}/junit.xml >{results}/suite.log 2>&1; "
         f"echo $?; cat {results}/report.jsonl"

@@ -144,3 +144,14 @@ def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> Non
     assert " -ra --exitfirst " in changed
     assert "LAB_JAILER" not in plain
     assert "--exitfirst" not in plain
+
+
+@pytest.mark.parametrize(
+    ("variant", "under"), [("stock", ""), ("apparmor-userns-nocaps", "aa-exec -p unprivileged_userns --")]
+)
+def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under(variant: str, under: str) -> None:
+    session: Any = Session()
+    guest_suite.run(session, SUITE, catalog.load().variant(variant), factor=1.0)
+    [command] = session.commands
+    assert f"; {under} env LAB_ROOTFS=/opt/lab/rootfs " in command
+    assert " timeout --kill-after=5 60 python3 -m pytest " in command
