@@ -36,7 +36,8 @@ def begin(session: Session, variant: Variant, *, mark: Mark) -> Facts:
         settings = knob.settings()
         if settings is not None:
             calls.append((f"knobs/{name}", settings))
-    facts: Facts = session.programs([*calls, ("facts", {})], seconds=20)[-1]
+    # SELinux compiles all of its policy anew where a module is added.
+    facts: Facts = session.programs([*calls, ("facts", {})], seconds=60)[-1]
     # What changes a user's groups or limits holds from the next login on.
     session.log_out(SUITE)
     return facts

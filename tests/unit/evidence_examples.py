@@ -61,6 +61,11 @@ DISCONNECTED = (
     'class="file" info="Failed name lookup - disconnected path" error=-13 profile="lab-bwrap-without-userns" '
     'name="proc/804/uid_map" pid=804 comm="bwrap" requested_mask="wr" denied_mask="wr" fsuid=1001 ouid=100\n'
 )
+SELINUX_DENIED = (
+    "[  156.360479] audit: type=1400 audit(1795579074.482:1493): avc:  denied  { create } for  pid=655 "
+    'comm="bwrap" scontext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 '
+    "tcontext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 tclass=user_namespace permissive=0\n"
+)
 
 
 def gathered(
@@ -128,6 +133,16 @@ USERNS_LIMIT = gathered(
 APPARMOR_DENY = gathered(
     NOISE + DENIED_CREATE,
     probes={"bwrap_user": BWRAP_EACCES, "bwrap_all": BWRAP_EACCES},
+)
+UNSHARE_EACCES = Probe(1, "unshare: unshare failed: Permission denied")
+SELINUX_DENY = gathered(
+    NOISE + SELINUX_DENIED,
+    probes={
+        "unshare_user": UNSHARE_EACCES,
+        "unshare_user_root": UNSHARE_EACCES,
+        "bwrap_user": BWRAP_EACCES,
+        "bwrap_all": BWRAP_EACCES,
+    },
 )
 BWRAP_UID_MAP = Probe(1, "bwrap: setting up uid map: Permission denied")
 APPARMOR_DISCONNECTED = gathered(

@@ -19,6 +19,7 @@ SEEN = [
     (examples.USERNS_SYSCTL, "userns-sysctl", "kernel.unprivileged_userns_clone is 0"),
     (examples.USERNS_LIMIT, "userns-limit", "user.max_user_namespaces is 0"),
     (examples.APPARMOR_DENY, "apparmor-userns-deny", "profile lab-bwrap-without-userns"),
+    (examples.SELINUX_DENY, "selinux-userns-deny", "denied bwrap in unconfined_u:unconfined_r:unconfined_t"),
     (examples.APPARMOR_DISCONNECTED, "apparmor-disconnected", "failed to name proc/804/uid_map"),
     (examples.APPARMOR_NOCAPS, "apparmor-userns-nocaps", "denied sys_admin to bwrap"),
 ]
@@ -104,6 +105,10 @@ def test_evidence_that_shows_no_cause_proves_none(evidence: Evidence) -> None:
         examples.DENIED_CAP_BWRAP.replace("DENIED", "ALLOWED"),
         examples.DENIED_CREATE.replace("DENIED", "AUDIT"),
         examples.DENIED_CAP_BWRAP.replace("capability=21", "capability=12"),
+        examples.SELINUX_DENIED.replace("bwrap", "firefox"),
+        examples.SELINUX_DENIED.replace("permissive=0", "permissive=1"),
+        examples.SELINUX_DENIED.replace("tclass=user_namespace", "tclass=file"),
+        examples.SELINUX_DENIED.replace("{ create }", "{ write }"),
     ],
 )
 def test_what_happens_to_other_programs_or_by_other_rules_proves_nothing(kernel: str) -> None:
@@ -153,6 +158,7 @@ def test_two_causes_are_named_in_the_order_in_which_they_block(evidence: Evidenc
         (gathered(sysctls={"user.max_user_namespaces": "0"}), "userns-limit"),
         (gathered(probes={"unshare_user": examples.ENOSPC}), "userns-limit"),
         (gathered(examples.DENIED_CREATE), "apparmor-userns-deny"),
+        (gathered(examples.SELINUX_DENIED), "selinux-userns-deny"),
         (gathered(examples.DENIED_CAP_BWRAP), "apparmor-userns-nocaps"),
     ],
 )

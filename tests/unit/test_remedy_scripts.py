@@ -20,6 +20,7 @@ ID = """#!/bin/sh
 case $1 in
     -u) if [ $# = 1 ]; then echo "${TEST_UID:-0}"; else [ "$2" = tester ]; fi ;;
     -nG) cat "$ROOT/groups" ;;
+    -Z) echo "unconfined_u:unconfined_r:${TEST_DOMAIN:-unconfined_t}:s0" ;;
 esac
 """
 USERMOD = """#!/bin/sh
@@ -60,6 +61,21 @@ for name, _, rest in re.findall(r"(?m)^profile (\\S+) ?(/\\S+|@\\S+)?(.*)[{]", f
         lines.append(name + (" (complain)" if "complain" in rest else " (enforce)"))
 listed.write_text("".join(line + chr(10) for line in sorted(lines)))
 """
+GETENFORCE = """#!/bin/sh
+case $(cat "$ROOT/sys/fs/selinux/enforce") in 1) echo Enforcing ;; 0) echo Permissive ;; esac
+"""
+SETENFORCE = """#!/bin/sh
+echo "$1" >"$ROOT/sys/fs/selinux/enforce"
+"""
+# A policy's modules: a line for each.
+SEMODULE = """#!/bin/sh
+modules=$ROOT/var/lib/selinux/modules
+case $1 in
+    -l) cat "$modules" ;;
+    -i) [ -s "$2" ] && basename "$2" .cil >>"$modules" ;;
+    -r) sed -i "/^$2$/d" "$modules" ;;
+esac
+"""
 STUBS = {
     "id": ID,
     "usermod": USERMOD,
@@ -67,6 +83,9 @@ STUBS = {
     "stat": STAT,
     "sysctl": SYSCTL,
     "apparmor_parser": APPARMOR_PARSER,
+    "getenforce": GETENFORCE,
+    "setenforce": SETENFORCE,
+    "semodule": SEMODULE,
 }
 
 
@@ -127,7 +146,7 @@ def host(tmp_path: Path) -> Host:
 
 @pytest.fixture
 def blocked(host: Host) -> Host:
-    """Debian's switch is at 0, and a profile without the rule is attached to bubblewrap."""
+    """Debian's switch is at 0, a profile without the rule is attached to bubblewrap, and SELinux enforces."""
     host.sysctl("kernel.unprivileged_userns_clone", "0")
     host.sysctl("user.max_user_namespaces", "0")
     host.sysctl("kernel.threads-max", "30000")
@@ -144,6 +163,9 @@ def blocked(host: Host) -> Host:
             [host.root / "stubs/apparmor_parser", "--replace", file], env=host.environment(), check=True
         )
     host.put("dev/kvm", "")
+    host.put("sys/fs/selinux/enforce", "1\n")
+    host.put("etc/selinux/config", "# SELINUX= is the mode\nSELINUX=enforcing\nSELINUXTYPE=default\n")
+    host.put("var/lib/selinux/modules", "base\nunconfined\n")
     return host
 
 
@@ -153,6 +175,8 @@ CHANGES = [
     "bwrap-profile",
     "unprivileged-userns-complain",
     "kvm-group",
+    "selinux-permissive",
+    "selinux-unconfined-permissive",
 ]
 WHOSE = {"kvm-group": ("--user", "tester")}
 
@@ -341,3 +365,16 @@ def test_the_limit_is_raised_to_what_the_kernel_starts_with(blocked: Host) -> No
     assert blocked.sysctl("user.max_user_namespaces") == "15000"
     file = blocked.root / "etc/sysctl.d/zz-boxlite-userns-limit-raise.conf"
     assert file.read_text() == "user.max_user_namespaces = 15000\n"
+
+
+def test_selinux_stays_permissive_after_a_boot(blocked: Host) -> None:
+    assert blocked.run("selinux-permissive", "--yes")[0] == 0
+    config = (blocked.root / "etc/selinux/config").read_text()
+    assert config == "# SELINUX= is the mode\nSELINUX=permissive\nSELINUXTYPE=default\n"
+
+
+@pytest.mark.parametrize("domain", ["user_t", "unconfined_tt"])
+def test_no_domain_but_that_of_unconfined_logins_is_let_go(blocked: Host, domain: str) -> None:
+    status, output = blocked.run("selinux-unconfined-permissive", "--yes", TEST_DOMAIN=domain)
+    assert (status, "in another domain than unconfined_t" in output) == (3, True)
+    assert (blocked.root / "var/lib/selinux/modules").read_text() == "base\nunconfined\n"

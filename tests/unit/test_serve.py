@@ -601,3 +601,17 @@ def test_what_a_step_took_holds_no_waiting_for_a_processor(
     assert clock.seconds == 300.0
     assert {**served.watch.seconds, **result.seconds}.keys() >= {"boot", "deploy", "suite"}
     assert set(served.watch.seconds.values()) | set(result.seconds.values()) == {0.0}
+
+
+def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherwise(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = bench.service()
+    known = catalog.load()
+    service.lane.guest = known.guest("debian-13-selinux")
+    shown = {"selinux": {"mode": "permissive", "policy": "default"}}
+    monkeypatch.setattr(variant, "begin", lambda session, wanted, mark: shown)
+    with pytest.raises(ready.NotAsDefined, match="SELinux is permissive"):
+        service.apply(known.variant("stock"))
+    facts, _ = service.apply(known.variant("selinux-permissive"))
+    assert facts["selinux"]["mode"] == "permissive"

@@ -74,6 +74,8 @@ NOT_ON_DEBIAN = {
     "apparmor-restrict-on": UBUNTUS,
     "issue-468-settings": UBUNTUS,
     "cgroup-no-delegation": "gives its users no control groups to begin with",
+    "selinux-permissive": "no SELinux",
+    "selinux-userns-deny": "no SELinux",
 }
 
 
@@ -146,6 +148,9 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["cgroup-no-delegation"], facts(), WHO | {"context": {"delegated": []}})
     check_in_effect(KNOWN["issue-468-settings"], UBUNTU, WHO)
     check_in_effect(KNOWN["apparmor-off"], facts(command_line="rw apparmor=0", lsm=["yama"]), WHO)
+    check_in_effect(KNOWN["selinux-permissive"], facts(selinux={"mode": "permissive"}), WHO)
+    denying = {"mode": "enforcing", "modules": ["lab"]}
+    check_in_effect(KNOWN["selinux-userns-deny"], facts(selinux=denying), WHO)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +192,13 @@ def test_what_the_guest_shows_is_in_effect() -> None:
             facts(),
             {},
             ["booted without apparmor=0", "the security module apparmor is in use"],
+        ),
+        ("selinux-permissive", facts(selinux={"mode": "enforcing"}), {}, ["enforcing, not permissive"]),
+        (
+            "selinux-userns-deny",
+            facts(selinux={"mode": "permissive", "modules": []}),
+            {},
+            ["SELinux is permissive, not enforcing", "the module lab is not in SELinux's policy"],
         ),
         ("as-root", facts(), {}, ["the suite would run as user 1001, not as root"]),
         ("cgroup-no-delegation", facts(), {}, ["was given the controllers memory pids"]),

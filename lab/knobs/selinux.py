@@ -1,0 +1,29 @@
+"""SELinux: `[selinux]`, its mode, and what is added to its policy."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lab.knobs._base import Facts, TableKnob, Who
+
+# The added module's name in the guest.
+MODULE = "lab"
+
+
+class Selinux(TableKnob):
+    """The mode, and a module of the policy. A guest that promises to enforce its own does not so with this."""
+
+    mode: Literal["enforcing", "permissive"] = "enforcing"
+    module: str | None = Field(
+        default=None, description="Text of a module in SELinux's Common Intermediate Language."
+    )
+
+    def why_not(self, facts: Facts) -> str | None:
+        return None if facts["selinux"] else "no SELinux"
+
+    def differences(self, facts: Facts, who: Who) -> list[str]:
+        selinux = facts["selinux"] or {"mode": "off", "modules": []}
+        wrong = [] if selinux["mode"] == self.mode else [f"SELinux is {selinux['mode']}, not {self.mode}"]
+        if self.module and MODULE not in selinux["modules"]:
+            wrong.append(f"the module {MODULE} is not in SELinux's policy")
+        return wrong
