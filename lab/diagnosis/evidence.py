@@ -117,7 +117,9 @@ def _text(path: Path) -> str:
 
 def _profile(path: Path) -> str | None:
     context = json.loads(path.read_text())["context"]["apparmor"] if path.exists() else None
-    return str(context).partition(" (")[0] if context and context != "unconfined" else None
+    name, _, mode = str(context or "").partition(" (")
+    # A profile in unconfined mode is a name and confines nothing.
+    return name if mode and mode != "unconfined)" else None
 
 
 def read_probes(path: Path) -> dict[str, Probe]:

@@ -15,6 +15,8 @@ ALL_WORK = {
     "open_kvm": OK,
     "exec_home": OK,
     "home_allows_exec": OK,
+    "unshare_nothing": OK,
+    "proc_unmasked": OK,
 }
 OPEN_SYSCTLS = {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"}
 
@@ -32,6 +34,11 @@ BWRAP_ENOSPC = Probe(
 )
 BWRAP_NO_SETUID = Probe(1, "bwrap: setuid use of bubblewrap is not supported")
 BWRAP_EACCES = Probe(1, "bwrap: Creating new namespace failed: Permission denied")
+MASKS = Probe(
+    1,
+    "/proc/acpi /proc/kcore /proc/keys /proc/timer_list /proc/bus /proc/fs /proc/irq /proc/sys "
+    "/proc/sysrq-trigger",
+)
 
 # boxlite's box on the way, in every cell: no audit line.
 NOISE = (
@@ -61,6 +68,14 @@ DISCONNECTED = (
     'class="file" info="Failed name lookup - disconnected path" error=-13 profile="lab-bwrap-without-userns" '
     'name="proc/804/uid_map" pid=804 comm="bwrap" requested_mask="wr" denied_mask="wr" fsuid=1001 ouid=100\n'
 )
+DENIED_CREATE_IN_CONTAINER = (
+    '[  377.111835] audit: type=1400 audit(1795578807.248:105): apparmor="DENIED" operation="userns_create" '
+    'class="namespace" profile="containers-default-0.62.2" pid=899 comm="tokio-rt-worker" '
+    'requested="userns_create" denied="userns_create"\n'
+    '[  377.136889] audit: type=1400 audit(1795578807.272:106): apparmor="DENIED" operation="userns_create" '
+    'class="namespace" profile="containers-default-0.62.2" pid=919 comm="bwrap" requested="userns_create" '
+    'denied="userns_create"\n'
+)
 SELINUX_DENIED = (
     "[  156.360479] audit: type=1400 audit(1795579074.482:1493): avc:  denied  { create } for  pid=655 "
     'comm="bwrap" scontext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 '
@@ -73,6 +88,7 @@ def gathered(
     *,
     probes: dict[str, Probe] | None = None,
     sysctls: dict[str, str] | None = None,
+    profile: str | None = None,
     messages: tuple[str, ...] = (),
     control_failed: bool = False,
 ) -> Evidence:
@@ -81,6 +97,7 @@ def gathered(
         probes=ALL_WORK | (probes or {}),
         sysctls=OPEN_SYSCTLS | (sysctls or {}),
         audit=evidence.parse_audit(kernel),
+        profile=profile,
         messages=messages,
         control_failed=control_failed,
     )
@@ -152,6 +169,35 @@ APPARMOR_DISCONNECTED = gathered(
 APPARMOR_NOCAPS = gathered(
     NOISE + DENIED_CAP_BOXLITE + DENIED_CAP_BWRAP,
     probes={"unshare_user_root": UID_MAP, "bwrap_user": BWRAP_REFUSED, "bwrap_all": BWRAP_REFUSED},
+)
+# In podman's containers.
+SECCOMP = gathered(
+    probes={
+        "unshare_user": EPERM,
+        "unshare_user_root": EPERM,
+        "bwrap_user": BWRAP_REFUSED,
+        "bwrap_all": BWRAP_REFUSED,
+        "unshare_nothing": Probe(1, "Operation not permitted"),
+        "proc_unmasked": MASKS,
+    },
+    profile="containers-default-0.62.2",
+)
+APPARMOR_DENY_IN_CONTAINER = gathered(
+    DENIED_CREATE_IN_CONTAINER,
+    probes={
+        "unshare_user": UNSHARE_EACCES,
+        "unshare_user_root": UNSHARE_EACCES,
+        "bwrap_user": BWRAP_EACCES,
+        "bwrap_all": BWRAP_EACCES,
+        "proc_unmasked": MASKS,
+    },
+    profile="containers-default-0.62.2",
+)
+MASKED_PROC = gathered(
+    probes={
+        "bwrap_all": Probe(1, "bwrap: Can't mount proc on /proc: Operation not permitted"),
+        "proc_unmasked": MASKS,
+    },
 )
 
 

@@ -16,12 +16,15 @@ SEEN = [
     (examples.KVM_DENIED, "kvm-denied", "opening /dev/kvm gives EACCES"),
     (examples.HOME_NOEXEC, "home-noexec", "executing a program in it gives EACCES"),
     (examples.BWRAP_SETUID, "bwrap-setuid", "setuid use of bubblewrap is not supported"),
+    (examples.SECCOMP, "seccomp", "unshare(0), which asks for nothing"),
     (examples.USERNS_SYSCTL, "userns-sysctl", "kernel.unprivileged_userns_clone is 0"),
     (examples.USERNS_LIMIT, "userns-limit", "user.max_user_namespaces is 0"),
     (examples.APPARMOR_DENY, "apparmor-userns-deny", "profile lab-bwrap-without-userns"),
+    (examples.APPARMOR_DENY_IN_CONTAINER, "apparmor-userns-deny", "by profile containers-default-0.62.2"),
     (examples.SELINUX_DENY, "selinux-userns-deny", "denied bwrap in unconfined_u:unconfined_r:unconfined_t"),
     (examples.APPARMOR_DISCONNECTED, "apparmor-disconnected", "failed to name proc/804/uid_map"),
     (examples.APPARMOR_NOCAPS, "apparmor-userns-nocaps", "denied sys_admin to bwrap"),
+    (examples.MASKED_PROC, "masked-proc", "upon which are mounted: /proc/acpi /proc/kcore"),
 ]
 NOT_RUN = {name: Probe(None, "not run") for name in examples.ALL_WORK}
 
@@ -46,7 +49,7 @@ def found(evidence: Evidence) -> list[str]:
     return [finding.name for finding in diagnose(evidence)]
 
 
-@pytest.mark.parametrize(("evidence", "cause", "why"), SEEN, ids=[cause for _, cause, _ in SEEN])
+@pytest.mark.parametrize(("evidence", "cause", "why"), SEEN, ids=[f"{cause}: {why}" for _, cause, why in SEEN])
 def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(
     evidence: Evidence, cause: str, why: str
 ) -> None:
@@ -82,6 +85,8 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         gathered(probes={"bwrap_all": examples.BWRAP_EACCES}),
         gathered(probes=NOT_RUN),
         gathered(probes={"exec_home": examples.HOME_NOEXEC.probe("exec_home")}, control_failed=True),
+        gathered(probes={"proc_unmasked": examples.MASKS}),
+        gathered(probes={"bwrap_all": examples.MASKED_PROC.probe("bwrap_all")}),
     ],
     ids=[
         "clean",
@@ -90,6 +95,8 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         "bwrap's other text",
         "no probe ran",
         "a home in which something else forbids to execute",
+        "masks upon /proc that are in nobody's way",
+        "a /proc that cannot be mounted for another reason",
     ],
 )
 def test_evidence_that_shows_no_cause_proves_none(evidence: Evidence) -> None:
@@ -168,7 +175,7 @@ def test_half_of_the_evidence_makes_a_cause_likely_and_no_more(evidence: Evidenc
 
 
 def test_every_cause_was_seen_on_a_real_guest() -> None:
-    assert list(causes.known()) == [cause for _, cause, _ in SEEN]
+    assert list(causes.known()) == list(dict.fromkeys(cause for _, cause, _ in SEEN))
 
 
 def test_every_cause_says_what_a_user_must_know() -> None:
@@ -203,6 +210,7 @@ def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the
     }
     for context, expected in (
         ("unprivileged_userns (enforce)", ["apparmor-userns-nocaps"]),
+        ("unprivileged_userns (unconfined)", []),
         ("unconfined", []),
         (None, []),
     ):

@@ -2,7 +2,9 @@
 
 import ast
 import configparser
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -107,3 +109,74 @@ def test_a_remedy_that_is_in_place_is_not_put_there(tmp_path: Path) -> None:
 
 def test_a_remedy_is_taken_back_without_a_question(tmp_path: Path) -> None:
     assert remedy(tmp_path, 'echo "$*"', undo=True)[0] == [(0, "--undo --yes --user me\n")]
+
+
+def knob(folder: Path, name: str, argument: dict[str, object], programs: dict[str, str]) -> dict[str, str]:
+    """Run a kind of setting's program below a folder, with stand-ins for programs. Gives the environment."""
+    program = (PACKAGE / "guest" / "remote" / "knobs" / f"{name}.py").read_text()
+    program = re.sub(r"/(srv|usr/local/bin|etc/sudoers\.d|sys/fs/selinux)/", f"{folder}/\\1/", program)
+    for place in ("stubs", "srv", "usr/local/bin", "etc/sudoers.d", "sys/fs/selinux"):
+        (folder / place).mkdir(parents=True)
+    for each, text in programs.items():
+        (folder / "stubs" / each).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "stubs" / each).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{folder}/stubs:{os.environ['PATH']}", "FOLDER": str(folder)}
+    command = [sys.executable, "-c", program, json.dumps(argument)]
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    return environment
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("no-namespaces", "--security-opt=seccomp={}/srv/lab-container.json"),
+        ("unconfined", "--security-opt=unmask=ALL"),
+        ("privileged", "--privileged"),
+    ],
+)
+def test_a_command_is_handed_to_a_container_word_for_word(tmp_path: Path, kind: str, option: str) -> None:
+    stubs = {"mount": 'echo "$@" >>"$FOLDER/mounted"', "sudo": "printf '%s\\n' \"$@\"", "id": "echo tester"}
+    environment = knob(tmp_path, "container", {"kind": kind}, stubs)
+    root = tmp_path / "srv/lab-container"
+    assert (tmp_path / "mounted").read_text() == f"--bind / {root}\n"
+    words = ["python3", "-c", "print('a  b')\n$HOME", "--privileged"]
+    command = [str(tmp_path / "usr/local/bin/lab-container"), *words]
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    given, _, inside = done.stdout.partition(f"--rootfs\n{root}\n")
+    assert given.startswith("-n\npodman\nrun\n--rm\n")
+    assert f"--user\ntester\n--workdir\n{tmp_path}\n" in given
+    assert option.format(tmp_path) in given.splitlines()
+    assert "--tty" not in given
+    assert inside == "\n".join(words) + "\n"
+
+
+def test_the_filter_refuses_user_namespaces_and_nothing_else_of_clone(tmp_path: Path) -> None:
+    knob(tmp_path, "container", {"kind": "no-namespaces"}, {"mount": ""})
+    found = json.loads((tmp_path / "srv/lab-container.json").read_text())
+    assert found["defaultAction"] == "SCMP_ACT_ALLOW"
+    refused = {name: rule for rule in found["syscalls"] for name in rule["names"]}
+    assert {"unshare", "setns", "clone", "clone3"} == set(refused)
+    assert (refused["unshare"]["errnoRet"], refused["clone3"]["errnoRet"]) == (errno.EPERM, errno.ENOSYS)
+    [flag] = refused["clone"]["args"]
+    # CLONE_NEWUSER of clone(2).
+    assert (flag["index"], flag["value"], flag["valueTwo"]) == (0, 0x10000000, 0x10000000)
+
+
+def test_a_module_is_added_to_selinux_where_that_is_not_denied_and_then_the_mode_is_set(tmp_path: Path) -> None:
+    stubs = {"semodule": 'cp "$2" "$FOLDER/"; [ "$(cat "$FOLDER/sys/fs/selinux/enforce")" = 0 ]'}
+    knob(tmp_path, "selinux", {"mode": "enforcing", "module": "(deny a b (c (d)))"}, stubs)
+    assert (tmp_path / "lab.cil").read_text() == "(deny a b (c (d)))"
+    assert (tmp_path / "sys/fs/selinux/enforce").read_text() == "1"
+
+
+def test_selinux_can_be_set_without_a_module(tmp_path: Path) -> None:
+    knob(tmp_path, "selinux", {"mode": "permissive", "module": None}, {"semodule": "exit 1"})
+    assert (tmp_path / "sys/fs/selinux/enforce").read_text() == "0"

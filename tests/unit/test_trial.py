@@ -92,6 +92,7 @@ class Guest:
         self.facts: dict[str, Any] = {
             "sysctls": {"kernel.unprivileged_userns_clone": "0"},
             "apparmor": None,
+            "podman": False,
         }
         self.work = SimpleNamespace(suite=SUITE, remedies=KNOWN, retries=0)
 

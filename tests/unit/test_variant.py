@@ -1,3 +1,4 @@
+import ast
 import shlex
 from typing import Any
 
@@ -18,6 +19,7 @@ from lab.guest.variant import (
     why_not_applicable,
 )
 from lab.knobs.apparmor import AppArmor
+from lab.knobs.container import Kind
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
@@ -57,6 +59,12 @@ def facts(**more: Any) -> dict[str, Any]:
     return found | more
 
 
+def in_container(*, seccomp: int = 0, apparmor: str | None = "unconfined") -> dict[str, Any]:
+    """Who the suite runs as in a container."""
+    context: dict[str, Any] = {"apparmor": apparmor, "delegated": []}
+    return {**WHO, "container": True, "seccomp": seccomp, "context": context}
+
+
 def apparmor(**more: Any) -> dict[str, Any]:
     return facts(apparmor=facts()["apparmor"] | more)
 
@@ -74,6 +82,11 @@ NOT_ON_DEBIAN = {
     "apparmor-restrict-on": UBUNTUS,
     "issue-468-settings": UBUNTUS,
     "cgroup-no-delegation": "gives its users no control groups to begin with",
+    "podman": "has no podman",
+    "podman-apparmor-off": "has no podman",
+    "podman-no-namespaces": "has no podman",
+    "podman-privileged": "has no podman",
+    "podman-unconfined": "has no podman",
     "selinux-permissive": "no SELinux",
     "selinux-userns-deny": "no SELinux",
 }
@@ -114,6 +127,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
             "has no cgroup v2, the only one to be",
         ),
         (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=UBUNTU["sysctls"]), "no AppArmor"),
+        (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
     ],
 )
 def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: dict[str, Any], reason: str) -> None:
@@ -148,6 +162,12 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["cgroup-no-delegation"], facts(), WHO | {"context": {"delegated": []}})
     check_in_effect(KNOWN["issue-468-settings"], UBUNTU, WHO)
     check_in_effect(KNOWN["apparmor-off"], facts(command_line="rw apparmor=0", lsm=["yama"]), WHO)
+    for name in ("podman", "podman-no-namespaces"):
+        check_in_effect(KNOWN[name], facts(), in_container(seccomp=2, apparmor="containers-default (enforce)"))
+    check_in_effect(KNOWN["podman"], facts(apparmor=None), in_container(seccomp=2, apparmor=None))
+    check_in_effect(KNOWN["podman-apparmor-off"], facts(), in_container(seccomp=2))
+    for name in ("podman-unconfined", "podman-privileged"):
+        check_in_effect(KNOWN[name], facts(), in_container(apparmor="crun (unconfined)"))
     check_in_effect(KNOWN["selinux-permissive"], facts(selinux={"mode": "permissive"}), WHO)
     denying = {"mode": "enforcing", "modules": ["lab"]}
     check_in_effect(KNOWN["selinux-userns-deny"], facts(selinux=denying), WHO)
@@ -193,6 +213,18 @@ def test_what_the_guest_shows_is_in_effect() -> None:
             {},
             ["booted without apparmor=0", "the security module apparmor is in use"],
         ),
+        (
+            "podman",
+            facts(),
+            {"container": False, "seccomp": 0},
+            ["would run in no container", "without a seccomp filter", "confined by 'unconfined'"],
+        ),
+        (
+            "podman-privileged",
+            facts(),
+            in_container(seccomp=2, apparmor="containers-default (enforce)"),
+            ["under a seccomp filter", "confined by 'containers-default (enforce)'"],
+        ),
         ("selinux-permissive", facts(selinux={"mode": "enforcing"}), {}, ["enforcing, not permissive"]),
         (
             "selinux-userns-deny",
@@ -223,7 +255,11 @@ def test_every_difference_is_named(
 
 @pytest.mark.parametrize(
     ("name", "command"),
-    [("stock", ""), ("apparmor-userns-nocaps", "aa-exec -p unprivileged_userns --")],
+    [
+        ("stock", ""),
+        ("apparmor-userns-nocaps", "aa-exec -p unprivileged_userns --"),
+        ("podman-privileged", "lab-container"),
+    ],
 )
 def test_a_variant_decides_what_the_suite_runs_under(name: str, command: str) -> None:
     assert under(KNOWN[name]) == command
@@ -276,3 +312,28 @@ def test_every_kind_of_setting_that_is_put_on_has_its_program_and_every_program_
 
 def test_every_kind_of_setting_is_used_by_a_variant() -> None:
     assert {name for variant in KNOWN.values() for name in variant.knobs} == knobs.kinds().keys()
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        ("podman+podman-privileged+as-root", "privileged"),
+        ("podman-privileged+podman", "privileged"),
+        ("podman-no-namespaces+podman-unconfined", "unconfined"),
+    ],
+)
+def test_of_two_containers_the_suite_runs_in_the_one_that_confines_less(names: str, kind: str) -> None:
+    wanted = catalog.load().variant(names)
+    assert wanted.knobs["container"].settings() == {"kind": kind}
+    assert under(wanted) == "lab-container"
+
+
+def test_every_kind_of_container_has_its_options() -> None:
+    program = (REMOTE / "knobs/container.py").read_text()
+    [options] = [
+        node.value
+        for node in ast.parse(program).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "OPTIONS"
+    ]
+    assert isinstance(options, ast.Dict)
+    assert [ast.literal_eval(key) for key in options.keys if key] == list(Kind)

@@ -1,0 +1,55 @@
+"""Containers: `[container]`, the suite in one that podman makes of the guest's own files."""
+
+from enum import StrEnum
+from typing import Self
+
+from lab.knobs._base import Facts, TableKnob, Who
+
+# seccomp(2)'s mode of a process with a filter, as /proc/PID/status has it.
+FILTERED = 2
+
+
+class Kind(StrEnum):
+    """What confines the container, from the most to nothing."""
+
+    # A filter that refuses namespaces, as Docker's own does; podman's does not.
+    NO_NAMESPACES = "no-namespaces"
+    DEFAULT = "default"
+    APPARMOR_OFF = "apparmor-off"
+    # Neither filter nor profile, and nothing of /proc is hidden.
+    UNCONFINED = "unconfined"
+    PRIVILEGED = "privileged"
+
+
+UNDER_A_PROFILE = (Kind.NO_NAMESPACES, Kind.DEFAULT)
+UNDER_A_FILTER = (*UNDER_A_PROFILE, Kind.APPARMOR_OFF)
+
+
+class Container(TableKnob):
+    """Started by root, as Docker does. Inside, the suite is run by the same user as elsewhere."""
+
+    kind: Kind
+
+    def why_not(self, facts: Facts) -> str | None:
+        if not facts["podman"]:
+            return "has no podman"
+        needs_apparmor = self.kind is Kind.APPARMOR_OFF and facts["apparmor"] is None
+        return "no AppArmor" if needs_apparmor else None
+
+    def differences(self, facts: Facts, who: Who) -> list[str]:
+        wrong = [] if who["container"] else ["the suite would run in no container"]
+        filtered = who["seccomp"] == FILTERED
+        if filtered != (self.kind in UNDER_A_FILTER):
+            wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")
+        profile = who["context"]["apparmor"]
+        confined = profile is not None and profile.endswith(" (enforce)")
+        if confined != (self.kind in UNDER_A_PROFILE and facts["apparmor"] is not None):
+            wrong.append(f"the suite would run confined by {profile!r}")
+        return wrong
+
+    def combined(self, other: Self) -> Self:
+        """The suite runs in one container: of two the one that confines less, which a remedy may be."""
+        return max(self, other, key=lambda each: list(Kind).index(each.kind))
+
+    def under(self) -> list[str]:
+        return ["lab-container"]
