@@ -38,6 +38,20 @@ if [ -n "${LAB_SELINUX-}" ]; then
     echo "LABEL=cidata /mnt iso9660 ro,x-systemd.before=cloud-init-local.service 0 0" >>"$root/etc/fstab"
 fi
 
+# AppArmor's allow-list for bubblewrap, where this AppArmor has one, out of a package whose other profiles would be
+# loaded at every boot.
+allow_list=usr/share/apparmor/extra-profiles/bwrap-userns-restrict
+mkdir "$out/profiles"
+(
+    cd "$out/profiles"
+    APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get --quiet=2 download apparmor-profiles
+    dpkg-deb --extract apparmor-profiles_*.deb .
+)
+if [ -e "$out/profiles/$allow_list" ]; then
+    install -D --mode=0644 "$out/profiles/$allow_list" "$root/$allow_list"
+fi
+rm -r "$out/profiles"
+
 # Each lane brings its own host key; a key in the image would be shared by all.
 rm -f "$root"/etc/ssh/ssh_host_*
 : >"$root/etc/machine-id"

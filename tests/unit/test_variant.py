@@ -113,6 +113,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
             "AppArmor 3.0.8 does not mediate user namespaces",
         ),
         (KNOWN["apparmor-userns-nocaps"], apparmor(profile_files=[]), f"ships no {SHIPPED_PROFILE}"),
+        (KNOWN["bwrap-allow-list"], apparmor(profile_files=[SHIPPED_PROFILE]), f"ships no {ALLOW_LIST}"),
         (KNOWN["userns-clone-off"], NO_SYSCTL, "its kernel has no kernel.unprivileged_userns_clone"),
         (KNOWN["max-userns-zero"], facts(sysctls={}), "its kernel has no user.max_user_namespaces"),
         (KNOWN["kvm-denied"], facts(kvm=None), "has no /dev/kvm to begin with"),
