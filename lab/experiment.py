@@ -161,7 +161,9 @@ def with_experiment(
     if not _is_wanted(service.work.experiments, result):
         return result
     suite = service.work.suite
-    failed = [test.name for test in result.tests if test.outcome is not Outcome.PASS]
+    failed = [
+        each.name for each in result.tests if each.outcome is not Outcome.PASS and each.name in suite.tests
+    ]
     series = Series(service, cell, failed or [suite.witness])
     known = catalog.load()
     if result.status is Status.PASS:
@@ -230,11 +232,12 @@ def _several(series: Series, possible: Sequence[Change]) -> bool:
 
 
 def _check_unchanged(series: Series, expected: StepOutcome) -> None:
-    """Raise Stopped where the cell, run once more as it is, does otherwise than before."""
-    if series.outcome([]) is not expected:
-        step = series.steps[0]
-        said = f"{step.outcome}: {step.reason}" if step.reason else str(step.outcome)
-        raise Stopped(f"the cell was run again unchanged and did otherwise: {said}")
+    """Raise Stopped where the cell, run once more as it is, does otherwise than before, or cannot be run."""
+    outcome = series.outcome([])
+    if outcome is expected:
+        return
+    said = ": ".join(filter(None, [str(outcome), series.steps[0].reason]))
+    raise Stopped(f"the cell was run once more, unchanged, and not as before: {said}")
 
 
 def _possible(series: Series, candidates: Sequence[Change]) -> list[Change]:

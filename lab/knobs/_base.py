@@ -48,7 +48,7 @@ class Knob(ABC):
 
     @abstractmethod
     def parts(self) -> list[Self]:
-        """The settings that it is made of, each alone; together they are it."""
+        """The settings that it is made of, each alone; together they do what it does."""
 
     @abstractmethod
     def words(self) -> str:

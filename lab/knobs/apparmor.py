@@ -104,13 +104,13 @@ class AppArmor(TableKnob):
         made += [{"removed": [name]} for name in self.removed]
         made += [{"confine_suite_by": self.confine_suite_by}] if self.confine_suite_by else []
         nothing: dict[str, Any] = {"profiles": [], "removed": [], "confine_suite_by": None}
-        return [self.model_copy(update=nothing | settings) for settings in made] or [self]
+        return [self.model_copy(update=nothing | settings) for settings in made]
 
     def words(self) -> str:
         said = [f"profile {profile.name} ({profile.mode})" for profile in self.profiles]
         said += [f"profile {name} unloaded" for name in self.removed]
         said += [f"suite confined by {self.confine_suite_by}"] if self.confine_suite_by else []
-        return ", ".join(said) or "as it is"
+        return ", ".join(said)
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:

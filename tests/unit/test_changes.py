@@ -29,12 +29,17 @@ def catalogs(name: str) -> Change:
 
 @pytest.mark.parametrize("name", KNOWN.variants)
 def test_the_parts_of_every_setting_are_the_whole(name: str) -> None:
-    for knob in KNOWN.variants[name].knobs.values():
-        first, *others = knob.parts()
-        for other in others:
-            first = first.combined(other)
-        assert first.settings() == knob.settings()
-        assert first.under() == knob.under()
+    variant = KNOWN.variants[name]
+    whole = KNOWN.variant("stock")
+    for change in changes.undoing(variant):
+        whole = Change(change.name, change.settings).on(whole)
+    for kind, knob in variant.knobs.items():
+        made = whole.knobs.get(kind)
+        if made is None:
+            # It sets nothing: it is only said where the variant makes sense.
+            assert knob.settings() == AppArmor().settings()
+        else:
+            assert (made.settings(), made.under()) == (knob.settings(), knob.under())
 
 
 def test_each_setting_of_a_variant_is_left_out_alone() -> None:
@@ -62,6 +67,8 @@ def test_with_all_of_it_left_out_nothing_is_set() -> None:
     assert variant.knobs == {}
     assert variant.name == BOTH.name
     assert changes.undoing(KNOWN.variant("stock")) == []
+    # What only says where a variant makes sense is no setting.
+    assert len(changes.undoing(KNOWN.variant("apparmor-restrict-on"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -355,8 +355,27 @@ def test_a_cell_that_does_otherwise_when_it_is_run_again_tells_nothing(guest: Ma
     result = run(service, cell, failed(cell) if broken else passed(cell))
     assert made(result).turning == []
     assert len(made(result).steps) == 1
-    assert made(result).stopped.startswith("the cell was run again unchanged and did otherwise: ")
+    assert made(result).stopped.startswith("the cell was run once more, unchanged, and not as before: ")
     assert made(result).not_tried
+
+
+def test_a_cell_that_cannot_be_run_again_tells_nothing_either(guest: Make) -> None:
+    cell = planned("userns-clone-off")
+
+    def broken(wanted: Variant) -> str:
+        raise SessionLost("SSH broke")
+
+    result = run(guest(broken), cell, failed(cell))
+    assert steps(result) == [([], "error")]
+    assert made(result).stopped.endswith("not as before: error: SSH broke")
+    assert {each.reason for each in made(result).not_tried} == {made(result).stopped}
+
+
+def test_a_result_that_the_suite_does_not_name_decides_nothing(guest: Make) -> None:
+    cell = planned("userns-clone-off")
+    result = failed(cell)
+    result.tests.append(TestResult(name="another", outcome=Outcome.ERROR))
+    assert made(run(guest(), cell, result)).tests == BLOCKED
 
 
 def test_what_cannot_be_put_on_is_not_what_breaks(guest: Make) -> None:
