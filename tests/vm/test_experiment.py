@@ -6,7 +6,7 @@ import pytest
 
 from lab.catalog import Catalog
 from lab.results import Experiment, Needs, RunResult, StepOutcome
-from tests.vm.conftest import RELEASE, lab
+from tests.vm.conftest import RELEASE, run_matrix
 
 VARIANT = "max-userns-zero+userns-clone-off"
 LIMIT, CLONE = "without sysctl user.max_user_namespaces=0", "without sysctl kernel.unprivileged_userns_clone=0"
@@ -20,11 +20,7 @@ def folder(home: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(home: Path, folder: Path) -> RunResult:
     words = ["--experiment", "--no-remedies", "-g", "debian-13", "-v", VARIANT, "--jobs", "1"]
-    started = lab(home, "matrix", *words, "--build", RELEASE, "-o", str(folder))
-    output, _ = started.communicate(timeout=900)
-    assert started.returncode == 0, output
-    assert f"by experiment: what failed passes {LIMIT} and {CLONE}; " in output
-    return RunResult.read(folder)
+    return run_matrix(home, folder, *words, "--build", RELEASE, seconds=900)
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +54,8 @@ def test_every_fork_left_its_evidence(made: Experiment, folder: Path) -> None:
     for number in range(1, len(made.steps) + 1):
         report = next(file for file in made.evidence if file.endswith(f"/experiment/{number:02}/junit.xml"))
         assert "jailer_enabled_box_starts_and_executes" in (folder / report).read_text()
+
+
+def test_the_page_says_it_in_a_line(run: RunResult, folder: Path) -> None:
+    page = (folder / "matrix.md").read_text()
+    assert "- by experiment: what failed passes without sysctl user.max" in page
