@@ -52,6 +52,8 @@ def facts(**sysctls: str) -> Facts:
     return {
         "sysctls": values | {name.replace("__", "."): value for name, value in sysctls.items()},
         "apparmor": None,
+        "selinux": None,
+        "podman": False,
         "bubblewrap": {"version": "0.12.0", "mode": "0o755"},
         "kvm": {"mode": "0o660", "gid": 993},
         "mounts": {"/home": {"options": ["rw"]}, "/tmp": {"options": ["rw"]}},
