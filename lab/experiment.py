@@ -214,8 +214,9 @@ def _turning(series: Series, known: Catalog, result: CellResult, passing: Sequen
     turned = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.PASSES]
     turning = sorted(turned, key=len)[:1]
     not_tried = _not_tried(series, [*own, *others], stopped or "something else let it pass before")
-    if stopped and turning and len(turning[0]) > 1:
-        not_tried.append(NotTried(change="fewer of those that let it pass together", reason=stopped))
+    if turning and not _is_smallest(series, turning[0]):
+        reason = stopped or "it was not seen to fail without each of them"
+        not_tried.append(NotTried(change="fewer of those that let it pass together", reason=reason))
     return series.record(compared_with=nearest, turning=turning, not_tried=not_tried, stopped=stopped)
 
 
@@ -229,6 +230,12 @@ def _several(series: Series, possible: Sequence[Change]) -> bool:
         return False
     smallest(possible, series.passes)
     return True
+
+
+def _is_smallest(series: Series, turning: Sequence[str]) -> bool:
+    """Whether the cell failed with any one of these changes left out: a fork may have met a fault."""
+    failed = [step.changes for step in series.steps if step.outcome is StepOutcome.FAILS]
+    return all([each for each in turning if each != left_out] in failed for left_out in turning)
 
 
 def _check_unchanged(series: Series, expected: StepOutcome) -> None:
@@ -279,8 +286,8 @@ def _nearest(result: CellResult, wanted: Variant, passing: Sequence[CellResult])
 def _concluded(result: CellResult, series: Series, known: Catalog) -> CellResult:
     """A failed cell with what its experiment proves.
 
-    A cause that was only likely is proved where what turned the outcome took back settings that the catalog
-    knows to make it. An unknown cause stays so: no rule's evidence speaks for any.
+    A cause that was only likely is proved where the smallest change that turned the outcome took back settings
+    that the catalog knows to make it. An unknown cause stays so: no rule's evidence speaks for any.
     """
     assert result.experiment is not None
     if not result.experiment.turning:
@@ -288,6 +295,7 @@ def _concluded(result: CellResult, series: Series, known: Catalog) -> CellResult
     [turning] = result.experiment.turning
     said = f"by experiment, what failed passes {' and '.join(turning)}"
     before, after = series.seen[()], series.seen[tuple(turning)]
+    smallest_one = _is_smallest(series, turning)
 
     def taken_back(cause: str) -> bool:
         makes = [each for each in known.variants.values() if each.expect.cause == cause]
@@ -295,7 +303,7 @@ def _concluded(result: CellResult, series: Series, known: Catalog) -> CellResult
 
     causes = [
         Finding(name=found.name, confidence=Confidence.PROVED, why=f"{found.why}; {said}")
-        if found.confidence is Confidence.LIKELY and taken_back(found.name)
+        if found.confidence is Confidence.LIKELY and smallest_one and taken_back(found.name)
         else found
         for found in result.causes
     ]

@@ -411,6 +411,21 @@ def test_a_fault_of_the_lab_s_is_tried_again_and_says_nothing_of_the_change(
     assert made(result).turning == []
 
 
+def test_a_fault_that_hides_whether_less_would_do_leaves_a_likely_cause_likely(guest: Make) -> None:
+    cell = planned("userns-clone-off+max-userns-zero")
+
+    def broken(wanted: Variant) -> str:
+        if wanted.knobs and CLONE not in (wanted.knobs["sysctl"].settings() or {}):
+            raise SessionLost("SSH broke")
+        return blocked_by_sysctls(wanted)
+
+    likely = found("userns-limit", Confidence.LIKELY)
+    result = run(guest(broken), cell, failed(cell, likely))
+    assert (steps(result)[1], made(result).turning) == (([NOT_CLONE], "error"), [[NOT_CLONE, NOT_LIMIT]])
+    assert made(result).not_tried[-1].reason == "it was not seen to fail without each of them"
+    assert result.causes == [likely]
+
+
 def test_an_emulated_guest_that_is_too_slow_says_nothing_of_the_change(guest: Make) -> None:
     cell = planned("stock")
     result = run(guest(lambda wanted: SLOW if wanted.knobs else ""), cell, passed(cell))
