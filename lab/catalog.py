@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, reduce
@@ -219,6 +219,9 @@ class Suite(_Definition):
     name: str
     title: str
     control: str = Field(description="The test that passes where only the jailer is blocked.")
+    witness: str = Field(
+        description="The test that tells most alone: a box starts in the sandbox, and the sandbox is one."
+    )
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, likewise.")
     tests: dict[str, Needs]
@@ -226,6 +229,11 @@ class Suite(_Definition):
     @property
     def folder(self) -> Path:
         return PACKAGE / "suites" / self.name
+
+    def only(self, tests: Collection[str]) -> "Suite":
+        """The suite with these tests alone."""
+        chosen = {name: needs for name, needs in self.tests.items() if name in tests}
+        return self.model_copy(update={"tests": chosen})
 
     def needing(self, needs: Needs) -> set[str]:
         """The tests that cannot pass without this much of a host."""

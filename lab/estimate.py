@@ -8,8 +8,8 @@ from statistics import median
 
 from pydantic import ValidationError
 
-from lab.plan import Cell
-from lab.results import RESULTS_FILE, RunResult, Status
+from lab.plan import AS_EVER, Cell
+from lab.results import RESULTS_FILE, CellResult, Experiments, RunOptions, RunResult, Status
 
 # Under emulation on two processors a boot took from 25 to 29 s alone, a deployment from 13 to 20 s.
 BRING_UP_SECONDS = 45.0
@@ -19,10 +19,10 @@ RUNS = 10
 
 
 class Estimates:
-    """Estimated seconds, medians over earlier runs; `remedies`, whether they are tried on cells that fail."""
+    """Estimated seconds, medians over earlier runs, of cells that are run with these options."""
 
-    def __init__(self, runs: Iterable[RunResult] = (), *, remedies: bool = False) -> None:
-        self._remedies = remedies
+    def __init__(self, runs: Iterable[RunResult] = (), options: RunOptions = AS_EVER) -> None:
+        self._options = options
         cells: dict[tuple[str, str], list[float]] = defaultdict(list)
         variants: dict[str, list[float]] = defaultdict(list)
         lanes: dict[tuple[str, bool], list[float]] = defaultdict(list)
@@ -33,13 +33,10 @@ class Estimates:
                 if cell.status is Status.NOT_APPLICABLE:
                     cells[key].append(0.0)
                 elif cell.tests and cell.way != "cold":
-                    spent = sum(cell.seconds.values())
-                    if remedies and cell.cause:
-                        if not run.run.options.remedies:
-                            continue  # How long its remedies take, that run does not tell.
-                        spent += sum(remedy.seconds for remedy in cell.remedies)
-                    cells[key].append(spent)
-                    variants[cell.variant].append(spent)
+                    spent = self._spent(cell, run.run.options)
+                    if spent is not None:
+                        cells[key].append(spent)
+                        variants[cell.variant].append(spent)
             for lane in run.run.lanes:
                 if lane.way != "cold":
                     lanes[lane.guest, lane.restored].append(sum(lane.seconds.values()))
@@ -48,12 +45,26 @@ class Estimates:
         self._lanes = {key: median(values) for key, values in lanes.items()}
 
     @classmethod
-    def from_folder(cls, runs: Path, *, remedies: bool = False) -> "Estimates":
+    def from_folder(cls, runs: Path, options: RunOptions = AS_EVER) -> "Estimates":
         """From the newest runs in the lab's own place; one that cannot be read teaches nothing."""
-        return cls(_newest(runs), remedies=remedies)
+        return cls(_newest(runs), options)
+
+    def _spent(self, cell: CellResult, ran: RunOptions) -> float | None:
+        """What a cell took of what is to be done this time; None where it was run with less."""
+        spent = sum(cell.seconds.values())
+        if self._options.remedies and cell.cause:
+            if not ran.remedies:
+                return None
+            spent += sum(remedy.seconds for remedy in cell.remedies)
+        always = self._options.experiments is Experiments.ALWAYS
+        if always and cell.experiment is None:
+            return None
+        if cell.experiment and (always or ran.experiments is self._options.experiments):
+            spent += cell.experiment.seconds
+        return spent
 
     def cell(self, cell: Cell) -> float:
-        typical = cell.typical_seconds(remedies=self._remedies)
+        typical = cell.typical_seconds(self._options)
         of_variant = self._variants.get(cell.variant.name, typical)
         return self._cells.get((cell.guest.name, cell.variant.name), of_variant)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import libvirt
 
-from lab import prepare, process, rootfs, serve, trial
+from lab import experiment, prepare, process, rootfs, serve, trial
 from lab.backlog import Backlog, Ticket
 from lab.budget import Limits, Memory, Processors
 from lab.catalog import Guest, Suite
@@ -90,6 +90,7 @@ class MatrixRun:
                 processors=Processors(self.limits.processors),
                 cold=self._options.cold,
                 remedies=remedies.load() if self._options.remedies else {},
+                experiments=self._options.experiments,
                 retries=self._options.retries,
                 build=left[0].build if len({cell.build for cell in left}) == 1 else None,
             )
@@ -334,7 +335,9 @@ class MatrixRun:
                 self._again(slot, ticket, result.reason)
                 return True
             ticket.done.append(result)
-        self._decide(ticket, trial.with_remedies(service, cell, repeats.combine(ticket.done)), slot)
+        passing = self._record.passing(cell.build)
+        result = experiment.with_experiment(service, cell, repeats.combine(ticket.done), passing)
+        self._decide(ticket, trial.with_remedies(service, cell, result), slot)
         return service.is_alive
 
     def _after(self, slot: _Slot, ticket: Ticket, service: serve.Service, error: Exception) -> bool:

@@ -52,6 +52,12 @@ class Record:
     def is_decided(self, cell: Cell) -> bool:
         return cell.folder in self._results
 
+    def passing(self, build: Build) -> list[CellResult]:
+        """What passed so far of a build."""
+        with self._lock:
+            decided = list(self._results.values())
+        return [each for each in decided if each.build == build.name and each.status is Status.PASS]
+
     def add_lane(self, record: LaneRecord) -> None:
         with self._lock:
             self.info.lanes.append(record)

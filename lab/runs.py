@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lab import __version__, builds, prepare
-from lab.catalog import Catalog, Suite
+from lab.catalog import Catalog, Suite, Variant, load
 from lab.diagnosis import remedies
 from lab.errors import LabError, UsageError
 from lab.guest.session import REMOTE
@@ -19,12 +19,14 @@ from lab.results import (
     BuildRecord,
     CellResult,
     Expectation,
+    Experiments,
     RemedyOutcome,
     RunInfo,
     RunOptions,
     RunResult,
     Shard,
     Status,
+    StepOutcome,
 )
 
 
@@ -34,7 +36,10 @@ def definitions(cells: Iterable[Cell], suite: Suite, options: RunOptions) -> dic
     for cell in cells:
         guest, variant = cell.guest, cell.variant
         found[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
-        found[f"variant {variant.name}"] = _digest(variant.model_dump_json(exclude_none=True))
+        found[f"variant {variant.name}"] = _variant_digest(variant)
+    if options.experiments is not Experiments.NEVER:
+        # Each is a change that may be tried on a cell, and knows a cause.
+        found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     files = sorted(file for file in suite.folder.glob("*") if file.is_file())
     found[f"suite {suite.name}"] = _digest(*(part for f in files for part in (f.name, f.read_text())))
     seed = definitions_folder() / "cloud-init"
@@ -48,6 +53,10 @@ def definitions(cells: Iterable[Cell], suite: Suite, options: RunOptions) -> dic
     files = sorted(file for file in seed.iterdir() if file.is_file())
     found["seed"] = _digest(*(file.read_text() for file in files))
     return found
+
+
+def _variant_digest(variant: Variant) -> str:
+    return _digest(variant.model_dump_json(exclude_none=True))
 
 
 def _digest(*parts: str) -> str:
@@ -67,7 +76,7 @@ def begin(
     folder: Path, plan: Sequence[Cell], suite: Suite, *, command: str, options: RunOptions, part: Part | None
 ) -> Start:
     """A new run of a plan, or of one shard of it. Raises UsageError for a shard that has nothing to do."""
-    cells = part.of(plan, remedies=options.remedies) if part else list(plan)
+    cells = part.of(plan, options) if part else list(plan)
     if part and not cells:
         raise UsageError(f"--shard {part}: the plan has {len(plan)} cells, too few for so many shards")
     info = RunInfo(
@@ -86,7 +95,7 @@ def begin(
 def resume(run: RunResult, catalog: Catalog) -> Start:
     """What is missing of a run, an `error` or `not-run` is to be run again; everything else stands.
 
-    So is a cell one of whose remedies met an `error`.
+    So is a cell one of whose remedies, or a step of whose experiment, met an `error`.
 
     Raises UsageError where its definitions or builds are not what they were, and says which.
     """
@@ -106,13 +115,20 @@ def resume(run: RunResult, catalog: Catalog) -> Start:
     kept = {
         cell.folder: result
         for cell, result in zip(cells, run.cells, strict=True)
-        if not result.status.could_not_run
-        and all(tried.result is not RemedyOutcome.ERROR for tried in result.remedies)
+        if not result.status.could_not_run and not _met_fault(result)
     }
     info = run.run.model_copy(
         update={"interrupted": False, "finished": None, "resumed": [*run.run.resumed, datetime.now(UTC)]}
     )
     return Start(cells, info, kept)
+
+
+def _met_fault(result: CellResult) -> bool:
+    """Whether a fault of the lab's own kept something from being tried on the cell."""
+    steps = result.experiment.steps if result.experiment else []
+    return any(tried.result is RemedyOutcome.ERROR for tried in result.remedies) or any(
+        step.outcome is StepOutcome.ERROR for step in steps
+    )
 
 
 def _same_build(name: str, source: str, version: str) -> builds.Build:

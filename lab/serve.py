@@ -25,7 +25,7 @@ from lab.machine.lane import FAULTS, Lane, LaneDied
 from lab.machine.states import Damaged, Known, States, StoredState
 from lab.paths import Paths
 from lab.plan import Cell
-from lab.results import CellResult, Finding, LaneRecord, Outcome, Status, TestResult
+from lab.results import CellResult, Experiments, Finding, LaneRecord, Outcome, Status, TestResult
 from lab.stopwatch import Stopwatch
 from lab.wait import DeadlineExpired
 
@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 class Work:
     """What every lane of a run needs to know. `build`: the one of all cells, None where there are several.
 
-    `remedies` are tried on the cells that fail, and again after a fault of the lab's own, `retries` times.
+    `remedies` and the changes of experiments are tried again after a fault of the lab's own, `retries` times.
     """
 
     paths: Paths
@@ -52,6 +52,7 @@ class Work:
     build: builds.Build | None
     cold: bool = False
     remedies: Mapping[str, Remedy] = field(default_factory=dict)
+    experiments: Experiments = Experiments.NEVER
     retries: int = 0
 
 

@@ -15,7 +15,7 @@ from lab.estimate import Estimates
 from lab.files import write_atomically
 from lab.report import markdown, progress, terminal
 from lab.report.runlog import RunLog
-from lab.results import RunOptions, RunResult
+from lab.results import Experiments, RunOptions, RunResult
 
 
 @click.command("matrix")
@@ -48,6 +48,12 @@ from lab.results import RunOptions, RunResult
     help="Whether to try remedies on the cells that fail; if not given, as the set says, or yes.",
 )
 @click.option(
+    "--experiment/--no-experiment",
+    default=None,
+    help="Whether to find by trying which changes turn a cell's outcome, of a cell that passes too; if not "
+    "given, on cells that fail for a cause that is not proved.",
+)
+@click.option(
     "--rootfs",
     "layout",
     type=click.Path(path_type=Path),
@@ -73,6 +79,7 @@ def matrix_command(
     memory: int | None,
     cold: bool,
     remedies: bool | None,
+    experiment: bool | None,
     layout: Path | None,
     folder: Path | None,
     only_list: bool,
@@ -91,10 +98,17 @@ def matrix_command(
     else:
         part = plan.Part.parse(shard) if shard is not None else None
         choice = plan.choose(known, set_name=set_name, guests=guests, variants=variants)
-        tries = _tries_remedies(remedies, known, set_name, cold=cold)
+        options = RunOptions(
+            cold=cold,
+            repeat=repeat,
+            retries=retries,
+            remedies=_tries_remedies(remedies, known, set_name, cold=cold),
+            experiments=_experiments(experiment, cold=cold),
+            rootfs=str(layout.resolve()) if layout else None,
+        )
         if only_list:
             cells = choice.cells(builds.resolve_all(wanted) if wanted else [builds.ANY])
-            lists.print_cells(part.of(cells, remedies=tries) if part else cells)
+            lists.print_cells(part.of(cells, options) if part else cells)
             return 0
         if layout:
             rootfs.check(layout)
@@ -104,13 +118,7 @@ def matrix_command(
             choice.cells(builds.resolve_all(wanted)),
             known.suite,
             command=shlex.join(["lab", *sys.argv[1:]]),
-            options=RunOptions(
-                cold=cold,
-                repeat=repeat,
-                retries=retries,
-                remedies=tries,
-                rootfs=str(layout.resolve()) if layout else None,
-            ),
+            options=options,
             part=part,
         )
     processors = os.cpu_count() or 1
@@ -120,7 +128,7 @@ def matrix_command(
         told = f"{len(start.kept)} of them kept from before, " if start.kept else ""
         common.say(f"boxlite {names}, {len(start.cells)} cells, {told}run {run_folder}")
         if start.info.options.cold:
-            common.say("no remedy is tried: that takes forks, and --cold makes none")
+            common.say("no remedy is tried and no experiment made: they take forks, and --cold makes none")
     with (
         progress.view(common.console, start.cells, start.kept.values(), quiet=quiet, verbose=verbose) as view,
         RunLog(run_folder, view) as log,
@@ -134,7 +142,7 @@ def matrix_command(
             start.info,
             limits,
             log,
-            estimates=Estimates.from_folder(lab.paths.runs, remedies=start.info.options.remedies),
+            estimates=Estimates.from_folder(lab.paths.runs, start.info.options),
             kept=start.kept,
         ).run()
     write_atomically(run_folder / "matrix.md", markdown.render(run))
@@ -149,13 +157,25 @@ def matrix_command(
 def _tries_remedies(asked: bool | None, known: catalog.Catalog, set_name: str | None, *, cold: bool) -> bool:
     """Whether remedies are tried. Raises UsageError where that is asked for beside --cold."""
     if cold and asked:
-        raise UsageError(
-            "--remedies and --cold contradict each other: each remedy is tried in a fork of its cell",
-            hint="leave one of them out",
-        )
+        raise _needs_forks("--remedies", "each remedy is tried")
     if cold or asked is not None:
         return bool(asked)
     return known.set(set_name).remedies if set_name is not None else True
+
+
+def _experiments(asked: bool | None, *, cold: bool) -> Experiments:
+    """On which cells experiments are made. Raises UsageError where they are asked for beside --cold."""
+    if cold and asked:
+        raise _needs_forks("--experiment", "each change is tried")
+    if asked:
+        return Experiments.ALWAYS
+    return Experiments.NEVER if cold or asked is False else Experiments.UNCLEAR
+
+
+def _needs_forks(option: str, why: str) -> UsageError:
+    return UsageError(
+        f"{option} and --cold contradict each other: {why} in a fork of its cell", hint="leave one of them out"
+    )
 
 
 def _only_beside_resume() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +24,14 @@ class SuiteBroken(LabError):
 
 @dataclass(frozen=True)
 class Way:
-    """How the suite is run: what its tests see beside the usual, and whether it ends at a first failure."""
+    """How the suite is run: what its tests see beside the usual, and whether it ends at a first failure.
+
+    `tests` are those that are run; all of them where none is named.
+    """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     to_first_failure: bool = False
+    tests: Sequence[str] = ()
 
 
 AS_EVER = Way()
@@ -50,12 +54,13 @@ def run(session: Session, suite: Suite, variant: Variant, *, factor: float, way:
     results = folder(variant)
     more = "".join(f"{name}={shlex.quote(value)} " for name, value in way.environment.items())
     stop = "--exitfirst " if way.to_first_failure else ""
+    chosen = "".join(f"{suite.name}_suite.py::{name} " for name in way.tests)
     # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end. What the variant
     # runs the suite under stands outside of all else: a container takes over neither variables nor signals.
     command = (
         f"mkdir -p {results}; cd {deploy.FOLDER}/suites/{suite.name}; {under(variant)} "
         f"env LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} PYTHONDONTWRITEBYTECODE=1 {more}"
-        f"timeout --kill-after=5 {limit:.0f} python3 -m pytest -ra {stop}"
+        f"timeout --kill-after=5 {limit:.0f} python3 -m pytest -ra {stop}{chosen}"
         f"--timeout={suite.test_seconds * factor:.0f} --report-log={results}/report.jsonl "
         f"--junitxml={results}/junit.xml >{results}/suite.log 2>&1; "
         f"echo $?; cat {results}/report.jsonl"
@@ -71,7 +76,8 @@ def run(session: Session, suite: Suite, variant: Variant, *, factor: float, way:
     if not killed and not any(entry.get("when") for entry in entries):
         printed = session.run(f"sudo -n tail -n 30 {results}/suite.log", seconds=10).stdout
         raise SuiteBroken(f"pytest ran no test in the guest (exit status {status}):\n{printed}")
-    return SuiteRun(read_report(suite, entries, killed=killed, limit=limit), killed)
+    ran = suite.only(way.tests) if way.tests else suite
+    return SuiteRun(read_report(ran, entries, killed=killed, limit=limit), killed)
 
 
 def folder(variant: Variant) -> str:

@@ -46,6 +46,19 @@ class Knob(ABC):
     def combined(self, other: Self) -> Self:
         """Both settings, of one kind, on one guest. Raises Conflict."""
 
+    @abstractmethod
+    def parts(self) -> list[Self]:
+        """The settings that it is made of, each alone; together they do what it does."""
+
+    @abstractmethod
+    def words(self) -> str:
+        """What it sets, in a few words."""
+
+    @classmethod
+    def leading(cls, here: Facts, there: Facts) -> list[Self]:
+        """Settings of this kind that make a guest with the facts `here` more like one with those `there`."""
+        return []
+
     def kernel_arguments(self) -> list[str]:
         """What the kernel has to be booted with, beyond what every guest's is."""
         return []
@@ -69,6 +82,12 @@ class TableKnob(Table, Knob):
             raise Conflict(f"{key} is {mine[key]} and {theirs[key]}")
         return self.model_copy(update={**theirs, **mine})
 
+    def parts(self) -> list[Self]:
+        return [self]
+
+    def words(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self._given().items())
+
     def _given(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in self.model_fields_set}
 
@@ -89,3 +108,9 @@ class MapKnob(RootModel[dict[Any, Any]], Knob):
             if self.root[name] != other.root[name]:
                 raise Conflict(f"{name} is {self.root[name]} and {other.root[name]}")
         return self.model_validate({**self.root, **other.root})
+
+    def parts(self) -> list[Self]:
+        return [self.model_validate({name: value}) for name, value in self.root.items()]
+
+    def words(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.root.items())

@@ -99,5 +99,35 @@ class AppArmor(TableKnob):
             }
         )
 
+    def parts(self) -> list[Self]:
+        made: list[dict[str, Any]] = [{"profiles": [profile]} for profile in self.profiles]
+        made += [{"removed": [name]} for name in self.removed]
+        made += [{"confine_suite_by": self.confine_suite_by}] if self.confine_suite_by else []
+        nothing: dict[str, Any] = {"profiles": [], "removed": [], "confine_suite_by": None}
+        return [self.model_copy(update=nothing | settings) for settings in made]
+
+    def words(self) -> str:
+        said = [f"profile {profile.name} ({profile.mode})" for profile in self.profiles]
+        said += [f"profile {name} unloaded" for name in self.removed]
+        said += [f"suite confined by {self.confine_suite_by}"] if self.confine_suite_by else []
+        return ", ".join(said)
+
+    @classmethod
+    def leading(cls, here: Facts, there: Facts) -> list[Self]:
+        """Each profile that is loaded otherwise there, as far as this guest has a file of its name."""
+        if here["apparmor"] is None or there["apparmor"] is None:
+            return []
+        mine, theirs = here["apparmor"]["profiles"], there["apparmor"]["profiles"]
+        made = []
+        for name in sorted(mine.keys() | theirs.keys()):
+            path, mode = f"{FOLDER}/{name}", theirs.get(name)
+            if mine.get(name) == mode or path not in here["apparmor"]["profile_files"]:
+                continue
+            if mode is None:
+                made.append(cls(removed=[name]))
+            elif mode in list(Mode):
+                made.append(cls(profiles=[Profile(name=name, mode=Mode(mode), shipped=path)]))
+        return made
+
     def under(self) -> list[str]:
         return ["aa-exec", "-p", self.confine_suite_by, "--"] if self.confine_suite_by else []

@@ -1,6 +1,7 @@
 """The system's bubblewrap: `[bubblewrap]`."""
 
 from enum import StrEnum
+from typing import Self
 
 from packaging.version import Version
 
@@ -40,3 +41,11 @@ class Bubblewrap(TableKnob):
         mode = facts["bubblewrap"]["mode"] if facts["bubblewrap"] else None
         wanted = MODES[self.state]
         return [] if mode == wanted else [f"bubblewrap's mode is {mode}, not {wanted}"]
+
+    @classmethod
+    def leading(cls, here: Facts, there: Facts) -> list[Self]:
+        """The state that their program is in and this one is not; one that is as installed cannot be made."""
+        mine, theirs = (facts["bubblewrap"] and facts["bubblewrap"]["mode"] for facts in (here, there))
+        if mine is None or mine == theirs:
+            return []
+        return [cls(state=state) for state, mode in MODES.items() if mode == theirs]

@@ -13,6 +13,9 @@ class Mount(MapKnob):
 
     root: dict[Folder, list[Literal["noexec"]]]
 
+    def words(self) -> str:
+        return ", ".join(f"{path} {','.join(options)}" for path, options in self.root.items())
+
     def differences(self, facts: Facts, who: Who) -> list[str]:
         return [
             f"{path} is mounted without {option}"

@@ -1,5 +1,7 @@
 """Kernel parameters: `[sysctl]`, each by its full name."""
 
+from typing import Self
+
 from lab.knobs._base import Facts, MapKnob, Who
 
 
@@ -17,4 +19,14 @@ class Sysctl(MapKnob):
             f"{name} is {facts['sysctls'].get(name)}, not {value}"
             for name, value in self.root.items()
             if facts["sysctls"].get(name) != str(value)
+        ]
+
+    @classmethod
+    def leading(cls, here: Facts, there: Facts) -> list[Self]:
+        """Each sysctl that both guests have, and with different values."""
+        theirs = there["sysctls"]
+        return [
+            cls.model_validate({name: int(theirs[name])})
+            for name, value in here["sysctls"].items()
+            if None not in (value, theirs.get(name)) and value != theirs[name]
         ]

@@ -1,12 +1,21 @@
 """What one square of the table says, and which squares there are; every report that shows a matrix uses it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from posixpath import commonpath
 
 from lab.files import plain
-from lab.results import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
+from lab.results import (
+    CellResult,
+    Experiment,
+    RemedyOutcome,
+    RemedyResult,
+    RunResult,
+    Status,
+    StepOutcome,
+)
 
 Column = tuple[str, str]
 
@@ -67,14 +76,38 @@ def how(tried: RemedyResult) -> str:
     return " and ".join(f"lab remedies show {name}{script}" for name in tried.name.split("+"))
 
 
-def folder(tried: RemedyResult) -> str:
-    """Where the evidence of a remedy is, in the run's folder."""
+def folder(tried: RemedyResult | Experiment) -> str:
+    """Where the evidence of a remedy or an experiment is, in the run's folder."""
     return commonpath(str(PurePosixPath(file).parent) for file in tried.evidence)
 
 
+def experiment(cell: CellResult) -> str:
+    """What an experiment on the cell found, in a line; empty where none was made."""
+    made = cell.experiment
+    if made is None:
+        return ""
+    outcomes = Counter(step.outcome for step in made.steps if len(step.changes) == 1)
+    told = outcomes[StepOutcome.PASSES] + outcomes[StepOutcome.FAILS]
+    turning = [" and ".join(changes) for changes in made.turning]
+    if not told:
+        found = "no change was tried"
+    elif cell.status is Status.PASS:
+        found = f"it fails {', '.join(turning)}" if turning else "nothing that was tried breaks it"
+    else:
+        found = f"what failed passes {turning[0]}" if turning else "nothing that was tried lets it pass"
+    counts = {
+        "tried alone": told,
+        "not tried": len(made.not_tried) + outcomes[StepOutcome.CANNOT],
+        "faults of the lab's own": outcomes[StepOutcome.ERROR],
+    }
+    said = [f"{what}: {count}" for what, count in counts.items() if count]
+    return "; ".join(filter(None, [found, made.stopped, *said, f"judged by {', '.join(made.tests)}"]))
+
+
 def evidence(cell: CellResult) -> list[str]:
-    """A cell's evidence without that of the remedies that were tried on it."""
+    """A cell's evidence without that of the remedies and changes that were tried on it."""
     theirs = {file for tried in cell.remedies for file in tried.evidence}
+    theirs |= set(cell.experiment.evidence) if cell.experiment else set()
     return [file for file in cell.evidence if file not in theirs]
 
 

@@ -37,7 +37,7 @@ def summary(console: Console, run: RunResult) -> None:
             console.print()
             console.print(Text(f"{name}: {squares.square(cell)}", STYLES[cell.status]))
             console.print(Text(f"  {plain(cell.reason)}\n  again: {cell.rerun}"), soft_wrap=True)
-        _remedies(console, cell, name)
+        _tried(console, cell, name)
         for number, fault in enumerate(cell.retried, 1):
             text = f"\n{name}: try {number} met a fault of the lab's own: {plain(fault)}"
             console.print(Text(text, "cyan"), soft_wrap=True)
@@ -48,10 +48,13 @@ def summary(console: Console, run: RunResult) -> None:
     console.print(Text(squares.counts(run), "bold"))
 
 
-def _remedies(console: Console, cell: CellResult, name: str) -> None:
+def _tried(console: Console, cell: CellResult, name: str) -> None:
     """What was tried on a cell, with the command for what cures it."""
-    if cell.remedies and cell.status.as_expected:
+    experiment = squares.experiment(cell)
+    if (experiment or cell.remedies) and cell.status.as_expected:
         console.print(Text(f"\n{name}: {squares.square(cell)}", STYLES[cell.status]))
+    if experiment:
+        console.print(Text(f"  by experiment: {plain(experiment)}"), soft_wrap=True)
     for tried in squares.remedies(cell):
         verified = tried.result is RemedyOutcome.VERIFIED
         said = f"price: {tried.price}" if verified else tried.reason

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import libvirt
 import pytest
 
-from lab import catalog, matrix, prepare, runs
+from lab import catalog, experiment, matrix, prepare, runs
 from lab.budget import Limits, Memory
 from lab.builds import Build
 from lab.catalog import Firmware, Guest
@@ -32,6 +32,8 @@ from lab.prepare import NotPrepared
 from lab.record import LOCK, ResultsNotWritten
 from lab.results import (
     CellResult,
+    Experiment,
+    Experiments,
     Outcome,
     RemedyOutcome,
     RemedyResult,
@@ -894,3 +896,27 @@ def test_an_interrupt_while_remedies_are_tried_leaves_the_cell_to_a_later_run(
     assert statuses(run) == {"debian-13": ["not-run"]}
     assert run.run.interrupted
     assert lab.left == []
+
+
+def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, list[str], Experiments]] = []
+
+    def experimented(
+        service: Service, cell: Cell, result: CellResult, passing: Sequence[CellResult]
+    ) -> CellResult:
+        heard.append((cell.variant.name, [each.variant for each in passing], service.work.experiments))
+        assert trials == []
+        return result.model_copy(update={"experiment": Experiment(tests=["a"])})
+
+    monkeypatch.setattr(experiment, "with_experiment", experimented)
+    lab.cell = at("debian-13/max-userns-zero", blocked)
+    run = lab.run(guests=ONE, remedies=True, experiments=Experiments.UNCLEAR)
+    assert heard == [
+        ("stock", [], Experiments.UNCLEAR),
+        ("max-userns-zero", ["stock"], Experiments.UNCLEAR),
+    ]
+    assert [name for name, _ in trials] == ["max-userns-zero"]
+    assert [cell.experiment is not None for cell in run.cells] == [True, True]
+    assert RunResult.read(lab.folder) == run

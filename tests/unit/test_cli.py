@@ -22,7 +22,7 @@ from lab.diagnosis import causes, remedies
 from lab.errors import NotApplicable
 from lab.images import store
 from lab.record import LOCK, Record
-from lab.results import RunOptions, RunResult, Status
+from lab.results import Experiments, RunOptions, RunResult, Status
 from tests.unit.examples import cell, run_of
 
 ONE_CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
@@ -52,6 +52,11 @@ def lab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
             [*ONE_CELL, "--build", "0.10.8", "--cold", "--remedies"],
             2,
             "--remedies and --cold contradict each other",
+        ),
+        (
+            [*ONE_CELL, "--build", "0.10.8", "--cold", "--experiment"],
+            2,
+            "--experiment and --cold contradict each other: each change is tried in a fork of its cell",
         ),
         (
             ["remedies", "show", "jailer-of"],
@@ -645,17 +650,24 @@ def test_the_script_that_is_printed_is_the_one_that_the_lab_runs(home: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "tries"),
+    ("words", "tries", "experiments"),
     [
-        (["-g", "debian-13", "-v", "stock"], True),
-        (["-g", "debian-13", "-v", "stock", "--no-remedies"], False),
-        (["--set", "quick", "-g", "debian-13", "-v", "stock"], False),
-        (["--set", "quick", "-g", "debian-13", "-v", "stock", "--remedies"], True),
-        (["-g", "debian-13", "-v", "stock", "--cold"], False),
+        (["-g", "debian-13", "-v", "stock"], True, Experiments.UNCLEAR),
+        (["-g", "debian-13", "-v", "stock", "--no-remedies"], False, Experiments.UNCLEAR),
+        (["--set", "quick", "-g", "debian-13", "-v", "stock"], False, Experiments.UNCLEAR),
+        (["--set", "quick", "-g", "debian-13", "-v", "stock", "--remedies"], True, Experiments.UNCLEAR),
+        (["-g", "debian-13", "-v", "stock", "--experiment"], True, Experiments.ALWAYS),
+        (["-g", "debian-13", "-v", "stock", "--no-experiment"], True, Experiments.NEVER),
+        (["-g", "debian-13", "-v", "stock", "--cold"], False, Experiments.NEVER),
     ],
 )
-def test_remedies_are_tried_unless_the_set_or_the_user_says_otherwise(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], tries: bool
+def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_otherwise(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    tries: bool,
+    experiments: Experiments,
 ) -> None:
     monkeypatch.setattr(matrix.MatrixRun, "run", lambda run: RunResult(schema=1, run=run.info, cells=[]))
     seen: list[str] = []
@@ -671,5 +683,6 @@ def test_remedies_are_tried_unless_the_set_or_the_user_says_otherwise(
 
     monkeypatch.setattr(runs, "begin", remember)
     assert run_main(monkeypatch, "matrix", *words, "--build", "0.10.8", "-o", str(folder)) == 0
-    assert [options.remedies for options in begun] == [tries]
-    assert ("no remedy is tried: that takes forks, and --cold makes none" in seen) is ("--cold" in words)
+    assert [(options.remedies, options.experiments) for options in begun] == [(tries, experiments)]
+    told = "no remedy is tried and no experiment made: they take forks, and --cold makes none"
+    assert (told in seen) is ("--cold" in words)

@@ -6,13 +6,23 @@ import pytest
 from lab import catalog
 from lab.builds import Build
 from lab.estimate import BRING_UP_SECONDS, RUNS, Estimates
-from lab.plan import BLOCKED_SECONDS, PASS_SECONDS, REMEDIES_SECONDS, Cell
+from lab.plan import (
+    BLOCKED_SECONDS,
+    BREAKING_SECONDS,
+    PASS_SECONDS,
+    REMEDIES_SECONDS,
+    TURNING_SECONDS,
+    Cell,
+)
 from lab.results import (
     CellResult,
+    Experiment,
+    Experiments,
     LaneRecord,
     Outcome,
     RemedyOutcome,
     RemedyResult,
+    RunOptions,
     Status,
     TestResult,
 )
@@ -151,8 +161,35 @@ def test_remedies_count_where_they_are_tried_and_only_there() -> None:
     with_them.run.options.remedies = True
     runs = [with_them, without]
     wanted = planned(variant="max-userns-zero")
-    assert Estimates(runs, remedies=True).cell(wanted) == 90.0
-    assert Estimates(runs, remedies=False).cell(wanted) == 10.0
+    tries = RunOptions(remedies=True)
+    assert Estimates(runs, tries).cell(wanted) == 90.0
+    assert Estimates(runs).cell(wanted) == 10.0
     # A run that tried none teaches nothing about them.
-    assert Estimates([without], remedies=True).cell(wanted) == BLOCKED_SECONDS + REMEDIES_SECONDS
-    assert Estimates([run_of(ran("debian-13", "stock", 7.0))], remedies=True).cell(planned()) == 7.0
+    assert Estimates([without], tries).cell(wanted) == BLOCKED_SECONDS + REMEDIES_SECONDS
+    assert Estimates([run_of(ran("debian-13", "stock", 7.0))], tries).cell(planned()) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "made", "seconds"),
+    [
+        (Experiments.ALWAYS, Experiments.ALWAYS, 110.0),
+        # Those that are made anyway are the same ones.
+        (Experiments.ALWAYS, Experiments.UNCLEAR, 110.0),
+        (Experiments.UNCLEAR, Experiments.UNCLEAR, 110.0),
+        (Experiments.UNCLEAR, Experiments.ALWAYS, 10.0),
+        (Experiments.NEVER, Experiments.ALWAYS, 10.0),
+    ],
+)
+def test_experiments_count_where_they_are_made(wanted: Experiments, made: Experiments, seconds: float) -> None:
+    result = ran("debian-13", "stock", 10.0)
+    result.experiment = Experiment(tests=["a"], seconds=100.0)
+    run = run_of(result)
+    run.run.options.experiments = made
+    assert Estimates([run], RunOptions(experiments=wanted)).cell(planned()) == seconds
+
+
+def test_a_run_without_experiments_teaches_nothing_about_them() -> None:
+    always = RunOptions(experiments=Experiments.ALWAYS)
+    run = run_of(ran("debian-13", "stock", 7.0))
+    assert Estimates([run], always).cell(planned()) == PASS_SECONDS + BREAKING_SECONDS
+    assert Estimates([], always).cell(planned(variant="max-userns-zero")) == BLOCKED_SECONDS + TURNING_SECONDS

@@ -16,6 +16,7 @@ SUITE = Suite(
     name="small",
     title="A small suite",
     control="first",
+    witness="third",
     test_seconds=10,
     suite_seconds=60,
     tests={"first": Needs.NOTHING, "second": Needs.BOX, "third": Needs.SANDBOX},
@@ -155,3 +156,18 @@ def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under(variant
     [command] = session.commands
     assert f"; {under} env LAB_ROOTFS=/opt/lab/rootfs " in command
     assert " timeout --kill-after=5 60 python3 -m pytest " in command
+
+
+def test_some_tests_of_a_suite_can_be_run_alone() -> None:
+    session: Any = Session()
+    stock = catalog.load().variant("stock")
+    ran = guest_suite.run(session, SUITE, stock, factor=1.0, way=Way(tests=["first", "third"]))
+    assert [(test.name, test.outcome) for test in ran.tests] == [("first", "fail"), ("third", "error")]
+    [command] = session.commands
+    assert " -ra small_suite.py::first small_suite.py::third --timeout=" in command
+
+
+def test_the_file_of_the_suite_s_tests_is_called_as_it_is_asked_for() -> None:
+    suite = catalog.load().suite
+    assert (suite.folder / f"{suite.name}_suite.py").is_file()
+    assert suite.tests[suite.witness] is Needs.SANDBOX

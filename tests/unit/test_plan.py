@@ -6,7 +6,7 @@ import pytest
 from lab import catalog, plan
 from lab.builds import Build
 from lab.errors import UsageError
-from lab.results import RunOptions, Status
+from lab.results import Experiments, RunOptions, Status
 
 KNOWN = catalog.load()
 RELEASE = Build("0.10.8", "0.10.8")
@@ -82,17 +82,30 @@ def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("build", "options", "command"),
     [
-        (RELEASE, RunOptions(), "lab matrix -g debian-13 -v stock --build 0.10.8 --no-remedies"),
-        (RELEASE, RunOptions(remedies=True), "lab matrix -g debian-13 -v stock --build 0.10.8"),
+        (
+            RELEASE,
+            RunOptions(),
+            "lab matrix -g debian-13 -v stock --build 0.10.8 --no-remedies --no-experiment",
+        ),
+        (
+            RELEASE,
+            RunOptions(remedies=True, experiments=Experiments.UNCLEAR),
+            "lab matrix -g debian-13 -v stock --build 0.10.8",
+        ),
+        (
+            RELEASE,
+            RunOptions(remedies=True, experiments=Experiments.ALWAYS),
+            "lab matrix -g debian-13 -v stock --build 0.10.8 --experiment",
+        ),
         (RELEASE, RunOptions(cold=True), "lab matrix -g debian-13 -v stock --build 0.10.8 --cold"),
         (
             RELEASE,
-            RunOptions(repeat=5),
+            RunOptions(repeat=5, experiments=Experiments.UNCLEAR),
             "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 5 --no-remedies",
         ),
         (
             Build("0.10.8@12345678", "0.10.8", Path("/my wheels/b.whl")),
-            RunOptions(rootfs="/lay out"),
+            RunOptions(rootfs="/lay out", experiments=Experiments.UNCLEAR),
             "lab matrix -g debian-13 -v stock --build '/my wheels/b.whl' --rootfs '/lay out' --no-remedies",
         ),
     ],
@@ -199,6 +212,17 @@ def test_what_is_no_shard_is_wrong_usage(text: str) -> None:
 
 def test_a_shard_of_blocked_cells_is_smaller_where_remedies_are_tried_on_them() -> None:
     cells = plan.choose(KNOWN, guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells([RELEASE] * 4)
-    without, tried = (plan.Part(1, 2).of(cells, remedies=remedies) for remedies in (False, True))
+    without, tried = (plan.Part(1, 2).of(cells, RunOptions(remedies=remedies)) for remedies in (False, True))
     assert len(tried) > len(without)
-    assert tried + plan.Part(2, 2).of(cells, remedies=True) == cells
+    assert tried + plan.Part(2, 2).of(cells, RunOptions(remedies=True)) == cells
+
+
+def test_a_shard_of_passing_cells_is_smaller_where_experiments_are_made_on_all() -> None:
+    names = ["max-userns-zero", "stock"]
+    cells = plan.choose(KNOWN, guests=["debian-13"], variants=names).cells([RELEASE] * 8)
+    always = RunOptions(experiments=Experiments.ALWAYS)
+    without, made = (plan.Part(2, 2).of(cells, options) for options in (RunOptions(), always))
+    assert len(made) < len(without)
+    assert plan.Part(1, 2).of(cells, always) + made == cells
+    unclear = RunOptions(experiments=Experiments.UNCLEAR)
+    assert plan.Part(2, 2).of(cells, unclear) == without

@@ -49,7 +49,7 @@ def test_a_decided_cell_is_on_disk_at_once_and_the_others_are_not_reached_yet(tm
 
 
 def test_a_result_says_where_its_evidence_is_and_how_to_run_it_again(tmp_path: Path) -> None:
-    growing = record(tmp_path, repeat=3)
+    growing = record(tmp_path, repeat=3, remedies=True, experiments="unclear")
     for name in ("kernel.log", "repeat-2/kernel.log", "fault-1/console.log"):
         file = tmp_path / STOCK.folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,11 +61,11 @@ def test_a_result_says_where_its_evidence_is_and_how_to_run_it_again(tmp_path: P
         f"{base}/kernel.log",
         f"{base}/repeat-2/kernel.log",
     ]
-    assert decided.rerun == "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 3 --no-remedies"
+    assert decided.rerun == "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 3"
     # A cell that never ran can be run all the same.
     first, second = RunResult.read(tmp_path).cells
     assert first == decided
-    assert second.rerun == "lab matrix -g debian-13 -v max-userns-zero --build 0.10.8 --repeat 3 --no-remedies"
+    assert second.rerun == "lab matrix -g debian-13 -v max-userns-zero --build 0.10.8 --repeat 3"
 
 
 @pytest.mark.parametrize(

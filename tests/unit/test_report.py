@@ -23,14 +23,18 @@ from lab.results import (
     CellResult,
     Confidence,
     Expectation,
+    Experiment,
+    ExperimentStep,
     Finding,
     LaneRecord,
+    NotTried,
     Outcome,
     RemedyOutcome,
     RemedyResult,
     RepeatResult,
     RunResult,
     Status,
+    StepOutcome,
     TestResult,
 )
 from tests.unit.examples import cell, run_of
@@ -257,10 +261,83 @@ def test_what_cures_a_cell_is_told_first_with_the_command_for_it() -> None:
     assert table.square(run.cells[0]) == "xfail userns-limit"
 
 
+def step(outcome: StepOutcome, *changes: str) -> ExperimentStep:
+    return ExperimentStep(changes=list(changes), outcome=outcome)
+
+
+PASSES, FAILS = StepOutcome.PASSES, StepOutcome.FAILS
+ONE, OTHER = "without sysctl a=0", "without sysctl b=0"
+NOT_TRIED = [NotTried(change="with as-root", reason="something else let it pass before")]
+EXPERIMENTS = [
+    (
+        Status.XFAIL,
+        Experiment(
+            tests=["box", "namespace"],
+            steps=[step(FAILS), step(FAILS, ONE), step(FAILS, OTHER), step(PASSES, ONE, OTHER)],
+            turning=[[ONE, OTHER]],
+            not_tried=NOT_TRIED,
+            evidence=["cells/a/experiment/01/suite.log", "cells/a/experiment/02/suite.log"],
+        ),
+        f"what failed passes {ONE} and {OTHER}; tried alone: 2; not tried: 1; judged by box, namespace",
+    ),
+    (
+        Status.FAIL,
+        Experiment(
+            tests=["box"],
+            steps=[step(FAILS), step(FAILS, ONE), step(FAILS, OTHER), step(FAILS, ONE, OTHER)],
+            stopped="the budget of 4 forks is used up",
+        ),
+        "nothing that was tried lets it pass; the budget of 4 forks is used up; tried alone: 2; judged by box",
+    ),
+    (
+        Status.PASS,
+        Experiment(
+            tests=["namespace"],
+            steps=[
+                step(PASSES),
+                step(FAILS, "with a"),
+                step(FAILS, "with b"),
+                step(PASSES, "with c"),
+                step(StepOutcome.CANNOT, "with d"),
+                step(StepOutcome.ERROR, "with e"),
+            ],
+            turning=[["with a"], ["with b"]],
+            not_tried=NOT_TRIED,
+        ),
+        "it fails with a, with b; tried alone: 3; not tried: 2; faults of the lab's own: 1; "
+        "judged by namespace",
+    ),
+    (
+        Status.PASS,
+        Experiment(tests=["namespace"], steps=[step(PASSES), step(PASSES, "with c")]),
+        "nothing that was tried breaks it; tried alone: 1; judged by namespace",
+    ),
+    (
+        Status.FAIL,
+        Experiment(tests=["box"], steps=[step(PASSES)], stopped="the cell did otherwise: passes"),
+        "no change was tried; the cell did otherwise: passes; judged by box",
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "made", "line"), EXPERIMENTS)
+def test_what_an_experiment_found_is_said_in_a_line(status: Status, made: Experiment, line: str) -> None:
+    run = run_of(cell(status=status, experiment=made, evidence=["cells/a/kernel.log", *made.evidence]))
+    head = f"debian-13 stock 0.10.8: {status}\n"
+    assert head in printed(run)
+    assert f"  by experiment: {line}\n" in printed(run)
+    page = markdown.render(run)
+    assert f"## debian-13, stock, 0.10.8: {status}\n" in page
+    link = " ([evidence](cells/a/experiment))" if made.evidence else ""
+    assert f"- by experiment: {line}{link}\n" in page
+    assert "Evidence: [kernel.log](cells/a/kernel.log)\n" in page
+
+
 def test_a_cell_on_which_nothing_was_tried_says_nothing_of_remedies() -> None:
     run = run_of(cell(**{**BLOCKED, "remedies": [], "evidence": []}))
-    assert "remed" not in printed(run)
-    assert "remed" not in markdown.render(run)
+    for text in (printed(run), markdown.render(run)):
+        assert "remed" not in text
+        assert "by experiment" not in text
 
 
 def test_a_flaky_cell_says_how_often_it_passed() -> None:

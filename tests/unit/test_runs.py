@@ -14,7 +14,20 @@ from lab.errors import LabError, UsageError
 from lab.images import debian
 from lab.knobs.sysctl import Sysctl
 from lab.plan import Cell, Part
-from lab.results import CellResult, Host, LaneRecord, RemedyOutcome, RemedyResult, RunOptions, RunResult, Status
+from lab.results import (
+    CellResult,
+    Experiment,
+    Experiments,
+    ExperimentStep,
+    Host,
+    LaneRecord,
+    RemedyOutcome,
+    RemedyResult,
+    RunOptions,
+    RunResult,
+    Status,
+    StepOutcome,
+)
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()
@@ -116,6 +129,13 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
     assert changed(before, after) == ["remedy jailer-off", "remedy new"]
 
 
+def test_every_variant_is_a_definition_of_a_run_that_makes_experiments() -> None:
+    without = runs.definitions(SMALL, KNOWN.suite, RunOptions())
+    made = runs.definitions(SMALL, KNOWN.suite, RunOptions(experiments=Experiments.UNCLEAR))
+    of_cells = {each.variant.name for each in SMALL}
+    assert changed(without, made) == sorted(f"variant {name}" for name in KNOWN.variants.keys() - of_cells)
+
+
 def test_another_way_to_build_images_changes_every_guest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = runs.definitions(SMALL, KNOWN.suite, RunOptions())
     monkeypatch.setattr(debian, "PACKAGES", (*debian.PACKAGES, "vim"))
@@ -211,6 +231,14 @@ def test_a_cell_whose_remedies_met_a_fault_is_run_again(tmp_path: Path) -> None:
         each.remedies = [RemedyResult(name="a", result=outcome, price="", seconds=1.0)]
     left = [one.folder for one in PLAN if one.folder not in runs.resume(run, KNOWN).kept]
     assert left == [PLAN[list(RemedyOutcome).index(RemedyOutcome.ERROR)].folder]
+
+
+def test_a_cell_whose_experiment_met_a_fault_is_run_again(tmp_path: Path) -> None:
+    run = finish(tmp_path, begin(tmp_path), [Status.XFAIL] * len(PLAN))
+    for each, outcome in zip(run.cells, StepOutcome, strict=False):
+        each.experiment = Experiment(tests=["a"], steps=[ExperimentStep(changes=[], outcome=outcome)])
+    left = [one.folder for one in PLAN if one.folder not in runs.resume(run, KNOWN).kept]
+    assert left == [PLAN[list(StepOutcome).index(StepOutcome.ERROR)].folder]
 
 
 def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ SUITE = Suite(
     name="small",
     title="A small suite",
     control="box_starts",
+    witness="box_starts",
     test_seconds=10,
     suite_seconds=60,
     tests={

@@ -18,8 +18,6 @@ BLOCKED = {
     "bwrap-setuid": [("bwrap-setuid", "proved")],
     "userns-clone-off+bwrap-absent": [("userns-sysctl", "proved")],
     "userns-clone-off+kvm-denied": [("kvm-denied", "proved"), ("userns-sysctl", "proved")],
-    # The sysctl keeps the kernel from coming to the limit.
-    "max-userns-zero+userns-clone-off": [("userns-sysctl", "proved"), ("userns-limit", "likely")],
     "max-userns-zero+apparmor-off": [("userns-limit", "proved")],
 }
 

@@ -171,6 +171,7 @@ def test_a_suite_that_hangs_is_killed_and_the_tests_that_ran_keep_their_outcomes
         name="hanging_suite",
         title="",
         control="ends",
+        witness="ends",
         test_seconds=1000,
         suite_seconds=3,
         tests={"ends": Needs.BOX, "hangs": Needs.NOTHING, "is_never_reached": Needs.NOTHING},

@@ -1,0 +1,489 @@
+"""Experiments on a cell, with a guest that is not there: what it is put on with decides what blocks it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab import catalog, changes, experiment
+from lab.builds import Build
+from lab.catalog import Variant
+from lab.errors import LabError
+from lab.experiment import with_experiment
+from lab.guest import variant
+from lab.guest.session import SessionLost
+from lab.guest.suite import DID_NOT_RUN, SuiteRun, Way
+from lab.guest.variant import NotInEffect
+from lab.knobs import Facts
+from lab.machine.acceleration import Acceleration
+from lab.machine.lane import LaneDied
+from lab.plan import Cell
+from lab.results import (
+    UNKNOWN,
+    CellResult,
+    Confidence,
+    Experiment,
+    Experiments,
+    Finding,
+    Needs,
+    Outcome,
+    Status,
+    TestResult,
+)
+
+KNOWN = catalog.load()
+SUITE = KNOWN.suite
+BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
+CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
+NOT_CLONE, NOT_LIMIT = f"without sysctl {CLONE}=0", f"without sysctl {LIMIT}=0"
+SLOW = "Timeout waiting for guest ready (30s)"
+NO_SANDBOX = "The sandbox could not be initialized on this host."
+
+
+def planned(name: str, guest: str = "debian-13") -> Cell:
+    return Cell(KNOWN.guest(guest), KNOWN.variant(name), Build("0.10.8", "0.10.8"))
+
+
+def facts(**sysctls: str) -> Facts:
+    values = {CLONE: "1", LIMIT: "7794", "kernel.yama.ptrace_scope": "1", "kernel.io_uring_disabled": "0"}
+    return {
+        "sysctls": values | {name.replace("__", "."): value for name, value in sysctls.items()},
+        "apparmor": None,
+        "selinux": None,
+        "podman": False,
+        "bubblewrap": {"version": "0.12.0", "mode": "0o755"},
+        "kvm": {"mode": "0o660", "gid": 993},
+        "mounts": {"/home": {"options": ["rw"]}, "/tmp": {"options": ["rw"]}},
+        "cgroup": {"version": "v2"},
+        "login_sessions": True,
+        "command_line": "",
+        "lsm": [],
+    }
+
+
+def blocked_by_sysctls(wanted: Variant) -> str:
+    """As a Debian blocks: whichever of the two sysctls is 0."""
+    sysctls = {name: value for knob in wanted.knobs.values() for name, value in (knob.settings() or {}).items()}
+    return NO_SANDBOX if sysctls.get(CLONE) == 0 or sysctls.get(LIMIT) == 0 else ""
+
+
+@dataclass
+class Guest:
+    """Stands for the lane and its service. `blocks`: what tests say of a variant; nothing where they pass."""
+
+    folder: Path
+    experiments: Experiments
+    blocks: Callable[[Variant], str]
+    retries: int = 0
+    did: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[Way] = field(default_factory=list)
+    alive: bool = True
+    given_up: bool = False
+
+    def __post_init__(self) -> None:
+        self.session = None
+        self.lane = self
+        self.acceleration = Acceleration(False, "")
+        self.facts = facts()
+        self.work = SimpleNamespace(
+            suite=SUITE, folder=self.folder, experiments=self.experiments, retries=self.retries
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def say(self, text: str) -> None:
+        pass
+
+    def why_not(self, cell: Cell) -> str | None:
+        return variant.why_not_applicable(cell.variant, self.facts)
+
+    def check_alive(self) -> None:
+        if not self.alive:
+            raise LaneDied("the machine is gone")
+
+    def check_wanted(self) -> None:
+        if self.given_up:
+            raise LaneDied("it was given up")
+
+    def again(self, cell: Cell) -> tuple[Facts, variant.Mark]:
+        settings = {name: knob.settings() for name, knob in cell.variant.knobs.items()}
+        self.did.append(settings)
+        shown = facts()
+        shown["sysctls"] |= {name: str(value) for name, value in (settings.get("sysctl") or {}).items()}
+        return shown, variant.Mark("begins")
+
+    def run_suite(self, cell: Cell, _watch: object, way: Way) -> SuiteRun:
+        self.asked.append(way)
+        message = self.blocks(cell.variant)
+        results = []
+        for name in way.tests:
+            if not message:
+                results.append(TestResult(name=name, outcome=Outcome.PASS))
+            elif results:
+                results.append(TestResult(name=name, outcome=Outcome.ERROR, message=DID_NOT_RUN))
+            else:
+                results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
+        return SuiteRun(results, killed=False)
+
+    def gather(self, _cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
+        assert not full
+        (folder / "suite.log").write_text("ran")
+
+
+WHO = {"uid": 1001, "groups": [993], "context": {"apparmor": None, "delegated": ["pids"]}}
+
+
+@pytest.fixture(autouse=True)
+def who(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: WHO)
+
+
+Make = Callable[..., Guest]
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Make:
+    def make(
+        blocks: Callable[[Variant], str] = blocked_by_sysctls,
+        experiments: Experiments = Experiments.ALWAYS,
+        retries: int = 0,
+    ) -> Guest:
+        return Guest(tmp_path, experiments, blocks, retries)
+
+    return make
+
+
+def found(cause: str, confidence: Confidence = Confidence.PROVED) -> Finding:
+    return Finding(name=cause, confidence=confidence, why=f"{cause} it is")
+
+
+def failed(cell: Cell, *causes: Finding, status: Status = Status.FAIL, **sysctls: str) -> CellResult:
+    """A cell whose sandbox is blocked, for these causes or an unknown one."""
+    result = cell.result(status, reason="; ".join(cause.why for cause in causes) or "nothing is proved")
+    update = {
+        "causes": list(causes),
+        "cause": causes[0].name if causes else UNKNOWN,
+        "confidence": causes[0].confidence if causes else None,
+        "facts": facts(**sysctls),
+        "tests": [
+            TestResult(name=name, outcome=Outcome.FAIL if name in BLOCKED else Outcome.PASS)
+            for name in SUITE.tests
+        ],
+    }
+    return result.model_copy(update=update)
+
+
+def passed(cell: Cell, **sysctls: str) -> CellResult:
+    tests = [TestResult(name=name, outcome=Outcome.PASS) for name in SUITE.tests]
+    return cell.result(Status.PASS).model_copy(update={"facts": facts(**sysctls), "tests": tests})
+
+
+def run(service: Guest, cell: Cell, result: CellResult, passing: Sequence[CellResult] = ()) -> CellResult:
+    stands_for: Any = service
+    return with_experiment(stands_for, cell, result, passing)
+
+
+def made(result: CellResult) -> Experiment:
+    assert result.experiment is not None
+    return result.experiment
+
+
+def steps(result: CellResult) -> list[tuple[list[str], str]]:
+    return [(step.changes, str(step.outcome)) for step in made(result).steps]
+
+
+def test_the_one_setting_that_blocks_is_found_by_leaving_it_out(guest: Make, tmp_path: Path) -> None:
+    cell = planned("userns-clone-off")
+    service = guest()
+    result = run(service, cell, failed(cell, found("userns-sysctl"), status=Status.XFAIL))
+    assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
+    assert made(result).turning == [[NOT_CLONE]]
+    assert service.did == [{"sysctl": {CLONE: 0}}, {}]
+    # Only what failed is run, to its first failure.
+    assert service.asked == [Way(tests=BLOCKED, to_first_failure=True)] * 2
+    assert made(result).tests == BLOCKED
+    assert made(result).steps[0].reason == f"{BLOCKED[0]}: {NO_SANDBOX}"
+    base = f"{cell.folder}/experiment"
+    assert made(result).evidence == [f"{base}/01/suite.log", f"{base}/02/suite.log"]
+    # A cause that is proved already needs no other proof.
+    assert (result.causes, result.reason) == ([found("userns-sysctl")], "userns-sysctl it is")
+
+
+def test_two_that_block_at_once_are_found_together_and_no_fork_is_made_twice(guest: Make) -> None:
+    cell = planned("userns-clone-off+max-userns-zero")
+    causes = [found("userns-sysctl"), found("userns-limit", Confidence.LIKELY)]
+    result = run(guest(), cell, failed(cell, *causes, status=Status.XFAIL))
+    assert steps(result) == [
+        ([], "fails"),
+        ([NOT_CLONE], "fails"),
+        ([NOT_LIMIT], "fails"),
+        ([NOT_CLONE, NOT_LIMIT], "passes"),
+    ]
+    assert made(result).turning == [[NOT_CLONE, NOT_LIMIT]]
+    assert [(each.name, str(each.confidence)) for each in result.causes] == [
+        ("userns-sysctl", "proved"),
+        ("userns-limit", "proved"),
+    ]
+    said = f"by experiment, what failed passes {NOT_CLONE} and {NOT_LIMIT}"
+    assert result.causes[1].why == f"userns-limit it is; {said}"
+    assert result.reason.endswith(said)
+    assert result.status is Status.XFAIL
+    reasons = {each.change: each.reason for each in made(result).not_tried}
+    assert reasons["with as-root"] == "something else let it pass before"
+    assert reasons["with max-userns-zero"] == "it is so already"
+    assert reasons["with apparmor-off"] == "it needs a machine that is booted for it"
+    assert reasons["with apparmor-restrict-off"].startswith("its kernel has no ")
+
+
+def test_of_many_settings_bisection_finds_those_that_matter(guest: Make) -> None:
+    cell = planned("ptrace-scope-3+userns-clone-off+io-uring-disabled+tmp-noexec+max-userns-zero+bwrap-absent")
+    assert made(run(guest(), cell, failed(cell))).turning == [[NOT_CLONE, NOT_LIMIT]]
+
+
+def test_a_likely_cause_is_proved_where_what_makes_it_was_taken_back(guest: Make) -> None:
+    cell = planned("max-userns-zero")
+    result = run(
+        guest(experiments=Experiments.UNCLEAR), cell, failed(cell, found("userns-limit", Confidence.LIKELY))
+    )
+    assert (result.cause, result.confidence) == ("userns-limit", Confidence.PROVED)
+    assert result.causes[0].confidence is Confidence.PROVED
+
+
+def test_a_likely_cause_stays_so_where_something_else_turned_the_outcome(guest: Make) -> None:
+    cell = planned("userns-clone-off")
+    likely = found("userns-limit", Confidence.LIKELY)
+    result = run(guest(), cell, failed(cell, likely))
+    assert made(result).turning == [[NOT_CLONE]]
+    assert (result.causes, result.confidence) == ([likely], Confidence.LIKELY)
+    assert result.reason == "userns-limit it is"
+
+
+def test_an_unknown_cause_stays_unknown_and_its_reason_says_what_was_found(guest: Make) -> None:
+    cell = planned("tmp-noexec")
+    service = guest(lambda wanted: "no sandbox" if "mount" in wanted.knobs else "", Experiments.UNCLEAR)
+    result = run(service, cell, failed(cell))
+    assert (result.cause, result.confidence, result.causes) == (UNKNOWN, None, [])
+    assert result.reason == "nothing is proved; by experiment, what failed passes without mount /tmp noexec"
+
+
+def test_what_the_guest_itself_sets_is_found_by_the_nearest_passing_cell(guest: Make) -> None:
+    cell = planned("stock")
+
+    def strange(wanted: Variant) -> str:
+        knob = wanted.knobs.get("sysctl")
+        return "" if knob and (knob.settings() or {}).get("kernel.strange") == 7 else NO_SANDBOX
+
+    passing = [
+        passed(planned("stock", "debian-12"), kernel__strange="8", kernel__other="1"),
+        passed(planned("stock", "debian-14"), kernel__strange="7", kernel__other="1"),
+        passed(planned("as-root"), kernel__strange="7", kernel__other="0", user__max_user_namespaces="1"),
+    ]
+    service = guest(strange)
+    service.facts["sysctls"] |= {"kernel.strange": "0", "kernel.other": "0"}
+    result = run(service, cell, failed(cell, kernel__strange="0", kernel__other="0"), passing)
+    # Of its own guest, although another one's differs in less.
+    assert made(result).compared_with == "debian-13/as-root"
+    assert made(result).turning == [["with sysctl kernel.strange=7"]]
+    assert made(run(service, cell, failed(cell), passing[:2])).compared_with == "debian-12/stock"
+
+
+def test_where_nothing_leads_to_a_passing_cell_the_catalog_is_tried_what_should_pass_first(
+    guest: Make,
+) -> None:
+    cell = planned("stock")
+    service = guest(lambda wanted: "" if "kvm" in wanted.knobs else NO_SANDBOX)
+    result = run(service, cell, failed(cell))
+    names = [step_changes for step_changes, _ in steps(result)]
+    assert made(result).turning == [["with kvm-absent"]]
+    assert names.index(["with as-root"]) < names.index(["with kvm-absent"])
+    assert all(len(each) <= 1 for each in names)
+
+
+def test_of_a_cell_that_passed_every_single_change_that_breaks_it_is_named(guest: Make) -> None:
+    cell = planned("stock")
+    service = guest()
+    result = run(service, cell, passed(cell))
+    assert sorted(made(result).turning) == [["with max-userns-zero"], ["with userns-clone-off"]]
+    assert result.status is Status.PASS
+    assert made(result).tests == [SUITE.witness]
+    assert steps(result)[0] == ([], "passes")
+    tried = {each[0] for each, _ in steps(result)[1:]}
+    untried = {each.change for each in made(result).not_tried}
+    assert tried | untried == {str(change) for change in changes.of_catalog(KNOWN)}
+    assert {"with as-root", "with bwrap-absent", "with kvm-denied"} <= tried
+    assert {"with apparmor-off", "with apparmor-userns-deny"} <= untried
+    # What the catalog expects to break comes first: a budget may end it.
+    assert steps(result)[1][0][0] != "with as-root"
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"),
+    [("FORKS", 3, "the budget of 3 forks is used up"), ("SECONDS", 0.0, "the budget of 0 s is used up")],
+)
+def test_a_budget_ends_it_and_what_was_not_tried_is_said(
+    guest: Make, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, said: str
+) -> None:
+    monkeypatch.setattr(experiment, limit, value)
+    cell = planned("stock")
+    result = run(guest(lambda wanted: NO_SANDBOX), cell, failed(cell))
+    assert made(result).stopped == said
+    assert len(made(result).steps) == (3 if limit == "FORKS" else 0)
+    reasons = {each.change: each.reason for each in made(result).not_tried}
+    assert reasons["with userns-clone-off"] == said
+    assert made(result).turning == []
+
+
+def test_a_set_that_could_not_be_made_smaller_is_said_to_be_such(
+    guest: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = planned("ptrace-scope-3+userns-clone-off+io-uring-disabled+max-userns-zero")
+    monkeypatch.setattr(experiment, "FORKS", 6)
+    result = run(guest(), cell, failed(cell))
+    [turning] = made(result).turning
+    assert len(turning) == 4
+    assert made(result).not_tried[-1].change == "fewer of those that let it pass together"
+    assert made(result).not_tried[-1].reason == made(result).stopped == "the budget of 6 forks is used up"
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_cell_that_does_otherwise_when_it_is_run_again_tells_nothing(guest: Make, broken: bool) -> None:
+    cell = planned("userns-clone-off" if broken else "stock")
+    service = guest(lambda wanted: "" if broken else NO_SANDBOX)
+    result = run(service, cell, failed(cell) if broken else passed(cell))
+    assert made(result).turning == []
+    assert len(made(result).steps) == 1
+    assert made(result).stopped.startswith("the cell was run once more, unchanged, and not as before: ")
+    assert made(result).not_tried
+
+
+def test_a_cell_that_cannot_be_run_again_tells_nothing_either(guest: Make) -> None:
+    cell = planned("userns-clone-off")
+
+    def broken(wanted: Variant) -> str:
+        raise SessionLost("SSH broke")
+
+    result = run(guest(broken), cell, failed(cell))
+    assert steps(result) == [([], "error")]
+    assert made(result).stopped.endswith("not as before: error: SSH broke")
+    assert {each.reason for each in made(result).not_tried} == {made(result).stopped}
+
+
+def test_a_result_that_the_suite_does_not_name_decides_nothing(guest: Make) -> None:
+    cell = planned("userns-clone-off")
+    result = failed(cell)
+    result.tests.append(TestResult(name="another", outcome=Outcome.ERROR))
+    assert made(run(guest(), cell, result)).tests == BLOCKED
+
+
+def test_what_cannot_be_put_on_is_not_what_breaks(guest: Make) -> None:
+    cell = planned("stock")
+
+    def refuses(wanted: Variant) -> str:
+        if "bubblewrap" in wanted.knobs:
+            raise NotInEffect("variant not in effect: bubblewrap's mode is 0o755, not None")
+        return ""
+
+    result = run(guest(refuses), cell, passed(cell))
+    assert (["with bwrap-absent"], "cannot be tried here") in steps(result)
+    assert made(result).turning == []
+
+
+@pytest.mark.parametrize("error", [SessionLost("SSH broke"), LabError("a broken tool")])
+def test_a_fault_of_the_lab_s_is_tried_again_and_says_nothing_of_the_change(
+    guest: Make, error: Exception
+) -> None:
+    cell = planned("userns-clone-off")
+    faults = [error, error]
+
+    def broken(wanted: Variant) -> str:
+        if not wanted.knobs and faults:
+            raise faults.pop()
+        return blocked_by_sysctls(wanted)
+
+    result = run(guest(broken, retries=1), cell, failed(cell))
+    [step] = [step for step in made(result).steps if step.changes == [NOT_CLONE]]
+    assert (str(step.outcome), step.reason, step.retried) == ("error", str(error), [str(error)])
+    assert made(result).turning == []
+
+
+def test_a_fault_that_hides_whether_less_would_do_leaves_a_likely_cause_likely(guest: Make) -> None:
+    cell = planned("userns-clone-off+max-userns-zero")
+
+    def broken(wanted: Variant) -> str:
+        if wanted.knobs and CLONE not in (wanted.knobs["sysctl"].settings() or {}):
+            raise SessionLost("SSH broke")
+        return blocked_by_sysctls(wanted)
+
+    likely = found("userns-limit", Confidence.LIKELY)
+    result = run(guest(broken), cell, failed(cell, likely))
+    assert (steps(result)[1], made(result).turning) == (([NOT_CLONE], "error"), [[NOT_CLONE, NOT_LIMIT]])
+    assert made(result).not_tried[-1].reason == "it was not seen to fail without each of them"
+    assert result.causes == [likely]
+
+
+def test_an_emulated_guest_that_is_too_slow_says_nothing_of_the_change(guest: Make) -> None:
+    cell = planned("stock")
+    result = run(guest(lambda wanted: SLOW if wanted.knobs else ""), cell, passed(cell))
+    assert {outcome for each, outcome in steps(result) if each} == {"error"}
+    assert made(result).turning == []
+
+
+def test_a_machine_that_dies_ends_it(guest: Make) -> None:
+    cell = planned("userns-clone-off")
+    service = guest()
+
+    def dies(wanted: Variant) -> str:
+        if not wanted.knobs:
+            service.alive = False
+            raise LaneDied("the machine is gone")
+        return NO_SANDBOX
+
+    service.blocks = dies
+    result = run(service, cell, failed(cell))
+    assert steps(result) == [([], "fails"), ([NOT_CLONE], "error")]
+    assert made(result).stopped == "the machine is gone"
+
+
+def test_an_interrupt_ends_the_experiment_and_leaves_no_result(guest: Make) -> None:
+    cell = planned("userns-clone-off")
+    service = guest()
+
+    def interrupted(wanted: Variant) -> str:
+        service.given_up = True
+        raise SessionLost("SSH broke")
+
+    service.blocks = interrupted
+    with pytest.raises(LaneDied, match="given up"):
+        run(service, cell, failed(cell))
+
+
+PROVED, LIKELY = found("userns-sysctl"), found("userns-sysctl", Confidence.LIKELY)
+
+
+@pytest.mark.parametrize(
+    ("when", "status", "causes", "wanted"),
+    [
+        (Experiments.UNCLEAR, Status.FAIL, [], True),
+        (Experiments.UNCLEAR, Status.XFAIL, [LIKELY], True),
+        (Experiments.UNCLEAR, Status.XFAIL, [PROVED], False),
+        (Experiments.UNCLEAR, Status.PASS, None, False),
+        (Experiments.ALWAYS, Status.XFAIL, [PROVED], True),
+        (Experiments.ALWAYS, Status.PASS, None, True),
+        (Experiments.ALWAYS, Status.FLAKY, [PROVED], False),
+        (Experiments.ALWAYS, Status.ERROR, None, False),
+        (Experiments.NEVER, Status.FAIL, [], False),
+        (Experiments.NEVER, Status.PASS, None, False),
+    ],
+)
+def test_on_which_cells_an_experiment_is_made(
+    guest: Make, when: Experiments, status: Status, causes: list[Finding] | None, wanted: bool
+) -> None:
+    cell = planned("userns-clone-off" if causes is not None else "stock")
+    result = passed(cell) if causes is None else failed(cell, *causes)
+    result.status = status
+    assert (run(guest(experiments=when), cell, result).experiment is not None) is wanted
