@@ -95,11 +95,20 @@ def render(run: RunResult, folder: Path) -> str:
         judged=Judged,
         variants=catalog.load().variants,
         table=table,
+        versions=_versions,
         cured=cured,
         advice=partial(_advice, known),
         probes=_failed_probes,
         refusals=_refusals,
     )
+
+
+def _versions(cell: Recorded) -> list[str]:
+    """Of the system, its kernel, its bubblewrap, its AppArmor and boxlite; a dash where it has none."""
+    facts = cell.result.facts
+    versions = [(facts.get(name) or {}).get("version") or "-" for name in ("bubblewrap", "apparmor")]
+    system = facts.get("os", {}).get("PRETTY_NAME", cell.result.guest)
+    return [system, table.kernel([cell.result]), *versions, cell.result.build]
 
 
 def _advice(known: Mapping[str, Remedy], cell: Recorded, command: str) -> list[RemedyResult]:

@@ -65,7 +65,7 @@ def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
     cells = [failed(), failed(guest="debian-sid")]
     recorded(tmp_path, *cells)
     page = upstream.render(run_of(*cells), tmp_path)
-    assert "2 cells failed. What boxlite told its user in them: unknown in 2, not judged in 0 " in page
+    assert "Cells that failed: 2. What boxlite told its user in them: unknown in 2, not judged in 0 " in page
     [title] = [line for line in page.splitlines() if line.startswith("## ")]
     assert title == f"## boxlite calls it an unknown restriction: {WHY}"
     again = "`lab matrix -g debian-13 -v apparmor-userns-deny --build 0.10.8`"
@@ -131,9 +131,17 @@ def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> 
     cells = [failed("userns-sysctl"), failed("userns-limit", cause="unknown", confidence=None, causes=[])]
     recorded(tmp_path, *cells, log=told_examples.USERNS_SYSCTL)
     page = upstream.render(run_of(*cells, cell()), tmp_path)
-    assert "2 cells failed. What boxlite told its user in them: right in 1, not judged in 1 (" in page
+    assert "Cells that failed: 2. What boxlite told its user in them: right in 1, not judged in 1 (" in page
     assert "No finding: there is nothing to be filed.\n" in page
     assert "## " not in page
+
+
+def test_what_is_not_known_of_a_guest_is_a_dash(tmp_path: Path) -> None:
+    bare = failed(facts={"bubblewrap": None})
+    recorded(tmp_path, bare)
+    assert "| debian-13 | - | - | - | 0.10.8 | apparmor-userns-deny |" in upstream.render(
+        run_of(bare), tmp_path
+    )
 
 
 def test_what_a_guest_says_stays_in_its_block(tmp_path: Path) -> None:
