@@ -163,7 +163,7 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
         HOLDS,
         "boxlite::jailer::libcontainer",
     ),
-    ("libcontainer", blocked(), {"log": ELSE}, NOT_JUDGED, "no preflight"),
+    ("libcontainer", blocked(), {"log": ELSE}, NOT_JUDGED, "tell of no preflight"),
     ("libcontainer", blocked(), {"log": NOT_EXECUTED}, NOT_JUDGED, "does not say what it ran"),
     ("capability-denied", blocked(), {}, HOLDS, "the evidence in a sentence"),
     ("capability-denied", blocked(confidence=Confidence.LIKELY), {}, NOT_JUDGED, "does not prove it"),
@@ -307,6 +307,14 @@ def test_where_no_evidence_was_gathered_nothing_is_judged_by_it(tmp_path: Path) 
     bare = Recorded(blocked(), tmp_path)
     for name in ("preflight-fails", "error-text", "audit-line", "bwrap-alone", "libcontainer"):
         assert judged(name, bare).answer is NOT_JUDGED
+
+
+def test_a_build_that_tells_its_caller_all_is_judged_by_that(tmp_path: Path) -> None:
+    _, _, words = told_examples.APPARMOR_NOCAPS.partition("sandbox::bwrap: ")
+    told = [TestResult(name=TESTS[0], outcome=Outcome.FAIL, message=f"boxlite.errors.ConfigError: {words}")]
+    bare = Recorded(blocked(tests=told), tmp_path)
+    expected = {"preflight-fails": HOLDS, "error-text": DOES_NOT, "libcontainer": DOES_NOT}
+    assert {name: judged(name, bare).answer for name in expected} == expected
 
 
 def test_the_claims_stand_in_the_order_of_the_report() -> None:

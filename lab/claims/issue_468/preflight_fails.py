@@ -16,10 +16,10 @@ class PreflightFails(WhereBlocked):
 
     def look(self, cell: Recorded) -> Sight:
         told = cell.told
-        if not told.file:
-            return Sight(None, "no log of boxlite's was gathered")
         if _host.PREFLIGHT in told.said:
             return Sight(True, "boxlite says so to its caller", ("junit.xml",))
         if _host.PREFLIGHT in told.logged:
             return Sight(True, f"boxlite says so in its log; its caller gets: {told.said}", (told.file,))
+        if not told.file:
+            return Sight(None, "no log of boxlite's was gathered")
         return Sight(False, f"boxlite says: {told.essence}", (told.file,))
