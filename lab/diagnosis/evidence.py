@@ -110,12 +110,11 @@ def _fields(line: str) -> dict[str, str]:
 
 def refusals(folder: Path) -> dict[str, list[str]]:
     """The audit lines that tell of something refused, as they stand there, by the file of the cell's folder."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for name in (KERNEL_FILE, AUDIT_FILE):
-        lines = [
-            line for line in _text(folder / name).splitlines() if "audit(" in line and REFUSAL.search(line)
-        ]
-        found |= {name: lines} if lines else {}
+        audit = [line for line in _text(folder / name).splitlines() if "audit(" in line]
+        if lines := [line for line in audit if REFUSAL.search(line)]:
+            found[name] = lines
     return found
 
 
