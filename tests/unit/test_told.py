@@ -118,6 +118,8 @@ INSTALL_FAILS = ("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP)
         (examples.USERNS_LIMIT, blocked("userns-limit"), Judged.RIGHT),
         (examples.APPARMOR_DENY, blocked("apparmor-userns-deny"), Judged.UNKNOWN),
         (examples.APPARMOR_NOCAPS, blocked("apparmor-userns-nocaps"), Judged.UNKNOWN),
+        (examples.APPARMOR_DISCONNECTED, blocked("apparmor-disconnected"), Judged.UNKNOWN),
+        (examples.BWRAP_SETUID, blocked("bwrap-setuid"), Judged.UNKNOWN),
         (examples.HOME_NOEXEC, blocked("home-noexec"), Judged.NOTHING),
         (examples.UBUNTU, blocked("apparmor-userns-nocaps"), Judged.RIGHT),
         # The switch of Ubuntu's kernels is the first that boxlite reads, and the last that the kernel asks.

@@ -56,6 +56,28 @@ Fix: sudo sysctl -w user.max_user_namespaces=15000
 )
 APPARMOR_DENY = preflight("Creating new namespace failed: Permission denied", UNKNOWN)
 APPARMOR_NOCAPS = preflight(DENIED_BWRAP, UNKNOWN, EPERM)
+APPARMOR_DISCONNECTED = preflight("setting up uid map: Permission denied", UNKNOWN)
+BWRAP_SETUID = preflight("setuid use of bubblewrap is not supported", UNKNOWN)
+
+KVM_ABSENT = """\
+2026-11-24T23:56:40.382166Z ERROR boxlite::system_check: /dev/kvm does not exist
+
+Suggestions:
+- Enable KVM in BIOS/UEFI (VT-x for Intel, AMD-V for AMD)
+- Load the KVM module: sudo modprobe kvm_intel  # or kvm_amd
+- Check: lsmod | grep kvm
+"""
+KVM_DENIED = """\
+2026-11-24T23:56:40.382166Z ERROR boxlite::system_check: /dev/kvm: permission denied
+
+Fix:
+- sudo usermod -aG kvm $USER && newgrp kvm
+"""
+NOEXEC = (
+    "storage error: Failed to run mke2fs (/home/tester/.local/share/boxlite/runtimes/"
+    "v0.10.8-fc65419-3c4eaf9215b6/mke2fs): Permission denied (os error 13)"
+)
+HOME_NOEXEC = failed(NOEXEC)
 
 # Not seen: what boxlite has for Ubuntu's kernels, by the texts in its own library (`build_diagnostic` in its
 # jailer/bwrap.rs), with the distribution's bubblewrap and with the one that it brings.
@@ -86,23 +108,3 @@ Fix (quick, less secure): sudo sysctl -w kernel.apparmor_restrict_unprivileged_u
     EPERM,
     which="bundled bwrap at /home/tester/.local/share/boxlite/runtimes/v0.10.8/bwrap",
 )
-# Likewise `open_kvm` in its system_check.rs.
-KVM_ABSENT = """\
-2026-11-24T23:56:40.382166Z ERROR boxlite::system_check: /dev/kvm does not exist
-
-Suggestions:
-- Enable KVM in BIOS/UEFI (VT-x for Intel, AMD-V for AMD)
-- Load the KVM module: sudo modprobe kvm_intel  # or kvm_amd
-- Check: lsmod | grep kvm
-"""
-KVM_DENIED = """\
-2026-11-24T23:56:40.382166Z ERROR boxlite::system_check: /dev/kvm: permission denied
-
-Fix:
-- sudo usermod -aG kvm $USER && newgrp kvm
-"""
-NOEXEC = (
-    "storage error: Failed to run mke2fs (/home/tester/.local/share/boxlite/runtimes/"
-    "v0.10.8-fc65419-3c4eaf9215b6/mke2fs): Permission denied (os error 13)"
-)
-HOME_NOEXEC = failed(NOEXEC)
