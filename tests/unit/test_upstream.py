@@ -136,6 +136,12 @@ def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> 
     assert "## " not in page
 
 
+def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) -> None:
+    page = upstream.render(run_of(cell(status=Status.NOT_RUN, reason="no image")), tmp_path)
+    assert "No cell of this run failed: boxlite told nothing that could be judged.\n" in page
+    assert "No finding" not in page
+
+
 def test_what_is_not_known_of_a_guest_is_a_dash(tmp_path: Path) -> None:
     bare = failed(facts={"bubblewrap": None})
     recorded(tmp_path, bare)
