@@ -47,10 +47,11 @@ class Misdiagnosis:
 
     @property
     def cures(self) -> dict[str, list[RemedyResult]]:
-        """What was tried on these cells, by name: that with which every test passed, or else all."""
+        """What was tried on these cells, by name: that with which every test passed, or else all that told."""
         found: dict[str, list[RemedyResult]] = {}
         for each in (each for cell in self.cells for each in cell.result.remedies):
-            found.setdefault(each.name, []).append(each)
+            if each.result not in (RemedyOutcome.CANNOT, RemedyOutcome.ERROR):
+                found.setdefault(each.name, []).append(each)
         verified = {name: results for name, results in found.items() if cured(results)}
         return verified or found
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from markdown_it import MarkdownIt
 
 from lab.diagnosis.recorded import Recorded
@@ -77,12 +78,12 @@ def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
     assert audit == DENIED_CREATE
     assert "bwrap: Creating new namespace failed: Permission denied\n" in probes
     assert f"- `apparmor-userns-deny`, proved: {WHY}. An AppArmor profile that confines bubblewrap" in page
-    assert "What cures it: no remedy was tried in this run." in page
+    assert "What cures it this run does not say: " in page
 
 
 def test_what_cures_stands_alone_where_something_does(tmp_path: Path) -> None:
     remedies = [
-        tried("bwrap-userns-restrict", RemedyOutcome.CANNOT, reason="there is no such file"),
+        tried("preflight", RemedyOutcome.AVOIDS, reason="skipped: all of them"),
         tried("bwrap-profile", RemedyOutcome.VERIFIED, scripts={"bwrap-profile": "0" * 64}),
     ]
     cells = [failed(remedies=remedies), failed(guest="debian-sid", remedies=remedies[:1])]
@@ -90,9 +91,17 @@ def test_what_cures_stands_alone_where_something_does(tmp_path: Path) -> None:
     page = upstream.render(run_of(*cells), tmp_path)
     how = "`lab remedies show bwrap-profile --script`; price: bubblewrap alone may do it."
     assert f"- `bwrap-profile`: verified in 1 of 1 cells: {how}\n" in page
+    assert "`preflight`" not in page
+    assert "- `preflight`: avoids it: skipped: all of them\n" in upstream.render(run_of(cells[1]), tmp_path)
+
+
+@pytest.mark.parametrize("outcome", [RemedyOutcome.CANNOT, RemedyOutcome.ERROR])
+def test_what_could_not_be_tried_says_nothing_of_a_cure(tmp_path: Path, outcome: RemedyOutcome) -> None:
+    result = failed(remedies=[tried("bwrap-userns-restrict", outcome, reason="x")])
+    recorded(tmp_path, result)
+    page = upstream.render(run_of(result), tmp_path)
+    assert "What cures it this run does not say: " in page
     assert "bwrap-userns-restrict" not in page
-    nothing = upstream.render(run_of(cells[1]), tmp_path)
-    assert "- `bwrap-userns-restrict`: cannot be tried here: there is no such file\n" in nothing
 
 
 def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None:
