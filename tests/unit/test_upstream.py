@@ -172,7 +172,7 @@ def test_the_table_s_page_marks_what_boxlite_got_wrong_and_nothing_else(tmp_path
     wrong, right = failed(), failed("userns-sysctl")
     recorded(tmp_path, wrong)
     recorded(tmp_path, right, log=told_examples.USERNS_SYSCTL)
-    mark = "- boxlite's own diagnosis: unknown (`lab report 20261124-160000 --upstream`)\n"
+    mark = "- boxlite's own diagnosis: unknown (`lab report RUN --upstream`)\n"
     page = markdown.render(run_of(wrong, right), tmp_path)
     assert page.count("boxlite's own diagnosis") == page.count(mark) == 1
     assert mark in page.split("## debian-13, apparmor-userns-deny")[1].split("\n## ")[0]
