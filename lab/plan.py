@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.builds import Build
 from lab.catalog import Catalog, Guest, Variant
 from lab.errors import UsageError
-from lab.results import CellResult, Experiments, RunOptions, Status
+from lab.results import CellResult, Experiments, RunOptions, Status, cell_folder
 
 # Rounded from the 26 cells of two runs under emulation on two processors. Only their proportion matters here.
 PASS_SECONDS = 45.0
@@ -46,7 +46,7 @@ class Cell:
     @property
     def folder(self) -> Path:
         """Where its evidence goes, relative to the run's folder."""
-        return Path("cells", self.guest.name, self.variant.name, self.build.name)
+        return cell_folder(self.guest.name, self.variant.name, self.build.name)
 
     @property
     def name(self) -> str:

@@ -207,6 +207,11 @@ class RepeatResult(_Record):
     seconds: dict[str, float] = Field(default_factory=dict)
 
 
+def cell_folder(guest: str, variant: str, build: str) -> Path:
+    """Where a cell's evidence goes, relative to the run's folder."""
+    return Path("cells", guest, variant, build)
+
+
 class CellResult(_Record):
     """One square of the matrix. Paths in `evidence` are relative to the run's folder."""
 
@@ -252,6 +257,11 @@ class CellResult(_Record):
         description="The lab's own faults for which the cell was tried again on a fresh lane.",
     )
     rerun: str = Field(default="", description="One command line that runs exactly this cell again.")
+
+    @property
+    def folder(self) -> Path:
+        """Where its evidence is, relative to the run's folder."""
+        return cell_folder(self.guest, self.variant, self.build)
 
 
 class LaneRecord(_Record):

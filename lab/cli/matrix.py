@@ -145,7 +145,7 @@ def matrix_command(
             estimates=Estimates.from_folder(lab.paths.runs, start.info.options),
             kept=start.kept,
         ).run()
-    write_atomically(run_folder / "matrix.md", markdown.render(run))
+    write_atomically(run_folder / "matrix.md", markdown.render(run, run_folder))
     terminal.summary(common.console, run)
     common.say(f"run: {run_folder} (results.json, matrix.md, cells/, run.log)")
     if run.run.interrupted:

@@ -6,8 +6,9 @@ import click
 
 from lab import record, runs
 from lab.cli import common
+from lab.errors import UsageError
 from lab.files import write_atomically
-from lab.report import markdown, terminal
+from lab.report import claims, markdown, terminal, upstream
 from lab.results import RunResult
 
 
@@ -21,7 +22,7 @@ def merge_command(lab: common.Lab, parts: tuple[str, ...], folder: Path | None) 
     read = [(source, RunResult.read(source)) for source in sources]
     target = record.new_folder(lab.paths.make(lab.paths.runs), folder)
     run = runs.merge(read, target)
-    write_atomically(target / "matrix.md", markdown.render(run))
+    write_atomically(target / "matrix.md", markdown.render(run, target))
     terminal.summary(common.console, run)
     common.say(f"run: {target} (results.json, matrix.md, cells/)")
     return run.exit_status()
@@ -29,15 +30,29 @@ def merge_command(lab: common.Lab, parts: tuple[str, ...], folder: Path | None) 
 
 @click.command("report")
 @click.argument("run", metavar="RUN")
-@click.option("--format", "kind", type=click.Choice(["table", "markdown", "json"]), default="table")
+@click.option("--format", "kind", type=click.Choice(["table", "markdown", "json"]), help="Default: table.")
+@click.option("--claims", "report", metavar="REPORT", help="Judge the claims of a bug report: issue-468.")
+@click.option("--upstream", "for_upstream", is_flag=True, help="What boxlite gets wrong of its own failures.")
 @click.pass_obj
-def report_command(lab: common.Lab, run: str, kind: str) -> int:
-    """Show a run again, from its folder or by its name."""
-    result = RunResult.read(common.run_folder(lab.paths, run))
-    if kind == "table":
-        terminal.summary(common.console, result)
+def report_command(
+    lab: common.Lab, run: str, kind: str | None, report: str | None, *, for_upstream: bool
+) -> int:
+    """Show a run again, from its folder or by its name; --claims and --upstream show it in Markdown.
+
+    The exit status is the run's.
+    """
+    if (kind, report, for_upstream or None).count(None) < 2:
+        raise UsageError("--format, --claims and --upstream are different reports", hint="ask for one of them")
+    folder = common.run_folder(lab.paths, run)
+    result = RunResult.read(folder)
+    if report is not None:
+        click.echo(claims.render(result, folder, report), nl=False)
+    elif for_upstream:
+        click.echo(upstream.render(result, folder), nl=False)
     elif kind == "markdown":
-        click.echo(markdown.render(result), nl=False)
-    else:
+        click.echo(markdown.render(result, folder), nl=False)
+    elif kind == "json":
         click.echo(result.model_dump_json(by_alias=True, indent=2))
+    else:
+        terminal.summary(common.console, result)
     return result.exit_status()

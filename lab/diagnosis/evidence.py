@@ -17,14 +17,17 @@ SYSCTLS_FILE = "sysctls.txt"
 PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
 # What SELinux denied: avc:  denied  { create } for ...
 AVC = re.compile(r"avc:\s+denied\s+\{ ([^}]*) \}")
+# An audit line of something refused. Even in complain mode a profile refuses with EACCES what it cannot name.
+REFUSAL = re.compile(r'apparmor="DENIED"|avc:\s+denied|error=-13\b')
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One probe's exit status, or errno (None where it did not run), and standard error."""
+    """One probe's exit status, or errno (None where it did not run), standard error, and what was run."""
 
     status: int | None
     stderr: str
+    command: tuple[str, ...] = ()
 
     @property
     def worked(self) -> bool:
@@ -105,6 +108,16 @@ def _fields(line: str) -> dict[str, str]:
     return fields
 
 
+def refusals(folder: Path) -> dict[str, list[str]]:
+    """The audit lines that tell of something refused, as they stand there, by the file of the cell's folder."""
+    found: dict[str, list[str]] = {}
+    for name in (KERNEL_FILE, AUDIT_FILE):
+        audit = [line for line in _text(folder / name).splitlines() if "audit(" in line]
+        if lines := [line for line in audit if REFUSAL.search(line)]:
+            found[name] = lines
+    return found
+
+
 def parse_sysctls(text: str) -> dict[str, str]:
     """`name = value` lines, as `sysctl --all` prints them."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
@@ -127,4 +140,7 @@ def read_probes(path: Path) -> dict[str, Probe]:
     if not path.exists():
         return {}
     found = json.loads(path.read_text())["probes"]
-    return {name: Probe(each["status"], each["stderr"]) for name, each in found.items()}
+    return {
+        name: Probe(each["status"], each["stderr"], tuple(each.get("command", ())))
+        for name, each in found.items()
+    }

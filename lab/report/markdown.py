@@ -1,20 +1,37 @@
-"""The matrix as Markdown: `matrix.md` in the run's folder."""
+"""The matrix as Markdown: `matrix.md` in the run's folder. And what every page in Markdown needs."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
-from lab.diagnosis import causes
+from lab.diagnosis import causes, remedies, told
+from lab.diagnosis.recorded import Recorded
+from lab.diagnosis.told import Judged
 from lab.files import plain
 from lab.report import table
-from lab.results import RunResult
+from lab.results import CellResult, RunResult
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(run: RunResult) -> str:
-    """The whole run on one page: the table, what every unexpected cell says, and what it was run with."""
+def render(run: RunResult, folder: Path | None = None) -> str:
+    """The whole run on one page: the table, what every unexpected cell says, and what it was run with.
+
+    Where the run's `folder` is given, what boxlite itself took for the cause of a cell is judged, too.
+    """
+    known = remedies.load()
+
+    def misdiagnosis(cell: CellResult) -> str:
+        judged = told.judge(cell, Recorded(cell, folder).told, known) if folder else None
+        return "" if judged in (None, Judged.RIGHT) else str(judged)
+
+    return page("matrix.md", run=run, table=table, misdiagnosis=misdiagnosis)
+
+
+def page(template: str, **values: Any) -> str:
+    """A page made of one of the templates, whose filters keep what a guest said in its place."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -27,10 +44,11 @@ def render(run: RunResult) -> str:
         "cell": _escape,
         "paragraph": _paragraph,
         "code": _code,
+        "block": _block,
         # A run of long ago may know a cause that there is no more.
         "explanation": lambda name: known[name].explanation if name in known else "",
     }
-    return environment.get_template("matrix.md").render(run=run, table=table)
+    return environment.get_template(template).render(values)
 
 
 def _words(text: object) -> str:
@@ -52,3 +70,10 @@ def _paragraph(text: object) -> str:
 def _code(text: object) -> str:
     """Text between backticks, where nothing can be escaped."""
     return _words(text).replace("`", "'")
+
+
+def _block(text: object) -> str:
+    """Text as a block of code in its own lines, between more backticks than it has anywhere."""
+    shown = plain(str(text))
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown)), 0)
+    return f"{fence}text\n{shown}\n{fence}"

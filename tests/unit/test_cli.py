@@ -215,6 +215,47 @@ def test_a_report_has_the_format_that_was_asked_for(
     assert capsys.readouterr().out.startswith(begins)
 
 
+@pytest.mark.parametrize(
+    ("words", "begins"),
+    [
+        (["--claims", "issue-468"], "# Bug report issue-468, judged over run 20261124-160000"),
+        (["--upstream"], "# What boxlite  gets wrong of its own failures, by run 20261124-160000"),
+    ],
+)
+def test_a_report_of_claims_or_for_upstream_ends_with_the_status_of_its_run(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    begins: str,
+) -> None:
+    run_of(cell(), cell(guest="ubuntu-24.04", status=Status.NOT_RUN, reason="no image")).write(tmp_path)
+    assert run_main(monkeypatch, "report", str(tmp_path), *words) == 3
+    assert capsys.readouterr().out.startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--claims", "issue-46"], "no report is called 'issue-46'\n  next: did you mean issue-468?"),
+        (["--claims", "issue-468", "--upstream"], "are different reports\n  next: ask for one of them"),
+        (["--upstream", "--format", "table"], "are different reports"),
+    ],
+)
+def test_a_report_that_cannot_be_made_says_why(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    run_of(cell()).write(tmp_path)
+    assert run_main(monkeypatch, "report", str(tmp_path), *words) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_an_unknown_run_says_the_nearest(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.diagnosis import remedies
+from lab import claims
+from lab.claims import Answer
+from lab.diagnosis import remedies, told
+from lab.diagnosis.recorded import Recorded
+from lab.diagnosis.told import Judged
 from lab.results import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
 from tests.vm.conftest import RELEASE, run_matrix
 
@@ -94,3 +98,18 @@ def test_the_summary_says_what_cures_first(run: RunResult, folder: Path) -> None
     assert first.startswith(
         "- remedy `userns-clone-on`: verified: `lab remedies show userns-clone-on --script`"
     )
+
+
+def test_the_report_s_claims_are_judged_by_what_was_tried(run: RunResult, folder: Path) -> None:
+    blocked = Recorded(cell(run, "userns-clone-off"), folder)
+    known = claims.known("issue-468")
+    for name in ("blocked-tests", "preflight-fails", "option-preflight"):
+        assert claims.judge(known[name], "debian-13", [blocked]).answer is Answer.HOLDS
+    # A blocked switch of the kernel's says nothing of Ubuntu's policy.
+    assert claims.judge(known["audit-line"], "debian-13", [blocked]).answer is Answer.NOT_JUDGED
+
+
+def test_boxlite_names_this_cause_and_its_advice_cures(run: RunResult, folder: Path) -> None:
+    blocked = Recorded(cell(run, "userns-clone-off"), folder)
+    assert blocked.told.advises == ["sudo sysctl -w kernel.unprivileged_userns_clone=1"]
+    assert told.judge(blocked.result, blocked.told, remedies.load()) is Judged.RIGHT

@@ -36,6 +36,8 @@ class Cause(ABC):
     breaks: ClassVar[Needs]
     # In two sentences for a user: what blocks boxlite, and where that comes from.
     explanation: ClassVar[str]
+    # boxlite's own words, any of them, where it blames this cause; none where it knows of no such cause.
+    blamed_by: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def shown(self, evidence: Evidence) -> Shown | None:

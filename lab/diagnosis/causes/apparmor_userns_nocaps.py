@@ -16,6 +16,8 @@ class ApparmorUsernsNocaps(Cause):
         "can set up no sandbox. This is Ubuntu's policy since 24.04 (profile unprivileged_userns) for programs "
         "without a profile of their own."
     )
+    # The switch of Ubuntu's kernels for this policy, which boxlite reads before anything else.
+    blamed_by = ("(kernel.apparmor_restrict_unprivileged_userns=1)",)
 
     def shown(self, evidence: Evidence) -> Shown | None:
         # The kernel does not repeat a denial: bwrap's own may be missing behind that of boxlite's thread, which

@@ -16,6 +16,7 @@ class KvmAbsent(Cause):
         "is switched off in the firmware or in the hypervisor around this host, or the kernel's module "
         "kvm_intel or kvm_amd is not loaded."
     )
+    blamed_by = (TEXT,)
 
     def shown(self, evidence: Evidence) -> Shown | None:
         missing = evidence.probe("open_kvm").failed_with(NOT_THERE)

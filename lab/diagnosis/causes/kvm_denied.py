@@ -15,6 +15,7 @@ class KvmDenied(Cause):
         "The user may not open /dev/kvm, and every box is a virtual machine that runs on it. Debian and Ubuntu "
         "give it to the group kvm, and a user who is added to that must log in anew."
     )
+    blamed_by = (TEXT,)
 
     def shown(self, evidence: Evidence) -> Shown | None:
         denied = evidence.probe("open_kvm").failed_with(PERMISSION_DENIED)

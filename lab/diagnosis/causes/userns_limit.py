@@ -14,6 +14,7 @@ class UsernsLimit(Cause):
         "The number of user namespaces that this host allows, user.max_user_namespaces, is 0 or used up, and "
         "the jailer's sandbox begins with one. Hardening guides set it to 0."
     )
+    blamed_by = (f"({SYSCTL}=0)",)
 
     def shown(self, evidence: Evidence) -> Shown | None:
         limit = evidence.sysctls.get(SYSCTL)

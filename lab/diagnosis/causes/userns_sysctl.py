@@ -17,6 +17,7 @@ class UsernsSysctl(Cause):
         "with. The switch, kernel.unprivileged_userns_clone, exists on Debian's and Ubuntu's kernels, and "
         "hardening guides set it to 0."
     )
+    blamed_by = (f"({SYSCTL}=0)",)
 
     def shown(self, evidence: Evidence) -> Shown | None:
         if evidence.sysctls.get(SYSCTL) != "0":

@@ -56,6 +56,7 @@ class Remedy(_Table):
     does: str
     price: str = Field(description="What protection it gives up.")
     loss: int = Field(ge=0, le=100)
+    advised: list[str] = Field([], description="Words of boxlite's own advice that mean this very remedy.")
     host: HostChange | None = None
     run: RunChange | None = None
 
@@ -75,6 +76,10 @@ class Remedy(_Table):
         """Of all that decides what a trial of it does."""
         text = self.model_dump_json() if self.host is None else self.script()
         return sha256(text.encode()).hexdigest()
+
+    def is_advised_by(self, command: str) -> bool:
+        """Whether a command that boxlite advises does what this remedy does."""
+        return any(words in command for words in self.advised)
 
     def script(self) -> str:
         """The POSIX shell script that puts it in place on a host, and takes it back."""

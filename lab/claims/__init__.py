@@ -1,0 +1,93 @@
+"""The claims of bug reports, judged over the record of a run. Nothing is run for it.
+
+A report is a package in here, `issue_468`, and each of its statements a module of that: found, not listed.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lab.claims._base import Claim, Sight
+from lab.diagnosis.recorded import Recorded
+from lab.discovery import classes
+from lab.errors import unknown_name
+from lab.results import Status
+
+__all__ = ["Answer", "Claim", "Judgement", "Seen", "Sight", "judge", "known", "reports", "shows"]
+
+# Statuses of cells whose suite ran, and gave the same each time.
+RAN = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL)
+
+
+class Answer(StrEnum):
+    """What a run says of a claim on one guest."""
+
+    HOLDS = "holds"
+    DOES_NOT_HOLD = "does not hold"
+    NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A cell that a claim concerns, and what it shows of it."""
+
+    cell: Recorded
+    sight: Sight
+
+    @property
+    def files(self) -> list[str]:
+        """What shows it, as the run names it; what was not gathered is left out."""
+        return [self.cell.path(file) for file in self.sight.files if (self.cell.folder / file).is_file()]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim on one guest. `seen` are all cells that it concerns; those that tell nothing say why.
+
+    `reason` says why it is not judged where the guest has no such cell.
+    """
+
+    guest: str
+    answer: Answer
+    seen: tuple[Seen, ...] = ()
+    reason: str = ""
+
+
+def reports() -> list[str]:
+    """The names of the reports whose claims are known."""
+    return sorted(info.name.replace("_", "-") for info in pkgutil.iter_modules(__path__) if info.ispkg)
+
+
+def known(report: str) -> dict[str, Claim]:
+    """A report's claims by their names, in the order of its text. Raises UsageError for an unknown report."""
+    if report not in reports():
+        raise unknown_name("report", report, reports())
+    package = importlib.import_module(f"{__name__}.{report.replace('-', '_')}")
+    found = classes(package, Claim)  # type: ignore[type-abstract]
+    made = {name.replace("_", "-"): kind() for name, kind in found.items()}
+    return dict(sorted(made.items(), key=lambda item: item[1].order))
+
+
+def judge(claim: Claim, guest: str, cells: Sequence[Recorded]) -> Judgement:
+    """What a guest's cells say of a claim: it holds where one shows it and none shows the contrary."""
+    seen = tuple(
+        Seen(cell, claim.look(cell) if cell.result.status in RAN else _did_not_run(cell))
+        for cell in cells
+        if cell.result.guest == guest and claim.concerns(cell.result)
+    )
+    shown = {shows(each.sight) for each in seen}
+    answer = next((each for each in (Answer.DOES_NOT_HOLD, Answer.HOLDS) if each in shown), Answer.NOT_JUDGED)
+    return Judgement(guest, answer, seen, "" if seen else claim.only)
+
+
+def shows(sight: Sight) -> Answer:
+    """What one cell alone says of a claim."""
+    if sight.holds is None:
+        return Answer.NOT_JUDGED
+    return Answer.HOLDS if sight.holds else Answer.DOES_NOT_HOLD
+
+
+def _did_not_run(cell: Recorded) -> Sight:
+    return Sight(None, ": ".join(filter(None, [cell.result.status, cell.result.reason])))

@@ -1,0 +1,78 @@
+"""Which cells are like the report's host, and how they failed."""
+
+from lab.claims._base import Claim, Sight
+from lab.diagnosis.recorded import Recorded
+from lab.results import UNKNOWN, CellResult, Outcome, RemedyOutcome, Status
+
+# The cause that is Ubuntu 24.04's policy, whatever the guest; and all that keep a user namespace from boxlite.
+POLICY = "apparmor-userns-nocaps"
+BLOCKING = ("userns-sysctl", "userns-limit", "apparmor-userns-deny", POLICY)
+# The profile by which the policy denies.
+PROFILE = "unprivileged_userns"
+# boxlite's words where its preflight fails, and where the bubblewrap that this runs does.
+PREFLIGHT = "Sandbox preflight failed: bwrap cannot create user namespaces."
+BWRAP_FAILED = "bwrap --unshare-user failed"
+
+
+class WhereBlocked(Claim):
+    """A claim about hosts on which the kernel or AppArmor blocks user namespaces."""
+
+    only = "only a cell whose user namespaces are blocked shows it"
+
+    def concerns(self, cell: CellResult) -> bool:
+        return blocked_by(cell, *BLOCKING)
+
+
+class UnderPolicy(Claim):
+    """A claim about hosts with Ubuntu 24.04's policy."""
+
+    only = "only a cell under Ubuntu 24.04's policy shows it (variant apparmor-userns-nocaps)"
+
+    def concerns(self, cell: CellResult) -> bool:
+        return blocked_by(cell, POLICY)
+
+
+def blocked_by(cell: CellResult, *causes: str) -> bool:
+    """Whether a cell was blocked by one of these causes, or its variant says that it would be."""
+    if cell.cause in (None, UNKNOWN):
+        return cell.expected.cause in causes
+    return cell.cause in causes
+
+
+def is_ubuntu(cell: CellResult, *versions: str) -> bool:
+    """Whether a guest is Ubuntu of one of these releases: by its own words, or by name if it never ran."""
+    system = cell.facts.get("os")
+    if system is None:
+        return cell.guest in [f"ubuntu-{version}" for version in versions]
+    return system.get("ID") == "ubuntu" and system.get("VERSION_ID") in versions
+
+
+def failed(cell: CellResult) -> list[str]:
+    """The tests that failed."""
+    return [test.name for test in cell.tests if test.outcome in (Outcome.FAIL, Outcome.ERROR)]
+
+
+def passed(cell: CellResult) -> bool:
+    return cell.status in (Status.PASS, Status.XPASS)
+
+
+def line(text: str, begins: str) -> str:
+    """The first line that begins so; empty where there is none."""
+    return next((each for each in text.splitlines() if each.startswith(begins)), "")
+
+
+def tried(cell: Recorded, *names: str, wanted: RemedyOutcome) -> Sight:
+    """What came of remedies, each alone: the claim holds where one of them did what it should."""
+    results = [each for each in cell.result.remedies if each.name in names]
+    if not results:
+        return Sight(None, "no such remedy was tried in this run")
+    good = [each for each in results if each.result is wanted]
+    undecided = [each for each in results if each.result in (RemedyOutcome.CANNOT, RemedyOutcome.ERROR)]
+    words = [": ".join(filter(None, [each.name, each.result, each.reason])) for each in good or results]
+    folder = f"{cell.result.folder}/"
+    files = [file.removeprefix(folder) for each in good or results for file in each.evidence]
+    return Sight(
+        True if good else None if len(undecided) == len(results) else False,
+        "; ".join(words),
+        tuple(file for file in files if file.endswith(("/suite.log", ".sh"))),
+    )

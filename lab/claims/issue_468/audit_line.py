@@ -1,0 +1,27 @@
+"""The kernel's audit line."""
+
+from lab.claims._base import Sight
+from lab.claims.issue_468 import _host
+from lab.claims.issue_468._host import UnderPolicy
+from lab.diagnosis.evidence import refusals
+from lab.diagnosis.recorded import Recorded
+
+
+class AuditLine(UnderPolicy):
+    order = 40
+    quote = (
+        'audit: type=1400 apparmor="DENIED" operation="capable" profile="unprivileged_userns" capability=21 '
+        'capname="sys_admin"'
+    )
+    check = "whether the kernel logged such a line while the suite ran"
+
+    def look(self, cell: Recorded) -> Sight:
+        if not cell.evidence.probes:
+            return Sight(None, "its evidence was not gathered")
+        lines = cell.evidence.denied(
+            operation="capable", profile=_host.PROFILE, capability="21", capname="sys_admin"
+        )
+        if not lines:
+            return Sight(False, "it did not", ("kernel.log",))
+        programs = ", ".join(sorted({line.get("comm", "?") for line in lines}))
+        return Sight(True, f"it did, for {programs}", tuple(refusals(cell.folder)))

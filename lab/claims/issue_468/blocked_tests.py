@@ -1,0 +1,28 @@
+"""Which tests fail."""
+
+from lab.claims._base import Sight
+from lab.claims.issue_468 import _host
+from lab.claims.issue_468._host import WhereBlocked
+from lab.diagnosis.recorded import Recorded
+
+# Upstream's names, and the suite's.
+TESTS = ("jailer_creates_isolated_mount_namespace", "jailer_enabled_box_starts_and_executes")
+
+
+class BlockedTests(WhereBlocked):
+    order = 10
+    quote = (
+        "Two integration tests in src/boxlite/tests/jailer.rs fail on hosts where unprivileged user namespaces "
+        "are blocked by the kernel or AppArmor: jailer::jailer_creates_isolated_mount_namespace "
+        "jailer::jailer_enabled_box_starts_and_executes"
+    )
+    check = "whether both tests fail in each cell that a setting of the kernel's or AppArmor blocks"
+
+    def look(self, cell: Recorded) -> Sight:
+        failed = _host.failed(cell.result)
+        missing = [test for test in TESTS if test not in failed]
+        if missing:
+            return Sight(False, f"passed: {', '.join(missing)}", ("junit.xml",))
+        others = [test for test in failed if test not in TESTS]
+        more = f", and so do: {', '.join(others)}" if others else ", and no other"
+        return Sight(True, f"both fail{more}", ("junit.xml",))

@@ -1,0 +1,23 @@
+"""bubblewrap by itself."""
+
+from lab.claims._base import Sight
+from lab.claims.issue_468._host import UnderPolicy
+from lab.diagnosis.recorded import Recorded
+
+# The probe of this very command; what it ran is in its record.
+PROBE = "bwrap_user"
+COMMAND = ("bwrap", "--unshare-user", "--bind", "/", "/", "true")
+
+
+class BwrapAlone(UnderPolicy):
+    order = 60
+    quote = "bwrap --unshare-user --bind / / true succeeds in isolation"
+    check = "whether that command works for the suite's user in the cell in which boxlite fails"
+
+    def look(self, cell: Recorded) -> Sight:
+        probe = cell.evidence.probe(PROBE)
+        if probe.status is None or probe.command != COMMAND:
+            return Sight(None, "that command was not tried")
+        if probe.worked:
+            return Sight(True, "it works", ("probes.json",))
+        return Sight(False, f"it fails: {probe.stderr}", ("probes.json",))

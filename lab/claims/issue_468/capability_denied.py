@@ -1,0 +1,24 @@
+"""What the preflight is denied."""
+
+from lab.claims._base import Sight
+from lab.claims.issue_468 import _host
+from lab.claims.issue_468._host import UnderPolicy
+from lab.diagnosis.evidence import refusals
+from lab.diagnosis.recorded import Recorded
+from lab.results import Confidence
+
+
+class CapabilityDenied(UnderPolicy):
+    order = 80
+    quote = (
+        "requires CAP_SYS_ADMIN inside the userns and that is denied by the unprivileged_userns AppArmor "
+        "profile"
+    )
+    check = "whether the evidence proves that the namespace is made and its capabilities are denied"
+
+    def look(self, cell: Recorded) -> Sight:
+        if _host.passed(cell.result):
+            return Sight(False, "every test passes all the same", ("junit.xml",))
+        if cell.result.cause != _host.POLICY or cell.result.confidence is not Confidence.PROVED:
+            return Sight(None, "the evidence does not prove it")
+        return Sight(True, cell.result.reason, ("probes.json", *refusals(cell.folder)))

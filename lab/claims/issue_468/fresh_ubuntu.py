@@ -1,0 +1,26 @@
+"""The report's own host."""
+
+from lab.claims._base import Claim, Sight
+from lab.claims.issue_468 import _host
+from lab.diagnosis.recorded import Recorded
+from lab.results import CellResult
+
+TEST = "jailer_enabled_box_starts_and_executes"
+
+
+class FreshUbuntu(Claim):
+    order = 50
+    quote = (
+        "# fresh Ubuntu 24.04 EC2 host (kernel 7.0.0-1004-aws) ... "
+        "make test:integration:rust FILTER=jailer_enabled_box"
+    )
+    check = "whether that test fails on Ubuntu 24.04 as installed, whatever its kernel"
+    only = "could only be judged on Ubuntu 24.04 as installed"
+
+    def concerns(self, cell: CellResult) -> bool:
+        return cell.variant == "stock" and _host.is_ubuntu(cell, "24.04")
+
+    def look(self, cell: Recorded) -> Sight:
+        fails = TEST in _host.failed(cell.result)
+        kernel = cell.result.facts.get("kernel")
+        return Sight(fails, f"it {'fails' if fails else 'passes'} with kernel {kernel}", ("junit.xml",))

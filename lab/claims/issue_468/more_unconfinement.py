@@ -1,0 +1,15 @@
+"""What the reporter thinks is needed beside them."""
+
+from lab.claims._base import Sight
+from lab.claims.issue_468._host import UnderPolicy
+from lab.claims.issue_468.option_allow_list import profile_tried
+from lab.diagnosis.recorded import Recorded
+
+
+class MoreUnconfinement(UnderPolicy):
+    order = 120
+    quote = "The kernel/AppArmor stack appears to require additional unconfinement for bwrap."
+    check = "whether a profile of bubblewrap's own, and nothing else, unblocks a cell under the policy"
+
+    def look(self, cell: Recorded) -> Sight:
+        return profile_tried(cell)

@@ -1,0 +1,44 @@
+"""The report's third option for a fix."""
+
+from lab.claims._base import Claim, Sight
+from lab.claims.issue_468 import _host
+from lab.diagnosis.recorded import Recorded
+from lab.results import CellResult, RemedyOutcome
+
+# Each is a set-up script that gives bubblewrap a profile: `lab remedies show NAME --script`.
+REMEDIES = ("bwrap-userns-restrict", "bwrap-profile")
+
+
+class OptionAllowList(Claim):
+    order = 150
+    quote = (
+        "Document a setup script that installs an AppArmor allowlist for the test bwrap binary, similar to "
+        "bubblewrap-userns-restrict overrides for snap."
+    )
+    check = f"whether the whole suite passes with the script of the remedy {' or '.join(REMEDIES)}"
+    only = "only a cell that AppArmor blocks shows it"
+
+    def concerns(self, cell: CellResult) -> bool:
+        return _host.blocked_by(cell, _host.POLICY, "apparmor-userns-deny")
+
+    def look(self, cell: Recorded) -> Sight:
+        return profile_tried(cell)
+
+
+def profile_tried(cell: Recorded) -> Sight:
+    """What came of giving bubblewrap a profile of its own."""
+    sight = _host.tried(cell, *REMEDIES, wanted=RemedyOutcome.VERIFIED)
+    if sight.holds is not False or not _starts_in_the_profile(cell.result):
+        return sight
+    # The profile stacks itself on whatever is executed from it: `allow pix /** -> &unprivileged_userns`.
+    why = (
+        f"the suite itself has to start in {_host.PROFILE} here, which stays on all that it executes; Ubuntu's "
+        "kernel moves bubblewrap alone there, and not where that has a profile"
+    )
+    return Sight(None, f"{sight.what}; but {why}", sight.files)
+
+
+def _starts_in_the_profile(cell: CellResult) -> bool:
+    """Whether the suite was started in the policy's profile, as a kernel that is not Ubuntu's needs it."""
+    context = cell.facts.get("suite_context", {}).get("apparmor") or ""
+    return context.startswith(_host.PROFILE)

@@ -1,0 +1,16 @@
+"""The report's second option for a fix."""
+
+from lab.claims._base import Sight
+from lab.claims.issue_468 import _host
+from lab.claims.issue_468._host import WhereBlocked
+from lab.diagnosis.recorded import Recorded
+from lab.results import RemedyOutcome
+
+
+class OptionContainer(WhereBlocked):
+    order = 140
+    quote = "Run jailer tests in a privileged container in CI (the runc / youki convention)."
+    check = "whether the whole suite passes with the remedy privileged-container"
+
+    def look(self, cell: Recorded) -> Sight:
+        return _host.tried(cell, "privileged-container", wanted=RemedyOutcome.VERIFIED)

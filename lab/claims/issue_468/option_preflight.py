@@ -1,0 +1,19 @@
+"""The report's first option for a fix."""
+
+from lab.claims._base import Sight
+from lab.claims.issue_468 import _host
+from lab.claims.issue_468._host import WhereBlocked
+from lab.diagnosis.recorded import Recorded
+from lab.results import RemedyOutcome
+
+
+class OptionPreflight(WhereBlocked):
+    order = 130
+    quote = (
+        "Test-side preflight — detect userns availability at test start, skip with clear logging on "
+        "unsupported hosts."
+    )
+    check = "whether with the remedy preflight no test fails: those that cannot pass are skipped and say why"
+
+    def look(self, cell: Recorded) -> Sight:
+        return _host.tried(cell, "preflight", wanted=RemedyOutcome.AVOIDS)

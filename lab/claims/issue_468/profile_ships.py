@@ -1,0 +1,31 @@
+"""Where the profile comes from."""
+
+from lab.claims._base import Claim, Sight
+from lab.claims.issue_468 import _host
+from lab.diagnosis.recorded import Recorded
+from lab.results import CellResult
+
+FILE = f"/etc/apparmor.d/{_host.PROFILE}"
+
+
+class ProfileShips(Claim):
+    order = 90
+    quote = "the unprivileged_userns AppArmor profile that ships in apparmor ≥ 4.0"
+    check = "whether a guest with such an AppArmor, as installed, has the profile's file"
+    only = "only a cell as installed shows it (variant stock)"
+
+    def concerns(self, cell: CellResult) -> bool:
+        return cell.variant == "stock"
+
+    def look(self, cell: Recorded) -> Sight:
+        apparmor = cell.result.facts.get("apparmor")
+        if not apparmor or not apparmor["version"]:
+            return Sight(None, "it has no AppArmor")
+        version = f"AppArmor {apparmor['version']}"
+        if int(apparmor["version"].partition(".")[0]) < 4:
+            return Sight(None, f"its {version} is older")
+        if FILE not in apparmor["profile_files"]:
+            return Sight(False, f"its {version} has no {FILE}")
+        mode = apparmor["profiles"].get(_host.PROFILE)
+        loaded = f"loaded in {mode} mode" if mode else "not loaded"
+        return Sight(True, f"its {version} has {FILE}, {loaded}")

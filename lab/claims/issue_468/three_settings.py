@@ -1,0 +1,29 @@
+"""What the reporter tried in vain."""
+
+from lab.claims._base import Claim, Sight
+from lab.claims.issue_468 import _host
+from lab.diagnosis.recorded import Recorded
+from lab.results import CellResult
+
+VARIANT = "issue-468-settings"
+
+
+class ThreeSettings(Claim):
+    order = 110
+    quote = (
+        "Setting: kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0 "
+        "apparmor_parser -R /etc/apparmor.d/unprivileged_userns "
+        "does not unblock the preflight on this host."
+    )
+    check = f"whether the preflight fails under the variant {VARIANT}, which is these three settings"
+    only = f"only a cell under the three settings shows it (variant {VARIANT})"
+
+    def concerns(self, cell: CellResult) -> bool:
+        return cell.variant == VARIANT
+
+    def look(self, cell: Recorded) -> Sight:
+        if _host.passed(cell.result):
+            return Sight(False, "every test passes under the three settings", ("junit.xml",))
+        if _host.PREFLIGHT in cell.told.text:
+            return Sight(True, f"it fails: {cell.result.reason}", (cell.told.file, "probes.json"))
+        return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("junit.xml",))

@@ -1,0 +1,25 @@
+"""Whether Ubuntu enforces the profile as installed."""
+
+from lab.claims._base import Claim, Sight
+from lab.claims.issue_468 import _host
+from lab.diagnosis.recorded import Recorded
+from lab.results import CellResult
+
+SWITCH = "kernel.apparmor_restrict_unprivileged_userns"
+
+
+class UbuntuDefault(Claim):
+    order = 100
+    quote = "(Ubuntu 24+ default)"
+    check = f"whether Ubuntu as installed enforces the profile, and {SWITCH} is 1"
+    only = "could only be judged on Ubuntu 24.04 or newer as installed"
+
+    def concerns(self, cell: CellResult) -> bool:
+        return cell.variant == "stock" and _host.is_ubuntu(cell, "24.04", "26.04")
+
+    def look(self, cell: Recorded) -> Sight:
+        facts = cell.result.facts
+        mode = (facts.get("apparmor") or {}).get("profiles", {}).get(_host.PROFILE, "not loaded")
+        switch = facts.get("sysctls", {}).get(SWITCH)
+        shown = f"the profile: {mode}; {SWITCH}: {switch or 'not there'}"
+        return Sight(mode == "enforce" and switch == "1", shown)

@@ -1,0 +1,49 @@
+"""The claims of a bug report, judged over a run, as Markdown."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import claims
+from lab.claims import Judgement, Seen
+from lab.diagnosis.recorded import Recorded
+from lab.report import markdown
+from lab.results import RunResult
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells of one guest that show the same of a claim."""
+
+    guest: str
+    system: str
+    shows: str
+    what: str
+    seen: list[Seen]
+
+
+def render(run: RunResult, folder: Path, report: str) -> str:
+    """What a run in `folder` says of each claim on each of its guests. Raises UsageError: no such report."""
+    known = claims.known(report)
+    cells = [Recorded(result, folder) for result in run.cells]
+    guests = list(dict.fromkeys(cell.guest for cell in run.cells))
+    judged = {name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known.items()}
+    return markdown.page(
+        "claims.md", run=run, report=report, claims=known, guests=guests, judged=judged, rows=_rows
+    )
+
+
+def _rows(judgements: Iterable[Judgement]) -> list[Row]:
+    rows: dict[tuple[str, ...], Row] = {}
+    for judgement in judgements:
+        for seen in judgement.seen:
+            system = _system(seen.cell)
+            row = Row(judgement.guest, system, str(claims.shows(seen.sight)), seen.sight.what, [])
+            rows.setdefault((row.guest, system, row.shows, row.what), row).seen.append(seen)
+    return list(rows.values())
+
+
+def _system(cell: Recorded) -> str:
+    """What the guest says that it is, and the boxlite on it; a guest that never ran says nothing."""
+    system = cell.result.facts.get("os", {}).get("PRETTY_NAME", "-")
+    return f"{system}, boxlite {cell.result.build}"

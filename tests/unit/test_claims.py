@@ -1,0 +1,366 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import claims
+from lab.claims import Answer, issue_468
+from lab.diagnosis.recorded import Recorded
+from lab.errors import UsageError
+from lab.report import claims as report
+from lab.results import (
+    CellResult,
+    Confidence,
+    Expectation,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
+from tests.unit import evidence_examples, told_examples
+from tests.unit.examples import cell, run_of
+
+REPORT = "issue-468"
+TESTS = ("jailer_enabled_box_starts_and_executes", "jailer_creates_isolated_mount_namespace")
+BWRAP = ["bwrap", "--unshare-user", "--bind", "/", "/", "true"]
+POLICY, DENY = "apparmor-userns-nocaps", "apparmor-userns-deny"
+DEBIAN = {"ID": "debian", "VERSION_ID": "13", "PRETTY_NAME": "Debian GNU/Linux 13 (trixie)"}
+UBUNTU = {"ID": "ubuntu", "VERSION_ID": "24.04", "PRETTY_NAME": "Ubuntu 24.04.3 LTS"}
+RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
+PROFILE_FILE = "/etc/apparmor.d/unprivileged_userns"
+NO_SWITCH = f"its kernel has no {RESTRICT}"
+AS_RUN = {"suite_context": {"apparmor": "unprivileged_userns (enforce)"}}
+
+DOCTOR = """
+from lab.claims._base import Claim, Sight
+
+class Doctor(Claim):
+    order, quote, check, only = 5, "it is late", "nothing", "nobody can say"
+
+    def concerns(self, cell):
+        return cell.guest == "debian-13"
+
+    def look(self, cell):
+        return Sight(True, "it is")
+"""
+
+
+def ran(*outcomes: Outcome) -> list[TestResult]:
+    """The two tests of the report, with these outcomes."""
+    said = told_examples.SAID
+    return [
+        TestResult(name=name, outcome=outcome, message="" if outcome is Outcome.PASS else said)
+        for name, outcome in zip(TESTS, outcomes, strict=True)
+    ]
+
+
+FAIL = ran(Outcome.FAIL, Outcome.FAIL)
+PASS = ran(Outcome.PASS, Outcome.PASS)
+OTHER = TestResult(name="x", outcome=Outcome.FAIL)
+
+
+def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
+    """A cell that is blocked as its variant expects, which is named like the cause."""
+    wanted: dict[str, Any] = {
+        "variant": name,
+        "status": Status.XFAIL,
+        "expected": Expectation(status="xfail", cause=name),
+        "cause": name,
+        "confidence": Confidence.PROVED,
+        "reason": "the evidence in a sentence",
+        "tests": FAIL,
+        "facts": {"os": DEBIAN},
+    }
+    return cell(**(wanted | more))
+
+
+def with_remedies(*tried: tuple[str, RemedyOutcome], name: str = POLICY, **more: Any) -> CellResult:
+    """A cell that is blocked, with what came of remedies."""
+    results = [RemedyResult(name=name, result=result, price="") for name, result in tried]
+    return blocked(name, remedies=results, **more)
+
+
+def gathered(
+    run: Path,
+    result: CellResult,
+    *,
+    log: str = told_examples.APPARMOR_NOCAPS,
+    kernel: str = evidence_examples.DENIED_CAP_BWRAP,
+    bwrap: int | None = 1,
+    command: list[str] = BWRAP,
+) -> Recorded:
+    """A cell with its evidence in the folder of its run; `bwrap` is the exit status of that probe."""
+    folder = run / result.folder
+    (folder / "boxlite/box-a/logs").mkdir(parents=True)
+    (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
+    probe = {"command": command, "status": bwrap, "stderr": "bwrap: refused"}
+    context = {"apparmor": "unprivileged_userns (enforce)"}
+    (folder / "probes.json").write_text(json.dumps({"context": context, "probes": {"bwrap_user": probe}}))
+    (folder / "kernel.log").write_text(kernel)
+    return Recorded(result, run)
+
+
+def judged(name: str, *cells: Recorded, guest: str = "debian-13") -> claims.Judgement:
+    return claims.judge(claims.known(REPORT)[name], guest, cells)
+
+
+def stock(**more: Any) -> CellResult:
+    """A cell as installed, on a guest with this AppArmor and these facts."""
+    apparmor = {
+        "version": "4.1.0",
+        "profile_files": [PROFILE_FILE],
+        "profiles": {"unprivileged_userns": "enforce"},
+    }
+    facts = {"os": DEBIAN, "apparmor": apparmor, "sysctls": {RESTRICT: None}, "kernel": "6.12"}
+    return cell(tests=more.pop("tests", PASS), facts=facts | more.pop("facts", {}), **more)
+
+
+def apparmor(version: str | None, *files: str) -> dict[str, Any]:
+    return {"apparmor": {"version": version, "profile_files": list(files), "profiles": {}}}
+
+
+HOLDS, DOES_NOT, NOT_JUDGED = Answer.HOLDS, Answer.DOES_NOT_HOLD, Answer.NOT_JUDGED
+VERIFIED, NO_HELP, CANNOT = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.CANNOT
+AVOIDS = RemedyOutcome.AVOIDS
+NOCAPS, ELSE = told_examples.APPARMOR_NOCAPS, told_examples.HOME_NOEXEC
+NOT_EXECUTED = NOCAPS.replace(
+    "bwrap --unshare-user failed (system bwrap at bwrap)",
+    "failed to run bwrap: Permission denied (os error 13)",
+)
+SETTINGS = {"variant": "issue-468-settings", "expected": Expectation()}
+
+# The claim, one cell, how its evidence differs from that of a cell under the policy, the answer, a word of why.
+ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
+    ("blocked-tests", blocked("userns-sysctl"), {}, HOLDS, "both fail, and no other"),
+    (
+        "blocked-tests",
+        blocked(tests=[*FAIL, TestResult(name="x", outcome=Outcome.FAIL)]),
+        {},
+        HOLDS,
+        "so do: x",
+    ),
+    ("blocked-tests", blocked(tests=ran(Outcome.FAIL, Outcome.PASS)), {}, DOES_NOT, f"passed: {TESTS[1]}"),
+    ("blocked-tests", blocked(status=Status.XPASS, cause=None, tests=PASS), {}, DOES_NOT, "passed"),
+    ("preflight-fails", blocked("userns-limit"), {}, HOLDS, "in its log; its caller gets: boxlite.errors"),
+    ("preflight-fails", blocked(), {"log": ELSE}, DOES_NOT, "could not be initialized"),
+    ("error-text", blocked(), {}, DOES_NOT, "bwrap --unshare-user failed (system bwrap at bwrap)"),
+    ("error-text", blocked(), {"log": NOT_EXECUTED}, HOLDS, "says so"),
+    ("error-text", blocked(), {"log": ELSE}, NOT_JUDGED, "not gathered"),
+    ("audit-line", blocked(), {}, HOLDS, "for bwrap"),
+    ("audit-line", blocked(), {"kernel": evidence_examples.DENIED_CREATE}, DOES_NOT, "did not"),
+    ("audit-line", blocked(cause="unknown", confidence=None), {"kernel": ""}, DOES_NOT, "did not"),
+    ("bwrap-alone", blocked(), {}, DOES_NOT, "bwrap: refused"),
+    ("bwrap-alone", blocked(), {"bwrap": 0}, HOLDS, "it works"),
+    ("bwrap-alone", blocked(), {"bwrap": None}, NOT_JUDGED, "was not tried"),
+    ("bwrap-alone", blocked(), {"bwrap": 0, "command": ["bwrap", "--version"]}, NOT_JUDGED, "was not tried"),
+    ("libcontainer", blocked(), {}, DOES_NOT, "boxlite::jailer::sandbox::bwrap says: bwrap --unshare-user"),
+    (
+        "libcontainer",
+        blocked(),
+        {"log": NOCAPS.replace("sandbox::bwrap:", "libcontainer:")},
+        HOLDS,
+        "boxlite::jailer::libcontainer",
+    ),
+    ("libcontainer", blocked(), {"log": ELSE}, NOT_JUDGED, "tell of no preflight"),
+    ("libcontainer", blocked(), {"log": NOT_EXECUTED}, NOT_JUDGED, "does not say what it ran"),
+    ("capability-denied", blocked(), {}, HOLDS, "the evidence in a sentence"),
+    ("capability-denied", blocked(confidence=Confidence.LIKELY), {}, NOT_JUDGED, "does not prove it"),
+    ("capability-denied", blocked(status=Status.XPASS, cause=None), {}, DOES_NOT, "passes all the same"),
+    ("profile-ships", stock(), {}, HOLDS, f"4.1.0 has {PROFILE_FILE}, loaded in enforce mode"),
+    ("profile-ships", stock(facts=apparmor("4.0.1")), {}, DOES_NOT, f"4.0.1 has no {PROFILE_FILE}"),
+    ("profile-ships", stock(facts=apparmor("4.0.1", PROFILE_FILE)), {}, HOLDS, "not loaded"),
+    ("profile-ships", stock(facts=apparmor("3.0.8")), {}, NOT_JUDGED, "3.0.8 is older"),
+    ("profile-ships", stock(facts={"apparmor": None}), {}, NOT_JUDGED, "no AppArmor"),
+    (
+        "fresh-ubuntu",
+        stock(facts={"os": UBUNTU}, status=Status.FAIL, tests=FAIL),
+        {},
+        HOLDS,
+        "with kernel 6.12",
+    ),
+    ("fresh-ubuntu", stock(facts={"os": UBUNTU}), {}, DOES_NOT, "it passes"),
+    ("ubuntu-default", stock(facts={"os": UBUNTU, "sysctls": {RESTRICT: "1"}}), {}, HOLDS, f"{RESTRICT}: 1"),
+    ("ubuntu-default", stock(facts={"os": UBUNTU, "sysctls": {RESTRICT: "0"}}), {}, DOES_NOT, f"{RESTRICT}: 0"),
+    ("ubuntu-default", stock(facts={"os": UBUNTU, "apparmor": None}), {}, DOES_NOT, "not loaded"),
+    ("three-settings", blocked("userns-limit", **SETTINGS), {}, HOLDS, "it fails: the evidence"),
+    (
+        "three-settings",
+        blocked(**SETTINGS),
+        {"log": ELSE},
+        NOT_JUDGED,
+        "not the preflight",
+    ),
+    (
+        "three-settings",
+        blocked(**SETTINGS | {"status": Status.PASS, "cause": None}),
+        {},
+        DOES_NOT,
+        "every test",
+    ),
+    ("more-unconfinement", with_remedies(("bwrap-profile", VERIFIED)), {}, HOLDS, "bwrap-profile: verified"),
+    ("option-preflight", with_remedies(("preflight", AVOIDS)), {}, HOLDS, "preflight: avoids it"),
+    ("option-preflight", with_remedies(("preflight", NO_HELP)), {}, DOES_NOT, "does not help"),
+    ("option-preflight", blocked(), {}, NOT_JUDGED, "no such remedy was tried"),
+    ("option-container", with_remedies(("privileged-container", VERIFIED)), {}, HOLDS, "verified"),
+    ("option-container", with_remedies(("privileged-container", NO_HELP)), {}, DOES_NOT, "does not help"),
+    ("option-container", with_remedies(("privileged-container", CANNOT)), {}, NOT_JUDGED, "cannot be tried"),
+    (
+        "option-allow-list",
+        with_remedies(
+            ("bwrap-userns-restrict", CANNOT), ("bwrap-profile", VERIFIED), cause="apparmor-userns-deny"
+        ),
+        {},
+        HOLDS,
+        "bwrap-profile: verified",
+    ),
+    (
+        "option-allow-list",
+        with_remedies(("bwrap-userns-restrict", CANNOT), ("bwrap-profile", NO_HELP)),
+        {},
+        DOES_NOT,
+        "bwrap-profile: does not help",
+    ),
+    # On another kernel than Ubuntu's the suite itself is in the profile, and bubblewrap's own leads nowhere.
+    (
+        "option-allow-list",
+        with_remedies(("bwrap-profile", NO_HELP), facts=AS_RUN),
+        {},
+        NOT_JUDGED,
+        "the suite itself has to start in unprivileged_userns",
+    ),
+    ("option-allow-list", with_remedies(("bwrap-profile", VERIFIED), facts=AS_RUN), {}, HOLDS, "verified"),
+]
+
+
+@pytest.mark.parametrize(("name", "result", "evidence", "answer", "why"), ONE_CELL)
+def test_a_claim_is_judged_by_what_a_cell_recorded(
+    tmp_path: Path, name: str, result: CellResult, evidence: dict[str, Any], answer: Answer, why: str
+) -> None:
+    judgement = judged(name, gathered(tmp_path, result, **evidence))
+    assert judgement.answer is answer
+    [seen] = judgement.seen
+    assert why in seen.sight.what
+
+
+def test_each_check_can_come_out_either_way() -> None:
+    answers: dict[str, set[Answer]] = {name: set() for name in claims.known(REPORT)}
+    for name, _, _, answer, _ in ONE_CELL:
+        answers[name].add(answer)
+    # One judges nothing, and one does what option-allow-list does.
+    assert {name for name, found in answers.items() if not found >= {HOLDS, DOES_NOT}} == {
+        "other-tests",
+        "more-unconfinement",
+    }
+
+
+@pytest.mark.parametrize("name", claims.known(REPORT))
+def test_a_guest_without_a_cell_that_could_show_it_is_not_judged_and_the_reason_is_said(
+    tmp_path: Path, name: str
+) -> None:
+    judgement = judged(name, gathered(tmp_path, blocked("kvm-absent", guest="fedora-44")), guest="fedora-44")
+    assert (judgement.answer, judgement.seen) == (NOT_JUDGED, ())
+    assert judgement.reason == claims.known(REPORT)[name].only
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("audit-line", blocked(status=Status.NOT_APPLICABLE, cause=None, reason="no AppArmor")),
+        ("three-settings", cell(variant="issue-468-settings", status=Status.NOT_APPLICABLE, reason=NO_SWITCH)),
+        ("fresh-ubuntu", cell(guest="ubuntu-24.04", status=Status.NOT_RUN, reason="image not available: x")),
+        ("ubuntu-default", cell(guest="ubuntu-26.04", status=Status.ERROR, reason="no SSH")),
+        ("blocked-tests", blocked(status=Status.FLAKY)),
+    ],
+)
+def test_a_cell_that_did_not_run_or_not_always_alike_tells_nothing(
+    tmp_path: Path, name: str, result: CellResult
+) -> None:
+    judgement = judged(name, gathered(tmp_path, result), guest=result.guest)
+    assert judgement.answer is NOT_JUDGED
+    assert [seen.sight.what for seen in judgement.seen] == [f"{result.status}: {result.reason}"]
+
+
+def test_one_cell_against_it_outweighs_those_that_show_it(tmp_path: Path) -> None:
+    cells = [
+        gathered(tmp_path, blocked("userns-sysctl")),
+        gathered(tmp_path, blocked("userns-limit", tests=ran(Outcome.FAIL, Outcome.PASS))),
+        gathered(tmp_path, blocked(status=Status.NOT_APPLICABLE, cause=None, reason="no AppArmor")),
+    ]
+    assert judged("blocked-tests", *cells).answer is DOES_NOT
+    assert judged("blocked-tests", cells[0], cells[2]).answer is HOLDS
+
+
+def test_a_cell_that_something_else_blocked_says_nothing_of_the_policy(tmp_path: Path) -> None:
+    other = gathered(tmp_path, blocked("userns-sysctl", expected=Expectation(status="xfail", cause=POLICY)))
+    assert judged("audit-line", other).seen == ()
+
+
+@pytest.mark.parametrize("name", ["fresh-ubuntu", "ubuntu-default"])
+def test_a_debian_is_no_ubuntu_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    named = gathered(tmp_path, stock(guest="ubuntu-24.04"))
+    assert judged(name, named, guest="ubuntu-24.04").answer is NOT_JUDGED
+
+
+def test_where_no_evidence_was_gathered_nothing_is_judged_by_it(tmp_path: Path) -> None:
+    bare = Recorded(blocked(), tmp_path)
+    for name in ("preflight-fails", "error-text", "audit-line", "bwrap-alone", "libcontainer"):
+        assert judged(name, bare).answer is NOT_JUDGED
+
+
+def test_a_build_that_tells_its_caller_all_is_judged_by_that(tmp_path: Path) -> None:
+    _, _, words = told_examples.APPARMOR_NOCAPS.partition("sandbox::bwrap: ")
+    told = [TestResult(name=TESTS[0], outcome=Outcome.FAIL, message=f"boxlite.errors.ConfigError: {words}")]
+    bare = Recorded(blocked(tests=told), tmp_path)
+    expected = {"preflight-fails": HOLDS, "error-text": DOES_NOT, "libcontainer": DOES_NOT}
+    assert {name: judged(name, bare).answer for name in expected} == expected
+
+
+def test_the_claims_stand_in_the_order_of_the_report() -> None:
+    known = claims.known(REPORT)
+    assert list(known)[:3] == ["blocked-tests", "preflight-fails", "error-text"]
+    assert len({claim.order for claim in known.values()}) == len(known)
+
+
+def test_a_new_claim_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "it_is_late.py").write_text(DOCTOR)
+    monkeypatch.setattr(issue_468, "__path__", [*issue_468.__path__, str(tmp_path)])
+    assert next(iter(claims.known(REPORT))) == "it-is-late"
+    assert judged("it-is-late", Recorded(cell(), tmp_path)).answer is HOLDS
+
+
+def test_a_report_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError, match="no report is called 'issue-46'") as refused:
+        claims.known("issue-46")
+    assert refused.value.hint == "did you mean issue-468?"
+
+
+def test_the_page_has_an_answer_for_every_guest_and_links_what_shows_it(tmp_path: Path) -> None:
+    cells = [
+        blocked("userns-sysctl"),
+        blocked("userns-limit"),
+        cell(guest="ubuntu-24.04", status=Status.NOT_RUN, reason="image not available: no | network"),
+    ]
+    for result in cells:
+        gathered(tmp_path, result)
+        (tmp_path / result.folder / "junit.xml").write_text("<x/>")
+    page = report.render(run_of(*cells), tmp_path, REPORT)
+    assert "| claim | debian-13 | ubuntu-24.04 |" in page
+    assert "| blocked-tests | holds | not judged |" in page
+    section = page.split("\n## blocked-tests\n")[1].split("\n## ")[0]
+    assert (
+        "| debian-13 | Debian GNU/Linux 13 (trixie), boxlite 0.10.8 | holds | both fail, and no other | "
+        "userns-sysctl [junit.xml](cells/debian-13/userns-sysctl/0.10.8/junit.xml), "
+        "userns-limit [junit.xml](cells/debian-13/userns-limit/0.10.8/junit.xml) |"
+    ) in section
+    assert "Not judged on ubuntu-24.04: only a cell whose user namespaces are blocked shows it." in section
+    never = r"| ubuntu-24.04 | -, boxlite 0.10.8 | not judged | not-run: image not available: no \| network |"
+    assert f"{never} stock |" in page
+
+
+def test_what_was_not_gathered_is_not_linked(tmp_path: Path) -> None:
+    gathered(tmp_path, blocked())
+    page = report.render(run_of(blocked()), tmp_path, REPORT)
+    assert "junit.xml" not in page
+    assert f"[kernel.log](cells/debian-13/{POLICY}/0.10.8/kernel.log)" in page

@@ -1,0 +1,193 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.diagnosis import causes, remedies, told
+from lab.diagnosis.told import Judged, Told
+from lab.results import (
+    CellResult,
+    Confidence,
+    Finding,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
+from tests.unit import told_examples as examples
+from tests.unit.examples import cell
+
+FAILED = [
+    TestResult(name="jailer_enabled_box_starts_and_executes", outcome=Outcome.FAIL, message=examples.SAID)
+]
+# Every log, what it blames, and the remedies that its advice is.
+LOGS = [
+    (examples.USERNS_SYSCTL, ["userns-sysctl"], ["userns-clone-on"]),
+    (examples.USERNS_LIMIT, ["userns-limit"], ["userns-limit-raise"]),
+    (examples.APPARMOR_DENY, [], []),
+    (examples.APPARMOR_NOCAPS, [], []),
+    (examples.UBUNTU, ["apparmor-userns-nocaps"], ["install-bubblewrap", "apparmor-restrict-off"]),
+    (
+        examples.UBUNTU_BUNDLED,
+        ["apparmor-userns-nocaps"],
+        ["bundled-bwrap-profile", "install-bubblewrap", "apparmor-restrict-off"],
+    ),
+    (examples.KVM_ABSENT, [], ["kvm-module"]),
+    (examples.KVM_DENIED, [], ["kvm-group"]),
+    (examples.HOME_NOEXEC, [], []),
+]
+
+
+def put_log(folder: Path, log: str) -> None:
+    """Put a log of boxlite's where it is gathered to."""
+    (folder / "boxlite/box-a/logs").mkdir(parents=True)
+    (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
+
+
+def read(folder: Path, log: str, said: str = examples.SAID) -> Told:
+    put_log(folder, log)
+    return told.read(folder, [FAILED[0].model_copy(update={"message": said})])
+
+
+def blocked(*names: str, tried: Sequence[tuple[str, RemedyOutcome]] = (), **more: Any) -> CellResult:
+    """A cell that was blocked by these causes, the first of which is proved."""
+    found = [Finding(name=name, confidence=Confidence.PROVED, why="it is") for name in names]
+    results = [RemedyResult(name=name, result=result, price="") for name, result in tried]
+    wanted: dict[str, Any] = {
+        "status": Status.XFAIL,
+        "cause": names[0],
+        "confidence": Confidence.PROVED,
+        "causes": found,
+        "remedies": results,
+    }
+    return cell(**(wanted | more))
+
+
+def judged(folder: Path, log: str, result: CellResult, said: str = examples.SAID) -> Judged | None:
+    return told.judge(result, read(folder, log, said), remedies.load())
+
+
+@pytest.mark.parametrize(("log", "blames", "advised"), LOGS)
+def test_what_boxlite_blames_and_advises_is_read_from_its_log(
+    tmp_path: Path, log: str, blames: list[str], advised: list[str]
+) -> None:
+    found = read(tmp_path, log)
+    assert found.said == examples.SAID
+    assert found.file == "boxlite/box-a/logs/boxlite.log.2026-11-24"
+    assert found.blames == blames
+    known = remedies.load().items()
+    by_command = [[name for name, each in known if each.is_advised_by(it)] for it in found.advises]
+    assert by_command == [[name] for name in advised]
+
+
+def test_an_entry_is_read_whole_and_what_is_logged_of_every_failure_is_left_out(tmp_path: Path) -> None:
+    found = read(tmp_path, examples.APPARMOR_DENY + examples.USERNS_LIMIT)
+    assert found.module == "boxlite::jailer::sandbox::bwrap"
+    first, *_, last = found.logged.splitlines()
+    assert first == "Sandbox preflight failed: bwrap cannot create user namespaces."
+    assert last == "To skip the sandbox (development only): SecurityOptions::disabled()"
+    assert "Task failed" not in found.logged
+    assert found.essence == "Cause: Unknown restriction."
+
+
+def test_where_it_logs_nothing_of_its_own_its_words_to_the_caller_stand_alone(tmp_path: Path) -> None:
+    found = read(tmp_path, examples.HOME_NOEXEC, examples.NOEXEC)
+    assert (found.logged, found.essence) == ("", examples.NOEXEC)
+    assert found.file
+
+
+def test_a_log_steers_no_terminal(tmp_path: Path) -> None:
+    log = examples.APPARMOR_DENY.replace("bwrap stderr:", "\x1b[2J\x1b]0;title\x07bwrap stderr:")
+    assert "\nbwrap stderr:" in read(tmp_path, log).logged
+
+
+def test_of_what_was_not_gathered_nothing_is_known(tmp_path: Path) -> None:
+    assert told.read(tmp_path, FAILED) == Told(said=examples.SAID)
+    assert told.read(tmp_path, [TestResult(name="a", outcome=Outcome.PASS)]) == Told()
+
+
+INSTALL_FAILS = ("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP)
+
+
+@pytest.mark.parametrize(
+    ("log", "result", "expected"),
+    [
+        (examples.USERNS_SYSCTL, blocked("userns-sysctl"), Judged.RIGHT),
+        (examples.USERNS_LIMIT, blocked("userns-limit"), Judged.RIGHT),
+        (examples.APPARMOR_DENY, blocked("apparmor-userns-deny"), Judged.UNKNOWN),
+        (examples.APPARMOR_NOCAPS, blocked("apparmor-userns-nocaps"), Judged.UNKNOWN),
+        (examples.APPARMOR_DISCONNECTED, blocked("apparmor-disconnected"), Judged.UNKNOWN),
+        (examples.BWRAP_SETUID, blocked("bwrap-setuid"), Judged.UNKNOWN),
+        (examples.HOME_NOEXEC, blocked("home-noexec"), Judged.NOTHING),
+        (examples.UBUNTU, blocked("apparmor-userns-nocaps"), Judged.RIGHT),
+        # The switch of Ubuntu's kernels is the first that boxlite reads, and the last that the kernel asks.
+        (examples.UBUNTU, blocked("userns-sysctl"), Judged.WRONG_KNOB),
+        (examples.UBUNTU, blocked("userns-sysctl", "apparmor-userns-nocaps"), Judged.RIGHT),
+        (examples.UBUNTU, blocked("apparmor-userns-nocaps", tried=[INSTALL_FAILS]), Judged.NO_CURE),
+        (examples.UBUNTU, blocked("userns-sysctl", tried=[INSTALL_FAILS]), Judged.WRONG_KNOB),
+        # Of two knobs boxlite names one, whose remedy alone cures nothing.
+        (
+            examples.USERNS_SYSCTL,
+            blocked("userns-sysctl", "userns-limit", tried=[("userns-clone-on", RemedyOutcome.DOES_NOT_HELP)]),
+            Judged.NO_CURE,
+        ),
+    ],
+)
+def test_boxlites_words_are_judged_by_the_cause_that_was_found(
+    tmp_path: Path, log: str, result: CellResult, expected: Judged
+) -> None:
+    assert judged(tmp_path, log, result) is expected
+
+
+@pytest.mark.parametrize(
+    "tried",
+    [
+        ("userns-clone-on", RemedyOutcome.VERIFIED),
+        ("userns-clone-on", RemedyOutcome.CANNOT),
+        ("userns-clone-on", RemedyOutcome.ERROR),
+        # No advice of boxlite's: alone, or of one together with another.
+        ("bwrap-profile", RemedyOutcome.DOES_NOT_HELP),
+        ("userns-clone-on+userns-limit-raise", RemedyOutcome.DOES_NOT_HELP),
+    ],
+)
+def test_advice_is_not_judged_by_what_does_not_show_that_it_fails(
+    tmp_path: Path, tried: tuple[str, RemedyOutcome]
+) -> None:
+    assert judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", tried=[tried])) is Judged.RIGHT
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"cause": "unknown", "confidence": None, "causes": []},
+        {"confidence": Confidence.LIKELY},
+        {"status": Status.PASS},
+        {"status": Status.FLAKY},
+        {"status": Status.ERROR},
+    ],
+)
+def test_without_a_proved_cause_nothing_is_said_against_boxlites_words(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    assert judged(tmp_path, examples.UBUNTU, blocked("userns-sysctl", **more)) is None
+
+
+def test_without_a_log_boxlite_is_not_said_to_say_nothing() -> None:
+    assert told.judge(blocked("apparmor-userns-deny"), Told(said=examples.SAID), {}) is None
+
+
+def test_a_cause_may_stand_in_what_boxlite_says_to_its_caller(tmp_path: Path) -> None:
+    said = "boxlite.errors.UnsupportedError: unsupported: KVM is not available on this host."
+    assert judged(tmp_path, examples.KVM_ABSENT, blocked("kvm-absent"), said) is Judged.RIGHT
+    assert told.judge(blocked("kvm-denied"), Told(said=said), {}) is Judged.WRONG_KNOB
+
+
+def test_a_record_of_before_there_was_a_list_of_causes_is_judged_by_the_one_it_names(tmp_path: Path) -> None:
+    assert judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", causes=[])) is Judged.RIGHT
+
+
+def test_no_two_causes_are_blamed_by_the_same_words() -> None:
+    words = [words for cause in causes.known().values() for words in cause.blamed_by]
+    assert len(words) == len(set(words)) > 0

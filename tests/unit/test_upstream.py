@@ -1,0 +1,184 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from lab.diagnosis.recorded import Recorded
+from lab.report import markdown, upstream
+from lab.results import (
+    CellResult,
+    Confidence,
+    Finding,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
+from tests.unit import evidence_examples, told_examples
+from tests.unit.evidence_examples import APPARMOR_DENY, DENIED_CREATE
+from tests.unit.examples import cell, run_of
+
+WHY = "AppArmor denied userns_create to bwrap by profile lab-bwrap-without-userns"
+FACTS = {
+    "os": {"PRETTY_NAME": "Debian GNU/Linux 13 (trixie)"},
+    "kernel": "6.12.118+deb13-cloud-amd64",
+    "bubblewrap": {"version": "0.12.0"},
+    "apparmor": {"version": "4.1.0"},
+}
+
+
+def failed(cause: str = "apparmor-userns-deny", /, **more: Any) -> CellResult:
+    test = TestResult(name="jailer_enabled_box", outcome=Outcome.FAIL, message=told_examples.SAID)
+    wanted: dict[str, Any] = {
+        "variant": cause,
+        "status": Status.XFAIL,
+        "cause": cause,
+        "confidence": Confidence.PROVED,
+        "causes": [Finding(name=cause, confidence=Confidence.PROVED, why=WHY)],
+        "reason": WHY,
+        "tests": [test],
+        "facts": FACTS,
+        "rerun": f"lab matrix -g debian-13 -v {cause} --build 0.10.8",
+    }
+    return cell(**(wanted | more))
+
+
+def recorded(run: Path, *cells: CellResult, log: str = told_examples.APPARMOR_DENY) -> None:
+    """Give cells the evidence of one that a profile blocks, with this log of boxlite's."""
+    for result in cells:
+        folder = run / result.folder
+        (folder / "boxlite/box-a/logs").mkdir(parents=True)
+        (folder / "boxlite/box-a/logs/boxlite.log").write_text(log)
+        evidence_examples.write(folder, APPARMOR_DENY, DENIED_CREATE)
+
+
+def tried(name: str, result: RemedyOutcome, **more: Any) -> RemedyResult:
+    return RemedyResult(name=name, result=result, price="bubblewrap alone may do it.", **more)
+
+
+def blocks(page: str) -> list[str]:
+    return [token.content for token in MarkdownIt().parse(page) if token.type == "fence"]
+
+
+def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
+    cells = [failed(), failed(guest="debian-sid")]
+    recorded(tmp_path, *cells)
+    page = upstream.render(run_of(*cells), tmp_path)
+    assert "Cells that failed: 2. What boxlite told its user in them: unknown in 2, not judged in 0 " in page
+    [title] = [line for line in page.splitlines() if line.startswith("## ")]
+    assert title == f"## boxlite calls it an unknown restriction: {WHY}"
+    again = "`lab matrix -g debian-13 -v apparmor-userns-deny --build 0.10.8`"
+    row = "| Debian GNU/Linux 13 (trixie) | 6.12.118+deb13-cloud-amd64 | 0.12.0 | 4.1.0 | 0.10.8 |"
+    assert page.count(f"{row} apparmor-userns-deny | {again} |") == 2
+    said, logged, audit, probes = blocks(page)
+    assert said == f"{told_examples.SAID}\n"
+    assert "\nCause: Unknown restriction.\n" in logged
+    assert audit == DENIED_CREATE
+    assert "bwrap: Creating new namespace failed: Permission denied\n" in probes
+    assert f"- `apparmor-userns-deny`, proved: {WHY}. An AppArmor profile that confines bubblewrap" in page
+    assert "What cures it this run does not say: " in page
+
+
+def test_what_cures_stands_alone_where_something_does(tmp_path: Path) -> None:
+    remedies = [
+        tried("preflight", RemedyOutcome.AVOIDS, reason="skipped: all of them"),
+        tried("bwrap-profile", RemedyOutcome.VERIFIED, scripts={"bwrap-profile": "0" * 64}),
+    ]
+    cells = [failed(remedies=remedies), failed(guest="debian-sid", remedies=remedies[:1])]
+    recorded(tmp_path, *cells)
+    page = upstream.render(run_of(*cells), tmp_path)
+    how = "`lab remedies show bwrap-profile --script`; price: bubblewrap alone may do it."
+    assert f"- `bwrap-profile`: verified in 1 of 1 cells: {how}\n" in page
+    assert "`preflight`" not in page
+    assert "- `preflight`: avoids it: skipped: all of them\n" in upstream.render(run_of(cells[1]), tmp_path)
+
+
+@pytest.mark.parametrize("outcome", [RemedyOutcome.CANNOT, RemedyOutcome.ERROR])
+def test_what_could_not_be_tried_says_nothing_of_a_cure(tmp_path: Path, outcome: RemedyOutcome) -> None:
+    result = failed(remedies=[tried("bwrap-userns-restrict", outcome, reason="x")])
+    recorded(tmp_path, result)
+    page = upstream.render(run_of(result), tmp_path)
+    assert "What cures it this run does not say: " in page
+    assert "bwrap-userns-restrict" not in page
+
+
+def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None:
+    in_place = "it is in place already, and the cell fails all the same"
+    remedies = [
+        tried("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP, reason=in_place),
+        tried("apparmor-restrict-off", RemedyOutcome.VERIFIED),
+    ]
+    result = failed("apparmor-userns-nocaps", remedies=remedies)
+    recorded(tmp_path, result, log=told_examples.UBUNTU)
+    page = upstream.render(run_of(result), tmp_path)
+    assert f"## boxlite's advice does not cure it: {WHY}\n" in page
+    assert f"- `sudo apt install --reinstall bubblewrap`: does not help: {in_place}\n" in page
+    assert "- `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`: verified\n" in page
+
+
+def test_a_wrong_knob_is_named_beside_the_right_one(tmp_path: Path) -> None:
+    result = failed("userns-sysctl")
+    recorded(tmp_path, result, log=told_examples.UBUNTU)
+    page = upstream.render(run_of(result), tmp_path)
+    blamed = "Cause: AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns=1)."
+    assert f"## boxlite blames something else: {blamed} But {WHY}\n" in page
+    assert "- `sudo apt install --reinstall bubblewrap`: not tried in this run\n" in page
+
+
+def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_path: Path) -> None:
+    unlike = [failed(), failed("apparmor-userns-nocaps"), failed("bwrap-setuid")]
+    recorded(tmp_path, *unlike[:2])
+    recorded(tmp_path, unlike[2], log=told_examples.HOME_NOEXEC)
+    found = upstream.review(run_of(*unlike), tmp_path, {}).found
+    assert [[each.result.variant for each in one.cells] for one in found] == [[one.variant] for one in unlike]
+    assert found[2].title == f"boxlite does not say why: {WHY}"
+
+
+def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> None:
+    cells = [failed("userns-sysctl"), failed("userns-limit", cause="unknown", confidence=None, causes=[])]
+    recorded(tmp_path, *cells, log=told_examples.USERNS_SYSCTL)
+    page = upstream.render(run_of(*cells, cell()), tmp_path)
+    assert "Cells that failed: 2. What boxlite told its user in them: right in 1, not judged in 1 (" in page
+    assert "No finding: there is nothing to be filed.\n" in page
+    assert "## " not in page
+
+
+def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) -> None:
+    page = upstream.render(run_of(cell(status=Status.NOT_RUN, reason="no image")), tmp_path)
+    assert "No cell of this run failed: boxlite told nothing that could be judged.\n" in page
+    assert "No finding" not in page
+
+
+def test_what_is_not_known_of_a_guest_is_a_dash(tmp_path: Path) -> None:
+    bare = failed(facts={"bubblewrap": None})
+    recorded(tmp_path, bare)
+    assert "| debian-13 | - | - | - | 0.10.8 | apparmor-userns-deny |" in upstream.render(
+        run_of(bare), tmp_path
+    )
+
+
+def test_what_a_guest_says_stays_in_its_block(tmp_path: Path) -> None:
+    hostile = "x\n```\n# pass\n````"
+    result = failed(tests=[TestResult(name="a", outcome=Outcome.FAIL, message=hostile)])
+    recorded(tmp_path, result)
+    tokens = MarkdownIt().parse(upstream.render(run_of(result), tmp_path))
+    assert next(token.content for token in tokens if token.type == "fence") == f"{hostile}\n"
+    assert sum(token.type == "heading_open" for token in tokens) == 2
+
+
+def test_the_table_s_page_marks_what_boxlite_got_wrong_and_nothing_else(tmp_path: Path) -> None:
+    wrong, right = failed(), failed("userns-sysctl")
+    recorded(tmp_path, wrong)
+    recorded(tmp_path, right, log=told_examples.USERNS_SYSCTL)
+    mark = "- boxlite's own diagnosis: unknown (`lab report RUN --upstream`)\n"
+    page = markdown.render(run_of(wrong, right), tmp_path)
+    assert page.count("boxlite's own diagnosis") == page.count(mark) == 1
+    assert mark in page.split("## debian-13, apparmor-userns-deny")[1].split("\n## ")[0]
+    assert "own diagnosis" not in markdown.render(run_of(wrong))
+
+
+def test_a_record_without_a_list_of_causes_has_the_one_that_it_names(tmp_path: Path) -> None:
+    assert Recorded(failed(causes=[]), tmp_path).findings == failed().causes
+    assert Recorded(cell(), tmp_path).findings == []
