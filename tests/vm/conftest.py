@@ -1,10 +1,12 @@
 """Real guests. Images are the user's own and stay; everything else is in a folder of the test's."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -136,6 +138,18 @@ def lab(home: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+@contextmanager
+def lab_at_work(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """As `lab`, and killed at the end: of a test that failed its guests would be in the way of the next."""
+    started = lab(home, *arguments)
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.communicate()
 
 
 def run_matrix(home: Path, folder: Path, *words: str, seconds: float) -> RunResult:

@@ -26,6 +26,7 @@ from tests.vm.conftest import (
     changed_image,
     domains_of,
     lab,
+    lab_at_work,
     processes_of,
     wait_until,
 )
@@ -237,22 +238,34 @@ def test_a_disk_that_fills_up_under_a_guest_is_an_error_that_says_so(
     assert list(tight.lanes.glob("lab-*")) == []
 
 
+@pytest.fixture
+def two_images(paths: Paths, known: Catalog, image: BaseImage) -> None:
+    """Of both guests: one whose image is built meanwhile comes up when the other is done."""
+    store.ensure(paths, known.guest("debian-12"), lambda text: None)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_resumed(
-    number: signal.Signals, home: Path, paths: Paths, image: BaseImage
+    number: signal.Signals, home: Path, paths: Paths, two_images: None
 ) -> None:
     folder = home / f"ended-{number.name}"
     words = ["-g", "debian-12", "-g", "debian-13", "-v", CHEAP, "--build", RELEASE, "-o", str(folder)]
-    started = lab(home, "matrix", "--no-remedies", *words)
-    wait_until(lambda: len(list(paths.lanes.glob("lab-*/console-1.log"))) == 2, 240, "two guests")
-    wait_until(lambda: "running the suite" in (folder / "run.log").read_text(), 240, "a suite to run")
-    lanes = {path.name for path in paths.lanes.glob("lab-*")}
-    ports = {int(path.stem) for path in paths.ports.glob("*.lock")}
-    assert domains_of(lanes) == lanes
-    assert len(processes_of(lanes, ports)) == 4  # QEMU and passt, twice
+    lanes: set[str] = set()
+    ports: set[int] = set()
 
-    started.send_signal(number)
-    status = started.wait(60)
+    def under_load() -> bool:
+        """Two guests run, and a suite in one of them. A lane that stores its boot has no machine meanwhile."""
+        lanes.update(path.name for path in paths.lanes.glob("lab-*"))
+        ports.update(int(path.stem) for path in paths.ports.glob("*.lock"))
+        log = folder / "run.log"
+        at_work = log.exists() and "running the suite" in log.read_text()
+        # QEMU and passt, twice.
+        return at_work and len(domains_of(lanes)) == 2 and len(processes_of(lanes, ports)) == 4
+
+    with lab_at_work(home, "matrix", "--no-remedies", *words) as started:
+        wait_until(under_load, 400, "two guests and a suite")
+        started.send_signal(number)
+        status = started.wait(60)
     assert status == (-number if number is signal.SIGKILL else 130)
     assert {cell.status for cell in RunResult.read(folder).cells} == {Status.NOT_RUN}
     following = lab(home, "clean")
