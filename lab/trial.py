@@ -4,14 +4,16 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 
 from lab import catalog
+from lab.changes import Change
 from lab.diagnosis import evidence as diagnosis_evidence
 from lab.diagnosis import remedies
 from lab.diagnosis.remedies import AND, Remedy
 from lab.diagnosis.verdict import judge
-from lab.errors import NotApplicable, UsageError
+from lab.errors import NotApplicable
 from lab.guest import remedy, variant
 from lab.guest.suite import DID_NOT_RUN, SuiteRun, Way
 from lab.machine.lane import FAULTS
@@ -134,8 +136,8 @@ class Trials:
         try:
             self.service.lane.check_alive()
             return self._try(these, course)
-        except (NotApplicable, UsageError) as why:
-            return RemedyOutcome.CANNOT, str(why.args[0])
+        except NotApplicable as why:
+            return RemedyOutcome.CANNOT, str(why)
         except FAULTS as error:
             self.service.lane.check_wanted()
             return RemedyOutcome.ERROR, str(error)
@@ -156,11 +158,14 @@ class Trials:
         return outcome, reason
 
     def _as_run_with(self, these: Sequence[Remedy]) -> Cell:
-        """The cell as these remedies have it run. Raises NotApplicable or UsageError where there is none."""
+        """The cell as these remedies have it run. Raises NotApplicable where the guest cannot."""
         more = [name for each in these if each.run for name in each.run.variants]
         if not more:
             return self.cell
-        wanted = catalog.load().variant(catalog.AND.join([self.cell.variant.name, *more]))
+        # What contradicts the remedy gives way to it: of two containers the suite runs in the remedy's.
+        known = catalog.load()
+        settings = [Change(name, known.variant(name).knobs) for name in more]
+        wanted = reduce(lambda so_far, change: change.on(so_far), settings, self.cell.variant)
         reason = variant.why_not_applicable(wanted, self.service.facts)
         if reason:
             raise NotApplicable(f"{self.cell.guest.name}: {reason}")

@@ -1,7 +1,6 @@
 """Containers: `[container]`, the suite in one that podman makes of the guest's own files."""
 
 from enum import StrEnum
-from typing import Self
 
 from lab.knobs._base import Facts, TableKnob, Who
 
@@ -46,10 +45,6 @@ class Container(TableKnob):
         if confined != (self.kind in UNDER_A_PROFILE and facts["apparmor"] is not None):
             wrong.append(f"the suite would run confined by {profile!r}")
         return wrong
-
-    def combined(self, other: Self) -> Self:
-        """The suite runs in one container: of two the one that confines less, which a remedy may be."""
-        return max(self, other, key=lambda each: list(Kind).index(each.kind))
 
     def under(self) -> list[str]:
         return ["lab-container"]

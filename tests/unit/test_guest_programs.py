@@ -136,6 +136,7 @@ def knob(folder: Path, name: str, argument: dict[str, object], programs: dict[st
 )
 def test_a_command_is_handed_to_a_container_word_for_word(tmp_path: Path, kind: str, option: str) -> None:
     stubs = {"mount": 'echo "$@" >>"$FOLDER/mounted"', "sudo": "printf '%s\\n' \"$@\"", "id": "echo tester"}
+    stubs["mountpoint"] = '[ "$2" = /home ]'
     environment = knob(tmp_path, "container", {"kind": kind}, stubs)
     root = tmp_path / "srv/lab-container"
     assert (tmp_path / "mounted").read_text() == f"--bind / {root}\n"
@@ -155,6 +156,8 @@ def test_a_command_is_handed_to_a_container_word_for_word(tmp_path: Path, kind: 
     assert f"--user\ntester\n--workdir\n{tmp_path}\n" in given
     assert option.format(tmp_path) in given.splitlines()
     assert "--tty" not in given
+    assert "--volume=/home:/home\n" in given
+    assert "--volume=/tmp:/tmp\n" not in given
     assert inside == "\n".join(words) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,7 +113,8 @@ class Guest:
             raise LaneDied("it was given up")
 
     def again(self, cell: Cell) -> tuple[dict[str, Any], variant.Mark]:
-        self.did.append("fork" if cell == CELL else f"fork as {cell.variant.name}")
+        more = [f"{kind} {knob.words()}" for kind, knob in cell.variant.knobs.items() if kind != "sysctl"]
+        self.did.append(" ".join(["fork", *more]))
         self.applied.clear()
         return {}, variant.Mark("begins")
 
@@ -160,22 +161,29 @@ Try = Callable[..., dict[str, RemedyResult]]
 
 @pytest.fixture
 def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
-    def run(guest: Guest, causes: Sequence[str] | None = None, *, retries: int = 0) -> dict[str, RemedyResult]:
-        folder = tmp_path / CELL.folder
+    def run(
+        guest: Guest,
+        causes: Sequence[str] | None = None,
+        *,
+        retries: int = 0,
+        variant_name: str = CELL.variant.name,
+    ) -> dict[str, RemedyResult]:
+        cell = replace(CELL, variant=CATALOG.variant(variant_name))
+        folder = tmp_path / cell.folder
         folder.mkdir(parents=True)
         (folder / "probes.json").write_text(json.dumps(guest.probes()))
         monkeypatch.setattr(remedy, "apply", guest.apply)
         monkeypatch.setattr(remedy, "undo", guest.undo)
         monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: guest.probes())
         found = guest.blocked_by if causes is None else causes
-        before = CELL.result(Status.XFAIL)
+        before = cell.result(Status.XFAIL)
         before.causes = [finding(cause) for cause in found]
         before.tests = [
             outcome_of(name, Outcome.FAIL if name in BLOCKED else Outcome.PASS) for name in SUITE.tests
         ]
         guest.work.folder, guest.work.retries = tmp_path, retries
         service: Any = guest
-        tried = trial.with_remedies(service, CELL, before).remedies
+        tried = trial.with_remedies(service, cell, before).remedies
         return {each.name: each for each in tried}
 
     return run
@@ -306,9 +314,9 @@ def test_nothing_is_put_on_top_of_what_lifts_nothing(try_all: Try) -> None:
 @pytest.mark.parametrize(
     ("variants", "result", "reason", "forked"),
     [
-        (["as-root"], "does not help", "jailer_enabled_box_starts", ["fork as userns-clone-off+as-root"]),
+        (["as-root"], "does not help", "jailer_enabled_box_starts", ["fork user name=root"]),
         (["apparmor-restrict-on"], "cannot be tried here", "debian-13: ", []),
-        (["moon"], "cannot be tried here", "no variant is called 'moon'", []),
+        (["moon"], "error", "no variant is called 'moon'", []),
     ],
 )
 def test_another_way_to_run_boxlite_can_take_variants_of_its_own(
@@ -330,6 +338,18 @@ def test_another_way_to_run_boxlite_can_take_variants_of_its_own(
     assert tried.result == result
     assert tried.reason.startswith(reason)
     assert guest.did == [*forked, *(["suite"] if forked else [])]
+
+
+def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try) -> None:
+    guest = Guest(["masked-proc"])
+    guest.facts |= {"podman": True, "apparmor": {}}
+    tried = try_all(guest, variant_name="podman-apparmor-off+userns-clone-off")
+    assert list(tried) == ["unconfined-container", "privileged-container", "jailer-off"]
+    assert [each for each in guest.did if each.startswith("fork")] == [
+        "fork container kind=unconfined",
+        "fork container kind=privileged user name=root",
+        "fork container kind=apparmor-off",
+    ]
 
 
 def fails(error: Exception) -> Callable[[], SuiteRun]:

@@ -6,6 +6,7 @@ import pytest
 
 from lab import catalog, knobs
 from lab.catalog import Variant
+from lab.errors import UsageError
 from lab.guest.session import REMOTE
 from lab.guest.variant import (
     Mark,
@@ -315,18 +316,9 @@ def test_every_kind_of_setting_is_used_by_a_variant() -> None:
     assert {name for variant in KNOWN.values() for name in variant.knobs} == knobs.kinds().keys()
 
 
-@pytest.mark.parametrize(
-    ("names", "kind"),
-    [
-        ("podman+podman-privileged+as-root", "privileged"),
-        ("podman-privileged+podman", "privileged"),
-        ("podman-no-namespaces+podman-unconfined", "unconfined"),
-    ],
-)
-def test_of_two_containers_the_suite_runs_in_the_one_that_confines_less(names: str, kind: str) -> None:
-    wanted = catalog.load().variant(names)
-    assert wanted.knobs["container"].settings() == {"kind": kind}
-    assert under(wanted) == "lab-container"
+def test_two_containers_contradict_each_other() -> None:
+    with pytest.raises(UsageError, match="container: kind is default and privileged"):
+        catalog.load().variant("podman+as-root+podman-privileged")
 
 
 def test_every_kind_of_container_has_its_options() -> None:
