@@ -1,0 +1,40 @@
+"""Containers, live: what blocks the sandbox in one, and that mounts of the guest hold in it too."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.catalog import Catalog
+from lab.diagnosis import causes
+from lab.results import CellResult, Outcome, RunResult
+from tests.vm.conftest import RELEASE, run_matrix
+
+GUEST = "debian-13-podman"
+BLOCKED = {
+    "podman-no-namespaces": "seccomp",
+    "podman": "apparmor-userns-deny",
+    "podman-apparmor-off": "masked-proc",
+    "podman-unconfined+home-noexec": "home-noexec",
+}
+
+
+@pytest.fixture(scope="module")
+def run(home: Path) -> RunResult:
+    words = [word for variant in BLOCKED for word in ("-v", variant)]
+    words += ["-g", GUEST, "--no-remedies", "--build", RELEASE]
+    return run_matrix(home, home / "containers", *words, seconds=1500)
+
+
+def cell(run: RunResult, variant: str) -> CellResult:
+    [found] = [each for each in run.cells if each.variant == variant]
+    return found
+
+
+@pytest.mark.parametrize(("variant", "cause"), BLOCKED.items())
+def test_what_blocks_the_sandbox_in_a_container_is_named_with_proof(
+    run: RunResult, variant: str, cause: str, known: Catalog
+) -> None:
+    blocked = cell(run, variant)
+    assert [(found.name, str(found.confidence)) for found in blocked.causes] == [(cause, "proved")]
+    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
+    assert failed == known.suite.needing(causes.known()[cause].breaks)
