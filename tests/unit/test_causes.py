@@ -53,9 +53,12 @@ def found(evidence: Evidence) -> list[str]:
 def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(
     evidence: Evidence, cause: str, why: str
 ) -> None:
-    [finding] = diagnose(evidence)
+    finding, *others = diagnose(evidence)
     assert (finding.name, finding.confidence) == (cause, Confidence.PROVED)
     assert why in finding.why
+    # The masks of a container are seen, whatever else blocks in it.
+    behind = ["masked-proc"] if not evidence.probe("proc_unmasked").worked and cause != "masked-proc" else []
+    assert [(each.name, each.confidence) for each in others] == [(name, Confidence.LIKELY) for name in behind]
 
 
 @pytest.mark.parametrize("evidence", [evidence for evidence, cause, _ in SEEN if not fails_control(cause)])
@@ -86,6 +89,7 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         gathered(probes=NOT_RUN),
         gathered(probes={"exec_home": examples.HOME_NOEXEC.probe("exec_home")}, control_failed=True),
         gathered(probes={"proc_unmasked": examples.MASKS}),
+        gathered(probes={**NOT_RUN, "proc_unmasked": examples.MASKS}),
         gathered(probes={"bwrap_all": examples.MASKED_PROC.probe("bwrap_all")}),
     ],
     ids=[
@@ -96,6 +100,7 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         "no probe ran",
         "a home in which something else forbids to execute",
         "masks upon /proc that are in nobody's way",
+        "masks upon /proc where there is no bubblewrap",
         "a /proc that cannot be mounted for another reason",
     ],
 )

@@ -10,11 +10,12 @@ from lab.results import CellResult, Outcome, RunResult
 from tests.vm.conftest import RELEASE, run_matrix
 
 GUEST = "debian-13-podman"
+# What the evidence must show for each variant, in the order in which boxlite meets it.
 BLOCKED = {
-    "podman-no-namespaces": "seccomp",
-    "podman": "apparmor-userns-deny",
-    "podman-apparmor-off": "masked-proc",
-    "podman-unconfined+home-noexec": "home-noexec",
+    "podman-no-namespaces": [("seccomp", "proved"), ("masked-proc", "likely")],
+    "podman": [("apparmor-userns-deny", "proved"), ("masked-proc", "likely")],
+    "podman-apparmor-off": [("masked-proc", "proved")],
+    "podman-unconfined+home-noexec": [("home-noexec", "proved")],
 }
 
 
@@ -30,11 +31,12 @@ def cell(run: RunResult, variant: str) -> CellResult:
     return found
 
 
-@pytest.mark.parametrize(("variant", "cause"), BLOCKED.items())
+@pytest.mark.parametrize("variant", BLOCKED)
 def test_what_blocks_the_sandbox_in_a_container_is_named_with_proof(
-    run: RunResult, variant: str, cause: str, known: Catalog
+    run: RunResult, variant: str, known: Catalog
 ) -> None:
     blocked = cell(run, variant)
-    assert [(found.name, str(found.confidence)) for found in blocked.causes] == [(cause, "proved")]
+    assert [(found.name, str(found.confidence)) for found in blocked.causes] == BLOCKED[variant]
     failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
-    assert failed == known.suite.needing(causes.known()[cause].breaks)
+    first, _ = BLOCKED[variant][0]
+    assert failed == known.suite.needing(causes.known()[first].breaks)

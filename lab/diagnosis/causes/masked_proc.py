@@ -15,9 +15,13 @@ class MaskedProc(Cause):
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        masks = evidence.probe("proc_unmasked")
-        refused = evidence.probe("bwrap_all").failed_with(NOT_PERMITTED)
-        if masks.worked or masks.status is None or not refused or not evidence.probe("bwrap_user").worked:
+        masks, user = evidence.probe("proc_unmasked"), evidence.probe("bwrap_user")
+        if masks.worked or None in (masks.status, user.status):
+            return None
+        if not user.worked:
+            # Something else keeps bubblewrap from coming to its /proc.
+            return Shown(Confidence.LIKELY, f"upon /proc are mounted: {masks.stderr}")
+        if not evidence.probe("bwrap_all").failed_with(NOT_PERMITTED):
             return None
         return Shown(
             Confidence.PROVED,

@@ -22,6 +22,10 @@ PROBES = {
     ],
 }
 
+# Empty folders that the kernel makes in /proc to be mounted upon, which hides nothing: those that it makes by
+# proc_create_mount_point and register_sysctl_mount_point.
+MOUNT_POINTS = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/openprom", "/proc/xen")
+
 
 def attempt(command):
     try:
@@ -60,8 +64,7 @@ def proc_unmasked():
     """Look for mounts upon parts of /proc: with such a user namespace may mount no /proc of its own."""
     with open("/proc/self/mounts") as lines:
         points = [line.split()[1] for line in lines]
-    # An empty folder may be mounted upon.
-    masks = [point for point in points if point.startswith("/proc/") and point != "/proc/sys/fs/binfmt_misc"]
+    masks = [point for point in points if point.startswith("/proc/") and point not in MOUNT_POINTS]
     return {"command": ["/proc/self/mounts"], "status": int(bool(masks)), "stderr": " ".join(masks)}
 
 
