@@ -31,6 +31,8 @@ from lab.serve import Service
 from lab.stopwatch import Stopwatch
 
 FOLDER = "remedies"
+# Where the evidence of a second try goes, below that of the first.
+AGAIN = "again"
 PROBES_UNDONE_FILE = "probes-undone.json"
 
 
@@ -117,6 +119,8 @@ class Trials:
             if outcome is not RemedyOutcome.ERROR or len(retried) == self.service.work.retries:
                 break
             retried.append(reason)
+        if _is_surprising(outcome, course):
+            outcome, reason, course = self._confirmed(these, outcome, reason, course)
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         result = RemedyResult(
             name=name,
@@ -130,6 +134,19 @@ class Trials:
             evidence=[str(file.relative_to(self.service.work.folder)) for file in files],
         )
         return Attempt(these, result, course.causes)
+
+    def _confirmed(
+        self, these: Sequence[Remedy], outcome: RemedyOutcome, reason: str, first: _Course
+    ) -> tuple[RemedyOutcome, str, _Course]:
+        """What a second try in a fresh fork makes of it: of two that disagree neither tells of the remedy."""
+        course = _Course(self.cell, first.folder / AGAIN)
+        again, why = self._guarded(these, course)
+        course.defects = list(dict.fromkeys([*first.defects, *course.defects]))
+        if again is outcome:
+            return outcome, f"twice: {reason}", course
+        course.causes = None
+        said = "; ".join(f"{what}: {text}".rstrip(": ") for what, text in ((outcome, reason), (again, why)))
+        return RemedyOutcome.ERROR, f"two tries disagree: {said}", course
 
     def _guarded(self, these: Sequence[Remedy], course: _Course) -> tuple[RemedyOutcome, str]:
         """As `_try`, with a fault as an outcome. Raises LaneDied where the run is interrupted."""
@@ -181,7 +198,8 @@ class Trials:
         if done.found_in_place:
             return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"
         if done.last.status == remedy.CANNOT:
-            return RemedyOutcome.CANNOT, done.last.output.strip()
+            said = done.last.output.strip().removeprefix(f"{each.name}: ")
+            return RemedyOutcome.CANNOT, said.removeprefix("nothing can be done on this host: ")
         if done.last.status != remedy.DONE:
             return RemedyOutcome.ERROR, f"its script failed: {done.last.output.strip()}"
         if done.changed:
@@ -235,6 +253,12 @@ class Trials:
         different = [name for name, probe in before.items() if after[name].status != probe.status]
         if different:
             course.defects.append(f"its undo does not put back what was: {', '.join(different)}")
+
+
+def _is_surprising(outcome: RemedyOutcome, course: _Course) -> bool:
+    """Whether a failure may be a box that died for reasons of its own, as now and then under emulation."""
+    unexplained = outcome is RemedyOutcome.DOES_NOT_HELP and course.causes == ()
+    return unexplained or outcome is RemedyOutcome.MAKES_WORSE
 
 
 def _without_failure(these: Sequence[Remedy], tests: Sequence[TestResult]) -> tuple[RemedyOutcome, str]:

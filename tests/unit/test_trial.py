@@ -41,7 +41,13 @@ SLOW = "Timeout waiting for guest ready (30s)"
 
 DONE = Steps([Step("--check", 1, ""), Step("--yes", 0, "done"), Step("--yes", 0, "in place")], [])
 IN_PLACE = Steps([Step("--check", 0, "in place")], [])
-CANNOT = Steps([Step("--check", 1, ""), Step("--yes", 3, "nothing can be done: no package\n")], [])
+CANNOT = Steps(
+    [
+        Step("--check", 1, ""),
+        Step("--yes", 3, "userns-clone-on: nothing can be done on this host: no package\n"),
+    ],
+    [],
+)
 FAILED = Steps([Step("--check", 1, ""), Step("--yes", 1, "sysctl: no such file\n")], [])
 
 
@@ -243,17 +249,38 @@ def test_what_does_not_help_says_what_fails_and_why_and_keeps_all_evidence(try_a
 
 def test_a_remedy_that_breaks_what_worked_makes_it_worse(try_all: Try) -> None:
     guest = Guest([SYSCTL])
-    guest.instead["userns-clone-on"] = [lambda: a_suite(["standard_mode_enables_jailer"])]
+    guest.instead["userns-clone-on"] = [lambda: a_suite(["standard_mode_enables_jailer"])] * 2
     tried = try_all(guest)
     assert tried["userns-clone-on"].result == "makes it worse"
-    assert tried["userns-clone-on"].reason.startswith("standard_mode_enables_jailer passed without it: ")
+    assert tried["userns-clone-on"].reason.startswith("twice: standard_mode_enables_jailer passed without it: ")
+    assert guest.did.count("apply userns-clone-on") == 2
+
+
+def test_a_box_that_dies_once_under_a_remedy_tells_nothing_of_it(try_all: Try) -> None:
+    unblocked = "standard_mode_enables_jailer"
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    guest.instead["userns-clone-on"] = [lambda: a_suite([unblocked], "The VM failed to start.")]
+    tried = try_all(guest)["userns-clone-on"]
+    assert tried.result == "error"
+    assert tried.reason.startswith(f"two tries disagree: makes it worse: {unblocked} passed without it: ")
+    assert tried.reason.endswith("; verified")
+    logs = [Path(file) for file in tried.evidence if file.endswith("userns-clone-on.log")]
+    assert [log.parent.name for log in logs] == ["again", "userns-clone-on"]
+
+
+def test_a_failure_that_nothing_explains_is_looked_at_twice(try_all: Try) -> None:
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    guest.instead["userns-clone-on"] = [lambda: a_suite(BLOCKED), lambda: a_suite(BLOCKED)]
+    tried = try_all(guest)["userns-clone-on"]
+    assert tried.result == "does not help"
+    assert tried.reason.startswith(f"twice: {BLOCKED[0]} fails all the same: ")
 
 
 @pytest.mark.parametrize(
     ("steps", "result", "reason"),
     [
         (IN_PLACE, "does not help", "it is in place already, and the cell fails all the same"),
-        (CANNOT, "cannot be tried here", "nothing can be done: no package"),
+        (CANNOT, "cannot be tried here", "no package"),
         (FAILED, "error", "its script failed: sysctl: no such file"),
     ],
 )
