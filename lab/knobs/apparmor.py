@@ -100,9 +100,12 @@ class AppArmor(TableKnob):
         )
 
     def parts(self) -> list[Self]:
-        made: list[dict[str, Any]] = [{"profiles": [profile]} for profile in self.profiles]
+        confine: dict[str, Any] = {"confine_suite_by": self.confine_suite_by}
+        # The suite cannot start in a profile that the guest has only by this setting.
+        own = [profile for profile in self.profiles if profile.text and profile.name == self.confine_suite_by]
+        made = [{"profiles": [each], **(confine if each in own else {})} for each in self.profiles]
         made += [{"removed": [name]} for name in self.removed]
-        made += [{"confine_suite_by": self.confine_suite_by}] if self.confine_suite_by else []
+        made += [confine] if self.confine_suite_by and not own else []
         nothing: dict[str, Any] = {"profiles": [], "removed": [], "confine_suite_by": None}
         return [self.model_copy(update=nothing | settings) for settings in made]
 

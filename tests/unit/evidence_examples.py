@@ -49,6 +49,11 @@ DENIED_CREATE = (
     'class="namespace" profile="lab-bwrap-without-userns" pid=744 comm="bwrap" requested="userns_create" '
     'denied="userns_create"\n'
 )
+DENIED_MOUNT = (
+    '[   65.463835] audit: type=1400 audit(1795601639.468:105): apparmor="DENIED" operation="mount" '
+    'class="mount" info="failed srcname match" error=-13 profile="lab-bwrap-without-mount" name="/" pid=766 '
+    'comm="bwrap" flags="rw, silent, rslave"\n'
+)
 # boxlite itself tries before bwrap does.
 DENIED_CAP_BOXLITE = (
     '[  236.276046] audit: type=1400 audit(1795537076.943:105): apparmor="DENIED" operation="capable" '
@@ -169,6 +174,16 @@ APPARMOR_DISCONNECTED = gathered(
 APPARMOR_NOCAPS = gathered(
     NOISE + DENIED_CAP_BOXLITE + DENIED_CAP_BWRAP,
     probes={"unshare_user_root": UID_MAP, "bwrap_user": BWRAP_REFUSED, "bwrap_all": BWRAP_REFUSED},
+)
+BWRAP_NO_MOUNT = Probe(1, "bwrap: Failed to make / slave: Permission denied")
+APPARMOR_MOUNT_DENY = gathered(
+    NOISE + DENIED_MOUNT,
+    probes={"bwrap_user": BWRAP_NO_MOUNT, "bwrap_all": BWRAP_NO_MOUNT},
+)
+APPARMOR_MOUNT_DENY_QUIET = gathered(
+    NOISE,
+    probes={"bwrap_user": BWRAP_NO_MOUNT, "bwrap_all": BWRAP_NO_MOUNT},
+    profile="lab-without-mount",
 )
 # In podman's containers.
 SECCOMP = gathered(

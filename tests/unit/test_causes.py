@@ -24,6 +24,7 @@ SEEN = [
     (examples.SELINUX_DENY, "selinux-userns-deny", "denied bwrap in unconfined_u:unconfined_r:unconfined_t"),
     (examples.APPARMOR_DISCONNECTED, "apparmor-disconnected", "failed to name proc/804/uid_map"),
     (examples.APPARMOR_NOCAPS, "apparmor-userns-nocaps", "denied sys_admin to bwrap"),
+    (examples.APPARMOR_MOUNT_DENY, "apparmor-mount-deny", "denied bwrap to mount by profile lab-bwrap-without"),
     (examples.MASKED_PROC, "masked-proc", "upon which are mounted: /proc/acpi /proc/kcore"),
 ]
 NOT_RUN = {name: Probe(None, "not run") for name in examples.ALL_WORK}
@@ -86,6 +87,7 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         Evidence(),
         gathered(probes={"bwrap_user": examples.BWRAP_REFUSED, "bwrap_all": examples.BWRAP_REFUSED}),
         gathered(probes={"bwrap_all": examples.BWRAP_EACCES}),
+        replace(examples.APPARMOR_MOUNT_DENY_QUIET, profile=None),
         gathered(probes=NOT_RUN),
         gathered(probes={"exec_home": examples.HOME_NOEXEC.probe("exec_home")}, control_failed=True),
         gathered(probes={"proc_unmasked": examples.MASKS}),
@@ -97,6 +99,7 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         "nothing gathered",
         "bwrap's text alone",
         "bwrap's other text",
+        "a mount that is refused where no profile confines",
         "no probe ran",
         "a home in which something else forbids to execute",
         "masks upon /proc that are in nobody's way",
@@ -116,6 +119,8 @@ def test_evidence_that_shows_no_cause_proves_none(evidence: Evidence) -> None:
         examples.DENIED_CREATE.replace("bwrap", "firefox"),
         examples.DENIED_CAP_BWRAP.replace("DENIED", "ALLOWED"),
         examples.DENIED_CREATE.replace("DENIED", "AUDIT"),
+        examples.DENIED_MOUNT.replace("bwrap", "fusermount"),
+        examples.DENIED_MOUNT.replace("DENIED", "ALLOWED"),
         examples.DENIED_CAP_BWRAP.replace("capability=21", "capability=12"),
         examples.SELINUX_DENIED.replace("bwrap", "firefox"),
         examples.SELINUX_DENIED.replace("permissive=0", "permissive=1"),
@@ -172,6 +177,8 @@ def test_two_causes_are_named_in_the_order_in_which_they_block(evidence: Evidenc
         (gathered(examples.DENIED_CREATE), "apparmor-userns-deny"),
         (gathered(examples.SELINUX_DENIED), "selinux-userns-deny"),
         (gathered(examples.DENIED_CAP_BWRAP), "apparmor-userns-nocaps"),
+        (gathered(examples.DENIED_MOUNT), "apparmor-mount-deny"),
+        (examples.APPARMOR_MOUNT_DENY_QUIET, "apparmor-mount-deny"),
     ],
 )
 def test_half_of_the_evidence_makes_a_cause_likely_and_no_more(evidence: Evidence, cause: str) -> None:

@@ -60,6 +60,13 @@ def test_profiles_and_what_confines_the_suite_are_settings_of_their_own() -> Non
     assert [profile["name"] for profile in (loaded.settings() or {})["profiles"]] == ["unprivileged_userns"]
 
 
+def test_a_profile_that_is_there_by_the_setting_alone_and_confines_the_suite_is_one_with_that() -> None:
+    alone = undone(KNOWN.variant("apparmor-mount-deny-quiet"))
+    assert list(alone) == [
+        "without apparmor profile lab-without-mount (enforce), suite confined by lab-without-mount"
+    ]
+
+
 def test_with_all_of_it_left_out_nothing_is_set() -> None:
     variant = BOTH
     for change in changes.undoing(BOTH):

@@ -19,6 +19,7 @@ BLOCKED = {
     "home-noexec": [("home-noexec", "proved")],
     "bwrap-setuid": [("bwrap-setuid", "proved")],
     "apparmor-bwrap-complain": [("apparmor-disconnected", "proved")],
+    "apparmor-mount-deny": [("apparmor-mount-deny", "proved")],
     "userns-clone-off+bwrap-absent": [("userns-sysctl", "proved")],
     "userns-clone-off+kvm-denied": [("kvm-denied", "proved"), ("userns-sysctl", "proved")],
     "max-userns-zero+apparmor-off": [("userns-limit", "proved")],
@@ -30,6 +31,7 @@ MISTOLD = {
     "home-noexec": Judged.NOTHING,
     "bwrap-setuid": Judged.UNKNOWN,
     "apparmor-bwrap-complain": Judged.UNKNOWN,
+    "apparmor-mount-deny": Judged.UNKNOWN,
 }
 
 
