@@ -13,8 +13,8 @@ from lab.results import CellResult, Experiments, RunOptions, Status, cell_folder
 # Rounded from the 26 cells of two runs under emulation on two processors. Only their proportion matters here.
 PASS_SECONDS = 45.0
 BLOCKED_SECONDS = 20.0
-# Of the remedies that are tried on a blocked cell. Twelve took 67 to 396 s, 207 on average, on a host on which a
-# cell that passes took 80.
+# Of the remedies that are tried on a blocked cell. Twelve took 67 to 396 s, 207 on average, on a host on which
+# a cell that passes took 80.
 REMEDIES_SECONDS = 115.0
 # Of an experiment on a cell that passes, and on a blocked one: guesses. The one of each that was measured,
 # beside other guests, took 380 and 266 s.

@@ -18,7 +18,7 @@ PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
 # What SELinux denied: avc:  denied  { create } for ...
 AVC = re.compile(r"avc:\s+denied\s+\{ ([^}]*) \}")
 # An audit line of something refused. Even in complain mode a profile refuses with EACCES what it cannot name.
-REFUSAL = re.compile(r'apparmor="DENIED"|avc:\s+denied|error=-13\b')
+REFUSAL = re.compile(r'apparmor="DENIED"|avc:\s+denied(?!.*\bpermissive=1\b)|error=-13\b')
 
 
 @dataclass(frozen=True)

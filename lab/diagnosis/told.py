@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 
 from lab.diagnosis import causes
@@ -76,9 +77,12 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Told:
     said = next((test.message for test in failed), "")
     logs = sorted((folder / "boxlite").glob("*/logs/boxlite.log*"))
     for log in logs:
-        for module, text in _errors(log.read_text(errors="replace")):
-            if not text.startswith(REPEATED):
-                return Told(said, plain(text), module, str(log.relative_to(folder)))
+        errors = _errors(log.read_text(errors="replace"))
+        # Up to where its box has failed: what it takes for the cause may come after what it ran into.
+        of_first = list(takewhile(lambda error: not error[1].startswith(REPEATED), errors))
+        if of_first:
+            logged = plain("\n".join(text for _, text in of_first))
+            return Told(said, logged, of_first[-1][0], str(log.relative_to(folder)))
     return Told(said, file=str(logs[0].relative_to(folder)) if logs else "")
 
 

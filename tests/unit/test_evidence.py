@@ -43,6 +43,14 @@ def test_where_an_audit_daemon_takes_the_lines_they_are_read_from_its_log(tmp_pa
     assert evidence.read(tmp_path).avc_denied("write") == []
 
 
+def test_refusals_are_what_was_refused_and_not_what_was_only_logged(tmp_path: Path) -> None:
+    refused = [examples.DENIED_CREATE, examples.SELINUX_DENIED, examples.DISCONNECTED]
+    allowed = [examples.SELINUX_DENIED.replace("permissive=0", "permissive=1"), examples.NOISE]
+    allowed.append(examples.DENIED_CREATE.replace("DENIED", "ALLOWED"))
+    (tmp_path / "kernel.log").write_text("".join([*allowed, *refused]))
+    assert evidence.refusals(tmp_path) == {"kernel.log": "".join(refused).splitlines()}
+
+
 @pytest.mark.parametrize("log", ["", "\n", examples.NOISE, 'boxlite: apparmor="DENIED" says the program\n'])
 def test_other_lines_are_no_audit_lines(log: str) -> None:
     assert evidence.parse_audit(log) == []

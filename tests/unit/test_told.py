@@ -120,6 +120,8 @@ INSTALL_FAILS = ("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP)
         (examples.APPARMOR_NOCAPS, blocked("apparmor-userns-nocaps"), Judged.UNKNOWN),
         (examples.APPARMOR_DISCONNECTED, blocked("apparmor-disconnected"), Judged.UNKNOWN),
         (examples.BWRAP_SETUID, blocked("bwrap-setuid"), Judged.UNKNOWN),
+        # What its own attempt ran into stands before what it takes for the cause.
+        (examples.SELINUX_DENY, blocked("selinux-userns-deny"), Judged.UNKNOWN),
         (examples.HOME_NOEXEC, blocked("home-noexec"), Judged.NOTHING),
         (examples.UBUNTU, blocked("apparmor-userns-nocaps"), Judged.RIGHT),
         # The switch of Ubuntu's kernels is the first that boxlite reads, and the last that the kernel asks.

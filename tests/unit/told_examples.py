@@ -55,6 +55,12 @@ Fix: sudo sysctl -w user.max_user_namespaces=15000
     "28 (No space left on device (os error 28))",
 )
 APPARMOR_DENY = preflight("Creating new namespace failed: Permission denied", UNKNOWN)
+SELINUX_DENY = (
+    "2026-11-25T10:09:08.830431Z ERROR boxlite::jailer::credentials: clone(CLONE_NEWUSER) failed with "
+    "UNEXPECTED errno errno=13 Permission denied (os error 13)\n"
+) + preflight(
+    "Creating new namespace failed: Permission denied", UNKNOWN, "13 (Permission denied (os error 13))"
+)
 APPARMOR_NOCAPS = preflight(DENIED_BWRAP, UNKNOWN, EPERM)
 APPARMOR_DISCONNECTED = preflight("setting up uid map: Permission denied", UNKNOWN)
 BWRAP_SETUID = preflight("setuid use of bubblewrap is not supported", UNKNOWN)
