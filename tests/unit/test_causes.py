@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.diagnosis import causes
+from lab.diagnosis import causes, remedies
 from lab.diagnosis.causes import apparmor_userns_nocaps, diagnose
 from lab.diagnosis.evidence import Evidence, Probe, read
 from lab.results import Confidence, Needs
@@ -203,6 +203,8 @@ def test_a_new_cause_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(causes, "__path__", [*causes.__path__, str(tmp_path)])
     assert list(causes.known())[:2] == ["full-moon", "kvm-absent"]
     assert found(gathered(messages=("the moon is full",))) == ["full-moon"]
+    # It has a remedy already.
+    assert [each.name for each in remedies.candidates(remedies.load(), ["full-moon"])] == ["jailer-off"]
 
 
 def test_the_capabilities_are_those_of_the_kernel() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from lab.diagnosis import causes, remedies
 from lab.errors import UsageError
+from lab.results import Needs
 
 KNOWN = remedies.load()
 ON_THE_HOST = [name for name, remedy in KNOWN.items() if remedy.host]
@@ -70,6 +71,11 @@ def test_a_change_to_the_host_is_tried_for_each_cause(cause: str, first_on_the_h
     found = [remedy for remedy in remedies.candidates(KNOWN, [cause]) if remedy.host]
     assert found[0].name == first_on_the_host
     assert all(cause in remedy.cures for remedy in found)
+
+
+def test_the_jailer_off_is_for_what_blocks_the_sandbox_and_nothing_else() -> None:
+    known = causes.known()
+    assert KNOWN["jailer-off"].cures == [name for name in known if known[name].breaks is Needs.SANDBOX]
 
 
 def test_candidates_of_two_causes_are_those_of_either_and_each_once() -> None:

@@ -15,11 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from lab import catalog
 from lab.diagnosis import causes
 from lab.errors import UsageError, unknown_name
+from lab.results import Needs
 
 FOLDER = Path(__file__).parent
 TEMPLATE = "script.sh"
 # Between the names of remedies that are tried together.
 AND = "+"
+# Instead of the names of causes: every one that blocks the sandbox and nothing else.
+SANDBOX = "sandbox"
 
 
 class _Table(BaseModel):
@@ -52,7 +55,9 @@ class Remedy(_Table):
 
     name: str
     title: str
-    cures: list[str] = Field(min_length=1, description="Names of the causes that it is claimed to cure.")
+    cures: list[str] = Field(
+        min_length=1, description=f"Causes that it is claimed to cure, or {SANDBOX!r} alone."
+    )
     does: str
     price: str = Field(description="What protection it gives up.")
     loss: int = Field(ge=0, le=100)
@@ -99,11 +104,14 @@ def load(folder: Path = FOLDER) -> dict[str, Remedy]:
     """Every remedy by its name, the one that gives up least first. Raises UsageError for a wrong file."""
     found = catalog.load_folder(folder, Remedy)
     known = causes.known()
+    blocking = [name for name, cause in known.items() if cause.breaks is Needs.SANDBOX]
     for name, remedy in found.items():
-        for cause in remedy.cures:
+        cures = blocking if remedy.cures == [SANDBOX] else remedy.cures
+        for cause in cures:
             if cause not in known:
                 unknown = unknown_name("cause", cause, known)
                 raise UsageError(f"{folder / name}.toml: cures: {unknown.args[0]}", hint=unknown.hint)
+        found[name] = remedy.model_copy(update={"cures": cures})
     return dict(sorted(found.items(), key=lambda item: (item[1].loss, item[0])))
 
 
