@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from lab.diagnosis import causes
@@ -78,12 +78,17 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Told:
     logs = sorted((folder / "boxlite").glob("*/logs/boxlite.log*"))
     for log in logs:
         errors = _errors(log.read_text(errors="replace"))
-        # Up to where its box has failed: what it takes for the cause may come after what it ran into.
-        of_first = list(takewhile(lambda error: not error[1].startswith(REPEATED), errors))
+        # All of one box, up to where it has failed: what it takes for the cause comes after what it ran into.
+        of_first = list(takewhile(_is_own, dropwhile(lambda error: not _is_own(error), errors)))
         if of_first:
             logged = plain("\n".join(text for _, text in of_first))
             return Told(said, logged, of_first[-1][0], str(log.relative_to(folder)))
     return Told(said, file=str(logs[0].relative_to(folder)) if logs else "")
+
+
+def _is_own(error: tuple[str, str]) -> bool:
+    """Whether an error says something of its own, and is not what stands in the log of every box that fails."""
+    return not error[1].startswith(REPEATED)
 
 
 def _errors(log: str) -> Iterable[tuple[str, str]]:

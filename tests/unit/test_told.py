@@ -98,6 +98,14 @@ def test_where_it_logs_nothing_of_its_own_its_words_to_the_caller_stand_alone(tm
     assert found.file
 
 
+def test_a_box_that_logs_nothing_of_its_own_does_not_hide_the_words_of_the_next(tmp_path: Path) -> None:
+    found = read(tmp_path, examples.failed("it is so") + examples.SELINUX_DENY + examples.USERNS_LIMIT)
+    first, *_, last = found.logged.splitlines()
+    assert first.startswith("clone(CLONE_NEWUSER) failed with UNEXPECTED errno")
+    assert last == "To skip the sandbox (development only): SecurityOptions::disabled()"
+    assert found.blames == []
+
+
 def test_a_log_steers_no_terminal(tmp_path: Path) -> None:
     log = examples.APPARMOR_DENY.replace("bwrap stderr:", "\x1b[2J\x1b]0;title\x07bwrap stderr:")
     assert "\nbwrap stderr:" in read(tmp_path, log).logged
