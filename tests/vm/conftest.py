@@ -14,7 +14,8 @@ import pytest
 
 from lab import builds, catalog, matrix, plan, process, runs
 from lab.budget import Limits
-from lab.catalog import Catalog, Guest
+from lab.catalog import Catalog, Guest, Suite
+from lab.diagnosis import causes
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import records
@@ -22,7 +23,7 @@ from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.paths import Paths
 from lab.report.progress import Observer
-from lab.results import CellResult, RunOptions, RunResult
+from lab.results import CellResult, Outcome, RunOptions, RunResult
 
 # Pinned, so that a new release does not change what these tests say of the lab.
 RELEASE = "0.10.8"
@@ -165,6 +166,21 @@ def run_matrix(home: Path, folder: Path, *words: str, seconds: float) -> RunResu
     result = RunResult.read(folder)
     assert started.returncode == result.exit_status() == 0, output
     return result
+
+
+def cell(run: RunResult, variant: str) -> CellResult:
+    """The cell of a variant, in a run of one guest and one build."""
+    [found] = [each for each in run.cells if each.variant == variant]
+    return found
+
+
+def check_blocked(blocked: CellResult, expected: list[tuple[str, str]], suite: Suite) -> None:
+    """Check that exactly these causes blocked a cell, each so surely, and what the first breaks failed."""
+    assert [(found.name, str(found.confidence)) for found in blocked.causes] == expected
+    first, _ = expected[0]
+    assert (blocked.status, blocked.cause) == ("xfail", first), blocked.reason
+    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
+    assert failed == suite.needing(causes.known()[first].breaks)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

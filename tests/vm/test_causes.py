@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from lab.catalog import Catalog
-from lab.diagnosis import causes, told
+from lab.diagnosis import told
 from lab.diagnosis.recorded import Recorded
 from lab.diagnosis.told import Judged
-from lab.results import CellResult, Outcome, RunResult
-from tests.vm.conftest import RELEASE, run_matrix
+from lab.results import RunResult
+from tests.vm.conftest import RELEASE, cell, check_blocked, run_matrix
 
 GUEST = "debian-13"
 # What the evidence must show for each variant, in the order in which boxlite meets it.
@@ -47,21 +47,11 @@ def run(home: Path, folder: Path) -> RunResult:
     return run_matrix(home, folder, *words, seconds=1500)
 
 
-def cell(run: RunResult, variant: str) -> CellResult:
-    [found] = [each for each in run.cells if each.variant == variant]
-    return found
-
-
 @pytest.mark.parametrize("variant", BLOCKED)
 def test_every_cause_is_named_with_proof_and_exactly_its_tests_failed(
     run: RunResult, variant: str, known: Catalog
 ) -> None:
-    blocked = cell(run, variant)
-    assert [(found.name, str(found.confidence)) for found in blocked.causes] == BLOCKED[variant]
-    first, _ = BLOCKED[variant][0]
-    assert (blocked.status, blocked.cause) == ("xfail", first), blocked.reason
-    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
-    assert failed == known.suite.needing(causes.known()[first].breaks)
+    check_blocked(cell(run, variant), BLOCKED[variant], known.suite)
 
 
 def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_one(run: RunResult) -> None:

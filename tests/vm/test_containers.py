@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from lab.catalog import Catalog
-from lab.diagnosis import causes
-from lab.results import CellResult, Outcome, RunResult
-from tests.vm.conftest import RELEASE, run_matrix
+from lab.results import RunResult
+from tests.vm.conftest import RELEASE, cell, check_blocked, run_matrix
 
 GUEST = "debian-13-podman"
 # What the evidence must show for each variant, in the order in which boxlite meets it.
@@ -26,17 +25,8 @@ def run(home: Path) -> RunResult:
     return run_matrix(home, home / "containers", *words, seconds=1500)
 
 
-def cell(run: RunResult, variant: str) -> CellResult:
-    [found] = [each for each in run.cells if each.variant == variant]
-    return found
-
-
 @pytest.mark.parametrize("variant", BLOCKED)
 def test_what_blocks_the_sandbox_in_a_container_is_named_with_proof(
     run: RunResult, variant: str, known: Catalog
 ) -> None:
-    blocked = cell(run, variant)
-    assert [(found.name, str(found.confidence)) for found in blocked.causes] == BLOCKED[variant]
-    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
-    first, _ = BLOCKED[variant][0]
-    assert failed == known.suite.needing(causes.known()[first].breaks)
+    check_blocked(cell(run, variant), BLOCKED[variant], known.suite)
