@@ -29,10 +29,9 @@ from lab.results import (
 )
 from lab.serve import Service
 from lab.stopwatch import Stopwatch
+from lab.twice import AGAIN, agreed
 
 FOLDER = "remedies"
-# Where the evidence of a second try goes, below that of the first.
-AGAIN = "again"
 PROBES_UNDONE_FILE = "probes-undone.json"
 
 
@@ -140,13 +139,11 @@ class Trials:
     ) -> tuple[RemedyOutcome, str, _Course]:
         """What a second try in a fresh fork makes of it: of two that disagree neither tells of the remedy."""
         course = _Course(self.cell, first.folder / AGAIN)
-        again, why = self._guarded(these, course)
+        outcome, reason = agreed((outcome, reason), self._guarded(these, course), RemedyOutcome.ERROR)
         course.defects = list(dict.fromkeys([*first.defects, *course.defects]))
-        if again is outcome:
-            return outcome, f"twice: {reason}", course
-        course.causes = None
-        said = "; ".join(f"{what}: {text}".rstrip(": ") for what, text in ((outcome, reason), (again, why)))
-        return RemedyOutcome.ERROR, f"two tries disagree: {said}", course
+        if outcome is RemedyOutcome.ERROR:
+            course.causes = None
+        return outcome, reason, course
 
     def _guarded(self, these: Sequence[Remedy], course: _Course) -> tuple[RemedyOutcome, str]:
         """As `_try`, with a fault as an outcome. Raises LaneDied where the run is interrupted."""

@@ -31,6 +31,7 @@ from lab.results import (
     Needs,
     Outcome,
     Status,
+    StepOutcome,
     TestResult,
 )
 
@@ -319,6 +320,25 @@ def test_of_a_cell_that_passed_every_single_change_that_breaks_it_is_named(guest
     assert {"with apparmor-off", "with apparmor-userns-deny"} <= untried
     # What the catalog expects to break comes first: a budget may end it.
     assert steps(result)[1][0][0] != "with as-root"
+
+
+def test_a_change_breaks_what_passed_only_where_it_does_so_in_two_forks(guest: Make) -> None:
+    cell = planned("stock")
+    deaths = ["VM subprocess exited"]
+
+    def dies_once(wanted: Variant) -> str:
+        return deaths.pop() if "kvm" in wanted.knobs and deaths else blocked_by_sysctls(wanted)
+
+    result = run(guest(dies_once), cell, passed(cell))
+    assert sorted(made(result).turning) == [["with max-userns-zero"], ["with userns-clone-off"]]
+    [doubtful] = [step for step in made(result).steps if step.outcome is StepOutcome.ERROR]
+    assert doubtful.changes[0].startswith("with kvm-")
+    assert doubtful.reason == f"two tries disagree: fails: {SUITE.witness}: VM subprocess exited; passes"
+    [broke] = [step for step in made(result).steps if step.changes == ["with max-userns-zero"]]
+    assert broke.reason == f"twice: {SUITE.witness}: {NO_SANDBOX}"
+    number = made(result).steps.index(broke) + 1
+    folder = f"{cell.folder}/experiment/{number:02}"
+    assert {f"{folder}/suite.log", f"{folder}/again/suite.log"} <= set(made(result).evidence)
 
 
 @pytest.mark.parametrize(
