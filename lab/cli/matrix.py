@@ -146,12 +146,8 @@ def matrix_command(
             kept=start.kept,
         ).run()
     write_atomically(run_folder / "matrix.md", markdown.render(run, run_folder))
-    terminal.summary(common.console, run)
-    common.say(f"run: {run_folder} (results.json, matrix.md, cells/, run.log)")
-    if run.run.interrupted:
-        common.say(f"interrupted; go on with: lab matrix --resume {shlex.quote(str(run_folder))}")
-        return common.INTERRUPTED
-    return run.exit_status()
+    terminal.summary(common.console, run, run_folder)
+    return common.INTERRUPTED if run.run.interrupted else run.exit_status()
 
 
 def _tries_remedies(asked: bool | None, known: catalog.Catalog, set_name: str | None, *, cold: bool) -> bool:

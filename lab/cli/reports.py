@@ -23,8 +23,7 @@ def merge_command(lab: common.Lab, parts: tuple[str, ...], folder: Path | None) 
     target = record.new_folder(lab.paths.make(lab.paths.runs), folder)
     run = runs.merge(read, target)
     write_atomically(target / "matrix.md", markdown.render(run, target))
-    terminal.summary(common.console, run)
-    common.say(f"run: {target} (results.json, matrix.md, cells/)")
+    terminal.summary(common.console, run, target)
     return run.exit_status()
 
 
@@ -54,5 +53,5 @@ def report_command(
     elif kind == "json":
         click.echo(result.model_dump_json(by_alias=True, indent=2))
     else:
-        terminal.summary(common.console, result)
+        terminal.summary(common.console, result, folder)
     return result.exit_status()

@@ -27,7 +27,7 @@ def render(run: RunResult, folder: Path | None = None) -> str:
         judged = told.judge(cell, Recorded(cell, folder).told, known) if folder else None
         return "" if judged in (None, Judged.RIGHT) else str(judged)
 
-    return page("matrix.md", run=run, table=table, misdiagnosis=misdiagnosis)
+    return page("matrix.md", run=run, folder=folder, table=table, misdiagnosis=misdiagnosis)
 
 
 def page(template: str, **values: Any) -> str:

@@ -16,8 +16,8 @@ from rich.text import Text
 from lab.files import plain
 from lab.plan import Cell
 from lab.report import table as squares
-from lab.report.terminal import styled
-from lab.results import CellResult
+from lab.report.terminal import STYLES, styled, tables
+from lab.results import CellResult, Status
 
 
 class Observer(Protocol):
@@ -73,7 +73,7 @@ class Lines(Silent):
         with self._lock:
             self._done += 1
             name = f"{result.guest} {result.variant} {result.build}"
-            self._line(f"{self._done}/{self._total} {name}: {squares.square(result)}")
+            self._line(f"{self._done}/{self._total} {name}: {squares.outcome(result)}")
 
     def note(self, text: str) -> None:
         self._line(f"note: {plain(text)}")
@@ -118,12 +118,6 @@ class LiveTable(Silent):
 
     def _render(self) -> Group:
         with self._lock:
-            table = Table(box=None, pad_edge=False)
-            table.add_column("guest", no_wrap=True)
-            for heading in self._columns.values():
-                table.add_column(heading, overflow="fold")
-            for guest in self._guests:
-                table.add_row(guest, *[self._square((guest, *column)) for column in self._columns])
             lines = [
                 Text(f"{lane}: {text} ({self._served[lane]} done)", "dim")
                 for lane, text in self._doing.items()
@@ -133,7 +127,28 @@ class LiveTable(Silent):
             parts = [f"{len(self._done)} of {self._total} cells", _clock(now - self._start)]
             if self._end is not None and lines:
                 parts.append(f"about {_clock(max(0.0, self._end - now))} left")
-        return Group(table, Text(), *lines, Text(", ".join(parts), "bold"))
+            tables = self._tables(self._console.height - len(lines) - 2)
+        return Group(*tables, Text(), *lines, Text(", ".join(parts), "bold"))
+
+    def _tables(self, height: int) -> list[Table]:
+        """The squares; where they are too many to be seen, how many of each guest have which status."""
+        rows = {guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests}
+        made = tables(list(self._columns.values()), rows, self._console.width)
+        lines = sum(len(self._console.render_lines(table, pad=False)) for table in made)
+        return made if lines <= height else tables(*self._counts(), self._console.width)
+
+    def _counts(self) -> tuple[list[str], dict[str, list[Text]]]:
+        found = Counter((each.guest, each.status) for each in self._done.values())
+        statuses = [status for status in Status if any(status is key[1] for key in found)]
+        left = Counter(guest for guest, *_ in self._planned - self._done.keys())
+        rows = {
+            guest: [
+                Text(str(left[guest] or "")),
+                *[Text(str(found[guest, status] or ""), STYLES[status]) for status in statuses],
+            ]
+            for guest in self._guests
+        }
+        return ["left", *statuses], rows
 
     def _square(self, key: tuple[str, str, str]) -> Text:
         decided = self._done.get(key)

@@ -53,7 +53,7 @@ class RunLog(Silent):
         self._view.cell(result)
         name = f"{result.guest} {result.variant} {result.build}"
         spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
-        self._log(f"{name}: {table.square(result)}" + (f" ({spent})" if spent else ""))
+        self._log(f"{name}: {table.outcome(result)}" + (f" ({spent})" if spent else ""))
         for fault in result.retried:
             self._log(f"{name}: tried again after: {fault}")
 

@@ -1,9 +1,10 @@
 """What one square of the table says, and which squares there are; every report that shows a matrix uses it."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from posixpath import commonpath
 
 from lab.files import plain
@@ -19,17 +20,17 @@ from lab.results import (
 
 Column = tuple[str, str]
 
+# Of which the reason is all that there is to say.
+LEFT_OUT = (Status.NOT_APPLICABLE, Status.NOT_RUN)
+
 HOW_FAR = re.compile(r"(deploying|image: downloading):.*")
 
 
 def square(cell: CellResult | None) -> str:
-    """A cell in a few words: its status, and the cause or the reason where there is one."""
+    """A cell in a few words: its status, and the cause where there is one."""
     if cell is None:
         return ""
     match cell.status:
-        case Status.NOT_APPLICABLE | Status.NOT_RUN:
-            reason = " ".join(plain(cell.reason).split())
-            text = f"{cell.status} ({reason})" if reason else str(cell.status)
         case Status.FAIL | Status.XFAIL:
             text = f"{cell.status} {cell.cause}" if cell.cause else str(cell.status)
         case Status.FLAKY:
@@ -38,6 +39,47 @@ def square(cell: CellResult | None) -> str:
         case _:
             text = str(cell.status)
     return f"{text} (try {len(cell.retried) + 1})" if cell.retried else text
+
+
+def outcome(cell: CellResult) -> str:
+    """A cell in a line: as in its square, and why where it was left out."""
+    return f"{square(cell)}{_why(cell)}"
+
+
+def left_out(run: RunResult) -> list[str]:
+    """Why cells are n/a or were not run: a line for each reason, with the cells that it holds for."""
+    headings = columns_of(run)
+    found: dict[str, dict[str, list[str]]] = {}
+    for cell in run.cells:
+        if cell.status in LEFT_OUT:
+            guests = found.setdefault(f"{cell.status}{_why(cell)}", {})
+            guests.setdefault(cell.guest, []).append(headings[cell.variant, cell.build])
+    planned = Counter(cell.guest for cell in run.cells)
+
+    def told(guest: str, names: list[str]) -> str:
+        return guest if len(names) == planned[guest] else f"{guest} ({', '.join(names)})"
+
+    return [
+        f"{why}: {', '.join(told(guest, names) for guest, names in guests.items())}"
+        for why, guests in found.items()
+    ]
+
+
+def _why(cell: CellResult) -> str:
+    reason = " ".join(plain(cell.reason).split())
+    return f" ({reason})" if reason and cell.status in LEFT_OUT else ""
+
+
+def to_go_on(run: RunResult, folder: Path) -> str:
+    """What to do about cells that are missing, or met a fault of the lab's own; empty where there are none."""
+    count = sum(cell.status.could_not_run for cell in run.cells)
+    if not count:
+        return ""
+    ended = "interrupted; " if run.run.interrupted else "not finished; " if not run.run.finished else ""
+    if run.run.parts:
+        return f"{ended}{count} of {len(run.cells)} cells are missing: resume the merged runs, and merge again"
+    resume = f"lab matrix --resume {shlex.quote(str(folder))}"
+    return f"{ended}{count} of {len(run.cells)} cells are missing; go on with: {resume}"
 
 
 def kernel(cells: Iterable[CellResult | None]) -> str:

@@ -1,12 +1,16 @@
 """The terminal: a run's summary."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lab.files import plain
 from lab.report import table as squares
-from lab.results import CellResult, RemedyOutcome, RunResult, Status
+from lab.results import CellResult, Outcome, RemedyOutcome, RunResult, Status
 
 STYLES = {
     Status.PASS: "green",
@@ -18,57 +22,119 @@ STYLES = {
     Status.XPASS: "bold red",
     Status.FLAKY: "bold red",
 }
+FILES = ("results.json", "matrix.md", "cells/", "run.log")
+# Between two columns.
+GAP = 2
+# Of what a test says.
+LONGEST = 300
 
 
-def summary(console: Console, run: RunResult) -> None:
-    """The finished matrix, every cell that is not as expected with its reason, and where everything is."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("guest", no_wrap=True)
-    table.add_column("kernel")
-    for heading in squares.columns_of(run).values():
-        table.add_column(heading, overflow="fold")
-    for guest, cells in squares.rows(run).items():
-        table.add_row(guest, Text(_short(squares.kernel(cells))), *[styled(cell) for cell in cells])
-    console.print()
-    console.print(table)
+def summary(console: Console, run: RunResult, folder: Path) -> None:
+    """The matrix, every cell that is not as expected and why, what was tried, and where everything is."""
+    rows = {
+        guest: [Text(_short(squares.kernel(cells))), *[styled(cell) for cell in cells]]
+        for guest, cells in squares.rows(run).items()
+    }
+    for table in tables(["kernel", *squares.columns_of(run).values()], rows, console.width):
+        console.print()
+        console.print(table)
+    if lines := squares.left_out(run):
+        console.print()
+        for line in lines:
+            _print(console, line, "dim")
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
-        if not cell.status.as_expected:
-            console.print()
-            console.print(Text(f"{name}: {squares.square(cell)}", STYLES[cell.status]))
-            console.print(Text(f"  {plain(cell.reason)}\n  again: {cell.rerun}"), soft_wrap=True)
-        _tried(console, cell, name)
+        if _is_told(cell):
+            _cell(console, cell, name, folder)
         for number, fault in enumerate(cell.retried, 1):
-            text = f"\n{name}: try {number} met a fault of the lab's own: {plain(fault)}"
-            console.print(Text(text, "cyan"), soft_wrap=True)
+            _print(console, f"\n{name}: try {number} met a fault of the lab's own: {plain(fault)}", "cyan")
     for lane in run.run.lanes:
         if lane.note:
-            console.print(Text(f"\n{lane.guest}: {lane.note}", "cyan"))
+            _print(console, f"\n{lane.guest}: {lane.note}", "cyan")
     console.print()
     console.print(Text(squares.counts(run), "bold"))
+    there = [name for name in FILES if (folder / name).exists()]
+    _print(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))
+    if line := squares.to_go_on(run, folder):
+        _print(console, line)
 
 
-def _tried(console: Console, cell: CellResult, name: str) -> None:
-    """What was tried on a cell, with the command for what cures it."""
-    experiment = squares.experiment(cell)
-    if (experiment or cell.remedies) and cell.status.as_expected:
-        console.print(Text(f"\n{name}: {squares.square(cell)}", STYLES[cell.status]))
-    if experiment:
-        console.print(Text(f"  by experiment: {plain(experiment)}"), soft_wrap=True)
+def _is_told(cell: CellResult) -> bool:
+    unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
+    return unexpected or bool(cell.remedies or cell.experiment)
+
+
+def _cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
+    """Why a cell is what it is, what was tried on it, with the command for what cures it, and the evidence."""
+    _print(console, f"\n{name}: {squares.square(cell)}", STYLES[cell.status])
+    if cell.reason:
+        sure = f" ({cell.confidence})" if cell.confidence else ""
+        _print(console, f"  {plain(cell.reason)}{sure}")
+    if not cell.status.as_expected:
+        for test in cell.tests:
+            if test.outcome is not Outcome.PASS:
+                said = f": {_line(test.message)}" if test.message else ""
+                _print(console, f"  {plain(test.name)}: {test.outcome}{said}")
+        _print(console, f"  again: {cell.rerun}")
+    if experiment := squares.experiment(cell):
+        _print(console, f"  by experiment: {plain(experiment)}")
     for tried in squares.remedies(cell):
         verified = tried.result is RemedyOutcome.VERIFIED
-        said = f"price: {tried.price}" if verified else tried.reason
-        line = f"  {tried.name}: {tried.result}: {' '.join(plain(said).split())}"
-        console.print(Text(line, "green" if verified else "dim"), soft_wrap=True)
-        if verified:
-            console.print(Text(f"    {squares.how(tried)}"), soft_wrap=True)
+        said = f": {_line(tried.reason)}" if tried.reason else ""
+        _print(console, f"  {tried.name}: {tried.result}{said}", "green" if verified else "dim")
+        if verified or tried.result is RemedyOutcome.AVOIDS:
+            _print(console, f"    price: {tried.price}\n    {squares.how(tried)}")
         for defect in tried.defects:
-            console.print(Text(f"    a defect of {tried.name}: {plain(defect)}", "bold red"), soft_wrap=True)
+            _print(console, f"    a defect of {tried.name}: {plain(defect)}", "bold red")
+    if cell.evidence:
+        _print(console, f"  evidence: {folder / cell.folder}")
+
+
+def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: int) -> list[Table]:
+    """A row for each guest, in as many tables as it takes to break no word."""
+    columns = [[Text(head), *(row[n] for row in rows.values())] for n, head in enumerate(headings)]
+    first = max(cell_len(name) for name in ("guest", *rows))
+    narrow = [max(_longest_word(text) for text in column) for column in columns]
+    whole = [max(cell_len(text.plain) for text in column) for column in columns]
+    parts: list[list[int]] = []
+    room = 0
+    for number, least in enumerate(narrow):
+        if not parts or room < GAP + least:
+            parts.append([])
+            room = width - first
+        parts[-1].append(number)
+        room -= GAP + least
+    made = []
+    for part in parts:
+        table = Table("guest", box=None, pad_edge=False)
+        spare = width - first - sum(GAP + narrow[number] for number in part)
+        for number in part:
+            more = max(0, min(spare, whole[number] - narrow[number]))
+            spare -= more
+            table.add_column(headings[number], width=narrow[number] + more, overflow="fold")
+        for guest, row in rows.items():
+            table.add_row(guest, *[row[number] for number in part])
+        made.append(table)
+    return made
 
 
 def styled(cell: CellResult | None) -> Text:
     """A square in its status's colour."""
     return Text(squares.square(cell), STYLES[cell.status] if cell else "")
+
+
+def _longest_word(text: Text) -> int:
+    return max((cell_len(word) for word in text.plain.split()), default=1)
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    """Text as it is: no markup, and its lines are the terminal's to wrap, so that they can be copied."""
+    console.print(Text(text, style), soft_wrap=True)
+
+
+def _line(text: str) -> str:
+    shown = " ".join(plain(text).split())
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 def _short(kernel: str) -> str:

@@ -12,7 +12,7 @@ import psutil
 
 from lab.catalog import Firmware
 from lab.images.store import BaseImage, Manifest
-from lab.results import CellResult, Expectation, LaneRecord, RunInfo, RunResult, Status
+from lab.results import CellResult, Expectation, RunInfo, RunResult, Status
 from lab.wait import Deadline, wait_for
 
 LOCK_HOLDER = """
@@ -73,9 +73,9 @@ def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellR
     return CellResult(guest=guest, variant=variant, **(wanted | more))
 
 
-def run_of(*cells: CellResult, lanes: list[LaneRecord] | None = None) -> RunResult:
+def run_of(*cells: CellResult, **more: Any) -> RunResult:
     started = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
-    info = RunInfo(id="20261124-160000", started=started, command="lab matrix", lab="0.1.0", lanes=lanes or [])
+    info = RunInfo(id="20261124-160000", started=started, command="lab matrix", lab="0.1.0", **more)
     return RunResult(schema=1, run=info, cells=list(cells))
 
 
