@@ -45,12 +45,16 @@ class Line:
 
 def examine(paths: Paths, uri: str) -> Iterator[Line]:
     """Look at everything, one line at a time."""
+    # First, because every other program is run by it.
+    yield _program("setpriv", "setpriv", "--version")
     yield _program("QEMU", "qemu-system-x86_64", "--version")
+    yield _program("qemu-img", "qemu-img", "--version")
     yield from _libvirt(paths, uri)
     yield _program("passt", "passt", "--version")
     yield _program("mmdebstrap", "mmdebstrap", "--version")
     yield _program("mke2fs", "mke2fs", "-V")
     yield _program("gpgv", "gpgv", "--version")
+    yield _program("ssh", "ssh", "-V")
     if os.geteuid() != 0:
         yield _subordinate_ids()
     yield _busybox()
@@ -66,7 +70,7 @@ def _program(what: str, program: str, argument: str) -> Line:
     try:
         printed = process.run([path, argument], timeout=20)
     except process.CommandFailed as error:
-        return Line(what, State.BROKEN, str(error), f"reinstall {program}")
+        return Line(what, State.BROKEN, str(error), SETUP)
     # passt says its version to a terminal only.
     found = re.search(r"\b\d[\w.~+]*", printed)
     return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)

@@ -6,6 +6,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from lab.errors import UsageError
+
 # Escape sequences (ECMA-48) and the other control characters but for tab and newline.
 CONTROL = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
@@ -38,6 +40,16 @@ def seal(folder: Path) -> None:
             os.close(handle)
         file.chmod(0o444)
     folder.chmod(0o755)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run. Raises UsageError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the folder {folder} cannot be made: {error.strerror}", hint="name another one with -o DIR"
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

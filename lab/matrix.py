@@ -17,7 +17,7 @@ from lab.catalog import Guest, Suite
 from lab.diagnosis import remedies, repeats
 from lab.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.estimate import Estimates
-from lab.files import plain
+from lab.files import make_folder, plain
 from lab.guest.ready import CloudInitFailed
 from lab.images import store
 from lab.machine import acceleration, lane
@@ -73,7 +73,7 @@ class MatrixRun:
         """
         with connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with held(self.folder):
             self._record = Record(self.folder, self.cells, self.info, self.kept)
             self._record.write()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.builds import Build
+from lab.builds import ANY, Build
 from lab.catalog import Catalog, Guest, Variant
 from lab.errors import UsageError
 from lab.results import CellResult, Experiments, RunOptions, Status, cell_folder
@@ -68,7 +68,7 @@ class Cell:
 
     def rerun(self, options: RunOptions) -> str:
         """One command line that runs exactly this cell again."""
-        build = str(self.build.wheel or self.build.version)
+        build = None if self.build is ANY else str(self.build.wheel or self.build.version)
         return rerun(self.guest.name, self.variant.name, build, options)
 
     def result(self, status: Status, *, reason: str = "") -> CellResult:
@@ -83,9 +83,10 @@ class Cell:
         )
 
 
-def rerun(guest: str, variant: str, build: str, options: RunOptions) -> str:
-    """One command line that runs one cell; `build` as --build takes it."""
-    words = ["lab", "matrix", "-g", guest, "-v", variant, "--build", build]
+def rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> str:
+    """One command line that runs one cell; `build` as --build takes it, None for the newest release."""
+    words = ["lab", "matrix", "-g", guest, "-v", variant]
+    words += ["--build", build] if build else []
     words += ["--cold"] if options.cold else []
     words += ["--repeat", str(options.repeat)] if options.repeat > 1 else []
     words += ["--rootfs", options.rootfs] if options.rootfs else []
@@ -151,6 +152,14 @@ class Part:
             if shard == self.number:
                 chosen.append(cell)
         return chosen
+
+
+def of_part(cells: Sequence[Cell], part: Part | None, options: RunOptions) -> list[Cell]:
+    """The cells that a run has of a plan. Raises UsageError for a shard that has nothing to do."""
+    chosen = part.of(cells, options) if part else list(cells)
+    if part and not chosen:
+        raise UsageError(f"--shard {part}: the plan has {len(cells)} cells, too few for so many shards")
+    return chosen
 
 
 def choose(

@@ -373,7 +373,10 @@ class RunResult(_Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(": ".join(filter(None, [str(path), where, first["msg"]]))) from error
+            raise UsageError(
+                f"{path} is no record that this lab can read: {': '.join(filter(None, [where, first['msg']]))}",
+                hint="name another run, or read it with the lab that wrote it",
+            ) from error
 
     def exit_status(self) -> int:
         """0 every cell as expected, 1 a cell is not, 3 something could not be run and nothing worse."""

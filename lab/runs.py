@@ -11,10 +11,11 @@ from lab import __version__, builds, prepare
 from lab.catalog import Catalog, Suite, Variant, load
 from lab.diagnosis import remedies
 from lab.errors import LabError, UsageError
+from lab.files import make_folder
 from lab.guest.session import REMOTE
 from lab.images import store
 from lab.paths import definitions as definitions_folder
-from lab.plan import Cell, Part, rerun
+from lab.plan import Cell, Part, of_part, rerun
 from lab.results import (
     BuildRecord,
     CellResult,
@@ -76,9 +77,7 @@ def begin(
     folder: Path, plan: Sequence[Cell], suite: Suite, *, command: str, options: RunOptions, part: Part | None
 ) -> Start:
     """A new run of a plan, or of one shard of it. Raises UsageError for a shard that has nothing to do."""
-    cells = part.of(plan, options) if part else list(plan)
-    if part and not cells:
-        raise UsageError(f"--shard {part}: the plan has {len(plan)} cells, too few for so many shards")
+    cells = of_part(plan, part, options)
     info = RunInfo(
         id=folder.name,
         started=datetime.now(UTC),
@@ -160,7 +159,7 @@ def merge(parts: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
                 raise UsageError(f"{cells[name][0]} and {path} overlap: both have {name}")
             cells[name] = (path, cell)
     assert first.shard is not None
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     merged = [
         _take(folder, *cells[name]) if name in cells else _missing(name, parts, first)
         for name in first.shard.plan

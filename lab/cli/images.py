@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from lab import catalog, upkeep
 from lab.catalog import CloudImage, Guest
@@ -68,14 +67,13 @@ def images_list(lab: common.Lab) -> int:
     """Show what is in the store, and which guests use it."""
     known = catalog.load()
     users = upkeep.users(lab.paths, known)
-    table = Table("guests", "size", "date", "sha256", "source", box=None, pad_edge=False)
+    rows = [["guests", "size", "date", "sha256", "source"]]
     for image in store.images(lab.paths):
         told = image.manifest
         names = ", ".join(users.get(image.folder, [])) or "-"
-        table.add_row(
-            names, _mib(upkeep.size(image.folder)), told.built[:10], told.disk_sha256, escape(told.source)
-        )
-    common.console.print(table, soft_wrap=True)
+        size = _mib(upkeep.size(image.folder))
+        rows.append([names, size, told.built[:10], told.disk_sha256, told.source])
+    common.print_rows(rows)
     without = [name for name in known.guests if not any(name in names for names in users.values())]
     if without:
         common.say(f"no image yet: {', '.join(without)}")

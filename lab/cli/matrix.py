@@ -20,8 +20,14 @@ from lab.results import Experiments, RunOptions, RunResult
 
 @click.command("matrix")
 @click.option("--set", "set_name", metavar="NAME", help="A set of cells, for example quick.")
-@click.option("-g", "guests", multiple=True, metavar="GUEST", help="Only this guest; may be repeated.")
-@click.option("-v", "variants", multiple=True, metavar="VARIANT", help="Only this variant; may be repeated.")
+@click.option(
+    "-g",
+    "guests",
+    multiple=True,
+    metavar="GUEST",
+    help="This guest, and not those of the set; may be repeated.",
+)
+@click.option("-v", "variants", multiple=True, metavar="VARIANT", help="This variant, likewise.")
 @click.option(
     "--build",
     "wanted",
@@ -95,6 +101,10 @@ def matrix_command(
         _only_beside_resume()
         run_folder = common.run_folder(lab.paths, resume).resolve()
         start = runs.resume(RunResult.read(run_folder), known)
+        if only_list:
+            left = [cell for cell in start.cells if cell.folder not in start.kept]
+            lists.print_cells(left, start.info.options)
+            return 0
     else:
         part = plan.Part.parse(shard) if shard is not None else None
         choice = plan.choose(known, set_name=set_name, guests=guests, variants=variants)
@@ -106,12 +116,12 @@ def matrix_command(
             experiments=_experiments(experiment, cold=cold),
             rootfs=str(layout.resolve()) if layout else None,
         )
-        if only_list:
-            cells = choice.cells(builds.resolve_all(wanted) if wanted else [builds.ANY])
-            lists.print_cells(part.of(cells, options) if part else cells)
-            return 0
         if layout:
             rootfs.check(layout)
+        if only_list:
+            cells = choice.cells(builds.resolve_all(wanted) if wanted else [builds.ANY])
+            lists.print_cells(plan.of_part(cells, part, options), options)
+            return 0
         run_folder = record.new_folder(lab.paths.make(lab.paths.runs), folder)
         start = runs.begin(
             run_folder,
@@ -176,7 +186,7 @@ def _needs_forks(option: str, why: str) -> UsageError:
 
 def _only_beside_resume() -> None:
     """Raise UsageError where an option beside --resume would change the plan: a run's plan is its own."""
-    free = {"resume", "jobs", "memory", "quiet", "verbose"}
+    free = {"resume", "jobs", "memory", "only_list", "quiet", "verbose"}
     context = click.get_current_context()
     for option in context.command.params:
         source = context.get_parameter_source(str(option.name))

@@ -36,7 +36,8 @@ def connect(uri: str) -> libvirt.virConnect:
             return libvirt.open(uri)
         except libvirt.libvirtError as error:
             if not _has_no_socket(error) or deadline.remaining == 0.0:
-                raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=how_to_start(uri)) from error
+                hint = how_to_start(uri) if _has_no_socket(error) else "see --connect and LAB_CONNECT"
+                raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=hint) from error
         time.sleep(0.5)
 
 

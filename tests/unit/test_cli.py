@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from lab import builds, cli, matrix, runs, shell
+from lab import builds, catalog, cli, matrix, runs, shell
 from lab.cli import common
 from lab.diagnosis import causes, remedies
 from lab.errors import NotApplicable
@@ -154,8 +155,9 @@ def test_a_shard_that_there_is_not_is_refused(
 def test_a_shard_with_nothing_to_do_is_refused(
     home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(monkeypatch, *TWO_CELLS, "--build", "0.10.8", "--shard", "9/9") == 2
-    assert "--shard 9/9: the plan has 2 cells, too few for so many shards" in capsys.readouterr().err
+    for more in ([], ["--list"]):
+        assert run_main(monkeypatch, *TWO_CELLS, "--build", "0.10.8", "--shard", "9/9", *more) == 2
+        assert "--shard 9/9: the plan has 2 cells, too few for so many shards" in capsys.readouterr().err
     assert (passing, list(home.glob("state/runs/*"))) == ([], [])
 
 
@@ -186,6 +188,87 @@ def test_a_shard_s_list_is_what_the_shard_runs_of_several_builds(
     run_main(monkeypatch, *line)
     assert passing == ["debian-13/stock/0.10.7"]
     assert shown == [["debian-13", "stock"]]
+
+
+def rows_listed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    return [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_list_tells_builds_apart_and_runs_each_cell_as_the_run_would(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.0", "--build", "0.10.8", "--list") == 0
+    again = "lab matrix -g debian-13 -v stock --build"
+    assert rows_listed(capsys) == [
+        ["guest", "variant", "build", "expected", "again"],
+        ["debian-13", "stock", "0.10.0", "pass", f"{again} 0.10.0"],
+        ["debian-13", "stock", "0.10.8", "pass", f"{again} 0.10.8"],
+    ]
+    assert run_main(monkeypatch, "matrix", "--set", "quick", "-g", "debian-13", "-v", "stock", "--list") == 0
+    assert rows_listed(capsys)[1][-1] == "lab matrix -g debian-13 -v stock --no-remedies"
+
+
+def test_a_list_refuses_what_a_run_would(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--rootfs", "/nope", "--list") == 2
+    assert "--rootfs /nope: not an OCI image layout" in capsys.readouterr().err
+
+
+def test_the_list_of_a_run_that_is_resumed_is_what_is_left_of_it(
+    half_run: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
+    assert run_main(monkeypatch, "matrix", "--resume", str(half_run), "--list") == 0
+    [[guest, variant, _, again]] = rows_listed(capsys)[1:]
+    assert (guest, variant) == ("debian-13", "max-userns-zero")
+    assert again == RunResult.read(half_run).cells[1].rerun
+    assert (passing, {file: file.read_bytes() for file in before}) == ([], before)
+
+
+@pytest.mark.parametrize("folder", ["a-file", "a-file/run"])
+def test_a_folder_that_cannot_be_made_is_refused(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+) -> None:
+    (tmp_path / "a-file").touch()
+    for number in (1, 2):
+        line = [*TWO_CELLS, "--build", "0.10.8", "--shard", f"{number}/2", "-o", str(tmp_path / str(number))]
+        with monkeypatch.context() as patched:
+            interrupt(patched)
+            run_main(patched, *line)
+    capsys.readouterr()
+    parts = [str(tmp_path / "1"), str(tmp_path / "2")]
+    for line in (["merge", *parts], [*ONE_CELL, "--build", "0.10.8"]):
+        assert run_main(monkeypatch, *line, "-o", str(tmp_path / folder)) == 2
+        said = capsys.readouterr().err
+        assert f"lab: the folder {tmp_path / folder} cannot be made: " in said
+        assert "\n  next: name another one with -o DIR\n" in said
+
+
+@pytest.mark.parametrize("run", [".", "./"])
+def test_a_point_is_the_folder_one_is_in(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run: str
+) -> None:
+    (home / "state" / "runs").mkdir(parents=True)
+    run_of(cell()).write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run_main(monkeypatch, "report", run) == 0
+    assert "1 pass" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["guests", "variants", "sets", "suites", "cells", "causes"])
+def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, what: str) -> None:
+    done = lab("list", what)
+    assert done.returncode == 0
+    assert "\u2026" not in done.stdout
+    if what == "guests":
+        lines = [re.split("  +", line) for line in done.stdout.splitlines()]
+        known = catalog.load().guests
+        assert lines == [[name, guest.title, guest.image.origin] for name, guest in known.items()]
 
 
 @pytest.mark.parametrize(("status", "expected"), [(Status.PASS, 0), (Status.FAIL, 1), (Status.ERROR, 3)])
@@ -269,7 +352,9 @@ def test_results_that_cannot_be_read_are_no_traceback(
 ) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"schema": 9}))
     assert run_main(monkeypatch, "report", str(tmp_path)) == 2
-    assert "results.json: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "results.json is no record that this lab can read: schema: " in said
+    assert "\n  next: name another run" in said
 
 
 def test_a_shell_that_makes_no_sense_says_why(
@@ -493,7 +578,6 @@ def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
         ["--cold"],
         ["--rootfs", "/layout"],
         ["-o", "/run"],
-        ["--list"],
     ],
     ids=lambda option: str(option[0]),
 )
@@ -514,7 +598,9 @@ def test_a_run_that_is_resumed_keeps_its_plan(
     assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
 
 
-@pytest.mark.parametrize(("run", "said"), [("20261124", "no run is called '20261124'"), ("", "not the folder")])
+@pytest.mark.parametrize(
+    ("run", "said"), [("20261124", "no run is called '20261124'"), ("", "no run is called ''")]
+)
 def test_a_run_that_there_is_not_is_not_resumed(
     half_run: Path,
     passing: list[str],

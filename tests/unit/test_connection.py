@@ -1,9 +1,12 @@
+import re
 import time
 
 import libvirt
 import pytest
 
 from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start, version
+
+NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
 
 
 def test_lab_connect_decides_which_libvirt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,16 +23,24 @@ def test_root_uses_the_system_s_libvirt_and_others_their_own(
     assert default_uri() == uri
 
 
-def test_a_libvirt_that_is_not_there_is_named_with_how_to_start_it() -> None:
-    with pytest.raises(NoLibvirt, match=r"cannot connect to test\+bogus:///x: .*") as error:
-        connect("test+bogus:///x")
-    assert error.value.hint == how_to_start("test+bogus:///x")
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        (NO_SOCKET, how_to_start(NO_SOCKET)),
+        # To start a daemon is no help where the address is wrong.
+        ("nothing:///system", "see --connect and LAB_CONNECT"),
+    ],
+)
+def test_a_libvirt_that_is_not_there_is_named_with_what_to_do(uri: str, hint: str) -> None:
+    with pytest.raises(NoLibvirt, match=rf"cannot connect to {re.escape(uri)}: .*") as error:
+        connect(uri)
+    assert error.value.hint == hint
 
 
 def no_socket() -> libvirt.libvirtError:
     """libvirt's own error where nobody listens."""
     with pytest.raises(libvirt.libvirtError) as error:
-        libvirt.open("qemu+unix:///session?socket=/nonexistent/libvirt-sock")
+        libvirt.open(NO_SOCKET.replace("system", "session"))
     return error.value
 
 

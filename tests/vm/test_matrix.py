@@ -65,6 +65,8 @@ def test_a_blocked_sandbox_is_named_with_proof(
     assert failed(blocked) == SANDBOX_TESTS
     texts = [(folder / name).read_text(errors="replace") for name in blocked.evidence]
     assert any(evidence in text for text in texts)
+    own = [folder / name for name in blocked.evidence if (folder / name).parent == folder / blocked.folder]
+    assert [file.name for file in own if not file.stat().st_size] == []
     # What boxlite itself logged is there as well, whatever it says.
     assert any("boxlite.log" in name for name in blocked.evidence)
 

@@ -32,7 +32,7 @@ def since(mark, log):
 
 
 def audited(begun):
-    """The lines of the audit daemon's own log since then. Where there is one, the kernel's has none of them."""
+    """The lines of the audit daemon's own log since then. Where it runs, the kernel's has none of them."""
     try:
         lines = AUDIT_LOG.read_text(errors="replace").splitlines()
     except OSError:
@@ -56,7 +56,8 @@ def everything(asked):
     log = output("dmesg")
     part = since(asked["mark"], log)
     yield ("kernel.log", part) if part is not None else ("kernel-mark-lost.log", log)
-    yield "audit.log", audited(asked["since"])
+    if lines := audited(asked["since"]):
+        yield "audit.log", lines
     begun = "--since=@%.6f" % asked["since"]
     yield "journal.log", output("journalctl", "--boot", begun, "--no-pager", "--output=short-precise")
     yield "sysctls.txt", "".join(sysctls()).encode()
