@@ -30,6 +30,9 @@ PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 16, -1)] + ["m
 # What runs the suite in the guest, beside boxlite.
 RUNNER = ("pytest", "pytest-timeout", "pytest-reportlog")
 PIP_SECONDS = 600.0
+# A Python that every release has wheels for.
+EVERY = "3.12"
+SEE = "see the releases with: pip index versions boxlite"
 
 
 @dataclass(frozen=True)
@@ -93,18 +96,35 @@ def wheels(paths: Paths, build: Build, python: str, say: Callable[[str], None]) 
     return _download(paths, names, python, f"{PROJECT}-{build.version}-{_digest(names)}", say)
 
 
+def check(paths: Paths, build: Build) -> None:
+    """Look whether there is such a release, before a guest is booted for it; one with stored wheels is known.
+
+    Raises UsageError where there is none, LabError where nobody could be asked.
+    """
+    if build.wheel is None and not any(paths.wheels.glob(f"{PROJECT}-{build.version}-*")):
+        _asked(f"{PROJECT}=={build.version}")
+
+
 def _newest() -> str:
-    """The newest release, as pip resolves it for a Python that every release has wheels for."""
+    return _asked(PROJECT)
+
+
+def _asked(requirement: str) -> str:
+    """The release that pip resolves it to, for a Python that every release has wheels for."""
     with tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
         report = Path(folder) / "report.json"
         command = ["install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet"]
-        target = ["--target", folder, "--report", str(report), PROJECT]
+        target = ["--target", folder, "--report", str(report), requirement]
         try:
-            process.run(_pip(*command, *_for_python("3.12"), *target), timeout=PIP_SECONDS)
+            process.run(_pip(*command, *_for_python(EVERY), *target), timeout=PIP_SECONDS)
         except process.CommandFailed as error:
+            if _is_not_there(error):
+                raise UsageError(
+                    f"there is no release {requirement}: {error.output.strip()}", hint=SEE
+                ) from error
             raise LabError(
-                f"could not ask for boxlite's newest release: {error.output.strip()}",
-                hint="name one with --build VERSION, or check the network",
+                f"could not ask for the release {requirement}: {error.output.strip()}",
+                hint="name one that is stored with --build VERSION, or a wheel, or check the network",
             ) from error
         [chosen] = json.loads(report.read_text())["install"]
         return str(chosen["metadata"]["version"])
@@ -169,23 +189,22 @@ def _for_python(python: str) -> list[str]:
 
 
 def _explain(name: str, python: str, error: process.CommandFailed) -> Exception:
-    text = error.output
-    unreachable = "Retrying" in text or "connection" in text.lower()
-    if "No matching distribution found for boxlite" in text and not unreachable:
-        if "from versions: none" in text:
+    if _is_not_there(error):
+        if "from versions: none" in error.output:
             return NotApplicable(f"{PROJECT} has no wheels for Python {python}")
-        return UsageError(
-            f"{name} is not to be had for Python {python}: {_last_line(text)}",
-            hint="see the releases with: pip index versions boxlite",
-        )
+        last = error.output.strip().splitlines()[-1]
+        return UsageError(f"{name} is not to be had for Python {python}: {last}", hint=SEE)
     return LabError(
-        f"pip could not fetch {name} for Python {python}: {text.strip()}",
+        f"pip could not fetch {name} for Python {python}: {error.output.strip()}",
         hint="is the package index reachable? a local wheel needs none: --build PATH",
     )
 
 
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1] if text.strip() else ""
+def _is_not_there(error: process.CommandFailed) -> bool:
+    """Whether the index was asked, and has none."""
+    text = error.output
+    unreachable = "Retrying" in text or "connection" in text.lower()
+    return f"No matching distribution found for {PROJECT}" in text and not unreachable
 
 
 def _digest(names: Iterable[str]) -> str:

@@ -123,9 +123,12 @@ def matrix_command(
             lists.print_cells(plan.of_part(cells, part, options), options)
             return 0
         run_folder = record.new_folder(lab.paths.make(lab.paths.runs), folder)
+        chosen = builds.resolve_all(wanted)
+        for build in chosen if wanted else []:
+            builds.check(lab.paths, build)
         start = runs.begin(
             run_folder,
-            choice.cells(builds.resolve_all(wanted)),
+            choice.cells(chosen),
             known.suite,
             command=shlex.join(["lab", *sys.argv[1:]]),
             options=options,

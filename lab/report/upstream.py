@@ -105,11 +105,12 @@ def render(run: RunResult, folder: Path) -> str:
 
 
 def _versions(cell: Recorded) -> list[str]:
-    """Of the system, its kernel, its bubblewrap, its AppArmor and boxlite; a dash where it has none."""
+    """Of system, kernel, bubblewrap and AppArmor, SELinux's mode, and boxlite; a dash for what is not there."""
     facts = cell.result.facts
     versions = [(facts.get(name) or {}).get("version") or "-" for name in ("bubblewrap", "apparmor")]
     system = facts.get("os", {}).get("PRETTY_NAME", cell.result.guest)
-    return [system, table.kernel([cell.result]), *versions, cell.result.build]
+    selinux = (facts.get("selinux") or {}).get("mode") or "-"
+    return [system, table.kernel([cell.result]), *versions, selinux, cell.result.build]
 
 
 def _advice(known: Mapping[str, Remedy], cell: Recorded, command: str) -> list[RemedyResult]:

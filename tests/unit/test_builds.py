@@ -87,10 +87,32 @@ def test_without_a_wish_the_newest_release_is_taken(pip: Pip) -> None:
 
 def test_a_newest_release_that_cannot_be_asked_for_says_what_to_do(pip: Pip) -> None:
     pip.does("", prints=UNREACHABLE, status=1)
-    with pytest.raises(LabError, match=r"newest release: .*Connection refused") as error:
+    with pytest.raises(LabError, match=r"the release boxlite: .*Connection refused") as error:
         builds.resolve(None)
     assert error.value.exit_status == 3
     assert "--build VERSION" in (error.value.hint or "")
+
+
+def test_a_release_that_there_is_not_is_wrong_usage_before_anything_is_started(paths: Paths, pip: Pip) -> None:
+    pip.does("", prints="ERROR: No matching distribution found for boxlite==99.0", status=1)
+    with pytest.raises(UsageError, match=r"there is no release boxlite==99\.0: "):
+        builds.check(paths, Build("99.0", "99.0"))
+    pip.does("", prints=UNREACHABLE, status=1)
+    with pytest.raises(LabError, match=r"could not ask for the release boxlite==0\.10\.8: ") as error:
+        builds.check(paths, RELEASE)
+    assert error.value.exit_status == 3
+    pip.does(REPORTS)
+    builds.check(paths, RELEASE)
+
+
+def test_nobody_is_asked_for_a_wheel_or_a_release_that_is_stored(
+    paths: Paths, tmp_path: Path, pip: Pip
+) -> None:
+    pip.does("", status=1)
+    (paths.make(paths.wheels) / "boxlite-0.10.8-00000000-cp313").mkdir()
+    builds.check(paths, RELEASE)
+    builds.check(paths, builds.resolve(str(make_wheel(tmp_path))))
+    assert pip.calls == []
 
 
 def test_a_local_wheel_is_named_by_version_and_digest(tmp_path: Path) -> None:

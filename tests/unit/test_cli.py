@@ -20,7 +20,7 @@ from rich.console import Console
 from lab import builds, catalog, cli, matrix, runs, shell
 from lab.cli import common
 from lab.diagnosis import causes, remedies
-from lab.errors import NotApplicable
+from lab.errors import NotApplicable, UsageError
 from lab.images import store
 from lab.record import LOCK, Record
 from lab.results import Experiments, RunOptions, RunResult, Status
@@ -34,6 +34,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where these labs keep their things; nobody has made it yet."""
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No package index is asked: every release is there but 99.0."""
+
+    def check(_paths: object, build: builds.Build) -> None:
+        if build.version == "99.0":
+            raise UsageError("there is no release 99.0")
+
+    monkeypatch.setattr(builds, "check", check)
+
+
+def test_a_release_that_there_is_not_is_refused_before_anything_is_started(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "--build", "99.0") == 2
+    assert "there is no release 99.0" in capsys.readouterr().err
+    assert (passing, list(home.glob("state/runs/*"))) == ([], [])
 
 
 def lab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
