@@ -12,13 +12,14 @@ from lab.changes import Change
 from lab.diagnosis.verdict import judge
 from lab.errors import NotApplicable
 from lab.guest import variant
-from lab.guest.suite import DID_NOT_RUN, SuiteRun, Way
+from lab.guest.suite import SuiteRun, Way
 from lab.guest.variant import NotInEffect
 from lab.knobs import Facts, Who
 from lab.machine.lane import FAULTS
 from lab.plan import Cell
 from lab.reduction import smallest
 from lab.results import (
+    DID_NOT_RUN,
     UNKNOWN,
     CellResult,
     Confidence,
@@ -34,7 +35,7 @@ from lab.results import (
 )
 from lab.serve import Service
 from lab.stopwatch import Stopwatch
-from lab.twice import AGAIN, agreed
+from lab.tries import AGAIN, agreed, fault_folder, set_aside
 
 FOLDER = "experiment"
 # Where an experiment ends, whatever it found.
@@ -47,15 +48,11 @@ class Stopped(Exception):
 
 @dataclass
 class Series:
-    """The forks of one experiment. `tests` are those that decide.
-
-    `doubtful`: the outcome of a change that is believed only if a second fork has it too.
-    """
+    """The forks of one experiment. `tests` are those that decide."""
 
     service: Service
     cell: Cell
     tests: Sequence[str]
-    doubtful: StepOutcome | None = None
     steps: list[ExperimentStep] = field(default_factory=list)
     # What the guest showed where it was looked at, by the names of the changes.
     seen: dict[tuple[str, ...], tuple[Facts, Who]] = field(default_factory=dict)
@@ -107,16 +104,26 @@ class Series:
         start = time.monotonic()
         retried: list[str] = []
         folder = self.folder / f"{len(self.steps) + 1:02}"
-        while True:
-            outcome, reason = self._guarded(wanted, names, folder)
-            if outcome is not StepOutcome.ERROR or len(retried) == self.service.work.retries:
-                break
-            retried.append(reason)
-        if wanted and outcome is self.doubtful:
-            again = self._guarded(wanted, names, folder / AGAIN)
+        outcome, reason = self._settled(wanted, names, folder, retried)
+        if outcome is StepOutcome.FAILS and self.steps and reason != self.steps[0].reason:
+            # Not as the unchanged cell does. A box may die for reasons of its own, as now and then under
+            # emulation; none passes by chance.
+            again = self._settled(wanted, names, folder / AGAIN, retried)
             outcome, reason = agreed((outcome, reason), again, StepOutcome.ERROR)
         seconds = round(time.monotonic() - start, 2)
         return ExperimentStep(changes=names, outcome=outcome, reason=reason, seconds=seconds, retried=retried)
+
+    def _settled(
+        self, wanted: Sequence[Change], names: list[str], folder: Path, retried: list[str]
+    ) -> tuple[StepOutcome, str]:
+        """A try in a fresh fork, and after a fault of the lab's another; why goes to `retried`."""
+        while True:
+            outcome, reason = self._guarded(wanted, names, folder)
+            over = len(retried) == self.service.work.retries or not self.service.is_alive
+            if outcome is not StepOutcome.ERROR or over:
+                return outcome, reason
+            retried.append(reason)
+            set_aside(folder, fault_folder(folder))
 
     def _guarded(self, wanted: Sequence[Change], names: list[str], folder: Path) -> tuple[StepOutcome, str]:
         """As `_fork`, with a fault as an outcome. Raises LaneDied where the run is interrupted."""
@@ -177,8 +184,6 @@ def with_experiment(
     series = Series(service, cell, failed or [suite.witness])
     known = catalog.load()
     if result.status is Status.PASS:
-        # A box may die for reasons of its own, as now and then under emulation; none passes by chance.
-        series.doubtful = StepOutcome.FAILS
         return result.model_copy(update={"experiment": _breaking(series, known)})
     made = _turning(series, known, result, passing)
     return _concluded(result.model_copy(update={"experiment": made}), series, known)

@@ -26,9 +26,10 @@ from lab.machine.lane import FAULTS, Lane, LaneDied, keep_console
 from lab.machine.states import States
 from lab.paths import Paths
 from lab.plan import Cell, Machine
-from lab.record import FAULT, Record, ResultsNotWritten, clear, held, keep_texts, set_aside
+from lab.record import Record, ResultsNotWritten, held, keep_texts
 from lab.report.progress import Observer
 from lab.results import CellResult, RunInfo, RunResult, Status
+from lab.tries import clear, fault_folder, set_aside
 
 
 @dataclass
@@ -331,7 +332,7 @@ class MatrixRun:
             if self._stopped.is_set():
                 return False
             if result.status is Status.ERROR and len(ticket.errors) < self._options.retries:
-                set_aside(folder, self.folder / cell.folder / f"{FAULT}{len(ticket.errors) + 1}")
+                set_aside(folder, fault_folder(self.folder / cell.folder))
                 self._again(slot, ticket, result.reason)
                 return True
             ticket.done.append(result)
@@ -360,7 +361,7 @@ class MatrixRun:
         folder = self.folder / ticket.cell.folder
         again = len(ticket.errors) < self._options.retries
         if made is not None:
-            self._keep(made, folder / f"{FAULT}{len(ticket.errors) + 1}" if again else folder, error)
+            self._keep(made, fault_folder(folder) if again else folder, error)
         if again:
             self._again(slot, ticket, str(error))
         else:

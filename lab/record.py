@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,8 +20,6 @@ from lab.plan import Cell
 from lab.results import RESULTS_FILE, CellResult, Host, LaneRecord, RunInfo, RunResult, Status
 
 LOCK = ".lock"
-# Where the evidence of a fault goes for which the cell was tried again.
-FAULT = "fault-"
 
 
 class ResultsNotWritten(LabError):
@@ -159,20 +156,3 @@ def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text)
-
-
-def set_aside(folder: Path, target: Path) -> None:
-    """Keep what an attempt left as evidence of its fault."""
-    target.mkdir(parents=True, exist_ok=True)
-    for entry in list(folder.iterdir()) if folder.is_dir() else ():
-        if entry.is_file():
-            entry.rename(target / entry.name)
-
-
-def clear(folder: Path) -> None:
-    """Remove what an attempt left of a cell that is tried again, but for the evidence of why."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if not entry.is_dir():
-            entry.unlink()
-        elif not entry.name.startswith(FAULT):
-            shutil.rmtree(entry)

@@ -87,6 +87,10 @@ class Expectation(_Record):
     cause: str | None = None
 
 
+# What is said of a test that never began.
+DID_NOT_RUN = "did not run"
+
+
 class TestResult(_Record):
     """One test of the suite in one cell; `seconds` is its own time, set-up and tear-down included."""
 

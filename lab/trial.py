@@ -15,10 +15,11 @@ from lab.diagnosis.remedies import AND, Remedy
 from lab.diagnosis.verdict import judge
 from lab.errors import NotApplicable
 from lab.guest import remedy, variant
-from lab.guest.suite import DID_NOT_RUN, SuiteRun, Way
+from lab.guest.suite import SuiteRun, Way
 from lab.machine.lane import FAULTS
 from lab.plan import Cell
 from lab.results import (
+    DID_NOT_RUN,
     CellResult,
     Expectation,
     Outcome,
@@ -29,10 +30,12 @@ from lab.results import (
 )
 from lab.serve import Service
 from lab.stopwatch import Stopwatch
-from lab.twice import AGAIN, agreed
+from lab.tries import AGAIN, agreed, fault_folder, set_aside
 
 FOLDER = "remedies"
 PROBES_UNDONE_FILE = "probes-undone.json"
+# Where the evidence of the control goes, where it had to be run alone.
+CONTROL = "control"
 
 
 @dataclass(frozen=True)
@@ -112,14 +115,15 @@ class Trials:
         folder = self.service.work.folder / self.cell.folder / FOLDER / name
         start = time.monotonic()
         retried: list[str] = []
-        while True:
-            course = _Course(self.cell, folder)
-            outcome, reason = self._guarded(these, course)
-            if outcome is not RemedyOutcome.ERROR or len(retried) == self.service.work.retries:
-                break
-            retried.append(reason)
+        outcome, reason, course = self._settled(these, folder, retried)
         if _is_surprising(outcome, course):
-            outcome, reason, course = self._confirmed(these, outcome, reason, course)
+            # Of two tries that disagree neither tells of the remedy.
+            first, defects = (outcome, reason), course.defects
+            outcome, reason, course = self._settled(these, folder / AGAIN, retried)
+            outcome, reason = agreed(first, (outcome, reason), RemedyOutcome.ERROR)
+            course.defects = list(dict.fromkeys([*defects, *course.defects]))
+            if outcome is RemedyOutcome.ERROR:
+                course.causes = None
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         result = RemedyResult(
             name=name,
@@ -134,16 +138,18 @@ class Trials:
         )
         return Attempt(these, result, course.causes)
 
-    def _confirmed(
-        self, these: Sequence[Remedy], outcome: RemedyOutcome, reason: str, first: _Course
+    def _settled(
+        self, these: Sequence[Remedy], folder: Path, retried: list[str]
     ) -> tuple[RemedyOutcome, str, _Course]:
-        """What a second try in a fresh fork makes of it: of two that disagree neither tells of the remedy."""
-        course = _Course(self.cell, first.folder / AGAIN)
-        outcome, reason = agreed((outcome, reason), self._guarded(these, course), RemedyOutcome.ERROR)
-        course.defects = list(dict.fromkeys([*first.defects, *course.defects]))
-        if outcome is RemedyOutcome.ERROR:
-            course.causes = None
-        return outcome, reason, course
+        """A try in a fresh fork, and after a fault of the lab's another; why goes to `retried`."""
+        while True:
+            course = _Course(self.cell, folder)
+            outcome, reason = self._guarded(these, course)
+            over = len(retried) == self.service.work.retries or not self.service.is_alive
+            if outcome is not RemedyOutcome.ERROR or over:
+                return outcome, reason, course
+            retried.append(reason)
+            set_aside(folder, fault_folder(folder))
 
     def _guarded(self, these: Sequence[Remedy], course: _Course) -> tuple[RemedyOutcome, str]:
         """As `_try`, with a fault as an outcome. Raises LaneDied where the run is interrupted."""
@@ -164,8 +170,9 @@ class Trials:
             if each.host and (stopped := self._put_in_place(each, course)):
                 return stopped
         environment = {key: value for each in these if each.run for key, value in each.run.environment.items()}
-        ran = self.service.run_suite(course.cell, Stopwatch(), Way(environment, to_first_failure=True))
-        outcome, reason = self._judge(these, ran, mark, course)
+        way = Way(environment, to_first_failure=True)
+        ran = self.service.run_suite(course.cell, Stopwatch(), way)
+        outcome, reason = self._judge(these, ran, way, mark, course)
         hosts = [each for each in these if each.host]
         if hosts:
             self._take_back(hosts, course)
@@ -204,7 +211,7 @@ class Trials:
         return None
 
     def _judge(
-        self, these: Sequence[Remedy], ran: SuiteRun, mark: variant.Mark, course: _Course
+        self, these: Sequence[Remedy], ran: SuiteRun, way: Way, mark: variant.Mark, course: _Course
     ) -> tuple[RemedyOutcome, str]:
         told = [test for test in ran.tests if test.message != DID_NOT_RUN]
         failed = next((test for test in told if test.outcome in (Outcome.FAIL, Outcome.ERROR)), None)
@@ -214,7 +221,7 @@ class Trials:
             course.causes = () if outcome is RemedyOutcome.VERIFIED else None
             return outcome, reason
         self.service.gather(course.cell, course.folder, mark=mark, full=True)
-        findings = self.service.diagnose(course.folder, self._overlaid(ran.tests))
+        findings = self.service.diagnose(course.folder, [*told, *self._control(told, way, mark, course)])
         course.causes = tuple(finding.name for finding in findings)
         emulated = not self.service.lane.acceleration.kvm
         verdict = judge(
@@ -227,10 +234,26 @@ class Trials:
             return RemedyOutcome.MAKES_WORSE, f"{failed.name} passed without it: {verdict.reason}"
         return RemedyOutcome.DOES_NOT_HELP, f"{failed.name} fails all the same: {verdict.reason}"
 
-    def _overlaid(self, tests: Sequence[TestResult]) -> list[TestResult]:
-        """The tests of a suite that stopped early; of what did not run, the result without a remedy."""
-        before = {test.name: test for test in self.before.tests}
-        return [before[t.name] if t.message == DID_NOT_RUN and t.name in before else t for t in tests]
+    def _control(
+        self, told: Sequence[TestResult], way: Way, mark: variant.Mark, course: _Course
+    ) -> list[TestResult]:
+        """The control, of a suite that stopped before it: without it the rules know too little.
+
+        Where it passed without a remedy, that result does; where it failed, that may be just what is cured.
+        """
+        control = self.service.work.suite.control
+        if any(test.name == control for test in told):
+            return []
+        if before := [
+            test for test in self.before.tests if test.name == control and test.outcome is Outcome.PASS
+        ]:
+            return before
+        way = replace(way, tests=(control,), to_first_failure=False)
+        ran = self.service.run_suite(course.cell, Stopwatch(), way)
+        folder = course.folder / CONTROL
+        folder.mkdir(exist_ok=True)
+        self.service.gather(course.cell, folder, mark=mark, full=False)
+        return ran.tests
 
     def _take_back(self, hosts: Sequence[Remedy], course: _Course) -> None:
         """Undo the remedies; that it did not is a defect of theirs, whatever they did for the cell."""

@@ -11,11 +11,10 @@ from lab.errors import LabError
 from lab.guest import deploy
 from lab.guest.session import Session
 from lab.guest.variant import as_run, home, login, under
-from lab.results import Outcome, TestResult
+from lab.results import DID_NOT_RUN, Outcome, TestResult
 
 KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
 TIMED_OUT = 124
-DID_NOT_RUN = "did not run"
 
 
 class SuiteBroken(LabError):

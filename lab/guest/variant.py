@@ -26,7 +26,10 @@ class NotInEffect(LabError):
 def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
     """Why the variant makes no sense on a guest with these facts, or None where it does."""
     reasons = (knob.why_not(facts) for knob in variant.knobs.values())
-    return next(filter(None, reasons), None)
+    starters = [f"{kind} ({knob.words()})" for kind, knob in variant.knobs.items() if knob.under()]
+    # A profile that confines the suite confines what starts a container, too; none that is tried lets it.
+    twice = f"the suite cannot be started by {' and by '.join(starters)} at once" if len(starters) > 1 else None
+    return next(filter(None, [*reasons, twice]), None)
 
 
 def begin(session: Session, variant: Variant, *, mark: Mark) -> Facts:

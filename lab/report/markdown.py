@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 
@@ -45,6 +46,7 @@ def page(template: str, **values: Any) -> str:
         "paragraph": _paragraph,
         "code": _code,
         "block": _block,
+        "link": _link,
         # A run of long ago may know a cause that there is no more.
         "explanation": lambda name: known[name].explanation if name in known else "",
     }
@@ -70,6 +72,11 @@ def _paragraph(text: object) -> str:
 def _code(text: object) -> str:
     """Text between backticks, where nothing can be escaped."""
     return _words(text).replace("`", "'")
+
+
+def _link(path: object) -> str:
+    """A file of the run's folder as a link goes to it: its name may have been made in a guest."""
+    return quote(str(path), safe="/+:@~")
 
 
 def _block(text: object) -> str:

@@ -128,10 +128,11 @@ def experiment(cell: CellResult) -> str:
     made = cell.experiment
     if made is None:
         return ""
-    outcomes = Counter(step.outcome for step in made.steps if len(step.changes) == 1)
+    alone = [step for step in made.steps if len(step.changes) == 1]
+    outcomes = Counter(step.outcome for step in alone)
     told = outcomes[StepOutcome.PASSES] + outcomes[StepOutcome.FAILS]
     turning = [" and ".join(changes) for changes in made.turning]
-    if not told:
+    if not told and not turning:
         found = "no change was tried"
     elif cell.status is Status.PASS:
         found = f"it fails {', '.join(turning)}" if turning else "nothing that was tried breaks it"

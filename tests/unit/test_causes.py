@@ -93,6 +93,11 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         gathered(probes={"proc_unmasked": examples.MASKS}),
         gathered(probes={**NOT_RUN, "proc_unmasked": examples.MASKS}),
         gathered(probes={"bwrap_all": examples.MASKED_PROC.probe("bwrap_all")}),
+        gathered(
+            examples.DENIED_CAP_BWRAP.replace('comm="bwrap"', 'comm="unshare"'),
+            probes={"unshare_user_root": examples.UID_MAP},
+            messages=("VM subprocess exited",),
+        ),
     ],
     ids=[
         "clean",
@@ -105,6 +110,7 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         "masks upon /proc that are in nobody's way",
         "masks upon /proc where there is no bubblewrap",
         "a /proc that cannot be mounted for another reason",
+        "a probe that Ubuntu's policy denies, where bubblewrap may",
     ],
 )
 def test_evidence_that_shows_no_cause_proves_none(evidence: Evidence) -> None:

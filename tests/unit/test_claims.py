@@ -10,6 +10,7 @@ from lab.diagnosis.recorded import Recorded
 from lab.errors import UsageError
 from lab.report import claims as report
 from lab.results import (
+    DID_NOT_RUN,
     CellResult,
     Confidence,
     Expectation,
@@ -58,6 +59,10 @@ def ran(*outcomes: Outcome) -> list[TestResult]:
 
 FAIL = ran(Outcome.FAIL, Outcome.FAIL)
 PASS = ran(Outcome.PASS, Outcome.PASS)
+KILLED = [
+    TestResult(name=TESTS[0], outcome=Outcome.FAIL, message="was running when the suite was killed"),
+    TestResult(name=TESTS[1], outcome=Outcome.ERROR, message=DID_NOT_RUN),
+]
 OTHER = TestResult(name="x", outcome=Outcome.FAIL)
 
 
@@ -142,6 +147,8 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
         "so do: x",
     ),
     ("blocked-tests", blocked(tests=ran(Outcome.FAIL, Outcome.PASS)), {}, DOES_NOT, f"passed: {TESTS[1]}"),
+    ("blocked-tests", blocked(tests=KILLED), {}, NOT_JUDGED, f"did not run, or were skipped: {TESTS[1]}"),
+    ("blocked-tests", blocked(tests=ran(Outcome.FAIL, Outcome.SKIP)), {}, NOT_JUDGED, "were skipped"),
     ("blocked-tests", blocked(status=Status.XPASS, cause=None, tests=PASS), {}, DOES_NOT, "passed"),
     ("preflight-fails", blocked("userns-limit"), {}, HOLDS, "in its log; its caller gets: boxlite.errors"),
     ("preflight-fails", blocked(), {"log": ELSE}, DOES_NOT, "could not be initialized"),
@@ -181,6 +188,7 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
         "with kernel 6.12",
     ),
     ("fresh-ubuntu", stock(facts={"os": UBUNTU}), {}, DOES_NOT, "it passes"),
+    ("fresh-ubuntu", stock(facts={"os": UBUNTU}, tests=[KILLED[1]]), {}, NOT_JUDGED, "did not run"),
     ("ubuntu-default", stock(facts={"os": UBUNTU, "sysctls": {RESTRICT: "1"}}), {}, HOLDS, f"{RESTRICT}: 1"),
     ("ubuntu-default", stock(facts={"os": UBUNTU, "sysctls": {RESTRICT: "0"}}), {}, DOES_NOT, f"{RESTRICT}: 0"),
     ("ubuntu-default", stock(facts={"os": UBUNTU, "apparmor": None}), {}, DOES_NOT, "not loaded"),
@@ -301,6 +309,17 @@ def test_a_cell_that_something_else_blocked_says_nothing_of_the_policy(tmp_path:
 def test_a_debian_is_no_ubuntu_whatever_it_is_called(tmp_path: Path, name: str) -> None:
     named = gathered(tmp_path, stock(guest="ubuntu-24.04"))
     assert judged(name, named, guest="ubuntu-24.04").answer is NOT_JUDGED
+
+
+def test_a_cause_that_is_only_likely_makes_a_cell_no_example_of_it(tmp_path: Path) -> None:
+    likely = gathered(tmp_path, blocked(expected=Expectation(), confidence=Confidence.LIKELY))
+    assert judged("blocked-tests", likely).seen == ()
+
+
+def test_a_kernel_log_that_was_lost_shows_no_absence(tmp_path: Path) -> None:
+    lost = gathered(tmp_path, blocked(), kernel="")
+    (lost.folder / "kernel.log").rename(lost.folder / "kernel-mark-lost.log")
+    assert judged("audit-line", lost).answer is NOT_JUDGED
 
 
 def test_where_no_evidence_was_gathered_nothing_is_judged_by_it(tmp_path: Path) -> None:

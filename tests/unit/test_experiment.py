@@ -15,13 +15,14 @@ from lab.errors import LabError
 from lab.experiment import with_experiment
 from lab.guest import variant
 from lab.guest.session import SessionLost
-from lab.guest.suite import DID_NOT_RUN, SuiteRun, Way
+from lab.guest.suite import SuiteRun, Way
 from lab.guest.variant import NotInEffect
 from lab.knobs import Facts
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
 from lab.results import (
+    DID_NOT_RUN,
     UNKNOWN,
     CellResult,
     Confidence,
@@ -262,6 +263,23 @@ def test_a_likely_cause_stays_so_where_something_else_turned_the_outcome(guest: 
     assert made(result).turning == [[NOT_CLONE]]
     assert (result.causes, result.confidence) == ([likely], Confidence.LIKELY)
     assert result.reason == "userns-limit it is"
+
+
+def test_a_box_that_dies_once_proves_no_likely_cause(guest: Make) -> None:
+    cell = planned("userns-clone-off+max-userns-zero")
+    deaths = ["VM subprocess exited"]
+
+    def blocks(wanted: Variant) -> str:
+        knob = wanted.knobs.get("sysctl")
+        if knob and (knob.settings() or {}).get(CLONE) == 0:
+            return NO_SANDBOX
+        return deaths.pop() if deaths else ""
+
+    likely = found("userns-limit", Confidence.LIKELY)
+    result = run(guest(blocks, Experiments.UNCLEAR), cell, failed(cell, likely))
+    assert steps(result)[1] == ([NOT_CLONE], "error")
+    assert made(result).steps[1].reason.startswith("two tries disagree: fails: ")
+    assert result.causes == [likely]
 
 
 def test_an_unknown_cause_stays_unknown_and_its_reason_says_what_was_found(guest: Make) -> None:

@@ -10,7 +10,7 @@ from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
 from lab.guest.suite import Way, read_report
-from lab.results import Needs, Outcome, TestResult
+from lab.results import DID_NOT_RUN, Needs, Outcome, TestResult
 
 SUITE = Suite(
     name="small",
@@ -136,8 +136,8 @@ def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> Non
     ran = guest_suite.run(session, SUITE, stock, factor=1.0, way=way)
     assert [(test.outcome, test.message) for test in ran.tests] == [
         ("fail", "assert 1 == 2"),
-        ("error", guest_suite.DID_NOT_RUN),
-        ("error", guest_suite.DID_NOT_RUN),
+        ("error", DID_NOT_RUN),
+        ("error", DID_NOT_RUN),
     ]
     guest_suite.run(session, SUITE, stock, factor=1.0)
     changed, plain = session.commands

@@ -13,7 +13,7 @@ from lab.errors import UsageError
 from lab.machine.acceleration import Acceleration
 from lab.paths import Paths
 from lab.plan import choose
-from lab.record import LOCK, Record, ResultsNotWritten, clear, held, new_folder
+from lab.record import LOCK, Record, ResultsNotWritten, held, new_folder
 from lab.results import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status
 from tests.unit.examples import LOCK_HOLDER, other_process
 
@@ -166,15 +166,3 @@ def test_a_folder_with_a_run_in_it_is_not_used_again(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({}))
     with pytest.raises(UsageError, match=f"-o {tmp_path}: there is a run in it already"):
         new_folder(tmp_path / "runs", tmp_path)
-
-
-def test_what_an_attempt_left_is_cleared_but_for_the_evidence_of_its_fault(tmp_path: Path) -> None:
-    for name in ("kernel.log", "repeat-2/kernel.log", "fault-1/console.log", "fault-2/console.log"):
-        file = tmp_path / "cell" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    clear(tmp_path / "cell")
-    assert sorted(path.name for path in (tmp_path / "cell").iterdir()) == ["fault-1", "fault-2"]
-    assert (tmp_path / "cell" / "fault-1" / "console.log").exists()
-    clear(tmp_path / "never")
-    assert not (tmp_path / "never").exists()

@@ -319,6 +319,20 @@ EXPERIMENTS = [
     ),
     (
         Status.FAIL,
+        Experiment(
+            tests=["box"],
+            steps=[
+                step(FAILS),
+                step(StepOutcome.ERROR, ONE),
+                step(StepOutcome.ERROR, OTHER),
+                step(PASSES, ONE, OTHER),
+            ],
+            turning=[[ONE, OTHER]],
+        ),
+        f"what failed passes {ONE} and {OTHER}; faults of the lab's own: 2; judged by box",
+    ),
+    (
+        Status.FAIL,
         Experiment(tests=["box"], steps=[step(PASSES)], stopped="the cell did otherwise: passes"),
         "no change was tried; the cell did otherwise: passes; judged by box",
     ),
@@ -598,6 +612,24 @@ def test_what_a_guest_says_is_no_markup_of_the_page(text: str) -> None:
 
     assert skeleton(page(text)) == skeleton(page("words"))
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", page(text))
+
+
+@pytest.mark.parametrize("name", ["x) <img src=y> ## pass", "x\n\n## debian-13, stock: pass\n", "[x](y) |*z*"])
+def test_the_name_of_a_file_that_a_guest_made_up_is_no_markup_of_the_page(name: str) -> None:
+    def page(name: str) -> str:
+        evidence = [f"cells/debian-13/stock/0.10.8/boxlite/{name}/boxlite.log"]
+        tried = RemedyResult(name="a", result=RemedyOutcome.AVOIDS, price="", evidence=evidence)
+        made = Experiment(tests=["t"], steps=[], evidence=evidence)
+        more: dict[str, Any] = {
+            "status": Status.FAIL,
+            "cause": "unknown",
+            "reason": "x",
+            "remedies": [tried],
+            "experiment": made,
+        }
+        return markdown.render(run_of(cell(**more, evidence=[*evidence, f"cells/{name}"])))
+
+    assert skeleton(page(name)) == skeleton(page("words"))
 
 
 def test_the_name_of_a_test_that_a_guest_made_up_is_no_markup_of_the_page() -> None:

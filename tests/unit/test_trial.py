@@ -16,11 +16,12 @@ from lab.errors import LabError
 from lab.guest import remedy, variant
 from lab.guest.remedy import Step, Steps
 from lab.guest.session import SessionLost
-from lab.guest.suite import DID_NOT_RUN, SuiteRun, Way
+from lab.guest.suite import SuiteRun, Way
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
 from lab.results import (
+    DID_NOT_RUN,
     CellResult,
     Confidence,
     Finding,
@@ -107,6 +108,13 @@ class Guest:
         lifted = {cause for name in self.applied for cause in self.lifts.get(name, ())}
         return [cause for cause in self.blocked_by if cause not in lifted]
 
+    def control_fails(self) -> bool:
+        return any(cause.startswith("kvm") for cause in self.left)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.alive
+
     def say(self, text: str) -> None:
         pass
 
@@ -137,6 +145,10 @@ class Guest:
         return Steps([Step("--undo --yes", 0, "taken back")], [])
 
     def run_suite(self, _cell: Cell, _watch: object, way: Way) -> SuiteRun:
+        if way.tests == (SUITE.control,):
+            self.did.append("control")
+            control = outcome_of(SUITE.control, Outcome.FAIL if self.control_fails() else Outcome.PASS)
+            return SuiteRun([control], killed=False)
         assert way.to_first_failure
         self.did.append(" ".join(["suite", *way.environment]))
         steps = self.instead.get("+".join(sorted(self.applied)))
@@ -147,13 +159,16 @@ class Guest:
         return a_suite(BLOCKED if self.left else [])
 
     def gather(self, _cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
+        (folder / "suite.log").write_text("ran")
         if full:
             (folder / "kernel.log").write_text("DENIED")
 
     def diagnose(self, _folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
-        # The rules claim nothing where the control failed, and it runs after the first test of the sandbox.
+        # The rules have to know of the control, which runs after the first test of the sandbox.
         [control] = [test for test in tests if test.name == SUITE.control]
-        assert control.outcome is Outcome.PASS
+        assert control.outcome is (Outcome.FAIL if self.control_fails() else Outcome.PASS)
+        # And of no words from before the remedy.
+        assert "before" not in [test.message for test in tests]
         shown = self.left[:1] if self.masking else self.left
         return [finding(cause) for cause in shown]
 
@@ -184,8 +199,10 @@ def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
         found = guest.blocked_by if causes is None else causes
         before = cell.result(Status.XFAIL)
         before.causes = [finding(cause) for cause in found]
+        failed = [*BLOCKED, *([SUITE.control] if guest.control_fails() else [])]
         before.tests = [
-            outcome_of(name, Outcome.FAIL if name in BLOCKED else Outcome.PASS) for name in SUITE.tests
+            outcome_of(name, Outcome.FAIL, "before") if name in failed else outcome_of(name)
+            for name in SUITE.tests
         ]
         guest.work.folder, guest.work.retries = tmp_path, retries
         service: Any = guest
@@ -223,7 +240,8 @@ def test_every_candidate_is_tried_in_a_fork_of_its_own_and_recorded_in_order(
     assert cured.scripts == {"userns-clone-on": KNOWN["userns-clone-on"].digest}
     base = f"{CELL.folder}/remedies/userns-clone-on"
     assert cured.evidence == [
-        f"{base}/{name}" for name in ("probes-undone.json", "userns-clone-on.log", "userns-clone-on.sh")
+        f"{base}/{name}"
+        for name in ("probes-undone.json", "suite.log", "userns-clone-on.log", "userns-clone-on.sh")
     ]
     assert (tmp_path / base / "userns-clone-on.sh").read_text() == KNOWN["userns-clone-on"].script()
     assert "$ --yes\ndone(exit status 0)\n" in (tmp_path / base / "userns-clone-on.log").read_text()
@@ -322,6 +340,21 @@ def test_two_causes_are_cured_together_by_the_cheapest_for_each(try_all: Try, ma
     ]
 
 
+def test_what_shows_behind_a_cause_that_broke_the_control_is_cured_too(try_all: Try) -> None:
+    lifts = {"kvm-module": {"kvm-absent"}, "userns-clone-on": {SYSCTL}}
+    guest = Guest(["kvm-absent", SYSCTL], lifts, masking=True)
+    tried = try_all(guest, ["kvm-absent"])
+    first = tried["kvm-module"]
+    # It did cure what it is for: what fails now fails for the other cause.
+    assert (first.result, first.reason) == (
+        "does not help",
+        f"{BLOCKED[0]} fails all the same: userns-sysctl it is",
+    )
+    assert any("/control/" in file for file in first.evidence)
+    assert list(results(tried).items())[-1] == ("kvm-module+userns-clone-on", "verified")
+    assert guest.did[:5] == ["fork", "apply kvm-module", "suite", "control", "undo kvm-module"]
+
+
 def test_remedies_are_added_as_long_as_each_lifts_a_cause(try_all: Try) -> None:
     lifts = {"userns-clone-on": {SYSCTL}, "userns-limit-raise": {LIMIT}, "bwrap-profile": {NOCAPS}}
     tried = try_all(Guest([SYSCTL, LIMIT, NOCAPS], lifts, masking=True), [SYSCTL])
@@ -393,6 +426,18 @@ def test_a_fault_of_the_lab_s_is_tried_again_and_told(try_all: Try) -> None:
     assert tried.result == "verified"
     assert tried.retried[0] == "SSH broke"
     assert "too slow" in tried.retried[1]
+    # What the tries before left is evidence of their faults, and not of what came of the remedy.
+    [log] = [Path(file) for file in tried.evidence if file.endswith("kernel.log")]
+    assert log.parent.name == "fault-2"
+
+
+def test_a_fault_in_the_second_try_of_a_surprise_is_tried_again_too(try_all: Try) -> None:
+    unblocked = "standard_mode_enables_jailer"
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    worse = [lambda: a_suite([unblocked], "The VM failed to start.")]
+    guest.instead["userns-clone-on"] = [*worse, fails(SessionLost("SSH broke")), *worse]
+    tried = try_all(guest, retries=1)["userns-clone-on"]
+    assert (tried.result, tried.retried) == ("makes it worse", ["SSH broke"])
 
 
 def test_what_meets_a_fault_every_time_is_an_error_and_the_others_are_tried(try_all: Try) -> None:
@@ -421,8 +466,10 @@ def test_a_machine_that_a_remedy_kills_costs_the_others_their_try_and_not_the_ce
         raise LaneDied("the machine is gone")
 
     guest.instead["userns-clone-on"] = [die]
-    tried = try_all(guest)
+    tried = try_all(guest, retries=1)
     assert results(tried)["userns-clone-on"] == "error"
+    # Nothing can be tried again on it.
+    assert all(not each.retried for each in tried.values())
     assert (tried["jailer-off"].result, tried["jailer-off"].reason.splitlines()[0]) == (
         "error",
         "the machine is gone",

@@ -130,6 +130,11 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         ),
         (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=UBUNTU["sysctls"]), "no AppArmor"),
         (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
+        (
+            catalog.load().variant("apparmor-mount-deny-quiet+podman-privileged"),
+            facts(podman=True),
+            "the suite cannot be started by apparmor (",
+        ),
     ],
 )
 def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: dict[str, Any], reason: str) -> None:

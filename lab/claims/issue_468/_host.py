@@ -2,7 +2,7 @@
 
 from lab.claims._base import Claim, Sight
 from lab.diagnosis.recorded import Recorded
-from lab.results import UNKNOWN, CellResult, Outcome, RemedyOutcome, Status
+from lab.results import DID_NOT_RUN, UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
 
 # The cause that is Ubuntu 24.04's policy, whatever the guest; and all that keep a user namespace from boxlite.
 POLICY = "apparmor-userns-nocaps"
@@ -33,8 +33,8 @@ class UnderPolicy(Claim):
 
 
 def blocked_by(cell: CellResult, *causes: str) -> bool:
-    """Whether a cell was blocked by one of these causes, or its variant says that it would be."""
-    if cell.cause in (None, UNKNOWN):
+    """Whether it is proved that one of these causes blocked a cell, or its variant says that one would."""
+    if cell.cause in (None, UNKNOWN) or cell.confidence is not Confidence.PROVED:
         return cell.expected.cause in causes
     return cell.cause in causes
 
@@ -48,8 +48,19 @@ def is_ubuntu(cell: CellResult, *versions: str) -> bool:
 
 
 def failed(cell: CellResult) -> list[str]:
-    """The tests that failed."""
-    return [test.name for test in cell.tests if test.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    """The tests that failed; one that did not run told nothing."""
+    return [
+        test.name
+        for test in cell.tests
+        if test.outcome in (Outcome.FAIL, Outcome.ERROR) and test.message != DID_NOT_RUN
+    ]
+
+
+def untold(cell: CellResult, *names: str) -> str:
+    """Which of these tests neither failed nor passed, in words; empty where all did."""
+    told = [*failed(cell), *(test.name for test in cell.tests if test.outcome is Outcome.PASS)]
+    missing = [name for name in names if name not in told]
+    return f"did not run, or were skipped: {', '.join(missing)}" if missing else ""
 
 
 def passed(cell: CellResult) -> bool:

@@ -3,7 +3,7 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import UnderPolicy
-from lab.diagnosis.evidence import refusals
+from lab.diagnosis.evidence import KERNEL_FILE, refusals
 from lab.diagnosis.recorded import Recorded
 
 
@@ -21,7 +21,9 @@ class AuditLine(UnderPolicy):
         lines = cell.evidence.denied(
             operation="capable", profile=_host.PROFILE, capability="21", capname="sys_admin"
         )
+        if not lines and not (cell.folder / KERNEL_FILE).exists():
+            return Sight(None, "the kernel's log was full before the suite ended")
         if not lines:
-            return Sight(False, "it did not", ("kernel.log",))
+            return Sight(False, "it did not", (KERNEL_FILE,))
         programs = ", ".join(sorted({line.get("comm", "?") for line in lines}))
         return Sight(True, f"it did, for {programs}", tuple(refusals(cell.folder)))

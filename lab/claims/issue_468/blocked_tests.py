@@ -19,6 +19,8 @@ class BlockedTests(WhereBlocked):
     check = "whether both tests fail in each cell that a setting of the kernel's or AppArmor blocks"
 
     def look(self, cell: Recorded) -> Sight:
+        if untold := _host.untold(cell.result, *TESTS):
+            return Sight(None, untold)
         failed = _host.failed(cell.result)
         missing = [test for test in TESTS if test not in failed]
         if missing:

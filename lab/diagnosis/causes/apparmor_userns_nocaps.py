@@ -20,13 +20,15 @@ class ApparmorUsernsNocaps(Cause):
     blamed_by = ("(kernel.apparmor_restrict_unprivileged_userns=1)",)
 
     def shown(self, evidence: Evidence) -> Shown | None:
+        # Where bubblewrap works, what a probe without it was denied explains nothing.
+        makers = ("bwrap",) if evidence.probe("bwrap_user").worked else NAMESPACE_MAKERS
         # The kernel does not repeat a denial: bwrap's own may be missing behind that of boxlite's thread, which
         # is confined by the same profile.
         lines = [
             line
             for line in evidence.denied(operation="capable")
             if line.get("capability") in (SYS_ADMIN, SETPCAP)
-            and (line.get("comm") in NAMESPACE_MAKERS or line.get("profile", "") == evidence.profile)
+            and (line.get("comm") in makers or line.get("profile", "") == evidence.profile)
         ]
         if not lines:
             return None
