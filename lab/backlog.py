@@ -1,8 +1,9 @@
 """What is left of a run: which machine needs a lane next, and which cell a lane takes next."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lab.builds import Build
 from lab.estimate import Estimates
@@ -14,10 +15,13 @@ from lab.results import CellResult
 class Ticket:
     """A cell on its way: its repeats that ended, and the lab's own faults met so far.
 
+    `decided`: its result from before, where its suite is not to be run again and more is to be tried on it.
+
     A fault sends it to a fresh lane: one with a number above `after`.
     """
 
     cell: Cell
+    decided: CellResult | None = None
     done: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     after: int = 0
@@ -38,8 +42,15 @@ class Backlog:
     """The tickets of a run by machine. Lanes call it from their own threads."""
 
     def __init__(
-        self, cells: Iterable[Cell], estimates: Estimates, *, cold: bool = False, repeat: int = 1
+        self,
+        cells: Iterable[Cell],
+        estimates: Estimates,
+        *,
+        decided: Mapping[Path, CellResult] | None = None,
+        cold: bool = False,
+        repeat: int = 1,
     ) -> None:
+        """`decided`: results from before, by the folders of the cells on which more is to be tried."""
         self._estimates = estimates
         self._repeat = repeat
         self._cold = cold
@@ -47,7 +58,7 @@ class Backlog:
         self._machines: dict[str, _Entry] = {}
         for cell in cells:
             entry = self._machines.setdefault(cell.machine.name, _Entry(cell.machine, []))
-            entry.waiting.append(Ticket(cell))
+            entry.waiting.append(Ticket(cell, (decided or {}).get(cell.folder)))
 
     def next_machines(self) -> list[Machine]:
         """The machines of which a new lane would help, the one with the most left to do first.

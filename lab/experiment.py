@@ -175,7 +175,7 @@ def with_experiment(
     `passing`: what passed so far of the same build. No error of the lab's is raised: what it kept from being
     tried says so. The lane may be dead afterwards.
     """
-    if not _is_wanted(service.work.experiments, result):
+    if not is_wanted(service, result):
         return result
     suite = service.work.suite
     failed = [
@@ -189,7 +189,11 @@ def with_experiment(
     return _concluded(result.model_copy(update={"experiment": made}), series, known)
 
 
-def _is_wanted(when: Experiments, result: CellResult) -> bool:
+def is_wanted(service: Service, result: CellResult) -> bool:
+    """Whether an experiment is to be made on a cell."""
+    when = service.work.experiments
+    if result.experiment is not None:
+        return False
     failed = result.status in (Status.FAIL, Status.XFAIL)
     if when is Experiments.ALWAYS:
         return failed or result.status is Status.PASS

@@ -1,5 +1,6 @@
 """Running a plan: lanes as the host can carry them, each taking cells until none is left."""
 
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -78,9 +79,16 @@ class MatrixRun:
         with held(self.folder):
             self._record = Record(self.folder, self.cells, self.info, self.kept)
             self._record.write()
-            left = [cell for cell in self.cells if not self._record.is_decided(cell)]
+            more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
+            left = [cell for cell in self.cells if cell.folder in more or not self._record.is_decided(cell)]
             self._options = self.info.options
-            self._backlog = Backlog(left, self.estimates, cold=self._options.cold, repeat=self._options.repeat)
+            self._backlog = Backlog(
+                left,
+                self.estimates,
+                decided=more,
+                cold=self._options.cold,
+                repeat=self._options.repeat,
+            )
             self._memory = Memory(self.limits.memory_mib)
             layout = self._options.rootfs
             self._work = serve.Work(
@@ -322,6 +330,8 @@ class MatrixRun:
     def _repeat(self, slot: _Slot, service: serve.Service, ticket: Ticket) -> bool:
         """Run a cell's suite as often as wanted and decide it; whether the lane can go on."""
         cell = ticket.cell
+        if ticket.decided:
+            return self._try(slot, service, ticket, ticket.decided.before_trials())
         while (number := len(ticket.done) + 1) <= self._options.repeat:
             if self._options.cold and service.served:
                 self._backlog.put_back(ticket, after=slot.number)
@@ -336,8 +346,20 @@ class MatrixRun:
                 self._again(slot, ticket, result.reason)
                 return True
             ticket.done.append(result)
+        return self._try(slot, service, ticket, repeats.combine(ticket.done))
+
+    def _try(self, slot: _Slot, service: serve.Service, ticket: Ticket, result: CellResult) -> bool:
+        """Try on a cell whose suite was run what there is to be tried; whether the lane can go on.
+
+        What the suite showed stands from here on, however the run ends.
+        """
+        cell = ticket.cell
+        if experiment.is_wanted(service, result) or trial.is_wanted(service, result):
+            ticket.decided = self._record.decide(cell, self._told(ticket, result, slot, unfinished=True))
+        for name in (trial.FOLDER, *([] if result.experiment else [experiment.FOLDER])):
+            shutil.rmtree(self.folder / cell.folder / name, ignore_errors=True)
         passing = self._record.passing(cell.build)
-        result = experiment.with_experiment(service, cell, repeats.combine(ticket.done), passing)
+        result = experiment.with_experiment(service, cell, result, passing)
         self._decide(ticket, trial.with_remedies(service, cell, result), slot)
         return service.is_alive
 
@@ -389,10 +411,23 @@ class MatrixRun:
                 (folder / "cloud-init.log").write_text(error.log)
 
     def _decide(self, ticket: Ticket, result: CellResult, slot: _Slot | None = None) -> None:
-        update = {"retried": ticket.errors, "lane": slot.label if slot else ""}
-        result = result.model_copy(update=update)
+        if ticket.decided and result.status.could_not_run:
+            # That nothing more could be tried on it makes no other cell of it.
+            result = ticket.decided
+        else:
+            result = self._told(ticket, result, slot)
         self.observer.cell(self._record.decide(ticket.cell, result))
         self.observer.left(self._backlog.seconds_left(self.limits.jobs))
+
+    def _told(
+        self, ticket: Ticket, result: CellResult, slot: _Slot | None, *, unfinished: bool = False
+    ) -> CellResult:
+        """A result with what became of its ticket; of one from before, what became of it then."""
+        if ticket.decided:
+            update = {"retried": ticket.decided.retried, "lane": ticket.decided.lane}
+        else:
+            update = {"retried": ticket.errors, "lane": slot.label if slot else ""}
+        return result.model_copy(update={**update, "unfinished": unfinished})
 
     def _say(self, slot: _Slot, text: str) -> None:
         self.observer.lane(slot.label, text)

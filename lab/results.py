@@ -260,12 +260,37 @@ class CellResult(_Record):
         default_factory=list,
         description="The lab's own faults for which the cell was tried again on a fresh lane.",
     )
+    unfinished: bool = Field(
+        default=False,
+        description="Whether the run ended before all was tried on the cell that was to be; its status stands.",
+    )
     rerun: str = Field(default="", description="One command line that runs exactly this cell again.")
 
     @property
     def folder(self) -> Path:
         """Where its evidence is, relative to the run's folder."""
         return cell_folder(self.guest, self.variant, self.build)
+
+    @property
+    def has_more_to_try(self) -> bool:
+        """Whether its status stands, and a remedy or a change was not tried or met a fault of the lab's own."""
+        faults = [tried.result is RemedyOutcome.ERROR for tried in self.remedies]
+        return not self.status.could_not_run and (self.unfinished or self._experiment_met_fault or any(faults))
+
+    @property
+    def _experiment_met_fault(self) -> bool:
+        steps = self.experiment.steps if self.experiment else []
+        return any(step.outcome is StepOutcome.ERROR for step in steps)
+
+    def before_trials(self) -> "CellResult":
+        """The result as it was before what met a fault was tried, so that it can be tried anew.
+
+        An experiment that found what lets a failed cell pass stands, whatever fault it met on the way.
+        """
+        found = self.experiment and self.experiment.turning and self.status is not Status.PASS
+        anew = self._experiment_met_fault and not found
+        update = {"remedies": [], "unfinished": False} | ({"experiment": None} if anew else {})
+        return self.model_copy(update=update)
 
 
 class LaneRecord(_Record):

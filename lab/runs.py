@@ -21,13 +21,11 @@ from lab.results import (
     CellResult,
     Expectation,
     Experiments,
-    RemedyOutcome,
     RunInfo,
     RunOptions,
     RunResult,
     Shard,
     Status,
-    StepOutcome,
 )
 
 
@@ -72,6 +70,20 @@ class Start:
     info: RunInfo
     kept: dict[Path, CellResult] = field(default_factory=dict)
 
+    @property
+    def whole(self) -> list[CellResult]:
+        """The results about which nothing more is to be done."""
+        return [result for result in self.kept.values() if not result.has_more_to_try]
+
+    @property
+    def left(self) -> list[Cell]:
+        """The cells that are to be run, or on which more is to be tried."""
+        return [
+            cell
+            for cell in self.cells
+            if cell.folder not in self.kept or self.kept[cell.folder].has_more_to_try
+        ]
+
 
 def begin(
     folder: Path, plan: Sequence[Cell], suite: Suite, *, command: str, options: RunOptions, part: Part | None
@@ -94,7 +106,7 @@ def begin(
 def resume(run: RunResult, catalog: Catalog) -> Start:
     """What is missing of a run, an `error` or `not-run` is to be run again; everything else stands.
 
-    So is a cell one of whose remedies, or a step of whose experiment, met an `error`.
+    Of a cell that stands, what was not tried on it, or met a fault, is tried.
 
     Raises UsageError where its definitions or builds are not what they were, and says which.
     """
@@ -114,20 +126,12 @@ def resume(run: RunResult, catalog: Catalog) -> Start:
     kept = {
         cell.folder: result
         for cell, result in zip(cells, run.cells, strict=True)
-        if not result.status.could_not_run and not _met_fault(result)
+        if not result.status.could_not_run
     }
     info = run.run.model_copy(
         update={"interrupted": False, "finished": None, "resumed": [*run.run.resumed, datetime.now(UTC)]}
     )
     return Start(cells, info, kept)
-
-
-def _met_fault(result: CellResult) -> bool:
-    """Whether a fault of the lab's own kept something from being tried on the cell."""
-    steps = result.experiment.steps if result.experiment else []
-    return any(tried.result is RemedyOutcome.ERROR for tried in result.remedies) or any(
-        step.outcome is StepOutcome.ERROR for step in steps
-    )
 
 
 def _same_build(name: str, source: str, version: str) -> builds.Build:

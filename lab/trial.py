@@ -66,9 +66,14 @@ def with_remedies(service: Service, cell: Cell, result: CellResult) -> CellResul
 
     No error of the lab's is raised: what it kept from being tried says so. The lane may be dead afterwards.
     """
-    if result.status not in (Status.FAIL, Status.XFAIL) or not service.work.remedies:
+    if not is_wanted(service, result):
         return result
     return result.model_copy(update={"remedies": Trials(service, cell, result).all()})
+
+
+def is_wanted(service: Service, result: CellResult) -> bool:
+    """Whether remedies are to be tried on a cell."""
+    return result.status in (Status.FAIL, Status.XFAIL) and bool(service.work.remedies)
 
 
 @dataclass(frozen=True)

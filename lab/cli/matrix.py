@@ -102,8 +102,7 @@ def matrix_command(
         run_folder = common.run_folder(lab.paths, resume).resolve()
         start = runs.resume(RunResult.read(run_folder), known)
         if only_list:
-            left = [cell for cell in start.cells if cell.folder not in start.kept]
-            lists.print_cells(left, start.info.options)
+            lists.print_cells(start.left, start.info.options)
             return 0
     else:
         part = plan.Part.parse(shard) if shard is not None else None
@@ -138,12 +137,12 @@ def matrix_command(
     limits = Limits(jobs=jobs or processors, memory_mib=memory, processors=processors)
     names = ", ".join(build.name for build in start.info.builds)
     if not quiet:
-        told = f"{len(start.kept)} of them kept from before, " if start.kept else ""
+        told = f"{len(start.whole)} of them kept from before, " if start.kept else ""
         common.say(f"boxlite {names}, {len(start.cells)} cells, {told}run {run_folder}")
         if start.info.options.cold:
             common.say("no remedy is tried and no experiment made: they take forks, and --cold makes none")
     with (
-        progress.view(common.console, start.cells, start.kept.values(), quiet=quiet, verbose=verbose) as view,
+        progress.view(common.console, start.cells, start.whole, quiet=quiet, verbose=verbose) as view,
         RunLog(run_folder, view) as log,
     ):
         run = matrix.MatrixRun(

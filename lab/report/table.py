@@ -71,15 +71,17 @@ def _why(cell: CellResult) -> str:
 
 
 def to_go_on(run: RunResult, folder: Path) -> str:
-    """What to do about cells that are missing, or met a fault of the lab's own; empty where there are none."""
-    count = sum(cell.status.could_not_run for cell in run.cells)
-    if not count:
+    """What to do about what is missing of a run, or met a fault of the lab's own; empty where nothing is."""
+    missing = sum(cell.status.could_not_run for cell in run.cells)
+    more = sum(cell.has_more_to_try for cell in run.cells)
+    said = [f"{missing} of {len(run.cells)} cells are missing"] if missing else []
+    said += [f"more is to be tried on {more}"] if more else []
+    if not said:
         return ""
     ended = "interrupted; " if run.run.interrupted else "not finished; " if not run.run.finished else ""
     if run.run.parts:
-        return f"{ended}{count} of {len(run.cells)} cells are missing: resume the merged runs, and merge again"
-    resume = f"lab matrix --resume {shlex.quote(str(folder))}"
-    return f"{ended}{count} of {len(run.cells)} cells are missing; go on with: {resume}"
+        return f"{ended}{', '.join(said)}: resume the merged runs, and merge again"
+    return f"{ended}{', '.join(said)}; go on with: lab matrix --resume {shlex.quote(str(folder))}"
 
 
 def kernel(cells: Iterable[CellResult | None]) -> str:

@@ -117,7 +117,7 @@ class Lab:
         memory: int | None = None,
         uri: str = URI,
         estimates: Estimates | None = None,
-        kept: Callable[[Cell], bool] = lambda cell: False,
+        kept: Callable[[Cell], CellResult | None] = lambda cell: None,
         sizes: Mapping[str, int] | None = None,
         **options: Any,
     ) -> RunResult:
@@ -144,7 +144,7 @@ class Lab:
             Limits(jobs=jobs, memory_mib=memory, processors=2),
             self.heard,
             estimates=estimates or Estimates(),
-            kept={cell.folder: cell.result(Status.FAIL, reason="kept") for cell in start.cells if kept(cell)},
+            kept={cell.folder: result for cell in start.cells if (result := kept(cell))},
         ).run()
 
     @property
@@ -640,7 +640,11 @@ def test_a_variant_that_makes_no_sense_on_a_guest_is_not_run_there(
 
 
 def test_a_resumed_run_runs_only_what_is_left(lab: Lab) -> None:
-    run = lab.run(kept=lambda cell: cell.name != "debian-13/max-userns-zero/0.10.8")
+    def kept(cell: Cell) -> CellResult | None:
+        left = cell.name == "debian-13/max-userns-zero/0.10.8"
+        return None if left else cell.result(Status.FAIL, reason="kept")
+
+    run = lab.run(kept=kept)
     assert statuses(run) == {"debian-12": ["fail", "fail"], "debian-13": ["fail", "pass"]}
     assert [cell.reason for cell in run.cells] == ["kept", "kept", "kept", ""]
     assert lab.lanes() == [["max-userns-zero"]]
@@ -883,7 +887,7 @@ def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_
     assert lab.left == []
 
 
-def test_an_interrupt_while_remedies_are_tried_leaves_the_cell_to_a_later_run(
+def test_an_interrupt_while_remedies_are_tried_leaves_those_to_a_later_run(
     lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
 ) -> None:
     def try_all(each: Trials) -> list[RemedyResult]:
@@ -893,8 +897,42 @@ def test_an_interrupt_while_remedies_are_tried_leaves_the_cell_to_a_later_run(
     monkeypatch.setattr(Trials, "all", try_all)
     lab.cell = at("debian-13/stock", blocked)
     run = lab.run(guests=ONE, variants=["stock"], remedies=True)
-    assert statuses(run) == {"debian-13": ["not-run"]}
-    assert run.run.interrupted
+    # What the suite showed is known.
+    assert statuses(run) == {"debian-13": ["xfail"]}
+    assert (run.run.interrupted, run.cells[0].unfinished, run.cells[0].has_more_to_try) == (True, True, True)
+    assert RunResult.read(lab.folder) == run
+    assert lab.left == []
+
+
+def half_tried(cell: Cell) -> CellResult:
+    """A cell of an earlier run, one of whose remedies met a fault of the lab's own."""
+    fault = RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")
+    update = {"remedies": [fault], "lane": "an earlier one", "retried": ["no SSH"]}
+    return cell.result(Status.XFAIL).model_copy(update={"cause": "userns-limit", **update})
+
+
+def test_a_resumed_run_tries_what_met_a_fault_and_runs_no_suite_again(
+    lab: Lab, trials: list[tuple[str, str]]
+) -> None:
+    lab.cell = fails(AssertionError("its suite was run"))
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, kept=half_tried)
+    [cell] = run.cells
+    assert (cell.status, [str(each.result) for each in cell.remedies]) == ("xfail", ["verified"])
+    assert (cell.lane, cell.retried, cell.unfinished) == ("an earlier one", ["no SSH"], False)
+    assert [name for name, _ in trials] == ["stock"]
+    assert len(lab.heard.cells) == 1
+
+
+def test_a_cell_that_was_decided_stays_so_where_a_resumed_run_has_no_lane_for_it(
+    lab: Lab, trials: list[tuple[str, str]]
+) -> None:
+    def boot(_service: Service) -> NoReturn:
+        raise LabError("no SSH")
+
+    lab.boot = boot
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, retries=1, kept=half_tried)
+    [cell] = run.cells
+    assert (cell.status, cell.has_more_to_try, trials) == ("xfail", True, [])
     assert lab.left == []
 
 

@@ -498,6 +498,8 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
         assert text.endswith(f"1 pass, 1 error, 1 not-run\nrun: {tmp_path} (matrix.md, run.log)\n{line}\n")
         head = markdown.render(run, tmp_path).split("| guest")[0]
         assert line in head.replace("\\", "")
+    tried = cell(status=Status.XFAIL, unfinished=True)
+    assert f"more is to be tried on 1; go on with: {resume}\n" in printed(run_of(tried, **ended), tmp_path)
     assert "missing" not in printed(run_of(cell(), **ended), tmp_path)
     assert "missing" not in markdown.render(run_of(cell(), **ended), tmp_path)
 

@@ -225,20 +225,42 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
     assert {known[each.folder].status for each in left} == {Status.ERROR, Status.NOT_RUN}
 
 
-def test_a_cell_whose_remedies_met_a_fault_is_run_again(tmp_path: Path) -> None:
+def left_to_try(run: RunResult) -> list[str]:
+    """The cells that go on, every one of which stands as it was."""
+    start = runs.resume(run, KNOWN)
+    assert list(start.kept.values()) == run.cells
+    assert len(start.whole) + len(start.left) == len(PLAN)
+    return [cell.name for cell in start.left]
+
+
+def test_on_a_cell_whose_remedies_met_a_fault_they_are_tried_again(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path), [Status.XFAIL] * len(PLAN))
     for each, outcome in zip(run.cells, RemedyOutcome, strict=False):
         each.remedies = [RemedyResult(name="a", result=outcome, price="", seconds=1.0)]
-    left = [one.folder for one in PLAN if one.folder not in runs.resume(run, KNOWN).kept]
-    assert left == [PLAN[list(RemedyOutcome).index(RemedyOutcome.ERROR)].folder]
+    index = list(RemedyOutcome).index(RemedyOutcome.ERROR)
+    assert left_to_try(run) == [PLAN[index].name]
+    assert run.cells[index].before_trials().remedies == []
 
 
-def test_a_cell_whose_experiment_met_a_fault_is_run_again(tmp_path: Path) -> None:
+def test_on_a_cell_whose_trials_were_interrupted_they_are_tried(tmp_path: Path) -> None:
+    run = finish(tmp_path, begin(tmp_path), [Status.XFAIL] * len(PLAN))
+    run.cells[1].unfinished = True
+    assert left_to_try(run) == [PLAN[1].name]
+    assert not run.cells[1].before_trials().unfinished
+
+
+def test_on_a_cell_whose_experiment_met_a_fault_it_is_made_again(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path), [Status.XFAIL] * len(PLAN))
     for each, outcome in zip(run.cells, StepOutcome, strict=False):
         each.experiment = Experiment(tests=["a"], steps=[ExperimentStep(changes=[], outcome=outcome)])
-    left = [one.folder for one in PLAN if one.folder not in runs.resume(run, KNOWN).kept]
-    assert left == [PLAN[list(StepOutcome).index(StepOutcome.ERROR)].folder]
+    index = list(StepOutcome).index(StepOutcome.ERROR)
+    assert left_to_try(run) == [PLAN[index].name]
+    again = run.cells[index]
+    assert again.before_trials().experiment is None
+    # What it found for a cell that failed has become part of the result, and stands.
+    assert again.experiment is not None
+    again.experiment.turning = [["without a"]]
+    assert again.before_trials().experiment == again.experiment
 
 
 def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:
