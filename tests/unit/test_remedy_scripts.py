@@ -76,7 +76,24 @@ case $1 in
     -r) sed -i "/^$2$/d" "$modules" ;;
 esac
 """
+GETENT = """#!/bin/sh
+echo "$2:x:1001:1001::$ROOT/home/$2:/bin/sh"
+"""
+# What is mounted, a line for each with its options; the last of those that a file lies below holds it.
+FINDMNT = """#!/bin/sh
+[ -e "$5" ] || exit 1
+while read -r target options; do
+    case $5/ in "$ROOT$target"*) found=$target shown=$options ;; esac
+done <"$ROOT/mounts"
+case $3 in TARGET) echo "$found" ;; OPTIONS) echo "$shown" ;; esac
+"""
+MOUNT = """#!/bin/sh
+sed -i "s#^$3 .*#$3 rw,${2#remount,},nosuid#" "$ROOT/mounts"
+"""
 STUBS = {
+    "getent": GETENT,
+    "findmnt": FINDMNT,
+    "mount": MOUNT,
     "id": ID,
     "usermod": USERMOD,
     "gpasswd": GPASSWD,
@@ -304,6 +321,41 @@ def test_a_command_that_fails_ends_the_script_and_can_be_taken_back(blocked: Hos
     blocked.put("stubs/apparmor_parser", APPARMOR_PARSER).chmod(0o755)
     assert blocked.run("bwrap-profile", "--undo", "--yes")[0] == 0
     assert blocked.files() == before
+
+
+@pytest.mark.parametrize("mounted", ["/", "/home/", "/home/tester/"])
+def test_a_home_is_found_wherever_it_is_mounted(tmp_path: Path, mounted: str) -> None:
+    host = Host(tmp_path)
+    (tmp_path / "home" / "tester").mkdir(parents=True)
+    mounts = host.put("mounts", f"/ rw\n{mounted} rw,noexec,nosuid\n")
+    before = mounts.read_text()
+    status, said = host.run("home-exec", "--check", "--user", "tester")
+    assert (status, said) == (1, "home-exec: not in place\n")
+    assert host.run("home-exec", "--yes", "--user", "tester")[0] == 0
+    assert mounts.read_text().splitlines()[-1] == f"{mounted} rw,exec,nosuid"
+    assert host.run("home-exec", "--yes", "--user", "tester")[1].startswith("home-exec: in place already")
+    assert host.run("home-exec", "--undo", "--yes", "--user", "tester")[0] == 0
+    assert mounts.read_text().splitlines()[-1] == before.splitlines()[-1]
+
+
+def test_a_home_that_is_not_there_is_not_called_in_place(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.put("mounts", "/ rw\n")
+    status, said = host.run("home-exec", "--yes", "--user", "tester")
+    assert status == 3
+    assert "the home of tester, " in said
+
+
+@pytest.mark.parametrize("name", ["bwrap-profile", "bwrap-userns-restrict", "bundled-bwrap-profile"])
+def test_without_apparmor_a_profile_is_not_in_place_and_cannot_be(tmp_path: Path, name: str) -> None:
+    host = Host(tmp_path)
+    (tmp_path / "home" / "tester").mkdir(parents=True)
+    change = KNOWN[name].host
+    user = ["--user", "tester"] if change and change.about_user else []
+    assert host.run(name, "--check", *user) == (1, f"{name}: not in place\n")
+    status, said = host.run(name, "--yes", *user)
+    assert status == 3
+    assert "AppArmor is off here" in said
 
 
 def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(blocked: Host) -> None:

@@ -13,6 +13,7 @@ apparmor_mediates_userns() {
 
 # profile_is NAME MODE
 profile_is() {
+    [ -e "$policy/profiles" ] || return 1
     loaded=$(cat "$policy/profiles") || die 2 "only root can read which profiles are loaded"
     printf '%s\n' "$loaded" | grep -qxF "$1 ($2)"
 }
