@@ -33,8 +33,13 @@ class Probe:
     def worked(self) -> bool:
         return self.status == 0
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ran, and did not work."""
+        return self.status not in (0, None)
+
     def failed_with(self, text: str) -> bool:
-        return self.status not in (0, None) and text in self.stderr
+        return self.failed and text in self.stderr
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,29 @@ DISCONNECTED = (
     'class="file" info="Failed name lookup - disconnected path" error=-13 profile="lab-bwrap-without-userns" '
     'name="proc/804/uid_map" pid=804 comm="bwrap" requested_mask="wr" denied_mask="wr" fsuid=1001 ouid=100\n'
 )
+# Ubuntu 24.04's kernel, from issue 400 of Matoking/protontricks: a second bubblewrap was denied as the first,
+# and its capability not logged again.
+UBUNTU_MOVED = (
+    'audit: type=1400 audit(1746284084.451:210): apparmor="AUDIT" operation="userns_create" class="namespace" '
+    'info="Userns create - transitioning profile" profile="unconfined" pid=8507 comm="bwrap" '
+    'requested="userns_create" target="unprivileged_userns"\n'
+)
+UBUNTU_SETPCAP = (
+    'audit: type=1400 audit(1746284084.451:211): apparmor="DENIED" operation="capable" class="cap" '
+    'profile="unprivileged_userns" pid=8508 comm="bwrap" capability=8  capname="setpcap"\n'
+)
+UBUNTU_UID_MAP = (
+    'audit: type=1400 audit(1746284084.451:212): apparmor="DENIED" operation="open" class="file" '
+    'info="Failed name lookup - disconnected path" error=-13 profile="unprivileged_userns" '
+    'name="proc/8508/uid_map" pid=8508 comm="bwrap" requested_mask="wr" denied_mask="wr" fsuid=1000 ouid=1000\n'
+)
+# Where that profile is not loaded.
+UBUNTU_UNCONFINED = (
+    'audit: type=1400 audit(1746284084.451:213): apparmor="DENIED" operation="userns_create" class="namespace" '
+    'info="Userns create restricted - failed to find unprivileged_userns profile" error=-13 '
+    'profile="unconfined" pid=8509 comm="bwrap" requested="userns_create" denied="userns_create" '
+    'target="unprivileged_userns"\n'
+)
 DENIED_CREATE_IN_CONTAINER = (
     '[  377.111835] audit: type=1400 audit(1795578807.248:105): apparmor="DENIED" operation="userns_create" '
     'class="namespace" profile="containers-default-0.62.2" pid=899 comm="tokio-rt-worker" '
@@ -174,6 +197,13 @@ APPARMOR_DISCONNECTED = gathered(
 APPARMOR_NOCAPS = gathered(
     NOISE + DENIED_CAP_BOXLITE + DENIED_CAP_BWRAP,
     probes={"unshare_user_root": UID_MAP, "bwrap_user": BWRAP_REFUSED, "bwrap_all": BWRAP_REFUSED},
+)
+UBUNTU_PROBES = {"unshare_user_root": UID_MAP, "bwrap_user": BWRAP_UID_MAP, "bwrap_all": BWRAP_UID_MAP}
+UBUNTU = gathered(UBUNTU_MOVED + UBUNTU_SETPCAP + UBUNTU_UID_MAP, probes=UBUNTU_PROBES)
+UBUNTU_NOT_REPEATED = gathered(UBUNTU_MOVED + UBUNTU_UID_MAP, probes=UBUNTU_PROBES)
+UBUNTU_WITHOUT_PROFILE = gathered(
+    UBUNTU_UNCONFINED,
+    probes={"unshare_user": UNSHARE_EACCES, "unshare_user_root": UNSHARE_EACCES, **UBUNTU_PROBES},
 )
 BWRAP_NO_MOUNT = Probe(1, "bwrap: Failed to make / slave: Permission denied")
 APPARMOR_MOUNT_DENY = gathered(

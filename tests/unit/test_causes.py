@@ -24,6 +24,13 @@ SEEN = [
     (examples.SELINUX_DENY, "selinux-userns-deny", "denied bwrap in unconfined_u:unconfined_r:unconfined_t"),
     (examples.APPARMOR_DISCONNECTED, "apparmor-disconnected", "failed to name proc/804/uid_map"),
     (examples.APPARMOR_NOCAPS, "apparmor-userns-nocaps", "denied sys_admin to bwrap"),
+    (examples.UBUNTU, "apparmor-userns-nocaps", "denied setpcap to bwrap by profile unprivileged_userns"),
+    (
+        examples.UBUNTU_NOT_REPEATED,
+        "apparmor-userns-nocaps",
+        "put bwrap with its namespace into profile unpriv",
+    ),
+    (examples.UBUNTU_WITHOUT_PROFILE, "apparmor-userns-deny", "by no profile: the kernel restricts"),
     (examples.APPARMOR_MOUNT_DENY, "apparmor-mount-deny", "denied bwrap to mount by profile lab-bwrap-without"),
     (examples.MASKED_PROC, "masked-proc", "upon which are mounted: /proc/acpi /proc/kcore"),
 ]
@@ -98,6 +105,13 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
             probes={"unshare_user_root": examples.UID_MAP},
             messages=("VM subprocess exited",),
         ),
+        gathered(
+            examples.DENIED_CREATE.replace("bwrap", "unshare"),
+            probes={"bwrap_user": NOT_RUN["bwrap_user"], "unshare_user": examples.UNSHARE_EACCES},
+        ),
+        gathered(
+            examples.UBUNTU_MOVED.replace("bwrap", "unshare"), probes={"unshare_user_root": examples.UID_MAP}
+        ),
     ],
     ids=[
         "clean",
@@ -111,6 +125,8 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         "masks upon /proc where there is no bubblewrap",
         "a /proc that cannot be mounted for another reason",
         "a probe that Ubuntu's policy denies, where bubblewrap may",
+        "a probe that is denied, where there is no bubblewrap to be",
+        "a probe that a policy moves, where bubblewrap may",
     ],
 )
 def test_evidence_that_shows_no_cause_proves_none(evidence: Evidence) -> None:

@@ -90,6 +90,13 @@ case $3 in TARGET) echo "$found" ;; OPTIONS) echo "$shown" ;; esac
 MOUNT = """#!/bin/sh
 sed -i "s#^$3 .*#$3 rw,${2#remount,},nosuid#" "$ROOT/mounts"
 """
+STATOVERRIDE = """#!/bin/sh
+case $1 in
+    --list) grep "$2" "$ROOT/overrides" ;;
+    --remove) : >"$ROOT/overrides" ;;
+    --add) shift && echo "$@" >>"$ROOT/overrides" ;;
+esac
+"""
 STUBS = {
     "getent": GETENT,
     "findmnt": FINDMNT,
@@ -179,6 +186,7 @@ def blocked(host: Host) -> Host:
         subprocess.run(
             [host.root / "stubs/apparmor_parser", "--replace", file], env=host.environment(), check=True
         )
+    host.put("etc/apparmor.d/abi/4.0", "")
     host.put("dev/kvm", "")
     host.put("sys/fs/selinux/enforce", "1\n")
     host.put("etc/selinux/config", "# SELINUX= is the mode\nSELINUX=enforcing\nSELINUXTYPE=default\n")
@@ -316,11 +324,47 @@ def test_a_command_that_fails_ends_the_script_and_can_be_taken_back(blocked: Hos
     failing = APPARMOR_PARSER.replace(
         "do, file =", "sys.exit('no') if 'boxlite-bwrap' in sys.argv[2] else 0\ndo, file ="
     )
+    # Whatever it ends with: each status of the script has its meaning.
+    failing = failing.replace("sys.exit('no')", "sys.exit(3)")
     blocked.put("stubs/apparmor_parser", failing).chmod(0o755)
-    assert blocked.run("bwrap-profile", "--yes")[0] == 1
+    status, output = blocked.run("bwrap-profile", "--yes")
+    assert (status, output.splitlines()[-1]) == (
+        1,
+        "bwrap-profile: it failed, and --undo takes back what was done",
+    )
     blocked.put("stubs/apparmor_parser", APPARMOR_PARSER).chmod(0o755)
     assert blocked.run("bwrap-profile", "--undo", "--yes")[0] == 0
     assert blocked.files() == before
+
+
+def test_each_account_that_was_put_into_a_group_is_taken_out(blocked: Host) -> None:
+    # The stand-in knows one account: of two it shows whose groups were asked for.
+    blocked.put("stubs/id", ID.replace('"$ROOT/groups"', '"$ROOT/groups-of-$2"').replace("tester", "$2"))
+    for program, text in (("usermod", USERMOD), ("gpasswd", GPASSWD)):
+        whose = "$4" if program == "usermod" else "$2"
+        blocked.put(f"stubs/{program}", text.replace('"$ROOT/groups"', f'"$ROOT/groups-of-{whose}"'))
+    for name in ("alice", "bob", "carol"):
+        blocked.put(f"groups-of-{name}", f"{name}\n")
+        assert blocked.run("kvm-group", "--yes", "--user", name)[0] == 0
+    # One of them was taken out by somebody else.
+    blocked.put("groups-of-carol", "carol\n")
+    assert blocked.run("kvm-group", "--undo", "--yes") == (0, "kvm-group: taken back\n")
+    assert [blocked.root.joinpath(f"groups-of-{name}").read_text() for name in ("alice", "bob", "carol")] == [
+        "alice\n",
+        "bob\n",
+        "carol\n",
+    ]
+
+
+def test_a_bit_that_dpkg_would_set_again_is_taken_from_it_until_it_is_taken_back(blocked: Host) -> None:
+    bwrap = blocked.put("usr/bin/bwrap", "")
+    bwrap.chmod(0o4755)
+    overrides = blocked.put("overrides", f"root root 4755 {bwrap}\n")
+    blocked.put("stubs/dpkg-statoverride", STATOVERRIDE).chmod(0o755)
+    assert blocked.run("bwrap-setuid-off", "--yes")[0] == 0
+    assert (bwrap.stat().st_mode & 0o7777, overrides.read_text()) == (0o755, "")
+    assert blocked.run("bwrap-setuid-off", "--undo", "--yes")[0] == 0
+    assert (bwrap.stat().st_mode & 0o7777, overrides.read_text()) == (0o4755, f"root root 4755 {bwrap}\n")
 
 
 @pytest.mark.parametrize("mounted", ["/", "/home/", "/home/tester/"])
@@ -356,6 +400,60 @@ def test_without_apparmor_a_profile_is_not_in_place_and_cannot_be(tmp_path: Path
     status, said = host.run(name, "--yes", *user)
     assert status == 3
     assert "AppArmor is off here" in said
+
+
+def test_a_profile_by_the_name_of_the_allow_list_s_is_not_the_allow_list(blocked: Host) -> None:
+    bwrap = blocked.root / "usr/bin/bwrap"
+    (blocked.root / "etc/apparmor.d/strict").rename(blocked.root / "etc/apparmor.d/bwrap")
+    blocked.put("etc/apparmor.d/bwrap", f"profile bwrap {bwrap} {{\n  file,\n}}\n")
+    loaded = blocked.root / "sys/kernel/security/apparmor/profiles"
+    loaded.write_text("bwrap (enforce)\n")
+    blocked.put(
+        "usr/share/apparmor/extra-profiles/bwrap-userns-restrict",
+        f"profile bwrap {bwrap} {{\n  userns,\n}}\nprofile unpriv_bwrap {{\n}}\n",
+    )
+    assert blocked.run("bwrap-userns-restrict", "--check")[0] == 1
+    assert blocked.run("bwrap-userns-restrict", "--yes")[0] == 0
+    assert loaded.read_text().splitlines() == ["bwrap (enforce)", "unpriv_bwrap (enforce)"]
+    assert blocked.run("bwrap-profile", "--yes")[0] == 3
+    assert blocked.run("bwrap-userns-restrict", "--undo", "--yes")[0] == 0
+    assert loaded.read_text().splitlines() == ["bwrap (enforce)"]
+    # A profile of its own is no reason not to have this one.
+    assert blocked.run("bwrap-profile", "--yes")[0] == 0
+
+
+def test_what_is_not_loaded_and_old_copies_are_in_nobody_s_way(blocked: Host) -> None:
+    bwrap = blocked.root / "usr/bin/bwrap"
+    refuses = APPARMOR_PARSER.replace(
+        "lines = listed", "if do == '--remove' and 'unloaded' in sys.argv[2]: sys.exit(254)\nlines = listed"
+    )
+    blocked.put("stubs/apparmor_parser", refuses).chmod(0o755)
+    for name in ("unloaded", "strict.dpkg-old"):
+        blocked.put(f"etc/apparmor.d/{name}", f"profile {name} {bwrap} {{\n  file,\n}}\n")
+    assert blocked.run("bwrap-profile", "--yes")[0] == 0
+    disabled = blocked.root / "etc/apparmor.d/disable"
+    assert sorted(file.name for file in disabled.iterdir()) == ["strict", "unloaded"]
+
+
+def test_remedies_on_top_of_each_other_are_taken_back_in_any_order(blocked: Host) -> None:
+    bwrap = blocked.root / "usr/bin/bwrap"
+    before = (blocked.root / "sys/kernel/security/apparmor/profiles").read_text()
+    blocked.put(
+        "usr/share/apparmor/extra-profiles/bwrap-userns-restrict",
+        f"profile bwrap {bwrap} {{\n  userns,\n}}\nprofile unpriv_bwrap {{\n}}\n",
+    )
+    for name in ("bwrap-profile", "bwrap-userns-restrict"):
+        assert blocked.run(name, "--yes")[0] == 0
+    for name in ("bwrap-profile", "bwrap-userns-restrict"):
+        assert blocked.run(name, "--undo", "--yes")[0] == 0
+    assert (blocked.root / "sys/kernel/security/apparmor/profiles").read_text() == before
+    assert list((blocked.root / "etc/apparmor.d/disable").iterdir()) == []
+
+
+def test_programs_of_apparmor_that_are_older_than_the_kernel_are_left_alone(blocked: Host) -> None:
+    (blocked.root / "etc/apparmor.d/abi/4.0").unlink()
+    status, output = blocked.run("bwrap-profile", "--yes")
+    assert (status, "AppArmor's programs are too old here" in output) == (3, True)
 
 
 def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(blocked: Host) -> None:

@@ -7,8 +7,8 @@ from typing import ClassVar
 from lab.diagnosis.evidence import Evidence
 from lab.results import Confidence, Needs
 
-# What boxlite and the probes start; another program's denial explains nothing.
-NAMESPACE_MAKERS = ("bwrap", "unshare")
+# What boxlite starts, and what else the probes start to make a namespace.
+BUBBLEWRAP, PROBE = "bwrap", "unshare"
 # strerror(3) of EPERM, EACCES, ENOENT and ENOSPC.
 NOT_PERMITTED = "Operation not permitted"
 PERMISSION_DENIED = "Permission denied"
@@ -42,6 +42,14 @@ class Cause(ABC):
     @abstractmethod
     def shown(self, evidence: Evidence) -> Shown | None:
         """What the evidence has to show for this cause, or None where it shows nothing."""
+
+
+def makers(evidence: Evidence) -> tuple[str, ...]:
+    """The programs of which a denial tells something of bubblewrap; that of another explains nothing.
+
+    What was denied to a probe without bubblewrap tells of it only where that was tried, too, and failed.
+    """
+    return (BUBBLEWRAP, PROBE) if evidence.probe("bwrap_user").failed else (BUBBLEWRAP,)
 
 
 def proved_if(proof: bool, why: str, proof_why: str) -> Shown:

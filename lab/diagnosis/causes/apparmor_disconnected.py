@@ -1,6 +1,7 @@
 """An AppArmor profile that cannot name what bubblewrap opens."""
 
-from lab.diagnosis.causes._base import NAMESPACE_MAKERS, Cause, Shown
+from lab.diagnosis.causes._base import Cause, Shown, makers
+from lab.diagnosis.causes.apparmor_userns_nocaps import stripping, transitions
 from lab.diagnosis.evidence import Evidence
 from lab.results import Confidence, Needs
 
@@ -19,13 +20,19 @@ class ApparmorDisconnected(Cause):
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
+        # Ubuntu's policy has no such flag either, and bubblewrap fails in it at this very place. But with it
+        # bubblewrap would only come as far as its first capability.
+        policies = {line.get("profile") for line in stripping(evidence)} | {
+            line.get("target") for line in transitions(evidence)
+        }
         lines = [
             line
             for line in evidence.audit
-            if line.get("info") == INFO
+            if line.get("profile") not in policies
+            and line.get("info") == INFO
             and line.get("error") == EACCES
             and line.get("operation") == "open"
-            and line.get("comm") in NAMESPACE_MAKERS
+            and line.get("comm") in makers(evidence)
         ]
         if not lines:
             return None

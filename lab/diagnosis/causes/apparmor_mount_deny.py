@@ -1,6 +1,6 @@
 """An AppArmor profile that lets bubblewrap mount nothing."""
 
-from lab.diagnosis.causes._base import NAMESPACE_MAKERS, PERMISSION_DENIED, Cause, Shown
+from lab.diagnosis.causes._base import PERMISSION_DENIED, Cause, Shown, makers
 from lab.diagnosis.evidence import Evidence
 from lab.results import Confidence, Needs
 
@@ -18,7 +18,7 @@ class ApparmorMountDeny(Cause):
 
     def shown(self, evidence: Evidence) -> Shown | None:
         bwrap = evidence.probe("bwrap_user")
-        lines = [line for line in evidence.denied(operation="mount") if line.get("comm") in NAMESPACE_MAKERS]
+        lines = [line for line in evidence.denied(operation="mount") if line.get("comm") in makers(evidence)]
         if lines:
             return Shown(
                 Confidence.LIKELY if bwrap.worked else Confidence.PROVED,

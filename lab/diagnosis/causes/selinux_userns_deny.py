@@ -1,6 +1,6 @@
 """An SELinux policy that lets no user namespace be made."""
 
-from lab.diagnosis.causes._base import NAMESPACE_MAKERS, Cause, Shown
+from lab.diagnosis.causes._base import Cause, Shown, makers
 from lab.diagnosis.evidence import Evidence
 from lab.results import Confidence, Needs
 
@@ -18,7 +18,7 @@ class SelinuxUsernsDeny(Cause):
         lines = [
             line
             for line in evidence.avc_denied("create", tclass="user_namespace", permissive="0")
-            if line.get("comm") in NAMESPACE_MAKERS
+            if line.get("comm") in makers(evidence)
         ]
         if not lines:
             return None

@@ -5,10 +5,20 @@ apparmor_mediates_userns() {
         echo "AppArmor is off here, or does not mediate user namespaces"
         return 1
     }
+    # What came with the rule for user namespaces; a kernel may be newer than the programs.
+    [ -e /etc/apparmor.d/abi/4.0 ] || {
+        echo "AppArmor's programs are too old here: there is no /etc/apparmor.d/abi/4.0"
+        return 1
+    }
     command -v apparmor_parser >/dev/null || {
         echo "apparmor_parser is not installed"
         return 1
     }
+}
+
+# The two profiles of bwrap-userns-restrict. By the first one's name alone there may be another.
+bwrap_is_restricted() {
+    profile_is bwrap enforce && profile_is unpriv_bwrap enforce
 }
 
 # profile_is NAME MODE

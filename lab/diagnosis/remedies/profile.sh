@@ -43,9 +43,12 @@ set_aside() {
     header='^(profile[[:space:]]+)?([^[:space:]#]+[[:space:]]+)?"?[^[:space:]#"]*/bwrap"?([[:space:]][^{]*)?[{]'
     grep -lsE "$header" /etc/apparmor.d/* | while read -r file; do
         [ "$file" != "/etc/apparmor.d/$1" ] && [ ! -e "/etc/apparmor.d/disable/${file##*/}" ] || continue
+        # Copies that AppArmor loads as little as it loads what is switched off.
+        case $file in *~ | *.dpkg-* | *.rpm* | *.orig | *.rej | *.bak | *.swp) continue ;; esac
         mkdir -p /etc/apparmor.d/disable
         printf '%s\n' "$file" >>"$state/set-aside"
-        apparmor_parser --remove "$file"
+        # It may not be loaded yet.
+        apparmor_parser --remove "$file" || true
         ln -s "$file" /etc/apparmor.d/disable/
     done
 }
@@ -62,9 +65,11 @@ take_profile() {
         apparmor_parser --remove "/etc/apparmor.d/$1" || true
         rm "/etc/apparmor.d/$1"
     fi
+    rm -f "/etc/apparmor.d/disable/$1"
     [ -e "$state/set-aside" ] || return 0
     while read -r file; do
         rm -f "/etc/apparmor.d/disable/${file##*/}"
-        apparmor_parser --replace "$file"
+        # Its package, or the remedy that made it, may have taken it away since.
+        [ ! -e "$file" ] || apparmor_parser --replace "$file"
     done <"$state/set-aside"
 }

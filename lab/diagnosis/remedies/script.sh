@@ -39,6 +39,7 @@ say() {
 
 # die STATUS TEXT
 die() {
+    trap - EXIT
     printf '%s: %s\n' "$name" "$2" >&2
     exit "$1"
 }
@@ -62,6 +63,11 @@ apply() {
 
 undo() {
 {{ host.undo | body }}
+}
+
+# Whatever a program of the host's ends with, this ends with 1 and says what comes next.
+broken() {
+    [ "$?" = 0 ] || die 1 "it failed, and --undo takes back what was done"
 }
 
 need_root() {
@@ -101,7 +107,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 {% if host.about_user %}
-id -u "$user" >/dev/null 2>&1 || die 2 "whose account is it about? give --user NAME"
+# What is taken back is all that was done, for whichever account.
+[ "$todo" = undo ] || id -u "$user" >/dev/null 2>&1 || die 2 "whose account is it about? give --user NAME"
 {% endif %}
 
 case $todo in
@@ -120,6 +127,7 @@ case $todo in
         fi
         need_root
         ask "Take it back?"
+        trap broken EXIT
         undo
         rm -r "$state"
         say "taken back"
@@ -134,6 +142,7 @@ case $todo in
         explain
         ask "Do it?"
         mkdir -p "$state"
+        trap broken EXIT
         apply
         in_place || die 1 "it was done and is not in place all the same; --undo takes it back"
         say "done; --undo takes it back"

@@ -7,7 +7,6 @@ the first works and the second does not, the namespace is made and then stripped
 import ctypes
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,15 +68,17 @@ def proc_unmasked():
 
 
 def exec_in(folder):
+    """Execute a script in this folder. No copy of a program: some are many in one, and go by their names."""
     program = os.path.join(folder, ".lab-probe")
-    shutil.copy("/bin/true", program)
+    Path(program).write_text("#!/bin/sh\nexit 0\n")
+    os.chmod(program, 0o700)
     try:
-        subprocess.run([program], check=True)
+        done = subprocess.run([program], check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     except OSError as error:
         return {"command": [program], "status": error.errno, "stderr": str(error)}
     finally:
         os.unlink(program)
-    return {"command": [program], "status": 0, "stderr": ""}
+    return {"command": [program], "status": done.returncode, "stderr": ""}
 
 
 def allows_exec(folder):
