@@ -258,7 +258,11 @@ class Catalog:
         try:
             return reduce(Variant.combined, others, first)
         except Conflict as why:
-            raise UsageError(f"the variants of {name} cannot be put on one guest: {why}") from why
+            apart = " ".join(f"-v {each}" for each in name.split(AND))
+            raise UsageError(
+                f"the variants of {name} cannot be put on one guest: {why}",
+                hint=f"each in a cell of its own: {apart}",
+            ) from why
 
     def set(self, name: str) -> Set:
         return _lookup("set", name, self.sets)

@@ -27,7 +27,7 @@ def images_group() -> None:
 def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline: bool) -> int:
     """Download and verify the disks of these guests, or of all that have one."""
     if update and offline:
-        raise UsageError("--update and --offline contradict each other")
+        raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
     known = catalog.load()
     wanted = [known.guest(name) for name in guests] or [
         guest for guest in known.guests.values() if isinstance(guest.image, CloudImage)

@@ -121,7 +121,13 @@ def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> Ba
         check(image)
         return image
     if offline:
-        raise ImageNotAvailable("it is not in the store, and the network is to be left alone")
+        raise ImageNotAvailable(
+            "it is not in the store, and the network is to be left alone",
+            hint="leave --offline out"
+            + (
+                f", or: lab images import FILE --as {guest.name}" if isinstance(guest.image, CloudImage) else ""
+            ),
+        )
     if isinstance(guest.image, CloudImage):
         return _pull(paths, guest, guest.image, say)
     folder = _folder(paths, guest)
@@ -141,7 +147,9 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
     try:
         form = disk.form(file)
     except disk.NotADisk as error:
-        raise UsageError(f"{file}: {error.args[0]}") from error
+        raise UsageError(
+            f"{file}: {error.args[0]}", hint="name a disk as the distribution publishes it"
+        ) from error
     if image.digest:
         algorithm, _, pinned = image.digest.partition(":")
         if digest(file, algorithm) != pinned:
