@@ -15,7 +15,6 @@ import pytest
 from lab import builds, catalog, matrix, plan, process, runs
 from lab.budget import Limits
 from lab.catalog import Catalog, Guest, Suite
-from lab.diagnosis import causes
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import records
@@ -23,10 +22,12 @@ from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.paths import Paths
 from lab.report.progress import Observer
-from lab.results import CellResult, Outcome, RunOptions, RunResult
+from lab.results import CellResult, RunOptions, RunResult
 
 # Pinned, so that a new release does not change what these tests say of the lab.
 RELEASE = "0.10.8"
+# What the run `tries` has.
+ONE_KNOB, TWO_KNOBS = "userns-clone-off", "max-userns-zero+userns-clone-off"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,43 +89,50 @@ class Recorder:
         pass
 
 
+def run_plan(
+    paths: Paths,
+    folder: Path,
+    cells: list[plan.Cell],
+    suite: Suite,
+    observer: Observer,
+    **options: int,
+) -> RunResult:
+    """Run cells inside this process: where a test can reach in, or that no command line chooses together."""
+    start = runs.begin(
+        folder, cells, suite, command="test", options=RunOptions.model_validate(options), part=None
+    )
+    limits = Limits(jobs=2, processors=os.cpu_count() or 1)
+    return matrix.MatrixRun(
+        start.cells, suite, paths, folder, default_uri(), start.info, limits, observer
+    ).run()
+
+
 RunCells = Callable[..., RunResult]
 
 
 @pytest.fixture
 def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
-    """Run variants on guests inside this process, where a test can reach in."""
+    """Run variants on guests."""
 
     def run(
         guests: list[Guest],
         variants: list[str],
         *,
         observer: Observer | None = None,
-        suite: catalog.Suite | None = None,
+        suite: Suite | None = None,
         at: Paths | None = None,
         **options: int,
     ) -> RunResult:
         cells = plan.Choice(guests, [known.variant(name) for name in variants]).cells([builds.resolve(RELEASE)])
-        suite = suite or known.suite
-        start = runs.begin(
-            tmp_path / "run",
-            cells,
-            suite,
-            command="test",
-            # What is broken here stays so: a second try would only take time.
-            options=RunOptions.model_validate({"retries": 0, **options}),
-            part=None,
-        )
-        return matrix.MatrixRun(
-            start.cells,
-            suite,
+        return run_plan(
             at or paths,
             tmp_path / "run",
-            default_uri(),
-            start.info,
-            Limits(jobs=2, processors=os.cpu_count() or 1),
+            cells,
+            suite or known.suite,
             observer or Recorder(),
-        ).run()
+            # What is broken here stays so: a second try would only take time.
+            **{"retries": 0, **options},
+        )
 
     return run
 
@@ -168,19 +176,16 @@ def run_matrix(home: Path, folder: Path, *words: str, seconds: float) -> RunResu
     return result
 
 
-def cell(run: RunResult, variant: str) -> CellResult:
-    """The cell of a variant, in a run of one guest and one build."""
-    [found] = [each for each in run.cells if each.variant == variant]
-    return found
+@pytest.fixture(scope="session")
+def tries_folder(home: Path) -> Path:
+    return home / "tries"
 
 
-def check_blocked(blocked: CellResult, expected: list[tuple[str, str]], suite: Suite) -> None:
-    """Check that exactly these causes blocked a cell, each so surely, and what the first breaks failed."""
-    assert [(found.name, str(found.confidence)) for found in blocked.causes] == expected
-    first, _ = expected[0]
-    assert (blocked.status, blocked.cause) == ("xfail", first), blocked.reason
-    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
-    assert failed == suite.needing(causes.known()[first].breaks)
+@pytest.fixture(scope="session")
+def tries(home: Path, tries_folder: Path) -> RunResult:
+    """Two cells, blocked by one setting and by two, on which all is tried that can be; minutes each."""
+    words = ["-g", "debian-13", "-v", ONE_KNOB, "-v", TWO_KNOBS, "--experiment", "--build", RELEASE]
+    return run_matrix(home, tries_folder, *words, seconds=1700)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

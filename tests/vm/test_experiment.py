@@ -5,27 +5,20 @@ from pathlib import Path
 import pytest
 
 from lab.catalog import Catalog
-from lab.results import Experiment, Needs, RunResult, StepOutcome
-from tests.vm.conftest import RELEASE, run_matrix
+from lab.results import CellResult, Experiment, Needs, RunResult, StepOutcome
+from tests.vm.conftest import TWO_KNOBS
 
-VARIANT = "max-userns-zero+userns-clone-off"
 LIMIT, CLONE = "without sysctl user.max_user_namespaces=0", "without sysctl kernel.unprivileged_userns_clone=0"
 
 
 @pytest.fixture(scope="module")
-def folder(home: Path) -> Path:
-    return home / "experiment"
+def cell(tries: RunResult) -> CellResult:
+    [found] = [each for each in tries.cells if each.variant == TWO_KNOBS]
+    return found
 
 
 @pytest.fixture(scope="module")
-def run(home: Path, folder: Path) -> RunResult:
-    words = ["--experiment", "--no-remedies", "-g", "debian-13", "-v", VARIANT, "--jobs", "1"]
-    return run_matrix(home, folder, *words, "--build", RELEASE, seconds=900)
-
-
-@pytest.fixture(scope="module")
-def made(run: RunResult) -> Experiment:
-    [cell] = run.cells
+def made(cell: CellResult) -> Experiment:
     assert cell.experiment is not None
     return cell.experiment
 
@@ -41,8 +34,7 @@ def test_the_smallest_change_that_turns_it_is_both_settings(made: Experiment, kn
     assert set(made.tests) == known.suite.needing(Needs.SANDBOX)
 
 
-def test_a_cause_that_the_evidence_made_likely_is_proved_by_it(run: RunResult) -> None:
-    [cell] = run.cells
+def test_a_cause_that_the_evidence_made_likely_is_proved_by_it(cell: CellResult) -> None:
     # The sysctl keeps the kernel from coming to the limit, so that no probe proves that.
     sysctl, limit = cell.causes
     assert (sysctl.name, str(sysctl.confidence)) == ("userns-sysctl", "proved")
@@ -50,12 +42,12 @@ def test_a_cause_that_the_evidence_made_likely_is_proved_by_it(run: RunResult) -
     assert limit.why == f"user.max_user_namespaces is 0; by experiment, what failed passes {LIMIT} and {CLONE}"
 
 
-def test_every_fork_left_its_evidence(made: Experiment, folder: Path) -> None:
+def test_every_fork_left_its_evidence(made: Experiment, tries_folder: Path) -> None:
     for number in range(1, len(made.steps) + 1):
         report = next(file for file in made.evidence if file.endswith(f"/experiment/{number:02}/junit.xml"))
-        assert "jailer_enabled_box_starts_and_executes" in (folder / report).read_text()
+        assert "jailer_enabled_box_starts_and_executes" in (tries_folder / report).read_text()
 
 
-def test_the_page_says_it_in_a_line(run: RunResult, folder: Path) -> None:
-    page = (folder / "matrix.md").read_text()
+def test_the_page_says_it_in_a_line(cell: CellResult, tries_folder: Path) -> None:
+    page = (tries_folder / "matrix.md").read_text()
     assert "- by experiment: what failed passes without sysctl user.max" in page

@@ -48,11 +48,9 @@ bootcmd: [[sh, -c, "exit 7"]]
 """
 
 
-@pytest.fixture
-def broken(
-    image: BaseImage, home: Path, known: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, Guest]]:
-    """Guests that fail at boot, by how they do."""
+@pytest.fixture(scope="module")
+def broken_images(image: BaseImage, home: Path) -> Iterator[dict[str, BaseImage]]:
+    """Images whose guests fail at boot, by how they do."""
     base = home / "broken"
     base.mkdir()
     ways = {
@@ -61,16 +59,25 @@ def broken(
         "no-ssh": (NO_SSH, ""),
         "cloud-init-fails": (BAD_CLOUD_INIT, BREAK),
     }
-    good = known.guest("debian-13")
-    images = {good.name: image}
+    images = {}
     for name, (commands, text) in ways.items():
         script = base / f"{name}.txt"
         script.write_text(text)
         filled = [line.format(script=script) for line in commands]
         images[name] = changed_image(image, base / name, filled)
-    monkeypatch.setattr(store, "ensure", lambda paths, guest, say: images[guest.name])
-    yield {name: good.model_copy(update={"name": name}) for name in images}
+    yield images
     shutil.rmtree(base)
+
+
+@pytest.fixture
+def broken(
+    broken_images: dict[str, BaseImage], image: BaseImage, known: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Guest]:
+    """Guests that fail at boot, by how they do, and one that does not."""
+    good = known.guest("debian-13")
+    images = {good.name: image, **broken_images}
+    monkeypatch.setattr(store, "ensure", lambda paths, guest, say: images[guest.name])
+    return {name: good.model_copy(update={"name": name}) for name in images}
 
 
 def by_guest(run: RunResult) -> dict[str, CellResult]:
