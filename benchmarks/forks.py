@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 from lab import catalog
+from lab.base.log import quiet_libraries
+from lab.base.paths import Paths
 from lab.guest import ready
 from lab.guest.session import Session
 from lab.images import store
-from lab.log import quiet_libraries
 from lab.machine import acceleration, lane
 from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
-from lab.paths import Paths
 
 
 def measure(guest_name: str, forks: int) -> dict[str, list[float]]:

@@ -26,7 +26,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from lab.results import RunResult
+from lab.record import RunResult
 
 SAMPLE_SECONDS = 0.5
 LANES = (1, 2, 4)

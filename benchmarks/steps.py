@@ -4,7 +4,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from lab.results import RunResult
+from lab.record import RunResult
 
 CELL_STEPS = ("fork", "apply", "suite", "evidence")
 LANE_STEPS = ("boot", "wheels", "deploy", "checkpoint")

@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lab import catalog
+from lab.base.paths import PACKAGE
 from lab.catalog import CloudImage, Guest, SignatureForm
-from lab.paths import PACKAGE
 
 HOSTS = re.compile(r"https://(cloud-images\.ubuntu\.com|download\.fedoraproject\.org|cloud\.debian\.org)")
 DATE = "Mon, 23 Nov 2026 10:00:00 GMT"

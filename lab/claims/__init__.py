@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lab.base.discovery import classes
+from lab.base.errors import unknown_name
 from lab.claims._base import Claim, Sight
-from lab.diagnosis.recorded import Recorded
-from lab.discovery import classes
-from lab.errors import unknown_name
-from lab.results import Status
+from lab.record import Status
+from lab.upstream.recorded import Recorded
 
 __all__ = ["Answer", "Claim", "Judgement", "Seen", "Sight", "judge", "known", "reports", "shows"]
 

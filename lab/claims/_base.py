@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lab.diagnosis.recorded import Recorded
-from lab.results import CellResult
+from lab.record import CellResult
+from lab.upstream.recorded import Recorded
 
 
 @dataclass(frozen=True)

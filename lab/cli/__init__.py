@@ -8,11 +8,11 @@ from types import FrameType
 import click
 from rich.markup import escape
 
+from lab.base.errors import LabError, NotApplicable, UsageError
+from lab.base.log import quiet_libraries
 from lab.cli import host, images, lists, matrix, remedies, reports, shell
 from lab.cli.common import INTERRUPTED, Lab, errors
-from lab.errors import LabError, NotApplicable, UsageError
-from lab.log import quiet_libraries
-from lab.machine import records
+from lab.machine import leftovers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,7 +23,7 @@ def cli(context: click.Context, connect: str | None) -> None:
     """Which hosts can run boxlite's jailer, why the others cannot, and what cures them."""
     context.obj = Lab(connect)
     # Whatever a lab that was killed left behind goes first, whichever command comes next.
-    records.reap(context.obj.paths)
+    leftovers.reap(context.obj.paths)
 
 
 for command in (

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
-from lab.errors import UsageError, unknown_name
+from lab.base.errors import UsageError, unknown_name
+from lab.base.paths import Paths
 from lab.machine.connection import default_uri
-from lab.paths import Paths
 
 INTERRUPTED = 130  # what shells say of a program that SIGINT ended
 

@@ -3,8 +3,8 @@
 import click
 from rich.markup import escape
 
-from lab import doctor
 from lab.cli import common
+from lab.host import doctor
 
 
 @click.command("doctor")

@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from lab import catalog, upkeep
+from lab import catalog
+from lab.base.errors import LabError, UsageError
 from lab.catalog import CloudImage, Guest
 from lab.cli import common
-from lab.errors import LabError, UsageError
 from lab.images import store
 from lab.images.store import BaseImage
+from lab.lane import upkeep
 
 
 @click.group("images")

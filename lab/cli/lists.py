@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import click
 
-from lab import builds, catalog, plan
+from lab import builds, catalog, causes, plan
 from lab.cli import common
-from lab.diagnosis import causes
-from lab.results import Experiments, RunOptions
+from lab.record import Experiments, RunOptions
 
 UNCLEAR = Experiments.UNCLEAR
 

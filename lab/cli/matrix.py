@@ -7,15 +7,18 @@ from pathlib import Path
 
 import click
 
-from lab import builds, catalog, matrix, plan, record, rootfs, runs
-from lab.budget import Limits
+from lab import builds, catalog, plan
+from lab.base.errors import UsageError
+from lab.base.files import write_atomically
+from lab.builds import rootfs
 from lab.cli import common, lists
-from lab.errors import UsageError
-from lab.estimate import Estimates
-from lab.files import write_atomically
-from lab.report import markdown, progress, terminal
+from lab.machine.budget import Limits
+from lab.record import Experiments, RunOptions, RunResult
+from lab.report import live, markdown, terminal
 from lab.report.runlog import RunLog
-from lab.results import Experiments, RunOptions, RunResult
+from lab.run import journal, scheduler
+from lab.run import start as runs
+from lab.run.estimates import Estimates
 
 
 @click.command("matrix")
@@ -121,7 +124,7 @@ def matrix_command(
             cells = choice.cells(builds.resolve_all(wanted) if wanted else [builds.ANY])
             lists.print_cells(plan.of_part(cells, part, options), options)
             return 0
-        run_folder = record.new_folder(lab.paths.make(lab.paths.runs), folder)
+        run_folder = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
         chosen = builds.resolve_all(wanted)
         for build in chosen if wanted else []:
             builds.check(lab.paths, build)
@@ -142,10 +145,10 @@ def matrix_command(
         if start.info.options.cold:
             common.say("no remedy is tried and no experiment made: they take forks, and --cold makes none")
     with (
-        progress.view(common.console, start.cells, start.whole, quiet=quiet, verbose=verbose) as view,
+        live.view(common.console, start.cells, start.whole, quiet=quiet, verbose=verbose) as view,
         RunLog(run_folder, view) as log,
     ):
-        run = matrix.MatrixRun(
+        run = scheduler.MatrixRun(
             start.cells,
             known.suite,
             lab.paths,

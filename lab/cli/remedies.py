@@ -4,9 +4,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from lab import remedies
+from lab.base.errors import UsageError
 from lab.cli import common
-from lab.diagnosis import remedies
-from lab.errors import UsageError
 
 
 @click.group("remedies", invoke_without_command=True)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from lab import record, runs
+from lab.base.errors import UsageError
+from lab.base.files import write_atomically
 from lab.cli import common
-from lab.errors import UsageError
-from lab.files import write_atomically
+from lab.record import RunResult
 from lab.report import claims, markdown, terminal, upstream
-from lab.results import RunResult
+from lab.run import journal, start
 
 
 @click.command("merge")
@@ -20,8 +20,8 @@ def merge_command(lab: common.Lab, parts: tuple[str, ...], folder: Path | None) 
     """Make one run of the shards of a plan; the exit status is that run's."""
     sources = [common.run_folder(lab.paths, part).resolve() for part in parts]
     read = [(source, RunResult.read(source)) for source in sources]
-    target = record.new_folder(lab.paths.make(lab.paths.runs), folder)
-    run = runs.merge(read, target)
+    target = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
+    run = start.merge(read, target)
     write_atomically(target / "matrix.md", markdown.render(run, target))
     terminal.summary(common.console, run, target)
     return run.exit_status()

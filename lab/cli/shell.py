@@ -5,8 +5,9 @@ import subprocess
 import click
 from rich.markup import escape
 
-from lab import builds, catalog, plan, shell
+from lab import builds, catalog, plan
 from lab.cli import common
+from lab.lane import shell
 
 
 @click.command("shell")

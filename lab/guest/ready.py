@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
+from lab.base.errors import LabError
+from lab.base.wait import DeadlineExpired
 from lab.catalog import Guest
-from lab.errors import LabError
 from lab.guest.session import RemoteFailed, Session
 from lab.machine.lane import BootFailed, Lane
-from lab.wait import DeadlineExpired
 
 # Limits under hardware acceleration. A boot under emulation was seen to take from 21 to 190 s, by the host's
 # speed and by how many guests share it.

@@ -16,10 +16,11 @@ import paramiko
 from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
-from lab.errors import LabError
+from lab.base.errors import LabError
+from lab.base.wait import Deadline, wait_for
 from lab.machine import seed
 from lab.machine.lane import Endpoint
-from lab.wait import Deadline, wait_for
+from lab.probes import PROGRAMS
 
 User = Literal["lab", "tester"]
 ADMIN: User = "lab"
@@ -29,7 +30,8 @@ assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
 # How often a machine is asked whether it still runs while a command of the lab's runs in it.
 WATCH_SECONDS = 2.0
 
-REMOTE = Path(__file__).parent / "remote"
+# Programs that run in a guest, by their names below these folders.
+FOLDERS = (Path(__file__).parent / "remote", PROGRAMS)
 
 # Runs programs in one interpreter: starting one takes half a second in an emulated guest.
 LOADER = """
@@ -45,6 +47,16 @@ for name, source, argument in json.loads(sys.argv.pop(1)):
     results.append(json.loads(output.getvalue()))
 print(json.dumps(results))
 """
+
+
+def program_files() -> list[Path]:
+    """Every program that runs in guests."""
+    return sorted(file for folder in FOLDERS for file in folder.rglob("*.py"))
+
+
+def program_file(name: str) -> Path:
+    """The source of one of them, for example `begin` or `knobs/sysctl`."""
+    return next(file for folder in FOLDERS if (file := folder / f"{name}.py").is_file())
 
 
 class SessionLost(LabError):
@@ -131,7 +143,7 @@ class Session:
         user: User = ADMIN,
         under: str = "",
     ) -> Any:
-        """Run one of `lab/guest/remote/` with a JSON argument and return the JSON that it prints.
+        """Run one of the programs in `FOLDERS` with a JSON argument and return the JSON that it prints.
 
         As the administrator it runs as root. `under` is put before the interpreter's command line.
         """
@@ -148,7 +160,7 @@ class Session:
     ) -> list[Any]:
         """Run several programs one after another in one interpreter, as `program` runs one."""
         wanted = [
-            (name, base64.b64encode((REMOTE / f"{name}.py").read_bytes()).decode(), json.dumps(argument))
+            (name, base64.b64encode(program_file(name).read_bytes()).decode(), json.dumps(argument))
             for name, argument in calls
         ]
         # The programs need the standard library only, and not what `site` looks for.

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lab.base.errors import LabError
 from lab.catalog import Suite, Variant
-from lab.errors import LabError
 from lab.guest import deploy
 from lab.guest.session import Session
 from lab.guest.variant import as_run, home, login, under
-from lab.results import DID_NOT_RUN, Outcome, TestResult
+from lab.record import DID_NOT_RUN, Outcome, TestResult
 
 KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
 TIMED_OUT = 124

@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from lab.base.errors import LabError
 from lab.catalog import Variant
-from lab.errors import LabError
 from lab.guest.session import ADMIN, SUITE, Session, User
 from lab.knobs import Facts, Who
 

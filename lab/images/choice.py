@@ -6,9 +6,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lab.errors import LabError
-from lab.files import write_atomically
-from lab.paths import Paths
+from lab.base.errors import LabError
+from lab.base.files import write_atomically
+from lab.base.paths import Paths
 
 FILE = "guests.json"
 

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.base.errors import ImageNotAvailable
+from lab.base.files import digest
 from lab.catalog import CloudImage, Guest, SignatureForm, SignedChecksums, key_file
-from lab.errors import ImageNotAvailable
-from lab.files import digest
 from lab.images import disk, download, signature
 from lab.images.download import Say
 

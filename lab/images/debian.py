@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lab import process
+from lab.base import process
+from lab.base.errors import LabError
+from lab.base.paths import definitions
 from lab.catalog import DebianImage
-from lab.errors import LabError
-from lab.paths import definitions
 
 PACKAGES = (
     "apparmor",

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from lab import process
-from lab.errors import LabError
+from lab.base import process
+from lab.base.errors import LabError
 
 SECONDS = 60.0
 

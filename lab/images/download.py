@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from lab.errors import ImageNotAvailable, LabError
+from lab.base.errors import ImageNotAvailable, LabError
 
 Say = Callable[[str], None]
 

@@ -8,8 +8,8 @@ import binascii
 import tempfile
 from pathlib import Path
 
-from lab import process
-from lab.errors import ImageNotAvailable, LabError
+from lab.base import process
+from lab.base.errors import ImageNotAvailable, LabError
 
 SECONDS = 60.0
 STATUS = "[GNUPG:] "

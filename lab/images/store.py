@@ -17,14 +17,14 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
-from lab import process
+from lab.base import process
+from lab.base.errors import ImageNotAvailable, LabError, UsageError
+from lab.base.files import digest, seal, sha256
+from lab.base.paths import Paths
+from lab.base.wait import Deadline, wait_for
 from lab.catalog import CloudImage, DebianImage, Firmware, Guest
-from lab.errors import ImageNotAvailable, LabError, UsageError
-from lab.files import digest, seal, sha256
 from lab.images import choice, cloud, debian, disk, download
 from lab.images.download import Say
-from lab.paths import Paths
-from lab.wait import Deadline, wait_for
 
 MANIFEST = "manifest.json"
 DISK = "disk.qcow2"

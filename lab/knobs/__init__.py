@@ -5,7 +5,7 @@ Everything here is over definitions and facts; what is done in the guest is in `
 
 import sys
 
-from lab.discovery import classes
+from lab.base.discovery import classes
 from lab.knobs._base import Conflict, Facts, Knob, Table, Who
 
 __all__ = ["Conflict", "Facts", "Knob", "Table", "Who", "kinds"]

@@ -11,12 +11,12 @@ from pathlib import Path
 import libvirt
 from filelock import FileLock
 
-from lab.files import write_atomically
+from lab.base.files import write_atomically
+from lab.base.paths import Paths
+from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.images.store import BaseImage
 from lab.machine import domain, firmware, overlay
 from lab.machine.domain import DomainSpec, KernelBoot
-from lab.paths import Paths
-from lab.wait import Deadline, DeadlineExpired, wait_for
 
 KVM_DEVICE = Path("/dev/kvm")
 # The kernel says this when it hands over to the initial RAM disk's init: everything before it ran.

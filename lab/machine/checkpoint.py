@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import libvirt
 import libvirt_qemu
 
-from lab.errors import LabError
+from lab.base.errors import LabError
+from lab.base.wait import Deadline, wait_for
 from lab.machine.lane import Lane
-from lab.wait import Deadline, wait_for
 
 SAVE, LOAD, DELETE = "snapshot-save", "snapshot-load", "snapshot-delete"
 # Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import libvirt
 
-from lab.errors import LabError
-from lab.wait import Deadline
+from lab.base.errors import LabError
+from lab.base.wait import Deadline
 
 # libvirt starts a session's daemon when it is asked for, and ends it two minutes after its last use. Of 25
 # connections that met such an end 6 failed; the next attempt works.

@@ -5,8 +5,8 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
+from lab.base.errors import LabError
 from lab.catalog import Firmware
-from lab.errors import LabError
 from lab.images.store import BaseImage
 from lab.machine import domain
 from lab.machine.domain import FirmwareBoot, KernelBoot

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import libvirt
 
-from lab import process
+from lab.base import process
+from lab.base.errors import LabError
+from lab.base.files import plain
+from lab.base.paths import Paths
+from lab.base.wait import Deadline, wait_for
 from lab.catalog import Guest
-from lab.errors import LabError
-from lab.files import plain
 from lab.images.store import BaseImage
-from lab.machine import domain, firmware, keys, overlay, ports, records, seed
+from lab.machine import domain, firmware, keys, leftovers, overlay, ports, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import default_uri
 from lab.machine.states import StoredState
-from lab.paths import Paths
-from lab.wait import Deadline, wait_for
 
 CONSOLE_LINES = 30
 # What is the lab's own fault, or its host's.
@@ -259,7 +259,7 @@ def opened(
     """
     port = ports.reserve(paths.make(paths.ports))
     try:
-        with records.recorded(paths, guest=guest.name, uri=uri or default_uri(), port=port.number) as folder:
+        with leftovers.recorded(paths, guest=guest.name, uri=uri or default_uri(), port=port.number) as folder:
             lane = Lane(
                 connection,
                 guest=guest,

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from lab import process
-from lab.errors import UsageError
+from lab.base import process
+from lab.base.errors import UsageError
 
 
 def create(overlay: Path, backing: Path, *, gib: int | None = None) -> None:

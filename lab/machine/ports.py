@@ -5,7 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lab.errors import LabError
+from lab.base.errors import LabError
 
 # Below the range from which Linux hands out ports of its own accord (32768 and up).
 FIRST, LAST = 22100, 22999

@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 import pycdlib
 
+from lab.base.paths import definitions
 from lab.machine.keys import KeyPair
-from lab.paths import definitions
 
 # One lane has one network of its own, so that every lane can have the same addresses. The values are
 # those of QEMU's user networking, which passt is told to follow.

@@ -18,16 +18,16 @@ from xml.etree import ElementTree as ET
 import libvirt
 import psutil
 
-from lab import process
+from lab.base import process
+from lab.base.errors import LabError
+from lab.base.files import sha256, write_atomically
+from lab.base.paths import Paths
 from lab.catalog import Guest
-from lab.errors import LabError
-from lab.files import sha256, write_atomically
 from lab.images.store import BaseImage
 from lab.machine import domain, firmware, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.domain import KernelBoot
 from lab.machine.keys import KeyPair
-from lab.paths import Paths
 
 # A stored boot of debian-13 took 0.3 GiB; a disk that is nearly full is not for a cache.
 FREE_GIB = 5.0

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lab import claims
 from lab.claims import Judgement, Seen
-from lab.diagnosis.recorded import Recorded
+from lab.record import RunResult
 from lab.report import markdown
-from lab.results import RunResult
+from lab.upstream.recorded import Recorded
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 import jinja2
 
-from lab.diagnosis import causes, remedies, told
-from lab.diagnosis.recorded import Recorded
-from lab.diagnosis.told import Judged
-from lab.files import plain
-from lab.report import table
-from lab.results import CellResult, RunResult
+from lab import causes, remedies
+from lab.base.files import plain
+from lab.record import CellResult, RunResult
+from lab.report import squares
+from lab.upstream import told
+from lab.upstream.recorded import Recorded
+from lab.upstream.told import Judged
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,7 +29,7 @@ def render(run: RunResult, folder: Path | None = None) -> str:
         judged = told.judge(cell, Recorded(cell, folder).told, known) if folder else None
         return "" if judged in (None, Judged.RIGHT) else str(judged)
 
-    return page("matrix.md", run=run, folder=folder, table=table, misdiagnosis=misdiagnosis)
+    return page("matrix.md", run=run, folder=folder, table=squares, misdiagnosis=misdiagnosis)
 
 
 def page(template: str, **values: Any) -> str:

@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from lab.files import plain
-from lab.report import table
-from lab.report.progress import Silent
-from lab.results import CellResult
+from lab.base.files import plain
+from lab.record import CellResult
+from lab.report import squares
+from lab.run.observer import Silent
 
 RUN_LOG = "run.log"
 
@@ -44,7 +44,7 @@ class RunLog(Silent):
     def lane(self, lane: str, text: str) -> None:
         self._view.lane(lane, text)
         # Progress within a step would be a line for every piece of an upload.
-        step = table.step(text)
+        step = squares.step(text)
         if step != self._last.get(lane):
             self._last[lane] = step
             self._log(f"{lane}: {step or 'done'}")
@@ -53,7 +53,7 @@ class RunLog(Silent):
         self._view.cell(result)
         name = f"{result.guest} {result.variant} {result.build}"
         spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
-        self._log(f"{name}: {table.outcome(result)}" + (f" ({spent})" if spent else ""))
+        self._log(f"{name}: {squares.outcome(result)}" + (f" ({spent})" if spent else ""))
         for fault in result.retried:
             self._log(f"{name}: tried again after: {fault}")
 

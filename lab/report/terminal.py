@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.files import plain
-from lab.report import table as squares
-from lab.results import CellResult, Outcome, RemedyOutcome, RunResult, Status
+from lab.base.files import plain
+from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
+from lab.report import squares
 
 STYLES = {
     Status.PASS: "green",

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lab import catalog
-from lab.diagnosis import remedies, told
-from lab.diagnosis.evidence import refusals
-from lab.diagnosis.recorded import Recorded
-from lab.diagnosis.remedies import Remedy
-from lab.diagnosis.told import Judged
-from lab.report import markdown, table
-from lab.results import RemedyOutcome, RemedyResult, RunResult, Status
+from lab import catalog, remedies
+from lab.evidence import refusals
+from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
+from lab.remedies import Remedy
+from lab.report import markdown, squares
+from lab.upstream import told
+from lab.upstream.recorded import Recorded
+from lab.upstream.told import Judged
 
 # Enough of them to show what was refused.
 MOST_LINES = 3
@@ -95,7 +95,7 @@ def render(run: RunResult, folder: Path) -> str:
         review=review(run, folder, known),
         judged=Judged,
         variants=catalog.load().variants,
-        table=table,
+        table=squares,
         versions=_versions,
         cured=cured,
         advice=partial(_advice, known),
@@ -110,7 +110,7 @@ def _versions(cell: Recorded) -> list[str]:
     versions = [(facts.get(name) or {}).get("version") or "-" for name in ("bubblewrap", "apparmor")]
     system = facts.get("os", {}).get("PRETTY_NAME", cell.result.guest)
     selinux = (facts.get("selinux") or {}).get("mode") or "-"
-    return [system, table.kernel([cell.result]), *versions, selinux, cell.result.build]
+    return [system, squares.kernel([cell.result]), *versions, selinux, cell.result.build]
 
 
 def _advice(known: Mapping[str, Remedy], cell: Recorded, command: str) -> list[RemedyResult]:

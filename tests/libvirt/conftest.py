@@ -4,12 +4,13 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from lab import catalog, process
+from lab import catalog
+from lab.base import process
+from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
 from lab.machine import ports
 from lab.machine.connection import connection
-from lab.paths import Paths
 from tests.unit.examples import base_image
 
 # libvirt's own test driver: a daemon inside this process, whose machines run nothing. All connections to it

@@ -9,15 +9,15 @@ from xml.etree import ElementTree as ET
 import libvirt
 import pytest
 
-from lab import process
+from lab.base import process
+from lab.base.errors import UsageError
+from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
-from lab.errors import UsageError
 from lab.images.store import BaseImage
-from lab.machine import domain, lane, overlay, records
+from lab.machine import domain, lane, leftovers, overlay
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.machine.states import StoredState
-from lab.paths import Paths
 from tests.libvirt.conftest import URI
 from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
 
@@ -231,7 +231,7 @@ def dead_lane(paths: Paths) -> str:
 def test_the_machine_of_a_dead_lab_is_removed(lanes: Lanes) -> None:
     name = dead_lane(lanes.paths)
     lanes.connection.createXML(domain.to_xml(spec_of(name)), 0)
-    assert records.reap(lanes.paths).lanes == [name]
+    assert leftovers.reap(lanes.paths).lanes == [name]
     assert (lanes.domains, lanes.left) == ([], [])
 
 
@@ -240,7 +240,7 @@ def test_a_machine_that_only_has_the_name_of_a_dead_lane_is_left_alone(lanes: La
     name = dead_lane(lanes.paths)
     xml = domain.to_xml(spec_of(name, of_lane="lab-debian-13-other")) if ours else foreign_xml(name)
     lanes.connection.createXML(xml, 0)
-    assert records.reap(lanes.paths).lanes == [name]
+    assert leftovers.reap(lanes.paths).lanes == [name]
     assert (lanes.domains, lanes.left) == ([name], [])
     lanes.connection.lookupByName(name).destroy()
 
@@ -248,6 +248,6 @@ def test_a_machine_that_only_has_the_name_of_a_dead_lane_is_left_alone(lanes: La
 def test_the_machine_of_a_living_lane_is_left_alone(lanes: Lanes) -> None:
     with lanes.open() as made:
         made.start()
-        assert records.reap(lanes.paths).lanes == []
+        assert leftovers.reap(lanes.paths).lanes == []
         made.check_alive()
         assert lanes.domains == [made.name]

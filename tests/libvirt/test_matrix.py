@@ -12,25 +12,25 @@ from typing import Any, NoReturn
 import libvirt
 import pytest
 
-from lab import catalog, experiment, matrix, prepare, runs
-from lab.budget import Limits, Memory
+from lab import catalog
+from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
+from lab.base.paths import Paths
+from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.builds import Build
 from lab.catalog import Firmware, Guest
-from lab.errors import ImageNotAvailable, LabError, NotApplicable
-from lab.estimate import Estimates
 from lab.guest.ready import CloudInitFailed
 from lab.images import store
 from lab.images.store import BaseImage
+from lab.lane import prepare_image as prepare
+from lab.lane.prepare_image import NotPrepared
+from lab.lane.service import Service
 from lab.machine import acceleration, lane
 from lab.machine.acceleration import Acceleration
+from lab.machine.budget import Limits, Memory
 from lab.machine.connection import NoLibvirt
 from lab.machine.lane import Lane, LaneDied
-from lab.matrix import MatrixRun
-from lab.paths import Paths
 from lab.plan import Cell, choose
-from lab.prepare import NotPrepared
-from lab.record import LOCK, ResultsNotWritten
-from lab.results import (
+from lab.record import (
     CellResult,
     Experiment,
     Experiments,
@@ -42,9 +42,13 @@ from lab.results import (
     Status,
     TestResult,
 )
-from lab.serve import Service
-from lab.trial import Trials
-from lab.wait import Deadline, DeadlineExpired, wait_for
+from lab.run import scheduler
+from lab.run import start as runs
+from lab.run.estimates import Estimates
+from lab.run.journal import LOCK, ResultsNotWritten
+from lab.run.scheduler import MatrixRun
+from lab.trials import experiment
+from lab.trials.remedies import Trials
 from tests.libvirt.conftest import URI
 
 RELEASE, OLDER = Build("0.10.8", "0.10.8"), Build("0.9.0", "0.9.0")
@@ -178,7 +182,7 @@ def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch:
 
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
     monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test"))
-    monkeypatch.setattr(matrix, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
+    monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
     monkeypatch.setattr(Service, "start", start)
     monkeypatch.setattr(Service, "prepare", lambda service, build: made.prepare(service, build))
     monkeypatch.setattr(Service, "not_applicable", lambda _service, _cell: None)
@@ -449,7 +453,7 @@ def test_a_console_that_cannot_be_kept_does_not_lose_the_cell(
     def keep_console(_lane: object, _folder: Path) -> NoReturn:
         raise DISK_FULL
 
-    monkeypatch.setattr(matrix, "keep_console", keep_console)
+    monkeypatch.setattr(scheduler, "keep_console", keep_console)
     lab.cell = at("debian-13/stock", fails(LabError("SSH broke")))
     run = lab.run(guests=ONE, retries=retries)
     assert statuses(run) == {"debian-13": ["pass" if retries else "error", "pass"]}

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from tenacity import wait_none
 
-from lab import catalog, process
+from lab.base import process
+from lab.base.paths import Paths
+from lab.catalog import loading
 from lab.images import download
 from lab.machine import ports
-from lab.paths import Paths
 from tests.mirror import Mirror, SigningKey, definitions, key_ring, serving
 
 
@@ -59,5 +60,5 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 def root(mirror: Mirror, keys: dict[str, SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The lab's definitions, with the mirror as the place of every distribution."""
     made = definitions(tmp_path / "definitions", mirror.url, keys["good"])
-    monkeypatch.setattr(catalog, "definitions", lambda: made)
+    monkeypatch.setattr(loading, "definitions", lambda: made)
     return made

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from lab.diagnosis import evidence
-from lab.diagnosis.evidence import Evidence, Probe
+from lab import evidence
+from lab.evidence import Evidence, Probe
 
 OK = Probe(0, "")
 ALL_WORK = {

@@ -10,10 +10,10 @@ from typing import Any
 
 import psutil
 
+from lab.base.wait import Deadline, wait_for
 from lab.catalog import Firmware
 from lab.images.store import BaseImage, Manifest
-from lab.results import CellResult, Expectation, RunInfo, RunResult, Status
-from lab.wait import Deadline, wait_for
+from lab.record import CellResult, Expectation, RunInfo, RunResult, Status
 
 LOCK_HOLDER = """
 import sys
@@ -27,13 +27,13 @@ sys.stdin.read()
 LANE_HOLDER = """
 import sys
 from pathlib import Path
-from lab.machine import ports, records
-from lab.paths import Paths
+from lab.machine import leftovers, ports
+from lab.base.paths import Paths
 ports.FIRST, ports.LAST = 23150, 23199
 base = Path(sys.argv[1])
 paths = Paths(cache=base / "cache", state=base / "state")
 port = ports.reserve(paths.make(paths.ports))
-with records.recorded(paths, guest="debian-13", uri="test:///default", port=port.number) as folder:
+with leftovers.recorded(paths, guest="debian-13", uri="test:///default", port=port.number) as folder:
     print(folder.name, flush=True)
     sys.stdin.read()
 """

@@ -5,10 +5,10 @@ from xml.etree import ElementTree as ET
 import libvirt
 import pytest
 
+from lab.base.paths import Paths
 from lab.catalog import Firmware
 from lab.machine import acceleration, overlay
 from lab.machine.acceleration import Acceleration
-from lab.paths import Paths
 from tests.unit.examples import base_image
 
 

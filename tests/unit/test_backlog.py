@@ -5,11 +5,11 @@ import itertools
 import pytest
 
 from lab import catalog
-from lab.backlog import Backlog, Ticket
 from lab.builds import Build
-from lab.estimate import Estimates
 from lab.plan import Cell
-from lab.results import Status
+from lab.record import Status
+from lab.run.backlog import Backlog, Ticket
+from lab.run.estimates import Estimates
 
 KNOWN = catalog.load()
 GUESTS = list(KNOWN.guests)

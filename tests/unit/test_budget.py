@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from lab.budget import QEMU_OVERHEAD_MIB, RESERVE_MIB, Memory, Processors
+from lab.machine.budget import QEMU_OVERHEAD_MIB, RESERVE_MIB, Memory, Processors
 
 GUEST = 2048
 LANE = GUEST + QEMU_OVERHEAD_MIB

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from lab import builds
+from lab.base.errors import LabError, NotApplicable, UsageError
+from lab.base.files import sha256
+from lab.base.paths import Paths
 from lab.builds import Build
-from lab.errors import LabError, NotApplicable, UsageError
-from lab.files import sha256
-from lab.paths import Paths
 
 RELEASE = Build("0.10.8", "0.10.8")
 TAGS = "cp313-cp313-manylinux_2_28_x86_64"

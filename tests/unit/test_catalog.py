@@ -2,11 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog, knobs
-from lab.diagnosis import causes
-from lab.errors import UsageError
+from lab import catalog, causes, knobs
+from lab.base.errors import UsageError
 from lab.knobs.sysctl import Sysctl
-from lab.results import Needs
+from lab.record import Needs
 
 GUEST = """
 title = "Debian 13"

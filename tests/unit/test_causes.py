@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.diagnosis import causes, remedies
-from lab.diagnosis.causes import apparmor_userns_nocaps, diagnose
-from lab.diagnosis.evidence import Evidence, Probe, read
-from lab.results import Confidence, Needs
+from lab import causes, remedies
+from lab.causes import apparmor_userns_nocaps, diagnose
+from lab.evidence import Evidence, Probe, read
+from lab.record import Confidence, Needs
 from tests.unit import evidence_examples as examples
 from tests.unit.evidence_examples import gathered
 
@@ -38,8 +38,8 @@ NOT_RUN = {name: Probe(None, "not run") for name in examples.ALL_WORK}
 
 
 FULL_MOON = """
-from lab.diagnosis.causes._base import Cause, Shown
-from lab.results import Confidence, Needs
+from lab.causes._base import Cause, Shown
+from lab.record import Confidence, Needs
 
 class FullMoon(Cause):
     order, breaks, explanation = 1, Needs.SANDBOX, "It is. That will pass."

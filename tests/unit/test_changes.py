@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from lab import catalog, changes
+from lab import catalog
 from lab.catalog import Variant
-from lab.changes import Change
 from lab.knobs import Facts
 from lab.knobs.apparmor import AppArmor
 from lab.knobs.bubblewrap import Bubblewrap, State
 from lab.knobs.sysctl import Sysctl
+from lab.trials import changes
+from lab.trials.changes import Change
 
 KNOWN = catalog.load()
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"

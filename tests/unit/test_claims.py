@@ -5,11 +5,9 @@ from typing import Any
 import pytest
 
 from lab import claims
+from lab.base.errors import UsageError
 from lab.claims import Answer, issue_468
-from lab.diagnosis.recorded import Recorded
-from lab.errors import UsageError
-from lab.report import claims as report
-from lab.results import (
+from lab.record import (
     DID_NOT_RUN,
     CellResult,
     Confidence,
@@ -20,6 +18,8 @@ from lab.results import (
     Status,
     TestResult,
 )
+from lab.report import claims as report
+from lab.upstream.recorded import Recorded
 from tests.unit import evidence_examples, told_examples
 from tests.unit.examples import cell, run_of
 

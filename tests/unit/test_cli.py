@@ -17,13 +17,14 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from lab import builds, catalog, cli, matrix, runs, shell
+from lab import builds, catalog, causes, cli, remedies
+from lab.base.errors import NotApplicable, UsageError
 from lab.cli import common
-from lab.diagnosis import causes, remedies
-from lab.errors import NotApplicable, UsageError
 from lab.images import store
-from lab.record import LOCK, Record
-from lab.results import Experiments, RunOptions, RunResult, Status
+from lab.lane import shell
+from lab.record import Experiments, RunOptions, RunResult, Status
+from lab.run import scheduler, start
+from lab.run.journal import LOCK, Record
 from tests.unit.examples import cell, run_of
 
 ONE_CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
@@ -421,7 +422,7 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs without guests, of which each cell passes; the names of the cells that were run."""
     ran: list[str] = []
 
-    class Passing(matrix.MatrixRun):
+    class Passing(scheduler.MatrixRun):
         def run(self) -> RunResult:
             self.folder.mkdir(parents=True, exist_ok=True)
             record = Record(self.folder, self.cells, self.info, self.kept)
@@ -433,21 +434,21 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             self.observer.note("guests are not run at all")
             return record.finish(interrupted=False)
 
-    monkeypatch.setattr(matrix, "MatrixRun", Passing)
+    monkeypatch.setattr(scheduler, "MatrixRun", Passing)
     return ran
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on runs are interrupted after their first cell."""
 
-    class Interrupted(matrix.MatrixRun):
+    class Interrupted(scheduler.MatrixRun):
         def run(self) -> RunResult:
             self.folder.mkdir(parents=True, exist_ok=True)
             record = Record(self.folder, self.cells, self.info, self.kept)
             self.observer.cell(record.decide(self.cells[0], self.cells[0].result(Status.XPASS)))
             return record.finish(interrupted=True)
 
-    monkeypatch.setattr(matrix, "MatrixRun", Interrupted)
+    monkeypatch.setattr(scheduler, "MatrixRun", Interrupted)
 
 
 def test_each_build_is_run_once_and_has_a_column(
@@ -641,7 +642,7 @@ def test_a_run_at_which_another_lab_is_at_work_is_left_alone(
     def connection(_uri: str) -> Iterator[None]:
         yield
 
-    monkeypatch.setattr(matrix, "connection", connection)
+    monkeypatch.setattr(scheduler, "connection", connection)
     with FileLock(half_run / LOCK):
         before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
         assert run_main(monkeypatch, "matrix", "--resume", str(half_run)) == 2
@@ -734,7 +735,8 @@ def test_what_makes_no_run_is_not_merged(
 
 BUSY = """
 import signal
-from lab import cli, shell
+from lab import cli
+from lab.lane import shell
 
 def busy(*_):
     try:
@@ -815,19 +817,19 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
     tries: bool,
     experiments: Experiments,
 ) -> None:
-    monkeypatch.setattr(matrix.MatrixRun, "run", lambda run: RunResult(schema=1, run=run.info, cells=[]))
+    monkeypatch.setattr(scheduler.MatrixRun, "run", lambda run: RunResult(schema=1, run=run.info, cells=[]))
     seen: list[str] = []
     monkeypatch.setattr(common, "say", seen.append)
     folder = tmp_path / "run"
     folder.mkdir()
     begun: list[RunOptions] = []
-    begin = runs.begin
+    begin = start.begin
 
-    def remember(*arguments: Any, **more: Any) -> runs.Start:
+    def remember(*arguments: Any, **more: Any) -> start.Start:
         begun.append(more["options"])
         return begin(*arguments, **more)
 
-    monkeypatch.setattr(runs, "begin", remember)
+    monkeypatch.setattr(start, "begin", remember)
     assert run_main(monkeypatch, "matrix", *words, "--build", "0.10.8", "-o", str(folder)) == 0
     assert [(options.remedies, options.experiments) for options in begun] == [(tries, experiments)]
     told = "no remedy is tried and no experiment made: they take forks, and --cold makes none"

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog, process
+from lab import catalog
+from lab.base import process
+from lab.base.errors import ImageNotAvailable, LabError, UsageError
+from lab.base.files import sha256
+from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
-from lab.errors import ImageNotAvailable, LabError, UsageError
-from lab.files import sha256
 from lab.images import choice, cloud, store
 from lab.images.store import BaseImage
-from lab.paths import Paths
 from tests.mirror import (
     Mirror,
     Request,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lab import catalog
+from lab.base.errors import LabError
+from lab.base.paths import Paths
 from lab.catalog import DebianImage
-from lab.errors import LabError
 from lab.images import debian, store
-from lab.paths import Paths
 
 KNOWN = catalog.load()
 

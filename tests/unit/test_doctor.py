@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lab import doctor
-from lab.doctor import Line, State
-from lab.paths import Paths
+from lab.base.paths import Paths
+from lab.host import doctor
+from lab.host.doctor import Line, State
 from tests.unit.examples import domain_capabilities
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "passt", "mmdebstrap", "mke2fs", "gpgv", "ssh")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import ImageNotAvailable, LabError
+from lab.base.errors import ImageNotAvailable, LabError
 from lab.images import download
 from tests.mirror import Answer, Mirror, Request, breaks_off, endless, redirect, serving, status, whole
 

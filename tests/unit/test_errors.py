@@ -1,6 +1,6 @@
 import pytest
 
-from lab.errors import LabError, UsageError, unknown_name
+from lab.base.errors import LabError, UsageError, unknown_name
 
 GUESTS = ["debian-12", "debian-13", "fedora-44"]
 

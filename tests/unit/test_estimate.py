@@ -5,16 +5,8 @@ import pytest
 
 from lab import catalog
 from lab.builds import Build
-from lab.estimate import BRING_UP_SECONDS, RUNS, Estimates
-from lab.plan import (
-    BLOCKED_SECONDS,
-    BREAKING_SECONDS,
-    PASS_SECONDS,
-    REMEDIES_SECONDS,
-    TURNING_SECONDS,
-    Cell,
-)
-from lab.results import (
+from lab.plan import BLOCKED_SECONDS, BREAKING_SECONDS, PASS_SECONDS, REMEDIES_SECONDS, TURNING_SECONDS, Cell
+from lab.record import (
     CellResult,
     Experiment,
     Experiments,
@@ -26,6 +18,7 @@ from lab.results import (
     Status,
     TestResult,
 )
+from lab.run.estimates import BRING_UP_SECONDS, RUNS, Estimates
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()

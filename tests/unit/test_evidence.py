@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.diagnosis import evidence
-from lab.diagnosis.evidence import Evidence, Probe
+from lab import evidence
+from lab.evidence import Evidence, Probe
 from tests.unit import evidence_examples as examples
 
 

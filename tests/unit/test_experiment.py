@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from lab import catalog, changes, experiment
+from lab import catalog
+from lab.base.errors import LabError
 from lab.builds import Build
 from lab.catalog import Variant
-from lab.errors import LabError
-from lab.experiment import with_experiment
 from lab.guest import variant
 from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun, Way
@@ -21,7 +20,7 @@ from lab.knobs import Facts
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
-from lab.results import (
+from lab.record import (
     DID_NOT_RUN,
     UNKNOWN,
     CellResult,
@@ -35,6 +34,8 @@ from lab.results import (
     StepOutcome,
     TestResult,
 )
+from lab.trials import changes, experiment
+from lab.trials.experiment import with_experiment
 
 KNOWN = catalog.load()
 SUITE = KNOWN.suite

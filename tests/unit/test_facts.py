@@ -11,14 +11,12 @@ from typing import Any
 
 import pytest
 
-from lab.paths import PACKAGE
-
-REMOTE = PACKAGE / "guest" / "remote"
+from lab.probes import PROGRAMS
 
 
 def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
     """What a program prints here, run as it is in a guest: without what `site` finds."""
-    command = [sys.executable, "-I", "-S", str(REMOTE / f"{program}.py"), json.dumps(argument)]
+    command = [sys.executable, "-I", "-S", str(PROGRAMS / f"{program}.py"), json.dumps(argument)]
     found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return found
 
@@ -26,7 +24,7 @@ def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def program() -> dict[str, Any]:
     """What facts.py defines."""
-    return runpy.run_path(str(REMOTE / "facts.py"))
+    return runpy.run_path(str(PROGRAMS / "facts.py"))
 
 
 def put(root: Path, files: dict[str, str]) -> Path:

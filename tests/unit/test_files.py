@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import files
+from lab.base import files
 
 
 def test_write_replaces_the_whole_content(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from lab import catalog
-from lab.paths import PACKAGE
+from lab.base.paths import PACKAGE
+from lab.guest import session
 
 SUITE = catalog.load().suite.folder
-REMOTE = sorted((PACKAGE / "guest" / "remote").rglob("*.py"))
+PROGRAMS = session.program_files()
 # The suite runs on no older Python than boxlite has wheels for. That a guest's is older (Debian 11's) is for
 # the lab's own programs to find out.
 OLDEST, OLDEST_OF_GUESTS = (3, 10), (3, 9)
@@ -32,13 +33,13 @@ def suite_functions() -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-@pytest.mark.parametrize("file", [*REMOTE, *sorted(SUITE.glob("*.py"))], ids=_name)
+@pytest.mark.parametrize("file", [*PROGRAMS, *sorted(SUITE.glob("*.py"))], ids=_name)
 def test_it_is_written_for_the_oldest_python(file: Path) -> None:
-    oldest = OLDEST_OF_GUESTS if file in REMOTE else OLDEST
+    oldest = OLDEST_OF_GUESTS if file in PROGRAMS else OLDEST
     assert ast.parse(file.read_text(), feature_version=oldest).body
 
 
-@pytest.mark.parametrize("file", REMOTE, ids=_name)
+@pytest.mark.parametrize("file", PROGRAMS, ids=_name)
 def test_remote_programs_import_the_standard_library_alone(file: Path) -> None:
     imported = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -65,7 +66,7 @@ def test_pytest_collects_exactly_the_tests_that_suite_toml_names() -> None:
 
 def remedy(folder: Path, script: str, *, undo: bool = False) -> tuple[list[tuple[int, str]], list[str]]:
     """Run the program that puts remedies in place, on a folder that it watches: its steps, and changes."""
-    program = (PACKAGE / "guest" / "remote" / "remedy.py").read_text()
+    program = (PACKAGE / "guest" / "remote" / "run_script.py").read_text()
     watched = f"FOLDERS = ({str(folder / 'etc')!r},)\n"
     program = re.sub(r"(?m)^FOLDERS = .*\n", watched, program)
     (folder / "etc").mkdir()

@@ -10,7 +10,7 @@ from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
 from lab.guest.suite import Way, read_report
-from lab.results import DID_NOT_RUN, Needs, Outcome, TestResult
+from lab.record import DID_NOT_RUN, Needs, Outcome, TestResult
 
 SUITE = Suite(
     name="small",

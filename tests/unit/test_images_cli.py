@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.base.paths import Paths
 from lab.images import debian
-from lab.paths import Paths
 from tests.mirror import Mirror, SigningKey, guest, path_of
 from tests.unit.test_cli import run_main
 from tests.unit.test_store import build_well

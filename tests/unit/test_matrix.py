@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
-from lab import catalog, matrix, runs
-from lab.budget import Limits, Memory
+from lab import catalog
+from lab.base.errors import UsageError
+from lab.base.paths import Paths
 from lab.builds import Build
-from lab.errors import UsageError
-from lab.matrix import MatrixRun
-from lab.paths import Paths
+from lab.machine.budget import Limits, Memory
 from lab.plan import choose
-from lab.record import LOCK, ResultsNotWritten
-from lab.report.progress import Silent
-from lab.results import CellResult, RunOptions, RunResult, Status
+from lab.record import CellResult, RunOptions, RunResult, Status
+from lab.run import scheduler
+from lab.run import start as runs
+from lab.run.journal import LOCK, ResultsNotWritten
+from lab.run.observer import Silent
+from lab.run.scheduler import MatrixRun
 from tests.unit.examples import LOCK_HOLDER, other_process
 
 KNOWN = catalog.load()
@@ -35,9 +37,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def no_lane(*_: object) -> None:
         raise AssertionError("a lane was opened")
 
-    monkeypatch.setattr(matrix, "connection", lambda uri: nullcontext())
+    monkeypatch.setattr(scheduler, "connection", lambda uri: nullcontext())
     monkeypatch.setattr(MatrixRun, "_serve", no_lane)
-    monkeypatch.setattr(matrix, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
+    monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
     return tmp_path / "run"
 
 

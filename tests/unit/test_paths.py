@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.paths import Paths, definitions
+from lab.base.paths import Paths, definitions
 
 
 def test_lab_home_holds_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from lab import catalog, plan
+from lab.base.errors import UsageError
 from lab.builds import Build
-from lab.errors import UsageError
-from lab.results import Experiments, RunOptions, Status
+from lab.record import Experiments, RunOptions, Status
 
 KNOWN = catalog.load()
 RELEASE = Build("0.10.8", "0.10.8")

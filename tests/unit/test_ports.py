@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lab.errors import LabError
+from lab.base.errors import LabError
 from lab.machine import ports
 from tests.unit.examples import LOCK_HOLDER, other_process
 

@@ -10,18 +10,19 @@ from typing import Any, NoReturn
 
 import pytest
 
-from lab import catalog, prepare
+from lab import catalog
+from lab.base.errors import LabError
+from lab.base.files import sha256
+from lab.base.paths import Paths, definitions
 from lab.catalog import Firmware, Guest, PackageManager
-from lab.errors import LabError
-from lab.files import sha256
 from lab.guest import ready
 from lab.guest.session import Output
 from lab.images.store import BaseImage
+from lab.lane import prepare_image
+from lab.lane.prepare_image import NotPrepared, PackagesMissing, Preparation
 from lab.machine import seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import Lane
-from lab.paths import Paths, definitions
-from lab.prepare import NotPrepared, PackagesMissing, Preparation
 from tests.unit.examples import base_image
 
 GUEST = catalog.load().guest("ubuntu-24.04")
@@ -51,7 +52,7 @@ def fails(error: BaseException) -> Work:
 @pytest.fixture
 def working(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Guests that are prepared in no time."""
-    monkeypatch.setattr(prepare, "_boot_and_install", works)
+    monkeypatch.setattr(prepare_image, "_boot_and_install", works)
     return monkeypatch
 
 
@@ -61,7 +62,11 @@ def folders(paths: Paths) -> list[str]:
 
 def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
     built = base_image(Path("/store/debian-13"))
-    assert prepare.find(paths, GUEST, built) == prepare.ensure(preparation(paths), GUEST, built) == built
+    assert (
+        prepare_image.find(paths, GUEST, built)
+        == prepare_image.ensure(preparation(paths), GUEST, built)
+        == built
+    )
     assert not paths.images.exists()
 
 
@@ -70,23 +75,27 @@ def test_what_is_prepared_is_found_again_and_not_prepared_again(
     paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware
 ) -> None:
     image = replace(IMAGE, firmware=firmware)
-    assert prepare.find(paths, GUEST, image) is None
-    made = prepare.ensure(preparation(paths), GUEST, image)
-    working.setattr(prepare, "_boot_and_install", None)
-    assert prepare.ensure(preparation(paths), GUEST, image) == prepare.find(paths, GUEST, image) == made
+    assert prepare_image.find(paths, GUEST, image) is None
+    made = prepare_image.ensure(preparation(paths), GUEST, image)
+    working.setattr(prepare_image, "_boot_and_install", None)
+    assert (
+        prepare_image.ensure(preparation(paths), GUEST, image)
+        == prepare_image.find(paths, GUEST, image)
+        == made
+    )
     assert made.firmware is firmware
 
 
 def test_what_is_prepared_is_whole_read_only_and_says_what_it_is(
     paths: Paths, working: pytest.MonkeyPatch
 ) -> None:
-    made = prepare.ensure(preparation(paths), GUEST, IMAGE)
+    made = prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()} == {
         "disk.qcow2": 0o444,
         "manifest.json": 0o444,
     }
     assert made.manifest.disk_sha256 == sha256(made.disk) != IMAGE.manifest.disk_sha256
-    assert made.manifest.inputs == prepare.inputs_digest(GUEST, IMAGE)
+    assert made.manifest.inputs == prepare_image.inputs_digest(GUEST, IMAGE)
     assert made.folder.name == f"prepared-ubuntu-24.04-{made.manifest.inputs[:16]}"
     assert made.folder.parent == paths.images
 
@@ -100,7 +109,7 @@ def of_another_size(_monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]
 
 
 def with_other_packages(monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]:
-    monkeypatch.setattr(prepare, "RECIPE", ("vim", *prepare.RECIPE[1:]))
+    monkeypatch.setattr(prepare_image, "RECIPE", ("vim", *prepare_image.RECIPE[1:]))
     return GUEST, IMAGE
 
 
@@ -110,26 +119,26 @@ def test_what_was_prepared_differently_does_not_count(
     working: pytest.MonkeyPatch,
     change: Callable[[pytest.MonkeyPatch], tuple[Guest, BaseImage]],
 ) -> None:
-    prepare.ensure(preparation(paths), GUEST, IMAGE)
-    assert prepare.find(paths, GUEST, IMAGE) is not None
-    assert prepare.find(paths, *change(working)) is None
+    prepare_image.ensure(preparation(paths), GUEST, IMAGE)
+    assert prepare_image.find(paths, GUEST, IMAGE) is not None
+    assert prepare_image.find(paths, *change(working)) is None
 
 
 def test_what_was_prepared_with_another_seed_does_not_count(
     paths: Paths, working: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    prepare.ensure(preparation(paths), GUEST, IMAGE)
+    prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
     working.setattr(seed, "definitions", lambda: tmp_path / "own")
-    assert prepare.find(paths, GUEST, IMAGE) is not None
+    assert prepare_image.find(paths, GUEST, IMAGE) is not None
     with (tmp_path / "own" / "cloud-init" / "user-data.yaml").open("a") as file:
         file.write("# A comment is a change too.\n")
-    assert prepare.find(paths, GUEST, IMAGE) is None
+    assert prepare_image.find(paths, GUEST, IMAGE) is None
 
 
 def test_both_package_managers_packages_are_part_of_the_recipe() -> None:
-    for names in prepare.PACKAGES.values():
-        assert set(names) <= set(prepare.RECIPE)
+    for names in prepare_image.PACKAGES.values():
+        assert set(names) <= set(prepare_image.RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -146,35 +155,35 @@ def test_what_fails_half_way_leaves_nothing(
     raised: BaseException,
     expected: type[BaseException],
 ) -> None:
-    monkeypatch.setattr(prepare, "_boot_and_install", fails(raised))
+    monkeypatch.setattr(prepare_image, "_boot_and_install", fails(raised))
     with pytest.raises(expected):
-        prepare.ensure(preparation(paths), GUEST, IMAGE)
+        prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert folders(paths) == []
-    monkeypatch.setattr(prepare, "_boot_and_install", works)
-    assert prepare.ensure(preparation(paths), GUEST, IMAGE).disk.exists()
+    monkeypatch.setattr(prepare_image, "_boot_and_install", works)
+    assert prepare_image.ensure(preparation(paths), GUEST, IMAGE).disk.exists()
 
 
 def test_what_a_killed_lab_left_is_no_image_and_goes(paths: Paths, working: pytest.MonkeyPatch) -> None:
-    made = prepare.ensure(preparation(paths), GUEST, IMAGE)
+    made = prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     made.folder.rename(made.folder.with_name(f".partial-{made.folder.name}"))
-    assert prepare.find(paths, GUEST, IMAGE) is None
-    assert prepare.ensure(preparation(paths), GUEST, IMAGE).folder == made.folder
+    assert prepare_image.find(paths, GUEST, IMAGE) is None
+    assert prepare_image.ensure(preparation(paths), GUEST, IMAGE).folder == made.folder
     assert folders(paths) == [made.folder.name]
 
 
 def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, working: pytest.MonkeyPatch) -> None:
-    manifest = prepare.ensure(preparation(paths), GUEST, IMAGE).folder / "manifest.json"
+    manifest = prepare_image.ensure(preparation(paths), GUEST, IMAGE).folder / "manifest.json"
     manifest.chmod(0o644)
     manifest.write_text("{")
     with pytest.raises(LabError, match=f"{manifest} cannot be read") as error:
-        prepare.find(paths, GUEST, IMAGE)
+        prepare_image.find(paths, GUEST, IMAGE)
     assert error.value.hint == f"rm -r {manifest.parent}, and it is had anew"
 
 
 def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:
     working.setattr(shutil, "disk_usage", lambda _path: Usage(10 * 2**30, 9 * 2**30, 2**30))
     with pytest.raises(LabError, match=r"ubuntu-24.04 needs 5 GiB free in .*; there are 1\.0"):
-        prepare.ensure(preparation(paths), GUEST, IMAGE)
+        prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert folders(paths) == []
 
 
@@ -193,11 +202,11 @@ def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest
         assert text == "waiting for another lab that prepares this image"
         waiting.set()
 
-    monkeypatch.setattr(prepare, "_boot_and_install", work)
-    first = threading.Thread(target=lambda: made.append(prepare.ensure(preparation(paths), GUEST, IMAGE)))
+    monkeypatch.setattr(prepare_image, "_boot_and_install", work)
+    first = threading.Thread(target=lambda: made.append(prepare_image.ensure(preparation(paths), GUEST, IMAGE)))
     first.start()
     assert at_work.wait(30)
-    made.append(prepare.ensure(preparation(paths, say), GUEST, IMAGE))
+    made.append(prepare_image.ensure(preparation(paths, say), GUEST, IMAGE))
     first.join(30)
     assert done == ["ubuntu-24.04"]
     assert made[0] == made[1]
@@ -212,7 +221,7 @@ class InGuest:
 
     def run(self, command: str, **_: Any) -> Output:
         if "dpkg-query" in command:
-            assert all(f"-W -f '${{Status}}' {name} " in command for name in prepare.PACKAGES[APT])
+            assert all(f"-W -f '${{Status}}' {name} " in command for name in prepare_image.PACKAGES[APT])
             return Output(0, "".join(f"{name}\n" for name in self.lacks), "")
         self.ran.append(command)
         if "cloud-init single" in command:
@@ -251,7 +260,7 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
     monkeypatch.setattr(ready, "wait_up", lambda *_, factor: None)
 
     def run(inside: InGuest) -> list[str]:
-        monkeypatch.setattr(prepare, "Session", lambda *_, alive, factor: inside)
+        monkeypatch.setattr(prepare_image, "Session", lambda *_, alive, factor: inside)
         machine = Machine()
 
         @contextmanager
@@ -261,7 +270,7 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
             machine.done.append("given back")
 
         made: Lane = machine  # type: ignore[assignment]
-        prepare._complete(made, replace(preparation(paths), turn=turn))
+        prepare_image._complete(made, replace(preparation(paths), turn=turn))
         return machine.done
 
     return run

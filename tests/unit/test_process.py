@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import process
+from lab.base import process
 from tests.unit.examples import other_process, wait_until_ended
 
 LONG = 60.0
 RUNS_A_CHILD = """
-from lab import process
+from lab.base import process
 process.run(
     ["sh", "-c", "echo $$; exec sleep 600"], timeout=600, on_line=lambda line: print(line, flush=True)
 )

@@ -7,14 +7,14 @@ from typing import Any, NoReturn
 
 import pytest
 
-from lab import catalog, results
+from lab import catalog
+from lab.base.errors import UsageError
+from lab.base.paths import Paths
 from lab.builds import Build
-from lab.errors import UsageError
 from lab.machine.acceleration import Acceleration
-from lab.paths import Paths
 from lab.plan import choose
-from lab.record import LOCK, Record, ResultsNotWritten, held, new_folder
-from lab.results import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status
+from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
+from lab.run.journal import LOCK, Record, ResultsNotWritten, held, new_folder
 from tests.unit.examples import LOCK_HOLDER, other_process
 
 BUILDS = [Build("0.9.0", "0.9.0"), Build("0.10.8", "0.10.8")]
@@ -98,7 +98,7 @@ def test_results_that_cannot_be_written_are_an_error_and_the_last_ones_stay_whol
     def full(_path: Path, _text: str) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results, "write_atomically", full)
+    monkeypatch.setattr(run, "write_atomically", full)
     with pytest.raises(ResultsNotWritten) as caught:
         growing.decide(OTHER, OTHER.result(Status.PASS))
     assert str(caught.value) == (

@@ -5,9 +5,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.machine import records
-from lab.machine.records import Removed
-from lab.paths import Paths
+from lab.base.paths import Paths
+from lab.machine import leftovers
+from lab.machine.leftovers import Removed
 from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
 
 # libvirt's own test driver: it answers like a daemon, and knows no domain of these names.
@@ -19,7 +19,7 @@ def recorded(paths: Paths) -> list[str]:
 
 
 def test_the_record_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
-    with records.recorded(paths, guest="debian-13", uri=URI, port=22999) as folder:
+    with leftovers.recorded(paths, guest="debian-13", uri=URI, port=22999) as folder:
         record = json.loads((folder / "record.json").read_text())
         assert recorded(paths) == [folder.name]
     assert folder.name.startswith("lab-debian-13-")
@@ -30,7 +30,7 @@ def test_the_record_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
 def test_the_record_goes_with_all_there_is_when_the_lane_fails(paths: Paths) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        records.recorded(paths, guest="debian-13", uri=URI, port=22999) as folder,
+        leftovers.recorded(paths, guest="debian-13", uri=URI, port=22999) as folder,
     ):
         (folder / "overlay.qcow2").touch()
         raise KeyboardInterrupt
@@ -39,23 +39,23 @@ def test_the_record_goes_with_all_there_is_when_the_lane_fails(paths: Paths) -> 
 
 def test_lanes_of_one_guest_do_not_collide(paths: Paths) -> None:
     with (
-        records.recorded(paths, guest="debian-13", uri=URI, port=22998) as one,
-        records.recorded(paths, guest="debian-13", uri=URI, port=22999) as other,
+        leftovers.recorded(paths, guest="debian-13", uri=URI, port=22998) as one,
+        leftovers.recorded(paths, guest="debian-13", uri=URI, port=22999) as other,
     ):
         assert recorded(paths) == sorted([one.name, other.name])
 
 
 def test_reaping_where_no_lab_ever_ran_removes_nothing(paths: Paths) -> None:
-    assert records.reap(paths) == Removed([], [])
+    assert leftovers.reap(paths) == Removed([], [])
     assert not paths.state.exists()
 
 
 def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
     with (
-        records.recorded(paths, guest="debian-12", uri=URI, port=22999) as ours,
+        leftovers.recorded(paths, guest="debian-12", uri=URI, port=22999) as ours,
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
-        assert records.reap(paths) == Removed([], [])
+        assert leftovers.reap(paths) == Removed([], [])
         assert recorded(paths) == sorted([ours.name, theirs])
         assert len(list(paths.ports.glob("*.lock"))) == 1
 
@@ -65,7 +65,7 @@ def test_reaping_removes_all_that_a_killed_lab_left(paths: Paths) -> None:
         lab.kill()
         wait_until_ended(lab.pid)
     assert recorded(paths) == [lane]
-    removed = records.reap(paths)
+    removed = leftovers.reap(paths)
     assert removed.lanes == [lane]
     assert [file.parent for file in removed.ports] == [paths.ports]
     assert recorded(paths) == []
@@ -78,7 +78,7 @@ def test_reaping_removes_a_lane_whose_record_was_never_finished(paths: Paths, re
     folder.mkdir()
     if record is not None:
         (folder / "record.json").write_text(record)
-    assert records.reap(paths).lanes == [folder.name]
+    assert leftovers.reap(paths).lanes == [folder.name]
     assert recorded(paths) == []
 
 
@@ -86,7 +86,7 @@ def test_reaping_removes_a_lane_whose_daemon_is_gone_too(paths: Paths) -> None:
     folder: Path = paths.make(paths.lanes) / "lab-debian-13-abc123"
     folder.mkdir()
     (folder / "record.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
-    assert records.reap(paths).lanes == [folder.name]
+    assert leftovers.reap(paths).lanes == [folder.name]
 
 
 def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
@@ -96,8 +96,8 @@ def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
     folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
     folder.mkdir()
     (folder / "record.json").write_text(f'{{"lane": "x", "uri": "{URI}", "port": 22999, "pid": 1}}')
-    monkeypatch.setattr(records, "_end_passt", lambda _port: shutil.rmtree(folder))
-    records.reap(paths)
+    monkeypatch.setattr(leftovers, "_end_passt", lambda _port: shutil.rmtree(folder))
+    leftovers.reap(paths)
     assert recorded(paths) == []
 
 
@@ -127,12 +127,12 @@ def test_reaping_ends_the_passt_of_a_dead_lane_and_not_one_that_has_its_port_by_
     machine = Process("qemu-system-x86_64", "qemu-system-x86_64", "-netdev", netdev)
     running = [orphan, served, other, machine, Process("", "")]
     monkeypatch.setattr(psutil, "process_iter", lambda _wanted: iter(running))
-    records._end_passt(22100)
+    leftovers._end_passt(22100)
     assert [process.ended for process in running] == [True, False, False, False, False]
 
 
 def test_reaping_touches_nothing_else(paths: Paths) -> None:
     other = paths.make(paths.lanes) / "notes"
     other.mkdir()
-    assert records.reap(paths).lanes == []
+    assert leftovers.reap(paths).lanes == []
     assert other.is_dir()

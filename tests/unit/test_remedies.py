@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.diagnosis import causes, remedies
-from lab.errors import UsageError
-from lab.results import Needs
+from lab import causes, remedies
+from lab.base.errors import UsageError
+from lab.record import Needs
 
 KNOWN = remedies.load()
 ON_THE_HOST = [name for name, remedy in KNOWN.items() if remedy.host]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.diagnosis import remedies
+from lab import remedies
 
 KNOWN = remedies.load()
 # What the scripts name of a host: in the tests it is below a folder of the test's.

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from lab.diagnosis.repeats import combine, wilson
-from lab.results import CellResult, Confidence, Expectation, Outcome, Status, TestResult
+from lab.record import CellResult, Confidence, Expectation, Outcome, Status, TestResult
+from lab.verdict.repeats import combine, wilson
 from tests.unit.examples import cell
 
 BLOCKED = Expectation(status="xfail", cause="userns-limit")

@@ -12,14 +12,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, RenderableType
 
-from lab import catalog
+from lab import catalog, causes
 from lab.builds import Build
-from lab.diagnosis import causes
 from lab.plan import Cell, choose
-from lab.report import markdown, progress, runlog, table, terminal
-from lab.report.progress import Lines, LiveTable, Silent
-from lab.report.runlog import RunLog
-from lab.results import (
+from lab.record import (
     CellResult,
     Confidence,
     Expectation,
@@ -37,6 +33,11 @@ from lab.results import (
     StepOutcome,
     TestResult,
 )
+from lab.report import live as progress
+from lab.report import markdown, runlog, squares, terminal
+from lab.report.live import Lines, LiveTable
+from lab.report.runlog import RunLog
+from lab.run.observer import Silent
 from tests.unit.examples import cell, run_of
 
 XFAIL = Expectation(status="xfail", cause="userns-limit")
@@ -101,7 +102,7 @@ def rows_of(text: str) -> list[list[str]]:
     ],
 )
 def test_a_square_says_the_status_and_the_cause(more: dict[str, Any] | None, expected: str) -> None:
-    assert table.square(cell(**more) if more else None) == expected
+    assert squares.square(cell(**more) if more else None) == expected
 
 
 def test_pass_alone_is_green() -> None:
@@ -112,7 +113,7 @@ def test_pass_alone_is_green() -> None:
 @pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN])
 def test_what_could_not_run_is_never_shown_as_a_pass(status: Status) -> None:
     run = run_of(cell(status=status, reason="the guest never opened SSH"))
-    assert table.counts(run) == f"1 {status}"
+    assert squares.counts(run) == f"1 {status}"
     assert "pass" not in printed(run)
     [_, _, row] = rows_of(markdown.render(run))
     assert row[2].startswith(str(status))
@@ -120,12 +121,12 @@ def test_what_could_not_run_is_never_shown_as_a_pass(status: Status) -> None:
 
 def test_counts_add_up_to_all_cells() -> None:
     run = run_of(*[cell(status=status) for status in (Status.ERROR, Status.PASS, Status.XFAIL, Status.PASS)])
-    assert table.counts(run) == "2 pass, 1 xfail, 1 error"
+    assert squares.counts(run) == "2 pass, 1 xfail, 1 error"
 
 
 def test_the_kernel_is_what_the_guest_said_or_a_dash() -> None:
-    assert table.kernel([cell(), cell(facts={"kernel": "6.12.118"})]) == "6.12.118"
-    assert table.kernel([cell()]) == "-"
+    assert squares.kernel([cell(), cell(facts={"kernel": "6.12.118"})]) == "6.12.118"
+    assert squares.kernel([cell()]) == "-"
 
 
 def test_the_table_has_a_row_for_each_guest_and_a_column_for_each_variant() -> None:
@@ -151,7 +152,7 @@ def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
         cell(build="0.10.8"),
         cell(variant="max-userns-zero", build="0.10.7"),
     )
-    assert table.columns_of(run) == {
+    assert squares.columns_of(run) == {
         ("stock", "0.10.7"): "stock 0.10.7",
         ("stock", "0.10.8"): "stock 0.10.8",
         ("max-userns-zero", "0.10.7"): "max-userns-zero 0.10.7",
@@ -163,7 +164,7 @@ def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
     lines = [re.split(r"  +", line.strip()) for line in printed(run).splitlines()]
     assert ["guest", "kernel", "stock 0.10.7", "stock 0.10.8", "max-userns-zero 0.10.7"] in lines
     assert ["debian-13", "-", "fail unknown", "pass", "pass"] in lines
-    assert list(table.columns_of(run_of(cell(), cell(variant="max-userns-zero"))).values()) == [
+    assert list(squares.columns_of(run_of(cell(), cell(variant="max-userns-zero"))).values()) == [
         "stock",
         "max-userns-zero",
     ]
@@ -176,7 +177,7 @@ def test_a_square_that_a_shard_does_not_have_is_empty_and_moves_no_other() -> No
         cell("debian-13", "max-userns-zero", status=Status.FAIL),
         cell("debian-13-backports", "stock"),
     )
-    assert [[each and str(each.status) for each in row] for row in table.rows(run).values()] == [
+    assert [[each and str(each.status) for each in row] for row in squares.rows(run).values()] == [
         ["error", None],
         ["fail", "pass"],
         [None, "pass"],
@@ -190,7 +191,7 @@ def test_a_square_that_a_shard_does_not_have_is_empty_and_moves_no_other() -> No
     [header] = [line for line in lines if line.startswith("guest")]
     [last] = [line for line in lines if line.startswith("debian-13-backports ") and "pass" in line]
     assert last.index("pass") == header.index("stock")
-    assert table.counts(run) == "2 pass, 1 fail, 1 error"
+    assert squares.counts(run) == "2 pass, 1 fail, 1 error"
 
 
 def test_a_cell_that_was_tried_again_says_why_wherever_it_is_shown() -> None:
@@ -263,7 +264,7 @@ def test_what_cures_a_cell_is_told_first_with_the_command_for_it() -> None:
     ) in markdown.render(run)
     assert "Evidence: [kernel.log](cells/a/kernel.log)\n" in markdown.render(run)
     # Whoever reads only the table sees no more than before.
-    assert table.square(run.cells[0]) == "xfail userns-limit"
+    assert squares.square(run.cells[0]) == "xfail userns-limit"
 
 
 def step(outcome: StepOutcome, *changes: str) -> ExperimentStep:
@@ -470,7 +471,7 @@ def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
         "not-run (no image): fedora-44 (stock)",
         "not-run: fedora-44 (apparmor-off)",
     ]
-    assert table.left_out(run) == lines
+    assert squares.left_out(run) == lines
     assert "\n{}\n{}\n{}\n\n".format(*lines) in printed(run)
     assert "".join(f"- {line}\n" for line in lines) in markdown.render(run)
     assert "lab 1" not in printed(run)
@@ -517,7 +518,7 @@ def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, most: i
         ]
     )
     lines = [line.rstrip() for line in printed(run, width=width).splitlines()]
-    tables = lines[: lines.index(table.counts(run))]
+    tables = lines[: lines.index(squares.counts(run))]
     assert all(len(line) <= width for line in tables)
     words = [word for line in tables for word in line.split()]
     assert [word for word in words if word in known.variants] == list(known.variants)

@@ -4,9 +4,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from lab.errors import UsageError
-from lab.paths import PACKAGE
-from lab.results import (
+from lab.base.errors import UsageError
+from lab.base.paths import PACKAGE
+from lab.record import (
     BuildRecord,
     Confidence,
     Expectation,

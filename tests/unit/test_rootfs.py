@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lab import rootfs
-from lab.errors import LabError, UsageError
+from lab.base.errors import LabError, UsageError
+from lab.builds import rootfs
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lab import builds, catalog, paths, plan, rootfs, runs
-from lab.builds import Build
-from lab.diagnosis import remedies
-from lab.errors import LabError, UsageError
+from lab import builds, catalog, plan, remedies
+from lab.base import paths
+from lab.base.errors import LabError, UsageError
+from lab.builds import Build, rootfs
+from lab.catalog import loading, suite
 from lab.images import debian
 from lab.knobs.sysctl import Sysctl
 from lab.plan import Cell, Part
-from lab.results import (
+from lab.record import (
     CellResult,
     Experiment,
     Experiments,
@@ -28,6 +29,7 @@ from lab.results import (
     Status,
     StepOutcome,
 )
+from lab.run import start as runs
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()
@@ -89,7 +91,8 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the suites and of `cloud-init/` that the lab takes for its own."""
     shutil.copytree(paths.PACKAGE / "suites", tmp_path / "suites")
     shutil.copytree(paths.definitions() / "cloud-init", tmp_path / "cloud-init")
-    monkeypatch.setattr(catalog, "PACKAGE", tmp_path)
+    monkeypatch.setattr(suite, "PACKAGE", tmp_path)
+    monkeypatch.setattr(loading, "PACKAGE", tmp_path)
     monkeypatch.setattr(runs, "definitions_folder", lambda: tmp_path)
     return tmp_path
 

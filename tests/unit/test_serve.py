@@ -10,25 +10,27 @@ from typing import Any, NoReturn
 
 import pytest
 
-from lab import builds, catalog, process, serve, stopwatch
-from lab.budget import Processors
+from lab import builds, catalog
+from lab.base import process, stopwatch
+from lab.base.errors import LabError, NotApplicable
+from lab.base.paths import Paths
+from lab.base.wait import DeadlineExpired
 from lab.builds import Build
 from lab.catalog import Variant
-from lab.errors import LabError, NotApplicable
-from lab.guest import deploy, evidence, ready, variant
+from lab.guest import collect, deploy, ready, variant
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output, Session
 from lab.guest.suite import SuiteRun
+from lab.lane import service as serve
 from lab.machine import states
 from lab.machine.acceleration import Acceleration
+from lab.machine.budget import Processors
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.keys import generate
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.machine.states import Known, States, StoredState
-from lab.paths import Paths
 from lab.plan import Cell
-from lab.results import CellResult, Outcome, Status, TestResult
-from lab.wait import DeadlineExpired
+from lab.record import CellResult, Outcome, Status, TestResult
 from tests.unit.examples import base_image
 
 KNOWN = catalog.load()
@@ -203,7 +205,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.setattr(builds, "wheels", lambda paths, build, python, say: [wheel(build)])
     monkeypatch.setattr(deploy, "deploy", deployed)
     monkeypatch.setattr(guest_suite, "run", ran)
-    monkeypatch.setattr(evidence, "collect", lambda session, folder, variant, mark, full: None)
+    monkeypatch.setattr(collect, "collect", lambda session, folder, variant, mark, full: None)
 
     def make(acceleration: Acceleration) -> Bench:
         made.append(Bench(paths, tmp_path / "lane", acceleration))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import process
-from lab.errors import ImageNotAvailable, LabError
+from lab.base import process
+from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.paths import PACKAGE
 from lab.images import signature
-from lab.paths import PACKAGE
 from tests.mirror import SigningKey
 
 TEXT = "0123 *disk.img\n"

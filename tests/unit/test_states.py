@@ -10,14 +10,14 @@ from typing import NoReturn
 import pytest
 
 from lab import catalog
+from lab.base.errors import LabError
+from lab.base.paths import Paths, definitions
 from lab.catalog import Firmware, Guest
-from lab.errors import LabError
 from lab.images.store import BaseImage
 from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
 from lab.machine.states import Known, States, StoredState
-from lab.paths import Paths, definitions
 from tests.unit.examples import base_image, domain_capabilities
 
 CLIENT, HOST = KeyPair("client's own", "client's public"), KeyPair("host's own", "host's public")

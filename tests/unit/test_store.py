@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from lab import catalog
+from lab.base.errors import LabError
+from lab.base.files import sha256
+from lab.base.paths import Paths
 from lab.catalog import DebianImage
-from lab.errors import LabError
-from lab.files import sha256
 from lab.images import debian, store
-from lab.paths import Paths
 
 GUEST = catalog.load().guest("debian-13")
 Say = Callable[[str], None]

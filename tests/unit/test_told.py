@@ -4,18 +4,10 @@ from typing import Any
 
 import pytest
 
-from lab.diagnosis import causes, remedies, told
-from lab.diagnosis.told import Judged, Told
-from lab.results import (
-    CellResult,
-    Confidence,
-    Finding,
-    Outcome,
-    RemedyOutcome,
-    RemedyResult,
-    Status,
-    TestResult,
-)
+from lab import causes, remedies
+from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.upstream import told
+from lab.upstream.told import Judged, Told
 from tests.unit import told_examples as examples
 from tests.unit.examples import cell
 

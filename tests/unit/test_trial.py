@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 
-from lab import catalog, trial
+from lab import catalog, remedies
+from lab.base.errors import LabError
 from lab.builds import Build
-from lab.diagnosis import remedies
-from lab.errors import LabError
-from lab.guest import remedy, variant
-from lab.guest.remedy import Step, Steps
+from lab.guest import remedy_script, variant
+from lab.guest.remedy_script import Step, Steps
 from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun, Way
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
-from lab.results import (
+from lab.record import (
     DID_NOT_RUN,
     CellResult,
     Confidence,
@@ -32,6 +31,7 @@ from lab.results import (
     Status,
     TestResult,
 )
+from lab.trials import remedies as trial
 
 CATALOG = catalog.load()
 CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Build("0.10.8", "0.10.8"))
@@ -193,8 +193,8 @@ def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
         folder = tmp_path / cell.folder
         folder.mkdir(parents=True)
         (folder / "probes.json").write_text(json.dumps(guest.probes()))
-        monkeypatch.setattr(remedy, "apply", guest.apply)
-        monkeypatch.setattr(remedy, "undo", guest.undo)
+        monkeypatch.setattr(remedy_script, "apply", guest.apply)
+        monkeypatch.setattr(remedy_script, "undo", guest.undo)
         monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: guest.probes())
         found = guest.blocked_by if causes is None else causes
         before = cell.result(Status.XFAIL)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.results import RemedyOutcome
-from lab.tries import agreed, clear, fault_folder, set_aside
+from lab.lane.attempts import agreed, clear, fault_folder, set_aside
+from lab.record import RemedyOutcome
 
 HELPS, NOT, ERROR = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.ERROR
 

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lab import catalog, process, upkeep
+from lab import catalog
+from lab.base import process
+from lab.base.errors import ImageNotAvailable, LabError, UsageError
+from lab.base.files import digest, sha256
+from lab.base.paths import Paths
 from lab.catalog import Catalog, Firmware
-from lab.errors import ImageNotAvailable, LabError, UsageError
-from lab.files import digest, sha256
 from lab.images import debian, store
 from lab.images.store import BaseImage
-from lab.paths import Paths
-from lab.results import LaneRecord
+from lab.lane import upkeep
+from lab.record import LaneRecord
 from tests.mirror import Mirror, pin
 from tests.unit.examples import cell, run_of
 from tests.unit.test_store import build_well

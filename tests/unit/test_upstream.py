@@ -4,18 +4,9 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from lab.diagnosis.recorded import Recorded
+from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report import markdown, upstream
-from lab.results import (
-    CellResult,
-    Confidence,
-    Finding,
-    Outcome,
-    RemedyOutcome,
-    RemedyResult,
-    Status,
-    TestResult,
-)
+from lab.upstream.recorded import Recorded
 from tests.unit import evidence_examples, told_examples
 from tests.unit.evidence_examples import APPARMOR_DENY, DENIED_CREATE
 from tests.unit.examples import cell, run_of

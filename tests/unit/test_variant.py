@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from lab import catalog, knobs
+from lab.base.errors import UsageError
 from lab.catalog import Variant
-from lab.errors import UsageError
-from lab.guest.session import REMOTE
+from lab.guest.session import program_file
 from lab.guest.variant import (
     Mark,
     NotInEffect,
@@ -314,7 +314,7 @@ def test_every_kind_of_setting_that_is_put_on_has_its_program_and_every_program_
         for name, knob in variant.knobs.items()
         if knob.settings() is not None
     }
-    assert {file.stem for file in (REMOTE / "knobs").glob("*.py")} == put_on
+    assert {file.stem for file in program_file("knobs/sysctl").parent.glob("*.py")} == put_on
 
 
 def test_every_kind_of_setting_is_used_by_a_variant() -> None:
@@ -327,7 +327,7 @@ def test_two_containers_contradict_each_other() -> None:
 
 
 def test_every_kind_of_container_has_its_options() -> None:
-    program = (REMOTE / "knobs/container.py").read_text()
+    program = program_file("knobs/container").read_text()
     [options] = [
         node.value
         for node in ast.parse(program).body

@@ -1,8 +1,8 @@
 import pytest
 
 from lab.catalog import Suite
-from lab.diagnosis.verdict import Verdict, judge
-from lab.results import Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
+from lab.record import Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
+from lab.verdict.status import Verdict, judge
 
 SUITE = Suite(
     name="small",

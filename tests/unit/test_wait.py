@@ -1,7 +1,7 @@
 import pytest
 
-from lab.errors import LabError
-from lab.wait import Deadline, DeadlineExpired, wait_for
+from lab.base.errors import LabError
+from lab.base.wait import Deadline, DeadlineExpired, wait_for
 
 LONG = 60.0
 

@@ -19,9 +19,9 @@ from threading import Thread
 
 from filelock import FileLock
 
-from lab import process
+from lab.base import process
+from lab.base.paths import Paths
 from lab.images import debian
-from lab.paths import Paths
 
 RECIPE = Path(__file__).with_suffix(".sh")
 # Debian's cloud images have these, or what does the same. Not among them: bubblewrap.

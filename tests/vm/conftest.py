@@ -12,17 +12,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab import builds, catalog, matrix, plan, process, runs
-from lab.budget import Limits
+from lab import builds, catalog, plan
+from lab.base import process
+from lab.base.paths import Paths
 from lab.catalog import Catalog, Guest, Suite
 from lab.images import store
 from lab.images.store import BaseImage
-from lab.machine import records
+from lab.machine import leftovers
+from lab.machine.budget import Limits
 from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
-from lab.paths import Paths
-from lab.report.progress import Observer
-from lab.results import CellResult, RunOptions, RunResult
+from lab.record import CellResult, RunOptions, RunResult
+from lab.run import scheduler
+from lab.run import start as runs
+from lab.run.observer import Observer
 
 # Pinned, so that a new release does not change what these tests say of the lab.
 RELEASE = "0.10.8"
@@ -51,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     own.make(own.cache)
     (base / "cache").symlink_to(own.cache)
     yield base
-    records.reap(Paths(cache=base / "cache", state=base / "state"))
+    leftovers.reap(Paths(cache=base / "cache", state=base / "state"))
     (base / "cache").unlink()
     subprocess.run(["rm", "-rf", base], check=True)
 
@@ -102,7 +105,7 @@ def run_plan(
         folder, cells, suite, command="test", options=RunOptions.model_validate(options), part=None
     )
     limits = Limits(jobs=2, processors=os.cpu_count() or 1)
-    return matrix.MatrixRun(
+    return scheduler.MatrixRun(
         start.cells, suite, paths, folder, default_uri(), start.info, limits, observer
     ).run()
 

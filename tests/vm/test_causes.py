@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from lab import builds
+from lab import builds, causes
+from lab.base.paths import Paths
 from lab.catalog import Catalog
-from lab.diagnosis import causes, told
-from lab.diagnosis.recorded import Recorded
-from lab.diagnosis.told import Judged
-from lab.paths import Paths
 from lab.plan import Cell
-from lab.results import CellResult, Outcome, RunResult, Status
+from lab.record import CellResult, Outcome, RunResult, Status
+from lab.upstream import told
+from lab.upstream.recorded import Recorded
+from lab.upstream.told import Judged
 from tests.vm.conftest import RELEASE, Recorder, run_plan
 
 PLAIN, PODMAN, SELINUX = "debian-13", "debian-13-podman", "debian-13-selinux"

@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lab import catalog, prepare, process
-from lab.catalog import Firmware, Guest
+from lab.base import process
+from lab.base.paths import Paths
+from lab.catalog import Firmware, Guest, loading
 from lab.cli import cli
 from lab.guest import ready
 from lab.guest.session import Session
 from lab.images import store
 from lab.images.store import BaseImage
+from lab.lane import prepare_image
 from lab.machine import acceleration, lane
 from lab.machine.acceleration import KERNEL_RAN
 from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
-from lab.paths import Paths
-from lab.results import CellResult, RunResult, Status
+from lab.record import CellResult, RunResult, Status
 from tests.mirror import SigningKey, definitions, guest, key_ring, pin, serving
 from tests.vm import cloud_disk
 from tests.vm.conftest import RELEASE
@@ -87,7 +88,7 @@ def published(
         # Whatever its layout, it is a Debian.
         fedora = root / "images" / f"{FEDORA}.toml"
         fedora.write_text(fedora.read_text().replace('"dnf"', '"apt"').replace('"bios"', '"uefi"'))
-        patched.setattr(catalog, "definitions", lambda: root)
+        patched.setattr(loading, "definitions", lambda: root)
         for name in (UBUNTU, FEDORA, DEBIAN):
             mirror.publish(guest(name), made, key)
         yield hashlib.sha256(made).hexdigest()
@@ -153,7 +154,7 @@ def test_preparing_installs_what_is_missing_and_leaves_no_identity(
     tmp_path: Path,
 ) -> None:
     assert [name for name in repository.asked if name.endswith(".deb")] != []
-    made = prepare.find(own, guest(UBUNTU), pulled[UBUNTU])
+    made = prepare_image.find(own, guest(UBUNTU), pulled[UBUNTU])
     assert made is not None
     assert first[1].run.lanes[0].image == made.manifest.disk_sha256
     raw = tmp_path / "disk.raw"
@@ -181,7 +182,7 @@ def test_a_prepared_guest_needs_no_network(first: tuple[int, RunResult], lab: La
 def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memory(
     first: tuple[int, RunResult], pulled: dict[str, BaseImage], own: Paths
 ) -> None:
-    prepared = prepare.find(own, guest(UBUNTU), pulled[UBUNTU])
+    prepared = prepare_image.find(own, guest(UBUNTU), pulled[UBUNTU])
     assert prepared is not None
     image = replace(prepared, firmware=Firmware.UEFI)
     chosen: Guest = guest(UBUNTU)

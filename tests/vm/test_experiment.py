@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.catalog import Catalog
-from lab.results import CellResult, Experiment, Needs, RunResult, StepOutcome
+from lab.record import CellResult, Experiment, Needs, RunResult, StepOutcome
 from tests.vm.conftest import TWO_KNOBS
 
 LIMIT, CLONE = "without sysctl user.max_user_namespaces=0", "without sysctl kernel.unprivileged_userns_clone=0"

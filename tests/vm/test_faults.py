@@ -10,15 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab import process
+from lab.base import process
+from lab.base.errors import LabError
+from lab.base.paths import Paths
 from lab.catalog import Catalog, Guest, Suite
-from lab.errors import LabError
 from lab.guest import ready
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import checkpoint
-from lab.paths import Paths
-from lab.results import CellResult, Needs, Outcome, RunResult, Status
+from lab.record import CellResult, Needs, Outcome, RunResult, Status
 from tests.vm.conftest import (
     RELEASE,
     Recorder,

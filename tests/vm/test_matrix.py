@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.catalog import Catalog
-from lab.results import CellResult, Outcome, RunResult, Status
+from lab.record import CellResult, Outcome, RunResult, Status
 from tests.vm.conftest import RELEASE, RunCells, run_matrix
 
 GUESTS = ("debian-12", "debian-13")

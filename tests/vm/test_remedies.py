@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import claims
+from lab import claims, remedies
 from lab.claims import Answer
-from lab.diagnosis import remedies, told
-from lab.diagnosis.recorded import Recorded
-from lab.diagnosis.told import Judged
-from lab.results import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
+from lab.record import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
+from lab.upstream import told
+from lab.upstream.recorded import Recorded
+from lab.upstream.told import Judged
 from tests.vm.conftest import ONE_KNOB, TWO_KNOBS
 
 

@@ -1,8 +1,8 @@
 """Which cells are like the report's host, and how they failed."""
 
 from lab.claims._base import Claim, Sight
-from lab.diagnosis.recorded import Recorded
-from lab.results import DID_NOT_RUN, UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
+from lab.record import DID_NOT_RUN, UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
+from lab.upstream.recorded import Recorded
 
 # The cause that is Ubuntu 24.04's policy, whatever the guest; and all that keep a user namespace from boxlite.
 POLICY = "apparmor-userns-nocaps"

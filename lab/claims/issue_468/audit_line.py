@@ -3,8 +3,8 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import UnderPolicy
-from lab.diagnosis.evidence import KERNEL_FILE, refusals
-from lab.diagnosis.recorded import Recorded
+from lab.evidence import KERNEL_FILE, refusals
+from lab.upstream.recorded import Recorded
 
 
 class AuditLine(UnderPolicy):

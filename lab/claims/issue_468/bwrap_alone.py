@@ -2,7 +2,7 @@
 
 from lab.claims._base import Sight
 from lab.claims.issue_468._host import UnderPolicy
-from lab.diagnosis.recorded import Recorded
+from lab.upstream.recorded import Recorded
 
 # The probe of this very command; what it ran is in its record.
 PROBE = "bwrap_user"

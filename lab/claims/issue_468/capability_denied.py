@@ -3,9 +3,9 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import UnderPolicy
-from lab.diagnosis.evidence import refusals
-from lab.diagnosis.recorded import Recorded
-from lab.results import Confidence
+from lab.evidence import refusals
+from lab.record import Confidence
+from lab.upstream.recorded import Recorded
 
 
 class CapabilityDenied(UnderPolicy):

@@ -3,7 +3,7 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468._host import UnderPolicy
 from lab.claims.issue_468.option_allow_list import profile_tried
-from lab.diagnosis.recorded import Recorded
+from lab.upstream.recorded import Recorded
 
 
 class MoreUnconfinement(UnderPolicy):

@@ -2,8 +2,8 @@
 
 from lab.claims._base import Claim, Sight
 from lab.claims.issue_468 import _host
-from lab.diagnosis.recorded import Recorded
-from lab.results import CellResult, RemedyOutcome
+from lab.record import CellResult, RemedyOutcome
+from lab.upstream.recorded import Recorded
 
 # Each is a set-up script that gives bubblewrap a profile: `lab remedies show NAME --script`.
 REMEDIES = ("bwrap-userns-restrict", "bwrap-profile")

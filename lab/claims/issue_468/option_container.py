@@ -3,8 +3,8 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import WhereBlocked
-from lab.diagnosis.recorded import Recorded
-from lab.results import RemedyOutcome
+from lab.record import RemedyOutcome
+from lab.upstream.recorded import Recorded
 
 
 class OptionContainer(WhereBlocked):

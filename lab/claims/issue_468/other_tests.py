@@ -1,8 +1,8 @@
 """What the report says of other tests."""
 
 from lab.claims._base import Claim, Sight
-from lab.diagnosis.recorded import Recorded
-from lab.results import CellResult
+from lab.record import CellResult
+from lab.upstream.recorded import Recorded
 
 
 class OtherTests(Claim):

@@ -3,7 +3,7 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import WhereBlocked
-from lab.diagnosis.recorded import Recorded
+from lab.upstream.recorded import Recorded
 
 
 class PreflightFails(WhereBlocked):

@@ -2,8 +2,8 @@
 
 from lab.claims._base import Claim, Sight
 from lab.claims.issue_468 import _host
-from lab.diagnosis.recorded import Recorded
-from lab.results import CellResult
+from lab.record import CellResult
+from lab.upstream.recorded import Recorded
 
 VARIANT = "issue-468-settings"
 

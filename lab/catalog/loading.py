@@ -1,0 +1,91 @@
+"""All definitions together, read and checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+from lab import knobs
+from lab.base.errors import UsageError, unknown_name
+from lab.base.paths import PACKAGE, definitions
+from lab.catalog.guest import CloudImage, Guest
+from lab.catalog.sets import Set
+from lab.catalog.suite import Suite
+from lab.catalog.toml import load_file, load_folder
+from lab.catalog.variant import AND, Variant, variant_file
+from lab.knobs import Conflict
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All definitions, validated."""
+
+    guests: Mapping[str, Guest]
+    variants: Mapping[str, Variant]
+    sets: Mapping[str, Set]
+    suite: Suite
+
+    def guest(self, name: str) -> Guest:
+        return _lookup("guest", name, self.guests)
+
+    def variant(self, name: str) -> Variant:
+        """One variant, or several at once: `userns-clone-off+bwrap-absent`. Raises UsageError."""
+        first, *others = [_lookup("variant", each, self.variants) for each in name.split(AND)]
+        try:
+            return reduce(Variant.combined, others, first)
+        except Conflict as why:
+            apart = " ".join(f"-v {each}" for each in name.split(AND))
+            raise UsageError(
+                f"the variants of {name} cannot be put on one guest: {why}",
+                hint=f"each in a cell of its own: {apart}",
+            ) from why
+
+    def set(self, name: str) -> Set:
+        return _lookup("set", name, self.sets)
+
+
+def load(root: Path | None = None) -> Catalog:
+    """Read every definition below `root`, the lab's own by default.
+
+    Raises UsageError for the first file that is wrong, with all that is wrong in it.
+    """
+    root = root or definitions()
+    catalog = Catalog(
+        guests=load_folder(root / "images", Guest),
+        variants=load_folder(root / "cloud-init" / "variants", variant_file(tuple(knobs.kinds().items()))),
+        sets=load_folder(root / "images" / "sets", Set),
+        suite=load_file(PACKAGE / "suites" / "jailer" / "suite.toml", Suite, name="jailer"),
+    )
+    _check_keys(root, catalog)
+    for chosen in catalog.sets.values():
+        file = root / "images" / "sets" / f"{chosen.name}.toml"
+        for key, names, find in (
+            ("guests", chosen.guests, catalog.guest),
+            ("variants", chosen.variants, catalog.variant),
+        ):
+            for name in names:
+                try:
+                    find(name)
+                except UsageError as error:
+                    raise UsageError(f"{file}: {key}: {error.args[0]}", hint=error.hint) from None
+    return catalog
+
+
+def key_file(name: str, root: Path | None = None) -> Path:
+    """The file of a key that signs checksums, below `root` or the lab's own definitions."""
+    return (root or definitions()) / "images" / "keys" / name
+
+
+def _check_keys(root: Path, catalog: Catalog) -> None:
+    for guest in catalog.guests.values():
+        signed = guest.image.checksums if isinstance(guest.image, CloudImage) else None
+        if signed and not key_file(signed.key, root).is_file():
+            file = root / "images" / f"{guest.name}.toml"
+            raise UsageError(f"{file}: image.checksums.key: there is no file {key_file(signed.key, root)}")
+
+
+def _lookup[T](kind: str, name: str, known: Mapping[str, T]) -> T:
+    try:
+        return known[name]
+    except KeyError:
+        raise unknown_name(kind, name, known) from None

@@ -1,1 +1,0 @@
-"""From evidence to a cause."""

@@ -1,0 +1,1 @@
+"""The host the lab runs on."""

@@ -1,0 +1,162 @@
+"""Whether this host can run the lab: a line for each thing needed, and how to mend what is wrong."""
+
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import libvirt
+import psutil
+
+from lab.base import process
+from lab.base.errors import LabError
+from lab.base.paths import Paths
+from lab.builds import rootfs
+from lab.images import store
+from lab.machine import acceleration, firmware
+from lab.machine.connection import NoLibvirt, connection, version
+
+SETUP = "./setup.sh doctor installs it"
+FREE_GIB = 8.0
+FREE_MEMORY_MIB = 3072
+# passt as a network backend came with libvirt 9.0: https://libvirt.org/news.html#v9-0-0-2023-01-16
+OLDEST_LIBVIRT = 9_000_000
+
+
+class State(StrEnum):
+    OK = "ok"
+    SLOW = "slow"
+    UNKNOWN = "not known"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at; `mend` is empty where nothing needs to be."""
+
+    what: str
+    state: State
+    found: str
+    mend: str = ""
+
+
+def examine(paths: Paths, uri: str) -> Iterator[Line]:
+    """Look at everything, one line at a time."""
+    # First, because every other program is run by it.
+    yield _program("setpriv", "setpriv", "--version")
+    yield _program("QEMU", "qemu-system-x86_64", "--version")
+    yield _program("qemu-img", "qemu-img", "--version")
+    yield from _libvirt(paths, uri)
+    yield _program("passt", "passt", "--version")
+    yield _program("mmdebstrap", "mmdebstrap", "--version")
+    yield _program("mke2fs", "mke2fs", "-V")
+    yield _program("gpgv", "gpgv", "--version")
+    yield _program("ssh", "ssh", "-V")
+    if os.geteuid() != 0:
+        yield _subordinate_ids()
+    yield _busybox()
+    yield _disk(paths)
+    yield _memory()
+
+
+def _program(what: str, program: str, argument: str) -> Line:
+    # Administrators' programs are not on every user's path.
+    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if path is None:
+        return Line(what, State.BROKEN, f"{program} is not installed", SETUP)
+    try:
+        printed = process.run([path, argument], timeout=20)
+    except process.CommandFailed as error:
+        return Line(what, State.BROKEN, str(error), SETUP)
+    # passt says its version to a terminal only.
+    found = re.search(r"\b\d[\w.~+]*", printed)
+    return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)
+
+
+def _libvirt(paths: Paths, uri: str) -> Iterator[Line]:
+    try:
+        with connection(uri) as opened:
+            number = opened.getLibVersion()
+            found = f"{version(number)}, {uri}"
+            if number < OLDEST_LIBVIRT:
+                yield Line("libvirt", State.BROKEN, found, "passt needs libvirt 9.0 or newer")
+            else:
+                yield Line("libvirt", State.OK, found)
+            yield _uefi(opened)
+            yield _acceleration(opened, paths)
+    except NoLibvirt as error:
+        yield Line("libvirt", State.BROKEN, str(error.args[0]), error.hint or "")
+        yield Line("acceleration", State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
+    except libvirt.libvirtError as error:
+        yield Line("libvirt", State.BROKEN, str(error), "see the daemon's own log")
+
+
+def _uefi(opened: libvirt.virConnect) -> Line:
+    try:
+        return Line("UEFI", State.OK, str(firmware.uefi(opened)))
+    except firmware.NoFirmware as error:
+        return Line("UEFI", State.BROKEN, str(error.args[0]), SETUP)
+
+
+def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
+    image = store.any_image(paths)
+    verdict = acceleration.decide(opened, paths, image) if image else acceleration.cached(opened, paths)
+    if verdict is None:
+        return Line(
+            "acceleration",
+            State.UNKNOWN,
+            "only a guest kernel that ran under KVM proves it, and there is no guest yet",
+            "lab images build debian-13, then lab doctor",
+        )
+    if verdict.kvm:
+        return Line("acceleration", State.OK, f"KVM: {verdict.reason}")
+    return Line(
+        "acceleration",
+        State.SLOW,
+        f"software emulation, about ten times slower: {verdict.reason}",
+        "all works without; for speed use a host whose virtual machines can run virtual machines",
+    )
+
+
+def _subordinate_ids() -> Line:
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    listed = [
+        file
+        for file in ("/etc/subuid", "/etc/subgid")
+        if Path(file).exists()
+        and any(line.split(":")[0] in (name, str(os.geteuid())) for line in Path(file).read_text().splitlines())
+    ]
+    if len(listed) == 2 and shutil.which("newuidmap"):
+        return Line("subordinate ids", State.OK, f"{name} has lines in /etc/subuid and /etc/subgid")
+    return Line(
+        "subordinate ids",
+        State.BROKEN,
+        "needed to build guests as an ordinary user",
+        f"install uidmap, then: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
+    )
+
+
+def _busybox() -> Line:
+    try:
+        return Line("busybox", State.OK, f"static ({rootfs.find_busybox()})")
+    except LabError as error:
+        return Line("busybox", State.BROKEN, str(error.args[0]), error.hint or "")
+
+
+def _disk(paths: Paths) -> Line:
+    folder = next(p for p in (paths.cache, *paths.cache.parents) if p.exists())
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < FREE_GIB:
+        return Line("disk space", State.BROKEN, f"{free:.1f} GiB free in {folder}", f"free {FREE_GIB:.0f} GiB")
+    return Line("disk space", State.OK, f"{free:.0f} GiB free in {folder}")
+
+
+def _memory() -> Line:
+    free = psutil.virtual_memory().available // 2**20
+    if free < FREE_MEMORY_MIB:
+        return Line("memory", State.BROKEN, f"{free} MiB free", f"a guest needs {FREE_MEMORY_MIB} MiB")
+    return Line("memory", State.OK, f"{free} MiB free")

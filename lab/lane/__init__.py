@@ -1,0 +1,1 @@
+"""One lane: from an image to a guest in which cells run."""

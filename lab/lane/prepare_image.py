@@ -1,0 +1,255 @@
+"""Preparing a guest: an image as its distribution made it is booted once and given what the suite needs.
+
+The result is kept. Lanes start from it, install nothing and need no network. What a first boot alone does
+(growing the root, relabelling, a restart where the distribution wants one) is done then, too.
+"""
+
+import hashlib
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import libvirt
+
+from lab.base import process
+from lab.base.errors import LabError
+from lab.base.files import plain
+from lab.base.paths import Paths
+from lab.catalog import Guest, PackageManager
+from lab.guest import ready
+from lab.guest.ready import CloudInitFailed
+from lab.guest.session import ADMIN, SUITE, Session
+from lab.images import store
+from lab.images.download import Say
+from lab.images.store import BaseImage
+from lab.machine import lane, seed
+from lab.machine.acceleration import Acceleration
+from lab.machine.keys import KeyPair
+from lab.machine.lane import Lane, LaneDied
+
+# How the names of prepared images in the store begin.
+PREPARED = "prepared-"
+
+# What the suite, the probes and the gathering of evidence call.
+PACKAGES = {
+    PackageManager.APT: ("apparmor", "bubblewrap", "procps", "python3"),
+    PackageManager.DNF: ("bubblewrap", "procps-ng", "python3"),
+}
+
+# A guest on its first boot may take so many times as long as later: its root grows, keys and caches are made,
+# SELinux may relabel the whole disk and restart.
+FIRST_BOOT = 4.0
+# Limits under hardware acceleration.
+INSTALL_SECONDS = 300.0
+CLEAN_SECONDS = 10.0
+# On the host: flattening and compressing the disk.
+CONVERT_SECONDS = 600.0
+# Another lab may need all of that, under emulation.
+LOCK_SECONDS = 7200.0
+# The guest's own overlay and the prepared disk, which is compressed, for a moment side by side.
+FREE_GIB = 5.0
+LAST_LINES = 20
+
+# Prints a package's name where it is not installed.
+MISSING = {
+    PackageManager.APT: "dpkg-query -W -f '${Status}' NAME 2>/dev/null | grep -q ' installed$' || echo NAME",
+    PackageManager.DNF: "rpm --quiet -q NAME || echo NAME",
+}
+FORGET_DOWNLOADS = {
+    PackageManager.APT: "apt-get clean; rm -rf /var/lib/apt/lists/*",
+    PackageManager.DNF: "dnf -q clean all",
+}
+# Among cloud-init's own files, because where its option for another one stands differs between versions.
+CONFIG = "/etc/cloud/cloud.cfg.d/99-lab-packages.cfg"
+INSTALL = "cloud-init single --name package_update_upgrade_install --frequency always"
+# As the image was before it was booted, but for what was installed: no identity, no key, no log of it.
+# Trimming only makes the stored disk smaller; not every file system knows it.
+CLEAN = f"""
+cloud-init clean --logs
+rm -rf {CONFIG} /etc/ssh/ssh_host_* /home/{ADMIN}/.ssh /home/{SUITE}/.ssh
+: >/etc/machine-id
+fstrim / || :
+sync
+systemctl poweroff --no-block
+"""
+# What is done in the guest.
+RECIPE = (
+    *(name for names in PACKAGES.values() for name in names),
+    *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN),
+)
+
+
+class PackagesMissing(LabError):
+    """The guest lacks packages that could not be installed."""
+
+
+class NotPrepared(LabError):
+    """The guest could not be made ready; `evidence` are the texts, by their files' names, that show why."""
+
+    def __init__(self, message: str, *, hint: str | None, evidence: Mapping[str, str]) -> None:
+        super().__init__(message, hint=hint)
+        self.evidence = evidence
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that preparing needs of the lab.
+
+    `turn` holds so many processors for what its text says; `hold` gets the lane, so that it can be taken down
+    from outside.
+    """
+
+    connection: libvirt.virConnect
+    paths: Paths
+    uri: str
+    acceleration: Acceleration
+    say: Say
+    turn: Callable[[int, str], AbstractContextManager[None]]
+    hold: Callable[[Lane], None] = lambda made: None
+
+
+def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
+    """The image that the guest's lanes start from, where nothing is left to prepare.
+
+    That is `image` itself where the lab built it, with all that is needed in it.
+    """
+    return image if image.firmware is None else _read(_folder(paths, guest, image), image)
+
+
+def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImage:
+    """The same, prepared first where that is still to be done. Two labs at once do it once.
+
+    Raises NotPrepared, LaneDied, or another LabError where the host is at fault; nothing is kept then.
+    """
+    found = find(preparation.paths, guest, image)
+    if found:
+        return found
+    preparation.paths.make(preparation.paths.images)
+    folder = _folder(preparation.paths, guest, image)
+    lock = folder.with_name(f"{folder.name}.lock")
+    with store.locked(lock, LOCK_SECONDS, "prepares", preparation.say):
+        return _read(folder, image) or _make(preparation, guest, image, folder)
+
+
+def inputs_digest(guest: Guest, image: BaseImage) -> str:
+    """SHA-256 over all that decides what is prepared, but for the state of the package mirrors that day."""
+    nobody = KeyPair("", "")
+    files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
+    parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _folder(paths: Paths, guest: Guest, image: BaseImage) -> Path:
+    return paths.images / f"{PREPARED}{guest.name}-{inputs_digest(guest, image)[:16]}"
+
+
+def _read(folder: Path, image: BaseImage) -> BaseImage | None:
+    found = store.read(folder)
+    if found is None:
+        return None
+    store.check(found)
+    return replace(found, firmware=image.firmware)
+
+
+def _make(preparation: Preparation, guest: Guest, image: BaseImage, folder: Path) -> BaseImage:
+    started = time.monotonic()
+    _check_room(preparation.paths, guest)
+
+    def fill(partial: Path) -> float:
+        _boot_and_install(preparation, guest, image, partial / store.DISK)
+        return time.monotonic() - started
+
+    source = f"prepared from sha256 {image.manifest.disk_sha256[:16]}"
+    made = store.place(folder, guest, inputs_digest(guest, image), source, fill)
+    return replace(made, firmware=image.firmware)
+
+
+def _check_room(paths: Paths, guest: Guest) -> None:
+    free = shutil.disk_usage(paths.images).free / 2**30
+    if free < FREE_GIB:
+        raise LabError(
+            f"preparing {guest.name} needs {FREE_GIB:.0f} GiB free in {paths.images}; there are {free:.1f}",
+            hint="free some disk space and run the same command again",
+        )
+
+
+def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, disk: Path) -> None:
+    """Boot the image on a lane of its own, complete the guest, and write its disk to `disk`."""
+    how, say = preparation.acceleration, preparation.say
+    with lane.opened(
+        preparation.connection,
+        preparation.paths,
+        guest=guest,
+        image=image,
+        acceleration=how,
+        uri=preparation.uri,
+        nameservers=seed.host_nameservers(),
+    ) as made:
+        preparation.hold(made)
+        try:
+            _complete(made, preparation)
+        except LaneDied:
+            raise
+        except LabError as error:
+            log = {"cloud-init.log": error.log} if isinstance(error, CloudInitFailed) else {}
+            raise NotPrepared(
+                f"{guest.name} could not be prepared: {error.args[0]}",
+                hint=error.hint,
+                evidence={"console.log": made.console_text(), **log},
+            ) from error
+        say("storing the prepared disk")
+        process.run(
+            ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", made.overlay, disk],
+            timeout=CONVERT_SECONDS,
+        )
+
+
+def _complete(made: Lane, preparation: Preparation) -> None:
+    """From the first boot to a guest that is off and has all it needs."""
+    manager = store.cloud_image(made.guest).package_manager
+    factor = made.acceleration.factor * FIRST_BOOT
+    session = Session(made.endpoint, alive=made.check_alive, factor=factor)
+    try:
+        with preparation.turn(made.guest.cpus, "first boot"):
+            made.start(may_restart=True)
+            ready.wait_up(session, made, factor=factor)
+        # A guest that has everything is asked for no network.
+        if lacks := _missing(session, manager):
+            with preparation.turn(1, f"installing {', '.join(lacks)}"):
+                _install(session, made, manager, lacks)
+        script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
+        session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)
+    finally:
+        session.close()
+    made.wait_until_off(CLEAN_SECONDS * factor)
+
+
+def _missing(session: Session, manager: PackageManager) -> list[str]:
+    """The packages that are not installed in the guest."""
+    script = "\n".join(MISSING[manager].replace("NAME", name) for name in PACKAGES[manager])
+    return session.run(script, seconds=10).stdout.split()
+
+
+def _install(session: Session, made: Lane, manager: PackageManager, lacks: list[str]) -> None:
+    """Have cloud-init install what the guest lacks. Raises PackagesMissing.
+
+    Not by `packages` in the seed: with that cloud-init asks for the network even where nothing is missing.
+    """
+    write = f"printf %s {shlex.quote(seed.packages(lacks))} >{CONFIG}"
+    # Ended inside the guest, so that what it printed is not lost with the connection.
+    install = f"timeout {INSTALL_SECONDS * made.acceleration.factor:.0f} {INSTALL}"
+    script = shlex.quote(f"{write}; {install} 2>&1")
+    printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
+    if missing := _missing(session, manager):
+        lines = [line for line in plain(printed).splitlines() if line.strip()][-LAST_LINES:]
+        name = made.guest.name
+        raise PackagesMissing(
+            f"{name} lacks {', '.join(missing)}, which could not be installed in it; cloud-init says:\n"
+            + "\n".join(f"  | {line}" for line in lines),
+            hint="the guest needs its own package sources once, through this host's network: check that it has "
+            f"one; or bring an image with these packages in it: lab images import FILE --as {name}",
+        )

@@ -1,0 +1,86 @@
+"""A shell in the state that a cell's tests see: the same steps as a cell's, up to the suite."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from lab.base.errors import NotApplicable
+from lab.base.paths import Paths
+from lab.builds import rootfs
+from lab.catalog import Suite
+from lab.guest import deploy, variant
+from lab.images import store
+from lab.lane import prepare_image
+from lab.lane import service as serve
+from lab.machine import acceleration, lane
+from lab.machine.budget import Processors
+from lab.machine.connection import connection
+from lab.machine.states import States
+from lab.plan import Cell
+
+
+@contextmanager
+def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str], None]) -> Iterator[list[str]]:
+    """Bring a guest up, apply the variant, and give the command of an SSH login as the suite's user.
+
+    Raises LabError, NotApplicable where the variant makes no sense on the guest.
+    """
+    with connection(uri) as opened, tempfile.TemporaryDirectory(prefix="boxlite-lab-") as name:
+        folder = Path(name)
+        image = store.ensure(paths, cell.guest, say)
+        how = acceleration.decide(opened, paths, image)
+        processors = Processors(os.cpu_count() or 1)
+        turn = partial(serve.turn, processors, how=how, say=say)
+        image = prepare_image.ensure(
+            prepare_image.Preparation(opened, paths, uri, how, say, turn), cell.guest, image
+        )
+        work = serve.Work(
+            paths=paths,
+            folder=folder,
+            suite=suite,
+            rootfs=rootfs.make(folder / "rootfs"),
+            processors=processors,
+            build=cell.build,
+            # One cell in one lane: nothing is gained by a checkpoint of it.
+            cold=True,
+        )
+        arguments = cell.machine.arguments
+        with lane.opened(
+            opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri, arguments=arguments
+        ) as made:
+            # A stored boot is one without further arguments.
+            stored = (
+                None if arguments else States(paths, opened, guest=cell.guest, image=image, acceleration=how)
+            )
+            service = serve.Service(work, made, say, states=stored)
+            service.start()
+            if reason := service.why_not(cell):
+                raise NotApplicable(reason)
+            service.prepare(cell.build)
+            service.apply(cell.variant)
+            service.session.close()
+            yield _ssh(made.endpoint, folder, cell)
+
+
+def _ssh(endpoint: lane.Endpoint, folder: Path, cell: Cell) -> list[str]:
+    key, hosts = folder / "key", folder / "known_hosts"
+    key.touch(0o600)
+    key.write_text(endpoint.client_key.private)
+    hosts.write_text(f"[{endpoint.host}]:{endpoint.port} {endpoint.host_key.public}\n")
+    inside = (
+        f"cd {deploy.FOLDER}/suites/jailer; exec {variant.under(cell.variant)} "
+        f"env LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} bash -i"
+    )
+    options = {
+        "IdentitiesOnly": "yes",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": str(hosts),
+        "GlobalKnownHostsFile": os.devnull,
+        "LogLevel": "ERROR",
+    }
+    words = ["ssh", "-t", "-F", os.devnull, "-i", str(key), "-p", str(endpoint.port)]
+    words += [word for item in options.items() for word in ("-o", "=".join(item))]
+    return [*words, f"{variant.login(cell.variant)}@{endpoint.host}", variant.as_run(cell.variant, inside)]

@@ -1,0 +1,62 @@
+"""The one record of a run: outcomes, statuses, cells; JSON in and out. Reports only read it."""
+
+from lab.record.cell import CellResult, RepeatResult, cell_folder
+from lab.record.experiment import Experiment, Experiments, ExperimentStep, NotTried, StepOutcome
+from lab.record.outcome import (
+    DID_NOT_RUN,
+    UNKNOWN,
+    Confidence,
+    Entry,
+    Expectation,
+    Finding,
+    Needs,
+    Outcome,
+    PlainText,
+    Status,
+    TestResult,
+)
+from lab.record.remedy import RemedyOutcome, RemedyResult
+from lab.record.run import (
+    RESULTS_FILE,
+    BuildRecord,
+    Host,
+    LaneRecord,
+    RunInfo,
+    RunOptions,
+    RunResult,
+    Shard,
+    json_schema,
+)
+
+__all__ = [
+    "DID_NOT_RUN",
+    "RESULTS_FILE",
+    "UNKNOWN",
+    "BuildRecord",
+    "CellResult",
+    "Confidence",
+    "Entry",
+    "Expectation",
+    "Experiment",
+    "ExperimentStep",
+    "Experiments",
+    "Finding",
+    "Host",
+    "LaneRecord",
+    "Needs",
+    "NotTried",
+    "Outcome",
+    "PlainText",
+    "RemedyOutcome",
+    "RemedyResult",
+    "RepeatResult",
+    "RunInfo",
+    "RunOptions",
+    "RunResult",
+    "Shard",
+    "Status",
+    "StepOutcome",
+    "TestResult",
+    "cell_folder",
+    "json_schema",
+]

@@ -1,0 +1,148 @@
+"""A whole run, as `results.json` holds it."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from lab.base.errors import UsageError
+from lab.base.files import write_atomically
+from lab.record.cell import CellResult
+from lab.record.experiment import Experiments
+from lab.record.outcome import Entry, PlainText
+
+RESULTS_FILE = "results.json"
+
+
+class LaneRecord(Entry):
+    """What the cells of one lane share."""
+
+    guest: str
+    image: str = Field(description="SHA-256 of the base image's disk.")
+    way: str
+    note: PlainText = Field(default="", description="Why the best way to fork could not be taken, if so.")
+    restored: bool = Field(default=False, description="Whether it took up a stored state instead of booting.")
+    stored_build: bool = Field(default=False, description="Whether the build was deployed in that state.")
+    seconds: dict[str, float]
+
+
+class Host(Entry):
+    """The machine that ran the guests, and what it ran them with."""
+
+    kernel: str
+    system: str
+    cpus: int
+    memory_mib: int
+    libvirt: str
+    qemu: str
+    connect: str
+    acceleration: str
+    acceleration_reason: str
+
+
+class BuildRecord(Entry):
+    """One boxlite under test; `files` maps each wheel that was deployed to its SHA-256."""
+
+    name: str
+    version: str
+    source: str
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+class RunOptions(Entry):
+    """How the cells of a run are run; the same for all of them, and for a run that is resumed."""
+
+    cold: bool = False
+    repeat: int = 1
+    retries: int = 1
+    remedies: bool = Field(default=False, description="Whether remedies are tried on the cells that fail.")
+    experiments: Experiments = Field(
+        default=Experiments.NEVER, description="On which cells experiments are made."
+    )
+    rootfs: str | None = None
+
+
+class Shard(Entry):
+    """Which part of a plan a run is: `number` of `count`, and every cell of the whole plan."""
+
+    number: int
+    count: int
+    plan: list[str]
+
+
+class RunInfo(Entry):
+    """What holds for a run as a whole."""
+
+    id: str
+    started: datetime
+    finished: datetime | None = None
+    resumed: list[datetime] = Field(default_factory=list)
+    command: str
+    lab: str
+    interrupted: bool = False
+    options: RunOptions = Field(default_factory=RunOptions)
+    definitions: dict[str, str] = Field(
+        default_factory=dict,
+        description="SHA-256 of each definition and program that decides what a cell does.",
+    )
+    shard: Shard | None = None
+    host: Host | None = None
+    builds: list[BuildRecord] = Field(default_factory=list)
+    lanes: list[LaneRecord] = Field(default_factory=list)
+    parts: list["RunInfo"] = Field(
+        default_factory=list, description="The runs that `lab merge` made this one of."
+    )
+
+
+class RunResult(Entry):
+    """One `lab matrix`, as `results.json` holds it."""
+
+    model_config = ConfigDict(extra="forbid", validate_by_alias=True, validate_by_name=True)
+
+    format: Literal[1] = Field(1, alias="schema")
+    run: RunInfo
+    cells: list[CellResult]
+
+    def write(self, folder: Path) -> Path:
+        """Write `results.json` into the run's folder in one step: a reader sees the old or the new whole."""
+        text = self.model_dump_json(by_alias=True, indent=2) + "\n"
+        write_atomically(folder / RESULTS_FILE, text)
+        return folder / RESULTS_FILE
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunResult":
+        """Read a run's folder. Raises UsageError where it holds no results that this lab can read."""
+        path = folder / RESULTS_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise UsageError(
+                f"{folder} is not the folder of a run: {error.strerror}: {path}",
+                hint="name a folder that `lab matrix` wrote",
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(
+                f"{path} is no record that this lab can read: {': '.join(filter(None, [where, first['msg']]))}",
+                hint="name another run, or read it with the lab that wrote it",
+            ) from error
+
+    def exit_status(self) -> int:
+        """0 every cell as expected, 1 a cell is not, 3 something could not be run and nothing worse."""
+        statuses = [cell.status for cell in self.cells]
+        if any(not s.as_expected and not s.could_not_run for s in statuses):
+            return 1
+        return 3 if any(s.could_not_run for s in statuses) else 0
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `results.json`; published as `docs/results.schema.json`."""
+    schema = RunResult.model_json_schema(by_alias=True, mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

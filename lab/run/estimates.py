@@ -1,0 +1,91 @@
+"""How long things will take, from the records of earlier runs, or by the kind of cell without any."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+
+from pydantic import ValidationError
+
+from lab.plan import AS_EVER, Cell
+from lab.record import RESULTS_FILE, CellResult, Experiments, RunOptions, RunResult, Status
+
+# Under emulation on two processors a boot took from 25 to 29 s alone, a deployment from 13 to 20 s.
+BRING_UP_SECONDS = 45.0
+
+# Runs of long ago ran something else.
+RUNS = 10
+
+
+class Estimates:
+    """Estimated seconds, medians over earlier runs, of cells that are run with these options."""
+
+    def __init__(self, runs: Iterable[RunResult] = (), options: RunOptions = AS_EVER) -> None:
+        self._options = options
+        cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+        variants: dict[str, list[float]] = defaultdict(list)
+        lanes: dict[tuple[str, bool], list[float]] = defaultdict(list)
+        for run in runs:
+            for cell in run.cells:
+                # A cold cell's seconds hold its boot too.
+                key = (cell.guest, cell.variant)
+                if cell.status is Status.NOT_APPLICABLE:
+                    cells[key].append(0.0)
+                elif cell.tests and cell.way != "cold":
+                    spent = self._spent(cell, run.run.options)
+                    if spent is not None:
+                        cells[key].append(spent)
+                        variants[cell.variant].append(spent)
+            for lane in run.run.lanes:
+                if lane.way != "cold":
+                    lanes[lane.guest, lane.restored].append(sum(lane.seconds.values()))
+        self._cells = {key: median(values) for key, values in cells.items()}
+        self._variants = {key: median(values) for key, values in variants.items()}
+        self._lanes = {key: median(values) for key, values in lanes.items()}
+
+    @classmethod
+    def from_folder(cls, runs: Path, options: RunOptions = AS_EVER) -> "Estimates":
+        """From the newest runs in the lab's own place; one that cannot be read teaches nothing."""
+        return cls(_newest(runs), options)
+
+    def _spent(self, cell: CellResult, ran: RunOptions) -> float | None:
+        """What a cell took of what is to be done this time; None where it was run with less."""
+        spent = sum(cell.seconds.values())
+        if self._options.remedies and cell.cause:
+            if not ran.remedies:
+                return None
+            spent += sum(remedy.seconds for remedy in cell.remedies)
+        always = self._options.experiments is Experiments.ALWAYS
+        if always and cell.experiment is None:
+            return None
+        if cell.experiment and (always or ran.experiments is self._options.experiments):
+            spent += cell.experiment.seconds
+        return spent
+
+    def cell(self, cell: Cell) -> float:
+        typical = cell.typical_seconds(self._options)
+        of_variant = self._variants.get(cell.variant.name, typical)
+        return self._cells.get((cell.guest.name, cell.variant.name), of_variant)
+
+    def bring_up(self, guest: str) -> float:
+        """From nothing to the checkpoint, image builds not counted."""
+        # A guest whose boot was taken from the store once is not booted the next time either.
+        booted = self._lanes.get((guest, False), BRING_UP_SECONDS)
+        return self._lanes.get((guest, True), booted)
+
+
+def _newest(runs: Path) -> Iterable[RunResult]:
+    found = sorted(runs.glob(f"*/{RESULTS_FILE}"), key=_written)
+    for file in found[-RUNS:]:
+        try:
+            yield RunResult.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError, json.JSONDecodeError):
+            continue
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

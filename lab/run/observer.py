@@ -1,0 +1,37 @@
+"""What a run tells whoever shows it; reports implement this, and the run knows nothing of them."""
+
+from typing import Protocol
+
+from lab.record import CellResult
+
+
+class Observer(Protocol):
+    """What a run tells whoever shows it. Called from several threads."""
+
+    def lane(self, lane: str, text: str) -> None:
+        """What a lane does now; empty when it is done. `lane` is its guest, numbered from the second one on."""
+
+    def cell(self, result: CellResult) -> None:
+        """A cell is decided."""
+
+    def note(self, text: str) -> None:
+        """Something to be said once."""
+
+    def left(self, seconds: float) -> None:
+        """How long the rest will take, as far as can be told."""
+
+
+class Silent:
+    """Tells nothing; with --quiet, and what the others have in common."""
+
+    def lane(self, lane: str, text: str) -> None:
+        pass
+
+    def cell(self, result: CellResult) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def left(self, seconds: float) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""What is tried on a cell in forks of its own."""

@@ -1,0 +1,76 @@
+"""What can be changed on a cell: a setting left out of its variant, or settings put on beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+from lab import knobs
+from lab.base.files import plain
+from lab.catalog import Catalog, Variant
+from lab.knobs import Conflict, Facts, Knob
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings, by the names of their kinds, that a variant is put on with, or `without`."""
+
+    name: str
+    settings: Mapping[str, Knob]
+    without: bool = False
+
+    def __str__(self) -> str:
+        # A name may hold what a guest calls its own.
+        return plain(f"{'without' if self.without else 'with'} {self.name}")
+
+    @property
+    def wants_own_machine(self) -> bool:
+        """Whether a guest has to be booted for it."""
+        return any(knob.kernel_arguments() for knob in self.settings.values())
+
+    def on(self, variant: Variant) -> Variant:
+        """The variant so changed, under its own name. What contradicts the settings gives way to them."""
+        update: dict[str, Knob | None] = {}
+        for kind, knob in self.settings.items():
+            own = variant.knobs[kind].parts() if kind in variant.knobs else []
+            kept = [part for part in own if part != knob and not _contradict(part, knob)]
+            wanted = kept if self.without else [*kept, knob]
+            update[kind] = reduce(type(knob).combined, wanted) if wanted else None
+        return variant.model_copy(update=update)
+
+
+def undoing(variant: Variant) -> list[Change]:
+    """Each of the variant's own settings left out."""
+    return [
+        Change(f"{kind} {part.words()}", {kind: part}, without=True)
+        for kind, knob in variant.knobs.items()
+        for part in knob.parts()
+    ]
+
+
+def leading(variant: Variant, here: Facts, there: Facts) -> list[Change]:
+    """What makes a cell with the facts `here` more like one with those `there`, one by one.
+
+    Only what a kind of setting can make, and not what the variant itself sets: see `undoing`.
+    """
+    made = []
+    for kind, knob in knobs.kinds().items():
+        own = variant.knobs[kind].parts() if kind in variant.knobs else []
+        for setting in knob.leading(here, there):
+            if not any(_contradict(part, setting) for part in own):
+                made.append(Change(f"{kind} {setting.words()}", {kind: setting}))
+    return made
+
+
+def of_catalog(known: Catalog) -> list[Change]:
+    """The variants that set one kind of thing, those that are expected to pass first."""
+    single = [variant for variant in known.variants.values() if len(variant.knobs) == 1]
+    single.sort(key=lambda variant: variant.expect.cause is not None)
+    return [Change(variant.name, variant.knobs) for variant in single]
+
+
+def _contradict(part: Knob, other: Knob) -> bool:
+    try:
+        part.combined(other)
+    except Conflict:
+        return True
+    return False

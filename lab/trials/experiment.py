@@ -1,0 +1,343 @@
+"""Experiments: changes put on a cell, each set of them in a fresh fork of it, to see what turns its outcome."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from pathlib import Path
+
+from lab import catalog
+from lab.base.errors import NotApplicable
+from lab.base.stopwatch import Stopwatch
+from lab.catalog import Catalog, Variant
+from lab.guest import variant
+from lab.guest.suite import SuiteRun, Way
+from lab.guest.variant import NotInEffect
+from lab.knobs import Facts, Who
+from lab.lane.attempts import AGAIN, agreed, fault_folder, set_aside
+from lab.lane.service import Service
+from lab.machine.lane import FAULTS
+from lab.plan import Cell
+from lab.record import (
+    DID_NOT_RUN,
+    UNKNOWN,
+    CellResult,
+    Confidence,
+    Expectation,
+    Experiment,
+    Experiments,
+    ExperimentStep,
+    Finding,
+    NotTried,
+    Outcome,
+    Status,
+    StepOutcome,
+)
+from lab.trials import changes
+from lab.trials.changes import Change
+from lab.trials.ddmin import smallest
+from lab.verdict.status import judge
+
+FOLDER = "experiment"
+# Where an experiment ends, whatever it found.
+FORKS, SECONDS = 48, 900.0
+
+
+class Stopped(Exception):
+    """No further fork is made; the text says why."""
+
+
+@dataclass
+class Series:
+    """The forks of one experiment. `tests` are those that decide."""
+
+    service: Service
+    cell: Cell
+    tests: Sequence[str]
+    steps: list[ExperimentStep] = field(default_factory=list)
+    # What the guest showed where it was looked at, by the names of the changes.
+    seen: dict[tuple[str, ...], tuple[Facts, Who]] = field(default_factory=dict)
+    _start: float = field(default_factory=time.monotonic)
+    _forks: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return self.service.work.folder / self.cell.folder / FOLDER
+
+    def outcome(self, wanted: Sequence[Change]) -> StepOutcome:
+        """What comes of these changes; what was made before is not made again. Raises Stopped."""
+        names = [str(change) for change in wanted]
+        made = next((step for step in self.steps if step.changes == names), None)
+        if made is None:
+            made = self._step(wanted, names)
+            self.steps.append(made)
+        return made.outcome
+
+    def passes(self, wanted: Sequence[Change]) -> bool:
+        return self.outcome(wanted) is StepOutcome.PASSES
+
+    def record(self, **found: object) -> Experiment:
+        """All that was done, with what came of it."""
+        files = sorted(file for file in self.folder.rglob("*") if file.is_file())
+        return Experiment.model_validate(
+            {
+                "tests": list(self.tests),
+                "steps": self.steps,
+                "seconds": round(time.monotonic() - self._start, 2),
+                "evidence": [str(file.relative_to(self.service.work.folder)) for file in files],
+                **found,
+            }
+        )
+
+    def _check_budget(self) -> None:
+        """Raise Stopped where no more forks can be made, LaneDied where the run is interrupted."""
+        self.service.lane.check_wanted()
+        if not self.service.is_alive:
+            raise Stopped("the machine is gone")
+        if self._forks >= FORKS:
+            raise Stopped(f"the budget of {FORKS} forks is used up")
+        if time.monotonic() - self._start >= SECONDS:
+            raise Stopped(f"the budget of {SECONDS:.0f} s is used up")
+
+    def _step(self, wanted: Sequence[Change], names: list[str]) -> ExperimentStep:
+        self._check_budget()
+        self.service.say(f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}")
+        start = time.monotonic()
+        retried: list[str] = []
+        folder = self.folder / f"{len(self.steps) + 1:02}"
+        outcome, reason = self._settled(wanted, names, folder, retried)
+        if outcome is StepOutcome.FAILS and self.steps and reason != self.steps[0].reason:
+            # Not as the unchanged cell does. A box may die for reasons of its own, as now and then under
+            # emulation; none passes by chance.
+            again = self._settled(wanted, names, folder / AGAIN, retried)
+            outcome, reason = agreed((outcome, reason), again, StepOutcome.ERROR)
+        seconds = round(time.monotonic() - start, 2)
+        return ExperimentStep(changes=names, outcome=outcome, reason=reason, seconds=seconds, retried=retried)
+
+    def _settled(
+        self, wanted: Sequence[Change], names: list[str], folder: Path, retried: list[str]
+    ) -> tuple[StepOutcome, str]:
+        """A try in a fresh fork, and after a fault of the lab's another; why goes to `retried`."""
+        while True:
+            outcome, reason = self._guarded(wanted, names, folder)
+            over = len(retried) == self.service.work.retries or not self.service.is_alive
+            if outcome is not StepOutcome.ERROR or over:
+                return outcome, reason
+            retried.append(reason)
+            set_aside(folder, fault_folder(folder))
+
+    def _guarded(self, wanted: Sequence[Change], names: list[str], folder: Path) -> tuple[StepOutcome, str]:
+        """As `_fork`, with a fault as an outcome. Raises LaneDied where the run is interrupted."""
+        self._forks += 1
+        try:
+            self.service.lane.check_alive()
+            return self._fork(wanted, names, folder)
+        except (NotApplicable, NotInEffect) as why:
+            return StepOutcome.CANNOT, str(why)
+        except FAULTS as error:
+            self.service.lane.check_wanted()
+            return StepOutcome.ERROR, str(error)
+
+    def _fork(self, wanted: Sequence[Change], names: list[str], folder: Path) -> tuple[StepOutcome, str]:
+        changed = reduce(lambda so_far, change: change.on(so_far), wanted, self.cell.variant)
+        cell = replace(self.cell, variant=changed)
+        if reason := self.service.why_not(cell):
+            raise NotApplicable(reason)
+        facts, mark = self.service.again(cell)
+        ran = self.service.run_suite(cell, Stopwatch(), Way(tests=self.tests, to_first_failure=True))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.service.gather(cell, folder, mark=mark, full=False)
+        outcome, reason = self._judge(ran)
+        if not wanted or outcome is StepOutcome.PASSES:
+            who = variant.probe(self.service.session, changed, probes=False)
+            self.seen[tuple(names)] = facts, who
+        return outcome, reason
+
+    def _judge(self, ran: SuiteRun) -> tuple[StepOutcome, str]:
+        told = [test for test in ran.tests if test.message != DID_NOT_RUN]
+        failed = next((test for test in told if test.outcome in (Outcome.FAIL, Outcome.ERROR)), None)
+        emulated = not self.service.lane.acceleration.kvm
+        suite = self.service.work.suite
+        verdict = judge(suite, told, Expectation(), [], killed=ran.killed, emulated=emulated)
+        if verdict.status is Status.FAIL:
+            return StepOutcome.FAILS, f"{failed.name}: {failed.message}" if failed else verdict.reason
+        if verdict.status is not Status.PASS:
+            return StepOutcome.ERROR, verdict.reason
+        if missing := set(self.tests) - {test.name for test in told}:
+            return StepOutcome.ERROR, f"did not run: {', '.join(sorted(missing))}"
+        return StepOutcome.PASSES, ""
+
+
+def with_experiment(
+    service: Service, cell: Cell, result: CellResult, passing: Sequence[CellResult]
+) -> CellResult:
+    """A cell's result with what an experiment on it found, where one is wanted.
+
+    `passing`: what passed so far of the same build. No error of the lab's is raised: what it kept from being
+    tried says so. The lane may be dead afterwards.
+    """
+    if not is_wanted(service, result):
+        return result
+    suite = service.work.suite
+    failed = [
+        each.name for each in result.tests if each.outcome is not Outcome.PASS and each.name in suite.tests
+    ]
+    series = Series(service, cell, failed or [suite.witness])
+    known = catalog.load()
+    if result.status is Status.PASS:
+        return result.model_copy(update={"experiment": _breaking(series, known)})
+    made = _turning(series, known, result, passing)
+    return _concluded(result.model_copy(update={"experiment": made}), series, known)
+
+
+def is_wanted(service: Service, result: CellResult) -> bool:
+    """Whether an experiment is to be made on a cell."""
+    when = service.work.experiments
+    if result.experiment is not None:
+        return False
+    failed = result.status in (Status.FAIL, Status.XFAIL)
+    if when is Experiments.ALWAYS:
+        return failed or result.status is Status.PASS
+    unclear = result.cause == UNKNOWN or result.confidence is Confidence.LIKELY
+    return when is Experiments.UNCLEAR and failed and unclear
+
+
+def _breaking(series: Series, known: Catalog) -> Experiment:
+    """Which single variants of the catalog break a cell that passed; what is expected to comes first."""
+    candidates = list(reversed(changes.of_catalog(known)))
+    stopped = ""
+    try:
+        _check_unchanged(series, StepOutcome.PASSES)
+        for change in _possible(series, candidates):
+            series.outcome([change])
+    except Stopped as why:
+        stopped = str(why)
+    broke = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.FAILS]
+    not_tried = _not_tried(series, candidates, stopped)
+    return series.record(turning=broke, not_tried=not_tried, stopped=stopped)
+
+
+def _turning(series: Series, known: Catalog, result: CellResult, passing: Sequence[CellResult]) -> Experiment:
+    """The smallest set of changes that lets pass what failed.
+
+    First comes what leads to a cell that is known to pass: it tells why. What of the catalog happens to help
+    tells less, and much of it contradicts each other: each is tried alone, and last.
+    """
+    nearest, leads = _nearest(result, series.cell.variant, passing)
+    own, others = [*changes.undoing(series.cell.variant), *leads], changes.of_catalog(known)
+    stopped = ""
+    try:
+        _check_unchanged(series, StepOutcome.FAILS)
+        first = _possible(series, own)
+        if not _one(series, first) and not _several(series, first):
+            _one(series, _possible(series, others))
+    except Stopped as why:
+        stopped = str(why)
+    turned = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.PASSES]
+    turning = sorted(turned, key=len)[:1]
+    not_tried = _not_tried(series, [*own, *others], stopped or "something else let it pass before")
+    if turning and not _is_smallest(series, turning[0]):
+        reason = stopped or "it was not seen to fail without each of them"
+        not_tried.append(NotTried(change="fewer of those that let it pass together", reason=reason))
+    return series.record(compared_with=nearest, turning=turning, not_tried=not_tried, stopped=stopped)
+
+
+def _one(series: Series, possible: Sequence[Change]) -> bool:
+    return any(series.passes([change]) for change in possible)
+
+
+def _several(series: Series, possible: Sequence[Change]) -> bool:
+    """Whether all of these together let it pass; if so, the smallest part that does is among the steps."""
+    if len(possible) < 2 or not series.passes(possible):
+        return False
+    smallest(possible, series.passes)
+    return True
+
+
+def _is_smallest(series: Series, turning: Sequence[str]) -> bool:
+    """Whether the cell failed with any one of these changes left out: a fork may have met a fault."""
+    failed = [step.changes for step in series.steps if step.outcome is StepOutcome.FAILS]
+    return all([each for each in turning if each != left_out] in failed for left_out in turning)
+
+
+def _check_unchanged(series: Series, expected: StepOutcome) -> None:
+    """Raise Stopped where the cell, run once more as it is, does otherwise than before, or cannot be run."""
+    outcome = series.outcome([])
+    if outcome is expected:
+        return
+    said = ": ".join(filter(None, [str(outcome), series.steps[0].reason]))
+    raise Stopped(f"the cell was run once more, unchanged, and not as before: {said}")
+
+
+def _possible(series: Series, candidates: Sequence[Change]) -> list[Change]:
+    return [change for change in candidates if _why_not(series, change) is None]
+
+
+def _why_not(series: Series, change: Change) -> str | None:
+    """Why the change is none that could be tried on the cell, which was run unchanged before."""
+    if change.wants_own_machine:
+        return "it needs a machine that is booted for it"
+    if change.without:
+        return None
+    settings = change.settings.values()
+    if reason := next(filter(None, (knob.why_not(series.service.facts) for knob in settings)), None):
+        return reason
+    is_so = not any(knob.differences(*series.seen[()]) for knob in settings)
+    return "it is so already" if is_so else None
+
+
+def _not_tried(series: Series, candidates: Sequence[Change], why: str) -> list[NotTried]:
+    """Each candidate that was not tried alone; `why`, where only the experiment's end kept it from that."""
+    tried = {step.changes[0] for step in series.steps if len(step.changes) == 1}
+    return [
+        NotTried(change=str(change), reason=(_why_not(series, change) if series.seen else None) or why)
+        for change in candidates
+        if str(change) not in tried
+    ]
+
+
+def _nearest(result: CellResult, wanted: Variant, passing: Sequence[CellResult]) -> tuple[str, list[Change]]:
+    """The passing cell that is most like this one, its own guest's before others, and what leads to it."""
+    found = [(other, changes.leading(wanted, result.facts, other.facts)) for other in passing]
+    if not found:
+        return "", []
+    other, leads = min(found, key=lambda each: (each[0].guest != result.guest, len(each[1])))
+    return f"{other.guest}/{other.variant}", leads
+
+
+def _concluded(result: CellResult, series: Series, known: Catalog) -> CellResult:
+    """A failed cell with what its experiment proves.
+
+    A cause that was only likely is proved where the smallest change that turned the outcome took back settings
+    that the catalog knows to make it. An unknown cause stays so: no rule's evidence speaks for any.
+    """
+    assert result.experiment is not None
+    if not result.experiment.turning:
+        return result
+    [turning] = result.experiment.turning
+    said = f"by experiment, what failed passes {' and '.join(turning)}"
+    before, after = series.seen[()], series.seen[tuple(turning)]
+    smallest_one = _is_smallest(series, turning)
+
+    def taken_back(cause: str) -> bool:
+        makes = [each for each in known.variants.values() if each.expect.cause == cause]
+        return any(_shows(each, *before) and not _shows(each, *after) for each in makes)
+
+    causes = [
+        Finding(name=found.name, confidence=Confidence.PROVED, why=f"{found.why}; {said}")
+        if found.confidence is Confidence.LIKELY and smallest_one and taken_back(found.name)
+        else found
+        for found in result.causes
+    ]
+    update: dict[str, object] = {"causes": causes}
+    if causes != result.causes or result.cause == UNKNOWN:
+        update["reason"] = f"{result.reason}; {said}"
+    if causes:
+        update["confidence"] = causes[0].confidence
+    return result.model_copy(update=update)
+
+
+def _shows(wanted: Variant, facts: Facts, who: Who) -> bool:
+    """Whether the guest is as the variant would have it."""
+    knobs = wanted.knobs.values()
+    return bool(knobs) and not any(knob.differences(facts, who) for knob in knobs)

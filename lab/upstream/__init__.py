@@ -1,0 +1,1 @@
+"""What boxlite itself told its user, and whether it was right."""
