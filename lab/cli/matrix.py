@@ -16,8 +16,7 @@ from lab.machine.budget import Limits
 from lab.record import Experiments, RunOptions, RunResult
 from lab.report import live, markdown, terminal
 from lab.report.runlog import RunLog
-from lab.run import journal, scheduler
-from lab.run import start as runs
+from lab.run import journal, scheduler, start
 from lab.run.estimates import Estimates
 
 
@@ -103,9 +102,9 @@ def matrix_command(
     if resume is not None:
         _only_beside_resume()
         run_folder = common.run_folder(lab.paths, resume).resolve()
-        start = runs.resume(RunResult.read(run_folder), known)
+        begun = start.resume(RunResult.read(run_folder), known)
         if only_list:
-            lists.print_cells(start.left, start.info.options)
+            lists.print_cells(begun.left, begun.info.options)
             return 0
     else:
         part = plan.Part.parse(shard) if shard is not None else None
@@ -128,7 +127,7 @@ def matrix_command(
         chosen = builds.resolve_all(wanted)
         for build in chosen if wanted else []:
             builds.check(lab.paths, build)
-        start = runs.begin(
+        begun = start.begin(
             run_folder,
             choice.cells(chosen),
             known.suite,
@@ -138,27 +137,27 @@ def matrix_command(
         )
     processors = os.cpu_count() or 1
     limits = Limits(jobs=jobs or processors, memory_mib=memory, processors=processors)
-    names = ", ".join(build.name for build in start.info.builds)
+    names = ", ".join(build.name for build in begun.info.builds)
     if not quiet:
-        told = f"{len(start.whole)} of them kept from before, " if start.kept else ""
-        common.say(f"boxlite {names}, {len(start.cells)} cells, {told}run {run_folder}")
-        if start.info.options.cold:
+        told = f"{len(begun.whole)} of them kept from before, " if begun.kept else ""
+        common.say(f"boxlite {names}, {len(begun.cells)} cells, {told}run {run_folder}")
+        if begun.info.options.cold:
             common.say("no remedy is tried and no experiment made: they take forks, and --cold makes none")
     with (
-        live.view(common.console, start.cells, start.whole, quiet=quiet, verbose=verbose) as view,
+        live.view(common.console, begun.cells, begun.whole, quiet=quiet, verbose=verbose) as view,
         RunLog(run_folder, view) as log,
     ):
         run = scheduler.MatrixRun(
-            start.cells,
+            begun.cells,
             known.suite,
             lab.paths,
             run_folder,
             lab.uri,
-            start.info,
+            begun.info,
             limits,
             log,
-            estimates=Estimates.from_folder(lab.paths.runs, start.info.options),
-            kept=start.kept,
+            estimates=Estimates.from_folder(lab.paths.runs, begun.info.options),
+            kept=begun.kept,
         ).run()
     write_atomically(run_folder / "matrix.md", markdown.render(run, run_folder))
     terminal.summary(common.console, run, run_folder)

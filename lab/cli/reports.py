@@ -9,19 +9,20 @@ from lab.base.files import write_atomically
 from lab.cli import common
 from lab.record import RunResult
 from lab.report import claims, markdown, terminal, upstream
-from lab.run import journal, start
+from lab.run import journal
+from lab.run.merge import merge
 
 
 @click.command("merge")
-@click.argument("parts", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the merged run.")
 @click.pass_obj
-def merge_command(lab: common.Lab, parts: tuple[str, ...], folder: Path | None) -> int:
+def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None) -> int:
     """Make one run of the shards of a plan; the exit status is that run's."""
-    sources = [common.run_folder(lab.paths, part).resolve() for part in parts]
+    sources = [common.run_folder(lab.paths, run).resolve() for run in runs]
     read = [(source, RunResult.read(source)) for source in sources]
     target = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
-    run = start.merge(read, target)
+    run = merge(read, target)
     write_atomically(target / "matrix.md", markdown.render(run, target))
     terminal.summary(common.console, run, target)
     return run.exit_status()

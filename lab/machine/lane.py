@@ -259,7 +259,9 @@ def opened(
     """
     port = ports.reserve(paths.make(paths.ports))
     try:
-        with leftovers.recorded(paths, guest=guest.name, uri=uri or default_uri(), port=port.number) as folder:
+        with leftovers.lane_folder(
+            paths, guest=guest.name, uri=uri or default_uri(), port=port.number
+        ) as folder:
             lane = Lane(
                 connection,
                 guest=guest,

@@ -18,7 +18,7 @@ from lab.base.paths import Paths
 from lab.machine import domain, ports
 from lab.machine.connection import connection
 
-RECORD = "record.json"
+LANE = "lane.json"
 LOCK = "lock"
 
 
@@ -31,7 +31,7 @@ class Removed:
 
 
 @contextmanager
-def recorded(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Path]:
+def lane_folder(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Path]:
     """A lane's folder with its record, held by a lock that the kernel drops when this process dies."""
     name = f"lab-{guest}-{secrets.token_hex(3)}"
     folder = paths.make(paths.lanes) / name
@@ -43,7 +43,7 @@ def recorded(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Path]
         lock.acquire()
     try:
         record = {"lane": name, "uri": uri, "port": port, "pid": os.getpid()}
-        (folder / RECORD).write_text(json.dumps(record) + "\n")
+        (folder / LANE).write_text(json.dumps(record) + "\n")
         yield folder
     finally:
         with _gate(paths):
@@ -87,7 +87,7 @@ def _reap_lane(folder: Path) -> bool:
 def _read(folder: Path) -> dict[str, str | int] | None:
     """The record, or None where the lab died before it was written and so before there was a domain."""
     try:
-        record: dict[str, str | int] = json.loads((folder / RECORD).read_text())
+        record: dict[str, str | int] = json.loads((folder / LANE).read_text())
         return record
     except (OSError, json.JSONDecodeError):
         return None

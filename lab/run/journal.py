@@ -26,7 +26,7 @@ class ResultsNotWritten(LabError):
     """The run's folder takes no more results: nothing that is run from here on could be kept."""
 
 
-class Record:
+class Journal:
     """`results.json` of one run, written whole and in one step at each change. Lanes share it."""
 
     def __init__(
@@ -120,7 +120,7 @@ class Record:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Hold a run's folder. Raises UsageError where another lab is at work in it."""
     lock = FileLock(folder / LOCK, timeout=0)
     try:

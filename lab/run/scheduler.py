@@ -32,7 +32,7 @@ from lab.plan import Cell, Machine
 from lab.record import CellResult, RunInfo, RunResult, Status
 from lab.run.backlog import Backlog, Ticket
 from lab.run.estimates import Estimates
-from lab.run.journal import Record, ResultsNotWritten, held, keep_texts
+from lab.run.journal import Journal, ResultsNotWritten, keep_texts, locked_folder
 from lab.run.observer import Observer
 from lab.trials import experiment
 from lab.trials import remedies as trial
@@ -82,11 +82,11 @@ class MatrixRun:
         with connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
         make_folder(self.folder)
-        with held(self.folder):
-            self._record = Record(self.folder, self.cells, self.info, self.kept)
-            self._record.write()
+        with locked_folder(self.folder):
+            self._journal = Journal(self.folder, self.cells, self.info, self.kept)
+            self._journal.write()
             more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
-            left = [cell for cell in self.cells if cell.folder in more or not self._record.is_decided(cell)]
+            left = [cell for cell in self.cells if cell.folder in more or not self._journal.is_decided(cell)]
             self._options = self.info.options
             self._backlog = Backlog(
                 left,
@@ -120,7 +120,7 @@ class MatrixRun:
                     thread.join()
             if self._crashed:
                 raise self._crashed
-            return self._record.finish(interrupted=self._stopped.is_set())
+            return self._journal.finish(interrupted=self._stopped.is_set())
 
     def _schedule(self, threads: list[threading.Thread]) -> None:
         """Open lanes as long as one would help and the host can carry it, until nothing is left."""
@@ -168,7 +168,7 @@ class MatrixRun:
         """End what runs: a lane whose machine is gone comes to its end by itself."""
         with self._changed:
             self._stopped.set()
-            self._record.info.interrupted = True
+            self._journal.info.interrupted = True
             running = [slot.lane for slot in self._slots.values() if slot.lane]
         process.stop_all()
         for each in running:
@@ -196,7 +196,7 @@ class MatrixRun:
                     return
                 self._say(slot, "finding out about KVM")
                 how = acceleration.decide(opened, self.paths, image)
-                if self._record.describe_host(opened, how) and not how.kvm:
+                if self._journal.describe_host(opened, how) and not how.kvm:
                     self.observer.note(
                         f"guests run under software emulation, about ten times slower: {how.reason}"
                     )
@@ -304,7 +304,7 @@ class MatrixRun:
                 if not self._attempt(slot, service, ticket) or self._options.cold:
                     return
         finally:
-            self._record.add_lane(service.record())
+            self._journal.add_lane(service.record())
 
     def _attempt(self, slot: _Slot, service: serve.Service, ticket: Ticket) -> bool:
         """Run a cell to its end, or as far as the lab's own faults let it; whether the lane can go on."""
@@ -327,7 +327,7 @@ class MatrixRun:
                 self._fault(slot, each, service.lane, error)
             return False
         if files is not None:
-            self._record.deployed(cell.build, files)
+            self._journal.deployed(cell.build, files)
         try:
             return self._repeat(slot, service, ticket)
         except ResultsNotWritten:
@@ -363,10 +363,10 @@ class MatrixRun:
         """
         cell = ticket.cell
         if experiment.is_wanted(service, result) or trial.is_wanted(service, result):
-            ticket.decided = self._record.decide(cell, self._told(ticket, result, slot, unfinished=True))
+            ticket.decided = self._journal.decide(cell, self._told(ticket, result, slot, unfinished=True))
         for name in (trial.FOLDER, *([] if result.experiment else [experiment.FOLDER])):
             shutil.rmtree(self.folder / cell.folder / name, ignore_errors=True)
-        passing = self._record.passing(cell.build)
+        passing = self._journal.passing(cell.build)
         result = experiment.with_experiment(service, cell, result, passing)
         self._decide(ticket, trial.with_remedies(service, cell, result), slot)
         return service.is_alive
@@ -424,7 +424,7 @@ class MatrixRun:
             result = ticket.decided
         else:
             result = self._told(ticket, result, slot)
-        self.observer.cell(self._record.decide(ticket.cell, result))
+        self.observer.cell(self._journal.decide(ticket.cell, result))
         self.observer.left(self._backlog.seconds_left(self.limits.jobs))
 
     def _told(

@@ -92,7 +92,7 @@ def test_libvirt_takes_the_xml_and_keeps_what_it_says(opened: libvirt.virConnect
 
 def test_a_lane_is_made_ready_before_its_machine_starts(lanes: Lanes) -> None:
     with lanes.open() as made:
-        record = json.loads((made.folder / "record.json").read_text())
+        record = json.loads((made.folder / "lane.json").read_text())
         assert (record["lane"], record["port"]) == (made.name, made.endpoint.port)
         assert lanes.domains == []
         with pytest.raises(LaneDied, match="is not running"):

@@ -42,8 +42,7 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.run import scheduler
-from lab.run import start as runs
+from lab.run import scheduler, start
 from lab.run.estimates import Estimates
 from lab.run.journal import LOCK, ResultsNotWritten
 from lab.run.scheduler import MatrixRun
@@ -130,7 +129,7 @@ class Lab:
         for number, guest in enumerate(choice.guests):
             wanted = (sizes or {}).get(guest.name, guest.memory_mib)
             choice.guests[number] = guest.model_copy(update={"memory_mib": wanted})
-        start = runs.begin(
+        begun = start.begin(
             self.folder,
             choice.cells(builds),
             known.suite,
@@ -139,16 +138,16 @@ class Lab:
             part=None,
         )
         return MatrixRun(
-            start.cells,
+            begun.cells,
             known.suite,
             self.paths,
             self.folder,
             uri,
-            start.info,
+            begun.info,
             Limits(jobs=jobs, memory_mib=memory, processors=2),
             self.heard,
             estimates=estimates or Estimates(),
-            kept={cell.folder: result for cell in start.cells if (result := kept(cell))},
+            kept={cell.folder: result for cell in begun.cells if (result := kept(cell))},
         ).run()
 
     @property

@@ -24,7 +24,7 @@ from lab.images import store
 from lab.lane import shell
 from lab.record import Experiments, RunOptions, RunResult, Status
 from lab.run import scheduler, start
-from lab.run.journal import LOCK, Record
+from lab.run.journal import LOCK, Journal
 from tests.unit.examples import cell, run_of
 
 ONE_CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
@@ -425,14 +425,14 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     class Passing(scheduler.MatrixRun):
         def run(self) -> RunResult:
             self.folder.mkdir(parents=True, exist_ok=True)
-            record = Record(self.folder, self.cells, self.info, self.kept)
+            journal = Journal(self.folder, self.cells, self.info, self.kept)
             for each in self.cells:
-                if not record.is_decided(each):
+                if not journal.is_decided(each):
                     self.observer.lane(each.guest.name, "running the suite")
-                    self.observer.cell(record.decide(each, each.result(Status.PASS)))
+                    self.observer.cell(journal.decide(each, each.result(Status.PASS)))
                     ran.append(each.name)
             self.observer.note("guests are not run at all")
-            return record.finish(interrupted=False)
+            return journal.finish(interrupted=False)
 
     monkeypatch.setattr(scheduler, "MatrixRun", Passing)
     return ran
@@ -444,9 +444,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(scheduler.MatrixRun):
         def run(self) -> RunResult:
             self.folder.mkdir(parents=True, exist_ok=True)
-            record = Record(self.folder, self.cells, self.info, self.kept)
-            self.observer.cell(record.decide(self.cells[0], self.cells[0].result(Status.XPASS)))
-            return record.finish(interrupted=True)
+            journal = Journal(self.folder, self.cells, self.info, self.kept)
+            self.observer.cell(journal.decide(self.cells[0], self.cells[0].result(Status.XPASS)))
+            return journal.finish(interrupted=True)
 
     monkeypatch.setattr(scheduler, "MatrixRun", Interrupted)
 

@@ -13,8 +13,7 @@ from lab.builds import Build
 from lab.machine.budget import Limits, Memory
 from lab.plan import choose
 from lab.record import CellResult, RunOptions, RunResult, Status
-from lab.run import scheduler
-from lab.run import start as runs
+from lab.run import scheduler, start
 from lab.run.journal import LOCK, ResultsNotWritten
 from lab.run.observer import Silent
 from lab.run.scheduler import MatrixRun
@@ -44,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **more: Any) -> MatrixRun:
-    start = runs.begin(
+    begun = start.begin(
         folder,
         CELLS,
         KNOWN.suite,
@@ -54,7 +53,7 @@ def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **m
     )
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
     shows, limits = observer or Silent(), Limits(jobs=2, memory_mib=memory)
-    return MatrixRun(start.cells, KNOWN.suite, paths, folder, "", start.info, limits, shows, **more)
+    return MatrixRun(begun.cells, KNOWN.suite, paths, folder, "", begun.info, limits, shows, **more)
 
 
 def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -> None:

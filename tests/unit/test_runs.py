@@ -29,7 +29,8 @@ from lab.record import (
     Status,
     StepOutcome,
 )
-from lab.run import start as runs
+from lab.run import definitions, start
+from lab.run.merge import merge
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()
@@ -48,15 +49,15 @@ def begin(
     *,
     options: RunOptions | None = None,
     part: Part | None = None,
-) -> runs.Start:
+) -> start.Start:
     options = options or RunOptions()
-    return runs.begin(folder, cells, KNOWN.suite, command="lab matrix", options=options, part=part)
+    return start.begin(folder, cells, KNOWN.suite, command="lab matrix", options=options, part=part)
 
 
-def finish(folder: Path, start: runs.Start, statuses: Sequence[Status] = ()) -> RunResult:
+def finish(folder: Path, begun: start.Start, statuses: Sequence[Status] = ()) -> RunResult:
     """A run as it is on disk after it ended, each cell with a file of evidence. Without statuses all pass."""
     cells = []
-    for number, each in enumerate(start.cells):
+    for number, each in enumerate(begun.cells):
         status = statuses[number] if statuses else Status.PASS
         log = each.folder / "kernel.log"
         (folder / each.folder).mkdir(parents=True)
@@ -64,7 +65,7 @@ def finish(folder: Path, start: runs.Start, statuses: Sequence[Status] = ()) -> 
         # Seconds that no other cell has: a result that stands is known by them.
         more = {"evidence": [str(log)], "seconds": {"suite": float(number)}}
         cells.append(each.result(status).model_copy(update=more))
-    info = start.info.model_copy(update={"finished": datetime.now(UTC)})
+    info = begun.info.model_copy(update={"finished": datetime.now(UTC)})
     RunResult(schema=1, run=info, cells=cells).write(folder)
     return RunResult.read(folder)
 
@@ -75,8 +76,8 @@ def make_wheel(path: Path, content: str = "") -> Build:
     return builds.resolve(str(path))
 
 
-def names(start: runs.Start) -> list[str]:
-    return [each.name for each in start.cells]
+def names(begun: start.Start) -> list[str]:
+    return [each.name for each in begun.cells]
 
 
 # -- definitions
@@ -93,14 +94,14 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(paths.definitions() / "cloud-init", tmp_path / "cloud-init")
     monkeypatch.setattr(suite, "PACKAGE", tmp_path)
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
-    monkeypatch.setattr(runs, "definitions_folder", lambda: tmp_path)
+    monkeypatch.setattr(paths, "definitions", lambda: tmp_path)
     return tmp_path
 
 
 def test_definitions_are_those_of_the_cells_and_no_others() -> None:
-    found = runs.definitions(SMALL[2:3], KNOWN.suite, RunOptions())
+    found = definitions.digests(SMALL[2:3], KNOWN.suite, RunOptions())
     assert set(found) == {"guest debian-13", "variant stock", "suite jailer", "seed", "programs"}
-    assert found.items() <= runs.definitions(PLAN, KNOWN.suite, RunOptions()).items()
+    assert found.items() <= definitions.digests(PLAN, KNOWN.suite, RunOptions()).items()
     assert len(set(found.values())) == 5
 
 
@@ -116,33 +117,33 @@ def test_definitions_are_those_of_the_cells_and_no_others() -> None:
 )
 def test_a_changed_definition_changes_its_digest_alone(change: Callable[[Cell], Cell], name: str) -> None:
     [wanted] = SMALL[2:3]
-    before, now = (runs.definitions([each], KNOWN.suite, RunOptions()) for each in (wanted, change(wanted)))
+    before, now = (definitions.digests([each], KNOWN.suite, RunOptions()) for each in (wanted, change(wanted)))
     assert changed(before, now) == [name]
 
 
 def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = RunOptions(remedies=True)
-    before = runs.definitions(SMALL, KNOWN.suite, tries)
-    without = runs.definitions(SMALL, KNOWN.suite, RunOptions())
+    before = definitions.digests(SMALL, KNOWN.suite, tries)
+    without = definitions.digests(SMALL, KNOWN.suite, RunOptions())
     known = remedies.load()
     assert changed(without, before) == sorted(f"remedy {name}" for name in known)
     other = known["jailer-off"].model_copy(update={"price": "nothing at all"})
     monkeypatch.setattr(remedies, "load", lambda: {**known, "jailer-off": other, "new": known["preflight"]})
-    after = runs.definitions(SMALL, KNOWN.suite, tries)
+    after = definitions.digests(SMALL, KNOWN.suite, tries)
     assert changed(before, after) == ["remedy jailer-off", "remedy new"]
 
 
 def test_every_variant_is_a_definition_of_a_run_that_makes_experiments() -> None:
-    without = runs.definitions(SMALL, KNOWN.suite, RunOptions())
-    made = runs.definitions(SMALL, KNOWN.suite, RunOptions(experiments=Experiments.UNCLEAR))
+    without = definitions.digests(SMALL, KNOWN.suite, RunOptions())
+    made = definitions.digests(SMALL, KNOWN.suite, RunOptions(experiments=Experiments.UNCLEAR))
     of_cells = {each.variant.name for each in SMALL}
     assert changed(without, made) == sorted(f"variant {name}" for name in KNOWN.variants.keys() - of_cells)
 
 
 def test_another_way_to_build_images_changes_every_guest(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = runs.definitions(SMALL, KNOWN.suite, RunOptions())
+    before = definitions.digests(SMALL, KNOWN.suite, RunOptions())
     monkeypatch.setattr(debian, "PACKAGES", (*debian.PACKAGES, "vim"))
-    assert changed(before, runs.definitions(SMALL, KNOWN.suite, RunOptions())) == [
+    assert changed(before, definitions.digests(SMALL, KNOWN.suite, RunOptions())) == [
         "guest debian-12",
         "guest debian-13",
     ]
@@ -158,20 +159,20 @@ SEED_FILES = sorted(f.name for f in (paths.definitions() / "cloud-init").iterdir
     + [(f"cloud-init/{file}", "seed") for file in SEED_FILES],
 )
 def test_a_changed_file_of_the_suite_or_the_seed_is_seen(own_files: Path, file: str, name: str) -> None:
-    before = runs.definitions(SMALL, KNOWN.suite, RunOptions())
+    before = definitions.digests(SMALL, KNOWN.suite, RunOptions())
     with (own_files / file).open("a") as stream:
         stream.write("# changed\n")
-    assert changed(before, runs.definitions(SMALL, KNOWN.suite, RunOptions())) == [name]
+    assert changed(before, definitions.digests(SMALL, KNOWN.suite, RunOptions())) == [name]
 
 
 def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not(own_files: Path) -> None:
-    before = runs.definitions(SMALL, KNOWN.suite, RunOptions())
+    before = definitions.digests(SMALL, KNOWN.suite, RunOptions())
     suite = own_files / "suites" / "jailer"
     (suite / "__pycache__").mkdir(exist_ok=True)
     (suite / "__pycache__" / "boxes.cpython-313.pyc").write_bytes(b"\xff")
-    assert runs.definitions(SMALL, KNOWN.suite, RunOptions()) == before
+    assert definitions.digests(SMALL, KNOWN.suite, RunOptions()) == before
     (suite / "boxes.py").rename(suite / "boxez.py")
-    assert changed(before, runs.definitions(SMALL, KNOWN.suite, RunOptions())) == ["suite jailer"]
+    assert changed(before, definitions.digests(SMALL, KNOWN.suite, RunOptions())) == ["suite jailer"]
 
 
 # -- begin
@@ -180,25 +181,25 @@ def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not
 def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
     layout = str(rootfs.make(tmp_path / "layout"))
     options = RunOptions(cold=True, repeat=3, retries=0, rootfs=layout)
-    start = begin(tmp_path / "20261124-1", options=options)
-    assert (start.cells, start.kept) == (PLAN, {})
-    assert (start.info.id, start.info.command, start.info.options) == ("20261124-1", "lab matrix", options)
-    assert start.info.definitions == runs.definitions(PLAN, KNOWN.suite, RunOptions(rootfs=layout))
-    assert "rootfs" in start.info.definitions
-    assert start.info.builds == [RELEASE.record()]
-    assert (start.info.shard, start.info.parts, start.info.resumed) == (None, [], [])
+    begun = begin(tmp_path / "20261124-1", options=options)
+    assert (begun.cells, begun.kept) == (PLAN, {})
+    assert (begun.info.id, begun.info.command, begun.info.options) == ("20261124-1", "lab matrix", options)
+    assert begun.info.definitions == definitions.digests(PLAN, KNOWN.suite, RunOptions(rootfs=layout))
+    assert "rootfs" in begun.info.definitions
+    assert begun.info.builds == [RELEASE.record()]
+    assert (begun.info.shard, begun.info.parts, begun.info.resumed) == (None, [], [])
 
 
 def test_a_shard_says_what_the_whole_plan_is_and_no_more_of_it(tmp_path: Path) -> None:
     cells = [replace(each, build=Build("0.10.7", "0.10.7")) for each in SMALL[:2]] + SMALL[2:]
-    start = begin(tmp_path, cells, part=Part(2, 2))
-    assert start.cells == cells[2:]
-    assert start.info.shard is not None
-    assert (start.info.shard.number, start.info.shard.count) == (2, 2)
-    assert start.info.shard.plan == [each.name for each in cells]
-    assert "guest debian-12" not in start.info.definitions
+    begun = begin(tmp_path, cells, part=Part(2, 2))
+    assert begun.cells == cells[2:]
+    assert begun.info.shard is not None
+    assert (begun.info.shard.number, begun.info.shard.count) == (2, 2)
+    assert begun.info.shard.plan == [each.name for each in cells]
+    assert "guest debian-12" not in begun.info.definitions
     # The whole plan's: what no part ran is told with its build, too.
-    assert [build.name for build in start.info.builds] == ["0.10.7", "0.10.8"]
+    assert [build.name for build in begun.info.builds] == ["0.10.7", "0.10.8"]
 
 
 def test_a_shard_with_nothing_to_do_is_wrong_usage(tmp_path: Path) -> None:
@@ -212,9 +213,9 @@ def test_a_shard_with_nothing_to_do_is_wrong_usage(tmp_path: Path) -> None:
 
 def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path), list(Status))
-    start = runs.resume(run, KNOWN)
-    assert start.cells == PLAN
-    assert [result.status for result in start.kept.values()] == [
+    begun = start.resume(run, KNOWN)
+    assert begun.cells == PLAN
+    assert [result.status for result in begun.kept.values()] == [
         Status.PASS,
         Status.FAIL,
         Status.XFAIL,
@@ -223,17 +224,17 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
         Status.NOT_APPLICABLE,
     ]
     known = {Path("cells", c.guest, c.variant, c.build): c for c in run.cells}
-    assert all(result == known[folder] for folder, result in start.kept.items())
-    left = [each for each in start.cells if each.folder not in start.kept]
+    assert all(result == known[folder] for folder, result in begun.kept.items())
+    left = [each for each in begun.cells if each.folder not in begun.kept]
     assert {known[each.folder].status for each in left} == {Status.ERROR, Status.NOT_RUN}
 
 
 def left_to_try(run: RunResult) -> list[str]:
     """The cells that go on, every one of which stands as it was."""
-    start = runs.resume(run, KNOWN)
-    assert list(start.kept.values()) == run.cells
-    assert len(start.whole) + len(start.left) == len(PLAN)
-    return [cell.name for cell in start.left]
+    begun = start.resume(run, KNOWN)
+    assert list(begun.kept.values()) == run.cells
+    assert len(begun.whole) + len(begun.left) == len(PLAN)
+    return [cell.name for cell in begun.left]
 
 
 def test_on_a_cell_whose_remedies_met_a_fault_they_are_tried_again(tmp_path: Path) -> None:
@@ -271,22 +272,22 @@ def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:
     first.run.interrupted = True
     lane = LaneRecord(guest="debian-13", image="1" * 64, way="cold", seconds={"boot": 20.0})
     first.run.lanes.append(lane)
-    again = runs.resume(first, KNOWN).info
+    again = start.resume(first, KNOWN).info
     assert (again.interrupted, again.finished, len(again.resumed)) == (False, None, 1)
     assert first.run.resumed == []
     for key in ("id", "started", "command", "options", "definitions", "builds", "lanes"):
         assert getattr(again, key) == getattr(first.run, key)
-    third = runs.resume(first.model_copy(update={"run": again}), KNOWN).info
+    third = start.resume(first.model_copy(update={"run": again}), KNOWN).info
     assert third.resumed[:1] == again.resumed
     assert len(third.resumed) == 2
 
 
 def test_a_shard_is_resumed_as_the_shard_it_was(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL, part=Part(2, 2)), [Status.ERROR, Status.PASS])
-    start = runs.resume(run, KNOWN)
-    assert names(start) == [each.name for each in SMALL[2:]]
-    assert start.info.shard == run.run.shard
-    assert list(start.kept) == [SMALL[3].folder]
+    begun = start.resume(run, KNOWN)
+    assert names(begun) == [each.name for each in SMALL[2:]]
+    assert begun.info.shard == run.run.shard
+    assert list(begun.kept) == [SMALL[3].folder]
 
 
 def test_changed_definitions_are_refused_by_name(tmp_path: Path, own_files: Path) -> None:
@@ -294,15 +295,15 @@ def test_changed_definitions_are_refused_by_name(tmp_path: Path, own_files: Path
     stock = KNOWN.variant("stock").model_copy(update={"title": "Other"})
     (own_files / "cloud-init" / "meta-data").write_text("changed\n")
     with pytest.raises(UsageError) as error:
-        runs.resume(run, replace(KNOWN, variants={**KNOWN.variants, "stock": stock}))
+        start.resume(run, replace(KNOWN, variants={**KNOWN.variants, "stock": stock}))
     assert "cannot be resumed, changed since: seed, variant stock\n" in str(error.value)
 
 
 def test_a_changed_definition_that_no_cell_has_is_nobodys_concern(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL))
     other = KNOWN.variant("userns-clone-off").model_copy(update={"title": "Other"})
-    start = runs.resume(run, replace(KNOWN, variants={**KNOWN.variants, "userns-clone-off": other}))
-    assert len(start.kept) == len(SMALL)
+    begun = start.resume(run, replace(KNOWN, variants={**KNOWN.variants, "userns-clone-off": other}))
+    assert len(begun.kept) == len(SMALL)
 
 
 def test_a_run_from_before_definitions_were_kept_is_refused() -> None:
@@ -311,15 +312,15 @@ def test_a_run_from_before_definitions_were_kept_is_refused() -> None:
     with pytest.raises(
         UsageError, match="changed since: guest debian-13, programs, seed, suite jailer, variant stock"
     ):
-        runs.resume(run, KNOWN)
+        start.resume(run, KNOWN)
 
 
 def test_guests_and_variants_that_are_gone_are_named(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL))
     with pytest.raises(UsageError, match="no guest is called 'debian-12'"):
-        runs.resume(run, replace(KNOWN, guests={"debian-13": KNOWN.guest("debian-13")}))
+        start.resume(run, replace(KNOWN, guests={"debian-13": KNOWN.guest("debian-13")}))
     with pytest.raises(UsageError, match="no variant is called 'max-userns-zero'"):
-        runs.resume(run, replace(KNOWN, variants={"stock": KNOWN.variant("stock")}))
+        start.resume(run, replace(KNOWN, variants={"stock": KNOWN.variant("stock")}))
 
 
 def test_a_local_wheel_is_found_again_and_a_release_stays_the_one_it_was(
@@ -329,7 +330,7 @@ def test_a_local_wheel_is_found_again_and_a_release_stays_the_one_it_was(
     cells = [*SMALL, *(replace(each, build=local) for each in SMALL)]
     run = finish(tmp_path / "run", begin(tmp_path / "run", cells))
     monkeypatch.setattr(builds, "_newest", lambda: "99.0")
-    assert runs.resume(run, KNOWN).cells == cells
+    assert start.resume(run, KNOWN).cells == cells
 
 
 def test_a_changed_or_lost_wheel_is_refused_by_its_path(tmp_path: Path) -> None:
@@ -338,10 +339,10 @@ def test_a_changed_or_lost_wheel_is_refused_by_its_path(tmp_path: Path) -> None:
     run = finish(tmp_path / "run", begin(tmp_path / "run", [replace(SMALL[0], build=local)]))
     now = make_wheel(file, "other = True")
     with pytest.raises(UsageError, match=f"{file} changed since: it was {local.name} and is {now.name}"):
-        runs.resume(run, KNOWN)
+        start.resume(run, KNOWN)
     file.unlink()
     with pytest.raises(UsageError, match=f"{file}: no such file"):
-        runs.resume(run, KNOWN)
+        start.resume(run, KNOWN)
 
 
 def test_a_resumed_run_has_its_root_file_system_written_again(
@@ -378,7 +379,7 @@ def host(**more: str) -> Host:
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_merged_shards_are_the_plan_in_its_order_with_their_evidence(tmp_path: Path, count: int) -> None:
     parts = shards(tmp_path, count)
-    run = runs.merge(parts[::-1], tmp_path / "whole")
+    run = merge(parts[::-1], tmp_path / "whole")
     assert [f"{c.guest}/{c.variant}/{c.build}" for c in run.cells] == [each.name for each in SMALL]
     assert run.cells == [result for _, part in parts for result in part.cells]
     for folder, part in parts:
@@ -400,17 +401,17 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
         for guest in ("debian-12", "debian-13")
     ]
     one.run.lanes, two.run.lanes = lanes[:1], lanes[1:]
-    info = runs.merge(parts, tmp_path / "whole").run
+    info = merge(parts, tmp_path / "whole").run
     assert (info.id, info.shard, info.parts) == ("whole", None, [one.run, two.run])
     assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
     assert info.interrupted
     assert info.lanes == lanes
-    assert info.definitions == runs.definitions(SMALL, KNOWN.suite, RunOptions())
+    assert info.definitions == definitions.digests(SMALL, KNOWN.suite, RunOptions())
 
 
 def test_a_cell_that_is_in_no_part_is_not_run(tmp_path: Path) -> None:
     parts = shards(tmp_path, 4)
-    run = runs.merge([parts[0], *parts[2:]], tmp_path / "whole")
+    run = merge([parts[0], *parts[2:]], tmp_path / "whole")
     assert [c.status for c in run.cells] == [Status.PASS, Status.NOT_RUN, Status.PASS, Status.PASS]
     missing = run.cells[1]
     assert (missing.guest, missing.variant, missing.build) == ("debian-12", "max-userns-zero", "0.10.8")
@@ -421,7 +422,7 @@ def test_a_cell_that_is_in_no_part_is_not_run(tmp_path: Path) -> None:
 def test_what_could_not_run_in_its_part_is_taken_as_it_is(tmp_path: Path) -> None:
     parts = shards(tmp_path)
     parts[1][1].cells[0] = SMALL[2].result(Status.NOT_RUN, reason="interrupted")
-    run = runs.merge(parts, tmp_path / "whole")
+    run = merge(parts, tmp_path / "whole")
     assert [(c.status, c.reason) for c in run.cells][2] == (Status.NOT_RUN, "interrupted")
 
 
@@ -429,9 +430,9 @@ def test_the_host_is_kept_only_where_all_parts_have_the_same(tmp_path: Path) -> 
     parts = shards(tmp_path)
     for _, part in parts:
         part.run.host = host()
-    assert runs.merge(parts, tmp_path / "same").run.host == host()
+    assert merge(parts, tmp_path / "same").run.host == host()
     parts[1][1].run.host = host(kernel="6.1")
-    other = runs.merge(parts, tmp_path / "other").run
+    other = merge(parts, tmp_path / "other").run
     assert other.host is None
     assert [part.host for part in other.parts] == [host(), host(kernel="6.1")]
 
@@ -441,7 +442,7 @@ def test_the_wheels_of_all_parts_are_kept(tmp_path: Path) -> None:
     digests = [{"cp311.whl": "1" * 64, "pytest.whl": "3" * 64}, {"cp313.whl": "2" * 64, "pytest.whl": "3" * 64}]
     for (_, part), files in zip(parts, digests, strict=True):
         part.run.builds[0].files = dict(files)
-    [build] = runs.merge(parts, tmp_path / "whole").run.builds
+    [build] = merge(parts, tmp_path / "whole").run.builds
     assert build.files == digests[0] | digests[1]
     assert [part.run.builds[0].files for _, part in parts] == digests
 
@@ -449,7 +450,7 @@ def test_the_wheels_of_all_parts_are_kept(tmp_path: Path) -> None:
 def test_how_often_faults_were_tried_again_does_not_make_another_plan(tmp_path: Path) -> None:
     parts = shards(tmp_path)
     parts[1][1].run.options = RunOptions(retries=5)
-    assert runs.merge(parts, tmp_path / "whole").exit_status() == 0
+    assert merge(parts, tmp_path / "whole").exit_status() == 0
 
 
 def _other_plan(parts: Parts) -> None:
@@ -509,7 +510,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_written(
     parts = shards(tmp_path)
     change(parts)
     with pytest.raises(UsageError) as error:
-        runs.merge(parts, tmp_path / "whole")
+        merge(parts, tmp_path / "whole")
     assert expected.format(*[folder for folder, _ in parts]) == str(error.value).splitlines()[0]
     assert not (tmp_path / "whole").exists()
 
@@ -524,15 +525,15 @@ def test_later_parts_that_differ_in_what_the_first_does_not_have_are_refused(tmp
         third[1].run.builds[0].files = {"cp313.whl": "1" * 64}
         fourth[1].run.builds[0].files = {"cp313.whl": "2" * 64}
     with pytest.raises(UsageError, match=r"another guest debian-13|another build 0\.10\.8"):
-        runs.merge([first, third, fourth], tmp_path / "whole")
+        merge([first, third, fourth], tmp_path / "whole")
 
 
 def test_a_merged_run_is_neither_resumed_nor_merged_again(tmp_path: Path) -> None:
-    merged = runs.merge(shards(tmp_path), tmp_path / "whole")
+    merged = merge(shards(tmp_path), tmp_path / "whole")
     with pytest.raises(UsageError, match="run whole was merged of others"):
-        runs.resume(merged, KNOWN)
+        start.resume(merged, KNOWN)
     with pytest.raises(UsageError, match="whole is not a shard"):
-        runs.merge([(tmp_path / "whole", merged)], tmp_path / "again")
+        merge([(tmp_path / "whole", merged)], tmp_path / "again")
 
 
 def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -543,7 +544,7 @@ def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         LabError, match=f"evidence of {folder} cannot be copied: No such file.*: {gone}"
     ) as error:
-        runs.merge(parts, tmp_path / "whole")
+        merge(parts, tmp_path / "whole")
     assert error.value.exit_status == 3
     assert not (tmp_path / "whole" / "results.json").exists()
 
@@ -551,9 +552,9 @@ def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_a_part_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
     parts = shards(tmp_path)
     folder, part = parts[0]
-    start = runs.resume(part, KNOWN)
-    results: list[CellResult] = [start.kept[each.folder] for each in start.cells]
-    parts[0] = folder, RunResult(schema=1, run=start.info, cells=results)
-    run = runs.merge(parts, tmp_path / "whole")
+    begun = start.resume(part, KNOWN)
+    results: list[CellResult] = [begun.kept[each.folder] for each in begun.cells]
+    parts[0] = folder, RunResult(schema=1, run=begun.info, cells=results)
+    run = merge(parts, tmp_path / "whole")
     assert run.exit_status() == 0
-    assert run.run.parts[0].resumed == start.info.resumed
+    assert run.run.parts[0].resumed == begun.info.resumed

@@ -23,8 +23,7 @@ from lab.machine.budget import Limits
 from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.record import CellResult, RunOptions, RunResult
-from lab.run import scheduler
-from lab.run import start as runs
+from lab.run import scheduler, start
 from lab.run.observer import Observer
 
 # Pinned, so that a new release does not change what these tests say of the lab.
@@ -101,12 +100,12 @@ def run_plan(
     **options: int,
 ) -> RunResult:
     """Run cells inside this process: where a test can reach in, or that no command line chooses together."""
-    start = runs.begin(
+    begun = start.begin(
         folder, cells, suite, command="test", options=RunOptions.model_validate(options), part=None
     )
     limits = Limits(jobs=2, processors=os.cpu_count() or 1)
     return scheduler.MatrixRun(
-        start.cells, suite, paths, folder, default_uri(), start.info, limits, observer
+        begun.cells, suite, paths, folder, default_uri(), begun.info, limits, observer
     ).run()
 
 

@@ -14,7 +14,7 @@ from lab.builds import Build
 from lab.machine.acceleration import Acceleration
 from lab.plan import choose
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
-from lab.run.journal import LOCK, Record, ResultsNotWritten, held, new_folder
+from lab.run.journal import LOCK, Journal, ResultsNotWritten, locked_folder, new_folder
 from tests.unit.examples import LOCK_HOLDER, other_process
 
 BUILDS = [Build("0.9.0", "0.9.0"), Build("0.10.8", "0.10.8")]
@@ -23,7 +23,7 @@ STOCK, OTHER = CELLS
 EMULATION = Acceleration(False, "no /dev/kvm")
 
 
-def record(folder: Path, *, kept: Sequence[CellResult] = (), **options: Any) -> Record:
+def record(folder: Path, *, kept: Sequence[CellResult] = (), **options: Any) -> Journal:
     info = RunInfo(
         id="run",
         started=datetime(2026, 11, 24, 16, 0, tzinfo=UTC),
@@ -32,7 +32,9 @@ def record(folder: Path, *, kept: Sequence[CellResult] = (), **options: Any) -> 
         options=RunOptions(**options),
         builds=[build.record() for build in BUILDS],
     )
-    return Record(folder, CELLS, info, {cell.folder: result for cell, result in zip(CELLS, kept, strict=False)})
+    return Journal(
+        folder, CELLS, info, {cell.folder: result for cell, result in zip(CELLS, kept, strict=False)}
+    )
 
 
 def told(run: RunResult) -> list[tuple[str, str]]:
@@ -137,15 +139,15 @@ def test_a_folder_in_which_another_lab_is_at_work_is_refused(tmp_path: Path) -> 
     with (
         other_process(LOCK_HOLDER, tmp_path / LOCK),
         pytest.raises(UsageError, match=f"{tmp_path}: another lab is at work in it"),
-        held(tmp_path),
+        locked_folder(tmp_path),
     ):
         raise AssertionError("it was not refused")
 
 
 def test_a_folder_is_free_again_whatever_ended_the_run(tmp_path: Path) -> None:
     for _ in range(2):
-        with pytest.raises(RuntimeError), held(tmp_path):
-            with pytest.raises(UsageError), held(tmp_path):
+        with pytest.raises(RuntimeError), locked_folder(tmp_path):
+            with pytest.raises(UsageError), locked_folder(tmp_path):
                 pass
             raise RuntimeError("a bug")
     assert list(tmp_path.iterdir()) == []

@@ -19,8 +19,8 @@ def recorded(paths: Paths) -> list[str]:
 
 
 def test_the_record_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
-    with leftovers.recorded(paths, guest="debian-13", uri=URI, port=22999) as folder:
-        record = json.loads((folder / "record.json").read_text())
+    with leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder:
+        record = json.loads((folder / "lane.json").read_text())
         assert recorded(paths) == [folder.name]
     assert folder.name.startswith("lab-debian-13-")
     assert (record["lane"], record["uri"], record["port"]) == (folder.name, URI, 22999)
@@ -30,7 +30,7 @@ def test_the_record_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
 def test_the_record_goes_with_all_there_is_when_the_lane_fails(paths: Paths) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        leftovers.recorded(paths, guest="debian-13", uri=URI, port=22999) as folder,
+        leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder,
     ):
         (folder / "overlay.qcow2").touch()
         raise KeyboardInterrupt
@@ -39,8 +39,8 @@ def test_the_record_goes_with_all_there_is_when_the_lane_fails(paths: Paths) -> 
 
 def test_lanes_of_one_guest_do_not_collide(paths: Paths) -> None:
     with (
-        leftovers.recorded(paths, guest="debian-13", uri=URI, port=22998) as one,
-        leftovers.recorded(paths, guest="debian-13", uri=URI, port=22999) as other,
+        leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22998) as one,
+        leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as other,
     ):
         assert recorded(paths) == sorted([one.name, other.name])
 
@@ -52,7 +52,7 @@ def test_reaping_where_no_lab_ever_ran_removes_nothing(paths: Paths) -> None:
 
 def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
     with (
-        leftovers.recorded(paths, guest="debian-12", uri=URI, port=22999) as ours,
+        leftovers.lane_folder(paths, guest="debian-12", uri=URI, port=22999) as ours,
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
         assert leftovers.reap(paths) == Removed([], [])
@@ -77,7 +77,7 @@ def test_reaping_removes_a_lane_whose_record_was_never_finished(paths: Paths, re
     folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
     folder.mkdir()
     if record is not None:
-        (folder / "record.json").write_text(record)
+        (folder / "lane.json").write_text(record)
     assert leftovers.reap(paths).lanes == [folder.name]
     assert recorded(paths) == []
 
@@ -85,7 +85,7 @@ def test_reaping_removes_a_lane_whose_record_was_never_finished(paths: Paths, re
 def test_reaping_removes_a_lane_whose_daemon_is_gone_too(paths: Paths) -> None:
     folder: Path = paths.make(paths.lanes) / "lab-debian-13-abc123"
     folder.mkdir()
-    (folder / "record.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
+    (folder / "lane.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
     assert leftovers.reap(paths).lanes == [folder.name]
 
 
@@ -95,7 +95,7 @@ def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
     # The lab that owns a lane may remove it between any two steps of another lab that looks at it.
     folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
     folder.mkdir()
-    (folder / "record.json").write_text(f'{{"lane": "x", "uri": "{URI}", "port": 22999, "pid": 1}}')
+    (folder / "lane.json").write_text(f'{{"lane": "x", "uri": "{URI}", "port": 22999, "pid": 1}}')
     monkeypatch.setattr(leftovers, "_end_passt", lambda _port: shutil.rmtree(folder))
     leftovers.reap(paths)
     assert recorded(paths) == []

@@ -1,0 +1,52 @@
+"""What decides the result of a cell, as digests: a run is resumed only while none of it has changed."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from lab import remedies
+from lab.base import paths
+from lab.catalog import Suite, Variant, load
+from lab.guest.session import program_files
+from lab.images import store
+from lab.lane import prepare_image
+from lab.plan import Cell
+from lab.record import Experiments, RunOptions
+
+
+def digests(cells: Iterable[Cell], suite: Suite, options: RunOptions) -> dict[str, str]:
+    """SHA-256 of each definition and program that decides what these cells do, by a name for people."""
+    found: dict[str, str] = {}
+    for cell in cells:
+        guest, variant = cell.guest, cell.variant
+        found[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
+        found[f"variant {variant.name}"] = _variant_digest(variant)
+    if options.experiments is not Experiments.NEVER:
+        # Each is a change that may be tried on a cell, and knows a cause.
+        found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
+    files = sorted(file for file in suite.folder.glob("*") if file.is_file())
+    found[f"suite {suite.name}"] = _digest(*(part for f in files for part in (f.name, f.read_text())))
+    seed = paths.definitions() / "cloud-init"
+    found["programs"] = _digest(*prepare_image.RECIPE, *(file.read_text() for file in program_files()))
+    if options.remedies:
+        found |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
+    if options.rootfs:
+        # It names all else by digest. One that is gone has changed.
+        index = Path(options.rootfs) / "index.json"
+        found["rootfs"] = _digest(index.read_text() if index.exists() else "")
+    files = sorted(file for file in seed.iterdir() if file.is_file())
+    found["seed"] = _digest(*(file.read_text() for file in files))
+    return found
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the names of the definitions that were added, removed or changed."""
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+def _variant_digest(variant: Variant) -> str:
+    return _digest(variant.model_dump_json(exclude_none=True))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,115 @@
+"""Joining the shards of a plan into one run."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab import builds
+from lab.base.errors import LabError, UsageError
+from lab.base.files import make_folder
+from lab.plan import rerun
+from lab.record import BuildRecord, CellResult, Expectation, RunInfo, RunResult, Status
+
+
+def merge(parts: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
+    """One run of the shards of a plan, in `folder`, with their evidence; each part is a folder and its record.
+
+    A cell that is in none of them is `not-run`. Raises UsageError for parts that overlap or differ in plan.
+    """
+    first = parts[0][1].run
+    for number, (path, part) in enumerate(parts):
+        for _, before in parts[: max(number, 1)]:
+            _check_part(path, part.run, before.run)
+    cells: dict[str, tuple[Path, CellResult]] = {}
+    for path, part in parts:
+        for cell in part.cells:
+            name = f"{cell.guest}/{cell.variant}/{cell.build}"
+            if name in cells:
+                raise UsageError(f"{cells[name][0]} and {path} overlap: both have {name}")
+            cells[name] = (path, cell)
+    assert first.shard is not None
+    make_folder(folder)
+    merged = [
+        _take(folder, *cells[name]) if name in cells else _missing(name, parts, first)
+        for name in first.shard.plan
+    ]
+    infos = [part.run for _, part in parts]
+    hosts = [info.host for info in infos]
+    info = first.model_copy(
+        update={
+            "id": folder.name,
+            "started": min(each.started for each in infos),
+            "finished": max((each.finished or each.started) for each in infos),
+            "interrupted": any(each.interrupted for each in infos),
+            "shard": None,
+            "host": hosts[0] if all(host == hosts[0] for host in hosts) else None,
+            "definitions": {key: value for each in infos for key, value in each.definitions.items()},
+            "builds": _builds(infos),
+            "lanes": [lane for each in infos for lane in each.lanes],
+            "parts": infos,
+        }
+    )
+    run = RunResult(schema=1, run=info, cells=merged)
+    run.write(folder)
+    return run
+
+
+def _check_part(path: Path, info: RunInfo, first: RunInfo) -> None:
+    if info.shard is None:
+        raise UsageError(f"{path} is not a shard", hint="run its cells with --shard I/N")
+    assert first.shard is not None or info is first
+    wrong = []
+    if info.shard.plan != (first.shard.plan if first.shard else None) or (
+        first.shard and info.shard.count != first.shard.count
+    ):
+        wrong.append("another plan")
+    if info.options.model_copy(update={"retries": 0}) != first.options.model_copy(update={"retries": 0}):
+        wrong.append("other options")
+    common = info.definitions.keys() & first.definitions.keys()
+    wrong += [f"another {name}" for name in sorted(common) if info.definitions[name] != first.definitions[name]]
+    for build in info.builds:
+        other = next((each for each in first.builds if each.name == build.name), None)
+        if other and any(build.files[f] != other.files[f] for f in build.files.keys() & other.files.keys()):
+            wrong.append(f"another build {build.name}")
+    if wrong:
+        raise UsageError(f"{path} is not a part of the same plan as run {first.id}: {', '.join(wrong)}")
+
+
+def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
+    for name in cell.evidence:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UsageError(f"{source}: evidence outside of the run's folder: {name}")
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copy2(source / name, target)
+        except OSError as error:
+            raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
+    return cell
+
+
+def _missing(name: str, parts: Sequence[tuple[Path, RunResult]], first: RunInfo) -> CellResult:
+    guest, variant, build = name.split("/", 2)
+    wanted = next(
+        (b.version if b.source == builds.INDEX else b.source for b in first.builds if b.name == build), build
+    )
+    example = next((c for _, part in parts for c in part.cells if c.variant == variant), None)
+    return CellResult(
+        guest=guest,
+        variant=variant,
+        build=build,
+        status=Status.NOT_RUN,
+        expected=example.expected if example else Expectation(),
+        reason="in none of the merged parts",
+        rerun=rerun(guest, variant, wanted, first.options),
+    )
+
+
+def _builds(infos: Sequence[RunInfo]) -> list[BuildRecord]:
+    """Each build once, with the digests of the wheels that any part deployed."""
+    found: dict[str, BuildRecord] = {}
+    for info in infos:
+        for build in info.builds:
+            known = found.setdefault(build.name, build.model_copy(update={"files": {}}))
+            known.files.update(build.files)
+    return list(found.values())
