@@ -11,7 +11,7 @@ from lab.catalog import Suite, Variant
 from lab.guest import deploy
 from lab.guest.session import Session
 from lab.guest.variant import as_run, home, login, under
-from lab.record import DID_NOT_RUN, Outcome, TestResult
+from lab.record import Outcome, TestResult
 
 KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
 TIMED_OUT = 124
@@ -90,7 +90,7 @@ def read_report(
     """One result for each test that the suite names, in its order, from pytest-reportlog's entries.
 
     A test that began and has no end was running when the suite was killed: it failed. One that never began
-    is an error, as is a test that the suite does not name: neither is ever taken for a pass.
+    did not run. A test that the suite does not name is an error. None of them is ever taken for a pass.
     """
     phases: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in entries:
@@ -108,7 +108,7 @@ def read_report(
             message = f"was running when the suite was killed at its limit of {limit:.0f} s"
             results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
         else:
-            results.append(TestResult(name=name, outcome=Outcome.ERROR, message=DID_NOT_RUN))
+            results.append(TestResult(name=name, outcome=Outcome.NOT_RUN))
     results += [
         TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
         for name in phases

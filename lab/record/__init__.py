@@ -3,7 +3,6 @@
 from lab.record.cell import CellResult, RepeatResult, cell_folder
 from lab.record.experiment import Experiment, Experiments, ExperimentStep, NotTried, StepOutcome
 from lab.record.outcome import (
-    DID_NOT_RUN,
     UNKNOWN,
     Confidence,
     Entry,
@@ -29,7 +28,6 @@ from lab.record.run import (
 )
 
 __all__ = [
-    "DID_NOT_RUN",
     "RESULTS_FILE",
     "UNKNOWN",
     "BuildRecord",

@@ -9,16 +9,22 @@ from lab.base.files import plain
 
 
 class Outcome(StrEnum):
-    """Of one test."""
+    """The outcome of one test."""
 
     PASS = "pass"
     FAIL = "fail"
     SKIP = "skip"
     ERROR = "error"
+    NOT_RUN = "not-run"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the test ran and failed, in its body or in its set-up or tear-down."""
+        return self in (Outcome.FAIL, Outcome.ERROR)
 
 
 class Status(StrEnum):
-    """Of one cell."""
+    """The status of one cell."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -79,10 +85,6 @@ class Expectation(Entry):
 
     status: Literal["pass", "xfail"] = "pass"
     cause: str | None = None
-
-
-# What is said of a test that never began.
-DID_NOT_RUN = "did not run"
 
 
 class TestResult(Entry):

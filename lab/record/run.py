@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from lab.base.errors import UsageError
 from lab.base.files import write_atomically
 from lab.record.cell import CellResult
 from lab.record.experiment import Experiments
 from lab.record.outcome import Entry, PlainText
+from lab.record.schema import SCHEMA, upgrade
 
 RESULTS_FILE = "results.json"
 
@@ -101,7 +103,7 @@ class RunResult(Entry):
 
     model_config = ConfigDict(extra="forbid", validate_by_alias=True, validate_by_name=True)
 
-    format: Literal[1] = Field(1, alias="schema")
+    format: Literal[2] = Field(default=SCHEMA, alias="schema")
     run: RunInfo
     cells: list[CellResult]
 
@@ -113,20 +115,18 @@ class RunResult(Entry):
 
     @classmethod
     def read(cls, folder: Path) -> "RunResult":
-        """Read a run's folder. Raises UsageError where it holds no results that this lab can read."""
+        """Read a run's folder, also one of schema 1. Raises UsageError if the lab cannot read its results."""
         path = folder / RESULTS_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate(upgrade(from_json(path.read_bytes())))
         except OSError as error:
             raise UsageError(
                 f"{folder} is not the folder of a run: {error.strerror}: {path}",
                 hint="name a folder that `lab matrix` wrote",
             ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+        except ValueError as error:
             raise UsageError(
-                f"{path} is no record that this lab can read: {': '.join(filter(None, [where, first['msg']]))}",
+                f"{path} is no record that this lab can read: {_fault(error)}",
                 hint="name another run, or read it with the lab that wrote it",
             ) from error
 
@@ -136,6 +136,15 @@ class RunResult(Entry):
         if any(not s.as_expected and not s.could_not_run for s in statuses):
             return 1
         return 3 if any(s.could_not_run for s in statuses) else 0
+
+
+def _fault(error: ValueError) -> str:
+    """Say what is wrong with a `results.json`: the first wrong key, or where the JSON is invalid."""
+    if not isinstance(error, ValidationError):
+        return f"Invalid JSON: {error}"
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return ": ".join(filter(None, [where, first["msg"]]))
 
 
 def json_schema() -> dict[str, Any]:

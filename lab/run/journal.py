@@ -99,7 +99,7 @@ class Journal:
                 self._results.get(cell.folder) or self._whole(cell, cell.result(Status.NOT_RUN, reason=reason))
                 for cell in self._cells
             ]
-            return RunResult(schema=1, run=self.info, cells=cells)
+            return RunResult(run=self.info, cells=cells)
 
     def write(self) -> None:
         try:

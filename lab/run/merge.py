@@ -49,7 +49,7 @@ def merge(parts: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
             "parts": infos,
         }
     )
-    run = RunResult(schema=1, run=info, cells=merged)
+    run = RunResult(run=info, cells=merged)
     run.write(folder)
     return run
 

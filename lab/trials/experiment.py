@@ -19,7 +19,6 @@ from lab.lane.service import Service
 from lab.machine.lane import FAULTS
 from lab.plan import Cell
 from lab.record import (
-    DID_NOT_RUN,
     UNKNOWN,
     CellResult,
     Confidence,
@@ -154,8 +153,8 @@ class Series:
         return outcome, reason
 
     def _judge(self, ran: SuiteRun) -> tuple[StepOutcome, str]:
-        told = [test for test in ran.tests if test.message != DID_NOT_RUN]
-        failed = next((test for test in told if test.outcome in (Outcome.FAIL, Outcome.ERROR)), None)
+        told = [test for test in ran.tests if test.outcome is not Outcome.NOT_RUN]
+        failed = next((test for test in told if test.outcome.is_failure), None)
         emulated = not self.service.lane.acceleration.kvm
         suite = self.service.work.suite
         verdict = judge(suite, told, Expectation(), [], killed=ran.killed, emulated=emulated)

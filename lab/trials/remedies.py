@@ -17,7 +17,6 @@ from lab.lane.service import Service
 from lab.machine.lane import FAULTS
 from lab.plan import Cell
 from lab.record import (
-    DID_NOT_RUN,
     CellResult,
     Expectation,
     Outcome,
@@ -216,8 +215,8 @@ class Trials:
     def _judge(
         self, these: Sequence[Remedy], ran: SuiteRun, way: Way, mark: variant.Mark, course: _Course
     ) -> tuple[RemedyOutcome, str]:
-        told = [test for test in ran.tests if test.message != DID_NOT_RUN]
-        failed = next((test for test in told if test.outcome in (Outcome.FAIL, Outcome.ERROR)), None)
+        told = [test for test in ran.tests if test.outcome is not Outcome.NOT_RUN]
+        failed = next((test for test in told if test.outcome.is_failure), None)
         if failed is None and not ran.killed:
             self.service.gather(course.cell, course.folder, mark=mark, full=False)
             outcome, reason = _without_failure(these, ran.tests)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab import causes
 from lab.base.files import plain
-from lab.record import CellResult, Confidence, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.record import CellResult, Confidence, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.remedies import Remedy
 
 # An entry of the log begins so; the lines that follow it are its own.
@@ -73,7 +73,7 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Told:
 
     It says the same of each box that one cause blocks.
     """
-    failed = (test for test in tests if test.outcome in (Outcome.FAIL, Outcome.ERROR))
+    failed = (test for test in tests if test.outcome.is_failure)
     said = next((test.message for test in failed), "")
     logs = sorted((folder / "boxlite").glob("*/logs/boxlite.log*"))
     for log in logs:

@@ -46,10 +46,12 @@ def judge(
     In an emulated guest a box that misses boxlite's own time limit is the lab's fault: an error. So is a
     registry that a guest cannot reach.
 
+    A test that did not run counts as failed: it is never taken for a pass.
+
     A failure counts as expected only when its first cause is the expected one and exactly the tests failed that
     the causes found must fail: anything else would hide a second failure behind a known one.
     """
-    failed = {test.name for test in tests if test.outcome in (Outcome.FAIL, Outcome.ERROR)}
+    failed = {test.name for test in tests if test.outcome not in (Outcome.PASS, Outcome.SKIP)}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
     slow = [test.name for test in tests if test.name in failed and TOO_SLOW.search(test.message)]
     if emulated and slow:

@@ -76,7 +76,7 @@ def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellR
 def run_of(*cells: CellResult, **more: Any) -> RunResult:
     started = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
     info = RunInfo(id="20261124-160000", started=started, command="lab matrix", lab="0.1.0", **more)
-    return RunResult(schema=1, run=info, cells=list(cells))
+    return RunResult(run=info, cells=list(cells))
 
 
 def base_image(folder: Path, firmware: Firmware | None = None) -> BaseImage:

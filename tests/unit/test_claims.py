@@ -8,7 +8,6 @@ from lab import claims
 from lab.base.errors import UsageError
 from lab.claims import Answer, issue_468
 from lab.record import (
-    DID_NOT_RUN,
     CellResult,
     Confidence,
     Expectation,
@@ -61,7 +60,7 @@ FAIL = ran(Outcome.FAIL, Outcome.FAIL)
 PASS = ran(Outcome.PASS, Outcome.PASS)
 KILLED = [
     TestResult(name=TESTS[0], outcome=Outcome.FAIL, message="was running when the suite was killed"),
-    TestResult(name=TESTS[1], outcome=Outcome.ERROR, message=DID_NOT_RUN),
+    TestResult(name=TESTS[1], outcome=Outcome.NOT_RUN),
 ]
 OTHER = TestResult(name="x", outcome=Outcome.FAIL)
 

@@ -303,7 +303,7 @@ def test_a_report_ends_with_the_status_of_its_run(
 
 
 @pytest.mark.parametrize(
-    ("kind", "begins"), [("json", '{\n  "schema": 1'), ("markdown", "# boxlite"), ("table", "\nguest")]
+    ("kind", "begins"), [("json", '{\n  "schema": 2'), ("markdown", "# boxlite"), ("table", "\nguest")]
 )
 def test_a_report_has_the_format_that_was_asked_for(
     home: Path,
@@ -817,7 +817,7 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
     tries: bool,
     experiments: Experiments,
 ) -> None:
-    monkeypatch.setattr(scheduler.MatrixRun, "run", lambda run: RunResult(schema=1, run=run.info, cells=[]))
+    monkeypatch.setattr(scheduler.MatrixRun, "run", lambda run: RunResult(run=run.info, cells=[]))
     seen: list[str] = []
     monkeypatch.setattr(common, "say", seen.append)
     folder = tmp_path / "run"

@@ -21,7 +21,6 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
 from lab.record import (
-    DID_NOT_RUN,
     UNKNOWN,
     CellResult,
     Confidence,
@@ -128,7 +127,7 @@ class Guest:
             if not message:
                 results.append(TestResult(name=name, outcome=Outcome.PASS))
             elif results:
-                results.append(TestResult(name=name, outcome=Outcome.ERROR, message=DID_NOT_RUN))
+                results.append(TestResult(name=name, outcome=Outcome.NOT_RUN))
             else:
                 results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
         return SuiteRun(results, killed=False)

@@ -10,7 +10,7 @@ from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
 from lab.guest.suite import Way, read_report
-from lab.record import DID_NOT_RUN, Needs, Outcome, TestResult
+from lab.record import Needs, Outcome, TestResult
 
 SUITE = Suite(
     name="small",
@@ -88,7 +88,7 @@ def test_where_a_test_failed_decides_whose_fault_it_is(
 
 def test_a_test_without_a_result_is_never_taken_for_a_pass() -> None:
     found = outcomes(whole("first") + whole("third"))
-    assert found["second"] == ("error", "did not run")
+    assert found["second"] == ("not-run", "")
 
 
 def test_a_test_without_a_call_is_never_taken_for_a_pass() -> None:
@@ -100,12 +100,12 @@ def test_of_a_killed_suite_the_running_test_failed_and_the_rest_did_not_run() ->
     found = outcomes([*whole("first"), phase("second", "setup")], killed=True)
     assert found["first"][0] == "pass"
     assert found["second"] == ("fail", "was running when the suite was killed at its limit of 60 s")
-    assert found["third"] == ("error", "did not run")
+    assert found["third"] == ("not-run", "")
 
 
 def test_a_killed_suite_keeps_the_failures_from_before() -> None:
     found = outcomes(whole("first", call=("failed", CRASH)), killed=True)
-    assert [outcome for outcome, _ in found.values()] == ["fail", "fail", "error"]
+    assert [outcome for outcome, _ in found.values()] == ["fail", "fail", "not-run"]
 
 
 def test_a_test_that_the_suite_does_not_name_is_an_error() -> None:
@@ -114,7 +114,7 @@ def test_a_test_that_the_suite_does_not_name_is_an_error() -> None:
 
 
 def test_a_suite_that_said_nothing_ran_nothing() -> None:
-    assert {outcome for outcome, _ in outcomes([]).values()} == {"error"}
+    assert {outcome for outcome, _ in outcomes([]).values()} == {"not-run"}
 
 
 class Session:
@@ -136,8 +136,8 @@ def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> Non
     ran = guest_suite.run(session, SUITE, stock, factor=1.0, way=way)
     assert [(test.outcome, test.message) for test in ran.tests] == [
         ("fail", "assert 1 == 2"),
-        ("error", DID_NOT_RUN),
-        ("error", DID_NOT_RUN),
+        ("not-run", ""),
+        ("not-run", ""),
     ]
     guest_suite.run(session, SUITE, stock, factor=1.0)
     changed, plain = session.commands
@@ -162,7 +162,7 @@ def test_some_tests_of_a_suite_can_be_run_alone() -> None:
     session: Any = Session()
     stock = catalog.load().variant("stock")
     ran = guest_suite.run(session, SUITE, stock, factor=1.0, way=Way(tests=["first", "third"]))
-    assert [(test.name, test.outcome) for test in ran.tests] == [("first", "fail"), ("third", "error")]
+    assert [(test.name, test.outcome) for test in ran.tests] == [("first", "fail"), ("third", "not-run")]
     [command] = session.commands
     assert " -ra small_suite.py::first small_suite.py::third --timeout=" in command
 

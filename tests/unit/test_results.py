@@ -107,11 +107,36 @@ def test_a_record_from_before_runs_could_be_resumed_is_read(tmp_path: Path) -> N
 
 def test_the_file_has_the_keys_of_the_design(tmp_path: Path) -> None:
     written = json.loads(full_run().write(tmp_path).read_text())
-    assert written["schema"] == 1
+    assert written["schema"] == 2
     assert {"id", "started", "finished", "host", "builds"} <= set(written["run"])
     wanted = {"guest", "variant", "build", "status", "expected", "cause", "confidence", "reason", "tests"}
     wanted |= {"facts", "evidence", "remedies", "seconds", "rerun"}
     assert all(wanted <= set(each) for each in written["cells"])
+
+
+def test_a_test_that_did_not_run_is_read_from_schema_1(tmp_path: Path) -> None:
+    written = json.loads(run_of(cell()).write(tmp_path).read_text()) | {"schema": 1}
+    written["cells"][0]["tests"] = [
+        {"name": "a", "outcome": "error", "seconds": 1.0, "message": "was not called"},
+        {"name": "b", "outcome": "fail", "seconds": 1.0, "message": "did not run"},
+        {"name": "c", "outcome": "error", "seconds": 0.0, "message": "did not run"},
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(written))
+    read = RunResult.read(tmp_path)
+    assert read.format == 2
+    assert [(test.name, test.outcome, test.message) for test in read.cells[0].tests] == [
+        ("a", Outcome.ERROR, "was not called"),
+        ("b", Outcome.FAIL, "did not run"),
+        ("c", Outcome.NOT_RUN, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_failure"),
+    [("pass", False), ("fail", True), ("skip", False), ("error", True), ("not-run", False)],
+)
+def test_a_test_that_did_not_run_is_no_failure(outcome: str, is_failure: bool) -> None:
+    assert Outcome(outcome).is_failure == is_failure
 
 
 @pytest.mark.parametrize(
@@ -160,10 +185,13 @@ def valid() -> dict[str, object]:
     [
         (b"", "Invalid JSON"),
         (b"not json", "Invalid JSON"),
-        (b'{"schema": 1', "Invalid JSON"),
+        (b'{"schema": 2', "Invalid JSON"),
         (b"\xff\xfe", "results.json"),
         (b"[]", "results.json"),
-        (json.dumps({**valid(), "schema": 2}).encode(), "schema: Input should be 1"),
+        (json.dumps({**valid(), "schema": 3}).encode(), "schema: Input should be 2"),
+        (json.dumps({**valid(), "schema": 1, "cells": [{"guest": "x"}]}).encode(), "cells.0.variant: Field"),
+        (json.dumps({**valid(), "schema": 1, "cells": "many"}).encode(), "cells: Input should be a valid list"),
+        (json.dumps({**valid(), "schema": 1, "cells": ["one"]}).encode(), "cells.0: Input should be"),
         (json.dumps({**valid(), "colour": "red"}).encode(), "colour: Extra inputs are not permitted"),
         (json.dumps({**valid(), "cells": [{"guest": "x"}]}).encode(), "cells.0.variant: Field required"),
     ],

@@ -66,7 +66,7 @@ def finish(folder: Path, begun: start.Start, statuses: Sequence[Status] = ()) ->
         more = {"evidence": [str(log)], "seconds": {"suite": float(number)}}
         cells.append(each.result(status).model_copy(update=more))
     info = begun.info.model_copy(update={"finished": datetime.now(UTC)})
-    RunResult(schema=1, run=info, cells=cells).write(folder)
+    RunResult(run=info, cells=cells).write(folder)
     return RunResult.read(folder)
 
 
@@ -554,7 +554,7 @@ def test_a_part_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
     folder, part = parts[0]
     begun = start.resume(part, KNOWN)
     results: list[CellResult] = [begun.kept[each.folder] for each in begun.cells]
-    parts[0] = folder, RunResult(schema=1, run=begun.info, cells=results)
+    parts[0] = folder, RunResult(run=begun.info, cells=results)
     run = merge(parts, tmp_path / "whole")
     assert run.exit_status() == 0
     assert run.run.parts[0].resumed == begun.info.resumed

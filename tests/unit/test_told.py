@@ -106,6 +106,8 @@ def test_a_log_steers_no_terminal(tmp_path: Path) -> None:
 def test_of_what_was_not_gathered_nothing_is_known(tmp_path: Path) -> None:
     assert told.read(tmp_path, FAILED) == Told(said=examples.SAID)
     assert told.read(tmp_path, [TestResult(name="a", outcome=Outcome.PASS)]) == Told()
+    not_run = TestResult(name="a", outcome=Outcome.NOT_RUN, message="the suite ended")
+    assert told.read(tmp_path, [not_run]) == Told()
 
 
 INSTALL_FAILS = ("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP)

@@ -20,7 +20,6 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
 from lab.record import (
-    DID_NOT_RUN,
     CellResult,
     Confidence,
     Finding,
@@ -66,8 +65,8 @@ def a_suite(
     """A suite that stops at its first failure, or comes to its end."""
     tests: list[TestResult] = []
     for name in SUITE.tests:
-        if tests and (tests[-1].outcome is Outcome.FAIL or tests[-1].message == DID_NOT_RUN):
-            tests.append(outcome_of(name, Outcome.ERROR, DID_NOT_RUN))
+        if tests and (tests[-1].outcome is Outcome.FAIL or tests[-1].outcome is Outcome.NOT_RUN):
+            tests.append(outcome_of(name, Outcome.NOT_RUN))
         elif name in failing:
             tests.append(outcome_of(name, outcome, message))
         else:

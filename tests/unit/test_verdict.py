@@ -72,6 +72,8 @@ def test_a_second_cause_behind_the_expected_one_is_named_and_changes_nothing() -
         (SANDBOX, BLOCKED, [SYSCTL, LIMIT], "userns-sysctl", "expected to fail for userns-limit"),
         ({**SANDBOX, "options": "fail"}, BLOCKED, [LIMIT], "userns-limit", "failed too: options"),
         ({**SANDBOX, "options": "error"}, BLOCKED, [LIMIT], "userns-limit", "failed too: options"),
+        ({**SANDBOX, "options": "not-run"}, BLOCKED, [LIMIT], "userns-limit", "failed too: options"),
+        ({"options": "not-run"}, PASSES, [], "unknown", "the evidence proves no known cause"),
         ({"jail_starts": "fail"}, BLOCKED, [LIMIT], "userns-limit", "all the same: jail_isolates"),
         (
             {**SANDBOX, "box_starts": "fail"},
@@ -89,6 +91,8 @@ def test_a_second_cause_behind_the_expected_one_is_named_and_changes_nothing() -
         "another cause first",
         "one test more",
         "one test more, by error",
+        "one test more, which did not run",
+        "a test did not run and nothing is proved",
         "one test less",
         "the control too",
     ],

@@ -189,7 +189,7 @@ def test_a_suite_that_hangs_is_killed_and_the_tests_that_ran_keep_their_outcomes
     assert [(t.name, t.outcome) for t in cell.tests] == [
         ("ends", Outcome.PASS),
         ("hangs", Outcome.FAIL),
-        ("is_never_reached", Outcome.ERROR),
+        ("is_never_reached", Outcome.NOT_RUN),
     ]
     assert cell.status is Status.FAIL
     assert "killed at its time limit" in cell.reason

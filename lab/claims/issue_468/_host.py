@@ -1,7 +1,7 @@
 """Which cells are like the report's host, and how they failed."""
 
 from lab.claims._base import Claim, Sight
-from lab.record import DID_NOT_RUN, UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
+from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
 from lab.upstream.recorded import Recorded
 
 # The cause that is Ubuntu 24.04's policy, whatever the guest; and all that keep a user namespace from boxlite.
@@ -48,12 +48,8 @@ def is_ubuntu(cell: CellResult, *versions: str) -> bool:
 
 
 def failed(cell: CellResult) -> list[str]:
-    """The tests that failed; one that did not run told nothing."""
-    return [
-        test.name
-        for test in cell.tests
-        if test.outcome in (Outcome.FAIL, Outcome.ERROR) and test.message != DID_NOT_RUN
-    ]
+    """The tests that failed. A test that did not run shows nothing."""
+    return [test.name for test in cell.tests if test.outcome.is_failure]
 
 
 def untold(cell: CellResult, *names: str) -> str:
