@@ -89,7 +89,8 @@ class TableKnob(Table, Knob):
         return ", ".join(f"{key}={value}" for key, value in self._given().items())
 
     def _given(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in self.model_fields_set}
+        # In the order of the declaration: `model_fields_set` has another one in each process.
+        return {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
 
 
 class MapKnob(RootModel[dict[Any, Any]], Knob):

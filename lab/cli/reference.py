@@ -1,0 +1,190 @@
+"""The parts of `docs/` that repeat what the code says; `python -m lab.cli.reference` writes them again.
+
+Each part is in a page between `<!-- generated: NAME -->` and `<!-- end -->`; people write the rest of the page.
+This module is in `lab/cli/` because no room below may import the commands.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from lab import catalog, causes, cli, knobs, remedies
+from lab.base.files import write_atomically
+from lab.base.paths import PACKAGE
+from lab.remedies import Remedy
+
+DOCS = PACKAGE.parent / "docs"
+PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+WIDTH = 100
+
+
+def renewed(page: str) -> str:
+    """A page with each of its generated parts as the code has it now. Raises KeyError for an unknown part."""
+    return PART.sub(lambda part: f"{part['begin']}\n{PARTS[part['name']]()}\n{part['end']}", page)
+
+
+def pages(docs: Path) -> list[Path]:
+    """The pages that have generated parts."""
+    return [page for page in sorted(docs.rglob("*.md")) if PART.search(page.read_text())]
+
+
+def _commands() -> str:
+    return "\n".join(_command_sections(cli.cli, "lab"))
+
+
+def _command_sections(command: click.Command, name: str) -> Iterator[str]:
+    context = click.Context(
+        command,
+        info_name=name,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        help_option_names=["-h", "--help"],
+    )
+    yield f"## `{name}`\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for part in sorted(command.commands):
+            yield from _command_sections(command.commands[part], f"{name} {part}")
+
+
+def _causes() -> str:
+    rows = [
+        (
+            f"`{name}`",
+            str(cause.breaks),
+            cause.explanation,
+            ", ".join(f"`{each}`" for each in _remedies_of(name)),
+        )
+        for name, cause in causes.known().items()
+    ]
+    return _table(("cause", "breaks", "what blocks boxlite", "remedies"), rows)
+
+
+def _remedies_of(cause: str) -> list[str]:
+    return [remedy.name for remedy in remedies.candidates(remedies.load(), [cause])]
+
+
+def _remedies() -> str:
+    known = remedies.load()
+    rows = [
+        (
+            f"[`{name}`](#{name})",
+            str(remedy.loss),
+            "the host" if remedy.host else "how boxlite is run",
+            remedy.title,
+        )
+        for name, remedy in known.items()
+    ]
+    table = _table(("remedy", "loss", "what it changes", "what it does"), rows)
+    return "\n".join([table, *(_remedy_section(remedy) for remedy in known.values())])
+
+
+def _remedy_section(remedy: Remedy) -> str:
+    how = f"Script: `lab remedies show {remedy.name} --script`."
+    if remedy.run is not None:
+        how = f"How:\n\n```text\n{remedy.run.example.strip()}\n```"
+    cures = ", ".join(f"`{cause}`" for cause in remedy.cures)
+    return (
+        f"## `{remedy.name}`\n\n{remedy.title}. For: {cures}.\n\n{remedy.does}\n\n"
+        f"Protection given up (loss {remedy.loss} of 100): {remedy.price}\n\n{how}\n"
+    )
+
+
+def _variants() -> str:
+    rows = []
+    for name, variant in catalog.load().variants.items():
+        sets = "; ".join(f"{kind}: {words}" for kind, knob in variant.knobs.items() if (words := knob.words()))
+        expected = f"{variant.expect.status} {variant.expect.cause or ''}".strip()
+        rows.append((f"`{name}`", variant.title, sets or "nothing", expected))
+    return _table(("variant", "what it is", "sets", "expected"), rows)
+
+
+def _guests() -> str:
+    rows = [(f"`{name}`", guest.title, guest.image.origin) for name, guest in catalog.load().guests.items()]
+    return _table(("guest", "what it is", "its image"), rows)
+
+
+def _sets() -> str:
+    rows = [
+        (
+            f"`{name}`",
+            chosen.title,
+            ", ".join(chosen.guests),
+            ", ".join(chosen.variants),
+            "yes" if chosen.remedies else "no",
+        )
+        for name, chosen in catalog.load().sets.items()
+    ]
+    return _table(("set", "what it is", "guests", "variants", "tries remedies"), rows)
+
+
+def _settings() -> str:
+    rows = [(f"`[{name}]`", _first_line(kind), _keys(kind)) for name, kind in knobs.kinds().items()]
+    return _table(("table", "what it sets", "keys"), rows)
+
+
+def _keys(kind: type[Any]) -> str:
+    said = []
+    for key, field in kind.model_fields.items():
+        if key == "root":
+            return "any name of that kind"
+        values = " or ".join(f"`{value}`" for value in _choices(field.annotation))
+        said.append(": ".join(filter(None, [f"`{key}`", values or field.description])))
+    return "; ".join(each.rstrip(".") for each in said)
+
+
+def _choices(annotation: Any) -> Sequence[object]:
+    """The values that a key can have, where these are few."""
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return list(annotation)
+    return (
+        [repr(each).strip("'").lower() for each in get_args(annotation)]
+        if get_origin(annotation) is Literal
+        else []
+    )
+
+
+def _tests() -> str:
+    suite = catalog.load().suite
+    return _table(("test", "needs"), [(f"`{name}`", str(needs)) for name, needs in suite.tests.items()])
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").partition("\n")[0]
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *([_cell(text) for text in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "causes": _causes,
+    "commands": _commands,
+    "guests": _guests,
+    "remedies": _remedies,
+    "sets": _sets,
+    "settings": _settings,
+    "tests": _tests,
+    "variants": _variants,
+}
+
+
+def main() -> None:
+    """Write every page again whose generated parts are not what the code says."""
+    for page in pages(DOCS):
+        text = page.read_text()
+        if (now := renewed(text)) != text:
+            write_atomically(page, now)
+            click.echo(f"written: {page.relative_to(DOCS.parent)}")
+
+
+if __name__ == "__main__":
+    main()

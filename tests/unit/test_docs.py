@@ -1,0 +1,236 @@
+"""The documentation: links lead somewhere, commands and examples work, tables are what the code says."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from pydantic import BaseModel
+
+from lab import catalog, causes, remedies
+from lab.base.paths import PACKAGE, definitions
+from lab.catalog import Guest, Set
+from lab.claims import Answer
+from lab.cli import cli, reference
+from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
+from lab.upstream.told import Judged
+from tests.unit.evidence_examples import gathered
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
+RENEW = "a part made from the code is out of date; write it again with: .venv/bin/python -m lab.cli.reference"
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@cache
+def parsed(page: Path) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(page.read_text())
+
+
+def inline(tokens: list[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield from token.children or ()
+
+
+def headings(page: Path) -> list[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    texts = [
+        "".join(part.content for part in inside.children or ())
+        for opening, inside in pairwise(parsed(page))
+        if opening.type == "heading_open"
+    ]
+    return [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts]
+
+
+def code(page: Path) -> list[Token]:
+    return [token for token in parsed(page) if token.type in ("fence", "code_block")]
+
+
+def example(page: str, file: str) -> str:
+    """A file of an example, whole: a block that begins with ```LANGUAGE FILE."""
+    [text] = [each.content for each in code(ROOT / "docs" / "guides" / page) if each.info.split()[1:] == [file]]
+    return text
+
+
+def cells_of_tables(page: str) -> set[str]:
+    """What is written as code in the tables of a page of the reference."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    return set(re.findall(r"`([^`]+)`", "\n".join(line for line in lines if line.startswith("|"))))
+
+
+@each_page
+def test_every_link_leads_to_a_file_and_a_heading_that_there_are(page: Path) -> None:
+    links = [str(token.attrs["href"]) for token in inline(parsed(page)) if token.type == "link_open"]
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        path, _, heading = unquote(link).partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link}: there is no {target}"
+        assert target.resolve().is_relative_to(ROOT)
+        if heading:
+            assert heading in headings(target), f"{link}: {target} has the headings {headings(target)}"
+
+
+@pytest.mark.parametrize("page", reference.pages(reference.DOCS), ids=lambda page: page.name)
+def test_what_is_made_from_the_code_is_what_the_code_says(page: Path) -> None:
+    assert page.read_text() == reference.renewed(page.read_text()), RENEW
+
+
+def test_every_part_that_can_be_made_stands_on_a_page() -> None:
+    there = [
+        part["name"]
+        for page in reference.pages(reference.DOCS)
+        for part in reference.PART.finditer(page.read_text())
+    ]
+    assert sorted(there) == sorted(reference.PARTS)
+
+
+def test_a_page_is_written_again_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = tmp_path / "docs"
+    shutil.copytree(ROOT / "docs", docs)
+    page = docs / "reference" / "causes.md"
+    page.write_text(page.read_text().replace("home-noexec", "home-sweet"))
+    monkeypatch.setattr(reference, "DOCS", docs)
+    reference.main()
+    made = page.read_text()
+    assert capsys.readouterr().out == "written: docs/reference/causes.md\n"
+    assert reference.renewed(made) == made
+    assert "| `home-noexec` | box |" in made
+    # Written by hand.
+    assert "| `home-sweet` | executing a program" in made
+    reference.main()
+    assert capsys.readouterr().out == ""
+
+
+def commands(page: Path) -> list[str]:
+    """What a page has as code that runs the lab."""
+    said = [line.strip() for each in code(page) for line in each.content.splitlines()]
+    said += [token.content for token in inline(parsed(page)) if token.type == "code_inline"]
+    return [line for line in said if re.match(r"((\.venv/bin/)?lab|\./setup\.sh(?! test)) [a-z-]", line)]
+
+
+@cache
+def definitions_of_the_lab() -> catalog.Catalog:
+    return catalog.load()
+
+
+@each_page
+def test_every_command_line_is_one_that_the_lab_takes(page: Path) -> None:
+    known = definitions_of_the_lab()
+    mine = {"debian-13-profiles", "hardened", "userns-limit-64"}
+    look_up = {"-g": known.guest, "-v": known.variant, "--set": known.set}
+    for line in commands(page):
+        words = shlex.split(line, comments=True)[1:]
+        command: click.Command = cli
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            if words[0] not in command.commands:
+                break
+            command = command.commands[words.pop(0)]
+        assert command is not cli or words[:1] == ["--connect"], f"no command: {line}"
+        options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        for word, value in pairwise([*words, ""]):
+            if word.startswith("-"):
+                assert word in options, f"no option {word}: {line}"
+            if word in look_up and value not in mine and not value.isupper():
+                look_up[word](value)
+
+
+def test_the_pages_have_commands_to_look_at() -> None:
+    assert len(commands(ROOT / "README.md")) >= 5
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of the lab's definitions."""
+    for name in ("images", "cloud-init"):
+        shutil.copytree(definitions() / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", ["images/debian-13-profiles.toml", "images/ubuntu-25.10.toml"])
+def test_the_examples_of_guests_load(root: Path, file: str) -> None:
+    (root / file).write_text(example("adding-a-guest.md", file))
+    guest = catalog.load(root).guest(Path(file).stem)
+    assert guest.image.origin
+
+
+def test_the_example_of_a_variant_loads(root: Path) -> None:
+    file = "cloud-init/variants/hardened.toml"
+    (root / file).write_text(example("adding-a-variant.md", file))
+    assert list(catalog.load(root).variant("hardened").knobs) == ["mount", "sysctl"]
+
+
+def test_the_example_of_a_cause_loads_and_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home_full.py").write_text(example("adding-a-cause.md", "lab/causes/home_full.py"))
+    monkeypatch.setattr(causes, "__path__", [*causes.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "lab.causes.home_full", raising=False)
+    known = causes.known()
+    assert len({cause.order for cause in known.values()}) == len(known)
+    assert known["home-full"].explanation.count(". ") == 1
+    said = "boxlite.errors.StorageError: storage error: No space left on device (os error 28)"
+    [finding] = causes.diagnose(gathered(messages=(said,), control_failed=True))
+    assert (finding.name, finding.confidence) == ("home-full", Confidence.LIKELY)
+    assert causes.diagnose(gathered(control_failed=True)) == []
+
+
+def test_the_example_of_a_remedy_loads_and_its_script_is_clean(tmp_path: Path) -> None:
+    file = "lab/remedies/userns-limit-64.toml"
+    folder = tmp_path / "remedies"
+    shutil.copytree(PACKAGE / "remedies", folder)
+    (folder / "userns-limit-64.toml").write_text(example("adding-a-remedy.md", file))
+    known = remedies.load(folder)
+    assert "userns-limit-64" in [each.name for each in remedies.candidates(known, ["userns-limit"])]
+    script = tmp_path / "script.sh"
+    script.write_text(known["userns-limit-64"].script())
+    done = subprocess.run([SHELLCHECK, "--shell=sh", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def fields(model: type[BaseModel]) -> set[str]:
+    return set(model.model_fields)
+
+
+def test_every_key_of_a_definition_is_explained() -> None:
+    told = (ROOT / "docs" / "guides" / "adding-a-guest.md").read_text()
+    keys = fields(catalog.DebianImage) | fields(catalog.CloudImage) | fields(catalog.SignedChecksums)
+    keys |= fields(Guest) | fields(Set)
+    keys = keys - {"name", "kind", "image", "checksums"}
+    assert [key for key in sorted(keys) if f"`{key}" not in told] == []
+    told = (ROOT / "docs" / "guides" / "adding-a-remedy.md").read_text()
+    keys = fields(remedies.Remedy) | fields(remedies.HostChange) | fields(remedies.RunChange)
+    assert [key for key in sorted(keys - {"name", "title", "host", "run"}) if f"`{key}" not in told] == []
+
+
+def test_every_word_of_a_result_is_explained() -> None:
+    there = cells_of_tables("reference/statuses.md")
+    told = (ROOT / "docs" / "reference" / "statuses.md").read_text()
+    assert {*Status, *Outcome, *RemedyOutcome, *Judged} <= there
+    words = [*StepOutcome, *Answer, *Confidence]
+    assert [word for word in words if f"`{word}`" not in told] == []
+
+
+def test_every_cause_says_how_it_is_proved() -> None:
+    _, _, proofs = (ROOT / "docs" / "reference" / "causes.md").read_text().partition("## How each is proved")
+    assert re.findall(r"^\| `([a-z-]+)` ", proofs, re.MULTILINE) == list(causes.known())
+
+
+def test_the_control_and_the_witness_are_named() -> None:
+    suite = catalog.load().suite
+    told = (ROOT / "docs" / "reference" / "statuses.md").read_text()
+    assert f"The control is `{suite.control}`" in told
+    assert f"run `{suite.witness}` alone" in told
