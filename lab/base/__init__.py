@@ -1,1 +1,1 @@
-"""Small things that everything uses."""
+"""Helpers that every other package uses."""

@@ -1,4 +1,4 @@
-"""Finding what a package is made of: one class in each of its modules, so that a new one is a new file."""
+"""Discovery of plug-in classes: one class per module of a package, so that a new one is a new file."""
 
 import importlib
 import pkgutil
@@ -6,9 +6,9 @@ from types import ModuleType
 
 
 def classes[C](package: ModuleType, base: type[C]) -> dict[str, type[C]]:
-    """The one subclass of `base` that each module of a package defines, by the module's name.
+    """Map each module's name to the one subclass of `base` that it defines.
 
-    Raises TypeError for a module that defines none or several; modules that begin with `_` are no members.
+    Modules whose names begin with `_` are skipped. Raises TypeError if a module does not define exactly one.
     """
     found = {}
     for info in pkgutil.iter_modules(package.__path__):

@@ -1,13 +1,13 @@
-"""What can be expected to go wrong. Anything else that is raised is a bug and shows its traceback."""
+"""The failures that are expected. Any other exception is a bug and shows its traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class LabError(Exception):
-    """An expected failure: what was tried and what happened, with the next step as `hint`.
+    """An expected failure: the message says what was tried and what happened, `hint` says what to do next.
 
-    `exit_status` is what the command line ends with: 3, something could not be run.
+    `exit_status` is the exit status of the command line: 3, something could not be run.
     """
 
     exit_status = 3
@@ -22,22 +22,22 @@ class LabError(Exception):
 
 
 class UsageError(LabError):
-    """Wrong usage or a wrong definition: exit status 2, and nothing was started."""
+    """Wrong usage or a wrong definition; nothing was started."""
 
     exit_status = 2
 
 
 class ImageNotAvailable(LabError):
-    """A guest's image cannot be had here and now; that is no fault of the lab's, and no other try helps."""
+    """A guest's image is not available on this host. The lab is not at fault, and a retry does not help."""
 
 
 class NotApplicable(Exception):
-    """A cell that makes no sense on its guest; the text is the reason that the table shows."""
+    """A cell does not apply to its guest; the message is the reason shown in the table."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not in the catalog, with the nearest names there are."""
+    """Build the error for a name that is not in the catalog; its hint suggests the closest known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(names)}"
     return UsageError(f"no {kind} is called {name!r}", hint=hint)

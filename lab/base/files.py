@@ -1,4 +1,4 @@
-"""Small things done with files."""
+"""Helpers for files and for text that comes from guests."""
 
 import hashlib
 import os
@@ -8,30 +8,30 @@ from pathlib import Path
 
 from lab.base.errors import UsageError
 
-# Escape sequences (ECMA-48) and the other control characters but for tab and newline.
+# Escape sequences (ECMA-48) and all other control characters except tab and newline.
 CONTROL = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 
 
 def plain(text: str) -> str:
-    """Text of a guest's without anything that would steer a terminal."""
+    """Remove everything from a guest's text that could control a terminal."""
     return CONTROL.sub("", text)
 
 
 def sha256(path: Path) -> str:
-    """A file's digest in hexadecimal."""
+    """Return a file's SHA-256 in hexadecimal."""
     return digest(path, "sha256")
 
 
 def digest(path: Path, algorithm: str) -> str:
-    """A file's digest in hexadecimal, by one of hashlib's names."""
+    """Return a file's digest in hexadecimal; `algorithm` is one of hashlib's names."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def seal(folder: Path) -> None:
-    """Write a folder's files through to the disk and make them read-only, before the folder gets its name."""
+    """Sync a folder's files to disk and make them read-only. Call it before renaming the folder into place."""
     for file in folder.iterdir():
         handle = os.open(file, os.O_RDONLY)
         try:
@@ -43,17 +43,17 @@ def seal(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run. Raises UsageError where it cannot be made."""
+    """Create the folder of a run. Raises UsageError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"the folder {folder} cannot be made: {error.strerror}", hint="name another one with -o DIR"
+            f"cannot create the folder {folder}: {error.strerror}", hint="choose another folder with -o DIR"
         ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content in one step, so that a crash leaves the old or the new, never a part."""
+    """Replace a file's content in one step: after a crash it holds either the old or the new text."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:

@@ -1,10 +1,10 @@
-"""What the libraries say, kept off the terminal."""
+"""Keeps the log messages of libraries off the terminal."""
 
 import logging
 
 
 def quiet_libraries() -> None:
-    """Paramiko logs each broken connection with a traceback; the lab reports those itself."""
+    """Silence Paramiko, which logs a traceback for each broken connection; the lab reports these itself."""
     for name in ("paramiko", "fabric", "invoke"):
         logging.getLogger(name).addHandler(logging.NullHandler())
         logging.getLogger(name).propagate = False

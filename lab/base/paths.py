@@ -1,4 +1,4 @@
-"""Where the lab keeps its things, and where its definitions are."""
+"""The folders of the lab's cache, state and definitions."""
 
 import os
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ import platformdirs
 
 APP = "boxlite-lab"
 
-# Everything under `lab/`, and in a checkout the definitions beside it.
+# The package `lab/`; in a checkout the definitions are beside it.
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def definitions() -> Path:
-    """The folder that holds `images/` and `cloud-init/`: the checkout, or the installed package's copy."""
+    """Return the folder that holds `images/` and `cloud-init/`: the checkout, or the package's copy."""
     installed = PACKAGE / "_definitions"
     return installed if installed.is_dir() else PACKAGE.parent
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The lab's folders. `cache` can be deleted at any time, `state` holds runs and lanes."""
+    """The lab's folders. `cache` can be deleted at any time; `state` holds runs and lanes."""
 
     cache: Path
     state: Path
 
     @classmethod
     def default(cls) -> "Paths":
-        """The folders of this user; `LAB_HOME` puts all of them in one place.
+        """Return this user's folders. `LAB_HOME` overrides them with one folder for both.
 
-        Root runs guests under qemu:///system, whose QEMU user cannot read /root: site folders then.
+        Root gets the site folders: it runs guests under qemu:///system, whose QEMU user cannot read /root.
         """
         if home := os.environ.get("LAB_HOME"):
             base = Path(home).resolve()
@@ -71,7 +71,7 @@ class Paths:
         return self.state / "runs"
 
     def make(self, folder: Path) -> Path:
-        """Create one of the folders so that the QEMU user can pass through it, whatever the umask."""
+        """Create a folder that the QEMU user can traverse, whatever the umask is."""
         folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
             for part in (folder, *folder.parents):

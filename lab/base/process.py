@@ -1,4 +1,4 @@
-"""Running a program of the host, so that its failure says which command to paste and what it printed."""
+"""Runs programs on the host. An error shows the command, ready to paste, and the last lines of its output."""
 
 import os
 import shlex
@@ -14,14 +14,14 @@ from lab.base.errors import LabError
 
 Command = Sequence[str | Path]
 
-# How long a program may take to clean up after itself; mmdebstrap removes a tree and its mounts.
+# Time between SIGTERM and SIGKILL; mmdebstrap needs it to remove its tree and mounts.
 GRACE_SECONDS = 10.0
 
 _running: set[subprocess.Popen[str]] = set()
 
 
 class CommandFailed(LabError):
-    """A program of the host ended with an error; `output` holds the last lines it printed."""
+    """A program on the host failed; `output` holds the last lines that it printed."""
 
     def __init__(self, command: Command, status: str, output: str) -> None:
         self.output = output
@@ -29,13 +29,13 @@ class CommandFailed(LabError):
 
 
 def stop_all() -> None:
-    """End every program that `run` waits for, in whatever thread; those calls raise CommandFailed."""
+    """Stop every program that `run` is waiting for, in any thread; those calls raise CommandFailed."""
     for child in list(_running):
         _end(child)
 
 
 def display(command: Command) -> str:
-    """The command as one would paste it into a shell."""
+    """Format a command so that it can be pasted into a shell."""
     return shlex.join(str(part) for part in command)
 
 
@@ -46,11 +46,11 @@ def run(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """Run a program to its end and return what it printed on standard output and error.
+    """Run a program until it exits and return its standard output and standard error.
 
-    `timeout` is in seconds; `env` is added to the environment; `on_line` sees each line as it comes.
-    The program gets SIGTERM when this process dies, so a killed lab leaves none behind.
-    Raises CommandFailed for a missing program, a non-zero status or the time being up.
+    `timeout` is in seconds; `env` is added to the environment; `on_line` gets each line as it arrives.
+    The program gets SIGTERM when this process dies, so that a killed lab leaves no program running.
+    Raises CommandFailed if the program is missing, fails or exceeds the timeout.
     """
     guarded = ["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)]
     try:
@@ -62,7 +62,7 @@ def run(
             env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
             text=True,
             errors="replace",
-            # A group of its own, so that what it starts can be ended with it.
+            # A process group of its own, so that its children can be stopped with it.
             start_new_session=True,
         )
     except FileNotFoundError as error:
@@ -98,7 +98,7 @@ def run(
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """End a program and all that it started: politely, and then not."""
+    """Stop a program and its children: SIGTERM first, SIGKILL after the grace period."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(child.pid, number)
@@ -108,5 +108,5 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 
 def tail(lines: Sequence[str] | deque[str], count: int = 20) -> str:
-    """The last lines of an output, for an error message."""
+    """Return the last lines of an output, for an error message."""
     return "".join(list(lines)[-count:])

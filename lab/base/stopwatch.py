@@ -1,4 +1,4 @@
-"""How long each step took."""
+"""Measures how long each step takes."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds by step."""
+    """Seconds per step; a step that runs several times is summed up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Waiting, always against a deadline on the monotonic clock and never longer than what is waited for lives."""
+"""Waiting for a condition, with a deadline on the monotonic clock and a check that the guest is still alive."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from lab.base.errors import LabError
 
 
 class DeadlineExpired(LabError):
-    """What was waited for did not happen in time."""
+    """The condition did not become true in time."""
 
 
 class Deadline:
-    """A point in time by which `what` must have happened; `seconds` from now."""
+    """A point in time, `seconds` from now, by which `what` must have happened."""
 
     def __init__(self, seconds: float, what: str) -> None:
         self.seconds = seconds
@@ -24,7 +24,7 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def check(self, last: str = "") -> None:
-        """Raise DeadlineExpired when the time is up; `last` says what was seen last."""
+        """Raise DeadlineExpired if the time is up; `last` is the last state observed."""
         if self.remaining == 0.0:
             seen = f"; last seen: {last}" if last else ""
             raise DeadlineExpired(f"waited {self.seconds:.0f} s for {self.what}{seen}")
@@ -37,9 +37,9 @@ def wait_for[T](
     alive: Callable[[], None] = lambda: None,
     interval: float = 0.25,
 ) -> T:
-    """Call `attempt` until it gives something other than None.
+    """Call `attempt` until it returns something other than None, and return that.
 
-    `alive` is asked before each attempt and raises when waiting has become pointless (the guest died);
+    `alive` is called before each attempt and raises when waiting has become pointless (the guest died).
     `interval` is the pause between attempts in seconds. Raises DeadlineExpired.
     """
     while True:

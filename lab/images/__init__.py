@@ -1,1 +1,1 @@
-"""Base images: verified, read-only, one folder each."""
+"""Base images: verified and read-only, each in a folder of its own."""

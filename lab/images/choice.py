@@ -1,4 +1,4 @@
-"""Which disk a cloud guest uses: remembered, so that a newer build comes only when it is asked for."""
+"""Remembers which disk each cloud guest uses, so that a newer build is fetched only on request."""
 
 import json
 from dataclasses import asdict, dataclass

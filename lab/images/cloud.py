@@ -1,4 +1,4 @@
-"""Guests that their distribution publishes as a disk: which disk that is, and having it."""
+"""Guests that their distribution publishes as a disk: finds out which disk to use, and downloads it."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lab.catalog import CloudImage, Guest, SignatureForm, SignedChecksums, key_f
 from lab.images import disk, download, signature
 from lab.images.download import Say
 
-# A line of a checksum file, as coreutils writes it (Ubuntu) and in BSD's way (Fedora).
+# A line of a checksum file in coreutils' format (Ubuntu) and in BSD's format (Fedora).
 FORMS = (
     re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<name>.+)"),
     re.compile(r"SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-f]{64})"),
@@ -19,7 +19,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """The disk that a guest is to have: where it is, and what its digest must be."""
+    """The disk that a guest should use: its address and its expected digest."""
 
     url: str
     algorithm: str
@@ -31,51 +31,58 @@ class Wanted:
 
 
 def inputs(image: CloudImage) -> bytes:
-    """All that decides which disk it is, and who vouches for it, as bytes to take a digest of."""
-    decides = {"url", "build", "checksums", "digest"}
+    """Return everything that selects the disk and verifies it, as bytes to be hashed."""
+    fields = {"url", "build", "checksums", "digest"}
     key = key_file(image.checksums.key).read_bytes() if image.checksums else b""
-    return image.model_dump_json(include=decides).encode() + key
+    return image.model_dump_json(include=fields).encode() + key
 
 
-def wanted(guest: Guest, image: CloudImage, say: Say) -> Wanted:
-    """Which disk it is to be: by what the distribution signs now, or as pinned. Raises ImageNotAvailable."""
+def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> Wanted:
+    """Return the disk to use: the pinned one, or the one whose digest the distribution signs today.
+
+    Raises ImageNotAvailable.
+    """
     if image.address is None or (image.checksums is None and image.digest is None):
         raise ImageNotAvailable(
-            "no digest is pinned yet, and its distribution signs none",
-            hint=f"pin one as images/{guest.name}.toml says, or: lab images import FILE --as {guest.name}",
+            "no digest is pinned yet, and the distribution does not sign one",
+            hint=f"pin one (see images/{guest.name}.toml), or: lab images import FILE --as {guest.name}",
         )
     if image.checksums is None:
         algorithm, _, pinned = str(image.digest).partition(":")
         return Wanted(image.address, algorithm, pinned)
     text = _signed_text(str(image.checksums_address), image.checksums, say)
     disk_name = image.address.rpartition("/")[2]
-    return Wanted(image.address, "sha256", listed(text, disk_name, str(image.checksums_address)))
+    return Wanted(image.address, "sha256", find_digest(text, disk_name, str(image.checksums_address)))
 
 
 def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
     say("fetching checksums")
     text = download.read(url, say)
     detached = download.read(f"{url}.gpg", say) if checksums.form is SignatureForm.DETACHED else None
-    return signature.verified(text, detached, key_file(checksums.key), download.short(url))
+    return signature.verify(text, detached, key_file(checksums.key), download.short(url))
 
 
-def listed(text: str, name: str, url: str) -> str:
-    """The SHA-256 that a signed text, had from `url`, gives for a disk. Raises ImageNotAvailable."""
+def find_digest(text: str, name: str, url: str) -> str:
+    """Return the SHA-256 of the disk `name` in a checksum file's text; `url` is for errors.
+
+    Raises ImageNotAvailable unless the text lists exactly one.
+    """
     lines = [line.rstrip() for line in text.splitlines()]
     matches = [match for line in lines for form in FORMS if (match := form.fullmatch(line))]
     found = {match["digest"] for match in matches if match["name"] == name}
     if len(found) != 1:
         raise ImageNotAvailable(
-            f"{download.short(url)} lists {'two digests' if found else 'no digest'} of {name}",
-            hint=f"was the build withdrawn? see {url}, and correct `build` in the guest's definition",
+            f"{download.short(url)} lists {'several digests' if found else 'no digest'} for {name}",
+            hint=f"was the build withdrawn? look at {url} and correct `build` in the guest's definition",
         )
     return found.pop()
 
 
 def fetch(want: Wanted, folder: Path, say: Say) -> Path:
-    """Download a disk into `folder` and verify it. Raises ImageNotAvailable, LabError.
+    """Download a disk into `folder` and verify it.
 
-    What could not be downloaded to its end is gone on with the next time; what proves wrong is removed.
+    The next call resumes an interrupted download. A disk that fails verification is deleted.
+    Raises ImageNotAvailable, LabError.
     """
     file = folder / want.name
     download.fetch(want.url, file, say)
@@ -92,13 +99,13 @@ def _verify(want: Wanted, file: Path) -> None:
     found = digest(file, want.algorithm)
     if found != want.digest:
         raise ImageNotAvailable(
-            f"{download.short(want.url)} is not the disk that was vouched for",
-            hint=f"its {want.algorithm} is {found} and should be {want.digest}; nothing was kept: "
-            "try again later, or from another network",
+            f"{download.short(want.url)} does not have the expected digest",
+            hint=f"its {want.algorithm} is {found}, expected {want.digest}; the download was deleted: "
+            "try again later or from another network",
         )
     try:
-        form = disk.form(file)
+        form = disk.detect_format(file)
     except disk.NotADisk as error:
         raise ImageNotAvailable(f"{download.short(want.url)}: {error.args[0]}") from error
     if form != "qcow2":
-        raise ImageNotAvailable(f"{download.short(want.url)} is a disk of the form {form}, not qcow2")
+        raise ImageNotAvailable(f"{download.short(want.url)} is a {form} disk, not qcow2")

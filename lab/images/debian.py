@@ -1,4 +1,4 @@
-"""Guests built from Debian's packages: mmdebstrap, and a hook that turns the tree into a disk."""
+"""Builds guests from Debian's packages: mmdebstrap makes a tree, and a hook turns the tree into a disk."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ PACKAGES = (
     "udev",
 )
 FILES = ("disk.qcow2", "vmlinuz", "initrd", "packages.tsv")
-# mmdebstrap's own words for what it does, and ours.
+# mmdebstrap's messages, and the stage that the lab reports for each.
 STAGES = {
     "running apt-get update": "fetching package lists",
     "downloading packages": "downloading packages",
@@ -41,20 +41,20 @@ STAGES = {
 
 
 def inputs(image: DebianImage) -> bytes:
-    """All that decides what goes into the image, as bytes to take a digest of."""
+    """Return everything that determines the image's content, as bytes to be hashed."""
     return image.model_dump_json().encode() + " ".join(PACKAGES).encode() + _recipe().read_bytes()
 
 
 def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout: float) -> float:
-    """Build the image's files into `out`; the time it took in seconds. Raises LabError.
+    """Build the image's files in `out` and return the seconds that it took. Raises LabError.
 
-    As root mmdebstrap works on the real thing; anyone else needs /etc/subuid and a host that allows
-    user namespaces, and cannot build a SELinux guest: the kernel lets no one else set `security.selinux`.
+    An ordinary user needs an entry in /etc/subuid and a host that allows user namespaces. SELinux guests need
+    root, because the kernel lets only root set the attribute `security.selinux`.
     """
     if image.selinux and os.geteuid() != 0:
         raise LabError(
             f"building {image.suite} with SELinux: only root can set SELinux labels on files",
-            hint="run the lab as root for this guest, or leave it out",
+            hint="run the lab as root for this guest, or leave this guest out",
         )
     started = time.monotonic()
     workspace = _workspace(out)
@@ -80,7 +80,7 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
 
 
 def remove_workspace(folder: Path) -> None:
-    """Remove a build's folder, with what belongs to an ordinary user's subordinate ids."""
+    """Delete a build's folder, including files that belong to the user's subordinate IDs."""
     if not folder.exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -98,8 +98,8 @@ def _recipe() -> Path:
 def _workspace(out: Path) -> Path:
     if os.geteuid() == 0:
         return Path(tempfile.mkdtemp(prefix="build-", dir=out))
-    # The subordinate user that mmdebstrap becomes cannot enter a home folder. /var/tmp and not /tmp,
-    # which is memory on many distributions.
+    # mmdebstrap runs as a subordinate user, who cannot enter a home folder. Many distributions keep /tmp in
+    # memory, so use /var/tmp.
     folder = Path(tempfile.mkdtemp(prefix="boxlite-lab-build-", dir="/var/tmp"))
     folder.chmod(0o1777)
     return folder
@@ -115,7 +115,7 @@ def _command(image: DebianImage) -> list[str | Path]:
         f"--include={','.join([*wanted, *image.packages])}",
     ]
     if image.backports:
-        # The mirror is mmdebstrap's own choice: add the suite wherever that is, whatever its name.
+        # mmdebstrap chooses the mirror: copy its line and change the suite.
         command.append(
             "--setup-hook="
             f"sed -n 's| {image.suite} main| {image.suite}-backports main|p' "
@@ -136,15 +136,15 @@ def _report(line: str, say: Callable[[str], None]) -> None:
 
 def _explain(image: DebianImage, error: process.CommandFailed) -> LabError:
     text = error.output
-    # The kernel's words, and apt's, which counts first.
+    # The kernel's message, and the one of apt, which checks the free space beforehand.
     if "No space left on device" in text or "enough free space" in text:
         return LabError(
-            f"the disk filled up while building {image.suite}; nothing was kept",
+            f"the disk filled up while building {image.suite}; the partial image was deleted",
             hint="free some disk space and run the same command again",
         )
     if os.geteuid() != 0 and ("subuid" in text or "newuidmap" in text or "unshare" in text):
         return LabError(
             f"mmdebstrap could not build {image.suite} as an ordinary user\n{text}",
-            hint="install uidmap, give your user lines in /etc/subuid and /etc/subgid, or run as root",
+            hint="install uidmap and add your user to /etc/subuid and /etc/subgid, or run as root",
         )
     return LabError(f"building {image.suite} failed: {error}", hint="is the package mirror reachable?")

@@ -1,4 +1,4 @@
-"""What a disk file is, as QEMU sees it."""
+"""Detects the format of a disk file, as QEMU sees it."""
 
 import json
 from pathlib import Path
@@ -10,25 +10,25 @@ SECONDS = 60.0
 
 
 class NotADisk(LabError):
-    """A file that no guest can start from; the message says what it is instead."""
+    """A guest cannot boot from this file; the message says what the file is instead."""
 
 
-def form(file: Path) -> str:
-    """`qcow2` or `raw`. Raises NotADisk for anything else, and for a disk that is not whole by itself."""
+def detect_format(file: Path) -> str:
+    """Return `qcow2` or `raw`. Raises NotADisk for other files, and for a disk that refers to another file."""
     try:
-        told = json.loads(process.run(["qemu-img", "info", "--output=json", file], timeout=SECONDS))
+        info = json.loads(process.run(["qemu-img", "info", "--output=json", file], timeout=SECONDS))
     except (process.CommandFailed, ValueError) as error:
         raise NotADisk(f"cannot be read as a disk: {error}") from error
-    kind = str(told.get("format"))
+    kind = str(info.get("format"))
     if kind == "raw":
-        # To QEMU any file is a raw disk. One that firmware starts from has this mark, with GPT too:
+        # QEMU accepts any file as a raw disk. A bootable one has this signature, with GPT too:
         # https://uefi.org/specs/UEFI/2.10/05_GUID_Partition_Table_Format.html#protective-mbr
         with file.open("rb") as stream:
             if stream.read(512)[510:] != b"\x55\xaa":
-                raise NotADisk("neither a qcow2 disk nor a raw one with a partition table")
+                raise NotADisk("neither a qcow2 disk nor a raw disk with a partition table")
     elif kind != "qcow2":
-        raise NotADisk(f"a disk of the form {kind}; qemu-img converts it to qcow2")
-    # What it names outside of itself would be read from this host.
-    if "backing-filename" in told or "data-file" in told.get("format-specific", {}).get("data", {}):
-        raise NotADisk("a part of a disk only: it names another file")
+        raise NotADisk(f"a disk of format {kind}; convert it to qcow2 with qemu-img")
+    # QEMU would read the files that it refers to from this host.
+    if "backing-filename" in info or "data-file" in info.get("format-specific", {}).get("data", {}):
+        raise NotADisk("not a whole disk: it refers to another file")
     return kind

@@ -1,4 +1,4 @@
-"""Files from the network: taken up where they broke off, tried again where that can help."""
+"""Downloads files: resumes interrupted downloads and retries transient errors."""
 
 import re
 import shutil
@@ -14,55 +14,56 @@ from lab.base.errors import ImageNotAvailable, LabError
 
 Say = Callable[[str], None]
 
-# What a server says when it is busy or being mended: https://www.rfc-editor.org/rfc/rfc9110#section-15
+# The statuses of a server that is overloaded or under maintenance:
+# https://www.rfc-editor.org/rfc/rfc9110#section-15
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRIES = 4
 WAIT = wait_exponential_jitter(initial=1, max=30)
-# Without a byte for so long, a connection is dead.
+# A connection on which no byte arrives for this long is dead.
 TIMEOUT = httpx.Timeout(30.0)
 SAY_SECONDS = 5.0
-# A checksum file of Ubuntu's is a few KiB; more than this is something else.
+# Ubuntu's checksum files have a few KiB; a file larger than this is not a checksum file.
 TEXT_LIMIT = 1 << 20
 
 
 def read(url: str, say: Say) -> bytes:
-    """A small file. Raises ImageNotAvailable."""
-    with _explained(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
-        for attempt in _tries(say):
+    """Return the content of a small file. Raises ImageNotAvailable."""
+    with _explain_errors(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+        for attempt in _retrying(say):
             with attempt, client.stream("GET", url) as response:
                 response.raise_for_status()
-                return _limited(url, response)
-    raise AssertionError("the last try raises its error")
+                return _read_limited(url, response)
+    raise AssertionError("the last attempt raises its error")
 
 
 def fetch(url: str, file: Path, say: Say) -> None:
-    """Download into `file`, going on from what is in it of an earlier try; nothing is verified here.
+    """Download into `file`, resuming an earlier attempt. The content is not verified here.
 
-    Raises ImageNotAvailable, and LabError where the disk is too small.
+    Raises ImageNotAvailable, and LabError if the disk is too small.
     """
-    with _explained(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
-        for attempt in _tries(say):
+    with _explain_errors(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+        for attempt in _retrying(say):
             with attempt:
-                _go_on(client, url, file, say)
+                _resume(client, url, file, say)
 
 
 def forget(file: Path) -> None:
-    """Remove a download, whole or half."""
+    """Delete a download, complete or partial."""
     file.unlink(missing_ok=True)
     _validator(file).unlink(missing_ok=True)
 
 
 def _validator(file: Path) -> Path:
-    """Where the server's word for this state of the file is kept (an ETag, or a date)."""
+    """Return the file that holds the server's validator for the download: an ETag or a date."""
     return file.with_name(f"{file.name}.validator")
 
 
-def _tries(say: Say) -> Retrying:
+def _retrying(say: Say) -> Retrying:
     def before_sleep(state: RetryCallState) -> None:
         assert state.outcome is not None
         assert state.next_action is not None
         error = state.outcome.exception()
-        say(f"{_words(error)}; trying again in {state.next_action.sleep:.0f} s")
+        say(f"{_describe(error)}; trying again in {state.next_action.sleep:.0f} s")
 
     return Retrying(
         retry=retry_if_exception(_is_transient),
@@ -80,59 +81,59 @@ def _is_transient(error: BaseException) -> bool:
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
+def _explain_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ImageNotAvailable(
-            f"{short(url)}: {_words(error)}",
-            hint=f"is {url} right and reachable? a disk had in another way: lab images import FILE --as GUEST",
+            f"{short(url)}: {_describe(error)}",
+            hint=f"is {url} right and reachable? a disk from elsewhere: lab images import FILE --as GUEST",
         ) from error
 
 
 def short(url: str) -> str:
-    """A file by its name and its host: every square of a row tells it."""
-    # By hand: an address that is none has to be told too.
+    """Return a file's name and host, short enough for a cell of the table."""
+    # Not urlsplit: this must work for invalid URLs too.
     return f"{url.rpartition('/')[2]} of {url.split('/')[2]}"
 
 
-def _words(error: BaseException | None) -> str:
+def _describe(error: BaseException | None) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
-    # Of the system's errors the words are enough.
+    # Drop the error number of system errors.
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
-def _limited(url: str, response: httpx.Response) -> bytes:
+def _read_limited(url: str, response: httpx.Response) -> bytes:
     data = b""
     for chunk in response.iter_bytes():
         data += chunk
         if len(data) > TEXT_LIMIT:
-            raise ImageNotAvailable(f"{short(url)}: larger than {TEXT_LIMIT} bytes, which no checksum file is")
+            raise ImageNotAvailable(f"{short(url)}: larger than {TEXT_LIMIT} bytes, so not a checksum file")
     return data
 
 
-def _go_on(client: httpx.Client, url: str, file: Path, say: Say) -> None:
-    """One try: the rest of the file where the server still has the same one, else all of it."""
+def _resume(client: httpx.Client, url: str, file: Path, say: Say) -> None:
+    """Make one attempt: fetch the missing part if the server's file is unchanged, else the whole file."""
     have, headers = _range(file)
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             if response.headers.get("Content-Range") == f"bytes */{have}":
-                return  # Nothing is missing: a lab was killed before it could verify the file.
+                return  # The file is complete: the lab was killed before verifying it.
             forget(file)
             raise httpx.RemoteProtocolError("the file on the server changed")
         response.raise_for_status()
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                 forget(file)
-                raise httpx.RemoteProtocolError("the server sent another part than it was asked for")
+                raise httpx.RemoteProtocolError("the server did not send the requested range")
         else:
             have = 0
         _write(response, file, have, say)
 
 
 def _range(file: Path) -> tuple[int, Mapping[str, str]]:
-    """How much of the file is there, and how to ask for the rest.
+    """Return how many bytes of the file exist, and the headers that request the rest.
 
     https://www.rfc-editor.org/rfc/rfc9110#field.if-range
     """
@@ -153,7 +154,7 @@ def _write(response: httpx.Response, file: Path, have: int, say: Say) -> None:
     progress = _Progress(say, have, total)
     try:
         if have == 0:
-            # First, so that the old bytes never stand beside the new file's validator.
+            # Before the new validator is written, so that it never belongs to the old bytes.
             forget(file)
             _validator(file).write_text(_validator_of(response))
         with file.open("ab") as stream:
@@ -161,16 +162,17 @@ def _write(response: httpx.Response, file: Path, have: int, say: Say) -> None:
                 stream.write(chunk)
                 progress.add(len(chunk))
     except OSError as error:
-        # What is there cannot be completed, and takes the last room of others.
+        # The partial file cannot be completed and fills up the disk.
         forget(file)
         raise LabError(
-            f"downloading {response.url} failed, nothing was kept: {error.strerror}: {file.parent}",
+            f"downloading {response.url} failed and the partial file was deleted: "
+            f"{error.strerror}: {file.parent}",
             hint="free some disk space and run the same command again",
         ) from error
 
 
 def _validator_of(response: httpx.Response) -> str:
-    """A weak ETag cannot be used to ask for a range; then the date has to do."""
+    """Return the response's strong ETag, else its date: a range cannot be requested with a weak ETag."""
     tag = str(response.headers.get("ETag", ""))
     return tag if tag.startswith('"') else str(response.headers.get("Last-Modified", ""))
 
@@ -185,7 +187,7 @@ def _check_room(folder: Path, needed: int) -> None:
 
 
 class _Progress:
-    """How far a download is, told now and then."""
+    """Reports the progress of a download every few seconds."""
 
     def __init__(self, say: Say, have: int, total: int | None) -> None:
         self._say = say
@@ -203,7 +205,7 @@ class _Progress:
 
 
 def progress(have: int, total: int | None, lately: int, seconds: float) -> str:
-    """How far a download is, how fast it is and how long it will take: `lately` bytes in `seconds`."""
+    """Describe how far a download is, its speed and the time left; `lately` bytes arrived in `seconds`."""
     rate = lately / max(seconds, 0.001)
     text = f"downloading: {have / 2**20:.0f}"
     if total:

@@ -1,4 +1,4 @@
-"""Checksums that a distribution signed, verified by gpgv against the one key that counts.
+"""Verifies checksums that a distribution signed, with gpgv and one trusted key.
 
 gpgv's status lines: https://github.com/gpg/gnupg/blob/master/doc/DETAILS
 """
@@ -13,10 +13,10 @@ from lab.base.errors import ImageNotAvailable, LabError
 
 SECONDS = 60.0
 STATUS = "[GNUPG:] "
-# What gpgv's words mean. It ends with success for a key that has expired, and calls such a signature valid.
+# gpgv's status codes that mean refusal. For an expired key gpgv exits with 0 and reports a valid signature.
 REFUSED = {
-    "NODATA": "there is no signature in it",
-    "BADSIG": "the signature is not that of this text",
+    "NODATA": "it contains no signature",
+    "BADSIG": "the signature does not match the text",
     "EXPKEYSIG": "the key has expired",
     "EXPSIG": "the signature has expired",
     "REVKEYSIG": "the key was revoked",
@@ -24,20 +24,21 @@ REFUSED = {
 }
 
 
-def verified(text: bytes, signature: bytes | None, key: Path, name: str) -> str:
-    """What of a checksum file was signed; `signature` is the detached one, None where the text holds it.
+def verify(text: bytes, signature: bytes | None, key: Path, name: str) -> str:
+    """Verify a checksum file and return the part of its text that is signed.
 
-    `key` is the file of an ASCII-armoured key, `name` what to call the checksum file. Raises ImageNotAvailable.
+    `signature` is the detached signature, or None if the text contains it. `key` is the file of an
+    ASCII-armoured key; `name` names the checksum file in errors. Raises ImageNotAvailable.
     """
     with tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
         home = Path(folder)
         ring, signed, plain = home / "key.gpg", home / "signed", home / "plain"
-        # gpgv takes no armoured key.
-        ring.write_bytes(dearmoured(key))
+        # gpgv does not read armoured keys.
+        ring.write_bytes(dearmour(key))
         signed.write_bytes(text)
         command: list[str | Path] = ["gpgv", "--homedir", home, "--keyring", ring, "--status-fd", "1"]
         if signature is None:
-            # Text around the signed part is anybody's: only what gpgv writes counts.
+            # Anybody can add text around the signed part, so only gpgv's output counts.
             command += ["--output", plain, signed]
         else:
             (home / "signature").write_bytes(signature)
@@ -56,23 +57,25 @@ def _judge(command: process.Command, key: Path, name: str) -> None:
     lines = [line.removeprefix(STATUS) for line in printed.splitlines() if line.startswith(STATUS)]
     codes = {line.split()[0] for line in lines if line}
     if failure is not None and not codes:
-        raise LabError(f"gpgv could not be run: {failure}", hint="./setup.sh installs it") from failure
+        raise LabError(
+            f"gpgv could not be run: {failure}", hint="run ./setup.sh, which installs it"
+        ) from failure
     reason = next((why for code, why in REFUSED.items() if code in codes), None)
     if reason is None and failure is None and {"GOODSIG", "VALIDSIG"} <= codes:
         return
     raise ImageNotAvailable(
-        f"{name} is not signed as it should be: {reason or 'gpgv refuses it'}",
-        hint=f"the key that counts is {key}; gpgv says:\n{printed.rstrip()}",
+        f"the signature of {name} is not valid: {reason or 'gpgv refused it'}",
+        hint=f"the expected key is {key}; gpgv printed:\n{printed.rstrip()}",
     ) from failure
 
 
-def dearmoured(key: Path) -> bytes:
-    """The binary form of an ASCII-armoured key: https://www.rfc-editor.org/rfc/rfc9580#section-6.2.
+def dearmour(key: Path) -> bytes:
+    """Decode an ASCII-armoured key: https://www.rfc-editor.org/rfc/rfc9580#section-6.2.
 
-    Raises LabError for a file that is none.
+    Raises LabError if the file is not such a key.
     """
     try:
-        # Headers end at the first empty line; the line that begins with "=" is a checksum.
+        # The headers end at the first empty line; the line that begins with "=" is a checksum.
         body = key.read_text().partition("\n\n")[2].partition("\n=")[0].partition("\n-----END")[0]
         data = base64.b64decode(body.replace("\n", ""), validate=True)
     except (OSError, ValueError, binascii.Error) as error:

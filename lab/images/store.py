@@ -1,7 +1,7 @@
-"""The store of base images: read-only, whole or not there.
+"""The store of base images. Images are read-only, and only complete ones are stored.
 
-A built image has a folder named by the digest of what went into it, a disk that was downloaded or imported one
-named by its own digest.
+The folder of a built image is named by the digest of its inputs; the folder of a disk that was downloaded or
+imported is named by the disk's own digest.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from lab.images.download import Say
 
 MANIFEST = "manifest.json"
 DISK = "disk.qcow2"
-# An image is about 0.2 GiB; the tree it is made of and its raw disk need 2 GiB for a moment.
+# An image takes about 0.2 GiB; during the build, its tree and raw disk need 2 GiB.
 BUILD_FREE_GIB = 3.0
 BUILD_SECONDS = 1800.0
 # A disk of 1 GiB at 150 KiB/s.
@@ -38,7 +38,7 @@ CONVERT_SECONDS = 1800.0
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class StoredFile:
-    """A file as it was stored. Where size and time are the same, so is the digest, unless somebody cheats."""
+    """A file as it was stored. Size and time show whether it changed; the digest proves it."""
 
     sha256: str
     size: int
@@ -47,10 +47,10 @@ class StoredFile:
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Manifest:
-    """What the store knows of an image; `disk_sha256` is the digest of its disk as it was stored.
+    """What the store knows about an image. `disk_sha256` is the digest of its disk as it was stored.
 
-    `inputs` is the digest of the definition it was made of. `built` is when it came into the store, `seconds`
-    how long that took, `source` where it comes from.
+    `inputs` is the digest of the definition that it was made from. `built` is the time at which it was stored,
+    `seconds` how long that took, and `source` where it comes from.
     """
 
     guest: str
@@ -67,7 +67,7 @@ _MANIFEST = TypeAdapter(Manifest)
 
 @dataclass(frozen=True)
 class BaseImage:
-    """A whole image in the store. With a `firmware` the disk's own loader starts it; else it has a kernel."""
+    """A complete image in the store. It has a kernel, or `firmware` runs the boot loader on its disk."""
 
     folder: Path
     manifest: Manifest
@@ -87,7 +87,7 @@ class BaseImage:
 
 
 def find(paths: Paths, guest: Guest) -> BaseImage | None:
-    """The image of this guest's definition, if it is there. An image of another definition never counts."""
+    """Return the image that was made from exactly this guest's definition, if it is stored."""
     if isinstance(guest.image, DebianImage):
         return read(_folder(paths, guest))
     chosen = choice.remembered(paths, guest.name)
@@ -98,12 +98,12 @@ def find(paths: Paths, guest: Guest) -> BaseImage | None:
 
 
 def any_image(paths: Paths) -> BaseImage | None:
-    """Some image of the store that has a kernel, whichever."""
+    """Return any stored image that has a kernel."""
     return next((image for image in images(paths) if image.kernel.exists()), None)
 
 
 def images(paths: Paths) -> Iterator[BaseImage]:
-    """Every image of the store. Raises LabError for one that cannot be read."""
+    """Iterate over all stored images. Raises LabError for one that cannot be read."""
     for manifest in sorted(paths.images.glob(f"[!.]*/{MANIFEST}")):
         image = read(manifest.parent)
         if image:
@@ -111,10 +111,10 @@ def images(paths: Paths) -> Iterator[BaseImage]:
 
 
 def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> BaseImage:
-    """The guest's image, built or downloaded first where it is not there. Two labs at once do it once.
+    """Return the guest's image; build or download it first if it is not stored. Two labs at once do this once.
 
-    `say` gets what is going on, in a few words; `offline` leaves the network alone. Raises ImageNotAvailable,
-    LabError when a build fails; nothing is kept then.
+    `say` gets short progress messages; `offline` forbids use of the network. Raises ImageNotAvailable, and
+    LabError when a build fails; nothing is stored then.
     """
     image = find(paths, guest)
     if image:
@@ -122,8 +122,8 @@ def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> Ba
         return image
     if offline:
         raise ImageNotAvailable(
-            "it is not in the store, and the network is to be left alone",
-            hint="leave --offline out"
+            "the image is not in the store, and --offline forbids fetching it",
+            hint="run without --offline"
             + (
                 f", or: lab images import FILE --as {guest.name}" if isinstance(guest.image, CloudImage) else ""
             ),
@@ -131,74 +131,76 @@ def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> Ba
     if isinstance(guest.image, CloudImage):
         return _pull(paths, guest, guest.image, say)
     folder = _folder(paths, guest)
-    with locked(paths.make(paths.images) / f"{folder.name}.lock", BUILD_SECONDS, "builds", say):
+    with locked(paths.make(paths.images) / f"{folder.name}.lock", BUILD_SECONDS, "build", say):
         return read(folder) or _build(paths, guest, guest.image, folder, say)
 
 
 def update(paths: Paths, guest: Guest, say: Say) -> BaseImage:
-    """Have the newest build that a cloud guest's definition allows. Raises ImageNotAvailable, LabError."""
+    """Fetch the newest build that a cloud guest's definition allows. Raises ImageNotAvailable, LabError."""
     return _pull(paths, guest, cloud_image(guest), say)
 
 
 def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
-    """Copy a disk into the store as a guest's image. Raises UsageError for one that cannot be the guest's."""
+    """Copy a disk into the store as a guest's image. Raises UsageError if the disk cannot be this guest's."""
     image = cloud_image(guest)
     started = time.monotonic()
     try:
-        form = disk.form(file)
+        form = disk.detect_format(file)
     except disk.NotADisk as error:
         raise UsageError(
-            f"{file}: {error.args[0]}", hint="name a disk as the distribution publishes it"
+            f"{file}: {error.args[0]}", hint="import a disk as the distribution publishes it"
         ) from error
     if image.digest:
         algorithm, _, pinned = image.digest.partition(":")
         if digest(file, algorithm) != pinned:
-            raise UsageError(f"{file} is not the disk whose digest images/{guest.name}.toml pins")
+            raise UsageError(f"{file} does not have the digest that images/{guest.name}.toml pins")
     paths.make(paths.images)
     copy = paths.make(paths.downloads) / "import.qcow2"
-    with locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "imports", say):
+    with locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "import", say):
         try:
             _copy(file, form, copy)
-            return _shelve(paths, guest, copy, f"imported from {file.name}", started, say)
+            return _store_disk(paths, guest, copy, f"imported from {file.name}", started, say)
         finally:
             copy.unlink(missing_ok=True)
 
 
 def cloud_image(guest: Guest) -> CloudImage:
-    """The guest's definition as that of a cloud guest. Raises UsageError where it is none."""
+    """Return the image definition of a cloud guest. Raises UsageError for any other guest."""
     if not isinstance(guest.image, CloudImage):
-        raise UsageError(f"the image of {guest.name} is built here", hint=f"lab images build {guest.name}")
+        raise UsageError(
+            f"the image of {guest.name} is built locally", hint=f"run: lab images build {guest.name}"
+        )
     return guest.image
 
 
 def inputs_digest(guest: Guest) -> str:
-    """SHA-256 over all that decides what an image holds, but for the state of the mirror that day."""
+    """Return the SHA-256 of everything that determines an image's content, except the state of the mirror."""
     image = guest.image
     inputs = cloud.inputs(image) if isinstance(image, CloudImage) else debian.inputs(image)
     return hashlib.sha256(inputs).hexdigest()
 
 
 def check(image: BaseImage) -> None:
-    """Raise ImageNotAvailable where a file of the image is not what was stored.
+    """Raise ImageNotAvailable if a file of the image changed since it was stored.
 
-    A file is read only where its size or its time is another: each lane asks.
+    Every lane calls this, so a file is read only if its size or time differs.
     """
     for name, known in image.manifest.files.items():
         try:
-            told = (image.folder / name).stat()
+            status = (image.folder / name).stat()
         except OSError:
-            told = None
-        if told and (told.st_size, told.st_mtime_ns) == (known.size, known.modified_ns):
+            status = None
+        if status and (status.st_size, status.st_mtime_ns) == (known.size, known.modified_ns):
             continue
-        if told is None or sha256(image.folder / name) != known.sha256:
+        if status is None or sha256(image.folder / name) != known.sha256:
             raise ImageNotAvailable(
                 f"{image.folder / name} was changed since it was stored",
-                hint="lab images verify sets it aside; the next use has it anew",
+                hint="run lab images verify, which sets it aside; the next use fetches or builds it again",
             )
 
 
 def read(folder: Path) -> BaseImage | None:
-    """The image in a folder, if there is one. Raises LabError where it cannot be read."""
+    """Return the image in a folder, if there is one. Raises LabError if it cannot be read."""
     try:
         manifest = _MANIFEST.validate_json((folder / MANIFEST).read_bytes())
         return BaseImage(folder, manifest)
@@ -206,7 +208,8 @@ def read(folder: Path) -> BaseImage | None:
         return None
     except (OSError, ValueError) as error:
         raise LabError(
-            f"{folder / MANIFEST} cannot be read: {error}", hint=f"rm -r {folder}, and it is had anew"
+            f"{folder / MANIFEST} cannot be read: {error}",
+            hint=f"delete it with rm -r {folder}; the next use fetches or builds it again",
         ) from error
 
 
@@ -219,30 +222,30 @@ def _disk_folder(paths: Paths, sha256: str) -> Path:
 
 
 @contextmanager
-def locked(lock: Path, seconds: float, does: str, say: Say) -> Iterator[None]:
-    """Hold a lock on making an image; `say` is told again and again that another lab `does` so.
+def locked(lock: Path, seconds: float, action: str, say: Say) -> Iterator[None]:
+    """Hold the lock file while an image is made. While waiting, tell `say` what another lab is doing.
 
-    Raises DeadlineExpired when that takes more than `seconds`.
+    `action` is the verb for that: build, download, import or store. Raises DeadlineExpired after `seconds`.
     """
-    held = FileLock(lock, timeout=0)
+    file_lock = FileLock(lock, timeout=0)
 
     def attempt() -> bool | None:
         try:
-            held.acquire()
+            file_lock.acquire()
         except Timeout:
-            say(f"waiting for another lab that {does} this image")
+            say(f"waiting for another lab to {action} this image")
             return None
         return True
 
-    wait_for(attempt, Deadline(seconds, f"another lab that {does} this image"), interval=1.0)
+    wait_for(attempt, Deadline(seconds, f"another lab to {action} this image"), interval=1.0)
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()
 
 
 def _copy(file: Path, form: str, copy: Path) -> None:
-    """Copy a disk; guests' overlays are made over qcow2 alone."""
+    """Copy a disk, converting it to qcow2, which the guests' overlays need."""
     if form == "raw":
         command: list[str | Path] = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", file, copy]
         process.run(command, timeout=CONVERT_SECONDS)
@@ -258,23 +261,23 @@ def _build(paths: Paths, guest: Guest, image: DebianImage, folder: Path, say: Sa
     if free < BUILD_FREE_GIB:
         raise LabError(
             f"building {guest.name} needs {BUILD_FREE_GIB:.0f} GiB free in {paths.images}; "
-            f"there are {free:.1f}",
+            f"only {free:.1f} are free",
             hint="free some disk space and run the same command again",
         )
 
     def fill(partial: Path) -> float:
         return debian.build(image, partial, say, timeout=BUILD_SECONDS)
 
-    return place(folder, guest, inputs_digest(guest), f"built of Debian {image.suite}", fill)
+    return place(folder, guest, inputs_digest(guest), f"built from Debian {image.suite}", fill)
 
 
 def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
     started = time.monotonic()
-    want = cloud.wanted(guest, image, say)
+    want = cloud.resolve_disk(guest, image, say)
     paths.make(paths.images)
     lock = paths.make(paths.downloads) / f"{want.name}.lock"
-    with locked(lock, DOWNLOAD_SECONDS, "downloads", say):
-        # By another digest only what the guest uses leads to a disk: the one that is pinned.
+    with locked(lock, DOWNLOAD_SECONDS, "download", say):
+        # Folders are named by SHA-256. With another algorithm, look at the disk that the guest uses now.
         known = want.algorithm == "sha256"
         stored = read(_disk_folder(paths, want.digest)) if known else find(paths, guest)
         if stored:
@@ -282,12 +285,12 @@ def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
             _remember(paths, guest, stored)
             return replace(stored, firmware=image.firmware)
         file = cloud.fetch(want, paths.downloads, say)
-        shelved = _shelve(paths, guest, file, want.url, started, say)
+        image_in_store = _store_disk(paths, guest, file, want.url, started, say)
         download.forget(file)
-        return shelved
+        return image_in_store
 
 
-def _shelve(paths: Paths, guest: Guest, file: Path, source: str, started: float, say: Say) -> BaseImage:
+def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: float, say: Say) -> BaseImage:
     """Move a verified disk into the store, and remember that the guest uses it."""
     known = sha256(file)
     folder = _disk_folder(paths, known)
@@ -296,7 +299,7 @@ def _shelve(paths: Paths, guest: Guest, file: Path, source: str, started: float,
         file.rename(partial / DISK)
         return time.monotonic() - started
 
-    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "stores", say):
+    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "store", say):
         stored = read(folder)
         if stored:
             check(stored)
@@ -311,17 +314,17 @@ def _remember(paths: Paths, guest: Guest, image: BaseImage) -> None:
 
 
 def place(folder: Path, guest: Guest, inputs: str, source: str, fill: Callable[[Path], float]) -> BaseImage:
-    """Fill a folder beside the store's whole images, then rename it: only a finished image ever has its name.
+    """Fill a temporary folder beside the images, then rename it, so that only a finished image has its name.
 
-    `fill` puts the files into a folder and gives the seconds that it all took; `inputs` is the digest of what
-    decides what they hold. Raises what `fill` raises, and LabError; nothing is kept then.
+    `fill` writes the files into a folder and returns the seconds that it took; `inputs` is the digest of
+    everything that determines their content. Raises what `fill` raises, and LabError; nothing is stored then.
     """
     partial = folder.with_name(f".partial-{folder.name}")
     debian.remove_workspace(partial)
     partial.mkdir()
     try:
         seconds = fill(partial)
-        files = {file.name: _stored(file) for file in partial.iterdir()}
+        files = {file.name: _describe(file) for file in partial.iterdir()}
         manifest = Manifest(
             guest=guest.name,
             inputs=inputs,
@@ -333,13 +336,14 @@ def place(folder: Path, guest: Guest, inputs: str, source: str, fill: Callable[[
         )
         (partial / MANIFEST).write_bytes(_MANIFEST.dump_json(manifest, indent=2) + b"\n")
         seal(partial)
-        # A folder of that name without a manifest is no image, whoever made it.
+        # A folder of that name without a manifest is not an image.
         debian.remove_workspace(folder)
         partial.rename(folder)
     except OSError as error:
         debian.remove_workspace(partial)
         raise LabError(
-            f"storing {guest.name} failed, nothing was kept: {error.strerror}: {error.filename or folder}",
+            f"storing {guest.name} failed and its files were deleted: "
+            f"{error.strerror}: {error.filename or folder}",
             hint="free some disk space and run the same command again",
         ) from error
     except BaseException:
@@ -348,6 +352,6 @@ def place(folder: Path, guest: Guest, inputs: str, source: str, fill: Callable[[
     return BaseImage(folder, manifest)
 
 
-def _stored(file: Path) -> StoredFile:
-    told = file.stat()
-    return StoredFile(sha256=sha256(file), size=told.st_size, modified_ns=told.st_mtime_ns)
+def _describe(file: Path) -> StoredFile:
+    status = file.stat()
+    return StoredFile(sha256=sha256(file), size=status.st_size, modified_ns=status.st_mtime_ns)

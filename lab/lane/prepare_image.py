@@ -131,7 +131,7 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
     preparation.paths.make(preparation.paths.images)
     folder = _folder(preparation.paths, guest, image)
     lock = folder.with_name(f"{folder.name}.lock")
-    with store.locked(lock, LOCK_SECONDS, "prepares", preparation.say):
+    with store.locked(lock, LOCK_SECONDS, "prepare", preparation.say):
         return _read(folder, image) or _make(preparation, guest, image, folder)
 
 

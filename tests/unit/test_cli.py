@@ -265,8 +265,8 @@ def test_a_folder_that_cannot_be_made_is_refused(
     for line in (["merge", *parts], [*ONE_CELL, "--build", "0.10.8"]):
         assert run_main(monkeypatch, *line, "-o", str(tmp_path / folder)) == 2
         said = capsys.readouterr().err
-        assert f"lab: the folder {tmp_path / folder} cannot be made: " in said
-        assert "\n  next: name another one with -o DIR\n" in said
+        assert f"lab: cannot create the folder {tmp_path / folder}: " in said
+        assert "\n  next: choose another folder with -o DIR\n" in said
 
 
 @pytest.mark.parametrize("run", [".", "./"])

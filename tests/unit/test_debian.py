@@ -146,7 +146,11 @@ def test_an_ordinary_user_is_told_that_labels_are_root_s_to_set(
 @pytest.mark.parametrize(
     ("program", "message", "hint"),
     [
-        (DISK_FULL, "the disk filled up while building trixie; nothing was kept", "free some disk space"),
+        (
+            DISK_FULL,
+            "the disk filled up while building trixie; the partial image was deleted",
+            "free some disk space",
+        ),
         (NO_MIRROR, "Temporary failure resolving the mirror", "mirror reachable?"),
     ],
 )

@@ -207,7 +207,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up_is_named_and_nothing_is_kept(served: Mirror, small_disk: Path) -> None:
     served.faults[PATH] = [endless]
-    with pytest.raises(LabError, match=f"nothing was kept: No space left on device: {small_disk}") as error:
+    with pytest.raises(
+        LabError, match=f"partial file was deleted: No space left on device: {small_disk}"
+    ) as error:
         download.fetch(served.url + PATH, small_disk / "disk", no_say)
     assert "free some disk space" in (error.value.hint or "")
     assert list(small_disk.iterdir()) == []

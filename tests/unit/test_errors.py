@@ -10,7 +10,7 @@ GUESTS = ["debian-12", "debian-13", "fedora-44"]
     [
         ("debain-13", "did you mean debian-13 or debian-12?"),
         ("fedora", "did you mean fedora-44?"),
-        ("windows", "there are: debian-12, debian-13, fedora-44"),
+        ("windows", "known names: debian-12, debian-13, fedora-44"),
     ],
 )
 def test_unknown_name_says_the_nearest_or_all(name: str, hint: str) -> None:

@@ -91,7 +91,8 @@ def test_pull_offline_asks_nobody(
 ) -> None:
     assert run_main(monkeypatch, "images", "pull", "--offline", UBUNTU) == 3
     assert (
-        f"lab: {UBUNTU}: it is not in the store, and the network is to be left alone" in capsys.readouterr().err
+        f"lab: {UBUNTU}: the image is not in the store, and --offline forbids fetching it"
+        in capsys.readouterr().err
     )
     assert served.asked == []
 
@@ -100,12 +101,15 @@ def test_pull_offline_asks_nobody(
     ("line", "said"),
     [
         (["pull", "--update", "--offline"], "contradict each other"),
-        (["pull", "debian-13"], "the image of debian-13 is built here\n  next: lab images build debian-13"),
+        (
+            ["pull", "debian-13"],
+            "the image of debian-13 is built locally\n  next: run: lab images build debian-13",
+        ),
         (["pull", "ubunut-24.04"], "no guest is called 'ubunut-24.04'\n  next: did you mean ubuntu-24.04"),
         (["build", UBUNTU], f"{UBUNTU} is not built here\n  next: lab images pull {UBUNTU}"),
         (["build"], "Missing argument"),
         (["import", "/nowhere", "--as", UBUNTU], "'/nowhere' does not exist"),
-        (["import", "/etc/passwd", "--as", UBUNTU], "neither a qcow2 disk nor a raw one"),
+        (["import", "/etc/passwd", "--as", UBUNTU], "neither a qcow2 disk nor a raw disk"),
         (["import", "/etc/passwd"], "Missing option '--as'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -143,7 +147,7 @@ def test_list_shows_what_is_there_who_uses_it_and_who_has_none(
     assert header.split() == ["guests", "size", "date", "sha256", "source"]
     told = {row.split()[0]: row.rstrip().split(maxsplit=5)[4:] for row in rows}
     assert told == {
-        "debian-12": [hashlib.sha256(b"content of disk.qcow2").hexdigest(), "built of Debian bookworm"],
+        "debian-12": [hashlib.sha256(b"content of disk.qcow2").hexdigest(), "built from Debian bookworm"],
         UBUNTU: [
             hashlib.sha256(disk + UBUNTU.encode()).hexdigest(),
             f"{served.url}{path_of(guest(UBUNTU))}",

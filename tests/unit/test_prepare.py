@@ -177,7 +177,9 @@ def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, working: pytest.M
     manifest.write_text("{")
     with pytest.raises(LabError, match=f"{manifest} cannot be read") as error:
         prepare_image.find(paths, GUEST, IMAGE)
-    assert error.value.hint == f"rm -r {manifest.parent}, and it is had anew"
+    assert (
+        error.value.hint == f"delete it with rm -r {manifest.parent}; the next use fetches or builds it again"
+    )
 
 
 def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:
@@ -199,7 +201,7 @@ def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest
         disk.write_text("a prepared disk")
 
     def say(text: str) -> None:
-        assert text == "waiting for another lab that prepares this image"
+        assert text == "waiting for another lab to prepare this image"
         waiting.set()
 
     monkeypatch.setattr(prepare_image, "_boot_and_install", work)

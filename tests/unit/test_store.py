@@ -116,7 +116,9 @@ def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, building: pytest.
     manifest.write_text(text)
     with pytest.raises(LabError, match=f"{manifest} cannot be read") as error:
         store.find(paths, GUEST)
-    assert error.value.hint == f"rm -r {manifest.parent}, and it is had anew"
+    assert (
+        error.value.hint == f"delete it with rm -r {manifest.parent}; the next use fetches or builds it again"
+    )
 
 
 def half_built(paths: Paths, building: pytest.MonkeyPatch) -> Path:
@@ -143,7 +145,7 @@ def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building:
 
 def test_too_little_space_is_said_before_anything_is_built(paths: Paths, building: pytest.MonkeyPatch) -> None:
     building.setattr(shutil, "disk_usage", lambda _path: Usage(10 * 2**30, 9 * 2**30, 2**30))
-    with pytest.raises(LabError, match=r"debian-13 needs 3 GiB free in .*; there are 1\.0") as error:
+    with pytest.raises(LabError, match=r"debian-13 needs 3 GiB free in .*; only 1\.0") as error:
         store.ensure(paths, GUEST, no_say)
     assert "free some disk space" in (error.value.hint or "")
     assert folders(paths) == []
@@ -193,7 +195,7 @@ def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.
         return build_well(image, out, say, timeout=timeout)
 
     def say_second(text: str) -> None:
-        assert text == "waiting for another lab that builds this image"
+        assert text == "waiting for another lab to build this image"
         waiting.set()
 
     monkeypatch.setattr(debian, "build", build)

@@ -84,12 +84,12 @@ def test_a_raw_disk_with_a_partition_table_is_imported_as_qcow2(
 @pytest.mark.parametrize("content", [b"", b"text\n", b"<html>" * 1000])
 def test_what_is_no_disk_is_not_imported(paths: Paths, known: Catalog, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "page.img").write_bytes(content)
-    with pytest.raises(UsageError, match="neither a qcow2 disk nor a raw one with a partition table"):
+    with pytest.raises(UsageError, match="neither a qcow2 disk nor a raw disk with a partition table"):
         store.import_file(paths, known.guest(CLOUD), tmp_path / "page.img", no_say)
     assert not paths.images.exists()
 
 
-@pytest.mark.parametrize(("form", "said"), [("vmdk", "of the form vmdk"), ("qcow2", "names another file")])
+@pytest.mark.parametrize(("form", "said"), [("vmdk", "of format vmdk"), ("qcow2", "refers to another file")])
 def test_a_disk_that_no_guest_can_start_from_is_not_imported(
     paths: Paths, known: Catalog, file: Path, tmp_path: Path, form: str, said: str
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_disk_that_no_guest_can_start_from_is_not_imported(
 
 def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{'0' * 128}")
-    with pytest.raises(UsageError, match=f"not the disk whose digest images/{CLOUD}.toml pins"):
+    with pytest.raises(UsageError, match=f"does not have the digest that images/{CLOUD}.toml pins"):
         store.import_file(paths, catalog.load().guest(CLOUD), file, no_say)
 
 
@@ -113,7 +113,7 @@ def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> No
 
 
 def test_a_guest_that_is_built_here_takes_no_disk(paths: Paths, known: Catalog, file: Path) -> None:
-    with pytest.raises(UsageError, match="the image of debian-13 is built here"):
+    with pytest.raises(UsageError, match="the image of debian-13 is built locally"):
         store.import_file(paths, known.guest("debian-13"), file, no_say)
 
 
