@@ -30,7 +30,7 @@ from lab.record import RunResult
 
 SAMPLE_SECONDS = 0.5
 LANES = (1, 2, 4)
-STEPS = ("boot", "wheels", "deploy", "checkpoint", "fork", "apply", "suite", "evidence")
+STEPS = ("boot", "fetch", "deploy", "checkpoint", "fork", "apply", "suite", "evidence")
 
 
 Measure = Callable[[list[str]], dict[str, Any]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.record import RunResult
 
 CELL_STEPS = ("fork", "apply", "suite", "evidence")
-LANE_STEPS = ("boot", "wheels", "deploy", "checkpoint")
+LANE_STEPS = ("boot", "fetch", "deploy", "checkpoint")
 
 
 def line(name: str, seconds: list[float]) -> str:

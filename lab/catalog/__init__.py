@@ -9,7 +9,7 @@ from lab.catalog.guest import (
     SignatureForm,
     SignedChecksums,
 )
-from lab.catalog.loading import Catalog, key_file, load
+from lab.catalog.loading import Catalog, key_file, load, load_suite
 from lab.catalog.sets import Set
 from lab.catalog.suite import Suite
 from lab.catalog.toml import IMAGE_KINDS, NAME, Definition, load_file, load_folder
@@ -35,4 +35,5 @@ __all__ = [
     "load",
     "load_file",
     "load_folder",
+    "load_suite",
 ]

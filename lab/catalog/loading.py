@@ -54,7 +54,7 @@ def load(root: Path | None = None) -> Catalog:
         guests=load_folder(root / "images", Guest),
         variants=load_folder(root / "cloud-init" / "variants", variant_file(tuple(knobs.kinds().items()))),
         sets=load_folder(root / "images" / "sets", Set),
-        suite=load_file(PACKAGE / "suites" / "jailer" / "suite.toml", Suite, name="jailer"),
+        suite=load_suite("jailer"),
     )
     _check_keys(root, catalog)
     for chosen in catalog.sets.values():
@@ -69,6 +69,11 @@ def load(root: Path | None = None) -> Catalog:
                 except UsageError as error:
                     raise UsageError(f"{file}: {key}: {error.args[0]}", hint=error.hint) from None
     return catalog
+
+
+def load_suite(name: str) -> Suite:
+    """The definition of one of the lab's own suites. Raises UsageError if it is wrong."""
+    return load_file(PACKAGE / "suites" / name / "suite.toml", Suite, name=name)
 
 
 def key_file(name: str, root: Path | None = None) -> Path:

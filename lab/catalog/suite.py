@@ -27,6 +27,11 @@ class Suite(Definition):
     def folder(self) -> Path:
         return PACKAGE / "suites" / self.name
 
+    def texts(self) -> list[str]:
+        """The name and the text of each of its files: what decides what its tests do."""
+        files = sorted(file for file in self.folder.glob("*") if file.is_file())
+        return [part for file in files for part in (file.name, file.read_text())]
+
     def only(self, tests: Collection[str]) -> "Suite":
         """The suite with these tests alone."""
         chosen = {name: needs for name, needs in self.tests.items() if name in tests}

@@ -126,7 +126,7 @@ def matrix_command(
         run_folder = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
         chosen = builds.resolve_all(wanted)
         for build in chosen if wanted else []:
-            builds.check(lab.paths, build)
+            build.check(lab.paths)
         begun = start.begin(
             run_folder,
             choice.cells(chosen),

@@ -3,12 +3,13 @@
 import tarfile
 from pathlib import Path
 
+from lab.builds import FOLDER
 from lab.catalog import Variant
-from lab.guest import deploy, suite
+from lab.guest import suite
 from lab.guest.session import Session
 from lab.guest.variant import Mark, home
 
-ARCHIVE = f"{deploy.FOLDER}/evidence.tar.gz"
+ARCHIVE = f"{FOLDER}/evidence.tar.gz"
 
 
 def collect(session: Session, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:

@@ -1,75 +1,47 @@
-"""Putting the build, the suite and the box's root file system into a guest: once per lane."""
+"""Deploying a build into a guest, with its suite and the box's root file system: once per lane."""
 
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lab import builds
-from lab.guest.session import SUITE, Session
+from lab.builds import FILES, FOLDER, ROOTFS, Build, payload
+from lab.guest.session import ADMIN, SUITE, Session
 
-FOLDER = "/opt/lab"
-SITE = f"{FOLDER}/site"
-ROOTFS = f"{FOLDER}/rootfs"
-
-FIRST_USE = "import boxlite, tempfile; boxlite.Boxlite(boxlite.Options(home_dir=tempfile.mkdtemp()))"
-
-UNPACK = f"""
-set -e
-cd {FOLDER}
-tar xf payload.tar
-rm payload.tar
-python3 - <<'PROGRAM'
-import pathlib, zipfile
-for wheel in sorted(pathlib.Path("wheels").glob("*.whl")):
-    zipfile.ZipFile(wheel).extractall("site")
-PROGRAM
-rm -r wheels
-"""
+PAYLOAD = f"{FOLDER}/payload.tar"
+UNPACK = f"cd {FOLDER} && tar xf {PAYLOAD} && rm {PAYLOAD}"
 
 
-# What Python compiles on a first import is compiled here, once, and not in every cell.
-COMPILE = "python3 -m pytest --quiet --collect-only"
-
-
-def identity(build: builds.Build, suite: Path, rootfs: Path) -> str:
-    """A digest of all that `deploy` puts into a guest, but for which releases of the runner pip chose."""
-    parts = [build.name, build.version, *builds.RUNNER, UNPACK, COMPILE, FIRST_USE]
-    for file in sorted(file for file in suite.glob("*") if file.is_file()):
-        parts += [file.name, file.read_text()]
-    # A layout's index names all else in it by digest.
-    parts.append((rootfs / "index.json").read_text())
+def identity(build: Build, rootfs: Path) -> str:
+    """A digest of all that `deploy` puts into a guest, except for what the build's kind leaves open."""
+    # A layout's index names everything else in it by digest.
+    parts = [build.digest, UNPACK, (rootfs / "index.json").read_text()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def deploy(
-    session: Session,
-    *,
-    wheels: list[Path],
-    suite: Path,
-    rootfs: Path,
-    say: Callable[[str], None],
+    session: Session, build: Build, files: Mapping[str, Path], *, rootfs: Path, say: Callable[[str], None]
 ) -> None:
-    """Upload and unpack everything that the suite needs. `say` gets how far that is."""
-    files: Mapping[str, Path] = {
-        **{f"wheels/{wheel.name}": wheel for wheel in wheels},
-        f"suites/{suite.name}": suite,
-        "rootfs": rootfs,
+    """Upload the build's files, its suite and the layout, unpack them and run the build's steps.
+
+    `say` is told how far that is. Raises LabError.
+    """
+    contents = {
+        **{f"{FILES}/{name}": file for name, file in files.items()},
+        build.suite_folder: build.suite.folder,
+        ROOTFS: rootfs,
     }
-    session.run(f"sudo -n install -d -o lab {FOLDER}", seconds=5)
+    session.run(f"sudo -n install -d -o {ADMIN} {FOLDER}", seconds=5)
     with tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
-        payload = Path(folder) / "payload.tar"
-        builds.pack(dict(files), payload)
+        packed = Path(folder) / "payload.tar"
+        payload.pack({name.removeprefix(f"{FOLDER}/"): file for name, file in contents.items()}, packed)
         session.put(
-            payload,
-            f"{FOLDER}/payload.tar",
+            packed,
+            PAYLOAD,
             lambda sent, total: say(f"deploying: {sent / 2**20:.0f} of {total / 2**20:.0f} MiB"),
         )
     say("deploying: unpacking")
     session.run(UNPACK, seconds=30)
-    session.run(
-        f"cd {FOLDER}/suites/{suite.name} && LAB_ROOTFS={ROOTFS} PYTHONPATH={SITE} {COMPILE}", seconds=30
-    )
-    # boxlite unpacks its runtime when it is first used, and a first login starts the user's own service
-    # manager. A build that cannot even do that is for the suite to find out.
-    session.run(f"PYTHONPATH={SITE} python3 -c '{FIRST_USE}'", seconds=30, user=SUITE, check=False)
+    for step in build.steps():
+        user = SUITE if step.as_suite_user else ADMIN
+        session.run(step.command, seconds=step.seconds, user=user, check=step.check)

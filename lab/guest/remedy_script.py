@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lab.guest import deploy
+from lab.builds import FOLDER
 from lab.guest.session import SUITE, Session
 
 # What a remedy's script ends with; see `lab/remedies/script.sh`.
@@ -56,7 +56,7 @@ def _run(session: Session, name: str, script: str, *, about_user: bool, undo: bo
     found = session.program(
         "run_script",
         {
-            "file": f"{deploy.FOLDER}/{name}.sh",
+            "file": f"{FOLDER}/{name}.sh",
             "script": script,
             "arguments": ["--user", SUITE] if about_user else [],
             "undo": undo,

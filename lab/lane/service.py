@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import builds, causes
+from lab import causes
 from lab import evidence as diagnosis_evidence
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.base.stopwatch import Stopwatch
 from lab.base.wait import DeadlineExpired
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
 from lab.guest import access, collect, deploy, ready, variant
 from lab.guest import suite as guest_suite
 from lab.guest.session import Session
-from lab.guest.suite import AS_EVER, SuiteRun, Way
+from lab.guest.suite import SuiteRun
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
@@ -48,7 +49,7 @@ class Work:
     suite: Suite
     rootfs: Path
     processors: Processors
-    build: builds.Build | None
+    build: Build | None
     cold: bool = False
     remedies: Mapping[str, Remedy] = field(default_factory=dict)
     experiments: Experiments = Experiments.NEVER
@@ -116,10 +117,10 @@ class Service:
             # Each build is deployed from here, so that none sees what another left.
             self._base = self._checkpoint(BASE)
 
-    def prepare(self, build: builds.Build) -> dict[str, str] | None:
-        """Deploy the build and take its checkpoint; the wheels deployed, None where that was done before.
+    def prepare(self, build: Build) -> dict[str, str] | None:
+        """Deploy the build and take its checkpoint; the files deployed, None where that was done before.
 
-        Each wheel with its SHA-256. Raises NotApplicable where this build has nothing for this guest, LabError
+        Each file with its SHA-256. Raises NotApplicable where this build has nothing for this guest, LabError
         for a fault.
         """
         if build.name in self._deployed:
@@ -159,22 +160,16 @@ class Service:
         """What a stored state with the run's build goes by; empty where there are several builds."""
         if self.work.build is None:
             return ""
-        return deploy.identity(self.work.build, self.work.suite.folder, self.work.rootfs)
+        return deploy.identity(self.work.build, self.work.rootfs)
 
-    def _deploy(self, build: builds.Build) -> dict[str, str]:
-        with self.watch.step("wheels"):
-            wheels = builds.wheels(self.work.paths, build, self.facts["python"], self.say)
+    def _deploy(self, build: Build) -> dict[str, str]:
+        with self.watch.step("fetch"):
+            files = build.fetch(self.work.paths, self.facts, self.say)
         if self._base:
             self._fork(self._base)
         with self._turn(1, "deploying"), self.watch.step("deploy"):
-            deploy.deploy(
-                self.session,
-                wheels=wheels,
-                suite=self.work.suite.folder,
-                rootfs=self.work.rootfs,
-                say=self.say,
-            )
-        return build.record(wheels).files
+            deploy.deploy(self.session, build, files, rootfs=self.work.rootfs, say=self.say)
+        return build.record(files).files
 
     def record(self) -> LaneRecord:
         ways = {checkpoint.way for checkpoint in self._deployed.values() if checkpoint}
@@ -245,11 +240,11 @@ class Service:
             }
         )
 
-    def run_suite(self, cell: Cell, watch: Stopwatch, way: Way = AS_EVER) -> SuiteRun:
+    def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
         """Run the suite in the lane as it is, when a processor is free. Raises LabError."""
-        suite, factor = self.work.suite, self._acceleration.factor
+        factor = self._acceleration.factor
         with self._turn(1, f"{cell.variant.name}: running the suite"), watch.step("suite"):
-            return guest_suite.run(self.session, suite, cell.variant, factor=factor, way=way)
+            return guest_suite.run(self.session, cell.build, cell.variant, factor=factor, options=options)
 
     def diagnose(self, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
         """What the evidence in a folder shows of a suite that ran so, the first cause that blocks first."""

@@ -11,7 +11,8 @@ from lab.base.errors import NotApplicable
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.catalog import Suite
-from lab.guest import deploy, variant
+from lab.guest import suite as guest_suite
+from lab.guest import variant
 from lab.images import store
 from lab.lane import prepare_image
 from lab.lane import service as serve
@@ -70,10 +71,7 @@ def _ssh(endpoint: lane.Endpoint, folder: Path, cell: Cell) -> list[str]:
     key.touch(0o600)
     key.write_text(endpoint.client_key.private)
     hosts.write_text(f"[{endpoint.host}]:{endpoint.port} {endpoint.host_key.public}\n")
-    inside = (
-        f"cd {deploy.FOLDER}/suites/jailer; exec {variant.under(cell.variant)} "
-        f"env LAB_ROOTFS={deploy.ROOTFS} PYTHONPATH={deploy.SITE} bash -i"
-    )
+    inside = guest_suite.in_state_of_tests(cell.build, cell.variant, "bash -i")
     options = {
         "IdentitiesOnly": "yes",
         "StrictHostKeyChecking": "yes",

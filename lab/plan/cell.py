@@ -4,8 +4,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.builds import ANY, Build
-from lab.catalog import Guest, Variant
+from lab.builds import Build
+from lab.catalog import Guest, Suite, Variant
 from lab.record import CellResult, Experiments, RunOptions, Status, cell_folder
 
 # Rounded from the 26 cells of two runs under emulation on two processors. Only their proportion matters here.
@@ -56,6 +56,11 @@ class Cell:
         return f"{self.guest.name}/{self.variant.name}/{self.build.name}"
 
     @property
+    def suite(self) -> Suite:
+        """The suite that is run in it."""
+        return self.build.suite
+
+    @property
     def machine(self) -> Machine:
         """What its lane boots."""
         return Machine(self.guest, " ".join(self.variant.kernel_arguments))
@@ -70,8 +75,7 @@ class Cell:
 
     def rerun(self, options: RunOptions) -> str:
         """One command line that runs exactly this cell again."""
-        build = None if self.build is ANY else str(self.build.wheel or self.build.version)
-        return rerun(self.guest.name, self.variant.name, build, options)
+        return rerun(self.guest.name, self.variant.name, self.build.argument, options)
 
     def result(self, status: Status, *, reason: str = "") -> CellResult:
         """A result for this cell, with nothing in it but its status and why."""

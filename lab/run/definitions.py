@@ -24,8 +24,7 @@ def digests(cells: Iterable[Cell], suite: Suite, options: RunOptions) -> dict[st
     if options.experiments is not Experiments.NEVER:
         # Each is a change that may be tried on a cell, and knows a cause.
         found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
-    files = sorted(file for file in suite.folder.glob("*") if file.is_file())
-    found[f"suite {suite.name}"] = _digest(*(part for f in files for part in (f.name, f.read_text())))
+    found[f"suite {suite.name}"] = _digest(*suite.texts())
     seed = paths.definitions() / "cloud-init"
     found["programs"] = _digest(*prepare_image.RECIPE, *(file.read_text() for file in program_files()))
     if options.remedies:

@@ -90,9 +90,7 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
 
 def _missing(name: str, parts: Sequence[tuple[Path, RunResult]], first: RunInfo) -> CellResult:
     guest, variant, build = name.split("/", 2)
-    wanted = next(
-        (b.version if b.source == builds.INDEX else b.source for b in first.builds if b.name == build), build
-    )
+    wanted = next((builds.argument(each) for each in first.builds if each.name == build), build)
     example = next((c for _, part in parts for c in part.cells if c.variant == variant), None)
     return CellResult(
         guest=guest,
@@ -106,7 +104,7 @@ def _missing(name: str, parts: Sequence[tuple[Path, RunResult]], first: RunInfo)
 
 
 def _builds(infos: Sequence[RunInfo]) -> list[BuildRecord]:
-    """Each build once, with the digests of the wheels that any part deployed."""
+    """Each build once, with the digests of the files that any part deployed."""
     found: dict[str, BuildRecord] = {}
     for info in infos:
         for build in info.builds:

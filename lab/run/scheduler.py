@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -72,6 +72,10 @@ class MatrixRun:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopped: threading.Event = field(default_factory=threading.Event)
     _crashed: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        """Have each build run this run's suite."""
+        self.cells = [replace(each, build=replace(each.build, suite=self.suite)) for each in self.cells]
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.

@@ -63,7 +63,7 @@ def resume(run: RunResult, catalog: Catalog) -> Start:
     """
     if run.run.parts:
         raise UsageError(f"run {run.run.id} was merged of others", hint="resume those, and merge again")
-    known = {record.name: _same_build(record.name, record.source, record.version) for record in run.run.builds}
+    known = {record.name: builds.resolve_recorded(record) for record in run.run.builds}
     cells = [
         Cell(catalog.guest(cell.guest), catalog.variant(cell.variant), known[cell.build]) for cell in run.cells
     ]
@@ -83,11 +83,3 @@ def resume(run: RunResult, catalog: Catalog) -> Start:
         update={"interrupted": False, "finished": None, "resumed": [*run.run.resumed, datetime.now(UTC)]}
     )
     return Start(cells, info, kept)
-
-
-def _same_build(name: str, source: str, version: str) -> builds.Build:
-    """The build of a record, as it is now. Raises UsageError where it is another one."""
-    now = builds.resolve(version if source == builds.INDEX else source)
-    if now.name != name:
-        raise UsageError(f"the build {source} changed since: it was {name} and is {now.name}")
-    return now

@@ -9,9 +9,10 @@ from pathlib import Path
 from lab import catalog
 from lab.base.errors import NotApplicable
 from lab.base.stopwatch import Stopwatch
+from lab.builds import SuiteOptions
 from lab.catalog import Catalog, Variant
 from lab.guest import variant
-from lab.guest.suite import SuiteRun, Way
+from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.knobs import Facts, Who
 from lab.lane.attempts import AGAIN, agreed, fault_folder, set_aside
@@ -143,7 +144,7 @@ class Series:
         if reason := self.service.why_not(cell):
             raise NotApplicable(reason)
         facts, mark = self.service.again(cell)
-        ran = self.service.run_suite(cell, Stopwatch(), Way(tests=self.tests, to_first_failure=True))
+        ran = self.service.run_suite(cell, Stopwatch(), SuiteOptions(tests=self.tests, to_first_failure=True))
         folder.mkdir(parents=True, exist_ok=True)
         self.service.gather(cell, folder, mark=mark, full=False)
         outcome, reason = self._judge(ran)

@@ -10,8 +10,9 @@ from pathlib import Path
 from lab import catalog, evidence, remedies
 from lab.base.errors import NotApplicable
 from lab.base.stopwatch import Stopwatch
+from lab.builds import SuiteOptions
 from lab.guest import remedy_script, variant
-from lab.guest.suite import SuiteRun, Way
+from lab.guest.suite import SuiteRun
 from lab.lane.attempts import AGAIN, agreed, fault_folder, set_aside
 from lab.lane.service import Service
 from lab.machine.lane import FAULTS
@@ -172,9 +173,9 @@ class Trials:
             if each.host and (stopped := self._put_in_place(each, course)):
                 return stopped
         environment = {key: value for each in these if each.run for key, value in each.run.environment.items()}
-        way = Way(environment, to_first_failure=True)
-        ran = self.service.run_suite(course.cell, Stopwatch(), way)
-        outcome, reason = self._judge(these, ran, way, mark, course)
+        options = SuiteOptions(environment, to_first_failure=True)
+        ran = self.service.run_suite(course.cell, Stopwatch(), options)
+        outcome, reason = self._judge(these, ran, options, mark, course)
         hosts = [each for each in these if each.host]
         if hosts:
             self._take_back(hosts, course)
@@ -213,7 +214,7 @@ class Trials:
         return None
 
     def _judge(
-        self, these: Sequence[Remedy], ran: SuiteRun, way: Way, mark: variant.Mark, course: _Course
+        self, these: Sequence[Remedy], ran: SuiteRun, options: SuiteOptions, mark: variant.Mark, course: _Course
     ) -> tuple[RemedyOutcome, str]:
         told = [test for test in ran.tests if test.outcome is not Outcome.NOT_RUN]
         failed = next((test for test in told if test.outcome.is_failure), None)
@@ -223,7 +224,7 @@ class Trials:
             course.causes = () if outcome is RemedyOutcome.VERIFIED else None
             return outcome, reason
         self.service.gather(course.cell, course.folder, mark=mark, full=True)
-        findings = self.service.diagnose(course.folder, [*told, *self._control(told, way, mark, course)])
+        findings = self.service.diagnose(course.folder, [*told, *self._control(told, options, mark, course)])
         course.causes = tuple(finding.name for finding in findings)
         emulated = not self.service.lane.acceleration.kvm
         verdict = judge(
@@ -237,7 +238,7 @@ class Trials:
         return RemedyOutcome.DOES_NOT_HELP, f"{failed.name} fails all the same: {verdict.reason}"
 
     def _control(
-        self, told: Sequence[TestResult], way: Way, mark: variant.Mark, course: _Course
+        self, told: Sequence[TestResult], options: SuiteOptions, mark: variant.Mark, course: _Course
     ) -> list[TestResult]:
         """The control, of a suite that stopped before it: without it the rules know too little.
 
@@ -250,8 +251,8 @@ class Trials:
             test for test in self.before.tests if test.name == control and test.outcome is Outcome.PASS
         ]:
             return before
-        way = replace(way, tests=(control,), to_first_failure=False)
-        ran = self.service.run_suite(course.cell, Stopwatch(), way)
+        options = replace(options, tests=(control,), to_first_failure=False)
+        ran = self.service.run_suite(course.cell, Stopwatch(), options)
         folder = course.folder / CONTROL
         folder.mkdir(exist_ok=True)
         self.service.gather(course.cell, folder, mark=mark, full=False)

@@ -17,6 +17,7 @@ from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Firmware, Guest
 from lab.guest.ready import CloudInitFailed
 from lab.images import store
@@ -50,7 +51,7 @@ from lab.trials import experiment
 from lab.trials.remedies import Trials
 from tests.libvirt.conftest import URI
 
-RELEASE, OLDER = Build("0.10.8", "0.10.8"), Build("0.9.0", "0.9.0")
+RELEASE, OLDER = Wheel("0.10.8", "0.10.8"), Wheel("0.9.0", "0.9.0")
 GUESTS, VARIANTS = ["debian-12", "debian-13"], ["stock", "max-userns-zero"]
 ONE = GUESTS[1:]
 LANE_MIB = 3072

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from lab import catalog
-from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell
 from lab.record import Status
 from lab.run.backlog import Backlog, Ticket
@@ -14,7 +14,7 @@ from lab.run.estimates import Estimates
 KNOWN = catalog.load()
 GUESTS = list(KNOWN.guests)
 LONG, SHORT = GUESTS[0], GUESTS[1]
-OLD, NEW = Build("0.9.0", "0.9.0"), Build("0.10.8", "0.10.8")
+OLD, NEW = Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")
 
 
 class Seconds(Estimates):

@@ -9,9 +9,11 @@ from lab import builds
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import Build
+from lab.builds import Build, payload
+from lab.builds import pip as lab_pip
+from lab.builds.kinds.wheel import Wheel
 
-RELEASE = Build("0.10.8", "0.10.8")
+RELEASE = Wheel("0.10.8", "0.10.8")
 TAGS = "cp313-cp313-manylinux_2_28_x86_64"
 
 # Recorded: what pip prints with --quiet.
@@ -53,7 +55,7 @@ class Pip:
 
     def does(self, script: str, *, prints: str = "", status: int = 0) -> None:
         whole = f'echo "$@" >>{self._log}\n{script}\ncat <<"END"\n{prints.strip()}\nEND\nexit {status}'
-        self._monkeypatch.setattr(builds, "_pip", lambda *words: ["sh", "-c", whole, "pip", *words])
+        self._monkeypatch.setattr(lab_pip, "_pip", lambda *words: ["sh", "-c", whole, "pip", *words])
 
     @property
     def calls(self) -> list[str]:
@@ -72,12 +74,12 @@ def make_wheel(folder: Path, name: str = f"boxlite-0.10.8-{TAGS}.whl") -> Path:
 
 
 def wheels(paths: Paths, build: Build = RELEASE, python: str = "3.13") -> list[str]:
-    return [wheel.name for wheel in builds.wheels(paths, build, python, lambda _text: None)]
+    return list(build.fetch(paths, {"python": python}, lambda _text: None))
 
 
 @pytest.mark.parametrize(("wanted", "version"), [("0.10.8", "0.10.8"), ("v0.11.0-rc1", "0.11.0rc1")])
 def test_a_version_is_a_release(wanted: str, version: str) -> None:
-    assert builds.resolve(wanted) == Build(version, version)
+    assert builds.resolve(wanted) == Wheel(version, version)
 
 
 def test_without_a_wish_the_newest_release_is_taken(pip: Pip) -> None:
@@ -96,13 +98,13 @@ def test_a_newest_release_that_cannot_be_asked_for_says_what_to_do(pip: Pip) -> 
 def test_a_release_that_there_is_not_is_wrong_usage_before_anything_is_started(paths: Paths, pip: Pip) -> None:
     pip.does("", prints="ERROR: No matching distribution found for boxlite==99.0", status=1)
     with pytest.raises(UsageError, match=r"there is no release boxlite==99\.0: "):
-        builds.check(paths, Build("99.0", "99.0"))
+        Wheel("99.0", "99.0").check(paths)
     pip.does("", prints=UNREACHABLE, status=1)
     with pytest.raises(LabError, match=r"could not ask for the release boxlite==0\.10\.8: ") as error:
-        builds.check(paths, RELEASE)
+        RELEASE.check(paths)
     assert error.value.exit_status == 3
     pip.does(REPORTS)
-    builds.check(paths, RELEASE)
+    RELEASE.check(paths)
 
 
 def test_nobody_is_asked_for_a_wheel_or_a_release_that_is_stored(
@@ -110,21 +112,21 @@ def test_nobody_is_asked_for_a_wheel_or_a_release_that_is_stored(
 ) -> None:
     pip.does("", status=1)
     (paths.make(paths.wheels) / "boxlite-0.10.8-00000000-cp313").mkdir()
-    builds.check(paths, RELEASE)
-    builds.check(paths, builds.resolve(str(make_wheel(tmp_path))))
+    RELEASE.check(paths)
+    builds.resolve(str(make_wheel(tmp_path))).check(paths)
     assert pip.calls == []
 
 
 def test_a_local_wheel_is_named_by_version_and_digest(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path)
     build = builds.resolve(str(wheel))
-    assert build == Build(f"0.10.8@{sha256(wheel)[:8]}", "0.10.8", wheel)
+    assert build == Wheel(f"0.10.8@{sha256(wheel)[:8]}", "0.10.8", wheel)
 
 
 def test_a_local_wheel_is_known_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = make_wheel(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert builds.resolve(wheel.name).wheel == wheel
+    assert builds.resolve(wheel.name).argument == str(wheel)
 
 
 def test_several_builds_keep_their_order_and_each_counts_once(tmp_path: Path, pip: Pip) -> None:
@@ -132,7 +134,7 @@ def test_several_builds_keep_their_order_and_each_counts_once(tmp_path: Path, pi
     wheel = make_wheel(tmp_path)
     local = builds.resolve(str(wheel))
     found = builds.resolve_all(["0.11.0", str(wheel), "0.10.8", "v0.11.0", str(wheel)])
-    assert found == [Build("0.11.0", "0.11.0"), local, RELEASE]
+    assert found == [Wheel("0.11.0", "0.11.0"), local, RELEASE]
     assert pip.calls == []
 
 
@@ -229,7 +231,7 @@ def test_a_release_is_fetched_once_for_each_python(paths: Paths, pip: Pip) -> No
     ("printed", "error", "expected"),
     [
         (NO_WHEELS, NotApplicable, "boxlite has no wheels for Python 3.13"),
-        (NO_SUCH_VERSION, UsageError, "boxlite==0.10.8 is not to be had for Python 3.13"),
+        (NO_SUCH_VERSION, UsageError, "boxlite==0.10.8 has no wheel for Python 3.13"),
         (UNREACHABLE, LabError, "Connection refused"),
         (NO_RUNNER, LabError, "No matching distribution found for pytest-reportlog"),
         ("ERROR: No space left on device", LabError, "No space left on device"),
@@ -254,7 +256,7 @@ def test_what_a_failed_download_left_is_never_taken_for_whole(paths: Paths, pip:
 
 def test_a_record_holds_the_digest_of_every_wheel(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path)
-    record = builds.resolve(str(wheel)).record([wheel])
+    record = builds.resolve(str(wheel)).record({wheel.name: wheel})
     assert record.source == str(wheel)
     assert record.files == {wheel.name: sha256(wheel)}
     assert RELEASE.record().source == "PyPI"
@@ -265,7 +267,7 @@ def test_a_payload_says_nothing_of_who_packed_it(tmp_path: Path) -> None:
     (folder / "__pycache__").mkdir(parents=True)
     (folder / "__pycache__" / "x.pyc").touch()
     (folder / "test.py").write_text("pass")
-    builds.pack({"suites/jailer": folder}, tmp_path / "payload.tar")
+    payload.pack({"suites/jailer": folder}, tmp_path / "payload.tar")
     with tarfile.open(tmp_path / "payload.tar") as tar:
         assert tar.getnames() == ["suites/jailer", "suites/jailer/test.py"]
         assert {(entry.uid, entry.gid, entry.uname) for entry in tar} == {(0, 0, "root")}

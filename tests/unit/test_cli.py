@@ -17,8 +17,10 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from lab import builds, catalog, causes, cli, remedies
+from lab import catalog, causes, cli, remedies
 from lab.base.errors import NotApplicable, UsageError
+from lab.builds import pip
+from lab.builds.kinds.wheel import Wheel
 from lab.cli import common
 from lab.images import store
 from lab.lane import shell
@@ -41,11 +43,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def releases(monkeypatch: pytest.MonkeyPatch) -> None:
     """No package index is asked: every release is there but 99.0."""
 
-    def check(_paths: object, build: builds.Build) -> None:
+    def check(build: Wheel, _paths: object) -> None:
         if build.version == "99.0":
             raise UsageError("there is no release 99.0")
 
-    monkeypatch.setattr(builds, "check", check)
+    monkeypatch.setattr(Wheel, "check", check)
 
 
 def test_a_release_that_there_is_not_is_refused_before_anything_is_started(
@@ -629,7 +631,7 @@ def test_a_run_that_there_is_not_is_not_resumed(
     run: str,
     said: str,
 ) -> None:
-    monkeypatch.setattr(builds, "_newest", lambda: "0.10.8")
+    monkeypatch.setattr(pip, "newest", lambda: "0.10.8")
     assert run_main(monkeypatch, "matrix", "--resume", run) == 2
     assert said in capsys.readouterr().err
     assert passing == []

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lab import catalog
-from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.plan import BLOCKED_SECONDS, BREAKING_SECONDS, PASS_SECONDS, REMEDIES_SECONDS, TURNING_SECONDS, Cell
 from lab.record import (
     CellResult,
@@ -25,7 +25,7 @@ KNOWN = catalog.load()
 
 
 def planned(guest: str = "debian-13", variant: str = "stock") -> Cell:
-    return Cell(KNOWN.guest(guest), KNOWN.variant(variant), Build("0.10.9", "0.10.9"))
+    return Cell(KNOWN.guest(guest), KNOWN.variant(variant), Wheel("0.10.9", "0.10.9"))
 
 
 def ran(guest: str, variant: str, *seconds: float, way: str = "memory") -> CellResult:

@@ -10,11 +10,12 @@ import pytest
 
 from lab import catalog
 from lab.base.errors import LabError
-from lab.builds import Build
+from lab.builds import SuiteOptions
+from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import variant
 from lab.guest.session import SessionLost
-from lab.guest.suite import SuiteRun, Way
+from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.knobs import Facts
 from lab.machine.acceleration import Acceleration
@@ -46,7 +47,7 @@ NO_SANDBOX = "The sandbox could not be initialized on this host."
 
 
 def planned(name: str, guest: str = "debian-13") -> Cell:
-    return Cell(KNOWN.guest(guest), KNOWN.variant(name), Build("0.10.8", "0.10.8"))
+    return Cell(KNOWN.guest(guest), KNOWN.variant(name), Wheel("0.10.8", "0.10.8"))
 
 
 def facts(**sysctls: str) -> Facts:
@@ -81,7 +82,7 @@ class Guest:
     blocks: Callable[[Variant], str]
     retries: int = 0
     did: list[dict[str, Any]] = field(default_factory=list)
-    asked: list[Way] = field(default_factory=list)
+    asked: list[SuiteOptions] = field(default_factory=list)
     alive: bool = True
     given_up: bool = False
 
@@ -119,7 +120,7 @@ class Guest:
         shown["sysctls"] |= {name: str(value) for name, value in (settings.get("sysctl") or {}).items()}
         return shown, variant.Mark("begins")
 
-    def run_suite(self, cell: Cell, _watch: object, way: Way) -> SuiteRun:
+    def run_suite(self, cell: Cell, _watch: object, way: SuiteOptions) -> SuiteRun:
         self.asked.append(way)
         message = self.blocks(cell.variant)
         results = []
@@ -207,7 +208,7 @@ def test_the_one_setting_that_blocks_is_found_by_leaving_it_out(guest: Make, tmp
     assert made(result).turning == [[NOT_CLONE]]
     assert service.did == [{"sysctl": {CLONE: 0}}, {}]
     # Only what failed is run, to its first failure.
-    assert service.asked == [Way(tests=BLOCKED, to_first_failure=True)] * 2
+    assert service.asked == [SuiteOptions(tests=BLOCKED, to_first_failure=True)] * 2
     assert made(result).tests == BLOCKED
     assert made(result).steps[0].reason == f"{BLOCKED[0]}: {NO_SANDBOX}"
     base = f"{cell.folder}/experiment"

@@ -1,4 +1,4 @@
-"""Reading what pytest-reportlog wrote in the guest."""
+"""Running a suite in a guest, and reading what pytest-reportlog wrote there."""
 
 import json
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from lab import catalog
+from lab.builds import SuiteOptions, reportlog
+from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
-from lab.guest.suite import Way, read_report
 from lab.record import Needs, Outcome, TestResult
 
 SUITE = Suite(
@@ -31,6 +32,8 @@ CRASH = {
 }
 SKIP = ["/opt/lab/suite.py", 7, "Skipped: no /dev/kvm"]
 
+BUILD = Wheel("0.10.8", "0.10.8", suite=SUITE)
+
 Entry = dict[str, Any]
 
 
@@ -51,14 +54,18 @@ def whole(name: str, **failed: tuple[str, Any]) -> list[Entry]:
     return [phase(name, when, *failed.get(when, ("passed", None))) for when in phases]
 
 
+def results(entries: list[Entry], *, killed: bool = False) -> list[TestResult]:
+    began = reportlog.read("\n".join(map(json.dumps, SESSION + entries)))
+    return guest_suite.complete(SUITE, began, killed=killed, limit=60)
+
+
 def outcomes(entries: list[Entry], *, killed: bool = False) -> dict[str, tuple[str, str]]:
-    tests = read_report(SUITE, SESSION + entries, killed=killed, limit=60)
+    tests = results(entries, killed=killed)
     return {test.name: (test.outcome, test.message) for test in tests}
 
 
 def test_all_passed() -> None:
-    entries = [*SESSION, *whole("first"), *whole("second"), *whole("third")]
-    tests = read_report(SUITE, entries, killed=False)
+    tests = results([*whole("first"), *whole("second"), *whole("third")])
     assert tests == [TestResult(name=name, outcome=Outcome.PASS, seconds=1.5) for name in SUITE.tests]
 
 
@@ -132,14 +139,14 @@ class Session:
 def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> None:
     session: Any = Session()
     stock = catalog.load().variant("stock")
-    way = Way({"LAB_JAILER": "off now"}, to_first_failure=True)
-    ran = guest_suite.run(session, SUITE, stock, factor=1.0, way=way)
+    options = SuiteOptions({"LAB_JAILER": "off now"}, to_first_failure=True)
+    ran = guest_suite.run(session, BUILD, stock, factor=1.0, options=options)
     assert [(test.outcome, test.message) for test in ran.tests] == [
         ("fail", "assert 1 == 2"),
         ("not-run", ""),
         ("not-run", ""),
     ]
-    guest_suite.run(session, SUITE, stock, factor=1.0)
+    guest_suite.run(session, BUILD, stock, factor=1.0)
     changed, plain = session.commands
     assert " LAB_JAILER='off now' timeout " in changed
     assert " -ra --exitfirst " in changed
@@ -152,16 +159,17 @@ def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> Non
 )
 def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under(variant: str, under: str) -> None:
     session: Any = Session()
-    guest_suite.run(session, SUITE, catalog.load().variant(variant), factor=1.0)
+    guest_suite.run(session, BUILD, catalog.load().variant(variant), factor=1.0)
     [command] = session.commands
-    assert f"; {under} env LAB_ROOTFS=/opt/lab/rootfs " in command
+    inside = f"cd /opt/lab/suites/small && exec {under} env".replace("  ", " ")
+    assert f"({inside} LAB_ROOTFS=/opt/lab/rootfs PYTHONPATH=/opt/lab/site " in command
     assert " timeout --kill-after=5 60 python3 -m pytest " in command
 
 
 def test_some_tests_of_a_suite_can_be_run_alone() -> None:
     session: Any = Session()
     stock = catalog.load().variant("stock")
-    ran = guest_suite.run(session, SUITE, stock, factor=1.0, way=Way(tests=["first", "third"]))
+    ran = guest_suite.run(session, BUILD, stock, factor=1.0, options=SuiteOptions(tests=["first", "third"]))
     assert [(test.name, test.outcome) for test in ran.tests] == [("first", "fail"), ("third", "not-run")]
     [command] = session.commands
     assert " -ra small_suite.py::first small_suite.py::third --timeout=" in command

@@ -10,14 +10,14 @@ import pytest
 from lab import catalog
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.machine.acceleration import Acceleration
 from lab.plan import choose
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
 from lab.run.journal import LOCK, Journal, ResultsNotWritten, locked_folder, new_folder
 from tests.unit.examples import LOCK_HOLDER, other_process
 
-BUILDS = [Build("0.9.0", "0.9.0"), Build("0.10.8", "0.10.8")]
+BUILDS = [Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")]
 CELLS = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells(BUILDS[1:])
 STOCK, OTHER = CELLS
 EMULATION = Acceleration(False, "no /dev/kvm")

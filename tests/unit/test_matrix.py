@@ -9,7 +9,7 @@ import pytest
 from lab import catalog
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.machine.budget import Limits, Memory
 from lab.plan import choose
 from lab.record import CellResult, RunOptions, RunResult, Status
@@ -20,7 +20,7 @@ from lab.run.scheduler import MatrixRun
 from tests.unit.examples import LOCK_HOLDER, other_process
 
 KNOWN = catalog.load()
-CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([Build("0.10.8", "0.10.8")])
+CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([Wheel("0.10.8", "0.10.8")])
 
 
 class Heard(Silent):

@@ -6,11 +6,12 @@ import pytest
 from lab import catalog, plan
 from lab.base.errors import UsageError
 from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.record import Experiments, RunOptions, Status
 
 KNOWN = catalog.load()
-RELEASE = Build("0.10.8", "0.10.8")
-OLDER = Build("0.10.7", "0.10.7")
+RELEASE = Wheel("0.10.8", "0.10.8")
+OLDER = Wheel("0.10.7", "0.10.7")
 
 
 def names(choice: plan.Choice) -> tuple[list[str], list[str]]:
@@ -104,7 +105,7 @@ def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
             "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 5 --no-remedies",
         ),
         (
-            Build("0.10.8@12345678", "0.10.8", Path("/my wheels/b.whl")),
+            Wheel("0.10.8@12345678", "0.10.8", Path("/my wheels/b.whl")),
             RunOptions(rootfs="/lay out", experiments=Experiments.UNCLEAR),
             "lab matrix -g debian-13 -v stock --build '/my wheels/b.whl' --rootfs '/lay out' --no-remedies",
         ),
@@ -159,7 +160,7 @@ def test_no_shard_is_empty_while_there_are_as_many_cells() -> None:
 def test_shards_are_even_by_time_and_not_by_number_of_cells() -> None:
     passing, blocked = KNOWN.variant("stock"), KNOWN.variant("max-userns-zero")
     cells = [
-        plan.Cell(KNOWN.guest("debian-13"), variant, Build(str(number), str(number)))
+        plan.Cell(KNOWN.guest("debian-13"), variant, Wheel(str(number), str(number)))
         for number, variant in enumerate([passing] * 4 + [blocked] * 9)
     ]
     assert [len(shard) for shard in shards(cells, 2)] == [4, 9]
@@ -168,7 +169,7 @@ def test_shards_are_even_by_time_and_not_by_number_of_cells() -> None:
 def test_a_shard_depends_on_the_plan_alone() -> None:
     again = plan.choose(catalog.load()).cells([RELEASE, OLDER])
     assert shards(again, 4) == shards(WHOLE, 4)
-    renamed = plan.choose(KNOWN).cells([Build("1", "1"), Build("2", "2")])
+    renamed = plan.choose(KNOWN).cells([Wheel("1", "1"), Wheel("2", "2")])
     assert [len(shard) for shard in shards(renamed, 4)] == [len(shard) for shard in shards(WHOLE, 4)]
 
 

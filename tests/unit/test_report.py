@@ -13,7 +13,7 @@ from markdown_it.token import Token
 from rich.console import Console, RenderableType
 
 from lab import catalog, causes
-from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell, choose
 from lab.record import (
     CellResult,
@@ -649,7 +649,7 @@ def test_the_name_of_a_test_that_a_guest_made_up_is_no_markup_of_the_page() -> N
 
 def cells_to_run(*builds: str) -> list[Cell]:
     choice = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"])
-    return choice.cells([Build(name, name) for name in builds or ("0.10.8",)])
+    return choice.cells([Wheel(name, name) for name in builds or ("0.10.8",)])
 
 
 @pytest.fixture
@@ -761,7 +761,7 @@ def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespac
 
 def test_where_the_squares_do_not_fit_the_screen_they_are_counted() -> None:
     choice = choose(catalog.load(), guests=["debian-12", "debian-13"], variants=list(catalog.load().variants))
-    cells = choice.cells([Build("0.10.8", "0.10.8")])
+    cells = choice.cells([Wheel("0.10.8", "0.10.8")])
     console = Console(file=StringIO(), width=80, height=24, force_terminal=True, color_system=None)
     done = [cell(), cell(variant="podman", status=Status.FAIL), cell(variant="as-root")]
     live = LiveTable(console, cells, done)
@@ -792,7 +792,7 @@ def test_a_square_that_a_shard_does_not_have_is_no_undecided_cell() -> None:
     live = LiveTable(console_on(StringIO()), cells_to_run("0.10.7", "0.10.8")[:3], [])
     assert re.search(r"debian-13 +· +· +·\s", shown(live.live.get_renderable()))
     first, second = choose(catalog.load(), guests=["debian-12", "debian-13"], variants=["stock"]).cells(
-        [Build("0.10.7", "0.10.7"), Build("0.10.8", "0.10.8")]
+        [Wheel("0.10.7", "0.10.7"), Wheel("0.10.8", "0.10.8")]
     )[1:3]
     live = LiveTable(console_on(StringIO()), [first, second], [])
     lines = shown(live.live.get_renderable()).splitlines()

@@ -10,7 +10,8 @@ import pytest
 from lab import builds, catalog, plan, remedies
 from lab.base import paths
 from lab.base.errors import LabError, UsageError
-from lab.builds import Build, rootfs
+from lab.builds import Build, pip, rootfs
+from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading, suite
 from lab.images import debian
 from lab.knobs.sysctl import Sysctl
@@ -34,7 +35,7 @@ from lab.run.merge import merge
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()
-RELEASE = Build("0.10.8", "0.10.8")
+RELEASE = Wheel("0.10.8", "0.10.8")
 OTHER = Sysctl({"a.b": 1})
 VARIANTS = ["stock", "max-userns-zero", "userns-clone-off", "apparmor-userns-deny"]
 # One cell for each status that there is.
@@ -191,7 +192,7 @@ def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
 
 
 def test_a_shard_says_what_the_whole_plan_is_and_no_more_of_it(tmp_path: Path) -> None:
-    cells = [replace(each, build=Build("0.10.7", "0.10.7")) for each in SMALL[:2]] + SMALL[2:]
+    cells = [replace(each, build=Wheel("0.10.7", "0.10.7")) for each in SMALL[:2]] + SMALL[2:]
     begun = begin(tmp_path, cells, part=Part(2, 2))
     assert begun.cells == cells[2:]
     assert begun.info.shard is not None
@@ -329,7 +330,7 @@ def test_a_local_wheel_is_found_again_and_a_release_stays_the_one_it_was(
     local = make_wheel(tmp_path / "boxlite-0.10.8-py3-none-any.whl")
     cells = [*SMALL, *(replace(each, build=local) for each in SMALL)]
     run = finish(tmp_path / "run", begin(tmp_path / "run", cells))
-    monkeypatch.setattr(builds, "_newest", lambda: "99.0")
+    monkeypatch.setattr(pip, "newest", lambda: "99.0")
     assert start.resume(run, KNOWN).cells == cells
 
 

@@ -1,6 +1,6 @@
 """A lane at work, with a machine that is not there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -10,12 +10,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from lab import builds, catalog
+from lab import catalog
 from lab.base import process, stopwatch
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired
 from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import collect, deploy, ready, variant
 from lab.guest import suite as guest_suite
@@ -35,7 +36,7 @@ from tests.unit.examples import base_image
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
-OLD, NEW = Build("0.9.0", "0.9.0"), Build("0.10.8", "0.10.8")
+OLD, NEW = Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")
 EMULATION, KVM = Acceleration(False, ""), Acceleration(True, "")
 
 
@@ -181,17 +182,18 @@ class Bench:
 def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Acceleration], Bench]:
     made: list[Bench] = []
 
-    def deployed(session: Session, *, wheels: list[Path], **_more: object) -> None:
-        made[-1].machine.do(f"deploy {wheels[0].stem}")
+    def deployed(_session: Session, _build: Build, files: Mapping[str, Path], **_more: object) -> None:
+        made[-1].machine.do(f"deploy {next(iter(files.values())).stem}")
 
-    def wheel(build: Build) -> Path:
+    def fetch(build: Wheel, _paths: Paths, _facts: object, _say: object) -> dict[str, Path]:
         file = tmp_path / f"{build.name}.whl"
         file.write_text(build.name)
-        return file
+        return {file.name: file}
 
-    def ran(_session: Session, suite: catalog.Suite, wanted: Variant, **_more: object) -> SuiteRun:
+    def ran(_session: Session, build: Build, wanted: Variant, **_more: object) -> SuiteRun:
         made[-1].machine.do(f"suite {wanted.name}")
-        return SuiteRun([TestResult(name=name, outcome=Outcome.PASS) for name in suite.tests], killed=False)
+        tests = [TestResult(name=name, outcome=Outcome.PASS) for name in build.suite.tests]
+        return SuiteRun(tests, killed=False)
 
     monkeypatch.setattr(states, "FREE_GIB", 0.0)
     monkeypatch.setattr(serve, "MemoryCheckpoint", Snapshot)
@@ -202,7 +204,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.setattr(variant, "begin", lambda session, wanted, mark: {"variant": wanted.name})
     monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: {"context": "unconfined"})
     monkeypatch.setattr(variant, "check_in_effect", lambda wanted, facts, who: None)
-    monkeypatch.setattr(builds, "wheels", lambda paths, build, python, say: [wheel(build)])
+    monkeypatch.setattr(Wheel, "fetch", fetch)
     monkeypatch.setattr(deploy, "deploy", deployed)
     monkeypatch.setattr(guest_suite, "run", ran)
     monkeypatch.setattr(collect, "collect", lambda session, folder, variant, mark, full: None)
@@ -500,13 +502,13 @@ def test_one_build_needs_no_state_to_go_back_to_before_it(bench: Bench) -> None:
 def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wheels(_paths: Paths, build: Build, _python: str, _say: object) -> list[Path]:
+    def fetch(build: Wheel, _paths: Paths, _facts: object, _say: object) -> dict[str, Path]:
         if build == OLD:
             raise NotApplicable("boxlite has no wheels for Python 3.13")
-        return [bench.folder / f"{build.name}.whl"]
+        return {f"{build.name}.whl": bench.folder / f"{build.name}.whl"}
 
     (bench.folder / "0.10.8.whl").touch()
-    monkeypatch.setattr(builds, "wheels", wheels)
+    monkeypatch.setattr(Wheel, "fetch", fetch)
     served = bench.service(builds=2, stores=False)
     served.start()
     with pytest.raises(NotApplicable):
@@ -525,7 +527,7 @@ def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench
     assert bench.machine.did == ["start", "deploy 0.10.8", "suite stock"]
     assert (result.way, served.record().way) == ("cold", "cold")
     # All that it took to get there is the cell's own.
-    assert {"boot", "wheels", "deploy", "apply", "suite", "evidence"} <= set(result.seconds)
+    assert {"boot", "fetch", "deploy", "apply", "suite", "evidence"} <= set(result.seconds)
 
 
 def test_a_lane_without_checkpoints_of_memory_forks_from_its_disk_and_says_why(bench: Bench) -> None:

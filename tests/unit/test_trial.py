@@ -11,11 +11,12 @@ import pytest
 
 from lab import catalog, remedies
 from lab.base.errors import LabError
-from lab.builds import Build
+from lab.builds import SuiteOptions
+from lab.builds.kinds.wheel import Wheel
 from lab.guest import remedy_script, variant
 from lab.guest.remedy_script import Step, Steps
 from lab.guest.session import SessionLost
-from lab.guest.suite import SuiteRun, Way
+from lab.guest.suite import SuiteRun
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
@@ -33,7 +34,7 @@ from lab.record import (
 from lab.trials import remedies as trial
 
 CATALOG = catalog.load()
-CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Build("0.10.8", "0.10.8"))
+CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Wheel("0.10.8", "0.10.8"))
 KNOWN = remedies.load()
 SUITE = CATALOG.suite
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
@@ -143,7 +144,7 @@ class Guest:
             self.applied.discard(name)
         return Steps([Step("--undo --yes", 0, "taken back")], [])
 
-    def run_suite(self, _cell: Cell, _watch: object, way: Way) -> SuiteRun:
+    def run_suite(self, _cell: Cell, _watch: object, way: SuiteOptions) -> SuiteRun:
         if way.tests == (SUITE.control,):
             self.did.append("control")
             control = outcome_of(SUITE.control, Outcome.FAIL if self.control_fails() else Outcome.PASS)

@@ -1,0 +1,147 @@
+"""What a build is: one boxlite under test, the files it needs in a guest, and how its suite runs there."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from lab.base.files import sha256
+from lab.base.paths import Paths
+from lab.catalog import Suite
+from lab.knobs import Facts
+from lab.record import BuildRecord, TestResult
+
+# Where a guest has what the lab deploys. The administrator owns it, the suite's user can read it.
+FOLDER = "/opt/lab"
+# The build's own files, by the names that `fetch` gives them.
+FILES = f"{FOLDER}/build"
+# The OCI image layout that the boxes boot.
+ROOTFS = f"{FOLDER}/rootfs"
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """How the suite is run: variables its tests get besides the usual, and whether the first failure ends it.
+
+    `tests` names the tests to run; if it is empty, all are run.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    to_first_failure: bool = False
+    tests: Sequence[str] = ()
+
+
+WHOLE_SUITE = SuiteOptions()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A shell command that is run in a guest while a build is deployed there.
+
+    `seconds` is its limit under hardware acceleration. The administrator runs it unless `as_suite_user` is set;
+    if `check` is off, its failure is left for the suite to find.
+    """
+
+    command: str
+    seconds: float
+    as_suite_user: bool = False
+    check: bool = True
+
+
+@dataclass(frozen=True)
+class Build(ABC):
+    """One boxlite under test, of one kind: a module of `lab.builds.kinds`, whose name is the kind's prefix.
+
+    `name` is its column in the table and its folder in a run: no other build has it, of whatever kind, and it
+    changes with the build's content. `suite` is the suite that is run against it.
+    """
+
+    name: str
+    version: str
+    # A suite has no hash; builds that differ in nothing else still compare as different.
+    suite: Suite = field(kw_only=True, hash=False)
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, text: str) -> Self:
+        """The build that `--build KIND:TEXT` names. Raises UsageError if there is no such build."""
+
+    @property
+    @abstractmethod
+    def argument(self) -> str | None:
+        """What `--build` takes to name this build again; None for the newest release, whichever that is."""
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, as its record says; `lab.builds.argument` turns that back into an argument."""
+        return self.argument or self.version
+
+    @abstractmethod
+    def check(self, paths: Paths) -> None:
+        """Find out before any guest is booted whether the build exists.
+
+        Raises UsageError if it does not, LabError if that could not be found out.
+        """
+
+    @abstractmethod
+    def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+        """The build's files for a guest with these facts: local files, by their names below `FILES`.
+
+        Raises NotApplicable if the build has nothing for such a guest, LabError if a file cannot be fetched.
+        """
+
+    @abstractmethod
+    def steps(self) -> Sequence[Step]:
+        """What has to be done in a guest once the files are there, in this order."""
+
+    @property
+    def ingredients(self) -> Sequence[str]:
+        """What decides, besides name, version, suite and steps, which files `fetch` gives."""
+        return ()
+
+    @property
+    def digest(self) -> str:
+        """A digest of everything that decides what a guest holds once this build is deployed there."""
+        parts = [self.name, self.version, *self.ingredients, *map(repr, self.steps()), *self.suite.texts()]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @property
+    def suite_folder(self) -> str:
+        """Where a guest has the files of the suite."""
+        return f"{FOLDER}/suites/{self.suite.name}"
+
+    @property
+    def working_folder(self) -> str:
+        """The folder in the guest that the tests are run in."""
+        return self.suite_folder
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that the tests see."""
+        return {"LAB_ROOTFS": ROOTFS}
+
+    @abstractmethod
+    def command(self, options: SuiteOptions, *, results: str, test_seconds: float) -> str:
+        """One command, with its arguments, that runs the suite in its working folder with its environment.
+
+        Everything that it leaves as evidence goes to the folder `results` in the guest. `test_seconds` is the
+        limit of one test. The caller limits the whole suite and sets the variables of `options`.
+        """
+
+    @abstractmethod
+    def report_file(self, results: str) -> str:
+        """The file in the guest that holds the tests' results. It grows while the suite runs, if it can."""
+
+    @abstractmethod
+    def read_report(self, text: str) -> dict[str, TestResult | None]:
+        """The result of each test that began, by its name in the suite; None for a test that has no end.
+
+        `text` is what the report's file held, empty if there was none; its last line may be cut off.
+        """
+
+    def record(self, files: Mapping[str, Path] | None = None) -> BuildRecord:
+        """What a run keeps of this build, with the SHA-256 of each of its files."""
+        digests = {name: sha256(file) for name, file in (files or {}).items()}
+        return BuildRecord(name=self.name, version=self.version, source=self.source, files=digests)
