@@ -1,4 +1,4 @@
-"""The parts of `docs/` that repeat what the code says; `python -m lab.cli.reference` writes them again.
+"""Parts of `docs/` that are generated from the code; `python -m lab.cli.reference` regenerates them.
 
 Each part is in a page between `<!-- generated: NAME -->` and `<!-- end -->`; people write the rest of the page.
 This module is in `lab/cli/` because no room below may import the commands.
@@ -22,13 +22,13 @@ PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z]+) -->\n).*?(?P<end>
 WIDTH = 100
 
 
-def renewed(page: str) -> str:
-    """A page with each of its generated parts as the code has it now. Raises KeyError for an unknown part."""
+def regenerated(page: str) -> str:
+    """Return the page with its generated parts brought up to date. Raises KeyError for an unknown part."""
     return PART.sub(lambda part: f"{part['begin']}\n{PARTS[part['name']]()}\n{part['end']}", page)
 
 
 def pages(docs: Path) -> list[Path]:
-    """The pages that have generated parts."""
+    """Return the pages that have generated parts."""
     return [page for page in sorted(docs.rglob("*.md")) if PART.search(page.read_text())]
 
 
@@ -137,7 +137,7 @@ def _keys(kind: type[Any]) -> str:
 
 
 def _choices(annotation: Any) -> Sequence[object]:
-    """The values that a key can have, where these are few."""
+    """Return the values of a key that takes one of a fixed list, or nothing."""
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return list(annotation)
     return (
@@ -178,10 +178,10 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Write every page again whose generated parts are not what the code says."""
+    """Rewrite every page whose generated parts are out of date."""
     for page in pages(DOCS):
         text = page.read_text()
-        if (now := renewed(text)) != text:
+        if (now := regenerated(text)) != text:
             write_atomically(page, now)
             click.echo(f"written: {page.relative_to(DOCS.parent)}")
 

@@ -89,7 +89,7 @@ class TableKnob(Table, Knob):
         return ", ".join(f"{key}={value}" for key, value in self._given().items())
 
     def _given(self) -> dict[str, Any]:
-        # In the order of the declaration: `model_fields_set` has another one in each process.
+        # Declaration order: the order of `model_fields_set` differs between processes.
         return {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
 
 

@@ -55,8 +55,8 @@ class Many(TableKnob):
         return []
 
 
-def test_settings_are_told_in_one_order_whichever_process_tells_them() -> None:
-    # A set of strings has another order in each process: five keys are seldom in this one by chance.
+def test_settings_are_listed_in_the_order_of_their_declaration() -> None:
+    # The order of a set of strings differs between processes; five keys are rarely sorted by chance.
     assert Many(e=5, d=4, c=3, b=2, a=1).words() == "a=1, b=2, c=3, d=4, e=5"
 
 

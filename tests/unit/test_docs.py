@@ -1,4 +1,4 @@
-"""The documentation: links lead somewhere, commands and examples work, tables are what the code says."""
+"""The documentation: links and commands exist, examples load, generated parts are up to date."""
 
 import re
 import shlex
@@ -29,7 +29,7 @@ from tests.unit.evidence_examples import gathered
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
-RENEW = "a part made from the code is out of date; write it again with: .venv/bin/python -m lab.cli.reference"
+OUT_OF_DATE = "generated parts are out of date; regenerate them: .venv/bin/python -m lab.cli.reference"
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -45,7 +45,7 @@ def inline(tokens: list[Token]) -> Iterator[Token]:
 
 
 def headings(page: Path) -> list[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     texts = [
         "".join(part.content for part in inside.children or ())
         for opening, inside in pairwise(parsed(page))
@@ -59,19 +59,19 @@ def code(page: Path) -> list[Token]:
 
 
 def example(page: str, file: str) -> str:
-    """A file of an example, whole: a block that begins with ```LANGUAGE FILE."""
+    """Return the example file in a guide: the code block whose first line is ```LANGUAGE FILE."""
     [text] = [each.content for each in code(ROOT / "docs" / "guides" / page) if each.info.split()[1:] == [file]]
     return text
 
 
 def cells_of_tables(page: str) -> set[str]:
-    """What is written as code in the tables of a page of the reference."""
+    """Return the code spans in the tables of a page."""
     lines = (ROOT / "docs" / page).read_text().splitlines()
     return set(re.findall(r"`([^`]+)`", "\n".join(line for line in lines if line.startswith("|"))))
 
 
 @each_page
-def test_every_link_leads_to_a_file_and_a_heading_that_there_are(page: Path) -> None:
+def test_every_link_leads_to_an_existing_file_and_heading(page: Path) -> None:
     links = [str(token.attrs["href"]) for token in inline(parsed(page)) if token.type == "link_open"]
     for link in links:
         if link.startswith("https://"):
@@ -85,11 +85,11 @@ def test_every_link_leads_to_a_file_and_a_heading_that_there_are(page: Path) -> 
 
 
 @pytest.mark.parametrize("page", reference.pages(reference.DOCS), ids=lambda page: page.name)
-def test_what_is_made_from_the_code_is_what_the_code_says(page: Path) -> None:
-    assert page.read_text() == reference.renewed(page.read_text()), RENEW
+def test_the_generated_parts_are_up_to_date(page: Path) -> None:
+    assert page.read_text() == reference.regenerated(page.read_text()), OUT_OF_DATE
 
 
-def test_every_part_that_can_be_made_stands_on_a_page() -> None:
+def test_every_generated_part_is_on_a_page() -> None:
     there = [
         part["name"]
         for page in reference.pages(reference.DOCS)
@@ -98,7 +98,7 @@ def test_every_part_that_can_be_made_stands_on_a_page() -> None:
     assert sorted(there) == sorted(reference.PARTS)
 
 
-def test_a_page_is_written_again_whole(
+def test_regenerating_changes_the_generated_parts_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     docs = tmp_path / "docs"
@@ -109,29 +109,29 @@ def test_a_page_is_written_again_whole(
     reference.main()
     made = page.read_text()
     assert capsys.readouterr().out == "written: docs/reference/causes.md\n"
-    assert reference.renewed(made) == made
+    assert reference.regenerated(made) == made
     assert "| `home-noexec` | box |" in made
-    # Written by hand.
+    # This part is written by hand.
     assert "| `home-sweet` | executing a program" in made
     reference.main()
     assert capsys.readouterr().out == ""
 
 
 def commands(page: Path) -> list[str]:
-    """What a page has as code that runs the lab."""
+    """Return the commands of the lab that a page shows."""
     said = [line.strip() for each in code(page) for line in each.content.splitlines()]
     said += [token.content for token in inline(parsed(page)) if token.type == "code_inline"]
     return [line for line in said if re.match(r"((\.venv/bin/)?lab|\./setup\.sh(?! test)) [a-z-]", line)]
 
 
 @cache
-def definitions_of_the_lab() -> catalog.Catalog:
+def shipped() -> catalog.Catalog:
     return catalog.load()
 
 
 @each_page
-def test_every_command_line_is_one_that_the_lab_takes(page: Path) -> None:
-    known = definitions_of_the_lab()
+def test_every_command_names_existing_subcommands_options_and_definitions(page: Path) -> None:
+    known = shipped()
     mine = {"debian-13-profiles", "hardened", "userns-limit-64"}
     look_up = {"-g": known.guest, "-v": known.variant, "--set": known.set}
     for line in commands(page):
@@ -150,13 +150,13 @@ def test_every_command_line_is_one_that_the_lab_takes(page: Path) -> None:
                 look_up[word](value)
 
 
-def test_the_pages_have_commands_to_look_at() -> None:
+def test_commands_are_found_on_the_pages() -> None:
     assert len(commands(ROOT / "README.md")) >= 5
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A copy of the lab's definitions."""
+    """Copy the lab's definitions."""
     for name in ("images", "cloud-init"):
         shutil.copytree(definitions() / name, tmp_path / name)
     return tmp_path
@@ -205,7 +205,7 @@ def fields(model: type[BaseModel]) -> set[str]:
     return set(model.model_fields)
 
 
-def test_every_key_of_a_definition_is_explained() -> None:
+def test_every_key_of_a_definition_is_documented() -> None:
     told = (ROOT / "docs" / "guides" / "adding-a-guest.md").read_text()
     keys = fields(catalog.DebianImage) | fields(catalog.CloudImage) | fields(catalog.SignedChecksums)
     keys |= fields(Guest) | fields(Set)
@@ -216,7 +216,7 @@ def test_every_key_of_a_definition_is_explained() -> None:
     assert [key for key in sorted(keys - {"name", "title", "host", "run"}) if f"`{key}" not in told] == []
 
 
-def test_every_word_of_a_result_is_explained() -> None:
+def test_every_status_and_outcome_is_documented() -> None:
     there = cells_of_tables("reference/statuses.md")
     told = (ROOT / "docs" / "reference" / "statuses.md").read_text()
     assert {*Status, *Outcome, *RemedyOutcome, *Judged} <= there
@@ -224,12 +224,12 @@ def test_every_word_of_a_result_is_explained() -> None:
     assert [word for word in words if f"`{word}`" not in told] == []
 
 
-def test_every_cause_says_how_it_is_proved() -> None:
+def test_how_each_cause_is_proved_is_documented() -> None:
     _, _, proofs = (ROOT / "docs" / "reference" / "causes.md").read_text().partition("## How each is proved")
     assert re.findall(r"^\| `([a-z-]+)` ", proofs, re.MULTILINE) == list(causes.known())
 
 
-def test_the_control_and_the_witness_are_named() -> None:
+def test_the_control_and_the_witness_are_documented() -> None:
     suite = catalog.load().suite
     told = (ROOT / "docs" / "reference" / "statuses.md").read_text()
     assert f"The control is `{suite.control}`" in told
