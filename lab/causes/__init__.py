@@ -1,9 +1,8 @@
-"""The causes, each a module of its own, and which of them a cell's evidence shows.
+"""The causes, one per module, and the diagnosis of a cell's evidence.
 
-They stand in the order in which boxlite meets them, so that the first that is found is the first that blocks.
-boxlite opens /dev/kvm before anything else; then it looks for bubblewrap, and has it make a user namespace
-before it starts the box in one (`can_create_user_namespace` in its jailer/bwrap.rs). For what the kernel asks
-then, see `userns_sysctl`.
+The causes are sorted in the order in which boxlite meets them, so the first one found is the first that blocks.
+boxlite opens /dev/kvm first. Then it looks for bubblewrap and checks that it can make a user namespace
+(`can_create_user_namespace` in boxlite's jailer/bwrap.rs). `userns_sysctl` describes the kernel's own order.
 """
 
 import sys
@@ -17,18 +16,18 @@ __all__ = ["Cause", "Shown", "diagnose", "known"]
 
 
 def known() -> dict[str, Cause]:
-    """Every cause by its name, the one that boxlite meets first at the front."""
+    """Return all causes by name, in the order in which boxlite meets them."""
     found = classes(sys.modules[__name__], Cause)  # type: ignore[type-abstract]
     made = {name.replace("_", "-"): kind() for name, kind in found.items()}
     return dict(sorted(made.items(), key=lambda item: item[1].order))
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
-    """The causes that the evidence shows, the first that blocks first; empty where it proves none.
+    """Return the causes that the evidence shows, the first one that blocks at the front.
 
-    A cause that would fail the control test is none where that passed. Where it failed, something else than
-    the sandbox is broken: a cause that blocks the sandbox alone is then named only behind one that is proved
-    and explains that.
+    If the control passed, causes that would have failed it are ruled out. If it failed, something other than
+    the sandbox is broken, so causes that block only the sandbox are listed only if a proved cause explains the
+    failed control.
     """
     shown = {name: (cause, what) for name, cause in known().items() if (what := cause.shown(evidence))}
     fails_control = {name for name, (cause, _) in shown.items() if Needs.BOX.includes(cause.breaks)}

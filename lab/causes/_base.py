@@ -1,4 +1,4 @@
-"""What a cause is: something of the host that blocks boxlite, and the rule over the evidence that shows it."""
+"""The base class of causes: a property of the host that blocks boxlite, and the rule that detects it."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import ClassVar
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
-# What boxlite starts, and what else the probes start to make a namespace.
+# The programs that make namespaces: the one that boxlite starts, and the one that the probes start.
 BUBBLEWRAP, PROBE = "bwrap", "unshare"
-# strerror(3) of EPERM, EACCES, ENOENT and ENOSPC.
+# strerror(3) for EPERM, EACCES, ENOENT and ENOSPC.
 NOT_PERMITTED = "Operation not permitted"
 PERMISSION_DENIED = "Permission denied"
 NOT_THERE = "No such file or directory"
@@ -18,40 +18,40 @@ NO_SPACE = "No space left on device"
 
 @dataclass(frozen=True)
 class Shown:
-    """How well the evidence shows a cause, and the piece of evidence in a sentence."""
+    """How sure a cause is, and one sentence that states the evidence."""
 
     confidence: Confidence
     why: str
 
 
 class Cause(ABC):
-    """One cause. Its module's name, with `-` for `_`, is the cause's name.
+    """One cause. Its name is its module's name, with `-` for `_`.
 
-    No rule rests on a text that bubblewrap has for several causes.
+    No rule relies on a message that bubblewrap prints for several causes.
     """
 
-    # Its place among the causes: boxlite meets the lower number first. Why is said beside each number.
+    # Position among the causes: boxlite meets lower numbers first. A comment beside each number says why.
     order: ClassVar[int]
-    # The tests that need this much of the host fail.
+    # Tests that need this part of the host fail.
     breaks: ClassVar[Needs]
-    # In two sentences for a user: what blocks boxlite, and where that comes from.
+    # Two sentences for users: what blocks boxlite, and where that comes from.
     explanation: ClassVar[str]
-    # boxlite's own words, any of them, where it blames this cause; none where it knows of no such cause.
+    # Messages with which boxlite blames this cause; empty if boxlite does not know this cause.
     blamed_by: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def shown(self, evidence: Evidence) -> Shown | None:
-        """What the evidence has to show for this cause, or None where it shows nothing."""
+        """Return what the evidence shows for this cause, or None if it shows nothing."""
 
 
-def makers(evidence: Evidence) -> tuple[str, ...]:
-    """The programs of which a denial tells something of bubblewrap; that of another explains nothing.
+def relevant_programs(evidence: Evidence) -> tuple[str, ...]:
+    """Return the programs whose denials say something about bubblewrap.
 
-    What was denied to a probe without bubblewrap tells of it only where that was tried, too, and failed.
+    A denial to the probe's `unshare` counts only if bubblewrap was tried as well and failed.
     """
     return (BUBBLEWRAP, PROBE) if evidence.probe("bwrap_user").failed else (BUBBLEWRAP,)
 
 
 def proved_if(proof: bool, why: str, proof_why: str) -> Shown:
-    """Proved, with the proof said too, or only likely."""
+    """Return a proved cause, with the proof added to its sentence, or else a likely one."""
     return Shown(Confidence.PROVED, why + proof_why) if proof else Shown(Confidence.LIKELY, why)

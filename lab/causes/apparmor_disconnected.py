@@ -1,7 +1,7 @@
-"""An AppArmor profile that cannot name what bubblewrap opens."""
+"""An AppArmor profile under which the kernel cannot resolve the files that bubblewrap opens."""
 
-from lab.causes._base import Cause, Shown, makers
-from lab.causes.apparmor_userns_nocaps import stripping, transitions
+from lab.causes._base import Cause, Shown, relevant_programs
+from lab.causes.apparmor_userns_nocaps import capability_denials, profile_transitions
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
@@ -10,20 +10,20 @@ EACCES = "-13"
 
 
 class ApparmorDisconnected(Cause):
-    # The namespace is there, and bubblewrap opens its uid map; it needs no capability before it writes to that.
+    # bubblewrap opens its uid map after making the namespace, and before it needs a capability.
     order = 190
     breaks = Needs.SANDBOX
     explanation = (
-        "An AppArmor profile that confines bubblewrap has no flag attach_disconnected, so that the kernel "
-        "cannot name the files that it opens out of its namespace, and refuses them. It does so in complain "
-        "mode too, and logs that it allowed them."
+        "An AppArmor profile that confines bubblewrap lacks the flag attach_disconnected, so the kernel cannot "
+        "resolve the files that bubblewrap opens outside its namespace, and denies them. It denies them in "
+        "complain mode too, although it logs them as allowed."
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        # Ubuntu's policy has no such flag either, and bubblewrap fails in it at this very place. But with it
-        # bubblewrap would only come as far as its first capability.
-        policies = {line.get("profile") for line in stripping(evidence)} | {
-            line.get("target") for line in transitions(evidence)
+        # Ubuntu's policy lacks this flag too, and bubblewrap fails at the same point. But even with the flag
+        # bubblewrap would fail at its first capability, so that policy is another cause.
+        policies = {line.get("profile") for line in capability_denials(evidence)} | {
+            line.get("target") for line in profile_transitions(evidence)
         }
         lines = [
             line
@@ -32,13 +32,13 @@ class ApparmorDisconnected(Cause):
             and line.get("info") == INFO
             and line.get("error") == EACCES
             and line.get("operation") == "open"
-            and line.get("comm") in makers(evidence)
+            and line.get("comm") in relevant_programs(evidence)
         ]
         if not lines:
             return None
         blocked = not evidence.probe("bwrap_user").worked
         return Shown(
             Confidence.PROVED if blocked else Confidence.LIKELY,
-            f"AppArmor failed to name {lines[0].get('name')}, which {lines[0].get('comm')} opens under profile "
-            f"{lines[0].get('profile')}",
+            f"AppArmor could not resolve {lines[0].get('name')}, which {lines[0].get('comm')} opens under "
+            f"profile {lines[0].get('profile')}",
         )

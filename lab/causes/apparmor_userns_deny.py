@@ -1,6 +1,6 @@
-"""An AppArmor profile that lets no user namespace be made."""
+"""An AppArmor profile that denies bubblewrap a user namespace."""
 
-from lab.causes._base import Cause, Shown, makers
+from lab.causes._base import Cause, Shown, relevant_programs
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
@@ -11,26 +11,28 @@ class ApparmorUsernsDeny(Cause):
     order = 120  # See `userns_sysctl`.
     breaks = Needs.SANDBOX
     explanation = (
-        "An AppArmor profile that confines bubblewrap has no rule `userns`, or none confines it and the kernel "
-        "restricts that: it is refused the user namespace that the jailer's sandbox begins with. The kernel's "
-        "audit line names the profile."
+        "AppArmor denies bubblewrap the user namespace that the jailer's sandbox needs: the profile that "
+        "confines bubblewrap has no rule `userns`, or the kernel restricts programs without a profile. The "
+        "kernel's audit line names the profile."
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
         lines = [
-            line for line in evidence.denied(operation="userns_create") if line.get("comm") in makers(evidence)
+            line
+            for line in evidence.denied(operation="userns_create")
+            if line.get("comm") in relevant_programs(evidence)
         ]
         if not lines:
             return None
         blocked = not evidence.probe("bwrap_user").worked
         profile = lines[0].get("profile")
-        # Of Ubuntu's kernels, where the profile that they would put it into is not loaded.
-        by = (
-            "by no profile: the kernel restricts what is unconfined"
+        # Ubuntu's kernels log `unconfined` if the profile that they would switch to is not loaded.
+        where = (
+            "without a profile: the kernel restricts unconfined programs"
             if profile == UNCONFINED
-            else f"by profile {profile}"
+            else f"under profile {profile}"
         )
         return Shown(
             Confidence.PROVED if blocked else Confidence.LIKELY,
-            f"AppArmor denied userns_create to {lines[0].get('comm')} {by}",
+            f"AppArmor denied userns_create to {lines[0].get('comm')} {where}",
         )

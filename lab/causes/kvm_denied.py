@@ -4,16 +4,16 @@ from lab.causes._base import PERMISSION_DENIED, Cause, Shown, proved_if
 from lab.evidence import Evidence
 from lab.record import Needs
 
-# boxlite 0.10.8's words.
+# boxlite 0.10.8's message.
 TEXT = "KVM is available but access is denied"
 
 
 class KvmDenied(Cause):
-    order = 20  # In the same place as its absence; only one of them can be.
+    order = 20  # Checked together with its absence; only one of the two is possible.
     breaks = Needs.RUNTIME
     explanation = (
-        "The user may not open /dev/kvm, and every box is a virtual machine that runs on it. Debian and Ubuntu "
-        "give it to the group kvm, and a user who is added to that must log in anew."
+        "The user may not open /dev/kvm, and every box is a virtual machine that needs it. On Debian and "
+        "Ubuntu it belongs to the group kvm, and a user who is added to this group must log in again."
     )
     blamed_by = (TEXT,)
 
@@ -21,4 +21,4 @@ class KvmDenied(Cause):
         denied = evidence.probe("open_kvm").failed_with(PERMISSION_DENIED)
         if not denied and not evidence.says(TEXT):
             return None
-        return proved_if(denied, "boxlite may not use KVM", ", and opening /dev/kvm gives EACCES")
+        return proved_if(denied, "boxlite may not use KVM", ", and opening /dev/kvm fails with EACCES")

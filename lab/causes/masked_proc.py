@@ -1,4 +1,4 @@
-"""A /proc that is partly hidden."""
+"""A /proc that is partly hidden by other mounts."""
 
 from lab.causes._base import NOT_PERMITTED, Cause, Shown
 from lab.evidence import Evidence
@@ -6,12 +6,12 @@ from lab.record import Confidence, Needs
 
 
 class MaskedProc(Cause):
-    order = 300  # bubblewrap mounts a /proc when it may mount at all.
+    order = 300  # bubblewrap mounts /proc after its first mounts.
     breaks = Needs.SANDBOX
     explanation = (
-        "Parts of /proc are hidden by mounts upon them, as in every container that is not privileged. The "
-        "kernel then lets no user namespace mount a /proc of its own, which would show them and which the "
-        "jailer's sandbox needs."
+        "Mounts hide parts of /proc, as in every container that is not privileged. The kernel then does not "
+        "let a user namespace mount its own /proc, which would reveal these parts and which the jailer's "
+        "sandbox needs."
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
@@ -19,11 +19,12 @@ class MaskedProc(Cause):
         if masks.worked or None in (masks.status, user.status):
             return None
         if not user.worked:
-            # Something else keeps bubblewrap from coming to its /proc.
-            return Shown(Confidence.LIKELY, f"upon /proc are mounted: {masks.stderr}")
+            # Something else stops bubblewrap before it mounts /proc.
+            return Shown(Confidence.LIKELY, f"these mounts hide parts of /proc: {masks.stderr}")
         if not evidence.probe("bwrap_all").failed_with(NOT_PERMITTED):
             return None
         return Shown(
             Confidence.PROVED,
-            f"bubblewrap may make its namespaces and mount no /proc, upon which are mounted: {masks.stderr}",
+            "bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts: "
+            f"{masks.stderr}",
         )

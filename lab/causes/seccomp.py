@@ -1,4 +1,4 @@
-"""A seccomp filter that lets no namespace be made."""
+"""A seccomp filter that denies namespaces."""
 
 from lab.causes._base import NOT_PERMITTED, Cause, Shown
 from lab.evidence import Evidence
@@ -6,11 +6,11 @@ from lab.record import Confidence, Needs
 
 
 class Seccomp(Cause):
-    order = 90  # A filter is asked before the kernel looks at the call at all.
+    order = 90  # The kernel runs the filter before the system call itself.
     breaks = Needs.SANDBOX
     explanation = (
-        "A seccomp filter refuses the calls that make a namespace, which the jailer's sandbox begins with. "
-        "Docker's default filter does so for containers without CAP_SYS_ADMIN, and podman's does not."
+        "A seccomp filter denies the system calls that make a namespace, which the jailer's sandbox needs. "
+        "Docker's default filter does this in containers without CAP_SYS_ADMIN; podman's does not."
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
@@ -18,5 +18,5 @@ class Seccomp(Cause):
             return None
         return Shown(
             Confidence.PROVED,
-            "unshare(0), which asks for nothing and which the kernel grants to everyone, is refused: EPERM",
+            "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM",
         )

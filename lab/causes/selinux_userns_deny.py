@@ -1,29 +1,29 @@
-"""An SELinux policy that lets no user namespace be made."""
+"""An SELinux policy that denies bubblewrap a user namespace."""
 
-from lab.causes._base import Cause, Shown, makers
+from lab.causes._base import Cause, Shown, relevant_programs
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
 
 class SelinuxUsernsDeny(Cause):
-    order = 130  # See `userns_sysctl`. Beside AppArmor's: a host uses one of the two.
+    order = 130  # See `userns_sysctl`. The same position as AppArmor's: a host uses only one of the two.
     breaks = Needs.SANDBOX
     explanation = (
-        "SELinux's policy does not allow bubblewrap to make the user namespace that the jailer's sandbox "
-        "begins with (class user_namespace, permission create). The kernel's audit line names the domain in "
-        "which bubblewrap runs."
+        "The SELinux policy does not allow bubblewrap to make the user namespace that the jailer's sandbox "
+        "needs (class user_namespace, permission create). The kernel's audit line names the domain in which "
+        "bubblewrap runs."
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
         lines = [
             line
             for line in evidence.avc_denied("create", tclass="user_namespace", permissive="0")
-            if line.get("comm") in makers(evidence)
+            if line.get("comm") in relevant_programs(evidence)
         ]
         if not lines:
             return None
         blocked = not evidence.probe("bwrap_user").worked
         return Shown(
             Confidence.PROVED if blocked else Confidence.LIKELY,
-            f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} to make a user namespace",
+            f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace",
         )

@@ -11,8 +11,8 @@ class UsernsLimit(Cause):
     order = 110  # See `userns_sysctl`.
     breaks = Needs.SANDBOX
     explanation = (
-        "The number of user namespaces that this host allows, user.max_user_namespaces, is 0 or used up, and "
-        "the jailer's sandbox begins with one. Hardening guides set it to 0."
+        "The host's limit on user namespaces, user.max_user_namespaces, is 0 or reached, and the jailer's "
+        "sandbox needs a user namespace. Hardening guides set the limit to 0."
     )
     blamed_by = (f"({SYSCTL}=0)",)
 
@@ -22,5 +22,5 @@ class UsernsLimit(Cause):
         if limit != "0" and not refused:
             return None
         confidence = Confidence.PROVED if limit == "0" and refused else Confidence.LIKELY
-        shown = " and `unshare -U` is refused: ENOSPC" if refused else ""
-        return Shown(confidence, f"{SYSCTL} is {limit}{shown}")
+        proof = " and `unshare -U` fails with ENOSPC" if refused else ""
+        return Shown(confidence, f"{SYSCTL} is {limit}{proof}")

@@ -1,4 +1,4 @@
-"""Debian's own switch for user namespaces."""
+"""Debian's sysctl that denies user namespaces to ordinary users."""
 
 from lab.causes._base import NOT_PERMITTED, Cause, Shown, proved_if
 from lab.evidence import Evidence
@@ -8,14 +8,14 @@ SYSCTL = "kernel.unprivileged_userns_clone"
 
 
 class UsernsSysctl(Cause):
-    # Of a new user namespace the kernel asks in this order: this switch, the limit, the security modules; then
-    # come the capabilities inside (`ksys_unshare` in kernel/fork.c, `create_user_ns` in user_namespace.c).
+    # For a new user namespace the kernel checks this sysctl, then the limit, then the security modules; the
+    # capabilities inside come last (`ksys_unshare` in kernel/fork.c, `create_user_ns` in user_namespace.c).
     order = 100
     breaks = Needs.SANDBOX
     explanation = (
-        "The kernel is told to let no ordinary user make a user namespace, which the jailer's sandbox begins "
-        "with. The switch, kernel.unprivileged_userns_clone, exists on Debian's and Ubuntu's kernels, and "
-        "hardening guides set it to 0."
+        "The sysctl kernel.unprivileged_userns_clone is 0: ordinary users may not make user namespaces, and "
+        "the jailer's sandbox needs one. The sysctl exists in Debian's and Ubuntu's kernels, and hardening "
+        "guides set it to 0."
     )
     blamed_by = (f"({SYSCTL}=0)",)
 
@@ -23,4 +23,4 @@ class UsernsSysctl(Cause):
         if evidence.sysctls.get(SYSCTL) != "0":
             return None
         refused = evidence.probe("unshare_user").failed_with(NOT_PERMITTED)
-        return proved_if(refused, f"{SYSCTL} is 0", " and `unshare -U` is refused: EPERM")
+        return proved_if(refused, f"{SYSCTL} is 0", " and `unshare -U` fails with EPERM")

@@ -1,7 +1,7 @@
-"""The remedies: changes that are claimed to cure causes, each a TOML file in this folder.
+"""The remedies: changes that are claimed to cure causes, one TOML file each in this folder.
 
-A remedy either changes the host, by a shell script, or changes how boxlite is run. The script that
-`lab remedies show NAME --script` prints is the very one that the lab runs in a guest.
+A remedy changes either the host, with a shell script, or the way boxlite is run. The lab runs the same script
+in its guests that `lab remedies show NAME --script` prints.
 """
 
 import textwrap
@@ -18,9 +18,9 @@ from lab.record import Needs
 
 FOLDER = Path(__file__).parent
 TEMPLATE = "script.sh"
-# Between the names of remedies that are tried together.
+# Joins the names of remedies that are tried together.
 AND = "+"
-# Instead of the names of causes: every one that blocks the sandbox and nothing else.
+# In `cures`, stands for every cause that blocks only the sandbox.
 SANDBOX = "sandbox"
 
 
@@ -29,38 +29,42 @@ class _Table(BaseModel):
 
 
 class HostChange(_Table):
-    """Commands for a POSIX shell, run as root. `script.sh` says what stands around them."""
+    """Commands for a POSIX shell, run as root. `script.sh` is the script around them."""
 
     functions: list[str] = Field([], description="Files `NAME.sh` of this folder whose functions are used.")
-    about_user: bool = Field(False, description="Whether it is about one account, which is in $user.")
-    possible: str = Field(description="Fails, and prints why, on a host where it can do nothing.")
-    check: str = Field(description="Succeeds where it is in place. Changes nothing.")
-    apply: str = Field(description="Puts it in place, for later boots too; what undoing needs goes to $state.")
-    undo: str = Field(description="Puts back what `apply` found.")
+    about_user: bool = Field(False, description="Whether it changes one account, whose name is in $user.")
+    possible: str = Field(description="Fails and prints the reason on a host where the remedy cannot work.")
+    check: str = Field(description="Succeeds if the remedy is in place. Changes nothing.")
+    apply: str = Field(
+        description="Puts the remedy in place, also for later boots; saves what `undo` needs in $state."
+    )
+    undo: str = Field(description="Restores what `apply` found.")
 
 
 class RunChange(_Table):
     """Another way to run boxlite on the same host."""
 
-    example: str = Field(description="What a user would write or type.")
+    example: str = Field(description="The code or command that a user would write.")
     environment: dict[str, str] = Field(
-        {}, description="What the suite gets to see, so that it runs boxlite in that way."
+        {}, description="Environment variables that make the suite run boxlite this way."
     )
-    variants: list[str] = Field([], description="What is put on the guest beside the cell's own, likewise.")
+    variants: list[str] = Field(
+        [], description="Variants that are added to the cell's own to run boxlite this way."
+    )
 
 
 class Remedy(_Table):
-    """One remedy. `loss` ranks the protection given up, from 0, none, to 100, all that the jailer gives."""
+    """One remedy. `loss` ranks the protection given up: 0 is none, 100 is all that the jailer gives."""
 
     name: str
     title: str
     cures: list[str] = Field(
-        min_length=1, description=f"Causes that it is claimed to cure, or {SANDBOX!r} alone."
+        min_length=1, description=f"Causes that it is claimed to cure, or only {SANDBOX!r}."
     )
     does: str
-    price: str = Field(description="What protection it gives up.")
+    price: str = Field(description="The protection that it gives up.")
     loss: int = Field(ge=0, le=100)
-    advised: list[str] = Field([], description="Words of boxlite's own advice that mean this very remedy.")
+    advised: list[str] = Field([], description="Parts of commands in boxlite's advice that do the same.")
     host: HostChange | None = None
     run: RunChange | None = None
 
@@ -77,7 +81,7 @@ class Remedy(_Table):
 
     @property
     def digest(self) -> str:
-        """Of all that decides what a trial of it does."""
+        """SHA-256 of everything that determines what a trial of this remedy does."""
         text = self.model_dump_json() if self.host is None else self.script()
         return sha256(text.encode()).hexdigest()
 
@@ -86,7 +90,7 @@ class Remedy(_Table):
         return any(words in command for words in self.advised)
 
     def script(self) -> str:
-        """The POSIX shell script that puts it in place on a host, and takes it back."""
+        """Return the POSIX shell script that applies the remedy on a host and undoes it."""
         assert self.host is not None
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(FOLDER),
@@ -100,7 +104,7 @@ class Remedy(_Table):
 
 
 def load(folder: Path = FOLDER) -> dict[str, Remedy]:
-    """Every remedy by its name, the one that gives up least first. Raises UsageError for a wrong file."""
+    """Return all remedies by name, sorted by loss. Raises UsageError for a wrong file."""
     found = catalog.load_folder(folder, Remedy)
     known = causes.known()
     blocking = [name for name, cause in known.items() if cause.breaks is Needs.SANDBOX]
@@ -115,7 +119,7 @@ def load(folder: Path = FOLDER) -> dict[str, Remedy]:
 
 
 def find(name: str) -> Remedy:
-    """One remedy. Raises UsageError for a name that there is not."""
+    """Return one remedy. Raises UsageError for an unknown name."""
     known = load()
     if name not in known:
         raise unknown_name("remedy", name, known)
@@ -123,12 +127,12 @@ def find(name: str) -> Remedy:
 
 
 def candidates(known: Mapping[str, Remedy], causes: Collection[str]) -> list[Remedy]:
-    """The remedies that claim to cure one of these causes, in the order of `known`."""
+    """Return the remedies that claim to cure one of these causes, in the order of `known`."""
     return [remedy for remedy in known.values() if not set(causes).isdisjoint(remedy.cures)]
 
 
 def wrapped(text: str, prefix: str = "") -> str:
-    """A paragraph in lines that a terminal shows whole."""
+    """Wrap a paragraph to the width of a terminal."""
     return textwrap.fill(text, 96, initial_indent=prefix, subsequent_indent=prefix)
 
 

@@ -2,12 +2,12 @@ policy=/sys/kernel/security/apparmor
 
 apparmor_mediates_userns() {
     grep -qs userns_create "$policy/features/namespaces/mask" || {
-        echo "AppArmor is off here, or does not mediate user namespaces"
+        echo "AppArmor is off, or does not mediate user namespaces"
         return 1
     }
-    # What came with the rule for user namespaces; a kernel may be newer than the programs.
+    # The first ABI with a rule for user namespaces. The kernel may be newer than AppArmor's programs.
     [ -e /etc/apparmor.d/abi/4.0 ] || {
-        echo "AppArmor's programs are too old here: there is no /etc/apparmor.d/abi/4.0"
+        echo "AppArmor's programs are too old: there is no /etc/apparmor.d/abi/4.0"
         return 1
     }
     command -v apparmor_parser >/dev/null || {
@@ -16,7 +16,7 @@ apparmor_mediates_userns() {
     }
 }
 
-# The two profiles of bwrap-userns-restrict. By the first one's name alone there may be another.
+# The two profiles of bwrap-userns-restrict. Another profile may be called bwrap too.
 bwrap_is_restricted() {
     profile_is bwrap enforce && profile_is unpriv_bwrap enforce
 }

@@ -3,22 +3,22 @@
 #
 # Made by: lab remedies show {{ remedy.name }} --script
 #
-#   sh FILE           say what it does and what that costs, ask, and do it
-#   sh FILE --yes     do it without asking
-#   sh FILE --check   is it in place? changes nothing
-#   sh FILE --undo    take back what it did on this host (--undo --yes: without asking)
+#   sh FILE           explain what it does and what that costs, ask, and apply it
+#   sh FILE --yes     apply it without asking
+#   sh FILE --check   check whether it is in place; change nothing
+#   sh FILE --undo    undo what it changed on this host (--undo --yes: without asking)
 {% if host.about_user %}
-#   --user NAME       beside these: whose account it is about, where that is not who called sudo
+#   --user NAME       with any of these: the account to change (default: the user who called sudo)
 {% endif %}
 #
-# Exit status: 0 done, or in place; 1 it failed, or --check found it not in place; 2 wrong usage; 3 it can do
-# nothing on this host.
+# Exit status: 0 done, or in place; 1 failed, or --check found it not in place; 2 wrong usage; 3 not possible on
+# this host.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL=C
 
 name={{ remedy.name }}
-# What must be known to take it back; it is there as long as there is something to take back.
+# Holds what --undo needs; the folder exists as long as there is something to undo.
 state=/var/lib/boxlite-remedies/$name
 
 explain() {
@@ -27,7 +27,7 @@ explain() {
 
 {{ remedy.does | wrapped("  ") }}
 
-What that costs:
+What this costs:
 {{ remedy.price | wrapped("  ") }}
 
 END
@@ -48,7 +48,7 @@ die() {
 {% include each ~ ".sh" %}
 
 {% endfor %}
-# Prints why, where it can do nothing on this host.
+# Prints the reason if it cannot work on this host.
 possible() {
 {{ host.possible | body }}
 }
@@ -65,19 +65,19 @@ undo() {
 {{ host.undo | body }}
 }
 
-# Whatever a program of the host's ends with, this ends with 1 and says what comes next.
-broken() {
-    [ "$?" = 0 ] || die 1 "it failed, and --undo takes back what was done"
+# If a command fails with any status, exit with 1 and say what to do next.
+on_exit() {
+    [ "$?" = 0 ] || die 1 "failed; run it with --undo to undo what was done"
 }
 
 need_root() {
-    [ "$(id -u)" = 0 ] || die 2 "run it as root: it changes this host"
+    [ "$(id -u)" = 0 ] || die 2 "run this as root: it changes this host"
 }
 
 # ask QUESTION
 ask() {
     [ "$sure" = no ] || return 0
-    [ -t 0 ] || die 2 "there is no terminal to ask at: give --yes to do it without asking"
+    [ -t 0 ] || die 2 "cannot ask without a terminal: give --yes to proceed without asking"
     printf '%s [y/N] ' "$1"
     read -r answer || answer=
     case $answer in
@@ -97,7 +97,7 @@ while [ $# -gt 0 ]; do
         --undo) todo=undo ;;
 {% if host.about_user %}
         --user)
-            [ $# -gt 1 ] || die 2 "--user: whose?"
+            [ $# -gt 1 ] || die 2 "--user needs a name"
             shift
             user=$1
             ;;
@@ -107,8 +107,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 {% if host.about_user %}
-# What is taken back is all that was done, for whichever account.
-[ "$todo" = undo ] || id -u "$user" >/dev/null 2>&1 || die 2 "whose account is it about? give --user NAME"
+# --undo undoes the changes for all accounts.
+[ "$todo" = undo ] || id -u "$user" >/dev/null 2>&1 || die 2 "no such account: ${user:-none given}; give --user NAME"
 {% endif %}
 
 case $todo in
@@ -122,29 +122,29 @@ case $todo in
         ;;
     undo)
         if [ ! -d "$state" ]; then
-            say "nothing to take back: it has changed nothing on this host"
+            say "nothing to undo: it has changed nothing on this host"
             exit 0
         fi
         need_root
-        ask "Take it back?"
-        trap broken EXIT
+        ask "Undo it?"
+        trap on_exit EXIT
         undo
         rm -r "$state"
-        say "taken back"
+        say "undone"
         ;;
     apply)
         if in_place; then
-            say "in place already: nothing was changed"
+            say "already in place: nothing was changed"
             exit 0
         fi
         why=$(possible) || die 3 "nothing can be done on this host: $why"
         need_root
         explain
-        ask "Do it?"
+        ask "Apply it?"
         mkdir -p "$state"
-        trap broken EXIT
+        trap on_exit EXIT
         apply
-        in_place || die 1 "it was done and is not in place all the same; --undo takes it back"
-        say "done; --undo takes it back"
+        in_place || die 1 "applied, but still not in place; run it with --undo to undo it"
+        say "done; run it with --undo to undo it"
         ;;
 esac

@@ -6,20 +6,20 @@ sysctl_is() {
 
 sysctl_exists() {
     [ -e "/proc/sys/$(printf '%s' "$1" | tr . /)" ] || {
-        echo "its kernel has no $1"
+        echo "the kernel has no $1"
         return 1
     }
 }
 
-# sysctl_set NAME VALUE: now, and at every boot. The file sorts after all that a distribution or an
-# administrator has in that folder, 99-sysctl.conf among them: the last one holds.
+# sysctl_set NAME VALUE: set it now and at every boot. The file sorts after all others in that folder, such as
+# 99-sysctl.conf, because the last file wins.
 sysctl_set() {
     [ -e "$state/$1" ] || sysctl -n "$1" >"$state/$1"
     printf '%s = %s\n' "$1" "$2" >"/etc/sysctl.d/zz-boxlite-$name.conf"
     sysctl -q -w "$1=$2"
 }
 
-# sysctl_reset NAME: to what sysctl_set found.
+# sysctl_reset NAME: restore the value that sysctl_set found.
 sysctl_reset() {
     rm -f "/etc/sysctl.d/zz-boxlite-$name.conf"
     [ ! -e "$state/$1" ] || sysctl -q -w "$1=$(cat "$state/$1")"

@@ -13,26 +13,30 @@ from tests.unit.evidence_examples import gathered
 
 SEEN = [
     (examples.KVM_ABSENT, "kvm-absent", "there is no /dev/kvm"),
-    (examples.KVM_DENIED, "kvm-denied", "opening /dev/kvm gives EACCES"),
-    (examples.HOME_NOEXEC, "home-noexec", "executing a program in it gives EACCES"),
+    (examples.KVM_DENIED, "kvm-denied", "opening /dev/kvm fails with EACCES"),
+    (examples.HOME_NOEXEC, "home-noexec", "executing a program in it fails with EACCES"),
     (examples.BWRAP_SETUID, "bwrap-setuid", "setuid use of bubblewrap is not supported"),
-    (examples.SECCOMP, "seccomp", "unshare(0), which asks for nothing"),
+    (examples.SECCOMP, "seccomp", "unshare(0), which requests nothing"),
     (examples.USERNS_SYSCTL, "userns-sysctl", "kernel.unprivileged_userns_clone is 0"),
     (examples.USERNS_LIMIT, "userns-limit", "user.max_user_namespaces is 0"),
     (examples.APPARMOR_DENY, "apparmor-userns-deny", "profile lab-bwrap-without-userns"),
-    (examples.APPARMOR_DENY_IN_CONTAINER, "apparmor-userns-deny", "by profile containers-default-0.62.2"),
+    (examples.APPARMOR_DENY_IN_CONTAINER, "apparmor-userns-deny", "under profile containers-default-0.62.2"),
     (examples.SELINUX_DENY, "selinux-userns-deny", "denied bwrap in unconfined_u:unconfined_r:unconfined_t"),
-    (examples.APPARMOR_DISCONNECTED, "apparmor-disconnected", "failed to name proc/804/uid_map"),
+    (examples.APPARMOR_DISCONNECTED, "apparmor-disconnected", "could not resolve proc/804/uid_map"),
     (examples.APPARMOR_NOCAPS, "apparmor-userns-nocaps", "denied sys_admin to bwrap"),
-    (examples.UBUNTU, "apparmor-userns-nocaps", "denied setpcap to bwrap by profile unprivileged_userns"),
+    (examples.UBUNTU, "apparmor-userns-nocaps", "denied setpcap to bwrap under profile unprivileged_userns"),
     (
         examples.UBUNTU_NOT_REPEATED,
         "apparmor-userns-nocaps",
-        "put bwrap with its namespace into profile unpriv",
+        "moved bwrap into profile unprivileged_userns when it made its namespace",
     ),
-    (examples.UBUNTU_WITHOUT_PROFILE, "apparmor-userns-deny", "by no profile: the kernel restricts"),
-    (examples.APPARMOR_MOUNT_DENY, "apparmor-mount-deny", "denied bwrap to mount by profile lab-bwrap-without"),
-    (examples.MASKED_PROC, "masked-proc", "upon which are mounted: /proc/acpi /proc/kcore"),
+    (examples.UBUNTU_WITHOUT_PROFILE, "apparmor-userns-deny", "without a profile: the kernel restricts"),
+    (
+        examples.APPARMOR_MOUNT_DENY,
+        "apparmor-mount-deny",
+        "denied bwrap a mount under profile lab-bwrap-without",
+    ),
+    (examples.MASKED_PROC, "masked-proc", "parts of which are hidden by mounts: /proc/acpi /proc/kcore"),
 ]
 NOT_RUN = {name: Probe(None, "not run") for name in examples.ALL_WORK}
 

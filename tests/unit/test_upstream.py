@@ -68,7 +68,7 @@ def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
     assert "\nCause: Unknown restriction.\n" in logged
     assert audit == DENIED_CREATE
     assert "bwrap: Creating new namespace failed: Permission denied\n" in probes
-    assert f"- `apparmor-userns-deny`, proved: {WHY}. An AppArmor profile that confines bubblewrap" in page
+    assert f"- `apparmor-userns-deny`, proved: {WHY}. AppArmor denies bubblewrap the user namespace" in page
     assert "What cures it this run does not say: " in page
 
 

@@ -35,8 +35,8 @@ def test_what_cures_is_verified_by_the_script_that_users_get(tries: RunResult, t
     assert cured.scripts == {name: sha256((tries_folder / script).read_bytes()).hexdigest()}
     [log] = [file for file in cured.evidence if file.endswith(f"{name}.log")]
     text = (tries_folder / log).read_text()
-    assert text.count("(exit status 0)") == 3  # done, done already, taken back
-    assert f"{name}: in place already: nothing was changed" in text
+    assert text.count("(exit status 0)") == 3  # done, already in place, undone
+    assert f"{name}: already in place: nothing was changed" in text
 
 
 def test_of_two_causes_the_cure_of_one_does_not_help_and_both_together_do(tries: RunResult) -> None:
