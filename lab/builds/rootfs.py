@@ -1,4 +1,4 @@
-"""The box's root file system: an OCI image layout with one layer, a static busybox. No registry is needed.
+"""The box's root file system: an OCI image layout whose one layer holds a static busybox. It needs no registry.
 
 Format: https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
 """
@@ -20,7 +20,7 @@ FOLDERS = ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "var")
 
 
 def make(folder: Path) -> Path:
-    """Write the lab's own layout into `folder` and return it. Raises LabError where the host has no busybox."""
+    """Write the lab's own layout into `folder` and return it. Raises LabError as `find_busybox` does."""
     layer = _layer(find_busybox().read_bytes())
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def make(folder: Path) -> Path:
 
 
 def check(folder: Path) -> Path:
-    """A layout that the user brought. Raises UsageError where it is none."""
+    """Return the user's own layout. Raises UsageError if the folder is not an OCI image layout."""
     for name in ("oci-layout", "index.json", "blobs"):
         if not (folder / name).exists():
             raise UsageError(
@@ -58,7 +58,7 @@ def check(folder: Path) -> Path:
 
 
 def find_busybox() -> Path:
-    """The host's busybox; it must be static, since the layer holds nothing else."""
+    """The host's static busybox; the layer holds no libraries. Raises LabError if there is none."""
     for candidate in ("/bin/busybox", shutil.which("busybox")):
         if candidate and Path(candidate).exists() and _is_static(Path(candidate)):
             return Path(candidate)

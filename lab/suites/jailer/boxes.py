@@ -19,12 +19,13 @@ except ImportError:  # boxlite 0.9
 
 NAMESPACES = ("mnt", "user", "pid", "ipc", "uts")
 
-# Two remedies change how boxlite is run: the jailer off, and a preflight before each box that needs it.
+# Two remedies change how boxlite is run: with the jailer off, or with a preflight before each jailed box.
 JAILER_OFF = os.environ.get("LAB_JAILER") == "off"
 PREFLIGHT = "LAB_PREFLIGHT" in os.environ
 
 
 def options(rootfs: str, security: SecurityOptions | None = None) -> BoxOptions:
+    """Options of a small box. If `security` is None, boxlite chooses."""
     advanced = None if security is None else AdvancedBoxOptions(security=security)
     # Since 0.10 the host's network grants can be dropped only together with the box's own network.
     offline = security is not None and not security.network_enabled
@@ -39,7 +40,7 @@ def options(rootfs: str, security: SecurityOptions | None = None) -> BoxOptions:
 
 
 def allowed(security: SecurityOptions | None) -> SecurityOptions | None:
-    """The options to run with: the wanted ones, unless the remedy that is tried says otherwise."""
+    """The wanted security options, unless a remedy that is being tried changes them."""
     if security is None or not security.jailer_enabled:
         return security
     if JAILER_OFF:
@@ -50,7 +51,7 @@ def allowed(security: SecurityOptions | None) -> SecurityOptions | None:
 
 
 def preflight() -> None:
-    """Skip the test where bubblewrap can make no user namespace, by the probe that boxlite itself makes."""
+    """Skip the test if bubblewrap cannot create a user namespace, judged by the same probe as boxlite's own."""
     bundled = Path.home().glob(".local/share/boxlite/runtimes/*/bwrap")
     program = shutil.which("bwrap") or str(next(bundled, "bwrap"))
     probe = subprocess.run(
@@ -62,7 +63,7 @@ def preflight() -> None:
 
 @asynccontextmanager
 async def started(runtime: Boxlite, rootfs: str, security: SecurityOptions | None) -> AsyncIterator[Any]:
-    """A running box; `None` leaves the choice of security options to boxlite."""
+    """A running box. If `security` is None, boxlite chooses the security options."""
     box = await runtime.create(options(rootfs, allowed(security)))
     async with box:
         yield box
@@ -77,17 +78,18 @@ async def echo(box: Any, text: str) -> tuple[int, str]:
 
 
 async def assert_echoes(runtime: Boxlite, rootfs: str, security: SecurityOptions | None) -> None:
-    """A box with these options starts, runs a command, and hands back what it printed."""
+    """Assert that a box with these options starts, runs a command and returns what it printed."""
     async with started(runtime, rootfs, security) as box:
         assert await echo(box, "jailer-test") == (0, "jailer-test")
 
 
 def shim_pid(home: Path, box_id: str) -> int:
+    """The process ID of the box's shim, as boxlite recorded it."""
     return int((home / "boxes" / box_id / "shim.pid").read_text().split()[0])
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below `pid`, itself included."""
+    """`pid` and all its descendants."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
@@ -96,14 +98,15 @@ def descendants(pid: int) -> list[int]:
 
 
 def namespaces(pid: int | str) -> dict[str, str]:
-    """The namespaces of a process: kind to identity."""
+    """The namespaces of a process: the identity of each, by its kind."""
     return {kind: str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in NAMESPACES}
 
 
 def isolated_namespaces(pid: int, seconds: float = 10.0) -> set[str]:
-    """The kinds of namespace in which some one process below `pid` is apart from this one.
+    """The kinds of namespace that one process among `pid` and its descendants does not share with this one.
 
-    Waits up to `seconds` for a process that is apart in all of them: bubblewrap makes them one by one.
+    Of several such processes the one with the most namespaces of its own counts. Waits up to `seconds` for a
+    process that shares none, because bubblewrap creates its namespaces one after another.
     """
     own = namespaces("self")
     end = time.monotonic() + seconds
@@ -112,7 +115,7 @@ def isolated_namespaces(pid: int, seconds: float = 10.0) -> set[str]:
         for process in descendants(pid):
             try:
                 theirs = namespaces(process)
-            except OSError:  # ended, or not ours to look at
+            except OSError:  # It ended, or this user may not look at it.
                 continue
             apart = {kind for kind in NAMESPACES if theirs[kind] != own[kind]}
             best = max(best, apart, key=len)

@@ -1,4 +1,4 @@
-"""Runs in the guest: what the tests share. Needs boxlite, pytest and LAB_ROOTFS, an OCI image layout."""
+"""Fixtures of the suite, which runs in the guest. LAB_ROOTFS names an OCI image layout that boxes boot."""
 
 import os
 import shutil
@@ -12,10 +12,10 @@ from boxlite import Boxlite, Options
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A boxlite home of the test's own.
+    """A boxlite home that only this test uses.
 
-    Directly below the user's home, because boxlite's sockets inside it must keep to the 108 bytes of a
-    Unix socket's path. Its logs, and what boxlite keeps of a box that failed, are evidence and stay.
+    It is directly below the user's home, because boxlite puts sockets inside it and the path of a Unix socket
+    has at most 108 bytes. Logs and the files of failed boxes are evidence: they are not deleted.
     """
     folder = Path(tempfile.mkdtemp(prefix="box-", dir=Path.home()))
     yield folder

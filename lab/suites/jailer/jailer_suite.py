@@ -1,4 +1,4 @@
-"""One test for each of upstream's Linux jailer tests, under its name, and one for the strongest preset."""
+"""Upstream's Linux jailer tests, each under upstream's name, and one test for the strongest preset."""
 
 import asyncio
 import json
@@ -13,8 +13,8 @@ from boxlite import Boxlite, SecurityOptions
 def default_security_options_enable_jailer_on_supported_platforms(
     runtime: Boxlite, home: Path, rootfs: str
 ) -> None:
-    # Python cannot see the default options: every `SecurityOptions()` it makes is all off. What boxlite
-    # records for a box whose maker said nothing can be seen.
+    # Python cannot see the default options, because `SecurityOptions()` turns every switch off. But boxlite
+    # records the options of a box that was created without any.
     async def create() -> str:
         box = await runtime.create(boxes.options(rootfs))
         return str(box.id)
@@ -55,7 +55,7 @@ def jailer_creates_isolated_mount_namespace(runtime: Boxlite, home: Path, rootfs
             return boxes.isolated_namespaces(boxes.shim_pid(home, str(box.id)))
 
     if boxes.JAILER_OFF:
-        pytest.skip("the jailer is switched off: nothing is isolated")
+        pytest.skip("the jailer is off, so nothing is isolated")
     assert asyncio.run(check()) == set(boxes.NAMESPACES)
 
 
