@@ -44,10 +44,12 @@ def run(
     results = folder(variant)
     command = build.command(options, results=results, test_seconds=suite.test_seconds * factor)
     limited = f"timeout --kill-after=5 {limit:.0f} {command}"
+    report_file = build.report_file(results)
+    # Another run in this fork may have left a report, and a runner that does not even start leaves none.
     script = (
-        f"mkdir -p {results}; "
+        f"mkdir -p {results}; rm -f {report_file}; "
         f"({in_state_of_tests(build, variant, limited, options.environment)}) >{results}/suite.log 2>&1; "
-        f"echo $?; cat {build.report_file(results)}"
+        f"echo $?; cat {report_file} 2>/dev/null || true"
     )
     output = session.run(
         as_run(variant, script),

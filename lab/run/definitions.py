@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab import remedies
 from lab.base import paths
-from lab.catalog import Suite, Variant, load
+from lab.catalog import Variant, load
 from lab.guest.session import program_files
 from lab.images import store
 from lab.lane import prepare_image
@@ -14,17 +14,17 @@ from lab.plan import Cell
 from lab.record import Experiments, RunOptions
 
 
-def digests(cells: Iterable[Cell], suite: Suite, options: RunOptions) -> dict[str, str]:
+def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
     """SHA-256 of each definition and program that decides what these cells do, by a name for people."""
     found: dict[str, str] = {}
     for cell in cells:
         guest, variant = cell.guest, cell.variant
         found[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
         found[f"variant {variant.name}"] = _variant_digest(variant)
+        found[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
     if options.experiments is not Experiments.NEVER:
         # Each is a change that may be tried on a cell, and knows a cause.
         found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
-    found[f"suite {suite.name}"] = _digest(*suite.texts())
     seed = paths.definitions() / "cloud-init"
     found["programs"] = _digest(*prepare_image.RECIPE, *(file.read_text() for file in program_files()))
     if options.remedies:

@@ -47,7 +47,7 @@ def begin(
         command=command,
         lab=__version__,
         options=options,
-        definitions=definitions.digests(cells, suite, options),
+        definitions=definitions.digests(cells, options),
         shard=Shard(number=part.number, count=part.count, plan=[c.name for c in plan]) if part else None,
         builds=[build.record() for build in dict.fromkeys(cell.build for cell in plan)],
     )
@@ -67,7 +67,7 @@ def resume(run: RunResult, catalog: Catalog) -> Start:
     cells = [
         Cell(catalog.guest(cell.guest), catalog.variant(cell.variant), known[cell.build]) for cell in run.cells
     ]
-    now = definitions.digests(cells, catalog.suite, run.run.options)
+    now = definitions.digests(cells, run.run.options)
     changed = definitions.differences(run.run.definitions, now)
     if changed:
         raise UsageError(

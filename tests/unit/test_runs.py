@@ -100,9 +100,9 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_definitions_are_those_of_the_cells_and_no_others() -> None:
-    found = definitions.digests(SMALL[2:3], KNOWN.suite, RunOptions())
+    found = definitions.digests(SMALL[2:3], RunOptions())
     assert set(found) == {"guest debian-13", "variant stock", "suite jailer", "seed", "programs"}
-    assert found.items() <= definitions.digests(PLAN, KNOWN.suite, RunOptions()).items()
+    assert found.items() <= definitions.digests(PLAN, RunOptions()).items()
     assert len(set(found.values())) == 5
 
 
@@ -118,33 +118,33 @@ def test_definitions_are_those_of_the_cells_and_no_others() -> None:
 )
 def test_a_changed_definition_changes_its_digest_alone(change: Callable[[Cell], Cell], name: str) -> None:
     [wanted] = SMALL[2:3]
-    before, now = (definitions.digests([each], KNOWN.suite, RunOptions()) for each in (wanted, change(wanted)))
+    before, now = (definitions.digests([each], RunOptions()) for each in (wanted, change(wanted)))
     assert changed(before, now) == [name]
 
 
 def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = RunOptions(remedies=True)
-    before = definitions.digests(SMALL, KNOWN.suite, tries)
-    without = definitions.digests(SMALL, KNOWN.suite, RunOptions())
+    before = definitions.digests(SMALL, tries)
+    without = definitions.digests(SMALL, RunOptions())
     known = remedies.load()
     assert changed(without, before) == sorted(f"remedy {name}" for name in known)
     other = known["jailer-off"].model_copy(update={"price": "nothing at all"})
     monkeypatch.setattr(remedies, "load", lambda: {**known, "jailer-off": other, "new": known["preflight"]})
-    after = definitions.digests(SMALL, KNOWN.suite, tries)
+    after = definitions.digests(SMALL, tries)
     assert changed(before, after) == ["remedy jailer-off", "remedy new"]
 
 
 def test_every_variant_is_a_definition_of_a_run_that_makes_experiments() -> None:
-    without = definitions.digests(SMALL, KNOWN.suite, RunOptions())
-    made = definitions.digests(SMALL, KNOWN.suite, RunOptions(experiments=Experiments.UNCLEAR))
+    without = definitions.digests(SMALL, RunOptions())
+    made = definitions.digests(SMALL, RunOptions(experiments=Experiments.UNCLEAR))
     of_cells = {each.variant.name for each in SMALL}
     assert changed(without, made) == sorted(f"variant {name}" for name in KNOWN.variants.keys() - of_cells)
 
 
 def test_another_way_to_build_images_changes_every_guest(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = definitions.digests(SMALL, KNOWN.suite, RunOptions())
+    before = definitions.digests(SMALL, RunOptions())
     monkeypatch.setattr(debian, "PACKAGES", (*debian.PACKAGES, "vim"))
-    assert changed(before, definitions.digests(SMALL, KNOWN.suite, RunOptions())) == [
+    assert changed(before, definitions.digests(SMALL, RunOptions())) == [
         "guest debian-12",
         "guest debian-13",
     ]
@@ -160,20 +160,20 @@ SEED_FILES = sorted(f.name for f in (paths.definitions() / "cloud-init").iterdir
     + [(f"cloud-init/{file}", "seed") for file in SEED_FILES],
 )
 def test_a_changed_file_of_the_suite_or_the_seed_is_seen(own_files: Path, file: str, name: str) -> None:
-    before = definitions.digests(SMALL, KNOWN.suite, RunOptions())
+    before = definitions.digests(SMALL, RunOptions())
     with (own_files / file).open("a") as stream:
         stream.write("# changed\n")
-    assert changed(before, definitions.digests(SMALL, KNOWN.suite, RunOptions())) == [name]
+    assert changed(before, definitions.digests(SMALL, RunOptions())) == [name]
 
 
 def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not(own_files: Path) -> None:
-    before = definitions.digests(SMALL, KNOWN.suite, RunOptions())
+    before = definitions.digests(SMALL, RunOptions())
     suite = own_files / "suites" / "jailer"
     (suite / "__pycache__").mkdir(exist_ok=True)
     (suite / "__pycache__" / "boxes.cpython-313.pyc").write_bytes(b"\xff")
-    assert definitions.digests(SMALL, KNOWN.suite, RunOptions()) == before
+    assert definitions.digests(SMALL, RunOptions()) == before
     (suite / "boxes.py").rename(suite / "boxez.py")
-    assert changed(before, definitions.digests(SMALL, KNOWN.suite, RunOptions())) == ["suite jailer"]
+    assert changed(before, definitions.digests(SMALL, RunOptions())) == ["suite jailer"]
 
 
 # -- begin
@@ -185,7 +185,7 @@ def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
     begun = begin(tmp_path / "20261124-1", options=options)
     assert (begun.cells, begun.kept) == (PLAN, {})
     assert (begun.info.id, begun.info.command, begun.info.options) == ("20261124-1", "lab matrix", options)
-    assert begun.info.definitions == definitions.digests(PLAN, KNOWN.suite, RunOptions(rootfs=layout))
+    assert begun.info.definitions == definitions.digests(PLAN, RunOptions(rootfs=layout))
     assert "rootfs" in begun.info.definitions
     assert begun.info.builds == [RELEASE.record()]
     assert (begun.info.shard, begun.info.parts, begun.info.resumed) == (None, [], [])
@@ -407,7 +407,7 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
     assert info.interrupted
     assert info.lanes == lanes
-    assert info.definitions == definitions.digests(SMALL, KNOWN.suite, RunOptions())
+    assert info.definitions == definitions.digests(SMALL, RunOptions())
 
 
 def test_a_cell_that_is_in_no_part_is_not_run(tmp_path: Path) -> None:

@@ -1,0 +1,330 @@
+"""A second kind of build is one new file: it is found, planned, deployed, run and recorded like a wheel."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import builds, catalog, plan
+from lab.base.errors import NotApplicable, UsageError
+from lab.base.files import sha256
+from lab.base.paths import Paths
+from lab.builds import Build, SuiteOptions, kinds
+from lab.builds.kinds.wheel import Wheel
+from lab.guest import deploy
+from lab.guest import suite as guest_suite
+from lab.guest.session import ADMIN, SUITE, Output, RemoteFailed, User
+from lab.guest.suite import SuiteBroken
+from lab.plan import Cell
+from lab.record import Outcome, RunOptions, TestResult
+from lab.run import definitions
+
+KNOWN = catalog.load()
+STOCK = KNOWN.variant("stock")
+
+# A program without Python, with a suite of its own: a shell script calls the program once for each test.
+KIND = """
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.base.errors import NotApplicable, UsageError
+from lab.base.files import sha256
+from lab.builds import FILES, Build, Step
+from lab.catalog import Suite
+from lab.record import Needs, Outcome, TestResult
+
+PLACE = "/opt/program"
+
+
+class Box(Suite):
+    @property
+    def folder(self):
+        return Path(__file__).parent / "box"
+
+
+SUITE = Box(
+    name="box",
+    title="A box starts",
+    control="starts",
+    witness="isolates",
+    test_seconds=5,
+    suite_seconds=3,
+    tests={"starts": Needs.BOX, "isolates": Needs.SANDBOX, "stops": Needs.BOX},
+)
+
+
+@dataclass(frozen=True)
+class Program(Build):
+    file: Path
+
+    @classmethod
+    def parse(cls, text):
+        file = Path(text).resolve()
+        if not file.is_file():
+            raise UsageError(f"--build program:{text}: no such file", hint="name an executable file")
+        digest = sha256(file)[:8]
+        return cls(f"program@{digest}", digest, suite=SUITE, file=file)
+
+    @property
+    def argument(self):
+        return f"program:{self.file}"
+
+    def check(self, paths):
+        pass
+
+    def fetch(self, paths, facts, say):
+        if facts["python"] == "2.7":
+            raise NotApplicable("the program needs a newer system")
+        say("copying the program")
+        return {"bin/program": self.file}
+
+    def steps(self):
+        return [
+            Step(f"sudo -n install -d -o tester {PLACE} && mv {FILES}/bin/program {PLACE}", seconds=5),
+            Step(f"{PLACE}/program warm-up", seconds=5, as_suite_user=True, check=False),
+        ]
+
+    @property
+    def working_folder(self):
+        return PLACE
+
+    @property
+    def environment(self):
+        return {**super().environment, "PROGRAM": f"{PLACE}/program"}
+
+    def command(self, options, *, results, test_seconds):
+        stop = "yes" if options.to_first_failure else "no"
+        tests = " ".join(options.tests or self.suite.tests)
+        return f"sh {self.suite_folder}/run.sh {self.report_file(results)} {stop} {tests}"
+
+    def report_file(self, results):
+        return f"{results}/report.txt"
+
+    def read_report(self, text):
+        found = {}
+        for line in text.splitlines():
+            word, name, *said = line.split()
+            found[name] = None
+            if word != "begins":
+                found[name] = TestResult(name=name, outcome=Outcome(word), message=" ".join(said))
+        return found
+"""
+
+RUNNER = """
+report=$1 stop=$2
+shift 2
+: >"$report"
+for name in "$@"; do
+    echo "begins $name" >>"$report"
+    if said=$("$PROGRAM" "$name" 2>&1); then
+        echo "pass $name $said" >>"$report"
+    else
+        echo "fail $name $said" >>"$report"
+        [ "$stop" = no ] || exit 1
+    fi
+done
+"""
+
+PROGRAM = """#!/bin/sh
+echo "$1 $(pwd) $LAB_ROOTFS $EXTRA" >>"${0%/*}/calls"
+case $1 in
+    warm-up) exit 7 ;;
+    isolates) [ "$EXTRA" != hang ] || exec sleep 60; echo "no namespace"; exit 1 ;;
+esac
+"""
+
+
+@dataclass
+class Guest:
+    """Stands for a session: runs each command on this host, with a folder in the place of the guest's root."""
+
+    root: Path
+    ran: list[tuple[str, User, bool]] = field(default_factory=list)
+
+    def here(self, text: str) -> str:
+        for folder in ("/opt/", "/home/tester"):
+            text = text.replace(folder, f"{self.root}{folder}")
+        for words in ("sudo -n ", " -o lab", " -o tester"):
+            text = text.replace(words, " " if words.startswith(" ") else "")
+        return text
+
+    def run(self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True) -> Output:
+        self.ran.append((command, user, check))
+        done = subprocess.run(
+            ["sh", "-c", self.here(command)], capture_output=True, text=True, timeout=60, check=False
+        )
+        if check and done.returncode:
+            raise RemoteFailed(f"{command}: {done.stdout}{done.stderr}")
+        return Output(done.returncode, done.stdout, done.stderr)
+
+    def put(self, local: Path, remote: str, progress: Callable[[int, int], None]) -> None:
+        Path(self.here(remote)).write_bytes(local.read_bytes())
+        progress(1, 1)
+
+
+@pytest.fixture
+def kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a new kind's module and of its suite."""
+    folder = tmp_path / "kinds"
+    (folder / "box").mkdir(parents=True)
+    (folder / "program.py").write_text(KIND)
+    (folder / "box" / "run.sh").write_text(RUNNER)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, f"{kinds.__name__}.program", raising=False)
+    return folder
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    file = tmp_path / "boxlite"
+    file.write_text(PROGRAM)
+    file.chmod(0o755)
+    return file
+
+
+@pytest.fixture
+def build(kind: Path, program: Path) -> Build:
+    return builds.resolve(f"program:{program}")
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Any:
+    (tmp_path / "guest").mkdir()
+    return Guest(tmp_path / "guest")
+
+
+@pytest.fixture
+def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
+    """A guest with the build in it."""
+    (tmp_path / "rootfs").mkdir()
+    (tmp_path / "rootfs" / "index.json").write_text("{}")
+    files = build.fetch(paths, {"python": "3.9"}, lambda _text: None)
+    deploy.deploy(guest, build, files, rootfs=tmp_path / "rootfs", say=lambda _text: None)
+    return guest
+
+
+def test_it_is_named_by_its_prefix_and_wheels_are_what_they_were(build: Build, program: Path) -> None:
+    assert set(builds.known_kinds()) == {"program", "wheel"}
+    assert build.name == f"program@{sha256(program)[:8]}"
+    assert build.argument == f"program:{program}"
+    assert builds.resolve(build.argument) == build
+    assert builds.resolve_all(["0.10.8", f"program:{program}", f"program:{program}"]) == [
+        Wheel("0.10.8", "0.10.8"),
+        build,
+    ]
+    assert builds.resolve("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
+
+
+def test_what_it_cannot_be_made_of_is_wrong_usage(kind: Path) -> None:
+    with pytest.raises(UsageError, match="--build program:none: no such file"):
+        builds.resolve("program:none")
+    with pytest.raises(UsageError, match="--build programme:x: neither a version nor the path of a wheel"):
+        builds.resolve("programme:x")
+
+
+def test_its_cells_are_planned_and_run_again_by_its_own_argument(build: Build, program: Path) -> None:
+    [cell] = plan.choose(KNOWN, guests=["debian-13"], variants=["stock"]).cells([build])
+    assert cell.folder == Path("cells", "debian-13", "stock", build.name)
+    assert cell.suite.witness == "isolates"
+    assert f" --build program:{program} " in cell.rerun(RunOptions())
+
+
+def test_a_run_records_it_and_takes_it_up_again(build: Build, program: Path) -> None:
+    record = build.record({"bin/program": program})
+    assert (record.source, record.files) == (f"program:{program}", {"bin/program": sha256(program)})
+    assert builds.argument(record) == f"program:{program}"
+    assert builds.resolve_recorded(record) == build
+    program.write_text("other")
+    with pytest.raises(UsageError, match=f"program:{program} changed since: it was {build.name} and is"):
+        builds.resolve_recorded(record)
+
+
+def test_its_suite_is_among_the_definitions_of_a_run(build: Build) -> None:
+    cells = [Cell(KNOWN.guest("debian-13"), STOCK, each) for each in (build, Wheel("0.10.8", "0.10.8"))]
+    assert {"suite box", "suite jailer"} <= definitions.digests(cells, RunOptions()).keys()
+
+
+def test_where_it_has_nothing_for_a_guest_its_cells_are_not_applicable(build: Build, paths: Paths) -> None:
+    with pytest.raises(NotApplicable, match="the program needs a newer system"):
+        build.fetch(paths, {"python": "2.7"}, lambda _text: None)
+
+
+def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
+    root = deployed.root
+    assert (root / "opt" / "program" / "program").read_text() == PROGRAM
+    assert (root / "opt" / "program" / "calls").read_text().startswith("warm-up ")
+    assert (root / "opt" / "lab" / "suites" / "box" / "run.sh").read_text() == RUNNER
+    assert (root / "opt" / "lab" / "rootfs" / "index.json").exists()
+    assert not (root / "opt" / "lab" / "payload.tar").exists()
+    # The warm-up failed, which is for the suite to find out.
+    assert deployed.ran[-1] == ("/opt/program/program warm-up", SUITE, False)
+
+
+def test_its_suite_runs_in_its_folder_and_its_report_is_read(build: Build, deployed: Any) -> None:
+    ran = guest_suite.run(deployed, build, STOCK, factor=1.0)
+    assert ran.tests == [
+        TestResult(name="starts", outcome=Outcome.PASS),
+        TestResult(name="isolates", outcome=Outcome.FAIL, message="no namespace"),
+        TestResult(name="stops", outcome=Outcome.PASS),
+    ]
+    calls = (deployed.root / "opt" / "program" / "calls").read_text().splitlines()
+    assert calls[1].rstrip() == f"starts {deployed.root}/opt/program {deployed.root}/opt/lab/rootfs"
+
+
+def test_options_of_a_suite_are_the_same_for_every_kind(build: Build, deployed: Any) -> None:
+    options = SuiteOptions({"EXTRA": "a b"}, to_first_failure=True, tests=["isolates", "stops"])
+    ran = guest_suite.run(deployed, build, STOCK, factor=1.0, options=options)
+    outcomes = {test.name: test.outcome for test in ran.tests}
+    assert outcomes == {"isolates": Outcome.FAIL, "stops": Outcome.NOT_RUN}
+    assert (deployed.root / "opt" / "program" / "calls").read_text().endswith("rootfs a b\n")
+
+
+def test_a_killed_suite_keeps_what_was_reported(build: Build, deployed: Any) -> None:
+    ran = guest_suite.run(deployed, build, STOCK, factor=1.0, options=SuiteOptions({"EXTRA": "hang"}))
+    assert ran.killed
+    assert [test.outcome for test in ran.tests] == [Outcome.PASS, Outcome.FAIL, Outcome.NOT_RUN]
+
+
+def test_a_suite_that_begins_no_test_is_broken(build: Build, deployed: Any) -> None:
+    (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("echo 'no such runner'; exit 3")
+    with pytest.raises(SuiteBroken, match=r"\(exit status 3\):\nno such runner"):
+        guest_suite.run(deployed, build, STOCK, factor=1.0)
+
+
+def test_a_report_of_an_earlier_run_in_the_same_guest_is_not_read_again(build: Build, deployed: Any) -> None:
+    guest_suite.run(deployed, build, STOCK, factor=1.0)
+    (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("exit 3")
+    with pytest.raises(SuiteBroken):
+        guest_suite.run(deployed, build, STOCK, factor=1.0)
+
+
+def test_a_shell_sees_what_its_tests_see(build: Build, deployed: Any) -> None:
+    command = guest_suite.in_state_of_tests(build, STOCK, "sh -c 'pwd; echo $PROGRAM $LAB_ROOTFS'")
+    folder = f"{deployed.root}/opt"
+    assert deployed.run(command, seconds=5).stdout.split() == [
+        f"{folder}/program",
+        f"{folder}/program/program",
+        f"{folder}/lab/rootfs",
+    ]
+
+
+def test_a_stored_state_is_not_taken_for_another_deployment(
+    build: Build, kind: Path, program: Path, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    (layout / "index.json").write_text("{}")
+    seen = {deploy.identity(build, layout)}
+    seen.add(deploy.identity(replace(build, version="2"), layout))
+    seen.add(deploy.identity(replace(build, suite=KNOWN.suite), layout))
+    (kind / "box" / "run.sh").write_text("exit")
+    seen.add(deploy.identity(build, layout))
+    (layout / "index.json").write_text("[]")
+    seen.add(deploy.identity(build, layout))
+    program.write_text("other")
+    seen.add(deploy.identity(builds.resolve(f"program:{program}"), layout))
+    assert len(seen) == 6
