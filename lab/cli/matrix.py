@@ -147,9 +147,8 @@ def matrix_command(
         live.view(common.console, begun.cells, begun.whole, quiet=quiet, verbose=verbose) as view,
         RunLog(run_folder, view) as log,
     ):
-        run = scheduler.MatrixRun(
+        run = scheduler.Scheduler(
             begun.cells,
-            known.suite,
             lab.paths,
             run_folder,
             lab.uri,

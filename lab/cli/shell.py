@@ -20,7 +20,7 @@ def shell_command(lab: common.Lab, guest: str, variant: str, build: str | None) 
     known = catalog.load()
     cell = plan.Cell(known.guest(guest), known.variant(variant), builds.resolve(build))
     with common.console.status("starting") as status:
-        opened = shell.ready(cell, known.suite, lab.paths, lab.uri, lambda text: status.update(escape(text)))
+        opened = shell.ready(cell, lab.paths, lab.uri, lambda text: status.update(escape(text)))
         with opened as command:
             status.stop()
             return subprocess.run(command, check=False).returncode

@@ -99,8 +99,8 @@ class NotPrepared(LabError):
 class Preparation:
     """All that preparing needs of the lab.
 
-    `turn` holds so many processors for what its text says; `hold` gets the lane, so that it can be taken down
-    from outside.
+    `holding` holds so many processors for what its text says. `on_lane` gets the lane, so that it can be taken
+    down from outside.
     """
 
     connection: libvirt.virConnect
@@ -108,8 +108,8 @@ class Preparation:
     uri: str
     acceleration: Acceleration
     say: Say
-    turn: Callable[[int, str], AbstractContextManager[None]]
-    hold: Callable[[Lane], None] = lambda made: None
+    holding: Callable[[int, str], AbstractContextManager[None]]
+    on_lane: Callable[[Lane], None] = lambda made: None
 
 
 def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
@@ -189,7 +189,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
         uri=preparation.uri,
         nameservers=seed.host_nameservers(),
     ) as made:
-        preparation.hold(made)
+        preparation.on_lane(made)
         try:
             _complete(made, preparation)
         except LaneDied:
@@ -214,12 +214,12 @@ def _complete(made: Lane, preparation: Preparation) -> None:
     factor = made.acceleration.factor * FIRST_BOOT
     session = Session(made.endpoint, alive=made.check_alive, factor=factor)
     try:
-        with preparation.turn(made.guest.cpus, "first boot"):
+        with preparation.holding(made.guest.cpus, "first boot"):
             made.start(may_restart=True)
             ready.wait_up(session, made, factor=factor)
         # A guest that has everything is asked for no network.
         if lacks := _missing(session, manager):
-            with preparation.turn(1, f"installing {', '.join(lacks)}"):
+            with preparation.holding(1, f"installing {', '.join(lacks)}"):
                 _install(session, made, manager, lacks)
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
         session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)

@@ -10,12 +10,12 @@ from pathlib import Path
 from lab.base.errors import NotApplicable
 from lab.base.paths import Paths
 from lab.builds import rootfs
-from lab.catalog import Suite
-from lab.guest import suite as guest_suite
-from lab.guest import variant
+from lab.guest import suite, variant
 from lab.images import store
 from lab.lane import prepare_image
-from lab.lane import service as serve
+from lab.lane.cell import CellRunner
+from lab.lane.guest import holding
+from lab.lane.running import RunningLane, Work
 from lab.machine import acceleration, lane
 from lab.machine.budget import Processors
 from lab.machine.connection import connection
@@ -24,7 +24,7 @@ from lab.plan import Cell
 
 
 @contextmanager
-def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str], None]) -> Iterator[list[str]]:
+def ready(cell: Cell, paths: Paths, uri: str, say: Callable[[str], None]) -> Iterator[list[str]]:
     """Bring a guest up, apply the variant, and give the command of an SSH login as the suite's user.
 
     Raises LabError, NotApplicable where the variant makes no sense on the guest.
@@ -34,14 +34,13 @@ def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str],
         image = store.ensure(paths, cell.guest, say)
         how = acceleration.decide(opened, paths, image)
         processors = Processors(os.cpu_count() or 1)
-        turn = partial(serve.turn, processors, how=how, say=say)
+        hold_processors = partial(holding, processors, how=how, say=say)
         image = prepare_image.ensure(
-            prepare_image.Preparation(opened, paths, uri, how, say, turn), cell.guest, image
+            prepare_image.Preparation(opened, paths, uri, how, say, hold_processors), cell.guest, image
         )
-        work = serve.Work(
+        work = Work(
             paths=paths,
             folder=folder,
-            suite=suite,
             rootfs=rootfs.make(folder / "rootfs"),
             processors=processors,
             build=cell.build,
@@ -56,13 +55,14 @@ def ready(cell: Cell, suite: Suite, paths: Paths, uri: str, say: Callable[[str],
             stored = (
                 None if arguments else States(paths, opened, guest=cell.guest, image=image, acceleration=how)
             )
-            service = serve.Service(work, made, say, states=stored)
-            service.start()
-            if reason := service.why_not(cell):
+            running = RunningLane(work, made, say, stored)
+            running.start()
+            runner = CellRunner(running)
+            if reason := runner.why_not(cell):
                 raise NotApplicable(reason)
-            service.prepare(cell.build)
-            service.apply(cell.variant)
-            service.session.close()
+            running.deploy(cell.build)
+            runner.apply(cell.variant)
+            running.close()
             yield _ssh(made.endpoint, folder, cell)
 
 
@@ -71,7 +71,7 @@ def _ssh(endpoint: lane.Endpoint, folder: Path, cell: Cell) -> list[str]:
     key.touch(0o600)
     key.write_text(endpoint.client_key.private)
     hosts.write_text(f"[{endpoint.host}]:{endpoint.port} {endpoint.host_key.public}\n")
-    inside = guest_suite.in_state_of_tests(cell.build, cell.variant, "bash -i")
+    inside = suite.in_state_of_tests(cell.build, cell.variant, "bash -i")
     options = {
         "IdentitiesOnly": "yes",
         "StrictHostKeyChecking": "yes",

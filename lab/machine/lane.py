@@ -88,7 +88,7 @@ class Lane:
         """The serial console's output since the last boot."""
         return self.folder / f"console-{self._boots}.log"
 
-    def prepare(self) -> None:
+    def set_up_disk(self) -> None:
         """Write the seed with keys of this lane's own, and make the overlay over the base image."""
         self._know(keys.generate("lab"), keys.generate(f"root@{self.guest.name}"))
         self.new_overlay(self.image.disk)
@@ -273,7 +273,7 @@ def opened(
                 arguments=arguments,
             )
             try:
-                lane.prepare()
+                lane.set_up_disk()
                 yield lane
             finally:
                 lane.stop()

@@ -1,4 +1,4 @@
-"""Experiments: changes put on a cell, each set of them in a fresh fork of it, to see what turns its outcome."""
+"""Experiments: changes made to a cell, each set in a fresh fork of it, to see which turn its outcome."""
 
 import time
 from collections.abc import Sequence
@@ -8,22 +8,18 @@ from pathlib import Path
 
 from lab import catalog
 from lab.base.errors import NotApplicable
-from lab.base.stopwatch import Stopwatch
 from lab.builds import SuiteOptions
 from lab.catalog import Catalog, Variant
 from lab.guest import variant
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.knobs import Facts, Who
-from lab.lane.attempts import AGAIN, agreed, fault_folder, set_aside
-from lab.lane.service import Service
-from lab.machine.lane import FAULTS
+from lab.lane.cell import CellRunner
 from lab.plan import Cell
 from lab.record import (
     UNKNOWN,
     CellResult,
     Confidence,
-    Expectation,
     Experiment,
     Experiments,
     ExperimentStep,
@@ -36,10 +32,11 @@ from lab.record import (
 from lab.trials import changes
 from lab.trials.changes import Change
 from lab.trials.ddmin import smallest
-from lab.verdict.status import judge
+from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
+from lab.trials.policy import Policy
 
 FOLDER = "experiment"
-# Where an experiment ends, whatever it found.
+# An experiment ends here, whatever it found.
 FORKS, SECONDS = 48, 900.0
 
 
@@ -48,24 +45,59 @@ class Stopped(Exception):
 
 
 @dataclass
+class StepAttempt:
+    """Changes made to the cell in one fork. `seen` is what the guest showed then, if it was asked."""
+
+    runner: CellRunner
+    cell: Cell
+    tests: Sequence[str]
+    wanted: Sequence[Change]
+    folder: Path
+    seen: tuple[Facts, Who] | None = None
+
+    def run(self) -> tuple[StepOutcome, str]:
+        """Run the tests that decide."""
+        changed = reduce(lambda so_far, change: change.on(so_far), self.wanted, self.cell.variant)
+        fork = Fork.make(self.runner, replace(self.cell, variant=changed), self.folder)
+        ran = fork.run(SuiteOptions(tests=self.tests, to_first_failure=True))
+        fork.gather(full=False)
+        outcome, reason = self._read(fork, ran)
+        if not self.wanted or outcome is StepOutcome.PASSES:
+            self.seen = fork.facts, variant.probe(self.runner.guest.session, changed, probes=False)
+        return outcome, reason
+
+    def _read(self, fork: Fork, ran: SuiteRun) -> tuple[StepOutcome, str]:
+        verdict = fork.judge(ran)
+        if verdict.status is Status.FAIL:
+            failed = first_failure(ran)
+            return StepOutcome.FAILS, f"{failed.name}: {failed.message}" if failed else verdict.reason
+        if verdict.status is not Status.PASS:
+            return StepOutcome.ERROR, verdict.reason
+        if missing := set(self.tests) - {test.name for test in tests_that_ran(ran)}:
+            return StepOutcome.ERROR, f"did not run: {', '.join(sorted(missing))}"
+        return StepOutcome.PASSES, ""
+
+
+@dataclass
 class Series:
     """The forks of one experiment. `tests` are those that decide."""
 
-    service: Service
+    policy: Policy
+    runner: CellRunner
     cell: Cell
     tests: Sequence[str]
     steps: list[ExperimentStep] = field(default_factory=list)
-    # What the guest showed where it was looked at, by the names of the changes.
+    # What the guest showed in steps that pass and in the first, by the names of their changes.
     seen: dict[tuple[str, ...], tuple[Facts, Who]] = field(default_factory=dict)
     _start: float = field(default_factory=time.monotonic)
     _forks: int = 0
 
     @property
     def folder(self) -> Path:
-        return self.service.work.folder / self.cell.folder / FOLDER
+        return self.runner.folder / self.cell.folder / FOLDER
 
     def outcome(self, wanted: Sequence[Change]) -> StepOutcome:
-        """What comes of these changes; what was made before is not made again. Raises Stopped."""
+        """What these changes lead to. A step that was made before is not made again. Raises Stopped."""
         names = [str(change) for change in wanted]
         made = next((step for step in self.steps if step.changes == names), None)
         if made is None:
@@ -77,22 +109,21 @@ class Series:
         return self.outcome(wanted) is StepOutcome.PASSES
 
     def record(self, **found: object) -> Experiment:
-        """All that was done, with what came of it."""
-        files = sorted(file for file in self.folder.rglob("*") if file.is_file())
+        """All that was done, with what it showed."""
         return Experiment.model_validate(
             {
                 "tests": list(self.tests),
                 "steps": self.steps,
                 "seconds": round(time.monotonic() - self._start, 2),
-                "evidence": [str(file.relative_to(self.service.work.folder)) for file in files],
+                "evidence": evidence_files(self.folder, self.runner.folder),
                 **found,
             }
         )
 
     def _check_budget(self) -> None:
-        """Raise Stopped where no more forks can be made, LaneDied where the run is interrupted."""
-        self.service.lane.check_wanted()
-        if not self.service.is_alive:
+        """Raise Stopped if no more forks can be made, LaneDied if the run is interrupted."""
+        self.runner.guest.lane.check_wanted()
+        if not self.runner.guest.is_alive:
             raise Stopped("the machine is gone")
         if self._forks >= FORKS:
             raise Stopped(f"the budget of {FORKS} forks is used up")
@@ -101,88 +132,56 @@ class Series:
 
     def _step(self, wanted: Sequence[Change], names: list[str]) -> ExperimentStep:
         self._check_budget()
-        self.service.say(f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}")
+        self.runner.guest.say(f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}")
         start = time.monotonic()
-        retried: list[str] = []
-        folder = self.folder / f"{len(self.steps) + 1:02}"
-        outcome, reason = self._settled(wanted, names, folder, retried)
-        if outcome is StepOutcome.FAILS and self.steps and reason != self.steps[0].reason:
-            # Not as the unchanged cell does. A box may die for reasons of its own, as now and then under
-            # emulation; none passes by chance.
-            again = self._settled(wanted, names, folder / AGAIN, retried)
-            outcome, reason = agreed((outcome, reason), again, StepOutcome.ERROR)
-        seconds = round(time.monotonic() - start, 2)
-        return ExperimentStep(changes=names, outcome=outcome, reason=reason, seconds=seconds, retried=retried)
+        tries = Tries(
+            self.runner,
+            self.policy.retries,
+            StepOutcome.CANNOT,
+            StepOutcome.ERROR,
+            impossible=(NotApplicable, NotInEffect),
+        )
 
-    def _settled(
-        self, wanted: Sequence[Change], names: list[str], folder: Path, retried: list[str]
-    ) -> tuple[StepOutcome, str]:
-        """A try in a fresh fork, and after a fault of the lab's another; why goes to `retried`."""
-        while True:
-            outcome, reason = self._guarded(wanted, names, folder)
-            over = len(retried) == self.service.work.retries or not self.service.is_alive
-            if outcome is not StepOutcome.ERROR or over:
-                return outcome, reason
-            retried.append(reason)
-            set_aside(folder, fault_folder(folder))
+        def begin(folder: Path) -> StepAttempt:
+            self._forks += 1
+            return StepAttempt(self.runner, self.cell, self.tests, wanted, folder)
 
-    def _guarded(self, wanted: Sequence[Change], names: list[str], folder: Path) -> tuple[StepOutcome, str]:
-        """As `_fork`, with a fault as an outcome. Raises LaneDied where the run is interrupted."""
-        self._forks += 1
-        try:
-            self.service.lane.check_alive()
-            return self._fork(wanted, names, folder)
-        except (NotApplicable, NotInEffect) as why:
-            return StepOutcome.CANNOT, str(why)
-        except FAULTS as error:
-            self.service.lane.check_wanted()
-            return StepOutcome.ERROR, str(error)
+        tried = tries.settle(
+            begin, self.folder / f"{len(self.steps) + 1:02}", is_surprising=self._is_surprising
+        )
+        if seen := tried.attempt.seen:
+            self.seen[tuple(names)] = seen
+        return ExperimentStep(
+            changes=names,
+            outcome=tried.outcome,
+            reason=tried.reason,
+            seconds=round(time.monotonic() - start, 2),
+            retried=tries.retried,
+        )
 
-    def _fork(self, wanted: Sequence[Change], names: list[str], folder: Path) -> tuple[StepOutcome, str]:
-        changed = reduce(lambda so_far, change: change.on(so_far), wanted, self.cell.variant)
-        cell = replace(self.cell, variant=changed)
-        if reason := self.service.why_not(cell):
-            raise NotApplicable(reason)
-        facts, mark = self.service.again(cell)
-        ran = self.service.run_suite(cell, Stopwatch(), SuiteOptions(tests=self.tests, to_first_failure=True))
-        folder.mkdir(parents=True, exist_ok=True)
-        self.service.gather(cell, folder, mark=mark, full=False)
-        outcome, reason = self._judge(ran)
-        if not wanted or outcome is StepOutcome.PASSES:
-            who = variant.probe(self.service.session, changed, probes=False)
-            self.seen[tuple(names)] = facts, who
-        return outcome, reason
+    def _is_surprising(self, outcome: StepOutcome, reason: str, _attempt: StepAttempt) -> bool:
+        """Whether it fails otherwise than the unchanged cell does.
 
-    def _judge(self, ran: SuiteRun) -> tuple[StepOutcome, str]:
-        told = [test for test in ran.tests if test.outcome is not Outcome.NOT_RUN]
-        failed = next((test for test in told if test.outcome.is_failure), None)
-        emulated = not self.service.lane.acceleration.kvm
-        suite = self.service.work.suite
-        verdict = judge(suite, told, Expectation(), [], killed=ran.killed, emulated=emulated)
-        if verdict.status is Status.FAIL:
-            return StepOutcome.FAILS, f"{failed.name}: {failed.message}" if failed else verdict.reason
-        if verdict.status is not Status.PASS:
-            return StepOutcome.ERROR, verdict.reason
-        if missing := set(self.tests) - {test.name for test in told}:
-            return StepOutcome.ERROR, f"did not run: {', '.join(sorted(missing))}"
-        return StepOutcome.PASSES, ""
+        A box may die for its own reasons, as now and then under emulation; none passes by chance.
+        """
+        return outcome is StepOutcome.FAILS and bool(self.steps) and reason != self.steps[0].reason
 
 
 def with_experiment(
-    service: Service, cell: Cell, result: CellResult, passing: Sequence[CellResult]
+    policy: Policy, runner: CellRunner, cell: Cell, result: CellResult, passing: Sequence[CellResult]
 ) -> CellResult:
-    """A cell's result with what an experiment on it found, where one is wanted.
+    """A cell's result with what an experiment on it found, if one is wanted.
 
-    `passing`: what passed so far of the same build. No error of the lab's is raised: what it kept from being
-    tried says so. The lane may be dead afterwards.
+    `passing`: the cells of the same build that passed so far. No fault of the lab's own is raised: the record
+    says what it kept from being tried. The lane may be dead afterwards.
     """
-    if not is_wanted(service, result):
+    if not is_wanted(policy, result):
         return result
-    suite = service.work.suite
+    suite = cell.build.suite
     failed = [
         each.name for each in result.tests if each.outcome is not Outcome.PASS and each.name in suite.tests
     ]
-    series = Series(service, cell, failed or [suite.witness])
+    series = Series(policy, runner, cell, failed or [suite.witness])
     known = catalog.load()
     if result.status is Status.PASS:
         return result.model_copy(update={"experiment": _breaking(series, known)})
@@ -190,9 +189,9 @@ def with_experiment(
     return _concluded(result.model_copy(update={"experiment": made}), series, known)
 
 
-def is_wanted(service: Service, result: CellResult) -> bool:
+def is_wanted(policy: Policy, result: CellResult) -> bool:
     """Whether an experiment is to be made on a cell."""
-    when = service.work.experiments
+    when = policy.experiments
     if result.experiment is not None:
         return False
     failed = result.status in (Status.FAIL, Status.XFAIL)
@@ -203,7 +202,7 @@ def is_wanted(service: Service, result: CellResult) -> bool:
 
 
 def _breaking(series: Series, known: Catalog) -> Experiment:
-    """Which single variants of the catalog break a cell that passed; what is expected to comes first."""
+    """Which single variants of the catalog break a cell that passed; those expected to break it come first."""
     candidates = list(reversed(changes.of_catalog(known)))
     stopped = ""
     try:
@@ -218,10 +217,10 @@ def _breaking(series: Series, known: Catalog) -> Experiment:
 
 
 def _turning(series: Series, known: Catalog, result: CellResult, passing: Sequence[CellResult]) -> Experiment:
-    """The smallest set of changes that lets pass what failed.
+    """The smallest set of changes with which the failed tests pass.
 
-    First comes what leads to a cell that is known to pass: it tells why. What of the catalog happens to help
-    tells less, and much of it contradicts each other: each is tried alone, and last.
+    First come the changes that lead to a cell known to pass: they tell why. A variant of the catalog that
+    happens to help tells less, and many of them contradict each other: each is tried alone, and last.
     """
     nearest, leads = _nearest(result, series.cell.variant, passing)
     own, others = [*changes.undoing(series.cell.variant), *leads], changes.of_catalog(known)
@@ -247,7 +246,7 @@ def _one(series: Series, possible: Sequence[Change]) -> bool:
 
 
 def _several(series: Series, possible: Sequence[Change]) -> bool:
-    """Whether all of these together let it pass; if so, the smallest part that does is among the steps."""
+    """Whether all of these together let it pass; if so, the smallest part that does is then in the steps."""
     if len(possible) < 2 or not series.passes(possible):
         return False
     smallest(possible, series.passes)
@@ -255,13 +254,13 @@ def _several(series: Series, possible: Sequence[Change]) -> bool:
 
 
 def _is_smallest(series: Series, turning: Sequence[str]) -> bool:
-    """Whether the cell failed with any one of these changes left out: a fork may have met a fault."""
+    """Whether the cell was seen to fail with each of these changes left out: a fork may have met a fault."""
     failed = [step.changes for step in series.steps if step.outcome is StepOutcome.FAILS]
     return all([each for each in turning if each != left_out] in failed for left_out in turning)
 
 
 def _check_unchanged(series: Series, expected: StepOutcome) -> None:
-    """Raise Stopped where the cell, run once more as it is, does otherwise than before, or cannot be run."""
+    """Raise Stopped if the unchanged cell, run once more, behaves differently or cannot be run."""
     outcome = series.outcome([])
     if outcome is expected:
         return
@@ -274,20 +273,20 @@ def _possible(series: Series, candidates: Sequence[Change]) -> list[Change]:
 
 
 def _why_not(series: Series, change: Change) -> str | None:
-    """Why the change is none that could be tried on the cell, which was run unchanged before."""
+    """Why the change cannot be tried on the cell, which was run unchanged before; None if it can."""
     if change.wants_own_machine:
         return "it needs a machine that is booted for it"
     if change.without:
         return None
     settings = change.settings.values()
-    if reason := next(filter(None, (knob.why_not(series.service.facts) for knob in settings)), None):
+    if reason := next(filter(None, (knob.why_not(series.runner.running.facts) for knob in settings)), None):
         return reason
     is_so = not any(knob.differences(*series.seen[()]) for knob in settings)
     return "it is so already" if is_so else None
 
 
 def _not_tried(series: Series, candidates: Sequence[Change], why: str) -> list[NotTried]:
-    """Each candidate that was not tried alone; `why`, where only the experiment's end kept it from that."""
+    """Each candidate that was not tried alone; `why`, if only the experiment's end kept it from that."""
     tried = {step.changes[0] for step in series.steps if len(step.changes) == 1}
     return [
         NotTried(change=str(change), reason=(_why_not(series, change) if series.seen else None) or why)
@@ -297,7 +296,7 @@ def _not_tried(series: Series, candidates: Sequence[Change], why: str) -> list[N
 
 
 def _nearest(result: CellResult, wanted: Variant, passing: Sequence[CellResult]) -> tuple[str, list[Change]]:
-    """The passing cell that is most like this one, its own guest's before others, and what leads to it."""
+    """The passing cell most like this one, best of the same guest, and the changes that lead to it."""
     found = [(other, changes.leading(wanted, result.facts, other.facts)) for other in passing]
     if not found:
         return "", []
@@ -308,8 +307,8 @@ def _nearest(result: CellResult, wanted: Variant, passing: Sequence[CellResult])
 def _concluded(result: CellResult, series: Series, known: Catalog) -> CellResult:
     """A failed cell with what its experiment proves.
 
-    A cause that was only likely is proved where the smallest change that turned the outcome took back settings
-    that the catalog knows to make it. An unknown cause stays so: no rule's evidence speaks for any.
+    A cause that was only likely is proved if the smallest change that turned the outcome took back settings
+    that cause it according to the catalog. An unknown cause stays unknown: no rule's evidence supports one.
     """
     assert result.experiment is not None
     if not result.experiment.turning:

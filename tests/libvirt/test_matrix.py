@@ -23,8 +23,9 @@ from lab.guest.ready import CloudInitFailed
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image as prepare
+from lab.lane.cell import CellRunner
 from lab.lane.prepare_image import NotPrepared
-from lab.lane.service import Service
+from lab.lane.running import RunningLane
 from lab.machine import acceleration, lane
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
@@ -43,11 +44,12 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.run import scheduler, start
+from lab.run import decisions, scheduler, start
 from lab.run.estimates import Estimates
 from lab.run.journal import LOCK, ResultsNotWritten
-from lab.run.scheduler import MatrixRun
+from lab.run.scheduler import Scheduler
 from lab.trials import experiment
+from lab.trials.policy import Policy
 from lab.trials.remedies import Trials
 from tests.libvirt.conftest import URI
 
@@ -56,7 +58,7 @@ GUESTS, VARIANTS = ["debian-12", "debian-13"], ["stock", "max-userns-zero"]
 ONE = GUESTS[1:]
 LANE_MIB = 3072
 
-RunCell = Callable[[Service, Cell], CellResult]
+RunCell = Callable[[RunningLane, Cell], CellResult]
 DISK_FULL = OSError(28, "No space left on device")
 
 
@@ -104,8 +106,8 @@ class Lab:
         self.opened, self.paths = opened, paths
         self.folder = paths.runs / "run"
         self.heard = Heard()
-        self.boot: Callable[[Service], None] = boots
-        self.prepare: Callable[[Service, Build], dict[str, str] | None] = lambda _service, _build: {}
+        self.boot: Callable[[RunningLane], None] = boots
+        self.deploy: Callable[[RunningLane, Build], dict[str, str] | None] = lambda _running, _build: {}
         self.cell: RunCell = passes
         # Lanes by the names of their machines: those that came up or tried to, and who served what.
         self.booted: list[tuple[str, str]] = []
@@ -138,9 +140,8 @@ class Lab:
             options=RunOptions(rootfs="/layout", **options),
             part=None,
         )
-        return MatrixRun(
+        return Scheduler(
             begun.cells,
-            known.suite,
             self.paths,
             self.folder,
             uri,
@@ -171,22 +172,22 @@ class Lab:
 def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> Lab:
     made = Lab(opened, paths)
 
-    def start(service: Service) -> None:
-        made.booted.append((service.lane.guest.name, service.lane.name))
-        made.boot(service)
+    def start(running: RunningLane) -> None:
+        made.booted.append((running.lane.guest.name, running.lane.name))
+        made.boot(running)
 
-    def run(service: Service, cell: Cell, _folder: Path) -> CellResult:
-        service.served += 1
-        made.served.append((service.lane.name, cell))
-        return made.cell(service, cell)
+    def run(runner: CellRunner, cell: Cell, _folder: Path) -> CellResult:
+        runner.served += 1
+        made.served.append((runner.running.lane.name, cell))
+        return made.cell(runner.running, cell)
 
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
     monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test"))
     monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
-    monkeypatch.setattr(Service, "start", start)
-    monkeypatch.setattr(Service, "prepare", lambda service, build: made.prepare(service, build))
-    monkeypatch.setattr(Service, "not_applicable", lambda _service, _cell: None)
-    monkeypatch.setattr(Service, "run", run)
+    monkeypatch.setattr(RunningLane, "start", start)
+    monkeypatch.setattr(RunningLane, "deploy", lambda running, build: made.deploy(running, build))
+    monkeypatch.setattr(CellRunner, "why_not", lambda _runner, _cell: None)
+    monkeypatch.setattr(CellRunner, "run", run)
     return made
 
 
@@ -201,32 +202,32 @@ def interrupt() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGINT, before)
 
 
-def boots(service: Service) -> None:
-    service.lane.start()
-    service.lane.console.write_text("Linux version 6.12\nReached target\n")
+def boots(running: RunningLane) -> None:
+    running.lane.start()
+    running.lane.console.write_text("Linux version 6.12\nReached target\n")
 
 
-def passes(_service: Service, cell: Cell) -> CellResult:
+def passes(_running: RunningLane, cell: Cell) -> CellResult:
     return cell.result(Status.PASS)
 
 
 def fails(error: BaseException) -> RunCell:
-    def run(_service: Service, _cell: Cell) -> NoReturn:
+    def run(_running: RunningLane, _cell: Cell) -> NoReturn:
         raise error
 
     return run
 
 
-def dies(service: Service, _cell: Cell) -> NoReturn:
-    service.lane.domain.destroy()
-    service.lane.check_alive()
+def dies(running: RunningLane, _cell: Cell) -> NoReturn:
+    running.lane.domain.destroy()
+    running.lane.check_alive()
     raise AssertionError("it is dead")
 
 
-def until_given_up(service: Service) -> NoReturn:
+def until_given_up(running: RunningLane) -> NoReturn:
     """Run until the lane is taken down."""
     with suppress(DeadlineExpired):
-        wait_for(lambda: None, Deadline(20, "the interrupt"), alive=service.lane.check_wanted, interval=0.01)
+        wait_for(lambda: None, Deadline(20, "the interrupt"), alive=running.lane.check_wanted, interval=0.01)
     raise AssertionError("it was not given up")
 
 
@@ -234,21 +235,21 @@ def at(where: str, *then: RunCell) -> RunCell:
     """Something else for one cell, "guest/variant", a step for each time that it is asked; then it passes."""
     steps = iter(then)
 
-    def run(service: Service, cell: Cell) -> CellResult:
+    def run(running: RunningLane, cell: Cell) -> CellResult:
         if where == f"{cell.guest.name}/{cell.variant.name}":
-            return next(steps, passes)(service, cell)
-        return passes(service, cell)
+            return next(steps, passes)(running, cell)
+        return passes(running, cell)
 
     return run
 
 
-def first(of: str, error: Exception) -> Callable[[Service], None]:
+def first(of: str, error: Exception) -> Callable[[RunningLane], None]:
     """The first lane of a guest does not come up."""
     steps = iter([error])
 
-    def boot(service: Service) -> None:
-        boots(service)
-        if service.lane.guest.name == of and (failure := next(steps, None)):
+    def boot(running: RunningLane) -> None:
+        boots(running)
+        if running.lane.guest.name == of and (failure := next(steps, None)):
             raise failure
 
     return boot
@@ -295,9 +296,9 @@ def test_lanes_of_a_guest_share_its_cells_where_that_pays(lab: Lab) -> None:
     # No cell ends before another lane runs one too.
     together = threading.Barrier(2, timeout=20)
 
-    def meets(service: Service, cell: Cell) -> CellResult:
+    def meets(running: RunningLane, cell: Cell) -> CellResult:
         together.wait()
-        return passes(service, cell)
+        return passes(running, cell)
 
     lab.cell = meets
     run = lab.run(guests=ONE, builds=[OLDER, RELEASE], estimates=Seconds(10.0, {"debian-13": 100.0}))
@@ -333,13 +334,13 @@ def test_repeats_that_disagree_are_flaky_and_each_has_a_folder_of_its_own(
     folders: list[Path] = []
     kinds = iter([Status.PASS, Status.FAIL, Status.PASS])
 
-    def run(_service: Service, cell: Cell, folder: Path) -> CellResult:
+    def run(_runner: CellRunner, cell: Cell, folder: Path) -> CellResult:
         folder.mkdir(parents=True)
         (folder / "kernel.log").touch()
         folders.append(folder.relative_to(lab.folder / cell.folder))
         return cell.result(next(kinds))
 
-    monkeypatch.setattr(Service, "run", run)
+    monkeypatch.setattr(CellRunner, "run", run)
     [cell] = lab.run(guests=ONE, variants=["stock"], repeat=3).cells
     assert cell.status is Status.FLAKY
     assert [repeat.status for repeat in cell.repeats] == ["pass", "fail", "pass"]
@@ -377,7 +378,7 @@ def test_faults_beyond_the_retries_are_an_error_of_that_cell(lab: Lab, retries: 
 
 @pytest.mark.parametrize("status", [Status.FAIL, Status.XPASS, Status.XFAIL])
 def test_what_boxlite_does_is_never_tried_again(lab: Lab, status: Status) -> None:
-    lab.cell = at("debian-13/stock", lambda _service, cell: cell.result(status, reason="so it is"))
+    lab.cell = at("debian-13/stock", lambda _running, cell: cell.result(status, reason="so it is"))
     run = lab.run(guests=ONE, retries=5)
     assert lab.lanes() == [["stock", "max-userns-zero"]]
     assert [(cell.status, cell.retried) for cell in run.cells] == [(status, []), (Status.PASS, [])]
@@ -387,7 +388,7 @@ def test_what_boxlite_does_is_never_tried_again(lab: Lab, status: Status) -> Non
 def test_a_verdict_that_is_the_labs_fault_is_tried_again_and_keeps_its_evidence(
     lab: Lab, times: int, status: str
 ) -> None:
-    def slow(_service: Service, cell: Cell) -> CellResult:
+    def slow(_running: RunningLane, cell: Cell) -> CellResult:
         (lab.folder / cell.folder).mkdir(parents=True, exist_ok=True)
         (lab.folder / cell.folder / "probes.json").touch()
         tests = [TestResult(name="a", outcome=Outcome.FAIL)]
@@ -421,13 +422,13 @@ def test_a_fault_of_the_host_does_not_lose_the_cell_that_met_it(
 ) -> None:
     failing = iter([error])
 
-    def prepare(_service: Service, _build: Build) -> dict[str, str]:
+    def deploy(_running: RunningLane, _build: Build) -> dict[str, str]:
         if failure := next(failing, None):
             raise failure
         return {}
 
     if during == "prepare":
-        lab.prepare = prepare
+        lab.deploy = deploy
     else:
         lab.cell = at("debian-13/stock", fails(error))
     run = lab.run(guests=ONE)
@@ -436,10 +437,10 @@ def test_a_fault_of_the_host_does_not_lose_the_cell_that_met_it(
 
 
 def test_a_build_that_cannot_be_had_costs_no_boot_for_each_cell(lab: Lab) -> None:
-    def prepare(_service: Service, _build: Build) -> NoReturn:
+    def deploy(_running: RunningLane, _build: Build) -> NoReturn:
         raise LabError("pip could not fetch boxlite: no network")
 
-    lab.prepare = prepare
+    lab.deploy = deploy
     run = lab.run(guests=ONE, variants=["stock", "max-userns-zero", "userns-clone-off"], jobs=1)
     assert statuses(run) == {"debian-13": ["error"] * 3}
     assert {cell.reason for cell in run.cells} == {"pip could not fetch boxlite: no network"}
@@ -453,7 +454,7 @@ def test_a_console_that_cannot_be_kept_does_not_lose_the_cell(
     def keep_console(_lane: object, _folder: Path) -> NoReturn:
         raise DISK_FULL
 
-    monkeypatch.setattr(scheduler, "keep_console", keep_console)
+    monkeypatch.setattr(decisions, "keep_console", keep_console)
     lab.cell = at("debian-13/stock", fails(LabError("SSH broke")))
     run = lab.run(guests=ONE, retries=retries)
     assert statuses(run) == {"debian-13": ["pass" if retries else "error", "pass"]}
@@ -479,10 +480,10 @@ def test_a_machine_that_dies_makes_its_cell_an_error_and_a_fresh_lane_runs_the_o
 
 @pytest.mark.parametrize("seen_by", ["libvirt", "SSH"])
 def test_on_a_dead_machine_no_further_cell_is_run(lab: Lab, seen_by: str) -> None:
-    def run_cell(service: Service, cell: Cell) -> NoReturn:
-        service.lane.domain.destroy()
+    def run_cell(running: RunningLane, cell: Cell) -> NoReturn:
+        running.lane.domain.destroy()
         if seen_by == "libvirt":
-            service.lane.check_alive()
+            running.lane.check_alive()
         raise LabError("SSH broke")
 
     lab.cell = run_cell
@@ -507,8 +508,8 @@ def test_a_lane_that_does_not_come_up_is_a_fault_of_all_its_cells_which_a_fresh_
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_failed_cloud_init_leaves_its_log_as_evidence_of_each_attempt(lab: Lab, retries: int) -> None:
-    def boot(service: Service) -> None:
-        boots(service)
+    def boot(running: RunningLane) -> None:
+        boots(running)
         raise CloudInitFailed("cloud-init in the guest failed: no module", "the whole log")
 
     lab.boot = boot
@@ -522,14 +523,14 @@ def test_a_failed_cloud_init_leaves_its_log_as_evidence_of_each_attempt(lab: Lab
 
 
 def test_a_further_lane_that_does_not_come_up_costs_nobody_a_retry(lab: Lab) -> None:
-    def boot(service: Service) -> None:
-        boots(service)
+    def boot(running: RunningLane) -> None:
+        boots(running)
         if len(lab.booted) > 1:
             raise LabError("not enough of something for two")
 
-    def waits_for_the_second_lane(service: Service, cell: Cell) -> CellResult:
+    def waits_for_the_second_lane(running: RunningLane, cell: Cell) -> CellResult:
         assert lab.heard.ended["debian-13 #2"].wait(20)
-        return passes(service, cell)
+        return passes(running, cell)
 
     lab.boot = boot
     lab.cell = waits_for_the_second_lane
@@ -585,9 +586,9 @@ def test_a_guest_whose_image_cannot_be_had_is_not_run_and_the_others_are(
 
 
 def test_lanes_wait_for_the_memory_of_others(lab: Lab) -> None:
-    def alone(service: Service) -> None:
-        assert [folder.name for folder in lab.paths.lanes.glob("lab-*")] == [service.lane.name]
-        boots(service)
+    def alone(running: RunningLane) -> None:
+        assert [folder.name for folder in lab.paths.lanes.glob("lab-*")] == [running.lane.name]
+        boots(running)
 
     lab.boot = alone
     run = lab.run(jobs=4, memory=2 * LANE_MIB - 1)
@@ -609,14 +610,14 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there_and_the_ot
 ) -> None:
     sides: set[Build | None] = set()
 
-    def prepare(service: Service, build: Build) -> dict[str, str]:
-        sides.add(service.work.build)
-        if service.lane.guest.name == "debian-12" and build == OLDER:
-            service.facts = {"python": "3.11"}
+    def deploy(running: RunningLane, build: Build) -> dict[str, str]:
+        sides.add(running.work.build)
+        if running.lane.guest.name == "debian-12" and build == OLDER:
+            running.facts = {"python": "3.11"}
             raise NotApplicable("boxlite has no wheels for Python 3.11")
         return {"boxlite.whl": "2" * 64} if build == RELEASE else {}
 
-    lab.prepare = prepare
+    lab.deploy = deploy
     run = lab.run(builds=[OLDER, RELEASE])
     assert statuses(run) == {"debian-12": ["n/a", "pass"] * 2, "debian-13": ["pass"] * 4}
     reasons = {(cell.build, cell.reason) for cell in run.cells if cell.guest == "debian-12"}
@@ -633,11 +634,10 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there_and_the_ot
 def test_a_variant_that_makes_no_sense_on_a_guest_is_not_run_there(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def not_applicable(_service: Service, cell: Cell) -> CellResult | None:
-        there = cell.variant.name == "max-userns-zero"
-        return cell.result(Status.NOT_APPLICABLE, reason="no such sysctl") if there else None
+    def why_not(_runner: CellRunner, cell: Cell) -> str | None:
+        return "no such sysctl" if cell.variant.name == "max-userns-zero" else None
 
-    monkeypatch.setattr(Service, "not_applicable", not_applicable)
+    monkeypatch.setattr(CellRunner, "why_not", why_not)
     run = lab.run(guests=ONE)
     assert [(cell.status, cell.reason) for cell in run.cells] == [("pass", ""), ("n/a", "no such sysctl")]
     assert lab.lanes() == [["stock"]]
@@ -657,7 +657,7 @@ def test_a_resumed_run_runs_only_what_is_left(lab: Lab) -> None:
 
 
 def test_results_that_cannot_be_written_end_the_run(lab: Lab) -> None:
-    def takes_the_place_of_the_results(_service: Service, cell: Cell) -> CellResult:
+    def takes_the_place_of_the_results(_running: RunningLane, cell: Cell) -> CellResult:
         (lab.folder / "results.json").unlink()
         (lab.folder / "results.json").mkdir()
         return cell.result(Status.PASS)
@@ -672,13 +672,13 @@ def test_results_that_cannot_be_written_end_the_run(lab: Lab) -> None:
 def test_a_bug_in_a_lane_ends_the_others_after_their_cell_and_is_raised(lab: Lab) -> None:
     other_runs = threading.Event()
 
-    def run_cell(service: Service, cell: Cell) -> CellResult:
+    def run_cell(running: RunningLane, cell: Cell) -> CellResult:
         if cell.guest.name == "debian-12":
             assert other_runs.wait(20)
             raise ZeroDivisionError("a bug")
         other_runs.set()
         assert lab.heard.ended["debian-12"].wait(20)
-        return passes(service, cell)
+        return passes(running, cell)
 
     lab.cell = run_cell
     with pytest.raises(ZeroDivisionError, match="a bug"):
@@ -695,15 +695,15 @@ def test_an_interrupt_keeps_what_there_is_and_the_rest_is_not_run(
 ) -> None:
     other_runs = threading.Event()
 
-    def run_cell(service: Service, cell: Cell) -> CellResult:
+    def run_cell(running: RunningLane, cell: Cell) -> CellResult:
         if cell.name == "debian-12/stock/0.10.8":
-            return passes(service, cell)
+            return passes(running, cell)
         if cell.guest.name == "debian-13":
             other_runs.set()
         else:
             assert jobs == 1 or other_runs.wait(20)
             interrupt()
-        until_given_up(service)
+        until_given_up(running)
 
     lab.cell = run_cell
     run = lab.run(jobs=jobs, retries=retries)
@@ -720,10 +720,10 @@ def test_an_interrupt_keeps_what_there_is_and_the_rest_is_not_run(
 def test_an_interrupt_while_a_lane_comes_up_is_no_fault_of_its_cells(
     lab: Lab, interrupt: Callable[[], None]
 ) -> None:
-    def boot(service: Service) -> None:
-        boots(service)
+    def boot(running: RunningLane) -> None:
+        boots(running)
         interrupt()
-        until_given_up(service)
+        until_given_up(running)
 
     lab.boot = boot
     run = lab.run(jobs=1, retries=0)
@@ -766,9 +766,9 @@ def test_lanes_of_a_guest_that_was_prepared_start_from_what_was_made(
     images: list[BaseImage] = []
     prepared = replace(cloud, manifest=replace(cloud.manifest, disk_sha256="2" * 64))
 
-    def boot(service: Service) -> None:
-        images.append(service.lane.image)
-        boots(service)
+    def boot(running: RunningLane) -> None:
+        images.append(running.lane.image)
+        boots(running)
 
     lab.boot = boot
     monkeypatch.setattr(prepare, "ensure", lambda _work, _guest, base: prepared if base == cloud else None)
@@ -821,7 +821,7 @@ def test_an_interrupt_takes_down_the_machine_of_a_guest_that_is_being_prepared(
         with lane.opened(
             work.connection, work.paths, guest=guest, image=image, acceleration=work.acceleration, uri=URI
         ) as made:
-            work.hold(made)
+            work.on_lane(made)
             held.append(made)
             made.start()
             interrupt()
@@ -835,7 +835,7 @@ def test_an_interrupt_takes_down_the_machine_of_a_guest_that_is_being_prepared(
     assert (run.run.interrupted, len(held), lab.left) == (True, 1, [])
 
 
-def blocked(_service: Service, cell: Cell) -> CellResult:
+def blocked(_running: RunningLane, cell: Cell) -> CellResult:
     return cell.result(Status.XFAIL).model_copy(update={"cause": "userns-limit"})
 
 
@@ -845,8 +845,8 @@ def trials(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     made: list[tuple[str, str]] = []
 
     def try_all(trials: Trials) -> list[RemedyResult]:
-        assert "userns-limit-raise" in trials.service.work.remedies
-        made.append((trials.cell.variant.name, trials.service.lane.name))
+        assert "userns-limit-raise" in trials.policy.remedies
+        made.append((trials.cell.variant.name, trials.runner.running.lane.name))
         return [RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="", seconds=1.0)]
 
     monkeypatch.setattr(Trials, "all", try_all)
@@ -878,7 +878,7 @@ def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_
     killed = [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")]
 
     def kill(each: Trials) -> list[RemedyResult]:
-        each.service.lane.domain.destroy()
+        each.runner.running.lane.domain.destroy()
         return killed
 
     monkeypatch.setattr(Trials, "all", kill)
@@ -896,7 +896,7 @@ def test_an_interrupt_while_remedies_are_tried_leaves_those_to_a_later_run(
 ) -> None:
     def try_all(each: Trials) -> list[RemedyResult]:
         interrupt()
-        until_given_up(each.service)
+        until_given_up(each.runner.running)
 
     monkeypatch.setattr(Trials, "all", try_all)
     lab.cell = at("debian-13/stock", blocked)
@@ -930,7 +930,7 @@ def test_a_resumed_run_tries_what_met_a_fault_and_runs_no_suite_again(
 def test_a_cell_that_was_decided_stays_so_where_a_resumed_run_has_no_lane_for_it(
     lab: Lab, trials: list[tuple[str, str]]
 ) -> None:
-    def boot(_service: Service) -> NoReturn:
+    def boot(_running: RunningLane) -> NoReturn:
         raise LabError("no SSH")
 
     lab.boot = boot
@@ -946,9 +946,9 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     heard: list[tuple[str, list[str], Experiments]] = []
 
     def experimented(
-        service: Service, cell: Cell, result: CellResult, passing: Sequence[CellResult]
+        policy: Policy, _runner: CellRunner, cell: Cell, result: CellResult, passing: Sequence[CellResult]
     ) -> CellResult:
-        heard.append((cell.variant.name, [each.variant for each in passing], service.work.experiments))
+        heard.append((cell.variant.name, [each.variant for each in passing], policy.experiments))
         assert trials == []
         return result.model_copy(update={"experiment": Experiment(tests=["a"])})
 

@@ -424,7 +424,7 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs without guests, of which each cell passes; the names of the cells that were run."""
     ran: list[str] = []
 
-    class Passing(scheduler.MatrixRun):
+    class Passing(scheduler.Scheduler):
         def run(self) -> RunResult:
             self.folder.mkdir(parents=True, exist_ok=True)
             journal = Journal(self.folder, self.cells, self.info, self.kept)
@@ -436,21 +436,21 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             self.observer.note("guests are not run at all")
             return journal.finish(interrupted=False)
 
-    monkeypatch.setattr(scheduler, "MatrixRun", Passing)
+    monkeypatch.setattr(scheduler, "Scheduler", Passing)
     return ran
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on runs are interrupted after their first cell."""
 
-    class Interrupted(scheduler.MatrixRun):
+    class Interrupted(scheduler.Scheduler):
         def run(self) -> RunResult:
             self.folder.mkdir(parents=True, exist_ok=True)
             journal = Journal(self.folder, self.cells, self.info, self.kept)
             self.observer.cell(journal.decide(self.cells[0], self.cells[0].result(Status.XPASS)))
             return journal.finish(interrupted=True)
 
-    monkeypatch.setattr(scheduler, "MatrixRun", Interrupted)
+    monkeypatch.setattr(scheduler, "Scheduler", Interrupted)
 
 
 def test_each_build_is_run_once_and_has_a_column(
@@ -819,7 +819,7 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
     tries: bool,
     experiments: Experiments,
 ) -> None:
-    monkeypatch.setattr(scheduler.MatrixRun, "run", lambda run: RunResult(run=run.info, cells=[]))
+    monkeypatch.setattr(scheduler.Scheduler, "run", lambda run: RunResult(run=run.info, cells=[]))
     seen: list[str] = []
     monkeypatch.setattr(common, "say", seen.append)
     folder = tmp_path / "run"

@@ -1,9 +1,7 @@
 """Experiments on a cell, with a guest that is not there: what it is put on with decides what blocks it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.knobs import Facts
-from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
 from lab.record import (
@@ -36,9 +33,10 @@ from lab.record import (
 )
 from lab.trials import changes, experiment
 from lab.trials.experiment import with_experiment
+from lab.trials.policy import Policy
+from tests.unit.fake_runner import SUITE, FakeRunner
 
 KNOWN = catalog.load()
-SUITE = KNOWN.suite
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 NOT_CLONE, NOT_LIMIT = f"without sysctl {CLONE}=0", f"without sysctl {LIMIT}=0"
@@ -73,58 +71,30 @@ def blocked_by_sysctls(wanted: Variant) -> str:
     return NO_SANDBOX if sysctls.get(CLONE) == 0 or sysctls.get(LIMIT) == 0 else ""
 
 
-@dataclass
-class Guest:
-    """Stands for the lane and its service. `blocks`: what tests say of a variant; nothing where they pass."""
+class Guest(FakeRunner):
+    """`blocks`: what tests say under a variant; nothing if they pass. `did` has the settings of each fork."""
 
-    folder: Path
-    experiments: Experiments
-    blocks: Callable[[Variant], str]
-    retries: int = 0
-    did: list[dict[str, Any]] = field(default_factory=list)
-    asked: list[SuiteOptions] = field(default_factory=list)
-    alive: bool = True
-    given_up: bool = False
+    def __init__(
+        self, folder: Path, experiments: Experiments, blocks: Callable[[Variant], str], retries: int = 0
+    ) -> None:
+        super().__init__(folder, facts())
+        self.policy = Policy(experiments=experiments, retries=retries)
+        self.blocks = blocks
+        self.did: list[dict[str, Any]] = []
+        self.asked: list[SuiteOptions] = []
 
-    def __post_init__(self) -> None:
-        self.session = None
-        self.lane = self
-        self.acceleration = Acceleration(False, "")
-        self.facts = facts()
-        self.work = SimpleNamespace(
-            suite=SUITE, folder=self.folder, experiments=self.experiments, retries=self.retries
-        )
-
-    @property
-    def is_alive(self) -> bool:
-        return self.alive
-
-    def say(self, text: str) -> None:
-        pass
-
-    def why_not(self, cell: Cell) -> str | None:
-        return variant.why_not_applicable(cell.variant, self.facts)
-
-    def check_alive(self) -> None:
-        if not self.alive:
-            raise LaneDied("the machine is gone")
-
-    def check_wanted(self) -> None:
-        if self.given_up:
-            raise LaneDied("it was given up")
-
-    def again(self, cell: Cell) -> tuple[Facts, variant.Mark]:
-        settings = {name: knob.settings() for name, knob in cell.variant.knobs.items()}
+    def apply(self, wanted: Variant) -> tuple[Facts, variant.Mark]:
+        settings = {name: knob.settings() for name, knob in wanted.knobs.items()}
         self.did.append(settings)
         shown = facts()
         shown["sysctls"] |= {name: str(value) for name, value in (settings.get("sysctl") or {}).items()}
         return shown, variant.Mark("begins")
 
-    def run_suite(self, cell: Cell, _watch: object, way: SuiteOptions) -> SuiteRun:
-        self.asked.append(way)
+    def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
+        self.asked.append(options)
         message = self.blocks(cell.variant)
         results = []
-        for name in way.tests:
+        for name in options.tests:
             if not message:
                 results.append(TestResult(name=name, outcome=Outcome.PASS))
             elif results:
@@ -132,10 +102,6 @@ class Guest:
             else:
                 results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
         return SuiteRun(results, killed=False)
-
-    def gather(self, _cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
-        assert not full
-        (folder / "suite.log").write_text("ran")
 
 
 WHO = {"uid": 1001, "groups": [993], "context": {"apparmor": None, "delegated": ["pids"]}}
@@ -186,9 +152,9 @@ def passed(cell: Cell, **sysctls: str) -> CellResult:
     return cell.result(Status.PASS).model_copy(update={"facts": facts(**sysctls), "tests": tests})
 
 
-def run(service: Guest, cell: Cell, result: CellResult, passing: Sequence[CellResult] = ()) -> CellResult:
-    stands_for: Any = service
-    return with_experiment(stands_for, cell, result, passing)
+def run(guest: Guest, cell: Cell, result: CellResult, passing: Sequence[CellResult] = ()) -> CellResult:
+    runner: Any = guest
+    return with_experiment(guest.policy, runner, cell, result, passing)
 
 
 def made(result: CellResult) -> Experiment:

@@ -272,7 +272,7 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
             machine.done.append("given back")
 
         made: Lane = machine  # type: ignore[assignment]
-        prepare_image._complete(made, replace(preparation(paths), turn=turn))
+        prepare_image._complete(made, replace(preparation(paths), holding=turn))
         return machine.done
 
     return run

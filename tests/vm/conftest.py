@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -104,9 +105,7 @@ def run_plan(
         folder, cells, suite, command="test", options=RunOptions.model_validate(options), part=None
     )
     limits = Limits(jobs=2, processors=os.cpu_count() or 1)
-    return scheduler.MatrixRun(
-        begun.cells, suite, paths, folder, default_uri(), begun.info, limits, observer
-    ).run()
+    return scheduler.Scheduler(begun.cells, paths, folder, default_uri(), begun.info, limits, observer).run()
 
 
 RunCells = Callable[..., RunResult]
@@ -125,12 +124,14 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
         at: Paths | None = None,
         **options: int,
     ) -> RunResult:
-        cells = plan.Choice(guests, [known.variant(name) for name in variants]).cells([builds.resolve(RELEASE)])
+        build = builds.resolve(RELEASE)
+        build = replace(build, suite=suite) if suite else build
+        cells = plan.Choice(guests, [known.variant(name) for name in variants]).cells([build])
         return run_plan(
             at or paths,
             tmp_path / "run",
             cells,
-            suite or known.suite,
+            known.suite,
             observer or Recorder(),
             # What is broken here stays so: a second try would only take time.
             **{"retries": 0, **options},

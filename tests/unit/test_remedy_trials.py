@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +12,11 @@ from lab import catalog, remedies
 from lab.base.errors import LabError
 from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
+from lab.catalog import Variant
 from lab.guest import remedy_script, variant
 from lab.guest.remedy_script import Step, Steps
 from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun
-from lab.machine.acceleration import Acceleration
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
 from lab.record import (
@@ -31,12 +30,13 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.trials import remedies as trial
+from lab.trials.policy import Policy
+from lab.trials.remedies import Trial, Trials, with_remedies
+from tests.unit.fake_runner import SUITE, FakeRunner
 
 CATALOG = catalog.load()
 CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Wheel("0.10.8", "0.10.8"))
 KNOWN = remedies.load()
-SUITE = CATALOG.suite
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
 SLOW = "Timeout waiting for guest ready (30s)"
 
@@ -75,33 +75,40 @@ def a_suite(
     return SuiteRun(tests, killed=False)
 
 
-@dataclass
-class Guest:
-    """Stands for the lane and its service. `lifts`: which causes each remedy lifts, if it is applied."""
+class Guest(FakeRunner):
+    """Blocked by causes, of which remedies lift some. `lifts`: which causes each remedy lifts if it is applied.
 
-    blocked_by: list[str]
-    lifts: Mapping[str, set[str]] = field(default_factory=dict)
-    # Whether only the cause that blocks first leaves evidence.
-    masking: bool = False
-    scripts: dict[str, Steps] = field(default_factory=dict)
-    undoes: bool = True
-    did: list[str] = field(default_factory=list)
-    # What happens instead when a suite runs with these remedies in place; a list is used up.
-    instead: dict[str, list[Callable[[], SuiteRun]]] = field(default_factory=dict)
-    alive: bool = True
-    given_up: bool = False
-    applied: set[str] = field(default_factory=set)
-    acceleration: Acceleration = field(default_factory=lambda: Acceleration(False, ""))
+    `masking`: whether only the cause that blocks first leaves evidence. `instead`: what happens when a suite
+    runs with these remedies in place; a list is used up.
+    """
 
-    def __post_init__(self) -> None:
-        self.session = None
-        self.lane = self
-        self.facts: dict[str, Any] = {
-            "sysctls": {"kernel.unprivileged_userns_clone": "0"},
+    def __init__(
+        self,
+        blocked_by: list[str],
+        lifts: Mapping[str, set[str]] | None = None,
+        *,
+        masking: bool = False,
+        scripts: dict[str, Steps] | None = None,
+        undoes: bool = True,
+    ) -> None:
+        facts = {
+            "sysctls": {
+                "kernel.unprivileged_userns_clone": "0",
+                "user.max_user_namespaces": "0",
+                "kernel.apparmor_restrict_unprivileged_userns": None,
+            },
             "apparmor": None,
             "podman": False,
         }
-        self.work = SimpleNamespace(suite=SUITE, remedies=KNOWN, retries=0)
+        super().__init__(Path(), facts)
+        self.blocked_by = blocked_by
+        self.lifts = lifts or {}
+        self.masking = masking
+        self.scripts = scripts or {}
+        self.undoes = undoes
+        self.did: list[str] = []
+        self.instead: dict[str, list[Callable[[], SuiteRun]]] = {}
+        self.applied: set[str] = set()
 
     @property
     def left(self) -> list[str]:
@@ -111,28 +118,13 @@ class Guest:
     def control_fails(self) -> bool:
         return any(cause.startswith("kvm") for cause in self.left)
 
-    @property
-    def is_alive(self) -> bool:
-        return self.alive
-
-    def say(self, text: str) -> None:
-        pass
-
-    def check_alive(self) -> None:
-        if not self.alive:
-            raise LaneDied("the machine is gone\nits console stayed empty")
-
-    def check_wanted(self) -> None:
-        if self.given_up:
-            raise LaneDied("it was given up")
-
-    def again(self, cell: Cell) -> tuple[dict[str, Any], variant.Mark]:
-        more = [f"{kind} {knob.words()}" for kind, knob in cell.variant.knobs.items() if kind != "sysctl"]
+    def apply(self, wanted: Variant) -> tuple[dict[str, Any], variant.Mark]:
+        more = [f"{kind} {knob.words()}" for kind, knob in wanted.knobs.items() if kind != "sysctl"]
         self.did.append(" ".join(["fork", *more]))
         self.applied.clear()
         return {}, variant.Mark("begins")
 
-    def apply(self, _session: object, name: str, script: str, *, about_user: bool) -> Steps:
+    def put_in_place(self, _session: object, name: str, script: str, *, about_user: bool) -> Steps:
         assert script == KNOWN[name].script()
         self.did.append(f"apply {name}{' for the user' if about_user else ''}")
         self.applied.add(name)
@@ -144,26 +136,21 @@ class Guest:
             self.applied.discard(name)
         return Steps([Step("--undo --yes", 0, "taken back")], [])
 
-    def run_suite(self, _cell: Cell, _watch: object, way: SuiteOptions) -> SuiteRun:
-        if way.tests == (SUITE.control,):
+    def run_suite(self, _cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
+        if options.tests == (SUITE.control,):
             self.did.append("control")
             control = outcome_of(SUITE.control, Outcome.FAIL if self.control_fails() else Outcome.PASS)
             return SuiteRun([control], killed=False)
-        assert way.to_first_failure
-        self.did.append(" ".join(["suite", *way.environment]))
+        assert options.to_first_failure
+        self.did.append(" ".join(["suite", *options.environment]))
         steps = self.instead.get("+".join(sorted(self.applied)))
         if steps:
             return steps.pop(0)()
-        if way.environment:
+        if options.environment:
             return a_suite([BLOCKED[-1]], "Skipped: the jailer is switched off", Outcome.SKIP)
         return a_suite(BLOCKED if self.left else [])
 
-    def gather(self, _cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
-        (folder / "suite.log").write_text("ran")
-        if full:
-            (folder / "kernel.log").write_text("DENIED")
-
-    def diagnose(self, _folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
+    def diagnose(self, _cell: Cell, _folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
         # The rules have to know of the control, which runs after the first test of the sandbox.
         [control] = [test for test in tests if test.name == SUITE.control]
         assert control.outcome is (Outcome.FAIL if self.control_fails() else Outcome.PASS)
@@ -193,7 +180,7 @@ def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
         folder = tmp_path / cell.folder
         folder.mkdir(parents=True)
         (folder / "probes.json").write_text(json.dumps(guest.probes()))
-        monkeypatch.setattr(remedy_script, "apply", guest.apply)
+        monkeypatch.setattr(remedy_script, "apply", guest.put_in_place)
         monkeypatch.setattr(remedy_script, "undo", guest.undo)
         monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: guest.probes())
         found = guest.blocked_by if causes is None else causes
@@ -204,9 +191,9 @@ def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
             outcome_of(name, Outcome.FAIL, "before") if name in failed else outcome_of(name)
             for name in SUITE.tests
         ]
-        guest.work.folder, guest.work.retries = tmp_path, retries
-        service: Any = guest
-        tried = trial.with_remedies(service, cell, before).remedies
+        guest.folder = tmp_path
+        runner: Any = guest
+        tried = with_remedies(Policy(remedies=KNOWN, retries=retries), runner, cell, before).remedies
         return {each.name: each for each in tried}
 
     return run
@@ -375,7 +362,7 @@ def test_nothing_is_put_on_top_of_what_lifts_nothing(try_all: Try) -> None:
     ("variants", "result", "reason", "forked"),
     [
         (["as-root"], "does not help", "jailer_enabled_box_starts", ["fork user name=root"]),
-        (["apparmor-restrict-on"], "cannot be tried here", "debian-13: ", []),
+        (["apparmor-restrict-on"], "cannot be tried here", "no AppArmor", []),
         (["moon"], "error", "no variant is called 'moon'", []),
     ],
 )
@@ -504,10 +491,9 @@ def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     monkeypatch: pytest.MonkeyPatch, status: Status, known: bool, tried: bool
 ) -> None:
     one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
-    monkeypatch.setattr(trial.Trials, "_attempt", lambda trials, these: trial.Attempt(these, one))
+    monkeypatch.setattr(Trials, "_try", lambda trials, these: Trial(these, one))
     causes = [finding(SYSCTL)] if known else []
     result: CellResult = CELL.result(status).model_copy(update={"causes": causes})
-    service: Any = Guest([])
-    assert bool(trial.with_remedies(service, CELL, result).remedies) is tried
-    service.work.remedies = {}
-    assert trial.with_remedies(service, CELL, result) is result
+    runner: Any = Guest([])
+    assert bool(with_remedies(Policy(remedies=KNOWN), runner, CELL, result).remedies) is tried
+    assert with_remedies(Policy(), runner, CELL, result) is result

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +17,12 @@ from lab.base.wait import DeadlineExpired
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
-from lab.guest import collect, deploy, ready, variant
-from lab.guest import suite as guest_suite
+from lab.guest import collect, deploy, ready, suite, variant
 from lab.guest.session import Output, Session
 from lab.guest.suite import SuiteRun
-from lab.lane import service as serve
+from lab.lane import bring_up, running
+from lab.lane.cell import CellRunner
+from lab.lane.running import RunningLane, Work
 from lab.machine import states
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
@@ -55,18 +55,18 @@ class Machine:
         self.given_up = False
         # Snapshots in the overlay.
         self.tags: set[str] = set()
-        self.prepare()
+        self.set_up_disk()
         self.did.clear()
 
     def do(self, what: str) -> None:
         self.did.append(what)
         self.when.get(what, lambda: None)()
 
-    def prepare(self) -> None:
+    def set_up_disk(self) -> None:
         self.endpoint = Endpoint(1, generate("client"), generate("host"))
         self.overlay.write_text("empty")
         self.tags = set()
-        self.do("prepare")
+        self.do("set up")
 
     def adopt(self, stored: StoredState) -> None:
         known = stored.known()
@@ -160,14 +160,22 @@ class Bench:
             paths, libvirt, guest=GUEST, image=self.machine.image, acceleration=self.machine.acceleration
         )
 
-    def service(self, *, cold: bool = False, builds: int = 1, stores: bool = True) -> serve.Service:
+    def service(
+        self, *, cold: bool = False, builds: int = 1, build: Build = NEW, stores: bool = True
+    ) -> RunningLane:
         rootfs = self.folder / "rootfs"
         rootfs.mkdir(exist_ok=True)
         (rootfs / "index.json").write_text("{}")
-        build = NEW if builds == 1 else None
-        work = serve.Work(self.paths, self.folder, KNOWN.suite, rootfs, self.processors, cold=cold, build=build)
+        work = Work(
+            self.paths,
+            self.folder,
+            rootfs,
+            self.processors,
+            cold=cold,
+            build=build if builds == 1 else None,
+        )
         lane: Any = self.machine
-        return serve.Service(work, lane, lambda text: None, states=self.states if stores else None)
+        return RunningLane(work, lane, lambda text: None, states=self.states if stores else None)
 
     def store(self) -> StoredState:
         """Let there be a stored boot, as another lane left it."""
@@ -196,7 +204,8 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         return SuiteRun(tests, killed=False)
 
     monkeypatch.setattr(states, "FREE_GIB", 0.0)
-    monkeypatch.setattr(serve, "MemoryCheckpoint", Snapshot)
+    for module in (bring_up, running):
+        monkeypatch.setattr(module, "MemoryCheckpoint", Snapshot)
     monkeypatch.setattr(ready, "wait_ready", lambda session, factor: None)
     monkeypatch.setattr(Session, "wait_open", lambda session, seconds, listening=False: None)
     monkeypatch.setattr(Session, "run", lambda session, command, **more: Output(0, "", ""))
@@ -206,7 +215,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.setattr(variant, "check_in_effect", lambda wanted, facts, who: None)
     monkeypatch.setattr(Wheel, "fetch", fetch)
     monkeypatch.setattr(deploy, "deploy", deployed)
-    monkeypatch.setattr(guest_suite, "run", ran)
+    monkeypatch.setattr(suite, "run", ran)
     monkeypatch.setattr(collect, "collect", lambda session, folder, variant, mark, full: None)
 
     def make(acceleration: Acceleration) -> Bench:
@@ -269,7 +278,7 @@ def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> No
     assert bench.machine.endpoint.host_key == known.host
     # Whoever can read the store must not get into this lane.
     assert bench.machine.endpoint.client_key != known.client
-    assert served.session._endpoint is bench.machine.endpoint
+    assert served.guest.session._endpoint is bench.machine.endpoint
     assert bench.states.find() is not None
 
 
@@ -293,9 +302,9 @@ def test_a_guest_whose_stored_boot_cannot_be_used_is_booted(
     served = bench.service()
     served.start()
     until = RESTORED.index(at) + 1
-    assert bench.machine.did == [*RESTORED[:until], "stop", "prepare", "start"]
+    assert bench.machine.did == [*RESTORED[:until], "stop", "set up", "start"]
     assert bench.machine.endpoint.host_key != stored.known().host
-    assert served.session._endpoint is bench.machine.endpoint
+    assert served.guest.session._endpoint is bench.machine.endpoint
     record = served.record()
     assert not record.restored
     assert record.note == f"a stored state could not be used: {str(error).splitlines()[0]}"
@@ -345,7 +354,7 @@ def test_a_boot_is_stored_and_the_lane_goes_on_from_what_it_stored(bench: Bench)
 def test_a_stored_boot_that_cannot_be_used_at_once_is_refused_and_not_stored_again(bench: Bench) -> None:
     bench.machine.when["load boot"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
     bench.service().start()
-    assert bench.machine.did[-3:] == ["stop", "prepare", "start"]
+    assert bench.machine.did[-3:] == ["stop", "set up", "start"]
     assert (bench.states.find(), bench.states.wanted()) == (None, False)
     bench.machine.did.clear()
     bench.service().start()
@@ -367,70 +376,69 @@ def test_a_boot_that_the_store_does_not_take_is_booted_anew(bench: Bench) -> Non
     served = bench.service()
     served.start()
     assert bench.machine.did[:2] == ["start", "save boot"]
-    assert bench.machine.did[-3:] == ["stop", "prepare", "start"]
-    assert served.session._endpoint is bench.machine.endpoint
+    assert bench.machine.did[-3:] == ["stop", "set up", "start"]
+    assert served.guest.session._endpoint is bench.machine.endpoint
 
 
-def served_lane(bench: Bench) -> serve.Service:
+def served_lane(bench: Bench) -> RunningLane:
     """A lane that came to its end with one cell."""
     served = bench.service()
     served.start()
-    served.prepare(NEW)
-    served.run(cell(NEW), bench.folder / "cell")
+    served.deploy(NEW)
+    CellRunner(served).run(cell(NEW), bench.folder / "cell")
     bench.machine.did.clear()
     return served
 
 
 def test_a_deployed_build_is_stored_when_its_lane_is_done_and_taken_up_by_the_next(bench: Bench) -> None:
     first = served_lane(bench)
-    first.keep()
+    first.store_deployment()
     # What its cells wrote is not for the next.
     assert bench.machine.did == ["stop", "rewind build-0"]
     host = bench.machine.endpoint.host_key
     client = bench.machine.endpoint.client_key
     bench.machine.did.clear()
-    bench.machine.prepare()
+    bench.machine.set_up_disk()
     second = bench.service()
     second.start()
-    assert second.prepare(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
-    second.run(cell(NEW), bench.folder / "cell")
+    assert second.deploy(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
+    CellRunner(second).run(cell(NEW), bench.folder / "cell")
     assert bench.machine.did == [
-        *["prepare", "adopt", "start paused", "load build-0", "resume"],
+        *["set up", "adopt", "start paused", "load build-0", "resume"],
         *["save build-0", "load build-0", "suite stock"],
     ]
     assert (bench.machine.endpoint.host_key, bench.machine.endpoint.client_key == client) == (host, False)
     assert (second.record().restored, second.record().stored_build) == (True, True)
     bench.machine.did.clear()
-    second.keep()
+    second.store_deployment()
     assert bench.machine.did == []
 
 
 def test_a_deployed_build_is_not_for_a_run_with_another_one_or_with_several(bench: Bench) -> None:
-    served_lane(bench).keep()
+    served_lane(bench).store_deployment()
     bench.machine.did.clear()
     bench.service(builds=2).start()
     assert bench.machine.did == [*RESTORED, "save base"]
     bench.machine.did.clear()
-    other = bench.service()
-    other.work = replace(other.work, build=OLD)
+    other = bench.service(build=OLD)
     other.start()
-    assert other.prepare(OLD) is not None
+    assert other.deploy(OLD) is not None
     assert bench.machine.did == [*RESTORED, "deploy 0.9.0", "save build-0"]
 
 
 def test_a_deployed_build_that_cannot_be_loaded_leaves_the_stored_boot(bench: Bench) -> None:
-    served_lane(bench).keep()
+    served_lane(bench).store_deployment()
     bench.machine.did.clear()
     bench.machine.when["load build-0"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
     served = bench.service()
     served.start()
     assert bench.machine.did == [
-        *["adopt", "start paused", "load build-0", "stop", "prepare"],
+        *["adopt", "start paused", "load build-0", "stop", "set up"],
         *RESTORED,
     ]
-    assert served.prepare(NEW) is not None
+    assert served.deploy(NEW) is not None
     assert (served.record().restored, served.record().stored_build) == (True, False)
-    served.keep()
+    served.store_deployment()
     assert bench.machine.did[-1] == "save build-0"
 
 
@@ -448,14 +456,14 @@ def test_what_keeps_a_build_from_being_stored_is_told_and_costs_nothing_else(
     served = served_lane(bench)
     bench.machine.when[at] = fails(error)
     # A fault here would be one of cells that wait for another lane.
-    served.keep()
+    served.store_deployment()
     assert not list(bench.paths.states.glob("*-*-*-*"))
     assert served.record().note == f"the deployed build was not stored: {str(error).splitlines()[0]}"
 
 
 def test_a_lane_that_forks_from_its_disk_stores_no_build(bench: Bench) -> None:
     bench.machine.when["save build-0"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
-    served_lane(bench).keep()
+    served_lane(bench).store_deployment()
     assert bench.machine.did == []
 
 
@@ -470,8 +478,8 @@ def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_it
     served.start()
     assert bench.machine.did == ["start", "save base"]
     bench.machine.did.clear()
-    assert served.prepare(OLD) == {"0.9.0.whl": sha256(b"0.9.0").hexdigest()}
-    assert served.prepare(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
+    assert served.deploy(OLD) == {"0.9.0.whl": sha256(b"0.9.0").hexdigest()}
+    assert served.deploy(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
     assert bench.machine.did == [
         *["load base", "deploy 0.9.0", "save build-0"],
         *["load base", "deploy 0.10.8", "save build-1"],
@@ -479,8 +487,8 @@ def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_it
     bench.machine.did.clear()
     results: list[CellResult] = []
     for build in (OLD, NEW, OLD):
-        assert served.prepare(build) is None
-        results.append(served.run(cell(build), bench.folder / build.name))
+        assert served.deploy(build) is None
+        results.append(CellRunner(served).run(cell(build), bench.folder / build.name))
     assert bench.machine.did == [
         *["load build-0", "suite stock"],
         *["load build-1", "suite stock"],
@@ -494,8 +502,8 @@ def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_it
 def test_one_build_needs_no_state_to_go_back_to_before_it(bench: Bench) -> None:
     served = bench.service(stores=False)
     served.start()
-    served.prepare(NEW)
-    served.run(cell(NEW), bench.folder / "cell")
+    served.deploy(NEW)
+    CellRunner(served).run(cell(NEW), bench.folder / "cell")
     assert bench.machine.did == ["start", "deploy 0.10.8", "save build-0", "load build-0", "suite stock"]
 
 
@@ -512,18 +520,18 @@ def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
     served = bench.service(builds=2, stores=False)
     served.start()
     with pytest.raises(NotApplicable):
-        served.prepare(OLD)
-    served.prepare(NEW)
+        served.deploy(OLD)
+    served.deploy(NEW)
     assert bench.machine.did == ["start", "save base", "load base", "deploy 0.10.8", "save build-0"]
-    assert served.run(cell(NEW), bench.folder / "cell").status is Status.PASS
+    assert CellRunner(served).run(cell(NEW), bench.folder / "cell").status is Status.PASS
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench, count: int) -> None:
     served = bench.service(cold=True, builds=count, stores=False)
     served.start()
-    served.prepare(NEW)
-    result = served.run(cell(NEW), bench.folder / "cell")
+    served.deploy(NEW)
+    result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
     assert bench.machine.did == ["start", "deploy 0.10.8", "suite stock"]
     assert (result.way, served.record().way) == ("cold", "cold")
     # All that it took to get there is the cell's own.
@@ -534,8 +542,8 @@ def test_a_lane_without_checkpoints_of_memory_forks_from_its_disk_and_says_why(b
     bench.machine.when["save build-0"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
     served = bench.service(stores=False)
     served.start()
-    served.prepare(NEW)
-    result = served.run(cell(NEW), bench.folder / "cell")
+    served.deploy(NEW)
+    result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
     deployed = bench.folder / "build-0.qcow2"
     assert bench.machine.did == [
         *["start", "deploy 0.10.8", "save build-0", "off"],
@@ -550,7 +558,7 @@ def test_a_lane_that_dies_at_its_checkpoint_is_not_gone_on_with(bench: Bench) ->
     served = bench.service(stores=False)
     served.start()
     with pytest.raises(LaneDied):
-        served.prepare(NEW)
+        served.deploy(NEW)
     assert bench.machine.did[-1] == "save build-0"
 
 
@@ -564,8 +572,8 @@ def test_only_emulated_guests_wait_for_processors(
     bench = benches(acceleration)
     served = bench.service(stores=False)
     served.start()
-    served.prepare(NEW)
-    served.run(cell(NEW), bench.folder / "cell")
+    served.deploy(NEW)
+    CellRunner(served).run(cell(NEW), bench.folder / "cell")
     assert bench.processors.wanted == wanted
     # All turns have ended.
     with bench.processors.turn(16, fails(AssertionError("a processor was kept"))):
@@ -600,11 +608,11 @@ def test_what_a_step_took_holds_no_waiting_for_a_processor(
 
     monkeypatch.setattr(bench.processors, "turn", late)
     served.start()
-    served.prepare(NEW)
-    result = served.run(cell(NEW), bench.folder / "cell")
+    served.deploy(NEW)
+    result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
     assert clock.seconds == 300.0
-    assert {**served.watch.seconds, **result.seconds}.keys() >= {"boot", "deploy", "suite"}
-    assert set(served.watch.seconds.values()) | set(result.seconds.values()) == {0.0}
+    assert {**served.guest.watch.seconds, **result.seconds}.keys() >= {"boot", "deploy", "suite"}
+    assert set(served.guest.watch.seconds.values()) | set(result.seconds.values()) == {0.0}
 
 
 def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherwise(
@@ -616,6 +624,6 @@ def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherw
     shown = {"selinux": {"mode": "permissive", "policy": "default"}}
     monkeypatch.setattr(variant, "begin", lambda session, wanted, mark: shown)
     with pytest.raises(ready.NotAsDefined, match="SELinux is permissive"):
-        service.apply(known.variant("stock"))
-    facts, _ = service.apply(known.variant("selinux-permissive"))
+        CellRunner(service).apply(known.variant("stock"))
+    facts, _ = CellRunner(service).apply(known.variant("selinux-permissive"))
     assert facts["selinux"]["mode"] == "permissive"

@@ -16,7 +16,8 @@ from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.run import scheduler, start
 from lab.run.journal import LOCK, ResultsNotWritten
 from lab.run.observer import Silent
-from lab.run.scheduler import MatrixRun
+from lab.run.scheduler import Scheduler
+from lab.run.worker import Worker
 from tests.unit.examples import LOCK_HOLDER, other_process
 
 KNOWN = catalog.load()
@@ -37,12 +38,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("a lane was opened")
 
     monkeypatch.setattr(scheduler, "connection", lambda uri: nullcontext())
-    monkeypatch.setattr(MatrixRun, "_serve", no_lane)
+    monkeypatch.setattr(Worker, "work", no_lane)
     monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
     return tmp_path / "run"
 
 
-def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **more: Any) -> MatrixRun:
+def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **more: Any) -> Scheduler:
     begun = start.begin(
         folder,
         CELLS,
@@ -53,7 +54,7 @@ def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **m
     )
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
     shows, limits = observer or Silent(), Limits(jobs=2, memory_mib=memory)
-    return MatrixRun(begun.cells, KNOWN.suite, paths, folder, "", begun.info, limits, shows, **more)
+    return Scheduler(begun.cells, paths, folder, "", begun.info, limits, shows, **more)
 
 
 def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -> None:

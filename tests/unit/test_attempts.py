@@ -1,30 +1,6 @@
 from pathlib import Path
 
-import pytest
-
-from lab.lane.attempts import agreed, clear, fault_folder, set_aside
-from lab.record import RemedyOutcome
-
-HELPS, NOT, ERROR = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.ERROR
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "outcome", "reason"),
-    [
-        ((NOT, "a"), (NOT, "b"), NOT, "twice: a"),
-        ((NOT, "a"), (HELPS, ""), ERROR, "two tries disagree: does not help: a; verified"),
-        (
-            (NOT, "a"),
-            (ERROR, "SSH broke"),
-            ERROR,
-            "a second try, after does not help: a, met a fault: SSH broke",
-        ),
-    ],
-)
-def test_two_tries_tell_something_only_together(
-    first: tuple[RemedyOutcome, str], second: tuple[RemedyOutcome, str], outcome: RemedyOutcome, reason: str
-) -> None:
-    assert agreed(first, second, ERROR) == (outcome, reason)
+from lab.lane.attempts import clear, fault_folder, set_aside
 
 
 def left_in(folder: Path) -> list[str]:

@@ -1,0 +1,113 @@
+"""Bringing a lane's guest up: from a stored state if there is one, otherwise by a boot that is then stored."""
+
+from dataclasses import dataclass, field
+
+from lab.base.errors import LabError
+from lab.base.wait import DeadlineExpired
+from lab.guest import access
+from lab.lane.guest import LaneGuest
+from lab.machine.checkpoint import CheckpointFailed, MemoryCheckpoint
+from lab.machine.lane import LaneDied
+from lab.machine.states import Damaged, Known, States, StoredState
+
+# The name of the snapshot of a stored boot.
+BOOT = "boot"
+
+
+@dataclass
+class BringUp:
+    """How one guest comes up.
+
+    `states` holds its stored states, None if none may be used. After `run`, `restored` tells whether a stored
+    state was used, and `files` what was deployed in that state (each file with its SHA-256).
+    """
+
+    guest: LaneGuest
+    states: States | None = None
+    restored: bool = False
+    files: dict[str, str] = field(default_factory=dict)
+
+    def run(self, deployment: str) -> None:
+        """Bring the guest up, if possible with `deployment`; empty: with no build deployed. Raises LabError."""
+        self.restored = self._restore(deployment) or self._restore()
+        if not self.restored:
+            self._boot()
+            self._store_boot()
+
+    def _restore(self, deployment: str = "") -> bool:
+        """Take up a stored state; False if there is none or it cannot be used. A bad one is dropped."""
+        stored = self.states.find(deployment) if self.states else None
+        if stored is None:
+            return False
+        self.guest.say("restoring the deployed build" if deployment else "restoring its boot")
+        try:
+            with self.guest.watch.step("boot"):
+                self._take_up(stored)
+        except (LabError, OSError) as error:
+            self.guest.lane.check_wanted()
+            if isinstance(error, (CheckpointFailed, DeadlineExpired, Damaged)):
+                stored.refuse(str(error))
+            self.guest.add_note(f"a stored state could not be used: {str(error).splitlines()[0]}")
+            self._reset()
+            return False
+        return True
+
+    def _take_up(self, stored: StoredState) -> None:
+        guest, lane = self.guest, self.guest.lane
+        known = stored.known()
+        lane.adopt(stored)
+        guest.session.use(lane.endpoint)
+        lane.start(paused=True)
+        snapshot = MemoryCheckpoint(lane, known.tag)
+        snapshot.fork()
+        # A checkpoint of this lane may use the same name, and needs the room.
+        snapshot.drop()
+        lane.resume()
+        guest.wait_answering()
+        # The stored keys were on disk, so this lane continues with a client key of its own.
+        lane.endpoint = access.renew(guest.session, lane.endpoint)
+        self.files = known.files
+
+    def _store_boot(self) -> None:
+        """Store this boot for later lanes, and continue from the stored copy: a bad one shows at once."""
+        if self.states is None or not self.states.wanted():
+            return
+        guest, lane = self.guest, self.guest.lane
+        guest.say("storing its boot")
+        guest.session.close()
+        endpoint = lane.endpoint
+        with guest.watch.step("boot"):
+            try:
+                MemoryCheckpoint.take(lane, BOOT)
+            except CheckpointFailed:
+                return  # The checkpoint of the deployed build will say why.
+            lane.stop()
+            kept = self.states.keep(lane.overlay, Known(BOOT, endpoint.client_key, endpoint.host_key))
+        if kept is None:
+            # The overlay may be lost together with what could not be stored.
+            self._reset()
+        if not self._restore():
+            self._boot()
+
+    def _boot(self) -> None:
+        """Boot; once more if the machine dies before it is up, as emulated machines sometimes do."""
+        guest, lane = self.guest, self.guest.lane
+        # The step begins after the wait for processors: it measures the boot alone.
+        with guest.holding(lane.guest.cpus, "booting"), guest.watch.step("boot"):
+            try:
+                lane.start()
+                guest.wait_up()
+            except LaneDied as error:
+                guest.add_note(f"booted twice: {str(error).splitlines()[0]}")
+                guest.session.close()
+                lane.stop()
+                lane.new_overlay(lane.image.disk)
+                lane.start()
+                guest.wait_up()
+
+    def _reset(self) -> None:
+        """Go back to an empty overlay and to keys of the lane's own."""
+        self.guest.session.close()
+        self.guest.lane.stop()
+        self.guest.lane.set_up_disk()
+        self.guest.session.use(self.guest.lane.endpoint)

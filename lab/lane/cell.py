@@ -1,0 +1,128 @@
+"""Running cells on a lane: fork, apply the variant, read it back, run the suite, gather evidence, judge."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import causes, evidence
+from lab.base.stopwatch import Stopwatch
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
+from lab.catalog import Variant
+from lab.guest import collect, ready, suite, variant
+from lab.guest.suite import SuiteRun
+from lab.guest.variant import Mark
+from lab.lane.guest import LaneGuest
+from lab.lane.running import COLD, RunningLane
+from lab.plan import Cell
+from lab.record import CellResult, Finding, Outcome, Status, TestResult
+from lab.verdict.status import judge
+
+
+@dataclass
+class CellRunner:
+    """Runs cells on one lane, one after another. `served` counts the suites that were begun."""
+
+    running: RunningLane
+    served: int = 0
+
+    @property
+    def guest(self) -> LaneGuest:
+        return self.running.guest
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.running.work.folder
+
+    def why_not(self, cell: Cell) -> str | None:
+        """Why the cell's variant makes no sense on this guest; None if it does."""
+        if cell.machine.arguments and self.running.lane.image.firmware is not None:
+            return "its own loader decides what its kernel is booted with"
+        return variant.why_not_applicable(cell.variant, self.running.facts)
+
+    def not_applicable(self, cell: Cell, reason: str) -> CellResult:
+        """The result of a cell that makes no sense on this guest, with the facts that say so."""
+        result = cell.result(Status.NOT_APPLICABLE, reason=reason)
+        return result.model_copy(update={"facts": self.running.facts})
+
+    def run(self, cell: Cell, folder: Path) -> CellResult:
+        """Run one cell in a fork, or in the lane as it is if cells are cold. Its evidence goes to `folder`.
+
+        The cell's build is deployed already. Raises LabError.
+        """
+        checkpoint = self.running.checkpoint(cell.build)
+        self.served += 1
+        watch = Stopwatch() if checkpoint else self.guest.watch
+        self.guest.say(cell.variant.name)
+        if checkpoint:
+            with watch.step("fork"):
+                self.guest.fork(checkpoint)
+        with watch.step("apply"):
+            facts, mark = self.apply(cell.variant)
+        ran = self.run_suite(cell, watch)
+        folder.mkdir(parents=True, exist_ok=True)
+        clean = all(test.outcome is Outcome.PASS for test in ran.tests)
+        with watch.step("evidence"):
+            self.gather(cell, folder, mark=mark, full=not clean)
+        findings = [] if clean else self.diagnose(cell, folder, ran.tests)
+        verdict = judge(
+            cell.build.suite,
+            ran.tests,
+            cell.variant.expect,
+            findings,
+            killed=ran.killed,
+            emulated=self.guest.is_emulated,
+        )
+        result = cell.result(verdict.status, reason=verdict.reason)
+        return result.model_copy(
+            update={
+                "cause": verdict.cause,
+                "confidence": verdict.confidence,
+                "causes": findings,
+                "tests": ran.tests,
+                "facts": facts,
+                "seconds": dict(watch.seconds),
+                "way": checkpoint.way if checkpoint else COLD,
+            }
+        )
+
+    def fork(self, build: Build) -> None:
+        """Put the guest back into the state right after this build was deployed. Raises LabError."""
+        checkpoint = self.running.checkpoint(build)
+        assert checkpoint is not None, "cold cells are not forked"
+        self.guest.fork(checkpoint)
+
+    def apply(self, wanted: Variant) -> tuple[dict[str, Any], Mark]:
+        """Apply a variant and read it back; the guest's facts then, and the mark in its kernel log.
+
+        Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
+        """
+        mark = Mark(f"lab-cell-begins {self.running.lane.name} {wanted.name}")
+        facts = variant.begin(self.guest.session, wanted, mark=mark)
+        who = variant.probe(self.guest.session, wanted, probes=False)
+        if "selinux" not in wanted.knobs:  # A variant that changes SELinux is read back by its own knob.
+            ready.check_as_defined(self.running.lane.guest, facts)
+        variant.check_in_effect(wanted, facts, who)
+        return {**facts, "suite_context": who["context"]}, mark
+
+    def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
+        """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
+        with self.guest.holding(1, f"{cell.variant.name}: running the suite"), watch.step("suite"):
+            factor = self.guest.acceleration.factor
+            return suite.run(self.guest.session, cell.build, cell.variant, factor=factor, options=options)
+
+    def gather(self, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:
+        """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
+        if full:
+            self.guest.say(f"{cell.variant.name}: gathering evidence")
+            probes = variant.probe(self.guest.session, cell.variant, probes=True)
+            (folder / evidence.PROBES_FILE).write_text(json.dumps(probes, indent=2) + "\n")
+        collect.collect(self.guest.session, folder, cell.variant, mark=mark, full=full)
+        if full:
+            (folder / "console.log").write_text(self.running.lane.console_text())
+
+    def diagnose(self, cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
+        """The causes that the evidence in a folder shows, the one that blocks first at the front."""
+        return causes.diagnose(evidence.read(folder, tests, control=cell.build.suite.control))

@@ -1,0 +1,166 @@
+"""A running lane: its guest is brought up once and each build deployed once; cells are forks of that."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.base.errors import LabError
+from lab.base.paths import Paths
+from lab.builds import Build
+from lab.guest import deploy, variant
+from lab.lane.bring_up import BringUp
+from lab.lane.guest import LaneGuest
+from lab.machine.budget import Processors
+from lab.machine.checkpoint import Checkpoint, DiskCheckpoint, MemoryCheckpoint
+from lab.machine.lane import FAULTS, Lane, LaneDied
+from lab.machine.states import Known, States
+from lab.record import LaneRecord
+
+# How a cell is made that is not forked.
+COLD = "cold"
+# Names of snapshots in a lane's overlay.
+BASE, DEPLOYED = "base", "build"
+POWER_OFF_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every lane of a run needs to know. `build`: the build of all cells, None if there are several."""
+
+    paths: Paths
+    folder: Path
+    rootfs: Path
+    processors: Processors
+    build: Build | None
+    cold: bool = False
+
+    @property
+    def deployment(self) -> str:
+        """A digest of what a stored state with the run's build holds; empty if there are several builds."""
+        return deploy.identity(self.build, self.rootfs) if self.build else ""
+
+
+@dataclass(frozen=True)
+class _Deployed:
+    """A build in the guest: its checkpoint, None where cells are cold, and its files with their SHA-256."""
+
+    checkpoint: Checkpoint | None
+    files: dict[str, str]
+
+
+@dataclass
+class RunningLane:
+    """A lane from its start to its last cell. `states`: where the guest's states are stored, if they may be."""
+
+    work: Work
+    lane: Lane
+    say: Callable[[str], None]
+    states: States | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    _base: Checkpoint | None = None
+    _deployed: dict[str, _Deployed] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.guest = LaneGuest(self.lane, self.work.processors, self.say)
+        self._bring_up = BringUp(self.guest, self.states)
+
+    def start(self) -> None:
+        """Bring the guest up and read its facts. Raises LabError."""
+        self._bring_up.run(self.work.deployment if self.states else "")
+        with self.guest.watch.step("boot"):
+            self.facts = variant.read_facts(self.guest.session)
+        if self.work.build is None and not self.work.cold:
+            # Each build is deployed from here, so that no build sees what another one left.
+            self._base = self._take_checkpoint(BASE)
+
+    def deploy(self, build: Build) -> dict[str, str] | None:
+        """Deploy a build and take its checkpoint, unless that was done before.
+
+        Returns the deployed files, each with its SHA-256; None if the build was deployed before. Raises
+        NotApplicable if this build has nothing for this guest, LabError for a fault.
+        """
+        if build.name in self._deployed:
+            return None
+        files = self._bring_up.files or self._deploy(build)
+        tag = f"{DEPLOYED}-{len(self._deployed)}"
+        self._deployed[build.name] = _Deployed(None if self.work.cold else self._take_checkpoint(tag), files)
+        return files
+
+    def checkpoint(self, build: Build) -> Checkpoint | None:
+        """The checkpoint that a deployed build's cells are forked from; None where cells are cold."""
+        return self._deployed[build.name].checkpoint
+
+    def store_deployment(self) -> None:
+        """Store the guest with its deployed build for later lanes; the lane is stopped then.
+
+        If that fails, the lane's note says why. No error is raised: the lane has served its last cell.
+        """
+        build = self.work.build
+        if not self.states or build is None or self._bring_up.files:
+            return
+        deployed = self._deployed.get(build.name)
+        if deployed is None or not isinstance(deployed.checkpoint, MemoryCheckpoint):
+            return
+        if not self.states.wanted(self.work.deployment):
+            return
+        tag, endpoint = deployed.checkpoint.tag, self.lane.endpoint
+        known = Known(tag, endpoint.client_key, endpoint.host_key, deployed.files)
+        try:
+            with self.guest.watch.step("checkpoint"):
+                self.guest.session.close()
+                self.lane.check_alive()
+                self.lane.stop()
+                self.lane.rewind(tag)
+                self.states.keep(self.lane.overlay, known, self.work.deployment)
+        except FAULTS as error:
+            self.guest.add_note(f"the deployed build was not stored: {str(error).splitlines()[0]}")
+
+    def record(self) -> LaneRecord:
+        """What the cells of this lane share."""
+        taken = [each.checkpoint for each in self._deployed.values() if each.checkpoint]
+        return LaneRecord(
+            guest=self.lane.guest.name,
+            image=self.lane.image.manifest.disk_sha256,
+            way=taken[-1].way if taken else COLD,
+            note=self.guest.note,
+            restored=self._bring_up.restored,
+            stored_build=bool(self._bring_up.files),
+            seconds=dict(self.guest.watch.seconds),
+        )
+
+    def close(self) -> None:
+        """Drop the connections to the guest."""
+        self.guest.session.close()
+
+    def _deploy(self, build: Build) -> dict[str, str]:
+        watch = self.guest.watch
+        with watch.step("fetch"):
+            files = build.fetch(self.work.paths, self.facts, self.say)
+        if self._base:
+            self.guest.fork(self._base)
+        with self.guest.holding(1, "deploying"), watch.step("deploy"):
+            deploy.deploy(self.guest.session, build, files, rootfs=self.work.rootfs, say=self.say)
+        return build.record(files).files
+
+    def _take_checkpoint(self, tag: str) -> Checkpoint:
+        """Take a checkpoint of memory, or of the disk if that fails; the lane's note says why."""
+        self.say("taking a checkpoint")
+        with self.guest.watch.step("checkpoint"):
+            self.guest.session.close()
+            try:
+                return MemoryCheckpoint.take(self.lane, tag)
+            except LaneDied:
+                raise
+            except LabError as error:
+                self.guest.add_note(
+                    f"no checkpoint of memory ({error}); every cell boots from the deployed disk"
+                )
+                self._power_off()
+                return DiskCheckpoint(self.lane, tag)
+
+    def _power_off(self) -> None:
+        session = self.guest.session
+        session.run("sudo -n sh -c 'sync; systemctl poweroff --no-block'", seconds=10)
+        session.close()
+        self.lane.wait_until_off(POWER_OFF_SECONDS * self.guest.acceleration.factor)

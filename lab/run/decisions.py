@@ -1,0 +1,91 @@
+"""What becomes of each cell of a run: it is decided, or tried again on a fresh lane. Workers share this."""
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.base.files import plain
+from lab.guest.ready import CloudInitFailed
+from lab.lane.attempts import fault_folder
+from lab.machine.lane import Lane, keep_console
+from lab.record import CellResult, Status
+from lab.run.backlog import Backlog, Ticket
+from lab.run.journal import Journal
+from lab.run.observer import Observer
+
+
+@dataclass
+class Decisions:
+    """`retries` is how often a cell is tried again after a fault of the lab's own; `jobs`, the lanes at once.
+
+    `stopped` is set when the run is interrupted: from then on no fault counts.
+    """
+
+    folder: Path
+    journal: Journal
+    backlog: Backlog
+    observer: Observer
+    retries: int
+    jobs: int
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def decide(self, ticket: Ticket, result: CellResult, lane: str = "") -> None:
+        """Keep a cell's result and show it; `lane` served it. Raises ResultsNotWritten."""
+        if ticket.decided and result.status.could_not_run:
+            # The suite has run before: that nothing more could be tried does not change its result.
+            result = ticket.decided
+        else:
+            result = self._completed(ticket, result, lane)
+        self.observer.cell(self.journal.decide(ticket.cell, result))
+        self.observer.left(self.backlog.seconds_left(self.jobs))
+
+    def decide_before_trials(self, ticket: Ticket, result: CellResult, lane: str) -> None:
+        """Keep the result of a cell on which something is still to be tried. Raises ResultsNotWritten.
+
+        What the suite showed stands from here on, however the run ends.
+        """
+        result = self._completed(ticket, result, lane).model_copy(update={"unfinished": True})
+        ticket.decided = self.journal.decide(ticket.cell, result)
+
+    def may_retry(self, ticket: Ticket) -> bool:
+        return len(ticket.errors) < self.retries
+
+    def retry(self, ticket: Ticket, reason: str, *, after: int) -> None:
+        """Send a cell to a later lane than number `after`."""
+        ticket.errors.append(plain(reason))
+        name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
+        first = next(iter(reason.splitlines()), "")
+        self.observer.note(f"{name}: to be tried again on a fresh lane: {first}")
+        self.backlog.put_back(ticket, after=after)
+
+    def fault(self, ticket: Ticket, error: Exception, *, number: int, label: str, lane: Lane | None) -> None:
+        """A fault of the lab's own on lane `number`: the cell is tried again, or its status is `error`."""
+        if self.stopped.is_set():
+            return
+        folder = self.folder / ticket.cell.folder
+        again = self.may_retry(ticket)
+        if lane is not None:
+            _keep_evidence(lane, fault_folder(folder) if again else folder, error)
+        if again:
+            self.retry(ticket, str(error), after=number)
+        else:
+            self.decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)), label)
+
+    def _completed(self, ticket: Ticket, result: CellResult, lane: str) -> CellResult:
+        """A result with its faults and its lane; if the suite ran in an earlier run, with those of then."""
+        if ticket.decided:
+            update = {"retried": ticket.decided.retried, "lane": ticket.decided.lane}
+        else:
+            update = {"retried": ticket.errors, "lane": lane}
+        return result.model_copy(update={**update, "unfinished": False})
+
+
+def _keep_evidence(lane: Lane, folder: Path, error: Exception) -> None:
+    """Keep the console, and cloud-init's log if that failed, as evidence of a fault."""
+    # The fault itself is reported even if its evidence cannot be kept.
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_console(lane, folder / "console.log")
+        if isinstance(error, CloudInitFailed):
+            (folder / "cloud-init.log").write_text(error.log)

@@ -1,0 +1,289 @@
+"""A worker owns one lane, from its image to its last cell."""
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import libvirt
+
+from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
+from lab.images import store
+from lab.images.store import BaseImage
+from lab.lane import prepare_image
+from lab.lane.attempts import clear, fault_folder, set_aside
+from lab.lane.cell import CellRunner
+from lab.lane.guest import holding
+from lab.lane.running import RunningLane, Work
+from lab.machine import acceleration, lane
+from lab.machine.acceleration import Acceleration
+from lab.machine.connection import connection
+from lab.machine.lane import FAULTS, Lane, LaneDied
+from lab.machine.states import States
+from lab.plan import Machine
+from lab.record import CellResult, RunOptions, Status
+from lab.run.backlog import Backlog, Ticket
+from lab.run.decisions import Decisions
+from lab.run.journal import Journal, ResultsNotWritten, keep_texts
+from lab.run.observer import Observer
+from lab.trials import experiment, remedies
+from lab.trials.policy import Policy
+from lab.verdict import repeats
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all workers of a run share. `ended` tells whether no further cell is to be begun."""
+
+    work: Work
+    uri: str
+    options: RunOptions
+    policy: Policy
+    journal: Journal
+    backlog: Backlog
+    observer: Observer
+    decisions: Decisions
+    ended: Callable[[], bool]
+
+
+class Worker:
+    """One lane of a run. `number` counts the run's lanes; `label` is its name for people.
+
+    `on_up` is called when its guest is up: another lane may be worth its start from then on.
+    """
+
+    def __init__(
+        self, shared: Shared, machine: Machine, number: int, label: str, on_up: Callable[[], None]
+    ) -> None:
+        self.machine = machine
+        self.number = number
+        self.label = label
+        self._shared = shared
+        self._decisions = shared.decisions
+        self._on_up = on_up
+        self._lane: Lane | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run was interrupted."""
+        return self._decisions.stopped.is_set()
+
+    def give_up(self) -> None:
+        """Take the lane down, from another thread: the worker then comes to its end by itself."""
+        with self._lock:
+            running = self._lane
+        if running:
+            running.give_up()
+
+    def work(self) -> None:
+        """Serve cells until none is left for this lane. Raises ResultsNotWritten; a fault becomes a result."""
+        try:
+            with connection(self._shared.uri) as opened:
+                if image := self._find_image():
+                    how = self._find_acceleration(opened, image)
+                    if prepared := self._prepare(opened, image, how):
+                        self._open_lane(opened, prepared, how)
+        except ResultsNotWritten:
+            raise
+        except FAULTS as error:
+            self._did_not_come_up(error)
+
+    def _say(self, text: str) -> None:
+        self._shared.observer.lane(self.label, text)
+
+    def _say_of_image(self, text: str) -> None:
+        if self.is_stopped:
+            raise LabError("interrupted")
+        self._say(f"image: {text}")
+
+    def _hold(self, opened: Lane | None) -> None:
+        """Remember the lane, so that an interrupt can take it down."""
+        with self._lock:
+            self._lane = opened
+        if opened and self.is_stopped:
+            opened.give_up()
+
+    # -- from the image to a lane
+
+    def _find_image(self) -> BaseImage | None:
+        """The guest's image. If there is none, its cells are decided at once: no lane is to blame."""
+        try:
+            return store.ensure(self._shared.work.paths, self.machine.guest, self._say_of_image)
+        except ImageNotAvailable as error:
+            # Each cell of the row shows the reason; the next step is told once.
+            self._shared.observer.note(f"{self.machine.guest.name}: {error}")
+            self._decide_all(Status.NOT_RUN, f"image not available: {error.args[0]}")
+        except LabError as error:
+            self._decide_all(Status.ERROR, str(error))
+        return None
+
+    def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
+        self._say("finding out about KVM")
+        how = acceleration.decide(opened, self._shared.work.paths, image)
+        if self._shared.journal.describe_host(opened, how) and not how.kvm:
+            self._shared.observer.note(
+                f"guests run under software emulation, about ten times slower: {how.reason}"
+            )
+        return how
+
+    def _prepare(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> BaseImage | None:
+        """The image as lanes start from it. If it cannot be prepared, its cells are decided at once."""
+        work = self._shared.work
+        preparation = prepare_image.Preparation(
+            opened,
+            work.paths,
+            self._shared.uri,
+            how,
+            self._say_of_image,
+            partial(holding, work.processors, how=how, say=self._say_of_image),
+            self._hold,
+        )
+        try:
+            return prepare_image.ensure(preparation, self.machine.guest, image)
+        except LaneDied:
+            raise  # Emulated machines sometimes do; another lane may try again.
+        except LabError as error:
+            texts = error.evidence if isinstance(error, prepare_image.NotPrepared) else {}
+            self._decide_all(Status.ERROR, str(error), texts)
+            return None
+        finally:
+            self._hold(None)
+
+    def _decide_all(self, status: Status, reason: str, evidence: Mapping[str, str] | None = None) -> None:
+        """Decide every waiting cell of the machine: what keeps it from running is the same for all."""
+        for ticket in [] if self.is_stopped else self._shared.backlog.drop(self.machine.name):
+            if evidence:
+                keep_texts(self._shared.work.folder / ticket.cell.folder, evidence)
+            self._decisions.decide(ticket, ticket.cell.result(status, reason=reason))
+
+    # -- the lane
+
+    def _open_lane(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> None:
+        work, guest, arguments = self._shared.work, self.machine.guest, self.machine.arguments
+        with lane.opened(
+            opened,
+            work.paths,
+            guest=guest,
+            image=image,
+            acceleration=how,
+            uri=self._shared.uri,
+            arguments=arguments,
+        ) as made:
+            self._hold(made)
+            # A guest that is booted with further arguments neither uses a stored state nor leaves one.
+            stores = not work.cold and not arguments
+            states = States(work.paths, opened, guest=guest, image=image, acceleration=how) if stores else None
+            running = RunningLane(work, made, self._say, states)
+            try:
+                self._serve(running)
+            finally:
+                running.close()
+                self._hold(None)
+
+    def _serve(self, running: RunningLane) -> None:
+        try:
+            running.start()
+        except FAULTS as error:
+            self._did_not_come_up(error, running.lane)
+            return
+        self._shared.backlog.is_up(self.machine.name, self.number)
+        self._on_up()
+        runner = CellRunner(running)
+        try:
+            while not self.is_stopped and not self._shared.ended():
+                ticket = self._shared.backlog.take(self.machine.name, self.number)
+                if ticket is None:
+                    running.store_deployment()
+                    return
+                if not self._serve_cell(runner, ticket) or self._shared.options.cold:
+                    return
+        finally:
+            self._shared.journal.add_lane(running.record())
+
+    def _did_not_come_up(self, error: Exception, failed: Lane | None = None) -> None:
+        """The lane did not come up: a fault of the cells that no other lane can take."""
+        for ticket in self._shared.backlog.lane_failed(self.machine.name, self.number):
+            self._fault(ticket, error, failed)
+
+    def _fault(self, ticket: Ticket, error: Exception, failed: Lane | None) -> None:
+        self._decisions.fault(ticket, error, number=self.number, label=self.label, lane=failed)
+
+    # -- cells; each of these says whether the lane can serve another one
+
+    def _serve_cell(self, runner: CellRunner, ticket: Ticket) -> bool:
+        """Run a cell to its end, or as far as the lab's own faults let it."""
+        if reason := runner.why_not(ticket.cell):
+            self._decisions.decide(ticket, runner.not_applicable(ticket.cell, reason), self.label)
+            return True
+        try:
+            deployed = runner.running.deploy(ticket.cell.build)
+        except NotApplicable as why:
+            for each in [ticket, *self._drop_build(ticket)]:
+                self._decisions.decide(each, runner.not_applicable(each.cell, str(why)), self.label)
+            return True
+        except FAULTS as error:
+            # If no other lane has this guest, all its cells with this build share the fault: another boot for
+            # each of them would be wasted.
+            alone = self._shared.backlog.is_alone(self.machine.name)
+            for each in [ticket, *(self._drop_build(ticket) if alone else [])]:
+                self._fault(each, error, runner.running.lane)
+            return False
+        if deployed is not None:
+            self._shared.journal.deployed(ticket.cell.build, deployed)
+        try:
+            return self._run_and_try(runner, ticket)
+        except ResultsNotWritten:
+            raise
+        except FAULTS as error:
+            return self._after_fault(runner, ticket, error)
+
+    def _drop_build(self, ticket: Ticket) -> list[Ticket]:
+        """Take out the waiting cells of the machine that have the same build."""
+        return self._shared.backlog.drop(self.machine.name, ticket.cell.build)
+
+    def _run_and_try(self, runner: CellRunner, ticket: Ticket) -> bool:
+        """Run a cell's suite as often as wanted, and then try on it what is to be tried."""
+        if ticket.decided:
+            return self._try(runner, ticket, ticket.decided.before_trials())
+        evidence = self._shared.work.folder / ticket.cell.folder
+        while (number := len(ticket.done) + 1) <= self._shared.options.repeat:
+            if self._shared.options.cold and runner.served:
+                self._shared.backlog.put_back(ticket, after=self.number)
+                return False
+            folder = evidence if number == 1 else evidence / f"repeat-{number}"
+            clear(folder)
+            result = runner.run(ticket.cell, folder)
+            if self.is_stopped:
+                return False
+            if result.status is Status.ERROR and self._decisions.may_retry(ticket):
+                set_aside(folder, fault_folder(evidence))
+                self._decisions.retry(ticket, result.reason, after=self.number)
+                return True
+            ticket.done.append(result)
+        return self._try(runner, ticket, repeats.combine(ticket.done))
+
+    def _try(self, runner: CellRunner, ticket: Ticket, result: CellResult) -> bool:
+        """Try experiments and remedies on a cell whose suite has run, and decide it."""
+        cell, policy = ticket.cell, self._shared.policy
+        if experiment.is_wanted(policy, result) or remedies.is_wanted(policy, result):
+            self._decisions.decide_before_trials(ticket, result, self.label)
+        for name in (remedies.FOLDER, *([] if result.experiment else [experiment.FOLDER])):
+            shutil.rmtree(self._shared.work.folder / cell.folder / name, ignore_errors=True)
+        passing = self._shared.journal.passing(cell.build)
+        result = experiment.with_experiment(policy, runner, cell, result, passing)
+        result = remedies.with_remedies(policy, runner, cell, result)
+        self._decisions.decide(ticket, result, self.label)
+        return runner.guest.is_alive
+
+    def _after_fault(self, runner: CellRunner, ticket: Ticket, error: Exception) -> bool:
+        """A cell met a fault of the lab's own: whether its lane can serve others all the same."""
+        try:
+            runner.running.lane.check_alive()
+        except LaneDied as gone:
+            if not isinstance(error, LaneDied):
+                # Report both: the first error may be the cause, or the only trace of it.
+                error = LaneDied(f"{error}\n{gone}")
+        self._fault(ticket, error, runner.running.lane)
+        return not isinstance(error, LaneDied)

@@ -1,0 +1,164 @@
+"""Trying something in a fork of a cell: the one way in which remedies and experiments do it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from lab.base.errors import NotApplicable
+from lab.base.stopwatch import Stopwatch
+from lab.builds import SuiteOptions
+from lab.guest import variant
+from lab.guest.suite import SuiteRun
+from lab.lane.attempts import fault_folder, set_aside
+from lab.lane.cell import CellRunner
+from lab.machine.lane import FAULTS
+from lab.plan import Cell
+from lab.record import Expectation, Finding, Outcome, TestResult
+from lab.verdict.status import Verdict, judge
+
+# Where the evidence of a second look goes, below that of the first.
+AGAIN = "again"
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A fresh fork of a cell with its variant in effect. What is found in it goes to `folder`."""
+
+    runner: CellRunner
+    cell: Cell
+    folder: Path
+    facts: dict[str, Any]
+    mark: variant.Mark
+
+    @classmethod
+    def make(cls, runner: CellRunner, cell: Cell, folder: Path) -> "Fork":
+        """Fork, apply the cell's variant and read it back. Raises NotApplicable, NotInEffect, LabError."""
+        if reason := runner.why_not(cell):
+            raise NotApplicable(reason)
+        folder.mkdir(parents=True, exist_ok=True)
+        runner.fork(cell.build)
+        facts, mark = runner.apply(cell.variant)
+        return cls(runner, cell, folder, facts, mark)
+
+    def run(self, options: SuiteOptions) -> SuiteRun:
+        """Run the suite. Raises LabError."""
+        return self.runner.run_suite(self.cell, Stopwatch(), options)
+
+    def gather(self, *, full: bool, folder: Path | None = None) -> None:
+        """Fetch the evidence; with `full`, all that can explain a failure. Raises LabError."""
+        folder = folder or self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.runner.gather(self.cell, folder, mark=self.mark, full=full)
+
+    def judge(self, ran: SuiteRun, findings: Sequence[Finding] = ()) -> Verdict:
+        """What a suite that may have stopped at its first failure says; tests that did not run say nothing."""
+        return judge(
+            self.cell.build.suite,
+            tests_that_ran(ran),
+            Expectation(),
+            list(findings),
+            killed=ran.killed,
+            emulated=self.runner.guest.is_emulated,
+        )
+
+
+def tests_that_ran(ran: SuiteRun) -> list[TestResult]:
+    return [test for test in ran.tests if test.outcome is not Outcome.NOT_RUN]
+
+
+def first_failure(ran: SuiteRun) -> TestResult | None:
+    """The first test that failed or met an error, None if no test did."""
+    return next((t for t in tests_that_ran(ran) if t.outcome.is_failure), None)
+
+
+class Attempt[T: StrEnum](Protocol):
+    """One attempt in one fork. It is run once; what else it found is kept in its own fields."""
+
+    def run(self) -> tuple[T, str]:
+        """Make the attempt; its outcome, and why. Raises NotApplicable, or one of FAULTS."""
+
+
+@dataclass(frozen=True)
+class Tried[T: StrEnum, A]:
+    """The outcome of something that was tried, why, and the attempts that count, the newest last."""
+
+    outcome: T
+    reason: str
+    attempts: tuple[A, ...]
+
+    @property
+    def attempt(self) -> A:
+        return self.attempts[-1]
+
+
+@dataclass
+class Tries[T: StrEnum]:
+    """How one thing is tried: guarded against faults of the lab's own, and looked at twice if it surprises.
+
+    `impossible` are the errors that say it cannot be tried here, which is outcome `cannot`; a fault is `error`.
+    `retried` says for which faults an attempt was repeated, at most `retries` times in all.
+    """
+
+    runner: CellRunner
+    retries: int
+    cannot: T
+    error: T
+    impossible: tuple[type[Exception], ...] = (NotApplicable,)
+    retried: list[str] = field(default_factory=list)
+
+    def settle[A: Attempt[Any]](
+        self,
+        begin: Callable[[Path], A],
+        folder: Path,
+        *,
+        is_surprising: Callable[[T, str, A], bool],
+    ) -> Tried[T, A]:
+        """Try it in a fork; a surprising outcome counts only if a second fork agrees.
+
+        `begin` makes an attempt for a folder. Raises LaneDied if the run is interrupted.
+        """
+        first = self._without_fault(begin, folder)
+        if not is_surprising(first.outcome, first.reason, first.attempt):
+            return first
+        second = self._without_fault(begin, folder / AGAIN)
+        outcome, reason = self._agreed(first, second)
+        return Tried(outcome, reason, (*first.attempts, *second.attempts))
+
+    def _without_fault[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Tried[T, A]:
+        """One attempt, repeated in another fork after a fault of the lab's own."""
+        while True:
+            attempt = begin(folder)
+            outcome, reason = self._guarded(attempt)
+            is_last = len(self.retried) >= self.retries or not self.runner.guest.is_alive
+            if outcome is not self.error or is_last:
+                return Tried(outcome, reason, (attempt,))
+            self.retried.append(reason)
+            set_aside(folder, fault_folder(folder))
+
+    def _guarded(self, attempt: Attempt[T]) -> tuple[T, str]:
+        """Run an attempt; a fault becomes its outcome. Raises LaneDied if the run is interrupted."""
+        lane = self.runner.guest.lane
+        try:
+            lane.check_alive()
+            return attempt.run()
+        except self.impossible as why:
+            return self.cannot, str(why)
+        except FAULTS as error:
+            lane.check_wanted()
+            return self.error, str(error)
+
+    def _agreed[A](self, first: Tried[T, A], second: Tried[T, A]) -> tuple[T, str]:
+        """The outcome of two looks. If they disagree, neither says anything, which is `error`."""
+        if first.outcome is second.outcome:
+            return first.outcome, f"twice: {first.reason}"
+        said = [": ".join(filter(None, (each.outcome, each.reason))) for each in (first, second)]
+        if second.outcome is self.error:
+            return self.error, f"a second try, after {said[0]}, met a fault: {second.reason}"
+        return self.error, f"two tries disagree: {'; '.join(said)}"
+
+
+def evidence_files(folder: Path, run: Path) -> list[str]:
+    """All that was kept below `folder`, relative to the run's folder."""
+    return [str(file.relative_to(run)) for file in sorted(folder.rglob("*")) if file.is_file()]

@@ -1,0 +1,18 @@
+"""What is tried on the cells of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lab.record import Experiments
+from lab.remedies import Remedy
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which remedies are tried on failing cells, on which cells experiments are made, and how often a try is
+    repeated after a fault of the lab's own.
+    """
+
+    remedies: Mapping[str, Remedy] = field(default_factory=dict)
+    experiments: Experiments = Experiments.NEVER
+    retries: int = 0

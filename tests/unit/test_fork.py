@@ -1,0 +1,132 @@
+"""The one way to try something in a fork, with attempts that are made up."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.base.errors import LabError, NotApplicable
+from lab.guest.variant import NotInEffect
+from lab.machine.lane import LaneDied
+from lab.record import RemedyOutcome
+from lab.trials.fork import Tried, Tries
+from tests.unit.fake_runner import FakeRunner
+
+HELPS, NOT, CANNOT, ERROR = (
+    RemedyOutcome.VERIFIED,
+    RemedyOutcome.DOES_NOT_HELP,
+    RemedyOutcome.CANNOT,
+    RemedyOutcome.ERROR,
+)
+Outcome = tuple[RemedyOutcome, str]
+
+
+@dataclass
+class Scripted:
+    """Attempts that end as the steps say, one after another; `folders` are those they were made for."""
+
+    runner: FakeRunner
+    steps: list[Outcome | Exception]
+    folders: list[str] = field(default_factory=list)
+
+    def begin(self, folder: Path) -> "Step":
+        self.folders.append(folder.name)
+        return Step(self.steps.pop(0), folder)
+
+
+@dataclass
+class Step:
+    ends: Outcome | Exception
+    folder: Path
+
+    def run(self) -> Outcome:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "suite.log").write_text(str(self.ends))
+        if isinstance(self.ends, Exception):
+            raise self.ends
+        return self.ends
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> FakeRunner:
+    return FakeRunner(tmp_path, {})
+
+
+def settle(
+    runner: FakeRunner,
+    *steps: Outcome | Exception,
+    retries: int = 0,
+    impossible: tuple[type[Exception], ...] = (NotApplicable,),
+) -> tuple[Tried[RemedyOutcome, Step], Scripted, Tries[RemedyOutcome]]:
+    stands_for: Any = runner
+    tries = Tries(stands_for, retries, CANNOT, ERROR, impossible)
+    scripted = Scripted(runner, list(steps))
+    tried = tries.settle(
+        scripted.begin, runner.folder / "try", is_surprising=lambda outcome, *_: outcome is NOT
+    )
+    return tried, scripted, tries
+
+
+def test_what_does_not_surprise_is_tried_once(runner: FakeRunner) -> None:
+    tried, scripted, tries = settle(runner, (HELPS, "it does"))
+    assert (tried.outcome, tried.reason, len(tried.attempts)) == (HELPS, "it does", 1)
+    assert (scripted.folders, tries.retried) == (["try"], [])
+
+
+@pytest.mark.parametrize(
+    ("second", "outcome", "reason"),
+    [
+        ((NOT, "b"), NOT, "twice: a"),
+        ((HELPS, ""), ERROR, "two tries disagree: does not help: a; verified"),
+        (LabError("SSH broke"), ERROR, "a second try, after does not help: a, met a fault: SSH broke"),
+    ],
+)
+def test_a_surprise_counts_only_if_a_second_fork_agrees(
+    runner: FakeRunner, second: Outcome | Exception, outcome: RemedyOutcome, reason: str
+) -> None:
+    tried, scripted, _ = settle(runner, (NOT, "a"), second)
+    assert (tried.outcome, tried.reason, len(tried.attempts)) == (outcome, reason, 2)
+    assert scripted.folders == ["try", "again"]
+    assert tried.attempt.folder == runner.folder / "try" / "again"
+
+
+def test_a_fault_is_tried_again_in_another_fork_and_its_evidence_set_aside(runner: FakeRunner) -> None:
+    tried, _, tries = settle(runner, LabError("SSH broke"), (ERROR, "too slow"), (HELPS, ""), retries=2)
+    assert (tried.outcome, tries.retried) == (HELPS, ["SSH broke", "too slow"])
+    folder = runner.folder / "try"
+    assert sorted(entry.name for entry in folder.iterdir()) == ["fault-1", "fault-2", "suite.log"]
+    assert (folder / "fault-1" / "suite.log").read_text() == "SSH broke"
+
+
+def test_faults_of_both_looks_count_together(runner: FakeRunner) -> None:
+    steps: list[Outcome | Exception] = [LabError("one"), (NOT, "a"), LabError("two"), (NOT, "a")]
+    tried, _, tries = settle(runner, *steps, retries=1)
+    assert (tried.outcome, tries.retried) == (ERROR, ["one"])
+    assert tried.reason == "a second try, after does not help: a, met a fault: two"
+
+
+def test_what_is_not_applicable_cannot_be_tried(runner: FakeRunner) -> None:
+    tried, _, _ = settle(runner, NotApplicable("no podman"), retries=2)
+    assert (tried.outcome, tried.reason) == (CANNOT, "no podman")
+
+
+def test_a_variant_that_is_not_in_effect_is_a_fault_unless_named_as_impossible(
+    runner: FakeRunner,
+) -> None:
+    error = NotInEffect("variant not in effect: no")
+    assert settle(runner, error)[0].outcome is ERROR
+    assert settle(runner, error, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT
+
+
+def test_on_a_dead_machine_nothing_is_tried_or_repeated(runner: FakeRunner) -> None:
+    runner.alive = False
+    tried, scripted, tries = settle(runner, (HELPS, ""), retries=3)
+    assert (tried.outcome, tried.reason.splitlines()[0]) == (ERROR, "the machine is gone")
+    assert (len(scripted.folders), tries.retried) == (1, [])
+
+
+def test_an_interrupt_is_no_outcome(runner: FakeRunner) -> None:
+    runner.given_up = True
+    with pytest.raises(LaneDied, match="given up"):
+        settle(runner, LabError("SSH broke"), retries=3)
