@@ -1,1 +1,1 @@
-"""Reports: everything here only reads a run's record."""
+"""Reports. They only read a run's record."""

@@ -1,4 +1,4 @@
-"""The claims of a bug report, judged over a run, as Markdown."""
+"""The claims of a bug report, judged by a run, as Markdown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lab.upstream.recorded import Recorded
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of one guest that show the same of a claim."""
+    """The cells of one guest that show the same about a claim."""
 
     guest: str
     system: str
@@ -23,7 +23,7 @@ class Row:
 
 
 def render(run: RunResult, folder: Path, report: str) -> str:
-    """What a run in `folder` says of each claim on each of its guests. Raises UsageError: no such report."""
+    """Say what the run in `folder` shows about each claim on each guest. Raises UsageError: unknown report."""
     known = claims.known(report)
     cells = [Recorded(result, folder) for result in run.cells]
     guests = list(dict.fromkeys(cell.guest for cell in run.cells))
@@ -44,6 +44,6 @@ def _rows(judgements: Iterable[Judgement]) -> list[Row]:
 
 
 def _system(cell: Recorded) -> str:
-    """What the guest says that it is, and the boxlite on it; a guest that never ran says nothing."""
+    """Return the system that the guest reports, a dash if it never ran, and the version of boxlite."""
     system = cell.result.facts.get("os", {}).get("PRETTY_NAME", "-")
     return f"{system}, boxlite {cell.result.build}"

@@ -1,4 +1,4 @@
-"""A run as it goes: a table that fills in, or a line for each event, or nothing."""
+"""Shows a run in progress: as a table that fills in, as one line per event, or not at all."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ from lab.run.observer import Silent
 
 
 class Lines(Silent):
-    """A line for each step of a lane and each cell, with the seconds since the start: pipes, CI, --verbose."""
+    """Prints one line per lane step and cell, with the seconds since the start: for pipes, CI, --verbose."""
 
     def __init__(self, console: Console, total: int, done: int) -> None:
         self._console = console
@@ -52,7 +52,7 @@ class Lines(Silent):
 
 
 class LiveTable(Silent):
-    """The table, what each lane does and how many cells it has done, and how much time is left."""
+    """Shows the table, each lane's step and number of finished cells, and the time left."""
 
     def __init__(self, console: Console, cells: Sequence[Cell], kept: Collection[CellResult]) -> None:
         self._console = console
@@ -99,7 +99,7 @@ class LiveTable(Silent):
         return Group(*tables, Text(), *lines, Text(", ".join(parts), "bold"))
 
     def _tables(self, height: int) -> list[Table]:
-        """The squares; where they are too many to be seen, how many of each guest have which status."""
+        """Return the table of squares, or counts by guest and status if the squares do not fit the screen."""
         rows = {guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests}
         made = tables(list(self._columns.values()), rows, self._console.width)
         lines = sum(len(self._console.render_lines(table, pad=False)) for table in made)
@@ -127,11 +127,11 @@ class LiveTable(Silent):
 def view(
     console: Console, cells: Sequence[Cell], kept: Collection[CellResult], *, quiet: bool, verbose: bool
 ) -> Iterator[Silent]:
-    """What shows a run on this console."""
+    """Yield the observer that shows a run on this console."""
     if quiet:
         yield Silent()
     elif verbose or not console.is_terminal:
-        # A pipe would get the whole table again and again.
+        # A live table would fill a pipe with copies of itself.
         yield Lines(console, len(cells), len(kept))
     else:
         table = LiveTable(console, cells, kept)

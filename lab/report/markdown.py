@@ -1,4 +1,4 @@
-"""The matrix as Markdown: `matrix.md` in the run's folder. And what every page in Markdown needs."""
+"""The report `matrix.md` in a run's folder, and the helpers that all Markdown pages share."""
 
 import re
 from pathlib import Path
@@ -19,9 +19,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(run: RunResult, folder: Path | None = None) -> str:
-    """The whole run on one page: the table, what every unexpected cell says, and what it was run with.
+    """Render a whole run on one page: the table, each unexpected cell, and the run's environment.
 
-    Where the run's `folder` is given, what boxlite itself took for the cause of a cell is judged, too.
+    If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too.
     """
     known = remedies.load()
 
@@ -33,7 +33,7 @@ def render(run: RunResult, folder: Path | None = None) -> str:
 
 
 def page(template: str, **values: Any) -> str:
-    """A page made of one of the templates, whose filters keep what a guest said in its place."""
+    """Render one of the templates. Its filters escape text from guests."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -48,40 +48,40 @@ def page(template: str, **values: Any) -> str:
         "code": _code,
         "block": _block,
         "link": _link,
-        # A run of long ago may know a cause that there is no more.
+        # An old run may name a cause that no longer exists.
         "explanation": lambda name: known[name].explanation if name in known else "",
     }
     return environment.get_template(template).render(values)
 
 
-def _words(text: object) -> str:
-    """Text on one line, without what would steer a terminal."""
+def _one_line(text: object) -> str:
+    """Join text into one line, without control characters."""
     return " ".join(plain(str(text)).split())
 
 
 def _escape(text: object) -> str:
-    """Text that stays inside its square of a Markdown table, whatever a guest's output puts into it."""
-    escaped = re.sub(r"([\\|`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", _words(text))
+    """Escape text for a cell of a Markdown table."""
+    escaped = re.sub(r"([\\|`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", _one_line(text))
     return escaped.replace("<", "&lt;")
 
 
 def _paragraph(text: object) -> str:
-    """Text that stays a paragraph: no heading, list, quotation or rule."""
+    """Escape text so that it stays a paragraph and does not become a heading, list, quotation or rule."""
     return re.sub(r"^(\d*)([#>+.)=-])", r"\1\\\2", _escape(text))
 
 
 def _code(text: object) -> str:
-    """Text between backticks, where nothing can be escaped."""
-    return _words(text).replace("`", "'")
+    """Replace the backticks in text that goes between backticks, where nothing can be escaped."""
+    return _one_line(text).replace("`", "'")
 
 
 def _link(path: object) -> str:
-    """A file of the run's folder as a link goes to it: its name may have been made in a guest."""
+    """Quote the path of a file in the run's folder for a link; a guest may have chosen its name."""
     return quote(str(path), safe="/+:@~")
 
 
 def _block(text: object) -> str:
-    """Text as a block of code in its own lines, between more backticks than it has anywhere."""
+    """Return text as a code block, fenced with more backticks than it contains."""
     shown = plain(str(text))
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown)), 0)
     return f"{fence}text\n{shown}\n{fence}"

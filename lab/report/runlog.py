@@ -1,4 +1,4 @@
-"""The log of a run: `run.log` in its folder, a line with the time (UTC) for all that a run tells."""
+"""The log of a run: `run.log` in its folder, one line with the time (UTC) per event."""
 
 import logging
 import time
@@ -14,17 +14,17 @@ RUN_LOG = "run.log"
 
 
 class RunLog(Silent):
-    """An observer that writes all it hears to a file and tells it on; a resumed run's file is written on."""
+    """An observer that logs all events to a file, and forwards them to `view`."""
 
     def __init__(self, folder: Path, view: Silent) -> None:
         self._folder = folder
         self._view = view
         self._logger = logging.Logger("run", logging.INFO)
         self._last: dict[str, str] = {}
-        self._told = False
+        self._started = False
 
     def __enter__(self) -> "RunLog":
-        # The run makes the folder; one that is refused leaves none, and no word in another lab's log.
+        # `delay`: a run that is refused must neither create the folder nor write to another lab's log.
         handler = logging.FileHandler(self._folder / RUN_LOG, delay=True)
         formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S")
         formatter.converter = time.gmtime
@@ -35,7 +35,7 @@ class RunLog(Silent):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._told:
+        if error is not None and self._started:
             self._log(f"ended by {type(error).__name__}: {error}")
         for handler in list(self._logger.handlers):
             handler.close()
@@ -43,7 +43,7 @@ class RunLog(Silent):
 
     def lane(self, lane: str, text: str) -> None:
         self._view.lane(lane, text)
-        # Progress within a step would be a line for every piece of an upload.
+        # Logging the progress within a step would give one line per chunk of an upload.
         step = squares.step(text)
         if step != self._last.get(lane):
             self._last[lane] = step
@@ -65,8 +65,8 @@ class RunLog(Silent):
         self._view.left(seconds)
 
     def _log(self, text: str) -> None:
-        """One line, however many a guest's console or a program's output has."""
-        if not self._told:
+        """Write one line, even if the text has several."""
+        if not self._started:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._told = True
+            self._started = True
         self._logger.info("%s", " / ".join(filter(str.strip, plain(text).splitlines())))

@@ -1,4 +1,4 @@
-"""The terminal: a run's summary."""
+"""The summary of a run for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,14 +23,14 @@ STYLES = {
     Status.FLAKY: "bold red",
 }
 FILES = ("results.json", "matrix.md", "cells/", "run.log")
-# Between two columns.
+# Spaces between two columns.
 GAP = 2
-# Of what a test says.
+# Longest message of a test, in characters.
 LONGEST = 300
 
 
 def summary(console: Console, run: RunResult, folder: Path) -> None:
-    """The matrix, every cell that is not as expected and why, what was tried, and where everything is."""
+    """Print the table, each unexpected cell with its explanation, what was tried, and where the files are."""
     rows = {
         guest: [Text(_short(squares.kernel(cells))), *[styled(cell) for cell in cells]]
         for guest, cells in squares.rows(run).items()
@@ -44,10 +44,10 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
             _print(console, line, "dim")
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
-        if _is_told(cell):
-            _cell(console, cell, name, folder)
+        if _needs_details(cell):
+            _print_cell(console, cell, name, folder)
         for number, fault in enumerate(cell.retried, 1):
-            _print(console, f"\n{name}: try {number} met a fault of the lab's own: {plain(fault)}", "cyan")
+            _print(console, f"\n{name}: try {number}: fault of the lab: {plain(fault)}", "cyan")
     for lane in run.run.lanes:
         if lane.note:
             _print(console, f"\n{lane.guest}: {lane.note}", "cyan")
@@ -55,17 +55,17 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     console.print(Text(squares.counts(run), "bold"))
     there = [name for name in FILES if (folder / name).exists()]
     _print(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))
-    if line := squares.to_go_on(run, folder):
+    if line := squares.next_step(run, folder):
         _print(console, line)
 
 
-def _is_told(cell: CellResult) -> bool:
+def _needs_details(cell: CellResult) -> bool:
     unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
     return unexpected or bool(cell.remedies or cell.experiment)
 
 
-def _cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
-    """Why a cell is what it is, what was tried on it, with the command for what cures it, and the evidence."""
+def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
+    """Print a cell's explanation, the remedies and changes tried on it, and where its evidence is."""
     _print(console, f"\n{name}: {squares.square(cell)}", STYLES[cell.status])
     if cell.reason:
         sure = f" ({cell.confidence})" if cell.confidence else ""
@@ -75,7 +75,7 @@ def _cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
             if test.outcome is not Outcome.PASS:
                 said = f": {_line(test.message)}" if test.message else ""
                 _print(console, f"  {plain(test.name)}: {test.outcome}{said}")
-        _print(console, f"  again: {cell.rerun}")
+        _print(console, f"  run it again: {cell.rerun}")
     if experiment := squares.experiment(cell):
         _print(console, f"  by experiment: {plain(experiment)}")
     for tried in squares.remedies(cell):
@@ -91,7 +91,7 @@ def _cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
 
 
 def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: int) -> list[Table]:
-    """A row for each guest, in as many tables as it takes to break no word."""
+    """Lay out one row per guest, in as many tables as are needed to break no word."""
     columns = [[Text(head), *(row[n] for row in rows.values())] for n, head in enumerate(headings)]
     first = max(cell_len(name) for name in ("guest", *rows))
     narrow = [max(_longest_word(text) for text in column) for column in columns]
@@ -119,7 +119,7 @@ def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: i
 
 
 def styled(cell: CellResult | None) -> Text:
-    """A square in its status's colour."""
+    """Return a square in the colour of its status."""
     return Text(squares.square(cell), STYLES[cell.status] if cell else "")
 
 
@@ -128,7 +128,7 @@ def _longest_word(text: Text) -> int:
 
 
 def _print(console: Console, text: str, style: str = "") -> None:
-    """Text as it is: no markup, and its lines are the terminal's to wrap, so that they can be copied."""
+    """Print text without markup. The terminal wraps the lines, so that they can be copied."""
     console.print(Text(text, style), soft_wrap=True)
 
 
@@ -138,5 +138,5 @@ def _line(text: str) -> str:
 
 
 def _short(kernel: str) -> str:
-    """6.12.48+deb13-cloud-amd64 is 6.12: what people call a kernel by."""
+    """Shorten 6.12.48+deb13-cloud-amd64 to 6.12."""
     return ".".join(kernel.split(".")[:2])

@@ -1,4 +1,4 @@
-"""Where boxlite tells its user something else than the cause: each a report that can be filed, as Markdown."""
+"""Wrong diagnoses by boxlite, each as a report that can be filed upstream, as Markdown."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,25 +15,25 @@ from lab.upstream import told
 from lab.upstream.recorded import Recorded
 from lab.upstream.told import Judged
 
-# Enough of them to show what was refused.
+# Number of log lines that suffice to show what was refused.
 MOST_LINES = 3
 
 
 @dataclass(frozen=True)
 class Misdiagnosis:
-    """Cells with the same causes of which boxlite says the same, and how that stands to the causes."""
+    """Cells with the same causes about which boxlite says the same, and the verdict on what it says."""
 
     judged: Judged
     cells: list[Recorded]
 
     @property
     def first(self) -> Recorded:
-        """The cell whose words and evidence are shown."""
+        """The cell whose evidence and boxlite's words about it are shown."""
         return self.cells[0]
 
     @property
     def title(self) -> str:
-        """What is wrong, in a line: a title for an issue."""
+        """The problem in one line, as the title of an issue."""
         why = self.first.findings[0].why
         match self.judged:
             case Judged.WRONG_KNOB:
@@ -47,7 +47,7 @@ class Misdiagnosis:
 
     @property
     def cures(self) -> dict[str, list[RemedyResult]]:
-        """What was tried on these cells, by name: that with which every test passed, or else all that told."""
+        """The remedies tried on these cells, by name: the verified ones, or else all that have a result."""
         found: dict[str, list[RemedyResult]] = {}
         for each in (each for cell in self.cells for each in cell.result.remedies):
             if each.result not in (RemedyOutcome.CANNOT, RemedyOutcome.ERROR):
@@ -57,22 +57,22 @@ class Misdiagnosis:
 
 
 def cured(results: Iterable[RemedyResult]) -> int:
-    """In how many cells the whole suite passed."""
+    """Count the cells in which the whole suite passed."""
     return sum(each.result is RemedyOutcome.VERIFIED for each in results)
 
 
 @dataclass(frozen=True)
 class Review:
-    """boxlite's words in all cells of a run that failed: how many are judged how, and what is wrong."""
+    """The review of boxlite's words in a run's failed cells: counts by verdict, and the wrong diagnoses."""
 
     counts: Counter[Judged | None]
     found: list[Misdiagnosis]
 
 
 def review(run: RunResult, folder: Path, known: Mapping[str, Remedy]) -> Review:
-    """Judge boxlite's words; cells with the same causes of which it says the same are one misdiagnosis.
+    """Judge boxlite's words in a run's failed cells, grouping cells with the same causes and the same words.
 
-    `known` are the remedies, some of which are its advice.
+    `known` are the remedies; they tell whether boxlite's advice was tried.
     """
     counts: Counter[Judged | None] = Counter()
     found: dict[tuple[str, ...], Misdiagnosis] = {}
@@ -87,7 +87,7 @@ def review(run: RunResult, folder: Path, known: Mapping[str, Remedy]) -> Review:
 
 
 def render(run: RunResult, folder: Path) -> str:
-    """What can be filed upstream of a run in `folder`; that there is nothing where there is nothing."""
+    """Render what can be filed upstream from the run in `folder`."""
     known = remedies.load()
     return markdown.page(
         "upstream.md",
@@ -114,7 +114,7 @@ def _versions(cell: Recorded) -> list[str]:
 
 
 def _advice(known: Mapping[str, Remedy], cell: Recorded, command: str) -> list[RemedyResult]:
-    """What came of one command that boxlite advises."""
+    """Return the results of the remedies that do what one advised command does."""
     return [
         tried
         for tried in cell.result.remedies
@@ -123,7 +123,7 @@ def _advice(known: Mapping[str, Remedy], cell: Recorded, command: str) -> list[R
 
 
 def _failed_probes(cell: Recorded) -> str:
-    """What was tried in the cell as boxlite's user and failed, a command and what it said."""
+    """Return the commands of the cell's failed probes, each with its error message."""
     return "\n".join(
         f"$ {' '.join(probe.command)}\n{probe.stderr}"
         for probe in cell.evidence.probes.values()

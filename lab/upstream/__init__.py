@@ -1,1 +1,1 @@
-"""What boxlite itself told its user, and whether it was right."""
+"""boxlite's own diagnosis of its failures, and whether it was right."""

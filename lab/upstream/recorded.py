@@ -1,4 +1,4 @@
-"""A cell as its run recorded it: its result, and what the files of its folder tell."""
+"""A finished cell: its recorded result and the files in its folder."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from lab.upstream.told import Told
 
 @dataclass(frozen=True)
 class Recorded:
-    """One cell of a run whose record is in the folder `run`. Files are read when they are asked for."""
+    """One cell of a run whose record is in the folder `run`. Its files are read on first use."""
 
     result: CellResult
     run: Path
@@ -32,12 +32,12 @@ class Recorded:
 
     @property
     def findings(self) -> list[Finding]:
-        """Its causes; of a record of before there was a list of them, the one that it names."""
+        """The cell's causes. Old records have no list of causes; then this is the one cause that they name."""
         cell = self.result
         if cell.causes or cell.cause is None or cell.confidence is None:
             return cell.causes
         return [Finding(name=cell.cause, confidence=cell.confidence, why=cell.reason)]
 
     def path(self, file: str) -> str:
-        """A file of the cell's folder as the run names it."""
+        """Return the path of a file in the cell's folder, relative to the run's folder."""
         return str(self.result.folder / file)

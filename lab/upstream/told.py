@@ -1,7 +1,7 @@
-"""What boxlite told its user of why a box did not start, and whether that is so.
+"""What boxlite says about why a box did not start, and whether that is right.
 
-Since 0.10 whoever calls boxlite is told in a sentence that it failed. What it takes for the cause, and what it
-advises, stands in its own log, `logs/boxlite.log.DATE` below its home.
+Since 0.10 boxlite returns only one sentence to its caller. The supposed cause and the advice are in its log,
+`logs/boxlite.log.DATE` below its home.
 """
 
 import re
@@ -16,24 +16,25 @@ from lab.base.files import plain
 from lab.record import CellResult, Confidence, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.remedies import Remedy
 
-# An entry of the log begins so; the lines that follow it are its own.
+# The first line of a log entry; the lines up to the next match belong to it.
 ENTRY = re.compile(r"^\S+Z +(?P<level>[A-Z]+) (?P<module>[\w:]+): (?P<text>.*)$")
-# What boxlite logs of every box that fails: the words that its caller gets, and where its files are.
+# boxlite logs this for every failed box: the message to its caller, and where its files are.
 REPEATED = ("Task failed:", "Box failed.")
-# boxlite 0.10.8's words where none of the settings that it looks at blocks it.
+# The message of boxlite 0.10.8 if none of the settings that it checks blocks it.
 GIVES_UP = "Cause: Unknown restriction."
-# A command it advises, on a line that is none of its comments; two spaces and # begin a remark.
+# An advised command. Lines that begin with # are comments; two spaces and # begin a remark.
 ADVICE = re.compile(r"^(?! *#).*?\b(sudo .*?)(?:  #.*)?$", re.MULTILINE)
 
-# What came of a remedy that was put in place and let the cell fail.
+# The outcomes of a remedy that was in place while the cell still failed.
 FAILED = (RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.MAKES_WORSE)
 
 
 @dataclass(frozen=True)
 class Told:
-    """boxlite's own words: `said` to whoever called it, and `logged` by its part `module` in the log `file`.
+    """boxlite's own words: `said` to its caller, and `logged` by its module `module` in the log `file`.
 
-    Empty where there are none; `file`, relative to the cell's folder, where no log was gathered.
+    `file` is relative to the cell's folder, and empty if no log was collected. The others are empty if boxlite
+    said nothing.
     """
 
     said: str = ""
@@ -47,52 +48,52 @@ class Told:
 
     @property
     def gives_up(self) -> bool:
-        """Whether it says itself that it does not know why."""
+        """Whether boxlite says that it does not know the cause."""
         return GIVES_UP in self.text
 
     @property
     def blames(self) -> list[str]:
-        """The causes that it names, by the lab's names for them."""
+        """The causes that boxlite blames, by the lab's names for them."""
         known = causes.known().items()
         return [name for name, cause in known if any(words in self.text for words in cause.blamed_by)]
 
     @property
     def advises(self) -> list[str]:
-        """The commands that it tells its user to type."""
+        """The commands that boxlite advises its user to run."""
         return list(dict.fromkeys(ADVICE.findall(self.text)))
 
     @property
     def essence(self) -> str:
-        """What it takes for the cause; where it says nothing of one, the first of its words."""
+        """The line that names the supposed cause, or else the first line of the message to the caller."""
         cause = next((line for line in self.text.splitlines() if line.startswith("Cause:")), "")
         return cause or self.said.partition("\n")[0]
 
 
 def read(folder: Path, tests: Iterable[TestResult]) -> Told:
-    """What boxlite told in a cell whose evidence is in `folder`: of the first test that failed.
+    """Read boxlite's words about the first failed test of a cell whose evidence is in `folder`.
 
-    It says the same of each box that one cause blocks.
+    The first is enough: boxlite says the same about every box that the same cause blocks.
     """
     failed = (test for test in tests if test.outcome.is_failure)
     said = next((test.message for test in failed), "")
     logs = sorted((folder / "boxlite").glob("*/logs/boxlite.log*"))
     for log in logs:
         errors = _errors(log.read_text(errors="replace"))
-        # All of one box, up to where it has failed: what it takes for the cause comes after what it ran into.
-        of_first = list(takewhile(_is_own, dropwhile(lambda error: not _is_own(error), errors)))
-        if of_first:
-            logged = plain("\n".join(text for _, text in of_first))
-            return Told(said, logged, of_first[-1][0], str(log.relative_to(folder)))
+        # All errors of one box up to its failure: the supposed cause comes after the errors themselves.
+        of_first_box = list(takewhile(_is_specific, dropwhile(lambda error: not _is_specific(error), errors)))
+        if of_first_box:
+            logged = plain("\n".join(text for _, text in of_first_box))
+            return Told(said, logged, of_first_box[-1][0], str(log.relative_to(folder)))
     return Told(said, file=str(logs[0].relative_to(folder)) if logs else "")
 
 
-def _is_own(error: tuple[str, str]) -> bool:
-    """Whether an error says something of its own, and is not what stands in the log of every box that fails."""
+def _is_specific(error: tuple[str, str]) -> bool:
+    """Whether an error says something that boxlite does not log for every failed box."""
     return not error[1].startswith(REPEATED)
 
 
 def _errors(log: str) -> Iterable[tuple[str, str]]:
-    """The errors in a log of boxlite's, each as the part of it that logged it, and the text."""
+    """Return the errors in boxlite's log, each as the module that logged it and the text."""
     entries: list[tuple[str, str, list[str]]] = []
     for line in log.splitlines():
         if begun := ENTRY.match(line):
@@ -103,7 +104,7 @@ def _errors(log: str) -> Iterable[tuple[str, str]]:
 
 
 class Judged(StrEnum):
-    """How what boxlite told stands to the cause that the lab found."""
+    """How boxlite's diagnosis compares with the cause that the lab found."""
 
     RIGHT = "right"
     WRONG_KNOB = "wrong knob"
@@ -113,9 +114,9 @@ class Judged(StrEnum):
 
 
 def judge(cell: CellResult, told: Told, known: Mapping[str, Remedy]) -> Judged | None:
-    """Whether boxlite told the cause; None where nobody can say: no cause is proved, or no log was gathered.
+    """Judge boxlite's diagnosis of a failed cell; None if no cause is proved or no log was collected.
 
-    `known` are the remedies, by which its advice is known to have been tried on this cell.
+    `known` are the remedies; they tell whether boxlite's advice was tried on this cell.
     """
     if cell.status not in (Status.FAIL, Status.XFAIL) or cell.confidence is not Confidence.PROVED:
         return None
@@ -132,6 +133,6 @@ def judge(cell: CellResult, told: Told, known: Mapping[str, Remedy]) -> Judged |
 
 
 def tried_advice(cell: CellResult, told: Told, known: Mapping[str, Remedy]) -> list[RemedyResult]:
-    """What came of boxlite's advice on this cell, as far as a remedy that was tried alone does what it says."""
+    """Return the results of the remedies that were tried alone on this cell and do what boxlite advises."""
     advised = {name for name, remedy in known.items() for each in told.advises if remedy.is_advised_by(each)}
     return [tried for tried in cell.remedies if tried.name in advised]

@@ -1,1 +1,1 @@
-"""The status of a cell."""
+"""Decides the status of a cell."""

@@ -1,4 +1,4 @@
-"""A cell that was run several times: one result of them all."""
+"""Combines the repeats of a cell into one result."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -9,10 +9,10 @@ CONFIDENCE = 0.95
 
 
 def combine(results: Sequence[CellResult]) -> CellResult:
-    """The one result where all repeats agree, and `flaky` where they do not.
+    """Return the common result if all repeats agree, or else one with status `flaky`.
 
-    They agree when status, cause and the outcome of each test are the same; one that met a fault of the lab's
-    own says nothing. What is kept in detail is the first repeat that is not as expected, or the first.
+    Repeats agree if their status, their cause and the outcome of each test are the same. Repeats that failed
+    because of the lab are ignored. The details are those of the first unexpected repeat, or else of the first.
     """
     shown = next((result for result in results if not result.status.as_expected), results[0])
     if len(results) == 1:
@@ -28,27 +28,27 @@ def combine(results: Sequence[CellResult]) -> CellResult:
         for result in results
     ]
     update: dict[str, object] = {"repeats": repeats}
-    told = [result for result in results if not result.status.could_not_run]
-    if len({_outcome(result) for result in told}) <= 1:
+    completed = [result for result in results if not result.status.could_not_run]
+    if len({_outcome(result) for result in completed}) <= 1:
         fault = next((result for result in results if result.status.could_not_run), None)
         return (fault or shown).model_copy(update=update)
     passed = sum(not repeat.failed for repeat in repeats if not repeat.status.could_not_run)
-    low, high = wilson(passed, len(told))
-    shown = next((result for result in told if not result.status.as_expected), told[0])
+    low, high = wilson(passed, len(completed))
+    shown = next((result for result in completed if not result.status.as_expected), completed[0])
     update["status"] = Status.FLAKY
     update["reason"] = (
-        f"all tests passed in {passed} of {len(told)} repeats "
+        f"all tests passed in {passed} of {len(completed)} repeats "
         f"(95 % confidence interval {low:.0%} to {high:.0%}); "
-        + "; ".join(f"{number}: {_words(repeat)}" for number, repeat in enumerate(repeats, 1))
+        + "; ".join(f"{number}: {_describe(repeat)}" for number, repeat in enumerate(repeats, 1))
     )
     return shown.model_copy(update=update)
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's score interval for a proportion, at 95 % confidence.
+    """Return Wilson's score interval for a proportion, at 95 % confidence.
 
     E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference (1927). Unlike the normal
-    approximation it keeps its level for few trials and for proportions near 0 and 1.
+    approximation it stays accurate for few trials and for proportions near 0 and 1.
     """
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     share = successes / trials
@@ -57,7 +57,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _words(repeat: RepeatResult) -> str:
+def _describe(repeat: RepeatResult) -> str:
     return " ".join(filter(None, [repeat.status, repeat.cause, ", ".join(repeat.failed)]))
 
 

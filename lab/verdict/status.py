@@ -1,4 +1,4 @@
-"""From outcomes and cause to the status of a cell."""
+"""Derives a cell's status from the outcomes of its tests and the causes found."""
 
 import re
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ from lab import causes
 from lab.catalog import Suite
 from lab.record import UNKNOWN, Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
 
-# boxlite 0.10's words when a box is not up within 30 s, and those of older releases.
+# The messages of boxlite 0.10 and of older releases if a box is not up within 30 s.
 TOO_SLOW = re.compile(r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready")
 SLOW_REASON = (
     "the emulated guest was too slow for boxlite's own time limit, which says nothing about the jailer "
     "(run fewer guests at once: --jobs 1)"
 )
 
-# boxlite 0.9.5's words: it makes a box's own system from an image of a registry, whatever the box's root is.
+# The message of boxlite 0.9.5, which builds each box's own system from a registry image, whatever its root is.
 NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
 NO_REGISTRY_REASON = (
-    "this build pulls {image} from a registry for its boxes, which the guest could not do; "
-    "that says nothing about the jailer (boxlite 0.10 and newer bring all that they need)"
+    "this build pulls {image} from a registry for its boxes, and the guest could not reach the registry; "
+    "that says nothing about the jailer (boxlite 0.10 and newer need no registry)"
 )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The status of a cell with what explains it."""
+    """The status of a cell, and its explanation."""
 
     status: Status
     cause: str | None = None
@@ -41,15 +41,15 @@ def judge(
     killed: bool = False,
     emulated: bool = False,
 ) -> Verdict:
-    """The status of a cell that ran.
+    """Return the verdict on a cell that ran.
 
-    In an emulated guest a box that misses boxlite's own time limit is the lab's fault: an error. So is a
-    registry that a guest cannot reach.
+    If an emulated guest is too slow for boxlite's own time limit, or a guest cannot reach a registry, the lab
+    is at fault and the status is `error`.
 
-    A test that did not run counts as failed: it is never taken for a pass.
+    A test that did not run counts as failed.
 
-    A failure counts as expected only when its first cause is the expected one and exactly the tests failed that
-    the causes found must fail: anything else would hide a second failure behind a known one.
+    A failure counts as expected only if its first cause is the expected one and exactly those tests failed that
+    the causes found must fail. Otherwise a known failure could hide another one.
     """
     failed = {test.name for test in tests if test.outcome not in (Outcome.PASS, Outcome.SKIP)}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
@@ -79,7 +79,7 @@ def judge(
 def _without_failure(skipped: set[str], expected: Expectation) -> Verdict:
     if skipped:
         names = ", ".join(sorted(skipped))
-        return Verdict(Status.ERROR, reason=f"skipped, which is no coverage: {names}")
+        return Verdict(Status.ERROR, reason=f"skipped, so not covered: {names}")
     if expected.status == "xfail":
         return Verdict(Status.XPASS, reason=f"passed, but was expected to fail for {expected.cause}")
     return Verdict(Status.PASS)
@@ -87,21 +87,21 @@ def _without_failure(skipped: set[str], expected: Expectation) -> Verdict:
 
 def _no_finding(suite: Suite, failed: set[str]) -> str:
     if suite.control in failed:
-        return f"the control failed too ({suite.control}): not the jailer alone"
+        return f"the control failed too ({suite.control}), so not only the jailer is blocked"
     return "the evidence proves no known cause"
 
 
 def _broken(findings: list[Finding]) -> Needs:
-    """What no test can have any more: the least that one of these causes breaks."""
+    """Return the most basic need that one of these causes breaks: no test can rely on it."""
     known = causes.known()
     return min((known[finding.name].breaks for finding in findings), key=list(Needs).index)
 
 
 def _difference(expected: set[str], failed: set[str], skipped: set[str]) -> str:
-    """How the failed tests differ from those that must fail, or nothing."""
-    parts = [f"skipped, which is no coverage: {', '.join(sorted(skipped))}"] if skipped else []
+    """Describe how the failed tests differ from those that must fail; empty if they do not differ."""
+    parts = [f"skipped, so not covered: {', '.join(sorted(skipped))}"] if skipped else []
     if more := failed - expected:
         parts.append(f"failed too: {', '.join(sorted(more))}")
     if less := expected - failed - skipped:
-        parts.append(f"passed all the same: {', '.join(sorted(less))}")
+        parts.append(f"passed unexpectedly: {', '.join(sorted(less))}")
     return "; ".join(parts)

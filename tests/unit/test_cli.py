@@ -323,8 +323,8 @@ def test_a_report_has_the_format_that_was_asked_for(
 @pytest.mark.parametrize(
     ("words", "begins"),
     [
-        (["--claims", "issue-468"], "# Bug report issue-468, judged over run 20261124-160000"),
-        (["--upstream"], "# What boxlite  gets wrong of its own failures, by run 20261124-160000"),
+        (["--claims", "issue-468"], "# Bug report issue-468, judged by run 20261124-160000"),
+        (["--upstream"], "# What boxlite  gets wrong about its own failures, in run 20261124-160000"),
     ],
 )
 def test_a_report_of_claims_or_for_upstream_ends_with_the_status_of_its_run(
@@ -549,7 +549,7 @@ def half_run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         assert run_main(patched, *line) == common.INTERRUPTED
     [folder] = home.glob("state/runs/*")
     out = capsys.readouterr().out
-    assert f"go on with: lab matrix --resume {folder}\n" in out
+    assert f"continue with: lab matrix --resume {folder}\n" in out
     return folder
 
 

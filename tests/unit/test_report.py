@@ -198,16 +198,13 @@ def test_a_cell_that_was_tried_again_says_why_wherever_it_is_shown() -> None:
     run = run_of(cell(retried=[FAULT, "no SSH"]), cell("debian-12"))
     text = printed(run)
     name = "debian-13 stock 0.10.8"
-    assert f"{name}: try 1 met a fault of the lab's own: {FAULT}\n" in text
-    assert f"{name}: try 2 met a fault of the lab's own: no SSH\n" in text
+    assert f"{name}: try 1: fault of the lab: {FAULT}\n" in text
+    assert f"{name}: try 2: fault of the lab: no SSH\n" in text
     assert "debian-12 stock 0.10.8" not in text
     page = markdown.render(run)
     assert "## debian-13, stock, 0.10.8: pass (try 3)\n" in page
-    assert (
-        f"\n- try 1 met a fault of the lab's own: {' '.join(FAULT.split()).replace('|', chr(92) + '|')}\n"
-        in page
-    )
-    assert "\n- try 2 met a fault of the lab's own: no SSH\n" in page
+    assert f"\n- try 1: fault of the lab: {' '.join(FAULT.split()).replace('|', chr(92) + '|')}\n" in page
+    assert "\n- try 2: fault of the lab: no SSH\n" in page
     assert "## debian-12" not in page
 
 
@@ -310,8 +307,7 @@ EXPERIMENTS = [
             turning=[["with a"], ["with b"]],
             not_tried=NOT_TRIED,
         ),
-        "it fails with a, with b; tried alone: 3; not tried: 2; faults of the lab's own: 1; "
-        "judged by namespace",
+        "it fails with a, with b; tried alone: 3; not tried: 2; faults of the lab: 1; judged by namespace",
     ),
     (
         Status.PASS,
@@ -330,7 +326,7 @@ EXPERIMENTS = [
             ],
             turning=[[ONE, OTHER]],
         ),
-        f"what failed passes {ONE} and {OTHER}; faults of the lab's own: 2; judged by box",
+        f"what failed passes {ONE} and {OTHER}; faults of the lab: 2; judged by box",
     ),
     (
         Status.FAIL,
@@ -399,7 +395,7 @@ def test_a_page_says_why_and_how_to_run_each_cell_again() -> None:
     )
     text = markdown.render(run)
     assert "## debian-13, stock, 0.10.8: error\n\nthe machine of debian-13 is gone\n" in text
-    assert "Again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in text
+    assert "Run it again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in text
     assert "[console.log](cells/debian-13/stock/0.10.8/console.log)" in text
     assert f"image sha256 {'1' * 64}, cells by disk; no memory" in text
 
@@ -428,8 +424,10 @@ def test_the_summary_says_why_and_how_to_run_each_unexpected_cell_again() -> Non
         cell("fedora-44", status=Status.XFAIL, cause="userns-limit", reason="as told", rerun="lab 3"),
     )
     text = printed(run)
-    assert "debian-12 stock 0.10.8: fail unknown\n  [red] is no markup (likely)\n  again: lab 1\n" in text
-    assert "debian-13 stock 0.10.8: error\n  no disk\n  again: lab 2\n" in text
+    assert (
+        "debian-12 stock 0.10.8: fail unknown\n  [red] is no markup (likely)\n  run it again: lab 1\n" in text
+    )
+    assert "debian-13 stock 0.10.8: error\n  no disk\n  run it again: lab 2\n" in text
     assert "lab 3" not in text
     assert "1 fail, 1 xfail, 1 error" in text
 
@@ -450,7 +448,7 @@ def test_a_failing_cell_says_which_tests_failed_with_what_words_and_where_the_ev
     assert (
         f"  jail_starts: fail: no sandbox {'x' * 289}...\n"
         "  jail_ends: skip\n"
-        "  again: lab 1\n"
+        "  run it again: lab 1\n"
         "  evidence: a run/cells/debian-13/stock/0.10.8\n"
     ) in text
     assert "box_starts" not in text
@@ -475,7 +473,7 @@ def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
     assert "\n{}\n{}\n{}\n\n".format(*lines) in printed(run)
     assert "".join(f"- {line}\n" for line in lines) in markdown.render(run)
     assert "lab 1" not in printed(run)
-    assert "## " not in markdown.render(run).split("## Run with")[0]
+    assert "## " not in markdown.render(run).split("## Environment")[0]
 
 
 def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None:
@@ -485,12 +483,12 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
     (tmp_path / "matrix.md").touch()
     resume = f"lab matrix --resume {tmp_path}"
     ways: list[tuple[dict[str, Any], str]] = [
-        (ended, f"2 of 3 cells are missing; go on with: {resume}"),
-        ({}, f"not finished; 2 of 3 cells are missing; go on with: {resume}"),
-        ({**ended, "interrupted": True}, f"interrupted; 2 of 3 cells are missing; go on with: {resume}"),
+        (ended, f"2 of 3 cells are missing; continue with: {resume}"),
+        ({}, f"not finished; 2 of 3 cells are missing; continue with: {resume}"),
+        ({**ended, "interrupted": True}, f"interrupted; 2 of 3 cells are missing; continue with: {resume}"),
         (
             {**ended, "parts": [run_of(cell()).run]},
-            "2 of 3 cells are missing: resume the merged runs, and merge again",
+            "2 of 3 cells are missing: resume the runs that were merged, then merge again",
         ),
     ]
     for more, line in ways:
@@ -500,7 +498,9 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
         head = markdown.render(run, tmp_path).split("| guest")[0]
         assert line in head.replace("\\", "")
     tried = cell(status=Status.XFAIL, unfinished=True)
-    assert f"more is to be tried on 1; go on with: {resume}\n" in printed(run_of(tried, **ended), tmp_path)
+    assert f"more to try on 1 of 1 cells; continue with: {resume}\n" in printed(
+        run_of(tried, **ended), tmp_path
+    )
     assert "missing" not in printed(run_of(cell(), **ended), tmp_path)
     assert "missing" not in markdown.render(run_of(cell(), **ended), tmp_path)
 

@@ -57,7 +57,7 @@ def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
     cells = [failed(), failed(guest="debian-sid")]
     recorded(tmp_path, *cells)
     page = upstream.render(run_of(*cells), tmp_path)
-    assert "Cells that failed: 2. What boxlite told its user in them: unknown in 2, not judged in 0 " in page
+    assert "Failed cells: 2. boxlite's own diagnosis: unknown in 2, not judged in 0 " in page
     [title] = [line for line in page.splitlines() if line.startswith("## ")]
     assert title == f"## boxlite calls it an unknown restriction: {WHY}"
     again = "`lab matrix -g debian-13 -v apparmor-userns-deny --build 0.10.8`"
@@ -69,7 +69,7 @@ def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
     assert audit == DENIED_CREATE
     assert "bwrap: Creating new namespace failed: Permission denied\n" in probes
     assert f"- `apparmor-userns-deny`, proved: {WHY}. AppArmor denies bubblewrap the user namespace" in page
-    assert "What cures it this run does not say: " in page
+    assert "This run does not show a cure: " in page
 
 
 def test_what_cures_stands_alone_where_something_does(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_what_could_not_be_tried_says_nothing_of_a_cure(tmp_path: Path, outcome:
     result = failed(remedies=[tried("bwrap-userns-restrict", outcome, reason="x")])
     recorded(tmp_path, result)
     page = upstream.render(run_of(result), tmp_path)
-    assert "What cures it this run does not say: " in page
+    assert "This run does not show a cure: " in page
     assert "bwrap-userns-restrict" not in page
 
 
@@ -131,14 +131,14 @@ def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> 
     cells = [failed("userns-sysctl"), failed("userns-limit", cause="unknown", confidence=None, causes=[])]
     recorded(tmp_path, *cells, log=told_examples.USERNS_SYSCTL)
     page = upstream.render(run_of(*cells, cell()), tmp_path)
-    assert "Cells that failed: 2. What boxlite told its user in them: right in 1, not judged in 1 (" in page
-    assert "No finding: there is nothing to be filed.\n" in page
+    assert "Failed cells: 2. boxlite's own diagnosis: right in 1, not judged in 1 (" in page
+    assert "No finding: there is nothing to report.\n" in page
     assert "## " not in page
 
 
 def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) -> None:
     page = upstream.render(run_of(cell(status=Status.NOT_RUN, reason="no image")), tmp_path)
-    assert "No cell of this run failed: boxlite told nothing that could be judged.\n" in page
+    assert "No cell of this run failed: there is no diagnosis by boxlite to judge.\n" in page
     assert "No finding" not in page
 
 
