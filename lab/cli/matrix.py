@@ -130,7 +130,6 @@ def matrix_command(
         begun = start.begin(
             run_folder,
             choice.cells(chosen),
-            known.suite,
             command=shlex.join(["lab", *sys.argv[1:]]),
             options=options,
             part=part,

@@ -46,7 +46,7 @@ class Damaged(LabError):
 @dataclass(frozen=True)
 class Known:
     """What has to be known of a stored state: the snapshot's name in the overlay, the keys that the guest knew
-    when it was stored, and what was deployed in it, each wheel with its SHA-256.
+    when it was stored, and what was deployed in it, each file with its SHA-256.
     """
 
     tag: str

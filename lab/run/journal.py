@@ -60,7 +60,7 @@ class Journal:
             self.info.lanes.append(record)
 
     def deployed(self, build: Build, files: Mapping[str, str]) -> None:
-        """Keep what was deployed of a build: each wheel with its SHA-256."""
+        """Keep what was deployed of a build: each file with its SHA-256."""
         with self._lock:
             for record in self.info.builds:
                 if record.name == build.name:

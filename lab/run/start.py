@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab import __version__, builds
 from lab.base.errors import UsageError
-from lab.catalog import Catalog, Suite
+from lab.catalog import Catalog
 from lab.plan import Cell, Part, of_part
 from lab.record import CellResult, RunInfo, RunOptions, RunResult, Shard
 from lab.run import definitions
@@ -36,9 +36,7 @@ class Start:
         ]
 
 
-def begin(
-    folder: Path, plan: Sequence[Cell], suite: Suite, *, command: str, options: RunOptions, part: Part | None
-) -> Start:
+def begin(folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, part: Part | None) -> Start:
     """A new run of a plan, or of one shard of it. Raises UsageError for a shard that has nothing to do."""
     cells = of_part(plan, part, options)
     info = RunInfo(

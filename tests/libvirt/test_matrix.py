@@ -135,7 +135,6 @@ class Lab:
         begun = start.begin(
             self.folder,
             choice.cells(builds),
-            known.suite,
             command="lab matrix",
             options=RunOptions(rootfs="/layout", **options),
             part=None,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
 from lab.builds import Build, SuiteOptions, kinds
+from lab.builds.kinds import wheel
 from lab.builds.kinds.wheel import Wheel
 from lab.guest import deploy
 from lab.guest import suite as guest_suite
@@ -328,3 +330,25 @@ def test_a_stored_state_is_not_taken_for_another_deployment(
     program.write_text("other")
     seen.add(deploy.identity(builds.resolve(f"program:{program}"), layout))
     assert len(seen) == 6
+
+
+def test_a_stored_state_is_not_taken_for_one_with_another_test_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index.json").write_text("{}")
+    before = deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path)
+    assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) == before
+    monkeypatch.setattr(wheel, "RUNNER", ("pytest", "pytest-timeout"))
+    assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) != before
+
+
+def test_wheels_are_unpacked_side_by_side(guest: Any) -> None:
+    files = guest.root / "opt" / "lab" / "build"
+    files.mkdir(parents=True)
+    for name in ("boxlite", "pytest"):
+        with zipfile.ZipFile(files / f"{name}-1-py3-none-any.whl", "w") as archive:
+            archive.writestr(f"{name}/__init__.py", "")
+    guest.run(Wheel("0.10.8", "0.10.8").steps()[0].command, seconds=30)
+    site = guest.root / "opt" / "lab" / "site"
+    assert sorted(folder.name for folder in site.iterdir()) == ["boxlite", "pytest"]
+    assert not files.exists()

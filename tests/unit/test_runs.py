@@ -52,7 +52,7 @@ def begin(
     part: Part | None = None,
 ) -> start.Start:
     options = options or RunOptions()
-    return start.begin(folder, cells, KNOWN.suite, command="lab matrix", options=options, part=part)
+    return start.begin(folder, cells, command="lab matrix", options=options, part=part)
 
 
 def finish(folder: Path, begun: start.Start, statuses: Sequence[Status] = ()) -> RunResult:

@@ -47,7 +47,6 @@ def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **m
     begun = start.begin(
         folder,
         CELLS,
-        KNOWN.suite,
         command="lab matrix",
         options=RunOptions(rootfs="/layout"),
         part=None,

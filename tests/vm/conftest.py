@@ -96,14 +96,11 @@ def run_plan(
     paths: Paths,
     folder: Path,
     cells: list[plan.Cell],
-    suite: Suite,
     observer: Observer,
     **options: int,
 ) -> RunResult:
     """Run cells inside this process: where a test can reach in, or that no command line chooses together."""
-    begun = start.begin(
-        folder, cells, suite, command="test", options=RunOptions.model_validate(options), part=None
-    )
+    begun = start.begin(folder, cells, command="test", options=RunOptions.model_validate(options), part=None)
     limits = Limits(jobs=2, processors=os.cpu_count() or 1)
     return scheduler.Scheduler(begun.cells, paths, folder, default_uri(), begun.info, limits, observer).run()
 
@@ -131,7 +128,6 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
             at or paths,
             tmp_path / "run",
             cells,
-            known.suite,
             observer or Recorder(),
             # What is broken here stays so: a second try would only take time.
             **{"retries": 0, **options},

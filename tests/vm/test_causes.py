@@ -66,7 +66,7 @@ def run(paths: Paths, folder: Path, known: Catalog) -> RunResult:
     build = builds.resolve(RELEASE)
     wanted = [key for key in (*BLOCKED, *OTHERS) if key[0] != SELINUX or os.geteuid() == 0]
     cells = [Cell(known.guest(guest), known.variant(variant), build) for guest, variant in wanted]
-    return run_plan(paths, folder, cells, known.suite, Recorder())
+    return run_plan(paths, folder, cells, Recorder())
 
 
 def cell(run: RunResult, guest: str, variant: str) -> CellResult:
