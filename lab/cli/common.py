@@ -1,25 +1,29 @@
-"""What the commands share: where they print, where things are, how a run is named."""
+"""What the commands share: folders, the libvirt URI, consoles, and how rows and results are printed."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from lab.base.errors import UsageError, unknown_name
+from lab.base.files import write_atomically
 from lab.base.paths import Paths
 from lab.machine.connection import default_uri
+from lab.record import RunResult
+from lab.report import markdown, terminal
 
-INTERRUPTED = 130  # what shells say of a program that SIGINT ended
+INTERRUPTED = 130  # the exit status that shells give a program ended by SIGINT
+UNLIMITED = 100_000  # columns; wider than any row
 
-# A pipe has no width: tables keep their lines whole there.
+# A pipe has no width of its own; this one keeps the rows of the matrix whole.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 errors = Console(stderr=True, highlight=False)
 
 
 class Lab:
-    """What every command needs."""
+    """The lab's folders and the libvirt to use; every command gets it."""
 
     def __init__(self, connect: str | None) -> None:
         self.paths = Paths.default()
@@ -27,23 +31,20 @@ class Lab:
 
 
 def say(text: str) -> None:
-    """A line as it is: paths may hold what looks like markup."""
+    """Print a line as it is, without reading markup: a path may hold square brackets."""
     console.print(text, soft_wrap=True, markup=False)
 
 
 def print_rows(rows: Sequence[Sequence[str]]) -> None:
-    """Rows of plain words in columns. No line is cut or folded: a terminal wraps it, a pipe gets it whole."""
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    """Print rows of plain text in aligned columns, one line for each row: no width limit cuts or folds it."""
+    table = Table.grid(padding=(0, 2))
     for row in rows:
-        say("  ".join(set_cell_size(text, width) for text, width in zip(row, widths, strict=True)).rstrip())
+        table.add_row(*map(Text, row))
+    for line in console.render_lines(table, console.options.update(width=UNLIMITED), pad=False):
+        say("".join(segment.text for segment in line).rstrip())
 
 
-def run_folder(paths: Paths, run: str) -> Path:
-    """A run by the path of its folder, or by its name in the lab's own place."""
-    # A name, and no path such as "." or "/tmp/run".
-    if Path(run).name == run and run not in ("", "..") and (paths.runs / run).is_dir():
-        return paths.runs / run
-    if run and Path(run).is_dir():
-        return Path(run)
-    known = [folder.name for folder in paths.runs.glob("*")] if paths.runs.is_dir() else []
-    raise unknown_name("run", run, known) if known else UsageError(f"no run {run!r}: there are none yet")
+def show_result(run: RunResult, folder: Path) -> None:
+    """Print a run's summary, and write `matrix.md` into its folder."""
+    write_atomically(folder / "matrix.md", markdown.render(run, folder))
+    terminal.summary(console, run, folder)

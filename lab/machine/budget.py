@@ -1,5 +1,6 @@
 """What the host can carry: memory for lanes, and processors for what emulated guests do."""
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,12 @@ class Limits:
     jobs: int
     memory_mib: int | None = None
     processors: int = 1
+
+    @classmethod
+    def of_this_host(cls, jobs: int | None = None, memory_mib: int | None = None) -> "Limits":
+        """By default, one lane for each processor and all memory that the host can spare."""
+        processors = os.cpu_count() or 1
+        return cls(jobs or processors, memory_mib, processors)
 
 
 def available_mib() -> int:

@@ -255,7 +255,7 @@ def opened(
 ) -> Iterator[Lane]:
     """A lane whose disk and seed are ready, not started yet; nothing of it is left afterwards.
 
-    A record is written first, so that a lab that was killed is cleaned up after by the next one.
+    Its mark is written first: if this lab is killed, the next command removes what it left.
     """
     port = ports.reserve(paths.make(paths.ports))
     try:

@@ -12,7 +12,7 @@ import libvirt
 import psutil
 from filelock import FileLock, Timeout
 
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import LabError, UsageError, unknown_name
 from lab.builds import Build
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import version
@@ -148,6 +148,17 @@ def new_folder(runs: Path, wanted: Path | None) -> Path:
     if (wanted / RESULTS_FILE).exists():
         raise UsageError(f"-o {wanted}: there is a run in it already", hint="name a new folder, or --resume it")
     return wanted.resolve()
+
+
+def find_folder(runs: Path, run: str) -> Path:
+    """Find a run by its name among the lab's own `runs`, or by the path of its folder. Raises UsageError."""
+    # Names have no slash; "." and ".." are paths.
+    if Path(run).name == run and run not in ("", "..") and (runs / run).is_dir():
+        return runs / run
+    if run and Path(run).is_dir():
+        return Path(run)
+    known = [folder.name for folder in runs.glob("*")] if runs.is_dir() else []
+    raise unknown_name("run", run, known) if known else UsageError(f"no run {run!r}: there are none yet")
 
 
 def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Starting a run: a new one, or one that is resumed."""
+"""Starting a run: a new one from what the user asks for, or an earlier one that is resumed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,37 +7,142 @@ from pathlib import Path
 
 from lab import __version__, builds
 from lab.base.errors import UsageError
+from lab.base.paths import Paths
+from lab.builds import rootfs
 from lab.catalog import Catalog
-from lab.plan import Cell, Part, of_part
-from lab.record import CellResult, RunInfo, RunOptions, RunResult, Shard
-from lab.run import definitions
+from lab.machine.budget import Limits
+from lab.plan import Cell, Choice, Part, choose, of_part
+from lab.record import CellResult, Experiments, RunInfo, RunOptions, RunResult, Shard
+from lab.run import definitions, journal, scheduler
+from lab.run.estimates import Estimates
+from lab.run.observer import Observer
 
 
 @dataclass(frozen=True)
-class Start:
-    """A run to be run: its whole plan, what holds for all of it, and the results that stand already."""
+class Request:
+    """A new run as the user asks for it.
 
+    Without guests or variants, the set names them; without a set, all of the catalog are taken. Without builds,
+    the newest release is tested.
+    """
+
+    set_name: str | None = None
+    guests: Sequence[str] = ()
+    variants: Sequence[str] = ()
+    builds: Sequence[str] = ()
+    shard: str | None = None
+    cold: bool = False
+    repeat: int = 1
+    retries: int = 1
+    remedies: bool | None = None
+    experiment: bool | None = None
+    rootfs: Path | None = None
+
+    def part(self) -> Part | None:
+        """Parse the shard. Raises UsageError."""
+        return Part.parse(self.shard) if self.shard is not None else None
+
+    def choice(self, known: Catalog) -> Choice:
+        """Look up guests and variants. Raises UsageError for a name that is not in the catalog."""
+        return choose(known, set_name=self.set_name, guests=self.guests, variants=self.variants)
+
+    def options(self, known: Catalog) -> RunOptions:
+        """Decide the run's options. Raises UsageError if they contradict each other or `rootfs` is unusable."""
+        return RunOptions(
+            cold=self.cold,
+            repeat=self.repeat,
+            retries=self.retries,
+            remedies=self._tries_remedies(known),
+            experiments=self._experiments(),
+            rootfs=str(rootfs.check(self.rootfs).resolve()) if self.rootfs else None,
+        )
+
+    def _tries_remedies(self, known: Catalog) -> bool:
+        if self.cold and self.remedies:
+            raise _needs_forks("--remedies", "each remedy is tried")
+        if self.cold or self.remedies is not None:
+            return bool(self.remedies)
+        return known.set(self.set_name).remedies if self.set_name is not None else True
+
+    def _experiments(self) -> Experiments:
+        if self.cold and self.experiment:
+            raise _needs_forks("--experiment", "each change is tried")
+        if self.experiment:
+            return Experiments.ALWAYS
+        return Experiments.NEVER if self.cold or self.experiment is False else Experiments.UNCLEAR
+
+
+def _needs_forks(option: str, why: str) -> UsageError:
+    return UsageError(
+        f"{option} and --cold contradict each other: {why} in a fork of its cell", hint="leave one of them out"
+    )
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that is ready to go: its cells, its record so far, and the results it keeps if it is resumed.
+
+    `kept` maps the folder of a cell to its result.
+    """
+
+    folder: Path
     cells: list[Cell]
     info: RunInfo
     kept: dict[Path, CellResult] = field(default_factory=dict)
 
     @property
-    def whole(self) -> list[CellResult]:
-        """The results about which nothing more is to be done."""
+    def complete(self) -> list[CellResult]:
+        """The kept results on which nothing more is to be tried."""
         return [result for result in self.kept.values() if not result.has_more_to_try]
 
     @property
     def left(self) -> list[Cell]:
-        """The cells that are to be run, or on which more is to be tried."""
+        """The cells to run, and the kept cells on which more is to be tried."""
         return [
             cell
             for cell in self.cells
             if cell.folder not in self.kept or self.kept[cell.folder].has_more_to_try
         ]
 
+    def run(self, paths: Paths, uri: str, limits: Limits, observer: Observer) -> RunResult:
+        """Run the cells that are left. Raises LabError if none can be run at all."""
+        return scheduler.Scheduler(
+            self.cells,
+            paths,
+            self.folder,
+            uri,
+            self.info,
+            limits,
+            observer,
+            estimates=Estimates.from_folder(paths.runs, self.info.options),
+            kept=self.kept,
+        ).run()
 
-def begin(folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, part: Part | None) -> Start:
-    """A new run of a plan, or of one shard of it. Raises UsageError for a shard that has nothing to do."""
+
+def preview(request: Request, known: Catalog) -> tuple[list[Cell], RunOptions]:
+    """List the cells and the options of a new run without asking which release is the newest."""
+    part, choice, options = request.part(), request.choice(known), request.options(known)
+    chosen = builds.resolve_all(request.builds) if request.builds else [builds.ANY]
+    return of_part(choice.cells(chosen), part, options), options
+
+
+def new(request: Request, known: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
+    """Plan a new run in `folder`, or in a new one of the lab's own; `command` is the command line to record.
+
+    Raises UsageError for a request that cannot be met, LabError if the newest release cannot be found out.
+    """
+    part, choice, options = request.part(), request.choice(known), request.options(known)
+    folder = journal.new_folder(paths.make(paths.runs), folder)
+    chosen = builds.resolve_all(request.builds)
+    for build in chosen if request.builds else []:
+        build.check(paths)
+    return begin(folder, choice.cells(chosen), command=command, options=options, part=part)
+
+
+def begin(
+    folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, part: Part | None
+) -> PlannedRun:
+    """Begin the record of a run of a plan, or of one shard of it. Raises UsageError for an empty shard."""
     cells = of_part(plan, part, options)
     info = RunInfo(
         id=folder.name,
@@ -49,18 +154,19 @@ def begin(folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptio
         shard=Shard(number=part.number, count=part.count, plan=[c.name for c in plan]) if part else None,
         builds=[build.record() for build in dict.fromkeys(cell.build for cell in plan)],
     )
-    return Start(cells, info)
+    return PlannedRun(folder, cells, info)
 
 
-def resume(run: RunResult, catalog: Catalog) -> Start:
-    """What is missing of a run, an `error` or `not-run` is to be run again; everything else stands.
+def resume(folder: Path, run: RunResult, catalog: Catalog) -> PlannedRun:
+    """Plan the rest of an earlier run, whose folder and record these are.
 
-    Of a cell that stands, what was not tried on it, or met a fault, is tried.
+    Cells without a result are run, and those that are `error` or `not-run` are run again. All other results are
+    kept; what was not tried on their cells, or met a fault of the lab, is tried now.
 
-    Raises UsageError where its definitions or builds are not what they were, and says which.
+    Raises UsageError if definitions or builds have changed since, and names them.
     """
     if run.run.parts:
-        raise UsageError(f"run {run.run.id} was merged of others", hint="resume those, and merge again")
+        raise UsageError(f"run {run.run.id} was merged from other runs", hint="resume those, and merge again")
     known = {record.name: builds.resolve_recorded(record) for record in run.run.builds}
     cells = [
         Cell(catalog.guest(cell.guest), catalog.variant(cell.variant), known[cell.build]) for cell in run.cells
@@ -80,4 +186,4 @@ def resume(run: RunResult, catalog: Catalog) -> Start:
     info = run.run.model_copy(
         update={"interrupted": False, "finished": None, "resumed": [*run.run.resumed, datetime.now(UTC)]}
     )
-    return Start(cells, info, kept)
+    return PlannedRun(folder, cells, info, kept)

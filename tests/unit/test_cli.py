@@ -25,7 +25,7 @@ from lab.cli import common
 from lab.images import store
 from lab.lane import shell
 from lab.record import Experiments, RunOptions, RunResult, Status
-from lab.run import scheduler, start
+from lab.run import scheduler
 from lab.run.journal import LOCK, Journal
 from tests.unit.examples import cell, run_of
 
@@ -686,7 +686,7 @@ def test_merged_shards_are_the_run_of_the_plan(
     assert [cell.variant for cell in RunResult.read(merged).cells] == ["stock", "max-userns-zero"]
     assert "| debian-13 | - | pass | pass |" in (merged / "matrix.md").read_text()
     assert run_main(monkeypatch, "matrix", "--resume", str(merged)) == 2
-    assert "was merged of others" in capsys.readouterr().err
+    assert "was merged from other runs" in capsys.readouterr().err
 
 
 def test_what_no_shard_has_run_is_not_a_pass(
@@ -819,20 +819,18 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
     tries: bool,
     experiments: Experiments,
 ) -> None:
-    monkeypatch.setattr(scheduler.Scheduler, "run", lambda run: RunResult(run=run.info, cells=[]))
+    begun: list[RunOptions] = []
+
+    def run(matrix: scheduler.Scheduler) -> RunResult:
+        begun.append(matrix.info.options)
+        return RunResult(run=matrix.info, cells=[])
+
+    monkeypatch.setattr(scheduler.Scheduler, "run", run)
     seen: list[str] = []
     monkeypatch.setattr(common, "say", seen.append)
     folder = tmp_path / "run"
     folder.mkdir()
-    begun: list[RunOptions] = []
-    begin = start.begin
-
-    def remember(*arguments: Any, **more: Any) -> start.Start:
-        begun.append(more["options"])
-        return begin(*arguments, **more)
-
-    monkeypatch.setattr(start, "begin", remember)
     assert run_main(monkeypatch, "matrix", *words, "--build", "0.10.8", "-o", str(folder)) == 0
     assert [(options.remedies, options.experiments) for options in begun] == [(tries, experiments)]
-    told = "no remedy is tried and no experiment made: they take forks, and --cold makes none"
+    told = "--cold makes no forks, so no remedies and no experiments are tried"
     assert (told in seen) is ("--cold" in words)

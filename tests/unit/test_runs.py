@@ -50,12 +50,16 @@ def begin(
     *,
     options: RunOptions | None = None,
     part: Part | None = None,
-) -> start.Start:
+) -> start.PlannedRun:
     options = options or RunOptions()
     return start.begin(folder, cells, command="lab matrix", options=options, part=part)
 
 
-def finish(folder: Path, begun: start.Start, statuses: Sequence[Status] = ()) -> RunResult:
+def resume(run: RunResult, known: catalog.Catalog = KNOWN) -> start.PlannedRun:
+    return start.resume(Path("run"), run, known)
+
+
+def finish(folder: Path, begun: start.PlannedRun, statuses: Sequence[Status] = ()) -> RunResult:
     """A run as it is on disk after it ended, each cell with a file of evidence. Without statuses all pass."""
     cells = []
     for number, each in enumerate(begun.cells):
@@ -77,7 +81,7 @@ def make_wheel(path: Path, content: str = "") -> Build:
     return builds.resolve(str(path))
 
 
-def names(begun: start.Start) -> list[str]:
+def names(begun: start.PlannedRun) -> list[str]:
     return [each.name for each in begun.cells]
 
 
@@ -214,7 +218,7 @@ def test_a_shard_with_nothing_to_do_is_wrong_usage(tmp_path: Path) -> None:
 
 def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path), list(Status))
-    begun = start.resume(run, KNOWN)
+    begun = resume(run)
     assert begun.cells == PLAN
     assert [result.status for result in begun.kept.values()] == [
         Status.PASS,
@@ -232,9 +236,9 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
 
 def left_to_try(run: RunResult) -> list[str]:
     """The cells that go on, every one of which stands as it was."""
-    begun = start.resume(run, KNOWN)
+    begun = resume(run)
     assert list(begun.kept.values()) == run.cells
-    assert len(begun.whole) + len(begun.left) == len(PLAN)
+    assert len(begun.complete) + len(begun.left) == len(PLAN)
     return [cell.name for cell in begun.left]
 
 
@@ -273,19 +277,19 @@ def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:
     first.run.interrupted = True
     lane = LaneRecord(guest="debian-13", image="1" * 64, way="cold", seconds={"boot": 20.0})
     first.run.lanes.append(lane)
-    again = start.resume(first, KNOWN).info
+    again = resume(first).info
     assert (again.interrupted, again.finished, len(again.resumed)) == (False, None, 1)
     assert first.run.resumed == []
     for key in ("id", "started", "command", "options", "definitions", "builds", "lanes"):
         assert getattr(again, key) == getattr(first.run, key)
-    third = start.resume(first.model_copy(update={"run": again}), KNOWN).info
+    third = resume(first.model_copy(update={"run": again})).info
     assert third.resumed[:1] == again.resumed
     assert len(third.resumed) == 2
 
 
 def test_a_shard_is_resumed_as_the_shard_it_was(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL, part=Part(2, 2)), [Status.ERROR, Status.PASS])
-    begun = start.resume(run, KNOWN)
+    begun = resume(run)
     assert names(begun) == [each.name for each in SMALL[2:]]
     assert begun.info.shard == run.run.shard
     assert list(begun.kept) == [SMALL[3].folder]
@@ -296,14 +300,14 @@ def test_changed_definitions_are_refused_by_name(tmp_path: Path, own_files: Path
     stock = KNOWN.variant("stock").model_copy(update={"title": "Other"})
     (own_files / "cloud-init" / "meta-data").write_text("changed\n")
     with pytest.raises(UsageError) as error:
-        start.resume(run, replace(KNOWN, variants={**KNOWN.variants, "stock": stock}))
+        resume(run, replace(KNOWN, variants={**KNOWN.variants, "stock": stock}))
     assert "cannot be resumed, changed since: seed, variant stock\n" in str(error.value)
 
 
 def test_a_changed_definition_that_no_cell_has_is_nobodys_concern(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL))
     other = KNOWN.variant("userns-clone-off").model_copy(update={"title": "Other"})
-    begun = start.resume(run, replace(KNOWN, variants={**KNOWN.variants, "userns-clone-off": other}))
+    begun = resume(run, replace(KNOWN, variants={**KNOWN.variants, "userns-clone-off": other}))
     assert len(begun.kept) == len(SMALL)
 
 
@@ -313,15 +317,15 @@ def test_a_run_from_before_definitions_were_kept_is_refused() -> None:
     with pytest.raises(
         UsageError, match="changed since: guest debian-13, programs, seed, suite jailer, variant stock"
     ):
-        start.resume(run, KNOWN)
+        resume(run)
 
 
 def test_guests_and_variants_that_are_gone_are_named(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL))
     with pytest.raises(UsageError, match="no guest is called 'debian-12'"):
-        start.resume(run, replace(KNOWN, guests={"debian-13": KNOWN.guest("debian-13")}))
+        resume(run, replace(KNOWN, guests={"debian-13": KNOWN.guest("debian-13")}))
     with pytest.raises(UsageError, match="no variant is called 'max-userns-zero'"):
-        start.resume(run, replace(KNOWN, variants={"stock": KNOWN.variant("stock")}))
+        resume(run, replace(KNOWN, variants={"stock": KNOWN.variant("stock")}))
 
 
 def test_a_local_wheel_is_found_again_and_a_release_stays_the_one_it_was(
@@ -331,7 +335,7 @@ def test_a_local_wheel_is_found_again_and_a_release_stays_the_one_it_was(
     cells = [*SMALL, *(replace(each, build=local) for each in SMALL)]
     run = finish(tmp_path / "run", begin(tmp_path / "run", cells))
     monkeypatch.setattr(pip, "newest", lambda: "99.0")
-    assert start.resume(run, KNOWN).cells == cells
+    assert resume(run).cells == cells
 
 
 def test_a_changed_or_lost_wheel_is_refused_by_its_path(tmp_path: Path) -> None:
@@ -340,10 +344,10 @@ def test_a_changed_or_lost_wheel_is_refused_by_its_path(tmp_path: Path) -> None:
     run = finish(tmp_path / "run", begin(tmp_path / "run", [replace(SMALL[0], build=local)]))
     now = make_wheel(file, "other = True")
     with pytest.raises(UsageError, match=f"{file} changed since: it was {local.name} and is {now.name}"):
-        start.resume(run, KNOWN)
+        resume(run)
     file.unlink()
     with pytest.raises(UsageError, match=f"{file}: no such file"):
-        start.resume(run, KNOWN)
+        resume(run)
 
 
 def test_a_resumed_run_has_its_root_file_system_written_again(
@@ -531,8 +535,8 @@ def test_later_parts_that_differ_in_what_the_first_does_not_have_are_refused(tmp
 
 def test_a_merged_run_is_neither_resumed_nor_merged_again(tmp_path: Path) -> None:
     merged = merge(shards(tmp_path), tmp_path / "whole")
-    with pytest.raises(UsageError, match="run whole was merged of others"):
-        start.resume(merged, KNOWN)
+    with pytest.raises(UsageError, match="run whole was merged from other runs"):
+        resume(merged)
     with pytest.raises(UsageError, match="whole is not a shard"):
         merge([(tmp_path / "whole", merged)], tmp_path / "again")
 
@@ -553,7 +557,7 @@ def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_a_part_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
     parts = shards(tmp_path)
     folder, part = parts[0]
-    begun = start.resume(part, KNOWN)
+    begun = resume(part)
     results: list[CellResult] = [begun.kept[each.folder] for each in begun.cells]
     parts[0] = folder, RunResult(run=begun.info, cells=results)
     run = merge(parts, tmp_path / "whole")
