@@ -26,7 +26,7 @@ DEB="qemu-system-x86 qemu-utils ovmf libvirt-daemon-system libvirt-daemon-driver
     openssh-client pkg-config gcc libc6-dev python3-dev python3-venv"
 RPM="qemu-system-x86-core qemu-img edk2-ovmf libvirt-daemon libvirt-daemon-driver-qemu libvirt-client
     libvirt-devel passt mmdebstrap debian-keyring e2fsprogs busybox util-linux gnupg2-verify openssh-clients
-    pkgconf-pkg-config gcc binutils python3-devel shadow-utils"
+    pkgconf-pkg-config gcc python3-devel shadow-utils"
 # The tests sign checksums of their own.
 if [ "${1-}" = test ]; then
     DEB="$DEB gpg gpg-agent"

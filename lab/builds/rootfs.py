@@ -7,11 +7,13 @@ import gzip
 import hashlib
 import json
 import shutil
-import subprocess
 import tarfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
 
 from lab.base.errors import LabError, UsageError
 
@@ -66,13 +68,12 @@ def find_busybox() -> Path:
 
 
 def _is_static(program: Path) -> bool:
-    """A static program has no interpreter, and so no segment of type PT_INTERP (ELF specification)."""
-    if not shutil.which("readelf"):
-        raise LabError("readelf is not installed", hint="install binutils (./setup.sh doctor does it)")
-    listed = subprocess.run(
-        ["readelf", "--program-headers", program], capture_output=True, text=True, check=False
-    )
-    return listed.returncode == 0 and "INTERP" not in listed.stdout
+    """Whether an ELF program names no interpreter, and so has no segment of type PT_INTERP."""
+    try:
+        with program.open("rb") as stream:
+            return all(segment["p_type"] != "PT_INTERP" for segment in ELFFile(stream).iter_segments())
+    except (OSError, ELFError):
+        return False
 
 
 def _layer(busybox: bytes) -> bytes:

@@ -16,13 +16,21 @@ from lab.machine import leftovers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--connect", metavar="URI", help="libvirt to use; LAB_CONNECT sets it too.")
+@click.option(
+    "--connect",
+    metavar="URI",
+    help="Use this libvirt daemon. Default: $LAB_CONNECT, or qemu:///system as root, else qemu:///session.",
+)
 @click.version_option(package_name="boxlite-lab", prog_name="lab")
 @click.pass_context
 def cli(context: click.Context, connect: str | None) -> None:
-    """Which hosts can run boxlite's jailer, why the others cannot, and what cures them."""
+    """Find out which hosts can run boxlite's jailer, why others cannot, and what cures them.
+
+    The lab boots virtual machines, runs the jailer's tests in them and explains what failed. Start with
+    `lab doctor`, then run `lab matrix --set quick`.
+    """
     context.obj = Lab(connect)
-    # Whatever a lab that was killed left behind goes first, whichever command comes next.
+    # Every command first removes what a killed lab left behind.
     leftovers.reap(context.obj.paths)
 
 
@@ -41,9 +49,9 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; expected failures are a message and a status, never a traceback."""
+    """Run the command line. An expected failure prints a message; only a bug shows a traceback."""
     quiet_libraries()
-    # SIGTERM ends a run as Ctrl-C does: with everything taken down.
+    # SIGTERM ends a run as Ctrl-C does: all machines are taken down.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     try:
@@ -64,14 +72,13 @@ def main() -> None:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    """Take everything down; the second time, stop at once."""
-    # From here on nothing but the end at once will do, whatever the main thread waits for.
+    """Interrupt the run; a second signal stops the process at once."""
     signal.signal(signal.SIGTERM, _end_at_once)
     signal.signal(signal.SIGINT, _end_at_once)
     raise KeyboardInterrupt
 
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
-    # Machines end with this process (autodestroy); the next command removes their records.
+    # Machines end with this process (autodestroy); the next command removes their folders.
     os.write(2, b"\nstopped at once; the next lab command removes what is left\n")
     os._exit(INTERRUPTED)

@@ -1,16 +1,20 @@
-"""Commands about this host: is it ready, and what have labs left on it."""
+"""Commands about this host: whether it is ready, and what dead runs left on it."""
 
 import click
 from rich.markup import escape
 
 from lab.cli import common
 from lab.host import doctor
+from lab.machine import leftovers
 
 
 @click.command("doctor")
 @click.pass_obj
 def doctor_command(lab: common.Lab) -> int:
-    """Is this host ready? Each line: what, state, how to mend it."""
+    """Check whether this host can run the lab, and say what to do if not.
+
+    Exit status: 0 if it can, 3 if something is broken.
+    """
     broken = False
     styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red"}
     for line in doctor.examine(lab.paths, lab.uri):
@@ -26,8 +30,11 @@ def doctor_command(lab: common.Lab) -> int:
 @click.command("clean")
 @click.pass_obj
 def clean_command(lab: common.Lab) -> int:
-    """Remove every domain, overlay, port lock and passt process of dead runs, and nothing else."""
-    # `cli` has done it already: what is left belongs to labs that are alive.
-    alive = sorted(folder.name for folder in lab.paths.lanes.glob("lab-*"))
-    common.console.print("nothing of a dead run is left" + (f"; alive: {', '.join(alive)}" if alive else ""))
+    """Remove what dead runs left behind: virtual machines, disks, port locks and network processes.
+
+    Every lab command does this first. Runs that are still going on are left alone.
+    """
+    # `cli` has called `reap` already: the lanes left belong to labs that are alive.
+    alive = ", ".join(leftovers.lanes(lab.paths))
+    common.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
     return 0

@@ -17,16 +17,16 @@ from lab.lane import upkeep
 
 @click.group("images")
 def images_group() -> None:
-    """Base images of the guests."""
+    """Manage the base images of the guests."""
 
 
 @images_group.command("pull")
 @click.argument("guests", nargs=-1)
-@click.option("--update", is_flag=True, help="Take a newer build where there is one.")
-@click.option("--offline", is_flag=True, help="Leave the network alone: say what is missing.")
+@click.option("--update", is_flag=True, help="Change to the newest build of each image.")
+@click.option("--offline", is_flag=True, help="Use no network, and say which images are missing.")
 @click.pass_obj
 def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline: bool) -> int:
-    """Download and verify the disks of these guests, or of all that have one."""
+    """Download and verify the cloud images of these guests, or of all guests that have one."""
     if update and offline:
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
     known = catalog.load()
@@ -42,21 +42,23 @@ def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline:
 @click.argument("guests", nargs=-1, required=True)
 @click.pass_obj
 def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
-    """Build the images of these guests, where they are not in the store yet."""
+    """Build the images of these guests that are not in the store yet."""
     known = catalog.load()
     wanted = [known.guest(name) for name in guests]
     for guest in wanted:
         if isinstance(guest.image, CloudImage):
-            raise UsageError(f"{guest.name} is not built here", hint=f"lab images pull {guest.name}")
+            raise UsageError(
+                f"{guest.name} is a cloud image, which is not built", hint=f"lab images pull {guest.name}"
+            )
     return _each(wanted, lambda guest: _build(lab, guest))
 
 
 @images_group.command("import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--as", "name", metavar="GUEST", required=True, help="The guest whose image it is.")
+@click.option("--as", "name", metavar="GUEST", required=True, help="The guest that boots this disk.")
 @click.pass_obj
 def images_import(lab: common.Lab, file: Path, name: str) -> int:
-    """Copy a disk, qcow2 or raw, into the store as the image of a cloud guest."""
+    """Copy a qcow2 or raw disk into the store as the image of a cloud guest."""
     guest = catalog.load().guest(name)
     _say(guest, store.import_file(lab.paths, guest, file, lambda text: None))
     return 0
@@ -65,7 +67,7 @@ def images_import(lab: common.Lab, file: Path, name: str) -> int:
 @images_group.command("list")
 @click.pass_obj
 def images_list(lab: common.Lab) -> int:
-    """Show what is in the store, and which guests use it."""
+    """List the images in the store and the guests that use them."""
     known = catalog.load()
     users = upkeep.users(lab.paths, known)
     rows = [["guests", "size", "date", "sha256", "source"]]
@@ -84,7 +86,7 @@ def images_list(lab: common.Lab) -> int:
 @images_group.command("verify")
 @click.pass_obj
 def images_verify(lab: common.Lab) -> int:
-    """Read everything in the store again; exit status 1 where a file was changed."""
+    """Verify the checksums of all files in the store; exit status 1 if a file was changed."""
     changed = False
     for image, wrong in upkeep.verify(lab.paths):
         changed |= bool(wrong)
@@ -93,10 +95,10 @@ def images_verify(lab: common.Lab) -> int:
 
 
 @images_group.command("prune")
-@click.option("--dry-run", is_flag=True, help="Show it and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 @click.pass_obj
 def images_prune(lab: common.Lab, dry_run: bool) -> int:
-    """Remove what no guest and no run uses, and what was downloaded half."""
+    """Remove images that no guest and no run uses, and unfinished downloads."""
     gone = upkeep.prune(lab.paths, catalog.load(), dry_run=dry_run)
     for each in gone:
         common.say(f"{'would remove' if dry_run else 'removed'} {each.path} ({_mib(each.size)})")
@@ -126,12 +128,12 @@ def _build(lab: common.Lab, guest: Guest) -> None:
         _say(guest, store.ensure(lab.paths, guest, lambda text: status.update(escape(text))))
 
 
-def _each(guests: Iterable[Guest], have: Callable[[Guest], None]) -> int:
-    """Every guest gets its turn, whatever becomes of the others; the worst of their exit statuses."""
+def _each(guests: Iterable[Guest], do: Callable[[Guest], None]) -> int:
+    """Do this for every guest, even if others fail; return the worst exit status."""
     status = 0
     for guest in guests:
         try:
-            have(guest)
+            do(guest)
         except LabError as error:
             common.errors.print(f"lab: {guest.name}: {escape(str(error))}", soft_wrap=True)
             status = max(status, error.exit_status)

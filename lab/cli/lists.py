@@ -1,4 +1,4 @@
-"""What the catalog holds."""
+"""The catalog: guests, variants, causes, sets, suites and cells."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ UNCLEAR = Experiments.UNCLEAR
 @click.command("list")
 @click.argument("what", type=click.Choice(["guests", "variants", "causes", "sets", "suites", "cells"]))
 def list_command(what: str) -> int:
-    """Show what the catalog holds."""
+    """List the guests, variants, causes, sets, suites or cells that the lab knows."""
     known = catalog.load()
     match what:
         case "cells":
@@ -34,7 +34,7 @@ def list_command(what: str) -> int:
 
 
 def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
-    """Cells, each with what is expected of it and the command line that runs it alone as the run would."""
+    """Print cells, each with its expected status and the command that runs it alone with the same options."""
     several = len({cell.build for cell in cells}) > 1
     rows = [["guest", "variant", *(["build"] if several else []), "expected", "again"]]
     for cell in cells:

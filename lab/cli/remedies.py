@@ -1,4 +1,4 @@
-"""What cures a cause, and the script that does it."""
+"""Remedies: what cures a cause, what it costs, and the script that applies it."""
 
 import click
 from rich.markup import escape
@@ -12,7 +12,7 @@ from lab.cli import common
 @click.group("remedies", invoke_without_command=True)
 @click.pass_context
 def remedies_group(context: click.Context) -> int:
-    """Show what is claimed to cure which causes, the one that gives up least protection first."""
+    """List the remedies and the causes that they cure, the one that gives up least protection first."""
     if context.invoked_subcommand is not None:
         return 0
     table = Table("remedy", "loss", "what it does, and for which causes", box=None, pad_edge=False)
@@ -20,15 +20,15 @@ def remedies_group(context: click.Context) -> int:
         table.add_row(name, f"{remedy.loss}", escape(remedy.title))
         table.add_row("", "", f"[dim]{', '.join(remedy.cures)}[/]")
     common.console.print(table, soft_wrap=True)
-    common.say("\nloss: protection given up, from 0 to 100, which is all that the jailer gives")
+    common.say("\nloss: the protection that a remedy gives up; 100 is all that the jailer gives")
     return 0
 
 
 @remedies_group.command("show")
 @click.argument("name")
-@click.option("--script", is_flag=True, help="Print the shell script that does it on your own host.")
+@click.option("--script", is_flag=True, help="Print a shell script that applies the remedy on your own host.")
 def remedies_show(name: str, script: bool) -> int:
-    """Show what a remedy does, what it costs, and how it is done."""
+    """Show what a remedy does, what it costs, and how to apply it."""
     remedy = remedies.find(name)
     if script:
         if remedy.host is None:

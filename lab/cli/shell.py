@@ -1,4 +1,4 @@
-"""A shell in a guest."""
+"""A shell in a guest, in the state that tests see."""
 
 import subprocess
 
@@ -13,10 +13,15 @@ from lab.lane import shell
 @click.command("shell")
 @click.argument("guest")
 @click.argument("variant", default="stock")
-@click.option("--build", metavar="BUILD", help="As for matrix.")
+@click.option(
+    "--build", metavar="BUILD", help="Deploy this release or wheel file. Default: the newest release."
+)
 @click.pass_obj
 def shell_command(lab: common.Lab, guest: str, variant: str, build: str | None) -> int:
-    """A shell in exactly the state that a cell's tests see. The guest goes when the shell ends."""
+    """Open a shell in a guest, in the state that the tests of a cell see.
+
+    VARIANT is stock if not given. The guest is removed when the shell ends, and the exit status is the shell's.
+    """
     known = catalog.load()
     cell = plan.Cell(known.guest(guest), known.variant(variant), builds.resolve(build))
     with common.console.status("starting") as status:

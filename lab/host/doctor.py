@@ -1,4 +1,4 @@
-"""Whether this host can run the lab: a line for each thing needed, and how to mend what is wrong."""
+"""Whether this host can run the lab: one line for each requirement, with what to do if it is not met."""
 
 import os
 import pwd
@@ -25,6 +25,8 @@ FREE_GIB = 8.0
 FREE_MEMORY_MIB = 3072
 # passt as a network backend came with libvirt 9.0: https://libvirt.org/news.html#v9-0-0-2023-01-16
 OLDEST_LIBVIRT = 9_000_000
+# Numbers with a dot, also after an underscore: OpenSSH_10.0p2 is version 10.0p2, qemu-system-x86_64 is none.
+VERSION = re.compile(r"(?<![^\W_])\d+\.\d[\w.~+]*")
 
 
 class State(StrEnum):
@@ -36,7 +38,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that was looked at; `mend` is empty where nothing needs to be."""
+    """One requirement: its state, what was found, and what to do about it (`mend`), if anything."""
 
     what: str
     state: State
@@ -45,8 +47,8 @@ class Line:
 
 
 def examine(paths: Paths, uri: str) -> Iterator[Line]:
-    """Look at everything, one line at a time."""
-    # First, because every other program is run by it.
+    """Check all requirements, one line at a time."""
+    # First, because the lab runs every other program through it.
     yield _program("setpriv", "setpriv", "--version")
     yield _program("QEMU", "qemu-system-x86_64", "--version")
     yield _program("qemu-img", "qemu-img", "--version")
@@ -64,7 +66,7 @@ def examine(paths: Paths, uri: str) -> Iterator[Line]:
 
 
 def _program(what: str, program: str, argument: str) -> Line:
-    # Administrators' programs are not on every user's path.
+    # /usr/sbin is not on every user's PATH.
     path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if path is None:
         return Line(what, State.BROKEN, f"{program} is not installed", SETUP)
@@ -72,8 +74,8 @@ def _program(what: str, program: str, argument: str) -> Line:
         printed = process.run([path, argument], timeout=20)
     except process.CommandFailed as error:
         return Line(what, State.BROKEN, str(error), SETUP)
-    # passt says its version to a terminal only.
-    found = re.search(r"\b\d[\w.~+]*", printed)
+    # passt prints its version to a terminal only.
+    found = VERSION.search(printed)
     return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)
 
 
@@ -109,7 +111,7 @@ def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
         return Line(
             "acceleration",
             State.UNKNOWN,
-            "only a guest kernel that ran under KVM proves it, and there is no guest yet",
+            "only booting a guest kernel under KVM can tell, and there is no guest image yet",
             "lab images build debian-13, then lab doctor",
         )
     if verdict.kvm:
@@ -118,7 +120,7 @@ def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
         "acceleration",
         State.SLOW,
         f"software emulation, about ten times slower: {verdict.reason}",
-        "all works without; for speed use a host whose virtual machines can run virtual machines",
+        "everything works without KVM; for speed, use a host with /dev/kvm and nested virtualization",
     )
 
 
@@ -135,7 +137,7 @@ def _subordinate_ids() -> Line:
     return Line(
         "subordinate ids",
         State.BROKEN,
-        "needed to build guests as an ordinary user",
+        f"{name} has none; they are needed to build guests as an ordinary user",
         f"install uidmap, then: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
     )
 

@@ -1,10 +1,10 @@
 """Remembers which disk each cloud guest uses, so that a newer build is fetched only on request."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
 from lab.base.errors import LabError
 from lab.base.files import write_atomically
@@ -15,32 +15,34 @@ FILE = "guests.json"
 
 @dataclass(frozen=True)
 class Choice:
-    """`sha256` is the disk's; it holds for the definition with the digest `inputs`."""
+    """`sha256` is the disk's digest; `inputs` is the digest of the definition for which it was chosen."""
 
     inputs: str
     sha256: str
 
 
+_CHOICES = TypeAdapter(dict[str, Choice])
+
+
 def remembered(paths: Paths, guest: str) -> Choice | None:
-    """What a guest uses, if it was chosen before. Raises LabError."""
-    entry = _read(paths.images / FILE).get(guest)
-    return Choice(**entry) if entry else None
+    """Return the disk that was chosen for a guest, if any. Raises LabError if the file is damaged."""
+    return _read(paths.images / FILE).get(guest)
 
 
 def remember(paths: Paths, guest: str, choice: Choice) -> None:
-    """From now on the guest uses this disk."""
+    """Let the guest use this disk from now on."""
     file = paths.images / FILE
     with FileLock(file.with_suffix(".lock")):
-        write_atomically(file, json.dumps(_read(file) | {guest: asdict(choice)}, indent=2) + "\n")
+        choices = _read(file) | {guest: choice}
+        write_atomically(file, _CHOICES.dump_json(choices, indent=2).decode() + "\n")
 
 
-def _read(file: Path) -> dict[str, dict[str, str]]:
+def _read(file: Path) -> dict[str, Choice]:
     try:
-        known = json.loads(file.read_text())
-        return {guest: {key: entry[key] for key in ("inputs", "sha256")} for guest, entry in known.items()}
+        return _CHOICES.validate_json(file.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise LabError(
             f"{file} cannot be read: {error}", hint=f"rm {file}, and pull the images again"
         ) from error

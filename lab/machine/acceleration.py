@@ -1,6 +1,5 @@
-"""Whether guests run under KVM or under software emulation, found out by running one."""
+"""Whether guests run under KVM or under software emulation: a kernel is booted to find out."""
 
-import json
 import os
 import platform
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import libvirt
 from filelock import FileLock
+from pydantic import BaseModel
 
 from lab.base.files import write_atomically
 from lab.base.paths import Paths
@@ -19,18 +19,18 @@ from lab.machine import domain, firmware, overlay
 from lab.machine.domain import DomainSpec, KernelBoot
 
 KVM_DEVICE = Path("/dev/kvm")
-# The kernel says this when it hands over to the initial RAM disk's init: everything before it ran.
+# The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
 KERNEL_RAN = "Run /init as init process"
 PROBE_SECONDS = 30.0
-# Room for a distribution's whole initial RAM disk.
+# Enough for the initial RAM disk of any distribution.
 PROBE_MIB = 1024
-# Software emulation is about ten times slower than hardware: measured boots take 21-36 s against 2-4 s.
+# Measured boots take 21-36 s under software emulation and 2-4 s under KVM.
 EMULATION_FACTOR = 10.0
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """How guests are run, and why so."""
+    """How guests run, and why."""
 
     kvm: bool
     reason: str
@@ -41,14 +41,22 @@ class Acceleration:
 
     @property
     def factor(self) -> float:
-        """By how much to stretch a time limit that is meant for hardware acceleration."""
+        """The factor for a time limit that is meant for KVM."""
         return 1.0 if self.kvm else EMULATION_FACTOR
 
 
-def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
-    """The cached verdict for this host kernel and QEMU, or a new one from booting `image` under KVM.
+class Verdict(BaseModel):
+    """The content of `acceleration.json`; `key` says for which host it holds."""
 
-    The kernel of any guest will do. Raises LabError where the image's disk cannot be booted at all.
+    key: str
+    kvm: bool
+    reason: str
+
+
+def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
+    """Return the cached verdict for this host kernel and QEMU, or boot `image` under KVM to get one.
+
+    The kernel of any guest will do. Raises LabError if the image's disk cannot be booted at all.
     """
     known = cached(connection, paths)
     if known is not None:
@@ -58,25 +66,23 @@ def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Ac
         known = cached(connection, paths)
         if known is not None:
             return known
-        verdict = _refused_without_trying() or _try(connection, paths, image)
-        entry = {"key": _key(connection), "kvm": verdict.kvm, "reason": verdict.reason}
-        write_atomically(paths.acceleration, json.dumps(entry) + "\n")
-        return verdict
+        decided = _refused_without_trying() or _try(connection, paths, image)
+        verdict = Verdict(key=_key(connection), kvm=decided.kvm, reason=decided.reason)
+        write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
+        return decided
 
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
-    """The verdict of an earlier run under the same host kernel and QEMU, if there is one."""
+    """Return the verdict of an earlier run under the same host kernel and QEMU, if there is one."""
     try:
-        entry = json.loads(paths.acceleration.read_text())
-        if entry["key"] == _key(connection):
-            return Acceleration(bool(entry["kvm"]), str(entry["reason"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return None
+        verdict = Verdict.model_validate_json(paths.acceleration.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return Acceleration(verdict.kvm, verdict.reason) if verdict.key == _key(connection) else None
 
 
 def _key(connection: libvirt.virConnect) -> str:
-    """What a verdict depends on; nested virtualization and the device's mode can change without a reboot."""
+    """What a verdict depends on. Nested virtualization and the device's mode can change without a reboot."""
     mode = oct(KVM_DEVICE.stat().st_mode) if KVM_DEVICE.exists() else "absent"
     return f"{platform.release()} {connection.getVersion()} {connection.getURI()} {mode} {_nested()}"
 
@@ -86,7 +92,7 @@ def _nested() -> bool:
         parameter = Path(f"/sys/module/{module}/parameters/nested")
         if parameter.exists():
             return parameter.read_text().strip() in ("Y", "1")
-    # Built into the kernel, or another architecture's: only running can tell.
+    # The module is built into the kernel, or of another architecture: only a boot can tell.
     return True
 
 
@@ -98,8 +104,8 @@ def _refused_without_trying() -> Acceleration | None:
     if not _nested():
         return Acceleration(
             False,
-            "KVM is there without nested virtualization, so that boxlite would find no /dev/kvm in a "
-            "guest (load kvm_intel or kvm_amd with nested=1)",
+            "KVM works, but without nested virtualization, so boxlite would find no /dev/kvm in a guest "
+            "(load kvm_intel or kvm_amd with nested=1)",
         )
     return None
 
@@ -157,7 +163,7 @@ def _watch(machine: libvirt.virDomain, console: Path) -> Acceleration:
 
 def _remove(machine: libvirt.virDomain | None, folder: Path) -> None:
     if machine is not None:
-        # It may have died under KVM, which is the answer.
+        # It may have died under KVM already, which is then the answer.
         with suppress(libvirt.libvirtError):
             machine.destroy()
     for file in folder.iterdir():

@@ -1,4 +1,4 @@
-"""What the host can carry: memory for lanes, and processors for what emulated guests do."""
+"""What the host can run at once: memory for lanes, and processors for emulated guests."""
 
 import os
 import threading
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import psutil
 
-# QEMU's own, beside the guest's memory: code it translated, and the checkpoint while it is saved.
+# QEMU's own memory, in addition to the guest's: translated code, and the checkpoint while it is saved.
 QEMU_OVERHEAD_MIB = 1024
-# Never the host's last memory: a host that runs out kills a guest, or whatever else it has.
+# Left to the host: without free memory it kills a guest or any other process.
 RESERVE_MIB = 1024
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of the host a run may use; `memory_mib` is for all lanes together."""
+    """How much of the host a run may use: lanes at once, memory for all lanes together, and processors."""
 
     jobs: int
     memory_mib: int | None = None
@@ -31,15 +31,15 @@ class Limits:
 
 
 def available_mib() -> int:
-    """Memory that the host could give without swapping, in MiB."""
+    """Memory that the host can give without swapping, in MiB."""
     return int(psutil.virtual_memory().available // 2**20)
 
 
 class Memory:
-    """Memory for lanes: one is admitted when it fits into what is left, and gives it back when it ends."""
+    """Memory for lanes. A lane is admitted if enough is left, and returns its memory when it ends."""
 
     def __init__(self, limit_mib: int | None = None, *, available: Callable[[], int] = available_mib) -> None:
-        """`limit_mib` caps all lanes together; without it they may have all but the host's reserve."""
+        """`limit_mib` limits all lanes together; by default they may use all but the host's reserve."""
         self._available = available
         self._limit = max(0, available() - RESERVE_MIB)
         if limit_mib is not None:
@@ -49,21 +49,23 @@ class Memory:
 
     @staticmethod
     def need_mib(guest_mib: int) -> int:
-        """What a lane of a guest with so much memory may come to."""
+        """The memory that a lane needs for a guest with `guest_mib` of memory."""
         return guest_mib + QEMU_OVERHEAD_MIB
 
     def admit(self, guest_mib: int) -> str:
-        """Take memory for one lane; the reason why not, where there is too little, or an empty string."""
+        """Take memory for one lane; return an empty string, or the reason if there is too little."""
         need = self.need_mib(guest_mib)
         with self._lock:
             if self._taken + need > self._limit:
                 left = self._limit - self._taken
-                return f"a lane needs {need} MiB of memory, and of {self._limit} MiB for lanes {left} are left"
-            # Another program may have taken since what was free when the limit was set.
+                return (
+                    f"a lane needs {need} MiB of memory, and {left} of the {self._limit} MiB for lanes are left"
+                )
+            # Another program may have taken memory that was free when the limit was set.
             if (free := self._available()) < need + RESERVE_MIB:
                 return (
-                    f"a lane needs {need} MiB of memory beside {RESERVE_MIB} MiB for the host, "
-                    f"and only {free} are available"
+                    f"a lane needs {need} MiB of memory in addition to {RESERVE_MIB} MiB for the host, "
+                    f"and only {free} MiB are available"
                 )
             self._taken += need
             return ""
@@ -74,10 +76,10 @@ class Memory:
 
 
 class Processors:
-    """Turns for work that keeps processors busy; first come, first served.
+    """A queue for work that keeps processors busy; first come, first served.
 
-    Under emulation a booting guest keeps all of its processors busy, a suite one. More at once than the host
-    has makes nothing faster, and boxes late: boxlite gives each 30 s to come up.
+    Under emulation a booting guest keeps all of its processors busy, a suite one. More work at once than the
+    host has processors makes nothing faster, and delays boxes: boxlite waits at most 30 s for one to start.
     """
 
     def __init__(self, count: int) -> None:
@@ -88,7 +90,7 @@ class Processors:
 
     @contextmanager
     def turn(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold `count` processors, or all where that is fewer; `on_wait` is called where it has to wait."""
+        """Hold `count` processors, at most all there are; `on_wait` is called if they are not free at once."""
         count = min(count, self._count)
         ticket = object()
         with self._changed:

@@ -1,4 +1,4 @@
-"""How a guest's machine is started: its kernel loaded by QEMU, or the loader on its disk by a firmware."""
+"""How a guest boots: QEMU loads its kernel, or a firmware starts the boot loader on its disk."""
 
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -17,7 +17,7 @@ class NoFirmware(LabError):
 
 
 def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "") -> KernelBoot | FirmwareBoot:
-    """The way this image boots; `arguments`: what its kernel is told beyond what every guest's is.
+    """How this image boots; `arguments` are added to the kernel's command line.
 
     Raises NoFirmware.
     """
@@ -28,10 +28,10 @@ def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "
 
 
 def uefi(connection: libvirt.virConnect) -> Path:
-    """The UEFI firmware for the lab's machines, the one that libvirt names first. Raises NoFirmware.
+    """The UEFI firmware for the lab's machines: the first one that libvirt lists. Raises NoFirmware.
 
-    libvirt reads QEMU's descriptions of what is installed, and leaves out what needs another machine (Secure
-    Boot's needs q35): https://libvirt.org/formatdomaincaps.html#bios-bootloader
+    libvirt reads QEMU's descriptions of the installed firmware and omits what needs another machine type
+    (Secure Boot needs q35): https://libvirt.org/formatdomaincaps.html#bios-bootloader
     """
     try:
         text = connection.getDomainCapabilities(None, domain.ARCHITECTURE, domain.MACHINE, "qemu", 0)

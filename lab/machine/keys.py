@@ -1,4 +1,4 @@
-"""SSH keys: one pair for the lab, one for the guest, both new for every lane."""
+"""SSH keys: each lane gets a new pair for the lab and a new pair for the guest."""
 
 from dataclasses import dataclass
 

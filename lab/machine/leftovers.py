@@ -1,6 +1,8 @@
-"""Records of lanes, written before a domain exists: what a dead lab left can be found and removed."""
+"""What a dead lab left behind: found by the mark in each lane's folder, and removed.
 
-import json
+The mark is written before a domain exists, so that no domain is ever without one.
+"""
+
 import os
 import secrets
 import shutil
@@ -12,14 +14,25 @@ from pathlib import Path
 import libvirt
 import psutil
 from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.machine import domain, ports
 from lab.machine.connection import connection
 
-LANE = "lane.json"
+MARK = "lane.json"
 LOCK = "lock"
+FOLDERS = "lab-*"
+
+
+class Mark(BaseModel):
+    """What is needed to remove a lane: its libvirt, and the port by which its passt is known."""
+
+    lane: str
+    uri: str
+    port: int
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -32,18 +45,18 @@ class Removed:
 
 @contextmanager
 def lane_folder(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Path]:
-    """A lane's folder with its record, held by a lock that the kernel drops when this process dies."""
+    """A lane's folder with its mark, locked until the block ends or this process dies."""
     name = f"lab-{guest}-{secrets.token_hex(3)}"
     folder = paths.make(paths.lanes) / name
     lock = FileLock(folder / LOCK, timeout=0)
     with _gate(paths):
         folder.mkdir()
-        # The QEMU user of qemu:///system has to reach the overlay inside.
+        # The QEMU user of qemu:///system must reach the overlay inside.
         folder.chmod(0o711)
         lock.acquire()
     try:
-        record = {"lane": name, "uri": uri, "port": port, "pid": os.getpid()}
-        (folder / LANE).write_text(json.dumps(record) + "\n")
+        mark = Mark(lane=name, uri=uri, port=port, pid=os.getpid())
+        (folder / MARK).write_text(mark.model_dump_json() + "\n")
         yield folder
     finally:
         with _gate(paths):
@@ -51,32 +64,38 @@ def lane_folder(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Pa
             lock.release()
 
 
+def lanes(paths: Paths) -> list[str]:
+    """The names of all lanes that have a folder; after `reap`, those of labs that are alive."""
+    return sorted(folder.name for folder in paths.lanes.glob(FOLDERS))
+
+
 def reap(paths: Paths) -> Removed:
     """Remove the domains, passt processes, overlays and port locks of labs that died, and nothing else."""
     if not paths.lanes.is_dir():
         return Removed([], [])
     with _gate(paths):
-        lanes = [folder.name for folder in sorted(paths.lanes.glob("lab-*")) if _reap_lane(folder)]
-    return Removed(lanes, ports.remove_stale(paths.ports))
+        removed = [name for name in lanes(paths) if _reap_lane(paths.lanes / name)]
+    return Removed(removed, ports.remove_stale(paths.ports))
 
 
 def _gate(paths: Paths) -> FileLock:
-    """Held while a lane's folder exists without its lock, so that nobody takes it for a dead one's."""
+    """Held while a folder exists whose lane has not locked it yet: nobody else may take it for a dead one."""
     return FileLock(paths.lanes / ".gate")
 
 
 def _reap_lane(folder: Path) -> bool:
+    """Remove a lane unless its lab is alive; whether it was removed."""
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
         return False
     try:
-        record = _read(folder)
-        if record is not None:
-            _destroy_domain(folder.name, str(record["uri"]))
-            _end_passt(int(record["port"]))
-        # Its own lab may be taking it down at this moment.
+        mark = _read(folder)
+        if mark is not None:
+            _destroy_domain(folder.name, mark.uri)
+            _end_passt(mark.port)
+        # Its own lab may be removing the folder at this moment.
         with suppress(FileNotFoundError):
             shutil.rmtree(folder)
         return True
@@ -84,12 +103,11 @@ def _reap_lane(folder: Path) -> bool:
         lock.release()
 
 
-def _read(folder: Path) -> dict[str, str | int] | None:
-    """The record, or None where the lab died before it was written and so before there was a domain."""
+def _read(folder: Path) -> Mark | None:
+    """The mark, or None if the lab died while writing it, and so before it started a domain."""
     try:
-        record: dict[str, str | int] = json.loads((folder / LANE).read_text())
-        return record
-    except (OSError, json.JSONDecodeError):
+        return Mark.model_validate_json((folder / MARK).read_bytes())
+    except (OSError, ValueError):
         return None
 
 
@@ -100,7 +118,7 @@ def _destroy_domain(lane: str, uri: str) -> None:
             if domain.lane_of(found.XMLDesc()) == lane:
                 found.destroy()
     except LabError:
-        pass  # No daemon: a domain started with autodestroy did not outlive it.
+        pass  # There is no daemon, and a domain started with autodestroy does not outlive its daemon.
     except libvirt.libvirtError as error:
         if error.get_error_code() not in (
             libvirt.VIR_ERR_NO_DOMAIN,
@@ -110,9 +128,10 @@ def _destroy_domain(lane: str, uri: str) -> None:
 
 
 def _end_passt(port: int) -> None:
-    """Passt ends with its QEMU; one that did not is known by the lane's port on its command line.
+    """End the passt of a dead lane, which has the lane's port on its command line.
 
-    A lab in another place (LAB_HOME) may have the port by now: its passt has a QEMU.
+    passt normally ends with its QEMU. A lab with another LAB_HOME may use the same port by now: its passt is
+    told apart by the QEMU that uses its socket.
     """
     running = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["name", "cmdline"])]
     machines = " ".join(word for process, command in running if _is(process, "qemu") for word in command)
@@ -134,7 +153,7 @@ def _is(process: psutil.Process, program: str) -> bool:
 
 
 def _socket(command: list[str]) -> str:
-    """The socket by which QEMU reaches a passt. https://passt.top/builds/latest/web/passt.1.html"""
+    """The socket between a passt and its QEMU. https://passt.top/builds/latest/web/passt.1.html"""
     where = command.index("--socket") + 1 if "--socket" in command else len(command)
-    # A path that no QEMU has, where there is none.
+    # Without one: a path that no QEMU uses.
     return next(iter(command[where : where + 1]), "/no/socket")

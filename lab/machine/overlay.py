@@ -1,4 +1,4 @@
-"""Overlays: what a guest writes, over an image that stays as it is."""
+"""Overlays: disks that hold what a guest writes, on top of an image that never changes."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from lab.base.errors import UsageError
 
 
 def create(overlay: Path, backing: Path, *, gib: int | None = None) -> None:
-    """An empty overlay over `backing`, as large as that or `gib` GiB. Raises LabError."""
+    """Create an empty overlay over `backing`, with its size or `gib` GiB. Raises LabError."""
     size = [] if gib is None else [_size(backing, gib)]
     process.run(
         ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay, *size],
@@ -17,7 +17,7 @@ def create(overlay: Path, backing: Path, *, gib: int | None = None) -> None:
 
 
 def put_over(overlay: Path, backing: Path) -> None:
-    """Have an overlay lie over the same image at another place. Raises LabError."""
+    """Tell an overlay that its image is now at `backing`. Raises LabError."""
     process.run(
         ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay],
         timeout=60,
@@ -25,7 +25,7 @@ def put_over(overlay: Path, backing: Path) -> None:
 
 
 def _size(backing: Path, gib: int) -> str:
-    """A disk that is cut off has lost the end of its last partition: that is refused."""
+    """The size for qemu-img. Raises UsageError for one that would cut off the end of the last partition."""
     own = json.loads(process.run(["qemu-img", "info", "--output=json", backing], timeout=60))["virtual-size"]
     if gib * 2**30 < own:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Ports on 127.0.0.1, each held by a lock for as long as its lane lives."""
+"""Ports on 127.0.0.1, each reserved by a lock for as long as its lane lives."""
 
 import socket
 from pathlib import Path
@@ -7,12 +7,12 @@ from filelock import FileLock, Timeout
 
 from lab.base.errors import LabError
 
-# Below the range from which Linux hands out ports of its own accord (32768 and up).
+# Below the range from which Linux assigns ports by itself (32768 and up).
 FIRST, LAST = 22100, 22999
 
 
 class Port:
-    """A reserved port. The lock is the kernel's, so it is gone with the process that held it."""
+    """A reserved port. The kernel drops its lock when the process that holds it dies."""
 
     def __init__(self, number: int, lock: FileLock) -> None:
         self.number = number
@@ -24,7 +24,7 @@ class Port:
 
 
 def reserve(folder: Path) -> Port:
-    """Reserve a port that no other lane holds and nothing listens on. Raises LabError when none is left."""
+    """Reserve a port that no lane holds and no program listens on. Raises LabError if none is left."""
     for number in range(FIRST, LAST + 1):
         lock = FileLock(folder / f"{number}.lock", timeout=0)
         try:
@@ -38,7 +38,7 @@ def reserve(folder: Path) -> Port:
 
 
 def remove_stale(folder: Path) -> list[Path]:
-    """Delete the lock files that no process holds; return them."""
+    """Delete the lock files that no process holds, and return their paths."""
     removed = []
     for file in sorted(folder.glob("*.lock")):
         lock = FileLock(file, timeout=0)

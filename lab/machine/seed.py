@@ -1,4 +1,4 @@
-"""The NoCloud seed: a small ISO image from which cloud-init in the guest reads its configuration.
+"""The NoCloud seed: a small ISO image with the configuration for cloud-init in the guest.
 
 Format: https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 """
@@ -15,8 +15,8 @@ import pycdlib
 from lab.base.paths import definitions
 from lab.machine.keys import KeyPair
 
-# One lane has one network of its own, so that every lane can have the same addresses. The values are
-# those of QEMU's user networking, which passt is told to follow.
+# Each lane has a network of its own, so all lanes can use the same addresses. They are those of QEMU's user
+# networking; passt is told to use them.
 MAC = "52:54:00:1a:b0:01"
 ADDRESS = "10.0.2.15"
 PREFIX = 24
@@ -25,8 +25,7 @@ GATEWAY = "10.0.2.2"
 ADMIN_USER = "lab"
 SUITE_USER = "tester"
 
-
-# Where the host says which nameservers it asks, itself and behind systemd-resolved:
+# Where the host lists its nameservers; the second file lists those that systemd-resolved asks:
 # https://www.freedesktop.org/software/systemd/man/latest/systemd-resolved.service.html#/etc/resolv.conf
 RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 
@@ -41,7 +40,7 @@ def render(
 ) -> dict[str, str]:
     """The seed's three files, from the templates in `cloud-init/`.
 
-    A guest without `nameservers` reaches nothing by name, and no cell needs to.
+    Without `nameservers` the guest cannot resolve names; no cell needs to.
     """
     values: dict[str, Any] = {
         "instance": instance,
@@ -61,12 +60,12 @@ def render(
 
 
 def packages(names: Sequence[str]) -> str:
-    """Cloud-config that has cloud-init install packages, whatever the distribution's package manager is."""
+    """Cloud-config that makes cloud-init install packages, with any distribution's package manager."""
     return _render("packages.yaml", {"packages": list(names)})
 
 
 def host_nameservers() -> list[str]:
-    """The host's nameservers that a guest can ask too: IPv4, and not on the host's own loopback address."""
+    """The host's nameservers that a guest can reach: IPv4 addresses other than loopback."""
     for file in RESOLV_CONF:
         words = (line.split() for line in file.read_text().splitlines()) if file.exists() else ()
         found = [line[1] for line in words if line[:1] == ["nameserver"] and len(line) > 1]
@@ -92,7 +91,7 @@ def _render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def write(path: Path, files: dict[str, str]) -> None:
-    """Write the files into an ISO image with the label that NoCloud looks for."""
+    """Write the files into an ISO image with the volume label that NoCloud expects."""
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
     for number, (name, text) in enumerate(files.items()):

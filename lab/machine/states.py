@@ -1,8 +1,8 @@
-"""Stored states: guests as they were right after they booted, or after a build was deployed, on disk, so that
-a lane need not do that again.
+"""Stored states: guests saved on disk right after their boot, or after a build was deployed.
 
-What is kept is the lane's overlay with an internal snapshot of memory and disk in it (see `checkpoint`), and
-the keys that the guest then knows. A lane gets a copy, and a new client key before anything else happens in it.
+A lane that restores one saves the time for both. A state holds the overlay of the lane that stored it, with an
+internal snapshot of memory and disk (see `checkpoint`), and the keys that the guest knew. A lane gets a copy,
+and installs a new client key before it does anything else.
 """
 
 import hashlib
@@ -11,12 +11,13 @@ import os
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import libvirt
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 from lab.base import process
 from lab.base.errors import LabError
@@ -29,24 +30,26 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.domain import KernelBoot
 from lab.machine.keys import KeyPair
 
-# A stored boot of debian-13 took 0.3 GiB; a disk that is nearly full is not for a cache.
+# A stored boot of debian-13 took 0.3 GiB; a cache must not fill the disk.
 FREE_GIB = 5.0
-# Enough for that at 3 MiB/s.
+# Enough for such a state at 3 MiB/s.
 COPY_SECONDS = 120.0
-# Of each guest: whoever compares a few builds gets all of them deployed.
+# For each guest: enough for a comparison of a few builds.
 DEPLOYED_STATES = 3
 
 _STATE, _KNOWN, _REFUSED = "state.qcow2", "known.json", "refused.txt"
 
 
 class Damaged(LabError):
-    """A stored state is not whole."""
+    """A stored state is not complete."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What has to be known of a stored state: the snapshot's name in the overlay, the keys that the guest knew
-    when it was stored, and what was deployed in it, each file with its SHA-256.
+    """The content of `known.json`: what a lane must know to use the state.
+
+    `tag` names the snapshot in the overlay, `client` and `host` are the keys that the guest knew, `files` maps
+    each deployed file to its SHA-256.
     """
 
     tag: str
@@ -55,30 +58,33 @@ class Known:
     files: dict[str, str] = field(default_factory=dict)
 
 
+_ADAPTER = TypeAdapter(Known)
+
+
 @dataclass(frozen=True)
 class StoredState:
-    """One stored state. The folder is the owner's alone: memory and keys are secrets."""
+    """One stored state. Only the owner may read the folder: memory and keys are secrets."""
 
     folder: Path
 
     def known(self) -> Known:
-        """Raises Damaged."""
+        """Read `known.json`. Raises Damaged."""
+        file = self.folder / _KNOWN
         try:
-            known = json.loads((self.folder / _KNOWN).read_text())
-            client, host = KeyPair(**known["client"]), KeyPair(**known["host"])
-            return Known(known["tag"], client, host, dict(known["files"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"what is known of the stored state cannot be read: {error}") from error
+            return _ADAPTER.validate_json(file.read_bytes())
+        except (OSError, ValueError) as error:
+            # Without the value: it may be a private key.
+            raise Damaged(f"{file} of a stored state cannot be read: {_words(error)}") from error
 
     def copy_to(self, overlay: Path) -> None:
-        """Copy the state, shared with the original where the file system can. Raises LabError."""
+        """Copy the state; the copy shares its blocks if the file system can do that. Raises LabError."""
         command: list[str | Path] = ["cp", "--reflink=auto", "--sparse=always", self.folder / _STATE, overlay]
         process.run(command, timeout=COPY_SECONDS)
         overlay.chmod(0o600)
 
     def refuse(self, reason: str) -> None:
-        """Drop a state that could not be used, and remember it, so that it is not tried in every run."""
-        with suppress(OSError):  # Another lab may have removed it for a newer one.
+        """Delete a state that could not be used, and remember that: later runs do not store it again."""
+        with suppress(OSError):  # Another lab may have replaced it by a newer one.
             write_atomically(self.folder / _REFUSED, reason + "\n")
             (self.folder / _STATE).unlink(missing_ok=True)
 
@@ -86,7 +92,7 @@ class StoredState:
 class States:
     """The stored states of one guest's image on this host and QEMU.
 
-    `deployment` stands for all that was deployed; empty, it is the guest right after its boot that is meant.
+    `deployment` identifies all that was deployed; it is empty for a guest right after its boot.
     """
 
     def __init__(
@@ -104,22 +110,22 @@ class States:
         self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration)}"
 
     def find(self, deployment: str = "") -> StoredState | None:
-        """The stored state, or None where there is none that can be used."""
+        """The stored state, or None if there is no usable one."""
         folder = self._folder(deployment)
         return StoredState(folder) if (folder / _STATE).is_file() else None
 
     def wanted(self, deployment: str = "") -> bool:
-        """Whether a state should be stored: there is none, none was refused, and there is room."""
+        """Whether to store a state: there is none, none was refused, and the disk has room."""
         self._paths.make(self._paths.cache)
         free = shutil.disk_usage(self._paths.cache).free / 2**30
         refused = (self._folder(deployment) / _REFUSED).exists()
         return free >= FREE_GIB and self.find(deployment) is None and not refused
 
     def keep(self, overlay: Path, known: Known, deployment: str = "") -> StoredState | None:
-        """Move the overlay of a stopped lane into the store; None where that cannot be.
+        """Move the overlay of a stopped lane into the store; None if that fails.
 
-        Where another lab was faster, it is that one's. States of the guest's former images, or of another
-        QEMU, go, and all but the newest with a deployed build.
+        If another lab stored the same state first, that one is returned. States of the guest's former images or
+        of another QEMU are deleted, and so are all but the newest states with a deployed build.
         """
         folder = self._folder(deployment)
         partial = self._root / f".partial-{folder.name}-{os.getpid()}"
@@ -131,12 +137,12 @@ class States:
             shutil.move(overlay, partial / _STATE)
             (partial / _STATE).chmod(0o400)
             (partial / _KNOWN).touch(0o600)
-            (partial / _KNOWN).write_text(json.dumps(asdict(known)) + "\n")
+            (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
             partial.rename(folder)
         except OSError:
             return self.find(deployment)
         finally:
-            # An interrupt too leaves none.
+            # After an interrupt, too.
             shutil.rmtree(partial, ignore_errors=True)
         for old in [*filter(self._is_old, self._root.iterdir()), *self._deployed()[DEPLOYED_STATES:]]:
             with suppress(OSError):
@@ -148,20 +154,26 @@ class States:
         return self._root / f"{self._machine}{digest}"
 
     def _deployed(self) -> list[Path]:
-        """Those with a build, the newest first."""
+        """The folders of states with a deployed build, newest first."""
         found = [(folder.stat().st_mtime, folder) for folder in self._root.glob(f"{self._machine}-*")]
         return [folder for _, folder in sorted(found, reverse=True)]
 
     def _is_old(self, folder: Path) -> bool:
-        """Whether it is of another machine of the guest, or half of one, of a lab that was killed."""
+        """Whether it belongs to another machine of the guest, or a lab was killed while it wrote it."""
         if half := re.fullmatch(r"\.partial-.*-(\d+)", folder.name):
             return not psutil.pid_exists(int(half[1]))
         same = re.fullmatch(f"({re.escape(self._guest)}-[0-9a-f]{{16}})(-[0-9a-f]{{16}})?", folder.name)
         return same is not None and same[1] != self._machine
 
 
+def _words(error: OSError | ValueError) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(str(each["msg"]) for each in error.errors(include_input=False))
+    return str(error)
+
+
 def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acceleration: Acceleration) -> str:
-    """Of all that a state in memory depends on: image, machine, firmware, seed, QEMU and processor."""
+    """Digest of all that a state in memory depends on: image, machine, firmware, seed, QEMU and processor."""
     boot = firmware.boot_of(connection, image, guest.kernel_arguments)
     uefi = ""
     if isinstance(boot, KernelBoot):
@@ -186,7 +198,7 @@ def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acce
     processor = ET.fromstring(connection.getCapabilities()).find("host/cpu")
     if processor is not None:
         for counter in processor.findall("counter"):
-            processor.remove(counter)  # A frequency that is measured anew at each start of the host.
+            processor.remove(counter)  # A frequency, measured again at each boot of the host.
     parts = [
         image.manifest.disk_sha256,
         domain.to_xml(spec),

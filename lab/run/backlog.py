@@ -1,4 +1,4 @@
-"""What is left of a run: which machine needs a lane next, and which cell a lane takes next."""
+"""The cells left to run: which machine needs a lane next, and which cell a lane takes next."""
 
 import threading
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,10 @@ from lab.run.estimates import Estimates
 
 @dataclass(eq=False)
 class Ticket:
-    """A cell on its way: its repeats that ended, and the lab's own faults met so far.
+    """A cell that is waiting or being run, with its finished repeats and the faults of the lab met so far.
 
-    `decided`: its result from before, where its suite is not to be run again and more is to be tried on it.
-
-    A fault sends it to a fresh lane: one with a number above `after`.
+    `decided` is its kept result, if only remedies or experiments are left to be tried on it. After a fault only
+    a fresh lane may take it: one with a number above `after`.
     """
 
     cell: Cell
@@ -29,17 +28,21 @@ class Ticket:
 
 @dataclass
 class _Entry:
+    """The tickets and lanes of one machine; `single`: it gets no second lane.
+
+    `lanes` maps the number of each open lane to whether it is up; `served` are those that have taken a ticket.
+    """
+
     machine: Machine
     waiting: list[Ticket]
-    # Lanes by number, each with whether it is up; and those that have taken something.
     lanes: dict[int, bool] = field(default_factory=dict)
     served: set[int] = field(default_factory=set)
-    # A machine that once failed to come up beside another lane of its own gets no second one.
+    # Set when a lane failed to come up while another one of the same machine was open.
     single: bool = False
 
 
 class Backlog:
-    """The tickets of a run by machine. Lanes call it from their own threads."""
+    """The tickets of a run, by machine. Lanes call it from their own threads."""
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Backlog:
         cold: bool = False,
         repeat: int = 1,
     ) -> None:
-        """`decided`: results from before, by the folders of the cells on which more is to be tried."""
+        """`decided` maps the folders of cells on which more is to be tried to their kept results."""
         self._estimates = estimates
         self._repeat = repeat
         self._cold = cold
@@ -61,20 +64,20 @@ class Backlog:
             entry.waiting.append(Ticket(cell, (decided or {}).get(cell.folder)))
 
     def next_machines(self) -> list[Machine]:
-        """The machines of which a new lane would help, the one with the most left to do first.
+        """The machines for which a new lane would help, the one with the most work left first.
 
-        The longest goes first, so that no long lane is left over when the others are done.
+        That order keeps a long lane from running alone at the end.
         """
         with self._lock:
             needs = {name: need for name, entry in self._machines.items() if (need := self._need(entry)) > 0}
             return [self._machines[name].machine for name in sorted(needs, key=lambda n: -needs[n])]
 
     def _need(self, entry: _Entry) -> float:
-        """Seconds that a further lane of the guest would have to do; 0 where it would not help."""
+        """Seconds of work for one more lane of the machine; 0 if it would not help."""
         left = sum(self._seconds(ticket) for ticket in entry.waiting)
         bring_up = self._estimates.bring_up(entry.machine.guest.name)
         if self._cold:
-            # A lane serves one cell, and those that took none yet have each one to take.
+            # A cold lane runs one cell: each lane that has taken none yet will take one.
             on_their_way = entry.lanes.keys() - entry.served
             return left + bring_up if len(entry.waiting) > len(on_their_way) else 0.0
         stranded = self._stranded(entry)
@@ -82,7 +85,7 @@ class Backlog:
             return bring_up + sum(self._seconds(ticket) for ticket in stranded)
         if entry.single or not all(entry.lanes.values()) or not entry.waiting:
             return 0.0
-        # One more must pay for its own start.
+        # One more lane must save more time than its own start takes.
         lanes = len(entry.lanes)
         return left / lanes if left / lanes > bring_up + left / (lanes + 1) else 0.0
 
@@ -99,7 +102,7 @@ class Backlog:
             self._machines[machine].lanes.pop(number, None)
 
     def take(self, machine: str, number: int) -> Ticket | None:
-        """The next ticket for this lane, or None where it has nothing more to do."""
+        """The next ticket for this lane, or None if there is none that it may take."""
         with self._lock:
             entry = self._machines[machine]
             found = next((ticket for ticket in entry.waiting if ticket.after < number), None)
@@ -109,18 +112,18 @@ class Backlog:
             return found
 
     def put_back(self, ticket: Ticket, *, after: int) -> None:
-        """Let a later lane than number `after` try it again."""
+        """Return a ticket to be tried again by a lane with a number above `after`."""
         with self._lock:
             ticket.after = after
             self._machines[ticket.cell.machine.name].waiting.append(ticket)
 
     def is_alone(self, machine: str) -> bool:
-        """Whether the guest has one lane only."""
+        """Whether the machine has only one lane."""
         with self._lock:
             return len(self._machines[machine].lanes) == 1
 
     def drop(self, machine: str, build: Build | None = None) -> list[Ticket]:
-        """Take out all that waits of a guest, or of one build on it: nothing can come of it."""
+        """Take out all waiting tickets of a machine, or of one build on it, because they cannot be run."""
         with self._lock:
             entry = self._machines[machine]
             out = [t for t in entry.waiting if build is None or t.cell.build == build]
@@ -128,12 +131,12 @@ class Backlog:
             return out
 
     def lane_failed(self, machine: str, number: int) -> list[Ticket]:
-        """A lane did not come up: the tickets that no other lane of the guest can take, taken out."""
+        """Close a lane that did not come up; take out the tickets that no other lane can take."""
         with self._lock:
             entry = self._machines[machine]
             self.closed(machine, number)
             entry.single |= bool(entry.lanes)
-            # A cold lane would have served one cell, whatever other lanes there are.
+            # A cold lane would have run one cell, no matter how many other lanes there are.
             could = [ticket for ticket in entry.waiting if ticket.after < number]
             out = could[:1] if self._cold else self._stranded(entry)
             entry.waiting = [ticket for ticket in entry.waiting if ticket not in out]
@@ -141,11 +144,11 @@ class Backlog:
 
     @staticmethod
     def _stranded(entry: _Entry) -> list[Ticket]:
-        """What no lane that is open can take."""
+        """The waiting tickets that no open lane may take."""
         return [t for t in entry.waiting if not any(number > t.after for number in entry.lanes)]
 
     def seconds_left(self, lanes: int) -> float:
-        """Estimated work that waits, in seconds, with so many lanes at it."""
+        """Estimated seconds until all waiting work is done by that many lanes."""
         with self._lock:
             left = 0.0
             for entry in self._machines.values():

@@ -15,7 +15,7 @@ from lab.record import Experiments, RunOptions
 
 
 def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
-    """SHA-256 of each definition and program that decides what these cells do, by a name for people."""
+    """SHA-256 of each definition and program that decides what these cells do, by a readable name."""
     found: dict[str, str] = {}
     for cell in cells:
         guest, variant = cell.guest, cell.variant
@@ -23,14 +23,14 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
         found[f"variant {variant.name}"] = _variant_digest(variant)
         found[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
     if options.experiments is not Experiments.NEVER:
-        # Each is a change that may be tried on a cell, and knows a cause.
+        # An experiment may try any variant as a change, and takes the cause from it.
         found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     seed = paths.definitions() / "cloud-init"
     found["programs"] = _digest(*prepare_image.RECIPE, *(file.read_text() for file in program_files()))
     if options.remedies:
         found |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
     if options.rootfs:
-        # It names all else by digest. One that is gone has changed.
+        # The index names all other files by digest. A layout that was deleted counts as changed.
         index = Path(options.rootfs) / "index.json"
         found["rootfs"] = _digest(index.read_text() if index.exists() else "")
     files = sorted(file for file in seed.iterdir() if file.is_file())

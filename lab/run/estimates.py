@@ -1,4 +1,4 @@
-"""How long things will take, from the records of earlier runs, or by the kind of cell without any."""
+"""How long cells and lanes will take: the medians of earlier runs, or typical times if there are none."""
 
 import json
 from collections import defaultdict
@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from lab.plan import AS_EVER, Cell
 from lab.record import RESULTS_FILE, CellResult, Experiments, RunOptions, RunResult, Status
 
-# Under emulation on two processors a boot took from 25 to 29 s alone, a deployment from 13 to 20 s.
+# Under emulation on two processors a boot alone took 25 to 29 s, a deployment 13 to 20 s.
 BRING_UP_SECONDS = 45.0
 
-# Runs of long ago ran something else.
+# Only the newest runs: older ones ran other tests and builds.
 RUNS = 10
 
 
 class Estimates:
-    """Estimated seconds, medians over earlier runs, of cells that are run with these options."""
+    """Estimated seconds of cells that are run with these options."""
 
     def __init__(self, runs: Iterable[RunResult] = (), options: RunOptions = AS_EVER) -> None:
         self._options = options
@@ -28,7 +28,7 @@ class Estimates:
         lanes: dict[tuple[str, bool], list[float]] = defaultdict(list)
         for run in runs:
             for cell in run.cells:
-                # A cold cell's seconds hold its boot too.
+                # The seconds of a cold cell include its boot.
                 key = (cell.guest, cell.variant)
                 if cell.status is Status.NOT_APPLICABLE:
                     cells[key].append(0.0)
@@ -46,11 +46,11 @@ class Estimates:
 
     @classmethod
     def from_folder(cls, runs: Path, options: RunOptions = AS_EVER) -> "Estimates":
-        """From the newest runs in the lab's own place; one that cannot be read teaches nothing."""
+        """Learn from the newest of the lab's own runs, and skip those that cannot be read."""
         return cls(_newest(runs), options)
 
     def _spent(self, cell: CellResult, ran: RunOptions) -> float | None:
-        """What a cell took of what is to be done this time; None where it was run with less."""
+        """Seconds spent on the steps that this run repeats; None if that run skipped any of them."""
         spent = sum(cell.seconds.values())
         if self._options.remedies and cell.cause:
             if not ran.remedies:
@@ -64,13 +64,14 @@ class Estimates:
         return spent
 
     def cell(self, cell: Cell) -> float:
+        """Seconds for one repeat of a cell."""
         typical = cell.typical_seconds(self._options)
         of_variant = self._variants.get(cell.variant.name, typical)
         return self._cells.get((cell.guest.name, cell.variant.name), of_variant)
 
     def bring_up(self, guest: str) -> float:
-        """From nothing to the checkpoint, image builds not counted."""
-        # A guest whose boot was taken from the store once is not booted the next time either.
+        """Seconds from the start of a lane to its checkpoint, without the time to build an image."""
+        # If the guest's boot was restored from the store once, it will be next time, too.
         booted = self._lanes.get((guest, False), BRING_UP_SECONDS)
         return self._lanes.get((guest, True), booted)
 

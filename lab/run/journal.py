@@ -1,4 +1,4 @@
-"""The record of a run while it grows: every decided cell is on disk before the next thing happens."""
+"""The results of a run while it goes on: every decided cell is on disk before anything else happens."""
 
 import os
 import platform
@@ -23,16 +23,16 @@ LOCK = ".lock"
 
 
 class ResultsNotWritten(LabError):
-    """The run's folder takes no more results: nothing that is run from here on could be kept."""
+    """The run's folder takes no more results: to go on would lose them."""
 
 
 class Journal:
-    """`results.json` of one run, written whole and in one step at each change. Lanes share it."""
+    """`results.json` of one run, replaced as a whole at each change. All lanes share it."""
 
     def __init__(
         self, folder: Path, cells: Sequence[Cell], info: RunInfo, kept: Mapping[Path, CellResult]
     ) -> None:
-        """`kept` holds the results, by the folders of their cells, of the run that is resumed."""
+        """`kept` maps the folders of cells to their results, if the run is resumed."""
         self.folder = folder
         self.info = info
         self._cells = cells
@@ -40,7 +40,7 @@ class Journal:
         self._lock = threading.RLock()
 
     def decide(self, cell: Cell, result: CellResult) -> CellResult:
-        """Keep a cell's result; the whole of it, with its evidence. Raises ResultsNotWritten."""
+        """Write down a cell's result and return it with its evidence. Raises ResultsNotWritten."""
         with self._lock:
             result = self._results[cell.folder] = self._whole(cell, result)
             self.write()
@@ -50,7 +50,7 @@ class Journal:
         return cell.folder in self._results
 
     def passing(self, build: Build) -> list[CellResult]:
-        """What passed so far of a build."""
+        """The cells of a build that passed so far."""
         with self._lock:
             decided = list(self._results.values())
         return [each for each in decided if each.build == build.name and each.status is Status.PASS]
@@ -60,14 +60,14 @@ class Journal:
             self.info.lanes.append(record)
 
     def deployed(self, build: Build, files: Mapping[str, str]) -> None:
-        """Keep what was deployed of a build: each file with its SHA-256."""
+        """Write down which files of a build were deployed, each with its SHA-256."""
         with self._lock:
             for record in self.info.builds:
                 if record.name == build.name:
                     record.files.update(files)
 
     def describe_host(self, opened: libvirt.virConnect, how: Acceleration) -> bool:
-        """Keep what the guests run on; whether this is the first time that it is told."""
+        """Write down what the guests run on; whether this is the first lane to tell."""
         with self._lock:
             if self.info.host is not None:
                 return False
@@ -92,7 +92,7 @@ class Journal:
             return self.result()
 
     def result(self) -> RunResult:
-        """The run as it stands: a cell that is not decided yet is `not-run`."""
+        """The run so far: a cell that is not decided yet is `not-run`."""
         reason = "interrupted" if self.info.interrupted else "not reached yet"
         with self._lock:
             cells = [
@@ -111,7 +111,7 @@ class Journal:
             ) from error
 
     def _whole(self, cell: Cell, result: CellResult) -> CellResult:
-        """The result with what can be said of every cell, whatever came of it."""
+        """Complete a result with what every cell has: its evidence, and the command that runs it again."""
         folder = self.folder / cell.folder
         files = sorted(str(file.relative_to(self.folder)) for file in folder.rglob("*") if file.is_file())
         return result.model_copy(
@@ -121,7 +121,7 @@ class Journal:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a run's folder. Raises UsageError where another lab is at work in it."""
+    """Lock a run's folder for the length of a block. Raises UsageError if another lab uses it."""
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -130,13 +130,13 @@ def locked_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # In this order: once released, another lab may hold a lock on the file of that name.
+        # In this order: after the release, another lab may have locked a file of this name.
         (folder / LOCK).unlink(missing_ok=True)
         lock.release()
 
 
 def new_folder(runs: Path, wanted: Path | None) -> Path:
-    """The folder of a new run. An own one must not hold a run already."""
+    """Name the folder of a new run. Raises UsageError if `wanted` holds a run already."""
     if wanted is None:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         base = runs / stamp
@@ -162,7 +162,7 @@ def find_folder(runs: Path, run: str) -> Path:
 
 
 def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    """Keep texts as evidence, by their files' names; where they cannot be, the cell is told all the same."""
+    """Write texts as evidence, by file name. A full disk is no reason to lose the cell's result, too."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -12,9 +12,10 @@ from lab.record import BuildRecord, CellResult, Expectation, RunInfo, RunResult,
 
 
 def merge(parts: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
-    """One run of the shards of a plan, in `folder`, with their evidence; each part is a folder and its record.
+    """Join shards of one plan into one run in `folder`, and copy their evidence.
 
-    A cell that is in none of them is `not-run`. Raises UsageError for parts that overlap or differ in plan.
+    Each part is the folder of a shard and its record. A cell that is in none of them is `not-run`. Raises
+    UsageError for parts that overlap or are shards of different plans.
     """
     first = parts[0][1].run
     for number, (path, part) in enumerate(parts):
@@ -55,6 +56,7 @@ def merge(parts: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
 
 
 def _check_part(path: Path, info: RunInfo, first: RunInfo) -> None:
+    """Raise UsageError if a run is no shard, or not one of the same plan as the first."""
     if info.shard is None:
         raise UsageError(f"{path} is not a shard", hint="run its cells with --shard I/N")
     assert first.shard is not None or info is first
@@ -76,6 +78,7 @@ def _check_part(path: Path, info: RunInfo, first: RunInfo) -> None:
 
 
 def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
+    """Copy the evidence of a cell. Raises UsageError for evidence outside of the shard's folder."""
     for name in cell.evidence:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UsageError(f"{source}: evidence outside of the run's folder: {name}")
@@ -104,7 +107,7 @@ def _missing(name: str, parts: Sequence[tuple[Path, RunResult]], first: RunInfo)
 
 
 def _builds(infos: Sequence[RunInfo]) -> list[BuildRecord]:
-    """Each build once, with the digests of the files that any part deployed."""
+    """Each build once, with all files that any shard deployed."""
     found: dict[str, BuildRecord] = {}
     for info in infos:
         for build in info.builds:

@@ -599,7 +599,7 @@ def test_a_guest_that_the_host_has_no_memory_for_is_not_run_and_the_others_are(l
     run = lab.run(memory=4096, sizes={"debian-12": 8192})
     assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "pass"]}
     assert {cell.reason for cell in run.cells[:2]} == {
-        "a lane needs 9216 MiB of memory, and of 4096 MiB for lanes 4096 are left"
+        "a lane needs 9216 MiB of memory, and 4096 of the 4096 MiB for lanes are left"
     }
     assert run.exit_status() == 3
 

@@ -24,7 +24,7 @@ def test_lanes_are_admitted_up_to_the_limit_and_the_next_one_is_told_why_not() -
     memory = Host(64_000).memory(limit=2 * LANE + 100)
     assert memory.admit(GUEST) == ""
     assert memory.admit(GUEST) == ""
-    assert memory.admit(GUEST) == "a lane needs 3072 MiB of memory, and of 6244 MiB for lanes 100 are left"
+    assert memory.admit(GUEST) == "a lane needs 3072 MiB of memory, and 100 of the 6244 MiB for lanes are left"
 
 
 def test_a_lane_that_ends_gives_its_memory_back() -> None:
@@ -60,7 +60,7 @@ def test_memory_that_another_program_took_is_waited_for() -> None:
     memory = host.memory()
     host.available = LANE + RESERVE_MIB - 1
     assert memory.admit(GUEST) == (
-        "a lane needs 3072 MiB of memory beside 1024 MiB for the host, and only 4095 are available"
+        "a lane needs 3072 MiB of memory in addition to 1024 MiB for the host, and only 4095 MiB are available"
     )
     host.available += 1
     assert memory.admit(GUEST) == ""

@@ -57,6 +57,22 @@ def test_a_program_is_named_with_its_version(paths: Paths, programs: Path) -> No
     assert examine(paths, "QEMU") == Line("QEMU", State.OK, f"1.2.3 ({programs / 'qemu-system-x86_64'})")
 
 
+@pytest.mark.parametrize(
+    ("printed", "version"),
+    [
+        ("OpenSSH_10.0p2 Debian-7+deb13u1, OpenSSL 3.5.4 30 Sep 2025", "10.0p2"),
+        ("mke2fs 1.47.2 (1-Jan-2025)", "1.47.2"),
+        ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1)", "10.0.2"),
+        ("passt 0.0~git20250503.587980c-2", "0.0~git20250503.587980c"),
+    ],
+)
+def test_a_version_is_told_apart_from_the_words_around_it(
+    paths: Paths, programs: Path, printed: str, version: str
+) -> None:
+    write(programs / "ssh", f"echo '{printed}'")
+    assert examine(paths, "ssh").found == f"{version} ({programs / 'ssh'})"
+
+
 @pytest.mark.parametrize("script", ["true", "echo no number"], ids=["nothing", "no number"])
 def test_a_program_that_says_no_version_is_there_all_the_same(
     paths: Paths, programs: Path, script: str

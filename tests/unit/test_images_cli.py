@@ -106,7 +106,10 @@ def test_pull_offline_asks_nobody(
             "the image of debian-13 is built locally\n  next: run: lab images build debian-13",
         ),
         (["pull", "ubunut-24.04"], "no guest is called 'ubunut-24.04'\n  next: did you mean ubuntu-24.04"),
-        (["build", UBUNTU], f"{UBUNTU} is not built here\n  next: lab images pull {UBUNTU}"),
+        (
+            ["build", UBUNTU],
+            f"{UBUNTU} is a cloud image, which is not built\n  next: lab images pull {UBUNTU}",
+        ),
         (["build"], "Missing argument"),
         (["import", "/nowhere", "--as", UBUNTU], "'/nowhere' does not exist"),
         (["import", "/etc/passwd", "--as", UBUNTU], "neither a qcow2 disk nor a raw disk"),

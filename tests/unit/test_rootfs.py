@@ -82,6 +82,19 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         rootfs.check(tmp_path / "none")
 
 
+def test_only_a_program_without_an_interpreter_is_static(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    (tmp_path / "cut").write_bytes(rootfs.find_busybox().read_bytes()[:100])
+    programs = [
+        rootfs.find_busybox(),
+        Path("/bin/ls"),
+        tmp_path / "script",
+        tmp_path / "cut",
+        tmp_path / "none",
+    ]
+    assert [rootfs._is_static(program) for program in programs] == [True, False, False, False, False]
+
+
 def test_a_host_without_a_static_busybox_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rootfs, "_is_static", lambda _program: False)
     with pytest.raises(LabError, match="no static busybox") as error:

@@ -61,7 +61,7 @@ def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -
     run = run_of(folder, memory=3071, observer=heard).run()
     assert [cell.status for cell in run.cells] == ["not-run", "not-run"]
     assert {cell.reason for cell in run.cells} == {
-        "a lane needs 3072 MiB of memory, and of 3071 MiB for lanes 3071 are left"
+        "a lane needs 3072 MiB of memory, and 3071 of the 3071 MiB for lanes are left"
     }
     assert (run.exit_status(), run.run.interrupted) == (3, False)
     assert heard.cells == run.cells
