@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from pydantic import ValidationError
+
 
 class LabError(Exception):
     """An expected failure: the message says what was tried and what happened, `hint` says what to do next.
@@ -33,6 +35,14 @@ class ImageNotAvailable(LabError):
 
 class NotApplicable(Exception):
     """A cell does not apply to its guest; the message is the reason shown in the table."""
+
+
+def one_line(error: Exception) -> str:
+    """An error's message in one line, without the input that failed validation: it may hold a secret."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False)[0]
+        return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    return " ".join(str(error).split())
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import TypeAdapter
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, one_line
 from lab.base.files import write_atomically
 from lab.base.paths import Paths
 
@@ -44,5 +44,5 @@ def _read(file: Path) -> dict[str, Choice]:
         return {}
     except (OSError, ValueError) as error:
         raise LabError(
-            f"{file} cannot be read: {error}", hint=f"rm {file}, and pull the images again"
+            f"{file} cannot be read: {one_line(error)}", hint=f"rm {file}, and pull the images again"
         ) from error

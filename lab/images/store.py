@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from lab.base import process
-from lab.base.errors import ImageNotAvailable, LabError, UsageError
+from lab.base.errors import ImageNotAvailable, LabError, UsageError, one_line
 from lab.base.files import digest, seal, sha256
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
@@ -208,7 +208,7 @@ def read(folder: Path) -> BaseImage | None:
         return None
     except (OSError, ValueError) as error:
         raise LabError(
-            f"{folder / MANIFEST} cannot be read: {error}",
+            f"{folder / MANIFEST} cannot be read: {one_line(error)}",
             hint=f"delete it with rm -r {folder}; the next use fetches or builds it again",
         ) from error
 

@@ -17,10 +17,10 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 import psutil
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from lab.base import process
-from lab.base.errors import LabError
+from lab.base.errors import LabError, one_line
 from lab.base.files import sha256, write_atomically
 from lab.base.paths import Paths
 from lab.catalog import Guest
@@ -73,8 +73,7 @@ class StoredState:
         try:
             return _ADAPTER.validate_json(file.read_bytes())
         except (OSError, ValueError) as error:
-            # Without the value: it may be a private key.
-            raise Damaged(f"{file} of a stored state cannot be read: {_words(error)}") from error
+            raise Damaged(f"{file} of a stored state cannot be read: {one_line(error)}") from error
 
     def copy_to(self, overlay: Path) -> None:
         """Copy the state; the copy shares its blocks if the file system can do that. Raises LabError."""
@@ -164,12 +163,6 @@ class States:
             return not psutil.pid_exists(int(half[1]))
         same = re.fullmatch(f"({re.escape(self._guest)}-[0-9a-f]{{16}})(-[0-9a-f]{{16}})?", folder.name)
         return same is not None and same[1] != self._machine
-
-
-def _words(error: OSError | ValueError) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(str(each["msg"]) for each in error.errors(include_input=False))
-    return str(error)
 
 
 def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acceleration: Acceleration) -> str:

@@ -14,27 +14,23 @@ from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
 URI = "test:///default"
 
 
-def recorded(paths: Paths) -> list[str]:
-    return sorted(folder.name for folder in paths.lanes.glob("lab-*"))
-
-
-def test_the_record_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
+def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
     with leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder:
-        record = json.loads((folder / "lane.json").read_text())
-        assert recorded(paths) == [folder.name]
+        mark = json.loads((folder / "lane.json").read_text())
+        assert leftovers.lanes(paths) == [folder.name]
     assert folder.name.startswith("lab-debian-13-")
-    assert (record["lane"], record["uri"], record["port"]) == (folder.name, URI, 22999)
-    assert recorded(paths) == []
+    assert (mark["lane"], mark["uri"], mark["port"]) == (folder.name, URI, 22999)
+    assert leftovers.lanes(paths) == []
 
 
-def test_the_record_goes_with_all_there_is_when_the_lane_fails(paths: Paths) -> None:
+def test_the_folder_is_removed_when_the_lane_fails(paths: Paths) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder,
     ):
         (folder / "overlay.qcow2").touch()
         raise KeyboardInterrupt
-    assert recorded(paths) == []
+    assert leftovers.lanes(paths) == []
 
 
 def test_lanes_of_one_guest_do_not_collide(paths: Paths) -> None:
@@ -42,7 +38,7 @@ def test_lanes_of_one_guest_do_not_collide(paths: Paths) -> None:
         leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22998) as one,
         leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as other,
     ):
-        assert recorded(paths) == sorted([one.name, other.name])
+        assert leftovers.lanes(paths) == sorted([one.name, other.name])
 
 
 def test_reaping_where_no_lab_ever_ran_removes_nothing(paths: Paths) -> None:
@@ -56,7 +52,7 @@ def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
         assert leftovers.reap(paths) == Removed([], [])
-        assert recorded(paths) == sorted([ours.name, theirs])
+        assert leftovers.lanes(paths) == sorted([ours.name, theirs])
         assert len(list(paths.ports.glob("*.lock"))) == 1
 
 
@@ -64,22 +60,22 @@ def test_reaping_removes_all_that_a_killed_lab_left(paths: Paths) -> None:
     with other_process(LANE_HOLDER, paths.state.parent) as (lab, lane):
         lab.kill()
         wait_until_ended(lab.pid)
-    assert recorded(paths) == [lane]
+    assert leftovers.lanes(paths) == [lane]
     removed = leftovers.reap(paths)
     assert removed.lanes == [lane]
     assert [file.parent for file in removed.ports] == [paths.ports]
-    assert recorded(paths) == []
+    assert leftovers.lanes(paths) == []
     assert list(paths.ports.iterdir()) == []
 
 
-@pytest.mark.parametrize("record", [None, "", '{"lane": "lab-deb'])
-def test_reaping_removes_a_lane_whose_record_was_never_finished(paths: Paths, record: str | None) -> None:
+@pytest.mark.parametrize("mark", [None, "", '{"lane": "lab-deb'])
+def test_reaping_removes_a_lane_whose_mark_was_never_finished(paths: Paths, mark: str | None) -> None:
     folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
     folder.mkdir()
-    if record is not None:
-        (folder / "lane.json").write_text(record)
+    if mark is not None:
+        (folder / "lane.json").write_text(mark)
     assert leftovers.reap(paths).lanes == [folder.name]
-    assert recorded(paths) == []
+    assert leftovers.lanes(paths) == []
 
 
 def test_reaping_removes_a_lane_whose_daemon_is_gone_too(paths: Paths) -> None:
@@ -98,7 +94,7 @@ def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
     (folder / "lane.json").write_text(f'{{"lane": "x", "uri": "{URI}", "port": 22999, "pid": 1}}')
     monkeypatch.setattr(leftovers, "_end_passt", lambda _port: shutil.rmtree(folder))
     leftovers.reap(paths)
-    assert recorded(paths) == []
+    assert leftovers.lanes(paths) == []
 
 
 class Process:

@@ -17,7 +17,7 @@ from lab.images.store import BaseImage
 from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
-from lab.machine.states import Known, States, StoredState
+from lab.machine.states import Damaged, Known, States, StoredState
 from tests.unit.examples import base_image, domain_capabilities
 
 CLIENT, HOST = KeyPair("client's own", "client's public"), KeyPair("host's own", "host's public")
@@ -152,6 +152,19 @@ def test_a_later_lane_of_the_same_machine_gets_the_state_and_its_keys(host: Host
     assert found is not None
     assert found.known() == Known("boot", CLIENT, HOST)
     assert not host.states.wanted()
+
+
+@pytest.mark.parametrize("known", ["", "{", "[]", '{"tag": "boot", "client": "a private key"}'])
+def test_a_damaged_known_file_is_named_without_the_keys_in_it(host: Host, known: str) -> None:
+    kept = host.keep()
+    assert kept is not None
+    (kept.folder / "known.json").write_text(known)
+    with pytest.raises(
+        Damaged, match=f"{kept.folder / 'known.json'} of a stored state cannot be read: "
+    ) as error:
+        kept.known()
+    assert "private" not in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_memory_and_keys_are_the_owner_s_alone(host: Host) -> None:
