@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from lab import catalog
 from lab.base.errors import LabError, UsageError
-from lab.catalog import CloudImage, Guest
+from lab.catalog import Guest
 from lab.cli import common
 from lab.images import store
 from lab.images.store import BaseImage
@@ -29,12 +29,7 @@ def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline:
     """Download and verify the cloud images of these guests, or of all guests that have one."""
     if update and offline:
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
-    known = catalog.load()
-    wanted = [known.guest(name) for name in guests] or [
-        guest for guest in known.guests.values() if isinstance(guest.image, CloudImage)
-    ]
-    for guest in wanted:
-        store.cloud_image(guest)
+    wanted = store.to_pull(catalog.load(), guests)
     return _each(wanted, lambda guest: _pull(lab, guest, update=update, offline=offline))
 
 
@@ -43,13 +38,7 @@ def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline:
 @click.pass_obj
 def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
     """Build the images of these guests that are not in the store yet."""
-    known = catalog.load()
-    wanted = [known.guest(name) for name in guests]
-    for guest in wanted:
-        if isinstance(guest.image, CloudImage):
-            raise UsageError(
-                f"{guest.name} is a cloud image, which is not built", hint=f"lab images pull {guest.name}"
-            )
+    wanted = store.to_build(catalog.load(), guests)
     return _each(wanted, lambda guest: _build(lab, guest))
 
 

@@ -7,7 +7,7 @@ imported is named by the disk's own digest.
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from lab.base.errors import ImageNotAvailable, LabError, UsageError, one_line
 from lab.base.files import digest, seal, sha256
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
-from lab.catalog import CloudImage, DebianImage, Firmware, Guest
+from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
 from lab.images import choice, cloud, debian, disk, download
 from lab.images.download import Say
 
@@ -171,6 +171,25 @@ def cloud_image(guest: Guest) -> CloudImage:
             f"the image of {guest.name} is built locally", hint=f"run: lab images build {guest.name}"
         )
     return guest.image
+
+
+def to_pull(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
+    """Return these guests, or all with a cloud image. Raises UsageError for one whose image is built."""
+    guests = [catalog.guest(name) for name in names]
+    for guest in guests:
+        cloud_image(guest)
+    return guests or [guest for guest in catalog.guests.values() if isinstance(guest.image, CloudImage)]
+
+
+def to_build(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
+    """Return these guests. Raises UsageError for one with a cloud image."""
+    guests = [catalog.guest(name) for name in names]
+    for guest in guests:
+        if isinstance(guest.image, CloudImage):
+            raise UsageError(
+                f"{guest.name} is a cloud image, which is not built", hint=f"lab images pull {guest.name}"
+            )
+    return guests
 
 
 def inputs_digest(guest: Guest) -> str:

@@ -22,8 +22,8 @@ from lab.run.observer import Observer
 class Request:
     """A new run as the user asks for it.
 
-    Without guests or variants, the set names them; without a set, all of the catalog are taken. Without builds,
-    the newest release is tested.
+    Guests and variants that are not named here come from the set; without a set, the run has all of them.
+    Without builds it tests the newest release.
     """
 
     set_name: str | None = None

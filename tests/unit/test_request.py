@@ -8,7 +8,7 @@ import pytest
 from lab import builds, catalog, plan
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
 from lab.record import RunOptions
 from lab.run import start
 from lab.run.start import Request
@@ -90,9 +90,9 @@ def test_a_wrong_request_is_refused_before_a_release_is_looked_up_or_a_folder_is
 def test_a_new_run_records_its_command_and_has_a_folder_of_its_own(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = Build("0.10.8", "0.10.8")
+    release = Wheel("0.10.8", "0.10.8")
     monkeypatch.setattr(builds, "resolve_all", lambda wanted: [release])
-    monkeypatch.setattr(builds, "check", refuse)  # The newest release is known to be there.
+    monkeypatch.setattr(Wheel, "check", refuse)  # The newest release is known to be there.
     planned = start.new(Request(guests=["debian-13"]), KNOWN, paths, None, "lab matrix -g debian-13")
     assert planned.cells == plan.choose(KNOWN, guests=["debian-13"]).cells([release])
     assert (planned.info.command, planned.info.id) == ("lab matrix -g debian-13", planned.folder.name)
