@@ -1,45 +1,45 @@
 #!/bin/sh
 # Customize hook of mmdebstrap for guests built from Debian packages. Run as
 #   debian.sh ROOT
-# with ROOT the unpacked guest. Leaves disk.qcow2, vmlinuz, initrd and packages.tsv beside ROOT.
+# where ROOT is the unpacked guest. Writes disk.qcow2, vmlinuz, initrd and packages.tsv beside ROOT.
 set -eu
 root=$1
 out=$(dirname "$root")
 
-# One static address per guest, matched by MAC in the seed's network-config; ifupdown's DHCP was
-# both slower and not dependable.
+# The seed's network-config gives each guest a static address, matched by MAC. ifupdown's DHCP was slower and
+# unreliable.
 chroot "$root" systemctl --quiet enable systemd-networkd.service
 
-# Work that a guest living for minutes never needs; none of it touches what a cell measures.
+# Disable services that a guest with a life of minutes does not need and that do not affect a cell's result.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     e2scrub_reap.service fstrim.timer man-db.timer systemd-networkd-wait-online.service \
     systemd-timesyncd.service systemd-binfmt.service getty@tty1.service; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 
-# The seed is the only data source there is, and the disk is one file system that fills it.
+# The seed is the only data source, and the file system already fills the disk.
 cat >"$root/etc/cloud/cloud.cfg.d/90-lab.cfg" <<'CFG'
 datasource_list: [NoCloud]
 growpart: {mode: off}
 resize_rootfs: false
-# For systemd-networkd; Debian 11's cloud-init would write for ifupdown, which it brings along.
+# For systemd-networkd. Debian 11's cloud-init would prefer ifupdown, which it depends on.
 system_info: {network: {renderers: [netplan]}}
-# Of cloud-init's modules those that the seed uses; each other one costs seconds under emulation.
+# Only the modules that the seed uses; each additional one costs seconds under emulation.
 cloud_init_modules: [set_hostname, update_hostname, update_etc_hosts, users-groups, ssh]
 cloud_config_modules: []
 cloud_final_modules: []
 CFG
 
-# Debian's policy lets neither cloud-init's generator write to /run nor cloud-init mount the seed in its own
-# folder there. So systemd is told in advance what the generator would tell it, and mounts the seed first:
-# cloud-init reads a seed where it finds it mounted.
+# Debian's SELinux policy lets neither cloud-init's generator write to /run nor cloud-init mount the seed there. So
+# enable the target that the generator would enable, and let systemd mount the seed before cloud-init starts:
+# cloud-init reads a seed that is already mounted.
 if [ -n "${LAB_SELINUX-}" ]; then
     ln -s /usr/lib/systemd/system/cloud-init.target "$root/etc/systemd/system/multi-user.target.wants/"
     echo "LABEL=cidata /mnt iso9660 ro,x-systemd.before=cloud-init-local.service 0 0" >>"$root/etc/fstab"
 fi
 
-# AppArmor's allow-list for bubblewrap, where this AppArmor has one, out of a package whose other profiles would be
-# loaded at every boot.
+# Install AppArmor's allow-list for bubblewrap if this release has it, but not its package, whose other profiles
+# would be loaded at every boot.
 allow_list=usr/share/apparmor/extra-profiles/bwrap-userns-restrict
 mkdir "$out/profiles"
 (
@@ -52,10 +52,10 @@ if [ -e "$out/profiles/$allow_list" ]; then
 fi
 rm -r "$out/profiles"
 
-# Each lane brings its own host key; a key in the image would be shared by all.
+# Each lane has its own host key; all guests would share a key in the image.
 rm -f "$root"/etc/ssh/ssh_host_*
 : >"$root/etc/machine-id"
-# systemd redoes what packages did at their installation (ldconfig, catalogs, users) unless these are new.
+# If these files are old, systemd repeats at boot what the packages did at installation (ldconfig, catalogs, users).
 touch "$root/etc/.updated" "$root/var/.updated"
 rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
 
@@ -63,11 +63,11 @@ chroot "$root" dpkg-query -W >"$out/packages.tsv"
 cp "$root"/boot/vmlinuz-* "$out/vmlinuz"
 cp "$root"/boot/initrd.img-* "$out/initrd"
 
-# mmdebstrap keeps /proc, /sys and /dev mounted inside ROOT while hooks run; a plain bind mount, which
-# does not take the mounts below with it, shows the tree without them.
+# mmdebstrap keeps /proc, /sys and /dev mounted inside ROOT while hooks run. A plain bind mount does not include
+# these mounts.
 mkdir "$out/view"
 mount --bind "$root" "$out/view"
-# Labels of a SELinux guest; without them it would label itself at its first boot and restart.
+# Label the files of an SELinux guest; otherwise it would label them at its first boot and restart.
 if [ -n "${LAB_SELINUX-}" ]; then
     chroot "$out/view" setfiles "/etc/selinux/$LAB_SELINUX/contexts/files/file_contexts" /
 fi

@@ -1,4 +1,4 @@
-"""The definitions: guests from `images/*.toml`, variants from `cloud-init/variants/*.toml`, sets, the suite."""
+"""The definitions: guests (`images/*.toml`), variants (`cloud-init/variants/*.toml`), sets and the suite."""
 
 from lab.catalog.guest import (
     CloudImage,

@@ -1,4 +1,4 @@
-"""A guest's definition: one file of `images/`."""
+"""The definition of a guest: a file in `images/`."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -14,60 +14,56 @@ class DebianImage(Definition):
     kind: Literal["debian"]
     suite: str = Field(pattern=r"^[a-z0-9.-]+$")
     backports: list[str] = Field(
-        [], description="Packages taken from the suite's backports, the kernel first of all."
+        [], description="Packages taken from the suite's backports, usually the kernel."
     )
-    packages: list[str] = Field([], description="Packages beyond those every guest has.")
+    packages: list[str] = Field([], description="Packages in addition to those of every guest.")
     security: bool = Field(True, description="Whether packages may come from the suite's security archive.")
-    expired: bool = Field(
-        False, description="Take the archive's lists although they are past their Valid-Until."
-    )
+    expired: bool = Field(False, description="Accept the archive's package lists after their Valid-Until date.")
     selinux: str | None = Field(
-        None, pattern=r"^[a-z]+$", description="SELinux policy by whose file contexts the disk is labelled."
+        None, pattern=r"^[a-z]+$", description="SELinux policy whose file contexts label the disk."
     )
-    kernel_arguments: str = Field("", description="What the kernel's command line has beyond every guest's.")
+    kernel_arguments: str = Field("", description="Kernel arguments in addition to those of every guest.")
     disk_gib: int = Field(6, ge=2, le=64)
 
     @property
     def origin(self) -> str:
-        """Where the image comes from, for people."""
-        return f"built from the packages of Debian {self.suite}"
+        """Where the image comes from, as text for users."""
+        return f"built from Debian {self.suite} packages"
 
 
 class Firmware(StrEnum):
-    """What starts the disk's own boot loader."""
+    """The firmware that starts the disk's own boot loader."""
 
     BIOS = "bios"
     UEFI = "uefi"
 
 
 class PackageManager(StrEnum):
-    """What installs packages in the guest."""
+    """The program that installs packages in the guest."""
 
     APT = "apt"
     DNF = "dnf"
 
 
 class SignatureForm(StrEnum):
-    """How a checksum file is signed: by a file of its name and `.gpg` beside it, or within its own text."""
+    """How a checksum file is signed: by a separate file with the suffix `.gpg`, or inside its own text."""
 
     DETACHED = "detached"
     CLEAR = "clear"
 
 
 class SignedChecksums(Definition):
-    """The file beside a disk that holds its digest, signed by its distribution."""
+    """The checksum file beside a disk, signed by the distribution."""
 
     file: str = Field(pattern=r"^[^/]+$")
     form: SignatureForm
-    key: str = Field(
-        pattern=r"^[^/]+\.asc$", description="File in `images/keys/` with the one key that counts."
-    )
+    key: str = Field(pattern=r"^[^/]+\.asc$", description="File in `images/keys/` with the only trusted key.")
 
 
 class CloudImage(Definition):
-    """A guest that its distribution publishes as a disk. `{build}` in `url` and `checksums.file` is `build`.
+    """A guest that its distribution publishes as a disk. `{build}` in `url` and `checksums.file` means `build`.
 
-    Each disk is vouched for by checksums that its distribution signs, or by `digest`, pinned in the definition.
+    A disk is verified with checksums that the distribution signs, or with `digest`, pinned in the definition.
     """
 
     kind: Literal["cloud"]
@@ -75,37 +71,37 @@ class CloudImage(Definition):
     build: str | None = None
     checksums: SignedChecksums | None = None
     digest: str | None = Field(
-        None, pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$", description="Of the disk, pinned."
+        None, pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$", description="The disk's pinned digest."
     )
     firmware: Firmware
-    user: str = Field(description="The login that the distribution gives its images.")
+    user: str = Field(description="The default login of the distribution's images.")
     package_manager: PackageManager
     selinux: str | None = Field(None, pattern=r"^[a-z]+$", description="SELinux policy that it enforces.")
-    disk_gib: int = Field(10, ge=2, le=64, description="What the disk is grown to in the guest.")
+    disk_gib: int = Field(10, ge=2, le=64, description="Size to which the disk is grown in the guest.")
 
     @model_validator(mode="after")
     def _vouched_for_once(self) -> "CloudImage":
         if self.checksums is not None and self.digest is not None:
-            raise ValueError("only one of `checksums` and `digest` can vouch for a disk")
+            raise ValueError("only one of `checksums` and `digest` can be given")
         if self.digest is not None and self.address is None:
-            raise ValueError("a digest is that of one build: `build` must be given with it")
+            raise ValueError("`build` must be given with `digest`, which belongs to one build")
         return self
 
     @property
     def address(self) -> str | None:
-        """The disk's URL; None as long as its build is not pinned."""
+        """The disk's URL; None if it needs a build and none is pinned."""
         return self._filled(self.url)
 
     @property
     def checksums_address(self) -> str | None:
-        """The checksum file's URL, which is beside the disk; None where the distribution signs none."""
+        """The URL of the checksum file beside the disk; None if the distribution does not sign one."""
         if self.checksums is None or self.address is None:
             return None
         return f"{self.address.rpartition('/')[0]}/{self._filled(self.checksums.file)}"
 
     @property
     def origin(self) -> str:
-        """Where the image comes from, for people."""
+        """Where the image comes from, as text for users."""
         return self.address or f"{self.url} (no build is pinned yet)"
 
     def _filled(self, text: str) -> str | None:
@@ -125,5 +121,5 @@ class Guest(Definition):
 
     @property
     def kernel_arguments(self) -> str:
-        """What its kernel is told beyond what every guest's is; a disk's own loader tells its kernel itself."""
+        """Additional kernel arguments; none for a cloud image, whose own boot loader passes them."""
         return self.image.kernel_arguments if isinstance(self.image, DebianImage) else ""

@@ -1,4 +1,4 @@
-"""All definitions together, read and checked."""
+"""Loads and checks all definitions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ class Catalog:
         except Conflict as why:
             apart = " ".join(f"-v {each}" for each in name.split(AND))
             raise UsageError(
-                f"the variants of {name} cannot be put on one guest: {why}",
-                hint=f"each in a cell of its own: {apart}",
+                f"the variants of {name} cannot be combined on one guest: {why}",
+                hint=f"run each in its own cell: {apart}",
             ) from why
 
     def set(self, name: str) -> Set:
@@ -45,9 +45,9 @@ class Catalog:
 
 
 def load(root: Path | None = None) -> Catalog:
-    """Read every definition below `root`, the lab's own by default.
+    """Read every definition below `root`; the default is the lab's own definitions.
 
-    Raises UsageError for the first file that is wrong, with all that is wrong in it.
+    Raises UsageError for the first wrong file, with all errors in it.
     """
     root = root or definitions()
     catalog = Catalog(
@@ -77,7 +77,7 @@ def load_suite(name: str) -> Suite:
 
 
 def key_file(name: str, root: Path | None = None) -> Path:
-    """The file of a key that signs checksums, below `root` or the lab's own definitions."""
+    """Return the file of a key that signs checksums, below `root` or in the lab's own definitions."""
     return (root or definitions()) / "images" / "keys" / name
 
 

@@ -1,4 +1,4 @@
-"""A set's definition: one file of `images/sets/`."""
+"""The definition of a set: a file in `images/sets/`."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from lab.catalog.toml import Definition
 
 
 class Set(Definition):
-    """A named choice of cells: each of its guests in each of its variants."""
+    """A named selection of cells: each of its guests with each of its variants."""
 
     name: str
     title: str

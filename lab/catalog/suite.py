@@ -1,4 +1,4 @@
-"""A suite's definition: `suite.toml` in its folder below `lab/suites/`."""
+"""The definition of a suite: `suite.toml` in the suite's folder below `lab/suites/`."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -11,16 +11,16 @@ from lab.record import Needs
 
 
 class Suite(Definition):
-    """The tests that run inside the guest. `tests` names every one, so that a missing result is seen."""
+    """The tests that run inside the guest. `tests` names all of them, so that a missing result is noticed."""
 
     name: str
     title: str
-    control: str = Field(description="The test that passes where only the jailer is blocked.")
+    control: str = Field(description="The test that passes even if the jailer is blocked.")
     witness: str = Field(
-        description="The test that tells most alone: a box starts in the sandbox, and the sandbox is one."
+        description="The single most telling test: a box starts in the sandbox, and the sandbox isolates it."
     )
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
-    suite_seconds: int = Field(description="Limit of the whole suite, likewise.")
+    suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
     tests: dict[str, Needs]
 
     @property
@@ -28,15 +28,15 @@ class Suite(Definition):
         return PACKAGE / "suites" / self.name
 
     def texts(self) -> list[str]:
-        """The name and the text of each of its files: what decides what its tests do."""
+        """Return the names and texts of the suite's files, which determine what its tests do."""
         files = sorted(file for file in self.folder.glob("*") if file.is_file())
         return [part for file in files for part in (file.name, file.read_text())]
 
     def only(self, tests: Collection[str]) -> "Suite":
-        """The suite with these tests alone."""
+        """Return the suite reduced to these tests."""
         chosen = {name: needs for name, needs in self.tests.items() if name in tests}
         return self.model_copy(update={"tests": chosen})
 
     def needing(self, needs: Needs) -> set[str]:
-        """The tests that cannot pass without this much of a host."""
+        """Return the tests that cannot pass on a host without this need."""
         return {name for name, what in self.tests.items() if what.includes(needs)}

@@ -1,4 +1,4 @@
-"""Reading TOML files into models, with errors that name the file, the key and what was expected."""
+"""Reads TOML files into models. Errors name the file, the key and what was expected."""
 
 import json
 import re
@@ -16,22 +16,22 @@ IMAGE_KINDS = ("debian", "cloud")
 
 
 class Definition(BaseModel):
-    """A table of a TOML file: no key that is not declared, no value of another type."""
+    """A table of a TOML file. Undeclared keys and values of another type are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def load_folder[D: BaseModel](folder: Path, model: type[D]) -> dict[str, D]:
-    """The definitions in a folder's TOML files, by name. Raises UsageError for the first that is wrong."""
+    """Return the definitions in a folder's TOML files, by name. Raises UsageError for the first wrong file."""
     files = sorted(folder.glob("*.toml"))
     if not files:
-        raise UsageError(f"no definitions in {folder}", hint="run the lab from a whole checkout")
+        raise UsageError(f"no definitions in {folder}", hint="run the lab from a complete checkout")
     return {file.stem: load_file(file, model, name=file.stem) for file in files}
 
 
 def load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
     if not NAME.fullmatch(name):
-        raise UsageError(f"{file}: a definition's name is of lower-case letters, digits, '.' and '-'")
+        raise UsageError(f"{file}: the file's name may only have lower-case letters, digits, '.' and '-'")
     try:
         table = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -39,28 +39,28 @@ def load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
     if "name" in table:
-        raise UsageError(f"{file}: name: not wanted, the file's name is the name")
+        raise UsageError(f"{file}: name: not allowed, because the file's name is the name")
     try:
-        # JSON, because only from it do strict models take the name of an enum's member.
+        # JSON, because strict models accept enum values as text only from JSON.
         return model.model_validate_json(json.dumps({**table, "name": name}, default=_no_text))
     except ValidationError as error:
         raise UsageError("\n".join(_explain(file, detail) for detail in error.errors())) from error
 
 
 def _no_text(value: object) -> dict[str, str]:
-    """TOML's dates and times, which no key of a definition takes, as something that no key takes either."""
+    """Convert TOML's dates and times, which no key accepts, to a value that no key accepts either."""
     return {"date or time": str(value)}
 
 
 def _explain(file: Path, detail: ErrorDetails) -> str:
-    """One validation error as: file, key path, what was expected, what was found."""
+    """Describe a validation error: the file, the key's path, what was expected and what was found."""
     parts = [str(part) for part in detail["loc"]]
     if parts[:1] == ["image"]:
-        # Where a kind was chosen, its name stands in the path; the file has no such key.
+        # pydantic puts the chosen kind into the path; the file has no such key.
         parts[1:2] = [part for part in parts[1:2] if part not in IMAGE_KINDS]
     expected = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        expected = "no such key is known"
+        expected = "unknown key"
     elif detail["type"].startswith("union_tag"):
         parts.append("kind")
         expected = f"one of {', '.join(IMAGE_KINDS)}, found {detail['input'].get('kind')!r}"

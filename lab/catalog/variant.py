@@ -1,4 +1,4 @@
-"""A variant's definition: one file of `cloud-init/variants/`."""
+"""The definition of a variant: a file in `cloud-init/variants/`."""
 
 from functools import cache
 from typing import Any
@@ -10,14 +10,14 @@ from lab.catalog.toml import Definition
 from lab.knobs import Conflict, Knob
 from lab.record import Expectation
 
-# Between the names of variants that are put on a guest together.
+# Joins the names of variants that are combined on a guest.
 AND = "+"
 
 
 class Variant(Definition):
-    """One named set of security settings put on a guest.
+    """A named set of security settings for a guest.
 
-    Beside these keys it has one for each kind of setting in `lab.knobs`, under its name: see `variant_file`.
+    Besides these keys it has one for each kind of setting in `lab.knobs`: see `variant_file`.
     """
 
     name: str
@@ -26,12 +26,12 @@ class Variant(Definition):
 
     @property
     def knobs(self) -> dict[str, Knob]:
-        """Its settings, by the names of their kinds."""
+        """The variant's settings, by the name of their kind."""
         return {name: value for name, value in self if isinstance(value, Knob)}
 
     @property
     def kernel_arguments(self) -> list[str]:
-        """What it adds to the kernel's command line: a guest has to be booted for it."""
+        """Arguments that it adds to the kernel's command line; they require a boot."""
         return [word for knob in self.knobs.values() for word in knob.kernel_arguments()]
 
     @model_validator(mode="after")
@@ -44,9 +44,9 @@ class Variant(Definition):
         return self
 
     def combined(self, other: "Variant") -> "Variant":
-        """Both on one guest. Raises Conflict for settings that exclude each other.
+        """Combine both variants on one guest. Raises Conflict if their settings exclude each other.
 
-        It is expected to fail where one of them is, for the cause that boxlite meets first.
+        The result is expected to fail if one of them is, for the cause that boxlite meets first.
         """
         knobs = self.knobs
         for name, theirs in other.knobs.items():
@@ -64,8 +64,8 @@ class Variant(Definition):
         return self.model_copy(update={**update, **knobs})
 
 
-@cache  # Variants of different classes are never equal.
+@cache  # Variants are equal only if they have the same class.
 def variant_file(kinds: tuple[tuple[str, type[Knob]], ...]) -> type[Variant]:
-    """What a variant's file holds: its own keys, and a table for each kind of setting that it makes."""
+    """Build the model of a variant's file: its own keys, and a table for each kind of setting."""
     tables: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds}
     return create_model("VariantFile", __base__=Variant, **tables)

@@ -119,8 +119,8 @@ def test_the_control_is_a_test_that_needs_a_box_and_no_sandbox() -> None:
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        ('flavour = "x"\n' + GUEST, "flavour", "no such key is known"),
-        (GUEST + 'colour = "x"', "image.colour", "no such key is known"),
+        ('flavour = "x"\n' + GUEST, "flavour", "unknown key"),
+        (GUEST + 'colour = "x"', "image.colour", "unknown key"),
         ('memory_mib = "2048"\n' + GUEST, "memory_mib", "valid integer, found '2048'"),
         ("memory_mib = 128\n" + GUEST, "memory_mib", "greater than or equal to 512, found 128"),
         ("cpus = 1.5\n" + GUEST, "cpus", "valid integer"),
@@ -159,12 +159,12 @@ def test_a_wrong_guest_names_file_key_and_what_was_expected(
         ('expect = { status = "xfail", cause = "unknown" }', "expect.cause", "found 'unknown'"),
         ('expect = { status = "xfail", cause = "ghosts" }', "expect.cause", "found 'ghosts'"),
         ('expect = { status = "error" }', "expect.status", "'pass' or 'xfail', found 'error'"),
-        ('expect = { why = "x" }', "expect.why", "no such key is known"),
+        ('expect = { why = "x" }', "expect.why", "unknown key"),
         ('expect = "xfail"', "expect", "found 'xfail'"),
         ('sysctl = { "user.max_user_namespaces" = "0" }', "sysctl.user.max_user_namespaces", "valid integer"),
         ('sysctl = { "user.max_user_namespaces" = true }', "sysctl.user.max_user_namespaces", "valid integer"),
-        ("moonlight = true", "moonlight", "no such key is known"),
-        ("apparmor = { moonlight = true }", "apparmor.moonlight", "no such key is known"),
+        ("moonlight = true", "moonlight", "unknown key"),
+        ("apparmor = { moonlight = true }", "apparmor.moonlight", "unknown key"),
         ('apparmor.profiles = [{ name = "p" }]', "apparmor.profiles.0", "exactly one of `text` and `shipped`"),
         (
             'apparmor.profiles = [{ name = "p", text = "t", shipped = "s" }]',
@@ -229,7 +229,7 @@ def test_a_file_that_is_no_text_is_named(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Debian-13", "debian_13", "-debian", "débian"])
 def test_a_name_that_is_none_is_refused(root: Path, name: str) -> None:
-    assert f"{name}.toml: a definition's name" in error_of(root, f"images/{name}.toml", GUEST)
+    assert f"{name}.toml: the file's name" in error_of(root, f"images/{name}.toml", GUEST)
 
 
 def test_a_folder_without_definitions_is_named(tmp_path: Path) -> None:

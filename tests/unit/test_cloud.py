@@ -456,5 +456,5 @@ def test_a_pinned_digest_is_that_of_one_build(root: Path) -> None:
     file.write_text(
         file.read_text().replace('kind = "cloud"', f'kind = "cloud"\ndigest = "sha512:{"0" * 128}"')
     )
-    with pytest.raises(UsageError, match="`build` must be given with it"):
+    with pytest.raises(UsageError, match="`build` must be given with `digest`"):
         catalog.load(root)

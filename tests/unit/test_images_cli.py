@@ -206,6 +206,6 @@ def test_list_guests_shows_where_each_image_comes_from(
 ) -> None:
     assert run_main(monkeypatch, "list", "guests") == 0
     told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "built from the packages of Debian trixie" in told["debian-13"]
+    assert "built from Debian trixie packages" in told["debian-13"]
     assert f"{served.url}{path_of(guest(UBUNTU))}" in told[UBUNTU]
     assert "(no build is pinned yet)" in told["debian-12-cloud"]

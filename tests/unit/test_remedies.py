@@ -105,7 +105,7 @@ def test_a_remedy_is_one_file_dropped_into_the_folder(tmp_path: Path) -> None:
         ("loss = 3", "loss = 101", "loss: Input should be less than or equal to 100, found 101"),
         ('price = "Pride."', "", "price: Field required"),
         ('cures = ["userns-sysctl"]', "cures = []", "cures: List should have at least 1 item"),
-        ('undo = "true"', 'undone = "true"', "host.undone: no such key is known"),
+        ('undo = "true"', 'undone = "true"', "host.undone: unknown key"),
         ("[host]", '[run]\nexample = "please"\n[host]', "exactly one of `host` and `run` must be given"),
     ],
 )
