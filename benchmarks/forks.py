@@ -1,4 +1,4 @@
-"""How long a fork takes: load a checkpoint again and again, and wait for SSH each time."""
+"""Measures how long a fork takes: loads a checkpoint repeatedly and waits for SSH each time."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from lab.machine.connection import connection, default_uri
 
 
 def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
-    """Seconds to load the checkpoint, and from the start of the load until SSH answers, for each fork."""
+    """Return, for each fork, the seconds to load the checkpoint and the seconds until SSH answers."""
     paths = Paths.default()
     guest = catalog.load().guest(guest_name)
     loads, answers = [], []

@@ -1,10 +1,10 @@
-"""The same plan with forked and with cold cells, alternating in one run: what a checkpoint is worth.
+"""Measures what checkpoints save: runs the same plan alternately with forked and with cold cells.
 
     python benchmarks/matrix.py [--rounds N] [--jobs N] [-g GUEST]... [-v VARIANT]... [--json FILE]
     python benchmarks/matrix.py --grow [--jobs N] [--json FILE]
 
-Processor time and memory are those of the QEMU processes of the lab's lanes, sampled twice a second, so that up
-to half a second of each lane's end is missing. No other lab should be at work on the host.
+Processor time and memory are those of the QEMU processes of the lab's lanes, sampled twice a second, so up to
+half a second at the end of each lane is missing. No other lab should run on the host.
 """
 
 import argparse
@@ -38,7 +38,7 @@ Measure = Callable[[list[str]], dict[str, Any]]
 
 @dataclass
 class Usage:
-    """Of the QEMU processes that were seen: processor seconds by process, and the most memory at once."""
+    """The usage of the QEMU processes: processor seconds by process, and peak memory of all together."""
 
     cpu: dict[int, float] = field(default_factory=dict)
     peak_mib: float = 0.0
@@ -76,7 +76,7 @@ def sampled() -> Iterator[Usage]:
 
 
 def run(arguments: list[str], folder: Path) -> dict[str, Any]:
-    """One `lab matrix`: what it took, and where the time went."""
+    """Run one `lab matrix` and return its time, memory and seconds by step."""
     command = [sys.executable, "-m", "lab", "matrix", "--quiet", "--no-remedies", "-o", str(folder), *arguments]
     start = time.monotonic()
     with sampled() as usage:
@@ -87,7 +87,7 @@ def run(arguments: list[str], folder: Path) -> dict[str, Any]:
     result = RunResult.read(folder)
     cells = [cell for cell in result.cells if cell.tests]
     lanes = [lane.seconds for lane in result.run.lanes]
-    # A cold cell's own seconds are its lane's.
+    # A cold cell's seconds are already those of its lane.
     own = [] if result.run.options.cold else [cell.seconds for cell in cells]
     suite = sum(cell.seconds.get("suite", 0.0) for cell in cells)
     everything = sum(sum(seconds.values()) for seconds in [*lanes, *own])
@@ -171,7 +171,7 @@ def main() -> None:
 
 
 def grow(console: Console, measure: Measure, build: str, jobs: int) -> None:
-    """Wall time by cells (one guest, three guests, every guest that is built here), and by lanes."""
+    """Measure by cells (one guest, three guests, all guests that are built locally), then by lanes."""
     more = ["--build", build, "--jobs"]
     by_cells = [["-g", "debian-13", "--set", "quick"], ["--set", "quick"], ["--set", "built"]]
     cells = [measure([*plan, *more, str(jobs)]) for plan in by_cells]

@@ -1,4 +1,4 @@
-"""Where the time of runs went: the median seconds of each step, from their records."""
+"""Shows where runs spent their time: the median seconds of each step, from the runs' records."""
 
 import argparse
 import statistics
@@ -37,7 +37,7 @@ def main() -> None:
     print(line("not suite", other))
     if cells:
         share = sum(other) / sum(cell.seconds["suite"] for cell in cells)
-        print(f"time that is not the suite's: {share:.0%} of the suite's, over {len(cells)} cells")
+        print(f"time outside the suite: {share:.0%} of the suite's time, over {len(cells)} cells")
 
 
 if __name__ == "__main__":
