@@ -1,4 +1,4 @@
-"""A distribution's mirror on the loopback interface, which can fail in every way, and keys to sign with."""
+"""A distribution's mirror on the loopback interface that can fail in many ways, and keys to sign with."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ class Request(BaseHTTPRequestHandler):
     mirror: "Mirror"
 
     def do_GET(self) -> None:
-        # Who has what it wants, or does not want it, hangs up.
+        # The client may hang up early.
         with suppress(BrokenPipeError, ConnectionResetError):
             self.answer()
 
@@ -61,7 +61,7 @@ def tag(body: bytes) -> str:
 
 
 def well(request: Request, body: bytes) -> None:
-    """All of it, or the rest of it for who has the beginning of this very file."""
+    """Send the whole file, or the rest to a client that has the beginning of this version."""
     begin, asked = 0, request.headers.get("Range")
     if asked and request.headers.get("If-Range") in (tag(body), DATE):
         begin = int(asked.removeprefix("bytes=").removesuffix("-"))
@@ -75,19 +75,19 @@ def well(request: Request, body: bytes) -> None:
 
 
 def whole(request: Request, body: bytes) -> None:
-    """All of it, whatever was asked for."""
+    """Send the whole file, even if a range was requested."""
     request.head(200, Content_Length=str(len(body)))
     request.wfile.write(body)
 
 
 def endless(request: Request, body: bytes) -> None:
-    """All of it, without a word on how much that is."""
+    """Send the whole file without its length."""
     request.head(200)
     request.wfile.write(body)
 
 
 def status(code: int) -> Answer:
-    """No file but a status."""
+    """Send only a status."""
     return lambda request, _body: request.head(code, Content_Length="0")
 
 
@@ -96,7 +96,7 @@ def redirect(to: str) -> Answer:
 
 
 def breaks_off(after: int, *, weak: bool = False) -> Answer:
-    """The connection ends so many bytes of the file later than where it should begin."""
+    """Close the connection after this many bytes."""
 
     def answer(request: Request, body: bytes) -> None:
         begin = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
@@ -110,7 +110,7 @@ def breaks_off(after: int, *, weak: bool = False) -> Answer:
 
 
 class Mirror:
-    """What is served, by path; how a path fails first; and what was asked for, with the range."""
+    """A mirror: the files by path, the faults to inject by path, and the requests with their ranges."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -120,7 +120,7 @@ class Mirror:
         self.asked: list[tuple[str, str | None]] = []
 
     def publish(self, guest: Guest, disk: bytes, key: "SigningKey | None" = None) -> None:
-        """Serve a disk as the guest's, and its checksums as the guest's distribution signs them."""
+        """Serve a guest's disk, and its checksums as the distribution signs them."""
         image = cloud(guest)
         self.files[path_of(guest)] = disk
         if image.checksums is None:
@@ -134,7 +134,7 @@ class Mirror:
             self.sign(guest, f"# {name}: {len(disk)} bytes\nSHA256 ({name}) = {digest}\n", key)
 
     def sign(self, guest: Guest, text: str, key: "SigningKey") -> None:
-        """Serve this as the guest's checksum file."""
+        """Serve this text as the guest's checksum file."""
         checksums, path = cloud(guest).checksums, checksums_path(guest)
         if checksums is not None and checksums.form is SignatureForm.DETACHED:
             self.files[path] = text.encode()
@@ -158,7 +158,7 @@ def checksums_path(guest: Guest) -> str:
 
 @contextmanager
 def serving() -> Iterator[Mirror]:
-    """A mirror that answers until the end of the block."""
+    """Run a mirror until the end of the block."""
 
     class Bound(Request):
         pass
@@ -175,7 +175,7 @@ def serving() -> Iterator[Mirror]:
 
 
 class SigningKey:
-    """A key made for a test; `at` is when it signs, if not now."""
+    """A key made for a test; `at` is the time at which it signs, if not now."""
 
     def __init__(self, home: Path, name: str, *, expires: str = "never", at: str | None = None) -> None:
         self._home, self._name = home, name
@@ -194,8 +194,8 @@ class SigningKey:
 
 @contextmanager
 def key_ring() -> Iterator[Path]:
-    """A folder for keys; gpg's helper does not outlive it."""
-    # Not below pytest's own folder: the path of a socket is short.
+    """A folder for keys; gpg's agent is stopped with it."""
+    # Not below pytest's folder: a socket's path must be short.
     home = Path(tempfile.mkdtemp(prefix="lab-gpg-"))
     try:
         yield home
@@ -205,7 +205,7 @@ def key_ring() -> Iterator[Path]:
 
 
 def definitions(root: Path, url: str, key: SigningKey) -> Path:
-    """The lab's own definitions, but that their distributions are at this URL and sign with this key."""
+    """Copy the lab's definitions, with all distributions at this URL and signing with this key."""
     for name in ("images", "cloud-init"):
         shutil.copytree(PACKAGE.parent / name, root / name)
     for file in (root / "images").glob("*.toml"):

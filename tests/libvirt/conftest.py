@@ -13,14 +13,14 @@ from lab.machine import ports
 from lab.machine.connection import connection
 from tests.unit.examples import base_image
 
-# libvirt's own test driver: a daemon inside this process, whose machines run nothing. All connections to it
-# that are open at one time see the same machines; the last one that is closed takes them with it.
+# libvirt's test driver: a daemon inside this process, whose machines run nothing. All open connections see the
+# same machines, which disappear when the last connection is closed.
 URI = "test:///default"
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[libvirt.virConnect]:
-    """A connection to the test driver, which takes the lab's XML as it is but knows no autodestroy."""
+    """A connection to the test driver. It accepts the lab's XML but does not support autodestroy."""
     monkeypatch.setattr(libvirt, "VIR_DOMAIN_START_AUTODESTROY", 0)
     with connection(URI) as connected:
         yield connected
@@ -33,7 +33,7 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.fixture(autouse=True)
 def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ports that no lab uses, so that these tests are never in the way of one that is at work."""
+    """Ports that no lab uses, so that these tests do not disturb a running lab."""
     monkeypatch.setattr(ports, "FIRST", 23200)
     monkeypatch.setattr(ports, "LAST", 23249)
 
@@ -45,7 +45,7 @@ def guest() -> Guest:
 
 @pytest.fixture
 def image(tmp_path: Path) -> BaseImage:
-    """An image with a real disk, though an empty one."""
+    """An image with a real but empty disk."""
     made = base_image(tmp_path / "image")
     made.folder.mkdir()
     process.run(["qemu-img", "create", "-q", "-f", "qcow2", made.disk, "1M"], timeout=60)

@@ -51,7 +51,7 @@ class Lanes:
 
     @property
     def left(self) -> list[Path]:
-        """What there is of lanes on the disk."""
+        """The lanes' folders on the disk."""
         return [*self.paths.lanes.glob("lab-*"), *self.paths.ports.glob("*")]
 
 
@@ -61,7 +61,7 @@ def lanes(opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseIma
 
 
 def foreign_xml(name: str) -> str:
-    """A machine that somebody else made."""
+    """A machine that was not made by a lab."""
     return f"<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>"
 
 

@@ -15,20 +15,20 @@ from tests.mirror import Mirror, SigningKey, definitions, key_ring, serving
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
-    """A lab's folders, all of them new."""
+    """A lab's folders, all empty."""
     return Paths(cache=tmp_path / "cache", state=tmp_path / "state")
 
 
 @pytest.fixture(autouse=True)
 def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ports that no lab uses, so that these tests are never in the way of one that is at work."""
+    """Ports that no lab uses, so that these tests do not disturb a running lab."""
     monkeypatch.setattr(ports, "FIRST", 23100)
     monkeypatch.setattr(ports, "LAST", 23149)
 
 
 @pytest.fixture(scope="session")
 def keys() -> Iterator[dict[str, SigningKey]]:
-    """A key that is trusted, another one, and one that expired after it had signed."""
+    """A trusted key, an untrusted one, and one that expired after signing."""
     with key_ring() as home:
         yield {
             "good": SigningKey(home, "good@example.org"),
@@ -39,7 +39,7 @@ def keys() -> Iterator[dict[str, SigningKey]]:
 
 @pytest.fixture(scope="session")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A small qcow2 disk whose content nothing can shorten."""
+    """A small qcow2 disk with incompressible content."""
     folder = tmp_path_factory.mktemp("disk")
     (folder / "raw").write_bytes(os.urandom(1 << 20))
     process.run(
@@ -50,7 +50,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    """A mirror that serves nothing yet; who tries again does so at once."""
+    """A mirror that serves nothing yet; retries do not wait."""
     monkeypatch.setattr(download, "WAIT", wait_none())
     with serving() as served:
         yield served
@@ -58,7 +58,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 @pytest.fixture
 def root(mirror: Mirror, keys: dict[str, SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The lab's definitions, with the mirror as the place of every distribution."""
+    """The lab's definitions, with the mirror as the source of every distribution."""
     made = definitions(tmp_path / "definitions", mirror.url, keys["good"])
     monkeypatch.setattr(loading, "definitions", lambda: made)
     return made

@@ -1,4 +1,4 @@
-"""Evidence as real guests gave it (Debian 12 and 13), cut to what tells something."""
+"""Evidence from real guests (Debian 12 and 13), shortened to the relevant parts."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ MASKS = Probe(
     "/proc/sysrq-trigger",
 )
 
-# boxlite's box on the way, in every cell: no audit line.
+# Logged in every cell when a box starts; not an audit line.
 NOISE = (
     "[  135.883871] kvm: kvm [807]: vcpu0, guest rIP: 0xffffffff8100503b Unhandled WRMSR(0xc0010007) = 0xffff\n"
 )
@@ -54,7 +54,7 @@ DENIED_MOUNT = (
     'class="mount" info="failed srcname match" error=-13 profile="lab-bwrap-without-mount" name="/" pid=766 '
     'comm="bwrap" flags="rw, silent, rslave"\n'
 )
-# boxlite itself tries before bwrap does.
+# boxlite itself tries before bwrap.
 DENIED_CAP_BOXLITE = (
     '[  236.276046] audit: type=1400 audit(1795537076.943:105): apparmor="DENIED" operation="capable" '
     'class="cap" profile="unprivileged_userns" pid=744 comm="tokio-rt-worker" capability=21  '
@@ -89,7 +89,7 @@ UBUNTU_UID_MAP = (
     'info="Failed name lookup - disconnected path" error=-13 profile="unprivileged_userns" '
     'name="proc/8508/uid_map" pid=8508 comm="bwrap" requested_mask="wr" denied_mask="wr" fsuid=1000 ouid=1000\n'
 )
-# Where that profile is not loaded.
+# If that profile is not loaded.
 UBUNTU_UNCONFINED = (
     'audit: type=1400 audit(1746284084.451:213): apparmor="DENIED" operation="userns_create" class="namespace" '
     'info="Userns create restricted - failed to find unprivileged_userns profile" error=-13 '
@@ -120,7 +120,7 @@ def gathered(
     messages: tuple[str, ...] = (),
     control_failed: bool = False,
 ) -> Evidence:
-    """Evidence of a guest on which all works, but for what is given."""
+    """Evidence of a guest on which everything works except what is given."""
     return Evidence(
         probes=ALL_WORK | (probes or {}),
         sysctls=OPEN_SYSCTLS | (sysctls or {}),
@@ -247,7 +247,7 @@ MASKED_PROC = gathered(
 
 
 def write(folder: Path, found: Evidence, kernel: str) -> None:
-    """Put evidence into a cell's folder as gathering does."""
+    """Write evidence into a cell's folder, as a run does."""
     probes = {name: {"status": p.status, "stderr": p.stderr} for name, p in found.probes.items()}
     who = {"uid": 1001, "context": {"apparmor": "unconfined", "selinux": None, "delegated": []}}
     (folder / "probes.json").write_text(json.dumps({**who, "probes": probes}))

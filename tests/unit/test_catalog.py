@@ -33,7 +33,7 @@ SET_FILE = "images/sets/quick.toml"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Definitions as small as they can be: one guest, one variant, one set."""
+    """Minimal definitions: one guest, one variant, one set."""
     for file, text in ((GUEST_FILE, GUEST), (VARIANT_FILE, VARIANT), (SET_FILE, SET)):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def error_of(root: Path, file: str, text: str) -> str:
-    """What the lab says when a definition holds this text."""
+    """The lab's error for a definition with this text."""
     (root / file).write_text(text)
     with pytest.raises(UsageError) as error:
         catalog.load(root)
@@ -77,7 +77,7 @@ def test_variants_combine_under_one_name() -> None:
     assert both.knobs == {
         "sysctl": Sysctl({"user.max_user_namespaces": 0, "kernel.unprivileged_userns_clone": 0})
     }
-    # Of the two causes the one that boxlite meets first, whichever stands first in the name.
+    # The cause that boxlite meets first, whatever the order in the name.
     assert both.expect.cause == "userns-sysctl"
 
 

@@ -68,7 +68,7 @@ def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(
     finding, *others = diagnose(evidence)
     assert (finding.name, finding.confidence) == (cause, Confidence.PROVED)
     assert why in finding.why
-    # The masks of a container are seen, whatever else blocks in it.
+    # A container's masks are detected, whatever else blocks in it.
     behind = ["masked-proc"] if not evidence.probe("proc_unmasked").worked and cause != "masked-proc" else []
     assert [(each.name, each.confidence) for each in others] == [(name, Confidence.LIKELY) for name in behind]
 
@@ -86,7 +86,7 @@ def test_no_cause_that_fails_the_control_is_named_where_that_passed(evidence: Ev
 def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_control() -> None:
     both = replace(examples.USERNS_LIMIT, probes=examples.USERNS_LIMIT.probes | examples.KVM_DENIED.probes)
     assert found(replace(both, control_failed=True)) == ["kvm-denied", "userns-limit"]
-    # As text alone it may be wrong, and then nothing explains the control.
+    # The message alone may be wrong, and then nothing explains the failed control.
     said = replace(examples.USERNS_LIMIT, messages=examples.KVM_DENIED.messages, control_failed=True)
     assert found(said) == ["kvm-denied"]
 
@@ -229,7 +229,7 @@ def test_a_new_cause_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(causes, "__path__", [*causes.__path__, str(tmp_path)])
     assert list(causes.known())[:2] == ["full-moon", "kvm-absent"]
     assert found(gathered(messages=("the moon is full",))) == ["full-moon"]
-    # It has a remedy already.
+    # A remedy covers it without further changes.
     assert [each.name for each in remedies.candidates(remedies.load(), ["full-moon"])] == ["jailer-off"]
 
 

@@ -1,4 +1,4 @@
-"""Cloud guests from a mirror on the loopback interface into the store."""
+"""Downloading cloud guests from a mirror on the loopback interface into the store."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ def no_say(_text: str) -> None:
 
 @pytest.fixture
 def publish(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Publish:
-    """Serve a disk for a guest as its distribution does, and give the guest."""
+    """Serve a guest's disk as its distribution does, and return the guest."""
 
     def serve(name: str, *, content: bytes = disk, key: str = "good") -> Guest:
         if name == "debian-13-cloud":
@@ -54,7 +54,7 @@ def publish(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Publish:
 
 
 def left(paths: Paths) -> list[str]:
-    """What is in the store, whole or half, but for locks and the memory of what guests use."""
+    """The complete and partial files in the store, without locks and the guests' choices."""
     found = [*paths.images.glob("*"), *paths.downloads.glob("*")]
     return sorted(path.name for path in found if path.suffix != ".lock" and path.name != choice.FILE)
 
@@ -108,7 +108,7 @@ def test_a_disk_has_no_kernel_to_try_kvm_with(publish: Publish, paths: Paths) ->
 
 
 def refused(paths: Paths, wanted: Guest) -> str:
-    """Why there is no image for a guest; nothing is left then."""
+    """Return the reason why a guest has no image; check that nothing is left behind."""
     with pytest.raises(ImageNotAvailable) as error:
         store.ensure(paths, wanted, no_say)
     assert left(paths) == []
@@ -280,7 +280,7 @@ def test_a_store_that_takes_no_more_keeps_nothing(
 
 
 def swap(image: BaseImage, content: bytes) -> None:
-    """Put another file into the image's place, as root or the store's owner could."""
+    """Replace a file of the image, as root or the store's owner could."""
     image.disk.unlink()
     image.disk.write_bytes(content)
 

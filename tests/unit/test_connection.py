@@ -27,7 +27,7 @@ def test_root_uses_the_system_s_libvirt_and_others_their_own(
     ("uri", "hint"),
     [
         (NO_SOCKET, how_to_start(NO_SOCKET)),
-        # To start a daemon is no help where the address is wrong.
+        # Starting a daemon does not help if the address is wrong.
         ("nothing:///system", "see --connect and LAB_CONNECT"),
     ],
 )
@@ -38,7 +38,7 @@ def test_a_libvirt_that_is_not_there_is_named_with_what_to_do(uri: str, hint: st
 
 
 def no_socket() -> libvirt.libvirtError:
-    """libvirt's own error where nobody listens."""
+    """libvirt's own error if nobody listens."""
     with pytest.raises(libvirt.libvirtError) as error:
         libvirt.open(NO_SOCKET.replace("system", "session"))
     return error.value
@@ -57,7 +57,7 @@ def test_a_session_s_daemon_that_is_just_ending_is_asked_again(monkeypatch: pyte
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(libvirt, "open", open_)
     assert connect("qemu:///session") == "a connection"
-    # Nothing starts the system's daemon by itself.
+    # The system's daemon is not started automatically.
     answers[:] = [refused, "a connection"]
     with pytest.raises(NoLibvirt, match="Failed to connect socket"):
         connect("qemu:///system")

@@ -1,4 +1,4 @@
-"""Building with a stand-in for mmdebstrap: what the lab asks of it, and what it makes of its end."""
+"""Building with a stand-in for mmdebstrap: how the lab calls it and handles its result."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ exit 2
 
 
 def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a program called mmdebstrap before the real one."""
+    """Put a program called mmdebstrap on the PATH, before the real one."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "mmdebstrap").write_text(f"#!/bin/sh\n{program}")
@@ -88,7 +88,7 @@ def test_the_suite_and_the_packages_are_those_of_the_guest(
 
 
 def asked_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What mmdebstrap is asked for a guest."""
+    """The arguments that mmdebstrap gets for a guest."""
     install(WORKS, tmp_path, monkeypatch)
     debian.build(image_of(guest), tmp_path, no_say, timeout=60)
     return (tmp_path / "asked").read_text()
@@ -173,7 +173,7 @@ def test_a_failed_build_says_why_and_leaves_nothing(
 def test_what_belongs_to_a_subordinate_user_is_removed_by_that_one_and_the_folder_by_its_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As in /var/tmp, where only its owner may remove a folder.
+    # As in /var/tmp, where only a folder's owner may remove it.
     install('shift; "$@"; test -d "$WORKSPACE" || exit 25', tmp_path, monkeypatch)
     workspace = tmp_path / "workspace"
     monkeypatch.setenv("WORKSPACE", str(workspace))

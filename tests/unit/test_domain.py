@@ -97,7 +97,7 @@ def test_the_bios_is_qemu_s_own() -> None:
 
 
 def test_uefi_has_no_flash_that_can_be_written() -> None:
-    # A writable one would be a file of each lane's, and a block device that an internal snapshot leaves out.
+    # A writable NVRAM would be a file of each lane and a block device that internal snapshots leave out.
     loaders = xml_of(UEFI).findall("os/loader")
     assert [(loader.text, loader.attrib) for loader in loaders] == [
         ("/firmware/a&b/CODE.fd", {"type": "pflash", "readonly": "yes", "stateless": "yes"})

@@ -194,7 +194,7 @@ def test_too_little_space_is_said_before_anything_is_written(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for the half of the file."""
+    """A file system with room for half of the file."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
     folder = tmp_path / "small"

@@ -1,4 +1,4 @@
-"""What runs in guests, read as text: those guests have other Pythons, and none of the lab's libraries."""
+"""Programs that run in guests, where Python is older and the lab's libraries are missing."""
 
 import ast
 import configparser

@@ -1,4 +1,4 @@
-"""`lab images`, as users have it."""
+"""`lab images`, as users run it."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Delta debugging, over sets whose smallest part is known."""
+"""Delta debugging on sets whose smallest failing part is known."""
 
 from collections.abc import Sequence
 from itertools import combinations

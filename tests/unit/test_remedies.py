@@ -1,4 +1,4 @@
-"""The remedies as files: what they say, in which order they are tried, the scripts made of them."""
+"""The remedies' files: their texts, the order in which they are tried, and their scripts."""
 
 import subprocess
 import sys
@@ -143,7 +143,7 @@ def test_scripts_say_what_they_do_and_what_that_costs(name: str) -> None:
     words = " ".join(script.split())
     assert " ".join(KNOWN[name].does.split()) in words
     assert " ".join(KNOWN[name].price.split()) in words
-    # Nothing of the template is left, and no command becomes root by itself.
+    # No template syntax is left, and no command calls sudo.
     assert "{{" not in script
     assert "sudo " not in script.replace("called sudo", "")
 
@@ -157,7 +157,7 @@ def test_scripts_are_clean_and_written_for_any_posix_shell(name: str, tmp_path: 
 
 
 def test_no_sysctl_of_a_remedy_is_overruled_by_a_file_that_sorts_later() -> None:
-    # systemd-sysctl and procps read all folders' files in the order of their names; the last one holds.
+    # systemd-sysctl and procps read the files of all folders sorted by name; the last one wins.
     written = "zz-boxlite-userns-clone-on.conf"
     others = ["50-bubblewrap.conf", "99-sysctl.conf", "99-zz-lab.conf", "10-apparmor.conf"]
     assert sorted([*others, written])[-1] == written

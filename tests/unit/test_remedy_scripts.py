@@ -1,4 +1,4 @@
-"""The scripts of the remedies, run in a folder that stands for a host, with stand-ins for its programs."""
+"""The remedies' scripts, run in a folder that represents a host, with stand-ins for its programs."""
 
 import os
 import pty
@@ -13,7 +13,7 @@ import pytest
 from lab import remedies
 
 KNOWN = remedies.load()
-# What the scripts name of a host: in the tests it is below a folder of the test's.
+# The host's paths in the scripts; tests move them below a temporary folder.
 PLACES = re.compile("/etc/|/var/lib/|/proc/|/sys/|/usr/share/|/usr/bin/bwrap|/dev/kvm")
 
 ID = """#!/bin/sh
@@ -45,7 +45,7 @@ elif file.exists():
 else:
     sys.exit(0 if "-e" in sys.argv else 1)
 """
-# The kernel's list: a line for each profile of a file.
+# The kernel's list: one line per profile.
 APPARMOR_PARSER = """#!/usr/bin/env python3
 import os, re, sys
 from pathlib import Path
@@ -67,7 +67,7 @@ case $(cat "$ROOT/sys/fs/selinux/enforce") in 1) echo Enforcing ;; 0) echo Permi
 SETENFORCE = """#!/bin/sh
 echo "$1" >"$ROOT/sys/fs/selinux/enforce"
 """
-# A policy's modules: a line for each.
+# The policy's modules, one per line.
 SEMODULE = """#!/bin/sh
 modules=$ROOT/var/lib/selinux/modules
 case $1 in
@@ -79,7 +79,7 @@ esac
 GETENT = """#!/bin/sh
 echo "$2:x:1001:1001::$ROOT/home/$2:/bin/sh"
 """
-# What is mounted, a line for each with its options; the last of those that a file lies below holds it.
+# The mounts with their options, one per line; the last one above a file contains it.
 FINDMNT = """#!/bin/sh
 [ -e "$5" ] || exit 1
 while read -r target options; do
@@ -114,7 +114,7 @@ STUBS = {
 
 
 class Host:
-    """A folder that stands for a host, in which scripts can be run."""
+    """A folder that represents a host and in which scripts can be run."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -157,7 +157,7 @@ class Host:
         return done.returncode, done.stdout
 
     def files(self) -> dict[str, str]:
-        """What a script could have changed."""
+        """The files that a script could have changed."""
         tops = [self.root / top for top in ("etc", "var", "proc", "sys", "dev", "groups")]
         files = [file for top in tops for file in [top, *top.rglob("*")] if file.is_file()]
         return {str(file.relative_to(self.root)): file.read_text() for file in files}
@@ -170,7 +170,7 @@ def host(tmp_path: Path) -> Host:
 
 @pytest.fixture
 def blocked(host: Host) -> Host:
-    """Debian's switch is at 0, a profile without the rule is attached to bubblewrap, and SELinux enforces."""
+    """A host with Debian's sysctl at 0, a profile without the rule for bubblewrap, and SELinux enforcing."""
     host.sysctl("kernel.unprivileged_userns_clone", "0")
     host.sysctl("user.max_user_namespaces", "0")
     host.sysctl("kernel.threads-max", "30000")
@@ -309,7 +309,7 @@ def test_what_is_wrong_usage_is_said(blocked: Host) -> None:
 
 
 def test_what_does_not_take_effect_is_no_success(blocked: Host) -> None:
-    # As where another program holds the value.
+    # As if another program reset the value.
     blocked.put("stubs/sysctl", SYSCTL.replace("file.write_text(value + chr(10))", "pass")).chmod(0o755)
     status, output = blocked.run("userns-clone-on", "--yes")
     assert (status, output.splitlines()[-1]) == (
@@ -324,7 +324,7 @@ def test_a_command_that_fails_ends_the_script_and_can_be_taken_back(blocked: Hos
     failing = APPARMOR_PARSER.replace(
         "do, file =", "sys.exit('no') if 'boxlite-bwrap' in sys.argv[2] else 0\ndo, file ="
     )
-    # Whatever it ends with: each status of the script has its meaning.
+    # Any status: the script's own statuses have fixed meanings.
     failing = failing.replace("sys.exit('no')", "sys.exit(3)")
     blocked.put("stubs/apparmor_parser", failing).chmod(0o755)
     status, output = blocked.run("bwrap-profile", "--yes")
@@ -338,7 +338,7 @@ def test_a_command_that_fails_ends_the_script_and_can_be_taken_back(blocked: Hos
 
 
 def test_each_account_that_was_put_into_a_group_is_taken_out(blocked: Host) -> None:
-    # The stand-in knows one account: of two it shows whose groups were asked for.
+    # The stand-in knows one account; with several, the file's name says whose groups were requested.
     blocked.put("stubs/id", ID.replace('"$ROOT/groups"', '"$ROOT/groups-of-$2"').replace("tester", "$2"))
     for program, text in (("usermod", USERMOD), ("gpasswd", GPASSWD)):
         whose = "$4" if program == "usermod" else "$2"
@@ -346,7 +346,7 @@ def test_each_account_that_was_put_into_a_group_is_taken_out(blocked: Host) -> N
     for name in ("alice", "bob", "carol"):
         blocked.put(f"groups-of-{name}", f"{name}\n")
         assert blocked.run("kvm-group", "--yes", "--user", name)[0] == 0
-    # One of them was taken out by somebody else.
+    # Somebody else removed one of them from the group.
     blocked.put("groups-of-carol", "carol\n")
     assert blocked.run("kvm-group", "--undo", "--yes") == (0, "kvm-group: undone\n")
     assert [blocked.root.joinpath(f"groups-of-{name}").read_text() for name in ("alice", "bob", "carol")] == [
@@ -418,7 +418,7 @@ def test_a_profile_by_the_name_of_the_allow_list_s_is_not_the_allow_list(blocked
     assert blocked.run("bwrap-profile", "--yes")[0] == 3
     assert blocked.run("bwrap-userns-restrict", "--undo", "--yes")[0] == 0
     assert loaded.read_text().splitlines() == ["bwrap (enforce)"]
-    # A profile of its own is no reason not to have this one.
+    # Another profile called bwrap does not prevent this one.
     assert blocked.run("bwrap-profile", "--yes")[0] == 0
 
 
@@ -464,7 +464,7 @@ def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(bl
         "boxlite-bwrap-payload (enforce)",
         "unprivileged_userns (enforce)",
     ]
-    # Neither is it loaded at the next boot.
+    # It is not loaded at the next boot either.
     assert (blocked.root / "etc/apparmor.d/disable/strict").exists()
     assert blocked.run("bwrap-profile", "--undo", "--yes")[0] == 0
     assert sorted(loaded.read_text().splitlines()) == [

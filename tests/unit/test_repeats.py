@@ -10,7 +10,7 @@ BLOCKED = Expectation(status="xfail", cause="userns-limit")
 
 
 def repeat(status: Status, *outcomes: Outcome, seconds: float = 1.0, **more: Any) -> CellResult:
-    """One repeat; its tests are called a, b and so on."""
+    """One repeat, whose tests are called a, b and so on."""
     tests = [TestResult(name="abc"[number], outcome=outcome) for number, outcome in enumerate(outcomes)]
     return cell(status=status, tests=tests, seconds={"suite": seconds}, **more)
 
@@ -47,7 +47,7 @@ def test_the_interval_ends_where_the_share_is_just_likely_enough(trials: int) ->
         low, high = wilson(successes, trials)
         assert 0.0 <= low <= high <= 1.0
         assert low - 1e-12 <= share <= high + 1e-12
-        # Where the interval comes from: at its ends the share is 1.96 standard deviations off.
+        # By definition: at the ends of the interval the share is 1.96 standard deviations away.
         for end in (low, high):
             assert abs(share - end) == pytest.approx(1.959964 * (end * (1 - end) / trials) ** 0.5, abs=1e-6)
 

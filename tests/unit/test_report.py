@@ -41,9 +41,9 @@ from lab.run.observer import Silent
 from tests.unit.examples import cell, run_of
 
 XFAIL = Expectation(status="xfail", cause="userns-limit")
-# What a guest could say to break out of its square.
+# Text with which a guest could break out of its cell of the table.
 HOSTILE = 'a\\|b | pass |\n| <b>pass</b> | "x" `y`'
-# To a terminal: clear it, set its title, be green. To rich: be green, and a tag that is an error.
+# Terminal: clear the screen, set the title, green. rich: green, and an invalid tag.
 STEERING = "\x1b[2J\x1b]0;title\x07\x1b[32m[bold green]pass[/] \x9b[/nothing]"
 SAID = "[bold green]pass[/] [/nothing]"
 FAULT = "the machine of debian-13 is gone\nits console ends:\n  | Reached target"
@@ -70,7 +70,7 @@ def printed(run: RunResult, folder: Path = Path("a run"), width: int = 240) -> s
 
 
 def squares_of(line: str) -> list[str]:
-    """The squares of a row in Markdown: what stands between bars that no backslash escapes."""
+    """Split a Markdown row into its squares at the bars that are not escaped."""
     parts, square = [], ""
     for token in re.findall(r"\\.|.", line):
         if token == "|":
@@ -260,7 +260,7 @@ def test_what_cures_a_cell_is_told_first_with_the_command_for_it() -> None:
         "- remedy `install-bubblewrap`: cannot be tried here: no source of packages\n"
     ) in markdown.render(run)
     assert "Evidence: [kernel.log](cells/a/kernel.log)\n" in markdown.render(run)
-    # Whoever reads only the table sees no more than before.
+    # The table itself stays the same.
     assert squares.square(run.cells[0]) == "xfail userns-limit"
 
 
@@ -505,7 +505,7 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
     assert "missing" not in markdown.render(run_of(cell(), **ended), tmp_path)
 
 
-# A guest's name takes 19 columns, a square 22, and there are two between them.
+# A guest's name takes 19 columns, a square 22, with two spaces between them.
 @pytest.mark.parametrize(("width", "most"), [(60, 31), (80, 16), (120, 8), (240, 4)])
 def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, most: int) -> None:
     known = catalog.load()
@@ -528,11 +528,11 @@ def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, most: i
     assert heads <= most
 
 
-# -- what a guest says
+# -- text from guests
 
 
 def told(text: str) -> CellResult:
-    """A cell with a guest's text everywhere, as a run hands it on: not read back from its record."""
+    """A cell with a guest's text in every field, as a running lab passes it on: not read from a record."""
     return cell(status=Status.NOT_APPLICABLE).model_copy(
         update={
             "reason": text,
@@ -562,7 +562,7 @@ def test_a_guest_cannot_steer_the_terminal_while_the_run_goes(verbose: bool) -> 
         view.lane("debian-13", STEERING)
         view.note(STEERING)
         view.cell(told(STEERING))
-    # Of the escape sequences those are left with which rich itself moves the cursor.
+    # The only escape sequences left are those with which rich moves the cursor.
     text = re.sub(r"\x1b\[(?:\?25[hl]|\d?A|2K)|[\r\n]", "", out.getvalue())
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", text)
     assert text.count(SAID) >= (3 if verbose else 2)
@@ -576,7 +576,7 @@ def test_a_guest_cannot_add_a_line_to_the_progress() -> None:
 
 
 def skeleton(text: str) -> list[tuple[str, str, str]]:
-    """What a reader of Markdown makes of a page, but for the words."""
+    """The structure of a rendered Markdown page, without the words."""
 
     def walk(tokens: list[Token]) -> Iterator[tuple[str, str, str]]:
         for token in tokens:
@@ -603,7 +603,7 @@ def skeleton(text: str) -> list[tuple[str, str, str]]:
         "![pass](https://example.org/x.png) <https://example.org>",
         "[name]: https://example.org",
         "*pass* __pass__",
-        # Cut where it is escaped.
+        # Cut inside an escape.
         "x" * 295 + "|" * 20,
     ],
 )
@@ -644,7 +644,7 @@ def test_the_name_of_a_test_that_a_guest_made_up_is_no_markup_of_the_page() -> N
     assert [kind for kind, _, _ in hostile] == [kind for kind, _, _ in tame]
 
 
-# -- a run as it goes
+# -- a run in progress
 
 
 def cells_to_run(*builds: str) -> list[Cell]:
@@ -654,7 +654,7 @@ def cells_to_run(*builds: str) -> list[Cell]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time as the progress has it; it stands until a test moves it."""
+    """The clock of the progress display; it stands still until a test moves it."""
     now = SimpleNamespace(seconds=1000.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     return now
@@ -825,7 +825,7 @@ STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)")
 
 
 def entries(folder: Path) -> list[tuple[datetime, str]]:
-    """The log's lines, each of which has its time."""
+    """Return the log's lines; check that each has a time."""
     found = []
     for line in (folder / runlog.RUN_LOG).read_text().splitlines():
         match = STAMP.fullmatch(line)
@@ -865,7 +865,7 @@ def test_the_log_has_all_that_a_run_tells_and_tells_it_on(tmp_path: Path) -> Non
 
 @pytest.fixture
 def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A host whose clock on the wall is 14 hours ahead of UTC."""
+    """A host in a time zone 14 hours ahead of UTC."""
     with monkeypatch.context() as patched:
         patched.setenv("TZ", "FAR-14")
         time.tzset()
@@ -878,7 +878,7 @@ def test_the_log_s_times_are_in_utc(tmp_path: Path, far_east: None) -> None:
     with RunLog(tmp_path, Silent()) as log:
         log.note("now")
     [(stamp, _)] = entries(tmp_path)
-    # Milliseconds are cut off.
+    # Milliseconds are truncated.
     assert before - timedelta(milliseconds=1) <= stamp <= datetime.now(UTC)
 
 

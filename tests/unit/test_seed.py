@@ -83,7 +83,7 @@ def test_packages_are_named_to_cloud_init() -> None:
             ["search example.org\nnameserver 192.0.2.53\nnameserver 192.0.2.54\n", None],
             ["192.0.2.53", "192.0.2.54"],
         ),
-        # systemd-resolved's stub answers on the host alone; it says elsewhere whom it asks itself.
+        # systemd-resolved's stub answers only on the host; its own servers are in another file.
         (["nameserver 127.0.0.53\n", "nameserver 192.0.2.53\n"], ["192.0.2.53"]),
         (["nameserver ::1\nnameserver fe80::1%eth0\nnameserver 192.0.2.53\n", None], ["192.0.2.53"]),
         (["# nameserver 192.0.2.53\nnameserver\n", "nameserver 127.0.0.1\n"], []),

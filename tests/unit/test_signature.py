@@ -1,4 +1,4 @@
-"""gpgv itself, with keys made for the test."""
+"""Verification with the real gpgv and keys made for the test."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ SHIPPED = {
 
 @pytest.fixture
 def key(keys: dict[str, SigningKey], tmp_path: Path) -> Path:
-    """The file of the key that counts."""
+    """The file of the trusted key."""
     file = tmp_path / "key.asc"
     file.write_text(keys["good"].public)
     return file
@@ -104,7 +104,7 @@ def test_the_shipped_keys_are_those_of_their_owners(tmp_path: Path) -> None:
 
 
 def fingerprints(key: Path, home: Path) -> list[str]:
-    """Of every primary key in a file, by gpg's own reading."""
+    """Return the fingerprints of all primary keys in a file, as gpg reads them."""
     command = ["gpg", "--homedir", str(home), "--with-colons", "--show-keys", str(key)]
     told = process.run(command, timeout=60)
     records = [line.split(":") for line in told.splitlines()]

@@ -31,7 +31,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @dataclass(frozen=True)
 class Daemon:
-    """As much of a connection to libvirt as a stored state's name depends on."""
+    """The part of a libvirt connection that a stored state's name depends on."""
 
     qemu: int = 10_000_000
     libvirt: int = 11_003_000
@@ -53,7 +53,7 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Host:
-    """A lab with all that a stored state depends on."""
+    """A lab with everything that a stored state depends on."""
 
     paths: Paths
     daemon: Daemon = Daemon()
@@ -168,7 +168,7 @@ def test_a_damaged_known_file_is_named_without_the_keys_in_it(host: Host, known:
 
 
 def test_memory_and_keys_are_the_owner_s_alone(host: Host) -> None:
-    # Whatever the umask and whoever made the folder before.
+    # Whatever the umask is and whoever made the folder before.
     host.paths.states.mkdir(parents=True, mode=0o755)
     kept = host.keep()
     assert kept is not None
@@ -191,7 +191,7 @@ def test_a_stored_state_has_its_name_only_when_it_is_whole(host: Host, monkeypat
     monkeypatch.setattr(Path, "rename", look)
     kept = host.keep()
     assert kept is not None
-    # One step, with all of it there before and nothing at its place.
+    # One step: the folder was complete before, and nothing was at its final place.
     assert seen == [({"state.qcow2", "known.json"}, False)]
     assert host.names == {kept.folder.name}
     assert not (host.paths.lanes / "lab-debian-13-abc123" / "overlay.qcow2").exists()
@@ -221,7 +221,7 @@ def test_older_boots_of_a_guest_go_and_those_of_others_stay(host: Host) -> None:
     other = replace(host, guest=BACKPORTS).keep()
     refused = replace(host, sha256="3" * 64).keep()
     assert old and other and refused
-    # Nothing goes before something takes its place.
+    # Nothing is deleted before its replacement is in place.
     assert host.names == {other.folder.name, refused.folder.name}
     refused.refuse("no such device")
     foreign = host.paths.states / "debian-13-notes"
@@ -244,7 +244,7 @@ def test_only_the_newest_states_with_a_build_stay_and_the_boot_with_them(host: H
     assert [state and state.known().files for state in left] == [
         {"a.whl": build} for build in ("0.10.0", "0.10.7", "0.10.8")
     ]
-    # Another image of the guest, or another QEMU: none of them can be loaded any more.
+    # With another image or another QEMU these states can no longer be loaded.
     new = replace(host, sha256="2" * 64).keep()
     assert new is not None
     assert host.names == {new.folder.name}
@@ -266,7 +266,7 @@ def test_what_a_killed_lab_left_half_stored_goes(host: Host, monkeypatch: pytest
     with subprocess.Popen(["true"]) as gone:
         pass
     with monkeypatch.context() as patched:
-        # As far as a lab with that process got, and no cleaning up.
+        # The state that a lab leaves if it dies at this point, without cleaning up.
         patched.setattr(os, "getpid", lambda: gone.pid)
         patched.setattr(Path, "rename", interrupted)
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)

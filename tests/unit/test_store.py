@@ -26,7 +26,7 @@ def no_say(_text: str) -> None:
 
 
 def fill(folder: Path) -> None:
-    """The files that a build leaves."""
+    """Write the files that a build leaves."""
     for name in debian.FILES:
         (folder / name).write_text(f"content of {name}")
 
@@ -38,7 +38,7 @@ def build_well(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> 
 
 @pytest.fixture
 def building(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Builds that are done in no time."""
+    """Builds that finish immediately."""
     monkeypatch.setattr(debian, "build", build_well)
     return monkeypatch
 
@@ -122,7 +122,7 @@ def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, building: pytest.
 
 
 def half_built(paths: Paths, building: pytest.MonkeyPatch) -> Path:
-    """What a build leaves that was killed in its last moment, before its folder got its name."""
+    """The leftovers of a build that was killed just before its folder was renamed."""
     image = store.ensure(paths, GUEST, no_say)
     partial = image.folder.with_name(f".partial-{image.folder.name}")
     image.folder.rename(partial)

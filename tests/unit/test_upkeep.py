@@ -1,4 +1,4 @@
-"""The store as a whole, and disks that are brought to it."""
+"""Importing disks, and verifying and pruning the store."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def file(disk: bytes, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def built(paths: Paths, known: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
-    """An image that was built here."""
+    """An image that was built locally."""
     monkeypatch.setattr(debian, "build", build_well)
     return store.ensure(paths, known.guest("debian-13"), no_say)
 
@@ -135,7 +135,7 @@ def test_a_full_disk_is_said_and_nothing_is_kept(
 
 
 def change(file: Path) -> None:
-    """Another content of the same size at the same time."""
+    """Change a file's content but not its size and time."""
     told = file.stat()
     content = file.read_bytes()
     file.chmod(0o644)

@@ -37,7 +37,7 @@ def failed(cause: str = "apparmor-userns-deny", /, **more: Any) -> CellResult:
 
 
 def recorded(run: Path, *cells: CellResult, log: str = told_examples.APPARMOR_DENY) -> None:
-    """Give cells the evidence of one that a profile blocks, with this log of boxlite's."""
+    """Write the evidence of a cell that a profile blocks, with this log of boxlite, for these cells."""
     for result in cells:
         folder = run / result.folder
         (folder / "boxlite/box-a/logs").mkdir(parents=True)

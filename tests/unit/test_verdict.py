@@ -36,7 +36,7 @@ def verdict(
     *,
     killed: bool = False,
 ) -> Verdict:
-    """The verdict over a suite whose tests passed, but for these."""
+    """Judge a suite whose tests passed except for these."""
     tests = [TestResult(name=name, outcome=Outcome(outcomes.get(name, "pass"))) for name in SUITE.tests]
     return judge(SUITE, tests, expected, findings or [], killed=killed)
 
@@ -137,7 +137,7 @@ def test_a_skipped_test_is_no_coverage(expected: Expectation) -> None:
 
 @pytest.mark.parametrize("emulated", [True, False])
 def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites(emulated: bool) -> None:
-    # As boxlite 0.10.8 said it in a guest that shared two processors with two others.
+    # boxlite 0.10.8's message in a guest that shared two processors with two other guests.
     message = (
         "engine reported an error: The VM failed to start: timed out after 30s waiting for it to become ready."
     )
@@ -172,7 +172,7 @@ def test_a_suite_that_was_killed_after_its_last_test_has_not_passed(expected: Ex
 
 @pytest.mark.parametrize("expected", [PASSES, BLOCKED])
 def test_a_build_that_needs_a_registry_cannot_be_judged_without_one(expected: Expectation) -> None:
-    # As boxlite 0.9.5 said it, whatever root file system its box was given.
+    # boxlite 0.9.5's message, whatever root file system its box was given.
     message = (
         "RuntimeError: storage error: Failed to pull image 'debian:bookworm-slim' after trying 1 registry:\n"
         "  - docker.io/library/debian:bookworm-slim: storage error: failed to pull manifest"
