@@ -64,7 +64,8 @@ if command -v apt-get >/dev/null; then
 elif command -v dnf >/dev/null; then
     install_rpm
 else
-    die "neither apt-get nor dnf is here; install what README names by hand, then use .venv/bin/lab"
+    die "only apt-get and dnf are supported; elsewhere install the programs of docs/dependencies.md and the headers of" \
+        "libvirt and Python by hand, then run the rest of this script"
 fi
 
 # mmdebstrap builds guests as an ordinary user by means of subordinate ids.

@@ -137,7 +137,7 @@ def _subordinate_ids() -> Line:
     return Line(
         "subordinate ids",
         State.BROKEN,
-        f"{name} has none; they are needed to build guests as an ordinary user",
+        f"newuidmap, or lines for {name} in /etc/subuid and /etc/subgid, are missing: no guest can be built",
         f"install uidmap, then: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
     )
 

@@ -42,7 +42,7 @@ class Journal:
     def decide(self, cell: Cell, result: CellResult) -> CellResult:
         """Write down a cell's result and return it with its evidence. Raises ResultsNotWritten."""
         with self._lock:
-            result = self._results[cell.folder] = self._whole(cell, result)
+            result = self._results[cell.folder] = self._complete(cell, result)
             self.write()
         return result
 
@@ -96,7 +96,8 @@ class Journal:
         reason = "interrupted" if self.info.interrupted else "not reached yet"
         with self._lock:
             cells = [
-                self._results.get(cell.folder) or self._whole(cell, cell.result(Status.NOT_RUN, reason=reason))
+                self._results.get(cell.folder)
+                or self._complete(cell, cell.result(Status.NOT_RUN, reason=reason))
                 for cell in self._cells
             ]
             return RunResult(run=self.info, cells=cells)
@@ -110,7 +111,7 @@ class Journal:
                 hint="free some disk space; the cells that ran before are in results.json",
             ) from error
 
-    def _whole(self, cell: Cell, result: CellResult) -> CellResult:
+    def _complete(self, cell: Cell, result: CellResult) -> CellResult:
         """Complete a result with what every cell has: its evidence, and the command that runs it again."""
         folder = self.folder / cell.folder
         files = sorted(str(file.relative_to(self.folder)) for file in folder.rglob("*") if file.is_file())

@@ -293,6 +293,17 @@ def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, what: str) -> None:
         assert lines == [[name, guest.title, guest.image.origin] for name, guest in known.items()]
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_rows_are_aligned_and_neither_cut_nor_folded_however_narrow_the_console_is(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    out = StringIO()
+    narrow = Console(file=out, width=20, force_terminal=is_terminal, color_system=None, highlight=False)
+    monkeypatch.setattr(common, "console", narrow)
+    common.print_rows([["name", "what it is"], ["[bold]a", "x" * 40 + " " + "語" * 20]])
+    assert out.getvalue() == f"name     what it is\n[bold]a  {'x' * 40} {'語' * 20}\n"
+
+
 @pytest.mark.parametrize(("status", "expected"), [(Status.PASS, 0), (Status.FAIL, 1), (Status.ERROR, 3)])
 def test_a_report_ends_with_the_status_of_its_run(
     home: Path, monkeypatch: pytest.MonkeyPatch, status: Status, expected: int
