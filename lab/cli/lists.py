@@ -6,9 +6,9 @@ import click
 
 from lab import builds, catalog, causes, plan
 from lab.cli import common
-from lab.record import Experiments, RunOptions
+from lab.record import ExperimentPolicy, RunOptions
 
-UNCLEAR = Experiments.UNCLEAR
+UNCLEAR = ExperimentPolicy.UNCLEAR
 
 
 @click.command("list")

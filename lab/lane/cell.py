@@ -84,7 +84,7 @@ class CellRunner:
                 "tests": ran.tests,
                 "facts": facts,
                 "seconds": dict(watch.seconds),
-                "way": checkpoint.way if checkpoint else COLD,
+                "fork": checkpoint.way if checkpoint else COLD,
             }
         )
 

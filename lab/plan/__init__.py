@@ -12,7 +12,7 @@ from lab.plan.cell import (
     rerun,
 )
 from lab.plan.choice import Choice, choose
-from lab.plan.shard import Part, of_part
+from lab.plan.shard import Shard, cells_of_shard
 
 __all__ = [
     "AS_EVER",
@@ -24,8 +24,8 @@ __all__ = [
     "Cell",
     "Choice",
     "Machine",
-    "Part",
+    "Shard",
+    "cells_of_shard",
     "choose",
-    "of_part",
     "rerun",
 ]

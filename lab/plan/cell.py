@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab.builds import Build
 from lab.catalog import Guest, Suite, Variant
-from lab.record import CellResult, Experiments, RunOptions, Status, cell_folder
+from lab.record import CellResult, ExperimentPolicy, RunOptions, Status, cell_folder
 
 # Rounded from the 26 cells of two runs under emulation on two processors. Only their proportion matters here.
 PASS_SECONDS = 45.0
@@ -67,7 +67,7 @@ class Cell:
 
     def typical_seconds(self, options: RunOptions = AS_EVER) -> float:
         """How long such a cell takes, by what its variant expects: the same on every host."""
-        always = options.experiments is Experiments.ALWAYS
+        always = options.experiments is ExperimentPolicy.ALWAYS
         if self.variant.expect.status != "xfail":
             return PASS_SECONDS + (BREAKING_SECONDS if always else 0.0)
         more = (REMEDIES_SECONDS if options.remedies else 0.0) + (TURNING_SECONDS if always else 0.0)
@@ -98,8 +98,8 @@ def rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> s
     words += ["--rootfs", options.rootfs] if options.rootfs else []
     words += [] if options.remedies or options.cold else ["--no-remedies"]
     match options.experiments:
-        case Experiments.ALWAYS:
+        case ExperimentPolicy.ALWAYS:
             words.append("--experiment")
-        case Experiments.NEVER if not options.cold:
+        case ExperimentPolicy.NEVER if not options.cold:
             words.append("--no-experiment")
     return shlex.join(words)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from lab.base.errors import UsageError
 from lab.plan.cell import AS_EVER, Cell
-from lab.record import RunOptions
+from lab.record import RunOptions, ShardRecord
 
 
 @dataclass(frozen=True)
-class Part:
+class Shard:
     """Which shard of a plan: `number` of `count`, from 1."""
 
     number: int
@@ -19,7 +19,7 @@ class Part:
         return f"{self.number}/{self.count}"
 
     @classmethod
-    def parse(cls, text: str) -> "Part":
+    def parse(cls, text: str) -> "Shard":
         """From "I/N". Raises UsageError."""
         number, slash, count = text.partition("/")
         digits = number.isdecimal() and count.isdecimal() and len(number) <= len(count) <= 4
@@ -46,10 +46,20 @@ class Part:
                 chosen.append(cell)
         return chosen
 
+    def record(self, cells: Sequence[Cell]) -> ShardRecord:
+        """Return this shard of the plan `cells` as the run's record keeps it."""
+        return ShardRecord(number=self.number, count=self.count, plan=[cell.name for cell in cells])
 
-def of_part(cells: Sequence[Cell], part: Part | None, options: RunOptions) -> list[Cell]:
-    """The cells that a run has of a plan. Raises UsageError for a shard that has nothing to do."""
-    chosen = part.of(cells, options) if part else list(cells)
-    if part and not chosen:
-        raise UsageError(f"--shard {part}: the plan has {len(cells)} cells, too few for so many shards")
+
+def cells_of_shard(cells: Sequence[Cell], shard: Shard | None, options: RunOptions) -> list[Cell]:
+    """Return the plan's cells that a run of this shard, or of the whole plan, runs.
+
+    Raises UsageError for a shard that would have no cell.
+    """
+    chosen = shard.of(cells, options) if shard else list(cells)
+    if shard and not chosen:
+        raise UsageError(
+            f"--shard {shard}: the plan has {len(cells)} cells, too few for so many shards",
+            hint=f"split it into at most {len(cells)} shards",
+        )
     return chosen

@@ -1,7 +1,7 @@
 """The one record of a run: outcomes, statuses, cells; JSON in and out. Reports only read it."""
 
 from lab.record.cell import CellResult, RepeatResult, cell_folder
-from lab.record.experiment import Experiment, Experiments, ExperimentStep, NotTried, StepOutcome
+from lab.record.experiment import Experiment, ExperimentPolicy, ExperimentStep, NotTried, StepOutcome
 from lab.record.outcome import (
     UNKNOWN,
     Confidence,
@@ -23,7 +23,7 @@ from lab.record.run import (
     RunInfo,
     RunOptions,
     RunResult,
-    Shard,
+    ShardRecord,
     json_schema,
 )
 
@@ -36,8 +36,8 @@ __all__ = [
     "Entry",
     "Expectation",
     "Experiment",
+    "ExperimentPolicy",
     "ExperimentStep",
-    "Experiments",
     "Finding",
     "Host",
     "LaneRecord",
@@ -51,7 +51,7 @@ __all__ = [
     "RunInfo",
     "RunOptions",
     "RunResult",
-    "Shard",
+    "ShardRecord",
     "Status",
     "StepOutcome",
     "TestResult",

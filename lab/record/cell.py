@@ -60,7 +60,10 @@ class CellResult(Entry):
     lane: str = Field(
         default="", description="Which lane served it: its guest, numbered from the guest's second lane on."
     )
-    way: str = Field(default="", description="How its guest was made: memory, disk (checkpoint) or cold.")
+    fork: str = Field(
+        default="",
+        description="How the cell was forked from the lane's checkpoint: memory or disk. cold: it was not.",
+    )
     repeats: list[RepeatResult] = Field(
         default_factory=list,
         description="With --repeat: each run of the suite. They disagree where the status is flaky.",

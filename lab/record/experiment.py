@@ -7,7 +7,7 @@ from pydantic import Field
 from lab.record.outcome import Entry, PlainText
 
 
-class Experiments(StrEnum):
+class ExperimentPolicy(StrEnum):
     """On which cells experiments are made."""
 
     NEVER = "never"

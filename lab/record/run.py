@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from lab.base.errors import UsageError
 from lab.base.files import write_atomically
 from lab.record.cell import CellResult
-from lab.record.experiment import Experiments
+from lab.record.experiment import ExperimentPolicy
 from lab.record.outcome import Entry, PlainText
 from lab.record.schema import SCHEMA, upgrade
 
@@ -23,7 +23,9 @@ class LaneRecord(Entry):
 
     guest: str
     image: str = Field(description="SHA-256 of the base image's disk.")
-    way: str
+    fork: str = Field(
+        description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
+    )
     note: PlainText = Field(default="", description="Why the best way to fork could not be taken, if so.")
     restored: bool = Field(default=False, description="Whether it took up a stored state instead of booting.")
     stored_build: bool = Field(default=False, description="Whether the build was deployed in that state.")
@@ -60,13 +62,13 @@ class RunOptions(Entry):
     repeat: int = 1
     retries: int = 1
     remedies: bool = Field(default=False, description="Whether remedies are tried on the cells that fail.")
-    experiments: Experiments = Field(
-        default=Experiments.NEVER, description="On which cells experiments are made."
+    experiments: ExperimentPolicy = Field(
+        default=ExperimentPolicy.NEVER, description="On which cells experiments are made."
     )
     rootfs: str | None = None
 
 
-class Shard(Entry):
+class ShardRecord(Entry):
     """Which part of a plan a run is: `number` of `count`, and every cell of the whole plan."""
 
     number: int
@@ -89,12 +91,12 @@ class RunInfo(Entry):
         default_factory=dict,
         description="SHA-256 of each definition and program that decides what a cell does.",
     )
-    shard: Shard | None = None
+    shard: ShardRecord | None = None
     host: Host | None = None
     builds: list[BuildRecord] = Field(default_factory=list)
     lanes: list[LaneRecord] = Field(default_factory=list)
-    parts: list["RunInfo"] = Field(
-        default_factory=list, description="The runs that `lab merge` made this one of."
+    merged: list["RunInfo"] = Field(
+        default_factory=list, description="The runs that `lab merge` joined into this one."
     )
 
 

@@ -19,12 +19,23 @@ def upgrade(raw: Any) -> Any:
     if not isinstance(raw, dict) or raw.get("schema") != 1:
         return raw
     raw["schema"] = SCHEMA
+    if isinstance(raw.get("run"), dict):
+        _upgrade_run(raw["run"])
     for cell in _objects(raw, "cells"):
         _upgrade_cell(cell)
     return raw
 
 
+def _upgrade_run(run: dict[str, Any]) -> None:
+    _rename(run, "parts", "merged")
+    for lane in _objects(run, "lanes"):
+        _rename(lane, "way", "fork")
+    for merged in _objects(run, "merged"):
+        _upgrade_run(merged)
+
+
 def _upgrade_cell(cell: dict[str, Any]) -> None:
+    _rename(cell, "way", "fork")
     for test in _objects(cell, "tests"):
         _upgrade_test(test)
 
@@ -32,6 +43,11 @@ def _upgrade_cell(cell: dict[str, Any]) -> None:
 def _upgrade_test(test: dict[str, Any]) -> None:
     if test.get("outcome") == "error" and test.get("message") == DID_NOT_RUN:
         test |= {"outcome": "not-run", "message": ""}
+
+
+def _rename(parent: dict[str, Any], old: str, new: str) -> None:
+    if old in parent:
+        parent[new] = parent.pop(old)
 
 
 def _objects(parent: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:

@@ -71,7 +71,7 @@ def next_step(run: RunResult, folder: Path) -> str:
     if not parts:
         return ""
     ended = "interrupted; " if run.run.interrupted else "not finished; " if not run.run.finished else ""
-    if run.run.parts:
+    if run.run.merged:
         return f"{ended}{', '.join(parts)}: resume the runs that were merged, then merge again"
     return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {shlex.quote(str(folder))}"
 

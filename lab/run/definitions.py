@@ -11,7 +11,7 @@ from lab.guest.session import program_files
 from lab.images import store
 from lab.lane import prepare_image
 from lab.plan import Cell
-from lab.record import Experiments, RunOptions
+from lab.record import ExperimentPolicy, RunOptions
 
 
 def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
@@ -22,7 +22,7 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
         found[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
         found[f"variant {variant.name}"] = _variant_digest(variant)
         found[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
-    if options.experiments is not Experiments.NEVER:
+    if options.experiments is not ExperimentPolicy.NEVER:
         # An experiment may try any variant as a change, and takes the cause from it.
         found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     seed = paths.definitions() / "cloud-init"

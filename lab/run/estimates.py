@@ -9,7 +9,7 @@ from statistics import median
 from pydantic import ValidationError
 
 from lab.plan import AS_EVER, Cell
-from lab.record import RESULTS_FILE, CellResult, Experiments, RunOptions, RunResult, Status
+from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunOptions, RunResult, Status
 
 # Under emulation on two processors a boot alone took 25 to 29 s, a deployment 13 to 20 s.
 BRING_UP_SECONDS = 45.0
@@ -32,13 +32,13 @@ class Estimates:
                 key = (cell.guest, cell.variant)
                 if cell.status is Status.NOT_APPLICABLE:
                     cells[key].append(0.0)
-                elif cell.tests and cell.way != "cold":
+                elif cell.tests and cell.fork != "cold":
                     spent = self._spent(cell, run.run.options)
                     if spent is not None:
                         cells[key].append(spent)
                         variants[cell.variant].append(spent)
             for lane in run.run.lanes:
-                if lane.way != "cold":
+                if lane.fork != "cold":
                     lanes[lane.guest, lane.restored].append(sum(lane.seconds.values()))
         self._cells = {key: median(values) for key, values in cells.items()}
         self._variants = {key: median(values) for key, values in variants.items()}
@@ -56,7 +56,7 @@ class Estimates:
             if not ran.remedies:
                 return None
             spent += sum(remedy.seconds for remedy in cell.remedies)
-        always = self._options.experiments is Experiments.ALWAYS
+        always = self._options.experiments is ExperimentPolicy.ALWAYS
         if always and cell.experiment is None:
             return None
         if cell.experiment and (always or ran.experiments is self._options.experiments):

@@ -11,30 +11,30 @@ from lab.plan import rerun
 from lab.record import BuildRecord, CellResult, Expectation, RunInfo, RunResult, Status
 
 
-def merge(parts: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
+def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
     """Join shards of one plan into one run in `folder`, and copy their evidence.
 
-    Each part is the folder of a shard and its record. A cell that is in none of them is `not-run`. Raises
-    UsageError for parts that overlap or are shards of different plans.
+    Each shard is its folder and its record. A cell that is in none of them is `not-run`. Raises UsageError for
+    shards that overlap or belong to different plans.
     """
-    first = parts[0][1].run
-    for number, (path, part) in enumerate(parts):
-        for _, before in parts[: max(number, 1)]:
-            _check_part(path, part.run, before.run)
+    first = shards[0][1].run
+    for number, (path, shard) in enumerate(shards):
+        for _, before in shards[: max(number, 1)]:
+            _check_shard(path, shard.run, before.run)
     cells: dict[str, tuple[Path, CellResult]] = {}
-    for path, part in parts:
-        for cell in part.cells:
+    for path, shard in shards:
+        for cell in shard.cells:
             name = f"{cell.guest}/{cell.variant}/{cell.build}"
             if name in cells:
                 raise UsageError(f"{cells[name][0]} and {path} overlap: both have {name}")
             cells[name] = (path, cell)
     assert first.shard is not None
     make_folder(folder)
-    merged = [
-        _take(folder, *cells[name]) if name in cells else _missing(name, parts, first)
+    results = [
+        _take(folder, *cells[name]) if name in cells else _missing(name, shards, first)
         for name in first.shard.plan
     ]
-    infos = [part.run for _, part in parts]
+    infos = [shard.run for _, shard in shards]
     hosts = [info.host for info in infos]
     info = first.model_copy(
         update={
@@ -47,15 +47,15 @@ def merge(parts: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
             "definitions": {key: value for each in infos for key, value in each.definitions.items()},
             "builds": _builds(infos),
             "lanes": [lane for each in infos for lane in each.lanes],
-            "parts": infos,
+            "merged": infos,
         }
     )
-    run = RunResult(run=info, cells=merged)
+    run = RunResult(run=info, cells=results)
     run.write(folder)
     return run
 
 
-def _check_part(path: Path, info: RunInfo, first: RunInfo) -> None:
+def _check_shard(path: Path, info: RunInfo, first: RunInfo) -> None:
     """Raise UsageError if a run is no shard, or not one of the same plan as the first."""
     if info.shard is None:
         raise UsageError(f"{path} is not a shard", hint="run its cells with --shard I/N")
@@ -74,7 +74,7 @@ def _check_part(path: Path, info: RunInfo, first: RunInfo) -> None:
         if other and any(build.files[f] != other.files[f] for f in build.files.keys() & other.files.keys()):
             wrong.append(f"another build {build.name}")
     if wrong:
-        raise UsageError(f"{path} is not a part of the same plan as run {first.id}: {', '.join(wrong)}")
+        raise UsageError(f"{path} is not a shard of the same plan as run {first.id}: {', '.join(wrong)}")
 
 
 def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
@@ -91,17 +91,17 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
     return cell
 
 
-def _missing(name: str, parts: Sequence[tuple[Path, RunResult]], first: RunInfo) -> CellResult:
+def _missing(name: str, shards: Sequence[tuple[Path, RunResult]], first: RunInfo) -> CellResult:
     guest, variant, build = name.split("/", 2)
     wanted = next((builds.argument(each) for each in first.builds if each.name == build), build)
-    example = next((c for _, part in parts for c in part.cells if c.variant == variant), None)
+    example = next((c for _, shard in shards for c in shard.cells if c.variant == variant), None)
     return CellResult(
         guest=guest,
         variant=variant,
         build=build,
         status=Status.NOT_RUN,
         expected=example.expected if example else Expectation(),
-        reason="in none of the merged parts",
+        reason="in none of the merged shards",
         rerun=rerun(guest, variant, wanted, first.options),
     )
 

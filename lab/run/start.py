@@ -11,8 +11,8 @@ from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.catalog import Catalog
 from lab.machine.budget import Limits
-from lab.plan import Cell, Choice, Part, choose, of_part
-from lab.record import CellResult, Experiments, RunInfo, RunOptions, RunResult, Shard
+from lab.plan import Cell, Choice, Shard, cells_of_shard, choose
+from lab.record import CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
 from lab.run import definitions, journal, scheduler
 from lab.run.estimates import Estimates
 from lab.run.observer import Observer
@@ -38,9 +38,9 @@ class Request:
     experiment: bool | None = None
     rootfs: Path | None = None
 
-    def part(self) -> Part | None:
+    def parsed_shard(self) -> Shard | None:
         """Parse the shard. Raises UsageError."""
-        return Part.parse(self.shard) if self.shard is not None else None
+        return Shard.parse(self.shard) if self.shard is not None else None
 
     def choice(self, known: Catalog) -> Choice:
         """Look up guests and variants. Raises UsageError for a name that is not in the catalog."""
@@ -64,12 +64,12 @@ class Request:
             return bool(self.remedies)
         return known.set(self.set_name).remedies if self.set_name is not None else True
 
-    def _experiments(self) -> Experiments:
+    def _experiments(self) -> ExperimentPolicy:
         if self.cold and self.experiment:
             raise _needs_forks("--experiment", "each change is tried")
         if self.experiment:
-            return Experiments.ALWAYS
-        return Experiments.NEVER if self.cold or self.experiment is False else Experiments.UNCLEAR
+            return ExperimentPolicy.ALWAYS
+        return ExperimentPolicy.NEVER if self.cold or self.experiment is False else ExperimentPolicy.UNCLEAR
 
 
 def _needs_forks(option: str, why: str) -> UsageError:
@@ -121,9 +121,9 @@ class PlannedRun:
 
 def preview(request: Request, known: Catalog) -> tuple[list[Cell], RunOptions]:
     """List the cells and the options of a new run without asking which release is the newest."""
-    part, choice, options = request.part(), request.choice(known), request.options(known)
+    shard, choice, options = request.parsed_shard(), request.choice(known), request.options(known)
     chosen = builds.resolve_all(request.builds) if request.builds else [builds.ANY]
-    return of_part(choice.cells(chosen), part, options), options
+    return cells_of_shard(choice.cells(chosen), shard, options), options
 
 
 def new(request: Request, known: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
@@ -131,19 +131,19 @@ def new(request: Request, known: Catalog, paths: Paths, folder: Path | None, com
 
     Raises UsageError for a request that cannot be met, LabError if the newest release cannot be found out.
     """
-    part, choice, options = request.part(), request.choice(known), request.options(known)
+    shard, choice, options = request.parsed_shard(), request.choice(known), request.options(known)
     folder = journal.new_folder(paths.make(paths.runs), folder)
     chosen = builds.resolve_all(request.builds)
     for build in chosen if request.builds else []:
         build.check(paths)
-    return begin(folder, choice.cells(chosen), command=command, options=options, part=part)
+    return begin(folder, choice.cells(chosen), command=command, options=options, shard=shard)
 
 
 def begin(
-    folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, part: Part | None
+    folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None
 ) -> PlannedRun:
     """Begin the record of a run of a plan, or of one shard of it. Raises UsageError for an empty shard."""
-    cells = of_part(plan, part, options)
+    cells = cells_of_shard(plan, shard, options)
     info = RunInfo(
         id=folder.name,
         started=datetime.now(UTC),
@@ -151,7 +151,7 @@ def begin(
         lab=__version__,
         options=options,
         definitions=definitions.digests(cells, options),
-        shard=Shard(number=part.number, count=part.count, plan=[c.name for c in plan]) if part else None,
+        shard=shard.record(plan) if shard else None,
         builds=[build.record() for build in dict.fromkeys(cell.build for cell in plan)],
     )
     return PlannedRun(folder, cells, info)
@@ -165,7 +165,7 @@ def resume(folder: Path, run: RunResult, catalog: Catalog) -> PlannedRun:
 
     Raises UsageError if definitions or builds have changed since, and names them.
     """
-    if run.run.parts:
+    if run.run.merged:
         raise UsageError(f"run {run.run.id} was merged from other runs", hint="resume those, and merge again")
     known = {record.name: builds.resolve_recorded(record) for record in run.run.builds}
     cells = [

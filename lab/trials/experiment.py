@@ -21,7 +21,7 @@ from lab.record import (
     CellResult,
     Confidence,
     Experiment,
-    Experiments,
+    ExperimentPolicy,
     ExperimentStep,
     Finding,
     NotTried,
@@ -195,10 +195,10 @@ def is_wanted(policy: Policy, result: CellResult) -> bool:
     if result.experiment is not None:
         return False
     failed = result.status in (Status.FAIL, Status.XFAIL)
-    if when is Experiments.ALWAYS:
+    if when is ExperimentPolicy.ALWAYS:
         return failed or result.status is Status.PASS
     unclear = result.cause == UNKNOWN or result.confidence is Confidence.LIKELY
-    return when is Experiments.UNCLEAR and failed and unclear
+    return when is ExperimentPolicy.UNCLEAR and failed and unclear
 
 
 def _breaking(series: Series, known: Catalog) -> Experiment:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lab.record import Experiments
+from lab.record import ExperimentPolicy
 from lab.remedies import Remedy
 
 
@@ -14,5 +14,5 @@ class Policy:
     """
 
     remedies: Mapping[str, Remedy] = field(default_factory=dict)
-    experiments: Experiments = Experiments.NEVER
+    experiments: ExperimentPolicy = ExperimentPolicy.NEVER
     retries: int = 0

@@ -35,7 +35,7 @@ from lab.plan import Cell, choose
 from lab.record import (
     CellResult,
     Experiment,
-    Experiments,
+    ExperimentPolicy,
     Outcome,
     RemedyOutcome,
     RemedyResult,
@@ -137,7 +137,7 @@ class Lab:
             choice.cells(builds),
             command="lab matrix",
             options=RunOptions(rootfs="/layout", **options),
-            part=None,
+            shard=None,
         )
         return Scheduler(
             begun.cells,
@@ -942,7 +942,7 @@ def test_a_cell_that_was_decided_stays_so_where_a_resumed_run_has_no_lane_for_it
 def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[tuple[str, list[str], Experiments]] = []
+    heard: list[tuple[str, list[str], ExperimentPolicy]] = []
 
     def experimented(
         policy: Policy, _runner: CellRunner, cell: Cell, result: CellResult, passing: Sequence[CellResult]
@@ -953,10 +953,10 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
 
     monkeypatch.setattr(experiment, "with_experiment", experimented)
     lab.cell = at("debian-13/max-userns-zero", blocked)
-    run = lab.run(guests=ONE, remedies=True, experiments=Experiments.UNCLEAR)
+    run = lab.run(guests=ONE, remedies=True, experiments=ExperimentPolicy.UNCLEAR)
     assert heard == [
-        ("stock", [], Experiments.UNCLEAR),
-        ("max-userns-zero", ["stock"], Experiments.UNCLEAR),
+        ("stock", [], ExperimentPolicy.UNCLEAR),
+        ("max-userns-zero", ["stock"], ExperimentPolicy.UNCLEAR),
     ]
     assert [name for name, _ in trials] == ["max-userns-zero"]
     assert [cell.experiment is not None for cell in run.cells] == [True, True]

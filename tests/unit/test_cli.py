@@ -24,7 +24,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.cli import common
 from lab.images import store
 from lab.lane import shell
-from lab.record import Experiments, RunOptions, RunResult, Status
+from lab.record import ExperimentPolicy, RunOptions, RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import LOCK, Journal
 from tests.unit.examples import cell, run_of
@@ -706,15 +706,15 @@ def test_what_no_shard_has_run_is_not_a_pass(
     assert run_main(monkeypatch, "merge", shards[1]) == 3
     assert "\n1 pass, 1 not-run\n" in capsys.readouterr().out
     [folder] = home.glob("state/runs/*")
-    assert [cell.reason for cell in RunResult.read(folder).cells] == ["in none of the merged parts", ""]
+    assert [cell.reason for cell in RunResult.read(folder).cells] == ["in none of the merged shards", ""]
 
 
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
         (["shard-1", "shard-1"], "overlap: both have debian-13/stock/0.10.8"),
-        (["shard-1", "other"], "other is not a part of the same plan as run shard-1: another plan"),
-        (["other", "shard-1"], "shard-1 is not a part of the same plan as run other: another plan"),
+        (["shard-1", "other"], "other is not a shard of the same plan as run shard-1: another plan"),
+        (["other", "shard-1"], "shard-1 is not a shard of the same plan as run other: another plan"),
         (["shard-1", "whole"], "whole is not a shard"),
         (["whole"], "whole is not a shard"),
         (["shard-1", "."], "is not the folder of a run"),
@@ -813,13 +813,13 @@ def test_the_script_that_is_printed_is_the_one_that_the_lab_runs(home: Path) -> 
 @pytest.mark.parametrize(
     ("words", "tries", "experiments"),
     [
-        (["-g", "debian-13", "-v", "stock"], True, Experiments.UNCLEAR),
-        (["-g", "debian-13", "-v", "stock", "--no-remedies"], False, Experiments.UNCLEAR),
-        (["--set", "quick", "-g", "debian-13", "-v", "stock"], False, Experiments.UNCLEAR),
-        (["--set", "quick", "-g", "debian-13", "-v", "stock", "--remedies"], True, Experiments.UNCLEAR),
-        (["-g", "debian-13", "-v", "stock", "--experiment"], True, Experiments.ALWAYS),
-        (["-g", "debian-13", "-v", "stock", "--no-experiment"], True, Experiments.NEVER),
-        (["-g", "debian-13", "-v", "stock", "--cold"], False, Experiments.NEVER),
+        (["-g", "debian-13", "-v", "stock"], True, ExperimentPolicy.UNCLEAR),
+        (["-g", "debian-13", "-v", "stock", "--no-remedies"], False, ExperimentPolicy.UNCLEAR),
+        (["--set", "quick", "-g", "debian-13", "-v", "stock"], False, ExperimentPolicy.UNCLEAR),
+        (["--set", "quick", "-g", "debian-13", "-v", "stock", "--remedies"], True, ExperimentPolicy.UNCLEAR),
+        (["-g", "debian-13", "-v", "stock", "--experiment"], True, ExperimentPolicy.ALWAYS),
+        (["-g", "debian-13", "-v", "stock", "--no-experiment"], True, ExperimentPolicy.NEVER),
+        (["-g", "debian-13", "-v", "stock", "--cold"], False, ExperimentPolicy.NEVER),
     ],
 )
 def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_otherwise(
@@ -828,7 +828,7 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
     tries: bool,
-    experiments: Experiments,
+    experiments: ExperimentPolicy,
 ) -> None:
     begun: list[RunOptions] = []
 

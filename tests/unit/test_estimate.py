@@ -9,7 +9,7 @@ from lab.plan import BLOCKED_SECONDS, BREAKING_SECONDS, PASS_SECONDS, REMEDIES_S
 from lab.record import (
     CellResult,
     Experiment,
-    Experiments,
+    ExperimentPolicy,
     LaneRecord,
     Outcome,
     RemedyOutcome,
@@ -28,15 +28,15 @@ def planned(guest: str = "debian-13", variant: str = "stock") -> Cell:
     return Cell(KNOWN.guest(guest), KNOWN.variant(variant), Wheel("0.10.9", "0.10.9"))
 
 
-def ran(guest: str, variant: str, *seconds: float, way: str = "memory") -> CellResult:
+def ran(guest: str, variant: str, *seconds: float, fork: str = "memory") -> CellResult:
     steps = dict(zip(("fork", "apply", "suite"), seconds, strict=False))
-    return cell(guest, variant, way=way, seconds=steps, tests=[TestResult(name="a", outcome=Outcome.PASS)])
+    return cell(guest, variant, fork=fork, seconds=steps, tests=[TestResult(name="a", outcome=Outcome.PASS)])
 
 
 def lane(
-    guest: str, *seconds: float, way: str = "memory", steps: tuple[str, ...] = ("boot", "deploy")
+    guest: str, *seconds: float, fork: str = "memory", steps: tuple[str, ...] = ("boot", "deploy")
 ) -> LaneRecord:
-    return LaneRecord(guest=guest, image="1" * 64, way=way, seconds=dict(zip(steps, seconds, strict=True)))
+    return LaneRecord(guest=guest, image="1" * 64, fork=fork, seconds=dict(zip(steps, seconds, strict=True)))
 
 
 def write(runs: Path, name: str, *cells: CellResult, age: float = 0.0) -> Path:
@@ -78,13 +78,13 @@ def test_a_lane_comes_up_in_the_median_of_its_guests_lanes() -> None:
 
 
 def test_a_cold_cell_is_not_counted_since_its_seconds_hold_its_boot() -> None:
-    known = Estimates([run_of(ran("debian-13", "stock", 300.0, way="cold"), ran("debian-13", "stock", 8.0))])
+    known = Estimates([run_of(ran("debian-13", "stock", 300.0, fork="cold"), ran("debian-13", "stock", 8.0))])
     assert known.cell(planned()) == 8.0
-    assert Estimates([run_of(ran("debian-13", "stock", 300.0, way="cold"))]).cell(planned()) == PASS_SECONDS
+    assert Estimates([run_of(ran("debian-13", "stock", 300.0, fork="cold"))]).cell(planned()) == PASS_SECONDS
 
 
 def test_a_cold_lane_is_not_counted_with_the_suite_that_it_ran() -> None:
-    cold = lane("debian-13", 20.0, 5.0, 1.0, 40.0, way="cold", steps=("boot", "deploy", "apply", "suite"))
+    cold = lane("debian-13", 20.0, 5.0, 1.0, 40.0, fork="cold", steps=("boot", "deploy", "apply", "suite"))
     assert Estimates([run_of(lanes=[cold])]).bring_up("debian-13") in (25.0, BRING_UP_SECONDS)
 
 
@@ -165,15 +165,17 @@ def test_remedies_count_where_they_are_tried_and_only_there() -> None:
 @pytest.mark.parametrize(
     ("wanted", "made", "seconds"),
     [
-        (Experiments.ALWAYS, Experiments.ALWAYS, 110.0),
+        (ExperimentPolicy.ALWAYS, ExperimentPolicy.ALWAYS, 110.0),
         # Those that are made anyway are the same ones.
-        (Experiments.ALWAYS, Experiments.UNCLEAR, 110.0),
-        (Experiments.UNCLEAR, Experiments.UNCLEAR, 110.0),
-        (Experiments.UNCLEAR, Experiments.ALWAYS, 10.0),
-        (Experiments.NEVER, Experiments.ALWAYS, 10.0),
+        (ExperimentPolicy.ALWAYS, ExperimentPolicy.UNCLEAR, 110.0),
+        (ExperimentPolicy.UNCLEAR, ExperimentPolicy.UNCLEAR, 110.0),
+        (ExperimentPolicy.UNCLEAR, ExperimentPolicy.ALWAYS, 10.0),
+        (ExperimentPolicy.NEVER, ExperimentPolicy.ALWAYS, 10.0),
     ],
 )
-def test_experiments_count_where_they_are_made(wanted: Experiments, made: Experiments, seconds: float) -> None:
+def test_experiments_count_where_they_are_made(
+    wanted: ExperimentPolicy, made: ExperimentPolicy, seconds: float
+) -> None:
     result = ran("debian-13", "stock", 10.0)
     result.experiment = Experiment(tests=["a"], seconds=100.0)
     run = run_of(result)
@@ -182,7 +184,7 @@ def test_experiments_count_where_they_are_made(wanted: Experiments, made: Experi
 
 
 def test_a_run_without_experiments_teaches_nothing_about_them() -> None:
-    always = RunOptions(experiments=Experiments.ALWAYS)
+    always = RunOptions(experiments=ExperimentPolicy.ALWAYS)
     run = run_of(ran("debian-13", "stock", 7.0))
     assert Estimates([run], always).cell(planned()) == PASS_SECONDS + BREAKING_SECONDS
     assert Estimates([], always).cell(planned(variant="max-userns-zero")) == BLOCKED_SECONDS + TURNING_SECONDS

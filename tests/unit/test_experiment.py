@@ -23,7 +23,7 @@ from lab.record import (
     CellResult,
     Confidence,
     Experiment,
-    Experiments,
+    ExperimentPolicy,
     Finding,
     Needs,
     Outcome,
@@ -75,7 +75,7 @@ class Guest(FakeRunner):
     """`blocks`: what tests say under a variant; nothing if they pass. `did` has the settings of each fork."""
 
     def __init__(
-        self, folder: Path, experiments: Experiments, blocks: Callable[[Variant], str], retries: int = 0
+        self, folder: Path, experiments: ExperimentPolicy, blocks: Callable[[Variant], str], retries: int = 0
     ) -> None:
         super().__init__(folder, facts())
         self.policy = Policy(experiments=experiments, retries=retries)
@@ -119,7 +119,7 @@ Make = Callable[..., Guest]
 def guest(tmp_path: Path) -> Make:
     def make(
         blocks: Callable[[Variant], str] = blocked_by_sysctls,
-        experiments: Experiments = Experiments.ALWAYS,
+        experiments: ExperimentPolicy = ExperimentPolicy.ALWAYS,
         retries: int = 0,
     ) -> Guest:
         return Guest(tmp_path, experiments, blocks, retries)
@@ -217,7 +217,9 @@ def test_of_many_settings_bisection_finds_those_that_matter(guest: Make) -> None
 def test_a_likely_cause_is_proved_where_what_makes_it_was_taken_back(guest: Make) -> None:
     cell = planned("max-userns-zero")
     result = run(
-        guest(experiments=Experiments.UNCLEAR), cell, failed(cell, found("userns-limit", Confidence.LIKELY))
+        guest(experiments=ExperimentPolicy.UNCLEAR),
+        cell,
+        failed(cell, found("userns-limit", Confidence.LIKELY)),
     )
     assert (result.cause, result.confidence) == ("userns-limit", Confidence.PROVED)
     assert result.causes[0].confidence is Confidence.PROVED
@@ -243,7 +245,7 @@ def test_a_box_that_dies_once_proves_no_likely_cause(guest: Make) -> None:
         return deaths.pop() if deaths else ""
 
     likely = found("userns-limit", Confidence.LIKELY)
-    result = run(guest(blocks, Experiments.UNCLEAR), cell, failed(cell, likely))
+    result = run(guest(blocks, ExperimentPolicy.UNCLEAR), cell, failed(cell, likely))
     assert steps(result)[1] == ([NOT_CLONE], "error")
     assert made(result).steps[1].reason.startswith("two tries disagree: fails: ")
     assert result.causes == [likely]
@@ -251,7 +253,7 @@ def test_a_box_that_dies_once_proves_no_likely_cause(guest: Make) -> None:
 
 def test_an_unknown_cause_stays_unknown_and_its_reason_says_what_was_found(guest: Make) -> None:
     cell = planned("tmp-noexec")
-    service = guest(lambda wanted: "no sandbox" if "mount" in wanted.knobs else "", Experiments.UNCLEAR)
+    service = guest(lambda wanted: "no sandbox" if "mount" in wanted.knobs else "", ExperimentPolicy.UNCLEAR)
     result = run(service, cell, failed(cell))
     assert (result.cause, result.confidence, result.causes) == (UNKNOWN, None, [])
     assert result.reason == "nothing is proved; by experiment, what failed passes without mount /tmp noexec"
@@ -473,20 +475,20 @@ PROVED, LIKELY = found("userns-sysctl"), found("userns-sysctl", Confidence.LIKEL
 @pytest.mark.parametrize(
     ("when", "status", "causes", "wanted"),
     [
-        (Experiments.UNCLEAR, Status.FAIL, [], True),
-        (Experiments.UNCLEAR, Status.XFAIL, [LIKELY], True),
-        (Experiments.UNCLEAR, Status.XFAIL, [PROVED], False),
-        (Experiments.UNCLEAR, Status.PASS, None, False),
-        (Experiments.ALWAYS, Status.XFAIL, [PROVED], True),
-        (Experiments.ALWAYS, Status.PASS, None, True),
-        (Experiments.ALWAYS, Status.FLAKY, [PROVED], False),
-        (Experiments.ALWAYS, Status.ERROR, None, False),
-        (Experiments.NEVER, Status.FAIL, [], False),
-        (Experiments.NEVER, Status.PASS, None, False),
+        (ExperimentPolicy.UNCLEAR, Status.FAIL, [], True),
+        (ExperimentPolicy.UNCLEAR, Status.XFAIL, [LIKELY], True),
+        (ExperimentPolicy.UNCLEAR, Status.XFAIL, [PROVED], False),
+        (ExperimentPolicy.UNCLEAR, Status.PASS, None, False),
+        (ExperimentPolicy.ALWAYS, Status.XFAIL, [PROVED], True),
+        (ExperimentPolicy.ALWAYS, Status.PASS, None, True),
+        (ExperimentPolicy.ALWAYS, Status.FLAKY, [PROVED], False),
+        (ExperimentPolicy.ALWAYS, Status.ERROR, None, False),
+        (ExperimentPolicy.NEVER, Status.FAIL, [], False),
+        (ExperimentPolicy.NEVER, Status.PASS, None, False),
     ],
 )
 def test_on_which_cells_an_experiment_is_made(
-    guest: Make, when: Experiments, status: Status, causes: list[Finding] | None, wanted: bool
+    guest: Make, when: ExperimentPolicy, status: Status, causes: list[Finding] | None, wanted: bool
 ) -> None:
     cell = planned("userns-clone-off" if causes is not None else "stock")
     result = passed(cell) if causes is None else failed(cell, *causes)

@@ -113,7 +113,7 @@ def test_results_that_cannot_be_written_are_an_error_and_the_last_ones_stay_whol
 def test_lanes_and_the_digests_of_what_was_deployed_are_kept(tmp_path: Path) -> None:
     growing = record(tmp_path)
     growing.deployed(BUILDS[1], {"boxlite.whl": "2" * 64})
-    made = LaneRecord(guest="debian-13", image="1" * 64, way="memory", seconds={"boot": 2.0})
+    made = LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={"boot": 2.0})
     growing.add_lane(made)
     growing.write()
     info = RunResult.read(tmp_path).run

@@ -7,7 +7,7 @@ from lab import catalog, plan
 from lab.base.errors import UsageError
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
-from lab.record import Experiments, RunOptions, Status
+from lab.record import ExperimentPolicy, RunOptions, Status
 
 KNOWN = catalog.load()
 RELEASE = Wheel("0.10.8", "0.10.8")
@@ -90,23 +90,23 @@ def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
         ),
         (
             RELEASE,
-            RunOptions(remedies=True, experiments=Experiments.UNCLEAR),
+            RunOptions(remedies=True, experiments=ExperimentPolicy.UNCLEAR),
             "lab matrix -g debian-13 -v stock --build 0.10.8",
         ),
         (
             RELEASE,
-            RunOptions(remedies=True, experiments=Experiments.ALWAYS),
+            RunOptions(remedies=True, experiments=ExperimentPolicy.ALWAYS),
             "lab matrix -g debian-13 -v stock --build 0.10.8 --experiment",
         ),
         (RELEASE, RunOptions(cold=True), "lab matrix -g debian-13 -v stock --build 0.10.8 --cold"),
         (
             RELEASE,
-            RunOptions(repeat=5, experiments=Experiments.UNCLEAR),
+            RunOptions(repeat=5, experiments=ExperimentPolicy.UNCLEAR),
             "lab matrix -g debian-13 -v stock --build 0.10.8 --repeat 5 --no-remedies",
         ),
         (
             Wheel("0.10.8@12345678", "0.10.8", Path("/my wheels/b.whl")),
-            RunOptions(rootfs="/lay out", experiments=Experiments.UNCLEAR),
+            RunOptions(rootfs="/lay out", experiments=ExperimentPolicy.UNCLEAR),
             "lab matrix -g debian-13 -v stock --build '/my wheels/b.whl' --rootfs '/lay out' --no-remedies",
         ),
     ],
@@ -125,7 +125,7 @@ def test_a_result_says_which_cell_it_is_of() -> None:
 
 
 def shards(cells: Sequence[plan.Cell], count: int) -> list[list[plan.Cell]]:
-    return [plan.Part(number, count).of(cells) for number in range(1, count + 1)]
+    return [plan.Shard(number, count).of(cells) for number in range(1, count + 1)]
 
 
 # More shards than cells too.
@@ -179,9 +179,9 @@ def test_of_no_cells_every_shard_is_empty() -> None:
 
 @pytest.mark.parametrize(("text", "number", "count"), [("1/1", 1, 1), ("2/3", 2, 3), ("12/12", 12, 12)])
 def test_a_shard_is_read_and_written_alike(text: str, number: int, count: int) -> None:
-    part = plan.Part.parse(text)
-    assert part == plan.Part(number, count)
-    assert str(part) == text
+    shard = plan.Shard.parse(text)
+    assert shard == plan.Shard(number, count)
+    assert str(shard) == text
 
 
 @pytest.mark.parametrize(
@@ -207,23 +207,23 @@ def test_a_shard_is_read_and_written_alike(text: str, number: int, count: int) -
 )
 def test_what_is_no_shard_is_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError, match="of the form I/N") as error:
-        plan.Part.parse(text)
+        plan.Shard.parse(text)
     assert f"--shard {text}: " in str(error.value)
 
 
 def test_a_shard_of_blocked_cells_is_smaller_where_remedies_are_tried_on_them() -> None:
     cells = plan.choose(KNOWN, guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells([RELEASE] * 4)
-    without, tried = (plan.Part(1, 2).of(cells, RunOptions(remedies=remedies)) for remedies in (False, True))
+    without, tried = (plan.Shard(1, 2).of(cells, RunOptions(remedies=remedies)) for remedies in (False, True))
     assert len(tried) > len(without)
-    assert tried + plan.Part(2, 2).of(cells, RunOptions(remedies=True)) == cells
+    assert tried + plan.Shard(2, 2).of(cells, RunOptions(remedies=True)) == cells
 
 
 def test_a_shard_of_passing_cells_is_smaller_where_experiments_are_made_on_all() -> None:
     names = ["max-userns-zero", "stock"]
     cells = plan.choose(KNOWN, guests=["debian-13"], variants=names).cells([RELEASE] * 8)
-    always = RunOptions(experiments=Experiments.ALWAYS)
-    without, made = (plan.Part(2, 2).of(cells, options) for options in (RunOptions(), always))
+    always = RunOptions(experiments=ExperimentPolicy.ALWAYS)
+    without, made = (plan.Shard(2, 2).of(cells, options) for options in (RunOptions(), always))
     assert len(made) < len(without)
-    assert plan.Part(1, 2).of(cells, always) + made == cells
-    unclear = RunOptions(experiments=Experiments.UNCLEAR)
-    assert plan.Part(2, 2).of(cells, unclear) == without
+    assert plan.Shard(1, 2).of(cells, always) + made == cells
+    unclear = RunOptions(experiments=ExperimentPolicy.UNCLEAR)
+    assert plan.Shard(2, 2).of(cells, unclear) == without

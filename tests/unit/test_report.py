@@ -391,7 +391,7 @@ def test_a_page_says_why_and_how_to_run_each_cell_again() -> None:
             rerun="lab matrix -g debian-13 -v stock --build 0.10.8",
             evidence=["cells/debian-13/stock/0.10.8/console.log"],
         ),
-        lanes=[LaneRecord(guest="debian-13", image="1" * 64, way="disk", note="no memory", seconds={})],
+        lanes=[LaneRecord(guest="debian-13", image="1" * 64, fork="disk", note="no memory", seconds={})],
     )
     text = markdown.render(run)
     assert "## debian-13, stock, 0.10.8: error\n\nthe machine of debian-13 is gone\n" in text
@@ -487,7 +487,7 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
         ({}, f"not finished; 2 of 3 cells are missing; continue with: {resume}"),
         ({**ended, "interrupted": True}, f"interrupted; 2 of 3 cells are missing; continue with: {resume}"),
         (
-            {**ended, "parts": [run_of(cell()).run]},
+            {**ended, "merged": [run_of(cell()).run]},
             "2 of 3 cells are missing: resume the runs that were merged, then merge again",
         ),
     ]
@@ -609,7 +609,7 @@ def skeleton(text: str) -> list[tuple[str, str, str]]:
 )
 def test_what_a_guest_says_is_no_markup_of_the_page(text: str) -> None:
     def page(said: str) -> str:
-        note = LaneRecord(guest="debian-13", image="1" * 64, way="memory", note=said, seconds={})
+        note = LaneRecord(guest="debian-13", image="1" * 64, fork="memory", note=said, seconds={})
         more = {"status": Status.FAIL, "cause": "unknown", "confidence": Confidence.LIKELY}
         return markdown.render(run_of(told(said), told(said).model_copy(update=more), lanes=[note]))
 

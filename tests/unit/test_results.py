@@ -18,7 +18,7 @@ from lab.record import (
     RepeatResult,
     RunOptions,
     RunResult,
-    Shard,
+    ShardRecord,
     Status,
     TestResult,
     json_schema,
@@ -42,7 +42,7 @@ def full_run() -> RunResult:
         evidence=["cells/debian-13/max-userns-zero/0.10.8/kernel.log"],
         remedies=[RemedyResult(name="sysctl", result=RemedyOutcome.VERIFIED, price="none", seconds=2.0)],
         seconds={"suite": 12.5},
-        way="memory",
+        fork="memory",
         repeats=[
             RepeatResult(
                 status=Status.XFAIL,
@@ -58,7 +58,7 @@ def full_run() -> RunResult:
     lane = LaneRecord(
         guest="debian-13",
         image="1" * 64,
-        way="memory",
+        fork="memory",
         note="booted twice",
         restored=True,
         seconds={"boot": 21.0},
@@ -80,8 +80,8 @@ def full_run() -> RunResult:
     run.run.resumed = [run.run.started]
     run.run.options = RunOptions(cold=True, repeat=3, retries=2, rootfs="/layout")
     run.run.definitions = {"variant stock": "3" * 64}
-    run.run.shard = Shard(number=1, count=2, plan=["debian-13/stock/0.10.8"])
-    run.run.parts = [run_of(cell()).run]
+    run.run.shard = ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"])
+    run.run.merged = [run_of(cell()).run]
     return run
 
 
@@ -93,7 +93,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_a_record_from_before_runs_could_be_resumed_is_read(tmp_path: Path) -> None:
     written = json.loads(full_run().write(tmp_path).read_text())
-    for key in ("resumed", "options", "definitions", "shard", "parts"):
+    for key in ("resumed", "options", "definitions", "shard", "merged"):
         del written["run"][key]
     for each in written["cells"]:
         del each["repeats"], each["retried"]
@@ -102,7 +102,7 @@ def test_a_record_from_before_runs_could_be_resumed_is_read(tmp_path: Path) -> N
     (tmp_path / "results.json").write_text(json.dumps(written))
     read = RunResult.read(tmp_path)
     assert read.run.options == RunOptions(cold=False, repeat=1)
-    assert (read.run.definitions, read.run.shard, read.run.parts) == ({}, None, [])
+    assert (read.run.definitions, read.run.shard, read.run.merged) == ({}, None, [])
 
 
 def test_the_file_has_the_keys_of_the_design(tmp_path: Path) -> None:
@@ -129,6 +129,16 @@ def test_a_test_that_did_not_run_is_read_from_schema_1(tmp_path: Path) -> None:
         ("b", Outcome.FAIL, "did not run"),
         ("c", Outcome.NOT_RUN, ""),
     ]
+
+
+def test_keys_that_schema_1_names_otherwise_are_read(tmp_path: Path) -> None:
+    written = json.loads(full_run().write(tmp_path).read_text()) | {"schema": 1}
+    for info in (written["run"], *written["run"]["merged"]):
+        info["parts"] = info.pop("merged")
+    for each in (*written["run"]["lanes"], *written["cells"]):
+        each["way"] = each.pop("fork")
+    (tmp_path / "results.json").write_text(json.dumps(written))
+    assert RunResult.read(tmp_path) == full_run()
 
 
 @pytest.mark.parametrize(

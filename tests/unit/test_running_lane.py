@@ -494,7 +494,7 @@ def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_it
         *["load build-1", "suite stock"],
         *["load build-0", "suite stock"],
     ]
-    assert [(each.build, each.status, each.way) for each in results] == [
+    assert [(each.build, each.status, each.fork) for each in results] == [
         (build.name, Status.PASS, "memory") for build in (OLD, NEW, OLD)
     ]
 
@@ -533,7 +533,7 @@ def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench
     served.deploy(NEW)
     result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
     assert bench.machine.did == ["start", "deploy 0.10.8", "suite stock"]
-    assert (result.way, served.record().way) == ("cold", "cold")
+    assert (result.fork, served.record().fork) == ("cold", "cold")
     # All that it took to get there is the cell's own.
     assert {"boot", "fetch", "deploy", "apply", "suite", "evidence"} <= set(result.seconds)
 
@@ -549,7 +549,7 @@ def test_a_lane_without_checkpoints_of_memory_forks_from_its_disk_and_says_why(b
         *["start", "deploy 0.10.8", "save build-0", "off"],
         *["stop", f"overlay on {deployed}", "start", "suite stock"],
     ]
-    assert (result.way, served.record().way) == ("disk", "disk")
+    assert (result.fork, served.record().fork) == ("disk", "disk")
     assert served.record().note.startswith("no checkpoint of memory (QEMU's snapshot-save: no)")
 
 

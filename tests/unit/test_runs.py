@@ -15,11 +15,11 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading, suite
 from lab.images import debian
 from lab.knobs.sysctl import Sysctl
-from lab.plan import Cell, Part
+from lab.plan import Cell, Shard
 from lab.record import (
     CellResult,
     Experiment,
-    Experiments,
+    ExperimentPolicy,
     ExperimentStep,
     Host,
     LaneRecord,
@@ -49,10 +49,10 @@ def begin(
     cells: Sequence[Cell] = PLAN,
     *,
     options: RunOptions | None = None,
-    part: Part | None = None,
+    shard: Shard | None = None,
 ) -> start.PlannedRun:
     options = options or RunOptions()
-    return start.begin(folder, cells, command="lab matrix", options=options, part=part)
+    return start.begin(folder, cells, command="lab matrix", options=options, shard=shard)
 
 
 def resume(run: RunResult, known: catalog.Catalog = KNOWN) -> start.PlannedRun:
@@ -140,7 +140,7 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
 
 def test_every_variant_is_a_definition_of_a_run_that_makes_experiments() -> None:
     without = definitions.digests(SMALL, RunOptions())
-    made = definitions.digests(SMALL, RunOptions(experiments=Experiments.UNCLEAR))
+    made = definitions.digests(SMALL, RunOptions(experiments=ExperimentPolicy.UNCLEAR))
     of_cells = {each.variant.name for each in SMALL}
     assert changed(without, made) == sorted(f"variant {name}" for name in KNOWN.variants.keys() - of_cells)
 
@@ -192,25 +192,25 @@ def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
     assert begun.info.definitions == definitions.digests(PLAN, RunOptions(rootfs=layout))
     assert "rootfs" in begun.info.definitions
     assert begun.info.builds == [RELEASE.record()]
-    assert (begun.info.shard, begun.info.parts, begun.info.resumed) == (None, [], [])
+    assert (begun.info.shard, begun.info.merged, begun.info.resumed) == (None, [], [])
 
 
 def test_a_shard_says_what_the_whole_plan_is_and_no_more_of_it(tmp_path: Path) -> None:
     cells = [replace(each, build=Wheel("0.10.7", "0.10.7")) for each in SMALL[:2]] + SMALL[2:]
-    begun = begin(tmp_path, cells, part=Part(2, 2))
+    begun = begin(tmp_path, cells, shard=Shard(2, 2))
     assert begun.cells == cells[2:]
     assert begun.info.shard is not None
     assert (begun.info.shard.number, begun.info.shard.count) == (2, 2)
     assert begun.info.shard.plan == [each.name for each in cells]
     assert "guest debian-12" not in begun.info.definitions
-    # The whole plan's: what no part ran is told with its build, too.
+    # The whole plan's: what no shard ran is told with its build, too.
     assert [build.name for build in begun.info.builds] == ["0.10.7", "0.10.8"]
 
 
 def test_a_shard_with_nothing_to_do_is_wrong_usage(tmp_path: Path) -> None:
-    idle = next(part for part in (Part(number, 50) for number in range(1, 51)) if not part.of(SMALL))
+    idle = next(shard for shard in (Shard(number, 50) for number in range(1, 51)) if not shard.of(SMALL))
     with pytest.raises(UsageError, match=f"--shard {idle}: the plan has 4 cells"):
-        begin(tmp_path, SMALL, part=idle)
+        begin(tmp_path, SMALL, shard=idle)
 
 
 # -- resume
@@ -275,7 +275,7 @@ def test_on_a_cell_whose_experiment_met_a_fault_it_is_made_again(tmp_path: Path)
 def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:
     first = finish(tmp_path, begin(tmp_path, options=RunOptions(cold=True, repeat=2)))
     first.run.interrupted = True
-    lane = LaneRecord(guest="debian-13", image="1" * 64, way="cold", seconds={"boot": 20.0})
+    lane = LaneRecord(guest="debian-13", image="1" * 64, fork="cold", seconds={"boot": 20.0})
     first.run.lanes.append(lane)
     again = resume(first).info
     assert (again.interrupted, again.finished, len(again.resumed)) == (False, None, 1)
@@ -288,7 +288,7 @@ def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:
 
 
 def test_a_shard_is_resumed_as_the_shard_it_was(tmp_path: Path) -> None:
-    run = finish(tmp_path, begin(tmp_path, SMALL, part=Part(2, 2)), [Status.ERROR, Status.PASS])
+    run = finish(tmp_path, begin(tmp_path, SMALL, shard=Shard(2, 2)), [Status.ERROR, Status.PASS])
     begun = resume(run)
     assert names(begun) == [each.name for each in SMALL[2:]]
     assert begun.info.shard == run.run.shard
@@ -363,16 +363,16 @@ def test_a_resumed_run_has_its_root_file_system_written_again(
 
 # -- merge
 
-Parts = list[tuple[Path, RunResult]]
+Shards = list[tuple[Path, RunResult]]
 
 
-def shards(folder: Path, count: int = 2, cells: Sequence[Cell] = SMALL) -> Parts:
+def runs_of_shards(folder: Path, count: int = 2, cells: Sequence[Cell] = SMALL) -> Shards:
     """The shards of a plan, run on one host and ended well."""
-    parts = []
+    shards = []
     for number in range(1, count + 1):
-        part = folder / f"part-{number}"
-        parts.append((part, finish(part, begin(part, cells, part=Part(number, count)))))
-    return parts
+        shard = folder / f"shard-{number}"
+        shards.append((shard, finish(shard, begin(shard, cells, shard=Shard(number, count)))))
+    return shards
 
 
 def host(**more: str) -> Host:
@@ -383,31 +383,31 @@ def host(**more: str) -> Host:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_merged_shards_are_the_plan_in_its_order_with_their_evidence(tmp_path: Path, count: int) -> None:
-    parts = shards(tmp_path, count)
-    run = merge(parts[::-1], tmp_path / "whole")
+    shards = runs_of_shards(tmp_path, count)
+    run = merge(shards[::-1], tmp_path / "whole")
     assert [f"{c.guest}/{c.variant}/{c.build}" for c in run.cells] == [each.name for each in SMALL]
-    assert run.cells == [result for _, part in parts for result in part.cells]
-    for folder, part in parts:
-        for name in (name for result in part.cells for name in result.evidence):
+    assert run.cells == [result for _, shard in shards for result in shard.cells]
+    for folder, shard in shards:
+        for name in (name for result in shard.cells for name in result.evidence):
             assert (tmp_path / "whole" / name).read_text() == (folder / name).read_text()
     assert RunResult.read(tmp_path / "whole") == run
     assert run.exit_status() == 0
 
 
 def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
-    parts = shards(tmp_path)
-    (_, one), (_, two) = parts
+    shards = runs_of_shards(tmp_path)
+    (_, one), (_, two) = shards
     begun = one.run.started
     one.run.finished = begun + timedelta(hours=3)
     two.run.started, two.run.finished = begun - timedelta(hours=1), begun + timedelta(hours=2)
     two.run.interrupted = True
     lanes = [
-        LaneRecord(guest=guest, image="1" * 64, way="memory", seconds={"boot": 20.0})
+        LaneRecord(guest=guest, image="1" * 64, fork="memory", seconds={"boot": 20.0})
         for guest in ("debian-12", "debian-13")
     ]
     one.run.lanes, two.run.lanes = lanes[:1], lanes[1:]
-    info = merge(parts, tmp_path / "whole").run
-    assert (info.id, info.shard, info.parts) == ("whole", None, [one.run, two.run])
+    info = merge(shards, tmp_path / "whole").run
+    assert (info.id, info.shard, info.merged) == ("whole", None, [one.run, two.run])
     assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
     assert info.interrupted
     assert info.lanes == lanes
@@ -415,85 +415,85 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_is_in_no_part_is_not_run(tmp_path: Path) -> None:
-    parts = shards(tmp_path, 4)
-    run = merge([parts[0], *parts[2:]], tmp_path / "whole")
+    shards = runs_of_shards(tmp_path, 4)
+    run = merge([shards[0], *shards[2:]], tmp_path / "whole")
     assert [c.status for c in run.cells] == [Status.PASS, Status.NOT_RUN, Status.PASS, Status.PASS]
     missing = run.cells[1]
     assert (missing.guest, missing.variant, missing.build) == ("debian-12", "max-userns-zero", "0.10.8")
-    assert (missing.reason, missing.expected) == ("in none of the merged parts", SMALL[1].variant.expect)
+    assert (missing.reason, missing.expected) == ("in none of the merged shards", SMALL[1].variant.expect)
     assert run.exit_status() == 3
 
 
 def test_what_could_not_run_in_its_part_is_taken_as_it_is(tmp_path: Path) -> None:
-    parts = shards(tmp_path)
-    parts[1][1].cells[0] = SMALL[2].result(Status.NOT_RUN, reason="interrupted")
-    run = merge(parts, tmp_path / "whole")
+    shards = runs_of_shards(tmp_path)
+    shards[1][1].cells[0] = SMALL[2].result(Status.NOT_RUN, reason="interrupted")
+    run = merge(shards, tmp_path / "whole")
     assert [(c.status, c.reason) for c in run.cells][2] == (Status.NOT_RUN, "interrupted")
 
 
 def test_the_host_is_kept_only_where_all_parts_have_the_same(tmp_path: Path) -> None:
-    parts = shards(tmp_path)
-    for _, part in parts:
-        part.run.host = host()
-    assert merge(parts, tmp_path / "same").run.host == host()
-    parts[1][1].run.host = host(kernel="6.1")
-    other = merge(parts, tmp_path / "other").run
+    shards = runs_of_shards(tmp_path)
+    for _, shard in shards:
+        shard.run.host = host()
+    assert merge(shards, tmp_path / "same").run.host == host()
+    shards[1][1].run.host = host(kernel="6.1")
+    other = merge(shards, tmp_path / "other").run
     assert other.host is None
-    assert [part.host for part in other.parts] == [host(), host(kernel="6.1")]
+    assert [shard.host for shard in other.merged] == [host(), host(kernel="6.1")]
 
 
 def test_the_wheels_of_all_parts_are_kept(tmp_path: Path) -> None:
-    parts = shards(tmp_path)
+    shards = runs_of_shards(tmp_path)
     digests = [{"cp311.whl": "1" * 64, "pytest.whl": "3" * 64}, {"cp313.whl": "2" * 64, "pytest.whl": "3" * 64}]
-    for (_, part), files in zip(parts, digests, strict=True):
-        part.run.builds[0].files = dict(files)
-    [build] = merge(parts, tmp_path / "whole").run.builds
+    for (_, shard), files in zip(shards, digests, strict=True):
+        shard.run.builds[0].files = dict(files)
+    [build] = merge(shards, tmp_path / "whole").run.builds
     assert build.files == digests[0] | digests[1]
-    assert [part.run.builds[0].files for _, part in parts] == digests
+    assert [shard.run.builds[0].files for _, shard in shards] == digests
 
 
 def test_how_often_faults_were_tried_again_does_not_make_another_plan(tmp_path: Path) -> None:
-    parts = shards(tmp_path)
-    parts[1][1].run.options = RunOptions(retries=5)
-    assert merge(parts, tmp_path / "whole").exit_status() == 0
+    shards = runs_of_shards(tmp_path)
+    shards[1][1].run.options = RunOptions(retries=5)
+    assert merge(shards, tmp_path / "whole").exit_status() == 0
 
 
-def _other_plan(parts: Parts) -> None:
-    assert parts[1][1].run.shard
-    parts[1][1].run.shard.plan.append("debian-13/userns-clone-off/0.10.8")
+def _other_plan(shards: Shards) -> None:
+    assert shards[1][1].run.shard
+    shards[1][1].run.shard.plan.append("debian-13/userns-clone-off/0.10.8")
 
 
-def _other_count(parts: Parts) -> None:
-    assert parts[1][1].run.shard
-    parts[1][1].run.shard.count = 3
+def _other_count(shards: Shards) -> None:
+    assert shards[1][1].run.shard
+    shards[1][1].run.shard.count = 3
 
 
-def _other_options(parts: Parts) -> None:
-    parts[1][1].run.options = RunOptions(cold=True)
+def _other_options(shards: Shards) -> None:
+    shards[1][1].run.options = RunOptions(cold=True)
 
 
-def _other_definitions(parts: Parts) -> None:
-    parts[1][1].run.definitions |= {"seed": "0" * 64, "variant stock": "0" * 64}
+def _other_definitions(shards: Shards) -> None:
+    shards[1][1].run.definitions |= {"seed": "0" * 64, "variant stock": "0" * 64}
 
 
-def _other_wheel(parts: Parts) -> None:
-    for number, (_, part) in enumerate(parts):
-        part.run.builds[0].files = {"boxlite.whl": str(number) * 64}
+def _other_wheel(shards: Shards) -> None:
+    for number, (_, shard) in enumerate(shards):
+        shard.run.builds[0].files = {"boxlite.whl": str(number) * 64}
 
 
-def _second_is_no_shard(parts: Parts) -> None:
-    parts[1][1].run.shard = None
+def _second_is_no_shard(shards: Shards) -> None:
+    shards[1][1].run.shard = None
 
 
-def _first_is_no_shard(parts: Parts) -> None:
-    parts[0][1].run.shard = None
+def _first_is_no_shard(shards: Shards) -> None:
+    shards[0][1].run.shard = None
 
 
-def _the_same_twice(parts: Parts) -> None:
-    parts[1] = parts[0]
+def _the_same_twice(shards: Shards) -> None:
+    shards[1] = shards[0]
 
 
-NOT_THE_SAME = "{1} is not a part of the same plan as run part-1: "
+NOT_THE_SAME = "{1} is not a shard of the same plan as run shard-1: "
 
 
 @pytest.mark.parametrize(
@@ -510,20 +510,20 @@ NOT_THE_SAME = "{1} is not a part of the same plan as run part-1: "
     ],
 )
 def test_what_does_not_belong_together_is_refused_and_nothing_is_written(
-    tmp_path: Path, change: Callable[[Parts], None], expected: str
+    tmp_path: Path, change: Callable[[Shards], None], expected: str
 ) -> None:
-    parts = shards(tmp_path)
-    change(parts)
+    shards = runs_of_shards(tmp_path)
+    change(shards)
     with pytest.raises(UsageError) as error:
-        merge(parts, tmp_path / "whole")
-    assert expected.format(*[folder for folder, _ in parts]) == str(error.value).splitlines()[0]
+        merge(shards, tmp_path / "whole")
+    assert expected.format(*[folder for folder, _ in shards]) == str(error.value).splitlines()[0]
     assert not (tmp_path / "whole").exists()
 
 
 @pytest.mark.parametrize("kind", ["definition", "wheel"])
 def test_later_parts_that_differ_in_what_the_first_does_not_have_are_refused(tmp_path: Path, kind: str) -> None:
     # The first has a cell of debian-12 only, the last two are of debian-13.
-    first, _, third, fourth = shards(tmp_path, 4)
+    first, _, third, fourth = runs_of_shards(tmp_path, 4)
     if kind == "definition":
         fourth[1].run.definitions["guest debian-13"] = "0" * 64
     else:
@@ -534,7 +534,7 @@ def test_later_parts_that_differ_in_what_the_first_does_not_have_are_refused(tmp
 
 
 def test_a_merged_run_is_neither_resumed_nor_merged_again(tmp_path: Path) -> None:
-    merged = merge(shards(tmp_path), tmp_path / "whole")
+    merged = merge(runs_of_shards(tmp_path), tmp_path / "whole")
     with pytest.raises(UsageError, match="run whole was merged from other runs"):
         resume(merged)
     with pytest.raises(UsageError, match="whole is not a shard"):
@@ -542,24 +542,24 @@ def test_a_merged_run_is_neither_resumed_nor_merged_again(tmp_path: Path) -> Non
 
 
 def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
-    parts = shards(tmp_path)
-    folder, part = parts[1]
-    gone = part.cells[0].evidence[0]
+    shards = runs_of_shards(tmp_path)
+    folder, shard = shards[1]
+    gone = shard.cells[0].evidence[0]
     (folder / gone).unlink()
     with pytest.raises(
         LabError, match=f"evidence of {folder} cannot be copied: No such file.*: {gone}"
     ) as error:
-        merge(parts, tmp_path / "whole")
+        merge(shards, tmp_path / "whole")
     assert error.value.exit_status == 3
     assert not (tmp_path / "whole" / "results.json").exists()
 
 
-def test_a_part_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
-    parts = shards(tmp_path)
-    folder, part = parts[0]
-    begun = resume(part)
+def test_a_shard_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    folder, shard = shards[0]
+    begun = resume(shard)
     results: list[CellResult] = [begun.kept[each.folder] for each in begun.cells]
-    parts[0] = folder, RunResult(run=begun.info, cells=results)
-    run = merge(parts, tmp_path / "whole")
+    shards[0] = folder, RunResult(run=begun.info, cells=results)
+    run = merge(shards, tmp_path / "whole")
     assert run.exit_status() == 0
-    assert run.run.parts[0].resumed == begun.info.resumed
+    assert run.run.merged[0].resumed == begun.info.resumed

@@ -49,7 +49,7 @@ def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **m
         CELLS,
         command="lab matrix",
         options=RunOptions(rootfs="/layout"),
-        part=None,
+        shard=None,
     )
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
     shows, limits = observer or Silent(), Limits(jobs=2, memory_mib=memory)

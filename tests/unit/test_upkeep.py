@@ -225,7 +225,7 @@ def test_what_no_guest_uses_goes(paths: Paths, known: Catalog, built: BaseImage,
 def test_what_a_run_used_stays(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
     folder = paths.runs / "20261124-160000"
     folder.mkdir(parents=True)
-    lane = LaneRecord(guest=CLOUD, image=imported.manifest.disk_sha256, way="memory", seconds={})
+    lane = LaneRecord(guest=CLOUD, image=imported.manifest.disk_sha256, fork="memory", seconds={})
     run_of(cell(), lanes=[lane]).write(folder)
     assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
 

@@ -100,7 +100,7 @@ def run_plan(
     **options: int,
 ) -> RunResult:
     """Run cells inside this process: where a test can reach in, or that no command line chooses together."""
-    begun = start.begin(folder, cells, command="test", options=RunOptions.model_validate(options), part=None)
+    begun = start.begin(folder, cells, command="test", options=RunOptions.model_validate(options), shard=None)
     limits = Limits(jobs=2, processors=os.cpu_count() or 1)
     return scheduler.Scheduler(begun.cells, paths, folder, default_uri(), begun.info, limits, observer).run()
 

@@ -176,7 +176,7 @@ def test_a_prepared_guest_needs_no_network(first: tuple[int, RunResult], lab: La
     [cell] = run.cells
     assert (cell.status, cell.cause) == (Status.XFAIL, "userns-limit")
     [served] = run.run.lanes
-    assert (served.way, served.note, served.stored_build) == ("memory", "", True)
+    assert (served.fork, served.note, served.stored_build) == ("memory", "", True)
 
 
 def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memory(

@@ -202,9 +202,9 @@ def test_without_a_checkpoint_of_memory_cells_boot_from_the_deployed_disk(
     monkeypatch.setattr(checkpoint, "SAVE", "snapshot-save-of-a-newer-qemu")
     observer = Recorder()
     run = run_cells([known.guest("debian-13")], [CHEAP], observer=observer)
-    assert [(cell.status, cell.way) for cell in run.cells] == [(Status.XFAIL, "disk")]
+    assert [(cell.status, cell.fork) for cell in run.cells] == [(Status.XFAIL, "disk")]
     [lane] = run.run.lanes
-    assert lane.way == "disk"
+    assert lane.fork == "disk"
     assert "has not been found" in lane.note
     assert any("no checkpoint of memory" in text for _, text in observer.steps)
 

@@ -89,7 +89,7 @@ def test_each_cell_knows_what_it_ran_on(run: RunResult) -> None:
 
 
 def test_forked_cells_came_from_a_checkpoint_of_memory(run: RunResult) -> None:
-    assert [(lane.guest, lane.way, lane.note) for lane in sorted(run.run.lanes, key=lambda x: x.guest)] == [
+    assert [(lane.guest, lane.fork, lane.note) for lane in sorted(run.run.lanes, key=lambda x: x.guest)] == [
         (guest, "memory", "") for guest in GUESTS
     ]
 
@@ -98,7 +98,7 @@ def test_a_later_run_takes_up_the_deployed_build_of_an_earlier_one(run: RunResul
     words = ["-g", "debian-13", "-v", "userns-clone-off", "--no-remedies", "--build", RELEASE]
     later = run_matrix(home, home / "later", *words, seconds=600)
     [lane] = later.run.lanes
-    assert (lane.restored, lane.stored_build, lane.way, lane.note) == (True, True, "memory", "")
+    assert (lane.restored, lane.stored_build, lane.fork, lane.note) == (True, True, "memory", "")
     assert "deploy" not in lane.seconds
     # It says what was deployed all the same.
     assert later.run.builds[0].files.items() <= run.run.builds[0].files.items()
@@ -113,7 +113,7 @@ def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, run_cells: RunCell
     cold = run_cells([known.guest("debian-13")], ["apparmor-userns-nocaps"], cold=True)
     [one] = cold.cells
     forked = cell(run, one.guest, one.variant)
-    assert (forked.way, one.way) == ("memory", "cold")
+    assert (forked.fork, one.fork) == ("memory", "cold")
     assert one.facts == forked.facts
     assert {t.name: t.outcome for t in one.tests} == {t.name: t.outcome for t in forked.tests}
     assert (one.status, one.cause, one.confidence) == (forked.status, forked.cause, forked.confidence)
