@@ -148,3 +148,7 @@ def host_as_guests_see_it() -> IPv4Address:
         if int(destination, 16) == 0:
             return IPv4Address(struct.pack("<I", int(gateway, 16)))
     raise AssertionError("this host has no default route, so that passt maps no address to its loopback")
+
+
+if __name__ == "__main__":
+    ensure(Paths.default())

@@ -1,14 +1,15 @@
-"""Real guests. Images are the user's own and stay; everything else is in a folder of the test's."""
+"""Real guests. Images are the user's own and stay; everything else is in folders of the tests'."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import psutil
 import pytest
@@ -19,24 +20,95 @@ from lab.base.paths import Paths
 from lab.catalog import Catalog, Guest, Suite
 from lab.images import store
 from lab.images.store import BaseImage
-from lab.machine import leftovers
 from lab.machine.budget import Limits
 from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.record import CellResult, RunOptions, RunResult
 from lab.run import scheduler, start
 from lab.run.observer import Observer
+from tests.vm import shared
+from tests.vm.shared import SharedRun, SharedRuns
 
 # Pinned, so that a new release does not change what these tests say of the lab.
 RELEASE = "0.10.8"
-# What the run `tries` has.
+
 ONE_KNOB, TWO_KNOBS = "userns-clone-off", "max-userns-zero+userns-clone-off"
+# Cells blocked by one setting and by two. All remedies are tried on both; on the second an experiment is made.
+TRIES = {
+    ONE_KNOB: SharedRun(
+        "one-knob",
+        ["-g", "debian-13", "-v", ONE_KNOB, "--remedies", "--no-experiment", "--build", RELEASE],
+        guests=["debian-13"],
+        seconds=240,
+        # A test wants it to find the deployed build of an earlier run.
+        after=["matrix"],
+    ),
+    TWO_KNOBS: SharedRun(
+        "two-knobs",
+        ["-g", "debian-13", "-v", TWO_KNOBS, "--remedies", "--experiment", "--build", RELEASE],
+        guests=["debian-13"],
+        seconds=330,
+    ),
+}
+SHARED = pytest.StashKey[SharedRuns]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what boots guests; what reads a shared run comes last, when the run has had time to be made."""
     for item in items:
         if "/vm/" in str(item.path):
             item.add_marker(pytest.mark.vm)
+    place = {run.name: number for number, run in enumerate(shared.in_order(_shared_runs(items)), start=1)}
+    items.sort(key=lambda item: max((place[run.name] for run in _shared_runs([item])), default=0))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Make the shared runs of the chosen tests while the other tests run."""
+    chosen = [item for item in session.items if item.get_closest_marker("vm")]
+    if not chosen or session.config.option.collectonly or session.testsfailed:
+        return (yield)
+    runs = _shared_runs(chosen)
+    making = SharedRuns(_test_home("-shared"), runs, _builds(chosen, runs))
+    session.config.stash[SHARED] = making
+    with _sigterm_is_an_interrupt(session), making:
+        return (yield)
+
+
+def _shared_runs(items: Sequence[pytest.Item]) -> list[SharedRun]:
+    """The runs that these tests read, each once."""
+    marks = [mark for item in items for mark in item.iter_markers("shared")]
+    return list({run.name: run for mark in marks for run in mark.args}.values())
+
+
+def _builds(items: Sequence[pytest.Item], runs: Sequence[SharedRun]) -> list[list[str]]:
+    """The commands that build what these tests and runs will need."""
+    cloud = any("published" in getattr(item, "fixturenames", ()) for item in items)
+    guests = list(dict.fromkeys(guest for run in shared.in_order(runs) for guest in run.guests))
+    commands = [["-m", "tests.vm.cloud_disk"]] if cloud else []
+    commands += [["-m", "lab", "images", "build", *guests]] if guests else []
+    return [[sys.executable, *command] for command in commands]
+
+
+@contextmanager
+def _sigterm_is_an_interrupt(session: pytest.Session) -> Iterator[None]:
+    """End the tests as Ctrl-C does, with every guest taken down, when their time is up."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        # Even if something takes the interrupt for its own.
+        session.shouldstop = "SIGTERM"
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _test_home(suffix: str = "") -> Path:
+    # Not under pytest's own folder: libvirt's QEMU user cannot enter that, and a socket's path is short.
+    return Path("/var/tmp") / f"boxlite-lab-test-{os.getpid()}{suffix}"
 
 
 @pytest.fixture(scope="session")
@@ -47,21 +119,33 @@ def known() -> Catalog:
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A LAB_HOME whose cache is the user's own, and whose state nobody else uses."""
-    # Not under pytest's own folder: libvirt's QEMU user cannot enter that, and a socket's path is short.
-    base = Path("/var/tmp") / f"boxlite-lab-test-{os.getpid()}"
-    base.mkdir(mode=0o755)
-    own = Paths.default()
-    own.make(own.cache)
-    (base / "cache").symlink_to(own.cache)
+    base = _test_home()
+    shared.make_home(base)
     yield base
-    leftovers.reap(Paths(cache=base / "cache", state=base / "state"))
-    (base / "cache").unlink()
-    subprocess.run(["rm", "-rf", base], check=True)
+    shared.remove_home(base)
 
 
 @pytest.fixture(scope="session")
 def paths(home: Path) -> Paths:
     return Paths(cache=home / "cache", state=home / "state")
+
+
+@pytest.fixture(scope="session")
+def shared_runs(pytestconfig: pytest.Config) -> SharedRuns:
+    """The runs made in the background: those that a chosen test names in its mark `shared`."""
+    return pytestconfig.stash[SHARED]
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, shared_runs: SharedRuns) -> RunResult:
+    """The results of the shared run that the test reads, of the first if there are several."""
+    return shared_runs.result(_shared_runs([request.node])[0])
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, shared_runs: SharedRuns) -> Path:
+    """The folder of that run."""
+    return shared_runs.folder(_shared_runs([request.node])[0])
 
 
 @pytest.fixture(scope="session")
@@ -92,25 +176,12 @@ class Recorder:
         pass
 
 
-def run_plan(
-    paths: Paths,
-    folder: Path,
-    cells: list[plan.Cell],
-    observer: Observer,
-    **options: int,
-) -> RunResult:
-    """Run cells inside this process: where a test can reach in, or that no command line chooses together."""
-    begun = start.begin(folder, cells, command="test", options=RunOptions.model_validate(options), shard=None)
-    limits = Limits(jobs=2, processors=os.cpu_count() or 1)
-    return scheduler.Scheduler(begun.cells, paths, folder, default_uri(), begun.info, limits, observer).run()
-
-
 RunCells = Callable[..., RunResult]
 
 
 @pytest.fixture
 def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
-    """Run variants on guests."""
+    """Run variants on guests inside this process, where a test can reach in."""
 
     def run(
         guests: list[Guest],
@@ -119,38 +190,32 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
         observer: Observer | None = None,
         suite: Suite | None = None,
         at: Paths | None = None,
+        processors: int | None = None,
         **options: int,
     ) -> RunResult:
         build = builds.resolve(RELEASE)
         build = replace(build, suite=suite) if suite else build
         cells = plan.Choice(guests, [known.variant(name) for name in variants]).cells([build])
-        return run_plan(
-            at or paths,
-            tmp_path / "run",
-            cells,
-            observer or Recorder(),
-            # What is broken here stays so: a second try would only take time.
-            **{"retries": 0, **options},
-        )
+        folder = tmp_path / "run"
+        # What is broken here stays so: a second try would only take time.
+        wanted = RunOptions.model_validate({"retries": 0, **options})
+        begun = start.begin(folder, cells, command="test", options=wanted, shard=None)
+        limits = Limits(jobs=2, processors=processors or os.cpu_count() or 1)
+        return scheduler.Scheduler(
+            begun.cells, at or paths, folder, default_uri(), begun.info, limits, observer or Recorder()
+        ).run()
 
     return run
 
 
 def lab(home: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command line in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lab", *arguments],
-        env={**os.environ, "LAB_HOME": str(home)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return shared.start(home, [sys.executable, "-m", "lab", *arguments])
 
 
 @contextmanager
 def lab_at_work(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """As `lab`, and killed at the end: of a test that failed its guests would be in the way of the next."""
+    """As `lab`, and killed at the end: the guests of a test that failed would be in the way of the next."""
     started = lab(home, *arguments)
     try:
         yield started
@@ -158,33 +223,6 @@ def lab_at_work(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         if started.poll() is None:
             os.killpg(started.pid, signal.SIGKILL)
             started.communicate()
-
-
-def run_matrix(home: Path, folder: Path, *words: str, seconds: float) -> RunResult:
-    """Run `lab matrix` in which every cell must come out as expected; `seconds`: when it is given up."""
-    started = lab(home, "matrix", *words, "-o", str(folder))
-    try:
-        output, _ = started.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        # Its own way to end: the guests go with it.
-        started.terminate()
-        output, _ = started.communicate(timeout=120)
-        pytest.fail(f"given up after {seconds:.0f} s:\n{output}")
-    result = RunResult.read(folder)
-    assert started.returncode == result.exit_status() == 0, output
-    return result
-
-
-@pytest.fixture(scope="session")
-def tries_folder(home: Path) -> Path:
-    return home / "tries"
-
-
-@pytest.fixture(scope="session")
-def tries(home: Path, tries_folder: Path) -> RunResult:
-    """Two cells, blocked by one setting and by two, on which all is tried that can be; minutes each."""
-    words = ["-g", "debian-13", "-v", ONE_KNOB, "-v", TWO_KNOBS, "--experiment", "--build", RELEASE]
-    return run_matrix(home, tries_folder, *words, seconds=1700)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -1,22 +1,18 @@
-"""Causes, live: cells that are blocked for different reasons, and for two at once, on guests that differ.
-
-One run has them all, so that one guest's image is built while another's cells run.
-"""
+"""Causes, live: cells that are blocked for different reasons, and for two at once, on guests that differ."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from lab import builds, causes
-from lab.base.paths import Paths
+from lab import causes
 from lab.catalog import Catalog
-from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunResult, Status
 from lab.upstream import told
 from lab.upstream.recorded import Recorded
 from lab.upstream.told import Judged
-from tests.vm.conftest import RELEASE, Recorder, run_plan
+from tests.vm.conftest import RELEASE
+from tests.vm.shared import SharedRun
 
 PLAIN, PODMAN, SELINUX = "debian-13", "debian-13-podman", "debian-13-selinux"
 # What the evidence must show in each cell, in the order in which boxlite meets it.
@@ -48,25 +44,30 @@ MISTOLD = {
     "apparmor-mount-deny": Judged.UNKNOWN,
 }
 
-# Anybody else has to leave it out.
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can build a guest with SELinux labels")
+
+def run_of(guest: str, *, seconds: float) -> SharedRun:
+    """All cells of one guest."""
+    variants = [variant for other, variant in (*BLOCKED, *OTHERS) if other == guest]
+    words = ["-g", guest, *(word for variant in variants for word in ("-v", variant))]
+    words += ["--no-remedies", "--no-experiment", "--build", RELEASE]
+    return SharedRun(f"causes-{guest}", words, guests=[guest], seconds=seconds)
+
+
+RUNS = {PLAIN: run_of(PLAIN, seconds=350), PODMAN: run_of(PODMAN, seconds=200)}
+if os.geteuid() == 0:
+    RUNS[SELINUX] = run_of(SELINUX, seconds=240)
+
+
+def reads(guest: str) -> pytest.MarkDecorator:
+    """The mark of a test that reads the cells of a guest."""
+    if guest not in RUNS:
+        return pytest.mark.skip(reason="only root can build a guest with SELinux labels")
+    return pytest.mark.shared(RUNS[guest])
+
+
 each_blocked = pytest.mark.parametrize(
-    ("guest", "variant"),
-    [pytest.param(*key, marks=[needs_root] if key[0] == SELINUX else []) for key in BLOCKED],
+    ("guest", "variant"), [pytest.param(*key, marks=reads(key[0])) for key in BLOCKED]
 )
-
-
-@pytest.fixture(scope="module")
-def folder(home: Path) -> Path:
-    return home / "causes"
-
-
-@pytest.fixture(scope="module")
-def run(paths: Paths, folder: Path, known: Catalog) -> RunResult:
-    build = builds.resolve(RELEASE)
-    wanted = [key for key in (*BLOCKED, *OTHERS) if key[0] != SELINUX or os.geteuid() == 0]
-    cells = [Cell(known.guest(guest), known.variant(variant), build) for guest, variant in wanted]
-    return run_plan(paths, folder, cells, Recorder())
 
 
 def cell(run: RunResult, guest: str, variant: str) -> CellResult:
@@ -86,6 +87,7 @@ def test_every_cause_is_named_with_proof_and_exactly_its_tests_failed(
     assert failed == known.suite.needing(causes.known()[first].breaks)
 
 
+@reads(PLAIN)
 def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_one(run: RunResult) -> None:
     lanes = {
         cell(run, guest, variant).lane
@@ -99,13 +101,14 @@ def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_on
     assert "apparmor" in cell(run, PLAIN, "kvm-denied").facts["lsm"]
 
 
+@reads(PLAIN)
 @pytest.mark.parametrize("variant", [variant for guest, variant in BLOCKED if guest == PLAIN])
 def test_boxlites_own_diagnosis_is_read_and_judged(run: RunResult, folder: Path, variant: str) -> None:
     blocked = Recorded(cell(run, PLAIN, variant), folder)
     assert told.judge(blocked.result, blocked.told, {}) is MISTOLD.get(variant, Judged.RIGHT)
 
 
-@needs_root
+@reads(SELINUX)
 def test_as_installed_it_passes_every_test_under_an_enforcing_selinux(run: RunResult) -> None:
     stock = cell(run, SELINUX, "stock")
     assert stock.status is Status.PASS, stock.reason
@@ -121,13 +124,13 @@ def test_as_installed_it_passes_every_test_under_an_enforcing_selinux(run: RunRe
     assert context["apparmor"] is None
 
 
-@needs_root
+@reads(SELINUX)
 def test_without_apparmor_its_variants_make_no_sense(run: RunResult) -> None:
     blocked = cell(run, SELINUX, "apparmor-userns-deny")
     assert (blocked.status, blocked.reason) == (Status.NOT_APPLICABLE, "no AppArmor")
 
 
-@needs_root
+@reads(SELINUX)
 def test_a_policy_without_user_namespaces_is_loaded_beside_the_guests_own(run: RunResult) -> None:
     blocked = cell(run, SELINUX, "selinux-userns-deny")
     assert blocked.facts["selinux"]["mode"] == "enforcing"

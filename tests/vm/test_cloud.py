@@ -68,19 +68,28 @@ def lab(own: Paths, printed: list[str]) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def repository() -> Iterator[cloud_disk.Repository]:
+def built(paths: Paths) -> cloud_disk.CloudDisk:
+    """The disk, from the user's own cache."""
+    return cloud_disk.ensure(paths)
+
+
+@pytest.fixture(scope="module")
+def repository(built: cloud_disk.CloudDisk) -> Iterator[cloud_disk.Repository]:
     """The packages that a guest lacks; gone where a test says so."""
-    with cloud_disk.served(cloud_disk.ensure(Paths.default()).repository) as served:
+    with cloud_disk.served(built.repository) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def published(
-    own: Paths, repository: cloud_disk.Repository, tmp_path_factory: pytest.TempPathFactory
+    own: Paths,
+    built: cloud_disk.CloudDisk,
+    repository: cloud_disk.Repository,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """The disk in three distributions' layouts, signed by a key of the tests' own; its SHA-256."""
     folder = tmp_path_factory.mktemp("mirror")
-    made = cloud_disk.ensure(Paths.default()).with_sources(folder / "disk.qcow2", repository.url).read_bytes()
+    made = built.with_sources(folder / "disk.qcow2", repository.url).read_bytes()
     with serving() as mirror, key_ring() as ring, pytest.MonkeyPatch.context() as patched:
         key = SigningKey(ring, "good@example.org")
         root = definitions(folder / "definitions", mirror.url, key)

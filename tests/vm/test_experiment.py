@@ -6,18 +6,20 @@ import pytest
 
 from lab.catalog import Catalog
 from lab.record import CellResult, Experiment, Needs, RunResult, StepOutcome
-from tests.vm.conftest import TWO_KNOBS
+from tests.vm.conftest import TRIES, TWO_KNOBS
+
+pytestmark = pytest.mark.shared(TRIES[TWO_KNOBS])
 
 LIMIT, CLONE = "without sysctl user.max_user_namespaces=0", "without sysctl kernel.unprivileged_userns_clone=0"
 
 
-@pytest.fixture(scope="module")
-def cell(tries: RunResult) -> CellResult:
-    [found] = [each for each in tries.cells if each.variant == TWO_KNOBS]
+@pytest.fixture
+def cell(run: RunResult) -> CellResult:
+    [found] = run.cells
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def made(cell: CellResult) -> Experiment:
     assert cell.experiment is not None
     return cell.experiment
@@ -42,12 +44,12 @@ def test_a_cause_that_the_evidence_made_likely_is_proved_by_it(cell: CellResult)
     assert limit.why == f"user.max_user_namespaces is 0; by experiment, what failed passes {LIMIT} and {CLONE}"
 
 
-def test_every_fork_left_its_evidence(made: Experiment, tries_folder: Path) -> None:
+def test_every_fork_left_its_evidence(made: Experiment, folder: Path) -> None:
     for number in range(1, len(made.steps) + 1):
         report = next(file for file in made.evidence if file.endswith(f"/experiment/{number:02}/junit.xml"))
-        assert "jailer_enabled_box_starts_and_executes" in (tries_folder / report).read_text()
+        assert "jailer_enabled_box_starts_and_executes" in (folder / report).read_text()
 
 
-def test_the_page_says_it_in_a_line(cell: CellResult, tries_folder: Path) -> None:
-    page = (tries_folder / "matrix.md").read_text()
+def test_the_page_says_it_in_a_line(cell: CellResult, folder: Path) -> None:
+    page = (folder / "matrix.md").read_text()
     assert "- by experiment: what failed passes without sysctl user.max" in page

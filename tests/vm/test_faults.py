@@ -108,9 +108,9 @@ def test_guests_that_do_not_come_up_are_errors_and_the_others_go_on(
 def test_guests_that_hang_or_never_open_ssh_are_given_up_at_a_deadline(
     broken: dict[str, Guest], run_cells: RunCells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # These guests never come up, so the real limit would only make the test longer.
+    # These guests never come up, so the real limit would only make the test longer, and so would turns.
     monkeypatch.setattr(ready, "BOOT_SECONDS", 6.0)
-    run = run_cells([broken["hangs"], broken["no-ssh"]], [CHEAP])
+    run = run_cells([broken["hangs"], broken["no-ssh"]], [CHEAP], processors=4)
     cells = by_guest(run)
     assert run.exit_status() == 3
     for cell in run.cells:

@@ -6,7 +6,8 @@ import pytest
 
 from lab.catalog import Catalog
 from lab.record import CellResult, Outcome, RunResult, Status
-from tests.vm.conftest import RELEASE, RunCells, run_matrix
+from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
+from tests.vm.shared import SharedRun, SharedRuns
 
 GUESTS = ("debian-12", "debian-13")
 SANDBOX_TESTS = {
@@ -17,15 +18,31 @@ SANDBOX_TESTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(home: Path) -> Path:
-    return home / "matrix"
+# Of the variants the one that touches the guest in the most ways.
+COLD_VARIANT = "apparmor-userns-nocaps"
 
-
-@pytest.fixture(scope="module")
-def run(home: Path, folder: Path) -> RunResult:
-    words = [word for guest in GUESTS for word in ("-g", guest)]
-    return run_matrix(home, folder, "--set", "quick", *words, "--build", RELEASE, seconds=1500)
+MATRIX = SharedRun(
+    "matrix",
+    ["--set", "quick", *(word for guest in GUESTS for word in ("-g", guest)), "--build", RELEASE],
+    guests=["debian-13", "debian-12"],
+    seconds=450,
+)
+COLD = SharedRun(
+    "cold",
+    ["-g", "debian-13", "-v", COLD_VARIANT, "--cold", "--build", RELEASE],
+    guests=["debian-13"],
+    seconds=100,
+)
+TWO_BUILDS = SharedRun(
+    "two-builds",
+    [
+        *("-g", "debian-13", "-v", "userns-clone-off", "--build", "0.10.0", "--build", RELEASE),
+        *("--no-remedies", "--repeat", "2"),
+    ],
+    guests=["debian-13"],
+    seconds=160,
+)
+reads_matrix = pytest.mark.shared(MATRIX)
 
 
 def cell(run: RunResult, guest: str, variant: str) -> CellResult:
@@ -37,6 +54,7 @@ def failed(found: CellResult) -> set[str]:
     return {test.name for test in found.tests if test.outcome is Outcome.FAIL}
 
 
+@reads_matrix
 @pytest.mark.parametrize("guest", GUESTS)
 def test_stock_debian_passes_every_test(run: RunResult, guest: str, known: Catalog) -> None:
     stock = cell(run, guest, "stock")
@@ -46,6 +64,7 @@ def test_stock_debian_passes_every_test(run: RunResult, guest: str, known: Catal
     ]
 
 
+@reads_matrix
 @pytest.mark.parametrize(
     ("guest", "variant", "cause", "evidence"),
     [
@@ -71,6 +90,7 @@ def test_a_blocked_sandbox_is_named_with_proof(
     assert any("boxlite.log" in name for name in blocked.evidence)
 
 
+@reads_matrix
 @pytest.mark.parametrize("variant", ["apparmor-userns-deny", "apparmor-userns-nocaps"])
 def test_a_guest_whose_apparmor_is_too_old_is_not_applicable(run: RunResult, variant: str) -> None:
     old = cell(run, "debian-12", variant)
@@ -79,6 +99,7 @@ def test_a_guest_whose_apparmor_is_too_old_is_not_applicable(run: RunResult, var
     assert old.tests == []
 
 
+@reads_matrix
 def test_each_cell_knows_what_it_ran_on(run: RunResult) -> None:
     for found in run.cells:
         assert found.facts["os"]["ID"] == "debian"
@@ -88,47 +109,47 @@ def test_each_cell_knows_what_it_ran_on(run: RunResult) -> None:
     assert all(len(digest) == 64 for digest in run.run.builds[0].files.values())
 
 
+@reads_matrix
 def test_forked_cells_came_from_a_checkpoint_of_memory(run: RunResult) -> None:
     assert [(lane.guest, lane.fork, lane.note) for lane in sorted(run.run.lanes, key=lambda x: x.guest)] == [
         (guest, "memory", "") for guest in GUESTS
     ]
 
 
-def test_a_later_run_takes_up_the_deployed_build_of_an_earlier_one(run: RunResult, home: Path) -> None:
-    words = ["-g", "debian-13", "-v", "userns-clone-off", "--no-remedies", "--build", RELEASE]
-    later = run_matrix(home, home / "later", *words, seconds=600)
+@pytest.mark.shared(MATRIX, TRIES[ONE_KNOB])
+def test_a_later_run_takes_up_the_deployed_build_of_an_earlier_one(
+    run: RunResult, shared_runs: SharedRuns
+) -> None:
+    later = shared_runs.result(TRIES[ONE_KNOB])
     [lane] = later.run.lanes
     assert (lane.restored, lane.stored_build, lane.fork, lane.note) == (True, True, "memory", "")
     assert "deploy" not in lane.seconds
     # It says what was deployed all the same.
     assert later.run.builds[0].files.items() <= run.run.builds[0].files.items()
-    earlier = cell(run, "debian-13", "userns-clone-off")
+    earlier = cell(run, "debian-13", ONE_KNOB)
     [found] = later.cells
     assert (found.status, found.cause, found.confidence) == (earlier.status, earlier.cause, earlier.confidence)
     assert found.facts == earlier.facts
 
 
-def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, run_cells: RunCells, known: Catalog) -> None:
-    # The variant that touches the guest in the most ways.
-    cold = run_cells([known.guest("debian-13")], ["apparmor-userns-nocaps"], cold=True)
-    [one] = cold.cells
-    forked = cell(run, one.guest, one.variant)
+@pytest.mark.shared(MATRIX, COLD)
+def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, shared_runs: SharedRuns) -> None:
+    [one] = shared_runs.result(COLD).cells
+    forked = cell(run, "debian-13", COLD_VARIANT)
     assert (forked.fork, one.fork) == ("memory", "cold")
     assert one.facts == forked.facts
     assert {t.name: t.outcome for t in one.tests} == {t.name: t.outcome for t in forked.tests}
     assert (one.status, one.cause, one.confidence) == (forked.status, forked.cause, forked.confidence)
 
 
-def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(home: Path) -> None:
-    words = ["-g", "debian-13", "-v", "userns-clone-off", "--build", "0.10.0", "--build", RELEASE]
-    words += ["--no-remedies", "--repeat", "2"]
-    result = run_matrix(home, home / "two-builds", *words, seconds=900)
-    assert [(c.build, c.status, len(c.repeats)) for c in result.cells] == [
+@pytest.mark.shared(TWO_BUILDS)
+def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResult) -> None:
+    assert [(c.build, c.status, len(c.repeats)) for c in run.cells] == [
         ("0.10.0", Status.XFAIL, 2),
         (RELEASE, Status.XFAIL, 2),
     ]
-    assert len(result.run.lanes) == 1
-    deployed = [build.files for build in result.run.builds]
+    assert len(run.run.lanes) == 1
+    deployed = [build.files for build in run.run.builds]
     assert [sum(name.startswith("boxlite-") for name in files) for files in deployed] == [1, 1]
-    for each in result.cells:
+    for each in run.cells:
         assert any("/repeat-2/" in name for name in each.evidence)

@@ -12,67 +12,76 @@ from lab.record import CellResult, RemedyOutcome, RemedyResult, RunResult, Statu
 from lab.upstream import told
 from lab.upstream.recorded import Recorded
 from lab.upstream.told import Judged
-from tests.vm.conftest import ONE_KNOB, TWO_KNOBS
+from tests.vm.conftest import ONE_KNOB, TRIES, TWO_KNOBS
+
+of_one_knob = pytest.mark.shared(TRIES[ONE_KNOB])
+of_two_knobs = pytest.mark.shared(TRIES[TWO_KNOBS])
+of_each = pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=pytest.mark.shared(run)) for name, run in TRIES.items()]
+)
 
 
-def cell(tries: RunResult, variant: str) -> CellResult:
-    [found] = [each for each in tries.cells if each.variant == variant]
+@pytest.fixture
+def cell(run: RunResult) -> CellResult:
+    [found] = run.cells
     assert found.status is Status.XFAIL, found.reason
     return found
 
 
-def tried(tries: RunResult, variant: str, name: str) -> RemedyResult:
-    [found] = [each for each in cell(tries, variant).remedies if each.name == name]
+def tried(cell: CellResult, name: str) -> RemedyResult:
+    [found] = [each for each in cell.remedies if each.name == name]
     return found
 
 
-def test_what_cures_is_verified_by_the_script_that_users_get(tries: RunResult, tries_folder: Path) -> None:
+@of_one_knob
+def test_what_cures_is_verified_by_the_script_that_users_get(cell: CellResult, folder: Path) -> None:
     name = "userns-clone-on"
-    cured = tried(tries, ONE_KNOB, name)
+    cured = tried(cell, name)
     assert (cured.result, cured.reason) == (RemedyOutcome.VERIFIED, "")
     [script] = [file for file in cured.evidence if file.endswith(f"{name}.sh")]
-    assert (tries_folder / script).read_text() == remedies.find(name).script()
-    assert cured.scripts == {name: sha256((tries_folder / script).read_bytes()).hexdigest()}
+    assert (folder / script).read_text() == remedies.find(name).script()
+    assert cured.scripts == {name: sha256((folder / script).read_bytes()).hexdigest()}
     [log] = [file for file in cured.evidence if file.endswith(f"{name}.log")]
-    text = (tries_folder / log).read_text()
+    text = (folder / log).read_text()
     assert text.count("(exit status 0)") == 3  # done, already in place, undone
     assert f"{name}: already in place: nothing was changed" in text
 
 
-def test_of_two_causes_the_cure_of_one_does_not_help_and_both_together_do(tries: RunResult) -> None:
+@of_two_knobs
+def test_of_two_causes_the_cure_of_one_does_not_help_and_both_together_do(cell: CellResult) -> None:
     alone = ("userns-clone-on", "userns-limit-raise")
-    assert [tried(tries, TWO_KNOBS, name).result for name in alone] == [RemedyOutcome.DOES_NOT_HELP] * 2
-    together = tried(tries, TWO_KNOBS, remedies.AND.join(alone))
+    assert [tried(cell, name).result for name in alone] == [RemedyOutcome.DOES_NOT_HELP] * 2
+    together = tried(cell, remedies.AND.join(alone))
     assert together.result is RemedyOutcome.VERIFIED, together.reason
     assert sorted(together.scripts) == sorted(alone)
 
 
-@pytest.mark.parametrize("variant", [ONE_KNOB, TWO_KNOBS])
-def test_without_the_jailer_boxes_start_and_nothing_is_called_cured(tries: RunResult, variant: str) -> None:
+@of_each
+def test_without_the_jailer_boxes_start_and_nothing_is_called_cured(cell: CellResult, variant: str) -> None:
     for name in ("jailer-off", "preflight"):
-        avoided = tried(tries, variant, name)
+        avoided = tried(cell, name)
         assert avoided.result is RemedyOutcome.AVOIDS, avoided.reason
         assert avoided.reason.startswith("skipped: ")
 
 
-def test_what_the_guest_lacks_cannot_be_tried_and_says_so(tries: RunResult) -> None:
-    container = tried(tries, ONE_KNOB, "privileged-container")
+@of_one_knob
+def test_what_the_guest_lacks_cannot_be_tried_and_says_so(cell: CellResult) -> None:
+    container = tried(cell, "privileged-container")
     assert container.result is RemedyOutcome.CANNOT
     assert "podman" in container.reason
 
 
-@pytest.mark.parametrize("variant", [ONE_KNOB, TWO_KNOBS])
+@of_each
 def test_no_script_changes_a_host_twice_and_every_undo_undoes(
-    tries: RunResult, tries_folder: Path, variant: str
+    cell: CellResult, folder: Path, variant: str
 ) -> None:
-    blocked = cell(tries, variant)
-    before = json.loads((tries_folder / blocked.folder / "probes.json").read_text())
+    before = json.loads((folder / cell.folder / "probes.json").read_text())
     undone = 0
-    for each in blocked.remedies:
+    for each in cell.remedies:
         assert each.defects == []
         for file in each.evidence:
             if file.endswith("probes-undone.json"):
-                after = json.loads((tries_folder / file).read_text())
+                after = json.loads((folder / file).read_text())
                 assert _statuses(after) == _statuses(before)
                 undone += 1
     assert undone > 0
@@ -82,8 +91,9 @@ def _statuses(probes: dict[str, dict[str, dict[str, object]]]) -> dict[str, obje
     return {name: probe["status"] for name, probe in probes["probes"].items()}
 
 
-def test_the_summary_says_what_cures_first(tries: RunResult, tries_folder: Path) -> None:
-    page = (tries_folder / "matrix.md").read_text()
+@of_one_knob
+def test_the_summary_says_what_cures_first(cell: CellResult, folder: Path) -> None:
+    page = (folder / "matrix.md").read_text()
     section = page.split("## debian-13, userns-clone-off")[1].split("\n## ")[0]
     first = next(line for line in section.splitlines() if line.startswith("- remedy"))
     assert first.startswith(
@@ -91,8 +101,9 @@ def test_the_summary_says_what_cures_first(tries: RunResult, tries_folder: Path)
     )
 
 
-def test_the_report_s_claims_are_judged_by_what_was_tried(tries: RunResult, tries_folder: Path) -> None:
-    blocked = Recorded(cell(tries, ONE_KNOB), tries_folder)
+@of_one_knob
+def test_the_report_s_claims_are_judged_by_what_was_tried(cell: CellResult, folder: Path) -> None:
+    blocked = Recorded(cell, folder)
     known = claims.known("issue-468")
     for name in ("blocked-tests", "preflight-fails", "option-preflight"):
         assert claims.judge(known[name], "debian-13", [blocked]).answer is Answer.HOLDS
@@ -100,7 +111,8 @@ def test_the_report_s_claims_are_judged_by_what_was_tried(tries: RunResult, trie
     assert claims.judge(known["audit-line"], "debian-13", [blocked]).answer is Answer.NOT_JUDGED
 
 
-def test_boxlite_names_this_cause_and_its_advice_cures(tries: RunResult, tries_folder: Path) -> None:
-    blocked = Recorded(cell(tries, ONE_KNOB), tries_folder)
+@of_one_knob
+def test_boxlite_names_this_cause_and_its_advice_cures(cell: CellResult, folder: Path) -> None:
+    blocked = Recorded(cell, folder)
     assert blocked.told.advises == ["sudo sysctl -w kernel.unprivileged_userns_clone=1"]
     assert told.judge(blocked.result, blocked.told, remedies.load()) is Judged.RIGHT
