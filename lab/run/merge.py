@@ -21,6 +21,20 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
     for number, (path, shard) in enumerate(shards):
         for _, before in shards[: max(number, 1)]:
             _check_shard(path, shard.run, before.run)
+    assert first.shard is not None
+    cells = _by_name(shards)
+    make_folder(folder)
+    results = [
+        _take(folder, *cells[name]) if name in cells else _missing(name, shards, first)
+        for name in first.shard.plan
+    ]
+    run = RunResult(run=_info(folder.name, [shard.run for _, shard in shards]), cells=results)
+    run.write(folder)
+    return run
+
+
+def _by_name(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, tuple[Path, CellResult]]:
+    """Every cell of the shards, with its shard's folder. Raises UsageError if two shards have the same cell."""
     cells: dict[str, tuple[Path, CellResult]] = {}
     for path, shard in shards:
         for cell in shard.cells:
@@ -28,31 +42,26 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
             if name in cells:
                 raise UsageError(f"{cells[name][0]} and {path} overlap: both have {name}")
             cells[name] = (path, cell)
-    assert first.shard is not None
-    make_folder(folder)
-    results = [
-        _take(folder, *cells[name]) if name in cells else _missing(name, shards, first)
-        for name in first.shard.plan
-    ]
-    infos = [shard.run for _, shard in shards]
+    return cells
+
+
+def _info(name: str, infos: list[RunInfo]) -> RunInfo:
+    """What holds for the merged run; it has a host only if all shards were run on the same one."""
     hosts = [info.host for info in infos]
-    info = first.model_copy(
+    return infos[0].model_copy(
         update={
-            "id": folder.name,
-            "started": min(each.started for each in infos),
-            "finished": max((each.finished or each.started) for each in infos),
-            "interrupted": any(each.interrupted for each in infos),
+            "id": name,
+            "started": min(info.started for info in infos),
+            "finished": max((info.finished or info.started) for info in infos),
+            "interrupted": any(info.interrupted for info in infos),
             "shard": None,
             "host": hosts[0] if all(host == hosts[0] for host in hosts) else None,
-            "definitions": {key: value for each in infos for key, value in each.definitions.items()},
+            "definitions": {key: value for info in infos for key, value in info.definitions.items()},
             "builds": _builds(infos),
-            "lanes": [lane for each in infos for lane in each.lanes],
+            "lanes": [lane for info in infos for lane in info.lanes],
             "merged": infos,
         }
     )
-    run = RunResult(run=info, cells=results)
-    run.write(folder)
-    return run
 
 
 def _check_shard(path: Path, info: RunInfo, first: RunInfo) -> None:

@@ -1,0 +1,102 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab import remedies
+from lab.base import paths
+from lab.images import debian
+from lab.plan import Cell
+from lab.record import (
+    ExperimentPolicy,
+    RunOptions,
+)
+from lab.run import definitions
+from tests.unit.run_examples import KNOWN, OTHER, PLAN, SMALL, own_definitions
+
+
+@pytest.fixture
+def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return own_definitions(tmp_path, monkeypatch)
+
+
+def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    return sorted(name for name in before | now if before.get(name) != now.get(name))
+
+
+def test_definitions_are_those_of_the_cells_and_no_others() -> None:
+    found = definitions.digests(SMALL[2:3], RunOptions())
+    assert set(found) == {"guest debian-13", "variant stock", "suite jailer", "seed", "programs"}
+    assert found.items() <= definitions.digests(PLAN, RunOptions()).items()
+    assert len(set(found.values())) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda c: replace(c, guest=c.guest.model_copy(update={"memory_mib": 4096})), "guest debian-13"),
+        (
+            lambda c: replace(c, variant=c.variant.model_copy(update={"sysctl": OTHER})),
+            "variant stock",
+        ),
+    ],
+)
+def test_a_changed_definition_changes_its_digest_alone(change: Callable[[Cell], Cell], name: str) -> None:
+    [wanted] = SMALL[2:3]
+    before, now = (definitions.digests([each], RunOptions()) for each in (wanted, change(wanted)))
+    assert changed(before, now) == [name]
+
+
+def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = RunOptions(remedies=True)
+    before = definitions.digests(SMALL, tries)
+    without = definitions.digests(SMALL, RunOptions())
+    known = remedies.load()
+    assert changed(without, before) == sorted(f"remedy {name}" for name in known)
+    other = known["jailer-off"].model_copy(update={"price": "nothing at all"})
+    monkeypatch.setattr(remedies, "load", lambda: {**known, "jailer-off": other, "new": known["preflight"]})
+    after = definitions.digests(SMALL, tries)
+    assert changed(before, after) == ["remedy jailer-off", "remedy new"]
+
+
+def test_every_variant_is_a_definition_of_a_run_that_makes_experiments() -> None:
+    without = definitions.digests(SMALL, RunOptions())
+    made = definitions.digests(SMALL, RunOptions(experiments=ExperimentPolicy.UNCLEAR))
+    of_cells = {each.variant.name for each in SMALL}
+    assert changed(without, made) == sorted(f"variant {name}" for name in KNOWN.variants.keys() - of_cells)
+
+
+def test_another_way_to_build_images_changes_every_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = definitions.digests(SMALL, RunOptions())
+    monkeypatch.setattr(debian, "PACKAGES", (*debian.PACKAGES, "vim"))
+    assert changed(before, definitions.digests(SMALL, RunOptions())) == [
+        "guest debian-12",
+        "guest debian-13",
+    ]
+
+
+SUITE_FILES = sorted(f.name for f in KNOWN.suite.folder.iterdir() if f.is_file())
+SEED_FILES = sorted(f.name for f in (paths.definitions() / "cloud-init").iterdir() if f.is_file())
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [(f"suites/jailer/{file}", "suite jailer") for file in [*SUITE_FILES, "new.py"]]
+    + [(f"cloud-init/{file}", "seed") for file in SEED_FILES],
+)
+def test_a_changed_file_of_the_suite_or_the_seed_is_seen(own_files: Path, file: str, name: str) -> None:
+    before = definitions.digests(SMALL, RunOptions())
+    with (own_files / file).open("a") as stream:
+        stream.write("# changed\n")
+    assert changed(before, definitions.digests(SMALL, RunOptions())) == [name]
+
+
+def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not(own_files: Path) -> None:
+    before = definitions.digests(SMALL, RunOptions())
+    suite = own_files / "suites" / "jailer"
+    (suite / "__pycache__").mkdir(exist_ok=True)
+    (suite / "__pycache__" / "boxes.cpython-313.pyc").write_bytes(b"\xff")
+    assert definitions.digests(SMALL, RunOptions()) == before
+    (suite / "boxes.py").rename(suite / "boxez.py")
+    assert changed(before, definitions.digests(SMALL, RunOptions())) == ["suite jailer"]

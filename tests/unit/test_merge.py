@@ -1,0 +1,220 @@
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from lab.base.errors import LabError, UsageError
+from lab.plan import Cell, Shard
+from lab.record import (
+    CellResult,
+    Host,
+    LaneRecord,
+    RunOptions,
+    RunResult,
+    Status,
+)
+from lab.run import definitions
+from lab.run.merge import merge
+from tests.unit.run_examples import SMALL, begin, finish, resume
+
+Shards = list[tuple[Path, RunResult]]
+
+
+def runs_of_shards(folder: Path, count: int = 2, cells: Sequence[Cell] = SMALL) -> Shards:
+    """The shards of a plan, run on one host and ended well."""
+    shards = []
+    for number in range(1, count + 1):
+        shard = folder / f"shard-{number}"
+        shards.append((shard, finish(shard, begin(shard, cells, shard=Shard(number, count)))))
+    return shards
+
+
+def host(**more: str) -> Host:
+    words = {"libvirt": "11.3.0", "qemu": "10.0.0", "connect": "qemu:///system", "acceleration": "kvm"}
+    words |= {"kernel": "6.12", "system": "Debian", "acceleration_reason": "", **more}
+    return Host(cpus=2, memory_mib=24000, **words)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_merged_shards_are_the_plan_in_its_order_with_their_evidence(tmp_path: Path, count: int) -> None:
+    shards = runs_of_shards(tmp_path, count)
+    run = merge(shards[::-1], tmp_path / "whole")
+    assert [f"{c.guest}/{c.variant}/{c.build}" for c in run.cells] == [each.name for each in SMALL]
+    assert run.cells == [result for _, shard in shards for result in shard.cells]
+    for folder, shard in shards:
+        for name in (name for result in shard.cells for name in result.evidence):
+            assert (tmp_path / "whole" / name).read_text() == (folder / name).read_text()
+    assert RunResult.read(tmp_path / "whole") == run
+    assert run.exit_status() == 0
+
+
+def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    (_, one), (_, two) = shards
+    begun = one.run.started
+    one.run.finished = begun + timedelta(hours=3)
+    two.run.started, two.run.finished = begun - timedelta(hours=1), begun + timedelta(hours=2)
+    two.run.interrupted = True
+    lanes = [
+        LaneRecord(guest=guest, image="1" * 64, fork="memory", seconds={"boot": 20.0})
+        for guest in ("debian-12", "debian-13")
+    ]
+    one.run.lanes, two.run.lanes = lanes[:1], lanes[1:]
+    info = merge(shards, tmp_path / "whole").run
+    assert (info.id, info.shard, info.merged) == ("whole", None, [one.run, two.run])
+    assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
+    assert info.interrupted
+    assert info.lanes == lanes
+    assert info.definitions == definitions.digests(SMALL, RunOptions())
+
+
+def test_a_cell_that_is_in_no_part_is_not_run(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path, 4)
+    run = merge([shards[0], *shards[2:]], tmp_path / "whole")
+    assert [c.status for c in run.cells] == [Status.PASS, Status.NOT_RUN, Status.PASS, Status.PASS]
+    missing = run.cells[1]
+    assert (missing.guest, missing.variant, missing.build) == ("debian-12", "max-userns-zero", "0.10.8")
+    assert (missing.reason, missing.expected) == ("in none of the merged shards", SMALL[1].variant.expect)
+    assert run.exit_status() == 3
+
+
+def test_what_could_not_run_in_its_part_is_taken_as_it_is(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    shards[1][1].cells[0] = SMALL[2].result(Status.NOT_RUN, reason="interrupted")
+    run = merge(shards, tmp_path / "whole")
+    assert [(c.status, c.reason) for c in run.cells][2] == (Status.NOT_RUN, "interrupted")
+
+
+def test_the_host_is_kept_only_where_all_parts_have_the_same(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    for _, shard in shards:
+        shard.run.host = host()
+    assert merge(shards, tmp_path / "same").run.host == host()
+    shards[1][1].run.host = host(kernel="6.1")
+    other = merge(shards, tmp_path / "other").run
+    assert other.host is None
+    assert [shard.host for shard in other.merged] == [host(), host(kernel="6.1")]
+
+
+def test_the_wheels_of_all_parts_are_kept(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    digests = [{"cp311.whl": "1" * 64, "pytest.whl": "3" * 64}, {"cp313.whl": "2" * 64, "pytest.whl": "3" * 64}]
+    for (_, shard), files in zip(shards, digests, strict=True):
+        shard.run.builds[0].files = dict(files)
+    [build] = merge(shards, tmp_path / "whole").run.builds
+    assert build.files == digests[0] | digests[1]
+    assert [shard.run.builds[0].files for _, shard in shards] == digests
+
+
+def test_how_often_faults_were_tried_again_does_not_make_another_plan(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    shards[1][1].run.options = RunOptions(retries=5)
+    assert merge(shards, tmp_path / "whole").exit_status() == 0
+
+
+def _other_plan(shards: Shards) -> None:
+    assert shards[1][1].run.shard
+    shards[1][1].run.shard.plan.append("debian-13/userns-clone-off/0.10.8")
+
+
+def _other_count(shards: Shards) -> None:
+    assert shards[1][1].run.shard
+    shards[1][1].run.shard.count = 3
+
+
+def _other_options(shards: Shards) -> None:
+    shards[1][1].run.options = RunOptions(cold=True)
+
+
+def _other_definitions(shards: Shards) -> None:
+    shards[1][1].run.definitions |= {"seed": "0" * 64, "variant stock": "0" * 64}
+
+
+def _other_wheel(shards: Shards) -> None:
+    for number, (_, shard) in enumerate(shards):
+        shard.run.builds[0].files = {"boxlite.whl": str(number) * 64}
+
+
+def _second_is_no_shard(shards: Shards) -> None:
+    shards[1][1].run.shard = None
+
+
+def _first_is_no_shard(shards: Shards) -> None:
+    shards[0][1].run.shard = None
+
+
+def _the_same_twice(shards: Shards) -> None:
+    shards[1] = shards[0]
+
+
+NOT_THE_SAME = "{1} is not a shard of the same plan as run shard-1: "
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_other_plan, NOT_THE_SAME + "another plan"),
+        (_other_count, NOT_THE_SAME + "another plan"),
+        (_other_options, NOT_THE_SAME + "other options"),
+        (_other_definitions, NOT_THE_SAME + "another seed, another variant stock"),
+        (_other_wheel, NOT_THE_SAME + "another build 0.10.8"),
+        (_second_is_no_shard, "{1} is not a shard"),
+        (_first_is_no_shard, "{0} is not a shard"),
+        (_the_same_twice, "{0} and {1} overlap: both have debian-12/stock/0.10.8"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_and_nothing_is_written(
+    tmp_path: Path, change: Callable[[Shards], None], expected: str
+) -> None:
+    shards = runs_of_shards(tmp_path)
+    change(shards)
+    with pytest.raises(UsageError) as error:
+        merge(shards, tmp_path / "whole")
+    assert expected.format(*[folder for folder, _ in shards]) == str(error.value).splitlines()[0]
+    assert not (tmp_path / "whole").exists()
+
+
+@pytest.mark.parametrize("kind", ["definition", "wheel"])
+def test_later_parts_that_differ_in_what_the_first_does_not_have_are_refused(tmp_path: Path, kind: str) -> None:
+    # The first has a cell of debian-12 only, the last two are of debian-13.
+    first, _, third, fourth = runs_of_shards(tmp_path, 4)
+    if kind == "definition":
+        fourth[1].run.definitions["guest debian-13"] = "0" * 64
+    else:
+        third[1].run.builds[0].files = {"cp313.whl": "1" * 64}
+        fourth[1].run.builds[0].files = {"cp313.whl": "2" * 64}
+    with pytest.raises(UsageError, match=r"another guest debian-13|another build 0\.10\.8"):
+        merge([first, third, fourth], tmp_path / "whole")
+
+
+def test_a_merged_run_is_neither_resumed_nor_merged_again(tmp_path: Path) -> None:
+    merged = merge(runs_of_shards(tmp_path), tmp_path / "whole")
+    with pytest.raises(UsageError, match="run whole was merged from other runs"):
+        resume(merged)
+    with pytest.raises(UsageError, match="whole is not a shard"):
+        merge([(tmp_path / "whole", merged)], tmp_path / "again")
+
+
+def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    folder, shard = shards[1]
+    gone = shard.cells[0].evidence[0]
+    (folder / gone).unlink()
+    with pytest.raises(
+        LabError, match=f"evidence of {folder} cannot be copied: No such file.*: {gone}"
+    ) as error:
+        merge(shards, tmp_path / "whole")
+    assert error.value.exit_status == 3
+    assert not (tmp_path / "whole" / "results.json").exists()
+
+
+def test_a_shard_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    folder, shard = shards[0]
+    begun = resume(shard)
+    results: list[CellResult] = [begun.kept[each.folder] for each in begun.cells]
+    shards[0] = folder, RunResult(run=begun.info, cells=results)
+    run = merge(shards, tmp_path / "whole")
+    assert run.exit_status() == 0
+    assert run.run.merged[0].resumed == begun.info.resumed
