@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lab.base.discovery import classes
-from lab.base.errors import UsageError
+from lab.base.errors import UsageError, unknown_name
 from lab.builds import kinds
 from lab.builds._base import FILES, FOLDER, ROOTFS, WHOLE_SUITE, Build, Step, SuiteOptions
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
@@ -19,6 +19,7 @@ __all__ = [
     "Step",
     "SuiteOptions",
     "argument",
+    "forms",
     "known_kinds",
     "resolve",
     "resolve_all",
@@ -35,6 +36,12 @@ def known_kinds() -> dict[str, type[Build]]:
     return {name.replace("_", "-"): kind for name, kind in found.items()}
 
 
+def forms() -> str:
+    """What `--build` takes, in a few words for each kind; the kind that needs no prefix comes first."""
+    found = sorted(known_kinds().values(), key=lambda kind: kind is not Wheel)
+    return ", or ".join(kind.form for kind in found)
+
+
 def resolve(wanted: str | None) -> Build:
     """The build that `--build` names: KIND:..., a version, the path of a wheel, or None for the newest release.
 
@@ -42,9 +49,13 @@ def resolve(wanted: str | None) -> Build:
     """
     if wanted is None:
         return Wheel.newest()
-    prefix, _, rest = wanted.partition(":")
-    kind = known_kinds().get(prefix) if prefix != wanted else None
-    return kind.parse(rest) if kind else Wheel.parse(wanted)
+    prefix, colon, rest = wanted.partition(":")
+    if not colon or wanted.endswith(".whl"):
+        return Wheel.parse(wanted)
+    known = known_kinds()
+    if prefix not in known:
+        raise unknown_name("kind of build", prefix, known)
+    return known[prefix].parse(rest)
 
 
 def resolve_all(wanted: Sequence[str]) -> list[Build]:

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from lab.base.files import sha256
 from lab.base.paths import Paths
@@ -57,6 +57,9 @@ class Build(ABC):
     `name` is its column in the table and its folder in a run: no other build has it, of whatever kind, and it
     changes with the build's content. `suite` is the suite that is run against it.
     """
+
+    # What `--build` takes for this kind, as its help says it: "KIND:FILE".
+    form: ClassVar[str]
 
     name: str
     version: str

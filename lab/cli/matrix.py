@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lab import catalog
+from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.cli import common, lists
 from lab.machine.budget import Limits
@@ -41,7 +41,7 @@ ALLOWED_WITH_RESUME = {"resume", "jobs", "memory", "only_list", "quiet", "verbos
     "builds",
     multiple=True,
     metavar="BUILD",
-    help="Test this release (0.10.8) or wheel file; repeat it to compare builds. Default: the newest release.",
+    help=f"Test this {builds.forms()}; repeat it to compare builds. Default: the newest release.",
 )
 @click.option(
     "--shard", metavar="I/N", help="Run only shard I of N, to split a plan over hosts; join with `lab merge`."

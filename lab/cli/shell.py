@@ -13,9 +13,7 @@ from lab.lane import shell
 @click.command("shell")
 @click.argument("guest")
 @click.argument("variant", default="stock")
-@click.option(
-    "--build", metavar="BUILD", help="Deploy this release or wheel file. Default: the newest release."
-)
+@click.option("--build", metavar="BUILD", help=f"Deploy this {builds.forms()}. Default: the newest release.")
 @click.pass_obj
 def shell_command(lab: common.Lab, guest: str, variant: str, build: str | None) -> int:
     """Open a shell in a guest, in the state that the tests of a cell see.

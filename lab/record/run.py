@@ -47,7 +47,7 @@ class Host(Entry):
 
 
 class BuildRecord(Entry):
-    """One boxlite under test; `files` maps each wheel that was deployed to its SHA-256."""
+    """One boxlite under test; `files` maps each deployed file to its SHA-256."""
 
     name: str
     version: str

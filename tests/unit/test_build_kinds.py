@@ -61,6 +61,7 @@ SUITE = Box(
 
 @dataclass(frozen=True)
 class Program(Build):
+    form = "program:FILE"
     file: Path
 
     @classmethod
@@ -219,12 +220,13 @@ def test_it_is_named_by_its_prefix_and_wheels_are_what_they_were(build: Build, p
         build,
     ]
     assert builds.resolve("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
+    assert builds.forms() == "release (0.10.8) or wheel file, or program:FILE"
 
 
 def test_what_it_cannot_be_made_of_is_wrong_usage(kind: Path) -> None:
     with pytest.raises(UsageError, match="--build program:none: no such file"):
         builds.resolve("program:none")
-    with pytest.raises(UsageError, match="--build programme:x: neither a version nor the path of a wheel"):
+    with pytest.raises(UsageError, match=r"no kind of build is called 'programme'\n.*did you mean program\?"):
         builds.resolve("programme:x")
 
 

@@ -49,6 +49,8 @@ def _jailer() -> Suite:
 class Wheel(Build):
     """A release on the package index, or the local wheel `path`."""
 
+    form = "release (0.10.8) or wheel file"
+
     path: Path | None = None
     suite: Suite = field(kw_only=True, hash=False, default_factory=_jailer)
 
