@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from lab.base.files import sha256
 from lab.base.paths import Paths
 from lab.catalog import Suite
-from lab.knobs import Facts
+from lab.probes import Facts
 from lab.record import BuildRecord, TestResult
 
 # Where a guest has what the lab deploys. The administrator owns it, the suite's user can read it.

@@ -1,6 +1,6 @@
 """Loads and checks all definitions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -39,6 +39,10 @@ class Catalog:
                 f"the variants of {name} cannot be combined on one guest: {why}",
                 hint=f"run each in its own cell: {apart}",
             ) from why
+
+    def sysctls(self, variants: Iterable[Variant] = ()) -> list[str]:
+        """The sysctls that must be read in a guest for any variant of the catalog or any of these."""
+        return sorted({name for each in [*self.variants.values(), *variants] for name in each.sysctls})
 
     def set(self, name: str) -> Set:
         return _lookup("set", name, self.sets)

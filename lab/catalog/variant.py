@@ -34,6 +34,11 @@ class Variant(Definition):
         """Arguments that it adds to the kernel's command line; they require a boot."""
         return [word for knob in self.knobs.values() for word in knob.kernel_arguments()]
 
+    @property
+    def sysctls(self) -> list[str]:
+        """The sysctls that must be read in a guest to tell whether the variant makes sense and is in effect."""
+        return [name for knob in self.knobs.values() for name in knob.sysctls()]
+
     @model_validator(mode="after")
     def _expectation_is_whole(self) -> "Variant":
         cause = self.expect.cause

@@ -1,16 +1,16 @@
-"""Waiting for a guest to be up, reading what cloud-init says of itself, and whether it is what it should be."""
+"""Waiting for a guest to be up, reading the result of cloud-init, checking that the guest is as defined."""
 
 import json
-from typing import Any
 
 from lab.base.errors import LabError
 from lab.base.wait import DeadlineExpired
 from lab.catalog import Guest
 from lab.guest.session import RemoteFailed, Session
 from lab.machine.lane import BootFailed, Lane
+from lab.probes import Facts
 
-# Limits under hardware acceleration. A boot under emulation was seen to take from 21 to 190 s, by the host's
-# speed and by how many guests share it.
+# Limits under hardware acceleration. Boots under emulation took from 21 to 190 s, depending on the host's speed
+# and on how many guests shared it.
 BOOT_SECONDS = 30.0
 CLOUD_INIT_SECONDS = 18.0
 RESULT = "/run/cloud-init/result.json"
@@ -21,7 +21,7 @@ class NotAsDefined(LabError):
 
 
 class CloudInitFailed(LabError):
-    """cloud-init did not do what the seed says; the message holds its errors, `log` its whole log."""
+    """cloud-init did not do what the seed says. The message holds its errors, `log` its whole log."""
 
     def __init__(self, message: str, log: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class CloudInitFailed(LabError):
 
 
 def wait_ready(session: Session, *, factor: float) -> None:
-    """Wait until SSH answers and cloud-init has ended well. Raises CloudInitFailed, or what `alive` raises."""
+    """Wait until SSH answers and cloud-init has succeeded. Raises CloudInitFailed, or what `alive` raises."""
     session.wait_open(BOOT_SECONDS * factor)
     try:
         reply = session.run(
@@ -44,21 +44,21 @@ def wait_ready(session: Session, *, factor: float) -> None:
 
 
 def wait_up(session: Session, lane: Lane, *, factor: float) -> None:
-    """Wait likewise for a guest that was just started. Raises BootFailed where it does not come up in time."""
+    """Wait likewise for a guest that was just started. Raises BootFailed if it does not come up in time."""
     try:
         wait_ready(session, factor=factor)
     except DeadlineExpired as error:
         raise BootFailed(f"{lane.guest.name} did not come up: {error}\n{lane.last_words()}") from error
 
 
-def check_as_defined(guest: Guest, facts: dict[str, Any]) -> None:
+def check_as_defined(guest: Guest, facts: Facts) -> None:
     """Compare what the guest shows with what its definition promises. Raises NotAsDefined."""
     wanted = guest.image.selinux
     if wanted is None:
         return
-    found = facts["selinux"]
-    shown = f"SELinux is {found['mode']} with policy {found['policy']}" if found else "SELinux is not in use"
-    if found is None or (found["mode"], found["policy"]) != ("enforcing", wanted):
+    found = facts.selinux
+    shown = f"SELinux is {found.mode} with policy {found.policy}" if found else "SELinux is not in use"
+    if found is None or (found.mode, found.policy) != ("enforcing", wanted):
         raise NotAsDefined(
             f"{guest.name} should enforce the SELinux policy {wanted}, but {shown}",
             hint=f"see [image] in images/{guest.name}.toml, and in the console how the policy was loaded",

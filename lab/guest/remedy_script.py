@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lab.builds import FOLDER
+from lab.guest.printed import checked
 from lab.guest.session import SUITE, Session
 
 # What a remedy's script ends with; see `lab/remedies/script.sh`.
@@ -53,7 +54,7 @@ def undo(session: Session, name: str, script: str, *, about_user: bool) -> Steps
 
 
 def _run(session: Session, name: str, script: str, *, about_user: bool, undo: bool) -> Steps:
-    found = session.program(
+    printed = session.program(
         "run_script",
         {
             "file": f"{FOLDER}/{name}.sh",
@@ -65,4 +66,4 @@ def _run(session: Session, name: str, script: str, *, about_user: bool, undo: bo
     )
     # Groups that a user was put into hold from the next login on.
     session.log_out(SUITE)
-    return Steps([Step(**step) for step in found["steps"]], found["changed"])
+    return checked("run_script", Steps, printed)

@@ -1,14 +1,16 @@
-"""Putting a variant on a guest, and reading back that it is in force."""
+"""Applying a variant to a guest, and reading back that it is in effect."""
 
 import shlex
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from lab.base.errors import LabError
 from lab.catalog import Variant
+from lab.guest.printed import checked
 from lab.guest.session import ADMIN, SUITE, Session, User
-from lab.knobs import Facts, Who
+from lab.probes import Facts, Probed, Who
 
 
 @dataclass(frozen=True)
@@ -24,36 +26,43 @@ class NotInEffect(LabError):
 
 
 def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
-    """Why the variant makes no sense on a guest with these facts, or None where it does."""
+    """Why the variant makes no sense on a guest with these facts; None if it makes sense."""
     reasons = (knob.why_not(facts) for knob in variant.knobs.values())
     starters = [f"{kind} ({knob.words()})" for kind, knob in variant.knobs.items() if knob.under()]
-    # A profile that confines the suite confines what starts a container, too; none that is tried lets it.
+    # A profile that confines the suite also confines what starts a container, and no profile of the variants'
+    # allows that.
     twice = f"the suite cannot be started by {' and by '.join(starters)} at once" if len(starters) > 1 else None
     return next(filter(None, [*reasons, twice]), None)
 
 
-def begin(session: Session, variant: Variant, *, mark: Mark) -> Facts:
-    """Set the guest's clock, mark its kernel log, put the variant's settings on; the guest's facts then."""
+def begin(session: Session, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts:
+    """Set the guest's clock, mark its kernel log, apply the variant's settings; return the facts read then.
+
+    `sysctls` are names to read beside those that are always read. Raises RemoteFailed.
+    """
     calls: list[tuple[str, dict[str, Any]]] = [("begin", {"clock": mark.clock, "mark": mark.text})]
     for name, knob in variant.knobs.items():
         settings = knob.settings()
         if settings is not None:
             calls.append((f"knobs/{name}", settings))
-    # SELinux compiles all of its policy anew where a module is added.
-    facts: Facts = session.programs([*calls, ("facts", {})], seconds=60)[-1]
-    # What changes a user's groups or limits holds from the next login on.
+    calls.append(("facts", {"sysctls": list(sysctls)}))
+    # Adding a module makes SELinux compile its whole policy again.
+    printed = session.programs(calls, seconds=60)[-1]
+    # Changes of a user's groups or limits take effect at the next login.
     session.log_out(SUITE)
-    return facts
+    return checked("facts", Facts, printed)
 
 
-def read_facts(session: Session) -> Facts:
-    """What the guest is: system, kernel, security modules, bubblewrap, sysctls, /dev/kvm, mounts."""
-    facts: Facts = session.program("facts", {}, seconds=10)
-    return facts
+def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
+    """Read the guest's facts; `sysctls` are names to read beside those that are always read.
+
+    Raises RemoteFailed.
+    """
+    return checked("facts", Facts, session.program("facts", {"sysctls": list(sysctls)}, seconds=10))
 
 
 def login(variant: Variant) -> User:
-    """Who logs in to run the suite; the administrator does so as root."""
+    """Who logs in to run the suite: the administrator if it runs as root."""
     return ADMIN if any(knob.runs_as_root for knob in variant.knobs.values()) else SUITE
 
 
@@ -72,12 +81,18 @@ def under(variant: Variant) -> str:
     return shlex.join(word for knob in variant.knobs.values() for word in knob.under())
 
 
-def probe(session: Session, variant: Variant, *, probes: bool) -> Who:
-    """Who the suite runs as and confined by what; with `probes`, what the kernel allows it."""
-    found: Who = session.program(
-        "probe", {"probes": probes}, seconds=30, user=login(variant), under=under(variant)
-    )
-    return found
+def read_who(session: Session, variant: Variant) -> Who:
+    """Read who the suite runs as, and what confines it. Raises RemoteFailed."""
+    return checked("probe", Who, _run_probe(session, variant, probes=False))
+
+
+def probe(session: Session, variant: Variant) -> Probed:
+    """Run the probes as the suite runs, and read what `read_who` reads. Raises RemoteFailed."""
+    return checked("probe", Probed, _run_probe(session, variant, probes=True))
+
+
+def _run_probe(session: Session, variant: Variant, *, probes: bool) -> Any:
+    return session.program("probe", {"probes": probes}, seconds=30, user=login(variant), under=under(variant))
 
 
 def check_in_effect(variant: Variant, facts: Facts, who: Who) -> None:
@@ -89,10 +104,10 @@ def check_in_effect(variant: Variant, facts: Facts, who: Who) -> None:
 
 
 def _as_installed(facts: Facts, who: Who) -> dict[str, str]:
-    """What is wrong with the suite's user, by the kind of setting that alone may make it so."""
+    """What is wrong with the suite's user, by the only kind of setting that may cause it."""
     wrong = {}
-    if who["uid"] == 0:
+    if who.uid == 0:
         wrong["user"] = "the suite would run as root"
-    elif facts["kvm"] and facts["kvm"]["gid"] not in who["groups"]:
+    elif facts.kvm and facts.kvm.gid not in who.groups:
         wrong["kvm"] = "the suite's user is not in the group of /dev/kvm"
     return wrong

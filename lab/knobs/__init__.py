@@ -1,14 +1,14 @@
-"""The kinds of setting that variants are made of, each a module: what it sets, where, and how that shows.
+"""The kinds of setting that variants consist of, one module each: what a kind sets, and how a guest shows it.
 
-Everything here is over definitions and facts; what is done in the guest is in `lab/guest/remote/knobs/`.
+The modules only read definitions and facts. The programs that change a guest are in `lab/guest/remote/knobs/`.
 """
 
 import sys
 
 from lab.base.discovery import classes
-from lab.knobs._base import Conflict, Facts, Knob, Table, Who
+from lab.knobs._base import Conflict, Knob, Table
 
-__all__ = ["Conflict", "Facts", "Knob", "Table", "Who", "kinds"]
+__all__ = ["Conflict", "Knob", "Table", "kinds"]
 
 
 def kinds() -> dict[str, type[Knob]]:

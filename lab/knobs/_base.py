@@ -5,9 +5,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
-# What the guest is, and who the suite runs as: what `facts` and `probe` in `lab/guest/remote/` print.
-Facts = dict[str, Any]
-Who = dict[str, Any]
+from lab.probes import Facts, Who
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -31,16 +29,16 @@ class Knob(ABC):
     runs_as_root: ClassVar[bool] = False
 
     def why_not(self, facts: Facts) -> str | None:
-        """Why this setting makes no sense on a guest with these facts, or None where it does."""
+        """Why this setting makes no sense on a guest with these facts; None if it makes sense."""
         return None
 
     @abstractmethod
     def settings(self) -> dict[str, Any] | None:
-        """The argument of the knob's program in the guest; None where there is nothing to be done there."""
+        """The argument of the knob's program in the guest; None if nothing has to be done in the guest."""
 
     @abstractmethod
     def differences(self, facts: Facts, who: Who) -> list[str]:
-        """What the guest, asked afterwards, shows otherwise than this setting has it."""
+        """Every way in which the guest, read afterwards, does not show this setting."""
 
     @abstractmethod
     def combined(self, other: Self) -> Self:
@@ -48,7 +46,7 @@ class Knob(ABC):
 
     @abstractmethod
     def parts(self) -> list[Self]:
-        """The settings that it is made of, each alone; together they do what it does."""
+        """The smallest settings that this one consists of. All of them combined are this setting."""
 
     @abstractmethod
     def words(self) -> str:
@@ -60,11 +58,15 @@ class Knob(ABC):
         return []
 
     def kernel_arguments(self) -> list[str]:
-        """What the kernel has to be booted with, beyond what every guest's is."""
+        """What this setting adds to the kernel's command line."""
+        return []
+
+    def sysctls(self) -> list[str]:
+        """The sysctls that must be read in the guest before `why_not` and `differences` can be asked."""
         return []
 
     def under(self) -> list[str]:
-        """The words before a command that start it as the setting has it."""
+        """The words to put before a command so that it runs as this setting says."""
         return []
 
 

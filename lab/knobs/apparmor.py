@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from lab.knobs._base import Conflict, Facts, Table, TableKnob, Who
+from lab.knobs._base import Conflict, Table, TableKnob
+from lab.probes import Facts, Who
 
 # A profile's file has its name there.
 FOLDER = "/etc/apparmor.d"
@@ -45,17 +46,17 @@ class AppArmor(TableKnob):
     )
 
     def why_not(self, facts: Facts) -> str | None:
-        apparmor = facts["apparmor"]
+        apparmor = facts.apparmor
         if apparmor is None:
             return "no AppArmor"
-        if self.userns and not apparmor["userns_mediation"]:
-            return f"AppArmor {apparmor['version']} does not mediate user namespaces"
+        if self.userns and not apparmor.userns_mediation:
+            return f"AppArmor {apparmor.version or 'of an unknown version'} does not mediate user namespaces"
         wanted = [profile.shipped for profile in self.profiles if profile.shipped]
         wanted += [f"{FOLDER}/{name}" for name in self.removed]
-        missing = [path for path in wanted if path not in apparmor["profile_files"]]
+        missing = [path for path in wanted if path not in apparmor.profile_files]
         if missing:
             return f"ships no {missing[0]}"
-        loaded = [name for name in self.without if name in apparmor["profiles"]]
+        loaded = [name for name in self.without if name in apparmor.profiles]
         return f"has the profile {loaded[0]} loaded" if loaded else None
 
     def settings(self) -> dict[str, Any] | None:
@@ -65,7 +66,7 @@ class AppArmor(TableKnob):
         }
 
     def differences(self, facts: Facts, who: Who) -> list[str]:
-        loaded = facts["apparmor"]["profiles"] if facts["apparmor"] else {}
+        loaded = facts.apparmor.profiles if facts.apparmor else {}
         wrong = []
         for profile in self.profiles:
             mode = loaded.get(profile.name)
@@ -73,7 +74,7 @@ class AppArmor(TableKnob):
                 shown = "not loaded" if mode is None else f"in {mode} mode"
                 wrong.append(f"AppArmor profile {profile.name} is {shown}")
         wrong += [f"AppArmor profile {name} is loaded" for name in self.removed if name in loaded]
-        confined = who["context"]["apparmor"]
+        confined = who.context.apparmor
         if self.confine_suite_by and confined != f"{self.confine_suite_by} (enforce)":
             wrong.append(f"the suite would run confined by {confined!r}")
         return wrong
@@ -118,13 +119,13 @@ class AppArmor(TableKnob):
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
         """Each profile that is loaded otherwise there, as far as this guest has a file of its name."""
-        if here["apparmor"] is None or there["apparmor"] is None:
+        if here.apparmor is None or there.apparmor is None:
             return []
-        mine, theirs = here["apparmor"]["profiles"], there["apparmor"]["profiles"]
+        mine, theirs = here.apparmor.profiles, there.apparmor.profiles
         made = []
         for name in sorted(mine.keys() | theirs.keys()):
             path, mode = f"{FOLDER}/{name}", theirs.get(name)
-            if mine.get(name) == mode or path not in here["apparmor"]["profile_files"]:
+            if mine.get(name) == mode or path not in here.apparmor.profile_files:
                 continue
             if mode is None:
                 made.append(cls(removed=[name]))

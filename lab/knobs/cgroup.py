@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from lab.knobs._base import Facts, TableKnob, Who
+from lab.knobs._base import TableKnob
+from lab.probes import Facts, Who
 
 
 class Cgroup(TableKnob):
@@ -11,10 +12,10 @@ class Cgroup(TableKnob):
     delegation: Literal[False]
 
     def why_not(self, facts: Facts) -> str | None:
-        if facts["cgroup"]["version"] != "v2":
+        if facts.cgroup.version != "v2":
             return "has no cgroup v2, the only one to be given away"
-        return None if facts["login_sessions"] else "gives its users no control groups to begin with"
+        return None if facts.login_sessions else "gives its users no control groups to begin with"
 
     def differences(self, facts: Facts, who: Who) -> list[str]:
-        given = who["context"]["delegated"]
+        given = who.context.delegated
         return [f"the suite's user was given the controllers {' '.join(given)}"] if given else []

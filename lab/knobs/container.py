@@ -2,7 +2,8 @@
 
 from enum import StrEnum
 
-from lab.knobs._base import Facts, TableKnob, Who
+from lab.knobs._base import TableKnob
+from lab.probes import Facts, Who
 
 # seccomp(2)'s mode of a process with a filter, as /proc/PID/status has it.
 FILTERED = 2
@@ -30,19 +31,19 @@ class Container(TableKnob):
     kind: Kind
 
     def why_not(self, facts: Facts) -> str | None:
-        if not facts["podman"]:
+        if not facts.podman:
             return "has no podman"
-        needs_apparmor = self.kind is Kind.APPARMOR_OFF and facts["apparmor"] is None
+        needs_apparmor = self.kind is Kind.APPARMOR_OFF and facts.apparmor is None
         return "no AppArmor" if needs_apparmor else None
 
     def differences(self, facts: Facts, who: Who) -> list[str]:
-        wrong = [] if who["container"] else ["the suite would run in no container"]
-        filtered = who["seccomp"] == FILTERED
+        wrong = [] if who.container else ["the suite would run in no container"]
+        filtered = who.seccomp == FILTERED
         if filtered != (self.kind in UNDER_A_FILTER):
             wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")
-        profile = who["context"]["apparmor"]
+        profile = who.context.apparmor
         confined = profile is not None and profile.endswith(" (enforce)")
-        if confined != (self.kind in UNDER_A_PROFILE and facts["apparmor"] is not None):
+        if confined != (self.kind in UNDER_A_PROFILE and facts.apparmor is not None):
             wrong.append(f"the suite would run confined by {profile!r}")
         return wrong
 

@@ -4,7 +4,8 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from lab.knobs._base import Facts, TableKnob, Who
+from lab.knobs._base import TableKnob
+from lab.probes import Facts, Who
 
 
 class Kernel(TableKnob):
@@ -19,10 +20,16 @@ class Kernel(TableKnob):
         return None
 
     def differences(self, facts: Facts, who: Who) -> list[str]:
-        given = facts["command_line"].split()
+        given = facts.command_line.split()
+        wrong = [f"the kernel was booted without {word}" for word in self.arguments if word not in given]
+        if facts.lsm is None:
+            return [
+                *wrong,
+                *(f"whether the security module {name} is in use is not known" for name in self.without),
+            ]
         return [
-            *(f"the kernel was booted without {word}" for word in self.arguments if word not in given),
-            *(f"the security module {name} is in use" for name in self.without if name in facts["lsm"]),
+            *wrong,
+            *(f"the security module {name} is in use" for name in self.without if name in facts.lsm),
         ]
 
     def combined(self, other: Self) -> Self:

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from lab.knobs._base import Facts, MapKnob, Who
+from lab.knobs._base import MapKnob
+from lab.probes import Facts, Who
 
 # Those whose options are among a guest's facts.
 Folder = Literal["/home", "/tmp"]  # noqa: S108
@@ -21,5 +22,5 @@ class Mount(MapKnob):
             f"{path} is mounted without {option}"
             for path, options in self.root.items()
             for option in options
-            if option not in facts["mounts"][path]["options"]
+            if option not in facts.mounts[path].options
         ]

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from lab.knobs._base import Facts, TableKnob, Who
+from lab.knobs._base import TableKnob
+from lab.probes import Facts, Who
 
 # The added module's name in the guest.
 MODULE = "lab"
@@ -19,11 +20,13 @@ class Selinux(TableKnob):
     )
 
     def why_not(self, facts: Facts) -> str | None:
-        return None if facts["selinux"] else "no SELinux"
+        return None if facts.selinux else "no SELinux"
 
     def differences(self, facts: Facts, who: Who) -> list[str]:
-        selinux = facts["selinux"] or {"mode": "off", "modules": []}
-        wrong = [] if selinux["mode"] == self.mode else [f"SELinux is {selinux['mode']}, not {self.mode}"]
-        if self.module and MODULE not in selinux["modules"]:
+        if facts.selinux is None:
+            return ["SELinux is not in use"]
+        mode, modules = facts.selinux.mode, facts.selinux.modules
+        wrong = [] if mode == self.mode else [f"SELinux is {mode}, not {self.mode}"]
+        if self.module and MODULE not in modules:
             wrong.append(f"the module {MODULE} is not in SELinux's policy")
         return wrong

@@ -2,7 +2,8 @@
 
 from typing import Any, ClassVar, Literal
 
-from lab.knobs._base import Facts, TableKnob, Who
+from lab.knobs._base import TableKnob
+from lab.probes import Facts, Who
 
 
 class User(TableKnob):
@@ -15,4 +16,4 @@ class User(TableKnob):
         return None
 
     def differences(self, facts: Facts, who: Who) -> list[str]:
-        return [] if who["uid"] == 0 else [f"the suite would run as user {who['uid']}, not as root"]
+        return [] if who.uid == 0 else [f"the suite would run as user {who.uid}, not as root"]

@@ -1,10 +1,8 @@
 """Running cells on a lane: fork, apply the variant, read it back, run the suite, gather evidence, judge."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lab import causes, evidence
 from lab.base.stopwatch import Stopwatch
@@ -16,8 +14,18 @@ from lab.guest.variant import Mark
 from lab.lane.guest import LaneGuest
 from lab.lane.running import COLD, RunningLane
 from lab.plan import Cell
+from lab.probes import Facts, Who
 from lab.record import CellResult, Finding, Outcome, Status, TestResult
 from lab.verdict.status import judge
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A variant in effect on a guest: what the guest showed then, and the mark in its kernel log."""
+
+    facts: Facts
+    who: Who
+    mark: Mark
 
 
 @dataclass
@@ -60,12 +68,12 @@ class CellRunner:
             with watch.step("fork"):
                 self.guest.fork(checkpoint)
         with watch.step("apply"):
-            facts, mark = self.apply(cell.variant)
+            applied = self.apply(cell.variant)
         ran = self.run_suite(cell, watch)
         folder.mkdir(parents=True, exist_ok=True)
         clean = all(test.outcome is Outcome.PASS for test in ran.tests)
         with watch.step("evidence"):
-            self.gather(cell, folder, mark=mark, full=not clean)
+            self.gather(cell, folder, mark=applied.mark, full=not clean)
         findings = [] if clean else self.diagnose(cell, folder, ran.tests)
         verdict = judge(
             cell.build.suite,
@@ -82,7 +90,8 @@ class CellRunner:
                 "confidence": verdict.confidence,
                 "causes": findings,
                 "tests": ran.tests,
-                "facts": facts,
+                "facts": applied.facts,
+                "context": applied.who.context,
                 "seconds": dict(watch.seconds),
                 "fork": checkpoint.way if checkpoint else COLD,
             }
@@ -94,18 +103,19 @@ class CellRunner:
         assert checkpoint is not None, "cold cells are not forked"
         self.guest.fork(checkpoint)
 
-    def apply(self, wanted: Variant) -> tuple[dict[str, Any], Mark]:
-        """Apply a variant and read it back; the guest's facts then, and the mark in its kernel log.
+    def apply(self, wanted: Variant) -> Applied:
+        """Apply a variant and read it back.
 
         Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
         """
         mark = Mark(f"lab-cell-begins {self.running.lane.name} {wanted.name}")
-        facts = variant.begin(self.guest.session, wanted, mark=mark)
-        who = variant.probe(self.guest.session, wanted, probes=False)
+        sysctls = self.running.work.sysctls
+        facts = variant.begin(self.guest.session, wanted, mark=mark, sysctls=sysctls)
+        who = variant.read_who(self.guest.session, wanted)
         if "selinux" not in wanted.knobs:  # A variant that changes SELinux is read back by its own knob.
             ready.check_as_defined(self.running.lane.guest, facts)
         variant.check_in_effect(wanted, facts, who)
-        return {**facts, "suite_context": who["context"]}, mark
+        return Applied(facts, who, mark)
 
     def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
         """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
@@ -117,8 +127,8 @@ class CellRunner:
         """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
         if full:
             self.guest.say(f"{cell.variant.name}: gathering evidence")
-            probes = variant.probe(self.guest.session, cell.variant, probes=True)
-            (folder / evidence.PROBES_FILE).write_text(json.dumps(probes, indent=2) + "\n")
+            probed = variant.probe(self.guest.session, cell.variant)
+            (folder / evidence.PROBES_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
         collect.collect(self.guest.session, folder, cell.variant, mark=mark, full=full)
         if full:
             (folder / "console.log").write_text(self.running.lane.console_text())

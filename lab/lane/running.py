@@ -1,9 +1,8 @@
 """A running lane: its guest is brought up once and each build deployed once; cells are forks of that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
@@ -15,6 +14,7 @@ from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, DiskCheckpoint, MemoryCheckpoint
 from lab.machine.lane import FAULTS, Lane, LaneDied
 from lab.machine.states import Known, States
+from lab.probes import Facts
 from lab.record import LaneRecord
 
 # How a cell is made that is not forked.
@@ -26,13 +26,17 @@ POWER_OFF_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Work:
-    """What every lane of a run needs to know. `build`: the build of all cells, None if there are several."""
+    """What every lane of a run needs to know. `build`: the build of all cells, None if there are several.
+
+    `sysctls` are those that any variant of the catalog or of the plan sets: they are read in each guest.
+    """
 
     paths: Paths
     folder: Path
     rootfs: Path
     processors: Processors
     build: Build | None
+    sysctls: Sequence[str]
     cold: bool = False
 
     @property
@@ -57,7 +61,7 @@ class RunningLane:
     lane: Lane
     say: Callable[[str], None]
     states: States | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    _facts: Facts | None = None
     _base: Checkpoint | None = None
     _deployed: dict[str, _Deployed] = field(default_factory=dict)
 
@@ -65,11 +69,17 @@ class RunningLane:
         self.guest = LaneGuest(self.lane, self.work.processors, self.say)
         self._bring_up = BringUp(self.guest, self.states)
 
+    @property
+    def facts(self) -> Facts:
+        """The guest's facts, as `start` read them."""
+        assert self._facts is not None, "the lane was not started"
+        return self._facts
+
     def start(self) -> None:
         """Bring the guest up and read its facts. Raises LabError."""
         self._bring_up.run(self.work.deployment if self.states else "")
         with self.guest.watch.step("boot"):
-            self.facts = variant.read_facts(self.guest.session)
+            self._facts = variant.read_facts(self.guest.session, self.work.sysctls)
         if self.work.build is None and not self.work.cold:
             # Each build is deployed from here, so that no build sees what another one left.
             self._base = self._take_checkpoint(BASE)

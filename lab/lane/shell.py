@@ -44,6 +44,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Callable[[str], None]) -> Ite
             rootfs=rootfs.make(folder / "rootfs"),
             processors=processors,
             build=cell.build,
+            sysctls=cell.variant.sysctls,
             # One cell in one lane: nothing is gained by a checkpoint of it.
             cold=True,
         )

@@ -1,6 +1,49 @@
-"""Facts about a host, and what the kernel allows its user; the programs that read them run in the guest."""
+"""Facts about a host, and what its kernel allows a user: typed models, and the programs that read them.
+
+The programs run in the guest. What they print is validated when it arrives: see `lab.guest.printed`.
+"""
 
 from pathlib import Path
 
-# Each is run by itself with the standard library alone, and prints JSON.
+from lab.probes._base import NotAsked
+from lab.probes.facts import (
+    AppArmor,
+    AppArmorFeatures,
+    Bubblewrap,
+    Cgroup,
+    Facts,
+    Kvm,
+    Mount,
+    Mounts,
+    OsRelease,
+    Selinux,
+    Sysctls,
+)
+from lab.probes.probes import NONE_RUN, NOT_RUN, Probe, Probes
+from lab.probes.who import Context, Probed, Who
+
+__all__ = [
+    "NONE_RUN",
+    "NOT_RUN",
+    "PROGRAMS",
+    "AppArmor",
+    "AppArmorFeatures",
+    "Bubblewrap",
+    "Cgroup",
+    "Context",
+    "Facts",
+    "Kvm",
+    "Mount",
+    "Mounts",
+    "NotAsked",
+    "OsRelease",
+    "Probe",
+    "Probed",
+    "Probes",
+    "Selinux",
+    "Sysctls",
+    "Who",
+]
+
+# Each program runs with Python's standard library alone, and prints JSON.
 PROGRAMS = Path(__file__).parent / "programs"

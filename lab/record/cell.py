@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from lab.probes import Context, Facts
 from lab.record.experiment import Experiment, StepOutcome
 from lab.record.outcome import Confidence, Entry, Expectation, Finding, PlainText, Status, TestResult
 from lab.record.remedy import RemedyOutcome, RemedyResult
@@ -43,7 +44,20 @@ class CellResult(Entry):
     )
     reason: PlainText = ""
     tests: list[TestResult] = Field(default_factory=list)
-    facts: dict[str, Any] = Field(default_factory=dict)
+    facts: Facts | None = Field(
+        default=None,
+        description="What the guest was like with the variant applied; as installed, if the variant was not "
+        "applied. None: the lab never read it.",
+    )
+    context: Context | None = Field(
+        default=None,
+        description="What confined the suite. None: the lab never read it.",
+    )
+    older_facts: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Only in a cell from a file of schema 1 whose lab read fewer facts: those facts, as they "
+        "are in that file. Then `facts` or `context` is null.",
+    )
     evidence: list[str] = Field(default_factory=list)
     remedies: list[RemedyResult] = Field(
         default_factory=list,

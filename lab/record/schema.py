@@ -7,6 +7,10 @@ validation reports those, with the key.
 from collections.abc import Iterator
 from typing import Any, Final
 
+from pydantic import BaseModel, ValidationError
+
+from lab.probes import Context, Facts
+
 # The schema that this lab writes.
 SCHEMA: Final = 2
 
@@ -38,6 +42,8 @@ def _upgrade_cell(cell: dict[str, Any]) -> None:
     _rename(cell, "way", "fork")
     for test in _objects(cell, "tests"):
         _upgrade_test(test)
+    if isinstance(cell.get("facts"), dict):
+        _upgrade_facts(cell)
 
 
 def _upgrade_test(test: dict[str, Any]) -> None:
@@ -48,6 +54,50 @@ def _upgrade_test(test: dict[str, Any]) -> None:
 def _rename(parent: dict[str, Any], old: str, new: str) -> None:
     if old in parent:
         parent[new] = parent.pop(old)
+
+
+def _upgrade_facts(cell: dict[str, Any]) -> None:
+    """Make the facts typed, and `suite_context`, which schema 1 keeps among them, the cell's `context`.
+
+    Early labs of schema 1 read fewer facts. What they did not read is not known, so that no value can stand for
+    it: their facts stay in `older_facts` as they are, and `facts` is null.
+    """
+    older: dict[str, Any] = cell["facts"]
+    facts = {name: _upgrade_fact(name, value) for name, value in older.items() if name != "suite_context"}
+    context = older.get("suite_context")
+    cell["facts"], cell["context"] = facts or None, context
+    for key, kind, value in (("facts", Facts, facts), ("context", Context, context)):
+        if value and _lacks_fields(kind, value):
+            cell[key], cell["older_facts"] = None, older
+
+
+def _upgrade_fact(name: str, value: Any) -> Any:
+    match name, value:
+        case "os", dict():
+            keys = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
+            return {key.lower(): value.get(key) for key in keys}
+        case "lsm", [""]:  # The kernel's list could not be read.
+            return None
+        case "apparmor", {"features": dict(features)}:
+            files = {
+                "namespaces_mask": "namespaces/mask",
+                "unconfined_userns": "policy/unconfined_restrictions/userns",
+                "policy_versions": "policy/versions",
+            }
+            known = {key: features[file] for key, file in files.items() if file in features}
+            return {**value, "features": known}
+        case "bubblewrap", {"version": str(version)} if not version or " " in version:  # An error, or nothing.
+            return {**value, "version": None}
+    return value
+
+
+def _lacks_fields(kind: type[BaseModel], value: Any) -> bool:
+    """Whether nothing is wrong with a value but that fields are missing."""
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
+        return all(each["type"] == "missing" for each in error.errors())
+    return False
 
 
 def _objects(parent: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:

@@ -44,6 +44,7 @@ def _rows(judgements: Iterable[Judgement]) -> list[Row]:
 
 
 def _system(cell: Recorded) -> str:
-    """Return the system that the guest reports, a dash if it never ran, and the version of boxlite."""
-    system = cell.result.facts.get("os", {}).get("PRETTY_NAME", "-")
+    """Return the system that the guest reports, a dash if it is not known, and the version of boxlite."""
+    facts = cell.result.facts
+    system = (facts.os.pretty_name if facts else None) or "-"
     return f"{system}, boxlite {cell.result.build}"

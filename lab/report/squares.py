@@ -78,8 +78,8 @@ def next_step(run: RunResult, folder: Path) -> str:
 
 def kernel(cells: Iterable[CellResult | None]) -> str:
     """Return the kernel that was read in the guest; a dash if the guest never ran."""
-    said = next((cell.facts["kernel"] for cell in cells if cell and "kernel" in cell.facts), "-")
-    return " ".join(plain(str(said)).split())
+    said = next((cell.facts.kernel for cell in cells if cell and cell.facts), "-")
+    return " ".join(plain(said).split())
 
 
 def columns(names: Iterable[Column]) -> dict[Column, str]:

@@ -105,11 +105,12 @@ def render(run: RunResult, folder: Path) -> str:
 
 
 def _versions(cell: Recorded) -> list[str]:
-    """Of system, kernel, bubblewrap and AppArmor, SELinux's mode, and boxlite; a dash for what is not there."""
+    """Versions of system, kernel, bubblewrap, AppArmor and boxlite, and SELinux's mode; a dash for none."""
     facts = cell.result.facts
-    versions = [(facts.get(name) or {}).get("version") or "-" for name in ("bubblewrap", "apparmor")]
-    system = facts.get("os", {}).get("PRETTY_NAME", cell.result.guest)
-    selinux = (facts.get("selinux") or {}).get("mode") or "-"
+    known = [facts.bubblewrap, facts.apparmor] if facts else [None, None]
+    versions = [(each.version if each else None) or "-" for each in known]
+    system = (facts.os.pretty_name if facts else None) or cell.result.guest
+    selinux = facts.selinux.mode if facts and facts.selinux else "-"
     return [system, squares.kernel([cell.result]), *versions, selinux, cell.result.build]
 
 

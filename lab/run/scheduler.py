@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import remedies
+from lab import catalog, remedies
 from lab.base import process
 from lab.base.files import make_folder
 from lab.base.paths import Paths
@@ -86,6 +86,7 @@ class Scheduler:
                 rootfs=Path(options.rootfs) if options.rootfs else rootfs.make(self.folder / "rootfs"),
                 processors=Processors(self.limits.processors),
                 build=left[0].build if len({cell.build for cell in left}) == 1 else None,
+                sysctls=catalog.load().sysctls([cell.variant for cell in self.cells]),
                 cold=options.cold,
             ),
             uri=self.uri,

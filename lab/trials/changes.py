@@ -7,7 +7,8 @@ from functools import reduce
 from lab import knobs
 from lab.base.files import plain
 from lab.catalog import Catalog, Variant
-from lab.knobs import Conflict, Facts, Knob
+from lab.knobs import Conflict, Knob
+from lab.probes import Facts
 
 
 @dataclass(frozen=True)

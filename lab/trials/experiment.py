@@ -13,9 +13,9 @@ from lab.catalog import Catalog, Variant
 from lab.guest import variant
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
-from lab.knobs import Facts, Who
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
+from lab.probes import Facts, Who
 from lab.record import (
     UNKNOWN,
     CellResult,
@@ -63,7 +63,7 @@ class StepAttempt:
         fork.gather(full=False)
         outcome, reason = self._read(fork, ran)
         if not self.wanted or outcome is StepOutcome.PASSES:
-            self.seen = fork.facts, variant.probe(self.runner.guest.session, changed, probes=False)
+            self.seen = fork.facts, variant.read_who(self.runner.guest.session, changed)
         return outcome, reason
 
     def _read(self, fork: Fork, ran: SuiteRun) -> tuple[StepOutcome, str]:
@@ -297,7 +297,8 @@ def _not_tried(series: Series, candidates: Sequence[Change], why: str) -> list[N
 
 def _nearest(result: CellResult, wanted: Variant, passing: Sequence[CellResult]) -> tuple[str, list[Change]]:
     """The passing cell most like this one, best of the same guest, and the changes that lead to it."""
-    found = [(other, changes.leading(wanted, result.facts, other.facts)) for other in passing]
+    here = result.facts
+    found = [(other, changes.leading(wanted, here, other.facts)) for other in passing if here and other.facts]
     if not found:
         return "", []
     other, leads = min(found, key=lambda each: (each[0].guest != result.guest, len(each[1])))

@@ -15,6 +15,7 @@ from lab.lane.attempts import fault_folder, set_aside
 from lab.lane.cell import CellRunner
 from lab.machine.lane import FAULTS
 from lab.plan import Cell
+from lab.probes import Facts
 from lab.record import Expectation, Finding, Outcome, TestResult
 from lab.verdict.status import Verdict, judge
 
@@ -29,7 +30,7 @@ class Fork:
     runner: CellRunner
     cell: Cell
     folder: Path
-    facts: dict[str, Any]
+    facts: Facts
     mark: variant.Mark
 
     @classmethod
@@ -39,8 +40,8 @@ class Fork:
             raise NotApplicable(reason)
         folder.mkdir(parents=True, exist_ok=True)
         runner.fork(cell.build)
-        facts, mark = runner.apply(cell.variant)
-        return cls(runner, cell, folder, facts, mark)
+        applied = runner.apply(cell.variant)
+        return cls(runner, cell, folder, applied.facts, applied.mark)
 
     def run(self, options: SuiteOptions) -> SuiteRun:
         """Run the suite. Raises LabError."""

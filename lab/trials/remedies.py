@@ -1,6 +1,5 @@
 """Remedies tried on a cell that failed: each in a fresh fork of it, with its variant still in effect."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -229,8 +228,8 @@ class RemedyAttempt:
                 log.write(undone.log())
             if undone.last.status != remedy_script.DONE:
                 self.defects.append(f"its undo failed: {undone.last.output.strip()}")
-        probes = variant.probe(session, self.cell.variant, probes=True)
-        (self.folder / PROBES_UNDONE_FILE).write_text(json.dumps(probes, indent=2) + "\n")
+        probed = variant.probe(session, self.cell.variant)
+        (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
         cell = self.runner.folder / self.cell.folder
         before = evidence.read_probes(cell / evidence.PROBES_FILE)
         after = evidence.read_probes(self.folder / PROBES_UNDONE_FILE)

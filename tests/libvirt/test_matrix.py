@@ -52,6 +52,7 @@ from lab.trials import experiment
 from lab.trials.policy import Policy
 from lab.trials.remedies import Trials
 from tests.libvirt.conftest import URI
+from tests.unit.examples import facts
 
 RELEASE, OLDER = Wheel("0.10.8", "0.10.8"), Wheel("0.9.0", "0.9.0")
 GUESTS, VARIANTS = ["debian-12", "debian-13"], ["stock", "max-userns-zero"]
@@ -203,6 +204,7 @@ def interrupt() -> Iterator[Callable[[], None]]:
 
 def boots(running: RunningLane) -> None:
     running.lane.start()
+    running._facts = facts()
     running.lane.console.write_text("Linux version 6.12\nReached target\n")
 
 
@@ -612,7 +614,7 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there_and_the_ot
     def deploy(running: RunningLane, build: Build) -> dict[str, str]:
         sides.add(running.work.build)
         if running.lane.guest.name == "debian-12" and build == OLDER:
-            running.facts = {"python": "3.11"}
+            running._facts = facts(python="3.11")
             raise NotApplicable("boxlite has no wheels for Python 3.11")
         return {"boxlite.whl": "2" * 64} if build == RELEASE else {}
 
@@ -623,7 +625,7 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there_and_the_ot
     assert reasons == {("0.9.0", "boxlite has no wheels for Python 3.11"), ("0.10.8", "")}
     # What the reason rests on was read in the guest, and is there to be read.
     known = [cell.facts for cell in run.cells if cell.status is Status.NOT_APPLICABLE]
-    assert known == [{"python": "3.11"}] * 2
+    assert known == [facts(python="3.11")] * 2
     assert len(lab.lanes(of="debian-12")) == 1
     assert sides == {None}
     assert [build.files for build in run.run.builds] == [{}, {"boxlite.whl": "2" * 64}]

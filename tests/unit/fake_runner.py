@@ -8,9 +8,12 @@ from lab.builds import Build, SuiteOptions
 from lab.catalog import Variant
 from lab.guest import variant
 from lab.guest.suite import SuiteRun
+from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
+from lab.probes import Facts
 from lab.record import Finding, TestResult
+from tests.unit.examples import who
 
 SUITE = catalog.load().suite
 
@@ -21,7 +24,7 @@ class FakeRunner:
     session = None
     is_emulated = True
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, facts: Facts) -> None:
         self.folder = folder
         self.facts = facts
         self.alive = True
@@ -51,8 +54,8 @@ class FakeRunner:
     def fork(self, build: Build) -> None:
         pass
 
-    def apply(self, wanted: Variant) -> tuple[dict[str, Any], variant.Mark]:
-        return self.facts, variant.Mark("begins")
+    def apply(self, wanted: Variant) -> Applied:
+        return Applied(self.facts, who(), variant.Mark("begins"))
 
     def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
         raise NotImplementedError

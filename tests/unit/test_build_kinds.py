@@ -24,6 +24,7 @@ from lab.guest.suite import SuiteBroken
 from lab.plan import Cell
 from lab.record import Outcome, RunOptions, TestResult
 from lab.run import definitions
+from tests.unit.examples import facts
 
 KNOWN = catalog.load()
 STOCK = KNOWN.variant("stock")
@@ -80,7 +81,7 @@ class Program(Build):
         pass
 
     def fetch(self, paths, facts, say):
-        if facts["python"] == "2.7":
+        if facts.python == "2.7":
             raise NotApplicable("the program needs a newer system")
         say("copying the program")
         return {"bin/program": self.file}
@@ -205,7 +206,7 @@ def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
     """A guest with the build in it."""
     (tmp_path / "rootfs").mkdir()
     (tmp_path / "rootfs" / "index.json").write_text("{}")
-    files = build.fetch(paths, {"python": "3.9"}, lambda _text: None)
+    files = build.fetch(paths, facts(python="3.9"), lambda _text: None)
     deploy.deploy(guest, build, files, rootfs=tmp_path / "rootfs", say=lambda _text: None)
     return guest
 
@@ -254,7 +255,7 @@ def test_its_suite_is_among_the_definitions_of_a_run(build: Build) -> None:
 
 def test_where_it_has_nothing_for_a_guest_its_cells_are_not_applicable(build: Build, paths: Paths) -> None:
     with pytest.raises(NotApplicable, match="the program needs a newer system"):
-        build.fetch(paths, {"python": "2.7"}, lambda _text: None)
+        build.fetch(paths, facts(python="2.7"), lambda _text: None)
 
 
 def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:

@@ -12,6 +12,7 @@ from lab.base.paths import Paths
 from lab.builds import Build, payload
 from lab.builds import pip as lab_pip
 from lab.builds.kinds.wheel import Wheel
+from tests.unit.examples import facts
 
 RELEASE = Wheel("0.10.8", "0.10.8")
 TAGS = "cp313-cp313-manylinux_2_28_x86_64"
@@ -74,7 +75,7 @@ def make_wheel(folder: Path, name: str = f"boxlite-0.10.8-{TAGS}.whl") -> Path:
 
 
 def wheels(paths: Paths, build: Build = RELEASE, python: str = "3.13") -> list[str]:
-    return list(build.fetch(paths, {"python": python}, lambda _text: None))
+    return list(build.fetch(paths, facts(python=python), lambda _text: None))
 
 
 @pytest.mark.parametrize(("wanted", "version"), [("0.10.8", "0.10.8"), ("v0.11.0-rc1", "0.11.0rc1")])

@@ -6,6 +6,7 @@ from lab import catalog, causes, knobs
 from lab.base.errors import UsageError
 from lab.knobs.sysctl import Sysctl
 from lab.record import Needs
+from tests.unit.examples import facts, who
 
 GUEST = """
 title = "Debian 13"
@@ -23,7 +24,7 @@ class Weather(TableKnob):
     outside: str
 
     def differences(self, facts, who):
-        return [] if facts["weather"] == self.outside else ["the sun shines"]
+        return [] if facts.kernel == self.outside else ["the sun shines"]
 """
 
 GUEST_FILE = "images/debian-13.toml"
@@ -107,7 +108,7 @@ def test_a_new_kind_of_setting_is_one_new_file(
     (root / VARIANT_FILE).write_text(VARIANT + 'weather = { outside = "rain" }')
     variant = catalog.load(root).variant("stock")
     assert variant.knobs["weather"].settings() == {"outside": "rain"}
-    assert variant.knobs["weather"].differences({"weather": "sun"}, {}) == ["the sun shines"]
+    assert variant.knobs["weather"].differences(facts(kernel="sun"), who()) == ["the sun shines"]
     assert "found 1" in error_of(root, VARIANT_FILE, VARIANT + "weather = { outside = 1 }")
 
 

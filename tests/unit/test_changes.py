@@ -6,13 +6,14 @@ import pytest
 
 from lab import catalog
 from lab.catalog import Variant
-from lab.knobs import Facts, Who
 from lab.knobs._base import TableKnob
 from lab.knobs.apparmor import AppArmor
 from lab.knobs.bubblewrap import Bubblewrap, State
 from lab.knobs.sysctl import Sysctl
+from lab.probes import Facts, Who
 from lab.trials import changes
 from lab.trials.changes import Change
+from tests.unit.examples import facts
 
 KNOWN = catalog.load()
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
@@ -128,15 +129,6 @@ def test_of_the_catalog_single_settings_count_and_those_that_should_pass_come_fi
     assert not catalogs("userns-clone-off").wants_own_machine
 
 
-def facts(**more: Any) -> Facts:
-    found: dict[str, Any] = {
-        "sysctls": {CLONE: "1", LIMIT: "7794", "kernel.io_uring_disabled": None},
-        "apparmor": None,
-        "bubblewrap": {"mode": "0o755"},
-    }
-    return found | more
-
-
 def profiles(loaded: dict[str, str], *files: str) -> Facts:
     return facts(apparmor={"profiles": loaded, "profile_files": [f"/etc/apparmor.d/{name}" for name in files]})
 
@@ -151,11 +143,17 @@ STOCK = KNOWN.variant("stock")
         (facts(sysctls={CLONE: "0", LIMIT: "7794"}), facts(), [f"with sysctl {CLONE}=1"]),
         # One that only one of the kernels has.
         (facts(sysctls={CLONE: None}), facts(), []),
+        (facts(sysctls={"kernel.new": "1"}), facts(sysctls={"kernel.new": None}), []),
+        # One that only one of the guests was asked for.
         (facts(sysctls={"kernel.new": "1"}), facts(), []),
+        (facts(), facts(sysctls={"kernel.new": "1"}), []),
         (facts(), facts(bubblewrap=None), ["with bubblewrap state=absent"]),
         (facts(bubblewrap=None), facts(), []),
         (facts(bubblewrap={"mode": "0o4755"}), facts(), []),
-        (profiles({}, "a"), facts(), []),
+        (profiles({}, "a"), facts(apparmor=None), []),
+        (facts(apparmor=None), profiles({"a": "enforce"}, "a"), []),
+        # What is no number cannot be set.
+        (facts(sysctls={"kernel.list": "1"}), facts(sysctls={"kernel.list": "1 2"}), []),
         (
             profiles(
                 {"a": "enforce", "b": "enforce", "c": "complain", "same": "enforce"}, "a", "b", "d", "same"

@@ -7,6 +7,7 @@ import pytest
 from lab import claims
 from lab.base.errors import UsageError
 from lab.claims import Answer, issue_468
+from lab.probes import Facts
 from lab.record import (
     CellResult,
     Confidence,
@@ -20,18 +21,17 @@ from lab.record import (
 from lab.report import claims as report
 from lab.upstream.recorded import Recorded
 from tests.unit import evidence_examples, told_examples
-from tests.unit.examples import cell, run_of
+from tests.unit.examples import cell, context, facts, run_of
 
 REPORT = "issue-468"
 TESTS = ("jailer_enabled_box_starts_and_executes", "jailer_creates_isolated_mount_namespace")
 BWRAP = ["bwrap", "--unshare-user", "--bind", "/", "/", "true"]
 POLICY, DENY = "apparmor-userns-nocaps", "apparmor-userns-deny"
-DEBIAN = {"ID": "debian", "VERSION_ID": "13", "PRETTY_NAME": "Debian GNU/Linux 13 (trixie)"}
-UBUNTU = {"ID": "ubuntu", "VERSION_ID": "24.04", "PRETTY_NAME": "Ubuntu 24.04.3 LTS"}
+UBUNTU = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 LTS"}
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 PROFILE_FILE = "/etc/apparmor.d/unprivileged_userns"
 NO_SWITCH = f"its kernel has no {RESTRICT}"
-AS_RUN = {"suite_context": {"apparmor": "unprivileged_userns (enforce)"}}
+AS_RUN = context("unprivileged_userns (enforce)")
 
 DOCTOR = """
 from lab.claims._base import Claim, Sight
@@ -75,7 +75,8 @@ def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
         "confidence": Confidence.PROVED,
         "reason": "the evidence in a sentence",
         "tests": FAIL,
-        "facts": {"os": DEBIAN},
+        "facts": facts(),
+        "context": context(),
     }
     return cell(**(wanted | more))
 
@@ -112,17 +113,18 @@ def judged(name: str, *cells: Recorded, guest: str = "debian-13") -> claims.Judg
 
 def stock(**more: Any) -> CellResult:
     """A cell as installed, on a guest with this AppArmor and these facts."""
-    apparmor = {
-        "version": "4.1.0",
-        "profile_files": [PROFILE_FILE],
-        "profiles": {"unprivileged_userns": "enforce"},
-    }
-    facts = {"os": DEBIAN, "apparmor": apparmor, "sysctls": {RESTRICT: None}, "kernel": "6.12"}
-    return cell(tests=more.pop("tests", PASS), facts=facts | more.pop("facts", {}), **more)
+    wanted: dict[str, Any] = {"tests": PASS, "facts": enforcing(), "context": context()}
+    return cell(**(wanted | more))
 
 
-def apparmor(version: str | None, *files: str) -> dict[str, Any]:
-    return {"apparmor": {"version": version, "profile_files": list(files), "profiles": {}}}
+def enforcing(**changes: Any) -> Facts:
+    """The facts of a guest that enforces the profile, unless they are changed."""
+    known = {"kernel": "6.12", "apparmor": {"profiles": {"unprivileged_userns": "enforce"}}}
+    return facts(**(known | changes))
+
+
+def apparmor(version: str | None, *files: str) -> Facts:
+    return facts(apparmor={"version": version, "profile_files": list(files), "profiles": {}})
 
 
 HOLDS, DOES_NOT, NOT_JUDGED = Answer.HOLDS, Answer.DOES_NOT_HOLD, Answer.NOT_JUDGED
@@ -178,19 +180,27 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("profile-ships", stock(facts=apparmor("4.0.1")), {}, DOES_NOT, f"4.0.1 has no {PROFILE_FILE}"),
     ("profile-ships", stock(facts=apparmor("4.0.1", PROFILE_FILE)), {}, HOLDS, "not loaded"),
     ("profile-ships", stock(facts=apparmor("3.0.8")), {}, NOT_JUDGED, "3.0.8 is older"),
-    ("profile-ships", stock(facts={"apparmor": None}), {}, NOT_JUDGED, "no AppArmor"),
+    ("profile-ships", stock(facts=enforcing(apparmor=None)), {}, NOT_JUDGED, "no AppArmor"),
+    ("profile-ships", stock(facts=apparmor(None)), {}, NOT_JUDGED, "does not tell the version"),
+    ("profile-ships", stock(facts=None), {}, NOT_JUDGED, "its facts were not read"),
     (
         "fresh-ubuntu",
-        stock(facts={"os": UBUNTU}, status=Status.FAIL, tests=FAIL),
+        stock(facts=enforcing(os=UBUNTU), status=Status.FAIL, tests=FAIL),
         {},
         HOLDS,
         "with kernel 6.12",
     ),
-    ("fresh-ubuntu", stock(facts={"os": UBUNTU}), {}, DOES_NOT, "it passes"),
-    ("fresh-ubuntu", stock(facts={"os": UBUNTU}, tests=[KILLED[1]]), {}, NOT_JUDGED, "did not run"),
-    ("ubuntu-default", stock(facts={"os": UBUNTU, "sysctls": {RESTRICT: "1"}}), {}, HOLDS, f"{RESTRICT}: 1"),
-    ("ubuntu-default", stock(facts={"os": UBUNTU, "sysctls": {RESTRICT: "0"}}), {}, DOES_NOT, f"{RESTRICT}: 0"),
-    ("ubuntu-default", stock(facts={"os": UBUNTU, "apparmor": None}), {}, DOES_NOT, "not loaded"),
+    ("fresh-ubuntu", stock(facts=enforcing(os=UBUNTU)), {}, DOES_NOT, "it passes"),
+    ("fresh-ubuntu", stock(facts=enforcing(os=UBUNTU), tests=[KILLED[1]]), {}, NOT_JUDGED, "did not run"),
+    ("ubuntu-default", stock(facts=enforcing(os=UBUNTU, sysctls={RESTRICT: "1"})), {}, HOLDS, f"{RESTRICT}: 1"),
+    (
+        "ubuntu-default",
+        stock(facts=enforcing(os=UBUNTU, sysctls={RESTRICT: "0"})),
+        {},
+        DOES_NOT,
+        f"{RESTRICT}: 0",
+    ),
+    ("ubuntu-default", stock(facts=enforcing(os=UBUNTU, apparmor=None)), {}, DOES_NOT, "not loaded"),
     ("three-settings", blocked("userns-limit", **SETTINGS), {}, HOLDS, "it fails: the evidence"),
     (
         "three-settings",
@@ -232,12 +242,12 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     # On another kernel than Ubuntu's the suite itself is in the profile, and bubblewrap's own leads nowhere.
     (
         "option-allow-list",
-        with_remedies(("bwrap-profile", NO_HELP), facts=AS_RUN),
+        with_remedies(("bwrap-profile", NO_HELP), context=AS_RUN),
         {},
         NOT_JUDGED,
         "the suite itself has to start in unprivileged_userns",
     ),
-    ("option-allow-list", with_remedies(("bwrap-profile", VERIFIED), facts=AS_RUN), {}, HOLDS, "verified"),
+    ("option-allow-list", with_remedies(("bwrap-profile", VERIFIED), context=AS_RUN), {}, HOLDS, "verified"),
 ]
 
 
@@ -308,6 +318,13 @@ def test_a_cell_that_something_else_blocked_says_nothing_of_the_policy(tmp_path:
 def test_a_debian_is_no_ubuntu_whatever_it_is_called(tmp_path: Path, name: str) -> None:
     named = gathered(tmp_path, stock(guest="ubuntu-24.04"))
     assert judged(name, named, guest="ubuntu-24.04").answer is NOT_JUDGED
+
+
+def test_an_ubuntu_whose_facts_are_not_known_is_not_judged_by_them(tmp_path: Path) -> None:
+    bare = gathered(tmp_path, stock(facts=None, guest="ubuntu-24.04"))
+    judgement = judged("ubuntu-default", bare, guest="ubuntu-24.04")
+    assert judgement.answer is NOT_JUDGED
+    assert [seen.sight.what for seen in judgement.seen] == ["its facts were not read"]
 
 
 def test_a_cause_that_is_only_likely_makes_a_cell_no_example_of_it(tmp_path: Path) -> None:

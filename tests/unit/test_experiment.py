@@ -15,9 +15,10 @@ from lab.guest import variant
 from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
-from lab.knobs import Facts
+from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
+from lab.probes import Facts, Sysctls
 from lab.record import (
     UNKNOWN,
     CellResult,
@@ -34,6 +35,7 @@ from lab.record import (
 from lab.trials import changes, experiment
 from lab.trials.experiment import with_experiment
 from lab.trials.policy import Policy
+from tests.unit import examples
 from tests.unit.fake_runner import SUITE, FakeRunner
 
 KNOWN = catalog.load()
@@ -44,25 +46,21 @@ SLOW = "Timeout waiting for guest ready (30s)"
 NO_SANDBOX = "The sandbox could not be initialized on this host."
 
 
+DEBIAN_HAS = {CLONE: "1", LIMIT: "7794", "kernel.yama.ptrace_scope": "1", "kernel.io_uring_disabled": "0"}
+
+
 def planned(name: str, guest: str = "debian-13") -> Cell:
     return Cell(KNOWN.guest(guest), KNOWN.variant(name), Wheel("0.10.8", "0.10.8"))
 
 
 def facts(**sysctls: str) -> Facts:
-    values = {CLONE: "1", LIMIT: "7794", "kernel.yama.ptrace_scope": "1", "kernel.io_uring_disabled": "0"}
-    return {
-        "sysctls": values | {name.replace("__", "."): value for name, value in sysctls.items()},
-        "apparmor": None,
-        "selinux": None,
-        "podman": False,
-        "bubblewrap": {"version": "0.12.0", "mode": "0o755"},
-        "kvm": {"mode": "0o660", "gid": 993},
-        "mounts": {"/home": {"options": ["rw"]}, "/tmp": {"options": ["rw"]}},
-        "cgroup": {"version": "v2"},
-        "login_sessions": True,
-        "command_line": "",
-        "lsm": [],
-    }
+    values = {name.replace("__", "."): value for name, value in sysctls.items()}
+    return examples.facts(
+        apparmor=None,
+        login_sessions=True,
+        lsm=[],
+        sysctls={**dict.fromkeys(KNOWN.sysctls()), **DEBIAN_HAS, **values},
+    )
 
 
 def blocked_by_sysctls(wanted: Variant) -> str:
@@ -83,12 +81,12 @@ class Guest(FakeRunner):
         self.did: list[dict[str, Any]] = []
         self.asked: list[SuiteOptions] = []
 
-    def apply(self, wanted: Variant) -> tuple[Facts, variant.Mark]:
+    def apply(self, wanted: Variant) -> Applied:
         settings = {name: knob.settings() for name, knob in wanted.knobs.items()}
         self.did.append(settings)
-        shown = facts()
-        shown["sysctls"] |= {name: str(value) for name, value in (settings.get("sysctl") or {}).items()}
-        return shown, variant.Mark("begins")
+        set_now = {name: str(value) for name, value in (settings.get("sysctl") or {}).items()}
+        sysctls = Sysctls({**dict(self.facts.sysctls.items()), **set_now})
+        return Applied(self.facts.model_copy(update={"sysctls": sysctls}), WHO, variant.Mark("begins"))
 
     def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
         self.asked.append(options)
@@ -104,12 +102,12 @@ class Guest(FakeRunner):
         return SuiteRun(results, killed=False)
 
 
-WHO = {"uid": 1001, "groups": [993], "context": {"apparmor": None, "delegated": ["pids"]}}
+WHO = examples.who(context={"apparmor": None})
 
 
 @pytest.fixture(autouse=True)
 def who(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: WHO)
+    monkeypatch.setattr(variant, "read_who", lambda session, wanted: WHO)
 
 
 Make = Callable[..., Guest]
@@ -272,7 +270,7 @@ def test_what_the_guest_itself_sets_is_found_by_the_nearest_passing_cell(guest: 
         passed(planned("as-root"), kernel__strange="7", kernel__other="0", user__max_user_namespaces="1"),
     ]
     service = guest(strange)
-    service.facts["sysctls"] |= {"kernel.strange": "0", "kernel.other": "0"}
+    service.facts = facts(kernel__strange="0", kernel__other="0")
     result = run(service, cell, failed(cell, kernel__strange="0", kernel__other="0"), passing)
     # Of its own guest, although another one's differs in less.
     assert made(result).compared_with == "debian-13/as-root"

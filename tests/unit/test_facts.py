@@ -7,11 +7,13 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
-from lab.probes import PROGRAMS
+from lab import probes
+from lab.probes import PROGRAMS, Facts, NotAsked, Probed, Who
 
 
 def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
@@ -35,32 +37,59 @@ def put(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_any_linux_host_has_facts() -> None:
-    facts = printed("facts", {})
-    assert facts["kernel"] == os.uname().release
-    assert facts["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert facts["os"]["ID"]
-    assert facts["sysctls"]["user.max_user_namespaces"].isdigit()
-    assert set(facts["mounts"]) == {"/home", "/tmp"}
-    assert {"apparmor", "selinux", "bubblewrap", "kvm", "virtualization", "cgroup", "glibc", "lsm"} <= set(
-        facts
-    )
+    facts = Facts.model_validate(printed("facts", {"sysctls": []}))
+    assert facts.kernel == os.uname().release
+    assert facts.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert facts.os.id
+    assert (facts.sysctls["user.max_user_namespaces"] or "").isdigit()
+    assert {path for path, _ in facts.mounts.items()} == {"/home", "/tmp"}
+
+
+def test_a_sysctl_is_read_by_its_name_and_one_that_the_kernel_has_not_is_none() -> None:
+    asked = ["kernel.ostype", "kernel.no_such_thing", "kernel.ostype.below"]
+    facts = Facts.model_validate(printed("facts", {"sysctls": asked}))
+    assert [facts.sysctls[name] for name in asked] == ["Linux", None, None]
+    with pytest.raises(NotAsked, match=r"not asked for kernel\.osrelease, only for .*kernel\.ostype"):
+        facts.sysctls["kernel.osrelease"]
+
+
+def test_a_sysctl_that_cannot_be_read_is_not_taken_for_one_that_is_missing(
+    program: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(SystemExit, match=r"the sysctl vm\.compact_memory cannot be read: Permission denied"):
+        program["sysctl"]("vm.compact_memory")
 
 
 def test_the_suites_user_is_seen_from_inside() -> None:
-    who = printed("probe", {"probes": False})
-    assert (who["uid"], sorted(who["groups"])) == (os.getuid(), sorted(os.getgroups()))
-    assert set(who["context"]) == {"apparmor", "selinux", "delegated"}
-    assert who["probes"] == {}
+    who = Who.model_validate(printed("probe", {"probes": False}))
+    assert (who.uid, sorted(who.groups)) == (os.getuid(), sorted(os.getgroups()))
 
 
 def test_every_probe_says_what_was_tried_and_what_came_of_it() -> None:
-    probes = printed("probe", {"probes": True})["probes"]
-    assert {"unshare_user", "bwrap_all", "open_kvm", "exec_home", "home_allows_exec"} <= set(probes)
-    assert {"unshare_nothing", "proc_unmasked"} <= set(probes)
-    for probe in probes.values():
-        assert probe["command"]
-        assert probe["status"] is None or isinstance(probe["status"], int)
-        assert (probe["stderr"] == "") or probe["status"] != 0
+    found = Probed.model_validate(printed("probe", {"probes": True})).probes
+    for probe in found.by_name().values():
+        assert probe.command
+        assert probe.stderr == "" or not probe.worked
+
+
+def models() -> list[type[BaseModel]]:
+    return [kind for kind in vars(probes).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+@pytest.mark.parametrize("model", models())
+def test_every_field_says_what_it_is_and_what_none_means(model: type[BaseModel]) -> None:
+    assert model.__doc__
+    for name, field in model.model_fields.items():
+        if name == "root":
+            continue
+        assert field.is_required()
+        assert field.description
+        assert field.description.endswith(".")
+        assert ("None: " in field.description) == (type(None) in get_args(field.annotation))
 
 
 def test_selinux_is_read_from_the_kernel_and_its_policy_from_where_it_came(
@@ -111,9 +140,9 @@ def test_apparmor_is_read_with_the_features_that_decide(
     found = apparmor()
     assert (found["version"], found["userns_mediation"]) == ("4.1.0", True)
     assert found["features"] == {
-        "namespaces/mask": "userns_create",
-        "policy/unconfined_restrictions/userns": "1",
-        "policy/versions": ["v9"],
+        "namespaces_mask": "userns_create",
+        "unconfined_userns": "1",
+        "policy_versions": ["v9"],
     }
     assert found["profiles"] == {
         "plasmashell//QtWebEngineProcess": "unconfined",

@@ -11,6 +11,7 @@ from lab.guest.variant import NotInEffect
 from lab.machine.lane import LaneDied
 from lab.record import RemedyOutcome
 from lab.trials.fork import Tried, Tries
+from tests.unit.examples import facts
 from tests.unit.fake_runner import FakeRunner
 
 HELPS, NOT, CANNOT, ERROR = (
@@ -50,7 +51,7 @@ class Step:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> FakeRunner:
-    return FakeRunner(tmp_path, {})
+    return FakeRunner(tmp_path, facts())
 
 
 def settle(

@@ -1,6 +1,5 @@
 """Remedies tried on a cell, with a guest that is not there: it is blocked by causes, and remedies lift them."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,10 @@ from lab.guest import remedy_script, variant
 from lab.guest.remedy_script import Step, Steps
 from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun
+from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
+from lab.probes import Probed
 from lab.record import (
     CellResult,
     Confidence,
@@ -32,6 +33,7 @@ from lab.record import (
 )
 from lab.trials.policy import Policy
 from lab.trials.remedies import Trial, Trials, with_remedies
+from tests.unit.examples import facts, probe, probed
 from tests.unit.fake_runner import SUITE, FakeRunner
 
 CATALOG = catalog.load()
@@ -91,16 +93,8 @@ class Guest(FakeRunner):
         scripts: dict[str, Steps] | None = None,
         undoes: bool = True,
     ) -> None:
-        facts = {
-            "sysctls": {
-                "kernel.unprivileged_userns_clone": "0",
-                "user.max_user_namespaces": "0",
-                "kernel.apparmor_restrict_unprivileged_userns": None,
-            },
-            "apparmor": None,
-            "podman": False,
-        }
-        super().__init__(Path(), facts)
+        off = {"kernel.unprivileged_userns_clone": "0", "user.max_user_namespaces": "0"}
+        super().__init__(Path(), facts(sysctls=off, apparmor=None))
         self.blocked_by = blocked_by
         self.lifts = lifts or {}
         self.masking = masking
@@ -118,11 +112,11 @@ class Guest(FakeRunner):
     def control_fails(self) -> bool:
         return any(cause.startswith("kvm") for cause in self.left)
 
-    def apply(self, wanted: Variant) -> tuple[dict[str, Any], variant.Mark]:
+    def apply(self, wanted: Variant) -> Applied:
         more = [f"{kind} {knob.words()}" for kind, knob in wanted.knobs.items() if kind != "sysctl"]
         self.did.append(" ".join(["fork", *more]))
         self.applied.clear()
-        return {}, variant.Mark("begins")
+        return super().apply(wanted)
 
     def put_in_place(self, _session: object, name: str, script: str, *, about_user: bool) -> Steps:
         assert script == KNOWN[name].script()
@@ -159,9 +153,8 @@ class Guest(FakeRunner):
         shown = self.left[:1] if self.masking else self.left
         return [finding(cause) for cause in shown]
 
-    def probes(self) -> dict[str, Any]:
-        status = 1 if self.left else 0
-        return {"probes": {"bwrap_user": {"command": [], "status": status, "stderr": ""}}}
+    def probed(self) -> Probed:
+        return probed({"bwrap_user": probe(1 if self.left else 0)})
 
 
 Try = Callable[..., dict[str, RemedyResult]]
@@ -179,10 +172,10 @@ def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
         cell = replace(CELL, variant=CATALOG.variant(variant_name))
         folder = tmp_path / cell.folder
         folder.mkdir(parents=True)
-        (folder / "probes.json").write_text(json.dumps(guest.probes()))
+        (folder / "probes.json").write_text(guest.probed().model_dump_json())
         monkeypatch.setattr(remedy_script, "apply", guest.put_in_place)
         monkeypatch.setattr(remedy_script, "undo", guest.undo)
-        monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: guest.probes())
+        monkeypatch.setattr(variant, "probe", lambda session, wanted: guest.probed())
         found = guest.blocked_by if causes is None else causes
         before = cell.result(Status.XFAIL)
         before.causes = [finding(cause) for cause in found]
@@ -389,7 +382,7 @@ def test_another_way_to_run_boxlite_can_take_variants_of_its_own(
 
 def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try) -> None:
     guest = Guest(["masked-proc"])
-    guest.facts |= {"podman": True, "apparmor": {}}
+    guest.facts = facts(podman=True)
     tried = try_all(guest, variant_name="podman-apparmor-off+userns-clone-off")
     assert list(tried) == ["unconfined-container", "privileged-container", "jailer-off"]
     assert [each for each in guest.did if each.startswith("fork")] == [

@@ -4,7 +4,7 @@ import pytest
 
 from lab.record import CellResult, Confidence, Expectation, Outcome, Status, TestResult
 from lab.verdict.repeats import combine, wilson
-from tests.unit.examples import cell
+from tests.unit.examples import cell, facts
 
 BLOCKED = Expectation(status="xfail", cause="userns-limit")
 
@@ -91,9 +91,9 @@ def test_repeats_that_disagree_are_flaky_with_count_and_interval() -> None:
 
 def test_of_flaky_repeats_the_first_that_is_not_as_expected_is_kept_in_detail() -> None:
     other = repeat(Status.FAIL, Outcome.FAIL, Outcome.PASS, cause="unknown")
-    certain = FAILED.model_copy(update={"confidence": Confidence.LIKELY, "facts": {"kernel": "6.12"}})
+    certain = FAILED.model_copy(update={"confidence": Confidence.LIKELY, "facts": facts(kernel="6.12")})
     combined = combine([PASSED, certain, other])
-    assert (combined.tests, combined.facts) == (certain.tests, {"kernel": "6.12"})
+    assert (combined.tests, combined.facts) == (certain.tests, facts(kernel="6.12"))
     assert (combined.cause, combined.confidence) == ("unknown", Confidence.LIKELY)
 
 

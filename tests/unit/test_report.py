@@ -38,7 +38,7 @@ from lab.report import markdown, runlog, squares, terminal
 from lab.report.live import Lines, LiveTable
 from lab.report.runlog import RunLog
 from lab.run.observer import Silent
-from tests.unit.examples import cell, run_of
+from tests.unit.examples import cell, facts, run_of
 
 XFAIL = Expectation(status="xfail", cause="userns-limit")
 # Text with which a guest could break out of its cell of the table.
@@ -125,13 +125,13 @@ def test_counts_add_up_to_all_cells() -> None:
 
 
 def test_the_kernel_is_what_the_guest_said_or_a_dash() -> None:
-    assert squares.kernel([cell(), cell(facts={"kernel": "6.12.118"})]) == "6.12.118"
+    assert squares.kernel([cell(), cell(facts=facts(kernel="6.12.118"))]) == "6.12.118"
     assert squares.kernel([cell()]) == "-"
 
 
 def test_the_table_has_a_row_for_each_guest_and_a_column_for_each_variant() -> None:
     run = run_of(
-        cell("debian-12", "stock", facts={"kernel": "6.1.0-56-cloud-amd64"}),
+        cell("debian-12", "stock", facts=facts(kernel="6.1.0-56-cloud-amd64")),
         cell("debian-12", "max-userns-zero", status=Status.XFAIL, cause="userns-limit", expected=XFAIL),
         cell("debian-13", "stock", status=Status.ERROR, reason="x"),
         cell("debian-13", "max-userns-zero", status=Status.NOT_RUN, reason="y"),
@@ -366,7 +366,7 @@ def test_a_flaky_cell_says_how_often_it_passed() -> None:
 
 
 def test_what_a_guest_says_stays_inside_its_square() -> None:
-    run = run_of(cell(status=Status.NOT_APPLICABLE, reason=HOSTILE, facts={"kernel": HOSTILE}))
+    run = run_of(cell(status=Status.NOT_APPLICABLE, reason=HOSTILE, facts=facts(kernel=HOSTILE)))
     text = markdown.render(run)
     assert [len(row) for row in rows_of(text)] == [3, 3, 3]
     assert "<b>" not in text
@@ -536,7 +536,7 @@ def told(text: str) -> CellResult:
     return cell(status=Status.NOT_APPLICABLE).model_copy(
         update={
             "reason": text,
-            "facts": {"kernel": text},
+            "facts": facts(kernel=text),
             "retried": [text],
             "tests": [TestResult(name="jail_starts", outcome=Outcome.FAIL, message=text)],
         }
@@ -551,7 +551,7 @@ def test_a_guest_cannot_steer_the_terminal(status: Status) -> None:
 
 
 def test_a_kernel_s_name_is_no_markup() -> None:
-    assert "[bold]6.12" in printed(run_of(cell(facts={"kernel": "[bold]6.12.48"})))
+    assert "[bold]6.12" in printed(run_of(cell(facts=facts(kernel="[bold]6.12.48"))))
 
 
 @pytest.mark.parametrize("verbose", [False, True])

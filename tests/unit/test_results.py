@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -8,6 +9,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import PACKAGE
 from lab.record import (
     BuildRecord,
+    CellResult,
     Confidence,
     Expectation,
     Host,
@@ -23,7 +25,7 @@ from lab.record import (
     TestResult,
     json_schema,
 )
-from tests.unit.examples import cell, run_of
+from tests.unit.examples import cell, context, facts, run_of
 
 PUBLISHED = PACKAGE.parent / "docs" / "results.schema.json"
 
@@ -38,7 +40,8 @@ def full_run() -> RunResult:
         confidence=Confidence.PROVED,
         reason="user.max_user_namespaces is 0 and `unshare -U` is refused: ENOSPC",
         tests=[TestResult(name="a", outcome=Outcome.FAIL, seconds=1.5, message='<"ä\n">')],
-        facts={"kernel": "6.12", "kvm": None},
+        facts=facts(kvm=None),
+        context=context(),
         evidence=["cells/debian-13/max-userns-zero/0.10.8/kernel.log"],
         remedies=[RemedyResult(name="sysctl", result=RemedyOutcome.VERIFIED, price="none", seconds=2.0)],
         seconds={"suite": 12.5},
@@ -110,7 +113,7 @@ def test_the_file_has_the_keys_of_the_design(tmp_path: Path) -> None:
     assert written["schema"] == 2
     assert {"id", "started", "finished", "host", "builds"} <= set(written["run"])
     wanted = {"guest", "variant", "build", "status", "expected", "cause", "confidence", "reason", "tests"}
-    wanted |= {"facts", "evidence", "remedies", "seconds", "rerun"}
+    wanted |= {"facts", "context", "evidence", "remedies", "seconds", "rerun"}
     assert all(wanted <= set(each) for each in written["cells"])
 
 
@@ -137,8 +140,71 @@ def test_keys_that_schema_1_names_otherwise_are_read(tmp_path: Path) -> None:
         info["parts"] = info.pop("merged")
     for each in (*written["run"]["lanes"], *written["cells"]):
         each["way"] = each.pop("fork")
+    expected = full_run()
+    for old, new in zip(written["cells"], expected.cells, strict=True):
+        del old["context"], old["older_facts"]
+        old["facts"], new.facts, new.context = {}, None, None
     (tmp_path / "results.json").write_text(json.dumps(written))
-    assert RunResult.read(tmp_path) == full_run()
+    assert RunResult.read(tmp_path) == expected
+
+
+def schema_1(tmp_path: Path, facts: dict[str, Any]) -> CellResult:
+    """The one cell of a run of schema 1, read with these facts."""
+    written = json.loads(run_of(cell()).write(tmp_path).read_text()) | {"schema": 1}
+    [one] = written["cells"]
+    del one["context"], one["older_facts"]
+    one["facts"] = facts
+    (tmp_path / "results.json").write_text(json.dumps(written))
+    [read] = RunResult.read(tmp_path).cells
+    return read
+
+
+FACTS_1 = json.loads((Path(__file__).parent / "facts-of-schema-1.json").read_text())
+
+
+def test_the_facts_of_schema_1_are_read(tmp_path: Path) -> None:
+    read = schema_1(tmp_path, FACTS_1)
+    assert read.facts is not None
+    assert read.facts.os.id == "debian"
+    assert read.facts.os.version_codename is None
+    assert read.facts.apparmor is not None
+    assert read.facts.apparmor.features.policy_versions == ("v5", "v9")
+    assert read.facts.apparmor.features.unconfined_userns is None
+    assert read.facts.sysctls["kernel.apparmor_restrict_unprivileged_userns"] is None
+    assert read.facts.bubblewrap is not None
+    assert read.facts.bubblewrap.version == "0.12.0"
+    assert read.context == context("containers-default-0.62.2 (enforce)")
+    assert read.older_facts == {}
+
+
+def test_no_facts_of_schema_1_are_a_guest_that_was_not_asked(tmp_path: Path) -> None:
+    read = schema_1(tmp_path, {})
+    assert (read.facts, read.context, read.older_facts) == (None, None, {})
+
+
+def test_what_schema_1_tells_of_a_fact_that_could_not_be_read(tmp_path: Path) -> None:
+    told = {"lsm": [""], "bubblewrap": FACTS_1["bubblewrap"] | {"version": "bwrap: Permission denied"}}
+    read = schema_1(tmp_path, FACTS_1 | told)
+    assert read.facts is not None
+    assert read.facts.lsm is None
+    assert read.facts.bubblewrap is not None
+    assert read.facts.bubblewrap.version is None
+
+
+def test_facts_that_an_early_lab_did_not_read_are_not_made_up(tmp_path: Path) -> None:
+    older = {name: value for name, value in FACTS_1.items() if name not in ("podman", "mounts")}
+    read = schema_1(tmp_path, older)
+    assert read.facts is None
+    assert read.older_facts == older
+    assert read.context == context("containers-default-0.62.2 (enforce)")
+    # It stays so when it is written again.
+    run_of(read).write(tmp_path)
+    assert RunResult.read(tmp_path).cells == [read]
+
+
+def test_facts_of_schema_1_that_are_damaged_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cells\.0\.facts\.kernel: Input should be a valid string"):
+        schema_1(tmp_path, FACTS_1 | {"kernel": None})
 
 
 @pytest.mark.parametrize(

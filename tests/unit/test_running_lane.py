@@ -1,6 +1,6 @@
 """A lane at work, with a machine that is not there."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -31,13 +31,21 @@ from lab.machine.keys import generate
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.machine.states import Known, States, StoredState
 from lab.plan import Cell
+from lab.probes import Facts
 from lab.record import CellResult, Outcome, Status, TestResult
-from tests.unit.examples import base_image
+from tests.unit.examples import base_image, facts, probed, who
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
 OLD, NEW = Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")
+# As a run asks for them: those of the catalog, and one of a variant that was made for the run.
+SYSCTLS = [*KNOWN.sysctls(), "user.max_pid_namespaces"]
 EMULATION, KVM = Acceleration(False, ""), Acceleration(True, "")
+
+
+def asked_for(sysctls: Sequence[str]) -> Facts:
+    """The facts of a guest whose kernel has none of the sysctls that it was asked for."""
+    return facts(sysctls=dict.fromkeys(sysctls))
 
 
 class Machine:
@@ -171,8 +179,9 @@ class Bench:
             self.folder,
             rootfs,
             self.processors,
+            build if builds == 1 else None,
+            SYSCTLS,
             cold=cold,
-            build=build if builds == 1 else None,
         )
         lane: Any = self.machine
         return RunningLane(work, lane, lambda text: None, states=self.states if stores else None)
@@ -209,9 +218,10 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.setattr(ready, "wait_ready", lambda session, factor: None)
     monkeypatch.setattr(Session, "wait_open", lambda session, seconds, listening=False: None)
     monkeypatch.setattr(Session, "run", lambda session, command, **more: Output(0, "", ""))
-    monkeypatch.setattr(variant, "read_facts", lambda session: {"python": "3.13"})
-    monkeypatch.setattr(variant, "begin", lambda session, wanted, mark: {"variant": wanted.name})
-    monkeypatch.setattr(variant, "probe", lambda session, wanted, probes: {"context": "unconfined"})
+    monkeypatch.setattr(variant, "read_facts", lambda session, sysctls: asked_for(sysctls))
+    monkeypatch.setattr(variant, "begin", lambda session, wanted, mark, sysctls: asked_for(sysctls))
+    monkeypatch.setattr(variant, "read_who", lambda session, wanted: who())
+    monkeypatch.setattr(variant, "probe", lambda session, wanted: probed({}))
     monkeypatch.setattr(variant, "check_in_effect", lambda wanted, facts, who: None)
     monkeypatch.setattr(Wheel, "fetch", fetch)
     monkeypatch.setattr(deploy, "deploy", deployed)
@@ -366,7 +376,7 @@ def test_a_machine_whose_state_cannot_be_saved_serves_all_the_same(bench: Bench)
     served = bench.service()
     served.start()
     assert bench.machine.did == ["start", "save boot"]
-    assert served.facts == {"python": "3.13"}
+    assert served.facts == asked_for(SYSCTLS)
     assert bench.states.find() is None
 
 
@@ -621,9 +631,9 @@ def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherw
     service = bench.service()
     known = catalog.load()
     service.lane.guest = known.guest("debian-13-selinux")
-    shown = {"selinux": {"mode": "permissive", "policy": "default"}}
-    monkeypatch.setattr(variant, "begin", lambda session, wanted, mark: shown)
+    shown = facts(selinux={"mode": "permissive"})
+    monkeypatch.setattr(variant, "begin", lambda session, wanted, mark, sysctls: shown)
     with pytest.raises(ready.NotAsDefined, match="SELinux is permissive"):
         CellRunner(service).apply(known.variant("stock"))
-    facts, _ = CellRunner(service).apply(known.variant("selinux-permissive"))
-    assert facts["selinux"]["mode"] == "permissive"
+    applied = CellRunner(service).apply(known.variant("selinux-permissive"))
+    assert applied.facts.selinux == shown.selinux

@@ -4,20 +4,15 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report import markdown, upstream
 from lab.upstream.recorded import Recorded
 from tests.unit import evidence_examples, told_examples
 from tests.unit.evidence_examples import APPARMOR_DENY, DENIED_CREATE
-from tests.unit.examples import cell, run_of
+from tests.unit.examples import cell, facts, run_of
 
 WHY = "AppArmor denied userns_create to bwrap by profile lab-bwrap-without-userns"
-FACTS = {
-    "os": {"PRETTY_NAME": "Debian GNU/Linux 13 (trixie)"},
-    "kernel": "6.12.118+deb13-cloud-amd64",
-    "bubblewrap": {"version": "0.12.0"},
-    "apparmor": {"version": "4.1.0"},
-}
 
 
 def failed(cause: str = "apparmor-userns-deny", /, **more: Any) -> CellResult:
@@ -30,7 +25,7 @@ def failed(cause: str = "apparmor-userns-deny", /, **more: Any) -> CellResult:
         "causes": [Finding(name=cause, confidence=Confidence.PROVED, why=WHY)],
         "reason": WHY,
         "tests": [test],
-        "facts": FACTS,
+        "facts": facts(),
         "rerun": f"lab matrix -g debian-13 -v {cause} --build 0.10.8",
     }
     return cell(**(wanted | more))
@@ -142,12 +137,24 @@ def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) ->
     assert "No finding" not in page
 
 
-def test_what_is_not_known_of_a_guest_is_a_dash(tmp_path: Path) -> None:
-    bare = failed(facts={"bubblewrap": None})
+@pytest.mark.parametrize(
+    ("known", "row"),
+    [
+        (None, "| debian-13 | - | - | - | - | 0.10.8 |"),
+        (
+            facts(os={"pretty_name": None}, kernel="6.12", bubblewrap={"version": None}, apparmor=None),
+            "| debian-13 | 6.12 | - | - | - | 0.10.8 |",
+        ),
+        (
+            facts(kernel="6.12", bubblewrap=None, selinux={"mode": "permissive"}),
+            "| Debian GNU/Linux 13 (trixie) | 6.12 | - | 4.1.0 | permissive | 0.10.8 |",
+        ),
+    ],
+)
+def test_what_is_not_known_of_a_guest_is_a_dash(tmp_path: Path, known: Facts | None, row: str) -> None:
+    bare = failed(facts=known)
     recorded(tmp_path, bare)
-    assert "| debian-13 | - | - | - | - | 0.10.8 | apparmor-userns-deny |" in upstream.render(
-        run_of(bare), tmp_path
-    )
+    assert f"{row} apparmor-userns-deny |" in upstream.render(run_of(bare), tmp_path)
 
 
 def test_what_a_guest_says_stays_in_its_block(tmp_path: Path) -> None:

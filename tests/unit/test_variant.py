@@ -1,13 +1,13 @@
 import ast
 import shlex
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lab import catalog, knobs
 from lab.base.errors import UsageError
 from lab.catalog import Variant
-from lab.guest.session import program_file
+from lab.guest.session import RemoteFailed, Session, program_file
 from lab.guest.variant import (
     Mark,
     NotInEffect,
@@ -16,67 +16,39 @@ from lab.guest.variant import (
     check_in_effect,
     home,
     login,
+    probe,
+    read_facts,
+    read_who,
     under,
     why_not_applicable,
 )
 from lab.knobs.apparmor import AppArmor
 from lab.knobs.container import Kind
+from lab.knobs.sysctl import Sysctl
+from lab.probes import Facts, NotAsked, Who
+from lab.trials import changes
+from tests.unit.examples import facts, printed_facts, who
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
 ALLOW_LIST = "/usr/share/apparmor/extra-profiles/bwrap-userns-restrict"
-WHO = {
-    "uid": 1001,
-    "groups": [993, 1001],
-    "context": {"apparmor": "unconfined", "delegated": ["memory", "pids"]},
-}
 
 
-def facts(**more: Any) -> dict[str, Any]:
-    """The facts of a Debian 13, but for what is given."""
-    found: dict[str, Any] = {
-        "sysctls": {
-            "kernel.unprivileged_userns_clone": "1",
-            "user.max_user_namespaces": "7794",
-            "kernel.yama.ptrace_scope": "1",
-            "kernel.io_uring_disabled": "0",
-        },
-        "command_line": "root=LABEL=root rw console=ttyS0 panic=-1",
-        "lsm": ["lockdown", "capability", "landlock", "yama", "apparmor"],
-        "bubblewrap": {"path": "/usr/bin/bwrap", "version": "0.12.0", "mode": "0o755"},
-        "mounts": {"/home": {"on": "/", "type": "ext4", "options": ["rw", "relatime"]}},
-        "login_sessions": False,
-        "podman": False,
-        "selinux": None,
-        "cgroup": {"version": "v2", "controllers": ["cpu", "memory", "pids"]},
-        "apparmor": {
-            "version": "4.1.0",
-            "userns_mediation": True,
-            "profiles": {"unprivileged_userns": "complain"},
-            "profile_files": [SHIPPED_PROFILE, ALLOW_LIST],
-        },
-        "kvm": {"mode": "0o660", "uid": 0, "gid": 993},
-    }
-    return found | more
-
-
-def in_container(*, seccomp: int = 0, apparmor: str | None = "unconfined") -> dict[str, Any]:
+def in_container(*, seccomp: int = 0, apparmor: str | None = "unconfined") -> Who:
     """Who the suite runs as in a container."""
-    context: dict[str, Any] = {"apparmor": apparmor, "delegated": []}
-    return {**WHO, "container": True, "seccomp": seccomp, "context": context}
+    return who(container=True, seccomp=seccomp, context={"apparmor": apparmor, "delegated": []})
 
 
-def apparmor(**more: Any) -> dict[str, Any]:
-    return facts(apparmor=facts()["apparmor"] | more)
+def apparmor(**more: Any) -> Facts:
+    return facts(apparmor=more)
 
 
+NOEXEC = {"on": "/home", "type": "ext4", "options": ["rw", "noexec"]}
 # As Fedora has it.
-OPEN_KVM = {"mode": "0o666", "uid": 0, "gid": 36}
-UBUNTU = facts(
-    sysctls=facts()["sysctls"] | {"kernel.apparmor_restrict_unprivileged_userns": "0"},
-    apparmor=facts()["apparmor"] | {"profiles": {}},
-)
-RESTRICTED = facts(sysctls=UBUNTU["sysctls"], apparmor=UBUNTU["apparmor"] | {"profiles": {"bwrap": "enforce"}})
+OPEN_KVM = {"mode": "0o666", "gid": 36}
+SWITCH_OFF = {"kernel.apparmor_restrict_unprivileged_userns": "0"}
+UBUNTU = facts(sysctls=SWITCH_OFF, apparmor={"profiles": {}})
+RESTRICTED = facts(sysctls=SWITCH_OFF, apparmor={"profiles": {"bwrap": "enforce"}})
 UBUNTUS = "its kernel has no kernel.apparmor_restrict_unprivileged_userns"
 NOT_ON_DEBIAN = {
     "apparmor-restrict-off": UBUNTUS,
@@ -99,7 +71,7 @@ def test_every_shipped_variant_but_these_makes_sense_on_debian_13(name: str) -> 
 
 
 OLD_APPARMOR = apparmor(version="3.0.8", userns_mediation=False, profile_files=[])
-NO_SYSCTL = facts(sysctls={"kernel.unprivileged_userns_clone": None, "user.max_user_namespaces": "7794"})
+NO_SYSCTL = facts(sysctls={"kernel.unprivileged_userns_clone": None})
 NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppArmor(userns=True)})
 
 
@@ -116,7 +88,11 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["apparmor-userns-nocaps"], apparmor(profile_files=[]), f"ships no {SHIPPED_PROFILE}"),
         (KNOWN["bwrap-allow-list"], apparmor(profile_files=[SHIPPED_PROFILE]), f"ships no {ALLOW_LIST}"),
         (KNOWN["userns-clone-off"], NO_SYSCTL, "its kernel has no kernel.unprivileged_userns_clone"),
-        (KNOWN["max-userns-zero"], facts(sysctls={}), "its kernel has no user.max_user_namespaces"),
+        (
+            KNOWN["max-userns-zero"],
+            facts(sysctls={"user.max_user_namespaces": None}),
+            "its kernel has no user.max_user_namespaces",
+        ),
         (KNOWN["kvm-denied"], facts(kvm=None), "has no /dev/kvm to begin with"),
         (KNOWN["kvm-absent"], facts(kvm=None), "has no /dev/kvm to begin with"),
         (KNOWN["kvm-denied"], facts(kvm=OPEN_KVM), "everyone may use its /dev/kvm, whatever their groups"),
@@ -128,7 +104,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
             facts(cgroup={"version": "v1"}),
             "has no cgroup v2, the only one to be",
         ),
-        (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=UBUNTU["sysctls"]), "no AppArmor"),
+        (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=SWITCH_OFF), "no AppArmor"),
         (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
         (
             catalog.load().variant("apparmor-mount-deny-quiet+podman-privileged"),
@@ -137,7 +113,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         ),
     ],
 )
-def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: dict[str, Any], reason: str) -> None:
+def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: Facts, reason: str) -> None:
     said = why_not_applicable(variant, guest)
     assert said is not None
     assert said.startswith(reason)
@@ -152,49 +128,54 @@ def test_stock_makes_sense_everywhere() -> None:
 
 
 def test_what_the_guest_shows_is_in_effect() -> None:
-    check_in_effect(KNOWN["stock"], facts(), WHO)
-    check_in_effect(KNOWN["max-userns-zero"], facts(sysctls={"user.max_user_namespaces": "0"}), WHO)
+    check_in_effect(KNOWN["stock"], facts(), who())
+    check_in_effect(KNOWN["max-userns-zero"], facts(sysctls={"user.max_user_namespaces": "0"}), who())
     check_in_effect(
         KNOWN["apparmor-userns-nocaps"],
         apparmor(profiles={"unprivileged_userns": "enforce"}),
-        WHO | {"context": {"apparmor": "unprivileged_userns (enforce)"}},
+        who(context={"apparmor": "unprivileged_userns (enforce)"}),
     )
-    check_in_effect(KNOWN["stock"], facts(kvm=None), WHO | {"groups": [1001]})
-    check_in_effect(KNOWN["kvm-denied"], facts(), WHO | {"groups": [1001]})
-    check_in_effect(KNOWN["kvm-absent"], facts(kvm=None), WHO)
-    check_in_effect(KNOWN["bwrap-absent"], facts(bubblewrap=None), WHO)
-    check_in_effect(KNOWN["bwrap-setuid"], facts(bubblewrap=facts()["bubblewrap"] | {"mode": "0o4755"}), WHO)
-    check_in_effect(KNOWN["home-noexec"], facts(mounts={"/home": {"options": ["rw", "noexec"]}}), WHO)
-    check_in_effect(KNOWN["as-root"], facts(), WHO | {"uid": 0, "groups": [0]})
-    check_in_effect(KNOWN["cgroup-no-delegation"], facts(), WHO | {"context": {"delegated": []}})
-    check_in_effect(KNOWN["issue-468-settings"], UBUNTU, WHO)
-    check_in_effect(KNOWN["apparmor-off"], facts(command_line="rw apparmor=0", lsm=["yama"]), WHO)
+    check_in_effect(KNOWN["stock"], facts(kvm=None), who(groups=[1001]))
+    check_in_effect(KNOWN["kvm-denied"], facts(), who(groups=[1001]))
+    check_in_effect(KNOWN["kvm-absent"], facts(kvm=None), who())
+    check_in_effect(KNOWN["bwrap-absent"], facts(bubblewrap=None), who())
+    check_in_effect(KNOWN["bwrap-setuid"], facts(bubblewrap={"mode": "0o4755"}), who())
+    check_in_effect(KNOWN["home-noexec"], facts(mounts={"/home": NOEXEC}), who())
+    check_in_effect(KNOWN["as-root"], facts(), who(uid=0, groups=[0]))
+    check_in_effect(KNOWN["cgroup-no-delegation"], facts(), who(context={"delegated": []}))
+    check_in_effect(KNOWN["issue-468-settings"], UBUNTU, who())
+    check_in_effect(KNOWN["apparmor-off"], facts(command_line="rw apparmor=0", lsm=["yama"]), who())
     for name in ("podman", "podman-no-namespaces"):
         check_in_effect(KNOWN[name], facts(), in_container(seccomp=2, apparmor="containers-default (enforce)"))
     check_in_effect(KNOWN["podman"], facts(apparmor=None), in_container(seccomp=2, apparmor=None))
     check_in_effect(KNOWN["podman-apparmor-off"], facts(), in_container(seccomp=2))
     for name in ("podman-unconfined", "podman-privileged"):
         check_in_effect(KNOWN[name], facts(), in_container(apparmor="crun (unconfined)"))
-    check_in_effect(KNOWN["selinux-permissive"], facts(selinux={"mode": "permissive"}), WHO)
+    check_in_effect(KNOWN["selinux-permissive"], facts(selinux={"mode": "permissive"}), who())
     denying = {"mode": "enforcing", "modules": ["lab"]}
-    check_in_effect(KNOWN["selinux-userns-deny"], facts(selinux=denying), WHO)
+    check_in_effect(KNOWN["selinux-userns-deny"], facts(selinux=denying), who())
 
 
 @pytest.mark.parametrize(
-    ("name", "guest", "who", "differences"),
+    ("name", "guest", "user", "differences"),
     [
-        ("max-userns-zero", facts(), {}, ["user.max_user_namespaces is 7794, not 0"]),
-        ("max-userns-zero", facts(sysctls={}), {}, ["user.max_user_namespaces is None, not 0"]),
+        ("max-userns-zero", facts(), who(), ["user.max_user_namespaces is 7794, not 0"]),
+        (
+            "max-userns-zero",
+            facts(sysctls={"user.max_user_namespaces": None}),
+            who(),
+            ["user.max_user_namespaces is None, not 0"],
+        ),
         (
             "apparmor-userns-deny",
             facts(),
-            {},
+            who(),
             ["AppArmor profile lab-bwrap-without-userns is not loaded"],
         ),
         (
             "apparmor-userns-nocaps",
             facts(),
-            {},
+            who(),
             [
                 "AppArmor profile unprivileged_userns is in complain mode",
                 "the suite would run confined by 'unconfined'",
@@ -203,27 +184,27 @@ def test_what_the_guest_shows_is_in_effect() -> None:
         (
             "apparmor-userns-nocaps",
             apparmor(profiles={"unprivileged_userns": "enforce"}),
-            {"context": {"apparmor": "unprivileged_userns (complain)"}},
+            who(context={"apparmor": "unprivileged_userns (complain)"}),
             ["the suite would run confined by 'unprivileged_userns (complain)'"],
         ),
-        ("stock", facts(), {"uid": 0}, ["the suite would run as root"]),
-        ("kvm-denied", facts(), {}, ["the suite's user is in the group of /dev/kvm"]),
-        ("kvm-denied", facts(kvm=None), {"groups": [1001]}, ["there is no /dev/kvm"]),
-        ("kvm-absent", facts(), {}, ["/dev/kvm is there"]),
-        ("bwrap-absent", facts(), {}, ["bubblewrap's mode is 0o755, not None"]),
-        ("bwrap-not-executable", facts(), {}, ["bubblewrap's mode is 0o755, not 0o644"]),
-        ("bwrap-setuid", facts(bubblewrap=None), {}, ["bubblewrap's mode is None, not 0o4755"]),
-        ("home-noexec", facts(), {}, ["/home is mounted without noexec"]),
+        ("stock", facts(), who(uid=0), ["the suite would run as root"]),
+        ("kvm-denied", facts(), who(), ["the suite's user is in the group of /dev/kvm"]),
+        ("kvm-denied", facts(kvm=None), who(groups=[1001]), ["there is no /dev/kvm"]),
+        ("kvm-absent", facts(), who(), ["/dev/kvm is there"]),
+        ("bwrap-absent", facts(), who(), ["bubblewrap's mode is 0o755, not None"]),
+        ("bwrap-not-executable", facts(), who(), ["bubblewrap's mode is 0o755, not 0o644"]),
+        ("bwrap-setuid", facts(bubblewrap=None), who(), ["bubblewrap's mode is None, not 0o4755"]),
+        ("home-noexec", facts(), who(), ["/home is mounted without noexec"]),
         (
             "apparmor-off",
             facts(),
-            {},
+            who(),
             ["booted without apparmor=0", "the security module apparmor is in use"],
         ),
         (
             "podman",
             facts(),
-            {"container": False, "seccomp": 0},
+            who(container=False, seccomp=0),
             ["would run in no container", "without a seccomp filter", "confined by 'unconfined'"],
         ),
         (
@@ -232,30 +213,28 @@ def test_what_the_guest_shows_is_in_effect() -> None:
             in_container(seccomp=2, apparmor="containers-default (enforce)"),
             ["under a seccomp filter", "confined by 'containers-default (enforce)'"],
         ),
-        ("selinux-permissive", facts(selinux={"mode": "enforcing"}), {}, ["enforcing, not permissive"]),
+        ("selinux-permissive", facts(selinux={"mode": "enforcing"}), who(), ["enforcing, not permissive"]),
         (
             "selinux-userns-deny",
             facts(selinux={"mode": "permissive", "modules": []}),
-            {},
+            who(),
             ["SELinux is permissive, not enforcing", "the module lab is not in SELinux's policy"],
         ),
-        ("as-root", facts(), {}, ["the suite would run as user 1001, not as root"]),
-        ("cgroup-no-delegation", facts(), {}, ["was given the controllers memory pids"]),
-        ("issue-468-settings", facts(), {}, ["userns is None, not 0", "unprivileged_userns is loaded"]),
-        ("stock", facts(), {"groups": [1001]}, ["the suite's user is not in the group of /dev/kvm"]),
+        ("as-root", facts(), who(), ["the suite would run as user 1001, not as root"]),
+        ("cgroup-no-delegation", facts(), who(), ["was given the controllers memory pids"]),
+        ("issue-468-settings", facts(), who(), ["userns is None, not 0", "unprivileged_userns is loaded"]),
+        ("stock", facts(), who(groups=[1001]), ["the suite's user is not in the group of /dev/kvm"]),
         (
             "max-userns-zero",
             facts(),
-            {"groups": []},
+            who(groups=[]),
             ["user.max_user_namespaces is 7794", "group of /dev/kvm"],
         ),
     ],
 )
-def test_every_difference_is_named(
-    name: str, guest: dict[str, Any], who: dict[str, Any], differences: list[str]
-) -> None:
+def test_every_difference_is_named(name: str, guest: Facts, user: Who, differences: list[str]) -> None:
     with pytest.raises(NotInEffect, match=r"^variant not in effect: ") as error:
-        check_in_effect(KNOWN[name], guest, WHO | who)
+        check_in_effect(KNOWN[name], guest, user)
     assert all(difference in str(error.value) for difference in differences)
     assert str(error.value).count(";") == len(differences) - 1
 
@@ -279,15 +258,27 @@ def test_the_suite_is_run_by_an_ordinary_user_unless_a_variant_says_root() -> No
     assert shlex.split(as_run(root, "echo 'a'")) == ["sudo", "-n", "-H", "sh", "-c", "echo 'a'"]
 
 
-class Guest:
-    """As much of a session as putting a variant on needs: it keeps what it was asked."""
+WHO_PRINTED = who().model_dump(mode="json")
 
-    def __init__(self) -> None:
+
+def session(guest: "Guest") -> Session:
+    return cast(Session, guest)
+
+
+class Guest:
+    """As much of a session as applying a variant needs: it keeps what it was asked."""
+
+    def __init__(self, **printed: Any) -> None:
         self.asked: list[Any] = []
+        self.printed: dict[str, Any] = {"facts": printed_facts(), "probe": WHO_PRINTED} | printed
 
     def programs(self, wanted: list[tuple[str, dict[str, Any]]], *, seconds: float) -> list[Any]:
         self.asked += wanted
-        return [{"answer to": name} for name, _ in wanted]
+        return [self.printed.get(name) for name, _ in wanted]
+
+    def program(self, name: str, argument: dict[str, Any], **_more: Any) -> Any:
+        [result] = self.programs([(name, argument)], seconds=1)
+        return result
 
     def log_out(self, user: str) -> None:
         self.asked.append(user)
@@ -296,15 +287,69 @@ class Guest:
 def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_in_after_that() -> None:
     guest = Guest()
     wanted = catalog.load().variant("apparmor-userns-deny+max-userns-zero")
-    facts = begin(guest, wanted, mark=Mark("a mark", 1000.5))  # type: ignore[arg-type]
-    assert facts == {"answer to": "facts"}
+    shown = begin(session(guest), wanted, mark=Mark("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
+    assert shown == facts()
     assert guest.asked == [
         ("begin", {"mark": "a mark", "clock": 1000.5}),
         ("knobs/apparmor", wanted.knobs["apparmor"].settings()),
         ("knobs/sysctl", {"user.max_user_namespaces": 0}),
-        ("facts", {}),
+        ("facts", {"sysctls": ["user.max_pid_namespaces"]}),
         "tester",
     ]
+
+
+def test_facts_that_do_not_fit_name_the_program_and_each_field() -> None:
+    wrong = printed_facts(kernel=None, weather="rain")
+    del wrong["podman"]
+    guest = Guest(facts=wrong)
+    with pytest.raises(RemoteFailed) as error:
+        read_facts(session(guest), [])
+    assert "`facts` in the guest" in str(error.value)
+    for field in ("kernel: Input should be a valid string", "podman: Field required", "weather: Extra inputs"):
+        assert field in str(error.value)
+    with pytest.raises(RemoteFailed, match=r"`facts` in the guest .* kernel: "):
+        begin(session(guest), KNOWN["stock"], mark=Mark("a mark"), sysctls=[])
+
+
+@pytest.mark.parametrize("printed", [None, [], {}, {"uid": 0}, who().model_dump() | {"probes": {}}])
+def test_a_user_that_does_not_fit_is_a_fault_of_the_program(printed: Any) -> None:
+    with pytest.raises(RemoteFailed, match="`probe` in the guest"):
+        read_who(session(Guest(probe=printed)), KNOWN["stock"])
+
+
+def test_probes_that_were_not_asked_for_are_not_there() -> None:
+    assert not hasattr(read_who(session(Guest()), KNOWN["stock"]), "probes")
+    with pytest.raises(RemoteFailed, match="probes: Field required"):
+        probe(session(Guest()), KNOWN["stock"])
+
+
+PIDS = "user.max_pid_namespaces"
+PIDS_ZERO = KNOWN["stock"].model_copy(update={"name": "no-pids", "sysctl": Sysctl({PIDS: 0})})
+
+
+def test_a_sysctl_makes_sense_on_every_kernel_that_has_it() -> None:
+    # facts.py asked only for a fixed list, and what was not in that list counted as not in the kernel.
+    assert why_not_applicable(PIDS_ZERO, facts(sysctls={PIDS: "31437"})) is None
+    assert why_not_applicable(PIDS_ZERO, facts(sysctls={PIDS: None})) == f"its kernel has no {PIDS}"
+    with pytest.raises(NotAsked, match=f"not asked for {PIDS}, only for kernel.unprivileged"):
+        why_not_applicable(PIDS_ZERO, facts())
+    with pytest.raises(NotInEffect, match=f"{PIDS} is 31437, not 0"):
+        check_in_effect(PIDS_ZERO, facts(sysctls={PIDS: "31437"}), who())
+
+
+def test_the_sysctls_of_every_variant_are_asked_for_and_of_those_that_are_made_for_one_run() -> None:
+    known = catalog.load()
+    both = known.variant("userns-clone-off+max-userns-zero")
+    assert both.sysctls == ["kernel.unprivileged_userns_clone", "user.max_user_namespaces"]
+    assert known.variant("stock").sysctls == []
+    asked = known.sysctls([PIDS_ZERO.combined(both)])
+    assert PIDS in asked
+    assert PIDS not in known.sysctls()
+    for each in [*known.variants.values(), both, PIDS_ZERO]:
+        assert set(each.sysctls) <= set(asked)
+    # An experiment's changes are made of these variants' settings.
+    for change in [*changes.of_catalog(known), *changes.undoing(both)]:
+        assert set(change.on(both).sysctls) <= set(asked)
 
 
 def test_every_kind_of_setting_that_is_put_on_has_its_program_and_every_program_its_kind() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from lab import causes
 from lab.catalog import Catalog
+from lab.probes import Facts
 from lab.record import CellResult, Outcome, RunResult, Status
 from lab.upstream import told
 from lab.upstream.recorded import Recorded
@@ -70,6 +71,11 @@ each_blocked = pytest.mark.parametrize(
 )
 
 
+def facts_of(cell: CellResult) -> Facts:
+    assert cell.facts is not None
+    return cell.facts
+
+
 def cell(run: RunResult, guest: str, variant: str) -> CellResult:
     [found] = [each for each in run.cells if (each.guest, each.variant) == (guest, variant)]
     return found
@@ -96,9 +102,9 @@ def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_on
     }
     booted = cell(run, PLAIN, "max-userns-zero+apparmor-off")
     assert booted.lane not in lanes
-    assert booted.facts["command_line"].endswith("apparmor=0")
-    assert "apparmor" not in booted.facts["lsm"]
-    assert "apparmor" in cell(run, PLAIN, "kvm-denied").facts["lsm"]
+    assert facts_of(booted).command_line.endswith("apparmor=0")
+    assert "apparmor" not in (facts_of(booted).lsm or ["apparmor"])
+    assert "apparmor" in (facts_of(cell(run, PLAIN, "kvm-denied")).lsm or [])
 
 
 @reads(PLAIN)
@@ -112,16 +118,18 @@ def test_boxlites_own_diagnosis_is_read_and_judged(run: RunResult, folder: Path,
 def test_as_installed_it_passes_every_test_under_an_enforcing_selinux(run: RunResult) -> None:
     stock = cell(run, SELINUX, "stock")
     assert stock.status is Status.PASS, stock.reason
-    facts = stock.facts
-    assert facts["virtualization"] in ("svm", "vmx")
-    assert (facts["selinux"]["mode"], facts["selinux"]["policy"]) == ("enforcing", "default")
-    assert facts["selinux"]["user_namespace_class"] is True
-    assert "selinux" in facts["lsm"]
-    assert "apparmor" not in facts["lsm"]
+    facts = facts_of(stock)
+    assert facts.virtualization is not None
+    assert facts.selinux is not None
+    assert (facts.selinux.mode, facts.selinux.policy) == ("enforcing", "default")
+    assert facts.selinux.user_namespace_class is True
+    assert facts.lsm is not None
+    assert "selinux" in facts.lsm
+    assert "apparmor" not in facts.lsm
     # What Debian's policy gives to every account it does not name: the suite ran as an ordinary login.
-    context = facts["suite_context"]
-    assert context["selinux"].startswith("unconfined_u:unconfined_r:unconfined_t:")
-    assert context["apparmor"] is None
+    assert stock.context is not None
+    assert (stock.context.selinux or "").startswith("unconfined_u:unconfined_r:unconfined_t:")
+    assert stock.context.apparmor is None
 
 
 @reads(SELINUX)
@@ -133,6 +141,9 @@ def test_without_apparmor_its_variants_make_no_sense(run: RunResult) -> None:
 @reads(SELINUX)
 def test_a_policy_without_user_namespaces_is_loaded_beside_the_guests_own(run: RunResult) -> None:
     blocked = cell(run, SELINUX, "selinux-userns-deny")
-    assert blocked.facts["selinux"]["mode"] == "enforcing"
-    assert "lab" in blocked.facts["selinux"]["modules"]
-    assert "lab" not in cell(run, SELINUX, "stock").facts["selinux"]["modules"]
+    changed, plain = facts_of(blocked).selinux, facts_of(cell(run, SELINUX, "stock")).selinux
+    assert changed is not None
+    assert changed.mode == "enforcing"
+    assert "lab" in changed.modules
+    assert plain is not None
+    assert "lab" not in plain.modules

@@ -148,7 +148,8 @@ def test_a_pulled_guest_runs_from_its_own_loader_and_one_that_cannot_be_had_is_n
     [here], [absent] = cells(run, UBUNTU), cells(run, ABSENT)
     assert (here.status, here.cause, here.confidence) == (Status.XFAIL, "userns-sysctl", "proved"), here.reason
     # Whatever the row is called: what the guest is, it says itself.
-    assert here.facts["os"]["ID"] == "debian"
+    assert here.facts is not None
+    assert here.facts.os.id == "debian"
     assert absent.status is Status.NOT_RUN
     assert absent.reason.startswith("image not available: SHA256SUMS of 127.0.0.1")
     assert "HTTP 404" in absent.reason

@@ -102,8 +102,9 @@ def test_a_guest_whose_apparmor_is_too_old_is_not_applicable(run: RunResult, var
 @reads_matrix
 def test_each_cell_knows_what_it_ran_on(run: RunResult) -> None:
     for found in run.cells:
-        assert found.facts["os"]["ID"] == "debian"
-        assert found.facts["os"]["VERSION_ID"] == found.guest.removeprefix("debian-")
+        assert found.facts is not None
+        assert found.facts.os.id == "debian"
+        assert found.facts.os.version_id == found.guest.removeprefix("debian-")
         assert found.rerun.startswith(f"lab matrix -g {found.guest} -v {found.variant} ")
     assert run.run.host is not None
     assert all(len(digest) == 64 for digest in run.run.builds[0].files.values())

@@ -16,7 +16,7 @@ from lab.base.paths import Paths
 from lab.builds import pip, reportlog
 from lab.builds._base import FILES, FOLDER, ROOTFS, Build, Step, SuiteOptions
 from lab.catalog import Suite, load_suite
-from lab.knobs import Facts
+from lab.probes import Facts
 from lab.record import TestResult
 
 # The source of a release, in records.
@@ -106,7 +106,7 @@ class Wheel(Build):
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """Boxlite's wheel and those of pytest and its plugins, from the cache or the package index."""
-        python = _python(facts)
+        python = facts.python
         if self.path is None:
             wanted = [f"{pip.PROJECT}=={self.version}", *RUNNER]
             folder = f"{pip.PROJECT}-{self.version}-{pip.digest(wanted)}"
@@ -155,9 +155,3 @@ class Wheel(Build):
 
     def read_report(self, text: str) -> dict[str, TestResult | None]:
         return reportlog.read(text)
-
-
-def _python(facts: Facts) -> str:
-    """The guest's Python, for example "3.13"."""
-    python: str = facts["python"]
-    return python

@@ -40,11 +40,10 @@ def blocked_by(cell: CellResult, *causes: str) -> bool:
 
 
 def is_ubuntu(cell: CellResult, *versions: str) -> bool:
-    """Whether a guest is Ubuntu of one of these releases: by its own words, or by name if it never ran."""
-    system = cell.facts.get("os")
-    if system is None:
+    """Whether a guest is Ubuntu of one of these releases: by its facts, or by its name if it was not asked."""
+    if cell.facts is None:
         return cell.guest in [f"ubuntu-{version}" for version in versions]
-    return system.get("ID") == "ubuntu" and system.get("VERSION_ID") in versions
+    return cell.facts.os.id == "ubuntu" and cell.facts.os.version_id in versions
 
 
 def failed(cell: CellResult) -> list[str]:

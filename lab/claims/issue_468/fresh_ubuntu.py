@@ -24,5 +24,6 @@ class FreshUbuntu(Claim):
         if untold := _host.untold(cell.result, TEST):
             return Sight(None, untold)
         fails = TEST in _host.failed(cell.result)
-        kernel = cell.result.facts.get("kernel")
+        facts = cell.result.facts
+        kernel = facts.kernel if facts else "that was not read"
         return Sight(fails, f"it {'fails' if fails else 'passes'} with kernel {kernel}", ("junit.xml",))

@@ -39,6 +39,6 @@ def profile_tried(cell: Recorded) -> Sight:
 
 
 def _starts_in_the_profile(cell: CellResult) -> bool:
-    """Whether the suite was started in the policy's profile, as a kernel that is not Ubuntu's needs it."""
-    context = cell.facts.get("suite_context", {}).get("apparmor") or ""
-    return context.startswith(_host.PROFILE)
+    """Whether the suite was started in the policy's profile, which only a kernel other than Ubuntu's needs."""
+    label = cell.context.apparmor if cell.context else None
+    return label is not None and label.startswith(_host.PROFILE)

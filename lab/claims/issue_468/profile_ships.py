@@ -18,14 +18,19 @@ class ProfileShips(Claim):
         return cell.variant == "stock"
 
     def look(self, cell: Recorded) -> Sight:
-        apparmor = cell.result.facts.get("apparmor")
-        if not apparmor or not apparmor["version"]:
+        facts = cell.result.facts
+        if facts is None:
+            return Sight(None, "its facts were not read")
+        apparmor = facts.apparmor
+        if apparmor is None:
             return Sight(None, "it has no AppArmor")
-        version = f"AppArmor {apparmor['version']}"
-        if int(apparmor["version"].partition(".")[0]) < 4:
+        if apparmor.version is None:
+            return Sight(None, "it does not tell the version of its AppArmor")
+        version = f"AppArmor {apparmor.version}"
+        if int(apparmor.version.partition(".")[0]) < 4:
             return Sight(None, f"its {version} is older")
-        if FILE not in apparmor["profile_files"]:
+        if FILE not in apparmor.profile_files:
             return Sight(False, f"its {version} has no {FILE}")
-        mode = apparmor["profiles"].get(_host.PROFILE)
+        mode = apparmor.profiles.get(_host.PROFILE)
         loaded = f"loaded in {mode} mode" if mode else "not loaded"
         return Sight(True, f"its {version} has {FILE}, {loaded}")

@@ -19,7 +19,10 @@ class UbuntuDefault(Claim):
 
     def look(self, cell: Recorded) -> Sight:
         facts = cell.result.facts
-        mode = (facts.get("apparmor") or {}).get("profiles", {}).get(_host.PROFILE, "not loaded")
-        switch = facts.get("sysctls", {}).get(SWITCH)
+        if facts is None:
+            return Sight(None, "its facts were not read")
+        loaded = facts.apparmor.profiles if facts.apparmor else {}
+        mode = loaded.get(_host.PROFILE, "not loaded")
+        switch = facts.sysctls[SWITCH]
         shown = f"the profile: {mode}; {SWITCH}: {switch or 'not there'}"
         return Sight(mode == "enforce" and switch == "1", shown)

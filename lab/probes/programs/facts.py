@@ -1,6 +1,8 @@
 """Print the facts of this guest as JSON. Runs as root.
 
-What a file tells is read from there: starting a program takes longer in an emulated guest than all the rest.
+Argument: {"sysctls": [name]}, sysctls to read beside the usual ones. What the facts mean is said in
+`lab/probes/facts.py`. They are read from files where possible: starting one program takes longer in an emulated
+guest than all the rest.
 """
 
 import glob
@@ -14,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Read in every guest.
 SYSCTLS = (
     "kernel.unprivileged_userns_clone",
     "kernel.apparmor_restrict_unprivileged_userns",
@@ -25,15 +28,13 @@ SYSCTLS = (
 )
 OS_RELEASE = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 APPARMOR = Path("/sys/kernel/security/apparmor")
-# Of AppArmor's features those that decide about user namespaces; files below `features`.
-FEATURES = ("namespaces/mask", "policy/unconfined_restrictions/userns", "policy/versions")
-# Those that are loaded, and those that come along without being loaded.
+# The folder whose profiles are loaded at boot, and that of examples.
 PROFILES = ("/etc/apparmor.d", "/usr/share/apparmor/extra-profiles")
 # Debian's folder, and Fedora's.
 PAM_SYSTEMD = ("/usr/lib/*/security/pam_systemd.so", "/usr/lib64/security/pam_systemd.so")
 SELINUX = Path("/sys/fs/selinux")
 CGROUP = Path("/sys/fs/cgroup")
-# Where an ordinary user's shell looks, whatever this program's own would.
+# Where an ordinary user's shell looks for programs.
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -53,12 +54,12 @@ def output(*command):
 
 
 def assignments(path):
-    """The NAME=VALUE lines of a file, quotes taken off."""
+    """The NAME=VALUE lines of a file, without the quotes."""
     return dict(re.findall(r'^(\w+)="?(.*?)"?$', text(path) or "", re.MULTILINE))
 
 
 def names(folder):
-    """What a directory holds; none where it is missing."""
+    """The names in a directory; empty if there is no such directory."""
     try:
         return sorted(os.listdir(folder))
     except OSError:
@@ -67,11 +68,26 @@ def names(folder):
 
 def os_release():
     found = assignments("/etc/os-release")
-    return {key: found[key] for key in OS_RELEASE if key in found}
+    return {key.lower(): found.get(key) for key in OS_RELEASE}
 
 
-def sysctls():
-    return {name: text("/proc/sys/" + name.replace(".", "/")) for name in SYSCTLS}
+def lsm():
+    found = text("/sys/kernel/security/lsm")
+    return None if found is None else found.split(",")
+
+
+def sysctls(more):
+    return {name: sysctl(name) for name in dict.fromkeys([*SYSCTLS, *more])}
+
+
+def sysctl(name):
+    """A sysctl's value; None if the kernel has none of this name. One that cannot be read ends the program."""
+    try:
+        return Path("/proc/sys/" + name.replace(".", "/")).read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        sys.exit("the sysctl %s cannot be read: %s" % (name, error.strerror))
 
 
 def apparmor():
@@ -79,19 +95,23 @@ def apparmor():
         return None
     profiles = re.findall(r"^(.*) \((\w+)\)$", text(APPARMOR / "profiles") or "", re.MULTILINE)
     version = re.search(r"version (\S+)", output("apparmor_parser", "--version") or "")
-    features = {name: text(APPARMOR / "features" / name) for name in FEATURES}
-    features["policy/versions"] = names(APPARMOR / "features/policy/versions")
+    features = APPARMOR / "features"
+    mask = text(features / "namespaces/mask")
     return {
         "version": version.group(1) if version else None,
-        "features": features,
-        "userns_mediation": "userns_create" in (features["namespaces/mask"] or ""),
+        "features": {
+            "namespaces_mask": mask,
+            "unconfined_userns": text(features / "policy/unconfined_restrictions/userns"),
+            "policy_versions": names(features / "policy/versions"),
+        },
+        "userns_mediation": "userns_create" in (mask or ""),
         "profiles": dict(sorted(profiles)),
         "profile_files": sorted(str(f) for folder in PROFILES for f in Path(folder).glob("*") if f.is_file()),
     }
 
 
 def selinux():
-    """SELinux as the kernel has it loaded, and the policy it was loaded from; None where it is not in use."""
+    """SELinux in the kernel, and the policy that was loaded; None if SELinux is not in use."""
     enforce = text(SELINUX / "enforce")
     if enforce is None:
         return None
@@ -102,10 +122,9 @@ def selinux():
         "mode": "enforcing" if enforce == "1" else "permissive",
         "policy": policy,
         "policy_version": max(versions, default=None),
-        # Without the class nothing is decided about user namespaces.
         "user_namespace_class": (SELINUX / "class/user_namespace").is_dir(),
         "deny_unknown": text(SELINUX / "deny_unknown") == "1",
-        # Of the policy's modules those that were added to the distribution's (semodule's default priority).
+        # 400 is the default priority of semodule; distributions install with 100 or 200.
         "modules": names("/var/lib/selinux/%s/active/modules/400" % policy),
     }
 
@@ -115,9 +134,10 @@ def bubblewrap():
     if path is None:
         return None
     mode = os.stat(path).st_mode
+    version = re.search(r"^bubblewrap (\S+)$", output(path, "--version") or "", re.MULTILINE)
     return {
         "path": path,
-        "version": (output(path, "--version") or "").removeprefix("bubblewrap "),
+        "version": version.group(1) if version else None,
         "setuid": bool(mode & 0o4000),
         "mode": oct(mode & 0o7777),
         "capabilities": capabilities(path),
@@ -125,7 +145,7 @@ def bubblewrap():
 
 
 def capabilities(path):
-    """The permitted file capabilities in hex, as /proc/PID/status shows a process's; None where it has none.
+    """The permitted file capabilities in hex, as in /proc/PID/status; None if the file has none.
 
     Format: struct vfs_cap_data in the kernel's include/uapi/linux/capability.h, from its revision 2 on.
     """
@@ -159,7 +179,7 @@ def name_of(look_up, number):
 
 
 def virtualization():
-    """The processor's flag for running virtual machines, or None."""
+    """The processor's flag for hardware virtualization, or None."""
     with open("/proc/cpuinfo") as lines:
         flags = next((line.split() for line in lines if line.startswith("flags")), [])
     return next((flag for flag in ("svm", "vmx") if flag in flags), None)
@@ -173,7 +193,7 @@ def cgroup():
 
 
 def mounts(*paths):
-    """For each path the mount it is on, with its kind of file system and its options."""
+    """The mount of each path, with its kind of file system and its options."""
     lines = [line.split() for line in (text("/proc/self/mounts") or "").splitlines()]
     return {path: mount_of(path, lines) for path in paths}
 
@@ -182,32 +202,32 @@ def mount_of(path, lines):
     found = None
     for _, point, kind, options, *_ in lines:
         above = (path + "/").startswith(point.rstrip("/") + "/")
-        # The nearest above it, and of several on one point the last, which hides the others.
+        # The longest mount point wins; of several mounts on one point the last hides the others.
         if above and (found is None or len(point) >= len(found["on"])):
             found = {"on": point, "type": kind, "options": options.split(",")}
     return found
 
 
-print(
-    json.dumps(
-        {
-            "os": os_release(),
-            "kernel": os.uname().release,
-            "command_line": text("/proc/cmdline"),
-            "python": "%d.%d" % sys.version_info[:2],
-            "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
-            "lsm": (text("/sys/kernel/security/lsm") or "").split(","),
-            "sysctls": sysctls(),
-            "apparmor": apparmor(),
-            "selinux": selinux(),
-            "bubblewrap": bubblewrap(),
-            "kvm": kvm(),
-            "podman": os.path.exists("/usr/bin/podman"),
-            # Without it no user gets a service manager, and so no control groups.
-            "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
-            "virtualization": virtualization(),
-            "cgroup": cgroup(),
-            "mounts": mounts("/home", "/tmp"),
-        }
-    )
-)
+def facts(asked):
+    return {
+        "os": os_release(),
+        "kernel": os.uname().release,
+        "command_line": text("/proc/cmdline"),
+        "python": "%d.%d" % sys.version_info[:2],
+        "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
+        "lsm": lsm(),
+        "sysctls": sysctls(asked["sysctls"]),
+        "apparmor": apparmor(),
+        "selinux": selinux(),
+        "bubblewrap": bubblewrap(),
+        "kvm": kvm(),
+        "podman": os.path.exists("/usr/bin/podman"),
+        "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
+        "virtualization": virtualization(),
+        "cgroup": cgroup(),
+        "mounts": mounts("/home", "/tmp"),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(facts(json.loads(sys.argv[1]))))

@@ -1,7 +1,8 @@
-"""Try, as the suite's user and confined like the suite, what boxlite needs of its host. Prints JSON.
+"""Try what boxlite needs of its host, as the suite's user and confined like the suite. Prints JSON.
 
-`unshare_user` alone makes a user namespace; `unshare_user_root` also needs capabilities inside it. Where
-the first works and the second does not, the namespace is made and then stripped.
+Argument: {"probes": bool}. Without probes only the user is described. The models in `lab/probes/` say what each
+key means. `unshare_user` only makes a user namespace; `unshare_user_root` also needs capabilities inside it. If
+the first works and the second does not, the kernel makes the namespace and denies it the capabilities.
 """
 
 import ctypes
@@ -21,8 +22,8 @@ PROBES = {
     ],
 }
 
-# Empty folders that the kernel makes in /proc to be mounted upon, which hides nothing: those that it makes by
-# proc_create_mount_point and register_sysctl_mount_point.
+# Empty folders that the kernel makes in /proc for mounts (by proc_create_mount_point and
+# register_sysctl_mount_point): a mount there hides nothing.
 MOUNT_POINTS = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/openprom", "/proc/xen")
 
 
@@ -53,14 +54,14 @@ def open_kvm():
 
 
 def unshare_nothing():
-    """Ask for no namespace at all: the kernel grants that to everyone, and only a seccomp filter refuses."""
+    """Ask for no namespace at all: the kernel grants that to everyone, only a seccomp filter refuses it."""
     libc = ctypes.CDLL(None, use_errno=True)
     error = ctypes.get_errno() if libc.unshare(0) != 0 else 0
     return {"command": ["unshare(0)"], "status": error, "stderr": os.strerror(error) if error else ""}
 
 
 def proc_unmasked():
-    """Look for mounts upon parts of /proc: with such a user namespace may mount no /proc of its own."""
+    """Look for mounts on parts of /proc: with one, a user namespace cannot mount its own /proc."""
     with open("/proc/self/mounts") as lines:
         points = [line.split()[1] for line in lines]
     masks = [point for point in points if point.startswith("/proc/") and point not in MOUNT_POINTS]
@@ -68,7 +69,7 @@ def proc_unmasked():
 
 
 def exec_in(folder):
-    """Execute a script in this folder. No copy of a program: some are many in one, and go by their names."""
+    """Execute a script in this folder. A copy of a program might depend on the name it is called by."""
     program = os.path.join(folder, ".lab-probe")
     Path(program).write_text("#!/bin/sh\nexit 0\n")
     os.chmod(program, 0o700)
@@ -106,14 +107,14 @@ def text(path):
 
 
 def context():
-    """What confines this user, and which cgroup controllers the user's own service manager was given."""
+    """What confines this user, and the controllers that systemd delegated to the user's service manager."""
     selinux = os.path.exists("/sys/fs/selinux/enforce")
     manager = Path("/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service".format(os.getuid()))
-    # Controllers that are there and not the user's were not given.
+    # The file lists controllers in any case; they are delegated only if the user may write to the folder.
     given = text(manager / "cgroup.controllers") if os.access(manager, os.W_OK) else None
     return {
         "apparmor": text("/proc/self/attr/apparmor/current"),
-        # Where AppArmor is the one that is in use, the file is its.
+        # AppArmor uses the same file if SELinux is not in use.
         "selinux": text("/proc/self/attr/current") if selinux else None,
         "delegated": (given or "").split(),
     }
@@ -124,16 +125,16 @@ def status(field):
         return next(line.split()[1] for line in lines if line.startswith(field + ":"))
 
 
-asked = json.loads(sys.argv[1])
-print(
-    json.dumps(
-        {
-            "uid": os.getuid(),
-            "groups": os.getgroups(),
-            "context": context(),
-            "seccomp": int(status("Seccomp")),
-            "container": os.path.exists("/run/.containerenv"),
-            "probes": probe_all() if asked["probes"] else {},
-        }
-    )
-)
+def who():
+    return {
+        "uid": os.getuid(),
+        "groups": os.getgroups(),
+        "context": context(),
+        "seccomp": int(status("Seccomp")),
+        "container": os.path.exists("/run/.containerenv"),
+    }
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    print(json.dumps({**who(), "probes": probe_all()} if asked["probes"] else who()))
