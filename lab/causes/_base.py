@@ -49,7 +49,7 @@ def relevant_programs(evidence: Evidence) -> tuple[str, ...]:
 
     A denial to the probe's `unshare` counts only if bubblewrap was tried as well and failed.
     """
-    return (BUBBLEWRAP, PROBE) if evidence.probe("bwrap_user").failed else (BUBBLEWRAP,)
+    return (BUBBLEWRAP, PROBE) if evidence.probes.bwrap_user.failed else (BUBBLEWRAP,)
 
 
 def proved_if(proof: bool, why: str, proof_why: str) -> Shown:

@@ -36,7 +36,7 @@ class ApparmorDisconnected(Cause):
         ]
         if not lines:
             return None
-        blocked = not evidence.probe("bwrap_user").worked
+        blocked = not evidence.probes.bwrap_user.worked
         return Shown(
             Confidence.PROVED if blocked else Confidence.LIKELY,
             f"AppArmor could not resolve {lines[0].get('name')}, which {lines[0].get('comm')} opens under "

@@ -17,7 +17,7 @@ class ApparmorMountDeny(Cause):
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        bwrap = evidence.probe("bwrap_user")
+        bwrap = evidence.probes.bwrap_user
         lines = [
             line
             for line in evidence.denied(operation="mount")

@@ -24,7 +24,7 @@ class ApparmorUsernsDeny(Cause):
         ]
         if not lines:
             return None
-        blocked = not evidence.probe("bwrap_user").worked
+        blocked = not evidence.probes.bwrap_user.worked
         profile = lines[0].get("profile")
         # Ubuntu's kernels log `unconfined` if the profile that they would switch to is not loaded.
         where = (

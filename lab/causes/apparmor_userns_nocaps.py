@@ -20,7 +20,7 @@ class ApparmorUsernsNocaps(Cause):
     blamed_by = ("(kernel.apparmor_restrict_unprivileged_userns=1)",)
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        bwrap = evidence.probe("bwrap_user")
+        bwrap = evidence.probes.bwrap_user
         if lines := capability_denials(evidence):
             line = lines[0]
             where = f"{line.get('comm')} under profile {line.get('profile')}"
@@ -32,7 +32,7 @@ class ApparmorUsernsNocaps(Cause):
             why = f"AppArmor moved {line.get('comm')} into {where} when it made its namespace"
         else:
             return None
-        stripped = evidence.probe("unshare_user").worked and not evidence.probe("unshare_user_root").worked
+        stripped = evidence.probes.unshare_user.worked and not evidence.probes.unshare_user_root.worked
         return proved_if(stripped and not bwrap.worked, why, ": `unshare -U` works and `unshare -Ur` does not")
 
 

@@ -17,6 +17,6 @@ class BwrapSetuid(Cause):
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        if not evidence.probe("bwrap_user").failed_with(TEXT):
+        if not evidence.probes.bwrap_user.failed_with(TEXT):
             return None
         return Shown(Confidence.PROVED, f"bubblewrap prints: {TEXT}")

@@ -17,10 +17,10 @@ class HomeNoexec(Cause):
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        if not evidence.probe("exec_home").failed_with(PERMISSION_DENIED):
+        if not evidence.probes.exec_home.failed_with(PERMISSION_DENIED):
             return None
         # Without the option something else denies the execution, which is another cause.
-        if not evidence.probe("home_allows_exec").failed_with("noexec"):
+        if not evidence.probes.home_allows_exec.failed_with("noexec"):
             return None
         return Shown(
             Confidence.PROVED,

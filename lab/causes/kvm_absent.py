@@ -19,7 +19,7 @@ class KvmAbsent(Cause):
     blamed_by = (TEXT,)
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        missing = evidence.probe("open_kvm").failed_with(NOT_THERE)
+        missing = evidence.probes.open_kvm.failed_with(NOT_THERE)
         if not missing and not evidence.says(TEXT):
             return None
         return proved_if(missing, "boxlite finds no KVM", ", and there is no /dev/kvm")

@@ -18,7 +18,7 @@ class KvmDenied(Cause):
     blamed_by = (TEXT,)
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        denied = evidence.probe("open_kvm").failed_with(PERMISSION_DENIED)
+        denied = evidence.probes.open_kvm.failed_with(PERMISSION_DENIED)
         if not denied and not evidence.says(TEXT):
             return None
         return proved_if(denied, "boxlite may not use KVM", ", and opening /dev/kvm fails with EACCES")

@@ -15,13 +15,13 @@ class MaskedProc(Cause):
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        masks, user = evidence.probe("proc_unmasked"), evidence.probe("bwrap_user")
+        masks, user = evidence.probes.proc_unmasked, evidence.probes.bwrap_user
         if masks.worked or None in (masks.status, user.status):
             return None
         if not user.worked:
             # Something else stops bubblewrap before it mounts /proc.
             return Shown(Confidence.LIKELY, f"these mounts hide parts of /proc: {masks.stderr}")
-        if not evidence.probe("bwrap_all").failed_with(NOT_PERMITTED):
+        if not evidence.probes.bwrap_all.failed_with(NOT_PERMITTED):
             return None
         return Shown(
             Confidence.PROVED,

@@ -14,7 +14,7 @@ class Seccomp(Cause):
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        if not evidence.probe("unshare_nothing").failed_with(NOT_PERMITTED):
+        if not evidence.probes.unshare_nothing.failed_with(NOT_PERMITTED):
             return None
         return Shown(
             Confidence.PROVED,

@@ -22,7 +22,7 @@ class SelinuxUsernsDeny(Cause):
         ]
         if not lines:
             return None
-        blocked = not evidence.probe("bwrap_user").worked
+        blocked = not evidence.probes.bwrap_user.worked
         return Shown(
             Confidence.PROVED if blocked else Confidence.LIKELY,
             f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace",

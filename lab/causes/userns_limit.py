@@ -18,7 +18,7 @@ class UsernsLimit(Cause):
 
     def shown(self, evidence: Evidence) -> Shown | None:
         limit = evidence.sysctls.get(SYSCTL)
-        refused = evidence.probe("unshare_user").failed_with(NO_SPACE)
+        refused = evidence.probes.unshare_user.failed_with(NO_SPACE)
         if limit != "0" and not refused:
             return None
         confidence = Confidence.PROVED if limit == "0" and refused else Confidence.LIKELY

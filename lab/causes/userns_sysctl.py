@@ -22,5 +22,5 @@ class UsernsSysctl(Cause):
     def shown(self, evidence: Evidence) -> Shown | None:
         if evidence.sysctls.get(SYSCTL) != "0":
             return None
-        refused = evidence.probe("unshare_user").failed_with(NOT_PERMITTED)
+        refused = evidence.probes.unshare_user.failed_with(NOT_PERMITTED)
         return proved_if(refused, f"{SYSCTL} is 0", " and `unshare -U` fails with EPERM")

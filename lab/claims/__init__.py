@@ -1,4 +1,4 @@
-"""The claims of bug reports, judged over the record of a run. Nothing is run for it.
+"""The claims of bug reports, judged from the record of a run. Nothing is run for that.
 
 A report is a package in here, `issue_468`, and each of its statements a module of that: found, not listed.
 """
@@ -17,12 +17,12 @@ from lab.upstream.recorded import Recorded
 
 __all__ = ["Answer", "Claim", "Judgement", "Seen", "Sight", "judge", "known", "reports", "shows"]
 
-# Statuses of cells whose suite ran, and gave the same each time.
+# Statuses of cells whose suite ran, with the same result each time.
 RAN = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL)
 
 
 class Answer(StrEnum):
-    """What a run says of a claim on one guest."""
+    """What a run says about a claim on one guest."""
 
     HOLDS = "holds"
     DOES_NOT_HOLD = "does not hold"
@@ -31,22 +31,22 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True)
 class Seen:
-    """A cell that a claim concerns, and what it shows of it."""
+    """A cell that a claim concerns, and what the cell shows."""
 
     cell: Recorded
     sight: Sight
 
     @property
     def files(self) -> list[str]:
-        """What shows it, as the run names it; what was not gathered is left out."""
+        """The files that show it, as paths in the run; files that were not gathered are left out."""
         return [self.cell.path(file) for file in self.sight.files if (self.cell.folder / file).is_file()]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim on one guest. `seen` are all cells that it concerns; those that tell nothing say why.
+    """The answer to a claim on one guest. `seen` are all cells that the claim concerns, with what each shows.
 
-    `reason` says why it is not judged where the guest has no such cell.
+    `reason` says why the claim is not judged if the guest has no such cell.
     """
 
     guest: str
@@ -71,7 +71,7 @@ def known(report: str) -> dict[str, Claim]:
 
 
 def judge(claim: Claim, guest: str, cells: Sequence[Recorded]) -> Judgement:
-    """What a guest's cells say of a claim: it holds where one shows it and none shows the contrary."""
+    """Judge a claim by the cells of a guest: it holds if a cell shows it and no cell shows the contrary."""
     seen = tuple(
         Seen(cell, claim.look(cell) if cell.result.status in RAN else _did_not_run(cell))
         for cell in cells
@@ -83,7 +83,7 @@ def judge(claim: Claim, guest: str, cells: Sequence[Recorded]) -> Judgement:
 
 
 def shows(sight: Sight) -> Answer:
-    """What one cell alone says of a claim."""
+    """The answer that one cell alone gives."""
     if sight.holds is None:
         return Answer.NOT_JUDGED
     return Answer.HOLDS if sight.holds else Answer.DOES_NOT_HOLD

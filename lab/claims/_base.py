@@ -1,4 +1,4 @@
-"""What a claim is: one statement of a bug report, and what a cell's record shows of it."""
+"""What a claim is: one statement of a bug report, and how a cell's record shows whether it holds."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lab.upstream.recorded import Recorded
 
 @dataclass(frozen=True)
 class Sight:
-    """What one cell shows of a claim: that it holds, that it does not, or (None) nothing; `what` says why.
+    """Whether a claim holds by what one cell shows; None if the cell does not show it. `what` says why.
 
     `files` are those of the cell's folder that show it; with none of them it is the record alone.
     """
@@ -23,19 +23,19 @@ class Sight:
 class Claim(ABC):
     """One statement. Its module's name, with `-` for `_`, is the claim's name."""
 
-    # Its place in the report's text.
+    # Position in the report's text.
     order: ClassVar[int]
     # The report's own words.
     quote: ClassVar[str]
-    # What is looked at, in a sentence.
+    # What is checked, in a sentence.
     check: ClassVar[str]
-    # Which cells alone can show it, in a sentence: what is said of a guest that has none of them.
+    # Which cells can show it, in a sentence. It is the reason given for a guest without such a cell.
     only: ClassVar[str]
 
     @abstractmethod
     def concerns(self, cell: CellResult) -> bool:
-        """Whether such a cell can show anything of the claim, whatever came of it."""
+        """Whether such a cell can show whether the claim holds, whatever its status."""
 
     @abstractmethod
     def look(self, cell: Recorded) -> Sight:
-        """What a cell shows that the claim concerns and that ran."""
+        """What a cell shows. The claim concerns the cell, and the cell's suite ran."""

@@ -1,4 +1,4 @@
-"""Putting a remedy in place in a guest, and taking it back, by the script that a user would run."""
+"""Putting a remedy in place in a guest and undoing it, with the script that a user would run."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ from lab.builds import FOLDER
 from lab.guest.printed import checked
 from lab.guest.session import SUITE, Session
 
-# What a remedy's script ends with; see `lab/remedies/script.sh`.
+# Exit statuses of a remedy's script; see `lab/remedies/script.sh`.
 DONE, NOT_IN_PLACE, CANNOT = 0, 1, 3
-# Its check, and twice the script; a package may have to be installed.
+# The check and two runs of the script, which may install a package.
 SECONDS = 400.0
 
 
@@ -23,7 +23,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Steps:
-    """What came of the script. `changed`: what its second run changed, which should be nothing."""
+    """The runs of the script. `changed`: paths that its second run changed; there should be none."""
 
     steps: list[Step]
     changed: list[str]
@@ -37,7 +37,7 @@ class Steps:
         return self.steps[-1]
 
     def log(self) -> str:
-        """All of it as a terminal would have shown it."""
+        """All runs as a terminal would have shown them."""
         parts = [f"$ {step.command}\n{step.output}(exit status {step.status})\n" for step in self.steps]
         parts += [f"the second run changed {path}\n" for path in self.changed]
         return "".join(parts)
@@ -49,7 +49,7 @@ def apply(session: Session, name: str, script: str, *, about_user: bool) -> Step
 
 
 def undo(session: Session, name: str, script: str, *, about_user: bool) -> Steps:
-    """Take back what `apply` did. Raises what `Session.run` raises."""
+    """Undo what `apply` did. Raises what `Session.run` raises."""
     return _run(session, name, script, about_user=about_user, undo=True)
 
 
@@ -64,6 +64,6 @@ def _run(session: Session, name: str, script: str, *, about_user: bool, undo: bo
         },
         seconds=SECONDS,
     )
-    # Groups that a user was put into hold from the next login on.
+    # New groups of a user take effect at the next login.
     session.log_out(SUITE)
     return checked("run_script", Steps, printed)

@@ -22,7 +22,7 @@ class Mark:
 
 
 class NotInEffect(LabError):
-    """The guest, asked afterwards, does not show the variant's settings."""
+    """The guest, read afterwards, does not show the variant's settings."""
 
 
 def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
@@ -67,7 +67,7 @@ def login(variant: Variant) -> User:
 
 
 def as_run(variant: Variant, script: str) -> str:
-    """A shell script of the suite's user, as whoever logs in runs it."""
+    """The command by which the user who logs in runs a shell script as the suite's user."""
     return f"sudo -n -H sh -c {shlex.quote(script)}" if login(variant) == ADMIN else script
 
 

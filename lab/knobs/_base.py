@@ -1,4 +1,4 @@
-"""What a knob is: one kind of setting that a variant can put on a guest."""
+"""What a knob is: one kind of setting that a variant can apply to a guest."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
@@ -11,17 +11,17 @@ STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Table(BaseModel):
-    """A table of a TOML file: no key that is not declared, no value of another type."""
+    """A table of a TOML file. Unknown keys and values of another type are errors."""
 
     model_config = STRICT
 
 
 class Conflict(ValueError):
-    """Two variants that cannot be put on one guest together; the text says in what they differ."""
+    """Two settings exclude each other. The text names the difference."""
 
 
 class Knob(ABC):
-    """One kind of setting, as a variant has it. Its module's name is that of the table in the variant's TOML.
+    """One kind of setting, with a variant's values. Its module is named like its table in the TOML.
 
     A subclass is a pydantic model too. Its program in the guest is `lab/guest/remote/knobs/NAME.py`.
     """
@@ -42,7 +42,7 @@ class Knob(ABC):
 
     @abstractmethod
     def combined(self, other: Self) -> Self:
-        """Both settings, of one kind, on one guest. Raises Conflict."""
+        """One setting that does what this one and another of the same kind do. Raises Conflict."""
 
     @abstractmethod
     def parts(self) -> list[Self]:
@@ -54,7 +54,7 @@ class Knob(ABC):
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
-        """Settings of this kind that make a guest with the facts `here` more like one with those `there`."""
+        """Settings of this kind that make a guest with facts `here` more like one with facts `there`."""
         return []
 
     def kernel_arguments(self) -> list[str]:
@@ -71,7 +71,7 @@ class Knob(ABC):
 
 
 class TableKnob(Table, Knob):
-    """A knob whose keys are all declared. Two go together if no key has two values."""
+    """A knob whose keys are all declared. Two can be combined if no key has two values."""
 
     def settings(self) -> dict[str, Any] | None:
         return self.model_dump()
@@ -96,7 +96,7 @@ class TableKnob(Table, Knob):
 
 
 class MapKnob(RootModel[dict[Any, Any]], Knob):
-    """A knob whose keys are names of the guest's own. Two go together if no name has two values.
+    """A knob whose keys are names in the guest. Two can be combined if no name has two values.
 
     A subclass says in `root` what names and values there are.
     """

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from lab.knobs._base import Conflict, Table, TableKnob
 from lab.probes import Facts, Who
 
-# A profile's file has its name there.
+# The file of a profile is named like the profile.
 FOLDER = "/etc/apparmor.d"
 
 
@@ -18,7 +18,7 @@ class Mode(StrEnum):
 
 
 class Profile(Table):
-    """A profile that the variant loads: its own text, or one that the guest ships, in another mode."""
+    """A profile that the variant loads: from the variant's own text, or a file of the guest in another mode."""
 
     name: str
     mode: Mode = Mode.ENFORCE
@@ -33,7 +33,7 @@ class Profile(Table):
 
 
 class AppArmor(TableKnob):
-    """Profiles, and which of them the suite starts in."""
+    """Profiles, and the profile that the suite starts in."""
 
     userns: bool = Field(default=False, description="Whether AppArmor must mediate user namespaces.")
     profiles: list[Profile] = Field(default_factory=list)
@@ -102,7 +102,7 @@ class AppArmor(TableKnob):
 
     def parts(self) -> list[Self]:
         confine: dict[str, Any] = {"confine_suite_by": self.confine_suite_by}
-        # The suite cannot start in a profile that the guest has only by this setting.
+        # Without the part that loads its own profile, the suite could not start in it: both are one part.
         own = [profile for profile in self.profiles if profile.text and profile.name == self.confine_suite_by]
         made = [{"profiles": [each], **(confine if each in own else {})} for each in self.profiles]
         made += [{"removed": [name]} for name in self.removed]
@@ -118,7 +118,7 @@ class AppArmor(TableKnob):
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
-        """Each profile that is loaded otherwise there, as far as this guest has a file of its name."""
+        """Each profile that has another mode there, or is not loaded, and has a file on this guest."""
         if here.apparmor is None or there.apparmor is None:
             return []
         mine, theirs = here.apparmor.profiles, there.apparmor.profiles

@@ -8,7 +8,7 @@ from packaging.version import Version
 from lab.knobs._base import TableKnob
 from lab.probes import Facts, Who
 
-# From here on bubblewrap refuses to be setuid, unless it was built otherwise: its own NEWS.
+# Since this version bubblewrap refuses to run setuid, unless it is built with support for it (see its NEWS).
 NEVER_SETUID = Version("0.11.2")
 
 
@@ -18,12 +18,12 @@ class State(StrEnum):
     SETUID = "setuid"
 
 
-# In octal, as facts have it; an absent program has none.
+# As in the facts: octal; None for an absent program.
 MODES = {State.ABSENT: None, State.NOT_EXECUTABLE: "0o644", State.SETUID: "0o4755"}
 
 
 class Bubblewrap(TableKnob):
-    """The program gone, or with another mode. What boxlite brings along is not touched."""
+    """The program removed, or with another mode. The copy that boxlite ships is not changed."""
 
     state: State
 
@@ -45,7 +45,7 @@ class Bubblewrap(TableKnob):
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
-        """The state that their program is in and this one is not; one that is as installed cannot be made."""
+        """The state of the program there, if it is another one than here and not the state as installed."""
         mine, theirs = (facts.bubblewrap and facts.bubblewrap.mode for facts in (here, there))
         if mine is None or mine == theirs:
             return []

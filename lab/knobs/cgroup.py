@@ -1,4 +1,4 @@
-"""Control groups: `[cgroup]`, what systemd hands over to a user."""
+"""Control groups: `[cgroup]`, what systemd delegates to a user."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from lab.probes import Facts, Who
 
 
 class Cgroup(TableKnob):
-    """A user's own service manager without a control group of its own to make others in."""
+    """No control group is delegated to the user's service manager, so that it cannot create any."""
 
     delegation: Literal[False]
 

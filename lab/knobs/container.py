@@ -1,22 +1,22 @@
-"""Containers: `[container]`, the suite in one that podman makes of the guest's own files."""
+"""Containers: `[container]`, the suite runs in one that podman makes from the guest's own files."""
 
 from enum import StrEnum
 
 from lab.knobs._base import TableKnob
 from lab.probes import Facts, Who
 
-# seccomp(2)'s mode of a process with a filter, as /proc/PID/status has it.
+# The value of Seccomp in /proc/PID/status for a process with a filter.
 FILTERED = 2
 
 
 class Kind(StrEnum):
-    """What confines the container, from the most to nothing."""
+    """What confines the container, from most to nothing."""
 
-    # A filter that refuses namespaces, as Docker's own does; podman's does not.
+    # A filter that refuses namespaces, as Docker's default does and podman's does not.
     NO_NAMESPACES = "no-namespaces"
     DEFAULT = "default"
     APPARMOR_OFF = "apparmor-off"
-    # Neither filter nor profile, and nothing of /proc is hidden.
+    # No filter, no profile, and no part of /proc is masked.
     UNCONFINED = "unconfined"
     PRIVILEGED = "privileged"
 
@@ -26,7 +26,7 @@ UNDER_A_FILTER = (*UNDER_A_PROFILE, Kind.APPARMOR_OFF)
 
 
 class Container(TableKnob):
-    """Started by root, as Docker does. Inside, the suite is run by the same user as elsewhere."""
+    """Root starts the container, as Docker does. In it the same user runs the suite as in other cells."""
 
     kind: Kind
 

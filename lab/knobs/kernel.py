@@ -1,4 +1,4 @@
-"""What can be decided at boot alone: `[kernel]`."""
+"""Settings that only take effect at boot: `[kernel]`."""
 
 from typing import Any, Self
 

@@ -1,11 +1,11 @@
-"""KVM: `[kvm]`, who may use it, and whether it is there."""
+"""KVM: `[kvm]`, who may use /dev/kvm, and whether it exists."""
 
 from enum import StrEnum
 
 from lab.knobs._base import TableKnob
 from lab.probes import Facts, Who
 
-# Of a device's mode the part that lets everyone read and write.
+# The permission bits that let everyone read and write.
 EVERYONE = 0o006
 
 
@@ -15,7 +15,7 @@ class State(StrEnum):
 
 
 class Kvm(TableKnob):
-    """Nobody in the group of /dev/kvm, or no /dev/kvm at all."""
+    """The group of /dev/kvm without members, or no /dev/kvm at all."""
 
     state: State
 

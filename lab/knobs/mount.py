@@ -1,16 +1,16 @@
-"""File systems: `[mount]`, options that a folder is mounted with."""
+"""File systems: `[mount]`, mount options of folders."""
 
 from typing import Literal
 
 from lab.knobs._base import MapKnob
 from lab.probes import Facts, Who
 
-# Those whose options are among a guest's facts.
+# The folders whose mounts are among the facts.
 Folder = Literal["/home", "/tmp"]  # noqa: S108
 
 
 class Mount(MapKnob):
-    """Options by folder; the folder becomes a mount of its own, with the same content."""
+    """Mount options by folder. The folder becomes a mount of its own with the same content."""
 
     root: dict[Folder, list[Literal["noexec"]]]
 

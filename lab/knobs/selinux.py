@@ -1,4 +1,4 @@
-"""SELinux: `[selinux]`, its mode, and what is added to its policy."""
+"""SELinux: `[selinux]`, its mode, and a module that is added to its policy."""
 
 from typing import Literal
 
@@ -7,12 +7,12 @@ from pydantic import Field
 from lab.knobs._base import TableKnob
 from lab.probes import Facts, Who
 
-# The added module's name in the guest.
+# The name of the added module in the guest.
 MODULE = "lab"
 
 
 class Selinux(TableKnob):
-    """The mode, and a module of the policy. A guest that promises to enforce its own does not so with this."""
+    """The mode, and a module added to the policy. The guest then need not enforce its own policy."""
 
     mode: Literal["enforcing", "permissive"] = "enforcing"
     module: str | None = Field(

@@ -10,7 +10,7 @@ NUMBER = re.compile(r"-?\d+")
 
 
 class Sysctl(MapKnob):
-    """Values of sysctls, which a reboot keeps."""
+    """Values of sysctls. They persist over a reboot."""
 
     root: dict[str, int]
 

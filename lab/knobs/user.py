@@ -7,7 +7,7 @@ from lab.probes import Facts, Who
 
 
 class User(TableKnob):
-    """Root, in place of the ordinary user of every other cell."""
+    """Root instead of the ordinary user of all other cells."""
 
     name: Literal["root"]
     runs_as_root: ClassVar[bool] = True

@@ -127,8 +127,8 @@ def _failed_probes(cell: Recorded) -> str:
     """Return the commands of the cell's failed probes, each with its error message."""
     return "\n".join(
         f"$ {' '.join(probe.command)}\n{probe.stderr}"
-        for probe in cell.evidence.probes.values()
-        if probe.status not in (0, None)
+        for probe in cell.evidence.probes.by_name().values()
+        if probe.failed
     )
 
 

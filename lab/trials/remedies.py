@@ -232,8 +232,8 @@ class RemedyAttempt:
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
         cell = self.runner.folder / self.cell.folder
         before = evidence.read_probes(cell / evidence.PROBES_FILE)
-        after = evidence.read_probes(self.folder / PROBES_UNDONE_FILE)
-        different = [name for name, probe in before.items() if after[name].status != probe.status]
+        after = probed.probes.by_name()
+        different = [name for name, probe in before.by_name().items() if after[name].status != probe.status]
         if different:
             self.defects.append(f"its undo does not put back what was: {', '.join(different)}")
 

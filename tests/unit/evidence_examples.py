@@ -1,12 +1,14 @@
 """Evidence from real guests (Debian 12 and 13), shortened to the relevant parts."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab import evidence
-from lab.evidence import Evidence, Probe
+from lab.evidence import Evidence
+from lab.probes import Probe, Probes
+from tests.unit.examples import probe, probed
 
-OK = Probe(0, "")
+OK = probe(0, "")
 ALL_WORK = {
     "unshare_user": OK,
     "unshare_user_root": OK,
@@ -20,21 +22,21 @@ ALL_WORK = {
 }
 OPEN_SYSCTLS = {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"}
 
-EPERM = Probe(1, "unshare: unshare failed: Operation not permitted")
-ENOSPC = Probe(1, "unshare: unshare failed: No space left on device")
-UID_MAP = Probe(1, "unshare: write failed /proc/self/uid_map: Operation not permitted")
-BWRAP_REFUSED = Probe(
+EPERM = probe(1, "unshare: unshare failed: Operation not permitted")
+ENOSPC = probe(1, "unshare: unshare failed: No space left on device")
+UID_MAP = probe(1, "unshare: write failed /proc/self/uid_map: Operation not permitted")
+BWRAP_REFUSED = probe(
     1,
     "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged "
     "user namespaces. See <https://deb.li/bubblewrap> or <file:///usr/share/doc/bubblewrap/README.Debian.gz>.",
 )
-BWRAP_ENOSPC = Probe(
+BWRAP_ENOSPC = probe(
     1,
     "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
 )
-BWRAP_NO_SETUID = Probe(1, "bwrap: setuid use of bubblewrap is not supported")
-BWRAP_EACCES = Probe(1, "bwrap: Creating new namespace failed: Permission denied")
-MASKS = Probe(
+BWRAP_NO_SETUID = probe(1, "bwrap: setuid use of bubblewrap is not supported")
+BWRAP_EACCES = probe(1, "bwrap: Creating new namespace failed: Permission denied")
+MASKS = probe(
     1,
     "/proc/acpi /proc/kcore /proc/keys /proc/timer_list /proc/bus /proc/fs /proc/irq /proc/sys "
     "/proc/sysrq-trigger",
@@ -114,7 +116,7 @@ SELINUX_DENIED = (
 def gathered(
     kernel: str = NOISE,
     *,
-    probes: dict[str, Probe] | None = None,
+    probes: Mapping[str, Probe] | None = None,
     sysctls: dict[str, str] | None = None,
     profile: str | None = None,
     messages: tuple[str, ...] = (),
@@ -122,7 +124,7 @@ def gathered(
 ) -> Evidence:
     """Evidence of a guest on which everything works except what is given."""
     return Evidence(
-        probes=ALL_WORK | (probes or {}),
+        probes=Probes(**ALL_WORK | dict(probes or {})),
         sysctls=OPEN_SYSCTLS | (sysctls or {}),
         audit=evidence.parse_audit(kernel),
         profile=profile,
@@ -133,12 +135,12 @@ def gathered(
 
 CLEAN = gathered()
 KVM_ABSENT = gathered(
-    probes={"open_kvm": Probe(2, "No such file or directory: '/dev/kvm'")},
+    probes={"open_kvm": probe(2, "No such file or directory: '/dev/kvm'")},
     messages=("boxlite.errors.UnsupportedError: unsupported: KVM is not available on this host.",),
     control_failed=True,
 )
 KVM_DENIED = gathered(
-    probes={"open_kvm": Probe(13, "Permission denied: '/dev/kvm'")},
+    probes={"open_kvm": probe(13, "Permission denied: '/dev/kvm'")},
     messages=(
         "boxlite.errors.UnsupportedError: unsupported: KVM is available but access is denied for the current "
         "user.",
@@ -147,8 +149,8 @@ KVM_DENIED = gathered(
 )
 HOME_NOEXEC = gathered(
     probes={
-        "exec_home": Probe(13, "[Errno 13] Permission denied: '/home/tester/.lab-probe'"),
-        "home_allows_exec": Probe(1, "noexec"),
+        "exec_home": probe(13, "[Errno 13] Permission denied: '/home/tester/.lab-probe'"),
+        "home_allows_exec": probe(1, "noexec"),
     },
     messages=(
         "boxlite.errors.StorageError: storage error: Failed to run mke2fs (/home/tester/.local/share/boxlite/"
@@ -179,7 +181,7 @@ APPARMOR_DENY = gathered(
     NOISE + DENIED_CREATE,
     probes={"bwrap_user": BWRAP_EACCES, "bwrap_all": BWRAP_EACCES},
 )
-UNSHARE_EACCES = Probe(1, "unshare: unshare failed: Permission denied")
+UNSHARE_EACCES = probe(1, "unshare: unshare failed: Permission denied")
 SELINUX_DENY = gathered(
     NOISE + SELINUX_DENIED,
     probes={
@@ -189,7 +191,7 @@ SELINUX_DENY = gathered(
         "bwrap_all": BWRAP_EACCES,
     },
 )
-BWRAP_UID_MAP = Probe(1, "bwrap: setting up uid map: Permission denied")
+BWRAP_UID_MAP = probe(1, "bwrap: setting up uid map: Permission denied")
 APPARMOR_DISCONNECTED = gathered(
     NOISE + DENIED_CREATE.replace("DENIED", "ALLOWED") + DISCONNECTED,
     probes={"bwrap_user": BWRAP_UID_MAP, "bwrap_all": BWRAP_UID_MAP},
@@ -205,7 +207,7 @@ UBUNTU_WITHOUT_PROFILE = gathered(
     UBUNTU_UNCONFINED,
     probes={"unshare_user": UNSHARE_EACCES, "unshare_user_root": UNSHARE_EACCES, **UBUNTU_PROBES},
 )
-BWRAP_NO_MOUNT = Probe(1, "bwrap: Failed to make / slave: Permission denied")
+BWRAP_NO_MOUNT = probe(1, "bwrap: Failed to make / slave: Permission denied")
 APPARMOR_MOUNT_DENY = gathered(
     NOISE + DENIED_MOUNT,
     probes={"bwrap_user": BWRAP_NO_MOUNT, "bwrap_all": BWRAP_NO_MOUNT},
@@ -222,7 +224,7 @@ SECCOMP = gathered(
         "unshare_user_root": EPERM,
         "bwrap_user": BWRAP_REFUSED,
         "bwrap_all": BWRAP_REFUSED,
-        "unshare_nothing": Probe(1, "Operation not permitted"),
+        "unshare_nothing": probe(1, "Operation not permitted"),
         "proc_unmasked": MASKS,
     },
     profile="containers-default-0.62.2",
@@ -240,7 +242,7 @@ APPARMOR_DENY_IN_CONTAINER = gathered(
 )
 MASKED_PROC = gathered(
     probes={
-        "bwrap_all": Probe(1, "bwrap: Can't mount proc on /proc: Operation not permitted"),
+        "bwrap_all": probe(1, "bwrap: Can't mount proc on /proc: Operation not permitted"),
         "proc_unmasked": MASKS,
     },
 )
@@ -248,8 +250,6 @@ MASKED_PROC = gathered(
 
 def write(folder: Path, found: Evidence, kernel: str) -> None:
     """Write evidence into a cell's folder, as a run does."""
-    probes = {name: {"status": p.status, "stderr": p.stderr} for name, p in found.probes.items()}
-    who = {"uid": 1001, "context": {"apparmor": "unconfined", "selinux": None, "delegated": []}}
-    (folder / "probes.json").write_text(json.dumps({**who, "probes": probes}))
+    (folder / "probes.json").write_text(probed(found.probes.by_name()).model_dump_json())
     (folder / "sysctls.txt").write_text("".join(f"{name} = {v}\n" for name, v in found.sysctls.items()))
     (folder / "kernel.log").write_text(kernel)

@@ -6,7 +6,8 @@ import pytest
 
 from lab import causes, remedies
 from lab.causes import apparmor_userns_nocaps, diagnose
-from lab.evidence import Evidence, Probe, read
+from lab.evidence import Evidence, read
+from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs
 from tests.unit import evidence_examples as examples
 from tests.unit.evidence_examples import gathered
@@ -38,7 +39,7 @@ SEEN = [
     ),
     (examples.MASKED_PROC, "masked-proc", "parts of which are hidden by mounts: /proc/acpi /proc/kcore"),
 ]
-NOT_RUN = {name: Probe(None, "not run") for name in examples.ALL_WORK}
+NONE = NONE_RUN.by_name()
 
 
 FULL_MOON = """
@@ -69,7 +70,7 @@ def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(
     assert (finding.name, finding.confidence) == (cause, Confidence.PROVED)
     assert why in finding.why
     # A container's masks are detected, whatever else blocks in it.
-    behind = ["masked-proc"] if not evidence.probe("proc_unmasked").worked and cause != "masked-proc" else []
+    behind = ["masked-proc"] if not evidence.probes.proc_unmasked.worked and cause != "masked-proc" else []
     assert [(each.name, each.confidence) for each in others] == [(name, Confidence.LIKELY) for name in behind]
 
 
@@ -84,7 +85,9 @@ def test_no_cause_that_fails_the_control_is_named_where_that_passed(evidence: Ev
 
 
 def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_control() -> None:
-    both = replace(examples.USERNS_LIMIT, probes=examples.USERNS_LIMIT.probes | examples.KVM_DENIED.probes)
+    open_kvm = examples.KVM_DENIED.probes.open_kvm
+    probes = examples.USERNS_LIMIT.probes.model_copy(update={"open_kvm": open_kvm})
+    both = replace(examples.USERNS_LIMIT, probes=probes)
     assert found(replace(both, control_failed=True)) == ["kvm-denied", "userns-limit"]
     # The message alone may be wrong, and then nothing explains the failed control.
     said = replace(examples.USERNS_LIMIT, messages=examples.KVM_DENIED.messages, control_failed=True)
@@ -99,11 +102,11 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         gathered(probes={"bwrap_user": examples.BWRAP_REFUSED, "bwrap_all": examples.BWRAP_REFUSED}),
         gathered(probes={"bwrap_all": examples.BWRAP_EACCES}),
         replace(examples.APPARMOR_MOUNT_DENY_QUIET, profile=None),
-        gathered(probes=NOT_RUN),
-        gathered(probes={"exec_home": examples.HOME_NOEXEC.probe("exec_home")}, control_failed=True),
+        gathered(probes=NONE),
+        gathered(probes={"exec_home": examples.HOME_NOEXEC.probes.exec_home}, control_failed=True),
         gathered(probes={"proc_unmasked": examples.MASKS}),
-        gathered(probes={**NOT_RUN, "proc_unmasked": examples.MASKS}),
-        gathered(probes={"bwrap_all": examples.MASKED_PROC.probe("bwrap_all")}),
+        gathered(probes={**NONE, "proc_unmasked": examples.MASKS}),
+        gathered(probes={"bwrap_all": examples.MASKED_PROC.probes.bwrap_all}),
         gathered(
             examples.DENIED_CAP_BWRAP.replace('comm="bwrap"', 'comm="unshare"'),
             probes={"unshare_user_root": examples.UID_MAP},
@@ -111,7 +114,7 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         ),
         gathered(
             examples.DENIED_CREATE.replace("bwrap", "unshare"),
-            probes={"bwrap_user": NOT_RUN["bwrap_user"], "unshare_user": examples.UNSHARE_EACCES},
+            probes={"bwrap_user": NOT_RUN, "unshare_user": examples.UNSHARE_EACCES},
         ),
         gathered(
             examples.UBUNTU_MOVED.replace("bwrap", "unshare"), probes={"unshare_user_root": examples.UID_MAP}
@@ -171,20 +174,23 @@ def test_denied_setpcap_counts_as_denied_sys_admin_does() -> None:
         (
             gathered(
                 examples.DENIED_CREATE,
-                probes=examples.USERNS_SYSCTL.probes,
+                probes=examples.USERNS_SYSCTL.probes.by_name(),
                 sysctls={"kernel.unprivileged_userns_clone": "0"},
             ),
             ["userns-sysctl", "apparmor-userns-deny"],
         ),
         (
             gathered(
-                probes=examples.USERNS_SYSCTL.probes,
+                probes=examples.USERNS_SYSCTL.probes.by_name(),
                 sysctls={"kernel.unprivileged_userns_clone": "0", "user.max_user_namespaces": "0"},
             ),
             ["userns-sysctl", "userns-limit"],
         ),
         (
-            gathered(examples.DENIED_CAP_BWRAP + examples.DENIED_CREATE, probes=examples.APPARMOR_DENY.probes),
+            gathered(
+                examples.DENIED_CAP_BWRAP + examples.DENIED_CREATE,
+                probes=examples.APPARMOR_DENY.probes.by_name(),
+            ),
             ["apparmor-userns-deny", "apparmor-userns-nocaps"],
         ),
     ],

@@ -1,10 +1,15 @@
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from lab import evidence
-from lab.evidence import Evidence, Probe
+from lab.base.errors import LabError
+from lab.evidence import Evidence
+from lab.probes import NONE_RUN, NOT_RUN, Probe
 from tests.unit import evidence_examples as examples
+from tests.unit.examples import probe
 
 
 def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:
@@ -16,7 +21,39 @@ def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:
 def test_what_was_not_gathered_is_not_known(tmp_path: Path) -> None:
     found = evidence.read(tmp_path)
     assert found == Evidence()
-    assert found.probe("unshare_user").status is None
+    assert found.probes.unshare_user.status is None
+    assert not found.probes.ran
+
+
+def test_probes_of_another_lab_are_read_as_far_as_this_one_knows_them(tmp_path: Path) -> None:
+    # An early lab recorded no command, and had fewer probes; a later one may have more.
+    tried = {"status": 1, "stderr": "bwrap: refused"}
+    stored = {"context": {"apparmor": "a (enforce)"}, "probes": {"bwrap_user": tried, "fly": tried}}
+    (tmp_path / "probes.json").write_text(json.dumps(stored))
+    found = evidence.read(tmp_path)
+    assert (found.profile, found.probes.ran) == ("a", True)
+    assert found.probes == NONE_RUN.model_copy(update={"bwrap_user": probe(1, "bwrap: refused")})
+    assert found.probes.bwrap_all == NOT_RUN
+    assert evidence.read_probes(tmp_path / "probes.json") == found.probes
+    assert evidence.read_probes(tmp_path / "none.json") == NONE_RUN
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("{", "Invalid JSON"),
+        ("[]", "Input should be"),
+        ('{"context": {"apparmor": null}}', "probes: Field required"),
+        ('{"context": {"apparmor": null}, "probes": []}', "probes: "),
+        ('{"context": {"apparmor": null}, "probes": {"open_kvm": {"status": 0}}}', "probes.open_kvm.stderr: "),
+        ('{"context": {}, "probes": {}}', "context.apparmor: Field required"),
+    ],
+)
+def test_damaged_probes_name_the_file_and_the_key(tmp_path: Path, text: str, key: str) -> None:
+    (tmp_path / "probes.json").write_text(text)
+    with pytest.raises(LabError, match=re.escape(str(tmp_path / "probes.json"))) as error:
+        evidence.read(tmp_path)
+    assert key in str(error.value)
 
 
 def test_an_audit_line_is_read_into_its_fields() -> None:
@@ -79,17 +116,17 @@ def test_sysctls_are_read_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probe", "worked", "refused"),
+    ("tried", "worked", "refused"),
     [
-        (Probe(0, ""), True, False),
-        (Probe(0, "Operation not permitted"), True, False),
-        (Probe(1, "unshare: Operation not permitted"), False, True),
-        (Probe(1, "something else"), False, False),
-        (Probe(None, "Operation not permitted"), False, False),
+        (probe(0, ""), True, False),
+        (probe(0, "Operation not permitted"), True, False),
+        (probe(1, "unshare: Operation not permitted"), False, True),
+        (probe(1, "something else"), False, False),
+        (probe(None, "Operation not permitted"), False, False),
     ],
 )
 def test_a_probe_that_did_not_run_neither_worked_nor_was_refused(
-    probe: Probe, worked: bool, refused: bool
+    tried: Probe, worked: bool, refused: bool
 ) -> None:
-    assert probe.worked is worked
-    assert probe.failed_with("Operation not permitted") is refused
+    assert tried.worked is worked
+    assert tried.failed_with("Operation not permitted") is refused

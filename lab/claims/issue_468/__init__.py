@@ -1,4 +1,4 @@
-"""boxlite-ai/boxlite issue 468: two of the jailer's tests fail where user namespaces are blocked.
+"""boxlite-ai/boxlite issue 468: two tests of the jailer fail on hosts that block user namespaces.
 
 Its text is quoted in each claim. It was filed for Ubuntu 24.04, whose policy the variant apparmor-userns-nocaps
 puts on other guests.

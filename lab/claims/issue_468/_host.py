@@ -4,12 +4,12 @@ from lab.claims._base import Claim, Sight
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
 from lab.upstream.recorded import Recorded
 
-# The cause that is Ubuntu 24.04's policy, whatever the guest; and all that keep a user namespace from boxlite.
+# The cause that stands for Ubuntu 24.04's policy, on any guest; and all causes that block user namespaces.
 POLICY = "apparmor-userns-nocaps"
 BLOCKING = ("userns-sysctl", "userns-limit", "apparmor-userns-deny", POLICY)
-# The profile by which the policy denies.
+# The profile through which the policy denies capabilities.
 PROFILE = "unprivileged_userns"
-# boxlite's words where its preflight fails, and where the bubblewrap that this runs does.
+# What boxlite says if its preflight fails, and if the bubblewrap that the preflight runs fails.
 PREFLIGHT = "Sandbox preflight failed: bwrap cannot create user namespaces."
 BWRAP_FAILED = "bwrap --unshare-user failed"
 
@@ -33,7 +33,7 @@ class UnderPolicy(Claim):
 
 
 def blocked_by(cell: CellResult, *causes: str) -> bool:
-    """Whether it is proved that one of these causes blocked a cell, or its variant says that one would."""
+    """Whether one of these causes blocked a cell: the cause that is proved, otherwise the expected one."""
     if cell.cause in (None, UNKNOWN) or cell.confidence is not Confidence.PROVED:
         return cell.expected.cause in causes
     return cell.cause in causes
@@ -52,7 +52,7 @@ def failed(cell: CellResult) -> list[str]:
 
 
 def untold(cell: CellResult, *names: str) -> str:
-    """Which of these tests neither failed nor passed, in words; empty where all did."""
+    """Which of these tests neither failed nor passed, in words; empty if all did."""
     told = [*failed(cell), *(test.name for test in cell.tests if test.outcome is Outcome.PASS)]
     missing = [name for name in names if name not in told]
     return f"did not run, or were skipped: {', '.join(missing)}" if missing else ""
@@ -63,12 +63,12 @@ def passed(cell: CellResult) -> bool:
 
 
 def line(text: str, begins: str) -> str:
-    """The first line that begins so; empty where there is none."""
+    """The first line that begins with `begins`; empty if there is none."""
     return next((each for each in text.splitlines() if each.startswith(begins)), "")
 
 
 def tried(cell: Recorded, *names: str, wanted: RemedyOutcome) -> Sight:
-    """What came of remedies, each alone: the claim holds where one of them did what it should."""
+    """The results of remedies, each tried alone: the claim holds if one of them has the wanted result."""
     results = [each for each in cell.result.remedies if each.name in names]
     if not results:
         return Sight(None, "no such remedy was tried in this run")

@@ -16,7 +16,7 @@ class AuditLine(UnderPolicy):
     check = "whether the kernel logged such a line while the suite ran"
 
     def look(self, cell: Recorded) -> Sight:
-        if not cell.evidence.probes:
+        if not cell.evidence.probes.ran:
             return Sight(None, "its evidence was not gathered")
         lines = cell.evidence.denied(
             operation="capable", profile=_host.PROFILE, capability="21", capname="sys_admin"

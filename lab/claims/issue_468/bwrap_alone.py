@@ -4,8 +4,6 @@ from lab.claims._base import Sight
 from lab.claims.issue_468._host import UnderPolicy
 from lab.upstream.recorded import Recorded
 
-# The probe of this very command; what it ran is in its record.
-PROBE = "bwrap_user"
 COMMAND = ("bwrap", "--unshare-user", "--bind", "/", "/", "true")
 
 
@@ -15,7 +13,7 @@ class BwrapAlone(UnderPolicy):
     check = "whether that command works for the suite's user in the cell in which boxlite fails"
 
     def look(self, cell: Recorded) -> Sight:
-        probe = cell.evidence.probe(PROBE)
+        probe = cell.evidence.probes.bwrap_user
         if probe.status is None or probe.command != COMMAND:
             return Sight(None, "that command was not tried")
         if probe.worked:

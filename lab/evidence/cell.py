@@ -1,0 +1,125 @@
+"""A cell's evidence as the rules of the causes see it, read from the files in the cell's folder."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError, field_validator
+
+from lab.base.errors import LabError
+from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit, read_text
+from lab.probes import NONE_RUN, NOT_RUN, Probes
+from lab.record import Outcome, TestResult
+
+PROBES_FILE = "probes.json"
+SYSCTLS_FILE = "sysctls.txt"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was gathered of one cell. `audit` holds the kernel's audit lines since the cell began.
+
+    `profile` is the AppArmor profile that confined the suite and the probes; None if they ran unconfined.
+    `messages` are those of the tests that did not pass; `control_failed`: whether the control is one of them.
+    """
+
+    probes: Probes = NONE_RUN
+    sysctls: dict[str, str] = field(default_factory=dict)
+    audit: list[dict[str, str]] = field(default_factory=list)
+    profile: str | None = None
+    messages: tuple[str, ...] = ()
+    control_failed: bool = False
+
+    def avc_denied(self, permission: str, **wanted: str) -> list[dict[str, str]]:
+        """SELinux's denials of a permission that have all the given fields."""
+        return [
+            line
+            for line in self.audit
+            if permission in line.get("avc", "").split()
+            and all(line.get(key) == value for key, value in wanted.items())
+        ]
+
+    def says(self, text: str) -> bool:
+        """Whether the message of a test that did not pass holds this text."""
+        return any(text in message for message in self.messages)
+
+    def denied(self, **wanted: str) -> list[dict[str, str]]:
+        """AppArmor's denials that have all the given fields."""
+        return [
+            line
+            for line in self.audit
+            if line.get("apparmor") == "DENIED" and all(line.get(key) == value for key, value in wanted.items())
+        ]
+
+
+def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -> Evidence:
+    """Read the evidence in a cell's folder; files that were not gathered leave their part of it empty.
+
+    `tests` are the results of the cell's suite, `control` is the name of the test that needs no sandbox. Raises
+    LabError if the file of the probes is damaged.
+    """
+    failed = [test for test in tests if test.outcome is not Outcome.PASS]
+    stored = _read_probes_file(folder / PROBES_FILE)
+    return Evidence(
+        probes=stored.probes if stored else NONE_RUN,
+        sysctls=parse_sysctls(read_text(folder / SYSCTLS_FILE)),
+        audit=parse_audit(read_text(folder / KERNEL_FILE) + read_text(folder / AUDIT_FILE)),
+        profile=_profile(stored.context.apparmor) if stored else None,
+        messages=tuple(test.message for test in failed),
+        control_failed=any(test.name == control for test in failed),
+    )
+
+
+def read_probes(path: Path) -> Probes:
+    """The probes in a file that holds what `probe` printed; if there is no file, none that ran.
+
+    Raises LabError if the file is damaged.
+    """
+    stored = _read_probes_file(path)
+    return stored.probes if stored else NONE_RUN
+
+
+def parse_sysctls(text: str) -> dict[str, str]:
+    """Read `name = value` lines, as `sysctl --all` prints them."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+class _StoredContext(BaseModel):
+    apparmor: str | None
+
+
+class _ProbesFile(BaseModel):
+    """What is read of a file of probes. Another lab may have written it: with fewer probes, or with more."""
+
+    context: _StoredContext
+    probes: Probes
+
+    @field_validator("probes", mode="before")
+    @classmethod
+    def _those_of_this_lab(cls, stored: object) -> object:
+        if not isinstance(stored, dict):
+            return stored
+        # Early labs did not record the command.
+        known = {name: {"command": (), **each} for name, each in stored.items() if isinstance(each, dict)}
+        return {name: known.get(name, NOT_RUN) for name in Probes.model_fields}
+
+
+def _read_probes_file(path: Path) -> _ProbesFile | None:
+    if not path.exists():
+        return None
+    try:
+        return _ProbesFile.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise LabError(
+            f"{path} cannot be read: {': '.join(filter(None, [where, first['msg']]))}",
+            hint="run the cell again to gather its evidence again",
+        ) from error
+
+
+def _profile(label: str | None) -> str | None:
+    name, _, mode = (label or "").partition(" (")
+    # A profile in unconfined mode only gives the process a name.
+    return name if mode and mode != "unconfined)" else None
