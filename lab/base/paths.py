@@ -47,10 +47,6 @@ class Paths:
         return self.cache / "downloads"
 
     @property
-    def wheels(self) -> Path:
-        return self.cache / "wheels"
-
-    @property
     def states(self) -> Path:
         return self.cache / "states"
 

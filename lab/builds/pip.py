@@ -24,6 +24,11 @@ EVERY = "3.12"
 SEE = "see the releases with: pip index versions boxlite"
 
 
+def store(paths: Paths) -> Path:
+    """The folder of the cache that holds downloaded wheels."""
+    return paths.cache / "wheels"
+
+
 def newest() -> str:
     """The version of the newest release. Raises LabError if pip cannot tell."""
     return find_release(PROJECT)
@@ -62,8 +67,8 @@ def download(
 
     Raises NotApplicable if the first requirement has no wheel for that Python, LabError if pip fails otherwise.
     """
-    folder = paths.make(paths.wheels) / f"{folder_name}-cp{python.replace('.', '')}"
-    with FileLock(paths.wheels / f"{folder.name}.lock"):
+    folder = paths.make(store(paths)) / f"{folder_name}-cp{python.replace('.', '')}"
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             say(f"fetching {requirements[0]} for Python {python}")
             partial = folder.with_name(f".partial-{folder.name}")

@@ -1,5 +1,6 @@
 """A second kind of build is one new file: it is found, planned, deployed, run and recorded like a wheel."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,10 +14,11 @@ import pytest
 from lab import builds, catalog, plan
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
-from lab.base.paths import Paths
+from lab.base.paths import PACKAGE, Paths
 from lab.builds import Build, SuiteOptions, kinds
 from lab.builds.kinds import wheel
 from lab.builds.kinds.wheel import Wheel
+from lab.catalog import loading
 from lab.guest import deploy
 from lab.guest import suite as guest_suite
 from lab.guest.session import ADMIN, SUITE, Output, RemoteFailed, User
@@ -25,114 +27,18 @@ from lab.plan import Cell
 from lab.record import Outcome, RunOptions, TestResult
 from lab.run import definitions
 from tests.unit.examples import facts
+from tests.unit.test_docs import example
 
 KNOWN = catalog.load()
 STOCK = KNOWN.variant("stock")
 
-# A program without Python, with a suite of its own: a shell script calls the program once for each test.
-KIND = """
-from dataclasses import dataclass
-from pathlib import Path
+# The guide's example: a program without Python, whose suite is a shell script.
+MODULE = example("adding-a-build.md", "lab/builds/kinds/program.py")
+SUITE_FILES = {
+    name: example("adding-a-build.md", f"lab/suites/box/{name}") for name in ("suite.toml", "run.sh")
+}
 
-from lab.base.errors import NotApplicable, UsageError
-from lab.base.files import sha256
-from lab.builds import FILES, Build, Step
-from lab.catalog import Suite
-from lab.record import Needs, Outcome, TestResult
-
-PLACE = "/opt/program"
-
-
-class Box(Suite):
-    @property
-    def folder(self):
-        return Path(__file__).parent / "box"
-
-
-SUITE = Box(
-    name="box",
-    title="A box starts",
-    control="starts",
-    witness="isolates",
-    test_seconds=5,
-    suite_seconds=3,
-    tests={"starts": Needs.BOX, "isolates": Needs.SANDBOX, "stops": Needs.BOX},
-)
-
-
-@dataclass(frozen=True)
-class Program(Build):
-    form = "program:FILE"
-    file: Path
-
-    @classmethod
-    def parse(cls, text):
-        file = Path(text).resolve()
-        if not file.is_file():
-            raise UsageError(f"--build program:{text}: no such file", hint="name an executable file")
-        digest = sha256(file)[:8]
-        return cls(f"program@{digest}", digest, suite=SUITE, file=file)
-
-    @property
-    def argument(self):
-        return f"program:{self.file}"
-
-    def check(self, paths):
-        pass
-
-    def fetch(self, paths, facts, say):
-        if facts.python == "2.7":
-            raise NotApplicable("the program needs a newer system")
-        say("copying the program")
-        return {"bin/program": self.file}
-
-    def steps(self):
-        return [
-            Step(f"sudo -n install -d -o tester {PLACE} && mv {FILES}/bin/program {PLACE}", seconds=5),
-            Step(f"{PLACE}/program warm-up", seconds=5, as_suite_user=True, check=False),
-        ]
-
-    @property
-    def working_folder(self):
-        return PLACE
-
-    @property
-    def environment(self):
-        return {**super().environment, "PROGRAM": f"{PLACE}/program"}
-
-    def command(self, options, *, results, test_seconds):
-        stop = "yes" if options.to_first_failure else "no"
-        tests = " ".join(options.tests or self.suite.tests)
-        return f"sh {self.suite_folder}/run.sh {self.report_file(results)} {stop} {tests}"
-
-    def report_file(self, results):
-        return f"{results}/report.txt"
-
-    def read_report(self, text):
-        found = {}
-        for line in text.splitlines():
-            word, name, *said = line.split()
-            found[name] = None
-            if word != "begins":
-                found[name] = TestResult(name=name, outcome=Outcome(word), message=" ".join(said))
-        return found
-"""
-
-RUNNER = """
-report=$1 stop=$2
-shift 2
-: >"$report"
-for name in "$@"; do
-    echo "begins $name" >>"$report"
-    if said=$("$PROGRAM" "$name" 2>&1); then
-        echo "pass $name $said" >>"$report"
-    else
-        echo "fail $name $said" >>"$report"
-        [ "$stop" = no ] || exit 1
-    fi
-done
-"""
-
+# The program under test. It notes how it was called.
 PROGRAM = """#!/bin/sh
 echo "$1 $(pwd) $LAB_ROOTFS $EXTRA" >>"${0%/*}/calls"
 case $1 in
@@ -171,14 +77,19 @@ class Guest:
 
 
 @pytest.fixture
-def kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a new kind's module and of its suite."""
-    folder = tmp_path / "kinds"
-    (folder / "box").mkdir(parents=True)
-    (folder / "program.py").write_text(KIND)
-    (folder / "box" / "run.sh").write_text(RUNNER)
-    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(folder)])
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the new kind's suite; the lab has the kind and the suite."""
+    (tmp_path / "kinds").mkdir()
+    (tmp_path / "kinds" / "program.py").write_text(MODULE)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path / "kinds")])
     monkeypatch.delitem(sys.modules, f"{kinds.__name__}.program", raising=False)
+    shutil.copytree(PACKAGE / "suites", tmp_path / "suites")
+    monkeypatch.setattr(loading, "PACKAGE", tmp_path)
+    monkeypatch.setattr(catalog.suite, "PACKAGE", tmp_path)
+    folder = tmp_path / "suites" / "box"
+    folder.mkdir()
+    for name, text in SUITE_FILES.items():
+        (folder / name).write_text(text)
     return folder
 
 
@@ -191,7 +102,7 @@ def program(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def build(kind: Path, program: Path) -> Build:
+def build(box: Path, program: Path) -> Build:
     return builds.resolve(f"program:{program}")
 
 
@@ -206,7 +117,7 @@ def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
     """A guest with the build in it."""
     (tmp_path / "rootfs").mkdir()
     (tmp_path / "rootfs" / "index.json").write_text("{}")
-    files = build.fetch(paths, facts(python="3.9"), lambda _text: None)
+    files = build.fetch(paths, facts(), lambda _text: None)
     deploy.deploy(guest, build, files, rootfs=tmp_path / "rootfs", say=lambda _text: None)
     return guest
 
@@ -224,7 +135,7 @@ def test_it_is_named_by_its_prefix_and_wheels_are_what_they_were(build: Build, p
     assert builds.forms() == "release (0.10.8) or wheel file, or program:FILE"
 
 
-def test_what_it_cannot_be_made_of_is_wrong_usage(kind: Path) -> None:
+def test_what_it_cannot_be_made_of_is_wrong_usage(box: Path) -> None:
     with pytest.raises(UsageError, match="--build program:none: no such file"):
         builds.resolve("program:none")
     with pytest.raises(UsageError, match=r"no kind of build is called 'programme'\n.*did you mean program\?"):
@@ -254,15 +165,15 @@ def test_its_suite_is_among_the_definitions_of_a_run(build: Build) -> None:
 
 
 def test_where_it_has_nothing_for_a_guest_its_cells_are_not_applicable(build: Build, paths: Paths) -> None:
-    with pytest.raises(NotApplicable, match="the program needs a newer system"):
-        build.fetch(paths, facts(python="2.7"), lambda _text: None)
+    with pytest.raises(NotApplicable, match=r"the program needs Linux 5\.0 or newer"):
+        build.fetch(paths, facts(kernel="4.19.0"), lambda _text: None)
 
 
 def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
     root = deployed.root
     assert (root / "opt" / "program" / "program").read_text() == PROGRAM
     assert (root / "opt" / "program" / "calls").read_text().startswith("warm-up ")
-    assert (root / "opt" / "lab" / "suites" / "box" / "run.sh").read_text() == RUNNER
+    assert (root / "opt" / "lab" / "suites" / "box" / "run.sh").read_text() == SUITE_FILES["run.sh"]
     assert (root / "opt" / "lab" / "rootfs" / "index.json").exists()
     assert not (root / "opt" / "lab" / "payload.tar").exists()
     # The warm-up failed, which is for the suite to find out.
@@ -318,7 +229,7 @@ def test_a_shell_sees_what_its_tests_see(build: Build, deployed: Any) -> None:
 
 
 def test_a_stored_state_is_not_taken_for_another_deployment(
-    build: Build, kind: Path, program: Path, tmp_path: Path
+    build: Build, box: Path, program: Path, tmp_path: Path
 ) -> None:
     layout = tmp_path / "layout"
     layout.mkdir()
@@ -326,7 +237,7 @@ def test_a_stored_state_is_not_taken_for_another_deployment(
     seen = {deploy.identity(build, layout)}
     seen.add(deploy.identity(replace(build, version="2"), layout))
     seen.add(deploy.identity(replace(build, suite=KNOWN.suite), layout))
-    (kind / "box" / "run.sh").write_text("exit")
+    (box / "run.sh").write_text("exit")
     seen.add(deploy.identity(build, layout))
     (layout / "index.json").write_text("[]")
     seen.add(deploy.identity(build, layout))

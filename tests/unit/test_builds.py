@@ -112,7 +112,7 @@ def test_nobody_is_asked_for_a_wheel_or_a_release_that_is_stored(
     paths: Paths, tmp_path: Path, pip: Pip
 ) -> None:
     pip.does("", status=1)
-    (paths.make(paths.wheels) / "boxlite-0.10.8-00000000-cp313").mkdir()
+    (paths.make(lab_pip.store(paths)) / "boxlite-0.10.8-00000000-cp313").mkdir()
     RELEASE.check(paths)
     builds.resolve(str(make_wheel(tmp_path))).check(paths)
     assert pip.calls == []
