@@ -1,4 +1,4 @@
-"""The plan: which cells to run."""
+"""The plan: the cells that a run is to run."""
 
 from lab.plan.cell import (
     AS_EVER,

@@ -1,4 +1,4 @@
-"""One square of the matrix before it is run."""
+"""A cell before it is run."""
 
 import shlex
 from dataclasses import dataclass
@@ -13,12 +13,11 @@ PASS_SECONDS = 45.0
 
 BLOCKED_SECONDS = 20.0
 
-# Of the remedies that are tried on a blocked cell. Twelve took 67 to 396 s, 207 on average, on a host on which
-# a cell that passes took 80.
+# Remedies on a blocked cell. On a host where a passing cell takes 80 s, twelve cells took 67 to 396 s, 207 s on
+# average.
 REMEDIES_SECONDS = 115.0
 
-# Of an experiment on a cell that passes, and on a blocked one. On that host the one took 241 s, for 19 forks,
-# and the other 67 s, for two.
+# An experiment on a passing cell (on the same host: 241 s for 19 forks) and on a blocked one (67 s for two).
 BREAKING_SECONDS = 135.0
 
 TURNING_SECONDS = 40.0
@@ -28,7 +27,7 @@ AS_EVER = RunOptions()
 
 @dataclass(frozen=True)
 class Machine:
-    """A guest as lanes boot it: `arguments` are what a variant adds to its kernel's command line."""
+    """What a lane boots: a guest, and the arguments that a variant adds to its kernel's command line."""
 
     guest: Guest
     arguments: str = ""
@@ -40,7 +39,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Cell:
-    """One square of the matrix, not run yet."""
+    """One guest in one variant with one build: what is run and gets a status."""
 
     guest: Guest
     variant: Variant
@@ -48,7 +47,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where its evidence goes, relative to the run's folder."""
+        """The folder for its evidence, relative to the run's folder."""
         return cell_folder(self.guest.name, self.variant.name, self.build.name)
 
     @property
@@ -57,16 +56,16 @@ class Cell:
 
     @property
     def suite(self) -> Suite:
-        """The suite that is run in it."""
+        """The suite of its build."""
         return self.build.suite
 
     @property
     def machine(self) -> Machine:
-        """What its lane boots."""
+        """The machine that its lane boots."""
         return Machine(self.guest, " ".join(self.variant.kernel_arguments))
 
     def typical_seconds(self, options: RunOptions = AS_EVER) -> float:
-        """How long such a cell takes, by what its variant expects: the same on every host."""
+        """Estimate how long the cell takes from what its variant expects, the same on every host."""
         always = options.experiments is ExperimentPolicy.ALWAYS
         if self.variant.expect.status != "xfail":
             return PASS_SECONDS + (BREAKING_SECONDS if always else 0.0)
@@ -74,11 +73,11 @@ class Cell:
         return BLOCKED_SECONDS + more
 
     def rerun(self, options: RunOptions) -> str:
-        """One command line that runs exactly this cell again."""
+        """Return a command line that runs exactly this cell again."""
         return rerun(self.guest.name, self.variant.name, self.build.argument, options)
 
     def result(self, status: Status, *, reason: str = "") -> CellResult:
-        """A result for this cell, with nothing in it but its status and why."""
+        """Return a result for this cell that has only a status and a reason."""
         return CellResult(
             guest=self.guest.name,
             variant=self.variant.name,
@@ -90,7 +89,7 @@ class Cell:
 
 
 def rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> str:
-    """One command line that runs one cell; `build` as --build takes it, None for the newest release."""
+    """Return a command line that runs one cell. `build` is an argument for --build, or None for the newest."""
     words = ["lab", "matrix", "-g", guest, "-v", variant]
     words += ["--build", build] if build else []
     words += ["--cold"] if options.cold else []

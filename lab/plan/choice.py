@@ -1,4 +1,4 @@
-"""Which cells a command line asks for."""
+"""Choosing guests and variants by name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from lab.plan.cell import Cell
 
 @dataclass(frozen=True)
 class Choice:
-    """Which guests in which variants, by name, in the order in which they are shown."""
+    """The guests and variants that were chosen, in the order in which reports show them."""
 
     guests: list[Guest]
     variants: list[Variant]
 
     def cells(self, builds: Sequence[Build]) -> list[Cell]:
+        """Return a cell for each guest in each variant with each build."""
         return [
             Cell(guest, variant, build)
             for guest in self.guests
@@ -31,10 +32,10 @@ def choose(
     guests: Sequence[str] = (),
     variants: Sequence[str] = (),
 ) -> Choice:
-    """The cells that a command line asks for.
+    """Look up guests and variants by name.
 
-    A set names guests and variants; `guests` and `variants` replace its own choice. Without any of them:
-    every guest in every variant. Raises UsageError for a name that the catalog does not have.
+    A set lists guests and variants; `guests` and `variants` override its lists. Without a set, the lists are
+    all guests and all variants of the catalog. Raises UsageError for a name that is not in the catalog.
     """
     chosen = catalog.set(set_name) if set_name is not None else None
     guest_names = guests or (chosen.guests if chosen else catalog.guests)

@@ -1,4 +1,4 @@
-"""Splitting a plan into shards of about the same time."""
+"""Splitting a plan into shards that take about the same time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lab.record import RunOptions, ShardRecord
 
 @dataclass(frozen=True)
 class Shard:
-    """Which shard of a plan: `number` of `count`, from 1."""
+    """One shard of a plan: `number` of `count`, counted from 1."""
 
     number: int
     count: int
@@ -20,7 +20,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """From "I/N". Raises UsageError."""
+        """Parse "I/N". Raises UsageError."""
         number, slash, count = text.partition("/")
         digits = number.isdecimal() and count.isdecimal() and len(number) <= len(count) <= 4
         if slash and digits and 1 <= int(number) <= int(count):
@@ -28,10 +28,10 @@ class Shard:
         raise UsageError(f"--shard {text}: not of the form I/N with I from 1 to N", hint="for example 1/3")
 
     def of(self, cells: Sequence[Cell], options: RunOptions = AS_EVER) -> list[Cell]:
-        """Give the cells of one shard: all shards together are the plan, each of about the same time.
+        """Return the cells of this shard. Every cell is in exactly one shard; shards take about the same time.
 
-        The plan's order is kept and cut, so that a guest is booted for as few shards as can be. Nothing that
-        differs between hosts goes in: the same command line gives the same shards everywhere.
+        A shard is a contiguous piece of the plan, so that few shards boot the same guest. The split does not
+        depend on the host: the same command line gives the same shards everywhere.
         """
         typical = [cell.typical_seconds(options) for cell in cells]
         total = sum(typical)
@@ -39,7 +39,7 @@ class Shard:
         for left, cell, seconds in zip(range(len(cells), 0, -1), cells, typical, strict=True):
             middle = before + seconds / 2
             before += seconds
-            # No shard is passed over, and the last one is reached, as far as the cells go round.
+            # Leave no shard empty if there are enough cells: skip none, and keep a cell for each that is left.
             wanted = max(int(middle / total * self.count) + 1, self.count - left + 1)
             shard = min(wanted, shard + 1)
             if shard == self.number:

@@ -1,4 +1,4 @@
-"""The one record of a run: outcomes, statuses, cells; JSON in and out. Reports only read it."""
+"""The record of a run, stored as `results.json`: runs write it, reports only read it."""
 
 from lab.record.cell import CellResult, RepeatResult, cell_folder
 from lab.record.experiment import Experiment, ExperimentPolicy, ExperimentStep, NotTried, StepOutcome

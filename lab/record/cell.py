@@ -12,7 +12,7 @@ from lab.record.remedy import RemedyOutcome, RemedyResult
 
 
 class RepeatResult(Entry):
-    """One of several runs of a cell's suite, each in its own fork; `failed`: the tests that did not pass."""
+    """One of several runs of a cell's suite, each in its own fork. `failed`: the tests that did not pass."""
 
     status: Status
     cause: str | None = None
@@ -22,12 +22,12 @@ class RepeatResult(Entry):
 
 
 def cell_folder(guest: str, variant: str, build: str) -> Path:
-    """Where a cell's evidence goes, relative to the run's folder."""
+    """Return the folder for a cell's evidence, relative to the run's folder."""
     return Path("cells", guest, variant, build)
 
 
 class CellResult(Entry):
-    """One square of the matrix. Paths in `evidence` are relative to the run's folder."""
+    """One cell: a guest in a variant with a build. Paths in `evidence` are relative to the run's folder."""
 
     guest: str
     variant: str
@@ -36,11 +36,12 @@ class CellResult(Entry):
     expected: Expectation
     cause: str | None = Field(
         default=None,
-        description="The first of `causes`, or unknown where a cell failed and the evidence shows none.",
+        description="The first of `causes`, or unknown if the cell failed and the evidence shows no cause.",
     )
     confidence: Confidence | None = None
     causes: list[Finding] = Field(
-        default_factory=list, description="Every cause that the evidence shows, the first that blocks first."
+        default_factory=list,
+        description="Every cause that the evidence shows, in the order in which they block.",
     )
     reason: PlainText = ""
     tests: list[TestResult] = Field(default_factory=list)
@@ -61,18 +62,20 @@ class CellResult(Entry):
     evidence: list[str] = Field(default_factory=list)
     remedies: list[RemedyResult] = Field(
         default_factory=list,
-        description="Those that were tried, the one that gives up least protection first.",
+        description="The remedies that were tried, the one that gives up the least protection first.",
     )
     experiment: Experiment | None = Field(
-        default=None, description="Where one was made: changes that turn the outcome, by trying."
+        default=None,
+        description="The experiment on this cell, if there was one: which changes turn its outcome.",
     )
     seconds: dict[str, float] = Field(
         default_factory=dict,
-        description="Steps that this cell alone took: boot, deploy, fork, apply, suite, evidence. "
-        "A forked cell shares its lane's boot and deploy; those are in run.lanes.",
+        description="Seconds per step: boot, deploy, fork, apply, suite, evidence. "
+        "Forked cells share boot and deploy; the seconds of those are in run.lanes.",
     )
     lane: str = Field(
-        default="", description="Which lane served it: its guest, numbered from the guest's second lane on."
+        default="",
+        description="The lane that ran it: the guest's name, with a number from its second lane on.",
     )
     fork: str = Field(
         default="",
@@ -80,26 +83,26 @@ class CellResult(Entry):
     )
     repeats: list[RepeatResult] = Field(
         default_factory=list,
-        description="With --repeat: each run of the suite. They disagree where the status is flaky.",
+        description="Each run of the suite, with --repeat. They disagree if the status is flaky.",
     )
     retried: list[PlainText] = Field(
         default_factory=list,
-        description="The lab's own faults for which the cell was tried again on a fresh lane.",
+        description="Faults of the lab after which the cell was retried on a fresh lane.",
     )
     unfinished: bool = Field(
         default=False,
-        description="Whether the run ended before all was tried on the cell that was to be; its status stands.",
+        description="Whether the run ended before it had tried every remedy and change on the cell.",
     )
-    rerun: str = Field(default="", description="One command line that runs exactly this cell again.")
+    rerun: str = Field(default="", description="Command line that runs exactly this cell again.")
 
     @property
     def folder(self) -> Path:
-        """Where its evidence is, relative to the run's folder."""
+        """The folder of its evidence, relative to the run's folder."""
         return cell_folder(self.guest, self.variant, self.build)
 
     @property
     def has_more_to_try(self) -> bool:
-        """Whether its status stands, and a remedy or a change was not tried or met a fault of the lab's own."""
+        """Whether the status is final but a remedy or a change was not tried, or met a fault of the lab."""
         faults = [tried.result is RemedyOutcome.ERROR for tried in self.remedies]
         return not self.status.could_not_run and (self.unfinished or self._experiment_met_fault or any(faults))
 
@@ -109,11 +112,11 @@ class CellResult(Entry):
         return any(step.outcome is StepOutcome.ERROR for step in steps)
 
     def before_trials(self) -> "CellResult":
-        """The result as it was before what met a fault was tried, so that it can be tried anew.
+        """Return the result without remedies, and without an experiment that met a fault, to try them again.
 
-        An experiment that found what lets a failed cell pass stands, whatever fault it met on the way.
+        An experiment that found which changes let a failed cell pass is kept, even if it met a fault.
         """
         found = self.experiment and self.experiment.turning and self.status is not Status.PASS
-        anew = self._experiment_met_fault and not found
-        update = {"remedies": [], "unfinished": False} | ({"experiment": None} if anew else {})
+        again = self._experiment_met_fault and not found
+        update = {"remedies": [], "unfinished": False} | ({"experiment": None} if again else {})
         return self.model_copy(update=update)

@@ -1,4 +1,4 @@
-"""What came of the changes that were tried on a cell."""
+"""The results of an experiment on a cell."""
 
 from enum import StrEnum
 
@@ -8,57 +8,60 @@ from lab.record.outcome import Entry, PlainText
 
 
 class ExperimentPolicy(StrEnum):
-    """On which cells experiments are made."""
+    """Which cells get an experiment."""
 
     NEVER = "never"
-    UNCLEAR = "unclear"  # those that failed for a cause that is unknown, or only likely
-    ALWAYS = "always"  # those that failed, and those that passed
+    UNCLEAR = "unclear"  # cells that failed for an unknown or only likely cause
+    ALWAYS = "always"  # all cells that failed or passed
 
 
 class StepOutcome(StrEnum):
-    """What came of changes that were put on a cell, in a fork of it."""
+    """The outcome of a set of changes that was tried in a fork of a cell."""
 
-    PASSES = "passes"  # every test that decides passed
+    PASSES = "passes"  # every deciding test passed
     FAILS = "fails"
     CANNOT = "cannot be tried here"
-    ERROR = "error"  # the lab's own trouble; says nothing about the changes
+    ERROR = "error"  # a fault of the lab; says nothing about the changes
 
 
 class ExperimentStep(Entry):
-    """One fork of the cell; `changes`: what it was put on with or without beside its variant, if anything."""
+    """One fork of the cell. `changes` are its differences from the cell's variant; the first step has none."""
 
     changes: list[PlainText]
     outcome: StepOutcome
     reason: PlainText = ""
     seconds: float = 0.0
     retried: list[PlainText] = Field(
-        default_factory=list, description="The lab's own faults for which it was tried again."
+        default_factory=list, description="Faults of the lab after which it was retried."
     )
 
 
 class NotTried(Entry):
-    """A change that was not tried, or not alone, and why."""
+    """A change that was not tried, or not tried alone, and why."""
 
     change: PlainText
     reason: PlainText
 
 
 class Experiment(Entry):
-    """Changes that were put on a cell, each in a fork of its own, to find which of them turn its outcome."""
+    """Sets of changes to a cell, each tried in its own fork, to find those that turn the cell's outcome."""
 
-    tests: list[str] = Field(description="Those that decide, and nothing else was run.")
-    compared_with: str = Field(default="", description="The passing cell whose facts led to changes, if any.")
+    tests: list[str] = Field(description="The tests that decide. No other test was run.")
+    compared_with: str = Field(
+        default="", description="The passing cell whose facts suggested changes, if any."
+    )
     steps: list[ExperimentStep] = Field(
-        default_factory=list, description="In the order in which they were made; the first changes nothing."
+        default_factory=list, description="The forks, in order. The first changes nothing."
     )
     turning: list[list[PlainText]] = Field(
         default_factory=list,
-        description="Each set of changes that turns the outcome. Of a cell that failed the smallest one found; "
-        "of one that passed every single change that breaks it.",
+        description="The sets of changes that turn the outcome. For a failed cell: the smallest one found. "
+        "For a passing cell: every single change that breaks it.",
     )
     not_tried: list[NotTried] = Field(default_factory=list)
     stopped: PlainText = Field(
-        default="", description="Why it ended before all that could be tried was, if so; a budget, for example."
+        default="",
+        description="Why it ended before every possible change was tried, if it did; for example a budget.",
     )
     seconds: float = 0.0
     evidence: list[str] = Field(default_factory=list)

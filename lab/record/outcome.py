@@ -1,4 +1,4 @@
-"""The words of a result: outcomes of tests, statuses of cells, and how sure a cause is."""
+"""The vocabulary of a result: outcomes of tests, statuses of cells, confidence in a cause."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -37,17 +37,17 @@ class Status(StrEnum):
 
     @property
     def as_expected(self) -> bool:
-        """Whether the cell did what its variant says it should; `n/a` expects nothing."""
+        """Whether the cell did what its variant expects. `n/a` expects nothing."""
         return self in (Status.PASS, Status.XFAIL, Status.NOT_APPLICABLE)
 
     @property
     def could_not_run(self) -> bool:
-        """Whether the cell says nothing about boxlite, because the lab did not get to run it."""
+        """Whether the cell says nothing about boxlite, because the lab could not run it."""
         return self in (Status.ERROR, Status.NOT_RUN)
 
 
 class Needs(StrEnum):
-    """How much of its host a test of the suite needs. Each of these needs all that stand before it as well."""
+    """How much of its host a test needs. Each of these also needs all that are listed before it."""
 
     NOTHING = "nothing"
     RUNTIME = "runtime"
@@ -55,31 +55,33 @@ class Needs(StrEnum):
     SANDBOX = "sandbox"
 
     def includes(self, other: "Needs") -> bool:
-        """Whether what needs this needs the other too."""
+        """Whether a test that needs this also needs the other."""
         return list(Needs).index(self) >= list(Needs).index(other)
 
 
-# The cause of a cell whose evidence shows none of those in `lab.diagnosis.causes`.
+# The cause of a failed cell whose evidence shows none of the causes in `lab/causes/`.
 UNKNOWN = "unknown"
 
 
 class Confidence(StrEnum):
-    """How well the evidence shows the cause: by an audit line or a telling probe, or by text alone."""
+    """How well the evidence shows a cause: proved by an audit line or a probe, likely by an error's text."""
 
     PROVED = "proved"
     LIKELY = "likely"
 
 
-# Text that may come from a guest, kept without what would steer a terminal.
+# Text that may come from a guest, without the characters that control a terminal.
 PlainText = Annotated[str, AfterValidator(plain)]
 
 
 class Entry(BaseModel):
+    """Base of everything in the record: unknown keys are errors."""
+
     model_config = ConfigDict(extra="forbid")
 
 
 class Expectation(Entry):
-    """What a variant expects of a cell: a pass, or a failure for one cause."""
+    """What a variant expects of its cells: a pass, or a failure for one cause."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -88,9 +90,9 @@ class Expectation(Entry):
 
 
 class TestResult(Entry):
-    """One test of the suite in one cell; `seconds` is its own time, set-up and tear-down included."""
+    """One test of the suite in one cell. `seconds` includes its set-up and tear-down."""
 
-    __test__ = False  # not a test class of pytest's
+    __test__ = False  # pytest must not collect it as a test class
 
     name: str
     outcome: Outcome
@@ -99,7 +101,7 @@ class TestResult(Entry):
 
 
 class Finding(Entry):
-    """A cause that the evidence of a cell shows, how well, and the piece of evidence in a sentence."""
+    """A cause that a cell's evidence shows, how well it does, and a sentence about that evidence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""A whole run, as `results.json` holds it."""
+"""A whole run, as `results.json` stores it."""
 
 import json
 from datetime import datetime
@@ -19,21 +19,23 @@ RESULTS_FILE = "results.json"
 
 
 class LaneRecord(Entry):
-    """What the cells of one lane share."""
+    """One lane: what its cells share."""
 
     guest: str
     image: str = Field(description="SHA-256 of the base image's disk.")
     fork: str = Field(
         description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
     )
-    note: PlainText = Field(default="", description="Why the best way to fork could not be taken, if so.")
-    restored: bool = Field(default=False, description="Whether it took up a stored state instead of booting.")
-    stored_build: bool = Field(default=False, description="Whether the build was deployed in that state.")
+    note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
+    restored: bool = Field(
+        default=False, description="Whether the lane restored a stored state instead of booting."
+    )
+    stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
     seconds: dict[str, float]
 
 
 class Host(Entry):
-    """The machine that ran the guests, and what it ran them with."""
+    """The machine that ran the guests, and the software it ran them with."""
 
     kernel: str
     system: str
@@ -56,20 +58,20 @@ class BuildRecord(Entry):
 
 
 class RunOptions(Entry):
-    """How the cells of a run are run; the same for all of them, and for a run that is resumed."""
+    """How a run treats its cells. A resumed run keeps the options of the original run."""
 
     cold: bool = False
     repeat: int = 1
     retries: int = 1
-    remedies: bool = Field(default=False, description="Whether remedies are tried on the cells that fail.")
+    remedies: bool = Field(default=False, description="Whether to try remedies on cells that fail.")
     experiments: ExperimentPolicy = Field(
-        default=ExperimentPolicy.NEVER, description="On which cells experiments are made."
+        default=ExperimentPolicy.NEVER, description="Which cells get an experiment."
     )
     rootfs: str | None = None
 
 
 class ShardRecord(Entry):
-    """Which part of a plan a run is: `number` of `count`, and every cell of the whole plan."""
+    """The shard of a plan that a run is: `number` of `count`. `plan` names the cells of all shards."""
 
     number: int
     count: int
@@ -77,7 +79,7 @@ class ShardRecord(Entry):
 
 
 class RunInfo(Entry):
-    """What holds for a run as a whole."""
+    """What holds for the whole run."""
 
     id: str
     started: datetime
@@ -89,7 +91,7 @@ class RunInfo(Entry):
     options: RunOptions = Field(default_factory=RunOptions)
     definitions: dict[str, str] = Field(
         default_factory=dict,
-        description="SHA-256 of each definition and program that decides what a cell does.",
+        description="SHA-256 of each definition and program that determines what the cells do.",
     )
     shard: ShardRecord | None = None
     host: Host | None = None
@@ -101,7 +103,7 @@ class RunInfo(Entry):
 
 
 class RunResult(Entry):
-    """One `lab matrix`, as `results.json` holds it."""
+    """The record of one run of `lab matrix`, as stored in `results.json`."""
 
     model_config = ConfigDict(extra="forbid", validate_by_alias=True, validate_by_name=True)
 
@@ -110,14 +112,14 @@ class RunResult(Entry):
     cells: list[CellResult]
 
     def write(self, folder: Path) -> Path:
-        """Write `results.json` into the run's folder in one step: a reader sees the old or the new whole."""
+        """Replace `results.json` in the run's folder atomically: a reader sees the old file or the new one."""
         text = self.model_dump_json(by_alias=True, indent=2) + "\n"
         write_atomically(folder / RESULTS_FILE, text)
         return folder / RESULTS_FILE
 
     @classmethod
     def read(cls, folder: Path) -> "RunResult":
-        """Read a run's folder, also one of schema 1. Raises UsageError if the lab cannot read its results."""
+        """Read the record in a run's folder, of schema 1 or 2. Raises UsageError if it cannot be read."""
         path = folder / RESULTS_FILE
         try:
             return cls.model_validate(upgrade(from_json(path.read_bytes())))
@@ -133,7 +135,7 @@ class RunResult(Entry):
             ) from error
 
     def exit_status(self) -> int:
-        """0 every cell as expected, 1 a cell is not, 3 something could not be run and nothing worse."""
+        """Return 0 if all cells are as expected, 1 if any is not, 3 if the others could not run."""
         statuses = [cell.status for cell in self.cells]
         if any(not s.as_expected and not s.could_not_run for s in statuses):
             return 1
@@ -150,7 +152,7 @@ def _fault(error: ValueError) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of `results.json`; published as `docs/results.schema.json`."""
+    """Return the JSON Schema of `results.json`. It is published as `docs/results.schema.json`."""
     schema = RunResult.model_json_schema(by_alias=True, mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,16 @@ from lab.record import (
     TestResult,
     json_schema,
 )
+from lab.report import markdown
 from tests.unit.examples import cell, context, facts, run_of
 
 PUBLISHED = PACKAGE.parent / "docs" / "results.schema.json"
+PUBLISHED_1 = PACKAGE.parent / "docs" / "results.schema-1.json"
+
+# Cells of six runs of real guests, recorded under schema 1 and joined into one file as `lab merge` does.
+STORED_1 = Path(__file__).parent / "data" / "results-1.json"
+
+OS_KEYS = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 
 
 def full_run() -> RunResult:
@@ -132,6 +140,85 @@ def test_a_test_that_did_not_run_is_read_from_schema_1(tmp_path: Path) -> None:
         ("b", Outcome.FAIL, "did not run"),
         ("c", Outcome.NOT_RUN, ""),
     ]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """The folder of a run whose record has schema 1."""
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    (folder / "results.json").write_bytes(STORED_1.read_bytes())
+    return folder
+
+
+def test_a_stored_record_of_schema_1_is_read(stored: Path) -> None:
+    run = RunResult.read(stored)
+    assert run.format == 2
+    assert [info.id for info in run.run.merged] == [
+        "tries",
+        "causes",
+        "run",
+        "run",
+        "ended-SIGINT",
+        "two-builds",
+    ]
+    assert [lane.fork for lane in run.run.lanes] == ["memory"] * len(run.run.lanes)
+    assert Counter(each.status for each in run.cells) == {
+        "xfail": 8,
+        "pass": 1,
+        "n/a": 1,
+        "fail": 1,
+        "error": 1,
+        "not-run": 1,
+    }
+    assert Counter(each.fork for each in run.cells) == {"memory": 10, "": 3}
+    [killed] = [each for each in run.cells if each.status is Status.FAIL]
+    assert [(test.name, test.outcome, test.message) for test in killed.tests] == [
+        ("ends", Outcome.PASS, ""),
+        ("hangs", Outcome.FAIL, "was running when the suite was killed at its limit of 30 s"),
+        ("is_never_reached", Outcome.NOT_RUN, ""),
+    ]
+    tried = run.cells[0]
+    assert len(tried.remedies) == 4
+    assert tried.experiment is not None
+    assert [step.outcome for step in tried.experiment.steps] == ["fails", "passes"]
+    assert markdown.render(run, stored)
+
+
+def assert_same_facts(before: dict[str, Any], facts: Any, context: Any, older: Any) -> None:
+    assert older == {}
+    assert before.pop("suite_context", None) == context
+    if not before:
+        assert facts is None
+        return
+    assert facts["os"] == {key.lower(): before["os"].get(key) for key in OS_KEYS}
+    features, known = (each["apparmor"] and each["apparmor"].pop("features") for each in (before, facts))
+    if features is not None:
+        assert known == {
+            "namespaces_mask": features.get("namespaces/mask"),
+            "unconfined_userns": features.get("policy/unconfined_restrictions/userns"),
+            "policy_versions": features.get("policy/versions"),
+        }
+    assert facts == before | {"os": facts["os"]}
+
+
+def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: Path) -> None:
+    before = json.loads(STORED_1.read_text())
+    after = json.loads(RunResult.read(stored).write(tmp_path).read_text())
+    jsonschema.validate(before, json.loads(PUBLISHED_1.read_text()))
+    jsonschema.validate(after, json.loads(PUBLISHED.read_text()))
+    assert (before.pop("schema"), after.pop("schema")) == (1, 2)
+    for info in (after["run"], *after["run"]["merged"]):
+        info["parts"] = info.pop("merged")
+        for lane in info["lanes"]:
+            lane["way"] = lane.pop("fork")
+    for each, older in zip(after["cells"], before["cells"], strict=True):
+        assert_same_facts(older.pop("facts"), each.pop("facts"), each.pop("context"), each.pop("older_facts"))
+        each["way"] = each.pop("fork")
+        for test in each["tests"]:
+            if test["outcome"] == "not-run":
+                test |= {"outcome": "error", "message": "did not run"}
+    assert after == before
 
 
 def test_keys_that_schema_1_names_otherwise_are_read(tmp_path: Path) -> None:
@@ -268,6 +355,11 @@ def valid() -> dict[str, object]:
         (json.dumps({**valid(), "schema": 1, "cells": [{"guest": "x"}]}).encode(), "cells.0.variant: Field"),
         (json.dumps({**valid(), "schema": 1, "cells": "many"}).encode(), "cells: Input should be a valid list"),
         (json.dumps({**valid(), "schema": 1, "cells": ["one"]}).encode(), "cells.0: Input should be"),
+        (json.dumps({**valid(), "schema": 1, "run": "x"}).encode(), "run: Input should be"),
+        (
+            json.dumps({**valid(), "schema": 1, "run": {"lanes": {}, "parts": [1]}}).encode(),
+            "run.id: Field required",
+        ),
         (json.dumps({**valid(), "colour": "red"}).encode(), "colour: Extra inputs are not permitted"),
         (json.dumps({**valid(), "cells": [{"guest": "x"}]}).encode(), "cells.0.variant: Field required"),
     ],
