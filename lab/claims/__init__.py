@@ -13,7 +13,7 @@ from lab.base.discovery import classes
 from lab.base.errors import unknown_name
 from lab.claims._base import Claim, Sight
 from lab.record import Status
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 __all__ = ["Answer", "Claim", "Judgement", "Seen", "Sight", "judge", "known", "reports", "shows"]
 
@@ -33,7 +33,7 @@ class Answer(StrEnum):
 class Seen:
     """A cell that a claim concerns, and what the cell shows."""
 
-    cell: Recorded
+    cell: FinishedCell
     sight: Sight
 
     @property
@@ -70,7 +70,7 @@ def known(report: str) -> dict[str, Claim]:
     return dict(sorted(made.items(), key=lambda item: item[1].order))
 
 
-def judge(claim: Claim, guest: str, cells: Sequence[Recorded]) -> Judgement:
+def judge(claim: Claim, guest: str, cells: Sequence[FinishedCell]) -> Judgement:
     """Judge a claim by the cells of a guest: it holds if a cell shows it and no cell shows the contrary."""
     seen = tuple(
         Seen(cell, claim.look(cell) if cell.result.status in RAN else _did_not_run(cell))
@@ -89,5 +89,5 @@ def shows(sight: Sight) -> Answer:
     return Answer.HOLDS if sight.holds else Answer.DOES_NOT_HOLD
 
 
-def _did_not_run(cell: Recorded) -> Sight:
+def _did_not_run(cell: FinishedCell) -> Sight:
     return Sight(None, ": ".join(filter(None, [cell.result.status, cell.result.reason])))

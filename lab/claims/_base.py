@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lab.record import CellResult
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,5 @@ class Claim(ABC):
         """Whether such a cell can show whether the claim holds, whatever its status."""
 
     @abstractmethod
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         """What a cell shows. The claim concerns the cell, and the cell's suite ran."""

@@ -8,7 +8,7 @@ from lab import claims
 from lab.claims import Judgement, Seen
 from lab.record import RunResult
 from lab.report import markdown
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Row:
 def render(run: RunResult, folder: Path, report: str) -> str:
     """Say what the run in `folder` shows about each claim on each guest. Raises UsageError: unknown report."""
     known = claims.known(report)
-    cells = [Recorded(result, folder) for result in run.cells]
+    cells = [FinishedCell(result, folder) for result in run.cells]
     guests = list(dict.fromkeys(cell.guest for cell in run.cells))
     judged = {name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known.items()}
     return markdown.page(
@@ -43,7 +43,7 @@ def _rows(judgements: Iterable[Judgement]) -> list[Row]:
     return list(rows.values())
 
 
-def _system(cell: Recorded) -> str:
+def _system(cell: FinishedCell) -> str:
     """Return the system that the guest reports, a dash if it is not known, and the version of boxlite."""
     facts = cell.result.facts
     system = (facts.os.pretty_name if facts else None) or "-"

@@ -11,9 +11,9 @@ from lab import causes, remedies
 from lab.base.files import plain
 from lab.record import CellResult, RunResult
 from lab.report import squares
-from lab.upstream import told
-from lab.upstream.recorded import Recorded
-from lab.upstream.told import Judged
+from lab.upstream import words
+from lab.upstream.finished import FinishedCell
+from lab.upstream.words import WordsVerdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -26,8 +26,8 @@ def render(run: RunResult, folder: Path | None = None) -> str:
     known = remedies.load()
 
     def misdiagnosis(cell: CellResult) -> str:
-        judged = told.judge(cell, Recorded(cell, folder).told, known) if folder else None
-        return "" if judged in (None, Judged.RIGHT) else str(judged)
+        judged = words.judge(cell, FinishedCell(cell, folder).words, known) if folder else None
+        return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
 
     return page("matrix.md", run=run, folder=folder, table=squares, misdiagnosis=misdiagnosis)
 

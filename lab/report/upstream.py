@@ -11,9 +11,9 @@ from lab.evidence import refusals
 from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
 from lab.remedies import Remedy
 from lab.report import markdown, squares
-from lab.upstream import told
-from lab.upstream.recorded import Recorded
-from lab.upstream.told import Judged
+from lab.upstream import words
+from lab.upstream.finished import FinishedCell
+from lab.upstream.words import WordsVerdict
 
 # Number of log lines that suffice to show what was refused.
 MOST_LINES = 3
@@ -23,11 +23,11 @@ MOST_LINES = 3
 class Misdiagnosis:
     """Cells with the same causes about which boxlite says the same, and the verdict on what it says."""
 
-    judged: Judged
-    cells: list[Recorded]
+    judged: WordsVerdict
+    cells: list[FinishedCell]
 
     @property
-    def first(self) -> Recorded:
+    def first(self) -> FinishedCell:
         """The cell whose evidence and boxlite's words about it are shown."""
         return self.cells[0]
 
@@ -36,11 +36,11 @@ class Misdiagnosis:
         """The problem in one line, as the title of an issue."""
         why = self.first.findings[0].why
         match self.judged:
-            case Judged.WRONG_KNOB:
-                return f"boxlite blames something else: {self.first.told.essence} But {why}"
-            case Judged.NO_CURE:
+            case WordsVerdict.WRONG_KNOB:
+                return f"boxlite blames something else: {self.first.words.essence} But {why}"
+            case WordsVerdict.NO_CURE:
                 return f"boxlite's advice does not cure it: {why}"
-            case Judged.UNKNOWN:
+            case WordsVerdict.UNKNOWN:
                 return f"boxlite calls it an unknown restriction: {why}"
             case _:
                 return f"boxlite does not say why: {why}"
@@ -65,7 +65,7 @@ def cured(results: Iterable[RemedyResult]) -> int:
 class Review:
     """The review of boxlite's words in a run's failed cells: counts by verdict, and the wrong diagnoses."""
 
-    counts: Counter[Judged | None]
+    counts: Counter[WordsVerdict | None]
     found: list[Misdiagnosis]
 
 
@@ -74,14 +74,14 @@ def review(run: RunResult, folder: Path, known: Mapping[str, Remedy]) -> Review:
 
     `known` are the remedies; they tell whether boxlite's advice was tried.
     """
-    counts: Counter[Judged | None] = Counter()
+    counts: Counter[WordsVerdict | None] = Counter()
     found: dict[tuple[str, ...], Misdiagnosis] = {}
     failed = (result for result in run.cells if result.status in (Status.FAIL, Status.XFAIL))
-    for cell in (Recorded(result, folder) for result in failed):
-        judged = told.judge(cell.result, cell.told, known)
+    for cell in (FinishedCell(result, folder) for result in failed):
+        judged = words.judge(cell.result, cell.words, known)
         counts[judged] += 1
-        if judged is not None and judged is not Judged.RIGHT:
-            key = (judged, cell.told.essence, *(finding.name for finding in cell.findings))
+        if judged is not None and judged is not WordsVerdict.RIGHT:
+            key = (judged, cell.words.essence, *(finding.name for finding in cell.findings))
             found.setdefault(key, Misdiagnosis(judged, [])).cells.append(cell)
     return Review(counts, list(found.values()))
 
@@ -93,7 +93,7 @@ def render(run: RunResult, folder: Path) -> str:
         "upstream.md",
         run=run,
         review=review(run, folder, known),
-        judged=Judged,
+        judged=WordsVerdict,
         variants=catalog.load().variants,
         table=squares,
         versions=_versions,
@@ -104,7 +104,7 @@ def render(run: RunResult, folder: Path) -> str:
     )
 
 
-def _versions(cell: Recorded) -> list[str]:
+def _versions(cell: FinishedCell) -> list[str]:
     """Versions of system, kernel, bubblewrap, AppArmor and boxlite, and SELinux's mode; a dash for none."""
     facts = cell.result.facts
     known = [facts.bubblewrap, facts.apparmor] if facts else [None, None]
@@ -114,7 +114,7 @@ def _versions(cell: Recorded) -> list[str]:
     return [system, squares.kernel([cell.result]), *versions, selinux, cell.result.build]
 
 
-def _advice(known: Mapping[str, Remedy], cell: Recorded, command: str) -> list[RemedyResult]:
+def _advice(known: Mapping[str, Remedy], cell: FinishedCell, command: str) -> list[RemedyResult]:
     """Return the results of the remedies that do what one advised command does."""
     return [
         tried
@@ -123,7 +123,7 @@ def _advice(known: Mapping[str, Remedy], cell: Recorded, command: str) -> list[R
     ]
 
 
-def _failed_probes(cell: Recorded) -> str:
+def _failed_probes(cell: FinishedCell) -> str:
     """Return the commands of the cell's failed probes, each with its error message."""
     return "\n".join(
         f"$ {' '.join(probe.command)}\n{probe.stderr}"
@@ -132,5 +132,5 @@ def _failed_probes(cell: Recorded) -> str:
     )
 
 
-def _refusals(cell: Recorded) -> str:
+def _refusals(cell: FinishedCell) -> str:
     return "\n".join(line for lines in refusals(cell.folder).values() for line in lines[:MOST_LINES])

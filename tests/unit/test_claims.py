@@ -19,8 +19,8 @@ from lab.record import (
     TestResult,
 )
 from lab.report import claims as report
-from lab.upstream.recorded import Recorded
-from tests.unit import evidence_examples, told_examples
+from lab.upstream.finished import FinishedCell
+from tests.unit import evidence_examples, words_examples
 from tests.unit.examples import cell, context, facts, run_of
 
 REPORT = "issue-468"
@@ -49,7 +49,7 @@ class Doctor(Claim):
 
 def ran(*outcomes: Outcome) -> list[TestResult]:
     """The two tests of the report, with these outcomes."""
-    said = told_examples.SAID
+    said = words_examples.SAID
     return [
         TestResult(name=name, outcome=outcome, message="" if outcome is Outcome.PASS else said)
         for name, outcome in zip(TESTS, outcomes, strict=True)
@@ -91,11 +91,11 @@ def gathered(
     run: Path,
     result: CellResult,
     *,
-    log: str = told_examples.APPARMOR_NOCAPS,
+    log: str = words_examples.APPARMOR_NOCAPS,
     kernel: str = evidence_examples.DENIED_CAP_BWRAP,
     bwrap: int | None = 1,
     command: list[str] = BWRAP,
-) -> Recorded:
+) -> FinishedCell:
     """A cell with its evidence in the folder of its run; `bwrap` is the exit status of that probe."""
     folder = run / result.folder
     (folder / "boxlite/box-a/logs").mkdir(parents=True)
@@ -104,10 +104,10 @@ def gathered(
     context = {"apparmor": "unprivileged_userns (enforce)"}
     (folder / "probes.json").write_text(json.dumps({"context": context, "probes": {"bwrap_user": probe}}))
     (folder / "kernel.log").write_text(kernel)
-    return Recorded(result, run)
+    return FinishedCell(result, run)
 
 
-def judged(name: str, *cells: Recorded, guest: str = "debian-13") -> claims.Judgement:
+def judged(name: str, *cells: FinishedCell, guest: str = "debian-13") -> claims.Judgement:
     return claims.judge(claims.known(REPORT)[name], guest, cells)
 
 
@@ -130,7 +130,7 @@ def apparmor(version: str | None, *files: str) -> Facts:
 HOLDS, DOES_NOT, NOT_JUDGED = Answer.HOLDS, Answer.DOES_NOT_HOLD, Answer.NOT_JUDGED
 VERIFIED, NO_HELP, CANNOT = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.CANNOT
 AVOIDS = RemedyOutcome.AVOIDS
-NOCAPS, ELSE = told_examples.APPARMOR_NOCAPS, told_examples.HOME_NOEXEC
+NOCAPS, ELSE = words_examples.APPARMOR_NOCAPS, words_examples.HOME_NOEXEC
 NOT_EXECUTED = NOCAPS.replace(
     "bwrap --unshare-user failed (system bwrap at bwrap)",
     "failed to run bwrap: Permission denied (os error 13)",
@@ -339,15 +339,15 @@ def test_a_kernel_log_that_was_lost_shows_no_absence(tmp_path: Path) -> None:
 
 
 def test_where_no_evidence_was_gathered_nothing_is_judged_by_it(tmp_path: Path) -> None:
-    bare = Recorded(blocked(), tmp_path)
+    bare = FinishedCell(blocked(), tmp_path)
     for name in ("preflight-fails", "error-text", "audit-line", "bwrap-alone", "libcontainer"):
         assert judged(name, bare).answer is NOT_JUDGED
 
 
 def test_a_build_that_tells_its_caller_all_is_judged_by_that(tmp_path: Path) -> None:
-    _, _, words = told_examples.APPARMOR_NOCAPS.partition("sandbox::bwrap: ")
+    _, _, words = words_examples.APPARMOR_NOCAPS.partition("sandbox::bwrap: ")
     told = [TestResult(name=TESTS[0], outcome=Outcome.FAIL, message=f"boxlite.errors.ConfigError: {words}")]
-    bare = Recorded(blocked(tests=told), tmp_path)
+    bare = FinishedCell(blocked(tests=told), tmp_path)
     expected = {"preflight-fails": HOLDS, "error-text": DOES_NOT, "libcontainer": DOES_NOT}
     assert {name: judged(name, bare).answer for name in expected} == expected
 
@@ -362,7 +362,7 @@ def test_a_new_claim_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "it_is_late.py").write_text(DOCTOR)
     monkeypatch.setattr(issue_468, "__path__", [*issue_468.__path__, str(tmp_path)])
     assert next(iter(claims.known(REPORT))) == "it-is-late"
-    assert judged("it-is-late", Recorded(cell(), tmp_path)).answer is HOLDS
+    assert judged("it-is-late", FinishedCell(cell(), tmp_path)).answer is HOLDS
 
 
 def test_a_report_that_there_is_not_is_refused_with_those_that_there_are() -> None:

@@ -23,7 +23,7 @@ from lab.catalog import Guest, Set
 from lab.claims import Answer
 from lab.cli import cli, reference
 from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
-from lab.upstream.told import Judged
+from lab.upstream.words import WordsVerdict
 from tests.unit.evidence_examples import gathered
 
 ROOT = Path(__file__).parents[2]
@@ -219,7 +219,7 @@ def test_every_key_of_a_definition_is_documented() -> None:
 def test_every_status_and_outcome_is_documented() -> None:
     there = cells_of_tables("reference/statuses.md")
     told = (ROOT / "docs" / "reference" / "statuses.md").read_text()
-    assert {*Status, *Outcome, *RemedyOutcome, *Judged} <= there
+    assert {*Status, *Outcome, *RemedyOutcome, *WordsVerdict} <= there
     words = [*StepOutcome, *Answer, *Confidence]
     assert [word for word in words if f"`{word}`" not in told] == []
 

@@ -9,9 +9,9 @@ from lab import causes
 from lab.catalog import Catalog
 from lab.probes import Facts
 from lab.record import CellResult, Outcome, RunResult, Status
-from lab.upstream import told
-from lab.upstream.recorded import Recorded
-from lab.upstream.told import Judged
+from lab.upstream import words
+from lab.upstream.finished import FinishedCell
+from lab.upstream.words import WordsVerdict
 from tests.vm.conftest import RELEASE
 from tests.vm.shared import SharedRun
 
@@ -39,10 +39,10 @@ OTHERS = [(SELINUX, "stock"), (SELINUX, "apparmor-userns-deny")]
 
 # How boxlite's own words stand to that, where it is not right.
 MISTOLD = {
-    "home-noexec": Judged.NOTHING,
-    "bwrap-setuid": Judged.UNKNOWN,
-    "apparmor-bwrap-complain": Judged.UNKNOWN,
-    "apparmor-mount-deny": Judged.UNKNOWN,
+    "home-noexec": WordsVerdict.NOTHING,
+    "bwrap-setuid": WordsVerdict.UNKNOWN,
+    "apparmor-bwrap-complain": WordsVerdict.UNKNOWN,
+    "apparmor-mount-deny": WordsVerdict.UNKNOWN,
 }
 
 
@@ -110,8 +110,8 @@ def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_on
 @reads(PLAIN)
 @pytest.mark.parametrize("variant", [variant for guest, variant in BLOCKED if guest == PLAIN])
 def test_boxlites_own_diagnosis_is_read_and_judged(run: RunResult, folder: Path, variant: str) -> None:
-    blocked = Recorded(cell(run, PLAIN, variant), folder)
-    assert told.judge(blocked.result, blocked.told, {}) is MISTOLD.get(variant, Judged.RIGHT)
+    blocked = FinishedCell(cell(run, PLAIN, variant), folder)
+    assert words.judge(blocked.result, blocked.words, {}) is MISTOLD.get(variant, WordsVerdict.RIGHT)
 
 
 @reads(SELINUX)

@@ -9,9 +9,9 @@ import pytest
 from lab import claims, remedies
 from lab.claims import Answer
 from lab.record import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
-from lab.upstream import told
-from lab.upstream.recorded import Recorded
-from lab.upstream.told import Judged
+from lab.upstream import words
+from lab.upstream.finished import FinishedCell
+from lab.upstream.words import WordsVerdict
 from tests.vm.conftest import ONE_KNOB, TRIES, TWO_KNOBS
 
 of_one_knob = pytest.mark.shared(TRIES[ONE_KNOB])
@@ -103,7 +103,7 @@ def test_the_summary_says_what_cures_first(cell: CellResult, folder: Path) -> No
 
 @of_one_knob
 def test_the_report_s_claims_are_judged_by_what_was_tried(cell: CellResult, folder: Path) -> None:
-    blocked = Recorded(cell, folder)
+    blocked = FinishedCell(cell, folder)
     known = claims.known("issue-468")
     for name in ("blocked-tests", "preflight-fails", "option-preflight"):
         assert claims.judge(known[name], "debian-13", [blocked]).answer is Answer.HOLDS
@@ -113,6 +113,6 @@ def test_the_report_s_claims_are_judged_by_what_was_tried(cell: CellResult, fold
 
 @of_one_knob
 def test_boxlite_names_this_cause_and_its_advice_cures(cell: CellResult, folder: Path) -> None:
-    blocked = Recorded(cell, folder)
-    assert blocked.told.advises == ["sudo sysctl -w kernel.unprivileged_userns_clone=1"]
-    assert told.judge(blocked.result, blocked.told, remedies.load()) is Judged.RIGHT
+    blocked = FinishedCell(cell, folder)
+    assert blocked.words.advises == ["sudo sysctl -w kernel.unprivileged_userns_clone=1"]
+    assert words.judge(blocked.result, blocked.words, remedies.load()) is WordsVerdict.RIGHT

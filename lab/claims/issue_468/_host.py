@@ -2,7 +2,7 @@
 
 from lab.claims._base import Claim, Sight
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 # The cause that stands for Ubuntu 24.04's policy, on any guest; and all causes that block user namespaces.
 POLICY = "apparmor-userns-nocaps"
@@ -67,7 +67,7 @@ def line(text: str, begins: str) -> str:
     return next((each for each in text.splitlines() if each.startswith(begins)), "")
 
 
-def tried(cell: Recorded, *names: str, wanted: RemedyOutcome) -> Sight:
+def tried(cell: FinishedCell, *names: str, wanted: RemedyOutcome) -> Sight:
     """The results of remedies, each tried alone: the claim holds if one of them has the wanted result."""
     results = [each for each in cell.result.remedies if each.name in names]
     if not results:

@@ -4,7 +4,7 @@ from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import UnderPolicy
 from lab.evidence import KERNEL_FILE, refusals
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class AuditLine(UnderPolicy):
@@ -15,7 +15,7 @@ class AuditLine(UnderPolicy):
     )
     check = "whether the kernel logged such a line while the suite ran"
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         if not cell.evidence.probes.ran:
             return Sight(None, "its evidence was not gathered")
         lines = cell.evidence.denied(

@@ -3,7 +3,7 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import WhereBlocked
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 # Upstream's names, and the suite's.
 TESTS = ("jailer_creates_isolated_mount_namespace", "jailer_enabled_box_starts_and_executes")
@@ -18,7 +18,7 @@ class BlockedTests(WhereBlocked):
     )
     check = "whether both tests fail in each cell that a setting of the kernel's or AppArmor blocks"
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         if untold := _host.untold(cell.result, *TESTS):
             return Sight(None, untold)
         failed = _host.failed(cell.result)

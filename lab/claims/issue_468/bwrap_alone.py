@@ -2,7 +2,7 @@
 
 from lab.claims._base import Sight
 from lab.claims.issue_468._host import UnderPolicy
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 COMMAND = ("bwrap", "--unshare-user", "--bind", "/", "/", "true")
 
@@ -12,7 +12,7 @@ class BwrapAlone(UnderPolicy):
     quote = "bwrap --unshare-user --bind / / true succeeds in isolation"
     check = "whether that command works for the suite's user in the cell in which boxlite fails"
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         probe = cell.evidence.probes.bwrap_user
         if probe.status is None or probe.command != COMMAND:
             return Sight(None, "that command was not tried")

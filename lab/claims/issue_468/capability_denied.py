@@ -5,7 +5,7 @@ from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import UnderPolicy
 from lab.evidence import refusals
 from lab.record import Confidence
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class CapabilityDenied(UnderPolicy):
@@ -16,7 +16,7 @@ class CapabilityDenied(UnderPolicy):
     )
     check = "whether the evidence proves that the namespace is made and its capabilities are denied"
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         if _host.passed(cell.result):
             return Sight(False, "every test passes all the same", ("junit.xml",))
         if cell.result.cause != _host.POLICY or cell.result.confidence is not Confidence.PROVED:

@@ -3,7 +3,7 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import UnderPolicy
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class ErrorText(UnderPolicy):
@@ -11,13 +11,13 @@ class ErrorText(UnderPolicy):
     quote = "failed to run bwrap: Permission denied (os error 13)"
     check = "whether boxlite says so under the policy whose audit line the report shows"
 
-    def look(self, cell: Recorded) -> Sight:
-        told = cell.told
-        if self.quote in told.text:
-            return Sight(True, "boxlite says so", (told.file,))
+    def look(self, cell: FinishedCell) -> Sight:
+        words = cell.words
+        if self.quote in words.text:
+            return Sight(True, "boxlite says so", (words.file,))
         # `can_create_user_namespace` in boxlite's jailer/bwrap.rs has the report's words for a bubblewrap that
         # could not be started, and these for one that ran and failed.
-        if ran := _host.line(told.text, _host.BWRAP_FAILED):
+        if ran := _host.line(words.text, _host.BWRAP_FAILED):
             other = "the report's words are those of a bubblewrap that cannot be executed: another cause"
-            return Sight(False, f"it says: {ran}; {other}", (told.file,))
+            return Sight(False, f"it says: {ran}; {other}", (words.file,))
         return Sight(None, "what boxlite says of bubblewrap was not gathered")

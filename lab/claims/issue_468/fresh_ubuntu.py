@@ -3,7 +3,7 @@
 from lab.claims._base import Claim, Sight
 from lab.claims.issue_468 import _host
 from lab.record import CellResult
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 TEST = "jailer_enabled_box_starts_and_executes"
 
@@ -20,7 +20,7 @@ class FreshUbuntu(Claim):
     def concerns(self, cell: CellResult) -> bool:
         return cell.variant == "stock" and _host.is_ubuntu(cell, "24.04")
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         if untold := _host.untold(cell.result, TEST):
             return Sight(None, untold)
         fails = TEST in _host.failed(cell.result)

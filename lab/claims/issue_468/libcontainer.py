@@ -3,7 +3,7 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import WhereBlocked
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class Libcontainer(WhereBlocked):
@@ -11,12 +11,14 @@ class Libcontainer(WhereBlocked):
     quote = "the libcontainer-driven preflight in the jailer"
     check = "which part of boxlite says that the preflight failed, and what it ran"
 
-    def look(self, cell: Recorded) -> Sight:
-        told = cell.told
-        if _host.PREFLIGHT not in told.text:
+    def look(self, cell: FinishedCell) -> Sight:
+        words = cell.words
+        if _host.PREFLIGHT not in words.text:
             return Sight(None, "boxlite's words were not gathered, or tell of no preflight")
-        if "libcontainer" in f"{told.module} {told.text}":
-            return Sight(True, f"{told.module or 'boxlite'} says so", (told.file,))
-        if ran := _host.line(told.text, _host.BWRAP_FAILED):
-            return Sight(False, f"it is bubblewrap alone: {told.module or 'boxlite'} says: {ran}", (told.file,))
+        if "libcontainer" in f"{words.module} {words.text}":
+            return Sight(True, f"{words.module or 'boxlite'} says so", (words.file,))
+        if ran := _host.line(words.text, _host.BWRAP_FAILED):
+            return Sight(
+                False, f"only bubblewrap failed: {words.module or 'boxlite'} says: {ran}", (words.file,)
+            )
         return Sight(None, "boxlite does not say what it ran")

@@ -3,7 +3,7 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468._host import UnderPolicy
 from lab.claims.issue_468.option_allow_list import profile_tried
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class MoreUnconfinement(UnderPolicy):
@@ -11,5 +11,5 @@ class MoreUnconfinement(UnderPolicy):
     quote = "The kernel/AppArmor stack appears to require additional unconfinement for bwrap."
     check = "whether a profile of bubblewrap's own, and nothing else, unblocks a cell under the policy"
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         return profile_tried(cell)

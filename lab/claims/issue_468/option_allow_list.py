@@ -3,7 +3,7 @@
 from lab.claims._base import Claim, Sight
 from lab.claims.issue_468 import _host
 from lab.record import CellResult, RemedyOutcome
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 # Each is a set-up script that gives bubblewrap a profile: `lab remedies show NAME --script`.
 REMEDIES = ("bwrap-userns-restrict", "bwrap-profile")
@@ -21,11 +21,11 @@ class OptionAllowList(Claim):
     def concerns(self, cell: CellResult) -> bool:
         return _host.blocked_by(cell, _host.POLICY, "apparmor-userns-deny")
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         return profile_tried(cell)
 
 
-def profile_tried(cell: Recorded) -> Sight:
+def profile_tried(cell: FinishedCell) -> Sight:
     """What came of giving bubblewrap a profile of its own."""
     sight = _host.tried(cell, *REMEDIES, wanted=RemedyOutcome.VERIFIED)
     if sight.holds is not False or not _starts_in_the_profile(cell.result):

@@ -4,7 +4,7 @@ from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import WhereBlocked
 from lab.record import RemedyOutcome
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class OptionContainer(WhereBlocked):
@@ -12,5 +12,5 @@ class OptionContainer(WhereBlocked):
     quote = "Run jailer tests in a privileged container in CI (the runc / youki convention)."
     check = "whether the whole suite passes with the remedy privileged-container"
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         return _host.tried(cell, "privileged-container", wanted=RemedyOutcome.VERIFIED)

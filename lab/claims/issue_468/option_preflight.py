@@ -4,7 +4,7 @@ from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import WhereBlocked
 from lab.record import RemedyOutcome
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class OptionPreflight(WhereBlocked):
@@ -15,5 +15,5 @@ class OptionPreflight(WhereBlocked):
     )
     check = "whether with the remedy preflight no test fails: those that cannot pass are skipped and say why"
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         return _host.tried(cell, "preflight", wanted=RemedyOutcome.AVOIDS)

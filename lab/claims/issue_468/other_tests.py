@@ -2,7 +2,7 @@
 
 from lab.claims._base import Claim, Sight
 from lab.record import CellResult
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class OtherTests(Claim):
@@ -17,5 +17,5 @@ class OtherTests(Claim):
     def concerns(self, cell: CellResult) -> bool:
         return False
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         return Sight(None, self.only)

@@ -3,7 +3,7 @@
 from lab.claims._base import Sight
 from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import WhereBlocked
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 
 class PreflightFails(WhereBlocked):
@@ -14,12 +14,12 @@ class PreflightFails(WhereBlocked):
     )
     check = "whether boxlite says so, to its caller or in its log"
 
-    def look(self, cell: Recorded) -> Sight:
-        told = cell.told
-        if _host.PREFLIGHT in told.said:
+    def look(self, cell: FinishedCell) -> Sight:
+        words = cell.words
+        if _host.PREFLIGHT in words.said:
             return Sight(True, "boxlite says so to its caller", ("junit.xml",))
-        if _host.PREFLIGHT in told.logged:
-            return Sight(True, f"boxlite says so in its log; its caller gets: {told.said}", (told.file,))
-        if not told.file:
+        if _host.PREFLIGHT in words.logged:
+            return Sight(True, f"boxlite says so in its log; its caller gets: {words.said}", (words.file,))
+        if not words.file:
             return Sight(None, "no log of boxlite's was gathered")
-        return Sight(False, f"boxlite says: {told.essence}", (told.file,))
+        return Sight(False, f"boxlite says: {words.essence}", (words.file,))

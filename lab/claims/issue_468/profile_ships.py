@@ -3,7 +3,7 @@
 from lab.claims._base import Claim, Sight
 from lab.claims.issue_468 import _host
 from lab.record import CellResult
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 FILE = f"/etc/apparmor.d/{_host.PROFILE}"
 
@@ -17,7 +17,7 @@ class ProfileShips(Claim):
     def concerns(self, cell: CellResult) -> bool:
         return cell.variant == "stock"
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         facts = cell.result.facts
         if facts is None:
             return Sight(None, "its facts were not read")

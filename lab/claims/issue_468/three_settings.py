@@ -3,7 +3,7 @@
 from lab.claims._base import Claim, Sight
 from lab.claims.issue_468 import _host
 from lab.record import CellResult
-from lab.upstream.recorded import Recorded
+from lab.upstream.finished import FinishedCell
 
 VARIANT = "issue-468-settings"
 
@@ -21,9 +21,9 @@ class ThreeSettings(Claim):
     def concerns(self, cell: CellResult) -> bool:
         return cell.variant == VARIANT
 
-    def look(self, cell: Recorded) -> Sight:
+    def look(self, cell: FinishedCell) -> Sight:
         if _host.passed(cell.result):
             return Sight(False, "every test passes under the three settings", ("junit.xml",))
-        if _host.PREFLIGHT in cell.told.text:
-            return Sight(True, f"it fails: {cell.result.reason}", (cell.told.file, "probes.json"))
+        if _host.PREFLIGHT in cell.words.text:
+            return Sight(True, f"it fails: {cell.result.reason}", (cell.words.file, "probes.json"))
         return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("junit.xml",))

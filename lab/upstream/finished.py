@@ -7,12 +7,12 @@ from pathlib import Path
 from lab import evidence
 from lab.evidence import Evidence
 from lab.record import CellResult, Finding
-from lab.upstream import told
-from lab.upstream.told import Told
+from lab.upstream import words
+from lab.upstream.words import Words
 
 
 @dataclass(frozen=True)
-class Recorded:
+class FinishedCell:
     """One cell of a run whose record is in the folder `run`. Its files are read on first use."""
 
     result: CellResult
@@ -27,8 +27,8 @@ class Recorded:
         return evidence.read(self.folder, self.result.tests)
 
     @cached_property
-    def told(self) -> Told:
-        return told.read(self.folder, self.result.tests)
+    def words(self) -> Words:
+        return words.read(self.folder, self.result.tests)
 
     @property
     def findings(self) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What boxlite 0.10.8 told on real guests, cut to what matters, and on hosts that are not here."""
+"""boxlite 0.10.8's messages on real guests, shortened, and the expected ones on other hosts."""
 
 SAID = "boxlite.errors.ConfigError: configuration error: The sandbox could not be initialized on this host."
 DENIED_BWRAP = (
@@ -26,7 +26,7 @@ To skip the sandbox (development only): SecurityOptions::disabled()
 
 
 def failed(reason: str) -> str:
-    """What it logs of every box that fails."""
+    """The lines that boxlite logs for every failed box."""
     return f"""\
 2026-11-24T23:56:40.384210Z ERROR boxlite::litebox::init::tasks: Task failed: {reason} box_id=978 task=vmm_spawn
 2026-11-24T23:56:40.397875Z  WARN boxlite::litebox::init::types: Box initialization failed, cleaning up
@@ -85,8 +85,8 @@ NOEXEC = (
 )
 HOME_NOEXEC = failed(NOEXEC)
 
-# Not seen: what boxlite has for Ubuntu's kernels, by the texts in its own library (`build_diagnostic` in its
-# jailer/bwrap.rs), with the distribution's bubblewrap and with the one that it brings.
+# Not recorded but composed: boxlite's messages for Ubuntu's kernels, from the texts in its library
+# (`build_diagnostic` in its jailer/bwrap.rs), with the distribution's bubblewrap and with the bundled one.
 UBUNTU = preflight(
     DENIED_BWRAP,
     """Cause: AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns=1).

@@ -30,7 +30,7 @@ FAILED = (RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.MAKES_WORSE)
 
 
 @dataclass(frozen=True)
-class Told:
+class Words:
     """boxlite's own words: `said` to its caller, and `logged` by its module `module` in the log `file`.
 
     `file` is relative to the cell's folder, and empty if no log was collected. The others are empty if boxlite
@@ -55,7 +55,7 @@ class Told:
     def blames(self) -> list[str]:
         """The causes that boxlite blames, by the lab's names for them."""
         known = causes.known().items()
-        return [name for name, cause in known if any(words in self.text for words in cause.blamed_by)]
+        return [name for name, cause in known if any(message in self.text for message in cause.blamed_by)]
 
     @property
     def advises(self) -> list[str]:
@@ -69,7 +69,7 @@ class Told:
         return cause or self.said.partition("\n")[0]
 
 
-def read(folder: Path, tests: Iterable[TestResult]) -> Told:
+def read(folder: Path, tests: Iterable[TestResult]) -> Words:
     """Read boxlite's words about the first failed test of a cell whose evidence is in `folder`.
 
     The first is enough: boxlite says the same about every box that the same cause blocks.
@@ -83,8 +83,8 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Told:
         of_first_box = list(takewhile(_is_specific, dropwhile(lambda error: not _is_specific(error), errors)))
         if of_first_box:
             logged = plain("\n".join(text for _, text in of_first_box))
-            return Told(said, logged, of_first_box[-1][0], str(log.relative_to(folder)))
-    return Told(said, file=str(logs[0].relative_to(folder)) if logs else "")
+            return Words(said, logged, of_first_box[-1][0], str(log.relative_to(folder)))
+    return Words(said, file=str(logs[0].relative_to(folder)) if logs else "")
 
 
 def _is_specific(error: tuple[str, str]) -> bool:
@@ -103,7 +103,7 @@ def _errors(log: str) -> Iterable[tuple[str, str]]:
     return [(module, "\n".join(lines).strip()) for level, module, lines in entries if level == "ERROR"]
 
 
-class Judged(StrEnum):
+class WordsVerdict(StrEnum):
     """How boxlite's diagnosis compares with the cause that the lab found."""
 
     RIGHT = "right"
@@ -113,7 +113,7 @@ class Judged(StrEnum):
     NOTHING = "says nothing"
 
 
-def judge(cell: CellResult, told: Told, known: Mapping[str, Remedy]) -> Judged | None:
+def judge(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> WordsVerdict | None:
     """Judge boxlite's diagnosis of a failed cell; None if no cause is proved or no log was collected.
 
     `known` are the remedies; they tell whether boxlite's advice was tried on this cell.
@@ -121,18 +121,18 @@ def judge(cell: CellResult, told: Told, known: Mapping[str, Remedy]) -> Judged |
     if cell.status not in (Status.FAIL, Status.XFAIL) or cell.confidence is not Confidence.PROVED:
         return None
     found = {cell.cause, *(finding.name for finding in cell.causes)}
-    if told.blames and found.isdisjoint(told.blames):
-        return Judged.WRONG_KNOB
-    if any(tried.result in FAILED for tried in tried_advice(cell, told, known)):
-        return Judged.NO_CURE
-    if told.blames:
-        return Judged.RIGHT
-    if told.gives_up:
-        return Judged.UNKNOWN
-    return Judged.NOTHING if told.file else None
+    if words.blames and found.isdisjoint(words.blames):
+        return WordsVerdict.WRONG_KNOB
+    if any(tried.result in FAILED for tried in tried_advice(cell, words, known)):
+        return WordsVerdict.NO_CURE
+    if words.blames:
+        return WordsVerdict.RIGHT
+    if words.gives_up:
+        return WordsVerdict.UNKNOWN
+    return WordsVerdict.NOTHING if words.file else None
 
 
-def tried_advice(cell: CellResult, told: Told, known: Mapping[str, Remedy]) -> list[RemedyResult]:
+def tried_advice(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> list[RemedyResult]:
     """Return the results of the remedies that were tried alone on this cell and do what boxlite advises."""
-    advised = {name for name, remedy in known.items() for each in told.advises if remedy.is_advised_by(each)}
+    advised = {name for name, remedy in known.items() for each in words.advises if remedy.is_advised_by(each)}
     return [tried for tried in cell.remedies if tried.name in advised]

@@ -6,15 +6,15 @@ import pytest
 
 from lab import causes, remedies
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
-from lab.upstream import told
-from lab.upstream.told import Judged, Told
-from tests.unit import told_examples as examples
+from lab.upstream import words
+from lab.upstream.words import Words, WordsVerdict
+from tests.unit import words_examples as examples
 from tests.unit.examples import cell
 
 FAILED = [
     TestResult(name="jailer_enabled_box_starts_and_executes", outcome=Outcome.FAIL, message=examples.SAID)
 ]
-# Every log, what it blames, and the remedies that its advice is.
+# Each log, the causes that it blames, and the remedies that do what it advises.
 LOGS = [
     (examples.USERNS_SYSCTL, ["userns-sysctl"], ["userns-clone-on"]),
     (examples.USERNS_LIMIT, ["userns-limit"], ["userns-limit-raise"]),
@@ -33,18 +33,18 @@ LOGS = [
 
 
 def put_log(folder: Path, log: str) -> None:
-    """Put a log of boxlite's where it is gathered to."""
+    """Write boxlite's log to where a run collects it."""
     (folder / "boxlite/box-a/logs").mkdir(parents=True)
     (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
 
 
-def read(folder: Path, log: str, said: str = examples.SAID) -> Told:
+def read(folder: Path, log: str, said: str = examples.SAID) -> Words:
     put_log(folder, log)
-    return told.read(folder, [FAILED[0].model_copy(update={"message": said})])
+    return words.read(folder, [FAILED[0].model_copy(update={"message": said})])
 
 
 def blocked(*names: str, tried: Sequence[tuple[str, RemedyOutcome]] = (), **more: Any) -> CellResult:
-    """A cell that was blocked by these causes, the first of which is proved."""
+    """A cell that these causes blocked."""
     found = [Finding(name=name, confidence=Confidence.PROVED, why="it is") for name in names]
     results = [RemedyResult(name=name, result=result, price="") for name, result in tried]
     wanted: dict[str, Any] = {
@@ -57,8 +57,8 @@ def blocked(*names: str, tried: Sequence[tuple[str, RemedyOutcome]] = (), **more
     return cell(**(wanted | more))
 
 
-def judged(folder: Path, log: str, result: CellResult, said: str = examples.SAID) -> Judged | None:
-    return told.judge(result, read(folder, log, said), remedies.load())
+def judged(folder: Path, log: str, result: CellResult, said: str = examples.SAID) -> WordsVerdict | None:
+    return words.judge(result, read(folder, log, said), remedies.load())
 
 
 @pytest.mark.parametrize(("log", "blames", "advised"), LOGS)
@@ -104,10 +104,10 @@ def test_a_log_steers_no_terminal(tmp_path: Path) -> None:
 
 
 def test_of_what_was_not_gathered_nothing_is_known(tmp_path: Path) -> None:
-    assert told.read(tmp_path, FAILED) == Told(said=examples.SAID)
-    assert told.read(tmp_path, [TestResult(name="a", outcome=Outcome.PASS)]) == Told()
+    assert words.read(tmp_path, FAILED) == Words(said=examples.SAID)
+    assert words.read(tmp_path, [TestResult(name="a", outcome=Outcome.PASS)]) == Words()
     not_run = TestResult(name="a", outcome=Outcome.NOT_RUN, message="the suite ended")
-    assert told.read(tmp_path, [not_run]) == Told()
+    assert words.read(tmp_path, [not_run]) == Words()
 
 
 INSTALL_FAILS = ("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP)
@@ -116,31 +116,31 @@ INSTALL_FAILS = ("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP)
 @pytest.mark.parametrize(
     ("log", "result", "expected"),
     [
-        (examples.USERNS_SYSCTL, blocked("userns-sysctl"), Judged.RIGHT),
-        (examples.USERNS_LIMIT, blocked("userns-limit"), Judged.RIGHT),
-        (examples.APPARMOR_DENY, blocked("apparmor-userns-deny"), Judged.UNKNOWN),
-        (examples.APPARMOR_NOCAPS, blocked("apparmor-userns-nocaps"), Judged.UNKNOWN),
-        (examples.APPARMOR_DISCONNECTED, blocked("apparmor-disconnected"), Judged.UNKNOWN),
-        (examples.BWRAP_SETUID, blocked("bwrap-setuid"), Judged.UNKNOWN),
-        # What its own attempt ran into stands before what it takes for the cause.
-        (examples.SELINUX_DENY, blocked("selinux-userns-deny"), Judged.UNKNOWN),
-        (examples.HOME_NOEXEC, blocked("home-noexec"), Judged.NOTHING),
-        (examples.UBUNTU, blocked("apparmor-userns-nocaps"), Judged.RIGHT),
-        # The switch of Ubuntu's kernels is the first that boxlite reads, and the last that the kernel asks.
-        (examples.UBUNTU, blocked("userns-sysctl"), Judged.WRONG_KNOB),
-        (examples.UBUNTU, blocked("userns-sysctl", "apparmor-userns-nocaps"), Judged.RIGHT),
-        (examples.UBUNTU, blocked("apparmor-userns-nocaps", tried=[INSTALL_FAILS]), Judged.NO_CURE),
-        (examples.UBUNTU, blocked("userns-sysctl", tried=[INSTALL_FAILS]), Judged.WRONG_KNOB),
-        # Of two knobs boxlite names one, whose remedy alone cures nothing.
+        (examples.USERNS_SYSCTL, blocked("userns-sysctl"), WordsVerdict.RIGHT),
+        (examples.USERNS_LIMIT, blocked("userns-limit"), WordsVerdict.RIGHT),
+        (examples.APPARMOR_DENY, blocked("apparmor-userns-deny"), WordsVerdict.UNKNOWN),
+        (examples.APPARMOR_NOCAPS, blocked("apparmor-userns-nocaps"), WordsVerdict.UNKNOWN),
+        (examples.APPARMOR_DISCONNECTED, blocked("apparmor-disconnected"), WordsVerdict.UNKNOWN),
+        (examples.BWRAP_SETUID, blocked("bwrap-setuid"), WordsVerdict.UNKNOWN),
+        # The error of boxlite's own attempt comes before the supposed cause.
+        (examples.SELINUX_DENY, blocked("selinux-userns-deny"), WordsVerdict.UNKNOWN),
+        (examples.HOME_NOEXEC, blocked("home-noexec"), WordsVerdict.NOTHING),
+        (examples.UBUNTU, blocked("apparmor-userns-nocaps"), WordsVerdict.RIGHT),
+        # boxlite checks the sysctl of Ubuntu's kernels first, the kernel checks it last.
+        (examples.UBUNTU, blocked("userns-sysctl"), WordsVerdict.WRONG_KNOB),
+        (examples.UBUNTU, blocked("userns-sysctl", "apparmor-userns-nocaps"), WordsVerdict.RIGHT),
+        (examples.UBUNTU, blocked("apparmor-userns-nocaps", tried=[INSTALL_FAILS]), WordsVerdict.NO_CURE),
+        (examples.UBUNTU, blocked("userns-sysctl", tried=[INSTALL_FAILS]), WordsVerdict.WRONG_KNOB),
+        # boxlite names one of two causes, and its remedy alone does not help.
         (
             examples.USERNS_SYSCTL,
             blocked("userns-sysctl", "userns-limit", tried=[("userns-clone-on", RemedyOutcome.DOES_NOT_HELP)]),
-            Judged.NO_CURE,
+            WordsVerdict.NO_CURE,
         ),
     ],
 )
 def test_boxlites_words_are_judged_by_the_cause_that_was_found(
-    tmp_path: Path, log: str, result: CellResult, expected: Judged
+    tmp_path: Path, log: str, result: CellResult, expected: WordsVerdict
 ) -> None:
     assert judged(tmp_path, log, result) is expected
 
@@ -151,7 +151,7 @@ def test_boxlites_words_are_judged_by_the_cause_that_was_found(
         ("userns-clone-on", RemedyOutcome.VERIFIED),
         ("userns-clone-on", RemedyOutcome.CANNOT),
         ("userns-clone-on", RemedyOutcome.ERROR),
-        # No advice of boxlite's: alone, or of one together with another.
+        # Not boxlite's advice, or its advice together with another remedy.
         ("bwrap-profile", RemedyOutcome.DOES_NOT_HELP),
         ("userns-clone-on+userns-limit-raise", RemedyOutcome.DOES_NOT_HELP),
     ],
@@ -159,7 +159,9 @@ def test_boxlites_words_are_judged_by_the_cause_that_was_found(
 def test_advice_is_not_judged_by_what_does_not_show_that_it_fails(
     tmp_path: Path, tried: tuple[str, RemedyOutcome]
 ) -> None:
-    assert judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", tried=[tried])) is Judged.RIGHT
+    assert (
+        judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", tried=[tried])) is WordsVerdict.RIGHT
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,19 +181,19 @@ def test_without_a_proved_cause_nothing_is_said_against_boxlites_words(
 
 
 def test_without_a_log_boxlite_is_not_said_to_say_nothing() -> None:
-    assert told.judge(blocked("apparmor-userns-deny"), Told(said=examples.SAID), {}) is None
+    assert words.judge(blocked("apparmor-userns-deny"), Words(said=examples.SAID), {}) is None
 
 
 def test_a_cause_may_stand_in_what_boxlite_says_to_its_caller(tmp_path: Path) -> None:
     said = "boxlite.errors.UnsupportedError: unsupported: KVM is not available on this host."
-    assert judged(tmp_path, examples.KVM_ABSENT, blocked("kvm-absent"), said) is Judged.RIGHT
-    assert told.judge(blocked("kvm-denied"), Told(said=said), {}) is Judged.WRONG_KNOB
+    assert judged(tmp_path, examples.KVM_ABSENT, blocked("kvm-absent"), said) is WordsVerdict.RIGHT
+    assert words.judge(blocked("kvm-denied"), Words(said=said), {}) is WordsVerdict.WRONG_KNOB
 
 
 def test_a_record_of_before_there_was_a_list_of_causes_is_judged_by_the_one_it_names(tmp_path: Path) -> None:
-    assert judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", causes=[])) is Judged.RIGHT
+    assert judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", causes=[])) is WordsVerdict.RIGHT
 
 
 def test_no_two_causes_are_blamed_by_the_same_words() -> None:
-    words = [words for cause in causes.known().values() for words in cause.blamed_by]
-    assert len(words) == len(set(words)) > 0
+    messages = [message for cause in causes.known().values() for message in cause.blamed_by]
+    assert len(messages) == len(set(messages)) > 0
