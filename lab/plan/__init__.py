@@ -1,9 +1,9 @@
 """The plan: the cells that a run is to run."""
 
 from lab.plan.cell import (
-    AS_EVER,
     BLOCKED_SECONDS,
     BREAKING_SECONDS,
+    DEFAULT_OPTIONS,
     PASS_SECONDS,
     REMEDIES_SECONDS,
     TURNING_SECONDS,
@@ -15,9 +15,9 @@ from lab.plan.choice import Choice, choose
 from lab.plan.shard import Shard, cells_of_shard
 
 __all__ = [
-    "AS_EVER",
     "BLOCKED_SECONDS",
     "BREAKING_SECONDS",
+    "DEFAULT_OPTIONS",
     "PASS_SECONDS",
     "REMEDIES_SECONDS",
     "TURNING_SECONDS",

@@ -22,7 +22,7 @@ BREAKING_SECONDS = 135.0
 
 TURNING_SECONDS = 40.0
 
-AS_EVER = RunOptions()
+DEFAULT_OPTIONS = RunOptions()
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cell:
         """The machine that its lane boots."""
         return Machine(self.guest, " ".join(self.variant.kernel_arguments))
 
-    def typical_seconds(self, options: RunOptions = AS_EVER) -> float:
+    def typical_seconds(self, options: RunOptions = DEFAULT_OPTIONS) -> float:
         """Estimate how long the cell takes from what its variant expects, the same on every host."""
         always = options.experiments is ExperimentPolicy.ALWAYS
         if self.variant.expect.status != "xfail":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.base.errors import UsageError
-from lab.plan.cell import AS_EVER, Cell
+from lab.plan.cell import DEFAULT_OPTIONS, Cell
 from lab.record import RunOptions, ShardRecord
 
 
@@ -27,7 +27,7 @@ class Shard:
             return cls(int(number), int(count))
         raise UsageError(f"--shard {text}: not of the form I/N with I from 1 to N", hint="for example 1/3")
 
-    def of(self, cells: Sequence[Cell], options: RunOptions = AS_EVER) -> list[Cell]:
+    def of(self, cells: Sequence[Cell], options: RunOptions = DEFAULT_OPTIONS) -> list[Cell]:
         """Return the cells of this shard. Every cell is in exactly one shard; shards take about the same time.
 
         A shard is a contiguous piece of the plan, so that few shards boot the same guest. The split does not

@@ -8,7 +8,7 @@ from statistics import median
 
 from pydantic import ValidationError
 
-from lab.plan import AS_EVER, Cell
+from lab.plan import DEFAULT_OPTIONS, Cell
 from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunOptions, RunResult, Status
 
 # Under emulation on two processors a boot alone took 25 to 29 s, a deployment 13 to 20 s.
@@ -21,7 +21,7 @@ RUNS = 10
 class Estimates:
     """Estimated seconds of cells that are run with these options."""
 
-    def __init__(self, runs: Iterable[RunResult] = (), options: RunOptions = AS_EVER) -> None:
+    def __init__(self, runs: Iterable[RunResult] = (), options: RunOptions = DEFAULT_OPTIONS) -> None:
         self._options = options
         cells: dict[tuple[str, str], list[float]] = defaultdict(list)
         variants: dict[str, list[float]] = defaultdict(list)
@@ -45,7 +45,7 @@ class Estimates:
         self._lanes = {key: median(values) for key, values in lanes.items()}
 
     @classmethod
-    def from_folder(cls, runs: Path, options: RunOptions = AS_EVER) -> "Estimates":
+    def from_folder(cls, runs: Path, options: RunOptions = DEFAULT_OPTIONS) -> "Estimates":
         """Learn from the newest of the lab's own runs, and skip those that cannot be read."""
         return cls(_newest(runs), options)
 
