@@ -86,7 +86,7 @@ class Scheduler:
                 rootfs=Path(options.rootfs) if options.rootfs else rootfs.make(self.folder / "rootfs"),
                 processors=Processors(self.limits.processors),
                 build=left[0].build if len({cell.build for cell in left}) == 1 else None,
-                sysctls=catalog.load().sysctls([cell.variant for cell in self.cells]),
+                sysctls=self._sysctls(),
                 cold=options.cold,
             ),
             uri=self.uri,
@@ -104,6 +104,15 @@ class Scheduler:
             ),
             ended=lambda: self._crash is not None,
         )
+
+    def _sysctls(self) -> list[str]:
+        """The sysctls to read in each guest: those that variants set, and those that kept results hold.
+
+        An experiment compares a cell with kept results; the catalog may have changed since they were made.
+        """
+        kept = [result.facts for result in self.kept.values() if result.facts]
+        wanted = catalog.load().sysctls([cell.variant for cell in self.cells])
+        return sorted({*wanted, *(name for facts in kept for name, _ in facts.sysctls.items())})
 
     def _open_lanes(self) -> None:
         """Open lanes as long as one would help and the host can carry it, until nothing is left."""

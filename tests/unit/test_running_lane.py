@@ -544,6 +544,7 @@ def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench
     result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
     assert bench.machine.did == ["start", "deploy 0.10.8", "suite stock"]
     assert (result.fork, served.record().fork) == ("cold", "cold")
+    assert (result.facts, result.context) == (asked_for(SYSCTLS), who().context)
     # All that it took to get there is the cell's own.
     assert {"boot", "fetch", "deploy", "apply", "suite", "evidence"} <= set(result.seconds)
 

@@ -1,6 +1,7 @@
 """Runs that come to their end without a lane."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lab import catalog
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.builds.kinds.wheel import Wheel
+from lab.knobs.sysctl import Sysctl
 from lab.machine.budget import Limits, Memory
 from lab.plan import choose
 from lab.record import CellResult, RunOptions, RunResult, Status
@@ -18,9 +20,10 @@ from lab.run.journal import LOCK, ResultsNotWritten
 from lab.run.observer import Silent
 from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
-from tests.unit.examples import LOCK_HOLDER, other_process
+from tests.unit.examples import LOCK_HOLDER, facts, other_process
 
 KNOWN = catalog.load()
+PIDS = "user.max_pid_namespaces"
 CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([Wheel("0.10.8", "0.10.8")])
 
 
@@ -66,6 +69,21 @@ def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -
     assert (run.exit_status(), run.run.interrupted) == (3, False)
     assert heard.cells == run.cells
     assert RunResult.read(folder) == run
+
+
+def test_each_guest_is_asked_for_the_sysctls_of_every_variant_of_the_catalog_and_of_the_plan(
+    folder: Path,
+) -> None:
+    folder.mkdir()
+    own = KNOWN.variant("stock").model_copy(update={"name": "no-pids", "sysctl": Sysctl({PIDS: 0})})
+    cells = [CELLS[0], replace(CELLS[1], variant=own)]
+    asked = replace(run_of(folder), cells=cells)._share().work.sysctls
+    assert PIDS in asked
+    assert set(asked) == {PIDS, *(name for each in KNOWN.variants.values() for name in each.sysctls)}
+    assert PIDS not in run_of(folder)._share().work.sysctls
+    # A kept result may be of a catalog with more variants.
+    kept = CELLS[0].result(Status.PASS).model_copy(update={"facts": facts(sysctls={PIDS: "31437"})})
+    assert PIDS in run_of(folder, kept={CELLS[0].folder: kept})._share().work.sysctls
 
 
 def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
