@@ -1,4 +1,4 @@
-"""Who may log in to a guest: the client key of its lane."""
+"""Who may log in to a guest: whoever has the client key of its lane."""
 
 import shlex
 import time
@@ -10,9 +10,9 @@ from lab.machine.lane import Endpoint
 
 
 def renew(session: Session, endpoint: Endpoint) -> Endpoint:
-    """Give the guest's accounts a new client key in place of the one they have, and set its clock.
+    """Replace the client key of the guest's accounts by a new one, and set its clock.
 
-    The session goes on with the new key. Raises what `Session.run` raises.
+    The session continues with the new key. Raises what `Session.run` raises.
     """
     renewed = replace(endpoint, client_key=keys.generate("lab"))
     files = " ".join(f"/home/{user}/.ssh/authorized_keys" for user in (ADMIN, SUITE))

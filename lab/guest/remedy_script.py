@@ -44,7 +44,7 @@ class Steps:
 
 
 def apply(session: Session, name: str, script: str, *, about_user: bool) -> Steps:
-    """Run the script until it is in place, and once more. Raises what `Session.run` raises."""
+    """Run the script until the remedy is in place, and once more. Raises what `Session.run` raises."""
     return _run(session, name, script, about_user=about_user, undo=False)
 
 

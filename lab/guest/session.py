@@ -1,4 +1,4 @@
-"""SSH to one guest, with the one host key that it may have, through fabric."""
+"""SSH to one guest, which must show the one host key that it was given. Uses fabric."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ ADMIN: User = "lab"
 SUITE: User = "tester"
 assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
 
-# How often a machine is asked whether it still runs while a command of the lab's runs in it.
+# How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
 
 # Programs that run in a guest, by their names below these folders.
@@ -64,7 +64,7 @@ class SessionLost(LabError):
 
 
 class RemoteFailed(LabError):
-    """A command of the lab's own failed in the guest; the message holds its output."""
+    """One of the lab's own commands failed in the guest; the message holds its output."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Output:
 class Session:
     """Connections to one guest as the administrator and as the suite's user, each opened when first used.
 
-    `alive` raises when the guest's machine is gone; a broken connection asks it first, so that the error
+    `alive` raises if the guest's machine is gone. It is asked first when a connection breaks, so that the error
     names the true cause.
     """
 
@@ -88,12 +88,12 @@ class Session:
         self._connections: dict[User, Connection] = {}
 
     def use(self, endpoint: Endpoint) -> None:
-        """Go on with other keys."""
+        """Continue with other keys."""
         self.close()
         self._endpoint = endpoint
 
     def wait_open(self, seconds: float, *, listening: bool = False) -> None:
-        """Wait until the administrator can log in; `listening`: the server is known to be up.
+        """Wait until the administrator can log in. `listening`: the server is known to be up.
 
         Raises DeadlineExpired, or whatever `alive` raises.
         """
@@ -106,7 +106,7 @@ class Session:
             except (paramiko.SSHException, OSError, EOFError) as error:
                 if isinstance(error, paramiko.BadHostKeyException):
                     raise SessionLost(f"the guest showed a host key that is not its own: {error}") from error
-                return None  # The accounts are made while the server already answers.
+                return None  # The server answers before the accounts exist.
             return True
 
         wait_for(attempt, Deadline(seconds, "the guest's SSH server"), alive=self._alive, interval=0.1)
@@ -114,7 +114,7 @@ class Session:
     def run(self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True) -> Output:
         """Run a shell command; `seconds` is its limit under hardware acceleration.
 
-        Raises SessionLost, RemoteFailed where `check` is on, or whatever `alive` raises.
+        Raises SessionLost, RemoteFailed if `check` is set, or whatever `alive` raises.
         """
         limit = seconds * self._factor
         try:
@@ -145,7 +145,7 @@ class Session:
     ) -> Any:
         """Run one of the programs in `FOLDERS` with a JSON argument and return the JSON that it prints.
 
-        As the administrator it runs as root. `under` is put before the interpreter's command line.
+        The administrator runs it as root. `under` is put before the interpreter's command line.
         """
         [result] = self.programs([(name, argument)], seconds=seconds, user=user, under=under)
         return result
@@ -198,15 +198,15 @@ class Session:
             self.log_out(user)
 
     def log_out(self, user: User) -> None:
-        """Drop one user's connection: the next command of theirs is of a new login."""
+        """Drop one user's connection: their next command is run in a new login."""
         connection = self._connections.pop(user, None)
-        # Not Connection.close: it waits for the other side, which a loaded checkpoint has forgotten.
+        # Connection.close would wait for the other side, which a loaded checkpoint has forgotten.
         if connection is not None and connection.transport is not None:
             connection.transport.close()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Drop the connections as soon as the machine is gone: a stopped guest closes none by itself."""
+        """Drop the connections as soon as the machine is gone: a stopped guest does not close them."""
         done = threading.Event()
 
         def watch() -> None:
@@ -226,7 +226,7 @@ class Session:
             watcher.join()
 
     def _shows_banner(self) -> bool:
-        # passt accepts a connection long before the guest listens: only the server's own words tell.
+        # passt accepts connections long before the guest listens, so only the server's banner counts.
         try:
             with socket.create_connection((self._endpoint.host, self._endpoint.port), 2.0) as probe:
                 probe.settimeout(2.0)

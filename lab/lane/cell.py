@@ -93,7 +93,7 @@ class CellRunner:
                 "facts": applied.facts,
                 "context": applied.who.context,
                 "seconds": dict(watch.seconds),
-                "fork": checkpoint.way if checkpoint else COLD,
+                "fork": checkpoint.kind if checkpoint else COLD,
             }
         )
 
@@ -111,7 +111,7 @@ class CellRunner:
         mark = Mark(f"lab-cell-begins {self.running.lane.name} {wanted.name}")
         sysctls = self.running.work.sysctls
         facts = variant.begin(self.guest.session, wanted, mark=mark, sysctls=sysctls)
-        who = variant.read_who(self.guest.session, wanted)
+        who = self.guest.read_who(wanted)
         if "selinux" not in wanted.knobs:  # A variant that changes SELinux is read back by its own knob.
             ready.check_as_defined(self.running.lane.guest, facts)
         variant.check_in_effect(wanted, facts, who)
@@ -127,7 +127,7 @@ class CellRunner:
         """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
         if full:
             self.guest.say(f"{cell.variant.name}: gathering evidence")
-            probed = variant.probe(self.guest.session, cell.variant)
+            probed = self.guest.probe(cell.variant)
             (folder / evidence.PROBES_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
         collect.collect(self.guest.session, folder, cell.variant, mark=mark, full=full)
         if full:

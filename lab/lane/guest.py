@@ -5,12 +5,16 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from lab.base.stopwatch import Stopwatch
-from lab.guest import ready
+from lab.catalog import Variant
+from lab.guest import ready, remedy_script, variant
+from lab.guest.remedy_script import Steps
 from lab.guest.session import Session
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint
 from lab.machine.lane import Lane, LaneDied
+from lab.probes import Probed, Who
+from lab.remedies import Remedy
 
 Say = Callable[[str], None]
 
@@ -77,6 +81,22 @@ class LaneGuest:
     def wait_answering(self) -> None:
         """Wait for a guest whose SSH server was up when its state was saved. Raises DeadlineExpired."""
         self.session.wait_open(ready.BOOT_SECONDS * self.acceleration.factor, listening=True)
+
+    def probe(self, wanted: Variant) -> Probed:
+        """What the kernel allows the suite's user, confined as under this variant. Raises LabError."""
+        return variant.probe(self.session, wanted)
+
+    def read_who(self, wanted: Variant) -> Who:
+        """Who the suite runs as under this variant, and confined by what. Raises LabError."""
+        return variant.read_who(self.session, wanted)
+
+    def apply_remedy(self, remedy: Remedy) -> Steps:
+        """Run a remedy's script until it is in place, and once more. Raises LabError."""
+        return remedy_script.apply(self.session, remedy.name, remedy.script(), about_user=remedy.about_user)
+
+    def undo_remedy(self, remedy: Remedy) -> Steps:
+        """Undo what `apply_remedy` did. Raises LabError."""
+        return remedy_script.undo(self.session, remedy.name, remedy.script(), about_user=remedy.about_user)
 
     def add_note(self, text: str) -> None:
         """Show something and keep it for the lane's record."""

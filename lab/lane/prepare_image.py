@@ -1,7 +1,7 @@
-"""Preparing a guest: an image as its distribution made it is booted once and given what the suite needs.
+"""Preparing a distribution's image: it is booted once and given what the suite needs.
 
-The result is kept. Lanes start from it, install nothing and need no network. What a first boot alone does
-(growing the root, relabelling, a restart where the distribution wants one) is done then, too.
+The result is kept. Lanes start from it, install nothing and need no network. What only a first boot does
+(growing the root, relabelling, a restart that the distribution asks for) is done then, too.
 """
 
 import hashlib
@@ -31,30 +31,30 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
 from lab.machine.lane import Lane, LaneDied
 
-# How the names of prepared images in the store begin.
+# The prefix of prepared images in the store.
 PREPARED = "prepared-"
 
-# What the suite, the probes and the gathering of evidence call.
+# Programs that the suite, the probes and the gathering of evidence use.
 PACKAGES = {
     PackageManager.APT: ("apparmor", "bubblewrap", "procps", "python3"),
     PackageManager.DNF: ("bubblewrap", "procps-ng", "python3"),
 }
 
-# A guest on its first boot may take so many times as long as later: its root grows, keys and caches are made,
-# SELinux may relabel the whole disk and restart.
+# By how much a first boot may take longer than later ones: the root grows, keys and caches are made, SELinux
+# may relabel the whole disk and restart.
 FIRST_BOOT = 4.0
 # Limits under hardware acceleration.
 INSTALL_SECONDS = 300.0
 CLEAN_SECONDS = 10.0
-# On the host: flattening and compressing the disk.
+# Flattening and compressing the disk, on the host.
 CONVERT_SECONDS = 600.0
-# Another lab may need all of that, under emulation.
+# Under emulation another lab may need all of that.
 LOCK_SECONDS = 7200.0
-# The guest's own overlay and the prepared disk, which is compressed, for a moment side by side.
+# For a moment the guest's overlay and the compressed prepared disk exist side by side.
 FREE_GIB = 5.0
 LAST_LINES = 20
 
-# Prints a package's name where it is not installed.
+# Prints a package's name if it is not installed.
 MISSING = {
     PackageManager.APT: "dpkg-query -W -f '${Status}' NAME 2>/dev/null | grep -q ' installed$' || echo NAME",
     PackageManager.DNF: "rpm --quiet -q NAME || echo NAME",
@@ -63,11 +63,11 @@ FORGET_DOWNLOADS = {
     PackageManager.APT: "apt-get clean; rm -rf /var/lib/apt/lists/*",
     PackageManager.DNF: "dnf -q clean all",
 }
-# Among cloud-init's own files, because where its option for another one stands differs between versions.
+# Among cloud-init's own files, because its option for another file differs between versions.
 CONFIG = "/etc/cloud/cloud.cfg.d/99-lab-packages.cfg"
 INSTALL = "cloud-init single --name package_update_upgrade_install --frequency always"
-# As the image was before it was booted, but for what was installed: no identity, no key, no log of it.
-# Trimming only makes the stored disk smaller; not every file system knows it.
+# Back to the image as it was, apart from what was installed: no identity, no key, no log. Trimming only makes
+# the stored disk smaller; not every file system supports it.
 CLEAN = f"""
 cloud-init clean --logs
 rm -rf {CONFIG} /etc/ssh/ssh_host_* /home/{ADMIN}/.ssh /home/{SUITE}/.ssh
@@ -76,7 +76,7 @@ fstrim / || :
 sync
 systemctl poweroff --no-block
 """
-# What is done in the guest.
+# Everything that is done in the guest.
 RECIPE = (
     *(name for names in PACKAGES.values() for name in names),
     *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN),
@@ -88,7 +88,7 @@ class PackagesMissing(LabError):
 
 
 class NotPrepared(LabError):
-    """The guest could not be made ready; `evidence` are the texts, by their files' names, that show why."""
+    """The guest could not be prepared; `evidence` holds the texts that show why, by file name."""
 
     def __init__(self, message: str, *, hint: str | None, evidence: Mapping[str, str]) -> None:
         super().__init__(message, hint=hint)
@@ -97,7 +97,7 @@ class NotPrepared(LabError):
 
 @dataclass(frozen=True)
 class Preparation:
-    """All that preparing needs of the lab.
+    """What preparing needs from the lab.
 
     `holding` holds so many processors for what its text says. `on_lane` gets the lane, so that it can be taken
     down from outside.
@@ -113,17 +113,17 @@ class Preparation:
 
 
 def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
-    """The image that the guest's lanes start from, where nothing is left to prepare.
+    """The image that the guest's lanes start from, or None if it still has to be prepared.
 
-    That is `image` itself where the lab built it, with all that is needed in it.
+    It is `image` itself if the lab built it, because then it has all that is needed.
     """
     return image if image.firmware is None else _read(_folder(paths, guest, image), image)
 
 
 def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImage:
-    """The same, prepared first where that is still to be done. Two labs at once do it once.
+    """The image that the guest's lanes start from, prepared first if necessary. Two labs at once do it once.
 
-    Raises NotPrepared, LaneDied, or another LabError where the host is at fault; nothing is kept then.
+    Raises NotPrepared, LaneDied, or another LabError if the host is at fault; nothing is kept then.
     """
     found = find(preparation.paths, guest, image)
     if found:
@@ -136,7 +136,7 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
 
 
 def inputs_digest(guest: Guest, image: BaseImage) -> str:
-    """SHA-256 over all that decides what is prepared, but for the state of the package mirrors that day."""
+    """SHA-256 over everything that decides what is prepared, except the state of the package mirrors."""
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
     parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
@@ -209,7 +209,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
 
 
 def _complete(made: Lane, preparation: Preparation) -> None:
-    """From the first boot to a guest that is off and has all it needs."""
+    """Boot the guest for the first time, install what it lacks, and power it off."""
     manager = store.cloud_image(made.guest).package_manager
     factor = made.acceleration.factor * FIRST_BOOT
     session = Session(made.endpoint, alive=made.check_alive, factor=factor)
@@ -217,7 +217,7 @@ def _complete(made: Lane, preparation: Preparation) -> None:
         with preparation.holding(made.guest.cpus, "first boot"):
             made.start(may_restart=True)
             ready.wait_up(session, made, factor=factor)
-        # A guest that has everything is asked for no network.
+        # A guest that has everything needs no network.
         if lacks := _missing(session, manager):
             with preparation.holding(1, f"installing {', '.join(lacks)}"):
                 _install(session, made, manager, lacks)
@@ -237,10 +237,10 @@ def _missing(session: Session, manager: PackageManager) -> list[str]:
 def _install(session: Session, made: Lane, manager: PackageManager, lacks: list[str]) -> None:
     """Have cloud-init install what the guest lacks. Raises PackagesMissing.
 
-    Not by `packages` in the seed: with that cloud-init asks for the network even where nothing is missing.
+    `packages` in the seed would not do: with it cloud-init needs the network even if nothing is missing.
     """
     write = f"printf %s {shlex.quote(seed.packages(lacks))} >{CONFIG}"
-    # Ended inside the guest, so that what it printed is not lost with the connection.
+    # The limit is set inside the guest, so that its output is not lost with the connection.
     install = f"timeout {INSTALL_SECONDS * made.acceleration.factor:.0f} {INSTALL}"
     script = shlex.quote(f"{write}; {install} 2>&1")
     printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout

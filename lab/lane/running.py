@@ -132,7 +132,7 @@ class RunningLane:
         return LaneRecord(
             guest=self.lane.guest.name,
             image=self.lane.image.manifest.disk_sha256,
-            fork=taken[-1].way if taken else COLD,
+            fork=taken[-1].kind if taken else COLD,
             note=self.guest.note,
             restored=self._bring_up.restored,
             stored_build=bool(self._bring_up.files),

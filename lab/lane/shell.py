@@ -1,4 +1,4 @@
-"""A shell in the state that a cell's tests see: the same steps as a cell's, up to the suite."""
+"""A shell in the state that a cell's tests see: it takes the same steps as a cell, up to the suite."""
 
 import os
 import tempfile
@@ -27,7 +27,7 @@ from lab.plan import Cell
 def ready(cell: Cell, paths: Paths, uri: str, say: Callable[[str], None]) -> Iterator[list[str]]:
     """Bring a guest up, apply the variant, and give the command of an SSH login as the suite's user.
 
-    Raises LabError, NotApplicable where the variant makes no sense on the guest.
+    Raises LabError, or NotApplicable if the variant makes no sense on the guest.
     """
     with connection(uri) as opened, tempfile.TemporaryDirectory(prefix="boxlite-lab-") as name:
         folder = Path(name)
@@ -45,14 +45,14 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Callable[[str], None]) -> Ite
             processors=processors,
             build=cell.build,
             sysctls=cell.variant.sysctls,
-            # One cell in one lane: nothing is gained by a checkpoint of it.
+            # A lane for one cell gains nothing from a checkpoint.
             cold=True,
         )
         arguments = cell.machine.arguments
         with lane.opened(
             opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri, arguments=arguments
         ) as made:
-            # A stored boot is one without further arguments.
+            # A stored state was booted without further arguments.
             stored = (
                 None if arguments else States(paths, opened, guest=cell.guest, image=image, acceleration=how)
             )

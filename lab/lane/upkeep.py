@@ -1,4 +1,4 @@
-"""The store as a whole: what is in it, is it still what was stored, and what of it nobody needs."""
+"""The store as a whole: what is in it, whether it is still what was stored, and what nobody needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.record import RESULTS_FILE
 
-# What `verify` puts before the name of an image that is none any more.
+# The prefix of an image that `verify` found changed.
 CHANGED = ".changed-"
 
 
 @dataclass(frozen=True)
 class Unused:
-    """Something in the store that can go, and its size in bytes."""
+    """Something in the store that can be removed, and its size in bytes."""
 
     path: Path
     size: int
 
 
 def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
-    """The guests of the catalog by the folders of the images that they use, prepared ones among them."""
+    """The catalog's guests by the folders of the images they use, including prepared images."""
     found: dict[Path, list[str]] = {}
     for guest in catalog.guests.values():
         image = store.find(paths, guest)
@@ -39,15 +39,15 @@ def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
 
 
 def size(path: Path) -> int:
-    """How much room a file or a folder takes, in bytes."""
+    """The disk space a file or a folder takes, in bytes."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.lstat().st_blocks * 512 for file in files)
 
 
 def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
-    """Read every file of every image again; each image with what is wrong with it, or with nothing.
+    """Read every file of every image again; gives each image with what is wrong with it, if anything.
 
-    One that is not what was stored is set aside, so that nothing uses it.
+    An image that has changed is set aside, so that nothing uses it.
     """
     for image in list(store.images(paths)):
         wrong = _wrong(image)
@@ -60,7 +60,7 @@ def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
 
 
 def _wrong(image: BaseImage) -> str:
-    # Images that an older lab built know the digest of their disk only.
+    # Images built by an older lab have only the digest of their disk.
     known = {name: file.sha256 for name, file in image.manifest.files.items()}
     known.setdefault(store.DISK, image.manifest.disk_sha256)
     for name, expected in known.items():
@@ -74,9 +74,9 @@ def _wrong(image: BaseImage) -> str:
 
 
 def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
-    """Remove what no guest of the catalog and no run uses, half downloads among it; what it was.
+    """Remove what no guest of the catalog and no run uses, and partial downloads; returns what was removed.
 
-    Runs are those in the lab's own place. Raises LabError while a lab runs guests: they hold on to images.
+    Only runs in the lab's own folder count. Raises LabError while a lab runs guests, because they use images.
     """
     alive = sorted(folder.name for folder in paths.lanes.glob("lab-*"))
     if alive:
@@ -106,7 +106,7 @@ def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
 
 
 def _at_work(lock: Path) -> bool:
-    """Whether a lab is at work on what this lock is for."""
+    """Whether a lab holds this lock."""
     if not lock.exists():
         return False
     try:

@@ -1,7 +1,7 @@
-"""Checkpoints: states of a lane that it can be put back into, above all the one after a build is deployed.
+"""Checkpoints: states that a lane can be put back into, above all the one after a build is deployed.
 
-Two ways, the better one first. `memory`: QEMU's own snapshot of memory and disk, loaded back inside the
-running process. `disk`: the powered-off disk, from which every cell boots anew.
+There are two kinds, the better one first. `memory`: QEMU's own snapshot of memory and disk, loaded inside the
+running process. `disk`: the powered-off disk, from which every cell boots.
 """
 
 import json
@@ -25,14 +25,15 @@ class CheckpointFailed(LabError):
 
 
 class Checkpoint(Protocol):
-    """A state that a lane can be put back into, as often as wanted."""
+    """A state that a lane can be put back into, any number of times."""
 
-    way: str
-    # Whether the guest booted on the way, so that it must be waited for as after a start.
+    # How cells are forked from it: memory or disk.
+    kind: str
+    # Whether a fork boots the guest, so that it must be waited for as after a start.
     boots: bool
 
     def fork(self) -> None:
-        """Put the lane into the checkpoint's state. SSH connections from before are dead."""
+        """Put the lane into the checkpoint's state. Earlier SSH connections are dead then."""
 
 
 class MemoryCheckpoint:
@@ -42,11 +43,11 @@ class MemoryCheckpoint:
     https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html
     """
 
-    way = "memory"
+    kind = "memory"
     boots = False
 
     def __init__(self, lane: Lane, tag: str) -> None:
-        """A snapshot that the overlay holds already."""
+        """Use a snapshot that is in the overlay already."""
         self._lane = lane
         self.tag = tag
         self._node = self._overlay_node()
@@ -104,12 +105,12 @@ class MemoryCheckpoint:
 
 
 class DiskCheckpoint:
-    """The disk of the powered-off guest; every fork is a boot from a fresh overlay on top of it.
+    """The disk of the powered-off guest; every fork boots from a fresh overlay on top of it.
 
-    The caller powers the guest off first. Its address and instance-id stay those it booted with.
+    The caller powers the guest off first. The guest keeps its address and instance-id.
     """
 
-    way = "disk"
+    kind = "disk"
     boots = True
 
     def __init__(self, lane: Lane, tag: str) -> None:

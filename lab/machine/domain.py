@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from lab.machine import seed
 
-# The lab's own mark on its domains, so that it never touches one that is not its own.
+# The lab marks its domains, so that it never touches a domain that is not its own.
 METADATA = "https://boxlite.ai/lab/1"
 ET.register_namespace("lab", METADATA)
 
@@ -36,7 +36,7 @@ class FirmwareBoot:
 
 @dataclass(frozen=True)
 class DomainSpec:
-    """All that the XML says of one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22.
+    """What the XML says about one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22.
 
     `may_restart`: whether the guest may come back when it restarts itself.
     """
@@ -71,7 +71,7 @@ def to_xml(spec: DomainSpec) -> str:
     # The most a guest can get either way; under emulation that includes SVM, so that boxlite's own
     # virtual machines run inside.
     ET.SubElement(domain, "cpu", mode="host-passthrough" if spec.kvm else "maximum")
-    # A guest that restarts would come back in another state than its cells expect: it dies instead.
+    # A guest that restarts would come back in a state that its cells do not expect, so it dies instead.
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         _text(domain, event, "restart" if spec.may_restart and event == "on_reboot" else "destroy")
     devices = ET.SubElement(domain, "devices")
@@ -91,7 +91,7 @@ def to_xml(spec: DomainSpec) -> str:
 
 
 def lane_of(xml: str) -> str | None:
-    """The lane that a domain's XML says it belongs to, or None for a domain that is not the lab's."""
+    """The lane that a domain's XML names, or None if the domain is not the lab's."""
     mark = ET.fromstring(xml).find(f"metadata/{{{METADATA}}}lane")
     return None if mark is None else mark.get("id")
 
@@ -105,8 +105,8 @@ def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot) -> None:
         _text(system, "cmdline", boot.arguments)
         return
     if boot.uefi:
-        # Stateless: UEFI keeps its variables in the guest's memory, so that they are part of every snapshot and
-        # no lane has a file of them. On a machine without variables it starts the disk's EFI/BOOT/BOOTX64.EFI.
+        # Stateless: UEFI keeps its variables in the guest's memory, so they are part of every snapshot and no
+        # lane has a file for them. Without variables it starts the disk's EFI/BOOT/BOOTX64.EFI.
         flash = {"type": "pflash", "readonly": "yes", "stateless": "yes"}
         if boot.uefi.suffix == ".qcow2":
             flash["format"] = "qcow2"  # Fedora's; the attribute needs libvirt 9.2.
@@ -120,7 +120,7 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
 
 def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
-    # Overlays are thrown away: nothing is lost when a write does not reach the platter.
+    # Overlays are thrown away, so a write may be lost when the host dies.
     ET.SubElement(disk, "driver", name="qemu", type=kind, cache="unsafe", discard="unmap")
     ET.SubElement(disk, "source", file=str(path))
     ET.SubElement(disk, "target", dev=target, bus="virtio")

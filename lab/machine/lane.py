@@ -22,7 +22,7 @@ from lab.machine.connection import default_uri
 from lab.machine.states import StoredState
 
 CONSOLE_LINES = 30
-# What is the lab's own fault, or its host's.
+# Errors that are the fault of the lab or its host, never of boxlite.
 FAULTS = (LabError, libvirt.libvirtError, OSError)
 
 
@@ -36,7 +36,7 @@ class BootFailed(LabError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a guest's SSH server is reached, and the only host key that it may show."""
+    """How to reach a guest's SSH server, and the only host key that it may show."""
 
     port: int
     client_key: keys.KeyPair
@@ -94,12 +94,12 @@ class Lane:
         self.new_overlay(self.image.disk)
 
     def adopt(self, stored: StoredState) -> None:
-        """Take a copy of a stored state as the overlay, and the keys that its guest knows. Raises LabError."""
+        """Use a copy of a stored state as the overlay, with the keys that its guest knows. Raises LabError."""
         known = stored.known()
         self._know(known.client, known.host)
         self.overlay.unlink(missing_ok=True)
         stored.copy_to(self.overlay)
-        # Where the image was for the lab that stored it need not be where it is for this one.
+        # The lab that stored it may have had the image in another place.
         overlay.put_over(self.overlay, self.image.disk)
 
     def _know(self, client_key: keys.KeyPair, host_key: keys.KeyPair) -> None:
@@ -116,20 +116,20 @@ class Lane:
     def new_overlay(self, backing: Path) -> None:
         """Start over with an empty overlay on top of `backing`.
 
-        A disk with a firmware's loader on it has partitions of its distribution's size, and a guest that grows
-        its root at boot: the overlay is made as large as the guest's definition says.
+        A distribution's disk has partitions of the distribution's size, and its guest grows its root at boot,
+        so the overlay is as large as the guest's definition says.
         """
         self.overlay.unlink(missing_ok=True)
         overlay.create(self.overlay, backing, gib=self.guest.image.disk_gib if self.image.firmware else None)
 
     def rewind(self, tag: str) -> None:
-        """Give up what a stopped machine wrote to its overlay since the snapshot `tag`. Raises LabError."""
+        """Discard what a stopped machine wrote to its overlay since the snapshot `tag`. Raises LabError."""
         process.run(["qemu-img", "snapshot", "-q", "-a", tag, self.overlay], timeout=60)
 
     def start(self, *, paused: bool = False, may_restart: bool = False) -> None:
         """Start the machine on its overlay; `paused`, its processors stand still until `resume`.
 
-        `may_restart`: the guest may restart itself, and is dead otherwise when it does. Raises LabError.
+        `may_restart`: the guest may restart itself; otherwise a restart is its death. Raises LabError.
         """
         self._boots += 1
         spec = domain.DomainSpec(
@@ -168,7 +168,7 @@ class Lane:
         except libvirt.libvirtError as error:
             raise LaneDied(f"the machine of {self.guest.name} is gone\n{self.last_words()}") from error
         if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
-            # QEMU stops the machine rather than tell the guest that a write failed.
+            # QEMU stops the machine instead of telling the guest that a write failed.
             raise LaneDied(
                 f"the machine of {self.guest.name} stopped at a failed write: "
                 f"{free_text(self.folder)}\n{self.last_words()}"
@@ -209,7 +209,7 @@ class Lane:
                 raise
 
     def give_up(self) -> None:
-        """Take the machine down for good, from another thread: it is not started again either."""
+        """Take the machine down for good, from another thread: it is never started again."""
         self._given_up = True
         self.stop()
 
@@ -223,7 +223,7 @@ class Lane:
         """Wait for a guest that was told to power off. Raises DeadlineExpired."""
 
         def off() -> bool | None:
-            # Until libvirt has forgotten it: a machine that is only shut off still holds its name.
+            # Wait until libvirt has forgotten it: a machine that is shut off still holds its name.
             try:
                 self._connection.lookupByUUIDString(self._uuid)
             except libvirt.libvirtError as error:
@@ -237,7 +237,7 @@ class Lane:
 
 
 def free_text(folder: Path) -> str:
-    """How much room is left where the overlays are; the usual reason of a failed write."""
+    """How much space is left for overlays; too little is the usual reason for a failed write."""
     return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB are free in {folder}"
 
 

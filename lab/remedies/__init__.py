@@ -85,6 +85,11 @@ class Remedy(_Table):
         text = self.model_dump_json() if self.host is None else self.script()
         return sha256(text.encode()).hexdigest()
 
+    @property
+    def about_user(self) -> bool:
+        """Whether its script is about one account of the host."""
+        return self.host is not None and self.host.about_user
+
     def is_advised_by(self, command: str) -> bool:
         """Whether a command that boxlite advises does what this remedy does."""
         return any(words in command for words in self.advised)

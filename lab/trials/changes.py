@@ -1,4 +1,4 @@
-"""What can be changed on a cell: a setting left out of its variant, or settings put on beside it."""
+"""What can be changed on a cell: a setting left out of its variant, or settings added to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from lab.probes import Facts
 
 @dataclass(frozen=True)
 class Change:
-    """Settings, by the names of their kinds, that a variant is put on with, or `without`."""
+    """Settings, by the names of their kinds, that are added to a variant, or left out of it (`without`)."""
 
     name: str
     settings: Mapping[str, Knob]
     without: bool = False
 
     def __str__(self) -> str:
-        # A name may hold what a guest calls its own.
+        # A name may come from a guest.
         return plain(f"{'without' if self.without else 'with'} {self.name}")
 
     @property
     def wants_own_machine(self) -> bool:
-        """Whether a guest has to be booted for it."""
+        """Whether a machine has to be booted for it."""
         return any(knob.kernel_arguments() for knob in self.settings.values())
 
     def on(self, variant: Variant) -> Variant:
-        """The variant so changed, under its own name. What contradicts the settings gives way to them."""
+        """The changed variant, under its own name. Its settings that contradict the change give way."""
         update: dict[str, Knob | None] = {}
         for kind, knob in self.settings.items():
             own = variant.knobs[kind].parts() if kind in variant.knobs else []
@@ -40,7 +40,7 @@ class Change:
 
 
 def undoing(variant: Variant) -> list[Change]:
-    """Each of the variant's own settings left out."""
+    """One change for each of the variant's settings: that setting left out."""
     return [
         Change(f"{kind} {part.words()}", {kind: part}, without=True)
         for kind, knob in variant.knobs.items()
@@ -49,9 +49,9 @@ def undoing(variant: Variant) -> list[Change]:
 
 
 def leading(variant: Variant, here: Facts, there: Facts) -> list[Change]:
-    """What makes a cell with the facts `here` more like one with those `there`, one by one.
+    """The single changes that make a cell with facts `here` more like one with facts `there`.
 
-    Only what a kind of setting can make, and not what the variant itself sets: see `undoing`.
+    They are limited to what a knob can set, and leave out what the variant itself sets: see `undoing`.
     """
     made = []
     for kind, knob in knobs.kinds().items():
@@ -63,7 +63,7 @@ def leading(variant: Variant, here: Facts, there: Facts) -> list[Change]:
 
 
 def of_catalog(known: Catalog) -> list[Change]:
-    """The variants that set one kind of thing, those that are expected to pass first."""
+    """The variants with a single kind of setting; those that are expected to pass come first."""
     single = [variant for variant in known.variants.values() if len(variant.knobs) == 1]
     single.sort(key=lambda variant: variant.expect.cause is not None)
     return [Change(variant.name, variant.knobs) for variant in single]

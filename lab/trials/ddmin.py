@@ -1,15 +1,15 @@
-"""Delta debugging: the smallest part of a set that still does what the whole does."""
+"""Delta debugging: the smallest part of a set that still has the effect of the whole."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 
 def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list[T]:
-    """A part of `whole` that does it too, and of which nothing can be left out.
+    """A part of `whole` that still `does` it, and from which no element can be left out.
 
-    `whole` does it; that is not asked again. This is ddmin of A. Zeller and R. Hildebrandt, Simplifying and
-    Isolating Failure-Inducing Input (IEEE Transactions on Software Engineering 28, 2002): ever smaller chunks
-    are tried alone, then all but each of them.
+    `whole` itself is known to do it and is not asked. This is ddmin of A. Zeller and R. Hildebrandt,
+    Simplifying and Isolating Failure-Inducing Input (IEEE Transactions on Software Engineering 28, 2002): ever
+    smaller chunks are tried alone, then everything but each of them.
     """
     part, count = list(whole), 2
     while len(part) > 1:
@@ -17,7 +17,7 @@ def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list
         if alone := next((chunk for chunk in chunks if does(chunk)), None):
             part, count = alone, 2
             continue
-        # Of two chunks each is what the other leaves.
+        # With two chunks, each is the rest of the other.
         rests = [_without(chunks, chunk) for chunk in chunks] if count > 2 else []
         if rest := next((rest for rest in rests if does(rest)), None):
             part, count = rest, count - 1
@@ -29,7 +29,7 @@ def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list
 
 
 def _split[T](part: Sequence[T], count: int) -> list[list[T]]:
-    """The part in so many chunks of nearly the same length, in order."""
+    """The part split, in order, into `count` chunks of nearly the same length."""
     ends = [len(part) * number // count for number in range(count + 1)]
     return [list(part[start:end]) for start, end in pairwise(ends)]
 

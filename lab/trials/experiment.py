@@ -10,7 +10,6 @@ from lab import catalog
 from lab.base.errors import NotApplicable
 from lab.builds import SuiteOptions
 from lab.catalog import Catalog, Variant
-from lab.guest import variant
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import CellRunner
@@ -63,7 +62,7 @@ class StepAttempt:
         fork.gather(full=False)
         outcome, reason = self._read(fork, ran)
         if not self.wanted or outcome is StepOutcome.PASSES:
-            self.seen = fork.facts, variant.read_who(self.runner.guest.session, changed)
+            self.seen = fork.facts, self.runner.guest.read_who(changed)
         return outcome, reason
 
     def _read(self, fork: Fork, ran: SuiteRun) -> tuple[StepOutcome, str]:

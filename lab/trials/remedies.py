@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab import catalog, evidence, remedies
 from lab.builds import SuiteOptions
-from lab.guest import remedy_script, variant
+from lab.guest import remedy_script
 from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
@@ -164,11 +164,8 @@ class RemedyAttempt:
 
     def _put_in_place(self, each: Remedy) -> tuple[RemedyOutcome, str] | None:
         """Run a remedy's script; the outcome if there is nothing more to try, otherwise None."""
-        assert each.host is not None
-        script = each.script()
-        (self.folder / f"{each.name}.sh").write_text(script)
-        session = self.runner.guest.session
-        done = remedy_script.apply(session, each.name, script, about_user=each.host.about_user)
+        (self.folder / f"{each.name}.sh").write_text(each.script())
+        done = self.runner.guest.apply_remedy(each)
         (self.folder / f"{each.name}.log").write_text(done.log())
         if done.found_in_place:
             return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"
@@ -220,15 +217,13 @@ class RemedyAttempt:
 
     def _undo(self) -> None:
         """Undo the remedies. If that fails it is a defect of theirs, whatever they did for the cell."""
-        session = self.runner.guest.session
         for each in reversed(self._hosts):
-            assert each.host is not None
-            undone = remedy_script.undo(session, each.name, each.script(), about_user=each.host.about_user)
+            undone = self.runner.guest.undo_remedy(each)
             with (self.folder / f"{each.name}.log").open("a") as log:
                 log.write(undone.log())
             if undone.last.status != remedy_script.DONE:
                 self.defects.append(f"its undo failed: {undone.last.output.strip()}")
-        probed = variant.probe(session, self.cell.variant)
+        probed = self.runner.guest.probe(self.cell.variant)
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
         cell = self.runner.folder / self.cell.folder
         before = evidence.read_probes(cell / evidence.PROBES_FILE)

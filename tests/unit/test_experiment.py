@@ -18,7 +18,7 @@ from lab.guest.variant import NotInEffect
 from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
-from lab.probes import Facts, Sysctls
+from lab.probes import Facts, Sysctls, Who
 from lab.record import (
     UNKNOWN,
     CellResult,
@@ -88,6 +88,9 @@ class Guest(FakeRunner):
         sysctls = Sysctls({**dict(self.facts.sysctls.items()), **set_now})
         return Applied(self.facts.model_copy(update={"sysctls": sysctls}), WHO, variant.Mark("begins"))
 
+    def read_who(self, _wanted: Variant) -> Who:
+        return WHO
+
     def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
         self.asked.append(options)
         message = self.blocks(cell.variant)
@@ -103,11 +106,6 @@ class Guest(FakeRunner):
 
 
 WHO = examples.who(context={"apparmor": None})
-
-
-@pytest.fixture(autouse=True)
-def who(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variant, "read_who", lambda session, wanted: WHO)
 
 
 Make = Callable[..., Guest]

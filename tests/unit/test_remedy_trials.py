@@ -12,7 +12,6 @@ from lab.base.errors import LabError
 from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
-from lab.guest import remedy_script, variant
 from lab.guest.remedy_script import Step, Steps
 from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun
@@ -31,6 +30,7 @@ from lab.record import (
     Status,
     TestResult,
 )
+from lab.remedies import Remedy
 from lab.trials.policy import Policy
 from lab.trials.remedies import Trial, Trials, with_remedies
 from tests.unit.examples import facts, probe, probed
@@ -118,16 +118,15 @@ class Guest(FakeRunner):
         self.applied.clear()
         return super().apply(wanted)
 
-    def put_in_place(self, _session: object, name: str, script: str, *, about_user: bool) -> Steps:
-        assert script == KNOWN[name].script()
-        self.did.append(f"apply {name}{' for the user' if about_user else ''}")
-        self.applied.add(name)
-        return self.scripts.get(name, DONE)
+    def apply_remedy(self, remedy: Remedy) -> Steps:
+        self.did.append(f"apply {remedy.name}{' for the user' if remedy.about_user else ''}")
+        self.applied.add(remedy.name)
+        return self.scripts.get(remedy.name, DONE)
 
-    def undo(self, _session: object, name: str, script: str, *, about_user: bool) -> Steps:
-        self.did.append(f"undo {name}")
+    def undo_remedy(self, remedy: Remedy) -> Steps:
+        self.did.append(f"undo {remedy.name}")
         if self.undoes:
-            self.applied.discard(name)
+            self.applied.discard(remedy.name)
         return Steps([Step("--undo --yes", 0, "taken back")], [])
 
     def run_suite(self, _cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
@@ -153,7 +152,7 @@ class Guest(FakeRunner):
         shown = self.left[:1] if self.masking else self.left
         return [finding(cause) for cause in shown]
 
-    def probed(self) -> Probed:
+    def probe(self, _wanted: Variant) -> Probed:
         return probed({"bwrap_user": probe(1 if self.left else 0)})
 
 
@@ -161,7 +160,7 @@ Try = Callable[..., dict[str, RemedyResult]]
 
 
 @pytest.fixture
-def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
+def try_all(tmp_path: Path) -> Try:
     def run(
         guest: Guest,
         causes: Sequence[str] | None = None,
@@ -172,10 +171,7 @@ def try_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
         cell = replace(CELL, variant=CATALOG.variant(variant_name))
         folder = tmp_path / cell.folder
         folder.mkdir(parents=True)
-        (folder / "probes.json").write_text(guest.probed().model_dump_json())
-        monkeypatch.setattr(remedy_script, "apply", guest.put_in_place)
-        monkeypatch.setattr(remedy_script, "undo", guest.undo)
-        monkeypatch.setattr(variant, "probe", lambda session, wanted: guest.probed())
+        (folder / "probes.json").write_text(guest.probe(cell.variant).model_dump_json())
         found = guest.blocked_by if causes is None else causes
         before = cell.result(Status.XFAIL)
         before.causes = [finding(cause) for cause in found]

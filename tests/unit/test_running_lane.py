@@ -118,7 +118,7 @@ class Machine:
 class Snapshot:
     """A checkpoint of memory that notes in its lane what is done."""
 
-    way, boots = "memory", False
+    kind, boots = "memory", False
 
     def __init__(self, lane: Machine, tag: str) -> None:
         self.lane, self.tag = lane, tag
