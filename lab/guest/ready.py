@@ -44,7 +44,7 @@ def wait_ready(session: Session, *, factor: float) -> None:
 
 
 def wait_up(session: Session, lane: Lane, *, factor: float) -> None:
-    """Wait likewise for a guest that was just started. Raises BootFailed if it does not come up in time."""
+    """Do the same for a guest that was just started. Raises BootFailed if it does not come up in time."""
     try:
         wait_ready(session, factor=factor)
     except DeadlineExpired as error:

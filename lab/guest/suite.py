@@ -16,7 +16,7 @@ TIMED_OUT = 124
 
 
 class SuiteBroken(LabError):
-    """No test began: a fault of the lab's own, whatever the variant."""
+    """No test began: a fault of the lab, whatever the variant."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-# Evidence of an attempt that met a fault of the lab's own; numbered.
+# Evidence of an attempt that met a fault of the lab; numbered.
 FAULT = "fault-"
 
 

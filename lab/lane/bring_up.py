@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 
 from lab.base.errors import LabError
 from lab.base.wait import DeadlineExpired
-from lab.guest import access
 from lab.lane.guest import LaneGuest
-from lab.machine.checkpoint import CheckpointFailed, MemoryCheckpoint
+from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.lane import LaneDied
 from lab.machine.states import Damaged, Known, States, StoredState
 
@@ -35,14 +34,14 @@ class BringUp:
             self._store_boot()
 
     def _restore(self, deployment: str = "") -> bool:
-        """Take up a stored state; False if there is none or it cannot be used. A bad one is dropped."""
+        """Restore a stored state; False without one, or if it cannot be used. A bad one is dropped."""
         stored = self.states.find(deployment) if self.states else None
         if stored is None:
             return False
         self.guest.say("restoring the deployed build" if deployment else "restoring its boot")
         try:
             with self.guest.watch.step("boot"):
-                self._take_up(stored)
+                self._load(stored)
         except (LabError, OSError) as error:
             self.guest.lane.check_wanted()
             if isinstance(error, (CheckpointFailed, DeadlineExpired, Damaged)):
@@ -52,20 +51,20 @@ class BringUp:
             return False
         return True
 
-    def _take_up(self, stored: StoredState) -> None:
+    def _load(self, stored: StoredState) -> None:
         guest, lane = self.guest, self.guest.lane
         known = stored.known()
         lane.adopt(stored)
         guest.session.use(lane.endpoint)
         lane.start(paused=True)
-        snapshot = MemoryCheckpoint(lane, known.tag)
+        snapshot = guest.snapshot(known.tag)
         snapshot.fork()
         # A checkpoint of this lane may use the same name, and needs the room.
         snapshot.drop()
         lane.resume()
         guest.wait_answering()
         # The stored keys were on disk, so this lane continues with a client key of its own.
-        lane.endpoint = access.renew(guest.session, lane.endpoint)
+        guest.renew_key()
         self.files = known.files
 
     def _store_boot(self) -> None:
@@ -78,7 +77,7 @@ class BringUp:
         endpoint = lane.endpoint
         with guest.watch.step("boot"):
             try:
-                MemoryCheckpoint.take(lane, BOOT)
+                guest.take_snapshot(BOOT)
             except CheckpointFailed:
                 return  # The checkpoint of the deployed build will say why.
             lane.stop()

@@ -8,7 +8,7 @@ from lab import causes, evidence
 from lab.base.stopwatch import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
-from lab.guest import collect, ready, suite, variant
+from lab.guest import ready, variant
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import Mark
 from lab.lane.guest import LaneGuest
@@ -110,7 +110,7 @@ class CellRunner:
         """
         mark = Mark(f"lab-cell-begins {self.running.lane.name} {wanted.name}")
         sysctls = self.running.work.sysctls
-        facts = variant.begin(self.guest.session, wanted, mark=mark, sysctls=sysctls)
+        facts = self.guest.apply(wanted, mark, sysctls)
         who = self.guest.read_who(wanted)
         if "selinux" not in wanted.knobs:  # A variant that changes SELinux is read back by its own knob.
             ready.check_as_defined(self.running.lane.guest, facts)
@@ -120,8 +120,7 @@ class CellRunner:
     def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
         """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
         with self.guest.holding(1, f"{cell.variant.name}: running the suite"), watch.step("suite"):
-            factor = self.guest.acceleration.factor
-            return suite.run(self.guest.session, cell.build, cell.variant, factor=factor, options=options)
+            return self.guest.run_suite(cell.build, cell.variant, options)
 
     def gather(self, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:
         """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
@@ -129,7 +128,7 @@ class CellRunner:
             self.guest.say(f"{cell.variant.name}: gathering evidence")
             probed = self.guest.probe(cell.variant)
             (folder / evidence.PROBES_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
-        collect.collect(self.guest.session, folder, cell.variant, mark=mark, full=full)
+        self.guest.collect(folder, cell.variant, mark=mark, full=full)
         if full:
             (folder / "console.log").write_text(self.running.lane.console_text())
 

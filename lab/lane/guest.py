@@ -1,22 +1,28 @@
 """A lane's guest: its machine, the session to it, and what was measured and noted about it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lab.base.stopwatch import Stopwatch
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
-from lab.guest import ready, remedy_script, variant
+from lab.guest import access, collect, deploy, ready, remedy_script, suite, variant
 from lab.guest.remedy_script import Steps
 from lab.guest.session import Session
+from lab.guest.suite import SuiteRun
+from lab.guest.variant import Mark
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
-from lab.machine.checkpoint import Checkpoint
+from lab.machine.checkpoint import Checkpoint, MemoryCheckpoint
 from lab.machine.lane import Lane, LaneDied
-from lab.probes import Probed, Who
+from lab.probes import Facts, Probed, Who
 from lab.remedies import Remedy
 
 Say = Callable[[str], None]
+
+POWER_OFF_SECONDS = 10.0
 
 
 @contextmanager
@@ -33,7 +39,10 @@ def holding(processors: Processors, count: int, what: str, *, how: Acceleration,
 
 @dataclass
 class LaneGuest:
-    """The guest of one lane. `watch` adds up the seconds of the lane's own steps; `note` is for its record."""
+    """The guest of one lane, and everything that is done in it. Its methods raise LabError.
+
+    `watch` adds up the seconds of the lane's own steps; `note` is for its record.
+    """
 
     lane: Lane
     processors: Processors
@@ -66,7 +75,7 @@ class LaneGuest:
         return holding(self.processors, count, what, how=self.acceleration, say=self.say)
 
     def fork(self, checkpoint: Checkpoint) -> None:
-        """Put the guest into the checkpoint's state and wait until it answers. Raises LabError."""
+        """Put the guest into the checkpoint's state and wait until it answers."""
         self.session.close()
         checkpoint.fork()
         if checkpoint.boots:
@@ -82,20 +91,59 @@ class LaneGuest:
         """Wait for a guest whose SSH server was up when its state was saved. Raises DeadlineExpired."""
         self.session.wait_open(ready.BOOT_SECONDS * self.acceleration.factor, listening=True)
 
+    def snapshot(self, tag: str) -> MemoryCheckpoint:
+        """A snapshot that the lane's overlay has."""
+        return MemoryCheckpoint(self.lane, tag)
+
+    def take_snapshot(self, tag: str) -> MemoryCheckpoint:
+        """Save the machine as it is now. Raises CheckpointFailed, LaneDied."""
+        return MemoryCheckpoint.take(self.lane, tag)
+
+    def power_off(self) -> None:
+        """Have the guest power itself off, and wait for that."""
+        self.session.run("sudo -n sh -c 'sync; systemctl poweroff --no-block'", seconds=10)
+        self.session.close()
+        self.lane.wait_until_off(POWER_OFF_SECONDS * self.acceleration.factor)
+
+    def renew_key(self) -> None:
+        """Replace the client key by one that only this lane knows."""
+        self.lane.endpoint = access.renew(self.session, self.lane.endpoint)
+
+    def deploy(self, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
+        """Put a build's files, its suite and the box's root file system into the guest."""
+        deploy.deploy(self.session, build, files, rootfs=rootfs, say=self.say)
+
+    def read_facts(self, sysctls: Iterable[str]) -> Facts:
+        """What the guest is, with the values of these sysctls."""
+        return variant.read_facts(self.session, sysctls)
+
+    def apply(self, wanted: Variant, mark: Mark, sysctls: Iterable[str]) -> Facts:
+        """Mark the kernel log and apply a variant; the facts read then."""
+        return variant.begin(self.session, wanted, mark=mark, sysctls=sysctls)
+
+    def run_suite(self, build: Build, wanted: Variant, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
+        """Run the build's suite under a variant."""
+        factor = self.acceleration.factor
+        return suite.run(self.session, build, wanted, factor=factor, options=options)
+
+    def collect(self, folder: Path, wanted: Variant, *, mark: Mark, full: bool) -> None:
+        """Fetch the suite's evidence; with `full`, all that can explain a failure."""
+        collect.collect(self.session, folder, wanted, mark=mark, full=full)
+
     def probe(self, wanted: Variant) -> Probed:
-        """What the kernel allows the suite's user, confined as under this variant. Raises LabError."""
+        """What the kernel allows the suite's user, confined as under this variant."""
         return variant.probe(self.session, wanted)
 
     def read_who(self, wanted: Variant) -> Who:
-        """Who the suite runs as under this variant, and confined by what. Raises LabError."""
+        """Who the suite runs as under this variant, and confined by what."""
         return variant.read_who(self.session, wanted)
 
     def apply_remedy(self, remedy: Remedy) -> Steps:
-        """Run a remedy's script until it is in place, and once more. Raises LabError."""
+        """Run a remedy's script until it is in place, and once more."""
         return remedy_script.apply(self.session, remedy.name, remedy.script(), about_user=remedy.about_user)
 
     def undo_remedy(self, remedy: Remedy) -> Steps:
-        """Undo what `apply_remedy` did. Raises LabError."""
+        """Undo what `apply_remedy` did."""
         return remedy_script.undo(self.session, remedy.name, remedy.script(), about_user=remedy.about_user)
 
     def add_note(self, text: str) -> None:

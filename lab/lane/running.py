@@ -1,13 +1,13 @@
 """A running lane: its guest is brought up once and each build deployed once; cells are forks of that."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import Build
-from lab.guest import deploy, variant
+from lab.guest import deploy
 from lab.lane.bring_up import BringUp
 from lab.lane.guest import LaneGuest
 from lab.machine.budget import Processors
@@ -21,7 +21,6 @@ from lab.record import LaneRecord
 COLD = "cold"
 # Names of snapshots in a lane's overlay.
 BASE, DEPLOYED = "base", "build"
-POWER_OFF_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,18 @@ class RunningLane:
     """A lane from its start to its last cell. `states`: where the guest's states are stored, if they may be."""
 
     work: Work
-    lane: Lane
-    say: Callable[[str], None]
+    guest: LaneGuest
     states: States | None = None
     _facts: Facts | None = None
     _base: Checkpoint | None = None
     _deployed: dict[str, _Deployed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.guest = LaneGuest(self.lane, self.work.processors, self.say)
         self._bring_up = BringUp(self.guest, self.states)
+
+    @property
+    def lane(self) -> Lane:
+        return self.guest.lane
 
     @property
     def facts(self) -> Facts:
@@ -79,7 +80,7 @@ class RunningLane:
         """Bring the guest up and read its facts. Raises LabError."""
         self._bring_up.run(self.work.deployment if self.states else "")
         with self.guest.watch.step("boot"):
-            self._facts = variant.read_facts(self.guest.session, self.work.sysctls)
+            self._facts = self.guest.read_facts(self.work.sysctls)
         if self.work.build is None and not self.work.cold:
             # Each build is deployed from here, so that no build sees what another one left.
             self._base = self._take_checkpoint(BASE)
@@ -110,7 +111,7 @@ class RunningLane:
         if not self.states or build is None or self._bring_up.files:
             return
         deployed = self._deployed.get(build.name)
-        if deployed is None or not isinstance(deployed.checkpoint, MemoryCheckpoint):
+        if deployed is None or deployed.checkpoint is None or deployed.checkpoint.kind != MemoryCheckpoint.kind:
             return
         if not self.states.wanted(self.work.deployment):
             return
@@ -146,31 +147,25 @@ class RunningLane:
     def _deploy(self, build: Build) -> dict[str, str]:
         watch = self.guest.watch
         with watch.step("fetch"):
-            files = build.fetch(self.work.paths, self.facts, self.say)
+            files = build.fetch(self.work.paths, self.facts, self.guest.say)
         if self._base:
             self.guest.fork(self._base)
         with self.guest.holding(1, "deploying"), watch.step("deploy"):
-            deploy.deploy(self.guest.session, build, files, rootfs=self.work.rootfs, say=self.say)
+            self.guest.deploy(build, files, self.work.rootfs)
         return build.record(files).files
 
     def _take_checkpoint(self, tag: str) -> Checkpoint:
         """Take a checkpoint of memory, or of the disk if that fails; the lane's note says why."""
-        self.say("taking a checkpoint")
+        self.guest.say("taking a checkpoint")
         with self.guest.watch.step("checkpoint"):
             self.guest.session.close()
             try:
-                return MemoryCheckpoint.take(self.lane, tag)
+                return self.guest.take_snapshot(tag)
             except LaneDied:
                 raise
             except LabError as error:
                 self.guest.add_note(
                     f"no checkpoint of memory ({error}); every cell boots from the deployed disk"
                 )
-                self._power_off()
+                self.guest.power_off()
                 return DiskCheckpoint(self.lane, tag)
-
-    def _power_off(self) -> None:
-        session = self.guest.session
-        session.run("sudo -n sh -c 'sync; systemctl poweroff --no-block'", seconds=10)
-        session.close()
-        self.lane.wait_until_off(POWER_OFF_SECONDS * self.guest.acceleration.factor)

@@ -14,7 +14,7 @@ from lab.guest import suite, variant
 from lab.images import store
 from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
-from lab.lane.guest import holding
+from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane, Work
 from lab.machine import acceleration, lane
 from lab.machine.budget import Processors
@@ -56,7 +56,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Callable[[str], None]) -> Ite
             stored = (
                 None if arguments else States(paths, opened, guest=cell.guest, image=image, acceleration=how)
             )
-            running = RunningLane(work, made, say, stored)
+            running = RunningLane(work, LaneGuest(made, processors, say), stored)
             running.start()
             runner = CellRunner(running)
             if reason := runner.why_not(cell):

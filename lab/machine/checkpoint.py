@@ -29,6 +29,8 @@ class Checkpoint(Protocol):
 
     # How cells are forked from it: memory or disk.
     kind: str
+    # Its name in the lane.
+    tag: str
     # Whether a fork boots the guest, so that it must be waited for as after a start.
     boots: bool
 
@@ -115,6 +117,7 @@ class DiskCheckpoint:
 
     def __init__(self, lane: Lane, tag: str) -> None:
         self._lane = lane
+        self.tag = tag
         self._prepared = lane.folder / f"{tag}.qcow2"
         lane.overlay.rename(self._prepared)
 

@@ -17,7 +17,7 @@ from lab.run.observer import Observer
 
 @dataclass
 class Decisions:
-    """`retries` is how often a cell is tried again after a fault of the lab's own; `jobs`, the lanes at once.
+    """`retries` is how often a cell is tried again after a fault of the lab; `jobs`, the lanes at once.
 
     `stopped` is set when the run is interrupted: from then on no fault counts.
     """
@@ -60,7 +60,7 @@ class Decisions:
         self.backlog.put_back(ticket, after=after)
 
     def fault(self, ticket: Ticket, error: Exception, *, number: int, label: str, lane: Lane | None) -> None:
-        """A fault of the lab's own on lane `number`: the cell is tried again, or its status is `error`."""
+        """A fault of the lab on lane `number`: the cell is tried again, or its status is `error`."""
         if self.stopped.is_set():
             return
         folder = self.folder / ticket.cell.folder

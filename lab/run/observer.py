@@ -15,10 +15,10 @@ class Observer(Protocol):
         """A cell is decided."""
 
     def note(self, text: str) -> None:
-        """Something to be said once."""
+        """Something to show once."""
 
     def left(self, seconds: float) -> None:
-        """How long the rest will take, as far as can be told."""
+        """An estimate of how long the rest will take, in seconds."""
 
 
 class Silent:

@@ -14,7 +14,7 @@ from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.lane.attempts import clear, fault_folder, set_aside
 from lab.lane.cell import CellRunner
-from lab.lane.guest import holding
+from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane, Work
 from lab.machine import acceleration, lane
 from lab.machine.acceleration import Acceleration
@@ -108,7 +108,7 @@ class Worker:
     # -- from the image to a lane
 
     def _find_image(self) -> BaseImage | None:
-        """The guest's image. If there is none, its cells are decided at once: no lane is to blame."""
+        """The guest's image; without one, all of its cells are decided at once, since no lane is to blame."""
         try:
             return store.ensure(self._shared.work.paths, self.machine.guest, self._say_of_image)
         except ImageNotAvailable as error:
@@ -175,7 +175,7 @@ class Worker:
             # A guest that is booted with further arguments neither uses a stored state nor leaves one.
             stores = not work.cold and not arguments
             states = States(work.paths, opened, guest=guest, image=image, acceleration=how) if stores else None
-            running = RunningLane(work, made, self._say, states)
+            running = RunningLane(work, LaneGuest(made, work.processors, self._say), states)
             try:
                 self._serve(running)
             finally:
@@ -213,7 +213,7 @@ class Worker:
     # -- cells; each of these says whether the lane can serve another one
 
     def _serve_cell(self, runner: CellRunner, ticket: Ticket) -> bool:
-        """Run a cell to its end, or as far as the lab's own faults let it."""
+        """Run a cell to its end, or until it meets a fault of the lab."""
         if reason := runner.why_not(ticket.cell):
             self._decisions.decide(ticket, runner.not_applicable(ticket.cell, reason), self.label)
             return True
@@ -244,7 +244,7 @@ class Worker:
         return self._shared.backlog.drop(self.machine.name, ticket.cell.build)
 
     def _run_and_try(self, runner: CellRunner, ticket: Ticket) -> bool:
-        """Run a cell's suite as often as wanted, and then try on it what is to be tried."""
+        """Run a cell's suite as often as wanted, and then its experiment and its remedies."""
         if ticket.decided:
             return self._try(runner, ticket, ticket.decided.before_trials())
         evidence = self._shared.work.folder / ticket.cell.folder
@@ -278,7 +278,7 @@ class Worker:
         return runner.guest.is_alive
 
     def _after_fault(self, runner: CellRunner, ticket: Ticket, error: Exception) -> bool:
-        """A cell met a fault of the lab's own: whether its lane can serve others all the same."""
+        """A cell met a fault of the lab: whether its lane can still serve others."""
         try:
             runner.running.lane.check_alive()
         except LaneDied as gone:

@@ -171,7 +171,7 @@ def with_experiment(
 ) -> CellResult:
     """A cell's result with what an experiment on it found, if one is wanted.
 
-    `passing`: the cells of the same build that passed so far. No fault of the lab's own is raised: the record
+    `passing`: the cells of the same build that passed so far. No fault of the lab is raised: the record
     says what it kept from being tried. The lane may be dead afterwards.
     """
     if not is_wanted(policy, result):

@@ -96,7 +96,7 @@ class Tried[T: StrEnum, A]:
 
 @dataclass
 class Tries[T: StrEnum]:
-    """How one thing is tried: guarded against faults of the lab's own, and looked at twice if it surprises.
+    """How one thing is tried: guarded against faults of the lab, and looked at twice if it surprises.
 
     `impossible` are the errors that say it cannot be tried here, which is outcome `cannot`; a fault is `error`.
     `retried` says for which faults an attempt was repeated, at most `retries` times in all.
@@ -128,7 +128,7 @@ class Tries[T: StrEnum]:
         return Tried(outcome, reason, (*first.attempts, *second.attempts))
 
     def _without_fault[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Tried[T, A]:
-        """One attempt, repeated in another fork after a fault of the lab's own."""
+        """One attempt, repeated in another fork after a fault of the lab."""
         while True:
             attempt = begin(folder)
             outcome, reason = self._guarded(attempt)

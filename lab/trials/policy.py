@@ -10,7 +10,7 @@ from lab.remedies import Remedy
 @dataclass(frozen=True)
 class Policy:
     """Which remedies are tried on failing cells, on which cells experiments are made, and how often a try is
-    repeated after a fault of the lab's own.
+    repeated after a fault of the lab.
     """
 
     remedies: Mapping[str, Remedy] = field(default_factory=dict)

@@ -45,7 +45,7 @@ def is_wanted(policy: Policy, result: CellResult) -> bool:
 def with_remedies(policy: Policy, runner: CellRunner, cell: Cell, result: CellResult) -> CellResult:
     """A cell's result with what its remedies did, if it failed for a known cause.
 
-    No fault of the lab's own is raised: the results say what it kept from being tried. The lane may be dead
+    No fault of the lab is raised: the results say what it kept from being tried. The lane may be dead
     afterwards.
     """
     if not is_wanted(policy, result):

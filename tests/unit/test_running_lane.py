@@ -1,7 +1,8 @@
 """A lane at work, with a machine that is not there."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +18,10 @@ from lab.base.wait import DeadlineExpired
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
-from lab.guest import collect, deploy, ready, suite, variant
-from lab.guest.session import Output, Session
+from lab.guest import ready, variant
 from lab.guest.suite import SuiteRun
-from lab.lane import bring_up, running
 from lab.lane.cell import CellRunner
+from lab.lane.guest import LaneGuest
 from lab.lane.running import RunningLane, Work
 from lab.machine import states
 from lab.machine.acceleration import Acceleration
@@ -31,7 +31,7 @@ from lab.machine.keys import generate
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.machine.states import Known, States, StoredState
 from lab.plan import Cell
-from lab.probes import Facts
+from lab.probes import Facts, Probed, Who
 from lab.record import CellResult, Outcome, Status, TestResult
 from tests.unit.examples import base_image, facts, probed, who
 
@@ -43,7 +43,7 @@ SYSCTLS = [*KNOWN.sysctls(), "user.max_pid_namespaces"]
 EMULATION, KVM = Acceleration(False, ""), Acceleration(True, "")
 
 
-def asked_for(sysctls: Sequence[str]) -> Facts:
+def asked_for(sysctls: Iterable[str]) -> Facts:
     """The facts of a guest whose kernel has none of the sysctls that it was asked for."""
     return facts(sysctls=dict.fromkeys(sysctls))
 
@@ -139,6 +139,52 @@ class Snapshot:
         self.lane.tags.remove(self.tag)
 
 
+class Guest(LaneGuest):
+    """A guest that notes in its machine what is done in it. `shows` are its facts, if not the usual ones."""
+
+    lane: Any
+    shows: Facts | None = None
+
+    def wait_answering(self) -> None:
+        pass
+
+    def snapshot(self, tag: str) -> Any:
+        return Snapshot(self.lane, tag)
+
+    def take_snapshot(self, tag: str) -> Any:
+        return Snapshot.take(self.lane, tag)
+
+    def power_off(self) -> None:
+        self.lane.wait_until_off(0.0)
+
+    def renew_key(self) -> None:
+        self.lane.endpoint = replace(self.lane.endpoint, client_key=generate("renewed"))
+        self.session.use(self.lane.endpoint)
+
+    def deploy(self, _build: Build, files: Mapping[str, Path], _rootfs: Path) -> None:
+        self.lane.do(f"deploy {next(iter(files.values())).stem}")
+
+    def read_facts(self, sysctls: Iterable[str]) -> Facts:
+        return asked_for(sysctls)
+
+    def apply(self, _wanted: Variant, _mark: variant.Mark, sysctls: Iterable[str]) -> Facts:
+        return self.shows or asked_for(sysctls)
+
+    def run_suite(self, build: Build, wanted: Variant, _options: object = None) -> SuiteRun:
+        self.lane.do(f"suite {wanted.name}")
+        tests = [TestResult(name=name, outcome=Outcome.PASS) for name in build.suite.tests]
+        return SuiteRun(tests, killed=False)
+
+    def collect(self, _folder: Path, _wanted: Variant, *, mark: variant.Mark, full: bool) -> None:
+        pass
+
+    def probe(self, _wanted: Variant) -> Probed:
+        return probed({})
+
+    def read_who(self, _wanted: Variant) -> Who:
+        return who()
+
+
 class Turns(Processors):
     """Processors that remember how many were wanted."""
 
@@ -184,7 +230,8 @@ class Bench:
             cold=cold,
         )
         lane: Any = self.machine
-        return RunningLane(work, lane, lambda text: None, states=self.states if stores else None)
+        guest = Guest(lane, self.processors, lambda text: None)
+        return RunningLane(work, guest, self.states if stores else None)
 
     def store(self) -> StoredState:
         """Let there be a stored boot, as another lane left it."""
@@ -199,34 +246,14 @@ class Bench:
 def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Acceleration], Bench]:
     made: list[Bench] = []
 
-    def deployed(_session: Session, _build: Build, files: Mapping[str, Path], **_more: object) -> None:
-        made[-1].machine.do(f"deploy {next(iter(files.values())).stem}")
-
     def fetch(build: Wheel, _paths: Paths, _facts: object, _say: object) -> dict[str, Path]:
         file = tmp_path / f"{build.name}.whl"
         file.write_text(build.name)
         return {file.name: file}
 
-    def ran(_session: Session, build: Build, wanted: Variant, **_more: object) -> SuiteRun:
-        made[-1].machine.do(f"suite {wanted.name}")
-        tests = [TestResult(name=name, outcome=Outcome.PASS) for name in build.suite.tests]
-        return SuiteRun(tests, killed=False)
-
     monkeypatch.setattr(states, "FREE_GIB", 0.0)
-    for module in (bring_up, running):
-        monkeypatch.setattr(module, "MemoryCheckpoint", Snapshot)
     monkeypatch.setattr(ready, "wait_ready", lambda session, factor: None)
-    monkeypatch.setattr(Session, "wait_open", lambda session, seconds, listening=False: None)
-    monkeypatch.setattr(Session, "run", lambda session, command, **more: Output(0, "", ""))
-    monkeypatch.setattr(variant, "read_facts", lambda session, sysctls: asked_for(sysctls))
-    monkeypatch.setattr(variant, "begin", lambda session, wanted, mark, sysctls: asked_for(sysctls))
-    monkeypatch.setattr(variant, "read_who", lambda session, wanted: who())
-    monkeypatch.setattr(variant, "probe", lambda session, wanted: probed({}))
-    monkeypatch.setattr(variant, "check_in_effect", lambda wanted, facts, who: None)
     monkeypatch.setattr(Wheel, "fetch", fetch)
-    monkeypatch.setattr(deploy, "deploy", deployed)
-    monkeypatch.setattr(suite, "run", ran)
-    monkeypatch.setattr(collect, "collect", lambda session, folder, variant, mark, full: None)
 
     def make(acceleration: Acceleration) -> Bench:
         made.append(Bench(paths, tmp_path / "lane", acceleration))
@@ -626,14 +653,13 @@ def test_what_a_step_took_holds_no_waiting_for_a_processor(
     assert set(served.guest.watch.seconds.values()) | set(result.seconds.values()) == {0.0}
 
 
-def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherwise(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherwise(bench: Bench) -> None:
     service = bench.service()
     known = catalog.load()
     service.lane.guest = known.guest("debian-13-selinux")
     shown = facts(selinux={"mode": "permissive"})
-    monkeypatch.setattr(variant, "begin", lambda session, wanted, mark, sysctls: shown)
+    assert isinstance(service.guest, Guest)
+    service.guest.shows = shown
     with pytest.raises(ready.NotAsDefined, match="SELinux is permissive"):
         CellRunner(service).apply(known.variant("stock"))
     applied = CellRunner(service).apply(known.variant("selinux-permissive"))

@@ -1,7 +1,7 @@
-"""Put a remedy in place by its script, or take it back. Runs as root.
+"""Apply a remedy with its script, or undo it. Runs as root.
 
 Argument: {"file": path to write the script to, "script": text, "arguments": [text], "undo": bool}.
-Putting in place is three runs: is it there, do it, and do it again, which must change nothing.
+To apply it, the script is run three times: to check, to apply, and to apply again, which must change nothing.
 """
 
 import json
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Where a second run could change something: files, the loaded profiles, sysctls.
+# What a second run could change: files, loaded profiles, sysctls.
 FOLDERS = ("/etc", "/usr/bin", "/usr/sbin", "/var/lib/boxlite-remedies", "/dev/kvm")
 VALUES = (
     "/sys/kernel/security/apparmor/revision",

@@ -1,4 +1,4 @@
-"""Mount folders upon themselves with further options. Runs as root.
+"""Mount folders onto themselves with further options. Runs as root.
 
 Argument: {folder: [option]}.
 """
