@@ -32,7 +32,7 @@ def holding(processors: Processors, count: int, what: str, *, how: Acceleration,
         say(what)
         yield
         return
-    with processors.turn(count, lambda: say("waiting for a processor")):
+    with processors.hold(count, lambda: say("waiting for a processor")):
         say(what)
         yield
 

@@ -180,7 +180,7 @@ def _check_room(paths: Paths, guest: Guest) -> None:
 def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, disk: Path) -> None:
     """Boot the image on a lane of its own, complete the guest, and write its disk to `disk`."""
     how, say = preparation.acceleration, preparation.say
-    with lane.opened(
+    with lane.open_lane(
         preparation.connection,
         preparation.paths,
         guest=guest,

@@ -49,7 +49,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Callable[[str], None]) -> Ite
             cold=True,
         )
         arguments = cell.machine.arguments
-        with lane.opened(
+        with lane.open_lane(
             opened, paths, guest=cell.guest, image=image, acceleration=how, uri=uri, arguments=arguments
         ) as made:
             # A stored state was booted without further arguments.

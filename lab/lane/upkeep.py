@@ -50,7 +50,7 @@ def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
     An image that has changed is set aside, so that nothing uses it.
     """
     for image in list(store.images(paths)):
-        wrong = _wrong(image)
+        wrong = _find_damage(image)
         if wrong:
             aside = image.folder.with_name(CHANGED + image.folder.name)
             debian.remove_workspace(aside)
@@ -59,7 +59,7 @@ def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
         yield image, wrong
 
 
-def _wrong(image: BaseImage) -> str:
+def _find_damage(image: BaseImage) -> str:
     # Images built by an older lab have only the digest of their disk.
     known = {name: file.sha256 for name, file in image.manifest.files.items()}
     known.setdefault(store.DISK, image.manifest.disk_sha256)

@@ -89,7 +89,7 @@ class Processors:
         self._changed = threading.Condition()
 
     @contextmanager
-    def turn(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def hold(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold `count` processors, at most all there are; `on_wait` is called if they are not free at once."""
         count = min(count, self._count)
         ticket = object()

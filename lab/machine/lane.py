@@ -45,7 +45,7 @@ class Endpoint:
 
 
 class Lane:
-    """One running virtual machine. Made by `opened`, which also takes it down again."""
+    """One running virtual machine. Made by `open_lane`, which also takes it down again."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ def free_text(folder: Path) -> str:
 
 
 @contextmanager
-def opened(
+def open_lane(
     connection: libvirt.virConnect,
     paths: Paths,
     *,

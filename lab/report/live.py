@@ -80,7 +80,7 @@ class LiveTable(Silent):
     def note(self, text: str) -> None:
         self._console.print(Text(f"note: {plain(text)}", "cyan"))
 
-    def left(self, seconds: float) -> None:
+    def time_left(self, seconds: float) -> None:
         with self._lock:
             self._end = time.monotonic() + seconds
 

@@ -61,8 +61,8 @@ class RunLog(Silent):
         self._view.note(text)
         self._log(f"note: {text}")
 
-    def left(self, seconds: float) -> None:
-        self._view.left(seconds)
+    def time_left(self, seconds: float) -> None:
+        self._view.time_left(seconds)
 
     def _log(self, text: str) -> None:
         """Write one line, even if the text has several."""

@@ -89,15 +89,15 @@ class Backlog:
         lanes = len(entry.lanes)
         return left / lanes if left / lanes > bring_up + left / (lanes + 1) else 0.0
 
-    def opened(self, machine: str, number: int) -> None:
+    def lane_opened(self, machine: str, number: int) -> None:
         with self._lock:
             self._machines[machine].lanes[number] = False
 
-    def is_up(self, machine: str, number: int) -> None:
+    def lane_is_up(self, machine: str, number: int) -> None:
         with self._lock:
             self._machines[machine].lanes[number] = True
 
-    def closed(self, machine: str, number: int) -> None:
+    def lane_closed(self, machine: str, number: int) -> None:
         with self._lock:
             self._machines[machine].lanes.pop(number, None)
 
@@ -134,7 +134,7 @@ class Backlog:
         """Close a lane that did not come up; take out the tickets that no other lane can take."""
         with self._lock:
             entry = self._machines[machine]
-            self.closed(machine, number)
+            self.lane_closed(machine, number)
             entry.single |= bool(entry.lanes)
             # A cold lane would have run one cell, no matter how many other lanes there are.
             could = [ticket for ticket in entry.waiting if ticket.after < number]

@@ -38,7 +38,7 @@ class Decisions:
         else:
             result = self._completed(ticket, result, lane)
         self.observer.cell(self.journal.decide(ticket.cell, result))
-        self.observer.left(self.backlog.seconds_left(self.jobs))
+        self.observer.time_left(self.backlog.seconds_left(self.jobs))
 
     def decide_before_trials(self, ticket: Ticket, result: CellResult, lane: str) -> None:
         """Keep the result of a cell on which something is still to be tried. Raises ResultsNotWritten.

@@ -17,7 +17,7 @@ class Observer(Protocol):
     def note(self, text: str) -> None:
         """Something to show once."""
 
-    def left(self, seconds: float) -> None:
+    def time_left(self, seconds: float) -> None:
         """An estimate of how long the rest will take, in seconds."""
 
 
@@ -33,5 +33,5 @@ class Silent:
     def note(self, text: str) -> None:
         pass
 
-    def left(self, seconds: float) -> None:
+    def time_left(self, seconds: float) -> None:
         pass

@@ -78,7 +78,7 @@ class Scheduler:
         left = [cell for cell in self.cells if cell.folder in more or not journal.is_decided(cell)]
         backlog = Backlog(left, self.estimates, decided=more, cold=options.cold, repeat=options.repeat)
         self._memory = Memory(self.limits.memory_mib)
-        self.observer.left(backlog.seconds_left(self.limits.jobs))
+        self.observer.time_left(backlog.seconds_left(self.limits.jobs))
         return Shared(
             work=Work(
                 paths=self.paths,
@@ -146,7 +146,7 @@ class Scheduler:
             times = self._opened[machine.name]
             label = machine.name if times == 1 else f"{machine.name} #{times}"
             worker = self._workers[number] = Worker(self._shared, machine, number, label, self._wake)
-            self._shared.backlog.opened(machine.name, number)
+            self._shared.backlog.lane_opened(machine.name, number)
             return worker
         return None
 
@@ -165,7 +165,7 @@ class Scheduler:
         finally:
             with self._changed:
                 del self._workers[worker.number]
-                self._shared.backlog.closed(worker.machine.name, worker.number)
+                self._shared.backlog.lane_closed(worker.machine.name, worker.number)
                 self._memory.release(worker.machine.guest.memory_mib)
                 self._changed.notify_all()
             self.observer.lane(worker.label, "")

@@ -162,7 +162,7 @@ class Worker:
 
     def _open_lane(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> None:
         work, guest, arguments = self._shared.work, self.machine.guest, self.machine.arguments
-        with lane.opened(
+        with lane.open_lane(
             opened,
             work.paths,
             guest=guest,
@@ -188,7 +188,7 @@ class Worker:
         except FAULTS as error:
             self._did_not_come_up(error, running.lane)
             return
-        self._shared.backlog.is_up(self.machine.name, self.number)
+        self._shared.backlog.lane_is_up(self.machine.name, self.number)
         self._on_up()
         runner = CellRunner(running)
         try:

@@ -145,9 +145,7 @@ class Series:
             self._forks += 1
             return StepAttempt(self.runner, self.cell, self.tests, wanted, folder)
 
-        tried = tries.settle(
-            begin, self.folder / f"{len(self.steps) + 1:02}", is_surprising=self._is_surprising
-        )
+        tried = tries.run(begin, self.folder / f"{len(self.steps) + 1:02}", is_surprising=self._is_surprising)
         if seen := tried.attempt.seen:
             self.seen[tuple(names)] = seen
         return ExperimentStep(
@@ -183,9 +181,9 @@ def with_experiment(
     series = Series(policy, runner, cell, failed or [suite.witness])
     known = catalog.load()
     if result.status is Status.PASS:
-        return result.model_copy(update={"experiment": _breaking(series, known)})
-    made = _turning(series, known, result, passing)
-    return _concluded(result.model_copy(update={"experiment": made}), series, known)
+        return result.model_copy(update={"experiment": _find_breaking(series, known)})
+    made = _find_turning(series, known, result, passing)
+    return _with_conclusion(result.model_copy(update={"experiment": made}), series, known)
 
 
 def is_wanted(policy: Policy, result: CellResult) -> bool:
@@ -200,13 +198,13 @@ def is_wanted(policy: Policy, result: CellResult) -> bool:
     return when is ExperimentPolicy.UNCLEAR and failed and unclear
 
 
-def _breaking(series: Series, known: Catalog) -> Experiment:
+def _find_breaking(series: Series, known: Catalog) -> Experiment:
     """Which single variants of the catalog break a cell that passed; those expected to break it come first."""
     candidates = list(reversed(changes.of_catalog(known)))
     stopped = ""
     try:
         _check_unchanged(series, StepOutcome.PASSES)
-        for change in _possible(series, candidates):
+        for change in _applicable(series, candidates):
             series.outcome([change])
     except Stopped as why:
         stopped = str(why)
@@ -215,7 +213,9 @@ def _breaking(series: Series, known: Catalog) -> Experiment:
     return series.record(turning=broke, not_tried=not_tried, stopped=stopped)
 
 
-def _turning(series: Series, known: Catalog, result: CellResult, passing: Sequence[CellResult]) -> Experiment:
+def _find_turning(
+    series: Series, known: Catalog, result: CellResult, passing: Sequence[CellResult]
+) -> Experiment:
     """The smallest set of changes with which the failed tests pass.
 
     First come the changes that lead to a cell known to pass: they tell why. A variant of the catalog that
@@ -226,9 +226,9 @@ def _turning(series: Series, known: Catalog, result: CellResult, passing: Sequen
     stopped = ""
     try:
         _check_unchanged(series, StepOutcome.FAILS)
-        first = _possible(series, own)
-        if not _one(series, first) and not _several(series, first):
-            _one(series, _possible(series, others))
+        first = _applicable(series, own)
+        if not _passes_alone(series, first) and not _pass_together(series, first):
+            _passes_alone(series, _applicable(series, others))
     except Stopped as why:
         stopped = str(why)
     turned = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.PASSES]
@@ -240,11 +240,11 @@ def _turning(series: Series, known: Catalog, result: CellResult, passing: Sequen
     return series.record(compared_with=nearest, turning=turning, not_tried=not_tried, stopped=stopped)
 
 
-def _one(series: Series, possible: Sequence[Change]) -> bool:
+def _passes_alone(series: Series, possible: Sequence[Change]) -> bool:
     return any(series.passes([change]) for change in possible)
 
 
-def _several(series: Series, possible: Sequence[Change]) -> bool:
+def _pass_together(series: Series, possible: Sequence[Change]) -> bool:
     """Whether all of these together let it pass; if so, the smallest part that does is then in the steps."""
     if len(possible) < 2 or not series.passes(possible):
         return False
@@ -267,7 +267,7 @@ def _check_unchanged(series: Series, expected: StepOutcome) -> None:
     raise Stopped(f"the cell was run once more, unchanged, and not as before: {said}")
 
 
-def _possible(series: Series, candidates: Sequence[Change]) -> list[Change]:
+def _applicable(series: Series, candidates: Sequence[Change]) -> list[Change]:
     return [change for change in candidates if _why_not(series, change) is None]
 
 
@@ -304,7 +304,7 @@ def _nearest(result: CellResult, wanted: Variant, passing: Sequence[CellResult])
     return f"{other.guest}/{other.variant}", leads
 
 
-def _concluded(result: CellResult, series: Series, known: Catalog) -> CellResult:
+def _with_conclusion(result: CellResult, series: Series, known: Catalog) -> CellResult:
     """A failed cell with what its experiment proves.
 
     A cause that was only likely is proved if the smallest change that turned the outcome took back settings
@@ -320,7 +320,7 @@ def _concluded(result: CellResult, series: Series, known: Catalog) -> CellResult
 
     def taken_back(cause: str) -> bool:
         makes = [each for each in known.variants.values() if each.expect.cause == cause]
-        return any(_shows(each, *before) and not _shows(each, *after) for each in makes)
+        return any(_is_in_effect(each, *before) and not _is_in_effect(each, *after) for each in makes)
 
     causes = [
         Finding(name=found.name, confidence=Confidence.PROVED, why=f"{found.why}; {said}")
@@ -336,7 +336,7 @@ def _concluded(result: CellResult, series: Series, known: Catalog) -> CellResult
     return result.model_copy(update=update)
 
 
-def _shows(wanted: Variant, facts: Facts, who: Who) -> bool:
+def _is_in_effect(wanted: Variant, facts: Facts, who: Who) -> bool:
     """Whether the guest is as the variant would have it."""
     knobs = wanted.knobs.values()
     return bool(knobs) and not any(knob.differences(facts, who) for knob in knobs)

@@ -109,7 +109,7 @@ class Tries[T: StrEnum]:
     impossible: tuple[type[Exception], ...] = (NotApplicable,)
     retried: list[str] = field(default_factory=list)
 
-    def settle[A: Attempt[Any]](
+    def run[A: Attempt[Any]](
         self,
         begin: Callable[[Path], A],
         folder: Path,
@@ -120,25 +120,25 @@ class Tries[T: StrEnum]:
 
         `begin` makes an attempt for a folder. Raises LaneDied if the run is interrupted.
         """
-        first = self._without_fault(begin, folder)
+        first = self._run_with_retries(begin, folder)
         if not is_surprising(first.outcome, first.reason, first.attempt):
             return first
-        second = self._without_fault(begin, folder / AGAIN)
-        outcome, reason = self._agreed(first, second)
+        second = self._run_with_retries(begin, folder / AGAIN)
+        outcome, reason = self._compare(first, second)
         return Tried(outcome, reason, (*first.attempts, *second.attempts))
 
-    def _without_fault[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Tried[T, A]:
+    def _run_with_retries[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Tried[T, A]:
         """One attempt, repeated in another fork after a fault of the lab."""
         while True:
             attempt = begin(folder)
-            outcome, reason = self._guarded(attempt)
+            outcome, reason = self._run_guarded(attempt)
             is_last = len(self.retried) >= self.retries or not self.runner.guest.is_alive
             if outcome is not self.error or is_last:
                 return Tried(outcome, reason, (attempt,))
             self.retried.append(reason)
             set_aside(folder, fault_folder(folder))
 
-    def _guarded(self, attempt: Attempt[T]) -> tuple[T, str]:
+    def _run_guarded(self, attempt: Attempt[T]) -> tuple[T, str]:
         """Run an attempt; a fault becomes its outcome. Raises LaneDied if the run is interrupted."""
         lane = self.runner.guest.lane
         try:
@@ -150,7 +150,7 @@ class Tries[T: StrEnum]:
             lane.check_wanted()
             return self.error, str(error)
 
-    def _agreed[A](self, first: Tried[T, A], second: Tried[T, A]) -> tuple[T, str]:
+    def _compare[A](self, first: Tried[T, A], second: Tried[T, A]) -> tuple[T, str]:
         """The outcome of two looks. If they disagree, neither says anything, which is `error`."""
         if first.outcome is second.outcome:
             return first.outcome, f"twice: {first.reason}"

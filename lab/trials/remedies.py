@@ -98,7 +98,7 @@ class Trials:
         folder = self.runner.folder / self.cell.folder / FOLDER / name
         start = time.monotonic()
         tries = Tries(self.runner, self.policy.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
-        tried = tries.settle(
+        tried = tries.run(
             lambda here: RemedyAttempt(self.runner, self.cell, self.before, these, here),
             folder,
             is_surprising=_is_surprising,

@@ -31,7 +31,7 @@ class Lanes:
         self.connection, self.paths, self.guest, self.image = connection, paths, guest, image
 
     def open(self) -> AbstractContextManager[Lane]:
-        return lane.opened(
+        return lane.open_lane(
             self.connection,
             self.paths,
             guest=self.guest,

@@ -96,7 +96,7 @@ class Heard:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def left(self, seconds: float) -> None:
+    def time_left(self, seconds: float) -> None:
         self.lefts.append(seconds)
 
 
@@ -819,7 +819,7 @@ def test_an_interrupt_takes_down_the_machine_of_a_guest_that_is_being_prepared(
     held: list[Lane] = []
 
     def ensure(work: prepare.Preparation, guest: Guest, image: BaseImage) -> NoReturn:
-        with lane.opened(
+        with lane.open_lane(
             work.connection, work.paths, guest=guest, image=image, acceleration=work.acceleration, uri=URI
         ) as made:
             work.on_lane(made)

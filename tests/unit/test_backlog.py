@@ -48,8 +48,8 @@ def take(backlog: Backlog, guest: str, number: int) -> Ticket:
 
 
 def bring_up(backlog: Backlog, guest: str, number: int) -> None:
-    backlog.opened(guest, number)
-    backlog.is_up(guest, number)
+    backlog.lane_opened(guest, number)
+    backlog.lane_is_up(guest, number)
 
 
 def test_the_guest_with_the_most_left_to_do_is_first() -> None:
@@ -59,7 +59,7 @@ def test_the_guest_with_the_most_left_to_do_is_first() -> None:
     bring_up(backlog, LONG, 1)
     for _ in range(2):
         take(backlog, LONG, 1)
-    backlog.closed(LONG, 1)
+    backlog.lane_closed(LONG, 1)
     assert wanted(backlog) == [SHORT, LONG]
 
 
@@ -73,9 +73,9 @@ def test_a_guest_that_is_slow_to_come_up_is_before_one_with_the_same_cells() -> 
 
 def test_a_guest_whose_lane_is_not_up_yet_gets_no_second_one() -> None:
     backlog = Backlog(cells(LONG, 4), Seconds(bring_up=1.0))
-    backlog.opened(LONG, 1)
+    backlog.lane_opened(LONG, 1)
     assert wanted(backlog) == []
-    backlog.is_up(LONG, 1)
+    backlog.lane_is_up(LONG, 1)
     assert wanted(backlog) == [LONG]
 
 
@@ -110,7 +110,7 @@ def test_a_cell_that_met_a_fault_is_only_for_a_fresh_lane_even_where_that_does_n
     assert backlog.take(LONG, 1) is None
     assert backlog.take(LONG, 2) is None
     assert wanted(backlog) == [LONG]
-    backlog.opened(LONG, 3)
+    backlog.lane_opened(LONG, 3)
     assert wanted(backlog) == []
     assert backlog.take(LONG, 3) is ticket
 
@@ -127,7 +127,7 @@ def test_a_cell_that_any_lane_may_take_does_not_wait_behind_one_that_needs_a_fre
 def test_when_a_lane_does_not_come_up_all_cells_that_waited_for_it_are_to_be_had_of_nobody() -> None:
     plan = cells(LONG, 2)
     backlog = Backlog([*plan, *cells(SHORT, 1)], Seconds())
-    backlog.opened(LONG, 1)
+    backlog.lane_opened(LONG, 1)
     failed = backlog.lane_failed(LONG, 1)
     assert [ticket.cell for ticket in failed] == plan
     assert wanted(backlog) == [SHORT]
@@ -140,7 +140,7 @@ def test_a_lane_that_does_not_come_up_beside_another_is_nobodys_fault_and_the_la
     backlog = Backlog(cells(LONG, 4), Seconds(bring_up=1.0))
     bring_up(backlog, LONG, 1)
     assert wanted(backlog) == [LONG]
-    backlog.opened(LONG, 2)
+    backlog.lane_opened(LONG, 2)
     assert backlog.lane_failed(LONG, 2) == []
     assert wanted(backlog) == []
     assert [take(backlog, LONG, 1).cell for _ in range(4)] == cells(LONG, 4)
@@ -151,7 +151,7 @@ def test_a_fresh_lane_that_does_not_come_up_is_a_fault_of_the_cell_that_the_olde
     bring_up(backlog, LONG, 1)
     ticket = take(backlog, LONG, 1)
     backlog.put_back(ticket, after=1)
-    backlog.opened(LONG, 2)
+    backlog.lane_opened(LONG, 2)
     # Otherwise lanes would be opened for it again and again, for as long as the first lane is at work.
     assert backlog.lane_failed(LONG, 2) == [ticket]
     assert wanted(backlog) == []
@@ -163,10 +163,10 @@ def test_a_guest_is_alone_with_the_one_lane_that_it_has() -> None:
     bring_up(backlog, LONG, 1)
     bring_up(backlog, SHORT, 2)
     assert backlog.is_alone(LONG)
-    backlog.opened(LONG, 3)
+    backlog.lane_opened(LONG, 3)
     assert not backlog.is_alone(LONG)
     assert backlog.is_alone(SHORT)
-    backlog.closed(LONG, 1)
+    backlog.lane_closed(LONG, 1)
     assert backlog.is_alone(LONG)
 
 
@@ -174,10 +174,10 @@ def test_when_cold_there_is_a_lane_for_each_cell_and_none_more() -> None:
     backlog = Backlog(cells(LONG, 3), Seconds(bring_up=1000.0), cold=True)
     for number in (1, 2, 3):
         assert wanted(backlog) == [LONG]
-        backlog.opened(LONG, number)
+        backlog.lane_opened(LONG, number)
     assert wanted(backlog) == []
     for number in (1, 2, 3):
-        backlog.is_up(LONG, number)
+        backlog.lane_is_up(LONG, number)
         assert backlog.take(LONG, number) is not None
         assert wanted(backlog) == []
 
@@ -193,8 +193,8 @@ def test_when_cold_a_lane_that_is_up_is_still_to_take_its_cell() -> None:
 def test_when_cold_each_lane_that_does_not_come_up_is_a_fault_of_one_cell_whatever_other_lanes_do() -> None:
     plan = cells(LONG, 2)
     backlog = Backlog(plan, Seconds(), cold=True)
-    backlog.opened(LONG, 1)
-    backlog.opened(LONG, 2)
+    backlog.lane_opened(LONG, 1)
+    backlog.lane_opened(LONG, 2)
     # Otherwise lanes that fail in turns would be opened without end: there is always another one.
     assert [ticket.cell for ticket in backlog.lane_failed(LONG, 1)] == plan[:1]
     assert wanted(backlog) == []
@@ -221,7 +221,7 @@ def test_what_is_left_is_shared_by_the_lanes_and_holds_the_boots_to_come() -> No
     backlog = Backlog([*cells(LONG, 3), *cells(SHORT, 1)], Seconds(bring_up=10.0, each=30.0))
     assert backlog.seconds_left(1) == 140.0
     assert backlog.seconds_left(2) == 70.0
-    backlog.opened(LONG, 1)
+    backlog.lane_opened(LONG, 1)
     assert backlog.seconds_left(1) == 130.0
     backlog.drop(SHORT)
     assert backlog.seconds_left(1) == 90.0

@@ -84,7 +84,7 @@ class Crowd:
             came.set()
 
         def work() -> None:
-            with self.processors.turn(count, on_wait):
+            with self.processors.hold(count, on_wait):
                 self.order.append(name)
                 came.set()
                 inside()
@@ -102,7 +102,7 @@ class Crowd:
 def test_turns_are_first_come_first_served_whatever_their_size() -> None:
     processors = Processors(2)
     crowd = Crowd(processors)
-    with processors.turn(1):
+    with processors.hold(1):
         crowd.want("large", 2)
         # One processor is free, but the large one was there before: small ones must not starve it.
         crowd.want("small", 1)
@@ -117,8 +117,8 @@ def test_as_many_have_a_turn_as_there_are_processors_for() -> None:
     processors = Processors(3)
     crowd = Crowd(processors)
     with ExitStack() as two:
-        two.enter_context(processors.turn(2))
-        with processors.turn(1):
+        two.enter_context(processors.hold(2))
+        with processors.hold(1):
             crowd.want("two", 2)
         # One is free again, which is not enough.
         assert crowd.order == []
@@ -145,7 +145,7 @@ def test_a_claim_for_more_than_there_is_gets_all_and_gives_back_no_more() -> Non
     go.set()
     crowd.end()
     # Had it given 16 back, a third one would not have to wait.
-    with processors.turn(2):
+    with processors.hold(2):
         crowd.want("third", 1)
         assert crowd.order == ["all", "other"]
     crowd.end()
@@ -153,7 +153,7 @@ def test_a_claim_for_more_than_there_is_gets_all_and_gives_back_no_more() -> Non
 
 def test_a_turn_that_ends_in_an_error_is_given_back() -> None:
     processors = Processors(1)
-    with pytest.raises(RuntimeError), processors.turn(1):
+    with pytest.raises(RuntimeError), processors.hold(1):
         raise RuntimeError("the guest died")
     crowd = Crowd(processors)
     crowd.want("next", 1)
@@ -168,8 +168,8 @@ def test_one_that_gives_up_waiting_is_in_nobodys_way() -> None:
     def give_up() -> None:
         raise RuntimeError("interrupted")
 
-    with processors.turn(1):
-        with pytest.raises(RuntimeError), processors.turn(1, give_up):
+    with processors.hold(1):
+        with pytest.raises(RuntimeError), processors.hold(1, give_up):
             raise AssertionError("there was no turn to have")
         crowd.want("next", 1)
     crowd.end()

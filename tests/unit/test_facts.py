@@ -152,6 +152,21 @@ def test_apparmor_is_read_with_the_features_that_decide(
     assert apparmor()["userns_mediation"] is False
 
 
+def test_apparmor_is_absent_only_if_the_kernel_says_so(
+    program: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apparmor = program["apparmor"]
+    monkeypatch.setitem(apparmor.__globals__, "APPARMOR", tmp_path / "not-mounted")
+    enabled = tmp_path / "enabled"
+    monkeypatch.setitem(apparmor.__globals__, "APPARMOR_ENABLED", enabled)
+    assert apparmor() is None
+    enabled.write_text("N\n")
+    assert apparmor() is None
+    enabled.write_text("Y\n")
+    with pytest.raises(SystemExit, match="is securityfs mounted"):
+        apparmor()
+
+
 @pytest.mark.parametrize(
     ("path", "on", "options"),
     [

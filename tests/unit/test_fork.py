@@ -63,9 +63,7 @@ def settle(
     stands_for: Any = runner
     tries = Tries(stands_for, retries, CANNOT, ERROR, impossible)
     scripted = Scripted(runner, list(steps))
-    tried = tries.settle(
-        scripted.begin, runner.folder / "try", is_surprising=lambda outcome, *_: outcome is NOT
-    )
+    tried = tries.run(scripted.begin, runner.folder / "try", is_surprising=lambda outcome, *_: outcome is NOT)
     return tried, scripted, tries
 
 

@@ -681,7 +681,7 @@ def test_a_table_is_for_a_terminal_lines_are_for_the_rest_and_quiet_is_quiet(
         view.lane("debian-13", "booting")
         view.note("a note")
         view.cell(cell())
-        view.left(60)
+        view.time_left(60)
     assert bool(out.getvalue()) is not quiet
 
 
@@ -749,7 +749,7 @@ def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespac
     live.lane("debian-13", "running the suite")
     live.lane("debian-13 #2", "restoring its boot")
     live.cell(cell(retried=["no SSH"], lane="debian-13"))
-    live.left(100)
+    live.time_left(100)
     clock.seconds += 40
     after = shown(live.live.get_renderable())
     assert re.search(r"debian-13 +xpass +pass \(try 2\) +· +·\s", after)
@@ -780,7 +780,7 @@ def test_a_lane_that_ended_is_not_shown_and_without_lanes_no_time_is_left(clock:
     live = LiveTable(console_on(StringIO()), cells_to_run(), [])
     live.lane("debian-13", "booting")
     live.lane("debian-13 #2", "booting")
-    live.left(100)
+    live.time_left(100)
     live.lane("debian-13 #2", "")
     assert "debian-13: booting" in shown(live.live.get_renderable())
     assert "#2" not in shown(live.live.get_renderable())
@@ -817,7 +817,7 @@ class Heard(Silent):
     def note(self, text: str) -> None:
         self.all.append(text)
 
-    def left(self, seconds: float) -> None:
+    def time_left(self, seconds: float) -> None:
         self.all.append(seconds)
 
 
@@ -843,7 +843,7 @@ def test_the_log_has_all_that_a_run_tells_and_tells_it_on(tmp_path: Path) -> Non
         log.lane("debian-13", "deploying: 2 of 38 MiB")
         log.note("guests run under software emulation")
         log.cell(result)
-        log.left(12.0)
+        log.time_left(12.0)
         log.lane("debian-13", "")
     assert [text for _, text in entries(tmp_path / "run")] == [
         "debian-13: booting",

@@ -193,9 +193,9 @@ class Turns(Processors):
         self.wanted: list[int] = []
 
     @contextmanager
-    def turn(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def hold(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         self.wanted.append(count)
-        with super().turn(count, on_wait):
+        with super().hold(count, on_wait):
             yield
 
 
@@ -614,7 +614,7 @@ def test_only_emulated_guests_wait_for_processors(
     CellRunner(served).run(cell(NEW), bench.folder / "cell")
     assert bench.processors.wanted == wanted
     # All turns have ended.
-    with bench.processors.turn(16, fails(AssertionError("a processor was kept"))):
+    with bench.processors.hold(16, fails(AssertionError("a processor was kept"))):
         pass
 
 
@@ -644,7 +644,7 @@ def test_what_a_step_took_holds_no_waiting_for_a_processor(
         clock.seconds += 100.0
         yield
 
-    monkeypatch.setattr(bench.processors, "turn", late)
+    monkeypatch.setattr(bench.processors, "hold", late)
     served.start()
     served.deploy(NEW)
     result = CellRunner(served).run(cell(NEW), bench.folder / "cell")

@@ -28,6 +28,8 @@ SYSCTLS = (
 )
 OS_RELEASE = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 APPARMOR = Path("/sys/kernel/security/apparmor")
+# Y if the kernel's AppArmor is in use, whether or not securityfs is mounted.
+APPARMOR_ENABLED = Path("/sys/module/apparmor/parameters/enabled")
 # The folder whose profiles are loaded at boot, and that of examples.
 PROFILES = ("/etc/apparmor.d", "/usr/share/apparmor/extra-profiles")
 # Debian's folder, and Fedora's.
@@ -92,6 +94,8 @@ def sysctl(name):
 
 def apparmor():
     if not APPARMOR.is_dir():
+        if text(APPARMOR_ENABLED) == "Y":
+            sys.exit("AppArmor is in use, but there is no %s: is securityfs mounted?" % APPARMOR)
         return None
     profiles = re.findall(r"^(.*) \((\w+)\)$", text(APPARMOR / "profiles") or "", re.MULTILINE)
     version = re.search(r"version (\S+)", output("apparmor_parser", "--version") or "")
