@@ -22,6 +22,14 @@ from lab.machine.connection import default_uri
 from lab.machine.states import StoredState
 
 CONSOLE_LINES = 30
+# libvirt 11.3's words if an ordinary user's hard limit for core files is finite. libvirt raises QEMU's limit to
+# `max_core` of its configuration, by default unlimited; sudo and hardened hosts set the hard limit to 0.
+CORE_LIMIT = "cannot limit core file size"
+CORE_LIMIT_HINT = (
+    "this login may not raise its limit for core files (ulimit -Hc), as in a shell that sudo started: log in "
+    "without sudo, or put the line max_core = 0 into ~/.config/libvirt/qemu.conf; then end libvirt's session "
+    "daemon: pkill -u $USER libvirtd"
+)
 # Errors that are the fault of the lab or its host, never of boxlite.
 FAULTS = (LabError, libvirt.libvirtError, OSError)
 
@@ -151,7 +159,7 @@ class Lane:
         try:
             self._domain = self._connection.createXML(domain.to_xml(spec), flags)
         except libvirt.libvirtError as error:
-            raise BootFailed(f"libvirt could not start {self.name}: {error}") from error
+            raise BootFailed(f"libvirt could not start {self.name}: {error}", hint=_hint(error)) from error
         self.check_wanted()
 
     def resume(self) -> None:
@@ -234,6 +242,11 @@ class Lane:
 
         wait_for(off, Deadline(seconds, f"{self.guest.name} to power off"))
         self._domain = None
+
+
+def _hint(error: libvirt.libvirtError) -> str | None:
+    """What to do about an error of libvirt's that its words do not explain."""
+    return CORE_LIMIT_HINT if CORE_LIMIT in str(error) else None
 
 
 def free_text(folder: Path) -> str:

@@ -4,6 +4,7 @@ import json
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -209,6 +210,22 @@ def test_a_guest_that_powers_off_is_waited_for(lanes: Lanes) -> None:
         made.wait_until_off(60)
         with pytest.raises(LaneDied, match="is not running"):
             made.check_alive()
+
+
+def test_a_login_that_may_not_raise_its_core_limit_is_told_what_to_do(
+    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_connection: object, _xml: str, _flags: int) -> NoReturn:
+        raise libvirt.libvirtError(
+            "internal error: Process exited prior to exec: libvirt:  error : cannot limit core file size of "
+            "process 1 to 18446744073709551615: Operation not permitted"
+        )
+
+    monkeypatch.setattr(libvirt.virConnect, "createXML", refuse)
+    with lanes.open() as made, pytest.raises(BootFailed) as failed:
+        made.start()
+    assert failed.value.hint is not None
+    assert "max_core = 0" in failed.value.hint
 
 
 def test_a_machine_that_libvirt_refuses_is_a_failed_boot_and_not_ours_to_remove(lanes: Lanes) -> None:
