@@ -6,7 +6,7 @@ import shlex
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from lab.base.errors import LabError
-from lab.base.wait import Deadline, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.machine import seed
 from lab.machine.lane import Endpoint
 from lab.probes import PROGRAMS
@@ -29,6 +29,10 @@ assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
 
 # How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
+
+# libvirt notices that a machine died a moment after its connections broke. For so long it is asked, so that the
+# error names the machine's death and not the broken connection.
+NOTICE_SECONDS = 2.0
 
 # Programs that run in a guest, by their names below these folders.
 FOLDERS = (Path(__file__).parent / "remote", PROGRAMS)
@@ -265,7 +269,8 @@ class Session:
 
     def _lost(self, message: str, error: BaseException | None) -> None:
         self.close()
-        self._alive()
+        with suppress(DeadlineExpired):
+            wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
         raise SessionLost(message) from error
 
 
