@@ -8,14 +8,16 @@ from pathlib import Path
 
 from lab.base.errors import UsageError
 
-# Escape sequences (ECMA-48) and all other control characters except tab and newline.
+# Escape sequences (ECMA-48) and all other control characters except tab and newline; Unicode's line separators
+# and its marks for the direction of text, which make a line look like another one.
 CONTROL = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 
 
 def plain(text: str) -> str:
-    """Remove everything from a guest's text that could control a terminal."""
+    """Remove everything from a guest's text that could control a terminal or reverse the text beside it."""
     return CONTROL.sub("", text)
 
 

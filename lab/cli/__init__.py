@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.log import quiet_libraries
-from lab.cli import host, images, lists, matrix, remedies, reports, shell
+from lab.cli import host, images, lists, matrix, publish, remedies, reports, shell
 from lab.cli.common import INTERRUPTED, Lab, errors
 from lab.machine import leftovers
 
@@ -39,6 +39,7 @@ for command in (
     lists.list_command,
     images.images_group,
     matrix.matrix_command,
+    publish.publish_command,
     remedies.remedies_group,
     reports.merge_command,
     reports.report_command,

@@ -82,7 +82,7 @@ def _is_reachable(address: str) -> bool:
 
 
 def _render(template: str, values: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
+    environment = jinja2.Environment(  # noqa: S701 - YAML, whose values are quoted by `tojson`
         loader=jinja2.FileSystemLoader(definitions() / "cloud-init"),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,

@@ -1,0 +1,31 @@
+"""The support table as a web site."""
+
+from pathlib import Path
+
+import click
+
+from lab.cli import common
+from lab.run import journal
+from lab.site.publish import publish
+
+
+@click.command("publish")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "-o",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="Put the site into this folder: a new or empty one, or that of an earlier `lab publish`, which is "
+    "replaced as a whole.",
+)
+@click.pass_obj
+def publish_command(lab: common.Lab, runs: tuple[str, ...], folder: Path) -> None:
+    """Make a web site of the results of runs.
+
+    RUN is the name or the folder of a run. The site shows the newest result of each cell over all runs. It is
+    files only: it needs no server and no network, and opens from the folder as well.
+    """
+    index = publish([journal.find_folder(lab.paths.runs, run) for run in runs], folder)
+    common.say(f"site: {index}")

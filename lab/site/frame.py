@@ -1,0 +1,85 @@
+"""The frame of every page: the Jinja environment, the policy of what a page may load, links and navigation."""
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+from lab import __version__
+from lab.base.files import plain
+from lab.site.page import Page
+
+TEMPLATES = Path(__file__).parent / "templates"
+STATIC = Path(__file__).parent / "static"
+# A page loads nothing but the site's own files: no code or style in the page itself, no other address, no form.
+# Chromium takes 'self' of a page from file:// for every file:// address; a page still names its own files only.
+POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+)
+LONGEST_TEXT = 4000  # characters of one text from a record; the whole text is in the evidence
+
+
+@dataclass(frozen=True)
+class NavEntry:
+    """A page that the navigation of every page links to."""
+
+    title: str
+    path: str
+
+
+class Frame:
+    """Renders pages that all have the same frame."""
+
+    def __init__(self, nav: Sequence[NavEntry], runs: Sequence[str]) -> None:
+        """`runs` are the names of the runs that the site shows."""
+        self._environment = environment()
+        self._environment.globals |= {"nav": nav, "runs": runs, "policy": POLICY, "lab_version": __version__}
+
+    def render(self, page: Page) -> str:
+        """Render a page. Its templates have `link(path)`: a link to another file of the site."""
+        template = self._environment.get_template(page.template)
+        return template.render(page=page, link=lambda path: link(page.path, path), **page.values)
+
+
+def environment() -> jinja2.Environment:
+    """Return the environment of all HTML templates: it escapes every value and rejects unknown names."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["day"] = lambda moment: moment.strftime("%Y-%m-%d")
+    made.filters["minute"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M UTC")
+    return made
+
+
+def link(page: str, path: str) -> str:
+    """Return the relative address of a file of the site, seen from one of its pages; `#part` may follow."""
+    file, mark, part = path.partition("#")
+    if not file:
+        return f"#{quote(part)}"
+    address = quote(posixpath.relpath(file, posixpath.dirname(page) or "."))
+    return f"{address}#{quote(part)}" if mark else address
+
+
+def _harmless(value: Any) -> Any:
+    """Remove control characters from text that a template prints, and cut it to a bounded length."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return plain(value) if len(value) <= LONGEST_TEXT else f"{plain(value[:LONGEST_TEXT])} …"

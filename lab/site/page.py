@@ -1,0 +1,58 @@
+"""What a site is made of: pages, texts, and copies of files. Paths are relative to the site's folder."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+LONGEST_NAME = 80  # characters; file systems allow 255 bytes
+
+
+@dataclass(frozen=True)
+class Page:
+    """One HTML page, rendered from a template that extends `base.html`.
+
+    `nav` is its name in the navigation of every page; empty: it is not there. `scripts` are files of
+    `static/` that the page loads after `site.js`.
+    """
+
+    path: str
+    title: str
+    template: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    nav: str = ""
+    scripts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file with this text."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a file of a run: at most `size` bytes of it, so that a file that grows stays within bounds."""
+
+    path: str
+    source: Path
+    size: int
+
+
+Output = Page | Text | Copy
+
+
+def slug(name: str) -> str:
+    """Return a name as one part of a path: only characters that need no quoting, and never `.` or `..`.
+
+    A name that has to be changed gets a digest, so that two names never become one.
+    """
+    safe = UNSAFE.sub("-", name).lstrip(".-")[:LONGEST_NAME]
+    return (
+        safe if safe and safe == name else "-".join(filter(None, [safe, sha256(name.encode()).hexdigest()[:8]]))
+    )

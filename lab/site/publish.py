@@ -1,0 +1,162 @@
+"""Writes a site: all files beside its folder, then the whole folder in one step."""
+
+import ctypes
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import jinja2
+
+from lab.base.errors import LabError, UsageError
+from lab.site import history, model, registry
+from lab.site.frame import STATIC, Frame, NavEntry
+from lab.site.history import HISTORY_FILE, History
+from lab.site.page import Copy, Output, Page, Text
+
+# From <linux/fs.h>: exchange two paths in one step.
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+
+
+class SiteNotWritten(LabError):
+    """The file system does not take the site, for example because it is full."""
+
+
+def publish(runs: Sequence[Path], folder: Path) -> Path:
+    """Make the site of these runs in a folder, which is replaced in one step. Returns its front page.
+
+    Raises UsageError for a run that cannot be read, and for a folder that holds anything but such a site.
+    """
+    target = folder.resolve()
+    before = _known_site(target)
+    site = model.load(runs, before)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _folder_beside(target) as new:
+            _write(site, new)
+            _sync(new)
+            _replace(target, new)
+    except jinja2.TemplateError:  # a bug, though TemplateNotFound is an OSError
+        raise
+    except OSError as error:
+        raise SiteNotWritten(
+            f"the site cannot be written to {target}: {error.strerror}: {error.filename}",
+            hint="free some disk space, or choose another folder with -o DIR; the old site was left as it was",
+        ) from error
+    return target / "index.html"
+
+
+def _known_site(folder: Path) -> History:
+    """Return the history of the site in a folder. Raises UsageError if the folder holds anything else."""
+    if not folder.exists():
+        return History()
+    if not folder.is_dir():
+        raise UsageError(f"-o {folder}: is a file, not a folder", hint="name a new folder")
+    before = history.read(folder)
+    foreign = sorted({entry.name for entry in folder.iterdir()} - {*before.entries, HISTORY_FILE})
+    if foreign:
+        raise UsageError(
+            f"-o {folder}: holds what `lab publish` did not make, and would be replaced as a whole: "
+            f"{', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}",
+            hint="name a new or empty folder, or that of an earlier `lab publish`",
+        )
+    return before
+
+
+def _write(site: model.Site, folder: Path) -> None:
+    outputs = [output for part in registry.parts() for output in part(site)]
+    nav = [NavEntry(each.nav, each.path) for each in outputs if isinstance(each, Page) and each.nav]
+    frame = Frame(nav, [source.id for source in site.sources])
+    for output in [*_static(), *outputs]:
+        path = folder / output.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_one(frame, output, path)
+    entries = sorted({entry.name for entry in folder.iterdir()})
+    text = site.history.model_copy(update={"entries": entries}).model_dump_json(by_alias=True, indent=1)
+    (folder / HISTORY_FILE).write_text(f"{text}\n", "utf-8")
+
+
+def _write_one(frame: Frame, output: Output, path: Path) -> None:
+    match output:
+        case Page():
+            path.write_text(frame.render(output), "utf-8", errors="replace")
+        case Text():
+            path.write_text(output.text, "utf-8", errors="replace")
+        case Copy():
+            path.write_bytes(_content(output))
+
+
+def _content(copy: Copy) -> bytes:
+    """Return the content of a run's file. Nothing that took its place since is followed out of the run."""
+    handle = os.open(copy.source, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(handle, "rb") as stream:
+        return stream.read(copy.size)
+
+
+def _static() -> Iterable[Output]:
+    for file in sorted(STATIC.iterdir()):
+        yield Text(file.name, file.read_text("utf-8"))
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """Make a folder beside the target, and delete it at the end with what is in it by then.
+
+    First deletes those that a killed lab left: nobody holds their lock any more.
+    """
+    prefix = f".{target.name}.publish-"
+    for left in target.parent.glob(f"{prefix}*"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    new = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        with _locked(new):
+            inner = new / "site"
+            inner.mkdir(mode=0o755)
+            yield inner
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder that ends with this process. Raises OSError if another process holds it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sync(folder: Path) -> None:
+    """Sync all files and folders of a tree to disk."""
+    for parent, _, files in os.walk(folder):
+        for path in [*(Path(parent, name) for name in files), Path(parent)]:
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _replace(target: Path, new: Path) -> None:
+    """Put a new folder in the place of the target in one step; the old one then is where the new one was."""
+    if not target.exists():
+        new.rename(target)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE) == 0:
+        return
+    # This file system cannot exchange folders: for a moment there is none.
+    old = new.with_name("old")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
