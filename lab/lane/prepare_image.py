@@ -120,6 +120,15 @@ def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
     return image if image.firmware is None else _read(_folder(paths, guest, image), image)
 
 
+def is_ready(paths: Paths, guest: Guest) -> bool:
+    """Whether the guest's lanes can start at once."""
+    try:
+        image = store.find(paths, guest)
+        return image is not None and find(paths, guest, image) is not None
+    except LabError:  # An image that cannot be read: whoever needs it says so.
+        return False
+
+
 def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImage:
     """The image that the guest's lanes start from, prepared first if necessary. Two labs at once do it once.
 

@@ -80,9 +80,9 @@ class LiveTable(Silent):
     def note(self, text: str) -> None:
         self._console.print(Text(f"note: {plain(text)}", "cyan"))
 
-    def time_left(self, seconds: float) -> None:
+    def time_left(self, seconds: float | None) -> None:
         with self._lock:
-            self._end = time.monotonic() + seconds
+            self._end = None if seconds is None else time.monotonic() + seconds
 
     def _render(self) -> Group:
         with self._lock:
@@ -93,10 +93,16 @@ class LiveTable(Silent):
             ]
             now = time.monotonic()
             parts = [f"{len(self._done)} of {self._total} cells", _clock(now - self._start)]
-            if self._end is not None and lines:
-                parts.append(f"about {_clock(max(0.0, self._end - now))} left")
+            if lines:
+                parts.append(self._left(now))
             tables = self._tables(self._console.height - len(lines) - 2)
         return Group(*tables, Text(), *lines, Text(", ".join(parts), "bold"))
+
+    def _left(self, now: float) -> str:
+        """Say how much time is left. An estimate that has run out says nothing about the rest."""
+        if self._end is None or self._end <= now:
+            return "time left unknown"
+        return f"about {_clock(self._end - now)} left"
 
     def _tables(self, height: int) -> list[Table]:
         """Return the table of squares, or counts by guest and status if the squares do not fit the screen."""

@@ -61,7 +61,7 @@ class RunLog(Silent):
         self._view.note(text)
         self._log(f"note: {text}")
 
-    def time_left(self, seconds: float) -> None:
+    def time_left(self, seconds: float | None) -> None:
         self._view.time_left(seconds)
 
     def _log(self, text: str) -> None:

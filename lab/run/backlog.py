@@ -1,13 +1,14 @@
 """The cells left to run: which machine needs a lane next, and which cell a lane takes next."""
 
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.builds import Build
 from lab.plan import Cell, Machine
-from lab.record import CellResult
+from lab.record import CellResult, RunOptions
 from lab.run.estimates import Estimates
 
 
@@ -24,6 +25,8 @@ class Ticket:
     done: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     after: int = 0
+    # When a lane took it, by the monotonic clock.
+    taken: float = 0.0
 
 
 @dataclass
@@ -31,12 +34,15 @@ class _Entry:
     """The tickets and lanes of one machine; `single`: it gets no second lane.
 
     `lanes` maps the number of each open lane to whether it is up; `served` are those that have taken a ticket.
+    `running` are the tickets that lanes have taken, `opened` the times when lanes were opened.
     """
 
     machine: Machine
     waiting: list[Ticket]
     lanes: dict[int, bool] = field(default_factory=dict)
     served: set[int] = field(default_factory=set)
+    running: list[Ticket] = field(default_factory=list)
+    opened: dict[int, float] = field(default_factory=dict)
     # Set when a lane failed to come up while another one of the same machine was open.
     single: bool = False
 
@@ -52,11 +58,16 @@ class Backlog:
         decided: Mapping[Path, CellResult] | None = None,
         cold: bool = False,
         repeat: int = 1,
+        without_image: Collection[str] = (),
     ) -> None:
-        """`decided` maps the folders of cells on which more is to be tried to their kept results."""
+        """`decided` maps the folders of cells on which more is to be tried to their kept results.
+
+        `without_image` are the guests whose image has to be built, downloaded or prepared first.
+        """
         self._estimates = estimates
         self._repeat = repeat
         self._cold = cold
+        self._without_image = set(without_image)
         self._lock = threading.RLock()
         self._machines: dict[str, _Entry] = {}
         for cell in cells:
@@ -92,6 +103,11 @@ class Backlog:
     def lane_opened(self, machine: str, number: int) -> None:
         with self._lock:
             self._machines[machine].lanes[number] = False
+            self._machines[machine].opened[number] = time.monotonic()
+
+    def image_is_ready(self, guest: str) -> None:
+        with self._lock:
+            self._without_image.discard(guest)
 
     def lane_is_up(self, machine: str, number: int) -> None:
         with self._lock:
@@ -109,11 +125,25 @@ class Backlog:
             if found:
                 entry.waiting.remove(found)
                 entry.served.add(number)
+                entry.running.append(found)
+                found.taken = time.monotonic()
             return found
+
+    def ended(self, ticket: Ticket, result: CellResult, ran: RunOptions) -> None:
+        """A ticket's cell is decided: the rest is estimated by what it took, too."""
+        with self._lock:
+            self._stop(ticket)
+            self._estimates.learn(result, ran)
+
+    def _stop(self, ticket: Ticket) -> None:
+        running = self._machines[ticket.cell.machine.name].running
+        if ticket in running:
+            running.remove(ticket)
 
     def put_back(self, ticket: Ticket, *, after: int) -> None:
         """Return a ticket to be tried again by a lane with a number above `after`."""
         with self._lock:
+            self._stop(ticket)
             ticket.after = after
             self._machines[ticket.cell.machine.name].waiting.append(ticket)
 
@@ -147,15 +177,32 @@ class Backlog:
         """The waiting tickets that no open lane may take."""
         return [t for t in entry.waiting if not any(number > t.after for number in entry.lanes)]
 
-    def seconds_left(self, lanes: int) -> float:
-        """Estimated seconds until all waiting work is done by that many lanes."""
+    def seconds_left(self, lanes: int) -> float | None:
+        """Estimated seconds until all work is done by that many lanes; None while nobody can tell.
+
+        That is so until a suite was timed on this host, and while a guest that is left has no image: how long
+        it takes to build or to download one, nothing tells in advance.
+        """
         with self._lock:
-            left = 0.0
+            if not self._estimates.are_measured:
+                return None
+            parts: list[float] = []
             for entry in self._machines.values():
-                left += sum(self._seconds(ticket) for ticket in entry.waiting)
-                if entry.waiting and not entry.lanes:
-                    left += self._estimates.bring_up(entry.machine.guest.name)
-            return left / max(1, lanes)
+                guest = entry.machine.guest.name
+                if guest in self._without_image and (entry.waiting or entry.running):
+                    return None
+                parts += self._parts_left(entry, self._estimates.bring_up(guest))
+            # No number of lanes makes the longest part shorter.
+            return max(sum(parts) / max(1, lanes), *parts, 0.0)
+
+    def _parts_left(self, entry: _Entry, bring_up: float) -> list[float]:
+        """The seconds of each thing that is left to do on a machine and cannot be divided among lanes."""
+        now = time.monotonic()
+        coming_up = [number for number, is_up in entry.lanes.items() if not is_up]
+        parts = [bring_up] if entry.waiting and not entry.lanes else []
+        parts += [max(0.0, bring_up - (now - entry.opened[number])) for number in coming_up]
+        parts += [max(0.0, self._seconds(ticket) - (now - ticket.taken)) for ticket in entry.running]
+        return parts + [self._seconds(ticket) for ticket in entry.waiting]
 
     def _seconds(self, ticket: Ticket) -> float:
         return self._estimates.cell(ticket.cell) * (self._repeat - len(ticket.done))

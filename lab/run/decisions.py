@@ -38,6 +38,10 @@ class Decisions:
         else:
             result = self._completed(ticket, result, lane)
         self.observer.cell(self.journal.decide(ticket.cell, result))
+        self.backlog.ended(ticket, result, self.journal.info.options)
+        self.tell_time_left()
+
+    def tell_time_left(self) -> None:
         self.observer.time_left(self.backlog.seconds_left(self.jobs))
 
     def decide_before_trials(self, ticket: Ticket, result: CellResult, lane: str) -> None:

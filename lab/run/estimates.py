@@ -23,26 +23,32 @@ class Estimates:
 
     def __init__(self, runs: Iterable[RunResult] = (), options: RunOptions = DEFAULT_OPTIONS) -> None:
         self._options = options
-        cells: dict[tuple[str, str], list[float]] = defaultdict(list)
-        variants: dict[str, list[float]] = defaultdict(list)
-        lanes: dict[tuple[str, bool], list[float]] = defaultdict(list)
+        self._cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._variants: dict[str, list[float]] = defaultdict(list)
+        self._lanes: dict[tuple[str, bool], list[float]] = defaultdict(list)
         for run in runs:
             for cell in run.cells:
-                # The seconds of a cold cell include its boot.
-                key = (cell.guest, cell.variant)
-                if cell.status is Status.NOT_APPLICABLE:
-                    cells[key].append(0.0)
-                elif cell.tests and cell.fork != "cold":
-                    spent = self._spent(cell, run.run.options)
-                    if spent is not None:
-                        cells[key].append(spent)
-                        variants[cell.variant].append(spent)
+                self.learn(cell, run.run.options)
             for lane in run.run.lanes:
                 if lane.fork != "cold":
-                    lanes[lane.guest, lane.restored].append(sum(lane.seconds.values()))
-        self._cells = {key: median(values) for key, values in cells.items()}
-        self._variants = {key: median(values) for key, values in variants.items()}
-        self._lanes = {key: median(values) for key, values in lanes.items()}
+                    self._lanes[lane.guest, lane.restored].append(sum(lane.seconds.values()))
+
+    def learn(self, cell: CellResult, ran: RunOptions) -> None:
+        """Learn from a cell that was run with the options `ran`."""
+        key = (cell.guest, cell.variant)
+        if cell.status is Status.NOT_APPLICABLE:
+            self._cells[key].append(0.0)
+        # The seconds of a cold cell include its boot.
+        elif cell.tests and cell.fork != "cold":
+            spent = self._spent(cell, ran)
+            if spent is not None:
+                self._cells[key].append(spent)
+                self._variants[cell.variant].append(spent)
+
+    @property
+    def are_measured(self) -> bool:
+        """Whether a suite was timed on this host; without that all seconds are those of another one."""
+        return bool(self._variants)
 
     @classmethod
     def from_folder(cls, runs: Path, options: RunOptions = DEFAULT_OPTIONS) -> "Estimates":
@@ -65,15 +71,16 @@ class Estimates:
 
     def cell(self, cell: Cell) -> float:
         """Seconds for one repeat of a cell."""
-        typical = cell.typical_seconds(self._options)
-        of_variant = self._variants.get(cell.variant.name, typical)
-        return self._cells.get((cell.guest.name, cell.variant.name), of_variant)
+        measured = self._cells.get((cell.guest.name, cell.variant.name)) or self._variants.get(
+            cell.variant.name
+        )
+        return median(measured) if measured else cell.typical_seconds(self._options)
 
     def bring_up(self, guest: str) -> float:
         """Seconds from the start of a lane to its checkpoint, without the time to build an image."""
         # If the guest's boot was restored from the store once, it will be next time, too.
-        booted = self._lanes.get((guest, False), BRING_UP_SECONDS)
-        return self._lanes.get((guest, True), booted)
+        measured = self._lanes.get((guest, True)) or self._lanes.get((guest, False))
+        return median(measured) if measured else BRING_UP_SECONDS
 
 
 def _newest(runs: Path) -> Iterable[RunResult]:

@@ -17,8 +17,8 @@ class Observer(Protocol):
     def note(self, text: str) -> None:
         """Something to show once."""
 
-    def time_left(self, seconds: float) -> None:
-        """An estimate of how long the rest will take, in seconds."""
+    def time_left(self, seconds: float | None) -> None:
+        """An estimate of how long the rest will take, in seconds; None if nobody can tell."""
 
 
 class Silent:
@@ -33,5 +33,5 @@ class Silent:
     def note(self, text: str) -> None:
         pass
 
-    def time_left(self, seconds: float) -> None:
+    def time_left(self, seconds: float | None) -> None:
         pass

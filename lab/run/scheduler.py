@@ -11,6 +11,7 @@ from lab.base import process
 from lab.base.files import make_folder
 from lab.base.paths import Paths
 from lab.builds import rootfs
+from lab.lane import prepare_image
 from lab.lane.running import Work
 from lab.machine.budget import Limits, Memory, Processors
 from lab.machine.connection import connection
@@ -76,7 +77,16 @@ class Scheduler:
         journal.write()
         more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
         left = [cell for cell in self.cells if cell.folder in more or not journal.is_decided(cell)]
-        backlog = Backlog(left, self.estimates, decided=more, cold=options.cold, repeat=options.repeat)
+        backlog = Backlog(
+            left,
+            self.estimates,
+            decided=more,
+            cold=options.cold,
+            repeat=options.repeat,
+            without_image={
+                cell.guest.name for cell in left if not prepare_image.is_ready(self.paths, cell.guest)
+            },
+        )
         self._memory = Memory(self.limits.memory_mib)
         self.observer.time_left(backlog.seconds_left(self.limits.jobs))
         return Shared(

@@ -84,6 +84,8 @@ class Worker:
                 if image := self._find_image():
                     how = self._find_acceleration(opened, image)
                     if prepared := self._prepare(opened, image, how):
+                        self._shared.backlog.image_is_ready(self.machine.guest.name)
+                        self._decisions.tell_time_left()
                         self._open_lane(opened, prepared, how)
         except ResultsNotWritten:
             raise
@@ -189,6 +191,7 @@ class Worker:
             self._did_not_come_up(error, running.lane)
             return
         self._shared.backlog.lane_is_up(self.machine.name, self.number)
+        self._decisions.tell_time_left()
         self._on_up()
         runner = CellRunner(running)
         try:

@@ -1,13 +1,14 @@
 """Which guest gets a lane next, and what a lane takes."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
 from lab import catalog
 from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell
-from lab.record import Status
+from lab.record import Outcome, RunOptions, Status, TestResult
 from lab.run.backlog import Backlog, Ticket
 from lab.run.estimates import Estimates
 
@@ -18,7 +19,9 @@ OLD, NEW = Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")
 
 
 class Seconds(Estimates):
-    """The same for every cell and every lane."""
+    """The same for every cell and every lane, as measured on this host."""
+
+    are_measured = True
 
     def __init__(self, *, bring_up: float = 10.0, each: float = 30.0) -> None:
         super().__init__()
@@ -217,11 +220,66 @@ def test_what_is_dropped_is_one_build_of_one_guest() -> None:
     assert wanted(backlog) == [SHORT]
 
 
-def test_what_is_left_is_shared_by_the_lanes_and_holds_the_boots_to_come() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time as the backlog sees it; tests move it."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr("lab.run.backlog.time.monotonic", lambda: now.seconds)
+    return now
+
+
+def test_nobody_can_tell_what_is_left_until_a_suite_was_timed_on_this_host(clock: SimpleNamespace) -> None:
+    backlog = Backlog(cells(LONG, 2), Estimates())
+    bring_up(backlog, LONG, 1)
+    ticket = take(backlog, LONG, 1)
+    assert backlog.seconds_left(1) is None
+    passed = [TestResult(name="a", outcome=Outcome.PASS)]
+    result = ticket.cell.result(Status.PASS).model_copy(update={"tests": passed, "seconds": {"suite": 12.0}})
+    backlog.ended(ticket, result, RunOptions())
+    assert backlog.seconds_left(1) is not None
+
+
+def test_nobody_can_tell_what_is_left_while_an_image_is_missing(clock: SimpleNamespace) -> None:
+    backlog = Backlog([*cells(LONG, 1), *cells(SHORT, 1)], Seconds(), without_image=[SHORT])
+    assert backlog.seconds_left(1) is None
+    backlog.image_is_ready(SHORT)
+    assert backlog.seconds_left(1) == 80.0
+
+
+def test_a_guest_with_nothing_left_needs_no_image(clock: SimpleNamespace) -> None:
+    backlog = Backlog([*cells(LONG, 1), *cells(SHORT, 1)], Seconds(), without_image=[SHORT])
+    backlog.drop(SHORT)
+    assert backlog.seconds_left(1) == 40.0
+
+
+def test_what_runs_is_left_for_as_long_as_it_is_estimated_to_take(clock: SimpleNamespace) -> None:
+    backlog = Backlog(cells(LONG, 2), Seconds(bring_up=10.0, each=30.0))
+    backlog.lane_opened(LONG, 1)
+    clock.seconds += 4
+    assert backlog.seconds_left(1) == 66.0
+    backlog.lane_is_up(LONG, 1)
+    ticket = take(backlog, LONG, 1)
+    clock.seconds += 10
+    assert backlog.seconds_left(1) == 50.0
+    # One lane works on each cell: a second one shortens neither.
+    assert backlog.seconds_left(8) == 30.0
+    clock.seconds += 50
+    assert backlog.seconds_left(1) == 30.0
+    backlog.put_back(ticket, after=0)
+    assert backlog.seconds_left(1) == 60.0
+    for _ in range(2):
+        ticket = take(backlog, LONG, 1)
+        backlog.ended(ticket, ticket.cell.result(Status.PASS), RunOptions())
+    assert backlog.seconds_left(1) == 0.0
+
+
+def test_what_is_left_is_shared_by_the_lanes_and_holds_the_boots_to_come(clock: SimpleNamespace) -> None:
     backlog = Backlog([*cells(LONG, 3), *cells(SHORT, 1)], Seconds(bring_up=10.0, each=30.0))
     assert backlog.seconds_left(1) == 140.0
     assert backlog.seconds_left(2) == 70.0
     backlog.lane_opened(LONG, 1)
+    assert backlog.seconds_left(1) == 140.0
+    backlog.lane_is_up(LONG, 1)
     assert backlog.seconds_left(1) == 130.0
     backlog.drop(SHORT)
     assert backlog.seconds_left(1) == 90.0

@@ -188,3 +188,13 @@ def test_a_run_without_experiments_teaches_nothing_about_them() -> None:
     run = run_of(ran("debian-13", "stock", 7.0))
     assert Estimates([run], always).cell(planned()) == PASS_SECONDS + BREAKING_SECONDS
     assert Estimates([], always).cell(planned(variant="max-userns-zero")) == BLOCKED_SECONDS + TURNING_SECONDS
+
+
+def test_seconds_are_measured_once_a_suite_was_timed_here() -> None:
+    known = Estimates()
+    known.learn(cell(status=Status.ERROR), RunOptions())
+    known.learn(cell(variant="podman", status=Status.NOT_APPLICABLE), RunOptions())
+    assert not known.are_measured
+    known.learn(ran("debian-12", "stock", 1.0, 2.0, 7.0), RunOptions())
+    assert known.are_measured
+    assert known.cell(planned("debian-13")) == 10.0

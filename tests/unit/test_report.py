@@ -756,7 +756,21 @@ def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespac
     assert "debian-13: running the suite (1 done)\ndebian-13 #2: restoring its boot (0 done)\n" in after
     assert "2 of 4 cells, 0:00:40, about 0:01:00 left\n" in after
     clock.seconds += 100
-    assert "about 0:00:00 left" in shown(live.live.get_renderable())
+    assert "0:02:20, time left unknown\n" in shown(live.live.get_renderable())
+
+
+def test_a_first_time_user_reads_that_the_time_left_is_unknown_until_it_is_known(
+    clock: SimpleNamespace,
+) -> None:
+    live = LiveTable(console_on(StringIO()), cells_to_run(), [])
+    live.lane("debian-13", "image: installing the guest's packages")
+    assert "0:00:00, time left unknown\n" in shown(live.live.get_renderable())
+    live.time_left(None)
+    assert "time left unknown" in shown(live.live.get_renderable())
+    live.time_left(100)
+    assert "about 0:01:40 left" in shown(live.live.get_renderable())
+    live.time_left(None)
+    assert "time left unknown" in shown(live.live.get_renderable())
 
 
 def test_where_the_squares_do_not_fit_the_screen_they_are_counted() -> None:
@@ -817,7 +831,7 @@ class Heard(Silent):
     def note(self, text: str) -> None:
         self.all.append(text)
 
-    def time_left(self, seconds: float) -> None:
+    def time_left(self, seconds: float | None) -> None:
         self.all.append(seconds)
 
 

@@ -172,7 +172,7 @@ class Recorder:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def time_left(self, seconds: float) -> None:
+    def time_left(self, seconds: float | None) -> None:
         pass
 
 
