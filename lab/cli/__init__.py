@@ -1,6 +1,7 @@
 """The command line: parse, call, print. One module for each family of commands; `main` runs them."""
 
 import os
+import select
 import signal
 import sys
 from types import FrameType
@@ -10,7 +11,7 @@ from rich.markup import escape
 
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.log import quiet_libraries
-from lab.cli import host, images, lists, matrix, publish, remedies, reports, shell
+from lab.cli import completion, host, images, lists, matrix, publish, remedies, reports, runs, shell
 from lab.cli.common import INTERRUPTED, Lab, errors
 from lab.machine import leftovers
 
@@ -43,8 +44,10 @@ for command in (
     remedies.remedies_group,
     reports.merge_command,
     reports.report_command,
+    runs.runs_group,
     shell.shell_command,
     host.clean_command,
+    completion.completion_command,
 ):
     cli.add_command(command)
 
@@ -56,7 +59,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(standalone_mode=False, complete_var=completion.VARIABLE)
+    except SystemExit:
+        if _reader_has_gone():
+            _end_by_sigpipe()
+        raise
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -70,6 +77,20 @@ def main() -> None:
         errors.print(f"lab: {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads standard output any more, as after `lab list guests | head -1`."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _end_by_sigpipe() -> None:
+    # As other programs end that write into a closed pipe. Python ignores the signal, so that a broken
+    # connection to a guest is an exception: everything has been taken down by now.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

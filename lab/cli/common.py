@@ -1,9 +1,12 @@
 """What the commands share: folders, the libvirt URI, consoles, and how rows and results are printed."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,8 +20,17 @@ from lab.report import markdown, terminal
 INTERRUPTED = 130  # the exit status that shells give a program ended by SIGINT
 UNLIMITED = 100_000  # columns; wider than any row
 
+
+class Output(Console):
+    """Standard output. `lab.cli.main` ends the program if its reader has gone."""
+
+    def on_broken_pipe(self) -> None:
+        # Rich itself would replace stdout, and hide from `main` why the program ends.
+        raise SystemExit(1)
+
+
 # A pipe has no width of its own; this one keeps the rows of the matrix whole.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+console = Output(highlight=False, width=None if sys.stdout.isatty() else 240)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -42,6 +54,21 @@ def print_rows(rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*map(Text, row))
     for line in console.render_lines(table, console.options.update(width=UNLIMITED), pad=False):
         say("".join(segment.text for segment in line).rstrip())
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document, in ASCII: no terminal and no locale changes it."""
+    click.echo(json.dumps(document, indent=2))
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document; see docs/reference/json.md."
+)
+
+
+def mib(size: int) -> str:
+    """Bytes, for people."""
+    return f"{size / 2**20:.0f} MiB"
 
 
 def show_result(run: RunResult, folder: Path) -> None:

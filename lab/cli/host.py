@@ -1,5 +1,7 @@
 """Commands about this host: whether it is ready, and what dead runs left on it."""
 
+from dataclasses import asdict
+
 import click
 from rich.markup import escape
 
@@ -9,12 +11,18 @@ from lab.machine import leftovers
 
 
 @click.command("doctor")
+@common.json_option
 @click.pass_obj
-def doctor_command(lab: common.Lab) -> int:
+def doctor_command(lab: common.Lab, as_json: bool) -> int:
     """Check whether this host can run the lab, and say what to do if not.
 
     Exit status: 0 if it can, 3 if something is broken.
     """
+    if as_json:
+        lines = list(doctor.examine(lab.paths, lab.uri))
+        broken = any(line.state is doctor.State.BROKEN for line in lines)
+        common.print_json({"ready": not broken, "checks": [asdict(line) for line in lines]})
+        return 3 if broken else 0
     broken = False
     styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red"}
     for line in doctor.examine(lab.paths, lab.uri):

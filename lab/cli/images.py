@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.markup import escape
@@ -9,7 +10,7 @@ from rich.markup import escape
 from lab import catalog
 from lab.base.errors import LabError, UsageError
 from lab.catalog import Guest
-from lab.cli import common
+from lab.cli import common, completion
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
@@ -21,7 +22,7 @@ def images_group() -> None:
 
 
 @images_group.command("pull")
-@click.argument("guests", nargs=-1)
+@click.argument("guests", nargs=-1, shell_complete=completion.guests)
 @click.option("--update", is_flag=True, help="Change to the newest build of each image.")
 @click.option("--offline", is_flag=True, help="Use no network, and say which images are missing.")
 @click.pass_obj
@@ -34,7 +35,7 @@ def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline:
 
 
 @images_group.command("build")
-@click.argument("guests", nargs=-1, required=True)
+@click.argument("guests", nargs=-1, required=True, shell_complete=completion.guests)
 @click.pass_obj
 def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
     """Build the images of these guests that are not in the store yet."""
@@ -44,7 +45,14 @@ def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
 
 @images_group.command("import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--as", "name", metavar="GUEST", required=True, help="The guest that boots this disk.")
+@click.option(
+    "--as",
+    "name",
+    metavar="GUEST",
+    required=True,
+    shell_complete=completion.guests,
+    help="The guest that boots this disk.",
+)
 @click.pass_obj
 def images_import(lab: common.Lab, file: Path, name: str) -> int:
     """Copy a qcow2 or raw disk into the store as the image of a cloud guest."""
@@ -54,19 +62,22 @@ def images_import(lab: common.Lab, file: Path, name: str) -> int:
 
 
 @images_group.command("list")
+@common.json_option
 @click.pass_obj
-def images_list(lab: common.Lab) -> int:
+def images_list(lab: common.Lab, as_json: bool) -> int:
     """List the images in the store and the guests that use them."""
     known = catalog.load()
     users = upkeep.users(lab.paths, known)
-    rows = [["guests", "size", "date", "sha256", "source"]]
-    for image in store.images(lab.paths):
-        told = image.manifest
-        names = ", ".join(users.get(image.folder, [])) or "-"
-        size = _mib(upkeep.size(image.folder))
-        rows.append([names, size, told.built[:10], told.disk_sha256, told.source])
-    common.print_rows(rows)
+    images = [_document(image, users.get(image.folder, [])) for image in store.images(lab.paths)]
     without = [name for name in known.guests if not any(name in names for names in users.values())]
+    if as_json:
+        common.print_json({"images": images, "without_image": without})
+        return 0
+    rows = [["guests", "size", "date", "sha256", "source"]]
+    for image in images:
+        names, size = ", ".join(image["guests"]) or "-", common.mib(image["bytes"])
+        rows.append([names, size, image["built"][:10], image["sha256"], image["source"]])
+    common.print_rows(rows)
     if without:
         common.say(f"no image yet: {', '.join(without)}")
     return 0
@@ -90,9 +101,21 @@ def images_prune(lab: common.Lab, dry_run: bool) -> int:
     """Remove images that no guest and no run uses, and unfinished downloads."""
     gone = upkeep.prune(lab.paths, catalog.load(), dry_run=dry_run)
     for each in gone:
-        common.say(f"{'would remove' if dry_run else 'removed'} {each.path} ({_mib(each.size)})")
-    common.say(f"{len(gone)} unused, {_mib(sum(each.size for each in gone))}")
+        common.say(f"{'would remove' if dry_run else 'removed'} {each.path} ({common.mib(each.size)})")
+    common.say(f"{len(gone)} unused, {common.mib(sum(each.size for each in gone))}")
     return 0
+
+
+def _document(image: BaseImage, guests: list[str]) -> dict[str, Any]:
+    told = image.manifest
+    return {
+        "guests": guests,
+        "folder": str(image.folder),
+        "bytes": upkeep.size(image.folder),
+        "built": told.built,
+        "sha256": told.disk_sha256,
+        "source": told.source,
+    }
 
 
 def _pull(lab: common.Lab, guest: Guest, *, update: bool, offline: bool) -> None:
@@ -135,7 +158,3 @@ def _say(guest: Guest, image: BaseImage) -> None:
 
 def _build_of(image: BaseImage) -> str:
     return f"sha256 {image.manifest.disk_sha256[:16]} of {image.manifest.built[:10]}"
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.0f} MiB"

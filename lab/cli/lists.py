@@ -1,24 +1,98 @@
 """The catalog: guests, variants, causes, sets, suites and cells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
 from lab import builds, catalog, causes, plan
+from lab.catalog import Catalog
 from lab.cli import common
 from lab.record import ExperimentPolicy, RunOptions
 
-UNCLEAR = ExperimentPolicy.UNCLEAR
+# What the commands of `lab list cells` do, as `lab matrix` does without options.
+OPTIONS = RunOptions(remedies=True, experiments=ExperimentPolicy.UNCLEAR)
+
+
+def _guests(known: Catalog) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "title": guest.title, "image": guest.image.origin}
+        for name, guest in known.guests.items()
+    ]
+
+
+def _variants(known: Catalog) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "title": variant.title,
+            "expected": {"status": variant.expect.status, "cause": variant.expect.cause or None},
+        }
+        for name, variant in known.variants.items()
+    ]
+
+
+def _causes(_known: Catalog) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "explanation": cause.explanation, "breaks": cause.breaks}
+        for name, cause in causes.known().items()
+    ]
+
+
+def _sets(known: Catalog) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "title": chosen.title,
+            "guests": list(chosen.guests),
+            "variants": list(chosen.variants),
+            "remedies": chosen.remedies,
+        }
+        for name, chosen in known.sets.items()
+    ]
+
+
+def _suites(known: Catalog) -> list[dict[str, Any]]:
+    suite = known.suite
+    tests = [{"name": name, "needs": needs} for name, needs in suite.tests.items()]
+    return [{"name": suite.name, "title": suite.title, "tests": tests}]
+
+
+def _cells(known: Catalog) -> list[dict[str, Any]]:
+    return [
+        {
+            "guest": cell.guest.name,
+            "variant": cell.variant.name,
+            "expected": {"status": cell.variant.expect.status, "cause": cell.variant.expect.cause or None},
+            "command": cell.rerun(OPTIONS),
+        }
+        for cell in plan.choose(known).cells([builds.ANY])
+    ]
+
+
+# What `lab list` lists, as it stands in the JSON document under the same name.
+LISTS: dict[str, Callable[[Catalog], list[dict[str, Any]]]] = {
+    "guests": _guests,
+    "variants": _variants,
+    "causes": _causes,
+    "sets": _sets,
+    "suites": _suites,
+    "cells": _cells,
+}
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["guests", "variants", "causes", "sets", "suites", "cells"]))
-def list_command(what: str) -> int:
+@click.argument("what", type=click.Choice(list(LISTS)))
+@common.json_option
+def list_command(what: str, as_json: bool) -> int:
     """List the guests, variants, causes, sets, suites or cells that the lab knows."""
     known = catalog.load()
+    if as_json:
+        common.print_json({what: LISTS[what](known)})
+        return 0
     match what:
         case "cells":
-            print_cells(plan.choose(known).cells([builds.ANY]), RunOptions(remedies=True, experiments=UNCLEAR))
+            print_cells(plan.choose(known).cells([builds.ANY]), OPTIONS)
         case "causes":
             for name, cause in causes.known().items():
                 common.say(f"{name}: {cause.explanation}")

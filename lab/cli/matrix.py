@@ -9,7 +9,7 @@ import click
 
 from lab import builds, catalog
 from lab.base.errors import UsageError
-from lab.cli import common, lists
+from lab.cli import common, completion, lists
 from lab.machine.budget import Limits
 from lab.record import RunResult
 from lab.report import live
@@ -21,12 +21,19 @@ ALLOWED_WITH_RESUME = {"resume", "jobs", "memory", "only_list", "quiet", "verbos
 
 
 @click.command("matrix")
-@click.option("--set", "set_name", metavar="NAME", help="Run a named set of cells; see `lab list sets`.")
+@click.option(
+    "--set",
+    "set_name",
+    metavar="NAME",
+    shell_complete=completion.sets,
+    help="Run a named set of cells; see `lab list sets`.",
+)
 @click.option(
     "-g",
     "guests",
     multiple=True,
     metavar="GUEST",
+    shell_complete=completion.guests,
     help="Run this guest instead of the set's guests; repeatable. See `lab list guests`.",
 )
 @click.option(
@@ -34,6 +41,7 @@ ALLOWED_WITH_RESUME = {"resume", "jobs", "memory", "only_list", "quiet", "verbos
     "variants",
     multiple=True,
     metavar="VARIANT",
+    shell_complete=completion.variants,
     help="Run this variant instead of the set's variants; repeatable. See `lab list variants`.",
 )
 @click.option(
@@ -41,6 +49,7 @@ ALLOWED_WITH_RESUME = {"resume", "jobs", "memory", "only_list", "quiet", "verbos
     "builds",
     multiple=True,
     metavar="BUILD",
+    shell_complete=completion.builds,
     help=f"Test this {builds.forms()}; repeat it to compare builds. Default: the newest release.",
 )
 @click.option(
@@ -49,6 +58,7 @@ ALLOWED_WITH_RESUME = {"resume", "jobs", "memory", "only_list", "quiet", "verbos
 @click.option(
     "--resume",
     metavar="RUN",
+    shell_complete=completion.runs,
     help="Continue an earlier run: run the cells that have no result, or are error or not-run.",
 )
 @click.option(

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from lab.cli import common
+from lab.cli import common, completion
 from lab.run import journal
 from lab.site.publish import publish
 
 
 @click.command("publish")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.runs)
 @click.option(
     "-o",
     "folder",

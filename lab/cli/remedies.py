@@ -6,7 +6,7 @@ from rich.table import Table
 
 from lab import remedies
 from lab.base.errors import UsageError
-from lab.cli import common
+from lab.cli import common, completion
 
 
 @click.group("remedies", invoke_without_command=True)
@@ -25,7 +25,7 @@ def remedies_group(context: click.Context) -> int:
 
 
 @remedies_group.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.remedy_names)
 @click.option("--script", is_flag=True, help="Print a shell script that applies the remedy on your own host.")
 def remedies_show(name: str, script: bool) -> int:
     """Show what a remedy does, what it costs, and how to apply it."""

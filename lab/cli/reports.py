@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lab.base.errors import UsageError
-from lab.cli import common
+from lab.cli import common, completion
 from lab.record import RunResult
 from lab.report import claims, markdown, terminal, upstream
 from lab.run import journal
@@ -13,7 +13,7 @@ from lab.run.merge import merge
 
 
 @click.command("merge")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.runs)
 @click.option(
     "-o",
     "folder",
@@ -37,14 +37,20 @@ def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None) -
 
 
 @click.command("report")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @click.option(
     "--format",
     "kind",
     type=click.Choice(["table", "markdown", "json"]),
     help="Show the run in this format. Default: table.",
 )
-@click.option("--claims", "report", metavar="REPORT", help="Judge the claims of a bug report: issue-468.")
+@click.option(
+    "--claims",
+    "report",
+    metavar="REPORT",
+    shell_complete=completion.reports,
+    help="Judge the claims of a bug report: issue-468.",
+)
 @click.option(
     "--upstream",
     "for_upstream",

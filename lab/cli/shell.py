@@ -6,14 +6,19 @@ import click
 from rich.markup import escape
 
 from lab import builds, catalog, plan
-from lab.cli import common
+from lab.cli import common, completion
 from lab.lane import shell
 
 
 @click.command("shell")
-@click.argument("guest")
-@click.argument("variant", default="stock")
-@click.option("--build", metavar="BUILD", help=f"Deploy this {builds.forms()}. Default: the newest release.")
+@click.argument("guest", shell_complete=completion.guests)
+@click.argument("variant", default="stock", shell_complete=completion.variants)
+@click.option(
+    "--build",
+    metavar="BUILD",
+    shell_complete=completion.builds,
+    help=f"Deploy this {builds.forms()}. Default: the newest release.",
+)
 @click.pass_obj
 def shell_command(lab: common.Lab, guest: str, variant: str, build: str | None) -> int:
     """Open a shell in a guest, in the state that the tests of a cell see.

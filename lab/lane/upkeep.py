@@ -41,7 +41,14 @@ def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
 def size(path: Path) -> int:
     """The disk space a file or a folder takes, in bytes."""
     files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.lstat().st_blocks * 512 for file in files)
+    return sum(map(_blocks, files))
+
+
+def _blocks(file: Path) -> int:
+    try:
+        return file.lstat().st_blocks * 512
+    except FileNotFoundError:  # A lab that is at work in the folder removed it meanwhile.
+        return 0
 
 
 def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:

@@ -1,0 +1,134 @@
+"""Shell completion: what is offered, and that nothing else happens."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+
+from lab import catalog, claims, cli, remedies
+from lab.base.errors import UsageError
+from lab.cli import completion
+from lab.machine import leftovers
+from tests.unit.examples import run_of
+
+PROGRAM = f'#!/bin/sh\nexec {sys.executable} -m lab "$@"\n'
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs and a release in the cache; completing removes and starts nothing."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path))
+    for name in ("20261124-160000", "20261125-070000"):
+        (tmp_path / "state" / "runs" / name).mkdir(parents=True)
+        run_of().write(tmp_path / "state" / "runs" / name)
+    (tmp_path / "cache" / "wheels" / "boxlite-0.10.8-02e3de1a-cp313").mkdir(parents=True)
+    (tmp_path / "cache" / "wheels" / "boxlite-0.10.8-02e3de1a-cp313.lock").touch()
+    monkeypatch.setattr(leftovers, "reap", lambda _paths: pytest.fail("a command was run"))
+    return tmp_path / "state"
+
+
+def offered(line: str) -> list[str]:
+    """What is offered for the last word of a command line."""
+    *words, last = line.split(" ")[1:]
+    found = ShellComplete(cli.cli, {}, "lab", completion.VARIABLE).get_completions(words, last)
+    return [item.value if item.type == "plain" else f"<{item.type}>" for item in found]
+
+
+def test_runs_are_offered_the_newest_first_wherever_a_run_is_asked_for() -> None:
+    both = ["20261125-070000", "20261124-160000"]
+    for line in ("lab report ", "lab merge 20261125-070000 ", "lab matrix --resume ", "lab runs delete "):
+        assert offered(line) == both, line
+    assert offered("lab report 20261124") == ["20261124-160000"]
+    assert offered("lab report ./elsewhere") == ["<dir>"]
+    assert offered("lab runs delete ./elsewhere") == []
+
+
+def test_names_of_the_catalog_are_offered() -> None:
+    known = catalog.load()
+    for line in ("lab matrix -g ", "lab shell ", "lab images build ", "lab images pull debian-13 "):
+        assert offered(line) == list(known.guests), line
+    assert offered("lab matrix -g debian-13 -v userns-cl") == ["userns-clone-off"]
+    assert offered("lab shell debian-13 ") == list(known.variants)
+    assert offered("lab matrix --set ") == list(known.sets)
+    assert offered("lab remedies show ") == list(remedies.load())
+    assert offered("lab report 20261124-160000 --claims ") == claims.reports()
+
+
+def test_builds_are_the_releases_in_the_cache_or_files() -> None:
+    assert offered("lab matrix --build ") == ["0.10.8"]
+    assert offered("lab shell debian-13 --build ./dist/") == ["<file>"]
+
+
+def test_commands_options_and_choices_are_offered() -> None:
+    assert {"matrix", "runs", "completion"} <= set(offered("lab "))
+    assert "--json" in offered("lab list guests --")
+    assert offered("lab completion ") == list(completion.SHELLS)
+    assert offered("lab list c") == ["causes", "cells"]
+
+
+def test_what_cannot_be_read_offers_nothing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> catalog.Catalog:
+        raise UsageError("images/x.toml is broken")
+
+    monkeypatch.setattr(catalog, "load", broken)
+    assert offered("lab matrix -g ") == []
+    shutil.rmtree(state / "runs")
+    assert offered("lab runs delete ") == []
+
+
+def test_a_name_that_would_break_the_shells_protocol_is_not_offered(state: Path) -> None:
+    (state / "runs" / "2026\nplain,rm").mkdir()
+    assert offered("lab runs delete 2026") == ["20261125-070000", "20261124-160000"]
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_each_shell_gets_a_script_that_asks_this_program(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = click.Context(cli.cli, info_name="lab")
+    with context, click.Context(completion.completion_command, parent=context, info_name="completion") as own:
+        own.invoke(completion.completion_command, shell=shell)
+    script = capsys.readouterr().out
+    assert f"{completion.VARIABLE}={shell}_complete" in script
+
+
+def script_of(shell: str) -> str:
+    command = [sys.executable, "-m", "lab", "completion", shell]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def in_shell(shell: str, program: str, tmp_path: Path) -> list[str]:
+    """Run a program in a shell that has read its completion script and finds `lab` on PATH."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "lab").write_text(PROGRAM)
+    (tmp_path / "bin" / "lab").chmod(0o755)
+    (tmp_path / "script").write_text(script_of(shell))
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    command = [shell, "-c", program, shell, str(tmp_path / "script")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+def test_bash_completes(tmp_path: Path) -> None:
+    words = "COMP_WORDS=(lab report 20261125); COMP_CWORD=2"
+    program = f'source "$1"; {words}; _lab_completion lab; echo "${{COMPREPLY[@]}}"'
+    assert in_shell("bash", program, tmp_path) == ["20261125-070000"]
+
+
+def test_fish_completes(tmp_path: Path) -> None:
+    program = "source $argv[2]; complete --do-complete 'lab report 20261125'"
+    assert in_shell("fish", program, tmp_path) == ["20261125-070000"]
+
+
+def test_zsh_reads_its_script(tmp_path: Path) -> None:
+    # zsh completes only in an interactive line editor.
+    program = 'autoload -Uz compinit; compinit -u -D; source "$1"; print ${_comps[lab]}'
+    assert in_shell("zsh", program, tmp_path) == ["_lab_completion"]

@@ -1,0 +1,166 @@
+"""What all commands have in common: JSON on stdout, colours for terminals alone, closed pipes."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import catalog, causes
+from lab.cli import common, host, images, lists
+from lab.host import doctor
+from lab.images import store
+from lab.record import Status
+from tests.unit.examples import base_image, cell, run_of
+
+LAB = [sys.executable, "-m", "lab"]
+# A select-graphic-rendition sequence that sets a colour; bold and dim are none.
+COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
+FOLDER = Path("docs") / "reference" / "json.md"
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    return {**kept, "LAB_HOME": str(home), "TERM": "xterm-256color", **more}
+
+
+def on_terminal(command: Sequence[str], variables: Mapping[str, str]) -> str:
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables) as process:
+        os.close(theirs)
+        output = b""
+        with suppress(OSError):  # The terminal is gone when the process is.
+            while part := os.read(ours, 65536):
+                output += part
+        process.wait(timeout=60)
+    os.close(ours)
+    return output.decode()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A lab with a run that has a failing cell, whose summary is coloured."""
+    folder = tmp_path / "state" / "runs" / "a"
+    folder.mkdir(parents=True)
+    run_of(cell(), cell(variant="podman", status=Status.FAIL, reason="it broke")).write(folder)
+    return tmp_path
+
+
+def test_a_terminal_gets_colours_unless_the_user_wants_none(home: Path) -> None:
+    command = [*LAB, "report", "a"]
+    assert COLOUR.search(on_terminal(command, environment(home)))
+    plain = on_terminal(command, environment(home, NO_COLOR="1"))
+    assert "it broke" in plain
+    assert not COLOUR.search(plain)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["report", "nowhere"]], ids=" ".join)
+def test_without_colours_no_command_writes_any(home: Path, words: list[str]) -> None:
+    said = on_terminal([*LAB, *words], environment(home, NO_COLOR="1"))
+    assert said.strip()
+    assert not COLOUR.search(said)
+
+
+@pytest.mark.parametrize("words", [["report", "a"], ["list", "nothing"]], ids=" ".join)
+def test_a_pipe_gets_no_escapes(home: Path, words: list[str]) -> None:
+    done = subprocess.run([*LAB, *words], capture_output=True, timeout=60, check=False, env=environment(home))
+    assert done.stdout + done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [["list", "cells"], ["list", "cells", "--json"]], ids=" ".join)
+def test_a_closed_pipe_ends_a_command_as_it_ends_other_programs(home: Path, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*LAB, *words], stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False, env=environment(home)
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+# -- JSON
+
+
+def listed(what: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    assert lists.list_command.main([what, "--json"], standalone_mode=False) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == [what]
+    found: list[dict[str, Any]] = document[what]
+    return found
+
+
+@pytest.mark.parametrize("what", lists.LISTS)
+def test_each_list_is_a_json_document_whose_keys_are_documented(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = listed(what, capsys)
+    assert found
+    assert len({tuple(each) for each in found}) == 1
+    told = (Path(__file__).parents[2] / FOLDER).read_text()
+    assert [key for key in found[0] if f"`{key}`" not in told] == []
+
+
+def test_the_lists_hold_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:
+    known = catalog.load()
+    assert [each["name"] for each in listed("guests", capsys)] == list(known.guests)
+    assert [each["name"] for each in listed("variants", capsys)] == list(known.variants)
+    assert [each["name"] for each in listed("causes", capsys)] == list(causes.known())
+    assert listed("suites", capsys)[0]["tests"][0].keys() == {"name", "needs"}
+    [blocked] = [each for each in listed("variants", capsys) if each["name"] == "userns-clone-off"]
+    assert blocked["expected"] == {"status": "xfail", "cause": "userns-sysctl"}
+    first = listed("cells", capsys)[0]
+    assert first["command"].startswith(f"lab matrix -g {first['guest']} -v {first['variant']}")
+    assert first["expected"] == {"status": "pass", "cause": None}
+
+
+def test_images_are_listed_with_those_who_use_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path))
+    folder = tmp_path / "image"
+    folder.mkdir()
+    image = base_image(folder)
+    monkeypatch.setattr(store, "images", lambda _paths: [image])
+    monkeypatch.setattr(
+        store, "find", lambda _paths, guest: image if guest.name in ("debian-12", "debian-13") else None
+    )
+    assert images.images_list.main(["--json"], obj=common.Lab(None), standalone_mode=False) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["images"] == [
+        {
+            "guests": ["debian-12", "debian-13"],
+            "folder": str(folder),
+            "bytes": 0,
+            "built": "today",
+            "sha256": "1" * 64,
+            "source": image.manifest.source,
+        }
+    ]
+    others = [name for name in catalog.load().guests if name not in ("debian-12", "debian-13")]
+    assert document["without_image"] == others
+
+
+@pytest.mark.parametrize(("state", "status"), [(doctor.State.SLOW, 0), (doctor.State.BROKEN, 3)])
+def test_the_doctor_says_in_json_whether_the_host_is_ready(
+    state: doctor.State, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [doctor.Line("QEMU", doctor.State.OK, "10.0"), doctor.Line("memory", state, "64 MiB", "buy some")]
+    monkeypatch.setattr(doctor, "examine", lambda _paths, _uri: iter(lines))
+    assert host.doctor_command.main(["--json"], obj=common.Lab(None), standalone_mode=False) == status
+    assert json.loads(capsys.readouterr().out) == {
+        "ready": status == 0,
+        "checks": [
+            {"what": "QEMU", "state": "ok", "found": "10.0", "mend": ""},
+            {"what": "memory", "state": str(state), "found": "64 MiB", "mend": "buy some"},
+        ],
+    }

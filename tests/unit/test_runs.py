@@ -1,0 +1,243 @@
+"""`lab runs`: past runs listed and deleted, through the command line."""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import pytest
+
+from lab.base.errors import UsageError
+from lab.base.paths import Paths
+from lab.cli import common, runs
+from lab.record import BuildRecord, CellResult, RunResult, Status
+from lab.run import past
+from lab.run.journal import LOCK, locked_folder
+from tests.unit.examples import LOCK_HOLDER, cell, other_process, run_of
+
+DAY = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> common.Lab:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path))
+    return common.Lab("test:///default")
+
+
+def write(
+    paths: Paths,
+    name: str,
+    *cells: CellResult,
+    ended: bool = True,
+    started: datetime = DAY,
+    interrupted: bool = False,
+) -> Path:
+    folder = paths.runs / name
+    folder.mkdir(parents=True)
+    run = run_of(*cells, builds=[BuildRecord(name="0.10.8", version="0.10.8", source="PyPI")])
+    run.run.started, run.run.interrupted = started, interrupted
+    run.run.finished = started + timedelta(hours=1) if ended else None
+    run.write(folder)
+    (folder / "cells" / "debian-13").mkdir(parents=True)
+    (folder / "cells" / "debian-13" / "kernel.log").write_text("x" * 5000)
+    return folder
+
+
+def call(lab: common.Lab, *words: str) -> int:
+    status = runs.runs_group.main(list(words), obj=lab, standalone_mode=False)
+    assert isinstance(status, int)
+    return status
+
+
+def documents(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
+    assert call(lab, "--json") == 0
+    return {run["name"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
+
+
+def table(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    assert call(lab) == 0
+    return [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_each_run_is_a_row_with_date_builds_result_and_size(
+    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(lab.paths, "a", cell(), cell(variant="podman"))
+    write(lab.paths, "b", cell(), cell(variant="podman", status=Status.FAIL))
+    write(lab.paths, "c", cell(status=Status.ERROR))
+    assert table(lab, capsys) == [
+        ["run", "started (UTC)", "builds", "state", "result", "size"],
+        ["a", "2026-11-24 16:00", "0.10.8", "complete", "2 pass: as expected", "0 MiB"],
+        ["b", "2026-11-24 16:00", "0.10.8", "complete", "1 pass, 1 fail: not as expected", "0 MiB"],
+        ["c", "2026-11-24 16:00", "0.10.8", "complete", "1 error: not all could be run", "0 MiB"],
+    ]
+
+
+def test_without_runs_the_next_step_is_told(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(lab) == 0
+    assert "make one with: lab matrix --set quick" in capsys.readouterr().out
+    assert documents(lab, capsys) == {}
+
+
+def test_json_has_what_the_table_has(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(lab.paths, "a", cell(), cell(variant="podman", status=Status.FAIL))
+    found = documents(lab, capsys)["a"]
+    size = found.pop("bytes")
+    assert isinstance(size, int)
+    assert size >= 5000
+    assert found == {
+        "name": "a",
+        "folder": str(folder),
+        "state": "complete",
+        "started": "2026-11-24T16:00:00+00:00",
+        "finished": "2026-11-24T17:00:00+00:00",
+        "builds": ["0.10.8"],
+        "counts": {"pass": 1, "fail": 1},
+        "exit_status": 1,
+        "fault": None,
+    }
+
+
+def test_what_is_not_a_complete_run_is_called_by_its_name(
+    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(lab.paths, "interrupted", cell(), interrupted=True)
+    write(lab.paths, "killed", cell(), ended=False)
+    cut_off = write(lab.paths, "cut-off", cell()) / "results.json"
+    cut_off.write_text(cut_off.read_text()[:200])
+    (lab.paths.runs / "empty").mkdir()
+    making = write(lab.paths, "making", cell(), ended=False)
+    with other_process(LOCK_HOLDER, making / LOCK):
+        found = documents(lab, capsys)
+    assert {name: run["state"] for name, run in found.items()} == {
+        "interrupted": "interrupted",
+        "killed": "unfinished",
+        "cut-off": "damaged",
+        "empty": "damaged",
+        "making": "being made",
+    }
+    assert "Invalid JSON" in str(found["cut-off"]["fault"])
+    assert found["cut-off"]["exit_status"] is None
+    assert "No such file" in str(found["empty"]["fault"])
+
+
+def test_the_lock_of_a_dead_lab_is_nobodys(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    (write(lab.paths, "a", cell()) / LOCK).touch()
+    assert documents(lab, capsys)["a"]["state"] == "complete"
+
+
+def test_names_from_elsewhere_cannot_control_the_terminal(
+    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(lab.paths, "a\x1b[2J", cell())
+    assert call(lab) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_deleting_removes_the_named_runs_and_no_other(
+    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        write(lab.paths, name, cell())
+    (lab.paths.runs / "a" / "elsewhere").symlink_to(lab.paths.runs / "b")
+    assert call(lab, "delete", "a", "c", "a", "--yes") == 0
+    assert [folder.name for folder in lab.paths.runs.iterdir()] == ["b"]
+    assert (lab.paths.runs / "b" / "cells" / "debian-13" / "kernel.log").exists()
+    assert capsys.readouterr().out.splitlines() == [
+        "deleted a (0 MiB)",
+        "deleted c (0 MiB)",
+        "`lab images prune` removes images that only these runs used",
+    ]
+
+
+def test_a_damaged_run_can_be_deleted(lab: common.Lab) -> None:
+    (write(lab.paths, "a", cell()) / "results.json").write_text("{")
+    assert call(lab, "delete", "a", "--yes") == 0
+    assert not (lab.paths.runs / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere", "no run is called 'nowhere'"),
+        ("../runs/a", "is not the name of one of the lab's own runs"),
+        (".", "is not the name of one of the lab's own runs"),
+        ("..", "is not the name of one of the lab's own runs"),
+        ("", "is not the name of one of the lab's own runs"),
+        ("/", "is not the name of one of the lab's own runs"),
+        ("link", "is not the name of one of the lab's own runs"),
+        ("notes", "has no results.json, so it may be no run"),
+        ("making", "run making is being made"),
+    ],
+)
+def test_nothing_is_deleted_if_one_name_may_not_be(
+    lab: common.Lab, name: str, said: str, tmp_path: Path
+) -> None:
+    for each in ("a", "making"):
+        write(lab.paths, each, cell())
+    (lab.paths.runs / "notes").mkdir()
+    (lab.paths.runs / "notes" / "mine.txt").touch()
+    (lab.paths.runs / "link").symlink_to(write(Paths(tmp_path, tmp_path / "other"), "b", cell()))
+    with (
+        other_process(LOCK_HOLDER, lab.paths.runs / "making" / LOCK),
+        pytest.raises(UsageError, match=re.escape(said)),
+    ):
+        call(lab, "delete", "a", name, "--yes")
+    assert sorted(each.name for each in lab.paths.runs.iterdir()) == ["a", "link", "making", "notes"]
+    assert (lab.paths.runs / "link" / "results.json").exists()
+
+
+def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: common.Lab) -> None:
+    folder = write(lab.paths, "a", cell())
+    [chosen] = past.to_delete(lab.paths.runs, ["a"])
+    with locked_folder(folder), pytest.raises(UsageError, match="another lab is at work in it"):
+        past.delete(chosen)
+    assert RunResult.read(folder).cells
+
+
+def test_runs_are_deleted_by_age_but_for_those_being_made_or_damaged(
+    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    write(lab.paths, "new", cell(), started=now - timedelta(days=29))
+    write(lab.paths, "old", cell(), started=now - timedelta(days=31))
+    write(lab.paths, "making", cell(), started=now - timedelta(days=31))
+    (write(lab.paths, "damaged", cell()) / "results.json").write_text("{")
+    with other_process(LOCK_HOLDER, lab.paths.runs / "making" / LOCK):
+        assert call(lab, "delete", "--older-than", "30", "--yes") == 0
+    assert sorted(each.name for each in lab.paths.runs.iterdir()) == ["damaged", "making", "new"]
+    assert call(lab, "delete", "--older-than", "300", "--yes") == 0
+    assert capsys.readouterr().out.endswith("no run is that old\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["delete"], "name the runs to delete, or use --older-than DAYS"),
+        (["delete", "a", "--older-than", "1"], "name the runs to delete, or use --older-than DAYS"),
+        (["delete", "a"], "deleting needs a confirmation, and this is no terminal"),
+        (["--json", "delete", "a"], "--json lists the runs"),
+    ],
+)
+def test_what_is_not_clear_deletes_nothing(lab: common.Lab, words: Sequence[str], said: str) -> None:
+    write(lab.paths, "a", cell())
+    with pytest.raises(UsageError, match=said):
+        call(lab, *words)
+    assert (lab.paths.runs / "a" / "results.json").exists()
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y\n", []), ("n\n", ["a"]), ("\n", ["a"])])
+def test_on_a_terminal_the_user_is_asked(
+    lab: common.Lab, answer: str, left: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(lab.paths, "a", cell())
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _text: answer.strip())
+    if left:
+        with pytest.raises(click.Abort):
+            call(lab, "delete", "a")
+    else:
+        assert call(lab, "delete", "a") == 0
+    assert [each.name for each in lab.paths.runs.iterdir()] == left
