@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from lab import __version__
 from lab.base.files import plain
+from lab.site.charts.scale import duration
 from lab.site.page import Page
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -65,6 +66,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     made.filters["day"] = lambda moment: moment.strftime("%Y-%m-%d")
+    made.filters["duration"] = duration
     made.filters["minute"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M UTC")
     return made
 
@@ -74,7 +76,7 @@ def link(page: str, path: str) -> str:
     file, mark, part = path.partition("#")
     if not file:
         return f"#{quote(part)}"
-    address = quote(posixpath.relpath(file, posixpath.dirname(page) or "."))
+    address = quote(posixpath.relpath(file, posixpath.dirname(page) or "."), safe="/+")
     return f"{address}#{quote(part)}" if mark else address
 
 

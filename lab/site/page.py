@@ -7,7 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+UNSAFE = re.compile(r"[^a-z0-9._+-]+")
+# How names end that got a digest. Another name that ends like this gets one too, so that it stays another name.
+DIGEST_END = re.compile(r"-[0-9a-f]{12}$")
 LONGEST_NAME = 80  # characters; file systems allow 255 bytes
 
 
@@ -50,9 +52,10 @@ Output = Page | Text | Copy
 def slug(name: str) -> str:
     """Return a name as one part of a path: only characters that need no quoting, and never `.` or `..`.
 
-    A name that has to be changed gets a digest, so that two names never become one.
+    A name that has to be changed gets a digest, so that two names never become one, whether a file system tells
+    capitals from small letters or not.
     """
-    safe = UNSAFE.sub("-", name).lstrip(".-")[:LONGEST_NAME]
-    return (
-        safe if safe and safe == name else "-".join(filter(None, [safe, sha256(name.encode()).hexdigest()[:8]]))
-    )
+    safe = UNSAFE.sub("-", name.lower()).lstrip(".-")[:LONGEST_NAME]
+    if safe and safe == name and not DIGEST_END.search(name):
+        return safe
+    return f"{safe or '_'}-{sha256(name.encode(errors='surrogatepass')).hexdigest()[:12]}"

@@ -5,7 +5,7 @@ The pages of the navigation stand there in the order in which the parts make the
 
 from collections.abc import Callable, Iterable
 
-from lab.site import evidence_files, front
+from lab.site import cells, evidence_files, front, matrix
 from lab.site.model import Site
 from lab.site.page import Output
 
@@ -14,4 +14,4 @@ Part = Callable[[Site], Iterable[Output]]
 
 def parts() -> list[Part]:
     """Return all parts, those for users first."""
-    return [front.outputs, evidence_files.outputs]
+    return [front.outputs, matrix.outputs, cells.outputs, evidence_files.outputs]

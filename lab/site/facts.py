@@ -1,0 +1,57 @@
+"""What a cell ran on, as pairs of a name and a text: the guest, its security modules, and the host."""
+
+from collections.abc import Iterator
+
+from lab.probes import Facts
+from lab.record import Host
+from lab.site.results import Published
+
+UNKNOWN = "not known: the lab did not read it"
+
+
+def environment(published: Published) -> dict[str, str]:
+    """Return what the cell ran on; what the lab did not read is named as such."""
+    cell, run = published.cell, published.source.run.run
+    guest = dict(_guest(cell.facts)) if cell.facts else {"guest": UNKNOWN}
+    context = cell.context
+    confined = (
+        f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}" if context else UNKNOWN
+    )
+    build = published.source.build(cell.build)
+    made = f"{build.version} from {build.source}" if build else cell.build
+    host = dict(_host(run.host)) if run.host else {"host": UNKNOWN}
+    return guest | {"suite confined by": confined, "boxlite": made} | host
+
+
+def digests(published: Published) -> dict[str, str]:
+    """Return the SHA-256 of what was tested: the images of the guest's lanes, and the files of the build."""
+    lanes = published.source.run.run.lanes
+    images = dict.fromkeys(lane.image for lane in lanes if lane.guest == published.cell.guest)
+    named = {f"image {number}" if len(images) > 1 else "image": image for number, image in enumerate(images, 1)}
+    build = published.source.build(published.cell.build)
+    return named | (build.files if build else {})
+
+
+def _guest(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield "system", facts.os.pretty_name or UNKNOWN
+    yield "kernel", facts.kernel
+    yield "Python, glibc", f"{facts.python}, {facts.glibc}"
+    yield "security modules", ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN
+    if bubblewrap := facts.bubblewrap:
+        setuid = ", set-user-ID" if bubblewrap.setuid else ""
+        yield "bubblewrap", f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"
+    else:
+        yield "bubblewrap", "not installed"
+    if apparmor := facts.apparmor:
+        mediates = "mediates" if apparmor.userns_mediation else "does not mediate"
+        yield "AppArmor", f"{apparmor.version or 'version unknown'}, {mediates} user namespaces"
+    else:
+        yield "AppArmor", "not in use"
+    yield "SELinux", f"{facts.selinux.mode}, policy {facts.selinux.policy}" if facts.selinux else "not in use"
+    yield "/dev/kvm", facts.kvm.mode if facts.kvm else "none"
+
+
+def _host(host: Host) -> Iterator[tuple[str, str]]:
+    yield "host", f"{host.system}, kernel {host.kernel}, {host.cpus} CPUs, {host.memory_mib} MiB"
+    yield "libvirt, QEMU", f"{host.libvirt}, {host.qemu}"
+    yield "acceleration", f"{host.acceleration}: {host.acceleration_reason}"

@@ -1,0 +1,146 @@
+"""The page of each cell."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lab.record import (
+    CellResult,
+    Confidence,
+    Experiment,
+    ExperimentStep,
+    Finding,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    RepeatResult,
+    Status,
+    StepOutcome,
+    TestResult,
+)
+from lab.site import model
+from lab.site.cells import LONGEST_LINE, MOST_LINES
+from lab.site.history import History
+from lab.site.matrix import Matrix
+from lab.site.publish import publish
+from tests.unit import site_examples
+from tests.unit.evidence_examples import DENIED_CREATE
+from tests.unit.examples import cell, context, facts, probe, probed
+
+CELL = "cells/debian-13/stock/0.10.8.html"
+FOUND = Finding(name="userns-sysctl", confidence=Confidence.PROVED, why="the sysctl is 0")
+
+
+def failed(**more: Any) -> CellResult:
+    return cell(
+        **{
+            "status": Status.FAIL,
+            "cause": "userns-sysctl",
+            "confidence": Confidence.PROVED,
+            "causes": [FOUND],
+            "reason": "the sysctl is 0",
+            **more,
+        }
+    )
+
+
+def text_of(base: Path, *cells: CellResult, page: str = CELL) -> str:
+    return " ".join(site_examples.Parsed(site_examples.site_of(base, *cells) / page).text.split())
+
+
+def test_a_page_says_what_the_record_says(tmp_path: Path) -> None:
+    remedy = RemedyResult(
+        name="userns-clone-on",
+        result=RemedyOutcome.VERIFIED,
+        price="the price",
+        scripts={"userns-clone-on": "0"},
+    )
+    step = ExperimentStep(changes=["without sysctl a.b=0"], outcome=StepOutcome.PASSES, seconds=3.0)
+    text = text_of(
+        tmp_path,
+        failed(
+            tests=[TestResult(name="box_starts", outcome=Outcome.FAIL, seconds=1.5, message="no sandbox")],
+            remedies=[remedy],
+            experiment=Experiment(tests=["box_starts"], steps=[step], turning=[["without sysctl a.b=0"]]),
+            retried=["the machine died"],
+            repeats=[RepeatResult(status=Status.FAIL, failed=["box_starts"])],
+            facts=facts(),
+            context=context(),
+            seconds={"fork": 1.25, "suite": 20.0},
+            rerun="lab matrix -g debian-13 -v stock",
+        ),
+    )
+    for said in (
+        "fail userns-sysctl (try 2)",
+        "userns-sysctl, proved: the sysctl is 0",
+        "box_starts fail 1.5 no sandbox",
+        "lab remedies show userns-clone-on --script",
+        "the price",
+        "without sysctl a.b=0 passes 3.0",
+        "the machine died",
+        "1 fail - box_starts",
+        "fork 1.2 suite 20.0",
+        "6.12.118+deb13-cloud-amd64",
+        "0.12.0 (/usr/bin/bwrap)",
+        "4.1.0, mediates user namespaces",
+        "lab matrix -g debian-13 -v stock",
+    ):
+        assert said in text, said
+
+
+def test_what_the_lab_did_not_read_is_called_not_known(tmp_path: Path) -> None:
+    text = text_of(tmp_path, cell(status=Status.NOT_RUN, reason="image not available"))
+    assert "guest not known: the lab did not read it" in text and "image not available" in text
+
+
+def test_the_kernels_refusals_and_the_probes_are_shown_and_shortened(tmp_path: Path) -> None:
+    files = ["kernel.log", "probes.json"]
+    result = failed(evidence=[f"cells/debian-13/stock/0.10.8/{name}" for name in files])
+    run = site_examples.run_folder(tmp_path, result)
+    line = f"{DENIED_CREATE.strip().splitlines()[0]}{'x' * 1000}<b>"
+    (run / result.folder / "kernel.log").write_text(f"{line}\n" * (MOST_LINES + 5))
+    refused = probed({"unshare_user": probe(1, "no permission <script>", ["unshare", "-U"])})
+    (run / result.folder / "probes.json").write_text(refused.model_dump_json())
+    publish([run], tmp_path / "site")
+    html = (tmp_path / "site" / CELL).read_text()
+    assert html.count('apparmor="DENIED"') + html.count("apparmor=&#34;DENIED&#34;") == MOST_LINES
+    assert "5 more lines there" in html and "x" * LONGEST_LINE not in html
+    assert "no permission &lt;script&gt;" in html and "failed (1)" in html
+    assert "<b>" not in html
+
+
+def test_damaged_probes_do_not_stop_the_site(tmp_path: Path) -> None:
+    result = failed(evidence=["cells/debian-13/stock/0.10.8/probes.json"])
+    assert "What the kernel allows" not in text_of(tmp_path, result)
+
+
+def test_files_are_linked_and_none_is_in_the_page(tmp_path: Path) -> None:
+    result = failed(
+        evidence=["cells/debian-13/stock/0.10.8/suite.log", "cells/debian-13/stock/0.10.8/gone.log"]
+    )
+    run = site_examples.run_folder(tmp_path, result)
+    (run / result.folder / "suite.log").write_text("a line of the suite\n" * 1000)
+    (run / result.folder / "gone.log").unlink()
+    publish([run], tmp_path / "site")
+    parsed = site_examples.Parsed(tmp_path / "site" / CELL)
+    assert "a line of the suite" not in parsed.text and "gone.log: the file is no longer" in parsed.text
+    [link] = [str(each["href"]) for each in parsed.of("a") if "suite.log" in str(each["href"])]
+    assert (tmp_path / "site" / CELL).parent.joinpath(link).resolve().read_text().startswith("a line")
+
+
+def test_a_page_leads_to_its_neighbours_to_other_builds_and_names_other_runs(tmp_path: Path) -> None:
+    old = site_examples.run_folder(tmp_path, failed(), name="a-run")
+    new = site_examples.run_folder(tmp_path, cell(), cell(build="0.10.0"), cell(variant="z"), name="b-run")
+    record = json.loads((new / "results.json").read_text())
+    record["run"]["started"] = "2026-11-25T00:00:00Z"
+    (new / "results.json").write_text(json.dumps(record))
+    publish([old, new], tmp_path / "site")
+    order = Matrix.of(model.load([old, new], History())).order
+    assert [build for _, _, build in order] == ["0.10.8", "0.10.0", "0.10.8"]
+    first = site_examples.Parsed(tmp_path / "site" / CELL)
+    relations = {str(link["rel"]): str(link["href"]) for link in first.of("a") if "rel" in link}
+    assert relations == {"next": "0.10.0.html"}
+    assert "a-run, started 2026-11-24 16:00 UTC: fail userns-sysctl" in " ".join(first.text.split())
+    assert [link for link in first.of("a") if link["href"] == "0.10.0.html" and "rel" not in link]
+    middle = site_examples.Parsed(tmp_path / "site" / "cells/debian-13/stock/0.10.0.html")
+    assert [str(link["rel"]) for link in middle.of("a") if "rel" in link] == ["prev", "next"]
