@@ -47,6 +47,7 @@ BEGINNINGS = {
     "booting": Kind.START,
     "restoring": Kind.START,
     "storing its boot": Kind.START,
+    "fetching": Kind.DEPLOY,
     "deploying": Kind.DEPLOY,
     "taking a checkpoint": Kind.DEPLOY,
 }

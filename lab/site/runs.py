@@ -1,0 +1,96 @@
+"""The pages of runs: `runs.html` with the charts over all of them, and a page per run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lab.record import CellResult, Status
+from lab.report import squares
+from lab.site.charts.passrate import pass_rates
+from lab.site.charts.steps import StepTimes, step_times
+from lab.site.charts.timeline import Timeline, timelines
+from lab.site.matrix import MARKS
+from lab.site.model import Site
+from lab.site.page import Page, slug
+from lab.site.results import Source, identity
+
+RUNS_PAGE = "runs.html"
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A run of the site. `before` is the run that started before it, if the site has one."""
+
+    source: Source
+    before: Source | None
+
+    @property
+    def page(self) -> str:
+        return f"runs/{slug(self.source.id)}.html"
+
+    @property
+    def counts(self) -> str:
+        return squares.counts(self.source.run)
+
+    @property
+    def builds(self) -> list[str]:
+        """The builds of its cells."""
+        return list(dict.fromkeys(cell.build for cell in self.source.run.cells))
+
+    @property
+    def times(self) -> StepTimes | None:
+        """The times of its steps beside those of the run before; None if they have nothing in common."""
+        times = step_times(self.before.run, self.source.run) if self.before else None
+        return times if times and times.steps else None
+
+    @property
+    def timelines(self) -> list[Timeline]:
+        return timelines(self.source.run, self.source.folder)
+
+    @property
+    def faults(self) -> list[CellResult]:
+        """The cells that met faults of the lab."""
+        return [cell for cell in self.source.run.cells if cell.retried]
+
+    @property
+    def missing(self) -> dict[tuple[Status, str], list[CellResult]]:
+        """The cells that could not be run, by their status and the reason."""
+        found: dict[tuple[Status, str], list[CellResult]] = {}
+        for cell in self.source.run.cells:
+            if cell.status.could_not_run:
+                found.setdefault((cell.status, cell.reason), []).append(cell)
+        return found
+
+
+def outputs(site: Site) -> Iterator[Page]:
+    """Make the page of all runs, and a page for each."""
+    runs = _shown(site.sources)
+    yield Page(
+        RUNS_PAGE,
+        title="Runs",
+        template="runs.html",
+        values={
+            "listed": runs,
+            "rates": pass_rates(site.history.runs),
+            "latest": next((run for run in runs if run.times), None),
+        },
+        nav="Runs",
+    )
+    for run in runs:
+        yield Page(
+            run.page,
+            title=f"Run {run.source.id}",
+            template="run.html",
+            values={
+                "run": run,
+                "info": run.source.run.run,
+                "mark": MARKS,
+                "table": squares,
+                "page_of": lambda cell: site.cells[identity(cell)].page,
+                "runs_page": RUNS_PAGE,
+            },
+        )
+
+
+def _shown(sources: Sequence[Source]) -> list[ShownRun]:
+    """Return the runs with the run before each; `sources` are sorted, the newest first."""
+    return [ShownRun(source, before) for source, before in zip(sources, [*sources[1:], None], strict=True)]

@@ -1,0 +1,69 @@
+"""The page of findings on boxlite's own diagnosis."""
+
+from pathlib import Path
+
+from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.site.publish import publish
+from tests.unit import site_examples
+from tests.unit.examples import cell
+
+SAID = "boxlite.errors.ConfigError: <b>The sandbox</b> could not be initialized on this host."
+LOG = """\
+2026-11-25T23:35:20Z ERROR boxlite::jailer: Sandbox preflight failed.
+
+Cause: Unknown restriction.
+2026-11-25T23:35:20Z ERROR boxlite::task: Task failed: it
+"""
+
+
+def failed(variant: str, status: Status = Status.XFAIL) -> CellResult:
+    folder = f"cells/debian-13/{variant}/0.10.8"
+    cured = RemedyResult(name="bwrap-profile", result=RemedyOutcome.VERIFIED, price="the price")
+    return cell(
+        variant=variant,
+        status=status,
+        cause="apparmor-userns-deny",
+        confidence=Confidence.PROVED,
+        causes=[Finding(name="apparmor-userns-deny", confidence=Confidence.PROVED, why="AppArmor denied it")],
+        tests=[TestResult(name="box", outcome=Outcome.FAIL, message=SAID)],
+        evidence=[f"{folder}/boxlite/box-1/logs/boxlite.log.2026-11-25"],
+        remedies=[cured],
+    )
+
+
+def with_log(base: Path, *cells: CellResult) -> Path:
+    run = site_examples.run_folder(base, *cells)
+    for each in cells:
+        for file in each.evidence:
+            (run / file).write_text(LOG)
+    return run
+
+
+def test_a_wrong_diagnosis_is_shown_with_its_cells_the_cause_and_the_cure(tmp_path: Path) -> None:
+    publish([with_log(tmp_path, failed("a"), failed("b"), cell())], tmp_path / "site")
+    parsed = site_examples.Parsed(tmp_path / "site" / "findings.html")
+    text = " ".join(parsed.text.split())
+    assert len([section for section in parsed.of("section") if section.get("class") == "finding"]) == 1
+    for said in (
+        "boxlite calls it an unknown restriction: AppArmor denied it",
+        "unknown in 2 cells",
+        "<b>The sandbox</b> could not be initialized",
+        "Cause: Unknown restriction.",
+        "apparmor-userns-deny, proved: AppArmor denied it",
+        "bwrap-profile: verified in 2 of 2 cells; price: the price",
+    ):
+        assert said in text, said
+    links = [str(each["href"]) for each in parsed.of("a") if str(each["href"]).startswith("cells/")]
+    assert links == ["cells/debian-13/a/0.10.8.html", "cells/debian-13/b/0.10.8.html"]
+    assert "<b>" not in (tmp_path / "site" / "findings.html").read_text()
+
+
+def test_a_run_without_failures_has_nothing_to_judge(tmp_path: Path) -> None:
+    site = site_examples.site_of(tmp_path, cell())
+    assert "there is no diagnosis to judge" in (site / "findings.html").read_text()
+
+
+def test_a_failure_without_a_log_is_said_to_be_not_judged(tmp_path: Path) -> None:
+    site = site_examples.site_of(tmp_path, failed("a").model_copy(update={"evidence": []}))
+    text = site_examples.Parsed(site / "findings.html").text
+    assert "not judged" in text and "No finding." in text
