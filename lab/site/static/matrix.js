@@ -49,8 +49,14 @@ lab.feature("matrix", (form) => {
   };
 
   const showColumns = (shown) => {
-    heads.forEach((head, column) => (head.hidden = !shown[column]));
-    for (const { squares } of rows) squares.forEach(({ square }, column) => (square.hidden = !shown[column]));
+    // The first column of a variant that is shown has the line between variants.
+    const variants = heads.map((head, column) => shown[column] && head.dataset.variant);
+    const showOne = (cell, column) => {
+      cell.hidden = !shown[column];
+      cell.classList.toggle("group", variants.indexOf(variants[column]) === column);
+    };
+    heads.forEach(showOne);
+    for (const { squares } of rows) squares.forEach(({ square }, column) => showOne(square, column));
     for (const group of groups.slice(1)) {
       const left = heads.filter((head) => head.dataset.variant === group.dataset.variant && !head.hidden).length;
       group.hidden = left === 0;
