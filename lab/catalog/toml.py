@@ -3,7 +3,9 @@
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -32,17 +34,27 @@ def load_folder[D: BaseModel](folder: Path, model: type[D]) -> dict[str, D]:
 def load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
     if not NAME.fullmatch(name):
         raise UsageError(f"{file}: the file's name may only have lower-case letters, digits, '.' and '-'")
+    table = read(file)
+    if "name" in table:
+        raise UsageError(f"{file}: name: not allowed, because the file's name is the name")
+    return validate(file, {**table, "name": name}, model)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return the table in a TOML file. Raises UsageError if it cannot be read or is not valid TOML."""
     try:
-        table = tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: not valid TOML: {error}") from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
-    if "name" in table:
-        raise UsageError(f"{file}: name: not allowed, because the file's name is the name")
+
+
+def validate[D: BaseModel](file: Path, table: Mapping[str, Any], model: type[D]) -> D:
+    """Make a model of a file's table. Raises UsageError with everything that is wrong in it."""
     try:
         # JSON, because strict models accept enum values as text only from JSON.
-        return model.model_validate_json(json.dumps({**table, "name": name}, default=_no_text))
+        return model.model_validate_json(json.dumps(table, default=_no_text))
     except ValidationError as error:
         raise UsageError("\n".join(_explain(file, detail) for detail in error.errors())) from error
 

@@ -1,0 +1,130 @@
+"""A build compared with another, and the decision whether it may be released."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from lab.base.errors import UsageError
+from lab.cli import common
+from lab.gate import baseline, results, sides
+from lab.gate.compare import compare
+from lab.gate.decision import decide
+from lab.gate.results import BuildResults
+from lab.report import compare as report
+
+FORMATS = click.Choice(["table", "markdown", "json"])
+
+
+@click.command("compare")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="[NEW]", required=False)
+@click.option("--old-build", metavar="BUILD", help="Compare with this build of OLD, if OLD tested several.")
+@click.option("--new-build", metavar="BUILD", help="Compare this build of NEW, if NEW tested several.")
+@click.option("--format", "kind", type=FORMATS, default="table", show_default=True, help="Print this format.")
+@click.pass_obj
+def compare_command(
+    lab: common.Lab, old: str, new: str | None, old_build: str | None, new_build: str | None, kind: str
+) -> int:
+    """Compare what each cell did with two builds.
+
+    OLD and NEW are runs (name or folder) or baseline files. Without NEW, two builds of one run are compared:
+    the first as the old one. Cells are matched by guest and variant. The exit status is 0, whatever differs.
+    """
+    before, now = _sides(lab, old, new, old_build, new_build)
+    comparison = compare(before, now)
+    if kind == "json":
+        click.echo(comparison.model_dump_json(indent=2))
+    elif kind == "markdown":
+        click.echo(report.render(comparison), nl=False)
+    else:
+        report.table(common.console, comparison)
+    return 0
+
+
+@click.command("baseline")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "-o",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    required=True,
+    help="Write this file; an older baseline is replaced.",
+)
+@click.option("--build", metavar="BUILD", help="Write down this build, if the run tested several.")
+@click.pass_obj
+def baseline_command(lab: common.Lab, run: str, file: Path, build: str | None) -> int:
+    """Write down what each cell of a run did, to compare later runs with it.
+
+    RUN is the name or the folder of a run. FILE is TOML, made for git: one line for each cell, in a stable
+    order, without times.
+    """
+    made = sides.read(lab.paths.runs, run, build)
+    baseline.write(made, file)
+    missing = sum(cell.status.could_not_run for cell in made.cells.values())
+    common.say(f"{file}: {len(made.cells)} cells of boxlite {made.build}")
+    if missing:
+        common.say(f"{missing} of them have no result, so a later run cannot be compared with them")
+    return 0
+
+
+@click.command("gate")
+@click.argument("run", metavar="RUN")
+@click.option("--against", metavar="FILE-or-RUN", help="Compare with this baseline file or run.")
+@click.option("--against-build", metavar="BUILD", help="Compare with another build of the same run.")
+@click.option("--build", metavar="BUILD", help="Decide about this build, if the run tested several.")
+@click.option("--format", "kind", type=FORMATS, default="table", show_default=True, help="Print this format.")
+@click.pass_obj
+def gate_command(
+    lab: common.Lab, run: str, against: str | None, against_build: str | None, build: str | None, kind: str
+) -> int:
+    """Decide whether the build of a run may be released.
+
+    RUN is the name or the folder of a run.
+
+    Exit status: 0 if nothing is worse than before, 1 if a cell regressed, failed for another cause, became
+    flaky, vanished or passed unexpectedly, 2 for wrong usage or input, 3 if something could not be run and
+    nothing is worse.
+    """
+    if (against is None) == (against_build is None):
+        raise UsageError(
+            "lab gate compares with one thing: --against FILE-or-RUN, or --against-build BUILD",
+            hint="write a baseline with: lab baseline RUN -o FILE",
+        )
+    if against is not None:
+        before, now = sides.read(lab.paths.runs, against, None), sides.read(lab.paths.runs, run, build)
+    else:
+        before, now = _pair(lab, run, against_build, build, ("--against-build", "--build"))
+    decision = decide(compare(before, now))
+    if kind == "json":
+        click.echo(decision.model_dump_json(indent=2))
+    elif kind == "markdown":
+        click.echo(report.render(decision.comparison, decision), nl=False)
+    else:
+        report.gate(common.console, decision)
+    return decision.exit_status
+
+
+def _sides(
+    lab: common.Lab, old: str, new: str | None, old_build: str | None, new_build: str | None
+) -> tuple[BuildResults, BuildResults]:
+    options = ("--old-build", "--new-build")
+    if new is None:
+        return _pair(lab, old, old_build, new_build, options)
+    runs = lab.paths.runs
+    return sides.read(runs, old, old_build, options[0]), sides.read(runs, new, new_build, options[1])
+
+
+def _pair(
+    lab: common.Lab, run: str, old: str | None, new: str | None, options: tuple[str, str]
+) -> tuple[BuildResults, BuildResults]:
+    """Return two builds of one run; what is not named is the other one of its two builds."""
+    if sides.baseline_file(run) is not None:
+        raise UsageError(
+            f"{run} is a baseline of one build", hint=f"name a run too: lab compare {shlex.quote(run)} RUN"
+        )
+    folder, record = sides.read_run(lab.paths.runs, run)
+    chosen = results.choose_pair(record, old, new, options)
+    before, now = (results.of_run(record, folder, build) for build in chosen)
+    return before, now

@@ -1,0 +1,208 @@
+"""Baselines: what each cell did with one build, as a small TOML file made for git.
+
+The file is the same whenever the cells did the same: it has a stable order, one line for each cell and guest,
+and neither times nor names of hosts nor paths.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import tomlkit
+from pydantic import Field, model_validator
+from tomlkit.items import InlineTable, Table
+
+from lab.base.errors import UsageError
+from lab.base.files import write_atomically
+from lab.catalog import toml
+from lab.gate.environment import PARTS
+from lab.gate.results import BuildResults, CellSummary
+from lab.record import Outcome, Status
+
+SCHEMA: Final = 1
+# The first line, by which a baseline is told from any other file before it is replaced.
+HEADER: Final = "# Baseline of boxlite's compatibility lab: what each cell did with one build."
+SECOND: Final = (
+    "# `lab baseline RUN -o FILE` writes this file, and `lab gate RUN --against FILE` compares a run with it."
+)
+NOT_PASSED: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.PASS)
+ABSENT: Final = "absent"
+
+
+class CellLine(toml.Definition):
+    """One cell. Tests of the file's list that are named in no other key passed."""
+
+    status: Status
+    cause: str | None = None
+    fail: list[str] = Field(default_factory=list)
+    error: list[str] = Field(default_factory=list)
+    skip: list[str] = Field(default_factory=list)
+    not_run: list[str] = Field(default_factory=list, alias="not-run")
+    absent: list[str] = Field(default_factory=list, description="Tests that the cell does not have.")
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="What differs from the line of its guest; empty text: never read."
+    )
+
+    def outcomes(self, tests: Iterable[str]) -> dict[str, Outcome]:
+        """Return the outcome of each test that the cell has."""
+        named = {name: outcome for outcome in NOT_PASSED for name in self.named(outcome)}
+        return {name: named.get(name, Outcome.PASS) for name in tests if name not in self.absent}
+
+    def named(self, outcome: Outcome) -> list[str]:
+        names: list[str] = getattr(self, outcome.replace("-", "_"))
+        return names
+
+
+class BaselineFile(toml.Definition):
+    """The whole file."""
+
+    format: Literal[1] = Field(alias="schema")
+    build: str
+    version: str
+    count: int = Field(description="The number of cells: a file that was cut off has fewer.")
+    tests: list[str]
+    definitions: dict[str, str] = Field(default_factory=dict)
+    guests: dict[str, dict[str, str]] = Field(default_factory=dict)
+    cells: dict[str, dict[str, CellLine]]
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "BaselineFile":
+        found = sum(map(len, self.cells.values()))
+        if found != self.count:
+            raise ValueError(f"count says {self.count} cells, found {found}: the file is not complete")
+        for guest, variants in self.cells.items():
+            for variant, line in variants.items():
+                named = [*line.absent, *(name for outcome in NOT_PASSED for name in line.named(outcome))]
+                if unknown := sorted(set(named) - set(self.tests)):
+                    where = f"cells.{guest}.{variant}"
+                    raise ValueError(f"{where}: expected names of the list tests, found {', '.join(unknown)}")
+        return self
+
+
+def read(file: Path) -> BuildResults:
+    """Read a baseline. Raises UsageError with the file, the key, and what was expected."""
+    try:
+        table = toml.read(file)
+        # A file of another schema is not wrong in all its keys.
+        schema = {"schema": table.get("schema")}
+        if schema["schema"] != SCHEMA:
+            raise UsageError(f"{file}: schema: expected {SCHEMA}, found {schema['schema']!r}")
+        made = toml.validate(file, table, BaselineFile)
+    except UsageError as error:
+        hint = "write it again with: lab baseline RUN -o FILE, or name another baseline or a run"
+        raise UsageError(error.args[0], hint=hint) from error
+    cells = [
+        _cell(made, guest, variant, line)
+        for guest, variants in made.cells.items()
+        for variant, line in variants.items()
+    ]
+    return BuildResults(
+        source=f"baseline {file}",
+        build=made.build,
+        version=made.version,
+        # A release has its version as its name. Nothing else can be found again by what a baseline holds.
+        argument=made.version if made.build == made.version else None,
+        cells={cell.identity: cell for cell in cells},
+        definitions=made.definitions,
+    )
+
+
+def write(results: BuildResults, file: Path) -> None:
+    """Write a baseline in one step. Raises UsageError if the file is another one's or cannot be written."""
+    try:
+        if file.exists() and not file.read_text(errors="replace").startswith(HEADER):
+            raise UsageError(f"-o {file}: this file is no baseline, so it is not replaced", hint="name another")
+        write_atomically(file, render(results))
+    except OSError as error:
+        raise UsageError(
+            f"-o {file}: cannot be written: {error.strerror or os.strerror(error.errno or 0)}",
+            hint="name a file in a folder that exists",
+        ) from error
+
+
+def render(results: BuildResults) -> str:
+    """Return the text of a baseline."""
+    cells = sorted(results.cells.values(), key=lambda cell: cell.identity)
+    tests = sorted({name for cell in cells for name in cell.tests})
+    guests = {guest: _common([c for c in cells if c.guest == guest]) for guest in _guests(cells)}
+    document = tomlkit.document()
+    for line in (HEADER, SECOND):
+        document.add(tomlkit.comment(line.removeprefix("# ")))
+    document.add("schema", tomlkit.item(SCHEMA))
+    document.add("build", tomlkit.item(results.build))
+    document.add("version", tomlkit.item(results.version))
+    document.add("count", tomlkit.item(len(cells)))
+    document.add("tests", tomlkit.item(tests).multiline(True))
+    document.add("definitions", _table(sorted(results.definitions.items())))
+    document.add("guests", _table((guest, _inline(parts)) for guest, parts in guests.items() if parts))
+    sections = tomlkit.table(is_super_table=True)
+    for guest, common in guests.items():
+        lines = ((c.variant, _line(c, tests, common)) for c in cells if c.guest == guest)
+        sections.add(guest, _table(lines))
+    document.add("cells", sections)
+    return tomlkit.dumps(document)
+
+
+def _table(rows: Iterable[tuple[str, Any]]) -> Table:
+    table = tomlkit.table()
+    for key, value in rows:
+        table.add(key, value)
+    return table
+
+
+def _inline(values: Mapping[str, Any]) -> InlineTable:
+    table = tomlkit.inline_table()
+    table.update(values)
+    return table
+
+
+def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> InlineTable:
+    """Return the line of a cell: what is said for its guest, and tests that passed, are left out."""
+    line: dict[str, Any] = {"status": str(cell.status)}
+    if cell.cause is not None:
+        line["cause"] = cell.cause
+    for outcome in NOT_PASSED:
+        if names := sorted(name for name, found in cell.tests.items() if found is outcome):
+            line[str(outcome)] = names
+    if absent := [name for name in tests if name not in cell.tests]:
+        # A cell without a result has no tests at all.
+        line |= {ABSENT: absent} if cell.tests else {}
+    if cell.environment:
+        own = {part: cell.environment.get(part, "") for part in PARTS}
+        different = {part: value for part, value in own.items() if value != common.get(part, "")}
+        line |= {"environment": _inline(different)} if different else {}
+    return _inline(line)
+
+
+def _guests(cells: Iterable[CellSummary]) -> list[str]:
+    return list(dict.fromkeys(cell.guest for cell in cells))
+
+
+def _common(cells: list[CellSummary]) -> dict[str, str]:
+    """Return the environment of a guest: that of its stock cell, or else what most of its cells have."""
+    known = [cell for cell in cells if cell.environment]
+    stock = next((cell for cell in known if cell.variant == "stock"), None)
+    if stock is not None:
+        return dict(stock.environment)
+    common = {}
+    for part in PARTS:
+        found = Counter(cell.environment[part] for cell in known if part in cell.environment)
+        if found:
+            common[part] = min(found, key=lambda value: (-found[value], value))
+    return common
+
+
+def _cell(file: BaselineFile, guest: str, variant: str, line: CellLine) -> CellSummary:
+    has_tests = line.status in (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL)
+    could_run = not line.status.could_not_run
+    environment = {**file.guests.get(guest, {}), **line.environment} if could_run else {}
+    return CellSummary(
+        guest=guest,
+        variant=variant,
+        status=line.status,
+        cause=line.cause,
+        tests=line.outcomes(file.tests) if has_tests else {},
+        environment={part: value for part, value in environment.items() if value},
+    )

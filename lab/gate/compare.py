@@ -1,0 +1,265 @@
+"""Compares the results of two builds cell by cell. Cells are matched by guest and variant, never counted."""
+
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import Field
+
+from lab.gate import environment
+from lab.gate.environment import EnvironmentChange
+from lab.gate.pair_command import both_builds
+from lab.gate.results import BuildResults, CellSummary
+from lab.record import Entry, Outcome, Status
+
+LOST = (None, Outcome.SKIP, Outcome.NOT_RUN)
+PASSING = (Status.PASS, Status.XPASS)
+
+
+class Difference(StrEnum):
+    """How a cell differs from what it did before, the worst first."""
+
+    REGRESSED = "regressed"
+    CAUSE_CHANGED = "cause changed"
+    NEWLY_FLAKY = "newly flaky"
+    VANISHED = "vanished"
+    UNEXPECTED_PASS = "unexpected pass"
+    COULD_NOT_RUN = "could not run"
+    FIXED = "fixed"
+    NEW = "new"
+    TESTS_CHANGED = "tests changed"
+    ENVIRONMENT_CHANGED = "environment changed"
+    UNCHANGED = "unchanged"
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a release is held back by it."""
+        return list(Difference).index(self) <= list(Difference).index(Difference.UNEXPECTED_PASS)
+
+
+class Seen(Entry):
+    """What a cell did on one side."""
+
+    status: Status
+    cause: str | None = None
+
+    @property
+    def has_result(self) -> bool:
+        return not self.status.could_not_run and self.status is not Status.NOT_APPLICABLE
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, [self.status, self.cause]))
+
+
+class TestChange(Entry):
+    """A test whose outcome changed. None: that side does not have the test."""
+
+    __test__ = False
+
+    name: str
+    old: Outcome | None
+    new: Outcome | None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.old or 'not in the suite'} -> {self.new or 'not in the suite'}"
+
+
+class CellDifference(Entry):
+    """One cell on both sides."""
+
+    guest: str
+    variant: str
+    difference: Difference
+    reason: str = ""
+    old: Seen | None = Field(description="None: that side does not have the cell.")
+    new: Seen | None = Field(description="None: that side does not have the cell.")
+    tests: list[TestChange] = Field(default_factory=list, description="Tests whose outcome changed.")
+    environment: list[EnvironmentChange] = Field(default_factory=list)
+    evidence: str = Field(default="", description="The folder of the new side's evidence.")
+    rerun: str = Field(default="", description="The command that runs the new side's cell again.")
+    both_builds: str = Field(
+        default="",
+        description="The command that runs both builds on the same guest, if the environment changed.",
+    )
+
+    @property
+    def name(self) -> str:
+        return f"{self.guest} {self.variant}"
+
+    @property
+    def has_both_results(self) -> bool:
+        return all(seen is not None and seen.has_result for seen in (self.old, self.new))
+
+
+class Side(Entry):
+    """One of the two sides: a build, and where its results are from."""
+
+    source: str
+    build: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.build} ({self.source})"
+
+
+class Comparison(Entry):
+    """Two builds compared."""
+
+    old: Side
+    new: Side
+    cells: list[CellDifference]
+
+    def of(self, *differences: Difference) -> list[CellDifference]:
+        """Return the cells with these differences, the worst difference first."""
+        return [cell for each in differences for cell in self.cells if cell.difference is each]
+
+    @property
+    def counts(self) -> str:
+        """Count the cells by difference: `1 regressed, 14 unchanged`."""
+        found = Counter(cell.difference for cell in self.cells)
+        return ", ".join(f"{found[each]} {each}" for each in Difference if found[each])
+
+    @property
+    def environment_changes(self) -> dict[str, list[CellDifference]]:
+        """Map each change of environment, as text, to the cells that it touches."""
+        found: dict[str, list[CellDifference]] = {}
+        for cell in self.cells:
+            for change in cell.environment:
+                found.setdefault(str(change), []).append(cell)
+        return found
+
+    @property
+    def in_common(self) -> bool:
+        """Whether there is a cell that both sides have."""
+        return any(cell.old is not None and cell.new is not None for cell in self.cells)
+
+    @property
+    def compared(self) -> int:
+        """The number of cells that have a result on both sides."""
+        return sum(cell.has_both_results for cell in self.cells)
+
+
+def compare(old: BuildResults, new: BuildResults) -> Comparison:
+    """Compare two builds: every cell of the new side, then the cells that only the old side has."""
+    identities = [*new.cells, *(each for each in old.cells if each not in new.cells)]
+    return Comparison(
+        old=Side(source=old.source, build=old.build, version=old.version),
+        new=Side(source=new.source, build=new.build, version=new.version),
+        cells=[_cell(old, new, *identity) for identity in identities],
+    )
+
+
+def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> CellDifference:
+    before, now = old.cells.get((guest, variant)), new.cells.get((guest, variant))
+    tests = _tests(before, now)
+    changed = _environment(old, new, before, now)
+    if now is None:
+        difference, reason = _missing(before, in_another_shard=(guest, variant) in new.elsewhere)
+    else:
+        difference, reason = _difference(before, now, tests)
+    if difference is Difference.UNCHANGED and changed:
+        difference = Difference.ENVIRONMENT_CHANGED
+    return CellDifference(
+        guest=guest,
+        variant=variant,
+        difference=difference,
+        reason=reason,
+        old=Seen(status=before.status, cause=before.cause) if before else None,
+        new=Seen(status=now.status, cause=now.cause) if now else None,
+        tests=tests,
+        environment=changed,
+        evidence=str(now.evidence) if now and now.evidence else "",
+        rerun=now.rerun if now else "",
+        both_builds=both_builds(guest, variant, old, new) if changed else "",
+    )
+
+
+def _missing(before: CellSummary | None, *, in_another_shard: bool) -> tuple[Difference, str]:
+    """Judge a cell that the new side does not have."""
+    if in_another_shard:
+        return Difference.COULD_NOT_RUN, "another shard of this plan has it; merge the shards first"
+    if before is None or before.status.could_not_run or before.status is Status.NOT_APPLICABLE:
+        # There was no result that could be lost.
+        return Difference.UNCHANGED, "had no result, and this run was not asked for it"
+    return Difference.VANISHED, "this run was not asked for it"
+
+
+def _difference(
+    before: CellSummary | None, now: CellSummary, tests: list[TestChange]
+) -> tuple[Difference, str]:
+    """Judge a cell that the new side has."""
+    if now.status.could_not_run:
+        return Difference.COULD_NOT_RUN, now.reason
+    if now.status is Status.NOT_APPLICABLE:
+        if before is None or before.status is Status.NOT_APPLICABLE or before.status.could_not_run:
+            return Difference.UNCHANGED, now.reason
+        return Difference.VANISHED, f"it does not apply any more: {now.reason}".rstrip(": ")
+    if before is None:
+        return Difference.NEW, now.reason
+    if before.status.could_not_run or before.status is Status.NOT_APPLICABLE:
+        return Difference.NEW, f"no result before ({before.status})"
+    return _ran_twice(before, now, tests)
+
+
+def _ran_twice(before: CellSummary, now: CellSummary, tests: list[TestChange]) -> tuple[Difference, str]:
+    """Judge a cell that has a result on both sides."""
+    match before.status, now.status:
+        case Status.FLAKY, Status.FLAKY:
+            return Difference.UNCHANGED, now.reason
+        case _, Status.FLAKY:
+            return Difference.NEWLY_FLAKY, now.reason
+        case Status.XPASS, Status.XPASS:
+            return _by_tests(before, now, tests)
+        case _, Status.XPASS:
+            return Difference.UNEXPECTED_PASS, now.reason
+        case ((Status.PASS | Status.XPASS), Status.PASS):
+            return _by_tests(before, now, tests)
+        case Status.FLAKY, Status.FAIL:
+            return Difference.REGRESSED, now.reason
+        case ((Status.FLAKY | Status.FAIL | Status.XFAIL), Status.PASS):
+            return Difference.FIXED, ""
+        case ((Status.FLAKY | Status.XPASS), Status.XFAIL):
+            return Difference.FIXED, "it fails as expected again"
+        case ((Status.PASS | Status.XPASS), _):
+            return Difference.REGRESSED, now.reason
+    if before.cause != now.cause:
+        return Difference.CAUSE_CHANGED, now.reason
+    return _by_tests(before, now, tests)
+
+
+def _by_tests(before: CellSummary, now: CellSummary, tests: list[TestChange]) -> tuple[Difference, str]:
+    """Judge a cell that does the same as before by the outcomes of its tests."""
+    # New tests of a cell that fails as expected failed as they must.
+    asked = [test for test in tests if test.old is not None or now.status is Status.FAIL]
+    if any(test.old in (Outcome.PASS, None) and test.new not in (Outcome.PASS, None) for test in asked):
+        return Difference.REGRESSED, "tests fail that did not fail before"
+    if any(test.old not in LOST and test.new in LOST for test in tests):
+        return Difference.VANISHED, "tests ran before that do not run now"
+    if any(test.old not in (None, Outcome.PASS) and test.new is Outcome.PASS for test in tests):
+        if before.status is Status.XFAIL and now.status is Status.FAIL:
+            return Difference.UNEXPECTED_PASS, "tests pass that the cause must fail"
+        return Difference.FIXED, "tests pass that did not pass before"
+    return (Difference.TESTS_CHANGED, "") if tests else (Difference.UNCHANGED, now.reason)
+
+
+def _tests(before: CellSummary | None, now: CellSummary | None) -> list[TestChange]:
+    if before is None or now is None or not before.tests or not now.tests:
+        return []
+    names = dict.fromkeys([*now.tests, *before.tests])
+    pairs = [TestChange(name=name, old=before.tests.get(name), new=now.tests.get(name)) for name in names]
+    return [pair for pair in pairs if pair.old is not pair.new]
+
+
+def _environment(
+    old: BuildResults, new: BuildResults, before: CellSummary | None, now: CellSummary | None
+) -> list[EnvironmentChange]:
+    """Return what changed under a cell that has a result on both sides."""
+    if before is None or now is None or before.status.could_not_run or now.status.could_not_run:
+        return []
+
+    def definitions(side: BuildResults) -> Mapping[str, str]:
+        names = environment.concerning(side.definitions, now.guest, now.variant)
+        return {name: side.definitions[name] for name in names}
+
+    found = environment.changes(before.environment, now.environment)
+    return found + environment.changes(definitions(old), definitions(new))

@@ -1,0 +1,112 @@
+"""What a cell ran on, as short texts that can be compared: image, kernel, policies, programs, definitions."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from lab.base.files import plain
+from lab.record import CellResult, Entry, RunInfo, RunResult
+
+# The parts of a cell's environment, in the order in which files and reports have them. A part that is missing
+# was never read: nothing is said about it.
+PARTS: Final = ("image", "kernel", "bubblewrap", "apparmor", "profiles", "selinux", "qemu", "acceleration")
+# The guest was asked and has no such thing.
+NONE: Final = "none"
+# Long enough to tell digests apart, short enough to read.
+DIGEST_LENGTH: Final = 12
+# Definitions that touch every cell.
+COMMON: Final = ("programs", "seed", "rootfs")
+
+
+class EnvironmentChange(Entry):
+    """One part of a cell's environment that is not what it was."""
+
+    what: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        """Say what changed. The values of a digest tell nobody anything."""
+        if self.what in PARTS and self.what not in ("image", "profiles"):
+            return f"{self.what} {self.old} -> {self.new}"
+        names = {"profiles": "AppArmor profiles", "programs": "the lab's programs in the guest"}
+        return f"{names.get(self.what, self.what)} changed"
+
+
+def of_cell(cell: CellResult, run: RunResult) -> dict[str, str]:
+    """Return what a cell of a run ran on; empty if the lab never read it."""
+    facts = cell.facts.model_dump(mode="json") if cell.facts else cell.older_facts
+    if not facts:
+        return {}
+    found = {**_of_facts(facts), **_of_host(cell.guest, run.run)}
+    return {part: plain(found[part]) for part in PARTS if found.get(part)}
+
+
+def definitions(run: RunResult) -> dict[str, str]:
+    """Return the digests of the definitions that decided what the cells of a run did, shortened."""
+    cells = {name for cell in run.cells for name in (f"guest {cell.guest}", f"variant {cell.variant}")}
+    kept = {
+        name: digest[:DIGEST_LENGTH]
+        for name, digest in run.run.definitions.items()
+        if name in cells or name in COMMON or name.startswith("suite ")
+    }
+    return {"rootfs": "the lab's own"} | kept if kept else {}
+
+
+def concerning(names: Iterable[str], guest: str, variant: str) -> list[str]:
+    """Return the names of those definitions that decide what a cell does."""
+    own = (f"guest {guest}", f"variant {variant}", *COMMON)
+    return [name for name in names if name in own or name.startswith("suite ")]
+
+
+def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[EnvironmentChange]:
+    """Compare what is known on both sides."""
+    return [
+        EnvironmentChange(what=what, old=value, new=new[what])
+        for what, value in old.items()
+        if what in new and new[what] != value
+    ]
+
+
+def _of_facts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Read the parts of the environment that the guest reports; facts of older labs may lack some."""
+    readers = {"bubblewrap": _bubblewrap, "apparmor": _apparmor, "selinux": _selinux, "profiles": _profiles}
+    sources = {"profiles": "apparmor"}
+    found = {"kernel": str(facts.get("kernel") or "")}
+    for part, read in readers.items():
+        source = sources.get(part, part)
+        if source in facts:
+            found[part] = read(facts[source]) if isinstance(facts[source], dict) else NONE
+    return found
+
+
+def _bubblewrap(said: Mapping[str, Any]) -> str:
+    return f"{said.get('version') or 'does not run'}{' setuid' if said.get('setuid') else ''}"
+
+
+def _apparmor(said: Mapping[str, Any]) -> str:
+    return str(said.get("version") or "without parser")
+
+
+def _profiles(said: Mapping[str, Any]) -> str:
+    text = json.dumps(said.get("profiles") or {}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def _selinux(said: Mapping[str, Any]) -> str:
+    parts = [said.get("mode"), said.get("policy"), said.get("policy_version")]
+    return " ".join(str(part) for part in parts if part is not None)
+
+
+def _of_host(guest: str, info: RunInfo) -> dict[str, str]:
+    """Read what the guest's lanes ran on. The shards of a merged run may have run it on several hosts."""
+    parts = [part for part in info.merged or [info] if any(lane.guest == guest for lane in part.lanes)]
+    hosts = [part.host for part in parts or [info] if part.host]
+    images = {lane.image[:DIGEST_LENGTH] for part in parts for lane in part.lanes if lane.guest == guest}
+    values = {
+        "image": images,
+        "qemu": {host.qemu for host in hosts},
+        "acceleration": {host.acceleration for host in hosts},
+    }
+    return {part: ", ".join(sorted(found)) for part, found in values.items()}

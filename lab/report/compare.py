@@ -1,0 +1,171 @@
+"""A comparison of two builds and the gate's decision, for the terminal and as Markdown."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab.base.files import plain
+from lab.gate.compare import CellDifference, Comparison, Difference
+from lab.gate.decision import Decision, Gate
+from lab.report import markdown
+
+STYLES = {
+    **{each: "bold red" for each in Difference if each.blocks},
+    Difference.COULD_NOT_RUN: "magenta",
+    Difference.FIXED: "green",
+    Difference.NEW: "cyan",
+}
+GATE_STYLES = {Gate.PASSED: "bold green", Gate.BLOCKED: "bold red", Gate.INCOMPLETE: "bold magenta"}
+# Told, but nothing that holds a release back.
+TOLD = (Difference.FIXED, Difference.NEW, Difference.TESTS_CHANGED)
+LONGEST = 300  # characters of a reason
+
+
+def table(console: Console, comparison: Comparison) -> None:
+    """Print a comparison: the cells that differ as a table, then what changed in each and under them."""
+    _print(console, sides(comparison))
+    _print(console, comparison.counts, "bold")
+    shown = comparison.of(*(each for each in Difference if each.blocks), *TOLD)
+    if shown:
+        made = Table("difference", "guest", "variant", "old", "new", box=None, pad_edge=False)
+        for cell in shown:
+            words = [cell.guest, cell.variant, transition(cell, "old"), transition(cell, "new")]
+            made.add_row(Text(str(cell.difference), STYLES.get(cell.difference, "")), *map(Text, words))
+        console.print()
+        console.print(made)
+    _print_cells(console, shown)
+    _print_lines(console, "could not run", could_not_run(comparison))
+    _print_lines(console, "environment changed", environment(comparison))
+
+
+def gate(console: Console, decision: Decision) -> None:
+    """Print the gate's decision: the verdict, each cell that blocks, and then what is told."""
+    comparison = decision.comparison
+    _print(console, verdict(decision), GATE_STYLES[decision.gate])
+    _print(console, sides(comparison))
+    _print(console, comparison.counts)
+    if decision.other_plan:
+        _print(console, other_plan(decision), "cyan")
+    _print_cells(console, decision.blocking)
+    _print_lines(console, "could not run", could_not_run(comparison))
+    told = [heading(cell) for cell in comparison.of(*TOLD)]
+    _print_lines(console, "different, does not block", told)
+    _print_lines(console, "environment changed, does not block", environment(comparison))
+
+
+def render(comparison: Comparison, decision: Decision | None = None) -> str:
+    """Render a comparison, or the gate's decision over it, as Markdown."""
+    shown = decision.blocking if decision else comparison.of(*(each for each in Difference if each.blocks))
+    return markdown.page(
+        "compare.md",
+        comparison=comparison,
+        decision=decision,
+        blocking=shown,
+        told=comparison.of(*TOLD),
+        could_not_run=could_not_run(comparison),
+        environment=environment(comparison),
+        other_plan=other_plan(decision) if decision and decision.other_plan else "",
+        verdict=verdict(decision) if decision else "",
+        details=details,
+        transition=transition,
+    )
+
+
+def verdict(decision: Decision) -> str:
+    """Say in one line what the gate decided and why."""
+    match decision.gate:
+        case Gate.BLOCKED:
+            counts = Counter(cell.difference for cell in decision.blocking)
+            why = ", ".join(f"{count} {difference}" for difference, count in counts.items())
+        case Gate.INCOMPLETE:
+            missing = f"{_cells(len(decision.could_not_run))} could not be run; nothing else is worse"
+            why = missing if decision.could_not_run else "no cell has a result on both sides"
+        case Gate.PASSED:
+            why = f"{_cells(decision.comparison.compared)} compared, nothing is worse"
+    return f"gate {decision.gate}: {why}"
+
+
+def sides(comparison: Comparison) -> str:
+    return f"new: boxlite {comparison.new}\nold: boxlite {comparison.old}"
+
+
+def other_plan(decision: Decision) -> str:
+    """Say that the old side has what the run was never asked for."""
+    missing = ", ".join(decision.other_plan)
+    return f"the run was not asked for any cell of {missing}: is the old side of another plan?"
+
+
+def transition(cell: CellDifference, side: str) -> str:
+    """Return what a cell did on one side; `not asked` if that side does not have it."""
+    seen = cell.old if side == "old" else cell.new
+    return "not asked" if seen is None else str(seen)
+
+
+def heading(cell: CellDifference) -> str:
+    """Return a cell's difference in one line."""
+    return f"{cell.difference}: {cell.name}: {transition(cell, 'old')} -> {transition(cell, 'new')}"
+
+
+def details(cell: CellDifference) -> list[tuple[str, str]]:
+    """Return what is known about a cell's difference, as pairs of a label and a text."""
+    found = [("", cell.reason if len(cell.reason) <= LONGEST else f"{cell.reason[:LONGEST]}...")]
+    found += [("test", str(test)) for test in cell.tests]
+    if cell.environment:
+        found.append(("environment changed", "; ".join(map(str, cell.environment))))
+    found.append(("evidence", cell.evidence))
+    found.append(("run it again", cell.rerun))
+    found.append(("both builds on this guest", cell.both_builds))
+    return [(label, text) for label, text in found if text]
+
+
+def could_not_run(comparison: Comparison) -> list[str]:
+    """Return one line for each reason why cells could not be run, with the cells concerned."""
+    found: dict[str, list[CellDifference]] = {}
+    for cell in comparison.of(Difference.COULD_NOT_RUN):
+        found.setdefault(cell.reason or "no reason given", []).append(cell)
+    return [f"{_names(cells, comparison)}: {reason[:LONGEST]}" for reason, cells in found.items()]
+
+
+def environment(comparison: Comparison) -> list[str]:
+    """Return one line for each change of environment, with the cells that it touches."""
+    return [
+        f"{change}: {_names(cells, comparison)}" for change, cells in comparison.environment_changes.items()
+    ]
+
+
+def _names(cells: Sequence[CellDifference], comparison: Comparison) -> str:
+    """Name cells, by their guest alone where all of its cells are meant."""
+    every = Counter(cell.guest for cell in comparison.cells)
+    guests: dict[str, list[str]] = {}
+    for cell in cells:
+        guests.setdefault(cell.guest, []).append(cell.variant)
+    return ", ".join(
+        f"{guest} (every variant)" if len(variants) == every[guest] > 1 else f"{guest} ({', '.join(variants)})"
+        for guest, variants in guests.items()
+    )
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' if count != 1 else ''}"
+
+
+def _print_cells(console: Console, cells: Iterable[CellDifference]) -> None:
+    for cell in cells:
+        _print(console, f"\n{heading(cell)}", STYLES.get(cell.difference, ""))
+        for label, text in details(cell):
+            _print(console, f"  {label}: {text}" if label else f"  {text}")
+
+
+def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        _print(console, f"\n{title}:", "bold")
+        for line in lines:
+            _print(console, f"  {line}")
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    """Print text without markup. The terminal wraps the lines, so that they can be copied."""
+    console.print(Text(plain(text), style), soft_wrap=True)

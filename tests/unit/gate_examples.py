@@ -1,0 +1,108 @@
+"""Runs to compare, and the command line to compare them with."""
+
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import cli
+from lab.gate import results
+from lab.gate.compare import CellDifference, compare
+from lab.gate.results import BuildResults
+from lab.record import BuildRecord, CellResult, Host, LaneRecord, Outcome, RunResult, Status, TestResult
+from tests.unit.examples import cell, facts, run_of
+
+# A suite of three tests; the last two need the sandbox.
+TESTS = ("control", "starts", "isolates")
+HOST = Host(
+    kernel="6.18",
+    system="Debian",
+    cpus=2,
+    memory_mib=24105,
+    libvirt="11.3.0",
+    qemu="10.0.13",
+    connect="qemu:///system",
+    acceleration="emulation",
+    acceleration_reason="no /dev/kvm",
+)
+WITH_TESTS = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL, Status.FLAKY)
+
+
+def outcomes(status: Status, changed: Mapping[str, Outcome | None]) -> list[TestResult]:
+    """What the tests did in a cell of this status, but for those that are changed; None: not there at all."""
+    blocked = Outcome.FAIL if status in (Status.FAIL, Status.XFAIL) else Outcome.PASS
+    found: dict[str, Outcome | None] = {"control": Outcome.PASS, "starts": blocked, "isolates": blocked}
+    return [
+        TestResult(name=name, outcome=outcome)
+        for name, outcome in (found | dict(changed)).items()
+        if outcome is not None
+    ]
+
+
+def done(
+    status: Status,
+    cause: str | None = None,
+    *,
+    tests: Mapping[str, Outcome | None] | None = None,
+    guest: str = "debian-13",
+    variant: str = "stock",
+    build: str = "0.10.8",
+    **more: Any,
+) -> CellResult:
+    """A cell that ran on a debian-13, with the tests that go with its status."""
+    ran = status in WITH_TESTS
+    if cause is None and status in (Status.FAIL, Status.XFAIL):
+        cause = "userns-limit"
+    told: dict[str, Any] = {
+        "tests": outcomes(status, tests or {}) if ran else [],
+        "facts": facts() if ran else None,
+        "evidence": [f"cells/{guest}/{variant}/{build}/suite.log"] if ran else [],
+        "rerun": f"lab matrix -g {guest} -v {variant} --build {build}",
+    }
+    return cell(guest, variant, status=status, cause=cause, build=build, **(told | more))
+
+
+def run_with(*cells: CellResult, **more: Any) -> RunResult:
+    """A run of these cells, with what it needs to be described: builds, lanes, host, definitions."""
+    names = dict.fromkeys(each.build for each in cells)
+    lanes = [
+        LaneRecord(guest=guest, image="a1" * 32, fork="memory", seconds={})
+        for guest in dict.fromkeys(each.guest for each in cells)
+    ]
+    told: dict[str, Any] = {
+        "builds": [BuildRecord(name=name, version=name, source="PyPI") for name in names],
+        "lanes": lanes,
+        "host": HOST,
+        "definitions": {"programs": "p" * 64, "variant stock": "s" * 64, "suite jailer": "j" * 64},
+    }
+    return run_of(*cells, **(told | more))
+
+
+def side(*cells: CellResult, **more: Any) -> BuildResults:
+    """The results of the one build that these cells were run with."""
+    run = run_with(*cells, **more)
+    return results.of_run(run, Path("/runs/one"), results.choose_build(run, None, "--build"))
+
+
+def compared(old: CellResult, new: CellResult) -> CellDifference:
+    """How one cell differs."""
+    [found] = compare(side(old), side(new)).cells
+    return found
+
+
+def write(run: RunResult, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    run.write(folder)
+    return folder
+
+
+def lab(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
+    """The exit status of a command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code

@@ -1,0 +1,179 @@
+"""How two builds differ, cell by cell."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.gate import results
+from lab.gate.compare import Difference, compare
+from lab.record import LaneRecord, Outcome, ShardRecord, Status
+from tests.unit.examples import facts
+from tests.unit.gate_examples import compared, done, run_with, side
+
+PASS, FAIL, XFAIL, XPASS = Status.PASS, Status.FAIL, Status.XFAIL, Status.XPASS
+FLAKY, NOT_APPLICABLE, ERROR, NOT_RUN = Status.FLAKY, Status.NOT_APPLICABLE, Status.ERROR, Status.NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "difference"),
+    [
+        (PASS, PASS, Difference.UNCHANGED),
+        (PASS, FAIL, Difference.REGRESSED),
+        (PASS, XFAIL, Difference.REGRESSED),
+        (XPASS, FAIL, Difference.REGRESSED),
+        (FLAKY, FAIL, Difference.REGRESSED),
+        (PASS, FLAKY, Difference.NEWLY_FLAKY),
+        (XFAIL, FLAKY, Difference.NEWLY_FLAKY),
+        (FLAKY, FLAKY, Difference.UNCHANGED),
+        (FLAKY, PASS, Difference.FIXED),
+        (FLAKY, XFAIL, Difference.FIXED),
+        (FAIL, PASS, Difference.FIXED),
+        (XFAIL, PASS, Difference.FIXED),
+        (XPASS, XFAIL, Difference.FIXED),
+        (XFAIL, XPASS, Difference.UNEXPECTED_PASS),
+        (FAIL, XPASS, Difference.UNEXPECTED_PASS),
+        (PASS, XPASS, Difference.UNEXPECTED_PASS),
+        (XPASS, XPASS, Difference.UNCHANGED),
+        (FAIL, FAIL, Difference.UNCHANGED),
+        (XFAIL, XFAIL, Difference.UNCHANGED),
+        # The variant's expectation changed, what the cell does did not.
+        (XFAIL, FAIL, Difference.UNCHANGED),
+        (PASS, NOT_APPLICABLE, Difference.VANISHED),
+        (XFAIL, NOT_APPLICABLE, Difference.VANISHED),
+        (NOT_APPLICABLE, NOT_APPLICABLE, Difference.UNCHANGED),
+        (NOT_APPLICABLE, PASS, Difference.NEW),
+        (ERROR, PASS, Difference.NEW),
+        (NOT_RUN, FAIL, Difference.NEW),
+        (ERROR, NOT_APPLICABLE, Difference.UNCHANGED),
+        (PASS, ERROR, Difference.COULD_NOT_RUN),
+        (XFAIL, NOT_RUN, Difference.COULD_NOT_RUN),
+        (ERROR, ERROR, Difference.COULD_NOT_RUN),
+    ],
+)
+def test_the_statuses_on_both_sides_say_how_a_cell_differs(
+    old: Status, new: Status, difference: Difference
+) -> None:
+    assert compared(done(old), done(new)).difference is difference
+
+
+@pytest.mark.parametrize("status", [FAIL, XFAIL])
+def test_another_cause_is_told_even_if_the_same_tests_fail(status: Status) -> None:
+    found = compared(done(XFAIL, "userns-limit"), done(status, "userns-sysctl"))
+    assert found.difference is Difference.CAUSE_CHANGED
+    assert (str(found.old), str(found.new)) == ("xfail userns-limit", f"{status} userns-sysctl")
+    assert found.tests == []
+
+
+def test_more_tests_that_fail_for_the_same_cause_are_a_regression_and_named() -> None:
+    found = compared(done(XFAIL), done(FAIL, tests={"control": Outcome.FAIL}))
+    assert found.difference is Difference.REGRESSED
+    assert [str(test) for test in found.tests] == ["control: pass -> fail"]
+
+
+def test_tests_that_a_cause_must_fail_and_that_pass_are_an_unexpected_pass() -> None:
+    found = compared(done(XFAIL), done(FAIL, tests={"isolates": Outcome.PASS}))
+    assert found.difference is Difference.UNEXPECTED_PASS
+    assert [str(test) for test in found.tests] == ["isolates: fail -> pass"]
+
+
+def test_a_failed_cell_in_which_fewer_tests_fail_is_partly_fixed() -> None:
+    found = compared(done(FAIL), done(FAIL, tests={"isolates": Outcome.PASS}))
+    assert found.difference is Difference.FIXED
+
+
+def test_counts_hide_nothing_if_one_test_is_fixed_and_another_breaks() -> None:
+    swapped: dict[str, Outcome | None] = {"isolates": Outcome.PASS, "control": Outcome.FAIL}
+    assert compared(done(FAIL), done(FAIL, tests=swapped)).difference is Difference.REGRESSED
+
+
+@pytest.mark.parametrize(
+    ("status", "test", "gone"),
+    [(PASS, "isolates", None), (FAIL, "isolates", None), (FAIL, "isolates", Outcome.NOT_RUN)],
+)
+def test_a_test_that_vanished_within_a_cell_is_named(status: Status, test: str, gone: Outcome | None) -> None:
+    found = compared(done(status), done(status, tests={test: gone}))
+    assert found.difference is Difference.VANISHED
+    assert [(each.name, each.new) for each in found.tests] == [(test, gone)]
+
+
+def test_a_test_that_is_new_changes_nothing_if_it_passes_or_fails_as_it_must() -> None:
+    new: dict[str, Outcome | None] = {"new": Outcome.PASS}
+    assert compared(done(PASS), done(PASS, tests=new)).difference is Difference.TESTS_CHANGED
+    new = {"new": Outcome.FAIL}
+    assert compared(done(XFAIL), done(XFAIL, tests=new)).difference is Difference.TESTS_CHANGED
+    assert compared(done(FAIL), done(FAIL, tests=new)).difference is Difference.REGRESSED
+
+
+def test_a_cell_that_the_new_side_was_not_asked_for_vanished_only_if_it_had_a_result() -> None:
+    old = side(
+        done(PASS),
+        done(FAIL, variant="a"),
+        done(NOT_APPLICABLE, variant="b"),
+        done(NOT_RUN, variant="c"),
+    )
+    found = compare(old, side(done(PASS)))
+    assert [(cell.variant, cell.difference) for cell in found.cells] == [
+        ("stock", Difference.UNCHANGED),
+        ("a", Difference.VANISHED),
+        ("b", Difference.UNCHANGED),
+        ("c", Difference.UNCHANGED),
+    ]
+    assert found.cells[1].reason == "this run was not asked for it"
+    assert found.counts == "1 vanished, 3 unchanged"
+
+
+def test_a_cell_that_another_shard_has_did_not_vanish() -> None:
+    plan = ["debian-13/stock/0.10.8", "debian-13/a/0.10.8"]
+    new = side(done(PASS), shard=ShardRecord(number=1, count=2, plan=plan))
+    found = compare(side(done(PASS), done(PASS, variant="a")), new)
+    assert found.cells[1].difference is Difference.COULD_NOT_RUN
+    assert "merge the shards" in found.cells[1].reason
+
+
+def test_a_cell_that_only_the_new_side_has_is_new() -> None:
+    found = compare(side(done(PASS)), side(done(PASS), done(FAIL, guest="debian-14")))
+    assert [cell.difference for cell in found.cells] == [Difference.UNCHANGED, Difference.NEW]
+
+
+def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() -> None:
+    before = side(done(PASS, build="0.10.0"))
+    now = side(
+        done(PASS, facts=facts(kernel="6.13.1", bubblewrap={"setuid": True}, selinux={"mode": "permissive"})),
+        lanes=[LaneRecord(guest="debian-13", image="b2" * 32, fork="memory", seconds={})],
+        definitions={"programs": "q" * 64, "variant other": "o" * 64},
+    )
+    [found] = compare(before, now).cells
+    assert found.difference is Difference.ENVIRONMENT_CHANGED
+    assert [str(change) for change in found.environment] == [
+        "image changed",
+        "kernel 6.12.118+deb13-cloud-amd64 -> 6.13.1",
+        "bubblewrap 0.12.0 -> 0.12.0 setuid",
+        "selinux none -> permissive default 34",
+        "the lab's programs in the guest changed",
+    ]
+    assert found.both_builds == "lab matrix -g debian-13 -v stock --build 0.10.0 --build 0.10.8"
+
+
+def test_a_changed_environment_does_not_hide_a_regression() -> None:
+    found = compared(done(PASS), done(FAIL, facts=facts(kernel="6.13.1")))
+    assert found.difference is Difference.REGRESSED
+    assert [change.what for change in found.environment] == ["kernel"]
+
+
+def test_nothing_is_said_about_an_environment_that_was_never_read() -> None:
+    assert compared(done(PASS, facts=None), done(PASS)).environment == []
+    older = {"kernel": "6.1", "apparmor": None}
+    found = compared(done(PASS, facts=None, older_facts=older), done(PASS))
+    assert [str(change) for change in found.environment] == [
+        "kernel 6.1 -> 6.12.118+deb13-cloud-amd64",
+        "apparmor none -> 4.1.0",
+        "AppArmor profiles changed",
+    ]
+
+
+def test_the_name_of_the_build_does_not_matter_but_its_results_are_kept_apart() -> None:
+    run = run_with(done(PASS, build="0.10.0"), done(FAIL, build="0.10.8"))
+    old, new = (results.of_run(run, Path("/runs/one"), build) for build in ("0.10.0", "0.10.8"))
+    [found] = compare(old, new).cells
+    assert found.difference is Difference.REGRESSED
+    assert found.evidence == "/runs/one/cells/debian-13/stock/0.10.8"
