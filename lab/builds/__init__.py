@@ -21,6 +21,7 @@ __all__ = [
     "argument",
     "forms",
     "known_kinds",
+    "previous",
     "resolve",
     "resolve_all",
     "resolve_recorded",
@@ -56,6 +57,14 @@ def resolve(wanted: str | None) -> Build:
     if prefix not in known:
         raise unknown_name("kind of build", prefix, known)
     return known[prefix].parse(rest)
+
+
+def previous(build: Build) -> Build:
+    """The newest release that is older than a build.
+
+    Raises UsageError if there is none, LabError if that could not be found out.
+    """
+    return Wheel.before(build.version)
 
 
 def resolve_all(wanted: Sequence[str]) -> list[Build]:

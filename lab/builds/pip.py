@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.version import Version
 
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
@@ -32,6 +33,20 @@ def store(paths: Paths) -> Path:
 def newest() -> str:
     """The version of the newest release. Raises LabError if pip cannot tell."""
     return find_release(PROJECT)
+
+
+def newest_before(version: str) -> str:
+    """The version of the newest release that is older than a version.
+
+    Raises UsageError if there is none, LabError if pip cannot tell.
+    """
+    this = Version(version)
+    # 0.10.8+mine comes after 0.10.8, and no specifier may hold the local part.
+    older = f"{PROJECT}{'<=' if this.local else '<'}{this.public}"
+    try:
+        return find_release(older)
+    except UsageError as error:
+        raise UsageError(f"there is no release of {PROJECT} older than {version}", hint=SEE) from error
 
 
 def find_release(requirement: str) -> str:

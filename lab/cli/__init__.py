@@ -11,7 +11,20 @@ from rich.markup import escape
 
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.log import quiet_libraries
-from lab.cli import completion, gate, host, images, lists, matrix, publish, remedies, reports, runs, shell
+from lab.cli import (
+    completion,
+    expect,
+    gate,
+    host,
+    images,
+    lists,
+    matrix,
+    publish,
+    remedies,
+    reports,
+    runs,
+    shell,
+)
 from lab.cli.common import INTERRUPTED, Lab, errors
 from lab.machine import leftovers
 
@@ -39,6 +52,7 @@ for command in (
     gate.baseline_command,
     gate.compare_command,
     gate.gate_command,
+    expect.expect_command,
     host.doctor_command,
     lists.list_command,
     images.images_group,

@@ -1,27 +1,42 @@
 """A build compared with another, and the decision whether it may be released."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lab.base.errors import UsageError
-from lab.cli import common
-from lab.gate import baseline, results, sides
+from lab.cli import common, completion
+from lab.cli.gate_options import expect_option
+from lab.gate import baseline, expectations, results, sides
 from lab.gate.compare import compare
-from lab.gate.decision import decide
+from lab.gate.decision import Decision
+from lab.gate.planned import decide_with
 from lab.gate.results import BuildResults
 from lab.report import compare as report
 
-FORMATS = click.Choice(["table", "markdown", "json"])
+format_option = click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "markdown", "json"]),
+    default="table",
+    show_default=True,
+    help="Print this format.",
+)
+
+
+def _build_option(name: str, words: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(name, metavar="BUILD", shell_complete=completion.builds, help=words)
 
 
 @click.command("compare")
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="[NEW]", required=False)
-@click.option("--old-build", metavar="BUILD", help="Compare with this build of OLD, if OLD tested several.")
-@click.option("--new-build", metavar="BUILD", help="Compare this build of NEW, if NEW tested several.")
-@click.option("--format", "kind", type=FORMATS, default="table", show_default=True, help="Print this format.")
+@click.argument("old", metavar="OLD", shell_complete=completion.runs)
+@click.argument("new", metavar="[NEW]", required=False, shell_complete=completion.runs)
+@_build_option("--old-build", "Compare with this build of OLD, if OLD tested several.")
+@_build_option("--new-build", "Compare this build of NEW, if NEW tested several.")
+@format_option
 @click.pass_obj
 def compare_command(
     lab: common.Lab, old: str, new: str | None, old_build: str | None, new_build: str | None, kind: str
@@ -43,7 +58,7 @@ def compare_command(
 
 
 @click.command("baseline")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @click.option(
     "-o",
     "file",
@@ -52,7 +67,7 @@ def compare_command(
     required=True,
     help="Write this file; an older baseline is replaced.",
 )
-@click.option("--build", metavar="BUILD", help="Write down this build, if the run tested several.")
+@_build_option("--build", "Write down this build, if the run tested several.")
 @click.pass_obj
 def baseline_command(lab: common.Lab, run: str, file: Path, build: str | None) -> int:
     """Write down what each cell of a run did, to compare later runs with it.
@@ -70,33 +85,50 @@ def baseline_command(lab: common.Lab, run: str, file: Path, build: str | None) -
 
 
 @click.command("gate")
-@click.argument("run", metavar="RUN")
-@click.option("--against", metavar="FILE-or-RUN", help="Compare with this baseline file or run.")
-@click.option("--against-build", metavar="BUILD", help="Compare with another build of the same run.")
-@click.option("--build", metavar="BUILD", help="Decide about this build, if the run tested several.")
-@click.option("--format", "kind", type=FORMATS, default="table", show_default=True, help="Print this format.")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
+@click.option(
+    "--against",
+    metavar="FILE-or-RUN",
+    shell_complete=completion.runs,
+    help="Compare with this baseline file or run.",
+)
+@_build_option("--against-build", "Compare with another build of the same run.")
+@_build_option("--build", "Decide about this build, if the run tested several.")
+@expect_option
+@format_option
 @click.pass_obj
 def gate_command(
-    lab: common.Lab, run: str, against: str | None, against_build: str | None, build: str | None, kind: str
+    lab: common.Lab,
+    run: str,
+    against: str | None,
+    against_build: str | None,
+    build: str | None,
+    expect: Path | None,
+    kind: str,
 ) -> int:
     """Decide whether the build of a run may be released.
 
     RUN is the name or the folder of a run.
 
     Exit status: 0 if nothing is worse than before, 1 if a cell regressed, failed for another cause, became
-    flaky, vanished or passed unexpectedly, 2 for wrong usage or input, 3 if something could not be run and
-    nothing is worse.
+    flaky, vanished or passed unexpectedly, or an expectation does not hold, 2 for wrong usage or input, 3 if
+    something could not be run and nothing is worse.
     """
     if (against is None) == (against_build is None):
         raise UsageError(
             "lab gate compares with one thing: --against FILE-or-RUN, or --against-build BUILD",
             hint="write a baseline with: lab baseline RUN -o FILE",
         )
+    expected = expectations.read(expect) if expect is not None else None
     if against is not None:
         before, now = sides.read(lab.paths.runs, against, None), sides.read(lab.paths.runs, run, build)
     else:
         before, now = _pair(lab, run, against_build, build, ("--against-build", "--build"))
-    decision = decide(compare(before, now))
+    return show(decide_with(before, now, expected), kind)
+
+
+def show(decision: Decision, kind: str = "table") -> int:
+    """Print the gate's decision and return its exit status."""
     if kind == "json":
         click.echo(decision.model_dump_json(indent=2))
     elif kind == "markdown":

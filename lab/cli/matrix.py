@@ -10,6 +10,8 @@ import click
 from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.cli import common, completion, lists
+from lab.cli.gate import show as show_decision
+from lab.cli.gate_options import GateOptions, gate_options
 from lab.machine.budget import Limits
 from lab.record import RunResult
 from lab.report import live
@@ -17,7 +19,17 @@ from lab.report.runlog import RunLog
 from lab.run import journal, start
 
 # Options that change nothing about what a run does, only how it is run or shown.
-ALLOWED_WITH_RESUME = {"resume", "jobs", "memory", "only_list", "quiet", "verbose"}
+ALLOWED_WITH_RESUME = {
+    "resume",
+    "jobs",
+    "memory",
+    "only_list",
+    "quiet",
+    "verbose",
+    "gate",
+    "gate_build",
+    "expect",
+}
 
 
 @click.command("matrix")
@@ -109,6 +121,7 @@ ALLOWED_WITH_RESUME = {"resume", "jobs", "memory", "only_list", "quiet", "verbos
     metavar="DIR",
     help="Write the run into this folder. Default: a new folder among the lab's runs.",
 )
+@gate_options
 @click.option("--list", "only_list", is_flag=True, help="List the cells and run nothing.")
 @click.option("--quiet", is_flag=True, help="Print only the result.")
 @click.option("--verbose", is_flag=True, help="Print a line for each step instead of a live table.")
@@ -124,6 +137,9 @@ def matrix_command(
     only_list: bool,
     quiet: bool,
     verbose: bool,
+    gate: str | None,
+    gate_build: str | None,
+    expect: Path | None,
     **asked: Any,
 ) -> int:
     """Run cells: the jailer's tests in each guest and variant.
@@ -131,19 +147,24 @@ def matrix_command(
     Without --set, -g or -v, this runs every guest in every variant.
 
     Exit status: 0 if every cell did as expected, 1 if one did not, 2 for wrong usage, 3 if something could not
-    be run.
+    be run. With a gate: the gate's; see `lab gate`.
     """
     known = catalog.load()
+    wanted = GateOptions.read(lab.paths, gate, gate_build, expect)
     if resume is None:
+        asked["builds"] = wanted.builds(asked["builds"])
         request = start.Request(**asked)
         if only_list:
             lists.print_cells(*start.preview(request, known))
             return 0
         planned = start.new(request, known, lab.paths, folder, shlex.join(["lab", *sys.argv[1:]]))
+        planned_gate = wanted.of_new_run(planned)
     else:
         _refuse_other_options()
         source = journal.find_folder(lab.paths.runs, resume).resolve()
-        planned = start.resume(source, RunResult.read(source), known)
+        earlier = RunResult.read(source)
+        planned = start.resume(source, earlier, known)
+        planned_gate = wanted.of_resumed_run(planned, earlier)
         if only_list:
             lists.print_cells(planned.left, planned.info.options)
             return 0
@@ -155,7 +176,12 @@ def matrix_command(
     ):
         run = planned.run(lab.paths, lab.uri, Limits.of_this_host(jobs, memory), log)
     common.show_result(run, planned.folder)
-    return common.INTERRUPTED if run.run.interrupted else run.exit_status()
+    if run.run.interrupted:
+        return common.INTERRUPTED
+    if planned_gate is None:
+        return run.exit_status()
+    common.console.print()
+    return show_decision(planned_gate.decide(run, planned.folder))
 
 
 def _announce(planned: start.PlannedRun) -> None:

@@ -13,7 +13,7 @@ from lab.gate.results import BuildResults, CellSummary
 from lab.record import Entry, Outcome, Status
 
 LOST = (None, Outcome.SKIP, Outcome.NOT_RUN)
-PASSING = (Status.PASS, Status.XPASS)
+IN_ANOTHER_SHARD = "another shard of the plan has one of its results; merge the shards first"
 
 
 class Difference(StrEnum):
@@ -130,8 +130,11 @@ class Comparison(Entry):
 
     @property
     def in_common(self) -> bool:
-        """Whether there is a cell that both sides have."""
-        return any(cell.old is not None and cell.new is not None for cell in self.cells)
+        """Whether there is a cell that both sides have, or that another shard of the new side's plan has."""
+        return any(
+            (cell.old is not None and cell.new is not None) or cell.difference is Difference.COULD_NOT_RUN
+            for cell in self.cells
+        )
 
     @property
     def compared(self) -> int:
@@ -153,8 +156,10 @@ def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> Cel
     before, now = old.cells.get((guest, variant)), new.cells.get((guest, variant))
     tests = _tests(before, now)
     changed = _environment(old, new, before, now)
-    if now is None:
-        difference, reason = _missing(before, in_another_shard=(guest, variant) in new.elsewhere)
+    if (guest, variant) in new.elsewhere or (before is None and (guest, variant) in old.elsewhere):
+        difference, reason = Difference.COULD_NOT_RUN, IN_ANOTHER_SHARD
+    elif now is None:
+        difference, reason = _missing(before)
     else:
         difference, reason = _difference(before, now, tests)
     if difference is Difference.UNCHANGED and changed:
@@ -174,10 +179,8 @@ def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> Cel
     )
 
 
-def _missing(before: CellSummary | None, *, in_another_shard: bool) -> tuple[Difference, str]:
+def _missing(before: CellSummary | None) -> tuple[Difference, str]:
     """Judge a cell that the new side does not have."""
-    if in_another_shard:
-        return Difference.COULD_NOT_RUN, "another shard of this plan has it; merge the shards first"
     if before is None or before.status.could_not_run or before.status is Status.NOT_APPLICABLE:
         # There was no result that could be lost.
         return Difference.UNCHANGED, "had no result, and this run was not asked for it"

@@ -1,13 +1,18 @@
 """The gate's decision over a comparison: may this build be released?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from pydantic import Field, computed_field
 
 from lab.base.errors import UsageError
 from lab.gate.compare import CellDifference, Comparison, Difference
+from lab.gate.expectations import ExpectedFailure, Judgement
 from lab.record import Entry
+
+NO_EXPECTATIONS = Judgement()
+# What an expectation excuses: failures. A result that is missing or a pass is none.
+EXCUSED = (Difference.REGRESSED, Difference.CAUSE_CHANGED)
 
 
 class Gate(StrEnum):
@@ -22,11 +27,25 @@ class Gate(StrEnum):
         return {Gate.PASSED: 0, Gate.BLOCKED: 1, Gate.INCOMPLETE: 3}[self]
 
 
+class KnownFailure(Entry):
+    """A cell that failed as an expectation says."""
+
+    cell: CellDifference
+    expected: ExpectedFailure
+
+
 class Decision(Entry):
     """The gate's decision, with everything that it rests on."""
 
     comparison: Comparison
     blocking: list[CellDifference] = Field(description="The cells that hold the release back, the worst first.")
+    expectations_at_fault: list[str] = Field(
+        default_factory=list,
+        description="Expectations that have expired, match nothing, or whose cells pass. They block, too.",
+    )
+    known: list[KnownFailure] = Field(
+        default_factory=list, description="The cells that failed as an expectation says."
+    )
     could_not_run: list[CellDifference] = Field(description="The cells without a result.")
     other_plan: list[str] = Field(
         default_factory=list,
@@ -37,7 +56,7 @@ class Decision(Entry):
     @property
     def gate(self) -> Gate:
         """What the gate says."""
-        if self.blocking:
+        if self.blocking or self.expectations_at_fault:
             return Gate.BLOCKED
         return Gate.INCOMPLETE if self.could_not_run or not self.comparison.compared else Gate.PASSED
 
@@ -46,16 +65,30 @@ class Decision(Entry):
         return self.gate.exit_status
 
 
-def decide(comparison: Comparison) -> Decision:
-    """Decide over a comparison. Raises UsageError if the two sides have no cell in common."""
+def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> Decision:
+    """Decide over a comparison, with what became of the expectations in the new build's cells.
+
+    Raises UsageError if the two sides have no cell in common.
+    """
     if not comparison.in_common:
         raise UsageError(
             f"{comparison.new} and {comparison.old} have no cell in common, so there is nothing to compare",
             hint="compare runs of the same plan: the same --set, or the same guests and variants",
         )
+    covered: Mapping[tuple[str, str], ExpectedFailure] = judgement.covered
     return Decision(
         comparison=comparison,
-        blocking=comparison.of(*(each for each in Difference if each.blocks)),
+        blocking=[
+            cell
+            for cell in comparison.of(*(each for each in Difference if each.blocks))
+            if cell.difference not in EXCUSED or (cell.guest, cell.variant) not in covered
+        ],
+        expectations_at_fault=list(judgement.problems),
+        known=[
+            KnownFailure(cell=cell, expected=covered[cell.guest, cell.variant])
+            for cell in comparison.cells
+            if (cell.guest, cell.variant) in covered
+        ],
         could_not_run=comparison.of(Difference.COULD_NOT_RUN),
         other_plan=_other_plan(comparison),
     )

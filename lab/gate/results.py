@@ -62,7 +62,9 @@ class BuildResults:
 
 def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     """Reduce a run to what its cells did with one build, which must be one of the run's."""
-    record = _records(run)[build]
+    # A shard may have no cell of one of the plan's builds.
+    described = {record.name: record for record in run.run.builds} | _records(run)
+    record = described[build]
     cells = [_summary(cell, run, folder) for cell in run.cells if cell.build == build]
     return BuildResults(
         source=f"run {plain(run.run.id)}",

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lab.base.files import plain
 from lab.gate.compare import CellDifference, Comparison, Difference
-from lab.gate.decision import Decision, Gate
+from lab.gate.decision import Decision, Gate, KnownFailure
 from lab.report import markdown
 
 STYLES = {
@@ -50,7 +50,9 @@ def gate(console: Console, decision: Decision) -> None:
     if decision.other_plan:
         _print(console, other_plan(decision), "cyan")
     _print_cells(console, decision.blocking)
+    _print_lines(console, "expectations that do not hold", decision.expectations_at_fault)
     _print_lines(console, "could not run", could_not_run(comparison))
+    _print_lines(console, "known failures, as expected", [known(each) for each in decision.known])
     told = [heading(cell) for cell in comparison.of(*TOLD)]
     _print_lines(console, "different, does not block", told)
     _print_lines(console, "environment changed, does not block", environment(comparison))
@@ -69,6 +71,7 @@ def render(comparison: Comparison, decision: Decision | None = None) -> str:
         environment=environment(comparison),
         other_plan=other_plan(decision) if decision and decision.other_plan else "",
         verdict=verdict(decision) if decision else "",
+        known=[known(each) for each in decision.known] if decision else [],
         details=details,
         transition=transition,
     )
@@ -79,7 +82,10 @@ def verdict(decision: Decision) -> str:
     match decision.gate:
         case Gate.BLOCKED:
             counts = Counter(cell.difference for cell in decision.blocking)
-            why = ", ".join(f"{count} {difference}" for difference, count in counts.items())
+            parts = [f"{count} {difference}" for difference, count in counts.items()]
+            at_fault = len(decision.expectations_at_fault)
+            plural = "expectations do" if at_fault > 1 else "expectation does"
+            why = ", ".join(parts + ([f"{at_fault} {plural} not hold"] if at_fault else []))
         case Gate.INCOMPLETE:
             missing = f"{_cells(len(decision.could_not_run))} could not be run; nothing else is worse"
             why = missing if decision.could_not_run else "no cell has a result on both sides"
@@ -96,6 +102,15 @@ def other_plan(decision: Decision) -> str:
     """Say that the old side has what the run was never asked for."""
     missing = ", ".join(decision.other_plan)
     return f"the run was not asked for any cell of {missing}: is the old side of another plan?"
+
+
+def known(failure: KnownFailure) -> str:
+    """Say which known failure a cell shows."""
+    expected = failure.expected
+    return (
+        f"{failure.cell.name}: {transition(failure.cell, 'new')}: {expected.reason} "
+        f"({expected.bug}, {expected.owner}, until {expected.until})"
+    )
 
 
 def transition(cell: CellDifference, side: str) -> str:

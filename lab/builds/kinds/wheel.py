@@ -76,6 +76,15 @@ class Wheel(Build):
         return cls(version, version)
 
     @classmethod
+    def before(cls, version: str) -> Self:
+        """The newest release before a version.
+
+        Raises UsageError if there is none, LabError if nobody can tell.
+        """
+        found = pip.newest_before(version)
+        return cls(found, found)
+
+    @classmethod
     def _local(cls, path: Path) -> Self:
         if not path.is_file():
             raise UsageError(f"--build {path}: no such file")

@@ -1,0 +1,200 @@
+"""Expectations: known failures that a gate lets pass, each with bug, owner and expiry. A TOML file in git."""
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+from packaging.version import InvalidVersion, Version
+from pydantic import Field, field_validator
+
+from lab import causes
+from lab.base.errors import UsageError
+from lab.catalog import toml
+from lab.gate.results import BuildResults, CellSummary, Identity
+from lab.record import UNKNOWN, Status
+
+# What a person must replace: `lab expect` cannot know it.
+FILL_IN: Final = "FILL IN: "
+FAILED: Final = (Status.FAIL, Status.XFAIL)
+PASSED: Final = (Status.PASS, Status.XPASS)
+
+
+class Draft(toml.Definition):
+    """One `[[expect]]`, in which a person may still have to fill in values."""
+
+    guest: str = Field(min_length=1, description="The guest's name; `*` and `?` stand for any characters.")
+    variant: str = Field(min_length=1, description="The variant's name, likewise.")
+    cause: str
+    tests: list[str] | None = Field(default=None, description="No other test may fail. None: any may.")
+    bug: str = Field(description="A link.")
+    reason: str = Field(min_length=1, description="Why the failure is accepted for now.")
+    owner: str = Field(min_length=1, description="Who sees to it that the failure ends.")
+    until: str = Field(description="The last day, or the first version of boxlite, without this failure.")
+
+    @field_validator("cause")
+    @classmethod
+    def _is_known(cls, cause: str) -> str:
+        if cause not in (*causes.known(), UNKNOWN):
+            raise ValueError(f"expected a cause of `lab list causes`, or {UNKNOWN}; found {cause!r}")
+        return cause
+
+    @field_validator("bug")
+    @classmethod
+    def _is_link(cls, bug: str) -> str:
+        if not bug.startswith(("https://", "http://", FILL_IN)):
+            raise ValueError(f"expected a link that begins with https://, found {bug!r}")
+        return bug
+
+    @field_validator("until")
+    @classmethod
+    def _is_date_or_version(cls, until: str) -> str:
+        if not until.startswith(FILL_IN) and _date(until) is None and _version(until) is None:
+            example = 'a date such as 2027-01-31, or a version of boxlite such as "0.11.0"'
+            raise ValueError(f"expected {example}; found {until!r}")
+        return until
+
+    def matches(self, guest: str, variant: str) -> bool:
+        return fnmatchcase(guest, self.guest) and fnmatchcase(variant, self.variant)
+
+    def covers(self, cell: CellSummary) -> bool:
+        """Whether the cell failed in the way that is expected. A cell that could not run is never covered."""
+        return (
+            self.matches(cell.guest, cell.variant)
+            and cell.status in FAILED
+            and cell.cause == self.cause
+            and (self.tests is None or set(cell.failed) <= set(self.tests))
+        )
+
+    def expiry(self, version: str, today: datetime.date) -> str:
+        """Say since when the expectation has expired for this version of boxlite; empty if it has not."""
+        last, fixed, built = _date(self.until), _version(self.until), _version(version)
+        if last is not None:
+            return f"expired on {last}" if today > last else ""
+        if fixed is not None and built is not None and built >= fixed:
+            return f"expired with boxlite {fixed}; this is {built}"
+        return ""
+
+
+class ExpectedFailure(Draft):
+    """One `[[expect]]` of a file that a gate takes: everything is filled in."""
+
+    @field_validator("bug", "reason", "owner", "until", mode="before")
+    @classmethod
+    def _is_filled_in(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith(FILL_IN):
+            raise ValueError(f"expected a value of yours, found {value!r}")
+        return value
+
+
+class _Drafts(toml.Definition):
+    expect: dict[str, Draft] = Field(default_factory=dict)
+
+
+class _Expectations(toml.Definition):
+    expect: dict[str, ExpectedFailure] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """The expectations of a file, by the words that name each of them to a reader."""
+
+    file: Path
+    expect: Mapping[str, ExpectedFailure]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of the expectations in a run: the cells that they cover, and what is wrong with them."""
+
+    covered: Mapping[Identity, ExpectedFailure] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+
+
+def read(file: Path) -> Expectations:
+    """Read a file for a gate. Raises UsageError with every wrong key: what was expected and what was found."""
+    return Expectations(file, toml.validate(file, _table(file), _Expectations).expect)
+
+
+def read_drafts(file: Path) -> list[Draft]:
+    """Read a file in which values may still have to be filled in. Raises UsageError."""
+    return list(toml.validate(file, _table(file), _Drafts).expect.values())
+
+
+def judge(expectations: Expectations, results: BuildResults, today: datetime.date) -> Judgement:
+    """Find the cells that the expectations cover, and the expectations that do not hold."""
+    covered: dict[Identity, ExpectedFailure] = {}
+    problems = []
+    for name, expected in expectations.expect.items():
+        matched = [cell for cell in results.cells.values() if expected.matches(*cell.identity)]
+        covered |= {cell.identity: expected for cell in matched if expected.covers(cell)}
+        said = filter(None, [expected.expiry(results.version, today), *_faults(expected, matched, results)])
+        problems += [f"{expectations.file}: expect.{name}: {fault}" for fault in said]
+    return Judgement(covered, problems)
+
+
+def _faults(expected: ExpectedFailure, matched: Sequence[CellSummary], results: BuildResults) -> Iterable[str]:
+    """Say why an expectation does not describe what its cells did."""
+    if not matched:
+        # Another shard of the plan may have such a cell.
+        if not any(expected.matches(*identity) for identity in results.elsewhere):
+            yield "matches no cell of this run: remove it"
+        return
+    passed = [cell for cell in matched if cell.status in PASSED]
+    if passed:
+        yield f"{names(passed)} {'passes' if len(passed) == 1 else 'pass'}: remove it, or match fewer cells"
+        return
+    ran = [cell for cell in matched if not cell.status.could_not_run]
+    if ran and not any(expected.covers(cell) for cell in ran):
+        yield f"covers no failure: {'; '.join(_what(expected, cell) for cell in ran)}"
+
+
+def _what(expected: ExpectedFailure, cell: CellSummary) -> str:
+    """Say why an expectation does not cover a cell that did not pass."""
+    name = f"{cell.guest} {cell.variant}"
+    if cell.status not in FAILED:
+        return f"{name} is {cell.status}"
+    if cell.cause != expected.cause:
+        return f"{name} fails for {cell.cause}"
+    more = sorted(set(cell.failed) - set(expected.tests or ()))
+    return f"{name}: {', '.join(more)} failed too"
+
+
+def names(cells: Iterable[CellSummary]) -> str:
+    return ", ".join(f"{cell.guest} {cell.variant}" for cell in cells)
+
+
+def _table(file: Path) -> dict[str, Any]:
+    """Read the file's table, with a name for each expectation that a reader can find it by."""
+    table = toml.read(file)
+    entries = table.get("expect", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError(f"{file}: expect: expected tables that begin with [[expect]], found {entries!r}")
+    return table | {
+        "expect": {
+            f"{number} ({entry.get('guest')} {entry.get('variant')})": _with_text_dates(entry)
+            for number, entry in enumerate(entries, 1)
+        }
+    }
+
+
+def _with_text_dates(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn TOML's own dates into text. A date with a time stays what it is, and is refused."""
+    return {key: value.isoformat() if type(value) is datetime.date else value for key, value in entry.items()}
+
+
+def _date(text: str) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(text) if text.count("-") == 2 else None
+    except ValueError:
+        return None
+
+
+def _version(text: str) -> Version | None:
+    # 2026-13-45 is a date that there is none of; as a version it would be 2026.post13.
+    try:
+        return Version(text) if text.count("-") < 2 else None
+    except InvalidVersion:
+        return None

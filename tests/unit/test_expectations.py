@@ -1,0 +1,357 @@
+"""Known failures: the file, what it covers in a gate, and how it is rewritten from runs."""
+
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+
+from lab.base.errors import UsageError
+from lab.gate import expectations, rewriting
+from lab.gate.expectations import FILL_IN
+from lab.record import CellResult, Outcome, ShardRecord, Status
+from tests.unit.gate_examples import done, lab, run_with, side, write
+
+TODAY = datetime.date(2026, 11, 26)
+ENTRY = {
+    "guest": "debian-*",
+    "variant": "stock",
+    "cause": "userns-limit",
+    "bug": "https://bugs.example/468",
+    "reason": "the limit is too low",
+    "owner": "jane",
+    "until": "2026-12-31",
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def entry(**changes: object) -> str:
+    """The text of one expectation; None leaves a key out, a date is TOML's own."""
+    values = {key: value for key, value in (ENTRY | changes).items() if value is not None}
+    lines = [
+        f"{key} = {value if isinstance(value, datetime.date) else json.dumps(value)}\n"
+        for key, value in values.items()
+    ]
+    return f"[[expect]]\n{''.join(lines)}"
+
+
+def file_of(*entries: str) -> Path:
+    file = Path("expect.toml")
+    file.write_text("\n".join(entries))
+    return file
+
+
+def problems(text: str, *cells: CellResult, **more: object) -> list[str]:
+    found = expectations.judge(expectations.read(file_of(text)), side(*cells, **more), TODAY).problems
+    return [problem.partition(": expect.")[2] for problem in found]
+
+
+def covered(text: str, *cells: CellResult) -> list[tuple[str, str]]:
+    return list(expectations.judge(expectations.read(file_of(text)), side(*cells), TODAY).covered)
+
+
+@pytest.mark.parametrize("status", [Status.FAIL, Status.XFAIL])
+def test_a_failure_for_the_cause_in_the_cells_that_are_named_is_covered(status: Status) -> None:
+    assert covered(entry(), done(status)) == [("debian-13", "stock")]
+    assert covered(entry(), done(status, guest="fedora-42"), done(status, variant="other")) == []
+    assert covered(entry(variant="*"), done(status, variant="other")) == [("debian-13", "other")]
+    assert covered(entry(cause="userns-sysctl"), done(status)) == []
+
+
+def test_tests_limit_what_is_covered() -> None:
+    both = ["starts", "isolates"]
+    assert covered(entry(tests=both), done(Status.FAIL)) == [("debian-13", "stock")]
+    worse = done(Status.FAIL, tests={"control": Outcome.FAIL})
+    assert covered(entry(tests=both), worse) == []
+    assert problems(entry(tests=both), worse) == [
+        "1 (debian-* stock): covers no failure: debian-13 stock: control failed too"
+    ]
+
+
+@pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN, Status.FLAKY, Status.NOT_APPLICABLE])
+def test_only_failures_are_covered(status: Status) -> None:
+    assert covered(entry(), done(status, cause="userns-limit")) == []
+
+
+@pytest.mark.parametrize(
+    ("until", "expired"),
+    [
+        (datetime.date(2026, 11, 26), ""),
+        ("2026-11-26", ""),
+        (datetime.date(2026, 11, 25), "expired on 2026-11-25"),
+        ("0.10.9", ""),
+        ("0.10.8", "expired with boxlite 0.10.8; this is 0.10.8"),
+        ("0.9", "expired with boxlite 0.9; this is 0.10.8"),
+    ],
+)
+def test_an_expectation_expires_after_a_day_or_with_a_version(until: object, expired: str) -> None:
+    found = problems(entry(until=until), done(Status.FAIL))
+    assert found == ([f"1 (debian-* stock): {expired}"] if expired else [])
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([done(Status.PASS)], "debian-13 stock passes: remove it, or match fewer cells"),
+        (
+            [done(Status.FAIL), done(Status.XPASS, guest="debian-12")],
+            "debian-12 stock passes: remove it, or match fewer cells",
+        ),
+        ([done(Status.FAIL, variant="other")], "matches no cell of this run: remove it"),
+        (
+            [done(Status.FAIL, "userns-sysctl")],
+            "covers no failure: debian-13 stock fails for userns-sysctl",
+        ),
+        ([done(Status.FLAKY)], "covers no failure: debian-13 stock is flaky"),
+        ([done(Status.NOT_APPLICABLE)], "covers no failure: debian-13 stock is n/a"),
+    ],
+)
+def test_an_expectation_that_does_not_describe_its_cells_is_a_problem(
+    cells: list[CellResult], said: str
+) -> None:
+    assert problems(entry(), *cells) == [f"1 (debian-* stock): {said}"]
+
+
+def test_an_expectation_whose_cells_could_not_run_or_are_elsewhere_is_none() -> None:
+    assert problems(entry(), done(Status.ERROR)) == []
+    shard = ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"])
+    assert problems(entry(), done(Status.PASS, variant="other"), shard=shard) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (entry(cause="gremlins"), "cause: expected a cause of `lab list causes`, or unknown; found 'gremlins'"),
+        (entry(until="soon"), "until: expected a date such as 2027-01-31, or a version"),
+        (entry(until="2026-13-45"), "found '2026-13-45'"),
+        (entry(until=None), "until: Field required"),
+        (entry(bug="#468"), "bug: expected a link that begins with https://, found '#468'"),
+        (entry(owner=""), "owner: String should have at least 1 character"),
+        (entry(reason=f"{FILL_IN}why"), f"reason: expected a value of yours, found '{FILL_IN}why'"),
+        (entry(colour="red"), "colour: unknown key"),
+        (entry(guest=None), "expect.1 (None stock).guest: Field required"),
+        ("[[expect]]\nuntil = 2026-12-31T10:00:00\n", "until: Input should be a valid string, found"),
+        ("expect = 1", "expect: expected tables that begin with [[expect]], found 1"),
+        ("[[except]]\n", "except: unknown key"),
+        ("[[expect]\n", "not valid TOML"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_with_file_key_and_what_was_expected(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        expectations.read(file_of(text))
+    assert str(refused.value).startswith("expect.toml: ")
+    assert said in str(refused.value)
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    file = file_of(entry(), entry(guest="fedora-*", cause="x", bug="y"), entry(owner=f"{FILL_IN}who"))
+    with pytest.raises(UsageError) as refused:
+        expectations.read(file)
+    assert [line.split(": ")[1] for line in str(refused.value).splitlines()] == [
+        "expect.2 (fedora-* stock).cause",
+        "expect.2 (fedora-* stock).bug",
+        "expect.3 (debian-* stock).owner",
+    ]
+
+
+# -- in a gate
+
+OLD = run_with(done(Status.PASS, build="0.10.0"), done(Status.PASS, variant="a", build="0.10.0"))
+
+
+def gate(monkeypatch: pytest.MonkeyPatch, text: str, *cells: CellResult) -> object:
+    write(OLD, Path("old"))
+    write(run_with(*cells), Path("new"))
+    return lab(monkeypatch, "gate", "new", "--against", "old", "--expect", file_of(text))
+
+
+def test_a_known_failure_does_not_block_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [done(Status.FAIL), done(Status.PASS, variant="a")]
+    assert gate(monkeypatch, entry(until="2999-01-01"), *cells) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("gate passed: ")
+    assert "debian-13 stock: fail userns-limit: the limit is too low (https://bugs.example/468, jane, " in said
+
+
+@pytest.mark.parametrize(
+    ("cells", "status", "verdict"),
+    [
+        ([done(Status.FAIL, "userns-sysctl"), done(Status.PASS, variant="a")], 1, "1 regressed, 1 expectation"),
+        ([done(Status.FAIL), done(Status.FAIL, variant="a")], 1, "1 regressed\n"),
+        ([done(Status.PASS), done(Status.PASS, variant="a")], 1, "gate blocked: 1 expectation does not hold"),
+        ([done(Status.ERROR), done(Status.PASS, variant="a")], 3, "gate incomplete: 1 cell could not be run"),
+        ([done(Status.FLAKY), done(Status.PASS, variant="a")], 1, "1 newly flaky, 1 expectation"),
+        ([done(Status.FAIL)], 1, "1 vanished\n"),
+    ],
+)
+def test_an_expectation_excuses_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cells: list[CellResult],
+    status: int,
+    verdict: str,
+) -> None:
+    assert gate(monkeypatch, entry(until="2999-01-01"), *cells) == status
+    assert verdict in capsys.readouterr().out
+
+
+def test_the_decision_over_expectations_as_json_and_markdown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = entry(until="2999-01-01") + entry(guest="fedora-*", until="2999-01-01")
+    assert gate(monkeypatch, text, done(Status.FAIL), done(Status.PASS, variant="a")) == 1
+    fault = "expect.toml: expect.2 (fedora-* stock): matches no cell of this run: remove it"
+    assert f"expectations that do not hold:\n  {fault}\n" in capsys.readouterr().out
+    words = ["gate", "new", "--against", "old", "--expect", "expect.toml", "--format"]
+    assert lab(monkeypatch, *words, "json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["expectations_at_fault"] == [fault]
+    assert [each["expected"]["owner"] for each in said["known"]] == ["jane"]
+    assert lab(monkeypatch, *words, "markdown") == 1
+    assert "## Known failures, as expected\n" in capsys.readouterr().out
+
+
+def test_a_file_with_faults_is_refused_by_the_gate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gate(monkeypatch, entry(cause="gremlins", until="soon"), done(Status.PASS)) == 2
+    said = capsys.readouterr().err
+    assert "cause: expected a cause" in said
+    assert "until: expected a date" in said
+
+
+# -- rewritten from runs
+
+
+def rewritten(text: str, *cells: CellResult) -> str:
+    file = file_of(text)
+    file.write_text(rewriting.rewrite(file, list(side(*cells).cells.values())).after)
+    return file.read_text()
+
+
+def test_a_failure_that_is_not_covered_gets_an_entry_that_the_gate_refuses_until_it_is_filled_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [
+        done(Status.FAIL, reason="the limit is 0"),
+        done(Status.XFAIL, variant="a"),
+        done(Status.FAIL, "unknown", variant="b"),
+    ]
+    write(run_with(*cells), Path("new"))
+    assert lab(monkeypatch, "expect", "new", "-o", "known.toml") == 0
+    said = capsys.readouterr().out
+    assert "--- a/known.toml\n+++ b/known.toml\n" in said
+    assert (
+        '+[[expect]]\n+guest = "debian-13"\n+variant = "stock"\n+cause = "userns-limit"\n+bug = "FILL' in said
+    )
+    assert "known.toml: 2 added\nreplace every 'FILL IN' before a gate uses the file\n" in said
+    text = Path("known.toml").read_text()
+    assert "# the limit is 0\n[[expect]]\n" in text
+    assert 'cause = "unknown"\ntests = ["isolates", "starts"]\n' in text
+    assert 'variant = "a"' not in text
+    with pytest.raises(UsageError, match="expected a value of yours"):
+        expectations.read(Path("known.toml"))
+    # What a person has not filled in yet is no reason to add it again.
+    assert lab(monkeypatch, "expect", "new", "-o", "known.toml") == 0
+    assert "known.toml: nothing to change\n" in capsys.readouterr().out
+    assert Path("known.toml").read_text() == text
+
+
+def test_a_dry_run_shows_the_difference_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(run_with(done(Status.FAIL)), Path("new"))
+    assert lab(monkeypatch, "expect", "new", "-o", "known.toml", "--dry-run") == 0
+    assert "known.toml: 1 added (nothing was written)" in capsys.readouterr().out
+    assert not Path("known.toml").exists()
+
+
+COMMENTED = f"""\
+# Ours, reviewed monthly.
+
+# about the first
+{entry()}
+# about the second
+{entry(guest="fedora-*")}
+
+# at the end
+"""
+
+
+def test_an_entry_that_does_not_hold_any_more_is_removed_with_its_own_comment_and_no_other() -> None:
+    text = rewritten(COMMENTED, done(Status.PASS), done(Status.FAIL, guest="fedora-42"))
+    assert "about the first" not in text
+    assert 'guest = "debian-*"' not in text
+    for kept in (
+        "# Ours, reviewed monthly.\n",
+        '# about the second\n[[expect]]\nguest = "fedora-*"',
+        "# at the end",
+    ):
+        assert kept in text
+
+
+def test_a_comment_that_belongs_to_no_entry_stays() -> None:
+    text = rewritten(COMMENTED, done(Status.FAIL), done(Status.PASS, guest="fedora-42"))
+    assert "about the second" not in text
+    assert text.endswith('until = "2026-12-31"\n\n# at the end\n')
+
+
+def test_nothing_changes_where_everything_holds() -> None:
+    assert rewritten(COMMENTED, done(Status.FAIL), done(Status.FAIL, guest="fedora-42")) == COMMENTED
+
+
+def test_what_a_person_has_to_look_at_is_said_above_the_entry_once() -> None:
+    cells = [done(Status.FAIL), done(Status.PASS, guest="debian-12")]
+    for _ in range(2):
+        text = rewritten(COMMENTED, *cells)
+        assert text.count("# lab expect: no failure any more, so match fewer cells: debian-12 stock\n") == 1
+        assert text.count("# lab expect: these runs have no cell that it matches\n") == 1
+    assert rewritten(text, done(Status.FAIL), done(Status.FAIL, guest="fedora-42")) == COMMENTED
+
+
+def test_the_comment_at_the_top_of_a_file_stays() -> None:
+    text = rewritten(f"# ours\n{entry()}", done(Status.PASS))
+    assert text == "# ours\n"
+    for _ in range(2):
+        text = rewritten(f"# ours\n{entry()}", done(Status.ERROR))
+        assert text.splitlines()[:3] == [
+            "# ours",
+            "# lab expect: cannot be judged: debian-13 stock",
+            "[[expect]]",
+        ]
+
+
+def test_of_several_runs_the_last_one_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(run_with(done(Status.FAIL), done(Status.FAIL, variant="a")), Path("one"))
+    write(run_with(done(Status.PASS)), Path("two"))
+    assert lab(monkeypatch, "expect", "one", "two", "-o", "known.toml") == 0
+    assert "known.toml: 1 added\n" in capsys.readouterr().out
+    assert 'variant = "a"' in Path("known.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("expect = [{guest = 1}]\n", "guest: Input should be a valid string, found 1"),
+        (f"expect = [{{{', '.join(entry().splitlines()[1:])}}}]\n", "begins with a line [[expect]]"),
+        ("[project]\n", "project: unknown key"),
+    ],
+)
+def test_a_file_that_cannot_be_rewritten_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    write(run_with(done(Status.FAIL)), Path("new"))
+    file = file_of(text)
+    assert lab(monkeypatch, "expect", "new", "-o", file) == 2
+    assert said in capsys.readouterr().err
+    assert file.read_text() == text

@@ -1,0 +1,196 @@
+"""`lab matrix` that ends with a gate: what it runs, what it refuses first, and its exit status."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from lab.base.errors import UsageError
+from lab.builds import pip
+from lab.builds.kinds.wheel import Wheel
+from lab.gate import baseline
+from lab.record import RunResult, Status
+from lab.run import scheduler
+from lab.run.journal import Journal
+from tests.unit.gate_examples import done, lab, run_with, side, write
+
+CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, where every release exists and the newest is 0.10.8."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Wheel, "check", lambda *_: None)
+    monkeypatch.setattr(pip, "newest", lambda: "0.10.8")
+    return tmp_path
+
+
+def guests(
+    monkeypatch: pytest.MonkeyPatch, statuses: Mapping[str, Status], *, interrupted: bool = False
+) -> list[str]:
+    """Runs without guests: each build's cells get a status. Returns the names of the cells that were run."""
+    ran: list[str] = []
+
+    class Scheduler(scheduler.Scheduler):
+        def run(self) -> RunResult:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            journal = Journal(self.folder, self.cells, self.info, self.kept)
+            for each in self.cells[: 1 if interrupted else None]:
+                if not journal.is_decided(each):
+                    ran.append(each.name)
+                    journal.decide(each, each.result(statuses.get(each.build.name, Status.PASS)))
+            return journal.finish(interrupted=interrupted)
+
+    monkeypatch.setattr(scheduler, "Scheduler", Scheduler)
+    return ran
+
+
+def releases(monkeypatch: pytest.MonkeyPatch, **known: str) -> None:
+    """What the package index answers to a requirement."""
+
+    def find(requirement: str) -> str:
+        if requirement not in known.values():
+            raise UsageError(f"there is no release {requirement}")
+        return next(version for version, answered in known.items() if answered == requirement).replace("_", ".")
+
+    monkeypatch.setattr(pip, "find_release", find)
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_status", "verdict"),
+    [
+        (Status.PASS, 0, "gate passed: 1 cell compared"),
+        (Status.FAIL, 1, "gate blocked: 1 regressed"),
+        (Status.ERROR, 3, "gate incomplete: 1 cell could not be run"),
+    ],
+)
+def test_a_run_ends_with_the_decision_and_the_status_of_its_gate(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    status: Status,
+    exit_status: int,
+    verdict: str,
+) -> None:
+    guests(monkeypatch, {"0.10.8": status})
+    baseline.write(side(done(Status.PASS)), Path("b.toml"))
+    assert lab(monkeypatch, *CELL, "--gate", "b.toml") == exit_status
+    assert f"\n{verdict}" in capsys.readouterr().out
+
+
+def test_a_failure_that_the_old_side_had_is_no_reason_to_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    guests(monkeypatch, {"0.10.8": Status.FLAKY})
+    write(run_with(done(Status.FLAKY)), Path("old"))
+    assert lab(monkeypatch, *CELL) == 1
+    assert lab(monkeypatch, *CELL, "--gate", "old") == 0
+
+
+def test_the_release_before_the_candidate_is_run_on_the_same_guests_and_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
+    releases(monkeypatch, **{"0_10_7": "boxlite<0.10.8"})
+    assert lab(monkeypatch, *CELL, "--gate-build", "previous") == 1
+    assert ran == ["debian-13/stock/0.10.7", "debian-13/stock/0.10.8"]
+    said = capsys.readouterr().out
+    assert "gate blocked: 1 regressed\nnew: boxlite 0.10.8 (run " in said
+    assert "\nold: boxlite 0.10.7 (run " in said
+
+
+def test_the_pair_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = guests(monkeypatch, {"0.10.0": Status.FAIL, "0.10.7": Status.PASS})
+    assert lab(monkeypatch, *CELL, "--gate-build", "0.10.0", "--build", "0.10.7") == 0
+    assert ran == ["debian-13/stock/0.10.0", "debian-13/stock/0.10.7"]
+
+
+@pytest.mark.parametrize(
+    ("version", "asked"),
+    [("0.10.8", "boxlite<0.10.8"), ("0.11.0rc1", "boxlite<0.11.0rc1"), ("0.10.8+mine", "boxlite<=0.10.8")],
+)
+def test_the_release_before_a_version_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, version: str, asked: str
+) -> None:
+    releases(monkeypatch, **{"0_9": asked})
+    assert pip.newest_before(version) == "0.9"
+
+
+def test_an_interrupted_run_has_no_gate_and_the_one_that_resumes_it_has(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--gate-build", "0.10.0", "--build", "0.10.8"]
+    with monkeypatch.context() as patched:
+        guests(patched, {}, interrupted=True)
+        assert lab(patched, *CELL, *words) == 130
+    assert "gate" not in capsys.readouterr().out
+    [run] = home.glob("home/state/runs/*")
+    ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
+    assert lab(monkeypatch, "matrix", "--resume", run, "--gate-build", "previous") == 1
+    assert ran == ["debian-13/stock/0.10.8"]
+    assert "gate blocked: 1 regressed" in capsys.readouterr().out
+
+
+def test_a_run_of_one_build_may_be_resumed_with_a_gate(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guests(monkeypatch, {})
+    assert lab(monkeypatch, *CELL, "--build", "0.10.8", "--no-experiment") == 0
+    [run] = home.glob("home/state/runs/*")
+    baseline.write(side(done(Status.XPASS)), Path("b.toml"))
+    assert lab(monkeypatch, "matrix", "--resume", run, "--gate", "b.toml") == 0
+    assert "gate passed: 1 cell compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gate", "b.toml", "--gate-build", "0.10.0"], "--gate and --gate-build are different gates"),
+        (["--expect", "good.toml"], "--expect needs a gate"),
+        (["--gate", "nowhere.toml"], "nowhere.toml: no such file"),
+        (["--gate", "yesterday"], "no run 'yesterday'"),
+        (["--gate", "cut.toml"], "cut.toml: not valid TOML"),
+        (["--gate", "other.toml"], "have no cell in common"),
+        (["--gate", "b.toml", "--expect", "bad.toml"], "bad.toml: colour: unknown key"),
+        (["--gate", "b.toml", "--expect", "nowhere.toml"], "File 'nowhere.toml' does not exist"),
+        (["--gate", "b.toml", "--build", "0.10.0", "--build", "0.10.8"], "--gate decides about one build"),
+        (["--gate-build", "0.9", "--build", "0.10.0", "--build", "0.10.8"], "tests one candidate"),
+        (["--gate-build", "previous"], "there is no release of boxlite older than 0.10.8"),
+        (["--gate-build", "0.10.8"], "--gate-build 0.10.8 is the build under test"),
+        (["--gate-build", "latest!"], "neither a version nor"),
+    ],
+)
+def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    releases(monkeypatch)
+    baseline.write(side(done(Status.PASS)), Path("b.toml"))
+    baseline.write(side(done(Status.PASS, guest="debian-12")), Path("other.toml"))
+    Path("cut.toml").write_text(Path("b.toml").read_text()[:-4])
+    Path("good.toml").write_text("")
+    Path("bad.toml").write_text("colour = 1\n")
+
+    class Refused(scheduler.Scheduler):
+        def run(self) -> NoReturn:
+            raise AssertionError("a guest would have been booted")
+
+    monkeypatch.setattr(scheduler, "Scheduler", Refused)
+    assert lab(monkeypatch, *CELL, *words) == 2
+    assert said in capsys.readouterr().err
+    assert not list(home.glob("home/state/runs/*"))
+
+
+def test_a_shard_tells_that_the_pair_is_not_complete(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guests(monkeypatch, {})
+    words = [*CELL, "--gate-build", "0.10.0", "--build", "0.10.8", "--shard"]
+    for shard in ("1/2", "2/2"):
+        assert lab(monkeypatch, *words, shard, "-o", shard[0]) == 3
+        assert "merge the shards first" in capsys.readouterr().out
+    assert lab(monkeypatch, "merge", "1", "2", "-o", "both") == 0
+    assert lab(monkeypatch, "gate", "both", "--against-build", "0.10.0") == 0
