@@ -27,10 +27,17 @@ DEB="qemu-system-x86 qemu-utils ovmf libvirt-daemon-system libvirt-daemon-driver
 RPM="qemu-system-x86-core qemu-img edk2-ovmf libvirt-daemon libvirt-daemon-driver-qemu libvirt-client
     libvirt-devel passt mmdebstrap debian-keyring e2fsprogs busybox util-linux gnupg2-verify openssh-clients
     pkgconf-pkg-config gcc python3-devel shadow-utils"
-# The tests sign checksums of their own.
+# The tests sign checksums of their own, and look at the site in a browser and with a checker of HTML in Java.
 if [ "${1-}" = test ]; then
-    DEB="$DEB gpg gpg-agent"
-    RPM="$RPM gnupg2"
+    DEB="$DEB gpg gpg-agent default-jre-headless"
+    RPM="$RPM gnupg2 java-25-openjdk-headless chromium"
+    # On Ubuntu that package only calls snap, and a snap reads no file of the tests.
+    if grep -q '^ID=ubuntu' /etc/os-release; then
+        command -v google-chrome >/dev/null ||
+            say "the tests in a browser are skipped: Ubuntu has Chromium as a snap only; install google-chrome"
+    else
+        DEB="$DEB chromium"
+    fi
 fi
 
 install_deb() {

