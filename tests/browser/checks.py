@@ -32,6 +32,8 @@ SCROLLING = """() => [...document.querySelectorAll("body *")]
   .filter((each) => each.scrollWidth > each.clientWidth && each.checkVisibility())
   .filter((each) => each.tabIndex < 0 && !each.querySelector("a, button, input, select, [tabindex='0']"))
   .map((each) => each.outerHTML.slice(0, 120))"""
+# The next frame has been drawn: a change of the medium is in force.
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 DETAILS = """() => [...document.querySelectorAll("details")]
   .filter((each) => [...each.children].some((part) => part.tagName !== "SUMMARY" &&
     !part.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})))
@@ -83,6 +85,7 @@ def scrolling_without_focus(page: Page) -> list[str]:
 def unreadable_on_paper(page: Page) -> list[str]:
     """Details whose content a printed page lacks."""
     page.emulate_media(media="print")
+    page.evaluate(DRAWN)
     found: list[str] = page.evaluate(DETAILS)
     page.emulate_media(media="screen")
     return found
