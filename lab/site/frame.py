@@ -1,14 +1,14 @@
 """The frame of every page: the Jinja environment, the policy of what a page may load, links and navigation."""
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lab import __version__
 from lab.base.files import plain
@@ -29,7 +29,7 @@ POLICY = "; ".join(
         "form-action 'none'",
     ]
 )
-LONGEST_TEXT = 4000  # characters of one text from a record; the whole text is in the evidence
+LONGEST_TEXT = 16_000  # characters of one text from a record; the whole text is in the evidence
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,26 @@ class NavEntry:
 class Frame:
     """Renders pages that all have the same frame."""
 
-    def __init__(self, nav: Sequence[NavEntry], runs: Sequence[str]) -> None:
-        """`runs` are the names of the runs that the site shows."""
+    def __init__(self, nav: Sequence[NavEntry], runs: Sequence[str], files: Collection[str]) -> None:
+        """`runs` are the names of the runs that the site shows, `files` are all paths in it."""
+        self._files = frozenset(files)
         self._environment = environment()
         self._environment.globals |= {"nav": nav, "runs": runs, "policy": POLICY, "lab_version": __version__}
 
     def render(self, page: Page) -> str:
-        """Render a page. Its templates have `link(path)`: a link to another file of the site."""
+        """Render a page. Its templates have `link(path)`: the address of another file of the site.
+
+        Raises LookupError if a template links to a file that the site does not have.
+        """
+
+        def checked_link(path: str) -> str:
+            file = path.partition("#")[0]
+            if file and file not in self._files:
+                raise LookupError(f"{page.path} links to {file}, which the site does not have")
+            return link(page.path, path)
+
         template = self._environment.get_template(page.template)
-        return template.render(page=page, link=lambda path: link(page.path, path), **page.values)
+        return template.render(page=page, link=checked_link, has=self._files.__contains__, **page.values)
 
 
 def environment() -> jinja2.Environment:
@@ -65,10 +76,21 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    made.filters["prose"] = prose
     made.filters["day"] = lambda moment: moment.strftime("%Y-%m-%d")
     made.filters["duration"] = duration
     made.filters["minute"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M UTC")
     return made
+
+
+def prose(text: str) -> Markup:
+    """Return a sentence of the lab's with what stands between backticks as code; everything is escaped."""
+    parts = plain(text).split("`")
+    if len(parts) % 2 == 0:  # one backtick is left over
+        return escape(plain(text))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
 
 
 def link(page: str, path: str) -> str:

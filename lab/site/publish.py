@@ -5,7 +5,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -68,10 +68,11 @@ def _known_site(folder: Path) -> History:
 
 
 def _write(site: model.Site, folder: Path) -> None:
-    outputs = [output for part in registry.parts() for output in part(site)]
+    outputs = [*_static(), *(output for part in registry.parts() for output in part(site))]
     nav = [NavEntry(each.nav, each.path) for each in outputs if isinstance(each, Page) and each.nav]
-    frame = Frame(nav, [source.id for source in site.sources])
-    for output in [*_static(), *outputs]:
+    files = [HISTORY_FILE, *(each.path for each in outputs)]
+    frame = Frame(nav, [source.id for source in site.sources], files)
+    for output in outputs:
         path = folder / output.path
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_one(frame, output, path)
@@ -97,7 +98,7 @@ def _content(copy: Copy) -> bytes:
         return stream.read(copy.size)
 
 
-def _static() -> Iterable[Output]:
+def _static() -> Iterator[Output]:
     for file in sorted(STATIC.iterdir()):
         yield Text(file.name, file.read_text("utf-8"))
 

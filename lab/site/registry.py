@@ -5,7 +5,7 @@ The pages of the navigation stand there in the order in which the parts make the
 
 from collections.abc import Callable, Iterable
 
-from lab.site import cells, evidence_files, findings, front, matrix, runs
+from lab.site import cells, changes, evidence_files, findings, front, host_pages, matrix, runs, support
 from lab.site.model import Site
 from lab.site.page import Output
 
@@ -14,5 +14,6 @@ Part = Callable[[Site], Iterable[Output]]
 
 def parts() -> list[Part]:
     """Return all parts, those for users first."""
+    for_users: list[Part] = [front.outputs, host_pages.outputs, changes.outputs, support.outputs]
     for_maintainers: list[Part] = [matrix.outputs, findings.outputs, runs.outputs, cells.outputs]
-    return [front.outputs, *for_maintainers, evidence_files.outputs]
+    return [*for_users, *for_maintainers, evidence_files.outputs]

@@ -33,12 +33,14 @@ class Source:
 class Published:
     """The newest result of a cell that says something about boxlite, or the newest at all.
 
-    `missed` are runs that started later and could not run the cell.
+    `missed` are runs that started later and could not run the cell. `older` are its results in runs that
+    started before, the newest first.
     """
 
     cell: CellResult
     source: Source
     missed: tuple[Source, ...] = ()
+    older: tuple[tuple[CellResult, Source], ...] = ()
 
     @property
     def identity(self) -> Identity:
@@ -47,8 +49,7 @@ class Published:
     @property
     def page(self) -> str:
         """The path of the cell's own page in the site."""
-        guest, variant, build = map(slug, self.identity)
-        return f"cells/{guest}/{variant}/{build}.html"
+        return cell_page(self.identity)
 
     @property
     def findings(self) -> list[Finding]:
@@ -59,6 +60,12 @@ class Published:
     def finished(self) -> FinishedCell:
         """The cell with its evidence, for what boxlite itself said about it."""
         return FinishedCell(self.cell, self.source.folder)
+
+
+def cell_page(cell: Identity) -> str:
+    """Return the path of a cell's own page in the site, whether the site has it or not."""
+    guest, variant, build = map(slug, cell)
+    return f"cells/{guest}/{variant}/{build}.html"
 
 
 def identity(cell: CellResult) -> Identity:
@@ -78,4 +85,5 @@ def _choose(results: Sequence[tuple[CellResult, Source]]) -> Published:
     ran = [number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run]
     chosen = ran[0] if ran else 0
     cell, source = results[chosen]
-    return Published(cell, source, tuple(missed for _, missed in results[:chosen]))
+    missed = tuple(later for _, later in results[:chosen])
+    return Published(cell, source, missed, tuple(results[chosen + 1 :]))

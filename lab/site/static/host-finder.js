@@ -1,0 +1,266 @@
+"use strict";
+// The front page: find a distribution by name, and compare a pasted host with what was tested.
+// host-data.js holds lab.hosts. All text goes into the page as text, never as markup. Nothing is sent.
+
+lab.feature("find-by-name", (form) => {
+  const input = form.querySelector("input");
+  const found = form.querySelector("[role=status]");
+  const rows = [...document.querySelectorAll("#hosts tbody tr")];
+  const show = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) {
+      const name = `${row.dataset.host} ${row.cells[0].textContent}`.toLowerCase();
+      row.hidden = !words.every((word) => name.includes(word));
+    }
+    const left = rows.filter((row) => !row.hidden).length;
+    found.textContent = words.length ? `${left} of ${rows.length}` : "";
+  };
+  form.hidden = false;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  input.addEventListener("input", show);
+  show();
+});
+
+lab.feature("host-finder", (form) => {
+  const result = document.getElementById("host-result");
+  form.hidden = false;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    result.replaceChildren(...answer(form.querySelector("textarea").value));
+  });
+  form.addEventListener("reset", () => result.replaceChildren());
+});
+
+const LONGEST = 200000; // characters that are read
+// Settings that differ on almost every host and seldom decide: they break ties only.
+const PROFILE = "AppArmor profile ";
+const VERSIONS = ["kernel", "bubblewrap"];
+
+// An element with attributes and children; a text stays a text.
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.flat().filter((child) => child !== null && child !== ""));
+  return element;
+}
+
+// ---- What was pasted: {system: {id, version, codename, title, like}, settings: {name: text, or null: not there}}.
+
+function read(text) {
+  const pasted = text.slice(0, LONGEST).replace(/\x1b\[[0-9;?]*[ -\/]*[@-~]/g, "").trim();
+  if (!pasted.startsWith("{")) return readLines(pasted);
+  let facts;
+  try {
+    facts = JSON.parse(pasted);
+  } catch (error) {
+    throw new Error(`This starts like JSON, but is not valid: ${error.message}. Paste the whole text.`);
+  }
+  return readFacts(facts.facts ?? facts);
+}
+
+function readFacts(facts) {
+  const os = facts.os ?? {};
+  const system = { id: os.id, version: os.version_id, codename: os.version_codename, title: os.pretty_name, like: [] };
+  const settings = {};
+  const set = (name, key, value) => {
+    if (key in facts) settings[name] = value(facts[key]);
+  };
+  const yes = (value) => (value ? "yes" : "no");
+  set("kernel", "kernel", String);
+  set("AppArmor", "apparmor", (value) => (value ? "in use" : "not in use"));
+  set("SELinux", "selinux", (value) => value?.mode ?? "not in use");
+  set("bubblewrap", "bubblewrap", (value) => (value ? value.version ?? "version not known" : "not installed"));
+  set("bubblewrap is setuid", "bubblewrap", (value) => yes(value?.setuid));
+  set("/dev/kvm", "kvm", (value) => (value ? "there" : "not there"));
+  for (const [path, mount] of Object.entries(facts.mounts ?? {})) {
+    settings[`${path} is noexec`] = yes(mount?.options?.includes("noexec"));
+  }
+  if (facts.apparmor) {
+    settings["AppArmor mediates user namespaces"] = yes(facts.apparmor.userns_mediation);
+    for (const name of profileNames()) settings[name] = "not loaded";
+    for (const [name, mode] of Object.entries(facts.apparmor.profiles ?? {})) {
+      if (PROFILE + name in settings) settings[PROFILE + name] = String(mode);
+    }
+  }
+  for (const [name, value] of Object.entries(facts.sysctls ?? {})) {
+    settings[name] = value === null ? null : String(value);
+  }
+  return { system, settings };
+}
+
+function profileNames() {
+  const names = lab.hosts.cells.flatMap((cell) => Object.keys(cell.settings));
+  return new Set(names.filter((name) => name.startsWith(PROFILE)));
+}
+
+// Each rule reads one kind of line. What no line says was not asked, and is no finding.
+const RULES = [
+  [/^([A-Z_]+)=["']?([^"']*)["']?$/, (host, [, key, value]) => (host.release[key] = value)],
+  [/^(?:sysctl|grep|cat): .*?\/proc\/sys\/([\w\/.-]+?)'?: No such file or directory$/, (host, [, path]) => (host.settings[dotted(path)] = null)],
+  [/^\/proc\/sys\/([\w\/.-]+?)\s*[:=]\s*(.*)$/, (host, [, path, value]) => (host.settings[dotted(path)] = value.trim())],
+  [/^((?:kernel|user|fs|net|vm|dev)\.[\w.\/-]+)\s*[=:]\s*(.*)$/, (host, [, name, value]) => (host.settings[dotted(name)] = value.trim())],
+  [/^[a-z_]+(?:,[a-z_0-9]+)+$/, (host, [modules]) => readModules(host, modules.split(","))],
+  [/^(Enforcing|Permissive)$/, (host, [, mode]) => (host.settings.SELinux = mode.toLowerCase())],
+  [/^bubblewrap (\S+)$/, (host, [, version]) => (host.settings.bubblewrap = version)],
+  [/bwrap: (?:command )?not found$/, (host) => (host.settings.bubblewrap = "not installed")],
+  [/^-([rwxsStT-]{9})\S* .*bwrap$/, (host, [, mode]) => (host.settings["bubblewrap is setuid"] = /s/i.test(mode[2]) ? "yes" : "no")],
+  [/^c[rwxsStT-]{9}\S* .*\/dev\/kvm$/, (host) => (host.settings["/dev/kvm"] = "there")],
+  [/\/dev\/kvm'?: No such file or directory$/, (host) => (host.settings["/dev/kvm"] = "not there")],
+  [/^(home|tmp): ([\w=,.:+-]+)$/, (host, [, path, options]) => (host.settings[`/${path} is noexec`] = options.split(",").includes("noexec") ? "yes" : "no")],
+  [/^(?:Linux \S+ )?(\d+\.\d+[.\w+~-]*)(?: .*)?$/, (host, [, kernel]) => (host.settings.kernel ??= kernel)],
+];
+
+function readLines(text) {
+  const host = { release: {}, settings: {} };
+  for (const line of text.split(/\r?\n/)) {
+    const trimmed = line.trim().slice(0, 500);
+    for (const [pattern, take] of RULES) {
+      const found = trimmed.match(pattern);
+      if (found) {
+        take(host, found);
+        break;
+      }
+    }
+  }
+  const { ID, VERSION_ID, VERSION_CODENAME, PRETTY_NAME, ID_LIKE } = host.release;
+  const system = { id: ID, version: VERSION_ID, codename: VERSION_CODENAME, title: PRETTY_NAME, like: (ID_LIKE ?? "").split(" ").filter(Boolean) };
+  return { system, settings: host.settings };
+}
+
+function readModules(host, modules) {
+  host.settings.AppArmor = modules.includes("apparmor") ? "in use" : "not in use";
+  // Whether SELinux enforces is another line.
+  if (!modules.includes("selinux")) host.settings.SELinux = "not in use";
+}
+
+const dotted = (path) => path.replace(/\//g, ".");
+
+// ---- Which distribution, and which tested cell of it is closest.
+
+function sameSystem(host, system) {
+  if (!host.id || host.id !== system.id) return false;
+  if (host.version || system.version) return (host.version ?? "") === (system.version ?? "");
+  return !host.codename || !system.codename || host.codename === system.codename;
+}
+
+function compare(settings, cell) {
+  const differing = [];
+  for (const [name, theirs] of Object.entries(cell.settings)) {
+    if (name in settings && !alike(name, settings[name], theirs)) {
+      differing.push({ name, yours: settings[name], theirs });
+    }
+  }
+  const deciding = differing.filter((each) => !VERSIONS.includes(each.name)).length;
+  const compared = Object.keys(cell.settings).filter((name) => name in settings).length;
+  return { cell, compared, differing, deciding, distance: deciding + (differing.length - deciding) / 100 };
+}
+
+// A limit on a number of namespaces depends on the host's memory; only 0 is a setting of its own.
+function alike(name, yours, theirs) {
+  if (name.startsWith("user.max_") && yours !== null && theirs !== null) return (yours === "0") === (theirs === "0");
+  return yours === theirs;
+}
+
+// ---- The answer.
+
+function answer(text) {
+  let host;
+  try {
+    host = read(text);
+  } catch (error) {
+    return [make("p", {}, error.message)];
+  }
+  if (!host.system.id) {
+    return [make("p", {}, "The text names no distribution: it has no line ID= of /etc/os-release. Run the command above and paste all that it prints.")];
+  }
+  const known = lab.hosts.distributions.filter((each) => each.systems.some((system) => sameSystem(host.system, system)));
+  if (!known.length) return notTested(host.system);
+  return known.flatMap((distribution) => about(distribution, host));
+}
+
+function notTested(system) {
+  const name = system.title || [system.id, system.version].filter(Boolean).join(" ");
+  const related = lab.hosts.distributions.filter((each) => each.systems.some((known) => known.id === system.id));
+  const base = lab.hosts.distributions.filter((each) => each.systems.some((known) => system.like.includes(known.id)));
+  return [
+    make("h3", {}, name),
+    verdict("untested", "Not tested", make("p", {}, "No published run has this system. The lab does not know whether boxlite works on it.")),
+    ...others(related, "Other releases of this distribution, which are other systems:"),
+    ...(related.length ? [] : others(base, `By its own words (ID_LIKE) it is made from ${system.like.join(", ")}. These are other systems than yours:`)),
+  ];
+}
+
+function others(distributions, text) {
+  if (!distributions.length) return [];
+  return [make("p", {}, text), make("ul", {}, distributions.map((each) => make("li", {}, make("a", { href: each.page }, each.title), `: ${each.headline}`)))];
+}
+
+function about(distribution, host) {
+  const number = lab.hosts.distributions.indexOf(distribution);
+  const cells = lab.hosts.cells.filter((cell) => cell.distribution === number && Object.keys(cell.settings).length);
+  const heading = make("h3", {}, make("a", { href: distribution.page }, distribution.title));
+  if (!cells.length) {
+    const why = distribution.kind === "untested" ? `Not tested: ${distribution.reason}.` : "Its results are too old to hold settings to compare with. Read its page.";
+    return [heading, verdict(distribution.kind, distribution.headline, make("p", {}, why))];
+  }
+  const ranked = cells.map((cell) => compare(host.settings, cell)).sort((one, two) => one.distance - two.distance || one.cell.changed - two.cell.changed);
+  const closest = ranked[0];
+  const equal = ranked.filter((each) => each !== closest && each.distance === closest.distance);
+  return [heading, ...outcome(distribution, closest), differences(closest), ...equallyClose(equal, closest), notAsked(host.settings, closest.cell)];
+}
+
+function outcome(distribution, { cell, deciding, compared }) {
+  const details = [
+    make("p", {}, `${cell.system}. ${cell.title}. boxlite ${cell.build}.`),
+    ...cell.why.map((why) => make("p", {}, why)),
+    cell.remedy ? make("p", {}, make("strong", {}, "Verified remedy: "), `${cell.remedy.title}. What it costs: ${cell.remedy.price} `, pageLink(distribution, cell, "Commands and script")) : null,
+    cell.kind === "blocked" && !cell.remedy ? make("p", {}, "No remedy is verified for it. ", pageLink(distribution, cell, "What is known")) : null,
+  ].filter(Boolean);
+  if (!compared) return [verdict(cell.kind, `Nothing to compare. As tested: ${cell.headline}`, ...details)];
+  if (!deciding) return [verdict(cell.kind, `As far as your text shows: ${cell.headline}`, ...details)];
+  return [
+    verdict("untested", "Not tested with your settings", make("p", {}, "No tested host has all the settings that you pasted. What follows is the closest one, and is no promise.")),
+    verdict(cell.kind, `Closest: ${cell.headline}`, ...details),
+  ];
+}
+
+function pageLink(distribution, cell, text) {
+  return make("a", { href: cell.part ? `${distribution.page}#${cell.part}` : distribution.page }, text);
+}
+
+function verdict(kind, text, ...details) {
+  const shape = document.querySelector(`template#shape-${kind}`).content.cloneNode(true);
+  return make("div", { class: `verdict verdict-${kind}`, "data-kind": kind }, make("p", {}, make("span", { class: `mark mark-${kind}` }, shape, text)), details);
+}
+
+function differences({ compared, differing }) {
+  if (!compared) return make("p", {}, "The text holds no setting that can be compared.");
+  if (!differing.length) return make("p", {}, compared === 1 ? "The one setting that could be compared is as tested." : `All ${compared} settings that could be compared are as tested.`);
+  const show = (value) => (value === null ? "the kernel has none" : value);
+  const rows = differing.map((each) => make("tr", {}, make("th", { scope: "row" }, each.name), make("td", {}, show(each.yours)), make("td", {}, show(each.theirs))));
+  const head = make("tr", {}, ["Setting", "Your host", "Tested"].map((title) => make("th", { scope: "col" }, title)));
+  const caption = make("caption", {}, `${differing.length} of ${compared} compared settings differ from the tested host`);
+  return make("div", { class: "scroll" }, make("table", { id: "host-differences" }, caption, make("thead", {}, head), make("tbody", {}, rows)));
+}
+
+// Tested hosts that the text tells apart from the closest one in nothing, although their outcome may be another.
+function equallyClose(equal, closest) {
+  if (!equal.length) return [];
+  const others = equal.filter(({ cell }) => cell.kind !== closest.cell.kind);
+  const list = (some) => make("ul", {}, some.slice(0, 20).map(({ cell }) => make("li", {}, `${cell.system}. ${cell.title}: ${cell.headline}`)));
+  const parts = [];
+  if (others.length) {
+    parts.push(make("p", {}, `What your text does not show can change the answer: ${others.length} of ${equal.length} other tested hosts, with the same values of all that it does show, had another outcome.`));
+  }
+  parts.push(make("details", {}, make("summary", {}, `Tested hosts that are equally close (${equal.length})`), make("p", {}, "They differ from the one above in something that your text does not show. It is the one with the fewest changes."), list(equal)));
+  return parts;
+}
+
+function notAsked(settings, cell) {
+  const missing = Object.keys(cell.settings).filter((name) => !(name in settings));
+  const profiles = missing.filter((name) => name.startsWith(PROFILE)).length;
+  const names = missing.filter((name) => !name.startsWith(PROFILE));
+  if (profiles) names.push(`which AppArmor profiles are loaded (only root can read that)`);
+  if (!names.length) return "";
+  return make("details", {}, make("summary", {}, `Not in your text, so not compared (${names.length})`), make("ul", {}, names.map((name) => make("li", {}, name))));
+}

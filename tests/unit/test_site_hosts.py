@@ -1,0 +1,280 @@
+"""The site's pages for users: what they say about a distribution, and which remedies they offer."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import remedies
+from lab.probes import Facts
+from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
+from lab.site import distributions, front, host_data, hosts, model
+from lab.site.answer import Kind, ask
+from lab.site.history import History
+from lab.site.model import Site
+from lab.site.publish import publish
+from tests.unit import examples
+from tests.unit.site_examples import Parsed, run_folder, site_of
+
+KNOWN = remedies.load()
+
+
+def loaded(base: Path, *cells: CellResult) -> Site:
+    return model.load([run_folder(base, *cells)], History())
+
+
+def tried(name: str, result: RemedyOutcome = RemedyOutcome.VERIFIED, **more: Any) -> RemedyResult:
+    scripts = {part: KNOWN[part].digest for part in name.split("+") if KNOWN[part].host}
+    return RemedyResult(**({"name": name, "result": result, "price": "something", "scripts": scripts} | more))
+
+
+def blocked(cause: str = "userns-sysctl", *trials: RemedyResult, **more: Any) -> CellResult:
+    found: dict[str, Any] = {
+        "variant": "userns-clone-off",
+        "status": Status.XFAIL,
+        "cause": cause,
+        "causes": [Finding(name=cause, confidence=Confidence.PROVED, why="the evidence")],
+        "remedies": list(trials),
+        "facts": examples.facts(sysctls={"kernel.unprivileged_userns_clone": "0"}),
+    }
+    return examples.cell(**(found | more))
+
+
+def page(site: Path, name: str) -> str:
+    return " ".join(Parsed(site / "hosts" / f"{name}.html").text.split())
+
+
+def os_release(**changes: str | None) -> dict[str, Any]:
+    return dict(examples.DEBIAN["os"]) | changes
+
+
+def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
+    site = loaded(
+        tmp_path,
+        examples.cell(facts=examples.facts()),
+        examples.cell("debian-13-podman", facts=examples.facts(podman=True)),
+        examples.cell("server", facts=examples.facts()),
+    )
+    found = {each.name: each for each in distributions.group(site)}
+    assert found["debian-13"].guests[0] == "debian-13"
+    assert {"debian-13-podman", "server", "debian-13-cloud"} < set(found["debian-13"].guests)
+    assert found["debian-13"].title == "Debian 13 (trixie)"
+
+
+def test_testing_and_unstable_are_two_although_their_os_release_is_the_same(tmp_path: Path) -> None:
+    rolling = examples.facts(os=os_release(version_id=None, version_codename="forky"))
+    site = loaded(
+        tmp_path, examples.cell("debian-14", facts=rolling), examples.cell("debian-sid", facts=rolling)
+    )
+    names = [each.name for each in distributions.group(site)]
+    assert {"debian-14", "debian-sid"} < set(names)
+    assert [name for name in names if name.startswith("debian")][-1] == "debian-sid"
+
+
+def test_a_debian_with_ubuntus_policy_is_no_ubuntu(tmp_path: Path) -> None:
+    cell = blocked("apparmor-userns-nocaps", variant="apparmor-userns-nocaps")
+    site = site_of(tmp_path, examples.cell(facts=examples.facts()), cell)
+    ubuntu = page(site, "ubuntu-24.04")
+    assert "Not tested" in ubuntu and "no published run has it" in ubuntu and "0.10.8" not in ubuntu
+
+
+def test_a_distribution_that_no_run_has_says_so_and_one_that_could_not_run_says_why(tmp_path: Path) -> None:
+    broken = examples.cell("debian-12", status=Status.NOT_RUN, reason="the image cannot be downloaded")
+    site = site_of(tmp_path, examples.cell(), broken)
+    assert "Not tested" in page(site, "debian-12")
+    assert "the image cannot be downloaded" in page(site, "debian-12")
+    assert "no published run has it" in page(site, "fedora-43")
+
+
+def test_a_verified_remedy_is_offered_with_its_script_price_and_versions(tmp_path: Path) -> None:
+    site = site_of(
+        tmp_path, examples.cell(facts=examples.facts()), blocked("userns-sysctl", tried("userns-clone-on"))
+    )
+    text = page(site, "debian-13")
+    assert "cured by userns-clone-on" in text and "sudo sh userns-clone-on.sh" in text
+    assert KNOWN["userns-clone-on"].price in text and KNOWN["userns-clone-on"].does in text
+    assert "2026-11-24 on debian-13: every test passed with boxlite 0.10.8, kernel 6.12.118" in text
+    assert (site / "scripts" / "userns-clone-on.sh").read_text() == KNOWN["userns-clone-on"].script()
+    links = Parsed(site / "hosts" / "debian-13.html").attributes("href")
+    assert "../scripts/userns-clone-on.sh" in links
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [
+        tried("userns-clone-on", RemedyOutcome.DOES_NOT_HELP),
+        tried("userns-clone-on", RemedyOutcome.AVOIDS),
+        tried("userns-clone-on", RemedyOutcome.ERROR),
+        tried("userns-clone-on", scripts={"userns-clone-on": "0" * 64}),
+        tried("userns-clone-on", scripts={}),
+    ],
+    ids=["does not help", "avoids it", "fault of the lab", "another script", "no script recorded"],
+)
+def test_no_other_remedy_is_offered(tmp_path: Path, trial: RemedyResult) -> None:
+    site = site_of(tmp_path, blocked("userns-sysctl", trial))
+    text = page(site, "debian-13")
+    assert "No remedy is verified here" in text and "sudo sh" not in text
+    assert not (site / "scripts").exists()
+
+
+def test_a_remedy_whose_script_changed_since_is_told_but_not_offered(tmp_path: Path) -> None:
+    old = tried("userns-clone-on", scripts={"userns-clone-on": "0" * 64})
+    assert "an earlier form of its script" in page(
+        site_of(tmp_path, blocked("userns-sysctl", old)), "debian-13"
+    )
+
+
+def test_a_remedy_that_was_verified_on_another_cell_is_named_as_untried(tmp_path: Path) -> None:
+    cured = blocked("userns-sysctl", tried("userns-clone-on"))
+    site = loaded(tmp_path, cured, blocked(guest="debian-12", facts=None))
+    other = ask(site, "debian-12", "userns-clone-off")
+    assert other.cures == [] and "userns-clone-on" in [each.name for each in other.untried]
+    assert other.headline == "blocked; no cure is verified"
+
+
+def test_a_remedy_of_an_older_run_counts_if_the_cause_is_the_same(tmp_path: Path) -> None:
+    older = run_folder(tmp_path, blocked("userns-sysctl", tried("userns-clone-on")), name="older")
+    newer = run_folder(tmp_path, blocked(), name="newer", started=datetime(2026, 11, 25, tzinfo=UTC))
+    answer = ask(model.load([newer, older], History()), "debian-13", "userns-clone-off")
+    assert answer.result and answer.result.source.id == "newer"
+    assert [cure.source.id for cure in answer.cures] == ["older"]
+    another = run_folder(
+        tmp_path, blocked("userns-limit"), name="another", started=datetime(2026, 11, 26, tzinfo=UTC)
+    )
+    assert ask(model.load([another, older], History()), "debian-13", "userns-clone-off").cures == []
+
+
+def test_two_remedies_together_are_one_cure_with_two_scripts(tmp_path: Path) -> None:
+    site = site_of(tmp_path, blocked("userns-sysctl", tried("userns-clone-on+userns-limit-raise")))
+    text = page(site, "debian-13")
+    assert "sudo sh userns-clone-on.sh sudo sh userns-limit-raise.sh" in text
+
+
+def test_an_unknown_cause_is_said_to_be_unknown(tmp_path: Path) -> None:
+    cell = examples.cell(status=Status.FAIL, cause="unknown", reason="x")
+    assert "none of the causes that the lab knows" in page(site_of(tmp_path, cell), "debian-13")
+
+
+def test_the_newest_build_that_ran_answers(tmp_path: Path) -> None:
+    site = loaded(
+        tmp_path,
+        examples.cell(build="0.10.0"),
+        examples.cell(build="0.10.8", status=Status.FAIL, cause="unknown"),
+        examples.cell(build="0.11.0", status=Status.ERROR),
+    )
+    answer = ask(site, "debian-13")
+    assert (answer.kind, answer.build) == (Kind.BLOCKED, "0.10.8")
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_what_did_not_pass_is_never_said_to_work(status: Status) -> None:
+    assert (Kind.of(status) is Kind.WORKS) == (status in (Status.PASS, Status.XPASS))
+    assert Kind.of(None) is Kind.UNTESTED
+
+
+def test_badges_are_truthful(tmp_path: Path) -> None:
+    site = site_of(
+        tmp_path,
+        examples.cell("debian-13"),
+        blocked(guest="debian-12", variant="stock", facts=None),
+        examples.cell("debian-11", status=Status.NOT_APPLICABLE, reason="no wheel"),
+    )
+    badges = {file.stem: json.loads(file.read_text()) for file in (site / "badges").iterdir()}
+    assert badges["debian-13"] == {
+        "schemaVersion": 1,
+        "label": "boxlite on Debian 13 (trixie)",
+        "message": "0.10.8: works as installed",
+        "color": "brightgreen",
+    }
+    assert badges["debian-12"]["color"] == "red"
+    for untested in ("debian-11", "ubuntu-24.04"):
+        assert (badges[untested]["message"], badges[untested]["color"]) == ("not tested", "lightgrey")
+
+
+def test_support_md_has_a_row_for_each_distribution_and_escapes(tmp_path: Path) -> None:
+    hostile = examples.cell("evil-1", status=Status.ERROR, reason="<img src=x> | [x](y) `z`\n# heading")
+    text = (site_of(tmp_path, examples.cell(), hostile) / "support.md").read_text()
+    assert "| Debian 13 (trixie) | works as installed | 0.10.8 |" in text
+    assert "| Ubuntu 24.04 LTS (Noble Numbat) | not tested: no published run has it | - | - | - |" in text
+    assert "&lt;img" in text and "<img" not in text and "\n# heading" not in text and r"\[x\](y)" in text
+
+
+def test_an_old_record_is_published_without_facts(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    old = json.loads((Path(__file__).parent / "data" / "results-1.json").read_text())
+    for cell in old["cells"]:
+        cell["facts"] = {"kernel": "6.1"} if cell["facts"] else {}
+    (folder / "results.json").write_text(json.dumps(old))
+    publish([folder], tmp_path / "site")
+    assert "blocked" in page(tmp_path / "site", "debian-13").lower()
+
+
+def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: Path) -> None:
+    site = loaded(
+        tmp_path,
+        examples.cell(facts=examples.facts()),
+        blocked("userns-sysctl", tried("userns-clone-on")),
+        examples.cell(variant="max-userns-zero", status=Status.ERROR, facts=examples.facts()),
+    )
+    text = host_data.output(site, hosts.load(site)).text
+    data = json.loads(text.removeprefix("lab.hosts = ").removesuffix(";\n"))
+    assert [cell["variant"] for cell in data["cells"]] == ["stock", "userns-clone-off"]
+    stock, changed = data["cells"]
+    assert stock["settings"]["kernel.unprivileged_userns_clone"] == "1"
+    assert stock["settings"]["kernel.apparmor_restrict_unprivileged_userns"] is None
+    assert changed["settings"]["kernel.unprivileged_userns_clone"] == "0"
+    assert changed["remedy"]["title"] == KNOWN["userns-clone-on"].title
+    assert changed["part"] == "setting-userns-clone-off"
+    [debian] = [each for each in data["distributions"] if each["name"] == "debian-13"]
+    assert debian["systems"] == [{"id": "debian", "version": "13", "codename": "trixie"}]
+
+
+def test_only_profiles_that_tell_cells_apart_are_compared(tmp_path: Path) -> None:
+    def with_profiles(**profiles: str) -> Facts:
+        return examples.facts(apparmor={"profiles": profiles})
+
+    site = loaded(
+        tmp_path,
+        examples.cell(facts=with_profiles(common="enforce")),
+        blocked(facts=with_profiles(common="enforce", bwrap="enforce")),
+    )
+    text = host_data.output(site, hosts.load(site)).text
+    cells = json.loads(text.removeprefix("lab.hosts = ").removesuffix(";\n"))["cells"]
+    assert [cell["settings"]["AppArmor profile bwrap"] for cell in cells] == ["not loaded", "enforce"]
+    assert not [name for cell in cells for name in cell["settings"] if name.endswith("common")]
+
+
+def test_text_in_the_data_cannot_end_the_script(tmp_path: Path) -> None:
+    cell = blocked(guest="</script>\u2028-1", build="</script>")
+    site = loaded(tmp_path, cell)
+    text = host_data.output(site, hosts.load(site)).text
+    assert text.count("\n") == 1 and text.isascii() and text.endswith(";\n")
+
+
+def test_the_command_reads_sysctls_whose_names_need_no_quoting_and_nothing_else() -> None:
+    text = front.command(["user.max_user_namespaces", "x'; rm -rf /; '", "a..b", "kernel.$(id)"])
+    assert "/proc/sys/user/max_user_namespaces\n" in text
+    assert "rm -rf" not in text and "$(id)" not in text and "a//b" not in text
+    assert text.count("'") == 2
+
+
+def test_the_next_publication_shows_what_changed(tmp_path: Path) -> None:
+    site = site_of(tmp_path, examples.cell(), examples.cell("debian-12"))
+    assert "first publication" in Parsed(site / "changes.html").text
+    worse = run_folder(
+        tmp_path, blocked(variant="stock", facts=None), name="worse", started=datetime(2026, 11, 25, tzinfo=UTC)
+    )
+    publish([worse], site)
+    rows = [row["data-kind"] for row in Parsed(site / "changes.html").of("tr") if "data-kind" in row]
+    assert rows == ["blocked", "untested"]
+    text = " ".join(Parsed(site / "changes.html").text.split())
+    assert "passrun run xfail: userns-sysctlrun worse" in text and "not published" in text
+    assert "2 results differ" in Parsed(site / "index.html").text
+    # Publishing the same again forgets nothing.
+    publish([worse], site)
+    assert "2 results differ" in Parsed(site / "index.html").text
+    history = json.loads((site / "history.json").read_text())
+    assert [run["id"] for run in history["runs"]] == ["worse", "run"]
