@@ -17,8 +17,8 @@ cat /sys/kernel/security/lsm
 getenforce
 bwrap --version
 ls -ld /usr/bin/bwrap /dev/kvm
-printf "home: "; findmnt -no OPTIONS -T "$HOME"
-printf "tmp: "; findmnt -no OPTIONS -T /tmp
+echo "home: $(findmnt -no OPTIONS -T "$HOME")"
+echo "tmp: $(findmnt -no OPTIONS -T /tmp)"
 ' 2>&1"""
 
 

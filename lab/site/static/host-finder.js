@@ -204,9 +204,9 @@ function about(distribution, host) {
     return [heading, verdict(distribution.kind, distribution.headline, make("p", {}, why))];
   }
   const ranked = cells.map((cell) => compare(host.settings, cell)).sort((one, two) => one.distance - two.distance || one.cell.changed - two.cell.changed);
-  const closest = ranked[0];
-  const equal = ranked.filter((each) => each !== closest && each.distance === closest.distance);
-  return [heading, ...outcome(distribution, closest), differences(closest), ...equallyClose(equal, closest), notAsked(host.settings, closest.cell)];
+  const best = ranked[0];
+  const equal = ranked.filter((each) => each !== best && each.distance === best.distance);
+  return [heading, ...outcome(distribution, best), differences(best), ...equallyClose(equal, best), notAsked(host.settings, best.cell)];
 }
 
 function outcome(distribution, { cell, deciding, compared }) {
@@ -220,7 +220,7 @@ function outcome(distribution, { cell, deciding, compared }) {
   if (!deciding) return [verdict(cell.kind, `As far as your text shows: ${cell.headline}`, ...details)];
   return [
     verdict("untested", "Not tested with your settings", make("p", {}, "No tested host has all the settings that you pasted. What follows is the closest one, and is no promise.")),
-    verdict(cell.kind, `Closest: ${cell.headline}`, ...details),
+    closest(cell.kind, cell.headline, ...details),
   ];
 }
 
@@ -228,9 +228,19 @@ function pageLink(distribution, cell, text) {
   return make("a", { href: cell.part ? `${distribution.page}#${cell.part}` : distribution.page }, text);
 }
 
+// A box with a headline. A box about another host than the user's has no ground of its own.
 function verdict(kind, text, ...details) {
+  return box(`verdict verdict-${kind}`, kind, text, details);
+}
+
+function closest(kind, text, ...details) {
+  return box("verdict", kind, `Closest: ${text}`, details);
+}
+
+function box(style, kind, text, details) {
   const shape = document.querySelector(`template#shape-${kind}`).content.cloneNode(true);
-  return make("div", { class: `verdict verdict-${kind}`, "data-kind": kind }, make("p", {}, make("span", { class: `mark mark-${kind}` }, shape, text)), details);
+  const headline = make("p", {}, make("span", { class: `mark mark-${kind}` }, shape, text));
+  return make("div", { class: style, "data-kind": kind }, headline, details);
 }
 
 function differences({ compared, differing }) {
@@ -244,9 +254,9 @@ function differences({ compared, differing }) {
 }
 
 // Tested hosts that the text tells apart from the closest one in nothing, although their outcome may be another.
-function equallyClose(equal, closest) {
+function equallyClose(equal, best) {
   if (!equal.length) return [];
-  const others = equal.filter(({ cell }) => cell.kind !== closest.cell.kind);
+  const others = equal.filter(({ cell }) => cell.kind !== best.cell.kind);
   const list = (some) => make("ul", {}, some.slice(0, 20).map(({ cell }) => make("li", {}, `${cell.system}. ${cell.title}: ${cell.headline}`)));
   const parts = [];
   if (others.length) {
