@@ -17,6 +17,7 @@ from lab.site.matrix import MARKS, MATRIX_PAGE, Matrix
 from lab.site.model import Site
 from lab.site.page import Page
 from lab.site.results import Identity, Published, Source, identity
+from lab.site.runs import page_of_run
 from lab.upstream import words
 
 # What a page shows of a file; the rest is in the file.
@@ -147,6 +148,7 @@ def _page(
             "before": before,
             "following": following,
             "matrix_page": MATRIX_PAGE,
+            "page_of_run": page_of_run,
         },
     )
 

@@ -25,7 +25,7 @@ class ShownRun:
 
     @property
     def page(self) -> str:
-        return f"runs/{slug(self.source.id)}.html"
+        return page_of_run(self.source)
 
     @property
     def counts(self) -> str:
@@ -59,6 +59,11 @@ class ShownRun:
             if cell.status.could_not_run:
                 found.setdefault((cell.status, cell.reason), []).append(cell)
         return found
+
+
+def page_of_run(source: Source) -> str:
+    """Return the path of a run's page in the site."""
+    return f"runs/{slug(source.id)}.html"
 
 
 def outputs(site: Site) -> Iterator[Page]:
