@@ -8,17 +8,32 @@ from pathlib import Path
 
 from lab.base.errors import UsageError
 
-# Escape sequences (ECMA-48) and all other control characters except tab and newline; Unicode's line separators
-# and its marks for the direction of text, which make a line look like another one.
-CONTROL = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-    r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+# Escape sequences (ECMA-48) and all other control characters except tab and newline.
+CONTROL = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+# Characters that show nothing but change how other text is shown: marks that change its direction, characters
+# without width, separators of lines and paragraphs, tags, and what no XML or UTF-8 file can hold.
+INVISIBLE = (
+    r"[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
 )
+HIDDEN = re.compile(f"{CONTROL}|{INVISIBLE}")
+# What starts a command of GitHub's in a job's log: `::` at the start of a line, `##[` anywhere.
+JOB_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##(?=\[)", re.MULTILINE)
 
 
 def plain(text: str) -> str:
-    """Remove everything from a guest's text that could control a terminal or reverse the text beside it."""
-    return CONTROL.sub("", text)
+    """Remove from a guest's text what could control a terminal or make the text look like another."""
+    return HIDDEN.sub("", text)
+
+
+def bounded(text: str, most: int) -> str:
+    """Cut a text to `most` characters; the end says how many are missing."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more characters)"
+
+
+def inert(text: str) -> str:
+    """Put a backslash into whatever would be a command to GitHub in a job's log."""
+    return JOB_COMMAND.sub(lambda found: f"{found[1]}\\:" if found[1] is not None else "##\\", text)
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ import click
 from lab.base.errors import UsageError
 from lab.cli import common, completion
 from lab.record import RunResult
-from lab.report import claims, markdown, terminal, upstream
+from lab.report import claims, junit, markdown, terminal, upstream
 from lab.run import journal
 from lab.run.merge import merge
 
@@ -41,7 +41,7 @@ def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None) -
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["table", "markdown", "json"]),
+    type=click.Choice(["table", "markdown", "junit", "json"]),
     help="Show the run in this format. Default: table.",
 )
 @click.option(
@@ -76,6 +76,8 @@ def report_command(
         click.echo(upstream.render(result, folder), nl=False)
     elif kind == "markdown":
         click.echo(markdown.render(result, folder), nl=False)
+    elif kind == "junit":
+        click.echo(junit.render(result), nl=False)
     elif kind == "json":
         click.echo(result.model_dump_json(by_alias=True, indent=2))
     else:

@@ -12,12 +12,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lab.base.files import plain
+from lab.base.files import bounded, inert, plain
 from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.report import squares
 from lab.report.terminal import STYLES, styled, tables
 from lab.run.observer import Silent
+
+# Longest text of an event, in characters.
+LONGEST = 4000
 
 
 class Lines(Silent):
@@ -34,7 +37,7 @@ class Lines(Silent):
         step = squares.step(text)
         with self._lock:
             if step and step != self._last.get(lane):
-                self._line(f"{lane}: {plain(step)}")
+                self._line(f"{lane}: {step}")
             self._last[lane] = step
 
     def cell(self, result: CellResult) -> None:
@@ -44,11 +47,12 @@ class Lines(Silent):
             self._line(f"{self._done}/{self._total} {name}: {squares.outcome(result)}")
 
     def note(self, text: str) -> None:
-        self._line(f"note: {plain(text)}")
+        self._line(f"note: {text}")
 
     def _line(self, text: str) -> None:
         spent = time.monotonic() - self._start
-        self._console.print(Text(f"[{spent:5.0f} s] {text}"), soft_wrap=True)
+        shown = bounded(inert(plain(text)), LONGEST)
+        self._console.print(Text(f"[{spent:5.0f} s] {shown}"), soft_wrap=True)
 
 
 class LiveTable(Silent):
@@ -70,7 +74,7 @@ class LiveTable(Silent):
 
     def lane(self, lane: str, text: str) -> None:
         with self._lock:
-            self._doing[lane] = plain(text)
+            self._doing[lane] = bounded(plain(text), LONGEST)
 
     def cell(self, result: CellResult) -> None:
         with self._lock:
@@ -78,7 +82,7 @@ class LiveTable(Silent):
             self._served[result.lane] += 1
 
     def note(self, text: str) -> None:
-        self._console.print(Text(f"note: {plain(text)}", "cyan"))
+        self._console.print(Text(f"note: {bounded(plain(text), LONGEST)}", "cyan"))
 
     def time_left(self, seconds: float | None) -> None:
         with self._lock:

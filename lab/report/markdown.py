@@ -1,6 +1,7 @@
 """The report `matrix.md` in a run's folder, and the helpers that all Markdown pages share."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -8,28 +9,47 @@ from urllib.parse import quote
 import jinja2
 
 from lab import causes, remedies
-from lab.base.files import plain
+from lab.base.files import bounded, plain
 from lab.record import CellResult, RunResult
 from lab.report import squares
+from lab.report.sections import Section, sections
 from lab.upstream import words
 from lab.upstream.finished import FinishedCell
 from lab.upstream.words import WordsVerdict
 
 TEMPLATES = Path(__file__).parent / "templates"
+# Longest text from a guest in a page, in characters: between words, and as a block.
+LONGEST, LONGEST_BLOCK = 4000, 20_000
+# Most tests, reasons, faults or commands that a section lists.
+MOST = 20
 
 
 def render(run: RunResult, folder: Path | None = None) -> str:
-    """Render a whole run on one page: the table, each unexpected cell, and the run's environment.
+    """Render a whole run on one page: the table, a section for each kind of failure, and the environment.
 
     If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too.
     """
+    return render_sections(run, find_sections(run, folder), folder)
+
+
+def find_sections(run: RunResult, folder: Path | None) -> list[Section]:
+    """Return the sections of a run's page, with the verdicts on boxlite's own words if there is a folder."""
     known = remedies.load()
 
     def misdiagnosis(cell: CellResult) -> str:
         judged = words.judge(cell, FinishedCell(cell, folder).words, known) if folder else None
         return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
 
-    return page("matrix.md", run=run, folder=folder, table=squares, misdiagnosis=misdiagnosis)
+    return sections(run, misdiagnosis)
+
+
+def render_sections(
+    run: RunResult, shown: Sequence[Section], folder: Path | None, *, linked: bool = True, cut: int = 0
+) -> str:
+    """Render the page with these sections. `linked`: with links to evidence. `cut`: sections left out."""
+    return page(
+        "matrix.md", run=run, folder=folder, table=squares, sections=shown, linked=linked, cut=cut, most=MOST
+    )
 
 
 def page(template: str, **values: Any) -> str:
@@ -59,9 +79,10 @@ def _one_line(text: object) -> str:
     return " ".join(plain(str(text)).split())
 
 
-def _escape(text: object) -> str:
-    """Escape text for a cell of a Markdown table."""
-    escaped = re.sub(r"([\\|`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", _one_line(text))
+def _escape(text: object, most: int = LONGEST) -> str:
+    """Escape text for a cell of a Markdown table, cut to `most` characters."""
+    shown = bounded(_one_line(text), most)
+    escaped = re.sub(r"([\\|`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", shown)
     return escaped.replace("<", "&lt;")
 
 
@@ -72,16 +93,16 @@ def _paragraph(text: object) -> str:
 
 def _code(text: object) -> str:
     """Replace the backticks in text that goes between backticks, where nothing can be escaped."""
-    return _one_line(text).replace("`", "'")
+    return bounded(_one_line(text), LONGEST).replace("`", "'")
 
 
 def _link(path: object) -> str:
     """Quote the path of a file in the run's folder for a link; a guest may have chosen its name."""
-    return quote(str(path), safe="/+:@~")
+    return quote(plain(str(path)), safe="/+:@~")
 
 
-def _block(text: object) -> str:
+def _block(text: object, language: str = "text") -> str:
     """Return text as a code block, fenced with more backticks than it contains."""
-    shown = plain(str(text))
+    shown = bounded(plain(str(text)), LONGEST_BLOCK)
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown)), 0)
-    return f"{fence}text\n{shown}\n{fence}"
+    return f"{fence}{language}\n{shown}\n{fence}"

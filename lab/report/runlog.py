@@ -5,12 +5,14 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from lab.base.files import plain
+from lab.base.files import bounded, plain
 from lab.record import CellResult
 from lab.report import squares
 from lab.run.observer import Silent
 
 RUN_LOG = "run.log"
+# Longest line, in characters.
+LONGEST = 20_000
 
 
 class RunLog(Silent):
@@ -69,4 +71,4 @@ class RunLog(Silent):
         if not self._started:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._started = True
-        self._logger.info("%s", " / ".join(filter(str.strip, plain(text).splitlines())))
+        self._logger.info("%s", bounded(" / ".join(filter(str.strip, plain(text).splitlines())), LONGEST))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.base.files import plain
+from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import squares
 
@@ -25,8 +25,12 @@ STYLES = {
 FILES = ("results.json", "matrix.md", "cells/", "run.log")
 # Spaces between two columns.
 GAP = 2
-# Longest message of a test, in characters.
-LONGEST = 300
+# Longest message of a test, and longest reason, in characters.
+LONGEST, LONGEST_REASON = 300, 4000
+# Longest text in a cell of the table, in characters.
+LONGEST_CELL = 80
+# Most tests that are listed for a cell.
+MOST = 50
 
 
 def summary(console: Console, run: RunResult, folder: Path) -> None:
@@ -47,7 +51,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         if _needs_details(cell):
             _print_cell(console, cell, name, folder)
         for number, fault in enumerate(cell.retried, 1):
-            _print(console, f"\n{name}: try {number}: fault of the lab: {plain(fault)}", "cyan")
+            _print(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     for lane in run.run.lanes:
         if lane.note:
             _print(console, f"\n{lane.guest}: {lane.note}", "cyan")
@@ -69,15 +73,17 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
     _print(console, f"\n{name}: {squares.square(cell)}", STYLES[cell.status])
     if cell.reason:
         sure = f" ({cell.confidence})" if cell.confidence else ""
-        _print(console, f"  {plain(cell.reason)}{sure}")
+        _print(console, f"  {_reason(cell.reason)}{sure}")
     if not cell.status.as_expected:
-        for test in cell.tests:
-            if test.outcome is not Outcome.PASS:
-                said = f": {_line(test.message)}" if test.message else ""
-                _print(console, f"  {plain(test.name)}: {test.outcome}{said}")
+        failed = [test for test in cell.tests if test.outcome is not Outcome.PASS]
+        for test in failed[:MOST]:
+            said = f": {_line(test.message)}" if test.message else ""
+            _print(console, f"  {_line(test.name)}: {test.outcome}{said}")
+        if len(failed) > MOST:
+            _print(console, f"  and {len(failed) - MOST} more tests")
         _print(console, f"  run it again: {cell.rerun}")
     if experiment := squares.experiment(cell):
-        _print(console, f"  by experiment: {plain(experiment)}")
+        _print(console, f"  by experiment: {_reason(experiment)}")
     for tried in squares.remedies(cell):
         verified = tried.result is RemedyOutcome.VERIFIED
         said = f": {_line(tried.reason)}" if tried.reason else ""
@@ -85,15 +91,16 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         if verified or tried.result is RemedyOutcome.AVOIDS:
             _print(console, f"    price: {tried.price}\n    {squares.how(tried)}")
         for defect in tried.defects:
-            _print(console, f"    a defect of {tried.name}: {plain(defect)}", "bold red")
+            _print(console, f"    a defect of {tried.name}: {_line(defect)}", "bold red")
     if cell.evidence:
         _print(console, f"  evidence: {folder / cell.folder}")
 
 
 def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: int) -> list[Table]:
     """Lay out one row per guest, in as many tables as are needed to break no word."""
-    columns = [[Text(head), *(row[n] for row in rows.values())] for n, head in enumerate(headings)]
-    first = max(cell_len(name) for name in ("guest", *rows))
+    heads = [Text(_cell(head)) for head in headings]
+    columns = [[head, *(row[n] for row in rows.values())] for n, head in enumerate(heads)]
+    first = max(cell_len(_cell(name)) for name in ("guest", *rows))
     narrow = [max(_longest_word(text) for text in column) for column in columns]
     whole = [max(cell_len(text.plain) for text in column) for column in columns]
     parts: list[list[int]] = []
@@ -111,16 +118,16 @@ def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: i
         for number in part:
             more = max(0, min(spare, whole[number] - narrow[number]))
             spare -= more
-            table.add_column(headings[number], width=narrow[number] + more, overflow="fold")
+            table.add_column(heads[number], width=narrow[number] + more, overflow="fold")
         for guest, row in rows.items():
-            table.add_row(guest, *[row[number] for number in part])
+            table.add_row(Text(_cell(guest)), *[row[number] for number in part])
         made.append(table)
     return made
 
 
 def styled(cell: CellResult | None) -> Text:
     """Return a square in the colour of its status."""
-    return Text(squares.square(cell), STYLES[cell.status] if cell else "")
+    return Text(_cell(squares.square(cell)), STYLES[cell.status] if cell else "")
 
 
 def _longest_word(text: Text) -> int:
@@ -129,14 +136,22 @@ def _longest_word(text: Text) -> int:
 
 def _print(console: Console, text: str, style: str = "") -> None:
     """Print text without markup. The terminal wraps the lines, so that they can be copied."""
-    console.print(Text(text, style), soft_wrap=True)
+    console.print(Text(inert(plain(text)), style), soft_wrap=True)
 
 
 def _line(text: str) -> str:
-    shown = " ".join(plain(text).split())
-    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
+    return bounded(" ".join(plain(text).split()), LONGEST)
+
+
+def _reason(text: str) -> str:
+    return bounded(plain(text), LONGEST_REASON)
+
+
+def _cell(text: str) -> str:
+    """Make text fit for a cell of the table."""
+    return inert(bounded(" ".join(plain(text).split()), LONGEST_CELL))
 
 
 def _short(kernel: str) -> str:
     """Shorten 6.12.48+deb13-cloud-amd64 to 6.12."""
-    return ".".join(kernel.split(".")[:2])
+    return _cell(".".join(kernel.split(".")[:2]))

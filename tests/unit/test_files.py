@@ -31,3 +31,55 @@ def test_sha256(tmp_path: Path) -> None:
 def test_text_from_a_guest_keeps_no_marks_for_the_direction_of_text_and_no_separators() -> None:
     assert files.plain("allow\u202eynedd\u202c \u2066x\u2069 a\u2028b \u200fc\u061c") == "allowynedd x ab c"
     assert files.plain("ü ✓ עברית") == "ü ✓ עברית"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tab\tand\nline", "tab\tand\nline"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        # A title, and a link, with both ends that such a sequence can have.
+        ("\x1b]0;title\x07a \x1b]8;;https://example.org\x1b\\link\x1b]8;;\x1b\\", "a link"),
+        # C1 controls, as one character each.
+        ("\x9b31mred\x9d0;title\x9c\x85", "31mred0;title"),
+        ("\r\x00\x08\x7f\x0b\x0c", ""),
+        # The order in which text is shown: overrides, embeddings, isolates, marks.
+        ("\u202agpj\u202e.exe\u202c \u2066a\u2069\u200e\u200f\u061c", "gpj.exe a"),
+        # Characters without width, a soft hyphen, the byte order mark.
+        ("a\u200bb\u200cc\u200dd\u2060e\ufefff\u00adg", "abcdefg"),
+        ("line\u2028separator\u2029", "lineseparator"),
+        # Tags spell out words that nobody sees.
+        ("x\U000e0041\U000e0042\U000e007f", "x"),
+        # What no UTF-8 or XML file can hold.
+        ("\ud800\udfff\ufffe\uffff\ufdd0", ""),
+        ("\ufffd", "\ufffd"),
+        ("Grüße, 語, עברית", "Grüße, 語, עברית"),
+    ],
+)
+def test_plain_text_controls_nothing_and_hides_nothing(text: str, expected: str) -> None:
+    assert files.plain(text) == expected
+
+
+def test_ten_megabytes_of_unfinished_escapes_are_cleaned_in_time() -> None:
+    for piece in ("\x1b]", "\x1b[", "\x1b[0;", "\u202e", "x"):
+        cleaned = files.plain(piece * (10_000_000 // len(piece)))
+        assert set(cleaned) <= {"x", "0", ";"}
+
+
+def test_a_text_is_cut_and_says_how_much_is_missing() -> None:
+    assert files.bounded("12345", 5) == "12345"
+    assert files.bounded("1234567", 5) == "12345... (2 more characters)"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("::error::x", "\\::error::x"),
+        ("a\n  ::set-output name=x::y", "a\n  \\::set-output name=x::y"),
+        ("a ##[add-path]x", "a ##\\[add-path]x"),
+        ("std::env at 10:00::1", "std::env at 10:00::1"),
+        ("## [link]", "## [link]"),
+    ],
+)
+def test_inert_text_has_no_command_to_github(text: str, expected: str) -> None:
+    assert files.inert(text) == expected

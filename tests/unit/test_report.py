@@ -202,10 +202,10 @@ def test_a_cell_that_was_tried_again_says_why_wherever_it_is_shown() -> None:
     assert f"{name}: try 2: fault of the lab: no SSH\n" in text
     assert "debian-12 stock 0.10.8" not in text
     page = markdown.render(run)
-    assert "## debian-13, stock, 0.10.8: pass (try 3)\n" in page
+    assert "## pass (try 3): debian-13 stock\n" in page
     assert f"\n- try 1: fault of the lab: {' '.join(FAULT.split()).replace('|', chr(92) + '|')}\n" in page
     assert "\n- try 2: fault of the lab: no SSH\n" in page
-    assert "## debian-12" not in page
+    assert page.count("\n## ") == 2  # this section and the environment
 
 
 TRIED = [
@@ -252,14 +252,16 @@ def test_what_cures_a_cell_is_told_first_with_the_command_for_it() -> None:
         "  install-bubblewrap: cannot be tried here: no source of packages\n"
         "  evidence: a run/cells/debian-13/stock/0.10.8\n"
     ) in printed(run)
+    shown, folded = markdown.render(run).split("<details>")
     assert (
-        f"- remedy `clone-on+limit-raise`: verified: `{command}`; price: Every program may. "
-        "([evidence](cells/a/remedies/x))\n"
+        f"- cured by `clone-on+limit-raise` (verified): `{command}`; price: Every program may.\n"
         "    - a defect of the remedy: its undo does not put back what was: bwrap_user\n"
+    ) in shown
+    assert (
         "- remedy `preflight`: avoids it: skipped: a \\| b; `lab remedies show preflight`; price: Nothing.\n"
         "- remedy `install-bubblewrap`: cannot be tried here: no source of packages\n"
-    ) in markdown.render(run)
-    assert "Evidence: [kernel.log](cells/a/kernel.log)\n" in markdown.render(run)
+    ) in folded
+    assert "[stock](cells/debian-13/stock/0.10.8)\n" in shown
     # The table itself stays the same.
     assert squares.square(run.cells[0]) == "xfail userns-limit"
 
@@ -343,10 +345,9 @@ def test_what_an_experiment_found_is_said_in_a_line(status: Status, made: Experi
     assert head in printed(run)
     assert f"  by experiment: {line}\n" in printed(run)
     page = markdown.render(run)
-    assert f"## debian-13, stock, 0.10.8: {status}\n" in page
-    link = " ([evidence](cells/a/experiment))" if made.evidence else ""
-    assert f"- by experiment: {line}{link}\n" in page
-    assert "Evidence: [kernel.log](cells/a/kernel.log)\n" in page
+    assert f"## {status}: debian-13 stock\n" in page
+    assert f"- by experiment: {line}\n" in page
+    assert "[stock](cells/debian-13/stock/0.10.8)\n" in page
 
 
 def test_a_cell_on_which_nothing_was_tried_says_nothing_of_remedies() -> None:
@@ -359,9 +360,7 @@ def test_a_cell_on_which_nothing_was_tried_says_nothing_of_remedies() -> None:
 def test_a_flaky_cell_says_how_often_it_passed() -> None:
     run = run_of(cell(**FLAKY))
     assert "debian-13 stock 0.10.8: flaky 2/3\n  all tests passed in 2 of 3 repeats\n" in printed(run)
-    assert "## debian-13, stock, 0.10.8: flaky 2/3\n\nall tests passed in 2 of 3 repeats\n" in markdown.render(
-        run
-    )
+    assert "## flaky 2/3: debian-13 stock\n\nall tests passed in 2 of 3 repeats\n" in markdown.render(run)
     assert run.exit_status() == 1
 
 
@@ -394,9 +393,9 @@ def test_a_page_says_why_and_how_to_run_each_cell_again() -> None:
         lanes=[LaneRecord(guest="debian-13", image="1" * 64, fork="disk", note="no memory", seconds={})],
     )
     text = markdown.render(run)
-    assert "## debian-13, stock, 0.10.8: error\n\nthe machine of debian-13 is gone\n" in text
-    assert "Run it again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in text
-    assert "[console.log](cells/debian-13/stock/0.10.8/console.log)" in text
+    assert "## error: debian-13 stock\n\nthe machine of debian-13 is gone\n" in text
+    assert "```sh\nlab matrix -g debian-13 -v stock --build 0.10.8\n```\n" in text
+    assert "- seen on debian-13 (kernel -): [stock](cells/debian-13/stock/0.10.8)\n" in text
     assert f"image sha256 {'1' * 64}, cells by disk; no memory" in text
 
 
@@ -446,7 +445,7 @@ def test_a_failing_cell_says_which_tests_failed_with_what_words_and_where_the_ev
         )
     )
     assert (
-        f"  jail_starts: fail: no sandbox {'x' * 289}...\n"
+        f"  jail_starts: fail: no sandbox {'x' * 289}... (111 more characters)\n"
         "  jail_ends: skip\n"
         "  run it again: lab 1\n"
         "  evidence: a run/cells/debian-13/stock/0.10.8\n"

@@ -1,0 +1,156 @@
+"""The page of a run: what fails in the same way is told once."""
+
+from typing import Any
+
+import pytest
+
+from lab.record import (
+    CellResult,
+    Confidence,
+    Expectation,
+    Finding,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
+from lab.report import markdown
+from lab.report.sections import ORDER, sections
+from tests.unit.examples import cell, facts, run_of
+
+BLOCKED = TestResult(name="jail_starts", outcome=Outcome.FAIL, message="no sandbox")
+
+
+def blocked(guest: str, variant: str = "max-userns-zero", **more: Any) -> CellResult:
+    wanted: dict[str, Any] = {
+        "status": Status.XFAIL,
+        "expected": Expectation(status="xfail", cause="userns-limit"),
+        "cause": "userns-limit",
+        "confidence": Confidence.PROVED,
+        "causes": [Finding(name="userns-limit", confidence=Confidence.PROVED, why="the limit is 0")],
+        "reason": "the limit is 0",
+        "tests": [TestResult(name="options", outcome=Outcome.PASS), BLOCKED],
+        "evidence": [f"cells/{guest}/{variant}/0.10.8/kernel.log"],
+        "rerun": f"lab matrix -g {guest} -v {variant}",
+    }
+    return cell(guest, variant, **(wanted | more))
+
+
+def remedy(result: RemedyOutcome, reason: str = "") -> RemedyResult:
+    return RemedyResult(name="limit-raise", result=result, reason=reason, price="Every program may.")
+
+
+def test_cells_that_fail_in_the_same_way_are_one_section() -> None:
+    run = run_of(
+        blocked("debian-12", facts=facts(kernel="6.1.0")),
+        cell("debian-13"),
+        blocked("debian-13", facts=facts(kernel="6.12.118")),
+        blocked("debian-13", "limit-one"),
+    )
+    page = markdown.render(run)
+    assert page.count("the limit is 0") == 1
+    assert "## xfail userns-limit: 3 cells on 2 guests\n\nthe limit is 0 (proved)\n" in page
+    assert (
+        "- seen on debian-12 (kernel 6.1.0): [max-userns-zero](cells/debian-12/max-userns-zero/0.10.8)\n"
+        "- seen on debian-13 (kernel 6.12.118): [max-userns-zero](cells/debian-13/max-userns-zero/0.10.8), "
+        "[limit-one](cells/debian-13/limit-one/0.10.8)\n"
+    ) in page
+    # GitHub reads Markdown inside of an element only between empty lines.
+    assert (
+        "\n\n<details>\n<summary>tests that did not pass: 1; how to run it again</summary>\n\n"
+        "- `jail_starts`: fail: no sandbox\n\n"
+        "```sh\n"
+        "lab matrix -g debian-12 -v max-userns-zero\n"
+        "lab matrix -g debian-13 -v max-userns-zero\n"
+        "lab matrix -g debian-13 -v limit-one\n"
+        "```\n\n"
+        "</details>\n\n"
+    ) in page
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"status": Status.FAIL},
+        {"cause": "userns-sysctl"},
+        {"confidence": Confidence.LIKELY},
+        {"causes": []},
+        {"reason": "the limit is reached"},
+        {"tests": [BLOCKED, BLOCKED.model_copy(update={"name": "jail_ends"})]},
+        {"tests": [BLOCKED.model_copy(update={"outcome": Outcome.ERROR})]},
+        {"remedies": [remedy(RemedyOutcome.VERIFIED)]},
+        {"remedies": [remedy(RemedyOutcome.DOES_NOT_HELP)]},
+        {"retried": ["no SSH"]},
+    ],
+)
+def test_cells_that_differ_in_how_they_fail_are_sections_of_their_own(other: dict[str, Any]) -> None:
+    found = sections(run_of(blocked("debian-12"), blocked("debian-13", **other)))
+    assert sorted(section.first.guest for section in found) == ["debian-12", "debian-13"]
+
+
+def test_cells_are_sections_of_their_own_if_boxlite_says_something_else_about_them() -> None:
+    run = run_of(blocked("debian-12"), blocked("debian-13"))
+    found = sections(run, lambda each: "unknown" if each.guest == "debian-13" else "")
+    assert [(section.first.guest, section.misdiagnosis) for section in found] == [
+        ("debian-12", ""),
+        ("debian-13", "unknown"),
+    ]
+
+
+def test_the_same_failure_in_other_words_of_another_build_is_one_section_with_both_messages() -> None:
+    other = BLOCKED.model_copy(update={"message": "RuntimeError: no sandbox"})
+    run = run_of(blocked("debian-12", build="0.10.0", tests=[other]), blocked("debian-12"))
+    page = markdown.render(run)
+    assert "## xfail userns-limit: 2 cells on 1 guest\n" in page
+    assert "max-userns-zero 0.10.0" in page
+    assert "- `jail_starts`: fail: RuntimeError: no sandbox (in 1 of 2 cells)\n" in page
+    assert "- `jail_starts`: fail: no sandbox (in 1 of 2 cells)\n" in page
+
+
+def test_what_needs_a_person_comes_first_and_what_passed_has_no_section() -> None:
+    cells = [cell(f"guest-{status}", status=status, reason="x") for status in reversed(ORDER)]
+    found = sections(run_of(*cells, cell("passed")))
+    assert [str(section.first.status) for section in found] == [
+        "fail",
+        "xpass",
+        "flaky",
+        "error",
+        "xfail",
+        "pass",
+    ]
+    assert set(ORDER) == set(Status)
+
+
+def test_a_section_says_that_nothing_cures_it_and_why_under_each_remedy() -> None:
+    failed = [
+        blocked(guest, remedies=[remedy(RemedyOutcome.CANNOT, f"{guest} has no podman")])
+        for guest in ("debian-12", "debian-13")
+    ]
+    shown, folded = markdown.render(run_of(*failed)).split("<details>")
+    assert "- remedies tried: 1; none cures it\n" in shown
+    assert (
+        "- remedy `limit-raise`: cannot be tried here: debian-12 has no podman / debian-13 has no podman\n"
+        in folded
+    )
+
+
+def test_evidence_is_one_link_however_many_files_there_are() -> None:
+    files = [f"cells/debian-13/max-userns-zero/0.10.8/{number}.log" for number in range(30)]
+    page = markdown.render(run_of(blocked("debian-13", evidence=files)))
+    assert page.count("](") == 1
+    assert "](" not in markdown.render(run_of(blocked("debian-13", evidence=[])))
+
+
+def test_a_run_without_cells_says_so() -> None:
+    page = markdown.render(run_of())
+    assert page.startswith("# boxlite: the jailer on 0 guests\n\nThis run has no cells.\n\n## Environment\n")
+
+
+def test_a_section_lists_so_many_tests_and_messages_and_says_that_there_are_more() -> None:
+    tests = [TestResult(name=f"t{number}", outcome=Outcome.FAIL, message="same") for number in range(25)]
+    tests += [TestResult(name="u", outcome=Outcome.FAIL, message=f"other {number}") for number in range(25)]
+    page = markdown.render(run_of(blocked("debian-13", tests=tests)))
+    assert "`t19` and more: fail: same\n" in page
+    assert "`t20`" not in page
+    assert "- and 6 more messages\n" in page
