@@ -1,5 +1,6 @@
 """Results of runs: shards joined to one run, and runs shown again."""
 
+import os
 from pathlib import Path
 
 import click
@@ -7,7 +8,7 @@ import click
 from lab.base.errors import UsageError
 from lab.cli import common, completion
 from lab.record import RunResult
-from lab.report import claims, junit, markdown, terminal, upstream
+from lab.report import claims, github, junit, markdown, terminal, upstream
 from lab.run import journal
 from lab.run.merge import merge
 
@@ -41,7 +42,7 @@ def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None) -
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["table", "markdown", "junit", "json"]),
+    type=click.Choice(["table", "markdown", "junit", "json", "github"]),
     help="Show the run in this format. Default: table.",
 )
 @click.option(
@@ -63,8 +64,9 @@ def report_command(
 ) -> int:
     """Show the results of a run again.
 
-    RUN is the name or the folder of a run. --claims and --upstream print Markdown. The exit status is that of
-    the run, as `lab matrix` gave it.
+    RUN is the name or the folder of a run. --claims and --upstream print Markdown. --format github prints
+    annotations for a job of GitHub Actions, and adds its summary to the file that $GITHUB_STEP_SUMMARY names;
+    without one it prints the summary, too. The exit status is that of the run, as `lab matrix` gave it.
     """
     if (kind, report, for_upstream or None).count(None) < 2:
         raise UsageError("--format, --claims and --upstream are different reports", hint="ask for one of them")
@@ -78,8 +80,30 @@ def report_command(
         click.echo(markdown.render(result, folder), nl=False)
     elif kind == "junit":
         click.echo(junit.render(result), nl=False)
+    elif kind == "github":
+        _report_to_github(result, folder)
     elif kind == "json":
         click.echo(result.model_dump_json(by_alias=True, indent=2))
     else:
         terminal.summary(common.console, result, folder)
     return result.exit_status()
+
+
+def _report_to_github(run: RunResult, folder: Path) -> None:
+    """Print annotations, and add the summary to the job's, or print it outside of a job."""
+    if not (name := os.environ.get("GITHUB_STEP_SUMMARY")):
+        click.echo(github.summary(run, folder), nl=False)
+    else:
+        job = Path(name)
+        try:
+            # The limit is for all that the step adds.
+            room = github.LARGEST - (job.stat().st_size if job.exists() else 0)
+            with job.open("a", encoding="utf-8") as stream:
+                stream.write(github.summary(run, folder, room))
+        except OSError as error:
+            raise UsageError(
+                f"the job's summary cannot be written: {error.strerror}: {job}",
+                hint="let $GITHUB_STEP_SUMMARY name a file, as GitHub does, or unset it",
+            ) from error
+    for line in github.annotations(run):
+        click.echo(line)

@@ -1,6 +1,7 @@
 """A whole run, as `results.json` stores it."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -8,14 +9,16 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from lab.base.errors import UsageError
+from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
 from lab.record.cell import CellResult
 from lab.record.experiment import ExperimentPolicy
 from lab.record.outcome import Entry, PlainText
-from lab.record.schema import SCHEMA, upgrade
+from lab.record.schema import OLDER, SCHEMA, upgrade
 
 RESULTS_FILE = "results.json"
+# How the JSON parser begins its message about a file that ends too early.
+CUT_OFF = "EOF while parsing"
 
 
 class LaneRecord(Entry):
@@ -122,7 +125,9 @@ class RunResult(Entry):
         """Read the record in a run's folder, of schema 1 or 2. Raises UsageError if it cannot be read."""
         path = folder / RESULTS_FILE
         try:
-            return cls.model_validate(upgrade(from_json(path.read_bytes())))
+            read = cls.model_validate(upgrade(_known(from_json(path.read_bytes()))))
+            _check(read.cells)
+            return read
         except OSError as error:
             raise UsageError(
                 f"{folder} is not the folder of a run: {error.strerror}: {path}",
@@ -130,8 +135,7 @@ class RunResult(Entry):
             ) from error
         except ValueError as error:
             raise UsageError(
-                f"{path} is no record that this lab can read: {_fault(error)}",
-                hint="name another run, or read it with the lab that wrote it",
+                f"{path} is no record that this lab can read: {_fault(error)}", hint=_next_step(error)
             ) from error
 
     def exit_status(self) -> int:
@@ -142,13 +146,46 @@ class RunResult(Entry):
         return 3 if any(s.could_not_run for s in statuses) else 0
 
 
+class _NotARecord(ValueError):
+    """A `results.json` that is valid JSON but no record; the message names the key and what was expected."""
+
+
+def _known(raw: Any) -> Any:
+    """Return the parsed JSON if its schema is one that the lab reads. Raises _NotARecord."""
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(raw, dict):
+        raise _NotARecord("expected an object with the keys schema, run and cells")
+    if schema not in (*OLDER, SCHEMA) or isinstance(schema, bool):
+        readable = ", ".join(map(str, OLDER))
+        found = "found none" if schema is None else f"found {str(schema)[:40]!r}"
+        raise _NotARecord(f"schema: expected {readable} or {SCHEMA}, {found}")
+    return raw
+
+
+def _check(cells: Sequence[CellResult]) -> None:
+    """Raise _NotARecord if there is no cell, or one twice."""
+    if not cells:
+        raise _NotARecord("cells: the run has none, expected at least one")
+    seen: dict[Path, int] = {}
+    for number, cell in enumerate(cells):
+        if cell.folder in seen:
+            raise _NotARecord(
+                f"cells.{number}: expected each cell once, found that of cells.{seen[cell.folder]}"
+            )
+        seen[cell.folder] = number
+
+
 def _fault(error: ValueError) -> str:
     """Say what is wrong with a `results.json`: the first wrong key, or where the JSON is invalid."""
-    if not isinstance(error, ValidationError):
-        return f"Invalid JSON: {error}"
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return ": ".join(filter(None, [where, first["msg"]]))
+    if isinstance(error, ValidationError):
+        return one_line(error)
+    return str(error) if isinstance(error, _NotARecord) else f"Invalid JSON: {error}"
+
+
+def _next_step(error: ValueError) -> str:
+    if not isinstance(error, ValidationError | _NotARecord) and CUT_OFF in str(error):
+        return "the file is cut off: copy the run's folder again, or name another run"
+    return "name another run, or read it with the lab that wrote it"
 
 
 def json_schema() -> dict[str, Any]:

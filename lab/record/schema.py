@@ -13,6 +13,8 @@ from lab.probes import Context, Facts
 
 # The schema that this lab writes.
 SCHEMA: Final = 2
+# The schemas that this lab still reads.
+OLDER: Final = (1,)
 
 # The message by which schema 1 tells a test that did not run from one that met an error.
 DID_NOT_RUN = "did not run"

@@ -51,7 +51,7 @@ class Lines(Silent):
 
     def _line(self, text: str) -> None:
         spent = time.monotonic() - self._start
-        shown = bounded(inert(plain(text)), LONGEST)
+        shown = inert(plain(bounded(text, LONGEST)))
         self._console.print(Text(f"[{spent:5.0f} s] {shown}"), soft_wrap=True)
 
 
@@ -74,7 +74,7 @@ class LiveTable(Silent):
 
     def lane(self, lane: str, text: str) -> None:
         with self._lock:
-            self._doing[lane] = bounded(plain(text), LONGEST)
+            self._doing[lane] = plain(bounded(text, LONGEST))
 
     def cell(self, result: CellResult) -> None:
         with self._lock:
@@ -82,7 +82,7 @@ class LiveTable(Silent):
             self._served[result.lane] += 1
 
     def note(self, text: str) -> None:
-        self._console.print(Text(f"note: {bounded(plain(text), LONGEST)}", "cyan"))
+        self._console.print(Text(f"note: {plain(bounded(text, LONGEST))}", "cyan"))
 
     def time_left(self, seconds: float | None) -> None:
         with self._lock:

@@ -81,7 +81,7 @@ def _one_line(text: object) -> str:
 
 def _escape(text: object, most: int = LONGEST) -> str:
     """Escape text for a cell of a Markdown table, cut to `most` characters."""
-    shown = bounded(_one_line(text), most)
+    shown = _one_line(bounded(str(text), most))
     escaped = re.sub(r"([\\|`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", shown)
     return escaped.replace("<", "&lt;")
 
@@ -93,7 +93,7 @@ def _paragraph(text: object) -> str:
 
 def _code(text: object) -> str:
     """Replace the backticks in text that goes between backticks, where nothing can be escaped."""
-    return bounded(_one_line(text), LONGEST).replace("`", "'")
+    return _one_line(bounded(str(text), LONGEST)).replace("`", "'")
 
 
 def _link(path: object) -> str:
@@ -103,6 +103,6 @@ def _link(path: object) -> str:
 
 def _block(text: object, language: str = "text") -> str:
     """Return text as a code block, fenced with more backticks than it contains."""
-    shown = bounded(plain(str(text)), LONGEST_BLOCK)
+    shown = plain(bounded(str(text), LONGEST_BLOCK))
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown)), 0)
     return f"{fence}{language}\n{shown}\n{fence}"

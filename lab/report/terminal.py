@@ -140,16 +140,16 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 
 def _line(text: str) -> str:
-    return bounded(" ".join(plain(text).split()), LONGEST)
+    return " ".join(plain(bounded(text, LONGEST)).split())
 
 
 def _reason(text: str) -> str:
-    return bounded(plain(text), LONGEST_REASON)
+    return plain(bounded(text, LONGEST_REASON))
 
 
 def _cell(text: str) -> str:
     """Make text fit for a cell of the table."""
-    return inert(bounded(" ".join(plain(text).split()), LONGEST_CELL))
+    return inert(" ".join(plain(bounded(text, LONGEST_CELL)).split()))
 
 
 def _short(kernel: str) -> str:

@@ -22,13 +22,21 @@ class FinishedCell:
     def folder(self) -> Path:
         return self.run / self.result.folder
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the cell's folder is inside the run's: the names in a record may be anything."""
+        try:
+            return self.folder.resolve().is_relative_to(self.run.resolve())
+        except ValueError:  # No path can hold such a name.
+            return False
+
     @cached_property
     def evidence(self) -> Evidence:
         return evidence.read(self.folder, self.result.tests)
 
     @cached_property
     def words(self) -> Words:
-        return words.read(self.folder, self.result.tests)
+        return words.read(self.folder, self.result.tests) if self.is_inside else Words()
 
     @property
     def findings(self) -> list[Finding]:

@@ -343,6 +343,12 @@ def valid() -> dict[str, object]:
     return text
 
 
+def valid_cells() -> list[dict[str, object]]:
+    found = valid()["cells"]
+    assert isinstance(found, list)
+    return found[:1]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -350,8 +356,27 @@ def valid() -> dict[str, object]:
         (b"not json", "Invalid JSON"),
         (b'{"schema": 2', "Invalid JSON"),
         (b"\xff\xfe", "results.json"),
-        (b"[]", "results.json"),
-        (json.dumps({**valid(), "schema": 3}).encode(), "schema: Input should be 2"),
+        (b"[]", "expected an object with the keys schema, run and cells\n  next: name another run"),
+        (
+            b"",
+            "EOF while parsing a value at line 1 column 0\n  next: the file is cut off: copy the run's folder",
+        ),
+        (json.dumps(valid()).encode()[:-100], "\n  next: the file is cut off: copy the run's folder again"),
+        (
+            json.dumps({**valid(), "schema": 3}).encode(),
+            "schema: expected 1 or 2, found '3'\n  next: name another",
+        ),
+        (json.dumps({**valid(), "schema": True}).encode(), "schema: expected 1 or 2, found 'True'"),
+        (json.dumps({**valid(), "schema": [1]}).encode(), "schema: expected 1 or 2, found '[1]'"),
+        (b"{}", "schema: expected 1 or 2, found none"),
+        (
+            json.dumps({**valid(), "cells": []}).encode(),
+            "cells: the run has none, expected at least one",
+        ),
+        (
+            json.dumps({**valid(), "cells": valid_cells() * 2}).encode(),
+            "cells.1: expected each cell once, found that of cells.0",
+        ),
         (json.dumps({**valid(), "schema": 1, "cells": [{"guest": "x"}]}).encode(), "cells.0.variant: Field"),
         (json.dumps({**valid(), "schema": 1, "cells": "many"}).encode(), "cells: Input should be a valid list"),
         (json.dumps({**valid(), "schema": 1, "cells": ["one"]}).encode(), "cells.0: Input should be"),

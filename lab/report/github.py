@@ -1,0 +1,119 @@
+"""A run for GitHub Actions: the summary of a job as Markdown, and annotations on it.
+
+GitHub reads commands from a job's log, one a line. Here only annotations are commands: in their texts GitHub's
+own escapes stand for what ends a command, and no line of the summary is one.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lab.base.files import bounded, inert, plain
+from lab.record import RunResult, Status
+from lab.report import markdown, squares
+from lab.report.sections import Section, sections
+
+# GitHub takes at most this much for the summary of a step, in bytes, and drops all of a longer one.
+LARGEST = 1 << 20
+# GitHub shows at most this many annotations of each kind for a step.
+MOST = 10
+# Longest title and text of an annotation, in characters.
+LONGEST_TITLE, LONGEST_TEXT = 200, 2000
+CUT = "\n\nThis summary is cut: GitHub takes at most 1 MiB. `lab report RUN --format markdown` shows all.\n"
+
+
+class Kind(StrEnum):
+    """The kind of an annotation: how GitHub marks it."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTICE = "notice"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A remark that GitHub shows above the log of the job."""
+
+    kind: Kind
+    title: str
+    text: str
+
+    @property
+    def command(self) -> str:
+        """The line that makes GitHub show it."""
+        title = _data(plain(bounded(self.title, LONGEST_TITLE))).replace(":", "%3A").replace(",", "%2C")
+        return f"::{self.kind} title={title}::{_data(plain(bounded(self.text, LONGEST_TEXT)))}"
+
+
+def summary(run: RunResult, folder: Path, room: int = LARGEST) -> str:
+    """Render the run's page for the summary of a job, in at most `room` bytes of UTF-8.
+
+    Whole sections are left out, the last ones first, and the page says how many. It has no links, because the
+    evidence is not on GitHub.
+    """
+    found = markdown.find_sections(run, folder)
+
+    def page(kept: int) -> str:
+        left_out = len(found) - kept
+        return inert(markdown.render_sections(run, found[:kept], folder, linked=False, cut=left_out))
+
+    whole = page(len(found))
+    if _size(whole) <= room:
+        return whole
+    kept = bisect_right(range(len(found)), room, key=lambda kept: _size(page(kept))) - 1
+    return page(kept) if kept >= 0 else _cut(page(0), room)
+
+
+def annotations(run: RunResult) -> list[str]:
+    """Return the commands for a run's annotations, at most ten of each kind.
+
+    What is not as expected is an error, what could not be run a warning; a notice says how the run ended.
+    """
+    versions = ", ".join(build.version for build in run.run.builds)
+    guests = len(squares.rows(run))
+    title = f"boxlite {versions} on {guests} guest{'s' if guests != 1 else ''}"
+    missing = [line for line in squares.left_out(run) if line.startswith(Status.NOT_RUN)]
+    found = [
+        *[_of_section(section) for section in sections(run) if _is_unexpected(section.first.status)],
+        *[Annotation(Kind.WARNING, "cells were not run", line) for line in missing],
+        Annotation(Kind.NOTICE, title, squares.counts(run) or "this run has no cells"),
+    ]
+    return [each.command for kind in Kind for each in _most([one for one in found if one.kind is kind])]
+
+
+def _is_unexpected(status: Status) -> bool:
+    return not status.as_expected and status not in squares.LEFT_OUT
+
+
+def _of_section(section: Section) -> Annotation:
+    first = section.first
+    again = f"\nrun it again: {first.rerun}" if first.rerun else ""
+    where = ", ".join(f"{cell.guest} {section.heading(cell)}" for cell in section.cells)
+    kind = Kind.WARNING if first.status.could_not_run else Kind.ERROR
+    reason = bounded(first.reason or str(first.status), LONGEST_TEXT // 2)
+    return Annotation(kind, section.title, f"{reason}\n{bounded(where, LONGEST_TEXT // 4)}{again}")
+
+
+def _most(found: list[Annotation]) -> Iterable[Annotation]:
+    """Return at most ten; the last of more than ten says how many there are."""
+    if len(found) <= MOST:
+        return found
+    more = len(found) - (MOST - 1)
+    return [*found[: MOST - 1], Annotation(found[0].kind, f"and {more} more", "the job's summary lists them")]
+
+
+def _data(text: str) -> str:
+    """Escape what ends a command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
+
+
+def _cut(page: str, room: int) -> str:
+    """Cut a page after a line, so that the note fits below it."""
+    kept = page.encode()[: max(0, room - _size(CUT))].decode(errors="ignore")
+    return f"{kept[: kept.rfind(chr(10)) + 1]}{CUT}" if room >= _size(CUT) else ""

@@ -1,0 +1,361 @@
+"""A run for GitHub Actions: the summary of a job, annotations, and the action itself."""
+
+import json
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cli import main
+from lab.record import BuildRecord, CellResult, Outcome, Status, TestResult
+from lab.report import github
+from tests.unit.examples import cell, run_of
+
+ROOT = Path(__file__).parents[2]
+ACTION = ROOT / "action.yml"
+WORKFLOW = ROOT / "docs" / "examples" / "compatibility.yml"
+HOSTILE = "x\r\n::error::forged\n  ::add-mask::a\n##[add-path]/evil 100% a:b,c"
+COMMAND = re.compile(r"::(error|warning|notice) title=([^:,]*)::(.*)")
+
+
+def decoded(line: str) -> tuple[str, str, str]:
+    """An annotation as GitHub reads it: kind, title, text."""
+    found = COMMAND.fullmatch(line)
+    assert found, line
+
+    def unescaped(text: str) -> str:
+        for escape, character in {"%0D": "\r", "%0A": "\n", "%3A": ":", "%2C": ",", "%25": "%"}.items():
+            text = text.replace(escape, character)
+        return text
+
+    return found[1], unescaped(found[2]), unescaped(found[3])
+
+
+def failed(guest: str, **more: Any) -> CellResult:
+    wanted: dict[str, Any] = {
+        "status": Status.FAIL,
+        "cause": "unknown",
+        "reason": f"of {guest}",
+        "rerun": f"lab matrix -g {guest}",
+    }
+    return cell(guest, **(wanted | more))
+
+
+def is_command(line: str) -> bool:
+    """Whether GitHub takes a line of a job's log for a command, of today's or of the older form."""
+    return line.lstrip().startswith("::") or "##[" in line
+
+
+# -- annotations
+
+
+def test_each_kind_of_failure_is_one_annotation_and_the_last_one_counts() -> None:
+    builds = [BuildRecord(name="0.10.8", version="0.10.8", source="PyPI")]
+    run = run_of(
+        cell("debian-12"),
+        failed("debian-13", reason="x"),
+        failed("debian-14", reason="x"),
+        cell("fedora-44", status=Status.XFAIL, cause="userns-limit", reason="as expected"),
+        cell("ubuntu-24.04", status=Status.ERROR, reason="no SSH"),
+        cell("ubuntu-22.04", status=Status.NOT_RUN, reason="no image"),
+        builds=builds,
+    )
+    assert [decoded(line) for line in github.annotations(run)] == [
+        (
+            "error",
+            "fail unknown: 2 cells on 2 guests",
+            "x\ndebian-13 stock, debian-14 stock\nrun it again: lab matrix -g debian-13",
+        ),
+        ("warning", "error: ubuntu-24.04 stock", "no SSH\nubuntu-24.04 stock"),
+        ("warning", "cells were not run", "not-run (no image): ubuntu-22.04"),
+        ("notice", "boxlite 0.10.8 on 6 guests", "1 pass, 2 fail, 1 xfail, 1 error, 1 not-run"),
+    ]
+
+
+def test_more_than_ten_annotations_of_a_kind_are_ten_and_the_last_says_how_many_more() -> None:
+    ten = github.annotations(run_of(*[failed(f"guest-{number}") for number in range(10)]))
+    assert [decoded(line)[1] for line in ten if line.startswith("::error")][-1] == "fail unknown: guest-9 stock"
+    many = github.annotations(run_of(*[failed(f"guest-{number}") for number in range(30)]))
+    errors = [decoded(line) for line in many if line.startswith("::error")]
+    assert len(errors) == 10
+    assert errors[-1] == ("error", "and 21 more", "the job's summary lists them")
+
+
+def test_a_run_without_cells_has_a_notice() -> None:
+    [line] = github.annotations(run_of())
+    assert decoded(line)[2] == "this run has no cells"
+
+
+def test_hostile_text_is_no_command_but_the_text_of_one() -> None:
+    run = run_of(failed("debian-13", reason=HOSTILE, cause=HOSTILE, build=HOSTILE, rerun=HOSTILE))
+    lines = "\n".join(github.annotations(run)).splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["::error", "::notice"]
+    _, title, text = decoded(lines[0])
+    assert "forged" in title
+    assert text.startswith("x\n::error::forged\n")
+    assert "100% a:b,c" in text
+
+
+def test_ten_megabytes_are_cut_in_an_annotation() -> None:
+    run = run_of(failed("debian-13", reason="%" * 10_000_000, variant="v" * 10_000_000))
+    assert sum(map(len, github.annotations(run))) < 20_000
+
+
+# -- the summary
+
+
+def test_the_summary_is_the_page_without_links(tmp_path: Path) -> None:
+    text = github.summary(run_of(failed("debian-13", evidence=["cells/a"]), cell("debian-12")), tmp_path)
+    assert text.startswith("# boxlite: the jailer on 2 guests\n\n1 pass, 1 fail\n")
+    assert "\n## fail unknown: debian-13 stock\n" in text
+    assert "](" not in text
+
+
+def test_a_summary_that_is_too_long_lacks_its_last_sections_and_says_so(tmp_path: Path) -> None:
+    cells = [failed(f"guest-{number}", reason="ü" * 3000 + str(number)) for number in range(300)]
+    cells.append(cell("broken", status=Status.XPASS, reason="passed, but"))
+    text = github.summary(run_of(*cells), tmp_path)
+    size = len(text.encode())
+    assert 0.95 * github.LARGEST < size <= github.LARGEST
+    shown = text.count("\n## fail")
+    assert 0 < shown < 300
+    # The table has all cells, and the sections that are missing are counted.
+    assert "| guest-299 |" in text
+    assert f"\n{301 - shown} more sections are left out here, because this page has a limit." in text
+    assert text.endswith("\n- started 2026-11-24T16:00:00+00:00\n")
+
+
+@pytest.mark.parametrize("room", [300, 2000, 10_000])
+def test_a_table_that_is_too_long_is_cut_after_a_line_with_a_note(tmp_path: Path, room: int) -> None:
+    run = run_of(*[cell(f"gäst-{number}") for number in range(1000)])
+    text = github.summary(run, tmp_path, room)
+    assert len(text.encode()) <= room
+    assert text.endswith(github.CUT)
+    assert (
+        text.removesuffix(github.CUT).splitlines()
+        == github.summary(run, tmp_path).splitlines()[: len(text.removesuffix(github.CUT).splitlines())]
+    )
+
+
+def test_there_is_no_summary_where_there_is_no_room_for_the_note(tmp_path: Path) -> None:
+    assert github.summary(run_of(cell()), tmp_path, 10) == ""
+    assert github.summary(run_of(cell()), tmp_path, -5) == ""
+
+
+def test_no_line_of_a_summary_is_a_command(tmp_path: Path) -> None:
+    tests = [TestResult(name=HOSTILE, outcome=Outcome.FAIL, message=HOSTILE)]
+    texts = ("guest", "variant", "build", "cause", "reason", "rerun")
+    hostile = cell(status=Status.FAIL).model_copy(
+        update={"tests": tests, "retried": [HOSTILE], "evidence": ["x"], **dict.fromkeys(texts, HOSTILE)}
+    )
+    text = github.summary(run_of(hostile), tmp_path)
+    assert "forged" in text
+    assert not [line for line in text.splitlines() if is_command(line)]
+
+
+# -- the command line
+
+
+def report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["lab", "report", str(folder), "--format", "github"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run with one failed cell."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    made = tmp_path / "run"
+    made.mkdir()
+    run_of(failed("debian-13")).write(made)
+    return made
+
+
+def test_outside_of_a_job_the_summary_is_printed_before_the_annotations(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(folder, monkeypatch) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("# boxlite: the jailer on 1 guest\n")
+    assert [line.partition(" ")[0] for line in out.splitlines()[-2:]] == ["::error", "::notice"]
+
+
+def test_in_a_job_the_summary_is_added_to_the_job_s(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = tmp_path / "summary.md"
+    job.write_text("of an earlier step\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(job))
+    assert report(folder, monkeypatch) == 1
+    assert job.read_text().startswith("of an earlier step\n# boxlite: the jailer on 1 guest\n")
+    assert all(map(COMMAND.fullmatch, capsys.readouterr().out.splitlines()))
+    # The limit counts what is there already.
+    job.write_text("x" * (github.LARGEST - 400))
+    report(folder, monkeypatch)
+    assert github.LARGEST - 400 < job.stat().st_size <= github.LARGEST
+    assert job.read_text().endswith(github.CUT)
+
+
+def test_a_summary_that_cannot_be_written_names_the_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    assert report(folder, monkeypatch) == 2
+    assert f"the job's summary cannot be written: Is a directory: {tmp_path}" in capsys.readouterr().err
+
+
+# -- the action
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [("vendor.github-actions", ACTION), ("vendor.github-workflows", WORKFLOW)]
+)
+def test_the_action_and_the_workflow_are_valid(kind: str, file: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", kind, str(file)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("file", [ACTION, WORKFLOW])
+def test_no_input_is_part_of_a_program(file: Path) -> None:
+    programs = re.findall(r"^ *-? *run:.*(?:\n(?: {8,}).*)*", file.read_text(), re.MULTILINE)
+    assert [program for program in programs if "${{" in program] == []
+
+
+def test_the_workflow_gives_the_action_inputs_that_it_has() -> None:
+    known = set(re.findall(r"^  ([a-z-]+):$", ACTION.read_text().split("\noutputs:")[0], re.MULTILINE))
+    used = re.findall(r"uses: OWNER/boxlite-lab@main\n +with:\n((?: {10}.*\n)+)", WORKFLOW.read_text())
+    assert len(used) == 2
+    given = {line.split(":")[0].strip() for block in used for line in block.splitlines()}
+    assert given <= known, given - known
+    assert {"build", "set", "shard", "gate", "expect"} <= known
+
+
+class Runner:
+    """A runner of GitHub's with an action whose `setup.sh` only writes down how it was called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.action, self.work, self.temporary = folder / "action", folder / "work", folder / "temporary"
+        for each in (self.action / ".ci", self.work, self.temporary):
+            each.mkdir(parents=True)
+        (self.action / ".ci" / "action").write_bytes((ROOT / ".ci" / "action").read_bytes())
+        (self.action / ".ci" / "action").chmod(0o755)
+        self.calls, self.output = folder / "calls", folder / "output"
+        program = (
+            f"#!{sys.executable}\n"
+            "import json, os, pathlib, sys\n"
+            f"with open({str(self.calls)!r}, 'a') as calls: calls.write(json.dumps(sys.argv[1:]) + '\\n')\n"
+            "if '-o' in sys.argv: pathlib.Path(sys.argv[sys.argv.index('-o') + 1]).mkdir(parents=True)\n"
+            "print('printed')\n"
+            "sys.exit(int(os.environ.get('STATUS_' + sys.argv[1], '0')))\n"
+        )
+        (self.action / "setup.sh").write_text(program)
+        (self.action / "setup.sh").chmod(0o755)
+
+    def step(self, name: str, inputs: Mapping[str, str]) -> int:
+        keys = ("BUILD", "SET", "SHARD", "MERGE", "GATE", "GATE_BUILD", "EXPECT", "PUBLISH")
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "GITHUB_ACTION_PATH": str(self.action),
+            "GITHUB_WORKSPACE": str(self.work),
+            "GITHUB_OUTPUT": str(self.output),
+            "RUNNER_TEMP": str(self.temporary),
+            **{f"LAB_{key}": "" for key in keys},
+            **inputs,
+        }
+        command = [str(self.action / ".ci" / "action"), name]
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True).returncode
+
+    @property
+    def called(self) -> list[list[str]]:
+        return [json.loads(line) for line in self.calls.read_text().splitlines()] if self.calls.exists() else []
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self.output.read_text().splitlines())
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
+
+
+def test_the_action_runs_a_matrix_with_absolute_paths(runner: Runner) -> None:
+    (runner.work / "a b.whl").touch()
+    inputs = {
+        "LAB_BUILD": "0.10.0\na b.whl\n",
+        "LAB_SET": "quick",
+        "LAB_SHARD": "1/4",
+        "LAB_GATE": "base.toml",
+        "LAB_EXPECT": "/expected.toml",
+    }
+    assert runner.step("run", inputs) == 0
+    [call] = runner.called
+    assert call == [
+        "matrix",
+        "--verbose",
+        "-o",
+        runner.outputs["run"],
+        "--set=quick",
+        "--shard=1/4",
+        "--build=0.10.0",
+        f"--build={runner.work}/a b.whl",
+        f"--gate={runner.work}/base.toml",
+        "--expect=/expected.toml",
+    ]
+    assert runner.outputs["status"] == "0"
+
+
+def test_an_input_of_the_action_is_never_code(runner: Runner) -> None:
+    hostile = '$(touch "$GITHUB_WORKSPACE/owned"); `touch owned` "; touch owned #'
+    assert runner.step("run", dict.fromkeys(("LAB_BUILD", "LAB_SET", "LAB_SHARD"), hostile)) == 0
+    assert runner.called[0][4:] == [f"--set={hostile}", f"--shard={hostile}", f"--build={hostile}"]
+    assert not (runner.work / "owned").exists()
+    assert set(runner.outputs) == {"run", "status"}
+
+
+@pytest.mark.parametrize(("status", "ends"), [(0, 0), (1, 0), (3, 0), (2, 2), (4, 4), (130, 130)])
+def test_what_the_cells_did_ends_no_step_before_the_report(runner: Runner, status: int, ends: int) -> None:
+    assert runner.step("run", {"STATUS_matrix": str(status)}) == ends
+    assert runner.outputs.get("status") == (str(status) if ends == 0 else None)
+    assert runner.step("judge", {"LAB_STATUS": str(status)}) == status
+
+
+def test_the_action_merges_shards_and_the_gate_decides(runner: Runner) -> None:
+    for number in (0, 1):
+        (runner.work / "shards" / f"shard-{number}").mkdir(parents=True)
+    inputs = {"LAB_MERGE": "shards", "LAB_GATE": "base.toml", "LAB_EXPECT": "expected.toml", "LAB_SET": "quick"}
+    assert runner.step("run", {**inputs, "STATUS_merge": "1"}) == 0
+    run = runner.outputs["run"]
+    assert runner.called == [
+        ["merge", "-o", run, f"{runner.work}/shards/shard-0/", f"{runner.work}/shards/shard-1/"],
+        ["gate", run, f"--against={runner.work}/base.toml", f"--expect={runner.work}/expected.toml"],
+    ]
+    assert runner.outputs["status"] == "0"
+
+
+def test_the_action_reports_and_publishes(runner: Runner) -> None:
+    run = runner.work / "run"
+    run.mkdir()
+    assert runner.step("report", {"LAB_RUN": str(run), "LAB_PUBLISH": "site", "STATUS_report": "1"}) == 0
+    assert runner.called == [
+        ["report", str(run), "--format", "github"],
+        ["report", str(run), "--format", "junit"],
+        ["publish", str(run), "-o", f"{runner.work}/site"],
+    ]
+    assert (run / "junit.xml").read_text() == "printed\n"
+
+
+def test_the_action_s_program_can_be_run_and_refuses_other_steps(runner: Runner) -> None:
+    assert (ROOT / ".ci" / "action").stat().st_mode & stat.S_IXUSR
+    assert runner.step("lab", {}) == 2
+    assert runner.called == []

@@ -1,0 +1,202 @@
+"""Hostile text in every field of a record, and what each text form of a run makes of it."""
+
+import json
+import re
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from junitparser import JUnitXml
+from rich.console import Console
+
+from lab.record import (
+    BuildRecord,
+    CellResult,
+    Confidence,
+    Experiment,
+    Finding,
+    Host,
+    LaneRecord,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    RunResult,
+    Status,
+    TestResult,
+)
+from lab.report import github, junit, live, markdown, terminal
+from lab.report.runlog import RUN_LOG, RunLog
+from lab.run.observer import Silent
+from tests.unit.examples import cell, facts, run_of
+from tests.unit.test_report import skeleton
+
+TEXTS = {
+    "escapes": "\x1b[2J\x1b]0;title\x07\x1b]8;;https://example.org\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x00",
+    "direction": "\u202egpj.exe\u202c \u2067a\u2069 \u200e\u200f\u061c",
+    "invisible": "pa\u200bss\u200d\u2060\ufeff\u00ad\u2028\u2029\U000e0041",
+    "html": '<script>alert(1)</script> <b onclick="x">pass</b> <!-- &amp; </details>',
+    "markdown": "# pass\n- [x](https://example.org) ![y](z)\n| a | b |\n```\n~~~\n*a* __b__ `c`\n> q\n---",
+    "xml": ']]></failure><testcase name="forged"/><![CDATA[ &#0; \ufffe\uffff',
+    "commands": "x\n::error::forged\n  ::stop-commands::t\n##[add-path]/evil\r::add-mask::x",
+    "invalid UTF-8": b"\xff\xfe\xc3(\xed\xa0\x80".decode(errors="surrogateescape") + "\ud800",
+    "rich markup": "[bold green]pass[/] [/nothing] [link=https://example.org]x[/link]",
+}
+# What no form may hold: controls but tab and line feed, marks of direction, what has no width, surrogates.
+FORBIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def run_with(text: str) -> RunResult:
+    """A run whose record has the text wherever it can hold one, as a lab passes it on that has just met it."""
+    tests = [
+        TestResult(name="jail", outcome=Outcome.FAIL, message=""),
+        TestResult(name="box", outcome=Outcome.NOT_RUN, message=""),
+    ]
+    told = [test.model_copy(update={"name": f"{test.name} {text}", "message": text}) for test in tests]
+    tried = [
+        RemedyResult(name="a", result=result, price="").model_copy(
+            update={"name": f"{result} {text}", "reason": text, "price": text, "defects": [text]}
+        )
+        for result in (RemedyOutcome.VERIFIED, RemedyOutcome.AVOIDS)
+    ]
+    found = Finding.model_construct(name=text, confidence=Confidence.PROVED, why=text)
+    made = Experiment(tests=["t"]).model_copy(update={"tests": [text], "stopped": text})
+    update: dict[str, Any] = {
+        "guest": f"guest {text}",
+        "variant": f"variant {text}",
+        "build": f"build {text}",
+        "cause": text,
+        "reason": text,
+        "tests": told,
+        "causes": [found],
+        "facts": facts(kernel=text),
+        "remedies": tried,
+        "experiment": made,
+        "retried": [text],
+        "rerun": f"lab matrix {text}",
+        "evidence": [f"cells/{text}"],
+    }
+    cells = [cell(status=status).model_copy(update=update) for status in Status]
+    texts = dict.fromkeys(("kernel", "system", "libvirt", "qemu", "connect", "acceleration"), text)
+    lane = LaneRecord(guest="g", image="1", fork="memory", seconds={})
+    return run_of(
+        *cells,
+        builds=[BuildRecord(name=text, version=text, source=text)],
+        host=Host(**texts, cpus=1, memory_mib=1, acceleration_reason=text),
+        lanes=[lane.model_copy(update={"guest": text, "image": text, "fork": text, "note": text})],
+    )
+
+
+def table(run: RunResult, folder: Path) -> str:
+    out = StringIO()
+    terminal.summary(Console(file=out, width=200, force_terminal=False, color_system=None), run, folder)
+    return out.getvalue()
+
+
+def progress(run: RunResult, _folder: Path) -> str:
+    out = StringIO()
+    lines = live.Lines(Console(file=out, width=200, force_terminal=False, color_system=None), 9, 0)
+    for each in run.cells:
+        lines.lane(each.guest, each.reason)
+        lines.note(each.reason)
+        lines.cell(each)
+    return out.getvalue()
+
+
+def log(run: RunResult, folder: Path) -> str:
+    with RunLog(folder, Silent()) as written:
+        for each in run.cells:
+            written.lane(each.guest, each.reason)
+            written.note(each.reason)
+            written.cell(each)
+    return (folder / RUN_LOG).read_text()
+
+
+Form = Callable[[RunResult, Path], str]
+FORMS: dict[str, Form] = {
+    "table": table,
+    "progress": progress,
+    "run log": log,
+    "Markdown": markdown.render,
+    "JUnit": lambda run, _: junit.render(run),
+    "summary": github.summary,
+    "annotations": lambda run, _: "\n".join(github.annotations(run)),
+}
+in_each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+of_each_kind = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+
+
+@in_each_form
+@of_each_kind
+def test_no_form_holds_what_controls_or_hides(form: Form, text: str, tmp_path: Path) -> None:
+    shown = form(run_with(text), tmp_path)
+    assert FORBIDDEN.findall(shown) == []
+    assert shown.encode()
+
+
+@of_each_kind
+def test_hostile_text_changes_nothing_in_the_structure_of_a_page(text: str, tmp_path: Path) -> None:
+    for page in (markdown.render, github.summary):
+        hostile, tame = (skeleton(page(run_with(said), tmp_path)) for said in (text, "words"))
+        assert [kind for kind, _, _ in hostile] == [kind for kind, _, _ in tame]
+
+
+@of_each_kind
+def test_hostile_text_adds_nothing_to_a_report_for_ci(text: str) -> None:
+    report = JUnitXml.fromstring(junit.render(run_with(text)).encode())
+    assert [len(suite) for suite in report] == [3] * len(Status)
+    lines = "\n".join(github.annotations(run_with(text))).splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [
+        *["::error"] * 3,
+        *["::warning"] * 2,
+        "::notice",
+    ]
+
+
+@pytest.mark.parametrize("form", [table, progress, github.summary], ids=["table", "progress", "summary"])
+def test_no_line_of_what_a_job_prints_is_a_command_to_github(form: Form, tmp_path: Path) -> None:
+    shown = form(run_with(TEXTS["commands"]), tmp_path)
+    assert "forged" in shown
+    assert [line for line in shown.splitlines() if line.lstrip().startswith("::") or "##[" in line] == []
+
+
+@in_each_form
+def test_ten_megabytes_in_a_field_are_cut_in_every_form(form: Form, tmp_path: Path) -> None:
+    run = run_of(
+        cell(
+            status=Status.FAIL,
+            cause="unknown",
+            reason="r" * 10_000_000,
+            retried=["f" * 10_000_000],
+            facts=facts(kernel="k" * 10_000_000),
+            tests=[TestResult(name="n" * 10_000_000, outcome=Outcome.FAIL, message="m" * 10_000_000)],
+        )
+    )
+    shown = form(run, tmp_path)
+    assert len(shown) < 150_000
+    assert " more characters)" in shown
+
+
+def test_ten_thousand_tests_that_a_guest_made_up_are_cut_where_people_read(tmp_path: Path) -> None:
+    tests = [
+        TestResult(name=f"t{number}", outcome=Outcome.FAIL, message=str(number)) for number in range(10_000)
+    ]
+    run = run_of(cell(status=Status.FAIL, cause="unknown", reason="x", tests=tests))
+    assert len(markdown.render(run)) < 10_000
+    assert len(table(run, tmp_path)) < 10_000
+    # A test that is missing in JUnit would be taken for one that no longer exists.
+    assert JUnitXml.fromstring(junit.render(run).encode()).tests == 10_001
+
+
+def test_a_record_keeps_no_hidden_text(tmp_path: Path) -> None:
+    for text in TEXTS.values():
+        read: CellResult = cell(status=Status.FAIL, reason=text, retried=[text])
+        run_of(read).write(tmp_path)
+        assert FORBIDDEN.findall((tmp_path / "results.json").read_text()) == []
+        [kept] = RunResult.read(tmp_path).cells
+        assert json.dumps(kept.reason)
+        assert FORBIDDEN.findall(kept.reason) == []
