@@ -11,6 +11,7 @@ from lab.record import RunResult
 from lab.report import claims, github, junit, markdown, terminal, upstream
 from lab.run import journal
 from lab.run.merge import merge
+from lab.site import one_page
 
 
 @click.command("merge")
@@ -42,7 +43,7 @@ def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None) -
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["table", "markdown", "junit", "json", "github"]),
+    type=click.Choice(["table", "markdown", "html", "junit", "json", "github"]),
     help="Show the run in this format. Default: table.",
 )
 @click.option(
@@ -78,6 +79,8 @@ def report_command(
         click.echo(upstream.render(result, folder), nl=False)
     elif kind == "markdown":
         click.echo(markdown.render(result, folder), nl=False)
+    elif kind == "html":
+        click.echo(one_page.render(result, folder), nl=False)
     elif kind == "junit":
         click.echo(junit.render(result), nl=False)
     elif kind == "github":

@@ -61,7 +61,7 @@ def page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    known = causes.known()
+    known = explanations()
     environment.filters |= {
         "cell": _escape,
         "paragraph": _paragraph,
@@ -69,9 +69,14 @@ def page(template: str, **values: Any) -> str:
         "block": _block,
         "link": _link,
         # An old run may name a cause that no longer exists.
-        "explanation": lambda name: known[name].explanation if name in known else "",
+        "explanation": lambda name: known.get(name, ""),
     }
     return environment.get_template(template).render(values)
+
+
+def explanations() -> dict[str, str]:
+    """What each cause means, by its name."""
+    return {name: cause.explanation for name, cause in causes.known().items()}
 
 
 def _one_line(text: object) -> str:

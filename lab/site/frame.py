@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from lab import __version__
-from lab.base.files import plain
+from lab.base.files import bounded, plain
 from lab.site.charts.scale import duration
 from lab.site.page import Page
 
@@ -104,6 +104,5 @@ def link(page: str, path: str) -> str:
 
 def _harmless(value: Any) -> Any:
     """Remove control characters from text that a template prints, and cut it to a bounded length."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return plain(value) if len(value) <= LONGEST_TEXT else f"{plain(value[:LONGEST_TEXT])} …"
+    # Whatever is printed becomes text: a path holds names that a record may have from anywhere.
+    return value if isinstance(value, Markup) else plain(bounded(str(value), LONGEST_TEXT))

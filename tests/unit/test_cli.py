@@ -316,7 +316,15 @@ def test_a_report_ends_with_the_status_of_its_run(
 
 
 @pytest.mark.parametrize(
-    ("kind", "begins"), [("json", '{\n  "schema": 2'), ("markdown", "# boxlite"), ("table", "\nguest")]
+    ("kind", "begins"),
+    [
+        ("json", '{\n  "schema": 2'),
+        ("markdown", "# boxlite"),
+        ("table", "\nguest"),
+        ("html", "<!doctype html>"),
+        ("junit", "<?xml"),
+        ("github", "# boxlite"),
+    ],
 )
 def test_a_report_has_the_format_that_was_asked_for(
     home: Path,

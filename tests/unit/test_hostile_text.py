@@ -29,6 +29,7 @@ from lab.record import (
 from lab.report import github, junit, live, markdown, terminal
 from lab.report.runlog import RUN_LOG, RunLog
 from lab.run.observer import Silent
+from lab.site import one_page
 from tests.unit.examples import cell, facts, run_of
 from tests.unit.test_report import skeleton
 
@@ -122,6 +123,7 @@ FORMS: dict[str, Form] = {
     "progress": progress,
     "run log": log,
     "Markdown": markdown.render,
+    "HTML": one_page.render,
     "JUnit": lambda run, _: junit.render(run),
     "summary": github.summary,
     "annotations": lambda run, _: "\n".join(github.annotations(run)),

@@ -1,0 +1,43 @@
+"""A whole run as one HTML file: style inside, no script, and nothing else to load. The site has the rest."""
+
+import base64
+import hashlib
+from pathlib import Path
+
+from markupsafe import Markup
+
+from lab import __version__
+from lab.record import RunResult
+from lab.report import markdown, squares
+from lab.report.markdown import MOST
+from lab.site.frame import STATIC, environment
+from lab.site.matrix import MARKS, MEANINGS
+
+
+def render(run: RunResult, folder: Path) -> str:
+    """Render the run in `folder` as one page."""
+    style = (STATIC / "style.css").read_text()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    found = markdown.find_sections(run, folder)
+    return (
+        environment()
+        .get_template("one_page.html")
+        .render(
+            run=run,
+            sections=found,
+            explanations=markdown.explanations(),
+            table=squares,
+            marks=MARKS,
+            meanings={status: text for status, text in MEANINGS.items() if _has(run, status)},
+            next_step=squares.next_step(run, folder),
+            most=MOST,
+            # The page may show this style sheet and do nothing else.
+            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+            style=Markup(style),  # noqa: S704 - a file of the lab's own
+            lab_version=__version__,
+        )
+    )
+
+
+def _has(run: RunResult, status: object) -> bool:
+    return any(cell.status is status for cell in run.cells)
