@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 
 from lab.base.errors import LabError, NotApplicable, UsageError
+from lab.base.files import bounded, inert, plain
 from lab.base.log import quiet_libraries
 from lab.cli import (
     completion,
@@ -27,6 +28,9 @@ from lab.cli import (
 )
 from lab.cli.common import INTERRUPTED, Lab, errors
 from lab.machine import leftovers
+
+# Longest message of an error, in characters.
+LONGEST = 20_000
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,10 +92,10 @@ def main() -> None:
         errors.print("interrupted; nothing was left running")
         sys.exit(INTERRUPTED)
     except NotApplicable as reason:
-        errors.print(f"lab: n/a: {escape(str(reason))}", soft_wrap=True)
+        errors.print(f"lab: n/a: {escape(_safe(reason))}", soft_wrap=True)
         sys.exit(UsageError.exit_status)
     except LabError as error:
-        errors.print(f"lab: {escape(str(error))}", soft_wrap=True)
+        errors.print(f"lab: {escape(_safe(error))}", soft_wrap=True)
         sys.exit(error.exit_status)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -108,6 +112,11 @@ def _end_by_sigpipe() -> None:
     # connection to a guest is an exception: everything has been taken down by now.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def _safe(error: Exception) -> str:
+    """Return an error's message for a terminal and for the log of a CI job: it may hold text from a guest."""
+    return inert(plain(bounded(str(error), LONGEST)))
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

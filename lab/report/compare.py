@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.base.files import plain
+from lab.base.files import inert, plain
 from lab.gate.compare import CellDifference, Comparison, Difference
 from lab.gate.decision import Decision, Gate, KnownFailure
 from lab.report import markdown
@@ -183,4 +183,4 @@ def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
 
 def _print(console: Console, text: str, style: str = "") -> None:
     """Print text without markup. The terminal wraps the lines, so that they can be copied."""
-    console.print(Text(plain(text), style), soft_wrap=True)
+    console.print(Text(inert(plain(text)), style), soft_wrap=True)

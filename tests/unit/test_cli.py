@@ -18,7 +18,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from lab import catalog, causes, cli, remedies
-from lab.base.errors import NotApplicable, UsageError
+from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.builds import pip
 from lab.builds.kinds.wheel import Wheel
 from lab.cli import common
@@ -853,3 +853,18 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
     assert [(options.remedies, options.experiments) for options in begun] == [(tries, experiments)]
     told = "--cold makes no forks, so no remedies and no experiments are tried"
     assert (told in seen) is ("--cold" in words)
+
+
+def test_an_error_with_text_from_a_guest_controls_neither_terminal_nor_ci(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_folder: Path) -> None:
+        raise LabError("x\x1b[31m\u202e\n::error::forged\n##[add-path]" + "y" * 100_000)
+
+    monkeypatch.setattr(RunResult, "read", fail)
+    assert run_main(monkeypatch, "report", str(tmp_path)) == 3
+    said = capsys.readouterr().err
+    assert "forged" in said
+    assert not re.search("[\x1b\u202e]", said)
+    assert not [line for line in said.splitlines() if line.startswith("::") or "##[" in line]
+    assert len(said) < 30_000

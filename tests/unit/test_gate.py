@@ -161,7 +161,7 @@ def test_a_comparison_has_the_format_that_was_asked_for(
         (["gate", "one", "--against-build", "0.10.0"], "there is no other to compare it with"),
         (["gate", "one", "--against", "three/results.json"], "tested several builds"),
         (["gate", "one", "--against", "cut.toml"], "cut.toml: not valid TOML"),
-        (["gate", "empty", "--against", "one"], "run 20261124-160000 has no cells"),
+        (["gate", "empty", "--against", "one"], "cells: the run has none, expected at least one"),
         (["baseline", "three", "-o", "new.toml"], "next: choose one with --build BUILD"),
         (["baseline", "one", "-o", "one/results.json"], "this file is no baseline"),
     ],

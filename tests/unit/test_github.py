@@ -249,7 +249,7 @@ class Runner:
             each.mkdir(parents=True)
         (self.action / ".ci" / "action").write_bytes((ROOT / ".ci" / "action").read_bytes())
         (self.action / ".ci" / "action").chmod(0o755)
-        self.calls, self.output = folder / "calls", folder / "output"
+        self.calls, self.output, self.summary = folder / "calls", folder / "output", folder / "summary.md"
         program = (
             f"#!{sys.executable}\n"
             "import json, os, pathlib, sys\n"
@@ -268,6 +268,7 @@ class Runner:
             "GITHUB_ACTION_PATH": str(self.action),
             "GITHUB_WORKSPACE": str(self.work),
             "GITHUB_OUTPUT": str(self.output),
+            "GITHUB_STEP_SUMMARY": str(self.summary),
             "RUNNER_TEMP": str(self.temporary),
             **{f"LAB_{key}": "" for key in keys},
             **inputs,
@@ -341,6 +342,18 @@ def test_the_action_merges_shards_and_the_gate_decides(runner: Runner) -> None:
         ["gate", run, f"--against={runner.work}/base.toml", f"--expect={runner.work}/expected.toml"],
     ]
     assert runner.outputs["status"] == "0"
+
+
+def test_the_summary_begins_with_the_gate_s_decision(runner: Runner) -> None:
+    run = runner.work / "run"
+    run.mkdir()
+    assert runner.step("report", {"LAB_RUN": str(run), "LAB_GATE": "base.toml", "STATUS_gate": "1"}) == 0
+    assert [call[0] for call in runner.called] == ["gate", "report", "report"]
+    assert runner.called[0] == ["gate", str(run), "--format", "markdown", f"--against={runner.work}/base.toml"]
+    assert runner.summary.read_text() == "printed\n"
+    # The gate took part in the run, and only that knows which build is the one before.
+    assert runner.step("report", {"LAB_RUN": str(run), "LAB_GATE_BUILD": "previous"}) == 0
+    assert [call[0] for call in runner.called[3:]] == ["report", "report"]
 
 
 def test_the_action_reports_and_publishes(runner: Runner) -> None:
