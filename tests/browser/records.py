@@ -1,9 +1,12 @@
 """A site made from records that hold everything a record may hold: every status, remedies, hostile text."""
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lab import remedies
+from lab.probes import Facts
 from lab.record import (
     BuildRecord,
     CellResult,
@@ -46,10 +49,19 @@ def _tests(outcome: Outcome = Outcome.PASS, message: str = "") -> list[TestResul
     ]
 
 
+def _facts(guest: str, **changes: Any) -> Facts:
+    system = {
+        "version_id": "12",
+        "version_codename": "bookworm",
+        "pretty_name": "Debian GNU/Linux 12 (bookworm)",
+    }
+    return examples.facts(**({"os": system} if guest == "debian-12" else {}), **changes)
+
+
 def _cell(guest: str, variant: str, status: Status = Status.PASS, build: str = NEW, **more: Any) -> CellResult:
     evidence = [f"cells/{guest}/{variant}/{build}/{name}" for name in ("suite.log", "probes.json")]
     wanted: dict[str, Any] = {
-        "facts": None if status.could_not_run else examples.facts(),
+        "facts": None if status.could_not_run else _facts(guest),
         "tests": [] if status.could_not_run else _tests(),
         "seconds": {"fork": 1.0, "apply": 0.5, "suite": 21.0},
         "lane": guest,
@@ -63,6 +75,7 @@ def _cell(guest: str, variant: str, status: Status = Status.PASS, build: str = N
 def _blocked(guest: str, build: str, status: Status = Status.XFAIL, **more: Any) -> CellResult:
     reason = "kernel.unprivileged_userns_clone is 0"
     wanted = {
+        "facts": _facts(guest, sysctls={"kernel.unprivileged_userns_clone": "0"}),
         "expected": Expectation(status="xfail", cause=CAUSE),
         "cause": CAUSE,
         "confidence": Confidence.PROVED,
@@ -71,7 +84,11 @@ def _blocked(guest: str, build: str, status: Status = Status.XFAIL, **more: Any)
         "tests": _tests(Outcome.FAIL, "Operation not permitted"),
         "remedies": [
             RemedyResult(
-                name=CURE, result=RemedyOutcome.VERIFIED, price="nothing that Debian gives", seconds=30
+                name=CURE,
+                result=RemedyOutcome.VERIFIED,
+                price="nothing that Debian gives",
+                seconds=30,
+                scripts={CURE: sha256(remedies.find(CURE).script().encode()).hexdigest()},
             ),
             RemedyResult(name="jailer-off", result=RemedyOutcome.AVOIDS, price="all of it", seconds=20),
             RemedyResult(

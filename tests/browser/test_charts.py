@@ -1,0 +1,38 @@
+"""Charts: a text alternative for each, and colours that follow the dark mode."""
+
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from tests.browser import checks
+from tests.conftest import Visiting
+
+CHARTS = "figure[data-chart]"
+
+
+def test_each_chart_has_a_name_and_its_figures_as_a_table(site: Path, visit: Visiting) -> None:
+    tab = visit()
+    seen: set[str | None] = set()
+    for path in [each for each in checks.paths(site) if each.startswith("runs")]:
+        for chart in tab.open(path).locator(CHARTS).all():
+            seen.add(chart.get_attribute("data-chart"))
+            picture = chart.get_by_role("img")
+            expect(picture).to_have_accessible_name(checks.SOMETHING)
+            expect(chart.locator("table th[scope=row]").first).to_be_attached()
+            assert chart.locator("table tbody tr").count() >= picture.locator("g").count() > 0
+            table = chart.locator("details")
+            table.locator("summary").press("Enter")
+            expect(table.locator("table")).to_be_visible()
+    assert {"timeline", "pass-rate"} <= seen
+
+
+def test_the_ink_of_a_chart_follows_the_dark_mode(visit: Visiting) -> None:
+    inks = []
+    for scheme in ("light", "dark"):
+        page = visit(color_scheme=scheme).open("runs.html")
+        text = page.locator(f"{CHARTS} text").first
+        inks.append(
+            text.evaluate("(each) => [getComputedStyle(each).fill, getComputedStyle(document.body).color]")
+        )
+    assert inks[0] != inks[1]
+    assert [fill for fill, _ in inks] == [text for _, text in inks]
