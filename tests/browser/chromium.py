@@ -26,7 +26,8 @@ def program(name: str, names: tuple[str, ...], package: str) -> str:
     return found
 
 
-def _browser() -> str:
+def browser_program() -> str:
+    """The path of the browser to drive. Skips the test on Ubuntu, whose own browser cannot be used."""
     if platform.freedesktop_os_release().get("ID") != "ubuntu":
         return program("Chromium", NAMES, "chromium")
     if not any(map(shutil.which, ON_UBUNTU)):
@@ -37,7 +38,7 @@ def _browser() -> str:
 @contextmanager
 def running() -> Iterator[Browser]:
     """Start the browser; it ends with the block."""
-    path = _browser()
+    path = browser_program()
     with sync_playwright() as playwright:
         # In a container there is no sandbox, nor room in /dev/shm. These pages are the tests' own.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]

@@ -1,0 +1,151 @@
+"""The pages for users: find a host by name or by what a command prints there, and copy what cures it."""
+
+import json
+import platform
+import subprocess
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.records import CURE, HOSTILE
+from tests.conftest import Visiting
+from tests.unit import examples
+
+INDEX = "index.html"
+
+
+def compare(page: Page, text: str) -> Locator:
+    """Paste a text into the front page and return what the page answers."""
+    # At once, as pasting does: typing a large text takes long.
+    page.locator("#host-output").evaluate("(area, text) => (area.value = text)", text)
+    page.get_by_role("button", name="Compare").click()
+    return page.locator("#host-result")
+
+
+def printed(**changes: Any) -> str:
+    return json.dumps(examples.printed_facts(**changes))
+
+
+def test_a_name_finds_its_distribution(visit: Visiting) -> None:
+    page = visit().open(INDEX)
+    rows = page.locator("#hosts tbody tr:visible")
+    everything = rows.count()
+    page.locator("#name").fill("Debian 13")
+    expect(rows).to_have_count(1)
+    expect(page.locator("#found")).to_have_text(f"1 of {everything}")
+    rows.locator("a").click()
+    expect(page.locator("h1")).to_contain_text("Debian 13")
+    expect(page.locator(".verdict").first).to_have_attribute("data-kind", "works")
+
+
+def test_pasted_facts_find_the_distribution_and_the_tested_settings(visit: Visiting) -> None:
+    answer = compare(visit().open(INDEX), printed())
+    expect(answer.locator("h3 a")).to_contain_text("Debian 13")
+    expect(answer.locator(".verdict").first).to_have_attribute("data-kind", "works")
+    expect(answer).to_contain_text("as tested")
+
+
+def test_pasted_settings_that_block_boxlite_find_the_cause_and_the_remedy(visit: Visiting) -> None:
+    page = visit().open(INDEX)
+    answer = compare(page, printed(sysctls={"kernel.unprivileged_userns_clone": "0"}))
+    expect(answer.locator(".verdict").first).to_have_attribute("data-kind", "blocked")
+    answer.get_by_role("link", name="Commands and script").click()
+    expect(page.locator("h1")).to_contain_text("Debian 13")
+    expect(page.locator("section.setting:target")).to_contain_text("Verified remedy")
+    expect(page.locator(f"section.setting:target a[download][href$='{CURE}.sh']").first).to_be_visible()
+
+
+def test_settings_that_nobody_tested_are_no_promise(visit: Visiting) -> None:
+    answer = compare(visit().open(INDEX), printed(sysctls={"kernel.yama.ptrace_scope": "3"}, selinux={}))
+    expect(answer.locator(".verdict").first).to_have_attribute("data-kind", "untested")
+    expect(answer.locator("#host-differences")).to_contain_text("SELinux")
+
+
+def test_what_the_command_of_the_page_prints_on_this_host_is_understood(visit: Visiting) -> None:
+    page = visit().open(INDEX)
+    command = page.locator("#probe").inner_text()
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=30)
+    answer = compare(page, done.stdout + done.stderr)
+    here = platform.freedesktop_os_release()
+    if (here["ID"], here.get("VERSION_ID")) == ("debian", "13"):
+        expect(answer.locator("h3")).to_contain_text("Debian 13")
+        expect(answer).to_contain_text("compared")
+    else:
+        expect(answer.locator("h3")).to_be_visible()
+        expect(answer.locator(".verdict").first).to_be_visible()
+
+
+def test_a_system_without_a_result_is_called_not_tested(visit: Visiting) -> None:
+    answer = compare(visit().open(INDEX), 'ID=slackware\nVERSION_ID="15.0"\nPRETTY_NAME="Slackware 15.0"')
+    expect(answer.locator("h3")).to_have_text("Slackware 15.0")
+    expect(answer.locator(".verdict")).to_have_attribute("data-kind", "untested")
+
+
+def test_no_paste_breaks_the_page_becomes_markup_or_is_sent(visit: Visiting) -> None:
+    tab = visit()
+    page = tab.open(INDEX)
+    before = len(tab.requests)
+    hostile = {"os": {"id": HOSTILE, "version_id": "13", "pretty_name": HOSTILE}, "sysctls": {HOSTILE: HOSTILE}}
+    odd = [
+        "",
+        " ",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        '{"os": 1, "sysctls": [], "apparmor": 3}',
+        "\x00\x1b[31m",
+        "=\n" * 100_000,
+    ]
+    for text in [json.dumps(hostile), f"ID={HOSTILE}", f'ID="debian"\nPRETTY_NAME="{HOSTILE}"', *odd]:
+        answer = compare(page, text)
+        assert answer.locator("img, script").count() == 0
+        tab.check()
+        expect(answer).not_to_be_empty()
+    assert page.title() != "owned"
+    assert [each for each in tab.requests[before:] if not each.endswith("icon.svg")] == []
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#host-result")).to_be_empty()
+
+
+def test_a_command_is_copied_by_keyboard(visit: Visiting) -> None:
+    page = visit().open(INDEX)
+    button = page.locator("button[data-copies=probe]")
+    button.focus()
+    page.keyboard.press("Enter")
+    # A page from a file may have no access to the clipboard: then the text is selected, and one key copies it.
+    expect(button).not_to_have_text("Copy the command")
+    copied = page.evaluate(
+        """async () => {
+          const selected = getSelection().toString();
+          return selected || navigator.clipboard.readText().catch(() => "");
+        }"""
+    )
+    if "Selected" in button.inner_text():
+        assert copied.strip() == page.locator("#probe").inner_text().strip()
+
+
+def test_every_way_on_the_front_page_is_reached_by_keyboard(visit: Visiting) -> None:
+    page = visit().open(INDEX)
+    wanted = ["#name", "#hosts a", "#probe", "button[data-copies=probe]", "#host-output", "button[type=submit]"]
+    reached: list[str] = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        here = page.evaluate(
+            "(wanted) => wanted.find((selector) => document.activeElement.matches(selector)) ?? ''", wanted
+        )
+        if here and here not in reached:
+            reached.append(here)
+    assert reached == wanted
+
+
+def test_a_script_can_be_read_and_downloaded(visit: Visiting) -> None:
+    tab = visit()
+    page = tab.open(INDEX)
+    page.locator("#hosts a", has_text="Debian 13").first.click()
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name=f"Download {CURE}.sh").first.click()
+    assert waiting.value.suggested_filename == f"{CURE}.sh"
+    assert waiting.value.path().read_text().startswith("#!/bin/sh")
+    page.get_by_role("link", name="Read it here").first.click()
+    expect(page.locator(f"#text-of-{CURE}")).to_be_visible()
