@@ -4,13 +4,17 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from lab.probes import Facts
-from lab.record import Status
+from lab.record import CellResult, Status
 from lab.remedies import Remedy
 from lab.site import hosts
 from lab.site.answer import STOCK, Answer, Cure, Kind
 from lab.site.hosts import System
 from lab.site.model import Site
 from lab.site.page import Output, Page, Text, slug
+from lab.site.results import Source
+
+# A security module that the kernel does not have, or does not use.
+NOT_IN_USE = "not in use"
 
 
 def outputs(site: Site) -> Iterator[Output]:
@@ -46,21 +50,18 @@ def short(answer: Answer) -> str:
 
 def compared(systems: Sequence[System]) -> list[tuple[str, list[str]]]:
     """Return what was tested as installed: each component, and its version on each system."""
-    found = [versions(system.as_installed) for system in systems]
+    results = [(system.site, system.as_installed.result) for system in systems]
+    found = [versions(result.source, result.cell, site) for site, result in results if result]
     return [(name, [each.get(name, "-") for each in found]) for name in dict.fromkeys(chain(*found))]
 
 
-def versions(answer: Answer) -> dict[str, str]:
-    """Return the version of each component that was tested."""
-    result = answer.result
-    if result is None:
-        return {}
-    source, facts = result.source, result.cell.facts
-    info = source.run.run
-    defined = answer.site.catalog.guests.get(answer.guest)
-    image = next((lane.image for lane in info.lanes if lane.guest == answer.guest), "")
+def versions(source: Source, cell: CellResult, site: Site) -> dict[str, str]:
+    """Return the version of each component with which a run tested a cell."""
+    info, facts, build = source.run.run, cell.facts, source.build(cell.build)
+    defined = site.catalog.guests.get(cell.guest)
+    image = next((lane.image for lane in info.lanes if lane.guest == cell.guest), "")
     return {
-        "boxlite": answer.build,
+        "boxlite": build.version if build else cell.build,
         **(_system_versions(facts) if facts else {}),
         **({"image": f"sha256 {image[:16]}"} if image else {}),
         **({"image from": defined.image.origin} if defined else {}),
@@ -70,14 +71,21 @@ def versions(answer: Answer) -> dict[str, str]:
     }
 
 
+def verified_with(answer: Answer, cure: Cure) -> str:
+    """Return the versions with which a remedy was verified, in one line."""
+    found = versions(cure.source, cure.cell, answer.site)
+    names = ("boxlite", "kernel", "bubblewrap", "AppArmor", "SELinux", "image")
+    return ", ".join(f"{name} {found[name]}" for name in names if found.get(name, NOT_IN_USE) != NOT_IN_USE)
+
+
 def _system_versions(facts: Facts) -> dict[str, str]:
     bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
     return {
         "system": facts.os.pretty_name or facts.os.id or "not named",
         "kernel": facts.kernel,
         "bubblewrap": "not installed" if bubblewrap is None else bubblewrap.version or "version not known",
-        "AppArmor": "not in use" if apparmor is None else apparmor.version or "in use, without its parser",
-        "SELinux": "not in use" if selinux is None else f"{selinux.mode}, {selinux.policy or 'unnamed'} policy",
+        "AppArmor": NOT_IN_USE if apparmor is None else apparmor.version or "in use, without its parser",
+        "SELinux": NOT_IN_USE if selinux is None else f"{selinux.mode}, {selinux.policy or 'unnamed'} policy",
     }
 
 
@@ -89,4 +97,5 @@ HELPERS = {
     "script": script_path,
     "short": short,
     "slug": slug,
+    "verified_with": verified_with,
 }

@@ -154,6 +154,11 @@ class Host:
         """Return how many settings of the plainest guest have this kind of answer."""
         return sum(each.kind is kind for each in self.main.settings)
 
+    @property
+    def cured(self) -> int:
+        """How many blocking settings of the plainest guest have a verified remedy."""
+        return sum(bool(each.cures) for each in self.main.settings)
+
     @cached_property
     def cures(self) -> dict[str, Remedy]:
         """All remedies with a script that the page offers, by name."""

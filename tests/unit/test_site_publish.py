@@ -181,6 +181,24 @@ def test_an_empty_run_and_a_run_named_twice_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.parametrize(
+    "content, said",
+    [('{"schema": 2, "run": {', "Invalid JSON"), ('{"schema": 99, "run": {}, "cells": []}', "schema")],
+    ids=["cut off", "another schema"],
+)
+def test_a_record_that_cannot_be_read_leaves_the_site_as_it_was(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    site = site_of(tmp_path, examples.cell())
+    before = everything(site)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "results.json").write_text(content)
+    with pytest.raises(UsageError, match=said) as raised:
+        publish([tmp_path / "bad"], site)
+    assert str(tmp_path / "bad" / "results.json") in str(raised.value)
+    assert everything(site) == before
+
+
 def test_the_newest_result_that_says_something_is_published() -> None:
     older = examples.run_of(examples.cell(status=Status.FAIL))
     newer = examples.run_of(examples.cell(status=Status.PASS))
