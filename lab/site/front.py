@@ -30,7 +30,7 @@ def outputs(site: Site) -> Iterator[Output]:
         "site": site,
         "hosts": known,
         "command": command(host_data.sysctls(site)),
-        "changed": changes.find(site.history),
+        "changed": changes.summary(changes.find(site.history)),
     }
     scripts = (host_data.DATA_FILE, "host-finder.js")
     yield Page("index.html", "Will boxlite work on my host?", "index.html", values, "Hosts", scripts)

@@ -271,10 +271,12 @@ def test_the_next_publication_shows_what_changed(tmp_path: Path) -> None:
     rows = [row["data-kind"] for row in Parsed(site / "changes.html").of("tr") if "data-kind" in row]
     assert rows == ["blocked", "untested"]
     text = " ".join(Parsed(site / "changes.html").text.split())
-    assert "passrun run xfail: userns-sysctlrun worse" in text and "not published" in text
-    assert "2 results differ" in Parsed(site / "index.html").text
+    assert "Another result (1)" in text and "passrun run xfail: userns-sysctlrun worse" in text
+    assert "No longer published (1)" in text and "New here" not in text
+    said = "published before: 1 with another result, 1 no longer published."
+    assert said in Parsed(site / "index.html").text
     # Publishing the same again forgets nothing.
     publish([worse], site)
-    assert "2 results differ" in Parsed(site / "index.html").text
+    assert said in Parsed(site / "index.html").text
     history = json.loads((site / "history.json").read_text())
     assert [run["id"] for run in history["runs"]] == ["worse", "run"]
