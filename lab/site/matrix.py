@@ -7,6 +7,7 @@ from functools import cached_property
 
 from lab.record import CellResult, Status
 from lab.report import squares
+from lab.site import distributions
 from lab.site.model import Site
 from lab.site.page import Page
 from lab.site.results import Identity, Published
@@ -120,6 +121,7 @@ def outputs(site: Site) -> Iterable[Page]:
         values={
             "matrix": matrix,
             "variants": site.catalog.variants,
+            "host_pages": {guest: each.page for each in distributions.group(site) for guest in each.guests},
             "filters": _filters(matrix),
             "marks": MARKS,
             "meanings": {status: text for status, text in MEANINGS.items() if _has(site, status)},

@@ -72,6 +72,12 @@ def test_a_square_names_its_cause_and_its_tries_and_leads_to_its_page(tmp_path: 
         assert (tmp_path / "site" / link).is_file()
 
 
+def test_a_guest_leads_to_the_page_of_its_distribution(tmp_path: Path) -> None:
+    _, parsed = page(tmp_path, cell(), cell("debian-13-selinux"))
+    links = [str(each["href"]) for each in parsed.of("a") if str(each["href"]).startswith("hosts/")]
+    assert links == ["hosts/debian-13.html"] * 2
+
+
 def test_builds_that_differ_are_marked_but_not_because_one_could_not_run(tmp_path: Path) -> None:
     _, parsed = page(
         tmp_path,
