@@ -16,13 +16,21 @@ Seconds = Mapping[str, Mapping[tuple[str, ...], float]]
 
 @dataclass(frozen=True)
 class StepTime:
-    """The median seconds of one step in two runs, over the `count` guests or cells that both have."""
+    """The median seconds of one step in two runs, over the `count` guests or cells that both have.
+
+    `of` says which: guest or cell.
+    """
 
     step: str
     of: str
     count: int
     before: float
     now: float
+
+    @property
+    def compared(self) -> str:
+        """How many guests or cells were compared."""
+        return f"{self.count} {self.of}{'s' if self.count != 1 else ''}"
 
     @property
     def change(self) -> int | None:
@@ -59,7 +67,7 @@ def _compare(
     both = old.keys() & new.keys()
     if not both:
         return None
-    of = "cells" if step in CELL_STEPS else "guests"
+    of = "cell" if step in CELL_STEPS else "guest"
     return StepTime(step, of, len(both), _median(old[key] for key in both), _median(new[key] for key in both))
 
 
