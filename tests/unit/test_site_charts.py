@@ -77,6 +77,16 @@ def test_a_resumed_run_has_a_timeline_for_each_session() -> None:
     assert [row.sums for row in first.lanes] == [row.sums for row in second.lanes]
 
 
+def test_the_tables_of_a_resumed_run_have_names_of_their_own(tmp_path: Path) -> None:
+    resumed = STARTED + timedelta(hours=2)
+    run = site_examples.run_folder(tmp_path, timed(), cell("debian-12"), resumed=[resumed])
+    (run / "run.log").write_text("\n".join([*LOG, *(line.replace("T16:", "T18:") for line in LOG)]))
+    publish([run], tmp_path / "site")
+    text = " ".join(site_examples.Parsed(tmp_path / "site" / "runs" / "run.html").text.split())
+    assert "First session" in text and "After it was resumed" in text
+    assert "kind of work from 16:00:00 on" in text and "kind of work from 18:00:00 on" in text
+
+
 def test_lines_that_are_no_event_of_a_lane_are_left_out() -> None:
     damaged = [
         "",
