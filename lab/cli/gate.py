@@ -75,7 +75,7 @@ def baseline_command(lab: common.Lab, run: str, file: Path, build: str | None) -
     RUN is the name or the folder of a run. FILE is TOML, made for git: one line for each cell, in a stable
     order, without times.
     """
-    made = sides.read(lab.paths.runs, run, build)
+    made = sides.read(lab.paths.runs, run, build, "--build")
     baseline.write(made, file)
     missing = sum(cell.status.could_not_run for cell in made.cells.values())
     common.say(f"{file}: {len(made.cells)} cells of boxlite {made.build}")
@@ -121,7 +121,8 @@ def gate_command(
         )
     expected = expectations.read(expect) if expect is not None else None
     if against is not None:
-        before, now = sides.read(lab.paths.runs, against, None), sides.read(lab.paths.runs, run, build)
+        before = sides.read(lab.paths.runs, against)
+        now = sides.read(lab.paths.runs, run, build, "--build")
     else:
         before, now = _pair(lab, run, against_build, build, ("--against-build", "--build"))
     return show(decide_with(before, now, expected), kind)

@@ -1,12 +1,12 @@
 """The gate's decision over a comparison: may this build be released?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import Field, computed_field
 
 from lab.base.errors import UsageError
-from lab.gate.compare import CellDifference, Comparison, Difference
+from lab.gate.differences import CellDifference, Comparison, Difference
 from lab.gate.expectations import ExpectedFailure, Judgement
 from lab.record import Entry
 
@@ -96,12 +96,13 @@ def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> De
 
 def _other_plan(comparison: Comparison) -> list[str]:
     """Name the guests and variants of the old side of which the new side was asked for no cell."""
-
-    def lost(kind: str, key: Callable[[CellDifference], str]) -> list[str]:
-        asked = {
-            key(cell) for cell in comparison.cells if cell.new or cell.difference is Difference.COULD_NOT_RUN
-        }
-        vanished = dict.fromkeys(key(cell) for cell in comparison.of(Difference.VANISHED))
-        return [f"{kind} {name}" for name in vanished if name not in asked]
-
-    return lost("guest", lambda cell: cell.guest) + lost("variant", lambda cell: cell.variant)
+    asked = [cell for cell in comparison.cells if cell.new or cell.difference is Difference.COULD_NOT_RUN]
+    vanished = comparison.of(Difference.VANISHED)
+    guests = {cell.guest for cell in asked}
+    variants = {cell.variant for cell in asked}
+    lost = [f"guest {cell.guest}" for cell in vanished if cell.guest not in guests]
+    # A variant that went with its guests is not told twice.
+    lost += [
+        f"variant {cell.variant}" for cell in vanished if cell.guest in guests and cell.variant not in variants
+    ]
+    return list(dict.fromkeys(lost))

@@ -31,7 +31,8 @@ class EnvironmentChange(Entry):
         if self.what in PARTS and self.what not in ("image", "profiles"):
             return f"{self.what} {self.old} -> {self.new}"
         names = {"profiles": "AppArmor profiles", "programs": "the lab's programs in the guest"}
-        return f"{names.get(self.what, self.what)} changed"
+        definition = "definition of " if self.what.startswith(("guest ", "variant ")) else ""
+        return f"{definition}{names.get(self.what, self.what)} changed"
 
 
 def of_cell(cell: CellResult, run: RunResult) -> dict[str, str]:
@@ -40,7 +41,7 @@ def of_cell(cell: CellResult, run: RunResult) -> dict[str, str]:
     if not facts:
         return {}
     found = {**_of_facts(facts), **_of_host(cell.guest, run.run)}
-    return {part: plain(found[part]) for part in PARTS if found.get(part)}
+    return {part: " ".join(plain(found[part]).split()) for part in PARTS if found.get(part)}
 
 
 def definitions(run: RunResult) -> dict[str, str]:

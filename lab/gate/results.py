@@ -48,7 +48,8 @@ class BuildResults:
     """The results of one build. `source` says where they are from: `run NAME` or `baseline FILE`.
 
     `argument` is what --build takes to name the build again; None if only its name is known, as that of a local
-    wheel is in a baseline. `elsewhere` are the cells that other shards of the same plan have.
+    wheel is in a baseline. `elsewhere` are the cells that other shards of the same plan have. `folder` is
+    that of a run.
     """
 
     source: str
@@ -58,6 +59,7 @@ class BuildResults:
     cells: Mapping[Identity, CellSummary]
     definitions: Mapping[str, str] = field(default_factory=dict)
     elsewhere: frozenset[Identity] = frozenset()
+    folder: Path | None = None
 
 
 def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
@@ -67,13 +69,14 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     record = described[build]
     cells = [_summary(cell, run, folder) for cell in run.cells if cell.build == build]
     return BuildResults(
-        source=f"run {plain(run.run.id)}",
-        build=plain(record.name),
-        version=plain(record.version),
+        source=f"run {_word(run.run.id)}",
+        build=_word(record.name),
+        version=_word(record.version),
         argument=builds.argument(record),
         cells={cell.identity: cell for cell in cells},
         definitions=environment.definitions(run),
         elsewhere=_elsewhere(run, build),
+        folder=folder,
     )
 
 
@@ -144,16 +147,21 @@ def _records(run: RunResult) -> dict[str, BuildRecord]:
 def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
     without = cell.status in WITHOUT_TESTS
     return CellSummary(
-        guest=plain(cell.guest),
-        variant=plain(cell.variant),
+        guest=_word(cell.guest),
+        variant=_word(cell.variant),
         status=cell.status,
-        cause=None if without or cell.cause is None else plain(cell.cause),
-        tests={} if without else {plain(test.name): test.outcome for test in cell.tests},
+        cause=None if without or cell.cause is None else _word(cell.cause),
+        tests={} if without else {_word(test.name): test.outcome for test in cell.tests},
         environment=environment.of_cell(cell, run),
-        reason=" ".join(plain(cell.reason).split()),
+        reason=_word(cell.reason),
         evidence=folder / cell.folder if cell.evidence else None,
-        rerun=plain(cell.rerun),
+        rerun=_word(cell.rerun),
     )
+
+
+def _word(text: str) -> str:
+    """Join text into one line that controls no terminal: a record may come from anywhere."""
+    return " ".join(plain(text).split())
 
 
 def _elsewhere(run: RunResult, build: str) -> frozenset[Identity]:

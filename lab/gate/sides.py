@@ -8,8 +8,11 @@ from lab.gate.results import BuildResults
 from lab.record import RESULTS_FILE, RunResult
 from lab.run import journal
 
+# How to compare with one build of a run that tested several.
+OF_SEVERAL = "lab baseline RUN -o FILE --build"
 
-def read(runs: Path, named: str, build: str | None = None, option: str = "--build") -> BuildResults:
+
+def read(runs: Path, named: str, build: str | None = None, option: str = OF_SEVERAL) -> BuildResults:
     """Read a run or a baseline; `build`, named by `option`, is needed for a run of several builds.
 
     Raises UsageError if there is no such thing, or if it cannot be read.

@@ -1,5 +1,6 @@
 """A comparison of two builds and the gate's decision, for the terminal and as Markdown."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -8,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.files import inert, plain
-from lab.gate.compare import CellDifference, Comparison, Difference
 from lab.gate.decision import Decision, Gate, KnownFailure
+from lab.gate.differences import CellDifference, Comparison, Difference
 from lab.report import markdown
 
 STYLES = {
@@ -22,6 +23,7 @@ GATE_STYLES = {Gate.PASSED: "bold green", Gate.BLOCKED: "bold red", Gate.INCOMPL
 # Told, but nothing that holds a release back.
 TOLD = (Difference.FIXED, Difference.NEW, Difference.TESTS_CHANGED)
 LONGEST = 300  # characters of a reason
+MOST_TESTS = 20  # tests of a cell that are named
 
 
 def table(console: Console, comparison: Comparison) -> None:
@@ -36,7 +38,7 @@ def table(console: Console, comparison: Comparison) -> None:
             made.add_row(Text(str(cell.difference), STYLES.get(cell.difference, "")), *map(Text, words))
         console.print()
         console.print(made)
-    _print_cells(console, shown)
+    _print_cells(console, [cell for cell in shown if _needs_details(cell)])
     _print_lines(console, "could not run", could_not_run(comparison))
     _print_lines(console, "environment changed", environment(comparison))
 
@@ -127,7 +129,9 @@ def heading(cell: CellDifference) -> str:
 def details(cell: CellDifference) -> list[tuple[str, str]]:
     """Return what is known about a cell's difference, as pairs of a label and a text."""
     found = [("", cell.reason if len(cell.reason) <= LONGEST else f"{cell.reason[:LONGEST]}...")]
-    found += [("test", str(test)) for test in cell.tests]
+    found += [("test", str(test)) for test in cell.tests[:MOST_TESTS]]
+    if more := len(cell.tests) - MOST_TESTS:
+        found += [("tests", f"{more} more changed")] if more > 0 else []
     if cell.environment:
         found.append(("environment changed", "; ".join(map(str, cell.environment))))
     found.append(("evidence", cell.evidence))
@@ -137,18 +141,24 @@ def details(cell: CellDifference) -> list[tuple[str, str]]:
 
 
 def could_not_run(comparison: Comparison) -> list[str]:
-    """Return one line for each reason why cells could not be run, with the cells concerned."""
+    """Return one line for each reason why cells could not be run, with its cells, and how to run them."""
     found: dict[str, list[CellDifference]] = {}
     for cell in comparison.of(Difference.COULD_NOT_RUN):
         found.setdefault(cell.reason or "no reason given", []).append(cell)
-    return [f"{_names(cells, comparison)}: {reason[:LONGEST]}" for reason, cells in found.items()]
+    lines = [f"{_names(cells, comparison)}: {reason[:LONGEST]}" for reason, cells in found.items()]
+    missing = any(cell.new and cell.new.status.could_not_run for cells in found.values() for cell in cells)
+    if missing and comparison.new.folder:
+        lines.append(f"run what is missing: lab matrix --resume {shlex.quote(comparison.new.folder)}")
+    return lines
 
 
 def environment(comparison: Comparison) -> list[str]:
-    """Return one line for each change of environment, with the cells that it touches."""
-    return [
+    """Return one line for each change of environment with its cells, and the command that runs both builds."""
+    found = [
         f"{change}: {_names(cells, comparison)}" for change, cells in comparison.environment_changes.items()
     ]
+    offer = f"both builds on the same guests: {comparison.both_builds}"
+    return [*found, offer] if comparison.both_builds else found
 
 
 def _names(cells: Sequence[CellDifference], comparison: Comparison) -> str:
@@ -167,11 +177,24 @@ def _cells(count: int) -> str:
     return f"{count} cell{'s' if count != 1 else ''}"
 
 
+def _needs_details(cell: CellDifference) -> bool:
+    """Whether a comparison's table does not say everything about a cell."""
+    blocks = cell.difference.blocks and cell.new is not None
+    return blocks or (bool(cell.tests) and transition(cell, "old") == transition(cell, "new"))
+
+
 def _print_cells(console: Console, cells: Iterable[CellDifference]) -> None:
+    """Print each cell with its details; those that one line says everything about follow each other."""
+    apart = True
     for cell in cells:
-        _print(console, f"\n{heading(cell)}", STYLES.get(cell.difference, ""))
-        for label, text in details(cell):
-            _print(console, f"  {label}: {text}" if label else f"  {text}")
+        # Nothing more is known about a cell that the run was not asked for.
+        lines = details(cell) if cell.new else []
+        _print(console, ("\n" if apart or lines else "") + heading(cell), STYLES.get(cell.difference, ""))
+        apart = bool(lines)
+        for label, text in lines:
+            # A record from elsewhere may have a line break in the name of a folder.
+            line = " ".join(text.splitlines())
+            _print(console, f"  {label}: {line}" if label else f"  {line}")
 
 
 def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from lab import cli
 from lab.gate import results
-from lab.gate.compare import CellDifference, compare
+from lab.gate.compare import compare
+from lab.gate.differences import CellDifference
 from lab.gate.results import BuildResults
 from lab.record import BuildRecord, CellResult, Host, LaneRecord, Outcome, RunResult, Status, TestResult
 from tests.unit.examples import cell, facts, run_of

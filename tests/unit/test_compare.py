@@ -1,12 +1,14 @@
 """How two builds differ, cell by cell."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from lab.gate import results
-from lab.gate.compare import Difference, compare
-from lab.record import LaneRecord, Outcome, ShardRecord, Status
+from lab.gate.compare import compare
+from lab.gate.differences import Difference
+from lab.record import BuildRecord, LaneRecord, Outcome, ShardRecord, Status
 from tests.unit.examples import facts
 from tests.unit.gate_examples import compared, done, run_with, side
 
@@ -152,6 +154,7 @@ def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() 
         "the lab's programs in the guest changed",
     ]
     assert found.both_builds == "lab matrix -g debian-13 -v stock --build 0.10.0 --build 0.10.8"
+    assert compare(before, now).both_builds == found.both_builds
 
 
 def test_a_changed_environment_does_not_hide_a_regression() -> None:
@@ -177,3 +180,18 @@ def test_the_name_of_the_build_does_not_matter_but_its_results_are_kept_apart() 
     [found] = compare(old, new).cells
     assert found.difference is Difference.REGRESSED
     assert found.evidence == "/runs/one/cells/debian-13/stock/0.10.8"
+
+
+def test_the_wheel_of_a_baseline_has_to_be_named_by_the_reader() -> None:
+    wheel = "0.10.7@ab12cd34"
+    old = side(
+        *(done(PASS, variant=variant, build=wheel) for variant in ("a", "b")),
+        builds=[BuildRecord(name=wheel, version="0.10.7", source="/home/x/boxlite.whl")],
+    )
+    kernel = facts(kernel="6.13.1")
+    new = side(*(done(PASS, variant=variant, facts=kernel) for variant in ("a", "b")))
+    assert "--build /home/x/boxlite.whl --build 0.10.8" in compare(old, new).both_builds
+    written = dataclasses.replace(old, argument=None)
+    assert compare(written, new).both_builds == (
+        "lab matrix -g debian-13 -v a -v b --build WHEEL-OF-0.10.7@ab12cd34 --build 0.10.8"
+    )

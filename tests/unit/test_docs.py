@@ -22,6 +22,7 @@ from lab.base.paths import PACKAGE, definitions
 from lab.catalog import Guest, Set
 from lab.claims import Answer
 from lab.cli import cli, reference
+from lab.gate import baseline, expectations
 from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
 from lab.upstream.words import WordsVerdict
 from tests.unit.evidence_examples import gathered
@@ -58,9 +59,9 @@ def code(page: Path) -> list[Token]:
     return [token for token in parsed(page) if token.type in ("fence", "code_block")]
 
 
-def example(page: str, file: str) -> str:
-    """Return the example file in a guide: the code block whose first line is ```LANGUAGE FILE."""
-    [text] = [each.content for each in code(ROOT / "docs" / "guides" / page) if each.info.split()[1:] == [file]]
+def example(page: str, file: str, folder: str = "guides") -> str:
+    """Return the example file in a page: the code block whose first line is ```LANGUAGE FILE."""
+    [text] = [each.content for each in code(ROOT / "docs" / folder / page) if each.info.split()[1:] == [file]]
     return text
 
 
@@ -234,3 +235,12 @@ def test_the_control_and_the_witness_are_documented() -> None:
     told = (ROOT / "docs" / "reference" / "statuses.md").read_text()
     assert f"The control is `{suite.control}`" in told
     assert f"run `{suite.witness}` alone" in told
+
+
+def test_the_examples_of_a_baseline_and_of_known_failures_load(tmp_path: Path) -> None:
+    (tmp_path / "baseline.toml").write_text(example("files.md", "baseline.toml", "reference"))
+    read = baseline.read(tmp_path / "baseline.toml")
+    assert [cell.variant for cell in read.cells.values()] == ["max-userns-zero", "stock"]
+    (tmp_path / "known.toml").write_text(example("before-a-release.md", "known.toml"))
+    [expected] = expectations.read(tmp_path / "known.toml").expect.values()
+    assert expected.matches("ubuntu-24.04", "stock")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.gate import baseline
-from lab.record import RunResult, Status
+from lab.record import Outcome, RunResult, Status
 from tests.unit.gate_examples import done, lab, run_with, side, write
 
 BEFORE = run_with(
@@ -88,6 +88,21 @@ def test_the_decision_as_json_and_as_markdown(
     assert "- run it again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in lines
 
 
+def test_what_could_not_run_is_named_with_the_reason_and_the_command_that_runs_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = [done(Status.ERROR, guest="debian-12", reason="no boot"), done(Status.PASS)]
+    blocked = done(Status.NOT_RUN, variant="max-userns-zero", reason="interrupted")
+    old, candidate = write(BEFORE, home / "old"), write(run_with(*missing, blocked), home / "new")
+    assert lab(monkeypatch, "gate", candidate, "--against", old) == 3
+    assert (
+        "could not run:\n"
+        "  debian-12 (stock): no boot\n"
+        "  debian-13 (max-userns-zero): interrupted\n"
+        f"  run what is missing: lab matrix --resume {candidate}\n"
+    ) in capsys.readouterr().out
+
+
 def test_an_old_side_without_results_is_not_a_green_gate(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,7 +174,10 @@ def test_a_comparison_has_the_format_that_was_asked_for(
         (["gate", "one"], "--against FILE-or-RUN, or --against-build BUILD"),
         (["gate", "one", "--against", "b.toml", "--against-build", "0.10.0"], "compares with one thing"),
         (["gate", "one", "--against-build", "0.10.0"], "there is no other to compare it with"),
-        (["gate", "one", "--against", "three/results.json"], "tested several builds"),
+        (
+            ["gate", "one", "--against", "three/results.json"],
+            "0.10.0, 0.10.7, 0.10.8\n  next: choose one with lab baseline RUN -o FILE --build BUILD",
+        ),
         (["gate", "one", "--against", "cut.toml"], "cut.toml: not valid TOML"),
         (["gate", "empty", "--against", "one"], "cells: the run has none, expected at least one"),
         (["baseline", "three", "-o", "new.toml"], "next: choose one with --build BUILD"),
@@ -203,3 +221,25 @@ def test_hostile_text_of_a_record_controls_neither_terminal_nor_markdown(
         if kind == "markdown":
             assert "<b>" not in said
             assert "<i>" not in said
+
+
+def test_no_name_in_a_record_makes_a_line_of_its_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "stock\ngate passed: everything is fine"
+    old = write(run_with(done(Status.PASS, variant=name, build="0.10.0")), home / "old")
+    new = write(run_with(done(Status.FAIL, variant=name, tests={name: Outcome.FAIL})), home / "new")
+    assert lab(monkeypatch, "gate", new, "--against", old) == 1
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("gate passed")]
+
+
+def test_a_cell_of_which_many_tests_changed_names_the_first_of_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = {f"test-{number}": Outcome.FAIL for number in range(100)}
+    old = write(run_with(done(Status.PASS, tests=dict.fromkeys(many, Outcome.PASS))), home / "old")
+    new = write(run_with(done(Status.FAIL, tests=many)), home / "new")
+    assert lab(monkeypatch, "gate", new, "--against", old) == 1
+    said = capsys.readouterr().out
+    assert said.count("  test: ") == 20
+    assert "  tests: 82 more changed\n" in said
