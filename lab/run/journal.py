@@ -154,10 +154,13 @@ def new_folder(runs: Path, wanted: Path | None) -> Path:
 def find_folder(runs: Path, run: str) -> Path:
     """Find a run by its name among the lab's own `runs`, or by the path of its folder. Raises UsageError."""
     # Names have no slash; "." and ".." are paths.
-    if Path(run).name == run and run not in ("", "..") and (runs / run).is_dir():
-        return runs / run
-    if run and Path(run).is_dir():
-        return Path(run)
+    try:
+        if Path(run).name == run and run not in ("", "..") and (runs / run).is_dir():
+            return runs / run
+        if run and Path(run).is_dir():
+            return Path(run)
+    except OSError:
+        pass  # No folder can have this name, for example because it is too long.
     known = [folder.name for folder in runs.glob("*")] if runs.is_dir() else []
     raise unknown_name("run", run, known) if known else UsageError(f"no run {run!r}: there are none yet")
 

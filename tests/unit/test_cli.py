@@ -386,6 +386,9 @@ def test_an_unknown_run_says_the_nearest(
     (home / "state" / "runs" / "20261124-160000").mkdir(parents=True)
     assert run_main(monkeypatch, "report", "20261124-16000") == 2
     assert "did you mean 20261124-160000?" in capsys.readouterr().err
+    # No file system has a folder of this name.
+    assert run_main(monkeypatch, "report", "x" * 5000) == 2
+    assert "no run is called 'xxx" in capsys.readouterr().err
 
 
 def test_results_that_cannot_be_read_are_no_traceback(
