@@ -11,7 +11,7 @@ from lab.record import RunResult
 from lab.report import markdown, squares
 from lab.report.markdown import MOST
 from lab.site.frame import STATIC, environment
-from lab.site.matrix import MARKS, MEANINGS
+from lab.site.maintainers.matrix import MARKS, MEANINGS
 
 
 def render(run: RunResult, folder: Path) -> str:

@@ -5,9 +5,11 @@ The pages of the navigation stand there in the order in which the parts make the
 
 from collections.abc import Callable, Iterable
 
-from lab.site import cells, changes, evidence_files, findings, front, host_pages, matrix, runs, support
+from lab.site import evidence_files
+from lab.site.maintainers import cells, findings, matrix, runs
 from lab.site.model import Site
 from lab.site.page import Output
+from lab.site.users import changes, front, host_pages, support
 
 Part = Callable[[Site], Iterable[Output]]
 

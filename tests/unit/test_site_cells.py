@@ -19,9 +19,9 @@ from lab.record import (
     TestResult,
 )
 from lab.site import model
-from lab.site.cells import LONGEST_LINE, MOST_LINES
 from lab.site.history import History
-from lab.site.matrix import Matrix
+from lab.site.maintainers.cells import LONGEST_LINE, MOST_LINES
+from lab.site.maintainers.matrix import Matrix
 from lab.site.publish import publish
 from tests.unit import site_examples
 from tests.unit.evidence_examples import DENIED_CREATE

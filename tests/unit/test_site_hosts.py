@@ -10,11 +10,12 @@ import pytest
 from lab import remedies
 from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
-from lab.site import distributions, front, host_data, hosts, model
-from lab.site.answer import Kind, ask
+from lab.site import model
 from lab.site.history import History
 from lab.site.model import Site
 from lab.site.publish import publish
+from lab.site.users import distributions, front, host_data, hosts
+from lab.site.users.answer import Kind, ask
 from tests.unit import examples
 from tests.unit.site_examples import Parsed, run_folder, site_of
 

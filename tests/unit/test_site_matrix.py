@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.record import CellResult, RepeatResult, Status
-from lab.site import matrix
+from lab.site.maintainers import matrix
 from lab.site.page import slug
 from tests.unit import site_examples
 from tests.unit.examples import cell

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.site.answer import Kind
 from lab.site.history import History, Seen
 from lab.site.model import Site
 from lab.site.page import Page
 from lab.site.results import cell_page
+from lab.site.users.answer import Kind
 
 
 class Group(StrEnum):

@@ -9,10 +9,10 @@ from typing import Any
 
 from lab.base.files import plain
 from lab.probes import Facts
-from lab.site.answer import STOCK, Answer, Kind
-from lab.site.hosts import Host, System, setting_id
 from lab.site.model import Site
 from lab.site.page import Text
+from lab.site.users.answer import STOCK, Answer, Kind
+from lab.site.users.hosts import Host, System, setting_id
 
 DATA_FILE = "host-data.js"
 # Before the name of a profile in the name of a setting.

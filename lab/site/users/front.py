@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from lab.site import changes, host_data, host_pages, hosts
 from lab.site.model import Site
 from lab.site.page import Output, Page
+from lab.site.users import changes, host_data, host_pages, hosts
 
 # What the command reads beside the sysctls. It needs no root and changes nothing. No single quote: sh -c '...'.
 COMMAND = """\

@@ -8,7 +8,7 @@ from lab.report import squares
 from lab.site.charts.passrate import pass_rates
 from lab.site.charts.steps import StepTimes, step_times
 from lab.site.charts.timeline import Timeline, timelines
-from lab.site.matrix import MARKS
+from lab.site.maintainers.matrix import MARKS
 from lab.site.model import Site
 from lab.site.page import Page, slug
 from lab.site.results import Source, identity

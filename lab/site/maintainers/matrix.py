@@ -7,10 +7,10 @@ from functools import cached_property
 
 from lab.record import CellResult, Status
 from lab.report import squares
-from lab.site import distributions
 from lab.site.model import Site
 from lab.site.page import Page
 from lab.site.results import Identity, Published
+from lab.site.users import distributions
 
 MATRIX_PAGE = "matrix.html"
 

@@ -12,12 +12,12 @@ from lab.record import CellResult, LaneRecord
 from lab.report import squares
 from lab.site.charts.kinds import CELL_STEPS
 from lab.site.evidence import CellEvidence, EvidenceFile
-from lab.site.facts import digests, environment
-from lab.site.matrix import MARKS, MATRIX_PAGE, Matrix
+from lab.site.maintainers.facts import digests, environment
+from lab.site.maintainers.matrix import MARKS, MATRIX_PAGE, Matrix
+from lab.site.maintainers.runs import page_of_run
 from lab.site.model import Site
 from lab.site.page import Page
 from lab.site.results import Identity, Published, Source, identity
-from lab.site.runs import page_of_run
 from lab.upstream import words
 
 # What a page shows of a file; the rest is in the file.

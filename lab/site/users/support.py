@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from lab.base.files import plain
 from lab.report import markdown
-from lab.site import hosts
-from lab.site.answer import Answer, Kind
-from lab.site.hosts import Host
 from lab.site.model import Site
 from lab.site.page import Text
+from lab.site.users import hosts
+from lab.site.users.answer import Answer, Kind
+from lab.site.users.hosts import Host
 
 # Names of shields.io's colours. What was not tested is never green.
 COLOURS = {

@@ -6,12 +6,12 @@ from itertools import chain
 from lab.probes import Facts
 from lab.record import CellResult, Status
 from lab.remedies import Remedy
-from lab.site import hosts
-from lab.site.answer import STOCK, Answer, Cure, Kind
-from lab.site.hosts import System
 from lab.site.model import Site
 from lab.site.page import Output, Page, Text, slug
 from lab.site.results import Source
+from lab.site.users import hosts
+from lab.site.users.answer import STOCK, Answer, Cure, Kind
+from lab.site.users.hosts import System
 
 # A security module that the kernel does not have, or does not use.
 NOT_IN_USE = "not in use"

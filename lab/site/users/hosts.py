@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.remedies import Remedy
-from lab.site import answer, distributions
-from lab.site.answer import STOCK, Answer, Cure, Kind
-from lab.site.distributions import Distribution
 from lab.site.model import Site
 from lab.site.page import slug
+from lab.site.users import answer, distributions
+from lab.site.users.answer import STOCK, Answer, Cure, Kind
+from lab.site.users.distributions import Distribution
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The pages for users: will boxlite work on my host?"""
