@@ -9,7 +9,7 @@ import click
 
 from lab.base.errors import UsageError
 from lab.cli import common, completion
-from lab.cli.gate_options import expect_option
+from lab.cli.gate_options import PREVIOUS, expect_option
 from lab.gate import baseline, expectations, results, sides
 from lab.gate.compare import compare
 from lab.gate.decision import Decision
@@ -92,7 +92,11 @@ def baseline_command(lab: common.Lab, run: str, file: Path, build: str | None) -
     shell_complete=completion.runs,
     help="Compare with this baseline file or run.",
 )
-@_build_option("--against-build", "Compare with another build of the same run.")
+@_build_option(
+    "--against-build",
+    "Compare with another build of the same run. previous: the first of its two builds, as "
+    "`lab matrix --gate-build previous` runs them.",
+)
 @_build_option("--build", "Decide about this build, if the run tested several.")
 @expect_option
 @format_option
@@ -124,7 +128,8 @@ def gate_command(
         before = sides.read(lab.paths.runs, against)
         now = sides.read(lab.paths.runs, run, build, "--build")
     else:
-        before, now = _pair(lab, run, against_build, build, ("--against-build", "--build"))
+        old = None if against_build == PREVIOUS else against_build
+        before, now = _pair(lab, run, old, build, ("--against-build", "--build"))
     return show(decide_with(before, now, expected), kind)
 
 

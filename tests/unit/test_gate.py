@@ -142,6 +142,9 @@ def test_two_builds_of_one_run_are_compared_in_the_order_of_the_command_line(
     assert "1 fixed" in capsys.readouterr().out
     assert lab(monkeypatch, "gate", run, "--against-build", "0.10.0") == 1
     assert lab(monkeypatch, "gate", run, "--against-build", "0.10.8", "--build", "0.10.0") == 0
+    capsys.readouterr()
+    assert lab(monkeypatch, "gate", run, "--against-build", "previous") == 1
+    assert "old: boxlite 0.10.0" in capsys.readouterr().out
 
 
 def test_a_comparison_has_the_format_that_was_asked_for(
@@ -174,6 +177,7 @@ def test_a_comparison_has_the_format_that_was_asked_for(
         (["gate", "one"], "--against FILE-or-RUN, or --against-build BUILD"),
         (["gate", "one", "--against", "b.toml", "--against-build", "0.10.0"], "compares with one thing"),
         (["gate", "one", "--against-build", "0.10.0"], "there is no other to compare it with"),
+        (["gate", "one", "--against-build", "previous"], "there is no other to compare it with"),
         (
             ["gate", "one", "--against", "three/results.json"],
             "0.10.0, 0.10.7, 0.10.8\n  next: choose one with lab baseline RUN -o FILE --build BUILD",

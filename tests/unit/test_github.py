@@ -351,9 +351,9 @@ def test_the_summary_begins_with_the_gate_s_decision(runner: Runner) -> None:
     assert [call[0] for call in runner.called] == ["gate", "report", "report"]
     assert runner.called[0] == ["gate", str(run), "--format", "markdown", f"--against={runner.work}/base.toml"]
     assert runner.summary.read_text() == "printed\n"
-    # The gate took part in the run, and only that knows which build is the one before.
     assert runner.step("report", {"LAB_RUN": str(run), "LAB_GATE_BUILD": "previous"}) == 0
-    assert [call[0] for call in runner.called[3:]] == ["report", "report"]
+    assert [call[0] for call in runner.called[3:]] == ["gate", "report", "report"]
+    assert runner.called[3] == ["gate", str(run), "--format", "markdown", "--against-build=previous"]
 
 
 def test_the_action_reports_and_publishes(runner: Runner) -> None:
