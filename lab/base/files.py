@@ -6,6 +6,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from lab.base.errors import UsageError
 
 # Escape sequences (ECMA-48) and all other control characters except tab and newline.
@@ -83,3 +85,14 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a process holds this lock file. A lock that a dead process left is held by nobody."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True

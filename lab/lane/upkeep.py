@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lab.base.errors import LabError
-from lab.base.files import sha256
+from lab.base.files import is_locked, sha256
 from lab.base.paths import Paths
 from lab.catalog import Catalog
 from lab.images import debian, store
@@ -105,19 +103,8 @@ def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
             yield image.folder
     yield from sorted(paths.images.glob(f"{CHANGED}*"))
     for partial in sorted(paths.images.glob(".partial-*")):
-        if not _at_work(paths.images / f"{partial.name.removeprefix('.partial-')}.lock"):
+        if not is_locked(paths.images / f"{partial.name.removeprefix('.partial-')}.lock"):
             yield partial
     for file in sorted(paths.downloads.glob("[!.]*")):
-        if file.suffix != ".lock" and not _at_work(paths.downloads / f"{file.name.partition('.')[0]}.lock"):
+        if file.suffix != ".lock" and not is_locked(paths.downloads / f"{file.name.partition('.')[0]}.lock"):
             yield file
-
-
-def _at_work(lock: Path) -> bool:
-    """Whether a lab holds this lock."""
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True

@@ -7,9 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lab.base.errors import UsageError, unknown_name
+from lab.base.files import is_locked
 from lab.lane import upkeep
 from lab.record import RESULTS_FILE, RunResult, Status
 from lab.run.journal import LOCK, locked_folder
@@ -80,7 +79,7 @@ def folders(runs: Path) -> list[Path]:
 
 def read(folder: Path) -> PastRun:
     """Read what a folder of the lab's runs holds, damaged or not."""
-    making = _is_locked(folder)
+    making = is_locked(folder / LOCK)
     record, fault = None, ""
     try:
         record = RunResult.read(folder)
@@ -127,15 +126,3 @@ def _deletable(runs: Path, name: str) -> PastRun:
     if run.is_being_made:
         raise UsageError(f"run {name} is being made", hint="end that lab first, with Ctrl-C")
     return run
-
-
-def _is_locked(folder: Path) -> bool:
-    """Whether a lab writes this run now. A lock that a dead lab left is held by nobody."""
-    lock = folder / LOCK
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
