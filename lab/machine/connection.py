@@ -39,7 +39,9 @@ def connect(uri: str) -> libvirt.virConnect:
     try:
         return retrying(libvirt.open, uri)
     except libvirt.libvirtError as error:
-        hint = how_to_start(uri) if _has_no_socket(error) else "see --connect and LAB_CONNECT"
+        # libvirt asks the system's daemon about an address that it does not know; starting that helps nobody.
+        starts = _has_no_socket(error) and uri.startswith(("qemu:", "qemu+"))
+        hint = how_to_start(uri) if starts else "see --connect and LAB_CONNECT"
         raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=hint) from error
 
 
