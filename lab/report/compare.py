@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.base.files import inert, plain
+from lab.base.files import bounded
 from lab.gate.decision import Decision, Gate, KnownFailure
 from lab.gate.differences import CellDifference, Comparison, Difference
 from lab.report import markdown
+from lab.report.terminal import print_plain
 
 STYLES = {
     **{each: "bold red" for each in Difference if each.blocks},
@@ -28,8 +29,8 @@ MOST_TESTS = 20  # tests of a cell that are named
 
 def table(console: Console, comparison: Comparison) -> None:
     """Print a comparison: the cells that differ as a table, then what changed in each and under them."""
-    _print(console, sides(comparison))
-    _print(console, comparison.counts, "bold")
+    print_plain(console, sides(comparison))
+    print_plain(console, comparison.counts, "bold")
     shown = comparison.of(*(each for each in Difference if each.blocks), *TOLD)
     if shown:
         made = Table("difference", "guest", "variant", "old", "new", box=None, pad_edge=False)
@@ -46,11 +47,11 @@ def table(console: Console, comparison: Comparison) -> None:
 def gate(console: Console, decision: Decision) -> None:
     """Print the gate's decision: the verdict, each cell that blocks, and then what is told."""
     comparison = decision.comparison
-    _print(console, verdict(decision), GATE_STYLES[decision.gate])
-    _print(console, sides(comparison))
-    _print(console, comparison.counts)
+    print_plain(console, verdict(decision), GATE_STYLES[decision.gate])
+    print_plain(console, sides(comparison))
+    print_plain(console, comparison.counts)
     if decision.other_plan:
-        _print(console, other_plan(decision), "cyan")
+        print_plain(console, other_plan(decision), "cyan")
     _print_cells(console, decision.blocking)
     _print_lines(console, "expectations that do not hold", decision.expectations_at_fault)
     _print_lines(console, "could not run", could_not_run(comparison))
@@ -128,7 +129,7 @@ def heading(cell: CellDifference) -> str:
 
 def details(cell: CellDifference) -> list[tuple[str, str]]:
     """Return what is known about a cell's difference, as pairs of a label and a text."""
-    found = [("", cell.reason if len(cell.reason) <= LONGEST else f"{cell.reason[:LONGEST]}...")]
+    found = [("", bounded(cell.reason, LONGEST))]
     found += [("test", str(test)) for test in cell.tests[:MOST_TESTS]]
     if more := len(cell.tests) - MOST_TESTS:
         found += [("tests", f"{more} more changed")] if more > 0 else []
@@ -145,7 +146,7 @@ def could_not_run(comparison: Comparison) -> list[str]:
     found: dict[str, list[CellDifference]] = {}
     for cell in comparison.of(Difference.COULD_NOT_RUN):
         found.setdefault(cell.reason or "no reason given", []).append(cell)
-    lines = [f"{_names(cells, comparison)}: {reason[:LONGEST]}" for reason, cells in found.items()]
+    lines = [f"{_names(cells, comparison)}: {bounded(reason, LONGEST)}" for reason, cells in found.items()]
     missing = any(cell.new and cell.new.status.could_not_run for cells in found.values() for cell in cells)
     if missing and comparison.new.folder:
         lines.append(f"run what is missing: lab matrix --resume {shlex.quote(comparison.new.folder)}")
@@ -189,21 +190,16 @@ def _print_cells(console: Console, cells: Iterable[CellDifference]) -> None:
     for cell in cells:
         # Nothing more is known about a cell that the run was not asked for.
         lines = details(cell) if cell.new else []
-        _print(console, ("\n" if apart or lines else "") + heading(cell), STYLES.get(cell.difference, ""))
+        print_plain(console, ("\n" if apart or lines else "") + heading(cell), STYLES.get(cell.difference, ""))
         apart = bool(lines)
         for label, text in lines:
             # A record from elsewhere may have a line break in the name of a folder.
             line = " ".join(text.splitlines())
-            _print(console, f"  {label}: {line}" if label else f"  {line}")
+            print_plain(console, f"  {label}: {line}" if label else f"  {line}")
 
 
 def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
     if lines:
-        _print(console, f"\n{title}:", "bold")
+        print_plain(console, f"\n{title}:", "bold")
         for line in lines:
-            _print(console, f"  {line}")
-
-
-def _print(console: Console, text: str, style: str = "") -> None:
-    """Print text without markup. The terminal wraps the lines, so that they can be copied."""
-    console.print(Text(inert(plain(text)), style), soft_wrap=True)
+            print_plain(console, f"  {line}")

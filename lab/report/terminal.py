@@ -45,22 +45,22 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     if lines := squares.left_out(run):
         console.print()
         for line in lines:
-            _print(console, line, "dim")
+            print_plain(console, line, "dim")
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
         if _needs_details(cell):
             _print_cell(console, cell, name, folder)
         for number, fault in enumerate(cell.retried, 1):
-            _print(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
+            print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     for lane in run.run.lanes:
         if lane.note:
-            _print(console, f"\n{lane.guest}: {lane.note}", "cyan")
+            print_plain(console, f"\n{lane.guest}: {lane.note}", "cyan")
     console.print()
     console.print(Text(squares.counts(run), "bold"))
     there = [name for name in FILES if (folder / name).exists()]
-    _print(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))
+    print_plain(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))
     if line := squares.next_step(run, folder):
-        _print(console, line)
+        print_plain(console, line)
 
 
 def _needs_details(cell: CellResult) -> bool:
@@ -70,30 +70,30 @@ def _needs_details(cell: CellResult) -> bool:
 
 def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
     """Print a cell's explanation, the remedies and changes tried on it, and where its evidence is."""
-    _print(console, f"\n{name}: {squares.square(cell)}", STYLES[cell.status])
+    print_plain(console, f"\n{name}: {squares.square(cell)}", STYLES[cell.status])
     if cell.reason:
         sure = f" ({cell.confidence})" if cell.confidence else ""
-        _print(console, f"  {_reason(cell.reason)}{sure}")
+        print_plain(console, f"  {_reason(cell.reason)}{sure}")
     if not cell.status.as_expected:
         failed = [test for test in cell.tests if test.outcome is not Outcome.PASS]
         for test in failed[:MOST]:
             said = f": {_line(test.message)}" if test.message else ""
-            _print(console, f"  {_line(test.name)}: {test.outcome}{said}")
+            print_plain(console, f"  {_line(test.name)}: {test.outcome}{said}")
         if len(failed) > MOST:
-            _print(console, f"  and {len(failed) - MOST} more tests")
-        _print(console, f"  run it again: {cell.rerun}")
+            print_plain(console, f"  and {len(failed) - MOST} more tests")
+        print_plain(console, f"  run it again: {cell.rerun}")
     if experiment := squares.experiment(cell):
-        _print(console, f"  by experiment: {_reason(experiment)}")
+        print_plain(console, f"  by experiment: {_reason(experiment)}")
     for tried in squares.remedies(cell):
         verified = tried.result is RemedyOutcome.VERIFIED
         said = f": {_line(tried.reason)}" if tried.reason else ""
-        _print(console, f"  {tried.name}: {tried.result}{said}", "green" if verified else "dim")
+        print_plain(console, f"  {tried.name}: {tried.result}{said}", "green" if verified else "dim")
         if verified or tried.result is RemedyOutcome.AVOIDS:
-            _print(console, f"    price: {tried.price}\n    {squares.how(tried)}")
+            print_plain(console, f"    price: {tried.price}\n    {squares.how(tried)}")
         for defect in tried.defects:
-            _print(console, f"    a defect of {tried.name}: {_line(defect)}", "bold red")
+            print_plain(console, f"    a defect of {tried.name}: {_line(defect)}", "bold red")
     if cell.evidence:
-        _print(console, f"  evidence: {folder / cell.folder}")
+        print_plain(console, f"  evidence: {folder / cell.folder}")
 
 
 def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: int) -> list[Table]:
@@ -134,7 +134,7 @@ def _longest_word(text: Text) -> int:
     return max((cell_len(word) for word in text.plain.split()), default=1)
 
 
-def _print(console: Console, text: str, style: str = "") -> None:
+def print_plain(console: Console, text: str, style: str = "") -> None:
     """Print text without markup. The terminal wraps the lines, so that they can be copied."""
     console.print(Text(inert(plain(text)), style), soft_wrap=True)
 

@@ -15,7 +15,6 @@ from lab.record import (
     Experiment,
     ExperimentStep,
     Finding,
-    Host,
     LaneRecord,
     Outcome,
     RemedyOutcome,
@@ -149,17 +148,7 @@ def _builds(*names: str) -> list[BuildRecord]:
 
 def publish(base: Path) -> Path:
     """Publish an older run and a newer one; return the folder of the site."""
-    host = Host(
-        kernel="6.12.0",
-        system="Debian GNU/Linux 13 (trixie)",
-        cpus=2,
-        memory_mib=24_000,
-        libvirt="11.3.0",
-        qemu="10.0.3",
-        connect="qemu:///system",
-        acceleration="tcg",
-        acceleration_reason=HOSTILE,
-    )
+    host = examples.host(acceleration_reason=HOSTILE)
     lanes = [
         LaneRecord(guest=guest, image="1" * 64, fork="memory", seconds={"boot": 30.0, "deploy": 15.0})
         for guest in ("debian-12", "debian-13")

@@ -14,7 +14,7 @@ from lab.base.wait import Deadline, wait_for
 from lab.catalog import Firmware
 from lab.images.store import BaseImage, Manifest
 from lab.probes import NOT_RUN, Context, Facts, Probe, Probed, Probes, Who
-from lab.record import CellResult, Expectation, RunInfo, RunResult, Status
+from lab.record import CellResult, Expectation, Host, RunInfo, RunResult, Status
 
 LOCK_HOLDER = """
 import sys
@@ -185,6 +185,22 @@ def wait_until_ended(pid: int) -> None:
 def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellResult:
     wanted: dict[str, Any] = {"build": "0.10.8", "status": Status.PASS, "expected": Expectation()}
     return CellResult(guest=guest, variant=variant, **(wanted | more))
+
+
+def host(**more: Any) -> Host:
+    """A host without KVM, as a run's record has it."""
+    values: dict[str, Any] = {
+        "kernel": "6.12",
+        "system": "Debian",
+        "cpus": 2,
+        "memory_mib": 24_000,
+        "libvirt": "11.3.0",
+        "qemu": "10.0.13",
+        "connect": "qemu:///system",
+        "acceleration": "emulation",
+        "acceleration_reason": "/dev/kvm does not exist",
+    }
+    return Host(**(values | more))
 
 
 def run_of(*cells: CellResult, **more: Any) -> RunResult:

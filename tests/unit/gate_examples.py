@@ -13,22 +13,11 @@ from lab.gate import results
 from lab.gate.compare import compare
 from lab.gate.differences import CellDifference
 from lab.gate.results import BuildResults
-from lab.record import BuildRecord, CellResult, Host, LaneRecord, Outcome, RunResult, Status, TestResult
-from tests.unit.examples import cell, facts, run_of
+from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, RunResult, Status, TestResult
+from tests.unit.examples import cell, facts, host, run_of
 
 # A suite of three tests; the last two need the sandbox.
 TESTS = ("control", "starts", "isolates")
-HOST = Host(
-    kernel="6.18",
-    system="Debian",
-    cpus=2,
-    memory_mib=24105,
-    libvirt="11.3.0",
-    qemu="10.0.13",
-    connect="qemu:///system",
-    acceleration="emulation",
-    acceleration_reason="no /dev/kvm",
-)
 WITH_TESTS = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL, Status.FLAKY)
 
 
@@ -76,7 +65,7 @@ def run_with(*cells: CellResult, **more: Any) -> RunResult:
     told: dict[str, Any] = {
         "builds": [BuildRecord(name=name, version=name, source="PyPI") for name in names],
         "lanes": lanes,
-        "host": HOST,
+        "host": host(),
         "definitions": {"programs": "p" * 64, "variant stock": "s" * 64, "suite jailer": "j" * 64},
     }
     return run_of(*cells, **(told | more))

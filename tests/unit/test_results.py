@@ -13,7 +13,6 @@ from lab.record import (
     CellResult,
     Confidence,
     Expectation,
-    Host,
     LaneRecord,
     Outcome,
     RemedyOutcome,
@@ -27,7 +26,7 @@ from lab.record import (
     json_schema,
 )
 from lab.report import markdown
-from tests.unit.examples import cell, context, facts, run_of
+from tests.unit.examples import cell, context, facts, host, run_of
 
 PUBLISHED = PACKAGE.parent / "docs" / "results.schema.json"
 PUBLISHED_1 = PACKAGE.parent / "docs" / "results.schema-1.json"
@@ -77,17 +76,7 @@ def full_run() -> RunResult:
     run = run_of(cell(), failed, lanes=[lane])
     run.run.finished = run.run.started
     run.run.builds = [BuildRecord(name="0.10.8", version="0.10.8", source="PyPI", files={"b.whl": "2" * 64})]
-    run.run.host = Host(
-        kernel="6.12",
-        system="Debian",
-        cpus=2,
-        memory_mib=24000,
-        libvirt="11.3.0",
-        qemu="10.0.0",
-        connect="qemu:///system",
-        acceleration="emulation",
-        acceleration_reason="/dev/kvm does not exist",
-    )
+    run.run.host = host()
     run.run.resumed = [run.run.started]
     run.run.options = RunOptions(cold=True, repeat=3, retries=2, rootfs="/layout")
     run.run.definitions = {"variant stock": "3" * 64}
