@@ -112,9 +112,9 @@ def test_each_cell_knows_what_it_ran_on(run: RunResult) -> None:
 
 @reads_matrix
 def test_forked_cells_came_from_a_checkpoint_of_memory(run: RunResult) -> None:
-    assert [(lane.guest, lane.fork, lane.note) for lane in sorted(run.run.lanes, key=lambda x: x.guest)] == [
-        (guest, "memory", "") for guest in GUESTS
-    ]
+    # A guest has a second lane if a machine died or if the host has room for one: each forks from memory.
+    assert {(lane.guest, lane.fork) for lane in run.run.lanes} == {(guest, "memory") for guest in GUESTS}
+    assert {one.fork for one in run.cells if one.tests} == {"memory"}
 
 
 @pytest.mark.shared(MATRIX, TRIES[ONE_KNOB])
