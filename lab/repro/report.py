@@ -1,0 +1,155 @@
+"""A bug report as data: statements, each with the line that it was read from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A line of a report. `number` counts from 1; `text` is the line without control characters."""
+
+    number: int
+    text: str
+
+
+class Place(StrEnum):
+    """Which system a statement is about."""
+
+    HOST = "host"
+    CONTAINER = "container"
+
+
+class Mood(StrEnum):
+    """What the reporter says of a setting: it holds on the host, or it was tried as a cure."""
+
+    HOLDS = "holds"
+    TRIED = "tried"
+
+
+class Speaker(StrEnum):
+    """Who said the words that a report quotes."""
+
+    BOXLITE = "boxlite"
+    BUBBLEWRAP = "bubblewrap"
+    KERNEL = "kernel"
+    OTHER = "another program"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One thing that a report says."""
+
+    quote: Quote
+
+
+@dataclass(frozen=True)
+class System(Statement):
+    """A distribution. `id` and `version` as in /etc/os-release: ubuntu and 24.04; `name` as it is written.
+
+    `like`: the distribution that it derives from. `or_derivative`: the report leaves open whether it is this
+    distribution or one that derives from it. `inferred`: nobody named it, its kernel's words tell it.
+    """
+
+    id: str
+    version: str | None
+    name: str
+    place: Place = Place.HOST
+    like: str | None = None
+    or_derivative: bool = False
+    inferred: bool = False
+
+
+@dataclass(frozen=True)
+class Kernel(Statement):
+    """The release of the running kernel."""
+
+    release: str
+
+
+@dataclass(frozen=True)
+class Program(Statement):
+    """The version of a program beside boxlite, for example of bubblewrap."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Boxlite(Statement):
+    """A version of boxlite, or how it was installed: pip, npm, cargo, source, cli. At least one is given."""
+
+    version: str | None = None
+    installed_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Setting(Statement):
+    """A sysctl, or a step that was tried. `helped`: whether the reporter says that it cured; None: not said.
+
+    `value` is None for a step that is no value, and `name` then is the command, for example
+    `apparmor_parser -R /etc/apparmor.d/unprivileged_userns`.
+    """
+
+    name: str
+    value: str | None
+    mood: Mood
+    helped: bool | None = None
+    place: Place = Place.HOST
+
+
+@dataclass(frozen=True)
+class AuditLine(Statement):
+    """A line of the kernel's audit log, as its fields: see `lab.evidence.audit`."""
+
+    fields: dict[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Words(Statement):
+    """An error message. `errno` is the name of the error it tells, for example EACCES."""
+
+    text: str
+    speaker: Speaker
+    errno: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended(Statement):
+    """How a program ended: its exit status, and the name of the signal that this status stands for."""
+
+    status: int
+    signal: str | None = None
+
+
+@dataclass(frozen=True)
+class Command(Statement):
+    """A command line that the reporter ran. It is shown; it runs on no host, and in a guest only if allowed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class NamedTest(Statement):
+    """A test that fails, by its name in upstream's suite. `known`: the lab's suite has a test of this name."""
+
+    name: str
+    known: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was read out of a report. `unread`: lines that look technical and were not understood.
+
+    `size` is the text's length in characters; `cut`: only its beginning was read.
+    """
+
+    title: str
+    statements: tuple[Statement, ...]
+    unread: tuple[Quote, ...] = ()
+    size: int = 0
+    cut: bool = False
+
+    def of[S: Statement](self, kind: type[S]) -> Iterator[S]:
+        """Yield the statements of one kind, in the order of the text."""
+        return (each for each in self.statements if isinstance(each, kind))
