@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from packaging.version import Version
+
 from lab.base.discovery import classes
 from lab.base.errors import UsageError, unknown_name
-from lab.builds import kinds
+from lab.builds import kinds, pip
 from lab.builds._base import FILES, FOLDER, ROOTFS, WHOLE_SUITE, Build, Step, SuiteOptions
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
 from lab.record import BuildRecord
@@ -22,6 +24,7 @@ __all__ = [
     "forms",
     "known_kinds",
     "previous",
+    "releases",
     "resolve",
     "resolve_all",
     "resolve_recorded",
@@ -65,6 +68,14 @@ def previous(build: Build) -> Build:
     Raises UsageError if there is none, LabError if that could not be found out.
     """
     return Wheel.before(build.version)
+
+
+def releases(python: str | None = None) -> list[Version]:
+    """The releases on the package index, without pre-releases, oldest first.
+
+    With a Python such as "3.13", those that have a wheel for it. Raises LabError if nobody can tell.
+    """
+    return pip.releases(python) if python else pip.releases()
 
 
 def resolve_all(wanted: Sequence[str]) -> list[Build]:

@@ -4,8 +4,8 @@ import hashlib
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,9 +20,10 @@ PROJECT = "boxlite"
 # The oldest glibc that boxlite's wheels ask for; every guest has a newer one.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 16, -1)] + ["manylinux2014_x86_64"]
 PIP_SECONDS = 600.0
-# A Python that every release has wheels for.
-EVERY = "3.12"
+# A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.
+EVERY = "3.11"
 SEE = "see the releases with: pip index versions boxlite"
+NAME_ONE = "name one that is stored with --build VERSION, or a wheel, or check the network"
 
 
 def store(paths: Paths) -> Path:
@@ -31,8 +32,11 @@ def store(paths: Paths) -> Path:
 
 
 def newest() -> str:
-    """The version of the newest release. Raises LabError if pip cannot tell."""
-    return find_release(PROJECT)
+    """The version of the newest release. Raises LabError if there is none, or if pip cannot tell."""
+    known = releases()
+    if not known:
+        raise LabError(f"the package index has no release of {PROJECT}", hint=NAME_ONE)
+    return str(known[-1])
 
 
 def newest_before(version: str) -> str:
@@ -40,37 +44,46 @@ def newest_before(version: str) -> str:
 
     Raises UsageError if there is none, LabError if pip cannot tell.
     """
-    this = Version(version)
-    # 0.10.8+mine comes after 0.10.8, and no specifier may hold the local part.
-    older = f"{PROJECT}{'<=' if this.local else '<'}{this.public}"
-    try:
-        return find_release(older)
-    except UsageError as error:
-        raise UsageError(f"there is no release of {PROJECT} older than {version}", hint=SEE) from error
+    # 0.10.8+mine is newer than 0.10.8, and 0.11.0rc1 is older than 0.11.0.
+    older = [release for release in releases() if release < Version(version)]
+    if not older:
+        raise UsageError(f"there is no release of {PROJECT} older than {version}", hint=SEE)
+    return str(older[-1])
 
 
-def find_release(requirement: str) -> str:
-    """The version that pip resolves a requirement to, for a Python that every release has wheels for.
+def check_version(version: str) -> None:
+    """Raise UsageError if the package index has no such version, LabError if pip cannot tell."""
+    known = _versions(EVERY)
+    if Version(version) not in known:
+        raise UsageError(
+            f"there is no release {version} of {PROJECT}", hint=f"there are {', '.join(map(str, known))}"
+        )
 
-    Raises UsageError if there is no such release, LabError if pip cannot tell.
+
+def releases(python: str = EVERY) -> list[Version]:
+    """The releases that have a wheel for a Python such as "3.13", without pre-releases, oldest first.
+
+    Raises LabError if pip cannot tell.
     """
-    with tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
-        report = Path(folder) / "report.json"
-        command = ["install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet"]
-        target = ["--target", folder, "--report", str(report), requirement]
-        try:
-            process.run(_pip(*command, *_for_python(EVERY), *target), timeout=PIP_SECONDS)
-        except process.CommandFailed as error:
-            if _is_not_there(error):
-                raise UsageError(
-                    f"there is no release {requirement}: {error.output.strip()}", hint=SEE
-                ) from error
-            raise LabError(
-                f"could not ask for the release {requirement}: {error.output.strip()}",
-                hint="name one that is stored with --build VERSION, or a wheel, or check the network",
-            ) from error
-        [chosen] = json.loads(report.read_text())["install"]
-        return str(chosen["metadata"]["version"])
+    return [version for version in _versions(python) if not version.is_prerelease]
+
+
+@cache
+def _versions(python: str) -> tuple[Version, ...]:
+    """Every version that has a wheel for a Python, oldest first. The package index is asked once."""
+    try:
+        asked = _pip("index", "versions", PROJECT, "--json", "--pre", *_for_python(python))
+        printed = process.run(asked, timeout=PIP_SECONDS).splitlines()
+    except process.CommandFailed as error:
+        # Without network, pip may say the same as for a project without wheels.
+        if python != EVERY and _is_not_there(error) and _versions(EVERY):
+            return ()
+        raise LabError(
+            f"could not ask which releases of {PROJECT} there are: {error.output.strip()}", hint=NAME_ONE
+        ) from error
+    # Warnings are among the lines.
+    answer = next(line for line in printed if line.startswith("{"))
+    return tuple(sorted(map(Version, json.loads(answer)["versions"])))
 
 
 def download(
@@ -126,8 +139,7 @@ def _explain(requirement: str, python: str, error: process.CommandFailed) -> Exc
     if _is_not_there(error):
         if "from versions: none" in error.output:
             return NotApplicable(f"{PROJECT} has no wheels for Python {python}")
-        last = error.output.strip().splitlines()[-1]
-        return UsageError(f"{requirement} has no wheel for Python {python}: {last}", hint=SEE)
+        return NotApplicable(f"{requirement} has no wheel for Python {python}")
     return LabError(
         f"pip could not fetch {requirement} for Python {python}: {error.output.strip()}",
         hint="check that the package index can be reached; a local wheel needs no index: --build PATH",

@@ -41,10 +41,11 @@ ERROR: No matching distribution found for pytest-reportlog
 # A stand-in for pip: does as asked, and notes that it was.
 OPTION = 'option() { while [ "$1" != "$want" ]; do shift; done; value=$2; }\n'
 DOWNLOADS = OPTION + 'want=--dest; option "$@"; mkdir -p "$value"; touch "$value/b-1-py3-none-any.whl"\n'
-REPORTS = OPTION + (
-    'want=--report; option "$@"\n'
-    """echo '{"install": [{"metadata": {"name": "boxlite", "version": "0.10.8"}}]}' >"$value"\n"""
-)
+# What pip prints of the releases, and a warning before that.
+RELEASES = """
+WARNING: Cache entry deserialization failed, entry ignored
+{"name": "boxlite", "versions": ["0.11.0rc1", "0.10.8", "0.10.0", "0.9.7"], "latest": "0.11.0rc1"}
+"""
 
 
 class Pip:
@@ -57,6 +58,7 @@ class Pip:
     def does(self, script: str, *, prints: str = "", status: int = 0) -> None:
         whole = f'echo "$@" >>{self._log}\n{script}\ncat <<"END"\n{prints.strip()}\nEND\nexit {status}'
         self._monkeypatch.setattr(lab_pip, "_pip", lambda *words: ["sh", "-c", whole, "pip", *words])
+        lab_pip._versions.cache_clear()
 
     @property
     def calls(self) -> list[str]:
@@ -84,28 +86,70 @@ def test_a_version_is_a_release(wanted: str, version: str) -> None:
 
 
 def test_without_a_wish_the_newest_release_is_taken(pip: Pip) -> None:
-    pip.does(REPORTS)
+    pip.does("", prints=RELEASES)
     assert builds.resolve(None) == RELEASE
 
 
 def test_a_newest_release_that_cannot_be_asked_for_says_what_to_do(pip: Pip) -> None:
     pip.does("", prints=UNREACHABLE, status=1)
-    with pytest.raises(LabError, match=r"the release boxlite: .*Connection refused") as error:
+    with pytest.raises(LabError, match=r"which releases of boxlite there are: .*Connection refused") as error:
         builds.resolve(None)
     assert error.value.exit_status == 3
     assert "--build VERSION" in (error.value.hint or "")
 
 
+def test_releases_come_oldest_first_without_pre_releases_and_are_asked_for_once(pip: Pip) -> None:
+    pip.does("", prints=RELEASES)
+    assert list(map(str, builds.releases())) == ["0.9.7", "0.10.0", "0.10.8"]
+    assert builds.releases() == builds.releases()
+    assert len(pip.calls) == 1
+    assert "--python-version=3.13" not in pip.calls[0]
+
+
+def test_each_python_has_releases_of_its_own(pip: Pip) -> None:
+    pip.does('case "$*" in *version=3.13*) echo \'{"versions": ["0.10.8"]}\'; exit;; esac', prints=RELEASES)
+    assert list(map(str, builds.releases("3.13"))) == ["0.10.8"]
+    assert len(builds.releases()) == 3
+
+
+def test_no_release_for_a_python_is_an_answer_and_no_answer_at_all_is_an_error(pip: Pip) -> None:
+    none = "ERROR: No matching distribution found for boxlite"
+    pip.does(f'case "$*" in *version=3.9*) echo "{none}"; exit 1;; esac', prints=RELEASES)
+    assert builds.releases("3.9") == []
+    # Without network and without retries, pip says the same.
+    pip.does("", prints=none, status=1)
+    with pytest.raises(LabError, match="could not ask which releases of boxlite there are"):
+        builds.releases("3.9")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("0.10.8", "0.10.0"), ("0.11.0rc1", "0.10.8"), ("0.10.8+mine", "0.10.8"), ("0.10.5", "0.10.0")],
+)
+def test_the_release_before_a_version_is_the_newest_that_is_older(
+    pip: Pip, version: str, expected: str
+) -> None:
+    pip.does("", prints=RELEASES)
+    assert builds.previous(Wheel(version, version)) == Wheel(expected, expected)
+
+
+def test_nothing_is_older_than_the_oldest_release(pip: Pip) -> None:
+    pip.does("", prints=RELEASES)
+    with pytest.raises(UsageError, match=r"no release of boxlite older than 0\.9\.7"):
+        builds.previous(Wheel("0.9.7", "0.9.7"))
+
+
 def test_a_release_that_there_is_not_is_wrong_usage_before_anything_is_started(paths: Paths, pip: Pip) -> None:
-    pip.does("", prints="ERROR: No matching distribution found for boxlite==99.0", status=1)
-    with pytest.raises(UsageError, match=r"there is no release boxlite==99\.0: "):
+    pip.does("", prints=RELEASES)
+    with pytest.raises(UsageError, match=r"there is no release 99\.0 of boxlite") as error:
         Wheel("99.0", "99.0").check(paths)
-    pip.does("", prints=UNREACHABLE, status=1)
-    with pytest.raises(LabError, match=r"could not ask for the release boxlite==0\.10\.8: ") as error:
-        RELEASE.check(paths)
-    assert error.value.exit_status == 3
-    pip.does(REPORTS)
+    assert error.value.hint == "there are 0.9.7, 0.10.0, 0.10.8, 0.11.0rc1"
     RELEASE.check(paths)
+    Wheel("0.11.0rc1", "0.11.0rc1").check(paths)
+    pip.does("", prints=UNREACHABLE, status=1)
+    with pytest.raises(LabError, match="could not ask which releases") as unreachable:
+        RELEASE.check(paths)
+    assert unreachable.value.exit_status == 3
 
 
 def test_nobody_is_asked_for_a_wheel_or_a_release_that_is_stored(
@@ -148,7 +192,7 @@ def test_no_two_builds_have_one_name(tmp_path: Path) -> None:
 
 
 def test_of_no_builds_the_newest_release_is_meant(pip: Pip) -> None:
-    pip.does(REPORTS)
+    pip.does("", prints=RELEASES)
     assert builds.resolve_all([]) == [RELEASE]
 
 
@@ -232,7 +276,7 @@ def test_a_release_is_fetched_once_for_each_python(paths: Paths, pip: Pip) -> No
     ("printed", "error", "expected"),
     [
         (NO_WHEELS, NotApplicable, "boxlite has no wheels for Python 3.13"),
-        (NO_SUCH_VERSION, UsageError, "boxlite==0.10.8 has no wheel for Python 3.13"),
+        (NO_SUCH_VERSION, NotApplicable, "boxlite==0.10.8 has no wheel for Python 3.13"),
         (UNREACHABLE, LabError, "Connection refused"),
         (NO_RUNNER, LabError, "No matching distribution found for pytest-reportlog"),
         ("ERROR: No space left on device", LabError, "No space left on device"),

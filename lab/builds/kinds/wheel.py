@@ -111,7 +111,7 @@ class Wheel(Build):
     def check(self, paths: Paths) -> None:
         # A release with wheels in the cache was found before.
         if self.path is None and not any(pip.store(paths).glob(f"{pip.PROJECT}-{self.version}-*")):
-            pip.find_release(f"{pip.PROJECT}=={self.version}")
+            pip.check_version(self.version)
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """Boxlite's wheel and those of pytest and its plugins, from the cache or the package index."""
