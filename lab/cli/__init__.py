@@ -67,6 +67,7 @@ for command in (
     reports.report_command,
     runs.runs_group,
     shell.shell_command,
+    shell.exec_command,
     host.clean_command,
     completion.completion_command,
 ):

@@ -13,6 +13,8 @@ from lab.record import Outcome, TestResult
 
 KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
 TIMED_OUT = 124
+# The variable that has the container of a variant take standard input; see remote/knobs/container.py.
+STDIN = "LAB_STDIN"
 
 
 class SuiteBroken(LabError):
@@ -42,13 +44,12 @@ def run(
     suite = build.suite
     limit = suite.suite_seconds * factor
     results = folder(variant)
-    command = build.command(options, results=results, test_seconds=suite.test_seconds * factor)
-    limited = f"timeout --kill-after=5 {limit:.0f} {command}"
+    wanted = command(build, variant, factor=factor, options=options)
     report_file = build.report_file(results)
     # Another run in this fork may have left a report, and a runner that does not even start leaves none.
     script = (
         f"mkdir -p {results}; rm -f {report_file}; "
-        f"({in_state_of_tests(build, variant, limited, options.environment)}) >{results}/suite.log 2>&1; "
+        f"({in_state_of_tests(build, variant, wanted, options.environment)}) >{results}/suite.log 2>&1; "
         f"echo $?; cat {report_file} 2>/dev/null || true"
     )
     output = session.run(
@@ -66,16 +67,32 @@ def run(
     return SuiteRun(complete(ran, began, killed=killed, limit=limit), killed)
 
 
+def command(build: Build, variant: Variant, *, factor: float, options: SuiteOptions = WHOLE_SUITE) -> str:
+    """The command that runs the suite under its time limit, for a shell in the state that tests see."""
+    suite = build.suite
+    wanted = build.command(options, results=folder(variant), test_seconds=suite.test_seconds * factor)
+    return f"timeout --kill-after=5 {suite.suite_seconds * factor:.0f} {wanted}"
+
+
 def in_state_of_tests(
-    build: Build, variant: Variant, command: str, environment: Mapping[str, str] | None = None
+    build: Build,
+    variant: Variant,
+    command: str,
+    environment: Mapping[str, str] | None = None,
+    *,
+    stdin: bool = False,
 ) -> str:
-    """A shell script that becomes `command` in the state that tests see: folder, variables, confinement."""
+    """A shell script that becomes `command` in the state that tests see: folder, variables, confinement.
+
+    With `stdin` the command also gets the script's standard input in a container, where the suite gets none.
+    """
     variables = {**build.environment, **(environment or {})}
     words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     # What the variant runs the suite under comes first: a container passes on neither variables nor signals.
-    return " ".join(
-        filter(None, [f"cd {build.working_folder} && exec", under(variant), "env", *words, command])
-    )
+    before = under(variant)
+    if before and stdin:
+        before, words = f"env {STDIN}=1 {before}", ["-u", STDIN, *words]
+    return " ".join(filter(None, [f"cd {build.working_folder} && exec", before, "env", *words, command]))
 
 
 def folder(variant: Variant) -> str:

@@ -43,6 +43,7 @@ OPTIONS = {
 # With --init there is a first process that collects those that end without a parent, as on every host.
 COMMAND = """#!/bin/sh
 exec sudo -n podman run --rm --init $(test -t 0 && echo --interactive --tty) \\
+    $(test -n "$LAB_STDIN" && echo --interactive) \\
     --network=host $(test -e /dev/kvm && echo --device=/dev/kvm) \\
     $(for each in /home /tmp; do ! mountpoint -q $each || echo --volume=$each:$each; done) \\
     --user "$(id -un)" --workdir "$PWD" %(options)s --rootfs %(root)s "$@"

@@ -1,0 +1,291 @@
+"""Shells and commands in the state of a cell, without a guest: what runs in it is run on this host."""
+
+import os
+import pty
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab import catalog
+from lab.base.errors import NotApplicable
+from lab.base.paths import Paths
+from lab.builds import rootfs
+from lab.builds.kinds.wheel import Wheel
+from lab.catalog import Guest as GuestDefinition
+from lab.guest import ready as guest_ready
+from lab.guest import suite
+from lab.guest.variant import NotInEffect
+from lab.images import store
+from lab.lane import entrance, shell
+from lab.lane.entrance import Entrance
+from lab.machine import acceleration, lane, states
+from lab.machine.keys import generate
+from lab.machine.lane import Endpoint
+from lab.plan import Cell
+from tests.unit.examples import base_image
+from tests.unit.test_running_lane import EMULATION, RESTORED, Bench, Guest
+
+KNOWN = catalog.load()
+BUILD = Wheel("0.10.8", "0.10.8")
+
+
+def cell(variant: str = "stock") -> Cell:
+    return Cell(KNOWN.guest("debian-13"), KNOWN.variant(variant), BUILD)
+
+
+def made(folder: Path, variant: str = "stock") -> Entrance:
+    endpoint = Endpoint(22100, generate("client"), generate("host"))
+    return entrance.make(endpoint, folder, cell(variant), factor=10.0)
+
+
+@pytest.fixture
+def way_in(tmp_path: Path) -> Entrance:
+    """An entrance whose state this host can have, too."""
+    state = f"cd {tmp_path} && exec env SEEN=yes"
+    return made(tmp_path).model_copy(
+        update={"state": state, "state_with_stdin": state, "working_folder": str(tmp_path)}
+    )
+
+
+def run_remotely(command: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run what ssh was to run, as a server does: by the user's shell."""
+    return subprocess.run(["bash", "-c", command[-1]], input=stdin, capture_output=True, check=False)
+
+
+# -- the entrance
+
+
+def test_only_the_lanes_own_key_and_the_guests_own_host_key_are_used(tmp_path: Path) -> None:
+    command = made(tmp_path).command(["true"])
+    assert command[-2] == "tester@127.0.0.1"
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert command[command.index("-i") + 1] == str(tmp_path / "key")
+    assert f"UserKnownHostsFile={tmp_path / 'known_hosts'}" in command
+    assert (tmp_path / "known_hosts").read_text().startswith("[127.0.0.1]:22100 ssh-ed25519 ")
+
+
+def test_a_command_runs_in_the_state_of_the_tests_with_the_words_as_they_are(way_in: Entrance) -> None:
+    script = 'pwd; echo "$SEEN" "$1"; echo apart >&2'
+    ran = run_remotely(way_in.command(["sh", "-c", script, "sh", "a 'b' $c; d"]))
+    folder = way_in.working_folder
+    assert (ran.stdout.decode(), ran.stderr) == (f"{folder}\nyes a 'b' $c; d\n", b"apart\n")
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)])
+def test_a_command_gives_its_status_or_tells_the_signal_that_ended_it(
+    way_in: Entrance, script: str, status: int
+) -> None:
+    ran = run_remotely(way_in.command(["sh", "-c", script]))
+    assert (ran.returncode, ran.stderr) == (status, b"")
+
+
+def test_standard_input_is_passed_only_if_there_is_one(way_in: Entrance) -> None:
+    assert "-n" in way_in.command(["cat"])
+    piped = way_in.command(["cat"], stdin=True)
+    assert "-n" not in piped
+    assert run_remotely(piped, b"\0\xff bytes").stdout == b"\0\xff bytes"
+
+
+def test_a_shell_without_a_terminal_reads_its_commands_and_gives_its_status(way_in: Entrance) -> None:
+    ran = run_remotely(way_in.shell(terminal=False), b"echo $SEEN\nexit 5\n")
+    assert (ran.stdout, ran.stderr, ran.returncode) == (b"yes\n", b"", 5)
+
+
+def test_a_shell_has_the_suites_command_in_its_history_and_nothing_of_that_in_its_environment(
+    way_in: Entrance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("HISTFILE", raising=False)
+    said = typed(way_in.shell()[-1], b"history\nenv\nexit 3\n")
+    lines = [line.strip() for line in said.splitlines()]
+    numbered = [line.partition("  ")[2] for line in lines if line[:1].isdigit()]
+    # Arrow up shows the last one first.
+    assert numbered[:3] == [way_in.one_test, way_in.suite, "history"]
+    assert "SEEN=yes" in lines
+    assert not any(line.startswith("PROMPT_COMMAND=") for line in lines)
+    assert lines[-1] == "status 3"
+
+
+def typed(script: str, keys: bytes) -> str:
+    """Type something into a script that runs on a terminal; what it showed, and its status."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp("bash", ["bash", "-c", script])
+    os.write(terminal, keys)
+    shown = b""
+    while True:
+        try:
+            read = os.read(terminal, 65536)
+        except OSError:  # What Linux says when the other end is closed.
+            break
+        shown += read
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(terminal)
+    return f"{shown.decode()}\nstatus {status}"
+
+
+def test_the_suites_command_is_what_a_cell_runs(tmp_path: Path) -> None:
+    commands: list[str] = []
+
+    class Session:
+        def run(self, command: str, **_: object) -> Any:
+            commands.append(command)
+            return SimpleNamespace(stdout="124\n")
+
+    wanted = cell("apparmor-userns-deny")
+    session: Any = Session()
+    suite.run(session, BUILD, wanted.variant, factor=10.0)
+    way_in = made(tmp_path, wanted.variant.name)
+    assert f"({way_in.state} {way_in.suite}) >" in commands[0]
+
+
+def test_a_suite_that_runs_as_root_gets_its_shell_by_the_administrator(tmp_path: Path) -> None:
+    ordinary, root = made(tmp_path).command(["id"]), made(tmp_path, "as-root").command(["id"])
+    assert ordinary[-2].startswith("tester@")
+    assert root[-2].startswith("lab@")
+    assert root[-1].startswith("sudo -n -H sh -c ")
+
+
+def test_root_is_not_confined_by_what_the_variant_puts_the_tests_under(tmp_path: Path) -> None:
+    way_in = made(tmp_path, "apparmor-userns-nocaps")
+    assert "aa-exec" in way_in.command(["id"])[-1]
+    as_root = way_in.command(["id"], user="root")
+    assert "aa-exec" not in as_root[-1]
+    assert (as_root[-2], "-t" in way_in.shell(user="root")) == ("lab@127.0.0.1", True)
+
+
+def test_a_container_gets_standard_input_only_if_the_command_does(tmp_path: Path) -> None:
+    way_in = made(tmp_path, "podman")
+    assert "LAB_STDIN" not in way_in.command(["cat"])[-1]
+    assert "exec env LAB_STDIN=1 lab-container env -u LAB_STDIN " in way_in.command(["cat"], stdin=True)[-1]
+
+
+# -- bringing a guest there
+
+
+class Host:
+    """A host whose lanes are machines that note what is done to them. `benches` has one for each."""
+
+    def __init__(self, paths: Paths, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.paths, self.folder, self.monkeypatch = paths, folder, monkeypatch
+        self.benches: list[Bench] = []
+        self._numbers = count()
+        libvirt: Any = SimpleNamespace(
+            getCapabilities=lambda: "<capabilities/>", getVersion=lambda: 1, getLibVersion=lambda: 1
+        )
+        patch = monkeypatch.setattr
+        patch(shell, "connection", self._connection(libvirt))
+        patch(store, "ensure", lambda *_: base_image(Path("base")))
+        patch(acceleration, "decide", lambda *_: EMULATION)
+        patch(rootfs, "make", self._rootfs)
+        patch(lane, "open_lane", self._open)
+        patch(shell, "LaneGuest", Guest)
+        patch(states, "FREE_GIB", 0.0)
+        patch(guest_ready, "wait_ready", lambda session, factor: None)
+        patch(Wheel, "fetch", lambda build, *_: self._fetch(build))
+
+    @property
+    def did(self) -> list[list[str]]:
+        """What was done to each lane's machine, in order."""
+        return [bench.machine.did for bench in self.benches]
+
+    def open(self, variant: str = "stock") -> list[str]:
+        """Open a command's way in and close it again."""
+        with shell.ready(cell(variant), self.paths, "test:///", lambda text: None) as opened:
+            return opened.entrance.command(["true"])
+
+    def _connection(self, libvirt: Any) -> Any:
+        @contextmanager
+        def connection(_uri: str) -> Iterator[Any]:
+            yield libvirt
+
+        return connection
+
+    def _rootfs(self, folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
+        (folder / "index.json").write_text("{}")
+        return folder
+
+    @contextmanager
+    def _open(self, *_: object, guest: GuestDefinition, **__: object) -> Iterator[Any]:
+        bench = Bench(self.paths, self.folder / f"lane-{next(self._numbers)}", EMULATION)
+        bench.machine.guest = guest
+        self.benches.append(bench)
+        try:
+            yield bench.machine
+        finally:
+            bench.machine.stop()
+
+    def _fetch(self, build: Wheel) -> dict[str, Path]:
+        file = self.folder / f"{build.name}.whl"
+        file.write_text(build.name)
+        return {file.name: file}
+
+
+@pytest.fixture
+def host(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(paths, tmp_path, monkeypatch)
+
+
+DEPLOYED = ["adopt", "start paused", "load build-0", "resume"]
+
+
+def test_the_first_one_stores_the_deployed_build_and_continues_from_it(host: Host) -> None:
+    host.open()
+    storing, used = host.did
+    assert storing[:6] == ["start", "save boot", "stop", "adopt", "start paused", "load boot"]
+    assert storing[-5:] == ["deploy 0.10.8", "save build-0", "stop", "rewind build-0", "stop"]
+    assert used == [*DEPLOYED, "stop"]
+
+
+def test_later_ones_restore_the_deployed_build_and_nothing_else(host: Host) -> None:
+    host.open()
+    stored = {file: file.read_bytes() for file in host.paths.states.rglob("*.qcow2")}
+    host.benches.clear()
+    host.open()
+    assert host.did == [[*DEPLOYED, "stop"]]
+    # A lane has a copy of its own.
+    assert {file: file.read_bytes() for file in host.paths.states.rglob("*.qcow2")} == stored
+
+
+def test_with_a_stored_boot_the_build_is_deployed_into_that(host: Host) -> None:
+    host.open()
+    for folder in host.paths.states.glob("*-*-*-*"):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    host.benches.clear()
+    host.open()
+    storing, used = host.did
+    assert storing[:4] == RESTORED
+    assert (storing[4], used) == ("deploy 0.10.8", [*DEPLOYED, "stop"])
+
+
+def test_without_room_to_store_the_build_is_deployed_for_this_one_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "FREE_GIB", float("inf"))
+    host.open()
+    assert host.did == [["start", "deploy 0.10.8", "stop"]]
+    assert not host.paths.states.exists()
+
+
+def test_a_variant_of_the_kernels_command_line_neither_uses_a_stored_state_nor_leaves_one(host: Host) -> None:
+    host.open()
+    host.benches.clear()
+    # These facts are those of a guest that was booted without them.
+    with pytest.raises(NotInEffect):
+        host.open("apparmor-off")
+    assert host.did == [["start", "deploy 0.10.8", "stop"]]
+
+
+def test_a_variant_that_makes_no_sense_on_the_guest_is_told_before_anything_is_deployed(host: Host) -> None:
+    with pytest.raises(NotApplicable, match="podman"):
+        host.open("podman")
+    assert not any("deploy" in step for did in host.did for step in did)
