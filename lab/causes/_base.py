@@ -7,8 +7,8 @@ from typing import ClassVar
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
-# The programs that make namespaces: the one that boxlite starts, and the one that the probes start.
-BUBBLEWRAP, PROBE = "bwrap", "unshare"
+# The program with which the probes make namespaces; boxlite starts those of `Evidence.programs`.
+PROBE = "unshare"
 # strerror(3) for EPERM, EACCES, ENOENT and ENOSPC.
 NOT_PERMITTED = "Operation not permitted"
 PERMISSION_DENIED = "Permission denied"
@@ -49,7 +49,7 @@ def relevant_programs(evidence: Evidence) -> tuple[str, ...]:
 
     A denial to the probe's `unshare` counts only if bubblewrap was tried as well and failed.
     """
-    return (BUBBLEWRAP, PROBE) if evidence.probes.bwrap_user.failed else (BUBBLEWRAP,)
+    return (*evidence.programs, PROBE) if evidence.probes.bwrap_user.failed else evidence.programs
 
 
 def proved_if(proof: bool, why: str, proof_why: str) -> Shown:

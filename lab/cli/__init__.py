@@ -23,6 +23,7 @@ from lab.cli import (
     publish,
     remedies,
     reports,
+    repro,
     runs,
     shell,
 )
@@ -65,6 +66,7 @@ for command in (
     remedies.remedies_group,
     reports.merge_command,
     reports.report_command,
+    repro.repro_command,
     runs.runs_group,
     shell.shell_command,
     shell.exec_command,

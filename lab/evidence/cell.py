@@ -21,6 +21,7 @@ class Evidence:
 
     `profile` is the AppArmor profile that confined the suite and the probes; None if they ran unconfined.
     `messages` are those of the tests that did not pass; `control_failed`: whether the control is one of them.
+    `programs` are those whose denials count: bubblewrap, and in a bug report another program that is blocked.
     """
 
     probes: Probes = NONE_RUN
@@ -29,6 +30,7 @@ class Evidence:
     profile: str | None = None
     messages: tuple[str, ...] = ()
     control_failed: bool = False
+    programs: tuple[str, ...] = ("bwrap",)
 
     def avc_denied(self, permission: str, **wanted: str) -> list[dict[str, str]]:
         """SELinux's denials of a permission that have all the given fields."""

@@ -115,6 +115,15 @@ class Words(Statement):
 
 
 @dataclass(frozen=True)
+class LogLine(Statement):
+    """A line of boxlite's log: its level, the module that wrote it, and what it says."""
+
+    level: str
+    module: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Ended(Statement):
     """How a program ended: its exit status, and the name of the signal that this status stands for."""
 

@@ -1,0 +1,33 @@
+"""Ubuntu's policy for user namespaces, by its sysctl and by where bubblewrap fails."""
+
+from lab.repro.judging._base import Hint
+from lab.repro.report import Mood, Place, Quote, Report, Setting, Speaker, Words
+
+SYSCTL = "kernel.apparmor_restrict_unprivileged_userns"
+# bubblewrap has its user namespace and lacks a capability in it: to write its uid map, and to set up loopback.
+WITHOUT_CAPABILITY = (
+    "setting up uid map: Permission denied",
+    "loopback: Failed RTM_NEWADDR: Operation not permitted",
+)
+
+
+class ApparmorUsernsNocaps(Hint):
+    def shown(self, report: Report) -> tuple[str, tuple[Quote, ...]] | None:
+        settings = [each for each in report.of(Setting) if each.name == SYSCTL and each.place is Place.HOST]
+        in_force = [each for each in settings if each.value == "1" and each.mood is Mood.HOLDS]
+        cured = [each for each in settings if each.value == "0" and each.helped]
+        words = [
+            each
+            for each in report.of(Words)
+            if each.speaker is Speaker.BUBBLEWRAP and each.text.startswith(WITHOUT_CAPABILITY)
+        ]
+        if cured:
+            return f"the reporter says that {SYSCTL}=0 cures it", tuple(each.quote for each in [*cured, *words])
+        if not (in_force and words):
+            return None
+        several = len({each.text for each in words}) > 1
+        why = (
+            f"{SYSCTL} is 1, and bubblewrap makes its user namespace and then lacks a capability in it"
+            f"{': its different messages come from that one cause' if several else ''}"
+        )
+        return why, tuple(each.quote for each in [*in_force, *words])

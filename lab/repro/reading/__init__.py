@@ -1,0 +1,61 @@
+"""Reading a bug report: its text, in any of the forms in which it arrives, as statements.
+
+Nothing of a report is executed or fetched. Its size is bounded, and each rule reads a line in linear time.
+"""
+
+import re
+from collections.abc import Iterable
+
+from lab.base.files import bounded
+from lab.repro.reading import forms, inferring, merging, rules
+from lab.repro.reading.forms import MOST_BYTES, how_to_give
+from lab.repro.reading.rules import Found, Text, quote
+from lab.repro.reading.structure import Kind, Line, parse
+from lab.repro.report import Quote, Report
+
+__all__ = ["MOST_BYTES", "how_to_give", "read"]
+
+# The most lines that are kept as not understood, and the longest title, in characters.
+MOST_UNREAD = 200
+LONGEST_TITLE = 200
+# What a line of prose holds that no rule understood and that may matter.
+TECHNICAL = re.compile(
+    r"\b(?:error|fail(?:s|ed|ure)?|denied|permission|permitted|panic(?:ked)?|errno|killed|signal|cannot|unable|refused|"
+    r"seccomp|apparmor|selinux|namespaces?|capabilit(?:y|ies)|cap_\w+|sysctl|kvm|landlock|cgroups?)\b|/(?:proc|sys|dev|etc)/|\w=\w|`[^`]+`",
+    re.IGNORECASE,
+)
+
+
+def read(data: bytes) -> Report:
+    """Read a report. Raises UsageError for what is none."""
+    source = forms.source(data)
+    text = Text(parse(source.text))
+    found = sorted(
+        (each for rule in rules.known() for each in rule.read(text)),
+        key=lambda each: each.statement.quote.number,
+    )
+    statements = merging.merged(each.statement for each in found)
+    return Report(
+        title=_title(text.lines),
+        statements=(*statements, *inferring.inferred(statements)),
+        unread=_unread(text.lines, found),
+        size=source.size,
+        cut=source.cut,
+    )
+
+
+def _title(lines: Iterable[Line]) -> str:
+    """The first line that is no code and more than a field's name."""
+    said = (line.text.strip() for line in lines if line.kind in (Kind.PROSE, Kind.HEADING))
+    return bounded(next((text for text in said if " " in text and not text.startswith("$")), ""), LONGEST_TITLE)
+
+
+def _unread(lines: Iterable[Line], found: Iterable[Found]) -> tuple[Quote, ...]:
+    """The lines that look technical and that no rule understood, each text once."""
+    understood = {number for each in found for number in range(each.statement.quote.number, each.last + 1)}
+    left = {
+        line.raw.strip(): quote(line)
+        for line in reversed(list(lines))
+        if line.number not in understood and (line.kind is Kind.CODE or TECHNICAL.search(line.text))
+    }
+    return tuple(sorted(left.values(), key=lambda each: each.number)[:MOST_UNREAD])

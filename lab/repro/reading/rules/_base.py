@@ -1,0 +1,114 @@
+"""What a rule is: one kind of fact, and how the lines of a report tell it."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from lab.base.files import bounded
+from lab.repro.reading.structure import Kind, Line
+from lab.repro.report import Place, Quote, Statement
+
+# Longest quote and longest single fact, in characters.
+LONGEST = 1_000
+CONTAINER = re.compile(
+    r"\b(?:containers?|docker(?:file)?|podman|distrobox|toolbox|devcontainer|lxc|lxd|pod|kubernetes|k8s|chroot)\b|"
+    r"\binside\b|\bimage\b|^\s*FROM\b",
+    re.IGNORECASE,
+)
+HOST = re.compile(r"\b(?:host|bare metal|machine|laptop|server|node)\b", re.IGNORECASE)
+CLAUSE = re.compile(r"[,;()]|\.\s|\s+on\s+(?=an?\s|the\s|my\s|our\s)|\s+-\s+|\s+(?:and|but|while|with)\s+")
+LABEL = re.compile(r"\W*([\w ]{1,40}):(?=\s)")
+END_OF_SENTENCE = re.compile(r"[.!?](?=\s|$)")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A statement, and the number of the last line that it was read from."""
+
+    statement: Statement
+    last: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """The lines of a report, and how they belong together."""
+
+    lines: Sequence[Line]
+
+    @cached_property
+    def blocks(self) -> dict[int, range]:
+        """The indexes of each block's lines."""
+        found: dict[int, range] = {}
+        for index, line in enumerate(self.lines):
+            first = found[line.block].start if line.block in found else index
+            found[line.block] = range(first, index + 1)
+        return found
+
+    def lead(self, index: int, start: int) -> str:
+        """The words before column `start` of a line: its sentence so far, or what introduces its block."""
+        line, block = self.lines[index], self.blocks[self.lines[index].block]
+        here = "" if line.kind is Kind.CODE else self._joined(range(block.start, index))
+        words = f"{here} {line.text[:start]}"
+        ends = [found.end() for found in END_OF_SENTENCE.finditer(words)]
+        words = words[ends[-1] if ends else 0 :]
+        return words if words.strip(" -*:$#") else f"{self._introduction(block.start)} {words}"
+
+    def tail(self, index: int, end: int) -> str:
+        """The words after column `end` of a line: the rest of its sentence."""
+        line, block = self.lines[index], self.blocks[self.lines[index].block]
+        after = "" if line.kind is Kind.CODE else self._joined(range(index + 1, block.stop))
+        words = f"{line.text[end:]} {after}"
+        stop = END_OF_SENTENCE.search(words)
+        return words[: stop.start()] if stop else words
+
+    def next_sentence(self, index: int) -> str:
+        """The first sentence after the block of a line, if it is prose."""
+        following = self.blocks[self.lines[index].block].stop
+        while following < len(self.lines) and self.lines[following].kind is Kind.CODE:
+            following += 1
+        if following >= len(self.lines) or self.lines[following].kind is not Kind.PROSE:
+            return ""
+        return self.tail(following, 0)
+
+    def _introduction(self, index: int) -> str:
+        """The line that introduces the block that begins at an index: it ends with a colon."""
+        for before in reversed(self.lines[max(0, index - 8) : index]):
+            if before.text.rstrip().endswith(":"):
+                return before.text
+            if before.kind is not self.lines[index].kind:
+                break
+        return ""
+
+    def _joined(self, indexes: range) -> str:
+        # A paragraph may be as long as the report.
+        return " ".join(self.lines[index].text for index in indexes[-8:] if indexes) if indexes else ""
+
+
+class Rule(ABC):
+    """One kind of fact. A rule is a module of this package and is found there."""
+
+    @abstractmethod
+    def read(self, text: Text) -> Iterator[Found]:
+        """Yield what the lines tell of this kind."""
+
+
+def quote(line: Line) -> Quote:
+    """Quote a line."""
+    return Quote(line.number, bounded(line.raw.strip(), LONGEST))
+
+
+def place(line: Line, start: int = 0) -> Place:
+    """Which system the words at column `start` of a line are about."""
+    text = line.labelled
+    start += len(text) - len(line.text)
+    begins = [0, *(found.end() for found in CLAUSE.finditer(text) if found.end() <= start)][-1]
+    ends = next((found.start() for found in CLAUSE.finditer(text) if found.start() > start), len(text))
+    label = LABEL.match(text)
+    for words in (text[begins:ends], label[1] if label else "", line.section):
+        if HOST.search(words):
+            return Place.HOST
+        if CONTAINER.search(words):
+            return Place.CONTAINER
+    return Place.HOST

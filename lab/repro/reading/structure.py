@@ -1,0 +1,139 @@
+"""The structure of a report: its lines, each with what Markdown makes of it.
+
+Markdown's blocks tell code from prose, rows of a table from sentences, and what belongs together. HTML is text.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+# Blocks, without what is inside a line; definitions of links would swallow lines such as `[1]: text`.
+BLOCKS = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["reference", "inline"])
+# What is inside a line: only what hides characters that were meant. Links stay as they were written.
+INLINE = MarkdownIt("zero").enable(["backticks", "emphasis", "escape", "entity"])
+# Characters that can begin any of these.
+MARKS = frozenset("`*_\\&")
+COMMENT_BEGINS, COMMENT_ENDS = "<!--", "-->"
+# Longest heading that can be the name of a form's field.
+LONGEST_LABEL = 80
+
+
+class Kind(StrEnum):
+    """What a line is."""
+
+    PROSE = "prose"
+    CODE = "code"
+    HEADING = "heading"
+    ROW = "row"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a report. `number` counts from 1.
+
+    `raw` is the line as it was written, `text` the same without Markdown's marks; `spans` are its code spans. A
+    row of a table is written as `name: value`. Lines with the same `block` belong together: a paragraph, the
+    first paragraph of a list's item, a block of code, a row. `label` is the heading right above; `section` is
+    the last heading.
+    """
+
+    number: int
+    raw: str
+    text: str
+    kind: Kind
+    block: int
+    spans: tuple[str, ...] = ()
+    label: str = ""
+    section: str = ""
+
+    @property
+    def labelled(self) -> str:
+        """The line as `label: text` if it is the value of a form's field, else its text."""
+        return f"{self.label}: {self.text}" if self.label else self.text
+
+
+def parse(text: str) -> list[Line]:
+    """Return the lines of a Markdown text that hold anything, in order."""
+    raw = text.split("\n")
+    visible = _without_comments(text).split("\n")
+    lines: dict[int, Line] = {}
+    section, label, block = "", "", 0
+    fences: set[int] = set()
+    header: list[str] = []
+    for kind, first, contents in _blocks(BLOCKS.parse("\n".join(visible))):
+        block += 1
+        if kind is Kind.ROW:
+            texts = [_inline(each)[0] for each in contents]
+            contents, header = [_row(header, texts)], header or texts
+        else:
+            header = []
+        if kind is Kind.CODE and visible[first].lstrip().startswith(("```", "~~~")):
+            fences |= {first, first + len(contents) + 1}
+            first += 1
+        for index, content in enumerate(contents, first):
+            if not content.strip() or index in lines or index >= len(raw):
+                continue
+            shown, spans = _inline(content) if kind in (Kind.PROSE, Kind.HEADING) else (content, ())
+            lines[index] = Line(index + 1, raw[index], shown, kind, block, spans, label, section)
+            label = ""
+        if kind is Kind.HEADING:
+            section = " ".join(contents).strip()
+            label = section.rstrip(": ") if len(section) <= LONGEST_LABEL else ""
+    for index, content in enumerate(visible):
+        # Blocks that are nested too deeply, and the like.
+        if index not in lines and index not in fences and any(map(str.isalnum, content)):
+            block += 1
+            lines[index] = Line(index + 1, raw[index], content, Kind.PROSE, block)
+    return [lines[index] for index in sorted(lines)]
+
+
+def _without_comments(text: str) -> str:
+    """Blank out HTML comments, which readers of an issue do not see: they hold the form's own examples."""
+    parts, at = [], 0
+    while (begin := text.find(COMMENT_BEGINS, at)) >= 0 and (end := text.find(COMMENT_ENDS, begin)) >= 0:
+        end += len(COMMENT_ENDS)
+        parts += [text[at:begin], "\n" * text.count("\n", begin, end)]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _blocks(tokens: Iterable[Token]) -> Iterator[tuple[Kind, int, list[str]]]:
+    """Yield each block: its kind, the index of its first line, and its lines, or the cells of a row."""
+    row: list[str] | None = None
+    heading = False
+    for token in tokens:
+        first = token.map[0] if token.map else 0
+        match token.type:
+            case "heading_open" | "heading_close":
+                heading = token.type == "heading_open"
+            case "tr_open":
+                row, row_at = [], first
+            case "tr_close" if row is not None:
+                yield Kind.ROW, row_at, row
+                row = None
+            case "inline" if row is not None:
+                row.append(token.content)
+            case "inline":
+                yield Kind.HEADING if heading else Kind.PROSE, first, token.content.split("\n")
+            case "fence" | "code_block":
+                yield Kind.CODE, first, token.content.removesuffix("\n").split("\n")
+
+
+def _row(header: list[str], cells: list[str]) -> str:
+    if len(cells) > 2 and len(header) == len(cells):
+        return "; ".join(f"{name}: {cell}" for name, cell in zip(header, cells, strict=True))
+    return ": ".join(cells)
+
+
+def _inline(content: str) -> tuple[str, tuple[str, ...]]:
+    """Return a line without Markdown's marks, and its code spans."""
+    if MARKS.isdisjoint(content):
+        return content, ()
+    parts = INLINE.parseInline(content)[0].children or []
+    return (
+        "".join(part.content for part in parts),
+        tuple(part.content for part in parts if part.type == "code_inline"),
+    )

@@ -1,0 +1,106 @@
+"""`lab repro` as users have it."""
+
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab import cli
+from tests.unit.report_examples import FAMILY, TWICE
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Repro = Callable[..., Done]
+
+
+@pytest.fixture
+def repro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Repro:
+    """Run `lab repro` with arguments and with this text as its standard input."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def run(*arguments: str | Path, text: str | bytes = b"") -> Done:
+        data = text.encode() if isinstance(text, str) else text
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        monkeypatch.setattr(sys, "argv", ["lab", "repro", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_report_is_shown_with_its_lines_and_what_they_show(repro: Repro) -> None:
+    done = repro("-", "--text-only", text=FAMILY)
+    assert done.returncode == 0
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "1 | - OS: Ubuntu 24.04 family" in lines
+    assert "system        Ubuntu 24.04 family; or a derivative" in lines
+    assert "apparmor-userns-nocaps (likely)" in lines
+    assert "lines 6, 10, 12" in lines
+
+
+def test_a_file_is_shown_as_json(repro: Repro, tmp_path: Path) -> None:
+    file = tmp_path / "report.md"
+    file.write_text(TWICE)
+    document = json.loads(repro(file, "--text-only", "--json").stdout)
+    kinds = [each["kind"] for each in document["statements"]]
+    assert {"system", "kernel", "setting", "audit-line", "message", "failing-test", "command"} <= set(kinds)
+    tried = [each["says"] for each in document["statements"] if each["kind"] == "setting"]
+    assert [each["helped"] for each in tried] == [False, False, False]
+    assert "apparmor-userns-nocaps" in [each["cause"] for each in document["findings"]]
+    assert (document["characters"], document["cut"]) == (len(TWICE), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "lab: the report is empty"),
+        (b"\x89PNG\r\n\x1a\n", "lab: the report is a PNG picture, not text"),
+        (
+            "https://github.com/a/b/issues/7",
+            "gh issue view 7 --repo a/b --json title,body,comments | lab repro -",
+        ),
+        ('{"title": "x"}', "JSON without any text"),
+    ],
+)
+def test_bad_input_is_told_with_the_next_step(repro: Repro, text: str | bytes, said: str) -> None:
+    done = repro("-", "--text-only", text=text)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "next: " in done.stderr
+
+
+def test_what_is_no_file_is_told_with_the_next_step(repro: Repro, tmp_path: Path) -> None:
+    for argument, said in {
+        tmp_path: "is a folder, not a report",
+        tmp_path / "none.md": "cannot be read: No such file or directory",
+        "https://github.com/a/b/issues/7": "is an address, and nothing is fetched",
+        "x\udcff": "cannot be read",
+    }.items():
+        done = repro(argument, "--text-only")
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_hostile_report_does_not_reach_the_terminal(repro: Repro) -> None:
+    done = repro(
+        "-", "--text-only", text="Ubuntu 24.04 \x1b]0;owned\x07 \u202e[bold]x[/bold]\n::error::forged\n"
+    )
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    assert "\u202e" not in done.stdout
+    assert "[bold]x[/bold]" in done.stdout

@@ -1,0 +1,153 @@
+# ruff: noqa: E501
+"""What the text of a report alone shows: causes, contradictions and warnings."""
+
+import pytest
+
+from lab import causes
+from lab.record import Confidence
+from lab.repro.judging import Judged, hints, judge
+from lab.repro.reading import read
+from tests.unit.report_examples import FAMILY, MANY_PROCESSES, MOVED, TWICE
+
+RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
+NOCAPS = "apparmor-userns-nocaps"
+LINE = 'apparmor="DENIED" operation="capable" profile="unprivileged_userns" comm="{}" capability=21 capname="sys_admin"'
+
+
+def judged(text: str) -> Judged:
+    return judge(read(text.encode()))
+
+
+def found(text: str) -> list[tuple[str, Confidence, str]]:
+    return [(each.name, each.confidence, each.program) for each in judged(text).findings]
+
+
+def remarks(text: str) -> str:
+    return "\n".join(each.text for each in judged(text).remarks)
+
+
+def test_every_hint_is_about_a_known_cause() -> None:
+    assert set(hints.known()) <= set(causes.known())
+
+
+def test_an_audit_line_that_names_the_program_proves_the_cause() -> None:
+    assert found(LINE.format("bwrap")) == [(NOCAPS, Confidence.PROVED, "bwrap")]
+
+
+def test_an_audit_line_of_boxlites_own_thread_is_about_its_bubblewrap() -> None:
+    assert found(LINE.format("tokio-rt-worker")) == [(NOCAPS, Confidence.PROVED, "bwrap")]
+
+
+def test_an_audit_line_that_names_no_program_proves_nothing() -> None:
+    [finding] = judged(LINE.replace('comm="{}" ', "")).findings
+    assert (finding.name, finding.confidence) == (NOCAPS, Confidence.LIKELY)
+    assert "names no program" in finding.why
+
+
+def test_a_line_that_only_tells_of_the_transition_proves_nothing() -> None:
+    text = (
+        'apparmor="AUDIT" operation="userns_create" info="Userns create - transitioning profile" '
+        'profile="unconfined" comm="some-desktop" target="unprivileged_userns"'
+    )
+    assert found(text) == [(NOCAPS, Confidence.LIKELY, "some-desktop")]
+
+
+def test_another_program_is_not_cured_by_a_profile_for_bubblewrap() -> None:
+    [finding] = judged(MOVED).findings
+    assert (finding.name, finding.confidence, finding.program) == (NOCAPS, Confidence.PROVED, "some-desktop")
+    assert [each.number for each in finding.quotes] == [3, 4]
+    assert "does not cure some-desktop" in remarks(MOVED)
+
+
+def test_the_sysctl_and_two_messages_of_one_missing_capability_make_it_likely() -> None:
+    [finding] = judged(FAMILY).findings
+    assert (finding.name, finding.confidence) == (NOCAPS, Confidence.LIKELY)
+    assert [each.number for each in finding.quotes] == [6, 10, 12]
+    assert "different messages come from that one cause" in finding.why
+
+
+def test_a_sysctl_that_cures_tells_the_cause() -> None:
+    assert found(f"With {RESTRICT}=0 it works at once.") == [(NOCAPS, Confidence.LIKELY, "bwrap")]
+
+
+def test_the_sysctl_alone_shows_nothing() -> None:
+    # Every Ubuntu has it.
+    assert found(f"{RESTRICT} = 1") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "masked-proc"),
+        ("ls: cannot access '/dev/kvm': No such file or directory", "kvm-absent"),
+        ("boxlite: /dev/kvm exists but access denied (permissions)", "kvm-denied"),
+        ("KVM is available but access is denied", "kvm-denied"),
+        ("bwrap: setuid use of bubblewrap is not supported", "bwrap-setuid"),
+        ("kernel.unprivileged_userns_clone = 0", "userns-sysctl"),
+        ("user.max_user_namespaces = 0", "userns-limit"),
+        (
+            "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
+            "userns-limit",
+        ),
+    ],
+)
+def test_a_text_without_an_audit_line_makes_a_cause_likely_at_most(text: str, name: str) -> None:
+    [finding] = judged(text).findings
+    assert (finding.name, finding.confidence) == (name, Confidence.LIKELY)
+    assert [each.number for each in finding.quotes] == [1]
+
+
+def test_selinux_denying_the_namespace_is_proved_by_its_line() -> None:
+    line = 'avc:  denied  { create } for pid=1 comm="bwrap" scontext=u tcontext=u tclass=user_namespace permissive=0'
+    assert found(line) == [("selinux-userns-deny", Confidence.PROVED, "bwrap")]
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ("Creating new namespace failed: Permission denied", "EACCES: a security module"),
+        (
+            "No permissions to create a new namespace, likely because the kernel does not allow",
+            "EPERM has several",
+        ),
+    ],
+)
+def test_a_message_with_several_causes_shows_none(message: str, named: str) -> None:
+    assert found(f"bwrap: {message}") == []
+    assert named in remarks(f"bwrap: {message}")
+
+
+def test_eagain_is_no_apparmor() -> None:
+    assert NOCAPS not in [name for name, _, _ in found(MANY_PROCESSES)]
+    assert remarks(MANY_PROCESSES).startswith("EAGAIN: a limit on the user's processes (RLIMIT_NPROC)")
+
+
+def test_a_setting_that_was_tried_in_vain_does_not_hold() -> None:
+    assert found("I tried kernel.unprivileged_userns_clone=0 but it still fails") == []
+
+
+def test_a_reporter_who_says_that_the_sysctl_does_not_help_is_contradicted_by_the_audit_line() -> None:
+    said = [each for each in judged(TWICE).remarks if "does not help" in each.text]
+    assert [[quote.number for quote in each.quotes] for each in said] == [[19, 10]]
+
+
+def test_words_that_name_a_sysctl_which_the_kernel_lacks_prove_nothing() -> None:
+    said = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged user namespaces."
+    assert "have no such sysctl" in remarks(f"Fedora 43\n\n{said}")
+    assert "have no such sysctl" not in remarks(f"Debian 13\n\n{said}")
+    assert "have no such sysctl" not in remarks(f"Linux Mint 22\n\n{said}")
+
+
+def test_a_kernel_that_the_named_release_did_not_bring_is_remarked() -> None:
+    assert "released with kernel 6.8, and this kernel is 7.0" in remarks(TWICE)
+    assert "released with" not in remarks("Ubuntu 24.04, kernel 6.8.0-45-generic")
+
+
+def test_values_that_contradict_each_other_both_stay() -> None:
+    text = "user.max_user_namespaces = 0\n\nand later\n\nuser.max_user_namespaces = 15000"
+    assert "gives user.max_user_namespaces two values, 0 and 15000" in remarks(text)
+    assert "names two systems, Debian 13 and Fedora 43" in remarks("Debian 13\n\nFedora 43")
+
+
+def test_a_bubblewrap_that_was_not_executed_did_not_make_a_namespace() -> None:
+    assert "One start of bubblewrap cannot show both." in remarks(TWICE)
