@@ -70,12 +70,13 @@ def previous(build: Build) -> Build:
     return Wheel.before(build.version)
 
 
-def releases(python: str | None = None) -> list[Version]:
+def releases() -> list[Version]:
     """The releases on the package index, without pre-releases, oldest first.
 
-    With a Python such as "3.13", those that have a wheel for it. Raises LabError if nobody can tell.
+    Some have no wheel for a guest's Python: their cells are not applicable there. Raises LabError if nobody can
+    tell which releases there are.
     """
-    return pip.releases(python) if python else pip.releases()
+    return pip.releases()
 
 
 def resolve_all(wanted: Sequence[str]) -> list[Build]:

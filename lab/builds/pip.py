@@ -53,31 +53,25 @@ def newest_before(version: str) -> str:
 
 def check_version(version: str) -> None:
     """Raise UsageError if the package index has no such version, LabError if pip cannot tell."""
-    known = _versions(EVERY)
+    known = _versions()
     if Version(version) not in known:
         raise UsageError(
             f"there is no release {version} of {PROJECT}", hint=f"there are {', '.join(map(str, known))}"
         )
 
 
-def releases(python: str = EVERY) -> list[Version]:
-    """The releases that have a wheel for a Python such as "3.13", without pre-releases, oldest first.
-
-    Raises LabError if pip cannot tell.
-    """
-    return [version for version in _versions(python) if not version.is_prerelease]
+def releases() -> list[Version]:
+    """The releases, without pre-releases, oldest first. Raises LabError if pip cannot tell."""
+    return [version for version in _versions() if not version.is_prerelease]
 
 
 @cache
-def _versions(python: str) -> tuple[Version, ...]:
-    """Every version that has a wheel for a Python, oldest first. The package index is asked once."""
+def _versions() -> tuple[Version, ...]:
+    """Every version, oldest first. The package index is asked once."""
     try:
-        asked = _pip("index", "versions", PROJECT, "--json", "--pre", *_for_python(python))
+        asked = _pip("index", "versions", PROJECT, "--json", "--pre", *_for_python(EVERY))
         printed = process.run(asked, timeout=PIP_SECONDS).splitlines()
     except process.CommandFailed as error:
-        # Without network, pip may say the same as for a project without wheels.
-        if python != EVERY and _is_not_there(error) and _versions(EVERY):
-            return ()
         raise LabError(
             f"could not ask which releases of {PROJECT} there are: {error.output.strip()}", hint=NAME_ONE
         ) from error

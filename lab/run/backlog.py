@@ -71,8 +71,13 @@ class Backlog:
         self._lock = threading.RLock()
         self._machines: dict[str, _Entry] = {}
         for cell in cells:
+            self.add(cell, (decided or {}).get(cell.folder))
+
+    def add(self, cell: Cell, decided: CellResult | None = None) -> None:
+        """Take in a cell, with its kept result if only more is to be tried on it."""
+        with self._lock:
             entry = self._machines.setdefault(cell.machine.name, _Entry(cell.machine, []))
-            entry.waiting.append(Ticket(cell, (decided or {}).get(cell.folder)))
+            entry.waiting.append(Ticket(cell, decided))
 
     def next_machines(self) -> list[Machine]:
         """The machines for which a new lane would help, the one with the most work left first.

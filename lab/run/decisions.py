@@ -1,6 +1,7 @@
 """What becomes of each cell of a run: it is decided, or tried again on a fresh lane. Workers share this."""
 
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,19 @@ from lab.base.files import plain
 from lab.guest.ready import CloudInitFailed
 from lab.lane.attempts import fault_folder
 from lab.machine.lane import Lane, keep_console
+from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.run.backlog import Backlog, Ticket
 from lab.run.journal import Journal
 from lab.run.observer import Observer
+
+# The cells that a decided cell leads to. They join the run.
+Follow = Callable[[CellResult], Sequence[Cell]]
+
+
+def nothing_follows(_result: CellResult) -> Sequence[Cell]:
+    """What a run's cells lead to if all of them are known from the start."""
+    return ()
 
 
 @dataclass
@@ -28,6 +38,7 @@ class Decisions:
     observer: Observer
     retries: int
     jobs: int
+    follow: Follow = nothing_follows
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def decide(self, ticket: Ticket, result: CellResult, lane: str = "") -> None:
@@ -37,7 +48,12 @@ class Decisions:
             result = ticket.decided
         else:
             result = self._completed(ticket, result, lane)
-        self.observer.cell(self.journal.decide(ticket.cell, result))
+        result = self.journal.decide(ticket.cell, result)
+        self.observer.cell(result)
+        # Before the lane asks for its next cell: it may serve these.
+        for cell in self.follow(result):
+            self.journal.add(cell)
+            self.backlog.add(cell)
         self.backlog.ended(ticket, result, self.journal.info.options)
         self.tell_time_left()
 

@@ -35,7 +35,7 @@ class Journal:
         """`kept` maps the folders of cells to their results, if the run is resumed."""
         self.folder = folder
         self.info = info
-        self._cells = cells
+        self._cells = list(cells)
         self._results = dict(kept)
         self._lock = threading.RLock()
 
@@ -45,6 +45,14 @@ class Journal:
             result = self._results[cell.folder] = self._complete(cell, result)
             self.write()
         return result
+
+    def add(self, cell: Cell) -> None:
+        """Take in a cell that joins the run while it goes on. Raises ResultsNotWritten."""
+        with self._lock:
+            self._cells.append(cell)
+            if all(record.name != cell.build.name for record in self.info.builds):
+                self.info.builds.append(cell.build.record())
+            self.write()
 
     def is_decided(self, cell: Cell) -> bool:
         return cell.folder in self._results

@@ -18,7 +18,7 @@ from lab.machine.connection import connection
 from lab.plan import Cell
 from lab.record import CellResult, RunInfo, RunResult, Status
 from lab.run.backlog import Backlog
-from lab.run.decisions import Decisions
+from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.journal import Journal, locked_folder
 from lab.run.observer import Observer
@@ -31,7 +31,10 @@ MEMORY_SECONDS = 2.0
 
 @dataclass
 class Scheduler:
-    """One run. `kept` are the results, by the folders of their cells, of a run that is resumed."""
+    """One run. `kept` are the results, by the folders of their cells, of a run that is resumed.
+
+    `follow` is called with each result and may add cells, on guests of the run only.
+    """
 
     cells: Sequence[Cell]
     paths: Paths
@@ -42,6 +45,7 @@ class Scheduler:
     observer: Observer
     estimates: Estimates = field(default_factory=Estimates)
     kept: Mapping[Path, CellResult] = field(default_factory=dict)
+    follow: Follow = nothing_follows
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
     _opened: Counter[str] = field(default_factory=Counter)
@@ -110,7 +114,13 @@ class Scheduler:
             backlog=backlog,
             observer=self.observer,
             decisions=Decisions(
-                self.folder, journal, backlog, self.observer, options.retries, self.limits.jobs
+                self.folder,
+                journal,
+                backlog,
+                self.observer,
+                options.retries,
+                self.limits.jobs,
+                self.follow,
             ),
             ended=lambda: self._crash is not None,
         )

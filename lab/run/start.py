@@ -14,6 +14,7 @@ from lab.machine.budget import Limits
 from lab.plan import Cell, Choice, Shard, cells_of_shard, choose
 from lab.record import CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
 from lab.run import definitions, journal, scheduler
+from lab.run.decisions import Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.observer import Observer
 
@@ -104,8 +105,15 @@ class PlannedRun:
             if cell.folder not in self.kept or self.kept[cell.folder].has_more_to_try
         ]
 
-    def run(self, paths: Paths, uri: str, limits: Limits, observer: Observer) -> RunResult:
-        """Run the cells that are left. Raises LabError if none can be run at all."""
+    def run(
+        self,
+        paths: Paths,
+        uri: str,
+        limits: Limits,
+        observer: Observer,
+        follow: Follow = nothing_follows,
+    ) -> RunResult:
+        """Run the cells that are left, and those that they lead to. Raises LabError if none can be run."""
         return scheduler.Scheduler(
             self.cells,
             paths,
@@ -116,6 +124,7 @@ class PlannedRun:
             observer,
             estimates=Estimates.from_folder(paths.runs, self.info.options),
             kept=self.kept,
+            follow=follow,
         ).run()
 
 

@@ -106,22 +106,6 @@ def test_releases_come_oldest_first_without_pre_releases_and_are_asked_for_once(
     assert "--python-version=3.13" not in pip.calls[0]
 
 
-def test_each_python_has_releases_of_its_own(pip: Pip) -> None:
-    pip.does('case "$*" in *version=3.13*) echo \'{"versions": ["0.10.8"]}\'; exit;; esac', prints=RELEASES)
-    assert list(map(str, builds.releases("3.13"))) == ["0.10.8"]
-    assert len(builds.releases()) == 3
-
-
-def test_no_release_for_a_python_is_an_answer_and_no_answer_at_all_is_an_error(pip: Pip) -> None:
-    none = "ERROR: No matching distribution found for boxlite"
-    pip.does(f'case "$*" in *version=3.9*) echo "{none}"; exit 1;; esac', prints=RELEASES)
-    assert builds.releases("3.9") == []
-    # Without network and without retries, pip says the same.
-    pip.does("", prints=none, status=1)
-    with pytest.raises(LabError, match="could not ask which releases of boxlite there are"):
-        builds.releases("3.9")
-
-
 @pytest.mark.parametrize(
     ("version", "expected"),
     [("0.10.8", "0.10.0"), ("0.11.0rc1", "0.10.8"), ("0.10.8+mine", "0.10.8"), ("0.10.5", "0.10.0")],

@@ -13,7 +13,7 @@ from lab.base.paths import Paths
 from lab.builds.kinds.wheel import Wheel
 from lab.knobs.sysctl import Sysctl
 from lab.machine.budget import Limits, Memory
-from lab.plan import choose
+from lab.plan import Cell, choose
 from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.run import scheduler, start
 from lab.run.journal import LOCK, ResultsNotWritten
@@ -105,3 +105,29 @@ def test_a_run_that_another_lab_is_at_work_on_is_left_alone(folder: Path) -> Non
     with other_process(LOCK_HOLDER, folder / LOCK), pytest.raises(UsageError, match="another lab is at work"):
         run_of(folder).run()
     assert [file.name for file in folder.iterdir()] == [LOCK]
+
+
+def test_cells_that_a_result_leads_to_join_the_run_and_the_lane_that_is_open(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: list[list[str]] = []
+
+    def serve(worker: Worker) -> None:
+        lanes.append([])
+        while ticket := worker._shared.backlog.take(worker.machine.name, worker.number):
+            lanes[-1].append(ticket.cell.build.name)
+            worker._decisions.decide(ticket, ticket.cell.result(Status.PASS))
+
+    def follow(result: CellResult) -> list[Cell]:
+        following = {"0.10.8": "0.10.0", "0.10.0": "0.9.5"}.get(result.build)
+        return [replace(CELLS[0], build=Wheel(following, following))] if following else []
+
+    monkeypatch.setattr(Worker, "work", serve)
+    heard = Heard()
+    begun = run_of(folder, observer=heard, follow=follow)
+    run = replace(begun, cells=CELLS[:1]).run()
+    assert lanes == [["0.10.8", "0.10.0", "0.9.5"]]
+    assert [(cell.build, cell.status) for cell in run.cells] == [(name, "pass") for name in lanes[0]]
+    assert [build.name for build in run.run.builds] == lanes[0]
+    assert heard.cells == run.cells
+    assert RunResult.read(folder) == run
