@@ -1,6 +1,7 @@
-"""The claims of bug reports, judged from the record of a run. Nothing is run for that.
+"""The claims of bug reports and of documentation, judged from the record of a run. Nothing is run for that.
 
-A report is a package in here, `issue_468`, and each of its statements a module of that: found, not listed.
+A report is a package in here, `issue_468`, and each of its statements a module of that: found, not listed. The
+package's `TITLE` names the report in sentences.
 """
 
 import importlib
@@ -8,6 +9,7 @@ import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import ModuleType
 
 from lab.base.discovery import classes
 from lab.base.errors import unknown_name
@@ -15,7 +17,7 @@ from lab.claims._base import Claim, Sight
 from lab.record import Status
 from lab.upstream.finished import FinishedCell
 
-__all__ = ["Answer", "Claim", "Judgement", "Seen", "Sight", "judge", "known", "reports", "shows"]
+__all__ = ["Answer", "Claim", "Judgement", "Seen", "Sight", "judge", "known", "reports", "shows", "title"]
 
 # Statuses of cells whose suite ran, with the same result each time.
 RAN = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL)
@@ -62,12 +64,20 @@ def reports() -> list[str]:
 
 def known(report: str) -> dict[str, Claim]:
     """A report's claims by their names, in the order of its text. Raises UsageError for an unknown report."""
-    if report not in reports():
-        raise unknown_name("report", report, reports())
-    package = importlib.import_module(f"{__name__}.{report.replace('-', '_')}")
-    found = classes(package, Claim)  # type: ignore[type-abstract]
+    found = classes(_package(report), Claim)  # type: ignore[type-abstract]
     made = {name.replace("_", "-"): kind() for name, kind in found.items()}
     return dict(sorted(made.items(), key=lambda item: item[1].order))
+
+
+def title(report: str) -> str:
+    """The report's title. Raises UsageError for an unknown report."""
+    return str(_package(report).TITLE)
+
+
+def _package(report: str) -> ModuleType:
+    if report not in reports():
+        raise unknown_name("report", report, reports())
+    return importlib.import_module(f"{__name__}.{report.replace('-', '_')}")
 
 
 def judge(claim: Claim, guest: str, cells: Sequence[FinishedCell]) -> Judgement:

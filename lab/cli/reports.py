@@ -51,7 +51,7 @@ def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None) -
     "report",
     metavar="REPORT",
     shell_complete=completion.reports,
-    help="Judge the claims of a bug report: issue-468.",
+    help="Judge the claims of a bug report, or those of boxlite's documentation: issue-468, docs.",
 )
 @click.option(
     "--upstream",

@@ -1,4 +1,4 @@
-"""The claims of a bug report, judged by a run, as Markdown."""
+"""The claims of a bug report or of documentation, judged by a run, as Markdown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +29,13 @@ def render(run: RunResult, folder: Path, report: str) -> str:
     guests = list(dict.fromkeys(cell.guest for cell in run.cells))
     judged = {name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known.items()}
     return markdown.page(
-        "claims.md", run=run, report=report, claims=known, guests=guests, judged=judged, rows=_rows
+        "claims.md",
+        run=run,
+        title=claims.title(report),
+        claims=known,
+        guests=guests,
+        judged=judged,
+        rows=_rows,
     )
 
 

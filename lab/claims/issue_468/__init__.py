@@ -3,3 +3,5 @@
 Its text is quoted in each claim. It was filed for Ubuntu 24.04, whose policy the variant apparmor-userns-nocaps
 puts on other guests.
 """
+
+TITLE = "Bug report issue-468"

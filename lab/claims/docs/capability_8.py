@@ -1,0 +1,23 @@
+"""The line to look for in the kernel's log."""
+
+from lab.claims._base import Sight
+from lab.claims.issue_468._host import UnderPolicy
+from lab.evidence import KERNEL_FILE, refusals
+from lab.upstream.finished import FinishedCell
+
+
+class Capability8(UnderPolicy):
+    order = 90
+    quote = 'Look for: apparmor="DENIED" ... comm="bwrap" capability=8'
+    check = "whether the kernel denied bwrap that capability while the suite ran"
+
+    def look(self, cell: FinishedCell) -> Sight:
+        if not cell.evidence.probes.ran:
+            return Sight(None, "its evidence was not gathered")
+        lines = cell.evidence.denied(operation="capable")
+        if not lines and not (cell.folder / KERNEL_FILE).exists():
+            return Sight(None, "the kernel's log was full before the suite ended")
+        denied = {(line.get("capability", "?"), line.get("comm", "?")) for line in lines}
+        shown = ", ".join(f"capability {number} to {program}" for number, program in sorted(denied))
+        files = tuple(refusals(cell.folder)) or (KERNEL_FILE,)
+        return Sight(("8", "bwrap") in denied, f"it denied {shown or 'no capability'}", files)
