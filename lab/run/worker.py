@@ -30,6 +30,7 @@ from lab.run.observer import Observer
 from lab.trials import experiment, remedies
 from lab.trials.policy import Policy
 from lab.verdict import repeats
+from lab.verdict.status import is_lasting
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,8 @@ class Worker:
             result = runner.run(ticket.cell, folder)
             if self.is_stopped:
                 return False
-            if result.status is Status.ERROR and self._decisions.may_retry(ticket):
+            lasts = is_lasting(result.reason)
+            if result.status is Status.ERROR and not lasts and self._decisions.may_retry(ticket):
                 set_aside(folder, fault_folder(evidence))
                 self._decisions.retry(ticket, result.reason, after=self.number)
                 return True

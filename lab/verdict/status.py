@@ -22,6 +22,16 @@ NO_REGISTRY_REASON = (
 )
 
 
+def is_fault(test: TestResult) -> bool:
+    """Whether a failed test says nothing about boxlite, because the lab is at fault."""
+    return bool(TOO_SLOW.search(test.message) or NO_REGISTRY.search(test.message))
+
+
+def is_lasting(reason: str) -> bool:
+    """Whether a cell with this reason would be `error` on every other lane, too."""
+    return NO_REGISTRY_REASON.partition("{image}")[2] in reason
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The status of a cell, and its explanation."""

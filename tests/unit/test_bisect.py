@@ -14,7 +14,7 @@ from lab.record import CellResult, Outcome, Status, TestResult
 from lab.repro.bisect import Candidates, Steps
 from lab.repro.bisecting import State
 from lab.repro.bisection import Bisection, Step
-from lab.repro.same_failure import compare
+from lab.repro.same_failure import compare, failing
 
 KNOWN = catalog.load()
 SUITE = KNOWN.suite
@@ -191,6 +191,28 @@ def test_what_a_cell_shows_is_compared_test_by_test_and_by_its_cause() -> None:
     )
     for status in (Status.ERROR, Status.NOT_RUN, Status.FLAKY, Status.NOT_APPLICABLE):
         assert state(shown(cell, status, JAILED, ISOLATED, cause="userns-sysctl")) is State.SKIPPED
+
+
+def test_what_other_tests_of_a_cell_show_holds_though_one_could_not_be_judged() -> None:
+    pull = "Failed to pull image 'debian:bookworm-slim'"
+    default = "default_security_options_enable_jailer_on_supported_platforms"
+
+    def without_registry(version: str, *failed: str) -> CellResult:
+        """A cell of boxlite 0.9, whose boxes need a registry."""
+        ran = [
+            each.model_copy(update={"outcome": Outcome.FAIL, "message": pull}) if each.name == JAILED else each
+            for each in outcomes(*failed)
+        ]
+        return reported(version).result(Status.ERROR, reason="no registry").model_copy(update={"tests": ran})
+
+    old = without_registry("0.9.0", default)
+    assert failing(old) == [default]
+    assert compare(old, old) == (State.BAD, "other tests cannot be judged: no registry")
+    assert compare(old, without_registry("0.9.5"))[0] is State.GOOD
+    assert compare(old, good(reported())) == (State.GOOD, "")
+    # What a registry that cannot be reached lets fail, is neither good nor bad.
+    assert compare(bad(reported()), without_registry("0.9.5", ISOLATED))[0] is State.SKIPPED
+    assert compare(without_registry("0.9.5"), old) == (State.SKIPPED, "no registry")
 
 
 def test_what_was_found_is_shown_with_every_step_and_its_command() -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from lab.catalog import Suite
 from lab.record import Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
-from lab.verdict.status import Verdict, judge
+from lab.verdict.status import Verdict, is_lasting, judge
 
 SUITE = Suite(
     name="small",
@@ -181,3 +181,6 @@ def test_a_build_that_needs_a_registry_cannot_be_judged_without_one(expected: Ex
     judged = judge(SUITE, tests, expected, [])
     assert (judged.status, judged.cause) == (Status.ERROR, None)
     assert "pulls debian:bookworm-slim from a registry" in judged.reason
+    # On a fresh lane it would be the same.
+    assert is_lasting(judged.reason)
+    assert not is_lasting("the machine is gone")
