@@ -1,7 +1,8 @@
 """What a bisection found, in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lab.record import CellResult, Status
 from lab.report import markdown
@@ -109,6 +110,21 @@ class Bisection:
             return "is the oldest release and fails, too"
         skipped = [each for each in older if each in search.states]
         return f"fails, and of the older ones none could be judged (tried: {', '.join(skipped)})"
+
+    def document(self) -> dict[str, Any]:
+        """All of it for a JSON document."""
+        return {
+            "guest": self.guest,
+            "variant": self.variant,
+            "reported": self.reported,
+            "run": self.run,
+            "first_failed": self.first_failed,
+            "first_fixed": self.first_fixed,
+            "result": self.result,
+            "steps": [asdict(step) for step in self.steps],
+            "not_run": self.not_run,
+            "seconds": self.seconds,
+        }
 
     def render(self) -> str:
         """The steps and the result, as Markdown."""

@@ -1,6 +1,9 @@
 """A bisection over releases: what each step shows, which release is run next, and what is said in the end."""
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,13 +11,19 @@ from packaging.version import Version
 
 from lab import builds, catalog
 from lab.base.errors import UsageError
+from lab.base.paths import Paths
+from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
+from lab.machine.budget import Limits
 from lab.plan import Cell
-from lab.record import CellResult, Outcome, Status, TestResult
-from lab.repro.bisect import Candidates, Steps
+from lab.record import CellResult, Outcome, RunResult, Status, TestResult
+from lab.repro.bisect import Candidates, Steps, bisect
 from lab.repro.bisecting import State
 from lab.repro.bisection import Bisection, Step
 from lab.repro.same_failure import compare, failing
+from lab.run import scheduler
+from lab.run.observer import Silent
+from lab.run.worker import Worker
 
 KNOWN = catalog.load()
 SUITE = KNOWN.suite
@@ -108,6 +117,43 @@ def test_for_an_older_build_the_release_that_passes_again_is_found_too() -> None
     assert answer.result[1] == (
         "boxlite 0.10.3 is the first release that passes again: 0.10.2, the release before it, fails."
     )
+
+
+def test_all_steps_are_cells_of_one_run_and_its_record_is_that_of_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: list[int] = []
+
+    def serve(worker: Worker) -> None:
+        lanes.append(worker.number)
+        while ticket := worker._shared.backlog.take(worker.machine.name, worker.number):
+            does = bad if Version(ticket.cell.build.version) >= Version("0.10.3") else good
+            worker._decisions.decide(ticket, does(ticket.cell))
+
+    monkeypatch.setattr(scheduler, "connection", lambda uri: nullcontext())
+    monkeypatch.setattr(rootfs, "make", lambda folder: folder)
+    monkeypatch.setattr(Worker, "work", serve)
+    paths, folder = Paths(cache=tmp_path / "cache", state=tmp_path / "state"), tmp_path / "run"
+    answer = bisect(
+        Candidates.of(reported()),
+        paths,
+        folder,
+        uri="",
+        limits=Limits(jobs=1),
+        observer=Silent(),
+        command="lab repro report.md --bisect",
+    )
+    assert (answer.first_failed, answer.stopped, answer.run) == ("0.10.3", "", "run")
+    assert lanes == [1]
+    record = RunResult.read(folder)
+    assert [cell.build for cell in record.cells][:2] == ["0.10.4", "0.9.0"]
+    assert {step.release for step in answer.steps} == {cell.build for cell in record.cells}
+    assert answer.steps[0].command == (
+        "lab matrix -g debian-13 -v stock --build 0.10.4 --no-remedies --no-experiment"
+    )
+    document = json.loads(json.dumps(answer.document()))
+    assert document["first_failed"] == "0.10.3"
+    assert document["steps"][0]["state"] == "bad"
 
 
 def test_if_the_reported_build_passes_nothing_is_looked_for() -> None:
