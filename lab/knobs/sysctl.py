@@ -1,18 +1,49 @@
 """Kernel parameters: `[sysctl]`, each by its full name."""
 
 import re
-from typing import Self
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, PlainValidator
 
 from lab.knobs._base import MapKnob
 from lab.probes import Facts, Who
 
-NUMBER = re.compile(r"-?\d+")
+# Neither 007 nor -0: a value that is read back has the digits that were set.
+NUMBER = re.compile(r"0|-?[1-9][0-9]{0,19}")
+# No part begins with a slash, so that no name leads out of /proc/sys.
+NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_][A-Za-z0-9_:@/-]*)+")
+
+
+def checked(name: str) -> str:
+    """A name as sysctl(8) prints it: a dot between two parts, a slash for a dot within a part."""
+    if not NAME.fullmatch(name):
+        raise ValueError("expected a name like kernel.printk or net.ipv4.conf.eth0/1.forwarding")
+    return name
+
+
+def canonical(value: Any) -> int | str:
+    """A value in its one form: a number as a number, anything else as text with single spaces.
+
+    The kernel prints the numbers of a list with tabs between them.
+    """
+    if isinstance(value, list) and all(type(each) is int for each in value):
+        value = " ".join(map(str, value))
+    if type(value) is int:
+        return value
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    if not text or not text.isprintable():
+        raise ValueError("expected a number, a text in one line, or a list of numbers")
+    return int(text) if NUMBER.fullmatch(text) else text
+
+
+Name = Annotated[str, AfterValidator(checked)]
+Value = Annotated[int | str, PlainValidator(canonical)]
 
 
 class Sysctl(MapKnob):
-    """Values of sysctls. They persist over a reboot."""
+    """Values of sysctls: a number, a text, or a list of numbers. They persist over a reboot."""
 
-    root: dict[str, int]
+    root: dict[Name, Value]
 
     def sysctls(self) -> list[str]:
         return list(self.root)
@@ -25,18 +56,24 @@ class Sysctl(MapKnob):
         return [
             f"{name} is {facts.sysctls[name]}, not {value}"
             for name, value in self.root.items()
-            if facts.sysctls[name] != str(value)
+            if _known(facts.sysctls[name]) != value
         ]
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
-        """Each sysctl that was read in both guests and has a different number there."""
+        """Each sysctl that was read in both guests and has a different value there."""
         theirs = dict(there.sysctls.items())
-        return [
-            cls.model_validate({name: int(wanted)})
-            for name, value in here.sysctls.items()
-            if value is not None
-            and (wanted := theirs.get(name)) is not None
-            and wanted != value
-            and NUMBER.fullmatch(wanted)
-        ]
+        made = []
+        for name, value in here.sysctls.items():
+            wanted = _known(theirs.get(name))
+            if value is not None and wanted is not None and wanted != _known(value):
+                made.append(cls.model_validate({name: wanted}))
+        return made
+
+
+def _known(text: str | None) -> int | str | None:
+    """The value that a guest shows; None if its kernel has no such sysctl, or shows nothing that can be set."""
+    try:
+        return canonical(text)
+    except ValueError:
+        return None

@@ -15,7 +15,9 @@ sysctl_exists() {
 # 99-sysctl.conf, because the last file wins.
 sysctl_set() {
     [ -e "$state/$1" ] || sysctl -n "$1" >"$state/$1"
-    printf '%s = %s\n' "$1" "$2" >"/etc/sysctl.d/zz-boxlite-$name.conf"
+    file=/etc/sysctl.d/zz-boxlite-$name.conf
+    [ ! -e "$file" ] || sed -i "/^$1 = /d" "$file"
+    printf '%s = %s\n' "$1" "$2" >>"$file"
     sysctl -q -w "$1=$2"
 }
 

@@ -177,6 +177,10 @@ USERNS_LIMIT = gathered(
     },
     sysctls={"user.max_user_namespaces": "0"},
 )
+NAMESPACE_LIMIT = gathered(probes={"bwrap_all": BWRAP_ENOSPC}, sysctls={"user.max_pid_namespaces": "0"})
+NAMESPACE_LIMIT_OF_MOUNTS = gathered(
+    probes={"bwrap_user": BWRAP_ENOSPC, "bwrap_all": BWRAP_ENOSPC}, sysctls={"user.max_mnt_namespaces": "0"}
+)
 APPARMOR_DENY = gathered(
     NOISE + DENIED_CREATE,
     probes={"bwrap_user": BWRAP_EACCES, "bwrap_all": BWRAP_EACCES},

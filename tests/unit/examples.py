@@ -58,6 +58,7 @@ DEBIAN: dict[str, Any] = {
         "kernel.apparmor_restrict_unprivileged_unconfined": "0",
         "kernel.unprivileged_userns_apparmor_policy": "1",
         "user.max_user_namespaces": "7794",
+        "user.max_pid_namespaces": "7794",
         "kernel.yama.ptrace_scope": "1",
         "kernel.io_uring_disabled": "0",
     },

@@ -23,6 +23,8 @@ SEEN = [
     (examples.APPARMOR_DENY, "apparmor-userns-deny", "profile lab-bwrap-without-userns"),
     (examples.APPARMOR_DENY_IN_CONTAINER, "apparmor-userns-deny", "under profile containers-default-0.62.2"),
     (examples.SELINUX_DENY, "selinux-userns-deny", "denied bwrap in unconfined_u:unconfined_r:unconfined_t"),
+    (examples.NAMESPACE_LIMIT, "namespace-limit", "user.max_pid_namespaces is 0"),
+    (examples.NAMESPACE_LIMIT_OF_MOUNTS, "namespace-limit", "user.max_mnt_namespaces is 0"),
     (examples.APPARMOR_DISCONNECTED, "apparmor-disconnected", "could not resolve proc/804/uid_map"),
     (examples.APPARMOR_NOCAPS, "apparmor-userns-nocaps", "denied sys_admin to bwrap"),
     (examples.UBUNTU, "apparmor-userns-nocaps", "denied setpcap to bwrap under profile unprivileged_userns"),
@@ -107,6 +109,10 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         gathered(probes={"proc_unmasked": examples.MASKS}),
         gathered(probes={**NONE, "proc_unmasked": examples.MASKS}),
         gathered(probes={"bwrap_all": examples.MASKED_PROC.probes.bwrap_all}),
+        gathered(sysctls={"user.max_pid_namespaces": "0"}),
+        gathered(
+            probes={"bwrap_user": NOT_RUN, "bwrap_all": NOT_RUN}, sysctls={"user.max_net_namespaces": "0"}
+        ),
         gathered(
             examples.DENIED_CAP_BWRAP.replace('comm="bwrap"', 'comm="unshare"'),
             probes={"unshare_user_root": examples.UID_MAP},
@@ -131,6 +137,8 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         "masks upon /proc that are in nobody's way",
         "masks upon /proc where there is no bubblewrap",
         "a /proc that cannot be mounted for another reason",
+        "a limit of 0 on namespaces that bubblewrap made all the same",
+        "a limit of 0 on namespaces that bubblewrap does not make",
         "a probe that Ubuntu's policy denies, where bubblewrap may",
         "a probe that is denied, where there is no bubblewrap to be",
         "a probe that a policy moves, where bubblewrap may",
@@ -206,6 +214,13 @@ def test_two_causes_are_named_in_the_order_in_which_they_block(evidence: Evidenc
         (gathered(sysctls={"kernel.unprivileged_userns_clone": "0"}), "userns-sysctl"),
         (gathered(sysctls={"user.max_user_namespaces": "0"}), "userns-limit"),
         (gathered(probes={"unshare_user": examples.ENOSPC}), "userns-limit"),
+        (
+            gathered(
+                probes={"bwrap_user": NOT_RUN, "bwrap_all": NOT_RUN}, sysctls={"user.max_ipc_namespaces": "0"}
+            ),
+            "namespace-limit",
+        ),
+        (gathered(probes=examples.NAMESPACE_LIMIT.probes.by_name()), "namespace-limit"),
         (gathered(examples.DENIED_CREATE), "apparmor-userns-deny"),
         (gathered(examples.SELINUX_DENIED), "selinux-userns-deny"),
         (gathered(examples.DENIED_CAP_BWRAP), "apparmor-userns-nocaps"),

@@ -152,8 +152,15 @@ STOCK = KNOWN.variant("stock")
         (facts(bubblewrap={"mode": "0o4755"}), facts(), []),
         (profiles({}, "a"), facts(apparmor=None), []),
         (facts(apparmor=None), profiles({"a": "enforce"}, "a"), []),
-        # What is no number cannot be set.
-        (facts(sysctls={"kernel.list": "1"}), facts(sysctls={"kernel.list": "1 2"}), []),
+        (
+            facts(sysctls={"kernel.list": "1"}),
+            facts(sysctls={"kernel.list": "1\t2"}),
+            ["with sysctl kernel.list=1 2"],
+        ),
+        # An empty text cannot be set.
+        (facts(sysctls={"kernel.text": "a"}), facts(sysctls={"kernel.text": ""}), []),
+        # The same list, printed by two kernels.
+        (facts(sysctls={"kernel.list": "1 2"}), facts(sysctls={"kernel.list": "1\t2"}), []),
         (
             profiles(
                 {"a": "enforce", "b": "enforce", "c": "complain", "same": "enforce"}, "a", "b", "d", "same"

@@ -133,7 +133,7 @@ def shipped() -> catalog.Catalog:
 @each_page
 def test_every_command_names_existing_subcommands_options_and_definitions(page: Path) -> None:
     known = shipped()
-    mine = {"debian-13-profiles", "hardened", "userns-limit-64"}
+    mine = {"debian-13-profiles", "hardened", "quiet-console", "userns-limit-64"}
     look_up = {"-g": known.guest, "-v": known.variant, "--set": known.set}
     for line in commands(page):
         words = shlex.split(line, comments=True)[1:]
@@ -174,6 +174,13 @@ def test_the_example_of_a_variant_loads(root: Path) -> None:
     file = "cloud-init/variants/hardened.toml"
     (root / file).write_text(example("adding-a-variant.md", file))
     assert list(catalog.load(root).variant("hardened").knobs) == ["mount", "sysctl"]
+    file = "cloud-init/variants/quiet-console.toml"
+    (root / file).write_text(example("adding-a-variant.md", file))
+    assert catalog.load(root).variant("quiet-console").knobs["sysctl"].settings() == {
+        "kernel.printk": "3 4 1 7",
+        "kernel.core_pattern": "|/bin/false %p",
+        "net.ipv4.conf.eth0/1.forwarding": 0,
+    }
 
 
 def test_the_example_of_a_cause_loads_and_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,11 +46,22 @@ def test_any_linux_host_has_facts() -> None:
 
 
 def test_a_sysctl_is_read_by_its_name_and_one_that_the_kernel_has_not_is_none() -> None:
-    asked = ["kernel.ostype", "kernel.no_such_thing", "kernel.ostype.below"]
+    # The third is below a file, the fourth is a folder.
+    asked = ["kernel.ostype", "kernel.no_such_thing", "kernel.ostype.below", "kernel.random"]
     facts = Facts.model_validate(printed("facts", {"sysctls": asked}))
-    assert [facts.sysctls[name] for name in asked] == ["Linux", None, None]
+    assert [facts.sysctls[name] for name in asked] == ["Linux", None, None, None]
     with pytest.raises(NotAsked, match=r"not asked for kernel\.osrelease, only for .*kernel\.ostype"):
         facts.sysctls["kernel.osrelease"]
+
+
+def test_a_slash_in_the_name_of_a_sysctl_stands_for_a_dot_in_the_name_of_its_file(
+    program: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> str:
+        return str(path)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert program["sysctl"]("net.ipv4.conf.eth0/1.forwarding") == "/proc/sys/net/ipv4/conf/eth0.1/forwarding"
 
 
 def test_a_sysctl_that_cannot_be_read_is_not_taken_for_one_that_is_missing(

@@ -57,6 +57,7 @@ def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> No
     [
         ("userns-sysctl", "userns-clone-on"),
         ("userns-limit", "userns-limit-raise"),
+        ("namespace-limit", "namespace-limit-raise"),
         ("apparmor-userns-deny", "bwrap-userns-restrict"),
         ("apparmor-userns-nocaps", "install-bubblewrap"),
         ("kvm-absent", "kvm-module"),

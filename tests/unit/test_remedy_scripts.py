@@ -173,6 +173,8 @@ def blocked(host: Host) -> Host:
     """A host with Debian's sysctl at 0, a profile without the rule for bubblewrap, and SELinux enforcing."""
     host.sysctl("kernel.unprivileged_userns_clone", "0")
     host.sysctl("user.max_user_namespaces", "0")
+    for kind, limit in {"mnt": 15000, "uts": 20000, "ipc": 0, "pid": 3}.items():
+        host.sysctl(f"user.max_{kind}_namespaces", str(limit))
     host.sysctl("kernel.threads-max", "30000")
     policy = "sys/kernel/security/apparmor"
     host.put(f"{policy}/features/namespaces/mask", "userns_create\n")
@@ -197,6 +199,7 @@ def blocked(host: Host) -> Host:
 CHANGES = [
     "userns-clone-on",
     "userns-limit-raise",
+    "namespace-limit-raise",
     "bwrap-profile",
     "unprivileged-userns-complain",
     "kvm-group",
@@ -515,6 +518,14 @@ def test_the_limit_is_raised_to_what_the_kernel_starts_with(blocked: Host) -> No
     assert blocked.sysctl("user.max_user_namespaces") == "15000"
     file = blocked.root / "etc/sysctl.d/zz-boxlite-userns-limit-raise.conf"
     assert file.read_text() == "user.max_user_namespaces = 15000\n"
+
+
+def test_only_the_limits_that_are_too_low_are_raised(blocked: Host) -> None:
+    assert blocked.run("namespace-limit-raise", "--yes")[0] == 0
+    found = [blocked.sysctl(f"user.max_{kind}_namespaces") for kind in ("mnt", "uts", "ipc", "pid")]
+    assert found == ["15000", "20000", "15000", "15000"]
+    file = blocked.root / "etc/sysctl.d/zz-boxlite-namespace-limit-raise.conf"
+    assert file.read_text() == "user.max_ipc_namespaces = 15000\nuser.max_pid_namespaces = 15000\n"
 
 
 def test_selinux_stays_permissive_after_a_boot(blocked: Host) -> None:

@@ -323,18 +323,41 @@ def test_probes_that_were_not_asked_for_are_not_there() -> None:
         probe(session(Guest()), KNOWN["stock"])
 
 
-PIDS = "user.max_pid_namespaces"
-PIDS_ZERO = KNOWN["stock"].model_copy(update={"name": "no-pids", "sysctl": Sysctl({PIDS: 0})})
+IPC = "user.max_ipc_namespaces"
+IPC_ZERO = KNOWN["stock"].model_copy(update={"name": "no-ipc", "sysctl": Sysctl({IPC: 0})})
 
 
 def test_a_sysctl_makes_sense_on_every_kernel_that_has_it() -> None:
     # facts.py asked only for a fixed list, and what was not in that list counted as not in the kernel.
-    assert why_not_applicable(PIDS_ZERO, facts(sysctls={PIDS: "31437"})) is None
-    assert why_not_applicable(PIDS_ZERO, facts(sysctls={PIDS: None})) == f"its kernel has no {PIDS}"
-    with pytest.raises(NotAsked, match=f"not asked for {PIDS}, only for kernel.unprivileged"):
-        why_not_applicable(PIDS_ZERO, facts())
-    with pytest.raises(NotInEffect, match=f"{PIDS} is 31437, not 0"):
-        check_in_effect(PIDS_ZERO, facts(sysctls={PIDS: "31437"}), who())
+    assert why_not_applicable(IPC_ZERO, facts(sysctls={IPC: "31437"})) is None
+    assert why_not_applicable(IPC_ZERO, facts(sysctls={IPC: None})) == f"its kernel has no {IPC}"
+    with pytest.raises(NotAsked, match=f"not asked for {IPC}, only for kernel.unprivileged"):
+        why_not_applicable(IPC_ZERO, facts())
+    with pytest.raises(NotInEffect, match=f"{IPC} is 31437, not 0"):
+        check_in_effect(IPC_ZERO, facts(sysctls={IPC: "31437"}), who())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"),
+        ([4, 4, 1, 7], "4\t4\t1\t7"),
+        ("4 4  1 7", "4\t4\t1\t7"),
+        ("|/bin/false %p", "|/bin/false %p"),
+        ("7", "7"),
+        (-1, "-1"),
+        ("007", "007"),
+        (18446744073692774399, "18446744073692774399"),
+    ],
+)
+def test_a_number_a_list_of_numbers_and_a_text_are_read_back_whatever_the_spaces_in_them(
+    value: Any, shown: str
+) -> None:
+    wanted = KNOWN["stock"].model_copy(update={"sysctl": Sysctl.model_validate({"kernel.any": value})})
+    check_in_effect(wanted, facts(sysctls={"kernel.any": shown}), who())
+    for other in ("4 4 1 8", "4417", "", "7 "[::-1] + "7", None):
+        with pytest.raises(NotInEffect, match=r"kernel\.any is "):
+            check_in_effect(wanted, facts(sysctls={"kernel.any": other}), who())
 
 
 def test_the_sysctls_of_every_variant_are_asked_for_and_of_those_that_are_made_for_one_run() -> None:
@@ -342,10 +365,10 @@ def test_the_sysctls_of_every_variant_are_asked_for_and_of_those_that_are_made_f
     both = known.variant("userns-clone-off+max-userns-zero")
     assert both.sysctls == ["kernel.unprivileged_userns_clone", "user.max_user_namespaces"]
     assert known.variant("stock").sysctls == []
-    asked = known.sysctls([PIDS_ZERO.combined(both)])
-    assert PIDS in asked
-    assert PIDS not in known.sysctls()
-    for each in [*known.variants.values(), both, PIDS_ZERO]:
+    asked = known.sysctls([IPC_ZERO.combined(both)])
+    assert IPC in asked
+    assert IPC not in known.sysctls()
+    for each in [*known.variants.values(), both, IPC_ZERO]:
         assert set(each.sysctls) <= set(asked)
     # An experiment's changes are made of these variants' settings.
     for change in [*changes.of_catalog(known), *changes.undoing(both)]:

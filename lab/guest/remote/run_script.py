@@ -15,7 +15,7 @@ FOLDERS = ("/etc", "/usr/bin", "/usr/sbin", "/var/lib/boxlite-remedies", "/dev/k
 VALUES = (
     "/sys/kernel/security/apparmor/revision",
     *("/proc/sys/kernel/%s*" % name for name in ("apparmor", "unprivileged")),
-    "/proc/sys/user/max_user_namespaces",
+    "/proc/sys/user/max_*_namespaces",
 )
 # Under emulation a package is installed in a minute.
 SECONDS = 300

@@ -26,6 +26,7 @@ SYSCTLS = (
     "kernel.yama.ptrace_scope",
     "kernel.io_uring_disabled",
 )
+SWAPPED = str.maketrans("./", "/.")
 OS_RELEASE = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 APPARMOR = Path("/sys/kernel/security/apparmor")
 # Y if the kernel's AppArmor is in use, whether or not securityfs is mounted.
@@ -83,10 +84,13 @@ def sysctls(more):
 
 
 def sysctl(name):
-    """A sysctl's value; None if the kernel has none of this name. One that cannot be read ends the program."""
+    """A sysctl's value; None if the kernel has none of this name. One that cannot be read ends the program.
+
+    As in sysctl(8), a slash in a name stands for a dot in a file's name: net.ipv4.conf.eth0/1.forwarding.
+    """
     try:
-        return Path("/proc/sys/" + name.replace(".", "/")).read_text().strip()
-    except (FileNotFoundError, NotADirectoryError):
+        return Path("/proc/sys", name.translate(SWAPPED)).read_text().strip()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
         sys.exit("the sysctl %s cannot be read: %s" % (name, error.strerror))

@@ -12,6 +12,6 @@ from pathlib import Path
 FILE = Path("/etc/sysctl.d/99-zz-lab.conf")
 
 wanted = json.loads(sys.argv[1])
-FILE.write_text("".join("%s = %d\n" % item for item in wanted.items()))
+FILE.write_text("".join("%s = %s\n" % item for item in wanted.items()))
 subprocess.run(["sysctl", "--quiet", "--load", str(FILE)], check=True, capture_output=True, text=True)
 print(json.dumps({"applied": True}))
