@@ -1,3 +1,4 @@
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -505,8 +506,8 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
 
 
 # A guest's name takes 19 columns, a square 22, with two spaces between them.
-@pytest.mark.parametrize(("width", "most"), [(60, 31), (80, 16), (120, 8), (240, 4)])
-def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, most: int) -> None:
+@pytest.mark.parametrize(("width", "columns"), [(60, 1), (80, 2), (120, 4), (240, 8)])
+def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, columns: int) -> None:
     known = catalog.load()
     cause = "a-cause-of-22-letters-"
     run = run_of(
@@ -524,7 +525,8 @@ def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, most: i
     assert words.count("xfail") == words.count(cause) == len(run.cells)
     heads = words.count("guest")
     assert words.count("debian-12") == words.count("debian-13-backports") == heads
-    assert heads <= most
+    # One column may be too wide to stand beside as many others as the rest do.
+    assert heads <= math.ceil(len(known.variants) / columns) + 1
 
 
 # -- text from guests

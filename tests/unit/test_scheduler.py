@@ -23,7 +23,7 @@ from lab.run.worker import Worker
 from tests.unit.examples import LOCK_HOLDER, facts, other_process
 
 KNOWN = catalog.load()
-PIDS = "user.max_pid_namespaces"
+IPC = "user.max_ipc_namespaces"
 CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([Wheel("0.10.8", "0.10.8")])
 
 
@@ -75,15 +75,15 @@ def test_each_guest_is_asked_for_the_sysctls_of_every_variant_of_the_catalog_and
     folder: Path,
 ) -> None:
     folder.mkdir()
-    own = KNOWN.variant("stock").model_copy(update={"name": "no-pids", "sysctl": Sysctl({PIDS: 0})})
+    own = KNOWN.variant("stock").model_copy(update={"name": "no-ipc", "sysctl": Sysctl({IPC: 0})})
     cells = [CELLS[0], replace(CELLS[1], variant=own)]
     asked = replace(run_of(folder), cells=cells)._share().work.sysctls
-    assert PIDS in asked
-    assert set(asked) == {PIDS, *(name for each in KNOWN.variants.values() for name in each.sysctls)}
-    assert PIDS not in run_of(folder)._share().work.sysctls
+    assert IPC in asked
+    assert set(asked) == {IPC, *(name for each in KNOWN.variants.values() for name in each.sysctls)}
+    assert IPC not in run_of(folder)._share().work.sysctls
     # A kept result may be of a catalog with more variants.
-    kept = CELLS[0].result(Status.PASS).model_copy(update={"facts": facts(sysctls={PIDS: "31437"})})
-    assert PIDS in run_of(folder, kept={CELLS[0].folder: kept})._share().work.sysctls
+    kept = CELLS[0].result(Status.PASS).model_copy(update={"facts": facts(sysctls={IPC: "31437"})})
+    assert IPC in run_of(folder, kept={CELLS[0].folder: kept})._share().work.sysctls
 
 
 def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
