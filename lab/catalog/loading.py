@@ -1,7 +1,7 @@
 """Loads and checks all definitions."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
@@ -47,6 +47,15 @@ class Catalog:
     def set(self, name: str) -> Set:
         return _lookup("set", name, self.sets)
 
+    def with_variants(self, folder: Path) -> "Catalog":
+        """The catalog and the variants in this folder, if there is one: those that were made for one run.
+
+        Raises UsageError for a wrong file.
+        """
+        if not any(folder.glob("*.toml")):
+            return self
+        return replace(self, variants={**self.variants, **load_folder(folder, _variant_file())})
+
 
 def load(root: Path | None = None) -> Catalog:
     """Read every definition below `root`; the default is the lab's own definitions.
@@ -56,7 +65,7 @@ def load(root: Path | None = None) -> Catalog:
     root = root or definitions()
     catalog = Catalog(
         guests=load_folder(root / "images", Guest),
-        variants=load_folder(root / "cloud-init" / "variants", variant_file(tuple(knobs.kinds().items()))),
+        variants=load_folder(root / "cloud-init" / "variants", _variant_file()),
         sets=load_folder(root / "images" / "sets", Set),
         suite=load_suite("jailer"),
     )
@@ -83,6 +92,10 @@ def load_suite(name: str) -> Suite:
 def key_file(name: str, root: Path | None = None) -> Path:
     """Return the file of a key that signs checksums, below `root` or in the lab's own definitions."""
     return (root or definitions()) / "images" / "keys" / name
+
+
+def _variant_file() -> type[Variant]:
+    return variant_file(tuple(knobs.kinds().items()))
 
 
 def _check_keys(root: Path, catalog: Catalog) -> None:

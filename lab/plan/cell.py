@@ -39,11 +39,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Cell:
-    """One guest in one variant with one build: what is run and gets a status."""
+    """One guest in one variant with one build: what is run and gets a status.
+
+    `trials`: whether remedies and experiments are tried on it. `again`: the command that runs it again, if that
+    is not `lab matrix`, because its variant has no file.
+    """
 
     guest: Guest
     variant: Variant
     build: Build
+    trials: bool = True
+    again: str = ""
 
     @property
     def folder(self) -> Path:
@@ -66,15 +72,17 @@ class Cell:
 
     def typical_seconds(self, options: RunOptions = DEFAULT_OPTIONS) -> float:
         """Estimate how long the cell takes from what its variant expects, the same on every host."""
-        always = options.experiments is ExperimentPolicy.ALWAYS
+        always = self.trials and options.experiments is ExperimentPolicy.ALWAYS
         if self.variant.expect.status != "xfail":
             return PASS_SECONDS + (BREAKING_SECONDS if always else 0.0)
-        more = (REMEDIES_SECONDS if options.remedies else 0.0) + (TURNING_SECONDS if always else 0.0)
+        more = (REMEDIES_SECONDS if self.trials and options.remedies else 0.0) + (
+            TURNING_SECONDS if always else 0.0
+        )
         return BLOCKED_SECONDS + more
 
     def rerun(self, options: RunOptions) -> str:
         """Return a command line that runs exactly this cell again."""
-        return rerun(self.guest.name, self.variant.name, self.build.argument, options)
+        return self.again or rerun(self.guest.name, self.variant.name, self.build.argument, options)
 
     def result(self, status: Status, *, reason: str = "") -> CellResult:
         """Return a result for this cell that has only a status and a reason."""

@@ -52,10 +52,10 @@ def render_sections(
     )
 
 
-def page(template: str, **values: Any) -> str:
-    """Render one of the templates. Its filters escape text from guests."""
+def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
+    """Render one of the templates in a folder. Its filters escape text from guests."""
     environment = jinja2.Environment(  # noqa: S701 - Markdown, escaped by the filters below
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(templates),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -271,7 +271,8 @@ class Worker:
 
     def _try(self, runner: CellRunner, ticket: Ticket, result: CellResult) -> bool:
         """Try experiments and remedies on a cell whose suite has run, and decide it."""
-        cell, policy = ticket.cell, self._shared.policy
+        cell = ticket.cell
+        policy = self._shared.policy if cell.trials else Policy()
         if experiment.is_wanted(policy, result) or remedies.is_wanted(policy, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
         for name in (remedies.FOLDER, *([] if result.experiment else [experiment.FOLDER])):

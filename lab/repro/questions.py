@@ -1,0 +1,210 @@
+"""What is asked of a guest: a question for each suspected cause, a check for each setting that was tried."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from lab import causes
+from lab.catalog import AND, Catalog, Guest, Variant
+from lab.knobs import Conflict
+from lab.record import Expectation
+from lab.repro import guests, settings
+from lab.repro.report import Mood, Place, Quote, Report, Setting
+from lab.trials.changes import Change
+
+# The variant that changes nothing, and the names of those that are made for one report.
+STOCK, REPORT, TRIED = "stock", "report", "tried"
+# Most settings that are tried for one report, each on its own cell.
+MOST = 8
+
+
+class Suspicion(Protocol):
+    """A cause that the text of a report alone shows, and the lines that show it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def quotes(self) -> Sequence[Quote]: ...
+
+
+class Suspicions(Protocol):
+    """All that the text of a report alone shows."""
+
+    @property
+    def findings(self) -> Sequence[Suspicion]: ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a guest: do the report's words come from this cause?
+
+    `cause` is None if the text shows none. `quotes` are the lines of the report that show it. `variant` makes a
+    guest have the cause; it is None, with the reason in `why_not`, if no variant of the lab does.
+    """
+
+    cause: str | None
+    quotes: tuple[Quote, ...] = ()
+    variant: Variant | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Settings that the reporter tried, put on the guest that a question is asked of.
+
+    `variant` is None, with the reason in `why_not`, if they cannot be put on that guest.
+    """
+
+    settings: tuple[Setting, ...]
+    question: Question
+    variant: Variant | None = None
+    why_not: str = ""
+
+    @property
+    def said(self) -> str:
+        """The settings as their reporter would write them."""
+        return " and ".join(settings.said(each) for each in self.settings)
+
+    @property
+    def step(self) -> str:
+        """What is done, in words."""
+        what = f"variant {self.variant.name}" if self.variant else f"not tested: {self.why_not}"
+        return f"tried: {self.said}: {what}"
+
+
+def suspected(judged: Suspicions) -> list[Question]:
+    """One question for each cause that the text shows; one without a cause if it shows none."""
+    found: dict[str, Question] = {}
+    for each in judged.findings:
+        before = found.get(each.name, Question(each.name))
+        found[each.name] = replace(before, quotes=tuple(dict.fromkeys((*before.quotes, *each.quotes))))
+    return list(found.values()) or [Question(None)]
+
+
+def ask(
+    suspected: Sequence[Question], stated: Variant | None, catalog: Catalog, guest: Guest | None
+) -> tuple[tuple[Question, ...], list[str]]:
+    """The questions with the variants that ask them on a guest, and the same in words."""
+    asked, steps = [], []
+    for each in suspected:
+        variant, why_not = _variant(each, stated, catalog, guest)
+        asked.append(replace(each, variant=variant, why_not=why_not))
+        what = each.cause or "the text shows no cause"
+        steps.append(f"asked: {what}: {f'variant {variant.name} ({variant.title})' if variant else why_not}")
+    return tuple(asked), steps
+
+
+def stated_by(report: Report, catalog: Catalog, guest: Guest | None) -> tuple[Variant | None, list[str]]:
+    """The settings that hold on the host as one variant, None if there are none; and what is left out."""
+    knobs, steps, seen = [], [], dict[str, str | None]()
+    for each in report.of(Setting):
+        if each.mood is not Mood.HOLDS or each.place is not Place.HOST:
+            continue
+        if each.name in seen:
+            if seen[each.name] != each.value:
+                steps.append(
+                    f"not set: {settings.said(each)}: another line contradicts line {each.quote.number}"
+                )
+            continue
+        seen[each.name] = each.value
+        found = settings.knob(each)
+        if found is None:
+            steps.append(f"not set: {settings.said(each)}: the lab has no such setting")
+        elif guest is not None and not guests.has_sysctl(guest, each.name):
+            steps.append(f"not set: {settings.said(each)}: the kernel of {guest.name} has no such sysctl")
+        else:
+            knobs.append(found)
+            steps.append(f"set: {settings.said(each)}, as line {each.quote.number} says")
+    if not knobs:
+        return None, steps
+    return settings.made(REPORT, "The settings that the report states", knobs, _stock(catalog)), steps
+
+
+def _variant(
+    question: Question, stated: Variant | None, catalog: Catalog, guest: Guest | None
+) -> tuple[Variant | None, str]:
+    """The variant that asks a question on a guest, or why there is none."""
+    plain = stated or _stock(catalog)
+    if question.cause is None or question.cause not in causes.known():
+        return plain, ""
+    found = making(catalog, question.cause, guest)
+    if not found:
+        return None, f"no variant of the lab leads to {question.cause}" + (f" on {guest.name}" if guest else "")
+    expect = Expectation(status="xfail", cause=question.cause)
+    if stated is None:
+        return found[0], ""
+    try:
+        together = stated.combined(found[0])
+    except Conflict as why:
+        return None, f"what the report states contradicts {question.cause}: {why}"
+    if together.knobs == stated.knobs:
+        return stated.model_copy(update={"expect": expect}), ""
+    return together, ""
+
+
+def making(catalog: Catalog, cause: str | None, guest: Guest | None) -> list[Variant]:
+    """The variants of the catalog that lead to a cause, and that a guest can have; the best first."""
+    found = [
+        each
+        for each in catalog.variants.values()
+        if each.expect.cause == cause
+        and cause is not None
+        and (guest is None or guests.why_not(guest, each) is None)
+    ]
+    own = [name for name, ids in guests.OWN_SYSCTLS.items() if guest and guests.distribution(guest) in ids]
+
+    def rank(variant: Variant) -> tuple[object, ...]:
+        # The switch of a distribution's own kernel comes before what imitates it elsewhere.
+        has_switch = any(name.startswith(begins) for name in variant.sysctls for begins in own)
+        return (not has_switch, variant.name != cause, len(variant.knobs), variant.name)
+
+    return sorted(found, key=rank)
+
+
+def checks(report: Report, questions: Sequence[Question], guest: Guest | None) -> tuple[Check, ...]:
+    """A check for each setting that was tried, on the first question that has a variant."""
+    asked = next((each for each in questions if each.variant), None)
+    tried = [each for each in report.of(Setting) if each.mood is Mood.TRIED and each.place is Place.HOST]
+    if asked is None:
+        return ()
+    unique = list({settings.said(each): each for each in reversed(tried)}.values())[::-1][:MOST]
+    alone = [_check((each,), f"{TRIED}-{n}", asked, guest) for n, each in enumerate(unique, start=1)]
+    possible = tuple(each.settings[0] for each in alone if each.variant not in (None, asked.variant))
+    if len(possible) < 2 or len({each.helped for each in possible}) > 1:
+        return tuple(alone)
+    # A reporter who tried one after another usually left them in place.
+    return (*alone, _check(possible, f"{TRIED}-all", asked, guest))
+
+
+def _check(tried: tuple[Setting, ...], name: str, asked: Question, guest: Guest | None) -> Check:
+    base = asked.variant
+    assert base is not None
+    changed = base
+    for setting in tried:
+        found = settings.knob(setting)
+        if found is None:
+            return Check(tried, asked, why_not="the lab has no setting that does this")
+        if guest is not None and not guests.has_sysctl(guest, setting.name):
+            return Check(tried, asked, why_not=f"the kernel of {guest.name} has no such sysctl")
+        kind, knob = found
+        profiles = {each.name for each in getattr(base.knobs.get(kind), "profiles", ())}
+        if own := profiles.intersection(getattr(knob, "removed", ())):
+            stands = f"the variant {base.name} loads {min(own)} itself, to stand for the policy of the host"
+            return Check(tried, asked, why_not=stands)
+        changed = Change(settings.said(setting), {kind: knob}).on(changed)
+    if changed.knobs == base.knobs:
+        return Check(tried, asked, base)
+    check = Check(tried, asked)
+    title = f"{base.name}; then, as the reporter tried: {check.said}"
+    expect = Expectation() if tried[0].helped else base.expect
+    return replace(check, variant=changed.model_copy(update={"name": name, "title": title, "expect": expect}))
+
+
+def _stock(catalog: Catalog) -> Variant:
+    return catalog.variant(STOCK)
+
+
+def is_made(variant: Variant) -> bool:
+    """Whether a variant, or a part of it, was made for a report and has no file."""
+    return any(each == REPORT or each.startswith(f"{TRIED}-") for each in variant.name.split(AND))

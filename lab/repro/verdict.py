@@ -1,0 +1,161 @@
+"""The verdict on a report: what its cells show of each question, and of all of them together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lab.record import UNKNOWN, CellResult, Confidence, RunResult, Status
+from lab.repro.comparing import CellText, Proof
+from lab.repro.planning import Plan
+from lab.repro.questions import Question
+from lab.repro.report import AuditLine, Command, Report, Speaker, Words
+from lab.upstream.finished import FinishedCell
+
+FAILED = (Status.FAIL, Status.XFAIL)
+# Words this many lines below a command of the report are what that command printed.
+NEAR = 3
+
+
+class Result(StrEnum):
+    """The verdict in one word, from the best to the worst."""
+
+    REPRODUCED = "reproduced"
+    OTHER_CAUSE = "reproduced with another cause"
+    NOT_REPRODUCED = "not reproduced"
+    NOT_RUN = "not run"
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status of `lab repro`."""
+        return {Result.REPRODUCED: 0, Result.NOT_RUN: 3}.get(self, 1)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Words or an audit line of the report, and the line of the evidence that is the same; None: there is none.
+
+    `untested` says why it was not looked for.
+    """
+
+    statement: Words | AuditLine
+    proof: Proof | None
+    untested: str = ""
+
+    @property
+    def quote(self) -> str:
+        return self.statement.text if isinstance(self.statement, Words) else self.statement.quote.text
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a cell shows of one question. `cell` is None if none was run for it."""
+
+    question: Question
+    result: Result
+    why: str
+    cell: FinishedCell | None = None
+    compared: tuple[Compared, ...] = ()
+
+    @property
+    def proofs(self) -> list[Proof]:
+        """The lines of the evidence that say what the report says."""
+        return [each.proof for each in self.compared if each.proof]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on a report: the worst of those on its questions, each with its evidence."""
+
+    result: Result
+    why: tuple[str, ...]
+    answered: tuple[Answered, ...] = ()
+
+    @property
+    def cells(self) -> list[FinishedCell]:
+        """The cells that failed or passed, each once."""
+        return list({each.cell.result.folder: each.cell for each in self.answered if each.cell}.values())
+
+
+def of_plan(plan: Plan) -> Verdict:
+    """Return the verdict on a report for which nothing is run."""
+    return Verdict(Result.NOT_RUN, plan.why_not)
+
+
+def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
+    """Return the verdict on a report whose cells are those of a run with its record in `folder`."""
+    known = {cell.variant: FinishedCell(cell, folder) for cell in run.cells}
+    answered = tuple(_answer(plan, each, known) for each in plan.questions)
+    worst = max((each.result for each in answered), key=list(Result).index)
+    return Verdict(worst, tuple(dict.fromkeys(each.why for each in answered)), answered)
+
+
+def _answer(plan: Plan, question: Question, known: dict[str, FinishedCell]) -> Answered:
+    if question.variant is None:
+        return Answered(question, Result.NOT_RUN, question.why_not)
+    cell = known[question.variant.name]
+    ran = cell.result
+    if ran.status not in (*FAILED, Status.PASS, Status.XPASS):
+        return Answered(question, Result.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
+    compared = compare(plan.report, question, plan.questions, cell)
+    if ran.status not in FAILED:
+        return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, compared)
+    return Answered(question, *_judge(question, ran, compared), cell, compared)
+
+
+def _judge(question: Question, ran: CellResult, compared: Sequence[Compared]) -> tuple[Result, str]:
+    """The verdict on a cell that failed, and why."""
+    found = ran.cause or UNKNOWN
+    causes = [each.name for each in ran.causes] or [found]
+    sure = f" ({ran.confidence})" if ran.confidence else ""
+    shows = f"the cause found is {found}{sure}"
+    looked_for = [each for each in compared if not each.untested]
+    same_words = any(each.proof for each in looked_for)
+    if question.cause is None:
+        if same_words:
+            return Result.REPRODUCED, f"the same words; {shows}"
+        return Result.NOT_REPRODUCED, f"it fails, but not with the report's words; {shows}"
+    if question.cause not in causes:
+        if same_words:
+            return Result.OTHER_CAUSE, f"the same words, but {shows}, and not {question.cause}"
+        return Result.NOT_REPRODUCED, f"it fails with other words, and {shows}, not {question.cause}"
+    if looked_for and not same_words:
+        return Result.NOT_REPRODUCED, f"the same cause, {found}{sure}, but with other words than the report's"
+    proved = next((each for each in ran.causes if each.name == question.cause), None)
+    if not same_words and proved is not None and proved.confidence is not Confidence.PROVED:
+        return Result.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
+    words = "the same words, the same cause" if same_words else "the same cause; no words were compared"
+    return Result.REPRODUCED, f"{words}: {question.cause}{sure}"
+
+
+def compare(
+    report: Report, question: Question, others: Sequence[Question], cell: FinishedCell
+) -> tuple[Compared, ...]:
+    """Look in a cell's evidence for what the report quotes about a question.
+
+    A line that another question is about is left to that one; a line that is about none is looked for in each.
+    """
+    theirs = {quote for each in others if each != question for quote in each.quotes}
+    said: list[Words | AuditLine] = [
+        each
+        for each in report.statements
+        if isinstance(each, AuditLine)
+        or (isinstance(each, Words) and each.speaker in (Speaker.BOXLITE, Speaker.BUBBLEWRAP))
+    ]
+    concerned = [each for each in said if each.quote in question.quotes or each.quote not in theirs]
+    own = [each for each in concerned if each.quote in question.quotes]
+    text = CellText(cell)
+    return tuple(_compared(report, each, text) for each in own or concerned)
+
+
+def _compared(report: Report, statement: Words | AuditLine, text: CellText) -> Compared:
+    proof = text.find(statement)
+    if proof is None and isinstance(statement, Words) and _is_printed_by_command(report, statement):
+        return Compared(statement, None, "the command that printed it was not run; --run-commands runs it")
+    return Compared(statement, proof)
+
+
+def _is_printed_by_command(report: Report, words: Words) -> bool:
+    """Whether the report shows a command right above these words."""
+    numbers = [each.quote.number for each in report.of(Command)]
+    return any(0 < words.quote.number - number <= NEAR for number in numbers)

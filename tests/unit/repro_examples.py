@@ -1,0 +1,184 @@
+"""Reports as data, plans for them, and runs that answer them, without a guest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from lab import catalog
+from lab.catalog import Guest
+from lab.record import (
+    CellResult,
+    Confidence,
+    Expectation,
+    Finding,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    RunResult,
+    Status,
+    TestResult,
+)
+from lab.repro import planning
+from lab.repro.planning import Host, Plan, Wishes
+from lab.repro.report import (
+    AuditLine,
+    Boxlite,
+    Command,
+    Mood,
+    NamedTest,
+    Quote,
+    Report,
+    Setting,
+    Speaker,
+    Statement,
+    System,
+    Words,
+)
+from tests.unit import evidence_examples, words_examples
+from tests.unit.examples import facts, host, probed, run_of
+
+KNOWN = catalog.load()
+POLICY, CLONE = "apparmor-userns-nocaps", "userns-sysctl"
+SWITCH, RESTRICT = "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns"
+UNLOAD = "apparmor_parser -R /etc/apparmor.d/unprivileged_userns"
+RELEASES = [Version(each) for each in ("0.9.0", "0.10.7", "0.10.8")]
+
+
+@dataclass(frozen=True)
+class Suspected:
+    """A cause that the text of a report shows."""
+
+    name: str
+    quotes: tuple[Quote, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the text of a report shows."""
+
+    findings: tuple[Suspected, ...] = ()
+
+
+def quote(number: int, text: str = "a line") -> Quote:
+    return Quote(number, text)
+
+
+def system(name: str = "debian", version: str | None = "13", **more: Any) -> System:
+    return System(quote(1), name, version, f"{name} {version or ''}".strip().capitalize(), **more)
+
+
+def holds(name: str, value: str, number: int = 2) -> Setting:
+    return Setting(quote(number), name, value, Mood.HOLDS)
+
+
+def tried(name: str, value: str | None, *, helped: bool | None, number: int = 3) -> Setting:
+    return Setting(quote(number), name, value, Mood.TRIED, helped)
+
+
+def words(text: str, number: int = 4, speaker: Speaker = Speaker.BUBBLEWRAP) -> Words:
+    return Words(quote(number, text), text, speaker)
+
+
+def audit(number: int = 5, **fields: str) -> AuditLine:
+    refused = {
+        "apparmor": "DENIED",
+        "operation": "capable",
+        "profile": "unprivileged_userns",
+        "capability": "21",
+        "capname": "sys_admin",
+    }
+    return AuditLine(quote(number, "audit: DENIED"), {**refused, **fields})
+
+
+def boxlite(version: str) -> Boxlite:
+    return Boxlite(quote(6), version)
+
+
+def command(text: str, number: int) -> Command:
+    return Command(quote(number, f"$ {text}"), text)
+
+
+def named_test(name: str, *, known: bool = True) -> NamedTest:
+    return NamedTest(quote(7), name, known)
+
+
+def report(*statements: Statement) -> Report:
+    return Report("boxlite fails", statements)
+
+
+def is_built(guest: Guest) -> bool:
+    return guest.name.startswith("debian-1") and "cloud" not in guest.name
+
+
+def no_image(guest: Guest) -> str | None:
+    return None if is_built(guest) else "image not available: no network"
+
+
+HOST = Host(is_built, no_image, lambda: RELEASES)
+
+
+def plan(
+    said: Report, *causes: str | Suspected, host: Host = HOST, nearest: bool = False, **wishes: Any
+) -> Plan:
+    found = [each if isinstance(each, Suspected) else Suspected(each) for each in causes]
+    return planning.plan(said, Judged(tuple(found)), KNOWN, host, Wishes(nearest=nearest, **wishes))
+
+
+def ran(
+    wanted: Plan,
+    variant: str,
+    *,
+    cause: str | None = None,
+    confidence: Confidence = Confidence.PROVED,
+    cured_by: Sequence[str] = (),
+    status: Status | None = None,
+    **more: Any,
+) -> CellResult:
+    """A cell of a plan that failed for a cause, or passed; its sandbox tests did the same."""
+    assert wanted.guest
+    assert wanted.build
+    outcome = Outcome.FAIL if cause else Outcome.PASS
+    tests = [
+        TestResult(name=name, outcome=outcome if needs == "sandbox" else Outcome.PASS)
+        for name, needs in wanted.build.suite.tests.items()
+    ]
+    remedies = [RemedyResult(name=name, result=RemedyOutcome.VERIFIED, price="something") for name in cured_by]
+    found = [Finding(name=cause, confidence=confidence, why="the evidence")] if cause else []
+    values: dict[str, Any] = {
+        "guest": wanted.guest.name,
+        "variant": variant,
+        "build": wanted.build.name,
+        "status": status or (Status.XFAIL if cause else Status.PASS),
+        "expected": Expectation(),
+        "cause": cause,
+        "confidence": confidence if cause else None,
+        "causes": found,
+        "reason": "the evidence in a sentence" if cause else "",
+        "tests": tests,
+        "facts": facts(),
+        "remedies": remedies,
+    }
+    return CellResult(**(values | more))
+
+
+def gather(
+    folder: Path,
+    cell: CellResult,
+    *,
+    log: str = words_examples.APPARMOR_NOCAPS,
+    kernel: str = evidence_examples.DENIED_CAP_BWRAP,
+) -> None:
+    """Write the evidence of a cell into the folder of its run."""
+    logs = folder / cell.folder / "boxlite/box-a/logs"
+    logs.mkdir(parents=True)
+    (logs / "boxlite.log.2026-11-24").write_text(log)
+    (folder / cell.folder / "kernel.log").write_text(kernel)
+    probes = probed(evidence_examples.ALL_WORK | {"bwrap_user": evidence_examples.BWRAP_REFUSED})
+    (folder / cell.folder / "probes.json").write_text(probes.model_dump_json(indent=2))
+
+
+def run(*cells: CellResult) -> RunResult:
+    return run_of(*cells, host=host())

@@ -1,0 +1,132 @@
+import json
+import re
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from lab import causes, remedies
+from lab.repro import answer, claims, verdict
+from lab.repro.answer import Subject
+from lab.repro.planning import Plan
+from lab.repro.report import Mood, Setting
+from lab.upstream.finished import FinishedCell
+from tests.unit import words_examples
+from tests.unit.repro_examples import (
+    CLONE,
+    POLICY,
+    SWITCH,
+    Suspected,
+    audit,
+    gather,
+    plan,
+    quote,
+    ran,
+    report,
+    run,
+    system,
+    tried,
+    words,
+)
+
+SAID = words("Sandbox preflight failed: bwrap cannot create user namespaces.")
+AGAIN = "lab repro REPORT --build 0.10.8"
+
+
+def subject(folder: Path, made: Plan, *cells: object) -> Subject:
+    done = run(*cells)  # type: ignore[arg-type]
+    found = verdict.of_run(made, done, folder)
+    said = claims.lines(made, found, [FinishedCell(cell, folder) for cell in done.cells])
+    return Subject(made, found, said, done, AGAIN)
+
+
+def blocked(folder: Path) -> Subject:
+    """The answer to a report whose cause was reproduced and cured."""
+    made = plan(report(system(), SAID, tried(SWITCH, "1", helped=True)), CLONE)
+    cell = ran(made, "userns-clone-off", cause=CLONE, cured_by=["userns-clone-on", "jailer-off"])
+    gather(folder, cell, log=words_examples.USERNS_SYSCTL, kernel="")
+    return subject(folder, made, cell, ran(made, "tried-1"))
+
+
+def test_the_answer_says_what_was_run_the_cause_the_cure_with_its_script_and_how_to_do_it_again(
+    tmp_path: Path,
+) -> None:
+    text = answer.render(blocked(tmp_path))
+    assert text.startswith("## Verdict: reproduced on debian-13\n")
+    assert "| debian-13 | userns-clone-off |" in text
+    assert "xfail userns-sysctl" in text
+    assert causes.known()[CLONE].explanation in text
+    script = remedies.find("userns-clone-on").script()
+    assert script in text
+    assert "with it the whole suite passed on userns-clone-off" in text
+    assert "verified too" in text
+    assert f"{AGAIN}\nlab matrix -g debian-13 -v userns-clone-off --build 0.10.8\n" in text
+    assert f"| line 3: {SWITCH}=1 helps | held |" in text
+    assert "Debian GNU/Linux 13 (trixie), kernel 6.12.118+deb13-cloud-amd64" in text
+    assert "the guest ran under software emulation" in text
+
+
+def test_the_answer_holds_nothing_of_the_machine_that_it_was_run_on(tmp_path: Path) -> None:
+    text = answer.render(blocked(tmp_path))
+    assert str(tmp_path) not in text
+    assert "qemu:///" not in text
+    assert "/var/lib/boxlite-lab" not in text
+
+
+def test_the_nearest_guest_is_named_as_what_it_is(tmp_path: Path) -> None:
+    line = audit()
+    made = plan(report(system("ubuntu", "24.04"), line), Suspected(POLICY, (line.quote,)), nearest=True)
+    cell = ran(made, "apparmor-userns-nocaps", cause=POLICY)
+    gather(tmp_path, cell)
+    found = subject(tmp_path, made, cell)
+    assert found.headline == "reproduced on debian-13, under Ubuntu's policy; not on Ubuntu 24.04"
+    assert "guest: debian-13, which is not Ubuntu 24.04" in answer.render(found)
+
+
+def test_what_is_not_run_says_why_what_is_missing_and_what_to_ask_for() -> None:
+    made = plan(report(words("bwrap: no")), CLONE)
+    found = Subject(made, verdict.of_plan(made))
+    text = answer.render(found)
+    assert text.startswith("## Verdict: not run\n")
+    assert "The report does not say: the distribution and its release, the version of boxlite" in text
+    assert "lab probe" in text
+    assert "### Do it again" not in text
+
+
+def test_a_cell_that_no_remedy_cured_says_so_and_an_unknown_cause_is_not_explained(tmp_path: Path) -> None:
+    made = plan(report(system(), SAID))
+    cell = ran(made, "stock", cause="unknown")
+    gather(tmp_path, cell)
+    text = answer.render(subject(tmp_path, made, cell))
+    assert "Under stock the evidence shows none of the causes that the lab knows." in text
+    assert "No remedy of the lab cured stock; 0 were tried." in text
+
+
+def test_hostile_text_of_a_report_becomes_neither_markup_nor_a_control_sequence(tmp_path: Path) -> None:
+    evil = "x\x1b[31m </details><script>alert(1)</script> | a | `code` ![x](http://evil.example/p.png) @all"
+    hostile = Setting(quote(3, evil), evil, None, Mood.TRIED, helped=False)
+    made = plan(report(system(), words(evil), hostile), CLONE)
+    cell = ran(made, "userns-clone-off", cause=CLONE)
+    gather(tmp_path, cell, log=f"2026-11-24T23:56:40Z ERROR boxlite::x: {evil}\n", kernel="")
+    text = answer.render(subject(tmp_path, made, cell))
+    assert "\x1b" not in text
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    assert "<script>" not in html
+    assert "<img" not in html
+    assert "</details>" not in html
+    # GitHub would make a mention of it.
+    assert "@all" not in re.sub("`[^`]*`", "", text)
+
+
+def test_the_document_for_programs_has_the_verdict_the_words_and_the_claims(tmp_path: Path) -> None:
+    found = json.loads(json.dumps(answer.document(blocked(tmp_path))))
+    assert (found["verdict"], found["guest"], found["is_host"], found["build"]) == (
+        "reproduced",
+        "debian-13",
+        True,
+        "0.10.8",
+    )
+    [question] = found["questions"]
+    [said] = question["words"]
+    assert (question["cause"], said["line"], said["file_line"]) == (CLONE, 4, 2)
+    assert found["claims"][-1]["result"] == "held"
+    assert [each["remedy"] for each in found["cures"]] == ["userns-clone-on", "jailer-off"]

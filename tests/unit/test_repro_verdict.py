@@ -1,0 +1,188 @@
+from pathlib import Path
+
+import pytest
+
+from lab.record import Confidence, Status
+from lab.repro import verdict
+from lab.repro.comparing import essence
+from lab.repro.planning import Plan
+from lab.repro.report import Speaker
+from lab.repro.verdict import Result, Verdict
+from tests.unit import words_examples
+from tests.unit.repro_examples import (
+    CLONE,
+    POLICY,
+    Suspected,
+    audit,
+    command,
+    gather,
+    plan,
+    quote,
+    ran,
+    report,
+    run,
+    system,
+    words,
+)
+
+NAMESPACE = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow \
+non-privileged user namespaces. See another distribution's page."
+CANNOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
+
+
+def of(
+    made: Plan, folder: Path, *, log: str = words_examples.APPARMOR_NOCAPS, cause: str | None = POLICY
+) -> Verdict:
+    """The verdict on a plan whose only cell failed for a cause with this log."""
+    assert made.variant
+    cell = ran(made, made.variant.name, cause=cause)
+    gather(folder, cell, log=log)
+    return verdict.of_run(made, run(cell), folder)
+
+
+def test_the_same_words_and_the_same_cause_are_reproduced_with_the_line_that_shows_it(tmp_path: Path) -> None:
+    made = plan(report(system(), words(NAMESPACE)), POLICY)
+    found = of(made, tmp_path)
+    assert found.result is Result.REPRODUCED
+    assert found.why == (f"the same words, the same cause: {POLICY} (proved)",)
+    [proof] = found.answered[0].proofs
+    assert proof.file.endswith("logs/boxlite.log.2026-11-24")
+    assert (tmp_path / proof.file).read_text().splitlines()[proof.line - 1] == proof.text
+    assert "bwrap: No permissions to create a new namespace" in proof.text
+
+
+def test_the_same_words_for_another_cause_are_reproduced_with_another_cause(tmp_path: Path) -> None:
+    made = plan(report(system(), words(NAMESPACE)), POLICY)
+    found = of(made, tmp_path, cause=CLONE)
+    assert found.result is Result.OTHER_CAUSE
+    assert found.why == (f"the same words, but the cause found is {CLONE} (proved), and not {POLICY}",)
+
+
+@pytest.mark.parametrize("cause", [POLICY, CLONE])
+def test_other_words_are_not_reproduced_whatever_the_cause(tmp_path: Path, cause: str) -> None:
+    made = plan(report(system(), words("bwrap: Creating new namespace failed: Permission denied")), POLICY)
+    found = of(made, tmp_path, cause=cause)
+    assert found.result is Result.NOT_REPRODUCED
+    assert "other words" in found.why[0]
+
+
+def test_a_cell_that_passes_reproduces_nothing(tmp_path: Path) -> None:
+    found = of(plan(report(system(), words(NAMESPACE)), POLICY), tmp_path, cause=None)
+    assert (found.result, found.why) == (Result.NOT_REPRODUCED, ("every test passes",))
+
+
+@pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN, Status.NOT_APPLICABLE, Status.FLAKY])
+def test_a_cell_that_says_nothing_is_not_run_with_its_reason(tmp_path: Path, status: Status) -> None:
+    made = plan(report(system("ubuntu", "24.04")), POLICY)
+    assert made.variant
+    cell = ran(made, made.variant.name, status=status, reason="image not available: no network")
+    found = verdict.of_run(made, run(cell), tmp_path)
+    assert (found.result, found.result.exit_status) == (Result.NOT_RUN, 3)
+    assert found.why == (f"{status}: image not available: no network",)
+
+
+def test_the_audit_line_of_another_program_is_the_same_refusal_and_another_operation_is_not(
+    tmp_path: Path,
+) -> None:
+    for line, result in (
+        (audit(comm="element-desktop", pid="45964"), Result.REPRODUCED),
+        (audit(operation="userns_create"), Result.NOT_REPRODUCED),
+        (audit(capability="8", capname="setpcap"), Result.NOT_REPRODUCED),
+    ):
+        folder = tmp_path / line.fields["operation"] / line.fields["capability"]
+        found = of(plan(report(system(), line), Suspected(POLICY, (line.quote,))), folder)
+        assert found.result is result
+
+
+def test_two_causes_are_told_apart_each_by_its_own_words(tmp_path: Path) -> None:
+    line, said = audit(5), words(CANNOT_RUN, 4, Speaker.BOXLITE)
+    made = plan(report(system(), said, line), Suspected(POLICY, (line.quote,)), Suspected(CLONE, (said.quote,)))
+    first, second = (each.variant.name for each in made.questions if each.variant)
+    cells = [ran(made, first, cause=POLICY), ran(made, second, cause=CLONE)]
+    gather(tmp_path, cells[0])
+    gather(tmp_path, cells[1], log=f"ERROR boxlite: {CANNOT_RUN}\n", kernel="")
+    found = verdict.of_run(made, run(*cells), tmp_path)
+    assert [each.result for each in found.answered] == [Result.REPRODUCED, Result.REPRODUCED]
+    assert [[each.statement for each in answered.compared] for answered in found.answered] == [[line], [said]]
+    assert found.result.exit_status == 0
+
+
+def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
+    line = audit(5)
+    made = plan(report(system(), line), Suspected(POLICY, (line.quote,)), Suspected(CLONE, (quote(9),)))
+    cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "userns-clone-off")]
+    for cell in cells:
+        gather(tmp_path, cell)
+    found = verdict.of_run(made, run(*cells), tmp_path)
+    assert [each.result for each in found.answered] == [Result.REPRODUCED, Result.NOT_REPRODUCED]
+    assert (found.result, found.result.exit_status) == (Result.NOT_REPRODUCED, 1)
+
+
+def test_what_a_command_of_the_report_printed_is_not_looked_for_before_that_command_was_run(
+    tmp_path: Path,
+) -> None:
+    printed = words("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", 4)
+    found = of(plan(report(system(), command("bwrap --unshare-net true", 3), printed), POLICY), tmp_path)
+    assert found.result is Result.REPRODUCED
+    assert found.why == (f"the same cause; no words were compared: {POLICY} (proved)",)
+    [compared] = found.answered[0].compared
+    assert (compared.proof, compared.untested) == (
+        None,
+        "the command that printed it was not run; --run-commands runs it",
+    )
+
+
+def test_a_cause_that_is_only_likely_is_not_reproduced_without_words(tmp_path: Path) -> None:
+    made = plan(report(system()), POLICY)
+    assert made.variant
+    cell = ran(made, made.variant.name, cause=POLICY, confidence=Confidence.LIKELY)
+    gather(tmp_path, cell)
+    found = verdict.of_run(made, run(cell), tmp_path)
+    assert found.result is Result.NOT_REPRODUCED
+    assert "does not prove the cause" in found.why[0]
+
+
+def test_a_report_without_a_cause_is_reproduced_by_its_words_and_gets_the_cause_that_was_found(
+    tmp_path: Path,
+) -> None:
+    found = of(plan(report(system(), words(NAMESPACE))), tmp_path)
+    assert (found.result, found.why) == (
+        Result.REPRODUCED,
+        (f"the same words; the cause found is {POLICY} (proved)",),
+    )
+
+
+def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
+    made = plan(report(system("pop", None)), POLICY)
+    assert verdict.of_plan(made) == Verdict(Result.NOT_RUN, made.why_not)
+
+
+def test_short_words_prove_nothing(tmp_path: Path) -> None:
+    found = of(plan(report(system(), words("Permission denied")), POLICY), tmp_path)
+    assert found.result is Result.NOT_REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("text", "same_everywhere"),
+    [
+        ("bwrap: setting up uid map: Permission denied", "setting up uid map: Permission denied"),
+        ('Config(\\"Sandbox preflight failed.\\")', 'Config("Sandbox preflight failed.")'),
+        ("Error: bwrap:  too   many\nspaces here, really", "too many spaces here, really"),
+        (NAMESPACE, NAMESPACE.removeprefix("bwrap: ").partition(". ")[0]),
+    ],
+)
+def test_the_part_of_a_message_that_is_the_same_everywhere(text: str, same_everywhere: str) -> None:
+    assert essence(text) == same_everywhere
+
+
+def test_evidence_outside_of_the_run_is_not_read(tmp_path: Path) -> None:
+    made = plan(report(system(), words(NAMESPACE)), POLICY)
+    cell = ran(made, "apparmor-userns-nocaps", cause=POLICY)
+    gather(tmp_path / "run", cell)
+    logs = tmp_path / "run" / cell.folder / "boxlite/box-a/logs"
+    (tmp_path / "elsewhere").write_text((logs / "boxlite.log.2026-11-24").read_text())
+    (logs / "boxlite.log.2026-11-24").unlink()
+    (tmp_path / "run" / cell.folder / "probes.json").unlink()
+    (logs / "boxlite.log.2026-11-24").symlink_to(tmp_path / "elsewhere")
+    found = verdict.of_run(made, run(cell), tmp_path / "run")
+    assert found.answered[0].proofs == []
