@@ -1,13 +1,22 @@
-"""From a bug report to what it shows."""
+"""From a bug report to a verdict."""
 
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
+from lab import builds, catalog
 from lab.base.errors import UsageError
-from lab.cli import common
-from lab.repro import judging, reading, showing
+from lab.base.files import plain
+from lab.cli import common, completion
+from lab.repro import answer, judging, planning, reading, running, showing, verdict
+from lab.repro.answer import Subject
+from lab.repro.judging import Judged
+from lab.repro.planning import Plan
+from lab.repro.report import Report
+from lab.repro.running import View
 
 # Standard input, as an argument.
 STDIN = "-"
@@ -20,23 +29,120 @@ MOST_BYTES = reading.MOST_BYTES
 @click.option(
     "--text-only", is_flag=True, help="Show what the report says and what its text alone shows; boot nothing."
 )
+@click.option(
+    "--nearest",
+    is_flag=True,
+    help="If the report's host is no guest that can be run here, run the guest that comes nearest to it.",
+)
+@click.option(
+    "--guest",
+    metavar="GUEST",
+    shell_complete=completion.guests,
+    help="Run this guest. Default: the one of the distribution and release that the report names.",
+)
+@click.option(
+    "--build",
+    metavar="BUILD",
+    shell_complete=completion.builds,
+    help=f"Test this {builds.forms()}. Default: the version that the report names, or else the newest release.",
+)
+@click.option(
+    "--run-commands",
+    is_flag=True,
+    help="Run the report's commands too, in a guest that is thrown away, as a user without a network.",
+)
+@click.option(
+    "-o",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the run into this folder. Default: a new folder among the lab's runs.",
+)
+@click.option("--quiet", is_flag=True, help="Print only the answer.")
+@click.option("--verbose", is_flag=True, help="Print a line for each step instead of a live table.")
 @common.json_option
-def repro_command(report: str, text_only: bool, as_json: bool) -> int:
-    """Read a bug report and say what it shows.
+@click.pass_obj
+def repro_command(
+    lab: common.Lab,
+    /,
+    *,
+    report: str,
+    text_only: bool,
+    nearest: bool,
+    guest: str | None,
+    build: str | None,
+    run_commands: bool,
+    folder: Path | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+) -> int:
+    """Read a bug report, run what it describes, and end in a verdict.
 
     REPORT is a file, or - for standard input: plain text, Markdown, or what `gh issue view NUMBER --json
-    title,body,comments` prints. Nothing of a report is executed or fetched.
+    title,body,comments` prints. Nothing of a report is executed on this host, and nothing is fetched.
+
+    Exit status: 0 reproduced, 1 not reproduced or reproduced with another cause, 2 for wrong usage, 3 not run.
     """
-    if not text_only:
-        raise UsageError("the cells of a report cannot be run yet", hint="add --text-only")
     read = reading.read(_content(report))
     judged = judging.judge(read)
+    if text_only:
+        _show_text(read, judged, as_json=as_json)
+        return 0
+    view = View(common.console, quiet=quiet or as_json, verbose=verbose)
+    host = planning.Host(
+        partial(running.is_stored, lab.paths), partial(running.why_no_image, lab.paths, view), builds.releases
+    )
+    plan = planning.plan(read, judged, catalog.load(), host, planning.Wishes(nearest, guest, build))
+    if not view.quiet:
+        _show_text(read, judged)
+        _show_plan(plan)
+    subject = Subject(plan, verdict.of_plan(plan))
+    if not plan.why_not:
+        assert plan.build is not None
+        plan.build.check(lab.paths)
+        target = running.new_folder(lab.paths, folder)
+        view.line(f"run {target}")
+        again = _again(nearest=nearest, guest=guest, build=build, run_commands=run_commands)
+        command = shlex.join(["lab", *sys.argv[1:]])
+        subject = running.carry_out(
+            plan, target, lab.paths, lab.uri, view, command=command, again=again, with_commands=run_commands
+        )
+    if as_json:
+        common.print_json({"report": showing.document(read, judged), **answer.document(subject)})
+    else:
+        view.line("")
+        common.say(answer.render(subject))
+    if subject.run is not None and subject.run.run.interrupted:
+        return common.INTERRUPTED
+    return subject.verdict.result.exit_status
+
+
+def _show_text(read: Report, judged: Judged, *, as_json: bool = False) -> None:
     if as_json:
         common.print_json(showing.document(read, judged))
-    else:
-        for line in showing.lines(read, judged):
-            common.say(line)
-    return 0
+        return
+    for line in showing.lines(read, judged):
+        common.say(line)
+
+
+def _show_plan(plan: Plan) -> None:
+    common.say("\nplan")
+    for step in plan.steps:
+        common.say(f"        {plain(step)}")
+    for why in plan.why_not:
+        common.say(f"        not run: {plain(why)}")
+    common.say("")
+
+
+def _again(*, nearest: bool, guest: str | None, build: str | None, run_commands: bool) -> str:
+    """The command that answers the report again. It holds no path of this machine."""
+    words = ["lab", "repro", "REPORT"]
+    words += ["--nearest"] if nearest else []
+    words += ["--guest", guest] if guest else []
+    words += ["--build", Path(build).name] if build else []
+    words += ["--run-commands"] if run_commands else []
+    return shlex.join(words)
 
 
 def _content(report: str) -> bytes:

@@ -14,11 +14,14 @@ from lab.remedies import Remedy
 from lab.report import markdown, squares
 from lab.repro import comparing, guests, questions
 from lab.repro.claims import ClaimLine, Held
+from lab.repro.commands import CommandResult
 from lab.repro.planning import PROBE, Plan, named
 from lab.repro.verdict import FAILED, Answered, Result, Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"
+# The programs that boxlite starts to make its sandbox.
+OWN = ("bwrap", "boxlite")
 # Longest page; GitHub takes no comment of more than 65,536 characters.
 LONGEST = 60_000
 
@@ -56,6 +59,7 @@ class Subject:
     claims: Sequence[ClaimLine] = ()
     run: RunResult | None = None
     again: str = ""
+    commands: Sequence[CommandResult] = ()
 
     @property
     def headline(self) -> str:
@@ -76,6 +80,12 @@ class Subject:
         return " ".join([f" on {guest.name}{',' if policies else ';'}", *policies]) + (
             f"; {host}" if policies else f" {host}"
         )
+
+    @property
+    def programs(self) -> list[str]:
+        """Programs other than boxlite's whose trouble the report shows."""
+        others = [each.program for each in self.plan.questions if each.program not in ("", *OWN)]
+        return list(dict.fromkeys(others))
 
     @property
     def rows(self) -> list[Row]:
@@ -124,6 +134,7 @@ class Subject:
         """What could not be tested, and why."""
         said = [f"{each.question.cause}: {each.why}" for each in self.verdict.answered if not each.cell]
         said += [f"{each.claim}: {each.why}" for each in self.claims if each.held is Held.NOT_TESTED]
+        said += [f"{each.command.text}: {each.why_not}" for each in self.commands if each.why_not]
         return list(dict.fromkeys(said))
 
     @property
@@ -138,7 +149,7 @@ class Subject:
         )
 
     @property
-    def commands(self) -> list[str]:
+    def to_repeat(self) -> list[str]:
         """The commands that do it again. They hold no path of the machine that this was run on."""
         build = f" --build {shlex.quote(_argument(self.plan.build))}" if self.plan.build else ""
         plain_variants = [each.name for each in self.plan.variants if not questions.is_made(each)]
@@ -198,6 +209,10 @@ def document(subject: Subject) -> dict[str, object]:
                 "files": list(each.files),
             }
             for each in subject.claims
+        ],
+        "commands": [
+            {"line": each.command.quote.number, "command": plain(each.command.text), "outcome": each.outcome}
+            for each in subject.commands
         ],
         "cures": [
             {"remedy": each.tried.name, "variant": each.variant, "price": each.tried.price}

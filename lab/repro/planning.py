@@ -49,6 +49,13 @@ class Plan:
         return self.guest is not None and (self.nearest is None or self.nearest.guest != self.guest)
 
     @property
+    def hint(self) -> str:
+        """Which guest could be run instead of the one that could not; empty if there is none."""
+        if self.nearest is None or self.nearest.guest == self.guest:
+            return ""
+        return f"{self.nearest.guest.name} comes nearest: {self.nearest.why}; --nearest runs it"
+
+    @property
     def variants(self) -> list[Variant]:
         """Every variant that is run, each once, the questions' first."""
         asked: list[Question | Check] = [*self.questions, *self.checks]
@@ -140,9 +147,7 @@ def _choose_guest(
         return own, near, []
     if wishes.nearest and near is not None:
         return near.guest, near, []
-    why = _why_no_guest(system, catalog)
-    hint = f"; {near.guest.name} comes nearest: {near.why}; --nearest runs it" if near else ""
-    return None, near, [f"{why}{hint}"]
+    return None, near, [_why_no_guest(system, catalog)]
 
 
 def _why_no_guest(system: System | None, catalog: Catalog) -> str:
@@ -164,11 +169,15 @@ def named(system: System) -> str:
 
 
 def _of_guest(system: System | None, guest: Guest | None, nearest: Nearest | None) -> list[str]:
-    host = named(system) if system else "a host that the report does not name"
     if guest is None:
         return []
+    if system is None:
+        return [
+            f"guest: {guest.name}, because the report names no host: {nearest.why if nearest else 'asked for'}"
+        ]
+    host = named(system)
     if nearest is None or nearest.guest != guest:
-        more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
+        more = "; the report leaves open whether it is a derivative" if system.or_derivative else ""
         return [f"guest: {guest.name}, for {host}{more}"]
     return [f"guest: {guest.name}, which is not {host}: {nearest.why}"]
 

@@ -25,6 +25,9 @@ class Suspicion(Protocol):
     def name(self) -> str: ...
 
     @property
+    def program(self) -> str: ...
+
+    @property
     def quotes(self) -> Sequence[Quote]: ...
 
 
@@ -39,12 +42,14 @@ class Suspicions(Protocol):
 class Question:
     """What is asked of a guest: do the report's words come from this cause?
 
-    `cause` is None if the text shows none. `quotes` are the lines of the report that show it. `variant` makes a
-    guest have the cause; it is None, with the reason in `why_not`, if no variant of the lab does.
+    `cause` is None if the text shows none. `quotes` are the lines of the report that show it, and `program` is
+    the one that they are about. `variant` makes a guest have the cause; if no variant of the lab does, it is
+    None, with the reason in `why_not`.
     """
 
     cause: str | None
     quotes: tuple[Quote, ...] = ()
+    program: str = ""
     variant: Variant | None = None
     why_not: str = ""
 
@@ -77,7 +82,7 @@ def suspected(judged: Suspicions) -> list[Question]:
     """One question for each cause that the text shows; one without a cause if it shows none."""
     found: dict[str, Question] = {}
     for each in judged.findings:
-        before = found.get(each.name, Question(each.name))
+        before = found.get(each.name, Question(each.name, program=each.program))
         found[each.name] = replace(before, quotes=tuple(dict.fromkeys((*before.quotes, *each.quotes))))
     return list(found.values()) or [Question(None)]
 

@@ -13,11 +13,14 @@ from lab.images import store
 from lab.lane import prepare_image
 from lab.machine.budget import Limits
 from lab.record import ExperimentPolicy, RunOptions, RunResult
-from lab.report import live, markdown
+from lab.report import live, markdown, terminal
 from lab.report.runlog import RunLog
-from lab.repro import settings
+from lab.repro import answer, claims, commands, settings, verdict
+from lab.repro.answer import Subject
+from lab.repro.commands import CommandResult
 from lab.repro.planning import Plan
 from lab.run import journal, start
+from lab.upstream.finished import FinishedCell
 
 # Remedies are tried on what fails; where no cause is proved, an experiment looks for what turns the cell.
 OPTIONS = RunOptions(remedies=True, experiments=ExperimentPolicy.UNCLEAR)
@@ -32,6 +35,16 @@ class View:
     console: Console
     quiet: bool = False
     verbose: bool = False
+
+    def line(self, text: str) -> None:
+        """Show a line, unless the run is quiet."""
+        if not self.quiet:
+            terminal.print_plain(self.console, text)
+
+    def step(self, text: str) -> None:
+        """Show what is done now, if every step is shown."""
+        if self.verbose:
+            self.line(text)
 
 
 def new_folder(paths: Paths, wanted: Path | None) -> Path:
@@ -55,18 +68,58 @@ def run(plan: Plan, folder: Path, paths: Paths, uri: str, view: View, *, command
     return result
 
 
+def carry_out(
+    plan: Plan,
+    folder: Path,
+    paths: Paths,
+    uri: str,
+    view: View,
+    *,
+    command: str,
+    again: str,
+    with_commands: bool = False,
+) -> Subject:
+    """Run a plan and judge it: the run with its claims, and the report's commands if they may be run.
+
+    `command` is recorded, `again` is the command that makes such a run once more. The answer is written into
+    the folder of the run. Raises LabError if nothing can be run at all.
+    """
+    result = run(plan, folder, paths, uri, view, command=command, again=again)
+    ran: list[CommandResult] = []
+    if with_commands and not result.run.interrupted:
+        ran = _run_commands(plan, result, folder, paths, uri, view)
+    found = verdict.of_run(plan, result, folder)
+    said = claims.lines(plan, found, [FinishedCell(cell, folder) for cell in result.cells])
+    subject = Subject(plan, found, said, result, again, ran)
+    write_atomically(folder / answer.FILE, answer.render(subject))
+    return subject
+
+
+def _run_commands(
+    plan: Plan, result: RunResult, folder: Path, paths: Paths, uri: str, view: View
+) -> list[CommandResult]:
+    """Run the report's commands on the first cell of a question that failed."""
+    asked = {each.variant.name for each in plan.questions if each.variant}
+    failed = {each.variant for each in result.cells if each.variant in asked and each.status in verdict.FAILED}
+    cell = next((each for each in plan.cells("") if each.variant.name in failed), None)
+    wanted = commands.chosen(plan.report)
+    if cell is None:
+        return [CommandResult(each, why_not="no cell of the report failed") for each in wanted]
+    return commands.run(wanted, cell, folder, paths, uri, view.step, view.line)
+
+
 def is_stored(paths: Paths, guest: Guest) -> bool:
     """Whether a guest's lanes can start at once."""
     return prepare_image.is_ready(paths, guest)
 
 
-def why_no_image(paths: Paths, guest: Guest, view: View) -> str | None:
+def why_no_image(paths: Paths, view: View, guest: Guest) -> str | None:
     """Build or fetch a guest's image if it is not here; why it cannot be had, None if it is here now."""
-    with view.console.status(f"looking for the image of {guest.name}"):
-        try:
-            store.ensure(paths, guest, lambda text: None)
-        except ImageNotAvailable as error:
-            return f"image not available: {error.args[0]}"
+    view.line(f"looking for the image of {guest.name}")
+    try:
+        store.ensure(paths, guest, lambda text: None)
+    except ImageNotAvailable as error:
+        return f"image not available: {error.args[0]}"
     return None
 
 

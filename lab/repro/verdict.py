@@ -79,7 +79,7 @@ class Verdict:
 
 def of_plan(plan: Plan) -> Verdict:
     """Return the verdict on a report for which nothing is run."""
-    return Verdict(Result.NOT_RUN, plan.why_not)
+    return Verdict(Result.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
 
 
 def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
@@ -87,7 +87,10 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     known = {cell.variant: FinishedCell(cell, folder) for cell in run.cells}
     answered = tuple(_answer(plan, each, known) for each in plan.questions)
     worst = max((each.result for each in answered), key=list(Result).index)
-    return Verdict(worst, tuple(dict.fromkeys(each.why for each in answered)), answered)
+    why = [each.why for each in answered]
+    if worst is Result.NOT_RUN and plan.hint:
+        why.append(plan.hint)
+    return Verdict(worst, tuple(dict.fromkeys(why)), answered)
 
 
 def _answer(plan: Plan, question: Question, known: dict[str, FinishedCell]) -> Answered:

@@ -53,6 +53,7 @@ class Suspected:
 
     name: str
     quotes: tuple[Quote, ...] = ()
+    program: str = "bwrap"
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ def test_a_cell_that_says_nothing_is_not_run_with_its_reason(tmp_path: Path, sta
     cell = ran(made, made.variant.name, status=status, reason="image not available: no network")
     found = verdict.of_run(made, run(cell), tmp_path)
     assert (found.result, found.result.exit_status) == (Result.NOT_RUN, 3)
-    assert found.why == (f"{status}: image not available: no network",)
+    assert found.why == (f"{status}: image not available: no network", made.hint)
+    assert made.hint.startswith("debian-13 comes nearest: ")
 
 
 def test_the_audit_line_of_another_program_is_the_same_refusal_and_another_operation_is_not(
@@ -154,7 +155,7 @@ def test_a_report_without_a_cause_is_reproduced_by_its_words_and_gets_the_cause_
 
 def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
     made = plan(report(system("pop", None)), POLICY)
-    assert verdict.of_plan(made) == Verdict(Result.NOT_RUN, made.why_not)
+    assert verdict.of_plan(made) == Verdict(Result.NOT_RUN, (*made.why_not, made.hint))
 
 
 def test_short_words_prove_nothing(tmp_path: Path) -> None:

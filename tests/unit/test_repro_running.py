@@ -1,0 +1,182 @@
+"""`lab repro` from a report to its answer, with a run that needs no guest."""
+
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.version import Version
+from rich.console import Console
+
+from lab import builds, cli
+from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.paths import Paths
+from lab.catalog import toml
+from lab.repro import running
+from lab.repro.planning import Plan
+from lab.run import start
+from tests.unit import words_examples
+from tests.unit.repro_examples import CLONE, KNOWN, SWITCH, gather, holds, plan, ran, report, system, tried
+from tests.unit.repro_examples import run as run_of_cells
+
+BLOCKED = f"""\
+# boxes do not start
+
+Debian 13, boxlite 0.10.8.
+`{SWITCH} = 0`
+
+    Sandbox preflight failed: bwrap cannot create user namespaces.
+
+I tried `sysctl -w {SWITCH}=1`, and it works at once.
+"""
+ELSEWHERE = BLOCKED.replace("Debian 13", "Pop!_OS 22.04")
+Repro = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def repro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Repro:
+    """Run `lab repro -` with a report and options: its exit status, output and errors."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(builds, "releases", lambda: [Version("0.9.0"), Version("0.10.8")])
+    monkeypatch.setattr("lab.builds.kinds.wheel.Wheel.check", lambda *_: None)
+
+    def call(text: str, *options: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        monkeypatch.setattr(sys, "argv", ["lab", "repro", "-", *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """The cells of questions fail for the suspected cause, and others pass. Returns the plans that ran."""
+    plans: list[Plan] = []
+
+    def run(plan: Plan, folder: Path, *_: Any, again: str, **__: Any) -> Any:
+        plans.append(plan)
+        cells = [
+            ran(plan, each.variant.name, cause=CLONE if each.trials else None, cured_by=["userns-clone-on"])
+            for each in plan.cells(again)
+        ]
+        for cell in cells:
+            gather(folder, cell, log=words_examples.USERNS_SYSCTL, kernel="")
+        return run_of_cells(*cells)
+
+    monkeypatch.setattr(running, "run", run)
+    return plans
+
+
+def test_a_report_is_run_and_answered_with_the_answer_in_the_run_s_folder(
+    repro: Repro, blocked: list[Plan], tmp_path: Path
+) -> None:
+    status, output, _ = repro(BLOCKED, "-o", str(tmp_path / "run"))
+    assert status == 0
+    assert "guest: debian-13, for Debian 13" in output
+    assert "## Verdict: reproduced on debian-13" in output
+    assert f"| line 8: {SWITCH}=1 helps | held |" in output
+    assert (tmp_path / "run" / "answer.md").read_text() in output
+    [plan] = blocked
+    assert [each.name for each in plan.cells("")] == ["debian-13/report/0.10.8", "debian-13/tried-1/0.10.8"]
+
+
+def test_programs_get_one_document(repro: Repro, blocked: list[Plan], tmp_path: Path) -> None:
+    status, output, _ = repro(BLOCKED, "-o", str(tmp_path / "run"), "--json")
+    document = json.loads(output)
+    assert (status, document["verdict"], document["guest"]) == (0, "reproduced", "debian-13")
+    assert document["report"]["title"] == "boxes do not start"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (ELSEWHERE, "the lab has no guest for Pop"),
+        (BLOCKED.replace("0.10.8", "0.5.13"), "boxlite 0.5.13 is older than every release"),
+        (BLOCKED.replace("Debian 13, b", "B"), "the report names no host"),
+    ],
+)
+def test_what_cannot_be_run_is_not_run_and_nothing_boots(
+    repro: Repro, blocked: list[Plan], text: str, why: str
+) -> None:
+    status, output, _ = repro(text)
+    assert status == 3
+    assert "## Verdict: not run" in output
+    assert why in output
+    assert blocked == []
+
+
+def test_the_nearest_guest_is_run_when_it_is_asked_for_and_named(
+    repro: Repro, blocked: list[Plan], tmp_path: Path
+) -> None:
+    status, output, _ = repro(ELSEWHERE, "--nearest", "-o", str(tmp_path / "run"))
+    assert status == 0
+    assert "reproduced on debian-13; not on Pop!\\_OS 22.04" in output
+    assert "lab repro REPORT --nearest" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--guest", "debian-31"), "no guest is called 'debian-31'"),
+        (("--build", "newest-one"), "neither a version nor the path of a wheel"),
+    ],
+)
+def test_wrong_options_are_told_with_the_next_step(repro: Repro, options: tuple[str, ...], said: str) -> None:
+    status, _, errors = repro(BLOCKED, *options)
+    assert status == 2
+    assert said in errors
+    assert "next: " in errors
+
+
+def test_an_index_that_does_not_answer_is_not_run(repro: Repro, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> None:
+        raise LabError("could not ask for the releases")
+
+    monkeypatch.setattr(builds, "releases", nobody)
+    status, output, _ = repro(BLOCKED)
+    assert status == 3
+    assert "could not be found out: could not ask for the releases" in output
+
+
+def test_the_variants_of_a_report_are_kept_with_its_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = plan(report(system(), holds(SWITCH, "0"), tried(SWITCH, "1", helped=True)), CLONE)
+    begun: list[start.PlannedRun] = []
+
+    def stop(self: start.PlannedRun, *_: object) -> None:
+        begun.append(self)
+        raise LabError("enough")
+
+    monkeypatch.setattr(start.PlannedRun, "run", stop)
+    view = running.View(Console(), quiet=True)
+    with pytest.raises(LabError, match="enough"):
+        running.run(
+            made, tmp_path, Paths(tmp_path, tmp_path), "", view, command="lab repro -", again="lab repro"
+        )
+    folder = tmp_path / start.VARIANTS
+    assert sorted(file.name for file in folder.iterdir()) == ["report.toml", "tried-1.toml"]
+    assert toml.read(folder / "tried-1.toml")["sysctl"] == {SWITCH: 1}
+    assert KNOWN.with_variants(folder).variant("report").expect.cause == CLONE
+    assert [cell.rerun(running.OPTIONS) for cell in begun[0].cells] == ["lab repro", "lab repro"]
+
+
+def test_an_image_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    view = running.View(Console(), quiet=True)
+
+    def none(*_: object) -> None:
+        raise ImageNotAvailable("no network", hint="lab images import")
+
+    monkeypatch.setattr("lab.repro.running.store.ensure", none)
+    guest = KNOWN.guest("ubuntu-24.04")
+    assert running.why_no_image(Paths(tmp_path, tmp_path), view, guest) == "image not available: no network"
+    monkeypatch.setattr("lab.repro.running.store.ensure", lambda *_: None)
+    assert running.why_no_image(Paths(tmp_path, tmp_path), view, guest) is None
