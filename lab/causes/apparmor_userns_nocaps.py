@@ -25,7 +25,7 @@ class ApparmorUsernsNocaps(Cause):
             line = lines[0]
             where = f"{line.get('comm')} under profile {line.get('profile')}"
             why = f"AppArmor denied {line.get('capname')} to {where}"
-        elif bwrap.failed and (lines := profile_transitions(evidence)):
+        elif not bwrap.worked and (lines := profile_transitions(evidence)):
             # The kernel logs the denial of a capability only once, but this line each time.
             line = lines[0]
             where = f"profile {line.get('target')}"
@@ -44,7 +44,7 @@ def capability_denials(evidence: Evidence) -> list[dict[str, str]]:
         line
         for line in evidence.denied(operation="capable")
         if line.get("capability") in (SYS_ADMIN, SETPCAP)
-        and (line.get("comm") in relevant_programs(evidence) or line.get("profile", "") == evidence.profile)
+        and (line.get("comm") in relevant_programs(evidence) or line.get("profile") in evidence.profiles)
     ]
 
 

@@ -1,6 +1,7 @@
 """A /dev/kvm that the user may not open."""
 
 from lab.causes._base import PERMISSION_DENIED, Cause, Shown, proved_if
+from lab.causes.apparmor_kvm_deny import device_denials
 from lab.evidence import Evidence
 from lab.record import Needs
 
@@ -20,5 +21,8 @@ class KvmDenied(Cause):
     def shown(self, evidence: Evidence) -> Shown | None:
         denied = evidence.probes.open_kvm.failed_with(PERMISSION_DENIED)
         if not denied and not evidence.says(TEXT):
+            return None
+        # The kernel asks AppArmor only after the file's permissions allowed it.
+        if device_denials(evidence):
             return None
         return proved_if(denied, "boxlite may not use KVM", ", and opening /dev/kvm fails with EACCES")

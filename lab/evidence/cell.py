@@ -9,19 +9,24 @@ from pydantic import BaseModel, ValidationError, field_validator
 from lab.base.errors import LabError
 from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit, read_text
 from lab.probes import NONE_RUN, NOT_RUN, Probes
+from lab.probes.label import STACKED, read_label
 from lab.record import Outcome, TestResult
 
 PROBES_FILE = "probes.json"
 SYSCTLS_FILE = "sysctls.txt"
+# boxlite's own logs, and how much of each is read.
+LOGS = "boxlite/*/logs/boxlite.log*"
+LOG_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What was gathered of one cell. `audit` holds the kernel's audit lines since the cell began.
 
-    `profile` is the AppArmor profile that confined the suite and the probes; None if they ran unconfined.
-    `messages` are those of the tests that did not pass; `control_failed`: whether the control is one of them.
-    `programs` are those whose denials count: bubblewrap, and in a bug report another program that is blocked.
+    `profile` is the AppArmor profile that confined the suite and the probes, or several joined by `//&`; None
+    if they ran unconfined. `messages` are those of the tests that did not pass; `control_failed`: whether the
+    control is one of them. `logs` are boxlite's own, one for each box. `programs` are those whose denials
+    count: bubblewrap, and in a bug report another program that is blocked.
     """
 
     probes: Probes = NONE_RUN
@@ -31,6 +36,12 @@ class Evidence:
     messages: tuple[str, ...] = ()
     control_failed: bool = False
     programs: tuple[str, ...] = ("bwrap",)
+    logs: tuple[str, ...] = ()
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """The AppArmor profiles that confined the suite and the probes."""
+        return tuple(self.profile.split(STACKED)) if self.profile else ()
 
     def avc_denied(self, permission: str, **wanted: str) -> list[dict[str, str]]:
         """SELinux's denials of a permission that have all the given fields."""
@@ -44,6 +55,10 @@ class Evidence:
     def says(self, text: str) -> bool:
         """Whether the message of a test that did not pass holds this text."""
         return any(text in message for message in self.messages)
+
+    def boxlite_says(self, text: str) -> bool:
+        """Whether boxlite said this text, to its caller or in its log."""
+        return self.says(text) or any(text in log for log in self.logs)
 
     def denied(self, **wanted: str) -> list[dict[str, str]]:
         """AppArmor's denials that have all the given fields."""
@@ -69,6 +84,7 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
         profile=_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in failed),
         control_failed=any(test.name == control for test in failed),
+        logs=tuple(_beginning(log) for log in sorted(folder.glob(LOGS))),
     )
 
 
@@ -121,7 +137,11 @@ def _read_probes_file(path: Path) -> _ProbesFile | None:
         ) from error
 
 
+def _beginning(log: Path) -> str:
+    with log.open("rb") as file:
+        return file.read(LOG_BYTES).decode(errors="replace")
+
+
 def _profile(label: str | None) -> str | None:
-    name, _, mode = (label or "").partition(" (")
-    # A profile in unconfined mode only gives the process a name.
-    return name if mode and mode != "unconfined)" else None
+    found = read_label(label)
+    return STACKED.join(found.profiles) if found.confines else None

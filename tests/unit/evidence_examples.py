@@ -121,6 +121,7 @@ def gathered(
     profile: str | None = None,
     messages: tuple[str, ...] = (),
     control_failed: bool = False,
+    logs: tuple[str, ...] = (),
 ) -> Evidence:
     """Evidence of a guest on which everything works except what is given."""
     return Evidence(
@@ -130,6 +131,7 @@ def gathered(
         profile=profile,
         messages=messages,
         control_failed=control_failed,
+        logs=logs,
     )
 
 
@@ -147,6 +149,18 @@ KVM_DENIED = gathered(
     ),
     control_failed=True,
 )
+DENIED_KVM = (
+    '[  109.071039] audit: type=1400 audit(1795667221.746:105): apparmor="DENIED" operation="open" '
+    'class="file" profile="lab-without-kvm" name="/dev/kvm" pid=755 comm="python3" requested_mask="wr" '
+    'denied_mask="wr" fsuid=1001 ouid=0\n'
+)
+APPARMOR_KVM_DENY = gathered(
+    DENIED_KVM,
+    probes={"open_kvm": probe(13, "[Errno 13] Permission denied: '/dev/kvm'")},
+    profile="lab-without-kvm",
+    messages=KVM_DENIED.messages,
+    control_failed=True,
+)
 HOME_NOEXEC = gathered(
     probes={
         "exec_home": probe(13, "[Errno 13] Permission denied: '/home/tester/.lab-probe'"),
@@ -157,6 +171,28 @@ HOME_NOEXEC = gathered(
         "runtimes/v0.10.8-fc65419-3c4eaf9215b6/mke2fs): Permission denied (os error 13)",
     ),
     control_failed=True,
+)
+BWRAP_EXEC_EACCES = probe(None, "[Errno 13] Permission denied: 'bwrap'")
+BWRAP_EXEC_DENIED = gathered(
+    probes={"bwrap_user": BWRAP_EXEC_EACCES, "bwrap_all": BWRAP_EXEC_EACCES},
+    profile="lab-without-bwrap",
+    logs=(
+        "2026-11-26T04:23:46.118529Z ERROR boxlite::jailer::sandbox::bwrap: Sandbox preflight failed: bwrap "
+        "cannot create user namespaces.\nfailed to run bwrap: Permission denied (os error 13)\n",
+    ),
+)
+# The same with `audit deny` in the profile.
+DENIED_EXEC = (
+    '[  117.376722] audit: type=1400 audit(1795667067.089:107): apparmor="DENIED" operation="exec" '
+    'class="file" profile="lab-without-bwrap-a" name="/home/tester/.local/share/boxlite/runtimes/'
+    'v0.10.8-fc65419-3c4eaf9215b6/bwrap" pid=772 comm="tokio-rt-worker" requested_mask="x" denied_mask="x" '
+    "fsuid=1001 ouid=1001\n"
+)
+BWRAP_EXEC_DENIED_LOGGED = gathered(
+    NOISE + DENIED_EXEC,
+    probes={"bwrap_user": BWRAP_EXEC_EACCES, "bwrap_all": BWRAP_EXEC_EACCES},
+    profile="lab-without-bwrap-a",
+    logs=BWRAP_EXEC_DENIED.logs,
 )
 BWRAP_SETUID = gathered(probes={"bwrap_user": BWRAP_NO_SETUID, "bwrap_all": BWRAP_NO_SETUID})
 USERNS_SYSCTL = gathered(
@@ -220,6 +256,16 @@ APPARMOR_MOUNT_DENY_QUIET = gathered(
     NOISE,
     probes={"bwrap_user": BWRAP_NO_MOUNT, "bwrap_all": BWRAP_NO_MOUNT},
     profile="lab-without-mount",
+)
+DENIED_PIVOT_ROOT = (
+    '[  112.154351] audit: type=1400 audit(1795667190.427:105): apparmor="DENIED" operation="pivotroot" '
+    'class="mount" profile="lab-bwrap-without-pivot-root" name="/tmp/" pid=773 comm="bwrap" '
+    'srcname="/tmp/oldroot/"\n'
+)
+BWRAP_NO_PIVOT_ROOT = probe(1, "bwrap: pivot_root: Permission denied")
+APPARMOR_PIVOT_ROOT_DENY = gathered(
+    NOISE + DENIED_PIVOT_ROOT,
+    probes={"bwrap_user": BWRAP_NO_PIVOT_ROOT, "bwrap_all": BWRAP_NO_PIVOT_ROOT},
 )
 # In podman's containers.
 SECCOMP = gathered(

@@ -15,7 +15,22 @@ from tests.unit.evidence_examples import gathered
 SEEN = [
     (examples.KVM_ABSENT, "kvm-absent", "there is no /dev/kvm"),
     (examples.KVM_DENIED, "kvm-denied", "opening /dev/kvm fails with EACCES"),
+    (
+        examples.APPARMOR_KVM_DENY,
+        "apparmor-kvm-deny",
+        "denied /dev/kvm to python3 under profile lab-without-kvm",
+    ),
     (examples.HOME_NOEXEC, "home-noexec", "executing a program in it fails with EACCES"),
+    (
+        examples.BWRAP_EXEC_DENIED,
+        "bwrap-exec-denied",
+        "says under lab-without-bwrap: failed to run bwrap: Permission denied (os error 13): starting it fails",
+    ),
+    (
+        examples.BWRAP_EXEC_DENIED_LOGGED,
+        "bwrap-exec-denied",
+        "v0.10.8-fc65419-3c4eaf9215b6/bwrap under profile lab-without-bwrap-a: starting it fails with EACCES",
+    ),
     (examples.BWRAP_SETUID, "bwrap-setuid", "setuid use of bubblewrap is not supported"),
     (examples.SECCOMP, "seccomp", "unshare(0), which requests nothing"),
     (examples.USERNS_SYSCTL, "userns-sysctl", "kernel.unprivileged_userns_clone is 0"),
@@ -38,6 +53,11 @@ SEEN = [
         examples.APPARMOR_MOUNT_DENY,
         "apparmor-mount-deny",
         "denied bwrap a mount under profile lab-bwrap-without",
+    ),
+    (
+        examples.APPARMOR_PIVOT_ROOT_DENY,
+        "apparmor-mount-deny",
+        "denied bwrap pivot_root under profile lab-bwrap-without-pivot-root",
     ),
     (examples.MASKED_PROC, "masked-proc", "parts of which are hidden by mounts: /proc/acpi /proc/kcore"),
 ]
@@ -105,6 +125,9 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         gathered(probes={"bwrap_all": examples.BWRAP_EACCES}),
         replace(examples.APPARMOR_MOUNT_DENY_QUIET, profile=None),
         gathered(probes=NONE),
+        replace(examples.BWRAP_EXEC_DENIED, logs=()),
+        gathered(examples.DENIED_EXEC),
+        gathered(examples.DENIED_EXEC.replace("/bwrap", "/mke2fs"), probes=NONE),
         gathered(probes={"exec_home": examples.HOME_NOEXEC.probes.exec_home}, control_failed=True),
         gathered(probes={"proc_unmasked": examples.MASKS}),
         gathered(probes={**NONE, "proc_unmasked": examples.MASKS}),
@@ -133,6 +156,9 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         "bwrap's other text",
         "a mount that is refused where no profile confines",
         "no probe ran",
+        "a bubblewrap that has no permission to be executed, where boxlite has its own",
+        "a bubblewrap that may be executed by others",
+        "another program that may not be executed",
         "a home in which something else forbids to execute",
         "masks upon /proc that are in nobody's way",
         "masks upon /proc where there is no bubblewrap",
@@ -158,6 +184,7 @@ def test_evidence_that_shows_no_cause_proves_none(evidence: Evidence) -> None:
         examples.DENIED_CREATE.replace("DENIED", "AUDIT"),
         examples.DENIED_MOUNT.replace("bwrap", "fusermount"),
         examples.DENIED_MOUNT.replace("DENIED", "ALLOWED"),
+        examples.DENIED_PIVOT_ROOT.replace("bwrap", "runc"),
         examples.DENIED_CAP_BWRAP.replace("capability=21", "capability=12"),
         examples.SELINUX_DENIED.replace("bwrap", "firefox"),
         examples.SELINUX_DENIED.replace("permissive=0", "permissive=1"),
@@ -225,12 +252,32 @@ def test_two_causes_are_named_in_the_order_in_which_they_block(evidence: Evidenc
         (gathered(examples.SELINUX_DENIED), "selinux-userns-deny"),
         (gathered(examples.DENIED_CAP_BWRAP), "apparmor-userns-nocaps"),
         (gathered(examples.DENIED_MOUNT), "apparmor-mount-deny"),
+        (replace(examples.BWRAP_EXEC_DENIED, probes=NONE_RUN), "bwrap-exec-denied"),
+        (gathered(examples.DENIED_EXEC, probes=NONE), "bwrap-exec-denied"),
+        (gathered(messages=examples.BWRAP_EXEC_DENIED.logs), "bwrap-exec-denied"),
         (examples.APPARMOR_MOUNT_DENY_QUIET, "apparmor-mount-deny"),
+        (gathered(examples.DENIED_PIVOT_ROOT), "apparmor-mount-deny"),
+        (replace(examples.APPARMOR_PIVOT_ROOT_DENY, audit=[]), "apparmor-mount-deny"),
+        (gathered(probes=NONE, messages=("bwrap: pivot_root: Permission denied",)), "apparmor-mount-deny"),
     ],
 )
 def test_half_of_the_evidence_makes_a_cause_likely_and_no_more(evidence: Evidence, cause: str) -> None:
     [finding] = diagnose(evidence)
     assert (finding.name, finding.confidence) == (cause, Confidence.LIKELY)
+
+
+def test_ubuntus_policy_is_proved_where_its_lines_are_of_the_bubblewrap_that_boxlite_ships() -> None:
+    # There is no other one, so that the probes of bubblewrap did not run.
+    probes = {**examples.UBUNTU_PROBES, "bwrap_user": NOT_RUN, "bwrap_all": NOT_RUN}
+    [finding] = diagnose(gathered(examples.UBUNTU_MOVED, probes=probes))
+    assert (finding.name, finding.confidence) == ("apparmor-userns-nocaps", Confidence.PROVED)
+
+
+def test_a_denial_of_kvm_to_another_program_leaves_the_permissions_to_blame() -> None:
+    # Another user's program, in a profile of its own.
+    both = replace(examples.KVM_DENIED, audit=examples.APPARMOR_KVM_DENY.audit)
+    assert found(both) == ["kvm-denied"]
+    assert found(replace(both, probes=NONE_RUN)) == ["apparmor-kvm-deny"]
 
 
 def test_every_cause_was_seen_on_a_real_guest() -> None:
@@ -271,6 +318,8 @@ def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the
     }
     for context, expected in (
         ("unprivileged_userns (enforce)", ["apparmor-userns-nocaps"]),
+        ("unconfined//&unprivileged_userns (enforce)", ["apparmor-userns-nocaps"]),
+        ("other//&unprivileged_userns (enforce)", ["apparmor-userns-nocaps"]),
         ("unprivileged_userns (unconfined)", []),
         ("unconfined", []),
         (None, []),

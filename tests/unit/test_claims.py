@@ -27,6 +27,7 @@ REPORT = "issue-468"
 TESTS = ("jailer_enabled_box_starts_and_executes", "jailer_creates_isolated_mount_namespace")
 BWRAP = ["bwrap", "--unshare-user", "--bind", "/", "/", "true"]
 POLICY, DENY = "apparmor-userns-nocaps", "apparmor-userns-deny"
+DENIED = "bwrap-exec-denied"
 UBUNTU = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 LTS"}
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 PROFILE_FILE = "/etc/apparmor.d/unprivileged_userns"
@@ -153,9 +154,19 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("blocked-tests", blocked(status=Status.XPASS, cause=None, tests=PASS), {}, DOES_NOT, "passed"),
     ("preflight-fails", blocked("userns-limit"), {}, HOLDS, "in its log; its caller gets: boxlite.errors"),
     ("preflight-fails", blocked(), {"log": ELSE}, DOES_NOT, "could not be initialized"),
-    ("error-text", blocked(), {}, DOES_NOT, "bwrap --unshare-user failed (system bwrap at bwrap)"),
-    ("error-text", blocked(), {"log": NOT_EXECUTED}, HOLDS, "says so"),
-    ("error-text", blocked(), {"log": ELSE}, NOT_JUDGED, "not gathered"),
+    ("error-text", blocked(DENIED), {}, DOES_NOT, "bwrap --unshare-user failed (system bwrap at bwrap)"),
+    ("error-text", blocked(DENIED), {"log": NOT_EXECUTED}, HOLDS, "says so"),
+    ("error-text", blocked(DENIED), {"log": ELSE}, NOT_JUDGED, "not gathered"),
+    (
+        "one-cause",
+        blocked(),
+        {},
+        DOES_NOT,
+        "bubblewrap does start, and boxlite says other words: bwrap --unshare",
+    ),
+    ("one-cause", blocked(DENIED), {"log": NOT_EXECUTED, "kernel": ""}, DOES_NOT, "did not even start"),
+    ("one-cause", blocked(), {"log": NOT_EXECUTED}, HOLDS, "the kernel logs the other"),
+    ("one-cause", blocked(), {"log": ELSE}, NOT_JUDGED, "not gathered"),
     ("audit-line", blocked(), {}, HOLDS, "for bwrap"),
     ("audit-line", blocked(), {"kernel": evidence_examples.DENIED_CREATE}, DOES_NOT, "did not"),
     ("audit-line", blocked(cause="unknown", confidence=None), {"kernel": ""}, DOES_NOT, "did not"),
@@ -348,7 +359,7 @@ def test_a_build_that_tells_its_caller_all_is_judged_by_that(tmp_path: Path) -> 
     _, _, words = words_examples.APPARMOR_NOCAPS.partition("sandbox::bwrap: ")
     told = [TestResult(name=TESTS[0], outcome=Outcome.FAIL, message=f"boxlite.errors.ConfigError: {words}")]
     bare = FinishedCell(blocked(tests=told), tmp_path)
-    expected = {"preflight-fails": HOLDS, "error-text": DOES_NOT, "libcontainer": DOES_NOT}
+    expected = {"preflight-fails": HOLDS, "libcontainer": DOES_NOT}
     assert {name: judged(name, bare).answer for name in expected} == expected
 
 

@@ -113,6 +113,9 @@ STUBS = {
 }
 
 
+DENY_BWRAP = "  deny /**/bwrap x,\n"
+
+
 class Host:
     """A folder that represents a host and in which scripts can be run."""
 
@@ -183,6 +186,7 @@ def blocked(host: Host) -> Host:
     for name, text in {
         "strict": f"# profile other {bwrap} {{\nprofile strict-bwrap {bwrap} {{\n  file,\n}}\n",
         "unprivileged_userns": "profile unprivileged_userns {\n  audit deny capability,\n}\n",
+        "jail": f"profile jail {{\n{DENY_BWRAP}  audit deny {host.root}/dev/kvm rw,\n  deny /bin/su x,\n}}\n",
     }.items():
         file = host.put(f"etc/apparmor.d/{name}", text)
         subprocess.run(
@@ -197,6 +201,8 @@ def blocked(host: Host) -> Host:
 
 
 CHANGES = [
+    "bwrap-deny-rules-off",
+    "kvm-deny-rules-off",
     "userns-clone-on",
     "userns-limit-raise",
     "namespace-limit-raise",
@@ -465,12 +471,14 @@ def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(bl
     assert sorted(loaded.read_text().splitlines()) == [
         "boxlite-bwrap (enforce)",
         "boxlite-bwrap-payload (enforce)",
+        "jail (enforce)",
         "unprivileged_userns (enforce)",
     ]
     # It is not loaded at the next boot either.
     assert (blocked.root / "etc/apparmor.d/disable/strict").exists()
     assert blocked.run("bwrap-profile", "--undo", "--yes")[0] == 0
     assert sorted(loaded.read_text().splitlines()) == [
+        "jail (enforce)",
         "strict-bwrap (enforce)",
         "unprivileged_userns (enforce)",
     ]
@@ -501,6 +509,41 @@ def test_a_profile_for_bubblewrap_is_known_by_its_header(
     blocked.put("etc/apparmor.d/other", f"abi <abi/4.0>,\n{text}\n  file,\n}}\n")
     assert blocked.run("bwrap-profile", "--yes")[0] == 0
     assert (blocked.root / "etc/apparmor.d/disable/other").exists() is is_for_bwrap
+
+
+@pytest.mark.parametrize(
+    ("rule", "denies"),
+    [
+        ("deny /usr/bin/bwrap x,", True),
+        ("  audit deny file @{bin}/bwrap mrwlkx,", True),
+        ('deny "/{usr/,}bin/bwrap" x,', True),
+        ("deny /usr/bin/bwrap w,", False),
+        ("deny /usr/bin/bwrap-helper x,", False),
+        ("# deny /usr/bin/bwrap x,", False),
+        ("/usr/bin/bwrap x,", False),
+        ("deny /home/** x, # not /usr/bin/bwrap x,", False),
+    ],
+)
+def test_only_a_rule_that_denies_executing_bubblewrap_is_made_a_comment(
+    blocked: Host, rule: str, denies: bool
+) -> None:
+    name = "bwrap-deny-rules-off"
+    text = "profile jail {{\n  file,\n{}\n  deny /bin/su x,\n}}\n"
+    file = blocked.put("etc/apparmor.d/jail", text.format(rule))
+    status, output = blocked.run(name, "--yes")
+    assert status == (0 if denies else 3), output
+    assert file.read_text() == text.format(f"# {name}: {rule}" if denies else rule)
+
+
+def test_rules_in_profiles_that_are_not_loaded_are_left_alone(blocked: Host) -> None:
+    jail = blocked.root / "etc/apparmor.d/jail"
+    blocked.put("etc/apparmor.d/jail.dpkg-old", jail.read_text())
+    blocked.put("etc/apparmor.d/disable/jail", "")
+    assert blocked.run("bwrap-deny-rules-off", "--yes") == (
+        3,
+        "bwrap-deny-rules-off: nothing can be done on this host: no profile in /etc/apparmor.d has a rule that "
+        "denies executing bubblewrap\n".replace("/etc", f"{blocked.root}/etc"),
+    )
 
 
 def test_the_first_value_is_the_one_that_is_put_back(blocked: Host) -> None:

@@ -7,8 +7,12 @@ from lab.upstream.finished import FinishedCell
 # The cause that stands for Ubuntu 24.04's policy, on any guest; and all causes that block user namespaces.
 POLICY = "apparmor-userns-nocaps"
 BLOCKING = ("userns-sysctl", "userns-limit", "apparmor-userns-deny", POLICY)
+# The cause of the report's error text.
+NOT_EXECUTED = "bwrap-exec-denied"
 # The profile through which the policy denies capabilities.
 PROFILE = "unprivileged_userns"
+# The report's words, which are boxlite's for a bubblewrap that cannot be started.
+ERROR_TEXT = "failed to run bwrap: Permission denied (os error 13)"
 # What boxlite says if its preflight fails, and if the bubblewrap that the preflight runs fails.
 PREFLIGHT = "Sandbox preflight failed: bwrap cannot create user namespaces."
 BWRAP_FAILED = "bwrap --unshare-user failed"

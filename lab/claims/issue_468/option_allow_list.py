@@ -2,6 +2,7 @@
 
 from lab.claims._base import Claim, Sight
 from lab.claims.issue_468 import _host
+from lab.probes.label import read_label
 from lab.record import CellResult, RemedyOutcome
 from lab.upstream.finished import FinishedCell
 
@@ -30,15 +31,13 @@ def profile_tried(cell: FinishedCell) -> Sight:
     sight = _host.tried(cell, *REMEDIES, wanted=RemedyOutcome.VERIFIED)
     if sight.holds is not False or not _starts_in_the_profile(cell.result):
         return sight
-    # The profile stacks itself on whatever is executed from it: `allow pix /** -> &unprivileged_userns`.
     why = (
-        f"the suite itself has to start in {_host.PROFILE} here, which stays on all that it executes; Ubuntu's "
-        "kernel moves bubblewrap alone there, and not where that has a profile"
+        f"the suite itself has to start in {_host.PROFILE} here; Ubuntu's kernel moves bubblewrap alone there, "
+        "and not where that has a profile"
     )
     return Sight(None, f"{sight.what}; but {why}", sight.files)
 
 
 def _starts_in_the_profile(cell: CellResult) -> bool:
     """Whether the suite was started in the policy's profile, which only a kernel other than Ubuntu's needs."""
-    label = cell.context.apparmor if cell.context else None
-    return label is not None and label.startswith(_host.PROFILE)
+    return cell.context is not None and _host.PROFILE in read_label(cell.context.apparmor).profiles
