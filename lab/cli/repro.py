@@ -52,6 +52,12 @@ MOST_BYTES = reading.MOST_BYTES
     help="Run the report's commands too, in a guest that is thrown away, as a user without a network.",
 )
 @click.option(
+    "--bisect",
+    "bisected",
+    is_flag=True,
+    help="Find out by running other releases which one first failed, and which one first passed again.",
+)
+@click.option(
     "-o",
     "folder",
     type=click.Path(path_type=Path),
@@ -72,6 +78,7 @@ def repro_command(
     guest: str | None,
     build: str | None,
     run_commands: bool,
+    bisected: bool,
     folder: Path | None,
     quiet: bool,
     verbose: bool,
@@ -103,10 +110,18 @@ def repro_command(
         plan.build.check(lab.paths)
         target = running.new_folder(lab.paths, folder)
         view.line(f"run {target}")
-        again = _again(nearest=nearest, guest=guest, build=build, run_commands=run_commands)
+        again = _again(nearest=nearest, guest=guest, build=build, run_commands=run_commands, bisected=bisected)
         command = shlex.join(["lab", *sys.argv[1:]])
         subject = running.carry_out(
-            plan, target, lab.paths, lab.uri, view, command=command, again=again, with_commands=run_commands
+            plan,
+            target,
+            lab.paths,
+            lab.uri,
+            view,
+            command=command,
+            again=again,
+            with_commands=run_commands,
+            bisected=bisected,
         )
     if as_json:
         common.print_json({"report": showing.document(read, judged), **answer.document(subject)})
@@ -135,13 +150,14 @@ def _show_plan(plan: Plan) -> None:
     common.say("")
 
 
-def _again(*, nearest: bool, guest: str | None, build: str | None, run_commands: bool) -> str:
+def _again(*, nearest: bool, guest: str | None, build: str | None, run_commands: bool, bisected: bool) -> str:
     """The command that answers the report again. It holds no path of this machine."""
     words = ["lab", "repro", "REPORT"]
     words += ["--nearest"] if nearest else []
     words += ["--guest", guest] if guest else []
     words += ["--build", Path(build).name] if build else []
     words += ["--run-commands"] if run_commands else []
+    words += ["--bisect"] if bisected else []
     return shlex.join(words)
 
 

@@ -13,6 +13,7 @@ from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResu
 from lab.remedies import Remedy
 from lab.report import markdown, squares
 from lab.repro import comparing, guests, questions
+from lab.repro.bisection import Bisection
 from lab.repro.claims import ClaimLine, Held
 from lab.repro.commands import CommandResult
 from lab.repro.planning import PROBE, Plan, named
@@ -60,6 +61,9 @@ class Subject:
     run: RunResult | None = None
     again: str = ""
     commands: Sequence[CommandResult] = ()
+    bisection: Bisection | None = None
+    # Why there is no bisection, if one was asked for.
+    not_bisected: str = ""
 
     @property
     def headline(self) -> str:
@@ -135,6 +139,7 @@ class Subject:
         said = [f"{each.question.cause}: {each.why}" for each in self.verdict.answered if not each.cell]
         said += [f"{each.claim}: {each.why}" for each in self.claims if each.held is Held.NOT_TESTED]
         said += [f"{each.command.text}: {each.why_not}" for each in self.commands if each.why_not]
+        said += [f"which release first failed: {self.not_bisected}"] if self.not_bisected else []
         return list(dict.fromkeys(said))
 
     @property
@@ -214,6 +219,7 @@ def document(subject: Subject) -> dict[str, object]:
             {"line": each.command.quote.number, "command": plain(each.command.text), "outcome": each.outcome}
             for each in subject.commands
         ],
+        "bisection": subject.bisection.document() if subject.bisection else None,
         "cures": [
             {"remedy": each.tried.name, "variant": each.variant, "price": each.tried.price}
             for each in subject.cures

@@ -121,6 +121,22 @@ class Steps:
         reported = next((each for each in self.results if each.build == name), None)
         return [(each, *compare(reported, each)) for each in self.results] if reported else []
 
+    def bisection(self, run: str, seconds: float, stopped: str = "") -> Bisection:
+        """All that the steps have shown; `stopped` says why no more were run."""
+        older, newer = self.candidates.older, self.candidates.newer
+        return Bisection(
+            guest=self.candidates.reported.guest.name,
+            variant=self.candidates.reported.variant.name,
+            reported=self.candidates.reported.build.name,
+            run=run,
+            releases=tuple(cell.build.name for cell in self.candidates.all),
+            steps=tuple(Step.of(*judged) for judged in self.judged()),
+            failed=self.failed if len(older) > 1 else None,
+            fixed=self.fixed if len(newer) > 1 else None,
+            stopped=stopped or self.stopped,
+            seconds=seconds,
+        )
+
     def _states(self) -> dict[str, State]:
         return {result.build: state for result, state, _ in self.judged()}
 
@@ -144,16 +160,5 @@ def bisect(
     planned = start.begin(folder, candidates.ends, command=command, options=OPTIONS, shard=None)
     began = datetime.now(UTC)
     run = planned.run(paths, uri, limits, observer, steps.follow)
-    stopped = "interrupted" if run.run.interrupted else steps.stopped
-    return Bisection(
-        guest=candidates.reported.guest.name,
-        variant=candidates.reported.variant.name,
-        reported=candidates.reported.build.name,
-        run=run.run.id,
-        releases=tuple(cell.build.name for cell in candidates.all),
-        steps=tuple(Step.of(*judged) for judged in steps.judged()),
-        failed=steps.failed if len(candidates.older) > 1 else None,
-        fixed=steps.fixed if len(candidates.newer) > 1 else None,
-        stopped=stopped,
-        seconds=round((datetime.now(UTC) - began).total_seconds(), 1),
-    )
+    seconds = round((datetime.now(UTC) - began).total_seconds(), 1)
+    return steps.bisection(run.run.id, seconds, "interrupted" if run.run.interrupted else "")

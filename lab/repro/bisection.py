@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lab.record import CellResult, Status
 from lab.report import markdown
 from lab.repro.bisecting import Search, State
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ class Bisection:
         return [release for release in self.releases if release not in ran]
 
     @property
+    def commands(self) -> list[str]:
+        """The commands that run each step again, each once."""
+        return list(dict.fromkeys(step.command for step in self.steps))
+
+    @property
     def result(self) -> list[str]:
         """What was found, in sentences."""
         if self.stopped:
@@ -128,7 +136,7 @@ class Bisection:
 
     def render(self) -> str:
         """The steps and the result, as Markdown."""
-        return markdown.page("bisection.md", bisection=self)
+        return markdown.page("bisection.md", TEMPLATES, it=self)
 
 
 def _is_found(search: Search[str]) -> bool:

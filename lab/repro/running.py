@@ -1,21 +1,23 @@
 """Running a report's cells: one run among the lab's own, with its evidence, its log and its live view."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from lab.base.errors import ImageNotAvailable
+from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import make_folder, write_atomically
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images import store
 from lab.lane import prepare_image
 from lab.machine.budget import Limits
-from lab.record import ExperimentPolicy, RunOptions, RunResult
+from lab.plan import Cell
+from lab.record import CellResult, ExperimentPolicy, RunOptions, RunResult
 from lab.report import live, markdown, terminal
 from lab.report.runlog import RunLog
-from lab.repro import answer, claims, commands, settings, verdict
+from lab.repro import answer, bisect, claims, commands, same_failure, settings, verdict
 from lab.repro.answer import Subject
 from lab.repro.commands import CommandResult
 from lab.repro.planning import Plan
@@ -24,6 +26,8 @@ from lab.upstream.finished import FinishedCell
 
 # Remedies are tried on what fails; where no cause is proved, an experiment looks for what turns the cell.
 OPTIONS = RunOptions(remedies=True, experiments=ExperimentPolicy.UNCLEAR)
+# The folder of a bisection in that of its report's run.
+BISECTION = "bisection"
 # A report has few cells, all of one guest.
 JOBS = 1
 
@@ -78,8 +82,11 @@ def carry_out(
     command: str,
     again: str,
     with_commands: bool = False,
+    bisected: bool = False,
 ) -> Subject:
     """Run a plan and judge it: the run with its claims, and the report's commands if they may be run.
+
+    With `bisected`, other releases are run on the cell that fails.
 
     `command` is recorded, `again` is the command that makes such a run once more. The answer is written into
     the folder of the run. Raises LabError if nothing can be run at all.
@@ -91,6 +98,8 @@ def carry_out(
     found = verdict.of_run(plan, result, folder)
     said = claims.lines(plan, found, [FinishedCell(cell, folder) for cell in result.cells])
     subject = Subject(plan, found, said, result, again, ran)
+    if bisected and not result.run.interrupted:
+        subject = _bisect(subject, folder, paths, uri, view, command)
     write_atomically(folder / answer.FILE, answer.render(subject))
     return subject
 
@@ -99,13 +108,41 @@ def _run_commands(
     plan: Plan, result: RunResult, folder: Path, paths: Paths, uri: str, view: View
 ) -> list[CommandResult]:
     """Run the report's commands on the first cell of a question that failed."""
-    asked = {each.variant.name for each in plan.questions if each.variant}
-    failed = {each.variant for each in result.cells if each.variant in asked and each.status in verdict.FAILED}
-    cell = next((each for each in plan.cells("") if each.variant.name in failed), None)
+    cell = _cell_that(plan, result, lambda each: each.status in verdict.FAILED)
     wanted = commands.chosen(plan.report)
     if cell is None:
         return [CommandResult(each, why_not="no cell of the report failed") for each in wanted]
     return commands.run(wanted, cell, folder, paths, uri, view.step, view.line)
+
+
+def _cell_that(
+    plan: Plan, result: RunResult, does: Callable[[CellResult], object], again: str = ""
+) -> Cell | None:
+    """The first cell of a question of which this is true."""
+    asked = {each.variant.name for each in plan.questions if each.variant}
+    found = {each.variant for each in result.cells if each.variant in asked and does(each)}
+    return next((each for each in plan.cells(again) if each.variant.name in found), None)
+
+
+def _bisect(subject: Subject, folder: Path, paths: Paths, uri: str, view: View, command: str) -> Subject:
+    """A subject with the bisection of its first cell that failed, a run of its own inside the report's run."""
+    assert subject.run is not None
+    cell = _cell_that(subject.plan, subject.run, same_failure.failing, subject.again)
+    if cell is None:
+        return replace(subject, not_bisected="no cell of the report failed")
+    try:
+        candidates = bisect.Candidates.of(cell)
+    except LabError as error:
+        return replace(subject, not_bisected=str(error.args[0]))
+    target = folder / BISECTION
+    make_folder(target)
+    _write_variants(subject.plan, target)
+    view.line(f"bisection over {len(candidates.all)} releases, run {target}")
+    shown = live.view(view.console, candidates.all, [], quiet=view.quiet, verbose=view.verbose)
+    limits = Limits.of_this_host(JOBS, None)
+    with shown as observer, RunLog(target, observer) as log:
+        found = bisect.bisect(candidates, paths, target, uri=uri, limits=limits, observer=log, command=command)
+    return replace(subject, bisection=found)
 
 
 def is_stored(paths: Paths, guest: Guest) -> bool:

@@ -16,7 +16,10 @@ from lab import builds, cli
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.catalog import toml
-from lab.repro import running
+from lab.record import Outcome, Status, TestResult
+from lab.repro import bisect, running
+from lab.repro.bisect import Candidates, Steps
+from lab.repro.bisection import Bisection
 from lab.repro.planning import Plan
 from lab.run import start
 from tests.unit import words_examples
@@ -180,3 +183,35 @@ def test_an_image_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch
     assert running.why_no_image(Paths(tmp_path, tmp_path), view, guest) == "image not available: no network"
     monkeypatch.setattr("lab.repro.running.store.ensure", lambda *_: None)
     assert running.why_no_image(Paths(tmp_path, tmp_path), view, guest) is None
+
+
+def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_the_answer(
+    repro: Repro, blocked: list[Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def does(candidates: Candidates, _paths: Paths, folder: Path, **_: Any) -> Bisection:
+        assert folder == tmp_path / "run" / "bisection"
+        steps = Steps(candidates)
+        waiting = list(candidates.ends)
+        while waiting:
+            cell = waiting.pop(0)
+            status = Status.PASS if cell.build.name == "0.9.0" else Status.XFAIL
+            outcome = Outcome.PASS if cell.build.name == "0.9.0" else Outcome.FAIL
+            tests = [TestResult(name=name, outcome=outcome) for name in cell.suite.tests]
+            waiting += steps.follow(cell.result(status).model_copy(update={"tests": tests}))
+        return steps.bisection("bisection", 90.0)
+
+    monkeypatch.setattr(bisect, "bisect", does)
+    status, output, _ = repro(BLOCKED, "--bisect", "-o", str(tmp_path / "run"))
+    assert status == 0
+    assert "### Which release\n\nboxlite 0.10.8 is the first release that fails: 0.9.0, the release" in output
+    assert "lab repro REPORT --bisect" in output
+    assert (tmp_path / "run" / "bisection" / start.VARIANTS / "report.toml").is_file()
+
+
+def test_why_there_is_no_bisection_is_said(
+    repro: Repro, blocked: list[Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(builds, "releases", lambda: [Version("0.10.8")])
+    status, output, _ = repro(BLOCKED, "--bisect", "-o", str(tmp_path / "run"))
+    assert status == 0
+    assert "- which release first failed: there is no release of boxlite beside 0.10.8" in output
