@@ -143,6 +143,22 @@ def test_a_kernel_that_the_named_release_did_not_bring_is_remarked() -> None:
     assert "released with" not in remarks("Ubuntu 24.04, kernel 6.8.0-45-generic")
 
 
+def test_a_kernel_of_another_distribution_is_remarked() -> None:
+    assert "is a kernel of Fedora, not of Debian 13" in remarks("Debian 13, kernel 6.17.4-300.fc43.x86_64")
+    assert "Windows (WSL2), not of Ubuntu 24.04" in remarks(
+        "Ubuntu 24.04, kernel 5.15.1-microsoft-standard-WSL2"
+    )
+    assert remarks("Linux Mint 22, kernel 6.8.0-45-generic") == ""
+
+
+def test_a_finding_quotes_the_settings_and_the_messages_that_show_it() -> None:
+    text = (
+        "user.max_user_namespaces = 0\n\nbwrap: Creating new namespace failed: x namespaces exceeded (ENOSPC)"
+    )
+    [finding] = judged(text).findings
+    assert (finding.name, [each.number for each in finding.quotes]) == ("userns-limit", [1, 3])
+
+
 def test_values_that_contradict_each_other_both_stay() -> None:
     text = "user.max_user_namespaces = 0\n\nand later\n\nuser.max_user_namespaces = 15000"
     assert "gives user.max_user_namespaces two values, 0 and 15000" in remarks(text)

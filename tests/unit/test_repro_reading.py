@@ -151,7 +151,10 @@ def test_words_that_only_ubuntus_kernel_writes_tell_the_system() -> None:
         ("NixOS 24.11", [("nixos", "24.11")]),
         ("### Operating system\n\nUbuntu 22.04\n\n### What happened\n\nnothing", [("ubuntu", "22.04")]),
         ("| OS | Version |\n|---|---|\n| host | openSUSE Tumbleweed |", [("opensuse-tumbleweed", None)]),
+        ("WSL2, Ubuntu 24.04.1 LTS on Windows 11", [("ubuntu", "24.04")]),
         # Not the host, or no system.
+        ("Fedora 43 fails. On my other machine (Ubuntu 24.04) it works.", [("fedora", "43")]),
+        ('box = SimpleBox(image="alpine:latest")', []),
         ("works on Debian 12", []),
         ("see https://packages.ubuntu.com/noble/bubblewrap", []),
         ("Arch: x86_64", []),
@@ -176,6 +179,7 @@ def test_a_pasted_os_release_names_a_distribution_that_the_table_lacks() -> None
         ("Debian 12 container on an Ubuntu 24.04 host", "ubuntu", "debian"),
         ("Host: Fedora 43\n\nContainer: Debian 13", "fedora", "debian"),
         ("Ubuntu 22.04, inside docker (debian:bookworm-slim image)", "ubuntu", "debian"),
+        ("Ubuntu 22.04\n\n    docker run --rm -it python:3.12-slim-bookworm bash", "ubuntu", "debian"),
     ],
 )
 def test_a_container_is_told_from_its_host(text: str, host: str, container: str) -> None:
@@ -213,6 +217,9 @@ def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> No
         ("$ pip install boxlite", None, "pip"),
         ("npm install @boxlite-ai/boxlite@0.10.0", "0.10.0", None),
         ("$ cargo install boxlite-cli", None, "cli"),
+        ("boxlite: 0.10.7 (pip)", "0.10.7", "pip"),
+        ("boxlite 0.10.7 installed from source", "0.10.7", "source"),
+        ("boxlite-0.10.8-cp312-abi3-manylinux_2_28_x86_64.whl", "0.10.8", None),
     ],
 )
 def test_versions_of_boxlite(text: str, version: str | None, how: str | None) -> None:
@@ -263,6 +270,40 @@ def test_several_values_are_asked_for_at_once() -> None:
 )
 def test_what_was_tried_is_told_from_what_holds(text: str, helped: bool | None) -> None:
     assert settings(text) == [tried(RESTRICT, "0", helped)]
+
+
+def test_what_is_said_of_the_next_step_is_not_said_of_this_one() -> None:
+    text = (
+        f"After `sysctl -w {CLONE}=1` the error changes to\nbwrap: Creating new namespace failed: x (ENOSPC)\n"
+        "After also running `sysctl -w user.max_user_namespaces=15000`, boxes start."
+    )
+    assert settings(text) == [tried(CLONE, "1", None), tried("user.max_user_namespaces", "15000", True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "helped"),
+    [
+        ("With --privileged it works.", "--privileged", True),
+        ("I ran `sudo modprobe kvm_intel` but no luck", "modprobe kvm_intel", False),
+        ("`setenforce 0` makes it work. As root I did not try.", "setenforce 0", True),
+        ("1. `sudo usermod -aG kvm me` and a new login - no difference", "usermod -aG kvm me", False),
+    ],
+)
+def test_steps_that_are_no_sysctl(text: str, step: str, helped: bool) -> None:
+    assert settings(text) == [tried(step, None, helped)]
+
+
+@pytest.mark.parametrize(
+    ("value", "read_as"),
+    [
+        ("32768 60999", "32768 60999"),
+        ("32768\t60999", "32768 60999"),
+        ("|/bin/false", "|/bin/false"),
+        ("-1", "-1"),
+    ],
+)
+def test_lists_of_numbers_and_words_are_values(value: str, read_as: str) -> None:
+    assert settings(f"    net.ipv4.some_range = {value}\n") == [holds("net.ipv4.some_range", read_as)]
 
 
 def test_a_value_that_holds_stays_beside_the_one_that_was_tried() -> None:
@@ -322,6 +363,7 @@ def test_the_same_denial_many_times_is_one_statement() -> None:
         ("exit status: 1", [(1, None)]),
         ("Bad system call (core dumped)", [(159, "SIGSYS")]),
         ("the shim is killed by SIGKILL", [(137, "SIGKILL")]),
+        ("the box died with status 159.", [(159, "SIGSYS")]),
         ("Main process exited, code=dumped, status=31/SYS", [(159, "SIGSYS")]),
     ],
 )
@@ -336,6 +378,7 @@ def test_exit_statuses_and_signals(text: str, found: Sequence[tuple[int, str | N
         ("bwrap: setting up uid map: Permission denied", "EACCES", Speaker.BUBBLEWRAP),
         ("unshare: unshare failed: No space left on device", "ENOSPC", Speaker.OTHER),
         ("KVM is available but access is denied", None, Speaker.BOXLITE),
+        ('Err(Os { code: 11, kind: WouldBlock, message: "x" })', "EAGAIN", Speaker.OTHER),
         ("[ 12.5] boxlite-shim[7]: segfault at 0", None, Speaker.KERNEL),
     ],
 )
@@ -353,6 +396,12 @@ def test_a_test_that_passes_does_not_fail() -> None:
     assert of(NamedTest, "jailer_disabled_box_starts_and_executes passes") == []
     [test] = of(NamedTest, "test jailer::another_one ... FAILED")
     assert (test.name, test.known) == ("another_one", False) or test.name == "jailer::another_one"
+
+
+def test_a_report_is_called_by_its_first_words() -> None:
+    assert read(b"### Describe the bug\n\nNo box starts.").title == "No box starts."
+    assert read(b"# No box starts\n\nSince today.").title == "No box starts"
+    assert read(b"```\n$ ls\n```").title == ""
 
 
 def test_technical_lines_that_no_rule_reads_are_listed_once() -> None:

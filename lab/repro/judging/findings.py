@@ -8,23 +8,33 @@ from lab.record import Confidence
 from lab.repro.judging import hints
 from lab.repro.judging._base import BUBBLEWRAP, Finding
 from lab.repro.judging.as_evidence import evidence_of, programs
-from lab.repro.report import AuditLine, Report, Statement, Words
+from lab.repro.report import AuditLine, Quote, Report, Statement, Words
 
 
 def found(report: Report) -> tuple[Finding, ...]:
     """Return the causes that a report shows, in the order in which they block; bubblewrap's first."""
     order = list(causes.known())
     by_rules = [each for program in programs(report) for each in _by_rules(report, program)]
-    told = {each.name for each in by_rules}
+    hinted = {name: shown for name, hint in hints.known().items() if (shown := hint.shown(report)) is not None}
+    told = {each.name for each in by_rules if each.program == BUBBLEWRAP}
     by_hints = [
         Finding(name, Confidence.LIKELY, why, quotes)
-        for name, hint in hints.known().items()
-        if name not in told and (shown := hint.shown(report)) is not None
-        for why, quotes in [shown]
+        for name, (why, quotes) in hinted.items()
+        if name not in told
+    ]
+    with_hints = [
+        replace(each, quotes=_together(each.quotes, hinted[each.name][1]))
+        if each.name in hinted and each.program == BUBBLEWRAP
+        else each
+        for each in by_rules
     ]
     return tuple(
-        sorted([*by_rules, *by_hints], key=lambda each: (each.program != BUBBLEWRAP, order.index(each.name)))
+        sorted([*with_hints, *by_hints], key=lambda each: (each.program != BUBBLEWRAP, order.index(each.name)))
     )
+
+
+def _together(one: Sequence[Quote], other: Sequence[Quote]) -> tuple[Quote, ...]:
+    return tuple(sorted({*one, *other}, key=lambda each: each.number))
 
 
 def _by_rules(report: Report, program: str) -> Iterator[Finding]:

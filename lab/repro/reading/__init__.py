@@ -18,6 +18,9 @@ __all__ = ["MOST_BYTES", "how_to_give", "read"]
 # The most lines that are kept as not understood, and the longest title, in characters.
 MOST_UNREAD = 200
 LONGEST_TITLE = 200
+NO_TITLE = re.compile(r"^[$#] |=\S|:$")
+# What an error of Python's shows beside the error.
+TRACEBACK = re.compile(r'^\s*(?:Traceback \(most recent call last\):|File ".*", line \d+.*)$')
 # What a line of prose holds that no rule understood and that may matter.
 TECHNICAL = re.compile(
     r"\b(?:error|fail(?:s|ed|ure)?|denied|permission|permitted|panic(?:ked)?|errno|killed|signal|cannot|unable|refused|"
@@ -45,9 +48,15 @@ def read(data: bytes) -> Report:
 
 
 def _title(lines: Iterable[Line]) -> str:
-    """The first line that is no code and more than a field's name."""
-    said = (line.text.strip() for line in lines if line.kind in (Kind.PROSE, Kind.HEADING))
-    return bounded(next((text for text in said if " " in text and not text.startswith("$")), ""), LONGEST_TITLE)
+    """The first line in words; a heading only if it is a page's, not a form's or a section's."""
+    said = (
+        line.text.strip()
+        for line in lines
+        if line.kind is Kind.PROSE or (line.kind is Kind.HEADING and not line.raw.lstrip().startswith("##"))
+    )
+    return bounded(
+        next((text for text in said if " " in text and not NO_TITLE.search(text)), ""), LONGEST_TITLE
+    )
 
 
 def _unread(lines: Iterable[Line], found: Iterable[Found]) -> tuple[Quote, ...]:
@@ -56,6 +65,8 @@ def _unread(lines: Iterable[Line], found: Iterable[Found]) -> tuple[Quote, ...]:
     left = {
         line.raw.strip(): quote(line)
         for line in reversed(list(lines))
-        if line.number not in understood and (line.kind is Kind.CODE or TECHNICAL.search(line.text))
+        if line.number not in understood
+        and (line.kind is Kind.CODE or TECHNICAL.search(line.text))
+        and not TRACEBACK.match(line.text)
     }
     return tuple(sorted(left.values(), key=lambda each: each.number)[:MOST_UNREAD])

@@ -16,6 +16,7 @@ KERNELS = (
     (re.compile(r"\.amzn(\d{4})"), "amzn", "Amazon Linux"),
     (re.compile(r"-arch\d"), "arch", "Arch Linux"),
     (re.compile(r"-pve$"), "pve", "Proxmox VE"),
+    (re.compile(r"WSL2"), "windows", "Windows (WSL2)"),
 )
 
 
@@ -31,11 +32,16 @@ def _told(statements: Sequence[Statement]) -> Iterator[Statement]:
         if isinstance(each, AuditLine) and UBUNTU_INFO.search(each.fields.get("info", "")):
             yield _system(each.quote, "ubuntu", "Ubuntu", None)
     for each in statements:
-        if not isinstance(each, Kernel):
-            continue
-        for pattern, name, title in KERNELS:
-            if found := pattern.search(each.release):
-                yield _system(each.quote, name, title, found[1] if found.re.groups else None)
+        if isinstance(each, Kernel) and (found := of_kernel(each.release)):
+            yield _system(each.quote, *found)
+
+
+def of_kernel(release: str) -> tuple[str, str, str | None] | None:
+    """Return the id, the name and the version of the distribution that calls its kernels like this one."""
+    for pattern, name, title in KERNELS:
+        if found := pattern.search(release):
+            return name, title, found[1] if found.re.groups else None
+    return None
 
 
 def _system(quote: Quote, name: str, title: str, version: str | None) -> System:

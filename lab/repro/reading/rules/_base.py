@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from lab.base.files import bounded
 from lab.repro.reading.structure import Kind, Line
@@ -12,6 +13,7 @@ from lab.repro.report import Place, Quote, Statement
 
 # Longest quote and longest single fact, in characters.
 LONGEST = 1_000
+MOST_ON_A_LINE = 20
 CONTAINER = re.compile(
     r"\b(?:containers?|docker(?:file)?|podman|distrobox|toolbox|devcontainer|lxc|lxd|pod|kubernetes|k8s|chroot)\b|"
     r"\binside\b|\bimage\b|^\s*FROM\b",
@@ -19,6 +21,8 @@ CONTAINER = re.compile(
 )
 HOST = re.compile(r"\b(?:host|bare metal|machine|laptop|server|node)\b", re.IGNORECASE)
 CLAUSE = re.compile(r"[,;()]|\.\s|\s+on\s+(?=an?\s|the\s|my\s|our\s)|\s+-\s+|\s+(?:and|but|while|with)\s+")
+# A line that does not go on with what was said before: a program's message, or the next thing that was tried.
+ELSE = re.compile(r"\s*(?:[\w.-]{2,40}: \S|(?:With|After|When|If|Even|Then|Also|But)\b)")
 LABEL = re.compile(r"\W*([\w ]{1,40}):(?=\s)")
 END_OF_SENTENCE = re.compile(r"[.!?](?=\s|$)")
 
@@ -58,7 +62,7 @@ class Text:
     def tail(self, index: int, end: int) -> str:
         """The words after column `end` of a line: the rest of its sentence."""
         line, block = self.lines[index], self.blocks[self.lines[index].block]
-        after = "" if line.kind is Kind.CODE else self._joined(range(index + 1, block.stop))
+        after = "" if line.kind is Kind.CODE else self._joined(self._going_on(index + 1, block.stop))
         words = f"{line.text[end:]} {after}"
         stop = END_OF_SENTENCE.search(words)
         return words[: stop.start()] if stop else words
@@ -81,6 +85,12 @@ class Text:
                 break
         return ""
 
+    def _going_on(self, start: int, stop: int) -> range:
+        """The lines up to the next one that is about something else."""
+        stop = min(stop, start + 8)
+        ends = (index for index in range(start, stop) if ELSE.match(self.lines[index].text))
+        return range(start, next(ends, stop))
+
     def _joined(self, indexes: range) -> str:
         # A paragraph may be as long as the report.
         return " ".join(self.lines[index].text for index in indexes[-8:] if indexes) if indexes else ""
@@ -92,6 +102,11 @@ class Rule(ABC):
     @abstractmethod
     def read(self, text: Text) -> Iterator[Found]:
         """Yield what the lines tell of this kind."""
+
+
+def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """The first matches on a line; no line that a person wrote holds more."""
+    return islice(pattern.finditer(text), MOST_ON_A_LINE)
 
 
 def quote(line: Line) -> Quote:

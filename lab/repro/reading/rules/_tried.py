@@ -51,7 +51,9 @@ class Said:
 def said(text: Text, index: int, start: int, end: int, *, changes: bool) -> Said:
     """Judge the words around columns `start` to `end` of a line. `changes`: the line itself is a change."""
     lead, tail = text.lead(index, start), text.tail(index, end)
-    helped = _helped(tail) if _helped(tail) is not None else _helped(lead)
+    helped = _helped(tail)
+    if helped is None:
+        helped = _helped(lead)
     tried = changes or TRIED.search(lead) is not None
     if tried and helped is None and (changes or text.lines[index].kind is Kind.CODE):
         helped = _helped(text.next_sentence(index))

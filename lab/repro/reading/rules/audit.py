@@ -14,7 +14,7 @@ CONTINUES = re.compile(r"^\s*\S*\w=\S")
 # At most so many lines are one wrapped line.
 MOST_WRAPPED = 8
 KEY = re.compile(r"(?:^|(?<=[\s,(]))(\w+)=")
-DENIED = re.compile(r"avc:\s+denied\s+\{\s*([^}]*?)\s*\}")
+DENIED = re.compile(r"avc:\s+denied\s+\{([^}]*)\}")
 # Without these the line says too little to be one.
 TELLING = ("operation", "avc", "syscall", "sig")
 # What `ausearch -i` prints for numbers; capabilities(7).
@@ -82,7 +82,7 @@ def _fields(line: str) -> dict[str, str]:
             value = (rest.split(None, 1) or [""])[0].rstrip("`)\"',")
         fields.setdefault(key[1], value)
     if denied := DENIED.search(line):
-        fields["avc"] = denied[1]
+        fields["avc"] = denied[1].strip()
     capability = fields.get("capability", "")
     fields.update(
         {"capability": CAPABILITIES[capability], "capname": capability} if capability in CAPABILITIES else {}

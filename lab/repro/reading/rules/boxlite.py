@@ -3,13 +3,18 @@
 import re
 from collections.abc import Iterator
 
-from lab.repro.reading.rules._base import Found, Rule, Text, quote
+from lab.repro.reading.rules._base import Found, Rule, Text, matches, quote
 from lab.repro.report import Boxlite
 
 VERSION = r"(\d+\.\d+(?:\.\d+)?(?:(?:a|b|rc|\.dev|\.post|-alpha\.|-beta\.|-rc\.)\d+)?)"
 PATTERN = re.compile(
     r"(?:@boxlite-ai/)?boxlite(?:[ -](?:sdk|cli|version|release|python|wheel)){0,3}"
     rf"[ :=\"'(v@~^-]{{1,6}}{VERSION}(?![\w+])(?!\.\d)",
+    re.IGNORECASE,
+)
+# How it was installed, beside the version.
+WAY = re.compile(
+    r"\s*(?:\(|,?(?: installed)? (?:with|via|by|from|using) )(?:the )?(pip|PyPI|npm|cargo|source)\b",
     re.IGNORECASE,
 )
 RUNTIME = re.compile(rf"/boxlite/runtimes/v{VERSION}")
@@ -30,8 +35,10 @@ class Boxlites(Rule):
         shown = False
         for line in text.lines:
             for pattern in (PATTERN, RUNTIME):
-                for match in pattern.finditer(line.labelled):
-                    yield Found(Boxlite(quote(line), version=match[1]), line.number)
+                for match in matches(pattern, line.labelled):
+                    way = WAY.match(line.labelled[match.end() :])
+                    how = way[1].lower().replace("pypi", "pip") if way else None
+                    yield Found(Boxlite(quote(line), match[1], how), line.number)
             if shown and (printed := VERSION_LINE.match(line.text)):
                 yield Found(Boxlite(quote(line), version=printed[1], installed_by="pip"), line.number)
             shown = NAME.match(line.text) is not None

@@ -11,7 +11,8 @@ PROMPT = re.compile(r"^\s*(?:\[?[\w.-]+@[\w.-]+[: ][^$#%]{0,80}\]?)?[$#%] +(?=\S
 PROGRAM = re.compile(
     r"^(?:sudo (?:-\w+ )*)?(?:\w+=\S* )*(?:\./)?"
     r"(?:git|make|cargo|apt(?:-get)?|dnf|pacman|pip3?|uv|npm|sysctl|cat|echo|grep|ls|bwrap|unshare|dmesg|journalctl|"
-    r"ausearch|aa-\w+|apparmor_parser|getenforce|setenforce|docker|podman|boxlite(?= [a-z-])|python3?|curl|"
+    r"ausearch|aa-\w+|apparmor_parser|getenforce|setenforce|docker|podman|python3?|curl|"
+    r"boxlite(?= (?:run|exec|ls|list|ps|pull|rm|start|stop|create|logs|images|-))|"
     r"modprobe|uname|lsb_release|lsmod|id|groups|usermod|chmod|chown|systemctl|strace|mount|kvm-ok|firejail|node|npx|ulimit|"
     r"prlimit)(?: |$)"
 )

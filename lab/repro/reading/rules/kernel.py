@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from lab.repro.reading.rules._base import Found, Rule, Text, quote
+from lab.repro.reading.rules._base import Found, Rule, Text, matches, quote
 from lab.repro.report import Kernel
 
 RELEASE = r"\d\.\d{1,2}(?:\.\d{1,3})?(?:[-+.~][\w.+~-]*[\w])?"
@@ -31,7 +31,7 @@ class Kernels(Rule):
         for line in text.lines:
             words = line.labelled
             for pattern in (UNAME, NAMED, BARE):
-                for match in pattern.finditer(words):
+                for match in matches(pattern, words):
                     if OTHERS.search(words[: match.start()]) or NEWER.match(words[match.end() :]):
                         continue
                     yield Found(Kernel(quote(line), match[1]), line.number)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from lab import catalog
-from lab.repro.reading.rules._base import Found, Rule, Text, quote
+from lab.repro.reading.rules._base import Found, Rule, Text, matches, quote
 from lab.repro.report import NamedTest
 
 # How Rust's and Python's test runners name a test that fails.
@@ -26,7 +26,7 @@ class NamedTests(Rule):
             here = [name for name in known if name in line.text]
             for name in here:
                 yield Found(NamedTest(quote(line), name, known=True), line.number)
-            for match in OTHERS.finditer(line.text):
+            for match in matches(OTHERS, line.text):
                 name = next(filter(None, match.groups()))
                 if not any(each in name for each in here):
                     yield Found(NamedTest(quote(line), name, known=False), line.number)

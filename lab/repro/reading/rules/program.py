@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from lab.repro.reading.rules._base import Found, Rule, Text, quote
+from lab.repro.reading.rules._base import Found, Rule, Text, matches, quote
 from lab.repro.report import Program
 
 # How people write each program's name.
@@ -25,7 +25,7 @@ NAMES = {
 VERSION = r"\d+\.\d+(?:\.\d+)*(?:[-~+.][\w.~+-]*\w)?"
 PATTERN = re.compile(
     rf"(?<![\w/.-])(?:{'|'.join(f'(?P<{name}>{written})' for name, written in NAMES.items())})"
-    rf"(?:[ ,:=\"'(v@-]|version){{1,12}}(?P<version>{VERSION})(?!\w|\+)",
+    rf"(?!:\d)(?:[ ,:=\"'(v@-]|version){{1,12}}(?P<version>{VERSION})(?!\w|\+)",
     re.IGNORECASE,
 )
 
@@ -33,6 +33,6 @@ PATTERN = re.compile(
 class Programs(Rule):
     def read(self, text: Text) -> Iterator[Found]:
         for line in text.lines:
-            for match in PATTERN.finditer(line.labelled):
+            for match in matches(PATTERN, line.labelled):
                 name = next(name for name in NAMES if match[name])
                 yield Found(Program(quote(line), name, match["version"]), line.number)

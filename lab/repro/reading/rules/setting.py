@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from lab.repro.reading.rules._base import Found, Rule, Text, place, quote
+from lab.repro.reading.rules._base import Found, Rule, Text, matches, place, quote
 from lab.repro.reading.rules._tried import Said, said
 from lab.repro.reading.rules.words import BUBBLEWRAP
 from lab.repro.reading.structure import Kind
@@ -12,7 +12,8 @@ from lab.repro.report import Mood, Setting
 ROOTS = "kernel|user|fs|net|vm|dev|abi|debug"
 NAME = rf"(?:{ROOTS})\.[a-z0-9_]+(?:\.[\w-]+)*"
 PATH = r"/proc/sys/[a-z0-9_]+(?:/[\w.-]+)+"
-NUMBERS = r"-?\d+(?:\t+-?\d+)*"
+# A list of numbers is separated by tabs, or by spaces up to the end of the line.
+NUMBERS = r"-?\d+(?:(?:[ \t]+-?\d+){1,40}(?=\s*$)|(?:\t+-?\d+){1,40})?"
 # `name = value` and what people write for it; `:` also as grep prints it after a path.
 PAIR = re.compile(
     rf"(?<![A-Za-z_./])({NAME}|{PATH})[\"']?"
@@ -36,8 +37,8 @@ class Settings(Rule):
                 continue  # Its advice names a sysctl that nobody set.
             yield from self._answers(text, index)
             changes = CHANGES.search(line.text) is not None
-            pairs = [(match, match[1], match[2]) for match in PAIR.finditer(line.text)]
-            pairs += [(match, match[2], match[1]) for match in ECHO.finditer(line.text)]
+            pairs = [(match, match[1], match[2]) for match in matches(PAIR, line.text)]
+            pairs += [(match, match[2], match[1]) for match in matches(ECHO, line.text)]
             for match, name, value in pairs:
                 what = name_of(name), value.rstrip(".")
                 context = said(text, index, match.start(), match.end(), changes=changes)

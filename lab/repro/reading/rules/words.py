@@ -29,7 +29,9 @@ NAMES = (
     "EOPNOTSUPP",
 )
 TEXTS = {os.strerror(getattr(errno, name)): name for name in NAMES}
-NUMBER = re.compile(r"\(os error (\d{1,3})\)|\berrno[:= ]+(\d{1,3})\b", re.IGNORECASE)
+NUMBER = re.compile(
+    r"\(os error (\d{1,3})\)|\berrno[:= ]{1,3}(\d{1,3})\b|\bcode: (\d{1,3}), kind:", re.IGNORECASE
+)
 NAME = re.compile(rf"\b({'|'.join(NAMES)})\b")
 BUBBLEWRAP = re.compile(r"(?<!failed to run )\bbwrap: (.{3,})")
 # How boxlite's own messages begin, or what they hold.
@@ -41,6 +43,8 @@ BOXLITE = re.compile(
 )
 KERNEL = re.compile(r"^\s*(?:\S+ +){0,6}(?:kernel: )?\[ *\d+\.\d+\] (.+)|\bkernel: (.+)")
 KERNEL_TELLS = re.compile(r"\b(?:denied|error|fail|killed|segfault|trap|oom|lockdown)", re.IGNORECASE)
+# Rust's form of an error of the operating system.
+RUST = re.compile(r"\bOs \{ code: \d{1,3}, .{1,200}")
 # PROGRAM: what: why
 OTHER = re.compile(r"^\s*(?:sudo: )?([\w./-]{2,60}): (.{3,})")
 
@@ -61,7 +65,7 @@ def error(words: str) -> str | None:
     if named := NAME.search(words):
         return named[1]
     if number := NUMBER.search(words):
-        return errno.errorcode.get(int(number[1] or number[2]))
+        return errno.errorcode.get(int(next(filter(None, number.groups()))))
     return next((name for text, name in TEXTS.items() if text.lower() in words.lower()), None)
 
 
@@ -81,6 +85,8 @@ def _said(text: str) -> tuple[Speaker, str] | None:
         return Speaker.BOXLITE, said[0]
     if (said := KERNEL.search(text)) and KERNEL_TELLS.search(text):
         return Speaker.KERNEL, said[1] or said[2]
+    if said := RUST.search(text):
+        return Speaker.OTHER, said[0]
     if (said := OTHER.match(text)) and error(said[2]):
         return Speaker.OTHER, text.strip()
     return None
