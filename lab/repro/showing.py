@@ -87,7 +87,11 @@ def _statements(statements: Sequence[Statement]) -> Iterator[str]:
         yield "        nothing"
     for quote, of_line in groupby(statements, key=lambda each: each.quote):
         yield _quoted(quote)
-        for each in of_line:
+        said = list(of_line)
+        steps = {each.name for each in said if isinstance(each, Setting)}
+        for each in said:
+            if isinstance(each, Command) and each.text in steps:
+                continue  # It is shown as a step that was tried.
             kind, what = words(each)
             yield f"          {kind:<13} {bounded(what, LONGEST)}"
 

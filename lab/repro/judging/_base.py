@@ -40,6 +40,10 @@ class Judged:
     remarks: tuple[Remark, ...] = ()
 
 
+# Why a text shows a cause, and the lines that show it.
+Shown = tuple[str, tuple[Quote, ...]]
+
+
 class Hint(ABC):
     """What tells a cause in a text alone: its module is named like the cause, with `_` for `-`.
 
@@ -47,7 +51,7 @@ class Hint(ABC):
     """
 
     @abstractmethod
-    def shown(self, report: Report) -> tuple[str, tuple[Quote, ...]] | None:
+    def shown(self, report: Report) -> Shown | None:
         """Return why the text shows the cause, and the lines; None if it does not."""
 
 

@@ -23,8 +23,8 @@ NO_TITLE = re.compile(r"^[$#] |=\S|:$")
 TRACEBACK = re.compile(r'^\s*(?:Traceback \(most recent call last\):|File ".*", line \d+.*)$')
 # What a line of prose holds that no rule understood and that may matter.
 TECHNICAL = re.compile(
-    r"\b(?:error|fail(?:s|ed|ure)?|denied|permission|permitted|panic(?:ked)?|errno|killed|signal|cannot|unable|refused|"
-    r"seccomp|apparmor|selinux|namespaces?|capabilit(?:y|ies)|cap_\w+|sysctl|kvm|landlock|cgroups?)\b|/(?:proc|sys|dev|etc)/|\w=\w|`[^`]+`",
+    r"\b(?:errors?|denied|permission|permitted|panic(?:ked)?|errno|killed|signal|unable|refused|seccomp|apparmor|"
+    r"selinux|capabilit(?:y|ies)|cap_\w+|sysctl|kvm|landlock|cgroups?)\b|/(?:proc|sys|dev|etc)/|\w=\w",
     re.IGNORECASE,
 )
 

@@ -3,8 +3,8 @@
 import re
 from typing import ClassVar
 
-from lab.repro.judging._base import Hint
-from lab.repro.report import Quote, Report, Words
+from lab.repro.judging._base import Hint, Shown
+from lab.repro.report import Report, Words
 
 
 class Message(Hint):
@@ -13,6 +13,6 @@ class Message(Hint):
     pattern: ClassVar[str]
     why: ClassVar[str]
 
-    def shown(self, report: Report) -> tuple[str, tuple[Quote, ...]] | None:
+    def shown(self, report: Report) -> Shown | None:
         quotes = tuple(each.quote for each in report.of(Words) if re.search(self.pattern, each.text))
         return (self.why, quotes) if quotes else None

@@ -1,7 +1,7 @@
 """Ubuntu's policy for user namespaces, by its sysctl and by where bubblewrap fails."""
 
-from lab.repro.judging._base import Hint
-from lab.repro.report import Mood, Place, Quote, Report, Setting, Speaker, Words
+from lab.repro.judging._base import Hint, Shown
+from lab.repro.report import Mood, Place, Report, Setting, Speaker, Words
 
 SYSCTL = "kernel.apparmor_restrict_unprivileged_userns"
 # bubblewrap has its user namespace and lacks a capability in it: to write its uid map, and to set up loopback.
@@ -12,7 +12,7 @@ WITHOUT_CAPABILITY = (
 
 
 class ApparmorUsernsNocaps(Hint):
-    def shown(self, report: Report) -> tuple[str, tuple[Quote, ...]] | None:
+    def shown(self, report: Report) -> Shown | None:
         settings = [each for each in report.of(Setting) if each.name == SYSCTL and each.place is Place.HOST]
         in_force = [each for each in settings if each.value == "1" and each.mood is Mood.HOLDS]
         cured = [each for each in settings if each.value == "0" and each.helped]
