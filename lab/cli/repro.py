@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import click
+from packaging.version import Version
 
 from lab import builds, catalog
-from lab.base.errors import UsageError
+from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
+from lab.catalog import Guest
 from lab.cli import common, completion
 from lab.repro import answer, judging, planning, reading, running, showing, verdict
 from lab.repro.answer import Subject
@@ -95,6 +97,11 @@ def repro_command(
     judged = judging.judge(read)
     if text_only:
         _show_text(read, judged, as_json=as_json)
+        if not as_json:
+            offline = planning.Host(partial(running.is_stored, lab.paths), _as_if_there, _not_asked)
+            _show_plan(
+                planning.plan(read, judged, catalog.load(), offline, planning.Wishes(nearest, guest, build))
+            )
         return 0
     view = View(common.console, quiet=quiet or as_json, verbose=verbose)
     host = planning.Host(
@@ -131,6 +138,15 @@ def repro_command(
     if subject.run is not None and subject.run.run.interrupted:
         return common.INTERRUPTED
     return subject.verdict.result.exit_status
+
+
+def _as_if_there(_guest: Guest) -> None:
+    """Stand in for fetching an image, which only a run does."""
+
+
+def _not_asked() -> list[Version]:
+    """Stand in for asking the package index. Raises LabError."""
+    raise LabError("--text-only uses no network")
 
 
 def _show_text(read: Report, judged: Judged, *, as_json: bool = False) -> None:

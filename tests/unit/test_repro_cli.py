@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab import cli
-from tests.unit.report_examples import FAMILY, TWICE
+from tests.unit.report_examples import FAMILY, MANY_PROCESSES, TWICE
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,14 @@ def test_a_report_is_shown_with_its_lines_and_what_they_show(repro: Repro) -> No
     assert "system        Ubuntu 24.04 family; or a derivative" in lines
     assert "apparmor-userns-nocaps (likely)" in lines
     assert "lines 6, 10, 12" in lines
+
+
+def test_the_plan_is_shown_without_a_network(repro: Repro) -> None:
+    done = repro("-", "--text-only", text="# No box on Ubuntu 24.04\n\nboxlite 0.10.8")
+    assert "guest: ubuntu-24.04, for Ubuntu 24.04" in done.stdout
+    assert "--text-only uses no network" in done.stdout
+    done = repro("-", "--text-only", text=MANY_PROCESSES)
+    assert "the report names no host; ask the reporter for the output of `lab probe`" in done.stdout
 
 
 def test_a_file_is_shown_as_json(repro: Repro, tmp_path: Path) -> None:

@@ -159,6 +159,11 @@ def test_a_finding_quotes_the_settings_and_the_messages_that_show_it() -> None:
     assert (finding.name, [each.number for each in finding.quotes]) == ("userns-limit", [1, 3])
 
 
+def test_a_boxlite_that_no_index_has_is_remarked() -> None:
+    assert "boxlite 0.5.13 is older than 0.9.0" in remarks("boxlite 0.5.13")
+    assert remarks("boxlite 0.10.8, before that 0.9.0") == ""
+
+
 def test_values_that_contradict_each_other_both_stay() -> None:
     text = "user.max_user_namespaces = 0\n\nand later\n\nuser.max_user_namespaces = 15000"
     assert "gives user.max_user_namespaces two values, 0 and 15000" in remarks(text)
