@@ -67,6 +67,7 @@ def test_a_flattened_page_whose_text_comes_twice_is_read_once() -> None:
     assert [each.installed_by for each in report.of(Boxlite)] == ["source"]
     [line] = report.of(AuditLine)
     assert line.quote.number == 10
+    assert line.quote.text.endswith(r"capname=\"sys_admin\"")
     wanted = {
         "apparmor": "DENIED",
         "operation": "capable",

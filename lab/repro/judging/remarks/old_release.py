@@ -20,7 +20,7 @@ class OldRelease(Remarks):
                 continue
             if old:
                 yield Remark(
-                    f"boxlite {each.version} is older than {FIRST}, the first release on the package index: the "
-                    "lab cannot run it, and a newer one may behave differently.",
+                    f"boxlite {each.version} is older than {FIRST}, the first release on the package index: "
+                    "the lab cannot run it, and a newer one may behave differently.",
                     (each.quote,),
                 )

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
-from lab.repro.reading.rules._base import Found, Rule, Text, quote
+from lab.base.files import bounded
+from lab.repro.reading.rules._base import LONGEST, Found, Rule, Text, quote
 from lab.repro.reading.structure import Line
 from lab.repro.report import AuditLine
 
@@ -38,14 +40,16 @@ class AuditLines(Rule):
             index += 1
             if not BEGINS.search(line.text):
                 continue
-            whole, last = line.text, line.number
+            whole, last, written = line.text, line.number, [line.raw.strip()]
             for after in text.lines[index : index + MOST_WRAPPED]:
                 if not _continues(whole, last, after):
                     break
                 whole, last, index = _joined(whole, after.text), after.number, index + 1
+                written.append(after.raw.strip())
             fields = _fields(whole.replace('\\"', '"'))
             if any(key in fields for key in TELLING):
-                yield Found(AuditLine(quote(line), fields), last)
+                whole_quote = replace(quote(line), text=bounded(" ".join(written), LONGEST))
+                yield Found(AuditLine(whole_quote, fields), last)
 
 
 def _continues(begun: str, last: int, line: Line) -> bool:
