@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from lab.knobs._base import Conflict, Table, TableKnob
 from lab.probes import Facts, Who
+from lab.probes.label import read_label
 
 # The file of a profile is named like the profile.
 FOLDER = "/etc/apparmor.d"
@@ -15,6 +16,8 @@ FOLDER = "/etc/apparmor.d"
 class Mode(StrEnum):
     ENFORCE = "enforce"
     COMPLAIN = "complain"
+    # The profile only gives the program a name, and on Ubuntu exempts it from restrictions.
+    UNCONFINED = "unconfined"
 
 
 class Profile(Table):
@@ -36,7 +39,11 @@ class AppArmor(TableKnob):
     """Profiles, and the profile that the suite starts in."""
 
     userns: bool = Field(default=False, description="Whether AppArmor must mediate user namespaces.")
-    profiles: list[Profile] = Field(default_factory=list)
+    profiles: list[Profile] = Field(
+        default_factory=list,
+        description="Profiles that are loaded: `name`, `text` or the path of a `shipped` file, and `mode` "
+        "(enforce, complain or unconfined)",
+    )
     removed: list[str] = Field(default_factory=list, description="Shipped profiles that are unloaded.")
     without: list[str] = Field(
         default_factory=list, description="Profiles with which the variant would do something else."
@@ -74,10 +81,15 @@ class AppArmor(TableKnob):
                 shown = "not loaded" if mode is None else f"in {mode} mode"
                 wrong.append(f"AppArmor profile {profile.name} is {shown}")
         wrong += [f"AppArmor profile {name} is loaded" for name in self.removed if name in loaded]
-        confined = who.context.apparmor
-        if self.confine_suite_by and confined != f"{self.confine_suite_by} (enforce)":
-            wrong.append(f"the suite would run confined by {confined!r}")
+        if self.confine_suite_by and not self._confined(who):
+            wrong.append(f"the suite would run confined by {who.context.apparmor!r}")
         return wrong
+
+    def _confined(self, who: Who) -> bool:
+        label = read_label(who.context.apparmor)
+        modes = {profile.name: profile.mode for profile in self.profiles}
+        wanted = modes.get(self.confine_suite_by or "", Mode.ENFORCE)
+        return (label.profiles, label.mode) == ((self.confine_suite_by,), wanted)
 
     def combined(self, other: Self) -> Self:
         mine = {profile.name: profile for profile in self.profiles}

@@ -7,7 +7,7 @@ import pytest
 from lab import catalog
 from lab.catalog import Variant
 from lab.knobs._base import TableKnob
-from lab.knobs.apparmor import AppArmor
+from lab.knobs.apparmor import AppArmor, Profile
 from lab.knobs.bubblewrap import Bubblewrap, State
 from lab.knobs.sysctl import Sysctl
 from lab.probes import Facts, Who
@@ -18,7 +18,10 @@ from tests.unit.examples import facts
 KNOWN = catalog.load()
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 BOTH = KNOWN.variant("userns-clone-off+max-userns-zero")
-NOCAPS = KNOWN.variant("apparmor-userns-nocaps")
+SHIPPED = Profile(name="unprivileged_userns", shipped="/etc/apparmor.d/unprivileged_userns")
+NOCAPS = KNOWN.variant("apparmor-userns-nocaps").model_copy(
+    update={"apparmor": AppArmor(profiles=[SHIPPED], confine_suite_by=SHIPPED.name)}
+)
 
 
 def undone(variant: Variant) -> dict[str, Variant]:
@@ -173,7 +176,12 @@ STOCK = KNOWN.variant("stock")
             ],
         ),
         # A mode that no variant can give a profile.
-        (profiles({"a": "enforce"}, "a"), profiles({"a": "unconfined"}), []),
+        (profiles({"a": "enforce"}, "a"), profiles({"a": "kill"}), []),
+        (
+            profiles({"a": "enforce"}, "a"),
+            profiles({"a": "unconfined"}),
+            ["with apparmor profile a (unconfined)"],
+        ),
     ],
 )
 def test_what_leads_from_one_guest_to_another(here: Facts, there: Facts, names: list[str]) -> None:

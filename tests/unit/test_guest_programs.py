@@ -181,6 +181,36 @@ def test_a_module_is_added_to_selinux_where_that_is_not_denied_and_then_the_mode
     assert (tmp_path / "sys/fs/selinux/enforce").read_text() == "1"
 
 
+@pytest.mark.parametrize(
+    ("mode", "before", "after", "arguments"),
+    [
+        ("enforce", "profile a /x flags=(complain) {", "profile a /x {", ""),
+        (
+            "enforce",
+            "profile a flags=(attach_disconnected,complain) {",
+            "profile a flags=(attach_disconnected) {",
+            "",
+        ),
+        ("enforce", "profile a /x flags=(unconfined) {", "profile a /x {", ""),
+        ("complain", "profile a /x flags=(unconfined) {", "profile a /x {", " --complain"),
+        ("unconfined", "profile a /{usr/,}x {", "profile a /{usr/,}x flags=(unconfined) {", ""),
+        ("unconfined", "a flags=(complain) {", "a flags=(unconfined) {", ""),
+        ("unconfined", '"a" /x flags=(m, complain) {', '"a" /x flags=(m, unconfined) {', ""),
+        ("unconfined", "profile ab /x {", "profile ab /x {", ""),
+    ],
+)
+def test_a_profile_is_loaded_in_the_mode_that_is_asked_for(
+    tmp_path: Path, mode: str, before: str, after: str, arguments: str
+) -> None:
+    file = tmp_path / "profile"
+    file.write_text(f"{before}\n  file,\n}}\n")
+    profile = {"name": "a", "mode": mode, "text": None, "shipped": str(file)}
+    stubs = {"apparmor_parser": 'echo "$@" >"$FOLDER/parsed"'}
+    knob(tmp_path, "apparmor", {"profiles": [profile], "removed": []}, stubs)
+    assert file.read_text() == f"{after}\n  file,\n}}\n"
+    assert (tmp_path / "parsed").read_text() == f"--replace{arguments} {file}\n"
+
+
 def test_selinux_can_be_set_without_a_module(tmp_path: Path) -> None:
     knob(tmp_path, "selinux", {"mode": "permissive", "module": None}, {"semodule": "exit 1"})
     assert (tmp_path / "sys/fs/selinux/enforce").read_text() == "0"

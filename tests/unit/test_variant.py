@@ -85,7 +85,11 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
             OLD_APPARMOR,
             "AppArmor 3.0.8 does not mediate user namespaces",
         ),
-        (KNOWN["apparmor-userns-nocaps"], apparmor(profile_files=[]), f"ships no {SHIPPED_PROFILE}"),
+        (
+            KNOWN["issue-468-settings"],
+            facts(sysctls=SWITCH_OFF, apparmor={"profile_files": []}),
+            f"ships no {SHIPPED_PROFILE}",
+        ),
         (KNOWN["bwrap-allow-list"], apparmor(profile_files=[SHIPPED_PROFILE]), f"ships no {ALLOW_LIST}"),
         (KNOWN["userns-clone-off"], NO_SYSCTL, "its kernel has no kernel.unprivileged_userns_clone"),
         (
@@ -134,6 +138,15 @@ def test_what_the_guest_shows_is_in_effect() -> None:
         KNOWN["apparmor-userns-nocaps"],
         apparmor(profiles={"unprivileged_userns": "enforce"}),
         who(context={"apparmor": "unprivileged_userns (enforce)"}),
+    )
+    # A kernel that restricts changes of profile stacks the one that an unconfined program asks for.
+    check_in_effect(
+        KNOWN["apparmor-userns-nocaps"],
+        apparmor(profiles={"unprivileged_userns": "enforce"}),
+        who(context={"apparmor": "unconfined//&unprivileged_userns (enforce)"}),
+    )
+    check_in_effect(
+        KNOWN["apparmor-bwrap-unconfined"], apparmor(profiles={"lab-bwrap-unconfined": "unconfined"}), who()
     )
     check_in_effect(KNOWN["stock"], facts(kvm=None), who(groups=[1001]))
     check_in_effect(KNOWN["kvm-denied"], facts(), who(groups=[1001]))
@@ -186,6 +199,18 @@ def test_what_the_guest_shows_is_in_effect() -> None:
             apparmor(profiles={"unprivileged_userns": "enforce"}),
             who(context={"apparmor": "unprivileged_userns (complain)"}),
             ["the suite would run confined by 'unprivileged_userns (complain)'"],
+        ),
+        (
+            "apparmor-userns-nocaps",
+            apparmor(profiles={"unprivileged_userns": "enforce"}),
+            who(context={"apparmor": "other//&unprivileged_userns (enforce)"}),
+            ["the suite would run confined by 'other//&unprivileged_userns (enforce)'"],
+        ),
+        (
+            "apparmor-bwrap-unconfined",
+            apparmor(profiles={"lab-bwrap-unconfined": "enforce"}),
+            who(),
+            ["AppArmor profile lab-bwrap-unconfined is in enforce mode"],
         ),
         ("stock", facts(), who(uid=0), ["the suite would run as root"]),
         ("kvm-denied", facts(), who(), ["the suite's user is in the group of /dev/kvm"]),
