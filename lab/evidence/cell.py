@@ -14,8 +14,9 @@ from lab.record import Outcome, TestResult
 
 PROBES_FILE = "probes.json"
 SYSCTLS_FILE = "sysctls.txt"
-# boxlite's own logs, and how much of each is read.
+# boxlite's own logs, how many of them are read, and how much of each: every box that is blocked has the same.
 LOGS = "boxlite/*/logs/boxlite.log*"
+MOST_LOGS = 20
 LOG_BYTES = 2_000_000
 
 
@@ -84,7 +85,7 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
         profile=_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in failed),
         control_failed=any(test.name == control for test in failed),
-        logs=tuple(_beginning(log) for log in sorted(folder.glob(LOGS))),
+        logs=tuple(_beginning(log) for log in sorted(folder.glob(LOGS))[:MOST_LOGS] if log.is_file()),
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from lab import evidence
 from lab.base.errors import LabError
 from lab.evidence import Evidence
+from lab.evidence.cell import LOG_BYTES
 from lab.probes import NONE_RUN, NOT_RUN, Probe
 from tests.unit import evidence_examples as examples
 from tests.unit.examples import probe
@@ -130,3 +131,14 @@ def test_a_probe_that_did_not_run_neither_worked_nor_was_refused(
 ) -> None:
     assert tried.worked is worked
     assert tried.failed_with("Operation not permitted") is refused
+
+
+def test_boxlites_own_logs_are_read_as_far_as_each_goes(tmp_path: Path) -> None:
+    logs = tmp_path / "boxlite" / "box-a" / "logs"
+    (logs / "boxlite.log.2026-11-25").mkdir(parents=True)
+    (logs / "boxlite.log.2026-11-26").write_bytes(b"it failed \xff" + b"x" * LOG_BYTES)
+    found = evidence.read(tmp_path)
+    assert [len(log) for log in found.logs] == [LOG_BYTES]
+    assert found.boxlite_says("it failed")
+    assert not found.says("it failed")
+    assert not found.boxlite_says("it worked")
