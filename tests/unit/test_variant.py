@@ -104,6 +104,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["bwrap-setuid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 is made for"),
         (KNOWN["apparmor-restrict-on"], RESTRICTED, "has the profile bwrap loaded"),
         (KNOWN["apparmor-pivot-root-deny"], RESTRICTED, "has the profile bwrap loaded"),
+        (KNOWN["apparmor-userns-nocaps"], RESTRICTED, "has the profile bwrap loaded"),
         (
             KNOWN["cgroup-no-delegation"],
             facts(cgroup={"version": "v1"}),
