@@ -27,6 +27,7 @@ SYSCTLS = (
     "kernel.io_uring_disabled",
 )
 SWAPPED = str.maketrans("./", "/.")
+LSM = Path("/sys/kernel/security/lsm")
 OS_RELEASE = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 APPARMOR = Path("/sys/kernel/security/apparmor")
 # Y if the kernel's AppArmor is in use, whether or not securityfs is mounted.
@@ -36,9 +37,16 @@ PROFILES = ("/etc/apparmor.d", "/usr/share/apparmor/extra-profiles")
 # Debian's folder, and Fedora's.
 PAM_SYSTEMD = ("/usr/lib/*/security/pam_systemd.so", "/usr/lib64/security/pam_systemd.so")
 SELINUX = Path("/sys/fs/selinux")
+# The default priority of semodule; distributions install with 100 or 200.
+PRIORITY = 400
 CGROUP = Path("/sys/fs/cgroup")
 # Where an ordinary user's shell looks for programs.
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+KVM = Path("/dev/kvm")
+PODMAN = "/usr/bin/podman"
+# The processor's flags, of AMD and of Intel.
+VIRTUALIZATION = ("svm", "vmx")
+MOUNTS = ("/home", "/tmp")
 
 
 def text(path):
@@ -75,7 +83,7 @@ def os_release():
 
 
 def lsm():
-    found = text("/sys/kernel/security/lsm")
+    found = text(LSM)
     return None if found is None else found.split(",")
 
 
@@ -132,8 +140,7 @@ def selinux():
         "policy_version": max(versions, default=None),
         "user_namespace_class": (SELINUX / "class/user_namespace").is_dir(),
         "deny_unknown": text(SELINUX / "deny_unknown") == "1",
-        # 400 is the default priority of semodule; distributions install with 100 or 200.
-        "modules": names("/var/lib/selinux/%s/active/modules/400" % policy),
+        "modules": names("/var/lib/selinux/%s/active/modules/%d" % (policy, PRIORITY)),
     }
 
 
@@ -166,10 +173,9 @@ def capabilities(path):
 
 
 def kvm():
-    path = Path("/dev/kvm")
-    if not path.exists():
+    if not KVM.exists():
         return None
-    found = path.stat()
+    found = KVM.stat()
     return {
         "mode": oct(found.st_mode & 0o7777),
         "uid": found.st_uid,
@@ -190,7 +196,7 @@ def virtualization():
     """The processor's flag for hardware virtualization, or None."""
     with open("/proc/cpuinfo") as lines:
         flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return next((flag for flag in ("svm", "vmx") if flag in flags), None)
+    return next((flag for flag in VIRTUALIZATION if flag in flags), None)
 
 
 def cgroup():
@@ -229,11 +235,11 @@ def facts(asked):
         "selinux": selinux(),
         "bubblewrap": bubblewrap(),
         "kvm": kvm(),
-        "podman": os.path.exists("/usr/bin/podman"),
+        "podman": os.path.exists(PODMAN),
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
         "virtualization": virtualization(),
         "cgroup": cgroup(),
-        "mounts": mounts("/home", "/tmp"),
+        "mounts": mounts(*MOUNTS),
     }
 
 

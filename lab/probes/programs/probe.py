@@ -25,6 +25,13 @@ PROBES = {
 # Empty folders that the kernel makes in /proc for mounts (by proc_create_mount_point and
 # register_sysctl_mount_point): a mount there hides nothing.
 MOUNT_POINTS = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/openprom", "/proc/xen")
+MOUNTS = "/proc/self/mounts"
+# A script that is written into the home, executed and deleted.
+PROGRAM = ".lab-probe"
+# The control group of a user's service manager, by the user's number.
+USER_MANAGER = "/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service"
+# Podman makes this file in its containers.
+CONTAINER = "/run/.containerenv"
 
 
 def attempt(command):
@@ -62,15 +69,15 @@ def unshare_nothing():
 
 def proc_unmasked():
     """Look for mounts on parts of /proc: with one, a user namespace cannot mount its own /proc."""
-    with open("/proc/self/mounts") as lines:
+    with open(MOUNTS) as lines:
         points = [line.split()[1] for line in lines]
     masks = [point for point in points if point.startswith("/proc/") and point not in MOUNT_POINTS]
-    return {"command": ["/proc/self/mounts"], "status": int(bool(masks)), "stderr": " ".join(masks)}
+    return {"command": [MOUNTS], "status": int(bool(masks)), "stderr": " ".join(masks)}
 
 
 def exec_in(folder):
     """Execute a script in this folder. A copy of a program might depend on the name it is called by."""
-    program = os.path.join(folder, ".lab-probe")
+    program = os.path.join(folder, PROGRAM)
     Path(program).write_text("#!/bin/sh\nexit 0\n")
     os.chmod(program, 0o700)
     try:
@@ -109,7 +116,7 @@ def text(path):
 def context():
     """What confines this user, and the controllers that systemd delegated to the user's service manager."""
     selinux = os.path.exists("/sys/fs/selinux/enforce")
-    manager = Path("/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service".format(os.getuid()))
+    manager = Path(USER_MANAGER.format(os.getuid()))
     # The file lists controllers in any case; they are delegated only if the user may write to the folder.
     given = text(manager / "cgroup.controllers") if os.access(manager, os.W_OK) else None
     return {
@@ -131,7 +138,7 @@ def who():
         "groups": os.getgroups(),
         "context": context(),
         "seccomp": int(status("Seccomp")),
-        "container": os.path.exists("/run/.containerenv"),
+        "container": os.path.exists(CONTAINER),
     }
 
 
