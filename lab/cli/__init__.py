@@ -13,6 +13,7 @@ from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
 from lab.base.log import quiet_libraries
 from lab.cli import (
+    check,
     completion,
     expect,
     gate,
@@ -58,6 +59,7 @@ for command in (
     gate.baseline_command,
     gate.compare_command,
     gate.gate_command,
+    check.check_command,
     expect.expect_command,
     host.doctor_command,
     lists.list_command,

@@ -1,7 +1,15 @@
 """The evidence of a cell: what was gathered into its folder when its suite did not pass."""
 
 from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit, refusals
-from lab.evidence.cell import PROBES_FILE, SYSCTLS_FILE, Evidence, parse_sysctls, read, read_probes
+from lab.evidence.cell import (
+    PROBES_FILE,
+    SYSCTLS_FILE,
+    Evidence,
+    confining_profile,
+    parse_sysctls,
+    read,
+    read_probes,
+)
 
 __all__ = [
     "AUDIT_FILE",
@@ -9,6 +17,7 @@ __all__ = [
     "PROBES_FILE",
     "SYSCTLS_FILE",
     "Evidence",
+    "confining_profile",
     "parse_audit",
     "parse_sysctls",
     "read",

@@ -82,7 +82,7 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
         probes=stored.probes if stored else NONE_RUN,
         sysctls=parse_sysctls(read_text(folder / SYSCTLS_FILE)),
         audit=parse_audit(read_text(folder / KERNEL_FILE) + read_text(folder / AUDIT_FILE)),
-        profile=_profile(stored.context.apparmor) if stored else None,
+        profile=confining_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in failed),
         control_failed=any(test.name == control for test in failed),
         logs=tuple(_beginning(log) for log in sorted(folder.glob(LOGS))[:MOST_LOGS] if log.is_file()),
@@ -143,6 +143,7 @@ def _beginning(log: Path) -> str:
         return file.read(LOG_BYTES).decode(errors="replace")
 
 
-def _profile(label: str | None) -> str | None:
+def confining_profile(label: str | None) -> str | None:
+    """Return the profile that a process's AppArmor label names, or None if it does not confine the process."""
     found = read_label(label)
     return STACKED.join(found.profiles) if found.confines else None

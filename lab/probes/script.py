@@ -36,7 +36,7 @@ ERRORS = {
     errno.EBUSY: "evice or resource busy",
 }
 # Names that need no quoting, and that are no path out of /proc/sys.
-SYSCTL = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_-]+)+", re.ASCII | re.IGNORECASE)
+SYSCTL = re.compile(r"[a-z0-9_]+(?:[./][a-z0-9_-]+)+", re.ASCII | re.IGNORECASE)
 
 
 def text(sysctls: Iterable[str] = ()) -> str:

@@ -77,7 +77,7 @@ escape() {
 
 # A line with the content of a file: absent, not readable, or what it holds.
 content() {
-    if ! [ -e "$2" ]; then
+    if ! [ -f "$2" ]; then
         put "$1" "$absent"
     elif text=$(cat "$2"); then
         say "$1" "$text"
@@ -252,7 +252,8 @@ system() {
 
 sysctls() {
     for name in{{ sysctls }}; do
-        path=/proc/sys/$(printf %s "$name" | tr . /)
+        # As in sysctl(8), a slash in a name stands for a dot in the name of a file.
+        path=/proc/sys/$(printf %s "$name" | tr ./ /.)
         if [ -d /proc/sys/kernel ]; then
             content "sysctls.$name" "$path"
         else

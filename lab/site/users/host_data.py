@@ -8,50 +8,43 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.base.files import plain
-from lab.probes import Facts
+from lab.probes import names
 from lab.site.model import Site
 from lab.site.page import Text
-from lab.site.users.answer import STOCK, Answer, Kind
+from lab.site.users.answer import STOCK, Answer, Cure, Kind
 from lab.site.users.hosts import Host, System, setting_id
+from lab.site.users.settings import LIMITS, NOT_LOADED, PROFILE, VERSIONS, settings
 
 DATA_FILE = "host-data.js"
-# Before the name of a profile in the name of a setting.
-PROFILE = "AppArmor profile "
+BEFORE, AFTER = "lab.hosts = ", ";\n"
 
 
 def output(site: Site, hosts: Sequence[Host]) -> Text:
     """Return the data as a script, because a page from file:// can load nothing else."""
-    data = {
-        "distributions": [_distribution(host) for host in hosts],
-        "cells": [cell for number, host in enumerate(hosts) for cell in _cells(site, number, host)],
-    }
     # Only ASCII: no character of a text can end the script or a line of it.
-    return Text(DATA_FILE, f"lab.hosts = {json.dumps(_plain(data), ensure_ascii=True)};\n")
+    return Text(DATA_FILE, f"{BEFORE}{json.dumps(data(site, hosts), ensure_ascii=True)}{AFTER}")
+
+
+def data(site: Site, hosts: Sequence[Host]) -> Any:
+    """Return the distributions, the tested cells, and the rules by which settings are compared."""
+    return _plain(
+        {
+            "distributions": [_distribution(host) for host in hosts],
+            "cells": [cell for number, host in enumerate(hosts) for cell in _cells(site, number, host)],
+            "rules": {
+                "profile": PROFILE,
+                "shown_profiles": list(names.PROFILES),
+                "versions": list(VERSIONS),
+                "limits": LIMITS,
+            },
+        }
+    )
 
 
 def sysctls(site: Site) -> list[str]:
     """Return the sysctls that were read in any published cell."""
     cells = [each.cell for each in site.cells.values()]
     return sorted({name for cell in cells if cell.facts for name, _ in cell.facts.sysctls.items()})
-
-
-def settings(facts: Facts) -> dict[str, str | None]:
-    """Return what decides about boxlite, by name, as text. A sysctl is None if the kernel does not have it."""
-    apparmor, bubblewrap = facts.apparmor, facts.bubblewrap
-    found: dict[str, str | None] = {
-        "kernel": facts.kernel,
-        "AppArmor": "in use" if apparmor else "not in use",
-        "SELinux": facts.selinux.mode if facts.selinux else "not in use",
-        "bubblewrap": "not installed" if bubblewrap is None else bubblewrap.version or "version not known",
-        "bubblewrap is setuid": _yes(bubblewrap is not None and bubblewrap.setuid),
-        "/dev/kvm": "there" if facts.kvm else "not there",
-        **{f"{path} is noexec": _yes("noexec" in mount.options) for path, mount in facts.mounts.items()},
-        **facts.sysctls.root,
-    }
-    if apparmor:
-        found["AppArmor mediates user namespaces"] = _yes(apparmor.userns_mediation)
-        found |= {f"{PROFILE}{name}": mode for name, mode in apparmor.profiles.items()}
-    return found
 
 
 def _distribution(host: Host) -> dict[str, Any]:
@@ -101,10 +94,20 @@ def _cell(system: System, answer: Answer) -> dict[str, Any]:
         "build": answer.build,
         "kind": answer.kind,
         "headline": answer.headline,
+        "causes": [why.name for why in answer.whys],
         "why": [why.explanation for why in answer.whys],
-        "remedy": cure and {"title": cure.title, "price": " ".join(each.price for each in cure.remedies)},
+        "remedy": cure and _remedy(cure),
         "part": setting_id(answer.variant) if answer.kind in (Kind.BLOCKED, Kind.TROUBLE) else "",
         "settings": settings(facts) if facts else {},
+    }
+
+
+def _remedy(cure: Cure) -> dict[str, Any]:
+    return {
+        "name": cure.tried.name,
+        "title": cure.title,
+        "price": " ".join(each.price for each in cure.remedies),
+        "digests": {remedy.name: remedy.digest for remedy in cure.remedies},
     }
 
 
@@ -118,7 +121,7 @@ def _keep_profiles_that_differ(cells: Sequence[dict[str, Any]]) -> None:
         if cell["settings"]:
             own = dict(_profiles(cell))
             kept = {name: value for name, value in cell["settings"].items() if not name.startswith(PROFILE)}
-            cell["settings"] = kept | {name: own.get(name, "not loaded") for name in sorted(names)}
+            cell["settings"] = kept | {name: own.get(name, NOT_LOADED) for name in sorted(names)}
 
 
 def _profiles(cell: Mapping[str, Any]) -> set[tuple[str, str]]:
@@ -134,10 +137,6 @@ def _count_changes(cells: Sequence[dict[str, Any]]) -> None:
         changed = sum(before.get(name) != cell["settings"].get(name) for name in names)
         # A variant may change what no fact shows.
         cell["changed"] = changed + (cell["variant"] != STOCK)
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,65 @@
+"""What to do on a host: remedies that were verified on a cell with the same causes, or that only claim it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from lab import remedies
+from lab.check.answer import Advice
+from lab.check.nearest import Ranked, close
+from lab.check.published import Cell, Published
+from lab.probes.report import HostReport
+from lab.remedies import Remedy
+from lab.site.users.settings import settings
+
+
+def advise(
+    causes: Sequence[str],
+    report: HostReport,
+    published: Published,
+    ranked: Ranked,
+    known: Mapping[str, Remedy],
+) -> tuple[Advice, ...]:
+    """Return the verified remedy for these causes, or else those that claim to cure the first one."""
+    if not causes:
+        return ()
+    cell = _cured(causes, report, published, ranked)
+    if cell and cell.remedy:
+        made = list(_verified(cell, known))
+        if made:
+            return tuple(made)
+    return tuple(
+        Advice(each.name, each.title, each.price, commands(each))
+        for each in remedies.candidates(known, causes[:1])
+    )
+
+
+def commands(remedy: Remedy) -> str:
+    """Return what a user types: a change of how boxlite is run, or the script that changes the host."""
+    if remedy.run is not None:
+        return remedy.run.example.strip()
+    assert remedy.host is not None
+    return (
+        f"lab remedies show {remedy.name} --script >{remedy.name}.sh\n"
+        f"sudo sh {remedy.name}.sh      # explains itself and asks first; --undo takes it back\n"
+        f"# It does:\n{remedy.host.apply.strip()}"
+    )
+
+
+def _cured(causes: Sequence[str], report: HostReport, published: Published, ranked: Ranked) -> Cell | None:
+    """Return the nearest cell that these causes block and a verified remedy cures; the own system first."""
+    own = {each.cell.guest for each in ranked.cells}
+    yours = settings(report.facts, report.knows)
+    cured = [
+        close(report, yours, cell)
+        for cell in published.cells
+        if cell.remedy and cell.settings and cell.causes and set(cell.causes) == set(causes)
+    ]
+    cured.sort(key=lambda each: (each.cell.guest not in own, each.comparison.distance, each.cell.changed))
+    return cured[0].cell if cured else None
+
+
+def _verified(cell: Cell, known: Mapping[str, Remedy]) -> Iterator[Advice]:
+    assert cell.remedy is not None
+    for name in cell.remedy.name.split(remedies.AND):
+        if remedy := known.get(name):
+            changed = cell.remedy.digests.get(name) != remedy.digest
+            yield Advice(name, remedy.title, remedy.price, commands(remedy), cell, changed)

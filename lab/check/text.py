@@ -1,0 +1,124 @@
+"""The answer about a host, as text for a terminal."""
+
+import textwrap
+from collections.abc import Iterator
+
+from lab import causes
+from lab.base.files import bounded, plain
+from lab.check.answer import Advice, Answer, Close
+from lab.check.published import Cell
+from lab.site.users.settings import PROFILE, Difference
+
+WIDTH = 100
+# Entries of a list that are shown, and characters of a value.
+MOST, LONGEST = 12, 300
+
+
+def lines(answer: Answer) -> Iterator[str]:
+    """Yield the lines of an answer."""
+    yield f"{_short(answer.system)}: {answer.outcome}"
+    yield from _why(answer)
+    yield from _what_to_do(answer)
+    yield from _tested(answer)
+
+
+def _why(answer: Answer) -> Iterator[str]:
+    for reason in answer.reasons:
+        yield from _item(reason)
+    known = causes.known()
+    for finding in answer.findings:
+        yield from _item(f"{finding.name} ({finding.confidence}): {finding.why}")
+        yield from _item(known[finding.name].explanation, mark=" ")
+    for tried, title in ((True, "The probe was refused:"), (False, "The probe could not try:")):
+        found = [each for each in answer.refused if each.tried is tried]
+        if found:
+            yield ""
+            yield title
+        for each in found:
+            yield from _item(f"{each.tries} {each.probe}: {_short(each.error)}")
+    if answer.as_root:
+        yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
+
+
+def _what_to_do(answer: Answer) -> Iterator[str]:
+    if not answer.findings:
+        return
+    yield ""
+    if not answer.advice:
+        yield "What to do: the lab knows no remedy for it."
+    for number, advice in enumerate(answer.advice):
+        joint = "What to do" if number == 0 else "and" if advice.verified_on else "or"
+        yield f"{joint}: {advice.title}"
+        yield from _item(_tried(advice))
+        yield from _item(f"What it costs: {advice.price}")
+        yield from textwrap.indent(advice.commands, "    ").splitlines()
+
+
+def _tried(advice: Advice) -> str:
+    if advice.verified_on is None:
+        return f"{advice.name} claims to cure it; no published result shows that it does."
+    where = f"{advice.name} was verified on {_cell(advice.verified_on)}: all tests passed with it."
+    return f"{where} Its script has changed since." if advice.changed else where
+
+
+def _tested(answer: Answer) -> Iterator[str]:
+    yield ""
+    if answer.nearest is None:
+        yield "No tested host to compare with: no published result is about this system or one like it."
+        return
+    if not answer.same_system:
+        names = ", ".join(each.title for each in answer.related[:MOST])
+        yield from _wrapped(f"This system was never tested. Related ones, which are other systems: {names}")
+    yield from _wrapped(f"Nearest tested host: {_cell(answer.nearest.cell)}: {answer.nearest.cell.headline}")
+    yield from _differences(answer.nearest)
+    if answer.others:
+        yield from _item(f"{len(answer.others)} tested hosts are as close and had another outcome:")
+        for cell in answer.others[:MOST]:
+            yield from _item(f"{_cell(cell)}: {cell.headline}", mark="  -")
+    yield from _not_compared(answer, answer.nearest)
+
+
+def _differences(nearest: Close) -> Iterator[str]:
+    comparison = nearest.comparison
+    count, of = len(comparison.differing), len(comparison.compared)
+    if not count:
+        yield from _item(f"All {of} settings that could be compared are as tested.")
+        return
+    yield from _item(f"{count} of {of} settings that could be compared differ:")
+    for each in sorted(comparison.differing, key=lambda each: not each.decides)[:MOST]:
+        yield from _item(_difference(each), mark="  -")
+
+
+def _difference(each: Difference) -> str:
+    yours, theirs = (
+        "the kernel has none" if value is None else _short(value) for value in (each.yours, each.theirs)
+    )
+    seldom = "" if each.decides else " (seldom decides)"
+    return f"{each.name}: {yours} here, {theirs} on the tested host{seldom}"
+
+
+def _not_compared(answer: Answer, nearest: Close) -> Iterator[str]:
+    missing = [name for name in nearest.comparison.not_known if not name.startswith(PROFILE)]
+    if len(missing) < len(nearest.comparison.not_known):
+        missing.append("some AppArmor profiles")
+    if missing:
+        yield from _item(f"Not known here, so not compared: {', '.join(missing[:MOST])}")
+    if answer.unreadable:
+        yield from _item(f"Not readable without root: {', '.join(map(_short, answer.unreadable[:MOST]))}")
+
+
+def _cell(cell: Cell) -> str:
+    return plain(f"{cell.system} with {cell.variant}, boxlite {cell.build}")
+
+
+def _item(text: str, mark: str = "-") -> list[str]:
+    indent = " " * (len(mark) + 1)
+    return textwrap.wrap(plain(text), WIDTH, initial_indent=f"{mark} ", subsequent_indent=indent) or [""]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(plain(text), WIDTH)
+
+
+def _short(text: str) -> str:
+    return bounded(" ".join(plain(text).split()), LONGEST)
