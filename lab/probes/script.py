@@ -92,6 +92,12 @@ def text(sysctls: Iterable[str] = ()) -> str:
     )
 
 
+def command(sysctls: Iterable[str] = ()) -> str:
+    """Return the script as one command, which any shell takes as it is pasted: bash, zsh, fish and others."""
+    body = text(sysctls).removeprefix("#!/bin/sh\n")
+    return f"sh -c '\n{body}'"
+
+
 @cache
 def program(name: str) -> dict[str, Any]:
     """Return what one of the lab's programs defines."""

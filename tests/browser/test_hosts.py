@@ -2,16 +2,24 @@
 
 import json
 import platform
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from playwright.sync_api import Locator, Page, expect
 
+from lab.check import judge, load
+from lab.probes.report import read
 from tests.browser.records import CURE, HOSTILE
 from tests.conftest import Visiting
 from tests.unit import examples
+from tests.unit.probe_examples import SCRIPT
 
 INDEX = "index.html"
+# The outcome of those probes that decide, on a host that refuses nothing.
+ALLOWED = {"probes__open_kvm": "0", "probes__bwrap_all": "0", "probes__unshare_user_root": "0"}
 
 
 def compare(page: Page, text: str) -> Locator:
@@ -24,6 +32,15 @@ def compare(page: Page, text: str) -> Locator:
 
 def printed(**changes: Any) -> str:
     return json.dumps(examples.printed_facts(**changes))
+
+
+def probed(**lines: str) -> str:
+    """What the script prints here, with other values in some lines. Two _ in a name stand for a dot."""
+    done = subprocess.run(["sh", "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=30)
+    text = done.stdout
+    for name, value in lines.items():
+        text = re.sub(rf"(?m)^(\d+ {name.replace('__', '.')}:).*$", rf"\1 {value}", text)
+    return text
 
 
 def test_a_name_finds_its_distribution(visit: Visiting) -> None:
@@ -64,8 +81,8 @@ def test_settings_that_nobody_tested_are_no_promise(visit: Visiting) -> None:
 def test_what_the_command_of_the_page_prints_on_this_host_is_understood(visit: Visiting) -> None:
     page = visit().open(INDEX)
     command = page.locator("#probe").inner_text()
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=30)
-    answer = compare(page, done.stdout + done.stderr)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=30)
+    answer = compare(page, done.stdout)
     here = platform.freedesktop_os_release()
     if (here["ID"], here.get("VERSION_ID")) == ("debian", "13"):
         expect(answer.locator("h3")).to_contain_text("Debian 13")
@@ -76,9 +93,45 @@ def test_what_the_command_of_the_page_prints_on_this_host_is_understood(visit: V
 
 
 def test_a_system_without_a_result_is_called_not_tested(visit: Visiting) -> None:
-    answer = compare(visit().open(INDEX), 'ID=slackware\nVERSION_ID="15.0"\nPRETTY_NAME="Slackware 15.0"')
+    text = probed(os__id="slackware", os__version_id="15.0", os__pretty_name="Slackware 15.0", **ALLOWED)
+    answer = compare(visit().open(INDEX), text)
     expect(answer.locator("h3")).to_have_text("Slackware 15.0")
     expect(answer.locator(".verdict")).to_have_attribute("data-kind", "untested")
+
+
+def test_what_the_host_itself_shows_comes_first(visit: Visiting) -> None:
+    text = probed(os__id="debian", os__version_id="13", probes__open_kvm="13")
+    answer = compare(visit().open(INDEX), text)
+    expect(answer.locator(".verdict").first).to_have_attribute("data-kind", "blocked")
+    expect(answer.locator(".verdict").first).to_contain_text("open_kvm: error 13")
+
+
+def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> None:
+    known = load([str(site)], site).published
+    page = visit().open(INDEX)
+    for value in ("0", "1"):
+        text = probed(
+            os__id="debian", os__version_id="13", sysctls__kernel__unprivileged_userns_clone=value, **ALLOWED
+        )
+        report = read(text)
+        assert report is not None
+        near = judge(report, known).nearest
+        assert near is not None
+        differing = sorted(each.name for each in near.comparison.differing)
+        answer = compare(page, text)
+        assert sorted(answer.locator("#host-differences tbody th").all_inner_texts()) == differing
+        expect(answer).to_contain_text(f"of {len(near.comparison.compared)} compared settings")
+
+
+def test_an_output_as_it_comes_by_mail_is_read_and_one_with_holes_is_not(visit: Visiting) -> None:
+    page = visit().open(INDEX)
+    text = probed(os__id="debian", os__version_id="13", **ALLOWED)
+    mailed = "Hello,\r\n" + "".join(f"> > {line}\r\n\r\n" for line in text.splitlines())
+    expect(compare(page, mailed).locator("h3")).to_contain_text("Debian 13")
+    lines = text.splitlines()
+    expect(compare(page, "\n".join(lines[:20]))).to_contain_text("The end of the output is missing")
+    expect(compare(page, "\n".join(lines[:5] + lines[9:]))).to_contain_text("Lines are missing")
+    expect(compare(page, "ID=debian")).to_contain_text("holds no output of the script")
 
 
 def test_no_paste_breaks_the_page_becomes_markup_or_is_sent(visit: Visiting) -> None:
@@ -97,7 +150,9 @@ def test_no_paste_breaks_the_page_becomes_markup_or_is_sent(visit: Visiting) -> 
         "\x00\x1b[31m",
         "=\n" * 100_000,
     ]
-    for text in [json.dumps(hostile), f"ID={HOSTILE}", f'ID="debian"\nPRETTY_NAME="{HOSTILE}"', *odd]:
+    escaped = quote(HOSTILE)
+    outputs = [probed(os__id=escaped), probed(os__id="debian", os__pretty_name=escaped, kernel=HOSTILE)]
+    for text in [json.dumps(hostile), *outputs, *odd]:
         answer = compare(page, text)
         assert answer.locator("img, script").count() == 0
         tab.check()

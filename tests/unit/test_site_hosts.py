@@ -14,7 +14,7 @@ from lab.site import model
 from lab.site.history import History
 from lab.site.model import Site
 from lab.site.publish import publish
-from lab.site.users import distributions, front, host_data, hosts
+from lab.site.users import distributions, host_data, hosts
 from lab.site.users.answer import Kind, ask
 from tests.unit import examples
 from tests.unit.site_examples import Parsed, run_folder, site_of
@@ -255,11 +255,13 @@ def test_text_in_the_data_cannot_end_the_script(tmp_path: Path) -> None:
     assert text.count("\n") == 1 and text.isascii() and text.endswith(";\n")
 
 
-def test_the_command_reads_sysctls_whose_names_need_no_quoting_and_nothing_else() -> None:
-    text = front.command(["user.max_user_namespaces", "x'; rm -rf /; '", "a..b", "kernel.$(id)"])
-    assert "/proc/sys/user/max_user_namespaces\n" in text
-    assert "rm -rf" not in text and "$(id)" not in text and "a//b" not in text
-    assert text.count("'") == 2
+def test_the_front_page_has_the_probe_script_as_a_command_and_as_a_file(tmp_path: Path) -> None:
+    folder = site_of(tmp_path, examples.cell(facts=examples.facts(sysctls={"vm.swappiness": "60"})))
+    script = (folder / "probe.sh").read_text()
+    assert script.startswith("#!/bin/sh\n")
+    assert "vm.swappiness" in script
+    body = script.removeprefix("#!/bin/sh\n")
+    assert f"sh -c '\n{body}'" in Parsed(folder / "index.html").text
 
 
 def test_the_next_publication_shows_what_changed(tmp_path: Path) -> None:

@@ -31,11 +31,6 @@ lab.feature("host-finder", (form) => {
   form.addEventListener("reset", () => result.replaceChildren());
 });
 
-const LONGEST = 200000; // characters that are read
-// Settings that differ on almost every host and seldom decide: they break ties only.
-const PROFILE = "AppArmor profile ";
-const VERSIONS = ["kernel", "bubblewrap"];
-
 // An element with attributes and children; a text stays a text.
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -43,97 +38,6 @@ function make(tag, attributes, ...children) {
   element.append(...children.flat().filter((child) => child !== null && child !== ""));
   return element;
 }
-
-// ---- What was pasted: {system: {id, version, codename, title, like}, settings: {name: text, or null: not there}}.
-
-function read(text) {
-  const pasted = text.slice(0, LONGEST).replace(/\x1b\[[0-9;?]*[ -\/]*[@-~]/g, "").trim();
-  if (!pasted.startsWith("{")) return readLines(pasted);
-  let facts;
-  try {
-    facts = JSON.parse(pasted);
-  } catch (error) {
-    throw new Error(`This starts like JSON, but is not valid: ${error.message}. Paste the whole text.`);
-  }
-  return readFacts(facts.facts ?? facts);
-}
-
-function readFacts(facts) {
-  const os = facts.os ?? {};
-  const system = { id: os.id, version: os.version_id, codename: os.version_codename, title: os.pretty_name, like: [] };
-  const settings = {};
-  const set = (name, key, value) => {
-    if (key in facts) settings[name] = value(facts[key]);
-  };
-  const yes = (value) => (value ? "yes" : "no");
-  set("kernel", "kernel", String);
-  set("AppArmor", "apparmor", (value) => (value ? "in use" : "not in use"));
-  set("SELinux", "selinux", (value) => value?.mode ?? "not in use");
-  set("bubblewrap", "bubblewrap", (value) => (value ? value.version ?? "version not known" : "not installed"));
-  set("bubblewrap is setuid", "bubblewrap", (value) => yes(value?.setuid));
-  set("/dev/kvm", "kvm", (value) => (value ? "there" : "not there"));
-  for (const [path, mount] of Object.entries(facts.mounts ?? {})) {
-    settings[`${path} is noexec`] = yes(mount?.options?.includes("noexec"));
-  }
-  if (facts.apparmor) {
-    settings["AppArmor mediates user namespaces"] = yes(facts.apparmor.userns_mediation);
-    for (const name of profileNames()) settings[name] = "not loaded";
-    for (const [name, mode] of Object.entries(facts.apparmor.profiles ?? {})) {
-      if (PROFILE + name in settings) settings[PROFILE + name] = String(mode);
-    }
-  }
-  for (const [name, value] of Object.entries(facts.sysctls ?? {})) {
-    settings[name] = value === null ? null : String(value);
-  }
-  return { system, settings };
-}
-
-function profileNames() {
-  const names = lab.hosts.cells.flatMap((cell) => Object.keys(cell.settings));
-  return new Set(names.filter((name) => name.startsWith(PROFILE)));
-}
-
-// Each rule reads one kind of line. What no line says was not asked, and is no finding.
-const RULES = [
-  [/^([A-Z_]+)=["']?([^"']*)["']?$/, (host, [, key, value]) => (host.release[key] = value)],
-  [/^(?:sysctl|grep|cat): .*?\/proc\/sys\/([\w\/.-]+?)'?: No such file or directory$/, (host, [, path]) => (host.settings[dotted(path)] = null)],
-  [/^\/proc\/sys\/([\w\/.-]+?)\s*[:=]\s*(.*)$/, (host, [, path, value]) => (host.settings[dotted(path)] = value.trim())],
-  [/^((?:kernel|user|fs|net|vm|dev)\.[\w.\/-]+)\s*[=:]\s*(.*)$/, (host, [, name, value]) => (host.settings[dotted(name)] = value.trim())],
-  [/^[a-z_]+(?:,[a-z_0-9]+)+$/, (host, [modules]) => readModules(host, modules.split(","))],
-  [/^(Enforcing|Permissive)$/, (host, [, mode]) => (host.settings.SELinux = mode.toLowerCase())],
-  [/^bubblewrap (\S+)$/, (host, [, version]) => (host.settings.bubblewrap = version)],
-  [/bwrap: (?:command )?not found$/, (host) => (host.settings.bubblewrap = "not installed")],
-  [/^-([rwxsStT-]{9})\S* .*bwrap$/, (host, [, mode]) => (host.settings["bubblewrap is setuid"] = /s/i.test(mode[2]) ? "yes" : "no")],
-  [/^c[rwxsStT-]{9}\S* .*\/dev\/kvm$/, (host) => (host.settings["/dev/kvm"] = "there")],
-  [/\/dev\/kvm'?: No such file or directory$/, (host) => (host.settings["/dev/kvm"] = "not there")],
-  [/^(home|tmp): ([\w=,.:+-]+)$/, (host, [, path, options]) => (host.settings[`/${path} is noexec`] = options.split(",").includes("noexec") ? "yes" : "no")],
-  [/^(?:Linux \S+ )?(\d+\.\d+[.\w+~-]*)(?: .*)?$/, (host, [, kernel]) => (host.settings.kernel ??= kernel)],
-];
-
-function readLines(text) {
-  const host = { release: {}, settings: {} };
-  for (const line of text.split(/\r?\n/)) {
-    const trimmed = line.trim().slice(0, 500);
-    for (const [pattern, take] of RULES) {
-      const found = trimmed.match(pattern);
-      if (found) {
-        take(host, found);
-        break;
-      }
-    }
-  }
-  const { ID, VERSION_ID, VERSION_CODENAME, PRETTY_NAME, ID_LIKE } = host.release;
-  const system = { id: ID, version: VERSION_ID, codename: VERSION_CODENAME, title: PRETTY_NAME, like: (ID_LIKE ?? "").split(" ").filter(Boolean) };
-  return { system, settings: host.settings };
-}
-
-function readModules(host, modules) {
-  host.settings.AppArmor = modules.includes("apparmor") ? "in use" : "not in use";
-  // Whether SELinux enforces is another line.
-  if (!modules.includes("selinux")) host.settings.SELinux = "not in use";
-}
-
-const dotted = (path) => path.replace(/\//g, ".");
 
 // ---- Which distribution, and which tested cell of it is closest.
 
@@ -150,14 +54,14 @@ function compare(settings, cell) {
       differing.push({ name, yours: settings[name], theirs });
     }
   }
-  const deciding = differing.filter((each) => !VERSIONS.includes(each.name)).length;
+  const deciding = differing.filter((each) => !lab.hosts.rules.versions.includes(each.name)).length;
   const compared = Object.keys(cell.settings).filter((name) => name in settings).length;
   return { cell, compared, differing, deciding, distance: deciding + (differing.length - deciding) / 100 };
 }
 
 // A limit on a number of namespaces depends on the host's memory; only 0 is a setting of its own.
 function alike(name, yours, theirs) {
-  if (name.startsWith("user.max_") && yours !== null && theirs !== null) return (yours === "0") === (theirs === "0");
+  if (name.startsWith(lab.hosts.rules.limits) && yours !== null && theirs !== null) return (yours === "0") === (theirs === "0");
   return yours === theirs;
 }
 
@@ -171,11 +75,18 @@ function answer(text) {
     return [make("p", {}, error.message)];
   }
   if (!host.system.id) {
-    return [make("p", {}, "The text names no distribution: it has no line ID= of /etc/os-release. Run the command above and paste all that it prints.")];
+    return [make("p", {}, "The text names no distribution. Run the script above and paste all that it prints.")];
   }
   const known = lab.hosts.distributions.filter((each) => each.systems.some((system) => sameSystem(host.system, system)));
-  if (!known.length) return notTested(host.system);
-  return known.flatMap((distribution) => about(distribution, host));
+  if (!known.length) return [...refusals(host), ...notTested(host.system)];
+  return [...refusals(host), ...known.flatMap((distribution) => about(distribution, host))];
+}
+
+// What the host itself shows comes before what was found on others.
+function refusals({ refused }) {
+  if (!refused.length) return [];
+  const list = make("ul", {}, refused.map((each) => make("li", {}, each)));
+  return [verdict("blocked", "Blocked on your host: the script was refused what boxlite needs", list, make("p", {}, "What follows is the closest tested host."))];
 }
 
 function notTested(system) {
@@ -204,18 +115,19 @@ function about(distribution, host) {
     return [heading, verdict(distribution.kind, distribution.headline, make("p", {}, why))];
   }
   const ranked = cells.map((cell) => compare(host.settings, cell)).sort((one, two) => one.distance - two.distance || one.cell.changed - two.cell.changed);
-  const best = ranked[0];
-  const equal = ranked.filter((each) => each !== best && each.distance === best.distance);
+  const best = { ...ranked[0], refused: host.refused.length > 0 };
+  const equal = ranked.slice(1).filter((each) => each.distance === best.distance);
   return [heading, ...outcome(distribution, best), differences(best), ...equallyClose(equal, best), notAsked(host.settings, best.cell)];
 }
 
-function outcome(distribution, { cell, deciding, compared }) {
+function outcome(distribution, { cell, deciding, compared, refused }) {
   const details = [
     make("p", {}, `${cell.system}. ${cell.title}. boxlite ${cell.build}.`),
     ...cell.why.map((why) => make("p", {}, why)),
     cell.remedy ? make("p", {}, make("strong", {}, "Verified remedy: "), `${cell.remedy.title}. What it costs: ${cell.remedy.price} `, pageLink(distribution, cell, "Commands and script")) : null,
     cell.kind === "blocked" && !cell.remedy ? make("p", {}, "No remedy is verified for it. ", pageLink(distribution, cell, "What is known")) : null,
   ].filter(Boolean);
+  if (refused) return [closest(cell.kind, cell.headline, ...details)];
   if (!compared) return [verdict(cell.kind, `Nothing to compare. As tested: ${cell.headline}`, ...details)];
   if (!deciding) return [verdict(cell.kind, `As far as your text shows: ${cell.headline}`, ...details)];
   return [
@@ -268,9 +180,9 @@ function equallyClose(equal, best) {
 
 function notAsked(settings, cell) {
   const missing = Object.keys(cell.settings).filter((name) => !(name in settings));
-  const profiles = missing.filter((name) => name.startsWith(PROFILE)).length;
-  const names = missing.filter((name) => !name.startsWith(PROFILE));
-  if (profiles) names.push(`which AppArmor profiles are loaded (only root can read that)`);
+  const profiles = missing.filter((name) => name.startsWith(lab.hosts.rules.profile)).length;
+  const names = missing.filter((name) => !name.startsWith(lab.hosts.rules.profile));
+  if (profiles) names.push(`which other AppArmor profiles are loaded`);
   if (!names.length) return "";
   return make("details", {}, make("summary", {}, `Not in your text, so not compared (${names.length})`), make("ul", {}, names.map((name) => make("li", {}, name))));
 }

@@ -1,25 +1,15 @@
-"""The front page: find a host by its distribution, or by what a command on it prints."""
+"""The front page: find a host by its distribution, or by what the probe script prints on it."""
 
 from collections.abc import Iterator
 
+from markupsafe import escape
+
+from lab.probes import script
 from lab.site.model import Site
-from lab.site.page import Output, Page
+from lab.site.page import Output, Page, Text
 from lab.site.users import changes, host_data, host_pages, hosts
 
-# What the command reads beside the sysctls. It needs no root and changes nothing. No single quote: sh -c '...'.
-COMMAND = """\
-sh -c '
-export LC_ALL=C
-cat /etc/os-release
-uname -r
-cat /sys/kernel/security/lsm
-{sysctls}
-getenforce
-bwrap --version
-ls -ld /usr/bin/bwrap /dev/kvm
-echo "home: $(findmnt -no OPTIONS -T "$HOME")"
-echo "tmp: $(findmnt -no OPTIONS -T /tmp)"
-' 2>&1"""
+SCRIPT_FILE = "probe.sh"
 
 
 def outputs(site: Site) -> Iterator[Output]:
@@ -29,20 +19,12 @@ def outputs(site: Site) -> Iterator[Output]:
         **host_pages.HELPERS,
         "site": site,
         "hosts": known,
-        "command": command(host_data.sysctls(site)),
+        # The lab's own text, and not cut as a record's text is.
+        "command": escape(script.command(host_data.sysctls(site))),
+        "script": SCRIPT_FILE,
         "changed": changes.summary(changes.find(site.history)),
     }
-    scripts = (host_data.DATA_FILE, "host-finder.js")
+    scripts = (host_data.DATA_FILE, "host-reader.js", "host-finder.js")
     yield Page("index.html", "Will boxlite work on my host?", "index.html", values, "Hosts", scripts)
     yield host_data.output(site, known)
-
-
-def command(sysctls: list[str]) -> str:
-    """Return the command that prints what decides about boxlite on a host."""
-    # A name comes from a record, and goes into a command that users run: only names that need no quoting.
-    files = [f"/proc/sys/{name.replace('.', '/')}" for name in sysctls if _is_plain(name)]
-    return COMMAND.format(sysctls="grep -H . " + " \\\n  ".join(files) if files else "true")
-
-
-def _is_plain(name: str) -> bool:
-    return name.isascii() and name.replace(".", "").replace("_", "").isalnum() and ".." not in name
+    yield Text(SCRIPT_FILE, script.text(host_data.sysctls(site)))
