@@ -129,7 +129,7 @@ def _of_check(plan: Plan, check: Check, cells: Sequence[FinishedCell]) -> ClaimL
     helped, number = check.settings[0].helped, check.settings[0].quote.number
     verb = "helps" if len(check.settings) == 1 else "help"
     negated = "does not help" if len(check.settings) == 1 else "do not help"
-    said = f"{check.said} {verb if helped else negated}"
+    said = f"{check.said} {verb if helped else negated} against {check.question.cause or 'it'}"
     cell = next((each for each in cells if check.variant and each.result.variant == check.variant.name), None)
     if cell is None:
         return ClaimLine(said, Held.NOT_TESTED, check.why_not or "its cell was not run", (), number)

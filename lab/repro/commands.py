@@ -21,9 +21,10 @@ from lab.lane import shell
 from lab.plan import Cell
 from lab.repro.report import Command, Report
 
-# Limits of one command: seconds with hardware acceleration, bytes of output, processes. The most commands that
-# are run, and the longest one, in characters.
-SECONDS, BYTES, TASKS, MOST, LONGEST = 20.0, 64_000, 128, 10, 2000
+# Limits of one command: seconds with hardware acceleration, bytes of output, processes, bytes of memory.
+SECONDS, BYTES, TASKS, MEMORY = 10.0, 64_000, 128, 2**29
+# The most commands that are run, and the longest one, in characters.
+MOST, LONGEST = 10, 2000
 # Where the results are kept in the cell's folder.
 FOLDER = "commands"
 
@@ -111,6 +112,7 @@ def _run_one(session: Session, command: Command, cell: Cell, factor: float) -> C
         "seconds": SECONDS * factor,
         "bytes": BYTES,
         "tasks": TASKS,
+        "memory": MEMORY,
     }
     told = checked("without_network", Ran, session.program("without_network", argument, seconds=SECONDS + 20))
     if told.interfaces is None:

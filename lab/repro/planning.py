@@ -12,10 +12,11 @@ from lab.catalog import AND, Catalog, Guest, Variant
 from lab.plan import Cell
 from lab.repro import guests, questions
 from lab.repro.guests import Nearest
-from lab.repro.questions import Check, Question, Suspicions
+from lab.repro.judging import Judged
+from lab.repro.questions import Check, Question
 from lab.repro.report import AuditLine, Boxlite, Report, System, Words
 
-PROBE = "ask the reporter for the output of `lab probe`, which says all of it exactly"
+PROBE = "ask the reporter for the output of the script that lab probe prints"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Plan:
     """
 
     report: Report
+    judged: Judged
     guest: Guest | None
     nearest: Nearest | None
     build: Build | None
@@ -53,7 +55,8 @@ class Plan:
         """Which guest could be run instead of the one that could not; empty if there is none."""
         if self.nearest is None or self.nearest.guest == self.guest:
             return ""
-        return f"{self.nearest.guest.name} comes nearest: {self.nearest.why}; --nearest runs it"
+        build = "" if self.build else " --build BUILD"
+        return f"{self.nearest.guest.name} comes nearest: {self.nearest.why}; --nearest{build} runs it"
 
     @property
     def variants(self) -> list[Variant]:
@@ -105,7 +108,7 @@ class Host:
     releases: Callable[[], Sequence[Version]]
 
 
-def plan(report: Report, judged: Suspicions, catalog: Catalog, host: Host, wishes: Wishes = Wishes()) -> Plan:
+def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: Wishes = Wishes()) -> Plan:
     """Plan what is run for a report. Raises UsageError if a wish names a guest or build that nobody has."""
     system = guests.host_of(report)
     suspected = questions.suspected(judged)
@@ -122,7 +125,17 @@ def plan(report: Report, judged: Suspicions, catalog: Catalog, host: Host, wishe
     if not reasons and not any(each.variant for each in asked):
         reasons += [each.why_not for each in asked]
     return Plan(
-        report, guest, nearest, build, asked, checks, stated, tuple(steps), tuple(reasons), _missing(report)
+        report,
+        judged,
+        guest,
+        nearest,
+        build,
+        asked,
+        checks,
+        stated,
+        tuple(steps),
+        tuple(reasons),
+        _missing(report),
     )
 
 
@@ -238,8 +251,10 @@ def _missing(report: Report) -> tuple[str, ...]:
     """What a report does not say and a verdict needs."""
     system = guests.host_of(report)
     has_words = any(report.of(Words)) or any(report.of(AuditLine))
+    is_named = system is not None and not system.inferred
+    release = f"the release of {system.name}" if system and is_named else "the distribution and its release"
     wanted = {
-        "the distribution and its release": system is not None and system.version and not system.inferred,
+        release: is_named and system is not None and system.version is not None,
         "an error message, or a line of the kernel's audit log": has_words,
         "the version of boxlite": bool(_versions(report)),
     }

@@ -1,14 +1,14 @@
 """What is asked of a guest: a question for each suspected cause, a check for each setting that was tried."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from lab import causes
 from lab.catalog import AND, Catalog, Guest, Variant
 from lab.knobs import Conflict
 from lab.record import Expectation
 from lab.repro import guests, settings
+from lab.repro.judging import Judged
 from lab.repro.report import Mood, Place, Quote, Report, Setting
 from lab.trials.changes import Change
 
@@ -16,26 +16,6 @@ from lab.trials.changes import Change
 STOCK, REPORT, TRIED = "stock", "report", "tried"
 # Most settings that are tried for one report, each on its own cell.
 MOST = 8
-
-
-class Suspicion(Protocol):
-    """A cause that the text of a report alone shows, and the lines that show it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def program(self) -> str: ...
-
-    @property
-    def quotes(self) -> Sequence[Quote]: ...
-
-
-class Suspicions(Protocol):
-    """All that the text of a report alone shows."""
-
-    @property
-    def findings(self) -> Sequence[Suspicion]: ...
 
 
 @dataclass(frozen=True)
@@ -75,10 +55,10 @@ class Check:
     def step(self) -> str:
         """What is done, in words."""
         what = f"variant {self.variant.name}" if self.variant else f"not tested: {self.why_not}"
-        return f"tried: {self.said}: {what}"
+        return f"tried: {self.said}, on {self.question.cause or REPORT}: {what}"
 
 
-def suspected(judged: Suspicions) -> list[Question]:
+def suspected(judged: Judged) -> list[Question]:
     """One question for each cause that the text shows; one without a cause if it shows none."""
     found: dict[str, Question] = {}
     for each in judged.findings:
@@ -168,21 +148,33 @@ def making(catalog: Catalog, cause: str | None, guest: Guest | None) -> list[Var
 
 
 def checks(report: Report, questions: Sequence[Question], guest: Guest | None) -> tuple[Check, ...]:
-    """A check for each setting that was tried, on the first question that has a variant."""
-    asked = next((each for each in questions if each.variant), None)
+    """A check for each setting that was tried, on each question that has a variant."""
     tried = [each for each in report.of(Setting) if each.mood is Mood.TRIED and each.place is Place.HOST]
-    if asked is None:
-        return ()
     unique = list({settings.said(each): each for each in reversed(tried)}.values())[::-1][:MOST]
-    alone = [_check((each,), f"{TRIED}-{n}", asked, guest) for n, each in enumerate(unique, start=1)]
-    possible = tuple(each.settings[0] for each in alone if each.variant not in (None, asked.variant))
-    if len(possible) < 2 or len({each.helped for each in possible}) > 1:
-        return tuple(alone)
-    # A reporter who tried one after another usually left them in place.
-    return (*alone, _check(possible, f"{TRIED}-all", asked, guest))
+    made: list[Check] = []
+    for asked in (each for each in questions if each.variant):
+        alone = [_check((each,), asked, guest) for each in unique]
+        possible = tuple(each.settings[0] for each in alone if each.variant not in (None, asked.variant))
+        made += alone
+        if len(possible) > 1 and len({each.helped for each in possible}) == 1:
+            # A reporter who tried one after another usually left them in place.
+            made.append(_check(possible, asked, guest))
+    return tuple(_numbered(made))
 
 
-def _check(tried: tuple[Setting, ...], name: str, asked: Question, guest: Guest | None) -> Check:
+def _numbered(made: Sequence[Check]) -> Iterator[Check]:
+    """Give the variants that were made for checks names of their own."""
+    number = 0
+    for each in made:
+        if each.variant is None or each.variant == each.question.variant:
+            yield each
+            continue
+        number += 1
+        named = each.variant.model_copy(update={"name": f"{TRIED}-{number}"})
+        yield replace(each, variant=named)
+
+
+def _check(tried: tuple[Setting, ...], asked: Question, guest: Guest | None) -> Check:
     base = asked.variant
     assert base is not None
     changed = base
@@ -203,7 +195,7 @@ def _check(tried: tuple[Setting, ...], name: str, asked: Question, guest: Guest 
     check = Check(tried, asked)
     title = f"{base.name}; then, as the reporter tried: {check.said}"
     expect = Expectation() if tried[0].helped else base.expect
-    return replace(check, variant=changed.model_copy(update={"name": name, "title": title, "expect": expect}))
+    return replace(check, variant=changed.model_copy(update={"title": title, "expect": expect}))
 
 
 def _stock(catalog: Catalog) -> Variant:

@@ -1,7 +1,6 @@
 """Reports as data, plans for them, and runs that answer them, without a guest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from lab.record import (
     TestResult,
 )
 from lab.repro import planning
+from lab.repro.judging import Finding as TextFinding
+from lab.repro.judging import Judged
 from lab.repro.planning import Host, Plan, Wishes
 from lab.repro.report import (
     AuditLine,
@@ -47,20 +48,9 @@ UNLOAD = "apparmor_parser -R /etc/apparmor.d/unprivileged_userns"
 RELEASES = [Version(each) for each in ("0.9.0", "0.10.7", "0.10.8")]
 
 
-@dataclass(frozen=True)
-class Suspected:
-    """A cause that the text of a report shows."""
-
-    name: str
-    quotes: tuple[Quote, ...] = ()
-    program: str = "bwrap"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What the text of a report shows."""
-
-    findings: tuple[Suspected, ...] = ()
+def suspected(name: str, *quotes: Quote, program: str = "bwrap") -> TextFinding:
+    """A cause that the text of a report shows by these lines."""
+    return TextFinding(name, Confidence.LIKELY, "the text says so", quotes, program)
 
 
 def quote(number: int, text: str = "a line") -> Quote:
@@ -122,9 +112,9 @@ HOST = Host(is_built, no_image, lambda: RELEASES)
 
 
 def plan(
-    said: Report, *causes: str | Suspected, host: Host = HOST, nearest: bool = False, **wishes: Any
+    said: Report, *causes: str | TextFinding, host: Host = HOST, nearest: bool = False, **wishes: Any
 ) -> Plan:
-    found = [each if isinstance(each, Suspected) else Suspected(each) for each in causes]
+    found = [suspected(each) if isinstance(each, str) else each for each in causes]
     return planning.plan(said, Judged(tuple(found)), KNOWN, host, Wishes(nearest=nearest, **wishes))
 
 

@@ -15,7 +15,6 @@ from tests.unit.repro_examples import (
     CLONE,
     POLICY,
     SWITCH,
-    Suspected,
     audit,
     gather,
     plan,
@@ -23,6 +22,7 @@ from tests.unit.repro_examples import (
     ran,
     report,
     run,
+    suspected,
     system,
     tried,
     words,
@@ -60,7 +60,7 @@ def test_the_answer_says_what_was_run_the_cause_the_cure_with_its_script_and_how
     assert "with it the whole suite passed on userns-clone-off" in text
     assert "verified too" in text
     assert f"{AGAIN}\nlab matrix -g debian-13 -v userns-clone-off --build 0.10.8\n" in text
-    assert f"| line 3: {SWITCH}=1 helps | held |" in text
+    assert f"| line 3: {SWITCH}=1 helps against {CLONE} | held |" in text
     assert "Debian GNU/Linux 13 (trixie), kernel 6.12.118+deb13-cloud-amd64" in text
     assert "the guest ran under software emulation" in text
 
@@ -74,7 +74,7 @@ def test_the_answer_holds_nothing_of_the_machine_that_it_was_run_on(tmp_path: Pa
 
 def test_the_nearest_guest_is_named_as_what_it_is(tmp_path: Path) -> None:
     line = audit()
-    made = plan(report(system("ubuntu", "24.04"), line), Suspected(POLICY, (line.quote,)), nearest=True)
+    made = plan(report(system("ubuntu", "24.04"), line), suspected(POLICY, line.quote), nearest=True)
     cell = ran(made, "apparmor-userns-nocaps", cause=POLICY)
     gather(tmp_path, cell)
     found = subject(tmp_path, made, cell)
@@ -89,6 +89,7 @@ def test_what_is_not_run_says_why_what_is_missing_and_what_to_ask_for() -> None:
     assert text.startswith("## Verdict: not run\n")
     assert "The report does not say: the distribution and its release, the version of boxlite" in text
     assert "lab probe" in text
+    assert f"- {CLONE} (likely): the text says so" in text
     assert "### Do it again" not in text
 
 

@@ -54,7 +54,7 @@ def test_what_the_reporter_tried_is_judged_on_the_very_cell(
     ]
     [line] = lines(made, tmp_path, *cells)
     assert line.held is held
-    assert line.claim == f"{SWITCH}=1 {'helps' if helped else 'does not help'}"
+    assert line.claim == f"{SWITCH}=1 {'helps' if helped else 'does not help'} against {CLONE}"
     wanted = "every test that needs the sandbox passes" if cured else f"{ECHO}, "
     assert f"with it on userns-clone-off, {wanted}" in line.why
     assert line.line == 3
@@ -76,7 +76,7 @@ def test_what_could_not_be_tried_says_why_and_what_has_no_outcome_is_no_claim(tm
         system("ubuntu", "24.04"), tried(RESTRICT, "0", helped=False), tried(SWITCH, "1", helped=None)
     )
     made = plan(said, POLICY, nearest=True)
-    cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "tried-2", cause=POLICY)]
+    cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "tried-1", cause=POLICY)]
     switch, unsaid = lines(made, tmp_path, *cells)
     assert (switch.held, switch.why) == (Held.NOT_TESTED, "the kernel of debian-13 has no such sysctl")
     assert unsaid.held is Held.NOT_TESTED

@@ -85,7 +85,7 @@ def test_a_report_is_run_and_answered_with_the_answer_in_the_run_s_folder(
     assert status == 0
     assert "guest: debian-13, for Debian 13" in output
     assert "## Verdict: reproduced on debian-13" in output
-    assert f"| line 8: {SWITCH}=1 helps | held |" in output
+    assert f"| line 8: {SWITCH}=1 helps against {CLONE} | held |" in output
     assert (tmp_path / "run" / "answer.md").read_text() in output
     [plan] = blocked
     assert [each.name for each in plan.cells("")] == ["debian-13/report/0.10.8", "debian-13/tried-1/0.10.8"]

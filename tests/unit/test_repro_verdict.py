@@ -12,7 +12,6 @@ from tests.unit import words_examples
 from tests.unit.repro_examples import (
     CLONE,
     POLICY,
-    Suspected,
     audit,
     command,
     gather,
@@ -21,6 +20,7 @@ from tests.unit.repro_examples import (
     ran,
     report,
     run,
+    suspected,
     system,
     words,
 )
@@ -91,13 +91,13 @@ def test_the_audit_line_of_another_program_is_the_same_refusal_and_another_opera
         (audit(capability="8", capname="setpcap"), Result.NOT_REPRODUCED),
     ):
         folder = tmp_path / line.fields["operation"] / line.fields["capability"]
-        found = of(plan(report(system(), line), Suspected(POLICY, (line.quote,))), folder)
+        found = of(plan(report(system(), line), suspected(POLICY, line.quote)), folder)
         assert found.result is result
 
 
 def test_two_causes_are_told_apart_each_by_its_own_words(tmp_path: Path) -> None:
     line, said = audit(5), words(CANNOT_RUN, 4, Speaker.BOXLITE)
-    made = plan(report(system(), said, line), Suspected(POLICY, (line.quote,)), Suspected(CLONE, (said.quote,)))
+    made = plan(report(system(), said, line), suspected(POLICY, line.quote), suspected(CLONE, said.quote))
     first, second = (each.variant.name for each in made.questions if each.variant)
     cells = [ran(made, first, cause=POLICY), ran(made, second, cause=CLONE)]
     gather(tmp_path, cells[0])
@@ -110,7 +110,7 @@ def test_two_causes_are_told_apart_each_by_its_own_words(tmp_path: Path) -> None
 
 def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
     line = audit(5)
-    made = plan(report(system(), line), Suspected(POLICY, (line.quote,)), Suspected(CLONE, (quote(9),)))
+    made = plan(report(system(), line), suspected(POLICY, line.quote), suspected(CLONE, quote(9)))
     cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "userns-clone-off")]
     for cell in cells:
         gather(tmp_path, cell)

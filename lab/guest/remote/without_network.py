@@ -1,7 +1,7 @@
 """Run one command of a bug report as the suite's user, without a network and within limits. Runs as root.
 
 Argument: {"command": text for a shell, "user": name, "under": [words to put before that shell],
-"seconds": limit, "bytes": most output, "tasks": most processes}.
+"seconds": limit, "bytes": most output, "tasks": most processes, "memory": most bytes of memory}.
 Prints {"interfaces": names of the network interfaces that the command had, or null if it was not run, "status":
 exit status or null, "timed_out": bool, "cut": bool, "output": text}.
 """
@@ -13,9 +13,10 @@ import selectors
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-UNIT = "lab-report-command"
-STATUS = "/run/lab-report-command"
+GROUP = Path("/sys/fs/cgroup/lab-report-command")
+STATUS = Path("/run/lab-report-command")
 # It is root in a network namespace of its own. A command that would have any other interface is not run.
 INSIDE = """
 import json, os, pwd, sys
@@ -31,6 +32,8 @@ def tell(status):
 # Told before the command has its turn: it may be killed.
 tell(None)
 if cut:
+    with open(asked["group"] + "/cgroup.procs", "w") as file:
+        file.write("0")
     child = os.fork()
     if child == 0:
         user = pwd.getpwnam(asked["user"])
@@ -51,18 +54,21 @@ if cut:
 """
 
 
-def limited(asked):
-    """The command line that runs `INSIDE` in a network namespace and a control group with limits."""
-    properties = {
-        "TasksMax": asked["tasks"],
-        "MemoryMax": "512M",
-        "RuntimeMaxSec": asked["seconds"] + 5,
-        "KillMode": "control-group",
-    }
-    words = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--unit=%s" % UNIT]
-    words += [word for item in properties.items() for word in ("--property", "%s=%s" % item)]
-    inside = ["python3", "-I", "-S", "-c", INSIDE, json.dumps({**asked, "status": STATUS})]
-    return [*words, "--", "unshare", "--net", "--", *inside]
+def make_group(asked):
+    """A control group with limits; all that is in it can be killed at once, whatever it was started by."""
+    (GROUP.parent / "cgroup.subtree_control").write_text("+pids +memory")
+    GROUP.mkdir(exist_ok=True)
+    (GROUP / "pids.max").write_text(str(asked["tasks"]))
+    (GROUP / "memory.max").write_text(str(asked["memory"]))
+
+
+def stop_what_could_run_it_elsewhere(user):
+    """Stop what could run a command for the user outside of the group and of its network namespace."""
+    for unit in ("user@%d.service" % pwd.getpwnam(user).pw_uid, "cron.service", "atd.service"):
+        subprocess.run(["systemctl", "stop", unit], check=False, capture_output=True)
+        state = subprocess.run(["systemctl", "is-active", unit], check=False, capture_output=True, text=True)
+        if state.stdout.strip() == "active":
+            sys.exit("%s cannot be stopped" % unit)
 
 
 def read(process, asked):
@@ -85,37 +91,30 @@ def read(process, asked):
                 return found[: asked["bytes"]], True, False
 
 
-def cut_off(user):
-    """Take from the whole guest its way out, and from the user what could run a command outside of the limits.
-
-    The connection of the lab comes from the guest's own network and needs no default route.
-    """
-    for family in ("-4", "-6"):
-        subprocess.run(["ip", family, "route", "flush", "default"], check=False, capture_output=True)
-    for unit in ("user@%d.service" % pwd.getpwnam(user).pw_uid, "cron.service", "atd.service"):
-        subprocess.run(["systemctl", "stop", unit], check=False, capture_output=True)
-    with open("/proc/net/route") as file:
-        destinations = [line.split()[1] for line in file.read().splitlines()[1:]]
-    if "00000000" in destinations:
-        sys.exit("the guest still has a default route")
-
-
 asked = json.loads(sys.argv[1])
-cut_off(asked["user"])
-if os.path.exists(STATUS):
-    os.unlink(STATUS)
+stop_what_could_run_it_elsewhere(asked["user"])
+make_group(asked)
+STATUS.unlink(missing_ok=True)
+inside = [
+    "python3",
+    "-I",
+    "-S",
+    "-c",
+    INSIDE,
+    json.dumps({**asked, "status": str(STATUS), "group": str(GROUP)}),
+]
 process = subprocess.Popen(
-    limited(asked), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ["unshare", "--net", "--", *inside],
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
 )
-output, cut, timed_out = read(process, asked)
-if cut or timed_out:
-    subprocess.run(["systemctl", "kill", "--signal=KILL", UNIT], check=False, capture_output=True)
+try:
+    output, cut, timed_out = read(process, asked)
+finally:
+    (GROUP / "cgroup.kill").write_text("1")
 process.stdout.close()
 process.wait()
-try:
-    with open(STATUS) as file:
-        told = json.load(file)
-except (OSError, ValueError):
-    told = {"interfaces": None, "status": None}
+told = json.loads(STATUS.read_text()) if STATUS.exists() else {"interfaces": None, "status": None}
 text = output.decode(errors="replace")
 print(json.dumps({**told, "timed_out": timed_out, "cut": cut, "output": text}))
