@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from lab import builds, catalog
 from lab.base.errors import LabError, UsageError
-from lab.base.files import plain
+from lab.base.files import inert, plain
 from lab.catalog import Guest
 from lab.cli import common, completion
 from lab.repro import answer, judging, planning, reading, running, showing, verdict
@@ -134,7 +134,7 @@ def repro_command(
         common.print_json({"report": showing.document(read, judged), **answer.document(subject)})
     else:
         view.line("")
-        common.say(answer.render(subject))
+        common.say(inert(answer.render(subject)))
     if subject.run is not None and subject.run.run.interrupted:
         return common.INTERRUPTED
     return subject.verdict.result.exit_status

@@ -187,7 +187,9 @@ class Subject:
 
 def render(subject: Subject) -> str:
     """Return the answer as Markdown. Text from the report and from guests is escaped."""
-    page = markdown.page(TEMPLATE, TEMPLATES, it=subject, shown=comparing.shown, unlinked=_unlinked)
+    page = markdown.page(
+        TEMPLATE, TEMPLATES, it=subject, shown=comparing.shown, unlinked=_unlinked, bounded=bounded
+    )
     return bounded(page, LONGEST)
 
 

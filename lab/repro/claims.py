@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 from lab import claims as known_reports
 from lab.claims import Answer
@@ -17,6 +18,8 @@ from lab.upstream.finished import FinishedCell
 RAN = (*FAILED, Status.PASS, Status.XPASS)
 # A report whose text holds so many quotes of a known report's claims is that report.
 RECOGNIZED = 3
+# Most tests, and most exit statuses, that are listed.
+MOST = 20
 
 
 class Held(StrEnum):
@@ -80,9 +83,9 @@ def _of_text(plan: Plan, verdict: Verdict) -> Iterator[ClaimLine]:
             compared.setdefault(id(each.statement), []).append(each)
     for same in compared.values():
         yield _of_words(same)
-    for test in plan.report.of(NamedTest):
+    for test in islice(plan.report.of(NamedTest), MOST):
         yield _of_test(test, verdict)
-    for ended in plan.report.of(Ended):
+    for ended in islice(plan.report.of(Ended), MOST):
         said = f"exit status {ended.status}" + (f" ({ended.signal})" if ended.signal else "")
         yield ClaimLine(
             said,

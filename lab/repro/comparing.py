@@ -13,7 +13,7 @@ from lab.upstream.finished import FinishedCell
 # The files of a cell that hold words of boxlite, bubblewrap and the kernel.
 FILES = ("boxlite/*/logs/*", "suite.log", "probes.json", "kernel.log", "audit.log", "commands/*.txt")
 # As much is read of one file, in bytes, and as many files: a guest may have written anything.
-LARGEST, MOST = 4_000_000, 40
+LARGEST, MOST = 1_000_000, 20
 # Longest line that is compared, in characters.
 LONGEST = 4000
 # A shorter text proves nothing: `Permission denied` stands in many messages.
@@ -54,7 +54,11 @@ class CellText:
         wanted = essence(statement.text)
         if len(wanted) < SHORTEST:
             return None
-        return next((each for each in self.lines if wanted in spaced(each.text)), None)
+        return next((each for each, text in self._spaced if wanted in text), None)
+
+    @cached_property
+    def _spaced(self) -> list[tuple[Proof, str]]:
+        return [(each, spaced(each.text)) for each in self.lines]
 
     def _read(self) -> Iterator[Proof]:
         found = [file for pattern in FILES for file in sorted(self.cell.folder.glob(pattern))]

@@ -14,7 +14,7 @@ from lab.repro import guests, questions
 from lab.repro.guests import Nearest
 from lab.repro.judging import Judged
 from lab.repro.questions import Check, Question
-from lab.repro.report import AuditLine, Boxlite, Report, System, Words
+from lab.repro.report import AuditLine, Boxlite, Kernel, Place, Report, System, Words
 
 PROBE = "ask the reporter for the output of the script that lab probe prints"
 
@@ -119,7 +119,8 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
     stated, steps = questions.stated_by(report, catalog, shown)
     asked, more = questions.ask(suspected, stated, catalog, shown)
     checks = questions.checks(report, asked, shown)
-    steps = [*_of_guest(system, guest, nearest), *_of_build(report, build, wishes.build), *steps, *more]
+    own = [*_of_guest(system, guest, nearest), *_left_out(report, guest)]
+    steps = [*own, *_of_build(report, build, wishes.build), *steps, *more]
     steps += [each.step for each in checks]
     reasons = [*why_not, *why_no_build]
     if not reasons and not any(each.variant for each in asked):
@@ -193,6 +194,18 @@ def _of_guest(system: System | None, guest: Guest | None, nearest: Nearest | Non
         more = "; the report leaves open whether it is a derivative" if system.or_derivative else ""
         return [f"guest: {guest.name}, for {host}{more}"]
     return [f"guest: {guest.name}, which is not {host}: {nearest.why}"]
+
+
+def _left_out(report: Report, guest: Guest | None) -> list[str]:
+    """What of the report's host the guest does not have."""
+    if guest is None:
+        return []
+    kernels = [f"kernel: that of {guest.name}, not {each.release}" for each in report.of(Kernel)]
+    inside = [each for each in report.of(System) if each.place is Place.CONTAINER]
+    containers = [
+        f"not set up: the container of {named(each)} that line {each.quote.number} tells of" for each in inside
+    ]
+    return [*kernels[:1], *containers[:1]]
 
 
 # -- the build

@@ -14,8 +14,8 @@ from lab.trials.changes import Change
 
 # The variant that changes nothing, and the names of those that are made for one report.
 STOCK, REPORT, TRIED = "stock", "report", "tried"
-# Most settings that are tried for one report, each on its own cell.
-MOST = 8
+# Most settings that are tried for one report, each on its own cell, and most that are set.
+MOST, MOST_STATED = 8, 40
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ def ask(
 def stated_by(report: Report, catalog: Catalog, guest: Guest | None) -> tuple[Variant | None, list[str]]:
     """The settings that hold on the host as one variant, None if there are none; and what is left out."""
     knobs, steps, seen = [], [], dict[str, str | None]()
-    for each in report.of(Setting):
-        if each.mood is not Mood.HOLDS or each.place is not Place.HOST:
-            continue
+    stated = [each for each in report.of(Setting) if each.mood is Mood.HOLDS and each.place is Place.HOST]
+    for each in stated[:MOST_STATED]:
         if each.name in seen:
             if seen[each.name] != each.value:
                 steps.append(

@@ -15,6 +15,8 @@ from lab.upstream.finished import FinishedCell
 FAILED = (Status.FAIL, Status.XFAIL)
 # Words this many lines below a command of the report are what that command printed.
 NEAR = 3
+# Most words and audit lines of a report that are looked for in one cell.
+MOST = 30
 
 
 class Result(StrEnum):
@@ -148,7 +150,7 @@ def compare(
     concerned = [each for each in said if each.quote in question.quotes or each.quote not in theirs]
     own = [each for each in concerned if each.quote in question.quotes]
     text = CellText(cell)
-    return tuple(_compared(report, each, text) for each in own or concerned)
+    return tuple(_compared(report, each, text) for each in (own or concerned)[:MOST])
 
 
 def _compared(report: Report, statement: Words | AuditLine, text: CellText) -> Compared:
