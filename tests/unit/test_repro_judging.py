@@ -70,6 +70,16 @@ def test_a_sysctl_that_cures_tells_the_cause() -> None:
     assert found(f"With {RESTRICT}=0 it works at once.") == [(NOCAPS, Confidence.LIKELY, "bwrap")]
 
 
+def test_what_boxlite_read_and_tried_itself_is_evidence() -> None:
+    text = (
+        "clone(CLONE_NEWUSER) errno: 1 (Operation not permitted (os error 1))\n\n"
+        "Cause: Unprivileged user namespaces disabled (kernel.unprivileged_userns_clone=0)."
+    )
+    [finding] = judged(text).findings
+    assert (finding.name, finding.confidence) == ("userns-sysctl", Confidence.LIKELY)
+    assert "`unshare -U` fails with EPERM" in finding.why
+
+
 def test_the_sysctl_alone_shows_nothing() -> None:
     # Every Ubuntu has it.
     assert found(f"{RESTRICT} = 1") == []

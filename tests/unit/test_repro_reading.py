@@ -153,6 +153,7 @@ def test_words_that_only_ubuntus_kernel_writes_tell_the_system() -> None:
         ("### Operating system\n\nUbuntu 22.04\n\n### What happened\n\nnothing", [("ubuntu", "22.04")]),
         ("| OS | Version |\n|---|---|\n| host | openSUSE Tumbleweed |", [("opensuse-tumbleweed", None)]),
         ("WSL2, Ubuntu 24.04.1 LTS on Windows 11", [("ubuntu", "24.04")]),
+        ("Linux Mint 22 (Wilma), based on Ubuntu 24.04 noble", [("linuxmint", "22")]),
         # Not the host, or no system.
         ("Fedora 43 fails. On my other machine (Ubuntu 24.04) it works.", [("fedora", "43")]),
         ('box = SimpleBox(image="alpine:latest")', []),
@@ -172,6 +173,7 @@ def test_a_pasted_os_release_names_a_distribution_that_the_table_lacks() -> None
     text = '```\nPRETTY_NAME="Nemo 7"\nNAME="Nemo"\nVERSION_ID="7"\nID=nemo\nID_LIKE="ubuntu debian"\n```'
     [system] = of(System, text)
     assert (system.id, system.version, system.name, system.like) == ("nemo", "7", "Nemo 7", "ubuntu")
+    assert read(text.encode()).unread == ()
 
 
 @pytest.mark.parametrize(
@@ -202,6 +204,23 @@ def test_kernels(text: str, release: str) -> None:
     assert [each.release for each in of(Kernel, text)] == [release]
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "version"),
+    [
+        ("bubblewrap version is 0.9.0-1ubuntu0.1", "bubblewrap", "0.9.0-1ubuntu0.1"),
+        ("`bwrap --version`: bubblewrap 0.11.0", "bubblewrap", "0.11.0"),
+        ("AppArmor 4.0.1", "apparmor", "4.0.1"),
+        ("Docker version 28.0.1, build x", "docker", "28.0.1"),
+    ],
+)
+def test_versions_of_programs(text: str, name: str, version: str) -> None:
+    assert [(each.name, each.version) for each in of(Program, text)] == [(name, version)]
+
+
+def test_an_images_tag_and_a_least_version_are_no_program() -> None:
+    assert of(Program, "docker run python:3.12 bash; apparmor ≥ 4.0") == []
+
+
 @pytest.mark.parametrize("text", ["kernel 6.7+ has it", "needs kernel 5.19", "kernel >= 6.1"])
 def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> None:
     assert of(Kernel, text) == []
@@ -218,6 +237,7 @@ def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> No
         ("$ pip install boxlite", None, "pip"),
         ("npm install @boxlite-ai/boxlite@0.10.0", "0.10.0", None),
         ("$ cargo install boxlite-cli", None, "cli"),
+        ('$ python3 -c "import boxlite; print(boxlite.__version__)"\n0.10.8', "0.10.8", None),
         ("boxlite: 0.10.7 (pip)", "0.10.7", "pip"),
         ("boxlite 0.10.7 installed from source", "0.10.7", "source"),
         ("boxlite-0.10.8-cp312-abi3-manylinux_2_28_x86_64.whl", "0.10.8", None),
@@ -242,10 +262,40 @@ def test_versions_of_boxlite(text: str, version: str | None, how: str | None) ->
         f"```\n$ sysctl {CLONE}\n{CLONE} = 0\n```",
         f"```\n$ sysctl -n {CLONE}\n0\n```",
         f"the host has {CLONE} set to 0",
+        "unprivileged_userns_clone=0",
     ],
 )
 def test_a_sysctl_that_holds_in_every_form(text: str) -> None:
     assert settings(text) == [holds(CLONE, "0")]
+
+
+def test_what_boxlite_advises_was_done_by_nobody() -> None:
+    text = (
+        "2026-11-26T02:51:52.465873Z ERROR boxlite::jailer::sandbox::bwrap: Sandbox preflight failed: x.\n"
+        "bwrap --unshare-user failed (system bwrap at bwrap)\n"
+        "bwrap stderr: bwrap: No permissions to create a new namespace, likely because\n"
+        "clone(CLONE_NEWUSER) errno: 1 (Operation not permitted (os error 1))\n"
+        "\n"
+        f"Cause: Unprivileged user namespaces disabled ({CLONE}=0).\n"
+        "\n"
+        f"Fix: sudo sysctl -w {CLONE}=1\n"
+        f"  # Persist: echo '{CLONE}=1' | sudo tee /etc/sysctl.d/99-boxlite-userns.conf\n"
+        "To skip the sandbox (development only): SecurityOptions::disabled()\n"
+    )
+    for shape in (text, f"```\n{text}```"):
+        # boxlite read the value that it blames.
+        assert settings(shape) == [holds(CLONE, "0")]
+        assert of(Command, shape) == []
+        assert read(shape.encode()).unread == ()
+        speakers = [each.speaker for each in of(Words, shape)]
+        assert speakers == [
+            Speaker.BOXLITE,
+            Speaker.BOXLITE,
+            Speaker.BUBBLEWRAP,
+            Speaker.BOXLITE,
+            Speaker.BOXLITE,
+        ]
+    assert settings(f"Fix: sudo sysctl -w {CLONE}=1 and it works") == [tried(CLONE, "1", True)]
 
 
 def test_several_values_are_asked_for_at_once() -> None:

@@ -8,8 +8,9 @@ from lab.probes import NONE_RUN, Probe
 from lab.repro.judging._base import BUBBLEWRAP
 from lab.repro.report import AuditLine, Mood, Place, Report, Setting, Speaker, Statement, Words
 
-# How messages of `unshare` begin: the namespace is refused, or what is done in it.
-UNSHARE, UID_MAP = "unshare: unshare failed", "unshare: write failed"
+# How messages begin that tell of a refused user namespace, and of what is refused in one.
+REFUSED = ("unshare: unshare failed", "clone(CLONE_NEWUSER) errno")
+UID_MAP = "unshare: write failed"
 # boxlite's own threads and processes, which make namespaces before and after bubblewrap.
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 
@@ -40,8 +41,8 @@ def evidence_of(statements: Iterable[Statement], program: str = BUBBLEWRAP) -> E
         failed = Probe(status=1, stderr="", command=())
     probes = {
         "bwrap_user": failed,
-        "unshare_user": _failure([each for each in words if each.text.startswith(UNSHARE)]),
-        "unshare_user_root": _failure([each for each in words if each.text.startswith((UNSHARE, UID_MAP))]),
+        "unshare_user": _failure([each for each in words if each.text.startswith(REFUSED)]),
+        "unshare_user_root": _failure([each for each in words if each.text.startswith((*REFUSED, UID_MAP))]),
     }
     return Evidence(
         probes=NONE_RUN.model_copy(update={name: each for name, each in probes.items() if each is not None}),

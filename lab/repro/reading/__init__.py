@@ -41,7 +41,7 @@ def read(data: bytes) -> Report:
     return Report(
         title=_title(text.lines),
         statements=(*statements, *inferring.inferred(statements)),
-        unread=_unread(text.lines, found),
+        unread=_unread(text, found),
         size=source.size,
         cut=source.cut,
     )
@@ -52,19 +52,21 @@ def _title(lines: Iterable[Line]) -> str:
     said = (
         line.text.strip()
         for line in lines
-        if line.kind is Kind.PROSE or (line.kind is Kind.HEADING and not line.raw.lstrip().startswith("##"))
+        if (line.kind is Kind.PROSE and not line.raw.startswith(">"))
+        or (line.kind is Kind.HEADING and not line.raw.lstrip().startswith("##"))
     )
     return bounded(
         next((text for text in said if " " in text and not NO_TITLE.search(text)), ""), LONGEST_TITLE
     )
 
 
-def _unread(lines: Iterable[Line], found: Iterable[Found]) -> tuple[Quote, ...]:
+def _unread(text: Text, found: Iterable[Found]) -> tuple[Quote, ...]:
     """The lines that look technical and that no rule understood, each text once."""
     understood = {number for each in found for number in range(each.statement.quote.number, each.last + 1)}
+    understood |= {text.lines[index].number for index in text.advice}
     left = {
         line.raw.strip(): quote(line)
-        for line in reversed(list(lines))
+        for line in reversed(text.lines)
         if line.number not in understood
         and (line.kind is Kind.CODE or TECHNICAL.search(line.text))
         and not TRACEBACK.match(line.text)

@@ -23,6 +23,7 @@ HOST = re.compile(r"\b(?:host|bare metal|machine|laptop|server|node)\b", re.IGNO
 CLAUSE = re.compile(r"[,;()]|\.\s|\s+on\s+(?=an?\s|the\s|my\s|our\s)|\s+-\s+|\s+(?:and|but|while|with)\s+")
 # A line that does not go on with what was said before: a program's message, or the next thing that was tried.
 ELSE = re.compile(r"\s*(?:[\w.-]{2,40}: \S|(?:With|After|When|If|Even|Then|Also|But)\b)")
+ADVICE = re.compile(r"\s*(?:Fix(?: \([\w ]{1,30}\))?|Check|See|Persist|Solutions?):|\s*To skip the sandbox\b")
 LABEL = re.compile(r"\W*([\w ]{1,40}):(?=\s)")
 END_OF_SENTENCE = re.compile(r"[.!?](?=\s|$)")
 
@@ -49,6 +50,16 @@ class Text:
             first = found[line.block].start if line.block in found else index
             found[line.block] = range(first, index + 1)
         return found
+
+    @cached_property
+    def advice(self) -> frozenset[int]:
+        """The indexes of lines in which boxlite, or another program, advises what nobody need have done."""
+        found = set[int]()
+        for index, line in enumerate(self.lines):
+            goes_on = line.raw[:1].isspace() or line.text.startswith("#")
+            if ADVICE.match(line.text) or (index - 1 in found and goes_on):
+                found.add(index)
+        return frozenset(found)
 
     def lead(self, index: int, start: int) -> str:
         """The words before column `start` of a line: its sentence so far, or what introduces its block."""

@@ -9,8 +9,8 @@ from lab.repro.report import Mood
 
 # Words before a setting that say it was tried.
 TRIED = re.compile(
-    r"\b(?:tried|try(?:ing)?|attempted|workaround|worked around|chang(?:ed|ing)|(?:dis|en)abl(?:ed|ing)|"
-    r"i (?:have )?set|we set|after setting)\b|^\W*setting\b",
+    r"\b(?:tried|try(?:ing)?|attempted|workaround|worked around|chang(?:ed|ing)|(?:dis|en)abling|"
+    r"(?:i|we) (?:have |also )?(?:set|(?:dis|en)abled)|after setting)\b|^\W*setting\b",
     re.IGNORECASE,
 )
 # Words that say so only if the sentence also says what came of it.

@@ -19,6 +19,9 @@ WAY = re.compile(
 )
 RUNTIME = re.compile(rf"/boxlite/runtimes/v{VERSION}")
 # What `pip show boxlite` prints, and a form's field of that name.
+# A question whose answer is the next line.
+ASKS = re.compile(r"\bboxlite\.__version__|\bboxlite (?:--version|-V)\s*$")
+ANSWER = re.compile(rf"^\s*{VERSION}\s*$")
 NAME, VERSION_LINE = re.compile(r"^\s*Name:\s*boxlite\s*$"), re.compile(rf"^\s*Version:\s*{VERSION}\s*$")
 # How it was installed; a wheel may also be a version's own form.
 INSTALLED = {
@@ -32,7 +35,7 @@ INSTALLED = {
 
 class Boxlites(Rule):
     def read(self, text: Text) -> Iterator[Found]:
-        shown = False
+        shown = asked = False
         for line in text.lines:
             for pattern in (PATTERN, RUNTIME):
                 for match in matches(pattern, line.labelled):
@@ -41,6 +44,9 @@ class Boxlites(Rule):
                     yield Found(Boxlite(quote(line), match[1], how), line.number)
             if shown and (printed := VERSION_LINE.match(line.text)):
                 yield Found(Boxlite(quote(line), version=printed[1], installed_by="pip"), line.number)
+            if asked and (printed := ANSWER.match(line.text)):
+                yield Found(Boxlite(quote(line), version=printed[1]), line.number)
+            asked = ASKS.search(line.raw) is not None
             shown = NAME.match(line.text) is not None
             for how, command in INSTALLED.items():
                 if re.search(command, line.text):

@@ -18,7 +18,7 @@ PROGRAM = re.compile(
 )
 # Words of a sentence, which no command line holds, and how a sentence ends.
 SENTENCE = re.compile(
-    r"(?:^|\s)(?:the|that|is|are|and|sure|it|this|to|does|not|with|we|you|fails?|succeeds)(?=\s|$)|[.?!:,;]$|\w:\s"
+    r"(?:^|\s)(?:the|that|is|are|and|sure|it|this|to|does|not|with|we|you|fails?|failed|succeeds)(?=\s|$)|[.?!:,;]$|\w:\s"
 )
 # A sentence about a command line, for example: bwrap --unshare-user ... succeeds
 ABOUT = re.compile(
@@ -29,8 +29,8 @@ ABOUT = re.compile(
 
 class Commands(Rule):
     def read(self, text: Text) -> Iterator[Found]:
-        for line in text.lines:
-            if command := self._command(line):
+        for index, line in enumerate(text.lines):
+            if index not in text.advice and (command := self._command(line)):
                 yield Found(Command(quote(line), command), line.number)
 
     def _command(self, line: Line) -> str | None:

@@ -16,8 +16,8 @@ BASED = re.compile(r"[ -]*(?:based|like)\b", re.IGNORECASE)
 # Systems that a report names to compare with, or as an example.
 NOT_THIS = re.compile(
     r"\b(?:works?|worked|fine|passes|succeeds|no problems?)\s+(?:\w+\s+)?on\b|\bunlike\b|\be\.g\.|\bsuch as\b|"
-    r"\bships in\b|\bdefault\b|\bhttps?:|\bother (?:machine|host|laptop|computer|server|system)s?\b|"
-    r"\banother\b|\belsewhere\b|\bimage\s*=\s*[\"']?$",
+    r"\bships in\b|\bdefault\b|\bbased on\s*$|\bderived from\s*$|\bhttps?:|\banother\b|"
+    r"\bother (?:machine|host|laptop|computer|server|system)s?\b|\belsewhere\b|\bimage\s*=\s*[\"']?$",
     re.IGNORECASE,
 )
 NOR_THIS = re.compile(
@@ -88,7 +88,8 @@ class Distributions(Rule):
         """Yield the system of a pasted /etc/os-release."""
         if "ID" not in release or "NAME" not in release:
             return
-        line, name = release["ID"]
+        name = release["ID"][1]
+        lines = sorted((line for line, _ in release.values()), key=lambda each: each.number)
         version = release["VERSION_ID"][1] if "VERSION_ID" in release else None
         like = release["ID_LIKE"][1].split() if "ID_LIKE" in release else []
         pretty = release.get("PRETTY_NAME", release["NAME"])[1]
@@ -96,4 +97,5 @@ class Distributions(Rule):
         if known is None and not re.fullmatch(r"[a-z0-9._-]{1,40}", name):
             return
         family = known.like if known else (like[0] if like else None)
-        yield Found(System(quote(line), name, version or None, pretty, place(line), family), line.number)
+        system = System(quote(lines[0]), name, version or None, pretty, place(lines[0]), family)
+        yield Found(system, lines[-1].number)

@@ -25,7 +25,7 @@ NAMES = {
 VERSION = r"\d+\.\d+(?:\.\d+)*(?:[-~+.][\w.~+-]*\w)?"
 PATTERN = re.compile(
     rf"(?<![\w/.-])(?:{'|'.join(f'(?P<{name}>{written})' for name, written in NAMES.items())})"
-    rf"(?!:\d)(?:[ ,:=\"'(v@-]|version){{1,12}}(?P<version>{VERSION})(?!\w|\+)",
+    rf"(?!:\d)(?:[ ,:=\"'(v@-]|version|is ){{1,12}}(?P<version>{VERSION})(?!\w|\+)",
     re.IGNORECASE,
 )
 

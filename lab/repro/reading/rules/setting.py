@@ -14,9 +14,19 @@ NAME = rf"(?:{ROOTS})\.[a-z0-9_]+(?:\.[\w-]+)*"
 PATH = r"/proc/sys/[a-z0-9_]+(?:/[\w.-]+)+"
 # A list of numbers is separated by tabs, or by spaces up to the end of the line.
 NUMBERS = r"-?\d+(?:(?:[ \t]+-?\d+){1,40}(?=\s*$)|(?:\t+-?\d+){1,40})?"
+# Names that people write without the part before the last dot.
+SHORT = {
+    "unprivileged_userns_clone": "kernel.unprivileged_userns_clone",
+    "apparmor_restrict_unprivileged_userns": "kernel.apparmor_restrict_unprivileged_userns",
+    "apparmor_restrict_unprivileged_unconfined": "kernel.apparmor_restrict_unprivileged_unconfined",
+    "unprivileged_userns_apparmor_policy": "kernel.unprivileged_userns_apparmor_policy",
+    "max_user_namespaces": "user.max_user_namespaces",
+    "ptrace_scope": "kernel.yama.ptrace_scope",
+    "io_uring_disabled": "kernel.io_uring_disabled",
+}
 # `name = value` and what people write for it; `:` also as grep prints it after a path.
 PAIR = re.compile(
-    rf"(?<![A-Za-z_./])({NAME}|{PATH})[\"']?"
+    rf"(?<![A-Za-z_./])({NAME}|{PATH}|{'|'.join(SHORT)})[\"']?"
     r"(?:\s*[=:]\s*|\s+(?:is|was)(?: now| still| already)?(?: set to)?\s+|\s+(?:set )?to\s+|\s*(?:->|→)\s*)"
     rf"[\"']?({NUMBERS}|[\w./|%-]+)"
 )
@@ -42,6 +52,8 @@ class Settings(Rule):
             for match, name, value in pairs:
                 what = name_of(name), value.rstrip(".")
                 context = said(text, index, match.start(), match.end(), changes=changes)
+                if index in text.advice and context.helped is None:
+                    continue
                 if what in changed and line.kind is Kind.CODE and not changes:
                     continue  # What `sysctl -w` prints.
                 if changes:
@@ -74,4 +86,6 @@ class Settings(Rule):
 
 def name_of(written: str) -> str:
     """Return the name of a sysctl that is written as a name or as a path below /proc/sys."""
-    return written.removeprefix("/proc/sys/").replace("/", ".") if written.startswith("/proc/") else written
+    if written.startswith("/proc/"):
+        return written.removeprefix("/proc/sys/").replace("/", ".")
+    return SHORT.get(written, written)

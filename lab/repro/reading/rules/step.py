@@ -27,6 +27,8 @@ class Steps(Rule):
             for match in matches(STEP, line.text):
                 step = STUCK.sub("", match[0]).rstrip(".,;:)`'\"")
                 context = said(text, index, match.start(), match.end(), changes=True)
+                if index in text.advice and context.helped is None:
+                    continue
                 yield Found(
                     Setting(quote(line), step, None, Mood.TRIED, context.helped, place(line)), line.number
                 )

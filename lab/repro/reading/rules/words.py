@@ -33,12 +33,13 @@ NUMBER = re.compile(
     r"\(os error (\d{1,3})\)|\berrno[:= ]{1,3}(\d{1,3})\b|\bcode: (\d{1,3}), kind:", re.IGNORECASE
 )
 NAME = re.compile(rf"\b({'|'.join(NAMES)})\b")
-BUBBLEWRAP = re.compile(r"(?<!failed to run )\bbwrap: (.{3,})")
+BUBBLEWRAP = re.compile(r"(?<!failed to run )(?<!::)\bbwrap: (.{3,})")
 # How boxlite's own messages begin, or what they hold.
 BOXLITE = re.compile(
     r"(?:\b(?:Config|RuntimeError|StorageError|ExecutionError|BoxliteError|boxlite\.errors\.\w+)\s*[(:]|"
     r"Sandbox preflight failed|failed to run bwrap|bwrap --unshare-user failed|The sandbox could not be init|"
-    r"KVM is (?:not )?available|/dev/kvm (?:does not exist|exists but)|Timeout waiting for guest ready|"
+    r"clone\(CLONE_NEWUSER\) errno|KVM is (?:not )?available|/dev/kvm (?:does not exist|exists but)|"
+    r"Timeout waiting for guest ready|"
     r"The VM failed to start|engine reported an error|Box \w+ failed to start|Cause: ).*"
 )
 KERNEL = re.compile(r"^\s*(?:\S+ +){0,6}(?:kernel: )?\[ *\d+\.\d+\] (.+)|\bkernel: (.+)")
