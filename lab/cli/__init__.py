@@ -19,6 +19,7 @@ from lab.cli import (
     gate,
     host,
     images,
+    kept,
     lists,
     matrix,
     probe,
@@ -74,6 +75,8 @@ for command in (
     runs.runs_group,
     shell.shell_command,
     shell.exec_command,
+    kept.attach_command,
+    kept.copy_command,
     host.clean_command,
     completion.completion_command,
 ):

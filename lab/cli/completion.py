@@ -12,7 +12,9 @@ from lab import catalog, claims, remedies
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import pip
-from lab.run import past
+from lab.lane import keeper
+from lab.record import RunResult
+from lab.run import journal, past, recorded
 
 # The variable by which a shell's script asks `lab` for names; click knows it by the program's name.
 VARIABLE = "_LAB_COMPLETE"
@@ -48,6 +50,20 @@ def _releases() -> set[str]:
     return {folder.name.removeprefix(f"{pip.PROJECT}-").partition("-")[0] for folder in folders}
 
 
+def _names_of_kept() -> list[str]:
+    return [kept.name for kept in keeper.all_kept(Paths.default())]
+
+
+def guests_or_cells(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:
+    """Offer guests, or the cells of the run that `--run` names."""
+    run = context.params.get("run")
+    return (_offering(lambda: _cells(run)) if run else guests)(context, parameter, word)
+
+
+def _cells(run: str) -> list[str]:
+    return recorded.names(RunResult.read(journal.find_folder(Paths.default().runs, run)))
+
+
 guests = _offering(lambda: catalog.load().guests)
 variants = _offering(lambda: catalog.load().variants)
 sets = _offering(lambda: catalog.load().sets)
@@ -55,6 +71,8 @@ remedy_names = _offering(lambda: remedies.load())
 reports = _offering(lambda: claims.reports())
 builds = _offering(_releases, otherwise="file")
 runs = _offering(_runs, otherwise="dir")
+kept = _offering(_names_of_kept)
+copied = _offering(lambda: [f"{name}:" for name in _names_of_kept()], otherwise="file")
 own_runs = _offering(_runs)
 
 

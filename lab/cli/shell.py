@@ -1,39 +1,78 @@
-"""A shell, or one command, in a guest that is in the state of a cell."""
+"""Shells and commands in guests that are in the state of a cell."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.markup import escape
 
 from lab import builds, catalog, plan
 from lab.base.errors import UsageError
+from lab.base.files import plain
 from lab.cli import common, completion
-from lab.lane import shell
-from lab.lane.entrance import SUITE_USER, Entrance, Who
+from lab.lane import keeper, shell
+from lab.lane.entrance import SUITE_USER, Who
+from lab.lane.keeper import Kept
 from lab.lane.shell import Opened
 from lab.plan import Cell
+from lab.record import RunResult
+from lab.run import journal, recorded, start
 
 # ssh gives this status for its own faults; a command may give it, too.
 SSH_FAILED = 255
-# Where a command line keeps the words behind its `--`.
+# Where click keeps the words behind `--`.
 WORDS = "lab.command"
 
-build_option = click.option(
-    "--build",
-    metavar="BUILD",
-    shell_complete=completion.builds,
-    help=f"Deploy this {builds.forms()}. Default: the newest release.",
-)
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for. `about` says what a recorded cell did in its run."""
+
+    cell: Cell
+    own_rootfs: Path | None = None
+    about: str = ""
+
+
+def options[T: Callable[..., Any]](command: T) -> T:
+    """Add the arguments and options that say which cell, as whom, and whether the guest is kept."""
+    added = (
+        click.argument("guest", metavar="GUEST", shell_complete=completion.guests_or_cells),
+        click.argument("variant", metavar="[VARIANT]", required=False, shell_complete=completion.variants),
+        click.option(
+            "--build",
+            metavar="BUILD",
+            shell_complete=completion.builds,
+            help=f"Deploy this {builds.forms()}. Default: the newest release.",
+        ),
+        click.option(
+            "--run",
+            metavar="RUN",
+            shell_complete=completion.runs,
+            help="Take a cell of this run, with its build and root file system: name GUEST/VARIANT, or "
+            "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT.",
+        ),
+        user_option,
+        click.option(
+            "--keep", is_flag=True, help="Let the guest live on afterwards; see `lab attach` and `lab copy`."
+        ),
+    )
+    for add in reversed(added):
+        command = add(command)
+    return command
+
+
 user_option = click.option(
     "--user",
     type=click.Choice(["tester", "root"]),
     default=SUITE_USER,
     show_default=True,
-    help="tester: as the tests run. root: to look around as the administrator; what the variant puts the tests "
-    "under (a profile, a container) does not confine it.",
+    help="tester: as the tests run. root: look around as the administrator, not confined by what the variant "
+    "runs the tests under (a profile, a container).",
 )
 
 
@@ -52,32 +91,24 @@ class WithCommand(click.Command):
 
 
 @click.command("shell")
-@click.argument("guest", shell_complete=completion.guests)
-@click.argument("variant", default="stock", shell_complete=completion.variants)
-@build_option
-@user_option
+@options
 @click.pass_obj
-def shell_command(lab: common.Lab, guest: str, variant: str, build: str | None, user: Who) -> int:
+def shell_command(lab: common.Lab, /, *, user: Who, keep: bool, **asked: Any) -> int:
     """Open a shell in a guest, in the state that the tests of a cell see.
 
     VARIANT is stock if not given. The first shell with a build deploys and stores it; later ones start in
     seconds. The guest is removed when the shell ends, and the exit status is the shell's. Without a terminal
     the shell reads its commands from standard input.
     """
-    terminal = sys.stdin.isatty()
-    with _opened(lab, _cell(guest, variant, build)) as opened:
-        if terminal:
-            introduce(opened.entrance, user)
-        return run(opened, opened.entrance.shell(user=user, terminal=terminal))
+    wanted = _wanted(lab, **asked)
+    with _guest(lab, wanted, keep=keep) as guest:
+        return open_shell(guest, user, wanted.about)
 
 
 @click.command("exec", cls=WithCommand)
-@click.argument("guest", shell_complete=completion.guests)
-@click.argument("variant", default="stock", shell_complete=completion.variants)
-@build_option
-@user_option
+@options
 @click.pass_context
-def exec_command(context: click.Context, guest: str, variant: str, build: str | None, user: Who) -> int:
+def exec_command(context: click.Context, /, *, user: Who, keep: bool, **asked: Any) -> int:
     """Run one command in a guest, in the state that the tests of a cell see.
 
     VARIANT is stock if not given. COMMAND is a program with its arguments; for pipes and variables use a
@@ -90,38 +121,81 @@ def exec_command(context: click.Context, guest: str, variant: str, build: str | 
     words = context.meta.get(WORDS)
     if not words:
         raise UsageError("no command to run", hint="name it after --: lab exec GUEST [VARIANT] -- COMMAND")
-    with _opened(context.obj, _cell(guest, variant, build)) as opened:
-        stdin = not sys.stdin.isatty()
-        return run(opened, opened.entrance.command(words, user=user, stdin=stdin))
+    with _guest(context.obj, _wanted(context.obj, **asked), keep=keep) as guest:
+        return run(guest, guest.entrance.command(words, user=user, stdin=not sys.stdin.isatty()))
 
 
-def introduce(entrance: Entrance, user: Who) -> None:
-    """Say where the shell is, and how to run the suite there."""
-    if user == "root":
-        common.say("a shell as root, which the variant does not confine")
-        return
-    common.say(f"the suite, as a cell runs it (arrow up in the shell):\n  {entrance.suite}")
-    common.say(f"one test of it:\n  {entrance.one_test}")
+def open_shell(guest: Opened | Kept, user: Who, about: str = "") -> int:
+    """Open a shell in a guest and give its exit status; on a terminal, say first how to run the suite there."""
+    terminal = sys.stdin.isatty()
+    if terminal:
+        entrance = guest.entrance
+        say = [about] if about else []
+        if user == SUITE_USER:
+            say += [f"the suite, as a cell runs it (arrow up in the shell):\n  {entrance.suite}"]
+            say += [f"one test of it:\n  {entrance.one_test}"]
+        else:
+            say += ["as root, not confined as the tests are"]
+        common.say("\n".join(say))
+    return run(guest, guest.entrance.shell(user=user, terminal=terminal))
 
 
-def run(opened: Opened, command: list[str]) -> int:
-    """Run ssh and give its exit status. Raises LaneDied if the guest's machine died meanwhile."""
+def run(guest: Opened | Kept, command: list[str]) -> int:
+    """Run ssh and give its exit status. Raises LabError if the guest died meanwhile."""
     status = subprocess.run(command, check=False).returncode
     if status == SSH_FAILED:
-        opened.lane.check_alive()
+        guest.check_alive()
     return status
 
 
-def _cell(guest: str, variant: str, build: str | None) -> Cell:
+def _wanted(lab: common.Lab, *, guest: str, variant: str | None, build: str | None, run: str | None) -> Wanted:
     known = catalog.load()
-    return plan.Cell(known.guest(guest), known.variant(variant), builds.resolve(build))
+    if run is None:
+        found = plan.Cell(known.guest(guest), known.variant(variant or "stock"), builds.resolve(build))
+        return Wanted(found)
+    if variant is not None or build is not None:
+        raise UsageError(
+            "--run takes the variant and the build from the run",
+            hint=f"for example: --run {run} {guest}/{variant or 'stock'}",
+        )
+    folder = journal.find_folder(lab.paths.runs, run)
+    # A variant may have been made for that run alone.
+    known = known.with_variants(folder / start.VARIANTS)
+    cell = recorded.find(RunResult.read(folder), guest, known, lab.paths)
+    for warning in cell.warnings:
+        common.errors.print(f"lab: warning: {escape(plain(warning))}", soft_wrap=True)
+    cause = f" ({cell.result.cause})" if cell.result.cause else ""
+    return Wanted(cell.cell, cell.own_rootfs, f"{cell.cell.name} was {cell.result.status}{cause} in that run")
 
 
 @contextmanager
-def _opened(lab: common.Lab, cell: Cell) -> Iterator[Opened]:
+def _guest(lab: common.Lab, wanted: Wanted, *, keep: bool) -> Iterator[Opened | Kept]:
+    """A guest in the state of the cell. It is removed after the block, or kept from then on."""
+    if keep:
+        kept = _keep(lab, wanted)
+        try:
+            yield kept
+        finally:
+            name = kept.name
+            next_steps = f"a shell in it: lab attach {name}; its end: lab attach {name} --end"
+            common.errors.print(f"kept: {name}; {next_steps}", soft_wrap=True)
+        return
     # Standard output is the command's.
     with common.errors.status("starting") as status:
-        opened = shell.ready(cell, lab.paths, lab.uri, lambda text: status.update(escape(text)))
+        opened = shell.ready(
+            wanted.cell,
+            lab.paths,
+            lab.uri,
+            lambda text: status.update(escape(text)),
+            own_rootfs=wanted.own_rootfs,
+        )
         with opened as guest:
             status.stop()
             yield guest
+
+
+def _keep(lab: common.Lab, wanted: Wanted) -> Kept:
+    # The keeper is made of this process while it has one thread: the status line has another.
+    starting = keeper.start(wanted.cell, lab.paths, lab.uri, own_rootfs=wanted.own_rootfs)
+    with common.errors.status("starting") as status:
+        return starting.wait(lambda text: status.update(escape(text)))

@@ -34,6 +34,14 @@ WATCH_SECONDS = 2.0
 # error names the machine's death and not the broken connection.
 NOTICE_SECONDS = 2.0
 
+# How long the guest may take to answer a request of SFTP, under hardware acceleration.
+SFTP_SECONDS = 10.0
+# OpenSSH's server of SFTP, where Debian and Fedora have it, in root's home.
+SFTP_AS_ROOT = (
+    "sudo -n -H sh -c 'cd; for each in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server; "
+    "do test -x $each && exec $each; done'"
+)
+
 # Programs that run in a guest, by their names below these folders.
 FOLDERS = (Path(__file__).parent / "remote", PROGRAMS)
 
@@ -195,6 +203,27 @@ class Session:
             self._connection(ADMIN).sftp().get(remote, str(local))
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._lost(f"SSH broke during the download of {remote}: {error}", error)
+
+    @contextmanager
+    def sftp(self, user: User, *, as_root: bool = False) -> Iterator[paramiko.SFTPClient]:
+        """A client for a user's files, or for root's if that user is the administrator.
+
+        Raises LabError if the guest cannot be reached.
+        """
+        try:
+            transport = self._connection(user).transport
+            assert transport is not None, "the connection is open"
+            channel = transport.open_session()
+            channel.settimeout(SFTP_SECONDS * self._factor)
+            if as_root:
+                channel.exec_command(SFTP_AS_ROOT)
+            else:
+                channel.invoke_subsystem("sftp")
+            client = paramiko.SFTPClient(channel)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._lost(f"SFTP could not be started: {error}", error)
+        with client:
+            yield client
 
     def close(self) -> None:
         """Drop the connections. The session can be used again: it opens new ones."""

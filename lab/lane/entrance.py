@@ -24,16 +24,17 @@ KEY, KNOWN_HOSTS = "key", "known_hosts"
 class Entrance(BaseModel):
     """How to get into one guest, and how commands run there in the state that the cell's tests see.
 
-    `tests_login` logs in to become the suite's user. `state` is a shell script that lacks its end: the command
-    that is to run in that state; `state_with_stdin` is the same for a command that gets standard input. `suite`
-    runs the whole suite there as a cell does, `one_test` one test of it.
+    `folder` is the lane's, `factor` that of its limits of time. `tests_login` logs in to become the suite's
+    user. `state` is a shell script that lacks its end: the command that is to run in that state;
+    `state_with_stdin` is the same for a command that gets standard input. `suite` runs the whole suite there as
+    a cell does, `one_test` one test of it.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    host: str
-    port: int
+    endpoint: Endpoint
     folder: Path
+    factor: float
     tests_login: User
     state: str
     state_with_stdin: str
@@ -60,6 +61,10 @@ class Entrance(BaseModel):
         variable = f"PROMPT_COMMAND={shlex.quote(f'{first}; unset PROMPT_COMMAND')}"
         return self._ssh(["-t"], self.state, f"env {variable} bash -i", user)
 
+    def logs_in_as(self, user: Who) -> tuple[User, bool]:
+        """Who logs in to become this user, and whether that is by sudo."""
+        return (ADMIN, True) if user == "root" else (self.tests_login, self.tests_login == ADMIN)
+
     def _ssh(self, options: Sequence[str], state: str, command: str, user: Who) -> list[str]:
         settings = {
             "IdentitiesOnly": "yes",
@@ -68,17 +73,15 @@ class Entrance(BaseModel):
             "GlobalKnownHostsFile": os.devnull,
             "LogLevel": "ERROR",
         }
-        words = ["ssh", *options, "-F", os.devnull, "-i", str(self.folder / KEY), "-p", str(self.port)]
+        words = ["ssh", *options, "-F", os.devnull, "-i", str(self.folder / KEY), "-p", str(self.endpoint.port)]
         words += [word for item in settings.items() for word in ("-o", "=".join(item))]
-        if user == "root":
-            login, as_root, script = ADMIN, True, f"cd {self.working_folder} && exec {command}"
-        else:
-            login, as_root, script = self.tests_login, self.tests_login == ADMIN, f"{state} {command}"
+        login, as_root = self.logs_in_as(user)
+        before = f"cd {self.working_folder} && exec" if user == "root" else state
         # A shell waits for the command, because ssh does not tell which signal ended it; the shell's own words
         # about that are dropped.
-        waiting = f"exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; {script}); exit $?"
+        waiting = f"exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; {before} {command}); exit $?"
         remote = f"sudo -n -H sh -c {shlex.quote(waiting)}" if as_root else waiting
-        return [*words, f"{login}@{self.host}", remote]
+        return [*words, f"{login}@{self.endpoint.host}", remote]
 
 
 def make(endpoint: Endpoint, folder: Path, cell: Cell, *, factor: float) -> Entrance:
@@ -91,9 +94,9 @@ def make(endpoint: Endpoint, folder: Path, cell: Cell, *, factor: float) -> Entr
     build, wanted = cell.build, cell.variant
     one = SuiteOptions(tests=[build.suite.witness])
     return Entrance(
-        host=endpoint.host,
-        port=endpoint.port,
+        endpoint=endpoint,
         folder=folder,
+        factor=factor,
         tests_login=variant.login(wanted),
         state=suite.in_state_of_tests(build, wanted, "").rstrip(),
         state_with_stdin=suite.in_state_of_tests(build, wanted, "", stdin=True).rstrip(),

@@ -38,6 +38,10 @@ class Opened:
     lane: Lane
     entrance: Entrance
 
+    def check_alive(self) -> None:
+        """Raise LaneDied if the guest's machine is gone."""
+        self.lane.check_alive()
+
 
 @contextmanager
 def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | None = None) -> Iterator[Opened]:

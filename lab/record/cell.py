@@ -1,5 +1,6 @@
 """The result of one cell."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,10 @@ class CellResult(Entry):
     def folder(self) -> Path:
         """The folder of its evidence, relative to the run's folder."""
         return cell_folder(self.guest, self.variant, self.build)
+
+    def shell(self, run: str) -> str:
+        """Return a command line that opens a shell in this cell of a run, given by its name or folder."""
+        return shlex.join(["lab", "shell", "--run", run, f"{self.guest}/{self.variant}/{self.build}"])
 
     @property
     def has_more_to_try(self) -> bool:

@@ -115,6 +115,10 @@ class Section:
         """The commands that run these cells again, each on a line of its own."""
         return [" ".join(cell.rerun.split()) for cell in self.cells if cell.rerun]
 
+    def shells(self, run: str) -> list[str]:
+        """Return the command that opens a shell in the first of these cells; none if no test ran there."""
+        return [" ".join(self.first.shell(run).split())] if self.first.tests else []
+
     @property
     def details(self) -> str:
         """Say what is folded, as the heading of the section's details."""

@@ -82,6 +82,8 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         if len(failed) > MOST:
             print_plain(console, f"  and {len(failed) - MOST} more tests")
         print_plain(console, f"  run it again: {cell.rerun}")
+        if cell.tests:
+            print_plain(console, f"  a shell in it: {cell.shell(str(folder))}")
     if experiment := squares.experiment(cell):
         print_plain(console, f"  by experiment: {_reason(experiment)}")
     for tried in squares.remedies(cell):

@@ -406,7 +406,7 @@ def test_results_that_cannot_be_read_are_no_traceback(
 def test_a_shell_that_makes_no_sense_says_why(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: object) -> NoReturn:
+    def refuse(*_: object, **__: object) -> NoReturn:
         raise NotApplicable("AppArmor 3.0.8 does not mediate user namespaces")
 
     monkeypatch.setattr(shell, "ready", refuse)
@@ -419,7 +419,7 @@ def test_a_shell_that_makes_no_sense_says_why(
     "line", [["shell", "debian-13", "--build", "0.10.8"], ["images", "build", "debian-13"]]
 )
 def test_what_is_going_on_is_no_markup(home: Path, monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
-    def say_and_end(*arguments: Any) -> NoReturn:
+    def say_and_end(*arguments: Any, **_: Any) -> NoReturn:
         say: Callable[[str], None] = arguments[-1]
         say("QEMU's snapshot-load: no such device [/machine]")
         raise KeyboardInterrupt
@@ -432,7 +432,7 @@ def test_what_is_going_on_is_no_markup(home: Path, monkeypatch: pytest.MonkeyPat
 def test_an_interrupt_is_said_and_ends_with_the_shell_s_status(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*_: object) -> NoReturn:
+    def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shell, "ready", interrupt)
@@ -764,7 +764,7 @@ import signal
 from lab import cli
 from lab.lane import shell
 
-def busy(*_):
+def busy(*_, **__):
     try:
         print("at work", flush=True)
         signal.pause()

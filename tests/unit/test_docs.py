@@ -137,6 +137,8 @@ def test_every_command_names_existing_subcommands_options_and_definitions(page: 
     look_up = {"-g": known.guest, "-v": known.variant, "--set": known.set}
     for line in commands(page):
         words = shlex.split(line, comments=True)[1:]
+        # What follows `--` is a command of the guest.
+        words = words[: words.index("--")] if "--" in words else words
         command: click.Command = cli
         while isinstance(command, click.Group) and words and not words[0].startswith("-"):
             if words[0] not in command.commands:

@@ -449,6 +449,7 @@ def test_a_failing_cell_says_which_tests_failed_with_what_words_and_where_the_ev
         f"  jail_starts: fail: no sandbox {'x' * 289}... (111 more characters)\n"
         "  jail_ends: skip\n"
         "  run it again: lab 1\n"
+        "  a shell in it: lab shell --run 'a run' debian-13/stock/0.10.8\n"
         "  evidence: a run/cells/debian-13/stock/0.10.8\n"
     ) in text
     assert "box_starts" not in text

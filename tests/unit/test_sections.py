@@ -64,6 +64,7 @@ def test_cells_that_fail_in_the_same_way_are_one_section() -> None:
         "lab matrix -g debian-12 -v max-userns-zero\n"
         "lab matrix -g debian-13 -v max-userns-zero\n"
         "lab matrix -g debian-13 -v limit-one\n"
+        f"lab shell --run {run.run.id} debian-12/max-userns-zero/0.10.8\n"
         "```\n\n"
         "</details>\n\n"
     ) in page

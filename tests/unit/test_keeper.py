@@ -1,0 +1,218 @@
+"""Guests that outlive the command that brought them up, with lanes that have no machine."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab.base.errors import LabError, UsageError
+from lab.base.paths import Paths
+from lab.base.wait import Deadline, wait_for
+from lab.lane import keeper
+from lab.lane.keeper import MARK, Kept
+from lab.machine import leftovers
+from lab.machine.leftovers import Removed
+
+# Keeps a guest without a machine: it is up at once, and dead when its lane's folder has the file `dead`.
+# Arguments: the lab's home, and what happens instead of its coming up.
+PROGRAM = """
+import sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from lab import catalog
+from lab.base.errors import LabError, NotApplicable, UsageError
+from lab.base.paths import Paths
+from lab.builds.kinds.wheel import Wheel
+from lab.lane import entrance, keeper, shell
+from lab.machine import leftovers, ports
+from lab.machine.keys import generate
+from lab.machine.lane import Endpoint, LaneDied
+from lab.plan import Cell
+
+base, event = Path(sys.argv[1]), sys.argv[2]
+paths = Paths(cache=base / "cache", state=base / "state")
+ports.FIRST, ports.LAST = 23250, 23299
+known = catalog.load()
+cell = Cell(known.guest("debian-13"), known.variant("stock"), Wheel("0.10.8", "0.10.8"))
+keeper.WATCH_SECONDS = 0.05
+
+class Lane:
+    def __init__(self, folder):
+        self.folder, self.name = folder, folder.name
+
+    def check_alive(self):
+        if (self.folder / "dead").exists():
+            raise LaneDied("the machine is gone")
+
+@contextmanager
+def ready(cell, paths, uri, say, *, own_rootfs=None):
+    port = ports.reserve(paths.make(paths.ports))
+    try:
+        with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default", port=port.number) as folder:
+            say("booting")
+            if event == "error":
+                raise UsageError("no such thing", hint="name another")
+            if event == "n/a":
+                raise NotApplicable("no AppArmor")
+            if event == "bug":
+                raise ZeroDivisionError("of the lab's own")
+            while event == "hang":
+                time.sleep(0.05)
+                say("still booting")
+            endpoint = Endpoint(port.number, generate("client"), generate("host"))
+            yield shell.Opened(Lane(folder), entrance.make(endpoint, folder, cell, factor=1.0))
+    finally:
+        port.release()
+
+shell.ready = ready
+starting = keeper.start(cell, paths, "test:///default")
+print(starting.keeper, flush=True)
+try:
+    print(starting.wait(lambda text: print(text, flush=True)).name)
+except NotApplicable as reason:
+    print("n/a", reason)
+except LabError as error:
+    print(error.exit_status, error)
+"""
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Iterator[Paths]:
+    made = Paths(cache=tmp_path / "cache", state=tmp_path / "state")
+    yield made
+    for kept in keeper.all_kept(made):
+        os.kill(kept.keeper, signal.SIGKILL)
+
+
+def command(paths: Paths, event: str = "") -> list[str]:
+    return [sys.executable, "-c", PROGRAM, str(paths.cache.parent), event]
+
+
+def keep(paths: Paths) -> Kept:
+    """Keep a guest; the process that did has ended."""
+    done = subprocess.run(command(paths), capture_output=True, text=True, timeout=60, check=True)
+    return keeper.find(paths, done.stdout.splitlines()[-1])
+
+
+def is_gone(pid: int) -> bool | None:
+    """Whether a process ended; None if not, for `wait_for`."""
+    try:
+        return True if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return True
+
+
+def nothing_is_left(paths: Paths) -> bool:
+    return not leftovers.lanes(paths) and not list(paths.ports.glob("*.lock"))
+
+
+def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Paths) -> None:
+    kept = keep(paths)
+    assert keeper.all_kept(paths) == [kept]
+    assert (kept.name, kept.cell) == (kept.entrance.folder.name, "debian-13/stock/0.10.8")
+    kept.check_alive()
+    # It belongs to a lab that is alive: no command removes it.
+    assert leftovers.reap(paths) == Removed([], [])
+    keeper.end(kept)
+    assert nothing_is_left(paths)
+    wait_for(lambda: is_gone(kept.keeper), Deadline(10, "the keeper's end"))
+    with pytest.raises(LabError, match="is gone"):
+        kept.check_alive()
+
+
+def test_only_the_owner_can_read_the_way_into_a_kept_guest(paths: Paths) -> None:
+    folder = keep(paths).entrance.folder
+    modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in (MARK, "key")}
+    assert modes == {MARK: 0o600, "key": 0o600}
+
+
+def test_a_keeper_leaves_the_terminal_and_the_pipes_of_the_command(paths: Paths) -> None:
+    # `keep` reads the pipe of standard output until all who have it closed it: this would hang otherwise.
+    kept = keep(paths)
+    assert os.getsid(kept.keeper) == kept.keeper
+    streams = [Path(f"/proc/{kept.keeper}/fd/{number}").resolve() for number in (0, 1, 2)]
+    assert streams == [Path("/dev/null")] * 3
+
+
+def test_what_a_killed_keeper_leaves_is_removed_by_the_next_command(paths: Paths) -> None:
+    kept = keep(paths)
+    os.kill(kept.keeper, signal.SIGKILL)
+    wait_for(lambda: is_gone(kept.keeper), Deadline(10, "the keeper's end"))
+    assert keeper.all_kept(paths) == []
+    assert leftovers.reap(paths).lanes == [kept.name]
+    assert nothing_is_left(paths)
+
+
+def test_a_keeper_whose_machine_died_ends_by_itself(paths: Paths) -> None:
+    kept = keep(paths)
+    (kept.entrance.folder / "dead").touch()
+    wait_for(lambda: is_gone(kept.keeper), Deadline(10, "the keeper's end"))
+    assert nothing_is_left(paths)
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ("error", "2 no such thing\n  next: name another\n"),
+        ("n/a", "n/a no AppArmor\n"),
+    ],
+)
+def test_what_keeps_a_guest_from_coming_up_is_told_as_without_keeping(
+    paths: Paths, event: str, said: str
+) -> None:
+    done = subprocess.run(command(paths, event), capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.partition("\n")[2] == f"booting\n{said}"
+    assert nothing_is_left(paths)
+
+
+def test_a_fault_in_a_keeper_is_told_with_its_traceback(paths: Paths) -> None:
+    done = subprocess.run(command(paths, "bug"), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError: of the lab's own" in done.stderr
+    assert nothing_is_left(paths)
+
+
+@contextmanager
+def booting(paths: Paths) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A command whose guest does not come up, and the process id of the keeper."""
+    started = subprocess.Popen(
+        command(paths, "hang"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    keeper_id = int(started.stdout.readline())
+    assert started.stdout.readline() == "booting\n"
+    yield started, keeper_id
+    started.kill()
+    started.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_guest_is_kept_for_a_command_that_ended_before_it_was_up(
+    paths: Paths, number: signal.Signals
+) -> None:
+    with booting(paths) as (started, keeper_id):
+        started.send_signal(number)
+        started.communicate(timeout=30)
+        wait_for(lambda: is_gone(keeper_id), Deadline(10, "the keeper's end"))
+    assert nothing_is_left(paths)
+
+
+def test_a_kept_guest_is_found_by_its_name_or_because_it_is_the_only_one(paths: Paths) -> None:
+    with pytest.raises(UsageError, match="no guest is kept"):
+        keeper.find(paths, None)
+    first = keep(paths)
+    assert keeper.find(paths, None) == first
+    second = keep(paths)
+    assert keeper.find(paths, second.name) == second
+    with pytest.raises(UsageError, match="several guests are kept") as several:
+        keeper.find(paths, None)
+    assert f"{first.name}, {second.name}" in str(several.value)
+    with pytest.raises(UsageError, match="no kept guest is called 'lab-debian-13'"):
+        keeper.find(paths, "lab-debian-13")

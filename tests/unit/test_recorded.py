@@ -1,0 +1,110 @@
+"""Cells of runs that are looked at again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import catalog
+from lab.base.errors import UsageError
+from lab.base.paths import Paths
+from lab.builds.kinds.wheel import INDEX, Wheel
+from lab.images import store
+from lab.lane import prepare_image
+from lab.plan import Cell
+from lab.record import BuildRecord, LaneRecord, RunOptions, RunResult, Status
+from lab.run import definitions, recorded
+from tests.unit.examples import base_image, cell, run_of
+
+KNOWN = catalog.load()
+GUEST = KNOWN.guest("debian-13")
+BUILDS = [BuildRecord(name=name, version=name, source=INDEX) for name in ("0.10.8", "0.9.0")]
+
+
+def run(*cells: Any, **info: Any) -> RunResult:
+    """A run of these cells, whose definitions are those of today."""
+    made = run_of(*(cells or [cell(GUEST.name, "userns-clone-off", status=Status.FAIL)]))
+    wanted = [
+        Cell(KNOWN.guest(each.guest), KNOWN.variant(each.variant), Wheel(each.build, each.build))
+        for each in made.cells
+    ]
+    options = info.get("options", RunOptions())
+    known = {"builds": BUILDS, "definitions": definitions.digests(wanted, options), "options": options}
+    return made.model_copy(update={"run": made.run.model_copy(update=known | info)})
+
+
+def test_a_cell_is_found_with_its_build_and_the_lab_s_own_root_file_system(paths: Paths) -> None:
+    found = recorded.find(run(), "debian-13/userns-clone-off", KNOWN, paths)
+    assert found.cell.name == "debian-13/userns-clone-off/0.10.8"
+    assert found.cell.build.argument == "0.10.8"
+    assert (found.result.status, found.own_rootfs, list(found.warnings)) == (Status.FAIL, None, [])
+
+
+def test_a_cell_that_the_run_does_not_have_is_refused_with_those_that_are_near(paths: Paths) -> None:
+    with pytest.raises(UsageError, match="no cell of run") as raised:
+        recorded.find(run(), "debian-13/userns-clone-of", KNOWN, paths)
+    assert raised.value.hint == "did you mean debian-13/userns-clone-off?"
+
+
+def test_a_cell_with_several_builds_needs_the_build(paths: Paths) -> None:
+    several = run(cell(build="0.10.8"), cell(build="0.9.0", status=Status.FAIL))
+    assert recorded.names(several) == ["debian-13/stock/0.9.0", "debian-13/stock/0.10.8"]
+    with pytest.raises(UsageError, match="several builds") as raised:
+        recorded.find(several, "debian-13/stock", KNOWN, paths)
+    assert raised.value.hint == "name one of debian-13/stock/0.10.8, debian-13/stock/0.9.0"
+    assert recorded.find(several, "debian-13/stock/0.9.0", KNOWN, paths).cell.build.version == "0.9.0"
+
+
+def test_a_wheel_that_changed_since_is_refused(paths: Paths, tmp_path: Path) -> None:
+    source = tmp_path / "nothing.whl"
+    record = BuildRecord(name="0.10.8", version="0.10.8", source=str(source))
+    with pytest.raises(UsageError, match="no such file"):
+        recorded.find(run(builds=[record]), "debian-13/userns-clone-off", KNOWN, paths)
+
+
+def layout(folder: Path) -> Path:
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "oci-layout").write_text("{}")
+    (folder / "index.json").write_text("{}")
+    return folder
+
+
+def test_the_root_file_system_of_the_run_is_used_and_refused_if_it_changed(
+    paths: Paths, tmp_path: Path
+) -> None:
+    own = layout(tmp_path / "rootfs")
+    made = run(options=RunOptions(rootfs=str(own)))
+    assert recorded.find(made, "debian-13/userns-clone-off", KNOWN, paths).own_rootfs == own
+    (own / "index.json").write_text('{"manifests": []}')
+    with pytest.raises(UsageError, match=r"the root file system .* changed since"):
+        recorded.find(made, "debian-13/userns-clone-off", KNOWN, paths)
+
+
+def test_definitions_that_changed_since_are_named_if_they_decide_the_cell(paths: Paths) -> None:
+    made = run()
+    before = made.run.definitions | {"variant userns-clone-off": "other", "variant stock": "other"}
+    changed = made.model_copy(update={"run": made.run.model_copy(update={"definitions": before})})
+    found = recorded.find(changed, "debian-13/userns-clone-off", KNOWN, paths)
+    assert found.warnings == [f"changed since run {made.run.id}: variant userns-clone-off"]
+
+
+def test_a_run_that_kept_no_definitions_is_no_proof_that_nothing_changed(paths: Paths) -> None:
+    found = recorded.find(run(definitions={}), "debian-13/userns-clone-off", KNOWN, paths)
+    assert found.warnings == ["the run does not say which definitions it used: they may have changed since"]
+
+
+def test_another_image_than_that_of_the_run_is_told(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = base_image(tmp_path)
+    monkeypatch.setattr(store, "find", lambda *_: image)
+    monkeypatch.setattr(prepare_image, "find", lambda *_: image)
+
+    def lane(digest: str) -> LaneRecord:
+        return LaneRecord(guest="debian-13", image=digest, fork="memory", seconds={})
+
+    same = run(lanes=[lane(image.manifest.disk_sha256)])
+    assert recorded.find(same, "debian-13/userns-clone-off", KNOWN, paths).warnings == []
+    other = run(lanes=[lane("f" * 64)])
+    found = recorded.find(other, "debian-13/userns-clone-off", KNOWN, paths)
+    assert found.warnings == [f"debian-13 has another image now than in run {other.run.id}"]

@@ -1,0 +1,242 @@
+"""The command lines of shells, single commands, kept guests and copies. What runs in a guest is run here."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import click
+import pytest
+
+from lab.cli import cli, kept
+from lab.lane import entrance, keeper, shell
+from lab.lane.shell import Opened
+from lab.machine.keys import generate
+from lab.machine.lane import Endpoint, LaneDied
+from lab.plan import Cell
+from lab.record import RunResult, Status
+from tests.unit.examples import cell, run_of
+from tests.unit.test_cli import run_main
+
+# Instead of OpenSSH's: runs the command as the server does.
+SSH = """#!/bin/bash
+exec bash -c "${@: -1}"
+"""
+
+
+class Lane:
+    """A machine that is there, until it is told to be dead."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, folder.name
+        self.is_dead = False
+
+    def check_alive(self) -> None:
+        if self.is_dead:
+            raise LaneDied("the machine of debian-13 is gone")
+
+
+class Host:
+    """A host whose guests are folders. `asked` are the cells that guests were brought up for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[str, Path | None]] = []
+        self.lane = Lane(folder)
+
+    @contextmanager
+    def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[Opened]:
+        self.asked.append((cell.name, own_rootfs))
+        endpoint = Endpoint(22100, generate("client"), generate("host"))
+        made = entrance.make(endpoint, self.folder, cell, factor=10.0)
+        state = f"cd {self.folder} && exec env SEEN=yes"
+        lane: Any = self.lane
+        yield Opened(lane, made.model_copy(update={"state": state, "state_with_stdin": state}))
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "ssh").write_text(SSH)
+    (programs / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    made = Host(tmp_path / "lane")
+    made.folder.mkdir()
+    monkeypatch.setattr(shell, "ready", made.ready)
+    return made
+
+
+CELL = ["debian-13", "userns-clone-off", "--build", "0.10.8"]
+
+
+def test_a_command_gets_its_words_and_the_lab_its_status(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sh", "-c", 'echo "$SEEN" "$@"; echo apart >&2; exit 7', "sh", "--build", "--", "-h"]
+    assert run_main(monkeypatch, "exec", *CELL, "--", *words) == 7
+    assert host.asked == [("debian-13/userns-clone-off/0.10.8", None)]
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("yes --build -- -h\n", "apart\n")
+
+
+def test_a_command_ended_by_a_signal_and_one_that_fails_as_ssh_does_are_told_apart_from_a_dead_guest(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "exec", *CELL, "--", "sh", "-c", "kill -SYS $$") == 159
+    assert run_main(monkeypatch, "exec", *CELL, "--", "sh", "-c", "exit 255") == 255
+    host.lane.is_dead = True
+    assert run_main(monkeypatch, "exec", *CELL, "--", "sh", "-c", "exit 255") == 3
+    assert capfd.readouterr().err.splitlines()[-1] == "lab: the machine of debian-13 is gone"
+
+
+def test_a_command_must_be_named(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["exec", "debian-13", "true"], ["exec", "debian-13", "--"]):
+        assert run_main(monkeypatch, *words) == 2
+        assert "after --: lab exec GUEST [VARIANT] -- COMMAND" in capsys.readouterr().err
+    assert host.asked == []
+
+
+def test_the_usage_of_exec_shows_where_the_command_goes() -> None:
+    context = click.Context(cli.commands["exec"], info_name="exec")
+    assert context.command.get_usage(context) == "Usage: exec [OPTIONS] GUEST [VARIANT] -- COMMAND..."
+
+
+def test_a_shell_without_a_terminal_runs_what_it_reads_and_says_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "script").write_text("echo $SEEN; exit 4\n")
+    before = os.dup(0)
+    with (tmp_path / "script").open() as script:
+        os.dup2(script.fileno(), 0)
+    try:
+        assert run_main(monkeypatch, "shell", *CELL) == 4
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert capfd.readouterr().out == "yes\n"
+
+
+# -- cells of runs
+
+
+@pytest.fixture
+def recorded(host: Host, tmp_path: Path) -> RunResult:
+    """A run with a failed cell, in the lab's own folder."""
+    made = run_of(cell(), cell("debian-13", "userns-clone-off", status=Status.FAIL, cause="userns-sysctl"))
+    builds = [{"name": "0.10.8", "version": "0.10.8", "source": "PyPI"}]
+    made = RunResult.model_validate(
+        made.model_dump(by_alias=True) | {"run": made.run.model_dump() | {"builds": builds}}
+    )
+    folder = tmp_path / "home" / "state" / "runs" / "earlier"
+    folder.mkdir(parents=True)
+    made.write(folder)
+    return made
+
+
+def test_a_cell_of_a_run_is_opened_with_its_build(
+    host: Host, recorded: RunResult, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--run", "earlier", "debian-13/userns-clone-off", "--", "true"]
+    assert run_main(monkeypatch, "exec", *words) == 0
+    assert host.asked == [("debian-13/userns-clone-off/0.10.8", None)]
+    assert "lab: warning: the run does not say which definitions it used" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--run", "earlier", "debian-13", "stock"], "for example: --run earlier debian-13/stock"),
+        (["--run", "earlier", "debian-13/stock", "--build", "0.9.0"], "--run takes the variant and the build"),
+        (["--run", "earlier", "debian-13/stok"], "did you mean debian-13/stock"),
+        (["--run", "later", "debian-13/stock"], "no run is called 'later'"),
+    ],
+)
+def test_what_does_not_name_a_cell_of_the_run_is_refused(
+    host: Host,
+    recorded: RunResult,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    assert run_main(monkeypatch, "shell", *words) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert host.asked == []
+
+
+# -- kept guests
+
+
+def test_without_a_kept_guest_the_next_step_is_told(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "attach") == 2
+    assert run_main(monkeypatch, "copy", "lab-debian-13-000000:/tmp/x", ".") == 2
+    said = capsys.readouterr().err
+    assert said.count("no guest is kept\n  next: keep one: lab shell GUEST [VARIANT] --keep") == 2
+    assert run_main(monkeypatch, "attach", "--list") == 0
+    assert "no guest is kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("paths", [("a", "b"), ("x:a", "y:b"), ("./x:a", "/b"), ("a", ":b")])
+def test_one_side_of_a_copy_is_in_a_guest(
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    paths: tuple[str, str],
+) -> None:
+    assert run_main(monkeypatch, "copy", *paths) == 2
+    assert "one of SRC and DST is a path of this host" in capsys.readouterr().err
+
+
+def test_a_guest_that_is_kept_is_not_brought_up_in_the_process_of_the_command(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object, **__: object) -> NoReturn:
+        raise LaneDied("the keeper was started")
+
+    monkeypatch.setattr(keeper, "start", start)
+    assert run_main(monkeypatch, "exec", *CELL, "--keep", "--", "true") == 3
+    assert host.asked == []
+
+
+def test_list_and_end_are_not_for_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "attach", "--list", "--end") == 2
+    assert "--list goes with nothing else" in capsys.readouterr().err
+
+
+# -- completion
+
+
+def offered(command: str, *words: str) -> list[str]:
+    """What is offered for the last word of a command line."""
+    context = click.Context(cli.commands[command])
+    *given, incomplete = words
+    made = cli.commands[command].make_context(command, given, parent=context, resilient_parsing=True)
+    [argument] = [each for each in made.command.params if each.name == "guest"]
+    return [item.value for item in argument.shell_complete(made, incomplete)]
+
+
+def test_with_a_run_its_cells_are_offered_the_failed_ones_first(host: Host, recorded: RunResult) -> None:
+    assert offered("exec", "--run", "earlier", "") == ["debian-13/userns-clone-off", "debian-13/stock"]
+    assert "debian-13" in offered("exec", "")
+    assert offered("shell", "--run", "no such", "") == []
+
+
+def test_kept_guests_are_offered_with_a_colon_where_a_path_follows(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = SimpleNamespace(name="lab-debian-13-000000")
+    monkeypatch.setattr(keeper, "all_kept", lambda _paths: [there])
+    for command, wanted in ((kept.attach_command, "lab-debian-13-000000"), (kept.copy_command, None)):
+        context = click.Context(command)
+        items = command.params[0].shell_complete(context, "lab-")
+        assert [item.value for item in items] == [wanted or "lab-debian-13-000000:"]

@@ -1,0 +1,260 @@
+"""Copying out of guests that answer whatever they like, and into guests."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from paramiko import SFTPAttributes
+
+from lab.base.errors import LabError, UsageError
+from lab.guest import transfer
+from lab.guest.transfer import Copying, HostileAnswer
+
+
+class Guest:
+    """A client of SFTP whose guest is a folder of this host; `answers` are what it says of other paths."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.listed: dict[str, list[SFTPAttributes]] = {}
+
+    def stat(self, remote: str) -> SFTPAttributes:
+        if remote in self.listed:
+            return entry("", stat.S_IFDIR | 0o755)
+        return SFTPAttributes.from_stat(self._here(remote).stat())
+
+    def listdir_iter(self, remote: str) -> Iterator[SFTPAttributes]:
+        if remote in self.listed:
+            yield from self.listed[remote]
+            return
+        for each in sorted(self._here(remote).iterdir()):
+            yield SFTPAttributes.from_stat(each.lstat(), filename=each.name)
+
+    def open(self, remote: str, _mode: str) -> Any:
+        stream: Any = Stream(self._here(remote).open("rb"))
+        return stream
+
+    def putfo(self, source: IO[bytes], remote: str) -> None:
+        self._here(remote).write_bytes(source.read())
+
+    def chmod(self, remote: str, mode: int) -> None:
+        self._here(remote).chmod(mode)
+
+    def mkdir(self, remote: str) -> None:
+        self._here(remote).mkdir()
+
+    def _here(self, remote: str) -> Path:
+        return self.folder / remote.lstrip("/")
+
+
+class Stream:
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def prefetch(self, _size: int, _most: int) -> None:
+        pass
+
+    def read(self, size: int) -> bytes:
+        return self.file.read(size)
+
+
+def entry(name: str, mode: int, size: int = 0) -> SFTPAttributes:
+    made = SFTPAttributes()
+    made.filename, made.st_mode, made.st_size = name, mode, size
+    return made
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Guest:
+    (tmp_path / "guest").mkdir()
+    return Guest(tmp_path / "guest")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+def copying(guest: Guest) -> Copying:
+    sftp: Any = guest
+    return Copying(sftp, lambda text: None)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The files of a folder by their paths in it."""
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def tree(folder: Path) -> Path:
+    """A folder with files, one of them a program, a link out of it and a pipe."""
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a").write_text("A")
+    (folder / "sub" / "b.sh").write_text("B")
+    (folder / "sub" / "b.sh").chmod(0o755)
+    (folder / "link").symlink_to("/etc/passwd")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_a_folder_of_the_guest_goes_into_a_folder_of_this_host_without_links(guest: Guest, here: Path) -> None:
+    tree(guest.folder / "tmp" / "found")
+    made = copying(guest)
+    assert made.download("/tmp/found", here) == here / "found"
+    assert content(here) == {"found/a": "A", "found/sub/b.sh": "B"}
+    assert os.access(here / "found" / "sub" / "b.sh", os.X_OK)
+    assert not os.access(here / "found" / "a", os.X_OK)
+    assert (made.files, made.size, made.left_out) == (2, 2, 2)
+
+
+def test_a_file_gets_the_name_that_it_is_to_have_and_replaces_what_has_it(guest: Guest, here: Path) -> None:
+    (guest.folder / "log").write_text("new")
+    victim = here.parent / "victim"
+    victim.write_text("untouched")
+    (here / "mine").symlink_to(victim)
+    assert copying(guest).download("/log", here / "mine") == here / "mine"
+    # The link was replaced, and not written through.
+    assert ((here / "mine").read_text(), victim.read_text()) == ("new", "untouched")
+
+
+def test_no_folder_is_copied_over_another(guest: Guest, here: Path) -> None:
+    tree(guest.folder / "found")
+    # Where a file of the guest would go out of the folder.
+    (here / "found").symlink_to("/nowhere")
+    with pytest.raises(UsageError, match="found exists"):
+        copying(guest).download("/found", here)
+
+
+@pytest.mark.parametrize(
+    "name", ["../escaped", "/tmp/escaped", "..", ".", "", "a/b", "a\0b"], ids=lambda name: repr(name)
+)
+def test_a_name_that_would_leave_the_target_ends_the_copy_and_nothing_is_left(
+    guest: Guest, here: Path, name: str
+) -> None:
+    (guest.folder / "f").mkdir()
+    (guest.folder / "escaped").write_text("x")
+    guest.listed["/f"] = [entry(name, stat.S_IFREG | 0o644)]
+    with pytest.raises(HostileAnswer, match="leaves its folder"):
+        copying(guest).download("/f", here)
+    assert list(here.iterdir()) == []
+    assert {path.name for path in here.parent.iterdir()} == {"guest", "here"}
+
+
+def test_a_hostile_name_controls_no_terminal(guest: Guest, here: Path) -> None:
+    guest.listed["/f"] = [entry("../\x1b[2J" + "x" * 500, stat.S_IFREG)]
+    with pytest.raises(HostileAnswer) as raised:
+        copying(guest).download("/f", here)
+    assert "\x1b" not in str(raised.value)
+    assert len(str(raised.value)) < 400
+
+
+def test_one_name_twice_is_refused_by_this_host(guest: Guest, here: Path) -> None:
+    (guest.folder / "f").mkdir()
+    (guest.folder / "f" / "a").write_text("x")
+    guest.listed["/f"] = [entry("a", stat.S_IFREG), entry("a", stat.S_IFREG)]
+    with pytest.raises(LabError, match="File exists"):
+        copying(guest).download("/f", here)
+    assert list(here.iterdir()) == []
+
+
+def test_a_file_without_an_end_is_not_taken(guest: Guest, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "MOST_BYTES", 10)
+    # It says that it is small.
+    (guest.folder / "f").mkdir()
+    (guest.folder / "f" / "a").write_text("x" * 11)
+    guest.listed["/f"] = [entry("a", stat.S_IFREG, 1)]
+    with pytest.raises(HostileAnswer, match="more than"):
+        copying(guest).download("/f", here)
+    # It says that it is larger than anything.
+    guest.listed["/f"] = [entry("a", stat.S_IFREG, 2**63)]
+    with pytest.raises(HostileAnswer, match="more than"):
+        copying(guest).download("/f", here)
+    assert list(here.iterdir()) == []
+
+
+def test_folders_without_an_end_are_not_taken(guest: Guest, here: Path) -> None:
+    class Endless(dict[str, list[SFTPAttributes]]):
+        def __contains__(self, _remote: object) -> bool:
+            return True
+
+        def __getitem__(self, _remote: str) -> list[SFTPAttributes]:
+            return [entry("d", stat.S_IFDIR)]
+
+    guest.listed = Endless()
+    with pytest.raises(HostileAnswer, match="levels"):
+        copying(guest).download("/d", here)
+    assert list(here.iterdir()) == []
+
+
+def test_a_list_of_names_without_an_end_is_not_taken(
+    guest: Guest, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "MOST_ENTRIES", 50)
+
+    def endless(_remote: str) -> Iterator[SFTPAttributes]:
+        while True:
+            yield entry("link", stat.S_IFLNK)
+
+    guest.listed["/d"] = []
+    monkeypatch.setattr(guest, "listdir_iter", endless)
+    with pytest.raises(HostileAnswer, match="more than 50 files"):
+        copying(guest).download("/d", here)
+
+
+def test_names_that_are_not_utf_8_are_told(guest: Guest, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def undecodable(_remote: str) -> Iterator[SFTPAttributes]:
+        yield entry(b"\xff".decode(), stat.S_IFREG)
+
+    guest.listed["/d"] = []
+    monkeypatch.setattr(guest, "listdir_iter", undecodable)
+    with pytest.raises(LabError, match="not UTF-8") as raised:
+        copying(guest).download("/d", here)
+    assert "pack it in the guest" in str(raised.value)
+
+
+@pytest.mark.parametrize(("remote", "named"), [("/", "/"), ("/tmp/..", "/tmp/..")])
+def test_what_has_no_name_of_its_own_needs_one(guest: Guest, here: Path, remote: str, named: str) -> None:
+    (guest.folder / "tmp").mkdir()
+    with pytest.raises(UsageError, match=f"{named} has no name"):
+        copying(guest).download(remote, here)
+    assert copying(guest).download(remote, here / "all") == here / "all"
+
+
+def test_wrong_paths_are_named_with_the_side_they_are_on(guest: Guest, here: Path) -> None:
+    with pytest.raises(UsageError, match=r"^/nothing: no such file or folder in the guest"):
+        copying(guest).download("/nothing", here)
+    (guest.folder / "log").write_text("")
+    with pytest.raises(UsageError, match="nowhere is no folder on this host"):
+        copying(guest).download("/log", here / "nowhere" / "log")
+    with pytest.raises(UsageError, match="nothing: no such file or folder on this host"):
+        copying(guest).upload(here / "nothing", "/tmp")
+    with pytest.raises(UsageError, match=r"^/no/such: no such file or folder in the guest"):
+        copying(guest).upload(guest.folder / "log", "/no/such")
+
+
+def test_a_folder_of_this_host_goes_into_a_folder_of_the_guest(guest: Guest, here: Path) -> None:
+    (guest.folder / "tmp").mkdir()
+    made = copying(guest)
+    assert made.upload(tree(here / "suite"), "/tmp") == "/tmp/suite"
+    assert content(guest.folder) == {"tmp/suite/a": "A", "tmp/suite/sub/b.sh": "B"}
+    assert os.access(guest.folder / "tmp" / "suite" / "sub" / "b.sh", os.X_OK)
+    assert (made.files, made.left_out) == (2, 2)
+    # Once more, after a change.
+    (here / "suite" / "a").write_text("A2")
+    copying(guest).upload(here / "suite", "/tmp")
+    assert content(guest.folder)["tmp/suite/a"] == "A2"
+
+
+def test_a_file_of_this_host_gets_the_name_that_it_is_to_have(guest: Guest, here: Path) -> None:
+    (here / "a.whl").write_text("wheel")
+    assert copying(guest).upload(here / "a.whl", "/b.whl") == "/b.whl"
+    assert content(guest.folder) == {"b.whl": "wheel"}

@@ -1,0 +1,98 @@
+"""Commands and shells in the state of a cell, and guests that are kept, with a real guest."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.base.paths import Paths
+from lab.images.store import BaseImage
+from lab.lane import keeper
+from tests.vm.conftest import RELEASE, domains_of, processes_of, wait_until
+
+# The stored guest with the deployed build is restored; without one, the first command deploys and stores it.
+STARTS_IN = 600
+
+
+@pytest.fixture
+def lab(home: Path, image: BaseImage) -> "Lab":
+    return Lab(home)
+
+
+class Lab:
+    """The command line with a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lab", *words],
+            env={**os.environ, "LAB_HOME": str(self.home)},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=STARTS_IN,
+            check=False,
+        )
+
+
+def test_a_command_runs_in_the_state_of_a_cell_in_a_guest_that_can_be_kept(
+    lab: Lab, paths: Paths, tmp_path: Path
+) -> None:
+    state = (
+        "cat; id -un; pwd; cat /proc/sys/kernel/unprivileged_userns_clone; echo apart >&2; "
+        "mkdir -p /tmp/found/sub; echo evidence >/tmp/found/sub/log; ln -s /etc/passwd /tmp/found/link; "
+        "kill -9 $$"
+    )
+    cell = ["debian-13", "userns-clone-off", "--build", RELEASE]
+    ran = lab.run("exec", *cell, "--keep", "--", "sh", "-c", state, stdin="from this host\n")
+    assert ran.returncode == 137, ran.stderr
+    assert ran.stdout == "from this host\ntester\n/opt/lab/suites/jailer\n0\n"
+    told = ran.stderr.splitlines()
+    kept = keeper.find(paths, None)
+    assert told[0] == "apart"
+    assert told[-1].startswith(f"kept: {kept.name}; ")
+
+    # A shell is in the same state, and so is root's, but for what confines the tests.
+    attached = lab.run("attach", kept.name, stdin="id -un; test -e /tmp/found && exit 5")
+    assert (attached.stdout, attached.returncode) == ("tester\n", 5), attached.stderr
+    assert lab.run("attach", "--user", "root", stdin="id -un").stdout == "root\n"
+
+    out = lab.run("copy", f"{kept.name}:/tmp/found", str(tmp_path))
+    assert out.returncode == 0, out.stderr
+    assert "1 file, 0 MiB; left out: 1 link or special file" in out.stdout
+    assert [(file.name, file.read_text()) for file in tmp_path.rglob("*") if not file.is_dir()] == [
+        ("log", "evidence\n")
+    ]
+    sent = tmp_path / "sent"
+    sent.write_bytes(os.urandom(1 << 20))
+    assert lab.run("copy", str(sent), f"{kept.name}:").returncode == 0
+    digest = hashlib.sha256(sent.read_bytes()).hexdigest()
+    assert lab.run("attach", stdin="sha256sum <~/sent").stdout == f"{digest}  -\n"
+
+    port = kept.entrance.endpoint.port
+    assert kept.name in lab.run("clean").stdout
+    assert domains_of({kept.name}) == {kept.name}
+    ended = lab.run("attach", kept.name, "--end")
+    assert ended.returncode == 0, ended.stderr
+    assert domains_of({kept.name}) == set()
+    wait_until(lambda: processes_of({kept.name}, {port}) == [], 10, "QEMU and passt to be gone")
+    assert list(paths.lanes.glob("lab-*")) == list(paths.ports.glob("*.lock")) == []
+
+
+def test_nothing_is_left_of_a_kept_guest_whose_keeper_was_killed(lab: Lab, paths: Paths) -> None:
+    opened = lab.run("shell", "debian-13", "--build", RELEASE, "--keep", stdin="exit 3")
+    assert opened.returncode == 3, opened.stderr
+    kept = keeper.find(paths, None)
+    port = kept.entrance.endpoint.port
+    os.kill(kept.keeper, signal.SIGKILL)
+    # libvirt ends the machine of a lab that is gone; the next command removes the rest.
+    wait_until(lambda: domains_of({kept.name}) == set(), 30, "the machine to be gone")
+    assert "no guest is kept" in lab.run("attach", "--list").stdout
+    wait_until(lambda: processes_of({kept.name}, {port}) == [], 10, "QEMU and passt to be gone")
+    assert list(paths.lanes.glob("lab-*")) == list(paths.ports.glob("*.lock")) == []
