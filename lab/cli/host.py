@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from lab.cli import common
 from lab.host import doctor
+from lab.lane import keeper
 from lab.machine import leftovers
 
 
@@ -40,9 +41,11 @@ def doctor_command(lab: common.Lab, as_json: bool) -> int:
 def clean_command(lab: common.Lab) -> int:
     """Remove what dead runs left behind: virtual machines, disks, port locks and network processes.
 
-    Every lab command does this first. Runs that are still going on are left alone.
+    Every lab command does this first. Runs that are still going on and kept guests are left alone.
     """
     # `cli` has called `reap` already: the lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))
     common.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
+    for kept in keeper.all_kept(lab.paths):
+        common.say(f"{kept.name} is kept; its end: lab attach {kept.name} --end")
     return 0

@@ -85,7 +85,10 @@ def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
     """
     alive = sorted(folder.name for folder in paths.lanes.glob("lab-*"))
     if alive:
-        raise LabError(f"guests are running: {', '.join(alive)}", hint="prune when they are done")
+        raise LabError(
+            f"guests are running: {', '.join(alive)}",
+            hint="prune when they are done; lab attach --list names those that are kept",
+        )
     unused = [Unused(path, size(path)) for path in _unused(paths, catalog)]
     for each in [] if dry_run else unused:
         if each.path.is_dir():
