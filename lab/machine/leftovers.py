@@ -58,10 +58,15 @@ def lane_folder(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Pa
         mark = Mark(lane=name, uri=uri, port=port, pid=os.getpid())
         (folder / MARK).write_text(mark.model_dump_json() + "\n")
         yield folder
+    except libvirt.libvirtError:
+        # The machine may have outlived its daemon: the mark stays, and the next command removes both.
+        lock.release()
+        raise
     finally:
-        with _gate(paths):
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.release()
+        if lock.is_locked:
+            with _gate(paths):
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.release()
 
 
 def lanes(paths: Paths) -> list[str]:
@@ -94,6 +99,7 @@ def _reap_lane(folder: Path) -> bool:
         mark = _read(folder)
         if mark is not None:
             _destroy_domain(folder.name, mark.uri)
+            _end_machine(folder.name)
             _end_passt(mark.port)
         # Its own lab may be removing the folder at this moment.
         with suppress(FileNotFoundError):
@@ -118,13 +124,21 @@ def _destroy_domain(lane: str, uri: str) -> None:
             if domain.lane_of(found.XMLDesc()) == lane:
                 found.destroy()
     except LabError:
-        pass  # There is no daemon, and a domain started with autodestroy does not outlive its daemon.
+        pass  # There is no daemon. A machine outlives one that was killed.
     except libvirt.libvirtError as error:
         if error.get_error_code() not in (
             libvirt.VIR_ERR_NO_DOMAIN,
             libvirt.VIR_ERR_OPERATION_INVALID,
         ):
             raise LabError(f"could not remove the domain {lane} of a dead run: {error}") from error
+
+
+def _end_machine(lane: str) -> None:
+    """End the QEMU of a dead lane, which has the lane's name on its command line, if libvirt did not."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if _is(process, "qemu") and any(word.startswith(f"guest={lane},") for word in words):
+            _end(process)
 
 
 def _end_passt(port: int) -> None:
@@ -137,13 +151,15 @@ def _end_passt(port: int) -> None:
     machines = " ".join(word for process, command in running if _is(process, "qemu") for word in command)
     for process, command in running:
         mine = _is(process, "passt") and any(f"127.0.0.1/{port}:22" in part for part in command)
-        if not mine or _socket(command) in machines:
-            continue
+        if mine and _socket(command) not in machines:
+            _end(process)
+
+
+def _end(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
         try:
-            process.terminate()
             process.wait(5)
-        except psutil.NoSuchProcess:
-            continue
         except psutil.TimeoutExpired:
             process.kill()
 

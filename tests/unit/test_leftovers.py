@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import libvirt
 import psutil
 import pytest
 
@@ -125,6 +126,33 @@ def test_reaping_ends_the_passt_of_a_dead_lane_and_not_one_that_has_its_port_by_
     monkeypatch.setattr(psutil, "process_iter", lambda _wanted: iter(running))
     leftovers._end_passt(22100)
     assert [process.ended for process in running] == [True, False, False, False, False]
+
+
+def test_reaping_ends_the_machine_that_outlived_its_daemon_and_no_other(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
+    folder.mkdir()
+    (folder / "lane.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
+
+    def qemu(name: str) -> Process:
+        return Process("qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={name},debug-threads=on")
+
+    running = [qemu("lab-debian-13-abc123"), qemu("lab-debian-13-abc1234"), Process("vi", f"guest={folder},")]
+    monkeypatch.setattr(psutil, "process_iter", lambda _wanted: iter(running))
+    assert leftovers.reap(paths).lanes == [folder.name]
+    assert [process.ended for process in running] == [True, False, False]
+
+
+def test_a_lane_whose_daemon_died_stays_marked_for_the_next_command(paths: Paths) -> None:
+    with (
+        pytest.raises(libvirt.libvirtError),
+        leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder,
+    ):
+        raise libvirt.libvirtError("client socket is closed")
+    assert (folder / "lane.json").is_file()
+    assert leftovers.reap(paths).lanes == [folder.name]
+    assert leftovers.lanes(paths) == []
 
 
 def test_reaping_touches_nothing_else(paths: Paths) -> None:
