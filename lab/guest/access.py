@@ -19,5 +19,5 @@ def renew(session: Session, endpoint: Endpoint) -> Endpoint:
     line = shlex.quote(renewed.client_key.public)
     program = f"date --set=@{time.time():.3f}; printf '%s\\n' {line} | tee {files}"
     session.run(f"sudo -n sh -ec {shlex.quote(program)}", seconds=10)
-    session.use(renewed)
+    session.change_key(renewed)
     return renewed

@@ -104,6 +104,10 @@ class Session:
         self.close()
         self._endpoint = endpoint
 
+    def change_key(self, endpoint: Endpoint) -> None:
+        """Log in with another key from now on. Connections that are open stay: a login takes seconds."""
+        self._endpoint = endpoint
+
     def wait_open(self, seconds: float, *, listening: bool = False) -> None:
         """Wait until the administrator can log in. `listening`: the server is known to be up.
 
