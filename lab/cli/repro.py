@@ -154,15 +154,15 @@ def _show_text(read: Report, judged: Judged, *, as_json: bool = False) -> None:
         common.print_json(showing.document(read, judged))
         return
     for line in showing.lines(read, judged):
-        common.say(line)
+        common.say(inert(line))
 
 
 def _show_plan(plan: Plan) -> None:
     common.say("\nplan")
     for step in plan.steps:
-        common.say(f"        {plain(step)}")
+        common.say(f"        {inert(plain(step))}")
     for why in plan.why_not:
-        common.say(f"        not run: {plain(why)}")
+        common.say(f"        not run: {inert(plain(why))}")
     common.say("")
 
 

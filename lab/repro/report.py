@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lab.probes.report import HostReport
+
 
 @dataclass(frozen=True)
 class Quote:
@@ -144,6 +146,17 @@ class NamedTest(Statement):
 
     name: str
     known: bool
+
+
+@dataclass(frozen=True)
+class Probed(Statement):
+    """The output of the probe script: what the reporter's host is, and what its kernel allows.
+
+    `host` is None if the output is damaged; `damaged` then says why. Its facts are statements of their own too.
+    """
+
+    host: HostReport | None = field(hash=False)
+    damaged: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from lab.repro.report import (
     Mood,
     NamedTest,
     Place,
+    Probed,
     Program,
     Quote,
     Report,
@@ -173,6 +174,14 @@ def _ended(each: Ended) -> str:
     return f"{each.status} = 128 + {each.status - 128}, {each.signal}" if each.signal else str(each.status)
 
 
+def _probed(each: Probed) -> str:
+    if each.host is None:
+        return f"not used: {each.damaged}"
+    worked = [name for name, probe in each.host.probes.by_name().items() if probe.worked]
+    failed = [name for name, probe in each.host.probes.by_name().items() if probe.failed]
+    return f"worked: {', '.join(worked) or 'none'}; failed: {', '.join(failed) or 'none'}"
+
+
 def _named_test(each: NamedTest) -> str:
     return each.name if each.known else f"{each.name} (not in the lab's suite)"
 
@@ -190,6 +199,7 @@ WORDS: dict[type[Statement], tuple[str, Callable[[Any], str]]] = {
     Ended: ("exit status", _ended),
     Command: ("command", lambda each: each.text),
     NamedTest: ("failing test", _named_test),
+    Probed: ("lab probe", _probed),
 }
 
 
@@ -197,8 +207,12 @@ WORDS: dict[type[Statement], tuple[str, Callable[[Any], str]]] = {
 
 
 def _as_json(statement: Statement) -> dict[str, Any]:
-    said = asdict(statement)
-    del said["quote"]
+    if isinstance(statement, Probed):
+        host = statement.host.model_dump(mode="json") if statement.host else None
+        said = {"host": host, "damaged": statement.damaged}
+    else:
+        said = asdict(statement)
+        del said["quote"]
     return {"kind": WORDS[type(statement)][0].replace(" ", "-"), **_quote(statement.quote), "says": said}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab import cli
-from tests.unit.report_examples import FAMILY, MANY_PROCESSES, TWICE
+from tests.unit.report_examples import FAMILY, MANY_PROCESSES, PROBE, TWICE
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ def test_a_file_is_shown_as_json(repro: Repro, tmp_path: Path) -> None:
     assert (document["characters"], document["cut"]) == (len(TWICE), False)
 
 
+def test_the_output_of_the_probe_script_is_shown(repro: Repro) -> None:
+    assert "failed: unshare_user, unshare_user_root" in repro("-", "--text-only", text=PROBE).stdout
+    document = json.loads(repro("-", "--text-only", "--json", text=PROBE).stdout)
+    [probed] = [each for each in document["statements"] if each["kind"] == "lab-probe"]
+    assert probed["says"]["host"]["facts"]["os"]["id"] == "debian"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -108,10 +115,11 @@ def test_what_is_no_file_is_told_with_the_next_step(repro: Repro, tmp_path: Path
 
 
 def test_a_hostile_report_does_not_reach_the_terminal(repro: Repro) -> None:
-    done = repro(
-        "-", "--text-only", text="Ubuntu 24.04 \x1b]0;owned\x07 \u202e[bold]x[/bold]\n::error::forged\n"
-    )
+    text = "Ubuntu 24.04 \x1b]0;owned\x07 \u202e[bold]x[/bold]\n::error::forged\n$ echo ##[add-path]/evil\n"
+    done = repro("-", "--text-only", text=text)
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     assert "\u202e" not in done.stdout
     assert "[bold]x[/bold]" in done.stdout
+    assert "##\\[add-path]" in done.stdout
+    assert "##[" not in done.stdout

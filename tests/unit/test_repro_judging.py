@@ -7,7 +7,7 @@ from lab import causes
 from lab.record import Confidence
 from lab.repro.judging import Judged, hints, judge
 from lab.repro.reading import read
-from tests.unit.report_examples import FAMILY, MANY_PROCESSES, MOVED, TWICE
+from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 NOCAPS = "apparmor-userns-nocaps"
@@ -80,6 +80,18 @@ def test_what_boxlite_read_and_tried_itself_is_evidence() -> None:
     assert "`unshare -U` fails with EPERM" in finding.why
 
 
+def test_the_output_of_the_probe_script_proves_a_cause() -> None:
+    [finding] = judged(PROBE).findings
+    assert (finding.name, finding.confidence) == ("userns-limit", Confidence.PROVED)
+    assert 1 in [each.number for each in finding.quotes]
+
+
+def test_a_damaged_output_of_the_probe_script_is_asked_for_again() -> None:
+    damaged = "\n".join(PROBE.splitlines()[:30])
+    assert judged(damaged).findings == ()
+    assert "Of the probe's output nothing is used" in remarks(damaged)
+
+
 def test_the_sysctl_alone_shows_nothing() -> None:
     # Every Ubuntu has it.
     assert found(f"{RESTRICT} = 1") == []
@@ -125,6 +137,26 @@ def test_selinux_denying_the_namespace_is_proved_by_its_line() -> None:
 def test_a_message_with_several_causes_shows_none(message: str, named: str) -> None:
     assert found(f"bwrap: {message}") == []
     assert named in remarks(f"bwrap: {message}")
+
+
+def test_sigsys_is_the_programs_own_filter_and_not_the_host() -> None:
+    assert "159 = 128 + 31, SIGSYS: a seccomp filter that the program set up itself" in remarks(KILLED)
+    assert "bubblewrap worked: it started the shim" in remarks(KILLED)
+    assert {"seccomp", NOCAPS, "userns-sysctl"}.isdisjoint(name for name, _, _ in found(KILLED))
+
+
+def test_the_same_remark_on_several_lines_is_one() -> None:
+    text = "bwrap: Creating new namespace failed: Permission denied\n\nbwrap: Creating new namespace failed (2): Permission denied"
+    [remark] = judged(text).remarks
+    assert [each.number for each in remark.quotes] == [1, 3]
+
+
+def test_a_hostile_report_is_judged_in_bounds() -> None:
+    lines = [f'apparmor="DENIED" operation="userns_create" profile="p{i}" comm="prog{i}"' for i in range(300)]
+    lines += [f"bwrap: message {i}: Permission denied\nkernel.a{i} = 0\nUbuntu 24.{i:02}" for i in range(99)]
+    result = judged("\n".join(lines))
+    assert len(result.findings) <= 10
+    assert len(result.remarks) <= 20
 
 
 def test_eagain_is_no_apparmor() -> None:

@@ -19,6 +19,7 @@ from lab.repro.report import (
     Mood,
     NamedTest,
     Place,
+    Probed,
     Program,
     Report,
     Setting,
@@ -27,7 +28,7 @@ from lab.repro.report import (
     System,
     Words,
 )
-from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, TWICE
+from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
 CLONE = "kernel.unprivileged_userns_clone"
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
@@ -269,6 +270,16 @@ def test_a_sysctl_that_holds_in_every_form(text: str) -> None:
     assert settings(text) == [holds(CLONE, "0")]
 
 
+def test_a_container_has_its_hosts_kernel() -> None:
+    text = "## In the container\n\nkernel.unprivileged_userns_clone = 1\n\nuser.max_user_namespaces = 0"
+    assert [each.place for each in of(Setting, text)] == [Place.HOST, Place.CONTAINER]
+
+
+def test_prompts_of_other_shells_are_known() -> None:
+    text = "```\n❯ uname -r\n> sysctl -a\n[me@host dir]$ ls\nroot@host:~# id\n# a comment on this\n```"
+    assert [each.text for each in of(Command, text)] == ["uname -r", "sysctl -a", "ls", "id"]
+
+
 def test_what_boxlite_advises_was_done_by_nobody() -> None:
     text = (
         "2026-11-26T02:51:52.465873Z ERROR boxlite::jailer::sandbox::bwrap: Sandbox preflight failed: x.\n"
@@ -315,6 +326,7 @@ def test_several_values_are_asked_for_at_once() -> None:
         (f"I tried:\n\n```\n$ sudo sysctl -w {RESTRICT}=0\n```\n\nand everything works now.", True),
         (f"```\n$ sudo sysctl -w {RESTRICT}=0\n{RESTRICT} = 0\n```\n\nNo change.", False),
         (f"{RESTRICT}=0 fixes it", True),
+        (f"sysctl {RESTRICT}=0 no working", False),
         (f"I tried {RESTRICT}=0, which should help", None),
         (f"These settings do not help:\n\n- {RESTRICT}=0", False),
     ],
@@ -588,3 +600,40 @@ def test_commands_are_kept_as_text() -> None:
 
 def test_the_limits_are_those_that_the_guide_names() -> None:
     assert (forms.MOST_BYTES, forms.MOST_CHARACTERS, forms.MOST_LINES) == (8 * 2**20, 250_000, 10_000)
+
+
+# -- the output of the probe script
+
+
+def test_the_output_of_the_probe_script_is_read_exactly_and_by_nothing_else() -> None:
+    report = read(f"No box starts on it.\n\n```\n{PROBE}```\n\nboxlite 0.10.8\n".encode())
+    [probed] = report.of(Probed)
+    assert probed.host is not None
+    assert not probed.host.probes.unshare_user.worked
+    [system] = report.of(System)
+    assert (system.id, system.version, system.name) == ("debian", "13", "Debian GNU/Linux 13 (trixie)")
+    assert (system.quote.number, system.quote.text) == (5, "1 os.id: debian")
+    assert [each.release for each in report.of(Kernel)] == ["6.12.57+deb13-amd64"]
+    assert ("user.max_user_namespaces", "0") in [(each.name, each.value) for each in report.of(Setting)]
+    assert list(report.of(Words)) == []
+    assert [each.version for each in report.of(Boxlite)] == ["0.10.8"]
+    assert report.unread == ()
+
+
+def test_a_quoted_output_of_the_probe_script_is_read_too() -> None:
+    quoted = "".join(f"> {line}\n" for line in PROBE.splitlines())
+    [probed] = of(Probed, f"The reporter sent:\n\n{quoted}\nThanks.")
+    assert probed.host is not None
+
+
+def test_of_a_damaged_output_nothing_is_read() -> None:
+    lines = PROBE.splitlines()
+    report = read("\n".join([*lines[:20], *lines[21:]]).encode())
+    [probed] = report.statements
+    assert isinstance(probed, Probed)
+    assert (probed.host, "line 20 is missing" in probed.damaged) == (None, True)
+
+
+def test_what_follows_an_output_that_was_cut_off_is_read() -> None:
+    report = read("\n".join([*PROBE.splitlines()[:20], "", "That is all. boxlite 0.10.8"]).encode())
+    assert [type(each) for each in report.statements] == [Probed, Boxlite]

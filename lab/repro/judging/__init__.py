@@ -2,7 +2,7 @@
 
 The rules of the causes judge it as they judge a cell: what the report says is made into the evidence of a cell,
 as far as it goes. Hints are for what a text tells and the evidence of a cell does not hold. Only an audit line
-that names the program proves a cause; all else that a text says is likely at most.
+that names the program and the output of the probe script prove a cause; all else makes it likely at most.
 """
 
 from lab.repro.judging import findings, remarks

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Sequence
 
 from lab.evidence import Evidence
 from lab.probes import NONE_RUN, Probe
+from lab.probes.label import STACKED, read_label
 from lab.repro.judging._base import BUBBLEWRAP
-from lab.repro.report import AuditLine, Mood, Place, Report, Setting, Speaker, Statement, Words
+from lab.repro.report import AuditLine, Mood, Place, Probed, Report, Setting, Speaker, Statement, Words
 
 # How messages begin that tell of a refused user namespace, and of what is refused in one.
 REFUSED = ("unshare: unshare failed", "clone(CLONE_NEWUSER) errno")
 UID_MAP = "unshare: write failed"
+# A report is judged for no more programs than this.
+MOST_PROGRAMS = 10
 # boxlite's own threads and processes, which make namespaces before and after bubblewrap.
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 
@@ -18,7 +21,7 @@ BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 def programs(report: Report) -> list[str]:
     """Return the programs that audit lines name, bubblewrap first: each may be blocked for its own reason."""
     named = [program_of(line) for line in report.of(AuditLine)]
-    return list(dict.fromkeys([BUBBLEWRAP, *(each for each in named if each != "unshare")]))
+    return list(dict.fromkeys([BUBBLEWRAP, *(each for each in named if each != "unshare")]))[:MOST_PROGRAMS]
 
 
 def program_of(line: AuditLine) -> str:
@@ -30,7 +33,7 @@ def program_of(line: AuditLine) -> str:
 def evidence_of(statements: Iterable[Statement], program: str = BUBBLEWRAP) -> Evidence:
     """Return the evidence of statements about a program, which stands for bubblewrap in it.
 
-    What was tried as a cure does not hold.
+    What was tried as a cure does not hold. What the probe script found out is a cell's own evidence.
     """
     known: Sequence[Statement] = tuple(statements)
     words = [each for each in known if isinstance(each, Words)] if program == BUBBLEWRAP else []
@@ -44,12 +47,24 @@ def evidence_of(statements: Iterable[Statement], program: str = BUBBLEWRAP) -> E
         "unshare_user": _failure([each for each in words if each.text.startswith(REFUSED)]),
         "unshare_user_root": _failure([each for each in words if each.text.startswith((*REFUSED, UID_MAP))]),
     }
+    said = NONE_RUN.model_copy(update={name: each for name, each in probes.items() if each is not None})
+    probed = [each.host for each in known if isinstance(each, Probed) and each.host and program == BUBBLEWRAP]
+    label = read_label(probed[0].who.context.apparmor) if probed else None
     return Evidence(
-        probes=NONE_RUN.model_copy(update={name: each for name, each in probes.items() if each is not None}),
+        probes=probed[0].probes if probed else said,
+        profile=STACKED.join(label.profiles) if label and label.confines else None,
         sysctls={
-            each.name: each.value
-            for each in settings
-            if each.value is not None and each.mood is Mood.HOLDS and each.place is Place.HOST
+            **{
+                each.name: each.value
+                for each in settings
+                if each.value is not None and each.mood is Mood.HOLDS and each.place is Place.HOST
+            },
+            **{
+                name: value
+                for host in probed
+                for name, value in host.facts.sysctls.items()
+                if value is not None
+            },
         },
         audit=[{"comm": program, **line.fields} for line in lines],
         messages=tuple(each.text for each in words if each.speaker is Speaker.BOXLITE),

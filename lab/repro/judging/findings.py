@@ -8,7 +8,10 @@ from lab.record import Confidence
 from lab.repro.judging import hints
 from lab.repro.judging._base import BUBBLEWRAP, Finding
 from lab.repro.judging.as_evidence import evidence_of, programs
-from lab.repro.report import AuditLine, Quote, Report, Statement, Words
+from lab.repro.report import AuditLine, Probed, Quote, Report, Setting, Statement, Words
+
+# The statements that the evidence is made of.
+EVIDENCE = (AuditLine, Probed, Setting, Words)
 
 
 def found(report: Report) -> tuple[Finding, ...]:
@@ -47,9 +50,10 @@ def _by_rules(report: Report, program: str) -> Iterator[Finding]:
         for each in causes.diagnose(replace(whole, control_failed=control_failed))
     }
     for name, each in shown.items():
-        telling = [one for one in report.statements if _tells(report, one, program, name)]
+        telling = _telling(report, program, name)
         lines = [one for one in telling if isinstance(one, AuditLine)]
-        proved = any(_is_denial(line) and "comm" in line.fields for line in lines)
+        by_probe = each.confidence is Confidence.PROVED and any(isinstance(one, Probed) for one in telling)
+        proved = by_probe or any(_is_denial(line) and "comm" in line.fields for line in lines)
         unnamed = "" if proved or not lines else "; the audit line, as it is quoted, names no program"
         yield Finding(
             name,
@@ -66,11 +70,16 @@ def _is_denial(line: AuditLine) -> bool:
     return fields.get("apparmor") == "DENIED" or ("avc" in fields and fields.get("permissive") != "1")
 
 
-def _tells(report: Report, statement: Statement, program: str, cause: str) -> bool:
-    """Whether a cause is found by this statement, together with nothing but error messages."""
-    beside: Sequence[Statement] = () if isinstance(statement, Words) else tuple(report.of(Words))
-    rule = causes.known()[cause]
-    return (
-        rule.shown(evidence_of([statement, *beside], program)) is not None
-        and rule.shown(evidence_of(beside, program)) is None
-    )
+def _telling(report: Report, program: str, name: str) -> list[Statement]:
+    """Return the statements by which a cause is found, each alone or together with nothing but messages."""
+    cause = causes.known()[name]
+    words = tuple(report.of(Words))
+    by_words = cause.shown(evidence_of(words, program)) is not None
+
+    def tells(statement: Statement) -> bool:
+        if cause.shown(evidence_of([statement], program)) is not None:
+            return True
+        beside = () if by_words or isinstance(statement, Words) else words
+        return bool(beside) and cause.shown(evidence_of([statement, *beside], program)) is not None
+
+    return [each for each in report.statements if isinstance(each, EVIDENCE) and tells(each)]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from lab.base.files import bounded
-from lab.repro.reading import forms, inferring, merging, rules
+from lab.repro.reading import forms, inferring, merging, probed, rules
 from lab.repro.reading.forms import MOST_BYTES, how_to_give
 from lab.repro.reading.rules import Found, Text, quote
 from lab.repro.reading.structure import Kind, Line, parse
@@ -32,9 +32,12 @@ TECHNICAL = re.compile(
 def read(data: bytes) -> Report:
     """Read a report. Raises UsageError for what is none."""
     source = forms.source(data)
-    text = Text(parse(source.text))
+    lines = parse(source.text)
+    output = probed.lines_of(lines)
+    exact = {line.number for line in output}
+    text = Text([line for line in lines if line.number not in exact])
     found = sorted(
-        (each for rule in rules.known() for each in rule.read(text)),
+        [*probed.read(output), *(each for rule in rules.known() for each in rule.read(text))],
         key=lambda each: each.statement.quote.number,
     )
     statements = merging.merged(each.statement for each in found)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
-from lab.repro.report import AuditLine, Boxlite, Ended, Kernel, Statement, System
+from lab.repro.report import AuditLine, Boxlite, Ended, Kernel, Probed, Statement, System
 
 # The most statements of one kind that a report is read for; a log may hold thousands.
 MOST = 200
@@ -29,6 +29,8 @@ def _key(statement: Statement) -> object:
     """Everything that a statement says, without the line."""
     if isinstance(statement, AuditLine):
         return frozenset((key, value) for key, value in statement.fields.items() if key not in EACH_TIME)
+    if isinstance(statement, Probed):
+        return Probed
     if isinstance(statement, System):
         return type(statement), statement.id, statement.version, statement.place
     return type(statement), *(

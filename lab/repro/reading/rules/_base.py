@@ -14,6 +14,8 @@ from lab.repro.report import Place, Quote, Statement
 # Longest quote and longest single fact, in characters.
 LONGEST = 1_000
 MOST_ON_A_LINE = 20
+# Longest heading that says which system the lines below it are from.
+LONGEST_SECTION = 30
 CONTAINER = re.compile(
     r"\b(?:containers?|docker(?:file)?|podman|distrobox|toolbox|devcontainer|lxc|lxd|pod|kubernetes|k8s|chroot)\b|"
     r"\binside\b|\bimage\b|^\s*FROM\b",
@@ -132,7 +134,9 @@ def place(line: Line, start: int = 0) -> Place:
     begins = [0, *(found.end() for found in CLAUSE.finditer(text) if found.end() <= start)][-1]
     ends = next((found.start() for found in CLAUSE.finditer(text) if found.start() > start), len(text))
     label = LABEL.match(text)
-    for words in (text[begins:ends], label[1] if label else "", line.section):
+    # A title says what a report is about, and not where each of its lines is from.
+    section = line.section if len(line.section) <= LONGEST_SECTION else ""
+    for words in (text[begins:ends], label[1] if label else "", section):
         if HOST.search(words):
             return Place.HOST
         if CONTAINER.search(words):

@@ -22,7 +22,7 @@ IN_VAIN = re.compile(
     # A page's text may lack the space before `does`.
     r"(?:does|\b(?:do|did|has|had))(?:n't| not|n’t) (?:\w+ )?"
     r"(?:help|unblock|work|fix|cure|solve|change|make|resolve|suffice|matter)|"
-    r"\bno (?:effect|change|difference|luck|avail)\b|"
+    r"\bnot? working\b|\bno (?:effect|change|difference|luck|avail)\b|"
     r"\bstill (?:\w+ )?(?:fail|broken|the same|block|denied|not|get|see|happen|an? error|die|crash)|"
     r"\bwithout (?:success|effect|luck)\b|\bin vain\b|\bnot enough\b|\b(?:change[sd]?|did|does) nothing\b|"
     r"\bsame (?:error|result|failure|message)\b|\bnone of (?:these|them|this|which|that)\b|\bneither\b|"

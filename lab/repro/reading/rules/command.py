@@ -7,7 +7,9 @@ from lab.repro.reading.rules._base import Found, Rule, Text, quote
 from lab.repro.reading.structure import Kind, Line
 from lab.repro.report import Command
 
-PROMPT = re.compile(r"^\s*(?:\[?[\w.-]+@[\w.-]+[: ][^$#%]{0,80}\]?)?[$#%] +(?=\S)")
+PROMPT = re.compile(r"^\s*(?:\[?[\w.-]+@[\w.-]+[: ][^$#%]{0,80}\]?)?[$#%❯➜] +(?=\S)")
+# In prose it would be a quotation.
+QUOTE_PROMPT = re.compile(r"^\s*> +(?=\S)")
 PROGRAM = re.compile(
     r"^(?:sudo (?:-\w+ )*)?(?:\w+=\S* )*(?:\./)?"
     r"(?:git|make|cargo|apt(?:-get)?|dnf|pacman|pip3?|uv|npm|sysctl|cat|echo|grep|ls|bwrap|unshare|dmesg|journalctl|"
@@ -35,7 +37,7 @@ class Commands(Rule):
 
     def _command(self, line: Line) -> str | None:
         shown = line.raw if line.kind is Kind.HEADING else line.text
-        if prompt := PROMPT.match(shown):
+        if prompt := PROMPT.match(shown) or (QUOTE_PROMPT.match(shown) if line.kind is Kind.CODE else None):
             rest = shown[prompt.end() :].strip()
             # A line of code that begins with # may also be a comment, and a heading is one with #.
             return rest if "#" not in prompt[0] or (PROGRAM.match(rest) and not SENTENCE.search(rest)) else None

@@ -7,7 +7,7 @@ from lab.repro.reading.rules._base import Found, Rule, Text, matches, place, quo
 from lab.repro.reading.rules._tried import Said, said
 from lab.repro.reading.rules.words import BUBBLEWRAP
 from lab.repro.reading.structure import Kind
-from lab.repro.report import Mood, Setting
+from lab.repro.report import Mood, Place, Setting
 
 ROOTS = "kernel|user|fs|net|vm|dev|abi|debug"
 NAME = rf"(?:{ROOTS})\.[a-z0-9_]+(?:\.[\w-]+)*"
@@ -76,10 +76,10 @@ class Settings(Rule):
     def _found(text: Text, index: int, what: tuple[str, str], context: Said, start: int, last: int) -> Found:
         line = text.lines[index]
         name, value = what
+        # A container has its host's kernel; only what is counted for each user is its own.
+        where = place(line, start) if name.startswith("user.") else Place.HOST
         return Found(
-            Setting(
-                quote(line), name, " ".join(value.split()), context.mood, context.helped, place(line, start)
-            ),
+            Setting(quote(line), name, " ".join(value.split()), context.mood, context.helped, where),
             last,
         )
 
