@@ -14,15 +14,13 @@ from lab.remedies import Remedy
 from lab.report import markdown, squares
 from lab.repro import comparing, guests, questions
 from lab.repro.bisection import Bisection
-from lab.repro.claims import ClaimLine, Held
+from lab.repro.claims import ClaimLine
 from lab.repro.commands import CommandResult
 from lab.repro.planning import PROBE, Plan, named
-from lab.repro.verdict import FAILED, Answered, Result, Verdict
+from lab.repro.verdict import FAILED, OWN, Answered, Result, Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"
-# The programs that boxlite starts to make its sandbox.
-OWN = ("bwrap", "boxlite")
 # Longest page; GitHub takes no comment of more than 65,536 characters.
 LONGEST = 60_000
 
@@ -78,7 +76,8 @@ class Subject:
         if self.plan.is_host:
             return f" on {guest.name}"
         system = guests.host_of(self.plan.report)
-        host = f"not on {named(system)}" if system else "the report names no host"
+        is_named = system is not None and not system.inferred
+        host = f"not on {named(system)}" if system and is_named else "the report names no host"
         causes_found = [each.cause for each in self.plan.questions if each.cause]
         policies = [guests.POLICIES[name] for name in causes_found if name in guests.POLICIES]
         return " ".join([f" on {guest.name}{',' if policies else ';'}", *policies]) + (
@@ -135,9 +134,8 @@ class Subject:
 
     @property
     def untested(self) -> list[str]:
-        """What could not be tested, and why."""
+        """What could not be tested, and why, beside the claims: their table says it of each."""
         said = [f"{each.question.cause}: {each.why}" for each in self.verdict.answered if not each.cell]
-        said += [f"{each.claim}: {each.why}" for each in self.claims if each.held is Held.NOT_TESTED]
         said += [f"{each.command.text}: {each.why_not}" for each in self.commands if each.why_not]
         said += [f"which release first failed: {self.not_bisected}"] if self.not_bisected else []
         return list(dict.fromkeys(said))

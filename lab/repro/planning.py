@@ -185,10 +185,10 @@ def named(system: System) -> str:
 def _of_guest(system: System | None, guest: Guest | None, nearest: Nearest | None) -> list[str]:
     if guest is None:
         return []
-    if system is None:
-        return [
-            f"guest: {guest.name}, because the report names no host: {nearest.why if nearest else 'asked for'}"
-        ]
+    if system is None or system.inferred:
+        told = f", only its words tell of {named(system)}" if system else ""
+        why = nearest.why if nearest else "it was asked for"
+        return [f"guest: {guest.name}, because {why}; the report names no host{told}"]
     host = named(system)
     if nearest is None or nearest.guest != guest:
         more = "; the report leaves open whether it is a derivative" if system.or_derivative else ""

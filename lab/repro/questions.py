@@ -9,7 +9,7 @@ from lab.knobs import Conflict
 from lab.record import Expectation
 from lab.repro import guests, settings
 from lab.repro.judging import Judged
-from lab.repro.report import Mood, Place, Quote, Report, Setting
+from lab.repro.report import Mood, Place, Quote, Report, Setting, Words
 from lab.trials.changes import Change
 
 # The variant that changes nothing, and the names of those that are made for one report.
@@ -148,7 +148,13 @@ def making(catalog: Catalog, cause: str | None, guest: Guest | None) -> list[Var
 
 def checks(report: Report, questions: Sequence[Question], guest: Guest | None) -> tuple[Check, ...]:
     """A check for each setting that was tried, on each question that has a variant."""
-    tried = [each for each in report.of(Setting) if each.mood is Mood.TRIED and each.place is Place.HOST]
+    # A program's message may name a setting, too: that is not what its reporter tried.
+    messages = {each.quote for each in report.of(Words)}
+    tried = [
+        each
+        for each in report.of(Setting)
+        if each.mood is Mood.TRIED and each.place is Place.HOST and each.quote not in messages
+    ]
     unique = list({settings.said(each): each for each in reversed(tried)}.values())[::-1][:MOST]
     made: list[Check] = []
     for asked in (each for each in questions if each.variant):

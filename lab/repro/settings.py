@@ -16,7 +16,8 @@ from lab.repro.report import Setting
 
 # A sysctl's name as the kernel has it. It becomes a part of a path in the guest.
 SYSCTL = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_-]+)+")
-# Longest name and value that are set, in characters.
+NUMBERS = re.compile(r"-?[0-9]{1,18}(?:[ \t]+-?[0-9]{1,18}){0,7}")
+# Longest name that is set, in characters.
 LONGEST = 100
 UNLOAD = re.compile(rf"(?:sudo )?apparmor_parser (?:-R|--remove) {FOLDER}/([A-Za-z0-9_.-]+)")
 PERMISSIVE = re.compile(r"(?:sudo )?setenforce (?:0|[Pp]ermissive)")
@@ -59,12 +60,10 @@ def to_toml(variant: Variant) -> str:
 
 
 def _sysctl(name: str, value: str) -> Sysctl | None:
-    if not SYSCTL.fullmatch(name) or len(name) > LONGEST or len(value) > LONGEST:
+    """A sysctl with a number or a list of numbers; a text such as `off` is no value that a kernel takes."""
+    if not SYSCTL.fullmatch(name) or len(name) > LONGEST or not NUMBERS.fullmatch(value):
         return None
-    values: list[object] = [int(value)] if re.fullmatch(r"-?\d{1,18}", value) else [value]
-    for each in values:
-        try:
-            return Sysctl.model_validate({name: each})
-        except ValidationError:
-            continue
-    return None
+    try:
+        return Sysctl.model_validate({name: int(value) if value.lstrip("-").isdecimal() else value})
+    except ValidationError:
+        return None

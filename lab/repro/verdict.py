@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lab.record import UNKNOWN, CellResult, Confidence, RunResult, Status
+from lab.repro import guests
 from lab.repro.comparing import CellText, Proof
 from lab.repro.planning import Plan
 from lab.repro.questions import Question
@@ -13,6 +14,8 @@ from lab.repro.report import AuditLine, Command, Report, Speaker, Words
 from lab.upstream.finished import FinishedCell
 
 FAILED = (Status.FAIL, Status.XFAIL)
+# The programs that boxlite starts to make its sandbox, and boxlite itself.
+OWN = ("bwrap", "boxlite")
 # Words this many lines below a command of the report are what that command printed.
 NEAR = 3
 # Most words and audit lines of a report that are looked for in one cell.
@@ -102,14 +105,20 @@ def _answer(plan: Plan, question: Question, known: dict[str, FinishedCell]) -> A
     ran = cell.result
     if ran.status not in (*FAILED, Status.PASS, Status.XPASS):
         return Answered(question, Result.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
-    compared = compare(plan.report, question, plan.questions, cell)
+    compared = compare(plan, question, cell)
     if ran.status not in FAILED:
         return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, compared)
-    return Answered(question, *_judge(question, ran, compared), cell, compared)
+    stated = plan.stated.knobs if plan.stated else {}
+    result, why = _judge(question, ran, compared, is_stated=question.variant.knobs == stated)
+    if question.program not in ("", *OWN):
+        why += f"; it was met by {question.program} in the report, and by boxlite here"
+    return Answered(question, result, why, cell, compared)
 
 
-def _judge(question: Question, ran: CellResult, compared: Sequence[Compared]) -> tuple[Result, str]:
-    """The verdict on a cell that failed, and why."""
+def _judge(
+    question: Question, ran: CellResult, compared: Sequence[Compared], *, is_stated: bool
+) -> tuple[Result, str]:
+    """The verdict on a cell that failed, and why. `is_stated`: it has just the report's own settings."""
     found = ran.cause or UNKNOWN
     causes = [each.name for each in ran.causes] or [found]
     sure = f" ({ran.confidence})" if ran.confidence else ""
@@ -126,38 +135,48 @@ def _judge(question: Question, ran: CellResult, compared: Sequence[Compared]) ->
         return Result.NOT_REPRODUCED, f"it fails with other words, and {shows}, not {question.cause}"
     if looked_for and not same_words:
         return Result.NOT_REPRODUCED, f"the same cause, {found}{sure}, but with other words than the report's"
-    proved = next((each for each in ran.causes if each.name == question.cause), None)
-    if not same_words and proved is not None and proved.confidence is not Confidence.PROVED:
+    if same_words:
+        return Result.REPRODUCED, f"the same words, the same cause: {question.cause}{sure}"
+    if not is_stated:
+        # A guest that was made to have a cause has it: only the words could show that the report is about it.
+        why = "that cause was put on the guest, and no words of the report could be compared"
+        return Result.NOT_REPRODUCED, f"it fails for {question.cause}{sure}, but {why}"
+    if ran.confidence is not Confidence.PROVED:
         return Result.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
-    words = "the same words, the same cause" if same_words else "the same cause; no words were compared"
-    return Result.REPRODUCED, f"{words}: {question.cause}{sure}"
+    return Result.REPRODUCED, f"the same cause by the settings that the report states: {question.cause}{sure}"
 
 
-def compare(
-    report: Report, question: Question, others: Sequence[Question], cell: FinishedCell
-) -> tuple[Compared, ...]:
+def compare(plan: Plan, question: Question, cell: FinishedCell) -> tuple[Compared, ...]:
     """Look in a cell's evidence for what the report quotes about a question.
 
     A line that another question is about is left to that one; a line that is about none is looked for in each.
     """
-    theirs = {quote for each in others if each != question for quote in each.quotes}
+    theirs = {quote for each in plan.questions if each != question for quote in each.quotes}
     said: list[Words | AuditLine] = [
         each
-        for each in report.statements
+        for each in plan.report.statements
         if isinstance(each, AuditLine)
         or (isinstance(each, Words) and each.speaker in (Speaker.BOXLITE, Speaker.BUBBLEWRAP))
     ]
     concerned = [each for each in said if each.quote in question.quotes or each.quote not in theirs]
     own = [each for each in concerned if each.quote in question.quotes]
     text = CellText(cell)
-    return tuple(_compared(report, each, text) for each in (own or concerned)[:MOST])
+    return tuple(_compared(plan, each, text) for each in (own or concerned)[:MOST])
 
 
-def _compared(report: Report, statement: Words | AuditLine, text: CellText) -> Compared:
+def _compared(plan: Plan, statement: Words | AuditLine, text: CellText) -> Compared:
     proof = text.find(statement)
-    if proof is None and isinstance(statement, Words) and _is_printed_by_command(report, statement):
-        return Compared(statement, None, "the command that printed it was not run; --run-commands runs it")
-    return Compared(statement, proof)
+    return Compared(statement, proof, "" if proof else _why_absent(plan, statement))
+
+
+def _why_absent(plan: Plan, statement: Words | AuditLine) -> str:
+    """Why it says nothing that the evidence lacks this; empty if it says something."""
+    if isinstance(statement, Words):
+        printed = _is_printed_by_command(plan.report, statement)
+        return "the command that printed it was not run; --run-commands runs it" if printed else ""
+    moves = statement.fields.get("apparmor") == "AUDIT"
+    is_ubuntu = plan.guest is not None and guests.distribution(plan.guest) == "ubuntu"
+    return "only Ubuntu's kernel writes such a line" if moves and not is_ubuntu else ""
 
 
 def _is_printed_by_command(report: Report, words: Words) -> bool:

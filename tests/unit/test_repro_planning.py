@@ -6,7 +6,7 @@ from packaging.version import Version
 from lab.base.errors import LabError, UsageError
 from lab.repro import settings
 from lab.repro.planning import Host, Plan
-from lab.repro.report import Report
+from lab.repro.report import Mood, Report, Setting, Speaker
 from lab.run import start
 from tests.unit.repro_examples import (
     CLONE,
@@ -147,6 +147,19 @@ def test_a_sysctl_that_the_guest_s_kernel_lacks_is_left_out_and_said() -> None:
     made = plan(report(UBUNTU, holds(RESTRICT, "1"), holds(SWITCH, "1")), POLICY, nearest=True)
     assert f"not set: {RESTRICT}=1: the kernel of debian-13 has no such sysctl" in made.steps
     assert f"set: {SWITCH}=1, as line 2 says" in made.steps
+
+
+@pytest.mark.parametrize("value", ["off", "1; id", "1\n2", "|/bin/sh %p", ""])
+def test_a_value_that_is_no_number_is_not_set(value: str) -> None:
+    made = plan(report(system(), holds(SWITCH, value)), CLONE)
+    assert names(made) == ["debian-13/userns-clone-off/0.10.8"]
+    assert any(step.endswith("the lab has no such setting") for step in made.steps)
+
+
+def test_a_setting_in_a_program_s_message_was_not_tried_by_the_reporter() -> None:
+    said = words("Fix: sudo sysctl -w kernel.unprivileged_userns_clone=1", 3, Speaker.BOXLITE)
+    named = Setting(said.quote, SWITCH, "1", Mood.TRIED)
+    assert plan(report(system(), said, named), CLONE).checks == ()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from tests.unit import words_examples
 from tests.unit.repro_examples import (
     CLONE,
     POLICY,
+    SWITCH,
     audit,
     command,
     gather,
+    holds,
     plan,
     quote,
     ran,
@@ -95,6 +97,26 @@ def test_the_audit_line_of_another_program_is_the_same_refusal_and_another_opera
         assert found.result is result
 
 
+def test_a_line_that_only_ubuntu_s_kernel_writes_is_not_missed_elsewhere(tmp_path: Path) -> None:
+    moved = audit(5, apparmor="AUDIT", operation="userns_create")
+    said = report(system("ubuntu", "24.04"), moved, audit(6, comm="some-desktop"))
+    found = of(
+        plan(
+            said,
+            suspected(POLICY, moved.quote, quote(6, "audit: DENIED"), program="some-desktop"),
+            nearest=True,
+        ),
+        tmp_path,
+    )
+    first, second = found.answered[0].compared
+    assert (first.proof, first.untested) == (None, "only Ubuntu's kernel writes such a line")
+    assert second.proof
+    assert found.why == (
+        f"the same words, the same cause: {POLICY} (proved); it was met by some-desktop in the report, and by "
+        "boxlite here",
+    )
+
+
 def test_two_causes_are_told_apart_each_by_its_own_words(tmp_path: Path) -> None:
     line, said = audit(5), words(CANNOT_RUN, 4, Speaker.BOXLITE)
     made = plan(report(system(), said, line), suspected(POLICY, line.quote), suspected(CLONE, said.quote))
@@ -124,8 +146,8 @@ def test_what_a_command_of_the_report_printed_is_not_looked_for_before_that_comm
 ) -> None:
     printed = words("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", 4)
     found = of(plan(report(system(), command("bwrap --unshare-net true", 3), printed), POLICY), tmp_path)
-    assert found.result is Result.REPRODUCED
-    assert found.why == (f"the same cause; no words were compared: {POLICY} (proved)",)
+    assert found.result is Result.NOT_REPRODUCED
+    assert "that cause was put on the guest, and no words of the report could be compared" in found.why[0]
     [compared] = found.answered[0].compared
     assert (compared.proof, compared.untested) == (
         None,
@@ -133,14 +155,17 @@ def test_what_a_command_of_the_report_printed_is_not_looked_for_before_that_comm
     )
 
 
-def test_a_cause_that_is_only_likely_is_not_reproduced_without_words(tmp_path: Path) -> None:
-    made = plan(report(system()), POLICY)
-    assert made.variant
-    cell = ran(made, made.variant.name, cause=POLICY, confidence=Confidence.LIKELY)
+@pytest.mark.parametrize(
+    ("confidence", "result"),
+    [(Confidence.PROVED, Result.REPRODUCED), (Confidence.LIKELY, Result.NOT_REPRODUCED)],
+)
+def test_without_words_the_report_s_own_settings_must_prove_the_cause(
+    tmp_path: Path, confidence: Confidence, result: Result
+) -> None:
+    made = plan(report(system(), holds(SWITCH, "0")), CLONE)
+    cell = ran(made, "report", cause=CLONE, confidence=confidence)
     gather(tmp_path, cell)
-    found = verdict.of_run(made, run(cell), tmp_path)
-    assert found.result is Result.NOT_REPRODUCED
-    assert "does not prove the cause" in found.why[0]
+    assert verdict.of_run(made, run(cell), tmp_path).result is result
 
 
 def test_a_report_without_a_cause_is_reproduced_by_its_words_and_gets_the_cause_that_was_found(
