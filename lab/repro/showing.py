@@ -136,12 +136,13 @@ def words(statement: Statement) -> tuple[str, str]:
 
 def _system(each: System) -> str:
     release = f", version {each.version}" if each.version and each.version not in each.name else ""
+    derivative = " or a derivative" if each.or_derivative and each.inferred else ""
     parts = [
-        f"{each.name}{release}",
+        f"{each.name}{derivative}{release}",
+        "or a derivative of it" if each.or_derivative and not each.inferred else "",
         "" if each.version else "version not named",
-        "or a derivative" if each.or_derivative else "",
         f"derives from {each.like}" if each.like else "",
-        "nobody named it: the kernel's words tell it" if each.inferred else "",
+        "told by its kernel: the report names no system" if each.inferred else "",
         "in a container" if each.place is Place.CONTAINER else "",
     ]
     return "; ".join(filter(None, parts))

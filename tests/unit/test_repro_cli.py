@@ -47,7 +47,7 @@ def test_a_report_is_shown_with_its_lines_and_what_they_show(repro: Repro) -> No
     assert done.returncode == 0
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert "1 | - OS: Ubuntu 24.04 family" in lines
-    assert "system        Ubuntu 24.04 family; or a derivative" in lines
+    assert "system        Ubuntu 24.04 family; or a derivative of it" in lines
     assert "apparmor-userns-nocaps (likely)" in lines
     assert "lines 6, 10, 12" in lines
 

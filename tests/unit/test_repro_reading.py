@@ -132,6 +132,8 @@ def test_words_that_only_ubuntus_kernel_writes_tell_the_system() -> None:
     assert (system.id, system.version, system.inferred, system.or_derivative) == ("ubuntu", None, True, True)
     # Two spaces stand before capname.
     assert [line.fields.get("capname") for line in report.of(AuditLine)] == [None, "sys_admin"]
+    assert [type(each) for each in report.statements][:3] == [Command, AuditLine, System]
+    assert report.title == "With firejail --ignore=apparmor a window opens."
     assert settings(MOVED) == [tried("firejail --ignore=apparmor", None, True)]
 
 
@@ -564,6 +566,7 @@ def test_a_million_lines_are_cut() -> None:
         'apparmor="D' + '\n="x' * 50_000,
         "avc:  denied  { " + " " * 200_000,
         "Ubuntu " * 30_000,
+        ("Ubuntu" + " " * 3_000 + "x\n") * 60,
         "linux kernel version " * 10_000,
         "1.1.1-" * 30_000,
         "sudo -a " * 30_000,

@@ -7,7 +7,7 @@ from lab.evidence import Evidence
 from lab.probes import NONE_RUN, Probe
 from lab.probes.label import STACKED, read_label
 from lab.repro.judging._base import BUBBLEWRAP
-from lab.repro.report import AuditLine, Mood, Place, Probed, Report, Setting, Speaker, Statement, Words
+from lab.repro.report import AuditLine, Ended, Mood, Place, Probed, Report, Setting, Speaker, Statement, Words
 
 # How messages begin that tell of a refused user namespace, and of what is refused in one.
 REFUSED = ("unshare: unshare failed", "clone(CLONE_NEWUSER) errno")
@@ -47,6 +47,8 @@ def evidence_of(statements: Iterable[Statement], program: str = BUBBLEWRAP) -> E
         "unshare_user": _failure([each for each in words if each.text.startswith(REFUSED)]),
         "unshare_user_root": _failure([each for each in words if each.text.startswith((*REFUSED, UID_MAP))]),
     }
+    # boxlite tells how the shim ended in a line of its message.
+    ended = tuple(each.quote.text for each in known if isinstance(each, Ended) and program == BUBBLEWRAP)
     said = NONE_RUN.model_copy(update={name: each for name, each in probes.items() if each is not None})
     probed = [each.host for each in known if isinstance(each, Probed) and each.host and program == BUBBLEWRAP]
     label = read_label(probed[0].who.context.apparmor) if probed else None
@@ -67,7 +69,7 @@ def evidence_of(statements: Iterable[Statement], program: str = BUBBLEWRAP) -> E
             },
         },
         audit=[{"comm": program, **line.fields} for line in lines],
-        messages=tuple(each.text for each in words if each.speaker is Speaker.BOXLITE),
+        messages=tuple(each.text for each in words if each.speaker is Speaker.BOXLITE) + ended,
         programs=tuple(dict.fromkeys([program, *(line.fields.get("comm", program) for line in lines)])),
     )
 

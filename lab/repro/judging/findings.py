@@ -8,10 +8,10 @@ from lab.record import Confidence
 from lab.repro.judging import hints
 from lab.repro.judging._base import BUBBLEWRAP, Finding
 from lab.repro.judging.as_evidence import evidence_of, programs
-from lab.repro.report import AuditLine, Probed, Quote, Report, Setting, Statement, Words
+from lab.repro.report import AuditLine, Ended, Probed, Quote, Report, Setting, Statement, Words
 
 # The statements that the evidence is made of.
-EVIDENCE = (AuditLine, Probed, Setting, Words)
+EVIDENCE = (AuditLine, Ended, Probed, Setting, Words)
 
 
 def found(report: Report) -> tuple[Finding, ...]:

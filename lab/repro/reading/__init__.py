@@ -18,7 +18,7 @@ __all__ = ["MOST_BYTES", "how_to_give", "read"]
 # The most lines that are kept as not understood, and the longest title, in characters.
 MOST_UNREAD = 200
 LONGEST_TITLE = 200
-NO_TITLE = re.compile(r"^[$#] |=\S|:$")
+NO_TITLE = re.compile(r'^[$#] |="[^"]*" \w+=|:$')
 # What an error of Python's shows beside the error.
 TRACEBACK = re.compile(r'^\s*(?:Traceback \(most recent call last\):|File ".*", line \d+.*)$')
 # What a line of prose holds that no rule understood and that may matter.
@@ -40,10 +40,11 @@ def read(data: bytes) -> Report:
         [*probed.read(output), *(each for rule in rules.known() for each in rule.read(text))],
         key=lambda each: each.statement.quote.number,
     )
-    statements = merging.merged(each.statement for each in found)
+    named = merging.merged(each.statement for each in found)
+    statements = sorted([*named, *inferring.inferred(named)], key=lambda each: each.quote.number)
     return Report(
         title=_title(text.lines),
-        statements=(*statements, *inferring.inferred(statements)),
+        statements=tuple(statements),
         unread=_unread(text, found),
         size=source.size,
         cut=source.cut,

@@ -12,6 +12,9 @@ MOST_BYTES = 8 * 2**20
 MOST_CHARACTERS = 250_000
 MOST_LINES = 10_000
 MOST_IN_A_LINE = 4_000
+# A wider gap tells nothing, and rules would look at each of its spaces.
+WIDEST_GAP = 40
+GAP = re.compile(rf"[^\S\n]{{{WIDEST_GAP},}}")
 URL = re.compile(r"https?://\S+")
 ISSUE = re.compile(r"https?://github\.com/([\w.-]{1,100}/[\w.-]{1,100})/(?:issues|pull)/(\d{1,9})\b")
 # How files begin that are no text.
@@ -112,5 +115,5 @@ def _issue(text: str) -> str | None:
 def _cut(text: str) -> tuple[str, bool]:
     lines = text[:MOST_CHARACTERS].split("\n", MOST_LINES)
     kept = [line[:MOST_IN_A_LINE] for line in lines[:MOST_LINES]]
-    short = "\n".join(kept)
-    return short, len(short) < len(text)
+    cut = sum(map(len, kept)) + len(kept) - 1 < len(text)
+    return "\n".join(GAP.sub(" " * WIDEST_GAP, line) for line in kept), cut
