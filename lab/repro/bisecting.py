@@ -77,8 +77,8 @@ class Search[T]:
     def _low(self) -> int:
         """The index of the last good candidate before the first bad one; -1 if there is none.
 
-        While no candidate is good, the last skipped one stands for it: what cannot be run now and then is one
-        candidate, but what is too old to be run is followed by others that are too old.
+        While no candidate is good, the last skipped one stands for it: those that cannot be run at all are
+        expected to be the oldest ones.
         """
         below = range(self._high - 1, -1, -1)
         for state in (State.GOOD, State.SKIPPED):

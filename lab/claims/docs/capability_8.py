@@ -1,9 +1,12 @@
 """The line to look for in the kernel's log."""
 
 from lab.claims._base import Sight
+from lab.claims.issue_468 import _host
 from lab.claims.issue_468._host import UnderPolicy
 from lab.evidence import KERNEL_FILE, refusals
 from lab.upstream.finished import FinishedCell
+
+ELSEWHERE = "Ubuntu's kernel confines bubblewrap only once it has made its namespace, and may deny another one"
 
 
 class Capability8(UnderPolicy):
@@ -20,4 +23,10 @@ class Capability8(UnderPolicy):
         denied = {(line.get("capability", "?"), line.get("comm", "?")) for line in lines}
         shown = ", ".join(f"capability {number} to {program}" for number, program in sorted(denied))
         files = tuple(refusals(cell.folder)) or (KERNEL_FILE,)
-        return Sight(("8", "bwrap") in denied, f"it denied {shown or 'no capability'}", files)
+        what = f"it denied {shown or 'no capability'}"
+        if ("8", "bwrap") in denied:
+            return Sight(True, what, files)
+        # Which capability is asked for first depends on when the profile begins to confine bubblewrap.
+        if not _host.is_ubuntu(cell.result, "24.04"):
+            return Sight(None, f"{what}; {ELSEWHERE}", files)
+        return Sight(False, what, files)
