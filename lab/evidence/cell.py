@@ -61,6 +61,12 @@ class Evidence:
         """Whether boxlite said this text, to its caller or in its log."""
         return self.says(text) or any(text in log for log in self.logs)
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What boxlite said, to its caller and in its logs, and bubblewrap in the probes."""
+        bwrap = (self.probes.bwrap_user, self.probes.bwrap_all)
+        return (*self.messages, *self.logs, *(probe.stderr for probe in bwrap if probe.failed))
+
     def denied(self, **wanted: str) -> list[dict[str, str]]:
         """AppArmor's denials that have all the given fields."""
         return [

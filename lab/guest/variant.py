@@ -10,7 +10,7 @@ from lab.base.errors import LabError
 from lab.catalog import Variant
 from lab.guest.printed import checked
 from lab.guest.session import ADMIN, SUITE, Session, User
-from lab.probes import Facts, Probed, Who
+from lab.probes import Facts, Probed, SuiteUser, Who
 
 
 @dataclass(frozen=True)
@@ -81,21 +81,22 @@ def under(variant: Variant) -> str:
     return shlex.join(word for knob in variant.knobs.values() for word in knob.under())
 
 
-def read_who(session: Session, variant: Variant) -> Who:
+def read_who(session: Session, variant: Variant) -> SuiteUser:
     """Read who the suite runs as, and what confines it. Raises RemoteFailed."""
-    return checked("probe", Who, _run_probe(session, variant, probes=False))
+    links = [path for knob in variant.knobs.values() for path in knob.links()]
+    return checked("probe", SuiteUser, _run_probe(session, variant, {"probes": False, "links": links}))
 
 
 def probe(session: Session, variant: Variant) -> Probed:
-    """Run the probes as the suite runs, and read what `read_who` reads. Raises RemoteFailed."""
-    return checked("probe", Probed, _run_probe(session, variant, probes=True))
+    """Run the probes as the suite runs, and read who that is. Raises RemoteFailed."""
+    return checked("probe", Probed, _run_probe(session, variant, {"probes": True}))
 
 
-def _run_probe(session: Session, variant: Variant, *, probes: bool) -> Any:
-    return session.program("probe", {"probes": probes}, seconds=30, user=login(variant), under=under(variant))
+def _run_probe(session: Session, variant: Variant, asked: dict[str, Any]) -> Any:
+    return session.program("probe", asked, seconds=30, user=login(variant), under=under(variant))
 
 
-def check_in_effect(variant: Variant, facts: Facts, who: Who) -> None:
+def check_in_effect(variant: Variant, facts: Facts, who: SuiteUser) -> None:
     """Compare the variant with what the guest shows. Raises NotInEffect with every difference."""
     wrong = [text for knob in variant.knobs.values() for text in knob.differences(facts, who)]
     wrong += [text for name, text in _as_installed(facts, who).items() if name not in variant.knobs]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
-from lab.probes import Facts, Who
+from lab.probes import Facts, SuiteUser
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -37,7 +37,7 @@ class Knob(ABC):
         """The argument of the knob's program in the guest; None if nothing has to be done in the guest."""
 
     @abstractmethod
-    def differences(self, facts: Facts, who: Who) -> list[str]:
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
         """Every way in which the guest, read afterwards, does not show this setting."""
 
     @abstractmethod
@@ -63,6 +63,10 @@ class Knob(ABC):
 
     def sysctls(self) -> list[str]:
         """The sysctls that must be read in the guest before `why_not` and `differences` can be asked."""
+        return []
+
+    def links(self) -> list[str]:
+        """The paths that must be looked at for symlinks before `differences` can be asked."""
         return []
 
     def under(self) -> list[str]:

@@ -14,7 +14,7 @@ from lab.guest.variant import Mark
 from lab.lane.guest import LaneGuest
 from lab.lane.running import COLD, RunningLane
 from lab.plan import Cell
-from lab.probes import Facts, Who
+from lab.probes import Facts, SuiteUser
 from lab.record import CellResult, Finding, Outcome, Status, TestResult
 from lab.verdict.status import judge
 
@@ -24,7 +24,7 @@ class Applied:
     """A variant in effect on a guest: what the guest showed then, and the mark in its kernel log."""
 
     facts: Facts
-    who: Who
+    who: SuiteUser
     mark: Mark
 
 

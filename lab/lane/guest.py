@@ -17,7 +17,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, MemoryCheckpoint
 from lab.machine.lane import Lane, LaneDied
-from lab.probes import Facts, Probed, Who
+from lab.probes import Facts, Probed, SuiteUser
 from lab.remedies import Remedy
 
 Say = Callable[[str], None]
@@ -134,7 +134,7 @@ class LaneGuest:
         """What the kernel allows the suite's user, confined as under this variant."""
         return variant.probe(self.session, wanted)
 
-    def read_who(self, wanted: Variant) -> Who:
+    def read_who(self, wanted: Variant) -> SuiteUser:
         """Who the suite runs as under this variant, and confined by what."""
         return variant.read_who(self.session, wanted)
 

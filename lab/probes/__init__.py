@@ -20,7 +20,7 @@ from lab.probes.facts import (
     Sysctls,
 )
 from lab.probes.probes import NONE_RUN, NOT_RUN, Probe, Probes
-from lab.probes.who import Context, Probed, Who
+from lab.probes.who import Context, Limits, Links, Probed, SuiteUser, Who
 
 __all__ = [
     "NONE_RUN",
@@ -33,6 +33,8 @@ __all__ = [
     "Context",
     "Facts",
     "Kvm",
+    "Limits",
+    "Links",
     "Mount",
     "Mounts",
     "NotAsked",
@@ -41,6 +43,7 @@ __all__ = [
     "Probed",
     "Probes",
     "Selinux",
+    "SuiteUser",
     "Sysctls",
     "Who",
 ]

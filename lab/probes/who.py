@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from lab.probes._base import Answer
+from lab.probes._base import Answer, Answers
 from lab.probes.probes import Probes
 
 
@@ -22,6 +22,18 @@ class Context(Answer):
     )
 
 
+class Limits(Answer):
+    """Limits on what the user may use."""
+
+    nproc: int | None = Field(
+        description="RLIMIT_NPROC, the soft limit: processes and threads of the user. None: unlimited."
+    )
+
+
+class Links(Answers[str | None]):
+    """The target of each path that was asked for. None: it is no symlink."""
+
+
 class Who(Answer):
     """The user that a suite runs as, seen from a process that is started as the suite is."""
 
@@ -30,6 +42,13 @@ class Who(Answer):
     context: Context = Field(description="What confines the process.")
     seccomp: int = Field(description="Mode of seccomp: 0 none, 1 strict, 2 a filter.")
     container: bool = Field(description="Whether the process runs in a container of podman's.")
+
+
+class SuiteUser(Who):
+    """The user, and what else settings of variants are read back from."""
+
+    links: Links = Field(description="Symlinks, by their paths.")
+    limits: Limits = Field(description="Limits of the process.")
 
 
 class Probed(Who):

@@ -14,7 +14,7 @@ from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
-from lab.probes import Facts, Who
+from lab.probes import Facts, SuiteUser
 from lab.record import (
     UNKNOWN,
     CellResult,
@@ -52,7 +52,7 @@ class StepAttempt:
     tests: Sequence[str]
     wanted: Sequence[Change]
     folder: Path
-    seen: tuple[Facts, Who] | None = None
+    seen: tuple[Facts, SuiteUser] | None = None
 
     def run(self) -> tuple[StepOutcome, str]:
         """Run the tests that decide."""
@@ -87,7 +87,7 @@ class Series:
     tests: Sequence[str]
     steps: list[ExperimentStep] = field(default_factory=list)
     # What the guest showed in steps that pass and in the first, by the names of their changes.
-    seen: dict[tuple[str, ...], tuple[Facts, Who]] = field(default_factory=dict)
+    seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
     _start: float = field(default_factory=time.monotonic)
     _forks: int = 0
 
@@ -336,7 +336,7 @@ def _with_conclusion(result: CellResult, series: Series, known: Catalog) -> Cell
     return result.model_copy(update=update)
 
 
-def _is_in_effect(wanted: Variant, facts: Facts, who: Who) -> bool:
+def _is_in_effect(wanted: Variant, facts: Facts, who: SuiteUser) -> bool:
     """Whether the guest is as the variant would have it."""
     knobs = wanted.knobs.values()
     return bool(knobs) and not any(knob.differences(facts, who) for knob in knobs)

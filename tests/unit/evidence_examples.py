@@ -296,6 +296,38 @@ MASKED_PROC = gathered(
         "proc_unmasked": MASKS,
     },
 )
+# On a debian-13 with boxlite 0.10.0, for each box.
+MOUNT_SYMLINK = gathered(
+    messages=("boxlite.errors.EngineError: engine reported an error: The VM failed to start.",),
+    logs=("Shim stderr:\nbwrap: Can't mount on symlink destination /etc/ssl/certs/ca-certificates.crt\n",),
+)
+# Put together from the report boxlite#888: no guest showed it.
+NPROC_LIMIT = gathered(
+    logs=("Shim stderr:\nbwrap: Creating new namespace failed: Resource temporarily unavailable\n",),
+    control_failed=True,
+)
+# Put together from the report boxlite#267 and the kernel's `audit_seccomp`: no guest showed it.
+SHIM_KILLED = (
+    "[  135.883871] audit: type=1326 audit(1795601639.468:105): auid=1001 uid=1001 gid=1001 ses=3 "
+    'subj=unconfined pid=807 comm="boxlite-shim" exe="/home/tester/box-a/boxes/b/bin/boxlite-shim" sig=31 '
+    "arch=c000003e syscall=35 compat=0 ip=0x7f1c5e2d4a3b code=0x80000000\n"
+)
+SHIM_SECCOMP = gathered(
+    NOISE + SHIM_KILLED,
+    messages=(
+        "boxlite.errors.EngineError: engine reported an error: The VM failed to start: seccomp violation "
+        "(SIGSYS).",
+    ),
+)
+SELINUX_DENIED_MOUNT = (
+    "[  322.715868] audit: type=1400 audit(1795669545.984:61): avc:  denied  { mounton } for  pid=685 "
+    'comm="bwrap" path="/" dev="vda" ino=2 scontext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 '
+    "tcontext=system_u:object_r:root_t:s0 tclass=dir permissive=0\n"
+)
+SELINUX_MOUNT_DENY = gathered(
+    NOISE + SELINUX_DENIED_MOUNT,
+    probes={"bwrap_user": BWRAP_NO_MOUNT, "bwrap_all": BWRAP_NO_MOUNT},
+)
 
 
 def write(folder: Path, found: Evidence, kernel: str) -> None:

@@ -13,7 +13,7 @@ import psutil
 from lab.base.wait import Deadline, wait_for
 from lab.catalog import Firmware
 from lab.images.store import BaseImage, Manifest
-from lab.probes import NOT_RUN, Context, Facts, Probe, Probed, Probes, Who
+from lab.probes import NOT_RUN, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
 from lab.record import CellResult, Expectation, Host, RunInfo, RunResult, Status
 
 LOCK_HOLDER = """
@@ -134,9 +134,9 @@ def facts(**changes: Any) -> Facts:
     return Facts.model_validate(printed_facts(**changes))
 
 
-def who(**changes: Any) -> Who:
+def who(**changes: Any) -> SuiteUser:
     """The suite's user on a debian-13, changed likewise."""
-    return Who.model_validate(_changed(TESTER, changes))
+    return SuiteUser.model_validate(_changed({**TESTER, "links": {}, "limits": {"nproc": 3897}}, changes))
 
 
 def context(apparmor: str | None = "unconfined") -> Context:
@@ -151,7 +151,8 @@ def probe(status: int | None, stderr: str = "", command: Sequence[str] = ()) -> 
 def probed(probes: Mapping[str, Probe], **changes: Any) -> Probed:
     """The suite's user, changed likewise, with these probes; the others did not run."""
     all_of_them = dict.fromkeys(Probes.model_fields, NOT_RUN) | dict(probes)
-    return Probed(**dict(who(**changes)), probes=Probes(**all_of_them))
+    user = Who.model_validate(_changed(TESTER, changes))
+    return Probed(**dict(user), probes=Probes(**all_of_them))
 
 
 @contextmanager

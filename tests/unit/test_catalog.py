@@ -67,9 +67,13 @@ def test_every_shipped_variant_but_stock_sets_something() -> None:
     assert [name for name, variant in catalog.load().variants.items() if not variant.knobs] == ["stock"]
 
 
+# Known from bug reports; no guest is blocked by them with the newest boxlite.
+NOT_EXPECTED = {"mount-symlink", "nproc-limit", "shim-seccomp"}
+
+
 def test_every_cause_is_expected_by_a_variant() -> None:
-    expected = {variant.expect.cause for variant in catalog.load().variants.values()}
-    assert causes.known().keys() <= expected
+    expected = {variant.expect.cause for variant in catalog.load().variants.values()} - {None}
+    assert causes.known().keys() - expected == NOT_EXPECTED
 
 
 def test_variants_combine_under_one_name() -> None:
@@ -170,6 +174,11 @@ def test_a_wrong_guest_names_file_key_and_what_was_expected(
         ('sysctl = { "kernel/printk" = 1 }', "sysctl.kernel/printk", "expected a name like"),
         # A slash stands for a dot: this would be kernel/../../etc/passwd.
         ('sysctl = { "kernel.//.//.etc.passwd" = 1 }', "sysctl.kernel", "expected a name like"),
+        ('files = { "etc/a" = "/b" }', "files.etc/a", "expected an absolute path without . and .."),
+        ('files = { "/etc/../a" = "/b" }', "files./etc/../a", "expected an absolute path without . and .."),
+        ('files = { "/" = "/b" }', "files./", "expected an absolute path"),
+        ('files = { "/a" = "" }', "files./a", "expected a path: absolute, or relative"),
+        ("limits = { nproc = 0 }", "limits.nproc", "greater than or equal to 1"),
         ("moonlight = true", "moonlight", "unknown key"),
         ("apparmor = { moonlight = true }", "apparmor.moonlight", "unknown key"),
         ('apparmor.profiles = [{ name = "p" }]', "apparmor.profiles.0", "exactly one of `text` and `shipped`"),

@@ -11,6 +11,7 @@ from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs
 from tests.unit import evidence_examples as examples
 from tests.unit.evidence_examples import gathered
+from tests.unit.examples import probe
 
 SEEN = [
     (examples.KVM_ABSENT, "kvm-absent", "there is no /dev/kvm"),
@@ -59,7 +60,17 @@ SEEN = [
         "apparmor-mount-deny",
         "denied bwrap pivot_root under profile lab-bwrap-without-pivot-root",
     ),
+    (
+        examples.SELINUX_MOUNT_DENY,
+        "selinux-mount-deny",
+        "denied bwrap in unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 a mount on /",
+    ),
     (examples.MASKED_PROC, "masked-proc", "parts of which are hidden by mounts: /proc/acpi /proc/kcore"),
+]
+# Known from bug reports alone.
+REPORTED = [
+    (examples.MOUNT_SYMLINK, "mount-symlink", "Can't mount on symlink destination /etc/ssl/certs/ca-cert"),
+    (examples.SHIM_SECCOMP, "shim-seccomp", "the kernel ended boxlite-shim with SIGSYS for system call 35"),
 ]
 NONE = NONE_RUN.by_name()
 
@@ -84,7 +95,11 @@ def found(evidence: Evidence) -> list[str]:
     return [finding.name for finding in diagnose(evidence)]
 
 
-@pytest.mark.parametrize(("evidence", "cause", "why"), SEEN, ids=[f"{cause}: {why}" for _, cause, why in SEEN])
+@pytest.mark.parametrize(
+    ("evidence", "cause", "why"),
+    [*SEEN, *REPORTED],
+    ids=[f"{cause}: {why}" for _, cause, why in [*SEEN, *REPORTED]],
+)
 def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(
     evidence: Evidence, cause: str, why: str
 ) -> None:
@@ -190,6 +205,10 @@ def test_evidence_that_shows_no_cause_proves_none(evidence: Evidence) -> None:
         examples.SELINUX_DENIED.replace("permissive=0", "permissive=1"),
         examples.SELINUX_DENIED.replace("tclass=user_namespace", "tclass=file"),
         examples.SELINUX_DENIED.replace("{ create }", "{ write }"),
+        examples.SELINUX_DENIED_MOUNT.replace("bwrap", "firefox"),
+        examples.SELINUX_DENIED_MOUNT.replace("permissive=0", "permissive=1"),
+        examples.SHIM_KILLED.replace("boxlite-shim", "firefox"),
+        examples.SHIM_KILLED.replace("sig=31", "sig=11"),
     ],
 )
 def test_what_happens_to_other_programs_or_by_other_rules_proves_nothing(kernel: str) -> None:
@@ -252,6 +271,7 @@ def test_two_causes_are_named_in_the_order_in_which_they_block(evidence: Evidenc
         (gathered(examples.SELINUX_DENIED), "selinux-userns-deny"),
         (gathered(examples.DENIED_CAP_BWRAP), "apparmor-userns-nocaps"),
         (gathered(examples.DENIED_MOUNT), "apparmor-mount-deny"),
+        (gathered(examples.SELINUX_DENIED_MOUNT), "selinux-mount-deny"),
         (replace(examples.BWRAP_EXEC_DENIED, probes=NONE_RUN), "bwrap-exec-denied"),
         (gathered(examples.DENIED_EXEC, probes=NONE), "bwrap-exec-denied"),
         (gathered(messages=examples.BWRAP_EXEC_DENIED.logs), "bwrap-exec-denied"),
@@ -259,6 +279,9 @@ def test_two_causes_are_named_in_the_order_in_which_they_block(evidence: Evidenc
         (gathered(examples.DENIED_PIVOT_ROOT), "apparmor-mount-deny"),
         (replace(examples.APPARMOR_PIVOT_ROOT_DENY, audit=[]), "apparmor-mount-deny"),
         (gathered(probes=NONE, messages=("bwrap: pivot_root: Permission denied",)), "apparmor-mount-deny"),
+        (examples.NPROC_LIMIT, "nproc-limit"),
+        (replace(examples.SHIM_SECCOMP, audit=[]), "shim-seccomp"),
+        (gathered(messages=("Box 01K failed to start\n\nExit code: 159 (unknown signal)",)), "shim-seccomp"),
     ],
 )
 def test_half_of_the_evidence_makes_a_cause_likely_and_no_more(evidence: Evidence, cause: str) -> None:
@@ -280,8 +303,35 @@ def test_a_denial_of_kvm_to_another_program_leaves_the_permissions_to_blame() ->
     assert found(replace(both, probes=NONE_RUN)) == ["apparmor-kvm-deny"]
 
 
-def test_every_cause_was_seen_on_a_real_guest() -> None:
-    assert list(causes.known()) == list(dict.fromkeys(cause for _, cause, _ in SEEN))
+def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report() -> None:
+    assert set(causes.known()) == {"nproc-limit", *(cause for _, cause, _ in [*SEEN, *REPORTED])}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("failed to run bwrap: Resource temporarily unavailable (os error 11)", True),
+        ("Failed to spawn boxlite-shim: Resource temporarily unavailable (os error 11)", True),
+        ('failed to spawn thread: Os { code: 11, kind: WouldBlock, message: "Resource', True),
+        ("runtime: failed to create new OS thread (have 2 already; errno=11)", True),
+        ("read from the console: Resource temporarily unavailable (os error 11)", False),
+        ("failed to run bwrap: Permission denied (os error 13)", False),
+    ],
+)
+def test_the_limit_on_processes_is_told_by_what_could_not_be_started(said: str, told: bool) -> None:
+    assert found(gathered(logs=(said,), probes=NONE, control_failed=True)) == (["nproc-limit"] if told else [])
+
+
+def test_a_symlink_that_bubblewrap_names_is_named_whoever_quotes_it() -> None:
+    said = "bwrap: Can't mount on symlink destination /home/me/link: it is\x1b[0m one"
+    for evidence in (
+        gathered(logs=(said,)),
+        gathered(messages=(said,)),
+        gathered(probes={"bwrap_user": probe(1, said)}),
+    ):
+        [finding] = diagnose(evidence)
+        assert finding.name == "mount-symlink"
+        assert finding.why.endswith("Can't mount on symlink destination /home/me/link")
 
 
 def test_every_cause_says_what_a_user_must_know() -> None:

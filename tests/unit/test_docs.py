@@ -133,7 +133,7 @@ def shipped() -> catalog.Catalog:
 @each_page
 def test_every_command_names_existing_subcommands_options_and_definitions(page: Path) -> None:
     known = shipped()
-    mine = {"debian-13-profiles", "hardened", "quiet-console", "userns-limit-64"}
+    mine = {"debian-13-profiles", "hardened", "moved-home", "quiet-console", "userns-limit-64"}
     look_up = {"-g": known.guest, "-v": known.variant, "--set": known.set}
     for line in commands(page):
         words = shlex.split(line, comments=True)[1:]
@@ -176,6 +176,9 @@ def test_the_example_of_a_variant_loads(root: Path) -> None:
     file = "cloud-init/variants/hardened.toml"
     (root / file).write_text(example("adding-a-variant.md", file))
     assert list(catalog.load(root).variant("hardened").knobs) == ["mount", "sysctl"]
+    file = "cloud-init/variants/moved-home.toml"
+    (root / file).write_text(example("adding-a-variant.md", file))
+    assert list(catalog.load(root).variant("moved-home").knobs) == ["files", "limits"]
     file = "cloud-init/variants/quiet-console.toml"
     (root / file).write_text(example("adding-a-variant.md", file))
     assert catalog.load(root).variant("quiet-console").knobs["sysctl"].settings() == {

@@ -18,7 +18,7 @@ from lab.guest.variant import NotInEffect
 from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
-from lab.probes import Facts, Sysctls, Who
+from lab.probes import Facts, SuiteUser, Sysctls
 from lab.record import (
     UNKNOWN,
     CellResult,
@@ -88,7 +88,7 @@ class Guest(FakeRunner):
         sysctls = Sysctls({**dict(self.facts.sysctls.items()), **set_now})
         return Applied(self.facts.model_copy(update={"sysctls": sysctls}), WHO, variant.Mark("begins"))
 
-    def read_who(self, _wanted: Variant) -> Who:
+    def read_who(self, _wanted: Variant) -> SuiteUser:
         return WHO
 
     def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:

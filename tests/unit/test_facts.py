@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import runpy
 import struct
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from lab import probes
-from lab.probes import PROGRAMS, Facts, NotAsked, Probed, Who
+from lab.probes import PROGRAMS, Facts, NotAsked, Probed, SuiteUser, Who
 
 
 def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +79,15 @@ def test_a_sysctl_that_cannot_be_read_is_not_taken_for_one_that_is_missing(
 def test_the_suites_user_is_seen_from_inside() -> None:
     who = Who.model_validate(printed("probe", {"probes": False}))
     assert (who.uid, sorted(who.groups)) == (os.getuid(), sorted(os.getgroups()))
+
+
+def test_limits_and_symlinks_are_read_from_the_suites_own_process(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("elsewhere")
+    paths = [str(tmp_path / name) for name in ("link", "none")]
+    user = SuiteUser.model_validate(printed("probe", {"probes": False, "links": paths}))
+    assert [user.links[path] for path in paths] == ["elsewhere", None]
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    assert user.limits.nproc == (None if soft == resource.RLIM_INFINITY else soft)
 
 
 def test_every_probe_says_what_was_tried_and_what_came_of_it() -> None:

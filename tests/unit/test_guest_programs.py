@@ -214,3 +214,35 @@ def test_a_profile_is_loaded_in_the_mode_that_is_asked_for(
 def test_selinux_can_be_set_without_a_module(tmp_path: Path) -> None:
     knob(tmp_path, "selinux", {"mode": "permissive", "module": None}, {"semodule": "exit 1"})
     assert (tmp_path / "sys/fs/selinux/enforce").read_text() == "0"
+
+
+def moved(links: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the program that leaves symlinks where files were."""
+    command = [sys.executable, str(session.program_file("knobs/files")), json.dumps(links)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_file_and_a_folder_are_moved_to_where_the_symlink_leads(tmp_path: Path) -> None:
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs/bundle.crt").write_text("a certificate")
+    (tmp_path / "home/me").mkdir(parents=True)
+    links = {
+        str(tmp_path / "certs/bundle.crt"): "../extracted/bundle.pem",
+        str(tmp_path / "home"): str(tmp_path / "data/home"),
+    }
+    assert json.loads(moved(links).stdout) == {"applied": True}
+    assert (tmp_path / "extracted/bundle.pem").read_text() == "a certificate"
+    assert (tmp_path / "data/home/me").is_dir()
+    assert {path: str(Path(path).readlink()) for path in links} == links
+    assert (tmp_path / "certs/bundle.crt").read_text() == "a certificate"
+
+
+def test_there_is_no_symlink_where_nothing_was_before(tmp_path: Path) -> None:
+    done = moved({str(tmp_path / "none"): "elsewhere"})
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert done.stderr == f"there is no {tmp_path}/none to move to {tmp_path}/elsewhere\n"
+
+
+def test_limits_are_those_of_the_suites_user() -> None:
+    program = session.program_file("knobs/limits").read_text()
+    assert f'USER = "{session.SUITE}"' in program

@@ -163,7 +163,10 @@ class Host:
         """The files that a script could have changed."""
         tops = [self.root / top for top in ("etc", "var", "proc", "sys", "dev", "groups")]
         files = [file for top in tops for file in [top, *top.rglob("*")] if file.is_file()]
-        return {str(file.relative_to(self.root)): file.read_text() for file in files}
+        return {
+            str(file.relative_to(self.root)): str(file.readlink()) if file.is_symlink() else file.read_text()
+            for file in files
+        }
 
 
 @pytest.fixture
@@ -194,6 +197,12 @@ def blocked(host: Host) -> Host:
         )
     host.put("etc/apparmor.d/abi/4.0", "")
     host.put("dev/kvm", "")
+    host.put("etc/ca-certificates/extracted/bundle.pem", "a certificate\n")
+    for bundle in ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt"):
+        host.put(bundle, "").unlink()
+    (host.root / "etc/ssl/certs/ca-certificates.crt").symlink_to("../../ca-certificates/extracted/bundle.pem")
+    # Nothing is at the end of this one, so boxlite does not mount it.
+    (host.root / "etc/pki/tls/certs/ca-bundle.crt").symlink_to("nowhere")
     host.put("sys/fs/selinux/enforce", "1\n")
     host.put("etc/selinux/config", "# SELINUX= is the mode\nSELINUX=enforcing\nSELINUXTYPE=default\n")
     host.put("var/lib/selinux/modules", "base\nunconfined\n")
@@ -211,6 +220,7 @@ CHANGES = [
     "kvm-group",
     "selinux-permissive",
     "selinux-unconfined-permissive",
+    "ca-bundle-file",
 ]
 WHOSE = {"kvm-group": ("--user", "tester")}
 
@@ -569,6 +579,21 @@ def test_only_the_limits_that_are_too_low_are_raised(blocked: Host) -> None:
     assert found == ["15000", "20000", "15000", "15000"]
     file = blocked.root / "etc/sysctl.d/zz-boxlite-namespace-limit-raise.conf"
     assert file.read_text() == "user.max_ipc_namespaces = 15000\nuser.max_pid_namespaces = 15000\n"
+
+
+def test_a_symlink_to_the_certificates_is_replaced_by_a_copy_and_put_back(blocked: Host) -> None:
+    bundle = blocked.root / "etc/ssl/certs/ca-certificates.crt"
+    other = blocked.root / "etc/pki/tls/certs/ca-bundle.crt"
+    target = str(bundle.readlink())
+    assert blocked.run("ca-bundle-file", "--yes")[0] == 0
+    assert (bundle.is_symlink(), bundle.read_text()) == (False, "a certificate\n")
+    assert str(other.readlink()) == "nowhere"
+    assert blocked.run("ca-bundle-file", "--undo", "--yes")[0] == 0
+    assert (str(bundle.readlink()), bundle.read_text()) == (target, "a certificate\n")
+    assert str(other.readlink()) == "nowhere"
+    bundle.unlink()
+    status, output = blocked.run("ca-bundle-file", "--yes")
+    assert (status, output) == (0, "ca-bundle-file: already in place: nothing was changed\n")
 
 
 def test_selinux_stays_permissive_after_a_boot(blocked: Host) -> None:

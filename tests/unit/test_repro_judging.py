@@ -214,3 +214,35 @@ def test_values_that_contradict_each_other_both_stay() -> None:
 
 def test_a_bubblewrap_that_was_not_executed_did_not_make_a_namespace() -> None:
     assert "One start of bubblewrap cannot show both." in remarks(TWICE)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "confidence"),
+    [
+        (
+            "boxlite 0.5.13\nRuntimeError: Box 01K failed to start\nExit code: 159 (unknown signal)",
+            "shim-seccomp",
+            "likely",
+        ),
+        ("bwrap: Creating new namespace failed: Resource temporarily unavailable", "nproc-limit", "likely"),
+        (
+            "bwrap: Can't mount on symlink destination /etc/ssl/certs/ca-certificates.crt",
+            "mount-symlink",
+            "likely",
+        ),
+        (
+            'avc:  denied  { mounton } for  pid=9 comm="bwrap" path="/" scontext=staff_u:staff_r:staff_t:s0 '
+            "tcontext=system_u:object_r:root_t:s0 tclass=dir permissive=0",
+            "selinux-mount-deny",
+            "proved",
+        ),
+        (
+            "user.max_pid_namespaces = 0\nbwrap: Creating new namespace failed: nesting depth or "
+            "/proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
+            "namespace-limit",
+            "likely",
+        ),
+    ],
+)
+def test_each_of_these_words_tells_one_cause_and_no_other(text: str, cause: str, confidence: str) -> None:
+    assert found(text) == [(cause, Confidence(confidence), "bwrap")]

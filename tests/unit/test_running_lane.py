@@ -31,7 +31,7 @@ from lab.machine.keys import generate
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.machine.states import Known, States, StoredState
 from lab.plan import Cell
-from lab.probes import Facts, Probed, Who
+from lab.probes import Facts, Probed, SuiteUser
 from lab.record import CellResult, Outcome, Status, TestResult
 from tests.unit.examples import base_image, facts, probed, who
 
@@ -181,7 +181,7 @@ class Guest(LaneGuest):
     def probe(self, _wanted: Variant) -> Probed:
         return probed({})
 
-    def read_who(self, _wanted: Variant) -> Who:
+    def read_who(self, _wanted: Variant) -> SuiteUser:
         return who()
 
 

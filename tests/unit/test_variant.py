@@ -25,7 +25,7 @@ from lab.guest.variant import (
 from lab.knobs.apparmor import AppArmor
 from lab.knobs.container import Kind
 from lab.knobs.sysctl import Sysctl
-from lab.probes import Facts, NotAsked, Who
+from lab.probes import Facts, NotAsked, SuiteUser
 from lab.trials import changes
 from tests.unit.examples import facts, printed_facts, who
 
@@ -34,8 +34,8 @@ SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
 ALLOW_LIST = "/usr/share/apparmor/extra-profiles/bwrap-userns-restrict"
 
 
-def in_container(*, seccomp: int = 0, apparmor: str | None = "unconfined") -> Who:
-    """Who the suite runs as in a container."""
+def in_container(*, seccomp: int = 0, apparmor: str | None = "unconfined") -> SuiteUser:
+    """SuiteUser the suite runs as in a container."""
     return who(container=True, seccomp=seccomp, context={"apparmor": apparmor, "delegated": []})
 
 
@@ -62,6 +62,7 @@ NOT_ON_DEBIAN = {
     "podman-unconfined": "has no podman",
     "selinux-permissive": "no SELinux",
     "selinux-userns-deny": "no SELinux",
+    "selinux-mount-deny": "no SELinux",
 }
 
 
@@ -133,6 +134,10 @@ def test_stock_makes_sense_everywhere() -> None:
     assert why_not_applicable(KNOWN["stock"], facts(apparmor=None, sysctls={}, kvm=None)) is None
 
 
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+BUNDLE_TARGET = "../../ca-certificates/extracted/tls-ca-bundle.pem"
+
+
 def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["stock"], facts(), who())
     check_in_effect(KNOWN["max-userns-zero"], facts(sysctls={"user.max_user_namespaces": "0"}), who())
@@ -169,6 +174,9 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["selinux-permissive"], facts(selinux={"mode": "permissive"}), who())
     denying = {"mode": "enforcing", "modules": ["lab"]}
     check_in_effect(KNOWN["selinux-userns-deny"], facts(selinux=denying), who())
+    check_in_effect(KNOWN["selinux-mount-deny"], facts(selinux=denying), who())
+    check_in_effect(KNOWN["nproc-400"], facts(), who(limits={"nproc": 400}))
+    check_in_effect(KNOWN["ca-bundle-symlink"], facts(), who(links={BUNDLE: BUNDLE_TARGET}))
 
 
 @pytest.mark.parametrize(
@@ -247,6 +255,16 @@ def test_what_the_guest_shows_is_in_effect() -> None:
             who(),
             ["SELinux is permissive, not enforcing", "the module lab is not in SELinux's policy"],
         ),
+        ("ca-bundle-symlink", facts(), who(links={BUNDLE: None}), [f"{BUNDLE} is no symlink, not one to ../"]),
+        (
+            "ca-bundle-symlink",
+            facts(),
+            who(links={BUNDLE: "b"}),
+            [f"{BUNDLE} is a symlink to b, not one to {BUNDLE_TARGET}"],
+        ),
+        # An experiment asks it of a guest that was read for another variant.
+        ("ca-bundle-symlink", facts(), who(), [f"whether {BUNDLE} is a symlink is not known"]),
+        ("nproc-400", facts(), who(), ["the suite's user may have 3897 processes, not 400"]),
         ("as-root", facts(), who(), ["the suite would run as user 1001, not as root"]),
         ("cgroup-no-delegation", facts(), who(), ["was given the controllers memory pids"]),
         ("issue-468-settings", facts(), who(), ["userns is None, not 0", "unprivileged_userns is loaded"]),
@@ -259,7 +277,7 @@ def test_what_the_guest_shows_is_in_effect() -> None:
         ),
     ],
 )
-def test_every_difference_is_named(name: str, guest: Facts, user: Who, differences: list[str]) -> None:
+def test_every_difference_is_named(name: str, guest: Facts, user: SuiteUser, differences: list[str]) -> None:
     with pytest.raises(NotInEffect, match=r"^variant not in effect: ") as error:
         check_in_effect(KNOWN[name], guest, user)
     assert all(difference in str(error.value) for difference in differences)

@@ -1,6 +1,7 @@
 """Try what boxlite needs of its host, as the suite's user and confined like the suite. Prints JSON.
 
-Argument: {"probes": bool}. Without probes only the user is described. The models in `lab/probes/` say what each
+Argument: {"probes": bool}, or {"probes": false, "links": [path]}. Without probes only the user is described;
+with `links` also its limits, and which of these paths are symlinks. The models in `lab/probes/` say what each
 key means. `unshare_user` only makes a user namespace; `unshare_user_root` also needs capabilities inside it. If
 the first works and the second does not, the kernel makes the namespace and denies it the capabilities.
 """
@@ -8,6 +9,7 @@ the first works and the second does not, the kernel makes the namespace and deni
 import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +134,15 @@ def status(field):
         return next(line.split()[1] for line in lines if line.startswith(field + ":"))
 
 
+def link(path):
+    return os.readlink(path) if os.path.islink(path) else None
+
+
+def limits():
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    return {"nproc": None if soft == resource.RLIM_INFINITY else soft}
+
+
 def who():
     return {
         "uid": os.getuid(),
@@ -144,4 +155,9 @@ def who():
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    print(json.dumps({**who(), "probes": probe_all()} if asked["probes"] else who()))
+    found = who()
+    if asked["probes"]:
+        found["probes"] = probe_all()
+    if "links" in asked:
+        found.update(limits=limits(), links={path: link(path) for path in asked["links"]})
+    print(json.dumps(found))

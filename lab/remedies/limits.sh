@@ -1,0 +1,19 @@
+# Sorts after the other files in this folder: the last line that fits a user counts.
+limits=/etc/security/limits.d/zz-boxlite-$name.conf
+
+# kernel/fork.c: `init_task.signal->rlim[RLIMIT_NPROC].rlim_max = max_threads/2`.
+default_limit() {
+    echo $(($(sysctl -n kernel.threads-max) / 2))
+}
+
+# processes_of USER: how many processes and threads a new login of this user may have.
+processes_of() {
+    look="awk '/^Max processes/ { print \$3 }' /proc/self/limits"
+    if [ "$(id -u)" = 0 ]; then
+        su -s /bin/sh -c "$look" - "$1"
+    elif [ "$(id -un)" = "$1" ]; then
+        sh -c "$look"
+    else
+        die 2 "only root can look at the limits of $1"
+    fi
+}
