@@ -2,10 +2,12 @@
 
 from lab.causes._base import Cause, Shown, proved_if, relevant_programs
 from lab.evidence import Evidence
-from lab.record import Needs
+from lab.record import Confidence, Needs
 
 # capabilities(7): needed in the namespace to mount, and to drop capabilities.
 SYS_ADMIN, SETPCAP = "21", "8"
+# The switch of Ubuntu's policy; other kernels do not have it.
+SWITCH = "kernel.apparmor_restrict_unprivileged_userns"
 
 
 class ApparmorUsernsNocaps(Cause):
@@ -17,10 +19,11 @@ class ApparmorUsernsNocaps(Cause):
         "programs without a profile of their own."
     )
     # The sysctl of Ubuntu's kernels for this policy, which boxlite reads first.
-    blamed_by = ("(kernel.apparmor_restrict_unprivileged_userns=1)",)
+    blamed_by = (f"({SWITCH}=1)",)
 
     def shown(self, evidence: Evidence) -> Shown | None:
         bwrap = evidence.probes.bwrap_user
+        stripped = evidence.probes.unshare_user.worked and not evidence.probes.unshare_user_root.worked
         if lines := capability_denials(evidence):
             line = lines[0]
             where = f"{line.get('comm')} under profile {line.get('profile')}"
@@ -30,9 +33,11 @@ class ApparmorUsernsNocaps(Cause):
             line = lines[0]
             where = f"profile {line.get('target')}"
             why = f"AppArmor moved {line.get('comm')} into {where} when it made its namespace"
+        elif stripped and bwrap.failed and evidence.sysctls.get(SWITCH) == "1":
+            # Without a log, as on a user's own host.
+            return Shown(Confidence.LIKELY, f"`unshare -U` works and `unshare -Ur` does not, and {SWITCH} is 1")
         else:
             return None
-        stripped = evidence.probes.unshare_user.worked and not evidence.probes.unshare_user_root.worked
         return proved_if(stripped and not bwrap.worked, why, ": `unshare -U` works and `unshare -Ur` does not")
 
 

@@ -18,7 +18,7 @@ def advise(
     ranked: Ranked,
     known: Mapping[str, Remedy],
 ) -> tuple[Advice, ...]:
-    """Return the verified remedy for these causes, or else those that claim to cure the first one."""
+    """Return the verified remedy for these causes, or else the changes of the host that claim to cure."""
     if not causes:
         return ()
     cell = _cured(causes, report, published, ranked)
@@ -26,10 +26,13 @@ def advise(
         made = list(_verified(cell, known))
         if made:
             return tuple(made)
-    return tuple(
-        Advice(each.name, each.title, each.price, commands(each))
-        for each in remedies.candidates(known, causes[:1])
-    )
+    claiming = [each for each in remedies.candidates(known, causes[:1]) if each.host]
+    return tuple(Advice(each.name, each.title, each.does, each.price, commands(each)) for each in claiming)
+
+
+def otherwise(causes: Sequence[str], known: Mapping[str, Remedy]) -> tuple[str, ...]:
+    """Return the names of remedies that change how boxlite or its tests are run, not the host."""
+    return tuple(each.name for each in remedies.candidates(known, causes[:1]) if each.run)
 
 
 def commands(remedy: Remedy) -> str:
@@ -39,8 +42,7 @@ def commands(remedy: Remedy) -> str:
     assert remedy.host is not None
     return (
         f"lab remedies show {remedy.name} --script >{remedy.name}.sh\n"
-        f"sudo sh {remedy.name}.sh      # explains itself and asks first; --undo takes it back\n"
-        f"# It does:\n{remedy.host.apply.strip()}"
+        f"sudo sh {remedy.name}.sh      # explains itself and asks first; --undo takes it back"
     )
 
 
@@ -62,4 +64,4 @@ def _verified(cell: Cell, known: Mapping[str, Remedy]) -> Iterator[Advice]:
     for name in cell.remedy.name.split(remedies.AND):
         if remedy := known.get(name):
             changed = cell.remedy.digests.get(name) != remedy.digest
-            yield Advice(name, remedy.title, remedy.price, commands(remedy), cell, changed)
+            yield Advice(name, remedy.title, remedy.does, remedy.price, commands(remedy), cell, changed)

@@ -40,6 +40,7 @@ class Advice:
 
     name: str
     title: str
+    does: str
     price: str
     commands: str
     verified_on: Cell | None = None
@@ -61,6 +62,7 @@ class Answer:
     `reasons` are sentences that lead to the outcome. `nearest` is the tested cell that is closest, and
     `same_system` says whether it is of the host's own release. `others` are cells that are as close and had
     another outcome. `related` are other releases or distributions with results, if the host's own has none.
+    `otherwise` are remedies that change how boxlite or its tests are run.
     """
 
     system: str
@@ -69,6 +71,7 @@ class Answer:
     findings: tuple[Finding, ...]
     refused: tuple[Refused, ...]  # and what could not be tried
     advice: tuple[Advice, ...]
+    otherwise: tuple[str, ...]
     same_system: bool
     nearest: Close | None
     others: tuple[Cell, ...]

@@ -1,24 +1,24 @@
 """The judgement: first what the probe itself shows, then what was published about the nearest tested host."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from lab import causes, evidence, remedies
 from lab.base.files import plain
-from lab.check.advice import advise
+from lab.check.advice import advise, otherwise
 from lab.check.answer import Answer, Outcome, Refused
 from lab.check.nearest import Ranked, rank
 from lab.check.published import Published
 from lab.evidence import Evidence
 from lab.probes import Probe, Probes
 from lab.probes.report import HostReport
-from lab.record import Finding
-from lab.remedies import Remedy
+from lab.record import Confidence, Finding
 from lab.site.users.answer import Kind
 
 
-def judge(report: HostReport, published: Published, known: Mapping[str, Remedy] | None = None) -> Answer:
-    """Say what to expect of boxlite on a host. `known` are the lab's remedies."""
+def judge(report: HostReport, published: Published) -> Answer:
+    """Say what to expect of boxlite on a host."""
+    known = remedies.load()
     findings = diagnose(report)
     ranked = rank(report, published)
     outcome, reasons = _decide(report, findings, ranked)
@@ -30,7 +30,8 @@ def judge(report: HostReport, published: Published, known: Mapping[str, Remedy] 
         reasons=tuple(reasons),
         findings=tuple(findings),
         refused=tuple(_refused(report.probes)),
-        advice=advise(names, report, published, ranked, known if known is not None else remedies.load()),
+        advice=advise(names, report, published, ranked, known),
+        otherwise=otherwise(names, known),
         same_system=ranked.same_system,
         nearest=ranked.nearest,
         others=ranked.others,
@@ -66,13 +67,17 @@ def _decisive(probes: Probes) -> list[Probe]:
     """Return the probes of what boxlite cannot do without."""
     # Without the system's bubblewrap boxlite uses its own, which was not tried.
     sandbox = probes.bwrap_all if probes.bwrap_all.status is not None else probes.unshare_user_root
-    return [probes.open_kvm, sandbox]
+    return [probes.open_kvm, probes.exec_home, sandbox]
 
 
 def _decide(report: HostReport, findings: list[Finding], ranked: Ranked) -> tuple[Outcome, list[str]]:
     decisive = _decisive(report.probes)
-    if findings or any(probe.failed for probe in decisive):
+    if any(probe.failed for probe in decisive) or any(
+        each.confidence is Confidence.PROVED for each in findings
+    ):
         return Outcome.BLOCKED, [] if findings else list(_without_cause(report, ranked))
+    if findings:
+        return Outcome.UNKNOWN, [f"{findings[0].name} is suspected, yet the probe was refused nothing"]
     if any(probe.status is None for probe in decisive):
         return Outcome.UNKNOWN, ["not everything that boxlite needs could be tried on this host"]
     return _by_published(report, ranked)

@@ -35,7 +35,7 @@ def _why(answer: Answer) -> Iterator[str]:
             yield ""
             yield title
         for each in found:
-            yield from _item(f"{each.tries} {each.probe}: {_short(each.error)}")
+            yield from _item(f"{each.tries.rstrip('.')}: {_short(each.error)}")
     if answer.as_root:
         yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
 
@@ -45,13 +45,17 @@ def _what_to_do(answer: Answer) -> Iterator[str]:
         return
     yield ""
     if not answer.advice:
-        yield "What to do: the lab knows no remedy for it."
+        yield "What to do: the lab knows no remedy for this cause."
     for number, advice in enumerate(answer.advice):
         joint = "What to do" if number == 0 else "and" if advice.verified_on else "or"
         yield f"{joint}: {advice.title}"
         yield from _item(_tried(advice))
+        yield from _item(advice.does)
         yield from _item(f"What it costs: {advice.price}")
         yield from textwrap.indent(advice.commands, "    ").splitlines()
+    if answer.otherwise:
+        names = ", ".join(answer.otherwise)
+        yield from _wrapped(f"Other ways to run boxlite or its tests (`lab remedies show NAME`): {names}")
 
 
 def _tried(advice: Advice) -> str:

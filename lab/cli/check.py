@@ -102,6 +102,7 @@ def _document(answer: Answer, sources: tuple[str, ...]) -> dict[str, Any]:
             {
                 "remedy": each.name,
                 "title": each.title,
+                "does": each.does,
                 "price": each.price,
                 "commands": each.commands,
                 "verified_on": each.verified_on and _cell(each.verified_on),
@@ -109,6 +110,7 @@ def _document(answer: Answer, sources: tuple[str, ...]) -> dict[str, Any]:
             }
             for each in answer.advice
         ],
+        "otherwise": list(answer.otherwise),
         "nearest": near
         and {
             **_cell(near.cell),

@@ -19,7 +19,7 @@ from tests.unit.probe_examples import SCRIPT
 
 INDEX = "index.html"
 # The outcome of those probes that decide, on a host that refuses nothing.
-ALLOWED = {"probes__open_kvm": "0", "probes__bwrap_all": "0", "probes__unshare_user_root": "0"}
+ALLOWED = {f"probes__{name}": "0" for name in ("open_kvm", "exec_home", "bwrap_all", "unshare_user_root")}
 
 
 def compare(page: Page, text: str) -> Locator:

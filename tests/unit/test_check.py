@@ -130,6 +130,17 @@ def test_a_refusal_that_no_rule_names_is_told_as_it_is(tmp_path: Path) -> None:
     assert "unshare failed: Operation not permitted" in text
 
 
+def test_ubuntus_policy_is_likely_without_its_log(tmp_path: Path) -> None:
+    stripped = {"unshare_user_root": EPERM, "bwrap_user": EPERM, "bwrap_all": EPERM}
+    switch = "kernel.apparmor_restrict_unprivileged_userns"
+    answer = check(tmp_path, report(sysctls={switch: "1"}, probes=stripped))
+    assert [(each.name, each.confidence) for each in answer.findings] == [
+        ("apparmor-userns-nocaps", Confidence.LIKELY)
+    ]
+    assert {"bwrap-userns-restrict", "apparmor-restrict-off"} <= {each.name for each in answer.advice}
+    assert check(tmp_path, report(sysctls={switch: "0"}, probes=stripped)).findings == ()
+
+
 def test_settings_that_nobody_tested_are_no_promise(tmp_path: Path) -> None:
     answer = check(tmp_path, report(sysctls={"kernel.yama.ptrace_scope": "3"}))
     assert answer.outcome is Outcome.UNKNOWN
@@ -145,6 +156,22 @@ def test_another_system_is_never_expected_to_work(tmp_path: Path) -> None:
     assert "Linux Mint 22: not known" in shown(answer)
     nobody = judge(host.model_copy(update={"id_like": ()}), from_run(tmp_path, STOCK))
     assert (nobody.outcome, nobody.nearest) == (Outcome.UNKNOWN, None)
+
+
+def test_a_suspicion_that_the_probe_does_not_share_is_no_block(tmp_path: Path) -> None:
+    answer = check(tmp_path, report(sysctls={"kernel.unprivileged_userns_clone": "0"}))
+    assert [(each.name, each.confidence) for each in answer.findings] == [("userns-sysctl", Confidence.LIKELY)]
+    assert answer.outcome is Outcome.UNKNOWN
+    assert "is suspected, yet the probe was refused nothing" in shown(answer)
+
+
+def test_a_home_where_nothing_may_be_executed_blocks(tmp_path: Path) -> None:
+    denied = Probe(status=13, stderr="[Errno 13] Permission denied: '~/.lab-probe'", command=())
+    noexec = Probe(status=1, stderr="noexec", command=())
+    answer = check(tmp_path, report(probes={"exec_home": denied, "home_allows_exec": noexec}))
+    assert [each.name for each in answer.findings] == ["home-noexec"]
+    other = check(tmp_path, report(probes={"exec_home": denied}))
+    assert (other.outcome, other.findings) == (Outcome.BLOCKED, ())
 
 
 def test_a_probe_that_ran_as_root_is_no_promise(tmp_path: Path) -> None:

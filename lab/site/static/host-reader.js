@@ -103,7 +103,7 @@ function probeAppArmor(values, one) {
 // What boxlite cannot do without, and the script was refused. Without bubblewrap on the host, boxlite brings its own.
 function refused(one) {
   const sandbox = (one("probes.bwrap_all") ?? "none").startsWith("none") ? "unshare_user_root" : "bwrap_all";
-  const said = ["open_kvm", sandbox].map((name) => [name, one(`probes.${name}`) ?? "none"]);
+  const said = ["open_kvm", "exec_home", sandbox].map((name) => [name, one(`probes.${name}`) ?? "none"]);
   return said.filter(([, value]) => /^[1-9]/.test(value)).map(([name, value]) => `${name}: ${value.replace(/^\d+ ?/, "") || `error ${value}`}`);
 }
 
