@@ -1,6 +1,8 @@
 """Running a report's cells: one run among the lab's own, with its evidence, its log and its live view."""
 
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from lab.images import store
 from lab.lane import prepare_image
 from lab.machine.budget import Limits
 from lab.plan import Cell
-from lab.record import CellResult, ExperimentPolicy, RunOptions, RunResult
+from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunOptions, RunResult
 from lab.report import live, markdown, terminal
 from lab.report.runlog import RunLog
 from lab.repro import answer, bisect, claims, commands, same_failure, settings, verdict
@@ -52,10 +54,8 @@ class View:
 
 
 def new_folder(paths: Paths, wanted: Path | None) -> Path:
-    """Make the folder of a new run. Raises UsageError if it holds a run already or cannot be made."""
-    folder = journal.new_folder(paths.make(paths.runs), wanted)
-    make_folder(folder)
-    return folder
+    """Name the folder of a new run. Raises UsageError if it holds a run already."""
+    return journal.new_folder(paths.make(paths.runs), wanted)
 
 
 def run(plan: Plan, folder: Path, paths: Paths, uri: str, view: View, *, command: str, again: str) -> RunResult:
@@ -63,11 +63,20 @@ def run(plan: Plan, folder: Path, paths: Paths, uri: str, view: View, *, command
 
     Raises LabError if nothing can be run at all.
     """
-    _write_variants(plan, folder)
     planned = start.begin(folder, plan.cells(again), command=command, options=OPTIONS, shard=None)
+    make_folder(folder)
+    _write_variants(plan, folder)
     shown = live.view(view.console, planned.cells, [], quiet=view.quiet, verbose=view.verbose)
-    with shown as observer, RunLog(folder, observer) as log:
-        result = planned.run(paths, uri, Limits.of_this_host(JOBS, None), log)
+    try:
+        with shown as observer, RunLog(folder, observer) as log:
+            result = planned.run(paths, uri, Limits.of_this_host(JOBS, None), log)
+    except LabError:
+        if not (folder / RESULTS_FILE).exists():
+            # Nothing was begun, so there is no run to resume.
+            shutil.rmtree(folder / start.VARIANTS, ignore_errors=True)
+            with suppress(OSError):
+                folder.rmdir()
+        raise
     write_atomically(folder / "matrix.md", markdown.render(result, folder))
     return result
 

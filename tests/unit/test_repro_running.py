@@ -16,11 +16,14 @@ from lab import builds, cli
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.catalog import toml
+from lab.plan import Cell
 from lab.record import Outcome, Status, TestResult
-from lab.repro import bisect, running
+from lab.repro import bisect, commands, running
 from lab.repro.bisect import Candidates, Steps
 from lab.repro.bisection import Bisection
+from lab.repro.commands import CommandResult, Ran
 from lab.repro.planning import Plan
+from lab.repro.report import Command
 from lab.run import start
 from tests.unit import words_examples
 from tests.unit.repro_examples import CLONE, KNOWN, SWITCH, gather, holds, plan, ran, report, system, tried
@@ -66,6 +69,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
     def run(plan: Plan, folder: Path, *_: Any, again: str, **__: Any) -> Any:
         plans.append(plan)
+        folder.mkdir()
         cells = [
             ran(plan, each.variant.name, cause=CLONE if each.trials else None, cured_by=["userns-clone-on"])
             for each in plan.cells(again)
@@ -89,6 +93,30 @@ def test_a_report_is_run_and_answered_with_the_answer_in_the_run_s_folder(
     assert (tmp_path / "run" / "answer.md").read_text() in output
     [plan] = blocked
     assert [each.name for each in plan.cells("")] == ["debian-13/report/0.10.8", "debian-13/tried-1/0.10.8"]
+
+
+def test_commands_are_run_only_if_allowed_and_on_a_cell_that_failed(
+    repro: Repro, blocked: list[Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], str]] = []
+
+    def in_guest(wanted: list[Command], cell: Cell, *_: object) -> list[CommandResult]:
+        asked.append(([each.text for each in wanted], cell.variant.name))
+        told = Ran(interfaces=["lo"], status=1, timed_out=False, cut=False, output="```\nno network\n")
+        return [CommandResult(each, told) for each in wanted]
+
+    monkeypatch.setattr(commands, "run", in_guest)
+    text = f"{BLOCKED}\n    $ bwrap --unshare-user true\n"
+    _, output, _ = repro(text, "-o", str(tmp_path / "one"))
+    assert asked == []
+    assert "Commands of the report" not in output
+    _, output, _ = repro(text, "-o", str(tmp_path / "two"), "--run-commands")
+    [(texts, variant)] = asked
+    assert "bwrap --unshare-user true" in texts
+    assert variant == "report"
+    assert "`bwrap --unshare-user true`: exit status 1" in output
+    # The output cannot close its own block.
+    assert "  ````text\n  ```\n  no network\n" in output
 
 
 def test_programs_get_one_document(repro: Repro, blocked: list[Plan], tmp_path: Path) -> None:
@@ -149,27 +177,27 @@ def test_an_index_that_does_not_answer_is_not_run(repro: Repro, monkeypatch: pyt
     assert "could not be found out: could not ask for the releases" in output
 
 
-def test_the_variants_of_a_report_are_kept_with_its_run(
+def test_the_variants_of_a_report_are_kept_with_its_run_unless_nothing_can_be_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = plan(report(system(), holds(SWITCH, "0"), tried(SWITCH, "1", helped=True)), CLONE)
+    folder = tmp_path / "run"
     begun: list[start.PlannedRun] = []
 
     def stop(self: start.PlannedRun, *_: object) -> None:
         begun.append(self)
-        raise LabError("enough")
+        kept = folder / start.VARIANTS
+        assert sorted(file.name for file in kept.iterdir()) == ["report.toml", "tried-1.toml"]
+        assert toml.read(kept / "tried-1.toml")["sysctl"] == {SWITCH: 1}
+        assert KNOWN.with_variants(kept).variant("report").expect.cause == CLONE
+        raise LabError("no libvirt")
 
     monkeypatch.setattr(start.PlannedRun, "run", stop)
     view = running.View(Console(), quiet=True)
-    with pytest.raises(LabError, match="enough"):
-        running.run(
-            made, tmp_path, Paths(tmp_path, tmp_path), "", view, command="lab repro -", again="lab repro"
-        )
-    folder = tmp_path / start.VARIANTS
-    assert sorted(file.name for file in folder.iterdir()) == ["report.toml", "tried-1.toml"]
-    assert toml.read(folder / "tried-1.toml")["sysctl"] == {SWITCH: 1}
-    assert KNOWN.with_variants(folder).variant("report").expect.cause == CLONE
+    with pytest.raises(LabError, match="no libvirt"):
+        running.run(made, folder, Paths(tmp_path, tmp_path), "", view, command="lab repro -", again="lab repro")
     assert [cell.rerun(running.OPTIONS) for cell in begun[0].cells] == ["lab repro", "lab repro"]
+    assert not folder.exists()
 
 
 def test_an_image_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,11 +42,11 @@ if cut:
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
         os.chdir(user.pw_dir)
-        words = [*asked["under"], "sh", "-c", asked["command"]]
+        words = ["env", "--", *asked["under"], "sh", "-c", asked["command"]]
         who = {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name, "LC_ALL": "C.UTF-8"}
         who["PATH"] = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         try:
-            os.execvpe(words[0], words, who)
+            os.execve("/usr/bin/env", words, who)
         finally:
             os._exit(127)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
