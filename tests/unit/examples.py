@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def printed_facts(**changes: Any) -> dict[str, Any]:
     """What facts.py prints on a debian-13, with these changes; `selinux` changes `SELINUX`."""
     if changes.get("selinux") is not None:
         changes["selinux"] = SELINUX | changes["selinux"]
-    return _changed(DEBIAN, changes)
+    # A test may change what it gets.
+    return _changed(deepcopy(DEBIAN), changes)
 
 
 def facts(**changes: Any) -> Facts:
