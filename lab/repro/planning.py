@@ -126,17 +126,17 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
     if not reasons and not any(each.variant for each in asked):
         reasons += [each.why_not for each in asked]
     return Plan(
-        report,
-        judged,
-        guest,
-        nearest,
-        build,
-        asked,
-        checks,
-        stated,
-        tuple(steps),
-        tuple(reasons),
-        _missing(report),
+        report=report,
+        judged=judged,
+        guest=guest,
+        nearest=nearest,
+        build=build,
+        questions=asked,
+        checks=checks,
+        stated=stated,
+        steps=tuple(steps),
+        why_not=tuple(reasons),
+        missing=_missing(report),
     )
 
 
