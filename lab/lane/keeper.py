@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NoReturn
 
+import psutil
 from pydantic import BaseModel
 
 from lab.base.errors import LabError, NotApplicable, UsageError, unknown_name
@@ -72,13 +73,19 @@ def find(paths: Paths, name: str | None) -> Kept:
 
 
 def end(kept: Kept) -> None:
-    """Have a keeper take its lane down, and wait until nothing of it is left. Raises DeadlineExpired."""
+    """Have a keeper take its lane down, and wait until it has. Raises DeadlineExpired."""
     # While the lane's lock is held, its keeper lives, and no other process has its number.
-    with suppress(ProcessLookupError):
-        if is_locked(kept.entrance.folder / LOCK):
-            os.kill(kept.keeper, signal.SIGTERM)
-    deadline = Deadline(END_SECONDS, f"the end of {kept.name}")
-    wait_for(lambda: None if kept.entrance.folder.exists() else True, deadline)
+    if not is_locked(kept.entrance.folder / LOCK):
+        return
+    with suppress(psutil.NoSuchProcess):
+        keeper = psutil.Process(kept.keeper)
+        keeper.terminate()
+        wait_for(lambda: _has_ended(keeper), Deadline(END_SECONDS, f"the end of {kept.name}"))
+
+
+def _has_ended(process: psutil.Process) -> bool | None:
+    """True, or None while it runs. One whose parent has not noticed its end is a zombie."""
+    return True if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE else None
 
 
 @dataclass(frozen=True)
