@@ -20,6 +20,7 @@ from lab.base.files import bounded, plain
 MOST_BYTES = 4 * 2**30
 MOST_ENTRIES = 100_000
 MOST_LEVELS = 100
+LONGEST_NAME = 255
 BLOCK = 2**18
 # Requests that are under way at once: what the guest sends before it is written is kept in memory.
 AHEAD = 64
@@ -80,19 +81,29 @@ class Copying:
 
     def _fetch(self, remote: str, found: SFTPAttributes, target: Path, level: int) -> None:
         """Copy one entry, with all that is in it, to a path that does not exist."""
-        self._entries += 1
-        if self._entries > MOST_ENTRIES or level > MOST_LEVELS:
-            raise HostileAnswer(f"more than {MOST_ENTRIES} files and folders, or {MOST_LEVELS} levels of them")
+        if level > MOST_LEVELS:
+            raise HostileAnswer(f"its folders are more than {MOST_LEVELS} levels deep")
         mode = found.st_mode or 0
         if stat.S_ISREG(mode):
             self._fetch_file(remote, found, target)
         elif stat.S_ISDIR(mode):
             target.mkdir()
-            for entry in self.sftp.listdir_iter(remote):
-                name = _checked(entry.filename)
+            for entry in self._entries_of(remote):
+                name = entry.filename
                 self._fetch(f"{remote}/{name}", entry, target / name, level + 1)
         else:
             self.left_out += 1
+
+    def _entries_of(self, remote: str) -> list[SFTPAttributes]:
+        """List a folder to its end: paramiko asks ahead, and would take another answer for one of the list."""
+        entries = []
+        for entry in self.sftp.listdir_iter(remote):
+            self._entries += 1
+            if self._entries > MOST_ENTRIES:
+                raise HostileAnswer(f"more than {MOST_ENTRIES} files and folders")
+            _check_name(entry.filename)
+            entries.append(entry)
+        return entries
 
     def _fetch_file(self, remote: str, found: SFTPAttributes, target: Path) -> None:
         self.files += 1
@@ -161,11 +172,10 @@ def _target(remote: str, local: Path) -> Path:
     return local / name
 
 
-def _checked(name: str) -> str:
-    """Return the name that the guest gives, if an entry of a folder can have it. Raises HostileAnswer."""
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise HostileAnswer(f"the guest names a file {bounded(plain(name), 100)!r}, which leaves its folder")
-    return name
+def _check_name(name: str) -> None:
+    """Raise HostileAnswer if no entry of a folder can have the name that the guest gives."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name or len(name) > LONGEST_NAME:
+        raise HostileAnswer(f"the guest names a file {bounded(plain(name), 100)!r}, which no folder can hold")
 
 
 @contextmanager
@@ -183,4 +193,4 @@ def _named_errors(remote: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UsageError(f"{shown}: no such file or folder in the guest") from error
     except (OSError, EOFError, SSHException) as error:
-        raise LabError(f"{shown} was not copied: {error or 'SFTP broke'}") from error
+        raise LabError(f"{shown} was not copied: {str(error) or 'SFTP broke'}") from error

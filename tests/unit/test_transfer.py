@@ -20,6 +20,7 @@ class Guest:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.listed: dict[str, list[SFTPAttributes]] = {}
+        self.is_listing = False
 
     def stat(self, remote: str) -> SFTPAttributes:
         if remote in self.listed:
@@ -27,13 +28,18 @@ class Guest:
         return SFTPAttributes.from_stat(self._here(remote).stat())
 
     def listdir_iter(self, remote: str) -> Iterator[SFTPAttributes]:
+        # Until a list is read to its end, paramiko takes every answer for a part of it.
+        assert not self.is_listing
+        self.is_listing = True
         if remote in self.listed:
             yield from self.listed[remote]
-            return
-        for each in sorted(self._here(remote).iterdir()):
-            yield SFTPAttributes.from_stat(each.lstat(), filename=each.name)
+        else:
+            for each in sorted(self._here(remote).iterdir()):
+                yield SFTPAttributes.from_stat(each.lstat(), filename=each.name)
+        self.is_listing = False
 
     def open(self, remote: str, _mode: str) -> Any:
+        assert not self.is_listing
         stream: Any = Stream(self._here(remote).open("rb"))
         return stream
 
@@ -135,7 +141,7 @@ def test_no_folder_is_copied_over_another(guest: Guest, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../escaped", "/tmp/escaped", "..", ".", "", "a/b", "a\0b"], ids=lambda name: repr(name)
+    "name", ["../escaped", "/tmp/escaped", "..", ".", "", "a/b", "a\0b", "x" * 256], ids=lambda name: repr(name)
 )
 def test_a_name_that_would_leave_the_target_ends_the_copy_and_nothing_is_left(
     guest: Guest, here: Path, name: str
@@ -143,7 +149,7 @@ def test_a_name_that_would_leave_the_target_ends_the_copy_and_nothing_is_left(
     (guest.folder / "f").mkdir()
     (guest.folder / "escaped").write_text("x")
     guest.listed["/f"] = [entry(name, stat.S_IFREG | 0o644)]
-    with pytest.raises(HostileAnswer, match="leaves its folder"):
+    with pytest.raises(HostileAnswer, match="no folder can hold"):
         copying(guest).download("/f", here)
     assert list(here.iterdir()) == []
     assert {path.name for path in here.parent.iterdir()} == {"guest", "here"}
