@@ -16,7 +16,7 @@ from lab.plan import Cell
 from lab.record import CellResult, ExperimentPolicy, RunOptions, Status
 from lab.repro.bisecting import Search, State
 from lab.repro.bisection import Bisection, Step
-from lab.repro.same_failure import compare
+from lab.repro.same_failure import compare, failing
 from lab.run import start
 from lab.run.observer import Observer
 
@@ -117,9 +117,12 @@ class Steps:
 
     def judged(self) -> list[tuple[CellResult, State, str]]:
         """Each result with its state, and why."""
-        name = self.candidates.reported.build.name
-        reported = next((each for each in self.results if each.build == name), None)
+        reported = self._reported()
         return [(each, *compare(reported, each)) for each in self.results] if reported else []
+
+    def _reported(self) -> CellResult | None:
+        name = self.candidates.reported.build.name
+        return next((each for each in self.results if each.build == name), None)
 
     def bisection(self, run: str, seconds: float, stopped: str = "") -> Bisection:
         """All that the steps have shown; `stopped` says why no more were run."""
@@ -129,6 +132,7 @@ class Steps:
             variant=self.candidates.reported.variant.name,
             reported=self.candidates.reported.build.name,
             run=run,
+            tests=tuple(failing(reported)) if (reported := self._reported()) else (),
             releases=tuple(cell.build.name for cell in self.candidates.all),
             steps=tuple(Step.of(*judged) for judged in self.judged()),
             failed=self.failed if len(older) > 1 else None,

@@ -47,14 +47,16 @@ class Step:
 class Bisection:
     """A bisection that has ended. `steps` are in the order in which they were run.
 
-    `failed` looks for the release that first failed, `fixed` for the one that passed again; None if there is no
-    older, or no newer release. `stopped` says why it ended early.
+    `tests` fail with the report's build; the others are not compared. `failed` looks for the release that first
+    failed, and is None if no release is older; `fixed` looks for the one that passed again, and is None if none
+    is newer. `stopped` says why it ended early.
     """
 
     guest: str
     variant: str
     reported: str
     run: str
+    tests: tuple[str, ...]
     releases: tuple[str, ...]
     steps: tuple[Step, ...]
     failed: Search[str] | None
@@ -126,6 +128,7 @@ class Bisection:
             "variant": self.variant,
             "reported": self.reported,
             "run": self.run,
+            "tests": list(self.tests),
             "first_failed": self.first_failed,
             "first_fixed": self.first_fixed,
             "result": self.result,

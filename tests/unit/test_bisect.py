@@ -253,6 +253,7 @@ def test_what_was_found_is_shown_with_every_step_and_its_command() -> None:
     steps, _ = run({"0.10.2": bad, "0.10.3": bad, "0.10.4": bad, "0.10.0": skipped})
     text = found(steps).render()
     assert "### Which release\n" in text
+    assert f"Compared are the tests that fail with 0.10.4: {JAILED}, {ISOLATED}.\n" in text
     assert "\nboxlite 0.10.2 is the first release that fails: " in text
     assert "| 1 | 0.10.4 (reported) | bad | fail | userns-sysctl | 0 | it is 0 |" in text
     assert "not run, because the answer does not depend on them if they behave like their neighbours: " in text
