@@ -97,7 +97,12 @@ case $1 in
     --add) shift && echo "$@" >>"$ROOT/overrides" ;;
 esac
 """
+# What a login of a user gets: the last line of the files that PAM reads.
+SU = """#!/bin/sh
+cat "$ROOT"/etc/security/limits.d/*.conf | awk '{ limit = $4 } END { print limit }'
+"""
 STUBS = {
+    "su": SU,
     "getent": GETENT,
     "findmnt": FINDMNT,
     "mount": MOUNT,
@@ -197,6 +202,7 @@ def blocked(host: Host) -> Host:
         )
     host.put("etc/apparmor.d/abi/4.0", "")
     host.put("dev/kvm", "")
+    host.put("etc/security/limits.d/99-lab.conf", "tester - nproc 100\n")
     host.put("etc/ca-certificates/extracted/bundle.pem", "a certificate\n")
     for bundle in ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt"):
         host.put(bundle, "").unlink()
@@ -221,8 +227,9 @@ CHANGES = [
     "selinux-permissive",
     "selinux-unconfined-permissive",
     "ca-bundle-file",
+    "nproc-raise",
 ]
-WHOSE = {"kvm-group": ("--user", "tester")}
+WHOSE = {"kvm-group": ("--user", "tester"), "nproc-raise": ("--user", "tester")}
 
 
 @pytest.mark.parametrize("name", CHANGES)
