@@ -24,27 +24,34 @@ STUCK = re.compile(r"(?<=[a-z_])does not .*")
 class Steps(Rule):
     def read(self, text: Text) -> Iterator[Found]:
         for index, line in enumerate(text.lines):
-            for match in matches(STEP, line.text):
-                step = STUCK.sub("", match[0]).rstrip(".,;:)`'\"")
-                context = said(text, index, match.start(), match.end(), changes=True)
-                if index in text.advice and context.helped is None:
-                    continue
-                yield Found(
-                    Setting(quote(line), step, None, Mood.TRIED, context.helped, place(line)), line.number
-                )
-            for match in matches(OPTION, line.text if line.kind is not Kind.CODE else ""):
-                context = said(text, index, match.start(), match.end(), changes=False)
-                if PERHAPS.search(text.lead(index, match.start())):
-                    yield Found(
-                        Setting(quote(line), match[0], None, Mood.TRIED, context.helped, place(line)),
-                        line.number,
-                    )
-            for span in line.spans:
-                start = line.text.find(span)
-                if len(span.split()) < 2 or any(each.search(span) for each in (STEP, PAIR, ECHO)):
-                    continue
-                context = said(text, index, start, start + len(span), changes=False)
-                if context.helped is not None and PERHAPS.search(text.lead(index, start)):
-                    yield Found(
-                        Setting(quote(line), span, None, Mood.TRIED, context.helped, place(line)), line.number
-                    )
+            for step, helped in (*_commands(text, index), *_options(text, index), *_spans(text, index)):
+                said_of_it = Setting(quote(line), step, None, Mood.TRIED, helped, place(line))
+                yield Found(said_of_it, line.number)
+
+
+def _commands(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
+    """Yield the commands that change a host, and whether they helped; what is only advised is none."""
+    for match in matches(STEP, text.lines[index].text):
+        helped = said(text, index, match.start(), match.end(), changes=True).helped
+        if helped is not None or index not in text.advice:
+            yield STUCK.sub("", match[0]).rstrip(".,;:)`'\""), helped
+
+
+def _options(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
+    """Yield the options that a sentence is about."""
+    line = text.lines[index]
+    for match in matches(OPTION, line.text if line.kind is not Kind.CODE else ""):
+        if PERHAPS.search(text.lead(index, match.start())):
+            yield match[0], said(text, index, match.start(), match.end(), changes=False).helped
+
+
+def _spans(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
+    """Yield the commands between backticks, if the sentence says what came of them."""
+    line = text.lines[index]
+    for span in line.spans:
+        start = line.text.find(span)
+        if len(span.split()) < 2 or any(each.search(span) for each in (STEP, PAIR, ECHO)):
+            continue
+        helped = said(text, index, start, start + len(span), changes=False).helped
+        if helped is not None and PERHAPS.search(text.lead(index, start)):
+            yield span, helped
