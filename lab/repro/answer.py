@@ -78,11 +78,12 @@ class Subject:
         system = guests.host_of(self.plan.report)
         is_named = system is not None and not system.inferred
         host = f"not on {named(system)}" if system and is_named else "the report names no host"
-        causes_found = [each.cause for each in self.plan.questions if each.cause]
-        policies = [guests.POLICIES[name] for name in causes_found if name in guests.POLICIES]
-        return " ".join([f" on {guest.name}{',' if policies else ';'}", *policies]) + (
-            f"; {host}" if policies else f" {host}"
-        )
+        asked = [each.cause for each in self.plan.questions]
+        policies = [guests.POLICIES[name] for name in asked if name in guests.POLICIES]
+        if not policies:
+            return f" on {guest.name}; {host}"
+        partly = "" if len(policies) == len(asked) else "in part "
+        return f" on {guest.name}, {partly}{' and '.join(policies)}; {host}"
 
     @property
     def programs(self) -> list[str]:

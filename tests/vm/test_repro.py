@@ -28,7 +28,7 @@ Debian 13, boxlite {RELEASE}. The log has
 WANTED = [
     "cat /proc/net/dev; id -un",
     "(yes | head -c 1000000) 2>&1",
-    "i=0; while [ $i -lt 1000 ]; do sleep 100 & i=$((i+1)); done; wait",
+    "i=0; while [ $i -lt 300 ]; do sleep 100 >/dev/null 2>&1 & i=$((i+1)); done; echo all",
 ]
 
 
@@ -72,6 +72,6 @@ def test_commands_of_a_report_have_no_network_and_end_at_their_limits(
     assert much.ran is not None
     assert (much.ran.cut, len(much.ran.output)) == (True, commands.BYTES)
     assert many.ran is not None
-    assert many.ran.timed_out
-    assert "Cannot fork" in many.ran.output or "Resource temporarily unavailable" in many.ran.output
+    assert "Cannot fork" in many.ran.output
+    assert "all" not in many.ran.output
     assert len(shown) == len(WANTED)
