@@ -25,6 +25,8 @@ def lines(answer: Answer) -> Iterator[str]:
 def _why(answer: Answer) -> Iterator[str]:
     for reason in answer.reasons:
         yield from _item(reason)
+    if answer.as_root:
+        yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
     known = causes.known()
     for finding in answer.findings:
         yield from _item(f"{finding.name} ({finding.confidence}): {finding.why}")
@@ -36,8 +38,6 @@ def _why(answer: Answer) -> Iterator[str]:
             yield title
         for each in found:
             yield from _item(f"{each.tries.rstrip('.')}: {_short(each.error)}")
-    if answer.as_root:
-        yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
 
 
 def _what_to_do(answer: Answer) -> Iterator[str]:
@@ -108,7 +108,9 @@ def _not_compared(answer: Answer, nearest: Close) -> Iterator[str]:
     if missing:
         yield from _item(f"Not known here, so not compared: {', '.join(missing[:MOST])}")
     if answer.unreadable:
-        yield from _item(f"Not readable without root: {', '.join(map(_short, answer.unreadable[:MOST]))}")
+        yield from _item(
+            f"Not readable for the user who ran the probe: {', '.join(map(_short, answer.unreadable[:MOST]))}"
+        )
 
 
 def _cell(cell: Cell) -> str:

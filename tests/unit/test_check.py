@@ -196,7 +196,7 @@ def test_what_cannot_be_read_is_not_compared(tmp_path: Path) -> None:
     assert answer.outcome is Outcome.WORKS
     assert answer.nearest is not None
     assert name in answer.nearest.comparison.not_known
-    assert f"Not readable without root: sysctls.{name}" in shown(answer)
+    assert f"Not readable for the user who ran the probe: sysctls.{name}" in shown(answer)
 
 
 def test_a_profile_that_its_user_would_see_is_not_loaded(tmp_path: Path) -> None:
