@@ -10,15 +10,17 @@ from lab.record import Confidence, Needs
 # runtime in boxlite's shim print it. Other calls have the same error for other reasons.
 REFUSED = re.compile(
     r"Creating new namespace failed: Resource temporarily unavailable"
-    r"|failed to run [^:\n]{1,200}: Resource temporarily unavailable"
+    r"|[Ff]ailed to run [^:\n]{1,200}: Resource temporarily unavailable"
     r"|\bspawn\b[^:\n]{0,60}: (?:Resource temporarily unavailable|Os \{ code: 11\b)"
     r"|failed to create new OS thread"
+    r"|pthread_create failed: Resource temporarily unavailable"
 )
 
 
 class NprocLimit(Cause):
     # boxlite starts threads before it runs its own programs: see `home_noexec`.
     order = 28
+    # Of a user who is near the limit: with no process left at all, not even boxlite's runtime starts.
     breaks = Needs.BOX
     explanation = (
         "The user has as many processes and threads as the limit RLIMIT_NPROC allows, so no more can be "

@@ -67,8 +67,8 @@ def test_every_shipped_variant_but_stock_sets_something() -> None:
     assert [name for name, variant in catalog.load().variants.items() if not variant.knobs] == ["stock"]
 
 
-# Two are known from bug reports alone; the other blocks boxlite 0.10.0 and no longer 0.10.8.
-NOT_EXPECTED = {"mount-symlink", "nproc-limit", "shim-seccomp"}
+# One is known from bug reports alone; the other blocks boxlite 0.10.0 and no longer 0.10.8.
+NOT_EXPECTED = {"mount-symlink", "shim-seccomp"}
 
 
 def test_every_cause_is_expected_by_a_variant() -> None:

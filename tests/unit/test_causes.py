@@ -311,9 +311,11 @@ def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report() -> Non
     ("said", "told"),
     [
         ("failed to run bwrap: Resource temporarily unavailable (os error 11)", True),
+        ("Failed to run mke2fs (/home/me/mke2fs): Resource temporarily unavailable (os error 11)", True),
         ("Failed to spawn boxlite-shim: Resource temporarily unavailable (os error 11)", True),
         ('failed to spawn thread: Os { code: 11, kind: WouldBlock, message: "Resource', True),
         ("runtime: failed to create new OS thread (have 2 already; errno=11)", True),
+        ("runtime/cgo: pthread_create failed: Resource temporarily unavailable", True),
         ("read from the console: Resource temporarily unavailable (os error 11)", False),
         ("failed to run bwrap: Permission denied (os error 13)", False),
     ],
