@@ -3,6 +3,7 @@
 from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit, refusals
 from lab.evidence.cell import (
     PROBES_FILE,
+    SCRIPT_FILE,
     SYSCTLS_FILE,
     Evidence,
     confining_profile,
@@ -15,6 +16,7 @@ __all__ = [
     "AUDIT_FILE",
     "KERNEL_FILE",
     "PROBES_FILE",
+    "SCRIPT_FILE",
     "SYSCTLS_FILE",
     "Evidence",
     "confining_profile",

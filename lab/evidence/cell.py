@@ -13,6 +13,8 @@ from lab.probes.label import STACKED, read_label
 from lab.record import Outcome, TestResult
 
 PROBES_FILE = "probes.json"
+# What the script for users prints, which says what the probes and the facts say: see `lab.probes.script`.
+SCRIPT_FILE = "host-probe.txt"
 SYSCTLS_FILE = "sysctls.txt"
 # boxlite's own logs, how many of them are read, and how much of each: every box that is blocked has the same.
 LOGS = "boxlite/*/logs/boxlite.log*"

@@ -10,7 +10,7 @@ from lab.base.errors import LabError
 from lab.catalog import Variant
 from lab.guest.printed import checked
 from lab.guest.session import ADMIN, SUITE, Session, User
-from lab.probes import Facts, Probed, SuiteUser, Who
+from lab.probes import Facts, Probed, SuiteUser, Who, script
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,13 @@ def read_who(session: Session, variant: Variant) -> SuiteUser:
 def probe(session: Session, variant: Variant) -> Probed:
     """Run the probes as the suite runs, and read who that is. Raises RemoteFailed."""
     return checked("probe", Probed, _run_probe(session, variant, {"probes": True}))
+
+
+def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str]) -> str:
+    """Run the script that `lab probe` prints, as the suite runs, and return its output. Raises SessionLost."""
+    words = ["sh", "-c", script.text(sysctls)]
+    command = as_run(variant, f"{under(variant)} {shlex.join(words)}".strip())
+    return session.run(command, seconds=30, user=login(variant), check=False).stdout
 
 
 def _run_probe(session: Session, variant: Variant, asked: dict[str, Any]) -> Any:

@@ -74,6 +74,9 @@ class CellRunner:
         clean = all(test.outcome is Outcome.PASS for test in ran.tests)
         with watch.step("evidence"):
             self.gather(cell, folder, mark=applied.mark, full=not clean)
+            if not clean:
+                printed = self.guest.probe_as_user_does(cell.variant, self.running.work.sysctls)
+                (folder / evidence.SCRIPT_FILE).write_text(printed)
         findings = [] if clean else self.diagnose(cell, folder, ran.tests)
         verdict = judge(
             cell.build.suite,

@@ -134,6 +134,10 @@ class LaneGuest:
         """What the kernel allows the suite's user, confined as under this variant."""
         return variant.probe(self.session, wanted)
 
+    def probe_as_user_does(self, wanted: Variant, sysctls: Iterable[str]) -> str:
+        """What the script for users prints of this guest, confined as under this variant."""
+        return variant.probe_as_user_does(self.session, wanted, sysctls)
+
     def read_who(self, wanted: Variant) -> SuiteUser:
         """Who the suite runs as under this variant, and confined by what."""
         return variant.read_who(self.session, wanted)

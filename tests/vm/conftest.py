@@ -50,11 +50,20 @@ TRIES = {
         seconds=330,
     ),
 }
+# The mark of tests that take too long for CI.
+TOO_LONG = "every_guest"
 SHARED = pytest.StashKey[SharedRuns]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what boots guests; what reads a shared run comes last, when the run has had time to be made."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what boots guests; what reads a shared run comes last, when the run has had time to be made.
+
+    What takes too long for CI is left out unless it is asked for.
+    """
+    if TOO_LONG not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker(TOO_LONG)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if "/vm/" in str(item.path):
             item.add_marker(pytest.mark.vm)

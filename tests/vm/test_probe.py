@@ -1,0 +1,98 @@
+"""The probe script, live: on a guest it says what the lab's own programs say of it, in the same fork."""
+
+from pathlib import Path
+
+import pytest
+
+from lab import catalog, evidence
+from lab.check import judge, load
+from lab.probes import Probed
+from lab.probes.report import HostReport, read
+from lab.record import CellResult, RunResult
+from tests.unit.probe_examples import differences
+from tests.vm import test_causes
+from tests.vm.conftest import RELEASE
+from tests.vm.shared import SharedRun
+
+GUESTS = catalog.load().sets["built"].guests
+# Every guest that the lab builds itself, in a cell that fails, so that its evidence is gathered.
+BUILT = SharedRun(
+    "every-built-guest",
+    [
+        *(word for guest in GUESTS for word in ("-g", guest)),
+        *["-v", "max-userns-zero", "--build", RELEASE, "--no-remedies", "--no-experiment"],
+    ],
+    guests=GUESTS,
+    seconds=900,
+    limit_seconds=3600,
+)
+# What the kernel does another way, or what the script cannot tell, by the cell's variant.
+HOMES = {"as-root": "/root"}
+
+
+def told(run: RunResult, folder: Path) -> list[tuple[CellResult, HostReport, Probed]]:
+    """Each cell that failed, what the script printed there, and what the lab's own program printed."""
+    found = []
+    for cell in run.cells:
+        script = folder / cell.folder / evidence.SCRIPT_FILE
+        if script.exists():
+            report = read(script.read_text())
+            assert report is not None, script.read_text()
+            probed = Probed.model_validate_json((script.parent / evidence.PROBES_FILE).read_bytes())
+            found.append((cell, report, probed))
+    return found
+
+
+def agrees(run: RunResult, folder: Path) -> list[str]:
+    """The guests on which the script and the lab's programs agree. Fails on one where they do not."""
+    guests = []
+    for cell, report, probed in told(run, folder):
+        assert cell.facts is not None
+        home = HOMES.get(cell.variant, "/home/tester")
+        assert differences(report, cell.facts, probed, home) == {}, (cell.guest, cell.variant)
+        guests.append(cell.guest)
+    return guests
+
+
+@pytest.mark.parametrize(
+    "guest",
+    [pytest.param(guest, marks=test_causes.reads(guest)) for guest in ("debian-13", "debian-13-podman")],
+)
+def test_the_script_says_what_the_labs_own_programs_say(guest: str, run: RunResult, folder: Path) -> None:
+    blocked = [variant for other, variant in test_causes.BLOCKED if other == guest]
+    assert agrees(run, folder) == [guest] * len(blocked)
+
+
+@test_causes.reads("debian-13-selinux")
+def test_the_script_says_it_under_selinux_too(run: RunResult, folder: Path) -> None:
+    assert agrees(run, folder) == ["debian-13-selinux"]
+    [(_, report, _)] = told(run, folder)
+    # Its policy's modules are in a folder of root's, and an ordinary user is told so.
+    assert "selinux.modules" in report.unreadable
+
+
+@test_causes.reads("debian-13")
+def test_what_the_user_may_not_read_is_told_as_such(run: RunResult, folder: Path) -> None:
+    for cell, report, _ in told(run, folder):
+        hidden = "sysctls.kernel.apparmor_restrict_unprivileged_unconfined"
+        assert (hidden in report.unreadable) == (report.who.uid != 0), cell.variant
+        assert report.knows("apparmor.profiles"), cell.variant
+
+
+@test_causes.reads("debian-13")
+def test_from_the_output_alone_the_host_is_called_blocked(run: RunResult, folder: Path) -> None:
+    published = load([str(folder)], folder).published
+    for cell, report, _ in told(run, folder):
+        answer = judge(report, published)
+        assert answer.outcome == "blocked", cell.variant
+        proved = {each.name for each in cell.causes}
+        assert {each.name for each in answer.findings} <= proved, cell.variant
+
+
+@pytest.mark.every_guest
+@pytest.mark.timeout(4000)
+@pytest.mark.shared(BUILT)
+def test_the_script_says_it_on_every_built_guest(run: RunResult, folder: Path) -> None:
+    ran = {cell.guest for cell in run.cells if not cell.status.could_not_run}
+    assert set(agrees(run, folder)) == ran
+    assert {cell.guest for cell in run.cells} == set(GUESTS)
