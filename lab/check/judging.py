@@ -1,5 +1,7 @@
 """The judgement: first what the probe itself shows, then what was published about the nearest tested host."""
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +17,8 @@ from lab.probes.report import HostReport
 from lab.record import Confidence, Finding
 from lab.site.users.answer import Kind
 
+PERMISSION_DENIED = os.strerror(errno.EACCES)
+
 
 def judge(report: HostReport, published: Published) -> Answer:
     """Say what to expect of boxlite on a host."""
@@ -23,9 +27,9 @@ def judge(report: HostReport, published: Published) -> Answer:
     ranked = rank(report, published)
     outcome, reasons = _decide(report, findings, ranked)
     names = [each.name for each in findings]
-    os = report.facts.os
+    system = report.facts.os
     return Answer(
-        system=os.pretty_name or " ".join(filter(None, [os.id, os.version_id])) or "a system without a name",
+        system=system.pretty_name or " ".join(filter(None, [system.id, system.version_id])) or "no name",
         outcome=outcome,
         reasons=tuple(reasons),
         findings=tuple(findings),
@@ -52,7 +56,18 @@ def diagnose(report: HostReport) -> list[Finding]:
         for failed in (True, False)
         for finding in causes.diagnose(replace(shown, control_failed=failed))
     }
+    if _mode_allows_kvm(report):
+        found.pop("kvm-denied", None)
     return [found[name] for name in causes.known() if name in found]
+
+
+def _mode_allows_kvm(report: HostReport) -> bool:
+    """Whether the mode of /dev/kvm lets the user open it: what denies it then is a security module."""
+    kvm, who = report.facts.kvm, report.who
+    if kvm is None or not report.knows("kvm.mode"):
+        return False
+    shift = 6 if kvm.uid == who.uid else 3 if kvm.gid in who.groups else 0
+    return int(kvm.mode, 8) >> shift & 0o6 == 0o6
 
 
 def as_evidence(report: HostReport) -> Evidence:
@@ -70,6 +85,13 @@ def _decisive(probes: Probes) -> list[Probe]:
     return [probes.open_kvm, probes.exec_home, sandbox]
 
 
+def _may_not_run_bubblewrap(report: HostReport) -> bool:
+    """Whether the user may not execute a bubblewrap whose mode allows it."""
+    found, tried = report.facts.bubblewrap, report.probes.bwrap_all
+    executable = found is not None and int(found.mode, 8) & 0o111
+    return bool(executable) and tried.status is None and PERMISSION_DENIED in tried.stderr
+
+
 def _decide(report: HostReport, findings: list[Finding], ranked: Ranked) -> tuple[Outcome, list[str]]:
     decisive = _decisive(report.probes)
     if any(probe.failed for probe in decisive) or any(
@@ -78,6 +100,10 @@ def _decide(report: HostReport, findings: list[Finding], ranked: Ranked) -> tupl
         return Outcome.BLOCKED, [] if findings else list(_without_cause(report, ranked))
     if findings:
         return Outcome.UNKNOWN, [f"{findings[0].name} is suspected, yet the probe was refused nothing"]
+    if _may_not_run_bubblewrap(report):
+        return Outcome.UNKNOWN, [
+            "something denies executing bubblewrap, and may deny boxlite's own bubblewrap too"
+        ]
     if any(probe.status is None for probe in decisive):
         return Outcome.UNKNOWN, ["not everything that boxlite needs could be tried on this host"]
     return _by_published(report, ranked)
@@ -86,6 +112,8 @@ def _decide(report: HostReport, findings: list[Finding], ranked: Ranked) -> tupl
 def _without_cause(report: HostReport, ranked: Ranked) -> Iterator[str]:
     yield "the probe is refused what boxlite needs, and no rule names the cause from the probe alone"
     probes = report.probes
+    if probes.open_kvm.failed and _mode_allows_kvm(report):
+        yield "the mode of /dev/kvm allows this user to open it: a security module denies it"
     if probes.unshare_user.worked and probes.unshare_user_root.failed:
         yield "the kernel makes a user namespace and denies its capabilities: a security module does that"
     near = ranked.nearest

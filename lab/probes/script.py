@@ -18,8 +18,8 @@ from lab.probes.names import COMMAND_LINE, PROFILES, VERSION
 TEMPLATE = Path(__file__).with_name("script.sh")
 PROGRAMS = Path(__file__).parent / "programs"
 
-# Characters of a line, and of a value. Mail programs fold lines from about 72 characters on.
-WIDTH, LONGEST = 70, 2000
+# Characters of a line, and of a value. Mail programs fold lines at 76 characters or more.
+WIDTH, LONGEST = 74, 2000
 # The limit of each command, in seconds.
 SECONDS = 5
 # Beside the folders of an ordinary user's shell: those of administration, and NixOS's.

@@ -306,17 +306,25 @@ apparmor() {
 profiles() {
     if [ -r {{ apparmor }}/policy/profiles ] && [ -x {{ apparmor }}/policy/profiles ]; then
         put apparmor.profiles listed
-        for path in {% for each in profiles %}{{ apparmor }}/policy/profiles/{{ each }} {% endfor %}; do
-            [ -r "$path/name" ] && say apparmor.profiles "$(cat "$path/name") ($(cat "$path/mode"))"
+        for path in {{ apparmor }}/policy/profiles/*; do
+            concerns "$path" && [ -r "$path/name" ] &&
+                say apparmor.profiles "$(cat "$path/name") ($(cat "$path/mode"))"
         done
     else
         put apparmor.profiles "$hidden"
     fi
     for folder in {{ profile_folders | join(" ") }}; do
-        for path in {% for each in profiles %}"$folder"/{{ each }} {% endfor %}; do
-            [ -f "$path" ] && say apparmor.profile_files "$path"
+        for path in "$folder"/*; do
+            concerns "$path" && [ -f "$path" ] && say apparmor.profile_files "$path"
         done
     done
+}
+
+concerns() {
+    case ${1##*/} in
+        {{ profiles | join(" | ") }}) return 0 ;;
+        *) return 1 ;;
+    esac
 }
 
 selinux() {

@@ -120,6 +120,17 @@ def test_kvm_is_named_although_no_suite_ran(tmp_path: Path) -> None:
     assert answer.outcome is Outcome.BLOCKED
 
 
+def test_a_kvm_whose_mode_allows_it_is_denied_by_something_else(tmp_path: Path) -> None:
+    denied = {"open_kvm": Probe(status=13, stderr="[Errno 13] Permission denied: '/dev/kvm'", command=())}
+    # The user of the examples is in the group of /dev/kvm.
+    answer = check(tmp_path, report(probes=denied))
+    assert (answer.outcome, answer.findings, answer.advice) == (Outcome.BLOCKED, (), ())
+    assert "a security module denies it" in shown(answer)
+    closed = check(tmp_path, report(kvm={"mode": "0o600"}, probes=denied))
+    assert [each.name for each in closed.findings] == ["kvm-denied"]
+    assert [each.name for each in closed.advice] == ["kvm-group"]
+
+
 def test_a_refusal_that_no_rule_names_is_told_as_it_is(tmp_path: Path) -> None:
     answer = check(
         tmp_path, report(probes={"unshare_user_root": EPERM, "bwrap_user": EPERM, "bwrap_all": EPERM})
@@ -172,6 +183,17 @@ def test_a_home_where_nothing_may_be_executed_blocks(tmp_path: Path) -> None:
     assert [each.name for each in answer.findings] == ["home-noexec"]
     other = check(tmp_path, report(probes={"exec_home": denied}))
     assert (other.outcome, other.findings) == (Outcome.BLOCKED, ())
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome"), [("0o755", Outcome.UNKNOWN), ("0o644", Outcome.WORKS)], ids=["denied", "by its mode"]
+)
+def test_a_bubblewrap_that_something_denies_to_execute_is_no_promise(
+    tmp_path: Path, mode: str, outcome: Outcome
+) -> None:
+    denied = Probe(status=None, stderr="[Errno 13] Permission denied: 'bwrap'", command=("bwrap",))
+    host = report(bubblewrap={"mode": mode}, probes={"bwrap_user": denied, "bwrap_all": denied})
+    assert check(tmp_path, host).outcome is outcome
 
 
 def test_a_probe_that_ran_as_root_is_no_promise(tmp_path: Path) -> None:

@@ -143,6 +143,26 @@ def test_nothing_private_is_printed(shell: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_profiles_that_concern_boxlite_are_named_once_and_no_others(shell: list[str], tmp_path: Path) -> None:
+    put(tmp_path, HOST)
+    kernel = "sys/kernel/security/apparmor"
+    for name, mode in (
+        ("bwrap-without-userns", "enforce"),
+        ("Discord", "unconfined"),
+        ("unpriv_bwrap", "complain"),
+    ):
+        put(tmp_path, {f"{kernel}/policy/profiles/{name}.7/name": f"{name}\n"})
+        put(tmp_path, {f"{kernel}/policy/profiles/{name}.7/mode": f"{mode}\n", f"etc/apparmor.d/{name}": ""})
+    put(tmp_path, {f"{kernel}/features/namespaces/mask": "userns_create\n"})
+    apparmor = understood(run(shell, moved(tmp_path))).facts.apparmor
+    assert apparmor is not None
+    assert apparmor.userns_mediation
+    assert apparmor.profiles == {"bwrap-without-userns": "enforce", "unpriv_bwrap": "complain"}
+    files = [Path(path).name for path in apparmor.profile_files]
+    assert files == ["bwrap-without-userns", "unpriv_bwrap"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_a_home_that_another_host_serves_is_not_touched(shell: list[str], tmp_path: Path) -> None:
     put(tmp_path, HOST)
     home = tmp_path / "home"
@@ -206,7 +226,9 @@ HOSTILE = [
 def test_no_value_is_run_or_taken_for_another_line(shell: list[str], text: str, tmp_path: Path) -> None:
     put(tmp_path, {**HOST, "etc/os-release": f'ID=debian\nPRETTY_NAME="{text}"\n'})
     printed = run(shell, moved(tmp_path))
-    assert all(len(line) <= 70 and line.isascii() and line == line.strip() for line in printed.splitlines())
+    assert all(
+        len(line) <= script.WIDTH and line.isascii() and line == line.strip() for line in printed.splitlines()
+    )
     report = understood(f"> {printed}")
     expected = text.encode()[:2000].decode(errors="replace").strip()
     got = report.facts.os.pretty_name

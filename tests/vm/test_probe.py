@@ -26,7 +26,7 @@ BUILT = SharedRun(
     seconds=900,
     limit_seconds=3600,
 )
-# What the kernel does another way, or what the script cannot tell, by the cell's variant.
+# The home of the suite's user, by the variant.
 HOMES = {"as-root": "/root"}
 
 
@@ -49,7 +49,14 @@ def agrees(run: RunResult, folder: Path) -> list[str]:
     for cell, report, probed in told(run, folder):
         assert cell.facts is not None
         home = HOMES.get(cell.variant, "/home/tester")
-        assert differences(report, cell.facts, probed, home) == {}, (cell.guest, cell.variant)
+        found = differences(report, cell.facts, probed, home)
+        if probed.probes.bwrap_user.status is None:
+            # The facts are read by root, whom nothing confines.
+            found.pop("bubblewrap.version", None)
+        if report.who.container:
+            # They are read outside of the container, which delegates fewer.
+            found.pop("cgroup.controllers", None)
+        assert found == {}, (cell.guest, cell.variant)
         guests.append(cell.guest)
     return guests
 
@@ -84,7 +91,8 @@ def test_from_the_output_alone_the_host_is_called_blocked(run: RunResult, folder
     published = load([str(folder)], folder).published
     for cell, report, _ in told(run, folder):
         answer = judge(report, published)
-        assert answer.outcome == "blocked", cell.variant
+        # The script does not try boxlite's own bubblewrap.
+        assert answer.outcome == ("not known" if cell.cause == "bwrap-exec-denied" else "blocked"), cell.variant
         proved = {each.name for each in cell.causes}
         assert {each.name for each in answer.findings} <= proved, cell.variant
 
