@@ -1,6 +1,6 @@
 """The verdict on a report: what its cells show of each question, and of all of them together."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +10,7 @@ from lab.repro import guests
 from lab.repro.comparing import CellText, Proof
 from lab.repro.planning import Plan
 from lab.repro.questions import Question
-from lab.repro.report import AuditLine, Command, Report, Speaker, Words
+from lab.repro.report import AuditLine, Command, NamedTest, Report, Speaker, Words
 from lab.upstream.finished import FinishedCell
 
 FAILED = (Status.FAIL, Status.XFAIL)
@@ -109,16 +109,20 @@ def _answer(plan: Plan, question: Question, known: dict[str, FinishedCell]) -> A
     if ran.status not in FAILED:
         return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, compared)
     stated = plan.stated.knobs if plan.stated else {}
-    result, why = _judge(question, ran, compared, is_stated=question.variant.knobs == stated)
+    tests = {each.name for each in plan.report.of(NamedTest) if each.known}
+    result, why = _judge(question, ran, compared, tests, is_stated=question.variant.knobs == stated)
     if question.program not in ("", *OWN):
         why += f"; it was met by {question.program} in the report, and by boxlite here"
     return Answered(question, result, why, cell, compared)
 
 
 def _judge(
-    question: Question, ran: CellResult, compared: Sequence[Compared], *, is_stated: bool
+    question: Question, ran: CellResult, compared: Sequence[Compared], tests: Set[str], *, is_stated: bool
 ) -> tuple[Result, str]:
-    """The verdict on a cell that failed, and why. `is_stated`: it has just the report's own settings."""
+    """The verdict on a cell that failed, and why. `is_stated`: it has just the report's own settings.
+
+    `tests` are those that fail for the reporter.
+    """
     found = ran.cause or UNKNOWN
     causes = [each.name for each in ran.causes] or [found]
     sure = f" ({ran.confidence})" if ran.confidence else ""
@@ -126,9 +130,7 @@ def _judge(
     looked_for = [each for each in compared if not each.untested]
     same_words = any(each.proof for each in looked_for)
     if question.cause is None:
-        if same_words:
-            return Result.REPRODUCED, f"the same words; {shows}"
-        return Result.NOT_REPRODUCED, f"it fails, but not with the report's words; {shows}"
+        return _judge_without_cause(ran, shows, tests, has_words=bool(looked_for), same_words=same_words)
     if question.cause not in causes:
         if same_words:
             return Result.OTHER_CAUSE, f"the same words, but {shows}, and not {question.cause}"
@@ -144,6 +146,20 @@ def _judge(
     if ran.confidence is not Confidence.PROVED:
         return Result.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
     return Result.REPRODUCED, f"the same cause by the settings that the report states: {question.cause}{sure}"
+
+
+def _judge_without_cause(
+    ran: CellResult, shows: str, tests: Set[str], *, has_words: bool, same_words: bool
+) -> tuple[Result, str]:
+    """The verdict on a cell that failed, where the report's text shows no cause."""
+    if same_words:
+        return Result.REPRODUCED, f"the same words; {shows}"
+    if has_words:
+        return Result.NOT_REPRODUCED, f"it fails, but not with the report's words; {shows}"
+    failed = {test.name for test in ran.tests if test.outcome.is_failure}
+    if tests and tests <= failed:
+        return Result.REPRODUCED, f"the report quotes no words, and the tests that it names fail; {shows}"
+    return Result.NOT_REPRODUCED, f"it fails, but the report quotes no words to compare; {shows}"
 
 
 def compare(plan: Plan, question: Question, cell: FinishedCell) -> tuple[Compared, ...]:

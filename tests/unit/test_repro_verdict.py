@@ -17,6 +17,7 @@ from tests.unit.repro_examples import (
     command,
     gather,
     holds,
+    named_test,
     plan,
     quote,
     ran,
@@ -176,6 +177,21 @@ def test_a_report_without_a_cause_is_reproduced_by_its_words_and_gets_the_cause_
         Result.REPRODUCED,
         (f"the same words; the cause found is {POLICY} (proved)",),
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "why"),
+    [
+        ("jailer_enabled_box_starts_and_executes", Result.REPRODUCED, "the tests that it names fail"),
+        ("standard_mode_enables_jailer", Result.NOT_REPRODUCED, "quotes no words to compare"),
+    ],
+)
+def test_a_report_that_only_names_a_test_is_reproduced_if_that_test_fails(
+    tmp_path: Path, name: str, result: Result, why: str
+) -> None:
+    found = of(plan(report(system(), named_test(name))), tmp_path)
+    assert found.result is result
+    assert why in found.why[0]
 
 
 def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
