@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.record import CellResult, RemedyOutcome
 from lab.upstream.finished import FinishedCell
 
@@ -16,14 +16,14 @@ class Cure(Claim):
     wanted: ClassVar[RemedyOutcome] = RemedyOutcome.VERIFIED
 
     def concerns(self, cell: CellResult) -> bool:
-        return _host.blocked_by(cell, self.cause)
+        return _cells.blocked_by(cell, self.cause)
 
     def look(self, cell: FinishedCell) -> Sight:
-        return _host.tried(cell, self.remedy, wanted=self.wanted)
+        return _cells.tried(cell, self.remedy, wanted=self.wanted)
 
 
 class CurePolicy(Cure):
     """That a step cures Ubuntu 24.04's policy."""
 
-    cause = _host.POLICY
+    cause = _cells.POLICY
     only = "only a cell under Ubuntu 24.04's policy shows it (variant apparmor-userns-nocaps)"

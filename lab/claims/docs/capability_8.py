@@ -1,8 +1,8 @@
 """The line to look for in the kernel's log."""
 
+from lab.claims import _cells
 from lab.claims._base import Sight
-from lab.claims.issue_468 import _host
-from lab.claims.issue_468._host import UnderPolicy
+from lab.claims._cells import UnderPolicy
 from lab.evidence import KERNEL_FILE, refusals
 from lab.upstream.finished import FinishedCell
 
@@ -27,6 +27,6 @@ class Capability8(UnderPolicy):
         if ("8", "bwrap") in denied:
             return Sight(True, what, files)
         # Which capability is asked for first depends on when the profile begins to confine bubblewrap.
-        if not _host.is_ubuntu(cell.result, "24.04"):
+        if not _cells.is_ubuntu(cell.result, "24.04"):
             return Sight(None, f"{what}; {ELSEWHERE}", files)
         return Sight(False, what, files)

@@ -1,7 +1,7 @@
 """What a Linux host needs."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -15,10 +15,10 @@ class KvmIsAll(Claim):
     only = "only a cell in which a box without the jailer starts shows it"
 
     def concerns(self, cell: CellResult) -> bool:
-        return not _host.untold(cell, CONTROL) and CONTROL not in _host.failed(cell)
+        return not _cells.untold(cell, CONTROL) and CONTROL not in _cells.failed(cell)
 
     def look(self, cell: FinishedCell) -> Sight:
-        failed = _host.failed(cell.result)
+        failed = _cells.failed(cell.result)
         if not failed:
             return Sight(True, "every test passes", ("junit.xml",))
         why = f"{len(failed)} tests fail for the cause {cell.result.cause}: {cell.result.reason}"

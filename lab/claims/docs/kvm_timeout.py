@@ -1,8 +1,8 @@
 """What boxlite says where KVM cannot be opened."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
 from lab.claims.docs.policy_timeout import TIMEOUT
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -17,7 +17,7 @@ class KvmTimeout(Claim):
     only = "only a cell whose user may not open /dev/kvm shows it (variant kvm-denied)"
 
     def concerns(self, cell: CellResult) -> bool:
-        return _host.blocked_by(cell, "kvm-denied")
+        return _cells.blocked_by(cell, "kvm-denied")
 
     def look(self, cell: FinishedCell) -> Sight:
         words = cell.words

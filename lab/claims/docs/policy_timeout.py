@@ -1,7 +1,7 @@
 """The symptom on Ubuntu 24.04."""
 
 from lab.claims._base import Sight
-from lab.claims.issue_468._host import UnderPolicy
+from lab.claims._cells import UnderPolicy
 from lab.upstream.finished import FinishedCell
 
 TIMEOUT = "Timeout waiting for guest ready"

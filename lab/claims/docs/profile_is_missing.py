@@ -1,7 +1,7 @@
 """What Ubuntu 24.04 lacks."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -18,7 +18,7 @@ class ProfileIsMissing(Claim):
     only = "could only be judged on Ubuntu 24.04 as installed"
 
     def concerns(self, cell: CellResult) -> bool:
-        return cell.variant == "stock" and _host.is_ubuntu(cell, "24.04")
+        return cell.variant == "stock" and _cells.is_ubuntu(cell, "24.04")
 
     def look(self, cell: FinishedCell) -> Sight:
         facts = cell.result.facts

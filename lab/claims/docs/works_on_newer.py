@@ -1,8 +1,8 @@
 """Ubuntu releases after 24.04."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
 from lab.claims.docs import _suite
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -14,7 +14,7 @@ class WorksOnNewer(Claim):
     only = "could only be judged on Ubuntu 25.04 or newer as installed"
 
     def concerns(self, cell: CellResult) -> bool:
-        return cell.variant == "stock" and _host.is_ubuntu(cell, "25.04", "25.10", "26.04")
+        return cell.variant == "stock" and _cells.is_ubuntu(cell, "25.04", "25.10", "26.04")
 
     def look(self, cell: FinishedCell) -> Sight:
         return _suite.passes(cell)

@@ -1,8 +1,8 @@
 """Root on Ubuntu 24.04."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
 from lab.claims.docs import _suite
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -14,7 +14,7 @@ class WorksWithSudo(Claim):
     only = "could only be judged on Ubuntu 24.04 with the variant as-root"
 
     def concerns(self, cell: CellResult) -> bool:
-        return cell.variant == "as-root" and _host.is_ubuntu(cell, "24.04")
+        return cell.variant == "as-root" and _cells.is_ubuntu(cell, "24.04")
 
     def look(self, cell: FinishedCell) -> Sight:
         return _suite.passes(cell)

@@ -1,8 +1,8 @@
 """The kernel's audit line."""
 
+from lab.claims import _cells
 from lab.claims._base import Sight
-from lab.claims.issue_468 import _host
-from lab.claims.issue_468._host import UnderPolicy
+from lab.claims._cells import UnderPolicy
 from lab.evidence import KERNEL_FILE, refusals
 from lab.upstream.finished import FinishedCell
 
@@ -19,7 +19,7 @@ class AuditLine(UnderPolicy):
         if not cell.evidence.probes.ran:
             return Sight(None, "its evidence was not gathered")
         lines = cell.evidence.denied(
-            operation="capable", profile=_host.PROFILE, capability="21", capname="sys_admin"
+            operation="capable", profile=_cells.PROFILE, capability="21", capname="sys_admin"
         )
         if not lines and not (cell.folder / KERNEL_FILE).exists():
             return Sight(None, "the kernel's log was full before the suite ended")

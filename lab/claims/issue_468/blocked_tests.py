@@ -1,8 +1,8 @@
 """Which tests fail."""
 
+from lab.claims import _cells
 from lab.claims._base import Sight
-from lab.claims.issue_468 import _host
-from lab.claims.issue_468._host import WhereBlocked
+from lab.claims._cells import WhereBlocked
 from lab.upstream.finished import FinishedCell
 
 # Upstream's names, and the suite's.
@@ -19,9 +19,9 @@ class BlockedTests(WhereBlocked):
     check = "whether both tests fail in each cell that a setting of the kernel's or AppArmor blocks"
 
     def look(self, cell: FinishedCell) -> Sight:
-        if untold := _host.untold(cell.result, *TESTS):
+        if untold := _cells.untold(cell.result, *TESTS):
             return Sight(None, untold)
-        failed = _host.failed(cell.result)
+        failed = _cells.failed(cell.result)
         missing = [test for test in TESTS if test not in failed]
         if missing:
             return Sight(False, f"passed: {', '.join(missing)}", ("junit.xml",))

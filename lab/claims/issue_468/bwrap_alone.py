@@ -1,7 +1,7 @@
 """bubblewrap by itself."""
 
 from lab.claims._base import Sight
-from lab.claims.issue_468._host import UnderPolicy
+from lab.claims._cells import UnderPolicy
 from lab.upstream.finished import FinishedCell
 
 COMMAND = ("bwrap", "--unshare-user", "--bind", "/", "/", "true")

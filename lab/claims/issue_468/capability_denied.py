@@ -1,8 +1,8 @@
 """What the preflight is denied."""
 
+from lab.claims import _cells
 from lab.claims._base import Sight
-from lab.claims.issue_468 import _host
-from lab.claims.issue_468._host import UnderPolicy
+from lab.claims._cells import UnderPolicy
 from lab.evidence import refusals
 from lab.record import Confidence
 from lab.upstream.finished import FinishedCell
@@ -17,8 +17,8 @@ class CapabilityDenied(UnderPolicy):
     check = "whether the evidence proves that the namespace is made and its capabilities are denied"
 
     def look(self, cell: FinishedCell) -> Sight:
-        if _host.passed(cell.result):
+        if _cells.passed(cell.result):
             return Sight(False, "every test passes all the same", ("junit.xml",))
-        if cell.result.cause != _host.POLICY or cell.result.confidence is not Confidence.PROVED:
+        if cell.result.cause != _cells.POLICY or cell.result.confidence is not Confidence.PROVED:
             return Sight(None, "the evidence does not prove it")
         return Sight(True, cell.result.reason, ("probes.json", *refusals(cell.folder)))

@@ -1,7 +1,7 @@
 """The report's own host."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -18,12 +18,12 @@ class FreshUbuntu(Claim):
     only = "could only be judged on Ubuntu 24.04 as installed"
 
     def concerns(self, cell: CellResult) -> bool:
-        return cell.variant == "stock" and _host.is_ubuntu(cell, "24.04")
+        return cell.variant == "stock" and _cells.is_ubuntu(cell, "24.04")
 
     def look(self, cell: FinishedCell) -> Sight:
-        if untold := _host.untold(cell.result, TEST):
+        if untold := _cells.untold(cell.result, TEST):
             return Sight(None, untold)
-        fails = TEST in _host.failed(cell.result)
+        fails = TEST in _cells.failed(cell.result)
         facts = cell.result.facts
         kernel = facts.kernel if facts else "that was not read"
         return Sight(fails, f"it {'fails' if fails else 'passes'} with kernel {kernel}", ("junit.xml",))

@@ -1,8 +1,8 @@
 """What the preflight is."""
 
+from lab.claims import _cells
 from lab.claims._base import Sight
-from lab.claims.issue_468 import _host
-from lab.claims.issue_468._host import WhereBlocked
+from lab.claims._cells import WhereBlocked
 from lab.upstream.finished import FinishedCell
 
 
@@ -13,11 +13,11 @@ class Libcontainer(WhereBlocked):
 
     def look(self, cell: FinishedCell) -> Sight:
         words = cell.words
-        if _host.PREFLIGHT not in words.text:
+        if _cells.PREFLIGHT not in words.text:
             return Sight(None, "boxlite's words were not gathered, or tell of no preflight")
         if "libcontainer" in f"{words.module} {words.text}":
             return Sight(True, f"{words.module or 'boxlite'} says so", (words.file,))
-        if ran := _host.line(words.text, _host.BWRAP_FAILED):
+        if ran := _cells.line(words.text, _cells.BWRAP_FAILED):
             return Sight(
                 False, f"only bubblewrap failed: {words.module or 'boxlite'} says: {ran}", (words.file,)
             )

@@ -1,7 +1,7 @@
 """What the reporter thinks is needed beside them."""
 
 from lab.claims._base import Sight
-from lab.claims.issue_468._host import UnderPolicy
+from lab.claims._cells import UnderPolicy
 from lab.claims.issue_468.option_allow_list import profile_tried
 from lab.upstream.finished import FinishedCell
 

@@ -1,7 +1,7 @@
 """Whether the report's error text and its audit line tell of one failure."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.claims.issue_468.audit_line import AuditLine
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
@@ -9,17 +9,17 @@ from lab.upstream.finished import FinishedCell
 
 class OneCause(Claim):
     order = 45
-    quote = f'{_host.ERROR_TEXT} ... Kernel audit log ...: operation="capable" ... capname="sys_admin"'
+    quote = f'{_cells.ERROR_TEXT} ... Kernel audit log ...: operation="capable" ... capname="sys_admin"'
     check = "whether a cell that shows one of the two shows the other as well"
     only = "only a cell under Ubuntu 24.04's policy, or in which bubblewrap may not be executed, shows it"
 
     def concerns(self, cell: CellResult) -> bool:
-        return _host.blocked_by(cell, _host.POLICY, _host.NOT_EXECUTED)
+        return _cells.blocked_by(cell, _cells.POLICY, _cells.NOT_EXECUTED)
 
     def look(self, cell: FinishedCell) -> Sight:
         words, audited = cell.words, AuditLine().look(cell)
-        said = _host.ERROR_TEXT in words.text
-        ran = _host.line(words.text, _host.BWRAP_FAILED)
+        said = _cells.ERROR_TEXT in words.text
+        ran = _cells.line(words.text, _cells.BWRAP_FAILED)
         if audited.holds is None or not (said or ran):
             return Sight(None, "what boxlite or the kernel says was not gathered")
         files = (words.file, *audited.files)

@@ -1,7 +1,7 @@
 """The report's third option for a fix."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.probes.label import read_label
 from lab.record import CellResult, RemedyOutcome
 from lab.upstream.finished import FinishedCell
@@ -20,7 +20,7 @@ class OptionAllowList(Claim):
     only = "only a cell that AppArmor blocks shows it"
 
     def concerns(self, cell: CellResult) -> bool:
-        return _host.blocked_by(cell, _host.POLICY, "apparmor-userns-deny")
+        return _cells.blocked_by(cell, _cells.POLICY, "apparmor-userns-deny")
 
     def look(self, cell: FinishedCell) -> Sight:
         return profile_tried(cell)
@@ -28,16 +28,16 @@ class OptionAllowList(Claim):
 
 def profile_tried(cell: FinishedCell) -> Sight:
     """What came of giving bubblewrap a profile of its own."""
-    sight = _host.tried(cell, *REMEDIES, wanted=RemedyOutcome.VERIFIED)
+    sight = _cells.tried(cell, *REMEDIES, wanted=RemedyOutcome.VERIFIED)
     if sight.holds is not False or not _starts_in_the_profile(cell.result):
         return sight
     why = (
-        f"the suite itself has to start in {_host.PROFILE} here; Ubuntu's kernel moves bubblewrap alone there, "
-        "and not where that has a profile"
+        f"the suite itself has to start in {_cells.PROFILE} here; Ubuntu's kernel moves bubblewrap alone "
+        "there, and not where that has a profile"
     )
     return Sight(None, f"{sight.what}; but {why}", sight.files)
 
 
 def _starts_in_the_profile(cell: CellResult) -> bool:
     """Whether the suite was started in the policy's profile, which only a kernel other than Ubuntu's needs."""
-    return cell.context is not None and _host.PROFILE in read_label(cell.context.apparmor).profiles
+    return cell.context is not None and _cells.PROFILE in read_label(cell.context.apparmor).profiles

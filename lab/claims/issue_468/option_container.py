@@ -1,8 +1,8 @@
 """The report's second option for a fix."""
 
+from lab.claims import _cells
 from lab.claims._base import Sight
-from lab.claims.issue_468 import _host
-from lab.claims.issue_468._host import WhereBlocked
+from lab.claims._cells import WhereBlocked
 from lab.record import RemedyOutcome
 from lab.upstream.finished import FinishedCell
 
@@ -13,4 +13,4 @@ class OptionContainer(WhereBlocked):
     check = "whether the whole suite passes with the remedy privileged-container"
 
     def look(self, cell: FinishedCell) -> Sight:
-        return _host.tried(cell, "privileged-container", wanted=RemedyOutcome.VERIFIED)
+        return _cells.tried(cell, "privileged-container", wanted=RemedyOutcome.VERIFIED)

@@ -1,8 +1,8 @@
 """The report's first option for a fix."""
 
+from lab.claims import _cells
 from lab.claims._base import Sight
-from lab.claims.issue_468 import _host
-from lab.claims.issue_468._host import WhereBlocked
+from lab.claims._cells import WhereBlocked
 from lab.record import RemedyOutcome
 from lab.upstream.finished import FinishedCell
 
@@ -16,4 +16,4 @@ class OptionPreflight(WhereBlocked):
     check = "whether with the remedy preflight no test fails: those that cannot pass are skipped and say why"
 
     def look(self, cell: FinishedCell) -> Sight:
-        return _host.tried(cell, "preflight", wanted=RemedyOutcome.AVOIDS)
+        return _cells.tried(cell, "preflight", wanted=RemedyOutcome.AVOIDS)

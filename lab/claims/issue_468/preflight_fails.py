@@ -1,8 +1,8 @@
 """Where boxlite fails."""
 
+from lab.claims import _cells
 from lab.claims._base import Sight
-from lab.claims.issue_468 import _host
-from lab.claims.issue_468._host import WhereBlocked
+from lab.claims._cells import WhereBlocked
 from lab.upstream.finished import FinishedCell
 
 
@@ -16,9 +16,9 @@ class PreflightFails(WhereBlocked):
 
     def look(self, cell: FinishedCell) -> Sight:
         words = cell.words
-        if _host.PREFLIGHT in words.said:
+        if _cells.PREFLIGHT in words.said:
             return Sight(True, "boxlite says so to its caller", ("junit.xml",))
-        if _host.PREFLIGHT in words.logged:
+        if _cells.PREFLIGHT in words.logged:
             return Sight(True, f"boxlite says so in its log; its caller gets: {words.said}", (words.file,))
         if not words.file:
             return Sight(None, "no log of boxlite's was gathered")

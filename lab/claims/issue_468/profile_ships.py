@@ -1,11 +1,11 @@
 """Where the profile comes from."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
-FILE = f"/etc/apparmor.d/{_host.PROFILE}"
+FILE = f"/etc/apparmor.d/{_cells.PROFILE}"
 
 
 class ProfileShips(Claim):
@@ -31,6 +31,6 @@ class ProfileShips(Claim):
             return Sight(None, f"its {version} is older")
         if FILE not in apparmor.profile_files:
             return Sight(False, f"its {version} has no {FILE}")
-        mode = apparmor.profiles.get(_host.PROFILE)
+        mode = apparmor.profiles.get(_cells.PROFILE)
         loaded = f"loaded in {mode} mode" if mode else "not loaded"
         return Sight(True, f"its {version} has {FILE}, {loaded}")

@@ -1,7 +1,7 @@
 """What the reporter tried in vain."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -22,8 +22,8 @@ class ThreeSettings(Claim):
         return cell.variant == VARIANT
 
     def look(self, cell: FinishedCell) -> Sight:
-        if _host.passed(cell.result):
+        if _cells.passed(cell.result):
             return Sight(False, "every test passes under the three settings", ("junit.xml",))
-        if _host.PREFLIGHT in cell.words.text:
+        if _cells.PREFLIGHT in cell.words.text:
             return Sight(True, f"it fails: {cell.result.reason}", (cell.words.file, "probes.json"))
         return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("junit.xml",))

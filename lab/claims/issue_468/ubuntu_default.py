@@ -1,7 +1,7 @@
 """Whether Ubuntu enforces the profile as installed."""
 
+from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.claims.issue_468 import _host
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -15,14 +15,14 @@ class UbuntuDefault(Claim):
     only = "could only be judged on Ubuntu 24.04 or newer as installed"
 
     def concerns(self, cell: CellResult) -> bool:
-        return cell.variant == "stock" and _host.is_ubuntu(cell, "24.04", "26.04")
+        return cell.variant == "stock" and _cells.is_ubuntu(cell, "24.04", "26.04")
 
     def look(self, cell: FinishedCell) -> Sight:
         facts = cell.result.facts
         if facts is None:
             return Sight(None, "its facts were not read")
         loaded = facts.apparmor.profiles if facts.apparmor else {}
-        mode = loaded.get(_host.PROFILE, "not loaded")
+        mode = loaded.get(_cells.PROFILE, "not loaded")
         switch = facts.sysctls[SWITCH]
         shown = f"the profile: {mode}; {SWITCH}: {switch or 'not there'}"
         return Sight(mode == "enforce" and switch == "1", shown)

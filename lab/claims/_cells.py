@@ -1,4 +1,4 @@
-"""Which cells are like the report's host, and how they failed."""
+"""What claims share: which cells are like the host that a report is about, and how they failed."""
 
 from lab.claims._base import Claim, Sight
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
