@@ -16,8 +16,9 @@ PROBES_FILE = "probes.json"
 # What the script for users prints, which says what the probes and the facts say: see `lab.probes.script`.
 SCRIPT_FILE = "host-probe.txt"
 SYSCTLS_FILE = "sysctls.txt"
-# boxlite's own logs, how many of them are read, and how much of each: every box that is blocked has the same.
-LOGS = "boxlite/*/logs/boxlite.log*"
+# boxlite's own logs, and what a box wrote to standard error; how many files of each kind are read, and how much
+# of a file: every box that is blocked has the same.
+LOGS = ("boxlite/*/logs/boxlite.log*", "boxlite/*/boxes/*/shim.stderr")
 MOST_LOGS = 20
 LOG_BYTES = 2_000_000
 
@@ -28,8 +29,8 @@ class Evidence:
 
     `profile` is the AppArmor profile that confined the suite and the probes, or several joined by `//&`; None
     if they ran unconfined. `messages` are those of the tests that did not pass; `control_failed`: whether the
-    control is one of them. `logs` are boxlite's own, one for each box. `programs` are those whose denials
-    count: bubblewrap, and in a bug report another program that is blocked.
+    control is one of them. `logs` are boxlite's own, and what its boxes wrote to standard error. `programs` are
+    those whose denials count: bubblewrap, and in a bug report another program that is blocked.
     """
 
     probes: Probes = NONE_RUN
@@ -93,8 +94,13 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
         profile=confining_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in failed),
         control_failed=any(test.name == control for test in failed),
-        logs=tuple(_beginning(log) for log in sorted(folder.glob(LOGS))[:MOST_LOGS] if log.is_file()),
+        logs=tuple(_beginning(log) for log in _log_files(folder)),
     )
+
+
+def _log_files(folder: Path) -> list[Path]:
+    """The files of boxlite's logs that are read: the first ones of each kind."""
+    return [log for kind in LOGS for log in sorted(folder.glob(kind))[:MOST_LOGS] if log.is_file()]
 
 
 def read_probes(path: Path) -> Probes:

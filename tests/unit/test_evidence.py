@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import evidence
+from lab import causes, evidence
 from lab.base.errors import LabError
 from lab.evidence import Evidence
 from lab.evidence.cell import LOG_BYTES
 from lab.probes import NONE_RUN, NOT_RUN, Probe
+from lab.record import Confidence, Outcome, TestResult
 from tests.unit import evidence_examples as examples
 from tests.unit.examples import probe
 
@@ -142,3 +143,13 @@ def test_boxlites_own_logs_are_read_as_far_as_each_goes(tmp_path: Path) -> None:
     assert found.boxlite_says("it failed")
     assert not found.says("it failed")
     assert not found.boxlite_says("it worked")
+
+
+def test_what_a_box_wrote_to_standard_error_is_read_as_a_log_is(tmp_path: Path) -> None:
+    box = tmp_path / "boxlite" / "box-a" / "boxes" / "B0X"
+    box.mkdir(parents=True)
+    said = "runtime/cgo: pthread_create failed: Resource temporarily unavailable"
+    (box / "shim.stderr").write_text(f"{said}\nSIGABRT: abort\n")
+    control = TestResult(name="control", outcome=Outcome.FAIL, message="The VM failed to start.")
+    [finding] = causes.diagnose(evidence.read(tmp_path, [control], control="control"))
+    assert (finding.name, finding.confidence) == ("nproc-limit", Confidence.LIKELY)
