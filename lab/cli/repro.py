@@ -18,7 +18,7 @@ from lab.repro.answer import Subject
 from lab.repro.judging import Judged
 from lab.repro.planning import Plan
 from lab.repro.report import Report
-from lab.repro.running import View
+from lab.repro.running import Extras, View
 
 # Standard input, as an argument.
 STDIN = "-"
@@ -60,6 +60,9 @@ MOST_BYTES = reading.MOST_BYTES
     help="Find out by running other releases which one first failed, and which one first passed again.",
 )
 @click.option(
+    "--remedies/--no-remedies", default=True, help="Try remedies on the cells that fail. Default: yes."
+)
+@click.option(
     "-o",
     "folder",
     type=click.Path(path_type=Path),
@@ -81,6 +84,7 @@ def repro_command(
     build: str | None,
     run_commands: bool,
     bisected: bool,
+    remedies: bool,
     folder: Path | None,
     quiet: bool,
     verbose: bool,
@@ -117,7 +121,8 @@ def repro_command(
         plan.build.check(lab.paths)
         target = running.new_folder(lab.paths, folder)
         view.line(f"run {target}")
-        again = _again(nearest=nearest, guest=guest, build=build, run_commands=run_commands, bisected=bisected)
+        extras = Extras(commands=run_commands, bisection=bisected, remedies=remedies)
+        again = _again(extras, nearest=nearest, guest=guest, build=build)
         command = shlex.join(["lab", *sys.argv[1:]])
         subject = running.carry_out(
             plan,
@@ -127,8 +132,7 @@ def repro_command(
             view,
             command=command,
             again=again,
-            with_commands=run_commands,
-            bisected=bisected,
+            extras=extras,
         )
     if as_json:
         common.print_json({"report": showing.document(read, judged), **answer.document(subject)})
@@ -166,14 +170,15 @@ def _show_plan(plan: Plan) -> None:
     common.say("")
 
 
-def _again(*, nearest: bool, guest: str | None, build: str | None, run_commands: bool, bisected: bool) -> str:
+def _again(extras: Extras, *, nearest: bool, guest: str | None, build: str | None) -> str:
     """The command that answers the report again. It holds no path of this machine."""
     words = ["lab", "repro", "REPORT"]
     words += ["--nearest"] if nearest else []
     words += ["--guest", guest] if guest else []
     words += ["--build", Path(build).name] if build else []
-    words += ["--run-commands"] if run_commands else []
-    words += ["--bisect"] if bisected else []
+    words += ["--run-commands"] if extras.commands else []
+    words += ["--bisect"] if extras.bisection else []
+    words += [] if extras.remedies else ["--no-remedies"]
     return shlex.join(words)
 
 

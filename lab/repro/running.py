@@ -26,12 +26,33 @@ from lab.repro.planning import Plan
 from lab.run import journal, start
 from lab.upstream.finished import FinishedCell
 
-# Remedies are tried on what fails; where no cause is proved, an experiment looks for what turns the cell.
-OPTIONS = RunOptions(remedies=True, experiments=ExperimentPolicy.UNCLEAR)
 # The folder of a bisection in that of its report's run.
 BISECTION = "bisection"
 # A report has few cells, all of one guest.
 JOBS = 1
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is done beside running the suite in a report's cells.
+
+    `commands`: the report's commands are run. `bisection`: other releases are run on the cell that fails.
+    `remedies`: they are tried on each cell that fails.
+    """
+
+    commands: bool = False
+    bisection: bool = False
+    remedies: bool = True
+
+    @property
+    def options(self) -> RunOptions:
+        """The options of the run.
+
+        Where no cause is proved, an experiment looks for the setting that turns the cell. A bisection looks for
+        the release instead.
+        """
+        policy = ExperimentPolicy.NEVER if self.bisection else ExperimentPolicy.UNCLEAR
+        return RunOptions(remedies=self.remedies, experiments=policy)
 
 
 @dataclass(frozen=True)
@@ -58,12 +79,22 @@ def new_folder(paths: Paths, wanted: Path | None) -> Path:
     return journal.new_folder(paths.make(paths.runs), wanted)
 
 
-def run(plan: Plan, folder: Path, paths: Paths, uri: str, view: View, *, command: str, again: str) -> RunResult:
+def run(
+    plan: Plan,
+    folder: Path,
+    paths: Paths,
+    uri: str,
+    view: View,
+    *,
+    command: str,
+    again: str,
+    options: RunOptions,
+) -> RunResult:
     """Run the cells of a plan. `command` is recorded, `again` is the command that makes such a run once more.
 
     Raises LabError if nothing can be run at all.
     """
-    planned = start.begin(folder, plan.cells(again), command=command, options=OPTIONS, shard=None)
+    planned = start.begin(folder, plan.cells(again), command=command, options=options, shard=None)
     make_folder(folder)
     _write_variants(plan, folder)
     shown = live.view(view.console, planned.cells, [], quiet=view.quiet, verbose=view.verbose)
@@ -90,24 +121,21 @@ def carry_out(
     *,
     command: str,
     again: str,
-    with_commands: bool = False,
-    bisected: bool = False,
+    extras: Extras = Extras(),
 ) -> Subject:
-    """Run a plan and judge it: the run with its claims, and the report's commands if they may be run.
-
-    With `bisected`, other releases are run on the cell that fails.
+    """Run a plan and judge it: the run with its claims, and what else is asked for.
 
     `command` is recorded, `again` is the command that makes such a run once more. The answer is written into
     the folder of the run. Raises LabError if nothing can be run at all.
     """
-    result = run(plan, folder, paths, uri, view, command=command, again=again)
+    result = run(plan, folder, paths, uri, view, command=command, again=again, options=extras.options)
     ran: list[CommandResult] = []
-    if with_commands and not result.run.interrupted:
+    if extras.commands and not result.run.interrupted:
         ran = _run_commands(plan, result, folder, paths, uri, view)
     found = verdict.of_run(plan, result, folder)
     said = claims.lines(plan, found, [FinishedCell(cell, folder) for cell in result.cells])
     subject = Subject(plan, found, said, result, again, ran)
-    if bisected and not result.run.interrupted:
+    if extras.bisection and not result.run.interrupted:
         subject = _bisect(subject, folder, paths, uri, view, command)
     write_atomically(folder / answer.FILE, answer.render(subject))
     return subject

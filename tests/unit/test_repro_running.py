@@ -17,7 +17,7 @@ from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.catalog import toml
 from lab.plan import Cell
-from lab.record import Outcome, Status, TestResult
+from lab.record import ExperimentPolicy, Outcome, RunOptions, Status, TestResult
 from lab.repro import bisect, commands, running
 from lab.repro.bisect import Candidates, Steps
 from lab.repro.bisection import Bisection
@@ -63,12 +63,19 @@ def repro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 @pytest.fixture
-def blocked(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+def with_options() -> list[RunOptions]:
+    """The options of the runs that were made for reports."""
+    return []
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch, with_options: list[RunOptions]) -> list[Plan]:
     """The cells of questions fail for the suspected cause, and others pass. Returns the plans that ran."""
     plans: list[Plan] = []
 
-    def run(plan: Plan, folder: Path, *_: Any, again: str, **__: Any) -> Any:
+    def run(plan: Plan, folder: Path, *_: Any, again: str, options: RunOptions, **__: Any) -> Any:
         plans.append(plan)
+        with_options.append(options)
         folder.mkdir()
         cells = [
             ran(plan, each.variant.name, cause=CLONE if each.trials else None, cured_by=["userns-clone-on"])
@@ -195,8 +202,17 @@ def test_the_variants_of_a_report_are_kept_with_its_run_unless_nothing_can_be_ru
     monkeypatch.setattr(start.PlannedRun, "run", stop)
     view = running.View(Console(), quiet=True)
     with pytest.raises(LabError, match="no libvirt"):
-        running.run(made, folder, Paths(tmp_path, tmp_path), "", view, command="lab repro -", again="lab repro")
-    assert [cell.rerun(running.OPTIONS) for cell in begun[0].cells] == ["lab repro", "lab repro"]
+        running.run(
+            made,
+            folder,
+            Paths(tmp_path, tmp_path),
+            "",
+            view,
+            command="lab repro -",
+            again="lab repro",
+            options=running.Extras().options,
+        )
+    assert [cell.rerun(running.Extras().options) for cell in begun[0].cells] == ["lab repro", "lab repro"]
     assert not folder.exists()
 
 
@@ -211,6 +227,33 @@ def test_an_image_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch
     assert running.why_no_image(Paths(tmp_path, tmp_path), view, guest) == "image not available: no network"
     monkeypatch.setattr("lab.repro.running.store.ensure", lambda *_: None)
     assert running.why_no_image(Paths(tmp_path, tmp_path), view, guest) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "remedies", "experiments", "again"),
+    [
+        ((), True, ExperimentPolicy.UNCLEAR, "lab repro REPORT\n"),
+        (("--no-remedies",), False, ExperimentPolicy.UNCLEAR, "lab repro REPORT --no-remedies\n"),
+        # A bisection tells by releases what an experiment tells by settings.
+        (("--bisect",), True, ExperimentPolicy.NEVER, "lab repro REPORT --bisect\n"),
+    ],
+)
+def test_remedies_and_experiments_are_made_as_asked(
+    repro: Repro,
+    blocked: list[Plan],
+    with_options: list[RunOptions],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[str, ...],
+    remedies: bool,
+    experiments: ExperimentPolicy,
+    again: str,
+) -> None:
+    monkeypatch.setattr(running, "_bisect", lambda subject, *_: subject)
+    status, output, _ = repro(BLOCKED, *given, "-o", str(tmp_path / "run"))
+    assert status == 0
+    assert [(each.remedies, each.experiments) for each in with_options] == [(remedies, experiments)]
+    assert again in output
 
 
 def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_the_answer(
