@@ -101,11 +101,14 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Host:
-    """What this host can do. `why_no_image` says why a guest's image cannot be had, None if it can."""
+    """What this host can do. `why_no_image` says why a guest's image cannot be had, None if it can.
+
+    `releases` asks the package index; None: nobody is asked, and the plan leaves the build open.
+    """
 
     is_stored: Callable[[Guest], bool]
     why_no_image: Callable[[Guest], str | None]
-    releases: Callable[[], Sequence[Version]]
+    releases: Callable[[], Sequence[Version]] | None
 
 
 def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: Wishes = Wishes()) -> Plan:
@@ -120,7 +123,8 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
     asked, more = questions.ask(suspected, stated, catalog, shown)
     checks = questions.checks(report, asked, shown)
     own = [*_of_guest(system, guest, nearest), *_left_out(report, guest)]
-    steps = [*own, *_of_build(report, build, wishes.build), *steps, *more]
+    of_build = [] if why_no_build else _of_build(report, build, wishes.build)
+    steps = [*own, *of_build, *steps, *more]
     steps += [each.step for each in checks]
     reasons = [*why_not, *why_no_build]
     if not reasons and not any(each.variant for each in asked):
@@ -215,6 +219,8 @@ def _choose_build(report: Report, host: Host, wanted: str | None) -> tuple[Build
     """The build to test, or why there is none."""
     if wanted is not None:
         return builds.resolve(wanted), []
+    if host.releases is None:
+        return None, []
     stated = _versions(report)
     try:
         known = host.releases()
@@ -246,9 +252,11 @@ def _versions(report: Report) -> list[Version]:
 
 
 def _of_build(report: Report, build: Build | None, wanted: str | None) -> list[str]:
-    if build is None:
-        return []
     stated = [str(each) for each in _versions(report)]
+    if build is None:
+        if stated:
+            return [f"build: boxlite {stated[0]}, as the report says, if the package index has it"]
+        return ["build: the newest release on the package index; the report names no version"]
     if build.version in stated:
         return [f"build: boxlite {build.version}, as the report says"]
     if stated:

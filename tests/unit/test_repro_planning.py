@@ -6,7 +6,7 @@ from packaging.version import Version
 from lab.base.errors import LabError, UsageError
 from lab.repro import settings
 from lab.repro.planning import Host, Plan
-from lab.repro.report import Mood, Report, Setting, Speaker
+from lab.repro.report import Boxlite, Mood, Report, Setting, Speaker
 from lab.run import start
 from tests.unit.repro_examples import (
     CLONE,
@@ -243,6 +243,19 @@ def test_an_index_that_does_not_answer_is_a_reason_and_no_guess() -> None:
 
     made = plan(report(system(), boxlite("0.10.8")), CLONE, host=Host(is_built, no_image, nobody))
     assert made.why_not == ("which releases of boxlite there are could not be found out: no network",)
+
+
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        ((boxlite("0.5.13"),), "build: boxlite 0.5.13, as the report says, if the package index has it"),
+        ((), "build: the newest release on the package index; the report names no version"),
+    ],
+)
+def test_a_plan_that_asks_nobody_leaves_the_build_open(said: tuple[Boxlite, ...], step: str) -> None:
+    made = plan(report(system(), *said), CLONE, host=Host(is_built, no_image, None))
+    assert step in made.steps
+    assert (made.build, made.why_not) == (None, ())
 
 
 def test_a_guest_that_nobody_has_is_wrong_usage() -> None:
