@@ -163,7 +163,7 @@ def matrix_command(
         _refuse_other_options()
         source = journal.find_folder(lab.paths.runs, resume).resolve()
         earlier = RunResult.read(source)
-        planned = start.resume(source, earlier, known.with_variants(source / start.VARIANTS))
+        planned = start.resume(source, earlier, known.with_variants(source / journal.VARIANTS))
         planned_gate = wanted.of_resumed_run(planned, earlier)
         if only_list:
             lists.print_cells(planned.left, planned.info.options)

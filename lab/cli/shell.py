@@ -21,7 +21,7 @@ from lab.lane.keeper import Kept
 from lab.lane.shell import Opened
 from lab.plan import Cell
 from lab.record import RunResult
-from lab.run import journal, recorded, start
+from lab.run import journal, recorded
 
 # ssh gives this status for its own faults; a command may give it, too.
 SSH_FAILED = 255
@@ -160,7 +160,7 @@ def _wanted(lab: common.Lab, *, guest: str, variant: str | None, build: str | No
         )
     folder = journal.find_folder(lab.paths.runs, run)
     # A variant may have been made for that run alone.
-    known = known.with_variants(folder / start.VARIANTS)
+    known = known.with_variants(folder / journal.VARIANTS)
     cell = recorded.find(RunResult.read(folder), guest, known, lab.paths)
     for warning in cell.warnings:
         common.errors.print(f"lab: warning: {escape(plain(warning))}", soft_wrap=True)

@@ -8,9 +8,9 @@ from types import TracebackType
 from lab.base.files import bounded, plain
 from lab.record import CellResult
 from lab.report import squares
+from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 
-RUN_LOG = "run.log"
 # Longest line, in characters.
 LONGEST = 20_000
 

@@ -104,7 +104,7 @@ def run(
     except LabError:
         if not (folder / RESULTS_FILE).exists():
             # Nothing was begun, so there is no run to resume.
-            shutil.rmtree(folder / start.VARIANTS, ignore_errors=True)
+            shutil.rmtree(folder / journal.VARIANTS, ignore_errors=True)
             with suppress(OSError):
                 folder.rmdir()
         raise
@@ -199,7 +199,7 @@ def why_no_image(paths: Paths, view: View, guest: Guest) -> str | None:
 
 def _write_variants(plan: Plan, folder: Path) -> None:
     """Write the variants that have no file of their own: `lab matrix --resume` finds them there."""
-    target = folder / start.VARIANTS
+    target = folder / journal.VARIANTS
     for variant in plan.made_variants:
         target.mkdir(exist_ok=True)
         (target / f"{variant.name}.toml").write_text(settings.to_toml(variant))

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,9 @@ from lab.plan import Cell
 from lab.record import RESULTS_FILE, CellResult, Host, LaneRecord, RunInfo, RunResult, Status
 
 LOCK = ".lock"
+RUN_LOG = "run.log"
+# The variants that were made for a run and are not in the catalog.
+VARIANTS = "variants"
 
 
 class ResultsNotWritten(LabError):
@@ -145,7 +149,10 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def new_folder(runs: Path, wanted: Path | None) -> Path:
-    """Name the folder of a new run. Raises UsageError if `wanted` holds a run already."""
+    """Name the folder of a new run, and clear `wanted` of a run that failed before a lane came up.
+
+    Raises UsageError if `wanted` holds any other run, or if another lab is at work in it.
+    """
     if wanted is None:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         base = runs / stamp
@@ -155,8 +162,30 @@ def new_folder(runs: Path, wanted: Path | None) -> Path:
             folder = base.with_name(f"{stamp}-{number}")
         return folder
     if (wanted / RESULTS_FILE).exists():
-        raise UsageError(f"-o {wanted}: there is a run in it already", hint="name a new folder, or --resume it")
+        if not _has_no_result(wanted):
+            raise UsageError(
+                f"-o {wanted}: there is a run in it already", hint="name a new folder, or --resume it"
+            )
+        _clear(wanted)
     return wanted.resolve()
+
+
+def _has_no_result(folder: Path) -> bool:
+    """Whether the run in a folder ended before a lane came up, and left nothing that a new run could lose."""
+    try:
+        run = RunResult.read(folder)
+    except UsageError:
+        return False
+    started = run.run.lanes or any(cell.evidence or cell.status is not Status.NOT_RUN for cell in run.cells)
+    return not started
+
+
+def _clear(folder: Path) -> None:
+    """Delete what a failed start left and a new run would take for its own. Raises UsageError."""
+    with locked_folder(folder):
+        shutil.rmtree(folder / VARIANTS, ignore_errors=True)
+        (folder / RUN_LOG).unlink(missing_ok=True)
+        (folder / RESULTS_FILE).unlink()
 
 
 def find_folder(runs: Path, run: str) -> Path:

@@ -75,10 +75,9 @@ class Scheduler:
             return self._shared.journal.finish(interrupted=self._shared.decisions.stopped.is_set())
 
     def _share(self) -> Shared:
-        """What the workers share; the record is on disk from here on."""
+        """What the workers share; the record is on disk once it is complete."""
         options = self.info.options
         journal = Journal(self.folder, self.cells, self.info, self.kept)
-        journal.write()
         more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
         left = [cell for cell in self.cells if cell.folder in more or not journal.is_decided(cell)]
         backlog = Backlog(
@@ -93,7 +92,7 @@ class Scheduler:
         )
         self._memory = Memory(self.limits.memory_mib)
         self.observer.time_left(backlog.seconds_left(self.limits.jobs))
-        return Shared(
+        shared = Shared(
             work=Work(
                 paths=self.paths,
                 folder=self.folder,
@@ -124,6 +123,9 @@ class Scheduler:
             ),
             ended=lambda: self._crash is not None,
         )
+        # Last: what fails before this leaves no record, and the folder can be used again.
+        journal.write()
+        return shared
 
     def _sysctls(self) -> list[str]:
         """The sysctls to read in each guest: those that variants set, and those that kept results hold.

@@ -18,9 +18,6 @@ from lab.run.decisions import Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.observer import Observer
 
-# The folder of a run with the variants that were made for it and are not in the catalog.
-VARIANTS = "variants"
-
 
 @dataclass(frozen=True)
 class Request:

@@ -27,7 +27,8 @@ from lab.record import (
     TestResult,
 )
 from lab.report import github, junit, live, markdown, terminal
-from lab.report.runlog import RUN_LOG, RunLog
+from lab.report.runlog import RunLog
+from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 from lab.site import one_page
 from tests.unit.examples import cell, facts, run_of

@@ -35,9 +35,10 @@ from lab.record import (
     TestResult,
 )
 from lab.report import live as progress
-from lab.report import markdown, runlog, squares, terminal
+from lab.report import markdown, squares, terminal
 from lab.report.live import Lines, LiveTable
 from lab.report.runlog import RunLog
+from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 from tests.unit.examples import cell, facts, run_of
 
@@ -843,7 +844,7 @@ STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)")
 def entries(folder: Path) -> list[tuple[datetime, str]]:
     """Return the log's lines; check that each has a time."""
     found = []
-    for line in (folder / runlog.RUN_LOG).read_text().splitlines():
+    for line in (folder / RUN_LOG).read_text().splitlines():
         match = STAMP.fullmatch(line)
         assert match, line
         found.append((datetime.fromisoformat(match[1]), match[2]))
@@ -931,7 +932,7 @@ def test_a_guest_cannot_write_the_log(tmp_path: Path) -> None:
         log.note(said)
         log.cell(told(said))
         raise OSError(said)
-    text = (tmp_path / runlog.RUN_LOG).read_text()
+    text = (tmp_path / RUN_LOG).read_text()
     assert SAID in text
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
     assert forged not in [line.partition("Z ")[2] for line in text.splitlines()]

@@ -7,7 +7,7 @@ from lab.base.errors import LabError, UsageError
 from lab.repro import settings
 from lab.repro.planning import Host, Plan
 from lab.repro.report import Boxlite, Mood, Report, Setting, Speaker
-from lab.run import start
+from lab.run import journal
 from tests.unit.repro_examples import (
     CLONE,
     HOST,
@@ -124,7 +124,7 @@ def test_a_stated_setting_that_is_the_cause_itself_needs_no_other_variant() -> N
 
 
 def test_a_variant_made_for_a_report_is_the_same_when_it_is_read_from_its_file(tmp_path: Path) -> None:
-    folder = tmp_path / start.VARIANTS
+    folder = tmp_path / journal.VARIANTS
     folder.mkdir()
     made = plan(
         report(UBUNTU, holds(SWITCH, "1"), tried("setenforce 0", None, helped=False)), POLICY, nearest=True

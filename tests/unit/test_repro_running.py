@@ -24,7 +24,7 @@ from lab.repro.bisection import Bisection
 from lab.repro.commands import CommandResult, Ran
 from lab.repro.planning import Plan
 from lab.repro.report import Command
-from lab.run import start
+from lab.run import journal, start
 from tests.unit import words_examples
 from tests.unit.repro_examples import CLONE, KNOWN, SWITCH, gather, holds, plan, ran, report, system, tried
 from tests.unit.repro_examples import run as run_of_cells
@@ -193,7 +193,7 @@ def test_the_variants_of_a_report_are_kept_with_its_run_unless_nothing_can_be_ru
 
     def stop(self: start.PlannedRun, *_: object) -> None:
         begun.append(self)
-        kept = folder / start.VARIANTS
+        kept = folder / journal.VARIANTS
         assert sorted(file.name for file in kept.iterdir()) == ["report.toml", "tried-1.toml"]
         assert toml.read(kept / "tried-1.toml")["sysctl"] == {SWITCH: 1}
         assert KNOWN.with_variants(kept).variant("report").expect.cause == CLONE
@@ -276,7 +276,7 @@ def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_
     assert status == 0
     assert "### Which release\n\nboxlite 0.10.8 is the first release that fails: 0.9.0, the release" in output
     assert "lab repro REPORT --bisect" in output
-    assert (tmp_path / "run" / "bisection" / start.VARIANTS / "report.toml").is_file()
+    assert (tmp_path / "run" / "bisection" / journal.VARIANTS / "report.toml").is_file()
 
 
 def test_why_there_is_no_bisection_is_said(

@@ -3,13 +3,14 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from lab import catalog
-from lab.base.errors import UsageError
+from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
+from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.knobs.sysctl import Sysctl
 from lab.machine.budget import Limits, Memory
@@ -98,6 +99,20 @@ def test_where_no_results_can_be_written_nothing_is_begun(folder: Path) -> None:
     with pytest.raises(ResultsNotWritten, match=f"the results cannot be written into {folder}: Is a directory"):
         run_of(folder).run()
     assert not (folder / LOCK).exists()
+
+
+def test_a_run_that_could_not_be_prepared_leaves_no_record(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_busybox(_folder: Path) -> NoReturn:
+        raise LabError("no static busybox on this host")
+
+    monkeypatch.setattr(rootfs, "make", no_busybox)
+    run = run_of(folder)
+    own_rootfs = run.info.model_copy(update={"options": RunOptions()})
+    with pytest.raises(LabError, match="no static busybox"):
+        replace(run, info=own_rootfs).run()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_run_that_another_lab_is_at_work_on_is_left_alone(folder: Path) -> None:

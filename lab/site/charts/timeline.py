@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.base.files import plain
 from lab.record import RunResult
-from lab.report.runlog import RUN_LOG
+from lab.run.journal import RUN_LOG
 from lab.site.charts.kinds import CELL_STEPS, LANE_STEPS, Kind, kind_of
 from lab.site.charts.scale import Scale
 
