@@ -127,7 +127,6 @@ class Lane:
         A distribution's disk has partitions of the distribution's size, and its guest grows its root at boot,
         so the overlay is as large as the guest's definition says.
         """
-        self.overlay.unlink(missing_ok=True)
         overlay.create(self.overlay, backing, gib=self.guest.image.disk_gib if self.image.firmware else None)
 
     def rewind(self, tag: str) -> None:

@@ -8,7 +8,14 @@ from lab.base.errors import UsageError
 
 
 def create(overlay: Path, backing: Path, *, gib: int | None = None) -> None:
-    """Create an empty overlay over `backing`, with its size or `gib` GiB. Raises LabError."""
+    """Create an empty overlay over `backing`, with its size or `gib` GiB. Raises LabError.
+
+    Only the owner may read it, because the guest writes its private keys into it. libvirt makes QEMU's user the
+    owner when the machine starts.
+    """
+    overlay.unlink(missing_ok=True)
+    # qemu-img keeps the mode of a file that exists.
+    overlay.touch(0o600)
     size = [] if gib is None else [_size(backing, gib)]
     process.run(
         ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay, *size],

@@ -91,7 +91,13 @@ def _render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def write(path: Path, files: dict[str, str]) -> None:
-    """Write the files into an ISO image with the volume label that NoCloud expects."""
+    """Write the files into an ISO image with the volume label that NoCloud expects.
+
+    Only the owner may read it, because it holds the guest's private host key. libvirt makes QEMU's user the
+    owner when the machine starts.
+    """
+    path.unlink(missing_ok=True)
+    path.touch(0o600)
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
     for number, (name, text) in enumerate(files.items()):

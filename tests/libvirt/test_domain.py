@@ -1,6 +1,7 @@
 """The life of a lane's domain, against libvirt's own test driver."""
 
 import json
+import os
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.machine.states import StoredState
 from tests.libvirt.conftest import URI
-from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
+from tests.unit.examples import LANE_HOLDER, keys_for_all, other_process, wait_until_ended
 
 EMULATION = Acceleration(kvm=False, reason="a test")
 
@@ -59,6 +60,23 @@ class Lanes:
 @pytest.fixture
 def lanes(opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage) -> Lanes:
     return Lanes(opened, paths, guest, image)
+
+
+def test_no_other_user_reads_the_keys_and_the_disk_of_a_lane(lanes: Lanes) -> None:
+    # Whatever the umask is: the seed holds the guest's private host key, and the guest writes it to its disk.
+    before = os.umask(0)
+    try:
+        with lanes.open() as made:
+            seed = made.folder / "seed.iso"
+            # A second set-up, over files that anyone can read.
+            made.overlay.chmod(0o644)
+            seed.chmod(0o644)
+            made.set_up_disk()
+            assert b"PRIVATE KEY-----" in seed.read_bytes()
+            assert keys_for_all(lanes.paths.state) == []
+            assert [file.stat().st_mode & 0o777 for file in (made.overlay, seed)] == [0o600, 0o600]
+    finally:
+        os.umask(before)
 
 
 def foreign_xml(name: str) -> str:

@@ -174,6 +174,12 @@ def other_process(program: str, *arguments: object) -> Iterator[tuple[psutil.Pro
             child.kill()
 
 
+def keys_for_all(folder: Path) -> list[Path]:
+    """The files below a folder that hold a private key and that others than their owner may read."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mode & 0o044]
+    return [file for file in files if b"PRIVATE KEY-----" in file.read_bytes()]
+
+
 def wait_until_ended(pid: int) -> None:
     """Wait until a process is gone; one that nobody has collected yet counts as gone."""
 

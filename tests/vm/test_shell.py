@@ -12,6 +12,7 @@ import pytest
 from lab.base.paths import Paths
 from lab.images.store import BaseImage
 from lab.lane import keeper
+from tests.unit.examples import keys_for_all
 from tests.vm.conftest import RELEASE, domains_of, processes_of, wait_until
 
 # The stored guest with the deployed build is restored; without one, the first command deploys and stores it.
@@ -75,6 +76,7 @@ def test_a_command_runs_in_the_state_of_a_cell_in_a_guest_that_can_be_kept(
     digest = hashlib.sha256(sent.read_bytes()).hexdigest()
     assert lab.run("attach", stdin="sha256sum <~/sent").stdout == f"{digest}  -\n"
 
+    assert keys_for_all(lab.home / "state") == keys_for_all(paths.states) == []
     port = kept.entrance.endpoint.port
     assert kept.name in lab.run("clean").stdout
     assert domains_of({kept.name}) == {kept.name}
