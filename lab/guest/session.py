@@ -1,6 +1,7 @@
 """SSH to one guest, which must show the one host key that it was given. Uses fabric."""
 
 import base64
+import errno
 import json
 import shlex
 import socket
@@ -18,9 +19,9 @@ from invoke.exceptions import CommandTimedOut
 
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
+from lab.guest import programs
 from lab.machine import seed
 from lab.machine.lane import Endpoint
-from lab.probes import PROGRAMS
 
 User = Literal["lab", "tester"]
 ADMIN: User = "lab"
@@ -36,39 +37,18 @@ NOTICE_SECONDS = 2.0
 
 # How long the guest may take to answer a request of SFTP, under hardware acceleration.
 SFTP_SECONDS = 10.0
+# How long a file may take, under hardware acceleration: so long, and so much longer for each MiB.
+TRANSFER_SECONDS, MIB_SECONDS = 30.0, 0.5
+# No file that the lab fetches is larger. A guest may claim any size, and paramiko lists all blocks in advance.
+MOST_BYTES = 512 * 2**20
+# Requests for blocks that are under way at once: what the guest sends before it is written is kept in memory.
+AHEAD = 64
+BLOCK = 2**18
 # OpenSSH's server of SFTP, where Debian and Fedora have it, in root's home.
 SFTP_AS_ROOT = (
     "sudo -n -H sh -c 'cd; for each in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server; "
     "do test -x $each && exec $each; done'"
 )
-
-# Programs that run in a guest, by their names below these folders.
-FOLDERS = (Path(__file__).parent / "remote", PROGRAMS)
-
-# Runs programs in one interpreter: starting one takes half a second in an emulated guest.
-LOADER = """
-import base64, contextlib, io, json, subprocess, sys
-results = []
-for name, source, argument in json.loads(sys.argv.pop(1)):
-    sys.argv[1:] = [argument]
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        try:
-            exec(compile(base64.b64decode(source), name, "exec"), {"__name__": "__main__"})
-        except subprocess.CalledProcessError as error:
-            sys.exit("%s: %s%s" % (" ".join(error.cmd), error.stdout, error.stderr))
-    results.append(json.loads(output.getvalue()))
-print(json.dumps(results))
-"""
-
-
-def program_files() -> list[Path]:
-    """Every program that runs in guests."""
-    return sorted(file for folder in FOLDERS for file in folder.rglob("*.py"))
-
-
-def program_file(name: str) -> Path:
-    """The source of one of them, for example `begin` or `knobs/sysctl`."""
-    return next(file for folder in FOLDERS if (file := folder / f"{name}.py").is_file())
 
 
 class SessionLost(LabError):
@@ -159,7 +139,7 @@ class Session:
         user: User = ADMIN,
         under: str = "",
     ) -> Any:
-        """Run one of the programs in `FOLDERS` with a JSON argument and return the JSON that it prints.
+        """Run one of `programs` with a JSON argument and return the JSON that it prints.
 
         The administrator runs it as root. `under` is put before the interpreter's command line.
         """
@@ -175,14 +155,8 @@ class Session:
         under: str = "",
     ) -> list[Any]:
         """Run several programs one after another in one interpreter, as `program` runs one."""
-        wanted = [
-            (name, base64.b64encode(program_file(name).read_bytes()).decode(), json.dumps(argument))
-            for name, argument in calls
-        ]
-        # The programs need the standard library only, and not what `site` looks for.
-        words = ["python3", "-I", "-S", "-c", LOADER, json.dumps(wanted)]
         prefix = "sudo -n -H " if user == ADMIN else ""
-        command = f"{prefix}{under} {shlex.join(words)}".strip()
+        command = f"{prefix}{under} {shlex.join(programs.command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user)
         try:
             results: list[Any] = json.loads(output.stdout)
@@ -194,19 +168,45 @@ class Session:
         return results
 
     def put(self, local: Path, remote: str, progress: Callable[[int, int], None]) -> None:
-        """Upload a file; `progress` gets the bytes sent and the bytes in all."""
-        try:
-            with self._watched():
-                self._connection(ADMIN).sftp().put(str(local), remote, callback=progress)
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            self._lost(f"SSH broke during the upload of {local.name}: {error}", error)
+        """Upload a file; `progress` gets the bytes sent and the bytes in all. Raises SessionLost."""
+        with self._limited(f"the upload of {local.name}") as deadline, self.sftp(ADMIN) as client:
+            deadline.add(self._seconds_for(local.stat().st_size))
+            client.put(str(local), remote, callback=progress)
 
     def get(self, remote: str, local: Path) -> None:
-        """Download a file."""
+        """Download a file. Raises SessionLost, RemoteFailed if it is larger than the lab takes."""
+        with self._limited(f"the download of {remote}") as deadline, self.sftp(ADMIN) as client:
+            left = client.stat(remote).st_size or 0
+            if left > MOST_BYTES:
+                raise RemoteFailed(f"{remote} in the guest is larger than {MOST_BYTES // 2**20} MiB")
+            deadline.add(self._seconds_for(left))
+            with client.open(remote, "rb") as source, local.open("wb") as sink:
+                source.prefetch(left, AHEAD)
+                while left and (block := source.read(min(BLOCK, left))):
+                    sink.write(block)
+                    left -= len(block)
+            if left:
+                raise EOFError(f"{left} bytes are missing")
+
+    def _seconds_for(self, size: int) -> float:
+        return size / 2**20 * MIB_SECONDS * self._factor
+
+    @contextmanager
+    def _limited(self, what: str) -> Iterator[Deadline]:
+        """Watch the machine, and drop the connections at a deadline that the block may put off.
+
+        Raises SessionLost, or whatever `alive` raises.
+        """
+        deadline = Deadline(TRANSFER_SECONDS * self._factor, what)
         try:
-            self._connection(ADMIN).sftp().get(remote, str(local))
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            self._lost(f"SSH broke during the download of {remote}: {error}", error)
+            with self._watched(deadline):
+                yield deadline
+        except (SessionLost, paramiko.SSHException, OSError, EOFError) as error:
+            if deadline.remaining == 0.0:
+                self._lost(f"{what} did not end within {deadline.seconds:.0f} s", error)
+            if isinstance(error, SessionLost) or getattr(error, "errno", None) == errno.ENOSPC:
+                raise  # It says what happened; only this host's disk can be full.
+            self._lost(f"{what} failed: {error or 'SSH broke'}", error)
 
     @contextmanager
     def sftp(self, user: User, *, as_root: bool = False) -> Iterator[paramiko.SFTPClient]:
@@ -242,13 +242,18 @@ class Session:
             connection.transport.close()
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Drop the connections as soon as the machine is gone: a stopped guest does not close them."""
+    def _watched(self, deadline: Deadline | None = None) -> Iterator[None]:
+        """Drop the connections as soon as the machine is gone: a stopped guest does not close them.
+
+        The same happens at the deadline.
+        """
         done = threading.Event()
 
         def watch() -> None:
-            while not done.wait(WATCH_SECONDS):
+            while not done.wait(min(WATCH_SECONDS, deadline.remaining) if deadline else WATCH_SECONDS):
                 try:
+                    if deadline:
+                        deadline.check()
                     self._alive()
                 except LabError:
                     self.close()

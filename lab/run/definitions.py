@@ -7,7 +7,7 @@ from pathlib import Path
 from lab import remedies
 from lab.base import paths
 from lab.catalog import Variant, load
-from lab.guest.session import program_files
+from lab.guest.programs import program_files
 from lab.images import store
 from lab.lane import prepare_image
 from lab.plan import Cell

@@ -15,10 +15,10 @@ import pytest
 
 from lab import catalog
 from lab.base.paths import PACKAGE
-from lab.guest import session
+from lab.guest import programs, session
 
 SUITE = catalog.load().suite.folder
-PROGRAMS = session.program_files()
+PROGRAMS = programs.program_files()
 # The suite runs on no older Python than boxlite has wheels for. That a guest's is older (Debian 11's) is for
 # the lab's own programs to find out.
 OLDEST, OLDEST_OF_GUESTS = (3, 10), (3, 9)
@@ -218,7 +218,7 @@ def test_selinux_can_be_set_without_a_module(tmp_path: Path) -> None:
 
 def moved(links: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run the program that leaves symlinks where files were."""
-    command = [sys.executable, str(session.program_file("knobs/files")), json.dumps(links)]
+    command = [sys.executable, str(programs.program_file("knobs/files")), json.dumps(links)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -244,5 +244,5 @@ def test_there_is_no_symlink_where_nothing_was_before(tmp_path: Path) -> None:
 
 
 def test_limits_are_those_of_the_suites_user() -> None:
-    program = session.program_file("knobs/limits").read_text()
+    program = programs.program_file("knobs/limits").read_text()
     assert f'USER = "{session.SUITE}"' in program

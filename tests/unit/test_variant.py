@@ -7,7 +7,8 @@ import pytest
 from lab import catalog, knobs
 from lab.base.errors import UsageError
 from lab.catalog import Variant
-from lab.guest.session import RemoteFailed, Session, program_file
+from lab.guest.programs import program_file
+from lab.guest.session import RemoteFailed, Session
 from lab.guest.variant import (
     Mark,
     NotInEffect,
