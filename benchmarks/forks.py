@@ -24,7 +24,7 @@ def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
     loads, answers = [], []
     with connection(default_uri()) as opened:
         image = store.ensure(paths, guest, print)
-        how = acceleration.decide(opened, paths, image)
+        how = acceleration.decide(opened, paths, image, lambda text: None)
         with lane.open_lane(opened, paths, guest=guest, image=image, acceleration=how) as made:
             made.start()
             session = Session(made.endpoint, alive=made.check_alive, factor=how.factor)

@@ -8,18 +8,20 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.version import Version
 
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
+from lab.base.locks import locked
 from lab.base.paths import Paths
 
 PROJECT = "boxlite"
 # The oldest glibc that boxlite's wheels ask for; every guest has a newer one.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 16, -1)] + ["manylinux2014_x86_64"]
 PIP_SECONDS = 600.0
+# Longer than another lab can take for its own download.
+LOCK_SECONDS = PIP_SECONDS + 60.0
 # A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.
 EVERY = "3.11"
 SEE = "see the releases with: pip index versions boxlite"
@@ -85,12 +87,14 @@ def download(
 ) -> list[Path]:
     """The wheels of these requirements, with all they depend on, for a Python such as "3.13".
 
-    They are kept in a folder of the cache, which is complete or does not exist.
+    They are kept in a folder of the cache, which is complete or does not exist. While another lab fetches them,
+    `say` may raise to end the wait.
 
     Raises NotApplicable if the first requirement has no wheel for that Python, LabError if pip fails otherwise.
     """
     folder = paths.make(store(paths)) / f"{folder_name}-cp{python.replace('.', '')}"
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
+    lock = folder.with_name(f"{folder.name}.lock")
+    with locked(lock, LOCK_SECONDS, f"fetch {requirements[0]} for Python {python}", say):
         if not folder.is_dir():
             say(f"fetching {requirements[0]} for Python {python}")
             partial = folder.with_name(f".partial-{folder.name}")

@@ -105,8 +105,9 @@ def _uefi(opened: libvirt.virConnect) -> Line:
 
 
 def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
-    image = store.any_image(paths)
-    verdict = acceleration.decide(opened, paths, image) if image else acceleration.cached(opened, paths)
+    verdict = acceleration.cached(opened, paths)
+    if verdict is None and (image := store.any_image(paths)):
+        verdict = acceleration.decide(opened, paths, image, lambda text: None)
     if verdict is None:
         return Line(
             "acceleration",

@@ -8,20 +8,18 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError, UsageError, one_line
 from lab.base.files import digest, seal, sha256
+from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, wait_for
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
 from lab.images import choice, cloud, debian, disk, download
 from lab.images.download import Say
@@ -131,7 +129,7 @@ def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> Ba
     if isinstance(guest.image, CloudImage):
         return _pull(paths, guest, guest.image, say)
     folder = _folder(paths, guest)
-    with locked(paths.make(paths.images) / f"{folder.name}.lock", BUILD_SECONDS, "build", say):
+    with locked(paths.make(paths.images) / f"{folder.name}.lock", BUILD_SECONDS, "build this image", say):
         return read(folder) or _build(paths, guest, guest.image, folder, say)
 
 
@@ -156,7 +154,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
             raise UsageError(f"{file} does not have the digest that images/{guest.name}.toml pins")
     paths.make(paths.images)
     copy = paths.make(paths.downloads) / "import.qcow2"
-    with locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "import", say):
+    with locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "import this image", say):
         try:
             _copy(file, form, copy)
             return _store_disk(paths, guest, copy, f"imported from {file.name}", started, say)
@@ -240,29 +238,6 @@ def _disk_folder(paths: Paths, sha256: str) -> Path:
     return paths.images / f"sha256-{sha256}"
 
 
-@contextmanager
-def locked(lock: Path, seconds: float, action: str, say: Say) -> Iterator[None]:
-    """Hold the lock file while an image is made. While waiting, tell `say` what another lab is doing.
-
-    `action` is the verb for that: build, download, import or store. Raises DeadlineExpired after `seconds`.
-    """
-    file_lock = FileLock(lock, timeout=0)
-
-    def attempt() -> bool | None:
-        try:
-            file_lock.acquire()
-        except Timeout:
-            say(f"waiting for another lab to {action} this image")
-            return None
-        return True
-
-    wait_for(attempt, Deadline(seconds, f"another lab to {action} this image"), interval=1.0)
-    try:
-        yield
-    finally:
-        file_lock.release()
-
-
 def _copy(file: Path, form: str, copy: Path) -> None:
     """Copy a disk, converting it to qcow2, which the guests' overlays need."""
     if form == "raw":
@@ -295,7 +270,7 @@ def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
     want = cloud.resolve_disk(guest, image, say)
     paths.make(paths.images)
     lock = paths.make(paths.downloads) / f"{want.name}.lock"
-    with locked(lock, DOWNLOAD_SECONDS, "download", say):
+    with locked(lock, DOWNLOAD_SECONDS, "download this image", say):
         # Folders are named by SHA-256. With another algorithm, look at the disk that the guest uses now.
         known = want.algorithm == "sha256"
         stored = read(_disk_folder(paths, want.digest)) if known else find(paths, guest)
@@ -318,7 +293,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
         file.rename(partial / DISK)
         return time.monotonic() - started
 
-    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "store", say):
+    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "store this image", say):
         stored = read(folder)
         if stored:
             check(stored)

@@ -18,6 +18,7 @@ import libvirt
 from lab.base import process
 from lab.base.errors import LabError
 from lab.base.files import plain
+from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Guest, PackageManager
 from lab.guest import ready
@@ -140,7 +141,7 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
     preparation.paths.make(preparation.paths.images)
     folder = _folder(preparation.paths, guest, image)
     lock = folder.with_name(f"{folder.name}.lock")
-    with store.locked(lock, LOCK_SECONDS, "prepare", preparation.say):
+    with locked(lock, LOCK_SECONDS, "prepare this image", preparation.say):
         return _read(folder, image) or _make(preparation, guest, image, folder)
 
 

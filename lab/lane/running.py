@@ -147,12 +147,17 @@ class RunningLane:
     def _deploy(self, build: Build) -> dict[str, str]:
         watch = self.guest.watch
         with watch.step("fetch"):
-            files = build.fetch(self.work.paths, self.facts, self.guest.say)
+            files = build.fetch(self.work.paths, self.facts, self._say_while_alive)
         if self._base:
             self.guest.fork(self._base)
         with self.guest.holding(1, "deploying"), watch.step("deploy"):
             self.guest.deploy(build, files, self.work.rootfs)
         return build.record(files).files
+
+    def _say_while_alive(self, text: str) -> None:
+        """Say what is waited for, or end the wait if the machine is gone, as after an interrupt."""
+        self.lane.check_alive()
+        self.guest.say(text)
 
     def _take_checkpoint(self, tag: str) -> Checkpoint:
         """Take a checkpoint of memory, or of the disk if that fails; the lane's note says why."""

@@ -116,7 +116,7 @@ def _prepare(
     own_rootfs: Path | None,
 ) -> _Lanes:
     image = store.ensure(paths, cell.guest, say)
-    how = acceleration.decide(opened, paths, image)
+    how = acceleration.decide(opened, paths, image, say)
     processors = Processors(os.cpu_count() or 1)
     hold_processors = partial(holding, processors, how=how, say=say)
     preparation = prepare_image.Preparation(opened, paths, uri, how, say, hold_processors)

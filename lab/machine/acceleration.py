@@ -3,15 +3,16 @@
 import os
 import platform
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import libvirt
-from filelock import FileLock
 from pydantic import BaseModel
 
 from lab.base.files import write_atomically
+from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.images.store import BaseImage
@@ -22,6 +23,8 @@ KVM_DEVICE = Path("/dev/kvm")
 # The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
 KERNEL_RAN = "Run /init as init process"
 PROBE_SECONDS = 30.0
+# Longer than another lab can take to find out.
+LOCK_SECONDS = 4 * PROBE_SECONDS
 # Enough for the initial RAM disk of any distribution.
 PROBE_MIB = 1024
 # Measured boots take 21-36 s under software emulation and 2-4 s under KVM.
@@ -53,16 +56,20 @@ class Verdict(BaseModel):
     reason: str
 
 
-def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
+def decide(
+    connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: Callable[[str], None]
+) -> Acceleration:
     """Return the cached verdict for this host kernel and QEMU, or boot `image` under KVM to get one.
 
-    The kernel of any guest will do. Raises LabError if the image's disk cannot be booted at all.
+    The kernel of any guest will do. While another lab boots one, `say` may raise to end the wait. Raises
+    LabError if the image's disk cannot be booted at all.
     """
     known = cached(connection, paths)
     if known is not None:
         return known
     paths.make(paths.cache)
-    with FileLock(paths.acceleration.with_suffix(".lock")):
+    lock = paths.acceleration.with_suffix(".lock")
+    with locked(lock, LOCK_SECONDS, "find out about KVM", say):
         known = cached(connection, paths)
         if known is not None:
             return known

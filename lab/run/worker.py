@@ -96,10 +96,14 @@ class Worker:
     def _say(self, text: str) -> None:
         self._shared.observer.lane(self.label, text)
 
-    def _say_of_image(self, text: str) -> None:
+    def _say_or_stop(self, text: str) -> None:
+        """Say what is waited for, or end the wait if the run was interrupted."""
         if self.is_stopped:
             raise LabError("interrupted")
-        self._say(f"image: {text}")
+        self._say(text)
+
+    def _say_of_image(self, text: str) -> None:
+        self._say_or_stop(f"image: {text}")
 
     def _hold(self, opened: Lane | None) -> None:
         """Remember the lane, so that an interrupt can take it down."""
@@ -124,7 +128,7 @@ class Worker:
 
     def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
         self._say("finding out about KVM")
-        how = acceleration.decide(opened, self._shared.work.paths, image)
+        how = acceleration.decide(opened, self._shared.work.paths, image, self._say_or_stop)
         if self._shared.journal.describe_host(opened, how) and not how.kvm:
             self._shared.observer.note(
                 f"guests run under software emulation, about ten times slower: {how.reason}"

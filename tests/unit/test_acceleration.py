@@ -38,7 +38,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def decide(paths: Paths, daemon: Daemon) -> Acceleration:
-    return acceleration.decide(daemon, paths, base_image(paths.images))
+    return acceleration.decide(daemon, paths, base_image(paths.images), lambda text: None)
 
 
 def test_without_a_device_guests_are_emulated(paths: Paths, device: Path) -> None:
@@ -67,7 +67,7 @@ def test_an_image_that_boots_itself_is_tried_from_an_overlay_of_its_disk(
     monkeypatch.setattr(overlay, "create", lambda made, backing: overlays.append((made, backing)))
     daemon = Daemon()
     image = base_image(paths.images, Firmware.BIOS)
-    verdict = acceleration.decide(daemon, paths, image)
+    verdict = acceleration.decide(daemon, paths, image, lambda text: None)
     assert verdict.reason == "/dev/kvm opens, but QEMU fails under it: failed to set MSR 0x10a"
     [(made, backing)] = overlays
     assert backing == image.disk

@@ -2,6 +2,7 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +13,7 @@ from lab.base.paths import Paths
 from lab.builds import Build, payload
 from lab.builds import pip as lab_pip
 from lab.builds.kinds.wheel import Wheel
-from tests.unit.examples import facts
+from tests.unit.examples import LOCK_HOLDER, facts, other_process
 
 RELEASE = Wheel("0.10.8", "0.10.8")
 TAGS = "cp313-cp313-manylinux_2_28_x86_64"
@@ -273,6 +274,22 @@ def test_what_pip_says_decides_whose_fault_it_is(
     with pytest.raises(error, match=expected) as raised:
         wheels(paths)
     assert type(raised.value) is error
+
+
+def test_waiting_for_another_lab_that_fetches_is_said_and_ends_when_the_caller_wants(
+    paths: Paths, pip: Pip
+) -> None:
+    pip.does(DOWNLOADS)
+    wheels(paths)
+    [folder] = [each for each in (paths.cache / "wheels").iterdir() if each.is_dir()]
+
+    def stop(text: str) -> NoReturn:
+        raise LabError(f"stopped while {text}")
+
+    with other_process(LOCK_HOLDER, folder.with_name(f"{folder.name}.lock")), pytest.raises(LabError) as ended:
+        RELEASE.fetch(paths, facts(python="3.13"), stop)
+    assert str(ended.value) == "stopped while waiting for another lab to fetch boxlite==0.10.8 for Python 3.13"
+    assert wheels(paths) == ["b-1-py3-none-any.whl"]
 
 
 def test_what_a_failed_download_left_is_never_taken_for_whole(paths: Paths, pip: Pip) -> None:

@@ -566,6 +566,23 @@ def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
     assert CellRunner(served).run(cell(NEW), bench.folder / "cell").status is Status.PASS
 
 
+def test_waiting_for_another_lab_to_fetch_a_build_ends_with_the_machine(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(_build: Wheel, _paths: Paths, _facts: object, say: Callable[[str], None]) -> NoReturn:
+        say("waiting for another lab")
+        # As an interrupt does from another thread.
+        bench.machine.when["alive?"] = fails(LaneDied("it was given up"))
+        say("waiting for another lab")
+        raise AssertionError("the wait went on")
+
+    monkeypatch.setattr(Wheel, "fetch", fetch)
+    served = bench.service(stores=False)
+    served.start()
+    with pytest.raises(LaneDied, match="it was given up"):
+        served.deploy(NEW)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench, count: int) -> None:
     served = bench.service(cold=True, builds=count, stores=False)

@@ -197,7 +197,7 @@ def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memo
     image = replace(prepared, firmware=Firmware.UEFI)
     chosen: Guest = guest(UBUNTU)
     with connection(default_uri()) as opened:
-        how = acceleration.decide(opened, own, image)
+        how = acceleration.decide(opened, own, image, lambda text: None)
         with lane.open_lane(opened, own, guest=chosen, image=image, acceleration=how) as made:
             session = Session(made.endpoint, alive=made.check_alive, factor=how.factor)
             made.start()

@@ -42,7 +42,7 @@ CELL_STEPS = {
 BEGINNINGS = {
     "image: waiting": Kind.WAITING,
     "image: ": Kind.IMAGE,
-    "waiting for a processor": Kind.WAITING,
+    "waiting for ": Kind.WAITING,
     "finding out about KVM": Kind.WAITING,
     "booting": Kind.START,
     "restoring": Kind.START,
