@@ -4,7 +4,7 @@ import os
 import pty
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,19 +114,16 @@ def test_a_shell_has_the_suites_command_in_its_history_and_nothing_of_that_in_it
 
 def typed(script: str, keys: bytes) -> str:
     """Type something into a script that runs on a terminal; what it showed, and its status."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvp("bash", ["bash", "-c", script])
-    os.write(terminal, keys)
+    ours, theirs = pty.openpty()
     shown = b""
-    while True:
-        try:
-            read = os.read(terminal, 65536)
-        except OSError:  # What Linux says when the other end is closed.
-            break
-        shown += read
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.close(terminal)
+    with subprocess.Popen(["bash", "-c", script], stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.write(ours, keys)
+        with suppress(OSError):  # What Linux says when the other end is closed.
+            while read := os.read(ours, 65536):
+                shown += read
+        status = process.wait(timeout=60)
+    os.close(ours)
     return f"{shown.decode()}\nstatus {status}"
 
 
