@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lab.base.paths import PACKAGE
 from lab.catalog.toml import Definition
@@ -21,7 +22,14 @@ class Suite(Definition):
     )
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
-    tests: dict[str, Needs]
+    tests: dict[str, Needs] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _named_tests_exist(self) -> Self:
+        for key in ("control", "witness"):
+            if (name := getattr(self, key)) not in self.tests:
+                raise ValueError(f"{key}: expected one of the suite's tests, found {name!r}")
+        return self
 
     @property
     def folder(self) -> Path:

@@ -56,11 +56,13 @@ def judge(
     If an emulated guest is too slow for boxlite's own time limit, or a guest cannot reach a registry, the lab
     is at fault and the status is `error`.
 
-    A test that did not run counts as failed.
+    A test that did not run counts as failed. No result at all is the lab's fault, too: it says nothing.
 
     A failure counts as expected only if its first cause is the expected one and exactly those tests failed that
     the causes found must fail. Otherwise a known failure could hide another one.
     """
+    if not tests:
+        return Verdict(Status.ERROR, reason="no test of the suite has a result")
     failed = {test.name for test in tests if test.outcome not in (Outcome.PASS, Outcome.SKIP)}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
     slow = [test.name for test in tests if test.name in failed and TOO_SLOW.search(test.message)]

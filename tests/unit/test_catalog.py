@@ -4,6 +4,7 @@ import pytest
 
 from lab import catalog, causes, knobs
 from lab.base.errors import UsageError
+from lab.catalog import Suite
 from lab.knobs.sysctl import Sysctl
 from lab.record import Needs
 from tests.unit.examples import facts, who
@@ -114,6 +115,40 @@ def test_a_new_kind_of_setting_is_one_new_file(
     assert variant.knobs["weather"].settings() == {"outside": "rain"}
     assert variant.knobs["weather"].differences(facts(kernel="sun"), who()) == ["the sun shines"]
     assert "found 1" in error_of(root, VARIANT_FILE, VARIANT + "weather = { outside = 1 }")
+
+
+SUITE = """
+title = "A suite"
+control = "starts"
+witness = "isolates"
+test_seconds = 10
+suite_seconds = 60
+tests = { starts = "box", isolates = "sandbox" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            SUITE.replace('{ starts = "box", isolates = "sandbox" }', "{}"),
+            "tests: Dictionary should have at least 1",
+        ),
+        (SUITE.replace('"starts"', '"begins"'), "control: expected one of the suite's tests, found 'begins'"),
+        (SUITE.replace('"isolates"', '"hides"'), "witness: expected one of the suite's tests, found 'hides'"),
+    ],
+    ids=["no test", "no control", "no witness"],
+)
+def test_a_suite_has_tests_and_its_control_and_witness_are_among_them(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    file = tmp_path / "suite.toml"
+    file.write_text(SUITE)
+    assert catalog.load_file(file, Suite, name="small").tests
+    file.write_text(text)
+    with pytest.raises(UsageError) as wrong:
+        catalog.load_file(file, Suite, name="small")
+    assert expected in str(wrong.value)
 
 
 def test_the_control_is_a_test_that_needs_a_box_and_no_sandbox() -> None:

@@ -45,6 +45,13 @@ def test_all_passed_as_expected() -> None:
     assert verdict({}, PASSES) == Verdict(Status.PASS)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("expected", [PASSES, BLOCKED])
+def test_a_suite_without_a_single_result_is_no_pass(expected: Expectation, killed: bool) -> None:
+    judged = judge(SUITE, [], expected, [], killed=killed)
+    assert judged == Verdict(Status.ERROR, reason="no test of the suite has a result")
+
+
 def test_all_passed_where_a_failure_was_expected() -> None:
     judged = verdict({})
     assert judged.status is Status.XPASS
