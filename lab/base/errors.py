@@ -9,10 +9,12 @@ from pydantic import ValidationError
 class LabError(Exception):
     """An expected failure: the message says what was tried and what happened, `hint` says what to do next.
 
-    `exit_status` is the exit status of the command line: 3, something could not be run.
+    `exit_status` is the exit status of the command line: 3, something could not be run. `lasting`: it would be
+    the same on every other lane, so nothing is tried again.
     """
 
     exit_status = 3
+    lasting = False
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -27,6 +29,7 @@ class UsageError(LabError):
     """Wrong usage or a wrong definition; nothing was started."""
 
     exit_status = 2
+    lasting = True
 
 
 class ImageNotAvailable(LabError):
@@ -35,6 +38,11 @@ class ImageNotAvailable(LabError):
 
 class NotApplicable(Exception):
     """A cell does not apply to its guest; the message is the reason shown in the table."""
+
+
+def is_lasting(error: Exception) -> bool:
+    """Whether an error would be the same on every other lane."""
+    return isinstance(error, LabError) and error.lasting
 
 
 def one_line(error: Exception) -> str:

@@ -19,6 +19,8 @@ RESULT = "/run/cloud-init/result.json"
 class NotAsDefined(LabError):
     """The guest is not what its definition says it is."""
 
+    lasting = True
+
 
 class CloudInitFailed(LabError):
     """cloud-init did not do what the seed says. The message holds its errors, `log` its whole log."""

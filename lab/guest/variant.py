@@ -24,6 +24,8 @@ class Mark:
 class NotInEffect(LabError):
     """The guest, read afterwards, does not show the variant's settings."""
 
+    lasting = True
+
 
 def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
     """Why the variant makes no sense on a guest with these facts; None if it makes sense."""

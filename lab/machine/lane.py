@@ -42,6 +42,12 @@ class BootFailed(LabError):
     """The guest did not come up; the message ends in its console's last lines."""
 
 
+class CoreLimited(BootFailed):
+    """libvirt may start no machine in this login, because of its limit for core files."""
+
+    lasting = True
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """How to reach a guest's SSH server, and the only host key that it may show."""
@@ -158,7 +164,7 @@ class Lane:
         try:
             self._domain = self._connection.createXML(domain.to_xml(spec), flags)
         except libvirt.libvirtError as error:
-            raise BootFailed(f"libvirt could not start {self.name}: {error}", hint=_hint(error)) from error
+            raise _refused(self.name, error) from error
         self.check_wanted()
 
     def resume(self) -> None:
@@ -243,9 +249,10 @@ class Lane:
         self._domain = None
 
 
-def _hint(error: libvirt.libvirtError) -> str | None:
-    """What to do about an error of libvirt's that its words do not explain."""
-    return CORE_LIMIT_HINT if CORE_LIMIT in str(error) else None
+def _refused(name: str, error: libvirt.libvirtError) -> BootFailed:
+    """The failed boot of a machine that libvirt did not start; the hint says what its words do not explain."""
+    message = f"libvirt could not start {name}: {error}"
+    return CoreLimited(message, hint=CORE_LIMIT_HINT) if CORE_LIMIT in str(error) else BootFailed(message)
 
 
 def free_text(folder: Path) -> str:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.base.errors import is_lasting
 from lab.base.files import plain
 from lab.guest.ready import CloudInitFailed
 from lab.lane.attempts import fault_folder
@@ -80,11 +81,14 @@ class Decisions:
         self.backlog.put_back(ticket, after=after)
 
     def fault(self, ticket: Ticket, error: Exception, *, number: int, label: str, lane: Lane | None) -> None:
-        """A fault of the lab on lane `number`: the cell is tried again, or its status is `error`."""
+        """A fault of the lab on lane `number`: the cell is tried again, or its status is `error`.
+
+        It is not tried again if the fault would be the same on every other lane.
+        """
         if self.stopped.is_set():
             return
         folder = self.folder / ticket.cell.folder
-        again = self.may_retry(ticket)
+        again = self.may_retry(ticket) and not is_lasting(error)
         if lane is not None:
             _keep_evidence(lane, fault_folder(folder) if again else folder, error)
         if again:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.base.errors import NotApplicable
+from lab.base.errors import NotApplicable, is_lasting
 from lab.base.stopwatch import Stopwatch
 from lab.builds import SuiteOptions
 from lab.guest import variant
@@ -128,27 +128,30 @@ class Tries[T: StrEnum]:
         return Tried(outcome, reason, (*first.attempts, *second.attempts))
 
     def _run_with_retries[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Tried[T, A]:
-        """One attempt, repeated in another fork after a fault of the lab."""
+        """One attempt, repeated in another fork after a fault of the lab that another fork may not meet."""
         while True:
             attempt = begin(folder)
-            outcome, reason = self._run_guarded(attempt)
-            is_last = len(self.retried) >= self.retries or not self.runner.guest.is_alive
+            outcome, reason, lasts = self._run_guarded(attempt)
+            is_last = lasts or len(self.retried) >= self.retries or not self.runner.guest.is_alive
             if outcome is not self.error or is_last:
                 return Tried(outcome, reason, (attempt,))
             self.retried.append(reason)
             set_aside(folder, fault_folder(folder))
 
-    def _run_guarded(self, attempt: Attempt[T]) -> tuple[T, str]:
-        """Run an attempt; a fault becomes its outcome. Raises LaneDied if the run is interrupted."""
+    def _run_guarded(self, attempt: Attempt[T]) -> tuple[T, str, bool]:
+        """Run an attempt: its outcome, why, and whether every other fork would show the same fault.
+
+        A fault becomes its outcome. Raises LaneDied if the run is interrupted.
+        """
         lane = self.runner.guest.lane
         try:
             lane.check_alive()
-            return attempt.run()
+            return *attempt.run(), False
         except self.impossible as why:
-            return self.cannot, str(why)
+            return self.cannot, str(why), True
         except FAULTS as error:
             lane.check_wanted()
-            return self.error, str(error)
+            return self.error, str(error), is_lasting(error)
 
     def _compare[A](self, first: Tried[T, A], second: Tried[T, A]) -> tuple[T, str]:
         """The outcome of two looks. If they disagree, neither says anything, which is `error`."""

@@ -244,6 +244,7 @@ def test_a_login_that_may_not_raise_its_core_limit_is_told_what_to_do(
         made.start()
     assert failed.value.hint is not None
     assert "max_core = 0" in failed.value.hint
+    assert failed.value.lasting
 
 
 def test_a_machine_that_libvirt_refuses_is_a_failed_boot_and_not_ours_to_remove(lanes: Lanes) -> None:

@@ -19,7 +19,8 @@ from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Firmware, Guest
-from lab.guest.ready import CloudInitFailed
+from lab.guest.ready import CloudInitFailed, NotAsDefined
+from lab.guest.variant import NotInEffect
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image as prepare
@@ -30,7 +31,7 @@ from lab.machine import acceleration, lane
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
 from lab.machine.connection import NoLibvirt
-from lab.machine.lane import Lane, LaneDied
+from lab.machine.lane import CoreLimited, Lane, LaneDied
 from lab.plan import Cell, choose
 from lab.record import (
     CellResult,
@@ -391,6 +392,38 @@ def test_faults_beyond_the_retries_are_an_error_of_that_cell(lab: Lab, retries: 
     names = [f"fault-{number}/console.log" for number in range(1, retries + 1)]
     base = "cells/debian-13/stock/0.10.8"
     assert broken.evidence == [f"{base}/{name}" for name in ["console.log", *names]]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotInEffect("variant not in effect: the profile is in unconfined mode"),
+        NotAsDefined("debian-13 should enforce the SELinux policy targeted, but SELinux is not in use"),
+    ],
+    ids=["variant", "guest"],
+)
+def test_a_fault_that_every_lane_would_meet_is_not_tried_again(lab: Lab, error: LabError) -> None:
+    lab.cell = at("debian-13/stock", fails(error))
+    run = lab.run(guests=ONE, retries=3)
+    assert statuses(run) == {"debian-13": ["error", "pass"]}
+    assert (run.cells[0].reason, run.cells[0].retried) == (str(error), [])
+    assert lab.lanes() == [["stock", "max-userns-zero"]]
+    assert run.cells[0].evidence == ["cells/debian-13/stock/0.10.8/console.log"]
+
+
+def test_a_login_that_may_start_no_machine_is_told_once_for_each_cell(lab: Lab) -> None:
+    refused = CoreLimited("libvirt could not start it: cannot limit core file size", hint="max_core = 0")
+
+    def boot(running: RunningLane) -> None:
+        raise refused
+
+    lab.boot = boot
+    run = lab.run(guests=ONE, retries=3)
+    assert len(lab.booted) == 1
+    assert [(cell.status, cell.reason, cell.retried) for cell in run.cells] == [
+        (Status.ERROR, str(refused), []),
+        (Status.ERROR, str(refused), []),
+    ]
 
 
 @pytest.mark.parametrize("status", [Status.FAIL, Status.XPASS, Status.XFAIL])

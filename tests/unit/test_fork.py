@@ -118,6 +118,12 @@ def test_a_variant_that_is_not_in_effect_is_a_fault_unless_named_as_impossible(
     assert settle(runner, error, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT
 
 
+def test_a_variant_that_is_not_in_effect_is_not_tried_in_another_fork(runner: FakeRunner) -> None:
+    tried, scripted, tries = settle(runner, NotInEffect("variant not in effect: no"), retries=3)
+    assert (tried.outcome, tried.reason) == (ERROR, "variant not in effect: no")
+    assert (scripted.folders, tries.retried) == (["try"], [])
+
+
 def test_on_a_dead_machine_nothing_is_tried_or_repeated(runner: FakeRunner) -> None:
     runner.alive = False
     tried, scripted, tries = settle(runner, (HELPS, ""), retries=3)
