@@ -10,20 +10,25 @@ from lab.builds import Build
 from lab.plan import Cell, Machine
 from lab.record import CellResult, RunOptions
 from lab.run.estimates import Estimates
+from lab.trials.experiment import Steps
+from lab.trials.remedies import Trial
 
 
 @dataclass(eq=False)
 class Ticket:
     """A cell that is waiting or being run, with its finished repeats and the faults of the lab met so far.
 
-    `decided` is its kept result, if only remedies or experiments are left to be tried on it. After a fault only
-    a fresh lane may take it: one with a number above `after`.
+    `decided` is its kept result, if only remedies or experiments are left to be tried on it. `steps` and
+    `trials` are those of its experiment and its remedies that were made, should their lane have died. After a
+    fault only a fresh lane may take it: one with a number above `after`.
     """
 
     cell: Cell
     decided: CellResult | None = None
     done: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    steps: Steps = field(default_factory=Steps)
+    trials: dict[str, Trial] = field(default_factory=dict)
     after: int = 0
     # When a lane took it, by the monotonic clock.
     taken: float = 0.0

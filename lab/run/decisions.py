@@ -10,7 +10,7 @@ from lab.base.errors import is_lasting
 from lab.base.files import plain
 from lab.guest.ready import CloudInitFailed
 from lab.lane.attempts import fault_folder
-from lab.machine.lane import Lane, keep_console
+from lab.machine.lane import Lane, LaneDied, keep_console
 from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.run.backlog import Backlog, Ticket
@@ -61,23 +61,39 @@ class Decisions:
     def tell_time_left(self) -> None:
         self.observer.time_left(self.backlog.seconds_left(self.jobs))
 
-    def decide_before_trials(self, ticket: Ticket, result: CellResult, lane: str) -> None:
+    def decide_before_trials(self, ticket: Ticket, result: CellResult, lane: str, *, fault: str = "") -> None:
         """Keep the result of a cell on which something is still to be tried. Raises ResultsNotWritten.
 
-        What the suite showed stands from here on, however the run ends.
+        What the suite showed stands from here on, however the run ends. `fault`: why it is tried elsewhere.
         """
-        result = self._completed(ticket, result, lane).model_copy(update={"unfinished": True})
+        result = self._completed(ticket, result, lane)
+        retried = [*result.retried, *([plain(fault)] if fault else [])]
+        result = result.model_copy(update={"unfinished": True, "retried": retried})
         ticket.decided = self.journal.decide(ticket.cell, result)
+
+    def decide_after_death(
+        self, ticket: Ticket, result: CellResult, error: LaneDied, *, number: int, label: str, lane: Lane
+    ) -> None:
+        """The machine of lane `number` died while things were tried on a cell: a fresh lane tries the rest.
+
+        The cell is decided if nothing is left to try, or if it was retried as often as it may be.
+        """
+        if not result.has_more_to_try or not self.may_retry(ticket) or self.stopped.is_set():
+            self.decide(ticket, result, label)
+            return
+        _keep_evidence(lane, fault_folder(self.folder / ticket.cell.folder), error)
+        self.decide_before_trials(ticket, result, label, fault=str(error))
+        self.retry(ticket, str(error), after=number, what="the rest of its trials is to be made")
 
     def may_retry(self, ticket: Ticket) -> bool:
         return len(ticket.errors) < self.retries
 
-    def retry(self, ticket: Ticket, reason: str, *, after: int) -> None:
-        """Send a cell to a later lane than number `after`."""
+    def retry(self, ticket: Ticket, reason: str, *, after: int, what: str = "to be tried again") -> None:
+        """Send a cell to a later lane than number `after`, which does `what` the note says."""
         ticket.errors.append(plain(reason))
         name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
         first = next(iter(reason.splitlines()), "")
-        self.observer.note(f"{name}: to be tried again on a fresh lane: {first}")
+        self.observer.note(f"{name}: {what} on a fresh lane: {first}")
         self.backlog.put_back(ticket, after=after)
 
     def fault(self, ticket: Ticket, error: Exception, *, number: int, label: str, lane: Lane | None) -> None:

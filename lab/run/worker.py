@@ -279,13 +279,21 @@ class Worker:
         policy = self._shared.policy if cell.trials else Policy()
         if experiment.is_wanted(policy, result) or remedies.is_wanted(policy, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
-        for name in (remedies.FOLDER, *([] if result.experiment else [experiment.FOLDER])):
+        kept = {remedies.FOLDER: ticket.trials, experiment.FOLDER: result.experiment or ticket.steps.made}
+        for name in [name for name, made in kept.items() if not made]:
             shutil.rmtree(self._shared.work.folder / cell.folder / name, ignore_errors=True)
         passing = self._shared.journal.passing(cell.build)
-        result = experiment.with_experiment(policy, runner, cell, result, passing)
-        result = remedies.with_remedies(policy, runner, cell, result)
+        result = experiment.with_experiment(policy, runner, cell, result, passing, ticket.steps)
+        result = remedies.with_remedies(policy, runner, cell, result, ticket.trials)
+        try:
+            runner.running.lane.check_alive()
+        except LaneDied as error:
+            self._decisions.decide_after_death(
+                ticket, result, error, number=self.number, label=self.label, lane=runner.running.lane
+            )
+            return False
         self._decisions.decide(ticket, result, self.label)
-        return runner.guest.is_alive
+        return True
 
     def _after_fault(self, runner: CellRunner, ticket: Ticket, error: Exception) -> bool:
         """A cell met a fault of the lab: whether its lane can still serve others."""

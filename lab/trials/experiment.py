@@ -1,5 +1,6 @@
 """Experiments: changes made to a cell, each set in a fresh fork of it, to see which turn its outcome."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -78,6 +79,21 @@ class StepAttempt:
 
 
 @dataclass
+class Steps:
+    """The steps of one experiment so far. They outlive the lane, so that a fresh one makes the rest.
+
+    `seen`: what the guest showed in steps that pass and in the first, by the names of their changes.
+    """
+
+    made: list[ExperimentStep] = field(default_factory=list)
+    seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
+
+    def forget_faults(self) -> None:
+        """Forget the steps that met a fault of the lab: they are to be made again."""
+        self.made = [step for step in self.made if step.outcome is not StepOutcome.ERROR]
+
+
+@dataclass
 class Series:
     """The forks of one experiment. `tests` are those that decide."""
 
@@ -85,15 +101,21 @@ class Series:
     runner: CellRunner
     cell: Cell
     tests: Sequence[str]
-    steps: list[ExperimentStep] = field(default_factory=list)
-    # What the guest showed in steps that pass and in the first, by the names of their changes.
-    seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
+    so_far: Steps = field(default_factory=Steps)
     _start: float = field(default_factory=time.monotonic)
     _forks: int = 0
 
     @property
     def folder(self) -> Path:
         return self.runner.folder / self.cell.folder / FOLDER
+
+    @property
+    def steps(self) -> list[ExperimentStep]:
+        return self.so_far.made
+
+    @property
+    def seen(self) -> dict[tuple[str, ...], tuple[Facts, SuiteUser]]:
+        return self.so_far.seen
 
     def outcome(self, wanted: Sequence[Change]) -> StepOutcome:
         """What these changes lead to. A step that was made before is not made again. Raises Stopped."""
@@ -113,7 +135,7 @@ class Series:
             {
                 "tests": list(self.tests),
                 "steps": self.steps,
-                "seconds": round(time.monotonic() - self._start, 2),
+                "seconds": round(sum(step.seconds for step in self.steps), 2),
                 "evidence": evidence_files(self.folder, self.runner.folder),
                 **found,
             }
@@ -145,7 +167,9 @@ class Series:
             self._forks += 1
             return StepAttempt(self.runner, self.cell, self.tests, wanted, folder)
 
-        tried = tries.run(begin, self.folder / f"{len(self.steps) + 1:02}", is_surprising=self._is_surprising)
+        folder = self.folder / f"{len(self.steps) + 1:02}"
+        shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
+        tried = tries.run(begin, folder, is_surprising=self._is_surprising)
         if seen := tried.attempt.seen:
             self.seen[tuple(names)] = seen
         return ExperimentStep(
@@ -165,20 +189,27 @@ class Series:
 
 
 def with_experiment(
-    policy: Policy, runner: CellRunner, cell: Cell, result: CellResult, passing: Sequence[CellResult]
+    policy: Policy,
+    runner: CellRunner,
+    cell: Cell,
+    result: CellResult,
+    passing: Sequence[CellResult],
+    so_far: Steps | None = None,
 ) -> CellResult:
     """A cell's result with what an experiment on it found, if one is wanted.
 
-    `passing`: the cells of the same build that passed so far. No fault of the lab is raised: the record
-    says what it kept from being tried. The lane may be dead afterwards.
+    `passing`: the cells of the same build that passed so far; `so_far`: the steps made on a lane that died. No
+    fault of the lab is raised: the record says what it kept from being tried. The lane may be dead afterwards.
     """
     if not is_wanted(policy, result):
         return result
+    so_far = so_far or Steps()
+    so_far.forget_faults()
     suite = cell.build.suite
     failed = [
         each.name for each in result.tests if each.outcome is not Outcome.PASS and each.name in suite.tests
     ]
-    series = Series(policy, runner, cell, failed or [suite.witness])
+    series = Series(policy, runner, cell, failed or [suite.witness], so_far)
     known = catalog.load()
     if result.status is Status.PASS:
         return result.model_copy(update={"experiment": _find_breaking(series, known)})

@@ -1,5 +1,6 @@
 """Remedies tried on a cell that failed: each in a fresh fork of it, with its variant still in effect."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -42,25 +43,33 @@ def is_wanted(policy: Policy, result: CellResult) -> bool:
     return result.status in (Status.FAIL, Status.XFAIL) and bool(policy.remedies)
 
 
-def with_remedies(policy: Policy, runner: CellRunner, cell: Cell, result: CellResult) -> CellResult:
+def with_remedies(
+    policy: Policy,
+    runner: CellRunner,
+    cell: Cell,
+    result: CellResult,
+    finished: dict[str, Trial] | None = None,
+) -> CellResult:
     """A cell's result with what its remedies did, if it failed for a known cause.
 
-    No fault of the lab is raised: the results say what it kept from being tried. The lane may be dead
-    afterwards.
+    `finished` are the trials that a lane finished before it died, by name; those that end now join them. No
+    fault of the lab is raised: the results say what it kept from being tried. The lane may be dead afterwards.
     """
     if not is_wanted(policy, result):
         return result
-    return result.model_copy(update={"remedies": Trials(policy, runner, cell, result).all()})
+    trials = Trials(policy, runner, cell, result, {} if finished is None else finished)
+    return result.model_copy(update={"remedies": trials.all()})
 
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of one cell. `before` is its result without a remedy."""
+    """All trials of one cell. `before` is its result without a remedy; those `finished` are not made again."""
 
     policy: Policy
     runner: CellRunner
     cell: Cell
     before: CellResult
+    finished: dict[str, Trial]
 
     def all(self) -> list[RemedyResult]:
         """Try every candidate, the one that gives up least first, and then combinations."""
@@ -94,8 +103,11 @@ class Trials:
 
     def _try(self, these: tuple[Remedy, ...]) -> Trial:
         name = AND.join(each.name for each in these)
+        if name in self.finished:
+            return self.finished[name]
         self.runner.guest.say(f"{self.cell.variant.name}: trying {name}")
         folder = self.runner.folder / self.cell.folder / FOLDER / name
+        shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
         start = time.monotonic()
         tries = Tries(self.runner, self.policy.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
         tried = tries.run(
@@ -115,7 +127,10 @@ class Trials:
             evidence=evidence_files(folder, self.runner.folder),
         )
         disagreed = len(tried.attempts) > 1 and tried.outcome is RemedyOutcome.ERROR
-        return Trial(these, result, None if disagreed else tried.attempt.causes)
+        trial = Trial(these, result, None if disagreed else tried.attempt.causes)
+        if tried.outcome is not RemedyOutcome.ERROR:
+            self.finished[name] = trial
+        return trial
 
 
 @dataclass

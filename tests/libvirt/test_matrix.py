@@ -50,8 +50,9 @@ from lab.run.estimates import Estimates
 from lab.run.journal import LOCK, ResultsNotWritten
 from lab.run.scheduler import Scheduler
 from lab.trials import experiment
+from lab.trials.experiment import Steps
 from lab.trials.policy import Policy
-from lab.trials.remedies import Trials
+from lab.trials.remedies import Trial, Trials
 from tests.libvirt.conftest import URI
 from tests.unit.examples import facts
 
@@ -941,6 +942,57 @@ def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_
     assert lab.left == []
 
 
+def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
+    lanes: list[tuple[str, list[str]]] = []
+
+    def try_two(each: Trials) -> list[RemedyResult]:
+        lane = each.runner.running.lane
+        lanes.append((lane.name, list(each.finished)))
+        if len(lanes) > 1:
+            return [verified, verified.model_copy(update={"name": "b"})]
+        each.finished["a"] = Trial((), verified)
+        lane.domain.destroy()
+        return [verified, RemedyResult(name="b", result=RemedyOutcome.ERROR, price="", reason="it is gone")]
+
+    monkeypatch.setattr(Trials, "all", try_two)
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, remedies=True, retries=1)
+    assert statuses(run) == {"debian-13": ["xfail", "pass"]}
+    assert [(each.name, each.result) for each in run.cells[0].remedies] == [
+        ("a", RemedyOutcome.VERIFIED),
+        ("b", RemedyOutcome.VERIFIED),
+    ]
+    # The suite is not run again, and the fresh lane knows what the dead one has done.
+    assert lab.lanes() == [["stock"], ["max-userns-zero"]]
+    assert [made for _, made in lanes] == [[], ["a"]]
+    assert lanes[0][0] != lanes[1][0]
+    [retried] = run.cells[0].retried
+    assert "is gone" in retried
+    assert (run.cells[0].unfinished, run.cells[0].has_more_to_try) == (False, False)
+    assert any("the rest of its trials is to be made on a fresh lane" in note for note in lab.heard.notes)
+    assert "Reached target" in (lab.folder / run.cells[0].folder / "fault-1/console.log").read_text()
+    assert lab.left == []
+
+
+def test_trials_are_given_up_when_every_lane_dies_in_them(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(each: Trials) -> list[RemedyResult]:
+        each.runner.running.lane.domain.destroy()
+        return [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="it is gone")]
+
+    monkeypatch.setattr(Trials, "all", kill)
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, retries=1)
+    assert len(lab.booted) == 2
+    assert statuses(run) == {"debian-13": ["xfail"]}
+    assert (len(run.cells[0].retried), run.cells[0].has_more_to_try) == (1, True)
+    assert lab.left == []
+
+
 def test_an_interrupt_while_remedies_are_tried_leaves_those_to_a_later_run(
     lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
 ) -> None:
@@ -996,7 +1048,12 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     heard: list[tuple[str, list[str], ExperimentPolicy]] = []
 
     def experimented(
-        policy: Policy, _runner: CellRunner, cell: Cell, result: CellResult, passing: Sequence[CellResult]
+        policy: Policy,
+        _runner: CellRunner,
+        cell: Cell,
+        result: CellResult,
+        passing: Sequence[CellResult],
+        _so_far: Steps,
     ) -> CellResult:
         heard.append((cell.variant.name, [each.variant for each in passing], policy.experiments))
         assert trials == []

@@ -33,7 +33,7 @@ from lab.record import (
     TestResult,
 )
 from lab.trials import changes, experiment
-from lab.trials.experiment import with_experiment
+from lab.trials.experiment import Steps, with_experiment
 from lab.trials.policy import Policy
 from tests.unit import examples
 from tests.unit.fake_runner import SUITE, FakeRunner
@@ -148,9 +148,15 @@ def passed(cell: Cell, **sysctls: str) -> CellResult:
     return cell.result(Status.PASS).model_copy(update={"facts": facts(**sysctls), "tests": tests})
 
 
-def run(guest: Guest, cell: Cell, result: CellResult, passing: Sequence[CellResult] = ()) -> CellResult:
+def run(
+    guest: Guest,
+    cell: Cell,
+    result: CellResult,
+    passing: Sequence[CellResult] = (),
+    so_far: Steps | None = None,
+) -> CellResult:
     runner: Any = guest
-    return with_experiment(guest.policy, runner, cell, result, passing)
+    return with_experiment(guest.policy, runner, cell, result, passing, so_far)
 
 
 def made(result: CellResult) -> Experiment:
@@ -450,6 +456,26 @@ def test_a_machine_that_dies_ends_it(guest: Make) -> None:
     result = run(service, cell, failed(cell))
     assert steps(result) == [([], "fails"), ([NOT_CLONE], "error")]
     assert made(result).stopped == "the machine is gone"
+
+
+def test_a_fresh_lane_goes_on_where_the_dead_one_stopped(guest: Make) -> None:
+    cell, so_far, service = planned("userns-clone-off"), Steps(), guest()
+
+    def dies(wanted: Variant) -> str:
+        if not wanted.knobs:
+            service.alive = False
+            raise LaneDied("the machine is gone")
+        return NO_SANDBOX
+
+    service.blocks = dies
+    before = failed(cell)
+    assert steps(run(service, cell, before, so_far=so_far)) == [([], "fails"), ([NOT_CLONE], "error")]
+    fresh = guest()
+    result = run(fresh, cell, before, so_far=so_far)
+    assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
+    assert (made(result).turning, made(result).stopped) == ([[NOT_CLONE]], "")
+    # The unchanged cell was not run again.
+    assert fresh.did == [{}]
 
 
 def test_an_interrupt_ends_the_experiment_and_leaves_no_result(guest: Make) -> None:

@@ -167,10 +167,11 @@ def try_all(tmp_path: Path) -> Try:
         *,
         retries: int = 0,
         variant_name: str = CELL.variant.name,
+        finished: dict[str, Trial] | None = None,
     ) -> dict[str, RemedyResult]:
         cell = replace(CELL, variant=CATALOG.variant(variant_name))
         folder = tmp_path / cell.folder
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "probes.json").write_text(guest.probe(cell.variant).model_dump_json())
         found = guest.blocked_by if causes is None else causes
         before = cell.result(Status.XFAIL)
@@ -182,7 +183,8 @@ def try_all(tmp_path: Path) -> Try:
         ]
         guest.folder = tmp_path
         runner: Any = guest
-        tried = with_remedies(Policy(remedies=KNOWN, retries=retries), runner, cell, before).remedies
+        policy = Policy(remedies=KNOWN, retries=retries)
+        tried = with_remedies(policy, runner, cell, before, finished).remedies
         return {each.name: each for each in tried}
 
     return run
@@ -450,6 +452,29 @@ def test_a_machine_that_a_remedy_kills_costs_the_others_their_try_and_not_the_ce
         "error",
         "the machine is gone",
     )
+
+
+def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, tmp_path: Path) -> None:
+    dead, finished = Guest([SYSCTL]), dict[str, Trial]()
+
+    def die() -> SuiteRun:
+        dead.alive = False
+        raise LaneDied("the machine is gone")
+
+    dead.instead["userns-clone-on"] = [die]
+    first = try_all(dead, finished=finished)
+    done = [name for name, outcome in results(first).items() if outcome != "error"]
+    assert list(finished) == done
+    assert done
+    kept = {name: (tmp_path / each.evidence[0]).read_text() for name, each in first.items() if name in done}
+    fresh = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    second = try_all(fresh, finished=finished)
+    assert [name for name in second if f"apply {name}" in fresh.did] == [
+        name for name in second if name not in done and KNOWN[name].host
+    ]
+    assert {name: second[name] for name in done} == {name: first[name] for name in done}
+    assert {name: (tmp_path / second[name].evidence[0]).read_text() for name in done} == kept
+    assert results(second)["userns-clone-on"] == "verified"
 
 
 def test_an_interrupt_ends_the_trials(try_all: Try) -> None:
