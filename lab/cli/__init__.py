@@ -31,7 +31,6 @@ from lab.cli import (
     shell,
 )
 from lab.cli.common import INTERRUPTED, Lab, errors
-from lab.machine import leftovers
 
 # Longest message of an error, in characters.
 LONGEST = 20_000
@@ -52,8 +51,6 @@ def cli(context: click.Context, connect: str | None) -> None:
     `lab doctor`, then run `lab matrix --set quick`.
     """
     context.obj = Lab(connect)
-    # Every command first removes what a killed lab left behind.
-    leftovers.reap(context.obj.paths)
 
 
 for command in (

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lab.base.files import write_atomically
 from lab.base.paths import Paths
+from lab.machine import leftovers
 from lab.machine.connection import default_uri
 from lab.record import RunResult
 from lab.report import markdown, terminal
@@ -40,6 +41,14 @@ class Lab:
     def __init__(self, connect: str | None) -> None:
         self.paths = Paths.default()
         self.uri = connect or default_uri()
+
+    def sweep(self) -> None:
+        """Remove what dead labs left behind. Raises LabError if libvirt does not remove a machine of theirs.
+
+        Every command that starts, uses or counts machines calls this first. The others do not, so that they
+        work where libvirt does not.
+        """
+        leftovers.reap(self.paths)
 
 
 def say(text: str) -> None:

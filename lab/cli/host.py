@@ -41,9 +41,11 @@ def doctor_command(lab: common.Lab, as_json: bool) -> int:
 def clean_command(lab: common.Lab) -> int:
     """Remove what dead runs left behind: virtual machines, disks, port locks and network processes.
 
-    Every lab command does this first. Runs that are still going on and kept guests are left alone.
+    Every command that starts or uses virtual machines does this first. Runs that are still going on and kept
+    guests are left alone.
     """
-    # `cli` has called `reap` already: the lanes left belong to labs that are alive.
+    lab.sweep()
+    # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))
     common.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
     for kept in keeper.all_kept(lab.paths):

@@ -99,6 +99,7 @@ def images_verify(lab: common.Lab) -> int:
 @click.pass_obj
 def images_prune(lab: common.Lab, dry_run: bool) -> int:
     """Remove images that no guest and no run uses, and unfinished downloads."""
+    lab.sweep()
     gone = upkeep.prune(lab.paths, catalog.load(), dry_run=dry_run)
     for each in gone:
         common.say(f"{'would remove' if dry_run else 'removed'} {each.path} ({common.mib(each.size)})")

@@ -33,6 +33,7 @@ def attach_command(lab: common.Lab, name: str | None, user: Who, only_list: bool
     NAME may be left out if one guest is kept. A kept guest is there until it is ended, its machine dies, or
     this host or libvirt is stopped. The exit status is the shell's.
     """
+    lab.sweep()
     if only_list:
         if name or end:
             raise UsageError("--list goes with nothing else", hint="lab attach --list")
@@ -58,6 +59,7 @@ def copy_command(lab: common.Lab, source: str, target: str, user: Who) -> int:
     path in the guest that is not absolute begins at the user's home. If DST is a folder, the copy is put into
     it. Links and special files are left out.
     """
+    lab.sweep()
     there = [IN_GUEST.fullmatch(each) for each in (source, target)]
     found = next(filter(None, there), None)
     if found is None or all(there):

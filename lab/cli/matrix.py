@@ -151,6 +151,8 @@ def matrix_command(
     """
     known = catalog.load()
     wanted = GateOptions.read(lab.paths, gate, gate_build, expect)
+    if not only_list:
+        lab.sweep()
     if resume is None:
         asked["builds"] = wanted.builds(asked["builds"])
         request = start.Request(**asked)

@@ -117,6 +117,7 @@ def repro_command(
     subject = Subject(plan, verdict.of_plan(plan))
     if not plan.why_not:
         assert plan.build is not None
+        lab.sweep()
         plan.build.check(lab.paths)
         target = running.new_folder(lab.paths, folder)
         view.line(f"run {target}")

@@ -171,6 +171,7 @@ def _wanted(lab: common.Lab, *, guest: str, variant: str | None, build: str | No
 @contextmanager
 def _guest(lab: common.Lab, wanted: Wanted, *, keep: bool) -> Iterator[Opened | Kept]:
     """A guest in the state of the cell. It is removed after the block, or kept from then on."""
+    lab.sweep()
     if keep:
         kept = _keep(lab, wanted)
         try:

@@ -24,6 +24,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.cli import common
 from lab.images import store
 from lab.lane import shell
+from lab.machine import leftovers
 from lab.record import ExperimentPolicy, RunOptions, RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import LOCK, Journal
@@ -120,6 +121,67 @@ def test_without_libvirt_it_is_said_how_to_start_it(home: Path) -> None:
     assert "broken" in line
     assert "-> " in done.stdout.split(line)[1].splitlines()[1]
     assert done.stderr == ""
+
+
+DEAD_LANE = "could not remove the domain lab-debian-13-abc123 of a dead run"
+
+
+@pytest.fixture
+def stuck(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead run's machine that libvirt does not remove."""
+
+    def refuse(_paths: object) -> NoReturn:
+        raise LabError(DEAD_LANE)
+
+    monkeypatch.setattr(leftovers, "reap", refuse)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "guests"],
+        ["runs"],
+        ["runs", "delete", "--older-than", "1"],
+        ["images", "list"],
+        ["remedies"],
+        ["probe"],
+        ["completion", "bash"],
+        [*ONE_CELL, "--list"],
+        ["--connect", "test:///default", "doctor"],
+    ],
+    ids=shlex.join,
+)
+def test_a_command_that_uses_no_machine_works_where_libvirt_does_not(
+    stuck: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    run_main(monkeypatch, *arguments)
+    printed = capsys.readouterr()
+    assert (DEAD_LANE in printed.err, bool(printed.out)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*ONE_CELL, "--build", "0.10.8"],
+        ["shell", "debian-13", "--build", "0.10.8"],
+        ["exec", "debian-13", "--build", "0.10.8", "--keep", "--", "true"],
+        ["attach", "--list"],
+        ["copy", "lab-debian-13-abc123:log", "."],
+        ["images", "prune"],
+        ["clean"],
+    ],
+    ids=shlex.join,
+)
+def test_a_command_that_uses_or_counts_machines_first_removes_those_of_dead_labs(
+    stuck: None,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    assert run_main(monkeypatch, *arguments) == 3
+    assert DEAD_LANE in capsys.readouterr().err
+    assert not list(home.glob("state/runs/*"))
 
 
 def test_a_folder_with_a_run_in_it_is_refused(home: Path, tmp_path: Path) -> None:
