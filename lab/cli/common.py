@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from rich.text import Text
 
 from lab.base.files import write_atomically
 from lab.base.paths import Paths
+from lab.lane import upkeep
+from lab.lane.upkeep import Unused
 from lab.machine import leftovers
 from lab.machine.connection import default_uri
 from lab.record import RunResult
@@ -35,6 +38,18 @@ console = Output(highlight=False, width=None if sys.stdout.isatty() else 240)
 errors = Console(stderr=True, highlight=False)
 
 
+@dataclass(frozen=True)
+class Swept:
+    """What dead labs left behind and a sweep removed: lanes by name, and folders.
+
+    `stuck` names the folders that could not be removed, each with the reason.
+    """
+
+    lanes: list[str]
+    folders: list[Unused]
+    stuck: list[str]
+
+
 class Lab:
     """The lab's folders and the libvirt to use; every command gets it."""
 
@@ -42,13 +57,14 @@ class Lab:
         self.paths = Paths.default()
         self.uri = connect or default_uri()
 
-    def sweep(self) -> None:
+    def sweep(self) -> Swept:
         """Remove what dead labs left behind. Raises LabError if libvirt does not remove a machine of theirs.
 
         Every command that starts, uses or counts machines calls this first. The others do not, so that they
         work where libvirt does not.
         """
-        leftovers.reap(self.paths)
+        lanes = leftovers.reap(self.paths).lanes
+        return Swept(lanes, *upkeep.sweep(self.paths))
 
 
 def say(text: str) -> None:

@@ -5,10 +5,17 @@ from dataclasses import asdict
 import click
 from rich.markup import escape
 
+from lab.base.errors import LabError
+from lab.base.files import plain
 from lab.cli import common
 from lab.host import doctor
 from lab.lane import keeper
 from lab.machine import leftovers
+
+STUCK_HINT = (
+    "  next: a program of the dead lab may still be ending, so run lab clean again in a minute; "
+    "if that does not help, remove the folder as root"
+)
 
 
 @click.command("doctor")
@@ -39,12 +46,23 @@ def doctor_command(lab: common.Lab, as_json: bool) -> int:
 @click.command("clean")
 @click.pass_obj
 def clean_command(lab: common.Lab) -> int:
-    """Remove what dead runs left behind: virtual machines, disks, port locks and network processes.
+    """Remove what dead labs left behind: virtual machines, disks, network processes, temporary folders.
 
     Every command that starts or uses virtual machines does this first. Runs that are still going on and kept
     guests are left alone.
+
+    Exit status: 0, or 3 if a folder could not be removed.
     """
-    lab.sweep()
+    swept = lab.sweep()
+    for lane in swept.lanes:
+        common.say(f"removed {lane}")
+    for folder in swept.folders:
+        common.say(f"removed {folder.path} ({common.mib(folder.size)})")
+    if swept.stuck:
+        for reason in swept.stuck:
+            common.errors.print(f"lab: cannot remove {escape(plain(reason))}", soft_wrap=True)
+        common.errors.print(STUCK_HINT, soft_wrap=True)
+        return LabError.exit_status
     # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))
     common.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))

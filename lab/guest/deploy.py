@@ -1,10 +1,10 @@
 """Deploying a build into a guest, with its suite and the box's root file system: once per lane."""
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lab.base import scratch
 from lab.builds import FILES, FOLDER, ROOTFS, Build, payload
 from lab.guest.session import ADMIN, SUITE, Session
 
@@ -32,8 +32,8 @@ def deploy(
         ROOTFS: rootfs,
     }
     session.run(f"sudo -n install -d -o {ADMIN} {FOLDER}", seconds=5)
-    with tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
-        packed = Path(folder) / "payload.tar"
+    with scratch.temporary() as folder:
+        packed = folder / "payload.tar"
         payload.pack({name.removeprefix(f"{FOLDER}/"): file for name, file in contents.items()}, packed)
         session.put(
             packed,

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from lab.base import process
+from lab.base import process, scratch
 from lab.base.errors import LabError
 from lab.base.paths import definitions
 from lab.catalog import DebianImage
@@ -28,6 +28,10 @@ PACKAGES = (
     "systemd-sysv",
     "udev",
 )
+# Where an ordinary user builds: mmdebstrap runs as a subordinate user, who cannot enter a home folder. Many
+# distributions keep /tmp in memory, so this is /var/tmp.
+WORKSPACES = Path("/var/tmp")  # noqa: S108 - a folder that mkdtemp makes in it
+WORKSPACE = "boxlite-lab-build-"
 FILES = ("disk.qcow2", "vmlinuz", "initrd", "packages.tsv")
 # mmdebstrap's messages, and the stage that the lab reports for each.
 STAGES = {
@@ -57,25 +61,23 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
             hint="run the lab as root for this guest, or leave this guest out",
         )
     started = time.monotonic()
-    workspace = _workspace(out)
     try:
-        process.run(
-            _command(image),
-            timeout=timeout,
-            env={
-                "TMPDIR": str(workspace),
-                "LAB_DISK_SIZE": f"{image.disk_gib}G",
-                "LAB_SELINUX": image.selinux or "",
-            },
-            on_line=lambda line: _report(line, say),
-        )
-        for name in FILES:
-            # A copy, because an ordinary user does not own what a subordinate user wrote.
-            shutil.copyfile(workspace / name, out / name)
+        with _workspace(out) as workspace:
+            process.run(
+                _command(image),
+                timeout=timeout,
+                env={
+                    "TMPDIR": str(workspace),
+                    "LAB_DISK_SIZE": f"{image.disk_gib}G",
+                    "LAB_SELINUX": image.selinux or "",
+                },
+                on_line=lambda line: _report(line, say),
+            )
+            for name in FILES:
+                # A copy, because an ordinary user does not own what a subordinate user wrote.
+                shutil.copyfile(workspace / name, out / name)
     except process.CommandFailed as error:
         raise _explain(image, error) from error
-    finally:
-        remove_workspace(workspace)
     return time.monotonic() - started
 
 
@@ -95,14 +97,17 @@ def _recipe() -> Path:
     return definitions() / "images" / "recipes" / "debian.sh"
 
 
-def _workspace(out: Path) -> Path:
-    if os.geteuid() == 0:
-        return Path(tempfile.mkdtemp(prefix="build-", dir=out))
-    # mmdebstrap runs as a subordinate user, who cannot enter a home folder. Many distributions keep /tmp in
-    # memory, so use /var/tmp.
-    folder = Path(tempfile.mkdtemp(prefix="boxlite-lab-build-", dir="/var/tmp"))
-    folder.chmod(0o1777)
-    return folder
+@contextmanager
+def _workspace(out: Path) -> Iterator[Path]:
+    """A folder for mmdebstrap, removed after the block."""
+    is_root = os.geteuid() == 0
+    with scratch.make_in(out, "build-") if is_root else scratch.make_in(WORKSPACES, WORKSPACE) as folder:
+        try:
+            if not is_root:
+                folder.chmod(0o1777)
+            yield folder
+        finally:
+            remove_workspace(folder)
 
 
 def _command(image: DebianImage) -> list[str | Path]:

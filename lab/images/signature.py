@@ -5,10 +5,9 @@ gpgv's status lines: https://github.com/gpg/gnupg/blob/master/doc/DETAILS
 
 import base64
 import binascii
-import tempfile
 from pathlib import Path
 
-from lab.base import process
+from lab.base import process, scratch
 from lab.base.errors import ImageNotAvailable, LabError
 
 SECONDS = 60.0
@@ -30,8 +29,7 @@ def verify(text: bytes, signature: bytes | None, key: Path, name: str) -> str:
     `signature` is the detached signature, or None if the text contains it. `key` is the file of an
     ASCII-armoured key; `name` names the checksum file in errors. Raises ImageNotAvailable.
     """
-    with tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
-        home = Path(folder)
+    with scratch.temporary() as home:
         ring, signed, plain = home / "key.gpg", home / "signed", home / "plain"
         # gpgv does not read armoured keys.
         ring.write_bytes(dearmour(key))

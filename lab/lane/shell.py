@@ -1,7 +1,6 @@
 """A guest in the state that a cell's tests see: it is brought there by the same steps as a cell's guest."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import libvirt
 
+from lab.base import scratch
 from lab.base.errors import NotApplicable
 from lab.base.paths import Paths
 from lab.builds import rootfs
@@ -50,8 +50,8 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
     The boxes boot from `own_rootfs`, or from the lab's own layout. Raises LabError, or NotApplicable if the
     variant makes no sense on the guest.
     """
-    with connection(uri) as opened, tempfile.TemporaryDirectory(prefix="boxlite-lab-") as folder:
-        lanes = _prepare(opened, cell, paths, uri, say, Path(folder), own_rootfs)
+    with connection(uri) as opened, scratch.temporary() as folder:
+        lanes = _prepare(opened, cell, paths, uri, say, folder, own_rootfs)
         lanes.store_deployment()
         # A lane for one cell gains nothing from a checkpoint.
         with lanes.open(cold=True) as running:

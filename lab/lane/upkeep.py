@@ -1,16 +1,19 @@
 """The store as a whole: what is in it, whether it is still what was stored, and what nobody needs."""
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.base.errors import LabError
+from lab.base import scratch
+from lab.base.errors import LabError, one_line
 from lab.base.files import is_locked, sha256
 from lab.base.paths import Paths
 from lab.catalog import Catalog
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
+from lab.machine.acceleration import PROBE_FOLDER
 from lab.record import RESULTS_FILE
 
 # The prefix of an image that `verify` found changed.
@@ -98,6 +101,37 @@ def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
     return unused
 
 
+def sweep(paths: Paths) -> tuple[list[Unused], list[str]]:
+    """Remove the temporary folders and half-made images of dead labs.
+
+    Returns what was removed, and the paths that could not be removed, each with the reason.
+    """
+    removed, stuck = [], []
+    for folder in _abandoned(paths):
+        unused = Unused(folder, size(folder))
+        try:
+            debian.remove_workspace(folder)
+            removed.append(unused)
+        except (LabError, OSError) as error:
+            stuck.append(f"{folder}: {one_line(error)}")
+    return removed, stuck
+
+
+def _abandoned(paths: Paths) -> Iterator[Path]:
+    """What dead labs were at work in. Each stays locked until the next is asked for."""
+    yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
+    yield from scratch.abandoned(debian.WORKSPACES, debian.WORKSPACE)
+    yield from scratch.abandoned(paths.state, PROBE_FOLDER)
+    yield from _partial_images(paths)
+
+
+def _partial_images(paths: Paths) -> Iterator[Path]:
+    """The folders of images that dead labs were making."""
+    for partial in sorted(paths.images.glob(".partial-*")):
+        if not is_locked(paths.images / f"{partial.name.removeprefix('.partial-')}.lock"):
+            yield partial
+
+
 def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
     used = users(paths, catalog)
     recorded = [file.read_text() for file in paths.runs.glob(f"*/{RESULTS_FILE}")]
@@ -105,9 +139,7 @@ def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
         if image.folder not in used and not any(image.manifest.disk_sha256 in text for text in recorded):
             yield image.folder
     yield from sorted(paths.images.glob(f"{CHANGED}*"))
-    for partial in sorted(paths.images.glob(".partial-*")):
-        if not is_locked(paths.images / f"{partial.name.removeprefix('.partial-')}.lock"):
-            yield partial
+    yield from _partial_images(paths)
     for file in sorted(paths.downloads.glob("[!.]*")):
         if file.suffix != ".lock" and not is_locked(paths.downloads / f"{file.name.partition('.')[0]}.lock"):
             yield file

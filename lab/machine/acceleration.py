@@ -2,7 +2,6 @@
 
 import os
 import platform
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import libvirt
 from pydantic import BaseModel
 
+from lab.base import scratch
 from lab.base.files import write_atomically
 from lab.base.locks import locked
 from lab.base.paths import Paths
@@ -23,6 +23,7 @@ KVM_DEVICE = Path("/dev/kvm")
 # The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
 KERNEL_RAN = "Run /init as init process"
 PROBE_SECONDS = 30.0
+PROBE_FOLDER = "kvm-probe-"
 # Longer than another lab can take to find out.
 LOCK_SECONDS = 4 * PROBE_SECONDS
 # Enough for the initial RAM disk of any distribution.
@@ -119,18 +120,18 @@ def _refused_without_trying() -> Acceleration | None:
 
 def _try(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
     """Boot a guest's kernel under KVM until it starts user space."""
-    folder = Path(tempfile.mkdtemp(prefix="kvm-probe-", dir=paths.make(paths.state)))
-    folder.chmod(0o711)
-    console = folder / "console.log"
-    machine: libvirt.virDomain | None = None
-    try:
-        spec = _probe(connection, image, folder, console)
-        machine = connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
-        return _watch(machine, console)
-    except libvirt.libvirtError as error:
-        return Acceleration(False, f"/dev/kvm opens, but QEMU fails under it: {_first_line(error)}")
-    finally:
-        _remove(machine, folder)
+    with scratch.make_in(paths.make(paths.state), PROBE_FOLDER) as folder:
+        folder.chmod(0o711)
+        console = folder / "console.log"
+        machine: libvirt.virDomain | None = None
+        try:
+            spec = _probe(connection, image, folder, console)
+            machine = connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+            return _watch(machine, console)
+        except libvirt.libvirtError as error:
+            return Acceleration(False, f"/dev/kvm opens, but QEMU fails under it: {_first_line(error)}")
+        finally:
+            _remove(machine, folder)
 
 
 def _probe(connection: libvirt.virConnect, image: BaseImage, folder: Path, console: Path) -> DomainSpec:

@@ -1,0 +1,68 @@
+"""Temporary folders. A lab that is killed leaves its own behind, and `abandoned` finds them.
+
+The process that makes a folder holds its lock (flock) for as long as it lives. A folder without that lock
+belongs to no living lab, whether or not anything recorded that it was made.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = "boxlite-lab-tmp-"
+# Another process holds the lock; the folder is gone, is a link or a file, or belongs to another user.
+NOT_OURS = (BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionError)
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A new folder among the system's temporary files; it is removed after the block."""
+    with make_in(Path(tempfile.gettempdir()), PREFIX) as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def make_in(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `parent`, locked until the block ends or this process dies; the caller removes it."""
+    lock = None
+    while lock is None:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        # None: another lab took the new folder for an abandoned one.
+        lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def abandoned(parent: Path, prefix: str) -> Generator[Path]:
+    """The folders in `parent` that belong to this user and to no living process.
+
+    Each stays locked until the next is asked for.
+    """
+    for folder in sorted(parent.glob(f"{prefix}*")):
+        lock = _lock(folder)
+        if lock is not None:
+            try:
+                yield folder
+            finally:
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock; None if another process holds it, or it is not this user's."""
+    lock = None
+    with suppress(*NOT_OURS):
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_uid == os.geteuid() and os.path.samestat(os.fstat(lock), folder.lstat()):
+            return lock
+    if lock is not None:
+        os.close(lock)
+    return None
