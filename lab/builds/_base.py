@@ -60,6 +60,10 @@ class Build(ABC):
 
     # What `--build` takes for this kind, as its help says it: "KIND:FILE".
     form: ClassVar[str]
+    # Exit statuses of the command that runs its suite: every test had its turn; the runner itself failed, which
+    # says nothing about boxlite. With any other status the suite ended before its time.
+    completed: ClassVar[frozenset[int]] = frozenset({0, 1})
+    runner_failed: ClassVar[frozenset[int]] = frozenset()
 
     name: str
     version: str
@@ -138,10 +142,12 @@ class Build(ABC):
         """The file in the guest that holds the tests' results. It grows while the suite runs, if it can."""
 
     @abstractmethod
-    def read_report(self, text: str) -> dict[str, TestResult | None]:
+    def read_report(self, text: str) -> dict[str, TestResult | None] | None:
         """The result of each test that began, by its name in the suite; None for a test that has no end.
 
-        `text` is what the report's file held, empty if there was none; its last line may be cut off.
+        None instead of all results if the runner did not get as far as the tests. `text` has the whole lines of
+        the report's file, at least one. The build under test can write to that file. Raises ValueError if it
+        is damaged.
         """
 
     def record(self, files: Mapping[str, Path] | None = None) -> BuildRecord:

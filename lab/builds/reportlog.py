@@ -1,48 +1,98 @@
 """Reading what pytest-reportlog wrote: a line of JSON for each phase of each test."""
 
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, BeforeValidator, Field
+
+from lab.base.files import bounded, plain
 from lab.record import Outcome, TestResult
 
-Phase = dict[str, Any]
+# Bounds, because the build under test can write what it likes into the report.
+MOST_TESTS = 1_000
+LONGEST_NAME = 200
+LONGEST_MESSAGE = 20_000
 
 
-def read(text: str) -> dict[str, TestResult | None]:
-    """The result of each test that began, by its name; None for a test that has no end."""
-    phases: dict[str, dict[str, Phase]] = {}
+def _clean(text: object) -> object:
+    # Python also writes halves of surrogate pairs: what was no UTF-8 in the name of a file.
+    return plain(text) if isinstance(text, str) else text
+
+
+class _Phase(BaseModel):
+    """What is read of a test's set-up, call or tear-down."""
+
+    nodeid: Annotated[str, BeforeValidator(_clean)]
+    when: Literal["setup", "call", "teardown"]
+    outcome: Literal["passed", "failed", "skipped"]
+    duration: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    longrepr: Any = None
+
+    @property
+    def name(self) -> str:
+        """The test's name in the suite."""
+        return self.nodeid.rpartition("::")[2]
+
+    @property
+    def message(self) -> str:
+        """The exception's own words, without the traceback, which is in junit.xml."""
+        match self.longrepr:
+            case {"reprcrash": {"message": said}}:
+                pass
+            case [*_, said]:  # A skip: file, line, reason.
+                pass
+            case said:
+                pass
+        return bounded(plain(str(said or "")), LONGEST_MESSAGE)
+
+
+def read(text: str) -> dict[str, TestResult | None] | None:
+    """The result of each test that began, by its name; None for a test that has no end.
+
+    None instead of all results if pytest did not collect the tests. Raises ValueError if a line is not what
+    pytest-reportlog writes.
+    """
+    phases: dict[str, dict[str, _Phase]] = {}
+    collected = False
     for line in text.splitlines():
-        if not line.strip().endswith("}"):
-            continue  # The last line, if the suite was killed while it was written.
-        entry = json.loads(line)
-        if entry.get("$report_type") == "TestReport":
-            name = entry["nodeid"].rpartition("::")[2]
-            phases.setdefault(name, {})[entry["when"]] = entry
+        entry = _entry(line)
+        match entry.get("$report_type"):
+            case "CollectReport":
+                # Folders have such a line, too, which comes before their modules are imported.
+                collected |= entry.get("outcome") == "passed" and str(entry.get("nodeid")).endswith(".py")
+            case "TestReport":
+                phase = _Phase.model_validate(entry)
+                phases.setdefault(phase.name, {})[phase.when] = phase
+        if len(phases) > MOST_TESTS:
+            raise ValueError(f"it has more than {MOST_TESTS} tests")
+    if not collected:
+        return None
     return {name: _result(name, seen) if "teardown" in seen else None for name, seen in phases.items()}
 
 
-def _result(name: str, phases: dict[str, Phase]) -> TestResult:
-    seconds = round(sum(phase["duration"] for phase in phases.values()), 2)
+def _entry(line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"a line is no JSON object: {bounded(plain(line), 100)}")
+    return entry
+
+
+def _result(name: str, phases: dict[str, _Phase]) -> TestResult:
+    seconds = round(sum(phase.duration for phase in phases.values()), 2)
+    name = bounded(name, LONGEST_NAME)
     for when, outcome in (
         ("setup", Outcome.ERROR),
         ("call", Outcome.FAIL),
         ("teardown", Outcome.ERROR),
     ):
         phase = phases.get(when)
-        if phase and phase["outcome"] == "skipped":
-            return TestResult(name=name, outcome=Outcome.SKIP, seconds=seconds, message=_message(phase))
-        if phase and phase["outcome"] != "passed":
-            return TestResult(name=name, outcome=outcome, seconds=seconds, message=_message(phase))
+        if phase and phase.outcome == "skipped":
+            return TestResult(name=name, outcome=Outcome.SKIP, seconds=seconds, message=phase.message)
+        if phase and phase.outcome != "passed":
+            return TestResult(name=name, outcome=outcome, seconds=seconds, message=phase.message)
     if "call" not in phases:
         return TestResult(name=name, outcome=Outcome.ERROR, seconds=seconds, message="was not called")
     return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds)
-
-
-def _message(phase: Phase) -> str:
-    """The exception's own words, without the traceback, which is in junit.xml."""
-    detail = phase.get("longrepr")
-    if isinstance(detail, dict):
-        return str(detail["reprcrash"]["message"])
-    if isinstance(detail, list):  # a skip: file, line, reason
-        return str(detail[-1])
-    return str(detail or "")

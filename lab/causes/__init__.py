@@ -27,15 +27,17 @@ def diagnose(evidence: Evidence) -> list[Finding]:
 
     If the control passed, causes that would have failed it are ruled out. If it failed, something other than
     the sandbox is broken, so causes that block only the sandbox are listed only if a proved cause explains the
-    failed control.
+    failed control. If it did not run, only proved causes are listed.
     """
     shown = {name: (cause, what) for name, cause in known().items() if (what := cause.shown(evidence))}
+    proved = {name for name, (_, what) in shown.items() if what.confidence is Confidence.PROVED}
     fails_control = {name for name, (cause, _) in shown.items() if Needs.BOX.includes(cause.breaks)}
-    explained = any(shown[name][1].confidence is Confidence.PROVED for name in fails_control)
-    if not evidence.control_failed:
-        named = shown.keys() - fails_control
+    if evidence.control_failed is None:
+        named = proved
+    elif evidence.control_failed:
+        named = set(shown) if fails_control & proved else fails_control
     else:
-        named = set(shown) if explained else fails_control
+        named = shown.keys() - fails_control
     return [
         Finding(name=name, confidence=what.confidence, why=what.why)
         for name, (_, what) in shown.items()

@@ -11,6 +11,7 @@ from lab.evidence.cell import (
     read,
     read_probes,
 )
+from lab.evidence.memory import killed_for_memory
 
 __all__ = [
     "AUDIT_FILE",
@@ -20,6 +21,7 @@ __all__ = [
     "SYSCTLS_FILE",
     "Evidence",
     "confining_profile",
+    "killed_for_memory",
     "parse_audit",
     "parse_sysctls",
     "read",

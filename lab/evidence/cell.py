@@ -1,6 +1,6 @@
 """A cell's evidence as the rules of the causes see it, read from the files in the cell's folder."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,8 +29,9 @@ class Evidence:
 
     `profile` is the AppArmor profile that confined the suite and the probes, or several joined by `//&`; None
     if they ran unconfined. `messages` are those of the tests that did not pass; `control_failed`: whether the
-    control is one of them. `logs` are boxlite's own, and what its boxes wrote to standard error. `programs` are
-    those whose denials count: bubblewrap, and in a bug report another program that is blocked.
+    control is one of them, None if it did not run or was skipped. `logs` are boxlite's own, and what its boxes
+    wrote to standard error. `programs` are those whose denials count: bubblewrap, and in a bug report another
+    program that is blocked.
     """
 
     probes: Probes = NONE_RUN
@@ -38,7 +39,7 @@ class Evidence:
     audit: list[dict[str, str]] = field(default_factory=list)
     profile: str | None = None
     messages: tuple[str, ...] = ()
-    control_failed: bool = False
+    control_failed: bool | None = None
     programs: tuple[str, ...] = ("bwrap",)
     logs: tuple[str, ...] = ()
 
@@ -79,7 +80,7 @@ class Evidence:
         ]
 
 
-def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -> Evidence:
+def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -> Evidence:
     """Read the evidence in a cell's folder; files that were not gathered leave their part of it empty.
 
     `tests` are the results of the cell's suite, `control` is the name of the test that needs no sandbox. Raises
@@ -93,9 +94,15 @@ def read(folder: Path, tests: Iterable[TestResult] = (), *, control: str = "") -
         audit=parse_audit(read_text(folder / KERNEL_FILE) + read_text(folder / AUDIT_FILE)),
         profile=confining_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in failed),
-        control_failed=any(test.name == control for test in failed),
+        control_failed=_has_failed(control, tests),
         logs=tuple(_beginning(log) for log in _log_files(folder)),
     )
+
+
+def _has_failed(control: str, tests: Sequence[TestResult]) -> bool | None:
+    """Whether the control failed; None if nobody knows."""
+    outcome = next((test.outcome for test in tests if test.name == control), Outcome.NOT_RUN)
+    return outcome.is_failure if outcome not in (Outcome.NOT_RUN, Outcome.SKIP) else None
 
 
 def _log_files(folder: Path) -> list[Path]:

@@ -1,32 +1,41 @@
 """Running a build's suite in a guest, under a variant and a time limit, and telling what came of each test."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, one_line
+from lab.base.files import bounded, plain
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
+from lab.guest.ending import Ending
 from lab.guest.session import Session
 from lab.guest.variant import as_run, home, login, under
 from lab.record import Outcome, TestResult
 
-KILLED = 137  # by SIGKILL, which `timeout` sends when its first signal was not enough
-TIMED_OUT = 124
 # The variable that has the container of a variant take standard input; see remote/knobs/container.py.
 STDIN = "LAB_STDIN"
+# How much of a report is read. A suite of a hundred failed tests writes less than a tenth of it.
+MOST_REPORT_BYTES = 8_000_000
+# The first line that the guest prints of a suite: its exit status and its seconds.
+ENDED = re.compile(r"(\d{1,3}) (\d{1,6})\n")
 
 
 class SuiteBroken(LabError):
-    """No test began: a fault of the lab, whatever the variant."""
+    """The suite's runner failed, before the first test or at whatever time: a fault of the lab."""
 
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """What one run of the suite gave: a result for each test; `killed` if its limit ended it."""
+    """What one run of the suite gave: a result for each test.
+
+    `cut_short` says what ended it before each test had its turn, for example "was killed at its time limit of
+    45 s"; it is empty if nothing did.
+    """
 
     tests: list[TestResult]
-    killed: bool
+    cut_short: str = ""
 
 
 def run(
@@ -37,34 +46,58 @@ def run(
     factor: float,
     options: SuiteOptions = WHOLE_SUITE,
 ) -> SuiteRun:
-    """Run the build's suite under its time limit. A killed suite keeps the results of the tests that ended.
+    """Run the build's suite under its time limit. If it is cut short, the tests that ended keep their results.
 
-    Raises SuiteBroken if no test even began.
+    Raises SuiteBroken if its runner failed, or if its report cannot be read.
     """
     suite = build.suite
-    limit = suite.suite_seconds * factor
     results = folder(variant)
     wanted = command(build, variant, factor=factor, options=options)
     report_file = build.report_file(results)
-    # Another run in this fork may have left a report, and a runner that does not even start leaves none.
+    # Another run in this fork may have left a report, and a runner that does not even start leaves none. The
+    # guest's uptime says how long it took, whatever the tests do to its clock.
     script = (
-        f"mkdir -p {results}; rm -f {report_file}; "
+        f"mkdir -p {results}; rm -f {report_file}; read -r begun _ </proc/uptime; "
         f"({in_state_of_tests(build, variant, wanted, options.environment)}) >{results}/suite.log 2>&1; "
-        f"echo $?; cat {report_file} 2>/dev/null || true"
+        "status=$?; read -r ended _ </proc/uptime; echo $status $((${ended%.*} - ${begun%.*})); "
+        f"head -c {MOST_REPORT_BYTES} {report_file} 2>/dev/null || true"
     )
     output = session.run(
         as_run(variant, script),
         seconds=suite.suite_seconds + 30 / factor + 10,
         user=login(variant),
     )
-    status, _, report = output.stdout.partition("\n")
-    began = build.read_report(report)
-    killed = int(status) in (TIMED_OUT, KILLED)
-    if not killed and not began:
-        printed = session.run(f"sudo -n tail -n 30 {results}/suite.log", seconds=10).stdout
-        raise SuiteBroken(f"no test ran in the guest (exit status {status}):\n{printed}")
+    try:
+        ending, report = _read(output.stdout, limit=suite.suite_seconds * factor)
+        began = build.read_report(report) if report else None
+    except ValueError as error:
+        raise SuiteBroken(f"what the suite reported cannot be read: {one_line(error)}") from error
+    if began is None or ending.status in build.runner_failed or not (began or ending.is_early(build)):
+        raise SuiteBroken(
+            f"the runner of the suite failed: it {ending}\n{_last_words(session, results)}".rstrip()
+        )
+    hangs = None in began.values()
+    cut_short = str(ending) if hangs or ending.is_early(build) else ""
     ran = suite.only(options.tests) if options.tests else suite
-    return SuiteRun(complete(ran, began, killed=killed, limit=limit), killed)
+    return SuiteRun(complete(ran, began, cut_short=cut_short), cut_short)
+
+
+def _read(printed: str, *, limit: float) -> tuple[Ending, str]:
+    """How the suite ended, and the whole lines of its report. Raises ValueError."""
+    ended = ENDED.match(printed)
+    if ended is None:
+        raise ValueError(f"expected its exit status and its seconds, found {bounded(plain(printed), 100)!r}")
+    report = printed[ended.end() :]
+    if len(report.encode()) >= MOST_REPORT_BYTES:
+        raise ValueError(f"its report has more than {MOST_REPORT_BYTES} bytes")
+    # The last line is cut off if the suite was ended while it was written.
+    return Ending(int(ended[1]), int(ended[2]), limit), report[: report.rfind("\n") + 1]
+
+
+def _last_words(session: Session, results: str) -> str:
+    """The end of what the suite printed, and what the kernel killed for want of memory, if anything."""
+    script = f"tail -n 30 {results}/suite.log | tail -c 4000; dmesg | grep 'Killed process' | tail -n 3"
+    return session.run(f"sudo -n sh -c {shlex.quote(script)}", seconds=10, check=False).stdout
 
 
 def command(build: Build, variant: Variant, *, factor: float, options: SuiteOptions = WHOLE_SUITE) -> str:
@@ -100,27 +133,20 @@ def folder(variant: Variant) -> str:
     return f"{home(variant)}/results"
 
 
-def complete(
-    suite: Suite, began: Mapping[str, TestResult | None], *, killed: bool, limit: float = 0.0
-) -> list[TestResult]:
+def complete(suite: Suite, began: Mapping[str, TestResult | None], *, cut_short: str = "") -> list[TestResult]:
     """One result for each test that the suite names, in its order, from those of the tests that began.
 
-    The first test without an end was running when the suite was killed: it failed. A test that never began did
-    not run. A test that the suite does not name is an error. None of them is ever taken for a pass.
+    If the suite was cut short, the test that was running failed: one that began and has no end, or else the
+    first that has no result. A test that never began did not run. A test that the suite does not name is an
+    error. None of them is ever taken for a pass.
     """
-    results = []
-    hung = False
-    for name in suite.tests:
-        ended = began.get(name)
-        if ended:
-            results.append(ended)
-        elif killed and not hung:
-            hung = True
-            message = f"was running when the suite was killed at its limit of {limit:.0f} s"
-            results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
-        else:
-            results.append(TestResult(name=name, outcome=Outcome.NOT_RUN))
-    return results + [
+    results = {name: began.get(name) or TestResult(name=name, outcome=Outcome.NOT_RUN) for name in suite.tests}
+    without_end = [name for name in suite.tests if began.get(name) is None]
+    if cut_short and without_end:
+        running = next((name for name in without_end if name in began), without_end[0])
+        message = f"was running when the suite {cut_short}"
+        results[running] = TestResult(name=running, outcome=Outcome.FAIL, message=message)
+    return [*results.values()] + [
         TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
         for name in began
         if name not in suite.tests

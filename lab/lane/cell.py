@@ -71,7 +71,7 @@ class CellRunner:
             applied = self.apply(cell.variant)
         ran = self.run_suite(cell, watch)
         folder.mkdir(parents=True, exist_ok=True)
-        clean = all(test.outcome is Outcome.PASS for test in ran.tests)
+        clean = not ran.cut_short and all(test.outcome is Outcome.PASS for test in ran.tests)
         with watch.step("evidence"):
             self.gather(cell, folder, mark=applied.mark, full=not clean)
             if not clean:
@@ -83,8 +83,9 @@ class CellRunner:
             ran.tests,
             cell.variant.expect,
             findings,
-            killed=ran.killed,
+            cut_short=ran.cut_short,
             emulated=self.guest.is_emulated,
+            killed_for_memory=evidence.killed_for_memory(folder),
         )
         result = cell.result(verdict.status, reason=verdict.reason)
         return result.model_copy(

@@ -60,7 +60,8 @@ class StepAttempt:
         changed = reduce(lambda so_far, change: change.on(so_far), self.wanted, self.cell.variant)
         fork = Fork.make(self.runner, replace(self.cell, variant=changed), self.folder)
         ran = fork.run(SuiteOptions(tests=self.tests, to_first_failure=True))
-        fork.gather(full=False)
+        # What cut a suite short may be told by the kernel's log alone.
+        fork.gather(full=bool(ran.cut_short))
         outcome, reason = self._read(fork, ran)
         if not self.wanted or outcome is StepOutcome.PASSES:
             self.seen = fork.facts, self.runner.guest.read_who(changed)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from lab import evidence
 from lab.base.errors import NotApplicable, is_lasting
 from lab.base.stopwatch import Stopwatch
 from lab.builds import SuiteOptions
@@ -60,8 +61,9 @@ class Fork:
             tests_that_ran(ran),
             Expectation(),
             list(findings),
-            killed=ran.killed,
+            cut_short=ran.cut_short,
             emulated=self.runner.guest.is_emulated,
+            killed_for_memory=evidence.killed_for_memory(self.folder),
         )
 
 

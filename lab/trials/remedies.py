@@ -197,7 +197,7 @@ class RemedyAttempt:
     def _read(self, fork: Fork, ran: SuiteRun, options: SuiteOptions) -> tuple[RemedyOutcome, str]:
         """What the suite says of the remedies."""
         failed = first_failure(ran)
-        if failed is None and not ran.killed:
+        if failed is None and not ran.cut_short:
             fork.gather(full=False)
             outcome, reason = _without_failure(self.these, ran.tests)
             self.causes = () if outcome is RemedyOutcome.VERIFIED else None

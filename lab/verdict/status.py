@@ -1,6 +1,7 @@
 """Derives a cell's status from the outcomes of its tests and the causes found."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab import causes
@@ -19,6 +20,11 @@ NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
 NO_REGISTRY_REASON = (
     "this build pulls {image} from a registry for its boxes, and the guest could not reach the registry; "
     "that says nothing about the jailer (boxlite 0.10 and newer need no registry)"
+)
+
+NO_MEMORY_REASON = (
+    "the guest had no memory left, and its kernel killed {programs}, which says nothing about the jailer "
+    "(memory_mib in the guest's definition is what it has)"
 )
 
 
@@ -48,22 +54,27 @@ def judge(
     expected: Expectation,
     findings: list[Finding],
     *,
-    killed: bool = False,
+    cut_short: str = "",
     emulated: bool = False,
+    killed_for_memory: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict on a cell that ran.
 
-    If an emulated guest is too slow for boxlite's own time limit, or a guest cannot reach a registry, the lab
-    is at fault and the status is `error`.
+    `cut_short` says what ended the suite before each test had its turn, if anything did. `killed_for_memory`
+    are the programs that the guest's kernel killed because the guest had no memory left.
 
-    A test that did not run counts as failed. No result at all is the lab's fault, too: it says nothing.
+    If an emulated guest is too slow for boxlite's own time limit, or a guest cannot reach a registry or has too
+    little memory, the lab is at fault and the status is `error`. No result at all is the lab's fault, too.
+
+    A test that did not run is not covered, so the cell has neither passed nor failed as expected.
 
     A failure counts as expected only if its first cause is the expected one and exactly those tests failed that
     the causes found must fail. Otherwise a known failure could hide another one.
     """
     if not tests:
         return Verdict(Status.ERROR, reason="no test of the suite has a result")
-    failed = {test.name for test in tests if test.outcome not in (Outcome.PASS, Outcome.SKIP)}
+    failed = {test.name for test in tests if test.outcome.is_failure}
+    not_run = {test.name for test in tests if test.outcome is Outcome.NOT_RUN}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
     slow = [test.name for test in tests if test.name in failed and TOO_SLOW.search(test.message)]
     if emulated and slow:
@@ -71,20 +82,22 @@ def judge(
     pulls = [match for test in tests if test.name in failed and (match := NO_REGISTRY.search(test.message))]
     if pulls:
         return Verdict(Status.ERROR, reason=NO_REGISTRY_REASON.format(image=pulls[0][1]))
-    if not failed and not killed:
+    if not failed and not not_run and not cut_short:
         return _without_failure(skipped, expected)
+    if killed_for_memory:
+        return Verdict(Status.ERROR, reason=NO_MEMORY_REASON.format(programs=", ".join(killed_for_memory)))
     cause = findings[0].name if findings else UNKNOWN
     confidence = findings[0].confidence if findings else None
-    reasons = [finding.why for finding in findings] or [_no_finding(suite, failed)]
+    reasons = [finding.why for finding in findings] or [_no_finding(suite, failed, not_run)]
     status = Status.FAIL
-    if expected.status == "xfail" and cause == expected.cause and not killed:
-        difference = _difference(suite.needing(_broken(findings)), failed, skipped)
+    if expected.status == "xfail" and cause == expected.cause and not cut_short:
+        difference = _difference(suite.needing(_broken(findings)), failed, skipped, not_run)
         status = Status.FAIL if difference else Status.XFAIL
         reasons += [difference] if difference else []
     elif expected.status == "xfail" and cause != expected.cause:
         reasons.append(f"expected to fail for {expected.cause}")
-    if killed:
-        reasons.append("the suite was killed at its time limit")
+    if cut_short:
+        reasons.append(f"the suite {cut_short}")
     return Verdict(status, cause, confidence, "; ".join(reasons))
 
 
@@ -97,9 +110,11 @@ def _without_failure(skipped: set[str], expected: Expectation) -> Verdict:
     return Verdict(Status.PASS)
 
 
-def _no_finding(suite: Suite, failed: set[str]) -> str:
+def _no_finding(suite: Suite, failed: set[str], not_run: set[str]) -> str:
     if suite.control in failed:
         return f"the control failed too ({suite.control}), so not only the jailer is blocked"
+    if suite.control in not_run:
+        return f"the evidence proves no known cause, and the control did not run ({suite.control})"
     return "the evidence proves no known cause"
 
 
@@ -109,11 +124,12 @@ def _broken(findings: list[Finding]) -> Needs:
     return min((known[finding.name].breaks for finding in findings), key=list(Needs).index)
 
 
-def _difference(expected: set[str], failed: set[str], skipped: set[str]) -> str:
+def _difference(expected: set[str], failed: set[str], skipped: set[str], not_run: set[str]) -> str:
     """Describe how the failed tests differ from those that must fail; empty if they do not differ."""
     parts = [f"skipped, so not covered: {', '.join(sorted(skipped))}"] if skipped else []
+    parts += [f"did not run, so not covered: {', '.join(sorted(not_run))}"] if not_run else []
     if more := failed - expected:
         parts.append(f"failed too: {', '.join(sorted(more))}")
-    if less := expected - failed - skipped:
+    if less := expected - failed - skipped - not_run:
         parts.append(f"passed unexpectedly: {', '.join(sorted(less))}")
     return "; ".join(parts)

@@ -121,6 +121,15 @@ def test_no_cause_that_fails_the_control_is_named_where_that_passed(evidence: Ev
     assert found(replace(evidence, control_failed=False)) == []
 
 
+@pytest.mark.parametrize("evidence", [evidence for evidence, _, _ in SEEN])
+def test_where_the_control_did_not_run_what_is_proved_is_named_and_what_is_likely_is_not(
+    evidence: Evidence,
+) -> None:
+    proved = [each.name for each in diagnose(evidence) if each.confidence is Confidence.PROVED]
+    assert proved
+    assert found(replace(evidence, control_failed=None)) == proved
+
+
 def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_control() -> None:
     open_kvm = examples.KVM_DENIED.probes.open_kvm
     probes = examples.USERNS_LIMIT.probes.model_copy(update={"open_kvm": open_kvm})

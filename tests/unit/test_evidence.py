@@ -17,7 +17,47 @@ from tests.unit.examples import probe
 def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:
     kernel = examples.NOISE + examples.DENIED_CREATE
     examples.write(tmp_path, examples.APPARMOR_DENY, kernel)
-    assert evidence.read(tmp_path) == examples.APPARMOR_DENY
+    control = TestResult(name="control", outcome=Outcome.PASS)
+    assert evidence.read(tmp_path, [control], control="control") == examples.APPARMOR_DENY
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failed"),
+    [("pass", False), ("fail", True), ("error", True), ("skip", None), ("not-run", None), (None, None)],
+)
+def test_a_control_that_has_no_result_has_neither_passed_nor_failed(
+    tmp_path: Path, outcome: str | None, failed: bool | None
+) -> None:
+    tests = [TestResult(name="control", outcome=Outcome(outcome))] if outcome else []
+    tests.append(TestResult(name="other", outcome=Outcome.FAIL))
+    assert evidence.read(tmp_path, tests, control="control").control_failed is failed
+
+
+NO_MEMORY = (
+    "[   71.602414] Out of memory: Killed process 812 (python3) total-vm:2418020kB, anon-rss:1890436kB, "
+    "file-rss:128kB, shmem-rss:0kB, UID:1001 pgtables:3912kB oom_score_adj:0\n"
+)
+
+
+def test_what_the_kernel_killed_for_want_of_memory_is_named(tmp_path: Path) -> None:
+    assert evidence.killed_for_memory(tmp_path) == []
+    log = examples.NOISE + NO_MEMORY * 2 + NO_MEMORY.replace("python3", "boxlite-shim")
+    (tmp_path / "kernel.log").write_text(log)
+    assert evidence.killed_for_memory(tmp_path) == ["python3", "boxlite-shim"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        NO_MEMORY.replace("Out of memory", "Memory cgroup out of memory"),
+        NO_MEMORY.replace("Out of memory", "box: Out of memory"),
+        "[   71.6] boxlite[3]: Out of memory: Killed process\n",
+    ],
+    ids=["a control group", "another's words", "half a line"],
+)
+def test_only_a_guest_without_memory_is_one(tmp_path: Path, line: str) -> None:
+    (tmp_path / "kernel.log").write_text(line)
+    assert evidence.killed_for_memory(tmp_path) == []
 
 
 def test_what_was_not_gathered_is_not_known(tmp_path: Path) -> None:

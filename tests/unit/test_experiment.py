@@ -102,7 +102,7 @@ class Guest(FakeRunner):
                 results.append(TestResult(name=name, outcome=Outcome.NOT_RUN))
             else:
                 results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
-        return SuiteRun(results, killed=False)
+        return SuiteRun(results)
 
 
 WHO = examples.who(context={"apparmor": None})

@@ -74,7 +74,7 @@ def a_suite(
             tests.append(outcome_of(name, outcome, message))
         else:
             tests.append(outcome_of(name))
-    return SuiteRun(tests, killed=False)
+    return SuiteRun(tests)
 
 
 class Guest(FakeRunner):
@@ -133,7 +133,7 @@ class Guest(FakeRunner):
         if options.tests == (SUITE.control,):
             self.did.append("control")
             control = outcome_of(SUITE.control, Outcome.FAIL if self.control_fails() else Outcome.PASS)
-            return SuiteRun([control], killed=False)
+            return SuiteRun([control])
         assert options.to_first_failure
         self.did.append(" ".join(["suite", *options.environment]))
         steps = self.instead.get("+".join(sorted(self.applied)))

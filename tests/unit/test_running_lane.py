@@ -34,6 +34,7 @@ from lab.plan import Cell
 from lab.probes import Facts, Probed, SuiteUser
 from lab.record import CellResult, Outcome, Status, TestResult
 from tests.unit.examples import base_image, facts, probed, who
+from tests.unit.test_evidence import NO_MEMORY
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
@@ -114,6 +115,9 @@ class Machine:
     def last_words(self) -> str:
         return "its console stayed empty"
 
+    def console_text(self) -> str:
+        return ""
+
 
 class Snapshot:
     """A checkpoint of memory that notes in its lane what is done."""
@@ -173,7 +177,7 @@ class Guest(LaneGuest):
     def run_suite(self, build: Build, wanted: Variant, _options: object = None) -> SuiteRun:
         self.lane.do(f"suite {wanted.name}")
         tests = [TestResult(name=name, outcome=Outcome.PASS) for name in build.suite.tests]
-        return SuiteRun(tests, killed=False)
+        return SuiteRun(tests)
 
     def collect(self, _folder: Path, _wanted: Variant, *, mark: variant.Mark, full: bool) -> None:
         pass
@@ -537,6 +541,37 @@ def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_it
     assert [(each.build, each.status, each.fork) for each in results] == [
         (build.name, Status.PASS, "memory") for build in (OLD, NEW, OLD)
     ]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "status", "reason"),
+    [
+        ("", Status.FAIL, "the suite was ended by SIGKILL"),
+        (NO_MEMORY, Status.ERROR, "the guest had no memory left, and its kernel killed python3"),
+    ],
+    ids=["boxlite may have done it", "its guest was too small"],
+)
+def test_a_suite_that_was_cut_short_has_all_evidence_and_has_not_passed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kernel: str, status: Status, reason: str
+) -> None:
+    gathered: list[bool] = []
+
+    def run_suite(_guest: Guest, build: Build, _wanted: Variant, _options: object = None) -> SuiteRun:
+        tests = [TestResult(name=name, outcome=Outcome.PASS) for name in build.suite.tests]
+        return SuiteRun(tests, "was ended by SIGKILL")
+
+    def collect(_guest: Guest, folder: Path, _wanted: Variant, *, mark: variant.Mark, full: bool) -> None:
+        gathered.append(full)
+        (folder / "kernel.log").write_text(kernel)
+
+    monkeypatch.setattr(Guest, "run_suite", run_suite)
+    monkeypatch.setattr(Guest, "collect", collect)
+    served = bench.service()
+    served.start()
+    served.deploy(NEW)
+    result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
+    assert (result.status, gathered) == (status, [True])
+    assert reason in result.reason
 
 
 def test_one_build_needs_no_state_to_go_back_to_before_it(bench: Bench) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 
 from lab.catalog import Suite
@@ -19,6 +21,8 @@ SUITE = Suite(
         "jail_isolates": Needs.SANDBOX,
     },
 )
+KILLED = "was killed at its time limit of 60 s"
+CRASHED = "was ended by SIGSEGV (exit status 139) before its time limit of 60 s"
 PASSES = Expectation()
 BLOCKED = Expectation(status="xfail", cause="userns-limit")
 SANDBOX = {"jail_starts": "fail", "jail_isolates": "fail"}
@@ -34,21 +38,24 @@ def verdict(
     expected: Expectation = BLOCKED,
     findings: list[Finding] | None = None,
     *,
-    killed: bool = False,
+    cut_short: str = "",
+    killed_for_memory: Sequence[str] = (),
 ) -> Verdict:
     """Judge a suite whose tests passed except for these."""
     tests = [TestResult(name=name, outcome=Outcome(outcomes.get(name, "pass"))) for name in SUITE.tests]
-    return judge(SUITE, tests, expected, findings or [], killed=killed)
+    return judge(
+        SUITE, tests, expected, findings or [], cut_short=cut_short, killed_for_memory=killed_for_memory
+    )
 
 
 def test_all_passed_as_expected() -> None:
     assert verdict({}, PASSES) == Verdict(Status.PASS)
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("cut_short", ["", KILLED])
 @pytest.mark.parametrize("expected", [PASSES, BLOCKED])
-def test_a_suite_without_a_single_result_is_no_pass(expected: Expectation, killed: bool) -> None:
-    judged = judge(SUITE, [], expected, [], killed=killed)
+def test_a_suite_without_a_single_result_is_no_pass(expected: Expectation, cut_short: str) -> None:
+    judged = judge(SUITE, [], expected, [], cut_short=cut_short)
     assert judged == Verdict(Status.ERROR, reason="no test of the suite has a result")
 
 
@@ -79,7 +86,21 @@ def test_a_second_cause_behind_the_expected_one_is_named_and_changes_nothing() -
         (SANDBOX, BLOCKED, [SYSCTL, LIMIT], "userns-sysctl", "expected to fail for userns-limit"),
         ({**SANDBOX, "options": "fail"}, BLOCKED, [LIMIT], "userns-limit", "failed too: options"),
         ({**SANDBOX, "options": "error"}, BLOCKED, [LIMIT], "userns-limit", "failed too: options"),
-        ({**SANDBOX, "options": "not-run"}, BLOCKED, [LIMIT], "userns-limit", "failed too: options"),
+        (
+            {**SANDBOX, "options": "not-run"},
+            BLOCKED,
+            [LIMIT],
+            "userns-limit",
+            "did not run, so not covered: options",
+        ),
+        (
+            dict.fromkeys(SANDBOX, "not-run"),
+            BLOCKED,
+            [LIMIT],
+            "userns-limit",
+            "so not covered: jail_isolates, jail",
+        ),
+        ({"box_starts": "not-run"}, PASSES, [], "unknown", "the control did not run (box_starts)"),
         ({"options": "not-run"}, PASSES, [], "unknown", "the evidence proves no known cause"),
         ({"jail_starts": "fail"}, BLOCKED, [LIMIT], "userns-limit", "unexpectedly: jail_isolates"),
         (
@@ -99,6 +120,8 @@ def test_a_second_cause_behind_the_expected_one_is_named_and_changes_nothing() -
         "one test more",
         "one test more, by error",
         "one test more, which did not run",
+        "none of them ran",
+        "the control did not run and nothing is proved",
         "a test did not run and nothing is proved",
         "one test less",
         "the control too",
@@ -165,16 +188,38 @@ def test_a_skipped_test_does_not_count_as_one_that_failed_as_expected() -> None:
 
 
 def test_a_killed_suite_has_never_failed_as_expected() -> None:
-    judged = verdict(SANDBOX, findings=[LIMIT], killed=True)
+    judged = verdict(SANDBOX, findings=[LIMIT], cut_short=KILLED)
     assert (judged.status, judged.cause) == (Status.FAIL, "userns-limit")
     assert "killed at its time limit" in judged.reason
 
 
 @pytest.mark.parametrize("expected", [PASSES, BLOCKED])
 def test_a_suite_that_was_killed_after_its_last_test_has_not_passed(expected: Expectation) -> None:
-    judged = verdict({}, expected, killed=True)
+    judged = verdict({}, expected, cut_short=KILLED)
     assert not judged.status.as_expected
     assert "killed at its time limit" in judged.reason
+
+
+@pytest.mark.parametrize("expected", [PASSES, BLOCKED])
+def test_a_suite_that_crashed_says_how_and_keeps_its_cause(expected: Expectation) -> None:
+    outcomes = {"jail_starts": "fail", "box_starts": "not-run", "jail_isolates": "not-run"}
+    judged = verdict(outcomes, expected, [LIMIT], cut_short=CRASHED)
+    assert (judged.status, judged.cause) == (Status.FAIL, "userns-limit")
+    assert f"{LIMIT.why}; the suite was ended by SIGSEGV (exit status 139)" in judged.reason
+    assert "the control failed" not in judged.reason
+
+
+@pytest.mark.parametrize("cut_short", ["", CRASHED.replace("SIGSEGV", "SIGKILL")])
+def test_a_guest_without_memory_is_the_labs_fault_whatever_else_was_found(cut_short: str) -> None:
+    killed = ["python3", "boxlite-shim"]
+    judged = verdict(SANDBOX, BLOCKED, [LIMIT], cut_short=cut_short, killed_for_memory=killed)
+    assert (judged.status, judged.cause) == (Status.ERROR, None)
+    assert "no memory left, and its kernel killed python3, boxlite-shim" in judged.reason
+    assert "memory_mib" in judged.reason
+
+
+def test_a_suite_that_passed_where_the_guest_ran_out_of_memory_has_passed() -> None:
+    assert verdict({}, PASSES, killed_for_memory=["apt"]).status is Status.PASS
 
 
 @pytest.mark.parametrize("expected", [PASSES, BLOCKED])

@@ -50,6 +50,8 @@ class Wheel(Build):
     """A release on the package index, or the local wheel `path`."""
 
     form = "release (0.10.8) or wheel file"
+    # pytest's ExitCode: interrupted, internal error, wrong usage, no tests collected.
+    runner_failed = frozenset({2, 3, 4, 5})
 
     path: Path | None = None
     suite: Suite = field(kw_only=True, hash=False, default_factory=_jailer)
@@ -162,5 +164,5 @@ class Wheel(Build):
     def report_file(self, results: str) -> str:
         return f"{results}/report.jsonl"
 
-    def read_report(self, text: str) -> dict[str, TestResult | None]:
+    def read_report(self, text: str) -> dict[str, TestResult | None] | None:
         return reportlog.read(text)
