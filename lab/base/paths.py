@@ -18,12 +18,20 @@ def definitions() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent
 
 
+# A guest's stored states take about 1 GiB: 0.3 for its boot, 0.6 for it with a deployed build.
+STATES_GIB = 20
+
+
 @dataclass(frozen=True)
 class Paths:
-    """The lab's folders. `cache` can be deleted at any time; `state` holds runs and lanes."""
+    """The lab's folders. `cache` can be deleted at any time; `state` holds runs and lanes.
+
+    `states_gib` limits the disk space that `states` takes.
+    """
 
     cache: Path
     state: Path
+    states_gib: int = STATES_GIB
 
     @classmethod
     def default(cls) -> "Paths":

@@ -12,6 +12,7 @@ from rich.markup import escape
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
 from lab.base.log import quiet_libraries
+from lab.base.paths import STATES_GIB
 from lab.cli import (
     check,
     completion,
@@ -42,15 +43,25 @@ LONGEST = 20_000
     metavar="URI",
     help="Use this libvirt daemon. Default: $LAB_CONNECT, or qemu:///system as root, else qemu:///session.",
 )
+@click.option(
+    "--states-gib",
+    type=click.IntRange(0),
+    metavar="GIB",
+    envvar="LAB_STATES_GIB",
+    default=STATES_GIB,
+    show_default=True,
+    help="Let stored states (guests that later lanes start from) take at most this much disk space. The one "
+    "whose last use is the oldest is removed first; 0 stores none. $LAB_STATES_GIB sets it, too.",
+)
 @click.version_option(package_name="boxlite-lab", prog_name="lab")
 @click.pass_context
-def cli(context: click.Context, connect: str | None) -> None:
+def cli(context: click.Context, connect: str | None, states_gib: int) -> None:
     """Find out which hosts can run boxlite's jailer, why others cannot, and what cures them.
 
     The lab boots virtual machines, runs the jailer's tests in them and explains what failed. Start with
     `lab doctor`, then run `lab matrix --set quick`.
     """
-    context.obj = Lab(connect)
+    context.obj = Lab(connect, states_gib)
 
 
 for command in (

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.files import write_atomically
-from lab.base.paths import Paths
+from lab.base.paths import STATES_GIB, Paths
 from lab.lane import upkeep
 from lab.lane.upkeep import Unused
 from lab.machine import leftovers
@@ -53,8 +53,8 @@ class Swept:
 class Lab:
     """The lab's folders and the libvirt to use; every command gets it."""
 
-    def __init__(self, connect: str | None) -> None:
-        self.paths = Paths.default()
+    def __init__(self, connect: str | None, states_gib: int = STATES_GIB) -> None:
+        self.paths = replace(Paths.default(), states_gib=states_gib)
         self.uri = connect or default_uri()
 
     def sweep(self) -> Swept:
@@ -94,6 +94,11 @@ json_option = click.option(
 def mib(size: int) -> str:
     """Bytes, for people."""
     return f"{size / 2**20:.0f} MiB"
+
+
+def gib(size: int) -> str:
+    """Many bytes, for people."""
+    return f"{size / 2**30:.1f} GiB"
 
 
 def show_result(run: RunResult, folder: Path) -> None:

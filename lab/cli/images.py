@@ -1,6 +1,7 @@
 """Base images of the guests."""
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from lab.cli import common, completion
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
+from lab.machine import states
+from lab.machine.states import StoredState
 
 
 @click.group("images")
@@ -65,13 +68,18 @@ def images_import(lab: common.Lab, file: Path, name: str) -> int:
 @common.json_option
 @click.pass_obj
 def images_list(lab: common.Lab, as_json: bool) -> int:
-    """List the images in the store and the guests that use them."""
+    """List the images in the store and the guests that use them, and how much stored states take.
+
+    A stored state is a guest right after its boot, or with a build deployed, from which later lanes start.
+    """
     known = catalog.load()
     users = upkeep.users(lab.paths, known)
     images = [_document(image, users.get(image.folder, [])) for image in store.images(lab.paths)]
     without = [name for name in known.guests if not any(name in names for names in users.values())]
+    stored = states.stored(lab.paths)
     if as_json:
-        common.print_json({"images": images, "without_image": without})
+        kept = {"limit_bytes": lab.paths.states_gib * 2**30, "stored": [_state(each) for each in stored]}
+        common.print_json({"images": images, "without_image": without, "states": kept})
         return 0
     rows = [["guests", "size", "date", "sha256", "source"]]
     for image in images:
@@ -80,6 +88,8 @@ def images_list(lab: common.Lab, as_json: bool) -> int:
     common.print_rows(rows)
     if without:
         common.say(f"no image yet: {', '.join(without)}")
+    taken = common.gib(sum(each.size for each in stored))
+    common.say(f"stored states: {len(stored)}, {taken} of at most {lab.paths.states_gib} GiB (--states-gib)")
     return 0
 
 
@@ -98,7 +108,7 @@ def images_verify(lab: common.Lab) -> int:
 @click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 @click.pass_obj
 def images_prune(lab: common.Lab, dry_run: bool) -> int:
-    """Remove images that no guest and no run uses, and unfinished downloads."""
+    """Remove images that no guest and no run uses, unfinished downloads, and stored states above the limit."""
     lab.sweep()
     gone = upkeep.prune(lab.paths, catalog.load(), dry_run=dry_run)
     for each in gone:
@@ -116,6 +126,15 @@ def _document(image: BaseImage, guests: list[str]) -> dict[str, Any]:
         "built": told.built,
         "sha256": told.disk_sha256,
         "source": told.source,
+    }
+
+
+def _state(state: StoredState) -> dict[str, Any]:
+    used = datetime.fromtimestamp(state.last_used, UTC)
+    return {
+        "folder": str(state.folder),
+        "bytes": state.size,
+        "last_used": used.isoformat(timespec="seconds"),
     }
 
 

@@ -13,6 +13,7 @@ from lab.catalog import Catalog
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
+from lab.machine import states
 from lab.machine.acceleration import PROBE_FOLDER
 from lab.record import RESULTS_FILE
 
@@ -82,9 +83,10 @@ def _find_damage(image: BaseImage) -> str:
 
 
 def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
-    """Remove what no guest of the catalog and no run uses, and partial downloads; returns what was removed.
+    """Remove images that no guest and no run uses, partial downloads, and stored states above the limit.
 
-    Only runs in the lab's own folder count. Raises LabError while a lab runs guests, because they use images.
+    Returns what was removed. Only runs in the lab's own folder count. Raises LabError while a lab runs guests,
+    because they use images.
     """
     alive = sorted(folder.name for folder in paths.lanes.glob("lab-*"))
     if alive:
@@ -122,6 +124,7 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
     yield from scratch.abandoned(debian.WORKSPACES, debian.WORKSPACE)
     yield from scratch.abandoned(paths.state, PROBE_FOLDER)
+    yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from _partial_images(paths)
 
 
@@ -140,6 +143,7 @@ def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
             yield image.folder
     yield from sorted(paths.images.glob(f"{CHANGED}*"))
     yield from _partial_images(paths)
+    yield from (state.folder for state in states.above_limit(paths))
     for file in sorted(paths.downloads.glob("[!.]*")):
         if file.suffix != ".lock" and not is_locked(paths.downloads / f"{file.name.partition('.')[0]}.lock"):
             yield file

@@ -12,14 +12,14 @@ import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import libvirt
-import psutil
 from pydantic import TypeAdapter
 
-from lab.base import process
+from lab.base import process, scratch
 from lab.base.errors import LabError, one_line
 from lab.base.files import sha256, write_atomically
 from lab.base.paths import Paths
@@ -36,6 +36,9 @@ FREE_GIB = 5.0
 COPY_SECONDS = 120.0
 # For each guest: enough for a comparison of a few builds.
 DEPLOYED_STATES = 3
+
+# What a lab is storing.
+PARTIAL = ".partial-"
 
 _STATE, _KNOWN, _REFUSED = "state.qcow2", "known.json", "refused.txt"
 
@@ -67,6 +70,22 @@ class StoredState:
 
     folder: Path
 
+    @property
+    def size(self) -> int:
+        """The disk space it takes, in bytes; 0 if it was removed meanwhile."""
+        try:
+            return (self.folder / _STATE).stat().st_blocks * 512
+        except OSError:
+            return 0
+
+    @property
+    def last_used(self) -> float:
+        """When a lane last used it, or when it was stored: seconds since the epoch; 0 if it was removed."""
+        try:
+            return self.folder.stat().st_mtime
+        except OSError:
+            return 0.0
+
     def known(self) -> Known:
         """Read `known.json`. Raises Damaged."""
         file = self.folder / _KNOWN
@@ -77,6 +96,8 @@ class StoredState:
 
     def copy_to(self, overlay: Path) -> None:
         """Copy the state; the copy shares its blocks if the file system can do that. Raises LabError."""
+        with suppress(OSError):
+            os.utime(self.folder)
         command: list[str | Path] = ["cp", "--reflink=auto", "--sparse=always", self.folder / _STATE, overlay]
         process.run(command, timeout=COPY_SECONDS)
         overlay.chmod(0o600)
@@ -86,6 +107,19 @@ class StoredState:
         with suppress(OSError):  # Another lab may have replaced it by a newer one.
             write_atomically(self.folder / _REFUSED, reason + "\n")
             (self.folder / _STATE).unlink(missing_ok=True)
+
+
+def stored(paths: Paths) -> list[StoredState]:
+    """All stored states, the one that was used last first."""
+    found = [StoredState(file.parent) for file in paths.states.glob(f"[!.]*/{_STATE}")]
+    return sorted(found, key=lambda state: state.last_used, reverse=True)
+
+
+def above_limit(paths: Paths) -> list[StoredState]:
+    """The stored states that have to go, so that the others are within the limit; the oldest use goes first."""
+    found = stored(paths)
+    together = accumulate(state.size for state in found)
+    return [state for state, size in zip(found, together, strict=True) if size > paths.states_gib * 2**30]
 
 
 class States:
@@ -114,7 +148,9 @@ class States:
         return StoredState(folder) if (folder / _STATE).is_file() else None
 
     def wanted(self, deployment: str = "") -> bool:
-        """Whether to store a state: there is none, none was refused, and the disk has room."""
+        """Whether to store a state: any may be stored, there is none, none was refused, the disk has room."""
+        if not self._paths.states_gib:
+            return False
         self._paths.make(self._paths.cache)
         free = shutil.disk_usage(self._paths.cache).free / 2**30
         refused = (self._folder(deployment) / _REFUSED).exists()
@@ -124,43 +160,46 @@ class States:
         """Move the overlay of a stopped lane into the store; None if that fails.
 
         If another lab stored the same state first, that one is returned. States of the guest's former images or
-        of another QEMU are deleted, and so are all but the newest states with a deployed build.
+        of another QEMU are deleted, and so are all but the last used states with a deployed build, and what is
+        above the limit of the store. The state that was just stored stays, because its lane goes on from it.
         """
         folder = self._folder(deployment)
-        partial = self._root / f".partial-{folder.name}-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._root.chmod(0o700)
-            partial.mkdir(mode=0o700)
-            shutil.move(overlay, partial / _STATE)
-            (partial / _STATE).chmod(0o400)
-            (partial / _KNOWN).touch(0o600)
-            (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
-            partial.rename(folder)
+            self._place(overlay, known, folder)
         except OSError:
             return self.find(deployment)
-        finally:
-            # After an interrupt, too.
-            shutil.rmtree(partial, ignore_errors=True)
-        for old in [*filter(self._is_old, self._root.iterdir()), *self._deployed()[DEPLOYED_STATES:]]:
-            with suppress(OSError):
-                shutil.rmtree(old)
+        beyond = [state.folder for state in above_limit(self._paths)]
+        for old in {*filter(self._is_old, self._root.iterdir()), *self._deployed()[DEPLOYED_STATES:], *beyond}:
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
         return self.find(deployment)
+
+    def _place(self, overlay: Path, known: Known, folder: Path) -> None:
+        """Fill a temporary folder, then rename it, so that only a whole state has its name. Raises OSError."""
+        with scratch.make_in(self._root, PARTIAL) as partial:
+            try:
+                shutil.move(overlay, partial / _STATE)
+                (partial / _STATE).chmod(0o400)
+                (partial / _KNOWN).touch(0o600)
+                (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
+                partial.rename(folder)
+            finally:
+                # After an interrupt, too.
+                shutil.rmtree(partial, ignore_errors=True)
 
     def _folder(self, deployment: str) -> Path:
         digest = f"-{hashlib.sha256(deployment.encode()).hexdigest()[:16]}" if deployment else ""
         return self._root / f"{self._machine}{digest}"
 
     def _deployed(self) -> list[Path]:
-        """The folders of states with a deployed build, newest first."""
+        """The folders of states with a deployed build, the one that was used last first."""
         found = [(folder.stat().st_mtime, folder) for folder in self._root.glob(f"{self._machine}-*")]
         return [folder for _, folder in sorted(found, reverse=True)]
 
     def _is_old(self, folder: Path) -> bool:
-        """Whether it belongs to another machine of the guest, or a lab was killed while it wrote it."""
-        if half := re.fullmatch(r"\.partial-.*-(\d+)", folder.name):
-            return not psutil.pid_exists(int(half[1]))
+        """Whether it belongs to another machine of the guest."""
         same = re.fullmatch(f"({re.escape(self._guest)}-[0-9a-f]{{16}})(-[0-9a-f]{{16}})?", folder.name)
         return same is not None and same[1] != self._machine
 

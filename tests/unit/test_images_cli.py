@@ -1,12 +1,15 @@
 """`lab images`, as users run it."""
 
 import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from lab.base.paths import Paths
 from lab.images import debian
+from lab.machine.states import StoredState
 from tests.mirror import Mirror, SigningKey, guest, path_of
 from tests.unit.test_cli import run_main
 from tests.unit.test_store import build_well
@@ -146,7 +149,7 @@ def test_list_shows_what_is_there_who_uses_it_and_who_has_none(
     run_main(monkeypatch, "images", "import", str(tmp_path / "mine.qcow2"), "--as", "debian-13-cloud")
     capsys.readouterr()
     assert run_main(monkeypatch, "images", "list") == 0
-    header, *rows, without = capsys.readouterr().out.splitlines()
+    header, *rows, without, states = capsys.readouterr().out.splitlines()
     assert header.split() == ["guests", "size", "date", "sha256", "source"]
     told = {row.split()[0]: row.rstrip().split(maxsplit=5)[4:] for row in rows}
     assert told == {
@@ -160,6 +163,41 @@ def test_list_shows_what_is_there_who_uses_it_and_who_has_none(
     assert without.startswith("no image yet: ")
     assert "fedora-43" in without
     assert UBUNTU not in without
+    assert states == "stored states: 0, 0.0 GiB of at most 20 GiB (--states-gib)"
+
+
+@pytest.fixture
+def two_states(paths: Paths) -> list[Path]:
+    """Stored states of 2 MiB each, the one that was used last first."""
+    folders = [paths.states / f"debian-{number}-0123456789abcdef" for number in (13, 12)]
+    for minute, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / "state.qcow2").write_bytes(os.urandom(2 << 20))
+        os.utime(folder, (60 - 60 * minute, 60 - 60 * minute))
+    return folders
+
+
+def test_list_shows_what_stored_states_take_and_what_they_may(
+    two_states: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("LAB_STATES_GIB", "7")
+    run_main(monkeypatch, "images", "list")
+    assert "stored states: 2, 0.0 GiB of at most 7 GiB (--states-gib)" in capsys.readouterr().out
+    run_main(monkeypatch, "--states-gib", "3", "images", "list", "--json")
+    states = json.loads(capsys.readouterr().out)["states"]
+    assert states["limit_bytes"] == 3 * 2**30
+    assert [each["folder"] for each in states["stored"]] == [str(folder) for folder in two_states]
+    assert {each["bytes"] for each in states["stored"]} == {2 << 20}
+    assert states["stored"][1]["last_used"] == "1970-01-01T00:00:00+00:00"
+
+
+def test_prune_removes_the_stored_states_above_the_limit(
+    two_states: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(StoredState, "size", property(lambda _state: 2**30))
+    assert run_main(monkeypatch, "--states-gib", "1", "images", "prune") == 0
+    assert f"removed {two_states[1]} (2 MiB)" in capsys.readouterr().out
+    assert [folder.exists() for folder in two_states] == [True, False]
 
 
 def test_verify_ends_with_1_where_a_file_was_changed(

@@ -1,6 +1,5 @@
 import os
 import shutil
-import subprocess
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths, definitions
 from lab.catalog import Firmware, Guest
 from lab.images.store import BaseImage
+from lab.lane import upkeep
 from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
@@ -263,19 +263,62 @@ def test_an_interrupt_leaves_nothing_half_stored(host: Host, monkeypatch: pytest
 
 
 def test_what_a_killed_lab_left_half_stored_goes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    with subprocess.Popen(["true"]) as gone:
-        pass
     with monkeypatch.context() as patched:
         # The state that a lab leaves if it dies at this point, without cleaning up.
-        patched.setattr(os, "getpid", lambda: gone.pid)
         patched.setattr(Path, "rename", interrupted)
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             host.keep()
-    assert len(host.names) == 1
-    kept = host.keep()
+    [half] = host.names
+    removed, stuck = upkeep.sweep(host.paths)
+    assert ([each.path.name for each in removed], stuck) == ([half], [])
+    assert host.names == set()
+
+
+# -- the limit
+
+
+@pytest.fixture
+def of_one_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stored state takes 1 GiB."""
+    monkeypatch.setattr(StoredState, "size", property(lambda _state: 2**30))
+
+
+def kept_one_after_another(host: Host, *guests: str) -> list[StoredState]:
+    """Boots of these guests, each stored a minute after the one before."""
+    found = []
+    for minute, name in enumerate(guests):
+        state = replace(host, guest=catalog.load().guest(name)).keep()
+        assert state is not None
+        os.utime(state.folder, (60 * minute, 60 * minute))
+        found.append(state)
+    return found
+
+
+def test_above_the_limit_the_state_goes_that_was_not_used_for_the_longest_time(
+    host: Host, of_one_gib: None, tmp_path: Path
+) -> None:
+    first, second, third = kept_one_after_another(host, "debian-12", "debian-13", "debian-13-backports")
+    first.copy_to(tmp_path / "overlay.qcow2")
+    assert states.stored(host.paths) == [first, third, second]
+    limited = replace(host, paths=replace(host.paths, states_gib=3))
+    assert states.above_limit(limited.paths) == []
+    fourth = replace(limited, guest=catalog.load().guest("debian-13-podman")).keep()
+    assert states.stored(host.paths) == [fourth, first, third]
+
+
+def test_the_state_that_was_just_stored_stays_whatever_its_size(host: Host, of_one_gib: None) -> None:
+    kept_one_after_another(host, "debian-12", "debian-13-backports")
+    limited = replace(host, paths=replace(host.paths, states_gib=1))
+    kept = limited.keep()
     assert kept is not None
-    assert host.names == {kept.folder.name}
+    assert states.stored(host.paths) == [kept]
+
+
+def test_with_a_limit_of_nothing_no_state_is_stored(host: Host) -> None:
+    none = replace(host, paths=replace(host.paths, states_gib=0))
+    assert host.states.wanted()
+    assert not none.states.wanted()
 
 
 def test_a_boot_that_was_refused_is_neither_found_nor_stored_again(host: Host) -> None:
