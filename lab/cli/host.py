@@ -5,10 +5,12 @@ from dataclasses import asdict
 import click
 from rich.markup import escape
 
+from lab import catalog, plan
 from lab.base.errors import LabError
 from lab.base.files import plain
-from lab.cli import common
+from lab.cli import common, completion
 from lab.host import doctor
+from lab.host.plan import Plan
 from lab.lane import keeper
 from lab.machine import leftovers
 
@@ -19,28 +21,56 @@ STUCK_HINT = (
 
 
 @click.command("doctor")
+@click.option(
+    "--set",
+    "set_name",
+    metavar="NAME",
+    shell_complete=completion.sets,
+    help="Check what the guests of this set need. Default: all guests.",
+)
+@click.option(
+    "-g",
+    "guests",
+    multiple=True,
+    metavar="GUEST",
+    shell_complete=completion.guests,
+    help="Check what this guest needs, instead of those of the set; repeatable.",
+)
 @common.json_option
 @click.pass_obj
-def doctor_command(lab: common.Lab, as_json: bool) -> int:
+def doctor_command(lab: common.Lab, set_name: str | None, guests: tuple[str, ...], as_json: bool) -> int:
     """Check whether this host can run the lab, and say what to do if not.
+
+    What only other guests need, or nothing at present, is shown as not needed.
 
     Exit status: 0 if it can, 3 if something is broken.
     """
+    known = catalog.load()
+    chosen = plan.choose(known, set_name=set_name, guests=guests)
+    wanted = Plan(lab.paths, chosen.guests, list(known.guests.values()))
+    lines = doctor.examine(wanted, lab.uri)
     if as_json:
-        lines = list(doctor.examine(lab.paths, lab.uri))
-        broken = any(line.state is doctor.State.BROKEN for line in lines)
-        common.print_json({"ready": not broken, "checks": [asdict(line) for line in lines]})
+        checks = list(lines)
+        broken = any(line.state is doctor.State.BROKEN for line in checks)
+        common.print_json({"ready": not broken, "checks": [asdict(line) for line in checks]})
         return 3 if broken else 0
     broken = False
-    styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red"}
-    for line in doctor.examine(lab.paths, lab.uri):
+    for line in lines:
         broken |= line.state is doctor.State.BROKEN
-        style = styles.get(line.state, "yellow")
-        state = f"[{style}]{line.state:10}[/]"
-        common.console.print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
-        if line.mend:
-            common.console.print(f"{'':16}-> {escape(line.mend)}", soft_wrap=True)
+        _show(line)
     return 3 if broken else 0
+
+
+def _show(line: doctor.Line) -> None:
+    styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red", doctor.State.NOT_NEEDED: "dim"}
+    state = f"[{styles.get(line.state, 'yellow')}]{line.state:11}[/]"
+    common.console.print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
+    if line.state in (doctor.State.BROKEN, doctor.State.NOT_NEEDED) and line.needed_by is not None:
+        who = "needed by" if line.state is doctor.State.BROKEN else "needed by other guests:"
+        names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
+        common.console.print(f"{'':16}{names}", soft_wrap=True)
+    if line.mend:
+        common.console.print(f"{'':16}-> {escape(line.mend)}", soft_wrap=True)
 
 
 @click.command("clean")

@@ -4,25 +4,26 @@ import os
 import pwd
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 import libvirt
-import psutil
 
 from lab.base import process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs
+from lab.host.plan import Need, Plan, is_built, is_verified, nobody, starts_from_uefi
 from lab.images import store
 from lab.machine import acceleration, firmware
+from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
 
 SETUP = "./setup.sh doctor installs it"
+SSH = f"lab shell, lab exec and lab attach need it: {SETUP}"
 FREE_GIB = 8.0
-FREE_MEMORY_MIB = 3072
 # passt as a network backend came with libvirt 9.0: https://libvirt.org/news.html#v9-0-0-2023-01-16
 OLDEST_LIBVIRT = 9_000_000
 # Numbers with a dot, also after an underscore: OpenSSH_10.0p2 is version 10.0p2, qemu-system-x86_64 is none.
@@ -34,52 +35,67 @@ class State(StrEnum):
     SLOW = "slow"
     UNKNOWN = "not known"
     BROKEN = "broken"
+    # It would be broken for guests that are not in the plan.
+    NOT_NEEDED = "not needed"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One requirement: its state, what was found, and what to do about it (`mend`), if anything."""
+    """One requirement: its state, what was found, and what to do about it (`mend`), if anything.
+
+    `needed_by` names the guests of the catalog that need it now; None means every guest.
+    """
 
     what: str
     state: State
     found: str
     mend: str = ""
+    needed_by: Sequence[str] | None = None
 
 
-def examine(paths: Paths, uri: str) -> Iterator[Line]:
-    """Check all requirements, one line at a time."""
+def examine(plan: Plan, uri: str) -> Iterator[Line]:
+    """Check all requirements, one line at a time. What only guests outside the plan need is never broken."""
+    paths = plan.paths
     # First, because the lab runs every other program through it.
     yield _program("setpriv", "setpriv", "--version")
     yield _program("QEMU", "qemu-system-x86_64", "--version")
     yield _program("qemu-img", "qemu-img", "--version")
-    yield from _libvirt(paths, uri)
+    yield from _libvirt(plan, uri)
     yield _program("passt", "passt", "--version")
-    yield _program("mmdebstrap", "mmdebstrap", "--version")
-    yield _program("mke2fs", "mke2fs", "-V")
-    yield _program("gpgv", "gpgv", "--version")
-    yield _program("ssh", "ssh", "-V")
+    yield _for_some(plan, is_built, _program("mmdebstrap", "mmdebstrap", "--version"))
+    yield _for_some(plan, is_built, _program("mke2fs", "mke2fs", "-V"))
+    yield _for_some(plan, is_verified, _program("gpgv", "gpgv", "--version"))
+    yield _for_some(plan, nobody, _program("ssh", "ssh", "-V", mend=SSH))
     if os.geteuid() != 0:
-        yield _subordinate_ids()
+        yield _for_some(plan, is_built, _subordinate_ids())
     yield _busybox()
     yield _disk(paths)
-    yield _memory()
+    yield _memory(plan)
 
 
-def _program(what: str, program: str, argument: str) -> Line:
+def _for_some(plan: Plan, need: Need, line: Line) -> Line:
+    """The line of a requirement that not every guest has."""
+    names = plan.needing(need)
+    if line.state is State.BROKEN and not plan.has_any(names):
+        return replace(line, state=State.NOT_NEEDED, needed_by=names)
+    return replace(line, needed_by=names)
+
+
+def _program(what: str, program: str, argument: str, *, mend: str = SETUP) -> Line:
     # /usr/sbin is not on every user's PATH.
     path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if path is None:
-        return Line(what, State.BROKEN, f"{program} is not installed", SETUP)
+        return Line(what, State.BROKEN, f"{program} is not installed", mend)
     try:
         printed = process.run([path, argument], timeout=20)
     except process.CommandFailed as error:
-        return Line(what, State.BROKEN, str(error), SETUP)
+        return Line(what, State.BROKEN, str(error), mend)
     # passt prints its version to a terminal only.
     found = VERSION.search(printed)
     return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)
 
 
-def _libvirt(paths: Paths, uri: str) -> Iterator[Line]:
+def _libvirt(plan: Plan, uri: str) -> Iterator[Line]:
     try:
         with connection(uri) as opened:
             number = opened.getLibVersion()
@@ -88,8 +104,8 @@ def _libvirt(paths: Paths, uri: str) -> Iterator[Line]:
                 yield Line("libvirt", State.BROKEN, found, "passt needs libvirt 9.0 or newer")
             else:
                 yield Line("libvirt", State.OK, found)
-            yield _uefi(opened)
-            yield _acceleration(opened, paths)
+            yield _for_some(plan, starts_from_uefi, _uefi(opened))
+            yield _acceleration(opened, plan.paths)
     except NoLibvirt as error:
         yield Line("libvirt", State.BROKEN, str(error.args[0]), error.hint or "")
         yield Line("acceleration", State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
@@ -158,8 +174,9 @@ def _disk(paths: Paths) -> Line:
     return Line("disk space", State.OK, f"{free:.0f} GiB free in {folder}")
 
 
-def _memory() -> Line:
-    free = psutil.virtual_memory().available // 2**20
-    if free < FREE_MEMORY_MIB:
-        return Line("memory", State.BROKEN, f"{free} MiB free", f"a guest needs {FREE_MEMORY_MIB} MiB")
+def _memory(plan: Plan) -> Line:
+    free, need = available_mib(), Memory.need_mib(plan.memory_mib) + RESERVE_MIB
+    if free < need:
+        mend = f"the largest guest needs {need} MiB, {RESERVE_MIB} of them for the host"
+        return Line("memory", State.BROKEN, f"{free} MiB free", mend)
     return Line("memory", State.OK, f"{free} MiB free")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -935,3 +936,18 @@ def test_an_error_with_text_from_a_guest_controls_neither_terminal_nor_ci(
     assert not re.search("[\x1b\u202e]", said)
     assert not [line for line in said.splitlines() if line.startswith("::") or "##[" in line]
     assert len(said) < 30_000
+
+
+def test_the_doctor_of_a_plan_names_what_only_other_guests_need(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    really = shutil.which
+    monkeypatch.setattr(
+        shutil, "which", lambda name, path=None: None if name == "gpgv" else really(name, path=path)
+    )
+    run_main(monkeypatch, "--connect", "test:///default", "doctor", "-g", "debian-13")
+    lines = capsys.readouterr().out.splitlines()
+    where = next(number for number, line in enumerate(lines) if line.startswith("gpgv"))
+    assert lines[where].split(maxsplit=3)[1:] == ["not", "needed", "gpgv is not installed"]
+    assert "fedora-43" in lines[where + 1]
+    assert run_main(monkeypatch, "doctor", "-g", "debain-13") == 2

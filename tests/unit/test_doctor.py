@@ -7,9 +7,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from lab import catalog
 from lab.base.paths import Paths
+from lab.catalog import Firmware, Guest
 from lab.host import doctor
 from lab.host.doctor import Line, State
+from lab.host.plan import Plan, starts_from_uefi
+from lab.images import store
 from tests.unit.examples import domain_capabilities
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "passt", "mmdebstrap", "mke2fs", "gpgv", "ssh")
@@ -34,8 +38,15 @@ def write(program: Path, script: str) -> None:
     program.chmod(0o755)
 
 
-def examine(paths: Paths, what: str) -> Line:
-    [line] = [line for line in doctor.examine(paths, NOWHERE) if line.what == what]
+def plan_of(paths: Paths, *guests: str) -> Plan:
+    """These guests of the catalog, or all of them."""
+    known = catalog.load()
+    wanted = [known.guest(name) for name in guests or known.guests]
+    return Plan(paths, wanted, list(known.guests.values()))
+
+
+def examine(paths: Paths, what: str, *guests: str) -> Line:
+    [line] = [line for line in doctor.examine(plan_of(paths, *guests), NOWHERE) if line.what == what]
     return line
 
 
@@ -95,7 +106,7 @@ def test_every_missing_program_is_broken_and_says_how_to_mend_it(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name, path=None: None)
-    lines = {line.what: line for line in doctor.examine(paths, NOWHERE)}
+    lines = {line.what: line for line in doctor.examine(plan_of(paths), NOWHERE)}
     for what in ("QEMU", "passt", "mmdebstrap", "mke2fs", "gpgv"):
         assert lines[what].state is State.BROKEN
         assert lines[what].found.endswith("is not installed")
@@ -128,7 +139,76 @@ def test_there_must_be_memory_for_a_guest(
     assert examine(paths, "memory").state is state
 
 
+@pytest.mark.parametrize(
+    ("missing", "what", "guest", "state"),
+    [
+        ("mmdebstrap", "mmdebstrap", "debian-13", State.BROKEN),
+        ("mmdebstrap", "mmdebstrap", "ubuntu-24.04", State.NOT_NEEDED),
+        ("mke2fs", "mke2fs", "debian-13", State.BROKEN),
+        ("mke2fs", "mke2fs", "fedora-43", State.NOT_NEEDED),
+        ("gpgv", "gpgv", "fedora-43", State.BROKEN),
+        ("gpgv", "gpgv", "debian-13", State.NOT_NEEDED),
+        ("ssh", "ssh", "debian-13", State.NOT_NEEDED),
+        ("passt", "passt", "debian-13", State.BROKEN),
+    ],
+)
+def test_what_only_guests_outside_the_plan_need_is_told_apart(
+    paths: Paths,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+    what: str,
+    guest: str,
+    state: State,
+) -> None:
+    really = shutil.which
+    monkeypatch.setattr(
+        shutil, "which", lambda name, path=None: None if name == missing else really(name, path=path)
+    )
+    line = examine(paths, what, guest)
+    assert (line.state, line.found) == (state, f"{missing} is not installed")
+    assert line.needed_by is None or (guest in line.needed_by) is (state is State.BROKEN)
+
+
+def test_what_makes_images_is_not_needed_for_one_that_is_stored(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(_paths: Paths, guest: Guest) -> object:
+        return "an image" if guest.name == "debian-13" else None
+
+    monkeypatch.setattr(store, "find", find)
+    write(programs / "mmdebstrap", "exit 1")
+    line = examine(paths, "mmdebstrap", "debian-13")
+    assert line.state is State.NOT_NEEDED
+    assert line.needed_by is not None
+    assert ("debian-13" in line.needed_by, "debian-12" in line.needed_by) == (False, True)
+    assert examine(paths, "mmdebstrap", "debian-13", "debian-12").state is State.BROKEN
+
+
+def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
+    bios = catalog.load().guest("fedora-43")
+    uefi = bios.model_copy(
+        update={"name": "mine", "image": bios.image.model_copy(update={"firmware": Firmware.UEFI})}
+    )
+    missing = Line("UEFI", State.BROKEN, "none")
+    line = doctor._for_some(Plan(paths, [bios], [bios, uefi]), starts_from_uefi, missing)
+    assert (line.state, line.needed_by) == (State.NOT_NEEDED, ["mine"])
+    line = doctor._for_some(Plan(paths, [bios, uefi], [bios, uefi]), starts_from_uefi, missing)
+    assert line.state is State.BROKEN
+
+
+def test_memory_is_that_of_the_largest_guest_of_the_plan(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "available_mib", lambda: 4095)
+    plan = plan_of(paths, "debian-13")
+    assert plan.memory_mib == 2048
+    line = doctor._memory(plan)
+    assert (line.state, line.found) == (State.BROKEN, "4095 MiB free")
+    assert line.mend == "the largest guest needs 4096 MiB, 1024 of them for the host"
+
+
 def test_nothing_is_made_by_looking(paths: Paths, programs: Path) -> None:
-    assert list(doctor.examine(paths, NOWHERE))
+    assert list(doctor.examine(plan_of(paths), NOWHERE))
     assert not paths.cache.exists()
     assert not paths.state.exists()
