@@ -1,0 +1,238 @@
+"""One try: a run with one fault, and all that must hold afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from lab.base.errors import LabError, UsageError
+from lab.record import RESULTS_FILE, RunResult
+from tests.campaign import judging, leftovers, private_host
+from tests.campaign.choice import Moment, Name, Timeline, moment
+from tests.campaign.home import PLAN, Home
+from tests.campaign.judging import Table
+from tests.campaign.kinds import KINDS, Fault, Scene
+from tests.campaign.record import TryRecord
+from tests.campaign.runlog import last_step, steps
+
+# A run takes a minute, and two on a busy host. A fault may cost a lane its limits.
+RUN_SECONDS, BOOTING_SECONDS = 480.0, 700.0
+CLEAN_SECONDS = 60.0
+# QEMU and passt end a moment after their domain.
+VANISH_SECONDS = 10.0
+MOST_RESUMES = 3
+# How long a run without stored states takes; its steps are not those of the reference.
+BOOTING_TIMELINE = Timeline(steps=[], seconds=150.0)
+BUG = 4
+
+
+class Reference(BaseModel):
+    """What an undisturbed run did."""
+
+    table: Table
+    timeline: Timeline
+
+
+@dataclass
+class Attempt:
+    """One try at work."""
+
+    name: Name
+    home: Home
+    revision: str
+    reference: Reference
+    statuses: list[tuple[str, int | None]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    _fault: Fault = field(default_factory=Fault)
+
+    def run(self) -> TryRecord:
+        """Make the try from its home to its end; nothing of it is left on the host."""
+        began, started = time.monotonic(), datetime.now(UTC)
+        self._fault = KINDS[self.name.fault]()
+        source = self.name.random()
+        timeline = BOOTING_TIMELINE if self._fault.boots else self.reference.timeline
+        when = moment(source, timeline, in_suite=self._fault.in_guest)
+        record = TryRecord(
+            name=str(self.name), fault=self.name.fault, started=started, lab=self.revision, moment=str(when)
+        )
+        try:
+            self._disturbed(when, source, record)
+            self._look_for_leftovers("lab clean")
+            self._complete()
+        except (LabError, OSError, subprocess.SubprocessError) as error:
+            self.findings.append(f"the campaign could not go on: {error}")
+        finally:
+            self._take_down()
+        record.statuses, record.findings = self.statuses, self.findings
+        record.seconds = round(time.monotonic() - began, 1)
+        return record
+
+    # -- the disturbed run
+
+    def _disturbed(self, when: Moment, source: Any, record: TryRecord) -> None:
+        self.home.make()
+        self._fault.prepare(self.home)
+        self.home.fill_cache(states=not self._fault.boots)
+        private_host.clear_logs()
+        process = self._start("run", *PLAN, "-o", str(self.home.run))
+        scene = Scene(self.home, process, source, self.lab)
+        limit = time.monotonic() + (BOOTING_SECONDS if self._fault.boots else RUN_SECONDS)
+        try:
+            if _wait_for(when, self.home, process, limit):
+                record.doing = last_step(self.home.run)
+                try:
+                    record.happened = self._fault.inject(scene)
+                except LabError as error:
+                    record.doing += f"; not done: {error}"
+            status = self._end("run", process, limit)
+        finally:
+            self._fault.mend(scene)
+        private_host.start_daemons()
+        allowed = self._fault.statuses if record.happened else {0}
+        if status is not None and status not in allowed:
+            self.findings.append(f"the run ended with {status}, expected one of {sorted(allowed)}")
+        if run := self._results():
+            self.findings += judging.untrue(self.reference.table, run)
+            record.cells = {name: str(square) for name, square in judging.table_of(run).items()}
+            reasons = {
+                f"{c.guest}/{c.variant}/{c.build}": c.reason for c in run.cells if c.status.could_not_run
+            }
+            record.cells |= {name: f"{record.cells[name]}: {why[:300]}" for name, why in reasons.items()}
+        self.findings += self._fault.check(scene)
+
+    def _results(self) -> RunResult | None:
+        """The run's results; None if it ended before there were any."""
+        if not (self.home.run / RESULTS_FILE).exists():
+            return None
+        try:
+            return RunResult.read(self.home.run)
+        except UsageError as error:
+            self.findings.append(f"the results cannot be read: {error}")
+            return None
+
+    # -- afterwards
+
+    def _look_for_leftovers(self, after: str) -> None:
+        status, output = self.lab("clean", "clean", seconds=CLEAN_SECONDS)
+        if status != 0:
+            self.findings.append(f"lab clean ended with {status}: {output[-300:]}")
+        end = time.monotonic() + VANISH_SECONDS
+        while (left := leftovers.find(self.home, self._fault.mounts)) and time.monotonic() < end:
+            time.sleep(0.5)
+        self.findings += [f"left after {after}: {each}" for each in left]
+
+    def _complete(self) -> None:
+        """Resume the run until it is whole, and compare its table with that of an undisturbed run."""
+        for _ in range(MOST_RESUMES):
+            run = self._results()
+            if run is not None and not judging.unfinished(run):
+                break
+            words = ["matrix", "--verbose", "--jobs", "1", "--resume", str(self.home.run)] if run else PLAN
+            words = words if run else [*PLAN, "-o", str(self.home.run)]
+            self.lab("resume" if run else "run again", *words, seconds=BOOTING_SECONDS)
+        else:
+            if (run := self._results()) is None or judging.unfinished(run):
+                self.findings.append(f"not complete after {MOST_RESUMES} times --resume")
+                return
+        if run is None:
+            return
+        self.findings += [f"at the end: {each}" for each in judging.untrue(self.reference.table, run)]
+        if len(self.statuses) > 2:
+            self._look_for_leftovers("--resume and lab clean")
+
+    # -- commands of the lab
+
+    def lab(self, what: str, *words: str, seconds: float = CLEAN_SECONDS) -> tuple[int | None, str]:
+        """Run a command of the lab to its end: its exit status, None if it hung, and its output."""
+        process = self._start(what, *words)
+        status = self._end(what, process, time.monotonic() + seconds)
+        return status, self._output(what).read_text(errors="replace")
+
+    def _output(self, what: str) -> Path:
+        return self.home.base / f"output-{what.replace(' ', '-')}.txt"
+
+    def _start(self, what: str, *words: str) -> subprocess.Popen[bytes]:
+        program = "tests.campaign.lab_with_keys" if self._fault.in_guest else "lab"
+        with self._output(what).open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", program, *words],
+                env=self.home.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                umask=self._fault.umask,
+            )
+
+    def _end(self, what: str, process: subprocess.Popen[bytes], limit: float) -> int | None:
+        status: int | None = None
+        try:
+            status = process.wait(max(1.0, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.findings.append(f"{what}: hung, killed at its limit; {last_step(self.home.run)}")
+            self._kill(process)
+        self.statuses.append((what, status))
+        output = self._output(what).read_text(errors="replace")
+        if status == BUG or "Traceback (most recent call last)" in output:
+            self.findings.append(f"{what}: a bug of the lab: {output.strip().splitlines()[-1][:300]}")
+        return status
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGCONT)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+    def _take_down(self) -> None:
+        """Leave nothing on the host, whatever the try has left."""
+        for each in leftovers.running():
+            if leftovers.processes_left(self.home.base, private_host.lanes(), [each]):
+                with suppress(ProcessLookupError):
+                    os.kill(each.pid, signal.SIGKILL)
+        for domain in private_host.domains() or []:
+            private_host.virsh("destroy", domain)
+        for folder in self._fault.mounts if self.home.base.exists() else []:
+            private_host.unmount(folder)
+
+
+def _wait_for(when: Moment, home: Home, process: "subprocess.Popen[bytes]", limit: float) -> bool:
+    """Wait for a moment of the run; False if the run ended before it, or did not come so far in time."""
+    reached = time.monotonic()
+    while when.after is not None and len(steps(home.run)) <= when.after:
+        if process.poll() is not None or time.monotonic() > limit:
+            return False
+        time.sleep(0.05)
+        reached = time.monotonic()
+    while time.monotonic() < reached + when.delay:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def make_reference(home: Home, revision: str) -> Reference:
+    """Run the plan undisturbed. Raises LabError if it does not end as expected."""
+    attempt = Attempt(Name(0, 0, "none"), home, revision, Reference(table={}, timeline=BOOTING_TIMELINE))
+    try:
+        home.make()
+        home.fill_cache()
+        began = datetime.now(UTC)
+        status, output = attempt.lab("run", *PLAN, "-o", str(home.run), seconds=BOOTING_SECONDS)
+        ended = datetime.now(UTC)
+        if status != 0:
+            raise LabError(f"the undisturbed run ended with {status}:\n{output[-2000:]}")
+        attempt._look_for_leftovers("an undisturbed run")
+        if attempt.findings:
+            raise LabError("the undisturbed run: " + "; ".join(attempt.findings))
+        timeline = Timeline(steps=steps(home.run, began), seconds=(ended - began).total_seconds())
+        return Reference(table=judging.table_of(RunResult.read(home.run)), timeline=timeline)
+    finally:
+        attempt._take_down()

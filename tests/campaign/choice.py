@@ -1,0 +1,94 @@
+"""Which fault a try makes, and when: decided by its name alone, so that it can be repeated."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pydantic import BaseModel
+
+from lab.base.errors import UsageError
+
+SUITE = "running the suite"
+
+
+class Step(BaseModel):
+    """One line of a run's log, `seconds` after the lab was started."""
+
+    text: str
+    seconds: float
+
+
+class Timeline(BaseModel):
+    """The steps of an undisturbed run, and how long it took."""
+
+    steps: list[Step]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """`delay` seconds after the line `after` (counted from 0) of the run's log; None: after its start."""
+
+    after: int | None
+    delay: float
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text or 'start'} + {self.delay:.1f} s"
+
+
+@dataclass(frozen=True)
+class Name:
+    """A try's name: `SEED:NUMBER:FAULT`."""
+
+    seed: int
+    number: int
+    fault: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Name":
+        """Raises UsageError."""
+        parts = text.split(":")
+        if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+            raise UsageError(f"{text!r} names no try", hint="expected SEED:NUMBER:FAULT, as in record.jsonl")
+        return cls(int(parts[0]), int(parts[1]), parts[2])
+
+    def __str__(self) -> str:
+        return f"{self.seed}:{self.number}:{self.fault}"
+
+    def random(self) -> random.Random:
+        return random.Random(str(self))
+
+
+def names(seed: int, tries: int, faults: Sequence[str], first: int = 0) -> list[Name]:
+    """The tries of a campaign: every fault once in a random order, then again."""
+    found: list[Name] = []
+    for number in range(first, first + tries):
+        order = list(faults)
+        random.Random(f"{seed}:{number // len(order)}").shuffle(order)
+        found.append(Name(seed, number, order[number % len(order)]))
+    return found
+
+
+def moment(source: random.Random, timeline: Timeline, *, in_suite: bool) -> Moment:
+    """A moment of the run, each second as likely as any other; `in_suite`: while the suite runs."""
+    spans = _spans(timeline)
+    if in_suite:
+        spans = [span for span in spans if span[2].endswith(SUITE)]
+    left = source.random() * sum(length for _, length, _ in spans)
+    for after, length, text in spans:
+        if left <= length:
+            return Moment(after, round(left, 2), text)
+        left -= length
+    after, length, text = spans[-1]
+    return Moment(after, length, text)
+
+
+def _spans(timeline: Timeline) -> list[tuple[int | None, float, str]]:
+    """Each step with its place and its length; the first span is the time before any step."""
+    starts = [0.0, *(step.seconds for step in timeline.steps), timeline.seconds]
+    texts = ["", *(step.text for step in timeline.steps)]
+    lengths = [max(0.0, later - earlier) for earlier, later in pairwise(starts)]
+    places: list[int | None] = [None, *range(len(timeline.steps))]
+    return list(zip(places, lengths, texts, strict=True))

@@ -1,0 +1,87 @@
+"""What happens to a guest's machine and to the daemons that hold it."""
+
+import signal
+import threading
+from contextlib import suppress
+
+import psutil
+
+from lab.base.errors import LabError
+from tests.campaign import leftovers, private_host
+from tests.campaign.kinds._base import Fault, Scene
+
+
+def process_of_lane(scene: Scene, program: str) -> psutil.Process:
+    """The QEMU or passt of the run's lane. Raises LabError if there is none now."""
+    base, lanes = scene.home.base, private_host.lanes()
+    for each in leftovers.running():
+        if each.name.startswith(program) and leftovers.processes_left(base, lanes, [each]):
+            return psutil.Process(each.pid)
+    raise LabError(f"no {program} runs now")
+
+
+class QemuKilled(Fault):
+    name = "qemu-sigkill"
+    happens = "kill -9 of QEMU"
+    promise = "The cell is tried again on a fresh lane; if that fails too it is `error` with the reason."
+
+    def inject(self, scene: Scene) -> str:
+        process_of_lane(scene, "qemu").kill()
+        return "killed QEMU"
+
+
+class QemuStopped(Fault):
+    name = "qemu-sigstop"
+    happens = "QEMU is stopped (SIGSTOP) and does not go on"
+    promise = "Within two minutes the lane is given up and taken down; the cell is tried again on a fresh one."
+
+    def inject(self, scene: Scene) -> str:
+        self._qemu = process_of_lane(scene, "qemu")
+        self._qemu.suspend()
+        return "stopped QEMU"
+
+    def mend(self, scene: Scene) -> None:
+        with suppress(AttributeError, psutil.NoSuchProcess):
+            self._qemu.resume()
+
+
+class PasstKilled(Fault):
+    name = "passt-sigkill"
+    happens = "kill -9 of passt, the guest's network"
+    promise = "As QEMU's death: SSH breaks, and the cell is tried again."
+
+    def inject(self, scene: Scene) -> str:
+        process_of_lane(scene, "passt").kill()
+        return "killed passt"
+
+
+class _DaemonKilled(Fault):
+    daemon = ""
+
+    def inject(self, scene: Scene) -> str:
+        pause = scene.random.uniform(1.0, 8.0)
+        private_host.kill_daemon(self.daemon, signal.SIGKILL)
+        self._timer = threading.Timer(pause, private_host.start_daemons)
+        self._timer.start()
+        return f"killed {self.daemon}, started again {pause:.1f} s later"
+
+    def mend(self, scene: Scene) -> None:
+        with suppress(AttributeError):
+            self._timer.join()
+        private_host.start_daemons()
+
+
+class LibvirtdKilled(_DaemonKilled):
+    name = "libvirtd-sigkill"
+    daemon = "libvirtd"
+    happens = "kill -9 of libvirtd, which comes back within 8 s"
+    promise = (
+        "The lab waits for it, takes its lane down and goes on with a fresh one; no QEMU outlives the run."
+    )
+
+
+class VirtlogdKilled(_DaemonKilled):
+    name = "virtlogd-sigkill"
+    daemon = "virtlogd"
+    happens = "kill -9 of virtlogd, which comes back within 8 s"
+    promise = "The run goes on; at worst the console's text is lost, or the cell is tried again."

@@ -1,0 +1,112 @@
+"""A libvirt of the campaign's own: its daemons can be killed, and no other lab on this host notices.
+
+The campaign and all that it starts see mounts of their own, so what it mounts ends with it.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from lab.base.errors import LabError, UsageError
+
+# Sockets, machines, definitions and logs of the daemons.
+FOLDERS = [Path("/run/libvirt"), Path("/var/lib/libvirt"), Path("/etc/libvirt/qemu"), Path("/var/log/libvirt")]
+DAEMONS = ("virtlogd", "libvirtd")
+START_SECONDS = 20.0
+
+
+def enter() -> None:
+    """Leave the mounts of the host for a copy, with empty folders for libvirt. Raises UsageError."""
+    if os.geteuid() != 0:
+        raise UsageError(
+            "the campaign mounts file systems and starts a libvirtd of its own", hint="run it as root"
+        )
+    os.unshare(os.CLONE_NEWNS)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True, timeout=10)
+    for folder in FOLDERS:
+        folder.mkdir(parents=True, exist_ok=True)
+        mount_tmpfs(folder)
+
+
+def is_entered() -> bool:
+    """Whether this process sees mounts of its own, so that what it finds below is not the host's."""
+    return Path("/proc/self/ns/mnt").readlink() != Path("/proc/1/ns/mnt").readlink()
+
+
+def mount_tmpfs(folder: Path, size: str = "64M") -> None:
+    """Put an empty file system of a limited size over a folder."""
+    options = f"mode=755,size={size}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True, timeout=10)
+
+
+def unmount(folder: Path) -> None:
+    subprocess.run(["umount", "--lazy", folder], check=False, timeout=30, capture_output=True)
+
+
+def mounts(below: Path) -> set[str]:
+    """Where file systems are mounted below a folder."""
+    places = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    return {place for place in places if Path(place).is_relative_to(below)}
+
+
+def pid_of(daemon: str) -> int | None:
+    """The process of a daemon of the campaign's own, None if it does not run."""
+    try:
+        pid = int((FOLDERS[0] / f"{daemon}.pid").read_text())
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, ValueError):
+        return None
+    return pid if f"({daemon})" in state and ") Z " not in state else None
+
+
+def start_daemons() -> None:
+    """Start the daemons that do not run, and wait until libvirt answers. Raises LabError."""
+    for daemon in DAEMONS:
+        if pid_of(daemon) is None:
+            pid_file = FOLDERS[0] / f"{daemon}.pid"
+            subprocess.run([daemon, "-d", "-p", pid_file], check=True, timeout=START_SECONDS)
+    end = time.monotonic() + START_SECONDS
+    while domains() is None:
+        if time.monotonic() > end:
+            raise LabError("the campaign's libvirtd does not answer")
+        time.sleep(0.5)
+
+
+def kill_daemon(daemon: str, number: signal.Signals = signal.SIGKILL) -> None:
+    pid = pid_of(daemon)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def stop_daemons() -> None:
+    for daemon in reversed(DAEMONS):
+        kill_daemon(daemon, signal.SIGTERM)
+
+
+def domains() -> list[str] | None:
+    """The domains of the campaign's libvirt, None if it does not answer."""
+    try:
+        listed = virsh("list", "--all", "--name")
+    except subprocess.TimeoutExpired:
+        return None
+    return listed.stdout.split() if listed.returncode == 0 else None
+
+
+def virsh(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Run virsh within 10 s. Raises TimeoutExpired."""
+    command = ["virsh", "-q", "-c", "qemu:///system", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+
+
+def lanes() -> set[str]:
+    """The lanes that libvirt has started since the logs were cleared."""
+    return {file.stem for file in (Path("/var/log/libvirt") / "qemu").glob("lab-*.log")}
+
+
+def clear_logs() -> None:
+    for file in (Path("/var/log/libvirt") / "qemu").glob("lab-*.log"):
+        file.unlink()

@@ -1,0 +1,232 @@
+"""The parts of the campaign of faults that need no guest."""
+
+import random
+import socket
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lab.base.errors import UsageError
+from lab.record import Outcome, RunResult, Status, TestResult
+from tests.campaign import judging, leftovers, table
+from tests.campaign.choice import SUITE, Moment, Name, Step, Timeline, moment, names
+from tests.campaign.home import Home
+from tests.campaign.judging import Square
+from tests.campaign.kinds import KINDS
+from tests.campaign.kinds.host import exposed
+from tests.campaign.leftovers import Running
+from tests.campaign.record import TryRecord, append, read
+from tests.campaign.runlog import steps
+from tests.unit.examples import cell, run_of
+
+TIMELINE = Timeline(
+    steps=[
+        Step(text="debian-13: restoring the deployed build", seconds=2.0),
+        Step(text=f"debian-13: userns-clone-off: {SUITE}", seconds=10.0),
+        Step(text="debian-13: userns-clone-off: gathering evidence", seconds=30.0),
+    ],
+    seconds=35.0,
+)
+DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
+
+
+def test_the_same_seed_chooses_the_same_tries_and_every_kind_comes_once_before_any_comes_twice() -> None:
+    chosen = names(7, 2 * len(KINDS), list(KINDS))
+    assert chosen == names(7, 2 * len(KINDS), list(KINDS))
+    assert chosen != names(8, 2 * len(KINDS), list(KINDS))
+    for half in (chosen[: len(KINDS)], chosen[len(KINDS) :]):
+        assert {name.fault for name in half} == set(KINDS)
+
+
+def test_a_campaign_goes_on_at_any_number() -> None:
+    assert names(7, 10, list(KINDS))[6:] == names(7, 4, list(KINDS), first=6)
+
+
+def test_a_try_is_repeated_by_its_name_alone() -> None:
+    name = Name.parse("3:14:qemu-sigkill")
+    assert str(name) == "3:14:qemu-sigkill"
+    once = moment(name.random(), TIMELINE, in_suite=False)
+    assert once == moment(Name(3, 14, "qemu-sigkill").random(), TIMELINE, in_suite=False)
+
+
+@pytest.mark.parametrize("wrong", ["", "3:14", "x:14:qemu-sigkill", "3:-1:qemu-sigkill", "1:2:3:4"])
+def test_what_names_no_try_is_refused(wrong: str) -> None:
+    with pytest.raises(UsageError, match="SEED:NUMBER:FAULT"):
+        Name.parse(wrong)
+
+
+def test_moments_are_spread_over_the_whole_run_and_each_lies_within_its_step() -> None:
+    source = random.Random(1)
+    chosen = [moment(source, TIMELINE, in_suite=False) for _ in range(400)]
+    assert {each.after for each in chosen} == {None, 0, 1, 2}
+    lengths = {None: 2.0, 0: 8.0, 1: 20.0, 2: 5.0}
+    assert all(0.0 <= each.delay <= lengths[each.after] for each in chosen)
+
+
+def test_what_happens_in_a_guest_happens_while_the_suite_runs() -> None:
+    source = random.Random(1)
+    chosen = [moment(source, TIMELINE, in_suite=True) for _ in range(50)]
+    assert {each.after for each in chosen} == {1}
+    assert str(Moment(1, 2.5, SUITE)) == "running the suite + 2.5 s"
+
+
+TESTS = [TestResult(name="box_starts", outcome=Outcome.FAIL), TestResult(name="defaults", outcome=Outcome.PASS)]
+
+
+def run_with(
+    *, status: Status = Status.XFAIL, reason: str = "", cause: str | None = "userns-sysctl"
+) -> RunResult:
+    changed = cell(
+        "debian-13", "userns-clone-off", status=status, reason=reason, cause=cause, tests=list(TESTS)
+    )
+    return run_of(changed, cell("debian-13", "stock"))
+
+
+def test_a_table_is_true_if_it_is_the_reference_or_says_why_a_cell_could_not_run() -> None:
+    reference = judging.table_of(run_with())
+    assert judging.untrue(reference, run_with()) == []
+    assert judging.untrue(reference, run_with(status=Status.ERROR, reason="QEMU is gone", cause=None)) == []
+    assert judging.unfinished(run_with(status=Status.ERROR, reason="QEMU is gone")) == list(reference)[:1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"status": Status.PASS, "cause": None}, "is pass"),
+        ({"status": Status.FAIL, "cause": "unknown"}, "is fail unknown"),
+        ({"cause": "kvm-denied"}, "is xfail kvm-denied"),
+        ({"status": Status.ERROR, "reason": " ", "cause": None}, "without a reason"),
+    ],
+)
+def test_a_wrong_status_a_wrong_cause_and_a_missing_reason_are_found(
+    changed: dict[str, str], words: str
+) -> None:
+    [found] = judging.untrue(judging.table_of(run_with()), run_with(**changed))  # type: ignore[arg-type]
+    assert words in found
+
+
+def test_a_test_with_another_outcome_and_a_missing_cell_are_found() -> None:
+    run = run_with()
+    reference = judging.table_of(run)
+    test = run.cells[0].tests[0].name
+    reference[next(iter(reference))].tests[test] = "skip"
+    assert any(f"{test} is " in each and "expected skip" in each for each in judging.untrue(reference, run))
+    reference["debian-13/never/0.10.8"] = Square(status="pass", cause=None, tests={})
+    assert "debian-13/never/0.10.8 is missing from the results" in judging.untrue(reference, run)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.make()
+    return made
+
+
+def test_nothing_is_left_of_a_home_that_was_only_made(home: Home) -> None:
+    (home.paths.state / "lanes").mkdir()
+    (home.paths.state / "lanes" / ".gate").touch()
+    (home.paths.state / "ports").mkdir()
+    assert leftovers.files_left(home) == []
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "state/lanes/lab-debian-13-0a1b2c/overlay.qcow2",
+        "state/ports/22100.lock",
+        "state/kvm-probe-x/overlay.qcow2",
+        "cache/states/.partial-debian-13-77/state.qcow2",
+        "cache/wheels/.partial-boxlite/x",
+        "tmp/boxlite-lab-tmp-1/x",
+        "out/run/.lock",
+        "out/run/.results.json.abc",
+    ],
+)
+def test_folders_locks_and_half_written_files_are_found(home: Home, left: str) -> None:
+    (home.base / left).parent.mkdir(parents=True, exist_ok=True)
+    (home.base / left).touch()
+    [found] = leftovers.files_left(home)
+    assert left.startswith(found.removeprefix("file "))
+
+
+def test_processes_of_a_try_are_told_from_those_of_others() -> None:
+    base, lanes = Path("/var/tmp/boxlite-lab-campaign-1"), {"lab-debian-13-0a1b2c"}
+    machine = Running(10, "qemu-system-x86", f"qemu -drive file={base}/state/lanes/x/overlay.qcow2", False)
+    network = Running(11, "passt.avx2", "passt --socket /run/7-lab-debian-13-0a1b2c-net0.socket", False)
+    child = Running(12, "cp", "cp a b", True)
+    others = [
+        Running(13, "qemu-system-x86", "qemu -drive file=/var/lib/boxlite-lab/lanes/y/overlay.qcow2", False),
+        Running(14, "passt.avx2", "passt --socket /run/8-lab-debian-13-ffffff-net0.socket", False),
+        Running(15, "vim", f"vim {base}/out/run/results.json", False),
+    ]
+    found = leftovers.processes_left(base, lanes, [machine, network, child, *others])
+    assert [line.split()[1] for line in found] == ["10", "11", "12"]
+
+
+def test_the_steps_of_a_log_are_its_lines_without_notes_and_times(tmp_path: Path) -> None:
+    (tmp_path / "run.log").write_text(
+        "2026-11-26T07:33:54.000Z debian-13: booting\n"
+        "2026-11-26T07:33:55.000Z note: guests run under software emulation\n"
+        "2026-11-26T07:35:44.500Z debian-13 stock 0.10.8: pass (fork 1.4 s, suite 102.1 s)\n"
+    )
+    found = steps(tmp_path, datetime(2026, 11, 26, 7, 33, 50, tzinfo=UTC))
+    assert [(step.text, step.seconds) for step in found] == [
+        ("debian-13: booting", 4.0),
+        ("debian-13 stock 0.10.8: pass", 114.5),
+    ]
+    assert steps(tmp_path / "none") == []
+
+
+def test_files_that_others_can_write_and_keys_that_others_can_read_are_found(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name, mode, text in [
+        ("open", 0o666, "x"),
+        ("key", 0o644, "PRIVATE KEY"),
+        ("fine", 0o600, "PRIVATE KEY"),
+    ]:
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
+    closed = tmp_path / "lanes"
+    closed.mkdir(mode=stat.S_IRWXU)
+    (closed / "key").write_text("PRIVATE KEY")
+    assert exposed(tmp_path) == ["others can read the key in key", "others can write open"]
+
+
+def test_taken_ports_are_given_back(home: Home) -> None:
+    fault = KINDS["port-taken"]()
+    fault.prepare(home)
+    taken = fault._sockets  # type: ignore[attr-defined]
+    number = taken[0].getsockname()[1]
+    with socket.socket() as probe, pytest.raises(OSError, match="in use"):
+        probe.bind(("127.0.0.1", number))
+    for each in taken:
+        each.close()
+
+
+def test_records_are_kept_line_by_line_and_counted_by_kind(tmp_path: Path) -> None:
+    fine = TryRecord(
+        name="1:0:lab-sigkill",
+        fault="lab-sigkill",
+        started=datetime.now(UTC),
+        lab="abc",
+        moment="start + 1.0 s",
+        happened="killed the lab",
+        statuses=[("run", -9), ("clean", 0), ("resume", 0)],
+        seconds=90.0,
+    )
+    wrong = fine.model_copy(
+        update={"name": "1:9:lab-sigkill", "findings": ["left after | lab clean: domain x"]}
+    )
+    append(tmp_path, fine)
+    append(tmp_path, wrong)
+    made = read([tmp_path / "record.jsonl"])
+    assert made == [fine, wrong]
+    assert "| `lab-sigkill` | 2 | 2 | 1 | 90 |" in table.tries(made)
+    assert "| `1:9:lab-sigkill` | abc |  | left after \\| lab clean: domain x |" in table.findings(made)
+    assert table.findings([fine]) == "No finding."
+
+
+def test_the_docs_name_every_kind_of_fault_with_its_promise() -> None:
+    assert table.promises() in DOCS.read_text()
