@@ -16,9 +16,10 @@ PLAN = [
     *("--no-remedies", "--no-experiment", "--jobs", "1", "--verbose"),
 ]
 # What the plan needs of the cache, by folder.
+DIGEST = "[0-9a-f]" * 16
 SHARED = {
-    "images": f"{GUEST}-[0-9a-f]*",
-    "states": f"{GUEST}-[0-9a-f]*",
+    "images": f"{GUEST}-{DIGEST}",
+    "states": f"{GUEST}-{DIGEST}*",
     "wheels": f"boxlite-{BUILD}-*",
 }
 COPY_SECONDS = 300.0

@@ -17,6 +17,9 @@ FOLDERS = [Path("/run/libvirt"), Path("/var/lib/libvirt"), Path("/etc/libvirt/qe
 DAEMONS = ("virtlogd", "libvirtd")
 START_SECONDS = 20.0
 
+# The mounts that this process saw before `enter`.
+_outside = ""
+
 
 def enter() -> None:
     """Leave the mounts of the host for a copy, with empty folders for libvirt. Raises UsageError."""
@@ -24,6 +27,8 @@ def enter() -> None:
         raise UsageError(
             "the campaign mounts file systems and starts a libvirtd of its own", hint="run it as root"
         )
+    global _outside
+    _outside = _mounts_of_this()
     os.unshare(os.CLONE_NEWNS)
     subprocess.run(["mount", "--make-rprivate", "/"], check=True, timeout=10)
     for folder in FOLDERS:
@@ -33,7 +38,11 @@ def enter() -> None:
 
 def is_entered() -> bool:
     """Whether this process sees mounts of its own, so that what it finds below is not the host's."""
-    return Path("/proc/self/ns/mnt").readlink() != Path("/proc/1/ns/mnt").readlink()
+    return _outside != "" and _outside != _mounts_of_this()
+
+
+def _mounts_of_this() -> str:
+    return str(Path("/proc/self/ns/mnt").readlink())
 
 
 def mount_tmpfs(folder: Path, size: str = "64M") -> None:
