@@ -16,9 +16,10 @@ PROBES_FILE = "probes.json"
 # What the script for users prints, which says what the probes and the facts say: see `lab.probes.script`.
 SCRIPT_FILE = "host-probe.txt"
 SYSCTLS_FILE = "sysctls.txt"
-# boxlite's own logs, and what a box wrote to standard error; how many files of each kind are read, and how much
-# of a file: every box that is blocked has the same.
-LOGS = ("boxlite/*/logs/boxlite.log*", "boxlite/*/boxes/*/shim.stderr")
+# boxlite's own logs, what a box wrote to standard error, and how its shim ended, which boxlite 0.10 writes into
+# `exit` and later moves to `exit.previous`; how many files of each kind are read, and how much of a file: every
+# box that is blocked has the same.
+LOGS = ("boxlite/*/logs/boxlite.log*", "boxlite/*/boxes/*/shim.stderr", "boxlite/*/boxes/*/exit*")
 MOST_LOGS = 20
 LOG_BYTES = 2_000_000
 
@@ -29,9 +30,9 @@ class Evidence:
 
     `profile` is the AppArmor profile that confined the suite and the probes, or several joined by `//&`; None
     if they ran unconfined. `messages` are those of the tests that did not pass; `control_failed`: whether the
-    control is one of them, None if it did not run or was skipped. `logs` are boxlite's own, and what its boxes
-    wrote to standard error. `programs` are those whose denials count: bubblewrap, and in a bug report another
-    program that is blocked.
+    control is one of them, None if it did not run or was skipped. `logs` are boxlite's own, what its boxes
+    wrote to standard error, and how their shims ended. `programs` are those whose denials count: bubblewrap,
+    and in a bug report another program that is blocked.
     """
 
     probes: Probes = NONE_RUN

@@ -43,11 +43,12 @@ class Ran(BaseModel):
 
 @dataclass(frozen=True)
 class CommandResult:
-    """A command of the report and what came of it; `why_not` says why it was not run."""
+    """A command of the report and what came of it under a variant; `why_not` says why it was not run."""
 
     command: Command
     ran: Ran | None = None
     why_not: str = ""
+    variant: str = ""
 
     @property
     def outcome(self) -> str:
@@ -117,7 +118,7 @@ def _run_one(session: Session, command: Command, cell: Cell, factor: float) -> C
     told = checked("without_network", Ran, session.program("without_network", argument, seconds=SECONDS + 20))
     if told.interfaces is None:
         return CommandResult(command, why_not="it could not be shown that it has no network")
-    return CommandResult(command, told)
+    return CommandResult(command, told, variant=cell.variant.name)
 
 
 def _keep(results: Iterable[CommandResult], folder: Path) -> None:

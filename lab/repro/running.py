@@ -132,7 +132,7 @@ def carry_out(
     ran: list[CommandResult] = []
     if extras.commands and not result.run.interrupted:
         ran = _run_commands(plan, result, folder, paths, uri, view)
-    found = verdict.of_run(plan, result, folder)
+    found = verdict.of_run(plan, result, folder, ran)
     said = claims.lines(plan, found, [FinishedCell(cell, folder) for cell in result.cells])
     subject = Subject(plan, found, said, result, again, ran)
     if extras.bisection and not result.run.interrupted:

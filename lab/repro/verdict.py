@@ -7,15 +7,17 @@ from pathlib import Path
 
 from lab.record import UNKNOWN, CellResult, Confidence, RunResult, Status
 from lab.repro import guests
+from lab.repro.commands import CommandResult
 from lab.repro.comparing import CellText, Proof
 from lab.repro.planning import Plan
 from lab.repro.questions import Question
-from lab.repro.report import AuditLine, Command, NamedTest, Report, Speaker, Words
+from lab.repro.report import AuditLine, Command, NamedTest, Program, Report, Speaker, Words
 from lab.upstream.finished import FinishedCell
 
 FAILED = (Status.FAIL, Status.XFAIL)
 # The programs that boxlite starts to make its sandbox, and boxlite itself.
 OWN = ("bwrap", "boxlite")
+BUBBLEWRAP = "bubblewrap"
 # Words this many lines below a command of the report are what that command printed.
 NEAR = 3
 # Most words and audit lines of a report that are looked for in one cell.
@@ -87,10 +89,13 @@ def of_plan(plan: Plan) -> Verdict:
     return Verdict(Result.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
 
 
-def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
-    """Return the verdict on a report whose cells are those of a run with its record in `folder`."""
+def of_run(plan: Plan, run: RunResult, folder: Path, commands: Sequence[CommandResult] = ()) -> Verdict:
+    """Return the verdict on a report whose cells are those of a run with its record in `folder`.
+
+    `commands` are those of the report, as far as they were run.
+    """
     known = {cell.variant: FinishedCell(cell, folder) for cell in run.cells}
-    answered = tuple(_answer(plan, each, known) for each in plan.questions)
+    answered = tuple(_answer(plan, each, known, commands) for each in plan.questions)
     worst = max((each.result for each in answered), key=list(Result).index)
     why = [each.why for each in answered]
     if worst is Result.NOT_RUN and plan.hint:
@@ -98,14 +103,16 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     return Verdict(worst, tuple(dict.fromkeys(why)), answered)
 
 
-def _answer(plan: Plan, question: Question, known: dict[str, FinishedCell]) -> Answered:
+def _answer(
+    plan: Plan, question: Question, known: dict[str, FinishedCell], commands: Sequence[CommandResult]
+) -> Answered:
     if question.variant is None:
         return Answered(question, Result.NOT_RUN, question.why_not)
     cell = known[question.variant.name]
     ran = cell.result
     if ran.status not in (*FAILED, Status.PASS, Status.XPASS):
         return Answered(question, Result.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
-    compared = compare(plan, question, cell)
+    compared = compare(plan, question, cell, commands)
     if ran.status not in FAILED:
         return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, compared)
     stated = plan.stated.knobs if plan.stated else {}
@@ -113,6 +120,8 @@ def _answer(plan: Plan, question: Question, known: dict[str, FinishedCell]) -> A
     result, why = _judge(question, ran, compared, tests, is_stated=question.variant.knobs == stated)
     if question.program not in ("", *OWN):
         why += f"; it was met by {question.program} in the report, and by boxlite here"
+    if result is Result.NOT_REPRODUCED:
+        why += _other_bubblewrap(plan.report, ran)
     return Answered(question, result, why, cell, compared)
 
 
@@ -162,7 +171,18 @@ def _judge_without_cause(
     return Result.NOT_REPRODUCED, f"it fails, but the report quotes no words to compare; {shows}"
 
 
-def compare(plan: Plan, question: Question, cell: FinishedCell) -> tuple[Compared, ...]:
+def _other_bubblewrap(report: Report, ran: CellResult) -> str:
+    """What to know of the words where the report's bubblewrap is another release than the guest's."""
+    theirs = next((each.version for each in report.of(Program) if each.name == BUBBLEWRAP), None)
+    here = ran.facts.bubblewrap.version if ran.facts and ran.facts.bubblewrap else None
+    if not theirs or not here or theirs == here:
+        return ""
+    return f"; bubblewrap is {theirs} in the report and {here} here, and releases word one failure differently"
+
+
+def compare(
+    plan: Plan, question: Question, cell: FinishedCell, commands: Sequence[CommandResult] = ()
+) -> tuple[Compared, ...]:
     """Look in a cell's evidence for what the report quotes about a question.
 
     A line that another question is about is left to that one; a line that is about none is looked for in each.
@@ -177,25 +197,38 @@ def compare(plan: Plan, question: Question, cell: FinishedCell) -> tuple[Compare
     concerned = [each for each in said if each.quote in question.quotes or each.quote not in theirs]
     own = [each for each in concerned if each.quote in question.quotes]
     text = CellText(cell)
-    return tuple(_compared(plan, each, text) for each in (own or concerned)[:MOST])
+    here = [each for each in commands if each.variant in ("", cell.result.variant)]
+    return tuple(_compared(plan, each, text, here) for each in (own or concerned)[:MOST])
 
 
-def _compared(plan: Plan, statement: Words | AuditLine, text: CellText) -> Compared:
+def _compared(
+    plan: Plan, statement: Words | AuditLine, text: CellText, commands: Sequence[CommandResult]
+) -> Compared:
     proof = text.find(statement)
-    return Compared(statement, proof, "" if proof else _why_absent(plan, statement))
+    return Compared(statement, proof, "" if proof else _why_absent(plan, statement, commands))
 
 
-def _why_absent(plan: Plan, statement: Words | AuditLine) -> str:
+def _why_absent(plan: Plan, statement: Words | AuditLine, commands: Sequence[CommandResult]) -> str:
     """Why it says nothing that the evidence lacks this; empty if it says something."""
     if isinstance(statement, Words):
-        printed = _is_printed_by_command(plan.report, statement)
-        return "the command that printed it was not run; --run-commands runs it" if printed else ""
+        command = _printed_by(plan.report, statement)
+        return _why_not_printed(command, commands) if command else ""
     moves = statement.fields.get("apparmor") == "AUDIT"
     is_ubuntu = plan.guest is not None and guests.distribution(plan.guest) == "ubuntu"
     return "only Ubuntu's kernel writes such a line" if moves and not is_ubuntu else ""
 
 
-def _is_printed_by_command(report: Report, words: Words) -> bool:
-    """Whether the report shows a command right above these words."""
-    numbers = [each.quote.number for each in report.of(Command)]
-    return any(0 < words.quote.number - number <= NEAR for number in numbers)
+def _why_not_printed(command: Command, commands: Sequence[CommandResult]) -> str:
+    """Why the words of a command were not looked for; empty if it was run and printed others."""
+    result = next((each for each in commands if each.command.text == command.text), None)
+    if result is None:
+        return "the command that printed it was not run; --run-commands runs it"
+    if result.ran is None:
+        return f"the command that printed it was not run: {result.why_not}"
+    return ""
+
+
+def _printed_by(report: Report, words: Words) -> Command | None:
+    """The command that the report shows right above these words."""
+    above = [each for each in report.of(Command) if 0 < words.quote.number - each.quote.number <= NEAR]
+    return max(above, key=lambda each: each.quote.number, default=None)

@@ -30,6 +30,7 @@ from lab.repro.report import (
     Command,
     Mood,
     NamedTest,
+    Program,
     Quote,
     Report,
     Setting,
@@ -90,6 +91,10 @@ def boxlite(version: str) -> Boxlite:
 
 def command(text: str, number: int) -> Command:
     return Command(quote(number, f"$ {text}"), text)
+
+
+def program(name: str, version: str) -> Program:
+    return Program(quote(2), name, version)
 
 
 def named_test(name: str, *, known: bool = True) -> NamedTest:

@@ -68,7 +68,7 @@ def test_every_shipped_variant_but_stock_sets_something() -> None:
     assert [name for name, variant in catalog.load().variants.items() if not variant.knobs] == ["stock"]
 
 
-# One is known from bug reports alone; the other blocks boxlite 0.10.0 and no longer 0.10.8.
+# One needs a box that makes certain system calls; the other blocks boxlite 0.10.0 and no longer 0.10.8.
 NOT_EXPECTED = {"mount-symlink", "shim-seccomp"}
 
 

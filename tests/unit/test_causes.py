@@ -68,8 +68,9 @@ SEEN = [
     (examples.MASKED_PROC, "masked-proc", "parts of which are hidden by mounts: /proc/acpi /proc/kcore"),
     (examples.MOUNT_SYMLINK, "mount-symlink", "Can't mount on symlink destination /etc/ssl/certs/ca-cert"),
 ]
-# Known from bug reports alone.
+# No setting of a host is known that leads to them.
 REPORTED = [
+    (examples.SHIM_WROTE_SIGSYS, "shim-seccomp", "boxlite-shim wrote that SIGSYS ended it"),
     (examples.SHIM_SECCOMP, "shim-seccomp", "the kernel ended boxlite-shim with SIGSYS for system call 35"),
 ]
 NONE = NONE_RUN.by_name()

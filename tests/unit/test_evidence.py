@@ -185,6 +185,15 @@ def test_boxlites_own_logs_are_read_as_far_as_each_goes(tmp_path: Path) -> None:
     assert not found.boxlite_says("it worked")
 
 
+@pytest.mark.parametrize("name", ["exit", "exit.previous"])
+def test_what_a_shim_wrote_when_a_signal_ended_it_is_read_as_a_log_is(tmp_path: Path, name: str) -> None:
+    box = tmp_path / "boxlite" / "box-a" / "boxes" / "B0X"
+    box.mkdir(parents=True)
+    (box / name).write_text('{"type":"signal","exit_code":159,"signal":"SIGSYS"}')
+    [finding] = causes.diagnose(evidence.read(tmp_path))
+    assert (finding.name, finding.confidence) == ("shim-seccomp", Confidence.PROVED)
+
+
 def test_what_a_box_wrote_to_standard_error_is_read_as_a_log_is(tmp_path: Path) -> None:
     box = tmp_path / "boxlite" / "box-a" / "boxes" / "B0X"
     box.mkdir(parents=True)

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lab.record import Confidence, Status
 from lab.repro import verdict
+from lab.repro.commands import CommandResult, Ran
 from lab.repro.comparing import essence
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
@@ -19,6 +21,7 @@ from tests.unit.repro_examples import (
     holds,
     named_test,
     plan,
+    program,
     quote,
     ran,
     report,
@@ -154,6 +157,32 @@ def test_what_a_command_of_the_report_printed_is_not_looked_for_before_that_comm
         None,
         "the command that printed it was not run; --run-commands runs it",
     )
+
+
+def test_what_a_command_of_the_report_printed_is_looked_for_where_the_command_was_run(tmp_path: Path) -> None:
+    shown = command("bwrap --unshare-net true", 3)
+    printed = words("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", 4)
+    made = plan(report(system(), program("bubblewrap", "0.9.0"), shown, printed), POLICY)
+    assert made.variant
+    cell = ran(made, made.variant.name, cause=POLICY)
+    gather(tmp_path, cell)
+    told = Ran(interfaces=["lo"], status=1, timed_out=False, cut=False, output="bwrap: other words")
+    here = CommandResult(shown, told, variant=cell.variant)
+    found = verdict.of_run(made, run(cell), tmp_path, [here])
+    [compared] = found.answered[0].compared
+    assert (compared.proof, compared.untested) == (None, "")
+    assert found.result is Result.NOT_REPRODUCED
+    assert found.why == (
+        f"the same cause, {POLICY} (proved), but with other words than the report's; bubblewrap is 0.9.0 in "
+        "the report and 0.12.0 here, and releases word one failure differently",
+    )
+
+    for other, why in (
+        (replace(here, variant="another"), "; --run-commands runs it"),
+        (CommandResult(shown, why_not="no guest"), ": no guest"),
+    ):
+        [compared] = verdict.of_run(made, run(cell), tmp_path, [other]).answered[0].compared
+        assert compared.untested == f"the command that printed it was not run{why}"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lab import causes, evidence
 from lab.base.paths import Paths
 from lab.images.store import BaseImage
 from lab.lane import keeper
+from lab.record import Confidence
 from tests.unit.examples import keys_for_all
 from tests.vm.conftest import RELEASE, domains_of, processes_of, wait_until
 
@@ -85,6 +87,49 @@ def test_a_command_runs_in_the_state_of_a_cell_in_a_guest_that_can_be_kept(
     assert domains_of({kept.name}) == set()
     wait_until(lambda: processes_of({kept.name}, {port}) == [], 10, "QEMU and passt to be gone")
     assert list(paths.lanes.glob("lab-*")) == list(paths.ports.glob("*.lock")) == []
+
+
+# A box without a network, so that boxlite 0.10 puts its shim under the filter, which lacks symlinkat(2). The
+# program prints the exit status of the first command and, of the second one, what the shim wrote at its end.
+LINKS_IN_A_VOLUME = """
+import asyncio, os, tempfile
+from pathlib import Path
+from boxlite import AdvancedBoxOptions, Boxlite, BoxOptions, NetworkSpec, Options, SecurityOptions
+
+home, volume = tempfile.mkdtemp(), tempfile.mkdtemp()
+security = SecurityOptions.standard()
+security.network_enabled = False
+options = BoxOptions(
+    rootfs_path=os.environ["LAB_ROOTFS"], cpus=1, memory_mib=256, volumes=[(volume, "/volume", False)],
+    network=NetworkSpec(mode="disabled"), advanced=AdvancedBoxOptions(security=security),
+)
+
+async def run(box, *command):
+    execution = await asyncio.wait_for(box.exec("busybox", list(command)), 60)
+    return (await asyncio.wait_for(execution.wait(), 60)).exit_code
+
+async def main():
+    box = await Boxlite(Options(home_dir=home)).create(options)
+    await box.start()
+    print(await run(box, "touch", "/volume/file"))
+    try:
+        await run(box, "ln", "-s", "file", "/volume/link")
+    finally:
+        print(*(file.read_text() for file in Path(home).glob("boxes/*/exit*")))
+
+asyncio.run(main())
+"""
+
+
+def test_a_shim_that_boxlites_own_filter_ends_says_so_in_its_boxs_folder(lab: Lab, tmp_path: Path) -> None:
+    ran = lab.run("exec", "debian-13", "--build", RELEASE, "--", "python3", "-", stdin=LINKS_IN_A_VOLUME)
+    status, _, written = ran.stdout.partition("\n")
+    assert status == "0", ran.stdout + ran.stderr
+    folder = tmp_path / "boxlite" / "box-a" / "boxes" / "B0X"
+    folder.mkdir(parents=True)
+    (folder / "exit").write_text(written)
+    [finding] = causes.diagnose(evidence.read(tmp_path))
+    assert (finding.name, finding.confidence) == ("shim-seccomp", Confidence.PROVED)
 
 
 def test_nothing_is_left_of_a_kept_guest_whose_keeper_was_killed(lab: Lab, paths: Paths) -> None:
