@@ -1,5 +1,6 @@
 """Waiting for a condition, with a deadline on the monotonic clock and a check that the guest is still alive."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -54,3 +55,29 @@ def wait_for[T](
             return result
         deadline.check()
         time.sleep(min(interval, deadline.remaining))
+
+
+def call_within[T](call: Callable[[], T], deadline: Deadline) -> T:
+    """Make a call that may never return, in a thread that is left behind if the time is up.
+
+    Raises what the call raises, or DeadlineExpired.
+    """
+    result: list[T] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            result.append(call())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name=deadline.what, daemon=True).start()
+    # In two halves: if this process was stopped meanwhile, the answer gets the second half to arrive.
+    if not done.wait(deadline.remaining / 2) and not done.wait(deadline.seconds / 2):
+        raise DeadlineExpired(f"waited {deadline.seconds:.0f} s for {deadline.what}")
+    if errors:
+        raise errors[0]
+    return result[0]

@@ -13,6 +13,7 @@ from lab.host import doctor
 from lab.host.plan import Plan
 from lab.lane import keeper
 from lab.machine import leftovers
+from lab.machine.connection import NoLibvirt
 
 STUCK_HINT = (
     "  next: a program of the dead lab may still be ending, so run lab clean again in a minute; "
@@ -78,8 +79,9 @@ def _show(line: doctor.Line) -> None:
 def clean_command(lab: common.Lab) -> int:
     """Remove what dead labs left behind: virtual machines, disks, network processes, temporary folders.
 
-    Every command that starts or uses virtual machines does this first. Runs that are still going on and kept
-    guests are left alone.
+    Every command that starts or uses virtual machines does this first. This one also asks libvirt for
+    machines with the lab's mark that the lab has no record of. Runs that are still going on and kept guests are
+    left alone.
 
     Exit status: 0, or 3 if a folder could not be removed.
     """
@@ -88,6 +90,11 @@ def clean_command(lab: common.Lab) -> int:
         common.say(f"removed {lane}")
     for folder in swept.folders:
         common.say(f"removed {folder.path} ({common.mib(folder.size)})")
+    try:
+        for name in leftovers.reap_unrecorded(lab.uri):
+            common.say(f"removed {name}, of which the lab had no record")
+    except NoLibvirt as error:
+        common.say(f"machines without a record were not looked for: {error.args[0]}")
     if swept.stuck:
         for reason in swept.stuck:
             common.errors.print(f"lab: cannot remove {escape(plain(reason))}", soft_wrap=True)

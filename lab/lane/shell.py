@@ -23,7 +23,7 @@ from lab.lane.running import RunningLane, Work
 from lab.machine import acceleration, lane
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
-from lab.machine.connection import connection
+from lab.machine.connection import connection_for_lanes
 from lab.machine.lane import Lane
 from lab.machine.states import States
 from lab.plan import Cell
@@ -50,7 +50,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
     The boxes boot from `own_rootfs`, or from the lab's own layout. Raises LabError, or NotApplicable if the
     variant makes no sense on the guest.
     """
-    with connection(uri) as opened, scratch.temporary() as folder:
+    with connection_for_lanes(uri) as opened, scratch.temporary() as folder:
         lanes = _prepare(opened, cell, paths, uri, say, folder, own_rootfs)
         lanes.store_deployment()
         # A lane for one cell gains nothing from a checkpoint.

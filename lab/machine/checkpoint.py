@@ -4,15 +4,14 @@ There are two kinds, the better one first. `memory`: QEMU's own snapshot of memo
 running process. `disk`: the powered-off disk, from which every cell boots.
 """
 
-import json
 from typing import Any, Protocol
 
 import libvirt
-import libvirt_qemu
 
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, wait_for
 from lab.machine.lane import Lane
+from lab.machine.watch import ANSWER_SECONDS
 
 SAVE, LOAD, DELETE = "snapshot-save", "snapshot-load", "snapshot-delete"
 # Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer.
@@ -70,36 +69,33 @@ class MemoryCheckpoint:
 
     def _overlay_node(self) -> str:
         """QEMU's name for the overlay as a qcow2 block device."""
-        for node in self._qmp("query-named-block-nodes", flat=True):
+        deadline = Deadline(ANSWER_SECONDS, "QEMU")
+        for node in self._qmp("query-named-block-nodes", deadline, flat=True):
             if node["drv"] == "qcow2" and node["file"] == str(self._lane.overlay):
                 return str(node["node-name"])
         raise CheckpointFailed(f"QEMU has no block device for {self._lane.overlay}")
 
     def _job(self, command: str, seconds: float) -> None:
         job = f"lab-{command}"
+        # QEMU answers nothing else while it saves or loads.
+        deadline = Deadline(seconds, f"QEMU's {command}")
         memory = {} if command == DELETE else {"vmstate": self._node}
-        self._qmp(command, **{"job-id": job, "tag": self.tag, "devices": [self._node], **memory})
+        self._qmp(command, deadline, **{"job-id": job, "tag": self.tag, "devices": [self._node], **memory})
 
         def concluded() -> dict[str, Any] | None:
-            found = next((j for j in self._qmp("query-jobs") if j["id"] == job), None)
+            found = next((j for j in self._qmp("query-jobs", deadline) if j["id"] == job), None)
             return found if found and found["status"] == "concluded" else None
 
-        outcome = wait_for(
-            concluded,
-            Deadline(seconds, f"QEMU's {command}"),
-            alive=self._lane.check_alive,
-            interval=0.02,
-        )
-        self._qmp("job-dismiss", id=job)
+        outcome = wait_for(concluded, deadline, alive=self._lane.check_running, interval=0.02)
+        self._qmp("job-dismiss", deadline, id=job)
         if "error" in outcome:
             raise CheckpointFailed(f"QEMU's {command}: {outcome['error']}")
 
-    def _qmp(self, command: str, **arguments: Any) -> Any:
-        request = json.dumps({"execute": command, "arguments": arguments})
+    def _qmp(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
         try:
-            reply = json.loads(libvirt_qemu.qemuMonitorCommand(self._lane.domain, request, 0))
+            reply = self._lane.ask(command, max(deadline.remaining, ANSWER_SECONDS), **arguments)
         except libvirt.libvirtError as error:
-            self._lane.check_alive()
+            self._lane.check_running()
             raise CheckpointFailed(f"QEMU's {command}: {error}") from error
         if "error" in reply:
             raise CheckpointFailed(f"QEMU's {command}: {reply['error']['desc']}")

@@ -1,19 +1,22 @@
 """The connection to libvirt."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import libvirt
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from lab.base.errors import LabError
+from lab.machine import events
 
 # libvirt starts a session daemon on demand and stops it two minutes after its last use. Of 25 connections
 # attempted while the daemon stopped, 6 failed; the next attempt succeeds.
 SESSION_SECONDS = 20.0
 RETRY_SECONDS = 0.5
+# How long a run waits for a daemon that was there when it began: an upgrade restarts it.
+RESTART_SECONDS = 120.0
 
 
 class NoLibvirt(LabError):
@@ -26,14 +29,20 @@ def default_uri() -> str:
     return chosen or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
 
 
-def connect(uri: str) -> libvirt.virConnect:
-    """Open a connection. Raises NoLibvirt."""
+def connect(
+    uri: str, *, seconds: float = 0.0, waiting: Callable[[], None] = lambda: None
+) -> libvirt.virConnect:
+    """Open a connection. Raises NoLibvirt if there is no daemon for so many seconds.
+
+    `waiting` is called before each further attempt; what it raises ends the wait.
+    """
     # The binding prints every error to standard error, in addition to raising it.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     retrying = Retrying(
         retry=retry_if_exception(_has_no_socket),
-        stop=stop_after_delay(SESSION_SECONDS if _is_session(uri) else 0.0),
+        stop=stop_after_delay(max(seconds, SESSION_SECONDS if _is_session(uri) else 0.0)),
         wait=wait_fixed(RETRY_SECONDS),
+        before_sleep=lambda _: waiting(),
         reraise=True,
     )
     try:
@@ -64,7 +73,27 @@ def connection(uri: str) -> Iterator[libvirt.virConnect]:
     try:
         yield opened
     finally:
-        opened.close()
+        with suppress(libvirt.libvirtError):  # Its daemon may be gone.
+            opened.close()
+
+
+@contextmanager
+def connection_for_lanes(
+    uri: str, *, seconds: float = 0.0, waiting: Callable[[], None] = lambda: None
+) -> Iterator[libvirt.virConnect]:
+    """A connection that brings QEMU's events and fails if its daemon no longer answers; see `connect`.
+
+    It needs a thread: the process must not fork afterwards.
+    """
+    if uri.startswith("qemu"):
+        events.run_loop()
+    opened = connect(uri, seconds=seconds, waiting=waiting)
+    events.keep_alive(opened)
+    try:
+        yield opened
+    finally:
+        with suppress(libvirt.libvirtError):
+            opened.close()
 
 
 def how_to_start(uri: str) -> str:

@@ -96,6 +96,25 @@ def lane_of(xml: str) -> str | None:
     return None if mark is None else mark.get("id")
 
 
+@dataclass(frozen=True)
+class MarkedLane:
+    """What a domain's XML says about its lane: the folder of its overlay, and its port (0: none)."""
+
+    folder: Path
+    port: int
+
+
+def marked_lane(xml: str) -> MarkedLane | None:
+    """The lane of a domain; None if the domain is not the lab's, or has no overlay."""
+    root = ET.fromstring(xml)
+    disk = root.find("devices/disk/source")
+    if lane_of(xml) is None or disk is None:
+        return None
+    ports = root.find("devices/interface/portForward/range")
+    port = 0 if ports is None else int(ports.get("start", "0"))
+    return MarkedLane(Path(disk.get("file", "")).parent, port)
+
+
 def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot) -> None:
     system = ET.SubElement(domain, "os")
     _text(system, "type", "hvm", arch=ARCHITECTURE, machine=MACHINE)

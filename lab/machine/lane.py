@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import libvirt
 
@@ -13,15 +14,18 @@ from lab.base import process
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
 from lab.machine import domain, firmware, keys, leftovers, overlay, ports, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import default_uri
 from lab.machine.states import StoredState
+from lab.machine.watch import FAILED_WRITE, Watch
 
 CONSOLE_LINES = 30
+# What Linux writes to its console when it restarts, powers off or panics.
+ENDING_WORDS = ("Kernel panic", "reboot: ", "sysrq: Resetting")
 # libvirt 11.3's words if an ordinary user's hard limit for core files is finite. libvirt raises QEMU's limit to
 # `max_core` of its configuration, by default unlimited; sudo and hardened hosts set the hard limit to 0.
 CORE_LIMIT = "cannot limit core file size"
@@ -85,6 +89,7 @@ class Lane:
         self._arguments = f"{guest.kernel_arguments} {arguments}".strip()
         self._seed = folder / "seed.iso"
         self._domain: libvirt.virDomain | None = None
+        self._watch: Watch | None = None
         self._uuid = str(uuid.uuid4())
         self._boots = 0
         self._given_up = False
@@ -165,6 +170,7 @@ class Lane:
             self._domain = self._connection.createXML(domain.to_xml(spec), flags)
         except libvirt.libvirtError as error:
             raise _refused(self.name, error) from error
+        self._watch = Watch(self._connection, self._domain)
         self.check_wanted()
 
     def resume(self) -> None:
@@ -175,22 +181,39 @@ class Lane:
             raise BootFailed(f"libvirt could not resume {self.name}: {error}") from error
 
     def check_alive(self) -> None:
+        """Raise LaneDied when the machine no longer runs, or does not answer."""
+        self.check_running()
+        if problem := self._watched().why_not_answering():
+            raise LaneDied(f"the machine of {self.guest.name} {problem}\n{self.last_words()}")
+
+    def check_running(self) -> None:
         """Raise LaneDied when the machine no longer runs."""
+        watch = self._watched()
+        problem = watch.why_not_running()
+        if not problem:
+            return
+        said = f"the machine of {self.guest.name} {problem}"
+        if problem == FAILED_WRITE:
+            said += f": {free_text(self.folder)}"
+        elif watch.was_reset and not self.acceleration.kvm and not self._shows_its_end():
+            said = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
+        raise LaneDied(f"{said}\n{self.last_words()}")
+
+    def ask(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
+        """What QEMU's monitor answers. Raises libvirtError, LaneDied if it does not answer in time."""
         try:
-            state, reason = self.domain.state()
-        except libvirt.libvirtError as error:
-            raise LaneDied(f"the machine of {self.guest.name} is gone\n{self.last_words()}") from error
-        if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
-            # QEMU stops the machine instead of telling the guest that a write failed.
-            raise LaneDied(
-                f"the machine of {self.guest.name} stopped at a failed write: "
-                f"{free_text(self.folder)}\n{self.last_words()}"
-            )
-        if state not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED):
-            raise LaneDied(
-                f"the machine of {self.guest.name} stopped (state {state}, reason {reason})\n"
-                f"{self.last_words()}"
-            )
+            return self._watched().ask(command, seconds, **arguments)
+        except DeadlineExpired as error:
+            raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
+
+    def _watched(self) -> Watch:
+        if self._watch is None:
+            raise LaneDied(f"{self.name} is not running")
+        return self._watch
+
+    def _shows_its_end(self) -> bool:
+        """Whether the console shows that the guest's kernel itself ended or restarted the machine."""
+        return any(words in self.console_text() for words in ENDING_WORDS)
 
     def last_words(self) -> str:
         """The console's last lines, as the end of an error message."""
@@ -212,6 +235,9 @@ class Lane:
         if self._domain is None:
             return
         gone, self._domain = self._domain, None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
         try:
             gone.destroy()
         except libvirt.libvirtError as error:
@@ -246,7 +272,7 @@ class Lane:
             return None
 
         wait_for(off, Deadline(seconds, f"{self.guest.name} to power off"))
-        self._domain = None
+        self.stop()
 
 
 def _refused(name: str, error: libvirt.libvirtError) -> BootFailed:
@@ -295,7 +321,11 @@ def open_lane(
                 lane.set_up_disk()
                 yield lane
             finally:
-                lane.stop()
+                try:
+                    lane.stop()
+                except libvirt.libvirtError:
+                    # Its daemon is gone or knows nothing of it any more.
+                    leftovers.end_machine(folder.name, uri or default_uri(), port.number)
     finally:
         port.release()
 

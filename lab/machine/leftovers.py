@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from lab.base.errors import LabError
+from lab.base.files import is_locked
 from lab.base.paths import Paths
 from lab.machine import domain, ports
 from lab.machine.connection import connection
@@ -24,6 +25,10 @@ from lab.machine.connection import connection
 MARK = "lane.json"
 LOCK = "lock"
 FOLDERS = "lab-*"
+
+
+class LeftBehind(LabError):
+    """A lane's machine still runs and could not be ended; the next command tries again."""
 
 
 class Mark(BaseModel):
@@ -58,8 +63,8 @@ def lane_folder(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Pa
         mark = Mark(lane=name, uri=uri, port=port, pid=os.getpid())
         (folder / MARK).write_text(mark.model_dump_json() + "\n")
         yield folder
-    except libvirt.libvirtError:
-        # The machine may have outlived its daemon: the mark stays, and the next command removes both.
+    except LeftBehind:
+        # The mark stays, and the next command removes the machine.
         lock.release()
         raise
     finally:
@@ -83,13 +88,45 @@ def reap(paths: Paths) -> Removed:
     return Removed(removed, ports.remove_stale(paths.ports))
 
 
+def reap_unrecorded(uri: str) -> list[str]:
+    """End the machines that have the lab's mark and no lane's folder, or one that no living lab holds.
+
+    Returns their names. Raises NoLibvirt.
+    """
+    with connection(uri) as opened:
+        return [found.name() for found in opened.listAllDomains() if _end_unowned(found)]
+
+
+def _end_unowned(found: libvirt.virDomain) -> bool:
+    try:
+        lane = domain.marked_lane(found.XMLDesc())
+        if lane is None or lane.folder.name != found.name() or _may_be_held(lane.folder):
+            return False
+        found.destroy()
+    except libvirt.libvirtError:
+        return False  # It ended meanwhile.
+    _end_passt(lane.port)
+    return True
+
+
+def _may_be_held(folder: Path) -> bool:
+    """Whether a living lab holds this lane; True if this user cannot tell."""
+    try:
+        (folder / LOCK).stat()
+        return is_locked(folder / LOCK)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def _gate(paths: Paths) -> FileLock:
     """Held while a folder exists whose lane has not locked it yet: nobody else may take it for a dead one."""
     return FileLock(paths.lanes / ".gate")
 
 
 def _reap_lane(folder: Path) -> bool:
-    """Remove a lane unless its lab is alive; whether it was removed."""
+    """Remove a lane unless its lab is alive; whether it was removed. Raises LeftBehind."""
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -98,9 +135,7 @@ def _reap_lane(folder: Path) -> bool:
     try:
         mark = _read(folder)
         if mark is not None:
-            _destroy_domain(folder.name, mark.uri)
-            _end_machine(folder.name)
-            _end_passt(mark.port)
+            end_machine(folder.name, mark.uri, mark.port)
         # Its own lab may be removing the folder at this moment.
         with suppress(FileNotFoundError):
             shutil.rmtree(folder)
@@ -115,6 +150,23 @@ def _read(folder: Path) -> Mark | None:
         return Mark.model_validate_json((folder / MARK).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def end_machine(lane: str, uri: str, port: int) -> None:
+    """End a lane's machine, whether libvirt still knows it or not. Raises LeftBehind."""
+    problem = ""
+    try:
+        _destroy_domain(lane, uri)
+    except LabError as error:
+        problem = f": {error}"
+    for process in _find_qemu(lane):
+        _end(process)
+    _end_passt(port)
+    if problem or _find_qemu(lane):
+        raise LeftBehind(
+            f"the machine of {lane} could not be ended{problem}",
+            hint="when libvirt is back, end it with lab clean",
+        )
 
 
 def _destroy_domain(lane: str, uri: str) -> None:
@@ -133,12 +185,14 @@ def _destroy_domain(lane: str, uri: str) -> None:
             raise LabError(f"could not remove the domain {lane} of a dead run: {error}") from error
 
 
-def _end_machine(lane: str) -> None:
-    """End the QEMU of a dead lane, which has the lane's name on its command line, if libvirt did not."""
-    for process in psutil.process_iter(["name", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if _is(process, "qemu") and any(word.startswith(f"guest={lane},") for word in words):
-            _end(process)
+def _find_qemu(lane: str) -> list[psutil.Process]:
+    """The QEMU of a lane: it has the lane's name on its command line."""
+    return [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if _is(process, "qemu")
+        and any(word.startswith(f"guest={lane},") for word in process.info["cmdline"] or [])
+    ]
 
 
 def _end_passt(port: int) -> None:
@@ -156,12 +210,13 @@ def _end_passt(port: int) -> None:
 
 
 def _end(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process.terminate()
         try:
             process.wait(5)
         except psutil.TimeoutExpired:
             process.kill()
+            process.wait(5)
 
 
 def _is(process: psutil.Process, program: str) -> bool:

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,10 +17,11 @@ from lab.lane.attempts import clear, fault_folder, set_aside
 from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane, Work
-from lab.machine import acceleration, lane
+from lab.machine import acceleration, lane, leftovers
 from lab.machine.acceleration import Acceleration
-from lab.machine.connection import connection
+from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
 from lab.machine.lane import FAULTS, Lane, LaneDied
+from lab.machine.leftovers import LeftBehind
 from lab.machine.states import States
 from lab.plan import Machine
 from lab.record import CellResult, RunOptions, Status
@@ -81,7 +83,9 @@ class Worker:
     def work(self) -> None:
         """Serve cells until none is left for this lane. Raises ResultsNotWritten; a fault becomes a result."""
         try:
-            with connection(self._shared.uri) as opened:
+            with connection_for_lanes(
+                self._shared.uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt
+            ) as opened:
                 if image := self._find_image():
                     how = self._find_acceleration(opened, image)
                     if prepared := self._prepare(opened, image, how):
@@ -90,8 +94,20 @@ class Worker:
                         self._open_lane(opened, prepared, how)
         except ResultsNotWritten:
             raise
+        except LeftBehind as error:
+            # Its cells are decided or go to another lane; this one only waits for libvirt to take it down.
+            self._shared.observer.note(str(error))
+            with suppress(LabError):
+                connect(self._shared.uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt).close()
+                leftovers.reap(self._shared.work.paths)
         except FAULTS as error:
             self._did_not_come_up(error)
+
+    def _wait_for_libvirt(self) -> None:
+        """Called while libvirt is away. Raises LabError when the run is interrupted."""
+        if self.is_stopped:
+            raise LabError("interrupted while libvirt was away")
+        self._say("waiting for libvirt to come back")
 
     def _say(self, text: str) -> None:
         self._shared.observer.lane(self.label, text)

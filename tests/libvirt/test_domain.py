@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import NoReturn
 from xml.etree import ElementTree as ET
 
 import libvirt
+import libvirt_qemu
 import pytest
 
 from lab.base import process
@@ -16,7 +19,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
 from lab.images.store import BaseImage
-from lab.machine import domain, lane, leftovers, overlay
+from lab.machine import domain, lane, leftovers, overlay, watch
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.machine.states import StoredState
@@ -84,7 +87,7 @@ def foreign_xml(name: str) -> str:
     return f"<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>"
 
 
-def spec_of(name: str, *, of_lane: str | None = None) -> domain.DomainSpec:
+def spec_of(name: str, *, of_lane: str | None = None, disk: Path | None = None) -> domain.DomainSpec:
     nowhere = Path("/nowhere")
     return domain.DomainSpec(
         name=name,
@@ -94,7 +97,7 @@ def spec_of(name: str, *, of_lane: str | None = None) -> domain.DomainSpec:
         cpus=1,
         boot=domain.KernelBoot(nowhere, nowhere),
         console=nowhere,
-        disk=nowhere,
+        disk=disk or nowhere,
         seed=nowhere,
         port=23200,
     )
@@ -206,6 +209,97 @@ def test_a_machine_that_was_killed_from_outside_is_known_to_be_dead(lanes: Lanes
     assert (lanes.domains, lanes.left) == ([], [])
 
 
+def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], str]) -> None:
+    """Have QEMU answer so, and be asked at once."""
+    monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", lambda *_: answer())
+    monkeypatch.setattr(watch, "ASK_SECONDS", 0.0)
+
+
+PROCESSOR_FAILED = "the emulated processor of debian-13 failed, and its machine is gone"
+
+
+def test_a_machine_that_runs_and_does_not_answer_is_dead_and_stays_so(
+    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, asked = threading.Event(), []
+
+    def answer() -> str:
+        asked.append("once")
+        assert stopped.wait(20), "nobody took the machine down"
+        return "{}"
+
+    monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.1)
+    with lanes.open() as made:
+        made.start()
+        answering(monkeypatch, answer)
+        for _ in range(2):
+            with pytest.raises(LaneDied, match="debian-13 did not answer for 0 s: QEMU stands still"):
+                made.check_alive()
+        # It is not waited for again.
+        assert asked == ["once"]
+        # libvirt alone would not have noticed.
+        made.check_running()
+        made.stop()
+        stopped.set()
+        # Another start is another machine.
+        answering(monkeypatch, lambda: "{}")
+        made.start()
+        made.check_alive()
+
+
+def test_a_command_to_qemu_that_is_never_answered_ends_at_its_deadline(
+    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+    with lanes.open() as made:
+        made.start()
+        monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", lambda *_: never.wait(20))
+        with pytest.raises(LaneDied, match="stands still: waited 0 s for QEMU's answer to snapshot-load"):
+            made.ask("snapshot-load", 0.1)
+        never.set()
+
+
+@pytest.mark.parametrize(
+    ("reason", "console", "emulated", "words"),
+    [
+        (
+            "guest-reset",
+            "box started\n",
+            True,
+            PROCESSOR_FAILED,
+        ),
+        ("guest-reset", "Kernel panic - not syncing\n", True, "the machine of debian-13 is gone"),
+        ("guest-reset", "reboot: Restarting system\n", True, "the machine of debian-13 is gone"),
+        ("guest-reset", "box started\n", False, "the machine of debian-13 is gone"),
+        ("host-signal", "box started\n", True, "the machine of debian-13 is gone"),
+    ],
+)
+def test_the_error_says_why_a_machine_ended_by_itself(
+    lanes: Lanes, reason: str, console: str, emulated: bool, words: str
+) -> None:
+    with lanes.open() as made:
+        made.acceleration = Acceleration(not emulated, "")
+        made.start()
+        made.console.write_text(console)
+        details = json.dumps({"guest": True, "reason": reason})
+        made._watched()._hear_end(None, None, "SHUTDOWN", 0, 0, details, None)
+        # libvirt ends what is left of QEMU by a signal, and that is no reason.
+        made._watched()._hear_end(None, None, "SHUTDOWN", 0, 0, '{"reason": "host-signal"}', None)
+        made._watched()._callback = 1
+        lanes.connection.lookupByName(made.name).destroy()
+        with pytest.raises(LaneDied, match=f"^{words}; QEMU's reason: {reason}\n"):
+            made.check_alive()
+        made._watched()._callback = None
+
+
+def test_an_event_that_qemu_never_sent_so_is_not_believed(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        made._watched()._hear_end(None, None, "SHUTDOWN", 0, 0, "[]", None)
+        made._watched()._hear_end(None, None, "SHUTDOWN", 0, 0, None, None)
+        assert not made._watched().was_reset
+
+
 def test_the_last_words_are_plain_text(lanes: Lanes) -> None:
     with lanes.open() as made:
         assert made.last_words() == "its console stayed empty"
@@ -278,6 +372,46 @@ def test_a_machine_that_only_has_the_name_of_a_dead_lane_is_left_alone(lanes: La
     lanes.connection.createXML(xml, 0)
     assert leftovers.reap(lanes.paths).lanes == [name]
     assert (lanes.domains, lanes.left) == ([name], [])
+    lanes.connection.lookupByName(name).destroy()
+
+
+def lost_lane(lanes: Lanes) -> str:
+    """A lane's machine that still runs after all else of the lane is gone."""
+    with lanes.open() as made:
+        name, folder = made.name, made.folder
+    xml = domain.to_xml(spec_of(name, disk=folder / "overlay.qcow2"))
+    lanes.connection.createXML(xml, 0)
+    return name
+
+
+def test_a_machine_with_the_lab_s_mark_and_no_record_is_removed(lanes: Lanes) -> None:
+    name = lost_lane(lanes)
+    lanes.connection.createXML(foreign_xml("lab-debian-13-foreign"), 0)
+    assert leftovers.reap(lanes.paths).lanes == []
+    assert leftovers.reap_unrecorded(URI) == [name]
+    assert lanes.domains == ["lab-debian-13-foreign"]
+    lanes.connection.lookupByName("lab-debian-13-foreign").destroy()
+
+
+def test_machines_of_living_lanes_are_no_leftovers_whatever_lab_they_belong_to(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        assert leftovers.reap_unrecorded(URI) == []
+        assert lanes.domains == [made.name]
+
+
+def test_what_clean_cannot_tell_it_leaves_alone(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = lost_lane(lanes)
+
+    def forbidden(_lock: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    folder = lanes.paths.lanes / name
+    folder.mkdir()
+    (folder / "lock").touch()
+    monkeypatch.setattr(leftovers, "is_locked", forbidden)
+    assert leftovers.reap_unrecorded(URI) == []
+    assert lanes.domains == [name]
     lanes.connection.lookupByName(name).destroy()
 
 

@@ -2,13 +2,12 @@ import json
 import shutil
 from pathlib import Path
 
-import libvirt
 import psutil
 import pytest
 
 from lab.base.paths import Paths
 from lab.machine import leftovers
-from lab.machine.leftovers import Removed
+from lab.machine.leftovers import LeftBehind, Removed
 from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
 
 # libvirt's own test driver: it answers like a daemon, and knows no domain of these names.
@@ -139,17 +138,32 @@ def test_reaping_ends_the_machine_that_outlived_its_daemon_and_no_other(
         return Process("qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={name},debug-threads=on")
 
     running = [qemu("lab-debian-13-abc123"), qemu("lab-debian-13-abc1234"), Process("vi", f"guest={folder},")]
-    monkeypatch.setattr(psutil, "process_iter", lambda _wanted: iter(running))
+    monkeypatch.setattr(psutil, "process_iter", lambda _wanted: (each for each in running if not each.ended))
     assert leftovers.reap(paths).lanes == [folder.name]
     assert [process.ended for process in running] == [True, False, False]
 
 
-def test_a_lane_whose_daemon_died_stays_marked_for_the_next_command(paths: Paths) -> None:
+def test_a_machine_that_cannot_be_ended_keeps_its_lane_for_the_next_command(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
+    folder.mkdir()
+    (folder / "lane.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
+    immortal = Process(
+        "qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={folder.name},debug-threads=on"
+    )
+    monkeypatch.setattr(psutil, "process_iter", lambda _wanted: iter([immortal]))
+    with pytest.raises(LeftBehind, match=f"the machine of {folder.name} could not be ended"):
+        leftovers.reap(paths)
+    assert leftovers.lanes(paths) == [folder.name]
+
+
+def test_a_lane_whose_machine_was_left_behind_stays_marked_for_the_next_command(paths: Paths) -> None:
     with (
-        pytest.raises(libvirt.libvirtError),
+        pytest.raises(LeftBehind),
         leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder,
     ):
-        raise libvirt.libvirtError("client socket is closed")
+        raise LeftBehind("its QEMU still runs")
     assert (folder / "lane.json").is_file()
     assert leftovers.reap(paths).lanes == [folder.name]
     assert leftovers.lanes(paths) == []
