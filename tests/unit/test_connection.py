@@ -4,6 +4,7 @@ import time
 import libvirt
 import pytest
 
+from lab.base.errors import LabError
 from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start, version
 
 NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
@@ -73,3 +74,26 @@ def test_how_to_start_is_about_the_right_daemon(uri: str, words: str) -> None:
 def test_versions_are_as_people_write_them() -> None:
     assert version(11_003_000) == "11.3.0"
     assert version(9_000_012) == "9.0.12"
+
+
+def test_a_daemon_that_restarts_is_waited_for_unless_the_wait_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = no_socket()
+    answers: list[object] = [refused, refused, "a connection"]
+    told: list[str] = []
+
+    def open_(_uri: str) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def interrupted() -> None:
+        raise LabError("interrupted")
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(libvirt, "open", open_)
+    opened = connect("qemu:///system", seconds=60, waiting=lambda: told.append("waiting"))
+    assert (opened, told) == ("a connection", ["waiting", "waiting"])
+    answers[:] = [refused, "a connection"]
+    with pytest.raises(LabError, match="interrupted"):
+        connect("qemu:///system", seconds=60, waiting=interrupted)

@@ -1,7 +1,9 @@
+import threading
+
 import pytest
 
 from lab.base.errors import LabError
-from lab.base.wait import Deadline, DeadlineExpired, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 
 LONG = 60.0
 
@@ -43,3 +45,28 @@ def test_the_death_of_the_guest_ends_the_wait_at_once() -> None:
     with pytest.raises(LabError, match="the guest died"):
         wait_for(lambda: attempts.append(1), Deadline(LONG, "rain"), alive=alive, interval=0)
     assert len(attempts) == 2
+
+
+def test_a_call_that_returns_gives_its_result_or_its_error() -> None:
+    assert call_within(lambda: 7, Deadline(20, "seven")) == 7
+
+    def fail() -> None:
+        raise KeyError("no seven")
+
+    with pytest.raises(KeyError, match="no seven"):
+        call_within(fail, Deadline(20, "seven"))
+
+
+def test_a_call_that_never_returns_is_left_behind() -> None:
+    never = threading.Event()
+    with pytest.raises(DeadlineExpired, match="waited 0 s for an answer"):
+        call_within(lambda: never.wait(20), Deadline(0.05, "an answer"))
+    never.set()
+
+
+def test_a_deadline_can_be_put_off() -> None:
+    deadline = Deadline(0, "the end")
+    assert deadline.remaining == 0.0
+    deadline.add(100)
+    assert deadline.remaining > 0.0
+    deadline.check()
