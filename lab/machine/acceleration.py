@@ -3,7 +3,6 @@
 import os
 import platform
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.images.store import BaseImage
-from lab.machine import domain, firmware, overlay
+from lab.machine import domain, firmware, leftovers, overlay
+from lab.machine.connection import NoLibvirt
 from lab.machine.domain import DomainSpec, KernelBoot
 
 KVM_DEVICE = Path("/dev/kvm")
@@ -119,7 +119,8 @@ def _refused_without_trying() -> Acceleration | None:
 
 
 def _try(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
-    """Boot a guest's kernel under KVM until it starts user space."""
+    """Boot a guest's kernel under KVM until it starts user space. Raises NoLibvirt, LeftBehind."""
+    uri = connection.getURI()
     with scratch.make_in(paths.make(paths.state), PROBE_FOLDER) as folder:
         folder.chmod(0o711)
         console = folder / "console.log"
@@ -127,11 +128,12 @@ def _try(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acce
         try:
             spec = _probe(connection, image, folder, console)
             machine = connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
-            return _watch(machine, console)
+            return _watch(connection, machine, console)
         except libvirt.libvirtError as error:
+            _check_daemon(connection, error)
             return Acceleration(False, f"/dev/kvm opens, but QEMU fails under it: {_first_line(error)}")
         finally:
-            _remove(machine, folder)
+            _remove(machine, uri, folder)
 
 
 def _probe(connection: libvirt.virConnect, image: BaseImage, folder: Path, console: Path) -> DomainSpec:
@@ -148,14 +150,21 @@ def _probe(connection: libvirt.virConnect, image: BaseImage, folder: Path, conso
     )
 
 
-def _watch(machine: libvirt.virDomain, console: Path) -> Acceleration:
+def _check_daemon(connection: libvirt.virConnect, error: libvirt.libvirtError) -> None:
+    """Raise NoLibvirt if the daemon went away: that says nothing of KVM, and no verdict is kept."""
+    if not connection.isAlive():
+        raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
+
+
+def _watch(connection: libvirt.virConnect, machine: libvirt.virDomain, console: Path) -> Acceleration:
     def verdict() -> Acceleration | None:
         text = console.read_text(errors="replace") if console.exists() else ""
         if KERNEL_RAN in text:
             return Acceleration(True, "a guest kernel ran under KVM")
         try:
             state, _ = machine.state()
-        except libvirt.libvirtError:
+        except libvirt.libvirtError as error:
+            _check_daemon(connection, error)
             state = libvirt.VIR_DOMAIN_SHUTOFF
         if state != libvirt.VIR_DOMAIN_RUNNING:
             return Acceleration(False, "/dev/kvm opens, but a guest kernel dies under it")
@@ -169,11 +178,13 @@ def _watch(machine: libvirt.virDomain, console: Path) -> Acceleration:
         )
 
 
-def _remove(machine: libvirt.virDomain | None, folder: Path) -> None:
+def _remove(machine: libvirt.virDomain | None, uri: str, folder: Path) -> None:
     if machine is not None:
-        # It may have died under KVM already, which is then the answer.
-        with suppress(libvirt.libvirtError):
+        try:
             machine.destroy()
+        except libvirt.libvirtError:
+            # It died under KVM already, which is then the answer, or its daemon died.
+            leftovers.end_machine(machine.name(), uri, port=0)
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()

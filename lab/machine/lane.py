@@ -14,14 +14,14 @@ from lab.base import process
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, DeadlineExpired, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
 from lab.machine import domain, firmware, keys, leftovers, overlay, ports, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import default_uri
 from lab.machine.states import StoredState
-from lab.machine.watch import FAILED_WRITE, Watch
+from lab.machine.watch import ANSWER_SECONDS, FAILED_WRITE, Watch
 
 CONSOLE_LINES = 30
 # What Linux writes to its console when it restarts, powers off or panics.
@@ -174,9 +174,12 @@ class Lane:
         self.check_wanted()
 
     def resume(self) -> None:
-        """Let a paused machine run. Raises BootFailed."""
+        """Let a paused machine run. Raises BootFailed, LaneDied if QEMU does not answer."""
+        paused = self.domain
         try:
-            self.domain.resume()
+            call_within(paused.resume, Deadline(ANSWER_SECONDS, "QEMU to resume"))
+        except DeadlineExpired as error:
+            raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
         except libvirt.libvirtError as error:
             raise BootFailed(f"libvirt could not resume {self.name}: {error}") from error
 

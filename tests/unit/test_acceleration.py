@@ -9,6 +9,7 @@ from lab.base.paths import Paths
 from lab.catalog import Firmware
 from lab.machine import acceleration, overlay
 from lab.machine.acceleration import Acceleration
+from lab.machine.connection import NoLibvirt
 from tests.unit.examples import base_image
 
 
@@ -18,12 +19,16 @@ class Daemon:
     def __init__(self, qemu: int = 10_000_000, uri: str = "qemu:///system") -> None:
         self.qemu, self.uri = qemu, uri
         self.started: list[str] = []
+        self.is_alive = True
 
     def getVersion(self) -> int:  # noqa: N802
         return self.qemu
 
     def getURI(self) -> str:  # noqa: N802
         return self.uri
+
+    def isAlive(self) -> bool:  # noqa: N802
+        return self.is_alive
 
     def createXML(self, xml: str, _flags: int) -> None:  # noqa: N802
         self.started.append(xml)
@@ -56,6 +61,18 @@ def test_a_device_under_which_qemu_fails_proves_nothing(
     assert not verdict.kvm
     assert verdict.reason == "/dev/kvm opens, but QEMU fails under it: failed to set MSR 0x10a"
     assert list(paths.state.iterdir()) == []
+
+
+def test_a_daemon_that_goes_away_meanwhile_says_nothing_of_kvm(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.touch()
+    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    daemon = Daemon()
+    daemon.is_alive = False
+    with pytest.raises(NoLibvirt, match="libvirt went away while KVM was tried"):
+        decide(paths, daemon)
+    assert acceleration.cached(Daemon(), paths) is None
 
 
 def test_an_image_that_boots_itself_is_tried_from_an_overlay_of_its_disk(
