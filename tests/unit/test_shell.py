@@ -178,7 +178,7 @@ class Host:
             getCapabilities=lambda: "<capabilities/>", getVersion=lambda: 1, getLibVersion=lambda: 1
         )
         patch = monkeypatch.setattr
-        patch(shell, "connection", self._connection(libvirt))
+        patch(shell, "connection_for_lanes", self._connection(libvirt))
         patch(store, "ensure", lambda *_: base_image(Path("base")))
         patch(acceleration, "decide", lambda *_: EMULATION)
         patch(rootfs, "make", self._rootfs)
