@@ -1,11 +1,11 @@
 """Gathering a cell's evidence from the guest into the run's folder."""
 
-import tarfile
 from pathlib import Path
 
 from lab.builds import FOLDER
 from lab.catalog import Variant
 from lab.guest import suite
+from lab.guest.archive import unpack
 from lab.guest.session import Session
 from lab.guest.variant import Mark, home
 
@@ -13,7 +13,10 @@ ARCHIVE = f"{FOLDER}/evidence.tar.gz"
 
 
 def collect(session: Session, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
-    """Fetch what the suite wrote, and with `full` everything that can explain a failure, into `folder`."""
+    """Fetch what the suite wrote, and with `full` everything that can explain a failure, into `folder`.
+
+    Raises LabError; what was unpacked before stays.
+    """
     session.program(
         "collect",
         {
@@ -26,8 +29,9 @@ def collect(session: Session, folder: Path, variant: Variant, *, mark: Mark, ful
         },
         seconds=20,
     )
-    archive = folder / "evidence.tar.gz"
-    session.get(ARCHIVE, archive)
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
-    archive.unlink()
+    archive = folder / ".evidence.tar.gz"
+    try:
+        session.get(ARCHIVE, archive)
+        unpack(archive, folder)
+    finally:
+        archive.unlink(missing_ok=True)

@@ -35,7 +35,6 @@ class Ending:
             return f"was killed at its time limit of {self.limit:.0f} s"
         known = {each.value: each.name for each in signal.Signals}
         if name := known.get(self.status - BY_SIGNAL):
-            return (
-                f"was ended by {name} (exit status {self.status}) before its time limit of {self.limit:.0f} s"
-            )
+            early = f", before its time limit of {self.limit:.0f} s" if self.status == KILLED else ""
+            return f"was ended by {name} (exit status {self.status}){early}"
         return f"ended with exit status {self.status}"

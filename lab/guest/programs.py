@@ -45,3 +45,16 @@ def command(calls: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     ]
     # The programs need the standard library only, and not what `site` looks for.
     return ["python3", "-I", "-S", "-c", LOADER, json.dumps(wanted)]
+
+
+def results(printed: str, count: int) -> list[Any]:
+    """The JSON that each of `count` programs printed, from what the command printed. Raises ValueError."""
+    try:
+        found = json.loads(printed)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, list) or len(found) != count:
+        raise ValueError(f"expected a list with {count} results")
+    # Half of a surrogate pair, as Python reads what is no UTF-8 in a guest's files, can be written to no file.
+    whole: list[Any] = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+    return whole

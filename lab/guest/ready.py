@@ -1,11 +1,12 @@
 """Waiting for a guest to be up, reading the result of cloud-init, checking that the guest is as defined."""
 
-import json
+from pydantic import BaseModel, ValidationError
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, one_line
+from lab.base.files import bounded
 from lab.base.wait import DeadlineExpired
 from lab.catalog import Guest
-from lab.guest.session import RemoteFailed, Session
+from lab.guest.session import MOST_SHOWN, RemoteFailed, Session
 from lab.machine.lane import BootFailed, Lane
 from lab.probes import Facts
 
@@ -14,6 +15,19 @@ from lab.probes import Facts
 BOOT_SECONDS = 30.0
 CLOUD_INIT_SECONDS = 18.0
 RESULT = "/run/cloud-init/result.json"
+
+
+class _Stages(BaseModel):
+    """What cloud-init says of all its stages."""
+
+    errors: list[object]
+    datasource: object
+
+
+class _Result(BaseModel):
+    """The content of cloud-init's `result.json`."""
+
+    v1: _Stages
 
 
 class NotAsDefined(LabError):
@@ -37,12 +51,12 @@ def wait_ready(session: Session, *, factor: float) -> None:
         reply = session.run(
             f"until test -e {RESULT}; do sleep 0.2; done; cat {RESULT}", seconds=CLOUD_INIT_SECONDS
         )
-        result = json.loads(reply.stdout)["v1"]
-    except (RemoteFailed, json.JSONDecodeError, KeyError) as error:
-        raise CloudInitFailed(f"cloud-init left no result: {error}", _log(session)) from error
-    if result["errors"] or "NoCloud" not in str(result["datasource"]):
-        reported = "; ".join(map(str, result["errors"])) or f"it used {result['datasource']}"
-        raise CloudInitFailed(f"cloud-init in the guest failed: {reported}", _log(session))
+        result = _Result.model_validate_json(reply.stdout).v1
+    except (RemoteFailed, ValidationError) as error:
+        raise CloudInitFailed(f"cloud-init left no result: {one_line(error)}", _log(session)) from error
+    if result.errors or "NoCloud" not in str(result.datasource):
+        reported = "; ".join(map(str, result.errors)) or f"it used {result.datasource}"
+        raise CloudInitFailed(f"cloud-init in the guest failed: {bounded(reported, MOST_SHOWN)}", _log(session))
 
 
 def wait_up(session: Session, lane: Lane, *, factor: float) -> None:

@@ -1,6 +1,9 @@
 """Putting a remedy in place in a guest and undoing it, with the script that a user would run."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from lab.builds import FOLDER
 from lab.guest.printed import checked
@@ -25,7 +28,7 @@ class Step:
 class Steps:
     """The runs of the script. `changed`: paths that its second run changed; there should be none."""
 
-    steps: list[Step]
+    steps: Annotated[list[Step], Field(min_length=1)]
     changed: list[str]
 
     @property

@@ -2,7 +2,6 @@
 
 import base64
 import errno
-import json
 import shlex
 import socket
 import threading
@@ -18,6 +17,7 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from lab.base.errors import LabError
+from lab.base.files import bounded, plain
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.guest import programs
 from lab.machine import seed
@@ -27,6 +27,9 @@ User = Literal["lab", "tester"]
 ADMIN: User = "lab"
 SUITE: User = "tester"
 assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
+
+# How much of what a guest printed is part of an error.
+MOST_SHOWN = 20_000
 
 # How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
@@ -124,9 +127,9 @@ class Session:
         if result.exited == -1:  # paramiko's word for a channel that closed without a status
             self._lost(f"SSH closed during `{_short(command)}`", None)
         if check and result.exited != 0:
+            printed = bounded(f"{result.stdout}{result.stderr}".rstrip(), MOST_SHOWN)
             raise RemoteFailed(
-                f"`{_short(command)}` in the guest: exit status {result.exited}\n"
-                f"{result.stdout}{result.stderr}".rstrip()
+                f"`{_short(command)}` in the guest: exit status {result.exited}\n{printed}".rstrip()
             )
         return Output(result.exited, result.stdout, result.stderr)
 
@@ -159,13 +162,13 @@ class Session:
         command = f"{prefix}{under} {shlex.join(programs.command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user)
         try:
-            results: list[Any] = json.loads(output.stdout)
-        except json.JSONDecodeError as error:
+            return programs.results(output.stdout, len(calls))
+        except ValueError as error:
             names = ", ".join(name for name, _ in calls)
+            printed = bounded(plain(f"{output.stdout}{output.stderr}"), MOST_SHOWN)
             raise RemoteFailed(
-                f"{names} in the guest printed no JSON: {output.stdout}{output.stderr}"
+                f"{names} in the guest printed no JSON of its results ({error}): {printed}"
             ) from error
-        return results
 
     def put(self, local: Path, remote: str, progress: Callable[[int, int], None]) -> None:
         """Upload a file; `progress` gets the bytes sent and the bytes in all. Raises SessionLost."""

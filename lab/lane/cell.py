@@ -128,12 +128,14 @@ class CellRunner:
 
     def gather(self, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:
         """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
+        probed = None
         if full:
             self.guest.say(f"{cell.variant.name}: gathering evidence")
             probed = self.guest.probe(cell.variant)
-            (folder / evidence.PROBES_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
         self.guest.collect(folder, cell.variant, mark=mark, full=full)
-        if full:
+        if probed:
+            # After what the suite wrote, which may have the same name.
+            (folder / evidence.PROBES_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
             (folder / "console.log").write_text(self.running.lane.console_text())
 
     def diagnose(self, cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:

@@ -15,7 +15,7 @@ import pytest
 
 from lab import catalog
 from lab.base.paths import PACKAGE
-from lab.guest import programs, session
+from lab.guest import archive, programs, session
 
 SUITE = catalog.load().suite.folder
 PROGRAMS = programs.program_files()
@@ -62,6 +62,61 @@ def test_pytest_collects_exactly_the_tests_that_suite_toml_names() -> None:
     assert [file.name for file in collected] == ["jailer_suite.py"]
     found = [name for name in suite_functions() if any(fnmatch(name, each) for each in functions)]
     assert found == list(catalog.load().suite.tests)
+
+
+def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
+    """Gather evidence of a suite whose results are in `folder`/results; the lab's own files are stand-ins."""
+    program = (PACKAGE / "guest" / "remote" / "collect.py").read_text()
+    program = program.replace(
+        "asked = json.loads",
+        'everything = lambda asked: [("kernel.log", b"the lab\'s")]\nasked = json.loads',
+        1,
+    )
+    asked = {
+        "mark": "begins",
+        "since": 0.0,
+        "results": str(folder / "results"),
+        "homes": str(folder / "home"),
+        "full": full,
+        "to": str(folder / "evidence.tar.gz"),
+    }
+    subprocess.run([sys.executable, "-c", program, json.dumps(asked)], check=True, capture_output=True)
+    (folder / "into").mkdir()
+    archive.unpack(folder / "evidence.tar.gz", folder / "into")
+    into = folder / "into"
+    return {str(each.relative_to(into)): each.read_bytes() for each in into.rglob("*") if each.is_file()}
+
+
+def test_evidence_has_what_the_suite_wrote_and_nothing_of_it_takes_the_place_of_the_labs(
+    tmp_path: Path,
+) -> None:
+    results, logs = tmp_path / "results", tmp_path / "home" / "box-a" / "logs"
+    for folder in (results, logs):
+        folder.mkdir(parents=True)
+    (results / "suite.log").write_text("said")
+    (results / "kernel.log").write_text("the suite's")
+    (results / "link").symlink_to("/etc/passwd")
+    (results / "folder").mkdir()
+    os.mkfifo(results / "pipe")
+    (results / "junit.xml").write_bytes(b"x" * 3_000_000)
+    (logs / "boxlite.log").write_text("log")
+    (logs / "program").write_bytes(b"x" * 3_000_000)
+    found = gathered(tmp_path, full=True)
+    assert len(found.pop("junit.xml")) == 2_000_000
+    assert found == {"suite.log": b"said", "kernel.log": b"the lab's", "boxlite/box-a/logs/boxlite.log": b"log"}
+
+
+def test_what_passed_leaves_what_its_suite_wrote(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "suite.log").write_text("said")
+    assert gathered(tmp_path, full=False) == {"suite.log": b"said"}
+
+
+def test_files_without_an_end_are_not_gathered(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    for number in range(2_010):
+        (tmp_path / "results" / f"{number:04}").touch()
+    assert len(gathered(tmp_path, full=False)) == 2_000
 
 
 def remedy(folder: Path, script: str, *, undo: bool = False) -> tuple[list[tuple[int, str]], list[str]]:

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.guest.ready import NotAsDefined, check_as_defined
+from lab.guest.ready import RESULT, CloudInitFailed, NotAsDefined, check_as_defined, wait_ready
+from lab.guest.session import Output
 from tests.unit.examples import facts
 
 KNOWN = catalog.load()
@@ -31,3 +32,43 @@ def test_a_guest_that_does_not_enforce_its_policy_is_not_as_defined(
 ) -> None:
     with pytest.raises(NotAsDefined, match=f"should enforce the SELinux policy default, but {shown}"):
         check_as_defined(SELINUX, facts(selinux=found))
+
+
+class Session:
+    """A guest whose cloud-init left this result."""
+
+    def __init__(self, result: str) -> None:
+        self.result = result
+
+    def wait_open(self, _seconds: float) -> None:
+        pass
+
+    def run(self, command: str, **_more: object) -> Output:
+        return Output(0, self.result if RESULT in command else "its log", "")
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ("", "left no result"),
+        ("[]", "left no result"),
+        ('{"v1": []}', "left no result"),
+        ('{"v1": {"errors": [], "datasource"', "left no result"),
+        ('{"v1": {"datasource": "NoCloud"}}', r"left no result: v1\.errors: Field required"),
+        ('{"v1": {"errors": "none", "datasource": "NoCloud"}}', "left no result"),
+        ('{"v1": {"errors": [{"a": 1}], "datasource": "NoCloud"}}', "failed: {'a': 1}"),
+        ('{"v1": {"errors": [], "datasource": null}}', "failed: it used None"),
+    ],
+)
+def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, said: str) -> None:
+    session: Any = Session(result)
+    with pytest.raises(CloudInitFailed, match=said) as failed:
+        wait_ready(session, factor=1.0)
+    assert failed.value.log == "its log"
+
+
+def test_a_guest_whose_cloud_init_succeeded_is_up() -> None:
+    session: Any = Session(
+        '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [seed=/dev/vdb]", "more": 1}}'
+    )
+    wait_ready(session, factor=1.0)

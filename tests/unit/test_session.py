@@ -11,7 +11,7 @@ from typing import Any
 import paramiko
 import pytest
 
-from lab.guest import access, session
+from lab.guest import access, remedy_script, session
 from lab.guest.session import RemoteFailed, Session, SessionLost
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
@@ -169,3 +169,50 @@ def test_a_full_disk_of_this_host_is_told_as_such(tmp_path: Path, monkeypatch: p
     guest.put = full  # type: ignore[method-assign]
     with pytest.raises(OSError, match="No space left on device"):
         upload(copying(guest, lambda: None, monkeypatch), tmp_path)
+
+
+def printing(text: str, status: int = 0) -> Session:
+    """A session with a guest that prints this, whatever it is asked."""
+    made = Session(Endpoint(1, generate("client"), generate("host")), alive=lambda: None, factor=1.0)
+    done = SimpleNamespace(exited=status, stdout=text, stderr="")
+    connect: Any = lambda _user: SimpleNamespace(run=lambda *_, **__: done)  # noqa: E731
+    made._connection = connect  # type: ignore[method-assign]
+    return made
+
+
+@pytest.mark.parametrize(
+    "printed", ["", "no JSON", "{}", "[]", "[1, 2]", "[" * 100_000, f"[{'1' * 5000}]", "\x1b[2J"]
+)
+def test_programs_that_print_no_results_are_a_fault_of_the_guest(printed: str) -> None:
+    with pytest.raises(RemoteFailed, match="facts in the guest printed no JSON of its results") as failed:
+        printing(printed).program("facts", {"sysctls": []}, seconds=5)
+    assert "\x1b" not in str(failed.value)
+    assert len(str(failed.value)) < session.MOST_SHOWN + 500
+
+
+def test_what_a_command_printed_without_an_end_is_cut_in_its_error() -> None:
+    with pytest.raises(RemoteFailed, match="more characters") as failed:
+        printing("x" * 10 * session.MOST_SHOWN, status=1).run("true", seconds=5)
+    assert len(str(failed.value)) < session.MOST_SHOWN + 500
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "[{}]",
+        '[{"steps": [], "changed": []}]',
+        '[{"steps": [{"command": "a", "status": 0}], "changed": []}]',
+    ],
+    ids=["nothing", "no step", "no output"],
+)
+def test_a_remedy_s_script_that_tells_no_steps_is_a_fault_of_the_guest(printed: str) -> None:
+    with pytest.raises(RemoteFailed, match="`run_script` in the guest printed JSON of another form"):
+        remedy_script.apply(printing(printed), "sysctl", "exit 0", about_user=False)
+
+
+def test_half_a_character_of_a_guest_can_be_written_to_a_file(tmp_path: Path) -> None:
+    step = '{"command": "a", "status": 0, "output": "no \\udcff UTF-8, \\ud83d\\ude00"}'
+    printed = f'[{{"steps": [{step}], "changed": []}}]'
+    log = remedy_script.apply(printing(printed), "sysctl", "exit 0", about_user=False).log()
+    (tmp_path / "log").write_text(log)
+    assert "no ? UTF-8, \U0001f600" in log

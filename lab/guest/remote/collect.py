@@ -6,6 +6,7 @@ Argument: {"mark": text, "since": seconds since 1970, "results": folder, "homes"
 
 import json
 import re
+import stat
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,9 @@ SYSCTLS = ("kernel/apparmor*", "kernel/unprivileged*", "kernel/yama/*", "kernel/
 AUDIT_LOG = Path("/var/log/audit/audit.log")
 # Larger ones are the program files that boxlite copies beside a box.
 LARGEST = 2_000_000
+# Of what the suite and boxlite wrote.
+MOST_BYTES = 64_000_000
+MOST_FILES = 2_000
 
 
 def output(*command):
@@ -63,20 +67,44 @@ def everything(asked):
     yield "sysctls.txt", "".join(sysctls()).encode()
     yield "apparmor-profiles.txt", output("cat", "/sys/kernel/security/apparmor/profiles")
     yield "processes.txt", output("ps", "-eo", "pid,ppid,user,args")
-    homes = Path(asked["homes"])
-    for kept in sorted([*homes.glob("box-*/logs/*"), *homes.glob("box-*/boxes/**/*")]):
-        if kept.is_file() and not kept.is_symlink() and kept.stat().st_size <= LARGEST:
-            yield "boxlite/%s" % kept.relative_to(homes), kept.read_bytes()
+
+
+def written(asked):
+    """What the suite wrote, each file to its limit, and what boxlite did, without files beyond it."""
+    for kept in sorted(Path(asked["results"]).glob("*")):
+        yield kept.name, kept, False
+    if asked["full"]:
+        homes = Path(asked["homes"])
+        for kept in sorted([*homes.glob("box-*/logs/*"), *homes.glob("box-*/boxes/**/*")]):
+            yield "boxlite/%s" % kept.relative_to(homes), kept, True
+
+
+def read_written(asked):
+    files = size = 0
+    for name, path, whole in written(asked):
+        # A test may have made links and pipes.
+        if not stat.S_ISREG(path.lstat().st_mode) or (whole and path.stat().st_size > LARGEST):
+            continue
+        with path.open("rb") as file:
+            content = file.read(LARGEST)
+        files, size = files + 1, size + len(content)
+        if files > MOST_FILES or size > MOST_BYTES:
+            break
+        yield name, content
+
+
+def entries(asked):
+    yield from read_written(asked)
+    # The lab's own files come last, so that none of the suite's takes their place.
+    if asked["full"]:
+        yield from everything(asked)
 
 
 asked = json.loads(sys.argv[1])
 with tarfile.open(asked["to"], "w:gz", compresslevel=1) as tar:
-    for file in sorted(Path(asked["results"]).glob("*")):
-        tar.add(str(file), arcname=file.name)
-    if asked["full"]:
-        for name, content in everything(asked):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, BytesIO(content))
+    for name, content in entries(asked):
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, BytesIO(content))
 Path(asked["to"]).chmod(0o644)
 print(json.dumps({"to": asked["to"]}))
