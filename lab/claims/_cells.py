@@ -77,7 +77,7 @@ def tried(cell: FinishedCell, *names: str, wanted: RemedyOutcome) -> Sight:
     if not results:
         return Sight(None, "no such remedy was tried in this run")
     good = [each for each in results if each.result is wanted]
-    undecided = [each for each in results if each.result in (RemedyOutcome.CANNOT, RemedyOutcome.ERROR)]
+    undecided = [each for each in results if each.result.says_nothing]
     words = [": ".join(filter(None, [each.name, each.result, each.reason])) for each in good or results]
     folder = f"{cell.result.folder}/"
     files = [file.removeprefix(folder) for each in good or results for file in each.evidence]

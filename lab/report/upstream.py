@@ -50,7 +50,7 @@ class Misdiagnosis:
         """The remedies tried on these cells, by name: the verified ones, or else all that have a result."""
         found: dict[str, list[RemedyResult]] = {}
         for each in (each for cell in self.cells for each in cell.result.remedies):
-            if each.result not in (RemedyOutcome.CANNOT, RemedyOutcome.ERROR):
+            if not each.result.says_nothing:
                 found.setdefault(each.name, []).append(each)
         verified = {name: results for name, results in found.items() if cured(results)}
         return verified or found

@@ -23,6 +23,8 @@ FOLDER = "remedies"
 PROBES_UNDONE_FILE = "probes-undone.json"
 # Where the evidence of the control goes if it had to be run alone.
 CONTROL = "control"
+# The runs of a remedy's script that put it in place: the check, and the first that changes something.
+FIRST_RUNS = 2
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,8 @@ class RemedyAttempt:
             said = said.removeprefix(f"{each.name}: ")
             return RemedyOutcome.CANNOT, said.removeprefix("nothing can be done on this host: ")
         if done.last.status != remedy_script.DONE:
-            return RemedyOutcome.ERROR, f"its script failed: {said}"
+            when = "run again, it" if len(done.steps) > FIRST_RUNS else "it"
+            return RemedyOutcome.SCRIPT_FAILS, f"{when} ended with exit status {done.last.status}: {said}"
         if done.changed:
             self.defects.append(f"run again, its script changed {', '.join(done.changed)}")
         return None

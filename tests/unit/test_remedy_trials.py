@@ -52,6 +52,8 @@ CANNOT = Steps(
     [],
 )
 FAILED = Steps([Step("--check", 1, ""), Step("--yes", 1, "sysctl: no such file\n")], [])
+FAILED_AGAIN = Steps([*DONE.steps[:2], Step("--yes", 1, "no such file")], [])
+HANGS = Steps([Step("--check", 1, ""), Step("--yes", 124, "did not end within 300 s")], [])
 
 
 def finding(cause: str) -> Finding:
@@ -277,15 +279,18 @@ def test_a_failure_that_nothing_explains_is_looked_at_twice(try_all: Try) -> Non
     [
         (IN_PLACE, "does not help", "it is in place already, and the cell fails all the same"),
         (CANNOT, "cannot be tried here", "no package"),
-        (FAILED, "error", "its script failed: sysctl: no such file"),
+        (FAILED, "its script fails", "it ended with exit status 1: sysctl: no such file"),
+        (FAILED_AGAIN, "its script fails", "run again, it ended with exit status 1: no such file"),
+        (HANGS, "its script fails", "it ended with exit status 124: did not end within 300 s"),
     ],
 )
 def test_a_script_that_puts_nothing_in_place_ends_the_attempt(
     try_all: Try, steps: Steps, result: str, reason: str
 ) -> None:
     guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, scripts={"userns-clone-on": steps})
-    tried = try_all(guest)["userns-clone-on"]
-    assert (tried.result, tried.reason) == (result, reason)
+    tried = try_all(guest, retries=2)["userns-clone-on"]
+    assert (tried.result, tried.reason, tried.retried) == (result, reason, [])
+    assert guest.did.count("apply userns-clone-on") == 1
     assert "suite" not in guest.did
     assert any(file.endswith("userns-clone-on.log") for file in tried.evidence)
 
