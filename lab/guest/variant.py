@@ -1,16 +1,23 @@
 """Applying a variant to a guest, and reading back that it is in effect."""
 
+import re
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from lab.base.errors import LabError
+from lab.base.files import bounded, plain
 from lab.catalog import Variant
 from lab.guest.printed import checked
-from lab.guest.session import ADMIN, SUITE, Session, User
+from lab.guest.session import ADMIN, SUITE, RemoteFailed, Session, User
 from lab.probes import Facts, Probed, SuiteUser, Who, script
+
+# The paths whose mounts each guest is asked for.
+MOUNTS = ("/home", "/tmp")  # noqa: S108
+# Major and minor version.
+PYTHON = re.compile(r"\d{1,2}\.\d{1,3}")
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,13 @@ def begin(session: Session, variant: Variant, *, mark: Mark, sysctls: Iterable[s
         settings = knob.settings()
         if settings is not None:
             calls.append((f"knobs/{name}", settings))
-    calls.append(("facts", {"sysctls": list(sysctls)}))
+    asked = list(sysctls)
+    calls.append(("facts", {"sysctls": asked}))
     # Adding a module makes SELinux compile its whole policy again.
     printed = session.programs(calls, seconds=60)[-1]
     # Changes of a user's groups or limits take effect at the next login.
     session.log_out(SUITE)
-    return checked("facts", Facts, printed)
+    return _checked_facts(printed, asked)
 
 
 def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
@@ -60,7 +68,21 @@ def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
 
     Raises RemoteFailed.
     """
-    return checked("facts", Facts, session.program("facts", {"sysctls": list(sysctls)}, seconds=10))
+    asked = list(sysctls)
+    return _checked_facts(session.program("facts", {"sysctls": asked}, seconds=10), asked)
+
+
+def _checked_facts(printed: object, sysctls: Collection[str]) -> Facts:
+    """The facts that a guest printed, with an answer to all that it was asked. Raises RemoteFailed."""
+    facts = checked("facts", Facts, printed)
+    wrong = [f"it does not tell {name}" for name in sysctls if name not in facts.sysctls.root]
+    wrong += [f"it does not tell the mount of {path}" for path in MOUNTS if path not in facts.mounts.root]
+    # Folders of the lab's own are named after it.
+    if not PYTHON.fullmatch(facts.python):
+        wrong.append(f"{bounded(plain(facts.python), 40)!r} is no version of Python")
+    if wrong:
+        raise RemoteFailed(f"`facts` in the guest: {'; '.join(wrong)}")
+    return facts
 
 
 def login(variant: Variant) -> User:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Self
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from lab.knobs._base import TableKnob
 from lab.probes import Facts, Who
@@ -31,7 +31,7 @@ class Bubblewrap(TableKnob):
         if facts.bubblewrap is None:
             return "has no bubblewrap to begin with"
         version = facts.bubblewrap.version
-        if self.state is State.SETUID and version is not None and Version(version) < NEVER_SETUID:
+        if self.state is State.SETUID and version is not None and _may_be_setuid(version):
             return f"its bubblewrap {version} is made for being setuid"
         return None
 
@@ -50,3 +50,11 @@ class Bubblewrap(TableKnob):
         if mine is None or mine == theirs:
             return []
         return [cls(state=state) for state, mode in MODES.items() if mode == theirs]
+
+
+def _may_be_setuid(version: str) -> bool:
+    """Whether a bubblewrap of this version runs setuid; False if nobody can read the version."""
+    try:
+        return Version(version) < NEVER_SETUID
+    except InvalidVersion:
+        return False

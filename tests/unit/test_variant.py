@@ -357,6 +357,35 @@ def test_facts_that_do_not_fit_name_the_program_and_each_field() -> None:
         begin(session(guest), KNOWN["stock"], mark=Mark("a mark"), sysctls=[])
 
 
+@pytest.mark.parametrize(
+    ("printed", "sysctls", "said"),
+    [
+        ({}, ["user.max_ipc_namespaces"], "it does not tell user.max_ipc_namespaces"),
+        ({"mounts": {}}, [], "it does not tell the mount of /home; it does not tell the mount of /tmp"),
+        ({"python": "../../3.13"}, [], "'../../3.13' is no version of Python"),
+        ({"python": "\x1b[2J3.13\n"}, [], "'3.13\\n' is no version of Python"),
+    ],
+)
+def test_facts_that_do_not_answer_what_was_asked_are_a_fault_of_the_guest(
+    printed: dict[str, Any], sysctls: list[str], said: str
+) -> None:
+    with pytest.raises(RemoteFailed) as failed:
+        read_facts(session(Guest(facts=printed_facts() | printed)), sysctls)
+    assert said in str(failed.value)
+    with pytest.raises(RemoteFailed):
+        begin(
+            session(Guest(facts=printed_facts() | printed)),
+            KNOWN["stock"],
+            mark=Mark("a mark"),
+            sysctls=sysctls,
+        )
+
+
+def test_a_bubblewrap_whose_version_nobody_can_read_may_be_made_setuid() -> None:
+    told = printed_facts()["bubblewrap"] | {"version": "a build of mine"}
+    assert why_not_applicable(KNOWN["bwrap-setuid"], facts(bubblewrap=told)) is None
+
+
 @pytest.mark.parametrize("printed", [None, [], {}, {"uid": 0}, who().model_dump() | {"probes": {}}])
 def test_a_user_that_does_not_fit_is_a_fault_of_the_program(printed: Any) -> None:
     with pytest.raises(RemoteFailed, match="`probe` in the guest"):
