@@ -43,7 +43,12 @@ PROGRAM = """#!/bin/sh
 echo "$1 $(pwd) $LAB_ROOTFS $EXTRA" >>"${0%/*}/calls"
 case $1 in
     warm-up) exit 7 ;;
-    isolates) [ "$EXTRA" != hang ] || exec sleep 60; echo "no namespace"; exit 1 ;;
+    isolates)
+        [ "$EXTRA" != crash ] || kill -USR1 "$PPID"
+        [ "$EXTRA" != hang ] || exec sleep 60
+        echo "no namespace"
+        exit 1
+        ;;
 esac
 """
 
@@ -203,6 +208,16 @@ def test_a_killed_suite_keeps_what_was_reported(build: Build, deployed: Any) -> 
     ran = guest_suite.run(deployed, build, STOCK, factor=1.0, options=SuiteOptions({"EXTRA": "hang"}))
     assert ran.cut_short == "was killed at its time limit of 3 s"
     assert [test.outcome for test in ran.tests] == [Outcome.PASS, Outcome.FAIL, Outcome.NOT_RUN]
+
+
+def test_a_suite_that_a_signal_ends_says_which(build: Build, deployed: Any) -> None:
+    ran = guest_suite.run(deployed, build, STOCK, factor=1.0, options=SuiteOptions({"EXTRA": "crash"}))
+    assert ran.cut_short == "was ended by SIGUSR1 (exit status 138)"
+    assert [(test.outcome, test.message) for test in ran.tests] == [
+        (Outcome.PASS, ""),
+        (Outcome.FAIL, f"was running when the suite {ran.cut_short}"),
+        (Outcome.NOT_RUN, ""),
+    ]
 
 
 def test_a_suite_that_begins_no_test_is_broken(build: Build, deployed: Any) -> None:
