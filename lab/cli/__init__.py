@@ -146,5 +146,5 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
     # Machines end with this process (autodestroy); the next command removes their folders.
-    os.write(2, b"\nstopped at once; the next lab command removes what is left\n")
+    os.write(2, b"\nstopped at once; lab clean, or the next run, removes what is left\n")
     os._exit(INTERRUPTED)

@@ -43,6 +43,8 @@ def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline:
 def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
     """Build the images of these guests that are not in the store yet."""
     wanted = store.to_build(catalog.load(), guests)
+    # A build that was killed leaves hundreds of MiB. No libvirt is needed to remove them.
+    upkeep.sweep(lab.paths)
     return _each(wanted, lambda guest: _build(lab, guest))
 
 

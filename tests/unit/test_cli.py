@@ -860,7 +860,7 @@ def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: 
         finally:
             child.kill()
     assert child.returncode == common.INTERRUPTED
-    assert said.endswith("\nstopped at once; the next lab command removes what is left\n")
+    assert said.endswith("\nstopped at once; lab clean, or the next run, removes what is left\n")
     assert "Traceback" not in said
 
 

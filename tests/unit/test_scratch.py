@@ -13,6 +13,7 @@ from lab.base.paths import Paths
 from lab.images import debian
 from tests.unit.examples import other_process, wait_until_ended
 from tests.unit.test_cli import run_main
+from tests.unit.test_store import build_well
 
 HOLDER = """
 import sys
@@ -122,6 +123,16 @@ def test_clean_removes_the_workspace_of_a_killed_build_and_all_other_temporary_f
     lines = capsys.readouterr().out.splitlines()
     assert sorted(lines[:-1]) == sorted(f"removed {folder} (1 MiB)" for folder in folders)
     assert lines[-1] == "nothing of a dead run is left"
+
+
+def test_the_next_build_removes_what_a_killed_one_left(
+    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(debian, "build", build_well)
+    folders = left_by_dead_labs(Paths.default(), elsewhere)
+    assert run_main(monkeypatch, "images", "build", "debian-12") == 0
+    assert [folder for folder in folders if folder.exists()] == []
 
 
 def test_a_folder_that_cannot_be_removed_is_named_by_clean_and_stops_no_other_command(

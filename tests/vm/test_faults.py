@@ -19,6 +19,7 @@ from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import checkpoint
 from lab.record import CellResult, Needs, Outcome, RunResult, Status
+from tests.unit.examples import keys_for_all
 from tests.vm.conftest import (
     RELEASE,
     Recorder,
@@ -275,6 +276,7 @@ def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_r
         status = started.wait(60)
     assert status == (-number if number is signal.SIGKILL else 130)
     assert {cell.status for cell in RunResult.read(folder).cells} == {Status.NOT_RUN}
+    assert keys_for_all(folder) == keys_for_all(paths.state) == []
     following = lab(home, "clean")
     output, _ = following.communicate(timeout=60)
     assert following.returncode == 0, output
