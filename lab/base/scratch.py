@@ -33,12 +33,16 @@ def make_in(parent: Path, prefix: str) -> Iterator[Path]:
     lock = None
     while lock is None:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        # None: another lab took the new folder for an abandoned one.
-        lock = _lock(folder)
+        try:
+            # None: another lab took the new folder for an abandoned one.
+            lock = _lock(folder)
+        except OSError:
+            break  # NFS locks no folders. Nothing is taken for abandoned there.
     try:
         yield folder
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def abandoned(parent: Path, prefix: str) -> Generator[Path]:
@@ -47,7 +51,9 @@ def abandoned(parent: Path, prefix: str) -> Generator[Path]:
     Each stays locked until the next is asked for.
     """
     for folder in sorted(parent.glob(f"{prefix}*")):
-        lock = _lock(folder)
+        lock = None
+        with suppress(OSError):
+            lock = _lock(folder)
         if lock is not None:
             try:
                 yield folder
@@ -56,13 +62,21 @@ def abandoned(parent: Path, prefix: str) -> Generator[Path]:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock; None if another process holds it, or it is not this user's."""
-    lock = None
-    with suppress(*NOT_OURS):
+    """A descriptor that holds the folder's lock; None if another process holds it, or it is not this user's.
+
+    Raises OSError if the file system has no such locks.
+    """
+    try:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock).st_uid == os.geteuid() and os.path.samestat(os.fstat(lock), folder.lstat()):
-            return lock
-    if lock is not None:
-        os.close(lock)
-    return None
+    except NOT_OURS:
+        return None
+    is_ours = False
+    try:
+        with suppress(*NOT_OURS):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            status = os.fstat(lock)
+            is_ours = status.st_uid == os.geteuid() and os.path.samestat(status, folder.lstat())
+    finally:
+        if not is_ours:
+            os.close(lock)
+    return lock if is_ours else None

@@ -170,10 +170,11 @@ class States:
             self._place(overlay, known, folder)
         except OSError:
             return self.find(deployment)
-        beyond = [state.folder for state in above_limit(self._paths)]
-        for old in {*filter(self._is_old, self._root.iterdir()), *self._deployed()[DEPLOYED_STATES:], *beyond}:
-            if old != folder:
-                shutil.rmtree(old, ignore_errors=True)
+        for old in [*filter(self._is_old, self._root.iterdir()), *self._deployed()[DEPLOYED_STATES:]]:
+            shutil.rmtree(old, ignore_errors=True)
+        for state in above_limit(self._paths):
+            if state.folder != folder:
+                shutil.rmtree(state.folder, ignore_errors=True)
         return self.find(deployment)
 
     def _place(self, overlay: Path, known: Known, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Temporary folders, and finding those of processes that were killed."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -93,6 +94,18 @@ def test_a_new_folder_that_a_sweep_takes_away_is_replaced(
     monkeypatch.setattr(tempfile, "mkdtemp", take_the_first)
     with scratch.make_in(tmp_path, "build-") as folder:
         assert (str(folder), folder.is_dir(), len(made)) == (made[1], True, 2)
+
+
+def test_where_folders_cannot_be_locked_they_are_made_and_never_taken_for_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(9, "Bad file descriptor")  # What NFS answers.
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with scratch.make_in(tmp_path, "build-") as folder:
+        assert folder.is_dir()
+        assert found(tmp_path, "build-") == []
 
 
 def left_by_dead_labs(paths: Paths, temporary: Path) -> list[Path]:
