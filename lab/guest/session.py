@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import paramiko
 from fabric import Config, Connection
-from invoke.exceptions import CommandTimedOut
+from invoke.exceptions import CommandTimedOut, ThreadException
 
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.guest import programs
+from lab.guest.runner import BoundedRemote, printed_too_much
 from lab.machine import seed
 from lab.machine.lane import Endpoint
 
@@ -120,6 +121,12 @@ class Session:
             with self._watched():
                 connection = self._connection(user)
                 result = connection.run(command, hide=True, warn=True, in_stream=False, timeout=limit)
+        except ThreadException as error:
+            if printed_too_much(error):
+                raise RemoteFailed(
+                    f"`{_short(command)}` in the guest printed more than the lab takes"
+                ) from error
+            self._lost(f"SSH broke during `{_short(command)}`: {error.exceptions[0].value}", error)
         except CommandTimedOut as error:
             self._lost(f"`{_short(command)}` did not end within {limit:.0f} s", error)
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -296,7 +303,7 @@ class Session:
                 "banner_timeout": 30.0,
                 "auth_timeout": 30.0,
             },
-            config=Config(overrides={"load_ssh_configs": False}),
+            config=Config(overrides={"load_ssh_configs": False, "runners": {"remote": BoundedRemote}}),
         )
         kind, text = endpoint.host_key.public.split()[:2]
         connection.client.get_host_keys().add(

@@ -4,14 +4,16 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import paramiko
 import pytest
+from fabric import Connection
 
-from lab.guest import access, remedy_script, session
+from lab.guest import access, remedy_script, runner, session
 from lab.guest.session import RemoteFailed, Session, SessionLost
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
@@ -216,3 +218,60 @@ def test_half_a_character_of_a_guest_can_be_written_to_a_file(tmp_path: Path) ->
     log = remedy_script.apply(printing(printed), "sysctl", "exit 0", about_user=False).log()
     (tmp_path / "log").write_text(log)
     assert "no ? UTF-8, \U0001f600" in log
+
+
+class Channel:
+    """An SSH channel to a command that prints blocks, and then ends."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self.blocks = blocks
+        self.is_closed = False
+
+    def exec_command(self, _command: str) -> None:
+        pass
+
+    def recv(self, _size: int) -> bytes:
+        return next(self.blocks, b"")
+
+    def recv_stderr(self, _size: int) -> bytes:
+        return b""
+
+    def exit_status_ready(self) -> bool:
+        return True
+
+    def recv_exit_status(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def commanding(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A session that runs its commands on this channel, with fabric's own connection."""
+    made = Session(Endpoint(1, generate("client"), generate("host")), alive=lambda: None, factor=1.0)
+    monkeypatch.setattr(Connection, "open", lambda _self: None)
+    monkeypatch.setattr(Connection, "create_session", lambda _self: channel)
+    return made
+
+
+def test_what_a_command_prints_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = Channel(iter(["é".encode(), b"\xff", b"x" * 1000]))
+    assert commanding(channel, monkeypatch).run("true", seconds=5).stdout == "é\ufffd" + "x" * 1000
+
+
+def test_a_command_that_prints_without_an_end_is_a_fault_of_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MOST_BYTES", 100_000)
+    channel = Channel(repeat(b"x" * 1000))
+    with pytest.raises(RemoteFailed, match="`yes` in the guest printed more than the lab takes"):
+        commanding(channel, monkeypatch).run("yes", seconds=5)
+    assert channel.is_closed
+
+
+def test_a_connection_that_breaks_while_a_command_prints_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_blocks() -> Iterator[bytes]:
+        yield b"x"
+        raise OSError("Connection reset by peer")
+
+    monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
+    with pytest.raises(SessionLost, match="SSH broke during `true`: Connection reset by peer"):
+        commanding(Channel(broken_blocks()), monkeypatch).run("true", seconds=5)
