@@ -17,7 +17,7 @@ ANSWER_SECONDS = 30.0
 # How often it is asked at most.
 ASK_SECONDS = 5.0
 # QEMU's event comes a moment before or after libvirt knows of the machine's end.
-EVENT_SECONDS = 1.0
+EVENT_SECONDS = 2.0
 
 # QEMU's reason when the guest reset its machine, or a triple fault of its processor did.
 GUEST_RESET = "guest-reset"
