@@ -32,6 +32,8 @@ MOST_RESUMES = 3
 # How long a run without stored states takes; its steps are not those of the reference.
 BOOTING_TIMELINE = Timeline(steps=[], seconds=150.0)
 BUG = 4
+RESUME = ["matrix", "--verbose", "--jobs", "1", "--resume"]
+ROOT = Path(__file__).parents[2]
 
 
 class Reference(BaseModel):
@@ -135,9 +137,10 @@ class Attempt:
             run = self._results()
             if run is not None and not judging.unfinished(run):
                 break
-            words = ["matrix", "--verbose", "--jobs", "1", "--resume", str(self.home.run)] if run else PLAN
-            words = words if run else [*PLAN, "-o", str(self.home.run)]
-            self.lab("resume" if run else "run again", *words, seconds=BOOTING_SECONDS)
+            if run is None:
+                self.lab("run again", *PLAN, "-o", str(self.home.run), seconds=BOOTING_SECONDS)
+            else:
+                self.lab("resume", *RESUME, str(self.home.run), seconds=BOOTING_SECONDS)
         else:
             if (run := self._results()) is None or judging.unfinished(run):
                 self.findings.append(f"not complete after {MOST_RESUMES} times --resume")
@@ -145,6 +148,9 @@ class Attempt:
         if run is None:
             return
         self.findings += [f"at the end: {each}" for each in judging.untrue(self.reference.table, run)]
+        what, status = self.statuses[-1]
+        if status != 0:
+            self.findings.append(f"{what} ended with {status} although every cell is as expected")
         if len(self.statuses) > 2:
             self._look_for_leftovers("--resume and lab clean")
 
@@ -164,6 +170,7 @@ class Attempt:
         with self._output(what).open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", program, *words],
+                cwd=ROOT,
                 env=self.home.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -199,7 +206,7 @@ class Attempt:
                     os.kill(each.pid, signal.SIGKILL)
         for domain in private_host.domains() or []:
             private_host.virsh("destroy", domain)
-        for folder in self._fault.mounts if self.home.base.exists() else []:
+        for folder in self._fault.mounts:
             private_host.unmount(folder)
 
 

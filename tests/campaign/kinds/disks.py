@@ -31,24 +31,24 @@ class _DiskFull(Fault):
     size: ClassVar[str]
     statuses = frozenset({DONE, INCOMPLETE})
 
-    def _place(self, home: Home) -> Path:
-        return home.base / self.folder
-
-    def prepare(self, home: Home) -> None:
-        self._mounted = self._place(home)
-        private_host.mount_tmpfs(self._mounted, self.size)
+    def __init__(self) -> None:
+        self._mounted: list[Path] = []
 
     @property
     def mounts(self) -> list[Path]:
-        return [self._mounted]
+        return self._mounted
+
+    def prepare(self, home: Home) -> None:
+        private_host.mount_tmpfs(home.base / self.folder, self.size)
+        self._mounted.append(home.base / self.folder)
 
     def inject(self, scene: Scene) -> str:
-        size = fill(self._mounted)
+        size = fill(scene.home.base / self.folder)
         return f"filled {self.folder}/ with {size // 2**20} MiB"
 
     def mend(self, scene: Scene) -> None:
         with suppress(FileNotFoundError):
-            (self._mounted / FILLER).unlink()
+            (scene.home.base / self.folder / FILLER).unlink()
 
 
 class RunFolderFull(_DiskFull):
