@@ -1,10 +1,12 @@
 """Run a campaign: python -m tests.campaign -o DIR"""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -43,6 +45,9 @@ def campaign(
 
     Exit status: 0 if everything was as promised, 1 if not, 2 for wrong usage, 3 if a campaign is not possible.
     """
+    # Started in the background by a shell, a program ignores SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         chosen = [_known(Name.parse(text)) for text in repeated] or names(seed, tries, _faults(faults), first)
         private_host.enter()
@@ -50,6 +55,13 @@ def campaign(
     except LabError as error:
         click.echo(f"campaign: {error}", err=True)
         sys.exit(error.exit_status)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    # Once: a second signal must not stop the taking down.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _faults(words: str | None) -> list[str]:
