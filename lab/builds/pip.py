@@ -104,9 +104,11 @@ def download(
                     _pip("download", "--quiet", "--dest", str(partial), *_for_python(python), *requirements),
                     timeout=PIP_SECONDS,
                 )
+                partial.rename(folder)
             except process.CommandFailed as error:
                 raise _explain(requirements[0], python, error) from error
-            partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     return sorted(folder.glob("*.whl"))
 
 

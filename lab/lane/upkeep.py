@@ -9,6 +9,7 @@ from lab.base import scratch
 from lab.base.errors import LabError, one_line
 from lab.base.files import is_locked, sha256
 from lab.base.paths import Paths
+from lab.builds import pip
 from lab.catalog import Catalog
 from lab.images import debian, store
 from lab.images.store import BaseImage
@@ -104,7 +105,7 @@ def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
 
 
 def sweep(paths: Paths) -> tuple[list[Unused], list[str]]:
-    """Remove the temporary folders and half-made images of dead labs.
+    """Remove the temporary folders of dead labs, and the images and wheels that they left half-made.
 
     Returns what was removed, and the paths that could not be removed, each with the reason.
     """
@@ -125,13 +126,14 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.abandoned(debian.WORKSPACES, debian.WORKSPACE)
     yield from scratch.abandoned(paths.state, PROBE_FOLDER)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
-    yield from _partial_images(paths)
+    yield from _partial(paths.images)
+    yield from _partial(pip.store(paths))
 
 
-def _partial_images(paths: Paths) -> Iterator[Path]:
-    """The folders of images that dead labs were making."""
-    for partial in sorted(paths.images.glob(".partial-*")):
-        if not is_locked(paths.images / f"{partial.name.removeprefix('.partial-')}.lock"):
+def _partial(parent: Path) -> Iterator[Path]:
+    """The folders of images or wheels that dead labs were making."""
+    for partial in sorted(parent.glob(".partial-*")):
+        if not is_locked(parent / f"{partial.name.removeprefix('.partial-')}.lock"):
             yield partial
 
 
@@ -142,7 +144,7 @@ def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
         if image.folder not in used and not any(image.manifest.disk_sha256 in text for text in recorded):
             yield image.folder
     yield from sorted(paths.images.glob(f"{CHANGED}*"))
-    yield from _partial_images(paths)
+    yield from _partial(paths.images)
     yield from (state.folder for state in states.above_limit(paths))
     for file in sorted(paths.downloads.glob("[!.]*")):
         if file.suffix != ".lock" and not is_locked(paths.downloads / f"{file.name.partition('.')[0]}.lock"):

@@ -276,6 +276,13 @@ def test_what_pip_says_decides_whose_fault_it_is(
     assert type(raised.value) is error
 
 
+def test_a_download_that_fails_leaves_no_half_in_the_store(paths: Paths, pip: Pip) -> None:
+    pip.does(DOWNLOADS, prints=UNREACHABLE, status=1)
+    with pytest.raises(LabError):
+        wheels(paths)
+    assert [each.name for each in lab_pip.store(paths).iterdir() if each.is_dir()] == []
+
+
 def test_waiting_for_another_lab_that_fetches_is_said_and_ends_when_the_caller_wants(
     paths: Paths, pip: Pip
 ) -> None:
