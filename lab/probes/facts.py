@@ -51,7 +51,7 @@ class AppArmor(Answer):
     userns_mediation: bool = Field(description="Whether the kernel's AppArmor mediates user namespaces.")
     profiles: dict[str, str] = Field(
         description="The mode of each loaded profile (for example enforce, complain, unconfined), by the "
-        "profile's name."
+        "profile's name; without those of other policy namespaces."
     )
     profile_files: tuple[str, ...] = Field(
         description="Paths of the profiles that are installed, whether they are loaded or not."

@@ -150,7 +150,9 @@ def test_apparmor_is_read_with_the_features_that_decide(
     security = put(
         tmp_path,
         {
-            "profiles": "unprivileged_userns (complain)\nplasmashell//QtWebEngineProcess (unconfined)\n",
+            # The last one is of debian-14: its image viewer has a policy namespace.
+            "profiles": "unprivileged_userns (complain)\nplasmashell//QtWebEngineProcess (unconfined)\n"
+            ":glycin:bwrap (enforce)\n",
             "features/namespaces/mask": "userns_create",
             "features/policy/unconfined_restrictions/userns": "1",
             "features/policy/versions/v9": "",

@@ -109,7 +109,8 @@ def apparmor():
         if text(APPARMOR_ENABLED) == "Y":
             sys.exit("AppArmor is in use, but there is no %s: is securityfs mounted?" % APPARMOR)
         return None
-    profiles = re.findall(r"^(.*) \((\w+)\)$", text(APPARMOR / "profiles") or "", re.MULTILINE)
+    # A name with a colon in front is of another policy namespace; its profiles confine no program of this one.
+    profiles = re.findall(r"^([^:].*) \((\w+)\)$", text(APPARMOR / "profiles") or "", re.MULTILINE)
     version = re.search(r"version (\S+)", output("apparmor_parser", "--version") or "")
     features = APPARMOR / "features"
     mask = text(features / "namespaces/mask")
