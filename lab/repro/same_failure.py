@@ -44,7 +44,9 @@ def _judged(cell: CellResult) -> Sequence[TestResult]:
     """
     if cell.status in RAN:
         return cell.tests
-    return [test for test in cell.tests if not is_fault(test)] if cell.status is Status.ERROR else ()
+    return (
+        [test for test in cell.tests if not is_fault(test, cell.reason)] if cell.status is Status.ERROR else ()
+    )
 
 
 def _cause(cell: CellResult) -> str:

@@ -21,15 +21,17 @@ NO_REGISTRY_REASON = (
     "this build pulls {image} from a registry for its boxes, and the guest could not reach the registry; "
     "that says nothing about the jailer (boxlite 0.10 and newer need no registry)"
 )
-
+# Whatever failed then may have failed for want of memory.
 NO_MEMORY_REASON = (
     "the guest had no memory left, and its kernel killed {programs}, which says nothing about the jailer "
     "(memory_mib in the guest's definition is what it has)"
 )
 
 
-def is_fault(test: TestResult) -> bool:
-    """Whether a failed test says nothing about boxlite, because the lab is at fault."""
+def is_fault(test: TestResult, reason: str) -> bool:
+    """Whether a failed test says nothing about boxlite, because the lab is at fault. `reason`: its cell's."""
+    if test.outcome.is_failure and NO_MEMORY_REASON.partition("{programs}")[0] in reason:
+        return True
     return bool(TOO_SLOW.search(test.message) or NO_REGISTRY.search(test.message))
 
 

@@ -16,7 +16,7 @@ from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.machine.budget import Limits
 from lab.plan import Cell
-from lab.record import CellResult, Outcome, RunResult, Status, TestResult
+from lab.record import CellResult, Expectation, Outcome, RunResult, Status, TestResult
 from lab.repro.bisect import Candidates, Steps, bisect
 from lab.repro.bisecting import State
 from lab.repro.bisection import Bisection
@@ -24,6 +24,7 @@ from lab.repro.same_failure import compare, failing
 from lab.run import scheduler
 from lab.run.observer import Silent
 from lab.run.worker import Worker
+from lab.verdict.status import judge
 
 KNOWN = catalog.load()
 SUITE = KNOWN.suite
@@ -247,6 +248,14 @@ def test_what_other_tests_of_a_cell_show_holds_though_one_could_not_be_judged() 
     # What a registry that cannot be reached lets fail, is neither good nor bad.
     assert compare(bad(reported()), without_registry("0.9.5", ISOLATED))[0] is State.SKIPPED
     assert compare(without_registry("0.9.5"), old) == (State.SKIPPED, "no registry")
+
+
+def test_what_failed_in_a_guest_without_memory_is_neither_good_nor_bad() -> None:
+    tests = outcomes(JAILED, ISOLATED)
+    judged = judge(SUITE, tests, Expectation(), [], killed_for_memory=["libkrun VM"])
+    cell = reported().result(judged.status, reason=judged.reason).model_copy(update={"tests": tests})
+    assert (cell.status, failing(cell)) == (Status.ERROR, [])
+    assert compare(bad(reported()), cell)[0] is State.SKIPPED
 
 
 def test_what_was_found_is_shown_with_every_step_and_its_command() -> None:
