@@ -129,7 +129,11 @@ def test_headers_that_announce_headers_without_an_end_are_damage(tmp_path: Path,
         unpack(file, into)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b""), gzip.compress(b"no tar" * 500)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", gzip.compress(b""), gzip.compress(b"no tar" * 500)],
+    ids=["nothing", "no archive", "nothing packed", "no tar archive"],
+)
 def test_what_is_no_archive_is_damage(tmp_path: Path, into: Path, content: bytes) -> None:
     file = tmp_path / "evidence.tar.gz"
     file.write_bytes(content)
