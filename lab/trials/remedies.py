@@ -25,6 +25,8 @@ PROBES_UNDONE_FILE = "probes-undone.json"
 CONTROL = "control"
 # The runs of a remedy's script that put it in place: the check, and the first that changes something.
 FIRST_RUNS = 2
+# How much of what a script printed before it failed is part of the reason.
+LAST_LINES = 2
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,9 @@ class RemedyAttempt:
             return RemedyOutcome.CANNOT, said.removeprefix("nothing can be done on this host: ")
         if done.last.status != remedy_script.DONE:
             when = "run again, it" if len(done.steps) > FIRST_RUNS else "it"
-            return RemedyOutcome.SCRIPT_FAILS, f"{when} ended with exit status {done.last.status}: {said}"
+            # The script explains itself first; all that it printed is in its log.
+            last = "; ".join(said.splitlines()[-LAST_LINES:])
+            return RemedyOutcome.SCRIPT_FAILS, f"{when} ended with exit status {done.last.status}: {last}"
         if done.changed:
             self.defects.append(f"run again, its script changed {', '.join(done.changed)}")
         return None

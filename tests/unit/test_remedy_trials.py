@@ -51,7 +51,9 @@ CANNOT = Steps(
     ],
     [],
 )
-FAILED = Steps([Step("--check", 1, ""), Step("--yes", 1, "sysctl: no such file\n")], [])
+FAILED = Steps(
+    [Step("--check", 1, ""), Step("--yes", 1, "It sets a sysctl.\n\nsysctl: no such file\nx: failed\n")], []
+)
 FAILED_AGAIN = Steps([*DONE.steps[:2], Step("--yes", 1, "no such file")], [])
 HANGS = Steps([Step("--check", 1, ""), Step("--yes", 124, "did not end within 300 s")], [])
 
@@ -279,7 +281,7 @@ def test_a_failure_that_nothing_explains_is_looked_at_twice(try_all: Try) -> Non
     [
         (IN_PLACE, "does not help", "it is in place already, and the cell fails all the same"),
         (CANNOT, "cannot be tried here", "no package"),
-        (FAILED, "its script fails", "it ended with exit status 1: sysctl: no such file"),
+        (FAILED, "its script fails", "it ended with exit status 1: sysctl: no such file; x: failed"),
         (FAILED_AGAIN, "its script fails", "run again, it ended with exit status 1: no such file"),
         (HANGS, "its script fails", "it ended with exit status 124: did not end within 300 s"),
     ],
