@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lab.base.errors import UsageError
+from lab.base.space import A_RUN, disk_full, is_full
 
 # Escape sequences (ECMA-48) and all other control characters except tab and newline.
 CONTROL = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
@@ -62,17 +63,22 @@ def seal(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create the folder of a run. Raises UsageError if that fails."""
+    """Create the folder of a run. Raises UsageError if that fails, DiskFull if the disk is full."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if is_full(error):
+            raise disk_full(error, folder, A_RUN) from error
         raise UsageError(
             f"cannot create the folder {folder}: {error.strerror}", hint="choose another folder with -o DIR"
         ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content in one step: after a crash it holds either the old or the new text."""
+    """Replace a file's content in one step: after a crash it holds either the old or the new text.
+
+    An OSError names the file.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
@@ -82,8 +88,10 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
 
 

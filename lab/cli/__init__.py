@@ -4,15 +4,19 @@ import os
 import select
 import signal
 import sys
+import tempfile
+import traceback
+from pathlib import Path
 from types import FrameType
 
 import click
 from rich.markup import escape
 
+from lab.base import space
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
 from lab.base.log import quiet_libraries
-from lab.base.paths import STATES_GIB
+from lab.base.paths import STATES_GIB, Paths
 from lab.cli import (
     check,
     completion,
@@ -31,7 +35,7 @@ from lab.cli import (
     runs,
     shell,
 )
-from lab.cli.common import INTERRUPTED, Lab, errors
+from lab.cli.common import BUG, INTERRUPTED, Lab, errors
 
 # Longest message of an error, in characters.
 LONGEST = 20_000
@@ -92,7 +96,7 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line. An expected failure prints a message; only a bug shows a traceback."""
+    """Run the command line. An expected failure prints a message; a bug shows its traceback and exits 4."""
     quiet_libraries()
     # SIGTERM ends a run as Ctrl-C does: all machines are taken down.
     signal.signal(signal.SIGTERM, _end)
@@ -113,9 +117,36 @@ def main() -> None:
         errors.print(f"lab: n/a: {escape(_safe(reason))}", soft_wrap=True)
         sys.exit(UsageError.exit_status)
     except LabError as error:
-        errors.print(f"lab: {escape(_safe(error))}", soft_wrap=True)
-        sys.exit(error.exit_status)
+        sys.exit(_fail(error))
+    except Exception as error:
+        if isinstance(error, OSError) and space.is_full(error):
+            sys.exit(_fail(_disk_full(error)))
+        sys.exit(_show_bug(error))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(error: LabError) -> int:
+    """Say what could not be done; the exit status."""
+    errors.print(f"lab: {escape(_safe(error))}", soft_wrap=True)
+    return error.exit_status
+
+
+def _disk_full(error: OSError) -> LabError:
+    """The error of a disk that was found full where nobody expected it; it may not name the file."""
+    if error.filename:
+        return space.disk_full(error, Path(), space.A_RUN)
+    paths = Paths.default()
+    folders = dict.fromkeys([paths.cache, paths.state, Path(tempfile.gettempdir()), Path.cwd()])
+    found = "; ".join(dict.fromkeys(map(space.free_text, folders)))
+    return space.DiskFull(f"{error.strerror}: {found}; {space.A_RUN}", hint=space.HINT)
+
+
+def _show_bug(error: Exception) -> int:
+    """Show a bug's traceback, whose end matters most; the exit status."""
+    trace = inert(plain("".join(traceback.format_exception(error))[-LONGEST:]))
+    said = "lab: this is a bug in the lab and says nothing about boxlite\n  next: report it with the text above"
+    errors.print(escape(f"{trace}{said}"), soft_wrap=True)
+    return BUG
 
 
 def _reader_has_gone() -> bool:

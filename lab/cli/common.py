@@ -21,6 +21,7 @@ from lab.machine.connection import default_uri
 from lab.record import RunResult
 from lab.report import markdown, terminal
 
+BUG = 4  # the exit status after an error in the lab itself
 INTERRUPTED = 130  # the exit status that shells give a program ended by SIGINT
 UNLIMITED = 100_000  # columns; wider than any row
 
@@ -103,5 +104,7 @@ def gib(size: int) -> str:
 
 def show_result(run: RunResult, folder: Path) -> None:
     """Print a run's summary, and write `matrix.md` into its folder."""
-    write_atomically(folder / "matrix.md", markdown.render(run, folder))
-    terminal.summary(console, run, folder)
+    try:
+        write_atomically(folder / "matrix.md", markdown.render(run, folder))
+    finally:
+        terminal.summary(console, run, folder)

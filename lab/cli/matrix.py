@@ -147,7 +147,7 @@ def matrix_command(
     Without --set, -g or -v, this runs every guest in every variant.
 
     Exit status: 0 if every cell did as expected, 1 if one did not, 2 for wrong usage, 3 if something could not
-    be run. With a gate: the gate's; see `lab gate`.
+    be run, 4 for a bug in the lab. With a gate: the gate's; see `lab gate`.
     """
     known = catalog.load()
     wanted = GateOptions.read(lab.paths, gate, gate_build, expect)

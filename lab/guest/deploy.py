@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab.base import scratch
+from lab.base.space import A_PAYLOAD, explained
 from lab.builds import FILES, FOLDER, ROOTFS, Build, payload
 from lab.guest.session import ADMIN, SUITE, Session
 
@@ -34,7 +35,8 @@ def deploy(
     session.run(f"sudo -n install -d -o {ADMIN} {FOLDER}", seconds=5)
     with scratch.temporary() as folder:
         packed = folder / "payload.tar"
-        payload.pack({name.removeprefix(f"{FOLDER}/"): file for name, file in contents.items()}, packed)
+        with explained(packed, A_PAYLOAD):
+            payload.pack({name.removeprefix(f"{FOLDER}/"): file for name, file in contents.items()}, packed)
         session.put(
             packed,
             PAYLOAD,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import causes, evidence
+from lab.base.space import A_RUN, explained
 from lab.base.stopwatch import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
@@ -72,7 +73,7 @@ class CellRunner:
         ran = self.run_suite(cell, watch)
         folder.mkdir(parents=True, exist_ok=True)
         clean = not ran.cut_short and all(test.outcome is Outcome.PASS for test in ran.tests)
-        with watch.step("evidence"):
+        with watch.step("evidence"), explained(folder, A_RUN):
             self.gather(cell, folder, mark=applied.mark, full=not clean)
             if not clean:
                 printed = self.guest.probe_as_user_does(cell.variant, self.running.work.sysctls)

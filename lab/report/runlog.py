@@ -1,11 +1,12 @@
 """The log of a run: `run.log` in its folder, one line with the time (UTC) per event."""
 
-import logging
-import time
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 from lab.base.files import bounded, plain
+from lab.base.space import free_text
 from lab.record import CellResult
 from lab.report import squares
 from lab.run.journal import RUN_LOG
@@ -21,17 +22,12 @@ class RunLog(Silent):
     def __init__(self, folder: Path, view: Silent) -> None:
         self._folder = folder
         self._view = view
-        self._logger = logging.Logger("run", logging.INFO)
+        self._lock = threading.Lock()
         self._last: dict[str, str] = {}
         self._started = False
+        self._ended = False
 
     def __enter__(self) -> "RunLog":
-        # `delay`: a run that is refused must neither create the folder nor write to another lab's log.
-        handler = logging.FileHandler(self._folder / RUN_LOG, delay=True)
-        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S")
-        formatter.converter = time.gmtime
-        handler.setFormatter(formatter)
-        self._logger.addHandler(handler)
         return self
 
     def __exit__(
@@ -39,9 +35,6 @@ class RunLog(Silent):
     ) -> None:
         if error is not None and self._started:
             self._log(f"ended by {type(error).__name__}: {error}")
-        for handler in list(self._logger.handlers):
-            handler.close()
-            self._logger.removeHandler(handler)
 
     def lane(self, lane: str, text: str) -> None:
         self._view.lane(lane, text)
@@ -67,8 +60,24 @@ class RunLog(Silent):
         self._view.time_left(seconds)
 
     def _log(self, text: str) -> None:
-        """Write one line, even if the text has several."""
+        """Write one line, even if the text has several. The log ends where it cannot be written."""
+        line = bounded(" / ".join(filter(str.strip, plain(text).splitlines())), LONGEST)
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3]
+        with self._lock:
+            if self._ended:
+                return
+            try:
+                self._write(f"{now}Z {line}\n")
+            except OSError as error:
+                self._ended = True
+                self._view.note(
+                    f"{self._folder / RUN_LOG} ends here: {error.strerror}; {free_text(self._folder)}"
+                )
+
+    def _write(self, line: str) -> None:
+        # With the first line: a run that is refused must neither create the folder nor write to another's log.
         if not self._started:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._started = True
-        self._logger.info("%s", bounded(" / ".join(filter(str.strip, plain(text).splitlines())), LONGEST))
+        with (self._folder / RUN_LOG).open("a", encoding="utf-8") as log:
+            log.write(line)

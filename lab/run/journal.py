@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lab.base.errors import LabError, UsageError, unknown_name
+from lab.base.space import A_RUN, free_text, is_full
 from lab.builds import Build
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import version
@@ -115,12 +117,15 @@ class Journal:
             return RunResult(run=self.info, cells=cells)
 
     def write(self) -> None:
+        """Write `results.json`. Raises ResultsNotWritten."""
         try:
             self.result().write(self.folder)
         except OSError as error:
+            why = f"{error.strerror}; {free_text(self.folder)}; {A_RUN}" if is_full(error) else error.strerror
             raise ResultsNotWritten(
-                f"the results cannot be written into {self.folder}: {error.strerror}",
-                hint="free some disk space; the cells that ran before are in results.json",
+                f"the results cannot be written into {self.folder}: {why}",
+                hint="free some disk space; the cells that ran before are in results.json, and "
+                f"lab matrix --resume {shlex.quote(str(self.folder))} runs the others",
             ) from error
 
     def _complete(self, cell: Cell, result: CellResult) -> CellResult:

@@ -10,6 +10,7 @@ from lab import catalog, remedies
 from lab.base import process
 from lab.base.files import make_folder
 from lab.base.paths import Paths
+from lab.base.space import A_RUN, explained
 from lab.builds import rootfs
 from lab.lane import prepare_image
 from lab.lane.running import Work
@@ -62,7 +63,8 @@ class Scheduler:
             pass  # Without libvirt nothing is worth starting.
         make_folder(self.folder)
         with locked_folder(self.folder):
-            self._shared = self._share()
+            with explained(self.folder, A_RUN):
+                self._shared = self._share()
             try:
                 self._open_lanes()
             except KeyboardInterrupt:

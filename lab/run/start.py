@@ -1,5 +1,6 @@
 """Starting a run: a new one from what the user asks for, or an earlier one that is resumed."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -113,8 +114,11 @@ class PlannedRun:
         observer: Observer,
         follow: Follow = nothing_follows,
     ) -> RunResult:
-        """Run the cells that are left, and those that they lead to. Raises LabError if none can be run."""
-        return scheduler.Scheduler(
+        """Run the cells that are left, and those that they lead to. Raises LabError if none can be run.
+
+        The traceback of any other error names the run, whose results so far are kept.
+        """
+        run = scheduler.Scheduler(
             self.cells,
             paths,
             self.folder,
@@ -125,7 +129,13 @@ class PlannedRun:
             estimates=Estimates.from_folder(paths.runs, self.info.options),
             kept=self.kept,
             follow=follow,
-        ).run()
+        )
+        try:
+            return run.run()
+        except Exception as error:
+            again = f"lab matrix --resume {shlex.quote(str(self.folder))}"
+            error.add_note(f"in the run {self.folder}, whose results so far are kept: {again}")
+            raise
 
 
 def preview(request: Request, known: Catalog) -> tuple[list[Cell], RunOptions]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from lab import evidence
 from lab.base.errors import NotApplicable, is_lasting
+from lab.base.space import A_RUN, explained
 from lab.base.stopwatch import Stopwatch
 from lab.builds import SuiteOptions
 from lab.guest import variant
@@ -133,22 +134,24 @@ class Tries[T: StrEnum]:
         """One attempt, repeated in another fork after a fault of the lab that another fork may not meet."""
         while True:
             attempt = begin(folder)
-            outcome, reason, lasts = self._run_guarded(attempt)
+            outcome, reason, lasts = self._run_guarded(attempt, folder)
             is_last = lasts or len(self.retried) >= self.retries or not self.runner.guest.is_alive
             if outcome is not self.error or is_last:
                 return Tried(outcome, reason, (attempt,))
             self.retried.append(reason)
             set_aside(folder, fault_folder(folder))
 
-    def _run_guarded(self, attempt: Attempt[T]) -> tuple[T, str, bool]:
-        """Run an attempt: its outcome, why, and whether every other fork would show the same fault.
+    def _run_guarded(self, attempt: Attempt[T], folder: Path) -> tuple[T, str, bool]:
+        """Run an attempt that writes into `folder`: its outcome, why, and whether every other fork would show
+        the same fault.
 
         A fault becomes its outcome. Raises LaneDied if the run is interrupted.
         """
         lane = self.runner.guest.lane
         try:
             lane.check_alive()
-            return *attempt.run(), False
+            with explained(folder, A_RUN):
+                return *attempt.run(), False
         except self.impossible as why:
             return self.cannot, str(why), True
         except FAULTS as error:

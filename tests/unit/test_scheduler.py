@@ -101,16 +101,23 @@ def test_where_no_results_can_be_written_nothing_is_begun(folder: Path) -> None:
     assert not (folder / LOCK).exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LabError("no static busybox"), "no static busybox"),
+        (OSError(28, "No space left on device"), "No space left on device: .*MiB are free in .*; a run needs"),
+    ],
+)
 def test_a_run_that_could_not_be_prepared_leaves_no_record(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
-    def no_busybox(_folder: Path) -> NoReturn:
-        raise LabError("no static busybox on this host")
+    def fail(_folder: Path) -> NoReturn:
+        raise error
 
-    monkeypatch.setattr(rootfs, "make", no_busybox)
+    monkeypatch.setattr(rootfs, "make", fail)
     run = run_of(folder)
     own_rootfs = run.info.model_copy(update={"options": RunOptions()})
-    with pytest.raises(LabError, match="no static busybox"):
+    with pytest.raises(LabError, match=said):
         replace(run, info=own_rootfs).run()
     assert list(folder.iterdir()) == []
 

@@ -1,0 +1,202 @@
+"""A disk of the host that is full: it is said where, with what is free and needed, and no result is lost."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from lab import cli
+from lab.base import space
+from lab.base.files import make_folder
+from lab.base.space import DiskFull
+from lab.record import RunResult, Status
+from lab.report import terminal
+from lab.report.runlog import RunLog
+from lab.run import scheduler
+from lab.run.journal import RUN_LOG, Journal
+from lab.run.observer import Silent
+from lab.trials.fork import Tries
+from tests.unit.examples import facts
+from tests.unit.fake_runner import FakeRunner
+
+SIZE = 2**20
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Leave no space where the folder is."""
+    with pytest.raises(OSError, match="No space left"), (folder / "full").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(b"x" * 4096)
+
+
+def main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[object, str]:
+    """The exit status of a command line, run in this process, and what it says on standard error."""
+    monkeypatch.setattr(sys, "argv", ["lab", *words])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+
+
+def run_that(ends: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the first cell of a run pass and then do what `ends` does with the run; the command line."""
+
+    class Ends(scheduler.Scheduler):
+        def run(self) -> RunResult:
+            make_folder(self.folder)
+            journal = Journal(self.folder, self.cells, self.info, self.kept)
+            self.observer.cell(journal.decide(self.cells[0], self.cells[0].result(Status.PASS)))
+            ended: RunResult = ends(self.folder, journal, self.cells[1])
+            return ended
+
+    monkeypatch.setattr(scheduler, "Scheduler", Ends)
+    monkeypatch.setattr("lab.builds.kinds.wheel.Wheel.check", lambda *_: None)
+    return ["matrix", "-g", "debian-13", "-v", "stock", "-v", "max-userns-zero", "--build", "0.10.8"]
+
+
+def statuses(folder: Path) -> list[Status]:
+    return [cell.status for cell in RunResult.read(folder).cells]
+
+
+def test_a_run_whose_folder_is_full_ends_with_3_and_keeps_its_results(
+    home: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = small / "run"
+
+    def ends(folder: Path, journal: Journal, cell: Any) -> None:
+        fill(folder)
+        journal.decide(cell, cell.result(Status.PASS))
+
+    status, said = main(monkeypatch, capsys, *run_that(ends, monkeypatch), "-o", str(folder))
+    assert status == 3
+    assert f"written into {folder}: No space left on device; 0 MiB are free in {folder}; a run needs" in said
+    assert f"lab matrix --resume {folder} runs the others" in said
+    assert "Traceback" not in said
+    assert statuses(folder) == ["pass", "not-run"]
+
+
+def test_a_run_whose_table_cannot_be_written_shows_it_and_ends_with_3(
+    home: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[RunResult] = []
+    monkeypatch.setattr(terminal, "summary", lambda _console, run, _folder: shown.append(run))
+
+    def ends(folder: Path, journal: Journal, cell: Any) -> RunResult:
+        journal.decide(cell, cell.result(Status.PASS))
+        run = journal.finish(interrupted=False)
+        fill(folder)
+        return run
+
+    folder = small / "run"
+    status, said = main(monkeypatch, capsys, *run_that(ends, monkeypatch), "-o", str(folder))
+    assert (status, "Traceback" in said) == (3, False)
+    assert f"No space left on device: {folder}/matrix.md: 0 MiB are free" in said
+    assert [cell.status for run in shown for cell in run.cells] == ["pass", "pass"]
+
+
+def test_a_full_disk_that_names_no_file_is_told_with_what_is_free_in_each_folder(
+    home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(*_: object) -> NoReturn:
+        raise NO_SPACE
+
+    status, said = main(monkeypatch, capsys, *run_that(ends, monkeypatch))
+    assert (status, "Traceback" in said) == (3, False)
+    assert "No space left on device: " in said
+    assert f"MiB are free in {tmp_path}" in said
+    assert "next: free some disk space" in said
+
+
+def test_a_bug_ends_with_4_its_traceback_and_the_folder_of_the_run(
+    home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(*_: object) -> NoReturn:
+        raise ZeroDivisionError("of the lab's own \x1b[31m\n::error::forged")
+
+    folder = tmp_path / "run"
+    status, said = main(monkeypatch, capsys, *run_that(ends, monkeypatch), "-o", str(folder))
+    assert status == 4
+    assert "Traceback (most recent call last)" in said
+    assert "ZeroDivisionError: of the lab's own" in said
+    assert f"the run {folder}, whose results so far are kept: lab matrix --resume {folder}\n" in said
+    assert said.rstrip().endswith("next: report it with the text above")
+    assert "\x1b" not in said
+    assert "\n::error" not in said
+    assert statuses(folder) == ["pass", "not-run"]
+
+
+def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(small: Path) -> None:
+    heard: list[str] = []
+
+    class View(Silent):
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+    with RunLog(small, View()) as log:
+        log.lane("debian-13", "booting")
+        fill(small)
+        # One page of the log is there already.
+        for step in range(3):
+            log.lane("debian-13", f"step {step}: {'x' * 8000}")
+    assert heard == [f"{small / RUN_LOG} ends here: No space left on device; 0 MiB are free in {small}"]
+    assert "debian-13: booting\n" in (small / RUN_LOG).read_text()
+
+
+def test_evidence_of_an_attempt_that_does_not_fit_is_told_with_its_folder(tmp_path: Path) -> None:
+    class Attempt:
+        def run(self) -> NoReturn:
+            raise NO_SPACE
+
+    runner: Any = FakeRunner(tmp_path, facts())
+    tries: Tries[Any] = Tries(runner, 0, Status.NOT_APPLICABLE, Status.ERROR)
+    folder = tmp_path / "remedies" / "jailer-off"
+    tried = tries.run(lambda _folder: Attempt(), folder, is_surprising=lambda *_: False)
+    assert tried.outcome is Status.ERROR
+    assert tried.reason.startswith(f"No space left on device: {folder}: ")
+    assert f"MiB are free in {tmp_path}" in tried.reason
+
+
+@pytest.mark.parametrize(("number", "full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
+def test_a_used_up_quota_is_a_full_disk_and_a_broken_one_is_not(
+    tmp_path: Path, number: int, full: bool
+) -> None:
+    with pytest.raises(DiskFull if full else OSError) as raised, space.explained(tmp_path, "a run needs 2 MiB"):
+        raise OSError(number, os.strerror(number))
+    assert isinstance(raised.value, DiskFull) is full
+    if full:
+        assert str(raised.value).startswith(f"{os.strerror(number)}: {tmp_path}: ")
+
+
+def test_the_error_s_own_file_is_named_though_it_does_not_exist(tmp_path: Path) -> None:
+    file = tmp_path / "no" / "such" / "file"
+    with (
+        pytest.raises(DiskFull, match=f"{file}: [0-9]+ MiB are free in {tmp_path}; x"),
+        space.explained(Path(), "x"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
