@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 
 from lab import knobs
@@ -58,11 +58,16 @@ class Catalog:
 
 
 def load(root: Path | None = None) -> Catalog:
-    """Read every definition below `root`; the default is the lab's own definitions.
+    """Every definition below `root`; the default is the lab's own definitions.
 
-    Raises UsageError for the first wrong file, with all errors in it.
+    Each root is read once in the life of a process: a run goes by the definitions whose digests it recorded,
+    whatever happens to the files meanwhile. Raises UsageError for the first wrong file, with all errors in it.
     """
-    root = root or definitions()
+    return _load(root or definitions())
+
+
+@cache
+def _load(root: Path) -> Catalog:
     catalog = Catalog(
         guests=load_folder(root / "images", Guest),
         variants=load_folder(root / "cloud-init" / "variants", _variant_file()),

@@ -16,7 +16,7 @@ NONE: Final = "none"
 # Long enough to tell digests apart, short enough to read.
 DIGEST_LENGTH: Final = 12
 # Definitions that touch every cell.
-COMMON: Final = ("programs", "seed", "rootfs")
+COMMON: Final = ("programs", "seed", "rootfs", "rule set", "deployment")
 
 
 class EnvironmentChange(Entry):
@@ -30,7 +30,12 @@ class EnvironmentChange(Entry):
         """Say what changed. The values of a digest tell nobody anything."""
         if self.what in PARTS and self.what not in ("image", "profiles"):
             return f"{self.what} {self.old} -> {self.new}"
-        names = {"profiles": "AppArmor profiles", "programs": "the lab's programs in the guest"}
+        names = {
+            "profiles": "AppArmor profiles",
+            "programs": "the lab's programs in the guest",
+            "rule set": "the lab's rules for causes and statuses",
+            "deployment": "how the lab deploys builds",
+        }
         definition = "definition of " if self.what.startswith(("guest ", "variant ")) else ""
         return f"{definition}{names.get(self.what, self.what)} changed"
 

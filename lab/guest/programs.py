@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def program_files() -> list[Path]:
     return sorted(file for folder in FOLDERS for file in folder.rglob("*.py"))
 
 
+@cache
+def source(file: Path) -> str:
+    """The text of a program, read once in the life of a process: a run recorded the digest of it."""
+    return file.read_text()
+
+
 def program_file(name: str) -> Path:
     """The source of one of them, for example `begin` or `knobs/sysctl`."""
     return next(file for folder in FOLDERS if (file := folder / f"{name}.py").is_file())
@@ -40,7 +47,7 @@ def program_file(name: str) -> Path:
 def command(calls: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     """The command that runs programs one after another in one interpreter, each with a JSON argument."""
     wanted = [
-        (name, base64.b64encode(program_file(name).read_bytes()).decode(), json.dumps(argument))
+        (name, base64.b64encode(source(program_file(name)).encode()).decode(), json.dumps(argument))
         for name, argument in calls
     ]
     # The programs need the standard library only, and not what `site` looks for.

@@ -6,6 +6,7 @@ in its guests that `lab remedies show NAME --script` prints.
 
 import textwrap
 from collections.abc import Collection, Mapping
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -97,19 +98,32 @@ class Remedy(_Table):
     def script(self) -> str:
         """Return the POSIX shell script that applies the remedy on a host and undoes it."""
         assert self.host is not None
-        environment = jinja2.Environment(  # noqa: S701 - a shell script of the lab's own texts
-            loader=jinja2.FileSystemLoader(FOLDER),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters |= {"wrapped": wrapped, "body": _body}
-        return environment.get_template(TEMPLATE).render(remedy=self, host=self.host)
+        return _template().render(remedy=self, host=self.host)
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(  # noqa: S701 - a shell script of the lab's own texts
+        loader=jinja2.FileSystemLoader(FOLDER),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"wrapped": wrapped, "body": _body}
+    return environment.get_template(TEMPLATE)
 
 
 def load(folder: Path = FOLDER) -> dict[str, Remedy]:
-    """Return all remedies by name, sorted by loss. Raises UsageError for a wrong file."""
+    """Return all remedies by name, sorted by loss. Raises UsageError for a wrong file.
+
+    A folder is read once in the life of a process, as the catalog is.
+    """
+    return dict(_load(folder))
+
+
+@cache
+def _load(folder: Path) -> Mapping[str, Remedy]:
     found = catalog.load_folder(folder, Remedy)
     known = causes.known()
     blocking = [name for name, cause in known.items() if cause.breaks is Needs.SANDBOX]

@@ -1,17 +1,23 @@
 """What decides the result of a cell, as digests: a run is resumed only while none of it has changed."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab import remedies
 from lab.base import paths
 from lab.catalog import Variant, load
-from lab.guest.programs import program_files
+from lab.guest import programs
 from lab.images import store
 from lab.lane import prepare_image
 from lab.plan import Cell
 from lab.record import ExperimentPolicy, RunOptions
+
+# What makes a result of what a guest shows, and what puts a build into a guest and runs its suite there.
+RULES = ("causes/*.py", "evidence/*.py", "knobs/*.py", "trials/*.py", "verdict/*.py")
+DEPLOYMENT = ("builds/**/*.py", "guest/deploy.py", "guest/suite.py", "guest/variant.py")
+# The definitions that every cell has.
+OF_EVERY_CELL = ("programs", "seed", "rule set", "deployment")
 
 
 def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
@@ -26,7 +32,9 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
         # An experiment may try any variant as a change, and takes the cause from it.
         found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     seed = paths.definitions() / "cloud-init"
-    found["programs"] = _digest(*prepare_image.RECIPE, *(file.read_text() for file in program_files()))
+    found["programs"] = _digest(*prepare_image.RECIPE, *map(programs.source, programs.program_files()))
+    found["rule set"] = _digest_of_code(RULES)
+    found["deployment"] = _digest_of_code(DEPLOYMENT)
     if options.remedies:
         found |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
     if options.rootfs:
@@ -41,6 +49,19 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return the names of the definitions that were added, removed or changed."""
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str], since: str) -> str:
+    """Say what changed `since` then, and of what that is not known; empty if nothing did."""
+    names = differences(before, now)
+    found = {since: [name for name in names if name in before], "not recorded": set(names) - before.keys()}
+    return "; ".join(f"{what}: {', '.join(sorted(each))}" for what, each in found.items() if each)
+
+
+def _digest_of_code(patterns: Sequence[str]) -> str:
+    """A digest of the lab's own modules that match these patterns."""
+    files = [file for pattern in patterns for file in sorted(paths.PACKAGE.glob(pattern))]
+    return _digest(*(part for file in files for part in (file.name, file.read_text())))
 
 
 def _variant_digest(variant: Variant) -> str:

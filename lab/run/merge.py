@@ -9,6 +9,7 @@ from lab.base.errors import LabError, UsageError
 from lab.base.files import make_folder
 from lab.plan import rerun
 from lab.record import BuildRecord, CellResult, Expectation, RunInfo, RunResult, Status
+from lab.run import definitions
 
 
 def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
@@ -76,8 +77,9 @@ def _check_shard(path: Path, info: RunInfo, first: RunInfo) -> None:
         wrong.append("another plan")
     if info.options.model_copy(update={"retries": 0}) != first.options.model_copy(update={"retries": 0}):
         wrong.append("other options")
-    common = info.definitions.keys() & first.definitions.keys()
-    wrong += [f"another {name}" for name in sorted(common) if info.definitions[name] != first.definitions[name]]
+    names = {*definitions.OF_EVERY_CELL, *(info.definitions.keys() & first.definitions.keys())}
+    changed = definitions.differences(info.definitions, first.definitions)
+    wrong += [f"another {name}" for name in changed if name in names]
     for build in info.builds:
         other = next((each for each in first.builds if each.name == build.name), None)
         if other and any(build.files[f] != other.files[f] for f in build.files.keys() & other.files.keys()):

@@ -79,13 +79,13 @@ def _changed(cell: Cell, run: RunInfo) -> list[str]:
     before = {name: digest for name, digest in run.definitions.items() if name in now}
     if not before:
         return ["the run does not say which definitions it used: they may have changed since"]
-    changed = definitions.differences(before, now)
-    if "rootfs" in changed:
+    if "rootfs" in definitions.differences(before, now):
         raise UsageError(
             f"the root file system {options.rootfs} changed since run {run.id}",
             hint="bring it back, or start a new run with it",
         )
-    return [f"changed since run {run.id}: {', '.join(changed)}"] if changed else []
+    changed = definitions.changes(before, now, f"changed since run {run.id}")
+    return [changed] if changed else []
 
 
 def _another_image(cell: Cell, run: RunInfo, paths: Paths) -> list[str]:

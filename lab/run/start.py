@@ -191,10 +191,9 @@ def resume(folder: Path, run: RunResult, catalog: Catalog) -> PlannedRun:
         Cell(catalog.guest(cell.guest), catalog.variant(cell.variant), known[cell.build]) for cell in run.cells
     ]
     now = definitions.digests(cells, run.run.options)
-    changed = definitions.differences(run.run.definitions, now)
-    if changed:
+    if changed := definitions.changes(run.run.definitions, now, "changed since"):
         raise UsageError(
-            f"run {run.run.id} cannot be resumed, changed since: {', '.join(changed)}",
+            f"run {run.run.id} cannot be resumed, {changed}",
             hint="start a new run, or bring back the definitions it was started with",
         )
     kept = {

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tenacity import wait_none
 
+from lab import remedies
 from lab.base import process
 from lab.base.paths import Paths
 from lab.catalog import loading
@@ -24,6 +25,13 @@ def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports that no lab uses, so that these tests do not disturb a running lab."""
     monkeypatch.setattr(ports, "FIRST", 23100)
     monkeypatch.setattr(ports, "LAST", 23149)
+
+
+@pytest.fixture(autouse=True)
+def own_definitions() -> None:
+    """Definitions that are read in this test, as a process reads them once."""
+    loading._load.cache_clear()
+    remedies._load.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 
 from lab import catalog, causes, knobs
 from lab.base.errors import UsageError
-from lab.catalog import Suite
+from lab.catalog import Suite, loading
 from lab.knobs.sysctl import Sysctl
 from lab.record import Needs
 from tests.unit.examples import facts, who
@@ -45,6 +45,7 @@ def root(tmp_path: Path) -> Path:
 def error_of(root: Path, file: str, text: str) -> str:
     """The lab's error for a definition with this text."""
     (root / file).write_text(text)
+    loading._load.cache_clear()
     with pytest.raises(UsageError) as error:
         catalog.load(root)
     return str(error.value)

@@ -13,7 +13,7 @@ from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.catalog import Firmware, Guest
+from lab.catalog import Firmware, Guest, loading
 from lab.images import choice, cloud, store
 from lab.images.store import BaseImage
 from tests.mirror import (
@@ -355,6 +355,7 @@ def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Pa
     store.ensure(paths, publish("ubuntu-24.04"), no_say)
     file = root / "images" / "ubuntu-24.04.toml"
     file.write_text(file.read_text().replace('build = "release"', 'build = "release-20261101"'))
+    loading._load.cache_clear()  # As another process sees it.
     assert store.find(paths, guest("ubuntu-24.04")) is None
 
 

@@ -1,11 +1,13 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab import remedies
+from lab import catalog, remedies
 from lab.base import paths
+from lab.guest import programs
 from lab.images import debian
 from lab.plan import Cell
 from lab.record import (
@@ -27,9 +29,10 @@ def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 def test_definitions_are_those_of_the_cells_and_no_others() -> None:
     found = definitions.digests(SMALL[2:3], RunOptions())
-    assert set(found) == {"guest debian-13", "variant stock", "suite jailer", "seed", "programs"}
+    common = {"seed", "programs", "rule set", "deployment"}
+    assert set(found) == {"guest debian-13", "variant stock", "suite jailer", *common}
     assert found.items() <= definitions.digests(PLAN, RunOptions()).items()
-    assert len(set(found.values())) == 5
+    assert len(set(found.values())) == 7
 
 
 @pytest.mark.parametrize(
@@ -100,3 +103,45 @@ def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not
     assert definitions.digests(SMALL, RunOptions()) == before
     (suite / "boxes.py").rename(suite / "boxez.py")
     assert changed(before, definitions.digests(SMALL, RunOptions())) == ["suite jailer"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("causes/userns_sysctl.py", "rule set"),
+        ("evidence/cell.py", "rule set"),
+        ("knobs/sysctl.py", "rule set"),
+        ("trials/remedies.py", "rule set"),
+        ("verdict/status.py", "rule set"),
+        ("guest/deploy.py", "deployment"),
+        ("guest/suite.py", "deployment"),
+        ("builds/kinds/wheel.py", "deployment"),
+    ],
+)
+def test_a_changed_rule_or_way_to_deploy_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
+) -> None:
+    before = definitions.digests(SMALL, RunOptions())
+    for folder in ("images", "cloud-init"):
+        (tmp_path / folder).symlink_to(paths.definitions() / folder)
+    shutil.copytree(paths.PACKAGE, tmp_path / "lab", ignore=shutil.ignore_patterns("__pycache__", "site"))
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "lab")
+    assert definitions.digests(SMALL, RunOptions()) == before
+    with (tmp_path / "lab" / file).open("a") as code:
+        code.write("# another rule\n")
+    assert changed(before, definitions.digests(SMALL, RunOptions())) == [name]
+
+
+def test_what_a_run_goes_by_is_what_it_recorded_though_the_files_change_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("images", "cloud-init"):
+        shutil.copytree(paths.definitions() / folder, tmp_path / folder)
+    shutil.copytree(remedies.FOLDER, tmp_path / "remedies")
+    program = tmp_path / "begin.py"
+    program.write_text("before")
+    before = catalog.load(tmp_path), remedies.load(tmp_path / "remedies"), programs.source(program)
+    (tmp_path / "cloud-init" / "variants" / "stock.toml").write_text("this is not even TOML")
+    (tmp_path / "remedies" / "jailer-off.toml").unlink()
+    program.write_text("after")
+    assert (catalog.load(tmp_path), remedies.load(tmp_path / "remedies"), programs.source(program)) == before

@@ -131,6 +131,14 @@ def _other_definitions(shards: Shards) -> None:
     shards[1][1].run.definitions |= {"seed": "0" * 64, "variant stock": "0" * 64}
 
 
+def _other_rules(shards: Shards) -> None:
+    shards[1][1].run.definitions["rule set"] = "0" * 64
+
+
+def _unknown_rules(shards: Shards) -> None:
+    del shards[1][1].run.definitions["rule set"]
+
+
 def _other_wheel(shards: Shards) -> None:
     for number, (_, shard) in enumerate(shards):
         shard.run.builds[0].files = {"boxlite.whl": str(number) * 64}
@@ -158,6 +166,8 @@ NOT_THE_SAME = "{1} is not a shard of the same plan as run shard-1: "
         (_other_count, NOT_THE_SAME + "another plan"),
         (_other_options, NOT_THE_SAME + "other options"),
         (_other_definitions, NOT_THE_SAME + "another seed, another variant stock"),
+        (_other_rules, NOT_THE_SAME + "another rule set"),
+        (_unknown_rules, NOT_THE_SAME + "another rule set"),
         (_other_wheel, NOT_THE_SAME + "another build 0.10.8"),
         (_second_is_no_shard, "{1} is not a shard"),
         (_first_is_no_shard, "{0} is not a shard"),

@@ -167,9 +167,17 @@ def test_a_changed_definition_that_no_cell_has_is_nobodys_concern(tmp_path: Path
 def test_a_run_from_before_definitions_were_kept_is_refused() -> None:
     run = run_of(cell())
     run.run.builds = [RELEASE.record()]
-    with pytest.raises(
-        UsageError, match="changed since: guest debian-13, programs, seed, suite jailer, variant stock"
-    ):
+    with pytest.raises(UsageError, match="cannot be resumed, not recorded: deployment, guest debian-13, "):
+        resume(run)
+
+
+def test_a_run_of_a_lab_with_other_rules_or_without_a_digest_of_them_is_refused(tmp_path: Path) -> None:
+    run = finish(tmp_path, begin(tmp_path, SMALL))
+    run.run.definitions["rule set"] = "0" * 64
+    with pytest.raises(UsageError, match="cannot be resumed, changed since: rule set\n"):
+        resume(run)
+    del run.run.definitions["deployment"]
+    with pytest.raises(UsageError, match="changed since: rule set; not recorded: deployment\n"):
         resume(run)
 
 
