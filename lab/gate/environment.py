@@ -45,7 +45,7 @@ def of_cell(cell: CellResult, run: RunResult) -> dict[str, str]:
     facts = cell.facts.model_dump(mode="json") if cell.facts else cell.older_facts
     if not facts:
         return {}
-    found = {**_of_facts(facts), **_of_host(cell.guest, run.run)}
+    found = {**_of_facts(facts), **_of_host(cell, run.run)}
     return {part: " ".join(plain(found[part]).split()) for part in PARTS if found.get(part)}
 
 
@@ -105,13 +105,11 @@ def _selinux(said: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in parts if part is not None)
 
 
-def _of_host(guest: str, info: RunInfo) -> dict[str, str]:
-    """Read what the guest's lanes ran on. The shards of a merged run may have run it on several hosts."""
-    parts = [part for part in info.merged or [info] if any(lane.guest == guest for lane in part.lanes)]
-    hosts = [part.host for part in parts or [info] if part.host]
-    images = {lane.image[:DIGEST_LENGTH] for part in parts for lane in part.lanes if lane.guest == guest}
+def _of_host(cell: CellResult, info: RunInfo) -> dict[str, str]:
+    """Read what the cell's lane ran on; in a merged run, lanes of several hosts may have the same label."""
+    hosts = info.hosts(cell.guest, cell.lane)
     values = {
-        "image": images,
+        "image": {lane.image[:DIGEST_LENGTH] for lane in info.lanes if lane.guest == cell.guest},
         "qemu": {host.qemu for host in hosts},
         "acceleration": {host.acceleration for host in hosts},
     }

@@ -21,24 +21,10 @@ RESULTS_FILE = "results.json"
 CUT_OFF = "EOF while parsing"
 
 
-class LaneRecord(Entry):
-    """One lane: what its cells share."""
-
-    guest: str
-    image: str = Field(description="SHA-256 of the base image's disk.")
-    fork: str = Field(
-        description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
-    )
-    note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
-    restored: bool = Field(
-        default=False, description="Whether the lane restored a stored state instead of booting."
-    )
-    stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
-    seconds: dict[str, float]
-
-
 class Host(Entry):
-    """The machine that ran the guests, and the software it ran them with."""
+    """The machine that ran guests, and the software it ran them with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kernel: str
     system: str
@@ -49,6 +35,26 @@ class Host(Entry):
     connect: str
     acceleration: str
     acceleration_reason: str
+
+
+class LaneRecord(Entry):
+    """One lane: what its cells share."""
+
+    guest: str
+    label: str = Field(default="", description="Its name in this run, as `lane` of its cells has it.")
+    host: Host | None = Field(
+        default=None, description="What it ran on. null: as the run's `host` says; older labs wrote no other."
+    )
+    image: str = Field(description="SHA-256 of the base image's disk.")
+    fork: str = Field(
+        description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
+    )
+    note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
+    restored: bool = Field(
+        default=False, description="Whether the lane restored a stored state instead of booting."
+    )
+    stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
+    seconds: dict[str, float]
 
 
 class BuildRecord(Entry):
@@ -97,12 +103,24 @@ class RunInfo(Entry):
         description="SHA-256 of each definition and program that determines what the cells do.",
     )
     shard: ShardRecord | None = None
-    host: Host | None = None
+    host: Host | None = Field(
+        default=None,
+        description="What the run began on; null for a merged run of several hosts. Each lane has its own.",
+    )
     builds: list[BuildRecord] = Field(default_factory=list)
     lanes: list[LaneRecord] = Field(default_factory=list)
     merged: list["RunInfo"] = Field(
         default_factory=list, description="The runs that `lab merge` joined into this one."
     )
+
+    def hosts(self, guest: str | None = None, lane: str = "") -> list[Host]:
+        """What the lanes ran on, each host once: those of a guest, and if it is known the one of this label."""
+        parts = self.merged or [self]
+        lanes = [(each, each.host or part.host) for part in parts for each in part.lanes]
+        of_guest = [(each, host) for each, host in lanes if guest in (None, each.guest)]
+        own = [host for each, host in of_guest if lane and each.label == lane]
+        found = own or [host for _, host in of_guest] or [part.host for part in parts]
+        return list(dict.fromkeys(filter(None, found)))
 
 
 class RunResult(Entry):

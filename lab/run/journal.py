@@ -1,7 +1,5 @@
 """The results of a run while it goes on: every decided cell is on disk before anything else happens."""
 
-import os
-import platform
 import shlex
 import shutil
 import threading
@@ -10,15 +8,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import libvirt
-import psutil
 from filelock import FileLock, Timeout
 
 from lab.base.errors import LabError, UsageError, unknown_name
 from lab.base.space import A_RUN, free_text, is_full
 from lab.builds import Build
-from lab.machine.acceleration import Acceleration
-from lab.machine.connection import version
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, CellResult, Host, LaneRecord, RunInfo, RunResult, Status
 
@@ -43,6 +37,7 @@ class Journal:
         self.info = info
         self._cells = list(cells)
         self._results = dict(kept)
+        self._has_begun = False
         self._lock = threading.RLock()
 
     def decide(self, cell: Cell, result: CellResult) -> CellResult:
@@ -80,23 +75,12 @@ class Journal:
                 if record.name == build.name:
                     record.files.update(files)
 
-    def describe_host(self, opened: libvirt.virConnect, how: Acceleration) -> bool:
-        """Write down what the guests run on; whether this is the first lane to tell."""
+    def begin_on(self, host: Host) -> bool:
+        """Write down what a lane runs on; whether it is the first lane of this session."""
         with self._lock:
-            if self.info.host is not None:
-                return False
-            self.info.host = Host(
-                kernel=platform.release(),
-                system=platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
-                cpus=os.cpu_count() or 1,
-                memory_mib=psutil.virtual_memory().total // 2**20,
-                libvirt=version(opened.getLibVersion()),
-                qemu=version(opened.getVersion()),
-                connect=opened.getURI(),
-                acceleration=how.name,
-                acceleration_reason=how.reason,
-            )
-            return True
+            is_first, self._has_begun = not self._has_begun, True
+            self.info.host = self.info.host or host
+            return is_first
 
     def finish(self, *, interrupted: bool) -> RunResult:
         with self._lock:

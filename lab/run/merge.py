@@ -47,8 +47,8 @@ def _by_name(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, tuple[Path, 
 
 
 def _info(name: str, infos: list[RunInfo]) -> RunInfo:
-    """What holds for the merged run; it has a host only if all shards were run on the same one."""
-    hosts = [info.host for info in infos]
+    """What holds for the merged run; it has a host only if all lanes of all shards ran on the same one."""
+    hosts = {host for info in infos for host in info.hosts()}
     return infos[0].model_copy(
         update={
             "id": name,
@@ -56,7 +56,7 @@ def _info(name: str, infos: list[RunInfo]) -> RunInfo:
             "finished": max((info.finished or info.started) for info in infos),
             "interrupted": any(info.interrupted for info in infos),
             "shard": None,
-            "host": hosts[0] if all(host == hosts[0] for host in hosts) else None,
+            "host": hosts.pop() if len(hosts) == 1 else None,
             "definitions": {key: value for info in infos for key, value in info.definitions.items()},
             "builds": _builds(infos),
             "lanes": [lane for info in infos for lane in info.lanes],

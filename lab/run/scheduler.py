@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from lab.lane.running import Work
 from lab.machine.budget import Limits, Memory, Processors
 from lab.machine.connection import connection
 from lab.plan import Cell
-from lab.record import CellResult, RunInfo, RunResult, Status
+from lab.record import CellResult, LaneRecord, RunInfo, RunResult, Status
 from lab.run.backlog import Backlog
 from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
@@ -28,6 +28,8 @@ from lab.trials.policy import Policy
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
 MEMORY_SECONDS = 2.0
+# What stands before the number in a lane's label, from the machine's second lane on.
+NUMBERED = " #"
 
 
 @dataclass
@@ -79,6 +81,7 @@ class Scheduler:
     def _share(self) -> Shared:
         """What the workers share; the record is on disk once it is complete."""
         options = self.info.options
+        self._opened = _numbers(self.info.lanes)
         journal = Journal(self.folder, self.cells, self.info, self.kept)
         more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
         left = [cell for cell in self.cells if cell.folder in more or not journal.is_decided(cell)]
@@ -168,7 +171,7 @@ class Scheduler:
                 continue
             self._opened[machine.name] += 1
             times = self._opened[machine.name]
-            label = machine.name if times == 1 else f"{machine.name} #{times}"
+            label = machine.name if times == 1 else f"{machine.name}{NUMBERED}{times}"
             worker = self._workers[number] = Worker(self._shared, machine, number, label, self._wake)
             self._shared.backlog.lane_opened(machine.name, number)
             return worker
@@ -208,3 +211,12 @@ class Scheduler:
         process.stop_all()
         for worker in running:
             worker.give_up()
+
+
+def _numbers(lanes: Iterable[LaneRecord]) -> Counter[str]:
+    """The highest number in the labels of each machine's lanes: a run that is resumed counts on from there."""
+    found: Counter[str] = Counter()
+    for lane in lanes:
+        machine, _, number = lane.label.partition(NUMBERED)
+        found[machine] = max(found[machine], int(number) if number.isdecimal() else 1)
+    return found

@@ -24,7 +24,8 @@ from lab.machine.lane import FAULTS, Lane, LaneDied
 from lab.machine.leftovers import LeftBehind
 from lab.machine.states import States
 from lab.plan import Machine
-from lab.record import CellResult, RunOptions, Status
+from lab.record import CellResult, Host, RunOptions, Status
+from lab.run import hosts
 from lab.run.backlog import Backlog, Ticket
 from lab.run.decisions import Decisions
 from lab.run.journal import Journal, ResultsNotWritten, keep_texts
@@ -65,6 +66,7 @@ class Worker:
         self._shared = shared
         self._decisions = shared.decisions
         self._on_up = on_up
+        self._host: Host | None = None
         self._lane: Lane | None = None
         self._lock = threading.Lock()
 
@@ -145,7 +147,8 @@ class Worker:
     def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
         self._say("finding out about KVM")
         how = acceleration.decide(opened, self._shared.work.paths, image, self._say_or_stop)
-        if self._shared.journal.describe_host(opened, how) and not how.kvm:
+        self._host = hosts.describe(opened, how)
+        if self._shared.journal.begin_on(self._host) and not how.kvm:
             self._shared.observer.note(
                 f"guests run under software emulation, about ten times slower: {how.reason}"
             )
@@ -224,7 +227,8 @@ class Worker:
                 if not self._serve_cell(runner, ticket) or self._shared.options.cold:
                     return
         finally:
-            self._shared.journal.add_lane(running.record())
+            own = {"label": self.label, "host": self._host}
+            self._shared.journal.add_lane(running.record().model_copy(update=own))
 
     def _did_not_come_up(self, error: Exception, failed: Lane | None = None) -> None:
         """The lane did not come up: a fault of the cells that no other lane can take."""

@@ -14,6 +14,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.machine.acceleration import Acceleration
 from lab.plan import choose
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
+from lab.run import hosts
 from lab.run.journal import (
     LOCK,
     RUN_LOG,
@@ -23,7 +24,7 @@ from lab.run.journal import (
     locked_folder,
     new_folder,
 )
-from tests.unit.examples import LOCK_HOLDER, other_process
+from tests.unit.examples import LOCK_HOLDER, host, other_process
 
 BUILDS = [Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")]
 CELLS = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells(BUILDS[1:])
@@ -132,18 +133,40 @@ def test_lanes_and_the_digests_of_what_was_deployed_are_kept(tmp_path: Path) -> 
     assert info.lanes == [made]
 
 
-def test_the_host_is_described_by_the_lane_that_is_first(tmp_path: Path) -> None:
-    growing = record(tmp_path)
+def test_a_host_is_described_with_what_it_runs_guests_with() -> None:
     libvirt: Any = SimpleNamespace(
         getLibVersion=lambda: 11_003_000, getVersion=lambda: 10_000_002, getURI=lambda: "qemu:///session"
     )
-    assert growing.describe_host(libvirt, EMULATION)
-    assert not growing.describe_host(libvirt, Acceleration(True, "another"))
+    found = hosts.describe(libvirt, EMULATION)
+    assert (found.libvirt, found.qemu, found.connect) == ("11.3.0", "10.0.2", "qemu:///session")
+    assert (found.acceleration, found.acceleration_reason) == ("emulation", "no /dev/kvm")
+
+
+def test_a_run_names_the_host_that_it_began_on_and_its_lanes_name_their_own(tmp_path: Path) -> None:
+    growing = record(tmp_path)
+    first, second = host(), host(kernel="6.18", acceleration="KVM")
+    assert [growing.begin_on(each) for each in (first, second)] == [True, False]
+    for label, each in (("debian-13", first), ("debian-13 #2", second), ("debian-12", second)):
+        guest = label.partition(" ")[0]
+        lane = LaneRecord(guest=guest, image="1" * 64, fork="memory", seconds={}, label=label, host=each)
+        growing.add_lane(lane)
     growing.write()
-    host = RunResult.read(tmp_path).run.host
-    assert host is not None
-    assert (host.libvirt, host.qemu, host.connect) == ("11.3.0", "10.0.2", "qemu:///session")
-    assert (host.acceleration, host.acceleration_reason) == ("emulation", "no /dev/kvm")
+    info = RunResult.read(tmp_path).run
+    assert info.host == first
+    assert info.hosts() == [first, second]
+    assert info.hosts("debian-12") == [second]
+    assert info.hosts("debian-13") == info.hosts("debian-13", "unknown") == [first, second]
+    assert info.hosts("debian-13", "debian-13 #2") == [second]
+
+
+def test_lanes_of_older_records_ran_on_the_host_of_their_run(tmp_path: Path) -> None:
+    info = record(tmp_path).info
+    info.host = host()
+    assert info.hosts() == [host()]
+    info.lanes.append(LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={}))
+    assert info.hosts("debian-13", "debian-13") == [host()]
+    info.host = None
+    assert info.hosts() == []
 
 
 def test_a_folder_in_which_another_lab_is_at_work_is_refused(tmp_path: Path) -> None:

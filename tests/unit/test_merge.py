@@ -95,6 +95,19 @@ def test_the_host_is_kept_only_where_all_parts_have_the_same(tmp_path: Path) -> 
     other = merge(shards, tmp_path / "other").run
     assert other.host is None
     assert [shard.host for shard in other.merged] == [host(), host(kernel="6.1")]
+    assert other.hosts() == [host(), host(kernel="6.1")]
+
+
+def test_a_shard_that_was_resumed_on_another_host_makes_the_merged_run_one_of_two_hosts(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    for _, shard in shards:
+        shard.run.host = host()
+    resumed = LaneRecord(guest="debian-13", image="1" * 64, fork="cold", seconds={}, host=host(kernel="6.1"))
+    own = LaneRecord(guest="debian-13", image="1" * 64, fork="cold", seconds={}, host=host())
+    shards[1][1].run.lanes = [own, resumed]
+    merged = merge(shards, tmp_path / "whole").run
+    assert merged.host is None
+    assert merged.hosts("debian-13") == [host(), host(kernel="6.1")]
 
 
 def test_the_wheels_of_all_parts_are_kept(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from lab.report.live import Lines, LiveTable
 from lab.report.runlog import RunLog
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
-from tests.unit.examples import cell, facts, run_of
+from tests.unit.examples import cell, facts, host, run_of
 
 XFAIL = Expectation(status="xfail", cause="userns-limit")
 # Text with which a guest could break out of its cell of the table.
@@ -936,3 +936,15 @@ def test_a_guest_cannot_write_the_log(tmp_path: Path) -> None:
     assert SAID in text
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
     assert forged not in [line.partition("Z ")[2] for line in text.splitlines()]
+
+
+def test_the_page_of_a_run_on_several_hosts_names_each_and_says_where_each_lane_ran() -> None:
+    hosts = [host(), host(kernel="6.18", qemu="11.0.0", acceleration="KVM")]
+    lanes = [
+        LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={}, host=each) for each in hosts
+    ]
+    text = markdown.render(run_of(cell(), lanes=lanes, host=hosts[0]))
+    assert "- host: Debian, kernel 6.12, 2 CPUs" in text
+    assert "- host: Debian, kernel 6.18, 2 CPUs" in text
+    assert "cells by memory; ran on kernel 6.18, QEMU 11.0.0, KVM\n" in text
+    assert "ran on" not in markdown.render(run_of(cell(), lanes=lanes[:1], host=hosts[0]))

@@ -15,13 +15,13 @@ from lab.builds.kinds.wheel import Wheel
 from lab.knobs.sysctl import Sysctl
 from lab.machine.budget import Limits, Memory
 from lab.plan import Cell, choose
-from lab.record import CellResult, RunOptions, RunResult, Status
+from lab.record import CellResult, LaneRecord, RunOptions, RunResult, Status
 from lab.run import scheduler, start
 from lab.run.journal import LOCK, ResultsNotWritten
 from lab.run.observer import Silent
 from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
-from tests.unit.examples import LOCK_HOLDER, facts, other_process
+from tests.unit.examples import LOCK_HOLDER, facts, host, other_process
 
 KNOWN = catalog.load()
 IPC = "user.max_ipc_namespaces"
@@ -153,3 +153,28 @@ def test_cells_that_a_result_leads_to_join_the_run_and_the_lane_that_is_open(
     assert [build.name for build in run.run.builds] == lanes[0]
     assert heard.cells == run.cells
     assert RunResult.read(folder) == run
+
+
+def test_a_run_that_is_resumed_on_another_host_keeps_both_and_no_label_is_given_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(worker: Worker) -> None:
+        here = host(kernel=kernel)
+        worker._shared.journal.begin_on(here)
+        made = LaneRecord(guest=worker.machine.guest.name, image="1" * 64, fork="memory", seconds={})
+        worker._shared.journal.add_lane(made.model_copy(update={"label": worker.label, "host": here}))
+        while ticket := worker._shared.backlog.take(worker.machine.name, worker.number):
+            worker._decisions.decide(ticket, ticket.cell.result(status), worker.label)
+
+    monkeypatch.setattr(Worker, "work", serve)
+    kernel, status = "6.12", Status.PASS
+    first = replace(run_of(folder), cells=CELLS[1:]).run()
+    kept = {CELLS[1].folder: first.cells[0]}
+    more = replace(CELLS[1], variant=KNOWN.variant("userns-clone-off"))
+    kernel = "6.18"
+    again = replace(run_of(folder, kept=kept), info=first.run, cells=[CELLS[1], more]).run()
+    assert [lane.label for lane in again.run.lanes] == ["debian-13", "debian-13 #2"]
+    assert [cell.lane for cell in again.cells] == ["debian-13", "debian-13 #2"]
+    kernels = [[each.kernel for each in again.run.hosts(cell.guest, cell.lane)] for cell in again.cells]
+    assert kernels == [["6.12"], ["6.18"]]
+    assert again.run.host == host(kernel="6.12")

@@ -1,6 +1,6 @@
 """What a cell ran on, as pairs of a name and a text: the guest, its security modules, and the host."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lab.probes import Facts
 from lab.record import Host
@@ -19,8 +19,8 @@ def environment(published: Published) -> dict[str, str]:
     )
     build = published.source.build(cell.build)
     made = f"{build.version} from {build.source}" if build else cell.build
-    host = dict(_host(run.host)) if run.host else {"host": UNKNOWN}
-    return guest | {"suite confined by": confined, "boxlite": made} | host
+    hosts = run.hosts(cell.guest, cell.lane)
+    return guest | {"suite confined by": confined, "boxlite": made} | (_hosts(hosts) or {"host": UNKNOWN})
 
 
 def digests(published: Published) -> dict[str, str]:
@@ -49,6 +49,15 @@ def _guest(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "AppArmor", "not in use"
     yield "SELinux", f"{facts.selinux.mode}, policy {facts.selinux.policy}" if facts.selinux else "not in use"
     yield "/dev/kvm", facts.kvm.mode if facts.kvm else "none"
+
+
+def _hosts(hosts: Iterable[Host]) -> dict[str, str]:
+    """Each fact about the hosts; where they differ, what each of them has."""
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        for name, value in _host(host):
+            found.setdefault(name, []).append(value)
+    return {name: " / ".join(dict.fromkeys(values)) for name, values in found.items()}
 
 
 def _host(host: Host) -> Iterator[tuple[str, str]]:

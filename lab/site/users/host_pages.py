@@ -59,13 +59,15 @@ def versions(source: Source, cell: CellResult, site: Site) -> dict[str, str]:
     """Return the version of each component with which a run tested a cell."""
     info, facts, build = source.run.run, cell.facts, source.build(cell.build)
     defined = site.catalog.guests.get(cell.guest)
+    hosts = info.hosts(cell.guest, cell.lane)
+    machines = dict.fromkeys(f"QEMU {host.qemu}, {host.acceleration}" for host in hosts)
     image = next((lane.image for lane in info.lanes if lane.guest == cell.guest), "")
     return {
         "boxlite": build.version if build else cell.build,
         **(_system_versions(facts) if facts else {}),
         **({"image": f"sha256 {image[:16]}"} if image else {}),
         **({"image from": defined.image.origin} if defined else {}),
-        **({"virtual machine": f"QEMU {info.host.qemu}, {info.host.acceleration}"} if info.host else {}),
+        **({"virtual machine": " / ".join(machines)} if machines else {}),
         "tested on": f"{info.started:%Y-%m-%d}",
         "run": source.id,
     }
