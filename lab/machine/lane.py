@@ -14,6 +14,7 @@ from lab.base import process
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.base.paths import Paths
+from lab.base.space import free_text
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
@@ -282,11 +283,6 @@ def _refused(name: str, error: libvirt.libvirtError) -> BootFailed:
     """The failed boot of a machine that libvirt did not start; the hint says what its words do not explain."""
     message = f"libvirt could not start {name}: {error}"
     return CoreLimited(message, hint=CORE_LIMIT_HINT) if CORE_LIMIT in str(error) else BootFailed(message)
-
-
-def free_text(folder: Path) -> str:
-    """How much space is left for overlays; too little is the usual reason for a failed write."""
-    return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB are free in {folder}"
 
 
 @contextmanager
