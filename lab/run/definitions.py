@@ -15,7 +15,7 @@ from lab.record import ExperimentPolicy, RunOptions
 
 # What makes a result of what a guest shows, and what puts a build into a guest and runs its suite there.
 RULES = ("causes/*.py", "evidence/*.py", "knobs/*.py", "trials/*.py", "verdict/*.py")
-DEPLOYMENT = ("builds/**/*.py", "guest/deploy.py", "guest/suite.py", "guest/variant.py")
+DEPLOYMENT = ("builds/**/*.py", "guest/deploy.py", "guest/ending.py", "guest/suite.py", "guest/variant.py")
 # The definitions that every cell has.
 OF_EVERY_CELL = ("programs", "seed", "rule set", "deployment")
 
