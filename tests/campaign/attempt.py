@@ -67,7 +67,7 @@ class Attempt:
         )
         try:
             self._disturbed(when, source, record)
-            self._look_for_leftovers("lab clean")
+            self._look_for_leftovers("lab clean", resumed=False)
             self._complete()
         except (LabError, OSError, subprocess.SubprocessError) as error:
             self.findings.append(f"the campaign could not go on: {error}")
@@ -92,6 +92,8 @@ class Attempt:
                 record.doing = last_step(self.home.run)
                 try:
                     record.happened = self._fault.inject(scene)
+                    if (now := last_step(self.home.run)) != record.doing:
+                        record.doing += f"; when it was done: {now}"
                 except LabError as error:
                     record.doing += f"; not done: {error}"
             status = self._end("run", process, limit)
@@ -122,12 +124,14 @@ class Attempt:
 
     # -- afterwards
 
-    def _look_for_leftovers(self, after: str) -> None:
+    def _look_for_leftovers(self, after: str, *, resumed: bool = True) -> None:
         status, output = self.lab("clean", "clean", seconds=CLEAN_SECONDS)
         if status != 0:
             self.findings.append(f"lab clean ended with {status}: {output[-300:]}")
         end = time.monotonic() + VANISH_SECONDS
-        while (left := leftovers.find(self.home, self._fault.mounts)) and time.monotonic() < end:
+        while left := leftovers.find(self.home, self._fault.mounts, resumed=resumed):
+            if time.monotonic() > end:
+                break
             time.sleep(0.5)
         self.findings += [f"left after {after}: {each}" for each in left]
 

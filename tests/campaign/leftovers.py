@@ -23,12 +23,15 @@ class Running:
     inside: bool
 
 
-def find(home: Home, expected_mounts: Iterable[Path] = ()) -> list[str]:
-    """Everything that is left of a try whose labs have ended."""
+def find(home: Home, expected_mounts: Iterable[Path] = (), *, resumed: bool = True) -> list[str]:
+    """Everything that is left of a try whose labs have ended.
+
+    What is in the run's folder counts if the run was `resumed`: no other command knows of the folder.
+    """
     domains = private_host.domains()
     found = [f"domain {name}" for name in domains or []] if domains is not None else ["libvirt does not answer"]
     found += processes_left(home.base, private_host.lanes(), running())
-    found += files_left(home)
+    found += files_left(home) + (run_files_left(home) if resumed else [])
     known = {str(folder) for folder in expected_mounts}
     return found + [f"mount {place}" for place in sorted(private_host.mounts(home.base) - known)]
 
@@ -68,7 +71,7 @@ def _mounts_of(pid: int) -> str:
 
 
 def files_left(home: Home) -> list[str]:
-    """The folders of lanes, the locks of ports and runs, half-written files and temporary files of a try."""
+    """The folders of lanes, the locks of ports, half-made images, states and wheels, and temporary files."""
     paths = home.paths
     found = [
         *paths.lanes.glob("lab-*"),
@@ -76,6 +79,14 @@ def files_left(home: Home) -> list[str]:
         *paths.cache.rglob(".partial-*"),
         *(entry for entry in paths.state.glob("*") if entry not in (paths.lanes, paths.ports, paths.runs)),
         *home.temporary.glob("*"),
-        *home.out.glob("*/.*"),
     ]
-    return [f"file {path.relative_to(home.base)}" for path in sorted(found)]
+    return _named(found, home)
+
+
+def run_files_left(home: Home) -> list[str]:
+    """The locks and half-written files in the folders of runs."""
+    return _named(home.out.glob("*/.*"), home)
+
+
+def _named(paths: Iterable[Path], home: Home) -> list[str]:
+    return [f"file {path.relative_to(home.base)}" for path in sorted(paths)]

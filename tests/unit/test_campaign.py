@@ -140,8 +140,6 @@ def test_nothing_is_left_of_a_home_that_was_only_made(home: Home) -> None:
         "cache/states/.partial-debian-13-77/state.qcow2",
         "cache/wheels/.partial-boxlite/x",
         "tmp/boxlite-lab-tmp-1/x",
-        "out/run/.lock",
-        "out/run/.results.json.abc",
     ],
 )
 def test_folders_locks_and_half_written_files_are_found(home: Home, left: str) -> None:
@@ -149,6 +147,14 @@ def test_folders_locks_and_half_written_files_are_found(home: Home, left: str) -
     (home.base / left).touch()
     [found] = leftovers.files_left(home)
     assert left.startswith(found.removeprefix("file "))
+
+
+@pytest.mark.parametrize("left", ["out/run/.lock", "out/run/.results.json.abc"])
+def test_what_is_in_the_folder_of_a_run_is_told_apart(home: Home, left: str) -> None:
+    home.run.mkdir()
+    (home.base / left).touch()
+    assert leftovers.files_left(home) == []
+    assert leftovers.run_files_left(home) == [f"file {left}"]
 
 
 def test_processes_of_a_try_are_told_from_those_of_others() -> None:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from contextlib import suppress
 
 import psutil
@@ -10,14 +11,20 @@ from lab.base.errors import LabError
 from tests.campaign import leftovers, private_host
 from tests.campaign.kinds._base import Fault, Scene
 
+# From the start of the lab to its first machine, on a busy host.
+MACHINE_SECONDS = 60.0
+
 
 def process_of_lane(scene: Scene, program: str) -> psutil.Process:
-    """The QEMU or passt of the run's lane. Raises LabError if there is none now."""
-    base, lanes = scene.home.base, private_host.lanes()
-    for each in leftovers.running():
-        if each.name.startswith(program) and leftovers.processes_left(base, lanes, [each]):
-            return psutil.Process(each.pid)
-    raise LabError(f"no {program} runs now")
+    """The QEMU or passt of the run's lane; between two machines, the next one. Raises LabError if none comes."""
+    end = time.monotonic() + MACHINE_SECONDS
+    while scene.lab.poll() is None and time.monotonic() < end:
+        for each in leftovers.running():
+            left = leftovers.processes_left(scene.home.base, private_host.lanes(), [each])
+            if left and each.name.startswith(program):
+                return psutil.Process(each.pid)
+        time.sleep(0.1)
+    raise LabError(f"no {program} ran")
 
 
 class QemuKilled(Fault):
