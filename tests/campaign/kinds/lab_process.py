@@ -11,7 +11,10 @@ from tests.campaign.kinds._base import DONE, INCOMPLETE, INTERRUPTED, KILLED, Fa
 class LabKilled(Fault):
     name = "lab-sigkill"
     happens = "kill -9 of the lab"
-    promise = "Cells decided before are kept; the next command removes the guest; `--resume` runs the rest."
+    promise = (
+        "Cells decided before are kept; the next command removes the guest; `--resume` runs the rest and "
+        "removes the run's lock, which nobody holds."
+    )
     statuses = frozenset({KILLED, DONE})
 
     def inject(self, scene: Scene) -> str:

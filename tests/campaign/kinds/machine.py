@@ -16,7 +16,7 @@ MACHINE_SECONDS = 60.0
 
 
 def process_of_lane(scene: Scene, program: str) -> psutil.Process:
-    """The QEMU or passt of the run's lane; between two machines, the next one. Raises LabError if none comes."""
+    """The QEMU or passt of the run's lane, or the next one. Raises LabError if none comes."""
     end = time.monotonic() + MACHINE_SECONDS
     while scene.lab.poll() is None and time.monotonic() < end:
         for each in leftovers.running():
