@@ -13,7 +13,7 @@ from lab.builds import rootfs
 from lab.catalog import Catalog
 from lab.machine.budget import Limits
 from lab.plan import Cell, Choice, Shard, cells_of_shard, choose
-from lab.record import CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
+from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
 from lab.run import definitions, journal, scheduler
 from lab.run.decisions import Follow, nothing_follows
 from lab.run.estimates import Estimates
@@ -134,7 +134,9 @@ class PlannedRun:
             return run.run()
         except Exception as error:
             again = f"lab matrix --resume {shlex.quote(str(self.folder))}"
-            error.add_note(f"in the run {self.folder}, whose results so far are kept: {again}")
+            begun = (self.folder / RESULTS_FILE).exists()
+            kept = f"whose results so far are kept: {again}" if begun else "before it recorded anything"
+            error.add_note(f"in the run {self.folder}, {kept}")
             raise
 
 

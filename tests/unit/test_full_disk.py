@@ -151,6 +151,19 @@ def test_a_bug_ends_with_4_its_traceback_and_the_folder_of_the_run(
     assert statuses(folder) == ["pass", "not-run"]
 
 
+def test_a_bug_before_anything_was_recorded_names_no_run_to_resume(
+    home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_scheduler: scheduler.Scheduler) -> NoReturn:
+        raise ZeroDivisionError
+
+    words = run_that(None, monkeypatch)
+    monkeypatch.setattr(scheduler.Scheduler, "run", run)
+    status, said = main(monkeypatch, capsys, *words, "-o", str(tmp_path / "run"))
+    assert status == 4
+    assert f"in the run {tmp_path / 'run'}, before it recorded anything\n" in said
+
+
 def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(small: Path) -> None:
     heard: list[str] = []
 
