@@ -1,6 +1,7 @@
 """Machines without a system: what the lab learns from QEMU itself when they end or stand still."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,8 +26,7 @@ Start = Callable[[bytes], tuple[libvirt.virDomain, Watch]]
 @pytest.fixture
 def start(home: Path) -> Iterator[Start]:
     """Start a machine that does nothing but run this program, and watch it."""
-    folder = home / "machine"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=home))
     folder.chmod(0o711)
     made: list[tuple[libvirt.virDomain, Watch]] = []
     with connection_for_lanes(default_uri()) as opened:
