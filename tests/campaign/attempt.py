@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import BaseModel
 
 from lab.base.errors import LabError, UsageError
@@ -89,13 +90,15 @@ class Attempt:
         limit = time.monotonic() + (BOOTING_SECONDS if self._fault.boots else RUN_SECONDS)
         try:
             if _wait_for(when, self.home, process, limit):
-                record.doing = last_step(self.home.run)
+                record.doing, began = last_step(self.home.run), time.monotonic()
                 try:
                     record.happened = self._fault.inject(scene)
                     if (now := last_step(self.home.run)) != record.doing:
                         record.doing += f"; when it was done: {now}"
-                except LabError as error:
+                except (LabError, ProcessLookupError, psutil.NoSuchProcess) as error:
                     record.doing += f"; not done: {error}"
+                # A fault may itself take minutes: a second lab, a lab that stands still.
+                limit += time.monotonic() - began
             status = self._end("run", process, limit)
         finally:
             self._fault.mend(scene)
