@@ -38,6 +38,8 @@ class Cause(ABC):
     explanation: ClassVar[str]
     # Messages with which boxlite blames this cause; empty if boxlite does not know this cause.
     blamed_by: ClassVar[tuple[str, ...]] = ()
+    # Whether it is chance which program meets the cause first, so that one host says other words the next time.
+    met_by_chance: ClassVar[bool] = False
 
     @abstractmethod
     def shown(self, evidence: Evidence) -> Shown | None:

@@ -22,6 +22,8 @@ class NprocLimit(Cause):
     order = 28
     # Of a user who is near the limit: with no process left at all, not even boxlite's runtime starts.
     breaks = Needs.BOX
+    # The limit refuses whichever process is one too many: how many threads there are at a moment is timing.
+    met_by_chance = True
     explanation = (
         "The user has as many processes and threads as the limit RLIMIT_NPROC allows, so no more can be "
         "started for a box. The limit counts everything of this user on the whole host, and usually comes from "

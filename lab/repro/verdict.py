@@ -1,10 +1,13 @@
 """The verdict on a report: what its cells show of each question, and of all of them together."""
 
+import errno
+import os
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from lab import causes
 from lab.record import UNKNOWN, CellResult, Confidence, RunResult, Status
 from lab.repro import guests
 from lab.repro.commands import CommandResult
@@ -133,18 +136,20 @@ def _judge(
     `tests` are those that fail for the reporter.
     """
     found = ran.cause or UNKNOWN
-    causes = [each.name for each in ran.causes] or [found]
+    shown = [each.name for each in ran.causes] or [found]
     sure = f" ({ran.confidence})" if ran.confidence else ""
     shows = f"the cause found is {found}{sure}"
     looked_for = [each for each in compared if not each.untested]
     same_words = any(each.proof for each in looked_for)
     if question.cause is None:
         return _judge_without_cause(ran, shows, tests, has_words=bool(looked_for), same_words=same_words)
-    if question.cause not in causes:
+    if question.cause not in shown:
         if same_words:
             return Result.OTHER_CAUSE, f"the same words, but {shows}, and not {question.cause}"
         return Result.NOT_REPRODUCED, f"it fails with other words, and {shows}, not {question.cause}"
     if looked_for and not same_words:
+        if met := _met_by_chance(question.cause, ran, looked_for):
+            return Result.REPRODUCED, f"the same cause, {question.cause}{sure}, {met}"
         return Result.NOT_REPRODUCED, f"the same cause, {found}{sure}, but with other words than the report's"
     if same_words:
         return Result.REPRODUCED, f"the same words, the same cause: {question.cause}{sure}"
@@ -155,6 +160,19 @@ def _judge(
     if ran.confidence is not Confidence.PROVED:
         return Result.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
     return Result.REPRODUCED, f"the same cause by the settings that the report states: {question.cause}{sure}"
+
+
+def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Compared]) -> str:
+    """What to say if chance decides which program meets a cause, and the error is the same; empty if not."""
+    found = next((each.why for each in ran.causes if each.name == cause), "")
+    errors = {each.statement.errno for each in looked_for if isinstance(each.statement, Words)} - {None}
+    same = [name for name in sorted(filter(None, errors)) if os.strerror(getattr(errno, name)) in found]
+    known = causes.known().get(cause)
+    if not same or known is None or not known.met_by_chance:
+        return ""
+    return (
+        f"and the same error, {same[0]}, met by another program than the report's: which one meets it is chance"
+    )
 
 
 def _judge_without_cause(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.record import Confidence, Status
+from lab.record import Confidence, Finding, Status
 from lab.repro import verdict
 from lab.repro.commands import CommandResult, Ran
 from lab.repro.comparing import essence
@@ -33,6 +33,7 @@ from tests.unit.repro_examples import (
 
 NAMESPACE = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow \
 non-privileged user namespaces. See another distribution's page."
+LIMIT = "nproc-limit"
 CANNOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
 
 
@@ -143,6 +144,33 @@ def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
     found = verdict.of_run(made, run(*cells), tmp_path)
     assert [each.result for each in found.answered] == [Result.REPRODUCED, Result.NOT_REPRODUCED]
     assert (found.result, found.result.exit_status) == (Result.NOT_REPRODUCED, 1)
+
+
+@pytest.mark.parametrize(
+    ("why", "result"),
+    [
+        (
+            "no process could be started: Failed to run mke2fs: Resource temporarily unavailable",
+            Result.REPRODUCED,
+        ),
+        ("no process could be started: failed to create new OS thread", Result.NOT_REPRODUCED),
+    ],
+)
+def test_where_chance_decides_which_program_meets_a_limit_the_same_error_reproduces_it(
+    tmp_path: Path, why: str, result: Result
+) -> None:
+    said = replace(
+        words("bwrap: Creating new namespace failed: Resource temporarily unavailable"), errno="EAGAIN"
+    )
+    made = plan(report(system(), said), LIMIT)
+    assert made.variant
+    shown = [Finding(name=LIMIT, confidence=Confidence.LIKELY, why=why)]
+    cell = ran(made, made.variant.name, cause=LIMIT, confidence=Confidence.LIKELY, causes=shown)
+    gather(tmp_path, cell)
+    found = verdict.of_run(made, run(cell), tmp_path)
+    assert found.result is result
+    if result is Result.REPRODUCED:
+        assert "the same error, EAGAIN, met by another program than the report's" in found.why[0]
 
 
 def test_what_a_command_of_the_report_printed_is_not_looked_for_before_that_command_was_run(
