@@ -12,7 +12,11 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lab.base.errors import LabError
+
 PREFIX = "boxlite-lab-tmp-"
+# How often a new folder is made: another lab may lock one before its maker does, to see if it is abandoned.
+TRIES = 10
 # Another process holds the lock; the folder is gone, is a link or a file, or belongs to another user.
 NOT_OURS = (BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionError)
 
@@ -29,15 +33,11 @@ def temporary() -> Iterator[Path]:
 
 @contextmanager
 def make_in(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder in `parent`, locked until the block ends or this process dies; the caller removes it."""
-    lock = None
-    while lock is None:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        try:
-            # None: another lab took the new folder for an abandoned one.
-            lock = _lock(folder)
-        except OSError:
-            break  # NFS locks no folders. Nothing is taken for abandoned there.
+    """A new folder in `parent`, locked until the block ends or this process dies; the caller removes it.
+
+    Raises LabError if other labs take one new folder after the other for an abandoned one.
+    """
+    folder, lock = _made(parent, prefix)
     try:
         yield folder
     finally:
@@ -56,13 +56,30 @@ def abandoned(parent: Path, prefix: str) -> Generator[Path]:
             lock = _lock(folder)
         if lock is not None:
             try:
-                yield folder
+                if os.fstat(lock).st_uid == os.geteuid():
+                    yield folder
             finally:
                 os.close(lock)
 
 
+def _made(parent: Path, prefix: str) -> tuple[Path, int | None]:
+    """A new folder and its lock; None: the file system, for example NFS, locks no folders."""
+    for _ in range(TRIES):
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            lock = _lock(folder)
+        except OSError:
+            return folder, None  # Nothing is taken for abandoned there.
+        if lock is not None:
+            return folder, lock
+    raise LabError(
+        f"no temporary folder could be made in {parent}: {TRIES} new ones were locked or removed at once",
+        hint=f"find out what removes new folders there; those of this lab begin with {prefix}",
+    )
+
+
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock; None if another process holds it, or it is not this user's.
+    """A descriptor that holds the folder's lock; None if another process holds it, or the folder is gone.
 
     Raises OSError if the file system has no such locks.
     """
@@ -70,13 +87,12 @@ def _lock(folder: Path) -> int | None:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except NOT_OURS:
         return None
-    is_ours = False
+    is_held = False
     try:
         with suppress(*NOT_OURS):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = os.fstat(lock)
-            is_ours = status.st_uid == os.geteuid() and os.path.samestat(status, folder.lstat())
+            is_held = os.path.samestat(os.fstat(lock), folder.lstat())
     finally:
-        if not is_ours:
+        if not is_held:
             os.close(lock)
-    return lock if is_ours else None
+    return lock if is_held else None

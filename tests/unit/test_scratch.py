@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.base import scratch
+from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.images import debian
 from tests.unit.examples import other_process, wait_until_ended
@@ -94,6 +95,28 @@ def test_a_new_folder_that_a_sweep_takes_away_is_replaced(
     monkeypatch.setattr(tempfile, "mkdtemp", take_the_first)
     with scratch.make_in(tmp_path, "build-") as folder:
         assert (str(folder), folder.is_dir(), len(made)) == (made[1], True, 2)
+
+
+def test_where_each_new_folder_is_taken_away_the_lab_gives_up_after_a_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "_lock", lambda folder: None)
+    with (
+        pytest.raises(LabError, match="no temporary folder could be made"),
+        scratch.make_in(tmp_path, "build-"),
+    ):
+        pass
+    assert len(list(tmp_path.glob("build-*"))) == scratch.TRIES
+
+
+def test_a_new_folder_is_this_process_s_own_whoever_the_file_system_says_owns_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a server that maps root to nobody does.
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with scratch.make_in(tmp_path, "build-") as folder:
+        assert list(tmp_path.glob("build-*")) == [folder]
+    assert list(scratch.abandoned(tmp_path, "build-")) == []
 
 
 def test_where_folders_cannot_be_locked_they_are_made_and_never_taken_for_abandoned(
