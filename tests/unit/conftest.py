@@ -1,6 +1,8 @@
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tenacity import wait_none
@@ -25,6 +27,12 @@ def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports that no lab uses, so that these tests do not disturb a running lab."""
     monkeypatch.setattr(ports, "FIRST", 23100)
     monkeypatch.setattr(ports, "LAST", 23149)
+
+
+@pytest.fixture
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room for every image: how full this host's disk is decides no test."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=2**42))
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,7 @@ GUEST = catalog.load().guest("ubuntu-24.04")
 APT = PackageManager.APT
 IMAGE = base_image(Path("/store/cloud"), Firmware.BIOS)
 EMULATION = Acceleration(False, "a test")
+pytestmark = pytest.mark.usefixtures("roomy")
 Usage = namedtuple("Usage", "total used free")
 Work = Callable[[Preparation, Guest, BaseImage, Path], None]
 

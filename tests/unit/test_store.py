@@ -18,6 +18,7 @@ from lab.images import debian, store
 
 GUEST = catalog.load().guest("debian-13")
 Say = Callable[[str], None]
+pytestmark = pytest.mark.usefixtures("roomy")
 Usage = namedtuple("Usage", "total used free")
 
 
