@@ -72,6 +72,16 @@ def test_all_passed() -> None:
     assert tests == [TestResult(name=name, outcome=Outcome.PASS, seconds=1.5) for name in SUITE.tests]
 
 
+def test_tests_that_are_chosen_by_name_have_results_without_a_line_about_their_module() -> None:
+    # As pytest reports an experiment's step: it stops at the first test that fails.
+    began = reportlog.read("\n".join(map(json.dumps, [SESSION[0], *whole("third", call=("failed", CRASH))])))
+    assert began is not None
+    assert began["third"] == TestResult(
+        name="third", outcome=Outcome.FAIL, seconds=1.5, message="assert 1 == 2"
+    )
+    assert reportlog.read(json.dumps(SESSION[0])) is None
+
+
 def test_results_are_in_the_suite_s_order_whatever_the_log_s() -> None:
     assert list(outcomes(whole("third") + whole("first") + whole("second"))) == ["first", "second", "third"]
 
