@@ -23,6 +23,8 @@ TEMPLATE = "script.sh"
 AND = "+"
 # In `cures`, stands for every cause that blocks only the sandbox.
 SANDBOX = "sandbox"
+# Makes the suite start boxes without the jailer.
+JAILER_OFF = {"LAB_JAILER": "off"}
 
 
 class _Table(BaseModel):
@@ -85,6 +87,11 @@ class Remedy(_Table):
         """SHA-256 of everything that determines what a trial of this remedy does."""
         text = self.model_dump_json() if self.host is None else self.script()
         return sha256(text.encode()).hexdigest()
+
+    @property
+    def has_no_sandbox(self) -> bool:
+        """Whether it starts boxes without the jailer."""
+        return self.run is not None and self.run.environment.items() >= JAILER_OFF.items()
 
     @property
     def about_user(self) -> bool:

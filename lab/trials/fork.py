@@ -21,7 +21,7 @@ from lab.probes import Facts
 from lab.record import Expectation, Finding, Outcome, TestResult
 from lab.verdict.status import Verdict, judge
 
-# Where the evidence of a second look goes, below that of the first.
+# Where the evidence of a second look goes, below that of the first, and of a third, below that of the second.
 AGAIN = "again"
 
 
@@ -121,6 +121,9 @@ class Tries[T: StrEnum]:
     ) -> Tried[T, A]:
         """Try it in a fork; a surprising outcome counts only if a second fork agrees.
 
+        Under emulation a box dies now and then whatever was tried, so there a third fork decides between two
+        that disagree. Elsewhere two that disagree say nothing.
+
         `begin` makes an attempt for a folder. Raises LaneDied if the run is interrupted.
         """
         first = self._run_with_retries(begin, folder)
@@ -128,7 +131,13 @@ class Tries[T: StrEnum]:
             return first
         second = self._run_with_retries(begin, folder / AGAIN)
         outcome, reason = self._compare(first, second)
-        return Tried(outcome, reason, (*first.attempts, *second.attempts))
+        both = (*first.attempts, *second.attempts)
+        is_fault = self.error in (first.outcome, second.outcome)
+        if outcome is not self.error or is_fault or not self.runner.guest.is_emulated:
+            return Tried(outcome, reason, both)
+        third = self._run_with_retries(begin, folder / AGAIN / AGAIN)
+        outcome, reason = self._decide(first, second, third)
+        return Tried(outcome, reason, (*both, *third.attempts))
 
     def _run_with_retries[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Tried[T, A]:
         """One attempt, repeated in another fork after a fault of the lab that another fork may not meet."""
@@ -162,10 +171,22 @@ class Tries[T: StrEnum]:
         """The outcome of two looks. If they disagree, neither says anything, which is `error`."""
         if first.outcome is second.outcome:
             return first.outcome, f"twice: {first.reason}"
-        said = [": ".join(filter(None, (each.outcome, each.reason))) for each in (first, second)]
         if second.outcome is self.error:
-            return self.error, f"a second try, after {said[0]}, met a fault: {second.reason}"
-        return self.error, f"two tries disagree: {'; '.join(said)}"
+            return self.error, f"a second try, after {_said(first)}, met a fault: {second.reason}"
+        return self.error, f"two tries disagree: {_said(first)}; {_said(second)}"
+
+    def _decide[A](self, first: Tried[T, A], second: Tried[T, A], third: Tried[T, A]) -> tuple[T, str]:
+        """The outcome of two of three looks; `error` if all differ."""
+        other = {second.outcome: first, first.outcome: second}.get(third.outcome)
+        if other is None:
+            return self.error, f"three tries disagree: {'; '.join(map(_said, (first, second, third)))}"
+        majority = f"in two of three tries under emulation; once: {_said(other)}"
+        return third.outcome, f"{third.reason} ({majority})" if third.reason else majority
+
+
+def _said(tried: Tried[Any, Any]) -> str:
+    """An outcome, and why."""
+    return ": ".join(filter(None, (tried.outcome, tried.reason)))
 
 
 def evidence_files(folder: Path, run: Path) -> list[str]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 
-from lab import catalog, evidence, remedies
+from lab import catalog, causes, evidence, remedies
 from lab.builds import SuiteOptions
 from lab.guest import remedy_script
 from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
-from lab.record import CellResult, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.record import CellResult, Finding, Needs, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.remedies import AND, Remedy
 from lab.trials.changes import Change
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
@@ -211,7 +211,7 @@ class RemedyAttempt:
             return outcome, reason
         fork.gather(full=True)
         told = tests_that_ran(ran)
-        findings = self.runner.diagnose(self.cell, self.folder, [*told, *self._control(fork, told, options)])
+        findings = self._findings([*told, *self._control(fork, told, options)])
         self.causes = tuple(finding.name for finding in findings)
         verdict = fork.judge(ran, findings)
         if verdict.status is Status.ERROR or failed is None:
@@ -220,6 +220,18 @@ class RemedyAttempt:
         if failed.name in passed:
             return RemedyOutcome.MAKES_WORSE, f"{failed.name} passed without it: {verdict.reason}"
         return RemedyOutcome.DOES_NOT_HELP, f"{failed.name} fails all the same: {verdict.reason}"
+
+    def _findings(self, tests: Sequence[TestResult]) -> list[Finding]:
+        """The causes that the evidence shows and that can block a box as these remedies have it run.
+
+        What blocks only the sandbox is still to be seen on the host if a box is started without one, but it
+        explains no failure of that box.
+        """
+        found = self.runner.diagnose(self.cell, self.folder, tests)
+        if not any(each.has_no_sandbox for each in self.these):
+            return found
+        known = causes.known()
+        return [finding for finding in found if known[finding.name].breaks is not Needs.SANDBOX]
 
     def _control(self, fork: Fork, told: Sequence[TestResult], options: SuiteOptions) -> list[TestResult]:
         """The control's result if the suite stopped before it: without it the rules know too little.

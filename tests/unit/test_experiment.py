@@ -29,7 +29,6 @@ from lab.record import (
     Needs,
     Outcome,
     Status,
-    StepOutcome,
     TestResult,
 )
 from lab.trials import changes, experiment
@@ -248,8 +247,8 @@ def test_a_box_that_dies_once_proves_no_likely_cause(guest: Make) -> None:
 
     likely = found("userns-limit", Confidence.LIKELY)
     result = run(guest(blocks, ExperimentPolicy.UNCLEAR), cell, failed(cell, likely))
-    assert steps(result)[1] == ([NOT_CLONE], "error")
-    assert made(result).steps[1].reason.startswith("two tries disagree: fails: ")
+    assert steps(result)[1] == ([NOT_CLONE], "passes")
+    assert made(result).steps[1].reason.startswith("in two of three tries under emulation; once: fails: ")
     assert result.causes == [likely]
 
 
@@ -320,9 +319,13 @@ def test_a_change_breaks_what_passed_only_where_it_does_so_in_two_forks(guest: M
 
     result = run(guest(dies_once), cell, passed(cell))
     assert sorted(made(result).turning) == [["with max-userns-zero"], ["with userns-clone-off"]]
-    [doubtful] = [step for step in made(result).steps if step.outcome is StepOutcome.ERROR]
-    assert doubtful.changes[0].startswith("with kvm-")
-    assert doubtful.reason == f"two tries disagree: fails: {SUITE.witness}: VM subprocess exited; passes"
+    [doubtful] = [
+        step
+        for step in made(result).steps
+        if step.changes[:1] and step.changes[0].startswith("with kvm-") and step.reason
+    ]
+    once = f"once: fails: {SUITE.witness}: VM subprocess exited"
+    assert (doubtful.outcome, doubtful.reason) == ("passes", f"in two of three tries under emulation; {once}")
     [broke] = [step for step in made(result).steps if step.changes == ["with max-userns-zero"]]
     assert broke.reason == f"twice: {SUITE.witness}: {NO_SANDBOX}"
     number = made(result).steps.index(broke) + 1

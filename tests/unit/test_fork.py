@@ -84,10 +84,37 @@ def test_what_does_not_surprise_is_tried_once(runner: FakeRunner) -> None:
 def test_a_surprise_counts_only_if_a_second_fork_agrees(
     runner: FakeRunner, second: Outcome | Exception, outcome: RemedyOutcome, reason: str
 ) -> None:
+    runner.is_emulated = False
     tried, scripted, _ = settle(runner, (NOT, "a"), second)
     assert (tried.outcome, tried.reason, len(tried.attempts)) == (outcome, reason, 2)
     assert scripted.folders == ["try", "again"]
     assert tried.attempt.folder == runner.folder / "try" / "again"
+
+
+TWO_OF_THREE = "in two of three tries under emulation; once: "
+
+
+@pytest.mark.parametrize(
+    ("third", "outcome", "reason"),
+    [
+        ((HELPS, ""), HELPS, f"{TWO_OF_THREE}does not help: a"),
+        ((NOT, "b"), NOT, f"b ({TWO_OF_THREE}verified)"),
+        ((CANNOT, "c"), ERROR, "three tries disagree: does not help: a; verified; cannot be tried here: c"),
+        (LabError("SSH broke"), ERROR, "three tries disagree: does not help: a; verified; error: SSH broke"),
+    ],
+)
+def test_under_emulation_a_third_fork_decides_between_two_that_disagree(
+    runner: FakeRunner, third: Outcome | Exception, outcome: RemedyOutcome, reason: str
+) -> None:
+    tried, scripted, _ = settle(runner, (NOT, "a"), (HELPS, ""), third)
+    assert (tried.outcome, tried.reason, len(tried.attempts)) == (outcome, reason, 3)
+    assert scripted.folders == ["try", "again", "again"]
+    assert tried.attempt.folder == runner.folder / "try" / "again" / "again"
+
+
+def test_a_fault_in_the_second_look_is_no_disagreement(runner: FakeRunner) -> None:
+    tried, scripted, _ = settle(runner, (NOT, "a"), LabError("SSH broke"))
+    assert (tried.outcome, len(scripted.folders)) == (ERROR, 2)
 
 
 def test_a_fault_is_tried_again_in_another_fork_and_its_evidence_set_aside(runner: FakeRunner) -> None:

@@ -85,7 +85,7 @@ class Guest(FakeRunner):
     """Blocked by causes, of which remedies lift some. `lifts`: which causes each remedy lifts if it is applied.
 
     `masking`: whether only the cause that blocks first leaves evidence. `instead`: what happens when a suite
-    runs with these remedies in place; a list is used up.
+    runs with these remedies in place, or with these environment variables; a list is used up.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Guest(FakeRunner):
             return SuiteRun([control])
         assert options.to_first_failure
         self.did.append(" ".join(["suite", *options.environment]))
-        steps = self.instead.get("+".join(sorted(self.applied)))
+        steps = self.instead.get("+".join([*sorted(self.applied), *options.environment]))
         if steps:
             return steps.pop(0)()
         if options.environment:
@@ -259,6 +259,7 @@ def test_a_remedy_that_breaks_what_worked_makes_it_worse(try_all: Try) -> None:
 def test_a_box_that_dies_once_under_a_remedy_tells_nothing_of_it(try_all: Try) -> None:
     unblocked = "standard_mode_enables_jailer"
     guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    guest.is_emulated = False
     guest.instead["userns-clone-on"] = [lambda: a_suite([unblocked], "The VM failed to start.")]
     tried = try_all(guest)["userns-clone-on"]
     assert tried.result == "error"
@@ -266,6 +267,32 @@ def test_a_box_that_dies_once_under_a_remedy_tells_nothing_of_it(try_all: Try) -
     assert tried.reason.endswith("; verified")
     logs = [Path(file) for file in tried.evidence if file.endswith("userns-clone-on.log")]
     assert [log.parent.name for log in logs] == ["again", "userns-clone-on"]
+
+
+@pytest.mark.parametrize("blocked_by", [SYSCTL, NOCAPS])
+def test_a_box_without_a_sandbox_fails_for_nothing_that_blocks_only_the_sandbox(
+    try_all: Try, blocked_by: str
+) -> None:
+    guest = Guest([blocked_by])
+    guest.instead["LAB_JAILER"] = [lambda: a_suite([BLOCKED[-1]], "The VM failed to start.")]
+    tried = try_all(guest)["jailer-off"]
+    # So it is surprising, and tried again.
+    assert guest.did.count("suite LAB_JAILER") == 3
+    assert tried.result == "avoids it"
+    once = f"once: does not help: {BLOCKED[-1]} fails all the same: the evidence proves no known cause)"
+    assert tried.reason.startswith("skipped: ")
+    assert tried.reason.endswith(f"(in two of three tries under emulation; {once}")
+
+
+def test_a_box_without_a_sandbox_may_fail_for_what_blocks_every_box(try_all: Try) -> None:
+    guest = Guest([SYSCTL, "kvm-denied"], {"userns-clone-on": {SYSCTL}})
+    guest.instead["LAB_JAILER"] = [lambda: a_suite([BLOCKED[0]])]
+    tried = try_all(guest)["jailer-off"]
+    assert guest.did.count("suite LAB_JAILER") == 1
+    assert (tried.result, tried.reason) == (
+        "does not help",
+        f"{BLOCKED[0]} fails all the same: kvm-denied it is",
+    )
 
 
 def test_a_failure_that_nothing_explains_is_looked_at_twice(try_all: Try) -> None:
