@@ -1,4 +1,4 @@
-"""Waiting for a lock file that another lab holds: within a limit, and with a word about it."""
+"""Waiting for a lock file that another lab or thread holds: within a limit, and with a word about it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ INTERVAL_SECONDS = 1.0
 def locked(lock: Path, seconds: float, what: str, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock file for the length of a block.
 
-    While another lab holds it, `say` is told what is waited for, and may raise to end the wait. `what` is what
-    that lab does, with its verb: "build this image". Raises LabError after `seconds`.
+    While another lab or thread holds it, `say` is told what is waited for, and may raise to end the wait.
+    `what` is what the holder is doing: "this image to be built". Raises LabError after `seconds`.
     """
     held = FileLock(lock, timeout=0)
 
@@ -26,15 +26,15 @@ def locked(lock: Path, seconds: float, what: str, say: Callable[[str], None]) ->
         try:
             held.acquire()
         except Timeout:
-            say(f"waiting for another lab to {what}")
+            say(f"waiting for {what}")
             return None
         return True
 
     try:
-        wait_for(attempt, Deadline(seconds, f"another lab to {what}"), interval=INTERVAL_SECONDS)
+        wait_for(attempt, Deadline(seconds, what), interval=INTERVAL_SECONDS)
     except DeadlineExpired as late:
         raise LabError(
-            str(late), hint=f"end that lab if it hangs; lslocks shows which process holds {lock}"
+            str(late), hint=f"lslocks shows which process holds {lock}; end it if it hangs"
         ) from late
     try:
         yield

@@ -87,14 +87,14 @@ def download(
 ) -> list[Path]:
     """The wheels of these requirements, with all they depend on, for a Python such as "3.13".
 
-    They are kept in a folder of the cache, which is complete or does not exist. While another lab fetches them,
-    `say` may raise to end the wait.
+    They are kept in a folder of the cache, which is complete or does not exist. While another lab or thread
+    fetches them, `say` may raise to end the wait.
 
     Raises NotApplicable if the first requirement has no wheel for that Python, LabError if pip fails otherwise.
     """
     folder = paths.make(store(paths)) / f"{folder_name}-cp{python.replace('.', '')}"
     lock = folder.with_name(f"{folder.name}.lock")
-    with locked(lock, LOCK_SECONDS, f"fetch {requirements[0]} for Python {python}", say):
+    with locked(lock, LOCK_SECONDS, f"{requirements[0]} for Python {python} to be fetched", say):
         if not folder.is_dir():
             say(f"fetching {requirements[0]} for Python {python}")
             partial = folder.with_name(f".partial-{folder.name}")

@@ -129,7 +129,7 @@ def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> Ba
     if isinstance(guest.image, CloudImage):
         return _pull(paths, guest, guest.image, say)
     folder = _folder(paths, guest)
-    with locked(paths.make(paths.images) / f"{folder.name}.lock", BUILD_SECONDS, "build this image", say):
+    with locked(paths.make(paths.images) / f"{folder.name}.lock", BUILD_SECONDS, "this image to be built", say):
         return read(folder) or _build(paths, guest, guest.image, folder, say)
 
 
@@ -154,7 +154,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
             raise UsageError(f"{file} does not have the digest that images/{guest.name}.toml pins")
     paths.make(paths.images)
     copy = paths.make(paths.downloads) / "import.qcow2"
-    with locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "import this image", say):
+    with locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "this image to be imported", say):
         try:
             _copy(file, form, copy)
             return _store_disk(paths, guest, copy, f"imported from {file.name}", started, say)
@@ -270,7 +270,7 @@ def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
     want = cloud.resolve_disk(guest, image, say)
     paths.make(paths.images)
     lock = paths.make(paths.downloads) / f"{want.name}.lock"
-    with locked(lock, DOWNLOAD_SECONDS, "download this image", say):
+    with locked(lock, DOWNLOAD_SECONDS, "this image to be downloaded", say):
         # Folders are named by SHA-256. With another algorithm, look at the disk that the guest uses now.
         known = want.algorithm == "sha256"
         stored = read(_disk_folder(paths, want.digest)) if known else find(paths, guest)
@@ -293,7 +293,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
         file.rename(partial / DISK)
         return time.monotonic() - started
 
-    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "store this image", say):
+    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be stored", say):
         stored = read(folder)
         if stored:
             check(stored)

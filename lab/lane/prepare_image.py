@@ -141,7 +141,7 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
     preparation.paths.make(preparation.paths.images)
     folder = _folder(preparation.paths, guest, image)
     lock = folder.with_name(f"{folder.name}.lock")
-    with locked(lock, LOCK_SECONDS, "prepare this image", preparation.say):
+    with locked(lock, LOCK_SECONDS, "this image to be prepared", preparation.say):
         return _read(folder, image) or _make(preparation, guest, image, folder)
 
 

@@ -62,15 +62,15 @@ def decide(
 ) -> Acceleration:
     """Return the cached verdict for this host kernel and QEMU, or boot `image` under KVM to get one.
 
-    The kernel of any guest will do. While another lab boots one, `say` may raise to end the wait. Raises
-    LabError if the image's disk cannot be booted at all.
+    The kernel of any guest will do. While another lab or thread boots one, `say` may raise to end the wait.
+    Raises LabError if the image's disk cannot be booted at all.
     """
     known = cached(connection, paths)
     if known is not None:
         return known
     paths.make(paths.cache)
     lock = paths.acceleration.with_suffix(".lock")
-    with locked(lock, LOCK_SECONDS, "find out about KVM", say):
+    with locked(lock, LOCK_SECONDS, "KVM to be tried", say):
         known = cached(connection, paths)
         if known is not None:
             return known

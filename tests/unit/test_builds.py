@@ -295,7 +295,7 @@ def test_waiting_for_another_lab_that_fetches_is_said_and_ends_when_the_caller_w
 
     with other_process(LOCK_HOLDER, folder.with_name(f"{folder.name}.lock")), pytest.raises(LabError) as ended:
         RELEASE.fetch(paths, facts(python="3.13"), stop)
-    assert str(ended.value) == "stopped while waiting for another lab to fetch boxlite==0.10.8 for Python 3.13"
+    assert str(ended.value) == "stopped while waiting for boxlite==0.10.8 for Python 3.13 to be fetched"
     assert wheels(paths) == ["b-1-py3-none-any.whl"]
 
 

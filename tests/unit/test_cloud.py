@@ -402,7 +402,7 @@ def test_two_labs_at_once_download_a_disk_once(
         well(request, body)
 
     def say_second(text: str) -> None:
-        if text == "waiting for another lab to download this image":
+        if text == "waiting for this image to be downloaded":
             waiting.set()
 
     mirror.faults[path_of(wanted)] = [slow]

@@ -202,7 +202,7 @@ def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest
         disk.write_text("a prepared disk")
 
     def say(text: str) -> None:
-        assert text == "waiting for another lab to prepare this image"
+        assert text == "waiting for this image to be prepared"
         waiting.set()
 
     monkeypatch.setattr(prepare_image, "_boot_and_install", work)

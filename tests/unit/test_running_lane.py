@@ -601,14 +601,14 @@ def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
     assert CellRunner(served).run(cell(NEW), bench.folder / "cell").status is Status.PASS
 
 
-def test_waiting_for_another_lab_to_fetch_a_build_ends_with_the_machine(
+def test_waiting_for_a_build_to_be_fetched_ends_with_the_machine(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(_build: Wheel, _paths: Paths, _facts: object, say: Callable[[str], None]) -> NoReturn:
-        say("waiting for another lab")
+        say("waiting for a build to be fetched")
         # As an interrupt does from another thread.
         bench.machine.when["alive?"] = fails(LaneDied("it was given up"))
-        say("waiting for another lab")
+        say("waiting for a build to be fetched")
         raise AssertionError("the wait went on")
 
     monkeypatch.setattr(Wheel, "fetch", fetch)

@@ -101,8 +101,8 @@ def test_lines_that_are_no_event_of_a_lane_are_left_out() -> None:
     ("step", "kind"),
     [
         ("image: downloading packages", Kind.IMAGE),
-        ("image: waiting for another lab to build this image", Kind.WAITING),
-        ("waiting for another lab to fetch boxlite==0.10.8 for Python 3.13", Kind.WAITING),
+        ("image: waiting for this image to be built", Kind.WAITING),
+        ("waiting for boxlite==0.10.8 for Python 3.13 to be fetched", Kind.WAITING),
         ("restoring the deployed build", Kind.START),
         ("a+b: experiment: without sysctl", Kind.TRIALS),
         ("a+b", Kind.SETUP),

@@ -196,7 +196,7 @@ def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.
         return build_well(image, out, say, timeout=timeout)
 
     def say_second(text: str) -> None:
-        assert text == "waiting for another lab to build this image"
+        assert text == "waiting for this image to be built"
         waiting.set()
 
     monkeypatch.setattr(debian, "build", build)
