@@ -19,6 +19,8 @@ STUCK_HINT = (
     "  next: a program of the dead lab may still be ending, so run lab clean again in a minute; "
     "if that does not help, remove the folder as root"
 )
+# The states in which a requirement is shown with the guests that have it.
+NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEEDED)
 
 
 @click.command("doctor")
@@ -42,7 +44,8 @@ STUCK_HINT = (
 def doctor_command(lab: common.Lab, set_name: str | None, guests: tuple[str, ...], as_json: bool) -> int:
     """Check whether this host can run the lab, and say what to do if not.
 
-    What only other guests need, or nothing at present, is shown as not needed.
+    What only other guests need, or nothing at present, is shown as not needed; what keeps some of the guests
+    from being run, and not the others, as limited.
 
     Exit status: 0 if it can, 3 if something is broken.
     """
@@ -66,8 +69,8 @@ def _show(line: doctor.Line) -> None:
     styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red", doctor.State.NOT_NEEDED: "dim"}
     state = f"[{styles.get(line.state, 'yellow')}]{line.state:11}[/]"
     common.console.print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
-    if line.state in (doctor.State.BROKEN, doctor.State.NOT_NEEDED) and line.needed_by is not None:
-        who = "needed by" if line.state is doctor.State.BROKEN else "needed by other guests:"
+    if line.state in NAMING_GUESTS and line.needed_by is not None:
+        who = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
         names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
         common.console.print(f"{'':16}{names}", soft_wrap=True)
     if line.mend:

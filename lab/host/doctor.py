@@ -15,7 +15,7 @@ from lab.base import process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs
-from lab.host.plan import Need, Plan, is_built, is_verified, nobody, starts_from_uefi
+from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 from lab.images import store
 from lab.machine import acceleration, firmware
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
@@ -35,6 +35,8 @@ class State(StrEnum):
     SLOW = "slow"
     UNKNOWN = "not known"
     BROKEN = "broken"
+    # Some guests of the plan cannot be run; the others can.
+    LIMITED = "limited"
     # It would be broken for guests that are not in the plan.
     NOT_NEEDED = "not needed"
 
@@ -68,6 +70,7 @@ def examine(plan: Plan, uri: str) -> Iterator[Line]:
     yield _for_some(plan, nobody, _program("ssh", "ssh", "-V", mend=SSH))
     if os.geteuid() != 0:
         yield _for_some(plan, is_built, _subordinate_ids())
+        yield _labels(plan)
     yield _busybox()
     yield _disk(paths)
     yield _memory(plan)
@@ -157,6 +160,19 @@ def _subordinate_ids() -> Line:
         f"newuidmap, or lines for {name} in /etc/subuid and /etc/subgid, are missing: no guest can be built",
         f"install uidmap, then: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
     )
+
+
+def _labels(plan: Plan) -> Line:
+    """What only root can do for the guests that have SELinux. All others run without it."""
+    line = Line(
+        "SELinux labels",
+        State.BROKEN,
+        f"{pwd.getpwuid(os.geteuid()).pw_name} is not root, and only root can set them in a guest's image",
+        "run the lab as root for these guests; their cells are not run otherwise",
+    )
+    line = _for_some(plan, is_labelled, line)
+    others = not all(is_labelled(plan.paths, guest) for guest in plan.guests)
+    return replace(line, state=State.LIMITED) if line.state is State.BROKEN and others else line
 
 
 def _busybox() -> Line:

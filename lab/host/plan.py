@@ -39,6 +39,11 @@ def is_built(paths: Paths, guest: Guest) -> bool:
     return isinstance(guest.image, DebianImage) and not _is_stored(paths, guest)
 
 
+def is_labelled(paths: Paths, guest: Guest) -> bool:
+    """Whether the guest's image still has to be built with SELinux labels."""
+    return is_built(paths, guest) and isinstance(guest.image, DebianImage) and guest.image.selinux is not None
+
+
 def is_verified(paths: Paths, guest: Guest) -> bool:
     """Whether the guest's disk still has to be downloaded and its signature verified."""
     image = guest.image

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab.base import process, scratch
-from lab.base.errors import LabError
+from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import definitions
 from lab.catalog import DebianImage
 
@@ -50,14 +50,14 @@ def inputs(image: DebianImage) -> bytes:
 
 
 def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout: float) -> float:
-    """Build the image's files in `out` and return the seconds that it took. Raises LabError.
+    """Build the image's files in `out` and return the seconds that it took. Raises ImageNotAvailable, LabError.
 
     An ordinary user needs an entry in /etc/subuid and a host that allows user namespaces. SELinux guests need
     root, because the kernel lets only root set the attribute `security.selinux`.
     """
     if image.selinux and os.geteuid() != 0:
-        raise LabError(
-            f"building {image.suite} with SELinux: only root can set SELinux labels on files",
+        raise ImageNotAvailable(
+            f"only root can set SELinux labels on files, so this user cannot build {image.suite} with SELinux",
             hint="run the lab as root for this guest, or leave this guest out",
         )
     started = time.monotonic()

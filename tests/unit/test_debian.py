@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab import catalog
-from lab.base.errors import LabError
+from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.catalog import DebianImage
 from lab.images import debian, store
@@ -137,7 +137,7 @@ def test_an_ordinary_user_is_told_that_labels_are_root_s_to_set(
 ) -> None:
     install(WORKS, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(LabError, match="only root can set SELinux labels") as error:
+    with pytest.raises(ImageNotAvailable, match="only root can set SELinux labels") as error:
         debian.build(image_of("debian-13-selinux"), tmp_path, no_say, timeout=60)
     assert "as root" in (error.value.hint or "")
     assert not (tmp_path / "asked").exists()

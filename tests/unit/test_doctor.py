@@ -1,4 +1,5 @@
 import os
+import pwd
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -195,6 +196,36 @@ def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
     assert (line.state, line.needed_by) == (State.NOT_NEEDED, ["mine"])
     line = doctor._for_some(Plan(paths, [bios, uefi], [bios, uefi]), starts_from_uefi, missing)
     assert line.state is State.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("guests", "state"),
+    [
+        (("debian-13-selinux",), State.BROKEN),
+        (("debian-13-selinux", "debian-13"), State.LIMITED),
+        (("debian-13",), State.NOT_NEEDED),
+    ],
+)
+def test_an_ordinary_user_is_told_which_guests_only_root_can_build(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, guests: tuple[str, ...], state: State
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
+    line = examine(paths, "SELinux labels", *guests)
+    assert (line.state, line.needed_by) == (state, ["debian-13-selinux"])
+    assert line.found == "nobody is not root, and only root can set them in a guest's image"
+    assert line.mend.startswith("run the lab as root for these guests")
+
+
+def test_labels_are_no_matter_for_root_or_for_an_image_that_is_stored(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    everything = doctor.examine(plan_of(paths, "debian-13-selinux"), NOWHERE)
+    assert "SELinux labels" not in [line.what for line in everything]
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
+    monkeypatch.setattr(store, "find", lambda _paths, _guest: "an image")
+    line = examine(paths, "SELinux labels", "debian-13-selinux")
+    assert (line.state, line.needed_by) == (State.NOT_NEEDED, [])
 
 
 def test_memory_is_that_of_the_largest_guest_of_the_plan(
