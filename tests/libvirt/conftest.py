@@ -1,4 +1,6 @@
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import libvirt
@@ -8,14 +10,22 @@ from lab import catalog
 from lab.base import process
 from lab.base.paths import Paths
 from lab.catalog import Guest
+from lab.images import store
 from lab.images.store import BaseImage
-from lab.machine import ports
+from lab.lane.cell import CellRunner
+from lab.lane.running import RunningLane
+from lab.machine import acceleration, ports
+from lab.machine.acceleration import Acceleration
+from lab.machine.budget import Memory
 from lab.machine.connection import connection
+from lab.plan import Cell
+from lab.record import (
+    CellResult,
+)
+from lab.run import scheduler
+from tests.libvirt.driver import URI
+from tests.libvirt.lab_examples import Lab
 from tests.unit.examples import base_image
-
-# libvirt's test driver: a daemon inside this process, whose machines run nothing. All open connections see the
-# same machines, which disappear when the last connection is closed.
-URI = "test:///default"
 
 
 @pytest.fixture
@@ -50,3 +60,37 @@ def image(tmp_path: Path) -> BaseImage:
     made.folder.mkdir()
     process.run(["qemu-img", "create", "-q", "-f", "qcow2", made.disk, "1M"], timeout=60)
     return made
+
+
+@pytest.fixture
+def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    made = Lab(opened, paths)
+
+    def start(running: RunningLane) -> None:
+        made.booted.append((running.lane.guest.name, running.lane.name))
+        made.boot(running)
+
+    def run(runner: CellRunner, cell: Cell, _folder: Path) -> CellResult:
+        runner.served += 1
+        made.served.append((runner.running.lane.name, cell))
+        return made.cell(runner.running, cell)
+
+    monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
+    monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test"))
+    monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
+    monkeypatch.setattr(RunningLane, "start", start)
+    monkeypatch.setattr(RunningLane, "deploy", lambda running, build: made.deploy(running, build))
+    monkeypatch.setattr(CellRunner, "why_not", lambda _runner, _cell: None)
+    monkeypatch.setattr(CellRunner, "run", run)
+    return made
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C, from whatever thread."""
+    main = threading.main_thread().ident
+    assert main is not None
+    # Where a shell put the tests into the background, they would not hear it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.pthread_kill(main, signal.SIGINT)
+    signal.signal(signal.SIGINT, before)

@@ -1,0 +1,189 @@
+"""A lab whose runs go to libvirt's own test driver, with stand-ins for all that needs a real guest."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import libvirt
+
+from lab import catalog
+from lab.base.paths import Paths
+from lab.base.wait import Deadline, DeadlineExpired, wait_for
+from lab.builds import Build
+from lab.builds.kinds.wheel import Wheel
+from lab.lane.running import RunningLane
+from lab.machine.budget import Limits
+from lab.plan import Cell, choose
+from lab.record import CellResult, RunOptions, RunResult, Status
+from lab.run import start
+from lab.run.estimates import Estimates
+from lab.run.journal import LOCK
+from lab.run.scheduler import Scheduler
+from tests.libvirt.driver import URI
+from tests.unit.examples import facts
+
+RELEASE, OLDER = Wheel("0.10.8", "0.10.8"), Wheel("0.9.0", "0.9.0")
+GUESTS, VARIANTS = ["debian-12", "debian-13"], ["stock", "max-userns-zero"]
+ONE = GUESTS[1:]
+
+RunCell = Callable[[RunningLane, Cell], CellResult]
+DISK_FULL = OSError(28, "No space left on device")
+
+
+class Seconds(Estimates):
+    """A lane comes up in so many seconds, and a cell of a guest takes so many, as measured on this host."""
+
+    are_measured = True
+
+    def __init__(self, bring_up: float, cells: Mapping[str, float]) -> None:
+        super().__init__()
+        self._bring_up, self._seconds = bring_up, cells
+
+    def bring_up(self, guest: str) -> float:
+        return self._bring_up
+
+    def cell(self, cell: Cell) -> float:
+        return self._seconds[cell.guest.name]
+
+
+class Heard:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.cells: list[CellResult] = []
+        self.notes: list[str] = []
+        self.lefts: list[float | None] = []
+        self.ended: dict[str, threading.Event] = defaultdict(threading.Event)
+
+    def lane(self, lane: str, text: str) -> None:
+        if not text:
+            self.ended[lane].set()
+
+    def cell(self, result: CellResult) -> None:
+        self.cells.append(result)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def time_left(self, seconds: float | None) -> None:
+        self.lefts.append(seconds)
+
+
+class Lab:
+    """Two guests in two variants, each cell of which passes at once unless a test puts something else."""
+
+    def __init__(self, opened: libvirt.virConnect, paths: Paths) -> None:
+        self.opened, self.paths = opened, paths
+        self.folder = paths.runs / "run"
+        self.heard = Heard()
+        self.boot: Callable[[RunningLane], None] = boots
+        self.deploy: Callable[[RunningLane, Build], dict[str, str] | None] = lambda _running, _build: {}
+        self.cell: RunCell = passes
+        # Lanes by the names of their machines: those that came up or tried to, and who served what.
+        self.booted: list[tuple[str, str]] = []
+        self.served: list[tuple[str, Cell]] = []
+
+    def run(
+        self,
+        *,
+        guests: Sequence[str] = GUESTS,
+        variants: Sequence[str] = VARIANTS,
+        builds: Sequence[Build] = (RELEASE,),
+        jobs: int = 2,
+        memory: int | None = None,
+        uri: str = URI,
+        estimates: Estimates | None = None,
+        kept: Callable[[Cell], CellResult | None] = lambda cell: None,
+        sizes: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> RunResult:
+        known = catalog.load()
+        choice = choose(known, guests=guests, variants=variants)
+        for number, guest in enumerate(choice.guests):
+            wanted = (sizes or {}).get(guest.name, guest.memory_mib)
+            choice.guests[number] = guest.model_copy(update={"memory_mib": wanted})
+        begun = start.begin(
+            self.folder,
+            choice.cells(builds),
+            command="lab matrix",
+            options=RunOptions(rootfs="/layout", **options),
+            shard=None,
+        )
+        return Scheduler(
+            begun.cells,
+            self.paths,
+            self.folder,
+            uri,
+            begun.info,
+            Limits(jobs=jobs, memory_mib=memory, processors=2),
+            self.heard,
+            estimates=estimates or Estimates(),
+            kept={cell.folder: result for cell in begun.cells if (result := kept(cell))},
+        ).run()
+
+    @property
+    def left(self) -> list[str]:
+        """Machines, lanes, port locks and locks of the run that are still there."""
+        machines = [found.name() for found in self.opened.listAllDomains() if found.name() != "test"]
+        files = (*self.paths.lanes.glob("lab-*"), *self.paths.ports.glob("*"), *self.folder.glob(LOCK))
+        return machines + [path.name for path in files]
+
+    def lanes(self, *, of: str = "debian-13") -> list[list[str]]:
+        """What each lane of a guest was asked to run, in the order in which they came."""
+        found: dict[str, list[str]] = {name: [] for guest, name in self.booted if guest == of}
+        for name, cell in self.served:
+            if name in found:
+                found[name].append(cell.variant.name)
+        return list(found.values())
+
+
+def boots(running: RunningLane) -> None:
+    running.lane.start()
+    running._facts = facts()
+    running.lane.console.write_text("Linux version 6.12\nReached target\n")
+
+
+def passes(_running: RunningLane, cell: Cell) -> CellResult:
+    return cell.result(Status.PASS)
+
+
+def fails(error: BaseException) -> RunCell:
+    def run(_running: RunningLane, _cell: Cell) -> NoReturn:
+        raise error
+
+    return run
+
+
+def until_given_up(running: RunningLane) -> NoReturn:
+    """Run until the lane is taken down."""
+    with suppress(DeadlineExpired):
+        wait_for(lambda: None, Deadline(20, "the interrupt"), alive=running.lane.check_wanted, interval=0.01)
+    raise AssertionError("it was not given up")
+
+
+def at(where: str, *then: RunCell) -> RunCell:
+    """Something else for one cell, "guest/variant", a step for each time that it is asked; then it passes."""
+    steps = iter(then)
+
+    def run(running: RunningLane, cell: Cell) -> CellResult:
+        if where == f"{cell.guest.name}/{cell.variant.name}":
+            return next(steps, passes)(running, cell)
+        return passes(running, cell)
+
+    return run
+
+
+def statuses(run: RunResult) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for cell in run.cells:
+        found.setdefault(cell.guest, []).append(str(cell.status))
+    return found
+
+
+PASSED = {guest: ["pass", "pass"] for guest in GUESTS}
+
+
+def blocked(_running: RunningLane, cell: Cell) -> CellResult:
+    return cell.result(Status.XFAIL).model_copy(update={"cause": "userns-limit"})

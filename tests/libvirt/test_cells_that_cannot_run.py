@@ -1,0 +1,111 @@
+"""Guests without an image or without memory, and cells that make no sense: the others go on."""
+
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
+from lab.base.paths import Paths
+from lab.builds import Build
+from lab.catalog import Guest
+from lab.images import store
+from lab.images.store import BaseImage
+from lab.lane.cell import CellRunner
+from lab.lane.running import RunningLane
+from lab.plan import Cell
+from lab.record import Status
+from tests.libvirt.lab_examples import DISK_FULL, OLDER, ONE, RELEASE, Lab, statuses
+from tests.unit.examples import facts
+
+
+# Where it cannot be built a fresh lane is no help; a fault of the host is tried again like any other.
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [(LabError("no package"), 1), (libvirt.libvirtError("no daemon"), 2), (DISK_FULL, 2)],
+    ids=["cannot be built", "libvirt", "disk full"],
+)
+def test_a_guest_without_an_image_makes_its_cells_errors_and_the_others_go_on(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+) -> None:
+    asked: list[str] = []
+
+    def ensure(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
+        asked.append(guest.name)
+        if guest.name == "debian-12":
+            raise error
+        return image
+
+    monkeypatch.setattr(store, "ensure", ensure)
+    run = lab.run()
+    assert statuses(run) == {"debian-12": ["error", "error"], "debian-13": ["pass", "pass"]}
+    assert {cell.reason for cell in run.cells[:2]} == {str(error)}
+    assert asked.count("debian-12") == tries
+    assert run.exit_status() == 3
+
+
+def test_a_guest_whose_image_cannot_be_had_is_not_run_and_the_others_are(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ensure(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
+        asked.append(guest.name)
+        if guest.name == "debian-12":
+            raise ImageNotAvailable("the host is unreachable", hint="import it")
+        return image
+
+    monkeypatch.setattr(store, "ensure", ensure)
+    run = lab.run(retries=3)
+    assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "pass"]}
+    assert {cell.reason for cell in run.cells[:2]} == {"image not available: the host is unreachable"}
+    assert asked.count("debian-12") == 1
+    assert lab.heard.notes.count("debian-12: the host is unreachable\n  next: import it") == 1
+    assert run.exit_status() == 3
+
+
+def test_a_guest_that_the_host_has_no_memory_for_is_not_run_and_the_others_are(lab: Lab) -> None:
+    run = lab.run(memory=4096, sizes={"debian-12": 8192})
+    assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "pass"]}
+    assert {cell.reason for cell in run.cells[:2]} == {
+        "a lane needs 9216 MiB of memory, and 4096 of the 4096 MiB for lanes are left"
+    }
+    assert run.exit_status() == 3
+
+
+def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there_and_the_other_is_run(
+    lab: Lab, tmp_path: Path
+) -> None:
+    sides: set[Build | None] = set()
+
+    def deploy(running: RunningLane, build: Build) -> dict[str, str]:
+        sides.add(running.work.build)
+        if running.lane.guest.name == "debian-12" and build == OLDER:
+            running._facts = facts(python="3.11")
+            raise NotApplicable("boxlite has no wheels for Python 3.11")
+        return {"boxlite.whl": "2" * 64} if build == RELEASE else {}
+
+    lab.deploy = deploy
+    run = lab.run(builds=[OLDER, RELEASE])
+    assert statuses(run) == {"debian-12": ["n/a", "pass"] * 2, "debian-13": ["pass"] * 4}
+    reasons = {(cell.build, cell.reason) for cell in run.cells if cell.guest == "debian-12"}
+    assert reasons == {("0.9.0", "boxlite has no wheels for Python 3.11"), ("0.10.8", "")}
+    # What the reason rests on was read in the guest, and is there to be read.
+    known = [cell.facts for cell in run.cells if cell.status is Status.NOT_APPLICABLE]
+    assert known == [facts(python="3.11")] * 2
+    assert len(lab.lanes(of="debian-12")) == 1
+    assert sides == {None}
+    assert [build.files for build in run.run.builds] == [{}, {"boxlite.whl": "2" * 64}]
+    assert run.exit_status() == 0
+
+
+def test_a_variant_that_makes_no_sense_on_a_guest_is_not_run_there(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def why_not(_runner: CellRunner, cell: Cell) -> str | None:
+        return "no such sysctl" if cell.variant.name == "max-userns-zero" else None
+
+    monkeypatch.setattr(CellRunner, "why_not", why_not)
+    run = lab.run(guests=ONE)
+    assert [(cell.status, cell.reason) for cell in run.cells] == [("pass", ""), ("n/a", "no such sysctl")]
+    assert lab.lanes() == [["stock"]]

@@ -1,0 +1,89 @@
+"""Machines that die, and lanes that do not come up."""
+
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+
+from lab.base.errors import LabError
+from lab.guest.ready import CloudInitFailed
+from lab.lane.running import RunningLane
+from lab.plan import Cell
+from tests.libvirt.lab_examples import ONE, PASSED, VARIANTS, Lab, at, boots, statuses
+
+
+def dies(running: RunningLane, _cell: Cell) -> NoReturn:
+    running.lane.domain.destroy()
+    running.lane.check_alive()
+    raise AssertionError("it is dead")
+
+
+def first(of: str, error: Exception) -> Callable[[RunningLane], None]:
+    """The first lane of a guest does not come up."""
+    steps = iter([error])
+
+    def boot(running: RunningLane) -> None:
+        boots(running)
+        if running.lane.guest.name == of and (failure := next(steps, None)):
+            raise failure
+
+    return boot
+
+
+def test_a_machine_that_dies_makes_its_cell_an_error_and_a_fresh_lane_runs_the_others(lab: Lab) -> None:
+    lab.cell = at("debian-12/stock", dies)
+    run = lab.run(retries=0)
+    assert statuses(run) == {"debian-12": ["error", "pass"], "debian-13": ["pass", "pass"]}
+    assert lab.lanes(of="debian-12") == [["stock"], ["max-userns-zero"]]
+    assert len(lab.lanes(of="debian-13")) == 1
+    dead = run.cells[0]
+    assert dead.reason.startswith("the machine of debian-12 ")
+    assert dead.reason.endswith("| Reached target")
+    assert dead.evidence == ["cells/debian-12/stock/0.10.8/console.log"]
+    assert (lab.folder / dead.evidence[0]).read_text().endswith("Reached target\n")
+    assert run.exit_status() == 3
+    assert lab.left == []
+
+
+@pytest.mark.parametrize("seen_by", ["libvirt", "SSH"])
+def test_on_a_dead_machine_no_further_cell_is_run(lab: Lab, seen_by: str) -> None:
+    def run_cell(running: RunningLane, cell: Cell) -> NoReturn:
+        running.lane.domain.destroy()
+        if seen_by == "libvirt":
+            running.lane.check_alive()
+        raise LabError("SSH broke")
+
+    lab.cell = run_cell
+    run = lab.run(guests=ONE, retries=0)
+    assert lab.lanes() == [["stock"], ["max-userns-zero"]]
+    assert statuses(run) == {"debian-13": ["error", "error"]}
+    for cell in run.cells:
+        assert "the machine of debian-13 " in cell.reason
+        # What was met first is kept, where that was not the machine itself.
+        assert cell.reason.startswith("SSH broke\n") is (seen_by == "SSH")
+
+
+def test_a_lane_that_does_not_come_up_is_a_fault_of_all_its_cells_which_a_fresh_one_runs(lab: Lab) -> None:
+    lab.boot = first("debian-12", LabError("no boot"))
+    run = lab.run()
+    assert statuses(run) == PASSED
+    assert [cell.retried for cell in run.cells] == [["no boot"]] * 2 + [[]] * 2
+    assert lab.lanes(of="debian-12") == [[], VARIANTS]
+    # A lane that did not come up has served nothing, and is not in the record.
+    assert [lane.guest for lane in run.run.lanes].count("debian-12") == 1
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_failed_cloud_init_leaves_its_log_as_evidence_of_each_attempt(lab: Lab, retries: int) -> None:
+    def boot(running: RunningLane) -> None:
+        boots(running)
+        raise CloudInitFailed("cloud-init in the guest failed: no module", "the whole log")
+
+    lab.boot = boot
+    run = lab.run(guests=ONE, retries=retries)
+    assert statuses(run) == {"debian-13": ["error", "error"]}
+    assert len(lab.booted) == retries + 1
+    for cell in run.cells:
+        logs = [file for file in cell.evidence if file.endswith("/cloud-init.log")]
+        assert len(logs) == retries + 1
+        assert {(lab.folder / log).read_text() for log in logs} == {"the whole log"}

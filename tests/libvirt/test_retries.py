@@ -1,0 +1,164 @@
+"""A fault of the lab's own: which cells are tried again on a fresh lane, how often, and what is kept."""
+
+from pathlib import Path
+from typing import NoReturn
+
+import libvirt
+import pytest
+
+from lab.base.errors import LabError
+from lab.builds import Build
+from lab.guest.ready import NotAsDefined
+from lab.guest.variant import NotInEffect
+from lab.lane.running import RunningLane
+from lab.machine.lane import CoreLimited
+from lab.plan import Cell
+from lab.record import CellResult, Outcome, Status, TestResult
+from lab.run import decisions
+from tests.libvirt.lab_examples import DISK_FULL, ONE, Lab, at, fails, passes, statuses
+
+
+def test_a_fault_is_tried_again_on_a_fresh_lane_and_told(lab: Lab) -> None:
+    lab.cell = at("debian-13/stock", fails(LabError("SSH broke\nand so on")))
+    run = lab.run(guests=ONE)
+    assert lab.lanes() == [["stock", "max-userns-zero"], ["stock"]]
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert run.exit_status() == 0
+    assert [cell.retried for cell in run.cells] == [["SSH broke\nand so on"], []]
+    assert run.cells[0].evidence == ["cells/debian-13/stock/0.10.8/fault-1/console.log"]
+    assert "debian-13 stock: to be tried again on a fresh lane: SSH broke" in lab.heard.notes
+    assert lab.left == []
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_faults_beyond_the_retries_are_an_error_of_that_cell(lab: Lab, retries: int) -> None:
+    faults = [f"fault {number}" for number in range(1, retries + 2)]
+    lab.cell = at("debian-13/stock", *(fails(LabError(fault)) for fault in faults))
+    run = lab.run(guests=ONE, retries=retries)
+    assert statuses(run) == {"debian-13": ["error", "pass"]}
+    assert run.exit_status() == 3
+    broken = run.cells[0]
+    assert (broken.retried, broken.reason) == (faults[:-1], faults[-1])
+    assert lab.lanes() == [["stock", "max-userns-zero"], *[["stock"]] * retries]
+    names = [f"fault-{number}/console.log" for number in range(1, retries + 1)]
+    base = "cells/debian-13/stock/0.10.8"
+    assert broken.evidence == [f"{base}/{name}" for name in ["console.log", *names]]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotInEffect("variant not in effect: the profile is in unconfined mode"),
+        NotAsDefined("debian-13 should enforce the SELinux policy targeted, but SELinux is not in use"),
+    ],
+    ids=["variant", "guest"],
+)
+def test_a_fault_that_every_lane_would_meet_is_not_tried_again(lab: Lab, error: LabError) -> None:
+    lab.cell = at("debian-13/stock", fails(error))
+    run = lab.run(guests=ONE, retries=3)
+    assert statuses(run) == {"debian-13": ["error", "pass"]}
+    assert (run.cells[0].reason, run.cells[0].retried) == (str(error), [])
+    assert lab.lanes() == [["stock", "max-userns-zero"]]
+    assert run.cells[0].evidence == ["cells/debian-13/stock/0.10.8/console.log"]
+
+
+def test_a_login_that_may_start_no_machine_is_told_once_for_each_cell(lab: Lab) -> None:
+    refused = CoreLimited("libvirt could not start it: cannot limit core file size", hint="max_core = 0")
+
+    def boot(running: RunningLane) -> None:
+        raise refused
+
+    lab.boot = boot
+    run = lab.run(guests=ONE, retries=3)
+    assert len(lab.booted) == 1
+    assert [(cell.status, cell.reason, cell.retried) for cell in run.cells] == [
+        (Status.ERROR, str(refused), []),
+        (Status.ERROR, str(refused), []),
+    ]
+
+
+@pytest.mark.parametrize("status", [Status.FAIL, Status.XPASS, Status.XFAIL])
+def test_what_boxlite_does_is_never_tried_again(lab: Lab, status: Status) -> None:
+    lab.cell = at("debian-13/stock", lambda _running, cell: cell.result(status, reason="so it is"))
+    run = lab.run(guests=ONE, retries=5)
+    assert lab.lanes() == [["stock", "max-userns-zero"]]
+    assert [(cell.status, cell.retried) for cell in run.cells] == [(status, []), (Status.PASS, [])]
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "pass"), (2, "error")])
+def test_a_verdict_that_is_the_labs_fault_is_tried_again_and_keeps_its_evidence(
+    lab: Lab, times: int, status: str
+) -> None:
+    def slow(_running: RunningLane, cell: Cell) -> CellResult:
+        (lab.folder / cell.folder).mkdir(parents=True, exist_ok=True)
+        (lab.folder / cell.folder / "probes.json").touch()
+        tests = [TestResult(name="a", outcome=Outcome.FAIL)]
+        return cell.result(Status.ERROR, reason="too slow").model_copy(update={"tests": tests})
+
+    lab.cell = at("debian-13/stock", *[slow] * times)
+    run = lab.run(guests=ONE)
+    assert lab.lanes() == [["stock", "max-userns-zero"], ["stock"]]
+    assert statuses(run) == {"debian-13": [status, "pass"]}
+    tried = run.cells[0]
+    assert tried.retried == ["too slow"]
+    base = "cells/debian-13/stock/0.10.8"
+    assert tried.evidence == [f"{base}/{name}probes.json" for name in ["fault-1/", ""][:times]]
+    assert [test.name for test in tried.tests] == ["a"] * (times - 1)
+
+
+def test_a_fault_in_a_repeat_loses_no_repeat_that_ended(lab: Lab) -> None:
+    lab.cell = at("debian-13/stock", passes, fails(LabError("SSH broke")))
+    run = lab.run(guests=ONE, variants=["stock"], repeat=3)
+    assert lab.lanes() == [["stock", "stock"], ["stock", "stock"]]
+    [cell] = run.cells
+    assert (cell.status, cell.retried, len(cell.repeats)) == (Status.PASS, ["SSH broke"], 3)
+
+
+@pytest.mark.parametrize(
+    "error", [libvirt.libvirtError("no daemon"), DISK_FULL], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("during", ["prepare", "run"])
+def test_a_fault_of_the_host_does_not_lose_the_cell_that_met_it(
+    lab: Lab, during: str, error: Exception
+) -> None:
+    failing = iter([error])
+
+    def deploy(_running: RunningLane, _build: Build) -> dict[str, str]:
+        if failure := next(failing, None):
+            raise failure
+        return {}
+
+    if during == "prepare":
+        lab.deploy = deploy
+    else:
+        lab.cell = at("debian-13/stock", fails(error))
+    run = lab.run(guests=ONE)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert run.cells[0].retried == [str(error)]
+
+
+def test_a_build_that_cannot_be_had_costs_no_boot_for_each_cell(lab: Lab) -> None:
+    def deploy(_running: RunningLane, _build: Build) -> NoReturn:
+        raise LabError("pip could not fetch boxlite: no network")
+
+    lab.deploy = deploy
+    run = lab.run(guests=ONE, variants=["stock", "max-userns-zero", "userns-clone-off"], jobs=1)
+    assert statuses(run) == {"debian-13": ["error"] * 3}
+    assert {cell.reason for cell in run.cells} == {"pip could not fetch boxlite: no network"}
+    assert len(lab.booted) == 2
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_console_that_cannot_be_kept_does_not_lose_the_cell(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    def keep_console(_lane: object, _folder: Path) -> NoReturn:
+        raise DISK_FULL
+
+    monkeypatch.setattr(decisions, "keep_console", keep_console)
+    lab.cell = at("debian-13/stock", fails(LabError("SSH broke")))
+    run = lab.run(guests=ONE, retries=retries)
+    assert statuses(run) == {"debian-13": ["pass" if retries else "error", "pass"]}
+    assert (run.cells[0].retried, run.cells[0].reason) == (
+        (["SSH broke"], "") if retries else ([], "SSH broke")
+    )

@@ -1,0 +1,90 @@
+"""How many lanes a guest gets, and which of them runs which cell."""
+
+import threading
+from collections import Counter
+
+import pytest
+
+from lab.base.errors import LabError
+from lab.lane.running import RunningLane
+from lab.plan import Cell
+from lab.record import CellResult
+from tests.libvirt.lab_examples import (
+    OLDER,
+    ONE,
+    PASSED,
+    RELEASE,
+    VARIANTS,
+    Lab,
+    Seconds,
+    boots,
+    passes,
+    statuses,
+)
+
+LANE_MIB = 3072
+
+
+def test_lanes_of_a_guest_share_its_cells_where_that_pays(lab: Lab) -> None:
+    # No cell ends before another lane runs one too.
+    together = threading.Barrier(2, timeout=20)
+
+    def meets(running: RunningLane, cell: Cell) -> CellResult:
+        together.wait()
+        return passes(running, cell)
+
+    lab.cell = meets
+    run = lab.run(guests=ONE, builds=[OLDER, RELEASE], estimates=Seconds(10.0, {"debian-13": 100.0}))
+    assert statuses(run) == {"debian-13": ["pass"] * 4}
+    assert [len(lane) for lane in lab.lanes()] == [2, 2]
+
+
+def test_a_guest_keeps_to_one_lane_where_another_does_not_pay(lab: Lab) -> None:
+    lab.run(guests=ONE, builds=[OLDER, RELEASE], estimates=Seconds(200.0, {"debian-13": 100.0}))
+    assert [len(lane) for lane in lab.lanes()] == [4]
+
+
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_a_guest_boots_once_however_often_its_cells_are_run(lab: Lab, repeat: int) -> None:
+    run = lab.run(guests=ONE, repeat=repeat)
+    assert lab.lanes() == [["stock"] * repeat + ["max-userns-zero"] * repeat]
+    assert [len(cell.repeats) for cell in run.cells] == [repeat if repeat > 1 else 0] * 2
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_when_cold_every_run_of_a_cell_has_a_lane_of_its_own(lab: Lab, repeat: int) -> None:
+    run = lab.run(guests=ONE, cold=True, repeat=repeat)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert [len(cell.repeats) for cell in run.cells] == [repeat if repeat > 1 else 0] * 2
+    assert [len(lane) for lane in lab.lanes() if lane] == [1] * (2 * repeat)
+    assert Counter(cell.variant.name for _, cell in lab.served) == dict.fromkeys(VARIANTS, repeat)
+    assert all(cell.retried == [] for cell in run.cells)
+
+
+def test_a_further_lane_that_does_not_come_up_costs_nobody_a_retry(lab: Lab) -> None:
+    def boot(running: RunningLane) -> None:
+        boots(running)
+        if len(lab.booted) > 1:
+            raise LabError("not enough of something for two")
+
+    def waits_for_the_second_lane(running: RunningLane, cell: Cell) -> CellResult:
+        assert lab.heard.ended["debian-13 #2"].wait(20)
+        return passes(running, cell)
+
+    lab.boot = boot
+    lab.cell = waits_for_the_second_lane
+    run = lab.run(guests=ONE, builds=[OLDER, RELEASE], retries=0, estimates=Seconds(10.0, {"debian-13": 100.0}))
+    assert statuses(run) == {"debian-13": ["pass"] * 4}
+    assert [cell.retried for cell in run.cells] == [[]] * 4
+    assert [len(lane) for lane in lab.lanes()] == [4, 0]
+
+
+def test_lanes_wait_for_the_memory_of_others(lab: Lab) -> None:
+    def alone(running: RunningLane) -> None:
+        assert [folder.name for folder in lab.paths.lanes.glob("lab-*")] == [running.lane.name]
+        boots(running)
+
+    lab.boot = alone
+    run = lab.run(jobs=4, memory=2 * LANE_MIB - 1)
+    assert statuses(run) == PASSED
+    assert len(lab.booted) == 2

@@ -1,0 +1,198 @@
+"""Remedies and experiments on the cells that failed: when they are tried, and what a fault in them costs."""
+
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import pytest
+
+from lab.base.errors import LabError
+from lab.lane.cell import CellRunner
+from lab.lane.running import RunningLane
+from lab.plan import Cell
+from lab.record import CellResult, Experiment, ExperimentPolicy, RemedyOutcome, RemedyResult, RunResult, Status
+from lab.trials import experiment
+from lab.trials.experiment import Steps
+from lab.trials.policy import Policy
+from lab.trials.remedies import Trial, Trials
+from tests.libvirt.lab_examples import ONE, Lab, at, blocked, fails, statuses, until_given_up
+
+
+@pytest.fixture
+def trials(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The cells on which remedies were tried, each with its lane; one remedy is verified on each."""
+    made: list[tuple[str, str]] = []
+
+    def try_all(trials: Trials) -> list[RemedyResult]:
+        assert "userns-limit-raise" in trials.policy.remedies
+        made.append((trials.cell.variant.name, trials.runner.running.lane.name))
+        return [RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="", seconds=1.0)]
+
+    monkeypatch.setattr(Trials, "all", try_all)
+    return made
+
+
+@pytest.mark.parametrize(("remedies", "repeat"), [(True, 1), (True, 3), (False, 1)])
+def test_remedies_are_tried_once_on_each_cell_that_failed(
+    lab: Lab, trials: list[tuple[str, str]], remedies: bool, repeat: int
+) -> None:
+    lab.cell = at("debian-13/max-userns-zero", *[blocked] * repeat)
+    run = lab.run(guests=ONE, remedies=remedies, repeat=repeat)
+    assert statuses(run) == {"debian-13": ["pass", "xfail"]}
+    assert [name for name, _ in trials] == (["max-userns-zero"] if remedies else [])
+    assert [len(cell.remedies) for cell in run.cells] == [0, int(remedies)]
+    assert RunResult.read(lab.folder) == run
+
+
+def test_a_flaky_cell_has_nothing_to_cure(lab: Lab, trials: list[tuple[str, str]]) -> None:
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, repeat=2)
+    assert statuses(run) == {"debian-13": ["flaky"]}
+    assert trials == []
+
+
+def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_cell(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")]
+
+    def kill(each: Trials) -> list[RemedyResult]:
+        each.runner.running.lane.domain.destroy()
+        return killed
+
+    monkeypatch.setattr(Trials, "all", kill)
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, remedies=True, retries=0)
+    assert statuses(run) == {"debian-13": ["xfail", "pass"]}
+    assert run.cells[0].remedies == killed
+    # The other one has a lane of its own.
+    assert lab.lanes() == [["stock"], ["max-userns-zero"]]
+    assert lab.left == []
+
+
+def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
+    lanes: list[tuple[str, list[str]]] = []
+
+    def try_two(each: Trials) -> list[RemedyResult]:
+        lane = each.runner.running.lane
+        lanes.append((lane.name, list(each.finished)))
+        if len(lanes) > 1:
+            return [verified, verified.model_copy(update={"name": "b"})]
+        each.finished["a"] = Trial((), verified)
+        lane.domain.destroy()
+        return [verified, RemedyResult(name="b", result=RemedyOutcome.ERROR, price="", reason="it is gone")]
+
+    monkeypatch.setattr(Trials, "all", try_two)
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, remedies=True, retries=1)
+    assert statuses(run) == {"debian-13": ["xfail", "pass"]}
+    assert [(each.name, each.result) for each in run.cells[0].remedies] == [
+        ("a", RemedyOutcome.VERIFIED),
+        ("b", RemedyOutcome.VERIFIED),
+    ]
+    # The suite is not run again, and the fresh lane knows what the dead one has done.
+    assert lab.lanes() == [["stock"], ["max-userns-zero"]]
+    assert [made for _, made in lanes] == [[], ["a"]]
+    assert lanes[0][0] != lanes[1][0]
+    [retried] = run.cells[0].retried
+    assert "is gone" in retried
+    assert (run.cells[0].unfinished, run.cells[0].has_more_to_try) == (False, False)
+    assert any("the rest of its trials is to be made on a fresh lane" in note for note in lab.heard.notes)
+    assert "Reached target" in (lab.folder / run.cells[0].folder / "fault-1/console.log").read_text()
+    assert lab.left == []
+
+
+def test_trials_are_given_up_when_every_lane_dies_in_them(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(each: Trials) -> list[RemedyResult]:
+        each.runner.running.lane.domain.destroy()
+        return [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="it is gone")]
+
+    monkeypatch.setattr(Trials, "all", kill)
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, retries=1)
+    assert len(lab.booted) == 2
+    assert statuses(run) == {"debian-13": ["xfail"]}
+    assert (len(run.cells[0].retried), run.cells[0].has_more_to_try) == (1, True)
+    assert lab.left == []
+
+
+def test_an_interrupt_while_remedies_are_tried_leaves_those_to_a_later_run(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
+) -> None:
+    def try_all(each: Trials) -> list[RemedyResult]:
+        interrupt()
+        until_given_up(each.runner.running)
+
+    monkeypatch.setattr(Trials, "all", try_all)
+    lab.cell = at("debian-13/stock", blocked)
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True)
+    # What the suite showed is known.
+    assert statuses(run) == {"debian-13": ["xfail"]}
+    assert (run.run.interrupted, run.cells[0].unfinished, run.cells[0].has_more_to_try) == (True, True, True)
+    assert RunResult.read(lab.folder) == run
+    assert lab.left == []
+
+
+def half_tried(cell: Cell) -> CellResult:
+    """A cell of an earlier run, one of whose remedies met a fault of the lab's own."""
+    fault = RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")
+    update = {"remedies": [fault], "lane": "an earlier one", "retried": ["no SSH"]}
+    return cell.result(Status.XFAIL).model_copy(update={"cause": "userns-limit", **update})
+
+
+def test_a_resumed_run_tries_what_met_a_fault_and_runs_no_suite_again(
+    lab: Lab, trials: list[tuple[str, str]]
+) -> None:
+    lab.cell = fails(AssertionError("its suite was run"))
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, kept=half_tried)
+    [cell] = run.cells
+    assert (cell.status, [str(each.result) for each in cell.remedies]) == ("xfail", ["verified"])
+    assert (cell.lane, cell.retried, cell.unfinished) == ("an earlier one", ["no SSH"], False)
+    assert [name for name, _ in trials] == ["stock"]
+    assert len(lab.heard.cells) == 1
+
+
+def test_a_cell_that_was_decided_stays_so_where_a_resumed_run_has_no_lane_for_it(
+    lab: Lab, trials: list[tuple[str, str]]
+) -> None:
+    def boot(_running: RunningLane) -> NoReturn:
+        raise LabError("no SSH")
+
+    lab.boot = boot
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, retries=1, kept=half_tried)
+    [cell] = run.cells
+    assert (cell.status, cell.has_more_to_try, trials) == ("xfail", True, [])
+    assert lab.left == []
+
+
+def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, list[str], ExperimentPolicy]] = []
+
+    def experimented(
+        policy: Policy,
+        _runner: CellRunner,
+        cell: Cell,
+        result: CellResult,
+        passing: Sequence[CellResult],
+        _so_far: Steps,
+    ) -> CellResult:
+        heard.append((cell.variant.name, [each.variant for each in passing], policy.experiments))
+        assert trials == []
+        return result.model_copy(update={"experiment": Experiment(tests=["a"])})
+
+    monkeypatch.setattr(experiment, "with_experiment", experimented)
+    lab.cell = at("debian-13/max-userns-zero", blocked)
+    run = lab.run(guests=ONE, remedies=True, experiments=ExperimentPolicy.UNCLEAR)
+    assert heard == [
+        ("stock", [], ExperimentPolicy.UNCLEAR),
+        ("max-userns-zero", ["stock"], ExperimentPolicy.UNCLEAR),
+    ]
+    assert [name for name, _ in trials] == ["max-userns-zero"]
+    assert [cell.experiment is not None for cell in run.cells] == [True, True]
+    assert RunResult.read(lab.folder) == run

@@ -1,0 +1,129 @@
+"""What a whole run does: each cell is run, shown and written, and nothing is left behind."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from lab.lane import prepare_image as prepare
+from lab.lane.cell import CellRunner
+from lab.lane.running import RunningLane
+from lab.machine.connection import NoLibvirt
+from lab.plan import Cell
+from lab.record import CellResult, RunResult, Status
+from lab.run.journal import ResultsNotWritten
+from tests.libvirt.lab_examples import ONE, PASSED, Lab, Seconds, passes, statuses
+
+
+def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> None:
+    run = lab.run()
+    assert statuses(run) == PASSED
+    assert (run.exit_status(), run.run.interrupted, len(run.run.lanes)) == (0, False, 2)
+    assert sorted(lab.heard.cells, key=str) == sorted(run.cells, key=str)
+    assert RunResult.read(lab.folder) == run
+    assert lab.left == []
+
+
+def test_every_cell_says_how_to_run_it_again(lab: Lab) -> None:
+    rerun = lab.run(cold=True).cells[3].rerun
+    assert rerun == "lab matrix -g debian-13 -v max-userns-zero --build 0.10.8 --cold --rootfs /layout"
+
+
+def test_emulation_is_said_once(lab: Lab) -> None:
+    lab.run()
+    assert len(lab.heard.notes) == 1
+    assert "software emulation" in lab.heard.notes[0]
+
+
+def test_the_guest_that_takes_longest_goes_first_and_what_is_left_is_told(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "is_ready", lambda _paths, _guest: True)
+    lab.run(jobs=1, estimates=Seconds(10.0, {"debian-12": 30.0, "debian-13": 40.0}))
+    assert [guest for guest, _ in lab.booted] == ["debian-13", "debian-12"]
+    lefts = [left for left in lab.heard.lefts if left is not None]
+    assert (lefts[0], lefts[-1]) == (160.0, 0.0)
+    # At the start, when a lane comes up, at each cell.
+    assert lefts == sorted(lefts, reverse=True)
+    assert len(set(lefts)) >= 5
+
+
+def test_until_every_guest_has_its_image_nobody_can_tell_what_is_left(lab: Lab) -> None:
+    lab.run(jobs=1, estimates=Seconds(10.0, {"debian-12": 30.0, "debian-13": 40.0}))
+    known = [left is not None for left in lab.heard.lefts]
+    # Debian 12 is second; what is left is known from the moment that its image is there.
+    assert (known[0], known[-1]) == (False, True)
+    assert known == sorted(known)
+
+
+def test_repeats_that_disagree_are_flaky_and_each_has_a_folder_of_its_own(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+    kinds = iter([Status.PASS, Status.FAIL, Status.PASS])
+
+    def run(_runner: CellRunner, cell: Cell, folder: Path) -> CellResult:
+        folder.mkdir(parents=True)
+        (folder / "kernel.log").touch()
+        folders.append(folder.relative_to(lab.folder / cell.folder))
+        return cell.result(next(kinds))
+
+    monkeypatch.setattr(CellRunner, "run", run)
+    [cell] = lab.run(guests=ONE, variants=["stock"], repeat=3).cells
+    assert cell.status is Status.FLAKY
+    assert [repeat.status for repeat in cell.repeats] == ["pass", "fail", "pass"]
+    assert folders == [Path(), Path("repeat-2"), Path("repeat-3")]
+    base = "cells/debian-13/stock/0.10.8"
+    assert cell.evidence == [f"{base}/{name}kernel.log" for name in ("", "repeat-2/", "repeat-3/")]
+
+
+def test_a_resumed_run_runs_only_what_is_left(lab: Lab) -> None:
+    def kept(cell: Cell) -> CellResult | None:
+        left = cell.name == "debian-13/max-userns-zero/0.10.8"
+        return None if left else cell.result(Status.FAIL, reason="kept")
+
+    run = lab.run(kept=kept)
+    assert statuses(run) == {"debian-12": ["fail", "fail"], "debian-13": ["fail", "pass"]}
+    assert [cell.reason for cell in run.cells] == ["kept", "kept", "kept", ""]
+    assert lab.lanes() == [["max-userns-zero"]]
+    assert lab.lanes(of="debian-12") == []
+    assert len(lab.heard.cells) == 1
+
+
+def test_results_that_cannot_be_written_end_the_run(lab: Lab) -> None:
+    def takes_the_place_of_the_results(_running: RunningLane, cell: Cell) -> CellResult:
+        (lab.folder / "results.json").unlink()
+        (lab.folder / "results.json").mkdir()
+        return cell.result(Status.PASS)
+
+    lab.cell = takes_the_place_of_the_results
+    with pytest.raises(ResultsNotWritten, match=f"the results cannot be written into {lab.folder}"):
+        lab.run(jobs=1)
+    assert len(lab.served) == 1
+    assert lab.left == []
+
+
+def test_a_bug_in_a_lane_ends_the_others_after_their_cell_and_is_raised(lab: Lab) -> None:
+    other_runs = threading.Event()
+
+    def run_cell(running: RunningLane, cell: Cell) -> CellResult:
+        if cell.guest.name == "debian-12":
+            assert other_runs.wait(20)
+            raise ZeroDivisionError("a bug")
+        other_runs.set()
+        assert lab.heard.ended["debian-12"].wait(20)
+        return passes(running, cell)
+
+    lab.cell = run_cell
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        lab.run()
+    run = RunResult.read(lab.folder)
+    assert statuses(run) == {"debian-12": ["not-run", "not-run"], "debian-13": ["pass", "not-run"]}
+    assert run.run.finished is None
+    assert lab.left == []
+
+
+def test_without_libvirt_nothing_is_begun(lab: Lab) -> None:
+    with pytest.raises(NoLibvirt):
+        lab.run(uri="test+bogus:///x")
+    assert not lab.folder.exists()
