@@ -39,7 +39,11 @@ def test_what_a_run_printed_says_why_it_failed(tmp_path: Path) -> None:
 def test_what_still_runs_at_the_end_is_ended_and_nothing_is_left(tmp_path: Path) -> None:
     started = tmp_path / "started"
     with SharedRuns(tmp_path / "home", [], [["sh", "-c", f"touch {started}; exec sleep 100"]]) as shared:
-        wait_for(lambda: started.exists() or None, Deadline(10, "a build to start"), interval=0.05)
+        wait_for(
+            lambda: (started.exists() and shared._processes) or None,
+            Deadline(10, "a build to start"),
+            interval=0.05,
+        )
         [build] = shared._processes
     assert build.poll() is not None
     assert not (tmp_path / "home").exists()
