@@ -89,7 +89,7 @@ class Attempt:
         scene = Scene(self.home, process, source, self.lab)
         limit = time.monotonic() + (BOOTING_SECONDS if self._fault.boots else RUN_SECONDS)
         try:
-            if _wait_for(when, self.home, process, limit):
+            if wait_for(when, self.home, process, limit):
                 record.doing, began = last_step(self.home.run), time.monotonic()
                 try:
                     record.happened = self._fault.inject(scene)
@@ -217,8 +217,11 @@ class Attempt:
             private_host.unmount(folder)
 
 
-def _wait_for(when: Moment, home: Home, process: "subprocess.Popen[bytes]", limit: float) -> bool:
-    """Wait for a moment of the run; False if the run ended before it, or did not come so far in time."""
+def wait_for(when: Moment, home: Home, process: "subprocess.Popen[bytes]", limit: float) -> bool:
+    """Wait for a moment of the run; False if the run ended before it, or did not come so far in time.
+
+    If the step ends sooner than in the undisturbed run, its end is the moment.
+    """
     reached = time.monotonic()
     while when.after is not None and len(steps(home.run)) <= when.after:
         if process.poll() is not None or time.monotonic() > limit:
@@ -228,6 +231,8 @@ def _wait_for(when: Moment, home: Home, process: "subprocess.Popen[bytes]", limi
     while time.monotonic() < reached + when.delay:
         if process.poll() is not None:
             return False
+        if when.ends is not None and len(steps(home.run)) > when.ends:
+            break
         time.sleep(0.02)
     return True
 
@@ -243,10 +248,13 @@ def make_reference(home: Home, revision: str) -> Reference:
         ended = datetime.now(UTC)
         if status != 0:
             raise LabError(f"the undisturbed run ended with {status}:\n{output[-2000:]}")
+        made = RunResult.read(home.run)
+        if retried := [f"{cell.variant}: {why}" for cell in made.cells for why in cell.retried]:
+            raise LabError(f"the undisturbed run met a fault, so it is no measure: {'; '.join(retried)}")
         attempt._look_for_leftovers("an undisturbed run")
         if attempt.findings:
             raise LabError("the undisturbed run: " + "; ".join(attempt.findings))
         timeline = Timeline(steps=steps(home.run, began), seconds=(ended - began).total_seconds())
-        return Reference(table=judging.table_of(RunResult.read(home.run)), timeline=timeline)
+        return Reference(table=judging.table_of(made), timeline=timeline)
     finally:
         attempt._take_down()

@@ -28,11 +28,15 @@ class Timeline(BaseModel):
 
 @dataclass(frozen=True)
 class Moment:
-    """`delay` seconds after the line `after` (counted from 0) of the run's log; None: after its start."""
+    """`delay` seconds after the line `after` (counted from 0) of the run's log; None: after its start.
+
+    The line `ends`, if there is one, comes next: the moment is no later than that.
+    """
 
     after: int | None
     delay: float
     text: str = ""
+    ends: int | None = None
 
     def __str__(self) -> str:
         return f"{self.text or 'start'} + {self.delay:.1f} s"
@@ -77,12 +81,16 @@ def moment(source: random.Random, timeline: Timeline, *, in_suite: bool) -> Mome
     if in_suite:
         spans = [span for span in spans if span[2].endswith(SUITE)]
     left = source.random() * sum(length for _, length, _ in spans)
-    for after, length, text in spans:
-        if left <= length:
-            return Moment(after, round(left, 2), text)
-        left -= length
-    after, length, text = spans[-1]
-    return Moment(after, length, text)
+    chosen = spans[-1]
+    for span in spans:
+        if left <= span[1]:
+            chosen = span
+            break
+        left -= span[1]
+    after, length, text = chosen
+    following = 0 if after is None else after + 1
+    ends = following if following < len(timeline.steps) else None
+    return Moment(after, round(min(left, length), 2), text, ends)
 
 
 def _spans(timeline: Timeline) -> list[tuple[int | None, float, str]]:

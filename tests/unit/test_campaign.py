@@ -3,6 +3,8 @@
 import random
 import socket
 import stat
+import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 from lab.base.errors import UsageError
 from lab.record import Outcome, RunResult, Status, TestResult
+from lab.run.journal import RUN_LOG
 from tests.campaign import judging, leftovers, table
+from tests.campaign.attempt import wait_for
 from tests.campaign.choice import SUITE, Moment, Name, Step, Timeline, moment, names
 from tests.campaign.home import Home
 from tests.campaign.judging import Square
@@ -63,6 +67,7 @@ def test_moments_are_spread_over_the_whole_run_and_each_lies_within_its_step() -
     assert {each.after for each in chosen} == {None, 0, 1, 2}
     lengths = {None: 2.0, 0: 8.0, 1: 20.0, 2: 5.0}
     assert all(0.0 <= each.delay <= lengths[each.after] for each in chosen)
+    assert {each.after: each.ends for each in chosen} == {None: 0, 0: 1, 1: 2, 2: None}
 
 
 def test_what_happens_in_a_guest_happens_while_the_suite_runs() -> None:
@@ -70,6 +75,24 @@ def test_what_happens_in_a_guest_happens_while_the_suite_runs() -> None:
     chosen = [moment(source, TIMELINE, in_suite=True) for _ in range(50)]
     assert {each.after for each in chosen} == {1}
     assert str(Moment(1, 2.5, SUITE)) == "running the suite + 2.5 s"
+
+
+@pytest.mark.parametrize(
+    ("after", "lines", "met"), [(0, 3, True), (None, 1, True), (0, 1, False), (2, 3, False)]
+)
+def test_a_step_that_ends_sooner_than_in_the_undisturbed_run_is_met_at_its_end(
+    tmp_path: Path, after: int | None, lines: int, met: bool
+) -> None:
+    home = Home(tmp_path)
+    home.run.mkdir(parents=True)
+    line = "2026-11-26T11:00:00.000Z debian-13: booting\n"
+    (home.run / RUN_LOG).write_text(lines * line)
+    following = 0 if after is None else after + 1
+    ends = following if following < len(TIMELINE.steps) else None
+    with subprocess.Popen(["sleep", "1"]) as lab:
+        reached = wait_for(Moment(after, 600.0, "booting", ends), home, lab, time.monotonic() + 600)
+        lab.kill()
+    assert reached is met
 
 
 TESTS = [TestResult(name="box_starts", outcome=Outcome.FAIL), TestResult(name="defaults", outcome=Outcome.PASS)]
