@@ -23,6 +23,8 @@ for name, source, argument in json.loads(sys.argv.pop(1)):
             exec(compile(base64.b64decode(source), name, "exec"), {"__name__": "__main__"})
         except subprocess.CalledProcessError as error:
             sys.exit("%s: %s%s" % (" ".join(error.cmd), error.stdout, error.stderr))
+        except OSError as error:
+            sys.exit("%s: %s" % (name, error))
     results.append(json.loads(output.getvalue()))
 print(json.dumps(results))
 """

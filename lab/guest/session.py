@@ -35,6 +35,11 @@ MOST_SHOWN = 20_000
 # How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
 
+# How often the guest's SSH server is asked meanwhile whether it is still there.
+ASK_SECONDS = 15.0
+# A server that is silent for so long will not answer again: the guest has no network, or nothing runs in it.
+SILENT_SECONDS = 90.0
+
 # libvirt notices that a machine died a moment after its connections broke. For so long it is asked, so that the
 # error names the machine's death and not the broken connection.
 NOTICE_SECONDS = 2.0
@@ -70,6 +75,44 @@ class Output:
     stderr: str
 
 
+class Pulse:
+    """Asks the guest's SSH server now and then, over the open connections, whether it is still there.
+
+    passt takes what is sent to a guest and keeps the connection open, so a guest without a network looks like
+    one that is busy.
+    """
+
+    def __init__(self, transports: Callable[[], Sequence[paramiko.Transport]]) -> None:
+        self._transports = transports
+        self._waited = 0.0
+        self._asking: list[threading.Thread] = []
+
+    def check(self, seconds: float) -> None:
+        """To be called every so many seconds. Raises SessionLost if the server has been silent for too long.
+
+        Calls are counted rather than a clock read: the lab itself may have been stopped meanwhile.
+        """
+        self._waited += seconds
+        if not all(thread.is_alive() for thread in self._asking):
+            self._asking, self._waited = [], 0.0
+        if self._asking and self._waited >= SILENT_SECONDS:
+            raise SessionLost(f"its SSH server did not answer for {SILENT_SECONDS:.0f} s")
+        if not self._asking and self._waited >= ASK_SECONDS:
+            self._asking = [
+                threading.Thread(target=_ask, args=(each,), name="pulse", daemon=True)
+                for each in self._transports()
+            ]
+            for thread in self._asking:
+                thread.start()
+            self._waited = 0.0
+
+
+def _ask(transport: paramiko.Transport) -> None:
+    """Ask a server, and wait until it answers or the connection is closed. OpenSSH calls this request so."""
+    with suppress(paramiko.SSHException, OSError, EOFError):
+        transport.global_request("keepalive@openssh.com", wait=True)
+
+
 class Session:
     """Connections to one guest as the administrator and as the suite's user, each opened when first used.
 
@@ -82,6 +125,8 @@ class Session:
         self._alive = alive
         self._factor = factor
         self._connections: dict[User, Connection] = {}
+        # What the watch found wrong with the guest before it dropped the connections.
+        self._found = ""
 
     def use(self, endpoint: Endpoint) -> None:
         """Continue with other keys."""
@@ -111,33 +156,32 @@ class Session:
 
         wait_for(attempt, Deadline(seconds, "the guest's SSH server"), alive=self._alive, interval=0.1)
 
-    def run(self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True) -> Output:
-        """Run a shell command; `seconds` is its limit under hardware acceleration.
+    def run(
+        self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True, name: str = ""
+    ) -> Output:
+        """Run a shell command; `seconds` is its limit under hardware acceleration. Errors call it `name`.
 
         Raises SessionLost, RemoteFailed if `check` is set, or whatever `alive` raises.
         """
         limit = seconds * self._factor
+        called = f"`{name or _short(command)}`"
         try:
             with self._watched():
                 connection = self._connection(user)
                 result = connection.run(command, hide=True, warn=True, in_stream=False, timeout=limit)
         except ThreadException as error:
             if printed_too_much(error):
-                raise RemoteFailed(
-                    f"`{_short(command)}` in the guest printed more than the lab takes"
-                ) from error
-            self._lost(f"SSH broke during `{_short(command)}`: {error.exceptions[0].value}", error)
+                raise RemoteFailed(f"{called} in the guest printed more than the lab takes") from error
+            self._lost(f"SSH broke during {called}: {error.exceptions[0].value}", error)
         except CommandTimedOut as error:
-            self._lost(f"`{_short(command)}` did not end within {limit:.0f} s", error)
+            self._lost(f"{called} did not end within {limit:.0f} s", error)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            self._lost(f"SSH broke during `{_short(command)}`: {error}", error)
+            self._lost(f"SSH broke during {called}: {error}", error)
         if result.exited == -1:  # paramiko's word for a channel that closed without a status
-            self._lost(f"SSH closed during `{_short(command)}`", None)
+            self._lost(f"SSH closed during {called}", None)
         if check and result.exited != 0:
             printed = bounded(f"{result.stdout}{result.stderr}".rstrip(), MOST_SHOWN)
-            raise RemoteFailed(
-                f"`{_short(command)}` in the guest: exit status {result.exited}\n{printed}".rstrip()
-            )
+            raise RemoteFailed(f"{called} in the guest: exit status {result.exited}\n{printed}".rstrip())
         return Output(result.exited, result.stdout, result.stderr)
 
     def program(
@@ -167,11 +211,11 @@ class Session:
         """Run several programs one after another in one interpreter, as `program` runs one."""
         prefix = "sudo -n -H " if user == ADMIN else ""
         command = f"{prefix}{under} {shlex.join(programs.command(calls))}".strip()
-        output = self.run(command, seconds=seconds, user=user)
+        names = ", ".join(name for name, _ in calls)
+        output = self.run(command, seconds=seconds, user=user, name=names)
         try:
             return programs.results(output.stdout, len(calls))
         except ValueError as error:
-            names = ", ".join(name for name, _ in calls)
             printed = bounded(plain(f"{output.stdout}{output.stderr}"), MOST_SHOWN)
             raise RemoteFailed(
                 f"{names} in the guest printed no JSON of its results ({error}): {printed}"
@@ -258,14 +302,18 @@ class Session:
         The same happens at the deadline.
         """
         done = threading.Event()
+        self._found = ""
 
         def watch() -> None:
+            pulse = Pulse(self._transports)
             while not done.wait(min(WATCH_SECONDS, deadline.remaining) if deadline else WATCH_SECONDS):
                 try:
                     if deadline:
                         deadline.check()
                     self._alive()
-                except LabError:
+                    pulse.check(WATCH_SECONDS)
+                except LabError as error:
+                    self._found = str(error) if isinstance(error, SessionLost) else ""
                     self.close()
                     return
 
@@ -276,6 +324,10 @@ class Session:
         finally:
             done.set()
             watcher.join()
+
+    def _transports(self) -> list[paramiko.Transport]:
+        """The connections that are open."""
+        return [each.transport for each in list(self._connections.values()) if each.transport is not None]
 
     def _shows_banner(self) -> bool:
         # passt accepts connections long before the guest listens, so only the server's banner counts.
@@ -317,6 +369,7 @@ class Session:
 
     def _lost(self, message: str, error: BaseException | None) -> None:
         self.close()
+        message = f"{message}: {self._found}" if self._found else message
         with suppress(DeadlineExpired):
             wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
         raise SessionLost(message) from error

@@ -1,9 +1,15 @@
 """What a broken connection to a guest is called, with a machine that is not there."""
 
+import base64
 import errno
+import json
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +20,8 @@ import pytest
 from fabric import Connection
 
 from lab.guest import access, remedy_script, runner, session
-from lab.guest.session import RemoteFailed, Session, SessionLost
+from lab.guest.programs import LOADER
+from lab.guest.session import Pulse, RemoteFailed, Session, SessionLost
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
 
@@ -182,6 +189,90 @@ def printing(text: str, status: int = 0) -> Session:
     return made
 
 
+class Silent:
+    """A connection to a server that never answers, until the connection is closed."""
+
+    def __init__(self) -> None:
+        self.is_closed = threading.Event()
+
+    def global_request(self, kind: str, *, wait: bool) -> None:
+        assert (kind, wait) == ("keepalive@openssh.com", True)
+        assert self.is_closed.wait(20), "nobody closed the connection"
+
+    def close(self) -> None:
+        self.is_closed.set()
+
+
+@pytest.fixture
+def answering() -> Iterator[paramiko.Transport]:
+    """A connection to a real server, which knows no such request and says so."""
+    here, there = socket.socketpair()
+    client, server = paramiko.Transport(here), paramiko.Transport(there)
+    server.add_server_key(paramiko.Ed25519Key.from_private_key(StringIO(generate("host").private)))
+    server.start_server(event=threading.Event(), server=paramiko.ServerInterface())
+    client.start_client(timeout=20)
+    yield client
+    client.close()
+    server.close()
+
+
+def beats(connections: list[Any], seconds: float) -> Pulse:
+    """A pulse that was checked for so long; what has answered by then has been heard."""
+    pulse = Pulse(lambda: connections)
+    for _ in range(int(seconds / session.ASK_SECONDS)):
+        pulse.check(session.ASK_SECONDS)
+        for each, thread in zip(connections, pulse._asking, strict=False):
+            if not isinstance(each, Silent):
+                thread.join(20)
+    return pulse
+
+
+def test_a_server_that_answers_is_waited_for_as_long_as_it_takes(
+    answering: paramiko.Transport,
+) -> None:
+    beats([answering], 100 * session.SILENT_SECONDS)
+
+
+def test_a_server_that_answers_over_one_connection_is_there(answering: paramiko.Transport) -> None:
+    silent = Silent()
+    beats([silent, answering], 10 * session.SILENT_SECONDS)
+    silent.close()
+
+
+def test_a_server_that_is_silent_for_too_long_is_lost() -> None:
+    silent = Silent()
+    pulse = beats([silent], session.ASK_SECONDS + session.SILENT_SECONDS - 1)
+    with pytest.raises(SessionLost, match="its SSH server did not answer for 90 s"):
+        pulse.check(session.ASK_SECONDS)
+    silent.close()
+
+
+def test_a_command_in_a_guest_that_lost_its_network_ends_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Silent()
+
+    class Connection:
+        """As much of fabric's as a session asks for: a command that ends when the connection is closed."""
+
+        transport = silent
+
+        def __init__(self, *_: object, **__: object) -> None:
+            self.client = paramiko.SSHClient()
+
+        def open(self) -> None:
+            pass
+
+        def run(self, _command: str, **_: object) -> Any:
+            assert silent.is_closed.wait(20), "nobody closed the connection"
+            return SimpleNamespace(exited=-1, stdout="", stderr="")
+
+    for name, seconds in (("WATCH", 0.01), ("ASK", 0.02), ("SILENT", 0.05), ("NOTICE", 0.0)):
+        monkeypatch.setattr(session, f"{name}_SECONDS", seconds)
+    monkeypatch.setattr(session, "Connection", Connection)
+    made = Session(Endpoint(1, generate("client"), generate("host")), alive=lambda: None, factor=1.0)
+    with pytest.raises(SessionLost, match="during `the suite`: its SSH server did not answer for 0 s"):
+        made.run("pytest", seconds=900, name="the suite")
+
+
 @pytest.mark.parametrize(
     "printed", ["", "no JSON", "{}", "[]", "[1, 2]", "[" * 100_000, f"[{'1' * 5000}]", "\x1b[2J"]
 )
@@ -196,6 +287,19 @@ def test_what_a_command_printed_without_an_end_is_cut_in_its_error() -> None:
     with pytest.raises(RemoteFailed, match="more characters") as failed:
         printing("x" * 10 * session.MOST_SHOWN, status=1).run("true", seconds=5)
     assert len(str(failed.value)) < session.MOST_SHOWN + 500
+
+
+def test_a_program_that_meets_a_full_disk_says_so_in_one_line() -> None:
+    source = "import os; os.write(os.open('/dev/full', os.O_WRONLY), b'x')"
+    loaded = json.dumps([["probe", base64.b64encode(source.encode()).decode(), "{}"]])
+    ran = subprocess.run([sys.executable, "-c", LOADER, loaded], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "probe: [Errno 28] No space left on device\n"
+
+
+def test_the_error_of_a_program_names_the_program() -> None:
+    with pytest.raises(RemoteFailed, match=r"`facts` in the guest: exit status 1\nno space"):
+        printing("no space", status=1).program("facts", {}, seconds=5)
 
 
 @pytest.mark.parametrize(
