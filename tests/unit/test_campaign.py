@@ -259,3 +259,10 @@ def test_records_are_kept_line_by_line_and_counted_by_kind(tmp_path: Path) -> No
 
 def test_the_docs_name_every_kind_of_fault_with_its_promise() -> None:
     assert table.promises() in DOCS.read_text()
+
+
+def test_the_documentation_has_the_tables_of_all_published_tries() -> None:
+    published = read([table.PUBLISHED])
+    assert len({each.name for each in published}) == len(published)
+    assert table.tries(published) in DOCS.read_text()
+    assert table.findings(published) in DOCS.read_text()

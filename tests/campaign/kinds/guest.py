@@ -113,7 +113,7 @@ class GuestOutOfMemory(_InGuest):
 class GuestLosesNetwork(_InGuest):
     name = "guest-loses-network"
     happens = "the guest loses its network"
-    promise = "The suite's own limit ends the wait; the cell is tried again."
+    promise = "The guest is given up after 90 s of silence; the cell is tried again on a fresh lane."
     script = "for each in /sys/class/net/e*; do ip link set ${each##*/} down; done"
 
 
