@@ -2,84 +2,129 @@
 # Makes this machine ready and runs the lab:
 #   ./setup.sh test [PYTEST ARGUMENT]...   the whole test suite
 #   ./setup.sh ARGUMENT...                 lab ARGUMENT...
+#   ./setup.sh --dry-run ...               say what either would do here, and change nothing
+#   ./setup.sh --dry-run=OS_RELEASE ...    the same for a bare host that has this file as its /etc/os-release
 # Installs only what is missing, with sudo only where it is needed; a second run does nothing slow.
-set -eu
-cd "$(dirname "$0")"
+set -euf
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 3; }
 
+# Every command that changes this machine goes through `run`.
+run() {
+    if [ -n "$dry" ]; then
+        printf 'would run: %s\n' "$*"
+    else
+        "$@" </dev/null >&2
+    fi
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
+        run "$@"
+    elif [ -n "$dry" ] || command -v sudo >/dev/null; then
+        run sudo "$@"
     else
         die "this needs root and there is no sudo; run as root: $*"
     fi
 }
 
-# --- packages of the host -------------------------------------------------------------------------
+# `bare`: an os-release file was given, and nothing is known to be installed there.
+dry='' bare='' os_release=/etc/os-release
+case ${1-} in
+    --dry-run) dry=1 && shift ;;
+    --dry-run=*) dry=1 bare=1 os_release=$(realpath "${1#*=}") && shift ;;
+esac
+cd "$(dirname "$0")"
 
-DEB="qemu-system-x86 qemu-utils ovmf libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
-    libvirt-dev passt mmdebstrap debian-archive-keyring e2fsprogs busybox-static util-linux gpgv
-    openssh-client pkg-config gcc libc6-dev python3-dev python3-venv"
-RPM="qemu-system-x86-core qemu-img edk2-ovmf libvirt-daemon libvirt-daemon-driver-qemu libvirt-client
-    libvirt-devel passt mmdebstrap debian-keyring e2fsprogs busybox util-linux gnupg2-verify openssh-clients
-    pkgconf-pkg-config gcc python3-devel shadow-utils"
+# --- the host: a column of the table ----------------------------------------------------------------
+
+table=lab/base/hosts.table
+
+# Print the number of a host's column, or of the newest host of a distribution, and the host's name.
+find_column() {
+    awk -F ' *[|] *' -v wanted="$1" '
+        $1 == "host" { for (i = 2; i <= NF; i++) if ($i == wanted || index($i, wanted "-") == 1) column = i }
+        $1 == "name" && column { print column, $column }' "$table"
+}
+
+# Print each property of the table with its value for the host of this column.
+read_column() {
+    awk -F ' *[|] *' -v column="$1" '
+        /^#/ || NF < column { next }
+        { for (i = column; $i == "="; i--); if ($i != "-") print $1, $i }' "$table"
+}
+
+# Set `found` to the values of all properties that match a pattern, in one line.
+look_up() {
+    found=
+    while read -r property value; do
+        # shellcheck disable=SC2254 # a pattern
+        case $property in $1) found="$found${found:+ }$value" ;; esac
+    done <<END
+$values
+END
+}
+
+of_release() { sed -n "s/^$1=//p" "$os_release" | tr -d "\"'" | head -n 1; }
+
+find_host() {
+    help="add a column to $table, or install the programs of docs/dependencies.md by hand and run the steps of setup.sh"
+    [ -r "$os_release" ] || die "$os_release cannot be read, so this distribution is not known; $help"
+    id=$(of_release ID) like=$(of_release ID_LIKE) version=$(of_release VERSION_ID) name=$(of_release PRETTY_NAME)
+    for word in "$id-$version" $id $like; do
+        column=$(find_column "$word")
+        [ -n "$column" ] || continue
+        host=${column#* } values=$(read_column "${column%% *}")
+        [ "$word" = "$id-$version" ] ||
+            say "${name:-$id $version} is not in $table; it is taken for $host, which nobody tried"
+        return 0
+    done
+    die "${name:-this distribution} is not in $table (ID=$id, ID_LIKE=$like); known are" \
+        "$(sed -n 's/^name *| *//p' "$table" | sed 's/ *| */, /g') and distributions like them; $help"
+}
+
+find_host
+[ -z "$dry" ] || printf 'dry run for %s%s: nothing is changed\n' "$host" "${bare:+, a bare one}"
+
+# --- packages of the host ---------------------------------------------------------------------------
+
+is_installed_apt() {
+    case $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null || true) in *" installed") ;; *) return 1 ;; esac
+}
+install_apt() {
+    as_root apt-get -qq update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@"
+}
+is_installed_dnf() { rpm -q --quiet "$1"; }
+install_dnf() { as_root dnf install -y --setopt=install_weak_deps=False "$@"; }
+
+look_up 'package.*' && packages=$found
+[ "$(id -u)" = 0 ] || { look_up 'user.*' && packages="$packages $found"; }
 # The tests sign checksums of their own, and look at the site in a browser and with a checker of HTML in Java.
 if [ "${1-}" = test ]; then
-    DEB="$DEB gpg gpg-agent default-jre-headless"
-    RPM="$RPM gnupg2 java-25-openjdk-headless chromium"
-    # On Ubuntu that package only calls snap, and a snap reads no file of the tests.
-    if grep -q '^ID=ubuntu' /etc/os-release; then
-        command -v google-chrome >/dev/null ||
-            say "the tests in a browser are skipped: Ubuntu has Chromium as a snap only; install google-chrome"
-    else
-        DEB="$DEB chromium"
-    fi
+    look_up 'test.*' && packages="$packages $found"
+    look_up test.browser
+    [ -n "$found" ] || command -v google-chrome >/dev/null ||
+        say "the tests in a browser are skipped: $host has Chromium as a snap only; install google-chrome"
 fi
-
-install_deb() {
-    [ "$(id -u)" = 0 ] || DEB="$DEB uidmap"
-    missing=
-    for package in $DEB; do
-        case $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true) in
-            *" installed") ;;
-            *) missing="$missing $package" ;;
-        esac
-    done
-    [ -n "$missing" ] || return 0
-    say "installing:$missing"
-    as_root apt-get -qq update
+look_up manager && manager=$found
+missing=
+for package in $packages; do
+    if [ -n "$bare" ] || ! "is_installed_$manager" "$package"; then missing="$missing $package"; fi
+done
+if [ -n "$missing" ]; then
+    [ -n "$dry" ] || say "installing:$missing"
     # shellcheck disable=SC2086 # a list of words
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing \
-        </dev/null >&2
-}
-
-install_rpm() {
-    # shellcheck disable=SC2086
-    missing=$(rpm -q $RPM 2>/dev/null | sed -n 's/^package \(.*\) is not installed$/\1/p')
-    [ -n "$missing" ] || return 0
-    say "installing:" $missing
-    # shellcheck disable=SC2086
-    as_root dnf install -y --setopt=install_weak_deps=False $missing >&2
-}
-
-if command -v apt-get >/dev/null; then
-    install_deb
-elif command -v dnf >/dev/null; then
-    install_rpm
-else
-    die "only apt-get and dnf are supported; elsewhere install the programs of docs/dependencies.md and the headers of" \
-        "libvirt and Python by hand, then run the rest of this script"
+    "install_$manager" $missing
 fi
 
 # mmdebstrap builds guests as an ordinary user by means of subordinate ids.
 if [ "$(id -u)" != 0 ]; then
     for kind in uid gid; do
-        grep -qE "^($(id -un)|$(id -u)):" "/etc/sub$kind" 2>/dev/null ||
+        if [ -n "$bare" ] || ! grep -qE "^($(id -un)|$(id -u)):" "/etc/sub$kind" 2>/dev/null; then
             as_root usermod "--add-sub${kind}s" 100000-165535 "$(id -un)"
+        fi
     done
 fi
 
@@ -87,41 +132,48 @@ fi
 
 # The distribution's own Python: libvirt's binding is compiled against its headers.
 PYTHON=/usr/bin/python3
-$PYTHON -c 'import sys; sys.exit(sys.version_info < (3, 12))' ||
+[ -n "$bare" ] || $PYTHON -c 'import sys; sys.exit(sys.version_info < (3, 12))' ||
     die "$PYTHON is $($PYTHON -V 2>&1); the lab needs Python 3.12 or newer (Debian 13, Ubuntu 24.04, Fedora 43)"
 
+look_up daemons && daemons=$found
 lock=requirements/lab.txt
 [ "${1-}" != test ] || lock=requirements/test.txt
-want=$($PYTHON -V 2>&1; libvirtd --version 2>/dev/null || true; cat requirements/build.txt "$lock" pyproject.toml)
 stamp=.venv/installed-$(basename "$lock")
-if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
-    say "installing the lab's libraries ($lock)"
-    [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || $PYTHON -m venv --clear .venv
-    pip() { .venv/bin/python -m pip --disable-pip-version-check install --quiet "$@"; }
+if [ -z "$bare" ]; then
+    want=$($PYTHON -V 2>&1; "${daemons##* }" --version 2>/dev/null || true; cat requirements/build.txt "$lock" pyproject.toml)
+fi
+if [ -n "$bare" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
+    [ -n "$dry" ] || say "installing the lab's libraries ($lock)"
+    if [ -n "$bare" ] || ! .venv/bin/python -c '' 2>/dev/null; then run $PYTHON -m venv --clear .venv; fi
+    pip() { run .venv/bin/python -m pip --disable-pip-version-check install --quiet "$@"; }
     pip --require-hashes -r requirements/build.txt
     # Without isolation, so that what builds libvirt's binding is what the lock file names.
     pip --require-hashes --no-build-isolation -r "$lock"
     pip --no-deps --no-build-isolation --editable .
-    printf '%s\n' "$want" >"$stamp"
+    [ -n "$dry" ] || printf '%s\n' "$want" >"$stamp"
 fi
 
 # --- libvirt ----------------------------------------------------------------------------------------
 
+answers() { virsh -q -c qemu:///system version >/dev/null 2>&1; }
+
 # A user's own daemon is started by the first connection; root's has to run.
 start_libvirt() {
-    virsh -q -c qemu:///system version >/dev/null 2>&1 && return 0
-    if [ -d /run/systemd/system ]; then
-        say "starting libvirt (systemd)"
-        systemctl start libvirtd.service
+    [ -n "$bare" ] || ! answers || return 0
+    if [ -n "$bare" ] || [ -d /run/systemd/system ]; then
+        look_up units
+        # shellcheck disable=SC2086 # a list of words
+        run systemctl start $found
     else
-        say "starting libvirt (no systemd here: directly)"
-        pidof virtlogd >/dev/null || virtlogd -d
-        pidof libvirtd >/dev/null || libvirtd -d
+        for daemon in $daemons; do
+            pidof "$daemon" >/dev/null || run "$daemon" -d
+        done
     fi
+    [ -z "$dry" ] || return 0
     tries=0
-    until virsh -q -c qemu:///system version >/dev/null 2>&1; do
+    until answers; do
         tries=$((tries + 1))
-        [ $tries -lt 60 ] || die "libvirtd does not answer on qemu:///system; see its log"
+        [ $tries -lt 60 ] || die "${daemons##* } does not answer on qemu:///system; see its log"
         sleep 0.5
     done
 }
@@ -129,8 +181,17 @@ if [ "$(id -u)" = 0 ] && [ -z "${LAB_CONNECT-}" ]; then
     start_libvirt
 fi
 
+if [ -n "$dry" ]; then
+    look_up 'qemu.*' && qemu=$found
+    look_up firmware
+    # shellcheck disable=SC2086 # two words
+    printf 'QEMU of the system daemon: account %s, confined by %s; UEFI firmware %s\n' $qemu "$found"
+fi
 if [ "${1-}" = test ]; then
     shift
-    exec .venv/bin/python -m pytest "$@"
+    set -- .venv/bin/python -m pytest "$@"
+else
+    set -- .venv/bin/lab "$@"
 fi
-exec .venv/bin/lab "$@"
+[ -z "$dry" ] || { run "$@" && exit; }
+exec "$@"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import libvirt
 
-from lab.base import process
+from lab.base import host_table, process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
-from lab.images import store
+from lab.images import debian, store
 from lab.machine import acceleration, firmware
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
@@ -65,6 +65,7 @@ def examine(plan: Plan, uri: str) -> Iterator[Line]:
     yield from _libvirt(plan, uri)
     yield _program("passt", "passt", "--version")
     yield _for_some(plan, is_built, _program("mmdebstrap", "mmdebstrap", "--version"))
+    yield _for_some(plan, is_built, _keyring())
     yield _for_some(plan, is_built, _program("mke2fs", "mke2fs", "-V"))
     yield _for_some(plan, is_verified, _program("gpgv", "gpgv", "--version"))
     yield _for_some(plan, nobody, _program("ssh", "ssh", "-V", mend=SSH))
@@ -158,7 +159,8 @@ def _subordinate_ids() -> Line:
         "subordinate ids",
         State.BROKEN,
         f"newuidmap, or lines for {name} in /etc/subuid and /etc/subgid, are missing: no guest can be built",
-        f"install uidmap, then: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
+        f"{host_table.install('subids')}, then: sudo usermod "
+        f"--add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
     )
 
 
@@ -173,6 +175,12 @@ def _labels(plan: Plan) -> Line:
     line = _for_some(plan, is_labelled, line)
     others = not all(is_labelled(plan.paths, guest) for guest in plan.guests)
     return replace(line, state=State.LIMITED) if line.state is State.BROKEN and others else line
+
+
+def _keyring() -> Line:
+    if debian.KEYRING.exists():
+        return Line("Debian's keys", State.OK, str(debian.KEYRING))
+    return Line("Debian's keys", State.BROKEN, f"{debian.KEYRING} is missing", host_table.install("keyring"))
 
 
 def _busybox() -> Line:

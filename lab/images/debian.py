@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.base import process, scratch
+from lab.base import host_table, process, scratch
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import definitions
 from lab.catalog import DebianImage
@@ -32,6 +32,8 @@ PACKAGES = (
 # distributions keep /tmp in memory, so this is /var/tmp.
 WORKSPACES = Path("/var/tmp")  # noqa: S108 - a folder that mkdtemp makes in it
 WORKSPACE = "boxlite-lab-build-"
+# Where the host's apt does not trust Debian's keys, as on Ubuntu, mmdebstrap finds them only with gpg's help.
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 FILES = ("disk.qcow2", "vmlinuz", "initrd", "packages.tsv")
 # mmdebstrap's messages, and the stage that the lab reports for each.
 STAGES = {
@@ -119,6 +121,8 @@ def _command(image: DebianImage) -> list[str | Path]:
         "--variant=apt",
         f"--include={','.join([*wanted, *image.packages])}",
     ]
+    if KEYRING.exists():
+        command.append(f"--keyring={KEYRING}")
     if image.backports:
         # mmdebstrap chooses the mirror: copy its line and change the suite.
         command.append(
@@ -151,5 +155,10 @@ def _explain(image: DebianImage, error: process.CommandFailed) -> LabError:
         return LabError(
             f"mmdebstrap could not build {image.suite} as an ordinary user\n{text}",
             hint="install uidmap and add your user to /etc/subuid and /etc/subgid, or run as root",
+        )
+    if "NO_PUBKEY" in text or "is not signed" in text:
+        return LabError(
+            f"building {image.suite} failed: {error}",
+            hint=f"{host_table.install('keyring')}, which has Debian's keys; ./setup.sh doctor does it",
         )
     return LabError(f"building {image.suite} failed: {error}", hint="is the package mirror reachable?")

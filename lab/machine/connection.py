@@ -8,6 +8,7 @@ from pathlib import Path
 import libvirt
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from lab.base import host_table
 from lab.base.errors import LabError
 from lab.machine import events
 
@@ -99,10 +100,13 @@ def connection_for_lanes(
 def how_to_start(uri: str) -> str:
     """How to start the daemon for this URI on this host."""
     if _is_session(uri):
-        return "install libvirt-daemon; the session daemon starts by itself (./setup.sh doctor does both)"
+        what = host_table.install("libvirt")
+        return f"{what}; the session daemon starts by itself (./setup.sh doctor does both)"
+    here = host_table.this_host()
+    units, daemons = (here.units, here.daemons) if here else (["libvirtd.service"], ["virtlogd", "libvirtd"])
     if Path("/run/systemd/system").is_dir():
-        return "systemctl start libvirtd (./setup.sh doctor does it)"
-    return "virtlogd -d && libvirtd -d (./setup.sh doctor does it)"
+        return f"systemctl start {' '.join(units)} (./setup.sh doctor does it)"
+    return f"{' && '.join(f'{daemon} -d' for daemon in daemons)} (./setup.sh doctor does it)"
 
 
 def version(number: int) -> str:

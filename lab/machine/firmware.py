@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
+from lab.base import host_table
 from lab.base.errors import LabError
 from lab.catalog import Firmware
 from lab.images.store import BaseImage
@@ -41,6 +42,6 @@ def uefi(connection: libvirt.virConnect) -> Path:
     if not files:
         raise NoFirmware(
             "no UEFI firmware for guests is installed",
-            hint="install ovmf (Debian, Ubuntu) or edk2-ovmf (Fedora); ./setup.sh doctor does it",
+            hint=f"{host_table.install('uefi')}; ./setup.sh doctor does it",
         )
     return files[0]

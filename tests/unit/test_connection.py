@@ -1,5 +1,7 @@
+import platform
 import re
 import time
+from pathlib import Path
 
 import libvirt
 import pytest
@@ -65,10 +67,23 @@ def test_a_session_s_daemon_that_is_just_ending_is_asked_again(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("uri", "words"), [("qemu:///session", "libvirt-daemon"), ("qemu:///system", "libvirtd")]
+    ("host", "systemd", "uri", "told"),
+    [
+        ("debian-13", True, "qemu:///session", "install libvirt-daemon-system libvirt-daemon-driver-qemu; "),
+        ("fedora-43", True, "qemu:///session", "install libvirt-daemon-driver-qemu libvirt-daemon-log; "),
+        ("debian-13", True, "qemu:///system", "systemctl start libvirtd.service ("),
+        ("fedora-43", True, "qemu:///system", "systemctl start virtlogd.socket virtqemud.socket ("),
+        ("debian-13", False, "qemu:///system", "virtlogd -d && libvirtd -d ("),
+        ("arch-", True, "qemu:///system", "systemctl start libvirtd.service ("),
+    ],
 )
-def test_how_to_start_is_about_the_right_daemon(uri: str, words: str) -> None:
-    assert words in how_to_start(uri)
+def test_how_to_start_libvirt_is_told_for_the_host(
+    monkeypatch: pytest.MonkeyPatch, host: str, systemd: bool, uri: str, told: str
+) -> None:
+    name, _, version_id = host.partition("-")
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": name, "VERSION_ID": version_id})
+    monkeypatch.setattr(Path, "is_dir", lambda _path: systemd)
+    assert how_to_start(uri).startswith(told)
 
 
 def test_versions_are_as_people_write_them() -> None:

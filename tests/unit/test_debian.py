@@ -34,6 +34,10 @@ NO_MIRROR = """
 echo "E: apt-get update failed: Temporary failure resolving the mirror" >&2
 exit 2
 """
+NO_KEYS = """
+echo "W: GPG error: trixie InRelease: signatures could not be verified: NO_PUBKEY 6ED0E7B82643E131" >&2
+exit 100
+"""
 
 
 def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +118,23 @@ def test_a_suite_without_its_security_archive_leaves_that_out_of_the_sources(
     assert sources.read_text() == "deb mirror bullseye main\ndeb mirror bullseye-updates main\n"
 
 
+def test_mmdebstrap_is_told_debian_s_keys_because_it_finds_them_only_with_gpg(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys.gpg"
+    keys.touch()
+    monkeypatch.setattr(debian, "KEYRING", keys)
+    assert f"--keyring={keys}" in asked_for("debian-13", tmp_path, monkeypatch).split()
+
+
+def test_a_host_without_debian_s_keys_leaves_them_to_mmdebstrap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It refuses to start with a keyring that does not exist.
+    monkeypatch.setattr(debian, "KEYRING", tmp_path / "keys.gpg")
+    assert "--keyring" not in asked_for("debian-13", tmp_path, monkeypatch)
+
+
 def test_a_stable_suite_is_built_from_all_its_archives_and_nothing_expired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +172,7 @@ def test_an_ordinary_user_is_told_that_labels_are_root_s_to_set(
             "the disk filled up while building trixie; the partial image was deleted",
             "free some disk space",
         ),
+        (NO_KEYS, "NO_PUBKEY 6ED0E7B82643E131", "debian-archive-keyring"),
         (NO_MIRROR, "Temporary failure resolving the mirror", "mirror reachable?"),
     ],
 )

@@ -14,7 +14,7 @@ from lab.catalog import Firmware, Guest
 from lab.host import doctor
 from lab.host.doctor import Line, State
 from lab.host.plan import Plan, starts_from_uefi
-from lab.images import store
+from lab.images import debian, store
 from tests.unit.examples import domain_capabilities
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "passt", "mmdebstrap", "mke2fs", "gpgv", "ssh")
@@ -184,6 +184,14 @@ def test_what_makes_images_is_not_needed_for_one_that_is_stored(
     assert line.needed_by is not None
     assert ("debian-13" in line.needed_by, "debian-12" in line.needed_by) == (False, True)
     assert examine(paths, "mmdebstrap", "debian-13", "debian-12").state is State.BROKEN
+
+
+def test_debian_s_keys_are_needed_to_build_guests(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian, "KEYRING", paths.cache / "keys.gpg")
+    line = examine(paths, "Debian's keys", "debian-13")
+    assert (line.state, line.found) == (State.BROKEN, f"{paths.cache / 'keys.gpg'} is missing")
+    assert "keyring" in line.mend
+    assert examine(paths, "Debian's keys", "fedora-43").state is State.NOT_NEEDED
 
 
 def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:

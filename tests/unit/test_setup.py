@@ -1,0 +1,206 @@
+"""setup.sh: what it would do on each host, by its dry run. Nothing is installed or started."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.base import host_table
+from lab.base.paths import PACKAGE
+
+ROOT = PACKAGE.parent
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
+# Programs that would change the host, and some that would ask what is installed there.
+CHANGING = (
+    "sudo",
+    "apt-get",
+    "dnf",
+    "usermod",
+    "systemctl",
+    "virtlogd",
+    "libvirtd",
+    "virtqemud",
+    "dpkg-query",
+    "rpm",
+)
+RELEASES = {
+    "debian-13": 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\nVERSION_ID="13"\nID=debian\n',
+    "ubuntu-24.04": 'PRETTY_NAME="Ubuntu 24.04.3 LTS"\nVERSION_ID="24.04"\nID=ubuntu\nID_LIKE=debian\n',
+    "ubuntu-26.04": 'PRETTY_NAME="Ubuntu 26.04 LTS"\nVERSION_ID="26.04"\nID=ubuntu\nID_LIKE=debian\n',
+    "fedora-43": 'ID=fedora\nVERSION_ID=43\nPRETTY_NAME="Fedora Linux 43 (Cloud Edition)"\n',
+    "fedora-44": 'ID=fedora\nVERSION_ID=44\nPRETTY_NAME="Fedora Linux 44 (Cloud Edition)"\n',
+}
+APT = (
+    "qemu-system-x86 qemu-utils ovmf libvirt-daemon-system libvirt-daemon-driver-qemu "
+    "libvirt-clients libvirt-dev libc6-dev python3-dev gcc pkg-config python3-venv passt mmdebstrap "
+    "debian-archive-keyring distro-info-data e2fsprogs busybox-static util-linux gpgv openssh-client"
+)
+DNF = (
+    "qemu-system-x86-core qemu-img edk2-ovmf libvirt-daemon-driver-qemu libvirt-daemon-log "
+    "libvirt-client libvirt-devel python3-devel gcc pkgconf-pkg-config passt mmdebstrap "
+    "debian-keyring e2fsprogs busybox util-linux gnupg2-verify openssh-clients"
+)
+APT_INSTALL = "env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
+DNF_INSTALL = "dnf install -y --setopt=install_weak_deps=False"
+
+each_host = pytest.mark.parametrize("host", list(RELEASES))
+
+
+def dry_run(
+    tmp_path: Path, release: str, *arguments: str, user: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run setup.sh dry for a host with this os-release, as root or as an ordinary user; nothing may be run."""
+    file, folder = tmp_path / "os-release", tmp_path / "bin"
+    file.write_text(release)
+    folder.mkdir(exist_ok=True)
+    for name in CHANGING:
+        program = folder / name
+        program.write_text(f"#!/bin/sh\necho {name} >>{tmp_path}/changed\nexit 1\n")
+        program.chmod(0o755)
+    identity = folder / "id"
+    identity.write_text(f'#!/bin/sh\n[ "$1" = -un ] && echo someone || echo {0 if user is None else user}\n')
+    identity.chmod(0o755)
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", ROOT / "setup.sh", f"--dry-run={file}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert not (tmp_path / "changed").exists()
+    return done
+
+
+def commands(printed: str) -> list[str]:
+    return [line.removeprefix("would run: ") for line in printed.splitlines() if line.startswith("would run: ")]
+
+
+@each_host
+def test_a_bare_host_gets_its_packages_its_libraries_and_its_daemons(tmp_path: Path, host: str) -> None:
+    done = dry_run(tmp_path, RELEASES[host], "doctor", "--json")
+    fedora = host.startswith("fedora")
+    pip = ".venv/bin/python -m pip --disable-pip-version-check install --quiet"
+    assert commands(done.stdout) == [
+        *([f"{DNF_INSTALL} {DNF}"] if fedora else ["apt-get -qq update", f"{APT_INSTALL} {APT}"]),
+        "/usr/bin/python3 -m venv --clear .venv",
+        f"{pip} --require-hashes -r requirements/build.txt",
+        f"{pip} --require-hashes --no-build-isolation -r requirements/lab.txt",
+        f"{pip} --no-deps --no-build-isolation --editable .",
+        f"systemctl start {'virtlogd.socket virtqemud.socket' if fedora else 'libvirtd.service'}",
+        ".venv/bin/lab doctor --json",
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+    name = f"{host.partition('-')[0].title()} {host.partition('-')[2]}"
+    assert done.stdout.startswith(f"dry run for {name}, a bare one: nothing is changed\n")
+    account = "account qemu, confined by selinux; UEFI firmware /usr/share/edk2/ovmf/OVMF_CODE_4M.qcow2"
+    other = "account libvirt-qemu, confined by apparmor; UEFI firmware /usr/share/OVMF/OVMF_CODE_4M.fd"
+    assert f"QEMU of the system daemon: {account if fedora else other}\n" in done.stdout
+
+
+@each_host
+def test_an_ordinary_user_gets_subordinate_ids_and_no_system_daemon(tmp_path: Path, host: str) -> None:
+    told = commands(dry_run(tmp_path, RELEASES[host], "doctor", user=1000).stdout)
+    assert any(line.startswith("sudo ") and line.endswith((" uidmap", " shadow-utils")) for line in told)
+    assert "sudo usermod --add-subuids 100000-165535 someone" in told
+    assert "sudo usermod --add-subgids 100000-165535 someone" in told
+    assert not any("systemctl" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("host", "packages"),
+    [
+        ("debian-13", "gpg gpg-agent default-jre-headless chromium"),
+        ("ubuntu-24.04", "gpg gpg-agent default-jre-headless"),
+        ("ubuntu-26.04", "gpg gpg-agent default-jre-headless"),
+        ("fedora-43", "gnupg2 java-25-openjdk-headless chromium"),
+        ("fedora-44", "gnupg2 java-25-openjdk-headless chromium"),
+    ],
+)
+def test_the_tests_need_more_packages_and_no_snap(tmp_path: Path, host: str, packages: str) -> None:
+    done = dry_run(tmp_path, RELEASES[host], "test", "-m", "not vm")
+    assert any(line.endswith(f" {packages}") for line in commands(done.stdout))
+    assert commands(done.stdout)[-1] == ".venv/bin/python -m pytest -m not vm"
+    assert " -r requirements/test.txt" in done.stdout
+    assert ("the tests in a browser are skipped" in done.stderr) is ("ubuntu" in host)
+
+
+@pytest.mark.parametrize(
+    ("release", "told", "taken_for"),
+    [
+        ('ID=fedora\nVERSION_ID=45\nPRETTY_NAME="Fedora Linux 45"\n', "Fedora Linux 45 is not in", "Fedora 44"),
+        ('ID=debian\nPRETTY_NAME="Debian GNU/Linux forky/sid"\n', "forky/sid is not in", "Debian 13"),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="23"\n', "linuxmint 23 is not in", "Ubuntu 26.04"),
+        ('ID=almalinux\nID_LIKE="rhel centos fedora"\nVERSION_ID=10\n', "almalinux 10 is not in", "Fedora 44"),
+    ],
+    ids=["newer", "without version", "like Ubuntu", "like Fedora"],
+)
+def test_an_unknown_host_is_taken_for_one_that_it_is_like_and_that_is_said(
+    tmp_path: Path, release: str, told: str, taken_for: str
+) -> None:
+    done = dry_run(tmp_path, release, "doctor")
+    assert told in done.stderr
+    assert f"; it is taken for {taken_for}, which nobody tried" in done.stderr
+    assert done.stdout.startswith(f"dry run for {taken_for}, ")
+    fields = dict(line.split("=") for line in release.replace('"', "").splitlines())
+    chosen = host_table.choose(fields)
+    assert chosen is not None
+    assert chosen.name == taken_for
+
+
+@pytest.mark.parametrize(
+    ("release", "told"),
+    [
+        (
+            'ID=arch\nPRETTY_NAME="Arch Linux"\n',
+            "Arch Linux is not in lab/base/hosts.table (ID=arch, ID_LIKE=)",
+        ),
+        ("", "this distribution is not in lab/base/hosts.table (ID=, ID_LIKE=)"),
+    ],
+)
+def test_a_host_that_is_like_no_known_one_is_refused_with_the_known_ones(
+    tmp_path: Path, release: str, told: str
+) -> None:
+    done = dry_run(tmp_path, release, "doctor")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert told in done.stderr
+    assert "Debian 13, Ubuntu 24.04, Ubuntu 26.04, Fedora 43, Fedora 44" in done.stderr
+    assert host_table.choose(dict(line.split("=") for line in release.splitlines())) is None
+
+
+def test_an_os_release_is_read_and_not_run(tmp_path: Path) -> None:
+    done = dry_run(tmp_path, f"ID=$(touch {tmp_path}/changed)\n$(touch {tmp_path}/changed)\n", "doctor")
+    assert done.returncode == 3
+
+
+@each_host
+def test_the_lab_reads_the_same_column(host: str) -> None:
+    fields = dict(line.split("=", 1) for line in RELEASES[host].replace('"', "").splitlines())
+    chosen = host_table.choose(fields)
+    assert chosen is not None
+    assert chosen.host == host
+    fedora = host.startswith("fedora")
+    assert chosen.daemons == ["virtlogd", "virtqemud" if fedora else "libvirtd"]
+    packages = " ".join(text for what, text in chosen.values.items() if what.startswith("package.") and text)
+    assert packages == (DNF if fedora else APT)
+
+
+def test_every_line_of_the_table_has_a_value_for_each_host() -> None:
+    lines = [line for line in host_table.TABLE.read_text().splitlines() if line and not line.startswith("#")]
+    assert {line.count("|") for line in lines} == {len(RELEASES)}
+    assert [column.host for column in host_table.columns()] == list(RELEASES)
+    names = [line.split()[0] for line in lines]
+    assert len(names) == len(set(names))
+
+
+def test_what_to_install_is_told_for_each_distribution_where_this_one_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_table, "this_host", lambda: None)
+    assert host_table.install("uefi") == "install ovmf (Debian 13), ovmf (Ubuntu 26.04), edk2-ovmf (Fedora 44)"
+
+
+def test_shellcheck_finds_nothing_in_setup() -> None:
+    done = subprocess.run([SHELLCHECK, ROOT / "setup.sh"], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
