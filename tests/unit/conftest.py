@@ -9,10 +9,15 @@ from tenacity import wait_none
 
 from lab import remedies
 from lab.base import process
+from lab.base.errors import UsageError
 from lab.base.paths import Paths
+from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading
 from lab.images import download
 from lab.machine import ports
+from lab.record import RunResult, Status
+from lab.run import scheduler
+from lab.run.journal import Journal
 from tests.mirror import Mirror, SigningKey, definitions, key_ring, serving
 
 
@@ -78,3 +83,42 @@ def root(mirror: Mirror, keys: dict[str, SigningKey], tmp_path: Path, monkeypatc
     made = definitions(tmp_path / "definitions", mirror.url, keys["good"])
     monkeypatch.setattr(loading, "definitions", lambda: made)
     return made
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where these labs keep their things; nobody has made it yet."""
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No package index is asked: every release is there but 99.0."""
+
+    def check(build: Wheel, _paths: object) -> None:
+        if build.version == "99.0":
+            raise UsageError("there is no release 99.0")
+
+    monkeypatch.setattr(Wheel, "check", check)
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs without guests, of which each cell passes; the names of the cells that were run."""
+    ran: list[str] = []
+
+    class Passing(scheduler.Scheduler):
+        def run(self) -> RunResult:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            journal = Journal(self.folder, self.cells, self.info, self.kept)
+            for each in self.cells:
+                if not journal.is_decided(each):
+                    self.observer.lane(each.guest.name, "running the suite")
+                    self.observer.cell(journal.decide(each, each.result(Status.PASS)))
+                    ran.append(each.name)
+            self.observer.note("guests are not run at all")
+            return journal.finish(interrupted=False)
+
+    monkeypatch.setattr(scheduler, "Scheduler", Passing)
+    return ran

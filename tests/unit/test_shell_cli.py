@@ -17,8 +17,8 @@ from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
 from lab.plan import Cell
 from lab.record import RunResult, Status
+from tests.unit.cli_examples import run_main
 from tests.unit.examples import cell, run_of
-from tests.unit.test_cli import run_main
 
 # Instead of OpenSSH's: runs the command as the server does.
 SSH = """#!/bin/bash

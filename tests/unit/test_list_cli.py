@@ -1,0 +1,100 @@
+"""`lab list`, `lab matrix --list` and `lab remedies`: what there is, and what a run would do."""
+
+import re
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lab import catalog, causes, remedies
+from lab.cli import common
+from tests.unit.cli_examples import ONE_CELL, lab, rows_listed, run_main
+
+pytestmark = pytest.mark.usefixtures("releases")
+
+
+def test_list_explains_the_causes(home: Path) -> None:
+    lines = lab("list", "causes").stdout.splitlines()
+    assert lines == [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
+
+
+def test_list_shows_the_cells_and_makes_nothing(home: Path) -> None:
+    done = lab("matrix", "--set", "quick", "-v", "max-userns-zero", "--list")
+    assert done.returncode == 0
+    lines = [line.split(maxsplit=4) for line in done.stdout.splitlines()[1:]]
+    assert [line[:2] for line in lines] == [
+        [guest, "max-userns-zero"] for guest in ("debian-12", "debian-13", "debian-13-backports")
+    ]
+    assert "lab matrix -g debian-12 -v max-userns-zero" in done.stdout
+    assert not home.exists()
+
+
+def test_a_list_tells_builds_apart_and_runs_each_cell_as_the_run_would(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.0", "--build", "0.10.8", "--list") == 0
+    again = "lab matrix -g debian-13 -v stock --build"
+    assert rows_listed(capsys) == [
+        ["guest", "variant", "build", "expected", "again"],
+        ["debian-13", "stock", "0.10.0", "pass", f"{again} 0.10.0"],
+        ["debian-13", "stock", "0.10.8", "pass", f"{again} 0.10.8"],
+    ]
+    assert run_main(monkeypatch, "matrix", "--set", "quick", "-g", "debian-13", "-v", "stock", "--list") == 0
+    assert rows_listed(capsys)[1][-1] == "lab matrix -g debian-13 -v stock --no-remedies"
+
+
+def test_a_list_refuses_what_a_run_would(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--rootfs", "/nope", "--list") == 2
+    assert "--rootfs /nope: not an OCI image layout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["guests", "variants", "sets", "suites", "cells", "causes"])
+def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, what: str) -> None:
+    done = lab("list", what)
+    assert done.returncode == 0
+    assert "\u2026" not in done.stdout
+    if what == "guests":
+        lines = [re.split("  +", line) for line in done.stdout.splitlines()]
+        known = catalog.load().guests
+        assert lines == [[name, guest.title, guest.image.origin] for name, guest in known.items()]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_rows_are_aligned_and_neither_cut_nor_folded_however_narrow_the_console_is(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    out = StringIO()
+    narrow = Console(file=out, width=20, force_terminal=is_terminal, color_system=None, highlight=False)
+    monkeypatch.setattr(common, "console", narrow)
+    common.print_rows([["name", "what it is"], ["[bold]a", "x" * 40 + " " + "語" * 20]])
+    assert out.getvalue() == f"name     what it is\n[bold]a  {'x' * 40} {'語' * 20}\n"
+
+
+def test_remedies_are_listed_with_what_they_give_up(home: Path) -> None:
+    done = lab("remedies")
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [line.split()[0] for line in done.stdout.splitlines() if line[:1].strip()]
+    assert names[0] == "remedy"
+    known = remedies.load()
+    assert names[1 : len(known) + 1] == list(known)
+    assert "userns-sysctl" in done.stdout
+
+
+@pytest.mark.parametrize("name", remedies.load())
+def test_a_remedy_is_shown_with_its_price_and_how_it_is_done(home: Path, name: str) -> None:
+    remedy = remedies.find(name)
+    done = lab("remedies", "show", name)
+    assert (done.returncode, done.stderr) == (0, "")
+    words = " ".join(done.stdout.split())
+    assert " ".join(remedy.price.split()) in words
+    assert ", ".join(remedy.cures) in words
+    how = remedy.host.apply if remedy.host else remedy.run.example if remedy.run else ""
+    assert how.strip() in done.stdout
+
+
+def test_the_script_that_is_printed_is_the_one_that_the_lab_runs(home: Path) -> None:
+    done = lab("remedies", "show", "userns-clone-on", "--script")
+    assert (done.returncode, done.stdout) == (0, remedies.find("userns-clone-on").script())

@@ -1,0 +1,147 @@
+"""`lab matrix`: what it runs, what it prints, and what it leaves in the run's folder."""
+
+import shlex
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lab.cli import common
+from lab.record import ExperimentPolicy, RunOptions, RunResult
+from lab.run import scheduler
+from tests.unit.cli_examples import ONE_CELL, run_main
+
+pytestmark = pytest.mark.usefixtures("releases")
+
+
+def test_a_release_that_there_is_not_is_refused_before_anything_is_started(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "--build", "99.0") == 2
+    assert "there is no release 99.0" in capsys.readouterr().err
+    assert (passing, list(home.glob("state/runs/*"))) == ([], [])
+
+
+def test_each_build_is_run_once_and_has_a_column(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["--build", "0.10.8", "--build", "0.10.7", "--build", "0.10.8"]
+    assert run_main(monkeypatch, *ONE_CELL, *wanted) == 0
+    assert passing == ["debian-13/stock/0.10.8", "debian-13/stock/0.10.7"]
+    out = capsys.readouterr().out
+    assert out.startswith("boxlite 0.10.8, 0.10.7, 2 cells, run ")
+    [header] = [line.split() for line in out.splitlines() if line.startswith("guest ")]
+    assert header == ["guest", "kernel", "stock", "0.10.8", "stock", "0.10.7"]
+
+
+def test_a_run_says_where_everything_is(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "--repeat", "2", "--retries", "0") == 0
+    [folder] = home.glob("state/runs/*")
+    assert capsys.readouterr().out.endswith(f"run: {folder} (results.json, matrix.md, run.log)\n")
+    run = RunResult.read(folder)
+    assert (run.run.options.repeat, run.run.options.retries) == (2, 0)
+    assert run.run.command == shlex.join(
+        ["lab", *ONE_CELL, "--build", "0.10.8", "--repeat", "2", "--retries", "0"]
+    )
+    assert "| debian-13 | - | pass |" in (folder / "matrix.md").read_text()
+    assert "debian-13 stock 0.10.8: pass\n" in (folder / "run.log").read_text()
+
+
+def test_a_folder_s_name_is_no_markup(
+    home: Path,
+    tmp_path: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "a [bold] [run]"
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "-o", str(folder)) == 0
+    out = capsys.readouterr().out
+    assert f"1 cells, run {folder}\n" in out
+    assert f"run: {folder} (results.json" in out
+
+
+def run_on(console: Console, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    monkeypatch.setattr(common, "console", console)
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", *more) == 0
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_with_quiet_the_result_alone_is_printed_and_the_log_has_all(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    out = StringIO()
+    run_on(Console(file=out, width=240, force_terminal=is_terminal, color_system=None), monkeypatch, "--quiet")
+    [folder] = home.glob("state/runs/*")
+    assert [line.split() for line in out.getvalue().splitlines() if line] == [
+        ["guest", "kernel", "stock"],
+        ["debian-13", "-", "pass"],
+        ["1", "pass"],
+        ["run:", str(folder), "(results.json,", "matrix.md,", "run.log)"],
+    ]
+    log = (folder / "run.log").read_text()
+    assert all(text in log for text in ("running the suite", "stock 0.10.8: pass", "guests are not run"))
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "more", "lines"),
+    [(False, [], True), (False, ["--verbose"], True), (True, ["--verbose"], True), (True, [], False)],
+)
+def test_without_a_terminal_and_with_verbose_each_step_is_a_line(
+    home: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
+    more: list[str],
+    lines: bool,
+) -> None:
+    out = StringIO()
+    run_on(Console(file=out, width=240, force_terminal=is_terminal, color_system=None), monkeypatch, *more)
+    steps = [line.partition(" s] ")[2] for line in out.getvalue().splitlines() if line.startswith("[ ")]
+    expected = [
+        "debian-13: running the suite",
+        "1/1 debian-13 stock 0.10.8: pass",
+        "note: guests are not run at all",
+    ]
+    assert steps == (expected if lines else [])
+    assert ("1 of 1 cells" in out.getvalue()) is not lines
+
+
+@pytest.mark.parametrize(
+    ("words", "tries", "experiments"),
+    [
+        (["-g", "debian-13", "-v", "stock"], True, ExperimentPolicy.UNCLEAR),
+        (["-g", "debian-13", "-v", "stock", "--no-remedies"], False, ExperimentPolicy.UNCLEAR),
+        (["--set", "quick", "-g", "debian-13", "-v", "stock"], False, ExperimentPolicy.UNCLEAR),
+        (["--set", "quick", "-g", "debian-13", "-v", "stock", "--remedies"], True, ExperimentPolicy.UNCLEAR),
+        (["-g", "debian-13", "-v", "stock", "--experiment"], True, ExperimentPolicy.ALWAYS),
+        (["-g", "debian-13", "-v", "stock", "--no-experiment"], True, ExperimentPolicy.NEVER),
+        (["-g", "debian-13", "-v", "stock", "--cold"], False, ExperimentPolicy.NEVER),
+    ],
+)
+def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_otherwise(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    tries: bool,
+    experiments: ExperimentPolicy,
+) -> None:
+    begun: list[RunOptions] = []
+
+    def run(matrix: scheduler.Scheduler) -> RunResult:
+        begun.append(matrix.info.options)
+        return RunResult(run=matrix.info, cells=[])
+
+    monkeypatch.setattr(scheduler.Scheduler, "run", run)
+    seen: list[str] = []
+    monkeypatch.setattr(common, "say", seen.append)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert run_main(monkeypatch, "matrix", *words, "--build", "0.10.8", "-o", str(folder)) == 0
+    assert [(options.remedies, options.experiments) for options in begun] == [(tries, experiments)]
+    told = "--cold makes no forks, so no remedies and no experiments are tried"
+    assert (told in seen) is ("--cold" in words)

@@ -1,0 +1,140 @@
+"""`lab matrix --resume`: a run that was interrupted goes on as it was begun."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from lab.builds import pip
+from lab.cli import common
+from lab.record import RunResult
+from lab.run import scheduler
+from lab.run.journal import LOCK
+from tests.unit.cli_examples import TWO_CELLS, interrupt_runs, rows_listed, run_main
+
+pytestmark = pytest.mark.usefixtures("releases")
+
+
+@pytest.fixture
+def half_run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The folder of a run of two cells that was interrupted after the first."""
+    with monkeypatch.context() as patched:
+        interrupt_runs(patched)
+        line = [*TWO_CELLS, "--build", "0.10.8", "--repeat", "3", "--rootfs", str(layout(home))]
+        assert run_main(patched, *line) == common.INTERRUPTED
+    [folder] = home.glob("state/runs/*")
+    out = capsys.readouterr().out
+    assert f"continue with: lab matrix --resume {folder}\n" in out
+    return folder
+
+
+def layout(folder: Path) -> Path:
+    """As much of an OCI image layout as is looked at."""
+    (folder / "layout" / "blobs").mkdir(parents=True)
+    for name in ("oci-layout", "index.json"):
+        (folder / "layout" / name).touch()
+    return folder / "layout"
+
+
+def test_the_list_of_a_run_that_is_resumed_is_what_is_left_of_it(
+    half_run: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
+    assert run_main(monkeypatch, "matrix", "--resume", str(half_run), "--list") == 0
+    [[guest, variant, _, again]] = rows_listed(capsys)[1:]
+    assert (guest, variant) == ("debian-13", "max-userns-zero")
+    assert again == RunResult.read(half_run).cells[1].rerun
+    assert (passing, {file: file.read_bytes() for file in before}) == ([], before)
+
+
+@pytest.mark.parametrize("by", ["name", "folder"])
+def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
+    half_run: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    by: str,
+) -> None:
+    before = RunResult.read(half_run)
+    which = half_run.name if by == "name" else str(half_run)
+    free = ["--jobs", "3", "--memory", "4096", "--verbose"]
+    # The cell that stands was no pass: it is not run again, and counts.
+    assert run_main(monkeypatch, "matrix", "--resume", which, *free) == 1
+    assert passing == ["debian-13/max-userns-zero/0.10.8"]
+    assert f"2 cells, 1 of them kept from before, run {half_run}\n" in capsys.readouterr().out
+    after = RunResult.read(half_run)
+    assert after.cells[0] == before.cells[0]
+    assert [cell.status for cell in after.cells] == ["xpass", "pass"]
+    assert (after.run.options, after.run.command) == (before.run.options, before.run.command)
+    assert after.run.options.repeat == 3
+    assert (len(after.run.resumed), after.run.interrupted) == (1, False)
+    log = (half_run / "run.log").read_text()
+    assert log.index("stock 0.10.8: xpass") < log.index("max-userns-zero 0.10.8: pass")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["-g", "debian-13"],
+        ["-v", "stock"],
+        ["--set", "quick"],
+        ["--build", "0.10.8"],
+        ["--shard", "1/2"],
+        # What it is anyway is refused too: nobody has to know.
+        ["--repeat", "3"],
+        ["--retries", "1"],
+        ["--cold"],
+        ["--rootfs", "/layout"],
+        ["-o", "/run"],
+    ],
+    ids=lambda option: str(option[0]),
+)
+def test_a_run_that_is_resumed_keeps_its_plan(
+    half_run: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: Sequence[str],
+) -> None:
+    before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
+    for line in (["--resume", half_run.name, *option], [*option, "--resume", half_run.name]):
+        assert run_main(monkeypatch, "matrix", *line) == 2
+        said = capsys.readouterr()
+        assert f"lab: {option[0]} cannot be changed for a run that is resumed\n  next: " in said.err
+        assert said.out == ""
+    assert passing == []
+    assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("run", "said"), [("20261124", "no run is called '20261124'"), ("", "no run is called ''")]
+)
+def test_a_run_that_there_is_not_is_not_resumed(
+    half_run: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    run: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(pip, "newest", lambda: "0.10.8")
+    assert run_main(monkeypatch, "matrix", "--resume", run) == 2
+    assert said in capsys.readouterr().err
+    assert passing == []
+
+
+def test_a_run_at_which_another_lab_is_at_work_is_left_alone(
+    half_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def connection(_uri: str) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr(scheduler, "connection", connection)
+    with FileLock(half_run / LOCK):
+        before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
+        assert run_main(monkeypatch, "matrix", "--resume", str(half_run)) == 2
+        assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
+    assert "another lab is at work in it" in capsys.readouterr().err

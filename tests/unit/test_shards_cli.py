@@ -1,0 +1,141 @@
+"""`lab matrix --shard` and `lab merge`: a plan in parts, on several hosts."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.record import RunResult
+from tests.unit.cli_examples import ONE_CELL, TWO_CELLS, run_main
+
+pytestmark = pytest.mark.usefixtures("releases")
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1/0", "1", "-1/3", "one/three", ""])
+def test_a_shard_that_there_is_not_is_refused(
+    home: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shard: str,
+) -> None:
+    for more in ([], ["--list"]):
+        assert run_main(monkeypatch, *TWO_CELLS, "--build", "0.10.8", "--shard", shard, *more) == 2
+        said = capsys.readouterr()
+        assert f"--shard {shard}: not of the form I/N" in said.err
+        assert said.out == ""
+    assert (passing, list(home.glob("state/runs/*"))) == ([], [])
+
+
+def test_a_shard_with_nothing_to_do_is_refused(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in ([], ["--list"]):
+        assert run_main(monkeypatch, *TWO_CELLS, "--build", "0.10.8", "--shard", "9/9", *more) == 2
+        assert "--shard 9/9: the plan has 2 cells, too few for so many shards" in capsys.readouterr().err
+    assert (passing, list(home.glob("state/runs/*"))) == ([], [])
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    return [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+
+
+def test_the_lists_of_all_shards_are_the_list_of_the_plan(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "matrix", "--list") == 0
+    plan = listed(capsys)
+    shards = []
+    for number in (1, 2, 3):
+        assert run_main(monkeypatch, "matrix", "--list", "--shard", f"{number}/3") == 0
+        shards.append(listed(capsys))
+    assert all(shards)
+    assert [line for shard in shards for line in shard] == plan
+    assert not home.exists()
+
+
+def test_a_shard_s_list_is_what_the_shard_runs_of_several_builds(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*TWO_CELLS, "--build", "0.10.7", "--build", "0.10.8", "--shard", "1/4"]
+    assert run_main(monkeypatch, *line, "--list") == 0
+    shown = listed(capsys)
+    run_main(monkeypatch, *line)
+    assert passing == ["debian-13/stock/0.10.7"]
+    assert shown == [["debian-13", "stock"]]
+
+
+@pytest.fixture
+def shards(
+    home: Path,
+    tmp_path: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> list[str]:
+    """The folders of the two shards of a plan, both run."""
+    folders = [str(tmp_path / f"shard-{number}") for number in (1, 2)]
+    for number, folder in enumerate(folders, 1):
+        line = [*TWO_CELLS, "--build", "0.10.8", "--shard", f"{number}/2", "-o", folder]
+        assert run_main(monkeypatch, *line) == 0
+    capsys.readouterr()
+    return folders
+
+
+def test_merged_shards_are_the_run_of_the_plan(
+    shards: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    merged = tmp_path / "merged"
+    assert run_main(monkeypatch, "merge", *reversed(shards), "-o", str(merged)) == 0
+    out = capsys.readouterr().out
+    assert "\n2 pass\n" in out
+    assert out.endswith(f"run: {merged} (results.json, matrix.md)\n")
+    assert [cell.variant for cell in RunResult.read(merged).cells] == ["stock", "max-userns-zero"]
+    assert "| debian-13 | - | pass | pass |" in (merged / "matrix.md").read_text()
+    assert run_main(monkeypatch, "matrix", "--resume", str(merged)) == 2
+    assert "was merged from other runs" in capsys.readouterr().err
+
+
+def test_what_no_shard_has_run_is_not_a_pass(
+    shards: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "merge", shards[1]) == 3
+    assert "\n1 pass, 1 not-run\n" in capsys.readouterr().out
+    [folder] = home.glob("state/runs/*")
+    assert [cell.reason for cell in RunResult.read(folder).cells] == ["in none of the merged shards", ""]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (["shard-1", "shard-1"], "overlap: both have debian-13/stock/0.10.8"),
+        (["shard-1", "other"], "other is not a shard of the same plan as run shard-1: another plan"),
+        (["other", "shard-1"], "shard-1 is not a shard of the same plan as run other: another plan"),
+        (["shard-1", "whole"], "whole is not a shard"),
+        (["whole"], "whole is not a shard"),
+        (["shard-1", "."], "is not the folder of a run"),
+        (["shard-1", "shard-2", "-o", "shard-1"], "-o shard-1: there is a run in it already"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_makes_no_run_is_not_merged(
+    shards: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    parts: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    release = ["--build", "0.10.8", "-o"]
+    assert run_main(monkeypatch, *ONE_CELL, "-g", "debian-12", "--shard", "2/2", *release, "other") == 0
+    assert run_main(monkeypatch, *TWO_CELLS, *release, "whole") == 0
+    capsys.readouterr()
+    before = sorted(tmp_path.rglob("*"))
+    assert run_main(monkeypatch, "merge", *parts) == 2
+    heard = capsys.readouterr()
+    assert said in heard.err
+    assert heard.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
