@@ -32,7 +32,7 @@ from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 from lab.site import one_page
 from tests.unit.examples import cell, facts, run_of
-from tests.unit.test_report import skeleton
+from tests.unit.printed_examples import skeleton
 
 TEXTS = {
     "escapes": "\x1b[2J\x1b]0;title\x07\x1b]8;;https://example.org\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x00",

@@ -1,0 +1,214 @@
+"""The table of a run, on a terminal and in matrix.md: its squares and counts, and what stands beside it."""
+
+import math
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import catalog
+from lab.record import (
+    LaneRecord,
+    Status,
+)
+from lab.report import markdown, squares, terminal
+from tests.unit.examples import cell, facts, host, run_of
+from tests.unit.printed_examples import FLAKY, XFAIL, printed, rows_of
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"status": Status.PASS}, "pass"),
+        ({"status": Status.FAIL, "cause": "unknown"}, "fail unknown"),
+        ({"status": Status.XFAIL, "cause": "userns-limit"}, "xfail userns-limit"),
+        ({"status": Status.XPASS, "reason": "passed, but"}, "xpass"),
+        ({"status": Status.NOT_APPLICABLE, "reason": "no AppArmor"}, "n/a"),
+        ({"status": Status.NOT_RUN, "reason": "interrupted"}, "not-run"),
+        ({"status": Status.ERROR, "reason": "waited 180 s for SSH"}, "error"),
+        (FLAKY, "flaky 2/3"),
+        ({"status": Status.PASS, "retried": ["no SSH", "no disk"]}, "pass (try 3)"),
+        ({"status": Status.XFAIL, "cause": "userns-limit", "retried": ["x"]}, "xfail userns-limit (try 2)"),
+        (None, ""),
+    ],
+)
+def test_a_square_says_the_status_and_the_cause(more: dict[str, Any] | None, expected: str) -> None:
+    assert squares.square(cell(**more) if more else None) == expected
+
+
+def test_pass_alone_is_green() -> None:
+    assert [status for status, style in terminal.STYLES.items() if "green" in style] == [Status.PASS]
+    assert set(terminal.STYLES) == set(Status)
+
+
+@pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN])
+def test_what_could_not_run_is_never_shown_as_a_pass(status: Status) -> None:
+    run = run_of(cell(status=status, reason="the guest never opened SSH"))
+    assert squares.counts(run) == f"1 {status}"
+    assert "pass" not in printed(run)
+    [_, _, row] = rows_of(markdown.render(run))
+    assert row[2].startswith(str(status))
+
+
+def test_counts_add_up_to_all_cells() -> None:
+    run = run_of(*[cell(status=status) for status in (Status.ERROR, Status.PASS, Status.XFAIL, Status.PASS)])
+    assert squares.counts(run) == "2 pass, 1 xfail, 1 error"
+
+
+def test_the_kernel_is_what_the_guest_said_or_a_dash() -> None:
+    assert squares.kernel([cell(), cell(facts=facts(kernel="6.12.118"))]) == "6.12.118"
+    assert squares.kernel([cell()]) == "-"
+
+
+def test_the_table_has_a_row_for_each_guest_and_a_column_for_each_variant() -> None:
+    run = run_of(
+        cell("debian-12", "stock", facts=facts(kernel="6.1.0-56-cloud-amd64")),
+        cell("debian-12", "max-userns-zero", status=Status.XFAIL, cause="userns-limit", expected=XFAIL),
+        cell("debian-13", "stock", status=Status.ERROR, reason="x"),
+        cell("debian-13", "max-userns-zero", status=Status.NOT_RUN, reason="y"),
+    )
+    assert rows_of(markdown.render(run)) == [
+        ["guest", "kernel", "stock", "max-userns-zero"],
+        ["---"] * 4,
+        ["debian-12", "6.1.0-56-cloud-amd64", "pass", "xfail userns-limit"],
+        ["debian-13", "-", "error", "not-run"],
+    ]
+    lines = [line.split() for line in printed(run).splitlines()]
+    assert ["debian-12", "6.1", "pass", "xfail", "userns-limit"] in lines
+
+
+def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
+    run = run_of(
+        cell(build="0.10.7", status=Status.FAIL, cause="unknown"),
+        cell(build="0.10.8"),
+        cell(variant="max-userns-zero", build="0.10.7"),
+    )
+    assert squares.columns_of(run) == {
+        ("stock", "0.10.7"): "stock 0.10.7",
+        ("stock", "0.10.8"): "stock 0.10.8",
+        ("max-userns-zero", "0.10.7"): "max-userns-zero 0.10.7",
+    }
+    assert rows_of(markdown.render(run))[::2] == [
+        ["guest", "kernel", "stock 0.10.7", "stock 0.10.8", "max-userns-zero 0.10.7"],
+        ["debian-13", "-", "fail unknown", "pass", "pass"],
+    ]
+    lines = [re.split(r"  +", line.strip()) for line in printed(run).splitlines()]
+    assert ["guest", "kernel", "stock 0.10.7", "stock 0.10.8", "max-userns-zero 0.10.7"] in lines
+    assert ["debian-13", "-", "fail unknown", "pass", "pass"] in lines
+    assert list(squares.columns_of(run_of(cell(), cell(variant="max-userns-zero"))).values()) == [
+        "stock",
+        "max-userns-zero",
+    ]
+
+
+def test_a_square_that_a_shard_does_not_have_is_empty_and_moves_no_other() -> None:
+    run = run_of(
+        cell("debian-12", "max-userns-zero", status=Status.ERROR),
+        cell("debian-13", "stock"),
+        cell("debian-13", "max-userns-zero", status=Status.FAIL),
+        cell("debian-13-backports", "stock"),
+    )
+    assert [[each and str(each.status) for each in row] for row in squares.rows(run).values()] == [
+        ["error", None],
+        ["fail", "pass"],
+        [None, "pass"],
+    ]
+    assert rows_of(markdown.render(run))[2:] == [
+        ["debian-12", "-", "error", ""],
+        ["debian-13", "-", "fail", "pass"],
+        ["debian-13-backports", "-", "", "pass"],
+    ]
+    lines = printed(run).splitlines()
+    [header] = [line for line in lines if line.startswith("guest")]
+    [last] = [line for line in lines if line.startswith("debian-13-backports ") and "pass" in line]
+    assert last.index("pass") == header.index("stock")
+    assert squares.counts(run) == "2 pass, 1 fail, 1 error"
+
+
+def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
+    no_apparmor = {"status": Status.NOT_APPLICABLE, "reason": "no AppArmor"}
+    run = run_of(
+        cell("debian-12", "stock"),
+        cell("debian-12", "apparmor-off", **no_apparmor),
+        cell("debian-12", "bwrap-allow-list", **no_apparmor),
+        cell("debian-13", "apparmor-off", **no_apparmor),
+        cell("fedora-44", "stock", status=Status.NOT_RUN, reason="no image"),
+        cell("fedora-44", "apparmor-off", status=Status.NOT_RUN, rerun="lab 1"),
+    )
+    lines = [
+        "n/a (no AppArmor): debian-12 (apparmor-off, bwrap-allow-list), debian-13",
+        "not-run (no image): fedora-44 (stock)",
+        "not-run: fedora-44 (apparmor-off)",
+    ]
+    assert squares.left_out(run) == lines
+    assert "\n{}\n{}\n{}\n\n".format(*lines) in printed(run)
+    assert "".join(f"- {line}\n" for line in lines) in markdown.render(run)
+    assert "lab 1" not in printed(run)
+    assert "## " not in markdown.render(run).split("## Environment")[0]
+
+
+# A guest's name takes 19 columns, a square 22, with two spaces between them.
+@pytest.mark.parametrize(("width", "columns"), [(60, 1), (80, 2), (120, 4), (240, 8)])
+def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, columns: int) -> None:
+    known = catalog.load()
+    cause = "a-cause-of-22-letters-"
+    run = run_of(
+        *[
+            cell(guest, variant, status=Status.XFAIL, cause=cause)
+            for guest in ("debian-12", "debian-13-backports")
+            for variant in known.variants
+        ]
+    )
+    lines = [line.rstrip() for line in printed(run, width=width).splitlines()]
+    tables = lines[: lines.index(squares.counts(run))]
+    assert all(len(line) <= width for line in tables)
+    words = [word for line in tables for word in line.split()]
+    assert [word for word in words if word in known.variants] == list(known.variants)
+    assert words.count("xfail") == words.count(cause) == len(run.cells)
+    heads = words.count("guest")
+    assert words.count("debian-12") == words.count("debian-13-backports") == heads
+    # One column may be too wide to stand beside as many others as the rest do.
+    assert heads <= math.ceil(len(known.variants) / columns) + 1
+
+
+def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None:
+    ended = {"finished": datetime.now(UTC)}
+    missing = [cell(), cell("debian-12", status=Status.NOT_RUN), cell("debian-14", status=Status.ERROR)]
+    (tmp_path / "run.log").touch()
+    (tmp_path / "matrix.md").touch()
+    resume = f"lab matrix --resume {tmp_path}"
+    ways: list[tuple[dict[str, Any], str]] = [
+        (ended, f"2 of 3 cells are missing; continue with: {resume}"),
+        ({}, f"not finished; 2 of 3 cells are missing; continue with: {resume}"),
+        ({**ended, "interrupted": True}, f"interrupted; 2 of 3 cells are missing; continue with: {resume}"),
+        (
+            {**ended, "merged": [run_of(cell()).run]},
+            "2 of 3 cells are missing: resume the runs that were merged, then merge again",
+        ),
+    ]
+    for more, line in ways:
+        run = run_of(*missing, **more)
+        text = printed(run, tmp_path)
+        assert text.endswith(f"1 pass, 1 error, 1 not-run\nrun: {tmp_path} (matrix.md, run.log)\n{line}\n")
+        head = markdown.render(run, tmp_path).split("| guest")[0]
+        assert line in head.replace("\\", "")
+    tried = cell(status=Status.XFAIL, unfinished=True)
+    assert f"more to try on 1 of 1 cells; continue with: {resume}\n" in printed(
+        run_of(tried, **ended), tmp_path
+    )
+    assert "missing" not in printed(run_of(cell(), **ended), tmp_path)
+    assert "missing" not in markdown.render(run_of(cell(), **ended), tmp_path)
+
+
+def test_the_page_of_a_run_on_several_hosts_names_each_and_says_where_each_lane_ran() -> None:
+    hosts = [host(), host(kernel="6.18", qemu="11.0.0", acceleration="KVM")]
+    lanes = [
+        LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={}, host=each) for each in hosts
+    ]
+    text = markdown.render(run_of(cell(), lanes=lanes, host=hosts[0]))
+    assert "- host: Debian, kernel 6.12, 2 CPUs" in text
+    assert "- host: Debian, kernel 6.18, 2 CPUs" in text
+    assert "cells by memory; ran on kernel 6.18, QEMU 11.0.0, KVM\n" in text
+    assert "ran on" not in markdown.render(run_of(cell(), lanes=lanes[:1], host=hosts[0]))
