@@ -25,12 +25,13 @@ ROOTFS = f"{FOLDER}/rootfs"
 class SuiteOptions:
     """How the suite is run: variables its tests get besides the usual, and whether the first failure ends it.
 
-    `tests` names the tests to run; if it is empty, all are run.
+    `tests` names the tests to run; if it is empty, all are run. Its time limits are multiplied by `stretch`.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     to_first_failure: bool = False
     tests: Sequence[str] = ()
+    stretch: float = 1.0
 
 
 WHOLE_SUITE = SuiteOptions()

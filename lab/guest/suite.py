@@ -64,11 +64,11 @@ def run(
     )
     output = session.run(
         as_run(variant, script),
-        seconds=suite.suite_seconds + 30 / factor + 10,
+        seconds=suite.suite_seconds * options.stretch + 30 / factor + 10,
         user=login(variant),
     )
     try:
-        ending, report = _read(output.stdout, limit=suite.suite_seconds * factor)
+        ending, report = _read(output.stdout, limit=suite.suite_seconds * factor * options.stretch)
         began = build.read_report(report) if report else None
     except ValueError as error:
         raise SuiteBroken(f"what the suite reported cannot be read: {one_line(error)}") from error
@@ -102,7 +102,7 @@ def _last_words(session: Session, results: str) -> str:
 
 def command(build: Build, variant: Variant, *, factor: float, options: SuiteOptions = WHOLE_SUITE) -> str:
     """The command that runs the suite under its time limit, for a shell in the state that tests see."""
-    suite = build.suite
+    suite, factor = build.suite, factor * options.stretch
     wanted = build.command(options, results=folder(variant), test_seconds=suite.test_seconds * factor)
     return f"timeout --kill-after=5 {suite.suite_seconds * factor:.0f} {wanted}"
 

@@ -56,10 +56,11 @@ class CellRunner:
         result = cell.result(Status.NOT_APPLICABLE, reason=reason)
         return result.model_copy(update={"facts": self.running.facts})
 
-    def run(self, cell: Cell, folder: Path) -> CellResult:
+    def run(self, cell: Cell, folder: Path, options: SuiteOptions = WHOLE_SUITE) -> CellResult:
         """Run one cell in a fork, or in the lane as it is if cells are cold. Its evidence goes to `folder`.
 
-        The cell's build is deployed already. Raises LabError.
+        The cell's build is deployed already. With more than the usual time, a suite that does not end has hung.
+        Raises LabError.
         """
         checkpoint = self.running.checkpoint(cell.build)
         self.served += 1
@@ -70,7 +71,7 @@ class CellRunner:
                 self.guest.fork(checkpoint)
         with watch.step("apply"):
             applied = self.apply(cell.variant)
-        ran = self.run_suite(cell, watch)
+        ran = self.run_suite(cell, watch, options)
         folder.mkdir(parents=True, exist_ok=True)
         clean = not ran.cut_short and all(test.outcome is Outcome.PASS for test in ran.tests)
         with watch.step("evidence"), explained(folder, A_RUN):
@@ -86,6 +87,7 @@ class CellRunner:
             findings,
             cut_short=ran.cut_short,
             emulated=self.guest.is_emulated,
+            hangs_count=options.stretch > 1,
             killed_for_memory=evidence.killed_for_memory(folder),
         )
         result = cell.result(verdict.status, reason=verdict.reason)

@@ -6,12 +6,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.builds import Build
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.plan import Cell, Machine
 from lab.record import CellResult, RunOptions
 from lab.run.estimates import Estimates
 from lab.trials.experiment import Steps
 from lab.trials.remedies import Trial
+from lab.verdict.status import may_be_hang
+
+# After a limit ended a suite: one that does not end in twice the time hangs.
+MORE_TIME = SuiteOptions(stretch=2.0)
 
 
 @dataclass(eq=False)
@@ -32,6 +36,11 @@ class Ticket:
     after: int = 0
     # When a lane took it, by the monotonic clock.
     taken: float = 0.0
+
+    @property
+    def options(self) -> SuiteOptions:
+        """How its suite is run: with more time than usual after a limit ended it, to see whether it hangs."""
+        return MORE_TIME if any(map(may_be_hang, self.errors)) else WHOLE_SUITE
 
 
 @dataclass

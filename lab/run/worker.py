@@ -282,7 +282,7 @@ class Worker:
                 return False
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
             clear(folder)
-            result = runner.run(ticket.cell, folder)
+            result = runner.run(ticket.cell, folder, ticket.options)
             if self.is_stopped:
                 return False
             lasts = is_lasting(result.reason)

@@ -64,6 +64,8 @@ class Fork:
             list(findings),
             cut_short=ran.cut_short,
             emulated=self.runner.guest.is_emulated,
+            # A surprising failure is looked at in a second fork.
+            hangs_count=True,
             killed_for_memory=evidence.killed_for_memory(self.folder),
         )
 

@@ -15,6 +15,13 @@ SLOW_REASON = (
     "(run fewer guests at once: --jobs 1)"
 )
 
+# What the lab's own limits leave: that of a test, in the words of pytest-timeout, and that of the suite.
+OUT_OF_TIME = re.compile(r"^Failed: Timeout \(?>|was killed at its time limit of \d+ s$")
+HANG_REASON = (
+    "the lab's time limit ended it in an emulated guest, which may have been slow or hung "
+    "(on a fresh lane it has twice the time)"
+)
+
 # The message of boxlite 0.9.5, which builds each box's own system from a registry image, whatever its root is.
 NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
 NO_REGISTRY_REASON = (
@@ -32,7 +39,14 @@ def is_fault(test: TestResult, reason: str) -> bool:
     """Whether a failed test says nothing about boxlite, because the lab is at fault. `reason`: its cell's."""
     if test.outcome.is_failure and NO_MEMORY_REASON.partition("{programs}")[0] in reason:
         return True
+    if may_be_hang(reason) and OUT_OF_TIME.search(test.message):
+        return True
     return bool(TOO_SLOW.search(test.message) or NO_REGISTRY.search(test.message))
+
+
+def may_be_hang(reason: str) -> bool:
+    """Whether a cell with this reason met a limit of the lab's, and only more time can show if it hangs."""
+    return HANG_REASON in reason
 
 
 def is_lasting(reason: str) -> bool:
@@ -58,6 +72,7 @@ def judge(
     *,
     cut_short: str = "",
     emulated: bool = False,
+    hangs_count: bool = False,
     killed_for_memory: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict on a cell that ran.
@@ -67,6 +82,9 @@ def judge(
 
     If an emulated guest is too slow for boxlite's own time limit, or a guest cannot reach a registry or has too
     little memory, the lab is at fault and the status is `error`. No result at all is the lab's fault, too.
+
+    So is a limit of the lab's own that an emulated guest met, because that does not tell a slow guest from one
+    that hangs, unless `hangs_count`: it had more time than such a guest needs, or is compared with another try.
 
     A test that did not run is not covered, so the cell has neither passed nor failed as expected.
 
@@ -88,6 +106,9 @@ def judge(
         return _without_failure(skipped, expected)
     if killed_for_memory:
         return Verdict(Status.ERROR, reason=NO_MEMORY_REASON.format(programs=", ".join(killed_for_memory)))
+    late = [test.name for test in tests if test.name in failed and OUT_OF_TIME.search(test.message)]
+    if emulated and not hangs_count and (late or OUT_OF_TIME.search(cut_short)):
+        return Verdict(Status.ERROR, reason=f"{HANG_REASON}: {', '.join(late) or suite.name}")
     cause = findings[0].name if findings else UNKNOWN
     confidence = findings[0].confidence if findings else None
     reasons = [finding.why for finding in findings] or [_no_finding(suite, failed, not_run)]

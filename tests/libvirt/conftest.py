@@ -9,6 +9,7 @@ import pytest
 from lab import catalog
 from lab.base import process
 from lab.base.paths import Paths
+from lab.builds import SuiteOptions
 from lab.catalog import Guest
 from lab.images import store
 from lab.images.store import BaseImage
@@ -70,8 +71,9 @@ def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch:
         made.booted.append((running.lane.guest.name, running.lane.name))
         made.boot(running)
 
-    def run(runner: CellRunner, cell: Cell, _folder: Path) -> CellResult:
+    def run(runner: CellRunner, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
         runner.served += 1
+        made.stretched.append(options.stretch)
         made.served.append((runner.running.lane.name, cell))
         return made.cell(runner.running, cell)
 

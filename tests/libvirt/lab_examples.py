@@ -84,6 +84,8 @@ class Lab:
         # Lanes by the names of their machines: those that came up or tried to, and who served what.
         self.booted: list[tuple[str, str]] = []
         self.served: list[tuple[str, Cell]] = []
+        # By what the time limits of each suite were multiplied.
+        self.stretched: list[float] = []
 
     def run(
         self,

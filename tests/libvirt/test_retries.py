@@ -15,6 +15,7 @@ from lab.machine.lane import CoreLimited
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
 from lab.run import decisions
+from lab.verdict.status import HANG_REASON
 from tests.libvirt.lab_examples import DISK_FULL, ONE, Lab, at, fails, passes, statuses
 
 
@@ -104,6 +105,21 @@ def test_a_verdict_that_is_the_labs_fault_is_tried_again_and_keeps_its_evidence(
     base = "cells/debian-13/stock/0.10.8"
     assert tried.evidence == [f"{base}/{name}probes.json" for name in ["fault-1/", ""][:times]]
     assert [test.name for test in tried.tests] == ["a"] * (times - 1)
+
+
+def test_a_suite_that_a_limit_ended_under_emulation_has_twice_the_time_on_a_fresh_lane(lab: Lab) -> None:
+    def slow(_running: RunningLane, cell: Cell) -> CellResult:
+        return cell.result(Status.ERROR, reason=f"{HANG_REASON}: a_test")
+
+    def hangs(_running: RunningLane, cell: Cell) -> CellResult:
+        return cell.result(Status.FAIL, reason="the suite was killed at its time limit of 900 s")
+
+    lab.cell = at("debian-13/stock", slow, hangs)
+    run = lab.run(guests=ONE)
+    assert lab.lanes() == [["stock", "max-userns-zero"], ["stock"]]
+    assert lab.stretched == [1.0, 1.0, 2.0]
+    assert statuses(run) == {"debian-13": ["fail", "pass"]}
+    assert run.cells[0].retried == [f"{HANG_REASON}: a_test"]
 
 
 def test_a_fault_in_a_repeat_loses_no_repeat_that_ended(lab: Lab) -> None:

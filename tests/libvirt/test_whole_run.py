@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.builds import SuiteOptions
 from lab.lane import prepare_image as prepare
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
@@ -62,7 +63,7 @@ def test_repeats_that_disagree_are_flaky_and_each_has_a_folder_of_its_own(
     folders: list[Path] = []
     kinds = iter([Status.PASS, Status.FAIL, Status.PASS])
 
-    def run(_runner: CellRunner, cell: Cell, folder: Path) -> CellResult:
+    def run(_runner: CellRunner, cell: Cell, folder: Path, _options: SuiteOptions) -> CellResult:
         folder.mkdir(parents=True)
         (folder / "kernel.log").touch()
         folders.append(folder.relative_to(lab.folder / cell.folder))

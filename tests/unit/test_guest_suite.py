@@ -192,6 +192,16 @@ def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under(variant
     assert " timeout --kill-after=5 60 python3 -m pytest " in command
 
 
+def test_a_suite_can_have_more_time_and_says_which_limit_ended_it() -> None:
+    session: Any = Session("124 1200\n" + report(*whole("first"), phase("second", "setup")))
+    stock = catalog.load().variant("stock")
+    ran = guest_suite.run(session, BUILD, stock, factor=10.0, options=SuiteOptions(stretch=2.0))
+    assert ran.cut_short == "was killed at its time limit of 1200 s"
+    [command] = session.commands
+    assert " timeout --kill-after=5 1200 python3 -m pytest " in command
+    assert " --timeout=200 " in command
+
+
 def test_some_tests_of_a_suite_can_be_run_alone() -> None:
     session: Any = Session(FAILED, FAILED)
     stock = catalog.load().variant("stock")

@@ -4,7 +4,7 @@ import pytest
 
 from lab.catalog import Suite
 from lab.record import Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
-from lab.verdict.status import Verdict, is_lasting, judge
+from lab.verdict.status import Verdict, is_fault, is_lasting, judge, may_be_hang
 
 SUITE = Suite(
     name="small",
@@ -180,6 +180,39 @@ def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites
     verdict = judge(SUITE, tests, Expectation(), [], emulated=emulated)
     assert verdict.status is (Status.ERROR if emulated else Status.FAIL)
     assert ("too slow" in verdict.reason) is emulated
+
+
+TEST_LIMIT = "Failed: Timeout (>120.0s) from pytest-timeout."
+
+
+@pytest.mark.parametrize(
+    ("message", "cut_short"),
+    [(TEST_LIMIT, ""), (f"was running when the suite {KILLED}", KILLED), (None, KILLED)],
+    ids=["a test", "the suite", "the suite after its last test"],
+)
+@pytest.mark.parametrize(
+    ("emulated", "hangs_count", "status"),
+    [(True, False, Status.ERROR), (True, True, Status.FAIL), (False, False, Status.FAIL)],
+)
+def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_time(
+    message: str | None, cut_short: str, emulated: bool, hangs_count: bool, status: Status
+) -> None:
+    tests = [TestResult(name=name, outcome=Outcome.PASS) for name in SUITE.tests]
+    if message:
+        tests[-1] = TestResult(name=tests[-1].name, outcome=Outcome.FAIL, message=message)
+    judged = judge(SUITE, tests, PASSES, [], cut_short=cut_short, emulated=emulated, hangs_count=hangs_count)
+    assert judged.status is status
+    assert may_be_hang(judged.reason) is (status is Status.ERROR)
+    assert (f": {tests[-1].name if message else SUITE.name}" in judged.reason) is (status is Status.ERROR)
+    # What the others of such a cell showed holds.
+    of_boxlite = [test.name for test in tests if not is_fault(test, judged.reason)]
+    assert len(of_boxlite) == len(tests) - bool(message and status is Status.ERROR)
+
+
+def test_a_suite_that_crashed_under_emulation_is_no_hang() -> None:
+    tests = [TestResult(name=name, outcome=Outcome.PASS) for name in SUITE.tests]
+    judged = judge(SUITE, tests, PASSES, [], cut_short=CRASHED, emulated=True)
+    assert judged.status is Status.FAIL
 
 
 def test_a_skipped_test_does_not_count_as_one_that_failed_as_expected() -> None:
