@@ -1,5 +1,6 @@
 """Ports on 127.0.0.1, each reserved by a lock for as long as its lane lives."""
 
+import secrets
 import socket
 from pathlib import Path
 
@@ -24,8 +25,14 @@ class Port:
 
 
 def reserve(folder: Path) -> Port:
-    """Reserve a port that no lane holds and no program listens on. Raises LabError if none is left."""
-    for number in range(FIRST, LAST + 1):
+    """Reserve a port that no lane holds and no program listens on. Raises LabError if none is left.
+
+    The locks of another user's labs are elsewhere, and nothing listens on a port until its machine starts. So
+    the search begins anywhere in the range: two such labs rarely choose the same port.
+    """
+    count = LAST - FIRST + 1
+    begin = secrets.randbelow(count)
+    for number in (FIRST + (begin + step) % count for step in range(count)):
         lock = FileLock(folder / f"{number}.lock", timeout=0)
         try:
             lock.acquire()

@@ -1,6 +1,7 @@
 """The parts of the campaign of faults that need no guest."""
 
 import random
+import secrets
 import socket
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import UsageError
+from lab.machine import ports
 from lab.record import Outcome, RunResult, Status, TestResult
 from lab.run.journal import RUN_LOG
 from tests.campaign import judging, leftovers, table
@@ -223,11 +225,20 @@ def test_files_that_others_can_write_and_keys_that_others_can_read_are_found(tmp
     assert exposed(tmp_path) == ["others can read the key in key", "others can write open"]
 
 
-def test_taken_ports_are_given_back(home: Home) -> None:
+def test_nearly_all_ports_are_taken_and_given_back(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "FIRST", 23400)
+    monkeypatch.setattr(ports, "LAST", 23459)
+    monkeypatch.setattr(secrets, "randbelow", lambda _count: 0)
     fault = KINDS["port-taken"]()
     fault.prepare(home)
     taken = fault._sockets  # type: ignore[attr-defined]
     number = taken[0].getsockname()[1]
+    assert [each.getsockname()[1] for each in taken] == list(range(23400, 23410))
+    port = ports.reserve(tmp_path)
+    assert port.number == 23410
+    port.release()
     with socket.socket() as probe, pytest.raises(OSError, match="in use"):
         probe.bind(("127.0.0.1", number))
     for each in taken:

@@ -1,3 +1,4 @@
+import secrets
 import socket
 from pathlib import Path
 
@@ -7,6 +8,30 @@ from filelock import FileLock
 from lab.base.errors import LabError
 from lab.machine import ports
 from tests.unit.examples import LOCK_HOLDER, other_process
+
+
+@pytest.fixture(autouse=True)
+def begin(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where each search begins, counted from the first port; what is left of the list begins at the first."""
+    places: list[int] = []
+    monkeypatch.setattr(secrets, "randbelow", lambda _count: places.pop(0) if places else 0)
+    return places
+
+
+def test_two_labs_with_locks_of_their_own_begin_their_search_at_different_ports(
+    tmp_path: Path, begin: list[int]
+) -> None:
+    begin += [7, 300]
+    found = [ports.reserve(tmp_path / user) for user in ("one", "other")]
+    assert found[0].number != found[1].number
+
+
+def test_the_search_goes_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: list[int]) -> None:
+    monkeypatch.setattr(ports, "FIRST", 23460)
+    monkeypatch.setattr(ports, "LAST", 23462)
+    begin += [1, 1, 1]
+    found = [ports.reserve(tmp_path) for _ in range(3)]
+    assert [port.number for port in found] == [23461, 23462, 23460]
 
 
 def test_two_reservations_differ(tmp_path: Path) -> None:
