@@ -1,26 +1,24 @@
-"""SSH to one guest, which must show the one host key that it was given. Uses fabric."""
+"""Commands and files over SSH to one guest, watched and limited in time. Uses fabric."""
 
-import base64
 import errno
 import shlex
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
 import paramiko
-from fabric import Config, Connection
+from fabric import Connection
 from invoke.exceptions import CommandTimedOut, ThreadException
 
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
-from lab.guest import programs
-from lab.guest.runner import BoundedRemote, printed_too_much
+from lab.guest import programs, ssh
+from lab.guest.runner import printed_too_much
+from lab.guest.ssh import SessionLost
 from lab.machine import seed
 from lab.machine.lane import Endpoint
 
@@ -34,11 +32,6 @@ MOST_SHOWN = 20_000
 
 # How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
-
-# How often the guest's SSH server is asked meanwhile whether it is still there.
-ASK_SECONDS = 15.0
-# A server that is silent for so long will not answer again: the guest has no network, or nothing runs in it.
-SILENT_SECONDS = 90.0
 
 # libvirt notices that a machine died a moment after its connections broke. For so long it is asked, so that the
 # error names the machine's death and not the broken connection.
@@ -60,10 +53,6 @@ SFTP_AS_ROOT = (
 )
 
 
-class SessionLost(LabError):
-    """SSH to the guest broke, or a command in it did not end in time."""
-
-
 class RemoteFailed(LabError):
     """One of the lab's own commands failed in the guest; the message holds its output."""
 
@@ -73,44 +62,6 @@ class Output:
     status: int
     stdout: str
     stderr: str
-
-
-class Pulse:
-    """Asks the guest's SSH server now and then, over the open connections, whether it is still there.
-
-    passt takes what is sent to a guest and keeps the connection open, so a guest without a network looks like
-    one that is busy.
-    """
-
-    def __init__(self, transports: Callable[[], Sequence[paramiko.Transport]]) -> None:
-        self._transports = transports
-        self._waited = 0.0
-        self._asking: list[threading.Thread] = []
-
-    def check(self, seconds: float) -> None:
-        """To be called every so many seconds. Raises SessionLost if the server has been silent for too long.
-
-        Calls are counted rather than a clock read: the lab itself may have been stopped meanwhile.
-        """
-        self._waited += seconds
-        if not all(thread.is_alive() for thread in self._asking):
-            self._asking, self._waited = [], 0.0
-        if self._asking and self._waited >= SILENT_SECONDS:
-            raise SessionLost(f"its SSH server did not answer for {SILENT_SECONDS:.0f} s")
-        if not self._asking and self._waited >= ASK_SECONDS:
-            self._asking = [
-                threading.Thread(target=_ask, args=(each,), name="pulse", daemon=True)
-                for each in self._transports()
-            ]
-            for thread in self._asking:
-                thread.start()
-            self._waited = 0.0
-
-
-def _ask(transport: paramiko.Transport) -> None:
-    """Ask a server, and wait until it answers or the connection is closed. OpenSSH calls this request so."""
-    with suppress(paramiko.SSHException, OSError, EOFError):
-        transport.global_request("keepalive@openssh.com", wait=True)
 
 
 class Session:
@@ -144,7 +95,7 @@ class Session:
         """
 
         def attempt() -> bool | None:
-            if not listening and not self._shows_banner():
+            if not listening and not ssh.shows_banner(self._endpoint):
                 return None
             try:
                 self._connection(ADMIN)
@@ -305,7 +256,7 @@ class Session:
         self._found = ""
 
         def watch() -> None:
-            pulse = Pulse(self._transports)
+            pulse = ssh.Pulse(self._transports)
             while not done.wait(min(WATCH_SECONDS, deadline.remaining) if deadline else WATCH_SECONDS):
                 try:
                     if deadline:
@@ -329,43 +280,10 @@ class Session:
         """The connections that are open."""
         return [each.transport for each in list(self._connections.values()) if each.transport is not None]
 
-    def _shows_banner(self) -> bool:
-        # passt accepts connections long before the guest listens, so only the server's banner counts.
-        try:
-            with socket.create_connection((self._endpoint.host, self._endpoint.port), 2.0) as probe:
-                probe.settimeout(2.0)
-                return probe.recv(4) == b"SSH-"
-        except OSError:
-            return False
-
     def _connection(self, user: User) -> Connection:
-        if user in self._connections:
-            return self._connections[user]
-        endpoint = self._endpoint
-        key = paramiko.Ed25519Key.from_private_key(StringIO(endpoint.client_key.private))
-        connection = Connection(
-            endpoint.host,
-            user=user,
-            port=endpoint.port,
-            connect_timeout=10.0,
-            connect_kwargs={
-                "pkey": key,
-                "allow_agent": False,
-                "look_for_keys": False,
-                "banner_timeout": 30.0,
-                "auth_timeout": 30.0,
-            },
-            config=Config(overrides={"load_ssh_configs": False, "runners": {"remote": BoundedRemote}}),
-        )
-        kind, text = endpoint.host_key.public.split()[:2]
-        connection.client.get_host_keys().add(
-            f"[{endpoint.host}]:{endpoint.port}", kind, paramiko.Ed25519Key(data=base64.b64decode(text))
-        )
-        # fabric's own choice is to accept any key.
-        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        connection.open()
-        self._connections[user] = connection
-        return connection
+        if user not in self._connections:
+            self._connections[user] = ssh.log_in(self._endpoint, user)
+        return self._connections[user]
 
     def _lost(self, message: str, error: BaseException | None) -> None:
         self.close()

@@ -12,7 +12,7 @@ from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import variant
-from lab.guest.session import SessionLost
+from lab.guest.ssh import SessionLost
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import Applied

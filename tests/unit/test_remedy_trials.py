@@ -13,7 +13,7 @@ from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest.remedy_script import Step, Steps
-from lab.guest.session import SessionLost
+from lab.guest.ssh import SessionLost
 from lab.guest.suite import SuiteRun
 from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied

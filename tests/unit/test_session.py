@@ -19,9 +19,10 @@ import paramiko
 import pytest
 from fabric import Connection
 
-from lab.guest import access, remedy_script, runner, session
+from lab.guest import access, remedy_script, runner, session, ssh
 from lab.guest.programs import LOADER
-from lab.guest.session import Pulse, RemoteFailed, Session, SessionLost
+from lab.guest.session import RemoteFailed, Session
+from lab.guest.ssh import Pulse, SessionLost
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
 
@@ -68,7 +69,7 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(monkeypatch: pyt
             commands.append(command)
             return SimpleNamespace(exited=0, stdout="", stderr="")
 
-    monkeypatch.setattr(session, "Connection", Connection)
+    monkeypatch.setattr(ssh, "Connection", Connection)
     first = Endpoint(1, generate("client"), generate("host"))
     made = Session(first, alive=lambda: None, factor=1.0)
     made.run("true", seconds=5)
@@ -219,8 +220,8 @@ def answering() -> Iterator[paramiko.Transport]:
 def beats(connections: list[Any], seconds: float) -> Pulse:
     """A pulse that was checked for so long; what has answered by then has been heard."""
     pulse = Pulse(lambda: connections)
-    for _ in range(int(seconds / session.ASK_SECONDS)):
-        pulse.check(session.ASK_SECONDS)
+    for _ in range(int(seconds / ssh.ASK_SECONDS)):
+        pulse.check(ssh.ASK_SECONDS)
         for each, thread in zip(connections, pulse._asking, strict=False):
             if not isinstance(each, Silent):
                 thread.join(20)
@@ -230,20 +231,20 @@ def beats(connections: list[Any], seconds: float) -> Pulse:
 def test_a_server_that_answers_is_waited_for_as_long_as_it_takes(
     answering: paramiko.Transport,
 ) -> None:
-    beats([answering], 100 * session.SILENT_SECONDS)
+    beats([answering], 100 * ssh.SILENT_SECONDS)
 
 
 def test_a_server_that_answers_over_one_connection_is_there(answering: paramiko.Transport) -> None:
     silent = Silent()
-    beats([silent, answering], 10 * session.SILENT_SECONDS)
+    beats([silent, answering], 10 * ssh.SILENT_SECONDS)
     silent.close()
 
 
 def test_a_server_that_is_silent_for_too_long_is_lost() -> None:
     silent = Silent()
-    pulse = beats([silent], session.ASK_SECONDS + session.SILENT_SECONDS - 1)
+    pulse = beats([silent], ssh.ASK_SECONDS + ssh.SILENT_SECONDS - 1)
     with pytest.raises(SessionLost, match="its SSH server did not answer for 90 s"):
-        pulse.check(session.ASK_SECONDS)
+        pulse.check(ssh.ASK_SECONDS)
     silent.close()
 
 
@@ -265,9 +266,11 @@ def test_a_command_in_a_guest_that_lost_its_network_ends_and_says_why(monkeypatc
             assert silent.is_closed.wait(20), "nobody closed the connection"
             return SimpleNamespace(exited=-1, stdout="", stderr="")
 
-    for name, seconds in (("WATCH", 0.01), ("ASK", 0.02), ("SILENT", 0.05), ("NOTICE", 0.0)):
+    for name, seconds in (("WATCH", 0.01), ("NOTICE", 0.0)):
         monkeypatch.setattr(session, f"{name}_SECONDS", seconds)
-    monkeypatch.setattr(session, "Connection", Connection)
+    for name, seconds in (("ASK", 0.02), ("SILENT", 0.05)):
+        monkeypatch.setattr(ssh, f"{name}_SECONDS", seconds)
+    monkeypatch.setattr(ssh, "Connection", Connection)
     made = Session(Endpoint(1, generate("client"), generate("host")), alive=lambda: None, factor=1.0)
     with pytest.raises(SessionLost, match="during `the suite`: its SSH server did not answer for 0 s"):
         made.run("pytest", seconds=900, name="the suite")
