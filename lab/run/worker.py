@@ -30,7 +30,7 @@ from lab.run.backlog import Backlog, Ticket
 from lab.run.decisions import Decisions
 from lab.run.journal import Journal, ResultsNotWritten, keep_texts
 from lab.run.observer import Observer
-from lab.trials import experiment, remedies
+from lab.trials import experiment, remedies, series
 from lab.trials.policy import Policy
 from lab.verdict import repeats
 from lab.verdict.status import is_lasting
@@ -299,7 +299,7 @@ class Worker:
         policy = self._shared.policy if cell.trials else Policy()
         if experiment.is_wanted(policy, result) or remedies.is_wanted(policy, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
-        kept = {remedies.FOLDER: ticket.trials, experiment.FOLDER: result.experiment or ticket.steps.made}
+        kept = {remedies.FOLDER: ticket.trials, series.FOLDER: result.experiment or ticket.steps.made}
         for name in [name for name, made in kept.items() if not made]:
             shutil.rmtree(self._shared.work.folder / cell.folder / name, ignore_errors=True)
         passing = self._shared.journal.passing(cell.build)

@@ -11,9 +11,9 @@ from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import CellResult, Experiment, ExperimentPolicy, RemedyOutcome, RemedyResult, RunResult, Status
 from lab.trials import experiment
-from lab.trials.experiment import Steps
 from lab.trials.policy import Policy
 from lab.trials.remedies import Trial, Trials
+from lab.trials.series import Steps
 from tests.libvirt.lab_examples import ONE, Lab, at, blocked, fails, statuses, until_given_up
 
 
