@@ -32,6 +32,9 @@ class Request(BaseHTTPRequestHandler):
         with suppress(BrokenPipeError, ConnectionResetError):
             self.answer()
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def answer(self) -> None:
         self.mirror.asked.append((self.path, self.headers.get("Range")))
         steps = self.mirror.faults[self.path]

@@ -23,6 +23,7 @@ ALLOWED_WITH_RESUME = {
     "resume",
     "jobs",
     "memory",
+    "offline",
     "only_list",
     "quiet",
     "verbose",
@@ -96,6 +97,11 @@ ALLOWED_WITH_RESUME = {
     metavar="MIB",
     help="Use at most this much memory for all machines together. Default: what the host has free.",
 )
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once.",
+)
 @click.option("--cold", is_flag=True, help="Boot a machine for each cell instead of forking a checkpoint.")
 @click.option(
     "--remedies/--no-remedies",
@@ -133,6 +139,7 @@ def matrix_command(
     resume: str | None,
     jobs: int | None,
     memory: int | None,
+    offline: bool,
     folder: Path | None,
     only_list: bool,
     quiet: bool,
@@ -176,7 +183,7 @@ def matrix_command(
         live.view(common.console, planned.cells, planned.complete, quiet=quiet, verbose=verbose) as view,
         RunLog(planned.folder, view) as log,
     ):
-        run = planned.run(lab.paths, lab.uri, Limits.of_this_host(jobs, memory), log)
+        run = planned.run(lab.paths, lab.uri, Limits.of_this_host(jobs, memory), log, offline=offline)
     common.show_result(run, planned.folder)
     if run.run.interrupted:
         return common.INTERRUPTED

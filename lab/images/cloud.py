@@ -16,6 +16,8 @@ FORMS = (
     re.compile(r"SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-f]{64})"),
 )
 
+UNPINNED = "no digest is pinned yet, and the distribution does not sign one"
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -37,16 +39,22 @@ def inputs(image: CloudImage) -> bytes:
     return image.model_dump_json(include=fields).encode() + key
 
 
+def is_pinned_or_signed(image: CloudImage) -> bool:
+    """Whether there is anything that a download could be verified with."""
+    return image.address is not None and (image.checksums is not None or image.digest is not None)
+
+
 def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> Wanted:
     """Return the disk to use: the pinned one, or the one whose digest the distribution signs today.
 
     Raises ImageNotAvailable.
     """
-    if image.address is None or (image.checksums is None and image.digest is None):
+    if not is_pinned_or_signed(image):
         raise ImageNotAvailable(
-            "no digest is pinned yet, and the distribution does not sign one",
+            UNPINNED,
             hint=f"pin one (see images/{guest.name}.toml), or: lab images import FILE --as {guest.name}",
         )
+    assert image.address is not None
     if image.checksums is None:
         algorithm, _, pinned = str(image.digest).partition(":")
         return Wanted(image.address, algorithm, pinned)

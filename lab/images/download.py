@@ -63,7 +63,7 @@ def _retrying(say: Say) -> Retrying:
         assert state.outcome is not None
         assert state.next_action is not None
         error = state.outcome.exception()
-        say(f"{_describe(error)}; trying again in {state.next_action.sleep:.0f} s")
+        say(f"{describe(error)}; trying again in {state.next_action.sleep:.0f} s")
 
     return Retrying(
         retry=retry_if_exception(_is_transient),
@@ -86,7 +86,7 @@ def _explain_errors(url: str) -> Iterator[None]:
         yield
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ImageNotAvailable(
-            f"{short(url)}: {_describe(error)}",
+            f"{short(url)}: {describe(error)}",
             hint=f"is {url} right and reachable? a disk from elsewhere: lab images import FILE --as GUEST",
         ) from error
 
@@ -97,7 +97,8 @@ def short(url: str) -> str:
     return f"{url.rpartition('/')[2]} of {url.split('/')[2]}"
 
 
-def _describe(error: BaseException | None) -> str:
+def describe(error: BaseException | None) -> str:
+    """Describe a failed request in a few words."""
     if isinstance(error, httpx.HTTPStatusError):
         return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
     # Drop the error number of system errors.

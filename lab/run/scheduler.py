@@ -18,12 +18,13 @@ from lab.machine.budget import Limits, Memory, Processors
 from lab.machine.connection import connection
 from lab.plan import Cell
 from lab.record import CellResult, LaneRecord, RunInfo, RunResult, Status
+from lab.run import absent as absent_images
 from lab.run.backlog import Backlog
 from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.journal import Journal, locked_folder
 from lab.run.observer import Observer
-from lab.run.worker import Shared, Worker
+from lab.run.worker import NO_IMAGE, Shared, Worker
 from lab.trials.policy import Policy
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
@@ -36,7 +37,8 @@ NUMBERED = " #"
 class Scheduler:
     """One run. `kept` are the results, by the folders of their cells, of a run that is resumed.
 
-    `follow` is called with each result and may add cells, on guests of the run only.
+    `follow` is called with each result and may add cells, on guests of the run only. `offline`: no image is
+    built, fetched or prepared.
     """
 
     cells: Sequence[Cell]
@@ -49,6 +51,7 @@ class Scheduler:
     estimates: Estimates = field(default_factory=Estimates)
     kept: Mapping[Path, CellResult] = field(default_factory=dict)
     follow: Follow = nothing_follows
+    offline: bool = False
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
     _opened: Counter[str] = field(default_factory=Counter)
@@ -68,6 +71,7 @@ class Scheduler:
             with explained(self.folder, A_RUN):
                 self._shared = self._share()
             try:
+                self._leave_out_absent()
                 self._open_lanes()
             except KeyboardInterrupt:
                 self._interrupt()
@@ -141,6 +145,18 @@ class Scheduler:
         wanted = catalog.load().sysctls([cell.variant for cell in self.cells])
         return sorted({*wanted, *(name for facts in kept for name, _ in facts.sysctls.items())})
 
+    def _leave_out_absent(self) -> None:
+        """Decide the cells of all guests whose image cannot be had, before any lane is opened."""
+        left = self._shared.backlog.next_machines()
+        guests = {machine.guest.name: machine.guest for machine in left}
+        absent = absent_images.find(self.paths, guests.values(), offline=self.offline)
+        if not absent.reasons:
+            return
+        self.observer.note(absent.note())
+        for machine in left:
+            if reason := absent.reasons.get(machine.guest.name):
+                self._decide_not_run(machine.name, f"{NO_IMAGE}: {reason}")
+
     def _open_lanes(self) -> None:
         """Open lanes as long as one would help and the host can carry it, until nothing is left."""
         number = 1
@@ -180,8 +196,11 @@ class Scheduler:
     def _refuse(self, refused: Mapping[str, str]) -> None:
         """No lane runs and none can be opened: what is left cannot be run on this host."""
         for machine, reason in refused.items():
-            for ticket in self._shared.backlog.drop(machine):
-                self._shared.decisions.decide(ticket, ticket.cell.result(Status.NOT_RUN, reason=reason))
+            self._decide_not_run(machine, reason)
+
+    def _decide_not_run(self, machine: str, reason: str) -> None:
+        for ticket in self._shared.backlog.drop(machine):
+            self._shared.decisions.decide(ticket, ticket.cell.result(Status.NOT_RUN, reason=reason))
 
     def _run_worker(self, worker: Worker) -> None:
         """A worker's thread, whatever happens to it."""

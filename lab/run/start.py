@@ -113,6 +113,8 @@ class PlannedRun:
         limits: Limits,
         observer: Observer,
         follow: Follow = nothing_follows,
+        *,
+        offline: bool = False,
     ) -> RunResult:
         """Run the cells that are left, and those that they lead to. Raises LabError if none can be run.
 
@@ -129,6 +131,7 @@ class PlannedRun:
             estimates=Estimates.from_folder(paths.runs, self.info.options),
             kept=self.kept,
             follow=follow,
+            offline=offline,
         )
         try:
             return run.run()

@@ -35,6 +35,9 @@ from lab.trials.policy import Policy
 from lab.verdict import repeats
 from lab.verdict.status import is_lasting
 
+# How the reason of a cell begins whose guest has no image.
+NO_IMAGE = "image not available"
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -139,7 +142,7 @@ class Worker:
         except ImageNotAvailable as error:
             # Each cell of the row shows the reason; the next step is told once.
             self._shared.observer.note(f"{self.machine.guest.name}: {error}")
-            self._decide_all(Status.NOT_RUN, f"image not available: {error.args[0]}")
+            self._decide_all(Status.NOT_RUN, f"{NO_IMAGE}: {error.args[0]}")
         except LabError as error:
             self._decide_all(Status.ERROR, str(error))
         return None

@@ -99,6 +99,7 @@ class Lab:
         estimates: Estimates | None = None,
         kept: Callable[[Cell], CellResult | None] = lambda cell: None,
         sizes: Mapping[str, int] | None = None,
+        offline: bool = False,
         **options: Any,
     ) -> RunResult:
         known = catalog.load()
@@ -123,6 +124,7 @@ class Lab:
             self.heard,
             estimates=estimates or Estimates(),
             kept={cell.folder: result for cell in begun.cells if (result := kept(cell))},
+            offline=offline,
         ).run()
 
     @property

@@ -9,13 +9,15 @@ from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.builds import Build
 from lab.catalog import Guest
-from lab.images import store
+from lab.images import network, store
+from lab.images.cloud import UNPINNED
 from lab.images.store import BaseImage
+from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import Status
-from tests.libvirt.lab_examples import DISK_FULL, OLDER, ONE, RELEASE, Lab, statuses
+from tests.libvirt.lab_examples import DISK_FULL, OLDER, ONE, PASSED, RELEASE, Lab, statuses
 from tests.unit.examples import facts
 
 
@@ -109,3 +111,59 @@ def test_a_variant_that_makes_no_sense_on_a_guest_is_not_run_there(
     run = lab.run(guests=ONE)
     assert [(cell.status, cell.reason) for cell in run.cells] == [("pass", ""), ("n/a", "no such sysctl")]
     assert lab.lanes() == [["stock"]]
+
+
+CLOUD = ["ubuntu-24.04", "fedora-44", "debian-12-cloud"]
+
+
+def never(*_: object, **__: object) -> BaseImage:
+    raise AssertionError("no image may be asked for")
+
+
+def test_without_a_network_published_guests_are_not_run_at_once_and_that_is_told_once(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ensure(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
+        assert guest.name == "debian-13"
+        return image
+
+    servers = {"cloud-images.ubuntu.com": "no route", "download.fedoraproject.org": "no name"}
+    monkeypatch.setattr(store, "ensure", ensure)
+    monkeypatch.setattr(network, "unreachable", lambda _urls: servers)
+    run = lab.run(guests=[*CLOUD, "debian-13"], variants=["stock"], retries=3)
+    assert statuses(run) == {**{name: ["not-run"] for name in CLOUD}, "debian-13": ["pass"]}
+    assert [cell.reason for cell in run.cells[:3]] == [
+        "image not available: cloud-images.ubuntu.com cannot be reached: no route",
+        "image not available: download.fedoraproject.org cannot be reached: no name",
+        f"image not available: {UNPINNED}",
+    ]
+    [note] = [note for note in lab.heard.notes if "no image" in note]
+    assert all(name in note for name in CLOUD)
+    assert "with --offline no server is asked" in note
+    assert run.exit_status() == 3
+
+
+def test_offline_no_server_is_asked_and_no_image_is_built_or_prepared(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "unreachable", never)
+    monkeypatch.setattr(store, "ensure", never)
+    monkeypatch.setattr(store, "find", lambda _paths, guest: image if guest.name == "fedora-44" else None)
+    monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: False)
+    run = lab.run(guests=["debian-13", *CLOUD[:2]], variants=["stock"], offline=True)
+    assert [cell.reason for cell in run.cells] == [
+        "image not available: it is not in the store, and --offline forbids fetching it",
+        "image not available: it is not in the store, and --offline forbids fetching it",
+        "image not available: it is not prepared yet, and --offline forbids installing packages in it",
+    ]
+    assert len([note for note in lab.heard.notes if "no image" in note]) == 1
+
+
+def test_offline_guests_whose_images_are_ready_are_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: True)
+    assert statuses(lab.run(offline=True)) == PASSED
+
+
+def test_no_server_is_asked_for_guests_that_are_built_here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "unreachable", never)
+    assert statuses(lab.run()) == PASSED

@@ -227,3 +227,8 @@ def test_a_shard_of_passing_cells_is_smaller_where_experiments_are_made_on_all()
     assert plan.Shard(1, 2).of(cells, always) + made == cells
     unclear = RunOptions(experiments=ExperimentPolicy.UNCLEAR)
     assert plan.Shard(2, 2).of(cells, unclear) == without
+
+
+def test_without_a_set_the_guests_of_real_users_are_in_the_plan() -> None:
+    names = {guest.name for guest in plan.choose(KNOWN).guests}
+    assert {"ubuntu-22.04", "ubuntu-24.04", "ubuntu-26.04", "fedora-43", "fedora-44"} <= names

@@ -1,0 +1,73 @@
+"""The guests of a run whose image is not there and cannot be fetched: found before any lane is opened."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from lab.base.errors import LabError
+from lab.base.paths import Paths
+from lab.catalog import CloudImage, Guest
+from lab.images import cloud, network, store
+from lab.lane import prepare_image
+
+NEXT = (
+    "lab images pull fetches images beforehand, lab images import FILE --as GUEST takes a disk that you have; "
+    "with --offline no server is asked"
+)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Why each of these guests, by name, has no image."""
+
+    reasons: dict[str, str]
+
+    def note(self) -> str:
+        """All of them, with the next step."""
+        by_reason: dict[str, list[str]] = {}
+        for guest, reason in self.reasons.items():
+            by_reason.setdefault(reason, []).append(guest)
+        told = "; ".join(f"{', '.join(guests)} ({reason})" for reason, guests in by_reason.items())
+        return f"no image, so their cells are not-run: {told}\n  next: {NEXT}"
+
+
+def find(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> Absent:
+    """Find the guests whose lanes could not start. Takes a few seconds at most, none if all images are stored.
+
+    `offline` forbids the use of a network. Otherwise only the servers of published disks are asked whether they
+    can be reached: whether a guest can be built shows when it is.
+    """
+    missing = [guest for guest in guests if not _is_there(paths, guest, offline=offline)]
+    if offline:
+        return Absent({guest.name: _offline(paths, guest) for guest in missing})
+    published = {guest.name: guest.image for guest in missing if isinstance(guest.image, CloudImage)}
+    reasons = {
+        name: cloud.UNPINNED for name, image in published.items() if not cloud.is_pinned_or_signed(image)
+    }
+    addresses = {name: str(image.address) for name, image in published.items() if name not in reasons}
+    gone = network.unreachable(addresses.values()) if addresses else {}
+    for name, address in addresses.items():
+        host = urlsplit(address).netloc
+        if host in gone:
+            reasons[name] = f"{host} cannot be reached: {gone[host]}"
+    return Absent(reasons)
+
+
+def _is_there(paths: Paths, guest: Guest, *, offline: bool) -> bool:
+    """Whether nothing has to be fetched. Preparing an image needs a network too, but shows its own error."""
+    if offline:
+        return prepare_image.is_ready(paths, guest)
+    return _is_stored(paths, guest)
+
+
+def _offline(paths: Paths, guest: Guest) -> str:
+    if _is_stored(paths, guest):
+        return "it is not prepared yet, and --offline forbids installing packages in it"
+    return "it is not in the store, and --offline forbids fetching it"
+
+
+def _is_stored(paths: Paths, guest: Guest) -> bool:
+    try:
+        return store.find(paths, guest) is not None
+    except LabError:  # An image that cannot be read: whoever needs it says so.
+        return True
