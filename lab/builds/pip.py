@@ -15,11 +15,14 @@ from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.locks import locked
 from lab.base.paths import Paths
+from lab.builds import closure
 
 PROJECT = "boxlite"
 # The oldest glibc that boxlite's wheels ask for; every guest has a newer one.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 16, -1)] + ["manylinux2014_x86_64"]
 PIP_SECONDS = 600.0
+# pip is asked once for each link in a chain of requirements; those of a test runner have four.
+ROUNDS = 20
 # Longer than another lab can take for its own download.
 LOCK_SECONDS = PIP_SECONDS + 60.0
 # A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.
@@ -87,29 +90,58 @@ def download(
 ) -> list[Path]:
     """The wheels of these requirements, with all they depend on, for a Python such as "3.13".
 
-    They are kept in a folder of the cache, which is complete or does not exist. While another lab or thread
-    fetches them, `say` may raise to end the wait.
+    They are kept in a folder of the cache, which is fetched again if it lacks what that Python needs. While another
+    lab or thread fetches them, `say` may raise to end the wait.
 
     Raises NotApplicable if the first requirement has no wheel for that Python, LabError if pip fails otherwise.
     """
     folder = paths.make(store(paths)) / f"{folder_name}-cp{python.replace('.', '')}"
     lock = folder.with_name(f"{folder.name}.lock")
     with locked(lock, LOCK_SECONDS, f"{requirements[0]} for Python {python} to be fetched", say):
-        if not folder.is_dir():
-            say(f"fetching {requirements[0]} for Python {python}")
-            partial = folder.with_name(f".partial-{folder.name}")
+        wheels = _stored(requirements, python, folder)
+        if wheels is not None:
+            return wheels
+        say(f"fetching {requirements[0]} for Python {python}")
+        partial = folder.with_name(f".partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            found = _fetch(requirements, python, partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
-            try:
-                process.run(
-                    _pip("download", "--quiet", "--dest", str(partial), *_for_python(python), *requirements),
-                    timeout=PIP_SECONDS,
-                )
-                partial.rename(folder)
-            except process.CommandFailed as error:
-                raise _explain(requirements[0], python, error) from error
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    return sorted(folder.glob("*.whl"))
+    return [folder / wheel.name for wheel in found]
+
+
+def _stored(requirements: Sequence[str], python: str, folder: Path) -> list[Path] | None:
+    """The wheels of a folder of the cache; None if they are not all that is needed."""
+    try:
+        found = closure.follow(requirements, python, folder)
+    except ValueError:
+        return None
+    return None if found.missing else found.wheels
+
+
+def _fetch(requirements: Sequence[str], python: str, folder: Path) -> list[Path]:
+    """Put the wheels of requirements, and of all they lead to on that Python, into a new folder.
+
+    Each project's version is chosen by pip from all requirements on it that are known by then.
+    """
+    command = _pip("download", "--quiet", "--no-deps", "--dest", str(folder), *_for_python(python))
+    for _ in range(ROUNDS):
+        try:
+            found = closure.follow(requirements, python, folder)
+        except ValueError as error:
+            raise LabError(f"the package index has a damaged wheel: {error}") from error
+        if not found.missing:
+            return found.wheels
+        for wheel in found.misfits:
+            wheel.unlink()
+        try:
+            process.run([*command, *found.missing], timeout=PIP_SECONDS)
+        except process.CommandFailed as error:
+            raise _explain(requirements[0], python, error) from error
+    raise LabError(f"pip found no wheels that together meet {', '.join(requirements)} on Python {python}")
 
 
 def digest(requirements: Sequence[str]) -> str:

@@ -66,6 +66,9 @@ def finish(folder: Path, begun: start.PlannedRun, statuses: Sequence[Status] = (
 def make_wheel(path: Path, content: str = "") -> Build:
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("boxlite/__init__.py", content)
+        wheel.writestr(
+            "boxlite-0.10.8.dist-info/METADATA", "Metadata-Version: 2.1\nName: boxlite\nVersion: 0.10.8\n"
+        )
     return builds.resolve(str(path))
 
 

@@ -1,6 +1,5 @@
 import shutil
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +13,7 @@ from lab.builds import Build, payload
 from lab.builds import pip as lab_pip
 from lab.builds.kinds.wheel import Wheel
 from tests.unit.examples import LOCK_HOLDER, facts, other_process
+from tests.unit.index_examples import make_wheel as shelf_wheel
 
 RELEASE = Wheel("0.10.8", "0.10.8")
 TAGS = "cp313-cp313-manylinux_2_28_x86_64"
@@ -41,7 +41,12 @@ ERROR: No matching distribution found for pytest-reportlog
 
 # A stand-in for pip: does as asked, and notes that it was.
 OPTION = 'option() { while [ "$1" != "$want" ]; do shift; done; value=$2; }\n'
-DOWNLOADS = OPTION + 'want=--dest; option "$@"; mkdir -p "$value"; touch "$value/b-1-py3-none-any.whl"\n'
+RUNNER = [
+    "pytest-9.0-py3-none-any.whl",
+    "pytest_reportlog-1.0-py3-none-any.whl",
+    "pytest_timeout-2.4-py3-none-any.whl",
+]
+FETCHED = ["boxlite-0.10.8-py3-none-any.whl", *RUNNER]
 # What pip prints of the releases, and a warning before that.
 RELEASES = """
 WARNING: Cache entry deserialization failed, entry ignored
@@ -55,6 +60,12 @@ class Pip:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._log = folder / "pip-calls"
         self._monkeypatch = monkeypatch
+        shelf = folder / "shelf"
+        shelf.mkdir()
+        for name in FETCHED:
+            shelf_wheel(shelf, *name.split("-")[:2])
+        # Puts the wheels of a release, and of what runs its suite, where it is asked to.
+        self.downloads = f'{OPTION}want=--dest; option "$@"; mkdir -p "$value"; cp {shelf}/* "$value"\n'
 
     def does(self, script: str, *, prints: str = "", status: int = 0) -> None:
         whole = f'echo "$@" >>{self._log}\n{script}\ncat <<"END"\n{prints.strip()}\nEND\nexit {status}'
@@ -72,9 +83,7 @@ def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
 
 
 def make_wheel(folder: Path, name: str = f"boxlite-0.10.8-{TAGS}.whl") -> Path:
-    with zipfile.ZipFile(folder / name, "w") as wheel:
-        wheel.writestr("boxlite/__init__.py", "")
-    return folder / name
+    return shelf_wheel(folder, "boxlite", "0.10.8", tags=name.removesuffix(".whl").split("-", 2)[2])
 
 
 def wheels(paths: Paths, build: Build = RELEASE, python: str = "3.13") -> list[str]:
@@ -223,9 +232,9 @@ def test_a_build_that_is_none_is_wrong_usage(
 def test_a_wheel_that_fits_the_guest_comes_first_and_the_runner_after_it(
     tmp_path: Path, paths: Paths, pip: Pip, tags: str, python: str
 ) -> None:
-    pip.does(DOWNLOADS)
+    pip.does(pip.downloads)
     wheel = make_wheel(tmp_path, f"boxlite-0.10.8-{tags}.whl")
-    assert wheels(paths, builds.resolve(str(wheel)), python) == [wheel.name, "b-1-py3-none-any.whl"]
+    assert wheels(paths, builds.resolve(str(wheel)), python) == [wheel.name, *RUNNER]
     assert "boxlite" not in pip.calls[0].split("--dest")[1].split()[1:]
 
 
@@ -241,15 +250,15 @@ def test_a_wheel_that_fits_the_guest_comes_first_and_the_runner_after_it(
 def test_a_wheel_for_another_python_or_machine_makes_the_cell_not_applicable(
     tmp_path: Path, paths: Paths, pip: Pip, tags: str, python: str
 ) -> None:
-    pip.does(DOWNLOADS)
+    pip.does(pip.downloads)
     wheel = make_wheel(tmp_path, f"boxlite-0.10.8-{tags}.whl")
     with pytest.raises(NotApplicable, match=f"is not for Python {python}"):
         wheels(paths, builds.resolve(str(wheel)), python)
 
 
 def test_a_release_is_fetched_once_for_each_python(paths: Paths, pip: Pip) -> None:
-    pip.does(DOWNLOADS)
-    assert wheels(paths) == wheels(paths) == ["b-1-py3-none-any.whl"]
+    pip.does(pip.downloads)
+    assert wheels(paths) == wheels(paths) == FETCHED
     assert len(pip.calls) == 1
     assert "--python-version=3.13" in pip.calls[0]
     assert "boxlite==0.10.8" in pip.calls[0]
@@ -277,7 +286,7 @@ def test_what_pip_says_decides_whose_fault_it_is(
 
 
 def test_a_download_that_fails_leaves_no_half_in_the_store(paths: Paths, pip: Pip) -> None:
-    pip.does(DOWNLOADS, prints=UNREACHABLE, status=1)
+    pip.does(pip.downloads, prints=UNREACHABLE, status=1)
     with pytest.raises(LabError):
         wheels(paths)
     assert [each.name for each in lab_pip.store(paths).iterdir() if each.is_dir()] == []
@@ -286,7 +295,7 @@ def test_a_download_that_fails_leaves_no_half_in_the_store(paths: Paths, pip: Pi
 def test_waiting_for_another_lab_that_fetches_is_said_and_ends_when_the_caller_wants(
     paths: Paths, pip: Pip
 ) -> None:
-    pip.does(DOWNLOADS)
+    pip.does(pip.downloads)
     wheels(paths)
     [folder] = [each for each in (paths.cache / "wheels").iterdir() if each.is_dir()]
 
@@ -296,15 +305,15 @@ def test_waiting_for_another_lab_that_fetches_is_said_and_ends_when_the_caller_w
     with other_process(LOCK_HOLDER, folder.with_name(f"{folder.name}.lock")), pytest.raises(LabError) as ended:
         RELEASE.fetch(paths, facts(python="3.13"), stop)
     assert str(ended.value) == "stopped while waiting for boxlite==0.10.8 for Python 3.13 to be fetched"
-    assert wheels(paths) == ["b-1-py3-none-any.whl"]
+    assert wheels(paths) == FETCHED
 
 
 def test_what_a_failed_download_left_is_never_taken_for_whole(paths: Paths, pip: Pip) -> None:
-    pip.does(DOWNLOADS + "touch $value/half.whl", prints=UNREACHABLE, status=1)
+    pip.does(pip.downloads + "touch $value/half.whl", prints=UNREACHABLE, status=1)
     with pytest.raises(LabError):
         wheels(paths)
-    pip.does(DOWNLOADS)
-    assert wheels(paths) == ["b-1-py3-none-any.whl"]
+    pip.does(pip.downloads)
+    assert wheels(paths) == FETCHED
 
 
 def test_a_record_holds_the_digest_of_every_wheel(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """A wheel of boxlite's Python package: a release or a local file. Its suite runs under pytest."""
 
 import shlex
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import pip, reportlog
+from lab.builds import closure, pip, reportlog
 from lab.builds._base import FILES, FOLDER, ROOTFS, Build, Step, SuiteOptions
 from lab.catalog import Suite, load_suite
 from lab.probes import Facts
@@ -96,8 +95,10 @@ class Wheel(Build):
             raise UsageError(f"--build {path}: {error}", hint="a wheel must keep its name") from error
         if name != pip.PROJECT:
             raise UsageError(f"--build {path}: a wheel of {name}, not of {pip.PROJECT}")
-        if not zipfile.is_zipfile(path):
-            raise UsageError(f"--build {path}: not a complete wheel: it cannot be read as a zip file")
+        try:
+            closure.needs(path, pip.EVERY)
+        except ValueError as error:
+            raise UsageError(f"--build {path}: {error}") from error
         return cls(f"{version}@{sha256(path)[:8]}", str(version), path.resolve())
 
     @property
@@ -123,10 +124,11 @@ class Wheel(Build):
             folder = f"{pip.PROJECT}-{self.version}-{pip.digest(wanted)}"
             wheels = pip.download(paths, wanted, python, folder, say)
         else:
-            if not parse_wheel_filename(self.path.name)[3] & pip.tags(python):
+            fits = parse_wheel_filename(self.path.name)[3] & pip.tags(python)
+            if not fits or not closure.allows(self.path, python):
                 raise NotApplicable(f"{self.path.name} is not for Python {python}")
-            runner = pip.download(paths, RUNNER, python, f"runner-{pip.digest(RUNNER)}", say)
-            wheels = [self.path, *runner]
+            wanted = [*RUNNER, *map(str, closure.needs(self.path, python))]
+            wheels = [self.path, *pip.download(paths, wanted, python, f"runner-{pip.digest(wanted)}", say)]
         return {wheel.name: wheel for wheel in wheels}
 
     def steps(self) -> Sequence[Step]:
