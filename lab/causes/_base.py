@@ -9,6 +9,8 @@ from lab.record import Confidence, Needs
 
 # The program with which the probes make namespaces; boxlite starts those of `Evidence.programs`.
 PROBE = "unshare"
+# What bubblewrap says if it made its user namespace and may not write the map of its users.
+UID_MAP = "setting up uid map"
 # strerror(3) for EPERM, EACCES, ENOENT and ENOSPC.
 NOT_PERMITTED = "Operation not permitted"
 PERMISSION_DENIED = "Permission denied"
@@ -51,7 +53,13 @@ def relevant_programs(evidence: Evidence) -> tuple[str, ...]:
 
     A denial to the probe's `unshare` counts only if bubblewrap was tried as well and failed.
     """
-    return (*evidence.programs, PROBE) if evidence.probes.bwrap_user.failed else evidence.programs
+    return (*evidence.programs, PROBE) if bubblewrap_failed(evidence) else evidence.programs
+
+
+def bubblewrap_failed(evidence: Evidence) -> bool:
+    """Return whether bubblewrap ran and failed. Without a system's one, boxlite's words about its own count."""
+    bwrap = evidence.probes.bwrap_user
+    return bwrap.failed or (bwrap.status is None and evidence.boxlite_says(UID_MAP))
 
 
 def proved_if(proof: bool, why: str, proof_why: str) -> Shown:

@@ -1,6 +1,6 @@
 """An AppArmor profile that allows a user namespace but denies the capabilities inside it."""
 
-from lab.causes._base import Cause, Shown, proved_if, relevant_programs
+from lab.causes._base import Cause, Shown, bubblewrap_failed, proved_if, relevant_programs
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
@@ -33,7 +33,7 @@ class ApparmorUsernsNocaps(Cause):
             line = lines[0]
             where = f"profile {line.get('target')}"
             why = f"AppArmor moved {line.get('comm')} into {where} when it made its namespace"
-        elif stripped and bwrap.failed and evidence.sysctls.get(SWITCH) == "1":
+        elif stripped and bubblewrap_failed(evidence) and evidence.sysctls.get(SWITCH) == "1":
             # Without a log, as on a user's own host.
             return Shown(Confidence.LIKELY, f"`unshare -U` works and `unshare -Ur` does not, and {SWITCH} is 1")
         else:

@@ -1,16 +1,21 @@
 """AppArmor: `[apparmor]`, profiles loaded into the kernel, and one that confines the suite."""
 
+import re
 from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from lab.knobs._base import Conflict, Table, TableKnob
-from lab.probes import Facts, Who
+from lab.probes import Facts, SuiteUser
 from lab.probes.label import read_label
 
 # The file of a profile is named like the profile.
 FOLDER = "/etc/apparmor.d"
+# The profile for bubblewrap that AppArmor ships, in bwrap-userns-restrict.
+BWRAP = "bwrap"
+# The first line of a profile that AppArmor attaches to bubblewrap by the program's path.
+ATTACHED = r"(?m)^(?:profile[ \t]+)?\"?%s\"?[ \t]+\"?/[^\s{]*bwrap\b"
 
 
 class Mode(StrEnum):
@@ -34,6 +39,13 @@ class Profile(Table):
             raise ValueError("exactly one of `text` and `shipped` must be given")
         return self
 
+    @property
+    def is_for_bubblewrap(self) -> bool:
+        """Whether AppArmor attaches it to bubblewrap, so that every bubblewrap has to run in it."""
+        if self.text is None:
+            return self.name == BWRAP
+        return bool(re.search(ATTACHED % re.escape(self.name), self.text))
+
 
 class AppArmor(TableKnob):
     """Profiles, and the profile that the suite starts in."""
@@ -46,7 +58,9 @@ class AppArmor(TableKnob):
     )
     removed: list[str] = Field(default_factory=list, description="Shipped profiles that are unloaded.")
     without: list[str] = Field(
-        default_factory=list, description="Profiles with which the variant would do something else."
+        default_factory=list,
+        description="Profiles with which the variant would do something else: AppArmor applies neither of two "
+        "profiles for one path",
     )
     confine_suite_by: str | None = Field(
         default=None, description="Profile under which the suite and the probes are run."
@@ -72,7 +86,7 @@ class AppArmor(TableKnob):
             "removed": [f"{FOLDER}/{name}" for name in self.removed],
         }
 
-    def differences(self, facts: Facts, who: Who) -> list[str]:
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
         loaded = facts.apparmor.profiles if facts.apparmor else {}
         wrong = []
         for profile in self.profiles:
@@ -80,12 +94,17 @@ class AppArmor(TableKnob):
             if mode != profile.mode:
                 shown = "not loaded" if mode is None else f"in {mode} mode"
                 wrong.append(f"AppArmor profile {profile.name} is {shown}")
+            elif profile.is_for_bubblewrap and not _is_in(who.bubblewrap, profile.name):
+                wrong.append(
+                    f"bubblewrap runs as {who.bubblewrap!r}, not under {profile.name}: "
+                    "is another profile attached to its path?"
+                )
         wrong += [f"AppArmor profile {name} is loaded" for name in self.removed if name in loaded]
         if self.confine_suite_by and not self._confined(who):
             wrong.append(f"the suite would run confined by {who.context.apparmor!r}")
         return wrong
 
-    def _confined(self, who: Who) -> bool:
+    def _confined(self, who: SuiteUser) -> bool:
         label = read_label(who.context.apparmor)
         modes = {profile.name: profile.mode for profile in self.profiles}
         wanted = modes.get(self.confine_suite_by or "", Mode.ENFORCE)
@@ -147,3 +166,8 @@ class AppArmor(TableKnob):
 
     def under(self) -> list[str]:
         return ["aa-exec", "-p", self.confine_suite_by, "--"] if self.confine_suite_by else []
+
+
+def _is_in(label: str | None, profile: str) -> bool:
+    """Whether a process with this label is in a profile; also true without a label, so without a process."""
+    return label is None or profile in read_label(label).profiles

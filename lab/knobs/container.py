@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from lab.knobs._base import TableKnob
 from lab.probes import Facts, Who
+from lab.probes.label import read_label
 
 # The value of Seccomp in /proc/PID/status for a process with a filter.
 FILTERED = 2
@@ -41,10 +42,10 @@ class Container(TableKnob):
         filtered = who.seccomp == FILTERED
         if filtered != (self.kind in UNDER_A_FILTER):
             wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")
-        profile = who.context.apparmor
-        confined = profile is not None and profile.endswith(" (enforce)")
+        # Where a profile exempts the container's runtime, that of the container is stacked on it.
+        confined = read_label(who.context.apparmor).confines
         if confined != (self.kind in UNDER_A_PROFILE and facts.apparmor is not None):
-            wrong.append(f"the suite would run confined by {profile!r}")
+            wrong.append(f"the suite would run confined by {who.context.apparmor!r}")
         return wrong
 
     def under(self) -> list[str]:

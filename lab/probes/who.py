@@ -49,6 +49,10 @@ class SuiteUser(Who):
 
     links: Links = Field(description="Symlinks, by their paths.")
     limits: Limits = Field(description="Limits of the process.")
+    bubblewrap: str | None = Field(
+        description="AppArmor's label of a bubblewrap that the user runs. None: it cannot be started, or the "
+        "kernel has no AppArmor in use."
+    )
 
 
 class Probed(Who):

@@ -34,6 +34,7 @@ BWRAP_ENOSPC = probe(
     1,
     "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
 )
+NO_PROGRAM = probe(None, "[Errno 2] No such file or directory: 'bwrap'")
 BWRAP_NO_SETUID = probe(1, "bwrap: setuid use of bubblewrap is not supported")
 BWRAP_EACCES = probe(1, "bwrap: Creating new namespace failed: Permission denied")
 MASKS = probe(
@@ -243,6 +244,13 @@ APPARMOR_NOCAPS = gathered(
 UBUNTU_PROBES = {"unshare_user_root": UID_MAP, "bwrap_user": BWRAP_UID_MAP, "bwrap_all": BWRAP_UID_MAP}
 UBUNTU = gathered(UBUNTU_MOVED + UBUNTU_SETPCAP + UBUNTU_UID_MAP, probes=UBUNTU_PROBES)
 UBUNTU_NOT_REPEATED = gathered(UBUNTU_MOVED + UBUNTU_UID_MAP, probes=UBUNTU_PROBES)
+# Without a bubblewrap of the system's: boxlite's own makes its namespace and may not write its map of users.
+BUNDLED_PROBES = {"unshare_user_root": UID_MAP, "bwrap_user": NO_PROGRAM, "bwrap_all": NO_PROGRAM}
+BUNDLED_SAYS = ("user_namespaces: bwrap --unshare-user failed: bwrap: setting up uid map: Permission denied",)
+UBUNTU_BUNDLED = gathered(UBUNTU_MOVED.replace("bwrap", "unshare"), probes=BUNDLED_PROBES, logs=BUNDLED_SAYS)
+UBUNTU_BUNDLED_NOT_LOGGED = gathered(
+    probes=BUNDLED_PROBES, logs=BUNDLED_SAYS, sysctls={"kernel.apparmor_restrict_unprivileged_userns": "1"}
+)
 UBUNTU_WITHOUT_PROFILE = gathered(
     UBUNTU_UNCONFINED,
     probes={"unshare_user": UNSHARE_EACCES, "unshare_user_root": UNSHARE_EACCES, **UBUNTU_PROBES},

@@ -136,9 +136,12 @@ def facts(**changes: Any) -> Facts:
     return Facts.model_validate(printed_facts(**changes))
 
 
+SETTINGS_OF_A_USER = {"links": {}, "limits": {"nproc": 3897}, "bubblewrap": "unconfined"}
+
+
 def who(**changes: Any) -> SuiteUser:
     """The suite's user on a debian-13, changed likewise."""
-    return SuiteUser.model_validate(_changed({**TESTER, "links": {}, "limits": {"nproc": 3897}}, changes))
+    return SuiteUser.model_validate(_changed({**TESTER, **SETTINGS_OF_A_USER}, changes))
 
 
 def context(apparmor: str | None = "unconfined") -> Context:

@@ -166,6 +166,11 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
             probes={"unshare_user_root": examples.UID_MAP},
             messages=("VM subprocess exited",),
         ),
+        # Without a word of boxlite's own bubblewrap nobody knows what it may do.
+        replace(examples.UBUNTU_BUNDLED, logs=()),
+        replace(examples.UBUNTU_BUNDLED_NOT_LOGGED, logs=()),
+        # And without Ubuntu's switch, or a line of the kernel's, nobody knows what took the capabilities away.
+        replace(examples.UBUNTU_BUNDLED_NOT_LOGGED, sysctls={}),
         gathered(
             examples.DENIED_CREATE.replace("bwrap", "unshare"),
             probes={"bwrap_user": NOT_RUN, "unshare_user": examples.UNSHARE_EACCES},
@@ -192,6 +197,9 @@ def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_con
         "a limit of 0 on namespaces that bubblewrap does not make",
         "a probe that Ubuntu's policy denies, where bubblewrap may",
         "a probe that is denied, where there is no bubblewrap to be",
+        "a probe that a policy moves, where boxlite's bubblewrap says nothing",
+        "a probe without capabilities, where boxlite's bubblewrap says nothing",
+        "capabilities that are missing for a reason that nobody knows",
         "a probe that a policy moves, where bubblewrap may",
     ],
 )
@@ -290,6 +298,7 @@ def test_two_causes_are_named_in_the_order_in_which_they_block(evidence: Evidenc
         (replace(examples.APPARMOR_PIVOT_ROOT_DENY, audit=[]), "apparmor-mount-deny"),
         (gathered(probes=NONE, messages=("bwrap: pivot_root: Permission denied",)), "apparmor-mount-deny"),
         (examples.NPROC_LIMIT, "nproc-limit"),
+        (examples.UBUNTU_BUNDLED_NOT_LOGGED, "apparmor-userns-nocaps"),
         (replace(examples.SHIM_SECCOMP, audit=[]), "shim-seccomp"),
         (gathered(messages=("Box 01K failed to start\n\nExit code: 159 (unknown signal)",)), "shim-seccomp"),
     ],
@@ -304,6 +313,13 @@ def test_ubuntus_policy_is_proved_where_its_lines_are_of_the_bubblewrap_that_box
     probes = {**examples.UBUNTU_PROBES, "bwrap_user": NOT_RUN, "bwrap_all": NOT_RUN}
     [finding] = diagnose(gathered(examples.UBUNTU_MOVED, probes=probes))
     assert (finding.name, finding.confidence) == ("apparmor-userns-nocaps", Confidence.PROVED)
+
+
+def test_where_boxlites_own_bubblewrap_fails_at_its_user_namespace_the_probe_shows_ubuntus_policy() -> None:
+    [finding] = diagnose(examples.UBUNTU_BUNDLED)
+    assert (finding.name, finding.confidence) == ("apparmor-userns-nocaps", Confidence.PROVED)
+    assert "moved unshare into profile unprivileged_userns" in finding.why
+    assert finding.why.endswith("`unshare -U` works and `unshare -Ur` does not")
 
 
 def test_a_denial_of_kvm_to_another_program_leaves_the_permissions_to_blame() -> None:

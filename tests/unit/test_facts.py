@@ -90,6 +90,29 @@ def test_limits_and_symlinks_are_read_from_the_suites_own_process(tmp_path: Path
     assert user.limits.nproc == (None if soft == resource.RLIM_INFINITY else soft)
 
 
+def test_the_label_of_bubblewrap_is_read_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"probes": False, "links": []}
+    # Waits for its arguments, as bubblewrap does.
+    program = tmp_path / "bwrap"
+    program.write_text(f'#!/bin/bash\necho "$@" >{tmp_path}/began\ncat <&"$2" >/dev/null\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    own = SuiteUser.model_validate(printed("probe", asked))
+    # This program is confined like the one that started it.
+    assert own.bubblewrap == own.context.apparmor
+    assert (tmp_path / "began").read_text().startswith("--args ")
+    program.chmod(0o644)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{shadow(tmp_path / 'python')}")
+    assert SuiteUser.model_validate(printed("probe", asked)).bubblewrap is None
+
+
+def shadow(folder: Path) -> Path:
+    """A folder of programs with nothing but Python."""
+    folder.mkdir()
+    (folder / "python3").symlink_to(sys.executable)
+    return folder
+
+
 def test_every_probe_says_what_was_tried_and_what_came_of_it() -> None:
     found = Probed.model_validate(printed("probe", {"probes": True})).probes
     for probe in found.by_name().values():

@@ -23,7 +23,7 @@ from lab.guest.variant import (
     under,
     why_not_applicable,
 )
-from lab.knobs.apparmor import AppArmor
+from lab.knobs.apparmor import AppArmor, Profile
 from lab.knobs.container import Kind
 from lab.knobs.sysctl import Sysctl
 from lab.probes import Facts, NotAsked, SuiteUser
@@ -153,9 +153,9 @@ def test_what_the_guest_shows_is_in_effect() -> None:
         apparmor(profiles={"unprivileged_userns": "enforce"}),
         who(context={"apparmor": "unconfined//&unprivileged_userns (enforce)"}),
     )
-    check_in_effect(
-        KNOWN["apparmor-bwrap-unconfined"], apparmor(profiles={"lab-bwrap-unconfined": "unconfined"}), who()
-    )
+    unconfined = apparmor(profiles={"lab-bwrap-unconfined": "unconfined"})
+    for label in ("lab-bwrap-unconfined (unconfined)", "unconfined//&lab-bwrap-unconfined (unconfined)", None):
+        check_in_effect(KNOWN["apparmor-bwrap-unconfined"], unconfined, who(bubblewrap=label))
     check_in_effect(KNOWN["stock"], facts(kvm=None), who(groups=[1001]))
     check_in_effect(KNOWN["kvm-denied"], facts(), who(groups=[1001]))
     check_in_effect(KNOWN["kvm-absent"], facts(kvm=None), who())
@@ -169,6 +169,9 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     for name in ("podman", "podman-no-namespaces"):
         check_in_effect(KNOWN[name], facts(), in_container(seccomp=2, apparmor="containers-default (enforce)"))
     check_in_effect(KNOWN["podman"], facts(apparmor=None), in_container(seccomp=2, apparmor=None))
+    # Where crun has a profile of its own, that of the container is stacked on it.
+    stacked = "containers-default//&crun (mixed)"
+    check_in_effect(KNOWN["podman"], facts(), in_container(seccomp=2, apparmor=stacked))
     check_in_effect(KNOWN["podman-apparmor-off"], facts(), in_container(seccomp=2))
     for name in ("podman-unconfined", "podman-privileged"):
         check_in_effect(KNOWN[name], facts(), in_container(apparmor="crun (unconfined)"))
@@ -178,6 +181,44 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["selinux-mount-deny"], facts(selinux=denying), who())
     check_in_effect(KNOWN["nproc-400"], facts(), who(limits={"nproc": 400}))
     check_in_effect(KNOWN["ca-bundle-symlink"], facts(), who(links={BUNDLE: BUNDLE_TARGET}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "apparmor-bwrap-complain",
+        "apparmor-bwrap-unconfined",
+        "apparmor-mount-deny",
+        "apparmor-pivot-root-deny",
+        "apparmor-userns-deny",
+        "bwrap-allow-list",
+    ],
+)
+def test_a_profile_that_is_loaded_but_not_what_bubblewrap_runs_in_is_not_in_effect(name: str) -> None:
+    [profile] = profiles(KNOWN[name])
+    guest = apparmor(profiles={profile.name: profile.mode, "other": "enforce"})
+    for label in (f"{profile.name} ({profile.mode})", f"unprivileged_userns//&{profile.name} (mixed)", None):
+        check_in_effect(KNOWN[name], guest, who(bubblewrap=label))
+    # Two profiles for one path: the kernel attaches neither.
+    for label in ("unconfined", "other (enforce)"):
+        with pytest.raises(NotInEffect) as error:
+            check_in_effect(KNOWN[name], guest, who(bubblewrap=label))
+        assert f"bubblewrap runs as {label!r}, not under {profile.name}" in str(error.value)
+
+
+def profiles(wanted: Variant) -> list[Profile]:
+    knob = wanted.knobs["apparmor"]
+    assert isinstance(knob, AppArmor)
+    return knob.profiles
+
+
+def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> None:
+    for name in ("apparmor-userns-nocaps", "apparmor-kvm-deny", "apparmor-bwrap-exec-deny"):
+        [profile] = profiles(KNOWN[name])
+        assert not profile.is_for_bubblewrap
+    written = "profile a /opt/x/bwrap {\n}\nprofile b /usr/bin/bwrapper {\n}\n/usr/bin/bwrap {\n}\n"
+    made = [Profile(name=name, text=written, shipped=None) for name in "ab"]
+    assert [profile.is_for_bubblewrap for profile in made] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """Try what boxlite needs of its host, as the suite's user and confined like the suite. Prints JSON.
 
-Argument: {"probes": bool}, or {"probes": false, "links": [path]}. Without probes only the user is described;
-with `links` also its limits, and which of these paths are symlinks. The models in `lab/probes/` say what each
-key means. `unshare_user` only makes a user namespace; `unshare_user_root` also needs capabilities inside it. If
-the first works and the second does not, the kernel makes the namespace and denies it the capabilities.
+Argument: {"probes": bool}, or {"probes": false, "links": [path]}. Without probes only the user is described; if
+`links` are given, also its limits, the label of its bubblewrap, and which of these paths are symlinks. The models
+in `lab/probes/` say what each key means. `unshare_user` only makes a user namespace; `unshare_user_root` needs
+capabilities inside it too. If the first works and the second does not, the kernel makes the namespace and
+denies it the capabilities.
 """
 
 import ctypes
@@ -138,6 +139,30 @@ def link(path):
     return os.readlink(path) if os.path.islink(path) else None
 
 
+def bubblewrap():
+    """AppArmor's label of a bubblewrap that waits for its arguments, and so has not done anything yet."""
+    end, arguments = os.pipe()
+    try:
+        with subprocess.Popen(
+            ["bwrap", "--args", str(end)],
+            pass_fds=[end],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as started:
+            label = text("/proc/%d/attr/apparmor/current" % started.pid)
+            # It gets none, and ends.
+            os.close(arguments)
+            arguments = None
+            return label
+    except OSError:
+        return None
+    finally:
+        os.close(end)
+        if arguments is not None:
+            os.close(arguments)
+
+
 def limits():
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     return {"nproc": None if soft == resource.RLIM_INFINITY else soft}
@@ -159,5 +184,6 @@ if __name__ == "__main__":
     if asked["probes"]:
         found["probes"] = probe_all()
     if "links" in asked:
-        found.update(limits=limits(), links={path: link(path) for path in asked["links"]})
+        links = {path: link(path) for path in asked["links"]}
+        found.update(limits=limits(), links=links, bubblewrap=bubblewrap())
     print(json.dumps(found))
