@@ -90,8 +90,8 @@ def download(
 ) -> list[Path]:
     """The wheels of these requirements, with all they depend on, for a Python such as "3.13".
 
-    They are kept in a folder of the cache, which is fetched again if it lacks what that Python needs. While another
-    lab or thread fetches them, `say` may raise to end the wait.
+    They are kept in a folder of the cache, which is fetched again if it lacks what that Python needs. While
+    another lab or thread fetches them, `say` may raise to end the wait.
 
     Raises NotApplicable if the first requirement has no wheel for that Python, LabError if pip fails otherwise.
     """
