@@ -18,7 +18,9 @@ from lab import catalog
 from lab.base.paths import PACKAGE
 from lab.catalog import CloudImage, Guest, SignatureForm
 
-HOSTS = re.compile(r"https://(cloud-images\.ubuntu\.com|download\.fedoraproject\.org|cloud\.debian\.org)")
+HOSTS = re.compile(
+    r"https://(cloud-images\.ubuntu\.com|download\.fedoraproject\.org|cloud\.debian\.org|cdimage\.debian\.org)"
+)
 DATE = "Mon, 23 Nov 2026 10:00:00 GMT"
 
 
@@ -126,6 +128,7 @@ class Mirror:
         """Serve a guest's disk, and its checksums as the distribution signs them."""
         image = cloud(guest)
         self.files[path_of(guest)] = disk
+        self.list_builds(guest, str(image.build))
         if image.checksums is None:
             return
         assert key is not None
@@ -135,6 +138,14 @@ class Mirror:
             self.sign(guest, f"{'0' * 64} *another-{name}\n{digest} *{name}\n", key)
         else:
             self.sign(guest, f"# {name}: {len(disk)} bytes\nSHA256 ({name}) = {digest}\n", key)
+
+    def list_builds(self, guest: Guest, *builds: str) -> None:
+        """Serve the listing of the folder that holds a guest's builds."""
+        before, _, after = urlsplit(cloud(guest).url).path.partition("{build}")
+        folder, _, prefix = before.rpartition("/")
+        names = [f"{prefix}{build}{after.partition('/')[0]}" for build in builds]
+        links = "".join(f'<a href="{name}{"/" if "/" in after else ""}">{name}</a>\n' for name in names)
+        self.files[f"{folder}/"] = f'<a href="../">..</a>\n<a href="release/">r</a>\n{links}'.encode()
 
     def sign(self, guest: Guest, text: str, key: "SigningKey") -> None:
         """Serve this text as the guest's checksum file."""

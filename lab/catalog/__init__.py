@@ -6,10 +6,12 @@ from lab.catalog.guest import (
     Firmware,
     Guest,
     PackageManager,
+    Pin,
     SignatureForm,
     SignedChecksums,
+    UnsignedChecksums,
 )
-from lab.catalog.loading import Catalog, key_file, load, load_suite
+from lab.catalog.loading import Catalog, key_file, load, load_pins, load_suite, pins_file
 from lab.catalog.sets import Set
 from lab.catalog.suite import Suite
 from lab.catalog.toml import IMAGE_KINDS, NAME, Definition, load_file, load_folder
@@ -26,14 +28,18 @@ __all__ = [
     "Firmware",
     "Guest",
     "PackageManager",
+    "Pin",
     "Set",
     "SignatureForm",
     "SignedChecksums",
     "Suite",
+    "UnsignedChecksums",
     "Variant",
     "key_file",
     "load",
     "load_file",
     "load_folder",
+    "load_pins",
     "load_suite",
+    "pins_file",
 ]

@@ -60,16 +60,30 @@ class SignedChecksums(Definition):
     key: str = Field(pattern=r"^[^/]+\.asc$", description="File in `images/keys/` with the only trusted key.")
 
 
+class UnsignedChecksums(Definition):
+    """A checksum file that nobody signs: a digest of it is pinned if all mirrors have the same."""
+
+    file: str = Field(pattern=r"^[^/]+$")
+    mirrors: list[str] = Field(
+        min_length=1, description="Folders with that file on other servers than `url`; with `{build}`."
+    )
+
+
 class CloudImage(Definition):
     """A guest that its distribution publishes as a disk. `{build}` in `url` and `checksums.file` means `build`.
 
-    A disk is verified with checksums that the distribution signs, or with `digest`, pinned in the definition.
+    A disk is verified with checksums that the distribution signs, or with `digest`. Unless the definition has
+    `build` itself, both come from `images/pins/pins.toml`.
     """
 
     kind: Literal["cloud"]
     url: str = Field(pattern=r"^https?://[^/]+/.*[^/]$")
     build: str | None = None
+    builds: str | None = Field(
+        None, description="What the names of dated builds match, as a regular expression."
+    )
     checksums: SignedChecksums | None = None
+    unsigned: UnsignedChecksums | None = None
     digest: str | None = Field(
         None, pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$", description="The disk's pinned digest."
     )
@@ -110,6 +124,15 @@ class CloudImage(Definition):
         return text.replace("{build}", self.build)
 
 
+class Pin(Definition):
+    """A section of `images/pins/pins.toml`: a guest's build, when it was pinned, and what vouches for it."""
+
+    build: str = Field(pattern=r"^[\w.-]+$")
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    digest: str | None = None
+    mirrors: list[str] = Field([], description="The servers that agreed on the digest.")
+
+
 class Guest(Definition):
     """One operating system to test on."""
 
@@ -118,6 +141,13 @@ class Guest(Definition):
     image: Annotated[DebianImage | CloudImage, Field(discriminator="kind")]
     memory_mib: int = Field(2048, ge=512)
     cpus: int = Field(2, ge=1, le=16)
+
+    def pinned(self, pin: Pin) -> "Guest":
+        """The guest with this build of its disk. Raises ValueError if the pin does not suit it."""
+        if not isinstance(self.image, CloudImage):
+            raise ValueError("its image is built locally")
+        fields = {**self.image.model_dump(), "build": pin.build, "digest": pin.digest}
+        return self.model_copy(update={"image": CloudImage.model_validate(fields)})
 
     @property
     def kernel_arguments(self) -> str:

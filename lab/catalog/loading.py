@@ -6,12 +6,12 @@ from functools import cache, reduce
 from pathlib import Path
 
 from lab import knobs
-from lab.base.errors import UsageError, unknown_name
+from lab.base.errors import UsageError, one_line, unknown_name
 from lab.base.paths import PACKAGE, definitions
-from lab.catalog.guest import CloudImage, Guest
+from lab.catalog.guest import CloudImage, Guest, Pin
 from lab.catalog.sets import Set
 from lab.catalog.suite import Suite
-from lab.catalog.toml import load_file, load_folder
+from lab.catalog.toml import load_file, load_folder, read, validate
 from lab.catalog.variant import AND, Variant, variant_file
 from lab.knobs import Conflict
 
@@ -69,7 +69,7 @@ def load(root: Path | None = None) -> Catalog:
 @cache
 def _load(root: Path) -> Catalog:
     catalog = Catalog(
-        guests=load_folder(root / "images", Guest),
+        guests=_pinned(root, load_folder(root / "images", Guest)),
         variants=load_folder(root / "cloud-init" / "variants", _variant_file()),
         sets=load_folder(root / "images" / "sets", Set),
         suite=load_suite("jailer"),
@@ -97,6 +97,30 @@ def load_suite(name: str) -> Suite:
 def key_file(name: str, root: Path | None = None) -> Path:
     """Return the file of a key that signs checksums, below `root` or in the lab's own definitions."""
     return (root or definitions()) / "images" / "keys" / name
+
+
+def pins_file(root: Path | None = None) -> Path:
+    """Return the file of pinned builds, below `root` or in the lab's own definitions."""
+    return (root or definitions()) / "images" / "pins" / "pins.toml"
+
+
+def load_pins(file: Path) -> dict[str, Pin]:
+    """Return the pinned builds by guest; none if there is no such file. Raises UsageError."""
+    return {name: validate(file, table, Pin) for name, table in read(file).items()} if file.exists() else {}
+
+
+def _pinned(root: Path, guests: Mapping[str, Guest]) -> dict[str, Guest]:
+    """The guests, each with its pinned build unless its definition has one itself."""
+    file, found = pins_file(root), dict(guests)
+    for name, pin in load_pins(file).items():
+        guest = _lookup("guest", name, guests)
+        if isinstance(guest.image, CloudImage) and guest.image.build is not None:
+            continue
+        try:
+            found[name] = guest.pinned(pin)
+        except ValueError as error:
+            raise UsageError(f"{file}: {name}: {one_line(error)}") from error
+    return found
 
 
 def _variant_file() -> type[Variant]:

@@ -1,9 +1,10 @@
 """Base images of the guests."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from rich.markup import escape
@@ -12,7 +13,7 @@ from lab import catalog
 from lab.base.errors import LabError, UsageError
 from lab.catalog import Guest
 from lab.cli import common, completion
-from lab.images import store
+from lab.images import cloud, network, pins, store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.machine import states
@@ -26,15 +27,32 @@ def images_group() -> None:
 
 @images_group.command("pull")
 @click.argument("guests", nargs=-1, shell_complete=completion.guests)
-@click.option("--update", is_flag=True, help="Change to the newest build of each image.")
+@click.option("--all", "every", is_flag=True, help="All guests that have a cloud image, as without any name.")
+@click.option(
+    "--update",
+    is_flag=True,
+    help="Change to the newest build of each image, and pin it in images/pins/pins.toml for review.",
+)
 @click.option("--offline", is_flag=True, help="Use no network, and say which images are missing.")
 @click.pass_obj
-def images_pull(lab: common.Lab, guests: tuple[str, ...], update: bool, offline: bool) -> int:
+def images_pull(lab: common.Lab, guests: tuple[str, ...], *, every: bool, update: bool, offline: bool) -> int:
     """Download and verify the cloud images of these guests, or of all guests that have one."""
     if update and offline:
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
+    if every and guests:
+        raise UsageError(f"--all and {guests[0]} contradict each other", hint="leave one of them out")
     wanted = store.to_pull(catalog.load(), guests)
-    return _each(wanted, lambda guest: _pull(lab, guest, update=update, offline=offline))
+    if offline or not (gone := _unreachable(lab, wanted, update=update)):
+        return _each(wanted, lambda guest, where: _pull(lab, guest, where, update=update, offline=offline))
+    for host, (reason, names) in gone.items():
+        common.errors.print(
+            f"lab: {host} cannot be reached ({escape(reason)}), so not pulled: {', '.join(names)}\n"
+            "  next: pull them with a network, or: lab images import FILE --as GUEST; --offline asks no server",
+            soft_wrap=True,
+        )
+    left = [guest for guest in wanted if not any(guest.name in names for _, names in gone.values())]
+    status = _each(left, lambda guest, where: _pull(lab, guest, where, update=update, offline=False))
+    return max(status, LabError.exit_status)
 
 
 @images_group.command("build")
@@ -45,7 +63,7 @@ def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
     wanted = store.to_build(catalog.load(), guests)
     # A build that was killed leaves hundreds of MiB. No libvirt is needed to remove them.
     upkeep.sweep(lab.paths)
-    return _each(wanted, lambda guest: _build(lab, guest))
+    return _each(wanted, lambda guest, where: _build(lab, guest, where))
 
 
 @images_group.command("import")
@@ -140,15 +158,33 @@ def _state(state: StoredState) -> dict[str, Any]:
     }
 
 
-def _pull(lab: common.Lab, guest: Guest, *, update: bool, offline: bool) -> None:
+def _unreachable(lab: common.Lab, guests: Iterable[Guest], *, update: bool) -> dict[str, tuple[str, list[str]]]:
+    """The servers that cannot be reached, each with the reason and the guests that need it now."""
+    by_host: dict[str, list[str]] = {}
+    urls: list[str] = []
+    for guest in guests:
+        image = store.cloud_image(guest)
+        needed = update or (not cloud.why_unpinned(image) and store.find(lab.paths, guest) is None)
+        if needed:
+            urls.append(image.url)
+            by_host.setdefault(urlsplit(image.url).netloc, []).append(guest.name)
+    return {host: (reason, by_host[host]) for host, reason in network.unreachable(urls).items()}
+
+
+def _pull(lab: common.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
     before = store.find(lab.paths, guest)
-    with common.console.status(guest.name) as status:
+    with common.console.status(f"{where} {guest.name}") as status:
 
         def say(text: str) -> None:
-            status.update(escape(f"{guest.name}: {text}"))
+            status.update(escape(f"{where} {guest.name}: {text}"))
 
         if update:
-            image = store.update(lab.paths, guest, say)
+            moved = pins.move(guest, store.cloud_image(guest), say)
+            if moved != guest:
+                common.say(
+                    f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.pins_file()}"
+                )
+            image = store.update(lab.paths, moved, say)
         else:
             image = store.ensure(lab.paths, guest, say, offline=offline)
     if before and before.folder != image.folder:
@@ -157,17 +193,20 @@ def _pull(lab: common.Lab, guest: Guest, *, update: bool, offline: bool) -> None
         _say(guest, image)
 
 
-def _build(lab: common.Lab, guest: Guest) -> None:
-    with common.console.status(guest.name) as status:
+def _build(lab: common.Lab, guest: Guest, where: str) -> None:
+    with common.console.status(f"{where} {guest.name}") as status:
         _say(guest, store.ensure(lab.paths, guest, lambda text: status.update(escape(text))))
 
 
-def _each(guests: Iterable[Guest], do: Callable[[Guest], None]) -> int:
-    """Do this for every guest, even if others fail; return the worst exit status."""
+def _each(guests: Sequence[Guest], do: Callable[[Guest, str], None]) -> int:
+    """Do this for every guest, even if others fail; return the worst exit status.
+
+    The function also gets the guest's place among all of them, for people.
+    """
     status = 0
-    for guest in guests:
+    for number, guest in enumerate(guests, start=1):
         try:
-            do(guest)
+            do(guest, f"{number} of {len(guests)}:")
         except LabError as error:
             common.errors.print(f"lab: {guest.name}: {escape(str(error))}", soft_wrap=True)
             status = max(status, error.exit_status)

@@ -1,6 +1,7 @@
 """Guests that their distribution publishes as a disk: finds out which disk to use, and downloads it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ FORMS = (
     re.compile(r"SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-f]{64})"),
 )
 
+# coreutils' format, with SHA-512 (Debian).
+SHA512_FORMS = (re.compile(r"(?P<digest>[0-9a-f]{128}) [ *](?P<name>.+)"),)
 UNPINNED = "no digest is pinned yet, and the distribution does not sign one"
 
 
@@ -39,9 +42,11 @@ def inputs(image: CloudImage) -> bytes:
     return image.model_dump_json(include=fields).encode() + key
 
 
-def is_pinned_or_signed(image: CloudImage) -> bool:
-    """Whether there is anything that a download could be verified with."""
-    return image.address is not None and (image.checksums is not None or image.digest is not None)
+def why_unpinned(image: CloudImage) -> str:
+    """Say why nothing vouches for a download; empty if something does."""
+    if image.checksums is None and image.digest is None:
+        return UNPINNED
+    return "no build is pinned yet" if image.address is None else ""
 
 
 def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> Wanted:
@@ -49,10 +54,10 @@ def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> Wanted:
 
     Raises ImageNotAvailable.
     """
-    if not is_pinned_or_signed(image):
+    if unpinned := why_unpinned(image):
         raise ImageNotAvailable(
-            UNPINNED,
-            hint=f"pin one (see images/{guest.name}.toml), or: lab images import FILE --as {guest.name}",
+            unpinned,
+            hint=f"lab images pull --update {guest.name}, or: lab images import FILE --as {guest.name}",
         )
     assert image.address is not None
     if image.checksums is None:
@@ -70,18 +75,18 @@ def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
     return signature.verify(text, detached, key_file(checksums.key), download.short(url))
 
 
-def find_digest(text: str, name: str, url: str) -> str:
-    """Return the SHA-256 of the disk `name` in a checksum file's text; `url` is for errors.
+def find_digest(text: str, name: str, url: str, forms: Sequence[re.Pattern[str]] = FORMS) -> str:
+    """Return the digest, by default SHA-256, of the disk `name` in a checksum file's text; `url` is for errors.
 
     Raises ImageNotAvailable unless the text lists exactly one.
     """
     lines = [line.rstrip() for line in text.splitlines()]
-    matches = [match for line in lines for form in FORMS if (match := form.fullmatch(line))]
+    matches = [match for line in lines for form in forms if (match := form.fullmatch(line))]
     found = {match["digest"] for match in matches if match["name"] == name}
     if len(found) != 1:
         raise ImageNotAvailable(
             f"{download.short(url)} lists {'several digests' if found else 'no digest'} for {name}",
-            hint=f"was the build withdrawn? look at {url} and correct `build` in the guest's definition",
+            hint=f"was the build withdrawn? look at {url}; lab images pull --update pins a newer one",
         )
     return found.pop()
 

@@ -26,11 +26,16 @@ SAY_SECONDS = 5.0
 TEXT_LIMIT = 1 << 20
 
 
-def read(url: str, say: Say) -> bytes:
-    """Return the content of a small file. Raises ImageNotAvailable."""
+def read(url: str, say: Say, *, only_https: bool = False) -> bytes:
+    """Return the content of a small file. Raises ImageNotAvailable.
+
+    `only_https` refuses any step without encryption, except on this host.
+    """
     with _explain_errors(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
         for attempt in _retrying(say):
             with attempt, client.stream("GET", url) as response:
+                if only_https:
+                    _refuse_plain(url, response)
                 response.raise_for_status()
                 return _read_limited(url, response)
     raise AssertionError("the last attempt raises its error")
@@ -103,6 +108,14 @@ def describe(error: BaseException | None) -> str:
         return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
     # Drop the error number of system errors.
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+
+
+def _refuse_plain(url: str, response: httpx.Response) -> None:
+    for step in (*response.history, response):
+        if step.url.scheme != "https" and step.url.host != "127.0.0.1":
+            raise ImageNotAvailable(
+                f"{short(url)}: {step.url.host} sent it without encryption, so anybody could change it"
+            )
 
 
 def _read_limited(url: str, response: httpx.Response) -> bytes:

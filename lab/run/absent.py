@@ -41,9 +41,7 @@ def find(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> Absent:
     if offline:
         return Absent({guest.name: _offline(paths, guest) for guest in missing})
     published = {guest.name: guest.image for guest in missing if isinstance(guest.image, CloudImage)}
-    reasons = {
-        name: cloud.UNPINNED for name, image in published.items() if not cloud.is_pinned_or_signed(image)
-    }
+    reasons = {name: why for name, image in published.items() if (why := cloud.why_unpinned(image))}
     addresses = {name: str(image.address) for name, image in published.items() if name not in reasons}
     gone = network.unreachable(addresses.values()) if addresses else {}
     for name, address in addresses.items():

@@ -64,8 +64,8 @@ def left(paths: Paths) -> list[str]:
     [
         (
             "ubuntu-22.04",
-            "https://cloud-images.ubuntu.com/releases/jammy/release/ubuntu-22.04-server-cloudimg-amd64.img",
-            "https://cloud-images.ubuntu.com/releases/jammy/release/SHA256SUMS",
+            "https://cloud-images.ubuntu.com/releases/jammy/release-20260913/ubuntu-22.04-server-cloudimg-amd64.img",
+            "https://cloud-images.ubuntu.com/releases/jammy/release-20260913/SHA256SUMS",
         ),
         (
             "fedora-44",
@@ -353,14 +353,15 @@ def test_a_failed_update_leaves_the_guest_its_build(
 
 def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Paths, root: Path) -> None:
     store.ensure(paths, publish("ubuntu-24.04"), no_say)
-    file = root / "images" / "ubuntu-24.04.toml"
-    file.write_text(file.read_text().replace('build = "release"', 'build = "release-20261101"'))
+    file = root / "images" / "pins" / "pins.toml"
+    file.write_text(file.read_text().replace('"release-20260926"', '"release-20261101"'))
     loading._load.cache_clear()  # As another process sees it.
     assert store.find(paths, guest("ubuntu-24.04")) is None
 
 
 def test_two_guests_with_one_disk_share_it(mirror: Mirror, publish: Publish, paths: Paths, root: Path) -> None:
     text = (root / "images" / "ubuntu-24.04.toml").read_text()
+    text = text.replace("builds = ", 'build = "release-20260926"\nbuilds = ')
     (root / "images" / "ubuntu-24.04-uefi.toml").write_text(text.replace('"bios"', '"uefi"'))
     bios = store.ensure(paths, publish("ubuntu-24.04"), no_say)
     uefi = store.ensure(paths, guest("ubuntu-24.04-uefi"), no_say)

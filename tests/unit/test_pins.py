@@ -1,0 +1,181 @@
+"""Moving the pins of published disks, against a mirror on the loopback interface."""
+
+import hashlib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import catalog
+from lab.base.errors import ImageNotAvailable, UsageError
+from lab.base.paths import Paths
+from lab.catalog import Guest, load_pins, loading, pins_file
+from lab.images import pins, store
+from tests.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
+from tests.unit.cli_examples import run_main
+
+Keys = dict[str, SigningKey]
+UBUNTU, FEDORA, DEBIAN = "ubuntu-24.04", "fedora-44", "debian-13-cloud"
+OLD, NEW = "release-20260926", "release-20261101"
+BUILD = "20261101-2600"
+
+
+def no_say(_text: str) -> None:
+    pass
+
+
+def at(name: str, build: str) -> Guest:
+    """A guest with another build."""
+    return guest(name).pinned(catalog.Pin(build=build, date="2026-11-26", mirrors=[]))
+
+
+@pytest.fixture
+def newer(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Mirror:
+    """Ubuntu publishes a newer build, which the listing does not show last."""
+    mirror.publish(at(UBUNTU, NEW), disk, keys["good"])
+    mirror.list_builds(guest(UBUNTU), "release-20251212", NEW, OLD)
+    return mirror
+
+
+def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Path) -> None:
+    moved = pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+    assert cloud(moved).build == NEW
+    written = load_pins(pins_file(root))
+    assert (written[UBUNTU].build, written[UBUNTU].digest) == (NEW, None)
+    assert written["fedora-43"].build == "43-1.6"
+    assert pins_file(root).read_text().startswith("# Which build of each published disk")
+    loading._load.cache_clear()  # As another process sees it.
+    assert cloud(guest(UBUNTU)).build == NEW
+
+
+def test_the_newest_build_goes_by_numbers_and_not_by_letters(mirror: Mirror, root: Path) -> None:
+    mirror.list_builds(guest(FEDORA), "44-1.9", "44-1.10", "44-1.7")
+    assert pins.newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say) == "44-1.10"
+
+
+def test_a_build_whose_checksums_are_not_signed_by_the_key_is_not_pinned(
+    newer: Mirror, root: Path, keys: Keys, disk: bytes
+) -> None:
+    before = pins_file(root).read_text()
+    newer.publish(at(UBUNTU, NEW), disk, keys["another"])
+    newer.list_builds(guest(UBUNTU), NEW, OLD)
+    with pytest.raises(ImageNotAvailable, match="signed by another key"):
+        pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+    assert pins_file(root).read_text() == before
+
+
+def test_a_folder_that_lists_no_build_is_named(mirror: Mirror, root: Path) -> None:
+    mirror.list_builds(guest(UBUNTU))
+    with pytest.raises(ImageNotAvailable, match="/releases/noble/ lists no build"):
+        pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+
+
+def test_a_pin_that_did_not_move_keeps_its_date(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> None:
+    mirror.publish(guest(UBUNTU), disk, keys["good"])
+    before = pins_file(root).read_text().replace("2026-11-26", "2026-01-02")
+    pins_file(root).write_text(before)
+    pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+    assert pins_file(root).read_text() == before
+
+
+@pytest.fixture
+def other(root: Path, mirror: Mirror) -> Iterator[Mirror]:
+    """A second mirror of Debian's disks."""
+    with serving() as served:
+        file = root / "images" / f"{DEBIAN}.toml"
+        mirrors = f'mirrors = ["{served.url}/second/{{build}}"]'
+        lines = [mirrors if line.startswith("mirrors") else line for line in file.read_text().splitlines()]
+        file.write_text("\n".join(lines))
+        loading._load.cache_clear()
+        yield served
+
+
+def serve_sums(mirror: Mirror, other: Mirror, first: str, second: str) -> None:
+    name = f"debian-13-genericcloud-amd64-{BUILD}.qcow2"
+    mirror.list_builds(guest(DEBIAN), "20260714-2500", BUILD)
+    folder = "/images/cloud/trixie/" + BUILD
+    mirror.files[f"{folder}/SHA512SUMS"] = f"{first}  {name}\n{'1' * 128}  another.qcow2\n".encode()
+    other.files[f"/second/{BUILD}/SHA512SUMS"] = f"{second}  {name}\n".encode()
+
+
+def test_an_unsigned_disk_is_pinned_by_the_digest_on_which_two_mirrors_agree(
+    mirror: Mirror, other: Mirror, root: Path, paths: Paths, disk: bytes
+) -> None:
+    digest = hashlib.sha512(disk).hexdigest()
+    serve_sums(mirror, other, digest, digest)
+    moved = pins.move(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+    pin = tomllib.loads(pins_file(root).read_text())[DEBIAN]
+    assert (pin["build"], pin["digest"]) == (BUILD, f"sha512:{digest}")
+    assert pin["mirrors"] == [mirror.host, other.host]
+    mirror.files[path_of(moved)] = disk
+    assert store.ensure(paths, moved, no_say).disk.read_bytes() == disk
+
+
+def test_mirrors_that_disagree_pin_nothing_and_both_are_named(
+    mirror: Mirror, other: Mirror, root: Path
+) -> None:
+    serve_sums(mirror, other, "a" * 128, "b" * 128)
+    with pytest.raises(ImageNotAvailable, match="do not have the same digest") as error:
+        pins.move(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+    assert f"SHA512SUMS: {'a' * 16}" in str(error.value)
+    assert f"{other.url}/second/{BUILD}/SHA512SUMS: {'b' * 16}" in str(error.value)
+    assert DEBIAN not in load_pins(pins_file(root))
+
+
+def test_a_mirror_that_lacks_the_build_pins_nothing(mirror: Mirror, other: Mirror, root: Path) -> None:
+    serve_sums(mirror, other, "a" * 128, "a" * 128)
+    other.files.clear()
+    with pytest.raises(ImageNotAvailable, match=r"SHA512SUMS of .*: HTTP 404"):
+        pins.move(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+    assert DEBIAN not in load_pins(pins_file(root))
+
+
+def test_checksums_that_come_without_encryption_are_refused(mirror: Mirror, other: Mirror, root: Path) -> None:
+    serve_sums(mirror, other, "a" * 128, "a" * 128)
+    path = f"/second/{BUILD}/SHA512SUMS"
+    other.faults[path] = [redirect(f"http://localhost:{other.host.rpartition(':')[2]}{path}")]
+    with pytest.raises(ImageNotAvailable, match="localhost sent it without encryption"):
+        pins.move(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[ubuntu-99]\nbuild = "1"\ndate = "2026-11-26"\n', "no guest is called"),
+        ('[debian-13]\nbuild = "1"\ndate = "2026-11-26"\n', "debian-13: its image is built locally"),
+        ('["ubuntu-24.04"]\nbuild = "../../etc"\ndate = "2026-11-26"\n', "build: String should match"),
+        ('["ubuntu-24.04"]\nbuild = "1"\n', "date: Field required"),
+    ],
+)
+def test_a_wrong_pin_is_named(mirror: Mirror, root: Path, text: str, told: str) -> None:
+    pins_file(root).write_text(text)
+    loading._load.cache_clear()
+    with pytest.raises(UsageError, match=told):
+        catalog.load(root)
+
+
+def test_pull_update_pins_and_pulls_and_says_what_to_review(
+    newer: Mirror, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "images", "pull", "--update", UBUNTU) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{UBUNTU}: pinned {NEW}; review {pins_file(root)}"
+    assert lines[1].startswith(f"{UBUNTU}: sha256 ")
+
+
+def test_pull_all_tells_once_that_a_server_cannot_be_reached(
+    mirror: Mirror, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as gone:
+        pass
+    for file in (root / "images").glob("*.toml"):
+        file.write_text(file.read_text().replace(mirror.url, gone.url))
+    loading._load.cache_clear()
+    assert run_main(monkeypatch, "images", "pull", "--all") == 3
+    told = capsys.readouterr().err
+    names = "fedora-43, fedora-44, ubuntu-22.04, ubuntu-24.04, ubuntu-26.04"
+    assert f"lab: {gone.host} cannot be reached (Connection refused), so not pulled: {names}\n" in told
+    assert told.count("cannot be reached") == 1
+    assert "--offline asks no server" in told
+    assert run_main(monkeypatch, "images", "pull", "--all", UBUNTU) == 2
