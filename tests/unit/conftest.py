@@ -1,6 +1,6 @@
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +13,15 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading
+from lab.guest import ready
 from lab.images import download
-from lab.machine import ports
+from lab.machine import ports, states
+from lab.machine.acceleration import Acceleration
 from lab.record import RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import Journal
 from tests.mirror import Mirror, SigningKey, definitions, key_ring, serving
+from tests.unit.bench_examples import EMULATION, Bench
 
 
 @pytest.fixture
@@ -122,3 +125,28 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(scheduler, "Scheduler", Passing)
     return ran
+
+
+@pytest.fixture
+def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Acceleration], Bench]:
+    made: list[Bench] = []
+
+    def fetch(build: Wheel, _paths: Paths, _facts: object, _say: object) -> dict[str, Path]:
+        file = tmp_path / f"{build.name}.whl"
+        file.write_text(build.name)
+        return {file.name: file}
+
+    monkeypatch.setattr(states, "FREE_GIB", 0.0)
+    monkeypatch.setattr(ready, "wait_ready", lambda session, factor: None)
+    monkeypatch.setattr(Wheel, "fetch", fetch)
+
+    def make(acceleration: Acceleration) -> Bench:
+        made.append(Bench(paths, tmp_path / "lane", acceleration))
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture
+def bench(benches: Callable[[Acceleration], Bench]) -> Bench:
+    return benches(EMULATION)

@@ -47,6 +47,10 @@ MASKS = probe(
 NOISE = (
     "[  135.883871] kvm: kvm [807]: vcpu0, guest rIP: 0xffffffff8100503b Unhandled WRMSR(0xc0010007) = 0xffff\n"
 )
+NO_MEMORY = (
+    "[   71.602414] Out of memory: Killed process 812 (python3) total-vm:2418020kB, anon-rss:1890436kB, "
+    "file-rss:128kB, shmem-rss:0kB, UID:1001 pgtables:3912kB oom_score_adj:0\n"
+)
 DENIED_CREATE = (
     '[  302.509853] audit: type=1400 audit(1795536999.471:105): apparmor="DENIED" operation="userns_create" '
     'class="namespace" profile="lab-bwrap-without-userns" pid=744 comm="bwrap" requested="userns_create" '

@@ -33,15 +33,9 @@ def test_a_control_that_has_no_result_has_neither_passed_nor_failed(
     assert evidence.read(tmp_path, tests, control="control").control_failed is failed
 
 
-NO_MEMORY = (
-    "[   71.602414] Out of memory: Killed process 812 (python3) total-vm:2418020kB, anon-rss:1890436kB, "
-    "file-rss:128kB, shmem-rss:0kB, UID:1001 pgtables:3912kB oom_score_adj:0\n"
-)
-
-
 def test_what_the_kernel_killed_for_want_of_memory_is_named(tmp_path: Path) -> None:
     assert evidence.killed_for_memory(tmp_path) == []
-    log = examples.NOISE + NO_MEMORY * 2 + NO_MEMORY.replace("python3", "boxlite-shim")
+    log = examples.NOISE + examples.NO_MEMORY * 2 + examples.NO_MEMORY.replace("python3", "boxlite-shim")
     (tmp_path / "kernel.log").write_text(log)
     assert evidence.killed_for_memory(tmp_path) == ["python3", "boxlite-shim"]
 
@@ -49,8 +43,8 @@ def test_what_the_kernel_killed_for_want_of_memory_is_named(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "line",
     [
-        NO_MEMORY.replace("Out of memory", "Memory cgroup out of memory"),
-        NO_MEMORY.replace("Out of memory", "box: Out of memory"),
+        examples.NO_MEMORY.replace("Out of memory", "Memory cgroup out of memory"),
+        examples.NO_MEMORY.replace("Out of memory", "box: Out of memory"),
         "[   71.6] boxlite[3]: Out of memory: Killed process\n",
     ],
     ids=["a control group", "another's words", "half a line"],

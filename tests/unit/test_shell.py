@@ -28,8 +28,8 @@ from lab.machine import acceleration, lane, states
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint
 from lab.plan import Cell
+from tests.unit.bench_examples import EMULATION, RESTORED, Bench, Guest
 from tests.unit.examples import base_image
-from tests.unit.test_running_lane import EMULATION, RESTORED, Bench, Guest
 
 KNOWN = catalog.load()
 BUILD = Wheel("0.10.8", "0.10.8")

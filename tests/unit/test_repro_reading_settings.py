@@ -1,0 +1,138 @@
+# ruff: noqa: E501
+"""Settings in bug reports: those that hold, those that were tried, and those that somebody only advised."""
+
+import pytest
+
+from lab.repro.reading import read
+from lab.repro.report import Command, Place, Setting, Speaker, Words
+from tests.unit.reading_examples import holds, of, settings, tried
+from tests.unit.test_repro_reading import CLONE, RESTRICT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{CLONE} = 0",
+        f"{CLONE}=0",
+        f"{CLONE}: 0",
+        f"`{CLONE}` is `0`",
+        f"| {CLONE} | 0 |\n|-|-|\n| a | b |",
+        "$ cat /proc/sys/kernel/unprivileged_userns_clone\n0",
+        "/proc/sys/kernel/unprivileged_userns_clone:0",
+        f"```\n$ sysctl {CLONE}\n{CLONE} = 0\n```",
+        f"```\n$ sysctl -n {CLONE}\n0\n```",
+        f"the host has {CLONE} set to 0",
+        "unprivileged_userns_clone=0",
+    ],
+)
+def test_a_sysctl_that_holds_in_every_form(text: str) -> None:
+    assert settings(text) == [holds(CLONE, "0")]
+
+
+def test_a_container_has_its_hosts_kernel() -> None:
+    text = "## In the container\n\nkernel.unprivileged_userns_clone = 1\n\nuser.max_user_namespaces = 0"
+    assert [each.place for each in of(Setting, text)] == [Place.HOST, Place.CONTAINER]
+
+
+def test_prompts_of_other_shells_are_known() -> None:
+    text = "```\n❯ uname -r\n> sysctl -a\n[me@host dir]$ ls\nroot@host:~# id\n# a comment on this\n```"
+    assert [each.text for each in of(Command, text)] == ["uname -r", "sysctl -a", "ls", "id"]
+
+
+def test_what_boxlite_advises_was_done_by_nobody() -> None:
+    text = (
+        "2026-11-26T02:51:52.465873Z ERROR boxlite::jailer::sandbox::bwrap: Sandbox preflight failed: x.\n"
+        "bwrap --unshare-user failed (system bwrap at bwrap)\n"
+        "bwrap stderr: bwrap: No permissions to create a new namespace, likely because\n"
+        "clone(CLONE_NEWUSER) errno: 1 (Operation not permitted (os error 1))\n"
+        "\n"
+        f"Cause: Unprivileged user namespaces disabled ({CLONE}=0).\n"
+        "\n"
+        f"Fix: sudo sysctl -w {CLONE}=1\n"
+        f"  # Persist: echo '{CLONE}=1' | sudo tee /etc/sysctl.d/99-boxlite-userns.conf\n"
+        "To skip the sandbox (development only): SecurityOptions::disabled()\n"
+    )
+    for shape in (text, f"```\n{text}```"):
+        # boxlite read the value that it blames.
+        assert settings(shape) == [holds(CLONE, "0")]
+        assert of(Command, shape) == []
+        assert read(shape.encode()).unread == ()
+        speakers = [each.speaker for each in of(Words, shape)]
+        assert speakers == [
+            Speaker.BOXLITE,
+            Speaker.BOXLITE,
+            Speaker.BUBBLEWRAP,
+            Speaker.BOXLITE,
+            Speaker.BOXLITE,
+        ]
+    assert settings(f"Fix: sudo sysctl -w {CLONE}=1 and it works") == [tried(CLONE, "1", True)]
+
+
+def test_several_values_are_asked_for_at_once() -> None:
+    text = "```\n$ cat /proc/sys/kernel/unprivileged_userns_clone /proc/sys/user/max_user_namespaces\n1\n15000\n```"
+    assert settings(text) == [holds(CLONE, "1"), holds("user.max_user_namespaces", "15000")]
+
+
+@pytest.mark.parametrize(
+    ("text", "helped"),
+    [
+        (f"sudo sysctl -w {RESTRICT}=0", None),
+        ("echo 0 | sudo tee /proc/sys/kernel/apparmor_restrict_unprivileged_userns", None),
+        ("sudo sh -c 'echo 0 > /proc/sys/kernel/apparmor_restrict_unprivileged_userns'", None),
+        (f"With {RESTRICT}=0 it works at once.", True),
+        (f"Setting {RESTRICT}=0 does not help.", False),
+        (f"I tried {RESTRICT}=0 but it still fails", False),
+        (f"I tried:\n\n```\n$ sudo sysctl -w {RESTRICT}=0\n```\n\nand everything works now.", True),
+        (f"```\n$ sudo sysctl -w {RESTRICT}=0\n{RESTRICT} = 0\n```\n\nNo change.", False),
+        (f"{RESTRICT}=0 fixes it", True),
+        (f"sysctl {RESTRICT}=0 no working", False),
+        (f"I tried {RESTRICT}=0, which should help", None),
+        (f"These settings do not help:\n\n- {RESTRICT}=0", False),
+    ],
+)
+def test_what_was_tried_is_told_from_what_holds(text: str, helped: bool | None) -> None:
+    assert settings(text) == [tried(RESTRICT, "0", helped)]
+
+
+def test_what_is_said_of_the_next_step_is_not_said_of_this_one() -> None:
+    text = (
+        f"After `sysctl -w {CLONE}=1` the error changes to\nbwrap: Creating new namespace failed: x (ENOSPC)\n"
+        "After also running `sysctl -w user.max_user_namespaces=15000`, boxes start."
+    )
+    assert settings(text) == [tried(CLONE, "1", None), tried("user.max_user_namespaces", "15000", True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "helped"),
+    [
+        ("With --privileged it works.", "--privileged", True),
+        ("I ran `sudo modprobe kvm_intel` but no luck", "modprobe kvm_intel", False),
+        ("`setenforce 0` makes it work. As root I did not try.", "setenforce 0", True),
+        ("1. `sudo usermod -aG kvm me` and a new login - no difference", "usermod -aG kvm me", False),
+    ],
+)
+def test_steps_that_are_no_sysctl(text: str, step: str, helped: bool) -> None:
+    assert settings(text) == [tried(step, None, helped)]
+
+
+@pytest.mark.parametrize(
+    ("value", "read_as"),
+    [
+        ("32768 60999", "32768 60999"),
+        ("32768\t60999", "32768 60999"),
+        ("|/bin/false", "|/bin/false"),
+        ("-1", "-1"),
+    ],
+)
+def test_lists_of_numbers_and_words_are_values(value: str, read_as: str) -> None:
+    assert settings(f"    net.ipv4.some_range = {value}\n") == [holds("net.ipv4.some_range", read_as)]
+
+
+def test_a_value_that_holds_stays_beside_the_one_that_was_tried() -> None:
+    text = f"- {RESTRICT} = 1\n\nAfter setting {RESTRICT}=0 it works."
+    assert settings(text) == [holds(RESTRICT, "1"), tried(RESTRICT, "0", True)]
+
+
+def test_the_sysctl_that_bubblewrap_advises_was_set_by_nobody() -> None:
+    said = f"bwrap: No permissions to creating new namespace. ... this can be enabled with 'sysctl {CLONE}=1'."
+    assert settings(said) == []

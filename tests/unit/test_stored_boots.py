@@ -1,0 +1,225 @@
+"""Boots and deployed builds that a lane stores, and that later lanes take up."""
+
+from hashlib import sha256
+from typing import NoReturn
+
+import pytest
+
+from lab.base import process
+from lab.base.wait import DeadlineExpired
+from lab.lane.cell import CellRunner
+from lab.lane.running import RunningLane
+from lab.machine.checkpoint import CheckpointFailed
+from lab.machine.lane import BootFailed, LaneDied
+from lab.machine.states import Known
+from tests.unit.bench_examples import NEW, OLD, RESTORED, SYSCTLS, Bench, asked_for, cell, fails
+
+
+def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> None:
+    known = bench.store().known()
+    served = bench.service()
+    served.start()
+    assert bench.machine.did == RESTORED
+    assert served.record().restored
+    assert bench.machine.endpoint.host_key == known.host
+    # Whoever can read the store must not get into this lane.
+    assert bench.machine.endpoint.client_key != known.client
+    assert served.guest.session._endpoint is bench.machine.endpoint
+    assert bench.states.find() is not None
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "refused"),
+    [
+        ("load boot", CheckpointFailed("QEMU's snapshot-load: no such device\nand so on"), True),
+        ("resume", DeadlineExpired("waited 30 s"), True),
+        ("start paused", BootFailed("libvirt could not start it"), False),
+        ("load boot", LaneDied("the machine is gone"), False),
+        ("adopt", process.CommandFailed(["cp"], "exit status 1", "No space left on device"), False),
+        ("adopt", OSError(28, "No space left on device"), False),
+    ],
+    ids=["cannot be loaded", "does not answer", "cannot be started", "dies", "cannot be copied", "disk full"],
+)
+def test_a_guest_whose_stored_boot_cannot_be_used_is_booted(
+    bench: Bench, at: str, error: Exception, refused: bool
+) -> None:
+    stored = bench.store()
+    bench.machine.when[at] = fails(error)
+    served = bench.service()
+    served.start()
+    until = RESTORED.index(at) + 1
+    assert bench.machine.did == [*RESTORED[:until], "stop", "set up", "start"]
+    assert bench.machine.endpoint.host_key != stored.known().host
+    assert served.guest.session._endpoint is bench.machine.endpoint
+    record = served.record()
+    assert not record.restored
+    assert record.note == f"a stored state could not be used: {str(error).splitlines()[0]}"
+    # A state that is bad is dropped for good; a fault of that moment says nothing about it.
+    assert (bench.states.find() is None) is refused
+    assert (stored.folder / "refused.txt").exists() is refused
+    assert bench.states.wanted() is False
+
+
+def test_a_guest_whose_stored_keys_are_damaged_is_booted(bench: Bench) -> None:
+    # As after a power failure: the folder has its name, and a file in it has no content yet.
+    (bench.store().folder / "known.json").write_text("")
+    served = bench.service()
+    served.start()
+    assert bench.machine.did[-1] == "start"
+    assert not served.record().restored
+
+
+def test_a_lane_that_is_given_up_while_it_is_restored_is_not_booted_and_refuses_nothing(bench: Bench) -> None:
+    bench.store()
+
+    def interrupt() -> NoReturn:
+        bench.machine.given_up = True
+        raise CheckpointFailed("QEMU's snapshot-load: the machine went away")
+
+    bench.machine.when["load boot"] = interrupt
+    with pytest.raises(LaneDied, match="given up"):
+        bench.service().start()
+    assert "start" not in bench.machine.did
+    assert bench.states.find() is not None
+
+
+def test_a_boot_is_stored_and_the_lane_goes_on_from_what_it_stored(bench: Bench) -> None:
+    host = bench.machine.endpoint.host_key
+    client = bench.machine.endpoint.client_key
+    served = bench.service()
+    served.start()
+    assert bench.machine.did == ["start", "save boot", "stop", *RESTORED]
+    # It did boot, whatever it went on from.
+    assert not served.record().restored
+    stored = bench.states.find()
+    assert stored is not None
+    assert stored.known() == Known("boot", client, host)
+    assert (stored.folder / "state.qcow2").read_text() == "empty"
+
+
+def test_a_stored_boot_that_cannot_be_used_at_once_is_refused_and_not_stored_again(bench: Bench) -> None:
+    bench.machine.when["load boot"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
+    bench.service().start()
+    assert bench.machine.did[-3:] == ["stop", "set up", "start"]
+    assert (bench.states.find(), bench.states.wanted()) == (None, False)
+    bench.machine.did.clear()
+    bench.service().start()
+    assert bench.machine.did == ["start"]
+
+
+def test_a_machine_whose_state_cannot_be_saved_serves_all_the_same(bench: Bench) -> None:
+    bench.machine.when["save boot"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
+    served = bench.service()
+    served.start()
+    assert bench.machine.did == ["start", "save boot"]
+    assert served.facts == asked_for(SYSCTLS)
+    assert bench.states.find() is None
+
+
+def test_a_boot_that_the_store_does_not_take_is_booted_anew(bench: Bench) -> None:
+    # Another lab stored this boot meanwhile, and refused it: the name is taken, and there is no state.
+    bench.machine.when["save boot"] = lambda: bench.store().refuse("no")
+    served = bench.service()
+    served.start()
+    assert bench.machine.did[:2] == ["start", "save boot"]
+    assert bench.machine.did[-3:] == ["stop", "set up", "start"]
+    assert served.guest.session._endpoint is bench.machine.endpoint
+
+
+def test_a_restored_boot_takes_no_turn(bench: Bench) -> None:
+    bench.store()
+    bench.service().start()
+    assert bench.processors.wanted == []
+
+
+def test_without_a_store_a_guest_is_only_booted(bench: Bench) -> None:
+    bench.store()
+    bench.service(stores=False).start()
+    assert bench.machine.did == ["start"]
+
+
+def served_lane(bench: Bench) -> RunningLane:
+    """A lane that came to its end with one cell."""
+    served = bench.service()
+    served.start()
+    served.deploy(NEW)
+    CellRunner(served).run(cell(NEW), bench.folder / "cell")
+    bench.machine.did.clear()
+    return served
+
+
+def test_a_deployed_build_is_stored_when_its_lane_is_done_and_taken_up_by_the_next(bench: Bench) -> None:
+    first = served_lane(bench)
+    first.store_deployment()
+    # What its cells wrote is not for the next.
+    assert bench.machine.did == ["stop", "rewind build-0"]
+    host = bench.machine.endpoint.host_key
+    client = bench.machine.endpoint.client_key
+    bench.machine.did.clear()
+    bench.machine.set_up_disk()
+    second = bench.service()
+    second.start()
+    assert second.deploy(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
+    CellRunner(second).run(cell(NEW), bench.folder / "cell")
+    assert bench.machine.did == [
+        *["set up", "adopt", "start paused", "load build-0", "resume"],
+        *["save build-0", "load build-0", "suite stock"],
+    ]
+    assert (bench.machine.endpoint.host_key, bench.machine.endpoint.client_key == client) == (host, False)
+    assert (second.record().restored, second.record().stored_build) == (True, True)
+    bench.machine.did.clear()
+    second.store_deployment()
+    assert bench.machine.did == []
+
+
+def test_a_deployed_build_is_not_for_a_run_with_another_one_or_with_several(bench: Bench) -> None:
+    served_lane(bench).store_deployment()
+    bench.machine.did.clear()
+    bench.service(builds=2).start()
+    assert bench.machine.did == [*RESTORED, "save base"]
+    bench.machine.did.clear()
+    other = bench.service(build=OLD)
+    other.start()
+    assert other.deploy(OLD) is not None
+    assert bench.machine.did == [*RESTORED, "deploy 0.9.0", "save build-0"]
+
+
+def test_a_deployed_build_that_cannot_be_loaded_leaves_the_stored_boot(bench: Bench) -> None:
+    served_lane(bench).store_deployment()
+    bench.machine.did.clear()
+    bench.machine.when["load build-0"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
+    served = bench.service()
+    served.start()
+    assert bench.machine.did == [
+        *["adopt", "start paused", "load build-0", "stop", "set up"],
+        *RESTORED,
+    ]
+    assert served.deploy(NEW) is not None
+    assert (served.record().restored, served.record().stored_build) == (True, False)
+    served.store_deployment()
+    assert bench.machine.did[-1] == "save build-0"
+
+
+@pytest.mark.parametrize(
+    ("at", "error"),
+    [
+        ("alive?", LaneDied("the machine is gone\nits console stayed empty")),
+        ("rewind build-0", process.CommandFailed(["qemu-img"], "exit status 1", "No space left on device")),
+        ("stop", OSError(5, "Input/output error")),
+    ],
+)
+def test_what_keeps_a_build_from_being_stored_is_told_and_costs_nothing_else(
+    bench: Bench, at: str, error: Exception
+) -> None:
+    served = served_lane(bench)
+    bench.machine.when[at] = fails(error)
+    # A fault here would be one of cells that wait for another lane.
+    served.store_deployment()
+    assert not list(bench.paths.states.glob("*-*-*-*"))
+    assert served.record().note == f"the deployed build was not stored: {str(error).splitlines()[0]}"
+
+
+def test_a_lane_that_forks_from_its_disk_stores_no_build(bench: Bench) -> None:
+    bench.machine.when["save build-0"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
+    served_lane(bench).store_deployment()
+    assert bench.machine.did == []
