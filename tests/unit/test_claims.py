@@ -1,4 +1,5 @@
-import json
+"""What bug reports claim, judged by what cells recorded."""
+
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +9,14 @@ from lab import claims
 from lab.base.errors import UsageError
 from lab.claims import Answer, issue_468
 from lab.probes import Facts
-from lab.record import (
-    CellResult,
-    Confidence,
-    Expectation,
-    Outcome,
-    RemedyOutcome,
-    RemedyResult,
-    Status,
-    TestResult,
-)
+from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutcome, Status, TestResult
 from lab.report import claims as report
 from lab.upstream.finished import FinishedCell
 from tests.unit import evidence_examples, words_examples
+from tests.unit.claims_examples import FAIL, POLICY, TESTS, blocked, gathered, ran, with_remedies
 from tests.unit.examples import cell, context, facts, run_of
 
 REPORT = "issue-468"
-TESTS = ("jailer_enabled_box_starts_and_executes", "jailer_creates_isolated_mount_namespace")
-BWRAP = ["bwrap", "--unshare-user", "--bind", "/", "/", "true"]
-POLICY, DENY = "apparmor-userns-nocaps", "apparmor-userns-deny"
 DENIED = "bwrap-exec-denied"
 UBUNTU = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 LTS"}
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
@@ -48,64 +38,12 @@ class Doctor(Claim):
 """
 
 
-def ran(*outcomes: Outcome) -> list[TestResult]:
-    """The two tests of the report, with these outcomes."""
-    said = words_examples.SAID
-    return [
-        TestResult(name=name, outcome=outcome, message="" if outcome is Outcome.PASS else said)
-        for name, outcome in zip(TESTS, outcomes, strict=True)
-    ]
-
-
-FAIL = ran(Outcome.FAIL, Outcome.FAIL)
 PASS = ran(Outcome.PASS, Outcome.PASS)
 KILLED = [
     TestResult(name=TESTS[0], outcome=Outcome.FAIL, message="was running when the suite was killed"),
     TestResult(name=TESTS[1], outcome=Outcome.NOT_RUN),
 ]
 OTHER = TestResult(name="x", outcome=Outcome.FAIL)
-
-
-def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
-    """A cell that is blocked as its variant expects, which is named like the cause."""
-    wanted: dict[str, Any] = {
-        "variant": name,
-        "status": Status.XFAIL,
-        "expected": Expectation(status="xfail", cause=name),
-        "cause": name,
-        "confidence": Confidence.PROVED,
-        "reason": "the evidence in a sentence",
-        "tests": FAIL,
-        "facts": facts(),
-        "context": context(),
-    }
-    return cell(**(wanted | more))
-
-
-def with_remedies(*tried: tuple[str, RemedyOutcome], name: str = POLICY, **more: Any) -> CellResult:
-    """A cell that is blocked, with what came of remedies."""
-    results = [RemedyResult(name=name, result=result, price="") for name, result in tried]
-    return blocked(name, remedies=results, **more)
-
-
-def gathered(
-    run: Path,
-    result: CellResult,
-    *,
-    log: str = words_examples.APPARMOR_NOCAPS,
-    kernel: str = evidence_examples.DENIED_CAP_BWRAP,
-    bwrap: int | None = 1,
-    command: list[str] = BWRAP,
-) -> FinishedCell:
-    """A cell with its evidence in the folder of its run; `bwrap` is the exit status of that probe."""
-    folder = run / result.folder
-    (folder / "boxlite/box-a/logs").mkdir(parents=True)
-    (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
-    probe = {"command": command, "status": bwrap, "stderr": "bwrap: refused"}
-    context = {"apparmor": "unprivileged_userns (enforce)"}
-    (folder / "probes.json").write_text(json.dumps({"context": context, "probes": {"bwrap_user": probe}}))
-    (folder / "kernel.log").write_text(kernel)
-    return FinishedCell(result, run)
 
 
 def judged(name: str, *cells: FinishedCell, guest: str = "debian-13") -> claims.Judgement:

@@ -10,8 +10,8 @@ from lab.claims import Answer
 from lab.record import CellResult, Expectation, Outcome, RemedyOutcome, Status, TestResult
 from lab.report import claims as report
 from tests.unit import evidence_examples
+from tests.unit.claims_examples import blocked, gathered, with_remedies
 from tests.unit.examples import cell, facts, run_of
-from tests.unit.test_claims import blocked, gathered, with_remedies
 
 HOLDS, DOES_NOT, NOT_JUDGED = Answer.HOLDS, Answer.DOES_NOT_HOLD, Answer.NOT_JUDGED
 VERIFIED, NO_HELP, CANNOT = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.CANNOT

@@ -1,0 +1,77 @@
+"""Cells as claims of bug reports judge them: blocked ones, with their remedies and their evidence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lab.record import (
+    CellResult,
+    Confidence,
+    Expectation,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
+from lab.upstream.finished import FinishedCell
+from tests.unit import evidence_examples, words_examples
+from tests.unit.examples import cell, context, facts
+
+TESTS = ("jailer_enabled_box_starts_and_executes", "jailer_creates_isolated_mount_namespace")
+BWRAP = ["bwrap", "--unshare-user", "--bind", "/", "/", "true"]
+POLICY = "apparmor-userns-nocaps"
+
+
+def ran(*outcomes: Outcome) -> list[TestResult]:
+    """The two tests of the report, with these outcomes."""
+    said = words_examples.SAID
+    return [
+        TestResult(name=name, outcome=outcome, message="" if outcome is Outcome.PASS else said)
+        for name, outcome in zip(TESTS, outcomes, strict=True)
+    ]
+
+
+FAIL = ran(Outcome.FAIL, Outcome.FAIL)
+
+
+def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
+    """A cell that is blocked as its variant expects, which is named like the cause."""
+    wanted: dict[str, Any] = {
+        "variant": name,
+        "status": Status.XFAIL,
+        "expected": Expectation(status="xfail", cause=name),
+        "cause": name,
+        "confidence": Confidence.PROVED,
+        "reason": "the evidence in a sentence",
+        "tests": FAIL,
+        "facts": facts(),
+        "context": context(),
+    }
+    return cell(**(wanted | more))
+
+
+def with_remedies(*tried: tuple[str, RemedyOutcome], name: str = POLICY, **more: Any) -> CellResult:
+    """A cell that is blocked, with what came of remedies."""
+    results = [RemedyResult(name=name, result=result, price="") for name, result in tried]
+    return blocked(name, remedies=results, **more)
+
+
+def gathered(
+    run: Path,
+    result: CellResult,
+    *,
+    log: str = words_examples.APPARMOR_NOCAPS,
+    kernel: str = evidence_examples.DENIED_CAP_BWRAP,
+    bwrap: int | None = 1,
+    command: list[str] = BWRAP,
+) -> FinishedCell:
+    """A cell with its evidence in the folder of its run; `bwrap` is the exit status of that probe."""
+    folder = run / result.folder
+    (folder / "boxlite/box-a/logs").mkdir(parents=True)
+    (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
+    probe = {"command": command, "status": bwrap, "stderr": "bwrap: refused"}
+    context = {"apparmor": "unprivileged_userns (enforce)"}
+    (folder / "probes.json").write_text(json.dumps({"context": context, "probes": {"bwrap_user": probe}}))
+    (folder / "kernel.log").write_text(kernel)
+    return FinishedCell(result, run)
