@@ -23,9 +23,9 @@ def lab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
 
 
-def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
     """The exit status of a command line, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["lab", *arguments])
+    monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -1,14 +1,9 @@
-"""Runs to compare, and the command line to compare them with."""
+"""Runs to compare."""
 
-import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from lab import cli
 from lab.gate import results
 from lab.gate.compare import compare
 from lab.gate.differences import CellDifference
@@ -87,12 +82,3 @@ def write(run: RunResult, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     run.write(folder)
     return folder
-
-
-def lab(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
-    """The exit status of a command line, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code

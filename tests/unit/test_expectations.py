@@ -10,7 +10,8 @@ from lab.base.errors import UsageError
 from lab.gate import expectations, rewriting
 from lab.gate.expectations import FILL_IN
 from lab.record import CellResult, Outcome, ShardRecord, Status
-from tests.unit.gate_examples import done, lab, run_with, side, write
+from tests.unit.cli_examples import run_main
+from tests.unit.gate_examples import done, run_with, side, write
 
 TODAY = datetime.date(2026, 11, 26)
 ENTRY = {
@@ -168,7 +169,7 @@ OLD = run_with(done(Status.PASS, build="0.10.0"), done(Status.PASS, variant="a",
 def gate(monkeypatch: pytest.MonkeyPatch, text: str, *cells: CellResult) -> object:
     write(OLD, Path("old"))
     write(run_with(*cells), Path("new"))
-    return lab(monkeypatch, "gate", "new", "--against", "old", "--expect", file_of(text))
+    return run_main(monkeypatch, "gate", "new", "--against", "old", "--expect", file_of(text))
 
 
 def test_a_known_failure_does_not_block_and_is_told(
@@ -211,11 +212,11 @@ def test_the_decision_over_expectations_as_json_and_markdown(
     fault = "expect.toml: expect.2 (fedora-* stock): matches no cell of this run: remove it"
     assert f"expectations that do not hold:\n  {fault}\n" in capsys.readouterr().out
     words = ["gate", "new", "--against", "old", "--expect", "expect.toml", "--format"]
-    assert lab(monkeypatch, *words, "json") == 1
+    assert run_main(monkeypatch, *words, "json") == 1
     said = json.loads(capsys.readouterr().out)
     assert said["expectations_at_fault"] == [fault]
     assert [each["expected"]["owner"] for each in said["known"]] == ["jane"]
-    assert lab(monkeypatch, *words, "markdown") == 1
+    assert run_main(monkeypatch, *words, "markdown") == 1
     assert "## Known failures, as expected\n" in capsys.readouterr().out
 
 
@@ -246,7 +247,7 @@ def test_a_failure_that_is_not_covered_gets_an_entry_that_the_gate_refuses_until
         done(Status.FAIL, "unknown", variant="b"),
     ]
     write(run_with(*cells), Path("new"))
-    assert lab(monkeypatch, "expect", "new", "-o", "known.toml") == 0
+    assert run_main(monkeypatch, "expect", "new", "-o", "known.toml") == 0
     said = capsys.readouterr().out
     assert "--- a/known.toml\n+++ b/known.toml\n" in said
     assert (
@@ -260,7 +261,7 @@ def test_a_failure_that_is_not_covered_gets_an_entry_that_the_gate_refuses_until
     with pytest.raises(UsageError, match="expected a value of yours"):
         expectations.read(Path("known.toml"))
     # What a person has not filled in yet is no reason to add it again.
-    assert lab(monkeypatch, "expect", "new", "-o", "known.toml") == 0
+    assert run_main(monkeypatch, "expect", "new", "-o", "known.toml") == 0
     assert "known.toml: nothing to change\n" in capsys.readouterr().out
     assert Path("known.toml").read_text() == text
 
@@ -269,7 +270,7 @@ def test_a_dry_run_shows_the_difference_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(run_with(done(Status.FAIL)), Path("new"))
-    assert lab(monkeypatch, "expect", "new", "-o", "known.toml", "--dry-run") == 0
+    assert run_main(monkeypatch, "expect", "new", "-o", "known.toml", "--dry-run") == 0
     assert "known.toml: 1 added (nothing was written)" in capsys.readouterr().out
     assert not Path("known.toml").exists()
 
@@ -334,7 +335,7 @@ def test_of_several_runs_the_last_one_counts(
 ) -> None:
     write(run_with(done(Status.FAIL), done(Status.FAIL, variant="a")), Path("one"))
     write(run_with(done(Status.PASS)), Path("two"))
-    assert lab(monkeypatch, "expect", "one", "two", "-o", "known.toml") == 0
+    assert run_main(monkeypatch, "expect", "one", "two", "-o", "known.toml") == 0
     assert "known.toml: 1 added\n" in capsys.readouterr().out
     assert 'variant = "a"' in Path("known.toml").read_text()
 
@@ -352,6 +353,6 @@ def test_a_file_that_cannot_be_rewritten_is_left_as_it_is(
 ) -> None:
     write(run_with(done(Status.FAIL)), Path("new"))
     file = file_of(text)
-    assert lab(monkeypatch, "expect", "new", "-o", file) == 2
+    assert run_main(monkeypatch, "expect", "new", "-o", file) == 2
     assert said in capsys.readouterr().err
     assert file.read_text() == text

@@ -446,17 +446,22 @@ def test_an_emulated_guest_that_is_too_slow_says_nothing_of_the_change(guest: Ma
     assert made(result).turning == []
 
 
-def test_a_machine_that_dies_ends_it(guest: Make) -> None:
-    cell = planned("userns-clone-off")
-    service = guest()
+def dies_without_knobs(service: Guest) -> Callable[[Variant], str]:
+    """The machine dies in the first variant that has no knob."""
 
-    def dies(wanted: Variant) -> str:
+    def blocks(wanted: Variant) -> str:
         if not wanted.knobs:
             service.alive = False
             raise LaneDied("the machine is gone")
         return NO_SANDBOX
 
-    service.blocks = dies
+    return blocks
+
+
+def test_a_machine_that_dies_ends_it(guest: Make) -> None:
+    cell = planned("userns-clone-off")
+    service = guest()
+    service.blocks = dies_without_knobs(service)
     result = run(service, cell, failed(cell))
     assert steps(result) == [([], "fails"), ([NOT_CLONE], "error")]
     assert made(result).stopped == "the machine is gone"
@@ -464,14 +469,7 @@ def test_a_machine_that_dies_ends_it(guest: Make) -> None:
 
 def test_a_fresh_lane_goes_on_where_the_dead_one_stopped(guest: Make) -> None:
     cell, so_far, service = planned("userns-clone-off"), Steps(), guest()
-
-    def dies(wanted: Variant) -> str:
-        if not wanted.knobs:
-            service.alive = False
-            raise LaneDied("the machine is gone")
-        return NO_SANDBOX
-
-    service.blocks = dies
+    service.blocks = dies_without_knobs(service)
     before = failed(cell)
     assert steps(run(service, cell, before, so_far=so_far)) == [([], "fails"), ([NOT_CLONE], "error")]
     fresh = guest()

@@ -2,16 +2,13 @@
 
 import errno
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from lab import cli
 from lab.base import space
 from lab.base.files import make_folder
 from lab.base.space import DiskFull
@@ -22,6 +19,7 @@ from lab.run import scheduler
 from lab.run.journal import RUN_LOG, Journal
 from lab.run.observer import Silent
 from lab.trials.fork import Tries
+from tests.unit.cli_examples import TWO_CELLS, run_main
 from tests.unit.examples import facts
 from tests.unit.fake_runner import FakeRunner
 
@@ -52,16 +50,7 @@ def main(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
 ) -> tuple[object, str]:
     """The exit status of a command line, run in this process, and what it says on standard error."""
-    monkeypatch.setattr(sys, "argv", ["lab", *words])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code, capsys.readouterr().err
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    return run_main(monkeypatch, *words), capsys.readouterr().err
 
 
 def run_that(ends: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -77,7 +66,7 @@ def run_that(ends: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(scheduler, "Scheduler", Ends)
     monkeypatch.setattr("lab.builds.kinds.wheel.Wheel.check", lambda *_: None)
-    return ["matrix", "-g", "debian-13", "-v", "stock", "-v", "max-userns-zero", "--build", "0.10.8"]
+    return [*TWO_CELLS, "--build", "0.10.8"]
 
 
 def statuses(folder: Path) -> list[Status]:
@@ -85,7 +74,7 @@ def statuses(folder: Path) -> list[Status]:
 
 
 def test_a_run_whose_folder_is_full_ends_with_3_and_keeps_its_results(
-    home: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = small / "run"
 
@@ -102,7 +91,7 @@ def test_a_run_whose_folder_is_full_ends_with_3_and_keeps_its_results(
 
 
 def test_a_run_whose_table_cannot_be_written_shows_it_and_ends_with_3(
-    home: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown: list[RunResult] = []
     monkeypatch.setattr(terminal, "summary", lambda _console, run, _folder: shown.append(run))
@@ -121,7 +110,7 @@ def test_a_run_whose_table_cannot_be_written_shows_it_and_ends_with_3(
 
 
 def test_a_full_disk_that_names_no_file_is_told_with_what_is_free_in_each_folder(
-    home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def ends(*_: object) -> NoReturn:
         raise NO_SPACE
@@ -134,7 +123,7 @@ def test_a_full_disk_that_names_no_file_is_told_with_what_is_free_in_each_folder
 
 
 def test_a_bug_ends_with_4_its_traceback_and_the_folder_of_the_run(
-    home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def ends(*_: object) -> NoReturn:
         raise ZeroDivisionError("of the lab's own \x1b[31m\n::error::forged")
@@ -152,7 +141,7 @@ def test_a_bug_ends_with_4_its_traceback_and_the_folder_of_the_run(
 
 
 def test_a_bug_before_anything_was_recorded_names_no_run_to_resume(
-    home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(_scheduler: scheduler.Scheduler) -> NoReturn:
         raise ZeroDivisionError

@@ -7,7 +7,8 @@ import pytest
 
 from lab.gate import baseline
 from lab.record import Outcome, RunResult, Status
-from tests.unit.gate_examples import done, lab, run_with, side, write
+from tests.unit.cli_examples import run_main
+from tests.unit.gate_examples import done, run_with, side, write
 
 BEFORE = run_with(
     done(Status.PASS, build="0.10.0"),
@@ -54,7 +55,7 @@ def test_the_gate_says_its_verdict_first_and_ends_with_its_status(
     verdict: str,
 ) -> None:
     old, candidate = write(BEFORE, home / "old"), write(new, home / "new")
-    assert lab(monkeypatch, "gate", candidate, "--against", old) == status
+    assert run_main(monkeypatch, "gate", candidate, "--against", old) == status
     assert capsys.readouterr().out.splitlines()[0] == verdict
 
 
@@ -62,9 +63,9 @@ def test_a_cell_that_blocks_is_printed_with_its_reason_its_evidence_and_the_comm
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, candidate = write(BEFORE, home / "old"), write(now(stock=Status.FAIL), home / "new")
-    assert lab(monkeypatch, "baseline", old, "-o", home / "b.toml") == 0
+    assert run_main(monkeypatch, "baseline", old, "-o", home / "b.toml") == 0
     assert capsys.readouterr().out == f"{home}/b.toml: 3 cells of boxlite 0.10.0\n"
-    assert lab(monkeypatch, "gate", candidate, "--against", home / "b.toml") == 1
+    assert run_main(monkeypatch, "gate", candidate, "--against", home / "b.toml") == 1
     said = capsys.readouterr().out
     assert f"old: boxlite 0.10.0 (baseline {home}/b.toml)" in said
     assert "regressed: debian-13 stock: pass -> fail userns-limit\n  why it failed\n" in said
@@ -77,11 +78,11 @@ def test_the_decision_as_json_and_as_markdown(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, candidate = write(BEFORE, home / "old"), write(now(stock=Status.FAIL), home / "new")
-    assert lab(monkeypatch, "gate", candidate, "--against", old, "--format", "json") == 1
+    assert run_main(monkeypatch, "gate", candidate, "--against", old, "--format", "json") == 1
     said = json.loads(capsys.readouterr().out)
     assert said["gate"] == "blocked"
     assert [(cell["guest"], cell["difference"]) for cell in said["blocking"]] == [("debian-13", "regressed")]
-    assert lab(monkeypatch, "gate", candidate, "--against", old, "--format", "markdown") == 1
+    assert run_main(monkeypatch, "gate", candidate, "--against", old, "--format", "markdown") == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "# gate blocked: 1 regressed"
     assert "| regressed | debian-13 | stock | pass | fail userns-limit |" in lines
@@ -94,7 +95,7 @@ def test_what_could_not_run_is_named_with_the_reason_and_the_command_that_runs_i
     missing = [done(Status.ERROR, guest="debian-12", reason="no boot"), done(Status.PASS)]
     blocked = done(Status.NOT_RUN, variant="max-userns-zero", reason="interrupted")
     old, candidate = write(BEFORE, home / "old"), write(run_with(*missing, blocked), home / "new")
-    assert lab(monkeypatch, "gate", candidate, "--against", old) == 3
+    assert run_main(monkeypatch, "gate", candidate, "--against", old) == 3
     assert (
         "could not run:\n"
         "  debian-12 (stock): no boot\n"
@@ -107,7 +108,7 @@ def test_an_old_side_without_results_is_not_a_green_gate(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = write(run_with(done(Status.NOT_RUN)), home / "old")
-    assert lab(monkeypatch, "gate", write(now(), home / "new"), "--against", old) == 3
+    assert run_main(monkeypatch, "gate", write(now(), home / "new"), "--against", old) == 3
     assert "gate incomplete: no cell has a result on both sides" in capsys.readouterr().out
 
 
@@ -116,10 +117,10 @@ def test_a_run_of_another_plan_is_refused_or_named(
 ) -> None:
     old = write(BEFORE, home / "old")
     other = write(run_with(done(Status.PASS, guest="debian-14")), home / "other")
-    assert lab(monkeypatch, "gate", other, "--against", old) == 2
+    assert run_main(monkeypatch, "gate", other, "--against", old) == 2
     assert "have no cell in common" in capsys.readouterr().err
     part = write(run_with(done(Status.PASS)), home / "part")
-    assert lab(monkeypatch, "gate", part, "--against", old) == 1
+    assert run_main(monkeypatch, "gate", part, "--against", old) == 1
     said = capsys.readouterr().out
     assert "gate blocked: 2 vanished" in said
     assert "the run was not asked for any cell of guest debian-12, variant max-userns-zero: is the old" in said
@@ -134,16 +135,16 @@ def test_two_builds_of_one_run_are_compared_in_the_order_of_the_command_line(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write(TWO, home / "two")
-    assert lab(monkeypatch, "compare", run) == 0
+    assert run_main(monkeypatch, "compare", run) == 0
     said = capsys.readouterr().out
     assert "new: boxlite 0.10.8 (run 20261124-160000)\nold: boxlite 0.10.0" in said
     assert "1 regressed" in said
-    assert lab(monkeypatch, "compare", run, "--new-build", "0.10.0") == 0
+    assert run_main(monkeypatch, "compare", run, "--new-build", "0.10.0") == 0
     assert "1 fixed" in capsys.readouterr().out
-    assert lab(monkeypatch, "gate", run, "--against-build", "0.10.0") == 1
-    assert lab(monkeypatch, "gate", run, "--against-build", "0.10.8", "--build", "0.10.0") == 0
+    assert run_main(monkeypatch, "gate", run, "--against-build", "0.10.0") == 1
+    assert run_main(monkeypatch, "gate", run, "--against-build", "0.10.8", "--build", "0.10.0") == 0
     capsys.readouterr()
-    assert lab(monkeypatch, "gate", run, "--against-build", "previous") == 1
+    assert run_main(monkeypatch, "gate", run, "--against-build", "previous") == 1
     assert "old: boxlite 0.10.0" in capsys.readouterr().out
 
 
@@ -151,9 +152,9 @@ def test_a_comparison_has_the_format_that_was_asked_for(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write(TWO, home / "two")
-    assert lab(monkeypatch, "compare", run, "--format", "json") == 0
+    assert run_main(monkeypatch, "compare", run, "--format", "json") == 0
     assert json.loads(capsys.readouterr().out)["cells"][0]["difference"] == "regressed"
-    assert lab(monkeypatch, "compare", run, "--format", "markdown") == 0
+    assert run_main(monkeypatch, "compare", run, "--format", "markdown") == 0
     assert capsys.readouterr().out.startswith("# boxlite 0.10.8 compared with 0.10.0\n")
 
 
@@ -201,7 +202,7 @@ def test_what_cannot_be_compared_is_said(
     write(run_with(), Path("empty"))
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
     Path("cut.toml").write_text(Path("b.toml").read_text()[:-3])
-    assert lab(monkeypatch, *words) == 2
+    assert run_main(monkeypatch, *words) == 2
     assert said in capsys.readouterr().err
     assert not Path("new.toml").exists()
 
@@ -219,7 +220,7 @@ def test_hostile_text_of_a_record_controls_neither_terminal_nor_markdown(
     document["cells"][0]["cause"] = "\x1b]0;x\x07bad"
     (candidate / "results.json").write_text(json.dumps(document))
     for kind in ("table", "markdown"):
-        assert lab(monkeypatch, "gate", candidate, "--against", old, "--format", kind) == 1
+        assert run_main(monkeypatch, "gate", candidate, "--against", old, "--format", kind) == 1
         said = capsys.readouterr().out
         assert "\x1b" not in said
         if kind == "markdown":
@@ -233,7 +234,7 @@ def test_no_name_in_a_record_makes_a_line_of_its_own(
     name = "stock\ngate passed: everything is fine"
     old = write(run_with(done(Status.PASS, variant=name, build="0.10.0")), home / "old")
     new = write(run_with(done(Status.FAIL, variant=name, tests={name: Outcome.FAIL})), home / "new")
-    assert lab(monkeypatch, "gate", new, "--against", old) == 1
+    assert run_main(monkeypatch, "gate", new, "--against", old) == 1
     assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("gate passed")]
 
 
@@ -243,7 +244,7 @@ def test_a_cell_of_which_many_tests_changed_names_the_first_of_them(
     many = {f"test-{number}": Outcome.FAIL for number in range(100)}
     old = write(run_with(done(Status.PASS, tests=dict.fromkeys(many, Outcome.PASS))), home / "old")
     new = write(run_with(done(Status.FAIL, tests=many)), home / "new")
-    assert lab(monkeypatch, "gate", new, "--against", old) == 1
+    assert run_main(monkeypatch, "gate", new, "--against", old) == 1
     said = capsys.readouterr().out
     assert said.count("  test: ") == 20
     assert "  tests: 82 more changed\n" in said

@@ -68,20 +68,26 @@ def test_reaping_removes_all_that_a_killed_lab_left(paths: Paths) -> None:
     assert list(paths.ports.iterdir()) == []
 
 
-@pytest.mark.parametrize("mark", [None, "", '{"lane": "lab-deb'])
-def test_reaping_removes_a_lane_whose_mark_was_never_finished(paths: Paths, mark: str | None) -> None:
+def lane_of_a_dead_lab(
+    paths: Paths, mark: str | None = '{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}'
+) -> Path:
+    """The folder of a lane whose lab is dead; with the usual mark, its libvirt cannot be asked."""
     folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
     folder.mkdir()
     if mark is not None:
         (folder / "lane.json").write_text(mark)
+    return folder
+
+
+@pytest.mark.parametrize("mark", [None, "", '{"lane": "lab-deb'])
+def test_reaping_removes_a_lane_whose_mark_was_never_finished(paths: Paths, mark: str | None) -> None:
+    folder = lane_of_a_dead_lab(paths, mark)
     assert leftovers.reap(paths).lanes == [folder.name]
     assert leftovers.lanes(paths) == []
 
 
 def test_reaping_removes_a_lane_whose_daemon_is_gone_too(paths: Paths) -> None:
-    folder: Path = paths.make(paths.lanes) / "lab-debian-13-abc123"
-    folder.mkdir()
-    (folder / "lane.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
+    folder = lane_of_a_dead_lab(paths)
     assert leftovers.reap(paths).lanes == [folder.name]
 
 
@@ -89,9 +95,7 @@ def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The lab that owns a lane may remove it between any two steps of another lab that looks at it.
-    folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
-    folder.mkdir()
-    (folder / "lane.json").write_text(f'{{"lane": "x", "uri": "{URI}", "port": 22999, "pid": 1}}')
+    folder = lane_of_a_dead_lab(paths, f'{{"lane": "x", "uri": "{URI}", "port": 22999, "pid": 1}}')
     monkeypatch.setattr(leftovers, "_end_passt", lambda _port: shutil.rmtree(folder))
     leftovers.reap(paths)
     assert leftovers.lanes(paths) == []
@@ -130,9 +134,7 @@ def test_reaping_ends_the_passt_of_a_dead_lane_and_not_one_that_has_its_port_by_
 def test_reaping_ends_the_machine_that_outlived_its_daemon_and_no_other(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
-    folder.mkdir()
-    (folder / "lane.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
+    folder = lane_of_a_dead_lab(paths)
 
     def qemu(name: str) -> Process:
         return Process("qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={name},debug-threads=on")
@@ -146,9 +148,7 @@ def test_reaping_ends_the_machine_that_outlived_its_daemon_and_no_other(
 def test_a_machine_that_cannot_be_ended_keeps_its_lane_for_the_next_command(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
-    folder.mkdir()
-    (folder / "lane.json").write_text('{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}')
+    folder = lane_of_a_dead_lab(paths)
     immortal = Process(
         "qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={folder.name},debug-threads=on"
     )

@@ -13,7 +13,8 @@ from lab.gate import baseline
 from lab.record import RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import Journal
-from tests.unit.gate_examples import done, lab, run_with, side, write
+from tests.unit.cli_examples import run_main
+from tests.unit.gate_examples import done, run_with, side, write
 
 CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
 
@@ -66,22 +67,22 @@ def test_a_run_ends_with_the_decision_and_the_status_of_its_gate(
 ) -> None:
     guests(monkeypatch, {"0.10.8": status})
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
-    assert lab(monkeypatch, *CELL, "--gate", "b.toml") == exit_status
+    assert run_main(monkeypatch, *CELL, "--gate", "b.toml") == exit_status
     assert f"\n{verdict}" in capsys.readouterr().out
 
 
 def test_a_failure_that_the_old_side_had_is_no_reason_to_block(monkeypatch: pytest.MonkeyPatch) -> None:
     guests(monkeypatch, {"0.10.8": Status.FLAKY})
     write(run_with(done(Status.FLAKY)), Path("old"))
-    assert lab(monkeypatch, *CELL) == 1
-    assert lab(monkeypatch, *CELL, "--gate", "old") == 0
+    assert run_main(monkeypatch, *CELL) == 1
+    assert run_main(monkeypatch, *CELL, "--gate", "old") == 0
 
 
 def test_the_release_before_the_candidate_is_run_on_the_same_guests_and_compared(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
-    assert lab(monkeypatch, *CELL, "--gate-build", "previous") == 1
+    assert run_main(monkeypatch, *CELL, "--gate-build", "previous") == 1
     assert ran == ["debian-13/stock/0.10.7", "debian-13/stock/0.10.8"]
     said = capsys.readouterr().out
     assert "gate blocked: 1 regressed\nnew: boxlite 0.10.8 (run " in said
@@ -90,7 +91,7 @@ def test_the_release_before_the_candidate_is_run_on_the_same_guests_and_compared
 
 def test_the_pair_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = guests(monkeypatch, {"0.10.0": Status.FAIL, "0.10.7": Status.PASS})
-    assert lab(monkeypatch, *CELL, "--gate-build", "0.10.0", "--build", "0.10.7") == 0
+    assert run_main(monkeypatch, *CELL, "--gate-build", "0.10.0", "--build", "0.10.7") == 0
     assert ran == ["debian-13/stock/0.10.0", "debian-13/stock/0.10.7"]
 
 
@@ -100,11 +101,11 @@ def test_an_interrupted_run_has_no_gate_and_the_one_that_resumes_it_has(
     words = ["--gate-build", "0.10.0", "--build", "0.10.8"]
     with monkeypatch.context() as patched:
         guests(patched, {}, interrupted=True)
-        assert lab(patched, *CELL, *words) == 130
+        assert run_main(patched, *CELL, *words) == 130
     assert "gate" not in capsys.readouterr().out
     [run] = home.glob("home/state/runs/*")
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
-    assert lab(monkeypatch, "matrix", "--resume", run, "--gate-build", "previous") == 1
+    assert run_main(monkeypatch, "matrix", "--resume", run, "--gate-build", "previous") == 1
     assert ran == ["debian-13/stock/0.10.8"]
     assert "gate blocked: 1 regressed" in capsys.readouterr().out
 
@@ -113,10 +114,10 @@ def test_a_run_of_one_build_may_be_resumed_with_a_gate(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guests(monkeypatch, {})
-    assert lab(monkeypatch, *CELL, "--build", "0.10.8", "--no-experiment") == 0
+    assert run_main(monkeypatch, *CELL, "--build", "0.10.8", "--no-experiment") == 0
     [run] = home.glob("home/state/runs/*")
     baseline.write(side(done(Status.XPASS)), Path("b.toml"))
-    assert lab(monkeypatch, "matrix", "--resume", run, "--gate", "b.toml") == 0
+    assert run_main(monkeypatch, "matrix", "--resume", run, "--gate", "b.toml") == 0
     assert "gate passed: 1 cell compared" in capsys.readouterr().out
 
 
@@ -156,7 +157,7 @@ def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
             raise AssertionError("a guest would have been booted")
 
     monkeypatch.setattr(scheduler, "Scheduler", Refused)
-    assert lab(monkeypatch, *CELL, *words) == 2
+    assert run_main(monkeypatch, *CELL, *words) == 2
     assert said in capsys.readouterr().err
     assert not list(home.glob("home/state/runs/*"))
 
@@ -167,7 +168,7 @@ def test_a_shard_tells_that_the_pair_is_not_complete(
     guests(monkeypatch, {})
     words = [*CELL, "--gate-build", "0.10.0", "--build", "0.10.8", "--shard"]
     for shard in ("1/2", "2/2"):
-        assert lab(monkeypatch, *words, shard, "-o", shard[0]) == 3
+        assert run_main(monkeypatch, *words, shard, "-o", shard[0]) == 3
         assert "merge the shards first" in capsys.readouterr().out
-    assert lab(monkeypatch, "merge", "1", "2", "-o", "both") == 0
-    assert lab(monkeypatch, "gate", "both", "--against-build", "0.10.0") == 0
+    assert run_main(monkeypatch, "merge", "1", "2", "-o", "both") == 0
+    assert run_main(monkeypatch, "gate", "both", "--against-build", "0.10.0") == 0

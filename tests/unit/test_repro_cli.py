@@ -2,7 +2,6 @@
 
 import io
 import json
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import cli
+from tests.unit.cli_examples import run_main
 from tests.unit.report_examples import FAMILY, MANY_PROCESSES, PROBE, TWICE
 
 
@@ -25,19 +24,15 @@ Repro = Callable[..., Done]
 
 
 @pytest.fixture
-def repro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Repro:
+def repro(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Repro:
     """Run `lab repro` with arguments and with this text as its standard input."""
-    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def run(*arguments: str | Path, text: str | bytes = b"") -> Done:
         data = text.encode() if isinstance(text, str) else text
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        monkeypatch.setattr(sys, "argv", ["lab", "repro", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert isinstance(ended.value.code, int)
-        return Done(ended.value.code, *capsys.readouterr())
+        status = run_main(monkeypatch, "repro", *arguments)
+        assert isinstance(status, int)
+        return Done(status, *capsys.readouterr())
 
     return run
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from packaging.version import Version
 from rich.console import Console
 
-from lab import builds, cli
+from lab import builds
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.catalog import toml
@@ -26,6 +25,7 @@ from lab.repro.planning import Plan
 from lab.repro.report import Command
 from lab.run import journal, start
 from tests.unit import words_examples
+from tests.unit.cli_examples import run_main
 from tests.unit.repro_examples import CLONE, KNOWN, SWITCH, gather, holds, plan, ran, report, system, tried
 from tests.unit.repro_examples import run as run_of_cells
 
@@ -44,20 +44,17 @@ Repro = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def repro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Repro:
+def repro(
+    home: Path, releases: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Repro:
     """Run `lab repro -` with a report and options: its exit status, output and errors."""
-    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(builds, "releases", lambda: [Version("0.9.0"), Version("0.10.8")])
-    monkeypatch.setattr("lab.builds.kinds.wheel.Wheel.check", lambda *_: None)
 
     def call(text: str, *options: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-        monkeypatch.setattr(sys, "argv", ["lab", "repro", "-", *options])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, *capsys.readouterr()
+        status = run_main(monkeypatch, "repro", "-", *options)
+        assert isinstance(status, int)
+        return status, *capsys.readouterr()
 
     return call
 
