@@ -5,6 +5,7 @@ The result is kept. Lanes start from it, install nothing and need no network. Wh
 """
 
 import hashlib
+import re
 import shlex
 import shutil
 import time
@@ -27,6 +28,7 @@ from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import store
 from lab.images.download import Say
 from lab.images.store import BaseImage
+from lab.lane import quieting
 from lab.machine import lane, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
@@ -54,6 +56,9 @@ LOCK_SECONDS = 7200.0
 # For a moment the guest's overlay and the compressed prepared disk exist side by side.
 FREE_GIB = 5.0
 LAST_LINES = 20
+# How often packages are installed again if another program held a lock.
+TRIES = 3
+LOCKED = re.compile(r"\block\b", re.IGNORECASE)
 
 # Prints a package's name if it is not installed.
 MISSING = {
@@ -80,7 +85,7 @@ systemctl poweroff --no-block
 # Everything that is done in the guest.
 RECIPE = (
     *(name for names in PACKAGES.values() for name in names),
-    *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN),
+    *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN, *quieting.RECIPE),
 )
 
 
@@ -201,7 +206,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
     ) as made:
         preparation.on_lane(made)
         try:
-            _complete(made, preparation)
+            changes = _complete(made, preparation)
         except LaneDied:
             raise
         except LabError as error:
@@ -216,10 +221,14 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
             ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", made.overlay, disk],
             timeout=CONVERT_SECONDS,
         )
+        quieting.write(changes, disk.parent)
 
 
-def _complete(made: Lane, preparation: Preparation) -> None:
-    """Boot the guest for the first time, install what it lacks, and power it off."""
+def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
+    """Boot the guest for the first time, install what it lacks, and power it off.
+
+    Returns what was changed in it besides packages.
+    """
     manager = store.cloud_image(made.guest).package_manager
     factor = made.acceleration.factor * FIRST_BOOT
     session = Session(made.endpoint, alive=made.check_alive, factor=factor)
@@ -227,6 +236,7 @@ def _complete(made: Lane, preparation: Preparation) -> None:
         with preparation.holding(made.guest.cpus, "first boot"):
             made.start(may_restart=True)
             ready.wait_up(session, made, factor=factor)
+        changes = quieting.quiet(session, made.acceleration.factor)
         # A guest that has everything needs no network.
         if lacks := _missing(session, manager):
             with preparation.holding(1, f"installing {', '.join(lacks)}"):
@@ -236,6 +246,7 @@ def _complete(made: Lane, preparation: Preparation) -> None:
     finally:
         session.close()
     made.wait_until_off(CLEAN_SECONDS * factor)
+    return changes
 
 
 def _missing(session: Session, manager: PackageManager) -> list[str]:
@@ -253,8 +264,13 @@ def _install(session: Session, made: Lane, manager: PackageManager, lacks: list[
     # The limit is set inside the guest, so that its output is not lost with the connection.
     install = f"timeout {INSTALL_SECONDS * made.acceleration.factor:.0f} {INSTALL}"
     script = shlex.quote(f"{write}; {install} 2>&1")
-    printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
-    if missing := _missing(session, manager):
+    for _ in range(TRIES):
+        printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
+        missing = _missing(session, manager)
+        if not missing or not LOCKED.search(printed):
+            break
+        quieting.quiet(session, made.acceleration.factor)
+    if missing:
         lines = [line for line in plain(printed).splitlines() if line.strip()][-LAST_LINES:]
         name = made.guest.name
         raise PackagesMissing(

@@ -221,6 +221,7 @@ class InGuest:
     def __init__(self, lacks: list[str], installed: set[str], says: str = "") -> None:
         self.lacks, self.installed, self.says = lacks, installed, says
         self.ran: list[str] = []
+        self.quieted = 0
 
     def run(self, command: str, **_: Any) -> Output:
         if "dpkg-query" in command:
@@ -230,6 +231,12 @@ class InGuest:
         if "cloud-init single" in command:
             self.lacks = [name for name in self.lacks if name not in self.installed]
         return Output(1 if self.lacks else 0, self.says, "")
+
+    def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> dict[str, list[str]]:
+        assert name == "quiet"
+        assert argument["seconds"] <= seconds * EMULATION.factor
+        self.quieted += 1
+        return {"masked": ["apt-daily.timer"], "not_executable": [], "held": []}
 
     def close(self) -> None:
         self.ran.append("close")
@@ -297,6 +304,24 @@ def test_only_what_is_missing_is_installed_by_cloud_init(complete: Complete) -> 
     assert "cloud-init single --name package_update_upgrade_install" in install
     assert 'packages: ["bubblewrap"]' in install
     assert "cloud-init clean" in clean
+
+
+def test_packages_are_installed_again_if_another_program_held_apts_lock(complete: Complete) -> None:
+    class Busy(InGuest):
+        def run(self, command: str, **options: Any) -> Output:
+            if "cloud-init single" in command:
+                self.installed = {"bubblewrap"} if self.quieted == 3 else set()
+            return super().run(command, **options)
+
+    inside = Busy(["bubblewrap"], set(), "E: Could not get lock /var/lib/dpkg/lock-frontend\n")
+    complete(inside)
+    assert inside.quieted == 3
+    assert len([command for command in inside.ran if "cloud-init single" in command]) == 3
+    # It does not help to try again where no lock is to blame.
+    other = InGuest(["bubblewrap"], set(), "E: Unable to locate package\n")
+    with pytest.raises(PackagesMissing):
+        complete(other)
+    assert other.quieted == 1
 
 
 def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words(complete: Complete) -> None:

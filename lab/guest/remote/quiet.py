@@ -1,0 +1,60 @@
+"""Keep what a guest does by itself out of its cells, and wait until nobody installs packages. Runs as root.
+
+Argument: {"units": [name], "scripts": [folder], "locks": [path], "seconds": how long to wait}. Units that the
+guest has are masked, and their timers stopped; a service that runs may end what it began. Scripts are made not
+executable. Prints what was changed, and the locks that are still held.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def systemctl(*arguments):
+    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+
+
+def mask(units):
+    # Says with its status, in newer versions, that there is none of them.
+    known = systemctl("list-unit-files", "--no-legend", "--no-pager", *units).stdout
+    there = [line.split()[0] for line in known.splitlines() if line.strip()]
+    masked = [unit for unit in there if systemctl("mask", "--quiet", unit).returncode == 0]
+    if timers := [unit for unit in masked if unit.endswith(".timer")]:
+        systemctl("stop", *timers)
+    return sorted(masked)
+
+
+def disable(folders):
+    found = [path for folder in folders for path in Path(folder).glob("*") if path.is_file()]
+    scripts = sorted(path for path in found if os.access(path, os.X_OK))
+    for path in scripts:
+        path.chmod(path.stat().st_mode & ~0o111)
+    return [str(path) for path in scripts]
+
+
+def is_held(path):
+    try:
+        with open(path, "r+b") as file:
+            # The kind of lock that apt and dpkg take.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def wait(paths, seconds):
+    end = time.monotonic() + seconds
+    while (held := [path for path in paths if is_held(path)]) and time.monotonic() < end:
+        time.sleep(1)
+    return held
+
+
+asked = json.loads(sys.argv[1])
+done = {"masked": mask(asked["units"]), "not_executable": disable(asked["scripts"])}
+print(json.dumps({**done, "held": wait(asked["locks"], asked["seconds"])}))

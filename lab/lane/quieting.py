@@ -1,0 +1,55 @@
+"""What a distribution's guest does by itself, and the lab stops while it prepares its image."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from lab.guest.printed import checked
+from lab.guest.programs import program_file, source
+from lab.guest.session import Session
+
+# They take apt's locks, or run inside a cell: its clock is set in a fork, and timers catch up.
+UNITS = (
+    *("apt-daily.timer", "apt-daily.service", "apt-daily-upgrade.timer", "apt-daily-upgrade.service"),
+    *("unattended-upgrades.service", "motd-news.timer", "motd-news.service", "man-db.timer", "man-db.service"),
+    *("update-notifier-download.timer", "update-notifier-download.service"),
+    *("update-notifier-motd.timer", "update-notifier-motd.service"),
+    *("fwupd-refresh.timer", "fwupd-refresh.service", "snapd.refresh.timer", "snapd.refresh.service"),
+    *("dnf-makecache.timer", "dnf-makecache.service", "dnf5-makecache.timer", "dnf5-makecache.service"),
+    *("fstrim.timer", "fstrim.service"),
+)
+# Ubuntu runs them at each login.
+SCRIPTS = ("/etc/update-motd.d",)
+# Of apt and dpkg.
+LOCKS = (
+    *("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"),
+    *("/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"),
+)
+# How long packages may be installed by others, under hardware acceleration.
+SECONDS = 300.0
+PROGRAM = "quiet"
+# In the folder of a prepared image: what was changed in the guest, besides packages.
+CHANGES = "changes.json"
+RECIPE = (*UNITS, *SCRIPTS, *LOCKS, source(program_file(PROGRAM)))
+
+
+class Changes(BaseModel):
+    """What was changed in a guest besides packages, and the locks that others held to the end of the wait."""
+
+    masked: list[str]
+    not_executable: list[str]
+    held: list[str]
+
+
+def quiet(session: Session, factor: float) -> Changes:
+    """Stop it, and wait until no other program installs packages.
+
+    `factor` is that of the machine's speed. Raises RemoteFailed.
+    """
+    argument = {"units": UNITS, "scripts": SCRIPTS, "locks": LOCKS, "seconds": SECONDS * factor}
+    return checked(PROGRAM, Changes, session.program(PROGRAM, argument, seconds=SECONDS + 30))
+
+
+def write(changes: Changes, folder: Path) -> None:
+    """Record beside a prepared disk what was changed in it."""
+    (folder / CHANGES).write_text(changes.model_dump_json(indent=2) + "\n")

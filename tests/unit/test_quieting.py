@@ -1,0 +1,85 @@
+"""What a guest does by itself is stopped: the program that does it, with a stand-in for systemctl."""
+
+import fcntl
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.guest.programs import program_file
+from lab.lane import prepare_image, quieting
+
+# Knows two units; one cannot be masked.
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>"$0.log"
+case "$*" in
+    list-unit-files*)
+        printf "%s static -\\n" apt-daily.timer fstrim.service odd.service
+        exit 1
+        ;;
+    *odd.service) exit 1 ;;
+esac
+"""
+
+
+def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mapping[str, list[str]]:
+    program = folder / "systemctl"
+    program.write_text(SYSTEMCTL)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    argument = {"units": ["apt-daily.timer", "none.timer"], "scripts": [], "locks": [], "seconds": 0, **asked}
+    command = [sys.executable, "-I", "-S", str(program_file("quiet")), json.dumps(argument)]
+    printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    found: dict[str, list[str]] = json.loads(printed)
+    return found
+
+
+def test_units_that_the_guest_has_are_masked_and_only_timers_are_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert quiet(tmp_path, monkeypatch)["masked"] == ["apt-daily.timer", "fstrim.service"]
+    did = (tmp_path / "systemctl.log").read_text().splitlines()
+    assert did[0].endswith("apt-daily.timer none.timer")
+    assert did[1:] == [
+        "mask --quiet apt-daily.timer",
+        "mask --quiet fstrim.service",
+        "mask --quiet odd.service",
+        "stop apt-daily.timer",
+    ]
+
+
+def test_scripts_of_a_login_are_made_not_executable_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "update-motd.d"
+    folder.mkdir()
+    for name, mode in [("00-header", 0o755), ("50-news", 0o644)]:
+        (folder / name).touch()
+        (folder / name).chmod(mode)
+    found = quiet(tmp_path, monkeypatch, scripts=[str(folder), str(tmp_path / "none")])
+    assert found["not_executable"] == [str(folder / "00-header")]
+    assert (folder / "00-header").stat().st_mode & 0o777 == 0o644
+
+
+def test_locks_of_another_program_are_waited_for_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, free = tmp_path / "lock", tmp_path / "free"
+    lock.touch()
+    free.touch()
+    asked = [str(lock), str(free), str(tmp_path / "none")]
+    with lock.open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        assert quiet(tmp_path, monkeypatch, locks=asked)["held"] == [str(lock)]
+    assert quiet(tmp_path, monkeypatch, locks=asked)["held"] == []
+
+
+def test_what_is_stopped_is_part_of_the_recipe_and_recorded(tmp_path: Path) -> None:
+    assert set(quieting.RECIPE) <= set(prepare_image.RECIPE)
+    assert "apt-daily-upgrade.timer" in quieting.UNITS
+    quieting.write(quieting.Changes(masked=["fstrim.timer"], not_executable=[], held=[]), tmp_path)
+    assert json.loads((tmp_path / "changes.json").read_text())["masked"] == ["fstrim.timer"]
