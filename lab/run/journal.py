@@ -39,6 +39,7 @@ class Journal:
         self._results = dict(kept)
         self._has_begun = False
         self._lock = threading.RLock()
+        self._is_held = False
 
     def decide(self, cell: Cell, result: CellResult) -> CellResult:
         """Write down a cell's result and return it with its evidence. Raises ResultsNotWritten."""
@@ -100,8 +101,24 @@ class Journal:
             ]
             return RunResult(run=self.info, cells=cells)
 
+    @contextmanager
+    def one_write(self) -> Iterator[None]:
+        """Write down the results of a block once, at its end. Raises ResultsNotWritten.
+
+        Hundreds of cells may be decided at once, and each write takes longer than deciding one.
+        """
+        with self._lock:
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
+            self.write()
+
     def write(self) -> None:
-        """Write `results.json`. Raises ResultsNotWritten."""
+        """Write `results.json`, unless that waits for the end of a block. Raises ResultsNotWritten."""
+        if self._is_held:
+            return
         try:
             self.result().write(self.folder)
         except OSError as error:

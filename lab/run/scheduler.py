@@ -153,9 +153,10 @@ class Scheduler:
         if not absent.reasons:
             return
         self.observer.note(absent.note())
-        for machine in left:
-            if reason := absent.reasons.get(machine.guest.name):
-                self._decide_not_run(machine.name, f"{NO_IMAGE}: {reason}")
+        with self._shared.journal.one_write():
+            for machine in left:
+                if reason := absent.reasons.get(machine.guest.name):
+                    self._decide_not_run(machine.name, f"{NO_IMAGE}: {reason}")
 
     def _open_lanes(self) -> None:
         """Open lanes as long as one would help and the host can carry it, until nothing is left."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from lab import catalog
 from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.builds import Build
@@ -16,7 +17,7 @@ from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
-from lab.record import Status
+from lab.record import RunResult, Status
 from tests.libvirt.lab_examples import DISK_FULL, OLDER, ONE, PASSED, RELEASE, Lab, statuses
 from tests.unit.examples import facts
 
@@ -157,6 +158,22 @@ def test_offline_no_server_is_asked_and_no_image_is_built_or_prepared(
         "image not available: it is not prepared yet, and --offline forbids installing packages in it",
     ]
     assert len([note for note in lab.heard.notes if "no image" in note]) == 1
+
+
+def test_many_cells_that_are_decided_at_once_are_written_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, written = RunResult.write, list[int]()
+
+    def write(result: RunResult, folder: Path) -> None:
+        written.append(sum(cell.reason.startswith("image not available") for cell in result.cells))
+        really(result, folder)
+
+    monkeypatch.setattr(RunResult, "write", write)
+    run = lab.run(guests=CLOUD, variants=list(catalog.load().variants), offline=True)
+    assert {cell.status for cell in run.cells} == {Status.NOT_RUN}
+    # At the beginning of the run, after these cells, and at its end.
+    assert written == [0, len(run.cells), len(run.cells)]
 
 
 def test_offline_guests_whose_images_are_ready_are_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
