@@ -98,6 +98,8 @@ for command in (
 def main() -> None:
     """Run the command line. An expected failure prints a message; a bug shows its traceback and exits 4."""
     quiet_libraries()
+    # Whatever the umask is: what others may write, a later command must not trust.
+    os.umask(os.umask(0o077) | 0o022)
     # SIGTERM ends a run as Ctrl-C does: all machines are taken down.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)

@@ -284,3 +284,21 @@ def test_the_doctor_of_a_plan_names_what_only_other_guests_need(
     assert lines[where].split(maxsplit=3)[1:] == ["not", "needed", "gpgv is not installed"]
     assert "fedora-43" in lines[where + 1]
     assert run_main(monkeypatch, "doctor", "-g", "debain-13") == 2
+
+
+@pytest.mark.parametrize(("given", "kept"), [(0o000, 0o022), (0o002, 0o022), (0o022, 0o022), (0o077, 0o077)])
+def test_whatever_the_umask_is_nothing_that_the_lab_writes_can_be_written_by_others(
+    given: int, kept: int
+) -> None:
+    script = """
+import os, sys
+from lab.cli import main
+sys.argv = ["lab", "--version"]
+try:
+    main()
+finally:
+    print(os.umask(0))
+"""
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, umask=given)
+    assert int(ran.stdout.split()[-1]) == kept
