@@ -140,7 +140,7 @@ class Guest(Definition):
     title: str
     image: Annotated[DebianImage | CloudImage, Field(discriminator="kind")]
     memory_mib: int = Field(2048, ge=512)
-    cpus: int = Field(2, ge=1, le=16)
+    cpus: int = Field(2, ge=1, le=16, description="Processors under KVM; emulated guests have one.")
 
     def pinned(self, pin: Pin) -> "Guest":
         """The guest with this build of its disk. Raises ValueError if the pin does not suit it."""

@@ -92,7 +92,7 @@ class BringUp:
         """Boot; once more if the machine dies before it is up, as emulated machines sometimes do."""
         guest, lane = self.guest, self.guest.lane
         # The step begins after the wait for processors: it measures the boot alone.
-        with guest.holding(lane.guest.cpus, "booting"), guest.watch.step("boot"):
+        with guest.holding("booting"), guest.watch.step("boot"):
             try:
                 lane.start()
                 guest.wait_up()

@@ -126,7 +126,7 @@ class CellRunner:
 
     def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
         """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
-        with self.guest.holding(1, f"{cell.variant.name}: running the suite"), watch.step("suite"):
+        with self.guest.holding(f"{cell.variant.name}: running the suite"), watch.step("suite"):
             return self.guest.run_suite(cell.build, cell.variant, options)
 
     def gather(self, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:

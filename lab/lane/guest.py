@@ -26,13 +26,13 @@ POWER_OFF_SECONDS = 10.0
 
 
 @contextmanager
-def holding(processors: Processors, count: int, what: str, *, how: Acceleration, say: Say) -> Iterator[None]:
-    """Hold `count` processors for work that keeps an emulated guest's busy; under KVM nobody waits."""
+def holding(processors: Processors, what: str, *, how: Acceleration, say: Say) -> Iterator[None]:
+    """Hold a processor for work that keeps an emulated guest's busy; under KVM nobody waits."""
     if how.kvm:
         say(what)
         yield
         return
-    with processors.hold(count, lambda: say("waiting for a processor")):
+    with processors.hold(1, lambda: say("waiting for a processor")):
         say(what)
         yield
 
@@ -70,9 +70,9 @@ class LaneGuest:
             return False
         return True
 
-    def holding(self, count: int, what: str) -> AbstractContextManager[None]:
-        """Hold processors of the host for `what`, which is shown."""
-        return holding(self.processors, count, what, how=self.acceleration, say=self.say)
+    def holding(self, what: str) -> AbstractContextManager[None]:
+        """Hold a processor of the host for `what`, which is shown."""
+        return holding(self.processors, what, how=self.acceleration, say=self.say)
 
     def fork(self, checkpoint: Checkpoint) -> None:
         """Put the guest into the checkpoint's state and wait until it answers."""

@@ -105,7 +105,7 @@ class NotPrepared(LabError):
 class Preparation:
     """What preparing needs from the lab.
 
-    `holding` holds so many processors for what its text says. `on_lane` gets the lane, so that it can be taken
+    `holding` holds a processor for what its text says. `on_lane` gets the lane, so that it can be taken
     down from outside.
     """
 
@@ -114,7 +114,7 @@ class Preparation:
     uri: str
     acceleration: Acceleration
     say: Say
-    holding: Callable[[int, str], AbstractContextManager[None]]
+    holding: Callable[[str], AbstractContextManager[None]]
     on_lane: Callable[[Lane], None] = lambda made: None
 
 
@@ -233,13 +233,13 @@ def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
     factor = made.acceleration.factor * FIRST_BOOT
     session = Session(made.endpoint, alive=made.check_alive, factor=factor)
     try:
-        with preparation.holding(made.guest.cpus, "first boot"):
+        with preparation.holding("first boot"):
             made.start(may_restart=True)
             ready.wait_up(session, made, factor=factor)
         changes = quieting.quiet(session, made.acceleration.factor)
         # A guest that has everything needs no network.
         if lacks := _missing(session, manager):
-            with preparation.holding(1, f"installing {', '.join(lacks)}"):
+            with preparation.holding(f"installing {', '.join(lacks)}"):
                 _install(session, made, manager, lacks)
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
         session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)

@@ -150,7 +150,7 @@ class RunningLane:
             files = build.fetch(self.work.paths, self.facts, self._say_while_alive)
         if self._base:
             self.guest.fork(self._base)
-        with self.guest.holding(1, "deploying"), watch.step("deploy"):
+        with self.guest.holding("deploying"), watch.step("deploy"):
             self.guest.deploy(build, files, self.work.rootfs)
         return build.record(files).files
 

@@ -157,7 +157,7 @@ class Lane:
             uuid=self._uuid,
             kvm=self.acceleration.kvm,
             memory_mib=self.guest.memory_mib,
-            cpus=self.guest.cpus,
+            cpus=self.acceleration.processors(self.guest.cpus),
             boot=firmware.boot_of(self._connection, self.image, self._arguments),
             may_restart=may_restart,
             console=self.console,

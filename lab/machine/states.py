@@ -219,7 +219,7 @@ def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acce
         uuid="",
         kvm=acceleration.kvm,
         memory_mib=guest.memory_mib,
-        cpus=guest.cpus,
+        cpus=acceleration.processors(guest.cpus),
         boot=boot,
         console=Path("console"),
         disk=Path("disk"),

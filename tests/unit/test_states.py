@@ -106,7 +106,6 @@ CHANGES: dict[str, Callable[[Host], Host]] = {
     "processor": lambda host: replace(host, daemon=Daemon(cpu="<cpu><model>Haswell</model></cpu>")),
     "unknown processor": lambda host: replace(host, daemon=Daemon(cpu="")),
     "memory": lambda host: replace(host, guest=GUEST.model_copy(update={"memory_mib": 2049})),
-    "number of processors": lambda host: replace(host, guest=GUEST.model_copy(update={"cpus": 3})),
     "kernel arguments": lambda host: replace(host, guest=GUEST.model_copy(update={"image": TOLD})),
     "acceleration": lambda host: replace(host, kvm=True),
     "guest": lambda host: replace(host, guest=BACKPORTS),
@@ -121,6 +120,18 @@ def test_a_boot_is_not_for_a_machine_in_which_anything_differs(
     host.keep()
     assert change(host).states.find() is None
     assert change(host).states.wanted()
+
+
+def test_only_under_kvm_a_boot_is_not_for_another_number_of_processors(
+    host: Host,
+) -> None:
+    more = GUEST.model_copy(update={"cpus": 3})
+    host.keep()
+    assert replace(host, guest=more).states.find() is not None
+    fast = replace(host, kvm=True)
+    fast.keep()
+    assert fast.states.find() is not None
+    assert replace(fast, guest=more).states.find() is None
 
 
 def test_a_boot_is_not_for_another_build_of_the_firmware(paths: Paths, tmp_path: Path) -> None:
