@@ -26,7 +26,6 @@ from lab.machine.lane import LaneDied
 from lab.record import CellResult, Outcome, Status, TestResult
 from tests.unit.bench_examples import (
     EMULATION,
-    GUEST,
     KVM,
     NEW,
     OLD,
