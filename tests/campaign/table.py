@@ -12,6 +12,11 @@ from tests.campaign import record
 from tests.campaign.kinds import KINDS
 from tests.campaign.record import TryRecord
 
+# All tries that the page is about.
+PUBLISHED = Path(__file__).parents[2] / "docs" / "faults.jsonl"
+# Findings of one try that a table shows.
+SHOWN = 3
+
 
 def promises() -> str:
     """Each kind of fault with what the lab promises."""
@@ -36,9 +41,14 @@ def tries(made: Sequence[TryRecord]) -> str:
 
 
 def findings(made: Iterable[TryRecord]) -> str:
-    """What was not as promised, each with the try that repeats it."""
-    rows = [(f"`{each.name}`", each.lab, each.doing, finding) for each in made for finding in each.findings]
+    """What was not as promised, each with the try that repeats it; the first of many alike stand for all."""
+    rows = [(f"`{each.name}`", each.lab, each.doing, finding) for each in made for finding in _first(each)]
     return _table(("try", "lab", "while", "finding"), rows) if rows else "No finding."
+
+
+def _first(made: TryRecord) -> list[str]:
+    more = len(made.findings) - SHOWN
+    return made.findings if more <= 0 else [*made.findings[:SHOWN], f"and {more} more, all in the record"]
 
 
 def _seconds(made: Sequence[TryRecord]) -> str:
@@ -53,10 +63,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
-
-
-# All tries that the page is about.
-PUBLISHED = Path(__file__).parents[2] / "docs" / "faults.jsonl"
 
 
 @click.command()

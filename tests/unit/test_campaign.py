@@ -266,6 +266,9 @@ def test_records_are_kept_line_by_line_and_counted_by_kind(tmp_path: Path) -> No
     assert "| `lab-sigkill` | 2 | 2 | 1 | 90 |" in table.tries(made)
     assert "| `1:9:lab-sigkill` | abc |  | left after \\| lab clean: domain x |" in table.findings(made)
     assert table.findings([fine]) == "No finding."
+    many = wrong.model_copy(update={"findings": [f"left: {number}" for number in range(9)]})
+    assert table.findings([many]).splitlines()[-1].endswith("| and 6 more, all in the record |")
+    assert len(table.findings([many]).splitlines()) == 2 + 4
 
 
 def test_the_docs_name_every_kind_of_fault_with_its_promise() -> None:
