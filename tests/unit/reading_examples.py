@@ -3,6 +3,9 @@
 from lab.repro.reading import read
 from lab.repro.report import Mood, Setting, Statement, System
 
+CLONE = "kernel.unprivileged_userns_clone"
+RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
+
 
 def of[S: Statement](kind: type[S], text: str) -> list[S]:
     return list(read(text.encode()).of(kind))

@@ -23,11 +23,8 @@ from lab.repro.report import (
     System,
     Words,
 )
-from tests.unit.reading_examples import holds, of, settings, tried
+from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, tried
 from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
-
-CLONE = "kernel.unprivileged_userns_clone"
-RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 
 
 def test_a_flattened_page_whose_text_comes_twice_is_read_once() -> None:

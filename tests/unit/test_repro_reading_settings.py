@@ -5,8 +5,7 @@ import pytest
 
 from lab.repro.reading import read
 from lab.repro.report import Command, Place, Setting, Speaker, Words
-from tests.unit.reading_examples import holds, of, settings, tried
-from tests.unit.test_repro_reading import CLONE, RESTRICT
+from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, tried
 
 
 @pytest.mark.parametrize(
