@@ -101,6 +101,9 @@ def test_the_label_of_bubblewrap_is_read_while_it_runs(tmp_path: Path, monkeypat
     # This program is confined like the one that started it.
     assert own.bubblewrap == own.context.apparmor
     assert (tmp_path / "began").read_text().startswith("--args ")
+    # Until it has read something, its label may still be that of the program that started it.
+    program.write_text("#!/bin/bash\nsleep 0.2\n")
+    assert SuiteUser.model_validate(printed("probe", asked)).bubblewrap is None
     program.chmod(0o644)
     monkeypatch.setenv("PATH", f"{tmp_path}:{shadow(tmp_path / 'python')}")
     assert SuiteUser.model_validate(printed("probe", asked)).bubblewrap is None

@@ -8,11 +8,15 @@ denies it the capabilities.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
+import struct
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 PROBES = {
@@ -33,6 +37,8 @@ MOUNTS = "/proc/self/mounts"
 PROGRAM = ".lab-probe"
 # The control group of a user's service manager, by the user's number.
 USER_MANAGER = "/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service"
+# For bubblewrap's first argument; it takes milliseconds, and some hundred in an emulated guest.
+WAIT_SECONDS = 20.0
 # Podman makes this file in its containers.
 CONTAINER = "/run/.containerenv"
 
@@ -139,6 +145,10 @@ def link(path):
     return os.readlink(path) if os.path.islink(path) else None
 
 
+def unread(pipe):
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, struct.pack("i", 0)))[0]
+
+
 def bubblewrap():
     """AppArmor's label of a bubblewrap that waits for its arguments, and so has not done anything yet."""
     end, arguments = os.pipe()
@@ -150,8 +160,14 @@ def bubblewrap():
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as started:
-            label = text("/proc/%d/attr/apparmor/current" % started.pid)
-            # It gets none, and ends.
+            # The kernel changes the label a moment after Popen knows that the program was started: a bubblewrap
+            # that has read its first argument has the label of the profile that it runs under.
+            os.write(arguments, b"--help\0")
+            end_of_wait = time.monotonic() + WAIT_SECONDS
+            while unread(end) and started.poll() is None and time.monotonic() < end_of_wait:
+                time.sleep(0.01)
+            label = None if unread(end) else text("/proc/%d/attr/apparmor/current" % started.pid)
+            # It gets no more, and ends.
             os.close(arguments)
             arguments = None
             return label
