@@ -1,5 +1,6 @@
 """The programs that say what a guest is, run on this host and on folders made up."""
 
+import errno
 import json
 import os
 import resource
@@ -107,6 +108,21 @@ def test_the_label_of_bubblewrap_is_read_while_it_runs(tmp_path: Path, monkeypat
     program.chmod(0o644)
     monkeypatch.setenv("PATH", f"{tmp_path}:{shadow(tmp_path / 'python')}")
     assert SuiteUser.model_validate(printed("probe", asked)).bubblewrap is None
+
+
+def test_a_program_that_is_nowhere_is_not_one_that_may_not_be_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(command: list[str], **_: object) -> None:
+        # As the kernel says if a folder of PATH may not be entered.
+        raise PermissionError(errno.EACCES, "Permission denied", command[0])
+
+    monkeypatch.setattr(subprocess, "run", refused)
+    monkeypatch.setenv("PATH", f"/nowhere:{tmp_path}")
+    attempt = runpy.run_path(str(PROGRAMS / "probe.py"))["attempt"]
+    assert attempt(["bwrap"])["stderr"] == "[Errno 2] No such file or directory: 'bwrap'"
+    (tmp_path / "bwrap").touch(mode=0o644)
+    assert attempt(["bwrap"])["stderr"] == "[Errno 13] Permission denied: 'bwrap'"
 
 
 def shadow(folder: Path) -> Path:

@@ -8,6 +8,7 @@ denies it the capabilities.
 """
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -43,6 +44,11 @@ WAIT_SECONDS = 20.0
 CONTAINER = "/run/.containerenv"
 
 
+def lies_on_path(name):
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return any(os.path.lexists(os.path.join(folder, name)) for folder in folders)
+
+
 def attempt(command):
     try:
         done = subprocess.run(
@@ -55,7 +61,10 @@ def attempt(command):
             env={**os.environ, "LC_ALL": "C"},
         )
     except OSError as error:
-        return {"command": command, "status": None, "stderr": str(error)}
+        missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
+        # The kernel refuses a folder of PATH that may not be entered, too.
+        is_nowhere = error.errno == errno.EACCES and not lies_on_path(command[0])
+        return {"command": command, "status": None, "stderr": str(missing if is_nowhere else error)}
     except subprocess.TimeoutExpired:
         return {"command": command, "status": None, "stderr": "did not end within 60 s"}
     return {"command": command, "status": done.returncode, "stderr": done.stderr.strip()}
