@@ -173,7 +173,7 @@ class HangingSuite(Suite):
         return Path(__file__).parent / "hanging_suite"
 
 
-def test_a_suite_that_hangs_is_killed_and_the_tests_that_ran_keep_their_outcomes(
+def test_a_suite_that_hangs_on_two_lanes_has_failed_and_the_tests_that_ran_keep_their_outcomes(
     run_cells: RunCells, known: Catalog
 ) -> None:
     suite = HangingSuite(
@@ -185,8 +185,11 @@ def test_a_suite_that_hangs_is_killed_and_the_tests_that_ran_keep_their_outcomes
         suite_seconds=3,
         tests={"ends": Needs.BOX, "hangs": Needs.NOTHING, "is_never_reached": Needs.NOTHING},
     )
-    run = run_cells([known.guest("debian-13")], ["stock"], suite=suite)
+    run = run_cells([known.guest("debian-13")], ["stock"], suite=suite, retries=1)
     [cell] = run.cells
+    # The first time it may have been the emulator that was slow.
+    [first] = cell.retried
+    assert "the lab's time limit ended it in an emulated guest" in first
     assert [(t.name, t.outcome) for t in cell.tests] == [
         ("ends", Outcome.PASS),
         ("hangs", Outcome.FAIL),
