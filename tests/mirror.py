@@ -19,7 +19,7 @@ from lab.base.paths import PACKAGE
 from lab.catalog import CloudImage, Guest, SignatureForm
 
 HOSTS = re.compile(
-    r"https://(cloud-images\.ubuntu\.com|download\.fedoraproject\.org|cloud\.debian\.org|cdimage\.debian\.org)"
+    r"https://(cloud-images\.ubuntu\.com|(?:download|archives)\.fedoraproject\.org|(?:cloud|cdimage)\.debian\.org)"
 )
 DATE = "Mon, 23 Nov 2026 10:00:00 GMT"
 

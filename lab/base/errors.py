@@ -36,6 +36,10 @@ class ImageNotAvailable(LabError):
     """A guest's image is not available on this host. The lab is not at fault, and a retry does not help."""
 
 
+class NotPublished(ImageNotAvailable):
+    """A server answered that it has no such file."""
+
+
 class NotApplicable(Exception):
     """A cell does not apply to its guest; the message is the reason shown in the table."""
 

@@ -78,6 +78,11 @@ class CloudImage(Definition):
 
     kind: Literal["cloud"]
     url: str = Field(pattern=r"^https?://[^/]+/.*[^/]$")
+    archive: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]+/.*[^/]$",
+        description="Where the disk is after the distribution has moved its release there; like `url`.",
+    )
     build: str | None = None
     builds: str | None = Field(
         None, description="What the names of dated builds match, as a regular expression."
@@ -112,6 +117,11 @@ class CloudImage(Definition):
         if self.checksums is None or self.address is None:
             return None
         return f"{self.address.rpartition('/')[0]}/{self._filled(self.checksums.file)}"
+
+    @property
+    def archived(self) -> "CloudImage | None":
+        """The same disk in the distribution's archive; None if the definition names no archive."""
+        return self.model_copy(update={"url": self.archive, "archive": None}) if self.archive else None
 
     @property
     def origin(self) -> str:

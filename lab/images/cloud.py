@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.base.errors import ImageNotAvailable
+from lab.base.errors import ImageNotAvailable, NotPublished
 from lab.base.files import digest
 from lab.catalog import CloudImage, Guest, SignatureForm, SignedChecksums, key_file
 from lab.images import disk, download, signature
@@ -52,7 +52,7 @@ def why_unpinned(image: CloudImage) -> str:
 def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> Wanted:
     """Return the disk to use: the pinned one, or the one whose digest the distribution signs today.
 
-    Raises ImageNotAvailable.
+    It is looked for in the archive if it is no longer published at its first address. Raises ImageNotAvailable.
     """
     if unpinned := why_unpinned(image):
         raise ImageNotAvailable(
@@ -63,7 +63,12 @@ def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> Wanted:
     if image.checksums is None:
         algorithm, _, pinned = str(image.digest).partition(":")
         return Wanted(image.address, algorithm, pinned)
-    text = _signed_text(str(image.checksums_address), image.checksums, say)
+    try:
+        text = _signed_text(str(image.checksums_address), image.checksums, say)
+    except NotPublished:
+        if image.archived is None:
+            raise
+        return resolve_disk(guest, image.archived, say)
     disk_name = image.address.rpartition("/")[2]
     return Wanted(image.address, "sha256", find_digest(text, disk_name, str(image.checksums_address)))
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.errors import ImageNotAvailable, LabError, NotPublished
 
 Say = Callable[[str], None]
 
 # The statuses of a server that is overloaded or under maintenance:
 # https://www.rfc-editor.org/rfc/rfc9110#section-15
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+# A server has no such file.
+ABSENT = frozenset({404, 410})
 TRIES = 4
 WAIT = wait_exponential_jitter(initial=1, max=30)
 # A connection on which no byte arrives for this long is dead.
@@ -27,7 +29,7 @@ TEXT_LIMIT = 1 << 20
 
 
 def read(url: str, say: Say, *, only_https: bool = False) -> bytes:
-    """Return the content of a small file. Raises ImageNotAvailable.
+    """Return the content of a small file. Raises NotPublished if there is none, and ImageNotAvailable.
 
     `only_https` refuses any step without encryption, except on this host.
     """
@@ -50,6 +52,10 @@ def fetch(url: str, file: Path, say: Say) -> None:
         for attempt in _retrying(say):
             with attempt:
                 _resume(client, url, file, say)
+
+
+def _is_absent(error: Exception) -> bool:
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in ABSENT
 
 
 def forget(file: Path) -> None:
@@ -90,7 +96,7 @@ def _explain_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ImageNotAvailable(
+        raise (NotPublished if _is_absent(error) else ImageNotAvailable)(
             f"{short(url)}: {describe(error)}",
             hint=f"is {url} right and reachable? a disk from elsewhere: lab images import FILE --as GUEST",
         ) from error

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import tomlkit
 from filelock import FileLock
 
-from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.errors import ImageNotAvailable, LabError, NotPublished
 from lab.base.files import write_atomically
 from lab.catalog import CloudImage, Guest, Pin, UnsignedChecksums, load_pins, pins_file
 from lab.images import cloud, download
@@ -31,7 +31,7 @@ def move(guest: Guest, image: CloudImage, say: Say) -> Guest:
     """
     if image.builds is None or BUILD not in image.url:
         return guest
-    build = newest_build(image.url, image.builds, say)
+    build = _newest_published(image, image.builds, say)
     digest = _agreed_digest(image.url, image.unsigned, build, say) if image.unsigned else None
     servers = [image.url, *image.unsigned.mirrors] if image.unsigned else []
     pin = Pin(
@@ -47,8 +47,21 @@ def move(guest: Guest, image: CloudImage, say: Say) -> Guest:
     return pinned
 
 
+def _newest_published(image: CloudImage, builds: str, say: Say) -> str:
+    """Return the newest build that the guest's server lists; its archive is asked after a release has moved."""
+    try:
+        return newest_build(image.url, builds, say)
+    except NotPublished:
+        if image.archive is None:
+            raise
+        return newest_build(image.archive, builds, say)
+
+
 def newest_build(url: str, builds: str, say: Say) -> str:
-    """Return the newest build in the listing of the folder that holds them. Raises ImageNotAvailable."""
+    """Return the newest build in the listing of the folder that holds them.
+
+    Raises NotPublished if there is no such folder or no build in it, and ImageNotAvailable.
+    """
     before, _, after = url.partition(BUILD)
     folder, _, prefix = before.rpartition("/")
     name = re.compile(f"{re.escape(prefix)}(?P<build>{builds}){re.escape(after.partition('/')[0])}")
@@ -57,7 +70,7 @@ def newest_build(url: str, builds: str, say: Say) -> str:
     links = [unquote(link).rstrip("/").rpartition("/")[2] for link in HREF.findall(listing)]
     found = [match["build"] for link in links if (match := name.fullmatch(link))]
     if not found:
-        raise ImageNotAvailable(
+        raise NotPublished(
             f"{folder}/ lists no build",
             hint="did the folder move? correct `url` and `builds` in the definition",
         )

@@ -71,6 +71,28 @@ def test_a_folder_that_lists_no_build_is_named(mirror: Mirror, root: Path) -> No
         pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
 
 
+def test_a_release_that_moved_to_the_archive_is_listed_and_verified_there(
+    mirror: Mirror, root: Path, keys: Keys, disk: bytes, paths: Paths
+) -> None:
+    ended = guest(FEDORA)
+    archived = cloud(ended).archived
+    assert archived is not None
+    # Nothing is left at its first address.
+    mirror.publish(ended.model_copy(update={"image": archived}), disk, keys["good"])
+    assert "/pub/archive/fedora/linux/releases/44/" in str(archived.address)
+    moved = pins.move(ended, cloud(ended), no_say)
+    assert cloud(moved).build == cloud(ended).build
+    image = store.update(paths, moved, no_say)
+    assert image.manifest.source == archived.address
+    assert image.manifest.disk_sha256 == hashlib.sha256(disk).hexdigest()
+
+
+def test_a_release_that_is_nowhere_is_told_with_the_archive_s_address(mirror: Mirror, root: Path) -> None:
+    with pytest.raises(ImageNotAvailable, match="HTTP 404") as error:
+        pins.move(guest(FEDORA), cloud(guest(FEDORA)), no_say)
+    assert "/pub/archive/" in str(error.value)
+
+
 def test_a_pin_that_did_not_move_keeps_its_date(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> None:
     mirror.publish(guest(UBUNTU), disk, keys["good"])
     before = pins_file(root).read_text().replace("2026-11-26", "2026-01-02")
