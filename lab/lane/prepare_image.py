@@ -28,7 +28,7 @@ from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import store
 from lab.images.download import Say
 from lab.images.store import BaseImage
-from lab.lane import quieting
+from lab.lane import quieting, supplies
 from lab.machine import lane, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
@@ -66,7 +66,8 @@ MISSING = {
     PackageManager.DNF: "rpm --quiet -q NAME || echo NAME",
 }
 FORGET_DOWNLOADS = {
-    PackageManager.APT: "apt-get clean; rm -rf /var/lib/apt/lists/*",
+    # Remedies need its lists and one package, which `supplies` keeps.
+    PackageManager.APT: "",
     PackageManager.DNF: "dnf -q clean all",
 }
 # Among cloud-init's own files, because its option for another file differs between versions.
@@ -85,7 +86,7 @@ systemctl poweroff --no-block
 # Everything that is done in the guest.
 RECIPE = (
     *(name for names in PACKAGES.values() for name in names),
-    *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN, *quieting.RECIPE),
+    *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN, *quieting.RECIPE, *supplies.RECIPE),
 )
 
 
@@ -241,6 +242,8 @@ def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
         if lacks := _missing(session, manager):
             with preparation.holding(f"installing {', '.join(lacks)}"):
                 _install(session, made, manager, lacks)
+        with preparation.holding("fetching what remedies need"):
+            supplies.fetch(session, manager, made.acceleration.factor, preparation.say)
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
         session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)
     finally:

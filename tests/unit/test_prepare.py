@@ -18,7 +18,7 @@ from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.session import Output
 from lab.images.store import BaseImage
-from lab.lane import prepare_image
+from lab.lane import prepare_image, supplies
 from lab.lane.prepare_image import NotPrepared, PackagesMissing, Preparation
 from lab.machine import seed
 from lab.machine.acceleration import Acceleration
@@ -287,20 +287,21 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
 
 
 FIRST_BOOT = ["first boot", "start, may restart: True", "given back"]
+SUPPLIES = ["fetching what remedies need", "given back"]
 
 
-def test_a_guest_that_has_everything_is_asked_for_no_network(complete: Complete) -> None:
+def test_in_a_guest_that_has_everything_nothing_is_installed(complete: Complete) -> None:
     inside = InGuest([], set())
-    assert complete(inside) == [*FIRST_BOOT, "off"]
-    clean, closed = inside.ran
+    assert complete(inside) == [*FIRST_BOOT, *SUPPLIES, "off"]
+    *_supplies, clean, closed = inside.ran
     assert "cloud-init clean" in clean
     assert closed == "close"
 
 
 def test_only_what_is_missing_is_installed_by_cloud_init(complete: Complete) -> None:
     inside = InGuest(["bubblewrap"], {"bubblewrap"})
-    assert complete(inside) == [*FIRST_BOOT, "installing bubblewrap", "given back", "off"]
-    install, clean, _ = inside.ran
+    assert complete(inside) == [*FIRST_BOOT, "installing bubblewrap", "given back", *SUPPLIES, "off"]
+    install, *_supplies, clean, _ = inside.ran
     assert "cloud-init single --name package_update_upgrade_install" in install
     assert 'packages: ["bubblewrap"]' in install
     assert "cloud-init clean" in clean
@@ -333,3 +334,29 @@ def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words(co
     assert lines[-1] == "  | E: Unable to locate bubblewrap"
     assert "  | line 50" not in lines
     assert "lab images import FILE --as ubuntu-24.04" in (error.value.hint or "")
+
+
+def test_package_lists_and_the_package_that_a_remedy_installs_stay_in_the_image(complete: Complete) -> None:
+    inside = InGuest([], set())
+    complete(inside)
+    lists, package, profile, clean, _ = inside.ran
+    assert "apt-get -q update" in lists
+    assert "--download-only --yes bubblewrap" in package
+    assert "download apparmor-profiles" in profile
+    assert "lists" not in clean
+    assert "apt-get clean" not in clean
+
+
+def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_told(paths: Paths) -> None:
+    class Offline(InGuest):
+        def run(self, command: str, **_: Any) -> Output:
+            return Output(100, "Reading lists\nE: Unable to locate package bubblewrap\n", "")
+
+    told: list[str] = []
+    session: Any = Offline([], set())
+    supplies.fetch(session, APT, 1.0, told.append)
+    assert len(told) == 3
+    assert told[1] == (
+        "the package bubblewrap could not be fetched, so what needs it cannot be tried: "
+        "E: Unable to locate package bubblewrap"
+    )
