@@ -12,6 +12,7 @@ from typing import Any, Literal
 import paramiko
 from fabric import Connection
 from invoke.exceptions import CommandTimedOut, ThreadException
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
@@ -20,7 +21,7 @@ from lab.guest import programs, ssh
 from lab.guest.runner import printed_too_much
 from lab.guest.ssh import SessionLost
 from lab.machine import seed
-from lab.machine.lane import Endpoint
+from lab.machine.lane import Endpoint, LaneDied
 
 User = Literal["lab", "tester"]
 ADMIN: User = "lab"
@@ -91,7 +92,7 @@ class Session:
     def wait_open(self, seconds: float, *, listening: bool = False) -> None:
         """Wait until the administrator can log in. `listening`: the server is known to be up.
 
-        Raises DeadlineExpired, or whatever `alive` raises.
+        Raises DeadlineExpired, LaneDied if the guest has lost its network, or whatever `alive` raises.
         """
 
         def attempt() -> bool | None:
@@ -102,6 +103,8 @@ class Session:
             except (paramiko.SSHException, OSError, EOFError) as error:
                 if isinstance(error, paramiko.BadHostKeyException):
                     raise SessionLost(f"the guest showed a host key that is not its own: {error}") from error
+                if isinstance(error, NoValidConnectionsError):
+                    ssh.check_network(self._endpoint)
                 return None  # The server answers before the accounts exist.
             return True
 
@@ -112,7 +115,8 @@ class Session:
     ) -> Output:
         """Run a shell command; `seconds` is its limit under hardware acceleration. Errors call it `name`.
 
-        Raises SessionLost, RemoteFailed if `check` is set, or whatever `alive` raises.
+        Raises SessionLost, RemoteFailed if `check` is set, LaneDied if the guest has lost its network, or
+        whatever `alive` raises.
         """
         limit = seconds * self._factor
         called = f"`{name or _short(command)}`"
@@ -290,6 +294,10 @@ class Session:
         message = f"{message}: {self._found}" if self._found else message
         with suppress(DeadlineExpired):
             wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
+        try:
+            ssh.check_network(self._endpoint)
+        except LaneDied as gone:
+            raise LaneDied(f"{message}; {gone}") from error
         raise SessionLost(message) from error
 
 

@@ -15,7 +15,7 @@ from fabric import Config, Connection
 
 from lab.base.errors import LabError
 from lab.guest.runner import BoundedRemote
-from lab.machine.lane import Endpoint
+from lab.machine.lane import Endpoint, LaneDied
 
 # How often the guest's SSH server is asked whether it is still there, while a command runs.
 ASK_SECONDS = 15.0
@@ -28,13 +28,34 @@ class SessionLost(LabError):
 
 
 def shows_banner(endpoint: Endpoint) -> bool:
-    """Whether the guest's server is up: passt accepts connections long before, so only its banner counts."""
+    """Whether the guest's server is up: passt accepts connections long before, so only its banner counts.
+
+    Raises LaneDied if passt has ended.
+    """
     try:
-        with socket.create_connection((endpoint.host, endpoint.port), 2.0) as probe:
+        with _connect(endpoint) as probe:
             probe.settimeout(2.0)
             return probe.recv(4) == b"SSH-"
     except OSError:
         return False
+
+
+def check_network(endpoint: Endpoint) -> None:
+    """Raise LaneDied if the guest has lost its network, because passt has ended."""
+    with suppress(OSError):
+        _connect(endpoint).close()
+
+
+def _connect(endpoint: Endpoint) -> socket.socket:
+    """A connection to the guest's port. Raises OSError, or LaneDied if nothing listens there.
+
+    passt listens from before the machine's start to its end, and is never started again.
+    """
+    try:
+        return socket.create_connection((endpoint.host, endpoint.port), 2.0)
+    except ConnectionRefusedError as error:
+        where = f"{endpoint.host}:{endpoint.port}"
+        raise LaneDied(f"the guest has no network: nothing listens on {where}, so passt has ended") from error
 
 
 def log_in(endpoint: Endpoint, user: str) -> Connection:

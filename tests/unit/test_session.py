@@ -26,6 +26,9 @@ from lab.guest.ssh import Pulse, SessionLost
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
 
+# It listens on the guest's port, as passt does for as long as the guest has a network.
+PASST = socket.create_server(("127.0.0.1", 0))
+
 
 def broken(alive_for: int) -> Session:
     """A session whose connections break. libvirt calls its machine alive so many times, and then dead."""
@@ -35,7 +38,9 @@ def broken(alive_for: int) -> Session:
         if next(asked, None) is None:
             raise LaneDied("the machine is gone")
 
-    made = Session(Endpoint(1, generate("client"), generate("host")), alive=alive, factor=1.0)
+    made = Session(
+        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=alive, factor=1.0
+    )
 
     @contextmanager
     def unwatched(_deadline: object = None) -> Iterator[None]:
@@ -70,7 +75,7 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(monkeypatch: pyt
             return SimpleNamespace(exited=0, stdout="", stderr="")
 
     monkeypatch.setattr(ssh, "Connection", Connection)
-    first = Endpoint(1, generate("client"), generate("host"))
+    first = Endpoint(PASST.getsockname()[1], generate("client"), generate("host"))
     made = Session(first, alive=lambda: None, factor=1.0)
     made.run("true", seconds=5)
     renewed = access.renew(made, first)
@@ -91,6 +96,25 @@ def test_a_connection_to_a_living_machine_that_breaks_is_the_error(monkeypatch: 
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.2)
     with pytest.raises(SessionLost, match="SSH broke during `true`: Connection reset by peer"):
         broken(alive_for=1000).run("true", seconds=5)
+
+
+def unreachable(alive: Callable[[], None] = lambda: None) -> Session:
+    """A session with a guest on whose port nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    return Session(Endpoint(port, generate("client"), generate("host")), alive=alive, factor=1.0)
+
+
+@pytest.mark.parametrize("listening", [False, True], ids=["booting", "forked"])
+def test_a_guest_whose_passt_has_ended_is_not_waited_for(listening: bool) -> None:
+    with pytest.raises(LaneDied, match=r"no network: nothing listens on 127.0.0.1:\d+, so passt has ended"):
+        unreachable().wait_open(600, listening=listening)
+
+
+def test_a_command_whose_connection_broke_because_passt_ended_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
+    with pytest.raises(LaneDied, match=r"SSH broke during `true`: .*; the guest has no network"):
+        unreachable().run("true", seconds=5)
 
 
 class Hanging:
@@ -120,7 +144,9 @@ def copying(guest: Hanging, alive: Callable[[], None], monkeypatch: pytest.Monke
     """A session with that guest, whose watch looks often."""
     monkeypatch.setattr(session, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
-    made = Session(Endpoint(1, generate("client"), generate("host")), alive=alive, factor=1.0)
+    made = Session(
+        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=alive, factor=1.0
+    )
 
     @contextmanager
     def sftp(*_: object) -> Iterator[Any]:
@@ -183,7 +209,9 @@ def test_a_full_disk_of_this_host_is_told_as_such(tmp_path: Path, monkeypatch: p
 
 def printing(text: str, status: int = 0) -> Session:
     """A session with a guest that prints this, whatever it is asked."""
-    made = Session(Endpoint(1, generate("client"), generate("host")), alive=lambda: None, factor=1.0)
+    made = Session(
+        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=lambda: None, factor=1.0
+    )
     done = SimpleNamespace(exited=status, stdout=text, stderr="")
     connect: Any = lambda _user: SimpleNamespace(run=lambda *_, **__: done)  # noqa: E731
     made._connection = connect  # type: ignore[method-assign]
@@ -271,7 +299,9 @@ def test_a_command_in_a_guest_that_lost_its_network_ends_and_says_why(monkeypatc
     for name, seconds in (("ASK", 0.02), ("SILENT", 0.05)):
         monkeypatch.setattr(ssh, f"{name}_SECONDS", seconds)
     monkeypatch.setattr(ssh, "Connection", Connection)
-    made = Session(Endpoint(1, generate("client"), generate("host")), alive=lambda: None, factor=1.0)
+    made = Session(
+        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=lambda: None, factor=1.0
+    )
     with pytest.raises(SessionLost, match="during `the suite`: its SSH server did not answer for 0 s"):
         made.run("pytest", seconds=900, name="the suite")
 
@@ -355,7 +385,9 @@ class Channel:
 
 def commanding(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session that runs its commands on this channel, with fabric's own connection."""
-    made = Session(Endpoint(1, generate("client"), generate("host")), alive=lambda: None, factor=1.0)
+    made = Session(
+        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=lambda: None, factor=1.0
+    )
     monkeypatch.setattr(Connection, "open", lambda _self: None)
     monkeypatch.setattr(Connection, "create_session", lambda _self: channel)
     return made
