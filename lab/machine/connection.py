@@ -10,12 +10,16 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from lab.base import host_table
 from lab.base.errors import LabError
+from lab.base.wait import Deadline, DeadlineExpired, call_within
 from lab.machine import events
 
 # libvirt starts a session daemon on demand and stops it two minutes after its last use. Of 25 connections
 # attempted while the daemon stopped, 6 failed; the next attempt succeeds.
 SESSION_SECONDS = 20.0
 RETRY_SECONDS = 0.5
+# A daemon answers within milliseconds. One that is silent for so long stands still, and libvirt waits for it
+# without a limit.
+ANSWER_SECONDS = 30.0
 # How long a run waits for a daemon that was there when it began: an upgrade restarts it.
 RESTART_SECONDS = 120.0
 
@@ -33,21 +37,24 @@ def default_uri() -> str:
 def connect(
     uri: str, *, seconds: float = 0.0, waiting: Callable[[], None] = lambda: None
 ) -> libvirt.virConnect:
-    """Open a connection. Raises NoLibvirt if there is no daemon for so many seconds.
+    """Open a connection. Raises NoLibvirt if no daemon answers for so many seconds.
 
     `waiting` is called before each further attempt; what it raises ends the wait.
     """
     # The binding prints every error to standard error, in addition to raising it.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     retrying = Retrying(
-        retry=retry_if_exception(_has_no_socket),
+        retry=retry_if_exception(_may_come_back),
         stop=stop_after_delay(max(seconds, SESSION_SECONDS if _is_session(uri) else 0.0)),
         wait=wait_fixed(RETRY_SECONDS),
         before_sleep=lambda _: waiting(),
         reraise=True,
     )
     try:
-        return retrying(libvirt.open, uri)
+        return retrying(_open, uri)
+    except DeadlineExpired as error:
+        hint = f"its daemon takes connections but does nothing: kill it and start it again: {how_to_start(uri)}"
+        raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=hint) from error
     except libvirt.libvirtError as error:
         # libvirt asks the system's daemon about an address that it does not know; starting that helps nobody.
         starts = _has_no_socket(error) and uri.startswith(("qemu:", "qemu+"))
@@ -55,8 +62,22 @@ def connect(
         raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=hint) from error
 
 
+def _open(uri: str) -> libvirt.virConnect:
+    return call_within(lambda: libvirt.open(uri), Deadline(ANSWER_SECONDS, "libvirt's answer"))
+
+
+def _close(opened: libvirt.virConnect) -> None:
+    """Close a connection. Its daemon may be gone, or stand still."""
+    with suppress(libvirt.libvirtError, DeadlineExpired):
+        call_within(opened.close, Deadline(ANSWER_SECONDS, "libvirt to close a connection"))
+
+
 def _is_session(uri: str) -> bool:
     return uri.endswith("///session")
+
+
+def _may_come_back(error: BaseException) -> bool:
+    return isinstance(error, DeadlineExpired) or _has_no_socket(error)
 
 
 def _has_no_socket(error: BaseException) -> bool:
@@ -74,8 +95,7 @@ def connection(uri: str) -> Iterator[libvirt.virConnect]:
     try:
         yield opened
     finally:
-        with suppress(libvirt.libvirtError):  # Its daemon may be gone.
-            opened.close()
+        _close(opened)
 
 
 @contextmanager
@@ -93,8 +113,7 @@ def connection_for_lanes(
     try:
         yield opened
     finally:
-        with suppress(libvirt.libvirtError):
-            opened.close()
+        _close(opened)
 
 
 def how_to_start(uri: str) -> str:

@@ -1,5 +1,6 @@
 import platform
 import re
+import socket
 import time
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import libvirt
 import pytest
 
 from lab.base.errors import LabError
+from lab.machine import connection
 from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start, version
 
 NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
@@ -64,6 +66,22 @@ def test_a_session_s_daemon_that_is_just_ending_is_asked_again(monkeypatch: pyte
     answers[:] = [refused, "a connection"]
     with pytest.raises(NoLibvirt, match="Failed to connect socket"):
         connect("qemu:///system")
+
+
+def test_a_daemon_that_takes_connections_and_stands_still_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "RETRY_SECONDS", 0.01)
+    waits: list[None] = []
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(str(tmp_path / "sock"))
+        stopped.listen()
+        uri = f"qemu+unix:///system?socket={tmp_path / 'sock'}"
+        with pytest.raises(NoLibvirt, match=r"cannot connect to .*: waited 0 s for libvirt's answer") as error:
+            connect(uri, seconds=0.5, waiting=lambda: waits.append(None))
+    assert waits, "it may go on a moment later, so it is asked again"
+    assert "kill it and start it again" in str(error.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,23 @@ class LibvirtdKilled(_DaemonKilled):
     )
 
 
+class LibvirtdStopped(Fault):
+    name = "libvirtd-sigstop"
+    happens = "libvirtd is stopped (SIGSTOP) for 5 to 100 s and goes on"
+    promise = "A short pause changes nothing; after a minute the lab gives the lane up and waits for libvirt."
+
+    def inject(self, scene: Scene) -> str:
+        pause = scene.random.uniform(5.0, 100.0)
+        private_host.kill_daemon("libvirtd", signal.SIGSTOP)
+        self._timer = threading.Timer(pause, private_host.kill_daemon, ("libvirtd", signal.SIGCONT))
+        self._timer.start()
+        return f"stopped libvirtd for {pause:.1f} s"
+
+    def mend(self, scene: Scene) -> None:
+        with suppress(AttributeError):
+            self._timer.join()
+
+
 class VirtlogdKilled(_DaemonKilled):
     name = "virtlogd-sigkill"
     daemon = "virtlogd"
