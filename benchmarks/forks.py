@@ -27,8 +27,8 @@ def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
         how = acceleration.decide(opened, paths, image, lambda text: None)
         with lane.open_lane(opened, paths, guest=guest, image=image, acceleration=how) as made:
             made.start()
-            session = Session(made.endpoint, alive=made.check_alive, factor=how.factor)
-            ready.wait_ready(session, factor=how.factor)
+            session = Session(made.endpoint, alive=made.check_alive, speed=how.speed)
+            ready.wait_ready(session)
             session.close()
             checkpoint = MemoryCheckpoint.take(made, "benchmark")
             for _ in range(forks):

@@ -12,11 +12,15 @@ class DeadlineExpired(LabError):
 
 
 class Deadline:
-    """A point in time, `seconds` from now, by which `what` must have happened."""
+    """A point in time, `seconds` from now, by which `what` must have happened.
 
-    def __init__(self, seconds: float, what: str) -> None:
+    `told` is said if it has not, for example how fast this host is.
+    """
+
+    def __init__(self, seconds: float, what: str, *, told: str = "") -> None:
         self.seconds = seconds
         self.what = what
+        self._told = f"; {told}" if told else ""
         self._end = time.monotonic() + seconds
 
     @property
@@ -33,7 +37,7 @@ class Deadline:
         """Raise DeadlineExpired if the time is up; `last` is the last state observed."""
         if self.remaining == 0.0:
             seen = f"; last seen: {last}" if last else ""
-            raise DeadlineExpired(f"waited {self.seconds:.0f} s for {self.what}{seen}")
+            raise DeadlineExpired(f"waited {self.seconds:.0f} s for {self.what}{seen}{self._told}")
 
 
 def wait_for[T](

@@ -68,7 +68,7 @@ def copy_command(lab: common.Lab, source: str, target: str, user: Who) -> int:
             hint="for example: lab copy NAME:/tmp/log . (lab attach --list has the names)",
         )
     kept, remote = keeper.find(lab.paths, found["name"]), found["path"] or "."
-    session = Session(kept.entrance.endpoint, alive=kept.check_alive, factor=kept.entrance.factor)
+    session = Session(kept.entrance.endpoint, alive=kept.check_alive, speed=kept.entrance.speed)
     login, as_root = kept.entrance.logs_in_as(user)
     with (
         common.errors.status("copying") as status,

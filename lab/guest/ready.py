@@ -10,8 +10,8 @@ from lab.guest.session import MOST_SHOWN, RemoteFailed, Session
 from lab.machine.lane import BootFailed, Lane
 from lab.probes import Facts
 
-# Limits under hardware acceleration. Boots under emulation took from 21 to 190 s, depending on the host's speed
-# and on how many guests shared it.
+# Limits on ordinary hardware with KVM; the session stretches them by this host's speed. Boots under emulation
+# took from 21 to 190 s, depending on the host's speed and on how many guests shared it.
 BOOT_SECONDS = 30.0
 CLOUD_INIT_SECONDS = 18.0
 RESULT = "/run/cloud-init/result.json"
@@ -44,9 +44,9 @@ class CloudInitFailed(LabError):
         self.log = log
 
 
-def wait_ready(session: Session, *, factor: float) -> None:
+def wait_ready(session: Session) -> None:
     """Wait until SSH answers and cloud-init has succeeded. Raises CloudInitFailed, or what `alive` raises."""
-    session.wait_open(BOOT_SECONDS * factor)
+    session.wait_open(BOOT_SECONDS)
     try:
         reply = session.run(
             f"until test -e {RESULT}; do sleep 0.2; done; cat {RESULT}", seconds=CLOUD_INIT_SECONDS
@@ -59,10 +59,10 @@ def wait_ready(session: Session, *, factor: float) -> None:
         raise CloudInitFailed(f"cloud-init in the guest failed: {bounded(reported, MOST_SHOWN)}", _log(session))
 
 
-def wait_up(session: Session, lane: Lane, *, factor: float) -> None:
+def wait_up(session: Session, lane: Lane) -> None:
     """Do the same for a guest that was just started. Raises BootFailed if it does not come up in time."""
     try:
-        wait_ready(session, factor=factor)
+        wait_ready(session)
     except DeadlineExpired as error:
         raise BootFailed(f"{lane.guest.name} did not come up: {error}\n{lane.last_words()}") from error
 

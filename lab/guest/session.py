@@ -16,6 +16,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
+from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.guest import programs, ssh
 from lab.guest.runner import printed_too_much
@@ -69,13 +70,13 @@ class Session:
     """Connections to one guest as the administrator and as the suite's user, each opened when first used.
 
     `alive` raises if the guest's machine is gone. It is asked first when a connection breaks, so that the error
-    names the true cause.
+    names the true cause. `speed` stretches all limits of time; it may be changed.
     """
 
-    def __init__(self, endpoint: Endpoint, *, alive: Callable[[], None], factor: float) -> None:
+    def __init__(self, endpoint: Endpoint, *, alive: Callable[[], None], speed: Speed) -> None:
         self._endpoint = endpoint
         self._alive = alive
-        self._factor = factor
+        self.speed = speed
         self._connections: dict[User, Connection] = {}
         # What the watch found wrong with the guest before it dropped the connections.
         self._found = ""
@@ -92,11 +93,12 @@ class Session:
     def wait_open(self, seconds: float, *, listening: bool = False) -> None:
         """Wait until the administrator can log in. `listening`: the server is known to be up.
 
-        Raises DeadlineExpired, LaneDied if the guest has lost its network, or whatever `alive` raises.
+        `seconds` is the limit on ordinary hardware with KVM. Raises DeadlineExpired, LaneDied if the guest has
+        lost its network, or whatever `alive` raises.
         """
 
         def attempt() -> bool | None:
-            if not listening and not ssh.shows_banner(self._endpoint):
+            if not listening and not ssh.shows_banner(self._endpoint, self.speed):
                 return None
             try:
                 self._connection(ADMIN)
@@ -108,7 +110,8 @@ class Session:
                 return None  # The server answers before the accounts exist.
             return True
 
-        wait_for(attempt, Deadline(seconds, "the guest's SSH server"), alive=self._alive, interval=0.1)
+        deadline = self.speed.deadline(seconds, "the guest's SSH server")
+        wait_for(attempt, deadline, alive=self._alive, interval=0.1)
 
     def run(
         self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True, name: str = ""
@@ -118,7 +121,7 @@ class Session:
         Raises SessionLost, RemoteFailed if `check` is set, LaneDied if the guest has lost its network, or
         whatever `alive` raises.
         """
-        limit = seconds * self._factor
+        limit = self.speed.from_kvm(seconds)
         called = f"`{name or _short(command)}`"
         try:
             with self._watched():
@@ -129,7 +132,7 @@ class Session:
                 raise RemoteFailed(f"{called} in the guest printed more than the lab takes") from error
             self._lost(f"SSH broke during {called}: {error.exceptions[0].value}", error)
         except CommandTimedOut as error:
-            self._lost(f"{called} did not end within {limit:.0f} s", error)
+            self._lost(f"{called} did not end within {limit:.0f} s ({self.speed})", error)
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._lost(f"SSH broke during {called}: {error}", error)
         if result.exited == -1:  # paramiko's word for a channel that closed without a status
@@ -198,7 +201,7 @@ class Session:
                 raise EOFError(f"{left} bytes are missing")
 
     def _seconds_for(self, size: int) -> float:
-        return size / 2**20 * MIB_SECONDS * self._factor
+        return self.speed.from_kvm(size / 2**20 * MIB_SECONDS)
 
     @contextmanager
     def _limited(self, what: str) -> Iterator[Deadline]:
@@ -206,13 +209,13 @@ class Session:
 
         Raises SessionLost, or whatever `alive` raises.
         """
-        deadline = Deadline(TRANSFER_SECONDS * self._factor, what)
+        deadline = self.speed.deadline(TRANSFER_SECONDS, what)
         try:
             with self._watched(deadline):
                 yield deadline
         except (SessionLost, paramiko.SSHException, OSError, EOFError) as error:
             if deadline.remaining == 0.0:
-                self._lost(f"{what} did not end within {deadline.seconds:.0f} s", error)
+                self._lost(f"{what} did not end within {deadline.seconds:.0f} s ({self.speed})", error)
             if isinstance(error, SessionLost) or getattr(error, "errno", None) == errno.ENOSPC:
                 raise  # It says what happened; only this host's disk can be full.
             self._lost(f"{what} failed: {error or 'SSH broke'}", error)
@@ -227,7 +230,7 @@ class Session:
             transport = self._connection(user).transport
             assert transport is not None, "the connection is open"
             channel = transport.open_session()
-            channel.settimeout(SFTP_SECONDS * self._factor)
+            channel.settimeout(self.speed.from_kvm(SFTP_SECONDS))
             if as_root:
                 channel.exec_command(SFTP_AS_ROOT)
             else:
@@ -260,7 +263,7 @@ class Session:
         self._found = ""
 
         def watch() -> None:
-            pulse = ssh.Pulse(self._transports)
+            pulse = ssh.Pulse(self._transports, self.speed)
             while not done.wait(min(WATCH_SECONDS, deadline.remaining) if deadline else WATCH_SECONDS):
                 try:
                     if deadline:
@@ -286,7 +289,7 @@ class Session:
 
     def _connection(self, user: User) -> Connection:
         if user not in self._connections:
-            self._connections[user] = ssh.log_in(self._endpoint, user)
+            self._connections[user] = ssh.log_in(self._endpoint, user, self.speed)
         return self._connections[user]
 
     def _lost(self, message: str, error: BaseException | None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, plain
+from lab.base.speed import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
 from lab.guest.ending import Ending
@@ -43,7 +44,7 @@ def run(
     build: Build,
     variant: Variant,
     *,
-    factor: float,
+    speed: Speed,
     options: SuiteOptions = WHOLE_SUITE,
 ) -> SuiteRun:
     """Run the build's suite under its time limit. If it is cut short, the tests that ended keep their results.
@@ -52,7 +53,7 @@ def run(
     """
     suite = build.suite
     results = folder(variant)
-    wanted = command(build, variant, factor=factor, options=options)
+    wanted = command(build, variant, speed=speed, options=options)
     report_file = build.report_file(results)
     # Another run in this fork may have left a report, and a runner that does not even start leaves none. The
     # guest's uptime says how long it took, whatever the tests do to its clock.
@@ -64,11 +65,11 @@ def run(
     )
     output = session.run(
         as_run(variant, script),
-        seconds=suite.suite_seconds * options.stretch + 30 / factor + 10,
+        seconds=suite.suite_seconds * options.stretch + 30 / speed.factor + 10,
         user=login(variant),
     )
     try:
-        ending, report = _read(output.stdout, limit=suite.suite_seconds * factor * options.stretch)
+        ending, report = _read(output.stdout, limit=speed.from_kvm(suite.suite_seconds * options.stretch))
         began = build.read_report(report) if report else None
     except ValueError as error:
         raise SuiteBroken(f"what the suite reported cannot be read: {one_line(error)}") from error
@@ -100,11 +101,12 @@ def _last_words(session: Session, results: str) -> str:
     return session.run(f"sudo -n sh -c {shlex.quote(script)}", seconds=10, check=False).stdout
 
 
-def command(build: Build, variant: Variant, *, factor: float, options: SuiteOptions = WHOLE_SUITE) -> str:
+def command(build: Build, variant: Variant, *, speed: Speed, options: SuiteOptions = WHOLE_SUITE) -> str:
     """The command that runs the suite under its time limit, for a shell in the state that tests see."""
-    suite, factor = build.suite, factor * options.stretch
-    wanted = build.command(options, results=folder(variant), test_seconds=suite.test_seconds * factor)
-    return f"timeout --kill-after=5 {suite.suite_seconds * factor:.0f} {wanted}"
+    suite = build.suite
+    test_seconds = speed.from_kvm(suite.test_seconds * options.stretch)
+    wanted = build.command(options, results=folder(variant), test_seconds=test_seconds)
+    return f"timeout --kill-after=5 {speed.from_kvm(suite.suite_seconds * options.stretch):.0f} {wanted}"
 
 
 def in_state_of_tests(

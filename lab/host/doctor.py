@@ -136,11 +136,11 @@ def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
             "lab images build debian-13, then lab doctor",
         )
     if verdict.kvm:
-        return Line("acceleration", State.OK, f"KVM: {verdict.reason}")
+        return Line("acceleration", State.OK, f"KVM: {verdict.reason}; {verdict.speed}")
     return Line(
         "acceleration",
         State.SLOW,
-        f"software emulation, about ten times slower: {verdict.reason}",
+        f"software emulation, about ten times slower: {verdict.reason}; {verdict.speed}",
         "everything works without KVM; for speed, use a host with /dev/kvm and nested virtualization",
     )
 

@@ -86,7 +86,7 @@ class CellRunner:
             cell.variant.expect,
             findings,
             cut_short=ran.cut_short,
-            emulated=self.guest.is_emulated,
+            speed=self.guest.speed,
             hangs_count=options.stretch > 1,
             killed_for_memory=evidence.killed_for_memory(folder),
         )

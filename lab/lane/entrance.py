@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lab.base.speed import Speed
 from lab.builds import SuiteOptions
 from lab.guest import suite, variant
 from lab.guest.session import ADMIN, User
@@ -24,7 +25,7 @@ KEY, KNOWN_HOSTS = "key", "known_hosts"
 class Entrance(BaseModel):
     """How to get into one guest, and how commands run there in the state that the cell's tests see.
 
-    `folder` is the lane's, `factor` that of its limits of time. `tests_login` logs in to become the suite's
+    `folder` is the lane's, `speed` that of its machine. `tests_login` logs in to become the suite's
     user. `state` is a shell script that lacks its end: the command that is to run in that state;
     `state_with_stdin` is the same for a command that gets standard input. `suite` runs the whole suite there as
     a cell does, `one_test` one test of it.
@@ -34,7 +35,8 @@ class Entrance(BaseModel):
 
     endpoint: Endpoint
     folder: Path
-    factor: float
+    # Guests that an older lab keeps have none.
+    speed: Speed = Speed(emulated=True)
     tests_login: User
     state: str
     state_with_stdin: str
@@ -84,7 +86,7 @@ class Entrance(BaseModel):
         return [*words, f"{login}@{self.endpoint.host}", remote]
 
 
-def make(endpoint: Endpoint, folder: Path, cell: Cell, *, factor: float) -> Entrance:
+def make(endpoint: Endpoint, folder: Path, cell: Cell, *, speed: Speed) -> Entrance:
     """The entrance of a lane's guest that is in the cell's state; its key is written to the lane's folder."""
     key = folder / KEY
     key.touch(0o600)
@@ -96,11 +98,11 @@ def make(endpoint: Endpoint, folder: Path, cell: Cell, *, factor: float) -> Entr
     return Entrance(
         endpoint=endpoint,
         folder=folder,
-        factor=factor,
+        speed=speed,
         tests_login=variant.login(wanted),
         state=suite.in_state_of_tests(build, wanted, "").rstrip(),
         state_with_stdin=suite.in_state_of_tests(build, wanted, "", stdin=True).rstrip(),
         working_folder=build.working_folder,
-        suite=suite.command(build, wanted, factor=factor),
-        one_test=suite.command(build, wanted, factor=factor, options=one),
+        suite=suite.command(build, wanted, speed=speed),
+        one_test=suite.command(build, wanted, speed=speed, options=one),
     )

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.base.speed import Speed
 from lab.base.stopwatch import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
@@ -16,7 +17,7 @@ from lab.guest.variant import Mark
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, MemoryCheckpoint
-from lab.machine.lane import Lane, LaneDied
+from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.probes import Facts, Probed, SuiteUser
 from lab.remedies import Remedy
 
@@ -51,11 +52,16 @@ class LaneGuest:
     note: str = ""
 
     def __post_init__(self) -> None:
-        self.session = Session(self.lane.endpoint, alive=self.lane.check_alive, factor=self.acceleration.factor)
+        self.session = Session(self.lane.endpoint, alive=self.lane.check_alive, speed=self.speed)
 
     @property
     def acceleration(self) -> Acceleration:
         return self.lane.acceleration
+
+    @property
+    def speed(self) -> Speed:
+        """How fast it is, as far as is known: a slow boot stretches the limits that follow."""
+        return self.lane.acceleration.speed
 
     @property
     def is_emulated(self) -> bool:
@@ -85,11 +91,27 @@ class LaneGuest:
 
     def wait_up(self) -> None:
         """Wait for a guest that was just started. Raises BootFailed, LaneDied."""
-        ready.wait_up(self.session, self.lane, factor=self.acceleration.factor)
+        try:
+            ready.wait_up(self.session, self.lane)
+        except BootFailed:
+            # If its kernel was slower than was known, the limit was too short.
+            if not self._is_slower_than_known():
+                raise
+            ready.wait_up(self.session, self.lane)
+        self._is_slower_than_known()
+
+    def _is_slower_than_known(self) -> bool:
+        """Whether the boot shows that this host is slower than was known: later limits are longer then."""
+        slower = self.acceleration.slowed(self.lane.console_text())
+        if slower is self.acceleration:
+            return False
+        self.lane.acceleration, self.session.speed = slower, slower.speed
+        self.say(f"this boot was slower than what was measured: {slower.told()}")
+        return True
 
     def wait_answering(self) -> None:
         """Wait for a guest whose SSH server was up when its state was saved. Raises DeadlineExpired."""
-        self.session.wait_open(ready.BOOT_SECONDS * self.acceleration.factor, listening=True)
+        self.session.wait_open(ready.BOOT_SECONDS, listening=True)
 
     def snapshot(self, tag: str) -> MemoryCheckpoint:
         """A snapshot that the lane's overlay has."""
@@ -103,7 +125,7 @@ class LaneGuest:
         """Have the guest power itself off, and wait for that."""
         self.session.run("sudo -n sh -c 'sync; systemctl poweroff --no-block'", seconds=10)
         self.session.close()
-        self.lane.wait_until_off(POWER_OFF_SECONDS * self.acceleration.factor)
+        self.lane.wait_until_off(POWER_OFF_SECONDS)
 
     def renew_key(self) -> None:
         """Replace the client key by one that only this lane knows."""
@@ -123,8 +145,7 @@ class LaneGuest:
 
     def run_suite(self, build: Build, wanted: Variant, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
         """Run the build's suite under a variant."""
-        factor = self.acceleration.factor
-        return suite.run(self.session, build, wanted, factor=factor, options=options)
+        return suite.run(self.session, build, wanted, speed=self.speed, options=options)
 
     def collect(self, folder: Path, wanted: Variant, *, mark: Mark, full: bool) -> None:
         """Fetch the suite's evidence; with `full`, all that can explain a failure."""

@@ -231,24 +231,24 @@ def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
     Returns what was changed in it besides packages.
     """
     manager = store.cloud_image(made.guest).package_manager
-    factor = made.acceleration.factor * FIRST_BOOT
-    session = Session(made.endpoint, alive=made.check_alive, factor=factor)
+    speed = replace(made.speed, more=FIRST_BOOT)
+    session = Session(made.endpoint, alive=made.check_alive, speed=speed)
     try:
         with preparation.holding("first boot"):
             made.start(may_restart=True)
-            ready.wait_up(session, made, factor=factor)
-        changes = quieting.quiet(session, made.acceleration.factor)
+            ready.wait_up(session, made)
+        changes = quieting.quiet(session, made.speed)
         # A guest that has everything needs no network.
         if lacks := _missing(session, manager):
             with preparation.holding(f"installing {', '.join(lacks)}"):
                 _install(session, made, manager, lacks)
         with preparation.holding("fetching what remedies need"):
-            supplies.fetch(session, manager, made.acceleration.factor, preparation.say)
+            supplies.fetch(session, manager, made.speed, preparation.say)
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
         session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)
     finally:
         session.close()
-    made.wait_until_off(CLEAN_SECONDS * factor)
+    made.wait_until_off(CLEAN_SECONDS * FIRST_BOOT)
     return changes
 
 
@@ -265,14 +265,14 @@ def _install(session: Session, made: Lane, manager: PackageManager, lacks: list[
     """
     write = f"printf %s {shlex.quote(seed.packages(lacks))} >{CONFIG}"
     # The limit is set inside the guest, so that its output is not lost with the connection.
-    install = f"timeout {INSTALL_SECONDS * made.acceleration.factor:.0f} {INSTALL}"
+    install = f"timeout {made.speed.from_kvm(INSTALL_SECONDS):.0f} {INSTALL}"
     script = shlex.quote(f"{write}; {install} 2>&1")
     for _ in range(TRIES):
         printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
         missing = _missing(session, manager)
         if not missing or not LOCKED.search(printed):
             break
-        quieting.quiet(session, made.acceleration.factor)
+        quieting.quiet(session, made.speed)
     if missing:
         lines = [line for line in plain(printed).splitlines() if line.strip()][-LAST_LINES:]
         name = made.guest.name

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from lab.base.speed import Speed
 from lab.guest.printed import checked
 from lab.guest.programs import program_file, source
 from lab.guest.session import Session
@@ -41,12 +42,12 @@ class Changes(BaseModel):
     held: list[str]
 
 
-def quiet(session: Session, factor: float) -> Changes:
+def quiet(session: Session, speed: Speed) -> Changes:
     """Stop it, and wait until no other program installs packages.
 
-    `factor` is that of the machine's speed. Raises RemoteFailed.
+    `speed` is the machine's. Raises RemoteFailed.
     """
-    argument = {"units": UNITS, "scripts": SCRIPTS, "locks": LOCKS, "seconds": SECONDS * factor}
+    argument = {"units": UNITS, "scripts": SCRIPTS, "locks": LOCKS, "seconds": speed.from_kvm(SECONDS)}
     return checked(PROGRAM, Changes, session.program(PROGRAM, argument, seconds=SECONDS + 30))
 
 

@@ -137,6 +137,8 @@ class RunningLane:
             note=self.guest.note,
             restored=self._bring_up.restored,
             stored_build=bool(self._bring_up.files),
+            kernel_seconds=self.lane.acceleration.kernel_seconds,
+            limits_factor=self.lane.acceleration.speed.factor,
             seconds=dict(self.guest.watch.seconds),
         )
 

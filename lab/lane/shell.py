@@ -60,8 +60,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             runner.apply(cell.variant)
             running.close()
             made = running.lane
-            factor = lanes.acceleration.factor
-            yield Opened(made, entrance.make(made.endpoint, made.folder, cell, factor=factor))
+            yield Opened(made, entrance.make(made.endpoint, made.folder, cell, speed=made.speed))
 
 
 @dataclass(frozen=True)

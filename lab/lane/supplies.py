@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 
 from lab.base.files import plain
+from lab.base.speed import Speed
 from lab.catalog import PackageManager
 from lab.guest.session import Session
 
@@ -35,14 +36,14 @@ rm -r "$PWD"
 RECIPE = tuple(script for wanted in WANTED.values() for script in wanted.values())
 
 
-def fetch(session: Session, manager: PackageManager, factor: float, say: Callable[[str], None]) -> None:
+def fetch(session: Session, manager: PackageManager, speed: Speed, say: Callable[[str], None]) -> None:
     """Fetch what the guest's own package sources have of it; `say` is told what they do not.
 
-    `factor` is that of the machine's speed. Raises RemoteFailed.
+    `speed` is the machine's. Raises RemoteFailed.
     """
     for what, script in WANTED[manager].items():
         # The limit is set inside the guest, so that its output is not lost with the connection.
-        limited = f"timeout {SECONDS * factor:.0f} sh -ec {shlex.quote(script)} 2>&1"
+        limited = f"timeout {speed.from_kvm(SECONDS):.0f} sh -ec {shlex.quote(script)} 2>&1"
         done = session.run(f"sudo -n {limited}", seconds=SECONDS + 30, check=False)
         if done.status != 0:
             lines = [line for line in plain(done.stdout).splitlines() if line.strip()] or ["nothing was said"]

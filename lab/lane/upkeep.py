@@ -14,8 +14,7 @@ from lab.catalog import Catalog
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.machine import states
-from lab.machine.acceleration import PROBE_FOLDER
+from lab.machine import kernel_boot, states
 from lab.record import RESULTS_FILE
 
 # The prefix of an image that `verify` found changed.
@@ -124,7 +123,7 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     """What dead labs were at work in. Each stays locked until the next is asked for."""
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
     yield from scratch.abandoned(debian.WORKSPACES, debian.WORKSPACE)
-    yield from scratch.abandoned(paths.state, PROBE_FOLDER)
+    yield from scratch.abandoned(paths.state, kernel_boot.FOLDER)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from _partial(paths.images)
     yield from _partial(pip.store(paths))

@@ -1,52 +1,56 @@
-"""Whether guests run under KVM or under software emulation: a kernel is booted to find out."""
+"""Whether guests run under KVM or under software emulation, and how fast: a kernel is booted to find out."""
 
 import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import libvirt
 from pydantic import BaseModel
 
-from lab.base import scratch
 from lab.base.files import write_atomically
 from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, DeadlineExpired, wait_for
+from lab.base.speed import Speed
 from lab.images.store import BaseImage
-from lab.machine import domain, firmware, leftovers, overlay
-from lab.machine.connection import NoLibvirt
-from lab.machine.domain import DomainSpec, KernelBoot
+from lab.machine import kernel_boot
 
 KVM_DEVICE = Path("/dev/kvm")
-# The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
-KERNEL_RAN = "Run /init as init process"
-PROBE_SECONDS = 30.0
-PROBE_FOLDER = "kvm-probe-"
-# Longer than another lab can take to find out.
-LOCK_SECONDS = 4 * PROBE_SECONDS
-# Enough for the initial RAM disk of any distribution.
-PROBE_MIB = 1024
-# Measured boots take 21-36 s under software emulation and 2-4 s under KVM.
-EMULATION_FACTOR = 10.0
+# Longer than another lab can take to find out: one boot under KVM, one under emulation.
+LOCK_SECONDS = 4 * kernel_boot.LIMIT_SECONDS
+# A host that had much to do when it was measured gets limits that are too long, which only costs time, and one
+# that had nothing to do gets limits that may be too short. Neither lasts longer than this.
+MEASURED_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """How guests run, and why."""
+    """How guests run, and why. `kernel_seconds` is what a guest's kernel took to boot; None: not measured."""
 
     kvm: bool
     reason: str
+    kernel_seconds: float | None = None
 
     @property
     def name(self) -> str:
         return "kvm" if self.kvm else "emulation"
 
     @property
-    def factor(self) -> float:
-        """The factor for a time limit that is meant for KVM."""
-        return 1.0 if self.kvm else EMULATION_FACTOR
+    def speed(self) -> Speed:
+        return Speed(emulated=not self.kvm, kernel_seconds=self.kernel_seconds)
+
+    def slowed(self, console: str) -> "Acceleration":
+        """The same, slower if the boot on this console took longer than is known. It is never made faster."""
+        seconds = max(self.kernel_seconds or 0.0, kernel_boot.seconds_of(console) or 0.0)
+        slower = replace(self, kernel_seconds=seconds or None)
+        return slower if slower.speed.factor > self.speed.factor else self
+
+    def told(self) -> str:
+        """How fast this host is, and what follows from it for limits of time."""
+        measured = "" if self.kernel_seconds is None else f", in {self.kernel_seconds:.1f} s"
+        return f"{self.speed}{measured}; limits of time are {self.speed.factor:.0f} times those for KVM"
 
     def processors(self, wanted: int) -> int:
         """How many processors a machine gets that is to have so many under KVM.
@@ -58,43 +62,90 @@ class Acceleration:
 
 
 class Verdict(BaseModel):
-    """The content of `acceleration.json`; `key` says for which host it holds."""
+    """The content of `acceleration.json`; `key` says for which host it holds.
+
+    `measured` is when the speed was measured; None if that has to be done.
+    """
 
     key: str
     kvm: bool
     reason: str
+    kernel_seconds: float | None = None
+    measured: datetime | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the speed was measured lately."""
+        return self.measured is not None and timedelta(0) <= datetime.now(UTC) - self.measured < MEASURED_FOR
+
+    @property
+    def acceleration(self) -> Acceleration:
+        return Acceleration(self.kvm, self.reason, self.kernel_seconds)
 
 
 def decide(
     connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: Callable[[str], None]
 ) -> Acceleration:
-    """Return the cached verdict for this host kernel and QEMU, or boot `image` under KVM to get one.
+    """Return the cached verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
 
-    The kernel of any guest will do. While another lab or thread boots one, `say` may raise to end the wait.
-    Raises LabError if the image's disk cannot be booted at all.
+    The kernel of any guest will do. If only the speed has to be measured again, one boot does that. While
+    another lab or thread boots one, `say` may raise to end the wait. Raises LabError if the image's disk cannot
+    be booted at all.
     """
-    known = cached(connection, paths)
-    if known is not None:
-        return known
+    known = _read(connection, paths)
+    if known is not None and known.is_fresh:
+        return known.acceleration
     paths.make(paths.cache)
     lock = paths.acceleration.with_suffix(".lock")
     with locked(lock, LOCK_SECONDS, "KVM to be tried", say):
-        known = cached(connection, paths)
-        if known is not None:
-            return known
-        decided = _refused_without_trying() or _try(connection, paths, image)
-        verdict = Verdict(key=_key(connection), kvm=decided.kvm, reason=decided.reason)
-        write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
-        return decided
+        known = _read(connection, paths)
+        if known is None or not known.is_fresh:
+            found = _find_out(connection, paths, image, known)
+            known = Verdict(
+                key=_key(connection),
+                kvm=found.kvm,
+                reason=found.reason,
+                kernel_seconds=found.kernel_seconds,
+                measured=datetime.now(UTC),
+            )
+            write_atomically(paths.acceleration, known.model_dump_json() + "\n")
+        return known.acceleration
 
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
     """Return the verdict of an earlier run under the same host kernel and QEMU, if there is one."""
+    known = _read(connection, paths)
+    return known.acceleration if known else None
+
+
+def measure_again(paths: Paths) -> None:
+    """Have the next lane measure the speed again: a guest did not come up in the time that it was given."""
+    try:
+        known = Verdict.model_validate_json(paths.acceleration.read_bytes())
+    except (OSError, ValueError):
+        return
+    write_atomically(paths.acceleration, known.model_copy(update={"measured": None}).model_dump_json() + "\n")
+
+
+def _read(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
     try:
         verdict = Verdict.model_validate_json(paths.acceleration.read_bytes())
     except (OSError, ValueError):
         return None
-    return Acceleration(verdict.kvm, verdict.reason) if verdict.key == _key(connection) else None
+    return verdict if verdict.key == _key(connection) else None
+
+
+def _find_out(
+    connection: libvirt.virConnect, paths: Paths, image: BaseImage, known: Verdict | None
+) -> Acceleration:
+    """Raises NoLibvirt, LeftBehind."""
+    # What keeps guests from KVM is part of the key, so that only a verdict for KVM is tried again.
+    emulated = known.acceleration if known and not known.kvm else _refused_without_trying()
+    how = emulated or _try(connection, paths, image)
+    if how.kvm:
+        return how
+    ran = kernel_boot.boot(connection, paths, image, kvm=False)
+    return replace(how, kernel_seconds=ran.seconds)
 
 
 def _key(connection: libvirt.virConnect) -> str:
@@ -127,76 +178,8 @@ def _refused_without_trying() -> Acceleration | None:
 
 
 def _try(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
-    """Boot a guest's kernel under KVM until it starts user space. Raises NoLibvirt, LeftBehind."""
-    uri = connection.getURI()
-    with scratch.make_in(paths.make(paths.state), PROBE_FOLDER) as folder:
-        folder.chmod(0o711)
-        console = folder / "console.log"
-        machine: libvirt.virDomain | None = None
-        try:
-            spec = _probe(connection, image, folder, console)
-            machine = connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
-            return _watch(connection, machine, console)
-        except libvirt.libvirtError as error:
-            _check_daemon(connection, error)
-            return Acceleration(False, f"/dev/kvm opens, but QEMU fails under it: {_first_line(error)}")
-        finally:
-            _remove(machine, uri, folder)
-
-
-def _probe(connection: libvirt.virConnect, image: BaseImage, folder: Path, console: Path) -> DomainSpec:
-    boot = firmware.boot_of(connection, image)
-    disk = None
-    if isinstance(boot, KernelBoot):
-        boot = replace(boot, arguments="console=ttyS0 panic=-1 break=top")
-    else:
-        disk = folder / "overlay.qcow2"
-        overlay.create(disk, image.disk)
-    name = f"lab-kvm-probe-{os.getpid()}"
-    return DomainSpec(
-        name=name, lane=name, kvm=True, memory_mib=PROBE_MIB, cpus=1, boot=boot, console=console, disk=disk
-    )
-
-
-def _check_daemon(connection: libvirt.virConnect, error: libvirt.libvirtError) -> None:
-    """Raise NoLibvirt if the daemon went away: that says nothing of KVM, and no verdict is kept."""
-    if not connection.isAlive():
-        raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
-
-
-def _watch(connection: libvirt.virConnect, machine: libvirt.virDomain, console: Path) -> Acceleration:
-    def verdict() -> Acceleration | None:
-        text = console.read_text(errors="replace") if console.exists() else ""
-        if KERNEL_RAN in text:
-            return Acceleration(True, "a guest kernel ran under KVM")
-        try:
-            state, _ = machine.state()
-        except libvirt.libvirtError as error:
-            _check_daemon(connection, error)
-            state = libvirt.VIR_DOMAIN_SHUTOFF
-        if state != libvirt.VIR_DOMAIN_RUNNING:
-            return Acceleration(False, "/dev/kvm opens, but a guest kernel dies under it")
-        return None
-
-    try:
-        return wait_for(verdict, Deadline(PROBE_SECONDS, "a guest kernel under KVM"))
-    except DeadlineExpired:
-        return Acceleration(
-            False, f"/dev/kvm opens, but a guest kernel did not start within {PROBE_SECONDS:.0f} s"
-        )
-
-
-def _remove(machine: libvirt.virDomain | None, uri: str, folder: Path) -> None:
-    if machine is not None:
-        try:
-            machine.destroy()
-        except libvirt.libvirtError:
-            # It died under KVM already, which is then the answer, or its daemon died.
-            leftovers.end_machine(machine.name(), uri, port=0)
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    """Boot a guest's kernel under KVM. Raises NoLibvirt, LeftBehind."""
+    ran = kernel_boot.boot(connection, paths, image, kvm=True)
+    if ran.failure:
+        return Acceleration(False, f"/dev/kvm opens, but under it {ran.failure}")
+    return Acceleration(True, "a guest kernel ran under KVM", ran.seconds)

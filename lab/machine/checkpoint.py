@@ -14,7 +14,8 @@ from lab.machine.lane import Lane
 from lab.machine.watch import ANSWER_SECONDS
 
 SAVE, LOAD, DELETE = "snapshot-save", "snapshot-load", "snapshot-delete"
-# Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer.
+# Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer. These suffice for
+# emulation on ordinary hardware.
 SAVE_SECONDS = 180.0
 LOAD_SECONDS = 60.0
 
@@ -78,7 +79,8 @@ class MemoryCheckpoint:
     def _job(self, command: str, seconds: float) -> None:
         job = f"lab-{command}"
         # QEMU answers nothing else while it saves or loads.
-        deadline = Deadline(seconds, f"QEMU's {command}")
+        speed = self._lane.speed
+        deadline = Deadline(speed.from_emulation(seconds), f"QEMU's {command}", told=str(speed))
         memory = {} if command == DELETE else {"vmstate": self._node}
         self._qmp(command, deadline, **{"job-id": job, "tag": self.tag, "devices": [self._node], **memory})
 

@@ -15,6 +15,7 @@ from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.base.paths import Paths
 from lab.base.space import free_text
+from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
@@ -95,6 +96,11 @@ class Lane:
         self._boots = 0
         self._given_up = False
         self.endpoint: Endpoint
+
+    @property
+    def speed(self) -> Speed:
+        """How fast its machine is, for limits of time."""
+        return self.acceleration.speed
 
     @property
     def domain(self) -> libvirt.virDomain:
@@ -263,7 +269,7 @@ class Lane:
             raise LaneDied(f"{self.name} was given up")
 
     def wait_until_off(self, seconds: float) -> None:
-        """Wait for a guest that was told to power off. Raises DeadlineExpired."""
+        """Wait for a guest that was told to power off, so many seconds under KVM. Raises DeadlineExpired."""
 
         def off() -> bool | None:
             # Wait until libvirt has forgotten it: a machine that is shut off still holds its name.
@@ -275,7 +281,7 @@ class Lane:
                 raise
             return None
 
-        wait_for(off, Deadline(seconds, f"{self.guest.name} to power off"))
+        wait_for(off, self.speed.deadline(seconds, f"{self.guest.name} to power off"))
         self.stop()
 
 

@@ -54,6 +54,16 @@ class LaneRecord(Entry):
         default=False, description="Whether the lane restored a stored state instead of booting."
     )
     stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
+    kernel_seconds: float | None = Field(
+        default=None,
+        description="Seconds that a guest's kernel took until it started user space, on its own clock: as "
+        "measured on the host, or at the lane's boot if that was slower. null: not measured.",
+    )
+    limits_factor: float | None = Field(
+        default=None,
+        description="By what limits of time were multiplied that are meant for ordinary hardware with KVM. "
+        "null: an older lab did not record it.",
+    )
     seconds: dict[str, float]
 
 

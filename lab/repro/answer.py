@@ -148,7 +148,7 @@ class Subject:
 
     @property
     def emulated(self) -> bool:
-        return self.run is not None and any(host.acceleration != "KVM" for host in self.run.run.hosts())
+        return self.run is not None and any(host.acceleration != "kvm" for host in self.run.run.hosts())
 
     @property
     def to_repeat(self) -> list[str]:

@@ -93,10 +93,10 @@ def run(
     try:
         with shell.ready(cell, paths, uri, say) as opened:
             lane = opened.lane
-            session = Session(lane.endpoint, alive=lane.check_alive, factor=lane.acceleration.factor)
+            session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
             for each in wanted:
                 show(f"in {cell.guest.name}, as {SUITE}, without a network: {bounded(plain(each.text), 300)}")
-                results.append(_run_one(session, each, cell, lane.acceleration.factor))
+                results.append(_run_one(session, each, cell))
             session.close()
     except (LabError, NotApplicable) as error:
         why = str(error).partition("\n")[0]
@@ -105,12 +105,12 @@ def run(
     return results
 
 
-def _run_one(session: Session, command: Command, cell: Cell, factor: float) -> CommandResult:
+def _run_one(session: Session, command: Command, cell: Cell) -> CommandResult:
     argument = {
         "command": command.text,
         "user": SUITE,
         "under": shlex.split(variant.under(cell.variant)),
-        "seconds": SECONDS * factor,
+        "seconds": session.speed.from_kvm(SECONDS),
         "bytes": BYTES,
         "tasks": TASKS,
         "memory": MEMORY,

@@ -20,7 +20,7 @@ from lab.lane.running import RunningLane, Work
 from lab.machine import acceleration, lane, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
-from lab.machine.lane import FAULTS, Lane, LaneDied
+from lab.machine.lane import FAULTS, BootFailed, Lane, LaneDied
 from lab.machine.leftovers import LeftBehind
 from lab.machine.states import States
 from lab.plan import Machine
@@ -155,6 +155,7 @@ class Worker:
             self._shared.observer.note(
                 f"guests run under software emulation, about ten times slower: {how.reason}"
             )
+        self._say(how.told())
         return how
 
     def _prepare(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> BaseImage | None:
@@ -235,6 +236,8 @@ class Worker:
 
     def _did_not_come_up(self, error: Exception, failed: Lane | None = None) -> None:
         """The lane did not come up: a fault of the cells that no other lane can take."""
+        if isinstance(error, BootFailed):
+            acceleration.measure_again(self._shared.work.paths)
         for ticket in self._shared.backlog.lane_failed(self.machine.name, self.number):
             self._fault(ticket, error, failed)
 

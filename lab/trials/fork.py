@@ -63,7 +63,7 @@ class Fork:
             Expectation(),
             list(findings),
             cut_short=ran.cut_short,
-            emulated=self.runner.guest.is_emulated,
+            speed=self.runner.guest.speed,
             # A surprising failure is looked at in a second fork.
             hangs_count=True,
             killed_for_memory=evidence.killed_for_memory(self.folder),

@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab import causes
+from lab.base.speed import ORDINARY, Speed
 from lab.catalog import Suite
 from lab.record import UNKNOWN, Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
 
 # The messages of boxlite 0.10 and of older releases if a box is not up within 30 s.
 TOO_SLOW = re.compile(r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready")
 SLOW_REASON = (
-    "the emulated guest was too slow for boxlite's own time limit, which says nothing about the jailer "
+    "the guest was too slow for boxlite's own time limit, which says nothing about the jailer "
     "(run fewer guests at once: --jobs 1)"
 )
 
 # What the lab's own limits leave: that of a test, in the words of pytest-timeout, and that of the suite.
 OUT_OF_TIME = re.compile(r"^Failed: Timeout \(?>|was killed at its time limit of \d+ s$")
 HANG_REASON = (
-    "the lab's time limit ended it in an emulated guest, which may have been slow or hung "
+    "the lab's time limit ended it on a slow host, where the guest may have been slow or hung "
     "(on a fresh lane it has twice the time)"
 )
 
@@ -71,7 +72,7 @@ def judge(
     findings: list[Finding],
     *,
     cut_short: str = "",
-    emulated: bool = False,
+    speed: Speed = ORDINARY,
     hangs_count: bool = False,
     killed_for_memory: Sequence[str] = (),
 ) -> Verdict:
@@ -80,10 +81,11 @@ def judge(
     `cut_short` says what ended the suite before each test had its turn, if anything did. `killed_for_memory`
     are the programs that the guest's kernel killed because the guest had no memory left.
 
-    If an emulated guest is too slow for boxlite's own time limit, or a guest cannot reach a registry or has too
-    little memory, the lab is at fault and the status is `error`. No result at all is the lab's fault, too.
+    `speed` is the host's. If it is slow and a guest was too slow for boxlite's own time limit, or if a guest
+    cannot reach a registry or has too little memory, the lab is at fault and the status is `error`. No result
+    at all is the lab's fault, too.
 
-    So is a limit of the lab's own that an emulated guest met, because that does not tell a slow guest from one
+    So is a limit of the lab's own that was met on a slow host, because that does not tell a slow guest from one
     that hangs, unless `hangs_count`: it had more time than such a guest needs, or is compared with another try.
 
     A test that did not run is not covered, so the cell has neither passed nor failed as expected.
@@ -97,8 +99,8 @@ def judge(
     not_run = {test.name for test in tests if test.outcome is Outcome.NOT_RUN}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
     slow = [test.name for test in tests if test.name in failed and TOO_SLOW.search(test.message)]
-    if emulated and slow:
-        return Verdict(Status.ERROR, reason=f"{SLOW_REASON}: {', '.join(slow)}")
+    if speed.is_slow and slow:
+        return Verdict(Status.ERROR, reason=f"{SLOW_REASON}: {', '.join(slow)}; {speed}")
     pulls = [match for test in tests if test.name in failed and (match := NO_REGISTRY.search(test.message))]
     if pulls:
         return Verdict(Status.ERROR, reason=NO_REGISTRY_REASON.format(image=pulls[0][1]))
@@ -107,8 +109,9 @@ def judge(
     if killed_for_memory:
         return Verdict(Status.ERROR, reason=NO_MEMORY_REASON.format(programs=", ".join(killed_for_memory)))
     late = [test.name for test in tests if test.name in failed and OUT_OF_TIME.search(test.message)]
-    if emulated and not hangs_count and (late or OUT_OF_TIME.search(cut_short)):
-        return Verdict(Status.ERROR, reason=f"{HANG_REASON}: {', '.join(late) or suite.name}")
+    is_late = bool(late or OUT_OF_TIME.search(cut_short))
+    if speed.is_slow and not hangs_count and is_late:
+        return Verdict(Status.ERROR, reason=f"{HANG_REASON}: {', '.join(late) or suite.name}; {speed}")
     cause = findings[0].name if findings else UNKNOWN
     confidence = findings[0].confidence if findings else None
     reasons = [finding.why for finding in findings] or [_no_finding(suite, failed, not_run)]
@@ -121,6 +124,8 @@ def judge(
         reasons.append(f"expected to fail for {expected.cause}")
     if cut_short:
         reasons.append(f"the suite {cut_short}")
+    if is_late:
+        reasons.append(str(speed))
     return Verdict(status, cause, confidence, "; ".join(reasons))
 
 

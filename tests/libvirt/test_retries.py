@@ -1,5 +1,6 @@
 """A fault of the lab's own: which cells are tried again on a fresh lane, how often, and what is kept."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,7 +12,8 @@ from lab.builds import Build
 from lab.guest.ready import NotAsDefined
 from lab.guest.variant import NotInEffect
 from lab.lane.running import RunningLane
-from lab.machine.lane import CoreLimited
+from lab.machine import acceleration
+from lab.machine.lane import BootFailed, CoreLimited
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
 from lab.run import decisions
@@ -61,6 +63,26 @@ def test_a_fault_that_every_lane_would_meet_is_not_tried_again(lab: Lab, error: 
     assert (run.cells[0].reason, run.cells[0].retried) == (str(error), [])
     assert lab.lanes() == [["stock", "max-userns-zero"]]
     assert run.cells[0].evidence == ["cells/debian-13/stock/0.10.8/console.log"]
+
+
+def test_after_a_guest_that_did_not_come_up_the_next_lane_measures_the_host_s_speed_again(lab: Lab) -> None:
+    found = acceleration.Verdict(
+        key="this host", kvm=True, reason="a test", kernel_seconds=0.5, measured=datetime.now(UTC)
+    )
+    lab.paths.make(lab.paths.cache)
+    lab.paths.acceleration.write_text(found.model_dump_json())
+    tries: list[bool] = []
+
+    def boot(running: RunningLane) -> None:
+        tries.append(acceleration.Verdict.model_validate_json(lab.paths.acceleration.read_bytes()).is_fresh)
+        if len(tries) == 1:
+            raise BootFailed("debian-13 did not come up: waited 30 s for the guest's SSH server")
+
+    lab.boot = boot
+    run = lab.run(guests=ONE, jobs=1)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert tries[0] and not any(tries[1:])
+    assert {(lane.kernel_seconds, lane.limits_factor) for lane in run.run.lanes} == {(None, 10.0)}
 
 
 def test_a_login_that_may_start_no_machine_is_told_once_for_each_cell(lab: Lab) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from lab import catalog
 from lab.base.paths import Paths
+from lab.base.speed import Speed
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
@@ -55,6 +56,8 @@ class Machine:
         self.folder = folder
         self.overlay = folder / "overlay.qcow2"
         self.given_up = False
+        # On its console.
+        self.said = ""
         # Snapshots in the overlay.
         self.tags: set[str] = set()
         self.set_up_disk()
@@ -109,7 +112,11 @@ class Machine:
         return "its console stayed empty"
 
     def console_text(self) -> str:
-        return ""
+        return self.said
+
+    @property
+    def speed(self) -> Speed:
+        return self.acceleration.speed
 
 
 class Snapshot:

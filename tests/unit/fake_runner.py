@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import catalog
+from lab.base.speed import Speed
 from lab.builds import Build, SuiteOptions
 from lab.catalog import Variant
 from lab.guest import variant
@@ -23,6 +24,7 @@ class FakeRunner:
 
     session = None
     is_emulated = True
+    speed = Speed(emulated=True)
 
     def __init__(self, folder: Path, facts: Facts) -> None:
         self.folder = folder

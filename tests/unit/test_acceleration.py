@@ -1,4 +1,6 @@
+import json
 import platform
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -7,9 +9,10 @@ import pytest
 
 from lab.base.paths import Paths
 from lab.catalog import Firmware
-from lab.machine import acceleration, overlay
+from lab.machine import acceleration, kernel_boot, overlay
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
+from lab.machine.kernel_boot import Booted
 from tests.unit.examples import base_image
 
 
@@ -49,7 +52,7 @@ def decide(paths: Paths, daemon: Daemon) -> Acceleration:
 def test_without_a_device_guests_are_emulated(paths: Paths, device: Path) -> None:
     verdict = decide(paths, Daemon())
     assert verdict == Acceleration(False, "/dev/kvm does not exist")
-    assert (verdict.name, verdict.factor) == ("emulation", 10.0)
+    assert (verdict.name, verdict.speed.factor) == ("emulation", 10.0)
 
 
 def test_a_device_under_which_qemu_fails_proves_nothing(
@@ -59,7 +62,7 @@ def test_a_device_under_which_qemu_fails_proves_nothing(
     monkeypatch.setattr(acceleration, "_nested", lambda: True)
     verdict = decide(paths, Daemon())
     assert not verdict.kvm
-    assert verdict.reason == "/dev/kvm opens, but QEMU fails under it: failed to set MSR 0x10a"
+    assert verdict.reason == "/dev/kvm opens, but under it QEMU fails: failed to set MSR 0x10a"
     assert list(paths.state.iterdir()) == []
 
 
@@ -85,9 +88,10 @@ def test_an_image_that_boots_itself_is_tried_from_an_overlay_of_its_disk(
     daemon = Daemon()
     image = base_image(paths.images, Firmware.BIOS)
     verdict = acceleration.decide(daemon, paths, image, lambda text: None)
-    assert verdict.reason == "/dev/kvm opens, but QEMU fails under it: failed to set MSR 0x10a"
-    [(made, backing)] = overlays
-    assert backing == image.disk
+    assert verdict.reason == "/dev/kvm opens, but under it QEMU fails: failed to set MSR 0x10a"
+    # Once under KVM, and once to see how fast emulation is.
+    assert [backing for _, backing in overlays] == [image.disk, image.disk]
+    made, _ = overlays[0]
     machine = ET.fromstring(daemon.started[0])
     assert machine.find("os/kernel") is None
     assert [disk.get("file") for disk in machine.findall("devices/disk/source")] == [str(made)]
@@ -138,4 +142,134 @@ def test_a_memory_that_cannot_be_read_is_none(paths: Paths, device: Path, text: 
 
 
 def test_under_kvm_limits_are_as_they_are_written() -> None:
-    assert (Acceleration(True, "").name, Acceleration(True, "").factor) == ("kvm", 1.0)
+    assert (Acceleration(True, "").name, Acceleration(True, "").speed.factor) == ("kvm", 1.0)
+
+
+def ago(paths: Paths, **since: float) -> None:
+    """Have the speed measured so long ago."""
+    known = json.loads(paths.acceleration.read_text())
+    known["measured"] = (datetime.now(UTC) - timedelta(**since)).isoformat()
+    paths.acceleration.write_text(json.dumps(known))
+
+
+# What the next boots of a kernel come to, by whether they are under KVM.
+Boots = dict[bool, list[Booted]]
+
+
+@pytest.fixture
+def boots(monkeypatch: pytest.MonkeyPatch) -> Boots:
+    found: Boots = {True: [], False: []}
+
+    def boot(_daemon: object, _paths: object, _image: object, *, kvm: bool) -> Booted:
+        return found[kvm].pop(0)
+
+    monkeypatch.setattr(kernel_boot, "boot", boot)
+    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    return found
+
+
+def test_kvm_as_slow_as_emulation_gets_limits_as_long(paths: Paths, device: Path, boots: Boots) -> None:
+    device.touch()
+    boots[True] = [Booted(6.0)]
+    how = decide(paths, Daemon())
+    assert (how.name, how.speed.factor, how.speed.is_slow) == ("kvm", 12.0, True)
+    assert how.told() == (
+        "this host boots a kernel 12 times slower than ordinary hardware with KVM, in 6.0 s; "
+        "limits of time are 12 times those for KVM"
+    )
+    # A later lane boots no kernel to know it.
+    assert decide(paths, Daemon()) == how
+
+
+def test_if_kvm_fails_the_speed_of_emulation_is_measured(paths: Paths, device: Path, boots: Boots) -> None:
+    device.touch()
+    boots[True], boots[False] = [Booted(failure="a guest kernel dies")], [Booted(30.0)]
+    how = decide(paths, Daemon())
+    assert how == Acceleration(False, "/dev/kvm opens, but under it a guest kernel dies", 30.0)
+    assert how.speed.factor == 60.0
+
+
+def test_where_emulation_cannot_be_measured_its_usual_limits_hold(
+    paths: Paths, device: Path, boots: Boots
+) -> None:
+    boots[False] = [Booted(failure="QEMU fails: no memory")]
+    how = decide(paths, Daemon())
+    assert (how.kernel_seconds, how.speed.factor) == (None, 10.0)
+    # No lane tries it once more for nothing.
+    assert decide(paths, Daemon()) == how
+
+
+def test_a_measurement_of_yesterday_is_made_again_and_the_verdict_on_kvm_with_it(
+    paths: Paths, device: Path, boots: Boots
+) -> None:
+    device.touch()
+    boots[True] = [Booted(20.0), Booted(0.6)]
+    assert decide(paths, Daemon()).speed.factor == 40.0
+    ago(paths, hours=23)
+    assert decide(paths, Daemon()).speed.factor == 40.0
+    ago(paths, hours=25)
+    assert decide(paths, Daemon()).speed.factor == 1.2
+    assert boots[True] == []
+
+
+def test_a_measurement_from_the_future_is_made_again(paths: Paths, device: Path, boots: Boots) -> None:
+    device.touch()
+    boots[True] = [Booted(0.5), Booted(1.0)]
+    decide(paths, Daemon())
+    ago(paths, days=-300)
+    assert decide(paths, Daemon()).speed.factor == 2.0
+
+
+def test_emulation_is_measured_again_without_trying_kvm_again(paths: Paths, device: Path, boots: Boots) -> None:
+    device.touch()
+    boots[True] = [Booted(failure="a guest kernel dies")]
+    boots[False] = [Booted(5.0), Booted(15.0)]
+    first = decide(paths, Daemon())
+    ago(paths, days=2)
+    again = decide(paths, Daemon())
+    assert (again.reason, again.speed.factor) == (first.reason, 30.0)
+
+
+def test_after_a_guest_that_did_not_come_up_the_speed_is_measured_again(
+    paths: Paths, device: Path, boots: Boots
+) -> None:
+    device.touch()
+    acceleration.measure_again(paths)
+    boots[True] = [Booted(0.5), Booted(8.0)]
+    decide(paths, Daemon())
+    acceleration.measure_again(paths)
+    assert decide(paths, Daemon()).speed.factor == 16.0
+
+
+def test_what_an_older_lab_kept_is_completed_by_a_measurement(paths: Paths, device: Path, boots: Boots) -> None:
+    boots[False] = [Booted(5.0), Booted(6.0)]
+    decide(paths, Daemon())
+    older = json.loads(paths.acceleration.read_text())
+    del older["kernel_seconds"], older["measured"]
+    paths.acceleration.write_text(json.dumps(older))
+    assert decide(paths, Daemon()) == Acceleration(False, "/dev/kvm does not exist", 6.0)
+
+
+def test_a_slow_boot_makes_later_limits_longer_and_a_fast_one_none_shorter() -> None:
+    known = Acceleration(True, "", 2.0)
+    assert known.slowed("[   10.250000] Run /init as init process").speed.factor == 20.5
+    assert known.slowed("[    0.250000] Run /init as init process") is known
+    assert known.slowed("a kernel that is quiet") is known
+    # Ten times KVM is what emulation gets at least.
+    assert (emulated := Acceleration(False, "")).slowed("[ 4.0] Run /init as init process") is emulated
+
+
+@pytest.mark.parametrize(
+    ("console", "seconds"),
+    [
+        ("[    5.191034] Run /init as init process\n[    5.2] other\n", 5.191034),
+        ("[  129.023425] Run /init as init process", 129.023425),
+        # A guest that restarted itself at its first boot.
+        ("[    9.5] Run /init as init process\n[    7.25] Run /init as init process\n", 7.25),
+        ("Run /init as init process", None),
+        ("[    5.19] Run /sbin/init as init process", None),
+        ("", None),
+    ],
+)
+def test_the_kernels_own_clock_says_how_long_it_took(console: str, seconds: float | None) -> None:
+    assert kernel_boot.seconds_of(console) == seconds

@@ -15,6 +15,7 @@ from lab import builds, catalog, plan
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import PACKAGE, Paths
+from lab.base.speed import ORDINARY
 from lab.builds import Build, SuiteOptions, kinds
 from lab.builds.kinds import wheel
 from lab.builds.kinds.wheel import Wheel
@@ -186,7 +187,7 @@ def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
 
 
 def test_its_suite_runs_in_its_folder_and_its_report_is_read(build: Build, deployed: Any) -> None:
-    ran = guest_suite.run(deployed, build, STOCK, factor=1.0)
+    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
     assert ran.tests == [
         TestResult(name="starts", outcome=Outcome.PASS),
         TestResult(name="isolates", outcome=Outcome.FAIL, message="no namespace"),
@@ -198,20 +199,20 @@ def test_its_suite_runs_in_its_folder_and_its_report_is_read(build: Build, deplo
 
 def test_options_of_a_suite_are_the_same_for_every_kind(build: Build, deployed: Any) -> None:
     options = SuiteOptions({"EXTRA": "a b"}, to_first_failure=True, tests=["isolates", "stops"])
-    ran = guest_suite.run(deployed, build, STOCK, factor=1.0, options=options)
+    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=options)
     outcomes = {test.name: test.outcome for test in ran.tests}
     assert outcomes == {"isolates": Outcome.FAIL, "stops": Outcome.NOT_RUN}
     assert (deployed.root / "opt" / "program" / "calls").read_text().endswith("rootfs a b\n")
 
 
 def test_a_killed_suite_keeps_what_was_reported(build: Build, deployed: Any) -> None:
-    ran = guest_suite.run(deployed, build, STOCK, factor=1.0, options=SuiteOptions({"EXTRA": "hang"}))
+    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=SuiteOptions({"EXTRA": "hang"}))
     assert ran.cut_short == "was killed at its time limit of 3 s"
     assert [test.outcome for test in ran.tests] == [Outcome.PASS, Outcome.FAIL, Outcome.NOT_RUN]
 
 
 def test_a_suite_that_a_signal_ends_says_which(build: Build, deployed: Any) -> None:
-    ran = guest_suite.run(deployed, build, STOCK, factor=1.0, options=SuiteOptions({"EXTRA": "crash"}))
+    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=SuiteOptions({"EXTRA": "crash"}))
     assert ran.cut_short == "was ended by SIGUSR1 (exit status 138)"
     assert [(test.outcome, test.message) for test in ran.tests] == [
         (Outcome.PASS, ""),
@@ -223,14 +224,14 @@ def test_a_suite_that_a_signal_ends_says_which(build: Build, deployed: Any) -> N
 def test_a_suite_that_begins_no_test_is_broken(build: Build, deployed: Any) -> None:
     (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("echo 'no such runner'; exit 3")
     with pytest.raises(SuiteBroken, match=r"it ended with exit status 3\nno such runner"):
-        guest_suite.run(deployed, build, STOCK, factor=1.0)
+        guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
 
 
 def test_a_report_of_an_earlier_run_in_the_same_guest_is_not_read_again(build: Build, deployed: Any) -> None:
-    guest_suite.run(deployed, build, STOCK, factor=1.0)
+    guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
     (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("exit 3")
     with pytest.raises(SuiteBroken):
-        guest_suite.run(deployed, build, STOCK, factor=1.0)
+        guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
 
 
 def test_a_shell_sees_what_its_tests_see(build: Build, deployed: Any) -> None:

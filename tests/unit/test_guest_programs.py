@@ -125,7 +125,8 @@ def remedy(folder: Path, script: str, *, undo: bool = False) -> tuple[list[tuple
     watched = f"FOLDERS = ({str(folder / 'etc')!r},)\n"
     program = re.sub(r"(?m)^FOLDERS = .*\n", watched, program)
     (folder / "etc").mkdir()
-    asked = {"file": str(folder / "remedy.sh"), "script": script, "arguments": ["--user", "me"], "undo": undo}
+    about = {"script": script, "arguments": ["--user", "me"], "undo": undo, "seconds": 300}
+    asked = {"file": str(folder / "remedy.sh"), **about}
     command = [sys.executable, "-c", program, json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     found = json.loads(done.stdout)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lab import catalog
+from lab.base.speed import ORDINARY, Speed
 from lab.builds import SuiteOptions, reportlog
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Suite
@@ -166,13 +167,13 @@ def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> Non
     session: Any = Session(FAILED, FAILED)
     stock = catalog.load().variant("stock")
     options = SuiteOptions({"LAB_JAILER": "off now"}, to_first_failure=True)
-    ran = guest_suite.run(session, BUILD, stock, factor=1.0, options=options)
+    ran = guest_suite.run(session, BUILD, stock, speed=ORDINARY, options=options)
     assert [(test.outcome, test.message) for test in ran.tests] == [
         ("fail", "assert 1 == 2"),
         ("not-run", ""),
         ("not-run", ""),
     ]
-    guest_suite.run(session, BUILD, stock, factor=1.0)
+    guest_suite.run(session, BUILD, stock, speed=ORDINARY)
     changed, plain = session.commands
     assert " LAB_JAILER='off now' timeout " in changed
     assert " -ra --exitfirst " in changed
@@ -185,7 +186,7 @@ def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> Non
 )
 def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under(variant: str, under: str) -> None:
     session: Any = Session(FAILED, FAILED)
-    guest_suite.run(session, BUILD, catalog.load().variant(variant), factor=1.0)
+    guest_suite.run(session, BUILD, catalog.load().variant(variant), speed=ORDINARY)
     [command] = session.commands
     inside = f"cd /opt/lab/suites/small && exec {under} env".replace("  ", " ")
     assert f"({inside} LAB_ROOTFS=/opt/lab/rootfs PYTHONPATH=/opt/lab/site " in command
@@ -195,7 +196,7 @@ def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under(variant
 def test_a_suite_can_have_more_time_and_says_which_limit_ended_it() -> None:
     session: Any = Session("124 1200\n" + report(*whole("first"), phase("second", "setup")))
     stock = catalog.load().variant("stock")
-    ran = guest_suite.run(session, BUILD, stock, factor=10.0, options=SuiteOptions(stretch=2.0))
+    ran = guest_suite.run(session, BUILD, stock, speed=Speed(emulated=True), options=SuiteOptions(stretch=2.0))
     assert ran.cut_short == "was killed at its time limit of 1200 s"
     [command] = session.commands
     assert " timeout --kill-after=5 1200 python3 -m pytest " in command
@@ -205,7 +206,7 @@ def test_a_suite_can_have_more_time_and_says_which_limit_ended_it() -> None:
 def test_some_tests_of_a_suite_can_be_run_alone() -> None:
     session: Any = Session(FAILED, FAILED)
     stock = catalog.load().variant("stock")
-    ran = guest_suite.run(session, BUILD, stock, factor=1.0, options=SuiteOptions(tests=["first", "third"]))
+    ran = guest_suite.run(session, BUILD, stock, speed=ORDINARY, options=SuiteOptions(tests=["first", "third"]))
     assert [(test.name, test.outcome) for test in ran.tests] == [("first", "fail"), ("third", "not-run")]
     [command] = session.commands
     assert " -ra small_suite.py::first small_suite.py::third --timeout=" in command
@@ -220,7 +221,7 @@ def test_the_file_of_the_suite_s_tests_is_called_as_it_is_asked_for() -> None:
 def suite_run(*printed: str) -> guest_suite.SuiteRun:
     """What comes of a suite of which the guest prints this."""
     session: Any = Session(*printed)
-    return guest_suite.run(session, BUILD, catalog.load().variant("stock"), factor=1.0)
+    return guest_suite.run(session, BUILD, catalog.load().variant("stock"), speed=ORDINARY)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from pathlib import Path
 from lab import catalog
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
+from lab.base.speed import ORDINARY
 from lab.builds.kinds.wheel import Wheel
 from lab.lane import entrance, keeper, shell
 from lab.machine import leftovers, ports
@@ -67,7 +68,7 @@ def ready(cell, paths, uri, say, *, own_rootfs=None):
                 time.sleep(0.05)
                 say("still booting")
             endpoint = Endpoint(port.number, generate("client"), generate("host"))
-            yield shell.Opened(Lane(folder), entrance.make(endpoint, folder, cell, factor=1.0))
+            yield shell.Opened(Lane(folder), entrance.make(endpoint, folder, cell, speed=ORDINARY))
     finally:
         port.release()
 

@@ -14,6 +14,7 @@ from lab import catalog
 from lab.base.errors import LabError
 from lab.base.files import sha256
 from lab.base.paths import Paths, definitions
+from lab.base.speed import ORDINARY, Speed
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.session import Output
@@ -234,7 +235,7 @@ class InGuest:
 
     def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> dict[str, list[str]]:
         assert name == "quiet"
-        assert argument["seconds"] <= seconds * EMULATION.factor
+        assert argument["seconds"] <= EMULATION.speed.from_kvm(seconds)
         self.quieted += 1
         return {"masked": ["apt-daily.timer"], "not_executable": [], "held": []}
 
@@ -250,6 +251,10 @@ class Machine:
     acceleration: Acceleration = EMULATION
     endpoint: None = None
     done: list[str] = field(default_factory=list)
+
+    @property
+    def speed(self) -> Speed:
+        return self.acceleration.speed
 
     def check_alive(self) -> None:
         pass
@@ -267,10 +272,10 @@ Complete = Callable[[InGuest], list[str]]
 @pytest.fixture
 def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
     """Completes a guest; what was done with its machine, and the turns that were taken and given back."""
-    monkeypatch.setattr(ready, "wait_up", lambda *_, factor: None)
+    monkeypatch.setattr(ready, "wait_up", lambda *_: None)
 
     def run(inside: InGuest) -> list[str]:
-        monkeypatch.setattr(prepare_image, "Session", lambda *_, alive, factor: inside)
+        monkeypatch.setattr(prepare_image, "Session", lambda *_, alive, speed: inside)
         machine = Machine()
 
         @contextmanager
@@ -354,7 +359,7 @@ def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_to
 
     told: list[str] = []
     session: Any = Offline([], set())
-    supplies.fetch(session, APT, 1.0, told.append)
+    supplies.fetch(session, APT, ORDINARY, told.append)
     assert len(told) == 3
     assert told[1] == (
         "the package bubblewrap could not be fetched, so what needs it cannot be tried: "

@@ -63,7 +63,7 @@ class Session:
 def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, said: str) -> None:
     session: Any = Session(result)
     with pytest.raises(CloudInitFailed, match=said) as failed:
-        wait_ready(session, factor=1.0)
+        wait_ready(session)
     assert failed.value.log == "its log"
 
 
@@ -71,4 +71,4 @@ def test_a_guest_whose_cloud_init_succeeded_is_up() -> None:
     session: Any = Session(
         '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [seed=/dev/vdb]", "more": 1}}'
     )
-    wait_ready(session, factor=1.0)
+    wait_ready(session)

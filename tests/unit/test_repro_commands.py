@@ -8,6 +8,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
+from lab.base.speed import Speed
 from lab.plan import Cell
 from lab.repro import commands
 from lab.repro.commands import CommandResult
@@ -22,6 +23,7 @@ class Guest:
 
     def __init__(self, *told: dict[str, Any]) -> None:
         self.told = list(told)
+        self.speed = Speed(emulated=False, kernel_seconds=1.0)
         self.asked: list[dict[str, Any]] = []
 
     def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
@@ -43,10 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def in_guest(guest: Guest, *texts: str, cell: Cell | None = None) -> tuple[list[CommandResult], list[str]]:
         @contextmanager
         def ready(*_: object) -> Iterator[SimpleNamespace]:
-            acceleration = SimpleNamespace(factor=2.0)
-            yield SimpleNamespace(
-                lane=SimpleNamespace(endpoint=None, check_alive=None, acceleration=acceleration)
-            )
+            yield SimpleNamespace(lane=SimpleNamespace(endpoint=None, check_alive=None, speed=guest.speed))
 
         monkeypatch.setattr("lab.repro.commands.shell.ready", ready)
         monkeypatch.setattr("lab.repro.commands.Session", lambda *_, **__: guest)

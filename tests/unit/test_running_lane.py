@@ -18,6 +18,7 @@ from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import ready, variant
+from lab.guest.session import Session
 from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.machine.acceleration import Acceleration
@@ -69,9 +70,56 @@ def test_a_machine_that_dies_twice_is_given_up(bench: Bench) -> None:
 def test_an_error_while_a_guest_waits_for_its_machine_is_told_with_its_last_words(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ready, "wait_ready", lambda session, factor: fails(DeadlineExpired("waited 30 s"))())
+    monkeypatch.setattr(ready, "wait_ready", lambda session: fails(DeadlineExpired("waited 30 s"))())
     with pytest.raises(LabError, match=r"debian-13 did not come up: waited 30 s\nits console stayed empty"):
         bench.service(stores=False).start()
+
+
+def boots_in(bench: Bench, seconds: float) -> None:
+    bench.machine.said = f"[ {seconds:.6f}] Run /init as init process"
+
+
+def test_a_boot_that_was_slower_than_was_measured_stretches_the_limits_that_follow(
+    benches: Callable[[Acceleration], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = benches(KVM)
+    boots_in(bench, 8.0)
+    served = bench.service(stores=False)
+    served.start()
+    assert (served.guest.session.speed.factor, served.lane.speed.factor) == (16.0, 16.0)
+    assert (served.record().kernel_seconds, served.record().limits_factor) == (8.0, 16.0)
+    # A later boot that is faster makes no limit shorter.
+    boots_in(bench, 0.5)
+    served.guest.wait_up()
+    assert served.record().limits_factor == 16.0
+
+
+def test_a_boot_that_shows_itself_slow_is_waited_for_longer(
+    benches: Callable[[Acceleration], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = benches(KVM)
+    waits: list[float] = []
+
+    def wait(session: Session) -> None:
+        waits.append(session.speed.factor)
+        if len(waits) == 1:
+            boots_in(bench, 8.0)
+            raise DeadlineExpired("waited 30 s")
+
+    monkeypatch.setattr(ready, "wait_ready", wait)
+    bench.service(stores=False).start()
+    assert waits == [1.0, 16.0]
+
+
+def test_what_ran_at_the_speed_that_was_measured_is_waited_for_once(
+    benches: Callable[[Acceleration], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = benches(Acceleration(True, "", 8.0))
+    boots_in(bench, 8.0)
+    monkeypatch.setattr(ready, "wait_ready", lambda session: fails(DeadlineExpired("waited 480 s"))())
+    with pytest.raises(LabError, match="waited 480 s"):
+        bench.service(stores=False).start()
+    assert bench.machine.did.count("start") == 1
 
 
 def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_its_own(bench: Bench) -> None:

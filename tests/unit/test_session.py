@@ -19,6 +19,7 @@ import paramiko
 import pytest
 from fabric import Connection
 
+from lab.base.speed import ORDINARY
 from lab.guest import access, remedy_script, runner, session, ssh
 from lab.guest.programs import LOADER
 from lab.guest.session import RemoteFailed, Session
@@ -30,6 +31,10 @@ from lab.machine.lane import Endpoint, LaneDied
 PASST = socket.create_server(("127.0.0.1", 0))
 
 
+def endpoint() -> Endpoint:
+    return Endpoint(PASST.getsockname()[1], generate("client"), generate("host"))
+
+
 def broken(alive_for: int) -> Session:
     """A session whose connections break. libvirt calls its machine alive so many times, and then dead."""
     asked = iter(range(alive_for))
@@ -38,9 +43,7 @@ def broken(alive_for: int) -> Session:
         if next(asked, None) is None:
             raise LaneDied("the machine is gone")
 
-    made = Session(
-        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=alive, factor=1.0
-    )
+    made = Session(endpoint(), alive=alive, speed=ORDINARY)
 
     @contextmanager
     def unwatched(_deadline: object = None) -> Iterator[None]:
@@ -75,8 +78,8 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(monkeypatch: pyt
             return SimpleNamespace(exited=0, stdout="", stderr="")
 
     monkeypatch.setattr(ssh, "Connection", Connection)
-    first = Endpoint(PASST.getsockname()[1], generate("client"), generate("host"))
-    made = Session(first, alive=lambda: None, factor=1.0)
+    first = endpoint()
+    made = Session(first, alive=lambda: None, speed=ORDINARY)
     made.run("true", seconds=5)
     renewed = access.renew(made, first)
     made.run("false", seconds=5)
@@ -102,7 +105,7 @@ def unreachable(alive: Callable[[], None] = lambda: None) -> Session:
     """A session with a guest on whose port nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    return Session(Endpoint(port, generate("client"), generate("host")), alive=alive, factor=1.0)
+    return Session(Endpoint(port, generate("client"), generate("host")), alive=alive, speed=ORDINARY)
 
 
 @pytest.mark.parametrize("listening", [False, True], ids=["booting", "forked"])
@@ -144,9 +147,7 @@ def copying(guest: Hanging, alive: Callable[[], None], monkeypatch: pytest.Monke
     """A session with that guest, whose watch looks often."""
     monkeypatch.setattr(session, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
-    made = Session(
-        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=alive, factor=1.0
-    )
+    made = Session(endpoint(), alive=alive, speed=ORDINARY)
 
     @contextmanager
     def sftp(*_: object) -> Iterator[Any]:
@@ -210,7 +211,9 @@ def test_a_full_disk_of_this_host_is_told_as_such(tmp_path: Path, monkeypatch: p
 def printing(text: str, status: int = 0) -> Session:
     """A session with a guest that prints this, whatever it is asked."""
     made = Session(
-        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=lambda: None, factor=1.0
+        endpoint(),
+        alive=lambda: None,
+        speed=ORDINARY,
     )
     done = SimpleNamespace(exited=status, stdout=text, stderr="")
     connect: Any = lambda _user: SimpleNamespace(run=lambda *_, **__: done)  # noqa: E731
@@ -300,7 +303,9 @@ def test_a_command_in_a_guest_that_lost_its_network_ends_and_says_why(monkeypatc
         monkeypatch.setattr(ssh, f"{name}_SECONDS", seconds)
     monkeypatch.setattr(ssh, "Connection", Connection)
     made = Session(
-        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=lambda: None, factor=1.0
+        endpoint(),
+        alive=lambda: None,
+        speed=ORDINARY,
     )
     with pytest.raises(SessionLost, match="during `the suite`: its SSH server did not answer for 0 s"):
         made.run("pytest", seconds=900, name="the suite")
@@ -386,7 +391,9 @@ class Channel:
 def commanding(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session that runs its commands on this channel, with fabric's own connection."""
     made = Session(
-        Endpoint(PASST.getsockname()[1], generate("client"), generate("host")), alive=lambda: None, factor=1.0
+        endpoint(),
+        alive=lambda: None,
+        speed=ORDINARY,
     )
     monkeypatch.setattr(Connection, "open", lambda _self: None)
     monkeypatch.setattr(Connection, "create_session", lambda _self: channel)

@@ -15,6 +15,7 @@ import pytest
 from lab import catalog
 from lab.base.errors import NotApplicable
 from lab.base.paths import Paths
+from lab.base.speed import Speed
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Guest as GuestDefinition
@@ -41,7 +42,7 @@ def cell(variant: str = "stock") -> Cell:
 
 def made(folder: Path, variant: str = "stock") -> Entrance:
     endpoint = Endpoint(22100, generate("client"), generate("host"))
-    return entrance.make(endpoint, folder, cell(variant), factor=10.0)
+    return entrance.make(endpoint, folder, cell(variant), speed=Speed(emulated=True))
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_the_suites_command_is_what_a_cell_runs(tmp_path: Path) -> None:
     wanted = cell("apparmor-userns-deny")
     session: Any = Session()
     with suppress(suite.SuiteBroken):  # There is no report.
-        suite.run(session, BUILD, wanted.variant, factor=10.0)
+        suite.run(session, BUILD, wanted.variant, speed=Speed(emulated=True))
     way_in = made(tmp_path, wanted.variant.name)
     assert f"({way_in.state} {way_in.suite}) >" in commands[0]
 
@@ -185,7 +186,7 @@ class Host:
         patch(lane, "open_lane", self._open)
         patch(shell, "LaneGuest", Guest)
         patch(states, "FREE_GIB", 0.0)
-        patch(guest_ready, "wait_ready", lambda session, factor: None)
+        patch(guest_ready, "wait_ready", lambda session: None)
         patch(Wheel, "fetch", lambda build, *_: self._fetch(build))
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 import pytest
 
+from lab.base.speed import Speed
 from lab.cli import cli, kept
 from lab.lane import entrance, keeper, shell
 from lab.lane.shell import Opened
@@ -50,7 +51,7 @@ class Host:
     def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[Opened]:
         self.asked.append((cell.name, own_rootfs))
         endpoint = Endpoint(22100, generate("client"), generate("host"))
-        made = entrance.make(endpoint, self.folder, cell, factor=10.0)
+        made = entrance.make(endpoint, self.folder, cell, speed=Speed(emulated=True))
         state = f"cd {self.folder} && exec env SEEN=yes"
         lane: Any = self.lane
         yield Opened(lane, made.model_copy(update={"state": state, "state_with_stdin": state}))

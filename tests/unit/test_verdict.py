@@ -2,6 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from lab.base.speed import Speed
 from lab.catalog import Suite
 from lab.record import Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
 from lab.verdict.status import Verdict, is_fault, is_lasting, judge, may_be_hang
@@ -177,7 +178,7 @@ def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites
         else TestResult(name=name, outcome=Outcome.PASS)
         for name in SUITE.tests
     ]
-    verdict = judge(SUITE, tests, Expectation(), [], emulated=emulated)
+    verdict = judge(SUITE, tests, Expectation(), [], speed=Speed(emulated))
     assert verdict.status is (Status.ERROR if emulated else Status.FAIL)
     assert ("too slow" in verdict.reason) is emulated
 
@@ -200,7 +201,9 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
     tests = [TestResult(name=name, outcome=Outcome.PASS) for name in SUITE.tests]
     if message:
         tests[-1] = TestResult(name=tests[-1].name, outcome=Outcome.FAIL, message=message)
-    judged = judge(SUITE, tests, PASSES, [], cut_short=cut_short, emulated=emulated, hangs_count=hangs_count)
+    judged = judge(
+        SUITE, tests, PASSES, [], cut_short=cut_short, speed=Speed(emulated), hangs_count=hangs_count
+    )
     assert judged.status is status
     assert may_be_hang(judged.reason) is (status is Status.ERROR)
     assert (f": {tests[-1].name if message else SUITE.name}" in judged.reason) is (status is Status.ERROR)
@@ -211,7 +214,7 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
 
 def test_a_suite_that_crashed_under_emulation_is_no_hang() -> None:
     tests = [TestResult(name=name, outcome=Outcome.PASS) for name in SUITE.tests]
-    judged = judge(SUITE, tests, PASSES, [], cut_short=CRASHED, emulated=True)
+    judged = judge(SUITE, tests, PASSES, [], cut_short=CRASHED, speed=Speed(emulated=True))
     assert judged.status is Status.FAIL
 
 

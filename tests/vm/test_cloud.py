@@ -22,9 +22,9 @@ from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.machine import acceleration, lane
-from lab.machine.acceleration import KERNEL_RAN
 from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
+from lab.machine.kernel_boot import KERNEL_RAN
 from lab.record import CellResult, RunResult, Status
 from tests.mirror import SigningKey, definitions, guest, key_ring, pin, serving
 from tests.vm import cloud_disk
@@ -199,9 +199,9 @@ def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memo
     with connection(default_uri()) as opened:
         how = acceleration.decide(opened, own, image, lambda text: None)
         with lane.open_lane(opened, own, guest=chosen, image=image, acceleration=how) as made:
-            session = Session(made.endpoint, alive=made.check_alive, factor=how.factor)
+            session = Session(made.endpoint, alive=made.check_alive, speed=how.speed)
             made.start()
-            ready.wait_up(session, made, factor=how.factor)
+            ready.wait_up(session, made)
             # By this line the probe for KVM knows that a kernel ran.
             assert KERNEL_RAN in made.console_text()
             seen = session.run("ls -d /sys/firmware/efi; bwrap --version; df --output=size -BG /", seconds=10)

@@ -1,6 +1,7 @@
 """Guests that fail, each in its own way: their cells are `error` and say why, and the other lanes go on."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -116,7 +117,7 @@ def test_guests_that_hang_or_never_open_ssh_are_given_up_at_a_deadline(
     assert run.exit_status() == 3
     for cell in run.cells:
         assert cell.status is Status.ERROR
-        assert "waited 60 s for the guest's SSH server" in cell.reason
+        assert re.search(r"waited \d+ s for the guest's SSH server; this host boots a kernel", cell.reason)
         assert any(name.endswith("console.log") for name in cell.evidence)
     assert "this guest hangs" in cells["hangs"].reason
     assert "its console ends" in cells["no-ssh"].reason
@@ -189,7 +190,7 @@ def test_a_suite_that_hangs_on_two_lanes_has_failed_and_the_tests_that_ran_keep_
     [cell] = run.cells
     # The first time it may have been the emulator that was slow.
     [first] = cell.retried
-    assert "the lab's time limit ended it in an emulated guest" in first
+    assert "the lab's time limit ended it on a slow host" in first
     assert [(t.name, t.outcome) for t in cell.tests] == [
         ("ends", Outcome.PASS),
         ("hangs", Outcome.FAIL),

@@ -1,6 +1,7 @@
 """Apply a remedy with its script, or undo it. Runs as root.
 
-Argument: {"file": path to write the script to, "script": text, "arguments": [text], "undo": bool}.
+Argument: {"file": path to write the script to, "script": text, "arguments": [text], "undo": bool,
+"seconds": limit of one run}.
 To apply it, the script is run three times: to check, to apply, and to apply again, which must change nothing.
 """
 
@@ -17,8 +18,6 @@ VALUES = (
     *("/proc/sys/kernel/%s*" % name for name in ("apparmor", "unprivileged")),
     "/proc/sys/user/max_*_namespaces",
 )
-# Under emulation a package is installed in a minute.
-SECONDS = 300
 
 
 def files(folder):
@@ -59,12 +58,12 @@ def run(*arguments):
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=SECONDS,
+            timeout=asked["seconds"],
             check=False,
         )
         status, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired:
-        status, output = 124, "did not end within %d s" % SECONDS
+        status, output = 124, "did not end within %d s" % asked["seconds"]
     steps.append({"command": " ".join(command), "status": status, "output": output})
     return status
 

@@ -1,0 +1,72 @@
+"""How fast this host runs guests, and the limits of time that follow from it."""
+
+from dataclasses import dataclass
+
+from lab.base.wait import Deadline
+
+# What a guest's kernel takes, on its own clock, until it starts user space, where the limits for KVM hold as
+# they are written. It is a tenth of what it takes where the limits for emulation hold: 3.8 to 10.0 s (five
+# boots) for Debian 13's cloud kernel, emulated on two processors under a load of 6 to 9. A published log of
+# guests elsewhere has 0.64 s (https://github.com/NixOS/nixpkgs/pull/178873); that KVM ran them is assumed.
+KERNEL_SECONDS = 0.5
+# How much slower emulation is at least. Boots took 21-36 s under it and 2-4 s under KVM.
+EMULATION_FACTOR = 10.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast guests run on this host, as limits of time need it.
+
+    `kernel_seconds` is what a guest's kernel took on its own clock until it started user space; None if that
+    was not measured. `more` stretches all limits further. No limit is ever shorter than without a measurement:
+    a host that was idle then may be busy later.
+    """
+
+    emulated: bool
+    kernel_seconds: float | None = None
+    more: float = 1.0
+
+    @property
+    def times_slower(self) -> float | None:
+        """By how much this host boots a kernel slower than ordinary hardware with KVM; None: not measured."""
+        return None if self.kernel_seconds is None else self.kernel_seconds / KERNEL_SECONDS
+
+    @property
+    def factor(self) -> float:
+        """The factor for a limit that is meant for ordinary hardware with KVM."""
+        least = EMULATION_FACTOR if self.emulated else 1.0
+        return max(least, self.times_slower or 0.0) * self.more
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a limit that is not the lab's may be met for want of speed alone.
+
+        boxlite gives a box 30 s; under emulation, ten times slower than KVM, a box takes 9 to 17 s.
+        """
+        return self.emulated or self.factor >= EMULATION_FACTOR / 2
+
+    def from_kvm(self, seconds: float) -> float:
+        """The limit that follows from one for ordinary hardware with KVM."""
+        return seconds * self.factor
+
+    def from_emulation(self, seconds: float) -> float:
+        """The limit that follows from one that suffices for emulation on ordinary hardware."""
+        return seconds * max(1.0, self.factor / EMULATION_FACTOR)
+
+    def deadline(self, seconds: float, what: str) -> Deadline:
+        """A deadline of so many seconds on ordinary hardware with KVM; its error names this host's speed."""
+        return Deadline(self.from_kvm(seconds), what, told=str(self))
+
+    def __str__(self) -> str:
+        """A clause about this host, for errors: `waited 300 s for SSH; this host boots ...`."""
+        how = " (software emulation)" if self.emulated else ""
+        if self.times_slower is None:
+            return f"this host's speed is not known{how}"
+        if self.times_slower < 1.5:
+            return f"this host boots a kernel as fast as ordinary hardware with KVM{how}"
+        slower = f"{self.times_slower:.0f} times slower than"
+        return f"this host boots a kernel {slower} ordinary hardware with KVM{how}"
+
+
+# Ordinary hardware with KVM.
+ORDINARY = Speed(emulated=False)
