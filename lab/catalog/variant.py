@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from pydantic import create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
 from lab import causes
 from lab.catalog.toml import Definition
@@ -23,6 +23,8 @@ class Variant(Definition):
     name: str
     title: str
     expect: Expectation = Expectation()
+    # Remedies of which a cell with this variant cannot tell what they do on a real host, each with the reason.
+    not_judged: dict[str, str] = Field(default_factory=dict)
 
     @property
     def knobs(self) -> dict[str, Knob]:
@@ -65,6 +67,7 @@ class Variant(Definition):
             "name": f"{self.name}{AND}{other.name}",
             "title": f"{self.title}; {other.title}",
             "expect": Expectation(status="xfail", cause=expected[0]) if expected else Expectation(),
+            "not_judged": self.not_judged | other.not_judged,
         }
         return self.model_copy(update={**update, **knobs})
 

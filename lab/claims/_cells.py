@@ -1,6 +1,10 @@
 """What claims share: which cells are like the host that a report is about, and how they failed."""
 
+from abc import abstractmethod
+from typing import ClassVar
+
 from lab.claims._base import Claim, Sight
+from lab.probes import Facts
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
 from lab.upstream.finished import FinishedCell
 
@@ -86,3 +90,40 @@ def tried(cell: FinishedCell, *names: str, wanted: RemedyOutcome) -> Sight:
         "; ".join(words),
         tuple(file for file in files if file.endswith(("/suite.log", ".sh"))),
     )
+
+
+class SettingInVain(UnderPolicy):
+    """One of the settings that, according to the report, do not unblock the preflight, taken by itself.
+
+    A cell that the policy blocks shows it if the setting is in effect there.
+    """
+
+    # What is in effect, in a few words.
+    setting: ClassVar[str]
+
+    @abstractmethod
+    def in_effect(self, facts: Facts) -> bool | str:
+        """Whether the setting is in effect; if this guest cannot have it, why."""
+
+    def look(self, cell: FinishedCell) -> Sight:
+        facts = cell.result.facts
+        if facts is None:
+            return Sight(None, "its facts were not read")
+        found = self.in_effect(facts)
+        if isinstance(found, str):
+            return Sight(None, found)
+        if not found:
+            return Sight(None, f"{self.setting} is not in effect here")
+        if passed(cell.result):
+            return Sight(False, f"every test passes; {self.setting}", ("junit.xml",))
+        if PREFLIGHT in cell.words.text:
+            return Sight(True, f"{self.setting}, and the preflight fails all the same", (cell.words.file,))
+        return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("junit.xml",))
+
+
+def sysctl_in_effect(facts: Facts, name: str, value: str) -> bool | str:
+    """Whether a sysctl has this value; if the guest's kernel has no such sysctl, so in words."""
+    if name not in facts.sysctls.root:
+        return f"it was not asked for {name}"
+    found = facts.sysctls.root[name]
+    return f"its kernel has no {name}: only Ubuntu's kernel tells" if found is None else found == value

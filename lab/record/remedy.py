@@ -15,13 +15,20 @@ class RemedyOutcome(StrEnum):
     DOES_NOT_HELP = "does not help"
     MAKES_WORSE = "makes it worse"  # a test failed that passes without it
     CANNOT = "cannot be tried here"
+    # Whatever it does under the cell's variant says nothing about a real host, so it was not tried.
+    NOT_JUDGED = "not judged here"
     SCRIPT_FAILS = "its script fails"  # a defect of the remedy, which was not put in place
     ERROR = "error"  # a fault of the lab; says nothing about the remedy
 
     @property
     def says_nothing(self) -> bool:
         """Whether nobody knows what the remedy, once in place, does for the cell."""
-        return self in (RemedyOutcome.CANNOT, RemedyOutcome.SCRIPT_FAILS, RemedyOutcome.ERROR)
+        return self in (
+            RemedyOutcome.CANNOT,
+            RemedyOutcome.NOT_JUDGED,
+            RemedyOutcome.SCRIPT_FAILS,
+            RemedyOutcome.ERROR,
+        )
 
 
 class RemedyResult(Entry):

@@ -109,6 +109,12 @@ class Trials:
         name = AND.join(each.name for each in these)
         if name in self.finished:
             return self.finished[name]
+        if reason := "; ".join(self._not_judged(these)):
+            price = " ".join(each.price for each in these)
+            return Trial(
+                these,
+                RemedyResult(name=name, result=RemedyOutcome.NOT_JUDGED, reason=reason, price=price),
+            )
         self.runner.guest.say(f"{self.cell.variant.name}: trying {name}")
         folder = self.runner.folder / self.cell.folder / FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
@@ -135,6 +141,11 @@ class Trials:
         if tried.outcome is not RemedyOutcome.ERROR:
             self.finished[name] = trial
         return trial
+
+    def _not_judged(self, these: Sequence[Remedy]) -> list[str]:
+        """Why the cell's variant cannot tell what these do on a real host; empty if it can."""
+        reasons = self.cell.variant.not_judged
+        return [reasons[each.name] for each in these if each.name in reasons]
 
 
 @dataclass

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog, causes, knobs
+from lab import catalog, causes, knobs, remedies
 from lab.base.errors import UsageError
 from lab.catalog import Suite, loading
 from lab.knobs.sysctl import Sysctl
@@ -297,3 +297,22 @@ def test_unknown_names_say_the_nearest(root: Path, kind: str, name: str, near: s
     look_up = getattr(catalog.load(root), kind)
     with pytest.raises(UsageError, match=f"no {kind} is called '{name}'\n  next: did you mean {near}"):
         look_up(name)
+
+
+def test_what_a_variant_cannot_tell_about_is_a_remedy_for_its_cause_with_a_reason() -> None:
+    variants = [each for each in catalog.load().variants.values() if each.not_judged]
+    assert "apparmor-userns-nocaps" in [each.name for each in variants]
+    for variant in variants:
+        for name, reason in variant.not_judged.items():
+            assert variant.expect.cause in remedies.find(name).cures
+            assert reason and "\n" not in reason
+
+
+def test_of_two_variants_neither_can_tell_about_what_one_cannot() -> None:
+    known = catalog.load()
+    both = known.variant("apparmor-userns-nocaps+userns-clone-off")
+    assert both.not_judged == known.variant("apparmor-userns-nocaps").not_judged != {}
+
+
+def test_the_report_s_second_option_is_run_on_a_guest_that_has_containers() -> None:
+    assert "debian-13-podman" in catalog.load().sets["issue-468"].guests

@@ -9,6 +9,7 @@ from lab import claims
 from lab.base.errors import UsageError
 from lab.claims import Answer, issue_468
 from lab.probes import Facts
+from lab.probes.facts import Sysctls
 from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutcome, Status, TestResult
 from lab.report import claims as report
 from lab.upstream.finished import FinishedCell
@@ -64,6 +65,15 @@ def enforcing(**changes: Any) -> Facts:
 
 def apparmor(version: str | None, *files: str) -> Facts:
     return facts(apparmor={"version": version, "profile_files": list(files), "profiles": {}})
+
+
+SWITCH = "kernel.apparmor_restrict_unprivileged_userns"
+NOT_ASKED = facts().model_copy(update={"sysctls": Sysctls({})})
+PASSES: dict[str, Any] = {"status": Status.XPASS, "cause": None}
+
+
+def clone(value: str | None) -> Facts:
+    return facts(sysctls={"kernel.unprivileged_userns_clone": value})
 
 
 HOLDS, DOES_NOT, NOT_JUDGED = Answer.HOLDS, Answer.DOES_NOT_HOLD, Answer.NOT_JUDGED
@@ -150,6 +160,19 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
         f"{RESTRICT}: 0",
     ),
     ("ubuntu-default", stock(facts=enforcing(os=UBUNTU, apparmor=None)), {}, DOES_NOT, "not loaded"),
+    ("setting-userns-clone", blocked(facts=clone("1")), {}, HOLDS, "is 1, and the preflight fails"),
+    ("setting-userns-clone", blocked(facts=clone("0")), {}, NOT_JUDGED, "is not in effect here"),
+    ("setting-userns-clone", blocked(facts=clone(None)), {}, NOT_JUDGED, "its kernel has no"),
+    ("setting-userns-clone", blocked(facts=NOT_ASKED), {}, NOT_JUDGED, "it was not asked for"),
+    ("setting-userns-clone", blocked(facts=None), {}, NOT_JUDGED, "its facts were not read"),
+    ("setting-userns-clone", blocked(facts=clone("1")), {"log": ELSE}, NOT_JUDGED, "is not the preflight"),
+    ("setting-userns-clone", blocked(facts=clone("1"), **PASSES), {}, DOES_NOT, "every test passes"),
+    ("setting-restrict", blocked(facts=facts(sysctls={SWITCH: "0"})), {}, HOLDS, "the preflight fails"),
+    ("setting-restrict", blocked(facts=facts(sysctls={SWITCH: "0"}), **PASSES), {}, DOES_NOT, "is 0"),
+    ("setting-restrict", blocked(facts=facts(sysctls={SWITCH: None})), {}, NOT_JUDGED, "only Ubuntu's"),
+    ("setting-profile", blocked(facts=apparmor("4.1.0")), {}, HOLDS, "is not loaded, and the preflight"),
+    ("setting-profile", blocked(facts=apparmor("4.1.0"), **PASSES), {}, DOES_NOT, "is not loaded"),
+    ("setting-profile", blocked(facts=enforcing()), {}, NOT_JUDGED, "only Ubuntu's kernel tells"),
     ("three-settings", blocked("userns-limit", **SETTINGS), {}, HOLDS, "it fails: the evidence"),
     (
         "three-settings",
@@ -172,6 +195,13 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("option-container", with_remedies(("privileged-container", VERIFIED)), {}, HOLDS, "verified"),
     ("option-container", with_remedies(("privileged-container", NO_HELP)), {}, DOES_NOT, "does not help"),
     ("option-container", with_remedies(("privileged-container", CANNOT)), {}, NOT_JUDGED, "cannot be tried"),
+    (
+        "option-container",
+        with_remedies(("privileged-container", RemedyOutcome.NOT_JUDGED)),
+        {},
+        NOT_JUDGED,
+        "not judged here",
+    ),
     (
         "option-allow-list",
         with_remedies(

@@ -424,6 +424,29 @@ def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try) -> None:
     ]
 
 
+def test_what_a_variant_cannot_tell_about_is_not_tried_and_says_why(try_all: Try) -> None:
+    guest = Guest([NOCAPS], {"bwrap-profile": {NOCAPS}})
+    guest.facts = facts(sysctls=dict(guest.facts.sysctls.root))
+    variant = CATALOG.variant("apparmor-userns-nocaps")
+    tried = try_all(guest, variant_name=variant.name)
+    not_judged = {name: each.reason for name, each in tried.items() if each.result == "not judged here"}
+    assert not_judged == variant.not_judged
+    assert not_judged.keys() >= {"apparmor-restrict-off", "apparmor-restrict-unconfined-off"}
+    assert not {f"apply {name}" for name in not_judged} & set(guest.did)
+    assert not [each for each in guest.did if "container" in each]
+    # The others are tried as before.
+    assert (tried["bwrap-profile"].result, tried["preflight"].result) == ("verified", "avoids it")
+
+
+def test_two_remedies_together_are_not_judged_where_one_of_them_is_not(try_all: Try) -> None:
+    guest = Guest([SYSCTL, NOCAPS], {"userns-clone-on": {SYSCTL}})
+    guest.facts = facts(sysctls=dict(guest.facts.sysctls.root))
+    tried = try_all(guest, variant_name="apparmor-userns-nocaps")
+    both = tried["userns-clone-on+apparmor-restrict-off"]
+    assert both.result == "not judged here"
+    assert both.reason == CATALOG.variant("apparmor-userns-nocaps").not_judged["apparmor-restrict-off"]
+
+
 def fails(error: Exception) -> Callable[[], SuiteRun]:
     def fail() -> SuiteRun:
         raise error

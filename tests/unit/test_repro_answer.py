@@ -5,6 +5,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from lab import causes, remedies
+from lab.record import RemedyOutcome, RemedyResult
 from lab.repro import answer, claims, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
@@ -100,6 +101,26 @@ def test_a_cell_that_no_remedy_cured_says_so_and_an_unknown_cause_is_not_explain
     text = answer.render(subject(tmp_path, made, cell))
     assert "Under stock the evidence shows none of the causes that the lab knows." in text
     assert "No remedy was tried on stock." in text
+
+
+def test_a_remedy_that_the_cell_cannot_tell_about_is_told_with_the_reason(tmp_path: Path) -> None:
+    made = plan(report(system(), SAID))
+    unknown = RemedyResult(
+        name="apparmor-restrict-off", result=RemedyOutcome.NOT_JUDGED, reason="only Ubuntu tells", price=""
+    )
+    cell = ran(made, "stock", cause=POLICY).model_copy(update={"remedies": [unknown]})
+    gather(tmp_path, cell)
+    text = answer.render(subject(tmp_path, made, cell))
+    assert (
+        "No remedy was verified on stock: `apparmor-restrict-off` not judged here (only Ubuntu tells)." in text
+    )
+
+
+def test_under_kvm_no_guest_is_called_emulated(tmp_path: Path) -> None:
+    found = blocked(tmp_path)
+    assert found.run is not None and found.run.run.host is not None
+    found.run.run.host = found.run.run.host.model_copy(update={"acceleration": "kvm"})
+    assert "software emulation" not in answer.render(found)
 
 
 def test_hostile_text_of_a_report_becomes_neither_markup_nor_a_control_sequence(tmp_path: Path) -> None:

@@ -135,6 +135,18 @@ def test_a_remedy_that_was_verified_on_another_cell_is_named_as_untried(tmp_path
     assert other.headline == "blocked; no cure is verified"
 
 
+def test_a_remedy_that_a_cell_cannot_tell_about_is_no_fact_about_the_distribution(tmp_path: Path) -> None:
+    unknown = tried("userns-clone-on", RemedyOutcome.NOT_JUDGED, reason="the suite starts in the profile")
+    cell = blocked("userns-sysctl", unknown, tried("preflight", RemedyOutcome.AVOIDS))
+    site = site_of(tmp_path, cell)
+    answer = ask(model.load([tmp_path / "run"], History()), "debian-13", "userns-clone-off")
+    assert ([each.name for each in answer.not_judged], answer.cures) == (["userns-clone-on"], [])
+    assert [each.name for each in answer.did_not_help] == ["preflight"]
+    _, told = page(site, "debian-13").split("Not judged here (1)", 1)
+    told, _ = told.split("Tried here, and no cure (1)", 1)
+    assert "userns-clone-on: the suite starts in the profile" in told
+
+
 def test_a_remedy_of_an_older_run_counts_if_the_cause_is_the_same(tmp_path: Path) -> None:
     older = run_folder(tmp_path, blocked("userns-sysctl", tried("userns-clone-on")), name="older")
     newer = run_folder(tmp_path, blocked(), name="newer", started=datetime(2026, 11, 25, tzinfo=UTC))

@@ -145,8 +145,16 @@ class Answer:
         return [remedy for remedy in claimed if remedy.name not in tried]
 
     @cached_property
+    def not_judged(self) -> list[RemedyResult]:
+        """Remedies of which this cell cannot tell what they do on a real host."""
+        return [each for each in self._no_cures() if each.result is RemedyOutcome.NOT_JUDGED]
+
+    @cached_property
     def did_not_help(self) -> list[RemedyResult]:
         """Remedies that were tried on this cell and did not cure it."""
+        return [each for each in self._no_cures() if each.result is not RemedyOutcome.NOT_JUDGED]
+
+    def _no_cures(self) -> list[RemedyResult]:
         verified = {cure.tried.name for cure in self._verified()}
         found = {each.name: each for _, _, each in self._trials() if each.name not in verified}
         return list(found.values())

@@ -187,4 +187,5 @@ def _sameness(each: Answer) -> tuple[object, ...]:
         tuple(cure.tried.name for cure in each.cures),
         tuple(cure.tried.name for cure in each.outdated),
         tuple(tried.name for tried in each.did_not_help),
+        tuple(tried.name for tried in each.not_judged),
     )
