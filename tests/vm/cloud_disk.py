@@ -1,16 +1,15 @@
-"""A disk as distributions publish them for clouds, and a package repository with what preparing it installs.
+"""Disks as distributions publish them for clouds, each with the packages that preparing it installs.
 
-Both are made of Debian's packages by `cloud_disk.sh` and kept in the cache: nothing of them depends on a test.
+Both are made of Debian's packages by a recipe of `recipes/` and kept in the cache: nothing depends on a test.
 """
 
 import hashlib
 import os
 import shutil
 import struct
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
@@ -19,11 +18,11 @@ from threading import Thread
 
 from filelock import FileLock
 
-from lab.base import process
+from lab.base import process, scratch
 from lab.base.paths import Paths
 from lab.images import debian
 
-RECIPE = Path(__file__).with_suffix(".sh")
+RECIPES = Path(__file__).with_name("recipes")
 # Debian's cloud images have these, or what does the same. Not among them: bubblewrap.
 PACKAGES = (
     *("apparmor", "ca-certificates", "cloud-guest-utils", "cloud-init", "dbus", "fdisk", "iproute2"),
@@ -31,8 +30,31 @@ PACKAGES = (
     *("openssh-server", "python3", "sudo", "systemd-resolved", "systemd-sysv", "udev"),
 )
 BUILD_SECONDS = 1800.0
-# Of the recipe's partition table: where the root is, in bytes, for debugfs.
+# Of the small disk's partition table: where the root is, in bytes, for debugfs.
 ROOT_OFFSET = 69632 * 512
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A script of `recipes/`, the packages of its guest, and the variables that the script is given."""
+
+    script: str
+    packages: tuple[str, ...] = PACKAGES
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        return RECIPES / f"{self.script}.sh"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that decides the disk, except the state of Debian's mirror."""
+        parts = [self.file.read_text(), (RECIPES / "common.sh").read_text(), *self.packages]
+        parts += [f"{name}={value}" for name, value in sorted(self.settings.items())]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+SMALL = Recipe("small")
 
 
 @dataclass(frozen=True)
@@ -65,43 +87,48 @@ def on_root(raw: Path, command: str) -> str:
     return process.run(["/usr/sbin/debugfs", "-w", "-R", command, f"{raw}?offset={ROOT_OFFSET}"], timeout=120)
 
 
-def ensure(paths: Paths) -> CloudDisk:
+def ensure(paths: Paths, recipe: Recipe = SMALL) -> CloudDisk:
     """The disk, built where the cache has none of this recipe."""
-    digest = hashlib.sha256(RECIPE.read_bytes() + " ".join(PACKAGES).encode()).hexdigest()
-    found = CloudDisk(paths.make(paths.cache) / f"test-cloud-disk-{digest[:16]}")
-    with FileLock(found.folder.with_name(f"{found.folder.name}.lock")):
+    name = f"test-{recipe.script}-disk-{recipe.digest[:16]}"
+    found = CloudDisk(paths.make(paths.cache) / name)
+    with FileLock(found.folder.with_name(f"{name}.lock")):
         if not found.folder.exists():
-            _build(found.folder)
+            _build(recipe, found.folder)
     return found
 
 
-def _build(folder: Path) -> None:
-    workspace = Path(tempfile.mkdtemp(prefix="boxlite-lab-build-", dir="/var/tmp"))
-    # An ordinary user's mmdebstrap becomes a subordinate one.
-    workspace.chmod(0o1777)
-    try:
-        process.run(
-            [
-                "mmdebstrap",
-                f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
-                "--format=null",
-                "--variant=apt",
-                f"--include={','.join(PACKAGES)}",
-                f"--customize-hook={RECIPE}",
-                "trixie",
-                "/dev/null",
-            ],
-            timeout=BUILD_SECONDS,
-            env={"TMPDIR": str(workspace)},
-        )
-        partial = folder.with_name(f".partial-{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        shutil.copyfile(workspace / "disk.qcow2", partial / "disk.qcow2")
-        shutil.copytree(workspace / "repository", partial / "repository")
-        partial.rename(folder)
-    finally:
-        debian.remove_workspace(workspace)
+def _build(recipe: Recipe, folder: Path) -> None:
+    # Locked, or any other lab's sweep would take it for the workspace of a dead one.
+    with scratch.make_in(debian.WORKSPACES, debian.WORKSPACE) as workspace:
+        # An ordinary user's mmdebstrap becomes a subordinate one.
+        workspace.chmod(0o1777)
+        try:
+            _build_in(workspace, recipe)
+            partial = folder.with_name(f".partial-{folder.name}")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            shutil.copyfile(workspace / "disk.qcow2", partial / "disk.qcow2")
+            shutil.copytree(workspace / "repository", partial / "repository")
+            partial.rename(folder)
+        finally:
+            debian.remove_workspace(workspace)
+
+
+def _build_in(workspace: Path, recipe: Recipe) -> None:
+    process.run(
+        [
+            "mmdebstrap",
+            f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+            "--format=null",
+            "--variant=apt",
+            f"--include={','.join(recipe.packages)}",
+            f"--customize-hook={recipe.file}",
+            "trixie",
+            "/dev/null",
+        ],
+        timeout=BUILD_SECONDS,
+        env={"TMPDIR": str(workspace), **recipe.settings},
+    )
 
 
 class Repository:

@@ -50,8 +50,8 @@ TRIES = {
         seconds=330,
     ),
 }
-# The mark of tests that take too long for CI.
-TOO_LONG = "every_guest"
+# The marks of tests that take too long for CI.
+TOO_LONG = ("every_guest", "twins")
 SHARED = pytest.StashKey[SharedRuns]()
 
 
@@ -60,10 +60,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     What takes too long for CI is left out unless it is asked for.
     """
-    if TOO_LONG not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker(TOO_LONG)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    marks = [mark for mark in TOO_LONG if mark not in config.option.markexpr]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     for item in items:
         if "/vm/" in str(item.path):
             item.add_marker(pytest.mark.vm)

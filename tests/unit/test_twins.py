@@ -1,0 +1,57 @@
+"""Twins are the distributions' own definitions, with another server, and never under a distribution's name."""
+
+from pathlib import Path
+
+import pytest
+
+from lab import catalog
+from tests.mirror import SigningKey, cloud, key_ring
+from tests.vm import cloud_disk, twins
+from tests.vm.twins import Twin
+
+URL = "http://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with key_ring() as ring:
+        return twins.with_twins(tmp_path_factory.mktemp("definitions") / "own", URL, SigningKey(ring, "twins"))
+
+
+@pytest.mark.parametrize("twin", twins.TWINS, ids=lambda twin: str(twin.original))
+def test_a_twin_is_defined_as_its_original_under_a_name_of_its_own(root: Path, twin: Twin) -> None:
+    known = catalog.load(root)
+    own, original = known.guest(twin.name), known.guest(twin.original)
+    # The build is found in a listing, not taken from the original's pin.
+    same = cloud(original).model_copy(update={"build": None, "digest": None})
+    assert cloud(own) == same
+    assert own.title == f"A twin of {original.title}: Debian 13 packages with its traits"
+    assert cloud(own).url.startswith(URL)
+    # What is expected of it, is of variants that exist.
+    for variant in [*twin.cells, *twin.remedies.values()]:
+        assert known.variant(variant)
+
+
+def test_no_twin_is_among_the_lab_s_own_guests() -> None:
+    assert [name for name in catalog.load().guests if name.startswith(twins.PREFIX)] == []
+
+
+def test_a_twin_s_disk_is_told_where_its_packages_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(command: list[str | Path], **_: object) -> str:
+        Path(command[-1]).write_bytes(Path(command[-2]).read_bytes())
+        return ""
+
+    monkeypatch.setattr("lab.base.process.run", convert)
+    page = twins.PLACE.ljust(twins.PLACE_SIZE, b"#")
+    (tmp_path / "disk.qcow2").write_bytes(b"\0" * 4096 + page + b"after")
+    made = twins.with_sources(cloud_disk.CloudDisk(tmp_path), tmp_path / "copy.qcow2", "http://10.0.2.2:80/")
+    content = made.read_bytes()
+    assert content[4096:].startswith(b"deb [trusted=yes] http://10.0.2.2:80/ ./\n#")
+    assert content.endswith(b"#after")
+    assert len(content) == 4096 + twins.PLACE_SIZE + len(b"after")
+
+
+def test_the_package_that_preparing_installs_is_not_in_the_disk() -> None:
+    for recipe in (cloud_disk.SMALL, *(twin.recipe for twin in twins.TWINS)):
+        assert "bubblewrap" not in recipe.packages
+        assert recipe.file.is_file()

@@ -1,0 +1,156 @@
+"""Disks with the traits of the distributions' own images: pulled, prepared and run, each as a guest of its own.
+
+They prove the lab's way through such an image. They say nothing of the distributions: kernel and packages are
+Debian's. Every trait is looked at in the guest, so that none is lost from a recipe unseen.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lab import remedies
+from lab.base import process
+from lab.base.paths import Paths
+from lab.catalog import loading
+from lab.cli import cli
+from lab.images import store
+from lab.lane import prepare_image, quieting
+from lab.machine import leftovers
+from lab.record import CellResult, RunResult
+from lab.report import markdown
+from tests.mirror import SigningKey, guest, key_ring, serving
+from tests.vm import cloud_disk, twins
+from tests.vm.conftest import RELEASE
+from tests.vm.twins import Twin
+
+# A first boot with all its waits, and the boots and boxes of the cells, on a busy host.
+pytestmark = [pytest.mark.twins, pytest.mark.timeout(5400)]
+
+Lab = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def own(home: Path) -> Iterator[Paths]:
+    """A store of these tests' own."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LAB_HOME", str(home / "twins"))
+        yield Paths.default()
+    leftovers.reap(Paths(cache=home / "twins" / "cache", state=home / "twins" / "state"))
+    process.run(["rm", "-rf", home / "twins"], timeout=60)
+
+
+@pytest.fixture(scope="module")
+def lab(own: Paths) -> Lab:
+    """The command line, inside this process: its definitions are the tests' own. Returns what it printed."""
+
+    def run(*arguments: str | Path, status: int | None = 0) -> str:
+        done = CliRunner().invoke(cli, [str(word) for word in arguments], standalone_mode=False)
+        assert done.exception is None, done.output
+        assert status in (None, done.return_value), done.output
+        return done.output
+
+    return run
+
+
+@pytest.fixture(scope="module", params=twins.TWINS, ids=lambda twin: str(twin.original))
+def twin(request: pytest.FixtureRequest) -> Twin:
+    made: Twin = request.param
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(
+    twin: Twin, own: Paths, paths: Paths, lab: Lab, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunResult]:
+    """The twin is published in its distribution's layout, pinned, pulled and prepared, and its cells run.
+
+    After that no server is left; the definitions stay until the last test of this twin.
+    """
+    built = cloud_disk.ensure(paths, twin.recipe)
+    folder = tmp_path_factory.mktemp("twin")
+    variants = [word for variant in twin.cells for word in ("-v", variant)]
+    with pytest.MonkeyPatch.context() as patched:
+        with key_ring() as ring, serving() as mirror, cloud_disk.served(built.repository) as packages:
+            key = SigningKey(ring, "good@example.org")
+            root = twins.with_twins(folder / "definitions", mirror.url, key)
+            patched.setattr(loading, "definitions", lambda: root)
+            disk = twins.with_sources(built, folder / "disk.qcow2", packages.url)
+            mirror.publish(guest(twin.name).pinned(twin.pin), disk.read_bytes(), key)
+            disk.unlink()
+            # Nothing is pinned: the build is found in the distribution's listing.
+            lab("images", "pull", "--update", twin.name)
+            # The file of pins was read already.
+            loading._load.cache_clear()
+            made = own.state / twin.name
+            words = ["--jobs", "1", "--no-remedies", "-g", twin.name, *variants, "--build", RELEASE]
+            lab("matrix", *words, "-o", made, status=None)
+        yield RunResult.read(made)
+
+
+def cell(run: RunResult, variant: str) -> CellResult:
+    [found] = [each for each in run.cells if each.variant == variant]
+    return found
+
+
+def test_every_cell_is_as_on_a_guest_that_the_lab_built(twin: Twin, run: RunResult) -> None:
+    assert {each.variant: (each.status, each.cause) for each in run.cells} == twin.cells
+    for each in run.cells:
+        assert each.confidence in (None, "proved"), each.reason
+        assert each.retried == []
+
+
+def test_the_build_is_the_newest_that_the_listing_has_and_its_disk_is_verified(
+    twin: Twin, run: RunResult, own: Paths
+) -> None:
+    known = guest(twin.name)
+    image = store.find(own, known)
+    assert image is not None
+    assert image.manifest.source == known.image.origin
+    assert twin.pin.build in known.image.origin
+
+
+def test_what_is_shown_of_it_is_shown_as_a_twin_s(twin: Twin, run: RunResult) -> None:
+    assert {each.guest for each in run.cells} == {lane.guest for lane in run.run.lanes} == {twin.name}
+    page = markdown.render(run)
+    assert twin.name in page
+    assert twin.original not in page.replace(twin.name, "")
+    for each in run.cells:
+        # Whatever it is called: what the guest is, it says itself.
+        assert each.facts is not None
+        assert each.facts.os.id == "debian"
+    assert guest(twin.name).title.startswith("A twin of ")
+
+
+def test_what_the_guest_does_by_itself_was_waited_for_and_is_recorded(
+    twin: Twin, run: RunResult, own: Paths
+) -> None:
+    known = guest(twin.name)
+    image = store.find(own, known)
+    assert image is not None
+    prepared = prepare_image.find(own, known, image)
+    assert prepared is not None
+    changes = quieting.Changes.model_validate_json((prepared.folder / quieting.CHANGES).read_bytes())
+    assert changes.held == []
+    assert set(twin.masked) <= set(changes.masked)
+    assert changes.not_executable == list(twin.not_executable)
+
+
+def test_every_trait_is_in_the_guest_that_ran(
+    twin: Twin, run: RunResult, lab: Lab, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checks = "\n".join(f"({check}) >/dev/null 2>&1 || echo {name!r}" for name, check in twin.traits.items())
+    lab("exec", twin.name, "--build", RELEASE, "--user", "root", "--", "sh", "-c", f"{checks}\necho asked")
+    assert capfd.readouterr().out.splitlines() == ["asked"]
+
+
+def test_what_remedies_need_is_in_the_guest_without_a_network(
+    twin: Twin, run: RunResult, lab: Lab, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for remedy, variant in twin.remedies.items():
+        script = remedies.load()[remedy].script()
+        # With the whole script the state is put in place, not only looked at.
+        command = ["sh", "-c", script, remedy]
+        lab("exec", twin.name, variant, "--build", RELEASE, "--user", "root", "--", *command)
+        assert "cannot" not in capfd.readouterr().out

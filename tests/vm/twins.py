@@ -1,0 +1,132 @@
+"""Twins: disks of Debian's packages with the traits of Ubuntu's and Fedora's cloud images.
+
+A twin is a guest of its own, `twin-NAME`, defined by the tests alone: its definition is the distribution's,
+with another server, another key, and a title that says what it is. What it shows is never shown under the
+distribution's name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.base import process
+from lab.catalog import Pin
+from lab.record import Status
+from tests.mirror import SigningKey, definitions
+from tests.vm import cloud_disk
+from tests.vm.cloud_disk import CloudDisk, Recipe
+
+PREFIX = "twin-"
+PROFILES = "/sys/kernel/security/apparmor/profiles"
+# Seconds. Public logs show up to 210 s for snapd. Fewer do here, where everything else takes longer, too.
+# cloud-init gives up on dpkg's lock after 30 s.
+SEEDED, LOCKED = 10, 60
+# The first line of the file in the ESP that says where the guest's packages are.
+PLACE = b"# repository\n"
+PLACE_SIZE = 512
+
+
+Expected = tuple[Status, str | None]
+PASS: Expected = (Status.PASS, None)
+# For the traits' checks: sh, run as root in the twin.
+ROOT_GREW = "test $(df --output=size -BG / | tail -1 | tr -dc 0-9) -ge 8"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A guest with the traits of another, `original`.
+
+    `pin` is the build that is published. `cells` says what is expected of each variant, `masked` and
+    `not_executable` what preparing has to stop, `traits` has a check for each trait, and `remedies` those that
+    must work without a network, each with a variant.
+    """
+
+    original: str
+    recipe: Recipe
+    pin: Pin
+    cells: Mapping[str, Expected]
+    traits: Mapping[str, str]
+    masked: tuple[str, ...] = ()
+    not_executable: tuple[str, ...] = ()
+    remedies: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{PREFIX}{self.original}"
+
+    def define(self, images: Path) -> None:
+        """Write its definition beside the original's."""
+        text = (images / f"{self.original}.toml").read_text()
+        title, _, rest = text.partition("\n")
+        original = title.removeprefix('title = "').removesuffix('"')
+        title = f'title = "A twin of {original}: Debian 13 packages with its traits"'
+        (images / f"{self.name}.toml").write_text(f"{title}\n{rest}")
+
+
+NOBLE_TRAITS = {
+    "the root is the partition with number 1": "findmnt -no SOURCE / | grep 'vda1$'",
+    "it is the last one, and grew": ROOT_GREW,
+    "/boot is the partition with number 16": "findmnt -no SOURCE /boot | grep 'vda16$'",
+    "the ESP is the partition with number 15": "findmnt -no SOURCE /boot/efi | grep 'vda15$'",
+    "labels": "blkid -L cloudimg-rootfs && blkid -L BOOT && blkid -L UEFI",
+    "netplan set up the network": "test -e /etc/netplan/50-cloud-init.yaml",
+    "ssh starts by its socket": "systemctl is-active ssh.socket && ! systemctl is-enabled ssh.service",
+    "snapd was seeded": "systemctl is-active snapd.seeded.service",
+    "apt's locks were held after cloud-init's end": "test -e /var/lib/twin-held-apt",
+    "no login ran update-motd": "test ! -e /run/update-motd-ran",
+    "no timer ran": "test ! -e /run/motd-news-ran && test ! -e /run/fwupd-refresh-ran",
+    "apt-daily stays masked": "test $(systemctl is-enabled apt-daily.timer) = masked",
+    "unprivileged_userns is enforced": f"grep '^unprivileged_userns (enforce)' {PROFILES}",
+    "package lists are there": "apt-cache madison bubblewrap | grep Packages",
+}
+
+NOBLE = Twin(
+    "ubuntu-24.04",
+    Recipe(
+        "ubuntu",
+        (*cloud_disk.PACKAGES, "gdisk"),
+        {"TWIN_RELEASE": "24.04", "TWIN_SEEDED": str(SEEDED), "TWIN_LOCKED": str(LOCKED)},
+    ),
+    Pin(build="release-20261101", date="2026-11-26", mirrors=[]),
+    {
+        "stock": PASS,
+        "userns-clone-off": (Status.XFAIL, "userns-sysctl"),
+        "apparmor-userns-nocaps": (Status.XFAIL, "apparmor-userns-nocaps"),
+        "bwrap-allow-list": PASS,
+    },
+    NOBLE_TRAITS,
+    masked=(
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "fwupd-refresh.timer",
+        "man-db.timer",
+        "motd-news.timer",
+    ),
+    not_executable=("/etc/update-motd.d/10-uname", "/etc/update-motd.d/50-landscape-sysinfo"),
+    remedies={"install-bubblewrap": "bwrap-absent", "bwrap-userns-restrict": "stock"},
+)
+TWINS = (NOBLE,)
+
+
+def with_twins(root: Path, url: str, key: SigningKey) -> Path:
+    """The lab's definitions with the twins among them, all published at this URL and signed with this key."""
+    definitions(root, url, key)
+    for each in TWINS:
+        each.define(root / "images")
+    # Their builds are found by `lab images pull --update`.
+    return root
+
+
+def with_sources(built: CloudDisk, to: Path, url: str) -> Path:
+    """A copy of a twin's disk that knows where its packages are."""
+    raw = to.with_name("disk.raw")
+    process.run(["qemu-img", "convert", "-O", "raw", built.disk, raw], timeout=300)
+    line = f"deb [trusted=yes] {url} ./\n".encode()
+    with raw.open("r+b") as disk:
+        # The ESP is among the first partitions of every twin.
+        start = disk.read(256 << 20).index(PLACE)
+        disk.seek(start)
+        disk.write(line.ljust(PLACE_SIZE, b"#"))
+    process.run(["qemu-img", "convert", "-O", "qcow2", raw, to], timeout=300)
+    raw.unlink()
+    return to
