@@ -63,6 +63,10 @@ class Paths:
         return self.cache / "acceleration.json"
 
     @property
+    def network(self) -> Path:
+        return self.cache / "network.json"
+
+    @property
     def lanes(self) -> Path:
         return self.state / "lanes"
 

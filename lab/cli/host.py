@@ -39,10 +39,21 @@ NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEE
     shell_complete=completion.guests,
     help="Check what this guest needs, instead of those of the set; repeatable.",
 )
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Try KVM and the network again. Otherwise their verdicts hold until the host, QEMU or the rules of "
+    "AppArmor or SELinux change.",
+)
 @common.json_option
 @click.pass_obj
-def doctor_command(lab: common.Lab, set_name: str | None, guests: tuple[str, ...], as_json: bool) -> int:
+def doctor_command(
+    lab: common.Lab, set_name: str | None, guests: tuple[str, ...], again: bool, as_json: bool
+) -> int:
     """Check whether this host can run the lab, and say what to do if not.
+
+    The first time, a tiny guest is started, to see whether a byte comes out of it through libvirt, QEMU and
+    passt. Where passt is refused, lanes have QEMU's own user network from then on.
 
     What only other guests need, or nothing at present, is shown as not needed; what keeps some of the guests
     from being run, and not the others, as limited.
@@ -52,7 +63,7 @@ def doctor_command(lab: common.Lab, set_name: str | None, guests: tuple[str, ...
     known = catalog.load()
     chosen = plan.choose(known, set_name=set_name, guests=guests)
     wanted = Plan(lab.paths, chosen.guests, list(known.guests.values()))
-    lines = doctor.examine(wanted, lab.uri)
+    lines = doctor.examine(wanted, lab.uri, again=again)
     if as_json:
         checks = list(lines)
         broken = any(line.state is doctor.State.BROKEN for line in checks)
@@ -73,6 +84,8 @@ def _show(line: doctor.Line) -> None:
         who = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
         names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
         common.console.print(f"{'':16}{names}", soft_wrap=True)
+    for said in line.evidence:
+        common.console.print(f"{'':16}| {escape(plain(said))}", soft_wrap=True)
     if line.mend:
         common.console.print(f"{'':16}-> {escape(line.mend)}", soft_wrap=True)
 

@@ -15,14 +15,22 @@ from lab.base import host_table, process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs
+from lab.host import proof
 from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 from lab.images import debian, store
 from lab.machine import acceleration, firmware
+from lab.machine.acceleration import Acceleration
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
+from lab.machine.domain import Network
+from lab.machine.network import Verdict
 
 SETUP = "./setup.sh doctor installs it"
 SSH = f"lab shell, lab exec and lab attach need it: {SETUP}"
+LOGS = "see the logs of libvirt, and what AppArmor or SELinux denied: dmesg, /var/log/audit/audit.log"
+TRY_AGAIN = (
+    "lab doctor tries it again, with the kernel of a guest once there is one: lab images build debian-13"
+)
 FREE_GIB = 8.0
 # passt as a network backend came with libvirt 9.0: https://libvirt.org/news.html#v9-0-0-2023-01-16
 OLDEST_LIBVIRT = 9_000_000
@@ -35,6 +43,8 @@ class State(StrEnum):
     SLOW = "slow"
     UNKNOWN = "not known"
     BROKEN = "broken"
+    # It works in another way than it should.
+    FALLBACK = "fallback"
     # Some guests of the plan cannot be run; the others can.
     LIMITED = "limited"
     # It would be broken for guests that are not in the plan.
@@ -45,7 +55,8 @@ class State(StrEnum):
 class Line:
     """One requirement: its state, what was found, and what to do about it (`mend`), if anything.
 
-    `needed_by` names the guests of the catalog that need it now; None means every guest.
+    `needed_by` names the guests of the catalog that need it now; None means every guest. `evidence` holds lines
+    of this host's logs.
     """
 
     what: str
@@ -53,16 +64,20 @@ class Line:
     found: str
     mend: str = ""
     needed_by: Sequence[str] | None = None
+    evidence: Sequence[str] = ()
 
 
-def examine(plan: Plan, uri: str) -> Iterator[Line]:
-    """Check all requirements, one line at a time. What only guests outside the plan need is never broken."""
+def examine(plan: Plan, uri: str, *, again: bool = False) -> Iterator[Line]:
+    """Check all requirements, one line at a time. What only guests outside the plan need is never broken.
+
+    `again`: KVM and the network are tried, although the verdicts of an earlier time still hold.
+    """
     paths = plan.paths
     # First, because the lab runs every other program through it.
     yield _program("setpriv", "setpriv", "--version")
     yield _program("QEMU", "qemu-system-x86_64", "--version")
     yield _program("qemu-img", "qemu-img", "--version")
-    yield from _libvirt(plan, uri)
+    yield from _libvirt(plan, uri, again)
     yield _program("passt", "passt", "--version")
     yield _for_some(plan, is_built, _program("mmdebstrap", "mmdebstrap", "--version"))
     yield _for_some(plan, is_built, _keyring())
@@ -99,7 +114,7 @@ def _program(what: str, program: str, argument: str, *, mend: str = SETUP) -> Li
     return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)
 
 
-def _libvirt(plan: Plan, uri: str) -> Iterator[Line]:
+def _libvirt(plan: Plan, uri: str, again: bool) -> Iterator[Line]:
     try:
         with connection(uri) as opened:
             number = opened.getLibVersion()
@@ -109,10 +124,15 @@ def _libvirt(plan: Plan, uri: str) -> Iterator[Line]:
             else:
                 yield Line("libvirt", State.OK, found)
             yield _for_some(plan, starts_from_uefi, _uefi(opened))
+            if again:
+                plan.paths.acceleration.unlink(missing_ok=True)
+                plan.paths.network.unlink(missing_ok=True)
             yield _acceleration(opened, plan.paths)
+            yield _network(opened, plan.paths)
     except NoLibvirt as error:
         yield Line("libvirt", State.BROKEN, str(error.args[0]), error.hint or "")
-        yield Line("acceleration", State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
+        for what in ("acceleration", "network"):
+            yield Line(what, State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
     except libvirt.libvirtError as error:
         yield Line("libvirt", State.BROKEN, str(error), "see the daemon's own log")
 
@@ -143,6 +163,35 @@ def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
         f"software emulation, about ten times slower: {verdict.reason}; {verdict.speed}",
         "everything works without KVM; for speed, use a host with /dev/kvm and nested virtualization",
     )
+
+
+def _network(opened: libvirt.virConnect, paths: Paths) -> Line:
+    if not opened.getURI().startswith("qemu"):
+        return Line("network", State.UNKNOWN, "only QEMU has one that can be proved")
+    # Without an image KVM was not tried. A tiny guest runs under emulation too.
+    how = acceleration.cached(opened, paths) or Acceleration(False, "KVM was not tried")
+    try:
+        found = proof.prove(opened, paths, how)
+    except NoLibvirt:
+        raise
+    except LabError as error:
+        return Line("network", State.UNKNOWN, str(error.args[0]), error.hint or "")
+    if found.refused:
+        return Line("network", State.BROKEN, found.reason, _allow(found.rule) or LOGS, evidence=found.denials)
+    if found.verdict is None:
+        return Line("network", State.UNKNOWN, found.reason, TRY_AGAIN)
+    return _verdict(found.verdict)
+
+
+def _verdict(verdict: Verdict) -> Line:
+    if verdict.network is Network.PASST:
+        return Line("network", State.OK, verdict.proved)
+    said = f"lanes have QEMU's own user network instead of passt: {verdict.proved}"
+    return Line("network", State.FALLBACK, said, _allow(verdict.rule) or LOGS, evidence=verdict.denials)
+
+
+def _allow(rule: str) -> str:
+    return f"allow what was denied ({rule}), then lab doctor" if rule else ""
 
 
 def _subordinate_ids() -> Line:

@@ -20,7 +20,7 @@ from lab.lane.cell import CellRunner
 from lab.lane.entrance import Entrance
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane, Work
-from lab.machine import acceleration, lane
+from lab.machine import acceleration, lane, network
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.connection import connection_for_lanes
@@ -130,7 +130,16 @@ def _prepare(
     )
     # A stored state was booted without further arguments.
     arguments = cell.machine.arguments
-    states = None if arguments else States(paths, opened, guest=cell.guest, image=image, acceleration=how)
+    states = None
+    if not arguments:
+        states = States(
+            paths,
+            opened,
+            guest=cell.guest,
+            image=image,
+            acceleration=how,
+            network=network.chosen(opened, paths),
+        )
     return _Lanes(opened, cell, uri, say, image, how, states, work)
 
 

@@ -11,6 +11,7 @@ from lab.base.files import is_locked, sha256
 from lab.base.paths import Paths
 from lab.builds import pip
 from lab.catalog import Catalog
+from lab.host import tiny_guest
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
@@ -124,6 +125,7 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
     yield from scratch.abandoned(debian.WORKSPACES, debian.WORKSPACE)
     yield from scratch.abandoned(paths.state, kernel_boot.FOLDER)
+    yield from scratch.abandoned(paths.state, tiny_guest.FOLDER)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from _partial(paths.images)
     yield from _partial(pip.store(paths))

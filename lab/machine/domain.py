@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -16,6 +17,17 @@ ARCHITECTURE = "x86_64"
 # a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
 MACHINE = "pc"
 KERNEL_ARGUMENTS = "root=LABEL=root rw console=ttyS0 panic=-1"
+
+
+class Network(StrEnum):
+    """What carries a guest's packets: passt beside QEMU, or QEMU's own user network where passt is refused.
+
+    passt is started with the port to forward. QEMU is told at its monitor once it runs, because libvirt has no
+    element for its forwarded ports.
+    """
+
+    PASST = "passt"
+    QEMU = "qemu"
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ class DomainSpec:
     disk: Path | None = None
     seed: Path | None = None
     port: int | None = None
+    network: Network = Network.PASST
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -80,7 +93,7 @@ def to_xml(spec: DomainSpec) -> str:
     if spec.seed:
         _disk(devices, spec.seed, "raw", "vdb")
     if spec.port is not None:
-        _network(devices, spec.port)
+        _network(devices, spec.network, spec.port)
     serial = ET.SubElement(devices, "serial", type="file")
     ET.SubElement(serial, "source", path=str(spec.console))
     ET.SubElement(devices, "memballoon", model="none")
@@ -88,6 +101,14 @@ def to_xml(spec: DomainSpec) -> str:
     _text(random, "backend", "/dev/urandom", model="random")
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
+
+
+def forward_command(port: int) -> str:
+    """What QEMU's monitor is told, so that its own network forwards `port` on 127.0.0.1 to the guest's port 22.
+
+    https://www.qemu.org/docs/master/system/monitor.html
+    """
+    return f"hostfwd_add tcp:127.0.0.1:{port}-{seed.ADDRESS}:22"
 
 
 def lane_of(xml: str) -> str | None:
@@ -147,11 +168,14 @@ def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> None:
         ET.SubElement(disk, "readonly")
 
 
-def _network(devices: ET.Element, port: int) -> None:
+def _network(devices: ET.Element, network: Network, port: int) -> None:
     interface = ET.SubElement(devices, "interface", type="user")
-    ET.SubElement(interface, "backend", type="passt")
+    if network is Network.PASST:
+        ET.SubElement(interface, "backend", type="passt")
     ET.SubElement(interface, "mac", address=seed.MAC)
     ET.SubElement(interface, "ip", address=seed.ADDRESS, family="ipv4", prefix=str(seed.PREFIX))
     ET.SubElement(interface, "model", type="virtio")
+    if network is not Network.PASST:
+        return
     forward = ET.SubElement(interface, "portForward", proto="tcp", address="127.0.0.1")
     ET.SubElement(forward, "range", start=str(port), to="22")

@@ -19,9 +19,10 @@ from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
-from lab.machine import domain, firmware, keys, leftovers, overlay, ports, seed
+from lab.machine import domain, firmware, keys, leftovers, network, overlay, ports, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import default_uri
+from lab.machine.domain import Network
 from lab.machine.states import StoredState
 from lab.machine.watch import ANSWER_SECONDS, FAILED_WRITE, Watch
 
@@ -76,12 +77,14 @@ class Lane:
         acceleration: Acceleration,
         folder: Path,
         port: ports.Port,
+        network: Network = Network.PASST,
         nameservers: Sequence[str] = (),
         arguments: str = "",
     ) -> None:
         self.guest = guest
         self.image = image
         self.acceleration = acceleration
+        self.network = network
         self.folder = folder
         self.name = folder.name
         self.overlay = folder / "overlay.qcow2"
@@ -170,6 +173,7 @@ class Lane:
             disk=self.overlay,
             seed=self._seed,
             port=self._port.number,
+            network=self.network,
         )
         self.check_wanted()
         flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
@@ -178,7 +182,19 @@ class Lane:
         except libvirt.libvirtError as error:
             raise _refused(self.name, error) from error
         self._watch = Watch(self._connection, self._domain)
+        if self.network is Network.QEMU:
+            self._forward()
         self.check_wanted()
+
+    def _forward(self) -> None:
+        """Have QEMU's own network forward the lane's port. Raises BootFailed, LaneDied."""
+        command = domain.forward_command(self._port.number)
+        try:
+            answer = self.ask("human-monitor-command", ANSWER_SECONDS, **{"command-line": command})
+        except libvirt.libvirtError as error:
+            raise BootFailed(f"QEMU was not asked to forward the port of {self.name}: {error}") from error
+        if problem := network.refused(answer):
+            raise BootFailed(f"QEMU did not forward the port of {self.name}: {problem}")
 
     def resume(self) -> None:
         """Let a paused machine run. Raises BootFailed, LaneDied if QEMU does not answer."""
@@ -319,6 +335,7 @@ def open_lane(
                 acceleration=acceleration,
                 folder=folder,
                 port=port,
+                network=network.chosen(connection, paths),
                 nameservers=nameservers,
                 arguments=arguments,
             )

@@ -27,7 +27,7 @@ from lab.catalog import Guest
 from lab.images.store import BaseImage
 from lab.machine import domain, firmware, seed
 from lab.machine.acceleration import Acceleration
-from lab.machine.domain import KernelBoot
+from lab.machine.domain import KernelBoot, Network
 from lab.machine.keys import KeyPair
 
 # A stored boot of debian-13 took 0.3 GiB; a cache must not fill the disk.
@@ -136,11 +136,12 @@ class States:
         guest: Guest,
         image: BaseImage,
         acceleration: Acceleration,
+        network: Network = Network.PASST,
     ) -> None:
         self._root = paths.states
         self._paths = paths
         self._guest = guest.name
-        self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration)}"
+        self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration, network)}"
 
     def find(self, deployment: str = "") -> StoredState | None:
         """The stored state, or None if there is no usable one."""
@@ -205,7 +206,13 @@ class States:
         return same is not None and same[1] != self._machine
 
 
-def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acceleration: Acceleration) -> str:
+def _digest(
+    connection: libvirt.virConnect,
+    guest: Guest,
+    image: BaseImage,
+    acceleration: Acceleration,
+    network: Network,
+) -> str:
     """Digest of all that a state in memory depends on: image, machine, firmware, seed, QEMU and processor."""
     boot = firmware.boot_of(connection, image, guest.kernel_arguments)
     uefi = ""
@@ -225,6 +232,7 @@ def _digest(connection: libvirt.virConnect, guest: Guest, image: BaseImage, acce
         disk=Path("disk"),
         seed=Path("seed"),
         port=0,
+        network=network,
     )
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)

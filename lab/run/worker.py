@@ -17,7 +17,7 @@ from lab.lane.attempts import clear, fault_folder, set_aside
 from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane, Work
-from lab.machine import acceleration, lane, leftovers
+from lab.machine import acceleration, lane, leftovers, network
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
 from lab.machine.lane import FAULTS, BootFailed, Lane, LaneDied
@@ -151,10 +151,13 @@ class Worker:
         self._say("finding out about KVM")
         how = acceleration.decide(opened, self._shared.work.paths, image, self._say_or_stop)
         self._host = hosts.describe(opened, how)
-        if self._shared.journal.begin_on(self._host) and not how.kvm:
-            self._shared.observer.note(
-                f"guests run under software emulation, about ten times slower: {how.reason}"
-            )
+        if self._shared.journal.begin_on(self._host):
+            if not how.kvm:
+                self._shared.observer.note(
+                    f"guests run under software emulation, about ten times slower: {how.reason}"
+                )
+            if instead := network.instead(opened, self._shared.work.paths):
+                self._shared.observer.note(instead)
         self._say(how.told())
         return how
 
@@ -204,7 +207,11 @@ class Worker:
             self._hold(made)
             # A guest that is booted with further arguments neither uses a stored state nor leaves one.
             stores = not work.cold and not arguments
-            states = States(work.paths, opened, guest=guest, image=image, acceleration=how) if stores else None
+            states = None
+            if stores:
+                states = States(
+                    work.paths, opened, guest=guest, image=image, acceleration=how, network=made.network
+                )
             running = RunningLane(work, LaneGuest(made, work.processors, self._say), states)
             try:
                 self._serve(running)

@@ -9,12 +9,18 @@ import psutil
 import pytest
 
 from lab import catalog
+from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
-from lab.host import doctor
+from lab.host import doctor, proof
 from lab.host.doctor import Line, State
 from lab.host.plan import Plan, starts_from_uefi
+from lab.host.proof import Proof
 from lab.images import debian, store
+from lab.machine import acceleration
+from lab.machine.acceleration import Acceleration
+from lab.machine.domain import Network
+from lab.machine.network import Verdict
 from tests.unit.examples import domain_capabilities
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "passt", "mmdebstrap", "mke2fs", "gpgv", "ssh")
@@ -120,6 +126,7 @@ def test_without_libvirt_it_says_how_to_start_it(paths: Paths, programs: Path) -
     assert NOWHERE in line.found
     assert line.mend
     assert examine(paths, "acceleration").state is State.UNKNOWN
+    assert examine(paths, "network").state is State.UNKNOWN
 
 
 @pytest.mark.parametrize(("free", "state"), [(7 * GIB, State.BROKEN), (9 * GIB, State.OK)])
@@ -251,3 +258,71 @@ def test_nothing_is_made_by_looking(paths: Paths, programs: Path) -> None:
     assert list(doctor.examine(plan_of(paths), NOWHERE))
     assert not paths.cache.exists()
     assert not paths.state.exists()
+
+
+class Qemu:
+    """A connection to QEMU's driver; nothing is asked of it but its address."""
+
+    def getURI(self) -> str:  # noqa: N802
+        return "qemu:///system"
+
+
+DENIED = 'audit: type=1400 apparmor="DENIED" operation="mknod" profile="passt"'
+SIGNAL = "passt was killed by signal 11"
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (
+            Proof(Verdict(key="", network=Network.PASST, proved="a guest answered")),
+            Line("network", State.OK, "a guest answered"),
+        ),
+        (
+            Proof(Verdict(key="", network=Network.QEMU, proved=SIGNAL, denials=[DENIED], rule="passt")),
+            Line(
+                "network",
+                State.FALLBACK,
+                f"lanes have QEMU's own user network instead of passt: {SIGNAL}",
+                "allow what was denied (passt), then lab doctor",
+                evidence=[DENIED],
+            ),
+        ),
+        (
+            Proof(None, "no machine starts", True, (DENIED,), ""),
+            Line("network", State.BROKEN, "no machine starts", doctor.LOGS, evidence=(DENIED,)),
+        ),
+        (
+            Proof(None, "no kernel"),
+            Line("network", State.UNKNOWN, "no kernel", doctor.TRY_AGAIN),
+        ),
+    ],
+    ids=["passt", "fallback", "refused", "not tried"],
+)
+def test_the_network_is_what_was_proved(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, found: Proof, line: Line
+) -> None:
+    monkeypatch.setattr(acceleration, "cached", lambda *_: None)
+    monkeypatch.setattr(proof, "prove", lambda *_: found)
+    assert doctor._network(Qemu(), paths) == line
+
+
+def test_a_proof_that_cannot_be_begun_is_told_with_what_to_do(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prove(_opened: Qemu, _paths: Paths, how: Acceleration) -> Proof:
+        assert how == Acceleration(False, "KVM was not tried")
+        raise LabError("no free port", hint="lab clean")
+
+    monkeypatch.setattr(acceleration, "cached", lambda *_: None)
+    monkeypatch.setattr(proof, "prove", prove)
+    assert doctor._network(Qemu(), paths) == Line("network", State.UNKNOWN, "no free port", "lab clean")
+
+
+def test_again_forgets_the_verdicts(paths: Paths, programs: Path) -> None:
+    paths.cache.mkdir(parents=True)
+    for again in (False, True):
+        for file in (paths.acceleration, paths.network):
+            file.write_text("{}")
+        assert list(doctor.examine(plan_of(paths), "test:///default", again=again))
+        assert (paths.acceleration.exists(), paths.network.exists()) == (not again, not again)

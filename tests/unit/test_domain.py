@@ -36,6 +36,14 @@ def test_ssh_is_forwarded_from_the_loopback_address_alone() -> None:
     assert attributes("devices/interface/portForward/range") == {"start": "22100", "to": "22"}
 
 
+def test_qemu_s_own_network_forwards_nothing_by_itself_and_then_from_the_loopback_address_alone() -> None:
+    interface = xml_of(replace(SPEC, network=domain.Network.QEMU)).find("devices/interface")
+    assert interface is not None
+    assert interface.get("type") == "user"
+    assert [each.tag for each in interface] == ["mac", "ip", "model"]
+    assert domain.forward_command(22100) == "hostfwd_add tcp:127.0.0.1:22100-10.0.2.15:22"
+
+
 def test_there_is_no_screen_to_reach() -> None:
     assert xml_of().find("devices/graphics") is None
 

@@ -158,12 +158,19 @@ def test_the_doctor_says_in_json_whether_the_host_is_ready(
         doctor.Line("QEMU", doctor.State.OK, "10.0"),
         doctor.Line("memory", state, "64 MiB", "buy some", ["a"]),
     ]
-    monkeypatch.setattr(doctor, "examine", lambda _plan, _uri: iter(lines))
+    monkeypatch.setattr(doctor, "examine", lambda _plan, _uri, **_options: iter(lines))
     assert host.doctor_command.main(["--json"], obj=common.Lab(None), standalone_mode=False) == status
     assert json.loads(capsys.readouterr().out) == {
         "ready": status == 0,
         "checks": [
-            {"what": "QEMU", "state": "ok", "found": "10.0", "mend": "", "needed_by": None},
-            {"what": "memory", "state": str(state), "found": "64 MiB", "mend": "buy some", "needed_by": ["a"]},
+            {"what": "QEMU", "state": "ok", "found": "10.0", "mend": "", "needed_by": None, "evidence": []},
+            {
+                "what": "memory",
+                "state": str(state),
+                "found": "64 MiB",
+                "mend": "buy some",
+                "needed_by": ["a"],
+                "evidence": [],
+            },
         ],
     }

@@ -1,0 +1,110 @@
+"""What this host's security modules refused to passt, QEMU and libvirt, in the words of its logs."""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab.base import process
+from lab.base.files import plain
+from lab.base.process import CommandFailed
+from lab.evidence.audit import REFUSAL, parse_audit
+
+KERNEL_LOG = Path("/dev/kmsg")
+AUDIT_LOG = Path("/var/log/audit/audit.log")
+# Longer than any record: https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
+RECORD_BYTES = 8192
+JOURNAL_SECONDS = 20
+# The programs and profiles of a lane's machine.
+CONCERNED = re.compile(r'(?:profile|comm)="[^"]*(?:passt|qemu|libvirt|virtlog|virtqemud|virt-aa-helper)')
+CRASH = re.compile(r"\b(?:passt|qemu)[\w.-]*\[\d+\]:? (?:segfault|general protection|trap)")
+# What tells two lines of one denial apart: when it was written, and by which process.
+ACCIDENT = re.compile(r"audit\([^)]*\):?|\bpid=\d+|^.*?(?=apparmor=|avc:)")
+LIMIT = 10
+
+# The rules that setup.sh can add.
+PASST, CONSOLES = "passt", "consoles"
+# The files of the rule for passt: its program, and sockets in libvirt's folders.
+ALLOWED_TO_PASST = re.compile(r"/usr/bin/passt(\.avx2)?$|/run/(user/\d+/)?libvirt/qemu/(run/)?passt/")
+
+
+class HostLog:
+    """The logs of this host from the start of a block on: the kernel's, that of auditd, and systemd's journal.
+
+    Which of them a user may read depends on the host. What cannot be read has no lines.
+    """
+
+    def __enter__(self) -> Self:
+        self._since = time.time()
+        self._audit = _size(AUDIT_LOG)
+        try:
+            self._kernel: int | None = os.open(KERNEL_LOG, os.O_RDONLY | os.O_NONBLOCK)
+            os.lseek(self._kernel, 0, os.SEEK_END)
+        except OSError:
+            self._kernel = None
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._kernel is not None:
+            os.close(self._kernel)
+
+    def denials(self) -> list[str]:
+        """The lines that tell of a refusal or a crash of passt, QEMU or libvirt, each denial once."""
+        found: dict[str, str] = {}
+        for line in (*self._kernel_lines(), *self._audit_lines(), *self._journal_lines()):
+            if CRASH.search(line) or (REFUSAL.search(line) and CONCERNED.search(line)):
+                found.setdefault(" ".join(ACCIDENT.sub("", line).split()), plain(line))
+        return list(found.values())[:LIMIT]
+
+    def _kernel_lines(self) -> Iterator[str]:
+        while self._kernel is not None:
+            try:
+                record = os.read(self._kernel, RECORD_BYTES)
+            except OSError:  # That was all, or older records were overwritten.
+                return
+            # Priority, number, time and flags; the text; further lines with details.
+            yield record.decode(errors="replace").partition(";")[2].split("\n")[0]
+
+    def _audit_lines(self) -> list[str]:
+        try:
+            with AUDIT_LOG.open(errors="replace") as log:
+                # auditd may have begun a new file.
+                log.seek(self._audit if self._audit <= _size(AUDIT_LOG) else 0)
+                return log.read().splitlines()
+        except OSError:
+            return []
+
+    def _journal_lines(self) -> list[str]:
+        command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=@{self._since:.0f}"]
+        try:
+            return process.run(command, timeout=JOURNAL_SECONDS).splitlines()
+        except CommandFailed:
+            return []
+
+
+def rule_for(lines: Sequence[str]) -> str:
+    """The rule of setup.sh that allows what these lines deny; empty if it has none.
+
+    passt has a profile of its own (`passt`), and one inside of libvirt's profile of each machine
+    (`libvirt-UUID//passt`). virtlogd may write only to folders that have the label of libvirt's logs:
+    https://github.com/fedora-selinux/selinux-policy, policy/modules/contrib/virt.te.
+    """
+    for fields in parse_audit("\n".join(lines)):
+        profile, name = fields.get("profile", ""), fields.get("name", "")
+        if profile.rpartition("//")[2] == "passt" and ALLOWED_TO_PASST.match(name):
+            return PASST
+        if ":virtlogd_t:" in fields.get("scontext", "") and ":var_lib_t:" in fields.get("tcontext", ""):
+            return CONSOLES
+    return ""
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,89 @@
+"""Proves that libvirt can start a machine as a lane is one on this host: a byte comes out of a tiny guest.
+
+What is proved by what: that libvirt started the machine shows that QEMU may run and open the lab's files, and
+that passt could be started. That the port is open shows that passt lives: it accepts connections by itself. The
+console shows that virtlogd may write in the lab's folder. Only a word that the guest was given, and that comes
+back through the port, shows that packets go through.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import libvirt
+
+from lab.base.locks import locked
+from lab.base.paths import Paths
+from lab.host import tiny_guest
+from lab.host.denials import HostLog, rule_for
+from lab.host.tiny_guest import Outcome
+from lab.machine import network
+from lab.machine.acceleration import Acceleration
+from lab.machine.domain import Network
+from lab.machine.network import Verdict
+
+# Longer than another lab's proof takes.
+LOCK_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is known of this host: the verdict that was kept, or else why there is none.
+
+    `refused`: lanes cannot run here; otherwise it could not be tried whether they can. The other fields are as
+    those of a verdict.
+    """
+
+    verdict: Verdict | None
+    reason: str = ""
+    refused: bool = False
+    denials: tuple[str, ...] = ()
+    rule: str = ""
+
+
+def prove(
+    connection: libvirt.virConnect,
+    paths: Paths,
+    how: Acceleration,
+    say: Callable[[str], None] = lambda text: None,
+) -> Proof:
+    """Start a tiny guest with passt, and with QEMU's own network if that is refused; keep the verdict.
+
+    A verdict that still holds is returned as it is. `say` may raise to end the wait for another lab.
+    Raises LabError if nothing can be tried, and NoLibvirt if the daemon goes away.
+    """
+    paths.make(paths.cache)
+    with locked(paths.network.with_suffix(".lock"), LOCK_SECONDS, "the network to be proved", say):
+        known = network.cached(connection, paths)
+        return Proof(known) if known else _prove(connection, paths, how)
+
+
+def _prove(connection: libvirt.virConnect, paths: Paths, how: Acceleration) -> Proof:
+    with HostLog() as log:
+        first = tiny_guest.start(connection, paths, how, Network.PASST)
+        if first.outcome is Outcome.PROVED:
+            return _keep(connection, paths, Network.PASST, first.reason)
+        if first.outcome is Outcome.STARTED:
+            return Proof(None, first.reason)
+        denied = log.denials()
+    rule = rule_for(denied)
+    if first.outcome is Outcome.NO_CONSOLE:
+        return Proof(None, first.reason, True, tuple(denied), rule)
+    second = tiny_guest.start(connection, paths, how, Network.QEMU)
+    if second.outcome not in (Outcome.PROVED, Outcome.STARTED):
+        reason = f"with passt: {first.reason}; with QEMU's own network: {second.reason}"
+        return Proof(None, reason, True, tuple(denied), rule)
+    return _keep(connection, paths, Network.QEMU, f"{first.reason}; {second.reason}", denied, rule)
+
+
+def _keep(
+    connection: libvirt.virConnect,
+    paths: Paths,
+    which: Network,
+    proved: str,
+    denied: Sequence[str] = (),
+    rule: str = "",
+) -> Proof:
+    key = network.key(connection, paths)
+    verdict = Verdict(key=key, network=which, proved=proved, denials=list(denied), rule=rule)
+    network.keep(paths, verdict)
+    return Proof(verdict)

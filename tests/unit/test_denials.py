@@ -1,0 +1,146 @@
+"""The lines are of the format that public reports of these hosts show; only names and numbers were made up."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.base import process
+from lab.host import denials
+from lab.host.denials import CONSOLES, PASST, HostLog, rule_for
+
+UUID = "15de3735-d0a2-482b-95ce-42ab775ceaa7"
+# Ubuntu 24.04, an ordinary user.
+SOCKET = (
+    'audit: type=1400 audit(1786952496.076:234): apparmor="DENIED" operation="mknod" class="file" '
+    'profile="passt" name="/run/user/1000/libvirt/qemu/run/passt/1-lab-network-proof-net0.socket" '
+    'pid=11950 comm="passt.avx2" requested_mask="c" denied_mask="c" fsuid=1000 ouid=1000'
+)
+# Ubuntu 26.04, root: the profile of one machine.
+MAPPED = (
+    'audit: type=1400 audit(1786952496.076:240): apparmor="DENIED" operation="file_mmap" class="file" '
+    f'profile="libvirt-{UUID}//passt" name="/usr/bin/passt" pid=4711 comm="passt" requested_mask="m" '
+    'denied_mask="m" fsuid=0 ouid=0'
+)
+SEGFAULT = "passt[4711]: segfault at 7f1 ip 00007f1 sp 00007ff error 4 in passt[7f1+2000] likely on CPU 0"
+# Fedora, root.
+CONSOLE = (
+    'avc:  denied  { write } for  pid=812 comm="virtlogd" name="network-proof-x" dev="vda3" ino=1 '
+    "scontext=system_u:system_r:virtlogd_t:s0-s0:c0.c1023 tcontext=unconfined_u:object_r:var_lib_t:s0 "
+    "tclass=dir permissive=0"
+)
+AUDITD = f"type=AVC msg=audit(1786952496.100:241): {CONSOLE}"
+OTHER = SOCKET.replace('profile="passt"', 'profile="firefox"').replace('comm="passt.avx2"', 'comm="firefox"')
+ALLOWED = SOCKET.replace("DENIED", "ALLOWED")
+
+
+class Logs:
+    """The logs of a host: files, and what its journal prints."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kernel, self.audit, self.journal = folder / "kmsg", folder / "audit.log", ""
+        self.since: list[str] = []
+        monkeypatch.setattr(denials, "KERNEL_LOG", self.kernel)
+        monkeypatch.setattr(denials, "AUDIT_LOG", self.audit)
+        monkeypatch.setattr(process, "run", self._run)
+
+    def _run(self, command: list[str], *, timeout: float) -> str:
+        assert command[0] == "journalctl"
+        self.since.append(command[-1])
+        if not self.journal:
+            raise process.CommandFailed(command, "exit status 1", "")
+        return self.journal
+
+    def write(self, file: Path, *lines: str) -> None:
+        with file.open("a") as log:
+            log.write("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Logs:
+    return Logs(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def records(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The end of a pipe that stands for /dev/kmsg: each write is a record."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_DIRECT)
+    opened = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *a, **k: os.dup(reading) if path == logs.kernel else opened(path, *a, **k)
+    )
+    monkeypatch.setattr(os, "lseek", lambda *_: 0)
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_kernel_s_denials_are_found_among_its_other_lines(logs: Logs, records: int) -> None:
+    with HostLog() as log:
+        for text in ("usb 1-1: new device", SOCKET, OTHER, ALLOWED, SEGFAULT):
+            os.write(records, f"5,1234,98765432,-;{text}\n SUBSYSTEM=x\n".encode())
+        assert log.denials() == [SOCKET, SEGFAULT]
+
+
+def test_what_auditd_wrote_before_is_not_told(logs: Logs) -> None:
+    logs.write(logs.audit, AUDITD.replace("virtlogd", "qemu-kvm"))
+    with HostLog() as log:
+        logs.write(logs.audit, "type=LOGIN msg=audit(1.2:3): pid=1", AUDITD)
+        assert log.denials() == [AUDITD]
+
+
+def test_a_file_that_auditd_began_meanwhile_is_read_from_its_start(logs: Logs) -> None:
+    logs.write(logs.audit, "x" * 10_000)
+    with HostLog() as log:
+        logs.audit.write_text(f"{AUDITD}\n")
+        assert log.denials() == [AUDITD]
+
+
+def test_the_journal_is_asked_for_the_time_of_the_block_alone(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1786952490.25)
+    logs.journal = f"libvirtd started\n{SOCKET}\n"
+    with HostLog() as log:
+        assert log.denials() == [SOCKET]
+    assert logs.since == ["--since=@1786952490"]
+
+
+def test_one_denial_in_several_logs_or_by_several_processes_is_told_once(logs: Logs) -> None:
+    again = SOCKET.replace("234", "235").replace("pid=11950", "pid=11951")
+    logs.journal = f"{SOCKET}\n{again}\n{AUDITD}\naudit: type=1400 audit(1.2:3): {CONSOLE}\n"
+    with HostLog() as log:
+        logs.write(logs.audit, AUDITD)
+        assert log.denials() == [AUDITD, SOCKET]
+
+
+def test_a_host_whose_logs_cannot_be_read_has_no_lines(logs: Logs) -> None:
+    with HostLog() as log:
+        assert log.denials() == []
+
+
+def test_no_line_of_a_log_reaches_a_terminal_as_it_is(logs: Logs) -> None:
+    logs.journal = f"{SOCKET}\x1b[31m\n"
+    with HostLog() as log:
+        assert "\x1b" not in log.denials()[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        (SOCKET, PASST),
+        (SOCKET.replace("/run/user/1000/libvirt/qemu/run", "/run/libvirt/qemu"), PASST),
+        (MAPPED, PASST),
+        (MAPPED.replace(f"libvirt-{UUID}//passt", "passt"), PASST),
+        (AUDITD, CONSOLES),
+        # What no rule of setup.sh allows.
+        (SOCKET.replace("/run/user/1000/libvirt/qemu/run/passt/", "/srv/"), ""),
+        (MAPPED.replace(f"libvirt-{UUID}//passt", f"libvirt-{UUID}"), ""),
+        (AUDITD.replace("var_lib_t", "shadow_t"), ""),
+        (SEGFAULT, ""),
+    ],
+)
+def test_the_rule_is_the_one_that_allows_what_was_denied(line: str, rule: str) -> None:
+    assert rule_for([SEGFAULT, line]) == rule
