@@ -4,6 +4,8 @@
 #   ./setup.sh ARGUMENT...                 lab ARGUMENT...
 #   ./setup.sh --dry-run ...               say what either would do here, and change nothing
 #   ./setup.sh --dry-run=OS_RELEASE ...    the same for a bare host that has this file as its /etc/os-release
+#   ./setup.sh --allow=RULE doctor         add a rule of AppArmor or SELinux that `lab doctor` asks for
+#   ./setup.sh --forbid=RULE doctor        remove it
 # Installs only what is missing, with sudo only where it is needed; a second run does nothing slow.
 set -euf
 
@@ -34,6 +36,11 @@ dry='' bare='' os_release=/etc/os-release
 case ${1-} in
     --dry-run) dry=1 && shift ;;
     --dry-run=*) dry=1 bare=1 os_release=$(realpath "${1#*=}") && shift ;;
+esac
+change='' rule=''
+case ${1-} in
+    --allow=*) change=add rule=${1#*=} && shift ;;
+    --forbid=*) change=remove rule=${1#*=} && shift ;;
 esac
 cd "$(dirname "$0")"
 
@@ -179,6 +186,32 @@ start_libvirt() {
 }
 if [ "$(id -u)" = 0 ] && [ -z "${LAB_CONNECT-}" ]; then
     start_libvirt
+fi
+
+# --- what AppArmor or SELinux has to allow: only when asked for -------------------------------------
+
+change_rule() {
+    folder=${LAB_HOME:+$(realpath -m "$LAB_HOME")/state}
+    folder=${folder:-/var/lib/boxlite-lab}
+    sh lab/host/rules.sh show "$2" "$folder" >&2 || die "this is no rule: $2"
+    if [ "$2" = consoles ]; then
+        look_up rule.labels
+        [ -n "$found" ] || die "$host is not confined by SELinux"
+        if [ -n "$bare" ] || ! command -v semanage >/dev/null; then "install_$manager" "$found"; fi
+    fi
+    as_root sh lab/host/rules.sh "$1" "$2" "$folder"
+}
+[ -z "$rule" ] || change_rule "$change" "$rule"
+
+# At a terminal, `doctor` offers the rule that it found to be missing.
+if [ "${1-}" = doctor ] && [ -z "$dry$rule" ] && [ -t 0 ]; then
+    status=0
+    .venv/bin/lab "$@" || status=$?
+    rule=$(.venv/bin/python -m lab.host.rule)
+    [ -n "$rule" ] || exit "$status"
+    printf 'Add the rule %s, which --forbid=%s removes again? [y/N] ' "$rule" "$rule" >&2
+    read -r answer
+    case $answer in y | Y | yes) change_rule add "$rule" ;; *) exit "$status" ;; esac
 fi
 
 if [ -n "$dry" ]; then

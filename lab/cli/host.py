@@ -87,7 +87,10 @@ def _show(line: doctor.Line) -> None:
     for said in line.evidence:
         common.console.print(f"{'':16}| {escape(plain(said))}", soft_wrap=True)
     if line.mend:
-        common.console.print(f"{'':16}-> {escape(line.mend)}", soft_wrap=True)
+        first, *more = line.mend.splitlines()
+        common.console.print(f"{'':16}-> {escape(first)}", soft_wrap=True)
+        for rest in more:
+            common.console.print(f"{'':19}{escape(rest)}", soft_wrap=True)
 
 
 @click.command("clean")

@@ -15,7 +15,7 @@ from lab.base import host_table, process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs
-from lab.host import proof
+from lab.host import proof, rule
 from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 from lab.images import debian, store
 from lab.machine import acceleration, firmware
@@ -176,22 +176,23 @@ def _network(opened: libvirt.virConnect, paths: Paths) -> Line:
         raise
     except LabError as error:
         return Line("network", State.UNKNOWN, str(error.args[0]), error.hint or "")
-    if found.refused:
-        return Line("network", State.BROKEN, found.reason, _allow(found.rule) or LOGS, evidence=found.denials)
     if found.verdict is None:
         return Line("network", State.UNKNOWN, found.reason, TRY_AGAIN)
-    return _verdict(found.verdict)
+    return _verdict(found.verdict, paths)
 
 
-def _verdict(verdict: Verdict) -> Line:
-    if verdict.network is Network.PASST:
-        return Line("network", State.OK, verdict.proved)
+def _verdict(verdict: Verdict, paths: Paths) -> Line:
+    line = Line("network", State.OK, verdict.proved)
+    if verdict.key and verdict.network is Network.PASST:
+        return line
+    mend = LOGS
+    if verdict.rule:
+        mend = f"./setup.sh --allow={verdict.rule} doctor adds this rule: {rule.show(verdict.rule, paths)}"
+    line = replace(line, mend=mend, evidence=verdict.denials)
+    if not verdict.key:
+        return replace(line, state=State.BROKEN)
     said = f"lanes have QEMU's own user network instead of passt: {verdict.proved}"
-    return Line("network", State.FALLBACK, said, _allow(verdict.rule) or LOGS, evidence=verdict.denials)
-
-
-def _allow(rule: str) -> str:
-    return f"allow what was denied ({rule}), then lab doctor" if rule else ""
+    return replace(line, state=State.FALLBACK, found=said)
 
 
 def _subordinate_ids() -> Line:

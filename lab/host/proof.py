@@ -6,7 +6,7 @@ console shows that virtlogd may write in the lab's folder. Only a word that the 
 back through the port, shows that packets go through.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import libvirt
@@ -27,17 +27,10 @@ LOCK_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Proof:
-    """What is known of this host: the verdict that was kept, or else why there is none.
-
-    `refused`: lanes cannot run here; otherwise it could not be tried whether they can. The other fields are as
-    those of a verdict.
-    """
+    """What is known of this host: a verdict, or else why it could not be tried (`reason`)."""
 
     verdict: Verdict | None
     reason: str = ""
-    refused: bool = False
-    denials: tuple[str, ...] = ()
-    rule: str = ""
 
 
 def prove(
@@ -60,30 +53,24 @@ def prove(
 def _prove(connection: libvirt.virConnect, paths: Paths, how: Acceleration) -> Proof:
     with HostLog() as log:
         first = tiny_guest.start(connection, paths, how, Network.PASST)
-        if first.outcome is Outcome.PROVED:
-            return _keep(connection, paths, Network.PASST, first.reason)
         if first.outcome is Outcome.STARTED:
             return Proof(None, first.reason)
-        denied = log.denials()
-    rule = rule_for(denied)
+        denied = log.denials() if first.outcome is not Outcome.PROVED else []
+    verdict = Verdict(
+        key=network.key(connection, paths),
+        network=Network.PASST,
+        proved=first.reason,
+        denials=denied,
+        rule=rule_for(denied),
+    )
     if first.outcome is Outcome.NO_CONSOLE:
-        return Proof(None, first.reason, True, tuple(denied), rule)
-    second = tiny_guest.start(connection, paths, how, Network.QEMU)
-    if second.outcome not in (Outcome.PROVED, Outcome.STARTED):
-        reason = f"with passt: {first.reason}; with QEMU's own network: {second.reason}"
-        return Proof(None, reason, True, tuple(denied), rule)
-    return _keep(connection, paths, Network.QEMU, f"{first.reason}; {second.reason}", denied, rule)
-
-
-def _keep(
-    connection: libvirt.virConnect,
-    paths: Paths,
-    which: Network,
-    proved: str,
-    denied: Sequence[str] = (),
-    rule: str = "",
-) -> Proof:
-    key = network.key(connection, paths)
-    verdict = Verdict(key=key, network=which, proved=proved, denials=list(denied), rule=rule)
+        verdict.key = ""
+    elif first.outcome is Outcome.REFUSED:
+        second = tiny_guest.start(connection, paths, how, Network.QEMU)
+        if second.outcome in (Outcome.PROVED, Outcome.STARTED):
+            verdict.network, verdict.proved = Network.QEMU, f"{first.reason}; {second.reason}"
+        else:
+            verdict.key = ""
+            verdict.proved = f"with passt: {first.reason}; with QEMU's own network: {second.reason}"
     network.keep(paths, verdict)
     return Proof(verdict)

@@ -22,7 +22,6 @@ APPARMOR = Path("/etc/apparmor.d")
 # Where AppArmor's rules for passt, QEMU and libvirt's daemons are: files, or folders of them.
 PROFILES = (
     "usr.bin.passt",
-    "boxlite-lab.passt",
     "usr.sbin.libvirtd",
     "usr.sbin.virtqemud",
     "usr.lib.libvirt.virt-aa-helper",
@@ -47,8 +46,9 @@ POLICY = ("policy", "contexts/files/file_contexts.local")
 class Verdict(BaseModel):
     """The content of `network.json`; `key` says for which host it holds.
 
-    `proved` says what was seen. If passt was refused, `denials` are the lines of the logs that say who refused
-    it, and `rule` is the one of setup.sh that allows it; empty if there is none.
+    `proved` says what was seen. If lanes cannot run at all, the key is empty, so that the verdict never holds
+    and the next `lab doctor` tries again. If something was refused, `denials` are the lines of the logs that
+    tell of it, and `rule` is the one of setup.sh that allows it; empty if there is none.
     """
 
     key: str
@@ -74,11 +74,16 @@ def instead(connection: libvirt.virConnect, paths: Paths) -> str:
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
     """The verdict of `lab doctor`, if there is one and nothing that it depends on has changed."""
+    verdict = last(paths)
+    return verdict if verdict and verdict.key == key(connection, paths) else None
+
+
+def last(paths: Paths) -> Verdict | None:
+    """What `lab doctor` found the last time, whether it still holds or not."""
     try:
-        verdict = Verdict.model_validate_json(paths.network.read_bytes())
+        return Verdict.model_validate_json(paths.network.read_bytes())
     except (OSError, ValueError):
         return None
-    return verdict if verdict.key == key(connection, paths) else None
 
 
 def keep(paths: Paths, verdict: Verdict) -> None:

@@ -1,4 +1,4 @@
-"""The lines are of the format that public reports of these hosts show; only names and numbers were made up."""
+"""Lines of the kernel's and auditd's logs as they are in public reports, except where it is said otherwise."""
 
 import os
 import time
@@ -12,11 +12,11 @@ from lab.host import denials
 from lab.host.denials import CONSOLES, PASST, HostLog, rule_for
 
 UUID = "15de3735-d0a2-482b-95ce-42ab775ceaa7"
-# Ubuntu 24.04, an ordinary user.
+# Recorded in a debian-13 guest: an ordinary user's passt under the profile of Ubuntu 24.04.
 SOCKET = (
-    'audit: type=1400 audit(1786952496.076:234): apparmor="DENIED" operation="mknod" class="file" '
-    'profile="passt" name="/run/user/1000/libvirt/qemu/run/passt/1-lab-network-proof-net0.socket" '
-    'pid=11950 comm="passt.avx2" requested_mask="c" denied_mask="c" fsuid=1000 ouid=1000'
+    'audit: type=1400 audit(1795707710.076:105): apparmor="DENIED" operation="mknod" class="file" '
+    'profile="passt" name="/run/user/1001/libvirt/qemu/run/passt/1-lab-net0.socket" pid=750 '
+    'comm="passt.avx2" requested_mask="c" denied_mask="c" fsuid=1001 ouid=1001'
 )
 # Ubuntu 26.04, root: the profile of one machine.
 MAPPED = (
@@ -109,7 +109,7 @@ def test_the_journal_is_asked_for_the_time_of_the_block_alone(
 
 
 def test_one_denial_in_several_logs_or_by_several_processes_is_told_once(logs: Logs) -> None:
-    again = SOCKET.replace("234", "235").replace("pid=11950", "pid=11951")
+    again = SOCKET.replace("076:105", "077:106").replace("pid=750", "pid=751")
     logs.journal = f"{SOCKET}\n{again}\n{AUDITD}\naudit: type=1400 audit(1.2:3): {CONSOLE}\n"
     with HostLog() as log:
         logs.write(logs.audit, AUDITD)
@@ -131,12 +131,12 @@ def test_no_line_of_a_log_reaches_a_terminal_as_it_is(logs: Logs) -> None:
     ("line", "rule"),
     [
         (SOCKET, PASST),
-        (SOCKET.replace("/run/user/1000/libvirt/qemu/run", "/run/libvirt/qemu"), PASST),
+        (SOCKET.replace("/run/user/1001/libvirt/qemu/run", "/run/libvirt/qemu"), PASST),
         (MAPPED, PASST),
         (MAPPED.replace(f"libvirt-{UUID}//passt", "passt"), PASST),
         (AUDITD, CONSOLES),
         # What no rule of setup.sh allows.
-        (SOCKET.replace("/run/user/1000/libvirt/qemu/run/passt/", "/srv/"), ""),
+        (SOCKET.replace("/run/user/1001/libvirt/qemu/run/passt/", "/srv/"), ""),
         (MAPPED.replace(f"libvirt-{UUID}//passt", f"libvirt-{UUID}"), ""),
         (AUDITD.replace("var_lib_t", "shadow_t"), ""),
         (SEGFAULT, ""),

@@ -122,8 +122,9 @@ def commands(page: Path) -> list[str]:
     """Return the commands of the lab that a page shows."""
     said = [line.strip() for each in code(page) for line in each.content.splitlines()]
     said += [token.content for token in inline(parsed(page)) if token.type == "code_inline"]
-    # `--dry-run` is an option of setup.sh itself.
-    said = [re.sub(r"^\./setup\.sh --dry-run(=\S+)?", "./setup.sh", line) for line in said]
+    # These are options of setup.sh itself.
+    own = r"^\./setup\.sh (--dry-run(=\S+)?|--allow=\S+|--forbid=\S+)"
+    said = [re.sub(own, "./setup.sh", line) for line in said]
     return [line for line in said if re.match(r"((\.venv/bin/)?lab|\./setup\.sh(?! test)) [a-z-]", line)]
 
 

@@ -12,7 +12,7 @@ from lab import catalog
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
-from lab.host import doctor, proof
+from lab.host import doctor, proof, rule
 from lab.host.doctor import Line, State
 from lab.host.plan import Plan, starts_from_uefi
 from lab.host.proof import Proof
@@ -275,22 +275,22 @@ SIGNAL = "passt was killed by signal 11"
     ("found", "line"),
     [
         (
-            Proof(Verdict(key="", network=Network.PASST, proved="a guest answered")),
+            Proof(Verdict(key="k", network=Network.PASST, proved="a guest answered")),
             Line("network", State.OK, "a guest answered"),
         ),
         (
-            Proof(Verdict(key="", network=Network.QEMU, proved=SIGNAL, denials=[DENIED], rule="passt")),
+            Proof(Verdict(key="k", network=Network.QEMU, proved=SIGNAL, denials=[DENIED], rule="passt")),
             Line(
                 "network",
                 State.FALLBACK,
                 f"lanes have QEMU's own user network instead of passt: {SIGNAL}",
-                "allow what was denied (passt), then lab doctor",
+                "./setup.sh --allow=passt doctor adds this rule: the rule passt",
                 evidence=[DENIED],
             ),
         ),
         (
-            Proof(None, "no machine starts", True, (DENIED,), ""),
-            Line("network", State.BROKEN, "no machine starts", doctor.LOGS, evidence=(DENIED,)),
+            Proof(Verdict(key="", network=Network.PASST, proved="no machine starts", denials=[DENIED])),
+            Line("network", State.BROKEN, "no machine starts", doctor.LOGS, evidence=[DENIED]),
         ),
         (
             Proof(None, "no kernel"),
@@ -304,6 +304,7 @@ def test_the_network_is_what_was_proved(
 ) -> None:
     monkeypatch.setattr(acceleration, "cached", lambda *_: None)
     monkeypatch.setattr(proof, "prove", lambda *_: found)
+    monkeypatch.setattr(rule, "show", lambda name, _paths: f"the rule {name}")
     assert doctor._network(Qemu(), paths) == line
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from lab.base import host_table
 from lab.base.paths import PACKAGE
+from lab.host import rule
 
 ROOT = PACKAGE.parent
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
@@ -203,4 +204,54 @@ def test_what_to_install_is_told_for_each_distribution_where_this_one_is_unknown
 
 def test_shellcheck_finds_nothing_in_setup() -> None:
     done = subprocess.run([SHELLCHECK, ROOT / "setup.sh"], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments", "expected"),
+    [
+        ("ubuntu-24.04", ["--allow=passt"], ["sh lab/host/rules.sh add passt /var/lib/boxlite-lab"]),
+        ("ubuntu-26.04", ["--forbid=passt"], ["sh lab/host/rules.sh remove passt /var/lib/boxlite-lab"]),
+        (
+            "fedora-43",
+            ["--allow=consoles"],
+            [
+                f"{DNF_INSTALL} policycoreutils-python-utils",
+                "sh lab/host/rules.sh add consoles /var/lib/boxlite-lab",
+            ],
+        ),
+        ("ubuntu-24.04", [], []),
+    ],
+)
+def test_a_rule_is_added_or_removed_only_where_that_was_said(
+    tmp_path: Path, host: str, arguments: list[str], expected: list[str]
+) -> None:
+    done = dry_run(tmp_path, RELEASES[host], *arguments, "doctor")
+    told = commands(done.stdout)
+    assert [line for line in told if "rules.sh" in line or "policycoreutils" in line] == expected
+    assert told[-1] == ".venv/bin/lab doctor"
+    assert ("/usr/bin/passt{,.avx2} mr," in done.stderr) is ("passt" in "".join(arguments))
+
+
+def test_an_ordinary_user_adds_a_rule_by_sudo(tmp_path: Path) -> None:
+    told = commands(dry_run(tmp_path, RELEASES["ubuntu-24.04"], "--allow=passt", "doctor", user=1000).stdout)
+    assert "sudo sh lab/host/rules.sh add passt /var/lib/boxlite-lab" in told
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "told"),
+    [
+        ("debian-13", "everything", "show, add or remove one of: passt, consoles"),
+        ("ubuntu-24.04", "consoles", "Ubuntu 24.04 is not confined by SELinux"),
+    ],
+)
+def test_what_is_no_rule_of_this_host_is_refused(tmp_path: Path, host: str, name: str, told: str) -> None:
+    done = dry_run(tmp_path, RELEASES[host], f"--allow={name}", "doctor")
+    assert done.returncode == 3
+    assert told in done.stderr
+    assert not any("rules.sh" in line for line in commands(done.stdout))
+
+
+def test_shellcheck_finds_nothing_in_the_rules() -> None:
+    done = subprocess.run([SHELLCHECK, rule.RULES], capture_output=True, text=True, check=False)
     assert done.stdout == ""

@@ -1,0 +1,22 @@
+"""The rules of AppArmor and SELinux that setup.sh can add: `rules.sh` has them.
+
+`python -m lab.host.rule` prints the one that the last `lab doctor` asked for, and nothing if it asked for none.
+"""
+
+from pathlib import Path
+
+from lab.base import process
+from lab.base.paths import Paths
+from lab.machine import network
+
+RULES = Path(__file__).with_name("rules.sh")
+
+
+def show(rule: str, paths: Paths) -> str:
+    """A rule as it would be added for these folders."""
+    return process.run(["sh", RULES, "show", rule, paths.state], timeout=20).rstrip()
+
+
+if __name__ == "__main__":
+    last = network.last(Paths.default())
+    print(last.rule if last else "")
