@@ -87,7 +87,7 @@ def find_kernel(paths: Paths) -> Kernel:
         if kernel.exists() and os.access(kernel, os.R_OK):
             return Kernel(kernel, modules=modules)
     raise NoKernel(
-        "there is no guest image yet, and this user cannot read this host's own kernel",
+        "there is no guest image yet, and no kernel of this host that this user may read",
         hint="lab images build debian-13, then lab doctor",
     )
 
