@@ -151,6 +151,6 @@ def test_what_remedies_need_is_in_the_guest_without_a_network(
     for remedy, variant in twin.remedies.items():
         script = remedies.load()[remedy].script()
         # With the whole script the state is put in place, not only looked at.
-        command = ["sh", "-c", script, remedy]
+        command = ["sh", "-c", script, remedy, "--yes"]
         lab("exec", twin.name, variant, "--build", RELEASE, "--user", "root", "--", *command)
         assert "cannot" not in capfd.readouterr().out

@@ -81,6 +81,9 @@ pathlib.Path("/run/update-motd-ran").touch()
 subprocess.run(["sleep", "2"], check=True)
 PROGRAM
 chmod 0755 "$root/etc/update-motd.d/50-landscape-sysinfo"
+# Debian ships it in complain mode.
+sed -i 's/^\(profile unprivileged_userns\) flags=(complain) /\1 /' "$root/etc/apparmor.d/unprivileged_userns"
+grep -q '^profile unprivileged_userns {' "$root/etc/apparmor.d/unprivileged_userns"
 
 forget_identity
 serve_packages bubblewrap apparmor-profiles
