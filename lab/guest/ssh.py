@@ -35,7 +35,7 @@ class SessionLost(LabError):
 def shows_banner(endpoint: Endpoint, speed: Speed = ORDINARY) -> bool:
     """Whether the guest's server is up: passt accepts connections long before, so only its banner counts.
 
-    Raises LaneDied if passt has ended.
+    Raises LaneDied if nothing forwards its port any more.
     """
     limit = speed.from_emulation(SHOW_SECONDS)
     try:
@@ -47,7 +47,7 @@ def shows_banner(endpoint: Endpoint, speed: Speed = ORDINARY) -> bool:
 
 
 def check_network(endpoint: Endpoint) -> None:
-    """Raise LaneDied if the guest has lost its network, because passt has ended."""
+    """Raise LaneDied if the guest has lost its network: nothing forwards its port any more."""
     with suppress(OSError):
         _connect(endpoint, SHOW_SECONDS).close()
 
@@ -55,14 +55,16 @@ def check_network(endpoint: Endpoint) -> None:
 def _connect(endpoint: Endpoint, seconds: float) -> socket.socket:
     """A connection to the guest's port, within so many seconds.
 
-    Raises OSError, or LaneDied if nothing listens there.
-    passt listens from before the machine's start to its end, and is never started again.
+    Raises OSError, or LaneDied if nothing listens there. What forwards the port, passt or QEMU itself, does so
+    from before the guest's start to its end, and is never started again.
     """
     try:
         return socket.create_connection((endpoint.host, endpoint.port), seconds)
     except ConnectionRefusedError as error:
         where = f"{endpoint.host}:{endpoint.port}"
-        raise LaneDied(f"the guest has no network: nothing listens on {where}, so passt has ended") from error
+        raise LaneDied(
+            f"the guest has no network: nothing listens on {where}, so what forwarded it (passt) has ended"
+        ) from error
 
 
 def log_in(endpoint: Endpoint, user: str, speed: Speed) -> Connection:

@@ -109,8 +109,11 @@ def unreachable(alive: Callable[[], None] = lambda: None) -> Session:
 
 
 @pytest.mark.parametrize("listening", [False, True], ids=["booting", "forked"])
-def test_a_guest_whose_passt_has_ended_is_not_waited_for(listening: bool) -> None:
-    with pytest.raises(LaneDied, match=r"no network: nothing listens on 127.0.0.1:\d+, so passt has ended"):
+def test_a_guest_whose_port_nothing_forwards_is_not_waited_for(listening: bool) -> None:
+    with pytest.raises(
+        LaneDied,
+        match=r"no network: nothing listens on 127.0.0.1:\d+, so what forwarded it \(passt\) has ended",
+    ):
         unreachable().wait_open(600, listening=listening)
 
 
