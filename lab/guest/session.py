@@ -39,6 +39,10 @@ WATCH_SECONDS = 2.0
 # error names the machine's death and not the broken connection.
 NOTICE_SECONDS = 2.0
 
+# What forwards a guest's port ends with its machine, and libvirt has been seen to notice the machine's end more
+# than two seconds later. For so long it is asked after nothing listens on the port.
+GONE_SECONDS = 10.0
+
 # How long the guest may take to answer a request of SFTP, under hardware acceleration.
 SFTP_SECONDS = 10.0
 # How long a file may take, under hardware acceleration: so long, and so much longer for each MiB.
@@ -98,15 +102,17 @@ class Session:
         """
 
         def attempt() -> bool | None:
-            if not listening and not ssh.shows_banner(self._endpoint, self.speed):
-                return None
+            with self._told_of_the_machine():
+                if not listening and not ssh.shows_banner(self._endpoint, self.speed):
+                    return None
             try:
                 self._connection(ADMIN)
             except (paramiko.SSHException, OSError, EOFError) as error:
                 if isinstance(error, paramiko.BadHostKeyException):
                     raise SessionLost(f"the guest showed a host key that is not its own: {error}") from error
                 if isinstance(error, NoValidConnectionsError):
-                    ssh.check_network(self._endpoint)
+                    with self._told_of_the_machine():
+                        ssh.check_network(self._endpoint)
                 return None  # The server answers before the accounts exist.
             return True
 
@@ -292,13 +298,27 @@ class Session:
             self._connections[user] = ssh.log_in(self._endpoint, user, self.speed)
         return self._connections[user]
 
+    @contextmanager
+    def _told_of_the_machine(self) -> Iterator[None]:
+        """If the block finds that nothing forwards the guest's port, see whether the machine's end is why.
+
+        Raises what the block raises, or whatever `alive` raises.
+        """
+        try:
+            yield
+        except LaneDied:
+            with suppress(DeadlineExpired):
+                wait_for(lambda: None, Deadline(GONE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
+            raise
+
     def _lost(self, message: str, error: BaseException | None) -> None:
         self.close()
         message = f"{message}: {self._found}" if self._found else message
         with suppress(DeadlineExpired):
             wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
         try:
-            ssh.check_network(self._endpoint)
+            with self._told_of_the_machine():
+                ssh.check_network(self._endpoint)
         except LaneDied as gone:
             raise LaneDied(f"{message}; {gone}") from error
         raise SessionLost(message) from error

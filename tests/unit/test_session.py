@@ -109,7 +109,10 @@ def unreachable(alive: Callable[[], None] = lambda: None) -> Session:
 
 
 @pytest.mark.parametrize("listening", [False, True], ids=["booting", "forked"])
-def test_a_guest_whose_port_nothing_forwards_is_not_waited_for(listening: bool) -> None:
+def test_a_guest_whose_port_nothing_forwards_is_not_waited_for(
+    listening: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "GONE_SECONDS", 0.0)
     with pytest.raises(
         LaneDied,
         match=r"no network: nothing listens on 127.0.0.1:\d+, so what forwarded it \(passt\) has ended",
@@ -117,8 +120,34 @@ def test_a_guest_whose_port_nothing_forwards_is_not_waited_for(listening: bool) 
         unreachable().wait_open(600, listening=listening)
 
 
+def noticed_late() -> Callable[[], None]:
+    """libvirt, which calls a dead machine alive a few times."""
+    asked = iter(range(3))
+
+    def alive() -> None:
+        if next(asked, None) is None:
+            raise LaneDied("the machine is gone")
+
+    return alive
+
+
+@pytest.mark.parametrize("listening", [False, True], ids=["booting", "forked"])
+def test_a_port_that_closed_with_its_machine_is_told_as_the_machine_s_end(listening: bool) -> None:
+    with pytest.raises(LaneDied, match=r"^the machine is gone$"):
+        unreachable(noticed_late()).wait_open(600, listening=listening)
+
+
+def test_a_command_that_broke_with_its_machine_is_told_as_the_machine_s_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
+    with pytest.raises(LaneDied, match=r"SSH broke during `true`: .*; the machine is gone"):
+        unreachable(noticed_late()).run("true", seconds=5)
+
+
 def test_a_command_whose_connection_broke_because_passt_ended_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
+    monkeypatch.setattr(session, "GONE_SECONDS", 0.0)
     with pytest.raises(LaneDied, match=r"SSH broke during `true`: .*; the guest has no network"):
         unreachable().run("true", seconds=5)
 
