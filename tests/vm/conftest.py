@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import libvirt
 import psutil
 import pytest
 
@@ -243,8 +244,12 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 def domains_of(lanes: set[str]) -> set[str]:
     """Which of these lanes have a domain."""
+    found = set()
     with connection(default_uri()) as opened:
-        return {name for each in opened.listAllDomains() if (name := lane_of(each.XMLDesc())) in lanes}
+        for each in opened.listAllDomains():
+            with suppress(libvirt.libvirtError):  # It may end while its XML is read.
+                found.add(lane_of(each.XMLDesc()))
+    return {name for name in found if name in lanes}
 
 
 def processes_of(lanes: set[str], ports: set[int]) -> list[str]:
