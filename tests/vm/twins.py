@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.base import process
 from lab.catalog import Pin
-from lab.record import Status
+from lab.record import Confidence, Status
 from tests.mirror import SigningKey, definitions
 from tests.vm import cloud_disk
 from tests.vm.cloud_disk import CloudDisk, Recipe
@@ -26,8 +26,8 @@ PLACE = b"# repository\n"
 PLACE_SIZE = 512
 
 
-Expected = tuple[Status, str | None]
-PASS: Expected = (Status.PASS, None)
+Expected = tuple[Status, str | None, Confidence | None]
+PASS: Expected = (Status.PASS, None, None)
 # For the traits' checks: sh, run as root in the twin.
 ROOT_GREW = "test $(df --output=size -BG / | tail -1 | tr -dc 0-9) -ge 8"
 
@@ -80,19 +80,20 @@ NOBLE_TRAITS = {
     "package lists are there": "apt-cache madison bubblewrap | grep Packages",
 }
 
+
+def _recipe(release: str, *packages: str) -> Recipe:
+    settings = {"TWIN_RELEASE": release, "TWIN_SEEDED": str(SEEDED), "TWIN_LOCKED": str(LOCKED)}
+    return Recipe("ubuntu", (*cloud_disk.PACKAGES, "gdisk", *packages), settings)
+
+
 NOBLE = Twin(
     "ubuntu-24.04",
-    Recipe(
-        "ubuntu",
-        (*cloud_disk.PACKAGES, "gdisk"),
-        {"TWIN_RELEASE": "24.04", "TWIN_SEEDED": str(SEEDED), "TWIN_LOCKED": str(LOCKED)},
-    ),
+    _recipe("24.04"),
     Pin(build="release-20261101", date="2026-11-26", mirrors=[]),
     {
         "stock": PASS,
-        "userns-clone-off": (Status.XFAIL, "userns-sysctl"),
-        "apparmor-userns-nocaps": (Status.XFAIL, "apparmor-userns-nocaps"),
-        "bwrap-allow-list": PASS,
+        "userns-clone-off": (Status.XFAIL, "userns-sysctl", Confidence.PROVED),
+        "apparmor-userns-nocaps": (Status.XFAIL, "apparmor-userns-nocaps", Confidence.PROVED),
     },
     NOBLE_TRAITS,
     masked=(
