@@ -191,8 +191,7 @@ def _verdict(verdict: Verdict, paths: Paths) -> Line:
     line = replace(line, mend=mend, evidence=verdict.denials)
     if not verdict.key:
         return replace(line, state=State.BROKEN)
-    said = f"lanes have QEMU's own user network instead of passt: {verdict.proved}"
-    return replace(line, state=State.FALLBACK, found=said)
+    return replace(line, state=State.FALLBACK, found=verdict.instead)
 
 
 def _subordinate_ids() -> Line:

@@ -33,10 +33,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Opened:
-    """A lane whose guest is in the state of a cell, and the way into it."""
+    """A lane whose guest is in the state of a cell, and the way into it.
+
+    `note` is what its user should know about it besides; empty if there is nothing.
+    """
 
     lane: Lane
     entrance: Entrance
+    note: str = ""
 
     def check_alive(self) -> None:
         """Raise LaneDied if the guest's machine is gone."""
@@ -60,7 +64,8 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             runner.apply(cell.variant)
             running.close()
             made = running.lane
-            yield Opened(made, entrance.make(made.endpoint, made.folder, cell, speed=made.speed))
+            way_in = entrance.make(made.endpoint, made.folder, cell, speed=made.speed)
+            yield Opened(made, way_in, network.instead(opened, paths))
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,13 @@ class Verdict(BaseModel):
     denials: list[str] = []
     rule: str = ""
 
+    @property
+    def instead(self) -> str:
+        """What lanes have instead of passt, and why, as a clause; empty if they have passt."""
+        if self.network is Network.PASST:
+            return ""
+        return f"lanes have QEMU's own user network instead of passt: {self.proved}"
+
 
 def chosen(connection: libvirt.virConnect, paths: Paths) -> Network:
     """The network for lanes on this host."""
@@ -65,11 +72,9 @@ def chosen(connection: libvirt.virConnect, paths: Paths) -> Network:
 
 
 def instead(connection: libvirt.virConnect, paths: Paths) -> str:
-    """What lanes have instead of passt, and why, in a sentence; empty if they have passt."""
+    """What lanes have instead of passt, and why, for whoever uses one; empty if they have passt."""
     verdict = cached(connection, paths)
-    if verdict is None or verdict.network is Network.PASST:
-        return ""
-    return f"lanes have QEMU's own user network instead of passt: {verdict.proved} (lab doctor says more)"
+    return f"{verdict.instead} (lab doctor says more)" if verdict and verdict.instead else ""
 
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
