@@ -276,7 +276,7 @@ def test_the_doctor_of_a_plan_names_what_only_other_guests_need(
 ) -> None:
     really = shutil.which
     monkeypatch.setattr(
-        shutil, "which", lambda name, path=None: None if name == "gpgv" else really(name, path=path)
+        shutil, "which", lambda name, *more, **path: None if name == "gpgv" else really(name, *more, **path)
     )
     run_main(monkeypatch, "--connect", "test:///default", "doctor", "-g", "debian-13")
     lines = capsys.readouterr().out.splitlines()

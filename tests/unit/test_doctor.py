@@ -102,6 +102,53 @@ def test_a_program_that_says_no_version_is_there_all_the_same(
     assert str(programs / "passt") in line.found
 
 
+def with_network(monkeypatch: pytest.MonkeyPatch, state: State) -> None:
+    monkeypatch.setattr(doctor, "_libvirt", lambda *_: iter([Line("network", state, "what was seen")]))
+
+
+@pytest.mark.parametrize(
+    ("network", "state"),
+    [
+        (State.OK, State.FALLBACK),
+        (State.FALLBACK, State.FALLBACK),
+        (State.UNKNOWN, State.BROKEN),
+        (State.BROKEN, State.BROKEN),
+    ],
+)
+def test_a_passt_that_says_no_version_is_broken_only_if_no_network_was_proved(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, network: State, state: State
+) -> None:
+    with_network(monkeypatch, network)
+    write(programs / "passt", "echo no library; exit 127")
+    line = examine(paths, "passt")
+    assert (line.state, line.mend) == (state, doctor.SETUP)
+    assert "no library" in line.found
+    assert ("lanes run all the same (see network)" in line.found) is (state is State.FALLBACK)
+
+
+def test_where_passt_is_missing_and_lanes_run_setup_still_installs_it(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_network(monkeypatch, State.FALLBACK)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    line = examine(paths, "passt")
+    said = "passt is not installed; lanes run all the same (see network)"
+    assert line == Line("passt", State.FALLBACK, said, doctor.SETUP)
+
+
+def test_a_program_that_is_there_but_may_not_be_executed_is_not_called_missing(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(programs))
+    (programs / "gpgv").chmod(0o644)
+    monkeypatch.setattr(doctor, "ADMINISTRATION", "")
+    line = doctor._program("gpgv", "gpgv", "--version")
+    there = programs / "gpgv"
+    assert line == Line(
+        "gpgv", State.BROKEN, f"{there} may not be executed", f"make it executable: chmod a+x {there}"
+    )
+
+
 def test_a_program_that_fails_is_broken(paths: Paths, programs: Path) -> None:
     write(programs / "mke2fs", "echo no library; exit 127")
     line = examine(paths, "mke2fs")
@@ -112,7 +159,7 @@ def test_a_program_that_fails_is_broken(paths: Paths, programs: Path) -> None:
 def test_every_missing_program_is_broken_and_says_how_to_mend_it(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _name, path=None: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     lines = {line.what: line for line in doctor.examine(plan_of(paths), NOWHERE)}
     for what in ("QEMU", "passt", "mmdebstrap", "mke2fs", "gpgv"):
         assert lines[what].state is State.BROKEN
@@ -171,7 +218,7 @@ def test_what_only_guests_outside_the_plan_need_is_told_apart(
 ) -> None:
     really = shutil.which
     monkeypatch.setattr(
-        shutil, "which", lambda name, path=None: None if name == missing else really(name, path=path)
+        shutil, "which", lambda name, *more, **path: None if name == missing else really(name, *more, **path)
     )
     line = examine(paths, what, guest)
     assert (line.state, line.found) == (state, f"{missing} is not installed")
