@@ -5,10 +5,13 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from lab.base.errors import LabError
 
@@ -16,6 +19,9 @@ Command = Sequence[str | Path]
 
 # Time between SIGTERM and SIGKILL; mmdebstrap needs it to remove its tree and mounts.
 GRACE_SECONDS = 10.0
+# How often it is looked whether they have ended.
+LOOK_SECONDS = 0.05
+GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
 
 _running: set[subprocess.Popen[str]] = set()
 
@@ -98,13 +104,55 @@ def run(
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Stop a program and its children: SIGTERM first, SIGKILL after the grace period."""
+    """Stop a program and all that it started, and wait for their end; after the grace period by SIGKILL."""
+    family: set[psutil.Process] = set()
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE_SECONDS)
-            return
+        family = _running_of(child.pid, family)
+        for each in family:
+            with suppress(*GONE):
+                each.send_signal(number)
+        end = time.monotonic() + GRACE_SECONDS
+        while family and time.monotonic() < end:
+            time.sleep(LOOK_SECONDS)
+            child.poll()
+            family = _running_of(child.pid, family)
+
+
+def _running_of(leader: int, known: set[psutil.Process]) -> set[psutil.Process]:
+    """The processes of a program that still run: those of its session, those known before, and their children.
+
+    A child may have left the session, and one whose parent ended is no descendant any more.
+    """
+    running = {each.pid: each for each in psutil.process_iter() if _runs(each)}
+    family = {each.pid for each in known if running.get(each.pid) == each}
+    family |= {pid for pid in running if _session(pid) == leader}
+    while True:
+        children = {pid for pid, each in running.items() if _parent(each) in family} - family
+        if not children:
+            return {running[pid] for pid in family}
+        family |= children
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; one whose parent has not noticed its end is a zombie."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except GONE:
+        return False
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except GONE:
+        return None
 
 
 def tail(lines: Sequence[str] | deque[str], count: int = 20) -> str:

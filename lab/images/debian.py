@@ -115,6 +115,7 @@ def _workspace(out: Path) -> Iterator[Path]:
 def _command(image: DebianImage) -> list[str | Path]:
     wanted = [f"{name}/{image.suite}-backports" if name in image.backports else name for name in PACKAGES]
     command: list[str | Path] = [
+        *_own_mounts(),
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--format=null",
@@ -135,6 +136,22 @@ def _command(image: DebianImage) -> list[str | Path]:
     if image.expired:
         command.append("--aptopt=Acquire::Check-Valid-Until false")
     return [*command, f"--customize-hook={_recipe()}", image.suite, "/dev/null"]
+
+
+def _own_mounts() -> list[str]:
+    """What starts a program with mounts of its own, which end with its last process, even if that is killed.
+
+    An ordinary user's mmdebstrap does so by itself. Root's mounts /proc and /sys in the workspace, and devices,
+    for the whole host to see. Empty where that may not be: mmdebstrap can mount nothing there either.
+    """
+    apart = ["unshare", "--mount", "--"]
+    if os.geteuid() != 0:
+        return []
+    try:
+        process.run([*apart, "true"], timeout=20)
+    except process.CommandFailed:
+        return []
+    return apart
 
 
 def _report(line: str, say: Callable[[str], None]) -> None:

@@ -5,9 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab import catalog
+from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.catalog import DebianImage
@@ -33,6 +35,11 @@ exit 25
 NO_MIRROR = """
 echo "E: apt-get update failed: Temporary failure resolving the mirror" >&2
 exit 2
+"""
+# Its child ignores that its parent is told to end, and says who it is.
+HANGS = """
+setsid sh -c 'trap "" TERM; echo $$ >"$ASKED"; while :; do sleep 1; done' &
+wait
 """
 NO_KEYS = """
 echo "W: GPG error: trixie InRelease: signatures could not be verified: NO_PUBKEY 6ED0E7B82643E131" >&2
@@ -190,6 +197,48 @@ def test_a_failed_build_says_why_and_leaves_nothing(
     assert message in str(error.value)
     assert hint in (error.value.hint or "")
     assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []
+
+
+def test_what_a_build_started_has_ended_before_its_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(HANGS, tmp_path, monkeypatch)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 1.0)
+    removed: list[str] = []
+
+    def remove(_workspace: Path) -> None:
+        try:
+            removed.append(psutil.Process(int((tmp_path / "asked").read_text())).status())
+        except psutil.NoSuchProcess:
+            removed.append("ended")
+
+    monkeypatch.setattr(debian, "remove_workspace", remove)
+    with pytest.raises(LabError, match="stopped after 3 s"):
+        debian.build(image_of("debian-13"), tmp_path, no_say, timeout=3)
+    assert removed in (["ended"], [psutil.STATUS_ZOMBIE])
+
+
+def test_root_builds_with_mounts_that_end_with_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a namespace of mounts")
+    install(
+        'readlink /proc/self/ns/mnt >"$ASKED"\n' + WORKS.replace('"$ASKED"', "/dev/null"), tmp_path, monkeypatch
+    )
+    debian.build(image_of("debian-13"), tmp_path, no_say, timeout=60)
+    assert (tmp_path / "asked").read_text().strip() != str(Path("/proc/self/ns/mnt").readlink())
+
+
+def test_where_no_mounts_of_its_own_may_be_made_mmdebstrap_is_started_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(WORKS, tmp_path, monkeypatch)
+    (tmp_path / "bin/unshare").write_text("#!/bin/sh\necho not permitted >&2\nexit 1\n")
+    (tmp_path / "bin/unshare").chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    debian.build(image_of("debian-13"), tmp_path, no_say, timeout=60)
+    assert "--mode=root" in (tmp_path / "asked").read_text()
 
 
 def test_what_belongs_to_a_subordinate_user_is_removed_by_that_one_and_the_folder_by_its_owner(

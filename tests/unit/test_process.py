@@ -1,6 +1,7 @@
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab.base import process
@@ -56,6 +57,30 @@ def test_what_a_program_started_is_stopped_with_it(tmp_path: Path) -> None:
     with pytest.raises(process.CommandFailed, match="stopped after"):
         process.run(["sh", "-c", f"(sleep 2; touch {survived}) & wait"], timeout=0.1)
     assert not survived.exists()
+
+
+def test_what_left_the_session_or_outlives_its_parent_is_stopped_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "GRACE_SECONDS", 1.0)
+    pids = tmp_path / "pids"
+    stubborn = f"trap '' TERM; echo $$ >>{pids}; echo up; while :; do sleep 1; done"
+    started: list[str] = []
+
+    def count(line: str) -> None:
+        started.append(line)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+
+    script = 'setsid sh -c "$0" & sh -c "$0" & wait'
+    with pytest.raises(KeyboardInterrupt):
+        process.run(["sh", "-c", script, stubborn], timeout=LONG, on_line=count)
+    assert [pid for pid in pids.read_text().split() if psutil.pid_exists(int(pid)) and runs(int(pid))] == []
+
+
+def runs(pid: int) -> bool:
+    """Whether it has not ended; nobody may have noticed its end yet."""
+    return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
 
 def test_stop_all_ends_what_other_threads_run() -> None:
