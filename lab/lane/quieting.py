@@ -35,9 +35,13 @@ RECIPE = (*UNITS, *SCRIPTS, *LOCKS, source(program_file(PROGRAM)))
 
 
 class Changes(BaseModel):
-    """What was changed in a guest besides packages, and the locks that others held to the end of the wait."""
+    """What was changed in a guest besides packages, and the locks that others held to the end of the wait.
+
+    `not_masked` are the units that still run when they like, each with systemctl's reason.
+    """
 
     masked: list[str]
+    not_masked: dict[str, str]
     not_executable: list[str]
     held: list[str]
 

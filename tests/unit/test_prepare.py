@@ -233,11 +233,11 @@ class InGuest:
             self.lacks = [name for name in self.lacks if name not in self.installed]
         return Output(1 if self.lacks else 0, self.says, "")
 
-    def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> dict[str, list[str]]:
+    def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> dict[str, Any]:
         assert name == "quiet"
         assert argument["seconds"] <= EMULATION.speed.from_kvm(seconds)
         self.quieted += 1
-        return {"masked": ["apt-daily.timer"], "not_executable": [], "held": []}
+        return {"masked": ["apt-daily.timer"], "not_masked": {}, "not_executable": [], "held": []}
 
     def close(self) -> None:
         self.ran.append("close")

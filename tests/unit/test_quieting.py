@@ -21,12 +21,15 @@ case "$*" in
         printf "%s static -\\n" apt-daily.timer fstrim.service odd.service
         exit 1
         ;;
-    *odd.service) exit 1 ;;
+    *odd.service)
+        echo "Failed to mask unit: File '/etc/systemd/system/odd.service' already exists." >&2
+        exit 1
+        ;;
 esac
 """
 
 
-def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mapping[str, list[str]]:
+def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mapping[str, Any]:
     program = folder / "systemctl"
     program.write_text(SYSTEMCTL)
     program.chmod(0o755)
@@ -34,7 +37,7 @@ def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mappin
     argument = {"units": ["apt-daily.timer", "none.timer"], "scripts": [], "locks": [], "seconds": 0, **asked}
     command = [sys.executable, "-I", "-S", str(program_file("quiet")), json.dumps(argument)]
     printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    found: dict[str, list[str]] = json.loads(printed)
+    found: dict[str, Any] = json.loads(printed)
     return found
 
 
@@ -50,6 +53,14 @@ def test_units_that_the_guest_has_are_masked_and_only_timers_are_stopped(
         "mask --quiet odd.service",
         "stop apt-daily.timer",
     ]
+
+
+def test_a_unit_that_cannot_be_masked_is_told_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = quieting.Changes.model_validate(quiet(tmp_path, monkeypatch))
+    reason = "Failed to mask unit: File '/etc/systemd/system/odd.service' already exists."
+    assert (told.masked, told.not_masked) == (["apt-daily.timer", "fstrim.service"], {"odd.service": reason})
 
 
 def test_scripts_of_a_login_are_made_not_executable_and_named(
@@ -81,5 +92,6 @@ def test_locks_of_another_program_are_waited_for_and_named(
 def test_what_is_stopped_is_part_of_the_recipe_and_recorded(tmp_path: Path) -> None:
     assert set(quieting.RECIPE) <= set(prepare_image.RECIPE)
     assert "apt-daily-upgrade.timer" in quieting.UNITS
-    quieting.write(quieting.Changes(masked=["fstrim.timer"], not_executable=[], held=[]), tmp_path)
+    changes = quieting.Changes(masked=["fstrim.timer"], not_masked={}, not_executable=[], held=[])
+    quieting.write(changes, tmp_path)
     assert json.loads((tmp_path / "changes.json").read_text())["masked"] == ["fstrim.timer"]

@@ -1,8 +1,9 @@
 """Keep what a guest does by itself out of its cells, and wait until nobody installs packages. Runs as root.
 
 Argument: {"units": [name], "scripts": [folder], "locks": [path], "seconds": how long to wait}. Units that the
-guest has are masked, and their timers stopped; a service that runs may end what it began. Scripts are made not
-executable. Prints what was changed, and the locks that are still held.
+guest has are masked, and their timers stopped; a service that runs may end what it began. A unit whose file is
+in /etc/systemd/system cannot be masked and stays as it is. Scripts are made not executable. Prints what was
+changed, the units that were not masked with systemctl's reason, and the locks that are still held.
 """
 
 import fcntl
@@ -22,10 +23,12 @@ def mask(units):
     # Says with its status, in newer versions, that there is none of them.
     known = systemctl("list-unit-files", "--no-legend", "--no-pager", *units).stdout
     there = [line.split()[0] for line in known.splitlines() if line.strip()]
-    masked = [unit for unit in there if systemctl("mask", "--quiet", unit).returncode == 0]
+    tried = {unit: systemctl("mask", "--quiet", unit) for unit in there}
+    masked = [unit for unit, ran in tried.items() if ran.returncode == 0]
     if timers := [unit for unit in masked if unit.endswith(".timer")]:
         systemctl("stop", *timers)
-    return sorted(masked)
+    failed = {unit: ran.stderr.strip() for unit, ran in sorted(tried.items()) if ran.returncode != 0}
+    return {"masked": sorted(masked), "not_masked": failed}
 
 
 def disable(folders):
@@ -56,5 +59,5 @@ def wait(paths, seconds):
 
 
 asked = json.loads(sys.argv[1])
-done = {"masked": mask(asked["units"]), "not_executable": disable(asked["scripts"])}
+done = {**mask(asked["units"]), "not_executable": disable(asked["scripts"])}
 print(json.dumps({**done, "held": wait(asked["locks"], asked["seconds"])}))
