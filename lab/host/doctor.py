@@ -175,7 +175,7 @@ def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
     return Line(
         "acceleration",
         State.SLOW,
-        f"software emulation, about ten times slower: {verdict.reason}; {verdict.speed}",
+        f"software emulation: {verdict.reason}; {verdict.speed}",
         "everything works without KVM; for speed, use a host with /dev/kvm and nested virtualization",
     )
 

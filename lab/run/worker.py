@@ -153,9 +153,7 @@ class Worker:
         self._host = hosts.describe(opened, how)
         if self._shared.journal.begin_on(self._host):
             if not how.kvm:
-                self._shared.observer.note(
-                    f"guests run under software emulation, about ten times slower: {how.reason}"
-                )
+                self._shared.observer.note(f"guests run under software emulation: {how.reason}; {how.speed}")
             if instead := network.instead(opened, self._shared.work.paths):
                 self._shared.observer.note(instead)
         self._say(how.told())

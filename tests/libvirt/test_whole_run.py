@@ -9,6 +9,8 @@ from lab.builds import SuiteOptions
 from lab.lane import prepare_image as prepare
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
+from lab.machine import acceleration
+from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
 from lab.plan import Cell
 from lab.record import CellResult, RunResult, Status
@@ -30,10 +32,20 @@ def test_every_cell_says_how_to_run_it_again(lab: Lab) -> None:
     assert rerun == "lab matrix -g debian-13 -v max-userns-zero --build 0.10.8 --cold --rootfs /layout"
 
 
-def test_emulation_is_said_once(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("kernel_seconds", "speed"),
+    [
+        (None, "this host's speed is not known"),
+        (7.0, "this host boots a kernel 14 times slower than ordinary hardware with KVM"),
+    ],
+)
+def test_emulation_is_said_once_with_the_speed_if_that_was_measured(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, kernel_seconds: float | None, speed: str
+) -> None:
+    monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test", kernel_seconds))
     lab.run()
-    assert len(lab.heard.notes) == 1
-    assert "software emulation" in lab.heard.notes[0]
+    said = f"guests run under software emulation: a test; {speed} (software emulation)"
+    assert lab.heard.notes == [said]
 
 
 def test_the_guest_that_takes_longest_goes_first_and_what_is_left_is_told(

@@ -314,6 +314,23 @@ class Qemu:
         return "qemu:///system"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "speed"),
+    [
+        (None, "this host's speed is not known"),
+        (7.0, "this host boots a kernel 14 times slower than ordinary hardware with KVM"),
+    ],
+)
+def test_emulation_is_told_with_the_speed_that_was_measured(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, seconds: float | None, speed: str
+) -> None:
+    found = Acceleration(False, "/dev/kvm does not exist", seconds)
+    monkeypatch.setattr(acceleration, "cached", lambda *_: found)
+    line = doctor._acceleration(Qemu(), paths)
+    said = f"software emulation: /dev/kvm does not exist; {speed} (software emulation)"
+    assert (line.state, line.found) == (State.SLOW, said)
+
+
 DENIED = 'audit: type=1400 apparmor="DENIED" operation="mknod" profile="passt"'
 SIGNAL = "passt was killed by signal 11"
 
