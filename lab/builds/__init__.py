@@ -6,6 +6,7 @@ from packaging.version import Version
 
 from lab.base.discovery import classes
 from lab.base.errors import UsageError, unknown_name
+from lab.base.paths import Paths
 from lab.builds import kinds, pip
 from lab.builds._base import FILES, FOLDER, ROOTFS, WHOLE_SUITE, Build, Step, SuiteOptions
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
@@ -23,6 +24,7 @@ __all__ = [
     "argument",
     "forms",
     "known_kinds",
+    "newest_stored",
     "previous",
     "releases",
     "resolve",
@@ -60,6 +62,11 @@ def resolve(wanted: str | None) -> Build:
     if prefix not in known:
         raise unknown_name("kind of build", prefix, known)
     return known[prefix].parse(rest)
+
+
+def newest_stored(paths: Paths) -> Build:
+    """The newest release in the cache, for who may ask no package index. Raises UsageError if there is none."""
+    return Wheel.newest_stored(paths)
 
 
 def previous(build: Build) -> Build:

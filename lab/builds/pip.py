@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from lab.base import process
@@ -42,6 +43,19 @@ def newest() -> str:
     if not known:
         raise LabError(f"the package index has no release of {PROJECT}", hint=NAME_ONE)
     return str(known[-1])
+
+
+def newest_stored(paths: Paths) -> str:
+    """The version of the newest release that has a wheel in the cache. Raises UsageError if none has."""
+    wheels = store(paths).glob(f"{PROJECT}-*/{PROJECT}-*.whl")
+    versions = [parse_wheel_filename(wheel.name)[1] for wheel in wheels]
+    releases = [version for version in versions if not version.is_prerelease]
+    if not releases:
+        raise UsageError(
+            f"no release of {PROJECT} is stored: {store(paths)} has no wheel of one",
+            hint="name a wheel with --build FILE.whl, or have a release fetched by a run without --offline",
+        )
+    return str(max(releases))
 
 
 def newest_before(version: str) -> str:

@@ -100,7 +100,8 @@ ALLOWED_WITH_RESUME = {
 @click.option(
     "--offline",
     is_flag=True,
-    help="Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once.",
+    help="Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once. "
+    "Without --build, test the newest release in the cache.",
 )
 @click.option("--cold", is_flag=True, help="Boot a machine for each cell instead of forking a checkpoint.")
 @click.option(
@@ -161,6 +162,8 @@ def matrix_command(
     if not only_list:
         lab.sweep()
     if resume is None:
+        if offline and not asked["builds"] and not only_list:
+            asked["builds"] = [_stored_release(lab, quiet=quiet)]
         asked["builds"] = wanted.builds(asked["builds"])
         request = start.Request(**asked)
         if only_list:
@@ -191,6 +194,14 @@ def matrix_command(
         return run.exit_status()
     common.console.print()
     return show_decision(planned_gate.decide(run, planned.folder))
+
+
+def _stored_release(lab: common.Lab, *, quiet: bool) -> str:
+    """What --build takes for the newest release in the cache. Raises UsageError."""
+    found = builds.newest_stored(lab.paths)
+    if not quiet:
+        common.say(f"--offline: {found.name} is the newest release in the cache; no package index was asked")
+    return str(found.argument)
 
 
 def _announce(planned: start.PlannedRun) -> None:

@@ -3,10 +3,13 @@
 import shlex
 from io import StringIO
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
 
+from lab.base.errors import LabError
+from lab.builds import pip
 from lab.cli import common
 from lab.record import ExperimentPolicy, RunOptions, RunResult
 from lab.run import scheduler
@@ -48,6 +51,52 @@ def test_a_run_says_where_everything_is(
     )
     assert "| debian-13 | - | pass |" in (folder / "matrix.md").read_text()
     assert "debian-13 stock 0.10.8: pass\n" in (folder / "run.log").read_text()
+
+
+def store_release(home: Path, version: str) -> None:
+    folder = home / f"cache/wheels/boxlite-{version}-02e3de1a-cp313"
+    folder.mkdir(parents=True)
+    (folder / f"boxlite-{version}-cp313-cp313-manylinux_2_28_x86_64.whl").touch()
+    (folder / "pytest-9.0.0-py3-none-any.whl").touch()
+
+
+@pytest.fixture
+def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package index that cannot be asked."""
+
+    def ask() -> NoReturn:
+        raise LabError("the package index was asked")
+
+    monkeypatch.setattr(pip, "releases", ask)
+
+
+@pytest.mark.usefixtures("no_index")
+def test_offline_the_newest_release_of_the_cache_is_tested_and_named(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in ("0.9.7", "0.10.8", "0.10.10", "0.11.0rc1"):
+        store_release(home, version)
+    assert run_main(monkeypatch, *ONE_CELL, "--offline") == 0
+    assert passing == ["debian-13/stock/0.10.10"]
+    said = (
+        "--offline: 0.10.10 is the newest release in the cache; no package index was asked\nboxlite 0.10.10, "
+    )
+    assert capsys.readouterr().out.startswith(said)
+
+
+@pytest.mark.usefixtures("no_index")
+def test_offline_without_a_release_in_the_cache_a_build_must_be_named(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Left by a download that failed.
+    lock = home / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert run_main(monkeypatch, *ONE_CELL, "--offline") == 2
+    said = capsys.readouterr().err
+    assert f"no release of boxlite is stored: {home / 'cache/wheels'} has no wheel of one" in said
+    assert "next: name a wheel with --build FILE.whl" in said
+    assert passing == []
 
 
 def test_a_folder_s_name_is_no_markup(

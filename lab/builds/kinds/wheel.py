@@ -77,6 +77,12 @@ class Wheel(Build):
         return cls(version, version)
 
     @classmethod
+    def newest_stored(cls, paths: Paths) -> Self:
+        """The newest release in the cache; no package index is asked. Raises UsageError if there is none."""
+        version = pip.newest_stored(paths)
+        return cls(version, version)
+
+    @classmethod
     def before(cls, version: str) -> Self:
         """The newest release before a version.
 
