@@ -10,7 +10,10 @@ from lab.record import CellResult, Entry, RunInfo, RunResult
 
 # The parts of a cell's environment, in the order in which files and reports have them. A part that is missing
 # was never read: nothing is said about it.
-PARTS: Final = ("image", "kernel", "bubblewrap", "apparmor", "profiles", "selinux", "qemu", "acceleration")
+PARTS: Final = (
+    *("image", "kernel", "bubblewrap", "apparmor", "profiles", "selinux"),
+    *("qemu", "acceleration", "network"),
+)
 # The guest was asked and has no such thing.
 NONE: Final = "none"
 # Long enough to tell digests apart, short enough to read.
@@ -108,9 +111,12 @@ def _selinux(said: Mapping[str, Any]) -> str:
 def _of_host(cell: CellResult, info: RunInfo) -> dict[str, str]:
     """Read what the cell's lane ran on; in a merged run, lanes of several hosts may have the same label."""
     hosts = info.hosts(cell.guest, cell.lane)
+    lanes = [lane for lane in info.lanes if lane.guest == cell.guest]
+    own = [lane for lane in lanes if cell.lane and lane.label == cell.lane] or lanes
     values = {
-        "image": {lane.image[:DIGEST_LENGTH] for lane in info.lanes if lane.guest == cell.guest},
+        "image": {lane.image[:DIGEST_LENGTH] for lane in lanes},
         "qemu": {host.qemu for host in hosts},
         "acceleration": {host.acceleration for host in hosts},
+        "network": {lane.network for lane in own if lane.network},
     }
     return {part: ", ".join(sorted(found)) for part, found in values.items()}

@@ -134,6 +134,7 @@ class RunningLane:
             guest=self.lane.guest.name,
             image=self.lane.image.manifest.disk_sha256,
             fork=taken[-1].kind if taken else COLD,
+            network=self.lane.network,
             note=self.guest.note,
             restored=self._bring_up.restored,
             stored_build=bool(self._bring_up.files),

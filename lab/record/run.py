@@ -49,6 +49,11 @@ class LaneRecord(Entry):
     fork: str = Field(
         description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
     )
+    network: str | None = Field(
+        default=None,
+        description="What carried its guest's packets: passt, or qemu, which is QEMU's own user network, where "
+        "the host refuses passt. null: an older lab did not record it.",
+    )
     note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
     restored: bool = Field(
         default=False, description="Whether the lane restored a stored state instead of booting."

@@ -20,6 +20,7 @@ from lab.lane.running import RunningLane, Work
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import CheckpointFailed
+from lab.machine.domain import Network
 from lab.machine.keys import generate
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.machine.states import Known, States, StoredState
@@ -50,6 +51,7 @@ class Machine:
         self.did: list[str] = []
         self.when: dict[str, Callable[[], object]] = {}
         self.acceleration = acceleration
+        self.network = Network.PASST
         self.guest = GUEST
         self.name = "lab-debian-13-000000"
         self.image = base_image(Path("base"))

@@ -157,6 +157,28 @@ def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() 
     assert compare(before, now).both_builds == found.both_builds
 
 
+def lane(network: str | None, label: str = "lane-1") -> LaneRecord:
+    return LaneRecord(
+        guest="debian-13", label=label, image="a1" * 32, fork="memory", network=network, seconds={}
+    )
+
+
+def test_another_network_is_a_change_of_the_environment_of_the_cells_of_its_lane() -> None:
+    cells = done(PASS, lane="lane-1"), done(PASS, variant="a", lane="lane-2")
+    before = side(*cells, lanes=[lane("passt"), lane("passt", "lane-2")])
+    now = side(*cells, lanes=[lane("passt"), lane("qemu", "lane-2")])
+    same, other = compare(before, now).cells
+    assert (same.difference, other.difference) == (Difference.UNCHANGED, Difference.ENVIRONMENT_CHANGED)
+    assert [str(change) for change in other.environment] == ["network passt -> qemu"]
+
+
+def test_nothing_is_said_about_the_network_of_a_lane_that_an_older_lab_recorded() -> None:
+    before = side(done(PASS, lane="lane-1"), lanes=[lane(None)])
+    now = side(done(PASS, lane="lane-1"), lanes=[lane("qemu")])
+    [found] = compare(before, now).cells
+    assert (found.difference, found.environment) == (Difference.UNCHANGED, [])
+
+
 def test_a_changed_environment_does_not_hide_a_regression() -> None:
     found = compared(done(PASS), done(FAIL, facts=facts(kernel="6.13.1")))
     assert found.difference is Difference.REGRESSED

@@ -23,6 +23,7 @@ from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
+from lab.machine.domain import Network
 from lab.machine.lane import LaneDied
 from lab.record import CellResult, Outcome, Status, TestResult
 from tests.unit.bench_examples import (
@@ -234,6 +235,14 @@ def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench
     assert (result.facts, result.context) == (asked_for(SYSCTLS), who().context)
     # All that it took to get there is the cell's own.
     assert {"boot", "fetch", "deploy", "apply", "suite", "evidence"} <= set(result.seconds)
+
+
+@pytest.mark.parametrize("network", list(Network))
+def test_a_lane_records_the_network_that_its_guest_had(bench: Bench, network: Network) -> None:
+    bench.machine.network = network
+    served = bench.service(cold=True, builds=1, stores=False)
+    served.start()
+    assert served.record().network == str(network)
 
 
 def test_a_lane_without_checkpoints_of_memory_forks_from_its_disk_and_says_why(bench: Bench) -> None:
