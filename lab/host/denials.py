@@ -18,6 +18,13 @@ AUDIT_LOG = Path("/var/log/audit/audit.log")
 # Longer than any record: https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
 RECORD_BYTES = 8192
 JOURNAL_SECONDS = 20
+# The first letter is Y where AppArmor is on.
+APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+# What shows each log, and the refusals in it, to a user who may not read it.
+SHOW = {
+    KERNEL_LOG: "sudo dmesg | grep -i apparmor",
+    AUDIT_LOG: f"sudo grep -i apparmor {AUDIT_LOG}",
+}
 # The programs and profiles of a lane's machine.
 CONCERNED = re.compile(r'(?:profile|comm)="[^"]*(?:passt|qemu|libvirt|virtlog|virtqemud|virt-aa-helper)')
 CRASH = re.compile(r"\b(?:passt|qemu)[\w.-]*\[\d+\]:? (?:segfault|general protection|trap)")
@@ -61,6 +68,12 @@ class HostLog:
                 found.setdefault(" ".join(ACCIDENT.sub("", line).split()), plain(line))
         return list(found.values())[:LIMIT]
 
+    def unread(self) -> list[str]:
+        """The logs that this user may not read where AppArmor is on, each with the command that shows it."""
+        if not _is_on(APPARMOR):
+            return []
+        return [f"{log} ({show})" for log, show in SHOW.items() if _is_closed(log)]
+
     def _kernel_lines(self) -> Iterator[str]:
         while self._kernel is not None:
             try:
@@ -101,6 +114,23 @@ def rule_for(lines: Sequence[str]) -> str:
         if ":virtlogd_t:" in fields.get("scontext", "") and ":var_lib_t:" in fields.get("tcontext", ""):
             return CONSOLES
     return ""
+
+
+def _is_on(switch: Path) -> bool:
+    try:
+        return switch.read_text().startswith("Y")
+    except OSError:
+        return False
+
+
+def _is_closed(log: Path) -> bool:
+    try:
+        os.close(os.open(log, os.O_RDONLY | os.O_NONBLOCK))
+    except PermissionError:
+        return True
+    except OSError:  # There is no such log.
+        pass
+    return False
 
 
 def _size(file: Path) -> int:

@@ -16,6 +16,7 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.host import proof, rule
+from lab.host.denials import PASST
 from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 from lab.images import debian, store
 from lab.machine import acceleration, firmware
@@ -203,10 +204,23 @@ def _verdict(verdict: Verdict, paths: Paths) -> Line:
     mend = LOGS
     if verdict.rule:
         mend = f"./setup.sh --allow={verdict.rule} doctor adds this rule: {rule.show(verdict.rule, paths)}"
+    elif verdict.unread:
+        mend = _unread(verdict, paths)
     line = replace(line, mend=mend, evidence=verdict.denials)
     if not verdict.key:
         return replace(line, state=State.BROKEN)
     return replace(line, state=State.FALLBACK, found=verdict.instead)
+
+
+def _unread(verdict: Verdict, paths: Paths) -> str:
+    """What to do where this user may not read the logs that say what AppArmor denied."""
+    said = f"this user may not read what may say why: {'; '.join(verdict.unread)}"
+    if verdict.network is Network.QEMU and rule.passt_lacks_it(paths):
+        said += (
+            f"\nif AppArmor denied it, ./setup.sh --allow={PASST} doctor may mend it; "
+            f"it adds this rule: {rule.show(PASST, paths)}"
+        )
+    return said
 
 
 def _subordinate_ids() -> Line:

@@ -56,11 +56,13 @@ def _prove(connection: libvirt.virConnect, paths: Paths, how: Acceleration) -> P
         if first.outcome is Outcome.STARTED:
             return Proof(None, first.reason)
         denied = log.denials() if first.outcome is not Outcome.PROVED else []
+        unread = log.unread() if first.outcome is not Outcome.PROVED and not denied else []
     verdict = Verdict(
         key=network.key(connection, paths),
         network=Network.PASST,
         proved=first.reason,
         denials=denied,
+        unread=unread,
         rule=rule_for(denied),
     )
     if first.outcome is Outcome.NO_CONSOLE:

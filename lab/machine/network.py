@@ -48,13 +48,15 @@ class Verdict(BaseModel):
 
     `proved` says what was seen. If lanes cannot run at all, the key is empty, so that the verdict never holds
     and the next `lab doctor` tries again. If something was refused, `denials` are the lines of the logs that
-    tell of it, and `rule` is the one of setup.sh that allows it; empty if there is none.
+    tell of it, and `rule` is the one of setup.sh that allows it; empty if there is none. Without such lines,
+    `unread` names the logs that the user may not read.
     """
 
     key: str
     network: Network
     proved: str
     denials: list[str] = []
+    unread: list[str] = []
     rule: str = ""
 
     @property

@@ -372,6 +372,23 @@ def test_the_network_is_what_was_proved(
     assert doctor._network(Qemu(), paths) == line
 
 
+@pytest.mark.parametrize("lacks", [True, False])
+def test_where_no_log_may_be_read_it_is_told_how_to_see_it_and_which_rule_is_known(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, lacks: bool
+) -> None:
+    monkeypatch.setattr(rule, "passt_lacks_it", lambda _paths: lacks)
+    monkeypatch.setattr(rule, "show", lambda name, _paths: f"the rule {name}")
+    unread = ["/dev/kmsg (sudo dmesg)", "/var/log/audit.log (sudo cat it)"]
+    line = doctor._verdict(Verdict(key="k", network=Network.QEMU, proved=SIGNAL, unread=unread), paths)
+    first, *more = line.mend.splitlines()
+    said = "/dev/kmsg (sudo dmesg); /var/log/audit.log (sudo cat it)"
+    assert (line.state, first) == (State.FALLBACK, f"this user may not read what may say why: {said}")
+    known = (
+        "if AppArmor denied it, ./setup.sh --allow=passt doctor may mend it; it adds this rule: the rule passt"
+    )
+    assert more == ([known] if lacks else [])
+
+
 def test_a_proof_that_cannot_be_begun_is_told_with_what_to_do(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

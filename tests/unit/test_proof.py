@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 
 from lab.base.paths import Paths
@@ -34,9 +36,15 @@ STARTED = Trial(Outcome.STARTED, "it starts")
 REFUSED = Trial(Outcome.REFUSED, "passt was killed by signal 11")
 
 
-def prove(paths: Paths, monkeypatch: pytest.MonkeyPatch, guests: Guests) -> proof.Proof:
+CLOSED = "/dev/kmsg (sudo dmesg)"
+
+
+def prove(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, guests: Guests, denied: Sequence[str] = (DENIED,)
+) -> proof.Proof:
     monkeypatch.setattr(tiny_guest, "start", guests.start)
-    monkeypatch.setattr(HostLog, "denials", lambda _log: [DENIED])
+    monkeypatch.setattr(HostLog, "denials", lambda _log: list(denied))
+    monkeypatch.setattr(HostLog, "unread", lambda _log: [CLOSED])
     return proof.prove(Daemon(), paths, Acceleration(False, "a test"))
 
 
@@ -64,6 +72,22 @@ def test_where_passt_is_refused_qemu_s_own_network_is_tried_and_kept_with_the_de
     assert found.verdict.proved == "passt was killed by signal 11; a guest answered"
     assert (found.verdict.denials, found.verdict.rule) == ([DENIED], "passt")
     assert network.chosen(Daemon(), paths) is Network.QEMU
+
+
+def test_logs_that_may_not_be_read_are_named_only_where_nothing_was_found(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = prove(paths, monkeypatch, Guests(REFUSED, PROVED), denied=[])
+    assert found.verdict is not None
+    assert (found.verdict.denials, found.verdict.unread, found.verdict.rule) == ([], [CLOSED], "")
+    paths.network.unlink()
+    found = prove(paths, monkeypatch, Guests(REFUSED, PROVED))
+    assert found.verdict is not None
+    assert (found.verdict.denials, found.verdict.unread) == ([DENIED], [])
+    paths.network.unlink()
+    found = prove(paths, monkeypatch, Guests(PROVED), denied=[])
+    assert found.verdict is not None
+    assert found.verdict.unread == []
 
 
 def test_without_a_kernel_a_refusal_of_passt_is_kept_all_the_same(

@@ -75,6 +75,17 @@ def test_the_rule_for_passt_is_added_once_and_loaded(host: Host) -> None:
     assert host.called == [f"apparmor_parser --replace {host.root}/apparmor.d/usr.bin.passt"] * 2
 
 
+def test_it_is_seen_whether_the_rules_for_passt_lack_it(
+    host: Host, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "APPARMOR", host.root / "apparmor.d")
+    assert rule.passt_lacks_it(paths)
+    host.run("add", "passt")
+    assert not rule.passt_lacks_it(paths)
+    host.abstraction.unlink()
+    assert not rule.passt_lacks_it(paths)
+
+
 def test_the_rule_for_passt_is_removed_without_a_trace(host: Host) -> None:
     host.run("add", "passt")
     for _ in range(2):
