@@ -107,10 +107,9 @@ def _for_some(plan: Plan, need: Need, line: Line) -> Line:
 
 
 def _program(what: str, program: str, argument: str, *, mend: str = SETUP) -> Line:
-    folders = f"{os.environ.get('PATH', '')}:{ADMINISTRATION}"
-    path = shutil.which(program, path=folders)
+    path = _find(program)
     if path is None:
-        there = shutil.which(program, os.F_OK, folders)
+        there = _find(program, os.F_OK)
         said = f"{there} may not be executed" if there else f"{program} is not installed"
         return Line(what, State.BROKEN, said, f"make it executable: chmod a+x {there}" if there else mend)
     try:
@@ -122,9 +121,18 @@ def _program(what: str, program: str, argument: str, *, mend: str = SETUP) -> Li
     return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)
 
 
+def _find(program: str, mode: int = os.F_OK | os.X_OK) -> str | None:
+    return shutil.which(program, mode, f"{os.environ.get('PATH', '')}:{ADMINISTRATION}")
+
+
 def _passt(network: State) -> Line:
-    """The line of passt. Where a byte came out of a guest, lanes run, whatever passt says of itself."""
+    """The line of passt. Where a byte came out of a guest, lanes run, whatever passt says of itself.
+
+    Where nothing was proved, one that does not say its version may still do its work.
+    """
     line = _program("passt", "passt", "--version")
+    if line.state is State.BROKEN and network is State.UNKNOWN and _find("passt"):
+        return replace(line, state=State.UNKNOWN)
     if line.state is State.BROKEN and network in (State.OK, State.FALLBACK):
         return replace(line, state=State.FALLBACK, found=f"{line.found}; lanes run all the same (see network)")
     return line

@@ -111,11 +111,11 @@ def with_network(monkeypatch: pytest.MonkeyPatch, state: State) -> None:
     [
         (State.OK, State.FALLBACK),
         (State.FALLBACK, State.FALLBACK),
-        (State.UNKNOWN, State.BROKEN),
+        (State.UNKNOWN, State.UNKNOWN),
         (State.BROKEN, State.BROKEN),
     ],
 )
-def test_a_passt_that_says_no_version_is_broken_only_if_no_network_was_proved(
+def test_a_passt_that_says_no_version_is_broken_only_where_no_lane_runs(
     paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, network: State, state: State
 ) -> None:
     with_network(monkeypatch, network)
