@@ -43,6 +43,8 @@ case ${1-} in
     --forbid=*) change=remove rule=${1#*=} && shift ;;
 esac
 cd "$(dirname "$0")"
+# libvirt's daemons are there, and an ordinary user's PATH may lack it.
+PATH=$PATH:/usr/sbin:/sbin
 
 # --- the host: a column of the table ----------------------------------------------------------------
 

@@ -149,9 +149,16 @@ def _find_out(
 
 
 def _key(connection: libvirt.virConnect) -> str:
-    """What a verdict depends on. Nested virtualization and the device's mode can change without a reboot."""
+    """What a verdict depends on. Nested virtualization and who may open the device can change without a reboot."""
     mode = oct(KVM_DEVICE.stat().st_mode) if KVM_DEVICE.exists() else "absent"
+    if mode != "absent" and not _may_open():
+        mode += " not for this user"
     return f"{platform.release()} {connection.getVersion()} {connection.getURI()} {mode} {_nested()}"
+
+
+def _may_open() -> bool:
+    """Whether QEMU may open the device: an ordinary user's runs as that user, root's as the group of the device."""
+    return os.geteuid() == 0 or os.access(KVM_DEVICE, os.R_OK | os.W_OK)
 
 
 def _nested() -> bool:
@@ -166,7 +173,7 @@ def _nested() -> bool:
 def _refused_without_trying() -> Acceleration | None:
     if not KVM_DEVICE.exists():
         return Acceleration(False, "/dev/kvm does not exist")
-    if os.geteuid() != 0 and not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+    if not _may_open():
         return Acceleration(False, "/dev/kvm may not be opened by this user (join the group kvm)")
     if not _nested():
         return Acceleration(

@@ -31,7 +31,8 @@ MIB = 1024
 class Booted:
     """How the boot of a kernel ended: `failure` says why no user space was started, and is empty if it was.
 
-    `seconds` is how long that took on the kernel's own clock; None if its console does not say.
+    `seconds` is how long that took on the kernel's own clock; None if its console does not say. A boot that met
+    the limit took at least that long.
     """
 
     seconds: float | None = None
@@ -105,7 +106,7 @@ def _watch(connection: libvirt.virConnect, machine: libvirt.virDomain, console: 
     try:
         return wait_for(ended, Deadline(LIMIT_SECONDS, "a guest kernel"))
     except DeadlineExpired:
-        return Booted(failure=f"a guest kernel did not start within {LIMIT_SECONDS:.0f} s")
+        return Booted(LIMIT_SECONDS, f"a guest kernel did not start within {LIMIT_SECONDS:.0f} s")
 
 
 def _remove(machine: libvirt.virDomain | None, uri: str, folder: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import platform
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,22 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for /dev/kvm; it is not there at first."""
     monkeypatch.setattr(acceleration, "KVM_DEVICE", tmp_path / "kvm")
     return tmp_path / "kvm"
+
+
+# What the next boots of a kernel come to, by whether they are under KVM.
+Boots = dict[bool, list[Booted]]
+
+
+@pytest.fixture
+def boots(monkeypatch: pytest.MonkeyPatch) -> Boots:
+    found: Boots = {True: [], False: []}
+
+    def boot(_daemon: object, _paths: object, _image: object, *, kvm: bool) -> Booted:
+        return found[kvm].pop(0)
+
+    monkeypatch.setattr(kernel_boot, "boot", boot)
+    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    return found
 
 
 def decide(paths: Paths, daemon: Daemon) -> Acceleration:
@@ -134,6 +151,20 @@ def test_a_verdict_ends_when_a_device_appears(paths: Paths, device: Path) -> Non
     assert acceleration.cached(Daemon(), paths) is None
 
 
+def test_a_verdict_ends_when_the_user_may_open_the_device(
+    paths: Paths, device: Path, boots: Boots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    boots[False], boots[True] = [Booted(5.0)], [Booted(0.5)]
+    assert "join the group kvm" in decide(paths, Daemon()).reason
+    # The user joined the group: the device itself is as it was.
+    monkeypatch.setattr(os, "access", lambda _path, _mode: True)
+    assert acceleration.cached(Daemon(), paths) is None
+    assert decide(paths, Daemon()).kvm
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"key": 1}'])
 def test_a_memory_that_cannot_be_read_is_none(paths: Paths, device: Path, text: str) -> None:
     paths.make(paths.cache)
@@ -150,22 +181,6 @@ def ago(paths: Paths, **since: float) -> None:
     known = json.loads(paths.acceleration.read_text())
     known["measured"] = (datetime.now(UTC) - timedelta(**since)).isoformat()
     paths.acceleration.write_text(json.dumps(known))
-
-
-# What the next boots of a kernel come to, by whether they are under KVM.
-Boots = dict[bool, list[Booted]]
-
-
-@pytest.fixture
-def boots(monkeypatch: pytest.MonkeyPatch) -> Boots:
-    found: Boots = {True: [], False: []}
-
-    def boot(_daemon: object, _paths: object, _image: object, *, kvm: bool) -> Booted:
-        return found[kvm].pop(0)
-
-    monkeypatch.setattr(kernel_boot, "boot", boot)
-    monkeypatch.setattr(acceleration, "_nested", lambda: True)
-    return found
 
 
 def test_kvm_as_slow_as_emulation_gets_limits_as_long(paths: Paths, device: Path, boots: Boots) -> None:
@@ -197,6 +212,30 @@ def test_where_emulation_cannot_be_measured_its_usual_limits_hold(
     assert (how.kernel_seconds, how.speed.factor) == (None, 10.0)
     # No lane tries it once more for nothing.
     assert decide(paths, Daemon()) == how
+
+
+class Slow(Daemon):
+    """Its machines run, and their kernels never start user space."""
+
+    def createXML(self, xml: str, _flags: int) -> "Slow":  # type: ignore[override]  # noqa: N802
+        self.started.append(xml)
+        return self
+
+    def state(self) -> tuple[int, int]:
+        return libvirt.VIR_DOMAIN_RUNNING, 0
+
+    def destroy(self) -> None:
+        pass
+
+
+def test_a_host_that_is_slower_than_the_measurement_may_take_gets_the_longest_limits(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_boot, "LIMIT_SECONDS", 0.0)
+    booted = kernel_boot.boot(Slow(), paths, base_image(paths.images), kvm=False)
+    assert (booted.seconds, booted.failure) == (0.0, "a guest kernel did not start within 0 s")
+    monkeypatch.setattr(kernel_boot, "boot", lambda *_words, kvm: Booted(120.0, "it did not start"))
+    assert decide(paths, Daemon()).speed.factor == 240.0
 
 
 def test_a_measurement_of_yesterday_is_made_again_and_the_verdict_on_kvm_with_it(
