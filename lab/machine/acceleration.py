@@ -149,7 +149,7 @@ def _find_out(
 
 
 def _key(connection: libvirt.virConnect) -> str:
-    """What a verdict depends on. Nested virtualization and who may open the device can change without a reboot."""
+    """What a verdict depends on. Without a reboot nesting can change, and who may open the device."""
     mode = oct(KVM_DEVICE.stat().st_mode) if KVM_DEVICE.exists() else "absent"
     if mode != "absent" and not _may_open():
         mode += " not for this user"
@@ -157,7 +157,7 @@ def _key(connection: libvirt.virConnect) -> str:
 
 
 def _may_open() -> bool:
-    """Whether QEMU may open the device: an ordinary user's runs as that user, root's as the group of the device."""
+    """Whether QEMU may open the device. Under root's daemon it runs with an account that may."""
     return os.geteuid() == 0 or os.access(KVM_DEVICE, os.R_OK | os.W_OK)
 
 

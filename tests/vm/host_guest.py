@@ -1,0 +1,165 @@
+"""A guest that plays a host: Debian with what setup.sh installs, and a copy of this clone.
+
+Nothing in it comes from a network: packages are in its image, the libraries are wheels that this host downloads
+from the lock files, and the image and wheels that its own runs need are copies of this host's.
+"""
+
+import shlex
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lab.base import host_table, process
+from lab.base.paths import Paths
+from lab.catalog import Guest
+from lab.guest.session import ADMIN
+from lab.images import store
+from lab.images.store import BaseImage
+from lab.lane.guest import LaneGuest
+from lab.machine import acceleration
+from lab.machine.acceleration import Acceleration
+from lab.machine.budget import Processors
+from lab.machine.connection import connection_for_lanes, default_uri
+from lab.machine.lane import open_lane
+
+ROOT = Path(__file__).parents[2]
+CLONE, WHEELS = "/opt/boxlite-lab", "/opt/wheels"
+# The system's cache, and that of the ordinary user.
+CACHES = {"root": "/var/cache/boxlite-lab", ADMIN: f"/home/{ADMIN}/.cache/boxlite-lab"}
+PROCESSORS, MEMORY_MIB, DISK_GIB = 2, 6656, 16
+# In addition to what setup.sh installs: what every Debian host has that the lab's own guests do without.
+USUAL = ("dbus-user-session", "kmod", "libpam-systemd", "procps", "sudo")
+SELINUX = (
+    "auditd",
+    "selinux-policy-default",
+    "selinux-utils",
+    "python3-selinux",
+    "policycoreutils-python-utils",
+)
+# Seconds under KVM; under emulation they are at least ten times that. setup.sh compiles libvirt's binding.
+SETUP_SECONDS, LAB_SECONDS = 180.0, 240.0
+
+Who = Literal["root", "lab"]
+
+
+def definition(*, selinux: bool = False) -> Guest:
+    """The guest, with the packages of its own column of `hosts.table`; confined by SELinux or by AppArmor."""
+    [column] = [each for each in host_table.columns() if each.host == "debian-13"]
+    needs = [text for what, text in column.values.items() if what.startswith(("package.", "user."))]
+    packages = [name for text in needs for name in text.split()]
+    image = {
+        "kind": "debian",
+        "suite": "trixie",
+        "packages": sorted({*packages, *USUAL, *(SELINUX if selinux else ())}),
+        "disk_gib": DISK_GIB,
+    }
+    if selinux:
+        image |= {"selinux": "default", "kernel_arguments": "security=selinux selinux=1 enforcing=1"}
+    fields = {
+        "name": "host-selinux" if selinux else "host",
+        "title": "A host of the lab, as a guest",
+        "image": image,
+    }
+    return Guest.model_validate(fields | {"cpus": PROCESSORS, "memory_mib": MEMORY_MIB})
+
+
+class AllProcessors(Acceleration):
+    """Emulated as well with as many processors as wanted: a host has more than one."""
+
+    def processors(self, wanted: int) -> int:
+        return wanted
+
+
+@dataclass
+class Host:
+    """The running guest. Commands run in the clone, as root or as the ordinary user with sudo.
+
+    `first` has what each of them saw of the first `./setup.sh doctor`.
+    """
+
+    guest: LaneGuest
+    first: dict[Who, subprocess.CompletedProcess[str]] = field(default_factory=dict)
+
+    def run(
+        self, command: str, *, who: Who = "root", seconds: float = 30.0, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a shell command; both outputs are in `stdout`, in the order in which they were written."""
+        words = f"cd {CLONE} && {{ {command}\n}} 2>&1 </dev/null"
+        if who == "root":
+            words = f"sudo -n -H sh -c {shlex.quote(words)}"
+        done = self.guest.session.run(words, seconds=seconds, check=check)
+        return subprocess.CompletedProcess(command, done.status, done.stdout, done.stderr)
+
+    def lab(self, *words: str, who: Who = "root", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`./setup.sh WORDS...` without a network."""
+        environment = f"PIP_NO_INDEX=1 PIP_FIND_LINKS={WHEELS}"
+        return self.run(
+            f"{environment} ./setup.sh {shlex.join(words)}", who=who, seconds=LAB_SECONDS, check=check
+        )
+
+    def put(self, files: Callable[[tarfile.TarFile], None], to: str) -> None:
+        """Unpack what `files` adds to an archive, in a folder of the guest's root."""
+        with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+            with tarfile.open(fileobj=archive, mode="w") as opened:
+                files(opened)
+            archive.flush()
+            self.guest.session.put(Path(archive.name), "/tmp/put.tar", lambda done, size: None)
+        self.guest.session.run(
+            f"sudo -n sh -c 'mkdir -p {to} && tar --no-same-owner -xf /tmp/put.tar -C {to} && rm /tmp/put.tar'",
+            seconds=60,
+        )
+
+
+@contextmanager
+def host(paths: Paths, known: Guest, say: Callable[[str], None]) -> Iterator[Host]:
+    """The guest, booted, with the clone and all that it needs; nothing of it is left afterwards."""
+    image = store.ensure(paths, known, say)
+    with connection_for_lanes(default_uri()) as opened:
+        found = acceleration.decide(opened, paths, image, say)
+        how = AllProcessors(found.kvm, found.reason, found.kernel_seconds)
+        with open_lane(opened, paths, guest=known, image=image, acceleration=how) as lane:
+            lane.start()
+            guest = LaneGuest(lane, Processors(1), say)
+            guest.wait_up()
+            yield Host(guest)
+
+
+def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path) -> None:
+    """Give the guest the clone, the libraries and, in both users' caches, an image and boxlite's wheels."""
+
+    def clone(archive: tarfile.TarFile) -> None:
+        for name in process.run(["git", "-C", ROOT, "ls-files"], timeout=60).splitlines():
+            archive.add(ROOT / name, name)
+
+    def cache(archive: tarfile.TarFile) -> None:
+        archive.add(image.folder, f"images/{image.folder.name}")
+        for folder in (paths.cache / "wheels").iterdir():
+            if folder.is_dir():
+                archive.add(folder, f"wheels/{folder.name}")
+
+    host.put(clone, CLONE)
+    host.put(lambda archive: archive.add(wheels, "."), WHEELS)
+    for who, folder in CACHES.items():
+        host.put(cache, folder)
+        host.guest.session.run(f"sudo -n chown -R {who}: {folder}", seconds=30)
+    # The files of both are this user's: root may read them, too.
+    host.guest.session.run(f"sudo -n chown -R {ADMIN}: {CLONE} /home/{ADMIN}/.cache", seconds=30)
+
+
+def download_wheels(folder: Path) -> None:
+    """What setup.sh installs with pip, by the lock files with their hashes."""
+    locks = [word for name in ("build", "lab") for word in ("-r", str(ROOT / "requirements" / f"{name}.txt"))]
+    options = [
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+        "--no-build-isolation",
+    ]
+    process.run([sys.executable, "-m", "pip", "download", *options, *locks, "-d", folder], timeout=600)

@@ -1,0 +1,147 @@
+"""The lab on another host: a guest plays it, with KVM and without, for root and for a user with sudo.
+
+The guest is emulated, so KVM in it is about as slow as emulation, and what runs there is at least ten times as
+slow again. boxlite gives a box 30 s to start, which a box in a guest of this guest does not meet.
+"""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from lab.base.paths import Paths
+from lab.images.store import BaseImage
+from lab.machine.checkpoint import MemoryCheckpoint
+from tests.vm import host_guest
+from tests.vm.conftest import RELEASE
+from tests.vm.host_guest import Host, Who
+
+pytestmark = [pytest.mark.host_guest, pytest.mark.timeout(7200)]
+
+USERS: tuple[Who, ...] = ("lab", "root")
+CELLS = ["-g", "debian-13", "-v", "kvm-denied", "--build", RELEASE, "--no-remedies", "--no-experiment"]
+
+
+@pytest.fixture(scope="module")
+def ready(
+    paths: Paths, image: BaseImage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Host, MemoryCheckpoint]]:
+    """A host on which the user may use KVM, and what it was when both had run `./setup.sh doctor`."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    host_guest.download_wheels(wheels)
+    with host_guest.host(paths, host_guest.definition(), print) as host:
+        host_guest.move_in(host, paths, image, wheels)
+        host.run("usermod -aG kvm lab")
+        host.guest.session.close()  # A login has the groups of its beginning.
+        for who in USERS:
+            host.first[who] = host.lab("doctor", who=who)
+        yield host, host.guest.take_snapshot("ready")
+
+
+@pytest.fixture
+def host(ready: tuple[Host, MemoryCheckpoint]) -> Host:
+    """The host as it was then."""
+    made, checkpoint = ready
+    made.guest.fork(checkpoint)
+    return made
+
+
+def line_of(what: str, printed: str) -> str:
+    """What `lab doctor` says of one requirement, with its state."""
+    [line] = [each for each in printed.splitlines() if each.startswith(f"{what} ")]
+    return line.removeprefix(what).strip()
+
+
+@pytest.mark.parametrize("who", USERS)
+def test_doctor_proves_kvm_and_the_network(ready: tuple[Host, MemoryCheckpoint], who: Who) -> None:
+    printed = ready[0].first[who].stdout
+    assert line_of("acceleration", printed).startswith("ok  ")
+    assert "KVM: a guest kernel ran under KVM" in printed
+    assert line_of("network", printed).startswith("ok  ")
+    assert "a guest answered through passt on 127.0.0.1" in printed
+    uri = {"root": "qemu:///system", "lab": "qemu:///session"}[who]
+    assert line_of("libvirt", printed).endswith(uri)
+    assert ready[0].first[who].returncode == 0
+    # The libraries are installed once for all users of the clone.
+    assert ("installing the lab's libraries" in printed) == (who == USERS[0])
+
+
+@pytest.mark.parametrize("who", USERS)
+def test_cells_fork_under_kvm_and_a_blocked_one_is_named(host: Host, who: Who) -> None:
+    ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", who=who, check=False)
+    results = json.loads(host.run("cat /tmp/run/results.json", who=who).stdout)
+    [lane] = results["run"]["lanes"]
+    assert lane["acceleration"] == "kvm", ran.stdout
+    [cell] = results["cells"]
+    assert (cell["status"], cell["cause"]) == ("xfail", "kvm-denied"), ran.stdout
+
+
+def test_a_user_who_may_not_open_kvm_is_told_and_gets_emulation(host: Host) -> None:
+    host.run("gpasswd -d lab kvm")
+    host.guest.session.close()
+    printed = host.lab("doctor", who="lab").stdout
+    assert line_of("acceleration", printed).startswith("slow  ")
+    assert "/dev/kvm may not be opened by this user (join the group kvm)" in printed
+
+
+def test_without_nested_virtualization_guests_are_emulated(host: Host) -> None:
+    module = host.run("lsmod | awk '$1 ~ /^kvm_(amd|intel)$/ {print $1}'").stdout.strip()
+    host.run(f"modprobe -r {module} && modprobe {module} nested=0")
+    printed = host.lab("doctor").stdout
+    assert line_of("acceleration", printed).startswith("slow  ")
+    assert "KVM works, but without nested virtualization" in printed
+    assert "nested=1" in printed
+
+
+def test_a_nearly_full_disk_is_told_before_and_by_a_run(host: Host) -> None:
+    host.run("fallocate -l $(($(df --output=avail -B1 / | tail -1) - (300 << 20))) /fill")
+    printed = host.lab("doctor", check=False)
+    assert printed.returncode == 3
+    assert line_of("disk space", printed.stdout).startswith("broken  ")
+    ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", check=False)
+    assert ran.returncode == 3, ran.stdout
+    assert "Traceback" not in ran.stdout
+    assert "GiB" in ran.stdout
+
+
+def test_too_little_memory_is_told_before_and_by_a_run(host: Host) -> None:
+    """Huge pages take away what a host of 2 GiB does not have."""
+    host.run("echo 3 >/proc/sys/vm/drop_caches; echo 2250 >/proc/sys/vm/nr_hugepages")
+    free = int(host.run("awk '/MemAvailable/ {print $2}' /proc/meminfo").stdout)
+    assert free < 2 << 20
+    printed = host.lab("doctor", check=False)
+    assert printed.returncode == 3
+    assert line_of("memory", printed.stdout).startswith("broken  ")
+    ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", check=False)
+    assert ran.returncode == 3, ran.stdout
+    assert "a lane needs 3072 MiB of memory" in ran.stdout
+
+
+def test_without_ipv6_a_guest_answers_through_passt(host: Host) -> None:
+    host.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
+    assert host.run("ip -6 address").stdout == ""
+    printed = host.lab("doctor", "--again").stdout
+    assert "a guest answered through passt on 127.0.0.1" in printed
+
+
+def test_the_older_profile_of_passt_is_shown_fallen_back_from_and_mended(host: Host) -> None:
+    """Ubuntu 24.04's profile of passt knows nothing of libvirt's folders."""
+    host.run(
+        "sed -i '/libvirt/d' /etc/apparmor.d/usr.bin.passt /etc/apparmor.d/abstractions/passt"
+        " && apparmor_parser -r /etc/apparmor.d/usr.bin.passt"
+    )
+    printed = host.lab("doctor", who="lab").stdout
+    assert line_of("network", printed).startswith("fallback  "), printed
+    assert 'profile="passt"' in printed
+    assert "./setup.sh --allow=passt doctor adds this rule" in printed
+    mended = host.lab("--allow=passt", "doctor", who="lab").stdout
+    assert line_of("network", mended).startswith("ok  "), mended
+    removed = host.lab("--forbid=passt", "doctor", who="lab").stdout
+    assert line_of("network", removed).startswith("fallback  "), removed
+
+
+def test_a_daemon_that_was_killed_is_started_again(host: Host) -> None:
+    """Its sockets and the file of its process id are still there."""
+    host.run("systemctl stop libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket; pkill -9 -x libvirtd")
+    printed = host.lab("doctor").stdout
+    assert line_of("libvirt", printed).endswith("qemu:///system")
