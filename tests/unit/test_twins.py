@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab import catalog
+from lab.record import Status
 from tests.mirror import SigningKey, cloud, key_ring
 from tests.vm import cloud_disk, twins
 from tests.vm.twins import Twin
@@ -30,6 +31,12 @@ def test_a_twin_is_defined_as_its_original_under_a_name_of_its_own(root: Path, t
     # What is expected of it, is of variants that exist.
     for variant in [*twin.cells, *twin.remedies.values()]:
         assert known.variant(variant)
+
+
+@pytest.mark.parametrize("twin", twins.TWINS, ids=lambda twin: str(twin.original))
+def test_a_twin_runs_boxlite_where_it_works_and_where_two_settings_block_it(twin: Twin) -> None:
+    assert twin.cells["stock"] == twins.PASS
+    assert [status for status, _, _ in twin.cells.values()].count(Status.XFAIL) >= 2
 
 
 def test_no_twin_is_among_the_lab_s_own_guests() -> None:

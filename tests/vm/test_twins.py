@@ -4,6 +4,7 @@ They prove the lab's way through such an image. They say nothing of the distribu
 Debian's. Every trait is looked at in the guest, so that none is lost from a recipe unseen.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,11 +33,14 @@ Lab = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def own(home: Path) -> Iterator[Paths]:
-    """A store of these tests' own."""
+def own(home: Path, paths: Paths) -> Iterator[Paths]:
+    """A store of these tests' own, which knows the host's speed if the user's does."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LAB_HOME", str(home / "twins"))
-        yield Paths.default()
+        made = Paths.default()
+        if paths.acceleration.exists():
+            shutil.copy(paths.acceleration, made.make(made.cache))
+        yield made
     leftovers.reap(Paths(cache=home / "twins" / "cache", state=home / "twins" / "state"))
     process.run(["rm", "-rf", home / "twins"], timeout=60)
 

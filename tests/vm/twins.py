@@ -28,6 +28,7 @@ PLACE_SIZE = 512
 
 Expected = tuple[Status, str | None, Confidence | None]
 PASS: Expected = (Status.PASS, None, None)
+NOT_APPLICABLE: Expected = (Status.NOT_APPLICABLE, None, None)
 # For the traits' checks: sh, run as root in the twin.
 ROOT_GREW = "test $(df --output=size -BG / | tail -1 | tr -dc 0-9) -ge 8"
 
@@ -80,6 +81,18 @@ NOBLE_TRAITS = {
     "package lists are there": "apt-cache madison bubblewrap | grep Packages",
 }
 
+# A program without a profile of its own.
+AS_USER = "runuser -u ubuntu --"
+LABEL = "/proc/self/attr/current"
+RESOLUTE_TRAITS = NOBLE_TRAITS | {
+    "bubblewrap has a profile": f"grep '^bwrap (enforce)' {PROFILES}",
+    "what bubblewrap starts has another": f"{AS_USER} bwrap --bind / / cat {LABEL} | grep unpriv_bwrap",
+    "the kernel stacks labels": f"{AS_USER} aa-exec -p unprivileged_userns cat {LABEL} | grep '^unconfined//&'",
+    "sudo is sudo-rs": "sudo --version | grep sudo-rs",
+    "coreutils are in Rust": "test $(readlink -f /usr/bin/ls) = /usr/bin/coreutils",
+    "cp, mv and rm are in C": "for name in cp mv rm; do $name --version | grep GNU || exit; done",
+}
+
 
 def _recipe(release: str, *packages: str) -> Recipe:
     settings = {"TWIN_RELEASE": release, "TWIN_SEEDED": str(SEEDED), "TWIN_LOCKED": str(LOCKED)}
@@ -106,7 +119,24 @@ NOBLE = Twin(
     not_executable=("/etc/update-motd.d/10-uname", "/etc/update-motd.d/50-landscape-sysinfo"),
     remedies={"install-bubblewrap": "bwrap-absent", "bwrap-userns-restrict": "stock"},
 )
-TWINS = (NOBLE,)
+RESOLUTE = Twin(
+    "ubuntu-26.04",
+    _recipe("26.04", "sudo-rs", "rust-coreutils"),
+    Pin(build="release-20261102", date="2026-11-26", mirrors=[]),
+    {
+        "stock": PASS,
+        "userns-clone-off": (Status.XFAIL, "userns-sysctl", Confidence.PROVED),
+        "apparmor-mount-deny-quiet": (Status.XFAIL, "apparmor-mount-deny", Confidence.LIKELY),
+        # Beside the profile that bubblewrap has already they would do something else, or nothing.
+        "apparmor-userns-deny": NOT_APPLICABLE,
+        "apparmor-userns-nocaps": NOT_APPLICABLE,
+    },
+    RESOLUTE_TRAITS,
+    masked=NOBLE.masked,
+    not_executable=NOBLE.not_executable,
+    remedies={"bwrap-userns-restrict": "stock"},
+)
+TWINS = (NOBLE, RESOLUTE)
 
 
 def with_twins(root: Path, url: str, key: SigningKey) -> Path:

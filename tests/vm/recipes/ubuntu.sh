@@ -1,7 +1,7 @@
 #!/bin/sh
 # A disk with the traits of Ubuntu's cloud images, of Debian's packages: see common.sh.
 #
-# TWIN_RELEASE    whose traits it has
+# TWIN_RELEASE    whose traits it has: 24.04, or 26.04 with those that came later
 # TWIN_SEEDED     seconds for which snapd seems to be seeded while the guest boots
 # TWIN_LOCKED     seconds for which another program holds apt's locks after cloud-init's last stage, at first boot
 #
@@ -21,6 +21,9 @@ LABEL=cloudimg-rootfs / ext4 discard,commit=30,errors=remount-ro 0 1
 LABEL=BOOT /boot ext4 defaults 0 2
 LABEL=UEFI /boot/efi vfat umask=0077 0 1
 FSTAB
+# This is not Ubuntu's: a busy host without KVM may take longer than systemd's 90 s to show /boot's partition.
+mkdir -p "$root/etc/systemd/system.conf.d"
+printf '[Manager]\nDefaultDeviceTimeoutSec=15min\n' >"$root/etc/systemd/system.conf.d/slow.conf"
 printf 'apt: {preserve_sources_list: true}\n' >"$root/etc/cloud/cloud.cfg.d/90-sources.cfg"
 # cloud-init ends after everything else, and everything else waits for snapd.
 for stage in cloud-config cloud-final; do
@@ -85,8 +88,44 @@ chmod 0755 "$root/etc/update-motd.d/50-landscape-sysinfo"
 sed -i 's/^\(profile unprivileged_userns\) flags=(complain) /\1 /' "$root/etc/apparmor.d/unprivileged_userns"
 grep -q '^profile unprivileged_userns {' "$root/etc/apparmor.d/unprivileged_userns"
 
+# --- what came later than 24.04 -----------------------------------------------------------------------
+
+# The profile for bubblewrap is loaded. Debian has it in a package whose other profiles would be loaded, too.
+load_profile() {
+    dpkg-deb --fsys-tarfile "$out"/repository/pool/apparmor-profiles_*.deb |
+        tar -xO ./usr/share/apparmor/extra-profiles/bwrap-userns-restrict >"$root/etc/apparmor.d/bwrap-userns-restrict"
+}
+
+# The kernel stacks the profile that an unconfined program asks for.
+restrict_unconfined() {
+    echo 'kernel.apparmor_restrict_unprivileged_unconfined = 1' >"$root/usr/lib/sysctl.d/10-apparmor.conf"
+}
+
+# sudo is sudo-rs by Debian's alternatives, and the older one has another name.
+use_sudo_rs() {
+    chroot "$root" dpkg-divert --quiet --local --rename --divert /usr/bin/sudo.ws --add /usr/bin/sudo
+    chroot "$root" update-alternatives --quiet --install /usr/bin/sudo sudo /usr/lib/cargo/bin/sudo 50
+}
+
+# The programs of coreutils are links to those in Rust, except cp, mv and rm; GNU's have names that begin with gnu.
+use_rust_coreutils() {
+    chroot "$root" dpkg -L coreutils | sed -n 's|^/usr/bin/||p; s|^/bin/||p' | while read -r name; do
+        rust=/usr/lib/cargo/bin/coreutils/$name
+        case $name in cp | mv | rm) continue ;; esac
+        [ -L "$root$rust" ] || continue
+        mv "$root/usr/bin/$name" "$root/usr/bin/gnu$name"
+        ln -s "$rust" "$root/usr/bin/$name"
+    done
+}
+
 forget_identity
 serve_packages bubblewrap apparmor-profiles
+if [ "$TWIN_RELEASE" = 26.04 ]; then
+    load_profile
+    restrict_unconfined
+    use_sudo_rs
+    use_rust_coreutils
+fi
 forget_packages
 # Where the repository is, a test writes into the ESP: the one place that every twin has uncompressed.
 ln -s /boot/efi/sources.list "$root/etc/apt/sources.list"
