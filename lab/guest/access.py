@@ -17,7 +17,8 @@ def renew(session: Session, endpoint: Endpoint) -> Endpoint:
     renewed = replace(endpoint, client_key=keys.generate("lab"))
     files = " ".join(f"/home/{user}/.ssh/authorized_keys" for user in (ADMIN, SUITE))
     line = shlex.quote(renewed.client_key.public)
-    program = f"date --set=@{time.time():.3f}; printf '%s\\n' {line} | tee {files}"
+    # Whole seconds: the date of uutils, which Ubuntu 26.04 has, refused a fraction after @ (0.0.30).
+    program = f"date --set=@{time.time():.0f}; printf '%s\\n' {line} | tee {files}"
     session.run(f"sudo -n sh -ec {shlex.quote(program)}", seconds=10)
     session.change_key(renewed)
     return renewed

@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -86,6 +87,8 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(monkeypatch: pyt
     made.run("true", seconds=5, user="tester")
     assert renewed.host_key == first.host_key
     assert renewed.client_key.public in commands[1]
+    # The date of coreutils in Rust takes no fraction of a second.
+    assert re.search(r"date --set=@\d+;", commands[1])
     old, new = (each.client_key.public.split()[1] for each in (first, renewed))
     assert keys == [("lab", old), ("tester", new)]
 
