@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from lab.builds import Build
 
-TIMED_OUT = 124  # by `timeout`, whose first signal was enough
+# By `timeout`, whose first signal was enough. That of coreutils in Rust had the second status until 2026, with
+# --kill-after (https://github.com/uutils/coreutils/pull/11392).
+TIMED_OUT = (124, 125)
 BY_SIGNAL = 128  # what a shell adds to the number of the signal that ended a command
 KILLED = BY_SIGNAL + signal.SIGKILL
 # Seconds are counted as the difference of two times, each without its fraction.
@@ -23,7 +25,7 @@ class Ending:
     @property
     def at_limit(self) -> bool:
         """Whether the suite's limit ended it: the kernel, too, sends SIGKILL if memory runs out."""
-        return self.status in (TIMED_OUT, KILLED) and self.seconds >= int(self.limit) - ROUNDING
+        return self.status in (*TIMED_OUT, KILLED) and self.seconds >= int(self.limit) - ROUNDING
 
     def is_early(self, build: Build) -> bool:
         """Whether the suite ended before each of its tests had its turn."""

@@ -229,6 +229,9 @@ def suite_run(*printed: str) -> guest_suite.SuiteRun:
     [
         ("124 60", "was killed at its time limit of 60 s"),
         ("124 59", "was killed at its time limit of 60 s"),
+        # As `timeout` of coreutils in Rust says it.
+        ("125 60", "was killed at its time limit of 60 s"),
+        ("125 12", "ended with exit status 125"),
         ("137 65", "was killed at its time limit of 60 s"),
         ("137 12", "was ended by SIGKILL (exit status 137), before its time limit of 60 s"),
         ("139 12", "was ended by SIGSEGV (exit status 139)"),
