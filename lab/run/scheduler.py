@@ -24,7 +24,8 @@ from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.journal import Journal, locked_folder
 from lab.run.observer import Observer
-from lab.run.worker import NO_IMAGE, Shared, Worker
+from lab.run.shared import Shared
+from lab.run.worker import NO_IMAGE, Worker
 from lab.trials.policy import Policy
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.

@@ -1,22 +1,19 @@
 """A worker owns one lane, from its image to its last cell."""
 
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 import libvirt
 
-from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
+from lab.base.errors import ImageNotAvailable, LabError
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.lane.attempts import clear, fault_folder, set_aside
 from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest, holding
-from lab.lane.running import RunningLane, Work
+from lab.lane.running import RunningLane
 from lab.machine import acceleration, lane, leftovers, network
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
@@ -24,34 +21,14 @@ from lab.machine.lane import FAULTS, BootFailed, Lane, LaneDied
 from lab.machine.leftovers import LeftBehind
 from lab.machine.states import States
 from lab.plan import Machine
-from lab.record import CellResult, Host, RunOptions, Status
+from lab.record import Host, Status
 from lab.run import hosts
-from lab.run.backlog import Backlog, Ticket
-from lab.run.decisions import Decisions
-from lab.run.journal import Journal, ResultsNotWritten, keep_texts
-from lab.run.observer import Observer
-from lab.trials import experiment, remedies, series
-from lab.trials.policy import Policy
-from lab.verdict import repeats
-from lab.verdict.status import is_lasting
+from lab.run.journal import ResultsNotWritten, keep_texts
+from lab.run.serving import Serving
+from lab.run.shared import Shared
 
 # How the reason of a cell begins whose guest has no image.
 NO_IMAGE = "image not available"
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all workers of a run share. `ended` tells whether no further cell is to be begun."""
-
-    work: Work
-    uri: str
-    options: RunOptions
-    policy: Policy
-    journal: Journal
-    backlog: Backlog
-    observer: Observer
-    decisions: Decisions
-    ended: Callable[[], bool]
 
 
 class Worker:
@@ -226,14 +203,14 @@ class Worker:
         self._shared.backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
         self._on_up()
-        runner = CellRunner(running)
+        serving = Serving(self._shared, CellRunner(running), self.machine.name, self.number, self.label)
         try:
             while not self.is_stopped and not self._shared.ended():
                 ticket = self._shared.backlog.take(self.machine.name, self.number)
                 if ticket is None:
                     running.store_deployment()
                     return
-                if not self._serve_cell(runner, ticket) or self._shared.options.cold:
+                if not serving.serve(ticket) or self._shared.options.cold:
                     return
         finally:
             own = {"label": self.label, "host": self._host}
@@ -244,95 +221,4 @@ class Worker:
         if isinstance(error, BootFailed):
             acceleration.measure_again(self._shared.work.paths)
         for ticket in self._shared.backlog.lane_failed(self.machine.name, self.number):
-            self._fault(ticket, error, failed)
-
-    def _fault(self, ticket: Ticket, error: Exception, failed: Lane | None) -> None:
-        self._decisions.fault(ticket, error, number=self.number, label=self.label, lane=failed)
-
-    # -- cells; each of these says whether the lane can serve another one
-
-    def _serve_cell(self, runner: CellRunner, ticket: Ticket) -> bool:
-        """Run a cell to its end, or until it meets a fault of the lab."""
-        if reason := runner.why_not(ticket.cell):
-            self._decisions.decide(ticket, runner.not_applicable(ticket.cell, reason), self.label)
-            return True
-        try:
-            deployed = runner.running.deploy(ticket.cell.build)
-        except NotApplicable as why:
-            for each in [ticket, *self._drop_build(ticket)]:
-                self._decisions.decide(each, runner.not_applicable(each.cell, str(why)), self.label)
-            return True
-        except FAULTS as error:
-            # If no other lane has this guest, all its cells with this build share the fault: another boot for
-            # each of them would be wasted.
-            alone = self._shared.backlog.is_alone(self.machine.name)
-            for each in [ticket, *(self._drop_build(ticket) if alone else [])]:
-                self._fault(each, error, runner.running.lane)
-            return False
-        if deployed is not None:
-            self._shared.journal.deployed(ticket.cell.build, deployed)
-        try:
-            return self._run_and_try(runner, ticket)
-        except ResultsNotWritten:
-            raise
-        except FAULTS as error:
-            return self._after_fault(runner, ticket, error)
-
-    def _drop_build(self, ticket: Ticket) -> list[Ticket]:
-        """Take out the waiting cells of the machine that have the same build."""
-        return self._shared.backlog.drop(self.machine.name, ticket.cell.build)
-
-    def _run_and_try(self, runner: CellRunner, ticket: Ticket) -> bool:
-        """Run a cell's suite as often as wanted, and then its experiment and its remedies."""
-        if ticket.decided:
-            return self._try(runner, ticket, ticket.decided.before_trials())
-        evidence = self._shared.work.folder / ticket.cell.folder
-        while (number := len(ticket.done) + 1) <= self._shared.options.repeat:
-            if self._shared.options.cold and runner.served:
-                self._shared.backlog.put_back(ticket, after=self.number)
-                return False
-            folder = evidence if number == 1 else evidence / f"repeat-{number}"
-            clear(folder)
-            result = runner.run(ticket.cell, folder, ticket.options)
-            if self.is_stopped:
-                return False
-            lasts = is_lasting(result.reason)
-            if result.status is Status.ERROR and not lasts and self._decisions.may_retry(ticket):
-                set_aside(folder, fault_folder(evidence))
-                self._decisions.retry(ticket, result.reason, after=self.number)
-                return True
-            ticket.done.append(result)
-        return self._try(runner, ticket, repeats.combine(ticket.done))
-
-    def _try(self, runner: CellRunner, ticket: Ticket, result: CellResult) -> bool:
-        """Try experiments and remedies on a cell whose suite has run, and decide it."""
-        cell = ticket.cell
-        policy = self._shared.policy if cell.trials else Policy()
-        if experiment.is_wanted(policy, result) or remedies.is_wanted(policy, result):
-            self._decisions.decide_before_trials(ticket, result, self.label)
-        kept = {remedies.FOLDER: ticket.trials, series.FOLDER: result.experiment or ticket.steps.made}
-        for name in [name for name, made in kept.items() if not made]:
-            shutil.rmtree(self._shared.work.folder / cell.folder / name, ignore_errors=True)
-        passing = self._shared.journal.passing(cell.build)
-        result = experiment.with_experiment(policy, runner, cell, result, passing, ticket.steps)
-        result = remedies.with_remedies(policy, runner, cell, result, ticket.trials)
-        try:
-            runner.running.lane.check_alive()
-        except LaneDied as error:
-            self._decisions.decide_after_death(
-                ticket, result, error, number=self.number, label=self.label, lane=runner.running.lane
-            )
-            return False
-        self._decisions.decide(ticket, result, self.label)
-        return True
-
-    def _after_fault(self, runner: CellRunner, ticket: Ticket, error: Exception) -> bool:
-        """A cell met a fault of the lab: whether its lane can still serve others."""
-        try:
-            runner.running.lane.check_alive()
-        except LaneDied as gone:
-            if not isinstance(error, LaneDied):
-                # Report both: the first error may be the cause, or the only trace of it.
-                error = LaneDied(f"{error}\n{gone}")
-        self._fault(ticket, error, runner.running.lane)
-        return not isinstance(error, LaneDied)
+            self._decisions.fault(ticket, error, number=self.number, label=self.label, lane=failed)

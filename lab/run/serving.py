@@ -1,0 +1,136 @@
+"""Serving cells on a lane whose guest is up: each from its suite to its last trial."""
+
+import shutil
+from dataclasses import dataclass
+
+from lab.base.errors import NotApplicable
+from lab.lane.attempts import clear, fault_folder, set_aside
+from lab.lane.cell import CellRunner
+from lab.machine.lane import FAULTS, Lane, LaneDied
+from lab.record import CellResult, Status
+from lab.run.backlog import Ticket
+from lab.run.decisions import Decisions
+from lab.run.journal import ResultsNotWritten
+from lab.run.shared import Shared
+from lab.trials import experiment, remedies, series
+from lab.trials.policy import Policy
+from lab.verdict import repeats
+from lab.verdict.status import is_lasting
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Runs cells on one lane, and decides them or hands them on.
+
+    `machine` is the name of the lane's machine; `number` and `label` are those of its worker.
+    """
+
+    shared: Shared
+    runner: CellRunner
+    machine: str
+    number: int
+    label: str
+
+    @property
+    def _lane(self) -> Lane:
+        return self.runner.running.lane
+
+    @property
+    def _decisions(self) -> Decisions:
+        return self.shared.decisions
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._decisions.stopped.is_set()
+
+    def serve(self, ticket: Ticket) -> bool:
+        """Run a cell to its end, or until it meets a fault of the lab. Whether the lane can serve another one.
+
+        Raises ResultsNotWritten.
+        """
+        if reason := self.runner.why_not(ticket.cell):
+            self._decisions.decide(ticket, self.runner.not_applicable(ticket.cell, reason), self.label)
+            return True
+        try:
+            deployed = self.runner.running.deploy(ticket.cell.build)
+        except NotApplicable as why:
+            for each in [ticket, *self._drop_build(ticket)]:
+                self._decisions.decide(each, self.runner.not_applicable(each.cell, str(why)), self.label)
+            return True
+        except FAULTS as error:
+            # If no other lane has this guest, all its cells with this build share the fault: another boot for
+            # each of them would be wasted.
+            alone = self.shared.backlog.is_alone(self.machine)
+            for each in [ticket, *(self._drop_build(ticket) if alone else [])]:
+                self._fault(each, error)
+            return False
+        if deployed is not None:
+            self.shared.journal.deployed(ticket.cell.build, deployed)
+        try:
+            return self._run_and_try(ticket)
+        except ResultsNotWritten:
+            raise
+        except FAULTS as error:
+            return self._after_fault(ticket, error)
+
+    def _drop_build(self, ticket: Ticket) -> list[Ticket]:
+        """Take out the waiting cells of the machine that have the same build."""
+        return self.shared.backlog.drop(self.machine, ticket.cell.build)
+
+    def _run_and_try(self, ticket: Ticket) -> bool:
+        """Run a cell's suite as often as wanted, and then its experiment and its remedies; see `serve`."""
+        if ticket.decided:
+            return self._try(ticket, ticket.decided.before_trials())
+        evidence = self.shared.work.folder / ticket.cell.folder
+        while (number := len(ticket.done) + 1) <= self.shared.options.repeat:
+            if self.shared.options.cold and self.runner.served:
+                self.shared.backlog.put_back(ticket, after=self.number)
+                return False
+            folder = evidence if number == 1 else evidence / f"repeat-{number}"
+            clear(folder)
+            result = self.runner.run(ticket.cell, folder, ticket.options)
+            if self._is_stopped:
+                return False
+            lasts = is_lasting(result.reason)
+            if result.status is Status.ERROR and not lasts and self._decisions.may_retry(ticket):
+                set_aside(folder, fault_folder(evidence))
+                self._decisions.retry(ticket, result.reason, after=self.number)
+                return True
+            ticket.done.append(result)
+        return self._try(ticket, repeats.combine(ticket.done))
+
+    def _try(self, ticket: Ticket, result: CellResult) -> bool:
+        """Try experiments and remedies on a cell whose suite has run, and decide it."""
+        cell = ticket.cell
+        policy = self.shared.policy if cell.trials else Policy()
+        if experiment.is_wanted(policy, result) or remedies.is_wanted(policy, result):
+            self._decisions.decide_before_trials(ticket, result, self.label)
+        kept = {remedies.FOLDER: ticket.trials, series.FOLDER: result.experiment or ticket.steps.made}
+        for name in [name for name, made in kept.items() if not made]:
+            shutil.rmtree(self.shared.work.folder / cell.folder / name, ignore_errors=True)
+        passing = self.shared.journal.passing(cell.build)
+        result = experiment.with_experiment(policy, self.runner, cell, result, passing, ticket.steps)
+        result = remedies.with_remedies(policy, self.runner, cell, result, ticket.trials)
+        try:
+            self._lane.check_alive()
+        except LaneDied as error:
+            self._decisions.decide_after_death(
+                ticket, result, error, number=self.number, label=self.label, lane=self._lane
+            )
+            return False
+        self._decisions.decide(ticket, result, self.label)
+        return True
+
+    def _after_fault(self, ticket: Ticket, error: Exception) -> bool:
+        """A cell met a fault of the lab: whether its lane can still serve others."""
+        try:
+            self._lane.check_alive()
+        except LaneDied as gone:
+            if not isinstance(error, LaneDied):
+                # Report both: the first error may be the cause, or the only trace of it.
+                error = LaneDied(f"{error}\n{gone}")
+        self._fault(ticket, error)
+        return not isinstance(error, LaneDied)
+
+    def _fault(self, ticket: Ticket, error: Exception) -> None:
+        self._decisions.fault(ticket, error, number=self.number, label=self.label, lane=self._lane)

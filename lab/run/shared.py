@@ -1,0 +1,27 @@
+"""What all workers of a run share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab.lane.running import Work
+from lab.record import RunOptions
+from lab.run.backlog import Backlog
+from lab.run.decisions import Decisions
+from lab.run.journal import Journal
+from lab.run.observer import Observer
+from lab.trials.policy import Policy
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all workers of a run share. `ended` tells whether no further cell is to be begun."""
+
+    work: Work
+    uri: str
+    options: RunOptions
+    policy: Policy
+    journal: Journal
+    backlog: Backlog
+    observer: Observer
+    decisions: Decisions
+    ended: Callable[[], bool]
