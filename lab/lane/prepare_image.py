@@ -29,7 +29,7 @@ from lab.images import store
 from lab.images.download import Say
 from lab.images.store import BaseImage
 from lab.lane import quieting, supplies
-from lab.machine import lane, seed
+from lab.machine import opening, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
 from lab.machine.lane import Lane, LaneDied
@@ -196,7 +196,7 @@ def _check_room(paths: Paths, guest: Guest) -> None:
 def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, disk: Path) -> None:
     """Boot the image on a lane of its own, complete the guest, and write its disk to `disk`."""
     how, say = preparation.acceleration, preparation.say
-    with lane.open_lane(
+    with opening.open_lane(
         preparation.connection,
         preparation.paths,
         guest=guest,

@@ -20,7 +20,7 @@ from lab.lane.cell import CellRunner
 from lab.lane.entrance import Entrance
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane, Work
-from lab.machine import acceleration, lane, network
+from lab.machine import acceleration, network, opening
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.connection import connection_for_lanes
@@ -85,7 +85,7 @@ class _Lanes:
     def open(self, *, cold: bool) -> Iterator[RunningLane]:
         """A lane that is not started yet; `cold`: it takes no checkpoint."""
         work = replace(self.work, cold=cold)
-        with lane.open_lane(
+        with opening.open_lane(
             self.connection,
             work.paths,
             guest=self.cell.guest,

@@ -1,9 +1,7 @@
 """A lane: one running virtual machine that serves cells one after another."""
 
-import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +10,17 @@ import libvirt
 
 from lab.base import process
 from lab.base.errors import LabError
-from lab.base.files import plain
-from lab.base.paths import Paths
 from lab.base.space import free_text
 from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
-from lab.machine import domain, firmware, keys, leftovers, network, overlay, ports, seed
+from lab.machine import console, domain, firmware, keys, network, overlay, ports, seed
 from lab.machine.acceleration import Acceleration
-from lab.machine.connection import default_uri
 from lab.machine.domain import Network
 from lab.machine.states import StoredState
 from lab.machine.watch import ANSWER_SECONDS, FAILED_WRITE, Watch
 
-CONSOLE_LINES = 30
-# What Linux writes to its console when it restarts, powers off or panics.
-ENDING_WORDS = ("Kernel panic", "reboot: ", "sysrq: Resetting")
 # libvirt 11.3's words if an ordinary user's hard limit for core files is finite. libvirt raises QEMU's limit to
 # `max_core` of its configuration, by default unlimited; sudo and hardened hosts set the hard limit to 0.
 CORE_LIMIT = "cannot limit core file size"
@@ -66,7 +58,7 @@ class Endpoint:
 
 
 class Lane:
-    """One running virtual machine. Made by `open_lane`, which also takes it down again."""
+    """One running virtual machine. Made by `opening.open_lane`, which also takes it down again."""
 
     def __init__(
         self,
@@ -221,7 +213,7 @@ class Lane:
         said = f"the machine of {self.guest.name} {problem}"
         if problem == FAILED_WRITE:
             said += f": {free_text(self.folder)}"
-        elif watch.was_reset and not self.acceleration.kvm and not self._shows_its_end():
+        elif watch.was_reset and not self.acceleration.kvm and not console.shows_an_end(self.console_text()):
             said = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
         raise LaneDied(f"{said}\n{self.last_words()}")
 
@@ -237,24 +229,13 @@ class Lane:
             raise LaneDied(f"{self.name} is not running")
         return self._watch
 
-    def _shows_its_end(self) -> bool:
-        """Whether the console shows that the guest's kernel itself ended or restarted the machine."""
-        return any(words in self.console_text() for words in ENDING_WORDS)
-
     def last_words(self) -> str:
         """The console's last lines, as the end of an error message."""
-        text = self.console_text()
-        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-        if not lines:
-            return "its console stayed empty"
-        return "its console ends:\n" + "\n".join(f"  | {line}" for line in lines[-CONSOLE_LINES:])
+        return console.last_words(self.console_text())
 
     def console_text(self) -> str:
         """What the guest wrote to its serial console since it was started."""
-        try:
-            return plain(self.console.read_text(errors="replace"))
-        except OSError:
-            return ""
+        return console.read(self.console)
 
     def stop(self) -> None:
         """Take the machine down at once; the overlay stays."""
@@ -305,54 +286,3 @@ def _refused(name: str, error: libvirt.libvirtError) -> BootFailed:
     """The failed boot of a machine that libvirt did not start; the hint says what its words do not explain."""
     message = f"libvirt could not start {name}: {error}"
     return CoreLimited(message, hint=CORE_LIMIT_HINT) if CORE_LIMIT in str(error) else BootFailed(message)
-
-
-@contextmanager
-def open_lane(
-    connection: libvirt.virConnect,
-    paths: Paths,
-    *,
-    guest: Guest,
-    image: BaseImage,
-    acceleration: Acceleration,
-    uri: str | None = None,
-    nameservers: Sequence[str] = (),
-    arguments: str = "",
-) -> Iterator[Lane]:
-    """A lane whose disk and seed are ready, not started yet; nothing of it is left afterwards.
-
-    Its mark is written first: if this lab is killed, the next command removes what it left.
-    """
-    port = ports.reserve(paths.make(paths.ports))
-    try:
-        with leftovers.lane_folder(
-            paths, guest=guest.name, uri=uri or default_uri(), port=port.number
-        ) as folder:
-            lane = Lane(
-                connection,
-                guest=guest,
-                image=image,
-                acceleration=acceleration,
-                folder=folder,
-                port=port,
-                network=network.chosen(connection, paths),
-                nameservers=nameservers,
-                arguments=arguments,
-            )
-            try:
-                lane.set_up_disk()
-                yield lane
-            finally:
-                try:
-                    lane.stop()
-                except libvirt.libvirtError:
-                    # Its daemon is gone or knows nothing of it any more.
-                    leftovers.end_machine(folder.name, uri or default_uri(), port.number)
-    finally:
-        port.release()
-
-
-def keep_console(lane: Lane, destination: Path) -> None:
-    """Copy the console's output to where evidence is kept."""
-    if lane.console.exists():
-        shutil.copyfile(lane.console, destination)

@@ -10,7 +10,8 @@ from lab.base.errors import is_lasting
 from lab.base.files import plain
 from lab.guest.ready import CloudInitFailed
 from lab.lane.attempts import fault_folder
-from lab.machine.lane import Lane, LaneDied, keep_console
+from lab.machine import console
+from lab.machine.lane import Lane, LaneDied
 from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.run.backlog import Backlog, Ticket
@@ -126,6 +127,6 @@ def _keep_evidence(lane: Lane, folder: Path, error: Exception) -> None:
     # The fault itself is reported even if its evidence cannot be kept.
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        keep_console(lane, folder / "console.log")
+        console.keep(lane.console, folder / "console.log")
         if isinstance(error, CloudInitFailed):
             (folder / "cloud-init.log").write_text(error.log)

@@ -14,7 +14,7 @@ from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane
-from lab.machine import acceleration, lane, leftovers, network
+from lab.machine import acceleration, leftovers, network, opening
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
 from lab.machine.lane import FAULTS, BootFailed, Lane, LaneDied
@@ -170,7 +170,7 @@ class Worker:
 
     def _open_lane(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> None:
         work, guest, arguments = self._shared.work, self.machine.guest, self.machine.arguments
-        with lane.open_lane(
+        with opening.open_lane(
             opened,
             work.paths,
             guest=guest,

@@ -19,7 +19,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
 from lab.images.store import BaseImage
-from lab.machine import domain, lane, leftovers, network, overlay, watch
+from lab.machine import domain, leftovers, network, opening, overlay, watch
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.machine.states import StoredState
@@ -36,7 +36,7 @@ class Lanes:
         self.connection, self.paths, self.guest, self.image = connection, paths, guest, image
 
     def open(self) -> AbstractContextManager[Lane]:
-        return lane.open_lane(
+        return opening.open_lane(
             self.connection,
             self.paths,
             guest=self.guest,

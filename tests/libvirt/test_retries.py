@@ -12,11 +12,10 @@ from lab.builds import Build
 from lab.guest.ready import NotAsDefined
 from lab.guest.variant import NotInEffect
 from lab.lane.running import RunningLane
-from lab.machine import acceleration
+from lab.machine import acceleration, console
 from lab.machine.lane import BootFailed, CoreLimited
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
-from lab.run import decisions
 from lab.verdict.status import HANG_REASON
 from tests.libvirt.lab_examples import DISK_FULL, ONE, Lab, at, fails, passes, statuses
 
@@ -190,10 +189,10 @@ def test_a_build_that_cannot_be_had_costs_no_boot_for_each_cell(lab: Lab) -> Non
 def test_a_console_that_cannot_be_kept_does_not_lose_the_cell(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, retries: int
 ) -> None:
-    def keep_console(_lane: object, _folder: Path) -> NoReturn:
+    def keep(_console: Path, _folder: Path) -> NoReturn:
         raise DISK_FULL
 
-    monkeypatch.setattr(decisions, "keep_console", keep_console)
+    monkeypatch.setattr(console, "keep", keep)
     lab.cell = at("debian-13/stock", fails(LabError("SSH broke")))
     run = lab.run(guests=ONE, retries=retries)
     assert statuses(run) == {"debian-13": ["pass" if retries else "error", "pass"]}

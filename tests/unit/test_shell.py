@@ -25,7 +25,7 @@ from lab.guest.variant import NotInEffect
 from lab.images import store
 from lab.lane import entrance, shell
 from lab.lane.entrance import Entrance
-from lab.machine import acceleration, lane, network, states
+from lab.machine import acceleration, network, opening, states
 from lab.machine.domain import Network
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint
@@ -190,7 +190,7 @@ class Host:
         patch(store, "ensure", lambda *_: base_image(Path("base")))
         patch(acceleration, "decide", lambda *_: EMULATION)
         patch(rootfs, "make", self._rootfs)
-        patch(lane, "open_lane", self._open)
+        patch(opening, "open_lane", self._open)
         patch(shell, "LaneGuest", Guest)
         patch(states, "FREE_GIB", 0.0)
         patch(guest_ready, "wait_ready", lambda session: None)

@@ -1,0 +1,37 @@
+"""What a guest writes to its serial console."""
+
+import shutil
+from pathlib import Path
+
+from lab.base.files import plain
+
+LAST_LINES = 30
+# What Linux writes when it restarts, powers off or panics.
+ENDING_WORDS = ("Kernel panic", "reboot: ", "sysrq: Resetting")
+
+
+def read(file: Path) -> str:
+    """The console's output as plain text; empty if there is none."""
+    try:
+        return plain(file.read_text(errors="replace"))
+    except OSError:
+        return ""
+
+
+def shows_an_end(text: str) -> bool:
+    """Whether the guest's kernel says that it ended or restarted the machine itself."""
+    return any(words in text for words in ENDING_WORDS)
+
+
+def last_words(text: str) -> str:
+    """The console's last lines, as the end of an error message."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "its console stayed empty"
+    return "its console ends:\n" + "\n".join(f"  | {line}" for line in lines[-LAST_LINES:])
+
+
+def keep(file: Path, destination: Path) -> None:
+    """Copy the console's output to where evidence is kept, if there is any. Raises OSError."""
+    if file.exists():
+        shutil.copyfile(file, destination)
