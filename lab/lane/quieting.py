@@ -9,7 +9,7 @@ from lab.guest.printed import checked
 from lab.guest.programs import program_file, source
 from lab.guest.session import Session
 
-# They take apt's locks, or run inside a cell: its clock is set in a fork, and timers catch up.
+# They take the package manager's locks, or run inside a cell: its clock is set in a fork, and timers catch up.
 UNITS = (
     *("apt-daily.timer", "apt-daily.service", "apt-daily-upgrade.timer", "apt-daily-upgrade.service"),
     *("unattended-upgrades.service", "motd-news.timer", "motd-news.service", "man-db.timer", "man-db.service"),
@@ -21,10 +21,11 @@ UNITS = (
 )
 # Ubuntu runs them at each login.
 SCRIPTS = ("/etc/update-motd.d",)
-# Of apt and dpkg.
+# Of apt and dpkg, and of dnf 5, which ends at once if another program has it; rpm and dnf 4 wait for their own.
 LOCKS = (
     *("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"),
     *("/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"),
+    "/run/dnf/rpmtransaction.lock",
 )
 # How long packages may be installed by others, under hardware acceleration.
 SECONDS = 300.0

@@ -48,9 +48,11 @@ def test_units_that_the_guest_has_are_masked_and_only_timers_are_stopped(
     did = (tmp_path / "systemctl.log").read_text().splitlines()
     assert did[0].endswith("apt-daily.timer none.timer")
     assert did[1:] == [
-        "mask --quiet apt-daily.timer",
-        "mask --quiet fstrim.service",
-        "mask --quiet odd.service",
+        # The guest's configuration is read again once, not for each unit.
+        "mask --quiet --no-reload apt-daily.timer",
+        "mask --quiet --no-reload fstrim.service",
+        "mask --quiet --no-reload odd.service",
+        "daemon-reload",
         "stop apt-daily.timer",
     ]
 
@@ -87,6 +89,11 @@ def test_locks_of_another_program_are_waited_for_and_named(
         fcntl.lockf(file, fcntl.LOCK_EX)
         assert quiet(tmp_path, monkeypatch, locks=asked)["held"] == [str(lock)]
     assert quiet(tmp_path, monkeypatch, locks=asked)["held"] == []
+
+
+def test_the_lock_of_dnf_5_is_waited_for_because_dnf_does_not_wait() -> None:
+    # libdnf5's TRANSACTION_LOCK_FILEPATH.
+    assert "/run/dnf/rpmtransaction.lock" in quieting.LOCKS
 
 
 def test_what_is_stopped_is_part_of_the_recipe_and_recorded(tmp_path: Path) -> None:
