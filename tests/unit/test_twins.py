@@ -35,7 +35,8 @@ def test_a_twin_is_defined_as_its_original_under_a_name_of_its_own(root: Path, t
 
 @pytest.mark.parametrize("twin", twins.TWINS, ids=lambda twin: str(twin.original))
 def test_a_twin_runs_boxlite_where_it_works_and_where_two_settings_block_it(twin: Twin) -> None:
-    assert twin.cells["stock"] == twins.PASS
+    # The one twin on btrfs is where boxlite does not work as installed.
+    assert twin.cells["stock"] == (twins.FAILS_ON_BTRFS if twin is twins.FEDORA else twins.PASS)
     assert [status for status, _, _ in twin.cells.values()].count(Status.XFAIL) >= 2
 
 
@@ -62,3 +63,16 @@ def test_the_package_that_preparing_installs_is_not_in_the_disk() -> None:
     for recipe in (cloud_disk.SMALL, *(twin.recipe for twin in twins.TWINS)):
         assert "bubblewrap" not in recipe.packages
         assert recipe.file.is_file()
+
+
+def test_a_changed_file_for_the_guest_makes_another_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud_disk, "RECIPES", tmp_path)
+    (tmp_path / "some").mkdir()
+    for name in ("common.sh", "some.sh", "some/program"):
+        (tmp_path / name).write_text("before")
+    recipe = cloud_disk.Recipe("some")
+    before = recipe.digest
+    (tmp_path / "some" / "program").write_text("after")
+    assert recipe.digest != before

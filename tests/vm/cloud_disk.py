@@ -36,11 +36,15 @@ ROOT_OFFSET = 69632 * 512
 
 @dataclass(frozen=True)
 class Recipe:
-    """A script of `recipes/`, the packages of its guest, and the variables that the script is given."""
+    """A script of `recipes/`, the packages of its guest, and the variables that the script is given.
+
+    A folder of the script's name holds files for the guest. `for_root` says why only root can build the disk.
+    """
 
     script: str
     packages: tuple[str, ...] = PACKAGES
     settings: Mapping[str, str] = field(default_factory=dict)
+    for_root: str = ""
 
     @property
     def file(self) -> Path:
@@ -49,7 +53,8 @@ class Recipe:
     @property
     def digest(self) -> str:
         """SHA-256 over everything that decides the disk, except the state of Debian's mirror."""
-        parts = [self.file.read_text(), (RECIPES / "common.sh").read_text(), *self.packages]
+        files = [self.file, RECIPES / "common.sh", *sorted((RECIPES / self.script).glob("*"))]
+        parts = [*(file.read_text() for file in files), *self.packages]
         parts += [f"{name}={value}" for name, value in sorted(self.settings.items())]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
