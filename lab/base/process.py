@@ -27,10 +27,13 @@ _running: set[subprocess.Popen[str]] = set()
 
 
 class CommandFailed(LabError):
-    """A program on the host failed; `output` holds the last lines that it printed."""
+    """A program on the host failed; `output` holds the last lines that it printed.
 
-    def __init__(self, command: Command, status: str, output: str) -> None:
-        self.output = output
+    `late`: it did not fail by itself, but was stopped at its limit of time.
+    """
+
+    def __init__(self, command: Command, status: str, output: str, *, late: bool = False) -> None:
+        self.output, self.late = output, late
         super().__init__(f"{display(command)}: {status}\n{output.rstrip()}".rstrip())
 
 
@@ -97,7 +100,7 @@ def run(
         timer.cancel()
         _running.discard(child)
     if late.is_set():
-        raise CommandFailed(command, f"stopped after {timeout:.0f} s", tail(lines))
+        raise CommandFailed(command, f"stopped after {timeout:.0f} s", tail(lines), late=True)
     if status != 0:
         raise CommandFailed(command, f"exit status {status}", tail(lines))
     return "".join(lines)

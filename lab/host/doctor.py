@@ -35,6 +35,9 @@ TRY_AGAIN = (
     "lab doctor tries it again, with the kernel of a guest once there is one: lab images build debian-13"
 )
 FREE_GIB = 8.0
+# For a program to say its version. mmdebstrap needed more than 20 s on a host that was itself emulated.
+ANSWER_SECONDS = 60.0
+BUSY = "try it again when this host has less to do"
 # passt as a network backend came with libvirt 9.0: https://libvirt.org/news.html#v9-0-0-2023-01-16
 OLDEST_LIBVIRT = 9_000_000
 # Numbers with a dot, also after an underscore: OpenSSH_10.0p2 is version 10.0p2, qemu-system-x86_64 is none.
@@ -113,8 +116,10 @@ def _program(what: str, program: str, argument: str, *, mend: str = SETUP) -> Li
         said = f"{there} may not be executed" if there else f"{program} is not installed"
         return Line(what, State.BROKEN, said, f"make it executable: chmod a+x {there}" if there else mend)
     try:
-        printed = process.run([path, argument], timeout=20)
+        printed = process.run([path, argument], timeout=ANSWER_SECONDS)
     except process.CommandFailed as error:
+        if error.late:  # A host that has much to do is slow to start any program.
+            return Line(what, State.UNKNOWN, str(error), BUSY)
         return Line(what, State.BROKEN, str(error), mend)
     # passt prints its version to a terminal only.
     found = VERSION.search(printed)

@@ -156,6 +156,16 @@ def test_a_program_that_fails_is_broken(paths: Paths, programs: Path) -> None:
     assert "no library" in line.found
 
 
+def test_a_program_that_a_busy_host_does_not_get_to_start_is_not_called_broken(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.1)
+    write(programs / "mke2fs", "sleep 60")
+    line = examine(paths, "mke2fs")
+    assert (line.state, line.mend) == (State.UNKNOWN, doctor.BUSY)
+    assert "stopped after 0 s" in line.found
+
+
 def test_every_missing_program_is_broken_and_says_how_to_mend_it(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
