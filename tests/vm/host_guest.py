@@ -42,7 +42,7 @@ SELINUX = (
     "python3-selinux",
     "policycoreutils-python-utils",
 )
-# Seconds under KVM; under emulation they are at least ten times that. setup.sh compiles libvirt's binding, and a
+# Seconds under KVM; under emulation they are at least ten times that. setup.sh compiles libvirt's binding. A
 # lane in this guest took 35 minutes for a blocked cell.
 LAB_SECONDS, MATRIX_SECONDS = 240.0, 720.0
 
