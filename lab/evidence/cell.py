@@ -1,5 +1,6 @@
 """A cell's evidence as the rules of the causes see it, read from the files in the cell's folder."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ PROBES_FILE = "probes.json"
 # What the script for users prints, which says what the probes and the facts say: see `lab.probes.script`.
 SCRIPT_FILE = "host-probe.txt"
 SYSCTLS_FILE = "sysctls.txt"
+# The modes of boxlite's programs: see `lab/guest/remote/collect.py`. Cells of early labs have no such file.
+MODES_FILE = "modes.txt"
+MODE = re.compile(r"([0-7]{4}) (.+)")
 # boxlite's own logs, what a box wrote to standard error, and how its shim ended, which boxlite 0.10 writes into
 # `exit` and later moves to `exit.previous`; how many files of each kind are read, and how much of a file: every
 # box that is blocked has the same.
@@ -32,7 +36,8 @@ class Evidence:
     if they ran unconfined. `messages` are those of the tests that did not pass; `control_failed`: whether the
     control is one of them, None if it did not run or was skipped. `logs` are boxlite's own, what its boxes
     wrote to standard error, and how their shims ended. `programs` are those whose denials count: bubblewrap,
-    and in a bug report another program that is blocked.
+    and in a bug report another program that is blocked. `modes` are the permission bits of boxlite's programs,
+    by path below the user's home: as boxlite unpacked them, and as it copied them beside its boxes.
     """
 
     probes: Probes = NONE_RUN
@@ -43,6 +48,7 @@ class Evidence:
     control_failed: bool | None = None
     programs: tuple[str, ...] = ("bwrap",)
     logs: tuple[str, ...] = ()
+    modes: dict[str, int] = field(default_factory=dict)
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -97,6 +103,7 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
         messages=tuple(test.message for test in failed),
         control_failed=_has_failed(control, tests),
         logs=tuple(_beginning(log) for log in _log_files(folder)),
+        modes=parse_modes(read_text(folder / MODES_FILE)),
     )
 
 
@@ -124,6 +131,12 @@ def parse_sysctls(text: str) -> dict[str, str]:
     """Read `name = value` lines, as `sysctl --all` prints them."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def parse_modes(text: str) -> dict[str, int]:
+    """Read lines of an octal mode and a path; other lines are left out."""
+    found = [MODE.fullmatch(line) for line in text.splitlines()]
+    return {each[2]: int(each[1], 8) for each in found if each}
 
 
 class _StoredContext(BaseModel):

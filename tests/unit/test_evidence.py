@@ -179,6 +179,13 @@ def test_boxlites_own_logs_are_read_as_far_as_each_goes(tmp_path: Path) -> None:
     assert not found.boxlite_says("it worked")
 
 
+def test_modes_are_read_by_path_and_other_lines_are_left_out(tmp_path: Path) -> None:
+    lines = ("0755 runtimes/v1/boxlite-shim", "0664 box-a/boxes/B0X/bin/a name", "0999 no-mode", "words")
+    (tmp_path / "modes.txt").write_text("\n".join(lines) + "\n")
+    found = evidence.read(tmp_path).modes
+    assert found == {"runtimes/v1/boxlite-shim": 0o755, "box-a/boxes/B0X/bin/a name": 0o664}
+
+
 @pytest.mark.parametrize("name", ["exit", "exit.previous"])
 def test_what_a_shim_wrote_when_a_signal_ended_it_is_read_as_a_log_is(tmp_path: Path, name: str) -> None:
     box = tmp_path / "boxlite" / "box-a" / "boxes" / "B0X"

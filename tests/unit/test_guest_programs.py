@@ -103,7 +103,33 @@ def test_evidence_has_what_the_suite_wrote_and_nothing_of_it_takes_the_place_of_
     (logs / "program").write_bytes(b"x" * 3_000_000)
     found = gathered(tmp_path, full=True)
     assert len(found.pop("junit.xml")) == 2_000_000
-    assert found == {"suite.log": b"said", "kernel.log": b"the lab's", "boxlite/box-a/logs/boxlite.log": b"log"}
+    assert found == {
+        "suite.log": b"said",
+        "kernel.log": b"the lab's",
+        "modes.txt": b"",
+        "boxlite/box-a/logs/boxlite.log": b"log",
+    }
+
+
+def test_the_modes_of_boxlites_programs_are_gathered_as_unpacked_and_as_copied(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    unpacked, box = tmp_path / "home/.local/share/boxlite/runtimes/v1", tmp_path / "home/box-a/boxes/B0X"
+    for path, mode in (
+        (unpacked / "boxlite-shim", 0o755),
+        (unpacked / "boxlite-guest", 0o4711),
+        (box / "bin/boxlite-shim", 0o664),
+        (box / "disk.qcow2", 0o600),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        path.chmod(mode)
+    (box / "bin" / "folder").mkdir()
+    (box / "bin" / "link").symlink_to("/etc/passwd")
+    assert gathered(tmp_path, full=True)["modes.txt"].decode().splitlines() == [
+        "4711 .local/share/boxlite/runtimes/v1/boxlite-guest",
+        "0755 .local/share/boxlite/runtimes/v1/boxlite-shim",
+        "0664 box-a/boxes/B0X/bin/boxlite-shim",
+    ]
 
 
 def test_what_passed_leaves_what_its_suite_wrote(tmp_path: Path) -> None:

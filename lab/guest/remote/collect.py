@@ -21,6 +21,8 @@ LARGEST = 2_000_000
 # Of what the suite and boxlite wrote.
 MOST_BYTES = 64_000_000
 MOST_FILES = 2_000
+# boxlite's programs, as it unpacked them and as it copied them beside its boxes.
+PROGRAMS = (".local/share/boxlite/runtimes/*/*", "box-*/boxes/*/bin/*")
 
 
 def output(*command):
@@ -93,10 +95,19 @@ def read_written(asked):
         yield name, content
 
 
+def modes(homes):
+    """A line for each of boxlite's programs: its mode in octal, and its path below the homes."""
+    for path in sorted(path for pattern in PROGRAMS for path in homes.glob(pattern))[:MOST_FILES]:
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode):
+            yield "%04o %s\n" % (stat.S_IMODE(mode), path.relative_to(homes))
+
+
 def entries(asked):
     yield from read_written(asked)
     # The lab's own files come last, so that none of the suite's takes their place.
     if asked["full"]:
+        yield "modes.txt", "".join(modes(Path(asked["homes"]))).encode(errors="replace")
         yield from everything(asked)
 
 
