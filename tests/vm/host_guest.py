@@ -104,16 +104,14 @@ class Host:
         return self.run(f"{environment} ./setup.sh {shlex.join(words)}", who=who, seconds=seconds, check=check)
 
     def put(self, files: Callable[[tarfile.TarFile], None], to: str) -> None:
-        """Unpack what `files` adds to an archive, in a folder of the guest's root."""
+        """Unpack what `files` adds to an archive, in a folder of the guest's root; all may read it."""
         with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
             with tarfile.open(fileobj=archive, mode="w") as opened:
                 files(opened)
             archive.flush()
             self.guest.session.put(Path(archive.name), "/tmp/put.tar", lambda done, size: None)
-        self.guest.session.run(
-            f"sudo -n sh -c 'mkdir -p {to} && tar --no-same-owner -xf /tmp/put.tar -C {to} && rm /tmp/put.tar'",
-            seconds=60,
-        )
+        unpack = f"mkdir -p {to} && tar --no-same-owner -xf /tmp/put.tar -C {to} && chmod -R a+rX {to}"
+        self.guest.session.run(f"sudo -n sh -c '{unpack}; rm /tmp/put.tar'", seconds=60)
 
 
 @contextmanager
