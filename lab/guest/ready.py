@@ -1,5 +1,7 @@
 """Waiting for a guest to be up, reading the result of cloud-init, checking that the guest is as defined."""
 
+from collections.abc import Callable
+
 from pydantic import BaseModel, ValidationError
 
 from lab.base.errors import LabError, one_line
@@ -7,6 +9,7 @@ from lab.base.files import bounded
 from lab.base.wait import DeadlineExpired
 from lab.catalog import Guest
 from lab.guest.session import MOST_SHOWN, RemoteFailed, Session
+from lab.machine import console
 from lab.machine.lane import BootFailed, Lane
 from lab.probes import Facts
 
@@ -44,9 +47,12 @@ class CloudInitFailed(LabError):
         self.log = log
 
 
-def wait_ready(session: Session) -> None:
-    """Wait until SSH answers and cloud-init has succeeded. Raises CloudInitFailed, or what `alive` raises."""
-    session.wait_open(BOOT_SECONDS)
+def wait_ready(session: Session, check: Callable[[], None] = lambda: None) -> None:
+    """Wait until SSH answers and cloud-init has succeeded; `check` is called until SSH answers.
+
+    Raises CloudInitFailed, DeadlineExpired, or what `check` and the session's `alive` raise.
+    """
+    session.wait_open(BOOT_SECONDS, check=check)
     try:
         reply = session.run(
             f"until test -e {RESULT}; do sleep 0.2; done; cat {RESULT}", seconds=CLOUD_INIT_SECONDS
@@ -60,9 +66,17 @@ def wait_ready(session: Session) -> None:
 
 
 def wait_up(session: Session, lane: Lane) -> None:
-    """Do the same for a guest that was just started. Raises BootFailed if it does not come up in time."""
+    """Do the same for a guest that was just started.
+
+    Raises BootFailed if it does not come up in time, or stopped booting and waits for someone at its console.
+    """
+
+    def check() -> None:
+        if words := console.asks_for_help(lane.console_text()):
+            raise BootFailed(f"{lane.guest.name} stopped booting: {words}\n{lane.last_words()}")
+
     try:
-        wait_ready(session)
+        wait_ready(session, check)
     except DeadlineExpired as error:
         raise BootFailed(f"{lane.guest.name} did not come up: {error}\n{lane.last_words()}") from error
 

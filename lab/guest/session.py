@@ -94,14 +94,17 @@ class Session:
         """Log in with another key from now on. Connections that are open stay: a login takes seconds."""
         self._endpoint = endpoint
 
-    def wait_open(self, seconds: float, *, listening: bool = False) -> None:
+    def wait_open(
+        self, seconds: float, *, listening: bool = False, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Wait until the administrator can log in. `listening`: the server is known to be up.
 
-        `seconds` is the limit on ordinary hardware with KVM. Raises DeadlineExpired, LaneDied if the guest has
-        lost its network, or whatever `alive` raises.
+        `seconds` is the limit on ordinary hardware with KVM. `check` is called while nobody can. Raises
+        DeadlineExpired, LaneDied if the guest has lost its network, or whatever `alive` and `check` raise.
         """
 
         def attempt() -> bool | None:
+            check()
             with self._told_of_the_machine():
                 if not listening and not ssh.shows_banner(self._endpoint, self.speed):
                     return None

@@ -9,6 +9,11 @@ LAST_LINES = 30
 # What Linux writes when it restarts, powers off or panics.
 ENDING_WORDS = ("Kernel panic", "reboot: ", "sysrq: Resetting")
 
+# What systemd (sulogin-shell.c) and dracut (dracut-emergency.sh) write when they cannot go on, before they
+# start a shell on the console. The commonest reason is a file system of /etc/fstab that did not appear within
+# systemd's 90 s, which a slow guest may need.
+HELP_WORDS = ("You are in emergency mode", "Entering emergency mode")
+
 
 def read(file: Path) -> str:
     """The console's output as plain text; empty if there is none."""
@@ -21,6 +26,11 @@ def read(file: Path) -> str:
 def shows_an_end(text: str) -> bool:
     """Whether the guest's kernel says that it ended or restarted the machine itself."""
     return any(words in text for words in ENDING_WORDS)
+
+
+def asks_for_help(text: str) -> str:
+    """What the guest says if it stopped booting and waits for someone at its console; empty if it does not."""
+    return next((words for words in HELP_WORDS if words in text), "")
 
 
 def last_words(text: str) -> str:

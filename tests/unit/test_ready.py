@@ -1,10 +1,13 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from lab import catalog
-from lab.guest.ready import RESULT, CloudInitFailed, NotAsDefined, check_as_defined, wait_ready
+from lab.guest.ready import RESULT, CloudInitFailed, NotAsDefined, check_as_defined, wait_ready, wait_up
 from lab.guest.session import Output
+from lab.machine import console
+from lab.machine.lane import BootFailed
 from tests.unit.examples import facts
 
 KNOWN = catalog.load()
@@ -40,8 +43,8 @@ class Session:
     def __init__(self, result: str) -> None:
         self.result = result
 
-    def wait_open(self, _seconds: float) -> None:
-        pass
+    def wait_open(self, _seconds: float, *, check: Callable[[], None]) -> None:
+        check()
 
     def run(self, command: str, **_more: object) -> Output:
         return Output(0, self.result if RESULT in command else "its log", "")
@@ -72,3 +75,39 @@ def test_a_guest_whose_cloud_init_succeeded_is_up() -> None:
         '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [seed=/dev/vdb]", "more": 1}}'
     )
     wait_ready(session)
+
+
+class Machine:
+    """A lane whose guest wrote this to its console."""
+
+    guest = KNOWN.guest("debian-13")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def console_text(self) -> str:
+        return self.text
+
+    def last_words(self) -> str:
+        return console.last_words(self.text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'You are in emergency mode. After logging in, type "journalctl -xb" to view system logs.',
+        "Entering emergency mode. Exit the shell to continue.",
+    ],
+)
+def test_a_guest_that_waits_for_someone_at_its_console_is_not_waited_for(words: str) -> None:
+    session: Any = Session("no result yet")
+    lane: Any = Machine(f"[ TIME ] Timed out waiting for device\n{words}\n")
+    with pytest.raises(BootFailed, match="debian-13 stopped booting: ") as failed:
+        wait_up(session, lane)
+    assert f"  | {words}" in str(failed.value)
+
+
+def test_a_guest_that_only_boots_is_waited_for() -> None:
+    session: Any = Session('{"v1": {"errors": [], "datasource": "DataSourceNoCloud"}}')
+    lane: Any = Machine("[  OK  ] Reached target emergency-ready.target\n")
+    wait_up(session, lane)
