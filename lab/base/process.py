@@ -19,6 +19,8 @@ Command = Sequence[str | Path]
 
 # Time between SIGTERM and SIGKILL; mmdebstrap needs it to remove its tree and mounts.
 GRACE_SECONDS = 10.0
+# The kernel ends a killed process when it next runs, which takes a while on a host that has much to do.
+KILLED_SECONDS = 60.0
 # How often it is looked whether they have ended.
 LOOK_SECONDS = 0.05
 GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
@@ -109,12 +111,12 @@ def run(
 def _end(child: subprocess.Popen[str]) -> None:
     """Stop a program and all that it started, and wait for their end; after the grace period by SIGKILL."""
     family: set[psutil.Process] = set()
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, KILLED_SECONDS)):
         family = _running_of(child.pid, family)
         for each in family:
             with suppress(*GONE):
                 each.send_signal(number)
-        end = time.monotonic() + GRACE_SECONDS
+        end = time.monotonic() + seconds
         while family and time.monotonic() < end:
             time.sleep(LOOK_SECONDS)
             child.poll()

@@ -146,6 +146,13 @@ def test_a_release_that_there_is_not_is_wrong_usage_before_anything_is_started(p
     assert unreachable.value.exit_status == 3
 
 
+def test_a_lock_that_a_failed_download_left_is_no_stored_release(paths: Paths, pip: Pip) -> None:
+    pip.does("", prints=RELEASES)
+    (paths.make(lab_pip.store(paths)) / "boxlite-99.0-00000000-cp313.lock").touch()
+    with pytest.raises(UsageError, match=r"there is no release 99\.0 of boxlite"):
+        Wheel("99.0", "99.0").check(paths)
+
+
 def test_nobody_is_asked_for_a_wheel_or_a_release_that_is_stored(
     paths: Paths, tmp_path: Path, pip: Pip
 ) -> None:

@@ -118,8 +118,9 @@ class Wheel(Build):
         return str(self.path or INDEX)
 
     def check(self, paths: Paths) -> None:
-        # A release with wheels in the cache was found before.
-        if self.path is None and not any(pip.store(paths).glob(f"{pip.PROJECT}-{self.version}-*")):
+        # A release with wheels in the cache was found before. A lock may be there without any.
+        stored = pip.store(paths).glob(f"{pip.PROJECT}-{self.version}-*")
+        if self.path is None and not any(each.is_dir() for each in stored):
             pip.check_version(self.version)
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
