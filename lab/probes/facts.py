@@ -154,6 +154,11 @@ class Facts(Answer):
     )
     kvm: Kvm | None = Field(description="The device /dev/kvm. None: there is none.")
     podman: bool = Field(description="Whether /usr/bin/podman exists.")
+    mkfs_btrfs: bool | None = Field(
+        None,
+        description="Whether mkfs.btrfs is installed. None: nobody asked; early labs did not, and the script "
+        "for users does not.",
+    )
     login_sessions: bool = Field(
         description="Whether pam_systemd is installed. Without it a user gets no service manager, and so no "
         "control groups."

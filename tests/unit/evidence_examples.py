@@ -1,6 +1,7 @@
 """Evidence from real guests (Debian 12 and 13), shortened to the relevant parts."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from lab import evidence
@@ -127,6 +128,7 @@ def gathered(
     messages: tuple[str, ...] = (),
     control_failed: bool = False,
     logs: tuple[str, ...] = (),
+    modes: Mapping[str, int] | None = None,
 ) -> Evidence:
     """Evidence of a guest on which everything works except what is given."""
     return Evidence(
@@ -137,6 +139,7 @@ def gathered(
         messages=messages,
         control_failed=control_failed,
         logs=logs,
+        modes=dict(modes or {}),
     )
 
 
@@ -199,6 +202,15 @@ BWRAP_EXEC_DENIED_LOGGED = gathered(
     profile="lab-without-bwrap-a",
     logs=BWRAP_EXEC_DENIED.logs,
 )
+SHIM_NOT_EXECUTABLE = gathered(
+    logs=("bwrap: execvp /home/tester/box-1d_4cqok/boxes/ePoFaMBWTqxA/bin/boxlite-shim: Permission denied\n",),
+    modes={
+        ".local/share/boxlite/runtimes/v0.10.8-fc65419-3c4eaf9215b6/boxlite-shim": 0o755,
+        "box-1d_4cqok/boxes/ePoFaMBWTqxA/bin/boxlite-shim": 0o664,
+        "box-1d_4cqok/boxes/ePoFaMBWTqxA/bin/libkrunfw.so.5": 0o664,
+    },
+)
+SHIM_EXECUTABLE = replace(SHIM_NOT_EXECUTABLE, modes={"box-a/boxes/B0X/bin/boxlite-shim": 0o755})
 BWRAP_SETUID = gathered(probes={"bwrap_user": BWRAP_NO_SETUID, "bwrap_all": BWRAP_NO_SETUID})
 USERNS_SYSCTL = gathered(
     probes={

@@ -82,7 +82,20 @@ FINDMNT = """#!/bin/sh
 while read -r target options; do
     case $5/ in "$ROOT$target"*) found=$target shown=$options ;; esac
 done <"$ROOT/mounts"
-case $3 in TARGET) echo "$found" ;; OPTIONS) echo "$shown" ;; esac
+case $3 in TARGET) echo "$found" ;; OPTIONS) echo "$shown" ;; FSTYPE) cat "$ROOT/filesystem" ;; esac
+"""
+# The attribute C alone, by the numbers of the inodes that have it.
+CHATTR = """#!/bin/sh
+inode=$(ls -di "$2" | awk '{ print $1 }')
+sed -i "/^$inode$/d" "$ROOT/attributes"
+[ "$1" = -C ] || echo "$inode" >>"$ROOT/attributes"
+"""
+LSATTR = """#!/bin/sh
+shift
+for path; do
+    inode=$(ls -di "$path" | awk '{ print $1 }')
+    if grep -qx "$inode" "$ROOT/attributes"; then echo "----C-- $path"; else echo "------- $path"; fi
+done
 """
 MOUNT = """#!/bin/sh
 sed -i "s#^$3 .*#$3 rw,${2#remount,},nosuid#" "$ROOT/mounts"
@@ -102,6 +115,8 @@ STUBS = {
     "su": SU,
     "getent": GETENT,
     "findmnt": FINDMNT,
+    "chattr": CHATTR,
+    "lsattr": LSATTR,
     "mount": MOUNT,
     "id": ID,
     "usermod": USERMOD,

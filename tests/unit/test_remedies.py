@@ -68,6 +68,7 @@ def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> No
         ("selinux-userns-deny", "selinux-unconfined-permissive"),
         ("selinux-mount-deny", "selinux-unconfined-permissive"),
         ("mount-symlink", "ca-bundle-file"),
+        ("shim-not-executable", "shim-not-cloned"),
     ],
 )
 def test_a_change_to_the_host_is_tried_for_each_cause(cause: str, first_on_the_host: str) -> None:

@@ -262,6 +262,55 @@ def test_a_home_that_is_not_there_is_not_called_in_place(tmp_path: Path) -> None
     assert "the home directory of tester, " in said
 
 
+PROGRAMS = "home/tester/.local/share/boxlite/runtimes"
+
+
+@pytest.fixture
+def on_btrfs(host: Host) -> Host:
+    """A host with boxlite's programs on btrfs."""
+    for name, text in (("filesystem", "btrfs\n"), ("mounts", "/ rw\n"), ("attributes", "")):
+        host.put(name, text)
+    host.put(f"{PROGRAMS}/v1/boxlite-shim", "runs").chmod(0o755)
+    host.put(f"{PROGRAMS}/v1/.complete", "").chmod(0o644)
+    return host
+
+
+def programs(host: Host) -> dict[str, tuple[int, str]]:
+    """The mode and the content of each file of boxlite's."""
+    files = [file for file in (host.root / PROGRAMS).rglob("*") if file.is_file()]
+    return {file.name: (file.stat().st_mode & 0o7777, file.read_text()) for file in files}
+
+
+def test_boxlites_programs_are_written_again_as_files_that_are_not_cloned(on_btrfs: Host) -> None:
+    name, whose = "shim-not-cloned", ("--user", "tester")
+    assert on_btrfs.run(name, "--check", *whose) == (1, f"{name}: not in place\n")
+    assert on_btrfs.run(name, "--yes", *whose)[0] == 0
+    # Two folders and two files, with the modes that they had.
+    attributes = on_btrfs.root / "attributes"
+    shim = on_btrfs.root / PROGRAMS / "v1" / "boxlite-shim"
+    assert str(shim.stat().st_ino) in attributes.read_text().splitlines()
+    assert programs(on_btrfs) == {"boxlite-shim": (0o755, "runs"), ".complete": (0o644, "")}
+    assert on_btrfs.run(name, "--check", *whose)[0] == 0
+    # One of a later release, unpacked into a folder that was there before.
+    later = on_btrfs.put(f"{PROGRAMS}/v1/later", "runs too")
+    assert on_btrfs.run(name, "--check", *whose)[0] == 1
+    assert on_btrfs.run(name, "--yes", *whose)[0] == 0
+    assert on_btrfs.run(name, "--yes", *whose)[1].endswith("already in place: nothing was changed\n")
+    assert on_btrfs.run(name, "--undo", "--yes") == (0, f"{name}: undone\n")
+    left = attributes.read_text().splitlines()
+    assert [file for file in (shim, later, shim.parent) if str(file.stat().st_ino) in left] == []
+    assert programs(on_btrfs)["boxlite-shim"] == (0o755, "runs")
+
+
+def test_where_programs_cannot_be_kept_from_being_cloned_it_says_why(on_btrfs: Host) -> None:
+    on_btrfs.put("filesystem", "xfs\n")
+    status, said = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")
+    assert (status, "is not on btrfs; only btrfs has files that are not cloned" in said) == (3, True)
+    (on_btrfs.root / PROGRAMS).rename(on_btrfs.root / "elsewhere")
+    status, said = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")
+    assert (status, "boxlite has not run as tester yet: there is no " in said) == (3, True)
+
+
 @pytest.mark.parametrize("name", ["bwrap-profile", "bwrap-userns-restrict", "bundled-bwrap-profile"])
 def test_without_apparmor_a_profile_is_not_in_place_and_cannot_be(tmp_path: Path, name: str) -> None:
     host = Host(tmp_path)

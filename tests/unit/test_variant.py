@@ -45,7 +45,8 @@ def apparmor(**more: Any) -> Facts:
 
 
 NOEXEC = {"on": "/home", "type": "ext4", "options": ["rw", "noexec"]}
-# As Fedora has it.
+# As Fedora has them.
+BTRFS = {"on": "/home", "type": "btrfs", "options": ["rw", "relatime"]}
 OPEN_KVM = {"mode": "0o666", "gid": 36}
 SWITCH_OFF = {"kernel.apparmor_restrict_unprivileged_userns": "0"}
 UBUNTU = facts(sysctls=SWITCH_OFF, apparmor={"profiles": {}})
@@ -56,6 +57,7 @@ NOT_ON_DEBIAN = {
     "apparmor-restrict-on": UBUNTUS,
     "issue-468-settings": UBUNTUS,
     "cgroup-no-delegation": "gives its users no control groups to begin with",
+    "home-btrfs": "has no mkfs.btrfs",
     "podman": "has no podman",
     "podman-apparmor-off": "has no podman",
     "podman-no-namespaces": "has no podman",
@@ -102,6 +104,8 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["kvm-denied"], facts(kvm=None), "has no /dev/kvm to begin with"),
         (KNOWN["kvm-absent"], facts(kvm=None), "has no /dev/kvm to begin with"),
         (KNOWN["kvm-denied"], facts(kvm=OPEN_KVM), "everyone may use its /dev/kvm, whatever their groups"),
+        (KNOWN["home-btrfs"], facts(), "has no mkfs.btrfs"),
+        (KNOWN["home-btrfs"], facts(mounts={"/home": BTRFS}), "its /home is on btrfs to begin with"),
         (KNOWN["bwrap-absent"], facts(bubblewrap=None), "has no bubblewrap to begin with"),
         (KNOWN["bwrap-setuid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 is made for"),
         (KNOWN["apparmor-restrict-on"], RESTRICTED, "has the profile bwrap loaded"),
@@ -162,6 +166,7 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["bwrap-absent"], facts(bubblewrap=None), who())
     check_in_effect(KNOWN["bwrap-setuid"], facts(bubblewrap={"mode": "0o4755"}), who())
     check_in_effect(KNOWN["home-noexec"], facts(mounts={"/home": NOEXEC}), who())
+    check_in_effect(KNOWN["home-btrfs"], facts(mounts={"/home": BTRFS}), who())
     check_in_effect(KNOWN["as-root"], facts(), who(uid=0, groups=[0]))
     check_in_effect(KNOWN["cgroup-no-delegation"], facts(), who(context={"delegated": []}))
     check_in_effect(KNOWN["issue-468-settings"], UBUNTU, who())
@@ -224,6 +229,7 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
 @pytest.mark.parametrize(
     ("name", "guest", "user", "differences"),
     [
+        ("home-btrfs", facts(), who(), ["/home is on ext4, not on btrfs"]),
         ("max-userns-zero", facts(), who(), ["user.max_user_namespaces is 7794, not 0"]),
         (
             "max-userns-zero",

@@ -44,6 +44,7 @@ CGROUP = Path("/sys/fs/cgroup")
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 KVM = Path("/dev/kvm")
 PODMAN = "/usr/bin/podman"
+MKFS_BTRFS = "/sbin/mkfs.btrfs"
 # The processor's flags, of AMD and of Intel.
 VIRTUALIZATION = ("svm", "vmx")
 MOUNTS = ("/home", "/tmp")
@@ -237,6 +238,7 @@ def facts(asked):
         "bubblewrap": bubblewrap(),
         "kvm": kvm(),
         "podman": os.path.exists(PODMAN),
+        "mkfs_btrfs": os.path.exists(MKFS_BTRFS),
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
         "virtualization": virtualization(),
         "cgroup": cgroup(),
