@@ -35,13 +35,6 @@ CACHES = {"root": "/var/cache/boxlite-lab", ADMIN: f"/home/{ADMIN}/.cache/boxlit
 PROCESSORS, MEMORY_MIB, DISK_GIB = 2, 6656, 16
 # In addition to what setup.sh installs: what every Debian host has that the lab's own guests do without.
 USUAL = ("dbus-user-session", "kmod", "libpam-systemd", "procps", "sudo")
-SELINUX = (
-    "auditd",
-    "selinux-policy-default",
-    "selinux-utils",
-    "python3-selinux",
-    "policycoreutils-python-utils",
-)
 # Seconds under KVM; under emulation they are at least ten times that. setup.sh compiles libvirt's binding. A
 # lane in this guest took 35 minutes for a blocked cell.
 LAB_SECONDS, MATRIX_SECONDS = 240.0, 720.0
@@ -49,25 +42,25 @@ LAB_SECONDS, MATRIX_SECONDS = 240.0, 720.0
 Who = Literal["root", "lab"]
 
 
-def definition(*, selinux: bool = False) -> Guest:
-    """The guest, with the packages of its own column of `hosts.table`; confined by SELinux or by AppArmor."""
+def definition() -> Guest:
+    """The guest, with the packages of its own column of `hosts.table`."""
     [column] = [each for each in host_table.columns() if each.host == "debian-13"]
     needs = [text for what, text in column.values.items() if what.startswith(("package.", "user."))]
     packages = [name for text in needs for name in text.split()]
-    image = {
-        "kind": "debian",
-        "suite": "trixie",
-        "packages": sorted({*packages, *USUAL, *(SELINUX if selinux else ())}),
-        "disk_gib": DISK_GIB,
-    }
-    if selinux:
-        image |= {"selinux": "default", "kernel_arguments": "security=selinux selinux=1 enforcing=1"}
-    fields = {
-        "name": "host-selinux" if selinux else "host",
-        "title": "A host of the lab, as a guest",
-        "image": image,
-    }
-    return Guest.model_validate(fields | {"cpus": PROCESSORS, "memory_mib": MEMORY_MIB})
+    return Guest.model_validate(
+        {
+            "name": "host",
+            "title": "A host of the lab, as a guest",
+            "image": {
+                "kind": "debian",
+                "suite": "trixie",
+                "packages": sorted({*packages, *USUAL}),
+                "disk_gib": DISK_GIB,
+            },
+            "cpus": PROCESSORS,
+            "memory_mib": MEMORY_MIB,
+        }
+    )
 
 
 class AllProcessors(Acceleration):
@@ -111,7 +104,7 @@ class Host:
             archive.flush()
             self.guest.session.put(Path(archive.name), "/tmp/put.tar", lambda done, size: None)
         unpack = f"mkdir -p {to} && tar --no-same-owner -xf /tmp/put.tar -C {to} && chmod -R a+rX {to}"
-        self.guest.session.run(f"sudo -n sh -c '{unpack}; rm /tmp/put.tar'", seconds=60)
+        self.guest.session.run(f"sudo -n sh -c '{unpack} && rm /tmp/put.tar'", seconds=60)
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def test_the_older_profile_of_passt_is_fallen_back_from_and_mended(host: Host) -
 
 
 def test_a_daemon_that_was_killed_is_started_again(host: Host) -> None:
-    """Its sockets and the file of its process id are still there."""
+    """The file of its process id is still there, and its sockets are not."""
     host.run("systemctl stop libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket; pkill -9 -x libvirtd")
     printed = host.lab("doctor").stdout
     assert line_of("libvirt", printed).endswith("qemu:///system")
