@@ -92,17 +92,7 @@ def run(
             # The file of pins was read already.
             loading._load.cache_clear()
             made = own.state / twin.name
-            words = [
-                "--jobs",
-                "1",
-                "--no-remedies",
-                *twin.options,
-                "-g",
-                twin.name,
-                *variants,
-                "--build",
-                RELEASE,
-            ]
+            words = ["--jobs", "1", "--no-remedies", "-g", twin.name, *variants, "--build", RELEASE]
             lab("matrix", *words, "-o", made, status=None)
         yield RunResult.read(made)
 

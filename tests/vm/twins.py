@@ -38,9 +38,9 @@ ROOT_GREW = "test $(df --output=size -BG / | tail -1 | tr -dc 0-9) -ge 8"
 class Twin:
     """A guest with the traits of another, `original`.
 
-    `pin` is the build that is published, `options` are its matrix's. `cells` says what is expected of each
-    variant, `masked` and `not_executable` what preparing has to stop, `traits` has a check for each trait, and
-    `remedies` those that must work without a network, each with a variant.
+    `pin` is the build that is published. `cells` says what is expected of each variant, `masked` and
+    `not_executable` what preparing has to stop, `traits` has a check for each trait, and `remedies` those that
+    must work without a network, each with a variant.
     """
 
     original: str
@@ -51,7 +51,6 @@ class Twin:
     masked: tuple[str, ...] = ()
     not_executable: tuple[str, ...] = ()
     remedies: Mapping[str, str] = field(default_factory=dict)
-    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -190,8 +189,6 @@ FEDORA = Twin(
     },
     FEDORA_TRAITS,
     masked=("dnf-makecache.timer", "fstrim.timer"),
-    # On the cell whose cause is unknown an experiment takes up to 15 minutes.
-    options=("--no-experiment",),
 )
 TWINS = (NOBLE, RESOLUTE, FEDORA)
 
