@@ -112,15 +112,18 @@ def _end(child: subprocess.Popen[str]) -> None:
     """Stop a program and all that it started, and wait for their end; after the grace period by SIGKILL."""
     family: set[psutil.Process] = set()
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, KILLED_SECONDS)):
-        family = _running_of(child.pid, family)
-        for each in family:
-            with suppress(*GONE):
-                each.send_signal(number)
+        told: set[psutil.Process] = set()
         end = time.monotonic() + seconds
-        while family and time.monotonic() < end:
+        while family := _running_of(child.pid, family):
+            # The oldest first: a shell whose child ends before it would go on with its next command.
+            for each in sorted(family - told, key=_age):
+                with suppress(*GONE):
+                    each.send_signal(number)
+            told |= family
+            if time.monotonic() > end:
+                break
             time.sleep(LOOK_SECONDS)
             child.poll()
-            family = _running_of(child.pid, family)
 
 
 def _running_of(leader: int, known: set[psutil.Process]) -> set[psutil.Process]:
@@ -144,6 +147,14 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except GONE:
         return False
+
+
+def _age(process: psutil.Process) -> tuple[float, int]:
+    """A key that sorts a program before those that it started; clock ticks are coarse, so the number helps."""
+    try:
+        return process.create_time(), process.pid
+    except GONE:
+        return 0.0, process.pid
 
 
 def _session(pid: int) -> int | None:
