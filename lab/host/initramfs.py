@@ -19,8 +19,8 @@ LISTENS = "lab-proof: listening"
 NO_DEVICE = "lab-proof: no network device"
 # What a virtio network device needs, in the order of loading. What is built into the kernel has no file.
 MODULES = (
-    "virtio",
     "virtio_ring",
+    "virtio",
     "virtio_pci_legacy_dev",
     "virtio_pci_modern_dev",
     "virtio_pci",

@@ -54,6 +54,23 @@ def test_its_first_program_is_a_shell_script_without_mistakes(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_module_is_loaded_after_those_it_needs() -> None:
+    # `modinfo -F depends` in Debian 12's kernel 6.1; later kernels have more of it built in.
+    needs: dict[str, list[str]] = {
+        "virtio_ring": [],
+        "virtio": ["virtio_ring"],
+        "virtio_pci_legacy_dev": [],
+        "virtio_pci_modern_dev": [],
+        "virtio_pci": ["virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio"],
+        "failover": [],
+        "net_failover": ["failover"],
+        "virtio_net": ["virtio_ring", "virtio", "net_failover"],
+    }
+    assert sorted(initramfs.MODULES) == sorted(needs)
+    for place, name in enumerate(initramfs.MODULES):
+        assert set(needs[name]) <= set(initramfs.MODULES[:place]), name
+
+
 @pytest.mark.parametrize("length", [4, 5])
 def test_an_image_s_own_files_come_first_and_the_lab_s_begin_at_a_multiple_of_four_bytes(
     tmp_path: Path, length: int
