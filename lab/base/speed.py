@@ -57,15 +57,18 @@ class Speed:
         """A deadline of so many seconds on ordinary hardware with KVM; its error names this host's speed."""
         return Deadline(self.from_kvm(seconds), what, told=str(self))
 
+    @property
+    def compared(self) -> str:
+        """A clause about this host, for a sentence that has said whether guests are emulated."""
+        if self.times_slower is None:
+            return "this host's speed is not known"
+        if self.times_slower < 1.5:
+            return "this host boots a kernel as fast as ordinary hardware with KVM"
+        return f"this host boots a kernel {self.times_slower:.0f} times slower than ordinary hardware with KVM"
+
     def __str__(self) -> str:
         """A clause about this host, for errors: `waited 300 s for SSH; this host boots ...`."""
-        how = " (software emulation)" if self.emulated else ""
-        if self.times_slower is None:
-            return f"this host's speed is not known{how}"
-        if self.times_slower < 1.5:
-            return f"this host boots a kernel as fast as ordinary hardware with KVM{how}"
-        slower = f"{self.times_slower:.0f} times slower than"
-        return f"this host boots a kernel {slower} ordinary hardware with KVM{how}"
+        return f"{self.compared} (software emulation)" if self.emulated else self.compared
 
 
 # Ordinary hardware with KVM.

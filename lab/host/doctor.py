@@ -185,11 +185,11 @@ def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
             "lab images build debian-13, then lab doctor",
         )
     if verdict.kvm:
-        return Line("acceleration", State.OK, f"KVM: {verdict.reason}; {verdict.speed}")
+        return Line("acceleration", State.OK, f"KVM: {verdict.reason}; {verdict.speed.compared}")
     return Line(
         "acceleration",
         State.SLOW,
-        f"software emulation: {verdict.reason}; {verdict.speed}",
+        f"software emulation: {verdict.reason}; {verdict.speed.compared}",
         "everything works without KVM; for speed, use a host with /dev/kvm and nested virtualization",
     )
 

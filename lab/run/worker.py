@@ -130,7 +130,8 @@ class Worker:
         self._host = hosts.describe(opened, how)
         if self._shared.journal.begin_on(self._host):
             if not how.kvm:
-                self._shared.observer.note(f"guests run under software emulation: {how.reason}; {how.speed}")
+                why = f"{how.reason}; {how.speed.compared}"
+                self._shared.observer.note(f"guests run under software emulation: {why}")
             if instead := network.instead(opened, self._shared.work.paths):
                 self._shared.observer.note(instead)
         self._say(how.told())

@@ -44,7 +44,7 @@ def test_emulation_is_said_once_with_the_speed_if_that_was_measured(
 ) -> None:
     monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test", kernel_seconds))
     lab.run()
-    said = f"guests run under software emulation: a test; {speed} (software emulation)"
+    said = f"guests run under software emulation: a test; {speed}"
     assert lab.heard.notes == [said]
 
 

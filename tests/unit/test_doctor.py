@@ -337,7 +337,7 @@ def test_emulation_is_told_with_the_speed_that_was_measured(
     found = Acceleration(False, "/dev/kvm does not exist", seconds)
     monkeypatch.setattr(acceleration, "cached", lambda *_: found)
     line = doctor._acceleration(Qemu(), paths)
-    said = f"software emulation: /dev/kvm does not exist; {speed} (software emulation)"
+    said = f"software emulation: /dev/kvm does not exist; {speed}"
     assert (line.state, line.found) == (State.SLOW, said)
 
 
