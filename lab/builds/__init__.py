@@ -8,6 +8,7 @@ from lab.base.discovery import classes
 from lab.base.errors import UsageError, unknown_name
 from lab.base.paths import Paths
 from lab.builds import kinds, pip
+from lab.builds import releases as words
 from lab.builds._base import FILES, FOLDER, ROOTFS, WHOLE_SUITE, Build, Step, SuiteOptions
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
 from lab.record import BuildRecord
@@ -24,12 +25,12 @@ __all__ = [
     "argument",
     "forms",
     "known_kinds",
-    "newest_stored",
     "previous",
     "releases",
     "resolve",
     "resolve_all",
     "resolve_recorded",
+    "stored",
 ]
 
 # For a plan that is only shown: the newest release, without asking which that is.
@@ -49,9 +50,9 @@ def forms() -> str:
 
 
 def resolve(wanted: str | None) -> Build:
-    """The build that `--build` names: KIND:..., a version, the path of a wheel, or None for the newest release.
+    """The build that `--build` names: KIND:..., what `Wheel.parse` takes, or None for the newest release.
 
-    Raises UsageError for anything else, LabError if nobody can tell which release is the newest.
+    Raises UsageError for anything else, LabError if nobody can tell which releases there are.
     """
     if wanted is None:
         return Wheel.newest()
@@ -64,9 +65,13 @@ def resolve(wanted: str | None) -> Build:
     return known[prefix].parse(rest)
 
 
-def newest_stored(paths: Paths) -> Build:
-    """The newest release in the cache, for who may ask no package index. Raises UsageError if there is none."""
-    return Wheel.newest_stored(paths)
+def stored(paths: Paths, wanted: str | None = None) -> Build | None:
+    """The release in the cache that None, for the newest, or a word of `--build` stands for.
+
+    None if `wanted` needs nobody to be asked. Raises UsageError if the cache has no such release.
+    """
+    wanted = wanted and wanted.removeprefix("wheel:")
+    return Wheel.stored(paths, wanted) if wanted is None or words.is_word(wanted) else None
 
 
 def previous(build: Build) -> Build:

@@ -45,17 +45,17 @@ def newest() -> str:
     return str(known[-1])
 
 
-def newest_stored(paths: Paths) -> str:
-    """The version of the newest release that has a wheel in the cache. Raises UsageError if none has."""
+def stored(paths: Paths) -> list[Version]:
+    """The releases that have a wheel in the cache, oldest first. Raises UsageError if there is none."""
     wheels = store(paths).glob(f"{PROJECT}-*/{PROJECT}-*.whl")
-    versions = [parse_wheel_filename(wheel.name)[1] for wheel in wheels]
-    releases = [version for version in versions if not version.is_prerelease]
-    if not releases:
+    versions = {parse_wheel_filename(wheel.name)[1] for wheel in wheels}
+    found = sorted(version for version in versions if not version.is_prerelease)
+    if not found:
         raise UsageError(
             f"no release of {PROJECT} is stored: {store(paths)} has no wheel of one",
             hint="name a wheel with --build FILE.whl, or have a release fetched by a run without --offline",
         )
-    return str(max(releases))
+    return found
 
 
 def newest_before(version: str) -> str:
@@ -163,13 +163,13 @@ def digest(requirements: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(requirements).encode()).hexdigest()[:8]
 
 
-def tags(python: str) -> set[Tag]:
-    """The tags of the wheels that run on a guest's Python."""
+def tags(python: str) -> list[Tag]:
+    """The tags of the wheels that run on a guest's Python, those that pip prefers first."""
     major, minor = map(int, python.split("."))
-    return {
+    return [
         *cpython_tags((major, minor), platforms=PLATFORMS),
         *compatible_tags((major, minor), platforms=PLATFORMS),
-    }
+    ]
 
 
 def _pip(*arguments: str) -> list[str]:

@@ -162,8 +162,8 @@ def matrix_command(
     if not only_list:
         lab.sweep()
     if resume is None:
-        if offline and not asked["builds"] and not only_list:
-            asked["builds"] = [_stored_release(lab, quiet=quiet)]
+        if offline and not only_list:
+            asked["builds"] = [_stored(lab, each, quiet=quiet) for each in asked["builds"] or [None]]
         asked["builds"] = wanted.builds(asked["builds"])
         request = start.Request(**asked)
         if only_list:
@@ -196,11 +196,21 @@ def matrix_command(
     return show_decision(planned_gate.decide(run, planned.folder))
 
 
-def _stored_release(lab: common.Lab, *, quiet: bool) -> str:
-    """What --build takes for the newest release in the cache. Raises UsageError."""
-    found = builds.newest_stored(lab.paths)
+def _stored(lab: common.Lab, wanted: str | None, *, quiet: bool) -> str:
+    """What --build takes for `wanted`: for a word, the release in the cache that it stands for.
+
+    Raises UsageError if there is none.
+    """
+    found = builds.stored(lab.paths, wanted)
+    if found is None:
+        return str(wanted)
     if not quiet:
-        common.say(f"--offline: {found.name} is the newest release in the cache; no package index was asked")
+        meant = (
+            f"{wanted} is {found.name}, as far as releases are"
+            if wanted
+            else f"{found.name} is the newest release"
+        )
+        common.say(f"--offline: {meant} in the cache; no package index was asked")
     return str(found.argument)
 
 

@@ -23,7 +23,8 @@ HANG_REASON = (
     "(on a fresh lane it has twice the time)"
 )
 
-# The message of boxlite 0.9.5, which builds each box's own system from a registry image, whatever its root is.
+# The message of boxlite 0.9, which makes the system of each box from a registry's image. The suite serves one
+# to releases that are known to need it.
 NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
 NO_REGISTRY_REASON = (
     "this build pulls {image} from a registry for its boxes, and the guest could not reach the registry; "

@@ -138,7 +138,7 @@ def test_it_is_named_by_its_prefix_and_wheels_are_what_they_were(build: Build, p
         build,
     ]
     assert builds.resolve("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
-    assert builds.forms() == "release (0.10.8) or wheel file, or program:FILE"
+    assert builds.forms() == f"{Wheel.form}, or program:FILE"
 
 
 def test_what_it_cannot_be_made_of_is_wrong_usage(box: Path) -> None:

@@ -208,7 +208,7 @@ def test_one_wrong_build_among_several_is_wrong_usage() -> None:
         ("latest!", "neither a version nor the path of a wheel"),
         ("", "--build"),
         ("boxlite-0.10.8-py3-none-any.whl", "no such file"),
-        ("folder", "no such file"),
+        ("folder", "a folder without wheels"),
         ("notes.txt", "Invalid wheel filename"),
         ("boxlite.whl", "Invalid wheel filename"),
         ("numpy-2.0-py3-none-any.whl", "a wheel of numpy, not of boxlite"),

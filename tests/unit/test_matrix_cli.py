@@ -85,6 +85,18 @@ def test_offline_the_newest_release_of_the_cache_is_tested_and_named(
 
 
 @pytest.mark.usefixtures("no_index")
+def test_offline_a_range_stands_for_a_release_of_the_cache(
+    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in ("0.9.5", "0.9.7", "0.10.8"):
+        store_release(home, version)
+    assert run_main(monkeypatch, *ONE_CELL, "--offline", "--build", "0.9.x", "--build", "0.10.8") == 0
+    assert sorted(passing) == ["debian-13/stock/0.10.8", "debian-13/stock/0.9.7"]
+    said = "--offline: 0.9.x is 0.9.7, as far as releases are in the cache; no package index was asked\n"
+    assert capsys.readouterr().out.startswith(said)
+
+
+@pytest.mark.usefixtures("no_index")
 def test_offline_without_a_release_in_the_cache_a_build_must_be_named(
     home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

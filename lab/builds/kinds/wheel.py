@@ -1,4 +1,4 @@
-"""A wheel of boxlite's Python package: a release or a local file. Its suite runs under pytest."""
+"""Wheels of boxlite's Python package: a release, or local files. Its suite runs under pytest."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from lab.base.errors import NotApplicable, UsageError
-from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import closure, pip, reportlog
+from lab.builds import closure, local, pip, releases, reportlog
 from lab.builds._base import FILES, FOLDER, ROOTFS, Build, Step, SuiteOptions
 from lab.catalog import Suite, load_suite
 from lab.probes import Facts
@@ -24,6 +22,8 @@ INDEX = "PyPI"
 SITE = f"{FOLDER}/site"
 # What the suite needs besides boxlite.
 RUNNER = ("pytest", "pytest-timeout", "pytest-reportlog")
+# Older ones are not on the package index, and the suite was never tried with one.
+OLDEST = Version("0.9.0")
 # The version of a build that stands for the newest release, whichever that is.
 NEWEST = "newest"
 
@@ -46,9 +46,9 @@ def _jailer() -> Suite:
 
 @dataclass(frozen=True)
 class Wheel(Build):
-    """A release on the package index, or the local wheel `path`."""
+    """A release on the package index, or what is at the local `path`: a wheel, or a folder of wheels."""
 
-    form = "release (0.10.8) or wheel file"
+    form = "release (0.10.8, 0.10.x or previous), wheel file or folder of wheels"
     # pytest's ExitCode: interrupted, internal error, wrong usage, no tests collected.
     runner_failed = frozenset({2, 3, 4, 5})
 
@@ -57,30 +57,42 @@ class Wheel(Build):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The build of a version or of a wheel's path."""
-        path = Path(text)
-        if path.suffix == ".whl" or path.exists():
-            return cls._local(path)
+        """The build of a version, of a word for a release, or of a path.
+
+        Raises UsageError for anything else, LabError if nobody can tell which release a word stands for.
+        """
+        if releases.is_word(text):
+            return cls._release(releases.choose(text, pip.releases(), INDEX))
         try:
-            version = str(Version(text))
+            return cls._release(str(Version(text)))
         except InvalidVersion:
-            raise UsageError(
-                f"--build {text}: neither a version nor the path of a wheel",
-                hint="for example --build 0.10.8, or --build dist/boxlite-0.10.8-cp313-….whl",
-            ) from None
+            pass
+        path = Path(text)
+        if path.suffix == ".whl" or (text and path.exists()):
+            version = local.read_version(path)
+            return cls(f"{version}@{local.digest(path)}", str(version), path.resolve())
+        raise UsageError(
+            f"--build {text}: neither a version nor the path of a wheel or of a folder of wheels",
+            hint="for example --build 0.10.8, --build 0.10.x, or --build dist/boxlite-0.10.8-cp313-….whl",
+        )
+
+    @classmethod
+    def _release(cls, version: str) -> Self:
         return cls(version, version)
 
     @classmethod
     def newest(cls) -> Self:
         """The newest release. Raises LabError if nobody can tell which that is."""
-        version = pip.newest()
-        return cls(version, version)
+        return cls._release(pip.newest())
 
     @classmethod
-    def newest_stored(cls, paths: Paths) -> Self:
-        """The newest release in the cache; no package index is asked. Raises UsageError if there is none."""
-        version = pip.newest_stored(paths)
-        return cls(version, version)
+    def stored(cls, paths: Paths, word: str | None) -> Self:
+        """The release in the cache that a word stands for, or the newest one; no package index is asked.
+
+        Raises UsageError if there is none.
+        """
+        known = pip.stored(paths)
+        return cls._release(str(known[-1]) if word is None else releases.choose(word, known, "the cache"))
 
     @classmethod
     def before(cls, version: str) -> Self:
@@ -88,24 +100,7 @@ class Wheel(Build):
 
         Raises UsageError if there is none, LabError if nobody can tell.
         """
-        found = pip.newest_before(version)
-        return cls(found, found)
-
-    @classmethod
-    def _local(cls, path: Path) -> Self:
-        if not path.is_file():
-            raise UsageError(f"--build {path}: no such file")
-        try:
-            name, version, _, _ = parse_wheel_filename(path.name)
-        except InvalidWheelFilename as error:
-            raise UsageError(f"--build {path}: {error}", hint="a wheel must keep its name") from error
-        if name != pip.PROJECT:
-            raise UsageError(f"--build {path}: a wheel of {name}, not of {pip.PROJECT}")
-        try:
-            closure.needs(path, pip.EVERY)
-        except ValueError as error:
-            raise UsageError(f"--build {path}: {error}") from error
-        return cls(f"{version}@{sha256(path)[:8]}", str(version), path.resolve())
+        return cls._release(pip.newest_before(version))
 
     @property
     def argument(self) -> str | None:
@@ -125,17 +120,17 @@ class Wheel(Build):
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """Boxlite's wheel and those of pytest and its plugins, from the cache or the package index."""
+        if Version(self.version) < OLDEST:
+            raise NotApplicable(f"the suite needs boxlite {OLDEST} or newer, and this is {self.version}")
         python = facts.python
         if self.path is None:
             wanted = [f"{pip.PROJECT}=={self.version}", *RUNNER]
             folder = f"{pip.PROJECT}-{self.version}-{pip.digest(wanted)}"
             wheels = pip.download(paths, wanted, python, folder, say)
         else:
-            fits = parse_wheel_filename(self.path.name)[3] & pip.tags(python)
-            if not fits or not closure.allows(self.path, python):
-                raise NotApplicable(f"{self.path.name} is not for Python {python}")
-            wanted = [*RUNNER, *map(str, closure.needs(self.path, python))]
-            wheels = [self.path, *pip.download(paths, wanted, python, f"runner-{pip.digest(wanted)}", say)]
+            own = local.choose(self.path, python)
+            wanted = [*RUNNER, *map(str, closure.needs(own, python))]
+            wheels = [own, *pip.download(paths, wanted, python, f"runner-{pip.digest(wanted)}", say)]
         return {wheel.name: wheel for wheel in wheels}
 
     def steps(self) -> Sequence[Step]:

@@ -9,19 +9,35 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import boxlite
 import pytest
-from boxlite import Boxlite, BoxOptions, NetworkSpec, SecurityOptions
+from boxlite import Boxlite, BoxOptions, ImageRegistry, NetworkSpec, Options, SecurityOptions
+from packaging.version import Version
 
 try:
     from boxlite import AdvancedBoxOptions
 except ImportError:  # boxlite 0.9
     from boxlite.boxlite import AdvancedBoxOptions
 
+release = Version(boxlite.__version__)
+# Upstream turned the jailer on by default after 0.9.5, as what each release records of a box shows. There is no
+# release 0.9.6.
+JAILER_BY_DEFAULT = release > Version("0.9.5")
+# Releases of 0.9 make the system that boots in a box from the image debian:bookworm-slim, even if `rootfs_path`
+# is set. Newer ones bring that system with them.
+NEEDS_REGISTRY = release < Version("0.10.0a0")
+
 NAMESPACES = ("mnt", "user", "pid", "ipc", "uts")
 
 # Two remedies change how boxlite is run: with the jailer off, or with a preflight before each jailed box.
 JAILER_OFF = os.environ.get("LAB_JAILER") == "off"
 PREFLIGHT = "LAB_PREFLIGHT" in os.environ
+
+
+def runtime(home: Path, registry: str | None) -> Boxlite:
+    """The runtime with this home. `registry`, if any, is asked first for each image, without encryption."""
+    registries = [ImageRegistry(host=registry, transport="http", search=True)] if registry else []
+    return Boxlite(Options(home_dir=str(home), image_registries=registries))
 
 
 def options(rootfs: str, security: SecurityOptions | None = None) -> BoxOptions:

@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import boxes
 import pytest
-from boxlite import Boxlite, Options
+import registry
+from boxlite import Boxlite
 
 
 @pytest.fixture
@@ -26,11 +28,21 @@ def home() -> Iterator[Path]:
         shutil.rmtree(disk, ignore_errors=True)
 
 
-@pytest.fixture
-def runtime(home: Path) -> Boxlite:
-    return Boxlite(Options(home_dir=str(home)))
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rootfs() -> str:
     return os.environ["LAB_ROOTFS"]
+
+
+@pytest.fixture(scope="session")
+def images(rootfs: str) -> Iterator[str | None]:
+    """The address of a registry, if this release needs one: all of its images are LAB_ROOTFS."""
+    if not boxes.NEEDS_REGISTRY:
+        yield None
+        return
+    with registry.serving(Path(rootfs)) as address:
+        yield address
+
+
+@pytest.fixture
+def runtime(home: Path, images: str | None) -> Boxlite:
+    return boxes.runtime(home, images)
