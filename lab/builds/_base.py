@@ -65,6 +65,8 @@ class Build(ABC):
     # says nothing about boxlite. With any other status the suite ended before its time.
     completed: ClassVar[frozenset[int]] = frozenset({0, 1})
     runner_failed: ClassVar[frozenset[int]] = frozenset()
+    # Whether the suite's tests go by the variables of remedies that change how boxlite is run.
+    heeds_remedies: ClassVar[bool] = True
 
     name: str
     version: str
@@ -85,6 +87,11 @@ class Build(ABC):
     def source(self) -> str:
         """Where it comes from, as its record says; `lab.builds.argument` turns that back into an argument."""
         return self.argument or self.version
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What whoever starts a run should know of this build, a sentence each."""
+        return ()
 
     @abstractmethod
     def check(self, paths: Paths) -> None:

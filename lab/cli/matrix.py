@@ -218,6 +218,9 @@ def _announce(planned: start.PlannedRun) -> None:
     names = ", ".join(build.name for build in planned.info.builds)
     kept = f"{len(planned.complete)} of them kept from before, " if planned.kept else ""
     common.say(f"boxlite {names}, {len(planned.cells)} cells, {kept}run {planned.folder}")
+    for build in dict.fromkeys(cell.build for cell in planned.cells):
+        for remark in build.remarks:
+            common.say(f"{build.name}: {remark}")
     if planned.info.options.cold:
         common.say("--cold makes no forks, so no remedies and no experiments are tried")
 

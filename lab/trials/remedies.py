@@ -143,9 +143,13 @@ class Trials:
         return trial
 
     def _not_judged(self, these: Sequence[Remedy]) -> list[str]:
-        """Why the cell's variant cannot tell what these do on a real host; empty if it can."""
+        """Why the cell's variant or suite cannot tell what these do on a real host; empty if they can."""
         reasons = self.cell.variant.not_judged
-        return [reasons[each.name] for each in these if each.name in reasons]
+        found = [reasons[each.name] for each in these if each.name in reasons]
+        variables = sorted({name for each in these if each.run for name in each.run.environment})
+        if variables and not self.cell.build.heeds_remedies:
+            found.append(f"the tests of {self.cell.suite.name} do not go by {' and '.join(variables)}")
+        return found
 
 
 @dataclass

@@ -18,7 +18,8 @@ from lab.base.paths import PACKAGE
 from lab.guest import archive, programs, session
 
 SUITE = catalog.load().suite.folder
-PROGRAMS = programs.program_files()
+# The lab's own, and what runs upstream's tests.
+PROGRAMS = [*programs.program_files(), *sorted((PACKAGE / "builds" / "remote").glob("*.py"))]
 # The suite runs on no older Python than boxlite has wheels for. That a guest's is older (Debian 11's) is for
 # the lab's own programs to find out.
 OLDEST, OLDEST_OF_GUESTS = (3, 10), (3, 9)

@@ -438,6 +438,19 @@ def test_what_a_variant_cannot_tell_about_is_not_tried_and_says_why(try_all: Try
     assert (tried["bwrap-profile"].result, tried["preflight"].result) == ("verified", "avoids it")
 
 
+def test_remedies_by_variables_are_not_judged_where_the_suite_does_not_go_by_them(
+    try_all: Try, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(CELL.build), "heeds_remedies", False)
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    tried = try_all(guest)
+    assert tried["userns-clone-on"].result == "verified"
+    assert {name: each.reason for name, each in tried.items() if each.result == "not judged here"} == {
+        "preflight": "the tests of jailer do not go by LAB_PREFLIGHT",
+        "jailer-off": "the tests of jailer do not go by LAB_JAILER",
+    }
+
+
 def test_two_remedies_together_are_not_judged_where_one_of_them_is_not(try_all: Try) -> None:
     guest = Guest([SYSCTL, NOCAPS], {"userns-clone-on": {SYSCTL}})
     guest.facts = facts(sysctls=dict(guest.facts.sysctls.root))

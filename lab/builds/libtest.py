@@ -1,0 +1,129 @@
+"""Reading what `remote/run_nextest.py` wrote: nextest's lines of JSON, and how each failed test ended."""
+
+import json
+import re
+import signal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from lab.base.files import bounded, plain
+from lab.builds.reportlog import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS
+from lab.record import Outcome, TestResult
+
+# Where a panic begins, in the words of Rust's runtime.
+PANIC = re.compile(r"^thread '.*' (?:\(\d+\) )?panicked at ", re.MULTILINE)
+# What comes behind a panic's own words.
+BACKTRACE = re.compile(r"^(?:stack backtrace:$|note: run with `RUST_BACKTRACE=)", re.MULTILINE)
+SIGNAL = re.compile(r"signal (\d{1,2})\b")
+EXIT_STATUS = re.compile(r"exit code (-?\d{1,4})\b")
+# What Rust's test harness exits with after a failed test.
+HARNESS_FAILED = 101
+
+
+def _clean(text: object) -> object:
+    return plain(text) if isinstance(text, str) else text
+
+
+class _Limit(BaseModel):
+    """The limit of each test in seconds."""
+
+    seconds: Annotated[int, Field(ge=0, le=100_000)]
+
+
+class _Test(BaseModel):
+    """One event of a test."""
+
+    name: Annotated[str, BeforeValidator(_clean)]
+    event: str
+    exec_time: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    stdout: Annotated[str, BeforeValidator(_clean)] = ""
+    reason: str = ""
+
+
+class _Ending(BaseModel):
+    """How a failed test ended, in nextest's words."""
+
+    name: Annotated[str, BeforeValidator(_clean)]
+    how: Annotated[str, BeforeValidator(_clean)]
+
+
+def read(text: str) -> dict[str, TestResult | None] | None:
+    """The result of each test that began, by its name without that of its binary; None for one without an end.
+
+    None instead of all results if nextest did not start the tests. Raises ValueError if a line is not what
+    the runner writes.
+    """
+    last: dict[str, _Test] = {}
+    endings: dict[str, str] = {}
+    started, limit = False, 0
+    for line in text.splitlines():
+        entry = _entry(line)
+        match entry.get("type"):
+            case "limit":
+                limit = _Limit.model_validate(entry).seconds
+            case "suite":
+                started = True
+            case "test":
+                test = _Test.model_validate(entry)
+                last[test.name] = test
+            case "ending":
+                ending = _Ending.model_validate(entry)
+                endings[ending.name] = ending.how
+        if max(len(last), len(endings)) > MOST_TESTS:
+            raise ValueError(f"it has more than {MOST_TESTS} tests")
+    if not started and not last:
+        return None
+    return {short_name(name): _result(test, endings.get(name, ""), limit) for name, test in last.items()}
+
+
+def short_name(name: str) -> str:
+    """A test's name in the suite: `boxlite::jailer$works` is `works`."""
+    return name.partition("$")[2] or name
+
+
+def _entry(line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"a line is no JSON object: {bounded(plain(line), 100)}")
+    return entry
+
+
+def _result(test: _Test, how: str, limit: int) -> TestResult | None:
+    name, seconds = bounded(short_name(test.name), LONGEST_NAME), round(test.exec_time, 2)
+    match test.event:
+        case "started":
+            return None
+        case "ok":
+            return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds)
+        case "ignored":
+            return TestResult(name=name, outcome=Outcome.SKIP, message="#[ignore], and it was not asked for")
+        case "failed":
+            message = "\n".join(filter(None, [_words(test.stdout), _ending(test, how, limit)]))
+            return TestResult(name=name, outcome=Outcome.FAIL, seconds=seconds, message=message or "failed")
+    raise ValueError(f"{name} has an event of no known kind: {bounded(plain(test.event), 40)}")
+
+
+def _words(output: str) -> str:
+    """The words of a test's last panic, or else the end of its output."""
+    starts = [found.start() for found in PANIC.finditer(output)]
+    if not starts:
+        return output.strip()[-LONGEST_MESSAGE:]
+    return bounded(BACKTRACE.split(output[starts[-1] :])[0].strip(), LONGEST_MESSAGE)
+
+
+def _ending(test: _Test, how: str, limit: int) -> str:
+    """How the test's process ended, if it was not by a failed assertion."""
+    if "time limit" in test.reason:
+        # The words by which a limit of the lab's is known; see lab/verdict/status.py.
+        return f"was killed at its time limit of {limit} s"
+    if found := SIGNAL.search(how):
+        known = {each.value: each.name for each in signal.Signals}
+        return f"was ended by {known.get(int(found[1]), f'signal {found[1]}')}"
+    found = EXIT_STATUS.search(how)
+    if found and int(found[1]) != HARNESS_FAILED:
+        return f"ended with exit status {found[1]}"
+    return ""

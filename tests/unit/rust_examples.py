@@ -1,0 +1,64 @@
+"""A crate without dependencies whose tests do all that a test can do, as builds of it are tested."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+WORKSPACE = '[workspace]\nmembers = ["src/boxlite"]\nresolver = "2"\n[profile.dev]\ndebug = 0\n'
+PACKAGE = '[package]\nname = "boxlite"\nversion = "0.10.8"\nedition = "2021"\n'
+TESTS = """
+use std::{env, process, thread, time::Duration};
+extern "C" { fn raise(signal: i32) -> i32; }
+
+fn print_10_mb() {
+    let line = "x".repeat(99);
+    for _ in 0..100_000 { println!("{line}"); }
+}
+
+#[test] fn default_security_options_enable_jailer_on_supported_platforms() {}
+#[test] fn development_mode_disables_jailer() { print_10_mb(); }
+#[test] fn standard_mode_enables_jailer() { print_10_mb(); panic!("after 10 MB"); }
+#[test] fn jailer_enabled_box_starts_and_executes() { unsafe { std::ptr::null_mut::<u32>().write_volatile(7) } }
+#[test] fn host_network_grants_off_box_starts_and_executes() { unsafe { raise(31); } }
+#[test] #[ignore = "needs a VM"] fn jailer_disabled_box_starts_and_executes() {
+    assert!(env::current_dir().unwrap().ends_with("src/boxlite"));
+}
+#[test] fn jailer_creates_isolated_mount_namespace() { assert_eq!(1, 2, "the namespaces are the same"); }
+#[test] fn hangs() { thread::sleep(Duration::from_secs(3600)); }
+#[test] fn exits() { process::exit(7) }
+mod deeper { #[test] fn aborts() { std::process::abort() } }
+"""
+
+
+@dataclass(frozen=True)
+class Crate:
+    """The crate's workspace, the archive that cargo-nextest made of it, and the executable in it."""
+
+    workspace: Path
+    archive: Path
+    executable: Path
+
+
+def cargo() -> str | None:
+    """The host's cargo, if it has one."""
+    return shutil.which("cargo") or shutil.which("cargo", path=Path("~/.cargo/bin").expanduser())
+
+
+def make(folder: Path, nextest: Path, tests: str = TESTS) -> Crate:
+    """Build the crate and archive its tests."""
+    package = folder / "src" / "boxlite"
+    (package / "tests").mkdir(parents=True)
+    (package / "src").mkdir()
+    (folder / "Cargo.toml").write_text(WORKSPACE)
+    (package / "Cargo.toml").write_text(PACKAGE)
+    (package / "src" / "lib.rs").touch()
+    (package / "tests" / "jailer.rs").write_text(tests)
+    archive = folder / "jailer.tar.zst"
+    path = f"{Path(cargo() or '').parent}:{os.environ['PATH']}"
+    command = [str(nextest), "nextest", "archive", "--offline", "--test=jailer", f"--archive-file={archive}"]
+    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    deps = folder / "target" / "debug" / "deps"
+    [executable] = [file for file in deps.glob("jailer-*") if not file.suffix]
+    return Crate(folder, archive, executable)

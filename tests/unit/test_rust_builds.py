@@ -1,0 +1,256 @@
+"""Upstream's own tests: archives of cargo-nextest and test binaries, deployed and run as in a guest."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import pytest
+
+from lab import builds, catalog
+from lab.base import process
+from lab.base.errors import LabError, UsageError
+from lab.base.paths import Paths
+from lab.base.speed import ORDINARY
+from lab.builds import Build, SuiteOptions, nextest, pip
+from lab.catalog import load_suite
+from lab.guest import deploy
+from lab.guest import suite as guest_suite
+from lab.guest.session import ADMIN, SUITE
+from lab.guest.suite import SuiteRun
+from lab.record import Needs, Outcome
+from tests.unit import rust_examples
+from tests.unit.examples import facts
+from tests.unit.rust_examples import Crate
+from tests.unit.test_build_kinds import Guest
+
+UPSTREAM = load_suite("upstream-jailer")
+STOCK = catalog.load().variant("stock")
+CONTROL, WITNESS = UPSTREAM.control, UPSTREAM.witness
+PLACE = "/opt/boxlite"
+
+# What each test of the crate does.
+OUTCOMES = {
+    "default_security_options_enable_jailer_on_supported_platforms": Outcome.PASS,
+    "development_mode_disables_jailer": Outcome.PASS,
+    "standard_mode_enables_jailer": Outcome.FAIL,
+    "jailer_enabled_box_starts_and_executes": Outcome.FAIL,
+    "host_network_grants_off_box_starts_and_executes": Outcome.FAIL,
+    CONTROL: Outcome.PASS,
+    WITNESS: Outcome.FAIL,
+    "deeper::aborts": Outcome.FAIL,
+    "exits": Outcome.FAIL,
+    "hangs": Outcome.FAIL,
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
+    """A lab of its own that has cargo-nextest."""
+    folder = tmp_path_factory.mktemp("lab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAB_HOME", str(folder))
+        yield Paths.default()
+
+
+@pytest.fixture(scope="module")
+def program(home: Paths) -> Path:
+    try:
+        return nextest.program(home)
+    except LabError as error:
+        pytest.skip(f"no cargo-nextest: {error.args[0]}")
+
+
+@pytest.fixture(scope="module")
+def crate(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Crate:
+    if rust_examples.cargo() is None:
+        pytest.skip("this host has no cargo to build a crate with")
+    return rust_examples.make(tmp_path_factory.mktemp("crate"), program)
+
+
+def deployed(build: Build, home: Paths, folder: Path) -> Guest:
+    """A guest with the build in it."""
+    (folder / "root").mkdir()
+    (folder / "rootfs").mkdir()
+    (folder / "rootfs" / "index.json").write_text("{}")
+    guest = Guest(folder / "root")
+    files = build.fetch(home, facts(), lambda _text: None)
+    # It stands for a session; see there.
+    deploy.deploy(cast(Any, guest), build, files, rootfs=folder / "rootfs", say=lambda _text: None)
+    return guest
+
+
+@dataclass(frozen=True)
+class Deployed:
+    build: Build
+    guest: Any
+
+    def run(self, options: SuiteOptions, build: Build | None = None) -> SuiteRun:
+        return guest_suite.run(self.guest, build or self.build, STOCK, speed=ORDINARY, options=options)
+
+
+@pytest.fixture(scope="module", params=["nextest", "test-binary"])
+def each(
+    request: pytest.FixtureRequest, crate: Crate, home: Paths, tmp_path_factory: pytest.TempPathFactory
+) -> Deployed:
+    """The crate as either kind of build, deployed."""
+    file = crate.archive if request.param == "nextest" else crate.executable
+    build = builds.resolve(f"{request.param}:{file},at={PLACE}")
+    return Deployed(build, deployed(build, home, tmp_path_factory.mktemp("guest")))
+
+
+def test_every_outcome_of_a_test_is_right(each: Deployed) -> None:
+    ran = each.run(SuiteOptions(stretch=0.25))
+    assert {test.name: test.outcome for test in ran.tests} == OUTCOMES
+    assert ran.cut_short == ""
+    said = {test.name: test.message for test in ran.tests}
+    assert said["jailer_enabled_box_starts_and_executes"] == "was ended by SIGSEGV"
+    assert said["host_network_grants_off_box_starts_and_executes"] == "was ended by SIGSYS"
+    assert said["deeper::aborts"] == "was ended by SIGABRT"
+    assert said["exits"] == "ended with exit status 7"
+    assert said["hangs"] == "was killed at its time limit of 3 s"
+    assert said[WITNESS].endswith("the namespaces are the same\n  left: 1\n right: 2")
+    # It printed 10 MB before.
+    assert said["standard_mode_enables_jailer"].endswith(":\nafter 10 MB")
+    report = each.guest.root / "home" / "tester" / "results" / "report.jsonl"
+    assert report.stat().st_size < 100_000
+
+
+def test_a_suite_that_is_killed_at_its_limit_keeps_the_results_so_far(each: Deployed) -> None:
+    limits = each.build.suite.model_copy(update={"test_seconds": 60, "suite_seconds": 3})
+    chosen = SuiteOptions(tests=["exits", "hangs", WITNESS])
+    ran = each.run(chosen, replace(each.build, suite=limits))
+    assert ran.cut_short == "was killed at its time limit of 3 s"
+    assert {test.name: (test.outcome, test.message) for test in ran.tests} == {
+        WITNESS: (Outcome.NOT_RUN, ""),
+        "exits": (Outcome.FAIL, "ended with exit status 7"),
+        "hangs": (Outcome.FAIL, f"was running when the suite {ran.cut_short}"),
+    }
+
+
+def test_the_first_failure_ends_it_if_that_is_wanted(each: Deployed) -> None:
+    chosen = SuiteOptions(tests=["exits", WITNESS, CONTROL], to_first_failure=True)
+    ran = each.run(chosen)
+    assert [(test.name, test.outcome) for test in ran.tests] == [
+        (CONTROL, Outcome.NOT_RUN),
+        (WITNESS, Outcome.NOT_RUN),
+        ("exits", Outcome.FAIL),
+    ]
+
+
+def test_its_workspace_is_the_users_and_what_was_unpacked_is_gone(each: Deployed) -> None:
+    place = each.guest.root / "opt" / "boxlite"
+    assert (place / "src" / "boxlite" / "Cargo.toml").exists()
+    assert ("sudo -n install -d -o tester /opt/boxlite", ADMIN) in [
+        (command.partition("cargo-nextest && ")[2], user) for command, user, _ in each.guest.ran
+    ]
+    left = {file.name for file in (each.guest.root / "opt" / "lab" / "build").iterdir()}
+    assert left == {"cargo-nextest", "run_nextest.py"}
+    # The control ran once before any variant, to fill the cache of upstream's tests.
+    [(command, user)] = [(command, user) for command, user, is_checked in each.guest.ran if not is_checked]
+    assert f"test(={CONTROL})" in command
+    assert user == SUITE
+    assert '"ok"' in (place / "target" / "lab-warm-up" / "report.jsonl").read_text()
+
+
+def test_tests_that_nobody_classified_need_a_box_and_are_told(crate: Crate, program: Path) -> None:
+    build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
+    assert list(build.suite.tests)[:7] == list(UPSTREAM.tests)
+    assert build.suite.tests["hangs"] is Needs.BOX
+    assert list(build.remarks) == ["not classified, so taken to need a box: deeper::aborts, exits, hangs"]
+
+
+def test_a_filter_chooses_the_tests(crate: Crate, program: Path) -> None:
+    expression = f"test(={CONTROL}) | test(/_namespace$/)"
+    build = builds.resolve(f"nextest:{crate.archive},at={PLACE},filter={expression}")
+    assert list(build.suite.tests) == [CONTROL, WITNESS]
+    assert build.remarks[0].startswith("not among the tests: default_security_options_")
+    assert builds.resolve(str(build.argument)) == build
+    other = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
+    assert other.name != build.name
+    assert other.version == build.version == "0.10.8"
+
+
+def test_runtime_and_cache_are_deployed(crate: Crate, program: Path, home: Paths, tmp_path: Path) -> None:
+    for file in ("runtime/bwrap", "cache/bases/disk", "cache/.ready"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(file)
+    more = f"runtime={tmp_path}/runtime,cache={tmp_path}/cache"
+    build = builds.resolve(f"nextest:{crate.archive},at={PLACE},{more}")
+    guest = deployed(build, home, tmp_path)
+    assert build.environment["BOXLITE_RUNTIME_DIR"] == "/opt/lab/build/runtime"
+    assert (guest.root / "opt" / "lab" / "build" / "runtime" / "bwrap").read_text() == "runtime/bwrap"
+    cache = guest.root / "opt" / "boxlite" / "target" / "boxlite-test"
+    assert {str(file.relative_to(cache)) for file in cache.rglob("*") if file.is_file()} == {
+        "bases/disk",
+        ".ready",
+    }
+    # What is shipped need not be warmed up.
+    assert not any("lab-warm-up" in command for command, _, _ in guest.ran)
+    (tmp_path / "cache" / ".ready").write_text("other")
+    assert builds.resolve(str(build.argument)).name != build.name
+
+
+def test_bad_input_is_refused_with_the_file_and_what_was_expected(
+    crate: Crate, program: Path, tmp_path: Path
+) -> None:
+    no_archive = tmp_path / "some.tar.zst"
+    no_archive.write_text("text")
+    other = tmp_path / "jailer-0123456789abcdef"
+    content = bytearray(crate.executable.read_bytes())
+    content[18] = 183  # e_machine of AArch64
+    other.write_bytes(content)
+    alone = tmp_path / "alone" / "jailer.tar.zst"
+    alone.parent.mkdir()
+    alone.write_bytes(crate.archive.read_bytes())
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "Cargo.toml").touch()
+    archive = f"nextest:{crate.archive}"
+    for wanted, said in {
+        "nextest:none.tar.zst": "none.tar.zst: no such file",
+        f"nextest:{no_archive}": f"{no_archive}: expected an archive that `cargo nextest archive` made: ",
+        f"test-binary:{no_archive}": f"{no_archive}: expected a test binary, .* it is no ELF file",
+        f"test-binary:{other}": f"{other}: a test binary for AArch64; the guests have x86-64",
+        f"{archive},at={PLACE},manifests={half}": f"{half}: .* there is no src/boxlite/Cargo.toml",
+        f"{archive},manifests={alone.parent}": f"{alone.parent}: expected the workspace's Cargo.toml",
+        f"{archive},filter=binary(other)": "binary\\(other\\).* no binary names matched.*\n.*boxlite::jailer",
+        f"{archive},filter=test(nothing)": "no test matches -E=test\\(nothing\\)",
+        f"{archive},at={PLACE},filter=test(hangs)": f"expected upstream's jailer tests with {CONTROL}",
+        f"{archive},at={PLACE},ignored=default": f"jailer tests with {CONTROL}; found",
+        f"{archive},ignored=some": "ignored=some: expected default, only, all",
+        f"{archive}": f"was built in {crate.workspace}: .*\n.*at=/opt/boxlite",
+        f"{archive},at=boxlite": "at=boxlite: expected an absolute path",
+        f"{archive},at=/a/b,at=/c/d": "a word is given twice",
+        f"{archive},runtime=none": "runtime=none: no such folder",
+        f"{archive},nextest={no_archive}": f"{no_archive}: expected cargo-nextest, .* it is no ELF file",
+        f"{archive},nextest=/bin/true": "/bin/true: expected a cargo-nextest binary",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            builds.resolve(wanted)
+    shutil.move(crate.workspace / "Cargo.toml", tmp_path)
+    try:
+        with pytest.raises(
+            UsageError, match=f"there is no {crate.workspace}/Cargo.toml and no {alone.parent}/"
+        ):
+            builds.resolve(f"nextest:{alone},at={PLACE}")
+    finally:
+        shutil.move(tmp_path / "Cargo.toml", crate.workspace)
+
+
+def test_an_older_nextest_is_refused(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "run", lambda *_, **__: "cargo-nextest 0.9.99 (abc 2025-01-01)\n")
+    with pytest.raises(UsageError, match=r"cargo-nextest 0\.9\.99; expected 0\.9\.103 or newer"):
+        nextest.check_program(program)
+
+
+def test_a_nextest_that_cannot_be_fetched_says_what_to_do(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> NoReturn:
+        raise LabError("no index answers")
+
+    monkeypatch.setattr(pip, "download", fails)
+    with pytest.raises(LabError, match=r"cargo-nextest could not be fetched: no index answers\n.*nextest=FILE"):
+        nextest.program(paths)
