@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from lab.base.files import bounded, plain
-from lab.record import Outcome, TestResult
+from lab.record import Outcome, Protection, TestResult
 
 # Bounds, because the build under test can write what it likes into the report.
 MOST_TESTS = 1_000
 LONGEST_NAME = 200
 LONGEST_MESSAGE = 20_000
+# The name under which a test of a suite records what confines its box.
+PROTECTION = "protection"
 
 
 def _clean(text: object) -> object:
@@ -27,6 +29,14 @@ class _Phase(BaseModel):
     outcome: Literal["passed", "failed", "skipped"]
     duration: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     longrepr: Any = None
+    user_properties: list[tuple[str, Any]] = Field(default=[], max_length=100)
+
+    @property
+    def protection(self) -> Protection | None:
+        """What the test recorded of its box; None if it recorded nothing."""
+        return next(
+            (Protection.model_validate(seen) for what, seen in self.user_properties if what == PROTECTION), None
+        )
 
     @property
     def name(self) -> str:
@@ -96,4 +106,5 @@ def _result(name: str, phases: dict[str, _Phase]) -> TestResult:
             return TestResult(name=name, outcome=outcome, seconds=seconds, message=phase.message)
     if "call" not in phases:
         return TestResult(name=name, outcome=Outcome.ERROR, seconds=seconds, message="was not called")
-    return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds)
+    seen = phases["call"].protection
+    return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds, protection=seen)

@@ -1,19 +1,19 @@
 """The record of a run, stored as `results.json`: runs write it, reports only read it."""
 
+from lab.record._base import Entry, PlainText
 from lab.record.cell import CellResult, RepeatResult, cell_folder
 from lab.record.experiment import Experiment, ExperimentPolicy, ExperimentStep, NotTried, StepOutcome
 from lab.record.outcome import (
     UNKNOWN,
     Confidence,
-    Entry,
     Expectation,
     Finding,
     Needs,
     Outcome,
-    PlainText,
     Status,
     TestResult,
 )
+from lab.record.protection import Protection
 from lab.record.remedy import RemedyOutcome, RemedyResult
 from lab.record.run import (
     RESULTS_FILE,
@@ -45,6 +45,7 @@ __all__ = [
     "NotTried",
     "Outcome",
     "PlainText",
+    "Protection",
     "RemedyOutcome",
     "RemedyResult",
     "RepeatResult",

@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import Field
 
 from lab.probes import Context, Facts
+from lab.record._base import Entry, PlainText
 from lab.record.experiment import Experiment, StepOutcome
-from lab.record.outcome import Confidence, Entry, Expectation, Finding, PlainText, Status, TestResult
+from lab.record.outcome import Confidence, Expectation, Finding, Status, TestResult
 from lab.record.remedy import RemedyOutcome, RemedyResult
 
 

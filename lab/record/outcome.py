@@ -1,11 +1,12 @@
 """The vocabulary of a result: outcomes of tests, statuses of cells, confidence in a cause."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
 
-from lab.base.files import plain
+from lab.record._base import Entry, PlainText
+from lab.record.protection import Protection
 
 
 class Outcome(StrEnum):
@@ -70,16 +71,6 @@ class Confidence(StrEnum):
     LIKELY = "likely"
 
 
-# Text that may come from a guest, without the characters that control a terminal.
-PlainText = Annotated[str, AfterValidator(plain)]
-
-
-class Entry(BaseModel):
-    """Base of everything in the record: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 class Expectation(Entry):
     """What a variant expects of its cells: a pass, or a failure for one cause."""
 
@@ -98,6 +89,10 @@ class TestResult(Entry):
     outcome: Outcome
     seconds: float = 0.0
     message: PlainText = ""
+    protection: Protection | None = Field(
+        default=None,
+        description="What confined the box of a test that passed. None: it has no box, or that was not read.",
+    )
 
 
 class Finding(Entry):

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from lab.record.outcome import Entry, PlainText
+from lab.record._base import Entry, PlainText
 
 
 class RemedyOutcome(StrEnum):

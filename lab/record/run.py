@@ -11,9 +11,9 @@ from pydantic_core import from_json
 
 from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
+from lab.record._base import Entry, PlainText
 from lab.record.cell import CellResult
 from lab.record.experiment import ExperimentPolicy
-from lab.record.outcome import Entry, PlainText
 from lab.record.schema import OLDER, SCHEMA, upgrade
 
 RESULTS_FILE = "results.json"

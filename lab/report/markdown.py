@@ -11,7 +11,7 @@ import jinja2
 from lab import causes, remedies
 from lab.base.files import bounded, plain
 from lab.record import CellResult, RunResult
-from lab.report import squares
+from lab.report import protection, squares
 from lab.report.sections import Section, sections
 from lab.upstream import words
 from lab.upstream.finished import FinishedCell
@@ -47,8 +47,20 @@ def render_sections(
     run: RunResult, shown: Sequence[Section], folder: Path | None, *, linked: bool = True, cut: int = 0
 ) -> str:
     """Render the page with these sections. `linked`: with links to evidence. `cut`: sections left out."""
+    weaknesses = protection.weaknesses(run)
+    weak = protection.weak_cells(weaknesses)
     return page(
-        "matrix.md", run=run, folder=folder, table=squares, sections=shown, linked=linked, cut=cut, most=MOST
+        "matrix.md",
+        run=run,
+        folder=folder,
+        table=squares,
+        given=protection.given(run),
+        weaknesses=weaknesses,
+        is_weak=lambda cell: id(cell) in weak,
+        sections=shown,
+        linked=linked,
+        cut=cut,
+        most=MOST,
     )
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
-from lab.report import squares
+from lab.report import protection, squares
 
 STYLES = {
     Status.PASS: "green",
@@ -35,8 +35,10 @@ MOST = 50
 
 def summary(console: Console, run: RunResult, folder: Path) -> None:
     """Print the table, each unexpected cell with its explanation, what was tried, and where the files are."""
+    weaknesses = protection.weaknesses(run)
+    weak = protection.weak_cells(weaknesses)
     rows = {
-        guest: [Text(_short(squares.kernel(cells))), *[styled(cell) for cell in cells]]
+        guest: [Text(_short(squares.kernel(cells))), *[styled(cell, weak=id(cell) in weak) for cell in cells]]
         for guest, cells in squares.rows(run).items()
     }
     for table in tables(["kernel", *squares.columns_of(run).values()], rows, console.width):
@@ -46,6 +48,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         console.print()
         for line in lines:
             print_plain(console, line, "dim")
+    for weakness in weaknesses:
+        print_plain(console, f"\n{weakness}", "yellow")
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
         if _needs_details(cell):
@@ -127,9 +131,10 @@ def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: i
     return made
 
 
-def styled(cell: CellResult | None) -> Text:
-    """Return a square in the colour of its status."""
-    return Text(_cell(squares.square(cell)), STYLES[cell.status] if cell else "")
+def styled(cell: CellResult | None, *, weak: bool = False) -> Text:
+    """Return a square in the colour of its status. `weak`: boxes in other cells were better protected."""
+    text = f"{squares.square(cell)}, less protected" if weak else squares.square(cell)
+    return Text(_cell(text), STYLES[cell.status] if cell else "")
 
 
 def _longest_word(text: Text) -> int:

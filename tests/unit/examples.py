@@ -40,6 +40,21 @@ with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default", port
     sys.stdin.read()
 """
 
+# What confines a box of the jailer, as the record has it.
+JAILED: dict[str, Any] = {
+    "program": "libkrun VM",
+    "namespaces": ["ipc", "mnt", "pid", "user", "uts"],
+    "no_new_privs": True,
+    "seccomp": ["filter"],
+    "capabilities": dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), "0" * 16),
+    "users": ["1001"],
+    "groups": ["1001", "993"],
+    "root": "/",
+    "cgroup": "0::/user.slice/box",
+    "limits": {"open files": "1024"},
+    "mounts": ["/ rw", "/usr ro", "HOME/boxes/BOX/tmp rw"],
+}
+
 # A debian-13 as installed.
 DEBIAN: dict[str, Any] = {
     "os": {

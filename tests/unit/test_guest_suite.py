@@ -12,7 +12,8 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
-from lab.record import Needs, Outcome, TestResult
+from lab.record import Needs, Outcome, Protection, TestResult
+from tests.unit.examples import JAILED
 
 SUITE = Suite(
     name="small",
@@ -71,6 +72,23 @@ def outcomes(entries: list[Entry], *, cut_short: str = "") -> dict[str, tuple[st
 def test_all_passed() -> None:
     tests = results([*whole("first"), *whole("second"), *whole("third")])
     assert tests == [TestResult(name=name, outcome=Outcome.PASS, seconds=1.5) for name in SUITE.tests]
+
+
+def test_what_a_passed_test_recorded_of_its_box_is_in_its_result() -> None:
+    entries = [*whole("first"), *whole("second"), *whole("third", call=("failed", CRASH))]
+    for entry in entries:
+        if entry["when"] == "call":
+            entry["user_properties"] = [["other", 1], ["protection", JAILED]]
+    first, _, third = results(entries)
+    assert first.protection == Protection.model_validate(JAILED)
+    assert third.protection is None
+
+
+def test_what_a_test_recorded_is_checked() -> None:
+    entries = whole("first")
+    entries[1]["user_properties"] = [["protection", JAILED | {"capabilities": {"Eff": "all"}}]]
+    with pytest.raises(guest_suite.SuiteBroken, match="capabilities"):
+        suite_run("1 3\n" + report(*entries))
 
 
 def test_tests_that_are_chosen_by_name_have_results_without_a_line_about_their_module() -> None:

@@ -208,6 +208,7 @@ def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: 
         assert_same_facts(older.pop("facts"), each.pop("facts"), each.pop("context"), each.pop("older_facts"))
         each["way"] = each.pop("fork")
         for test in each["tests"]:
+            assert test.pop("protection") is None
             if test["outcome"] == "not-run":
                 test |= {"outcome": "error", "message": "did not run"}
     assert after == before

@@ -65,6 +65,22 @@ def test_stock_debian_passes_every_test(run: RunResult, guest: str, known: Catal
 
 
 @reads_matrix
+@pytest.mark.parametrize("guest", GUESTS)
+def test_what_confines_each_box_was_seen_from_outside(run: RunResult, guest: str, known: Catalog) -> None:
+    tests = {test.name: test.protection for test in cell(run, guest, "stock").tests}
+    for name in SANDBOX_TESTS:
+        seen = tests.pop(name)
+        assert seen, name
+        assert {"mnt", "user", "pid", "ipc", "uts"} <= set(seen.namespaces)
+        assert seen.no_new_privs
+        assert "HOME/boxes/BOX/tmp rw" in seen.mounts
+    control = tests.pop(known.suite.control)
+    assert control
+    assert (control.namespaces, control.no_new_privs) == ([], False)
+    assert set(tests.values()) == {None}
+
+
+@reads_matrix
 @pytest.mark.parametrize(
     ("guest", "variant", "cause", "evidence"),
     [

@@ -1,15 +1,17 @@
-"""Starting boxes, and looking at the processes behind them from outside."""
+"""Starting boxes with the security options of a test."""
 
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boxlite
+import outside
 import pytest
 from boxlite import Boxlite, BoxOptions, ImageRegistry, NetworkSpec, Options, SecurityOptions
 from packaging.version import Version
@@ -26,8 +28,6 @@ JAILER_BY_DEFAULT = release > Version("0.9.5")
 # Releases of 0.9 make the system that boots in a box from the image debian:bookworm-slim, even if `rootfs_path`
 # is set. Newer ones bring that system with them.
 NEEDS_REGISTRY = release < Version("0.10.0a0")
-
-NAMESPACES = ("mnt", "user", "pid", "ipc", "uts")
 
 # Two remedies change how boxlite is run: with the jailer off, or with a preflight before each jailed box.
 JAILER_OFF = os.environ.get("LAB_JAILER") == "off"
@@ -77,63 +77,42 @@ def preflight() -> None:
         pytest.skip(f"bubblewrap can make no user namespace on this host: {probe.stderr.strip()}")
 
 
-@asynccontextmanager
-async def started(runtime: Boxlite, rootfs: str, security: SecurityOptions | None) -> AsyncIterator[Any]:
-    """A running box. If `security` is None, boxlite chooses the security options."""
-    box = await runtime.create(options(rootfs, allowed(security)))
-    async with box:
-        yield box
+@dataclass
+class Boxes:
+    """Starts boxes of one runtime. `record` keeps what was seen of them in the test's result."""
 
+    runtime: Boxlite
+    home: Path
+    rootfs: str
+    record: Callable[[str, object], None]
 
-async def echo(box: Any, text: str) -> tuple[int, str]:
-    """Exit status and standard output of `echo TEXT` inside the box."""
-    execution = await box.exec("echo", [text])
-    output = "".join([str(chunk) async for chunk in execution.stdout()])
-    result = await execution.wait()
-    return result.exit_code, output.strip()
+    async def create(self, security: SecurityOptions | None = None) -> Any:
+        """A box that was not started. If `security` is None, boxlite chooses the security options."""
+        return await self.runtime.create(options(self.rootfs, allowed(security)))
 
+    @asynccontextmanager
+    async def started(self, security: SecurityOptions) -> AsyncIterator[Any]:
+        """A running box. What confines it is recorded when the test is content with it."""
+        box = await self.create(security)
+        async with box:
+            yield box
+            self._record_protection(str(box.id))
 
-async def assert_echoes(runtime: Boxlite, rootfs: str, security: SecurityOptions | None) -> None:
-    """Assert that a box with these options starts, runs a command and returns what it printed."""
-    async with started(runtime, rootfs, security) as box:
-        assert await echo(box, "jailer-test") == (0, "jailer-test")
+    async def assert_echoes(self, security: SecurityOptions) -> None:
+        """Assert that a box with these options starts, runs a command and returns what it printed."""
+        async with self.started(security) as box:
+            execution = await box.exec("echo", ["jailer-test"])
+            output = "".join([str(chunk) async for chunk in execution.stdout()])
+            result = await execution.wait()
+            assert (result.exit_code, output.strip()) == (0, "jailer-test")
 
+    def namespaces(self, box: Any, wanted: set[str]) -> set[str]:
+        """The kinds of namespace that a process of a running box has for itself; waits for those wanted."""
+        return outside.most_confined(outside.shim_pid(self.home, str(box.id)), wanted)[1]
 
-def shim_pid(home: Path, box_id: str) -> int:
-    """The process ID of the box's shim, as boxlite recorded it."""
-    return int((home / "boxes" / box_id / "shim.pid").read_text().split()[0])
-
-
-def descendants(pid: int) -> list[int]:
-    """`pid` and all its descendants."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += descendants(int(child))
-    return found
-
-
-def namespaces(pid: int | str) -> dict[str, str]:
-    """The namespaces of a process: the identity of each, by its kind."""
-    return {kind: str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in NAMESPACES}
-
-
-def isolated_namespaces(pid: int, seconds: float = 10.0) -> set[str]:
-    """The kinds of namespace that one process among `pid` and its descendants does not share with this one.
-
-    Of several such processes the one with the most namespaces of its own counts. Waits up to `seconds` for a
-    process that shares none, because bubblewrap creates its namespaces one after another.
-    """
-    own = namespaces("self")
-    end = time.monotonic() + seconds
-    best: set[str] = set()
-    while best != set(NAMESPACES) and time.monotonic() < end:
-        for process in descendants(pid):
-            try:
-                theirs = namespaces(process)
-            except OSError:  # It ended, or this user may not look at it.
-                continue
-            apart = {kind for kind in NAMESPACES if theirs[kind] != own[kind]}
-            best = max(best, apart, key=len)
-        time.sleep(0.1)
-    return best
+    def _record_protection(self, box_id: str) -> None:
+        try:
+            process, _ = outside.most_confined(outside.shim_pid(self.home, box_id), set())
+            self.record("protection", outside.protection(process, self.home, box_id))
+        except OSError as error:  # The box works; only what confines it stays unknown.
+            print(f"what confines the box could not be read: {error}", file=sys.stderr)

@@ -3,13 +3,12 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boxes
 import pytest
 import registry
-from boxlite import Boxlite
+from boxes import NEEDS_REGISTRY, Boxes, runtime
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def rootfs() -> str:
 @pytest.fixture(scope="session")
 def images(rootfs: str) -> Iterator[str | None]:
     """The address of a registry, if this release needs one: all of its images are LAB_ROOTFS."""
-    if not boxes.NEEDS_REGISTRY:
+    if not NEEDS_REGISTRY:
         yield None
         return
     with registry.serving(Path(rootfs)) as address:
@@ -44,5 +43,6 @@ def images(rootfs: str) -> Iterator[str | None]:
 
 
 @pytest.fixture
-def runtime(home: Path, images: str | None) -> Boxlite:
-    return boxes.runtime(home, images)
+def boxes(home: Path, rootfs: str, images: str | None, record_property: Callable[[str, object], None]) -> Boxes:
+    """Boxes of a runtime in the test's home; pytest-reportlog writes what is recorded into the results."""
+    return Boxes(runtime(home, images), home, rootfs, record_property)

@@ -5,18 +5,19 @@ import json
 import sqlite3
 from pathlib import Path
 
-import boxes
 import pytest
-from boxlite import Boxlite, SecurityOptions
+from boxes import JAILER_BY_DEFAULT, JAILER_OFF, Boxes
+from boxlite import SecurityOptions
+
+# What bubblewrap makes for the jailer.
+ISOLATED = {"mnt", "user", "pid", "ipc", "uts"}
 
 
-def default_security_options_enable_jailer_on_supported_platforms(
-    runtime: Boxlite, home: Path, rootfs: str
-) -> None:
+def default_security_options_enable_jailer_on_supported_platforms(boxes: Boxes, home: Path) -> None:
     # Python cannot see the default options, because `SecurityOptions()` turns every switch off. But boxlite
     # records the options of a box that was created without any.
     async def create() -> str:
-        box = await runtime.create(boxes.options(rootfs))
+        box = await boxes.create()
         return str(box.id)
 
     box_id = asyncio.run(create())
@@ -25,7 +26,7 @@ def default_security_options_enable_jailer_on_supported_platforms(
         [text] = connection.execute("SELECT json FROM box_config WHERE id = ?", [box_id]).fetchone()
     security = json.loads(text)["options"]["advanced"]["security"]
     # Upstream's own test asserted what its release had.
-    assert security["jailer_enabled"] is boxes.JAILER_BY_DEFAULT
+    assert security["jailer_enabled"] is JAILER_BY_DEFAULT
 
 
 def development_mode_disables_jailer() -> None:
@@ -36,30 +37,30 @@ def standard_mode_enables_jailer() -> None:
     assert SecurityOptions.standard().jailer_enabled is True
 
 
-def jailer_enabled_box_starts_and_executes(runtime: Boxlite, rootfs: str) -> None:
-    asyncio.run(boxes.assert_echoes(runtime, rootfs, SecurityOptions.standard()))
+def jailer_enabled_box_starts_and_executes(boxes: Boxes) -> None:
+    asyncio.run(boxes.assert_echoes(SecurityOptions.standard()))
 
 
-def host_network_grants_off_box_starts_and_executes(runtime: Boxlite, rootfs: str) -> None:
+def host_network_grants_off_box_starts_and_executes(boxes: Boxes) -> None:
     security = SecurityOptions.standard()
     security.network_enabled = False
-    asyncio.run(boxes.assert_echoes(runtime, rootfs, security))
+    asyncio.run(boxes.assert_echoes(security))
 
 
-def jailer_disabled_box_starts_and_executes(runtime: Boxlite, rootfs: str) -> None:
-    asyncio.run(boxes.assert_echoes(runtime, rootfs, SecurityOptions.development()))
+def jailer_disabled_box_starts_and_executes(boxes: Boxes) -> None:
+    asyncio.run(boxes.assert_echoes(SecurityOptions.development()))
 
 
-def jailer_creates_isolated_mount_namespace(runtime: Boxlite, home: Path, rootfs: str) -> None:
+def jailer_creates_isolated_mount_namespace(boxes: Boxes) -> None:
     async def check() -> set[str]:
-        async with boxes.started(runtime, rootfs, SecurityOptions.standard()) as box:
+        async with boxes.started(SecurityOptions.standard()) as box:
             await box.exec("sleep", ["30"])
-            return boxes.isolated_namespaces(boxes.shim_pid(home, str(box.id)))
+            return boxes.namespaces(box, ISOLATED)
 
-    if boxes.JAILER_OFF:
+    if JAILER_OFF:
         pytest.skip("the jailer is off, so nothing is isolated")
-    assert asyncio.run(check()) == set(boxes.NAMESPACES)
+    assert ISOLATED - asyncio.run(check()) == set()
 
 
-def maximum_security_box_starts_and_executes(runtime: Boxlite, rootfs: str) -> None:
-    asyncio.run(boxes.assert_echoes(runtime, rootfs, SecurityOptions.maximum()))
+def maximum_security_box_starts_and_executes(boxes: Boxes) -> None:
+    asyncio.run(boxes.assert_echoes(SecurityOptions.maximum()))

@@ -1,0 +1,92 @@
+"""What confines the processes of a box, as its user sees it from outside in /proc."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+NAMESPACES = ("mnt", "user", "pid", "ipc", "uts", "net", "cgroup")
+# In /proc/PID/status: https://docs.kernel.org/filesystems/proc.html
+CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
+# bubblewrap makes its namespaces one after another.
+SETTLE_SECONDS = 10.0
+LOOK_SECONDS = 0.1
+
+
+def shim_pid(home: Path, box_id: str) -> int:
+    """The process ID of the box's shim, as boxlite recorded it."""
+    return int((home / "boxes" / box_id / "shim.pid").read_text().split()[0])
+
+
+def descendants(pid: int) -> list[int]:
+    """`pid` and all its descendants, each after its parent."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += descendants(int(child))
+    return found
+
+
+def apart(pid: int) -> set[str]:
+    """The kinds of namespace that a process does not share with this one. Raises OSError if it has ended."""
+    return {kind for kind in NAMESPACES if _namespace(pid, kind) != _namespace("self", kind)}
+
+
+def most_confined(pid: int, wanted: set[str]) -> tuple[int, set[str]]:
+    """The one among `pid` and its descendants with the most namespaces of its own, and their kinds.
+
+    Of several with as many, the last descendant counts. Waits for one that has all that are wanted.
+    """
+    end = time.monotonic() + SETTLE_SECONDS
+    while True:
+        best: tuple[int, set[str]] = (pid, set())
+        for process in descendants(pid):
+            try:
+                best = max((process, apart(process)), best, key=lambda found: len(found[1]))
+            except OSError:  # It ended, or this user may not look at it.
+                continue
+        if wanted <= best[1] or time.monotonic() > end:
+            return best
+        time.sleep(LOOK_SECONDS)
+
+
+def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
+    """What confines one process. Paths have HOME and BOX for boxlite's home and the box, so that boxes compare.
+
+    Its cgroup is told if it is not that of this process, which boxlite passes on.
+    Raises OSError if the process has ended, or if this user may not look at it.
+    """
+
+    def general(text: str) -> str:
+        return text.replace(str(home), "HOME").replace(box_id, "BOX")
+
+    of = Path(f"/proc/{pid}")
+    status = _status(of)
+    # `Max open files            1024                 524288               files`
+    limits = re.findall(r"^Max (.+?) {2,}(\d+)", (of / "limits").read_text(), re.M)
+    cgroup = (of / "cgroup").read_text().strip()
+    # The fifth and sixth field: https://docs.kernel.org/filesystems/proc.html
+    mounts = [line.split()[4:6] for line in (of / "mountinfo").read_text().splitlines()]
+    return {
+        "program": status["Name"],
+        "namespaces": sorted(apart(pid)),
+        "no_new_privs": status["NoNewPrivs"] == "1",
+        # Each thread has its own filters.
+        "seccomp": sorted({SECCOMP[_status(thread)["Seccomp"]] for thread in (of / "task").iterdir()}),
+        "capabilities": {name.removeprefix("Cap"): status[name] for name in CAPABILITIES},
+        "users": sorted(set(status["Uid"].split())),
+        "groups": sorted({*status["Gid"].split(), *status["Groups"].split()}),
+        "root": general(str((of / "root").readlink())),
+        "cgroup": None if cgroup == Path("/proc/self/cgroup").read_text().strip() else general(cgroup),
+        "limits": dict(limits),
+        "mounts": sorted(f"{general(point)} {options.split(',')[0]}" for point, options in mounts),
+    }
+
+
+def _status(of: Path) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+):\t(.*)$", (of / "status").read_text(), re.M))
+
+
+def _namespace(pid: int | str, kind: str) -> str:
+    return str(Path(f"/proc/{pid}/ns/{kind}").readlink())
