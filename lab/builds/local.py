@@ -8,7 +8,8 @@ from packaging.version import Version
 
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
-from lab.builds import closure, pip
+from lab.builds import closure, elf, pip
+from lab.probes import Facts
 
 
 def wheels(path: Path) -> list[Path]:
@@ -45,11 +46,12 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:8]
 
 
-def choose(path: Path, python: str) -> Path:
-    """The wheel for a guest's Python; of several, the one that pip prefers.
+def choose(path: Path, facts: Facts) -> Path:
+    """The wheel for a guest's Python; of several, the one that pip prefers among those that can run there.
 
-    Raises NotApplicable if there is none.
+    Raises NotApplicable if there is none for that Python.
     """
+    python = facts.python
     found = wheels(path)
     ranks = {tag: rank for rank, tag in enumerate(pip.tags(python))}
     fitting = [
@@ -62,7 +64,10 @@ def choose(path: Path, python: str) -> Path:
             names = ", ".join(wheel.name for wheel in found)
             raise NotApplicable(f"{path} has no wheel for Python {python}, only {names}")
         raise NotApplicable(f"{path.name} is not for Python {python}")
-    return min(fitting)[1]
+    best, *others = (wheel for _, wheel in sorted(fitting))
+    if not others:
+        return best
+    return next((wheel for wheel in (best, *others) if elf.why_not(wheel, facts) is None), best)
 
 
 def _version(asked: Path, wheel: Path) -> Version:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.builds import Build
+from lab.builds import Build, elf
 from lab.guest import deploy
 from lab.lane.bring_up import BringUp
 from lab.lane.guest import LaneGuest
@@ -151,6 +151,7 @@ class RunningLane:
         watch = self.guest.watch
         with watch.step("fetch"):
             files = build.fetch(self.work.paths, self.facts, self._say_while_alive)
+            elf.check(files, self.facts)
         if self._base:
             self.guest.fork(self._base)
         with self.guest.holding("deploying"), watch.step("deploy"):

@@ -163,6 +163,11 @@ class Facts(Answer):
         description="Whether pam_systemd is installed. Without it a user gets no service manager, and so no "
         "control groups."
     )
+    cpu_level: int | None = Field(
+        None,
+        description="The highest level of x86-64 that the processor's flags show, from 1 to 4. None: nobody "
+        "asked; early labs did not, and the script for users does not.",
+    )
     virtualization: Literal["svm", "vmx"] | None = Field(
         description="The processor's flag for hardware virtualization. None: the processor shows neither flag."
     )

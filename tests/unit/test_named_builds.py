@@ -128,8 +128,10 @@ def test_of_several_wheels_for_a_python_that_one_counts_which_pip_prefers(dist: 
     newer = make_wheel(dist, "boxlite", "0.11.0", tags="cp313-cp313-manylinux_2_34_x86_64")
     make_wheel(dist, "boxlite", "0.11.0", tags="cp310-abi3-manylinux_2_17_x86_64")
     make_wheel(dist, "boxlite", "0.11.0", tags="cp313-cp313-manylinux_2_28_aarch64")
-    assert local.choose(dist, "3.13") == newer
-    assert local.choose(dist, "3.12").name == "boxlite-0.11.0-cp310-abi3-manylinux_2_17_x86_64.whl"
+    assert local.choose(dist, facts(python="3.13")) == newer
+    assert (
+        local.choose(dist, facts(python="3.12")).name == "boxlite-0.11.0-cp310-abi3-manylinux_2_17_x86_64.whl"
+    )
 
 
 def test_a_folder_is_named_by_version_and_content(dist: Path, tmp_path: Path) -> None:

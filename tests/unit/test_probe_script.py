@@ -54,8 +54,9 @@ def test_it_says_what_the_labs_own_programs_say_of_this_host(shell: list[str], t
     report = understood(run(shell))
     facts = Facts.model_validate(ours("facts", {"sysctls": list(dict(report.facts.sysctls.items()))}))
     probed = Probed.model_validate(ours("probe", {"probes": True}))
-    # The system's Python, not the one of these tests. The script asks nothing about btrfs.
-    facts = facts.model_copy(update={"python": report.facts.python, "mkfs_btrfs": None})
+    # The system's Python, not the one of these tests. The script asks neither about btrfs nor about the
+    # level of the processor.
+    facts = facts.model_copy(update={"python": report.facts.python, "mkfs_btrfs": None, "cpu_level": None})
     assert differences(report, facts, probed, str(Path.home())) == {}
 
 

@@ -26,6 +26,7 @@ from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import LaneDied
 from lab.record import CellResult, Outcome, Status, TestResult
+from tests.unit import elf_examples
 from tests.unit.bench_examples import (
     EMULATION,
     KVM,
@@ -174,6 +175,19 @@ def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
     served.deploy(NEW)
     assert bench.machine.did == ["start", "save base", "load base", "deploy 0.10.8", "save build-0"]
     assert CellRunner(served).run(cell(NEW), bench.folder / "cell").status is Status.PASS
+
+
+def test_a_build_whose_files_need_more_than_the_guest_has_is_not_deployed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = bench.folder / "program"
+    program.write_bytes(elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.99"]}))
+    monkeypatch.setattr(Wheel, "fetch", lambda *_: {"program": program})
+    served = bench.service(stores=False)
+    served.start()
+    with pytest.raises(NotApplicable, match=r"^program needs glibc 2\.99, and the guest has 2\.41$"):
+        served.deploy(NEW)
+    assert bench.machine.did == ["start"]
 
 
 def test_waiting_for_a_build_to_be_fetched_ends_with_the_machine(

@@ -128,7 +128,7 @@ class Wheel(Build):
             folder = f"{pip.PROJECT}-{self.version}-{pip.digest(wanted)}"
             wheels = pip.download(paths, wanted, python, folder, say)
         else:
-            own = local.choose(self.path, python)
+            own = local.choose(self.path, facts)
             wanted = [*RUNNER, *map(str, closure.needs(own, python))]
             wheels = [own, *pip.download(paths, wanted, python, f"runner-{pip.digest(wanted)}", say)]
         return {wheel.name: wheel for wheel in wheels}

@@ -47,6 +47,13 @@ PODMAN = "/usr/bin/podman"
 MKFS_BTRFS = "/sbin/mkfs.btrfs"
 # The processor's flags, of AMD and of Intel.
 VIRTUALIZATION = ("svm", "vmx")
+# What each level of x86-64 after the first adds, by the kernel's names of flags: pni is SSE3, abm has LZCNT,
+# and xsave is hidden where OSXSAVE is off. Source: System V ABI, supplement for x86-64, table 3.1.
+CPU_LEVELS = (
+    ("cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"),
+    ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
+    ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+)
 MOUNTS = ("/home", "/tmp")
 
 
@@ -194,11 +201,20 @@ def name_of(look_up, number):
         return None
 
 
-def virtualization():
-    """The processor's flag for hardware virtualization, or None."""
+def cpu_flags():
     with open("/proc/cpuinfo") as lines:
-        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        return next((line.split() for line in lines if line.startswith("flags")), [])
+
+
+def virtualization(flags):
+    """The processor's flag for hardware virtualization, or None."""
     return next((flag for flag in VIRTUALIZATION if flag in flags), None)
+
+
+def cpu_level(flags):
+    """The highest level of x86-64 that a processor with these flags has: no level is left out below it."""
+    missing = [not set(level) <= set(flags) for level in CPU_LEVELS]
+    return 1 + [*missing, True].index(True)
 
 
 def cgroup():
@@ -225,6 +241,7 @@ def mount_of(path, lines):
 
 
 def facts(asked):
+    flags = cpu_flags()
     return {
         "os": os_release(),
         "kernel": os.uname().release,
@@ -240,7 +257,8 @@ def facts(asked):
         "podman": os.path.exists(PODMAN),
         "mkfs_btrfs": os.path.exists(MKFS_BTRFS),
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
-        "virtualization": virtualization(),
+        "cpu_level": cpu_level(flags),
+        "virtualization": virtualization(flags),
         "cgroup": cgroup(),
         "mounts": mounts(*MOUNTS),
     }

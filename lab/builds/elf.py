@@ -1,0 +1,151 @@
+"""What a build's files need of a guest: its processor, glibc and kernel, read from the ELF files themselves.
+
+Names are only claims: a wheel is tagged manylinux_2_28 if whoever built it says so. The dynamic loader goes by
+the files. Sources: the System V ABI's supplement for x86-64, about GNU_PROPERTY_X86_ISA_1_NEEDED; the Linux
+Standard Base, about versions of symbols and NT_GNU_ABI_TAG.
+"""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection
+from elftools.elf.sections import NoteSection
+from packaging.version import Version
+
+from lab.base.errors import NotApplicable
+from lab.probes import Facts
+
+MAGIC = b"\x7fELF"
+# Bytes that are read of a file in an archive, which may hold a bomb. boxlite's library has 110 MB.
+LARGEST = 1 << 30
+GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)", re.ASCII)
+# A version without a number that linkers write, with the first glibc that knows it.
+UNNUMBERED = {"GLIBC_ABI_DT_RELR": Version("2.36")}
+# The flag of a version that a program can do without.
+WEAK = 0x2
+# What pyelftools calls the processor of every guest.
+MACHINE = "EM_X86_64"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one ELF file needs. `level` is that of x86-64, from 1 to 4. None: it asks for no version."""
+
+    file: str
+    machine: str = MACHINE
+    level: int = 1
+    glibc: Version | None = None
+    kernel: Version | None = None
+
+    def unmet(self, facts: Facts) -> str | None:
+        """Why the file cannot run in a guest with these facts; None if no need is known to be unmet."""
+        if self.machine != MACHINE:
+            return f"{self.file} is for the processor {self.machine}, and the guest's is {MACHINE}"
+        if self.glibc and self.glibc > Version(facts.glibc):
+            return f"{self.file} needs glibc {self.glibc}, and the guest has {facts.glibc}"
+        if facts.cpu_level is not None and self.level > facts.cpu_level:
+            return (
+                f"{self.file} needs a processor of level x86-64-v{self.level}, "
+                f"and the guest's has level x86-64-v{facts.cpu_level}"
+            )
+        running = re.match(r"\d+(?:\.\d+)*", facts.kernel, re.ASCII)
+        if self.kernel and running and self.kernel > Version(running[0]):
+            return f"{self.file} needs Linux {self.kernel}, and the guest has {facts.kernel}"
+        return None
+
+
+def check(files: Mapping[str, Path], facts: Facts) -> None:
+    """Raise NotApplicable with the reason if one of a build's files cannot run in a guest with these facts."""
+    for path in files.values():
+        if reason := why_not(path, facts):
+            raise NotApplicable(reason)
+
+
+def why_not(path: Path, facts: Facts) -> str | None:
+    """Why a file, or a file in this archive, cannot run in a guest; None if no need is known to be unmet."""
+    return next(filter(None, (needs.unmet(facts) for needs in read(path))), None)
+
+
+def read(path: Path) -> Sequence[Needs]:
+    """What an ELF file, or each one in a zip archive such as a wheel, needs; nothing for anything else.
+
+    Damaged files are passed over: what becomes of a build with such files is for its suite to show.
+    """
+    if not path.is_file():
+        return ()
+    known = path.stat()
+    return _read(path, known.st_size, known.st_mtime_ns)
+
+
+@lru_cache
+def _read(path: Path, _size: int, _changed: int) -> Sequence[Needs]:
+    """Read a file once as long as it stays the same: unpacking boxlite's library takes seconds."""
+    with path.open("rb") as stream:
+        if stream.read(len(MAGIC)) == MAGIC:
+            return _needs(stream, path.name)
+    found: list[Needs] = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as file:
+                    content = file.read(len(MAGIC))
+                    if content == MAGIC:
+                        name = f"{Path(entry.filename).name} in {path.name}"
+                        found += _needs(BytesIO(content + file.read(LARGEST)), name)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError):
+        pass
+    return found
+
+
+def _needs(stream: BinaryIO, name: str) -> list[Needs]:
+    """What an ELF file needs; nothing if it is damaged."""
+    try:
+        elf = ELFFile(stream)
+        sections = list(elf.iter_sections())
+        every = [note for each in sections if isinstance(each, NoteSection) for note in each.iter_notes()]
+        # Others have types of the same numbers.
+        notes = [note for note in every if note["n_name"] == "GNU"]
+        glibc = [
+            version for each in sections if isinstance(each, GNUVerNeedSection) for version in _glibc(each)
+        ]
+        kernels = [kernel for note in notes for kernel in _kernels(note)]
+        levels = [level for note in notes for level in _levels(note)]
+        machine = str(elf["e_machine"])
+    except Exception:
+        # pyelftools raises whatever comes up in it: ELFError, OverflowError, ArrayError and others.
+        return []
+    return [Needs(name, machine, max(levels, default=1), max(glibc, default=None), max(kernels, default=None))]
+
+
+def _glibc(section: GNUVerNeedSection) -> Iterator[Version]:
+    """The versions of glibc whose symbols a file cannot do without."""
+    for _, versions in section.iter_versions():
+        for each in versions:
+            if each["vna_flags"] & WEAK:
+                continue
+            if numbered := GLIBC.fullmatch(each.name):
+                yield Version(numbered[1])
+            elif each.name in UNNUMBERED:
+                yield UNNUMBERED[each.name]
+
+
+def _kernels(note: Any) -> Iterator[Version]:
+    """The oldest Linux that a file was built for, if the note says that."""
+    if note["n_type"] == "NT_GNU_ABI_TAG" and note["n_desc"]["abi_os"] == "ELF_NOTE_OS_LINUX":
+        yield Version(".".join(str(note["n_desc"][f"abi_{part}"]) for part in ("major", "minor", "tiny")))
+
+
+def _levels(note: Any) -> Iterator[int]:
+    """The levels of x86-64 that a file needs, if the note says that: bit 0 is level 1."""
+    if note["n_type"] == "NT_GNU_PROPERTY_TYPE_0":
+        for each in note["n_desc"]:
+            if each["pr_type"] == "GNU_PROPERTY_X86_ISA_1_NEEDED":
+                yield max(1, each["pr_data"].bit_length())

@@ -1,0 +1,172 @@
+"""What a build's files need is read from them, and checked against what a guest has."""
+
+import os
+import random
+import runpy
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.version import Version
+
+from lab.base.errors import NotApplicable
+from lab.builds import elf, local
+from lab.builds.elf import Needs
+from lab.probes import PROGRAMS
+from tests.unit import elf_examples
+from tests.unit.elf_examples import AARCH64, ISA_NEEDED, ISA_USED
+from tests.unit.examples import facts
+from tests.unit.index_examples import make_wheel
+
+LIBRARY = "boxlite/boxlite.cpython-313-x86_64-linux-gnu.so"
+NEW_GLIBC = {"libc.so.6": ["GLIBC_2.2.5", "GLIBC_2.42", "GLIBC_2.9"]}
+# What each level of x86-64 after the first adds to /proc/cpuinfo.
+V2, V3, V4 = runpy.run_path(str(PROGRAMS / "facts.py"))["CPU_LEVELS"]
+
+
+def file(folder: Path, content: bytes) -> Path:
+    path = folder / "program"
+    path.write_bytes(content)
+    return path
+
+
+def wheel(folder: Path, content: bytes, tags: str = "cp313-cp313-manylinux_2_28_x86_64") -> Path:
+    path = make_wheel(folder, "boxlite", "0.11.0", tags=tags)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(LIBRARY, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("said", "needs"),
+    [
+        ({}, Needs("program")),
+        ({"versions": NEW_GLIBC}, Needs("program", glibc=Version("2.42"))),
+        (
+            # As in boxlite's own library.
+            {
+                "versions": {
+                    "libgcc_s.so.1": ["GCC_3.0"],
+                    "libc.so.6": ["GLIBC_2.28"],
+                    "libm.so.6": ["GLIBC_2.2.5"],
+                }
+            },
+            Needs("program", glibc=Version("2.28")),
+        ),
+        (
+            {"versions": {"libc.so.6": ["GLIBC_2.17", "GLIBC_ABI_DT_RELR"]}},
+            Needs("program", glibc=Version("2.36")),
+        ),
+        ({"versions": {"libc.so.6": ["GLIBC_PRIVATE"]}}, Needs("program")),
+        ({"versions": NEW_GLIBC, "weak": ["GLIBC_2.42"]}, Needs("program", glibc=Version("2.9"))),
+        # As the linker writes it for -z x86-64-v3.
+        ({"levels": {ISA_NEEDED: 0b101}}, Needs("program", level=3)),
+        ({"levels": {ISA_USED: 0b1111, ISA_NEEDED: 0b11}}, Needs("program", level=2)),
+        ({"levels": {ISA_USED: 0b1111}}, Needs("program")),
+        ({"kernel": (3, 2, 0)}, Needs("program", kernel=Version("3.2.0"))),
+        ({"machine": AARCH64}, Needs("program", machine="EM_AARCH64")),
+    ],
+)
+def test_a_file_says_what_it_needs(tmp_path: Path, said: dict[str, Any], needs: Needs) -> None:
+    assert elf.read(file(tmp_path, elf_examples.elf(**said))) == [needs]
+
+
+def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
+    [needs] = elf.read(Path("/bin/ls"))
+    assert needs.machine == "EM_X86_64"
+    assert needs.glibc is not None
+    has = Version((os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1])
+    assert Version("2.2.5") <= needs.glibc <= has
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"versions": NEW_GLIBC}, "program needs glibc 2.42, and the guest has 2.41"),
+        ({"versions": {"libc.so.6": ["GLIBC_2.41", "GLIBC_2.9"]}}, None),
+        (
+            {"levels": {ISA_NEEDED: 8}},
+            "program needs a processor of level x86-64-v4, and the guest's has level x86-64-v3",
+        ),
+        ({"levels": {ISA_NEEDED: 4}}, None),
+        ({"kernel": (6, 13, 0)}, "program needs Linux 6.13.0, and the guest has 6.12.94+deb13-amd64"),
+        ({"kernel": (6, 12, 94)}, None),
+        ({"machine": AARCH64}, "program is for the processor EM_AARCH64, and the guest's is EM_X86_64"),
+    ],
+)
+def test_a_need_that_a_guest_does_not_meet_makes_its_cells_not_applicable(
+    tmp_path: Path, said: dict[str, Any], reason: str | None
+) -> None:
+    guest = facts(glibc="2.41", cpu_level=3, kernel="6.12.94+deb13-amd64")
+    path = file(tmp_path, elf_examples.elf(**said))
+    assert elf.why_not(path, guest) == reason
+    if reason is None:
+        elf.check({"build/program": path}, guest)
+    else:
+        with pytest.raises(NotApplicable) as raised:
+            elf.check({"build/program": path}, guest)
+        assert str(raised.value) == reason
+
+
+def test_a_level_that_nobody_asked_for_is_not_held_against_a_guest(tmp_path: Path) -> None:
+    path = file(tmp_path, elf_examples.elf(levels={ISA_NEEDED: 8}))
+    assert elf.why_not(path, facts(cpu_level=None)) is None
+
+
+def test_the_files_of_a_wheel_decide_and_not_its_tag(tmp_path: Path) -> None:
+    path = wheel(tmp_path, elf_examples.elf(versions=NEW_GLIBC))
+    assert elf.why_not(path, facts(glibc="2.36")) == (
+        f"{Path(LIBRARY).name} in {path.name} needs glibc 2.42, and the guest has 2.36"
+    )
+    assert elf.why_not(path, facts(glibc="2.42")) is None
+
+
+def test_what_is_no_elf_file_needs_nothing(tmp_path: Path) -> None:
+    assert elf.read(make_wheel(tmp_path, "pytest")) == []
+    assert elf.read(file(tmp_path, b"#!/bin/sh\n")) == []
+    assert elf.read(tmp_path) == ()
+    elf.check({"suite": tmp_path}, facts())
+
+
+def test_damaged_files_say_nothing_and_raise_nothing(tmp_path: Path) -> None:
+    whole = elf_examples.elf(versions=NEW_GLIBC, levels={ISA_NEEDED: 4}, kernel=(3, 2, 0))
+    numbers = random.Random(468)
+    for _ in range(500):
+        damaged = bytearray(whole[: numbers.randrange(4, len(whole) + 1)])
+        for _ in range(numbers.choice((0, 1, 8))):
+            damaged[numbers.randrange(len(damaged))] = numbers.randrange(256)
+        elf.why_not(file(tmp_path, bytes(damaged)), facts())
+    path = wheel(tmp_path, whole)
+    content = path.read_bytes()
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[numbers.randrange(len(content))] ^= 0xFF
+        path.write_bytes(damaged)
+        elf.why_not(path, facts())
+
+
+def test_of_several_wheels_for_a_python_the_preferred_one_that_can_run_is_taken(tmp_path: Path) -> None:
+    new = wheel(tmp_path, elf_examples.elf(versions=NEW_GLIBC), "cp313-cp313-manylinux_2_39_x86_64")
+    old = wheel(tmp_path, elf_examples.elf(), "cp313-cp313-manylinux_2_28_x86_64")
+    assert local.choose(tmp_path, facts(python="3.13", glibc="2.42")) == new
+    assert local.choose(tmp_path, facts(python="3.13", glibc="2.36")) == old
+    old.unlink()
+    assert local.choose(tmp_path, facts(python="3.13", glibc="2.36")) == new
+
+
+@pytest.mark.parametrize(
+    ("flags", "level"),
+    [
+        ((), 1),
+        (V2[1:], 1),
+        (V2, 2),
+        ((*V2, *V3[1:], *V4), 2),
+        ((*V2, *V3), 3),
+        ((*V3, *V4), 1),
+        ((*V2, *V3, *V4, "svm"), 4),
+    ],
+)
+def test_a_processor_has_a_level_only_with_all_levels_below_it(flags: tuple[str, ...], level: int) -> None:
+    found = runpy.run_path(str(PROGRAMS / "facts.py"))["cpu_level"]
+    assert found(["flags", ":", "fpu", *flags]) == level
