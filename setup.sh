@@ -192,13 +192,16 @@ fi
 
 # --- what AppArmor or SELinux has to allow: only when asked for -------------------------------------
 
+confined_by_selinux() {
+    if [ -n "$bare" ]; then look_up qemu.confined-by && [ "$found" = selinux ]; else [ -e /sys/fs/selinux/enforce ]; fi
+}
 change_rule() {
     folder=${LAB_HOME:+$(realpath -m "$LAB_HOME")/state}
     folder=${folder:-/var/lib/boxlite-lab}
     sh lab/host/rules.sh show "$2" "$folder" >&2 || die "this is no rule: $2"
     if [ "$2" = consoles ]; then
+        confined_by_selinux || die "$host is not confined by SELinux"
         look_up rule.labels
-        [ -n "$found" ] || die "$host is not confined by SELinux"
         if [ -n "$bare" ] || ! command -v semanage >/dev/null; then "install_$manager" "$found"; fi
     fi
     as_root sh lab/host/rules.sh "$1" "$2" "$folder"

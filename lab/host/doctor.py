@@ -20,7 +20,7 @@ from lab.host.denials import PASST
 from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 from lab.images import debian, store
 from lab.machine import acceleration, firmware
-from lab.machine.acceleration import Acceleration
+from lab.machine.acceleration import Acceleration, NoMachine
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
 from lab.machine.domain import Network
@@ -176,7 +176,10 @@ def _uefi(opened: libvirt.virConnect) -> Line:
 def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
     verdict = acceleration.cached(opened, paths)
     if verdict is None and (image := store.any_image(paths)):
-        verdict = acceleration.decide(opened, paths, image, lambda text: None)
+        try:
+            verdict = acceleration.decide(opened, paths, image, lambda text: None)
+        except NoMachine as error:
+            return Line("acceleration", State.UNKNOWN, str(error.args[0]), "see the line `network`")
     if verdict is None:
         return Line(
             "acceleration",

@@ -10,6 +10,7 @@ from pathlib import Path
 import libvirt
 from pydantic import BaseModel
 
+from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.locks import locked
 from lab.base.paths import Paths
@@ -61,6 +62,10 @@ class Acceleration:
         return wanted if self.kvm else 1
 
 
+class NoMachine(LabError):
+    """libvirt starts no machine on this host, so nothing is known of KVM; no verdict is kept."""
+
+
 class Verdict(BaseModel):
     """The content of `acceleration.json`; `key` says for which host it holds.
 
@@ -90,7 +95,7 @@ def decide(
 
     The kernel of any guest will do. If only the speed has to be measured again, one boot does that. While
     another lab or thread boots one, `say` may raise to end the wait. Raises LabError if the image's disk cannot
-    be booted at all.
+    be booted at all, and NoMachine.
     """
     known = _read(connection, paths)
     if known is not None and known.is_fresh:
@@ -138,14 +143,21 @@ def _read(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
 def _find_out(
     connection: libvirt.virConnect, paths: Paths, image: BaseImage, known: Verdict | None
 ) -> Acceleration:
-    """Raises NoLibvirt, LeftBehind."""
+    """Raises NoLibvirt, LeftBehind, NoMachine."""
     # What keeps guests from KVM is part of the key, so that only a verdict for KVM is tried again.
     emulated = known.acceleration if known and not known.kvm else _refused_without_trying()
-    how = emulated or _try(connection, paths, image)
-    if how.kvm:
-        return how
+    if emulated:
+        return replace(emulated, kernel_seconds=kernel_boot.boot(connection, paths, image, kvm=False).seconds)
+    tried = kernel_boot.boot(connection, paths, image, kvm=True)
+    if not tried.failure:
+        return Acceleration(True, "a guest kernel ran under KVM", tried.seconds)
     ran = kernel_boot.boot(connection, paths, image, kvm=False)
-    return replace(how, kernel_seconds=ran.seconds)
+    if tried.refused and ran.refused:
+        raise NoMachine(
+            f"KVM could not be tried, because libvirt starts no machine, emulated or not: {ran.failure}",
+            hint="lab doctor shows what denies it",
+        )
+    return Acceleration(False, f"/dev/kvm opens, but under it {tried.failure}", ran.seconds)
 
 
 def _key(connection: libvirt.virConnect) -> str:
@@ -182,11 +194,3 @@ def _refused_without_trying() -> Acceleration | None:
             "(load kvm_intel or kvm_amd with nested=1)",
         )
     return None
-
-
-def _try(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
-    """Boot a guest's kernel under KVM. Raises NoLibvirt, LeftBehind."""
-    ran = kernel_boot.boot(connection, paths, image, kvm=True)
-    if ran.failure:
-        return Acceleration(False, f"/dev/kvm opens, but under it {ran.failure}")
-    return Acceleration(True, "a guest kernel ran under KVM", ran.seconds)

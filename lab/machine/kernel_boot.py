@@ -32,11 +32,12 @@ class Booted:
     """How the boot of a kernel ended: `failure` says why no user space was started, and is empty if it was.
 
     `seconds` is how long that took on the kernel's own clock; None if its console does not say. A boot that met
-    the limit took at least that long.
+    the limit took at least that long. `refused`: libvirt did not start the machine, so no kernel ran.
     """
 
     seconds: float | None = None
     failure: str = ""
+    refused: bool = False
 
 
 def seconds_of(console: str) -> float | None:
@@ -64,7 +65,7 @@ def boot(connection: libvirt.virConnect, paths: Paths, image: BaseImage, *, kvm:
             return _watch(connection, machine, console)
         except libvirt.libvirtError as error:
             _check_daemon(connection, error)
-            return Booted(failure=f"QEMU fails: {_first_line(error)}")
+            return Booted(failure=f"QEMU fails: {_first_line(error)}", refused=True)
         finally:
             _remove(machine, uri, folder)
 

@@ -18,12 +18,12 @@ from tests.unit.examples import base_image
 
 
 class Daemon:
-    """As much of a connection to libvirt as deciding needs; it never gets to run a machine."""
+    """As much of a connection to libvirt as deciding needs; no kernel runs in its machines."""
 
     def __init__(self, qemu: int = 10_000_000, uri: str = "qemu:///system") -> None:
         self.qemu, self.uri = qemu, uri
         self.started: list[str] = []
-        self.is_alive = True
+        self.is_alive = self.runs_emulated = True
 
     def getVersion(self) -> int:  # noqa: N802
         return self.qemu
@@ -34,9 +34,21 @@ class Daemon:
     def isAlive(self) -> bool:  # noqa: N802
         return self.is_alive
 
-    def createXML(self, xml: str, _flags: int) -> None:  # noqa: N802
+    def createXML(self, xml: str, _flags: int) -> "Ended":  # noqa: N802
         self.started.append(xml)
+        if self.runs_emulated and 'type="kvm"' not in xml:
+            return Ended()
         raise libvirt.libvirtError("failed to set MSR 0x10a")
+
+
+class Ended:
+    """A machine whose kernel died."""
+
+    def state(self) -> tuple[int, int]:
+        return libvirt.VIR_DOMAIN_SHUTOFF, 0
+
+    def destroy(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -80,6 +92,22 @@ def test_a_device_under_which_qemu_fails_proves_nothing(
     verdict = decide(paths, Daemon())
     assert not verdict.kvm
     assert verdict.reason == "/dev/kvm opens, but under it QEMU fails: failed to set MSR 0x10a"
+    assert list(paths.state.iterdir()) == []
+
+
+def test_where_no_machine_starts_nothing_is_known_of_kvm(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where SELinux denies virtlogd the folder of the consoles: KVM is not to blame, and may work."""
+    device.touch()
+    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    daemon = Daemon()
+    daemon.runs_emulated = False
+    with pytest.raises(
+        acceleration.NoMachine, match="libvirt starts no machine, emulated or not: QEMU fails: "
+    ):
+        decide(paths, daemon)
+    assert acceleration.cached(Daemon(), paths) is None
     assert list(paths.state.iterdir()) == []
 
 

@@ -21,7 +21,7 @@ from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
 from lab.machine.domain import Network
 from lab.machine.network import Verdict
-from tests.unit.examples import domain_capabilities
+from tests.unit.examples import base_image, domain_capabilities
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "passt", "mmdebstrap", "mke2fs", "gpgv", "ssh")
 NOWHERE = "test+bogus:///x"
@@ -339,6 +339,22 @@ def test_emulation_is_told_with_the_speed_that_was_measured(
     line = doctor._acceleration(Qemu(), paths)
     said = f"software emulation: /dev/kvm does not exist; {speed}"
     assert (line.state, line.found) == (State.SLOW, said)
+
+
+def test_where_no_machine_starts_nothing_is_said_of_kvm(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decide(*_: object) -> Acceleration:
+        raise acceleration.NoMachine("KVM could not be tried, because libvirt starts no machine", hint="other")
+
+    monkeypatch.setattr(acceleration, "cached", lambda *_: None)
+    monkeypatch.setattr(acceleration, "decide", decide)
+    monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
+    line = doctor._acceleration(Qemu(), paths)
+    assert line == Line(
+        "acceleration",
+        State.UNKNOWN,
+        "KVM could not be tried, because libvirt starts no machine",
+        "see the line `network`",
+    )
 
 
 DENIED = 'audit: type=1400 apparmor="DENIED" operation="mknod" profile="passt"'

@@ -35,6 +35,14 @@ CACHES = {"root": "/var/cache/boxlite-lab", ADMIN: f"/home/{ADMIN}/.cache/boxlit
 PROCESSORS, MEMORY_MIB, DISK_GIB = 2, 6656, 16
 # In addition to what setup.sh installs: what every Debian host has that the lab's own guests do without.
 USUAL = ("dbus-user-session", "kmod", "libpam-systemd", "procps", "sudo")
+# What a host of this kind has that is confined by SELinux; the last package is what `--allow=consoles` needs.
+SELINUX = (
+    "auditd",
+    "python3-selinux",
+    "selinux-policy-default",
+    "selinux-utils",
+    "policycoreutils-python-utils",
+)
 # Seconds under KVM; under emulation they are at least ten times that. setup.sh compiles libvirt's binding. A
 # lane in this guest took 35 minutes for a blocked cell.
 LAB_SECONDS, MATRIX_SECONDS = 240.0, 720.0
@@ -42,21 +50,19 @@ LAB_SECONDS, MATRIX_SECONDS = 240.0, 720.0
 Who = Literal["root", "lab"]
 
 
-def definition() -> Guest:
-    """The guest, with the packages of its own column of `hosts.table`."""
+def definition(*, selinux: bool = False) -> Guest:
+    """The guest, with the packages of its own column of `hosts.table`; confined by AppArmor or by SELinux."""
     [column] = [each for each in host_table.columns() if each.host == "debian-13"]
     needs = [text for what, text in column.values.items() if what.startswith(("package.", "user."))]
-    packages = [name for text in needs for name in text.split()]
+    packages = {name for text in needs for name in text.split()} | {*USUAL, *(SELINUX if selinux else ())}
+    image = {"kind": "debian", "suite": "trixie", "packages": sorted(packages), "disk_gib": DISK_GIB}
+    if selinux:
+        image |= {"selinux": "default", "kernel_arguments": "security=selinux selinux=1 enforcing=1"}
     return Guest.model_validate(
         {
-            "name": "host",
+            "name": "host-selinux" if selinux else "host",
             "title": "A host of the lab, as a guest",
-            "image": {
-                "kind": "debian",
-                "suite": "trixie",
-                "packages": sorted({*packages, *USUAL}),
-                "disk_gib": DISK_GIB,
-            },
+            "image": image,
             "cpus": PROCESSORS,
             "memory_mib": MEMORY_MIB,
         }

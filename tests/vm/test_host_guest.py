@@ -6,6 +6,7 @@ slow again. boxlite gives a box 30 s to start, which a box in a guest of this gu
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,12 +24,16 @@ CELLS = ["-g", "debian-13", "-v", "kvm-denied", "--build", RELEASE, "--no-remedi
 
 
 @pytest.fixture(scope="module")
-def ready(
-    paths: Paths, image: BaseImage, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Host, MemoryCheckpoint]]:
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lab's libraries."""
+    folder = tmp_path_factory.mktemp("wheels")
+    host_guest.download_wheels(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ready(paths: Paths, image: BaseImage, wheels: Path) -> Iterator[tuple[Host, MemoryCheckpoint]]:
     """A host on which the user may use KVM, and what it was when both had run `./setup.sh doctor`."""
-    wheels = tmp_path_factory.mktemp("wheels")
-    host_guest.download_wheels(wheels)
     with host_guest.host(paths, host_guest.definition(), print) as host:
         host_guest.move_in(host, paths, image, wheels)
         host.run("usermod -aG kvm lab")
@@ -147,3 +152,28 @@ def test_cells_fork_under_kvm_and_a_blocked_one_is_named(host: Host, who: Who) -
     assert lane["acceleration"] == "kvm", ran.stdout
     [cell] = results["cells"]
     assert (cell["status"], cell["cause"]) == ("xfail", "kvm-denied"), ran.stdout
+
+
+def test_consoles_that_selinux_denies_are_told_and_mended(paths: Paths, image: BaseImage, wheels: Path) -> None:
+    """Debian's policy also denies libvirt the disks of images, which no rule mends."""
+    with host_guest.host(paths, host_guest.definition(selinux=True), print) as host:
+        host_guest.move_in(host, paths, image, wheels)
+        assert host.run("getenforce").stdout.strip() == "Enforcing"
+        denied = host.lab("doctor", check=False)
+        assert denied.returncode == 3
+        assert line_of("network", denied.stdout).startswith("broken  "), denied.stdout
+        # Of KVM nothing is known, because no machine starts.
+        assert line_of("acceleration", denied.stdout).startswith("not known  "), denied.stdout
+        assert is_denied_to_virtlogd(denied.stdout), denied.stdout
+        assert "./setup.sh --allow=consoles doctor adds this rule" in denied.stdout
+        mended = host.lab("--allow=consoles", "doctor", check=False).stdout
+        assert not is_denied_to_virtlogd(mended), mended
+        assert "disk.qcow2': Permission denied" in line_of("network", mended)
+        assert ":virt_log_t:" in host.run("ls -dZ /var/lib/boxlite-lab").stdout
+        again = host.lab("--forbid=consoles", "doctor", check=False).stdout
+        assert is_denied_to_virtlogd(again), again
+
+
+def is_denied_to_virtlogd(printed: str) -> bool:
+    """Whether `lab doctor` shows such a denial."""
+    return any(":virtlogd_t:" in line and "avc:  denied" in line for line in printed.splitlines())
