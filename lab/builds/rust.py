@@ -138,6 +138,10 @@ class RustTests(Build):
         return steps
 
     @property
+    def ingredients(self) -> Sequence[str]:
+        return (RUNNER.read_text(),)
+
+    @property
     def working_folder(self) -> str:
         return self.place
 

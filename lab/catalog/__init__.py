@@ -1,4 +1,4 @@
-"""The definitions: guests (`images/*.toml`), variants (`cloud-init/variants/*.toml`), sets and the suite."""
+"""The definitions: guests (`images/*.toml`), variants (`cloud-init/variants/*.toml`), sets and the suites."""
 
 from lab.catalog.guest import (
     CloudImage,
@@ -11,7 +11,7 @@ from lab.catalog.guest import (
     SignedChecksums,
     UnsignedChecksums,
 )
-from lab.catalog.loading import Catalog, key_file, load, load_pins, load_suite, pins_file
+from lab.catalog.loading import Catalog, key_file, load, load_pins, load_suite, load_suites, pins_file
 from lab.catalog.sets import Set
 from lab.catalog.suite import Suite
 from lab.catalog.toml import IMAGE_KINDS, NAME, Definition, load_file, load_folder
@@ -41,5 +41,6 @@ __all__ = [
     "load_folder",
     "load_pins",
     "load_suite",
+    "load_suites",
     "pins_file",
 ]

@@ -94,6 +94,12 @@ def load_suite(name: str) -> Suite:
     return load_file(PACKAGE / "suites" / name / "suite.toml", Suite, name=name)
 
 
+def load_suites() -> list[Suite]:
+    """The definitions of all of the lab's suites; the one that wheels have comes first."""
+    names = sorted(file.parent.name for file in (PACKAGE / "suites").glob("*/suite.toml"))
+    return sorted(map(load_suite, names), key=lambda suite: suite.name != "jailer")
+
+
 def key_file(name: str, root: Path | None = None) -> Path:
     """Return the file of a key that signs checksums, below `root` or in the lab's own definitions."""
     return (root or definitions()) / "images" / "keys" / name

@@ -52,10 +52,15 @@ def _sets(known: Catalog) -> list[dict[str, Any]]:
     ]
 
 
-def _suites(known: Catalog) -> list[dict[str, Any]]:
-    suite = known.suite
-    tests = [{"name": name, "needs": needs} for name, needs in suite.tests.items()]
-    return [{"name": suite.name, "title": suite.title, "tests": tests}]
+def _suites(_known: Catalog) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": suite.name,
+            "title": suite.title,
+            "tests": [{"name": name, "needs": needs} for name, needs in suite.tests.items()],
+        }
+        for suite in catalog.load_suites()
+    ]
 
 
 def _cells(known: Catalog) -> list[dict[str, Any]]:
@@ -97,8 +102,9 @@ def list_command(what: str, as_json: bool) -> int:
             for name, cause in causes.known().items():
                 common.say(f"{name}: {cause.explanation}")
         case "suites":
-            common.say(f"{known.suite.name}: {known.suite.title}")
-            common.print_rows([[f"  {name}", f"needs {needs}"] for name, needs in known.suite.tests.items()])
+            for suite in catalog.load_suites():
+                common.say(f"{suite.name}: {suite.title}")
+                common.print_rows([[f"  {name}", f"needs {needs}"] for name, needs in suite.tests.items()])
         case "guests":
             found = known.guests.items()
             common.print_rows([[name, guest.title, guest.image.origin] for name, guest in found])

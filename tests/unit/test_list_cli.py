@@ -1,5 +1,6 @@
 """`lab list`, `lab matrix --list` and `lab remedies`: what there is, and what a run would do."""
 
+import json
 import re
 from io import StringIO
 from pathlib import Path
@@ -60,6 +61,15 @@ def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, what: str) -> None:
         lines = [re.split("  +", line) for line in done.stdout.splitlines()]
         known = catalog.load().guests
         assert lines == [[name, guest.title, guest.image.origin] for name, guest in known.items()]
+
+
+def test_every_suite_is_listed_the_one_of_wheels_first(home: Path) -> None:
+    [jailer, *others] = json.loads(lab("list", "suites", "--json").stdout)["suites"]
+    assert (jailer["name"], [suite["name"] for suite in others]) == ("jailer", ["upstream-jailer"])
+    lines = lab("list", "suites").stdout.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        f"{suite['name']}: {suite['title']}" for suite in (jailer, *others)
+    ]
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

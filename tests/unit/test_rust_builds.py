@@ -13,7 +13,7 @@ from lab.base import process
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
-from lab.builds import Build, SuiteOptions, nextest, pip
+from lab.builds import Build, SuiteOptions, nextest, pip, rust
 from lab.catalog import load_suite
 from lab.guest import deploy
 from lab.guest import suite as guest_suite
@@ -159,6 +159,16 @@ def test_tests_that_nobody_classified_need_a_box_and_are_told(crate: Crate, prog
     assert list(build.suite.tests)[:7] == list(UPSTREAM.tests)
     assert build.suite.tests["hangs"] is Needs.BOX
     assert list(build.remarks) == ["not classified, so taken to need a box: deeper::aborts, exits, hangs"]
+
+
+def test_a_stored_state_is_not_taken_for_one_with_another_runner(
+    crate: Crate, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
+    before = build.digest
+    (tmp_path / "runner.py").write_text("other")
+    monkeypatch.setattr(rust, "RUNNER", tmp_path / "runner.py")
+    assert build.digest != before
 
 
 def test_a_filter_chooses_the_tests(crate: Crate, program: Path) -> None:
