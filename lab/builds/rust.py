@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.base.errors import UsageError
+from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import libtest
+from lab.builds import elf, libtest
 from lab.builds._base import FILES, Build, Step, SuiteOptions
 from lab.builds.arguments import Words
 from lab.builds.nextest import Listing, arguments
@@ -65,15 +65,16 @@ class RustTests(Build):
     """
 
     completed = frozenset({0, 100})
-    # No tests run, a wrong filter, an experimental feature, set-up, no list of tests, output not written.
+    # Python failed; no tests run, a wrong filter, an experimental feature, set-up, no list of tests, no output.
     runner_failed = frozenset({1, 2, 4, 94, 95, 96, 97, 102, 104, 105, 110})
 
     heeds_remedies = False
-
     words: Words
     place: str
     filter: str
     files: Mapping[str, Path] = field(hash=False)
+    # What the tests in an archive need of a guest. Whoever deploys the files looks at those themselves.
+    needs: Sequence[elf.Needs] = ()
 
     @property
     @abstractmethod
@@ -92,6 +93,9 @@ class RustTests(Build):
         pass  # `parse` has listed the tests.
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+        for each in self.needs:
+            if reason := each.unmet(facts):
+                raise NotApplicable(reason)
         return {
             **self.files,
             **below(self.words.runtime, "runtime"),

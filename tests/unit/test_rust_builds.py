@@ -10,7 +10,7 @@ import pytest
 
 from lab import builds, catalog
 from lab.base import process
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
 from lab.builds import Build, SuiteOptions, nextest, pip, rust
@@ -169,6 +169,14 @@ def test_a_stored_state_is_not_taken_for_one_with_another_runner(
     (tmp_path / "runner.py").write_text("other")
     monkeypatch.setattr(rust, "RUNNER", tmp_path / "runner.py")
     assert build.digest != before
+
+
+def test_a_guest_whose_glibc_is_too_old_for_the_tests_is_not_applicable(
+    crate: Crate, program: Path, home: Paths
+) -> None:
+    archive = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
+    with pytest.raises(NotApplicable, match=r"jailer-\w+ needs glibc 2\.\d+, and the guest has 2\.2$"):
+        archive.fetch(home, facts(glibc="2.2"), lambda _text: None)
 
 
 def test_a_filter_chooses_the_tests(crate: Crate, program: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Self
 from lab.base import scratch
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.builds import nextest
+from lab.builds import elf, nextest
 from lab.builds._base import FILES
 from lab.builds.arguments import Words, place
 from lab.builds.nextest import MANIFEST, Unpacked
@@ -29,6 +29,7 @@ class Nextest(RustTests):
             manifests = _manifests(words, unpacked)
             listing = nextest.list_tests(program, unpacked, words.choice(FILTER))
             where = place(words, unpacked.workspace)
+            needs = [need for name in listing.tests for need in elf.read(unpacked.binaries[name])]
         files = {ARCHIVE: words.file, **{f"manifests/{name}": file for name, file in manifests.items()}}
         more = {**files, **below(words.runtime, "runtime"), **below(words.cache, "cache")}
         digest = words.digest(more, where)
@@ -40,6 +41,7 @@ class Nextest(RustTests):
             place=where,
             filter=words.filter or FILTER,
             files=files,
+            needs=tuple(needs),
         )
 
     @property
