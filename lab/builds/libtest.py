@@ -11,8 +11,8 @@ from lab.base.files import bounded, plain
 from lab.builds.reportlog import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS
 from lab.record import Outcome, TestResult
 
-# Where a panic begins, in the words of Rust's runtime.
-PANIC = re.compile(r"^thread '.*' (?:\(\d+\) )?panicked at ", re.MULTILINE)
+# Where a panic begins, in the words of Rust's runtime, whose newer releases tell the thread's ID.
+PANIC = re.compile(r"^thread '.*'(?P<id> \(\d+\))? panicked at ", re.MULTILINE)
 # What comes behind a panic's own words.
 BACKTRACE = re.compile(r"^(?:stack backtrace:$|note: run with `RUST_BACKTRACE=)", re.MULTILINE)
 SIGNAL = re.compile(r"signal (\d{1,2})\b")
@@ -109,10 +109,12 @@ def _result(test: _Test, how: str, limit: int) -> TestResult | None:
 
 def _words(output: str) -> str:
     """The words of a test's last panic, or else the end of its output."""
-    starts = [found.start() for found in PANIC.finditer(output)]
-    if not starts:
+    panics = list(PANIC.finditer(output))
+    if not panics:
         return output.strip()[-LONGEST_MESSAGE:]
-    return bounded(BACKTRACE.split(output[starts[-1] :])[0].strip(), LONGEST_MESSAGE)
+    words = BACKTRACE.split(output[panics[-1].start() :])[0].strip()
+    # The ID is another one in each run; without it, cells that fail in the same way have the same words.
+    return bounded(words.replace(panics[-1]["id"] or "", "", 1), LONGEST_MESSAGE)
 
 
 def _ending(test: _Test, how: str, limit: int) -> str:
