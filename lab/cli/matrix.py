@@ -162,7 +162,7 @@ def matrix_command(
     if not only_list:
         lab.sweep()
     if resume is None:
-        if offline and not only_list:
+        if offline and (asked["builds"] or not only_list):
             asked["builds"] = [_stored(lab, each, quiet=quiet) for each in asked["builds"] or [None]]
         asked["builds"] = wanted.builds(asked["builds"])
         request = start.Request(**asked)

@@ -94,6 +94,8 @@ def test_offline_a_range_stands_for_a_release_of_the_cache(
     assert sorted(passing) == ["debian-13/stock/0.10.8", "debian-13/stock/0.9.7"]
     said = "--offline: 0.9.x is 0.9.7, as far as releases are in the cache; no package index was asked\n"
     assert capsys.readouterr().out.startswith(said)
+    assert run_main(monkeypatch, *ONE_CELL, "--offline", "--build", "0.9.x", "--list") == 0
+    assert " --build 0.9.7" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("no_index")
