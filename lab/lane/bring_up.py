@@ -6,7 +6,7 @@ from lab.base.errors import LabError
 from lab.base.wait import DeadlineExpired
 from lab.lane.guest import LaneGuest
 from lab.machine.checkpoint import CheckpointFailed
-from lab.machine.lane import LaneDied
+from lab.machine.lane import LaneDied, WriteFailed
 from lab.machine.states import Damaged, Known, States, StoredState
 
 # The name of the snapshot of a stored boot.
@@ -89,13 +89,18 @@ class BringUp:
             self._boot()
 
     def _boot(self) -> None:
-        """Boot; once more if the machine dies before it is up, as emulated machines sometimes do."""
+        """Boot; once more if the machine dies before it is up, as emulated machines sometimes do.
+
+        A full disk of the host would end the second boot, too.
+        """
         guest, lane = self.guest, self.guest.lane
         # The step begins after the wait for processors: it measures the boot alone.
         with guest.holding("booting"), guest.watch.step("boot"):
             try:
                 lane.start()
                 guest.wait_up()
+            except WriteFailed:
+                raise
             except LaneDied as error:
                 guest.add_note(f"booted twice: {str(error).splitlines()[0]}")
                 guest.session.close()

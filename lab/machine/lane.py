@@ -37,6 +37,10 @@ class LaneDied(LabError):
     """The guest's machine is gone; the message ends in its console's last lines."""
 
 
+class WriteFailed(LaneDied):
+    """QEMU stopped the guest's machine, because the host's disk is full."""
+
+
 class BootFailed(LabError):
     """The guest did not come up; the message ends in its console's last lines."""
 
@@ -212,8 +216,8 @@ class Lane:
             return
         said = f"the machine of {self.guest.name} {problem}"
         if problem == FAILED_WRITE:
-            said += f": {free_text(self.folder)}"
-        elif watch.was_reset and not self.acceleration.kvm and not console.shows_an_end(self.console_text()):
+            raise WriteFailed(f"{said}: {free_text(self.folder)}\n{self.last_words()}")
+        if watch.was_reset and not self.acceleration.kvm and not console.shows_an_end(self.console_text()):
             said = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
         raise LaneDied(f"{said}\n{self.last_words()}")
 

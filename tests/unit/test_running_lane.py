@@ -24,7 +24,7 @@ from lab.lane.cell import CellRunner
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
-from lab.machine.lane import LaneDied
+from lab.machine.lane import LaneDied, WriteFailed
 from lab.record import CellResult, Outcome, Status, TestResult
 from tests.unit import elf_examples
 from tests.unit.bench_examples import (
@@ -67,6 +67,14 @@ def test_a_machine_that_dies_twice_is_given_up(bench: Bench) -> None:
     with pytest.raises(LaneDied):
         bench.service(stores=False).start()
     assert bench.machine.did.count("start") == 2
+
+
+def test_a_machine_that_a_full_disk_stopped_is_not_booted_again(bench: Bench) -> None:
+    full = WriteFailed("the machine stopped at a failed write: 0 MiB are free")
+    bench.machine.when["start"] = fails(full)
+    with pytest.raises(WriteFailed):
+        bench.service(stores=False).start()
+    assert bench.machine.did.count("start") == 1
 
 
 def test_an_error_while_a_guest_waits_for_its_machine_is_told_with_its_last_words(
