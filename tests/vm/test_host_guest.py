@@ -149,8 +149,8 @@ def test_a_nearly_full_disk_is_told_before_and_by_a_run(host: Host) -> None:
 def test_cells_fork_under_kvm_and_a_blocked_one_is_named(host: Host, who: Who) -> None:
     ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", who=who, check=False)
     results = json.loads(host.run("cat /tmp/run/results.json", who=who).stdout)
-    [lane] = results["run"]["lanes"]
-    assert lane["acceleration"] == "kvm", ran.stdout
+    # A machine of a guest of this guest may be reset, and then its cell goes to a second lane.
+    assert {lane["acceleration"] for lane in results["run"]["lanes"]} == {"kvm"}, ran.stdout
     [cell] = results["cells"]
     assert (cell["status"], cell["cause"]) == ("xfail", "kvm-denied"), ran.stdout
 
