@@ -13,6 +13,8 @@ from lab.record import Outcome, TestResult
 
 # Where a panic begins, in the words of Rust's runtime, whose newer releases tell the thread's ID.
 PANIC = re.compile(r"^thread '.*'(?P<id> \(\d+\))? panicked at ", re.MULTILINE)
+# What Rust's test harness prints first on a machine with one processor.
+HARNESS_BEGINS = re.compile(r"\s*test \S+ (?:- should panic )?\.\.\. ?")
 # What comes behind a panic's own words.
 BACKTRACE = re.compile(r"^(?:stack backtrace:$|note: run with `RUST_BACKTRACE=)", re.MULTILINE)
 SIGNAL = re.compile(r"signal (\d{1,2})\b")
@@ -111,7 +113,8 @@ def _words(output: str) -> str:
     """The words of a test's last panic, or else the end of its output."""
     panics = list(PANIC.finditer(output))
     if not panics:
-        return output.strip()[-LONGEST_MESSAGE:]
+        begins = HARNESS_BEGINS.match(output)
+        return output[begins.end() if begins else 0 :].strip()[-LONGEST_MESSAGE:]
     words = BACKTRACE.split(output[panics[-1].start() :])[0].strip()
     # The ID is another one in each run; without it, cells that fail in the same way have the same words.
     return bounded(words.replace(panics[-1]["id"] or "", "", 1), LONGEST_MESSAGE)

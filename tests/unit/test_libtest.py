@@ -87,6 +87,14 @@ def test_a_limit_is_told_in_the_words_by_which_the_verdict_knows_it() -> None:
     assert message(failed, ending("it", "test timeout")) == "was killed at its time limit of 12 s"
 
 
+def test_what_the_harness_prints_before_a_test_is_not_its_output() -> None:
+    lines = (
+        event("it", "failed", stdout="test it ... "),
+        ending("it", "process aborted with signal 6 (SIGABRT)"),
+    )
+    assert message(*lines) == "was ended by SIGABRT"
+
+
 def test_without_a_word_it_just_failed() -> None:
     assert message(event("it", "failed", stdout="")) == "failed"
 
