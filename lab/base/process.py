@@ -102,6 +102,8 @@ def run(
         timer.cancel()
         _running.discard(child)
     if late.is_set():
+        # Its output ends before the last of its processes has.
+        timer.join()
         raise CommandFailed(command, f"stopped after {timeout:.0f} s", tail(lines), late=True)
     if status != 0:
         raise CommandFailed(command, f"exit status {status}", tail(lines))

@@ -63,6 +63,15 @@ def test_what_a_program_started_is_stopped_before_it_goes_on_with_its_next_comma
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_takes_too_long_is_told_when_all_of_it_has_ended(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    # The program itself ends at once and its output with it; what it started needs another moment.
+    slow = f"trap 'sleep 0.5; exit' TERM; echo $$ >{pid}; while :; do sleep 0.1; done"
+    with pytest.raises(process.CommandFailed, match="stopped after"):
+        process.run(["sh", "-c", 'sh -c "$0" >/dev/null 2>&1 & wait', slow], timeout=1)
+    assert not runs(int(pid.read_text()))
+
+
 def test_what_left_the_session_or_outlives_its_parent_is_stopped_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,12 +88,15 @@ def test_what_left_the_session_or_outlives_its_parent_is_stopped_too(
     script = 'setsid sh -c "$0" & sh -c "$0" & wait'
     with pytest.raises(KeyboardInterrupt):
         process.run(["sh", "-c", script, stubborn], timeout=LONG, on_line=count)
-    assert [pid for pid in pids.read_text().split() if psutil.pid_exists(int(pid)) and runs(int(pid))] == []
+    assert [pid for pid in pids.read_text().split() if runs(int(pid))] == []
 
 
 def runs(pid: int) -> bool:
     """Whether it has not ended; nobody may have noticed its end yet."""
-    return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_stop_all_ends_what_other_threads_run() -> None:
