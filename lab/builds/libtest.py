@@ -1,14 +1,13 @@
 """Reading what `remote/run_nextest.py` wrote: nextest's lines of JSON, and how each failed test ended."""
 
-import json
 import re
 import signal
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field
 
 from lab.base.files import bounded, plain
-from lab.builds.reportlog import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS
+from lab.builds.reportlog import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, entry_of
 from lab.record import Outcome, TestResult
 
 # Where a panic begins, in the words of Rust's runtime, whose newer releases tell the thread's ID.
@@ -60,7 +59,7 @@ def read(text: str) -> dict[str, TestResult | None] | None:
     endings: dict[str, str] = {}
     started, limit = False, 0
     for line in text.splitlines():
-        entry = _entry(line)
+        entry = entry_of(line)
         match entry.get("type"):
             case "limit":
                 limit = _Limit.model_validate(entry).seconds
@@ -82,16 +81,6 @@ def read(text: str) -> dict[str, TestResult | None] | None:
 def short_name(name: str) -> str:
     """A test's name in the suite: `boxlite::jailer$works` is `works`."""
     return name.partition("$")[2] or name
-
-
-def _entry(line: str) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except RecursionError:
-        raise ValueError("its JSON is nested too deeply") from None
-    if not isinstance(entry, dict):
-        raise ValueError(f"a line is no JSON object: {bounded(plain(line), 100)}")
-    return entry
 
 
 def _result(test: _Test, how: str, limit: int) -> TestResult | None:

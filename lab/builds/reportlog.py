@@ -65,7 +65,7 @@ def read(text: str) -> dict[str, TestResult | None] | None:
     phases: dict[str, dict[str, _Phase]] = {}
     collected = False
     for line in text.splitlines():
-        entry = _entry(line)
+        entry = entry_of(line)
         match entry.get("$report_type"):
             case "CollectReport":
                 # Folders have such a line, too, which comes before their modules are imported.
@@ -81,7 +81,8 @@ def read(text: str) -> dict[str, TestResult | None] | None:
     return {name: _result(name, seen) if "teardown" in seen else None for name, seen in phases.items()}
 
 
-def _entry(line: str) -> dict[str, Any]:
+def entry_of(line: str) -> dict[str, Any]:
+    """The JSON object in a line of a report. Raises ValueError if the line is none."""
     try:
         entry = json.loads(line)
     except RecursionError:
