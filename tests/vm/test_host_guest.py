@@ -141,7 +141,6 @@ def test_a_nearly_full_disk_is_told_before_and_by_a_run(host: Host) -> None:
     ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", check=False)
     assert ran.returncode == 3, ran.stdout
     assert "Traceback" not in ran.stdout
-    # With a stored boot it would be the copy of that which fails.
     assert "stopped at a failed write: 0 MiB are free" in ran.stdout, ran.stdout
 
 
