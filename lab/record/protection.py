@@ -24,7 +24,10 @@ class Protection(Entry):
     program: Text = Field(description="The name of the process.")
     namespaces: Texts = Field(description="The kinds of namespace that it does not share with the test.")
     no_new_privs: bool
-    seccomp: Texts = Field(description="The modes of its threads: off, strict, filter.")
+    seccomp: Texts = Field(
+        description="The modes of its threads: off, strict, filter. A kernel without seccomp does not tell it: "
+        "`not told by the kernel`."
+    )
     capabilities: dict[Text, Mask] = Field(
         max_length=10, description="Its sets of capabilities: Inh, Prm, Eff, Bnd, Amb."
     )

@@ -8,6 +8,10 @@ from lab.record import CellResult, Protection, RunResult
 EMPTY = "0" * 16
 # The sets of capabilities that a process has or can take from itself.
 HELD = ("Inh", "Prm", "Eff", "Amb")
+LIMIT = "limit of "
+SECCOMP = "seccomp filter"
+# What a process has of which its kernel does not tell.
+UNTOLD = "not told by the kernel"
 # Fewer tests than these are named.
 MOST_NAMED = 3
 
@@ -20,6 +24,14 @@ class Given:
     what: tuple[str, ...]
     tests: list[str]
     cells: list[CellResult]
+
+    @property
+    def summary(self) -> str:
+        """What confines them, with all limits in one phrase: most of them are those of every process."""
+        others = [each for each in self.what if not each.startswith(LIMIT)]
+        limits = len(self.what) - len(others)
+        counted = [f"{limits} limit{'s' if limits != 1 else ''}"] if limits else []
+        return ", ".join(others + counted) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -84,10 +96,13 @@ def _lacking(
     """What boxes of one test lack, in which cells, and a cell where it is not lacking."""
     writable = {mount for _, protection in seen for mount in _writable(protection)}
     strengths = {number: [*_strengths(each), *_closed(each, writable)] for number, each in seen}
+    unknown = {number for number, each in seen if UNTOLD in each.seccomp}
     places: dict[tuple[tuple[str, ...], int], list[int]] = {}
     for number, own in strengths.items():
         for other, theirs in strengths.items():
-            if lacking := tuple(each for each in theirs if each not in own):
+            # What the kernel does not tell is no finding.
+            known = [each for each in theirs if number not in unknown or not each.startswith(SECCOMP)]
+            if lacking := tuple(each for each in known if each not in own):
                 places.setdefault((lacking, other), []).append(number)
                 break
     for (lacking, other), numbers in places.items():
@@ -101,9 +116,9 @@ def _strengths(protection: Protection) -> Iterator[str]:
     if protection.no_new_privs:
         yield "no_new_privs"
     if protection.seccomp == ["filter"]:
-        yield "seccomp filter"
+        yield SECCOMP
     elif "filter" in protection.seccomp:
-        yield "seccomp filter in some threads"
+        yield f"{SECCOMP} in some threads"
     held = {protection.capabilities.get(name, EMPTY) for name in HELD}
     if held == {EMPTY}:
         yield "no capabilities"
@@ -112,7 +127,7 @@ def _strengths(protection: Protection) -> Iterator[str]:
     if protection.cgroup is not None:
         yield "control group of its own"
     for what in protection.limits:
-        yield f"limit of {what}"
+        yield f"{LIMIT}{what}"
 
 
 def _writable(protection: Protection) -> set[str]:

@@ -57,6 +57,19 @@ def test_a_process_that_shares_all_with_the_test_is_seen_as_it_is(
     assert set(seen.capabilities) == {"Inh", "Prm", "Eff", "Bnd", "Amb"}
 
 
+def test_a_kernel_without_seccomp_tells_nothing_of_it(
+    outside: ModuleType, child: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = outside._status
+
+    def without(of: Path) -> dict[str, str]:
+        return {key: value for key, value in told(of).items() if not key.startswith("Seccomp")}
+
+    monkeypatch.setattr(outside, "_status", without)
+    seen = Protection.model_validate(outside.protection(child, tmp_path, "a-box"))
+    assert seen.seccomp == ["not told by the kernel"]
+
+
 def test_the_most_confined_descendant_is_found(outside: ModuleType, tmp_path: Path) -> None:
     unshare = "unshare --user --mount --uts sh -c 'echo up; exec sleep 600'"
     with subprocess.Popen(["sh", "-c", f"{unshare}; :"], stdout=subprocess.PIPE) as process:
@@ -98,6 +111,16 @@ def test_a_box_with_less_than_the_same_test_s_elsewhere_is_a_finding() -> None:
     assert protection.weak_cells([found]) == {id(run.cells[1])}
 
 
+def test_a_filter_of_which_the_kernel_does_not_tell_is_not_called_lacking() -> None:
+    run = run_of(
+        cell("debian-13", status=Status.PASS, tests=[passed("starts", box())]),
+        cell(
+            "own-kernel", status=Status.PASS, tests=[passed("starts", box(seccomp=["not told by the kernel"]))]
+        ),
+    )
+    assert protection.weaknesses(run) == []
+
+
 def test_other_tests_and_other_builds_are_not_compared() -> None:
     off = box(namespaces=[], no_new_privs=False, seccomp=["off"])
     run = run_of(
@@ -119,6 +142,20 @@ def test_what_is_the_same_for_several_boxes_is_told_once() -> None:
     assert (jailed.tests, len(jailed.cells)) == (["jailed", "again"], 2)
     assert (control.tests, control.what) == (["control"], ("no capabilities", "empty bounding set"))
     assert {"user namespace", "no_new_privs", "seccomp filter", "control group of its own"} < set(jailed.what)
+
+
+def test_limits_are_one_phrase_and_no_line_is_empty_twice() -> None:
+    limits = {"open files": "1024", "processes": "7800"}
+    run = run_of(cell("debian-13", status=Status.PASS, tests=[passed("starts", box(limits=limits))]))
+    page = markdown.render(run)
+    assert ", control group of its own, 2 limits | 1 cell |" in page
+    assert "\n\n\n" not in page.partition("## What confines a box")[2]
+    off = box(namespaces=[], no_new_privs=False, seccomp=["off"], limits={}, cgroup=None)
+    weak = box(
+        capabilities=dict.fromkeys(off.capabilities, "1" * 16), **off.model_dump(exclude={"capabilities"})
+    )
+    [given] = protection.given(run_of(cell("debian-13", tests=[passed("control", weak)])))
+    assert given.summary == "nothing"
 
 
 def test_a_weakness_is_in_the_table_and_below_it(tmp_path: Path) -> None:

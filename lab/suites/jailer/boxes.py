@@ -114,5 +114,6 @@ class Boxes:
         try:
             process, _ = outside.most_confined(outside.shim_pid(self.home, box_id), set())
             self.record("protection", outside.protection(process, self.home, box_id))
-        except OSError as error:  # The box works; only what confines it stays unknown.
-            print(f"what confines the box could not be read: {error}", file=sys.stderr)
+        except (OSError, ValueError, LookupError) as error:
+            # The box works; only what confines it stays unknown.
+            print(f"what confines the box could not be read: {error!r}", file=sys.stderr)

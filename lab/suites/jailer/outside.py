@@ -9,6 +9,8 @@ NAMESPACES = ("mnt", "user", "pid", "ipc", "uts", "net", "cgroup")
 # In /proc/PID/status: https://docs.kernel.org/filesystems/proc.html
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
+# A kernel that was built without seccomp has no line about it.
+NOT_TOLD = "not told by the kernel"
 # bubblewrap makes its namespaces one after another.
 SETTLE_SECONDS = 10.0
 LOOK_SECONDS = 0.1
@@ -72,8 +74,7 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
         "program": status["Name"],
         "namespaces": sorted(apart(pid)),
         "no_new_privs": status["NoNewPrivs"] == "1",
-        # Each thread has its own filters.
-        "seccomp": sorted({SECCOMP[_status(thread)["Seccomp"]] for thread in (of / "task").iterdir()}),
+        "seccomp": _seccomp(of),
         "capabilities": {name.removeprefix("Cap"): status[name] for name in CAPABILITIES},
         "users": sorted(set(status["Uid"].split())),
         "groups": sorted({*status["Gid"].split(), *status["Groups"].split()}),
@@ -82,6 +83,12 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
         "limits": dict(limits),
         "mounts": sorted(f"{general(point)} {options.split(',')[0]}" for point, options in mounts),
     }
+
+
+def _seccomp(of: Path) -> list[str]:
+    """The modes of a process: each of its threads has its own filters."""
+    said = {_status(thread).get("Seccomp") for thread in (of / "task").iterdir()}
+    return sorted(NOT_TOLD if mode is None else SECCOMP.get(mode, mode) for mode in said)
 
 
 def _status(of: Path) -> dict[str, str]:
