@@ -77,9 +77,13 @@ ALLOWED_WITH_RESUME = {
 @click.option(
     "--repeat",
     type=click.IntRange(1, 1000),
-    default=1,
-    show_default=True,
-    help="Run the suite this many times in each cell.",
+    help="Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
+)
+@click.option(
+    "--until-fail",
+    is_flag=True,
+    help="Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
+    f"Default: {start.UNTIL_FAIL} times.",
 )
 @click.option(
     "--retries",

@@ -1,7 +1,7 @@
 """The record of a run, stored as `results.json`: runs write it, reports only read it."""
 
 from lab.record._base import Entry, PlainText
-from lab.record.cell import CellResult, RepeatResult, cell_folder
+from lab.record.cell import CellResult, RepeatResult, TestRate, cell_folder
 from lab.record.experiment import Experiment, ExperimentPolicy, ExperimentStep, NotTried, StepOutcome
 from lab.record.outcome import (
     UNKNOWN,
@@ -55,6 +55,7 @@ __all__ = [
     "ShardRecord",
     "Status",
     "StepOutcome",
+    "TestRate",
     "TestResult",
     "cell_folder",
     "json_schema",

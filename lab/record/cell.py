@@ -23,6 +23,29 @@ class RepeatResult(Entry):
     seconds: dict[str, float] = Field(default_factory=dict)
 
 
+class TestRate(Entry):
+    """How often a test failed in the repeats of a cell; those that met a fault of the lab are not counted.
+
+    `low` and `high` are the ends of Wilson's interval for the share of failures, at 95 % confidence.
+    """
+
+    __test__ = False  # pytest must not collect it as a test class
+
+    name: str
+    ran: int = Field(description="In how many repeats the test passed, failed or met an error.")
+    failed_in: list[int] = Field(
+        default_factory=list,
+        description="The repeats in which it failed or met an error, counted from 1, as `repeats` has them.",
+    )
+    low: float
+    high: float
+
+    @property
+    def failed(self) -> int:
+        """In how many repeats it failed or met an error."""
+        return len(self.failed_in)
+
+
 def cell_folder(guest: str, variant: str, build: str) -> Path:
     """Return the folder for a cell's evidence, relative to the run's folder."""
     return Path("cells", guest, variant, build)
@@ -86,6 +109,9 @@ class CellResult(Entry):
     repeats: list[RepeatResult] = Field(
         default_factory=list,
         description="Each run of the suite, with --repeat. They disagree if the status is flaky.",
+    )
+    rates: list[TestRate] = Field(
+        default_factory=list, description="How often each test failed in `repeats`; empty without --repeat."
     )
     retried: list[PlainText] = Field(
         default_factory=list,

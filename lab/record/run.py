@@ -85,7 +85,10 @@ class RunOptions(Entry):
     """How a run treats its cells. A resumed run keeps the options of the original run."""
 
     cold: bool = False
-    repeat: int = 1
+    repeat: int = Field(default=1, description="How often the suite is run in each cell, at most.")
+    until_fail: bool = Field(
+        default=False, description="Whether the first repeat in which a test fails is a cell's last."
+    )
     retries: int = 1
     remedies: bool = Field(default=False, description="Whether to try remedies on cells that fail.")
     experiments: ExperimentPolicy = Field(

@@ -11,7 +11,7 @@ import jinja2
 from lab import causes, remedies
 from lab.base.files import bounded, plain
 from lab.record import CellResult, RunResult
-from lab.report import protection, squares
+from lab.report import protection, rates, squares
 from lab.report.sections import Section, sections
 from lab.upstream import words
 from lab.upstream.finished import FinishedCell
@@ -56,6 +56,8 @@ def render_sections(
         table=squares,
         given=protection.given(run),
         weaknesses=weaknesses,
+        rates=rates,
+        repeated=rates.of_run(run),
         is_weak=lambda cell: id(cell) in weak,
         sections=shown,
         linked=linked,

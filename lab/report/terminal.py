@@ -10,7 +10,7 @@ from rich.text import Text
 
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
-from lab.report import protection, squares
+from lab.report import protection, rates, squares
 
 STYLES = {
     Status.PASS: "green",
@@ -31,6 +31,8 @@ LONGEST, LONGEST_REASON = 300, 4000
 LONGEST_CELL = 80
 # Most tests that are listed for a cell.
 MOST = 50
+# Most tests that are named in one line.
+MOST_NAMED = 3
 
 
 def summary(console: Console, run: RunResult, folder: Path) -> None:
@@ -56,6 +58,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
             _print_cell(console, cell, name, folder)
         for number, fault in enumerate(cell.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
+    _print_rates(console, run)
     for lane in run.run.lanes:
         if lane.note:
             print_plain(console, f"\n{lane.guest}: {lane.note}", "cyan")
@@ -65,6 +68,21 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     print_plain(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))
     if line := squares.next_step(run, folder):
         print_plain(console, line)
+
+
+def _print_rates(console: Console, run: RunResult) -> None:
+    """Print how often tests failed in cells that were repeated."""
+    repeated = rates.of_run(run)
+    if not repeated:
+        return
+    print_plain(console, f"\nHow often tests failed. {rates.note(run)}")
+    for each in repeated[:MOST]:
+        style = "bold red" if 0 < each.rate.failed < each.rate.ran else ""
+        where = f" (in {each.repeats})" if each.rate.failed else ""
+        tests = _line(rates.named(each.tests, MOST_NAMED))
+        print_plain(console, f"  {each.where}: {each.failed}, {each.interval}: {tests}{where}", style)
+    if len(repeated) > MOST:
+        print_plain(console, f"  and {len(repeated) - MOST} more")
 
 
 def _needs_details(cell: CellResult) -> bool:

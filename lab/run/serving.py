@@ -81,9 +81,9 @@ class Serving:
         """Run a cell's suite as often as wanted, and then its experiment and its remedies; see `serve`."""
         if ticket.decided:
             return self._try(ticket, ticket.decided.before_trials())
-        evidence = self.shared.work.folder / ticket.cell.folder
-        while (number := len(ticket.done) + 1) <= self.shared.options.repeat:
-            if self.shared.options.cold and self.runner.served:
+        evidence, options = self.shared.work.folder / ticket.cell.folder, self.shared.options
+        while (number := len(ticket.done) + 1) <= options.repeat:
+            if options.cold and self.runner.served:
                 self.shared.backlog.put_back(ticket, after=self.number)
                 return False
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
@@ -97,7 +97,9 @@ class Serving:
                 self._decisions.retry(ticket, result.reason, after=self.number)
                 return True
             ticket.done.append(result)
-        return self._try(ticket, repeats.combine(ticket.done))
+            if options.until_fail and repeats.has_failure(result):
+                break
+        return self._try(ticket, repeats.combine(ticket.done, wanted=options.repeat))
 
     def _try(self, ticket: Ticket, result: CellResult) -> bool:
         """Try experiments and remedies on a cell whose suite has run, and decide it."""

@@ -19,13 +19,17 @@ from lab.run.decisions import Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.observer import Observer
 
+# How often a suite is run at most to see it fail, unless --repeat says how often.
+UNTIL_FAIL = 100
+
 
 @dataclass(frozen=True)
 class Request:
     """A new run as the user asks for it.
 
     Guests and variants that are not named here come from the set; without a set, the run has all of them.
-    Without builds it tests the newest release.
+    Without builds it tests the newest release. Without `repeat` each cell's suite is run once, or, to see it
+    fail, `UNTIL_FAIL` times at most.
     """
 
     set_name: str | None = None
@@ -34,7 +38,8 @@ class Request:
     builds: Sequence[str] = ()
     shard: str | None = None
     cold: bool = False
-    repeat: int = 1
+    repeat: int | None = None
+    until_fail: bool = False
     retries: int = 1
     remedies: bool | None = None
     experiment: bool | None = None
@@ -52,7 +57,8 @@ class Request:
         """Decide the run's options. Raises UsageError if they contradict each other or `rootfs` is unusable."""
         return RunOptions(
             cold=self.cold,
-            repeat=self.repeat,
+            repeat=self.repeat or (UNTIL_FAIL if self.until_fail else 1),
+            until_fail=self.until_fail,
             retries=self.retries,
             remedies=self._tries_remedies(known),
             experiments=self._experiments(),

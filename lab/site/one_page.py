@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from lab import __version__
 from lab.record import RunResult
-from lab.report import markdown, squares
+from lab.report import markdown, rates, squares
 from lab.report.markdown import MOST
 from lab.site.frame import STATIC, environment
 from lab.site.maintainers.matrix import MARKS, MEANINGS
@@ -31,6 +31,8 @@ def render(run: RunResult, folder: Path) -> str:
             meanings={status: text for status, text in MEANINGS.items() if _has(run, status)},
             next_step=squares.next_step(run, folder),
             most=MOST,
+            rates=rates,
+            repeated=rates.of_run(run),
             # The page may show this style sheet and do nothing else.
             policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
             style=Markup(style),  # noqa: S704 - a file of the lab's own

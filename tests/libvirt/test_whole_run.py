@@ -13,9 +13,9 @@ from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
 from lab.plan import Cell
-from lab.record import CellResult, RunResult, Status
+from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.run.journal import ResultsNotWritten
-from tests.libvirt.lab_examples import ONE, PASSED, Lab, Seconds, passes, statuses
+from tests.libvirt.lab_examples import ONE, PASSED, Lab, RunCell, Seconds, at, passes, statuses
 
 
 def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> None:
@@ -88,6 +88,26 @@ def test_repeats_that_disagree_are_flaky_and_each_has_a_folder_of_its_own(
     assert folders == [Path(), Path("repeat-2"), Path("repeat-3")]
     base = "cells/debian-13/stock/0.10.8"
     assert cell.evidence == [f"{base}/{name}kernel.log" for name in ("", "repeat-2/", "repeat-3/")]
+
+
+@pytest.mark.parametrize(("fails_in", "ran"), [(1, 1), (2, 2), (9, 5)])
+def test_a_cell_is_repeated_until_a_test_fails_and_no_other_cell_is_cut_short(
+    lab: Lab, fails_in: int, ran: int
+) -> None:
+    def runs(outcome: Outcome, status: Status) -> RunCell:
+        tests = [TestResult(name="box_starts", outcome=outcome)]
+        return lambda _, cell: cell.result(status).model_copy(update={"tests": tests})
+
+    passed, failed = runs(Outcome.PASS, Status.PASS), runs(Outcome.FAIL, Status.FAIL)
+    # What the lab is to blame for ends nothing.
+    slow = runs(Outcome.FAIL, Status.ERROR)
+    lab.cell = at("debian-13/stock", *[[passed, slow][each % 2] for each in range(fails_in - 1)], failed)
+    run = lab.run(guests=ONE, repeat=5, until_fail=True, retries=0)
+    [stock, other] = run.cells
+    assert (len(stock.repeats), len(other.repeats)) == (ran, 5)
+    assert [rate.failed_in for rate in stock.rates] == [[fails_in] if fails_in <= 5 else []]
+    assert stock.repeats[-1].failed == (["box_starts"] if fails_in <= 5 else [])
+    assert "--repeat 5 --until-fail" in stock.rerun
 
 
 def test_a_resumed_run_runs_only_what_is_left(lab: Lab) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lab.record import CellResult, Confidence, Expectation, Outcome, Status, TestResult
-from lab.verdict.repeats import combine, wilson
+from lab.verdict.repeats import combine, has_failure, wilson
 from tests.unit.examples import cell, facts
 
 BLOCKED = Expectation(status="xfail", cause="userns-limit")
@@ -70,7 +70,7 @@ def test_a_single_run_is_no_repeat() -> None:
 def test_repeats_that_agree_keep_status_and_reason(result: CellResult) -> None:
     slower = result.model_copy(update={"seconds": {"suite": 2.0}, "reason": "in other words"})
     combined = combine([result, slower, result])
-    assert combined.model_copy(update={"repeats": []}) == result
+    assert combined.model_copy(update={"repeats": [], "rates": []}) == result
     assert [each.status for each in combined.repeats] == [result.status] * 3
     assert [each.seconds["suite"] for each in combined.repeats] == [1.0, 2.0, 1.0]
     assert combined.repeats[1].reason == "in other words"
@@ -126,3 +126,31 @@ def test_a_fault_of_the_labs_own_does_not_make_boxlite_flaky() -> None:
     slow = repeat(Status.ERROR, Outcome.FAIL, reason="the emulated guest was too slow")
     assert combine([PASSED, slow, PASSED]).status is Status.ERROR
     assert combine([FAILED, slow, PASSED]).status is Status.FLAKY
+
+
+def test_each_test_has_its_own_rate_over_the_repeats_in_which_it_ran() -> None:
+    skipped = repeat(Status.FAIL, Outcome.PASS, Outcome.ERROR, Outcome.NOT_RUN)
+    slow = repeat(Status.ERROR, Outcome.FAIL, Outcome.FAIL, Outcome.FAIL, reason="too slow")
+    ran = repeat(Status.PASS, Outcome.PASS, Outcome.PASS, Outcome.PASS)
+    rates = combine([ran, skipped, slow, ran]).rates
+    assert [(rate.name, rate.failed_in, rate.ran) for rate in rates] == [
+        ("a", [], 3),
+        ("b", [2], 3),
+        ("c", [], 2),
+    ]
+    for rate in rates:
+        assert (rate.low, rate.high) == pytest.approx(wilson(rate.failed, rate.ran), abs=6e-5)
+
+
+def test_a_test_that_never_ran_has_no_rate() -> None:
+    assert combine([repeat(Status.ERROR, Outcome.SKIP, Outcome.NOT_RUN)] * 2).rates == []
+
+
+def test_a_run_that_was_to_be_repeated_counts_if_it_is_the_only_one() -> None:
+    [rate, other] = combine([FAILED], wanted=100).rates
+    assert (rate.name, rate.failed_in, other.name, other.failed_in) == ("a", [], "b", [1])
+
+
+def test_what_the_lab_is_to_blame_for_is_no_failure() -> None:
+    assert [has_failure(each) for each in (PASSED, FAILED)] == [False, True]
+    assert not has_failure(repeat(Status.ERROR, Outcome.FAIL, reason="too slow"))

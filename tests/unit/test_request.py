@@ -98,3 +98,14 @@ def test_a_new_run_records_its_command_and_has_a_folder_of_its_own(
     assert (planned.info.command, planned.info.id) == ("lab matrix -g debian-13", planned.folder.name)
     assert planned.folder.parent == paths.runs
     assert (planned.left, planned.complete) == (planned.cells, [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "times"),
+    [({}, 1), ({"repeat": 3}, 3), ({"until_fail": True}, 100), ({"until_fail": True, "repeat": 8}, 8)],
+)
+def test_to_see_a_test_fail_the_suite_is_run_a_hundred_times_unless_told(
+    asked: dict[str, Any], times: int
+) -> None:
+    options = Request(**asked).options(KNOWN)
+    assert (options.repeat, options.until_fail) == (times, "until_fail" in asked)

@@ -84,6 +84,7 @@ def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
         ["--shard", "1/2"],
         # What it is anyway is refused too: nobody has to know.
         ["--repeat", "3"],
+        ["--until-fail"],
         ["--retries", "1"],
         ["--cold"],
         ["--rootfs", "/layout"],

@@ -9,7 +9,7 @@ from lab.base.errors import LabError
 from lab.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.probes import Probe
 from lab.record import CellResult, LaneRecord
-from lab.report import squares
+from lab.report import rates, squares
 from lab.site.charts.kinds import CELL_STEPS
 from lab.site.evidence import CellEvidence, EvidenceFile
 from lab.site.maintainers.facts import digests, environment
@@ -132,6 +132,7 @@ def _page(
             "shown": shown,
             "mark": MARKS,
             "table": squares,
+            "rates": rates,
             "causes": site.causes,
             "known_remedies": site.remedies,
             "variant": site.catalog.variants.get(variant),

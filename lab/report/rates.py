@@ -1,0 +1,76 @@
+"""How often tests failed in the repeats of cells, as the rows of a table: apart from failures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.record import CellResult, RunResult, TestRate
+from lab.report import squares
+
+# Most repeats that a row names.
+MOST_REPEATS = 10
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Tests of one cell that ran and failed in the same repeats."""
+
+    cell: CellResult
+    heading: str
+    tests: list[str]
+    rate: TestRate
+
+    @property
+    def where(self) -> str:
+        return f"{self.cell.guest} {self.heading}"
+
+    @property
+    def failed(self) -> str:
+        """In how many of how many repeats: `3 of 8`."""
+        return f"{self.rate.failed} of {self.rate.ran}"
+
+    @property
+    def interval(self) -> str:
+        """What the share of failures is with 95 % confidence."""
+        if self.rate.failed == 0:
+            return f"at most {self.rate.high:.0%}"
+        if self.rate.failed == self.rate.ran:
+            return f"at least {self.rate.low:.0%}"
+        return f"{self.rate.low:.0%} to {self.rate.high:.0%}"
+
+    @property
+    def repeats(self) -> str:
+        """The repeats in which they failed; a dash if there is none."""
+        numbers = self.rate.failed_in
+        more = [f"and {len(numbers) - MOST_REPEATS} more"] if len(numbers) > MOST_REPEATS else []
+        return ", ".join([*map(str, numbers[:MOST_REPEATS]), *more]) or "-"
+
+
+def of_run(run: RunResult) -> list[Rate]:
+    """Return the rates of all cells that were repeated, the tests that failed in some repeats only first."""
+    headings = squares.columns_of(run)
+    found = [each for cell in run.cells for each in of_cell(cell, headings[cell.variant, cell.build])]
+    return sorted(found, key=lambda each: not 0 < each.rate.failed < each.rate.ran)
+
+
+def of_cell(cell: CellResult, heading: str = "") -> list[Rate]:
+    """Return the rates of one cell: those that failed most often first."""
+    found: dict[tuple[int, tuple[int, ...]], Rate] = {}
+    for rate in cell.rates:
+        same = found.setdefault((rate.ran, tuple(rate.failed_in)), Rate(cell, heading, [], rate))
+        same.tests.append(rate.name)
+    return sorted(found.values(), key=lambda each: -each.rate.failed / each.rate.ran)
+
+
+def note(run: RunResult) -> str:
+    """Say what the rates are, and what to mind about them."""
+    what = "The share of repeats in which a test failed, with Wilson's interval at 95 % confidence."
+    if run.run.options.until_fail:
+        return f"{what} A cell ended at its first failure (--until-fail), so its rate is rather too high."
+    return what
+
+
+def named(tests: Sequence[str], most: int) -> str:
+    """Name tests, at most so many."""
+    if len(tests) <= most:
+        return ", ".join(tests)
+    return f"{', '.join(tests[:most])} and {len(tests) - most} more"
