@@ -15,6 +15,14 @@ Texts = Annotated[list[Text], Field(max_length=MOST)]
 Mask = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
 
 
+class BoxProcess(Entry):
+    """One process of a box, with what boxlite may give to any of them."""
+
+    program: Text
+    seccomp: Texts
+    limits: dict[Text, Text] = Field(max_length=50)
+
+
 class Protection(Entry):
     """What confines the process of a box: of the shim and its descendants the one with the most namespaces.
 
@@ -35,7 +43,27 @@ class Protection(Entry):
     groups: Texts = Field(description="The numbers of all its groups.")
     root: Text = Field(description="Where its root directory is.")
     cgroup: Text | None = Field(description="Its own control group. None: that of the test.")
+    cgroup_limits: dict[Text, Text] = Field(
+        default_factory=dict,
+        max_length=10,
+        description="What its own control group limits, by the names of its files; without what is unlimited.",
+    )
     limits: dict[Text, Text] = Field(
         max_length=50, description="Its soft limits, by their names in /proc; what is unlimited is left out."
     )
+    own_limits: Texts = Field(
+        default_factory=list, description="The names of those limits that are others than the test's own."
+    )
     mounts: Texts = Field(description="What is mounted for it, each with ro or rw.")
+    asked: dict[Text, bool | int | None] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="The security options that the test gave boxlite, by their names in Python. Empty: it gave "
+        "none, or the lab did not record them yet.",
+    )
+    processes: Annotated[list[BoxProcess], Field(max_length=MOST)] = Field(
+        default_factory=list, description="The shim and all its descendants, each after its parent."
+    )
+    warnings: Texts = Field(
+        default_factory=list, description="What boxlite warns of in the logs of the box, without the time."
+    )

@@ -47,14 +47,15 @@ def render_sections(
     run: RunResult, shown: Sequence[Section], folder: Path | None, *, linked: bool = True, cut: int = 0
 ) -> str:
     """Render the page with these sections. `linked`: with links to evidence. `cut`: sections left out."""
-    weaknesses = protection.weaknesses(run)
+    weaknesses = protection.weaknesses(run.cells)
     weak = protection.weak_cells(weaknesses)
     return page(
         "matrix.md",
         run=run,
         folder=folder,
         table=squares,
-        given=protection.given(run),
+        given=protection.given(run.cells),
+        not_given=protection.not_given(run.cells),
         weaknesses=weaknesses,
         rates=rates,
         repeated=rates.of_run(run),

@@ -1,17 +1,16 @@
-"""What the sandbox gives a box, compared over the cells of a run: a box can work and be less protected."""
+"""What the sandbox gives a box: compared over cells, because a box can work and be less protected.
 
-from collections.abc import Iterable, Iterator
+It is also compared with what the tests asked for.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lab.record import CellResult, Protection, RunResult
+from lab.record import CellResult, Protection
+from lab.verdict import asked
+from lab.verdict.asked import Unmet
+from lab.verdict.protection import SECCOMP, closed, strengths, summary, writable
 
-EMPTY = "0" * 16
-# The sets of capabilities that a process has or can take from itself.
-HELD = ("Inh", "Prm", "Eff", "Amb")
-LIMIT = "limit of "
-SECCOMP = "seccomp filter"
-# What a process has of which its kernel does not tell.
-UNTOLD = "not told by the kernel"
 # Fewer tests than these are named.
 MOST_NAMED = 3
 
@@ -27,11 +26,8 @@ class Given:
 
     @property
     def summary(self) -> str:
-        """What confines them, with all limits in one phrase: most of them are those of every process."""
-        others = [each for each in self.what if not each.startswith(LIMIT)]
-        limits = len(self.what) - len(others)
-        counted = [f"{limits} limit{'s' if limits != 1 else ''}"] if limits else []
-        return ", ".join(others + counted) or "nothing"
+        """What confines them, as one phrase."""
+        return summary(self.what)
 
 
 @dataclass(frozen=True)
@@ -46,27 +42,65 @@ class Weakness:
     def __str__(self) -> str:
         """One line: where, whose box, what it lacked, and where it was not so."""
         where = ", ".join(map(_where, self.cells))
-        named = ", ".join(self.tests) if len(self.tests) < MOST_NAMED else f"{len(self.tests)} tests"
         lacked = ", ".join(self.lacking)
-        return f"{where}: less protected: the box of {named} lacked {lacked}; {_where(self.elsewhere)} has that"
+        box = f"the box of {_named(self.tests)}"
+        return f"{where}: less protected: {box} lacked {lacked}; {_where(self.elsewhere)} has that"
 
 
-def given(run: RunResult) -> list[Given]:
-    """What confined the boxes of a run, each combination once."""
-    found: dict[tuple[str, tuple[str, ...]], Given] = {}
-    for cell in run.cells:
+@dataclass(frozen=True)
+class NotGiven:
+    """What tests of one build asked for and what was seen instead, the same in all of them and in all cells."""
+
+    build: str
+    unmet: Unmet
+    tests: list[str]
+    cells: list[CellResult]
+
+    def __str__(self) -> str:
+        """One line: who asked for what, what was seen, and where."""
+        return f"boxlite {self.build}: {_named(self.tests)} {self.unmet}; {self.where}"
+
+    @property
+    def short(self) -> str:
+        """The line without what was seen."""
+        wanted = f"{self.unmet.wanted} ({self.unmet.option})"
+        return f"boxlite {self.build}: {_named(self.tests)} asked for {wanted}: not seen; {self.where}"
+
+    @property
+    def where(self) -> str:
+        """The cells, by name if they are few."""
+        named = len(self.cells) <= MOST_NAMED
+        return f"in {', '.join(map(_where, self.cells)) if named else f'{len(self.cells)} cells'}"
+
+
+def not_given(cells: Iterable[CellResult]) -> list[NotGiven]:
+    """What the tests of these cells asked boxlite for and what is not to be seen in their boxes."""
+    found: dict[tuple[str, Unmet], NotGiven] = {}
+    for cell in cells:
         for test, protection in _boxes(cell):
-            what = tuple(_strengths(protection))
+            for unmet in asked.unmet(protection):
+                same = found.setdefault((cell.build, unmet), NotGiven(cell.build, unmet, [], []))
+                same.tests.extend([test] if test not in same.tests else [])
+                same.cells.extend([cell] if cell not in same.cells[-1:] else [])
+    return list(found.values())
+
+
+def given(cells: Iterable[CellResult]) -> list[Given]:
+    """What confined the boxes of these cells, each combination once."""
+    found: dict[tuple[str, tuple[str, ...]], Given] = {}
+    for cell in cells:
+        for test, protection in _boxes(cell):
+            what = tuple(strengths(protection))
             same = found.setdefault((cell.build, what), Given(cell.build, what, [], []))
             same.tests.extend([test] if test not in same.tests else [])
             same.cells.extend([cell] if cell not in same.cells[-1:] else [])
     return list(found.values())
 
 
-def weaknesses(run: RunResult) -> list[Weakness]:
-    """What boxes of a run lacked, compared with the boxes of the same build in the same test in other cells."""
+def weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
+    """What boxes of these cells lacked, compared with those of the same build and test in other cells."""
     boxes: dict[tuple[str, str], list[tuple[int, Protection]]] = {}
-    for number, cell in enumerate(run.cells):
+    for number, cell in enumerate(cells):
         for test, protection in _boxes(cell):
             boxes.setdefault((cell.build, test), []).append((number, protection))
     found: dict[tuple[tuple[str, ...], tuple[int, ...], int], list[str]] = {}
@@ -74,7 +108,7 @@ def weaknesses(run: RunResult) -> list[Weakness]:
         for key in _lacking(seen):
             found.setdefault(key, []).append(test)
     return [
-        Weakness(lacking, tests, [run.cells[each] for each in places], run.cells[elsewhere])
+        Weakness(lacking, tests, [cells[each] for each in places], cells[elsewhere])
         for (lacking, places, elsewhere), tests in found.items()
     ]
 
@@ -94,12 +128,12 @@ def _lacking(
     seen: list[tuple[int, Protection]],
 ) -> Iterator[tuple[tuple[str, ...], tuple[int, ...], int]]:
     """What boxes of one test lack, in which cells, and a cell where it is not lacking."""
-    writable = {mount for _, protection in seen for mount in _writable(protection)}
-    strengths = {number: [*_strengths(each), *_closed(each, writable)] for number, each in seen}
-    unknown = {number for number, each in seen if UNTOLD in each.seccomp}
+    open_somewhere = {mount for _, protection in seen for mount in writable(protection)}
+    found = {number: [*strengths(each), *_closed(each, open_somewhere)] for number, each in seen}
+    unknown = {number for number, each in seen if asked.UNTOLD in each.seccomp}
     places: dict[tuple[tuple[str, ...], int], list[int]] = {}
-    for number, own in strengths.items():
-        for other, theirs in strengths.items():
+    for number, own in found.items():
+        for other, theirs in found.items():
             # What the kernel does not tell is no finding.
             known = [each for each in theirs if number not in unknown or not each.startswith(SECCOMP)]
             if lacking := tuple(each for each in known if each not in own):
@@ -109,39 +143,15 @@ def _lacking(
         yield lacking, tuple(numbers), other
 
 
-def _strengths(protection: Protection) -> Iterator[str]:
-    """What confines a box, in words: each is one that another box may lack."""
-    for kind in protection.namespaces:
-        yield f"{kind} namespace"
-    if protection.no_new_privs:
-        yield "no_new_privs"
-    if protection.seccomp == ["filter"]:
-        yield SECCOMP
-    elif "filter" in protection.seccomp:
-        yield f"{SECCOMP} in some threads"
-    held = {protection.capabilities.get(name, EMPTY) for name in HELD}
-    if held == {EMPTY}:
-        yield "no capabilities"
-    if protection.capabilities.get("Bnd") == EMPTY:
-        yield "empty bounding set"
-    if protection.cgroup is not None:
-        yield "control group of its own"
-    for what in protection.limits:
-        yield f"{LIMIT}{what}"
-
-
-def _writable(protection: Protection) -> set[str]:
-    """What is mounted writable for a box that does not share the mounts of its host."""
-    if "mnt" not in protection.namespaces:
-        return set()
-    return {mount.removesuffix(" rw") for mount in protection.mounts if mount.endswith(" rw")}
-
-
-def _closed(protection: Protection, writable: set[str]) -> Iterator[str]:
+def _closed(protection: Protection, open_somewhere: set[str]) -> Iterator[str]:
     """What other boxes may write and this one may not."""
     if "mnt" in protection.namespaces:
-        for mount in sorted(writable - _writable(protection)):
-            yield f"a {mount} that is not writable"
+        for mount in sorted(open_somewhere - writable(protection)):
+            yield closed(mount)
+
+
+def _named(tests: Sequence[str]) -> str:
+    return ", ".join(tests) if len(tests) < MOST_NAMED else f"{len(tests)} tests"
 
 
 def _where(cell: CellResult) -> str:

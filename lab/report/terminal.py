@@ -37,7 +37,7 @@ MOST_NAMED = 3
 
 def summary(console: Console, run: RunResult, folder: Path) -> None:
     """Print the table, each unexpected cell with its explanation, what was tried, and where the files are."""
-    weaknesses = protection.weaknesses(run)
+    weaknesses = protection.weaknesses(run.cells)
     weak = protection.weak_cells(weaknesses)
     rows = {
         guest: [Text(_short(squares.kernel(cells))), *[styled(cell, weak=id(cell) in weak) for cell in cells]]
@@ -52,6 +52,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
             print_plain(console, line, "dim")
     for weakness in weaknesses:
         print_plain(console, f"\n{weakness}", "yellow")
+    for each in protection.not_given(run.cells):
+        print_plain(console, f"\n{each.short}", "yellow")
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
         if _needs_details(cell):

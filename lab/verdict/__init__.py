@@ -1,1 +1,1 @@
-"""Decides the status of a cell."""
+"""Decides the status of a cell, and says what confined its boxes."""

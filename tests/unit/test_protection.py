@@ -15,6 +15,7 @@ from rich.console import Console
 from lab.base.paths import PACKAGE
 from lab.record import Outcome, Protection, Status, TestResult
 from lab.report import markdown, protection, terminal
+from lab.verdict import asked
 from tests.unit.examples import JAILED, cell, run_of
 
 
@@ -103,7 +104,7 @@ def test_a_box_with_less_than_the_same_test_s_elsewhere_is_a_finding() -> None:
         cell("debian-13", status=Status.PASS, tests=[passed("starts", box()), passed("isolates", box())]),
         cell("fedora-44", status=Status.PASS, tests=[passed("starts", weak), passed("isolates", box())]),
     )
-    [found] = protection.weaknesses(run)
+    [found] = protection.weaknesses(run.cells)
     assert str(found) == (
         "fedora-44 stock: less protected: the box of starts lacked seccomp filter, control group of its own, "
         "a /usr that is not writable; debian-13 stock has that"
@@ -118,7 +119,7 @@ def test_a_filter_of_which_the_kernel_does_not_tell_is_not_called_lacking() -> N
             "own-kernel", status=Status.PASS, tests=[passed("starts", box(seccomp=["not told by the kernel"]))]
         ),
     )
-    assert protection.weaknesses(run) == []
+    assert protection.weaknesses(run.cells) == []
 
 
 def test_other_tests_and_other_builds_are_not_compared() -> None:
@@ -129,7 +130,7 @@ def test_other_tests_and_other_builds_are_not_compared() -> None:
         ),
         cell("debian-13", build="2", status=Status.PASS, tests=[passed("jailed", off), passed("control", off)]),
     )
-    assert protection.weaknesses(run) == []
+    assert protection.weaknesses(run.cells) == []
 
 
 def test_what_is_the_same_for_several_boxes_is_told_once() -> None:
@@ -138,7 +139,7 @@ def test_what_is_the_same_for_several_boxes_is_told_once() -> None:
     run = run_of(
         cell("debian-12", status=Status.PASS, tests=both), cell("debian-13", status=Status.PASS, tests=both)
     )
-    jailed, control = protection.given(run)
+    jailed, control = protection.given(run.cells)
     assert (jailed.tests, len(jailed.cells)) == (["jailed", "again"], 2)
     assert (control.tests, control.what) == (["control"], ("no capabilities", "empty bounding set"))
     assert {"user namespace", "no_new_privs", "seccomp filter", "control group of its own"} < set(jailed.what)
@@ -154,7 +155,7 @@ def test_limits_are_one_phrase_and_no_line_is_empty_twice() -> None:
     weak = box(
         capabilities=dict.fromkeys(off.capabilities, "1" * 16), **off.model_dump(exclude={"capabilities"})
     )
-    [given] = protection.given(run_of(cell("debian-13", tests=[passed("control", weak)])))
+    [given] = protection.given(run_of(cell("debian-13", tests=[passed("control", weak)])).cells)
     assert given.summary == "nothing"
 
 
@@ -171,3 +172,104 @@ def test_a_weakness_is_in_the_table_and_below_it(tmp_path: Path) -> None:
     printed = console.export_text()
     assert "pass, less protected" in printed
     assert printed.count("fedora-44 stock: less protected: the box of starts lacked ipc namespace") == 1
+
+
+OFF = "boxlite_shim: Seccomp disabled for network-enabled VM box_id=BOX"
+NO_GROUP = "boxlite::jailer: Cgroup setup failed (continuing without cgroup limits) id=BOX"
+MAXIMUM = {
+    "jailer_enabled": True,
+    "seccomp_enabled": True,
+    "max_open_files": 1024,
+    "max_file_size": 1 << 30,
+    "max_processes": 100,
+    "max_memory": None,
+    "max_cpu_time": None,
+    "network_enabled": True,
+}
+
+
+def asking(**other: Any) -> Protection:
+    """A box that was asked for the strongest preset, and has of it what `other` says."""
+    limits = {"open files": "1024", "file size": str(20 << 30), "processes": "7795"}
+    tree = [{"program": "bwrap", "seccomp": ["off"], "limits": limits}] * 2
+    tree.append({"program": "libkrun VM", "seccomp": ["off"], "limits": limits})
+    seen = {"seccomp": ["off"], "limits": limits, "own_limits": ["file size", "open files"], "cgroup": None}
+    return box(**{"asked": MAXIMUM, "processes": tree, **seen, **other})
+
+
+def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen() -> None:
+    assert [str(each) for each in asked.unmet(asking())] == [
+        "asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM, nor of the 2 other processes "
+        "of its box, has one",
+        "asked for files of at most 1 GiB (max_file_size): libkrun VM has 20 GiB",
+        "asked for at most 100 processes (max_processes): libkrun VM has the limit of the test itself, and no "
+        "control group of its own",
+    ]
+
+
+def test_what_boxlite_says_of_it_itself_is_quoted() -> None:
+    seccomp, _, processes = map(str, asked.unmet(asking(warnings=[NO_GROUP, OFF])))
+    assert seccomp.endswith(f'has one; boxlite\'s own log: "{OFF}"')
+    assert processes.endswith(f'control group of its own; boxlite\'s own log: "{NO_GROUP}"')
+
+
+def test_what_was_asked_for_and_is_given_is_no_finding() -> None:
+    met = asking(
+        seccomp=["filter"],
+        limits={"open files": "1024", "file size": "1000", "processes": "7795"},
+        cgroup="0::/boxlite/BOX",
+        cgroup_limits={"pids.max": "100"},
+    )
+    assert asked.unmet(met) == []
+    assert asked.limits_given(met) == ["max_open_files", "max_file_size", "max_processes"]
+    # A record from before what was asked was recorded, and a box for which boxlite chose.
+    assert asked.unmet(box(seccomp=["off"])) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"seccomp": ["filter", "off"]}, "only some threads of libkrun VM have one"),
+        ({"seccomp": ["not told by the kernel"]}, "the kernel does not tell whether libkrun VM has one"),
+        ({"processes": []}, "no thread of libkrun VM has one"),
+        (
+            {"processes": [{"program": "bwrap", "seccomp": ["filter"], "limits": {}}]},
+            "no thread of libkrun VM has one, only bwrap",
+        ),
+    ],
+)
+def test_all_threads_and_processes_of_a_box_are_looked_at(other: dict[str, Any], said: str) -> None:
+    assert asked.unmet(asking(**other))[0].seen == said
+
+
+def test_a_box_that_started_without_the_jailer_it_was_asked_for_is_a_finding() -> None:
+    [jailer, *_] = asked.unmet(asking(namespaces=[]))
+    assert str(jailer) == (
+        "asked for the jailer (jailer_enabled): libkrun VM shares all namespaces with the test"
+    )
+
+
+def test_a_limit_that_only_another_process_has_is_told_as_such() -> None:
+    tree = [{"program": "bwrap", "seccomp": ["off"], "limits": {"file size": str(1 << 30)}}]
+    limits = {"open files": "1024", "processes": "100"}
+    [_, size] = asked.unmet(asking(processes=tree, limits=limits, own_limits=[]))
+    assert size.seen == "nothing limits libkrun VM, only bwrap has it"
+
+
+def test_reports_say_what_was_asked_for_and_is_not_seen(tmp_path: Path) -> None:
+    run = run_of(
+        *(
+            cell(guest, status=Status.PASS, tests=[passed("starts", asking()), passed("control", box())])
+            for guest in ("debian-12", "debian-13")
+        )
+    )
+    page = markdown.render(run)
+    assert (
+        "- boxlite 0.10.8: starts asked for files of at most 1 GiB (max_file_size): libkrun VM has 20 GiB; "
+        "in debian-12 stock, debian-13 stock\n" in page
+    )
+    console = Console(width=200, record=True, file=io.StringIO())
+    terminal.summary(console, run, tmp_path)
+    printed = console.export_text()
+    assert printed.count("starts asked for a seccomp filter (seccomp_enabled): not seen; in debian-12") == 1
+    assert "pass, less protected" not in printed

@@ -66,6 +66,13 @@ def allowed(security: SecurityOptions | None) -> SecurityOptions | None:
     return security
 
 
+def asked(security: SecurityOptions | None) -> dict[str, object]:
+    """What a test asks of boxlite, by the names of boxlite's own options; nothing if boxlite chooses."""
+    names = [name for name in dir(security) if not name.startswith("_")] if security else []
+    found = {name: getattr(security, name) for name in names}
+    return {name: value for name, value in found.items() if value is None or isinstance(value, (bool, int))}
+
+
 def preflight() -> None:
     """Skip the test if bubblewrap cannot create a user namespace, judged by the same probe as boxlite's own."""
     bundled = Path.home().glob(".local/share/boxlite/runtimes/*/bwrap")
@@ -93,10 +100,11 @@ class Boxes:
     @asynccontextmanager
     async def started(self, security: SecurityOptions) -> AsyncIterator[Any]:
         """A running box. What confines it is recorded when the test is content with it."""
-        box = await self.create(security)
+        wanted = allowed(security)
+        box = await self.runtime.create(options(self.rootfs, wanted))
         async with box:
             yield box
-            self._record_protection(str(box.id))
+            self._record_protection(str(box.id), asked(wanted))
 
     async def assert_echoes(self, security: SecurityOptions) -> None:
         """Assert that a box with these options starts, runs a command and returns what it printed."""
@@ -110,10 +118,14 @@ class Boxes:
         """The kinds of namespace that a process of a running box has for itself; waits for those wanted."""
         return outside.most_confined(outside.shim_pid(self.home, str(box.id)), wanted)[1]
 
-    def _record_protection(self, box_id: str) -> None:
+    def _record_protection(self, box_id: str, wanted: dict[str, object]) -> None:
         try:
-            process, _ = outside.most_confined(outside.shim_pid(self.home, box_id), set())
-            self.record("protection", outside.protection(process, self.home, box_id))
+            shim = outside.shim_pid(self.home, box_id)
+            process, _ = outside.most_confined(shim, set())
+            seen = outside.protection(process, self.home, box_id)
+            seen |= {"asked": wanted, "processes": outside.processes(shim)}
+            seen |= {"warnings": outside.warnings(self.home, box_id)}
+            self.record("protection", seen)
         except (OSError, ValueError, LookupError) as error:
             # The box works; only what confines it stays unknown.
             print(f"what confines the box could not be read: {error!r}", file=sys.stderr)

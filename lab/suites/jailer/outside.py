@@ -11,6 +11,9 @@ CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
 # A kernel that was built without seccomp has no line about it.
 NOT_TOLD = "not told by the kernel"
+# https://docs.kernel.org/admin-guide/cgroup-v2.html
+CGROUP_LIMITS = ("pids.max", "memory.max", "cpu.max")
+MOST_WARNINGS, LONGEST_WARNING = 20, 300
 # bubblewrap makes its namespaces one after another.
 SETTLE_SECONDS = 10.0
 LOOK_SECONDS = 0.1
@@ -65,9 +68,9 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
 
     of = Path(f"/proc/{pid}")
     status = _status(of)
-    # `Max open files            1024                 524288               files`
-    limits = re.findall(r"^Max (.+?) {2,}(\d+)", (of / "limits").read_text(), re.M)
+    limits, inherited = _limits(of), _limits(Path("/proc/self"))
     cgroup = (of / "cgroup").read_text().strip()
+    own = cgroup != Path("/proc/self/cgroup").read_text().strip()
     # The fifth and sixth field: https://docs.kernel.org/filesystems/proc.html
     mounts = [line.split()[4:6] for line in (of / "mountinfo").read_text().splitlines()]
     return {
@@ -79,10 +82,56 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
         "users": sorted(set(status["Uid"].split())),
         "groups": sorted({*status["Gid"].split(), *status["Groups"].split()}),
         "root": general(str((of / "root").readlink())),
-        "cgroup": None if cgroup == Path("/proc/self/cgroup").read_text().strip() else general(cgroup),
-        "limits": dict(limits),
+        "cgroup": general(cgroup) if own else None,
+        "cgroup_limits": _cgroup_limits(cgroup) if own else {},
+        "limits": limits,
+        "own_limits": sorted(name for name, value in limits.items() if inherited.get(name) != value),
         "mounts": sorted(f"{general(point)} {options.split(',')[0]}" for point, options in mounts),
     }
+
+
+def processes(shim: int) -> list[dict[str, Any]]:
+    """What each process of a box has of what boxlite may give any of them: the shim and its descendants."""
+    found = []
+    for pid in descendants(shim):
+        of = Path(f"/proc/{pid}")
+        try:
+            found.append({"program": _status(of)["Name"], "seccomp": _seccomp(of), "limits": _limits(of)})
+        except OSError:  # It ended, or this user may not look at it.
+            continue
+    return found
+
+
+def warnings(home: Path, box_id: str) -> list[str]:
+    """What boxlite warned of about a box, in its own logs: each warning once, without its time."""
+    logs = [*(home / "boxes" / box_id / "logs").glob("boxlite*"), *(home / "logs").glob("boxlite*")]
+    found: dict[str, None] = {}
+    for log in sorted(logs):
+        for line in log.read_text(errors="replace").splitlines():
+            _, warns, said = line.partition(" WARN ")
+            if warns and box_id in said:
+                found[said.strip().replace(str(home), "HOME").replace(box_id, "BOX")[:LONGEST_WARNING]] = None
+    return list(found)[:MOST_WARNINGS]
+
+
+def _limits(of: Path) -> dict[str, str]:
+    """The soft limits of a process, by their names; what is unlimited is left out."""
+    # `Max open files            1024                 524288               files`
+    return dict(re.findall(r"^Max (.+?) {2,}(\d+)", (of / "limits").read_text(), re.M))
+
+
+def _cgroup_limits(cgroup: str) -> dict[str, str]:
+    """What a control group itself limits, by the names of its files; what is unlimited is left out."""
+    folder = Path(f"/sys/fs/cgroup{cgroup.removeprefix('0::')}")
+    limits = {}
+    for name in CGROUP_LIMITS:
+        try:
+            text = (folder / name).read_text().strip()
+        except OSError:  # Its parent does not let it have this controller.
+            continue
+        if not text.startswith("max"):
+            limits[name] = text
+    return limits
 
 
 def _seccomp(of: Path) -> list[str]:
