@@ -25,7 +25,8 @@ ROOTFS = f"{FOLDER}/rootfs"
 class SuiteOptions:
     """How the suite is run: variables its tests get besides the usual, and whether the first failure ends it.
 
-    `tests` names the tests to run; if it is empty, all are run. Its time limits are multiplied by `stretch`.
+    `tests` names the tests to run, in this order if the build `keeps_order`; if it is empty, all are run as the
+    suite has them. Its time limits are multiplied by `stretch`.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +68,8 @@ class Build(ABC):
     runner_failed: ClassVar[frozenset[int]] = frozenset()
     # Whether the suite's tests go by the variables of remedies that change how boxlite is run.
     heeds_remedies: ClassVar[bool] = True
+    # Whether it runs tests in the order in which `SuiteOptions.tests` names them.
+    keeps_order: ClassVar[bool] = False
 
     name: str
     version: str

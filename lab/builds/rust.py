@@ -1,5 +1,6 @@
 """Builds whose suite is upstream's own: Rust's tests, which nextest runs in the guest."""
 
+import json
 import shlex
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -69,6 +70,8 @@ class RustTests(Build):
     runner_failed = frozenset({1, 2, 4, 94, 95, 96, 97, 102, 104, 105, 110})
 
     heeds_remedies = False
+    # By priorities; see remote/run_nextest.py.
+    keeps_order = True
     words: Words
     place: str
     filter: str
@@ -161,6 +164,7 @@ class RustTests(Build):
                 f"{FILES}/{RUNNER.name}",
                 results,
                 f"{test_seconds:.0f}",
+                json.dumps(list(options.tests)),
                 f"{FILES}/cargo-nextest",
                 "nextest",
                 "run",

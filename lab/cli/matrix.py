@@ -1,5 +1,6 @@
 """The main job: run the cells."""
 
+import secrets
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from lab.cli import common, completion, lists
 from lab.cli.gate import show as show_decision
 from lab.cli.gate_options import GateOptions, gate_options
 from lab.machine.budget import Limits
+from lab.plan import HIGHEST_SEED
 from lab.record import RunResult
 from lab.report import live
 from lab.report.runlog import RunLog
@@ -31,6 +33,20 @@ ALLOWED_WITH_RESUME = {
     "gate_build",
     "expect",
 }
+
+# What --shuffle stands for without a value.
+ANY_SEED = "any"
+
+
+def _seed(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """The seed of --shuffle, chosen at random if none is given. Raises BadParameter."""
+    if value is None:
+        return None
+    if value == ANY_SEED:
+        return secrets.randbelow(HIGHEST_SEED + 1)
+    if not value.isdecimal() or len(value) > len(str(HIGHEST_SEED)):
+        raise click.BadParameter(f"{value!r} is no number from 0 to {HIGHEST_SEED}")
+    return int(value)
 
 
 @click.command("matrix")
@@ -84,6 +100,15 @@ ALLOWED_WITH_RESUME = {
     is_flag=True,
     help="Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
     f"Default: {start.UNTIL_FAIL} times.",
+)
+@click.option(
+    "--shuffle",
+    is_flag=False,
+    flag_value=ANY_SEED,
+    callback=_seed,
+    metavar="[=SEED]",
+    help="Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
+    "With the SEED of a repeat, the first repeat has that one's order.",
 )
 @click.option(
     "--retries",

@@ -12,12 +12,14 @@ from lab.plan.cell import (
     rerun,
 )
 from lab.plan.choice import Choice, choose
+from lab.plan.order import HIGHEST_SEED, shuffled
 from lab.plan.shard import Shard, cells_of_shard
 
 __all__ = [
     "BLOCKED_SECONDS",
     "BREAKING_SECONDS",
     "DEFAULT_OPTIONS",
+    "HIGHEST_SEED",
     "PASS_SECONDS",
     "REMEDIES_SECONDS",
     "TURNING_SECONDS",
@@ -28,4 +30,5 @@ __all__ = [
     "cells_of_shard",
     "choose",
     "rerun",
+    "shuffled",
 ]

@@ -102,6 +102,7 @@ def rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> s
     words += ["--build", build] if build else []
     words += ["--cold"] if options.cold else []
     words += ["--repeat", str(options.repeat)] if options.repeat > 1 else []
+    words += [f"--shuffle={options.shuffle}"] if options.shuffle is not None else []
     words += ["--until-fail"] if options.until_fail else []
     words += ["--rootfs", options.rootfs] if options.rootfs else []
     words += [] if options.remedies or options.cold else ["--no-remedies"]

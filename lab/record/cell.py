@@ -21,6 +21,9 @@ class RepeatResult(Entry):
     reason: PlainText = ""
     failed: list[str] = Field(default_factory=list)
     seconds: dict[str, float] = Field(default_factory=dict)
+    seed: int | None = Field(
+        default=None, description="The seed that shuffled the order of its tests. null: the order of the suite."
+    )
 
 
 class TestRate(Entry):
@@ -70,6 +73,9 @@ class CellResult(Entry):
     )
     reason: PlainText = ""
     tests: list[TestResult] = Field(default_factory=list)
+    seed: int | None = Field(
+        default=None, description="The seed that shuffled the order of `tests`. null: the order of the suite."
+    )
     facts: Facts | None = Field(
         default=None,
         description="What the guest was like with the variant applied; as installed, if the variant was not "

@@ -89,6 +89,11 @@ class RunOptions(Entry):
     until_fail: bool = Field(
         default=False, description="Whether the first repeat in which a test fails is a cell's last."
     )
+    shuffle: int | None = Field(
+        default=None,
+        description="The seed that shuffles the tests in the first repeat of each cell; the repeats after it "
+        "have the seeds that follow. null: the tests run in the order of the suite.",
+    )
     retries: int = 1
     remedies: bool = Field(default=False, description="Whether to try remedies on cells that fail.")
     experiments: ExperimentPolicy = Field(

@@ -42,7 +42,11 @@ class Rate:
         """The repeats in which they failed; a dash if there is none."""
         numbers = self.rate.failed_in
         more = [f"and {len(numbers) - MOST_REPEATS} more"] if len(numbers) > MOST_REPEATS else []
-        return ", ".join([*map(str, numbers[:MOST_REPEATS]), *more]) or "-"
+        return ", ".join([*map(self._named, numbers[:MOST_REPEATS]), *more]) or "-"
+
+    def _named(self, number: int) -> str:
+        seed = self.cell.repeats[number - 1].seed
+        return str(number) if seed is None else f"{number} (--shuffle={seed})"
 
 
 def of_run(run: RunResult) -> list[Rate]:
@@ -63,10 +67,12 @@ def of_cell(cell: CellResult, heading: str = "") -> list[Rate]:
 
 def note(run: RunResult) -> str:
     """Say what the rates are, and what to mind about them."""
-    what = "The share of repeats in which a test failed, with Wilson's interval at 95 % confidence."
+    said = ["The share of repeats in which a test failed, with Wilson's interval at 95 % confidence."]
     if run.run.options.until_fail:
-        return f"{what} A cell ended at its first failure (--until-fail), so its rate is rather too high."
-    return what
+        said.append("A cell ended at its first failure (--until-fail), so its rate is rather too high.")
+    if run.run.options.shuffle is not None:
+        said.append("Each repeat had an order of its own; the option named with it gives that order again.")
+    return " ".join(said)
 
 
 def named(tests: Sequence[str], most: int) -> str:

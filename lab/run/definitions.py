@@ -18,7 +18,14 @@ from lab.record import ExperimentPolicy, RunOptions
 
 # What makes a result of what a guest shows, and what puts a build into a guest and runs its suite there.
 RULES = ("causes/*.py", "evidence/*.py", "knobs/*.py", "trials/*.py", "verdict/*.py")
-DEPLOYMENT = ("builds/**/*.py", "guest/deploy.py", "guest/ending.py", "guest/suite.py", "guest/variant.py")
+DEPLOYMENT = (
+    "builds/**/*.py",
+    "guest/deploy.py",
+    "guest/ending.py",
+    "guest/suite.py",
+    "guest/variant.py",
+    "plan/order.py",
+)
 # Tokens between Python's statements, each in one form.
 LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: ""}
 # The definitions that every cell has.

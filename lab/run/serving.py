@@ -1,12 +1,14 @@
 """Serving cells on a lane whose guest is up: each from its suite to its last trial."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.base.errors import NotApplicable
+from lab.builds import SuiteOptions
 from lab.lane.attempts import clear, fault_folder, set_aside
 from lab.lane.cell import CellRunner
 from lab.machine.lane import FAULTS, Lane, LaneDied
+from lab.plan import shuffled
 from lab.record import CellResult, Status
 from lab.run.backlog import Ticket
 from lab.run.decisions import Decisions
@@ -88,7 +90,9 @@ class Serving:
                 return False
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
             clear(folder)
-            result = self.runner.run(ticket.cell, folder, ticket.options)
+            seed = None if options.shuffle is None else options.shuffle + number - 1
+            result = self.runner.run(ticket.cell, folder, _in_order(ticket, seed))
+            result = result.model_copy(update={"seed": seed})
             if self._is_stopped:
                 return False
             lasts = is_lasting(result.reason)
@@ -136,3 +140,10 @@ class Serving:
 
     def _fault(self, ticket: Ticket, error: Exception) -> None:
         self._decisions.fault(ticket, error, number=self.number, label=self.label, lane=self._lane)
+
+
+def _in_order(ticket: Ticket, seed: int | None) -> SuiteOptions:
+    """How a cell's suite is run if this seed shuffles its tests."""
+    if seed is None:
+        return ticket.options
+    return replace(ticket.options, tests=shuffled(ticket.cell.suite.tests, seed))

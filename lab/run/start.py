@@ -9,7 +9,7 @@ from pathlib import Path
 from lab import __version__, builds
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.builds import rootfs
+from lab.builds import Build, rootfs
 from lab.catalog import Catalog
 from lab.machine.budget import Limits
 from lab.plan import Cell, Choice, Shard, cells_of_shard, choose
@@ -40,6 +40,7 @@ class Request:
     cold: bool = False
     repeat: int | None = None
     until_fail: bool = False
+    shuffle: int | None = None
     retries: int = 1
     remedies: bool | None = None
     experiment: bool | None = None
@@ -59,6 +60,7 @@ class Request:
             cold=self.cold,
             repeat=self.repeat or (UNTIL_FAIL if self.until_fail else 1),
             until_fail=self.until_fail,
+            shuffle=self.shuffle,
             retries=self.retries,
             remedies=self._tries_remedies(known),
             experiments=self._experiments(),
@@ -153,7 +155,18 @@ def preview(request: Request, known: Catalog) -> tuple[list[Cell], RunOptions]:
     """List the cells and the options of a new run without asking which release is the newest."""
     shard, choice, options = request.parsed_shard(), request.choice(known), request.options(known)
     chosen = builds.resolve_all(request.builds) if request.builds else [builds.ANY]
+    _check_order(chosen, options)
     return cells_of_shard(choice.cells(chosen), shard, options), options
+
+
+def _check_order(chosen: Sequence[Build], options: RunOptions) -> None:
+    """Raise UsageError if the tests of a build are to be shuffled, and its runner keeps no order."""
+    without = [build.name for build in chosen if not build.keeps_order]
+    if options.shuffle is not None and without:
+        raise UsageError(
+            f"--shuffle: the tests of {', '.join(without)} run in an order that the lab cannot choose",
+            hint="leave --shuffle out; --repeat and --stress work without it",
+        )
 
 
 def new(request: Request, known: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
@@ -164,6 +177,7 @@ def new(request: Request, known: Catalog, paths: Paths, folder: Path | None, com
     shard, choice, options = request.parsed_shard(), request.choice(known), request.options(known)
     folder = journal.new_folder(paths.make(paths.runs), folder)
     chosen = builds.resolve_all(request.builds)
+    _check_order(chosen, options)
     for build in chosen if request.builds else []:
         build.check(paths)
     return begin(folder, choice.cells(chosen), command=command, options=options, shard=shard)

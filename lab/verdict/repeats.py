@@ -26,6 +26,7 @@ def combine(results: Sequence[CellResult], *, wanted: int = 1) -> CellResult:
             reason=result.reason,
             failed=[test.name for test in result.tests if test.outcome != "pass"],
             seconds=result.seconds,
+            seed=result.seed,
         )
         for result in results
     ]

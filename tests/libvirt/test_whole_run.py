@@ -110,6 +110,24 @@ def test_a_cell_is_repeated_until_a_test_fails_and_no_other_cell_is_cut_short(
     assert "--repeat 5 --until-fail" in stock.rerun
 
 
+def test_each_repeat_has_an_order_of_its_own_and_each_cell_the_same_ones(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[str]] = []
+
+    def run(_runner: CellRunner, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
+        orders.append(list(options.tests))
+        assert sorted(options.tests) == sorted(cell.suite.tests)
+        return cell.result(Status.PASS)
+
+    monkeypatch.setattr(CellRunner, "run", run)
+    cells = lab.run(guests=ONE, repeat=3, shuffle=41).cells
+    assert [[repeat.seed for repeat in cell.repeats] for cell in cells] == [[41, 42, 43]] * 2
+    assert len({tuple(order) for order in orders}) == 3
+    assert orders[:3] == orders[3:]
+    assert "--repeat 3 --shuffle=41" in cells[0].rerun
+
+
 def test_a_resumed_run_runs_only_what_is_left(lab: Lab) -> None:
     def kept(cell: Cell) -> CellResult | None:
         left = cell.name == "debian-13/max-userns-zero/0.10.8"

@@ -101,8 +101,8 @@ def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
         (RELEASE, RunOptions(cold=True), "lab matrix -g debian-13 -v stock --build 0.10.8 --cold"),
         (
             RELEASE,
-            RunOptions(cold=True, repeat=100, until_fail=True),
-            "lab matrix -g debian-13 -v stock --build 0.10.8 --cold --repeat 100 --until-fail",
+            RunOptions(cold=True, repeat=100, until_fail=True, shuffle=0),
+            "lab matrix -g debian-13 -v stock --build 0.10.8 --cold --repeat 100 --shuffle=0 --until-fail",
         ),
         (
             RELEASE,

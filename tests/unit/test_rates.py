@@ -66,3 +66,11 @@ def test_long_lists_are_cut_and_say_so() -> None:
     [first, *_] = rates.of_cell(repeated(30, box_starts=[*range(1, 30)]))
     assert first.repeats == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, and 19 more"
     assert rates.named(["a", "b", "c"], 2) == "a, b and 1 more"
+
+
+def test_a_shuffled_repeat_is_named_with_the_option_that_gives_its_order_again() -> None:
+    found = repeated(3, box_starts=[2])
+    seeds = [each.model_copy(update={"seed": 40 + number}) for number, each in enumerate(found.repeats, 1)]
+    run = of_options(run_of(found.model_copy(update={"repeats": seeds})), repeat=3, shuffle=41)
+    assert "1 of 3, 6% to 79%: box_starts (in 2 (--shuffle=42))" in printed(run)
+    assert "gives that order again" in rates.note(run)

@@ -85,6 +85,7 @@ def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
         # What it is anyway is refused too: nobody has to know.
         ["--repeat", "3"],
         ["--until-fail"],
+        ["--shuffle"],
         ["--retries", "1"],
         ["--cold"],
         ["--rootfs", "/layout"],

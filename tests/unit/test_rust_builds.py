@@ -1,5 +1,6 @@
 """Upstream's own tests: archives of cargo-nextest and test binaries, deployed and run as in a guest."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -272,3 +273,14 @@ def test_a_nextest_that_cannot_be_fetched_says_what_to_do(
     monkeypatch.setattr(pip, "download", fails)
     with pytest.raises(LabError, match=r"cargo-nextest could not be fetched: no index answers\n.*nextest=FILE"):
         nextest.program(paths)
+
+
+def test_tests_run_in_the_order_that_is_asked_for(each: Deployed) -> None:
+    for wanted in (["exits", WITNESS, CONTROL], [CONTROL, WITNESS, "exits"]):
+        each.run(SuiteOptions(tests=wanted))
+        report = each.guest.root / "home" / "tester" / "results" / "report.jsonl"
+        events = [json.loads(line) for line in report.read_text().splitlines()]
+        started = [
+            event["name"] for event in events if (event["type"], event.get("event")) == ("test", "started")
+        ]
+        assert [name.partition("$")[2] for name in started] == wanted

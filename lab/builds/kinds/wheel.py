@@ -51,6 +51,8 @@ class Wheel(Build):
     form = "release (0.10.8, 0.10.x or previous), wheel file or folder of wheels"
     # pytest's ExitCode: interrupted, internal error, wrong usage, no tests collected.
     runner_failed = frozenset({2, 3, 4, 5})
+    # pytest runs what its arguments name in the order of these.
+    keeps_order = True
 
     path: Path | None = None
     suite: Suite = field(kw_only=True, hash=False, default_factory=_jailer)

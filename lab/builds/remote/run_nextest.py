@@ -1,11 +1,11 @@
 """Run nextest with the lab's own profile, and write down each test's result as it comes.
 
-Usage: run_nextest.py FOLDER SECONDS COMMAND...
+Usage: run_nextest.py FOLDER SECONDS ORDER COMMAND...
 
-COMMAND is `cargo-nextest nextest run` with its arguments, without a profile. A test may take SECONDS. FOLDER
-gets report.jsonl, junit.xml and nextest.toml. The report has the limit, nextest's own lines with each test's
-output cut, and at the end a line for each failed test that says how. Exit status: nextest's. Runs as the
-suite's user.
+COMMAND is `cargo-nextest nextest run` with its arguments, without a profile. A test may take SECONDS. ORDER is
+a JSON list: tests whose names it has are run in its order, the others by their names. FOLDER gets report.jsonl,
+junit.xml and nextest.toml. The report has the limit, nextest's own lines with each test's output cut, and at
+the end a line for each failed test that says how. Exit status: nextest's. Runs as the suite's user.
 """
 
 import json
@@ -32,6 +32,14 @@ path = "%(junit)s"
 store-success-output = false
 store-failure-output = false
 """
+# Of tests that wait, nextest starts those with the highest priority first, and of these the first by name.
+PRIORITY = """
+[[profile.lab.overrides]]
+filter = %(filter)s
+priority = %(priority)d
+"""
+# nextest's priorities are from -100 to 100. More tests than that share them, and neighbours go by their names.
+HIGHEST, LEVELS = 100, 201
 
 
 def cut(text):
@@ -65,11 +73,22 @@ def endings(junit):
                 yield "%s\n" % json.dumps({"type": "ending", "name": name, "how": how[:200]})
 
 
+def priorities(order):
+    """The part of nextest's profile by which it runs tests in this order."""
+    each = max(len(order), LEVELS)
+    return "".join(
+        PRIORITY
+        # A basic string of TOML has the escapes of one in JSON.
+        % {"filter": json.dumps("test(=%s)" % name), "priority": HIGHEST - number * LEVELS // each}
+        for number, name in enumerate(order)
+    )
+
+
 def main():
-    folder, seconds, command = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    folder, seconds, order, command = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4:]
     folder.mkdir(parents=True, exist_ok=True)
     junit, config = folder / "junit.xml", folder / "nextest.toml"
-    config.write_text(PROFILE % {"seconds": seconds, "junit": junit})
+    config.write_text(PROFILE % {"seconds": seconds, "junit": junit} + priorities(order))
     ended_early = []
     # The signal that ends the suite goes to nextest as well, which then ends the test that runs.
     signal.signal(signal.SIGTERM, lambda *_: ended_early.append(True))

@@ -1,0 +1,81 @@
+"""The order of a suite's tests: shuffled by a seed, recorded, and kept by what runs them."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab import builds, catalog
+from lab.base.errors import UsageError
+from lab.builds import SuiteOptions, rust
+from lab.builds.kinds.wheel import Wheel
+from lab.plan import HIGHEST_SEED, shuffled
+from lab.run import start
+from lab.run.start import Request
+
+PRIORITIES = runpy.run_path(str(rust.RUNNER))["priorities"]
+TESTS = ["a", "b", "c", "d", "e"]
+
+
+def test_a_seed_gives_one_order_whichever_order_it_is_given() -> None:
+    assert shuffled(TESTS, 7) == shuffled(reversed(TESTS), 7)
+    assert sorted(shuffled(TESTS, 7)) == TESTS
+    assert len({tuple(shuffled(TESTS, seed)) for seed in range(50)}) > 30
+    # As records have it: it must be the same for all labs.
+    assert shuffled(TESTS, 0) == ["e", "b", "a", "c", "d"]
+
+
+def test_two_tests_have_the_same_order_in_a_part_of_the_suite() -> None:
+    for seed in range(20):
+        assert [name for name in shuffled(TESTS, seed) if name in "ace"] == shuffled("ace", seed)
+
+
+def test_pytest_runs_tests_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    build = Wheel("0.10.8", "0.10.8")
+    tests = list(build.suite.tests)
+    (tmp_path / "jailer_suite.py").write_text("".join(f"def {name}(): pass\n" for name in tests))
+    (tmp_path / "pytest.ini").write_text("[pytest]\npython_functions = *\n")
+    wanted = shuffled(tests, 3)
+    words = build.command(SuiteOptions(tests=wanted), results=str(tmp_path), test_seconds=10).split()
+    chosen = [word for word in words if "::" in word]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--verbose",
+        "-c",
+        "pytest.ini",
+        *chosen,
+    ]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    ran = [line.split("::")[1].split()[0] for line in said.splitlines() if "PASSED" in line]
+    assert ran == wanted
+
+
+def test_more_tests_than_nextest_has_priorities_share_them_in_their_order() -> None:
+    for count in (1, 7, 201, 202, 1000):
+        text = PRIORITIES([f"t{number}" for number in range(count)])
+        found = [int(line.split(" = ")[1]) for line in text.splitlines() if line.startswith("priority")]
+        assert found == sorted(found, reverse=True)
+        assert (len(found), found[0]) == (count, 100)
+        assert min(found) >= -100
+        assert len(set(found)) == min(count, 201)
+
+
+def test_the_name_of_a_test_stays_a_name_in_nextest_s_profile() -> None:
+    [line] = [each for each in PRIORITIES(['a"b\\c']).splitlines() if each.startswith("filter")]
+    assert json.loads(line.partition(" = ")[2]) == 'test(=a"b\\c)'
+
+
+def test_a_build_whose_runner_keeps_no_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Wheel, "keeps_order", False)
+    request = Request(guests=["debian-13"], variants=["stock"], builds=["0.10.8"], shuffle=1)
+    monkeypatch.setattr(builds, "resolve_all", lambda _: [Wheel("0.10.8", "0.10.8")])
+    with pytest.raises(UsageError, match=r"^--shuffle: the tests of 0\.10\.8 run in an order"):
+        start.preview(request, catalog.load())
+    assert HIGHEST_SEED < 2**31
