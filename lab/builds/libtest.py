@@ -10,8 +10,11 @@ from lab.base.files import bounded, plain
 from lab.builds.reportlog import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, entry_of
 from lab.record import Outcome, TestResult
 
-# Where a panic begins, in the words of Rust's runtime, whose newer releases tell the thread's ID.
-PANIC = re.compile(r"^thread '.*'(?P<id> \(\d+\))? panicked at ", re.MULTILINE)
+# Where a panic begins, in the words of Rust's runtime, whose newer releases tell the thread's ID; or the end of
+# memory, to which those add a backtrace, too.
+PANIC = re.compile(
+    r"^(?:thread '.*'(?P<id> \(\d+\))? panicked at |memory allocation of \d+ bytes failed$)", re.MULTILINE
+)
 # What Rust's test harness prints first on a machine with one processor.
 HARNESS_BEGINS = re.compile(r"\s*test \S+ (?:- should panic )?\.\.\. ?")
 # What comes behind a panic's own words.

@@ -10,7 +10,7 @@ WORKSPACE = '[workspace]\nmembers = ["src/boxlite"]\nresolver = "2"\n[profile.de
 PACKAGE = '[package]\nname = "boxlite"\nversion = "0.10.8"\nedition = "2021"\n'
 TESTS = """
 use std::{env, process, thread, time::Duration};
-extern "C" { fn raise(signal: i32) -> i32; }
+extern "C" { fn raise(signal: i32) -> i32; fn setrlimit(resource: i32, limits: &[u64; 2]) -> i32; }
 
 fn print_10_mb() {
     let line = "x".repeat(99);
@@ -29,6 +29,16 @@ fn print_10_mb() {
 #[test] fn hangs() { thread::sleep(Duration::from_secs(3600)); }
 #[test] fn exits() { process::exit(7) }
 mod deeper { #[test] fn aborts() { std::process::abort() } }
+#[test] fn has_no_memory_left() {
+    // RLIMIT_AS: the host keeps its own.
+    assert_eq!(unsafe { setrlimit(9, &[1 << 28, 1 << 28]) }, 0);
+    let mut taken = Vec::new();
+    loop { taken.push(vec![1u8; 1 << 26]); }
+}
+#[test] fn is_flaky() {
+    let seed = env::var("SEED").map_or(2, |seed| seed.parse::<u64>().unwrap());
+    assert!(seed % 2 == 0, "with the seed {seed}");
+}
 """
 
 

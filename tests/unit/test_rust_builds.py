@@ -43,6 +43,8 @@ OUTCOMES = {
     "deeper::aborts": Outcome.FAIL,
     "exits": Outcome.FAIL,
     "hangs": Outcome.FAIL,
+    "has_no_memory_left": Outcome.FAIL,
+    "is_flaky": Outcome.PASS,
 }
 
 
@@ -102,15 +104,16 @@ def each(
 
 
 def test_every_outcome_of_a_test_is_right(each: Deployed) -> None:
-    ran = each.run(SuiteOptions(stretch=0.25))
+    ran = each.run(SuiteOptions(stretch=0.5))
     assert {test.name: test.outcome for test in ran.tests} == OUTCOMES
     assert ran.cut_short == ""
     said = {test.name: test.message for test in ran.tests}
     assert said["jailer_enabled_box_starts_and_executes"] == "was ended by SIGSEGV"
     assert said["host_network_grants_off_box_starts_and_executes"] == "was ended by SIGSYS"
     assert said["deeper::aborts"] == "was ended by SIGABRT"
+    assert said["has_no_memory_left"] == ("memory allocation of 67108864 bytes failed\nwas ended by SIGABRT")
     assert said["exits"] == "ended with exit status 7"
-    assert said["hangs"] == "was killed at its time limit of 3 s"
+    assert said["hangs"] == "was killed at its time limit of 6 s"
     assert said[WITNESS].endswith("the namespaces are the same\n  left: 1\n right: 2")
     # It printed 10 MB before.
     assert said["standard_mode_enables_jailer"].endswith(":\nafter 10 MB")
@@ -140,6 +143,13 @@ def test_the_first_failure_ends_it_if_that_is_wanted(each: Deployed) -> None:
     ]
 
 
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_flaky_test_passes_and_fails_as_its_seed_has_it(each: Deployed, seed: int) -> None:
+    [ran] = each.run(SuiteOptions(tests=["is_flaky"], environment={"SEED": str(seed)})).tests
+    assert ran.outcome is (Outcome.FAIL if seed % 2 else Outcome.PASS)
+    assert ran.message.endswith(f"with the seed {seed}" if seed % 2 else "")
+
+
 def test_its_workspace_is_the_users_and_what_was_unpacked_is_gone(each: Deployed) -> None:
     place = each.guest.root / "opt" / "boxlite"
     assert (place / "src" / "boxlite" / "Cargo.toml").exists()
@@ -159,7 +169,9 @@ def test_tests_that_nobody_classified_need_a_box_and_are_told(crate: Crate, prog
     build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
     assert list(build.suite.tests)[:7] == list(UPSTREAM.tests)
     assert build.suite.tests["hangs"] is Needs.BOX
-    assert list(build.remarks) == ["not classified, so taken to need a box: deeper::aborts, exits, hangs"]
+    assert list(build.remarks) == [
+        "not classified, so taken to need a box: deeper::aborts, exits, hangs, has_no_memory_left, is_flaky"
+    ]
 
 
 def test_a_stored_state_is_not_taken_for_one_with_another_runner(
