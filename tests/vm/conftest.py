@@ -52,7 +52,7 @@ TRIES = {
     ),
 }
 # The marks of tests that take too long for CI.
-TOO_LONG = ("every_guest", "twins", "host_guest")
+TOO_LONG = ("every_guest", "twins", "host_guest", "rust")
 SHARED = pytest.StashKey[SharedRuns]()
 
 

@@ -1,0 +1,132 @@
+"""Rust's tests in real guests: crates whose sandbox tests run bubblewrap, and that do whatever tests can do.
+
+Upstream's own crate has dependencies, which cannot be fetched everywhere; these have none.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lab.base.paths import Paths
+from lab.builds import nextest
+from lab.catalog import load_suite
+from lab.cli import cli
+from lab.record import Outcome, RunResult, Status
+from tests.unit import rust_examples
+
+pytestmark = [pytest.mark.rust, pytest.mark.timeout(3600)]
+
+GUESTS = ("debian-12", "debian-13")
+UPSTREAM = load_suite("upstream-jailer")
+# The tests that need the sandbox run bubblewrap, the others do nothing.
+SANDBOXED = """
+fn sandboxed() {
+    let bwrap = ["--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "true"];
+    let ended = std::process::Command::new("bwrap").args(bwrap).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+""" + "\n".join(
+    f"#[test] fn {name}() {{ {'sandboxed();' if needs.value == 'sandbox' else ''} }}"
+    for name, needs in UPSTREAM.tests.items()
+)
+# These need a guest: the kernel ends the first for want of memory, and nobody knows the seed of the second.
+IN_A_GUEST = """
+#[test] fn takes_all_memory() {
+    let mut taken = Vec::new();
+    loop { taken.push(vec![1u8; 1 << 24]); }
+}
+#[test] fn is_flaky_by_the_clock() {
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() / 1000;
+    assert!(seed % 2 == 0, "with the seed {seed}");
+}
+"""
+REPEATS = 12
+
+
+@pytest.fixture(scope="module")
+def own(home: Path, paths: Paths) -> Iterator[Paths]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LAB_HOME", str(home))
+        yield paths
+
+
+@pytest.fixture(scope="module")
+def program(own: Paths) -> Path:
+    if rust_examples.cargo() is None:
+        pytest.skip("this host has no cargo to build a crate with")
+    return nextest.program(own)
+
+
+def matrix(folder: Path, *words: str) -> RunResult:
+    """Run cells without remedies, inside this process."""
+    common = ["matrix", "--jobs", "1", "--no-remedies", "--no-experiment", "-o", str(folder)]
+    done = CliRunner().invoke(cli, [*common, *words], standalone_mode=False)
+    assert done.exception is None, done.output
+    return RunResult.read(folder)
+
+
+def crate(folder: Path, program: Path, tests: str) -> str:
+    """A build of a crate with these tests."""
+    made = rust_examples.make(folder, program, tests)
+    return f"nextest:{made.archive},at=/opt/boxlite"
+
+
+@pytest.fixture(scope="module")
+def blocked(own: Paths, program: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    build = crate(tmp_path_factory.mktemp("crate"), program, SANDBOXED)
+    guests = [word for guest in GUESTS for word in ("-g", guest)]
+    words = [*guests, "-v", "stock", "-v", "userns-clone-off", "--build", build]
+    return matrix(own.state / "blocked", *words)
+
+
+@pytest.fixture(scope="module")
+def outcomes(own: Paths, program: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    build = crate(tmp_path_factory.mktemp("crate"), program, rust_examples.TESTS + IN_A_GUEST)
+    guests = [word for guest in GUESTS for word in ("-g", guest)]
+    return matrix(own.state / "outcomes", *guests, "-v", "stock", "--build", f"{build},filter=not test(flaky)")
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_what_blocks_the_sandbox_is_found_by_rusts_tests_too(blocked: RunResult, guest: str) -> None:
+    cells = {cell.variant: cell for cell in blocked.cells if cell.guest == guest}
+    assert cells["stock"].status is Status.PASS
+    assert {test.outcome for test in cells["stock"].tests} == {Outcome.PASS}
+    found = cells["userns-clone-off"]
+    assert (found.status, found.cause, found.confidence) == (Status.XFAIL, "userns-sysctl", "proved")
+    failed = {test.name for test in found.tests if test.outcome is Outcome.FAIL}
+    assert failed == {name for name, needs in UPSTREAM.tests.items() if needs.value == "sandbox"}
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_every_outcome_is_right(outcomes: RunResult, guest: str) -> None:
+    [cell] = [cell for cell in outcomes.cells if cell.guest == guest]
+    passed = {test.name for test in cell.tests if test.outcome is Outcome.PASS}
+    assert passed == {
+        "default_security_options_enable_jailer_on_supported_platforms",
+        "development_mode_disables_jailer",
+        "jailer_disabled_box_starts_and_executes",
+    }
+    said = {test.name: test.message for test in cell.tests if test.outcome is Outcome.FAIL}
+    assert len(said) == len(cell.tests) - len(passed)
+    assert said["jailer_enabled_box_starts_and_executes"] == "was ended by SIGSEGV"
+    assert said["host_network_grants_off_box_starts_and_executes"] == "was ended by SIGSYS"
+    assert said["deeper::aborts"] == "was ended by SIGABRT"
+    assert said["takes_all_memory"] == "was ended by SIGKILL"
+    assert said["has_no_memory_left"].startswith("memory allocation of ")
+    assert said["exits"] == "ended with exit status 7"
+    assert said["hangs"].startswith("was killed at its time limit of ")
+    assert said["standard_mode_enables_jailer"].endswith(":\nafter 10 MB")
+
+
+def test_a_flaky_test_is_counted_by_the_seeds_that_it_drew(
+    own: Paths, program: Path, outcomes: RunResult, tmp_path: Path
+) -> None:
+    """Twelve repeats: that all of them draw the same kind of seed happens once in 2048 times."""
+    build = crate(tmp_path / "crate", program, SANDBOXED + IN_A_GUEST)
+    words = ["-g", GUESTS[-1], "-v", "stock", "--repeat", str(REPEATS)]
+    run = matrix(own.state / "flaky", *words, "--build", f"{build},filter=not test(memory)")
+    [cell] = run.cells
+    assert cell.status is Status.FLAKY
+    assert {name for each in cell.repeats for name in each.failed} == {"is_flaky_by_the_clock"}
