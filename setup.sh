@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes this machine ready and runs the lab:
 #   ./setup.sh test [PYTEST ARGUMENT]...   the whole test suite
+#   ./setup.sh --with=cargo test ...       the same with Rust's cargo, without which some tests are skipped
 #   ./setup.sh ARGUMENT...                 lab ARGUMENT...
 #   ./setup.sh --dry-run ...               say what either would do here, and change nothing
 #   ./setup.sh --dry-run=OS_RELEASE ...    the same for a bare host that has this file as its /etc/os-release
@@ -42,6 +43,8 @@ case ${1-} in
     --allow=*) change=add rule=${1#*=} && shift ;;
     --forbid=*) change=remove rule=${1#*=} && shift ;;
 esac
+with=''
+case ${1-} in --with=*) with=${1#*=} && shift ;; esac
 cd "$(dirname "$0")"
 # libvirt's daemons are there, and an ordinary user's PATH may lack it.
 PATH=$PATH:/usr/sbin:/sbin
@@ -116,6 +119,13 @@ if [ "${1-}" = test ]; then
     look_up test.browser
     [ -n "$found" ] || command -v google-chrome >/dev/null ||
         say "the tests in a browser are skipped: $host has Chromium as a snap only; install google-chrome"
+fi
+if [ -n "$with" ]; then
+    look_up "with.$with"
+    [ -n "$found" ] || { say "--with=$with: expected --with=cargo" && exit 2; }
+    if [ -n "$bare" ] || ! PATH=$PATH:${HOME-}/.cargo/bin command -v "$with" >/dev/null; then
+        packages="$packages $found"
+    fi
 fi
 look_up manager && manager=$found
 missing=

@@ -123,7 +123,7 @@ def commands(page: Path) -> list[str]:
     said = [line.strip() for each in code(page) for line in each.content.splitlines()]
     said += [token.content for token in inline(parsed(page)) if token.type == "code_inline"]
     # These are options of setup.sh itself.
-    own = r"^\./setup\.sh (--dry-run(=\S+)?|--allow=\S+|--forbid=\S+)"
+    own = r"^\./setup\.sh (--dry-run(=\S+)?|--allow=\S+|--forbid=\S+|--with=\S+)"
     said = [re.sub(own, "./setup.sh", line) for line in said]
     return [line for line in said if re.match(r"((\.venv/bin/)?lab|\./setup\.sh(?! test)) [a-z-]", line)]
 

@@ -255,3 +255,19 @@ def test_what_is_no_rule_of_this_host_is_refused(tmp_path: Path, host: str, name
 def test_shellcheck_finds_nothing_in_the_rules() -> None:
     done = subprocess.run([SHELLCHECK, rule.RULES], capture_output=True, text=True, check=False)
     assert done.stdout == ""
+
+
+@each_host
+def test_cargo_is_installed_only_if_it_is_asked_for(tmp_path: Path, host: str) -> None:
+    install = APT_INSTALL if host.startswith(("debian", "ubuntu")) else DNF_INSTALL
+    lines = dry_run(tmp_path, RELEASES[host], "--with=cargo", "test").stdout.splitlines()
+    [asked] = [line for line in lines if line.startswith(f"would run: {install}")]
+    assert asked.split()[-1] == "cargo"
+    lines = dry_run(tmp_path, RELEASES[host], "test").stdout.splitlines()
+    [unasked] = [line for line in lines if line.startswith(f"would run: {install}")]
+    assert unasked == asked.removesuffix(" cargo")
+
+
+def test_what_nothing_is_known_of_is_not_installed(tmp_path: Path) -> None:
+    done = dry_run(tmp_path, RELEASES["debian-13"], "--with=rust", "test")
+    assert (done.returncode, done.stderr) == (2, "setup: --with=rust: expected --with=cargo\n")
