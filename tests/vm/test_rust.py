@@ -18,7 +18,8 @@ from tests.unit import rust_examples
 
 pytestmark = [pytest.mark.rust, pytest.mark.timeout(3600)]
 
-GUESTS = ("debian-12", "debian-13")
+# Both have a glibc as new as that of the hosts that run these tests.
+GUESTS = ("debian-13", "debian-13-backports")
 UPSTREAM = load_suite("upstream-jailer")
 # The tests that need the sandbox run bubblewrap, the others do nothing.
 SANDBOXED = """
@@ -125,7 +126,7 @@ def test_a_flaky_test_is_counted_by_the_seeds_that_it_drew(
 ) -> None:
     """Twelve repeats: that all of them draw the same kind of seed happens once in 2048 times."""
     build = crate(tmp_path / "crate", program, SANDBOXED + IN_A_GUEST)
-    words = ["-g", GUESTS[-1], "-v", "stock", "--repeat", str(REPEATS)]
+    words = ["-g", GUESTS[0], "-v", "stock", "--repeat", str(REPEATS)]
     run = matrix(own.state / "flaky", *words, "--build", f"{build},filter=not test(memory)")
     [cell] = run.cells
     assert cell.status is Status.FLAKY
