@@ -1,5 +1,7 @@
 """Applying a variant to a guest, and reading back that it is in effect."""
 
+import base64
+import os
 import re
 import shlex
 import time
@@ -16,6 +18,8 @@ from lab.probes import Facts, Probed, SuiteUser, Who, script
 
 # The paths whose mounts each guest is asked for.
 MOUNTS = ("/home", "/tmp")  # noqa: S108
+# As many as the kernel's generator has for a key.
+SEED_BYTES = 32
 # Major and minor version.
 PYTHON = re.compile(r"\d{1,2}\.\d{1,3}")
 
@@ -45,11 +49,14 @@ def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
 
 
 def begin(session: Session, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts:
-    """Set the guest's clock, mark its kernel log, apply the variant's settings; return the facts read then.
+    """Set the guest's clock, seed its random numbers, mark its kernel log, apply the variant's settings.
 
-    `sysctls` are names to read beside those that are always read. Raises RemoteFailed.
+    Returns the facts read after that; `sysctls` are names to read beside those that are always read.
+    Raises RemoteFailed.
     """
-    calls: list[tuple[str, dict[str, Any]]] = [("begin", {"clock": mark.clock, "mark": mark.text})]
+    seed = base64.b64encode(os.urandom(SEED_BYTES)).decode()
+    beginning = {"clock": mark.clock, "seed": seed, "mark": mark.text}
+    calls: list[tuple[str, dict[str, Any]]] = [("begin", beginning)]
     for name, knob in variant.knobs.items():
         settings = knob.settings()
         if settings is not None:

@@ -1,4 +1,5 @@
 import ast
+import base64
 import shlex
 from typing import Any, cast
 
@@ -382,8 +383,10 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_i
     wanted = catalog.load().variant("apparmor-userns-deny+max-userns-zero")
     shown = begin(session(guest), wanted, mark=Mark("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
     assert shown == facts()
+    name, beginning = guest.asked.pop(0)
+    assert len(base64.b64decode(beginning.pop("seed"))) == 32
+    assert (name, beginning) == ("begin", {"mark": "a mark", "clock": 1000.5})
     assert guest.asked == [
-        ("begin", {"mark": "a mark", "clock": 1000.5}),
         ("knobs/apparmor", wanted.knobs["apparmor"].settings()),
         ("knobs/sysctl", {"user.max_user_namespaces": 0}),
         ("facts", {"sysctls": ["user.max_pid_namespaces"]}),

@@ -32,15 +32,15 @@ fn sandboxed() {
     f"#[test] fn {name}() {{ {'sandboxed();' if needs.value == 'sandbox' else ''} }}"
     for name, needs in UPSTREAM.tests.items()
 )
-# These need a guest: the kernel ends the first for want of memory, and nobody knows the seed of the second.
+# In a guest: its kernel ends the first for want of memory; the second goes by a number that each fork draws.
 IN_A_GUEST = """
 #[test] fn takes_all_memory() {
     let mut taken = Vec::new();
     loop { taken.push(vec![1u8; 1 << 24]); }
 }
-#[test] fn is_flaky_by_the_clock() {
-    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() / 1000;
-    assert!(seed % 2 == 0, "with the seed {seed}");
+#[test] fn is_flaky_by_chance() {
+    let drawn = std::fs::read("/proc/sys/kernel/random/uuid").unwrap()[0];
+    assert!(drawn % 2 == 0, "drew {}", drawn as char);
 }
 """
 KILLED = "takes_all_memory"
@@ -132,13 +132,17 @@ def test_a_guest_without_memory_is_no_failure_of_boxlites(outcomes: RunResult, g
     assert "the guest had no memory left, and its kernel killed jailer-" in cell.reason
 
 
-def test_a_flaky_test_is_counted_by_the_seeds_that_it_drew(
+def test_forks_draw_random_numbers_of_their_own_so_that_a_flaky_test_is_counted(
     own: Paths, program: Path, outcomes: RunResult, tmp_path: Path
 ) -> None:
-    """Twelve repeats: that all of them draw the same kind of seed happens once in 2048 times."""
+    """Of twelve repeats, all are even or all are odd once in 2048 times."""
     build = crate(tmp_path / "crate", program, SANDBOXED + IN_A_GUEST)
     words = ["-g", GUESTS[0], "-v", "stock", "--repeat", str(REPEATS)]
     run = matrix(own.state / "flaky", *words, "--build", f"{build},filter=not test(={KILLED})")
     [cell] = run.cells
     assert cell.status is Status.FLAKY
-    assert {name for each in cell.repeats for name in each.failed} == {"is_flaky_by_the_clock"}
+    assert {name for each in cell.repeats for name in each.failed} == {"is_flaky_by_chance"}
+    [rate] = [rate for rate in cell.rates if rate.name == "is_flaky_by_chance"]
+    assert rate.ran == REPEATS
+    assert rate.failed == len([each for each in cell.repeats if each.failed])
+    assert 0 < rate.low < rate.failed / REPEATS < rate.high < 1
