@@ -4,6 +4,8 @@ The file is the same whenever the cells did the same: it has a stable order, one
 and neither times nor names of hosts nor paths.
 """
 
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,7 +19,7 @@ from tomlkit.items import InlineTable, Table
 from lab.base.errors import UsageError
 from lab.base.files import write_atomically
 from lab.catalog import toml
-from lab.gate.environment import PARTS
+from lab.gate.environment import DIGEST_LENGTH, PARTS
 from lab.gate.results import BuildResults, CellSummary
 from lab.record import Outcome, Status
 
@@ -41,6 +43,7 @@ class CellLine(toml.Definition):
     skip: list[str] = Field(default_factory=list)
     not_run: list[str] = Field(default_factory=list, alias="not-run")
     absent: list[str] = Field(default_factory=list, description="Tests that the cell does not have.")
+    protection: str = Field(default="", description="The entry of the file's `protection`; empty: never read.")
     environment: dict[str, str] = Field(
         default_factory=dict, description="What differs from the line of its guest; empty text: never read."
     )
@@ -65,6 +68,8 @@ class BaselineFile(toml.Definition):
     tests: list[str]
     definitions: dict[str, str] = Field(default_factory=dict)
     guests: dict[str, dict[str, str]] = Field(default_factory=dict)
+    # What is compared of the box of each test. Most cells have the same, so each is written once.
+    protection: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
     cells: dict[str, dict[str, CellLine]]
 
     @model_validator(mode="after")
@@ -75,8 +80,10 @@ class BaselineFile(toml.Definition):
         for guest, variants in self.cells.items():
             for variant, line in variants.items():
                 named = [*line.absent, *(name for outcome in NOT_PASSED for name in line.named(outcome))]
+                where = f"cells.{guest}.{variant}"
+                if line.protection and line.protection not in self.protection:
+                    raise ValueError(f"{where}: protection: expected a key of it, found {line.protection}")
                 if unknown := sorted(set(named) - set(self.tests)):
-                    where = f"cells.{guest}.{variant}"
                     raise ValueError(f"{where}: expected names of the list tests, found {', '.join(unknown)}")
         return self
 
@@ -136,6 +143,10 @@ def render(results: BuildResults) -> str:
     document.add("count", tomlkit.item(len(cells)))
     document.add("tests", tomlkit.item(tests).multiline(True))
     document.add("definitions", _table(sorted(results.definitions.items())))
+    if protections := {_key(cell): cell.protection for cell in cells if cell.protection}:
+        document.add(
+            "protection", _table((key, _table(sorted(protections[key].items()))) for key in sorted(protections))
+        )
     document.add("guests", _table((guest, _inline(parts)) for guest, parts in guests.items() if parts))
     sections = tomlkit.table(is_super_table=True)
     for guest, common in guests.items():
@@ -169,11 +180,19 @@ def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> Inl
     if absent := [name for name in tests if name not in cell.tests]:
         # A cell without a result has no tests at all.
         line |= {ABSENT: absent} if cell.tests else {}
+    if cell.protection:
+        line["protection"] = _key(cell)
     if cell.environment:
         own = {part: cell.environment.get(part, "") for part in PARTS}
         different = {part: value for part, value in own.items() if value != common.get(part, "")}
         line |= {"environment": _inline(different)} if different else {}
     return _inline(line)
+
+
+def _key(cell: CellSummary) -> str:
+    """The name for what confines the boxes of a cell: it changes only with that."""
+    text = json.dumps(cell.protection, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def _guests(cells: Iterable[CellSummary]) -> list[str]:
@@ -204,5 +223,6 @@ def _cell(file: BaselineFile, guest: str, variant: str, line: CellLine) -> CellS
         status=line.status,
         cause=line.cause,
         tests=line.outcomes(file.tests) if has_tests else {},
+        protection=file.protection.get(line.protection, {}) if has_tests else {},
         environment={part: value for part, value in environment.items() if value},
     )

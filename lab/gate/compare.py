@@ -8,6 +8,7 @@ from lab.gate.environment import EnvironmentChange
 from lab.gate.pair_command import both_builds
 from lab.gate.results import BuildResults, CellSummary
 from lab.record import Outcome, Status
+from lab.verdict.protection import lost
 
 LOST = (None, Outcome.SKIP, Outcome.NOT_RUN)
 IN_ANOTHER_SHARD = "another shard of the plan has one of its results; merge the shards first"
@@ -41,6 +42,9 @@ def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> Cel
         difference, reason = _missing(before)
     else:
         difference, reason = _difference(before, now, tests)
+    weaker = _protection(before, now)
+    if weaker and not difference.blocks:
+        difference, reason = Difference.LESS_PROTECTED, "its boxes work, and are less protected than before"
     if difference is Difference.UNCHANGED and changed:
         difference = Difference.ENVIRONMENT_CHANGED
     return CellDifference(
@@ -51,6 +55,7 @@ def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> Cel
         old=Seen(status=before.status, cause=before.cause) if before else None,
         new=Seen(status=now.status, cause=now.cause) if now else None,
         tests=tests,
+        protection=weaker,
         environment=changed,
         evidence=str(now.evidence) if now and now.evidence else "",
         rerun=now.rerun if now else "",
@@ -130,6 +135,17 @@ def _tests(before: CellSummary | None, now: CellSummary | None) -> list[TestChan
     names = dict.fromkeys([*now.tests, *before.tests])
     pairs = [TestChange(name=name, old=before.tests.get(name), new=now.tests.get(name)) for name in names]
     return [pair for pair in pairs if pair.old is not pair.new]
+
+
+def _protection(before: CellSummary | None, now: CellSummary | None) -> list[str]:
+    """Say what boxes of the same test lack that they had before, tests with the same loss together."""
+    if before is None or now is None:
+        return []
+    found: dict[tuple[str, ...], list[str]] = {}
+    for test, had in before.protection.items():
+        if test in now.protection and (lacking := lost(had, now.protection[test])):
+            found.setdefault(lacking, []).append(test)
+    return [f"the box of {', '.join(tests)} lacks {', '.join(lacking)}" for lacking, tests in found.items()]
 
 
 def _environment(

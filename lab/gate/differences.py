@@ -14,6 +14,7 @@ class Difference(StrEnum):
 
     REGRESSED = "regressed"
     CAUSE_CHANGED = "cause changed"
+    LESS_PROTECTED = "less protected"
     NEWLY_FLAKY = "newly flaky"
     VANISHED = "vanished"
     UNEXPECTED_PASS = "unexpected pass"
@@ -67,6 +68,9 @@ class CellDifference(Entry):
     old: Seen | None = Field(description="None: that side does not have the cell.")
     new: Seen | None = Field(description="None: that side does not have the cell.")
     tests: list[TestChange] = Field(default_factory=list, description="Tests whose outcome changed.")
+    protection: list[str] = Field(
+        default_factory=list, description="What boxes that work on both sides lack on the new side."
+    )
     environment: list[EnvironmentChange] = Field(default_factory=list)
     evidence: str = Field(default="", description="The folder of the new side's evidence.")
     rerun: str = Field(default="", description="The command that runs the new side's cell again.")

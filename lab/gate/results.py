@@ -1,6 +1,6 @@
 """What each cell did with one build: the common model of a run and of a baseline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from lab.base.errors import UsageError, unknown_name
 from lab.base.files import plain
 from lab.gate import environment
 from lab.record import BuildRecord, CellResult, Outcome, RunResult, Status
+from lab.verdict.protection import words
 
 # What identifies a cell across builds: guest and variant.
 Identity = tuple[str, str]
@@ -20,7 +21,8 @@ WITHOUT_TESTS = (Status.NOT_APPLICABLE, Status.ERROR, Status.NOT_RUN, Status.FLA
 class CellSummary:
     """What one cell did. Tests and cause of a flaky cell change from run to run, so they are left out.
 
-    `reason`, `evidence` (a folder) and `rerun` are known for cells of a run only.
+    `protection` has the words that the box of each test is compared by, as far as they are known. `reason`,
+    `evidence` (a folder) and `rerun` are known for cells of a run only.
     """
 
     guest: str
@@ -28,6 +30,7 @@ class CellSummary:
     status: Status
     cause: str | None = None
     tests: Mapping[str, Outcome] = field(default_factory=dict)
+    protection: Mapping[str, Sequence[str]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
     evidence: Path | None = None
@@ -152,11 +155,20 @@ def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
         status=cell.status,
         cause=None if without or cell.cause is None else _word(cell.cause),
         tests={} if without else {_word(test.name): test.outcome for test in cell.tests},
+        protection={} if without else _protection(cell),
         environment=environment.of_cell(cell, run),
         reason=_word(cell.reason),
         evidence=folder / cell.folder if cell.evidence else None,
         rerun=_word(cell.rerun),
     )
+
+
+def _protection(cell: CellResult) -> dict[str, list[str]]:
+    return {
+        _word(test.name): sorted(_word(word) for word in words(test.protection))
+        for test in cell.tests
+        if test.protection
+    }
 
 
 def _word(text: str) -> str:

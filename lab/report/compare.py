@@ -133,6 +133,7 @@ def details(cell: CellDifference) -> list[tuple[str, str]]:
     found += [("test", str(test)) for test in cell.tests[:MOST_TESTS]]
     if more := len(cell.tests) - MOST_TESTS:
         found += [("tests", f"{more} more changed")] if more > 0 else []
+    found += [("less protected", bounded(line, LONGEST)) for line in cell.protection[:MOST_TESTS]]
     if cell.environment:
         found.append(("environment changed", "; ".join(map(str, cell.environment))))
     found.append(("evidence", cell.evidence))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lab.record import CellResult, Protection
 from lab.verdict import asked
 from lab.verdict.asked import Unmet
-from lab.verdict.protection import SECCOMP, closed, strengths, summary, writable
+from lab.verdict.protection import lost, strengths, summary, words
 
 # Fewer tests than these are named.
 MOST_NAMED = 3
@@ -128,26 +128,15 @@ def _lacking(
     seen: list[tuple[int, Protection]],
 ) -> Iterator[tuple[tuple[str, ...], tuple[int, ...], int]]:
     """What boxes of one test lack, in which cells, and a cell where it is not lacking."""
-    open_somewhere = {mount for _, protection in seen for mount in writable(protection)}
-    found = {number: [*strengths(each), *_closed(each, open_somewhere)] for number, each in seen}
-    unknown = {number for number, each in seen if asked.UNTOLD in each.seccomp}
+    found = {number: words(each) for number, each in seen}
     places: dict[tuple[tuple[str, ...], int], list[int]] = {}
     for number, own in found.items():
         for other, theirs in found.items():
-            # What the kernel does not tell is no finding.
-            known = [each for each in theirs if number not in unknown or not each.startswith(SECCOMP)]
-            if lacking := tuple(each for each in known if each not in own):
+            if lacking := lost(theirs, own):
                 places.setdefault((lacking, other), []).append(number)
                 break
     for (lacking, other), numbers in places.items():
         yield lacking, tuple(numbers), other
-
-
-def _closed(protection: Protection, open_somewhere: set[str]) -> Iterator[str]:
-    """What other boxes may write and this one may not."""
-    if "mnt" in protection.namespaces:
-        for mount in sorted(open_somewhere - writable(protection)):
-            yield closed(mount)
 
 
 def _named(tests: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
-"""What confines a box, in words: each is one that another box may lack."""
+"""What confines a box, in words that boxes are compared by."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lab.record import Protection
 from lab.verdict import asked
@@ -10,6 +10,10 @@ EMPTY = "0" * 16
 HELD = ("Inh", "Prm", "Eff", "Amb")
 LIMIT = "limit of "
 SECCOMP = "seccomp filter"
+MOUNTS = "mnt namespace"
+# The words for what does not confine a box: the beginning of one for each mount, and one for what is unknown.
+WRITABLE = "writable "
+UNTOLD = "seccomp not told"
 
 
 def strengths(protection: Protection) -> list[str]:
@@ -27,26 +31,35 @@ def strengths(protection: Protection) -> list[str]:
         found.append("empty bounding set")
     if protection.cgroup is not None:
         found.append("control group of its own")
-    found += [f"{LIMIT}{what}" for what in protection.limits]
-    return found + [f"{name} as asked" for name in asked.limits_given(protection)]
+    found += [f"{LIMIT}{what}" for what in protection.own_limits]
+    return found + [f"the limit asked for by {name}" for name in asked.limits_given(protection)]
 
 
-def summary(words: Iterable[str]) -> str:
-    """Join words into one phrase. Limits are counted: most of them are those of every process."""
-    words = list(words)
-    others = [word for word in words if not word.startswith(LIMIT)]
-    limits = len(words) - len(others)
-    counted = [f"{limits} limit{'s' if limits != 1 else ''}"] if limits else []
-    return ", ".join(others + counted) or "nothing"
+def summary(strong: Iterable[str]) -> str:
+    """Join what confines a box into one phrase, with all limits together."""
+    strong = list(strong)
+    limits = [word.removeprefix(LIMIT) for word in strong if word.startswith(LIMIT)]
+    parts = [word for word in strong if not word.startswith(LIMIT)]
+    return ", ".join(parts + ([f"limits of its own on {' and '.join(limits)}"] if limits else [])) or "nothing"
 
 
-def writable(protection: Protection) -> set[str]:
-    """What is mounted writable for a box that does not share the mounts of its host."""
-    if "mnt" not in protection.namespaces:
-        return set()
-    return {mount.removesuffix(" rw") for mount in protection.mounts if mount.endswith(" rw")}
+def words(protection: Protection) -> list[str]:
+    """All that is compared of a box: what confines it, and what opens it. `lost` reads them."""
+    found = strengths(protection)
+    if asked.UNTOLD in protection.seccomp:
+        found.append(UNTOLD)
+    # A box that shares the mounts of its host may write what its user may.
+    if MOUNTS in found:
+        found += [f"{WRITABLE}{mount[:-3]}" for mount in protection.mounts if mount.endswith(" rw")]
+    return found
 
 
-def closed(path: str) -> str:
-    """The word for a mount that another box may write and this one may not."""
-    return f"a {path} that is not writable"
+def lost(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
+    """What a box with the words `now` lacks that one with the words `before` had."""
+    lacking = [word for word in before if word not in now and not word.startswith(WRITABLE) and word != UNTOLD]
+    if UNTOLD in now:
+        lacking = [word for word in lacking if not word.startswith(SECCOMP)]
+    if MOUNTS in before and MOUNTS in now:
+        opened = [word for word in now if word.startswith(WRITABLE) and word not in before]
+        lacking += [f"a {word.removeprefix(WRITABLE)} that is not writable" for word in opened]
+    return tuple(lacking)

@@ -146,17 +146,15 @@ def test_what_is_the_same_for_several_boxes_is_told_once() -> None:
 
 
 def test_limits_are_one_phrase_and_no_line_is_empty_twice() -> None:
-    limits = {"open files": "1024", "processes": "7800"}
-    run = run_of(cell("debian-13", status=Status.PASS, tests=[passed("starts", box(limits=limits))]))
-    page = markdown.render(run)
-    assert ", control group of its own, 2 limits | 1 cell |" in page
+    limits = {"open files": "1024", "file size": "7800", "processes": "7795"}
+    seen = box(limits=limits, own_limits=["file size", "open files"])
+    page = markdown.render(run_of(cell("debian-13", status=Status.PASS, tests=[passed("starts", seen)])))
+    assert ", control group of its own, limits of its own on file size and open files | 1 cell |" in page
     assert "\n\n\n" not in page.partition("## What confines a box")[2]
-    off = box(namespaces=[], no_new_privs=False, seccomp=["off"], limits={}, cgroup=None)
-    weak = box(
-        capabilities=dict.fromkeys(off.capabilities, "1" * 16), **off.model_dump(exclude={"capabilities"})
-    )
-    [given] = protection.given(run_of(cell("debian-13", tests=[passed("control", weak)])).cells)
-    assert given.summary == "nothing"
+    free = {"namespaces": [], "no_new_privs": False, "seccomp": ["off"], "cgroup": None}
+    held = dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), "1" * 16)
+    run = run_of(cell("debian-13", tests=[passed("control", box(**free, capabilities=held))]))
+    assert protection.given(run.cells)[0].summary == "nothing"
 
 
 def test_a_weakness_is_in_the_table_and_below_it(tmp_path: Path) -> None:
