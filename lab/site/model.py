@@ -11,8 +11,10 @@ from lab import catalog, causes, remedies
 from lab.base.errors import UsageError
 from lab.catalog import Catalog
 from lab.causes import Cause
-from lab.record import BuildRecord, RunResult
+from lab.record import BuildRecord, CellResult, RunResult
 from lab.remedies import Remedy
+from lab.report import protection
+from lab.report.protection import Weakness
 from lab.site import evidence
 from lab.site.evidence import CellEvidence
 from lab.site.history import History
@@ -37,6 +39,15 @@ class Site:
         records = {build.name: build for source in self.sources for build in source.run.run.builds}
         names = dict.fromkeys(build for _, _, build in self.cells)
         return sorted(names, key=lambda name: _rank(name, records.get(name)), reverse=True)
+
+    @cached_property
+    def weaknesses(self) -> list[Weakness]:
+        """Where boxes work and are less protected than in another cell, whatever run that is from."""
+        return protection.weaknesses([each.cell for each in self.cells.values()])
+
+    def weaknesses_of(self, cell: CellResult) -> list[Weakness]:
+        """Those that concern one of the cells shown."""
+        return [each for each in self.weaknesses if any(weak is cell for weak in each.cells)]
 
     @property
     def guests(self) -> list[str]:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from lab import __version__
 from lab.record import RunResult
-from lab.report import markdown, rates, squares
+from lab.report import markdown, protection, rates, squares
 from lab.report.markdown import MOST
 from lab.site.frame import STATIC, environment
 from lab.site.maintainers.matrix import MARKS, MEANINGS
@@ -19,6 +19,8 @@ def render(run: RunResult, folder: Path) -> str:
     style = (STATIC / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     found = markdown.find_sections(run, folder)
+    weaknesses = protection.weaknesses(run.cells)
+    weak = protection.weak_cells(weaknesses)
     return (
         environment()
         .get_template("one_page.html")
@@ -29,6 +31,10 @@ def render(run: RunResult, folder: Path) -> str:
             table=squares,
             marks=MARKS,
             meanings={status: text for status, text in MEANINGS.items() if _has(run, status)},
+            given=protection.given(run.cells),
+            not_given=protection.not_given(run.cells),
+            weaknesses=weaknesses,
+            is_weak=lambda cell: id(cell) in weak,
             next_step=squares.next_step(run, folder),
             most=MOST,
             rates=rates,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.record import Outcome, RunResult, Status, TestResult
+from lab.record import Outcome, Protection, RunResult, Status, TestResult
 from lab.site import one_page
-from tests.unit.examples import cell, run_of
+from tests.unit.examples import JAILED, cell, run_of
 from tests.unit.site_examples import Parsed
 
 DATA = Path(__file__).parent / "data"
@@ -81,3 +81,21 @@ def test_hostile_text_stays_text_and_is_cut(tmp_path: Path, size: int) -> None:
     assert "{{ 7*7 }}" in page.text
     assert not re.search("[\u202e\x1b]", page.text)
     assert (tmp_path / "page.html").stat().st_size < 100_000
+
+
+def test_the_page_says_what_confines_a_box_and_what_was_asked_for_and_is_not_seen(tmp_path: Path) -> None:
+    asked = Protection.model_validate(JAILED | {"seccomp": ["off"], "asked": {"seccomp_enabled": True}})
+    tests = [TestResult(name="starts", outcome=Outcome.PASS, protection=asked)]
+    strong = TestResult(name="starts", outcome=Outcome.PASS, protection=Protection.model_validate(JAILED))
+    run = run_of(
+        cell("debian-12", status=Status.PASS, tests=tests),
+        cell("debian-13", status=Status.PASS, tests=[strong]),
+    )
+    text = " ".join(page_of(run, tmp_path).text.split())
+    assert text.count("pass less protected") == 1
+    assert "debian-12 stock: less protected: the box of starts lacked seccomp filter" in text
+    assert (
+        "starts asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM has one; in debian-12"
+        in text
+    )
+    assert "ipc namespace, mnt namespace, pid namespace, user namespace, uts namespace, no_new_privs," in text

@@ -11,6 +11,7 @@ from lab.record import (
     ExperimentStep,
     Finding,
     Outcome,
+    Protection,
     RemedyOutcome,
     RemedyResult,
     RepeatResult,
@@ -25,7 +26,7 @@ from lab.site.maintainers.matrix import Matrix
 from lab.site.publish import publish
 from tests.unit import site_examples
 from tests.unit.evidence_examples import DENIED_CREATE
-from tests.unit.examples import cell, context, facts, probe, probed
+from tests.unit.examples import JAILED, cell, context, facts, probe, probed
 
 CELL = "cells/debian-13/stock/0.10.8.html"
 FOUND = Finding(name="userns-sysctl", confidence=Confidence.PROVED, why="the sysctl is 0")
@@ -144,3 +145,28 @@ def test_a_page_leads_to_its_neighbours_to_other_builds_and_names_other_runs(tmp
     assert [link for link in first.of("a") if link["href"] == "0.10.0.html" and "rel" not in link]
     middle = site_examples.Parsed(tmp_path / "site" / "cells/debian-13/stock/0.10.0.html")
     assert [str(link["rel"]) for link in middle.of("a") if "rel" in link] == ["prev", "next"]
+
+
+def test_the_pages_say_what_confines_boxes_and_where_they_are_less_protected(tmp_path: Path) -> None:
+    def passed(guest: str, **other: Any) -> CellResult:
+        seen = Protection.model_validate(JAILED | other)
+        tests = [TestResult(name="starts", outcome=Outcome.PASS, protection=seen)]
+        return cell(guest, status=Status.PASS, tests=tests, facts=facts())
+
+    weak = {"seccomp": ["off"], "asked": {"seccomp_enabled": True}}
+    site = site_examples.site_of(tmp_path, passed("debian-13", **weak), passed("debian-12"))
+
+    def text(page: str) -> str:
+        return " ".join(site_examples.Parsed(site / page).text.split())
+
+    asked = "starts asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM has one"
+    lacks = "debian-13 stock: less protected: the box of starts lacked seccomp filter; debian-12 stock has that"
+    shown = text(CELL)
+    assert asked in shown and lacks in shown and "What confined its boxes" in shown
+    other = text("cells/debian-12/stock/0.10.8.html")
+    assert "no_new_privs, seccomp filter, no capabilities" in other
+    assert asked not in other and lacks not in other
+    assert asked in text("findings.html")
+    assert text("matrix.html").count("pass less protected") == 1
+    [host] = [file for file in (site / "hosts").glob("*.html") if lacks in text(f"hosts/{file.name}")]
+    assert "What confines a box here" in text(f"hosts/{host.name}")

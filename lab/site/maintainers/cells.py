@@ -9,7 +9,7 @@ from lab.base.errors import LabError
 from lab.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.probes import Probe
 from lab.record import CellResult, LaneRecord
-from lab.report import rates, squares
+from lab.report import protection, rates, squares
 from lab.site.charts.kinds import CELL_STEPS
 from lab.site.evidence import CellEvidence, EvidenceFile
 from lab.site.maintainers.facts import digests, environment
@@ -130,6 +130,9 @@ def _page(
             "source": published.source,
             "missed": published.missed,
             "shown": shown,
+            "given": protection.given([published.cell]),
+            "not_given": protection.not_given([published.cell]),
+            "weaknesses": site.weaknesses_of(published.cell),
             "mark": MARKS,
             "table": squares,
             "rates": rates,

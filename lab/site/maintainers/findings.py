@@ -1,9 +1,9 @@
-"""The page `findings.html`: where boxlite's own diagnosis of its failures is wrong, run by run."""
+"""The page `findings.html`: where boxlite's own diagnosis is wrong, run by run, and what it does not give."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lab.report import upstream
+from lab.report import protection, upstream
 from lab.report.upstream import Review
 from lab.site.model import Site
 from lab.site.page import Page
@@ -38,6 +38,7 @@ def outputs(site: Site) -> Iterable[Page]:
         template="findings.html",
         values={
             "reviews": [ReviewedRun(source, _review(site, source)) for source in site.sources],
+            "not_given": protection.not_given(each.cell for each in site.cells.values()),
             "page_of": lambda cell: _page_of(site, cell),
             "causes": site.causes,
             "variants": site.catalog.variants,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.record import CellResult, Status
-from lab.report import squares
+from lab.report import protection, squares
 from lab.site.model import Site
 from lab.site.page import Page
 from lab.site.results import Identity, Published
@@ -41,10 +41,14 @@ ATTENTION = (Status.FAIL, Status.XPASS, Status.FLAKY, Status.ERROR, Status.NOT_R
 
 @dataclass(frozen=True)
 class Square:
-    """A cell in the table. `differs`: another build has another status or cause in this guest and variant."""
+    """A cell in the table. `differs`: another build has another status or cause in this guest and variant.
+
+    `weak`: its boxes work and are less protected than those of the same tests and build in another cell.
+    """
 
     published: Published
     differs: bool
+    weak: bool
 
     @property
     def cell(self) -> CellResult:
@@ -72,6 +76,7 @@ class Matrix:
     cells: Mapping[Identity, Published]
     guests: list[str]
     columns: dict[str, list[str]]
+    weak: set[int]
 
     @classmethod
     def of(cls, site: Site) -> "Matrix":
@@ -80,7 +85,7 @@ class Matrix:
         columns = {
             variant: [build for build in site.builds if (variant, build) in found] for variant in site.variants
         }
-        return cls(site.cells, site.guests, columns)
+        return cls(site.cells, site.guests, columns, protection.weak_cells(site.weaknesses))
 
     @property
     def order(self) -> list[Identity]:
@@ -96,7 +101,9 @@ class Matrix:
     def square(self, guest: str, variant: str, build: str) -> Square | None:
         """Return a square; None if no run's plan has this cell."""
         published = self.cells.get((guest, variant, build))
-        return Square(published, (guest, variant) in self._differing) if published else None
+        if published is None:
+            return None
+        return Square(published, (guest, variant) in self._differing, id(published.cell) in self.weak)
 
     def kernel(self, guest: str) -> str:
         """Return the kernel that was read in a guest; a dash if it never ran."""

@@ -6,6 +6,8 @@ from itertools import chain
 from lab.probes import Facts
 from lab.record import CellResult, Status
 from lab.remedies import Remedy
+from lab.report import protection
+from lab.report.protection import Given, NotGiven, Weakness
 from lab.site.model import Site
 from lab.site.page import Output, Page, Text, slug
 from lab.site.results import Source
@@ -80,6 +82,21 @@ def verified_with(answer: Answer, cure: Cure) -> str:
     return ", ".join(f"{name} {found[name]}" for name in names if found.get(name, NOT_IN_USE) != NOT_IN_USE)
 
 
+def given(answer: Answer) -> list[Given]:
+    """Return what confined the boxes of the cell that an answer is from."""
+    return protection.given([answer.result.cell]) if answer.result else []
+
+
+def not_given(answer: Answer) -> list[NotGiven]:
+    """Return what the tests of that cell asked boxlite for and what is not to be seen."""
+    return protection.not_given([answer.result.cell]) if answer.result else []
+
+
+def weaknesses(answer: Answer) -> list[Weakness]:
+    """Return what boxes of that cell lack and those of another cell have."""
+    return answer.site.weaknesses_of(answer.result.cell) if answer.result else []
+
+
 def _system_versions(facts: Facts) -> dict[str, str]:
     bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
     return {
@@ -96,6 +113,9 @@ HELPERS = {
     "Kind": Kind,
     "commands": commands,
     "compared": compared,
+    "given": given,
+    "not_given": not_given,
+    "weaknesses": weaknesses,
     "script": script_path,
     "short": short,
     "slug": slug,
