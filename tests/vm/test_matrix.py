@@ -6,6 +6,7 @@ import pytest
 
 from lab.catalog import Catalog
 from lab.record import CellResult, Outcome, RunResult, Status
+from lab.verdict import asked
 from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
 from tests.vm.shared import SharedRun, SharedRuns
 
@@ -74,10 +75,21 @@ def test_what_confines_each_box_was_seen_from_outside(run: RunResult, guest: str
         assert {"mnt", "user", "pid", "ipc", "uts"} <= set(seen.namespaces)
         assert seen.no_new_privs
         assert "HOME/boxes/BOX/tmp rw" in seen.mounts
+        assert seen.program in [each.program for each in seen.processes]
     control = tests.pop(known.suite.control)
     assert control
     assert (control.namespaces, control.no_new_privs) == ([], False)
     assert set(tests.values()) == {None}
+
+
+@reads_matrix
+@pytest.mark.parametrize("guest", GUESTS)
+def test_a_filter_that_was_asked_for_is_missed_only_where_boxlite_says_so(run: RunResult, guest: str) -> None:
+    for test in cell(run, guest, "stock").tests:
+        if test.name in SANDBOX_TESTS and test.protection:
+            seen = [str(each) for each in asked.unmet(test.protection) if each.option == "seccomp_enabled"]
+            assert len(seen) == (test.name != "host_network_grants_off_box_starts_and_executes")
+            assert all("Seccomp disabled for network-enabled VM" in each for each in seen)
 
 
 @reads_matrix
