@@ -52,7 +52,7 @@ class Protection(Entry):
         max_length=50, description="Its soft limits, by their names in /proc; what is unlimited is left out."
     )
     own_limits: Texts = Field(
-        default_factory=list, description="The names of those limits that are others than the test's own."
+        default_factory=list, description="The names of those limits that are lower than the test's own."
     )
     mounts: Texts = Field(description="What is mounted for it, each with ro or rw.")
     asked: dict[Text, bool | int | None] = Field(

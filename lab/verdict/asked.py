@@ -112,7 +112,7 @@ def _without_limit(protection: Protection, limit: _Limit, wanted: int) -> str:
     elif limit.name in protection.own_limits:
         seen = f"{program} has {limit.shown(found)}"
     else:
-        seen = f"{program} has the limit of the test itself"
+        seen = f"{program} has no lower limit than the test itself"
     numbers = {each.program: _number(each.limits.get(limit.name)) for each in protection.processes}
     if others := [name for name, number in numbers.items() if number is not None and number <= wanted]:
         seen += f", only {', '.join(others)} has it"

@@ -52,10 +52,20 @@ def test_a_process_that_shares_all_with_the_test_is_seen_as_it_is(
 ) -> None:
     seen = Protection.model_validate(outside.protection(child, tmp_path, "a-box"))
     assert (seen.namespaces, seen.cgroup, seen.seccomp, seen.root) == ([], None, seen.seccomp, "/")
-    assert seen.limits["open files"] == "77"
+    assert (seen.limits["open files"], seen.own_limits) == ("77", ["open files"])
     assert seen.users == [str(os.getuid())]
     assert "/proc rw" in seen.mounts
     assert set(seen.capabilities) == {"Inh", "Prm", "Eff", "Bnd", "Amb"}
+
+
+def test_a_limit_that_was_raised_is_none_of_its_own(
+    outside: ModuleType, child: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = {"open files": "10", "file size": "100"}
+    monkeypatch.setattr(
+        outside, "_limits", lambda of: test if of.name == "self" else {"open files": "77", "file size": "99"}
+    )
+    assert outside.protection(child, tmp_path, "a-box")["own_limits"] == ["file size"]
 
 
 def test_a_kernel_without_seccomp_tells_nothing_of_it(
@@ -200,8 +210,8 @@ def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen() -> None:
         "asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM, nor of the 2 other processes "
         "of its box, has one",
         "asked for files of at most 1 GiB (max_file_size): libkrun VM has 20 GiB",
-        "asked for at most 100 processes (max_processes): libkrun VM has the limit of the test itself, and no "
-        "control group of its own",
+        "asked for at most 100 processes (max_processes): libkrun VM has no lower limit than the test "
+        "itself, and no control group of its own",
     ]
 
 

@@ -85,7 +85,7 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
         "cgroup": general(cgroup) if own else None,
         "cgroup_limits": _cgroup_limits(cgroup) if own else {},
         "limits": limits,
-        "own_limits": sorted(name for name, value in limits.items() if inherited.get(name) != value),
+        "own_limits": sorted(name for name in limits if int(limits[name]) < float(inherited.get(name, "inf"))),
         "mounts": sorted(f"{general(point)} {options.split(',')[0]}" for point, options in mounts),
     }
 
