@@ -64,7 +64,7 @@ class NotGiven:
     def short(self) -> str:
         """The line without what was seen."""
         wanted = f"{self.unmet.wanted} ({self.unmet.option})"
-        return f"boxlite {self.build}: {_named(self.tests)} asked for {wanted}: not seen; {self.where}"
+        return f"boxlite {self.build}: {_named(self.tests)} asked for {wanted}; {self.where}"
 
     @property
     def where(self) -> str:

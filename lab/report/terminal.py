@@ -52,8 +52,12 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
             print_plain(console, line, "dim")
     for weakness in weaknesses:
         print_plain(console, f"\n{weakness}", "yellow")
-    for each in protection.not_given(run.cells):
-        print_plain(console, f"\n{each.short}", "yellow")
+    if not_given := protection.not_given(run.cells):
+        print_plain(
+            console, "\nasked of boxlite and not seen in any process of a box (matrix.md: what was seen):"
+        )
+    for each in not_given[:MOST]:
+        print_plain(console, f"  {each.short}", "yellow")
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
         if _needs_details(cell):

@@ -8,7 +8,7 @@ from lab.verdict import asked
 EMPTY = "0" * 16
 # The sets of capabilities that a process has or can take from itself.
 HELD = ("Inh", "Prm", "Eff", "Amb")
-LIMIT = "limit of "
+LIMIT, ASKED = "limit of ", "limit asked for by "
 SECCOMP = "seccomp filter"
 MOUNTS = "mnt namespace"
 # The words for what does not confine a box: the beginning of one for each mount, and one for what is unknown.
@@ -32,15 +32,17 @@ def strengths(protection: Protection) -> list[str]:
     if protection.cgroup is not None:
         found.append("control group of its own")
     found += [f"{LIMIT}{what}" for what in protection.own_limits]
-    return found + [f"the limit asked for by {name}" for name in asked.limits_given(protection)]
+    return found + [f"{ASKED}{name}" for name in asked.limits_given(protection)]
 
 
 def summary(strong: Iterable[str]) -> str:
-    """Join what confines a box into one phrase, with all limits together."""
+    """Join what confines a box into one phrase, with limits of one kind together."""
     strong = list(strong)
-    limits = [word.removeprefix(LIMIT) for word in strong if word.startswith(LIMIT)]
-    parts = [word for word in strong if not word.startswith(LIMIT)]
-    return ", ".join(parts + ([f"limits of its own on {' and '.join(limits)}"] if limits else [])) or "nothing"
+    parts = [word for word in strong if not word.startswith((LIMIT, ASKED))]
+    for beginning, said in ((LIMIT, "limits of its own on "), (ASKED, "the limits asked for by ")):
+        if limits := [word.removeprefix(beginning) for word in strong if word.startswith(beginning)]:
+            parts.append(f"{said}{' and '.join(limits)}")
+    return ", ".join(parts) or "nothing"
 
 
 def words(protection: Protection) -> list[str]:

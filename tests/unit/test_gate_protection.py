@@ -69,7 +69,7 @@ def test_only_boxes_that_worked_on_both_sides_are_compared() -> None:
 def test_a_limit_that_was_asked_for_and_is_not_kept_any_more_is_lost() -> None:
     asked: dict[str, Any] = {"asked": {"max_open_files": 1024}, "own_limits": ["open files"]}
     [lost] = compared(boxed(**asked), boxed(**asked, limits={"open files": "4096"})).protection
-    assert lost.endswith("lacks the limit asked for by max_open_files")
+    assert lost.endswith("lacks limit asked for by max_open_files")
 
 
 def test_a_baseline_keeps_what_confines_boxes_once_for_all_cells(tmp_path: Path) -> None:

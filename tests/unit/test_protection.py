@@ -279,5 +279,23 @@ def test_reports_say_what_was_asked_for_and_is_not_seen(tmp_path: Path) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     terminal.summary(console, run, tmp_path)
     printed = console.export_text()
-    assert printed.count("starts asked for a seccomp filter (seccomp_enabled): not seen; in debian-12") == 1
+    assert printed.count("starts asked for a seccomp filter (seccomp_enabled); in debian-12") == 1
     assert "pass, less protected" not in printed
+
+
+def test_what_boxlite_warned_of_is_read_from_the_log_of_another_runtime_too(
+    outside: ModuleType, tmp_path: Path
+) -> None:
+    home, first = tmp_path / "box-2", tmp_path / "box-1"
+    for folder in (home / "boxes" / "aXb" / "logs", first / "logs"):
+        folder.mkdir(parents=True)
+    (home / "boxes" / "aXb" / "logs" / "boxlite-shim.log.2026").write_text(
+        f"2026-11-27T01:39:41Z  WARN boxlite_shim: no filter in {home} box_id=aXb\n2026  INFO started aXb\n"
+    )
+    (first / "logs" / "boxlite.log").write_text(
+        "2026-11-27T01:39:41Z  WARN cgroup failed id=other\n" + "2026  WARN cgroup failed id=aXb\n" * 2
+    )
+    assert outside.warnings(home, "aXb") == [
+        "cgroup failed id=BOX",
+        "boxlite_shim: no filter in HOME box_id=BOX",
+    ]

@@ -103,8 +103,11 @@ def processes(shim: int) -> list[dict[str, Any]]:
 
 
 def warnings(home: Path, box_id: str) -> list[str]:
-    """What boxlite warned of about a box, in its own logs: each warning once, without its time."""
-    logs = [*(home / "boxes" / box_id / "logs").glob("boxlite*"), *(home / "logs").glob("boxlite*")]
+    """What boxlite warned of about a box, in its own logs: each warning once, without its time.
+
+    A process has one log for all of its runtimes, in the home of the first.
+    """
+    logs = [*(home / "boxes" / box_id / "logs").glob("boxlite*"), *home.parent.glob("*/logs/boxlite*")]
     found: dict[str, None] = {}
     for log in sorted(logs):
         for line in log.read_text(errors="replace").splitlines():
