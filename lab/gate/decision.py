@@ -81,7 +81,8 @@ def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> De
         blocking=[
             cell
             for cell in comparison.of(*(each for each in Difference if each.blocks))
-            if cell.difference not in EXCUSED or (cell.guest, cell.variant) not in covered
+            # A failure that is known excuses no protection that other boxes of the cell lost.
+            if cell.difference not in EXCUSED or cell.protection or (cell.guest, cell.variant) not in covered
         ],
         expectations_at_fault=list(judgement.problems),
         known=[

@@ -110,7 +110,7 @@ def _without_limit(protection: Protection, limit: _Limit, wanted: int) -> str:
     if found is None:
         seen = f"nothing limits {program}"
     elif limit.name in protection.own_limits:
-        seen = f"{program} has {limit.shown(found)}"
+        seen = f"the limit of {program} is {limit.shown(found)}"
     else:
         seen = f"{program} has no lower limit than the test itself"
     numbers = {each.program: _number(each.limits.get(limit.name)) for each in protection.processes}

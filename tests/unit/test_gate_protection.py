@@ -9,6 +9,7 @@ from lab.gate import baseline
 from lab.gate.compare import compare
 from lab.gate.decision import Gate, decide
 from lab.gate.differences import Difference
+from lab.gate.expectations import ExpectedFailure, Judgement
 from lab.record import CellResult, Outcome, Protection, Status
 from lab.report import compare as shown
 from tests.unit.examples import JAILED
@@ -64,6 +65,17 @@ def test_only_boxes_that_worked_on_both_sides_are_compared() -> None:
     assert regressed.difference is Difference.REGRESSED
     assert regressed.protection == ["the box of control lacks seccomp filter"]
     assert compared(boxed(Status.XFAIL), boxed(**weak)).difference is Difference.LESS_PROTECTED
+
+
+@pytest.mark.parametrize("status", [Status.PASS, Status.FAIL])
+def test_an_expected_failure_excuses_no_loss_of_protection(status: Status) -> None:
+    values = {"cause": "userns-limit", "bug": "https://b/1", "reason": "r", "owner": "o", "until": "1.0"}
+    expected = ExpectedFailure.model_validate(values | {"guest": "debian-13", "variant": "stock"})
+    known = Judgement(covered={("debian-13", "stock"): expected})
+    weak: dict[str, Any] = {"seccomp": ["off"]}
+    comparison = compare(side(boxed(status)), side(boxed(Status.FAIL, **weak)))
+    assert decide(comparison, known).gate is Gate.BLOCKED
+    assert decide(compare(side(boxed(status)), side(boxed(Status.FAIL))), known).gate is Gate.PASSED
 
 
 def test_a_limit_that_was_asked_for_and_is_not_kept_any_more_is_lost() -> None:

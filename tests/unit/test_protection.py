@@ -209,7 +209,7 @@ def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen() -> None:
     assert [str(each) for each in asked.unmet(asking())] == [
         "asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM, nor of the 2 other processes "
         "of its box, has one",
-        "asked for files of at most 1 GiB (max_file_size): libkrun VM has 20 GiB",
+        "asked for files of at most 1 GiB (max_file_size): the limit of libkrun VM is 20 GiB",
         "asked for at most 100 processes (max_processes): libkrun VM has no lower limit than the test "
         "itself, and no control group of its own",
     ]
@@ -273,8 +273,8 @@ def test_reports_say_what_was_asked_for_and_is_not_seen(tmp_path: Path) -> None:
     )
     page = markdown.render(run)
     assert (
-        "- boxlite 0.10.8: starts asked for files of at most 1 GiB (max_file_size): libkrun VM has 20 GiB; "
-        "in debian-12 stock, debian-13 stock\n" in page
+        "- boxlite 0.10.8: starts asked for files of at most 1 GiB (max_file_size): "
+        "the limit of libkrun VM is 20 GiB; in debian-12 stock, debian-13 stock\n" in page
     )
     console = Console(width=200, record=True, file=io.StringIO())
     terminal.summary(console, run, tmp_path)
