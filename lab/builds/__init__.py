@@ -9,7 +9,7 @@ from lab.base.errors import UsageError, unknown_name
 from lab.base.paths import Paths
 from lab.builds import kinds, pip
 from lab.builds import releases as words
-from lab.builds._base import FILES, FOLDER, ROOTFS, WHOLE_SUITE, Build, Step, SuiteOptions
+from lab.builds._base import FILES, FOLDER, ROOTFS, UNDER_STRESS, WHOLE_SUITE, Build, Step, SuiteOptions
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
 from lab.record import BuildRecord
 
@@ -18,6 +18,7 @@ __all__ = [
     "FILES",
     "FOLDER",
     "ROOTFS",
+    "UNDER_STRESS",
     "WHOLE_SUITE",
     "Build",
     "Step",

@@ -11,7 +11,7 @@ from lab.base.files import sha256
 from lab.base.paths import Paths
 from lab.catalog import Suite
 from lab.probes import Facts
-from lab.record import BuildRecord, TestResult
+from lab.record import BuildRecord, Stress, TestResult
 
 # Where a guest has what the lab deploys. The administrator owns it, the suite's user can read it.
 FOLDER = "/opt/lab"
@@ -19,6 +19,8 @@ FOLDER = "/opt/lab"
 FILES = f"{FOLDER}/build"
 # The OCI image layout that the boxes boot.
 ROOTFS = f"{FOLDER}/rootfs"
+# By how much the limits of a suite are longer in a guest under load.
+UNDER_STRESS = 3.0
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,20 @@ class SuiteOptions:
     """How the suite is run: variables its tests get besides the usual, and whether the first failure ends it.
 
     `tests` names the tests to run, in this order if the build `keeps_order`; if it is empty, all are run as the
-    suite has them. Its time limits are multiplied by `stretch`.
+    suite has them. `stress` is what the guest is loaded with meanwhile. Its time limits are multiplied by
+    `stretch`, and by `UNDER_STRESS` if there is a load.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     to_first_failure: bool = False
     tests: Sequence[str] = ()
     stretch: float = 1.0
+    stress: Sequence[Stress] = ()
+
+    @property
+    def more_time(self) -> float:
+        """The factor for its time limits."""
+        return self.stretch * (UNDER_STRESS if self.stress else 1.0)
 
 
 WHOLE_SUITE = SuiteOptions()

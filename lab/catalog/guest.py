@@ -95,6 +95,10 @@ class CloudImage(Definition):
     firmware: Firmware
     user: str = Field(description="The default login of the distribution's images.")
     package_manager: PackageManager
+    # It decides what is prepared of the disk, not which disk that is.
+    packages: list[str] = Field(
+        [], exclude=True, description="Packages to install while it is prepared, besides what the suite needs."
+    )
     selinux: str | None = Field(None, pattern=r"^[a-z]+$", description="SELinux policy that it enforces.")
     disk_gib: int = Field(10, ge=2, le=64, description="Size to which the disk is grown in the guest.")
 
@@ -157,7 +161,13 @@ class Guest(Definition):
         if not isinstance(self.image, CloudImage):
             raise ValueError("its image is built locally")
         fields = {**self.image.model_dump(), "build": pin.build, "digest": pin.digest}
+        fields["packages"] = self.image.packages
         return self.model_copy(update={"image": CloudImage.model_validate(fields)})
+
+    def with_packages(self, *names: str) -> "Guest":
+        """The guest with further packages: another image, beside the one without them."""
+        wanted = [*self.image.packages, *names]
+        return self.model_copy(update={"image": self.image.model_copy(update={"packages": wanted})})
 
     @property
     def kernel_arguments(self) -> str:

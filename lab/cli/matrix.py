@@ -10,13 +10,14 @@ import click
 
 from lab import builds, catalog
 from lab.base.errors import UsageError
+from lab.builds import UNDER_STRESS
 from lab.cli import common, completion, lists
 from lab.cli.gate import show as show_decision
 from lab.cli.gate_options import GateOptions, gate_options
 from lab.machine.budget import Limits
 from lab.plan import HIGHEST_SEED
-from lab.record import RunResult
-from lab.report import live
+from lab.record import RunResult, Stress
+from lab.report import live, rates
 from lab.report.runlog import RunLog
 from lab.run import journal, start
 
@@ -47,6 +48,14 @@ def _seed(_context: click.Context, _option: click.Parameter, value: str | None) 
     if not value.isdecimal() or len(value) > len(str(HIGHEST_SEED)):
         raise click.BadParameter(f"{value!r} is no number from 0 to {HIGHEST_SEED}")
     return int(value)
+
+
+def _stress(_context: click.Context, _option: click.Parameter, value: str | None) -> list[Stress]:
+    """What --stress loads guests with. Raises BadParameter."""
+    wanted = value.split(",") if value is not None else []
+    if unknown := [word for word in wanted if word not in list(Stress)]:
+        raise click.BadParameter(f"{', '.join(map(repr, unknown))}: expected some of {', '.join(Stress)}")
+    return [each for each in Stress if each in wanted]
 
 
 @click.command("matrix")
@@ -109,6 +118,15 @@ def _seed(_context: click.Context, _option: click.Parameter, value: str | None) 
     metavar="[=SEED]",
     help="Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
     "With the SEED of a repeat, the first repeat has that one's order.",
+)
+@click.option(
+    "--stress",
+    is_flag=False,
+    flag_value=",".join(Stress),
+    callback=_stress,
+    metavar=f"[={','.join(Stress)}]",
+    help="Load each guest with these while the suite runs, by stress-ng from the guest's packages. "
+    f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
 )
 @click.option(
     "--retries",
@@ -250,6 +268,8 @@ def _announce(planned: start.PlannedRun) -> None:
     for build in dict.fromkeys(cell.build for cell in planned.cells):
         for remark in build.remarks:
             common.say(f"{build.name}: {remark}")
+    for condition in rates.conditions(planned.info.options):
+        common.say(condition)
     if planned.info.options.cold:
         common.say("--cold makes no forks, so no remedies and no experiments are tried")
 

@@ -13,7 +13,10 @@ from lab.record import CellResult, Entry, RunInfo, RunResult
 PARTS: Final = (
     *("image", "kernel", "bubblewrap", "apparmor", "profiles", "selinux"),
     *("qemu", "acceleration", "network"),
+    *("load", "order"),
 )
+# What parts are that are kept only where they are something else.
+USUAL: Final = {"load": "none", "order": "as listed"}
 # The guest was asked and has no such thing.
 NONE: Final = "none"
 # Long enough to tell digests apart, short enough to read.
@@ -48,7 +51,8 @@ def of_cell(cell: CellResult, run: RunResult) -> dict[str, str]:
     facts = cell.facts.model_dump(mode="json") if cell.facts else cell.older_facts
     if not facts:
         return {}
-    found = {**_of_facts(facts), **_of_host(cell, run.run)}
+    found = {**_of_facts(facts), **_of_host(cell, run.run), "load": ", ".join(cell.stress)}
+    found |= {"order": "shuffled"} if cell.seed is not None else {}
     return {part: " ".join(plain(found[part]).split()) for part in PARTS if found.get(part)}
 
 
@@ -71,10 +75,11 @@ def concerning(names: Iterable[str], guest: str, variant: str) -> list[str]:
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[EnvironmentChange]:
     """Compare what is known on both sides."""
+    before, now = ({**USUAL, **side} if side else {} for side in (old, new))
     return [
-        EnvironmentChange(what=what, old=value, new=new[what])
-        for what, value in old.items()
-        if what in new and new[what] != value
+        EnvironmentChange(what=what, old=value, new=now[what])
+        for what, value in before.items()
+        if what in now and now[what] != value
     ]
 
 

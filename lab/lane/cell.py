@@ -97,6 +97,7 @@ class CellRunner:
                 "confidence": verdict.confidence,
                 "causes": findings,
                 "tests": ran.tests,
+                "stress": list(options.stress),
                 "facts": applied.facts,
                 "context": applied.who.context,
                 "seconds": dict(watch.seconds),

@@ -9,7 +9,7 @@ from lab.base.speed import Speed
 from lab.base.stopwatch import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
-from lab.guest import access, collect, deploy, ready, remedy_script, suite, variant
+from lab.guest import access, collect, deploy, ready, remedy_script, stress, suite, variant
 from lab.guest.remedy_script import Steps
 from lab.guest.session import Session
 from lab.guest.suite import SuiteRun
@@ -144,8 +144,9 @@ class LaneGuest:
         return variant.begin(self.session, wanted, mark=mark, sysctls=sysctls)
 
     def run_suite(self, build: Build, wanted: Variant, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
-        """Run the build's suite under a variant."""
-        return suite.run(self.session, build, wanted, speed=self.speed, options=options)
+        """Run the build's suite under a variant, and under load if that is wanted."""
+        with stress.stressed(self.session, options.stress):
+            return suite.run(self.session, build, wanted, speed=self.speed, options=options)
 
     def collect(self, folder: Path, wanted: Variant, *, mark: Mark, full: bool) -> None:
         """Fetch the suite's evidence; with `full`, all that can explain a failure."""

@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,6 +156,7 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
     parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
+    parts += guest.image.packages
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -239,9 +240,10 @@ def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
             ready.wait_up(session, made)
         changes = quieting.quiet(session, made.speed)
         # A guest that has everything needs no network.
-        if lacks := _missing(session, manager):
+        wanted = [*PACKAGES[manager], *made.guest.image.packages]
+        if lacks := _missing(session, manager, wanted):
             with preparation.holding(f"installing {', '.join(lacks)}"):
-                _install(session, made, manager, lacks)
+                _install(session, made, manager, wanted, lacks)
         with preparation.holding("fetching what remedies need"):
             supplies.fetch(session, manager, made.speed, preparation.say)
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
@@ -252,14 +254,16 @@ def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
     return changes
 
 
-def _missing(session: Session, manager: PackageManager) -> list[str]:
-    """The packages that are not installed in the guest."""
-    script = "\n".join(MISSING[manager].replace("NAME", name) for name in PACKAGES[manager])
+def _missing(session: Session, manager: PackageManager, wanted: Sequence[str]) -> list[str]:
+    """Which of these packages are not installed in the guest."""
+    script = "\n".join(MISSING[manager].replace("NAME", name) for name in wanted)
     return session.run(script, seconds=10).stdout.split()
 
 
-def _install(session: Session, made: Lane, manager: PackageManager, lacks: list[str]) -> None:
-    """Have cloud-init install what the guest lacks. Raises PackagesMissing.
+def _install(
+    session: Session, made: Lane, manager: PackageManager, wanted: Sequence[str], lacks: list[str]
+) -> None:
+    """Have cloud-init install what the guest lacks of what is wanted. Raises PackagesMissing.
 
     `packages` in the seed would not do: with it cloud-init needs the network even if nothing is missing.
     """
@@ -269,7 +273,7 @@ def _install(session: Session, made: Lane, manager: PackageManager, lacks: list[
     script = shlex.quote(f"{write}; {install} 2>&1")
     for _ in range(TRIES):
         printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
-        missing = _missing(session, manager)
+        missing = _missing(session, manager, wanted)
         if not missing or not LOCKED.search(printed):
             break
         quieting.quiet(session, made.speed)

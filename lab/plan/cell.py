@@ -1,7 +1,7 @@
 """A cell before it is run."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.builds import Build
@@ -23,6 +23,9 @@ BREAKING_SECONDS = 135.0
 TURNING_SECONDS = 40.0
 
 DEFAULT_OPTIONS = RunOptions()
+
+# The package of the program that makes the load; each distribution calls it so.
+STRESS_NG = "stress-ng"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,10 @@ class Cell:
         """Return a command line that runs exactly this cell again."""
         return self.again or rerun(self.guest.name, self.variant.name, self.build.argument, options)
 
+    def under(self, options: RunOptions) -> "Cell":
+        """The cell with what the options need of its guest: stress-ng, if it is put under load."""
+        return replace(self, guest=self.guest.with_packages(STRESS_NG)) if options.stress else self
+
     def result(self, status: Status, *, reason: str = "") -> CellResult:
         """Return a result for this cell that has only a status and a reason."""
         return CellResult(
@@ -103,6 +110,7 @@ def rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> s
     words += ["--cold"] if options.cold else []
     words += ["--repeat", str(options.repeat)] if options.repeat > 1 else []
     words += [f"--shuffle={options.shuffle}"] if options.shuffle is not None else []
+    words += [f"--stress={','.join(options.stress)}"] if options.stress else []
     words += ["--until-fail"] if options.until_fail else []
     words += ["--rootfs", options.rootfs] if options.rootfs else []
     words += [] if options.remedies or options.cold else ["--no-remedies"]

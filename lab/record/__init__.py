@@ -11,6 +11,7 @@ from lab.record.outcome import (
     Needs,
     Outcome,
     Status,
+    Stress,
     TestResult,
 )
 from lab.record.protection import Protection
@@ -55,6 +56,7 @@ __all__ = [
     "ShardRecord",
     "Status",
     "StepOutcome",
+    "Stress",
     "TestRate",
     "TestResult",
     "cell_folder",

@@ -9,7 +9,7 @@ from pydantic import Field
 from lab.probes import Context, Facts
 from lab.record._base import Entry, PlainText
 from lab.record.experiment import Experiment, StepOutcome
-from lab.record.outcome import Confidence, Expectation, Finding, Status, TestResult
+from lab.record.outcome import Confidence, Expectation, Finding, Status, Stress, TestResult
 from lab.record.remedy import RemedyOutcome, RemedyResult
 
 
@@ -75,6 +75,9 @@ class CellResult(Entry):
     tests: list[TestResult] = Field(default_factory=list)
     seed: int | None = Field(
         default=None, description="The seed that shuffled the order of `tests`. null: the order of the suite."
+    )
+    stress: list[Stress] = Field(
+        default_factory=list, description="What the guest was loaded with while the suite ran."
     )
     facts: Facts | None = Field(
         default=None,

@@ -80,6 +80,14 @@ class Expectation(Entry):
     cause: str | None = None
 
 
+class Stress(StrEnum):
+    """What a guest is loaded with while its suite runs."""
+
+    CPU = "cpu"
+    MEMORY = "memory"
+    IO = "io"
+
+
 class TestResult(Entry):
     """One test of the suite in one cell. `seconds` includes its set-up and tear-down."""
 

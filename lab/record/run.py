@@ -14,6 +14,7 @@ from lab.base.files import write_atomically
 from lab.record._base import Entry, PlainText
 from lab.record.cell import CellResult
 from lab.record.experiment import ExperimentPolicy
+from lab.record.outcome import Stress
 from lab.record.schema import OLDER, SCHEMA, upgrade
 
 RESULTS_FILE = "results.json"
@@ -93,6 +94,9 @@ class RunOptions(Entry):
         default=None,
         description="The seed that shuffles the tests in the first repeat of each cell; the repeats after it "
         "have the seeds that follow. null: the tests run in the order of the suite.",
+    )
+    stress: list[Stress] = Field(
+        default_factory=list, description="What the guests are loaded with while the suites run."
     )
     retries: int = 1
     remedies: bool = Field(default=False, description="Whether to try remedies on cells that fail.")

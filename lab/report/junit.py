@@ -68,6 +68,7 @@ def _properties(cell: CellResult) -> dict[str, str]:
         "status": str(cell.status),
         "cause": cell.cause or "",
         "evidence": str(cell.folder) if cell.evidence else "",
+        "load": ", ".join(cell.stress),
         "rerun": cell.rerun,
     }
     return {name: value for name, value in properties.items() if value}

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab.record import CellResult, RunResult, TestRate
+from lab.builds import UNDER_STRESS
+from lab.record import CellResult, RunOptions, RunResult, TestRate
 from lab.report import squares
 
 # Most repeats that a row names.
@@ -63,6 +64,16 @@ def of_cell(cell: CellResult, heading: str = "") -> list[Rate]:
         same = found.setdefault((rate.ran, tuple(rate.failed_in)), Rate(cell, heading, [], rate))
         same.tests.append(rate.name)
     return sorted(found.values(), key=lambda each: -each.rate.failed / each.rate.ran)
+
+
+def conditions(options: RunOptions) -> list[str]:
+    """Say under what the suites of a run are run, if it is not the usual."""
+    load = f"load in the guests while suites run: {', '.join(options.stress)} (stress-ng)"
+    limits = f"limits of tests are {UNDER_STRESS:.0f} times as long; that of boxlite for a box is not"
+    found = [f"{load}; {limits}"] if options.stress else []
+    if options.shuffle is not None:
+        found.append(f"tests are shuffled, in the first run of each cell by --shuffle={options.shuffle}")
+    return found
 
 
 def note(run: RunResult) -> str:

@@ -65,6 +65,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         for number, fault in enumerate(cell.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     _print_rates(console, run)
+    for line in rates.conditions(run.run.options):
+        print_plain(console, f"\n{line}", "cyan")
     for lane in run.run.lanes:
         if lane.note:
             print_plain(console, f"\n{lane.guest}: {lane.note}", "cyan")

@@ -51,6 +51,7 @@ def find(run: RunResult, wanted: str, known: Catalog, paths: Paths) -> RecordedC
             f"run {run.run.id} does not say where its build {result.build} is from", hint="name another run"
         )
     cell = Cell(known.guest(result.guest), known.variant(result.variant), builds.resolve_recorded(record))
+    cell = cell.under(options)
     own = rootfs.check(Path(options.rootfs)) if options.rootfs else None
     return RecordedCell(cell, result, own, [*_changed(cell, run.run), *_another_image(cell, run.run, paths)])
 

@@ -1,6 +1,7 @@
 """Serving cells on a lane whose guest is up: each from its suite to its last trial."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lab.base.errors import NotApplicable
@@ -9,7 +10,7 @@ from lab.lane.attempts import clear, fault_folder, set_aside
 from lab.lane.cell import CellRunner
 from lab.machine.lane import FAULTS, Lane, LaneDied
 from lab.plan import shuffled
-from lab.record import CellResult, Status
+from lab.record import CellResult, Status, Stress
 from lab.run.backlog import Ticket
 from lab.run.decisions import Decisions
 from lab.run.journal import ResultsNotWritten
@@ -91,7 +92,7 @@ class Serving:
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
             clear(folder)
             seed = None if options.shuffle is None else options.shuffle + number - 1
-            result = self.runner.run(ticket.cell, folder, _in_order(ticket, seed))
+            result = self.runner.run(ticket.cell, folder, _suite_options(ticket, seed, options.stress))
             result = result.model_copy(update={"seed": seed})
             if self._is_stopped:
                 return False
@@ -142,8 +143,7 @@ class Serving:
         self._decisions.fault(ticket, error, number=self.number, label=self.label, lane=self._lane)
 
 
-def _in_order(ticket: Ticket, seed: int | None) -> SuiteOptions:
-    """How a cell's suite is run if this seed shuffles its tests."""
-    if seed is None:
-        return ticket.options
-    return replace(ticket.options, tests=shuffled(ticket.cell.suite.tests, seed))
+def _suite_options(ticket: Ticket, seed: int | None, stress: Sequence[Stress]) -> SuiteOptions:
+    """How a cell's suite is run under this load, and if a seed shuffles its tests."""
+    tests = () if seed is None else shuffled(ticket.cell.suite.tests, seed)
+    return replace(ticket.options, tests=tests, stress=tuple(stress))

@@ -13,7 +13,7 @@ from lab.builds import Build, rootfs
 from lab.catalog import Catalog
 from lab.machine.budget import Limits
 from lab.plan import Cell, Choice, Shard, cells_of_shard, choose
-from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
+from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult, Stress
 from lab.run import definitions, journal, scheduler
 from lab.run.decisions import Follow, nothing_follows
 from lab.run.estimates import Estimates
@@ -41,6 +41,7 @@ class Request:
     repeat: int | None = None
     until_fail: bool = False
     shuffle: int | None = None
+    stress: Sequence[Stress] = ()
     retries: int = 1
     remedies: bool | None = None
     experiment: bool | None = None
@@ -61,6 +62,7 @@ class Request:
             repeat=self.repeat or (UNTIL_FAIL if self.until_fail else 1),
             until_fail=self.until_fail,
             shuffle=self.shuffle,
+            stress=list(self.stress),
             retries=self.retries,
             remedies=self._tries_remedies(known),
             experiments=self._experiments(),
@@ -156,7 +158,7 @@ def preview(request: Request, known: Catalog) -> tuple[list[Cell], RunOptions]:
     shard, choice, options = request.parsed_shard(), request.choice(known), request.options(known)
     chosen = builds.resolve_all(request.builds) if request.builds else [builds.ANY]
     _check_order(chosen, options)
-    return cells_of_shard(choice.cells(chosen), shard, options), options
+    return [cell.under(options) for cell in cells_of_shard(choice.cells(chosen), shard, options)], options
 
 
 def _check_order(chosen: Sequence[Build], options: RunOptions) -> None:
@@ -187,7 +189,7 @@ def begin(
     folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None
 ) -> PlannedRun:
     """Begin the record of a run of a plan, or of one shard of it. Raises UsageError for an empty shard."""
-    cells = cells_of_shard(plan, shard, options)
+    cells = [cell.under(options) for cell in cells_of_shard(plan, shard, options)]
     info = RunInfo(
         id=folder.name,
         started=datetime.now(UTC),
@@ -213,7 +215,8 @@ def resume(folder: Path, run: RunResult, catalog: Catalog) -> PlannedRun:
         raise UsageError(f"run {run.run.id} was merged from other runs", hint="resume those, and merge again")
     known = {record.name: builds.resolve_recorded(record) for record in run.run.builds}
     cells = [
-        Cell(catalog.guest(cell.guest), catalog.variant(cell.variant), known[cell.build]) for cell in run.cells
+        Cell(catalog.guest(cell.guest), catalog.variant(cell.variant), known[cell.build]).under(run.run.options)
+        for cell in run.cells
     ]
     now = definitions.digests(cells, run.run.options)
     if changed := definitions.changes(run.run.definitions, now, "changed since"):

@@ -22,6 +22,8 @@ from lab.record import (
     RepeatResult,
     Status,
     StepOutcome,
+    Stress,
+    TestRate,
     TestResult,
 )
 from lab.site.publish import publish as publish_runs
@@ -110,7 +112,15 @@ def _everything() -> list[CellResult]:
         seconds=40.0,
     )
     unknown: dict[str, Any] = {"cause": "unknown", "reason": HOSTILE, "tests": _tests(Outcome.ERROR, HOSTILE)}
-    repeats = [RepeatResult(status=Status.PASS), RepeatResult(status=Status.FAIL, failed=["a"], reason=HOSTILE)]
+    repeats = [
+        RepeatResult(status=Status.PASS, seed=1),
+        RepeatResult(status=Status.FAIL, failed=["a"], reason=HOSTILE, seed=2),
+    ]
+    rates = [
+        TestRate(name=name, ran=2, failed_in=failed_in, low=0.1, high=0.9)
+        for name, failed_in in {"a": [2], HOSTILE: [1, 2], "b": []}.items()
+    ]
+    flaky: dict[str, Any] = {"repeats": repeats, "rates": rates, "seed": 2, "stress": list(Stress)}
     return [
         *[_cell(guest, "stock", build=build) for guest in ("debian-12", "debian-13") for build in (OLD, NEW)],
         _blocked("debian-12", OLD),
@@ -120,7 +130,7 @@ def _everything() -> list[CellResult]:
         _cell("debian-13", "podman", build=OLD),
         _cell("debian-13", "podman", Status.FAIL, **unknown),
         _cell("debian-13", "as-root", Status.XPASS, expected=Expectation(status="xfail", cause=CAUSE)),
-        _cell("debian-13", "max-userns-zero", Status.FLAKY, repeats=repeats, reason="passed 1 of 2 times"),
+        _cell("debian-13", "max-userns-zero", Status.FLAKY, reason="passed 1 of 2 times", **flaky),
         _cell("debian-12", "apparmor-userns-deny", Status.NOT_APPLICABLE, reason="AppArmor 3.0.8 is too old"),
         _cell("debian-sid", "stock", Status.ERROR, reason=f"the guest did not come up: {HOSTILE}"),
         _cell("debian-14", "stock", Status.NOT_RUN, reason="image not available: no network"),

@@ -199,7 +199,8 @@ def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: 
     assert (before.pop("schema"), after.pop("schema")) == (1, 2)
     for info in (after["run"], *after["run"]["merged"]):
         info["parts"] = info.pop("merged")
-        assert (info["options"].pop("until_fail"), info["options"].pop("shuffle")) == (False, None)
+        new = {name: info["options"].pop(name) for name in ("until_fail", "shuffle", "stress")}
+        assert new == {"until_fail": False, "shuffle": None, "stress": []}
         for lane in info["lanes"]:
             lane["way"] = lane.pop("fork")
             assert (lane.pop("label"), lane.pop("host")) == ("", None)
@@ -208,7 +209,7 @@ def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: 
     for each, older in zip(after["cells"], before["cells"], strict=True):
         assert_same_facts(older.pop("facts"), each.pop("facts"), each.pop("context"), each.pop("older_facts"))
         each["way"] = each.pop("fork")
-        assert (each.pop("rates"), each.pop("seed")) == ([], None)
+        assert (each.pop("rates"), each.pop("seed"), each.pop("stress")) == ([], None, [])
         assert [repeat.pop("seed") for repeat in each["repeats"]] == [None] * len(each["repeats"])
         for test in each["tests"]:
             assert test.pop("protection") is None

@@ -86,6 +86,7 @@ def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
         ["--repeat", "3"],
         ["--until-fail"],
         ["--shuffle"],
+        ["--stress"],
         ["--retries", "1"],
         ["--cold"],
         ["--rootfs", "/layout"],

@@ -1,10 +1,12 @@
 """The main job: debian-12 and debian-13 in the variants of the set quick, through the command line."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lab.catalog import Catalog
+from lab.plan import shuffled
 from lab.record import CellResult, Outcome, RunResult, Status
 from lab.verdict import asked
 from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
@@ -38,7 +40,7 @@ TWO_BUILDS = SharedRun(
     "two-builds",
     [
         *("-g", "debian-13", "-v", "userns-clone-off", "--build", "0.10.0", "--build", RELEASE),
-        *("--no-remedies", "--repeat", "2"),
+        *("--no-remedies", "--repeat", "2", "--shuffle=4711"),
     ],
     guests=["debian-13"],
     seconds=160,
@@ -172,7 +174,7 @@ def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, shared_runs: Share
 
 
 @pytest.mark.shared(TWO_BUILDS)
-def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResult) -> None:
+def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResult, folder: Path) -> None:
     assert [(c.build, c.status, len(c.repeats)) for c in run.cells] == [
         ("0.10.0", Status.XFAIL, 2),
         (RELEASE, Status.XFAIL, 2),
@@ -182,3 +184,9 @@ def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResul
     assert [sum(name.startswith("boxlite-") for name in files) for files in deployed] == [1, 1]
     for each in run.cells:
         assert any("/repeat-2/" in name for name in each.evidence)
+        assert {(rate.ran, rate.failed) for rate in each.rates} == {(2, 0), (2, 2)}
+        for seed, place in (4711, ""), (4712, "repeat-2"):
+            report = (folder / each.folder / place / "report.jsonl").read_text()
+            entries = [json.loads(line) for line in report.splitlines()]
+            ran = [entry["nodeid"].partition("::")[2] for entry in entries if entry.get("when") == "setup"]
+            assert ran == shuffled([test.name for test in each.tests], seed)

@@ -20,7 +20,10 @@ def environment(published: Published) -> dict[str, str]:
     build = published.source.build(cell.build)
     made = f"{build.version} from {build.source}" if build else cell.build
     hosts = run.hosts(cell.guest, cell.lane)
-    return guest | {"suite confined by": confined, "boxlite": made} | (_hosts(hosts) or {"host": UNKNOWN})
+    load = {"load": ", ".join(cell.stress)} if cell.stress else {}
+    return (
+        guest | {"suite confined by": confined, **load, "boxlite": made} | (_hosts(hosts) or {"host": UNKNOWN})
+    )
 
 
 def digests(published: Published) -> dict[str, str]:

@@ -1,0 +1,195 @@
+"""Guests under load while their suites run: what makes it, what it changes, and where it is told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from lab import catalog
+from lab.base.speed import ORDINARY, Speed
+from lab.builds import SuiteOptions
+from lab.builds.kinds.wheel import Wheel
+from lab.catalog import Guest
+from lab.gate import environment
+from lab.gate.differences import Difference
+from lab.guest import stress
+from lab.guest import suite as guest_suite
+from lab.guest.session import Output, Session
+from lab.guest.stress import StressFailed, stressed
+from lab.images import store
+from lab.lane import prepare_image
+from lab.plan import Cell
+from lab.record import RunOptions, Status, Stress
+from lab.report import junit, markdown
+from lab.site import one_page
+from tests.unit.cli_examples import ONE_CELL, run_main
+from tests.unit.examples import base_image, cell, facts, run_of
+from tests.unit.gate_examples import compared, done
+from tests.unit.printed_examples import printed
+
+KNOWN = catalog.load()
+STOCK = KNOWN.variant("stock")
+RELEASE = Wheel("0.10.8", "0.10.8")
+ALL = list(Stress)
+
+
+class FakeGuest:
+    """Stands for a session: answers each command by the first of these words that it has."""
+
+    def __init__(self, answers: Mapping[str, Output] | None = None, speed: Speed = ORDINARY) -> None:
+        self.speed = speed
+        self.answers = {"is-active": Output(0, "active\n", ""), **(answers or {})}
+        self.ran: list[str] = []
+
+    def run(self, command: str, **_: object) -> Output:
+        self.ran.append(command)
+        return next((each for word, each in self.answers.items() if word in command), Output(0, "", ""))
+
+
+def session(guest: FakeGuest) -> Session:
+    return cast(Session, guest)
+
+
+def test_the_load_runs_while_the_suite_does_and_no_longer() -> None:
+    guest = FakeGuest()
+    with stressed(session(guest), [Stress.CPU, Stress.IO]):
+        [begun] = guest.ran
+    assert "stress-ng --cpu" in begun
+    assert "--hdd" in begun
+    assert "--vm" not in begun
+    assert f"systemctl stop {stress.UNIT}" in guest.ran[1]
+
+
+@pytest.mark.parametrize(("emulated", "share"), [(False, 75), (True, 25)])
+def test_the_load_leaves_a_box_more_of_a_slow_host(emulated: bool, share: int) -> None:
+    guest = FakeGuest(speed=Speed(emulated))
+    with stressed(session(guest), ALL):
+        pass
+    assert f"--property=CPUQuota=$(({share} * $(nproc)))%" in guest.ran[0]
+
+
+def test_without_a_load_nothing_is_run() -> None:
+    guest = FakeGuest()
+    with stressed(session(guest), []):
+        pass
+    assert guest.ran == []
+
+
+def test_a_load_that_cannot_be_started_is_a_fault_of_the_lab() -> None:
+    missing = Output(1, "", "Failed to find executable stress-ng: No such file or directory\n")
+    with (
+        pytest.raises(StressFailed, match=r"could not be started in the guest: .*executable stress-ng"),
+        stressed(session(FakeGuest({"systemd-run": missing})), ALL),
+    ):
+        raise AssertionError("the suite would run without it")
+
+
+def test_a_load_that_ended_before_the_suite_is_none() -> None:
+    ended = {"is-active": Output(0, "failed\n", ""), "journalctl": Output(0, "no space left\n", "")}
+    with (
+        pytest.raises(StressFailed, match="ended before the suite did: no space left"),
+        stressed(session(FakeGuest(ended)), ALL),
+    ):
+        pass
+
+
+def test_a_load_that_does_not_stop_is_told() -> None:
+    with (
+        pytest.raises(StressFailed, match="could not be stopped: timed out"),
+        stressed(session(FakeGuest({"is-active": Output(9, "active\n", "timed out")})), ALL),
+    ):
+        pass
+
+
+def test_after_a_fault_of_the_suite_the_load_is_stopped_and_the_fault_is_told() -> None:
+    guest = FakeGuest({"is-active": Output(9, "active\n", "")})
+    with pytest.raises(KeyError), stressed(session(guest), ALL):
+        raise KeyError
+    assert "systemctl stop" in guest.ran[-1]
+
+
+def test_the_limits_of_a_suite_are_longer_under_load() -> None:
+    calm = guest_suite.command(RELEASE, STOCK, speed=ORDINARY)
+    loaded = guest_suite.command(RELEASE, STOCK, speed=ORDINARY, options=SuiteOptions(stress=ALL))
+    suite, test = RELEASE.suite.suite_seconds, RELEASE.suite.test_seconds
+    assert f"timeout --kill-after=5 {suite} " in calm
+    assert f"timeout --kill-after=5 {suite * 3} " in loaded
+    assert f"--timeout={test * 3} " in loaded
+    # As after a limit was met: that decides whether boxlite hangs.
+    assert SuiteOptions(stress=ALL, stretch=2.0).more_time == 6.0
+
+
+@pytest.mark.parametrize("name", ["debian-13", "ubuntu-24.04", "fedora-44"])
+def test_only_runs_under_load_have_an_image_with_stress_ng(name: str) -> None:
+    guest = KNOWN.guest(name)
+    calm = Cell(guest, STOCK, RELEASE)
+    assert calm.under(RunOptions()).guest is guest
+    loaded = calm.under(RunOptions(stress=[Stress.CPU]))
+    assert (loaded.name, loaded.guest.image.packages[-1]) == (calm.name, "stress-ng")
+    assert digests(loaded.guest) != digests(guest)
+    if name != "debian-13":
+        # The distribution's own disk is the same.
+        assert store.inputs_digest(loaded.guest) == store.inputs_digest(guest)
+
+
+def digests(guest: Guest) -> tuple[str, str]:
+    image = base_image(Path("/store/image"))
+    return store.inputs_digest(guest), prepare_image.inputs_digest(guest, image)
+
+
+def test_a_cell_under_load_is_not_compared_as_one_without() -> None:
+    calm, loaded = done(Status.PASS), done(Status.PASS).model_copy(update={"stress": ALL})
+    for old, new, said in (
+        (calm, loaded, "load none -> cpu, memory, io"),
+        (loaded, calm, "load cpu, memory, io -> none"),
+    ):
+        found = compared(old, new)
+        assert found.difference is Difference.ENVIRONMENT_CHANGED
+        assert [str(change) for change in found.environment] == [said]
+    assert compared(loaded, loaded).difference is Difference.UNCHANGED
+
+
+def test_the_environment_of_a_usual_cell_says_nothing_of_load_and_order() -> None:
+    run = run_of(cell(facts=facts()), cell(variant="other", facts=facts(), seed=7))
+    usual, shuffled = (environment.of_cell(each, run) for each in run.cells)
+    assert not {"load", "order"} & usual.keys()
+    assert shuffled["order"] == "shuffled"
+
+
+def test_reports_say_under_what_the_suites_ran(tmp_path: Path) -> None:
+    loaded = run_of(cell(stress=ALL), options=RunOptions(stress=ALL, shuffle=7))
+    for text in (printed(loaded), markdown.render(loaded), one_page.render(loaded, tmp_path)):
+        assert "load in the guests while suites run: cpu, memory, io (stress-ng)" in text
+        assert "3 times as long" in text
+        assert "--shuffle=7" in text
+    assert '<property name="load" value="cpu, memory, io"' in junit.render(loaded)
+    calm = run_of(cell())
+    for text in (printed(calm), markdown.render(calm), one_page.render(calm, tmp_path)):
+        assert "load in the guests" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "kinds"),
+    [("--stress", ALL), ("--stress=io,cpu", [Stress.CPU, Stress.IO]), ("--retries=0", [])],
+)
+def test_what_is_loaded_is_recorded_and_in_the_command_that_runs_the_cell_again(
+    given: str,
+    kinds: list[Stress],
+    home: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "--list", given) == 0
+    again = f" --stress={','.join(kinds)}" if kinds else ""
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("--stress" in said, again in said) == (bool(kinds), True)
+
+
+@pytest.mark.parametrize("given", ["--stress=gpu", "--stress=", "--shuffle=x", "--shuffle=1234567890"])
+def test_a_wrong_value_is_wrong_usage(
+    given: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", given) == 2
+    assert given.partition("=")[0] in capsys.readouterr().err
