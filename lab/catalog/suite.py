@@ -22,6 +22,9 @@ class Suite(Definition):
     )
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
+    shared: list[str] = Field(
+        default=[], description="Files of `lab/suites/_shared` that stand beside the suite's own in the guest."
+    )
     tests: dict[str, Needs] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -31,13 +34,28 @@ class Suite(Definition):
                 raise ValueError(f"{key}: expected one of the suite's tests, found {name!r}")
         return self
 
+    @model_validator(mode="after")
+    def _shared_files_exist(self) -> Self:
+        for name, file in self.shared_files.items():
+            if not file.is_file():
+                raise ValueError(f"shared: expected the name of a file in {file.parent}, found {name!r}")
+            if (self.folder / name).exists():
+                raise ValueError(f"shared: the suite's folder has a file {name!r} of its own")
+        return self
+
     @property
     def folder(self) -> Path:
         return PACKAGE / "suites" / self.name
 
+    @property
+    def shared_files(self) -> dict[str, Path]:
+        """The files that it shares with other suites, by their names beside its own."""
+        return {name: PACKAGE / "suites" / "_shared" / name for name in self.shared}
+
     def texts(self) -> list[str]:
         """Return the names and texts of the suite's files, which determine what its tests do."""
-        files = sorted(file for file in self.folder.glob("*") if file.is_file())
+        own = [file for file in self.folder.glob("*") if file.is_file()]
+        files = sorted([*own, *self.shared_files.values()], key=lambda file: file.name)
         return [part for file in files for part in (file.name, file.read_text())]
 
     def only(self, tests: Collection[str]) -> "Suite":

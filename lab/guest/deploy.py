@@ -30,6 +30,7 @@ def deploy(
     contents = {
         **{f"{FILES}/{name}": file for name, file in files.items()},
         build.suite_folder: build.suite.folder,
+        **{f"{build.suite_folder}/{name}": file for name, file in build.suite.shared_files.items()},
         ROOTFS: rootfs,
     }
     session.run(f"sudo -n install -d -o {ADMIN} {FOLDER}", seconds=5)

@@ -14,7 +14,8 @@ from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.builds import closure
 from lab.builds import pip as lab_pip
-from lab.builds.kinds.wheel import RUNNER, Wheel
+from lab.builds.kinds.wheel import Wheel
+from lab.builds.pytest_tests import RUNNER
 from tests.unit.examples import facts
 from tests.unit.index_examples import choose, index, make_wheel
 

@@ -86,6 +86,7 @@ SEED_FILES = sorted(f.name for f in (paths.definitions() / "cloud-init").iterdir
 @pytest.mark.parametrize(
     ("file", "name"),
     [(f"suites/jailer/{file}", "suite jailer") for file in [*SUITE_FILES, "new.py"]]
+    + [(f"suites/_shared/{file}", "suite jailer") for file in KNOWN.suite.shared]
     + [(f"cloud-init/{file}", "seed") for file in SEED_FILES],
 )
 def test_a_changed_file_of_the_suite_or_the_seed_is_seen(own_files: Path, file: str, name: str) -> None:

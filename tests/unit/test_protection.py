@@ -26,7 +26,7 @@ def box(**other: Any) -> Protection:
 @pytest.fixture
 def outside() -> ModuleType:
     """The module of the suite that looks at processes from outside."""
-    path = PACKAGE / "suites" / "jailer" / "outside.py"
+    path = PACKAGE / "suites" / "_shared" / "outside.py"
     spec = importlib.util.spec_from_file_location("outside", path)
     assert spec
     assert spec.loader

@@ -18,6 +18,7 @@ from lab.base.files import sha256
 from lab.builds import rootfs
 
 SUITE = catalog.load().suite.folder
+SHARED = SUITE.parent / "_shared"
 # What the suite imports of boxlite; 0.9 has AdvancedBoxOptions in the module below alone.
 EXPORTED = ["Boxlite", "BoxOptions", "ImageRegistry", "NetworkSpec", "Options", "SecurityOptions"]
 ASK = "import boxes, json; print(json.dumps([boxes.JAILER_BY_DEFAULT, boxes.NEEDS_REGISTRY]))"
@@ -42,7 +43,12 @@ def test_a_release_is_expected_to_do_what_that_release_did(
     classes = [f"class {name}: pass\n" for name in EXPORTED]
     (package / "__init__.py").write_text(f"__version__ = '{release}'\n" + "".join(classes))
     (package / "boxlite.py").write_text("class AdvancedBoxOptions: pass\n")
-    command = [sys.executable, "-B", "-c", f"import sys; sys.path[:0] = {[str(SUITE), str(tmp_path)]}; {ASK}"]
+    command = [
+        sys.executable,
+        "-B",
+        "-c",
+        f"import sys; sys.path[:0] = {[str(SUITE), str(SHARED), str(tmp_path)]}; {ASK}",
+    ]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert json.loads(said) == [jailer, registry]
 
@@ -57,7 +63,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def address(layout: Path) -> Iterator[str]:
-    serving: Any = runpy.run_path(str(SUITE / "registry.py"))["serving"]
+    serving: Any = runpy.run_path(str(SHARED / "registry.py"))["serving"]
     with cast(AbstractContextManager[str], serving(layout)) as host:
         yield f"http://{host}/v2/"
 

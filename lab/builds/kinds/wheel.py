@@ -1,7 +1,7 @@
 """Wheels of boxlite's Python package: a release, or local files. Its suite runs under pytest."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -10,32 +10,17 @@ from packaging.version import InvalidVersion, Version
 
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import closure, local, pip, releases, reportlog
-from lab.builds._base import FILES, FOLDER, ROOTFS, Build, Step, SuiteOptions
+from lab.builds import closure, local, pip, releases
+from lab.builds.pytest_tests import RUNNER, PytestTests, runner
 from lab.catalog import Suite, load_suite
 from lab.probes import Facts
-from lab.record import TestResult
 
 # The source of a release, in records.
 INDEX = "PyPI"
-# Where a guest has the unpacked wheels.
-SITE = f"{FOLDER}/site"
-# What the suite needs besides boxlite.
-RUNNER = ("pytest", "pytest-timeout", "pytest-reportlog")
 # Older ones are not on the package index, and the suite was never tried with one.
 OLDEST = Version("0.9.0")
 # The version of a build that stands for the newest release, whichever that is.
 NEWEST = "newest"
-
-UNPACK = f"""
-set -e
-python3 - <<'PROGRAM'
-import pathlib, zipfile
-for wheel in sorted(pathlib.Path("{FILES}").glob("*.whl")):
-    zipfile.ZipFile(wheel).extractall("{SITE}")
-PROGRAM
-rm -r {FILES}
-"""
 
 FIRST_USE = "import boxlite, tempfile; boxlite.Boxlite(boxlite.Options(home_dir=tempfile.mkdtemp()))"
 
@@ -45,14 +30,10 @@ def _jailer() -> Suite:
 
 
 @dataclass(frozen=True)
-class Wheel(Build):
+class Wheel(PytestTests):
     """A release on the package index, or what is at the local `path`: a wheel, or a folder of wheels."""
 
     form = "release (0.10.8, 0.10.x or previous), wheel file or folder of wheels"
-    # pytest's ExitCode: interrupted, internal error, wrong usage, no tests collected.
-    runner_failed = frozenset({2, 3, 4, 5})
-    # pytest runs what its arguments name in the order of these.
-    keeps_order = True
 
     path: Path | None = None
     suite: Suite = field(kw_only=True, hash=False, default_factory=_jailer)
@@ -131,44 +112,10 @@ class Wheel(Build):
             wheels = pip.download(paths, wanted, python, folder, say)
         else:
             own = local.choose(self.path, facts)
-            wanted = [*RUNNER, *map(str, closure.needs(own, python))]
-            wheels = [own, *pip.download(paths, wanted, python, f"runner-{pip.digest(wanted)}", say)]
+            needed = [str(each) for each in closure.needs(own, python)]
+            wheels = [own, *runner(paths, python, say, needed)]
         return {wheel.name: wheel for wheel in wheels}
 
-    def steps(self) -> Sequence[Step]:
-        compiling = f"LAB_ROOTFS={ROOTFS} PYTHONPATH={SITE} python3 -m pytest --quiet --collect-only"
-        return [
-            Step(UNPACK, seconds=30),
-            # What Python compiles on a first import is compiled here once, and not in every cell.
-            Step(f"cd {self.working_folder} && {compiling}", seconds=30),
-            # boxlite unpacks its runtime when it is first used, and a first login starts the user's own service
-            # manager. If a build cannot even do that, the suite will show it.
-            Step(
-                f"PYTHONPATH={SITE} python3 -c {shlex.quote(FIRST_USE)}",
-                seconds=30,
-                as_suite_user=True,
-                check=False,
-            ),
-        ]
-
     @property
-    def ingredients(self) -> Sequence[str]:
-        return RUNNER
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return {**super().environment, "PYTHONPATH": SITE, "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def command(self, options: SuiteOptions, *, results: str, test_seconds: float) -> str:
-        words = ["python3", "-m", "pytest", "-ra"]
-        words += ["--exitfirst"] if options.to_first_failure else []
-        words += [f"{self.suite.name}_suite.py::{name}" for name in options.tests]
-        # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end.
-        words += [f"--timeout={test_seconds:.0f}", f"--report-log={self.report_file(results)}"]
-        return shlex.join([*words, f"--junitxml={results}/junit.xml"])
-
-    def report_file(self, results: str) -> str:
-        return f"{results}/report.jsonl"
-
-    def read_report(self, text: str) -> dict[str, TestResult | None] | None:
-        return reportlog.read(text)
+    def first_use(self) -> str:
+        return f"python3 -c {shlex.quote(FIRST_USE)}"

@@ -1,9 +1,5 @@
 """Starting boxes with the security options of a test."""
 
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,9 +8,9 @@ from typing import Any
 
 import boxlite
 import outside
-import pytest
 from boxlite import Boxlite, BoxOptions, ImageRegistry, NetworkSpec, Options, SecurityOptions
 from packaging.version import Version
+from remedies import JAILER_OFF, PREFLIGHT, preflight
 
 try:
     from boxlite import AdvancedBoxOptions
@@ -28,10 +24,6 @@ JAILER_BY_DEFAULT = release > Version("0.9.5")
 # Releases of 0.9 make the system that boots in a box from the image debian:bookworm-slim, even if `rootfs_path`
 # is set. Newer ones bring that system with them.
 NEEDS_REGISTRY = release < Version("0.10.0a0")
-
-# Two remedies change how boxlite is run: with the jailer off, or with a preflight before each jailed box.
-JAILER_OFF = os.environ.get("LAB_JAILER") == "off"
-PREFLIGHT = "LAB_PREFLIGHT" in os.environ
 
 
 def runtime(home: Path, registry: str | None) -> Boxlite:
@@ -73,17 +65,6 @@ def asked(security: SecurityOptions | None) -> dict[str, object]:
     return {name: value for name, value in found.items() if value is None or isinstance(value, (bool, int))}
 
 
-def preflight() -> None:
-    """Skip the test if bubblewrap cannot create a user namespace, judged by the same probe as boxlite's own."""
-    bundled = Path.home().glob(".local/share/boxlite/runtimes/*/bwrap")
-    program = shutil.which("bwrap") or str(next(bundled, "bwrap"))
-    probe = subprocess.run(
-        [program, "--unshare-user", "--ro-bind", "/", "/", "--", "true"], capture_output=True, text=True
-    )
-    if probe.returncode != 0:
-        pytest.skip(f"bubblewrap can make no user namespace on this host: {probe.stderr.strip()}")
-
-
 @dataclass
 class Boxes:
     """Starts boxes of one runtime. `record` keeps what was seen of them in the test's result."""
@@ -104,7 +85,7 @@ class Boxes:
         box = await self.runtime.create(options(self.rootfs, wanted))
         async with box:
             yield box
-            self._record_protection(str(box.id), asked(wanted))
+            outside.record(self.record, self.home, str(box.id), asked(wanted))
 
     async def assert_echoes(self, security: SecurityOptions) -> None:
         """Assert that a box with these options starts, runs a command and returns what it printed."""
@@ -117,15 +98,3 @@ class Boxes:
     def namespaces(self, box: Any, wanted: set[str]) -> set[str]:
         """The kinds of namespace that a process of a running box has for itself; waits for those wanted."""
         return outside.most_confined(outside.shim_pid(self.home, str(box.id)), wanted)[1]
-
-    def _record_protection(self, box_id: str, wanted: dict[str, object]) -> None:
-        try:
-            shim = outside.shim_pid(self.home, box_id)
-            process, _ = outside.most_confined(shim, set())
-            seen = outside.protection(process, self.home, box_id)
-            seen |= {"asked": wanted, "processes": outside.processes(shim)}
-            seen |= {"warnings": outside.warnings(self.home, box_id)}
-            self.record("protection", seen)
-        except (OSError, ValueError, LookupError) as error:
-            # The box works; only what confines it stays unknown.
-            print(f"what confines the box could not be read: {error!r}", file=sys.stderr)

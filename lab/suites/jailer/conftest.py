@@ -1,30 +1,15 @@
 """Fixtures of the suite, which runs in the guest. LAB_ROOTFS names an OCI image layout that boxes boot."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import registry
 from boxes import NEEDS_REGISTRY, Boxes, runtime
+from homes import home
 
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A boxlite home that only this test uses.
-
-    It is directly below the user's home, because boxlite puts sockets inside it and the path of a Unix socket
-    has at most 108 bytes. Logs and the files of failed boxes are evidence: they are not deleted.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="box-", dir=Path.home()))
-    yield folder
-    for entry in folder.iterdir():
-        if entry.name not in ("logs", "boxes"):
-            shutil.rmtree(entry, ignore_errors=True)
-    for disk in folder.glob("boxes/*/disks"):
-        shutil.rmtree(disk, ignore_errors=True)
+__all__ = ["home"]
 
 
 @pytest.fixture(scope="session")

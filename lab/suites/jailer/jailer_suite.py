@@ -6,11 +6,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from boxes import JAILER_BY_DEFAULT, JAILER_OFF, Boxes
+from boxes import JAILER_BY_DEFAULT, Boxes
 from boxlite import SecurityOptions
-
-# What bubblewrap makes for the jailer.
-ISOLATED = {"mnt", "user", "pid", "ipc", "uts"}
+from outside import ISOLATED
+from remedies import JAILER_OFF
 
 
 def default_security_options_enable_jailer_on_supported_platforms(boxes: Boxes, home: Path) -> None:

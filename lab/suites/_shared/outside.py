@@ -1,11 +1,17 @@
 """What confines the processes of a box, as its user sees it from outside in /proc."""
 
+from __future__ import annotations
+
 import re
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 NAMESPACES = ("mnt", "user", "pid", "ipc", "uts", "net", "cgroup")
+# What bubblewrap makes for the jailer.
+ISOLATED = {"mnt", "user", "pid", "ipc", "uts"}
 # In /proc/PID/status: https://docs.kernel.org/filesystems/proc.html
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
@@ -54,6 +60,22 @@ def most_confined(pid: int, wanted: set[str]) -> tuple[int, set[str]]:
         if wanted <= best[1] or time.monotonic() > end:
             return best
         time.sleep(LOOK_SECONDS)
+
+
+def record(keep: Callable[[str, object], None], home: Path, box_id: str, asked: dict[str, Any]) -> None:
+    """Have what confines a running box kept in the test's result, with pytest's `record_property`.
+
+    `asked` are the security options that the test gave boxlite, by their names in Python.
+    """
+    try:
+        shim = shim_pid(home, box_id)
+        process, _ = most_confined(shim, set())
+        seen = protection(process, home, box_id)
+        seen.update(asked=asked, processes=processes(shim), warnings=warnings(home, box_id))
+        keep("protection", seen)
+    except (OSError, ValueError, LookupError) as error:
+        # The box works; only what confines it stays unknown.
+        print(f"what confines the box could not be read: {error!r}", file=sys.stderr)
 
 
 def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
