@@ -6,6 +6,7 @@ Standard Base, about versions of symbols and NT_GNU_ABI_TAG.
 """
 
 import re
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
@@ -27,6 +28,16 @@ MAGIC = b"\x7fELF"
 # Bytes that are read of a file in an archive, which may hold a bomb. boxlite's library has 110 MB.
 LARGEST = 1 << 30
 GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)", re.ASCII)
+# What reading a damaged archive raises.
+DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    EOFError,
+)
 # A version without a number that linkers write, with the first glibc that knows it.
 UNNUMBERED = {"GLIBC_ABI_DT_RELR": Version("2.36")}
 # The flag of a version that a program can do without.
@@ -75,7 +86,7 @@ def why_not(path: Path, facts: Facts) -> str | None:
 
 
 def read(path: Path) -> Sequence[Needs]:
-    """What an ELF file, or each one in a zip archive such as a wheel, needs; nothing for anything else.
+    """What an ELF file, or each one in a wheel or in a tarball of npm's, needs; nothing for anything else.
 
     Damaged files are passed over: what becomes of a build with such files is for its suite to show.
     """
@@ -91,18 +102,30 @@ def _read(path: Path, _size: int, _changed: int) -> Sequence[Needs]:
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) == MAGIC:
             return _needs(stream, path.name)
+    contents = _in_tarball(path) if path.suffix == ".tgz" else _in_zip(path)
     found: list[Needs] = []
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                with archive.open(entry) as file:
-                    content = file.read(len(MAGIC))
-                    if content == MAGIC:
-                        name = f"{Path(entry.filename).name} in {path.name}"
-                        found += _needs(BytesIO(content + file.read(LARGEST)), name)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError):
+        for name, file in contents:
+            content = file.read(len(MAGIC))
+            if content == MAGIC:
+                found += _needs(BytesIO(content + file.read(LARGEST)), f"{Path(name).name} in {path.name}")
+    except DAMAGED:
         pass
     return found
+
+
+def _in_zip(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                yield entry.filename, file
+
+
+def _in_tarball(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(path, "r:gz") as archive:
+        for entry in archive:
+            if file := archive.extractfile(entry):
+                yield entry.name, file
 
 
 def _needs(stream: BinaryIO, name: str) -> list[Needs]:

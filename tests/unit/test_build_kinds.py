@@ -16,8 +16,7 @@ from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import PACKAGE, Paths
 from lab.base.speed import ORDINARY
-from lab.builds import Build, SuiteOptions, kinds
-from lab.builds.kinds import wheel
+from lab.builds import Build, SuiteOptions, kinds, pytest_tests
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading
 from lab.guest import deploy
@@ -129,7 +128,7 @@ def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
 
 
 def test_it_is_named_by_its_prefix_and_wheels_are_what_they_were(build: Build, program: Path) -> None:
-    assert set(builds.known_kinds()) == {"nextest", "program", "test-binary", "wheel"}
+    assert set(builds.known_kinds()) == {"cli", "nextest", "npm", "program", "test-binary", "wheel"}
     assert build.name == f"program@{sha256(program)[:8]}"
     assert build.argument == f"program:{program}"
     assert builds.resolve(build.argument) == build
@@ -185,6 +184,39 @@ def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
     assert not (root / "opt" / "lab" / "payload.tar").exists()
     # The warm-up failed, which is for the suite to find out.
     assert deployed.ran[-1] == ("/opt/program/program warm-up", SUITE, False)
+
+
+def test_files_that_suites_share_stand_beside_the_suites_own(
+    build: Build, box: Path, guest: Any, paths: Paths, tmp_path: Path
+) -> None:
+    (box / "suite.toml").write_text('shared = ["registry.py"]\n' + SUITE_FILES["suite.toml"])
+    sharing = replace(build, suite=catalog.load_suite("box"))
+    (tmp_path / "index.json").write_text("{}")
+    identity = deploy.identity(sharing, tmp_path)
+    (tmp_path / "rootfs").mkdir()
+    deploy.deploy(
+        guest, sharing, sharing.fetch(paths, facts(), print), rootfs=tmp_path / "rootfs", say=lambda _text: None
+    )
+    suite = guest.root / "opt" / "lab" / "suites" / "box"
+    assert sorted(file.name for file in suite.iterdir()) == ["registry.py", "run.sh", "suite.toml"]
+    # A stored state does not outlive a change of what is shared.
+    with (tmp_path / "suites" / "_shared" / "registry.py").open("a") as stream:
+        stream.write("# changed")
+    assert deploy.identity(sharing, tmp_path) != identity
+
+
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [
+        ("no.py", "expected the name of a file in .*, found 'no.py'"),
+        ("run.sh", "has a file 'run.sh' of its own"),
+    ],
+)
+def test_a_shared_file_that_cannot_be_deployed_is_refused(box: Path, shared: str, expected: str) -> None:
+    (box.parent / "_shared" / "run.sh").touch()
+    (box / "suite.toml").write_text(f"shared = [{shared!r}]\n" + SUITE_FILES["suite.toml"])
+    with pytest.raises(UsageError, match=expected):
+        catalog.load_suite("box")
 
 
 def test_its_suite_runs_in_its_folder_and_its_report_is_read(build: Build, deployed: Any) -> None:
@@ -269,7 +301,7 @@ def test_a_stored_state_is_not_taken_for_one_with_another_test_runner(
     (tmp_path / "index.json").write_text("{}")
     before = deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path)
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) == before
-    monkeypatch.setattr(wheel, "RUNNER", ("pytest", "pytest-timeout"))
+    monkeypatch.setattr(pytest_tests, "RUNNER", ("pytest", "pytest-timeout"))
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) != before
 
 
@@ -282,4 +314,4 @@ def test_wheels_are_unpacked_side_by_side(guest: Any) -> None:
     guest.run(Wheel("0.10.8", "0.10.8").steps()[0].command, seconds=30)
     site = guest.root / "opt" / "lab" / "site"
     assert sorted(folder.name for folder in site.iterdir()) == ["boxlite", "pytest"]
-    assert not files.exists()
+    assert list(files.iterdir()) == []

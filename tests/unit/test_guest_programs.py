@@ -17,27 +17,54 @@ from lab import catalog
 from lab.base.paths import PACKAGE
 from lab.guest import archive, programs, session
 
-SUITE = catalog.load().suite.folder
+# The suites that pytest runs, with the oldest Python that each may meet. Older than 3.10 is Debian 11's
+# alone, for which boxlite has no wheel, and whose Node is too old.
+SUITES = {"jailer": (3, 10), "npm": (3, 10), "cli": (3, 9)}
 # The lab's own, and what runs upstream's tests.
 PROGRAMS = [*programs.program_files(), *sorted((PACKAGE / "builds" / "remote").glob("*.py"))]
-# The suite runs on no older Python than boxlite has wheels for. That a guest's is older (Debian 11's) is for
-# the lab's own programs to find out.
-OLDEST, OLDEST_OF_GUESTS = (3, 10), (3, 9)
+OLDEST_OF_GUESTS = (3, 9)
 
 
 def _name(file: Path) -> str:
     return str(file.relative_to(PACKAGE))
 
 
-def suite_functions() -> list[str]:
-    tree = ast.parse((SUITE / "jailer_suite.py").read_text())
+def files_of(name: str) -> list[Path]:
+    """The programs that a suite has in a guest."""
+    suite = catalog.load_suite(name)
+    return [*sorted(suite.folder.glob("*.py")), *suite.shared_files.values()]
+
+
+def suite_functions(name: str) -> list[str]:
+    tree = ast.parse((catalog.load_suite(name).folder / f"{name}_suite.py").read_text())
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-@pytest.mark.parametrize("file", [*PROGRAMS, *sorted(SUITE.glob("*.py"))], ids=_name)
+@pytest.mark.parametrize("file", PROGRAMS, ids=_name)
 def test_it_is_written_for_the_oldest_python(file: Path) -> None:
-    oldest = OLDEST_OF_GUESTS if file in PROGRAMS else OLDEST
-    assert ast.parse(file.read_text(), feature_version=oldest).body
+    assert ast.parse(file.read_text(), feature_version=OLDEST_OF_GUESTS).body
+
+
+@pytest.mark.parametrize(("name", "oldest"), SUITES.items())
+def test_a_suite_is_written_for_the_oldest_python_that_it_meets(name: str, oldest: tuple[int, int]) -> None:
+    for file in files_of(name):
+        tree = ast.parse(file.read_text(), feature_version=oldest)
+        # `X | None` of 3.10 parses everywhere; in annotations alone it is no harm if they are not evaluated.
+        unions = any(isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) for node in ast.walk(tree))
+        assert oldest >= (3, 10) or not unions or "from __future__ import annotations" in file.read_text()
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_names_exactly_the_shared_files_that_it_imports(name: str) -> None:
+    shared = {file.stem for file in (PACKAGE / "suites" / "_shared").glob("*.py")}
+    imported: set[str] = set()
+    for file in files_of(name):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module or "")
+    assert {f"{each}.py" for each in imported & shared} == set(catalog.load_suite(name).shared)
 
 
 @pytest.mark.parametrize("file", PROGRAMS, ids=_name)
@@ -51,18 +78,21 @@ def test_remote_programs_import_the_standard_library_alone(file: Path) -> None:
     assert imported <= sys.stdlib_module_names
 
 
-def test_suite_toml_names_exactly_the_tests_of_the_suite_in_their_order() -> None:
-    assert list(catalog.load().suite.tests) == suite_functions()
+@pytest.mark.parametrize("name", SUITES)
+def test_suite_toml_names_exactly_the_tests_of_the_suite_in_their_order(name: str) -> None:
+    assert list(catalog.load_suite(name).tests) == suite_functions(name)
 
 
-def test_pytest_collects_exactly_the_tests_that_suite_toml_names() -> None:
+@pytest.mark.parametrize("name", SUITES)
+def test_pytest_collects_exactly_the_tests_that_suite_toml_names(name: str) -> None:
+    suite = catalog.load_suite(name)
     ini = configparser.ConfigParser()
-    ini.read(SUITE / "pytest.ini")
+    ini.read(suite.folder / "pytest.ini")
     files, functions = (ini["pytest"][key].split() for key in ("python_files", "python_functions"))
-    collected = [file for file in SUITE.glob("*.py") if any(fnmatch(file.name, each) for each in files)]
-    assert [file.name for file in collected] == ["jailer_suite.py"]
-    found = [name for name in suite_functions() if any(fnmatch(name, each) for each in functions)]
-    assert found == list(catalog.load().suite.tests)
+    collected = [file.name for file in files_of(name) if any(fnmatch(file.name, each) for each in files)]
+    assert collected == [f"{name}_suite.py"]
+    found = [test for test in suite_functions(name) if any(fnmatch(test, each) for each in functions)]
+    assert found == list(suite.tests)
 
 
 def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:

@@ -1,0 +1,181 @@
+"""boxlite's packages for Node: asking npm's registry about them, fetching them, reading their tarballs."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+from pydantic import BaseModel, Field, ValidationError
+
+from lab.base import process, scratch
+from lab.base.errors import LabError, UsageError, one_line
+from lab.base.locks import locked
+from lab.base.paths import Paths
+from lab.builds import pip
+
+PROJECT = "@boxlite-ai/boxlite"
+# What has boxlite itself for the guests' processor and C library.
+NATIVE = "@boxlite-ai/boxlite-linux-x64-gnu"
+SECONDS = 600.0
+# Longer than another lab can take for its own download.
+LOCK_SECONDS = 2 * SECONDS + 60.0
+NAME_ONE = "name a tarball of `npm pack`: --build npm:FILE.tgz, with that of the native package beside it"
+# Bytes. A tarball may hold a bomb.
+LARGEST_MANIFEST = 1 << 20
+ENGINE = re.compile(r">=\s*(\d+(?:\.\d+){0,2})", re.ASCII)
+
+
+class Manifest(BaseModel):
+    """What is read of a package's package.json."""
+
+    name: str
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+[\w.+-]*$")
+    engines: dict[str, str] = {}
+    optional: dict[str, str] = Field({}, alias="optionalDependencies")
+
+    @property
+    def oldest_node(self) -> Version:
+        """The oldest Node that it runs on. Raises ValueError if it says that in a way that is not read here."""
+        said = self.engines.get("node", ">=0")
+        if not (match := ENGINE.fullmatch(said.strip())):
+            raise ValueError(f"engines.node: expected >=VERSION, found {said!r}")
+        return Version(match[1])
+
+
+@dataclass(frozen=True)
+class Package:
+    """The tarballs of boxlite's package and of its native one, and the manifest of the first."""
+
+    main: Path
+    native: Path
+    manifest: Manifest
+
+
+def read(tarball: Path, name: str = PROJECT) -> Manifest:
+    """What a tarball says of itself. Raises UsageError if it is none of the package with this name."""
+    what = f"a tarball of {name}, as `npm pack` makes it"
+    try:
+        with tarfile.open(tarball, "r:gz") as tar:
+            file = tar.extractfile("package/package.json")
+            found = Manifest.model_validate_json(file.read(LARGEST_MANIFEST) if file else "")
+    except KeyError as error:
+        raise UsageError(f"{tarball}: expected {what}; it has no package/package.json") from error
+    except ValidationError as error:
+        raise UsageError(f"{tarball}: expected {what}; its package.json is wrong: {one_line(error)}") from error
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise UsageError(f"{tarball}: expected {what}; it cannot be read: {error}") from error
+    if found.name != name:
+        raise UsageError(f"{tarball}: expected {what}; it is of {found.name}")
+    return found
+
+
+def native_of(tarball: Path, manifest: Manifest) -> str:
+    """The version of the native package that a package asks for. Raises UsageError if it asks for none."""
+    wanted = manifest.optional.get(NATIVE)
+    if wanted is None:
+        raise UsageError(f"{tarball}: expected {NATIVE} among its optionalDependencies; there is none")
+    return wanted
+
+
+def file_name(name: str, version: str) -> str:
+    """The name that `npm pack` gives to a package's tarball."""
+    return f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+
+
+def check_version(version: str, name: str = PROJECT) -> None:
+    """Raise UsageError if the registry has no such version of a package, LabError if npm cannot tell."""
+    known = _versions(name)
+    if version not in known:
+        raise UsageError(f"there is no release {version} of {name}", hint=f"there are {', '.join(known)}")
+
+
+def fetch(paths: Paths, version: str, say: Callable[[str], None]) -> Package:
+    """A release, from the cache or the registry. Raises UsageError if there is none, LabError if npm fails."""
+    main = _fetch(paths, PROJECT, version, say)
+    manifest = read(main)
+    return Package(main, _fetch(paths, NATIVE, native_of(main, manifest), say), manifest)
+
+
+def complete(paths: Paths, main: Path, say: Callable[[str], None]) -> Package:
+    """A local tarball with the native package: the one beside it, or the release that it asks for.
+
+    Raises as `fetch` does.
+    """
+    manifest = read(main)
+    beside = native_beside(main, manifest)
+    return Package(main, beside or _fetch(paths, NATIVE, native_of(main, manifest), say), manifest)
+
+
+def native_beside(main: Path, manifest: Manifest) -> Path | None:
+    """The native package's tarball in the same folder. Raises UsageError if it is another package's."""
+    version = native_of(main, manifest)
+    beside = main.with_name(file_name(NATIVE, version))
+    if not beside.exists():
+        return None
+    found = read(beside, NATIVE)
+    if found.version != version:
+        raise UsageError(f"{beside}: expected version {version} of {NATIVE}; it is {found.version}")
+    return beside
+
+
+def _fetch(paths: Paths, name: str, version: str, say: Callable[[str], None]) -> Path:
+    """The tarball of one package in the cache."""
+    folder = paths.make(pip.store(paths)) / "npm"
+    paths.make(folder)
+    file = folder / file_name(name, version)
+    with locked(file.with_name(f".{file.name}.lock"), LOCK_SECONDS, f"{name} {version} to be fetched", say):
+        if file.exists():
+            return file
+        check_version(version, name)
+        say(f"fetching {name} {version}")
+        with scratch.make_in(pip.store(paths), ".partial-npm-") as partial:
+            try:
+                _npm("pack", f"{name}@{version}", "--ignore-scripts", f"--pack-destination={partial}")
+                _verify(partial / file.name, _npm("view", f"{name}@{version}", "dist.integrity"))
+                (partial / file.name).rename(file)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return file
+
+
+def _verify(file: Path, integrity: Any) -> None:
+    """Compare a file with a digest of the registry's. https://www.w3.org/TR/SRI/"""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha512").digest()
+    found = f"sha512-{base64.b64encode(digest).decode()}"
+    if found != integrity:
+        raise LabError(
+            f"{file.name}: npm's registry says {integrity}, and what it sent has {found}",
+            hint="run the same command again; if it stays so, whoever runs that registry should know",
+        )
+
+
+@cache
+def _versions(name: str) -> tuple[str, ...]:
+    """Every version in the registry, oldest first. npm is asked once."""
+    found = _npm("view", name, "versions")
+    return tuple([found] if isinstance(found, str) else found)
+
+
+def _npm(*words: str) -> Any:
+    """What npm, with this host's own configuration, answers. Raises LabError."""
+    if shutil.which("npm") is None:
+        raise LabError(
+            f"this host has no npm, which fetches {PROJECT}", hint=f"install it (Debian: npm), or {NAME_ONE}"
+        )
+    command = ["npm", *words, "--json", "--loglevel=error", "--no-update-notifier"]
+    try:
+        return json.loads(process.run(command, timeout=SECONDS))
+    except process.CommandFailed as error:
+        raise LabError(f"npm could not {words[0]} {words[1]}: {error}", hint=NAME_ONE) from error
+    except ValueError as error:
+        raise LabError(f"npm {words[0]} {words[1]} did not answer in JSON: {error}", hint=NAME_ONE) from error

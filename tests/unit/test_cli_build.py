@@ -1,0 +1,88 @@
+"""The kind of build `cli`: boxlite's command line program."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lab import builds
+from lab.base import process
+from lab.base.errors import NotApplicable, UsageError
+from lab.base.paths import Paths
+from lab.builds import elf
+from lab.builds.kinds import cli as kind
+from lab.catalog import load_suite
+from tests.unit import elf_examples
+from tests.unit.examples import facts
+
+SUITE = load_suite("cli")
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that says what boxlite says of its version."""
+    file = tmp_path / "boxlite"
+    shutil.copy(shutil.which("true") or "", file)
+    monkeypatch.setattr(process, "run", lambda *_, **__: "boxlite 0.10.8\n")
+    return file
+
+
+def test_a_program_is_named_by_its_version_and_content(program: Path) -> None:
+    build = builds.resolve(f"cli:{program}")
+    assert build.version == "0.10.8"
+    assert build.name.startswith("cli-0.10.8@")
+    assert build.suite == SUITE
+    assert builds.resolve(build.argument) == build
+    program.write_bytes(program.read_bytes() + b"more")
+    assert builds.resolve(build.argument).name != build.name
+
+
+def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
+    program: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wheel = tmp_path / "pytest-8.4-py3-none-any.whl"
+    asked: list[str] = []
+
+    def runner(_paths: Paths, python: str, _say: object) -> list[Path]:
+        asked.append(python)
+        return [wheel]
+
+    monkeypatch.setattr(kind, "runner", runner)
+    files = builds.resolve(f"cli:{program}").fetch(paths, facts(python="3.9"), lambda _text: None)
+    assert files == {"boxlite": program, wheel.name: wheel}
+    assert asked == ["3.9"]
+
+
+def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) -> None:
+    file = tmp_path / "boxlite"
+    file.write_bytes(elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.39"]}))
+    with pytest.raises(NotApplicable, match=r"boxlite needs glibc 2\.39, and the guest has 2\.31"):
+        elf.check({"boxlite": file}, facts(glibc="2.31"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"#!/bin/sh\necho boxlite 0.10.8\n", "expected boxlite's command line program.* it is no ELF file"),
+        (b"", "it is no ELF file"),
+        (elf_examples.elf(machine=elf_examples.AARCH64), "program for AArch64; the guests have x86-64"),
+        (elf_examples.elf(), "expected boxlite's command line program, which tells its version"),
+    ],
+)
+def test_what_is_no_program_for_the_guests_is_wrong_usage(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    file = tmp_path / "boxlite"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=expected):
+        builds.resolve(f"cli:{file}")
+
+
+def test_another_program_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="boxlite's command line program, which says `boxlite VERSION`"):
+        builds.resolve(f"cli:{shutil.which('uname')}")
+
+
+def test_a_file_that_there_is_not_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="--build cli:no/such/file: no such file"):
+        builds.resolve("cli:no/such/file")

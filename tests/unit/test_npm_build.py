@@ -1,0 +1,255 @@
+"""The kind of build `npm`: releases and tarballs of `npm pack`, with Node of the distribution."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import builds
+from lab.base import process
+from lab.base.errors import LabError, NotApplicable, UsageError
+from lab.base.paths import Paths
+from lab.builds import elf, npm
+from lab.builds.kinds import npm as kind
+from lab.builds.kinds.npm import Npm
+from lab.probes import Facts
+from tests.unit import elf_examples
+from tests.unit.examples import facts
+from tests.unit.npm_examples import NATIVE_FILE, Registry, manifest, tarball
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    found = Registry(tmp_path, monkeypatch)
+    found.has(manifest())
+    found.has(manifest(npm.NATIVE), {NATIVE_FILE: elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.28"]})})
+    return found
+
+
+def of(codename: str, name: str) -> Facts:
+    known = facts()
+    system = {"id": "debian", "version_codename": codename, "pretty_name": name}
+    return known.model_copy(update={"os": known.os.model_copy(update=system)})
+
+
+TRIXIE = of("trixie", "Debian GNU/Linux 13 (trixie)")
+BULLSEYE = of("bullseye", "Debian GNU/Linux 11 (bullseye)")
+
+
+@pytest.fixture
+def debian(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Debian's packages without a mirror; the commands that fetched them."""
+    versions = {"trixie": "20.19.2+dfsg-1+deb13u3", "bullseye": "12.22.12~dfsg-1~deb11u7"}
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **more: Any) -> str:
+        if command[0] != "mmdebstrap":
+            return process_run(command, **more)
+        commands.append([str(word) for word in command])
+        suite = command[-2]
+        archive = Path(next(word for word in command if "tar-out" in word).split()[-1])
+        folder = archive.parent / "debs"
+        (folder / "partial").mkdir(parents=True)
+        names = [f"nodejs_{versions[suite]}_amd64.deb", "libuv1_1.50.0-2_amd64.deb"]
+        for name in names:
+            (folder / name).write_text("a package")
+        process_run(["tar", "-cf", archive, "-C", folder, "."], timeout=10)
+        process_run(["rm", "-r", folder], timeout=10)
+        return ""
+
+    process_run = process.run
+    monkeypatch.setattr(process, "run", run)
+    return commands
+
+
+@pytest.fixture(autouse=True)
+def no_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wheel = tmp_path / "pytest-9.0-py3-none-any.whl"
+    wheel.touch()
+    monkeypatch.setattr(kind, "runner", lambda *_: [wheel])
+
+
+def said(_text: str) -> None:
+    pass
+
+
+def test_a_release_is_fetched_with_its_native_package_once(paths: Paths, registry: Registry) -> None:
+    build = builds.resolve("npm:0.10.0")
+    assert (build.name, build.version, build.argument) == ("npm-0.10.0", "0.10.0", "npm:0.10.0")
+    build.check(paths)
+    asked = len(registry.calls)
+    found = npm.fetch(paths, "0.10.0", said)
+    assert [found.main.name, found.native.name] == [
+        "boxlite-ai-boxlite-0.10.0.tgz",
+        "boxlite-ai-boxlite-linux-x64-gnu-0.10.0.tgz",
+    ]
+    assert len(registry.calls) == asked
+
+
+def test_a_guest_gets_the_tarballs_node_of_its_release_and_pytest(
+    paths: Paths, registry: Registry, debian: list[list[str]]
+) -> None:
+    build = builds.resolve("npm:0.10.0")
+    files = build.fetch(paths, TRIXIE, said)
+    assert list(files) == [
+        "main.tgz",
+        "native.tgz",
+        "node/libuv1_1.50.0-2_amd64.deb",
+        "node/nodejs_20.19.2+dfsg-1+deb13u3_amd64.deb",
+        "pytest-9.0-py3-none-any.whl",
+    ]
+    assert all(file.is_file() for file in files.values())
+    build.fetch(paths, TRIXIE, said)
+    [command] = debian
+    assert command[-2] == "trixie"
+
+
+def test_an_old_release_of_debian_is_asked_for_as_its_guests_are_built(
+    paths: Paths, registry: Registry, debian: list[list[str]]
+) -> None:
+    with pytest.raises(
+        NotApplicable, match=r"needs Node 18\.0\.0 or newer; Debian GNU/Linux 11 .*has 12\.22\.12"
+    ):
+        builds.resolve("npm:0.10.0").fetch(paths, BULLSEYE, said)
+    [command] = debian
+    assert any("bullseye-security" in word for word in command)
+
+
+def test_a_guest_of_another_distribution_is_not_applicable(paths: Paths, registry: Registry) -> None:
+    known = facts()
+    system = {"id": "fedora", "version_codename": None, "pretty_name": "Fedora Linux 44"}
+    fedora = known.model_copy(update={"os": known.os.model_copy(update=system)})
+    with pytest.raises(NotApplicable, match="Debian's releases only; the guest is Fedora Linux 44"):
+        builds.resolve("npm:0.10.0").fetch(paths, fedora, said)
+
+
+def test_what_the_native_package_needs_is_read_in_its_tarball(registry: Registry, paths: Paths) -> None:
+    native = npm.fetch(paths, "0.10.0", said).native
+    old = facts(glibc="2.17")
+    with pytest.raises(NotApplicable, match=r"boxlite\.linux-x64-gnu\.node in .*tgz needs glibc 2\.28"):
+        elf.check({"native.tgz": native}, old)
+
+
+def test_a_release_that_there_is_not_is_wrong_usage(paths: Paths, registry: Registry) -> None:
+    with pytest.raises(UsageError, match=r"there is no release 9\.9\.9 of @boxlite-ai/boxlite") as error:
+        builds.resolve("npm:9.9.9").check(paths)
+    assert error.value.hint == "there are 0.10.0"
+
+
+def test_a_release_whose_native_package_was_not_published_is_wrong_usage(
+    paths: Paths, registry: Registry
+) -> None:
+    registry.has(manifest(version="0.9.5"))
+    with pytest.raises(UsageError, match=r"no release 0\.9\.5 of @boxlite-ai/boxlite-linux-x64-gnu"):
+        builds.resolve("npm:0.9.5").check(paths)
+
+
+def test_a_tarball_that_is_not_what_the_registry_says_is_not_kept(paths: Paths, registry: Registry) -> None:
+    tarball(registry.shelf, manifest(description="changed on its way"))
+    for _ in range(2):
+        with pytest.raises(LabError, match=r"npm's registry says sha512-\S+, and what it sent has sha512-"):
+            npm.fetch(paths, "0.10.0", said)
+
+
+def test_without_npm_the_way_out_is_named(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, registry: Registry
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(LabError, match="this host has no npm") as error:
+        builds.resolve("npm:0.10.0").check(paths)
+    assert "npm:FILE.tgz" in (error.value.hint or "")
+
+
+def test_a_registry_that_cannot_be_asked_is_a_fault_that_says_so(
+    paths: Paths, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "programs" / "npm").write_text("#!/bin/sh\necho npm error ECONNREFUSED; exit 1\n")
+    with pytest.raises(LabError, match=r"npm could not view @boxlite-ai/boxlite(.|\n)*ECONNREFUSED"):
+        builds.resolve("npm:0.10.0").check(paths)
+
+
+def test_a_local_tarball_takes_the_native_package_beside_it(
+    paths: Paths, tmp_path: Path, registry: Registry
+) -> None:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    main = tarball(folder, manifest(version="0.11.0"))
+    alone = builds.resolve(f"npm:{main}")
+    native = tarball(folder, manifest(npm.NATIVE, "0.11.0"))
+    build = builds.resolve(f"npm:{main}")
+    assert build.version == "0.11.0"
+    assert build.name.startswith("npm-0.11.0@")
+    assert build.name != alone.name
+    assert builds.resolve(build.argument) == build
+    assert npm.complete(paths, main, said).native == native
+    assert registry.calls == []
+
+
+def test_a_local_tarball_alone_takes_the_release_of_the_native_package(
+    paths: Paths, tmp_path: Path, registry: Registry
+) -> None:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    main = tarball(folder)
+    builds.resolve(f"npm:{main}").check(paths)
+    assert npm.complete(paths, main, said).native.parent.name == "npm"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected"),
+    [
+        (manifest("left-pad"), r"expected a tarball of @boxlite-ai/boxlite, .*; it is of left-pad"),
+        (manifest(optionalDependencies={}), r"expected @boxlite-ai/boxlite-linux-x64-gnu among its optional"),
+        (manifest(npm.NATIVE), r"it is of @boxlite-ai/boxlite-linux-x64-gnu"),
+    ],
+)
+def test_a_tarball_of_something_else_is_wrong_usage(
+    tmp_path: Path, manifest: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(UsageError, match=expected):
+        builds.resolve(f"npm:{tarball(tmp_path, manifest)}")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"no archive", "it cannot be read"),
+        (b"", "it cannot be read"),
+        (b"\x1f\x8b\x08rest", "it cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_tarball_is_wrong_usage(tmp_path: Path, content: bytes, expected: str) -> None:
+    file = tmp_path / "boxlite.tgz"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=expected):
+        builds.resolve(f"npm:{file}")
+
+
+def test_a_damaged_manifest_is_wrong_usage(tmp_path: Path) -> None:
+    file = tarball(tmp_path, {**manifest(), "engines": ["node"]})
+    with pytest.raises(UsageError, match=r"its package\.json is wrong: .*engines"):
+        builds.resolve(f"npm:{file}")
+
+
+@pytest.mark.parametrize("text", ["0.10", "newest", "no/such/file.tgz", ""])
+def test_neither_version_nor_file_is_wrong_usage(text: str) -> None:
+    with pytest.raises(UsageError, match="neither a version nor the path of a tarball"):
+        Npm.parse(text)
+
+
+def test_an_engine_that_cannot_be_read_is_told_before_a_guest_is_booted(
+    paths: Paths, tmp_path: Path, registry: Registry
+) -> None:
+    registry.has(manifest(version="0.12.0", engines={"node": "^18 || >=20"}))
+    registry.has(manifest(npm.NATIVE, "0.12.0"))
+    with pytest.raises(UsageError, match=r"engines\.node: expected >=VERSION, found '\^18 \|\| >=20'"):
+        builds.resolve("npm:0.12.0").check(paths)
+
+
+def test_the_steps_put_the_packages_where_node_looks_for_them() -> None:
+    unpack, install = Npm("npm-0.10.0", "0.10.0").unpacking()
+    assert f"/opt/lab/node_modules/{npm.NATIVE}" in unpack.command
+    assert "dpkg" in install.command
+    assert json.dumps("home") in kind.FIRST_USE.replace("\\", "")
