@@ -100,19 +100,24 @@ def check_version(version: str, name: str = PROJECT) -> None:
 
 def fetch(paths: Paths, version: str, say: Callable[[str], None]) -> Package:
     """A release, from the cache or the registry. Raises UsageError if there is none, LabError if npm fails."""
-    main = _fetch(paths, PROJECT, version, say)
-    manifest = read(main)
-    return Package(main, _fetch(paths, NATIVE, native_of(main, manifest), say), manifest)
+    return complete(paths, _fetch(paths, PROJECT, version, say), say, look_beside=False)
 
 
-def complete(paths: Paths, main: Path, say: Callable[[str], None]) -> Package:
-    """A local tarball with the native package: the one beside it, or the release that it asks for.
+def complete(paths: Paths, main: Path, say: Callable[[str], None], *, look_beside: bool = True) -> Package:
+    """A tarball with the native package: the one beside it, or the release that it asks for.
 
     Raises as `fetch` does.
     """
     manifest = read(main)
-    beside = native_beside(main, manifest)
-    return Package(main, beside or _fetch(paths, NATIVE, native_of(main, manifest), say), manifest)
+    native = native_beside(main, manifest) if look_beside else None
+    if native is None:
+        wanted = native_of(main, manifest)
+        try:
+            native = _fetch(paths, NATIVE, wanted, say)
+        except UsageError as error:
+            needs = f"{PROJECT} {manifest.version} needs {NATIVE} {wanted}"
+            raise UsageError(f"{needs}: {error.args[0]}", hint=error.hint) from error
+    return Package(main, native, manifest)
 
 
 def native_beside(main: Path, manifest: Manifest) -> Path | None:

@@ -142,7 +142,7 @@ def test_a_release_whose_native_package_was_not_published_is_wrong_usage(
     paths: Paths, registry: Registry
 ) -> None:
     registry.has(manifest(version="0.9.5"))
-    with pytest.raises(UsageError, match=r"no release 0\.9\.5 of @boxlite-ai/boxlite-linux-x64-gnu"):
+    with pytest.raises(UsageError, match=r"boxlite 0\.9\.5 needs \S+-x64-gnu 0\.9\.5: there is no release"):
         builds.resolve("npm:0.9.5").check(paths)
 
 
