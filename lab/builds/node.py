@@ -2,23 +2,19 @@
 
 import os
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab.base import process, scratch
+from lab.base import process
 from lab.base.errors import LabError, NotApplicable
-from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.builds import pip
+from lab.builds import fetched, pip
 from lab.catalog import DebianImage, load
 from lab.probes import Facts
 
 PACKAGE = "nodejs"
 SECONDS = 600.0
-# Longer than another lab can take for its own download.
-LOCK_SECONDS = SECONDS + 60.0
 ARCHIVES = "var/cache/apt/archives"
 # nodejs_18.20.4+dfsg-1~deb12u3_amd64.deb
 VERSION = re.compile(rf"{PACKAGE}_(?:\d+%3a)?(\d+(?:\.\d+)*)[^_]*_\w+\.deb", re.ASCII)
@@ -31,18 +27,14 @@ def packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> list[Pat
     builds guests of, LabError if they cannot be fetched.
     """
     image = _image(facts)
-    folder = paths.make(pip.store(paths)) / f"node-{image.suite}"
-    lock = folder.with_name(f"{folder.name}.lock")
-    with locked(lock, LOCK_SECONDS, f"Node of {image.suite} to be fetched", say):
-        if not folder.exists():
-            say(f"fetching Node of {image.suite}")
-            with scratch.make_in(folder.parent, f".partial-node-{image.suite}-") as partial:
-                try:
-                    _fetch(image, partial)
-                    partial.chmod(0o755)
-                    partial.rename(folder)
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
+    folder = fetched.once(
+        paths.make(pip.store(paths)) / f"node-{image.suite}",
+        f"Node of {image.suite}",
+        lambda partial: _fetch(image, partial),
+        # Longer than another lab can take for its own download.
+        seconds=SECONDS + 60,
+        say=say,
+    )
     return sorted(folder.glob("*.deb"))
 
 

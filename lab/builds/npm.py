@@ -16,18 +16,15 @@ from typing import Any
 from packaging.version import Version
 from pydantic import BaseModel, Field, ValidationError
 
-from lab.base import process, scratch
+from lab.base import process
 from lab.base.errors import LabError, UsageError, one_line
-from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.builds import pip
+from lab.builds import fetched, pip
 
 PROJECT = "@boxlite-ai/boxlite"
 # What has boxlite itself for the guests' processor and C library.
 NATIVE = "@boxlite-ai/boxlite-linux-x64-gnu"
 SECONDS = 600.0
-# Longer than another lab can take for its own download.
-LOCK_SECONDS = 2 * SECONDS + 60.0
 NAME_ONE = "name a tarball of `npm pack`: --build npm:FILE.tgz, with that of the native package beside it"
 # Bytes. A tarball may hold a bomb.
 LARGEST_MANIFEST = 1 << 20
@@ -134,22 +131,16 @@ def native_beside(main: Path, manifest: Manifest) -> Path | None:
 
 def _fetch(paths: Paths, name: str, version: str, say: Callable[[str], None]) -> Path:
     """The tarball of one package in the cache."""
-    folder = paths.make(pip.store(paths)) / "npm"
-    paths.make(folder)
-    file = folder / file_name(name, version)
-    with locked(file.with_name(f".{file.name}.lock"), LOCK_SECONDS, f"{name} {version} to be fetched", say):
-        if file.exists():
-            return file
+    tarball = file_name(name, version)
+
+    def fill(folder: Path) -> None:
         check_version(version, name)
-        say(f"fetching {name} {version}")
-        with scratch.make_in(pip.store(paths), ".partial-npm-") as partial:
-            try:
-                _npm("pack", f"{name}@{version}", "--ignore-scripts", f"--pack-destination={partial}")
-                _verify(partial / file.name, _npm("view", f"{name}@{version}", "dist.integrity"))
-                (partial / file.name).rename(file)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    return file
+        _npm("pack", f"{name}@{version}", "--ignore-scripts", f"--pack-destination={folder}")
+        _verify(folder / tarball, _npm("view", f"{name}@{version}", "dist.integrity"))
+
+    folder = paths.make(pip.store(paths)) / f"npm-{tarball.removesuffix('.tgz')}"
+    # npm is asked three times, by whichever lab is the first.
+    return fetched.once(folder, f"{name} {version}", fill, seconds=3 * SECONDS + 60, say=say) / tarball
 
 
 def _verify(file: Path, integrity: Any) -> None:

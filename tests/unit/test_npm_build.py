@@ -14,6 +14,7 @@ from lab.base.paths import Paths
 from lab.builds import elf, npm
 from lab.builds.kinds import npm as kind
 from lab.builds.kinds.npm import Npm
+from lab.lane import upkeep
 from lab.probes import Facts
 from tests.unit import elf_examples
 from tests.unit.examples import facts
@@ -153,6 +154,21 @@ def test_a_tarball_that_is_not_what_the_registry_says_is_not_kept(paths: Paths, 
             npm.fetch(paths, "0.10.0", said)
 
 
+def test_what_another_lab_is_fetching_is_no_dead_labs_rest(
+    paths: Paths, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Path] = []
+    verify = npm._verify
+
+    def look(file: Path, integrity: object) -> None:
+        removed.extend(each.path for each in upkeep.sweep(paths)[0])
+        verify(file, integrity)
+
+    monkeypatch.setattr(npm, "_verify", look)
+    npm.fetch(paths, "0.10.0", said)
+    assert removed == []
+
+
 def test_without_npm_the_way_out_is_named(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, registry: Registry
 ) -> None:
@@ -194,7 +210,7 @@ def test_a_local_tarball_alone_takes_the_release_of_the_native_package(
     folder.mkdir()
     main = tarball(folder)
     builds.resolve(f"npm:{main}").check(paths)
-    assert npm.complete(paths, main, said).native.parent.name == "npm"
+    assert npm.complete(paths, main, said).native.parent.parent == paths.cache / "wheels"
 
 
 @pytest.mark.parametrize(
