@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -35,6 +36,35 @@ class _Limit(BaseModel):
     seconds: Annotated[int, Field(ge=0, le=100_000)]
 
 
+class _Binary(BaseModel):
+    """A test binary, in nextest's words."""
+
+    crate: str
+    test_binary: str
+    kind: str
+
+    @property
+    def id(self) -> str:
+        """What the binary is called in JUnit files."""
+        match self.kind:
+            case "lib":
+                return self.crate
+            case "test":
+                return self.prefix
+        return f"{self.crate}::{self.kind}/{self.test_binary}"
+
+    @property
+    def prefix(self) -> str:
+        """What stands before `$` and a test's name in events."""
+        return f"{self.crate}::{self.test_binary}"
+
+
+class _Suite(BaseModel):
+    """An event of a whole binary."""
+
+    nextest: _Binary | None = None
+
+
 class _Test(BaseModel):
     """One event of a test."""
 
@@ -52,14 +82,16 @@ class _Ending(BaseModel):
     how: Annotated[str, BeforeValidator(_clean)]
 
 
-def read(text: str) -> dict[str, TestResult | None] | None:
-    """The result of each test that began, by its name without that of its binary; None for one without an end.
+def read(text: str, names: Collection[str] = ()) -> dict[str, TestResult | None] | None:
+    """The result of each test that began; None for one without an end.
 
+    A test is called by its name without that of its binary, unless `names` has it with that of its binary.
     None instead of all results if nextest did not start the tests. Raises ValueError if a line is not what
     the runner writes.
     """
     last: dict[str, _Test] = {}
     endings: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
     started, limit = False, 0
     for line in text.splitlines():
         entry = entry_of(line)
@@ -68,26 +100,36 @@ def read(text: str) -> dict[str, TestResult | None] | None:
                 limit = _Limit.model_validate(entry).seconds
             case "suite":
                 started = True
+                if binary := _Suite.model_validate(entry).nextest:
+                    prefixes[binary.id] = binary.prefix
             case "test":
                 test = _Test.model_validate(entry)
                 last[test.name] = test
             case "ending":
                 ending = _Ending.model_validate(entry)
                 endings[ending.name] = ending.how
-        if max(len(last), len(endings)) > MOST_TESTS:
+        if max(len(last), len(endings), len(prefixes)) > MOST_TESTS:
             raise ValueError(f"it has more than {MOST_TESTS} tests")
     if not started and not last:
         return None
-    return {short_name(name): _result(test, endings.get(name, ""), limit) for name, test in last.items()}
+    # Events and the JUnit file, which tells the endings, call a binary by different names.
+    how = {_in_events(name, prefixes): ending for name, ending in endings.items()}
+    called = {name: name if name in names else short_name(name) for name in last}
+    return {called[name]: _result(test, called[name], how.get(name, ""), limit) for name, test in last.items()}
+
+
+def _in_events(name: str, prefixes: Mapping[str, str]) -> str:
+    binary, dollar, test = name.partition("$")
+    return f"{prefixes.get(binary, binary)}{dollar}{test}"
 
 
 def short_name(name: str) -> str:
-    """A test's name in the suite: `boxlite::jailer$works` is `works`."""
+    """A test's name without that of its binary: `boxlite::jailer$works` is `works`."""
     return name.partition("$")[2] or name
 
 
-def _result(test: _Test, how: str, limit: int) -> TestResult | None:
-    name, seconds = bounded(short_name(test.name), LONGEST_NAME), round(test.exec_time, 2)
+def _result(test: _Test, called: str, how: str, limit: int) -> TestResult | None:
+    name, seconds = bounded(called, LONGEST_NAME), round(test.exec_time, 2)
     match test.event:
         case "started":
             return None

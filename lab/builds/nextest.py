@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,36 @@ class Unpacked:
 
 @dataclass(frozen=True)
 class Listing:
-    """The tests that a filter chooses, by their binary's ID. `version` is that of the first one's package."""
+    """The tests that a filter chooses, by their binary's ID. `version` is that of the first one's package.
+
+    `prefixes` maps each ID to what stands before `$` and a test's name in nextest's events.
+    """
 
     tests: Mapping[str, list[str]]
+    prefixes: Mapping[str, str]
     version: str
+
+    def names(self) -> dict[str, str]:
+        """The name of each test in a suite, with the expression that chooses this test alone.
+
+        It is the test's own name; where several binaries have one of that name, it is the name in the events.
+        Raises UsageError if nextest's events do not tell two tests apart.
+        """
+        counts = Counter(test for tests in self.tests.values() for test in tests)
+        found: dict[str, str] = {}
+        for binary, tests in self.tests.items():
+            for test in tests:
+                is_alone = counts[test] == 1
+                name = test if is_alone else f"{self.prefixes[binary]}${test}"
+                if name in found:
+                    raise UsageError(
+                        f"two binaries have a test that nextest reports as {name}",
+                        hint="choose one of them with filter=binary_id(...); the binaries are "
+                        + ", ".join(self.tests),
+                    )
+                only = f"test(={test})"
+                found[name] = only if is_alone else f"(binary_id(={binary}) & {only})"
+        return found
 
 
 def arguments(folder: Path | str, workspace: Path | str) -> list[str]:
@@ -197,7 +224,8 @@ def list_tests(nextest: Path, unpacked: Unpacked, chosen: list[str]) -> Listing:
         )
     package = suites[next(iter(tests))]["package-id"]
     version = next(each["version"] for each in unpacked.metadata["packages"] if each["id"] == package)
-    return Listing(tests, str(version))
+    prefixes = {name: f"{suites[name]['package-name']}::{suites[name]['binary-name']}" for name in tests}
+    return Listing(tests, prefixes, str(version))
 
 
 def _run(nextest: Path, words: list[str]) -> str:

@@ -3,29 +3,32 @@
 import json
 import shlex
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.base.errors import NotApplicable, UsageError
+from lab.base.files import bounded
 from lab.base.paths import Paths
 from lab.builds import elf, libtest
 from lab.builds._base import FILES, Build, Step, SuiteOptions
 from lab.builds.arguments import Words
-from lab.builds.nextest import Listing, arguments
-from lab.catalog import Suite, load_suite
+from lab.builds.nextest import arguments
+from lab.catalog import Suite
 from lab.probes import Facts
 from lab.record import Needs, TestResult
 
 RUNNER = Path(__file__).parent / "remote" / "run_nextest.py"
-SUITE = "upstream-jailer"
-FILTER = "binary(jailer)"
 # Where upstream's tests keep what they warm up, below the workspace: the path is compiled into them.
 CACHE = "target/boxlite-test"
 # What boxlite looks for its runtime by.
 RUNTIME_VARIABLE = "BOXLITE_RUNTIME_DIR"
 # The first box of upstream's tests fetches images and makes the disks of all others.
 WARM_UP_SECONDS = 120.0
+# How many of the tests that are not there a remark names.
+MOST_MISSING = 10
+# How much of the found tests' names an error shows.
+MOST_NAMES = 1_000
 # The names that an archive and a lone executable have below `FILES`.
 ARCHIVE, EXECUTABLE = "archive.tar.zst", "tests"
 
@@ -37,22 +40,19 @@ def below(folder: Path | None, name: str) -> dict[str, Path]:
     return {f"{name}/{file.relative_to(folder)}": file for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def suite_of(listing: Listing, file: Path) -> Suite:
-    """The suite with exactly the listed tests. A test that it does not classify counts as needing a box.
+def suite_of(words: Words, names: Collection[str]) -> Suite:
+    """The suite of the words with exactly these tests. One that it does not classify counts as needing a box.
 
-    Raises UsageError if the control or the witness is not among them, or if two tests have one name.
+    Raises UsageError if its control or its witness is not among them.
     """
-    known = load_suite(SUITE)
-    names = [name for tests in listing.tests.values() for name in tests]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    known = words.suite
+    told = [name for name in (known.control, known.witness) if name]
+    if missing := [name for name in told if name not in names]:
         raise UsageError(
-            f"{file}: tests of the same name in several binaries: {', '.join(twice)}",
-            hint=f"choose those of one binary: filter={FILTER}",
-        )
-    if missing := [name for name in (known.control, known.witness) if name not in names]:
-        raise UsageError(
-            f"{file}: expected upstream's jailer tests with {' and '.join(missing)}; found {', '.join(names)}",
-            hint="without them nobody can tell why a host fails; filter=EXPR chooses other tests",
+            f"{words.file}: expected tests of the suite {known.name} with {' and '.join(missing)}; "
+            f"found {bounded(', '.join(names), MOST_NAMES)}",
+            hint="without them nobody can tell why a host fails; filter=EXPR chooses other tests, suite=NAME "
+            "another suite of `lab list suites`",
         )
     order = [*(name for name in known.tests if name in names), *(n for n in names if n not in known.tests)]
     return known.model_copy(update={"tests": {name: known.tests.get(name, Needs.BOX) for name in order}})
@@ -75,6 +75,8 @@ class RustTests(Build):
     words: Words
     place: str
     filter: str
+    # For each test of the suite the expression that chooses it alone.
+    expressions: Mapping[str, str] = field(hash=False)
     files: Mapping[str, Path] = field(hash=False)
     # What the tests in an archive need of a guest. Whoever deploys the files looks at those themselves.
     needs: Sequence[elf.Needs] = ()
@@ -86,11 +88,14 @@ class RustTests(Build):
 
     @property
     def remarks(self) -> Sequence[str]:
-        known = load_suite(SUITE).tests
+        known = self.words.suite.tests
         new = [name for name in self.suite.tests if name not in known]
         missing = [name for name in known if name not in self.suite.tests]
         found = [f"not classified, so taken to need a box: {', '.join(new)}"] if new else []
-        return [*found, f"not among the tests: {', '.join(missing)}"] if missing else found
+        some = ", ".join(missing[:MOST_MISSING])
+        more = len(missing) - MOST_MISSING
+        found += [f"not among the tests: {some}{f' and {more} more' if more > 0 else ''}"] if missing else []
+        return found
 
     def check(self, paths: Paths) -> None:
         pass  # `parse` has listed the tests.
@@ -125,10 +130,10 @@ class RustTests(Build):
             ),
             Step(f"cd {FILES} && rm -rf cache manifests {EXECUTABLE} {ARCHIVE}", seconds=10),
         ]
-        if self.words.cache is None:
+        if self.words.cache is None and self.suite.boxes:
             # Upstream's tests start a box with the jailer on to fill their cache. A variant that blocks the
             # jailer would make the control fail, too, so that is done here, before any variant.
-            only = SuiteOptions(tests=[self.suite.control])
+            only = SuiteOptions(tests=[self.suite.control or self.suite.telling[0]])
             command = self.command(
                 only, results=f"{self.place}/target/lab-warm-up", test_seconds=WARM_UP_SECONDS
             )
@@ -164,7 +169,7 @@ class RustTests(Build):
                 f"{FILES}/{RUNNER.name}",
                 results,
                 f"{test_seconds:.0f}",
-                json.dumps(list(options.tests)),
+                json.dumps([self.expressions[name] for name in options.tests]),
                 f"{FILES}/cargo-nextest",
                 "nextest",
                 "run",
@@ -177,11 +182,11 @@ class RustTests(Build):
         )
 
     def _expression(self, tests: Iterable[str]) -> str:
-        chosen = " | ".join(f"test(={name})" for name in tests)
+        chosen = " | ".join(self.expressions[name] for name in tests)
         return f"({self.filter}) & ({chosen})" if chosen else self.filter
 
     def report_file(self, results: str) -> str:
         return f"{results}/report.jsonl"
 
     def read_report(self, text: str) -> dict[str, TestResult | None] | None:
-        return libtest.read(text)
+        return libtest.read(text, self.suite.tests)

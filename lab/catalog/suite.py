@@ -16,10 +16,22 @@ class Suite(Definition):
 
     name: str
     title: str
-    control: str = Field(description="The test that passes even if the jailer is blocked.")
-    witness: str = Field(
-        description="The single most telling test: a box starts in the sandbox, and the sandbox isolates it."
+    control: str = Field(
+        default="", description="The test that passes even if the jailer is blocked; empty: there is none."
     )
+    witness: str = Field(
+        default="",
+        description="The single most telling test: a box starts in the sandbox, and the sandbox isolates it. "
+        "Empty: no test tells more than the others.",
+    )
+    boxes: bool = Field(
+        default=True,
+        description="Whether its tests start boxes. If not, they need nothing of what only boxes need.",
+    )
+    filter: str = Field(
+        default="", description="nextest's expression for its tests; empty: nextest does not run them."
+    )
+    cargo: tuple[str, ...] = Field(default=(), description="Cargo's options that build its tests.")
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
     shared: list[str] = Field(
@@ -30,7 +42,7 @@ class Suite(Definition):
     @model_validator(mode="after")
     def _named_tests_exist(self) -> Self:
         for key in ("control", "witness"):
-            if (name := getattr(self, key)) not in self.tests:
+            if (name := getattr(self, key)) and name not in self.tests:
                 raise ValueError(f"{key}: expected one of the suite's tests, found {name!r}")
         return self
 
@@ -63,6 +75,14 @@ class Suite(Definition):
         chosen = {name: needs for name, needs in self.tests.items() if name in tests}
         return self.model_copy(update={"tests": chosen})
 
+    @property
+    def telling(self) -> list[str]:
+        """The witness; all tests if there is none."""
+        return [self.witness] if self.witness else list(self.tests)
+
     def needing(self, needs: Needs) -> set[str]:
         """Return the tests that cannot pass on a host without this need."""
+        if not self.boxes and needs is not Needs.SANDBOX:
+            # Without a box, the sandbox needs neither boxlite's runtime nor /dev/kvm.
+            return set()
         return {name for name, what in self.tests.items() if what.includes(needs)}

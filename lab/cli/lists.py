@@ -57,6 +57,7 @@ def _suites(_known: Catalog) -> list[dict[str, Any]]:
         {
             "name": suite.name,
             "title": suite.title,
+            "filter": suite.filter or None,
             "tests": [{"name": name, "needs": needs} for name, needs in suite.tests.items()],
         }
         for suite in catalog.load_suites()
@@ -68,7 +69,7 @@ def _cells(known: Catalog) -> list[dict[str, Any]]:
         {
             "guest": cell.guest.name,
             "variant": cell.variant.name,
-            "expected": {"status": cell.variant.expect.status, "cause": cell.variant.expect.cause or None},
+            "expected": {"status": cell.expected.status, "cause": cell.expected.cause},
             "command": cell.rerun(OPTIONS),
         }
         for cell in plan.choose(known).cells([builds.ANY])
@@ -104,6 +105,8 @@ def list_command(what: str, as_json: bool) -> int:
         case "suites":
             for suite in catalog.load_suites():
                 common.say(f"{suite.name}: {suite.title}")
+                if suite.filter:
+                    common.say(f"  suite={suite.name} behind nextest:FILE or checkout:DIR runs {suite.filter}")
                 common.print_rows([[f"  {name}", f"needs {needs}"] for name, needs in suite.tests.items()])
         case "guests":
             found = known.guests.items()
@@ -118,7 +121,7 @@ def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
     several = len({cell.build for cell in cells}) > 1
     rows = [["guest", "variant", *(["build"] if several else []), "expected", "again"]]
     for cell in cells:
-        expected = " ".join(filter(None, [cell.variant.expect.status, cell.variant.expect.cause]))
+        expected = " ".join(filter(None, [cell.expected.status, cell.expected.cause]))
         build = [cell.build.name] if several else []
         rows.append([cell.guest.name, cell.variant.name, *build, expected, cell.rerun(options)])
     common.print_rows(rows)

@@ -83,7 +83,7 @@ class CellRunner:
         verdict = judge(
             cell.build.suite,
             ran.tests,
-            cell.variant.expect,
+            cell.expected,
             findings,
             cut_short=ran.cut_short,
             speed=self.guest.speed,
@@ -143,5 +143,10 @@ class CellRunner:
             (folder / "console.log").write_text(self.running.lane.console_text())
 
     def diagnose(self, cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
-        """The causes that the evidence in a folder shows, the one that blocks first at the front."""
-        return causes.diagnose(evidence.read(folder, tests, control=cell.build.suite.control))
+        """The causes that the evidence in a folder shows, the one that blocks first at the front.
+
+        What breaks nothing that the suite needs explains none of its failures.
+        """
+        suite = cell.build.suite
+        found = causes.diagnose(evidence.read(folder, tests, control=suite.control))
+        return [each for each in found if suite.needing(causes.known()[each.name].breaks)]

@@ -47,7 +47,7 @@ def with_experiment(
     failed = [
         each.name for each in result.tests if each.outcome is not Outcome.PASS and each.name in suite.tests
     ]
-    series = Series(policy, runner, cell, failed or [suite.witness], so_far)
+    series = Series(policy, runner, cell, failed or suite.telling, so_far)
     known = catalog.load()
     if result.status is Status.PASS:
         return result.model_copy(update={"experiment": _find_breaking(series, known)})

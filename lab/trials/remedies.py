@@ -255,7 +255,7 @@ class RemedyAttempt:
         so it is run again.
         """
         control = self.cell.build.suite.control
-        if any(test.name == control for test in told):
+        if not control or any(test.name == control for test in told):
             return []
         passed = [test for test in self.before.tests if test.outcome is Outcome.PASS]
         if before := [test for test in passed if test.name == control]:

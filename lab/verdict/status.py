@@ -140,6 +140,8 @@ def _without_failure(skipped: set[str], expected: Expectation) -> Verdict:
 
 
 def _no_finding(suite: Suite, failed: set[str], not_run: set[str]) -> str:
+    if not suite.control:
+        return "the evidence proves no known cause, and the suite has no control to compare with"
     if suite.control in failed:
         return f"the control failed too ({suite.control}), so not only the jailer is blocked"
     if suite.control in not_run:

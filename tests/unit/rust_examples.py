@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ mod deeper { #[test] fn aborts() { std::process::abort() } }
 
 @dataclass(frozen=True)
 class Crate:
-    """The crate's workspace, the archive that cargo-nextest made of it, and the executable in it."""
+    """The crate's workspace, the archive made of it, and the executable that has its jailer's tests."""
 
     workspace: Path
     archive: Path
@@ -56,18 +57,32 @@ def cargo() -> str | None:
     return shutil.which("cargo") or shutil.which("cargo", path=Path("~/.cargo/bin").expanduser())
 
 
-def make(folder: Path, nextest: Path, tests: str = TESTS) -> Crate:
-    """Build the crate and archive its tests."""
+def write(folder: Path, tests: Mapping[str, str], library: str = "") -> None:
+    """Write the crate's sources: the texts of its test binaries by their names, and that of its library."""
     package = folder / "src" / "boxlite"
     (package / "tests").mkdir(parents=True)
     (package / "src").mkdir()
     (folder / "Cargo.toml").write_text(WORKSPACE)
     (package / "Cargo.toml").write_text(PACKAGE)
-    (package / "src" / "lib.rs").touch()
-    (package / "tests" / "jailer.rs").write_text(tests)
+    (package / "src" / "lib.rs").write_text(library)
+    for name, text in tests.items():
+        (package / "tests" / f"{name}.rs").write_text(text)
+
+
+def make(
+    folder: Path,
+    nextest: Path,
+    tests: str = TESTS,
+    *,
+    others: Mapping[str, str] | None = None,
+    library: str = "",
+) -> Crate:
+    """Build the crate and archive its tests: those of the jailer, and those in `others` and in the library."""
+    write(folder, {"jailer": tests, **(others or {})}, library)
     archive = folder / "jailer.tar.zst"
     path = f"{Path(cargo() or '').parent}:{os.environ['PATH']}"
-    command = [str(nextest), "nextest", "archive", "--offline", "--test=jailer", f"--archive-file={archive}"]
+    which = "--tests" if others or library else "--test=jailer"
+    command = [str(nextest), "nextest", "archive", "--offline", which, f"--archive-file={archive}"]
     subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True, capture_output=True)
     deps = folder / "target" / "debug" / "deps"
     [executable] = [file for file in deps.glob("jailer-*") if not file.suffix]

@@ -7,7 +7,8 @@ import pytest
 from lab.builds import libtest
 from lab.record import Outcome, TestResult
 
-SUITE = '{"type":"suite","event":"started","test_count":10,"nextest":{"crate":"boxlite"}}'
+BINARY = '{"crate":"boxlite","test_binary":"jailer","kind":"test"}'
+SUITE = f'{{"type":"suite","event":"started","test_count":10,"nextest":{BINARY}}}'
 PANIC = (
     "\nthread 'fails' (17449) panicked at src/boxlite/tests/jailer.rs:4:22:\n"
     "assertion `left == right` failed: one is not two\n  left: 1\n right: 2\n"

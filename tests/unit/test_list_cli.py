@@ -66,8 +66,12 @@ def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, what: str) -> None:
 def test_every_suite_is_listed_the_one_of_wheels_first(home: Path) -> None:
     [jailer, *others] = json.loads(lab("list", "suites", "--json").stdout)["suites"]
     assert jailer["name"] == "jailer"
-    assert {"cli", "npm", "upstream-jailer"} <= {suite["name"] for suite in others}
+    filters = {suite["name"]: suite["filter"] for suite in others}
+    assert filters["upstream-jailer"] == "binary(jailer)"
+    assert filters["npm"] is filters["cli"] is None
+    assert {"detach", "jailer-unit", "network", "security", "zygote"} < set(filters)
     lines = lab("list", "suites").stdout.splitlines()
+    assert "  suite=detach behind nextest:FILE or checkout:DIR runs binary(detach)" in lines
     assert [line for line in lines if not line.startswith(" ")] == [
         f"{suite['name']}: {suite['title']}" for suite in (jailer, *others)
     ]

@@ -67,15 +67,16 @@ def test_more_tests_than_nextest_has_priorities_share_them_in_their_order() -> N
         assert len(set(found)) == min(count, 201)
 
 
-def test_the_name_of_a_test_stays_a_name_in_nextest_s_profile() -> None:
-    [line] = [each for each in PRIORITIES(['a"b\\c']).splitlines() if each.startswith("filter")]
-    assert json.loads(line.partition(" = ")[2]) == 'test(=a"b\\c)'
+def test_an_expression_stays_what_it_is_in_nextest_s_profile() -> None:
+    expression = 'test(=a"b\\c)'
+    [line] = [each for each in PRIORITIES([expression]).splitlines() if each.startswith("filter")]
+    assert json.loads(line.partition(" = ")[2]) == expression
 
 
 def test_a_build_whose_runner_keeps_no_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Wheel, "keeps_order", False)
     request = Request(guests=["debian-13"], variants=["stock"], builds=["0.10.8"], shuffle=1)
-    monkeypatch.setattr(builds, "resolve_all", lambda _: [Wheel("0.10.8", "0.10.8")])
+    monkeypatch.setattr(builds, "resolve_all", lambda _, **__: [Wheel("0.10.8", "0.10.8")])
     with pytest.raises(UsageError, match=r"^--shuffle: the tests of 0\.10\.8 run in an order"):
         start.preview(request, catalog.load())
     assert HIGHEST_SEED < 2**31

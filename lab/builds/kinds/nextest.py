@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from lab.base import scratch
 from lab.base.errors import UsageError
@@ -11,38 +11,18 @@ from lab.builds import elf, nextest
 from lab.builds._base import FILES
 from lab.builds.arguments import Words, place
 from lab.builds.nextest import MANIFEST, Unpacked
-from lab.builds.rust import ARCHIVE, FILTER, RustTests, below, suite_of
+from lab.builds.rust import ARCHIVE, RustTests, below, suite_of
 
 
 @dataclass(frozen=True)
 class Nextest(RustTests):
     """The archive `words.file`. It is unpacked to where the workspace was when it was built."""
 
-    form = "nextest:FILE[,runtime=DIR][,cache=DIR][,at=DIR]"
+    form = "nextest:FILE[,suite=NAME][,runtime=DIR][,cache=DIR][,at=DIR]"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        words = Words.parse("nextest", text)
-        program = words.program(Paths.default())
-        with scratch.temporary() as folder:
-            unpacked = nextest.unpack(program, words.file, folder)
-            manifests = _manifests(words, unpacked)
-            listing = nextest.list_tests(program, unpacked, words.choice(FILTER))
-            where = place(words, unpacked.workspace)
-            needs = [need for name in listing.tests for need in elf.read(unpacked.binaries[name])]
-        files = {ARCHIVE: words.file, **{f"manifests/{name}": file for name, file in manifests.items()}}
-        more = {**files, **below(words.runtime, "runtime"), **below(words.cache, "cache")}
-        digest = words.digest(more, where)
-        return cls(
-            f"nextest-{listing.version}@{digest}",
-            listing.version,
-            suite=suite_of(listing, words.file),
-            words=words,
-            place=where,
-            filter=words.filter or FILTER,
-            files=files,
-            needs=tuple(needs),
-        )
+        return cls(**read(Words.parse("nextest", text)))
 
     @property
     def argument(self) -> str:
@@ -53,6 +33,31 @@ class Nextest(RustTests):
         program = f"{FILES}/cargo-nextest nextest list --user-config-file=none --list-type=binaries-only"
         where = "--extract-to=. --extract-overwrite --workspace-remap=."
         return f"cp -r {FILES}/manifests/. . && {program} --archive-file={FILES}/{ARCHIVE} {where} >/dev/null"
+
+
+def read(words: Words) -> dict[str, Any]:
+    """What these words and the archive say of a build: the arguments of `Nextest`. Raises UsageError."""
+    program = words.program(Paths.default())
+    with scratch.temporary() as folder:
+        unpacked = nextest.unpack(program, words.file, folder)
+        manifests = _manifests(words, unpacked)
+        listing = nextest.list_tests(program, unpacked, words.choice(words.expression))
+        names = listing.names()
+        where = place(words, unpacked.workspace)
+        needs = [need for name in listing.tests for need in elf.read(unpacked.binaries[name])]
+    files = {ARCHIVE: words.file, **{f"manifests/{name}": file for name, file in manifests.items()}}
+    more = {**files, **below(words.runtime, "runtime"), **below(words.cache, "cache")}
+    return {
+        "name": f"nextest{words.series}-{listing.version}@{words.digest(more, where)}",
+        "version": listing.version,
+        "suite": suite_of(words, names),
+        "words": words,
+        "place": where,
+        "filter": words.expression,
+        "expressions": names,
+        "files": files,
+        "needs": tuple(needs),
+    }
 
 
 def _manifests(words: Words, unpacked: Unpacked) -> dict[str, Path]:

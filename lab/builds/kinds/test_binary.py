@@ -23,6 +23,8 @@ PACKAGE, FOLDER = "boxlite", "src/boxlite"
 VERSION = "0.0.0"
 # Cargo puts a hash behind the name of an executable.
 HASH = re.compile(r"-[0-9a-f]{16}$")
+# A lone executable has the tests of one suite, unless `filter` chooses some of them.
+EVERY = "all()"
 IN_WORKSPACE = "target/debug/deps/tests"
 
 
@@ -47,17 +49,19 @@ class TestBinary(RustTests):
             shutil.copy(words.file, tests)
             tests.chmod(0o755)
             unpacked = Unpacked(folder, _cargo_metadata(name, str(folder)), {f"{PACKAGE}::{name}": tests})
-            listing = nextest.list_tests(program, unpacked, words.choice("all()"))
+            listing = nextest.list_tests(program, unpacked, words.choice(words.filter or EVERY))
+        names = listing.names()
         files = {EXECUTABLE: words.file}
         more = {**files, **below(words.runtime, "runtime"), **below(words.cache, "cache")}
         digest = words.digest(more, where, name)
         return cls(
-            f"test-binary@{digest}",
+            f"test-binary{words.series}@{digest}",
             VERSION,
-            suite=suite_of(listing, words.file),
+            suite=suite_of(words, names),
             words=words,
             place=where,
-            filter=words.filter or "all()",
+            filter=words.filter or EVERY,
+            expressions=names,
             files=files,
         )
 

@@ -3,9 +3,10 @@
 Usage: run_nextest.py FOLDER SECONDS ORDER COMMAND...
 
 COMMAND is `cargo-nextest nextest run` with its arguments, without a profile. A test may take SECONDS. ORDER is
-a JSON list: tests whose names it has are run in its order, the others by their names. FOLDER gets report.jsonl,
-junit.xml and nextest.toml. The report has the limit, nextest's own lines with each test's output cut, and at
-the end a line for each failed test that says how. Exit status: nextest's. Runs as the suite's user.
+a JSON list of nextest's expressions: the tests that they choose are run in its order, the others by name.
+FOLDER gets report.jsonl, junit.xml and nextest.toml. The report has the limit, nextest's own lines with each
+test's output cut, and at the end a line for each failed test that says how. Exit status: nextest's. Runs as
+the suite's user.
 """
 
 import json
@@ -79,8 +80,8 @@ def priorities(order):
     return "".join(
         PRIORITY
         # A basic string of TOML has the escapes of one in JSON.
-        % {"filter": json.dumps("test(=%s)" % name), "priority": HIGHEST - number * LEVELS // each}
-        for number, name in enumerate(order)
+        % {"filter": json.dumps(expression), "priority": HIGHEST - number * LEVELS // each}
+        for number, expression in enumerate(order)
     )
 
 

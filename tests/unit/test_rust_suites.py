@@ -1,0 +1,173 @@
+"""Suites of upstream's tests besides those of the jailer, and tests of one name in several binaries."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import builds, catalog
+from lab.base.errors import LabError, UsageError
+from lab.base.paths import Paths
+from lab.base.speed import ORDINARY
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions, nextest
+from lab.builds.nextest import Listing
+from lab.catalog import load_suite, load_suites
+from lab.guest import suite as guest_suite
+from lab.plan import Cell
+from lab.record import Confidence, Finding, Needs, Outcome, Status, TestResult
+from lab.verdict.status import judge
+from tests.unit import rust_examples
+from tests.unit.rust_examples import Crate
+from tests.unit.test_rust_builds import PLACE, STOCK, deployed
+
+LIBRARY = """
+#[cfg(test)] mod jailer { mod tests {
+    #[test] fn test_jailer_full_flow_with_real_tempdir() {}
+    #[test] fn aborts() { std::process::abort() }
+} }
+#[cfg(test)] mod net { #[test] fn is_no_test_of_the_jailer() {} }
+"""
+DETACH = """
+#[test] fn detached_box_creates_pid_file() {}
+#[test] fn hangs() {}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAB_HOME", str(tmp_path_factory.mktemp("lab")))
+        yield Paths.default()
+
+
+@pytest.fixture(scope="module")
+def crate(home: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
+    if rust_examples.cargo() is None:
+        pytest.skip("this host has no cargo to build a crate with")
+    try:
+        program = nextest.program(home)
+    except LabError as error:
+        pytest.skip(f"no cargo-nextest: {error.args[0]}")
+    folder = tmp_path_factory.mktemp("crate")
+    return rust_examples.make(folder, program, others={"detach": DETACH}, library=LIBRARY)
+
+
+def resolve(crate: Crate, words: str) -> Build:
+    return builds.resolve(f"nextest:{crate.archive},at={PLACE},{words}")
+
+
+def ran(build: Build, home: Paths, folder: Path, tests: tuple[str, ...] = ()) -> dict[str, TestResult]:
+    guest: Any = deployed(build, home, folder)
+    options = SuiteOptions(tests=tests, stretch=0.25) if tests else replace(WHOLE_SUITE, stretch=0.25)
+    done = guest_suite.run(guest, build, STOCK, speed=ORDINARY, options=options)
+    return {test.name: test for test in done.tests}
+
+
+def test_a_suite_is_chosen_by_name_and_has_its_own_tests(crate: Crate) -> None:
+    build = resolve(crate, "suite=detach")
+    assert build.suite.name == "detach"
+    assert dict(build.suite.tests) == {"detached_box_creates_pid_file": Needs.SANDBOX, "hangs": Needs.BOX}
+    assert build.name.startswith("nextest-detach-0.10.8@")
+    assert build.remarks[0] == "not classified, so taken to need a box: hangs"
+    assert builds.resolve(str(build.argument)) == build
+    assert "suite=" not in str(resolve(crate, "suite=upstream-jailer").argument)
+    alone = builds.resolve(f"test-binary:{crate.executable}")
+    other = builds.resolve(f"test-binary:{crate.executable},suite=jailer-unit")
+    assert alone.name != other.name
+
+
+def test_a_suite_without_boxes_is_not_warmed_up_and_its_tests_ends_are_told(
+    crate: Crate, home: Paths, tmp_path: Path
+) -> None:
+    build = resolve(crate, "suite=jailer-unit")
+    assert not any("lab-warm-up" in step.command for step in build.steps())
+    results = ran(build, home, tmp_path)
+    assert {name: test.outcome for name, test in results.items()} == {
+        "jailer::tests::test_jailer_full_flow_with_real_tempdir": Outcome.PASS,
+        "jailer::tests::aborts": Outcome.FAIL,
+    }
+    # JUnit files call a library's binary by another name than nextest's events.
+    assert results["jailer::tests::aborts"].message == "was ended by SIGABRT"
+    detach = resolve(crate, "suite=detach")
+    [warm_up] = [step.command for step in detach.steps() if "lab-warm-up" in step.command]
+    assert "test(=detached_box_creates_pid_file)" in warm_up
+
+
+def test_tests_of_one_name_in_two_binaries_are_told_apart(crate: Crate, home: Paths, tmp_path: Path) -> None:
+    build = resolve(crate, "filter=test(/^hangs$/) | test(/^jailer_/) | test(/^exits$/)")
+    hang, passes = "boxlite::jailer$hangs", "boxlite::detach$hangs"
+    assert {hang, passes, "exits"} < set(build.suite.tests)
+    assert build.suite.tests[passes] is Needs.BOX
+    results = ran(build, home, tmp_path, ("exits", passes, hang))
+    report = tmp_path / "root" / "home" / "tester" / "results" / "report.jsonl"
+    events = [json.loads(line) for line in report.read_text().splitlines()]
+    started = [event["name"] for event in events if (event["type"], event.get("event")) == ("test", "started")]
+    assert started == ["boxlite::jailer$exits", passes, hang]
+    assert {name: (test.outcome, test.message) for name, test in results.items()} == {
+        hang: (Outcome.FAIL, "was killed at its time limit of 3 s"),
+        passes: (Outcome.PASS, ""),
+        "exits": (Outcome.FAIL, "ended with exit status 7"),
+    }
+
+
+def test_tests_that_nextest_itself_does_not_tell_apart_are_refused() -> None:
+    listing = Listing(
+        {"boxlite": ["works"], "boxlite::bin/boxlite": ["works"]},
+        {"boxlite": "boxlite::boxlite", "boxlite::bin/boxlite": "boxlite::boxlite"},
+        "1",
+    )
+    with pytest.raises(UsageError, match=r"reports as boxlite::boxlite\$works\n.*binary_id"):
+        listing.names()
+
+
+@pytest.mark.parametrize(
+    "suite", [suite for suite in load_suites() if suite.filter], ids=lambda each: each.name
+)
+def test_each_suite_has_limits_that_fit_each_other(suite: catalog.Suite) -> None:
+    assert suite.test_seconds < suite.suite_seconds
+    assert not suite.control or suite.tests[suite.control] is Needs.BOX
+    assert not suite.witness or suite.tests[suite.witness] is Needs.SANDBOX
+    assert suite.telling
+
+
+def test_what_a_suite_does_not_need_is_not_expected_to_fail_it() -> None:
+    known = catalog.load()
+    build = replace(builds.ANY, suite=load_suite("jailer-unit"))
+    expected = {
+        name: Cell(known.guest("debian-13"), known.variant(name), build).expected.status
+        for name in ("stock", "kvm-denied", "userns-clone-off")
+    }
+    assert expected == {"stock": "pass", "kvm-denied": "pass", "userns-clone-off": "xfail"}
+    with_boxes = replace(build, suite=load_suite("detach"))
+    assert (
+        Cell(known.guest("debian-13"), known.variant("kvm-denied"), with_boxes).expected.cause == "kvm-denied"
+    )
+
+
+def test_without_a_control_a_verdict_says_so_and_an_expected_failure_has_exactly_its_tests() -> None:
+    suite = load_suite("jailer-unit")
+    blocked = suite.needing(Needs.SANDBOX)
+    assert len(blocked) == 3
+    known = catalog.load()
+    expected = known.variant("userns-clone-off").expect
+
+    def verdict(failed: set[str], *findings: Finding) -> tuple[Status, str]:
+        tests = [
+            TestResult(name=name, outcome=Outcome.FAIL if name in failed else Outcome.PASS, message="panicked")
+            for name in suite.tests
+        ]
+        found = judge(
+            suite, tests, expected if findings else catalog.load().variant("stock").expect, list(findings)
+        )
+        return found.status, found.reason
+
+    assert verdict({"jailer::cgroup::tests::test_cgroup_path"}) == (
+        Status.FAIL,
+        "the evidence proves no known cause, and the suite has no control to compare with",
+    )
+    cause = Finding(name=str(expected.cause), confidence=Confidence.PROVED, why="a probe says so")
+    assert verdict(blocked, cause)[0] is Status.XFAIL
+    assert verdict({*blocked, "jailer::cgroup::tests::test_cgroup_path"}, cause)[0] is Status.FAIL
