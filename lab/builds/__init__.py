@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from lab.base.discovery import classes
 from lab.base.errors import UsageError, unknown_name
@@ -31,6 +31,7 @@ __all__ = [
     "resolve",
     "resolve_all",
     "resolve_recorded",
+    "shown",
     "stored",
 ]
 
@@ -57,20 +58,37 @@ def resolve(wanted: str | None) -> Build:
     """
     if wanted is None:
         return Wheel.newest()
+    kind, text = _kind(wanted)
+    return kind.parse(text)
+
+
+def shown(wanted: str) -> Build:
+    """The build that `--build` names, for a plan that is only shown. Raises UsageError."""
+    kind, text = _kind(wanted)
+    return kind.shown(text)
+
+
+def _kind(wanted: str) -> tuple[type[Build], str]:
+    """The kind of build that a text of `--build` names, and what is behind its prefix. Raises UsageError."""
     prefix, colon, rest = wanted.partition(":")
     if not colon or wanted.endswith(".whl"):
-        return Wheel.parse(wanted)
+        return Wheel, wanted
     known = known_kinds()
     if prefix not in known:
         raise unknown_name("kind of build", prefix, known)
-    return known[prefix].parse(rest)
+    return known[prefix], rest
 
 
 def stored(paths: Paths, wanted: str | None = None) -> Build | None:
     """The release in the cache that None, for the newest, or a word of `--build` stands for.
 
-    None if `wanted` needs nobody to be asked. Raises UsageError if the cache has no such release.
+    None if `wanted` needs nobody to be asked. Raises UsageError if the cache has no such release, or if a
+    build would have to be made first.
     """
+    if wanted is not None:
+        kind, text = _kind(wanted)
+        if why := kind.must_be_made(text):
+            raise UsageError(f"--offline makes no build: {why}", hint="leave --offline out once")
     wanted = wanted and wanted.removeprefix("wheel:")
     return Wheel.stored(paths, wanted) if wanted is None or words.is_word(wanted) else None
 
@@ -80,6 +98,13 @@ def previous(build: Build) -> Build:
 
     Raises UsageError if there is none, LabError if that could not be found out.
     """
+    try:
+        Version(build.version)
+    except InvalidVersion:
+        raise UsageError(
+            f"the build {build.name} has no version that a release could be older than",
+            hint="name the release to compare with",
+        ) from None
     return Wheel.before(build.version)
 
 
@@ -92,12 +117,13 @@ def releases() -> list[Version]:
     return pip.releases()
 
 
-def resolve_all(wanted: Sequence[str]) -> list[Build]:
-    """The builds of a command line, each once; the newest release if it names none.
+def resolve_all(wanted: Sequence[str], *, only_shown: bool = False) -> list[Build]:
+    """The builds of a command line, each once; the newest release if it names none. `only_shown`: see `shown`.
 
     Raises as `resolve` does.
     """
-    return list({build.name: build for build in map(resolve, wanted)}.values()) or [resolve(None)]
+    made = map(shown if only_shown else resolve, wanted)
+    return list({build.name: build for build in made}.values()) or [resolve(None)]
 
 
 def resolve_recorded(record: BuildRecord) -> Build:

@@ -90,6 +90,19 @@ class Build(ABC):
     def parse(cls, text: str) -> Self:
         """The build that `--build KIND:TEXT` names. Raises UsageError if there is no such build."""
 
+    @classmethod
+    def shown(cls, text: str) -> Self:
+        """The build that `--build KIND:TEXT` names, for a plan that is only shown: nothing is made for it.
+
+        Raises UsageError if there is no such build.
+        """
+        return cls.parse(text)
+
+    @classmethod
+    def must_be_made(cls, _text: str) -> str:
+        """Why this build would have to be made before it can be used; empty if it is there."""
+        return ""
+
     @property
     @abstractmethod
     def argument(self) -> str | None:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from lab.base import space
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
-from lab.base.log import quiet_libraries
+from lab.base.log import quiet_libraries, show_progress
 from lab.base.paths import STATES_GIB, Paths
 from lab.cli import (
     check,
@@ -98,6 +98,7 @@ for command in (
 def main() -> None:
     """Run the command line. An expected failure prints a message; a bug shows its traceback and exits 4."""
     quiet_libraries()
+    show_progress(lambda line: errors.print(line, markup=False, soft_wrap=True))
     # Whatever the umask is: what others may write, a later command must not trust.
     os.umask(os.umask(0o077) | 0o022)
     # SIGTERM ends a run as Ctrl-C does: all machines are taken down.

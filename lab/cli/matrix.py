@@ -10,6 +10,7 @@ import click
 
 from lab import builds, catalog
 from lab.base.errors import UsageError
+from lab.base.log import hide_progress
 from lab.builds import UNDER_STRESS
 from lab.cli import common, completion, lists
 from lab.cli.gate import show as show_decision
@@ -204,6 +205,8 @@ def matrix_command(
     Exit status: 0 if every cell did as expected, 1 if one did not, 2 for wrong usage, 3 if something could not
     be run, 4 for a bug in the lab. With a gate: the gate's; see `lab gate`.
     """
+    if quiet:
+        hide_progress()
     known = catalog.load()
     wanted = GateOptions.read(lab.paths, gate, gate_build, expect)
     if not only_list:

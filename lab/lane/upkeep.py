@@ -9,7 +9,7 @@ from lab.base import scratch
 from lab.base.errors import LabError, one_line
 from lab.base.files import is_locked, sha256
 from lab.base.paths import Paths
-from lab.builds import pip
+from lab.builds import checkout, pip
 from lab.catalog import Catalog
 from lab.host import tiny_guest
 from lab.images import debian, store
@@ -127,6 +127,7 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.abandoned(paths.state, kernel_boot.FOLDER)
     yield from scratch.abandoned(paths.state, tiny_guest.FOLDER)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
+    yield from scratch.abandoned(checkout.store(paths), checkout.PARTIAL)
     yield from _partial(paths.images)
     yield from _partial(pip.store(paths))
 

@@ -156,7 +156,7 @@ class PlannedRun:
 def preview(request: Request, known: Catalog) -> tuple[list[Cell], RunOptions]:
     """List the cells and the options of a new run without asking which release is the newest."""
     shard, choice, options = request.parsed_shard(), request.choice(known), request.options(known)
-    chosen = builds.resolve_all(request.builds) if request.builds else [builds.ANY]
+    chosen = builds.resolve_all(request.builds, only_shown=True) if request.builds else [builds.ANY]
     _check_order(chosen, options)
     return [cell.under(options) for cell in cells_of_shard(choice.cells(chosen), shard, options)], options
 

@@ -128,7 +128,8 @@ def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
 
 
 def test_it_is_named_by_its_prefix_and_wheels_are_what_they_were(build: Build, program: Path) -> None:
-    assert set(builds.known_kinds()) == {"cli", "nextest", "npm", "program", "test-binary", "wheel"}
+    known = {"checkout", "cli", "nextest", "npm", "program", "test-binary", "wheel"}
+    assert set(builds.known_kinds()) == known
     assert build.name == f"program@{sha256(program)[:8]}"
     assert build.argument == f"program:{program}"
     assert builds.resolve(build.argument) == build
