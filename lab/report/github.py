@@ -71,7 +71,7 @@ def annotations(run: RunResult) -> list[str]:
 
     What is not as expected is an error, what could not be run a warning; a notice says how the run ended.
     """
-    versions = ", ".join(build.version for build in run.run.builds)
+    versions = ", ".join(dict.fromkeys(build.version for build in run.run.builds))
     guests = len(squares.rows(run))
     title = f"boxlite {versions} on {guests} guest{'s' if guests != 1 else ''}"
     missing = [line for line in squares.left_out(run) if line.startswith(Status.NOT_RUN)]

@@ -13,7 +13,7 @@ import pytest
 
 from lab.cli import main
 from lab.record import BuildRecord, CellResult, Outcome, Status, TestResult
-from lab.report import github
+from lab.report import github, markdown
 from tests.unit.examples import cell, run_of
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,13 @@ def test_each_kind_of_failure_is_one_annotation_and_the_last_one_counts() -> Non
         ("warning", "cells were not run", "not-run (no image): ubuntu-22.04"),
         ("notice", "boxlite 0.10.8 on 6 guests", "1 pass, 2 fail, 1 xfail, 1 error, 1 not-run"),
     ]
+
+
+def test_a_version_that_several_builds_have_is_told_once(tmp_path: Path) -> None:
+    builds = [BuildRecord(name=name, version="abc-dirty", source=name) for name in ("one", "other")]
+    run = run_of(cell("debian-13"), builds=[*builds, BuildRecord(name="3", version="ABC-dirty", source="3")])
+    assert decoded(github.annotations(run)[-1])[1] == "boxlite abc-dirty, ABC-dirty on 1 guest"
+    assert markdown.render(run, tmp_path).startswith("# boxlite abc-dirty, ABC-dirty: the jailer on 1 guest\n")
 
 
 def test_more_than_ten_annotations_of_a_kind_are_ten_and_the_last_says_how_many_more() -> None:
