@@ -6,6 +6,7 @@ boxlite opens /dev/kvm first. Then it looks for bubblewrap and checks that it ca
 """
 
 import sys
+from functools import cache
 
 from lab.base.discovery import classes
 from lab.causes._base import Cause, Shown
@@ -17,6 +18,12 @@ __all__ = ["Cause", "Shown", "diagnose", "known"]
 
 def known() -> dict[str, Cause]:
     """Return all causes by name, in the order in which boxlite meets them."""
+    return _known(tuple(__path__))
+
+
+@cache
+def _known(_folders: tuple[str, ...]) -> dict[str, Cause]:
+    """The causes in these folders, read once: what a cell is expected to do asks for them each time."""
     found = classes(sys.modules[__name__], Cause)  # type: ignore[type-abstract]
     made = {name.replace("_", "-"): kind() for name, kind in found.items()}
     return dict(sorted(made.items(), key=lambda item: item[1].order))

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from lab import causes
@@ -69,7 +70,7 @@ class Cell:
         """The suite of its build."""
         return self.build.suite
 
-    @property
+    @cached_property
     def expected(self) -> Expectation:
         """What its variant expects; a pass if the suite needs nothing of what the expected cause breaks."""
         cause = self.variant.expect.cause
