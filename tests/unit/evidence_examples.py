@@ -320,6 +320,11 @@ MASKED_PROC = gathered(
         "proc_unmasked": MASKS,
     },
 )
+# On a debian-11 with boxlite 0.10.0, for each box.
+BWRAP_TOO_OLD = gathered(
+    messages=("boxes.BoxliteFailed: Error: engine reported an error: The VM failed to start.",),
+    logs=("Shim stderr:\nbwrap: Unknown option --clearenv\n",),
+)
 # On a debian-13 with boxlite 0.10.0, for each box.
 MOUNT_SYMLINK = gathered(
     messages=("boxlite.errors.EngineError: engine reported an error: The VM failed to start.",),

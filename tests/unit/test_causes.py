@@ -71,6 +71,7 @@ SEEN = [
         "shim-not-executable",
         "ePoFaMBWTqxA/bin/boxlite-shim has mode 0664, which lacks the owner's execute bit; bwrap: execvp",
     ),
+    (examples.BWRAP_TOO_OLD, "bwrap-too-old", "bubblewrap prints: Unknown option --clearenv"),
     (examples.MOUNT_SYMLINK, "mount-symlink", "Can't mount on symlink destination /etc/ssl/certs/ca-cert"),
 ]
 # No setting of a host is known that leads to them.

@@ -67,6 +67,7 @@ def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> No
         ("apparmor-disconnected", "bwrap-userns-restrict"),
         ("selinux-userns-deny", "selinux-unconfined-permissive"),
         ("selinux-mount-deny", "selinux-unconfined-permissive"),
+        ("bwrap-too-old", "bundled-bwrap"),
         ("mount-symlink", "ca-bundle-file"),
         ("shim-not-executable", "shim-not-cloned"),
     ],

@@ -226,6 +226,7 @@ def test_a_bubblewrap_that_was_not_executed_did_not_make_a_namespace() -> None:
             "likely",
         ),
         ("bwrap: Creating new namespace failed: Resource temporarily unavailable", "nproc-limit", "likely"),
+        ("bwrap: Unknown option --clearenv", "bwrap-too-old", "likely"),
         (
             "bwrap: Can't mount on symlink destination /etc/ssl/certs/ca-certificates.crt",
             "mount-symlink",
