@@ -28,7 +28,8 @@ def run(home: Path) -> Run:
         words = f"{chosen} -v stock -v userns-clone-off --no-remedies --no-experiment --jobs 1".split()
         where = ["--build", build, "--run-dir", str(folder)]
         command = [sys.executable, "-m", "lab", "matrix", *words, *where]
-        subprocess.run(command, env={**os.environ, "LAB_HOME": str(home)}, check=True)
+        done = subprocess.run(command, env={**os.environ, "LAB_HOME": str(home)})
+        assert done.returncode in (0, 1)
         found = RunResult.model_validate_json((folder / "results.json").read_text())
         return {(cell.guest, cell.variant): cell for cell in found.cells}
 
@@ -63,5 +64,8 @@ def test_a_program_runs_where_boxlite_has_no_wheel(run: Run, home: Path, paths: 
         pytest.skip("this host has no gcc or no npm to make the stand-in with")
     program = stand_in.make(paths, home / "boxlite")
     cells = run(f"cli:{program}", "debian-13", "debian-11")
-    for guest in ("debian-13", "debian-11"):
-        check(cells, "cli", guest)
+    check(cells, "cli", "debian-13")
+    # The release's bubblewrap, 0.4.1, is too old for boxlite's sandbox.
+    failed = {test.name for test in cells["debian-11", "stock"].tests if test.outcome is not Outcome.PASS}
+    assert failed == load_suite("cli").needing(Needs.SANDBOX)
+    assert cells["debian-11", "userns-clone-off"].status is Status.XFAIL
