@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from lab.base.errors import LabError
+from lab.base.paths import Paths
+from lab.builds import nextest
+
 WORKSPACE = '[workspace]\nmembers = ["src/boxlite"]\nresolver = "2"\n[profile.dev]\ndebug = 0\n'
 PACKAGE = '[package]\nname = "boxlite"\nversion = "0.10.8"\nedition = "2021"\n'
 TESTS = """
@@ -67,6 +73,16 @@ def write(folder: Path, tests: Mapping[str, str], library: str = "") -> None:
     (package / "src" / "lib.rs").write_text(library)
     for name, text in tests.items():
         (package / "tests" / f"{name}.rs").write_text(text)
+
+
+def archiver(home: Paths) -> Path:
+    """The cargo-nextest that makes archives. Skips the test where it or cargo is missing."""
+    if cargo() is None:
+        pytest.skip("this host has no cargo to build a crate with")
+    try:
+        return nextest.program(home)
+    except LabError as error:
+        pytest.skip(f"no cargo-nextest: {error.args[0]}")
 
 
 def make(

@@ -13,7 +13,7 @@ from lab import builds
 from lab.base import log
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
-from lab.builds import Build, checkout, nextest
+from lab.builds import Build, checkout
 from lab.builds.tree import Tree
 from tests.unit import rust_examples
 
@@ -32,12 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
 
 @pytest.fixture(scope="module")
 def tools(home: Paths) -> None:
-    if rust_examples.cargo() is None:
-        pytest.skip("this host has no cargo to build a crate with")
-    try:
-        nextest.program(home)
-    except LabError as error:
-        pytest.skip(f"no cargo-nextest: {error.args[0]}")
+    rust_examples.archiver(home)
 
 
 def git(folder: Path, *words: str) -> None:

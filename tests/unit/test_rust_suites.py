@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lab import builds, catalog
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
-from lab.builds import WHOLE_SUITE, Build, SuiteOptions, nextest
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.nextest import Listing
 from lab.catalog import load_suite, load_suites
 from lab.guest import suite as guest_suite
@@ -45,12 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
 
 @pytest.fixture(scope="module")
 def crate(home: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
-    if rust_examples.cargo() is None:
-        pytest.skip("this host has no cargo to build a crate with")
-    try:
-        program = nextest.program(home)
-    except LabError as error:
-        pytest.skip(f"no cargo-nextest: {error.args[0]}")
+    program = rust_examples.archiver(home)
     folder = tmp_path_factory.mktemp("crate")
     return rust_examples.make(folder, program, others={"detach": DETACH}, library=LIBRARY)
 

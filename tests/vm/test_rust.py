@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from lab.base.paths import Paths
-from lab.builds import nextest
 from lab.catalog import load_suite
 from lab.cli import cli
 from lab.record import Outcome, RunResult, Status
@@ -56,9 +55,7 @@ def own(home: Path, paths: Paths) -> Iterator[Paths]:
 
 @pytest.fixture(scope="module")
 def program(own: Paths) -> Path:
-    if rust_examples.cargo() is None:
-        pytest.skip("this host has no cargo to build a crate with")
-    return nextest.program(own)
+    return rust_examples.archiver(own)
 
 
 def matrix(folder: Path, *words: str) -> RunResult:
