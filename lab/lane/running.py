@@ -141,6 +141,7 @@ class RunningLane:
             kernel_seconds=self.lane.acceleration.kernel_seconds,
             limits_factor=self.lane.acceleration.speed.factor,
             seconds=dict(self.guest.watch.seconds),
+            processor_seconds=self.lane.processor_seconds,
         )
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
-from lab.machine import console, domain, firmware, keys, network, overlay, ports, seed
+from lab.machine import console, domain, firmware, keys, network, overlay, ports, processor_time, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.domain import Network
 from lab.machine.states import StoredState
@@ -94,6 +94,7 @@ class Lane:
         self._uuid = str(uuid.uuid4())
         self._boots = 0
         self._given_up = False
+        self._spent = 0.0
         self.endpoint: Endpoint
 
     @property
@@ -107,6 +108,14 @@ class Lane:
         if self._domain is None:
             raise LaneDied(f"{self.name} is not running")
         return self._domain
+
+    @property
+    def processor_seconds(self) -> float:
+        """The processor time of its machines so far. One that ended by itself is not counted."""
+        return round(self._spent + self._spent_now(), 2)
+
+    def _spent_now(self) -> float:
+        return processor_time.of_lane(self.name, self._port.number) if self._domain else 0.0
 
     @property
     def console(self) -> Path:
@@ -245,6 +254,7 @@ class Lane:
         """Take the machine down at once; the overlay stays."""
         if self._domain is None:
             return
+        self._spent += self._spent_now()
         gone, self._domain = self._domain, None
         watch, self._watch = self._watch, None
         if watch is not None:

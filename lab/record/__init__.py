@@ -14,6 +14,7 @@ from lab.record.outcome import (
     Stress,
     TestResult,
 )
+from lab.record.processor_time import ProcessorTime
 from lab.record.protection import Protection
 from lab.record.remedy import RemedyOutcome, RemedyResult
 from lab.record.run import (
@@ -46,6 +47,7 @@ __all__ = [
     "NotTried",
     "Outcome",
     "PlainText",
+    "ProcessorTime",
     "Protection",
     "RemedyOutcome",
     "RemedyResult",

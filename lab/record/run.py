@@ -15,6 +15,7 @@ from lab.record._base import Entry, PlainText
 from lab.record.cell import CellResult
 from lab.record.experiment import ExperimentPolicy
 from lab.record.outcome import Stress
+from lab.record.processor_time import ProcessorTime
 from lab.record.schema import OLDER, SCHEMA, upgrade
 
 RESULTS_FILE = "results.json"
@@ -71,6 +72,11 @@ class LaneRecord(Entry):
         "null: an older lab did not record it.",
     )
     seconds: dict[str, float]
+    processor_seconds: float | None = Field(
+        default=None,
+        description="Seconds of processor time that its QEMU and passt took. null: an older lab did not "
+        "record it.",
+    )
 
 
 class BuildRecord(Entry):
@@ -136,6 +142,10 @@ class RunInfo(Entry):
     )
     builds: list[BuildRecord] = Field(default_factory=list)
     lanes: list[LaneRecord] = Field(default_factory=list)
+    processor_time: list[ProcessorTime] = Field(
+        default_factory=list,
+        description="One entry for each session that came to its end. Older labs did not record it.",
+    )
     merged: list["RunInfo"] = Field(
         default_factory=list, description="The runs that `lab merge` joined into this one."
     )

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
-from lab.report import protection, rates, squares
+from lab.report import protection, rates, spent, squares
 
 STYLES = {
     Status.PASS: "green",
@@ -72,6 +72,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
             print_plain(console, f"\n{lane.guest}: {lane.note}", "cyan")
     console.print()
     console.print(Text(squares.counts(run), "bold"))
+    for line in spent.lines(run)[-1:]:
+        print_plain(console, line)
     there = [name for name in FILES if (folder / name).exists()]
     print_plain(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))
     if line := squares.next_step(run, folder):

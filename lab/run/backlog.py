@@ -84,6 +84,8 @@ class Backlog:
         self._without_image = set(without_image)
         self._lock = threading.RLock()
         self._machines: dict[str, _Entry] = {}
+        # Whether a suite of this session has come to an end.
+        self._has_answer = False
         for cell in cells:
             self.add(cell, (decided or {}).get(cell.folder))
 
@@ -137,10 +139,15 @@ class Backlog:
             self._machines[machine].lanes.pop(number, None)
 
     def take(self, machine: str, number: int) -> Ticket | None:
-        """The next ticket for this lane, or None if there is none that it may take."""
+        """The next ticket for this lane, or None if there is none that it may take.
+
+        They come in the order of the plan. But until the run has shown what a suite did, the shortest comes
+        first, so that whoever waits for a first answer has it soon.
+        """
         with self._lock:
             entry = self._machines[machine]
-            found = next((ticket for ticket in entry.waiting if ticket.after < number), None)
+            free = [ticket for ticket in entry.waiting if ticket.after < number]
+            found = next(iter(free), None) if self._has_answer else min(free, key=self._seconds, default=None)
             if found:
                 entry.waiting.remove(found)
                 entry.served.add(number)
@@ -152,6 +159,7 @@ class Backlog:
         """A ticket's cell is decided: the rest is estimated by what it took, too."""
         with self._lock:
             self._stop(ticket)
+            self._has_answer |= bool(result.tests)
             self._estimates.learn(result, ran)
 
     def _stop(self, ticket: Ticket) -> None:

@@ -14,7 +14,7 @@ from lab.base.errors import LabError, UsageError, unknown_name
 from lab.base.space import A_RUN, free_text, is_full
 from lab.builds import Build
 from lab.plan import Cell
-from lab.record import RESULTS_FILE, CellResult, Host, LaneRecord, RunInfo, RunResult, Status
+from lab.record import RESULTS_FILE, CellResult, Host, LaneRecord, ProcessorTime, RunInfo, RunResult, Status
 
 LOCK = ".lock"
 RUN_LOG = "run.log"
@@ -83,8 +83,10 @@ class Journal:
             self.info.host = self.info.host or host
             return is_first
 
-    def finish(self, *, interrupted: bool) -> RunResult:
+    def finish(self, *, interrupted: bool, spent: ProcessorTime | None = None) -> RunResult:
+        """Write the end of a session down, with what it took of the host's processors if that was measured."""
         with self._lock:
+            self.info.processor_time += [spent] if spent else []
             self.info.finished = datetime.now(UTC)
             self.info.interrupted = interrupted
             self.write()

@@ -60,6 +60,7 @@ def _info(name: str, infos: list[RunInfo]) -> RunInfo:
             "definitions": {key: value for info in infos for key, value in info.definitions.items()},
             "builds": _builds(infos),
             "lanes": [lane for info in infos for lane in info.lanes],
+            "processor_time": [each for info in infos for each in info.processor_time],
             "merged": infos,
         }
     )

@@ -23,6 +23,7 @@ from lab.run.backlog import Backlog
 from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.journal import Journal, locked_folder
+from lab.run.meter import Meter
 from lab.run.observer import Observer
 from lab.run.shared import Shared
 from lab.run.worker import NO_IMAGE, Worker
@@ -57,6 +58,7 @@ class Scheduler:
     _threads: list[threading.Thread] = field(default_factory=list)
     _opened: Counter[str] = field(default_factory=Counter)
     _changed: threading.Condition = field(default_factory=threading.Condition)
+    _meter: Meter = field(default_factory=Meter)
     _crash: BaseException | None = None
 
     def run(self) -> RunResult:
@@ -81,7 +83,8 @@ class Scheduler:
                     thread.join()
             if self._crash:
                 raise self._crash
-            return self._shared.journal.finish(interrupted=self._shared.decisions.stopped.is_set())
+            stopped = self._shared.decisions.stopped.is_set()
+            return self._shared.journal.finish(interrupted=stopped, spent=self._meter.read())
 
     def _share(self) -> Shared:
         """What the workers share; the record is on disk once it is complete."""
@@ -132,6 +135,7 @@ class Scheduler:
                 self.follow,
             ),
             ended=lambda: self._crash is not None,
+            meter=self._meter,
         )
         # Last: what fails before this leaves no record, and the folder can be used again.
         journal.write()

@@ -8,6 +8,7 @@ from lab.record import RunOptions
 from lab.run.backlog import Backlog
 from lab.run.decisions import Decisions
 from lab.run.journal import Journal
+from lab.run.meter import Meter
 from lab.run.observer import Observer
 from lab.trials.policy import Policy
 
@@ -25,3 +26,4 @@ class Shared:
     observer: Observer
     decisions: Decisions
     ended: Callable[[], bool]
+    meter: Meter

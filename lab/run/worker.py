@@ -104,9 +104,11 @@ class Worker:
         self._say_or_stop(f"image: {text}")
 
     def _hold(self, opened: Lane | None) -> None:
-        """Remember the lane, so that an interrupt can take it down."""
+        """Remember the lane, so that an interrupt can take it down, or forget one that is at its end."""
         with self._lock:
-            self._lane = opened
+            before, self._lane = self._lane, opened
+        if before:
+            self._shared.meter.add_lane(before.processor_seconds)
         if opened and self.is_stopped:
             opened.give_up()
 
