@@ -103,6 +103,27 @@ def test_a_lane_takes_the_cells_of_its_guest_in_the_order_of_the_plan() -> None:
     assert backlog.take(LONG, 1) is None
 
 
+def test_until_a_suite_has_ended_the_cell_with_the_soonest_answer_is_taken_first() -> None:
+    plan = [*cells(LONG, 4), *cells(SHORT, 1)]
+
+    class Different(Seconds):
+        def cell(self, cell: Cell) -> float:
+            return [50.0, 40.0, 20.0, 30.0, 50.0][plan.index(cell)]
+
+    backlog = Backlog(plan, Different())
+    bring_up(backlog, LONG, 1)
+    first, second = take(backlog, LONG, 1), take(backlog, LONG, 1)
+    assert [first.cell, second.cell] == [plan[2], plan[3]]
+    # A cell that does not apply is no answer yet.
+    backlog.ended(first, first.cell.result(Status.NOT_APPLICABLE), RunOptions())
+    third = take(backlog, LONG, 1)
+    assert third.cell == plan[1]
+    tests = [TestResult(name="starts", outcome=Outcome.FAIL)]
+    backlog.put_back(third, after=0)
+    backlog.ended(second, second.cell.result(Status.XFAIL).model_copy(update={"tests": tests}), RunOptions())
+    assert [take(backlog, LONG, 1).cell for _ in range(2)] == [plan[0], plan[1]]
+
+
 def test_a_cell_that_met_a_fault_is_only_for_a_fresh_lane_even_where_that_does_not_pay() -> None:
     backlog = Backlog(cells(LONG, 1), Seconds(bring_up=1000.0))
     # Two lanes were there when it met the fault on the first; neither is fresh.

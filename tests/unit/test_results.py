@@ -199,12 +199,13 @@ def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: 
     assert (before.pop("schema"), after.pop("schema")) == (1, 2)
     for info in (after["run"], *after["run"]["merged"]):
         info["parts"] = info.pop("merged")
+        assert info.pop("processor_time") == []
         new = {name: info["options"].pop(name) for name in ("until_fail", "shuffle", "stress")}
         assert new == {"until_fail": False, "shuffle": None, "stress": []}
         for lane in info["lanes"]:
             lane["way"] = lane.pop("fork")
             assert (lane.pop("label"), lane.pop("host")) == ("", None)
-            for later in ("network", "kernel_seconds", "limits_factor"):
+            for later in ("network", "kernel_seconds", "limits_factor", "processor_seconds"):
                 assert lane.pop(later) is None
     for each, older in zip(after["cells"], before["cells"], strict=True):
         assert_same_facts(older.pop("facts"), each.pop("facts"), each.pop("context"), each.pop("older_facts"))

@@ -1,0 +1,97 @@
+"""What a lane's machines and a run take of the host's processors, and how that is said."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import psutil
+import pytest
+
+from lab.machine import processor_time
+from lab.record import ProcessorTime, RunInfo, RunResult
+from lab.report import spent
+from lab.run import meter
+from lab.run.meter import Meter
+
+LANE, PORT = "lab-debian-13-2d2671", 22693
+QEMU = ["/usr/bin/qemu-system-x86_64", "-name", f"guest={LANE},debug-threads=on"]
+PASST = ["passt", "--one-off", "--tcp-ports", f"127.0.0.1/{PORT}:22"]
+
+
+class FakeProcess:
+    def __init__(self, name: str, command: Sequence[str], user: float, *, gone: bool = False) -> None:
+        self._name, self._command, self._user, self._gone = name, list(command), user, gone
+
+    def name(self) -> str:
+        return self._name
+
+    def cmdline(self) -> list[str]:
+        if self._gone:
+            raise psutil.NoSuchProcess(1)
+        return self._command
+
+    def cpu_times(self) -> Any:
+        # As psutil has them: beside the time of its children, which is not its own.
+        return SimpleNamespace(user=self._user, system=0.5, children_user=100.0, children_system=100.0)
+
+
+def of_lane(*processes: FakeProcess) -> float:
+    return processor_time.of_lane(LANE, PORT, lambda: cast(list[psutil.Process], processes))
+
+
+def test_a_lane_takes_what_its_qemu_and_its_passt_take() -> None:
+    assert of_lane(FakeProcess("qemu-system-x86", QEMU, 40.0), FakeProcess("passt.avx2", PASST, 1.0)) == 42.0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FakeProcess("qemu-system-x86", ["qemu", "-name", f"guest={LANE}1,debug-threads=on"], 40.0),
+        FakeProcess("passt", ["passt", "--tcp-ports", "127.0.0.1/22694:22"], 1.0),
+        FakeProcess("vim", ["vim", f"guest={LANE},notes"], 3.0),
+        FakeProcess("qemu-system-x86", QEMU, 40.0, gone=True),
+    ],
+)
+def test_other_processes_are_not_counted(other: FakeProcess) -> None:
+    assert of_lane(other) == 0.0
+
+
+def test_a_session_is_measured_from_its_start_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, idle = iter([10.0, 13.0]), iter([500.0, 530.0])
+    monkeypatch.setattr(meter, "_lab", lambda: next(lab))
+    monkeypatch.setattr(meter, "_idle", lambda: next(idle))
+    measured = Meter()
+    measured.add_lane(40.0)
+    measured.add_lane(20.0)
+    found = measured.read()
+    assert (found.lanes, found.lab, found.idle) == (60.0, 3.0, 30.0)
+    assert found.processors == os.cpu_count()
+
+
+def test_what_the_run_did_not_take_and_nobody_idled_away_other_programs_took() -> None:
+    session = ProcessorTime(processors=2, wall=50.0, lanes=60.0, lab=3.0, idle=30.0)
+    assert (session.capacity, session.busy, session.others) == (100.0, 63.0, 7.0)
+    assert session.over_bound == pytest.approx(100 / 63 - 1)
+
+
+def run_of(*sessions: ProcessorTime) -> RunResult:
+    info = RunInfo(
+        id="run", started=datetime.now(UTC), command="lab matrix", lab="1", processor_time=list(sessions)
+    )
+    return RunResult(run=info, cells=[])
+
+
+def test_a_run_says_how_busy_it_kept_the_processors() -> None:
+    one = ProcessorTime(processors=2, wall=415.0, lanes=649.0, lab=38.0, idle=100.0)
+    assert spent.lines(run_of()) == []
+    assert spent.lines(run_of(one)) == [
+        "the run took 0:06:55; it kept 2 processors busy for 0:11:27 of 2 x 0:06:55 (the lab itself 5 %); "
+        "other programs 5 %, idle 12 %"
+    ]
+    alone = ProcessorTime(processors=1, wall=100.0, lanes=80.0, lab=10.0, idle=10.0)
+    assert spent.lines(run_of(one, alone))[1] == (
+        "session 2 took 0:01:40; it kept the processor busy for 0:01:30 of 0:01:40 (the lab itself 10 %); "
+        "other programs 0 %, idle 10 %"
+    )
