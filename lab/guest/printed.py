@@ -2,7 +2,7 @@
 
 from pydantic import TypeAdapter, ValidationError
 
-from lab.guest.session import RemoteFailed
+from lab.guest.programs import RemoteFailed
 
 
 def checked[T](program: str, kind: type[T], printed: object) -> T:

@@ -1,38 +1,43 @@
-"""The programs that run in guests, and the command line that runs them there."""
+"""The programs that run in guests: their sources, the command that runs them there, what they answer."""
 
 import base64
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lab.base.errors import LabError
+from lab.base.files import bounded, plain
 from lab.probes import PROGRAMS
 
 # Programs that run in a guest, by their names below these folders.
 FOLDERS = (Path(__file__).parent / "remote", PROGRAMS)
+# What runs them there: over SSH, or in the resident agent.
+LOADER = Path(__file__).parent / "loader"
 
-# Runs programs in one interpreter: starting one takes half a second in an emulated guest.
-LOADER = """
-import base64, contextlib, io, json, subprocess, sys
-results = []
-for name, source, argument in json.loads(sys.argv.pop(1)):
-    sys.argv[1:] = [argument]
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        try:
-            exec(compile(base64.b64decode(source), name, "exec"), {"__name__": "__main__"})
-        except subprocess.CalledProcessError as error:
-            sys.exit("%s: %s%s" % (" ".join(error.cmd), error.stdout, error.stderr))
-        except OSError as error:
-            sys.exit("%s: %s" % (name, error))
-    results.append(json.loads(output.getvalue()))
-print(json.dumps(results))
-"""
+# How much of what a guest printed is part of an error.
+MOST_SHOWN = 20_000
+
+# A program's name below its folder, and its argument.
+Call = tuple[str, dict[str, Any]]
+# What takes a file that a program sends: its name and its content.
+Keep = Callable[[str, bytes], None]
+
+
+class RemoteFailed(LabError):
+    """One of the lab's own commands failed in the guest; the message holds its output."""
 
 
 def program_files() -> list[Path]:
     """Every program that runs in guests."""
     return sorted(file for folder in FOLDERS for file in folder.rglob("*.py"))
+
+
+def loader_files() -> list[Path]:
+    """What runs the programs in guests."""
+    return sorted(LOADER.glob("*.py"))
 
 
 @cache
@@ -46,24 +51,115 @@ def program_file(name: str) -> Path:
     return next(file for folder in FOLDERS if (file := folder / f"{name}.py").is_file())
 
 
-def command(calls: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    """The command that runs programs one after another in one interpreter, each with a JSON argument."""
+def sources() -> dict[str, str]:
+    """The source of every program, by the name by which it is called."""
+    return {
+        str(file.relative_to(folder).with_suffix("")): source(file)
+        for folder in FOLDERS
+        for file in sorted(folder.rglob("*.py"))
+        if file.name != "__init__.py"
+    }
+
+
+def digest() -> str:
+    """A digest of every program's source."""
+    return hashlib.sha256(json.dumps(sources()).encode()).hexdigest()
+
+
+def once() -> str:
+    """The program that runs other programs once."""
+    return _with_calls("once")
+
+
+def agent() -> str:
+    """The resident agent's program."""
+    return _with_calls("agent")
+
+
+def _with_calls(name: str) -> str:
+    """One of the loader's programs, in one text with the module `calls` that it imports."""
+    module = source(LOADER / "calls.py")
+    return (
+        "import sys, types\n"
+        "calls = sys.modules['calls'] = types.ModuleType('calls')\n"
+        f"exec({module!r}, calls.__dict__)\n"
+        f"{source(LOADER / f'{name}.py')}"
+    )
+
+
+def command(calls: Sequence[Call]) -> list[str]:
+    """The command that runs programs one after another in one interpreter, each with a JSON argument.
+
+    Starting an interpreter takes half a second in an emulated guest.
+    """
     wanted = [
         (name, base64.b64encode(source(program_file(name)).encode()).decode(), json.dumps(argument))
         for name, argument in calls
     ]
     # The programs need the standard library only, and not what `site` looks for.
-    return ["python3", "-I", "-S", "-c", LOADER, json.dumps(wanted)]
+    return ["python3", "-I", "-S", "-c", once(), json.dumps(wanted)]
 
 
-def results(printed: str, count: int) -> list[Any]:
-    """The JSON that each of `count` programs printed, from what the command printed. Raises ValueError."""
+def keep_none(name: str, _content: bytes) -> None:
+    """For programs that send no file."""
+    raise ValueError(f"nobody asked for the file {bounded(plain(name), 100)!r}")
+
+
+class Answer:
+    """What programs answer, a line at a time; see `loader/calls.py`. Files go to `keep`."""
+
+    def __init__(self, calls: Sequence[Call], keep: Keep = keep_none) -> None:
+        self.names = ", ".join(name for name, _ in calls)
+        self._count = len(calls)
+        self._keep = keep
+        self._results: list[Any] | None = None
+
+    def take(self, line: str | bytes) -> bool:
+        """Take a line; whether it was the last one.
+
+        Raises RemoteFailed if a program failed, or if this is no answer of the lab's programs.
+        """
+        try:
+            return self._take(_parsed(line))
+        except ValueError as error:
+            printed = line if isinstance(line, str) else line.decode(errors="replace")
+            raise RemoteFailed(
+                f"{self.names} in the guest printed no JSON of its results ({error}): "
+                f"{bounded(plain(printed), MOST_SHOWN)}"
+            ) from error
+
+    def _take(self, said: dict[str, Any]) -> bool:
+        if "file" in said:
+            self._keep(str(said["file"]), base64.b64decode(said.get("content", ""), validate=True))
+            return False
+        if "failed" in said:
+            printed = bounded(plain(str(said["failed"])).rstrip(), MOST_SHOWN)
+            raise RemoteFailed(f"`{self.names}` in the guest failed: {printed}")
+        found = said.get("results")
+        if not isinstance(found, list) or len(found) != self._count:
+            raise ValueError(f"expected a list with {self._count} results")
+        self._results = found
+        return True
+
+    def take_all(self, lines: Iterable[str]) -> bool:
+        """Take lines up to the last one of the answer; whether it was among them."""
+        return any(self.take(line) for line in lines)
+
+    @property
+    def results(self) -> list[Any]:
+        """What each program printed. Only after the last line."""
+        assert self._results is not None, "the answer has no end yet"
+        return self._results
+
+
+def _parsed(line: str | bytes) -> dict[str, Any]:
+    """A line as JSON. Raises ValueError."""
     try:
-        found = json.loads(printed)
+        found = json.loads(line)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(found, list) or len(found) != count:
-        raise ValueError(f"expected a list with {count} results")
+    if not isinstance(found, dict):
+        raise ValueError("expected an object")
     # Half of a surrogate pair, as Python reads what is no UTF-8 in a guest's files, can be written to no file.
-    whole: list[Any] = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+    whole: dict[str, Any] = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
     return whole

@@ -8,7 +8,8 @@ from lab.base.errors import LabError, one_line
 from lab.base.files import bounded
 from lab.base.wait import DeadlineExpired
 from lab.catalog import Guest
-from lab.guest.session import MOST_SHOWN, RemoteFailed, Session
+from lab.guest.programs import MOST_SHOWN, RemoteFailed
+from lab.guest.session import Session
 from lab.machine import console
 from lab.machine.lane import BootFailed, Lane
 from lab.probes import Facts

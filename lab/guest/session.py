@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import paramiko
 from fabric import Connection
@@ -19,6 +19,8 @@ from lab.base.files import bounded, plain
 from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.guest import programs, ssh
+from lab.guest.agent import Agent, AgentLost
+from lab.guest.programs import MOST_SHOWN, Answer, Call, Keep, RemoteFailed, keep_none
 from lab.guest.runner import printed_too_much
 from lab.guest.ssh import SessionLost
 from lab.machine import seed
@@ -28,9 +30,6 @@ User = Literal["lab", "tester"]
 ADMIN: User = "lab"
 SUITE: User = "tester"
 assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
-
-# How much of what a guest printed is part of an error.
-MOST_SHOWN = 20_000
 
 # How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
@@ -59,10 +58,6 @@ SFTP_AS_ROOT = (
 )
 
 
-class RemoteFailed(LabError):
-    """One of the lab's own commands failed in the guest; the message holds its output."""
-
-
 @dataclass(frozen=True)
 class Output:
     status: int
@@ -73,15 +68,18 @@ class Output:
 class Session:
     """Connections to one guest as the administrator and as the suite's user, each opened when first used.
 
-    `alive` raises if the guest's machine is gone. It is asked first when a connection breaks, so that the error
-    names the true cause. `speed` stretches all limits of time; it may be changed.
+    `agent`, if there is one, runs the lab's own programs instead of the administrator. `alive` raises if the
+    guest's machine is gone. It is asked first when a connection breaks, so that the error names the true cause.
+    `speed` stretches all limits of time; it may be changed.
     """
 
     def __init__(self, endpoint: Endpoint, *, alive: Callable[[], None], speed: Speed) -> None:
         self._endpoint = endpoint
         self._alive = alive
         self.speed = speed
+        self.agent: Agent | None = None
         self._connections: dict[User, Connection] = {}
+        self._arriving: dict[User, ssh.Arrival] = {}
         # What the watch found wrong with the guest before it dropped the connections.
         self._found = ""
 
@@ -151,42 +149,43 @@ class Session:
             raise RemoteFailed(f"{called} in the guest: exit status {result.exited}\n{printed}".rstrip())
         return Output(result.exited, result.stdout, result.stderr)
 
-    def program(
-        self,
-        name: str,
-        argument: dict[str, Any],
-        *,
-        seconds: float,
-        user: User = ADMIN,
-        under: str = "",
-    ) -> Any:
-        """Run one of `programs` with a JSON argument and return the JSON that it prints.
-
-        The administrator runs it as root. `under` is put before the interpreter's command line.
-        """
-        [result] = self.programs([(name, argument)], seconds=seconds, user=user, under=under)
+    def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
+        """Run one of `programs` as root with a JSON argument, and return the JSON that it prints."""
+        [result] = self.programs([(name, argument)], seconds=seconds)
         return result
 
-    def programs(
-        self,
-        calls: Sequence[tuple[str, dict[str, Any]]],
-        *,
-        seconds: float,
-        user: User = ADMIN,
-        under: str = "",
-    ) -> list[Any]:
-        """Run several programs one after another in one interpreter, as `program` runs one."""
-        prefix = "sudo -n -H " if user == ADMIN else ""
-        command = f"{prefix}{under} {shlex.join(programs.command(calls))}".strip()
-        names = ", ".join(name for name, _ in calls)
-        output = self.run(command, seconds=seconds, user=user, name=names)
+    def programs(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> list[Any]:
+        """Run several programs as root, one after another; the files that they send go to `keep`.
+
+        The agent runs them, or without one the administrator. Raises as `run` does.
+        """
+        if self.agent is None:
+            return self._programs_once("sudo -n -H", calls, user=ADMIN, seconds=seconds, keep=keep)
         try:
-            return programs.results(output.stdout, len(calls))
-        except ValueError as error:
+            return self.agent.call(calls, seconds=seconds, keep=keep).results
+        except AgentLost as error:
+            self._lost(str(error), error)
+
+    def program_as(self, user: User, under: str, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
+        """Run one of `programs` in a login of a user, who is root if it is the administrator.
+
+        `under` is put before the interpreter's command line. Raises as `run` does.
+        """
+        before = f"sudo -n -H {under}" if user == ADMIN else under
+        [result] = self._programs_once(before, [(name, argument)], user=user, seconds=seconds)
+        return result
+
+    def _programs_once(
+        self, before: str, calls: Sequence[Call], *, user: User, seconds: float, keep: Keep = keep_none
+    ) -> list[Any]:
+        """Run programs in one interpreter of their own, over SSH."""
+        answer = Answer(calls, keep)
+        command = f"{before} {shlex.join(programs.command(calls))}".strip()
+        output = self.run(command, seconds=seconds, user=user, name=answer.names)
+        if not answer.take_all(output.stdout.splitlines()):
             printed = bounded(plain(f"{output.stdout}{output.stderr}"), MOST_SHOWN)
-            raise RemoteFailed(
-                f"{names} in the guest printed no JSON of its results ({error}): {printed}"
-            ) from error
+            raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
+        return answer.results
 
     def put(self, local: Path, remote: str, progress: Callable[[int, int], None]) -> None:
         """Upload a file; `progress` gets the bytes sent and the bytes in all. Raises SessionLost."""
@@ -251,12 +250,22 @@ class Session:
             yield client
 
     def close(self) -> None:
-        """Drop the connections. The session can be used again: it opens new ones."""
-        for user in list(self._connections):
+        """Drop the connections, but not the agent's. The session can be used again: it opens new ones."""
+        for user in [*self._connections, *self._arriving]:
             self.log_out(user)
+
+    def arrive(self, user: User) -> None:
+        """Log the user out and connect again, up to the login itself, which waits for the user's next command.
+
+        So that login is one of the state that the guest is in then.
+        """
+        self.log_out(user)
+        self._arriving[user] = ssh.Arrival(self._endpoint, user, self.speed)
 
     def log_out(self, user: User) -> None:
         """Drop one user's connection: their next command is run in a new login."""
+        if arriving := self._arriving.pop(user, None):
+            arriving.leave()
         connection = self._connections.pop(user, None)
         # Connection.close would wait for the other side, which a loaded checkpoint has forgotten.
         if connection is not None and connection.transport is not None:
@@ -298,7 +307,11 @@ class Session:
 
     def _connection(self, user: User) -> Connection:
         if user not in self._connections:
-            self._connections[user] = ssh.log_in(self._endpoint, user, self.speed)
+            # It stays in its place meanwhile, so that the watch can drop it.
+            arriving = self._arriving.get(user)
+            connection = arriving.log_in() if arriving else None
+            self._connections[user] = connection or ssh.log_in(self._endpoint, user, self.speed)
+            self._arriving.pop(user, None)
         return self._connections[user]
 
     @contextmanager
@@ -314,7 +327,7 @@ class Session:
                 wait_for(lambda: None, Deadline(GONE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
             raise
 
-    def _lost(self, message: str, error: BaseException | None) -> None:
+    def _lost(self, message: str, error: BaseException | None) -> NoReturn:
         self.close()
         message = f"{message}: {self._found}" if self._found else message
         with suppress(DeadlineExpired):

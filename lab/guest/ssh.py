@@ -6,12 +6,14 @@ The guest must show the one host key that it was given.
 import base64
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from io import StringIO
 
 import paramiko
 from fabric import Config, Connection
+from paramiko import SSHConfig
+from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey
 
 from lab.base.errors import LabError
 from lab.base.speed import ORDINARY, Speed
@@ -69,16 +71,70 @@ def _connect(endpoint: Endpoint, seconds: float) -> socket.socket:
 
 def log_in(endpoint: Endpoint, user: str, speed: Speed) -> Connection:
     """An open connection. Raises what paramiko raises, BadHostKeyException for another host key."""
-    key = paramiko.Ed25519Key.from_private_key(StringIO(endpoint.client_key.private))
+    connection = _connection(endpoint, user, speed, _Login(endpoint, user))
+    connection.open()
+    return connection
+
+
+class _Login(AuthStrategy):
+    """A login with the endpoint's client key: at once, or when `may_log_in` is set."""
+
+    def __init__(self, endpoint: Endpoint, user: str, may_log_in: threading.Event | None = None) -> None:
+        super().__init__(ssh_config=SSHConfig())
+        key = paramiko.Ed25519Key.from_private_key(StringIO(endpoint.client_key.private))
+        self._source = InMemoryPrivateKey(user, key)
+        self._may_log_in = may_log_in
+
+    def get_sources(self) -> Iterator[AuthSource]:
+        if self._may_log_in:
+            self._may_log_in.wait()
+        yield self._source
+
+
+class Arrival:
+    """A user at the guest's door: connected, keys exchanged, not logged in.
+
+    PAM, groups and limits come with the login, so they are those that the guest has when `log_in` is called.
+    """
+
+    def __init__(self, endpoint: Endpoint, user: str, speed: Speed) -> None:
+        self._may_log_in = threading.Event()
+        self._has_left = False
+        self._failed = False
+        strategy = _Login(endpoint, user, self._may_log_in)
+        self._connection = _connection(endpoint, user, speed, strategy)
+        self._thread = threading.Thread(target=self._open, name=f"{user} arrives", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> None:
+        try:
+            self._connection.open()
+        except (paramiko.SSHException, OSError, EOFError):
+            self._failed = True
+
+    def log_in(self) -> Connection | None:
+        """The open connection. None if it failed: the server ends one that waits for long."""
+        self._may_log_in.set()
+        self._thread.join()
+        return None if self._failed else self._connection
+
+    def leave(self) -> None:
+        """Drop the connection."""
+        transport = self._connection.client.get_transport()
+        if transport is not None:
+            transport.close()
+        self._may_log_in.set()
+
+
+def _connection(endpoint: Endpoint, user: str, speed: Speed, strategy: AuthStrategy) -> Connection:
+    """A connection that is not open yet."""
     connection = Connection(
         endpoint.host,
         user=user,
         port=endpoint.port,
         connect_timeout=speed.from_emulation(CONNECT_SECONDS),
         connect_kwargs={
-            "pkey": key,
-            "allow_agent": False,
-            "look_for_keys": False,
+            "auth_strategy": strategy,
             "banner_timeout": speed.from_emulation(BANNER_SECONDS),
             "auth_timeout": speed.from_emulation(LOGIN_SECONDS),
         },
@@ -90,7 +146,6 @@ def log_in(endpoint: Endpoint, user: str, speed: Speed) -> Connection:
     )
     # fabric's own choice is to accept any key.
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    connection.open()
     return connection
 
 

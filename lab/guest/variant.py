@@ -13,7 +13,8 @@ from lab.base.errors import LabError
 from lab.base.files import bounded, plain
 from lab.catalog import Variant
 from lab.guest.printed import checked
-from lab.guest.session import ADMIN, SUITE, RemoteFailed, Session, User
+from lab.guest.programs import RemoteFailed
+from lab.guest.session import ADMIN, SUITE, Session, User
 from lab.probes import Facts, Probed, SuiteUser, Who, script
 
 # The paths whose mounts each guest is asked for.
@@ -63,10 +64,10 @@ def begin(session: Session, variant: Variant, *, mark: Mark, sysctls: Iterable[s
             calls.append((f"knobs/{name}", settings))
     asked = list(sysctls)
     calls.append(("facts", {"sysctls": asked}))
+    # Changes of a user's groups or limits take effect at the next login, which waits for the next command.
+    session.arrive(SUITE)
     # Adding a module makes SELinux compile its whole policy again.
     printed = session.programs(calls, seconds=60)[-1]
-    # Changes of a user's groups or limits take effect at the next login.
-    session.log_out(SUITE)
     return _checked_facts(printed, asked)
 
 
@@ -131,7 +132,7 @@ def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str
 
 
 def _run_probe(session: Session, variant: Variant, asked: dict[str, Any]) -> Any:
-    return session.program("probe", asked, seconds=30, user=login(variant), under=under(variant))
+    return session.program_as(login(variant), under(variant), "probe", asked, seconds=30)
 
 
 def check_in_effect(variant: Variant, facts: Facts, who: SuiteUser) -> None:

@@ -17,12 +17,14 @@ BOOT = "boot"
 class BringUp:
     """How one guest comes up.
 
-    `states` holds its stored states, None if none may be used. After `run`, `restored` tells whether a stored
-    state was used, and `files` what was deployed in that state (each file with its SHA-256).
+    `states` holds its stored states, None if none may be used; `agent`: whether it gets an agent. After `run`,
+    `restored` tells whether a stored state was used, and `files` what was deployed in that state (each with its
+    SHA-256).
     """
 
     guest: LaneGuest
     states: States | None = None
+    agent: bool = True
     restored: bool = False
     files: dict[str, str] = field(default_factory=dict)
 
@@ -55,14 +57,14 @@ class BringUp:
         guest, lane = self.guest, self.guest.lane
         known = stored.known()
         lane.adopt(stored)
-        guest.session.use(lane.endpoint)
+        guest.use(lane.endpoint)
         lane.start(paused=True)
         snapshot = guest.snapshot(known.tag)
         snapshot.fork()
         # A checkpoint of this lane may use the same name, and needs the room.
         snapshot.drop()
         lane.resume()
-        guest.wait_answering()
+        guest.wait_restored(known.programs)
         # The stored keys were on disk, so this lane continues with a client key of its own.
         guest.renew_key()
         self.files = known.files
@@ -80,8 +82,10 @@ class BringUp:
                 guest.take_snapshot(BOOT)
             except CheckpointFailed:
                 return  # The checkpoint of the deployed build will say why.
+            guest.close()
             lane.stop()
-            kept = self.states.keep(lane.overlay, Known(BOOT, endpoint.client_key, endpoint.host_key))
+            known = Known(BOOT, endpoint.client_key, endpoint.host_key, programs=guest.agent_programs)
+            kept = self.states.keep(lane.overlay, known)
         if kept is None:
             # The overlay may be lost together with what could not be stored.
             self._reset()
@@ -103,15 +107,17 @@ class BringUp:
                 raise
             except LaneDied as error:
                 guest.add_note(f"booted twice: {str(error).splitlines()[0]}")
-                guest.session.close()
+                guest.close()
                 lane.stop()
                 lane.new_overlay(lane.image.disk)
                 lane.start()
                 guest.wait_up()
+            if self.agent:
+                guest.start_agent()
 
     def _reset(self) -> None:
         """Go back to an empty overlay and to keys of the lane's own."""
-        self.guest.session.close()
+        self.guest.close()
         self.guest.lane.stop()
         self.guest.lane.set_up_disk()
-        self.guest.session.use(self.guest.lane.endpoint)
+        self.guest.use(self.guest.lane.endpoint)

@@ -5,11 +5,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.base.errors import LabError
 from lab.base.speed import Speed
 from lab.base.stopwatch import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
-from lab.guest import access, collect, deploy, ready, remedy_script, stress, suite, variant
+from lab.guest import access, agent, collect, deploy, programs, ready, remedy_script, stress, suite, variant
+from lab.guest.agent import Agent, AgentLost
+from lab.guest.programs import RemoteFailed
 from lab.guest.remedy_script import Steps
 from lab.guest.session import Session
 from lab.guest.suite import SuiteRun
@@ -17,7 +20,7 @@ from lab.guest.variant import Mark
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, MemoryCheckpoint
-from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.machine.lane import BootFailed, Endpoint, Lane, LaneDied
 from lab.probes import Facts, Probed, SuiteUser
 from lab.remedies import Remedy
 
@@ -42,7 +45,8 @@ def holding(processors: Processors, what: str, *, how: Acceleration, say: Say) -
 class LaneGuest:
     """The guest of one lane, and everything that is done in it. Its methods raise LabError.
 
-    `watch` adds up the seconds of the lane's own steps; `note` is for its record.
+    `watch` adds up the seconds of the lane's own steps; `note` is for its record. `agent_programs` is a digest
+    of what its agent has to run; empty if it has no agent.
     """
 
     lane: Lane
@@ -50,6 +54,7 @@ class LaneGuest:
     say: Say
     watch: Stopwatch = field(default_factory=Stopwatch)
     note: str = ""
+    agent_programs: str = ""
 
     def __post_init__(self) -> None:
         self.session = Session(self.lane.endpoint, alive=self.lane.check_alive, speed=self.speed)
@@ -80,14 +85,77 @@ class LaneGuest:
         """Hold a processor of the host for `what`, which is shown."""
         return holding(self.processors, what, how=self.acceleration, say=self.say)
 
+    def use(self, endpoint: Endpoint) -> None:
+        """Continue with other keys."""
+        self.session.use(endpoint)
+
+    def close(self) -> None:
+        """Drop the connections, the agent's too: the machine ends or starts anew."""
+        self.session.close()
+        self._leave_agent()
+
+    def _leave_agent(self) -> None:
+        if self.session.agent:
+            self.session.agent.close()
+            self.session.agent = None
+
+    def start_agent(self) -> None:
+        """Start the guest's agent; if that fails, the lane's note says why, and the lab goes on over SSH."""
+        try:
+            self.session.run(agent.start_command(), seconds=agent.LOAD_SECONDS, name="the agent's start")
+            self._meet_agent(known="")
+        except (RemoteFailed, AgentLost) as error:
+            self._go_without_agent(error)
+
+    def _meet_agent(self, known: str) -> None:
+        """Connect to the agent, which runs, and see that it has the lab's programs. Raises AgentLost.
+
+        `known` is a digest of those that it has; empty if it has none.
+        """
+        if self.lane.agent is None:
+            raise AgentLost(f"the path of a socket in {self.lane.folder} would be too long")
+        met = Agent(self.lane.agent, alive=self.lane.check_alive, speed=self.speed)
+        self.session.agent = met
+        met.sync()
+        self.agent_programs = programs.digest()
+        if known != self.agent_programs:
+            met.load()
+
+    def _go_without_agent(self, error: LabError) -> None:
+        self._leave_agent()
+        self.agent_programs = ""
+        self.add_note(f"no agent, SSH does its work: {str(error).splitlines()[0]}")
+
     def fork(self, checkpoint: Checkpoint) -> None:
         """Put the guest into the checkpoint's state and wait until it answers."""
         self.session.close()
         checkpoint.fork()
         if checkpoint.boots:
+            self._leave_agent()
+            self.agent_programs = ""
             self.wait_up()
         else:
-            self.wait_answering()
+            self._wait_forked()
+
+    def _wait_forked(self) -> None:
+        """Wait for a guest whose state was loaded in this process of QEMU's."""
+        if self.session.agent:
+            try:
+                self.session.agent.sync()
+                return
+            except AgentLost as error:
+                self._go_without_agent(error)
+        self.wait_answering()
+
+    def wait_restored(self, agent_programs: str) -> None:
+        """Wait for a guest whose stored state was loaded; its agent, if it has one, has these programs."""
+        if agent_programs:
+            try:
+                self._meet_agent(agent_programs)
+                return
+            except AgentLost as error:
+                self._go_without_agent(error)
+        self.wait_answering()
 
     def wait_up(self) -> None:
         """Wait for a guest that was just started. Raises BootFailed, LaneDied."""

@@ -28,6 +28,7 @@ class Work:
     """What every lane of a run needs to know. `build`: the build of all cells, None if there are several.
 
     `sysctls` are those that any variant of the catalog or of the plan sets: they are read in each guest.
+    `agent`: whether the lab's own programs are run by an agent in the guest, or over SSH.
     """
 
     paths: Paths
@@ -37,6 +38,7 @@ class Work:
     build: Build | None
     sysctls: Sequence[str]
     cold: bool = False
+    agent: bool = True
 
     @property
     def deployment(self) -> str:
@@ -64,7 +66,7 @@ class RunningLane:
     _deployed: dict[str, _Deployed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._bring_up = BringUp(self.guest, self.states)
+        self._bring_up = BringUp(self.guest, self.states, agent=self.work.agent)
 
     @property
     def lane(self) -> Lane:
@@ -116,10 +118,10 @@ class RunningLane:
         if not self.states.wanted(self.work.deployment):
             return
         tag, endpoint = deployed.checkpoint.tag, self.lane.endpoint
-        known = Known(tag, endpoint.client_key, endpoint.host_key, deployed.files)
+        known = Known(tag, endpoint.client_key, endpoint.host_key, deployed.files, self.guest.agent_programs)
         try:
             with self.guest.watch.step("checkpoint"):
-                self.guest.session.close()
+                self.guest.close()
                 self.lane.check_alive()
                 self.lane.stop()
                 self.lane.rewind(tag)
@@ -136,6 +138,7 @@ class RunningLane:
             fork=taken[-1].kind if taken else COLD,
             network=self.lane.network,
             note=self.guest.note,
+            agent=bool(self.guest.agent_programs),
             restored=self._bring_up.restored,
             stored_build=bool(self._bring_up.files),
             kernel_seconds=self.lane.acceleration.kernel_seconds,
@@ -146,7 +149,7 @@ class RunningLane:
 
     def close(self) -> None:
         """Drop the connections to the guest."""
-        self.guest.session.close()
+        self.guest.close()
 
     def _deploy(self, build: Build) -> dict[str, str]:
         watch = self.guest.watch

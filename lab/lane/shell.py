@@ -13,6 +13,7 @@ from lab.base import scratch
 from lab.base.errors import NotApplicable
 from lab.base.paths import Paths
 from lab.builds import rootfs
+from lab.guest import programs
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import entrance, prepare_image
@@ -144,6 +145,7 @@ def _prepare(
             image=image,
             acceleration=how,
             network=network.chosen(opened, paths),
+            agent=programs.agent(),
         )
     return _Lanes(opened, cell, uri, say, image, how, states, work)
 

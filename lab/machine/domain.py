@@ -13,6 +13,8 @@ METADATA = "https://boxlite.ai/lab/1"
 ET.register_namespace("lab", METADATA)
 
 ARCHITECTURE = "x86_64"
+# The virtio-serial port of the guest's resident agent, as the guest sees it.
+AGENT_PORT = "ai.boxlite.lab"
 # Not q35: each PCI bridge that firmware and kernel set up is a chance for emulated processors to trip over
 # a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
 MACHINE = "pc"
@@ -50,7 +52,8 @@ class FirmwareBoot:
 class DomainSpec:
     """What the XML says about one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22.
 
-    `may_restart`: whether the guest may come back when it restarts itself.
+    `agent` is the socket that leads to the agent's port. `may_restart`: whether the guest may come back when it
+    restarts itself.
     """
 
     name: str
@@ -64,6 +67,7 @@ class DomainSpec:
     disk: Path | None = None
     seed: Path | None = None
     port: int | None = None
+    agent: Path | None = None
     network: Network = Network.PASST
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
@@ -96,6 +100,10 @@ def to_xml(spec: DomainSpec) -> str:
         _network(devices, spec.network, spec.port)
     serial = ET.SubElement(devices, "serial", type="file")
     ET.SubElement(serial, "source", path=str(spec.console))
+    if spec.agent:
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "source", mode="bind", path=str(spec.agent))
+        ET.SubElement(channel, "target", type="virtio", name=AGENT_PORT)
     ET.SubElement(devices, "memballoon", model="none")
     random = ET.SubElement(devices, "rng", model="virtio")
     _text(random, "backend", "/dev/urandom", model="random")

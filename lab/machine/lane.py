@@ -1,5 +1,6 @@
 """A lane: one running virtual machine that serves cells one after another."""
 
+import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ CORE_LIMIT_HINT = (
     "without sudo, or put the line max_core = 0 into ~/.config/libvirt/qemu.conf; then end libvirt's session "
     "daemon: pkill -u $USER libvirtd"
 )
+# The longest path that a socket can have: sun_path of unix(7), with the null at its end.
+MOST_SOCKET_BYTES = 107
 # Errors that are the fault of the lab or its host, never of boxlite.
 FAULTS = (LabError, libvirt.libvirtError, OSError)
 
@@ -122,6 +125,12 @@ class Lane:
         """The serial console's output since the last boot."""
         return self.folder / f"console-{self._boots}.log"
 
+    @property
+    def agent(self) -> Path | None:
+        """The socket that leads to the port of the guest's agent; None if no socket can have its path."""
+        path = self.folder / "agent"
+        return path if len(os.fsencode(path)) <= MOST_SOCKET_BYTES else None
+
     def set_up_disk(self) -> None:
         """Write the seed with keys of this lane's own, and make the overlay over the base image."""
         self._know(keys.generate("lab"), keys.generate(f"root@{self.guest.name}"))
@@ -178,6 +187,7 @@ class Lane:
             disk=self.overlay,
             seed=self._seed,
             port=self._port.number,
+            agent=self.agent,
             network=self.network,
         )
         self.check_wanted()

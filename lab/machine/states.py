@@ -52,13 +52,15 @@ class Known:
     """The content of `known.json`: what a lane must know to use the state.
 
     `tag` names the snapshot in the overlay, `client` and `host` are the keys that the guest knew, `files` maps
-    each deployed file to its SHA-256.
+    each deployed file to its SHA-256. `programs` is a digest of what its agent has to run; empty if
+    it has no agent.
     """
 
     tag: str
     client: KeyPair
     host: KeyPair
     files: dict[str, str] = field(default_factory=dict)
+    programs: str = ""
 
 
 _ADAPTER = TypeAdapter(Known)
@@ -123,7 +125,7 @@ def above_limit(paths: Paths) -> list[StoredState]:
 
 
 class States:
-    """The stored states of one guest's image on this host and QEMU.
+    """The stored states of one guest's image on this host and QEMU, with this agent's program.
 
     `deployment` identifies all that was deployed; it is empty for a guest right after its boot.
     """
@@ -137,11 +139,12 @@ class States:
         image: BaseImage,
         acceleration: Acceleration,
         network: Network = Network.PASST,
+        agent: str = "",
     ) -> None:
         self._root = paths.states
         self._paths = paths
         self._guest = guest.name
-        self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration, network)}"
+        self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration, network, agent)}"
 
     def find(self, deployment: str = "") -> StoredState | None:
         """The stored state, or None if there is no usable one."""
@@ -212,8 +215,9 @@ def _digest(
     image: BaseImage,
     acceleration: Acceleration,
     network: Network,
+    agent: str,
 ) -> str:
-    """Digest of all that a state in memory depends on: image, machine, firmware, seed, QEMU and processor."""
+    """Digest of all that a state in memory depends on: image, machine, firmware, seed, agent, QEMU, CPU."""
     boot = firmware.boot_of(connection, image, guest.kernel_arguments)
     uefi = ""
     if isinstance(boot, KernelBoot):
@@ -232,6 +236,7 @@ def _digest(
         disk=Path("disk"),
         seed=Path("seed"),
         port=0,
+        agent=Path("agent"),
         network=network,
     )
     nobody = KeyPair("", "")
@@ -245,6 +250,7 @@ def _digest(
         domain.to_xml(spec),
         uefi,
         json.dumps(files, sort_keys=True),
+        agent,
         f"{connection.getVersion()} {connection.getLibVersion()}",
         "" if processor is None else ET.tostring(processor, encoding="unicode"),
     ]

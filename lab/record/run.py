@@ -60,6 +60,10 @@ class LaneRecord(Entry):
     restored: bool = Field(
         default=False, description="Whether the lane restored a stored state instead of booting."
     )
+    agent: bool = Field(
+        default=False,
+        description="Whether a resident agent in the guest ran the lab's own programs; otherwise SSH did.",
+    )
     stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
     kernel_seconds: float | None = Field(
         default=None,

@@ -44,7 +44,9 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
         # An experiment may try any variant as a change, and takes the cause from it.
         found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     seed = paths.definitions() / "cloud-init"
-    found["programs"] = _digest(*prepare_image.RECIPE, *map(programs.source, programs.program_files()))
+    found["programs"] = _digest(
+        *prepare_image.RECIPE, *map(programs.source, [*programs.program_files(), *programs.loader_files()])
+    )
     found["rule set"] = _digest_of_code(RULES)
     found["deployment"] = _digest_of_code(DEPLOYMENT)
     if options.remedies:

@@ -114,6 +114,7 @@ class Scheduler:
                 build=left[0].build if len({cell.build for cell in left}) == 1 else None,
                 sysctls=self._sysctls(),
                 cold=options.cold,
+                agent=not options.cold,
             ),
             uri=self.uri,
             options=options,

@@ -8,6 +8,7 @@ from functools import partial
 import libvirt
 
 from lab.base.errors import ImageNotAvailable, LabError
+from lab.guest import programs
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
@@ -188,7 +189,13 @@ class Worker:
             states = None
             if stores:
                 states = States(
-                    work.paths, opened, guest=guest, image=image, acceleration=how, network=made.network
+                    work.paths,
+                    opened,
+                    guest=guest,
+                    image=image,
+                    acceleration=how,
+                    network=made.network,
+                    agent=programs.agent(),
                 )
             running = RunningLane(work, LaneGuest(made, work.processors, self._say), states)
             try:

@@ -56,6 +56,8 @@ class Machine:
         self.name = "lab-debian-13-000000"
         self.image = base_image(Path("base"))
         self.folder = folder
+        self.agent: Path | None = None
+        self.processor_seconds = 1.5
         self.overlay = folder / "overlay.qcow2"
         self.given_up = False
         # On its console.
@@ -151,6 +153,9 @@ class Guest(LaneGuest):
     lane: Any
     shows: Facts | None = None
 
+    def start_agent(self) -> None:
+        pass
+
     def wait_answering(self) -> None:
         pass
 
@@ -237,6 +242,7 @@ class Bench:
             build if builds == 1 else None,
             SYSCTLS,
             cold=cold,
+            agent=not cold,
         )
         lane: Any = self.machine
         guest = Guest(lane, self.processors, lambda text: None)

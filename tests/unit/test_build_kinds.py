@@ -21,7 +21,8 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading
 from lab.guest import deploy
 from lab.guest import suite as guest_suite
-from lab.guest.session import ADMIN, SUITE, Output, RemoteFailed, User
+from lab.guest.programs import RemoteFailed
+from lab.guest.session import ADMIN, SUITE, Output, User
 from lab.guest.suite import SuiteBroken
 from lab.plan import Cell
 from lab.record import Outcome, RunOptions, TestResult

@@ -44,6 +44,14 @@ def test_qemu_s_own_network_forwards_nothing_by_itself_and_then_from_the_loopbac
     assert domain.forward_command(22100) == "hostfwd_add tcp:127.0.0.1:22100-10.0.2.15:22"
 
 
+def test_the_agent_s_port_leads_to_a_socket_of_the_lane_and_is_there_only_if_it_is_wanted() -> None:
+    spec = replace(SPEC, agent=Path("/lane/agent"))
+    assert attributes("devices/channel/source", spec) == {"mode": "bind", "path": "/lane/agent"}
+    assert attributes("devices/channel/target", spec) == {"type": "virtio", "name": domain.AGENT_PORT}
+    assert attributes("devices/channel", spec) == {"type": "unix"}
+    assert xml_of().find("devices/channel") is None
+
+
 def test_there_is_no_screen_to_reach() -> None:
     assert xml_of().find("devices/graphics") is None
 

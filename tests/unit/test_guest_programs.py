@@ -1,6 +1,7 @@
 """Programs that run in guests, where Python is older and the lab's libraries are missing."""
 
 import ast
+import base64
 import configparser
 import errno
 import json
@@ -15,13 +16,18 @@ import pytest
 
 from lab import catalog
 from lab.base.paths import PACKAGE
-from lab.guest import archive, programs, session
+from lab.guest import programs, session
+from lab.guest.evidence_folder import EvidenceFolder
 
 # The suites that pytest runs, with the oldest Python that each may meet. Older than 3.10 is Debian 11's
 # alone, for which boxlite has no wheel, and whose Node is too old.
 SUITES = {"jailer": (3, 10), "npm": (3, 10), "cli": (3, 9)}
 # The lab's own, and what runs upstream's tests.
-PROGRAMS = [*programs.program_files(), *sorted((PACKAGE / "builds" / "remote").glob("*.py"))]
+PROGRAMS = [
+    *programs.program_files(),
+    *programs.loader_files(),
+    *sorted((PACKAGE / "builds" / "remote").glob("*.py")),
+]
 OLDEST_OF_GUESTS = (3, 9)
 
 
@@ -75,7 +81,8 @@ def test_remote_programs_import_the_standard_library_alone(file: Path) -> None:
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add((node.module or "").split(".")[0])
-    assert imported <= sys.stdlib_module_names
+    # `calls` is the loader's own; it is part of the text that is run.
+    assert imported - {"calls"} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -97,7 +104,7 @@ def test_pytest_collects_exactly_the_tests_that_suite_toml_names(name: str) -> N
 
 def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
     """Gather evidence of a suite whose results are in `folder`/results; the lab's own files are stand-ins."""
-    program = (PACKAGE / "guest" / "remote" / "collect.py").read_text()
+    program = programs.program_file("collect").read_text()
     program = program.replace(
         "asked = json.loads",
         'everything = lambda asked: [("kernel.log", b"the lab\'s")]\nasked = json.loads',
@@ -109,12 +116,12 @@ def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
         "results": str(folder / "results"),
         "homes": str(folder / "home"),
         "full": full,
-        "to": str(folder / "evidence.tar.gz"),
     }
-    subprocess.run([sys.executable, "-c", program, json.dumps(asked)], check=True, capture_output=True)
-    (folder / "into").mkdir()
-    archive.unpack(folder / "evidence.tar.gz", folder / "into")
+    wanted = json.dumps([["collect", base64.b64encode(program.encode()).decode(), json.dumps(asked)]])
+    command = [sys.executable, "-I", "-S", "-c", programs.once(), wanted]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     into = folder / "into"
+    assert programs.Answer([("collect", asked)], EvidenceFolder(into).keep).take_all(done.stdout.splitlines())
     return {str(each.relative_to(into)): each.read_bytes() for each in into.rglob("*") if each.is_file()}
 
 

@@ -3,7 +3,6 @@
 import base64
 import errno
 import json
-import re
 import socket
 import subprocess
 import sys
@@ -21,9 +20,10 @@ import pytest
 from fabric import Connection
 
 from lab.base.speed import ORDINARY
-from lab.guest import access, remedy_script, runner, session, ssh
-from lab.guest.programs import LOADER
-from lab.guest.session import RemoteFailed, Session
+from lab.base.wait import Deadline, wait_for
+from lab.guest import access, programs, remedy_script, runner, session, ssh
+from lab.guest.programs import RemoteFailed
+from lab.guest.session import Session
 from lab.guest.ssh import Pulse, SessionLost
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
@@ -68,7 +68,8 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(monkeypatch: pyt
         transport = None
 
         def __init__(self, _host: str, *, user: str, connect_kwargs: dict[str, Any], **_: object) -> None:
-            keys.append((user, connect_kwargs["pkey"].get_base64()))
+            [source] = connect_kwargs["auth_strategy"].get_sources()
+            keys.append((user, source.pkey.get_base64()))
             self.client = paramiko.SSHClient()
 
         def open(self) -> None:
@@ -76,7 +77,7 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(monkeypatch: pyt
 
         def run(self, command: str, **_: object) -> Any:
             commands.append(command)
-            return SimpleNamespace(exited=0, stdout="", stderr="")
+            return SimpleNamespace(exited=0, stdout='{"results": [{"renewed": true}]}', stderr="")
 
     monkeypatch.setattr(ssh, "Connection", Connection)
     first = endpoint()
@@ -87,8 +88,6 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(monkeypatch: pyt
     made.run("true", seconds=5, user="tester")
     assert renewed.host_key == first.host_key
     assert renewed.client_key.public in commands[1]
-    # The date of coreutils in Rust takes no fraction of a second.
-    assert re.search(r"date --set=@\d+;", commands[1])
     old, new = (each.client_key.public.split()[1] for each in (first, renewed))
     assert keys == [("lab", old), ("tester", new)]
 
@@ -347,27 +346,42 @@ def test_a_command_in_a_guest_that_lost_its_network_ends_and_says_why(monkeypatc
 
 
 @pytest.mark.parametrize(
-    "printed", ["", "no JSON", "{}", "[]", "[1, 2]", "[" * 100_000, f"[{'1' * 5000}]", "\x1b[2J"]
+    "printed",
+    [
+        "",
+        "no JSON",
+        "{}",
+        "[]",
+        '{"results": {}}',
+        '{"results": [1, 2]}',
+        "[" * 100_000,
+        f"[{'1' * 5000}]",
+        "\x1b[2J",
+        '{"file": "a", "content": "no base64"}',
+        '{"file": "a", "content": ""}',
+    ],
 )
 def test_programs_that_print_no_results_are_a_fault_of_the_guest(printed: str) -> None:
     with pytest.raises(RemoteFailed, match="facts in the guest printed no JSON of its results") as failed:
         printing(printed).program("facts", {"sysctls": []}, seconds=5)
     assert "\x1b" not in str(failed.value)
-    assert len(str(failed.value)) < session.MOST_SHOWN + 500
+    assert len(str(failed.value)) < programs.MOST_SHOWN + 500
 
 
 def test_what_a_command_printed_without_an_end_is_cut_in_its_error() -> None:
     with pytest.raises(RemoteFailed, match="more characters") as failed:
-        printing("x" * 10 * session.MOST_SHOWN, status=1).run("true", seconds=5)
-    assert len(str(failed.value)) < session.MOST_SHOWN + 500
+        printing("x" * 10 * programs.MOST_SHOWN, status=1).run("true", seconds=5)
+    assert len(str(failed.value)) < programs.MOST_SHOWN + 500
 
 
 def test_a_program_that_meets_a_full_disk_says_so_in_one_line() -> None:
     source = "import os; os.write(os.open('/dev/full', os.O_WRONLY), b'x')"
     loaded = json.dumps([["probe", base64.b64encode(source.encode()).decode(), "{}"]])
-    ran = subprocess.run([sys.executable, "-c", LOADER, loaded], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == "probe: [Errno 28] No space left on device\n"
+    ran = subprocess.run([sys.executable, "-c", programs.once(), loaded], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert json.loads(ran.stdout) == {"failed": "probe: [Errno 28] No space left on device"}
+    with pytest.raises(RemoteFailed, match=r"`probe` in the guest failed: probe: .* No space left on device$"):
+        printing(ran.stdout).program("probe", {}, seconds=5)
 
 
 def test_the_error_of_a_program_names_the_program() -> None:
@@ -378,9 +392,9 @@ def test_the_error_of_a_program_names_the_program() -> None:
 @pytest.mark.parametrize(
     "printed",
     [
-        "[{}]",
-        '[{"steps": [], "changed": []}]',
-        '[{"steps": [{"command": "a", "status": 0}], "changed": []}]',
+        '{"results": [{}]}',
+        '{"results": [{"steps": [], "changed": []}]}',
+        '{"results": [{"steps": [{"command": "a", "status": 0}], "changed": []}]}',
     ],
     ids=["nothing", "no step", "no output"],
 )
@@ -391,7 +405,7 @@ def test_a_remedy_s_script_that_tells_no_steps_is_a_fault_of_the_guest(printed: 
 
 def test_half_a_character_of_a_guest_can_be_written_to_a_file(tmp_path: Path) -> None:
     step = '{"command": "a", "status": 0, "output": "no \\udcff UTF-8, \\ud83d\\ude00"}'
-    printed = f'[{{"steps": [{step}], "changed": []}}]'
+    printed = f'{{"results": [{{"steps": [{step}], "changed": []}}]}}'
     log = remedy_script.apply(printing(printed), "sysctl", "exit 0", about_user=False).log()
     (tmp_path / "log").write_text(log)
     assert "no ? UTF-8, \U0001f600" in log
@@ -456,3 +470,96 @@ def test_a_connection_that_breaks_while_a_command_prints_is_lost(monkeypatch: py
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
     with pytest.raises(SessionLost, match="SSH broke during `true`: Connection reset by peer"):
         commanding(Channel(broken_blocks()), monkeypatch).run("true", seconds=5)
+
+
+class Server(paramiko.ServerInterface):
+    """An SSH server that notes who logs in; `state` is what it shows at the time of a login."""
+
+    def __init__(self) -> None:
+        self.state = "before"
+        self.logins: list[tuple[str, str]] = []
+
+    def get_allowed_auths(self, _username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, _key: paramiko.PKey) -> int:
+        self.logins.append((username, self.state))
+        return paramiko.common.AUTH_SUCCESSFUL
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Server, Endpoint, list[paramiko.Transport]]]:
+    """An SSH server on this host, its endpoint, and its connections."""
+    keys = generate("client"), generate("host")
+    host_key = paramiko.Ed25519Key.from_private_key(StringIO(keys[1].private))
+    server, transports = Server(), list[paramiko.Transport]()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        while True:
+            try:
+                accepted, _ = listening.accept()
+            except OSError:
+                return
+            transport = paramiko.Transport(accepted)
+            transport.add_server_key(host_key)
+            transport.start_server(event=threading.Event(), server=server)
+            transports.append(transport)
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield server, Endpoint(listening.getsockname()[1], *keys), transports
+    listening.close()
+    for each in transports:
+        each.close()
+
+
+Served = tuple[Server, Endpoint, list[paramiko.Transport]]
+
+
+def wait_until(met: Callable[[], bool]) -> None:
+    wait_for(lambda: met() or None, Deadline(20, "the server"), interval=0.01)
+
+
+def test_a_user_who_arrives_logs_in_at_the_first_command_and_not_before(served: Served) -> None:
+    server, endpoint, transports = served
+    made = Session(endpoint, alive=lambda: None, speed=ORDINARY)
+    made.arrive("tester")
+    # The keys are exchanged: only the login is missing.
+    wait_until(lambda: len(transports) == 1 and transports[0].initial_kex_done)
+    assert server.logins == []
+    server.state = "after"
+    assert made._connection("tester").is_connected
+    assert server.logins == [("tester", "after")]
+    assert len(transports) == 1
+    made.close()
+
+
+def test_a_user_whose_connection_was_ended_meanwhile_logs_in_by_a_new_one(served: Served) -> None:
+    server, endpoint, transports = served
+    made = Session(endpoint, alive=lambda: None, speed=ORDINARY)
+    made.arrive("tester")
+    wait_until(lambda: len(transports) == 1 and transports[0].initial_kex_done)
+    transports[0].close()
+    assert made._connection("tester").is_connected
+    assert (len(transports), server.logins) == (2, [("tester", "before")])
+    made.close()
+
+
+def test_a_user_who_arrived_and_was_not_needed_never_logs_in(served: Served) -> None:
+    server, endpoint, transports = served
+    made = Session(endpoint, alive=lambda: None, speed=ORDINARY)
+    made.arrive("tester")
+    wait_until(lambda: len(transports) == 1 and transports[0].initial_kex_done)
+    made.close()
+    wait_until(lambda: not transports[0].is_active())
+    assert server.logins == []
+
+
+def test_a_host_key_that_is_not_the_guest_s_is_refused_before_anyone_logs_in(served: Served) -> None:
+    server, endpoint, _ = served
+    other = Endpoint(endpoint.port, endpoint.client_key, generate("another host"))
+    made = Session(other, alive=lambda: None, speed=ORDINARY)
+    made.arrive("tester")
+    with pytest.raises(paramiko.BadHostKeyException):
+        made._connection("tester")
+    assert server.logins == []

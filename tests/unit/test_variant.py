@@ -8,8 +8,8 @@ import pytest
 from lab import catalog, knobs
 from lab.base.errors import UsageError
 from lab.catalog import Variant
-from lab.guest.programs import program_file
-from lab.guest.session import RemoteFailed, Session
+from lab.guest.programs import RemoteFailed, program_file
+from lab.guest.session import Session
 from lab.guest.variant import (
     Mark,
     NotInEffect,
@@ -370,19 +370,24 @@ class Guest:
         self.asked += wanted
         return [self.printed.get(name) for name, _ in wanted]
 
-    def program(self, name: str, argument: dict[str, Any], **_more: Any) -> Any:
-        [result] = self.programs([(name, argument)], seconds=1)
+    def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
+        [result] = self.programs([(name, argument)], seconds=seconds)
         return result
 
-    def log_out(self, user: str) -> None:
-        self.asked.append(user)
+    def program_as(self, user: str, under: str, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
+        self.asked.append((user, under))
+        return self.program(name, argument, seconds=seconds)
+
+    def arrive(self, user: str) -> None:
+        self.asked.append(f"{user} arrives")
 
 
-def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_in_after_that() -> None:
+def test_the_facts_of_a_variant_are_read_after_it_was_put_on_while_its_user_arrives() -> None:
     guest = Guest()
     wanted = catalog.load().variant("apparmor-userns-deny+max-userns-zero")
     shown = begin(session(guest), wanted, mark=Mark("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
     assert shown == facts()
+    assert guest.asked.pop(0) == "tester arrives"
     name, beginning = guest.asked.pop(0)
     assert len(base64.b64decode(beginning.pop("seed"))) == 32
     assert (name, beginning) == ("begin", {"mark": "a mark", "clock": 1000.5})
@@ -390,7 +395,6 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_i
         ("knobs/apparmor", wanted.knobs["apparmor"].settings()),
         ("knobs/sysctl", {"user.max_user_namespaces": 0}),
         ("facts", {"sysctls": ["user.max_pid_namespaces"]}),
-        "tester",
     ]
 
 

@@ -1,6 +1,7 @@
 """The main job: the set quick in one variant more, through the command line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ reads_matrix = pytest.mark.shared(MATRIX)
 def cell(run: RunResult, guest: str, variant: str) -> CellResult:
     [found] = [c for c in run.cells if (c.guest, c.variant) == (guest, variant)]
     return found
+
+
+# boxlite's names of boxes, and those of the tests' homes.
+NAMES = re.compile(r"box-[^/\s]+|(?<=boxes/)[^/\s]+")
+
+
+def nameless(file: Path) -> list[str]:
+    return sorted(set(NAMES.sub("NAME", file.read_text()).splitlines()))
+
+
+def kinds_of_files(folder: Path) -> set[str]:
+    """The evidence of a cell itself, without that of its trials and repeats."""
+    files = [str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()]
+    return {NAMES.sub("NAME", name) for name in files if not name.startswith(("remedies/", "experiment/"))}
 
 
 def failed(found: CellResult) -> set[str]:
@@ -165,11 +180,23 @@ def test_a_later_run_takes_up_the_deployed_build_of_an_earlier_one(
 
 
 @pytest.mark.shared(MATRIX, COLD)
-def test_a_cold_cell_agrees_with_a_forked_one(run: RunResult, shared_runs: SharedRuns) -> None:
-    [one] = shared_runs.result(COLD).cells
+def test_a_cold_cell_agrees_with_a_forked_one_in_which_the_agent_did_the_labs_work(
+    run: RunResult, folder: Path, shared_runs: SharedRuns
+) -> None:
+    cold = shared_runs.result(COLD)
+    [one] = cold.cells
     forked = cell(run, "debian-13", COLD_VARIANT)
     assert (forked.fork, one.fork) == ("memory", "cold")
+    assert {lane.agent for lane in run.run.lanes} == {True}
+    assert [lane.agent for lane in cold.run.lanes] == [False]
     assert one.facts == forked.facts
+    assert (one.context, one.causes) == (forked.context, forked.causes)
+    ours, theirs = folder / forked.folder, shared_runs.folder(COLD) / one.folder
+    assert kinds_of_files(ours) == kinds_of_files(theirs)
+    for name in ("sysctls.txt", "apparmor-profiles.txt", "modes.txt"):
+        assert nameless(ours / name) == nameless(theirs / name)
+    ours_probed, theirs_probed = (json.loads((each / "probes.json").read_text()) for each in (ours, theirs))
+    assert ours_probed == theirs_probed
     assert {t.name: t.outcome for t in one.tests} == {t.name: t.outcome for t in forked.tests}
     assert (one.status, one.cause, one.confidence) == (forked.status, forked.cause, forked.confidence)
 

@@ -20,6 +20,21 @@ from tests.vm.conftest import RELEASE, domains_of, processes_of, wait_until
 # The stored guest with the deployed build is restored; without one, the first command deploys and stores it.
 STARTS_IN = 600
 
+# What comes of opening the agent's port, and of sending the agent a signal that does nothing.
+OPENS_THE_PORT = """
+python3 - <<'PROGRAM'
+import errno, glob, os, subprocess
+[agent] = map(int, subprocess.run(["pgrep", "-f", "lab-agent.py"], capture_output=True).stdout.split())
+[port] = glob.glob("/sys/class/virtio-ports/*")
+for attempt in lambda: os.open("/dev/" + os.path.basename(port), os.O_RDWR), lambda: os.kill(agent, 0):
+    try:
+        attempt()
+        print("done")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+PROGRAM
+"""
+
 
 @pytest.fixture
 def lab(home: Path, image: BaseImage) -> "Lab":
@@ -65,6 +80,10 @@ def test_a_command_runs_in_the_state_of_a_cell_in_a_guest_that_can_be_kept(
     attached = lab.run("attach", kept.name, stdin="id -un; test -e /tmp/found && exit 5")
     assert (attached.stdout, attached.returncode) == ("tester\n", 5), attached.stderr
     assert lab.run("attach", "--user", "root", stdin="id -un").stdout == "root\n"
+
+    # The suite's user cannot reach the agent, nor can a second root: it has the port already.
+    assert lab.run("attach", stdin=OPENS_THE_PORT).stdout == "EACCES\nEPERM\n"
+    assert lab.run("attach", "--user", "root", stdin=OPENS_THE_PORT).stdout.splitlines()[0] == "EBUSY"
 
     out = lab.run("copy", f"{kept.name}:/tmp/found", str(tmp_path))
     assert out.returncode == 0, out.stderr

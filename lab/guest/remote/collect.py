@@ -1,7 +1,7 @@
-"""Gather a cell's evidence into a tar file. Runs as root.
+"""Send a cell's evidence, each file as soon as it is read. Runs as root.
 
-Argument: {"mark": text, "since": seconds since 1970, "results": folder, "homes": folder, "full": bool,
-"to": path}. Without "full", only what the suite wrote.
+Argument: {"mark": text, "since": seconds since 1970, "results": folder, "homes": folder, "full": bool}. Without
+"full", only what the suite wrote.
 """
 
 import json
@@ -9,8 +9,6 @@ import re
 import stat
 import subprocess
 import sys
-import tarfile
-from io import BytesIO
 from pathlib import Path
 
 # Read one by one: `sysctl --all` reads a thousand others too, which takes a second in an emulated guest.
@@ -112,10 +110,8 @@ def entries(asked):
 
 
 asked = json.loads(sys.argv[1])
-with tarfile.open(asked["to"], "w:gz", compresslevel=1) as tar:
-    for name, content in entries(asked):
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        tar.addfile(entry, BytesIO(content))
-Path(asked["to"]).chmod(0o644)
-print(json.dumps({"to": asked["to"]}))
+sent = 0
+for name, content in entries(asked):
+    keep(name, content)  # noqa: F821 - what runs this program gives it that
+    sent += 1
+print(json.dumps({"sent": sent}))

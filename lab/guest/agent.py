@@ -1,0 +1,141 @@
+"""The resident agent of a guest: it runs the lab's programs as root, reached over a virtio-serial port.
+
+It is started once, before a checkpoint is taken. In a fork it answers as soon as the machine's state is loaded:
+no login, no sudo, no start of an interpreter. Its other side is `loader/agent.py`.
+"""
+
+import base64
+import json
+import secrets
+import shlex
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from lab.base.errors import LabError
+from lab.base.speed import Speed
+from lab.base.wait import Deadline
+from lab.guest import programs
+from lab.guest.programs import Answer, Call, Keep, keep_none
+from lab.machine.domain import AGENT_PORT
+
+# Where its program is in the guest.
+FILE = "/run/lab-agent.py"
+# How often the machine is checked while an answer is waited for.
+WATCH_SECONDS = 1.0
+# How long the agent may take to answer that it is there, under hardware acceleration.
+SYNC_SECONDS = 3.0
+# How long it may take to compile all programs.
+LOAD_SECONDS = 5.0
+BLOCK = 2**16
+# The longest line is a file of evidence.
+MOST_LINE = 16 * 2**20
+
+
+class AgentLost(LabError):
+    """The agent did not answer, or not in time."""
+
+
+def start_command() -> str:
+    """The administrator's command that starts the agent; it ends as soon as the agent has its port."""
+    text = base64.b64encode(programs.agent().encode()).decode()
+    script = f"umask 077; echo {text} | base64 -d >{FILE} && python3 -I -S {FILE} {AGENT_PORT}"
+    return f"sudo -n -H sh -c {shlex.quote(script)}"
+
+
+class Agent:
+    """The host's side of one guest's agent. Raises AgentLost, or whatever `alive` raises.
+
+    `path` is the socket at which QEMU has the port; the connection lasts as long as the machine.
+    """
+
+    def __init__(self, path: Path, *, alive: Callable[[], None], speed: Speed) -> None:
+        self.speed = speed
+        self._alive = alive
+        self._token = ""
+        self._number = 0
+        self._left = b""
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise AgentLost(f"QEMU's end of the agent's port cannot be opened: {error}") from error
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def sync(self) -> None:
+        """Wait until it answers after this load of the machine's state.
+
+        What an earlier life of the machine sent is dropped, and what was sent to one is not heeded any more.
+        """
+        self._token = secrets.token_hex(16)
+        deadline = self.speed.deadline(SYNC_SECONDS, "the guest's agent")
+        # An earlier life may have read the beginning of a line.
+        self._send(b"\n", {"token": self._token}, deadline)
+        wanted = json.dumps({"token": self._token}).encode()
+        next(line for line in self._lines(deadline) if line == wanted)
+
+    def load(self) -> None:
+        """Give it the lab's programs."""
+        deadline = self.speed.deadline(LOAD_SECONDS, "the guest's agent to compile the lab's programs")
+        self._ask({"programs": programs.sources()}, Answer([]), deadline)
+
+    def call(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> Answer:
+        """Run programs one after another; `seconds` is their limit under hardware acceleration.
+
+        Raises RemoteFailed, too, if one of them fails.
+        """
+        answer = Answer(calls, keep)
+        deadline = self.speed.deadline(seconds, f"`{answer.names}` in the guest")
+        wanted = [(name, json.dumps(argument)) for name, argument in calls]
+        self._ask({"calls": wanted}, answer, deadline)
+        return answer
+
+    def _ask(self, wanted: dict[str, object], answer: Answer, deadline: Deadline) -> None:
+        self._number += 1
+        self._send(b"", {"token": self._token, "id": self._number, **wanted}, deadline)
+        about = json.dumps({"id": self._number}).encode().removesuffix(b"}") + b","
+        own = (line for line in self._lines(deadline) if line.startswith(about))
+        while not answer.take(next(own)):
+            pass
+
+    def _send(self, before: bytes, line: dict[str, object], deadline: Deadline) -> None:
+        self._socket.settimeout(deadline.remaining)
+        try:
+            self._socket.sendall(before + json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            self._lost(f"{deadline.what} was not asked: {error}", error)
+
+    def _lines(self, deadline: Deadline) -> Iterator[bytes]:
+        """The lines that come, without end. Raises AgentLost at the deadline."""
+        while True:
+            line, found, rest = self._left.partition(b"\n")
+            if found:
+                self._left = rest
+                yield line
+            elif len(self._left) > MOST_LINE:
+                raise AgentLost(f"{deadline.what} sent a line of more than {MOST_LINE // 2**20} MiB")
+            else:
+                self._left += self._receive(deadline)
+
+    def _receive(self, deadline: Deadline) -> bytes:
+        while True:
+            self._alive()
+            if deadline.remaining == 0.0:
+                raise AgentLost(f"{deadline.what} did not end within {deadline.seconds:.0f} s ({self.speed})")
+            self._socket.settimeout(min(WATCH_SECONDS, deadline.remaining) or WATCH_SECONDS)
+            try:
+                block = self._socket.recv(BLOCK)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                self._lost(f"{deadline.what}: {error}", error)
+            if not block:
+                self._lost(f"{deadline.what}: QEMU closed the agent's port", None)
+            return block
+
+    def _lost(self, message: str, error: OSError | None) -> None:
+        self._alive()
+        raise AgentLost(message) from error

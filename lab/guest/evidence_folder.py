@@ -1,0 +1,61 @@
+"""A folder that gets the files that a guest sends. The guest is hostile: it may send anything.
+
+No file goes outside of the folder, and no more is taken than the bounds below.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lab.base.errors import LabError
+from lab.base.files import bounded, plain
+
+MOST_BYTES = 256 * 2**20
+MOST_FILES = 5_000
+MOST_LEVELS = 20
+LONGEST_NAME = 255
+
+
+class HostileEvidence(LabError):
+    """The guest sent what is no evidence, or more than is taken from a guest."""
+
+
+@dataclass
+class EvidenceFolder:
+    """Keeps files below a folder; the last file of a name counts."""
+
+    folder: Path
+    _files: int = 0
+    _bytes: int = 0
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Write a file of the guest's. Raises HostileEvidence, OSError."""
+        self._files += 1
+        self._bytes += len(content)
+        if self._files > MOST_FILES:
+            raise HostileEvidence(f"the guest's evidence has more than {MOST_FILES} files")
+        if self._bytes > MOST_BYTES:
+            raise HostileEvidence(f"the guest's evidence is larger than {MOST_BYTES // 2**20} MiB")
+        target = self._target(name)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+            raise HostileEvidence(
+                f"the guest's evidence has a file and a folder of one name: {target.name}"
+            ) from error
+
+    def _target(self, name: str) -> Path:
+        """Where a file goes. Raises HostileEvidence for a name that no file of evidence has."""
+        parts = PurePosixPath(name).parts
+        wrong = (
+            plain(name) != name
+            or "\n" in name
+            or not parts
+            or len(parts) > MOST_LEVELS
+            or any(part in ("/", "..") or len(part.encode()) > LONGEST_NAME for part in parts)
+        )
+        if wrong:
+            raise HostileEvidence(
+                f"the guest's evidence has a file with the name {bounded(plain(name), 100)!r}"
+            )
+        return self.folder.joinpath(*parts)

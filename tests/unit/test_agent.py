@@ -1,0 +1,207 @@
+"""The resident agent: its own program in a process of this host, and the lab's side of it."""
+
+import ast
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from lab.base.speed import ORDINARY
+from lab.guest import agent, programs
+from lab.guest.agent import Agent, AgentLost
+from lab.guest.evidence_folder import EvidenceFolder
+from lab.guest.programs import RemoteFailed
+
+# What stands at the end of the agent's program, and what the tests have instead: a socket for the port.
+MAIN = "\nmain(sys.argv[1])\n"
+SERVE = "\nserve(int(sys.argv[1]), os.fdopen(os.dup(int(sys.argv[1])), 'wb'))\n"
+
+PROGRAMS = {
+    "echo": "import json, sys; print(json.dumps(json.loads(sys.argv[1])))",
+    "remember": "import json, sys; sys.been = getattr(sys, 'been', 0) + 1; print(json.dumps(sys.been))",
+    "keep": "import json; keep('a.log', b'\\xff\\n'); keep('b/c', b''); print(json.dumps(2))",
+    "complain": "import subprocess; subprocess.run(['sh', '-c', 'echo no such knob >&2; exit 3'], check=True)",
+    "refuse": "import sys; sys.exit('there is no such file')",
+    "crash": "nonsense",
+    "full": "import os; os.write(os.open('/dev/full', os.O_WRONLY), b'x')",
+    "die": f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})",
+    "hang": "import time; time.sleep(60)",
+    "long": "import json; print(json.dumps('x' * 300_000))",
+}
+
+
+@dataclass
+class Port:
+    """A socket, at which QEMU would be, and what is to be at its other side."""
+
+    path: Path
+    ends: list[socket.socket] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(self.path))
+        self._listening.listen(1)
+
+    def connect(self) -> tuple[Agent, socket.socket]:
+        """The lab's side, and the guest's end."""
+        made = Agent(self.path, alive=lambda: None, speed=ORDINARY)
+        end, _ = self._listening.accept()
+        self.ends += [made._socket, end]
+        return made, end
+
+    def close(self) -> None:
+        for each in [*self.ends, self._listening]:
+            each.close()
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[Port]:
+    made = Port(tmp_path / "agent")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def resident(port: Port, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
+    """An agent in a process of its own, with the programs above."""
+    monkeypatch.setattr(programs, "sources", lambda: PROGRAMS)
+    text = programs.agent()
+    assert text.endswith(MAIN)
+    made, end = port.connect()
+    command = [sys.executable, "-I", "-S", "-c", text.removesuffix(MAIN) + SERVE, str(end.fileno())]
+    with subprocess.Popen(command, pass_fds=[end.fileno()], start_new_session=True) as process:
+        made.sync()
+        made.load()
+        yield made
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def call(resident: Agent, *names: str, seconds: float = 20.0) -> list[object]:
+    return resident.call([(name, {"of": name}) for name in names], seconds=seconds).results
+
+
+def test_programs_run_one_after_another_with_their_arguments(resident: Agent) -> None:
+    assert call(resident, "echo") == [{"of": "echo"}]
+    assert call(resident, "echo", "remember", "remember") == [{"of": "echo"}, 1, 2]
+
+
+def test_a_request_leaves_nothing_in_the_agent(resident: Agent) -> None:
+    assert [call(resident, "remember") for _ in range(3)] == [[1], [1], [1]]
+
+
+def test_files_come_as_they_are(resident: Agent, tmp_path: Path) -> None:
+    answer = resident.call([("keep", {})], seconds=20, keep=EvidenceFolder(tmp_path / "cell").keep)
+    assert answer.results == [2]
+    assert (tmp_path / "cell/a.log").read_bytes() == b"\xff\n"
+    assert (tmp_path / "cell/b/c").read_bytes() == b""
+
+
+def test_a_file_that_nobody_asked_for_is_an_error(resident: Agent) -> None:
+    with pytest.raises(RemoteFailed, match=r"nobody asked for the file 'a\.log'"):
+        call(resident, "keep")
+
+
+def test_an_answer_of_many_blocks_is_whole(resident: Agent) -> None:
+    assert call(resident, "long") == ["x" * 300_000]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("complain", "sh -c .*no such knob"),
+        ("refuse", "`refuse` in the guest failed: refuse: there is no such file$"),
+        ("crash", "Traceback.*name 'nonsense' is not defined"),
+        ("full", "`full` in the guest failed: full: .*No space left on device$"),
+        ("die", "`die` in the guest failed: it was ended"),
+    ],
+)
+def test_a_program_that_fails_says_why_and_the_agent_goes_on(resident: Agent, name: str, said: str) -> None:
+    with pytest.raises(RemoteFailed, match=re.compile(said, re.DOTALL)):
+        call(resident, name)
+    assert call(resident, "echo") == [{"of": "echo"}]
+
+
+def test_a_program_that_does_not_end_is_waited_for_up_to_its_limit(resident: Agent) -> None:
+    with pytest.raises(AgentLost, match=r"`hang` in the guest did not end within 1 s"):
+        call(resident, "hang", seconds=1.0)
+
+
+def test_what_was_sent_to_an_earlier_life_is_not_run(resident: Agent, tmp_path: Path) -> None:
+    earlier, number = resident._token, resident._number
+    resident.sync()
+    late = {"token": earlier, "id": number + 1, "calls": [["remember", "{}"]]}
+    resident._socket.sendall(json.dumps(late).encode() + b"\n")
+    # With the same number, an answer to the late request would come first.
+    assert call(resident, "echo") == [{"of": "echo"}]
+
+
+def test_pieces_of_lines_of_an_earlier_life_are_no_requests_and_no_answers(resident: Agent) -> None:
+    for piece in (b"5\n", b'"token"\n', b"[]\n", b"{}\n", b'\xff"}\n', b'{"token": "x", "id"'):
+        resident._socket.sendall(piece)
+    resident._left += b'{"id": 2, "results": [1]}\n{"token": "earlier"}\nthe beginning of a li'
+    resident.sync()
+    assert call(resident, "echo") == [{"of": "echo"}]
+
+
+def test_an_agent_that_is_not_there_is_lost(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = port.connect()
+    monkeypatch.setattr(agent, "SYNC_SECONDS", 0.1)
+    with pytest.raises(AgentLost, match="the guest's agent did not end within 0 s"):
+        made.sync()
+
+
+def test_the_end_of_the_machine_is_the_error(port: Port) -> None:
+    made, end = port.connect()
+    end.close()
+    with pytest.raises(AgentLost, match=r"QEMU closed the agent's port|was not asked"):
+        made.sync()
+    made, end = port.connect()
+    gone = RuntimeError("the machine is gone")
+
+    def alive() -> None:
+        raise gone
+
+    made._alive = alive
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        made.sync()
+
+
+def test_a_socket_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(AgentLost, match=r"cannot be opened: .*No such file"):
+        Agent(tmp_path / "none", alive=lambda: None, speed=ORDINARY)
+
+
+def test_a_line_without_an_end_is_not_read_for_ever(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "MOST_LINE", 1000)
+    made, end = port.connect()
+    end.sendall(b"x" * 2000)
+    with pytest.raises(AgentLost, match="sent a line of more than"):
+        made.sync()
+
+
+def test_the_agent_has_imported_what_its_programs_import() -> None:
+    text = (programs.LOADER / "agent.py").read_text() + (programs.LOADER / "calls.py").read_text()
+    listed = re.search(r'MODULES = "([a-z ]+)"', text)
+    assert listed is not None
+    known = {*listed[1].split(), *_imported(text)}
+    wanted = {name for file in programs.program_files() for name in _imported(file.read_text())}
+    assert wanted <= known
+    assert {*listed[1].split()} <= wanted
+
+
+def _imported(text: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
