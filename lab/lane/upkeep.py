@@ -17,6 +17,7 @@ from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.machine import kernel_boot, states
 from lab.record import RESULTS_FILE
+from lab.record.decided import DECIDED_FILE
 
 # The prefix of an image that `verify` found changed.
 CHANGED = ".changed-"
@@ -141,7 +142,8 @@ def _partial(parent: Path) -> Iterator[Path]:
 
 def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
     used = users(paths, catalog)
-    recorded = [file.read_text() for file in paths.runs.glob(f"*/{RESULTS_FILE}")]
+    files = [file for name in (RESULTS_FILE, DECIDED_FILE) for file in paths.runs.glob(f"*/{name}")]
+    recorded = [file.read_text() for file in files]
     for image in store.images(paths):
         if image.folder not in used and not any(image.manifest.disk_sha256 in text for text in recorded):
             yield image.folder

@@ -1,7 +1,7 @@
 """A whole run, as `results.json` stores it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
+from lab.record import decided
 from lab.record._base import Entry, PlainText
 from lab.record.cell import CellResult
 from lab.record.experiment import ExperimentPolicy
@@ -181,10 +182,18 @@ class RunResult(Entry):
 
     @classmethod
     def read(cls, folder: Path) -> "RunResult":
-        """Read the record in a run's folder, of schema 1 or 2. Raises UsageError if it cannot be read."""
-        path = folder / RESULTS_FILE
+        """Read the record in a run's folder, of schema 1 or 2, with what was decided since it was written.
+
+        Raises UsageError if it cannot be read.
+        """
+        path = source = folder / RESULTS_FILE
         try:
-            read = cls.model_validate(upgrade(_known(from_json(path.read_bytes()))))
+            since = decided.read(folder)
+            text = path.read_bytes()
+            read = cls.model_validate(upgrade(_known(from_json(text))))
+            source = folder / decided.DECIDED_FILE
+            read._add(decided.added(since, text))
+            source = path
             _check(read.cells)
             return read
         except OSError as error:
@@ -194,8 +203,26 @@ class RunResult(Entry):
             ) from error
         except ValueError as error:
             raise UsageError(
-                f"{path} is no record that this lab can read: {_fault(error)}", hint=_next_step(error)
+                f"{source} is no record that this lab can read: {_fault(error)}", hint=_next_step(error)
             ) from error
+
+    def _add(self, entries: Iterable[tuple[decided.Kind, Any]]) -> None:
+        """Take in what was decided later. Raises ValueError."""
+        cells = {cell.folder: number for number, cell in enumerate(self.cells)}
+        for kind, entry in entries:
+            match kind:
+                case "cell":
+                    cell = CellResult.model_validate(entry)
+                    if cell.folder not in cells:
+                        raise _NotARecord(f"cell: the run has no {cell.folder}")
+                    self.cells[cells[cell.folder]] = cell
+                case "lane":
+                    self.run.lanes.append(LaneRecord.model_validate(entry))
+                case "build":
+                    build = BuildRecord.model_validate(entry)
+                    self.run.builds = [build if each.name == build.name else each for each in self.run.builds]
+                case _:
+                    raise _NotARecord(f"expected a cell, a lane or a build, found {str(kind)[:40]!r}")
 
     def exit_status(self) -> int:
         """Return 0 if all cells are as expected, 1 if any is not, 3 if the others could not run."""

@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -14,12 +15,25 @@ from lab.base.errors import LabError, UsageError, unknown_name
 from lab.base.space import A_RUN, free_text, is_full
 from lab.builds import Build
 from lab.plan import Cell
-from lab.record import RESULTS_FILE, CellResult, Host, LaneRecord, ProcessorTime, RunInfo, RunResult, Status
+from lab.record import (
+    RESULTS_FILE,
+    CellResult,
+    Host,
+    LaneRecord,
+    ProcessorTime,
+    RunInfo,
+    RunResult,
+    Status,
+    decided,
+)
+from lab.record.decided import DECIDED_FILE, DecidedFile
 
 LOCK = ".lock"
 RUN_LOG = "run.log"
 # The variants that were made for a run and are not in the catalog.
 VARIANTS = "variants"
+# A record below this size, in bytes, is written whole at each decision: about 40 cells.
+SMALL_RECORD = 1 << 20
 
 
 class ResultsNotWritten(LabError):
@@ -27,7 +41,11 @@ class ResultsNotWritten(LabError):
 
 
 class Journal:
-    """`results.json` of one run, replaced as a whole at each change. All lanes share it."""
+    """The record of one run on disk. All lanes share it.
+
+    A small `results.json` is replaced as a whole at each decision. A larger one is replaced only when as much
+    was added to `decided.jsonl` as it holds, so that what a run writes grows with its cells and not faster.
+    """
 
     def __init__(
         self, folder: Path, cells: Sequence[Cell], info: RunInfo, kept: Mapping[Path, CellResult]
@@ -37,15 +55,27 @@ class Journal:
         self.info = info
         self._cells = list(cells)
         self._results = dict(kept)
+        # Of each build, by name: asked for at each cell.
+        self._passing: dict[str, dict[Path, CellResult]] = defaultdict(dict)
+        for cell in kept.values():
+            self._note_pass(cell)
         self._has_begun = False
         self._lock = threading.RLock()
         self._is_held = False
+        # The size of `results.json`, what was decided after it, and lines that wait for the next decision.
+        self._size = 0
+        self._later = DecidedFile(folder)
+        self._waiting: list[bytes] = []
 
     def decide(self, cell: Cell, result: CellResult) -> CellResult:
         """Write down a cell's result and return it with its evidence. Raises ResultsNotWritten."""
         with self._lock:
             result = self._results[cell.folder] = self._complete(cell, result)
-            self.write()
+            self._note_pass(result)
+            if self._size < SMALL_RECORD or self._later.size >= self._size:
+                self.write()
+            else:
+                self._add(decided.line("cell", result))
         return result
 
     def add(self, cell: Cell) -> None:
@@ -62,25 +92,34 @@ class Journal:
     def passing(self, build: Build) -> list[CellResult]:
         """The cells of a build that passed so far."""
         with self._lock:
-            decided = list(self._results.values())
-        return [each for each in decided if each.build == build.name and each.status is Status.PASS]
+            return list(self._passing[build.name].values())
+
+    def _note_pass(self, result: CellResult) -> None:
+        if result.status is Status.PASS:
+            self._passing[result.build][result.folder] = result
+        else:
+            self._passing[result.build].pop(result.folder, None)
 
     def add_lane(self, record: LaneRecord) -> None:
         with self._lock:
             self.info.lanes.append(record)
+            self._waiting.append(decided.line("lane", record))
 
     def deployed(self, build: Build, files: Mapping[str, str]) -> None:
         """Write down which files of a build were deployed, each with its SHA-256."""
         with self._lock:
             for record in self.info.builds:
-                if record.name == build.name:
+                if record.name == build.name and not files.items() <= record.files.items():
                     record.files.update(files)
+                    self._waiting.append(decided.line("build", record))
 
     def begin_on(self, host: Host) -> bool:
         """Write down what a lane runs on; whether it is the first lane of this session."""
         with self._lock:
             is_first, self._has_begun = not self._has_begun, True
-            self.info.host = self.info.host or host
+            if self.info.host is None:
+                self.info.host = host
+                self._size = 0  # The next decision writes the whole record, with the host.
             return is_first
 
     def finish(self, *, interrupted: bool, spent: ProcessorTime | None = None) -> RunResult:
@@ -89,8 +128,10 @@ class Journal:
             self.info.processor_time += [spent] if spent else []
             self.info.finished = datetime.now(UTC)
             self.info.interrupted = interrupted
-            self.write()
-            return self.result()
+            run = self.result()
+            self._write(run)
+            self._later.remove()
+            return run
 
     def result(self) -> RunResult:
         """The run so far: a cell that is not decided yet is `not-run`."""
@@ -119,10 +160,32 @@ class Journal:
 
     def write(self) -> None:
         """Write `results.json`, unless that waits for the end of a block. Raises ResultsNotWritten."""
+        if not self._is_held:
+            self._write(self.result())
+
+    def _write(self, run: RunResult) -> None:
+        self._size = 0
+        with self._written():
+            record = run.write(self.folder).read_bytes()
+        self._later.follow(record)
+        self._waiting.clear()
+        self._size = len(record)
+
+    def _add(self, line: bytes) -> None:
+        """Add a line to what was decided after `results.json` was written. Raises ResultsNotWritten."""
         if self._is_held:
             return
+        size, self._size = self._size, 0  # If this fails, the next decision writes the whole record.
+        with self._written():
+            self._later.add(b"".join([*self._waiting, line]))
+        self._waiting.clear()
+        self._size = size
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turn the errors of writing into ResultsNotWritten."""
         try:
-            self.result().write(self.folder)
+            yield
         except OSError as error:
             why = f"{error.strerror}; {free_text(self.folder)}; {A_RUN}" if is_full(error) else error.strerror
             raise ResultsNotWritten(
@@ -192,7 +255,8 @@ def _clear(folder: Path) -> None:
     """Delete what a failed start left and a new run would take for its own. Raises UsageError."""
     with locked_folder(folder):
         shutil.rmtree(folder / VARIANTS, ignore_errors=True)
-        (folder / RUN_LOG).unlink(missing_ok=True)
+        for name in (RUN_LOG, DECIDED_FILE):
+            (folder / name).unlink(missing_ok=True)
         (folder / RESULTS_FILE).unlink()
 
 

@@ -1,5 +1,7 @@
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.machine.acceleration import Acceleration
 from lab.plan import choose
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
-from lab.run import hosts
+from lab.run import hosts, journal
 from lab.run.journal import (
     LOCK,
     RUN_LOG,
@@ -247,3 +249,133 @@ def test_a_run_that_another_lab_has_just_begun_is_no_failed_start(tmp_path: Path
     ):
         new_folder(tmp_path / "runs", tmp_path)
     assert (tmp_path / "results.json").is_file()
+
+
+def many(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    """The journal of a run whose record is not small."""
+    monkeypatch.setattr(journal, "SMALL_RECORD", 1)
+    growing = record(folder)
+    growing.write()
+    return growing
+
+
+def lane_record(label: str) -> LaneRecord:
+    return LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={"boot": 2.0}, label=label)
+
+
+def test_a_large_record_is_not_written_again_at_each_cell_and_what_is_decided_is_on_disk_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = many(tmp_path, monkeypatch)
+    whole = (tmp_path / "results.json").read_bytes()
+    growing.deployed(BUILDS[1], {"boxlite.whl": "2" * 64})
+    growing.add_lane(lane_record("debian-13"))
+    growing.decide(OTHER, OTHER.result(Status.FAIL, reason="so it is"))
+    growing.decide(OTHER, OTHER.result(Status.PASS))
+    assert (tmp_path / "results.json").read_bytes() == whole
+    assert RunResult.read(tmp_path) == growing.result()
+    assert told(growing.result()) == [("not-run", "not reached yet"), ("pass", "")]
+    run = growing.finish(interrupted=False)
+    assert (tmp_path / "results.json").read_bytes() != whole
+    assert RunResult.read(tmp_path) == run
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_what_a_run_writes_grows_as_its_cells_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SMALL_RECORD", 1)
+    known = catalog.load()
+    variants = [known.variant("stock").model_copy(update={"name": f"v{number}"}) for number in range(64)]
+    growing = record(tmp_path)
+    growing._cells = [replace(STOCK, variant=variant) for variant in variants]
+    growing.write()
+    wholes = []
+    for cell in growing._cells:
+        before = (tmp_path / "results.json").stat().st_ino
+        growing.decide(cell, cell.result(Status.PASS, reason="x" * 5000))
+        if (tmp_path / "results.json").stat().st_ino != before:
+            wholes.append((tmp_path / "results.json").stat().st_size)
+    # Each is at least twice the one before, so all of them together are at most twice the last one.
+    assert sum(wholes) <= 2 * wholes[-1]
+    assert RunResult.read(tmp_path) == growing.result()
+
+
+def test_a_lab_that_is_killed_while_it_writes_a_cell_keeps_those_that_were_decided_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = many(tmp_path, monkeypatch)
+    growing.decide(STOCK, STOCK.result(Status.PASS))
+    added = tmp_path / "decided.jsonl"
+    before = added.read_bytes()
+    growing.decide(OTHER, OTHER.result(Status.FAIL))
+    whole = added.read_bytes()
+    for end in range(len(before), len(whole)):
+        added.write_bytes(whole[:end])
+        assert [cell.status for cell in RunResult.read(tmp_path).cells] == ["pass", "not-run"]
+    for end in range(len(before)):
+        added.write_bytes(whole[:end])
+        assert [cell.status for cell in RunResult.read(tmp_path).cells] == ["not-run", "not-run"]
+
+
+def test_what_was_added_to_an_older_record_does_not_change_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = many(tmp_path, monkeypatch)
+    growing.decide(STOCK, STOCK.result(Status.FAIL))
+    old = (tmp_path / "decided.jsonl").read_bytes()
+    growing.decide(STOCK, STOCK.result(Status.PASS))
+    growing.finish(interrupted=False)
+    # As after a kill between the new record and the removal of the file.
+    (tmp_path / "decided.jsonl").write_bytes(old)
+    assert RunResult.read(tmp_path).cells[0].status is Status.PASS
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("garbage", "Invalid JSON: expected value"),
+        ("[]", "expected an object on each line"),
+        ('{"cell": {}, "lane": {}}', "too many values to unpack"),
+        ('{"cake": {}}', "expected a cell, a lane or a build, found 'cake'"),
+        ('{"cell": {"guest": 1}}', "guest: Input should be a valid string"),
+        (OTHER.result(Status.PASS).model_copy(update={"guest": "x"}), "the run has no cells/x/"),
+    ],
+)
+def test_a_damaged_line_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str | CellResult, said: str
+) -> None:
+    many(tmp_path, monkeypatch).decide(STOCK, STOCK.result(Status.PASS))
+    text = line if isinstance(line, str) else f'{{"cell": {line.model_dump_json()}}}'
+    with (tmp_path / "decided.jsonl").open("a") as stream:
+        stream.write(f"{text}\n")
+    with pytest.raises(UsageError, match=f"{tmp_path}/decided.jsonl is no record.*{said}"):
+        RunResult.read(tmp_path)
+
+
+def test_after_a_line_that_could_not_be_written_the_whole_record_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = many(tmp_path, monkeypatch)
+    growing.decide(STOCK, STOCK.result(Status.PASS))
+
+    def half(stream: int) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full, pytest.raises(ResultsNotWritten, match="No space left on device"):
+        full.setattr(os, "fsync", half)
+        growing.decide(OTHER, OTHER.result(Status.FAIL))
+    assert RunResult.read(tmp_path).cells[0].status is Status.PASS
+    growing.decide(OTHER, OTHER.result(Status.PASS))
+    assert [cell.status for cell in RunResult(**json.loads((tmp_path / "results.json").read_text())).cells] == [
+        "pass",
+        "pass",
+    ]
+    assert RunResult.read(tmp_path) == growing.result()
+
+
+def test_the_cells_that_passed_are_known_by_build(tmp_path: Path) -> None:
+    growing = record(tmp_path, kept=[STOCK.result(Status.PASS)])
+    growing.decide(OTHER, OTHER.result(Status.PASS))
+    assert [cell.variant for cell in growing.passing(BUILDS[1])] == ["stock", "max-userns-zero"]
+    growing.decide(OTHER, OTHER.result(Status.FAIL))
+    assert [cell.variant for cell in growing.passing(BUILDS[1])] == ["stock"]
+    assert growing.passing(BUILDS[0]) == []
