@@ -127,16 +127,19 @@ def _boxes(cell: CellResult) -> Iterator[tuple[str, Protection]]:
 def _lacking(
     seen: list[tuple[int, Protection]],
 ) -> Iterator[tuple[tuple[str, ...], tuple[int, ...], int]]:
-    """What boxes of one test lack, in which cells, and a cell where it is not lacking."""
-    found = {number: words(each) for number, each in seen}
+    """What boxes of one test lack, in which cells, and the first cell where it is not lacking."""
+    # Hundreds of cells have few kinds of boxes between them: each kind is compared once.
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for number, each in seen:
+        kinds.setdefault(tuple(words(each)), []).append(number)
     places: dict[tuple[tuple[str, ...], int], list[int]] = {}
-    for number, own in found.items():
-        for other, theirs in found.items():
+    for own, numbers in kinds.items():
+        for theirs, (other, *_) in kinds.items():
             if lacking := lost(theirs, own):
-                places.setdefault((lacking, other), []).append(number)
+                places.setdefault((lacking, other), []).extend(numbers)
                 break
     for (lacking, other), numbers in places.items():
-        yield lacking, tuple(numbers), other
+        yield lacking, tuple(sorted(numbers)), other
 
 
 def _named(tests: Sequence[str]) -> str:

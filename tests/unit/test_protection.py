@@ -4,7 +4,7 @@ import importlib.util
 import io
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from lab.base.paths import PACKAGE
 from lab.record import Outcome, Protection, Status, TestResult
 from lab.report import markdown, protection, terminal
 from lab.verdict import asked
+from lab.verdict import protection as words
 from tests.unit.examples import JAILED, cell, run_of
 
 
@@ -299,3 +300,25 @@ def test_what_boxlite_warned_of_is_read_from_the_log_of_another_runtime_too(
         "cgroup failed id=BOX",
         "boxlite_shim: no filter in HOME box_id=BOX",
     ]
+
+
+def test_kinds_of_boxes_are_compared_and_not_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def lost(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
+        compared.append(1)
+        return words.lost(before, now)
+
+    monkeypatch.setattr(protection, "lost", lost)
+    boxes = [box(no_new_privs=number % 50 != 7) for number in range(200)]
+    cells = [
+        cell(
+            variant=f"v{number}",
+            tests=[TestResult(name="box_starts", outcome=Outcome.PASS, protection=each)],
+        )
+        for number, each in enumerate(boxes)
+    ]
+    [found] = protection.weaknesses(cells)
+    assert [each.variant for each in found.cells] == ["v7", "v57", "v107", "v157"]
+    assert (found.lacking, found.elsewhere.variant) == (("no_new_privs",), "v0")
+    assert len(compared) < 10
