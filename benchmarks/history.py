@@ -1,0 +1,244 @@
+"""What the benchmarks remember: each result with facts of its machine, and how it compares with the one before.
+
+Results are JSON files in a folder (`--history`; by default `benchmarks` in the lab's state). A result is
+compared with the last one of the same program, with the same setting, on the same kind of machine: as ratios,
+figure by figure. A page with the chart of `lab publish` shows those in seconds.
+"""
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from markupsafe import Markup
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from lab import __version__
+from lab.base.errors import LabError
+from lab.base.files import write_atomically
+from lab.base.paths import PACKAGE, Paths
+from lab.machine.acceleration import Verdict
+from lab.machine.connection import connection, default_uri, version
+from lab.site.charts.steps import StepTime, StepTimes
+from lab.site.frame import STATIC, environment
+
+NOT_KNOWN = "not known"
+# Figures in other units have no place on the chart's axis of time.
+SECONDS = ("s", "processor s")
+CHART = """{% import "charts.html" as charts %}<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>{{ style }}</style></head>
+<body><main><h1>{{ title }}</h1><p>{{ text }}</p>{{ charts.steps_chart("steps", times) }}</main></body></html>
+"""
+
+
+class Machine(BaseModel):
+    """What a benchmark ran on. Two machines with the same `kind` can be compared."""
+
+    processor: str
+    processors: int
+    memory_gib: int
+    kernel: str
+    libvirt: str
+    qemu: str
+    acceleration: str
+    lab: str
+    commit: str
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        return self.processor, self.processors, self.memory_gib, self.acceleration
+
+
+class Figure(BaseModel):
+    """One measured figure: the median of `times` measurements, if it was measured more than once."""
+
+    name: str
+    value: float
+    unit: str
+    times: int = 1
+
+
+class Result(BaseModel):
+    """What one run of a benchmark found. Results with another `setting` measured something else.
+
+    `details` is what the program itself has to say, in its own form.
+    """
+
+    program: str
+    setting: str
+    made: datetime
+    machine: Machine
+    figures: list[Figure]
+    note: str = ""
+    details: Any = None
+
+
+class Ratio(BaseModel):
+    """A figure beside the one of an earlier result; `ratio` is now / before."""
+
+    name: str
+    unit: str
+    before: float
+    now: float
+
+    @property
+    def ratio(self) -> float | None:
+        return self.now / self.before if self.before else None
+
+
+def this_machine(paths: Paths) -> Machine:
+    """Describe this machine; what cannot be found out is `not known`."""
+    libvirt = qemu = NOT_KNOWN
+    try:
+        with connection(default_uri()) as opened:
+            libvirt, qemu = version(opened.getLibVersion()), version(opened.getVersion())
+    except LabError:  # Not every benchmark needs it.
+        pass
+    return Machine(
+        processor=_processor(),
+        processors=os.cpu_count() or 1,
+        memory_gib=round(psutil.virtual_memory().total / 2**30),
+        kernel=platform.release(),
+        libvirt=libvirt,
+        qemu=qemu,
+        acceleration=_acceleration(paths),
+        lab=__version__,
+        commit=_commit(),
+    )
+
+
+def _processor() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
+
+
+def _acceleration(paths: Paths) -> str:
+    """What the lab found out about this host, if it ever looked."""
+    try:
+        return Verdict.model_validate_json(paths.acceleration.read_text()).acceleration.name
+    except (OSError, ValidationError):
+        return NOT_KNOWN
+
+
+def _commit() -> str:
+    """The commit of the lab that is measured, with a plus sign if its files differ from it."""
+    git = ["git", "-C", str(PACKAGE.parent)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "lab"], check=False).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return NOT_KNOWN
+    return head.stdout.strip() + ("+" if changed else "")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what all programs share."""
+    parser.add_argument("--history", type=Path, metavar="DIR", help="keep results here, not in the lab's state")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result into this file, too")
+
+
+def keep(
+    console: Console,
+    options: argparse.Namespace,
+    program: str,
+    *,
+    setting: str,
+    figures: list[Figure],
+    note: str = "",
+    details: object = None,
+) -> Result:
+    """Write a result down, and print how it compares with the last one on the same kind of machine."""
+    paths = Paths.default()
+    result = Result(
+        program=program,
+        setting=setting,
+        made=datetime.now(UTC),
+        machine=this_machine(paths),
+        figures=figures,
+        note=note,
+        details=details,
+    )
+    folder: Path = options.history or paths.state / "benchmarks"
+    before = last(folder, result)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = result.model_dump_json(indent=2) + "\n"
+    file = folder / f"{program}-{result.made:%Y%m%d-%H%M%S-%f}.json"
+    write_atomically(file, text)
+    if options.json:
+        write_atomically(options.json, text)
+    console.print(f"kept: {file}")
+    if before is None:
+        console.print("no earlier result of this kind of machine with this setting")
+        return result
+    ratios = compare(before, result)
+    show(console, before, ratios)
+    page = folder / f"{program}.html"
+    write_atomically(page, chart(before, result, ratios))
+    console.print(f"chart: {page}")
+    return result
+
+
+def last(folder: Path, result: Result) -> Result | None:
+    """The newest result in a folder that this one can be compared with. Skips files that are no results."""
+    found = []
+    for file in folder.glob(f"{result.program}-*.json"):
+        try:
+            each = Result.model_validate_json(file.read_bytes())
+        except ValidationError:
+            continue
+        same = (each.program, each.setting, each.machine.kind)
+        if same == (result.program, result.setting, result.machine.kind) and each.made < result.made:
+            found.append(each)
+    return max(found, key=lambda each: each.made, default=None)
+
+
+def compare(before: Result, now: Result) -> list[Ratio]:
+    """The figures that both results have, side by side."""
+    known = {(figure.name, figure.unit): figure.value for figure in before.figures}
+    return [
+        Ratio(name=each.name, unit=each.unit, before=known[each.name, each.unit], now=each.value)
+        for each in now.figures
+        if (each.name, each.unit) in known
+    ]
+
+
+def show(console: Console, before: Result, ratios: list[Ratio]) -> None:
+    """Print the figures beside those of before."""
+    title = f"against {before.made:%Y-%m-%d %H:%M} UTC, lab {before.machine.lab} {before.machine.commit}"
+    table = Table("", "unit", "before", "now", "now / before", title=title, title_justify="left", box=None)
+    for each in ratios:
+        ratio = "-" if each.ratio is None else f"{each.ratio:.2f}"
+        table.add_row(each.name, each.unit, f"{each.before:.2f}", f"{each.now:.2f}", ratio)
+    console.print(table)
+
+
+def chart(before: Result, now: Result, ratios: list[Ratio]) -> str:
+    """An HTML page with a bar for each figure in seconds, before and now."""
+    steps = [
+        StepTime(f"{each.name} ({each.unit})", "figure", 1, each.before, each.now)
+        for each in ratios
+        if each.unit in SECONDS
+    ]
+    return (
+        environment()
+        .from_string(CHART)
+        .render(
+            title=f"{now.program}: {now.setting}",
+            text=now.note,
+            style=Markup((STATIC / "style.css").read_text()),  # noqa: S704 - a file of the lab's own
+            times=StepTimes(_name(before), _name(now), steps),
+        )
+    )
+
+
+def _name(result: Result) -> str:
+    return f"{result.made:%Y-%m-%d %H:%M}, {result.machine.commit}"
