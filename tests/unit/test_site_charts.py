@@ -15,7 +15,7 @@ from lab.site.charts.timeline import from_log, sums, timelines
 from lab.site.history import Seen, SeenRun
 from lab.site.publish import publish
 from tests.unit import site_examples
-from tests.unit.examples import cell, run_of
+from tests.unit.examples import cell, host, run_of
 
 STARTED = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
 LOG = """\
@@ -34,6 +34,7 @@ LOG = """\
 2026-11-24T16:02:10.000Z debian-12 #2: waiting for a processor
 2026-11-24T16:02:30.000Z debian-12 #2: done
 """.splitlines()
+WAITS = "waiting for a processor"
 
 
 def lane(guest: str = "debian-13", **more: object) -> LaneRecord:
@@ -62,6 +63,36 @@ def test_a_timeline_has_the_times_of_the_runs_log() -> None:
     ]
     assert (second.start, second.end, second.sums) == (41, 150, {Kind.START: 89, Kind.WAITING: 20})
     assert line.scale.end == 150
+
+
+def on_two_processors(acceleration: str) -> RunResult:
+    lanes = [lane(host=host(cpus=2, acceleration=acceleration))]
+    return run_of(cell(), cell("debian-12"), lanes=lanes)
+
+
+def test_a_timeline_shows_when_processors_had_no_lane_at_work() -> None:
+    [line] = from_log(on_two_processors("emulation"), LOG)
+    [row] = line.free
+    assert [(part.start, part.seconds, part.step[:1]) for part in row.segments] == [
+        (0, 2, "2"),
+        (2, 39, "1"),
+        # Both lanes are at work until the first is done, and then the second waits.
+        (120, 10, "1"),
+        (130, 20, "2"),
+    ]
+    assert line.rows == [*line.lanes, row] and line.kinds[-1] is Kind.FREE
+
+
+def test_where_a_lane_may_have_several_processors_nobody_knows_which_are_free() -> None:
+    [line] = from_log(on_two_processors("kvm"), LOG)
+    assert line.free == []
+
+
+def test_a_trial_goes_on_after_it_waited_for_a_processor() -> None:
+    waited = [*LOG[:9], LOG[9].replace("running the suite", "waiting").replace("stock: waiting", WAITS)]
+    waited += [LOG[9].replace("50.000", "55.000"), LOG[11]]
+    [line] = from_log(run_of(cell(), cell("debian-12")), waited)
+    assert [part.kind for part in line.lanes[0].segments][-3:] == [Kind.TRIALS, Kind.WAITING, Kind.TRIALS]
 
 
 def test_what_was_still_going_on_at_the_end_of_a_log_ends_with_it() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from lab.base.files import plain
 from lab.record import RunResult
 from lab.run.journal import RUN_LOG
+from lab.site.charts import free
 from lab.site.charts.kinds import CELL_STEPS, LANE_STEPS, Kind, kind_of
 from lab.site.charts.scale import Scale
+from lab.site.charts.segment import LaneTime, Segment
 
 LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)")
 # The step by which `run.log` says that a lane has ended.
@@ -24,42 +26,8 @@ MOST_DESCRIBED = 1500
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A stretch of a lane's time: its start in seconds since the start of the axis, its length, what it is."""
-
-    kind: Kind
-    start: float
-    seconds: float
-    step: str
-
-
-@dataclass(frozen=True)
-class LaneTime:
-    """One row of the chart: a lane, or a guest if only sums are known."""
-
-    name: str
-    segments: list[Segment]
-
-    @property
-    def start(self) -> float:
-        return self.segments[0].start
-
-    @property
-    def end(self) -> float:
-        return self.segments[-1].start + self.segments[-1].seconds
-
-    @property
-    def sums(self) -> Counter[Kind]:
-        """Return the seconds per kind of work."""
-        found: Counter[Kind] = Counter()
-        for segment in self.segments:
-            found[segment.kind] += segment.seconds  # type: ignore[assignment]  # a Counter holds any number
-        return found
-
-
-@dataclass(frozen=True)
 class Timeline:
-    """The lanes of a run, or of one session of a run that was resumed.
+    """The lanes of a run, or of one session of a run that was resumed; `free` is when processors were free.
 
     `began` is the time at the start of the axis; None if only sums are known: then a row is a guest, and the
     order and the starts of its segments say nothing.
@@ -67,6 +35,12 @@ class Timeline:
 
     lanes: list[LaneTime]
     began: datetime | None = None
+    free: list[LaneTime] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[LaneTime]:
+        """What the chart shows: the lanes, and below them when processors were free."""
+        return [*self.lanes, *self.free]
 
     @property
     def scale(self) -> Scale:
@@ -75,13 +49,13 @@ class Timeline:
     @property
     def kinds(self) -> list[Kind]:
         """The kinds of work that occur, in their usual order."""
-        found = {segment.kind for lane in self.lanes for segment in lane.segments}
+        found = {segment.kind for row in self.rows for segment in row.segments}
         return [kind for kind in Kind if kind in found]
 
     @property
     def is_small(self) -> bool:
         """Whether there is room in the page to describe each segment."""
-        return sum(len(lane.segments) for lane in self.lanes) <= MOST_DESCRIBED
+        return sum(len(row.segments) for row in self.rows) <= MOST_DESCRIBED
 
     def time(self, seconds: float) -> str:
         """Return the time of day (UTC) of a point on the axis."""
@@ -141,7 +115,8 @@ def from_log(run: RunResult, lines: Iterable[str]) -> list[Timeline]:
         if event := _event(line, guests, cells):
             sessions[sum(event.at >= resumed for resumed in run.run.resumed)].append(event)
     variants = {cell.variant for cell in run.cells}
-    return [_session(events, variants) for events in sessions if len(events) > 1]
+    processors = free.processors_of(run.run)
+    return [_session(events, variants, processors) for events in sessions if len(events) > 1]
 
 
 def _event(line: str, guests: set[str], cells: tuple[str, ...]) -> _Event | None:
@@ -173,15 +148,17 @@ class _Lane:
                 continue
             kind = kind_of(event.step, variants)
             # A remedy or an experiment runs the suite again, up to the next cell.
-            trying = kind is Kind.TRIALS or (trying and kind in (Kind.SUITE, Kind.EVIDENCE))
+            trying = kind is Kind.TRIALS or (trying and kind in (Kind.SUITE, Kind.EVIDENCE, Kind.WAITING))
             start, seconds = (event.at - began).total_seconds(), (following.at - event.at).total_seconds()
-            yield Segment(Kind.TRIALS if trying else kind, start, max(seconds, 0.0), event.step)
+            shown = Kind.TRIALS if trying and kind is not Kind.WAITING else kind
+            yield Segment(shown, start, max(seconds, 0.0), event.step)
 
 
-def _session(events: list[_Event], variants: set[str]) -> Timeline:
+def _session(events: list[_Event], variants: set[str], processors: int | None) -> Timeline:
     began, ended = min(each.at for each in events), max(each.at for each in events)
     lanes: dict[str, _Lane] = {}
     for event in sorted(events, key=lambda each: each.at):
         lanes.setdefault(event.lane, _Lane()).events.append(event)
     rows = [LaneTime(name, list(lane.segments(began, ended, variants))) for name, lane in lanes.items()]
-    return Timeline([row for row in rows if row.segments], began)
+    shown = [row for row in rows if row.segments]
+    return Timeline(shown, began, free.row(shown, processors))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.record import CellResult, Status
-from lab.report import squares
+from lab.report import spent, squares
 from lab.site.charts.passrate import pass_rates
 from lab.site.charts.steps import StepTimes, step_times
 from lab.site.charts.timeline import Timeline, timelines
@@ -45,6 +45,11 @@ class ShownRun:
     @property
     def timelines(self) -> list[Timeline]:
         return timelines(self.source.run, self.source.folder)
+
+    @property
+    def spent(self) -> list[str]:
+        """How busy each session kept the processors of its host."""
+        return spent.lines(self.source.run)
 
     @property
     def faults(self) -> list[CellResult]:
