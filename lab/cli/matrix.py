@@ -137,7 +137,9 @@ def _stress(_context: click.Context, _option: click.Parameter, value: str | None
     help="Retry a cell on a fresh machine this many times after a fault of the lab itself.",
 )
 @click.option(
-    "--jobs", type=click.IntRange(1, 64), help="Run at most this many machines at once. Default: one per CPU."
+    "--jobs",
+    type=click.IntRange(1, 64),
+    help="Run at most this many machines at once. Default: one per CPU, and under emulation one more.",
 )
 @click.option(
     "--memory",

@@ -18,6 +18,8 @@ from lab.base.speed import Speed
 from lab.images.store import BaseImage
 from lab.machine import kernel_boot
 
+# What guests run under, as records name it.
+KVM, EMULATION = "kvm", "emulation"
 KVM_DEVICE = Path("/dev/kvm")
 # Longer than another lab can take to find out: one boot under KVM, one under emulation.
 LOCK_SECONDS = 4 * kernel_boot.LIMIT_SECONDS
@@ -36,7 +38,7 @@ class Acceleration:
 
     @property
     def name(self) -> str:
-        return "kvm" if self.kvm else "emulation"
+        return KVM if self.kvm else EMULATION
 
     @property
     def speed(self) -> Speed:

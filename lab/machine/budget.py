@@ -17,17 +17,22 @@ RESERVE_MIB = 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of the host a run may use: lanes at once, memory for all lanes together, and processors."""
+    """How much of the host a run may use: lanes at once, memory for all lanes together, and processors.
+
+    `spare` are further lanes for emulated guests. A lane's guest stands still while the lab copies its state,
+    loads a checkpoint or reads evidence: with one lane more than processors there is work for each of them.
+    """
 
     jobs: int
     memory_mib: int | None = None
     processors: int = 1
+    spare: int = 0
 
     @classmethod
     def of_this_host(cls, jobs: int | None = None, memory_mib: int | None = None) -> "Limits":
-        """By default, one lane for each processor and all memory that the host can spare."""
+        """By default, one lane for each processor, a spare one, and all memory that the host can spare."""
         processors = os.cpu_count() or 1
-        return cls(jobs or processors, memory_mib, processors)
+        return cls(jobs or processors, memory_mib, processors, spare=0 if jobs else 1)
 
 
 def available_mib() -> int:

@@ -174,6 +174,11 @@ class Backlog:
             ticket.after = after
             self._machines[ticket.cell.machine.name].waiting.append(ticket)
 
+    def has_lane(self, machine: str) -> bool:
+        """Whether the machine has a lane."""
+        with self._lock:
+            return bool(self._machines[machine].lanes)
+
     def is_alone(self, machine: str) -> bool:
         """Whether the machine has only one lane."""
         with self._lock:

@@ -186,9 +186,13 @@ class Scheduler:
 
     def _admit(self, number: int, refused: dict[str, str]) -> Worker | None:
         """A worker for the machine that needs a lane most and fits; `refused` gets why others do not fit."""
-        if self._crash or len(self._workers) >= self.limits.jobs:
+        lanes = len(self._workers)
+        if self._crash or lanes >= self._most_lanes():
             return None
         for machine in self._shared.backlog.next_machines():
+            if lanes >= self.limits.jobs and self._shared.backlog.has_lane(machine.name):
+                # Its lanes would take turns with this one, which would have been brought up for nothing.
+                continue
             if reason := self._memory.admit(machine.guest.memory_mib):
                 refused[machine.name] = reason
                 continue
@@ -199,6 +203,11 @@ class Scheduler:
             self._shared.backlog.lane_opened(machine.name, number)
             return worker
         return None
+
+    def _most_lanes(self) -> int:
+        """How many lanes may be open at once: spare ones too, once a lane knows that guests are emulated."""
+        emulated = any(worker.is_emulated for worker in self._workers.values())
+        return self.limits.jobs + (self.limits.spare if emulated else 0)
 
     def _refuse(self, refused: Mapping[str, str]) -> None:
         """No lane runs and none can be opened: what is left cannot be run on this host."""

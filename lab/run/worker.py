@@ -16,7 +16,7 @@ from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane
 from lab.machine import acceleration, leftovers, network, opening
-from lab.machine.acceleration import Acceleration
+from lab.machine.acceleration import EMULATION, Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
 from lab.machine.lane import FAULTS, BootFailed, Lane, LaneDied
 from lab.machine.leftovers import LeftBehind
@@ -55,6 +55,11 @@ class Worker:
     def is_stopped(self) -> bool:
         """Whether the run was interrupted."""
         return self._decisions.stopped.is_set()
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its guest is known to run under emulation."""
+        return self._host is not None and self._host.acceleration == EMULATION
 
     def give_up(self) -> None:
         """Take the lane down, from another thread: the worker then comes to its end by itself."""

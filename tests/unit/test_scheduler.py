@@ -25,7 +25,16 @@ from tests.unit.examples import LOCK_HOLDER, facts, host, other_process
 
 KNOWN = catalog.load()
 IPC = "user.max_ipc_namespaces"
-CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([Wheel("0.10.8", "0.10.8")])
+RELEASE = Wheel("0.10.8", "0.10.8")
+CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([RELEASE])
+BLOCKED = [
+    "userns-clone-off",
+    "max-userns-zero",
+    "kvm-denied",
+    "apparmor-mount-deny",
+    "home-noexec",
+    "nproc-12",
+]
 
 
 class Heard(Silent):
@@ -178,3 +187,33 @@ def test_a_run_that_is_resumed_on_another_host_keeps_both_and_no_label_is_given_
     kernels = [[each.kernel for each in again.run.hosts(cell.guest, cell.lane)] for cell in again.cells]
     assert kernels == [["6.12"], ["6.18"]]
     assert again.run.host == host(kernel="6.12")
+
+
+def admitted(scheduler: Scheduler, number: int, acceleration: str) -> str:
+    """The label of the lane that is opened next and comes up; empty if none is opened."""
+    worker = scheduler._admit(number, {})
+    if worker is None:
+        return ""
+    worker._host = host(acceleration=acceleration)
+    scheduler._shared.backlog.lane_is_up(worker.machine.name, number)
+    return worker.label
+
+
+@pytest.mark.parametrize(("acceleration", "third"), [("emulation", "debian-14"), ("kvm", "")])
+def test_emulated_guests_have_a_spare_lane_which_is_no_second_one_of_a_guest(
+    folder: Path, acceleration: str, third: str
+) -> None:
+    folder.mkdir()
+    # So much for the first guest that a second lane of it would pay at any time.
+    plan = choose(KNOWN, guests=["debian-12"], variants=[*BLOCKED, "stock"]).cells([RELEASE])
+    plan += choose(KNOWN, guests=["debian-13", "debian-14"], variants=["stock"]).cells([RELEASE])
+    begun = run_of(folder)
+    begun = replace(begun, cells=plan, limits=replace(begun.limits, jobs=1, spare=1))
+    begun._shared = begun._share()
+    begun._memory = Memory(None, available=lambda: 64_000)
+    assert admitted(begun, 1, acceleration) == "debian-12"
+    assert admitted(begun, 2, acceleration) == ("debian-13" if third else "")
+    assert admitted(begun, 3, acceleration) == ""
+    begun.limits = replace(begun.limits, jobs=2)
+    assert admitted(begun, 3, acceleration) == (third or "debian-12 #2")
+    assert admitted(begun, 4, acceleration) == ""

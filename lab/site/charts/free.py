@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, pairwise
 from operator import itemgetter
 
+from lab.machine.acceleration import EMULATION
 from lab.record import RunInfo
 from lab.site.charts.kinds import Kind
 from lab.site.charts.segment import LaneTime, Segment
@@ -27,7 +28,7 @@ def processors_of(info: RunInfo) -> int | None:
     An emulated machine has one processor.
     """
     hosts = info.hosts()
-    shared = len(hosts) == 1 and hosts[0].acceleration == "emulation"
+    shared = len(hosts) == 1 and hosts[0].acceleration == EMULATION
     return hosts[0].cpus if shared else None
 
 
