@@ -12,6 +12,7 @@ from lab.record import CellResult, RunOptions
 from lab.run.estimates import Estimates
 from lab.trials.remedies import Trial
 from lab.trials.series import Steps
+from lab.trials.sharing import Offer
 from lab.verdict.status import may_be_hang
 
 # After a limit ended a suite: one that does not end in twice the time hangs.
@@ -24,7 +25,8 @@ class Ticket:
 
     `decided` is its kept result, if only remedies or experiments are left to be tried on it. `steps` and
     `trials` are those of its experiment and its remedies that were made, should their lane have died. After a
-    fault only a fresh lane may take it: one with a number above `after`.
+    fault only a fresh lane may take it: one with a number above `after`. `offer` are trials that other lanes of
+    its machine may make, too.
     """
 
     cell: Cell
@@ -33,9 +35,11 @@ class Ticket:
     errors: list[str] = field(default_factory=list)
     steps: Steps = field(default_factory=Steps)
     trials: dict[str, Trial] = field(default_factory=dict)
+    offer: Offer[Trial] | None = None
     after: int = 0
-    # When a lane took it, by the monotonic clock.
+    # When a lane took it, by the monotonic clock, and how many seconds it was then expected to take.
     taken: float = 0.0
+    expected: float = 0.0
 
     @property
     def options(self) -> SuiteOptions:
@@ -107,6 +111,7 @@ class Backlog:
     def _need(self, entry: _Entry) -> float:
         """Seconds of work for one more lane of the machine; 0 if it would not help."""
         left = sum(self._seconds(ticket) for ticket in entry.waiting)
+        left += sum(_left_of(ticket) for ticket in entry.running if _is_offered(ticket))
         bring_up = self._estimates.bring_up(entry.machine.guest.name)
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
@@ -115,7 +120,7 @@ class Backlog:
         stranded = self._stranded(entry)
         if stranded:
             return bring_up + sum(self._seconds(ticket) for ticket in stranded)
-        if entry.single or not all(entry.lanes.values()) or not entry.waiting:
+        if entry.single or not all(entry.lanes.values()) or not left:
             return 0.0
         # One more lane must save more time than its own start takes.
         lanes = len(entry.lanes)
@@ -152,8 +157,13 @@ class Backlog:
                 entry.waiting.remove(found)
                 entry.served.add(number)
                 entry.running.append(found)
-                found.taken = time.monotonic()
+                found.taken, found.expected = time.monotonic(), self._seconds(found)
             return found
+
+    def offered(self, machine: str) -> Ticket | None:
+        """A cell of which a lane of the machine that has nothing else to do may make trials."""
+        with self._lock:
+            return next((ticket for ticket in self._machines[machine].running if _is_offered(ticket)), None)
 
     def ended(self, ticket: Ticket, result: CellResult, ran: RunOptions) -> None:
         """A ticket's cell is decided: the rest is estimated by what it took, too."""
@@ -233,8 +243,17 @@ class Backlog:
         coming_up = [number for number, is_up in entry.lanes.items() if not is_up]
         parts = [bring_up] if entry.waiting and not entry.lanes else []
         parts += [max(0.0, bring_up - (now - entry.opened[number])) for number in coming_up]
-        parts += [max(0.0, self._seconds(ticket) - (now - ticket.taken)) for ticket in entry.running]
+        parts += [_left_of(ticket) for ticket in entry.running]
         return parts + [self._seconds(ticket) for ticket in entry.waiting]
 
     def _seconds(self, ticket: Ticket) -> float:
         return self._estimates.cell(ticket.cell) * (self._repeat - len(ticket.done))
+
+
+def _is_offered(ticket: Ticket) -> bool:
+    return ticket.offer is not None and ticket.offer.is_open
+
+
+def _left_of(ticket: Ticket) -> float:
+    """The seconds that are left of a ticket that a lane has taken."""
+    return max(0.0, ticket.expected - (time.monotonic() - ticket.taken))

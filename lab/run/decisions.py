@@ -86,6 +86,17 @@ class Decisions:
         self.decide_before_trials(ticket, result, label, fault=str(error))
         self.retry(ticket, str(error), after=number, what="the rest of its trials is to be made")
 
+    def helper_failed(self, ticket: Ticket, error: Exception, lane: Lane) -> None:
+        """A lane that helped with a cell's trials met a fault: kept with the cell, whose own lane goes on."""
+        if self.stopped.is_set() or ticket.decided is None:
+            return
+        _keep_evidence(lane, fault_folder(self.folder / ticket.cell.folder), error)
+        fault = plain(f"a lane that helped with its trials: {error}")
+        result = ticket.decided.model_copy(update={"retried": [*ticket.decided.retried, fault]})
+        ticket.decided = self.journal.decide(ticket.cell, result)
+        name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
+        self.observer.note(f"{name}: {next(iter(fault.splitlines()))}")
+
     def may_retry(self, ticket: Ticket) -> bool:
         return len(ticket.errors) < self.retries
 

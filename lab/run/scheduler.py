@@ -136,6 +136,7 @@ class Scheduler:
                 self.follow,
             ),
             ended=lambda: self._crash is not None,
+            wake=self._wake,
             meter=self._meter,
         )
         # Last: what fails before this leaves no record, and the folder can be used again.
@@ -199,7 +200,7 @@ class Scheduler:
             self._opened[machine.name] += 1
             times = self._opened[machine.name]
             label = machine.name if times == 1 else f"{machine.name}{NUMBERED}{times}"
-            worker = self._workers[number] = Worker(self._shared, machine, number, label, self._wake)
+            worker = self._workers[number] = Worker(self._shared, machine, number, label)
             self._shared.backlog.lane_opened(machine.name, number)
             return worker
         return None

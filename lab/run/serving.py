@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from lab.base.errors import NotApplicable
 from lab.builds import SuiteOptions
@@ -17,6 +18,8 @@ from lab.run.journal import ResultsNotWritten
 from lab.run.shared import Shared
 from lab.trials import experiment, remedies, series
 from lab.trials.policy import Policy
+from lab.trials.remedies import Trial
+from lab.trials.sharing import Offer, Task
 from lab.verdict import repeats
 from lab.verdict.status import is_lasting
 
@@ -76,6 +79,31 @@ class Serving:
         except FAULTS as error:
             return self._after_fault(ticket, error)
 
+    def help(self, ticket: Ticket) -> bool:
+        """Make one of the trials that a cell on another lane offers. Whether this lane can do more."""
+        offer = ticket.offer
+        if offer is None:
+            return True  # Its own lane came to the end meanwhile.
+        try:
+            self.runner.running.deploy(ticket.cell.build)
+        except FAULTS as error:
+            self.shared.observer.note(f"{self.label} cannot help with trials: {error}")
+            return False
+        try:
+            offer.help_once(self.runner, lambda error: self._decisions.helper_failed(ticket, error, self._lane))
+        except FAULTS:
+            return False
+        return True
+
+    def _share(self, ticket: Ticket, tasks: Sequence[Task[Trial]]) -> list[Trial]:
+        """Make trials of a cell on this lane, and on those of its machine that have nothing else to do."""
+        ticket.offer = offer = Offer(tasks)
+        self.shared.wake()
+        try:
+            return offer.finish(self.runner)
+        finally:
+            ticket.offer = None
+
     def _drop_build(self, ticket: Ticket) -> list[Ticket]:
         """Take out the waiting cells of the machine that have the same build."""
         return self.shared.backlog.drop(self.machine, ticket.cell.build)
@@ -117,7 +145,8 @@ class Serving:
             shutil.rmtree(self.shared.work.folder / cell.folder / name, ignore_errors=True)
         passing = self.shared.journal.passing(cell.build)
         result = experiment.with_experiment(policy, self.runner, cell, result, passing, ticket.steps)
-        result = remedies.with_remedies(policy, self.runner, cell, result, ticket.trials)
+        share = partial(self._share, ticket)
+        result = remedies.with_remedies(policy, self.runner, cell, result, ticket.trials, share)
         try:
             self._lane.check_alive()
         except LaneDied as error:

@@ -15,7 +15,10 @@ from lab.trials.policy import Policy
 
 @dataclass(frozen=True)
 class Shared:
-    """What all workers of a run share. `ended` tells whether no further cell is to be begun."""
+    """What all workers of a run share. `ended` tells whether no further cell is to be begun.
+
+    `wake` has the scheduler look again whether another lane is worth its start.
+    """
 
     work: Work
     uri: str
@@ -26,4 +29,5 @@ class Shared:
     observer: Observer
     decisions: Decisions
     ended: Callable[[], bool]
+    wake: Callable[[], None]
     meter: Meter

@@ -1,7 +1,7 @@
 """A worker owns one lane, from its image to its last cell."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -33,20 +33,14 @@ NO_IMAGE = "image not available"
 
 
 class Worker:
-    """One lane of a run. `number` counts the run's lanes; `label` is its name for people.
+    """One lane of a run. `number` counts the run's lanes; `label` is its name for people."""
 
-    `on_up` is called when its guest is up: another lane may be worth its start from then on.
-    """
-
-    def __init__(
-        self, shared: Shared, machine: Machine, number: int, label: str, on_up: Callable[[], None]
-    ) -> None:
+    def __init__(self, shared: Shared, machine: Machine, number: int, label: str) -> None:
         self.machine = machine
         self.number = number
         self.label = label
         self._shared = shared
         self._decisions = shared.decisions
-        self._on_up = on_up
         self._host: Host | None = None
         self._lane: Lane | None = None
         self._lock = threading.Lock()
@@ -217,12 +211,17 @@ class Worker:
             return
         self._shared.backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
-        self._on_up()
+        # From here on another lane of its guest may be worth a start.
+        self._shared.wake()
         serving = Serving(self._shared, CellRunner(running), self.machine.name, self.number, self.label)
         try:
             while not self.is_stopped and not self._shared.ended():
                 ticket = self._shared.backlog.take(self.machine.name, self.number)
                 if ticket is None:
+                    if offered := self._shared.backlog.offered(self.machine.name):
+                        if serving.help(offered):
+                            continue
+                        return
                     running.store_deployment()
                     return
                 if not serving.serve(ticket) or self._shared.options.cold:

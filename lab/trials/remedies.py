@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 from lab import catalog, causes, evidence, remedies
@@ -18,6 +18,7 @@ from lab.remedies import AND, Remedy
 from lab.trials.changes import Change
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
 from lab.trials.policy import Policy
+from lab.trials.sharing import Share, on_one_lane
 
 FOLDER = "remedies"
 PROBES_UNDONE_FILE = "probes-undone.json"
@@ -53,34 +54,48 @@ def with_remedies(
     cell: Cell,
     result: CellResult,
     finished: dict[str, Trial] | None = None,
+    share: Share[Trial] | None = None,
 ) -> CellResult:
     """A cell's result with what its remedies did, if it failed for a known cause.
 
-    `finished` are the trials that a lane finished before it died, by name; those that end now join them. No
-    fault of the lab is raised: the results say what it kept from being tried. The lane may be dead afterwards.
+    `finished` are the trials that a lane finished before it died, by name; those that end now join them.
+    `share` may have other lanes make some of the trials. No fault of the lab is raised: the results say what it
+    kept from being tried. The lane may be dead afterwards.
     """
     if not is_wanted(policy, result):
         return result
-    trials = Trials(policy, runner, cell, result, {} if finished is None else finished)
+    finished = {} if finished is None else finished
+    trials = Trials(policy, runner, cell, result, finished, share or on_one_lane(runner))
     return result.model_copy(update={"remedies": trials.all()})
 
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of one cell. `before` is its result without a remedy; those `finished` are not made again."""
+    """All trials of one cell. `before` is its result without a remedy; those `finished` are not made again.
+
+    `runner` is that of the cell's own lane; `share` makes trials that do not depend on each other.
+    """
 
     policy: Policy
     runner: CellRunner
     cell: Cell
     before: CellResult
     finished: dict[str, Trial]
+    share: Share[Trial]
 
     def all(self) -> list[RemedyResult]:
         """Try every candidate, the one that gives up least first, and then combinations."""
         found = [finding.name for finding in self.before.causes]
-        tried = [self._try((each,)) for each in remedies.candidates(self.policy.remedies, found)]
+        tried = self._alone(remedies.candidates(self.policy.remedies, found))
         tried += self._combinations(found, tried)
         return [trial.result for trial in tried]
+
+    def _alone(self, candidates: Sequence[Remedy]) -> list[Trial]:
+        """Each of these by itself."""
+        known = {each.name: self._known((each,)) for each in candidates}
+        left = [each for each in candidates if known[each.name] is None]
+        made = iter(self.share([partial(self._make, these=(each,)) for each in left]))
+        return [known[each.name] or next(made) for each in candidates]
 
     def _combinations(self, found: Sequence[str], alone: Sequence[Trial]) -> list[Trial]:
         """If none cures alone: the cheapest that lifts the first cause, then on top what lifts the next one."""
@@ -106,22 +121,30 @@ class Trials:
         return tried
 
     def _try(self, these: tuple[Remedy, ...]) -> Trial:
-        name = AND.join(each.name for each in these)
+        return self._known(these) or self._make(self.runner, these)
+
+    def _known(self, these: tuple[Remedy, ...]) -> Trial | None:
+        """What came of these before, or why they are not tried at all; None if they are to be tried."""
+        name = _name(these)
         if name in self.finished:
             return self.finished[name]
         if reason := "; ".join(self._not_judged(these)):
-            price = " ".join(each.price for each in these)
-            return Trial(
-                these,
-                RemedyResult(name=name, result=RemedyOutcome.NOT_JUDGED, reason=reason, price=price),
+            result = RemedyResult(
+                name=name, result=RemedyOutcome.NOT_JUDGED, reason=reason, price=_price(these)
             )
-        self.runner.guest.say(f"{self.cell.variant.name}: trying {name}")
-        folder = self.runner.folder / self.cell.folder / FOLDER / name
+            return Trial(these, result)
+        return None
+
+    def _make(self, runner: CellRunner, these: tuple[Remedy, ...]) -> Trial:
+        """Try these on a lane."""
+        name = _name(these)
+        runner.guest.say(f"{self.cell.variant.name}: trying {name}")
+        folder = runner.folder / self.cell.folder / FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
         start = time.monotonic()
-        tries = Tries(self.runner, self.policy.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
+        tries = Tries(runner, self.policy.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
         tried = tries.run(
-            lambda here: RemedyAttempt(self.runner, self.cell, self.before, these, here),
+            lambda here: RemedyAttempt(runner, self.cell, self.before, these, here),
             folder,
             is_surprising=_is_surprising,
         )
@@ -129,12 +152,12 @@ class Trials:
             name=name,
             result=tried.outcome,
             reason=tried.reason,
-            price=" ".join(each.price for each in these),
+            price=_price(these),
             seconds=round(time.monotonic() - start, 2),
             scripts={each.name: each.digest for each in these if each.host},
             defects=list(dict.fromkeys(text for attempt in tried.attempts for text in attempt.defects)),
             retried=tries.retried,
-            evidence=evidence_files(folder, self.runner.folder),
+            evidence=evidence_files(folder, runner.folder),
         )
         disagreed = len(tried.attempts) > 1 and tried.outcome is RemedyOutcome.ERROR
         trial = Trial(these, result, None if disagreed else tried.attempt.causes)
@@ -150,6 +173,14 @@ class Trials:
         if variables and not self.cell.build.heeds_remedies:
             found.append(f"the tests of {self.cell.suite.name} do not go by {' and '.join(variables)}")
         return found
+
+
+def _name(these: Sequence[Remedy]) -> str:
+    return AND.join(each.name for each in these)
+
+
+def _price(these: Sequence[Remedy]) -> str:
+    return " ".join(each.price for each in these)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
-from lab.machine import acceleration, ports
+from lab.machine import acceleration, ports, processor_time
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Memory
 from lab.machine.connection import connection
@@ -77,6 +77,8 @@ def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch:
         made.served.append((runner.running.lane.name, cell))
         return made.cell(runner.running, cell)
 
+    # The driver's machines are no processes.
+    monkeypatch.setattr(processor_time, "of_lane", lambda _lane, _port: 1.5)
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
     monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test"))
     monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))

@@ -1,20 +1,33 @@
 """Remedies and experiments on the cells that failed: when they are tried, and what a fault in them costs."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import pytest
 
+from lab import remedies
 from lab.base.errors import LabError
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
-from lab.record import CellResult, Experiment, ExperimentPolicy, RemedyOutcome, RemedyResult, RunResult, Status
+from lab.record import (
+    CellResult,
+    Confidence,
+    Experiment,
+    ExperimentPolicy,
+    Finding,
+    RemedyOutcome,
+    RemedyResult,
+    RunResult,
+    Status,
+)
+from lab.remedies import Remedy
 from lab.trials import experiment
 from lab.trials.policy import Policy
 from lab.trials.remedies import Trial, Trials
 from lab.trials.series import Steps
-from tests.libvirt.lab_examples import ONE, Lab, at, blocked, fails, statuses, until_given_up
+from tests.libvirt.lab_examples import ONE, Lab, Seconds, at, blocked, fails, statuses, until_given_up
 
 
 @pytest.fixture
@@ -196,3 +209,102 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     assert [name for name, _ in trials] == ["max-userns-zero"]
     assert [cell.experiment is not None for cell in run.cells] == [True, True]
     assert RunResult.read(lab.folder) == run
+
+
+class SharedTrials:
+    """Stands for the trials of remedies: each is verified, after what a test has a lane do."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, on_lane: Callable[[Trials, CellRunner], None]) -> None:
+        self.made: list[tuple[str, str]] = []
+        self.lanes: set[str] = set()
+        self._on_lane = on_lane
+        monkeypatch.setattr(Trials, "_make", lambda *args, **more: self._make(*args, **more))
+
+    def _make(self, trials: Trials, runner: CellRunner, these: Sequence[Remedy]) -> Trial:
+        lane = runner.running.lane
+        self.lanes.add(lane.name)
+        self._on_lane(trials, runner)
+        name = these[0].name
+        self.made.append((name, lane.name))
+        died = not runner.guest.is_alive
+        outcome = RemedyOutcome.ERROR if died else RemedyOutcome.VERIFIED
+        return Trial(
+            tuple(these), RemedyResult(name=name, result=outcome, price="", reason="died" if died else "")
+        )
+
+
+LONG = Seconds(1.0, {"debian-13": 1000.0})
+CANDIDATES = [each.name for each in remedies.candidates(remedies.load(), ["userns-limit"])]
+
+
+def blocked_and_found(_running: RunningLane, cell: Cell) -> CellResult:
+    found = Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
+    return blocked(_running, cell).model_copy(update={"causes": [found]})
+
+
+def test_a_lane_that_has_nothing_else_to_do_makes_trials_of_a_cell_of_its_machine(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = threading.Event()
+
+    def until_two(_trials: Trials, _runner: CellRunner) -> None:
+        if len(shared.lanes) == 2:
+            two.set()
+        assert two.wait(20)
+
+    shared = SharedTrials(monkeypatch, until_two)
+    lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
+    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=LONG)
+    assert statuses(run) == {"debian-13": ["xfail"]}
+    # In the order of a run with one lane.
+    assert [each.name for each in run.cells[0].remedies] == CANDIDATES
+    assert {each.result for each in run.cells[0].remedies} == {RemedyOutcome.VERIFIED}
+    assert len(shared.made) == len(CANDIDATES) and len({lane for _, lane in shared.made}) == 2
+    assert [lane.label for lane in run.run.lanes if lane.label] and run.cells[0].retried == []
+    assert RunResult.read(lab.folder) == run
+    assert lab.left == []
+
+
+def test_a_helper_that_dies_costs_a_note_and_no_trial(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = threading.Event()
+
+    def kill_helper(trials: Trials, runner: CellRunner) -> None:
+        if runner is trials.runner:
+            assert killed.wait(20)
+        else:
+            runner.running.lane.domain.destroy()
+            killed.set()
+
+    SharedTrials(monkeypatch, kill_helper)
+    lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
+    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=LONG)
+    [cell] = run.cells
+    assert [(each.name, each.result) for each in cell.remedies] == [(name, "verified") for name in CANDIDATES]
+    [fault] = cell.retried
+    assert fault.startswith("a lane that helped with its trials: ")
+    assert not cell.unfinished and not cell.has_more_to_try
+    assert "Reached target" in (lab.folder / cell.folder / "fault-1/console.log").read_text()
+    assert any("a lane that helped with its trials" in note for note in lab.heard.notes)
+    assert lab.left == []
+
+
+def test_an_interrupt_ends_the_wait_for_a_helper(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
+) -> None:
+    helping = threading.Event()
+
+    def wait_for_the_end(trials: Trials, runner: CellRunner) -> None:
+        if runner is not trials.runner:
+            helping.set()
+            until_given_up(runner.running)
+        assert helping.wait(20)
+        runner.running.lane.check_wanted()
+        if len(shared.made) == len(CANDIDATES) - 2:
+            interrupt()
+
+    shared = SharedTrials(monkeypatch, wait_for_the_end)
+    lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
+    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=LONG)
+    assert statuses(run) == {"debian-13": ["xfail"]}
+    assert (run.run.interrupted, run.cells[0].unfinished, run.cells[0].has_more_to_try) == (True, True, True)
+    assert lab.left == []
