@@ -31,7 +31,7 @@ class Meter:
                 processors=os.cpu_count() or 1,
                 wall=round(time.monotonic() - self._start, 1),
                 lanes=round(self._lanes, 1),
-                lab=round(_lab() - self._lab, 1),
+                lab=round(_lab() - self._lab, 2),
                 idle=round(_idle() - self._idle, 1),
             )
 

@@ -25,7 +25,7 @@ def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> No
     assert sorted(lab.heard.cells, key=str) == sorted(run.cells, key=str)
     assert [lane.processor_seconds for lane in run.run.lanes] == [1.5, 1.5]
     [session] = run.run.processor_time
-    assert session.lanes == 3.0 and session.lab > 0
+    assert session.lanes == 3.0
     assert RunResult.read(lab.folder) == run
     assert lab.left == []
 
