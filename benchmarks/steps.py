@@ -7,6 +7,7 @@ from pathlib import Path
 from lab.record import RunResult
 
 CELL_STEPS = ("fork", "apply", "suite", "evidence")
+TRIAL_STEPS = ("fork", "apply", "remedy", "suite", "evidence", "undo")
 LANE_STEPS = ("boot", "fetch", "deploy", "checkpoint")
 
 
@@ -38,6 +39,13 @@ def main() -> None:
     if cells:
         share = sum(other) / sum(cell.seconds["suite"] for cell in cells)
         print(f"time outside the suite: {share:.0%} of the suite's time, over {len(cells)} cells")
+    trials = [trial for cell in cells for trial in cell.remedies if "suite" in trial.steps]
+    if trials:
+        print("trials of remedies:")
+        for step in TRIAL_STEPS:
+            print(line(step, [trial.steps[step] for trial in trials if step in trial.steps]))
+        own = [sum(trial.steps.values()) - trial.steps["suite"] for trial in trials]
+        print(line("not suite", own))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,11 @@ class RemedyResult(Entry):
     reason: PlainText = ""
     price: str = Field(description="The protection that it gives up.")
     seconds: float = 0.0
+    steps: dict[str, float] = Field(
+        default_factory=dict,
+        description="Seconds of each step, all its forks together; the rest of `seconds` is waiting for a "
+        "processor. Older labs did not record it.",
+    )
     scripts: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of the script of each remedy that changes the host."
     )

@@ -27,33 +27,41 @@ AGAIN = "again"
 
 @dataclass(frozen=True)
 class Fork:
-    """A fresh fork of a cell with its variant in effect. What is found in it goes to `folder`."""
+    """A fresh fork of a cell with its variant in effect. What is found in it goes to `folder`.
+
+    `watch` adds up the seconds of its steps, which have the names of a cell's.
+    """
 
     runner: CellRunner
     cell: Cell
     folder: Path
+    watch: Stopwatch
     facts: Facts
     mark: variant.Mark
 
     @classmethod
-    def make(cls, runner: CellRunner, cell: Cell, folder: Path) -> "Fork":
+    def make(cls, runner: CellRunner, cell: Cell, folder: Path, watch: Stopwatch | None = None) -> "Fork":
         """Fork, apply the cell's variant and read it back. Raises NotApplicable, NotInEffect, LabError."""
         if reason := runner.why_not(cell):
             raise NotApplicable(reason)
+        watch = watch or Stopwatch()
         folder.mkdir(parents=True, exist_ok=True)
-        runner.fork(cell.build)
-        applied = runner.apply(cell.variant)
-        return cls(runner, cell, folder, applied.facts, applied.mark)
+        with watch.step("fork"):
+            runner.fork(cell.build)
+        with watch.step("apply"):
+            applied = runner.apply(cell.variant)
+        return cls(runner, cell, folder, watch, applied.facts, applied.mark)
 
     def run(self, options: SuiteOptions) -> SuiteRun:
         """Run the suite. Raises LabError."""
-        return self.runner.run_suite(self.cell, Stopwatch(), options)
+        return self.runner.run_suite(self.cell, self.watch, options)
 
     def gather(self, *, full: bool, folder: Path | None = None) -> None:
         """Fetch the evidence; with `full`, all that can explain a failure. Raises LabError."""
         folder = folder or self.folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.runner.gather(self.cell, folder, mark=self.mark, full=full)
+        with self.watch.step("evidence"):
+            self.runner.gather(self.cell, folder, mark=self.mark, full=full)
 
     def judge(self, ran: SuiteRun, findings: Sequence[Finding] = ()) -> Verdict:
         """What a suite that may have stopped at its first failure says; tests that did not run say nothing."""

@@ -8,6 +8,7 @@ from functools import partial, reduce
 from pathlib import Path
 
 from lab import catalog, causes, evidence, remedies
+from lab.base.stopwatch import Stopwatch
 from lab.builds import SuiteOptions
 from lab.guest import remedy_script
 from lab.guest.suite import SuiteRun
@@ -142,9 +143,10 @@ class Trials:
         folder = runner.folder / self.cell.folder / FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
         start = time.monotonic()
+        watch = Stopwatch()
         tries = Tries(runner, self.policy.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
         tried = tries.run(
-            lambda here: RemedyAttempt(runner, self.cell, self.before, these, here),
+            lambda here: RemedyAttempt(runner, self.cell, self.before, these, here, watch),
             folder,
             is_surprising=_is_surprising,
         )
@@ -154,6 +156,7 @@ class Trials:
             reason=tried.reason,
             price=_price(these),
             seconds=round(time.monotonic() - start, 2),
+            steps=watch.seconds,
             scripts={each.name: each.digest for each in these if each.host},
             defects=list(dict.fromkeys(text for attempt in tried.attempts for text in attempt.defects)),
             retried=tries.retried,
@@ -192,12 +195,13 @@ class RemedyAttempt:
     before: CellResult
     these: Sequence[Remedy]
     folder: Path
+    watch: Stopwatch = field(default_factory=Stopwatch)
     defects: list[str] = field(default_factory=list)
     causes: tuple[str, ...] | None = None
 
     def run(self) -> tuple[RemedyOutcome, str]:
         """Put them in place, run the suite to its first failure, judge, and undo them."""
-        fork = Fork.make(self.runner, self._cell_with_remedies(), self.folder)
+        fork = Fork.make(self.runner, self._cell_with_remedies(), self.folder, self.watch)
         for each in self._hosts:
             if stopped := self._put_in_place(each):
                 return stopped
@@ -205,7 +209,8 @@ class RemedyAttempt:
         options = SuiteOptions(environment, to_first_failure=True)
         outcome, reason = self._read(fork, fork.run(options), options)
         if self._hosts:
-            self._undo()
+            with self.watch.step("undo"):
+                self._undo()
         return outcome, reason
 
     @property
@@ -230,7 +235,8 @@ class RemedyAttempt:
     def _put_in_place(self, each: Remedy) -> tuple[RemedyOutcome, str] | None:
         """Run a remedy's script; the outcome if there is nothing more to try, otherwise None."""
         (self.folder / f"{each.name}.sh").write_text(each.script())
-        done = self.runner.guest.apply_remedy(each)
+        with self.watch.step("remedy"):
+            done = self.runner.guest.apply_remedy(each)
         (self.folder / f"{each.name}.log").write_text(done.log())
         if done.found_in_place:
             return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"

@@ -581,3 +581,10 @@ def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     runner: Any = Guest([])
     assert bool(with_remedies(Policy(remedies=KNOWN), runner, CELL, result).remedies) is tried
     assert with_remedies(Policy(), runner, CELL, result) is result
+
+
+def test_a_trial_says_how_long_each_of_its_steps_took(try_all: Try) -> None:
+    tried = try_all(Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}))
+    # The stand-in for a lane does not time the suite.
+    assert list(tried["userns-clone-on"].steps) == ["fork", "apply", "remedy", "evidence", "undo"]
+    assert list(tried["jailer-off"].steps) == ["fork", "apply", "evidence"]

@@ -212,6 +212,7 @@ def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: 
         each["way"] = each.pop("fork")
         assert (each.pop("rates"), each.pop("seed"), each.pop("stress")) == ([], None, [])
         assert [repeat.pop("seed") for repeat in each["repeats"]] == [None] * len(each["repeats"])
+        assert all(tried.pop("steps") == {} for tried in each["remedies"])
         for test in each["tests"]:
             assert test.pop("protection") is None
             if test["outcome"] == "not-run":
