@@ -170,7 +170,7 @@ class SimulatedWorker(Worker):
         self._say("booting")
         self._shared.backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
-        self._on_up()
+        self._shared.wake()
         alive = SimpleNamespace(check_alive=lambda: None)
         running = SimpleNamespace(lane=alive, deploy=lambda _build: {"boxlite.whl": "0" * 64})
         runner: Any = Runner(self, running)

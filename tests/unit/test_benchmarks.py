@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import history, scale, simulated
+from benchmarks import history, lanes, scale, simulated
 from benchmarks.history import Figure, Machine, Ratio, Result
 from benchmarks.simulated import Shape
 from lab.base.paths import Paths
 from lab.builds import rootfs
+from lab.machine.budget import Limits
 from lab.record import LaneRecord, Outcome, RunResult, Status, TestResult
 from tests.unit.examples import cell, host, run_of
 
@@ -191,3 +192,13 @@ def test_a_run_without_a_suite_can_be_no_original(tmp_path: Path) -> None:
     run_of(cell()).write(tmp_path)
     with pytest.raises(SystemExit, match="no suite ran"):
         simulated.Originals.read(tmp_path)
+
+
+def test_lanes_that_sleep_are_scheduled_as_real_ones_and_their_work_is_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path))
+    wall, busy = lanes.measure(Shape(2, 2), Limits(2, processors=2, spare=1), 10_000.0)
+    cells = sum(lanes.APPLY_AND_EVIDENCE + cell.typical_seconds() for cell in Shape(2, 2).plan())
+    assert busy == pytest.approx(2 * (lanes.BOOT + lanes.DEPLOY) + cells)
+    assert wall > 0
