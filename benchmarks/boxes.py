@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from rich.console import Console
+
+from benchmarks import history
 from lab import builds, catalog
 from lab.base.errors import LabError
 from lab.base.log import quiet_libraries
@@ -50,6 +53,12 @@ class Processor:
     model: str
     without: tuple[str, ...]
     count: int
+
+    @property
+    def said(self) -> str:
+        """All of it in one phrase."""
+        without = f" without {', '.join(self.without)}" if self.without else ""
+        return f"{self.count} processors, model {self.model or 'of the lab'}{without}"
 
     def applied(self, xml: str) -> str:
         """Return a domain's XML with this processor."""
@@ -142,13 +151,24 @@ def main() -> None:
     parser.add_argument("--model", default="", help="a model that QEMU knows, for example EPYC-Rome")
     parser.add_argument("--without", action="append", default=[], help="a feature, for example la57 or npt")
     parser.add_argument("--cpus", type=int, default=2)
-    parser.add_argument("--json", type=Path)
+    history.add_options(parser)
     arguments = parser.parse_args()
     quiet_libraries()
     processor = Processor(arguments.model, tuple(arguments.without), arguments.cpus)
     own = domain.to_xml
     domain.to_xml = lambda spec: processor.applied(own(spec))
-    print(measure(processor, arguments.guest, arguments.build, arguments.boxes, arguments.json).said())
+    found = measure(processor, arguments.guest, arguments.build, arguments.boxes, arguments.json)
+    print(found.said())
+    seconds = {"box": found.boxes, "machine until a box can run": found.ready}
+    ends = history.Figure(name="machines that ended", value=len(found.ends), unit="machines")
+    history.keep(
+        Console(highlight=False),
+        arguments,
+        "boxes",
+        setting=f"{arguments.guest}, {arguments.build}, {processor.said}",
+        figures=[*(history.Figure.median(name, each) for name, each in seconds.items() if each), ends],
+        details=asdict(found),
+    )
 
 
 if __name__ == "__main__":

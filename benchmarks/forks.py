@@ -1,11 +1,12 @@
 """Measures how long a fork takes: loads a checkpoint repeatedly and waits for SSH each time."""
 
 import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 
+from rich.console import Console
+
+from benchmarks import history
 from lab import catalog
 from lab.base.log import quiet_libraries
 from lab.base.paths import Paths
@@ -45,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--guest", default="debian-13")
     parser.add_argument("--forks", type=int, default=20)
-    parser.add_argument("--json", type=Path)
+    history.add_options(parser)
     arguments = parser.parse_args()
     quiet_libraries()
     found = measure(arguments.guest, arguments.forks)
@@ -54,8 +55,14 @@ def main() -> None:
             f"{name}: median {statistics.median(seconds):.2f} s, "
             f"least {min(seconds):.2f}, most {max(seconds):.2f}, {len(seconds)} times"
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    history.keep(
+        Console(highlight=False),
+        arguments,
+        "forks",
+        setting=arguments.guest,
+        figures=[history.Figure.median(name, seconds) for name, seconds in found.items()],
+        details=found,
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import argparse
 import os
 import platform
 import re
+import statistics
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,11 @@ class Figure(BaseModel):
     value: float
     unit: str
     times: int = 1
+
+    @classmethod
+    def median(cls, name: str, seconds: Sequence[float]) -> "Figure":
+        """The median of several measurements, in seconds."""
+        return cls(name=name, value=statistics.median(seconds), unit="s", times=len(seconds))
 
 
 class Result(BaseModel):
@@ -213,8 +220,11 @@ def compare(before: Result, now: Result) -> list[Ratio]:
 
 def show(console: Console, before: Result, ratios: list[Ratio]) -> None:
     """Print the figures beside those of before."""
-    title = f"against {before.made:%Y-%m-%d %H:%M} UTC, lab {before.machine.lab} {before.machine.commit}"
-    table = Table("", "unit", "before", "now", "now / before", title=title, title_justify="left", box=None)
+    machine = before.machine
+    console.print(
+        f"against {before.made:%Y-%m-%d %H:%M} UTC, lab {machine.lab} {machine.commit}:", soft_wrap=True
+    )
+    table = Table("", "unit", "before", "now", "now / before", box=None)
     for each in ratios:
         ratio = "-" if each.ratio is None else f"{each.ratio:.2f}"
         table.add_row(each.name, each.unit, f"{each.before:.2f}", f"{each.now:.2f}", ratio)

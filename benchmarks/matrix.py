@@ -1,10 +1,10 @@
 """Measures what checkpoints save: runs the same plan alternately with forked and with cold cells.
 
-    python benchmarks/matrix.py [--rounds N] [--jobs N] [-g GUEST]... [-v VARIANT]... [--json FILE]
-    python benchmarks/matrix.py --grow [--jobs N] [--json FILE]
+    python -m benchmarks.matrix [--rounds N] [--jobs N] [-g GUEST]... [-v VARIANT]... [--json FILE]
+    python -m benchmarks.matrix --grow [--jobs N] [--json FILE]
 
-Processor time and memory are those of the QEMU processes of the lab's lanes, sampled twice a second, so up to
-half a second at the end of each lane is missing. No other lab should run on the host.
+Processor time and memory are those of the QEMU processes of the lab's lanes. No other lab should run on the
+host.
 """
 
 import argparse
@@ -14,72 +14,38 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import history, usage
 from lab.record import RunResult
 
-SAMPLE_SECONDS = 0.5
 LANES = (1, 2, 4)
 STEPS = ("boot", "fetch", "deploy", "checkpoint", "fork", "apply", "suite", "evidence")
 
 
+# What is compared with earlier results.
+FIGURES = (
+    ("wall", "wall time", "s"),
+    ("cpu", "QEMU", "processor s"),
+    ("peak_mib", "most memory of QEMU", "MiB"),
+    ("suite_per_cell", "suite, per cell", "s"),
+    ("not_suite_per_cell", "not suite, per cell", "s"),
+)
+
 Measure = Callable[[list[str]], dict[str, Any]]
-
-
-@dataclass
-class Usage:
-    """The usage of the QEMU processes: processor seconds by process, and peak memory of all together."""
-
-    cpu: dict[int, float] = field(default_factory=dict)
-    peak_mib: float = 0.0
-
-    def sample(self) -> None:
-        memory = 0
-        for process in psutil.process_iter(["name", "cmdline"]):
-            if "qemu" in (process.info["name"] or "") and any(
-                part.startswith("guest=lab-") for part in process.info["cmdline"] or []
-            ):
-                try:
-                    times = process.cpu_times()
-                    memory += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-                self.cpu[process.pid] = times.user + times.system
-        self.peak_mib = max(self.peak_mib, memory / 2**20)
-
-
-@contextmanager
-def sampled() -> Iterator[Usage]:
-    usage, done = Usage(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(SAMPLE_SECONDS):
-            usage.sample()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield usage
-    finally:
-        done.set()
-        thread.join()
 
 
 def run(arguments: list[str], folder: Path) -> dict[str, Any]:
     """Run one `lab matrix` and return its time, memory and seconds by step."""
     command = [sys.executable, "-m", "lab", "matrix", "--quiet", "--no-remedies", "-o", str(folder), *arguments]
     start = time.monotonic()
-    with sampled() as usage:
+    with usage.sampled() as used:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     wall = time.monotonic() - start
     if not (folder / "results.json").exists():
@@ -99,8 +65,8 @@ def run(arguments: list[str], folder: Path) -> dict[str, Any]:
         "restored": sum(lane.restored for lane in result.run.lanes),
         "stored_build": sum(lane.stored_build for lane in result.run.lanes),
         "wall": round(wall, 1),
-        "cpu": round(sum(usage.cpu.values()), 1),
-        "peak_mib": round(usage.peak_mib),
+        "cpu": round(used.seconds, 1),
+        "peak_mib": round(used.peak_mib),
         "suite_per_cell": round(suite / len(cells), 2),
         "not_suite_per_cell": round((everything - suite) / len(cells), 2),
         "steps": {
@@ -138,7 +104,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--grow", action="store_true", help="the quick set, forked only: by cells, by lanes")
-    parser.add_argument("--json", type=Path)
+    history.add_options(parser)
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
     chosen = [word for guest in options.guests for word in ("-g", guest)]
@@ -156,6 +122,8 @@ def main() -> None:
 
         if options.grow:
             grow(console, measure, options.build, options.jobs)
+            grown = [each for one in found for each in figures(" ".join(one["arguments"]), [one])]
+            history.keep(console, options, "matrix", setting="--grow", figures=grown, details=found)
             return
         labels = [f"{way} {number + 1}" for number in range(options.rounds) for way in ("forked", "cold")]
         for label in labels:
@@ -168,6 +136,22 @@ def main() -> None:
     for each in forked:
         share = each["not_suite_per_cell"] / each["suite_per_cell"]
         console.print(f"forked: not suite / suite: {share:.0%}")
+    setting = f"{' '.join(plan)}, {options.jobs} lanes"
+    both = figures("forked", forked) + figures("cold", cold)
+    history.keep(console, options, "matrix", setting=setting, figures=both, details=found)
+
+
+def figures(name: str, runs: list[dict[str, Any]]) -> list[history.Figure]:
+    """The medians over runs of the same kind."""
+    return [
+        history.Figure(
+            name=f"{name}: {what}",
+            value=statistics.median(each[key] for each in runs),
+            unit=unit,
+            times=len(runs),
+        )
+        for key, what, unit in FIGURES
+    ]
 
 
 def grow(console: Console, measure: Measure, build: str, jobs: int) -> None:

@@ -4,6 +4,9 @@ import argparse
 import statistics
 from pathlib import Path
 
+from rich.console import Console
+
+from benchmarks import history
 from lab.record import RunResult
 
 CELL_STEPS = ("fork", "apply", "suite", "evidence")
@@ -22,20 +25,28 @@ def line(name: str, seconds: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    runs = [RunResult.read(folder) for folder in parser.parse_args().runs]
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs that were made on this machine")
+    history.add_options(parser)
+    options = parser.parse_args()
+    runs = [RunResult.read(folder) for folder in options.runs]
+    figures: list[history.Figure] = []
+
+    def tell(name: str, seconds: list[float], of: str = "") -> None:
+        print(line(name, seconds))
+        figures.extend([history.Figure.median(f"{of}{name}", seconds)] if seconds else [])
+
     for run in runs:
         if run.run.finished:
             wall = (run.run.finished - run.run.started).total_seconds()
             print(f"run {run.run.id}: {len(run.cells)} cells in {wall:.0f} s")
     lanes = [lane for run in runs for lane in run.run.lanes]
     for step in LANE_STEPS:
-        print(line(step, [lane.seconds[step] for lane in lanes if step in lane.seconds]))
+        tell(step, [lane.seconds[step] for lane in lanes if step in lane.seconds])
     cells = [cell for run in runs for cell in run.cells if "suite" in cell.seconds]
     for step in CELL_STEPS:
-        print(line(step, [cell.seconds[step] for cell in cells if step in cell.seconds]))
+        tell(step, [cell.seconds[step] for cell in cells if step in cell.seconds])
     other = [sum(cell.seconds.values()) - cell.seconds["suite"] for cell in cells]
-    print(line("not suite", other))
+    tell("not suite", other)
     if cells:
         share = sum(other) / sum(cell.seconds["suite"] for cell in cells)
         print(f"time outside the suite: {share:.0%} of the suite's time, over {len(cells)} cells")
@@ -43,9 +54,12 @@ def main() -> None:
     if trials:
         print("trials of remedies:")
         for step in TRIAL_STEPS:
-            print(line(step, [trial.steps[step] for trial in trials if step in trial.steps]))
+            tell(step, [trial.steps[step] for trial in trials if step in trial.steps], "trial: ")
         own = [sum(trial.steps.values()) - trial.steps["suite"] for trial in trials]
-        print(line("not suite", own))
+        tell("not suite", own, "trial: ")
+    # The same cells: their suites take as long.
+    names = sorted({f"{cell.guest}/{cell.variant}" for cell in cells})
+    history.keep(Console(highlight=False), options, "steps", setting=" ".join(names), figures=figures)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class DecidedFile:
 
     def follow(self, record: bytes) -> None:
         """Begin anew after this `results.json`, which is on disk and has all that was added before."""
-        self._first_line, self.size = _first_line(record), 0
+        self._first_line, self.size = first_line(record), 0
 
     def add(self, lines: bytes) -> None:
         """Add lines; they are on disk when this returns. After an OSError the file must follow a new record."""
@@ -65,13 +65,14 @@ def read(folder: Path) -> bytes:
         return b""
 
 
-def added(content: bytes, record: bytes) -> Iterator[tuple[Kind, Any]]:
-    """What the file adds to a `results.json`: kinds and parsed entries. Raises ValueError if it is damaged.
+def added(content: bytes, first_line: bytes) -> Iterator[tuple[Kind, Any]]:
+    """What the file adds to the record that `first_line` names: kinds and parsed entries.
 
-    A last line without an end is what a lab was writing when it was killed, and does not count.
+    Nothing is added to another record. A last line without an end is what a lab was writing when it was killed,
+    and does not count. Raises ValueError if the file is damaged.
     """
     first, *lines = content.split(b"\n")[:-1] or [b""]
-    if first != _first_line(record):
+    if first != first_line:
         return
     for text in lines:
         try:
@@ -81,6 +82,6 @@ def added(content: bytes, record: bytes) -> Iterator[tuple[Kind, Any]]:
         yield kind, entry
 
 
-def _first_line(record: bytes) -> bytes:
+def first_line(record: bytes) -> bytes:
     """The line that names the `results.json` with this content."""
     return json.dumps({FOLLOWS: hashlib.sha256(record).hexdigest()}).encode()

@@ -190,9 +190,12 @@ class RunResult(Entry):
         try:
             since = decided.read(folder)
             text = path.read_bytes()
-            read = cls.model_validate(upgrade(_known(from_json(text))))
+            continued = decided.first_line(text) if since else b""
+            raw = from_json(text)
+            del text  # As large as the record itself.
+            read = cls.model_validate(upgrade(_known(raw)))
             source = folder / decided.DECIDED_FILE
-            read._add(decided.added(since, text))
+            read._add(decided.added(since, continued))
             source = path
             _check(read.cells)
             return read

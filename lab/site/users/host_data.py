@@ -116,7 +116,9 @@ def _keep_profiles_that_differ(cells: Sequence[dict[str, Any]]) -> None:
     names: set[str] = set()
     for guest in {cell["guest"] for cell in cells}:
         profiles = [_profiles(cell) for cell in cells if cell["guest"] == guest and cell["settings"]]
-        names |= {name for one in profiles for other in profiles for name, _ in one - other}
+        if profiles:
+            first, *others = profiles
+            names |= {name for name, _ in first.union(*others) - first.intersection(*others)}
     for cell in cells:
         if cell["settings"]:
             own = dict(_profiles(cell))
