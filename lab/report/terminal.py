@@ -22,7 +22,7 @@ STYLES = {
     Status.XPASS: "bold red",
     Status.FLAKY: "bold red",
 }
-FILES = ("results.json", "matrix.md", "cells/", "run.log")
+FILES = ("results.json", "decided.jsonl", "matrix.md", "cells/", "run.log")
 # Spaces between two columns.
 GAP = 2
 # Longest message of a test, and longest reason, in characters.
