@@ -46,12 +46,16 @@ def start_command() -> str:
 class Agent:
     """The host's side of one guest's agent. Raises AgentLost, or whatever `alive` raises.
 
-    `path` is the socket at which QEMU has the port; the connection lasts as long as the machine.
+    `path` is the socket at which QEMU has the port; the connection lasts as long as the machine. `is_open` says
+    whether a process in the guest has the port.
     """
 
-    def __init__(self, path: Path, *, alive: Callable[[], None], speed: Speed) -> None:
+    def __init__(
+        self, path: Path, *, alive: Callable[[], None], is_open: Callable[[], bool], speed: Speed
+    ) -> None:
         self.speed = speed
         self._alive = alive
+        self._is_open = is_open
         self._token = ""
         self._number = 0
         self._left = b""
@@ -129,6 +133,8 @@ class Agent:
             try:
                 block = self._socket.recv(BLOCK)
             except TimeoutError:
+                if not self._is_open():
+                    raise AgentLost(f"{deadline.what}: the agent has ended") from None
                 continue
             except OSError as error:
                 self._lost(f"{deadline.what}: {error}", error)

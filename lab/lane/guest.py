@@ -112,9 +112,10 @@ class LaneGuest:
 
         `known` is a digest of those that it has; empty if it has none.
         """
-        if self.lane.agent is None:
-            raise AgentLost(f"the path of a socket in {self.lane.folder} would be too long")
-        met = Agent(self.lane.agent, alive=self.lane.check_alive, speed=self.speed)
+        lane = self.lane
+        if lane.agent is None:
+            raise AgentLost(f"the path of a socket in {lane.folder} would be too long")
+        met = Agent(lane.agent, alive=lane.check_alive, is_open=lane.agent_is_open, speed=self.speed)
         self.session.agent = met
         met.sync()
         self.agent_programs = programs.digest()

@@ -125,6 +125,12 @@ def lane_of(xml: str) -> str | None:
     return None if mark is None else mark.get("id")
 
 
+def agent_is_open(xml: str) -> bool:
+    """Whether a running domain's XML says that the guest has opened the agent's port."""
+    target = ET.fromstring(xml).find(f"devices/channel/target[@name='{AGENT_PORT}']")
+    return target is not None and target.get("state") == "connected"
+
+
 @dataclass(frozen=True)
 class MarkedLane:
     """What a domain's XML says about its lane: the folder of its overlay, and its port (0: none)."""

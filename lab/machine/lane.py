@@ -227,6 +227,10 @@ class Lane:
         if problem := self._watched().why_not_answering():
             raise LaneDied(f"the machine of {self.guest.name} {problem}\n{self.last_words()}")
 
+    def agent_is_open(self) -> bool:
+        """Whether a process in the guest has the agent's port, as QEMU told libvirt."""
+        return domain.agent_is_open(self.domain.XMLDesc())
+
     def check_running(self) -> None:
         """Raise LaneDied when the machine no longer runs."""
         watch = self._watched()

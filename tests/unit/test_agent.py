@@ -52,7 +52,7 @@ class Port:
 
     def connect(self) -> tuple[Agent, socket.socket]:
         """The lab's side, and the guest's end."""
-        made = Agent(self.path, alive=lambda: None, speed=ORDINARY)
+        made = Agent(self.path, alive=lambda: None, is_open=lambda: True, speed=ORDINARY)
         end, _ = self._listening.accept()
         self.ends += [made._socket, end]
         return made, end
@@ -174,9 +174,17 @@ def test_the_end_of_the_machine_is_the_error(port: Port) -> None:
         made.sync()
 
 
+def test_an_agent_that_ended_is_not_waited_for(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
+    made, _ = port.connect()
+    made._is_open = lambda: False
+    with pytest.raises(AgentLost, match="the guest's agent: the agent has ended"):
+        made.sync()
+
+
 def test_a_socket_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(AgentLost, match=r"cannot be opened: .*No such file"):
-        Agent(tmp_path / "none", alive=lambda: None, speed=ORDINARY)
+        Agent(tmp_path / "none", alive=lambda: None, is_open=lambda: True, speed=ORDINARY)
 
 
 def test_a_line_without_an_end_is_not_read_for_ever(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:

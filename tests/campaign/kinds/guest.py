@@ -129,3 +129,11 @@ class GuestSshdKilled(_InGuest):
     happens = "kill -9 of sshd in the guest, sessions included"
     promise = "SSH breaks; the lab logs in again or tries the cell again."
     script = "pkill -9 sshd"
+
+
+class GuestAgentKilled(_InGuest):
+    name = "guest-agent-killed"
+    happens = "kill -9 of the lab's agent in the guest"
+    promise = "The lab notices within seconds; the cell is tried again on a fresh lane, or needed no agent."
+    # The brackets keep this script's own shell from being found.
+    script = "pkill -9 -f '[l]ab-agent.py'"
