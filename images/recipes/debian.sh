@@ -6,8 +6,18 @@ set -eu
 root=$1
 out=$(dirname "$root")
 
-# The seed's network-config gives each guest a static address, matched by MAC. ifupdown's DHCP was slower and
+# Each guest has the same static address (lab/machine/seed.py), so it is in the image: cloud-init and netplan would
+# write the same file at each boot and have systemd read all of its units again. ifupdown's DHCP was slower and
 # unreliable.
+cat >"$root/etc/systemd/network/10-lab.network" <<'NETWORK'
+[Match]
+MACAddress=52:54:00:1a:b0:01
+
+[Network]
+Address=10.0.2.15/24
+Gateway=10.0.2.2
+IPv6AcceptRA=no
+NETWORK
 chroot "$root" systemctl --quiet enable systemd-networkd.service
 
 # Disable services that a guest with a life of minutes does not need and that do not affect a cell's result.
@@ -22,19 +32,24 @@ cat >"$root/etc/cloud/cloud.cfg.d/90-lab.cfg" <<'CFG'
 datasource_list: [NoCloud]
 growpart: {mode: off}
 resize_rootfs: false
-# For systemd-networkd. Debian 11's cloud-init would prefer ifupdown, which it depends on.
-system_info: {network: {renderers: [netplan]}}
+network: {config: disabled}
 # Only the modules that the seed uses; each additional one costs seconds under emulation.
 cloud_init_modules: [set_hostname, update_hostname, update_etc_hosts, users-groups, ssh]
 cloud_config_modules: []
 cloud_final_modules: []
 CFG
 
-# Debian's SELinux policy lets neither cloud-init's generator write to /run nor cloud-init mount the seed there. So
-# enable the target that the generator would enable, and let systemd mount the seed before cloud-init starts:
-# cloud-init reads a seed that is already mounted.
+# Generators run at boot and each time systemd reads its units again. cloud-init's looks for a data source and enables
+# a target; so enable that target. That of OpenSSH only loads the modules of AF_VSOCK.
+ln -s /usr/lib/systemd/system/cloud-init.target "$root/etc/systemd/system/multi-user.target.wants/"
+mkdir -p "$root/etc/systemd/system-generators"
+for generator in cloud-init-generator systemd-ssh-generator; do
+    ln -s /dev/null "$root/etc/systemd/system-generators/$generator"
+done
+
+# Debian's SELinux policy does not let cloud-init mount the seed in /run. So let systemd mount it before cloud-init
+# starts: cloud-init reads a seed that is already mounted.
 if [ -n "${LAB_SELINUX-}" ]; then
-    ln -s /usr/lib/systemd/system/cloud-init.target "$root/etc/systemd/system/multi-user.target.wants/"
     echo "LABEL=cidata /mnt iso9660 ro,x-systemd.before=cloud-init-local.service 0 0" >>"$root/etc/fstab"
 fi
 
@@ -58,6 +73,23 @@ rm -f "$root"/etc/ssh/ssh_host_*
 # If these files are old, systemd repeats at boot what the packages did at installation (ldconfig, catalogs, users).
 touch "$root/etc/.updated" "$root/var/.updated"
 rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+
+# The initial RAM disk, of initramfs-tools in every release, finds one disk by its label. It is a quarter as large
+# without udev, whose hardware database alone has 13 MB, and without modules for other disks.
+find "$root/usr/share/initramfs-tools" \( -name udev -o -name resume \) -delete
+cat >"$root/etc/initramfs-tools/conf.d/lab" <<'CONF'
+MODULES=list
+COMPRESS=gzip
+CONF
+printf '%s\n' virtio_pci virtio_blk ext4 >>"$root/etc/initramfs-tools/modules"
+cat >"$root/etc/initramfs-tools/hooks/lab" <<'HOOK'
+#!/bin/sh
+test "$1" != prereqs || exit 0
+. /usr/share/initramfs-tools/hook-functions
+copy_exec /sbin/blkid /sbin
+HOOK
+chmod +x "$root/etc/initramfs-tools/hooks/lab"
+chroot "$root" update-initramfs -u
 
 chroot "$root" dpkg-query -W >"$out/packages.tsv"
 cp "$root"/boot/vmlinuz-* "$out/vmlinuz"

@@ -7,6 +7,7 @@ from typing import Any
 import pycdlib
 import pytest
 
+from lab.base.paths import definitions
 from lab.machine import keys, seed
 
 CLIENT, HOST = keys.generate("lab"), keys.generate("root@debian-13")
@@ -105,6 +106,17 @@ def test_the_route_is_written_so_that_the_oldest_netplan_reads_it() -> None:
     # netplan 0.101 of Debian 11 stops at `to: default`, and the guest is left without a network.
     [routes] = re.findall(r"^ *routes: (.*)$", rendered()["network-config"], re.MULTILINE)
     assert routes == f"[{{to: 0.0.0.0/0, via: {seed.GATEWAY}}}]"
+
+
+def test_the_network_that_built_guests_have_in_their_image_is_that_of_the_seed() -> None:
+    recipe = (definitions() / "images" / "recipes" / "debian.sh").read_text()
+    [network] = re.findall(r"<<'NETWORK'\n(.*?)\nNETWORK\n", recipe, re.DOTALL)
+    assert dict(re.findall(r"^(\w+)=(.*)$", network, re.MULTILINE)) == {
+        "MACAddress": seed.MAC,
+        "Address": f"{seed.ADDRESS}/{seed.PREFIX}",
+        "Gateway": seed.GATEWAY,
+        "IPv6AcceptRA": "no",
+    }
 
 
 def test_nothing_is_asked_of_cloud_init_that_its_schema_refuses() -> None:
