@@ -132,6 +132,14 @@ class Build(ABC):
         Raises NotApplicable if the build has nothing for such a guest, LabError if a file cannot be fetched.
         """
 
+    def laid_out(self, files: Mapping[str, Path], _folder: Path, _python: str) -> dict[str, Path]:
+        """What a guest gets of the files, as files and folders of this host by their paths in the guest.
+
+        What does not have to be done in the guest is done here: `_folder` is an empty folder of this host for
+        that, `_python` the version of the guest's Python.
+        """
+        return {f"{FILES}/{name}": file for name, file in files.items()}
+
     @abstractmethod
     def steps(self) -> Sequence[Step]:
         """What has to be done in a guest once the files are there, in this order."""

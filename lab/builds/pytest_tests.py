@@ -1,6 +1,9 @@
 """Builds whose suite runs under pytest, with the guest's own Python."""
 
+import compileall
 import shlex
+import sys
+import zipfile
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,23 +11,13 @@ from pathlib import Path
 
 from lab.base.paths import Paths
 from lab.builds import pip, reportlog
-from lab.builds._base import FILES, FOLDER, ROOTFS, Build, Step, SuiteOptions
+from lab.builds._base import FOLDER, ROOTFS, Build, Step, SuiteOptions
 from lab.record import TestResult
 
 # Where a guest has the unpacked wheels.
 SITE = f"{FOLDER}/site"
 # What every such suite needs.
 RUNNER = ("pytest", "pytest-timeout", "pytest-reportlog")
-
-UNPACK = f"""
-set -e
-python3 - <<'PROGRAM'
-import pathlib, zipfile
-for wheel in sorted(pathlib.Path("{FILES}").glob("*.whl")):
-    zipfile.ZipFile(wheel).extractall("{SITE}")
-    wheel.unlink()
-PROGRAM
-"""
 
 
 def runner(paths: Paths, python: str, say: Callable[[str], None], more: Sequence[str] = ()) -> list[Path]:
@@ -54,12 +47,23 @@ class PytestTests(Build):
         """What has to be done with the build's own files, before pytest first reads the suite."""
         return ()
 
+    def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
+        """The wheels unpacked, and compiled if this host has the guest's Python; the rest as it is."""
+        site = folder / "site"
+        wheels = [name for name in files if name.endswith(".whl") and "/" not in name]
+        for name in sorted(wheels):
+            with zipfile.ZipFile(files[name]) as wheel:
+                wheel.extractall(site)
+        if python == f"{sys.version_info.major}.{sys.version_info.minor}":
+            compileall.compile_dir(site, ddir=SITE, quiet=2)
+        rest = {name: file for name, file in files.items() if name not in wheels}
+        return {SITE: site, **super().laid_out(rest, folder, python)}
+
     def steps(self) -> Sequence[Step]:
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
         # What Python compiles on a first import is compiled here once, and not in every cell.
         compiling = f"LAB_ROOTFS={ROOTFS} PYTHONPATH={SITE} python3 -m pytest --quiet --collect-only"
         return [
-            Step(UNPACK, seconds=30),
             *self.unpacking(),
             Step(f"cd {self.working_folder} && {compiling}", seconds=30),
             # boxlite unpacks its runtime when it is first used, and a first login starts the user's own service

@@ -64,11 +64,15 @@ class Suite(Definition):
         """The files that it shares with other suites, by their names beside its own."""
         return {name: PACKAGE / "suites" / "_shared" / name for name in self.shared}
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Its own files and the shared ones, by the names that they have side by side in a guest."""
+        own = {file.name: file for file in self.folder.glob("*") if file.is_file()}
+        return dict(sorted({**own, **self.shared_files}.items()))
+
     def texts(self) -> list[str]:
         """Return the names and texts of the suite's files, which determine what its tests do."""
-        own = [file for file in self.folder.glob("*") if file.is_file()]
-        files = sorted([*own, *self.shared_files.values()], key=lambda file: file.name)
-        return [part for file in files for part in (file.name, file.read_text())]
+        return [part for name, file in self.files.items() for part in (name, file.read_text())]
 
     def only(self, tests: Collection[str]) -> "Suite":
         """Return the suite reduced to these tests."""

@@ -1,12 +1,10 @@
 """Commands and files over SSH to one guest, watched and limited in time. Uses fabric."""
 
-import errno
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import paramiko
@@ -44,13 +42,6 @@ GONE_SECONDS = 10.0
 
 # How long the guest may take to answer a request of SFTP, under hardware acceleration.
 SFTP_SECONDS = 10.0
-# How long a file may take, under hardware acceleration: so long, and so much longer for each MiB.
-TRANSFER_SECONDS, MIB_SECONDS = 30.0, 0.5
-# No file that the lab fetches is larger. A guest may claim any size, and paramiko lists all blocks in advance.
-MOST_BYTES = 512 * 2**20
-# Requests for blocks that are under way at once: what the guest sends before it is written is kept in memory.
-AHEAD = 64
-BLOCK = 2**18
 # OpenSSH's server of SFTP, where Debian and Fedora have it, in root's home.
 SFTP_AS_ROOT = (
     "sudo -n -H sh -c 'cd; for each in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server; "
@@ -187,47 +178,6 @@ class Session:
             raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
         return answer.results
 
-    def put(self, local: Path, remote: str, progress: Callable[[int, int], None]) -> None:
-        """Upload a file; `progress` gets the bytes sent and the bytes in all. Raises SessionLost."""
-        with self._limited(f"the upload of {local.name}") as deadline, self.sftp(ADMIN) as client:
-            deadline.add(self._seconds_for(local.stat().st_size))
-            client.put(str(local), remote, callback=progress)
-
-    def get(self, remote: str, local: Path) -> None:
-        """Download a file. Raises SessionLost, RemoteFailed if it is larger than the lab takes."""
-        with self._limited(f"the download of {remote}") as deadline, self.sftp(ADMIN) as client:
-            left = client.stat(remote).st_size or 0
-            if left > MOST_BYTES:
-                raise RemoteFailed(f"{remote} in the guest is larger than {MOST_BYTES // 2**20} MiB")
-            deadline.add(self._seconds_for(left))
-            with client.open(remote, "rb") as source, local.open("wb") as sink:
-                source.prefetch(left, AHEAD)
-                while left and (block := source.read(min(BLOCK, left))):
-                    sink.write(block)
-                    left -= len(block)
-            if left:
-                raise EOFError(f"{left} bytes are missing")
-
-    def _seconds_for(self, size: int) -> float:
-        return self.speed.from_kvm(size / 2**20 * MIB_SECONDS)
-
-    @contextmanager
-    def _limited(self, what: str) -> Iterator[Deadline]:
-        """Watch the machine, and drop the connections at a deadline that the block may put off.
-
-        Raises SessionLost, or whatever `alive` raises.
-        """
-        deadline = self.speed.deadline(TRANSFER_SECONDS, what)
-        try:
-            with self._watched(deadline):
-                yield deadline
-        except (SessionLost, paramiko.SSHException, OSError, EOFError) as error:
-            if deadline.remaining == 0.0:
-                self._lost(f"{what} did not end within {deadline.seconds:.0f} s ({self.speed})", error)
-            if isinstance(error, SessionLost) or getattr(error, "errno", None) == errno.ENOSPC:
-                raise  # It says what happened; only this host's disk can be full.
-            self._lost(f"{what} failed: {error or 'SSH broke'}", error)
-
     @contextmanager
     def sftp(self, user: User, *, as_root: bool = False) -> Iterator[paramiko.SFTPClient]:
         """A client for a user's files, or for root's if that user is the administrator.
@@ -272,20 +222,15 @@ class Session:
             connection.transport.close()
 
     @contextmanager
-    def _watched(self, deadline: Deadline | None = None) -> Iterator[None]:
-        """Drop the connections as soon as the machine is gone: a stopped guest does not close them.
-
-        The same happens at the deadline.
-        """
+    def _watched(self) -> Iterator[None]:
+        """Drop the connections as soon as the machine is gone: a stopped guest does not close them."""
         done = threading.Event()
         self._found = ""
 
         def watch() -> None:
             pulse = ssh.Pulse(self._transports, self.speed)
-            while not done.wait(min(WATCH_SECONDS, deadline.remaining) if deadline else WATCH_SECONDS):
+            while not done.wait(WATCH_SECONDS):
                 try:
-                    if deadline:
-                        deadline.check()
                     self._alive()
                     pulse.check(WATCH_SECONDS)
                 except LabError as error:

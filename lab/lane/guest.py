@@ -200,9 +200,10 @@ class LaneGuest:
         """Replace the client key by one that only this lane knows."""
         self.lane.endpoint = access.renew(self.session, self.lane.endpoint)
 
-    def deploy(self, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
-        """Put a build's files, its suite and the box's root file system into the guest."""
-        deploy.deploy(self.session, build, files, rootfs=rootfs, say=self.say)
+    def deploy(self, build: Build, files: Mapping[str, Path], rootfs: Path, *, python: str) -> None:
+        """Put a build's files, its suite and the box's root file system into the guest with this Python."""
+        disk = self.lane.payload
+        deploy.deploy(self.session, build, files, rootfs=rootfs, disk=disk, python=python, say=self.say)
 
     def read_facts(self, sysctls: Iterable[str]) -> Facts:
         """What the guest is, with the values of these sysctls."""

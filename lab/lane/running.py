@@ -159,7 +159,7 @@ class RunningLane:
         if self._base:
             self.guest.fork(self._base)
         with self.guest.holding("deploying"), watch.step("deploy"):
-            self.guest.deploy(build, files, self.work.rootfs)
+            self.guest.deploy(build, files, self.work.rootfs, python=self.facts.python)
         return build.record(files).files
 
     def _say_while_alive(self, text: str) -> None:

@@ -175,7 +175,7 @@ class Guest(LaneGuest):
         self.lane.endpoint = replace(self.lane.endpoint, client_key=generate("renewed"))
         self.session.use(self.lane.endpoint)
 
-    def deploy(self, _build: Build, files: Mapping[str, Path], _rootfs: Path) -> None:
+    def deploy(self, _build: Build, files: Mapping[str, Path], _rootfs: Path, *, python: str) -> None:
         self.lane.do(f"deploy {next(iter(files.values())).stem}")
 
     def read_facts(self, sysctls: Iterable[str]) -> Facts:

@@ -3,8 +3,7 @@
 import shutil
 import subprocess
 import sys
-import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,24 @@ class Guest:
             raise RemoteFailed(f"{command}: {done.stdout}{done.stderr}")
         return Output(done.returncode, done.stdout, done.stderr)
 
-    def put(self, local: Path, remote: str, progress: Callable[[int, int], None]) -> None:
-        Path(self.here(remote)).write_bytes(local.read_bytes())
-        progress(1, 1)
+    @property
+    def disk(self) -> Path:
+        """The file of its machine's payload disk."""
+        file = self.root.with_suffix(".disk")
+        file.touch()
+        return file
+
+    def program(self, name: str, argument: dict[str, Any], **_: object) -> None:
+        assert (name, argument["disk"]) == ("unpack", deploy.DISK)
+        folder = self.here(argument["folder"])
+        Path(folder).mkdir(parents=True)
+        packed = self.disk.read_bytes()[: argument["size"]]
+        subprocess.run(["tar", "xf", "-", "-C", folder], input=packed, timeout=60, check=True)
+
+
+def put(guest: Any, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
+    """Deploy a build into such a guest."""
+    deploy.deploy(guest, build, files, rootfs=rootfs, disk=guest.disk, python="3.13", say=lambda _text: None)
 
 
 @pytest.fixture
@@ -124,7 +138,7 @@ def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
     (tmp_path / "rootfs").mkdir()
     (tmp_path / "rootfs" / "index.json").write_text("{}")
     files = build.fetch(paths, facts(), lambda _text: None)
-    deploy.deploy(guest, build, files, rootfs=tmp_path / "rootfs", say=lambda _text: None)
+    put(guest, build, files, tmp_path / "rootfs")
     return guest
 
 
@@ -183,7 +197,6 @@ def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
     assert (root / "opt" / "program" / "calls").read_text().startswith("warm-up ")
     assert (root / "opt" / "lab" / "suites" / "box" / "run.sh").read_text() == SUITE_FILES["run.sh"]
     assert (root / "opt" / "lab" / "rootfs" / "index.json").exists()
-    assert not (root / "opt" / "lab" / "payload.tar").exists()
     # The warm-up failed, which is for the suite to find out.
     assert deployed.ran[-1] == ("/opt/program/program warm-up", SUITE, False)
 
@@ -196,9 +209,7 @@ def test_files_that_suites_share_stand_beside_the_suites_own(
     (tmp_path / "index.json").write_text("{}")
     identity = deploy.identity(sharing, tmp_path)
     (tmp_path / "rootfs").mkdir()
-    deploy.deploy(
-        guest, sharing, sharing.fetch(paths, facts(), print), rootfs=tmp_path / "rootfs", say=lambda _text: None
-    )
+    put(guest, sharing, sharing.fetch(paths, facts(), print), tmp_path / "rootfs")
     suite = guest.root / "opt" / "lab" / "suites" / "box"
     assert sorted(file.name for file in suite.iterdir()) == ["registry.py", "run.sh", "suite.toml"]
     # A stored state does not outlive a change of what is shared.
@@ -305,15 +316,3 @@ def test_a_stored_state_is_not_taken_for_one_with_another_test_runner(
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) == before
     monkeypatch.setattr(pytest_tests, "RUNNER", ("pytest", "pytest-timeout"))
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) != before
-
-
-def test_wheels_are_unpacked_side_by_side(guest: Any) -> None:
-    files = guest.root / "opt" / "lab" / "build"
-    files.mkdir(parents=True)
-    for name in ("boxlite", "pytest"):
-        with zipfile.ZipFile(files / f"{name}-1-py3-none-any.whl", "w") as archive:
-            archive.writestr(f"{name}/__init__.py", "")
-    guest.run(Wheel("0.10.8", "0.10.8").steps()[0].command, seconds=30)
-    site = guest.root / "opt" / "lab" / "site"
-    assert sorted(folder.name for folder in site.iterdir()) == ["boxlite", "pytest"]
-    assert list(files.iterdir()) == []

@@ -1,5 +1,9 @@
+import io
+import marshal
 import shutil
+import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +16,7 @@ from lab.base.paths import Paths
 from lab.builds import Build, payload
 from lab.builds import pip as lab_pip
 from lab.builds.kinds.wheel import Wheel
+from lab.builds.pytest_tests import SITE
 from tests.unit.examples import LOCK_HOLDER, facts, other_process
 from tests.unit.index_examples import make_wheel as shelf_wheel
 
@@ -333,10 +338,42 @@ def test_a_record_holds_the_digest_of_every_wheel(tmp_path: Path) -> None:
 
 def test_a_payload_says_nothing_of_who_packed_it(tmp_path: Path) -> None:
     folder = tmp_path / "suite"
-    (folder / "__pycache__").mkdir(parents=True)
-    (folder / "__pycache__" / "x.pyc").touch()
+    folder.mkdir(mode=0o700)
     (folder / "test.py").write_text("pass")
-    payload.pack({"suites/jailer": folder}, tmp_path / "payload.tar")
-    with tarfile.open(tmp_path / "payload.tar") as tar:
+    (folder / "test.py").chmod(0o600)
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"x" * 2**20)
+    size = payload.pack({"suites/jailer": folder}, disk)
+    # The machine has the disk, so its size stays.
+    assert (size % tarfile.BLOCKSIZE, disk.stat().st_size) == (0, 2**20)
+    with tarfile.open(fileobj=io.BytesIO(disk.read_bytes()[:size])) as tar:
+        assert [entry.mode for entry in tar] == [0o755, 0o644]
         assert tar.getnames() == ["suites/jailer", "suites/jailer/test.py"]
         assert {(entry.uid, entry.gid, entry.uname) for entry in tar} == {(0, 0, "root")}
+
+
+def test_a_payload_written_over_a_longer_one_ends_where_it_says(tmp_path: Path) -> None:
+    disk, file = tmp_path / "disk", tmp_path / "file"
+    disk.touch()
+    for text in ("a" * 100_000, "b"):
+        file.write_text(text)
+        size = payload.pack({"file": file}, disk)
+    with tarfile.open(fileobj=io.BytesIO(disk.read_bytes()[:size])) as tar:
+        assert tar.extractfile("file").read() == b"b"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("python", [f"{sys.version_info.major}.{sys.version_info.minor}", "3.99"])
+def test_wheels_are_unpacked_and_compiled_on_this_host_if_the_guest_has_its_python(
+    tmp_path: Path, python: str
+) -> None:
+    wheel = tmp_path / "x-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as packed:
+        packed.writestr("x.py", "def where(): raise ValueError\n")
+    (tmp_path / "new").mkdir()
+    found = RELEASE.laid_out({wheel.name: wheel, "boxlite": wheel}, tmp_path / "new", python)
+    assert found == {SITE: tmp_path / "new" / "site", f"{builds.FILES}/boxlite": wheel}
+    compiled = list((tmp_path / "new").rglob("*.pyc"))
+    assert [each.name.partition(".")[0] for each in compiled] == ([] if python == "3.99" else ["x"])
+    for each in compiled:
+        # What Python shows of an error names the guest's file.
+        assert marshal.loads(each.read_bytes()[16:]).co_filename == f"{SITE}/x.py"

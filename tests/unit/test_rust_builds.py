@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,7 +16,6 @@ from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
 from lab.builds import Build, SuiteOptions, nextest, pip, rust
 from lab.catalog import load_suite
-from lab.guest import deploy
 from lab.guest import suite as guest_suite
 from lab.guest.session import ADMIN, SUITE
 from lab.guest.suite import SuiteRun
@@ -24,7 +23,7 @@ from lab.record import Needs, Outcome
 from tests.unit import rust_examples
 from tests.unit.examples import facts
 from tests.unit.rust_examples import Crate
-from tests.unit.test_build_kinds import Guest
+from tests.unit.test_build_kinds import Guest, put
 
 UPSTREAM = load_suite("upstream-jailer")
 STOCK = catalog.load().variant("stock")
@@ -80,7 +79,7 @@ def deployed(build: Build, home: Paths, folder: Path) -> Guest:
     guest = Guest(folder / "root")
     files = build.fetch(home, facts(), lambda _text: None)
     # It stands for a session; see there.
-    deploy.deploy(cast(Any, guest), build, files, rootfs=folder / "rootfs", say=lambda _text: None)
+    put(guest, build, files, folder / "rootfs")
     return guest
 
 

@@ -1,7 +1,6 @@
 """What a broken connection to a guest is called, with a machine that is not there."""
 
 import base64
-import errno
 import json
 import socket
 import subprocess
@@ -47,13 +46,13 @@ def broken(alive_for: int) -> Session:
     made = Session(endpoint(), alive=alive, speed=ORDINARY)
 
     @contextmanager
-    def unwatched(_deadline: object = None) -> Iterator[None]:
+    def unwatched() -> Iterator[None]:
         yield
 
     def connect(_user: str) -> None:
         raise paramiko.SSHException("Connection reset by peer")
 
-    made._watched = unwatched  # type: ignore[method-assign,assignment]
+    made._watched = unwatched  # type: ignore[method-assign]
     made._connection = connect  # type: ignore[method-assign,assignment]
     return made
 
@@ -152,94 +151,6 @@ def test_a_command_whose_connection_broke_because_passt_ended_says_so(monkeypatc
     monkeypatch.setattr(session, "GONE_SECONDS", 0.0)
     with pytest.raises(LaneDied, match=r"SSH broke during `true`: .*; the guest has no network"):
         unreachable().run("true", seconds=5)
-
-
-class Hanging:
-    """A client of SFTP whose guest has one file and stops in the middle of every copy."""
-
-    size = 3
-
-    def __init__(self) -> None:
-        self.is_closed = threading.Event()
-
-    def stat(self, _remote: str) -> Any:
-        return SimpleNamespace(st_size=self.size)
-
-    def put(self, *_: object, **__: object) -> None:
-        self._wait()
-
-    @contextmanager
-    def open(self, *_: object) -> Iterator[Any]:
-        yield SimpleNamespace(prefetch=lambda *_: None, read=lambda _size: self._wait())
-
-    def _wait(self) -> bytes:
-        assert self.is_closed.wait(20), "nobody closed the connection"
-        raise EOFError
-
-
-def copying(guest: Hanging, alive: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Session:
-    """A session with that guest, whose watch looks often."""
-    monkeypatch.setattr(session, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
-    made = Session(endpoint(), alive=alive, speed=ORDINARY)
-
-    @contextmanager
-    def sftp(*_: object) -> Iterator[Any]:
-        yield guest
-
-    made.sftp = sftp  # type: ignore[method-assign,assignment]
-    made.close = guest.is_closed.set  # type: ignore[method-assign]
-    return made
-
-
-def download(made: Session, folder: Path) -> None:
-    made.get("/evidence", folder / "evidence")
-
-
-def upload(made: Session, folder: Path) -> None:
-    (folder / "payload").write_text("abc")
-    made.put(folder / "payload", "/payload", lambda *_: None)
-
-
-@pytest.mark.parametrize("copy", [download, upload])
-def test_a_copy_ends_when_the_machine_dies(
-    copy: Callable[[Session, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def alive() -> None:
-        raise LaneDied("the machine is gone")
-
-    with pytest.raises(LaneDied, match="the machine is gone"):
-        copy(copying(Hanging(), alive, monkeypatch), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("copy", "what"), [(download, "the download of /evidence"), (upload, "the upload of payload")]
-)
-def test_a_copy_that_goes_on_for_ever_ends_at_its_deadline(
-    copy: Callable[[Session, Path], None], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "TRANSFER_SECONDS", 0.05)
-    with pytest.raises(SessionLost, match=f"{what} did not end within 0 s"):
-        copy(copying(Hanging(), lambda: None, monkeypatch), tmp_path)
-
-
-def test_a_file_that_its_guest_calls_huge_is_not_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    guest = Hanging()
-    guest.size = 2**60
-    with pytest.raises(RemoteFailed, match="/evidence in the guest is larger than 512 MiB"):
-        download(copying(guest, lambda: None, monkeypatch), tmp_path)
-
-
-def test_a_full_disk_of_this_host_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    guest = Hanging()
-    guest.put = full  # type: ignore[method-assign]
-    with pytest.raises(OSError, match="No space left on device"):
-        upload(copying(guest, lambda: None, monkeypatch), tmp_path)
 
 
 def printing(text: str, status: int = 0) -> Session:

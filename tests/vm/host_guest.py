@@ -108,7 +108,8 @@ class Host:
             with tarfile.open(fileobj=archive, mode="w") as opened:
                 files(opened)
             archive.flush()
-            self.guest.session.put(Path(archive.name), "/tmp/put.tar", lambda done, size: None)
+            with self.guest.session.sftp(ADMIN) as client:
+                client.put(archive.name, "/tmp/put.tar")
         unpack = f"mkdir -p {to} && tar --no-same-owner -xf /tmp/put.tar -C {to} && chmod -R a+rX {to}"
         self.guest.session.run(f"sudo -n sh -c '{unpack} && rm /tmp/put.tar'", seconds=60)
 
