@@ -1,116 +1,138 @@
-"""Measures how long guests boot: seconds to the lab's login, and QEMU's processor seconds.
+"""Measures how long a guest takes to boot and to get a build, and QEMU's processor seconds for both.
 
-Images are booted alternately, so that a busy host slows all of them down.
+With several images they are booted alternately, so that a busy host slows all of them down.
 """
 
 import argparse
-import json
-import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import libvirt
-import psutil
+from rich.console import Console
 
-from lab import catalog
+from benchmarks import history
+from lab import builds, catalog
+from lab.base import scratch
 from lab.base.errors import LabError
 from lab.base.log import quiet_libraries
 from lab.base.paths import Paths
+from lab.builds import rootfs
 from lab.catalog import Guest
-from lab.guest import ready
-from lab.guest.session import Session
 from lab.images import store
 from lab.images.store import BaseImage
+from lab.lane.guest import LaneGuest
 from lab.machine import acceleration, opening
+from lab.machine.budget import Processors
 from lab.machine.connection import connection, default_uri
 from lab.machine.lane import Lane
 
-# What the guest says of its own boot. The first one waits until systemd has nothing left to start.
+# What a guest says of its own boot. The first one waits until systemd has nothing left to start.
 ASKED = (
     "systemctl is-system-running --wait",
     "systemd-analyze",
     "systemd-analyze blame",
     "systemd-analyze critical-chain",
+    "systemctl show --property=Id,CPUUsageNSec *.service init.scope",
     "cloud-init analyze blame",
     "dmesg",
 )
 
 
-@dataclass(frozen=True)
-class Boot:
-    """One boot: seconds until the lab can use the guest, QEMU's processor seconds by then, and its size."""
+@dataclass
+class Measured:
+    """What was measured with one image: seconds and processor seconds of each round, by step; what it said."""
 
-    wall: float
-    cpu: float
-    rss_mib: float
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    processor_seconds: dict[str, list[float]] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+
+    def add(self, step: str, lane: Lane, do: Callable[[], object]) -> None:
+        """Do a step and measure it."""
+        start, before = time.monotonic(), lane.processor_seconds
+        do()
+        self.seconds.setdefault(step, []).append(time.monotonic() - start)
+        self.processor_seconds.setdefault(step, []).append(lane.processor_seconds - before)
+
+    def figures(self, image: str) -> list[history.Figure]:
+        return [
+            history.Figure.median(f"{image}: {step}", values).model_copy(update={"unit": unit})
+            for unit, steps in (("s", self.seconds), ("processor s", self.processor_seconds))
+            for step, values in steps.items()
+        ]
 
 
 def measure(
-    opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage, *, asked: Sequence[str]
-) -> tuple[Boot, dict[str, str]]:
-    """Boot an image once. Returns also what the guest answers to the commands. Raises LabError."""
+    opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage, build: str, found: Measured
+) -> None:
+    """Boot an image once and put a build into the guest. Raises LabError."""
     how = acceleration.decide(opened, paths, image, lambda text: None)
     with opening.open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
-        start = time.monotonic()
-        lane.start()
-        session = Session(lane.endpoint, alive=lane.check_alive, speed=how.speed)
-        ready.wait_up(session, lane)
-        wall = time.monotonic() - start
-        qemu = process_of(lane)
-        times = qemu.cpu_times()
-        boot = Boot(wall, times.user + times.system, qemu.memory_info().rss / 2**20)
-        said = {command: session.run(f"sudo -n {command}", seconds=30, check=False).stdout for command in asked}
-        session.close()
-    return boot, said
+        made = LaneGuest(lane, Processors(1), lambda text: None)
+
+        def boot() -> None:
+            lane.start()
+            made.wait_up()
+
+        found.add("boot", lane, boot)
+        # It takes as long as a boot, and is much the same each time.
+        for command in () if found.said else ASKED:
+            found.said[command] = made.session.run(f"sudo -n {command}", seconds=60, check=False).stdout
+        made.start_agent()
+        facts = made.read_facts([])
+        wanted = builds.resolve(build)
+        files = wanted.fetch(paths, facts, lambda text: None)
+        with scratch.temporary() as folder:
+            layout = rootfs.make(folder / "rootfs")
+            found.add("deploy", lane, lambda: made.deploy(wanted, files, layout, python=facts.python))
+        made.close()
 
 
-def process_of(lane: Lane) -> psutil.Process:
-    """The QEMU of a running lane."""
-    return next(
-        each
-        for each in psutil.process_iter(["name", "cmdline"])
-        if "qemu" in (each.info["name"] or "") and f"guest={lane.name}" in " ".join(each.info["cmdline"] or [])
-    )
+def run(guest_name: str, folders: Sequence[Path], build: str, rounds: int) -> dict[str, Measured]:
+    """What was measured, by the name of each image's folder."""
+    paths = Paths.default()
+    guest = catalog.load().guest(guest_name)
+    with connection(default_uri()) as opened:
+        wanted = folders or [store.ensure(paths, guest, print).folder]
+        found = {folder.name: Measured() for folder in wanted}
+        for number in range(rounds):
+            for folder in wanted:
+                image = store.read(folder)
+                if image is None:
+                    raise LabError(f"{folder} holds no image")
+                measured = found[folder.name]
+                measure(opened, paths, guest, image, build, measured)
+                last = {step: round(values[-1], 1) for step, values in measured.seconds.items()}
+                spent = {step: round(values[-1], 1) for step, values in measured.processor_seconds.items()}
+                print(f"round {number + 1}, {folder.name}: {last} s, {spent} processor s", flush=True)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--guest", default="debian-13")
+    parser.add_argument("--build", default="0.10.8")
     parser.add_argument(
         "--image",
         action="append",
         type=Path,
+        default=[],
         help="a folder of the image store, for example of the guest before a change; default: the guest's own",
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    history.add_options(parser)
     arguments = parser.parse_args()
     quiet_libraries()
-    paths = Paths.default()
-    guest = catalog.load().guest(arguments.guest)
-    found: dict[str, list[dict[str, Any]]] = {}
-    with connection(default_uri()) as opened:
-        folders = arguments.image or [store.ensure(paths, guest, print).folder]
-        for _ in range(arguments.rounds):
-            for folder in folders:
-                image = store.read(folder)
-                if image is None:
-                    raise LabError(f"{folder} holds no image")
-                # The answers take as long as a boot, and are much the same each time.
-                boot, said = measure(opened, paths, guest, image, asked=() if folder.name in found else ASKED)
-                found.setdefault(folder.name, []).append({**asdict(boot), "said": said})
-                print(f"{folder.name}: {boot.wall:.1f} s, {boot.cpu:.1f} processor seconds", flush=True)
-                if arguments.json:
-                    arguments.json.write_text(json.dumps(found, indent=2) + "\n")
-    for name, boots in found.items():
-        walls, cpus = [each["wall"] for each in boots], [each["cpu"] for each in boots]
-        print(
-            f"{name}: {len(boots)} boots, median {statistics.median(walls):.1f} s "
-            f"({min(walls):.1f} to {max(walls):.1f}), median {statistics.median(cpus):.1f} processor seconds"
-        )
+    found = run(arguments.guest, arguments.image, arguments.build, arguments.rounds)
+    history.keep(
+        Console(highlight=False),
+        arguments,
+        "boot",
+        setting=f"{arguments.guest} {arguments.build}",
+        figures=[figure for name, measured in found.items() for figure in measured.figures(name)],
+        details={name: measured.said for name, measured in found.items()},
+    )
 
 
 if __name__ == "__main__":
