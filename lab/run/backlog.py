@@ -111,7 +111,7 @@ class Backlog:
     def _need(self, entry: _Entry) -> float:
         """Seconds of work for one more lane of the machine; 0 if it would not help."""
         left = sum(self._seconds(ticket) for ticket in entry.waiting)
-        left += sum(_left_of(ticket) for ticket in entry.running if _is_offered(ticket))
+        left += sum(ticket.offer.seconds_left for ticket in entry.running if ticket.offer)
         bring_up = self._estimates.bring_up(entry.machine.guest.name)
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
@@ -163,7 +163,8 @@ class Backlog:
     def offered(self, machine: str) -> Ticket | None:
         """A cell of which a lane of the machine that has nothing else to do may make trials."""
         with self._lock:
-            return next((ticket for ticket in self._machines[machine].running if _is_offered(ticket)), None)
+            running = self._machines[machine].running
+            return next((ticket for ticket in running if ticket.offer and ticket.offer.is_open), None)
 
     def ended(self, ticket: Ticket, result: CellResult, ran: RunOptions) -> None:
         """A ticket's cell is decided: the rest is estimated by what it took, too."""
@@ -243,17 +244,8 @@ class Backlog:
         coming_up = [number for number, is_up in entry.lanes.items() if not is_up]
         parts = [bring_up] if entry.waiting and not entry.lanes else []
         parts += [max(0.0, bring_up - (now - entry.opened[number])) for number in coming_up]
-        parts += [_left_of(ticket) for ticket in entry.running]
+        parts += [max(0.0, ticket.expected - (now - ticket.taken)) for ticket in entry.running]
         return parts + [self._seconds(ticket) for ticket in entry.waiting]
 
     def _seconds(self, ticket: Ticket) -> float:
         return self._estimates.cell(ticket.cell) * (self._repeat - len(ticket.done))
-
-
-def _is_offered(ticket: Ticket) -> bool:
-    return ticket.offer is not None and ticket.offer.is_open
-
-
-def _left_of(ticket: Ticket) -> float:
-    """The seconds that are left of a ticket that a lane has taken."""
-    return max(0.0, ticket.expected - (time.monotonic() - ticket.taken))

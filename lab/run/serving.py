@@ -95,9 +95,12 @@ class Serving:
             return False
         return True
 
-    def _share(self, ticket: Ticket, tasks: Sequence[Task[Trial]]) -> list[Trial]:
-        """Make trials of a cell on this lane, and on those of its machine that have nothing else to do."""
-        ticket.offer = offer = Offer(tasks)
+    def _share(self, ticket: Ticket, result: CellResult, tasks: Sequence[Task[Trial]]) -> list[Trial]:
+        """Make trials of a cell on this lane, and on those of its machine that have nothing else to do.
+
+        Each takes about as long as the cell did.
+        """
+        ticket.offer = offer = Offer(tasks, sum(result.seconds.values()))
         self.shared.wake()
         try:
             return offer.finish(self.runner)
@@ -145,7 +148,7 @@ class Serving:
             shutil.rmtree(self.shared.work.folder / cell.folder / name, ignore_errors=True)
         passing = self.shared.journal.passing(cell.build)
         result = experiment.with_experiment(policy, self.runner, cell, result, passing, ticket.steps)
-        share = partial(self._share, ticket)
+        share = partial(self._share, ticket, result)
         result = remedies.with_remedies(policy, self.runner, cell, result, ticket.trials, share)
         try:
             self._lane.check_alive()

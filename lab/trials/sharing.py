@@ -21,13 +21,14 @@ def on_one_lane[T](runner: CellRunner) -> Share[T]:
 
 @dataclass
 class Offer[T]:
-    """Trials of a cell, each of which any lane of its machine may make.
+    """Trials of a cell, each of which any lane of its machine may make; each takes about so many `seconds`.
 
     The cell's own lane calls `finish`, others call `help_once`. A trial whose helper met a fault is made again
     by the cell's own lane: it may be the trial that kills machines.
     """
 
     tasks: Sequence[Task[T]]
+    seconds: float = 0.0
     _waiting: deque[int] = field(default_factory=deque)
     _for_own: deque[int] = field(default_factory=deque)
     _results: dict[int, T] = field(default_factory=dict)
@@ -41,6 +42,11 @@ class Offer[T]:
     def is_open(self) -> bool:
         """Whether a lane that helped would find something to do."""
         return bool(self._waiting)
+
+    @property
+    def seconds_left(self) -> float:
+        """About how long the trials take that no lane has begun."""
+        return len(self._waiting) * self.seconds
 
     def finish(self, runner: CellRunner) -> list[T]:
         """Make trials on the cell's own lane until all are made; what came of each, in their order.

@@ -233,13 +233,13 @@ class SharedTrials:
         )
 
 
-LONG = Seconds(1.0, {"debian-13": 1000.0})
+QUICK_START = Seconds(1.0, {"debian-13": 1.0})
 CANDIDATES = [each.name for each in remedies.candidates(remedies.load(), ["userns-limit"])]
 
 
 def blocked_and_found(_running: RunningLane, cell: Cell) -> CellResult:
     found = Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
-    return blocked(_running, cell).model_copy(update={"causes": [found]})
+    return blocked(_running, cell).model_copy(update={"causes": [found], "seconds": {"suite": 20.0}})
 
 
 def test_a_lane_that_has_nothing_else_to_do_makes_trials_of_a_cell_of_its_machine(
@@ -254,7 +254,7 @@ def test_a_lane_that_has_nothing_else_to_do_makes_trials_of_a_cell_of_its_machin
 
     shared = SharedTrials(monkeypatch, until_two)
     lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
-    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=LONG)
+    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=QUICK_START)
     assert statuses(run) == {"debian-13": ["xfail"]}
     # In the order of a run with one lane.
     assert [each.name for each in run.cells[0].remedies] == CANDIDATES
@@ -277,7 +277,7 @@ def test_a_helper_that_dies_costs_a_note_and_no_trial(lab: Lab, monkeypatch: pyt
 
     SharedTrials(monkeypatch, kill_helper)
     lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
-    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=LONG)
+    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=QUICK_START)
     [cell] = run.cells
     assert [(each.name, each.result) for each in cell.remedies] == [(name, "verified") for name in CANDIDATES]
     [fault] = cell.retried
@@ -304,7 +304,7 @@ def test_an_interrupt_ends_the_wait_for_a_helper(
 
     shared = SharedTrials(monkeypatch, wait_for_the_end)
     lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
-    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=LONG)
+    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=QUICK_START)
     assert statuses(run) == {"debian-13": ["xfail"]}
     assert (run.run.interrupted, run.cells[0].unfinished, run.cells[0].has_more_to_try) == (True, True, True)
     assert lab.left == []
