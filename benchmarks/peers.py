@@ -65,6 +65,8 @@ def lab_ways(bench: Bench, *, cold: bool) -> Measured:
     with connection(default_uri()) as opened, usage.sampled() as used:
         # What this host is able to do is found out once and kept.
         how = acceleration.decide(opened, bench.paths, bench.image, lambda text: None)
+        if how.kvm:
+            raise SystemExit("the peers run without /dev/kvm here, and on this host the lab would use it")
         begun = time.monotonic()
         if cold:
             for _ in range(bench.cells):

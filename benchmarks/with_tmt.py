@@ -43,7 +43,7 @@ def tmt(bench: Bench) -> Measured:
     found = Measured()
     with tempfile.TemporaryDirectory(prefix="lab-peers-") as name:
         folder = Path(name)
-        _write_plans(bench, folder)
+        write_plans(bench, folder)
         for path in (folder, *folder.rglob("*")):
             shutil.chown(path, "nobody", "nogroup")
         environment = {
@@ -87,7 +87,7 @@ def _installed(paths: Paths) -> Path:
     return program
 
 
-def _write_plans(bench: Bench, folder: Path) -> None:
+def write_plans(bench: Bench, folder: Path) -> None:
     """A tree of tmt's with a plan for each cell, and the folders that are not made by themselves."""
     tree = folder / "tree"
     for made in (tree / ".fmf", folder / "run", folder / "work"):

@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import history, lanes, scale, simulated
+from benchmarks import history, lanes, peers, scale, simulated, with_tmt
 from benchmarks.history import Figure, Machine, Ratio, Result
+from benchmarks.same_cells import SCRIPT, Bench, Measured
 from benchmarks.simulated import Shape
+from lab import catalog
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.machine.budget import Limits
 from lab.record import LaneRecord, Outcome, RunResult, Status, TestResult
-from tests.unit.examples import cell, host, run_of
+from tests.unit.examples import base_image, cell, host, run_of
 
+KNOWN = catalog.load()
 MACHINE = Machine(
     processor="AMD EPYC",
     processors=2,
@@ -202,3 +205,22 @@ def test_lanes_that_sleep_are_scheduled_as_real_ones_and_their_work_is_counted(
     cells = sum(lanes.APPLY_AND_EVIDENCE + cell.typical_seconds() for cell in Shape(2, 2).plan())
     assert busy == pytest.approx(2 * (lanes.BOOT + lanes.DEPLOY) + cells)
     assert wall > 0
+
+
+def test_the_peers_of_the_lab_get_a_plan_for_each_cell(tmp_path: Path) -> None:
+    guest = KNOWN.guest("debian-13-cloud")
+    bench = Bench(Paths(tmp_path, tmp_path), Path("/a/disk.qcow2"), guest, base_image(tmp_path), 5)
+    with_tmt.write_plans(bench, tmp_path)
+    plans = (tmp_path / "tree" / "cells.fmf").read_text()
+    assert "image: file:///a/disk.qcow2\n" in plans
+    assert plans.count("summary: ") == 5
+    assert (tmp_path / "tree" / "cell.sh").read_text() == SCRIPT
+
+
+def test_ways_are_compared_with_the_forked_lab_and_what_was_not_measured_is_named(console: Console) -> None:
+    forked, tmt = Measured(100.0, 50.0, 900.0, [10.0, 30.0]), Measured(300.0, 200.0, 900.0)
+    peers.show(console, {"tmt with testcloud": tmt, peers.FORKED: forked}, 2)
+    said = printed(console)
+    assert "tmt with testcloud / lab, forked: wall time 3.0, processor time 4.0" in said
+    for peer in peers.LEFT_OUT:
+        assert f"not measured: {peer}: " in said
