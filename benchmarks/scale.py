@@ -28,6 +28,8 @@ from lab.lane.upkeep import size
 
 SHAPES = ("3x10", "12x25", "12x250")
 START = "start of Python"
+# What a figure differs by from one time to the next.
+LEAST_SECONDS, LEAST_MIB = 0.3, 5.0
 # What is measured before the runs that everything else reads.
 MAKE, LATER = "make the run", "make a later run"
 
@@ -104,13 +106,18 @@ def sizes(folder: Path, shape: Shape) -> dict[str, float]:
     return {name: value / 2**20 for name, value in in_bytes.items()}
 
 
-def growth(small: float, large: float, cells: tuple[int, int], start: float = 0.0) -> float | None:
+def growth(
+    small: float, large: float, cells: tuple[int, int], start: float = 0.0, least: float = 0.0
+) -> float | None:
     """How much more one cell costs in the larger run than in the smaller: 1.0 is linear.
 
-    `start` is what is spent without any cell. None: too small to be told from that.
+    `start` is what is spent without any cell. None: the smaller run took at most `least` more than that, which
+    could be chance.
     """
+    if small - start <= least:
+        return None
     below, above = (small - start) / cells[0], (large - start) / cells[1]
-    return above / below if small - start > 0.1 * start and small - start > 0.1 else None
+    return above / below
 
 
 def show(
@@ -120,21 +127,26 @@ def show(
     cells = [shape.cells for shape in shapes]
     cpu = {name: [each[name].cpu for each in found] for name in found[0]}
     peak = {name: [each[name].peak_mib for each in found] for name in found[0]}
-    show_one(console, "processor time, s (simulated cells)", cells, cpu, cpu[START])
-    show_one(console, "peak memory, MiB (simulated cells)", cells, peak, peak[START])
     folders = {name: [each[name] for each in sized] for name in sized[0]}
-    show_one(console, "size, MiB (simulated cells)", cells, folders, [0.0] * len(cells))
+    show_one(console, "processor time, s", cells, cpu, cpu[START], LEAST_SECONDS)
+    show_one(console, "peak memory, MiB", cells, peak, peak[START], LEAST_MIB)
+    show_one(console, "size, MiB", cells, folders, [0.0] * len(cells), 0.0)
 
 
 def show_one(
-    console: Console, title: str, cells: list[int], rows: Mapping[str, list[float]], start: list[float]
+    console: Console,
+    title: str,
+    cells: list[int],
+    rows: Mapping[str, list[float]],
+    start: list[float],
+    least: float,
 ) -> None:
     """Print one table, with the growth from each number of cells to the next."""
     steps = list(pairwise(cells))
     heads = [*(f"{count} cells" for count in cells), *(f"growth to {after}" for _, after in steps)]
-    table = Table("", *heads, title=title, title_justify="left", box=None)
+    table = Table("", *heads, title=f"{title} (simulated cells)", title_justify="left", box=None)
     for name, values in rows.items():
-        grown = [growth(values[n], values[n + 1], step, start[n]) for n, step in enumerate(steps)]
+        grown = [growth(values[n], values[n + 1], step, start[n], least) for n, step in enumerate(steps)]
         table.add_row(
             name,
             *[f"{value:.1f}" for value in values],
