@@ -18,6 +18,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from rich.console import Console
+
+from benchmarks import history
 from benchmarks.simulated import MEMORY_MIB, Shape
 from lab.base.paths import Paths
 from lab.builds import SuiteOptions
@@ -130,7 +133,9 @@ def main() -> None:
     parser.add_argument("--processors", type=int, action="append")
     parser.add_argument("--shape", type=Shape.parse, action="append")
     parser.add_argument("--scale", type=float, default=50.0)
+    history.add_options(parser)
     options = parser.parse_args()
+    figures: list[history.Figure] = []
     for processors in options.processors or [2, 4]:
         for shape in options.shape or [Shape(*each) for each in ((1, 5), (2, 4), (3, 5), (5, 5), (7, 5))]:
             for jobs, spare in ((processors, 0), (processors, 1), (2 * processors, 0)):
@@ -138,11 +143,16 @@ def main() -> None:
                 bound = busy / processors
                 name = f"{jobs} + {spare}" if spare else str(jobs)
                 beyond = f"{wall / bound - 1:4.0%} beyond the bound"
+                what = f"{processors} processors, {shape}, lanes {name}"
+                figures.append(history.Figure(name=what, value=wall / bound, unit="of the bound"))
                 print(
                     f"{processors} processors, {shape}: lanes {name:5}, wall {wall:5.0f} s, "
                     f"processors {busy:5.0f} s, {beyond}",
                     flush=True,
                 )
+    history.keep(
+        Console(highlight=False), options, "lanes", setting=f"{options.scale:g} times faster", figures=figures
+    )
 
 
 if __name__ == "__main__":
