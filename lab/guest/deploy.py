@@ -5,10 +5,10 @@ decompress it as to read it.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lab.base import scratch
 from lab.base.space import A_PAYLOAD, explained
 from lab.builds import FOLDER, ROOTFS, Build, payload
 from lab.guest.session import ADMIN, SUITE, Session
@@ -44,15 +44,18 @@ def deploy(
     that is. Raises LabError.
     """
     say("deploying: packing")
-    # Beside the disk's file: if this lab is killed, both are removed with the lane.
-    unpacked = tempfile.TemporaryDirectory(dir=disk.parent, prefix="payload-")
-    with explained(disk, A_PAYLOAD), unpacked as folder:
+    with scratch.temporary() as folder:
+        with explained(folder, A_PAYLOAD):
+            laid_out = build.laid_out(files, folder, python)
         contents = {
-            **build.laid_out(files, Path(folder), python),
+            **laid_out,
             **{f"{build.suite_folder}/{name}": file for name, file in build.suite.files.items()},
             ROOTFS: rootfs,
         }
-        size = payload.pack({name.removeprefix(f"{FOLDER}/"): path for name, path in contents.items()}, disk)
+        with explained(disk, A_PAYLOAD):
+            size = payload.pack(
+                {name.removeprefix(f"{FOLDER}/"): path for name, path in contents.items()}, disk
+            )
     say("deploying: unpacking")
     session.program(
         "unpack",
