@@ -89,7 +89,7 @@ test "$1" != prereqs || exit 0
 copy_exec /sbin/blkid /sbin
 HOOK
 chmod +x "$root/etc/initramfs-tools/hooks/lab"
-chroot "$root" update-initramfs -u
+chroot "$root" update-initramfs -c -k all
 
 chroot "$root" dpkg-query -W >"$out/packages.tsv"
 cp "$root"/boot/vmlinuz-* "$out/vmlinuz"

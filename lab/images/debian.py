@@ -72,6 +72,8 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
                     "TMPDIR": str(workspace),
                     "LAB_DISK_SIZE": f"{image.disk_gib}G",
                     "LAB_SELINUX": image.selinux or "",
+                    # The kernel's package makes no initial RAM disk: the recipe makes the only one.
+                    "INITRD": "No",
                 },
                 on_line=lambda line: _report(line, say),
             )
