@@ -124,6 +124,8 @@ class Backlog:
             return 0.0
         # One more lane must save more time than its own start takes.
         lanes = len(entry.lanes)
+        if not entry.machine.arguments:  # With those no boot is stored.
+            bring_up = self._estimates.bring_up_again(entry.machine.guest.name)
         return left / lanes if left / lanes > bring_up + left / (lanes + 1) else 0.0
 
     def lane_opened(self, machine: str, number: int) -> None:

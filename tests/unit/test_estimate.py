@@ -18,7 +18,7 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.run.estimates import BRING_UP_SECONDS, RUNS, Estimates
+from lab.run.estimates import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, RUNS, Estimates
 from tests.unit.examples import cell, run_of
 
 KNOWN = catalog.load()
@@ -198,3 +198,12 @@ def test_seconds_are_measured_once_a_suite_was_timed_here() -> None:
     known.learn(ran("debian-12", "stock", 1.0, 2.0, 7.0), RunOptions())
     assert known.are_measured
     assert known.cell(planned("debian-13")) == 10.0
+
+
+def test_a_further_lane_of_a_guest_restores_what_the_first_one_stored() -> None:
+    booted, restored = lane("debian-13", 60.0, 15.0), lane("debian-13", 5.0, 8.0)
+    restored.restored = True
+    assert Estimates([run_of(lanes=[booted, restored])]).bring_up_again("debian-13") == 13.0
+    # Nobody knows yet how long that takes: not as long as a boot, and not longer than a boot that is quick.
+    assert Estimates([run_of(lanes=[booted])]).bring_up_again("debian-13") == BRING_UP_AGAIN_SECONDS
+    assert Estimates([run_of(lanes=[lane("debian-13", 2.0, 1.0)])]).bring_up_again("debian-13") == 3.0
