@@ -11,10 +11,9 @@ for name in full null random tty urandom zero; do
     : >"$dev/$name"
     mount --bind "/dev/$name" "$dev/$name"
 done
-for name in pts shm; do
-    mkdir "$dev/$name"
-    mount --bind "/dev/$name" "$dev/$name"
-done
+mkdir "$dev/pts" "$dev/shm"
+mount -t devpts -o newinstance,ptmxmode=666,mode=620 devpts "$dev/pts"
+mount -t tmpfs -o mode=1777 shm "$dev/shm"
 ln -s pts/ptmx "$dev/ptmx"
 ln -s /proc/self/fd "$dev/fd"
 mount --move "$dev" /dev
