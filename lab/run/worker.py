@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
 import libvirt
 
 from lab.base.errors import ImageNotAvailable, LabError
+from lab.catalog import DebianImage
 from lab.guest import programs
 from lab.images import store
 from lab.images.store import BaseImage
@@ -117,7 +118,8 @@ class Worker:
     def _find_image(self) -> BaseImage | None:
         """The guest's image; without one, all of its cells are decided at once, since no lane is to blame."""
         try:
-            return store.ensure(self._shared.work.paths, self.machine.guest, self._say_of_image)
+            with self._holding_to_build():
+                return store.ensure(self._shared.work.paths, self.machine.guest, self._say_of_image)
         except ImageNotAvailable as error:
             # Each cell of the row shows the reason; the next step is told once.
             self._shared.observer.note(f"{self.machine.guest.name}: {error}")
@@ -125,6 +127,13 @@ class Worker:
         except LabError as error:
             self._decide_all(Status.ERROR, str(error))
         return None
+
+    def _holding_to_build(self) -> AbstractContextManager[None]:
+        """Hold a processor if the image has to be built: that keeps one busy as long as a boot does."""
+        work, guest = self._shared.work, self.machine.guest
+        if not isinstance(guest.image, DebianImage) or store.find(work.paths, guest):
+            return nullcontext()
+        return work.processors.hold(1, lambda: self._say_of_image("waiting for a processor"))
 
     def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
         self._say("finding out about KVM")

@@ -1,11 +1,16 @@
 """How many lanes a guest gets, and which of them runs which cell."""
 
 import threading
+import time
 from collections import Counter
 
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.paths import Paths
+from lab.catalog import Guest
+from lab.images import store
+from lab.images.store import BaseImage
 from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import CellResult
@@ -88,3 +93,21 @@ def test_lanes_wait_for_the_memory_of_others(lab: Lab) -> None:
     run = lab.run(jobs=4, memory=2 * LANE_MIB - 1)
     assert statuses(run) == PASSED
     assert len(lab.booted) == 2
+
+
+def test_an_image_is_built_when_a_processor_is_free(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building: list[str] = []
+    most: list[int] = []
+
+    def build(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
+        building.append(guest.name)
+        time.sleep(0.05)
+        most.append(len(building))
+        building.remove(guest.name)
+        return image
+
+    monkeypatch.setattr(store, "ensure", build)
+    assert statuses(lab.run(processors=1)) == PASSED
+    assert most == [1, 1]
