@@ -19,8 +19,8 @@ RESERVE_MIB = 1024
 class Limits:
     """How much of the host a run may use: lanes at once, memory for all lanes together, and processors.
 
-    `spare` are further lanes for emulated guests. A lane's guest stands still while the lab copies its state,
-    loads a checkpoint or reads evidence: with one lane more than processors there is work for each of them.
+    `spare` are further lanes for emulated guests. With one lane more than processors, these are handed out
+    suite by suite, so that more guests than processors come to their end at about the same time.
     """
 
     jobs: int
