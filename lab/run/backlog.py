@@ -111,7 +111,7 @@ class Backlog:
     def _need(self, entry: _Entry) -> float:
         """Seconds of work for one more lane of the machine; 0 if it would not help."""
         left = sum(self._seconds(ticket) for ticket in entry.waiting)
-        left += sum(ticket.offer.seconds_left for ticket in entry.running if ticket.offer)
+        left += sum(offer.seconds_left for ticket in entry.running if (offer := ticket.offer))
         bring_up = self._estimates.bring_up(entry.machine.guest.name)
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
@@ -166,7 +166,8 @@ class Backlog:
         """A cell of which a lane of the machine that has nothing else to do may make trials."""
         with self._lock:
             running = self._machines[machine].running
-            return next((ticket for ticket in running if ticket.offer and ticket.offer.is_open), None)
+            # Its own lane ends an offer at any time.
+            return next((each for each in running if (offer := each.offer) and offer.is_open), None)
 
     def ended(self, ticket: Ticket, result: CellResult, ran: RunOptions) -> None:
         """A ticket's cell is decided: the rest is estimated by what it took, too."""
