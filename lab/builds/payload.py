@@ -4,17 +4,15 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+# gzip's own default takes this host twice as long for 6 % less.
+LEVEL = 3
 
-def pack(files: Mapping[str, Path], to: Path) -> int:
-    """Write files and folders under the given names to the beginning of a file, as a plain tar.
 
-    Returns the tar's size in bytes. The file keeps its own size: a machine has it as a disk.
-    """
-    with to.open("r+b") as disk:
-        with tarfile.open(fileobj=disk, mode="w") as tar:
-            for name, path in files.items():
-                tar.add(path, arcname=name, filter=_anonymous)
-        return disk.tell()
+def pack(files: Mapping[str, Path], to: Path) -> None:
+    """Pack files and folders under the given names into a gzipped tar."""
+    with tarfile.open(to, "w:gz", compresslevel=LEVEL) as tar:
+        for name, path in files.items():
+            tar.add(path, arcname=name, filter=_anonymous)
 
 
 def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:

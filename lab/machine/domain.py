@@ -19,8 +19,6 @@ AGENT_PORT = "ai.boxlite.lab"
 # a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
 MACHINE = "pc"
 KERNEL_ARGUMENTS = "root=LABEL=root rw console=ttyS0 panic=-1"
-# By this the guest knows the disk on which a build is brought in.
-PAYLOAD_SERIAL = "lab-payload"
 
 
 class Network(StrEnum):
@@ -54,8 +52,8 @@ class FirmwareBoot:
 class DomainSpec:
     """What the XML says about one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22.
 
-    `payload` is the read-only disk on which a build is brought in, `agent` the socket that leads to the agent's
-    port. `may_restart`: whether the guest may come back when it restarts itself.
+    `agent` is the socket that leads to the agent's port. `may_restart`: whether the guest may come back when it
+    restarts itself.
     """
 
     name: str
@@ -68,7 +66,6 @@ class DomainSpec:
     may_restart: bool = False
     disk: Path | None = None
     seed: Path | None = None
-    payload: Path | None = None
     port: int | None = None
     agent: Path | None = None
     network: Network = Network.PASST
@@ -99,8 +96,6 @@ def to_xml(spec: DomainSpec) -> str:
         _disk(devices, spec.disk, "qcow2", "vda")
     if spec.seed:
         _disk(devices, spec.seed, "raw", "vdb")
-    if spec.payload:
-        ET.SubElement(_disk(devices, spec.payload, "raw", "vdc"), "serial").text = PAYLOAD_SERIAL
     if spec.port is not None:
         _network(devices, spec.network, spec.port)
     serial = ET.SubElement(devices, "serial", type="file")
@@ -177,7 +172,7 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
 
 
-def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> ET.Element:
+def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     # Overlays are thrown away, so a write may be lost when the host dies.
     ET.SubElement(disk, "driver", name="qemu", type=kind, cache="unsafe", discard="unmap")
@@ -185,7 +180,6 @@ def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> ET.Element
     ET.SubElement(disk, "target", dev=target, bus="virtio")
     if kind == "raw":
         ET.SubElement(disk, "readonly")
-    return disk
 
 
 def _network(devices: ET.Element, network: Network, port: int) -> None:

@@ -32,8 +32,6 @@ CORE_LIMIT_HINT = (
 )
 # The longest path that a socket can have: sun_path of unix(7), with the null at its end.
 MOST_SOCKET_BYTES = 107
-# The size of the disk on which a build is brought in. Its file takes as much space as was written to it.
-PAYLOAD_BYTES = 16 * 2**30
 # Errors that are the fault of the lab or its host, never of boxlite.
 FAULTS = (LabError, libvirt.libvirtError, OSError)
 
@@ -94,7 +92,6 @@ class Lane:
         self._nameservers = nameservers
         self._arguments = f"{guest.kernel_arguments} {arguments}".strip()
         self._seed = folder / "seed.iso"
-        self.payload = folder / "payload.tar"
         self._domain: libvirt.virDomain | None = None
         self._watch: Watch | None = None
         self._uuid = str(uuid.uuid4())
@@ -177,10 +174,6 @@ class Lane:
         `may_restart`: the guest may restart itself; otherwise a restart is its death. Raises LabError.
         """
         self._boots += 1
-        # libvirt gave the last one to QEMU's user.
-        self.payload.unlink(missing_ok=True)
-        with self.payload.open("wb") as file:
-            file.truncate(PAYLOAD_BYTES)
         spec = domain.DomainSpec(
             name=self.name,
             lane=self.name,
@@ -193,7 +186,6 @@ class Lane:
             console=self.console,
             disk=self.overlay,
             seed=self._seed,
-            payload=self.payload,
             port=self._port.number,
             agent=self.agent,
             network=self.network,

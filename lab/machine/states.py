@@ -235,7 +235,6 @@ def _digest(
         console=Path("console"),
         disk=Path("disk"),
         seed=Path("seed"),
-        payload=Path("payload"),
         port=0,
         agent=Path("agent"),
         network=network,

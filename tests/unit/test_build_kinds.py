@@ -3,10 +3,10 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -15,7 +15,7 @@ from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import PACKAGE, Paths
 from lab.base.speed import ORDINARY
-from lab.builds import Build, SuiteOptions, kinds, pytest_tests
+from lab.builds import FOLDER, Build, SuiteOptions, kinds, pytest_tests
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading
 from lab.guest import deploy
@@ -76,24 +76,19 @@ class Guest:
             raise RemoteFailed(f"{command}: {done.stdout}{done.stderr}")
         return Output(done.returncode, done.stdout, done.stderr)
 
-    @property
-    def disk(self) -> Path:
-        """The file of its machine's payload disk."""
-        file = self.root.with_suffix(".disk")
-        file.touch()
-        return file
-
-    def program(self, name: str, argument: dict[str, Any], **_: object) -> None:
-        assert (name, argument["disk"]) == ("unpack", deploy.DISK)
-        folder = self.here(argument["folder"])
+    def feed(self, command: str, source: IO[bytes], size: int, progress: Callable[[int], None]) -> None:
+        assert command == deploy.UNPACK
+        folder = self.here(FOLDER)
         Path(folder).mkdir(parents=True)
-        packed = self.disk.read_bytes()[: argument["size"]]
-        subprocess.run(["tar", "xf", "-", "-C", folder], input=packed, timeout=60, check=True)
+        packed = source.read()
+        assert len(packed) == size
+        subprocess.run(["tar", "-xzf", "-", "-C", folder], input=packed, timeout=60, check=True)
+        progress(size)
 
 
 def put(guest: Any, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
     """Deploy a build into such a guest."""
-    deploy.deploy(guest, build, files, rootfs=rootfs, disk=guest.disk, python="3.13", say=lambda _text: None)
+    deploy.deploy(guest, build, files, rootfs=rootfs, python="3.13", say=lambda _text: None)
 
 
 @pytest.fixture

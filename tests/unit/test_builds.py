@@ -1,4 +1,3 @@
-import io
 import marshal
 import shutil
 import sys
@@ -341,25 +340,11 @@ def test_a_payload_says_nothing_of_who_packed_it(tmp_path: Path) -> None:
     folder.mkdir(mode=0o700)
     (folder / "test.py").write_text("pass")
     (folder / "test.py").chmod(0o600)
-    disk = tmp_path / "disk"
-    disk.write_bytes(b"x" * 2**20)
-    size = payload.pack({"suites/jailer": folder}, disk)
-    # The machine has the disk, so its size stays.
-    assert (size % tarfile.BLOCKSIZE, disk.stat().st_size) == (0, 2**20)
-    with tarfile.open(fileobj=io.BytesIO(disk.read_bytes()[:size])) as tar:
+    payload.pack({"suites/jailer": folder}, tmp_path / "payload.tar.gz")
+    with tarfile.open(tmp_path / "payload.tar.gz") as tar:
         assert [entry.mode for entry in tar] == [0o755, 0o644]
         assert tar.getnames() == ["suites/jailer", "suites/jailer/test.py"]
         assert {(entry.uid, entry.gid, entry.uname) for entry in tar} == {(0, 0, "root")}
-
-
-def test_a_payload_written_over_a_longer_one_ends_where_it_says(tmp_path: Path) -> None:
-    disk, file = tmp_path / "disk", tmp_path / "file"
-    disk.touch()
-    for text in ("a" * 100_000, "b"):
-        file.write_text(text)
-        size = payload.pack({"file": file}, disk)
-    with tarfile.open(fileobj=io.BytesIO(disk.read_bytes()[:size])) as tar:
-        assert tar.extractfile("file").read() == b"b"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("python", [f"{sys.version_info.major}.{sys.version_info.minor}", "3.99"])

@@ -4,9 +4,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from lab.guest import deploy
 from lab.machine import domain, seed
-from lab.machine.domain import PAYLOAD_SERIAL
 
 SPEC = domain.DomainSpec(
     name="lab-debian-13-abc123",
@@ -93,13 +91,6 @@ def test_the_overlay_can_be_written_and_the_seed_cannot() -> None:
         for disk in xml_of().findall("devices/disk")
     }
     assert disks == {"/lane/overlay.qcow2": False, "/lane/seed.iso": True}
-
-
-def test_a_build_comes_on_a_disk_that_the_guest_knows_by_its_serial_and_cannot_write() -> None:
-    [_, _, disk] = xml_of(replace(SPEC, payload=Path("/lane/payload.tar"))).findall("devices/disk")
-    assert disk.findtext("serial") == PAYLOAD_SERIAL
-    assert f"/dev/disk/by-id/virtio-{PAYLOAD_SERIAL}" == deploy.DISK
-    assert disk.find("readonly") is not None
 
 
 def test_a_machine_without_disk_or_port_has_neither() -> None:

@@ -6,9 +6,7 @@ import configparser
 import errno
 import json
 import os
-import pwd
 import re
-import stat
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -18,8 +16,7 @@ import pytest
 
 from lab import catalog
 from lab.base.paths import PACKAGE
-from lab.builds import payload
-from lab.guest import programs, session
+from lab.guest import programs
 from lab.guest.evidence_folder import EvidenceFolder
 
 # The suites that pytest runs, with the oldest Python that each may meet. Older than 3.10 is Debian 11's
@@ -364,52 +361,3 @@ def test_there_is_no_symlink_where_nothing_was_before(tmp_path: Path) -> None:
     done = moved({str(tmp_path / "none"): "elsewhere"})
     assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
     assert done.stderr == f"there is no {tmp_path}/none to move to {tmp_path}/elsewhere\n"
-
-
-def unpack(disk: Path, size: int, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The program that unpacks a build, with a file as its disk."""
-    owner = pwd.getpwuid(os.geteuid()).pw_name
-    asked = {"disk": str(disk), "size": size, "folder": str(folder), "owner": owner}
-    # Not every file system of a host lets its files be read past the page cache, as a guest's disk does.
-    text = programs.program_file("unpack").read_text().replace(" | os.O_DIRECT", "")
-    return subprocess.run(
-        [sys.executable, "-I", "-S", "-c", text, json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        umask=0o077,
-    )
-
-
-def test_a_build_is_unpacked_from_the_beginning_of_its_disk_for_all_to_read(tmp_path: Path) -> None:
-    file, disk = tmp_path / "file", tmp_path / "disk"
-    file.write_bytes(os.urandom(3_000_000))
-    file.chmod(0o700)
-    disk.write_bytes(b"from before" * 500_000)
-    size = payload.pack({"build/file": file}, disk)
-    assert json.loads(unpack(disk, size, tmp_path / "lab").stdout) == {"unpacked": True}
-    unpacked = tmp_path / "lab" / "build" / "file"
-    assert unpacked.read_bytes() == file.read_bytes()
-    assert (stat.S_IMODE(unpacked.stat().st_mode), stat.S_IMODE(unpacked.parent.stat().st_mode)) == (0o755,) * 2
-
-
-def test_a_disk_that_ends_before_its_tar_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(bytes(100_000))
-    (tmp_path / "disk").touch()
-    size = payload.pack({"file": tmp_path / "file"}, tmp_path / "disk")
-    done = unpack(tmp_path / "disk", size + 10, tmp_path / "lab")
-    assert (done.returncode, done.stderr.strip()) == (1, "the disk ends 10 bytes before its tar")
-
-
-def test_what_is_no_tar_is_an_error_in_tars_own_words(tmp_path: Path) -> None:
-    (tmp_path / "disk").write_bytes(b"no tar" * 1000)
-    done = unpack(tmp_path / "disk", 6000, tmp_path / "lab")
-    assert done.returncode == 1
-    assert "tar: This does not look like a tar archive" in done.stderr
-    assert "tar ended with status 2" in done.stderr
-
-
-def test_limits_are_those_of_the_suites_user() -> None:
-    program = programs.program_file("knobs/limits").read_text()
-    assert f'USER = "{session.SUITE}"' in program
