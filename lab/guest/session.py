@@ -32,6 +32,8 @@ assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
 
 # How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
+# No more often than this, even when the time is up.
+LEAST_SECONDS = 0.01
 
 # libvirt notices that a machine died a moment after its connections broke. For so long it is asked, so that the
 # error names the machine's death and not the broken connection.
@@ -283,9 +285,12 @@ class Session:
         done = threading.Event()
         self._found = ""
 
+        def left() -> float:
+            return deadline.remaining if deadline else WATCH_SECONDS
+
         def watch() -> None:
             pulse = ssh.Pulse(self._transports, self.speed)
-            while not done.wait(min(WATCH_SECONDS, deadline.remaining) if deadline else WATCH_SECONDS):
+            while not done.wait(max(min(WATCH_SECONDS, left()), LEAST_SECONDS)):
                 try:
                     if deadline:
                         deadline.check()
