@@ -21,6 +21,7 @@ PACKAGES = (
     "initramfs-tools",
     "iproute2",
     "linux-image-cloud-amd64",
+    "mount",
     "openssh-server",
     "passwd",
     "python3",
