@@ -28,6 +28,7 @@ PACKAGES = (
     "sudo",
     "systemd-sysv",
     "udev",
+    "zstd",
 )
 # Where an ordinary user builds: mmdebstrap runs as a subordinate user, who cannot enter a home folder. Many
 # distributions keep /tmp in memory, so this is /var/tmp.

@@ -15,7 +15,7 @@ from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import PACKAGE, Paths
 from lab.base.speed import ORDINARY
-from lab.builds import FOLDER, Build, SuiteOptions, kinds, pytest_tests
+from lab.builds import Build, SuiteOptions, kinds, pytest_tests
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading
 from lab.guest import deploy
@@ -77,12 +77,9 @@ class Guest:
         return Output(done.returncode, done.stdout, done.stderr)
 
     def feed(self, command: str, source: IO[bytes], size: int, progress: Callable[[int], None]) -> None:
-        assert command == deploy.UNPACK
-        folder = self.here(FOLDER)
-        Path(folder).mkdir(parents=True)
         packed = source.read()
         assert len(packed) == size
-        subprocess.run(["tar", "-xzf", "-", "-C", folder], input=packed, timeout=60, check=True)
+        subprocess.run(["sh", "-c", self.here(command)], input=packed, timeout=60, check=True)
         progress(size)
 
 
@@ -311,3 +308,21 @@ def test_a_stored_state_is_not_taken_for_one_with_another_test_runner(
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) == before
     monkeypatch.setattr(pytest_tests, "RUNNER", ("pytest", "pytest-timeout"))
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) != before
+
+
+@pytest.mark.parametrize("has_zstd", [True, False])
+def test_a_guest_without_zstd_gets_its_build_compressed_by_gzip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_zstd: bool
+) -> None:
+    monkeypatch.setattr(deploy, "HAS_ZSTD", "true" if has_zstd else "false")
+    commands: list[str] = []
+    guest: Any = Guest(tmp_path / "guest")
+    guest.feed = lambda command, source, _size, _progress: commands.extend([command, source.read(4).hex()])
+    (tmp_path / "rootfs").mkdir()
+    monkeypatch.setattr(Wheel, "steps", lambda _self: [])
+    monkeypatch.setattr(Wheel, "laid_out", lambda *_: {})
+    put(guest, Wheel("0.10.8", "0.10.8"), {}, tmp_path / "rootfs")
+    unpacks, begins = commands
+    # The first bytes that the formats have: RFC 8878 and RFC 1952.
+    assert (" zstd -dc " in unpacks, begins.startswith("28b52ffd")) == (has_zstd, has_zstd)
+    assert (" gzip -dc " in unpacks, begins.startswith("1f8b")) == (not has_zstd, not has_zstd)

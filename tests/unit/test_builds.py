@@ -1,12 +1,14 @@
+import gzip
 import marshal
 import shutil
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+import zstandard
 
 from lab import builds
 from lab.base.errors import LabError, NotApplicable, UsageError
@@ -335,16 +337,22 @@ def test_a_record_holds_the_digest_of_every_wheel(tmp_path: Path) -> None:
     assert RELEASE.record().source == "PyPI"
 
 
-def test_a_payload_says_nothing_of_who_packed_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", payload.Compression)
+def test_a_payload_says_nothing_of_who_packed_it(tmp_path: Path, compression: payload.Compression) -> None:
     folder = tmp_path / "suite"
     folder.mkdir(mode=0o700)
     (folder / "test.py").write_text("pass")
     (folder / "test.py").chmod(0o600)
-    payload.pack({"suites/jailer": folder}, tmp_path / "payload.tar.gz")
-    with tarfile.open(tmp_path / "payload.tar.gz") as tar:
-        assert [entry.mode for entry in tar] == [0o755, 0o644]
-        assert tar.getnames() == ["suites/jailer", "suites/jailer/test.py"]
-        assert {(entry.uid, entry.gid, entry.uname) for entry in tar} == {(0, 0, "root")}
+    packed = tmp_path / "payload.tar"
+    payload.pack({"suites/jailer": folder}, packed, compression)
+    opens: Any = gzip.open if compression == "gzip" else zstandard.open
+    with opens(packed, "rb") as plain, tarfile.open(fileobj=plain, mode="r|") as stream:
+        tar = [*stream]
+    assert [(entry.name, entry.mode) for entry in tar] == [
+        ("suites/jailer", 0o755),
+        ("suites/jailer/test.py", 0o644),
+    ]
+    assert {(entry.uid, entry.gid, entry.uname) for entry in tar} == {(0, 0, "root")}
 
 
 @pytest.mark.parametrize("python", [f"{sys.version_info.major}.{sys.version_info.minor}", "3.99"])
