@@ -363,6 +363,7 @@ class Guest:
     """As much of a session as applying a variant needs: it keeps what it was asked."""
 
     def __init__(self, **printed: Any) -> None:
+        self.agent: object | None = None
         self.asked: list[Any] = []
         self.printed: dict[str, Any] = {"facts": printed_facts(), "probe": WHO_PRINTED} | printed
 
@@ -396,6 +397,24 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_while_its_user_arri
         ("knobs/sysctl", {"user.max_user_namespaces": 0}),
         ("facts", {"sysctls": ["user.max_pid_namespaces"]}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "agent", "arrives"),
+    [
+        ("stock", True, ["tester arrives"]),
+        ("as-root", True, ["lab arrives"]),
+        # The administrator's own connection applies the variant: it must not be a new login before that.
+        ("as-root", False, []),
+    ],
+)
+def test_who_runs_the_suite_arrives_while_the_variant_is_applied(
+    name: str, agent: bool, arrives: list[str]
+) -> None:
+    guest = Guest()
+    guest.agent = agent or None
+    begin(session(guest), KNOWN[name], mark=Mark("a mark"), sysctls=[])
+    assert [each for each in guest.asked if isinstance(each, str)] == arrives
 
 
 def test_facts_that_do_not_fit_name_the_program_and_each_field() -> None:
