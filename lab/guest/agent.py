@@ -11,6 +11,7 @@ import shlex
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from lab.base.errors import LabError
 from lab.base.speed import Speed
@@ -23,6 +24,9 @@ from lab.machine.domain import AGENT_PORT
 FILE = "/run/lab-agent.py"
 # How often the machine is checked while an answer is waited for.
 WATCH_SECONDS = 1.0
+# How long an answer is waited for when the time is up, and how many blocks are then still taken.
+LEAST_SECONDS = 0.05
+MOST_LATE = 64
 # How long the agent may take to answer that it is there, under hardware acceleration.
 SYNC_SECONDS = 3.0
 # How long it may take to compile all programs.
@@ -114,27 +118,32 @@ class Agent:
 
     def _lines(self, deadline: Deadline) -> Iterator[bytes]:
         """The lines that come, without end. Raises AgentLost at the deadline."""
+        late = 0
         while True:
             line, found, rest = self._left.partition(b"\n")
             if found:
                 self._left = rest
                 yield line
-            elif len(self._left) > MOST_LINE:
+                continue
+            if len(self._left) > MOST_LINE:
                 raise AgentLost(f"{deadline.what} sent a line of more than {MOST_LINE // 2**20} MiB")
-            else:
-                self._left += self._receive(deadline)
+            # If this lab was stopped meanwhile, the answer is here, although the time is up.
+            late += deadline.remaining == 0.0
+            if late > MOST_LATE:
+                self._too_late(deadline)
+            self._left += self._receive(deadline)
 
     def _receive(self, deadline: Deadline) -> bytes:
         while True:
-            self._alive()
-            if deadline.remaining == 0.0:
-                raise AgentLost(f"{deadline.what} did not end within {deadline.seconds:.0f} s ({self.speed})")
-            self._socket.settimeout(min(WATCH_SECONDS, deadline.remaining) or WATCH_SECONDS)
+            self._socket.settimeout(max(min(WATCH_SECONDS, deadline.remaining), LEAST_SECONDS))
             try:
                 block = self._socket.recv(BLOCK)
             except TimeoutError:
+                self._alive()
                 if not self._is_open():
                     raise AgentLost(f"{deadline.what}: the agent has ended") from None
+                if deadline.remaining == 0.0:
+                    self._too_late(deadline)
                 continue
             except OSError as error:
                 self._lost(f"{deadline.what}: {error}", error)
@@ -142,6 +151,9 @@ class Agent:
                 self._lost(f"{deadline.what}: QEMU closed the agent's port", None)
             return block
 
-    def _lost(self, message: str, error: OSError | None) -> None:
+    def _too_late(self, deadline: Deadline) -> NoReturn:
+        raise AgentLost(f"{deadline.what} did not end within {deadline.seconds:.0f} s ({self.speed})")
+
+    def _lost(self, message: str, error: OSError | None) -> NoReturn:
         self._alive()
         raise AgentLost(message) from error

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.speed import ORDINARY
+from lab.base.wait import Deadline
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.evidence_folder import EvidenceFolder
@@ -172,6 +173,26 @@ def test_the_end_of_the_machine_is_the_error(port: Port) -> None:
     made._alive = alive
     with pytest.raises(RuntimeError, match="the machine is gone"):
         made.sync()
+
+
+def test_an_answer_that_waits_when_the_time_is_up_is_taken(port: Port) -> None:
+    # As after this lab was stopped and went on.
+    made, end = port.connect()
+    end.sendall(b'{"token": "x"}\n')
+    passed = Deadline(0.0, "the guest's agent")
+    assert next(made._lines(passed)) == b'{"token": "x"}'
+    with pytest.raises(AgentLost, match="did not end within 0 s"):
+        next(made._lines(passed))
+
+
+def test_an_agent_that_sends_without_an_end_is_lost_at_the_deadline(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "BLOCK", 100)
+    made, end = port.connect()
+    end.sendall(b"x" * 20_000)
+    with pytest.raises(AgentLost, match="did not end within 0 s"):
+        next(made._lines(Deadline(0.0, "the guest's agent")))
 
 
 def test_an_agent_that_ended_is_not_waited_for(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
