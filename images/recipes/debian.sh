@@ -88,7 +88,13 @@ test "$1" != prereqs || exit 0
 . /usr/share/initramfs-tools/hook-functions
 copy_exec /sbin/blkid /sbin
 HOOK
-chmod +x "$root/etc/initramfs-tools/hooks/lab"
+# What is left of udev's part: the guest's first process finds the devices in its /dev.
+cat >"$root/etc/initramfs-tools/scripts/init-bottom/lab" <<'SCRIPT'
+#!/bin/sh
+test "$1" != prereqs || exit 0
+mount -n -o move /dev "${rootmnt:?}/dev"
+SCRIPT
+chmod +x "$root/etc/initramfs-tools/hooks/lab" "$root/etc/initramfs-tools/scripts/init-bottom/lab"
 chroot "$root" update-initramfs -c -k all
 
 chroot "$root" dpkg-query -W >"$out/packages.tsv"
