@@ -57,7 +57,7 @@ class BringUp:
         guest, lane = self.guest, self.guest.lane
         known = stored.known()
         lane.adopt(stored)
-        guest.use(lane.endpoint)
+        guest.session.use(lane.endpoint)
         lane.start(paused=True)
         snapshot = guest.snapshot(known.tag)
         snapshot.fork()
@@ -120,4 +120,4 @@ class BringUp:
         self.guest.close()
         self.guest.lane.stop()
         self.guest.lane.set_up_disk()
-        self.guest.use(self.guest.lane.endpoint)
+        self.guest.session.use(self.guest.lane.endpoint)

@@ -20,7 +20,7 @@ from lab.guest.variant import Mark
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, MemoryCheckpoint
-from lab.machine.lane import BootFailed, Endpoint, Lane, LaneDied
+from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.probes import Facts, Probed, SuiteUser
 from lab.remedies import Remedy
 
@@ -84,10 +84,6 @@ class LaneGuest:
     def holding(self, what: str) -> AbstractContextManager[None]:
         """Hold a processor of the host for `what`, which is shown."""
         return holding(self.processors, what, how=self.acceleration, say=self.say)
-
-    def use(self, endpoint: Endpoint) -> None:
-        """Continue with other keys."""
-        self.session.use(endpoint)
 
     def close(self) -> None:
         """Drop the connections, the agent's too: the machine ends or starts anew."""
