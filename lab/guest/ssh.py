@@ -77,18 +77,17 @@ def log_in(endpoint: Endpoint, user: str, speed: Speed) -> Connection:
 
 
 class _Login(AuthStrategy):
-    """A login with the endpoint's client key: at once, or when `may_log_in` is set."""
+    """A login with the endpoint's client key, unless `wait`, which may take its time, returns False."""
 
-    def __init__(self, endpoint: Endpoint, user: str, may_log_in: threading.Event | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, user: str, wait: Callable[[], bool] = lambda: True) -> None:
         super().__init__(ssh_config=SSHConfig())
         key = paramiko.Ed25519Key.from_private_key(StringIO(endpoint.client_key.private))
         self._source = InMemoryPrivateKey(user, key)
-        self._may_log_in = may_log_in
+        self._wait = wait
 
     def get_sources(self) -> Iterator[AuthSource]:
-        if self._may_log_in:
-            self._may_log_in.wait()
-        yield self._source
+        if self._wait():
+            yield self._source
 
 
 class Arrival:
@@ -101,16 +100,20 @@ class Arrival:
         self._may_log_in = threading.Event()
         self._has_left = False
         self._failed = False
-        strategy = _Login(endpoint, user, self._may_log_in)
-        self._connection = _connection(endpoint, user, speed, strategy)
+        self._connection = _connection(endpoint, user, speed, _Login(endpoint, user, self._wait))
         self._thread = threading.Thread(target=self._open, name=f"{user} arrives", daemon=True)
         self._thread.start()
+
+    def _wait(self) -> bool:
+        self._may_log_in.wait()
+        return not self._has_left
 
     def _open(self) -> None:
         try:
             self._connection.open()
         except (paramiko.SSHException, OSError, EOFError):
             self._failed = True
+            self._connection.client.close()
 
     def log_in(self) -> Connection | None:
         """The open connection. None if it failed: the server ends one that waits for long."""
@@ -119,7 +122,8 @@ class Arrival:
         return None if self._failed else self._connection
 
     def leave(self) -> None:
-        """Drop the connection."""
+        """Drop the connection; one that is still being made ends without a login."""
+        self._has_left = True
         transport = self._connection.client.get_transport()
         if transport is not None:
             transport.close()

@@ -491,6 +491,24 @@ def test_a_user_who_arrived_and_was_not_needed_never_logs_in(served: Served) -> 
     assert server.logins == []
 
 
+def test_a_user_who_leaves_before_the_connection_is_made_never_logs_in(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, endpoint, _ = served
+    may_open, opens = threading.Event(), Connection.open
+
+    def open_late(self: Connection) -> None:
+        assert may_open.wait(20)
+        opens(self)
+
+    monkeypatch.setattr(Connection, "open", open_late)
+    arrival = ssh.Arrival(endpoint, "tester", ORDINARY)
+    arrival.leave()
+    may_open.set()
+    arrival._thread.join(20)
+    assert (arrival._failed, server.logins) == (True, [])
+
+
 def test_a_host_key_that_is_not_the_guest_s_is_refused_before_anyone_logs_in(served: Served) -> None:
     server, endpoint, _ = served
     other = Endpoint(endpoint.port, endpoint.client_key, generate("another host"))
