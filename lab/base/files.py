@@ -74,10 +74,10 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Replace a file's content in one step: after a crash it holds either the old or the new text.
 
-    An OSError names the file.
+    Nobody else can read it before it has its `mode`. An OSError names the file.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -86,7 +86,7 @@ def write_atomically(path: Path, text: str) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
