@@ -1,11 +1,13 @@
 """Results of runs: shards joined to one run, and runs shown again."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from lab.base.errors import UsageError
+from lab.base.files import plain
 from lab.cli import common, completion
 from lab.record import RunResult
 from lab.report import claims, github, junit, markdown, terminal, upstream
@@ -23,19 +25,41 @@ from lab.site import one_page
     metavar="DIR",
     help="Write the merged run into this folder. Default: a new folder among the lab's runs.",
 )
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Merge although shards are missing, or cannot be read: their cells are not-run, and `lab matrix "
+    "--resume` runs them.",
+)
 @click.pass_obj
-def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None) -> int:
+def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None, *, partial: bool) -> int:
     """Join the shards of a plan into one run.
 
     RUN is the name or the folder of a run made with `lab matrix --shard`. The exit status is that of the
     merged run, as `lab matrix` would give it.
     """
     sources = [journal.find_folder(lab.paths.runs, run).resolve() for run in runs]
-    read = [(source, RunResult.read(source)) for source in sources]
+    read = _readable(sources) if partial else [(source, RunResult.read(source)) for source in sources]
     target = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
-    run = merge(read, target)
+    run = merge(read, target, partial=partial)
     common.show_result(run, target)
     return run.exit_status()
+
+
+def _readable(sources: Sequence[Path]) -> list[tuple[Path, RunResult]]:
+    """Read the shards that can be read, and say which cannot. Raises UsageError if none can."""
+    read: list[tuple[Path, RunResult]] = []
+    faults: list[UsageError] = []
+    for source in sources:
+        try:
+            read.append((source, RunResult.read(source)))
+        except UsageError as error:
+            faults.append(error)
+    if not read:
+        raise faults[0]
+    for fault in faults:
+        common.say(f"left out: {plain(str(fault.args[0]))}")
+    return read
 
 
 @click.command("report")

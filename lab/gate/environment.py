@@ -12,7 +12,7 @@ from lab.record import CellResult, Entry, RunInfo, RunResult
 # was never read: nothing is said about it.
 PARTS: Final = (
     *("image", "kernel", "bubblewrap", "apparmor", "profiles", "selinux"),
-    *("qemu", "acceleration", "network"),
+    *("host", "qemu", "acceleration", "network"),
     *("load", "order"),
 )
 # What parts are that are kept only where they are something else.
@@ -114,12 +114,12 @@ def _selinux(said: Mapping[str, Any]) -> str:
 
 
 def _of_host(cell: CellResult, info: RunInfo) -> dict[str, str]:
-    """Read what the cell's lane ran on; in a merged run, lanes of several hosts may have the same label."""
+    """Read what the cell's lane ran on. A host's name tells nothing, so it is no part of it."""
     hosts = info.hosts(cell.guest, cell.lane)
-    lanes = [lane for lane in info.lanes if lane.guest == cell.guest]
-    own = [lane for lane in lanes if cell.lane and lane.label == cell.lane] or lanes
+    own = info.lanes_of(cell.guest, cell.lane)
     values = {
-        "image": {lane.image[:DIGEST_LENGTH] for lane in lanes},
+        "image": {lane.image[:DIGEST_LENGTH] for lane in own},
+        "host": {f"{host.system} with kernel {host.kernel}" for host in hosts},
         "qemu": {host.qemu for host in hosts},
         "acceleration": {host.acceleration for host in hosts},
         "network": {lane.network for lane in own if lane.network},

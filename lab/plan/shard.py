@@ -1,5 +1,6 @@
 """Splitting a plan into shards that take about the same time."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,22 +34,32 @@ class Shard:
         A shard is a contiguous piece of the plan, so that few shards boot the same guest. The split does not
         depend on the host: the same command line gives the same shards everywhere.
         """
+        numbers = self._numbers(cells, options)
+        return [cell for cell, number in zip(cells, numbers, strict=True) if number == self.number]
+
+    def _numbers(self, cells: Sequence[Cell], options: RunOptions) -> list[int]:
+        """The number of the shard that each cell is in."""
         typical = [cell.typical_seconds(options) for cell in cells]
         total = sum(typical)
-        chosen, before, shard = [], 0.0, 0
-        for left, cell, seconds in zip(range(len(cells), 0, -1), cells, typical, strict=True):
+        numbers, before, shard = [], 0.0, 0
+        for left, seconds in zip(range(len(cells), 0, -1), typical, strict=True):
             middle = before + seconds / 2
             before += seconds
             # Leave no shard empty if there are enough cells: skip none, and keep a cell for each that is left.
             wanted = max(int(middle / total * self.count) + 1, self.count - left + 1)
             shard = min(wanted, shard + 1)
-            if shard == self.number:
-                chosen.append(cell)
-        return chosen
+            numbers.append(shard)
+        return numbers
 
-    def record(self, cells: Sequence[Cell]) -> ShardRecord:
+    def record(self, cells: Sequence[Cell], options: RunOptions) -> ShardRecord:
         """Return this shard of the plan `cells` as the run's record keeps it."""
-        return ShardRecord(number=self.number, count=self.count, plan=[cell.name for cell in cells])
+        counted = Counter(self._numbers(cells, options))
+        return ShardRecord(
+            number=self.number,
+            count=self.count,
+            plan=[cell.name for cell in cells],
+            sizes=[counted[number] for number in range(1, self.count + 1)],
+        )
 
 
 def cells_of_shard(cells: Sequence[Cell], shard: Shard | None, options: RunOptions) -> list[Cell]:

@@ -3,6 +3,7 @@
 from lab.record._base import Entry, PlainText
 from lab.record.cell import CellResult, RepeatResult, TestRate, cell_folder
 from lab.record.experiment import Experiment, ExperimentPolicy, ExperimentStep, NotTried, StepOutcome
+from lab.record.lane import Host, LaneRecord
 from lab.record.outcome import (
     UNKNOWN,
     Confidence,
@@ -20,8 +21,6 @@ from lab.record.remedy import RemedyOutcome, RemedyResult
 from lab.record.run import (
     RESULTS_FILE,
     BuildRecord,
-    Host,
-    LaneRecord,
     RunInfo,
     RunOptions,
     RunResult,

@@ -111,6 +111,10 @@ class CellResult(Entry):
         default="",
         description="The lane that ran it: the guest's name, with a number from its second lane on.",
     )
+    trials_lane: str = Field(
+        default="",
+        description="The lane that tried remedies and changes on it, if another one than `lane` did.",
+    )
     fork: str = Field(
         default="",
         description="How the cell was forked from the lane's checkpoint: memory or disk. cold: it was not.",
@@ -140,6 +144,11 @@ class CellResult(Entry):
     def shell(self, run: str) -> str:
         """Return a command line that opens a shell in this cell of a run, given by its name or folder."""
         return shlex.join(["lab", "shell", "--run", run, f"{self.guest}/{self.variant}/{self.build}"])
+
+    @property
+    def lanes(self) -> tuple[str, str]:
+        """The lane that ran it, and the one that made its trials if that is another; empty if there is none."""
+        return self.lane, self.trials_lane
 
     @property
     def has_more_to_try(self) -> bool:

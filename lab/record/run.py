@@ -12,9 +12,10 @@ from pydantic_core import from_json
 from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
 from lab.record import decided
-from lab.record._base import Entry, PlainText
+from lab.record._base import Entry
 from lab.record.cell import CellResult
 from lab.record.experiment import ExperimentPolicy
+from lab.record.lane import Host, LaneRecord
 from lab.record.outcome import Stress
 from lab.record.processor_time import ProcessorTime
 from lab.record.schema import OLDER, SCHEMA, upgrade
@@ -22,66 +23,6 @@ from lab.record.schema import OLDER, SCHEMA, upgrade
 RESULTS_FILE = "results.json"
 # How the JSON parser begins its message about a file that ends too early.
 CUT_OFF = "EOF while parsing"
-
-
-class Host(Entry):
-    """The machine that ran guests, and the software it ran them with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kernel: str
-    system: str
-    cpus: int
-    memory_mib: int
-    libvirt: str
-    qemu: str
-    connect: str
-    acceleration: str
-    acceleration_reason: str
-
-
-class LaneRecord(Entry):
-    """One lane: what its cells share."""
-
-    guest: str
-    label: str = Field(default="", description="Its name in this run, as `lane` of its cells has it.")
-    host: Host | None = Field(
-        default=None, description="What it ran on. null: as the run's `host` says; older labs wrote no other."
-    )
-    image: str = Field(description="SHA-256 of the base image's disk.")
-    fork: str = Field(
-        description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
-    )
-    network: str | None = Field(
-        default=None,
-        description="What carried its guest's packets: passt, or qemu, which is QEMU's own user network, where "
-        "the host refuses passt. null: an older lab did not record it.",
-    )
-    note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
-    restored: bool = Field(
-        default=False, description="Whether the lane restored a stored state instead of booting."
-    )
-    agent: bool = Field(
-        default=False,
-        description="Whether a resident agent in the guest ran the lab's own programs; otherwise SSH did.",
-    )
-    stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
-    kernel_seconds: float | None = Field(
-        default=None,
-        description="Seconds that a guest's kernel took until it started user space, on its own clock: as "
-        "measured on the host, or at the lane's boot if that was slower. null: not measured.",
-    )
-    limits_factor: float | None = Field(
-        default=None,
-        description="By what limits of time were multiplied that are meant for ordinary hardware with KVM. "
-        "null: an older lab did not record it.",
-    )
-    seconds: dict[str, float]
-    processor_seconds: float | None = Field(
-        default=None,
-        description="Seconds of processor time that its QEMU and passt took. null: an older lab did not "
-        "record it.",
-    )
 
 
 class BuildRecord(Entry):
@@ -123,6 +64,13 @@ class ShardRecord(Entry):
     number: int
     count: int
     plan: list[str]
+    sizes: list[int] = Field(
+        default_factory=list,
+        description="How many cells of the plan each shard has, in its order. Older labs did not record it.",
+    )
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 class RunInfo(Entry):
@@ -154,15 +102,36 @@ class RunInfo(Entry):
     merged: list["RunInfo"] = Field(
         default_factory=list, description="The runs that `lab merge` joined into this one."
     )
+    lost_shards: list[int] = Field(
+        default_factory=list,
+        description="The shards, by number, that `lab merge --partial` was not given. Their cells are not-run "
+        "until the run is resumed.",
+    )
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it was merged without some shards, and nothing has run their cells since."""
+        return bool(self.lost_shards) and not self.resumed
 
     def hosts(self, guest: str | None = None, lane: str = "") -> list[Host]:
         """What the lanes ran on, each host once: those of a guest, and if it is known the one of this label."""
-        parts = self.merged or [self]
+        parts = self._parts()
         lanes = [(each, each.host or part.host) for part in parts for each in part.lanes]
         of_guest = [(each, host) for each, host in lanes if guest in (None, each.guest)]
         own = [host for each, host in of_guest if lane and each.label == lane]
         found = own or [host for _, host in of_guest] or [part.host for part in parts]
         return list(dict.fromkeys(filter(None, found)))
+
+    def lanes_of(self, guest: str, lane: str = "") -> list[LaneRecord]:
+        """The lanes of a guest, and if it is known only the one of this label."""
+        of_guest = [each for each in self.lanes if each.guest == guest]
+        return [each for each in of_guest if lane and each.label == lane] or of_guest
+
+    def _parts(self) -> list["RunInfo"]:
+        """The runs whose lanes these are: itself, unless its own lanes do not say what they ran on."""
+        if not self.merged or (self.lanes and all(lane.host or self.host for lane in self.lanes)):
+            return [self]
+        return self.merged
 
 
 class RunResult(Entry):

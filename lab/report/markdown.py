@@ -11,7 +11,7 @@ import jinja2
 from lab import causes, remedies
 from lab.base.files import bounded, plain
 from lab.record import CellResult, RunResult
-from lab.report import protection, rates, spent, squares
+from lab.report import hosts, protection, rates, spent, squares
 from lab.report.sections import Section, sections
 from lab.upstream import words
 from lab.upstream.finished import FinishedCell
@@ -59,6 +59,7 @@ def render_sections(
         weaknesses=weaknesses,
         rates=rates,
         spent=spent.lines(run),
+        hosts=hosts,
         repeated=rates.of_run(run),
         is_weak=lambda cell: id(cell) in weak,
         sections=shown,

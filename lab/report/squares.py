@@ -40,21 +40,24 @@ def outcome(cell: CellResult) -> str:
 
 def left_out(run: RunResult) -> list[str]:
     """Return one line for each reason why cells are n/a or were not run, with the cells concerned."""
-    headings = columns_of(run)
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, list[CellResult]] = {}
     for cell in run.cells:
         if cell.status in LEFT_OUT:
-            guests = found.setdefault(f"{cell.status}{_why(cell)}", {})
-            guests.setdefault(cell.guest, []).append(headings[cell.variant, cell.build])
+            found.setdefault(f"{cell.status}{_why(cell)}", []).append(cell)
+    return [f"{why}: {listed(run, cells)}" for why, cells in found.items()]
+
+
+def listed(run: RunResult, cells: Iterable[CellResult]) -> str:
+    """Name cells of a run by guest, and those of a guest only if they are not all of it."""
+    headings = columns_of(run)
     planned = Counter(cell.guest for cell in run.cells)
-
-    def describe(guest: str, names: list[str]) -> str:
-        return guest if len(names) == planned[guest] else f"{guest} ({', '.join(names)})"
-
-    return [
-        f"{why}: {', '.join(describe(guest, names) for guest, names in guests.items())}"
-        for why, guests in found.items()
-    ]
+    guests: dict[str, list[str]] = {}
+    for cell in cells:
+        guests.setdefault(cell.guest, []).append(headings[cell.variant, cell.build])
+    return ", ".join(
+        guest if len(names) == planned[guest] else f"{guest} ({', '.join(names)})"
+        for guest, names in guests.items()
+    )
 
 
 def _why(cell: CellResult) -> str:
@@ -71,8 +74,8 @@ def next_step(run: RunResult, folder: Path) -> str:
     if not parts:
         return ""
     ended = "interrupted; " if run.run.interrupted else "not finished; " if not run.run.finished else ""
-    if run.run.merged:
-        return f"{ended}{', '.join(parts)}: resume the runs that were merged, then merge again"
+    if run.run.is_partial:
+        ended = f"partial, merged without {len(run.run.lost_shards)} of its shards; {ended}"
     return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {shlex.quote(str(folder))}"
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
-from lab.report import protection, rates, spent, squares
+from lab.report import hosts, protection, rates, spent, squares
 
 STYLES = {
     Status.PASS: "green",
@@ -70,6 +70,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     for lane in run.run.lanes:
         if lane.note:
             print_plain(console, f"\n{lane.guest}: {lane.note}", "cyan")
+    for line in hosts.lines(run):
+        print_plain(console, f"\n{_reason(line)}", "cyan")
     console.print()
     console.print(Text(squares.counts(run), "bold"))
     for line in spent.lines(run)[-1:]:

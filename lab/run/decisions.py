@@ -125,9 +125,10 @@ class Decisions:
             self.decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)), label)
 
     def _completed(self, ticket: Ticket, result: CellResult, lane: str) -> CellResult:
-        """A result with its faults and its lane; if the suite ran in an earlier run, with those of then."""
-        if ticket.decided:
-            update = {"retried": ticket.decided.retried, "lane": ticket.decided.lane}
+        """A result with its faults and its lane; if the suite ran before, with those of then."""
+        if before := ticket.decided:
+            trials = lane if lane != before.lane else ""
+            update = {"retried": before.retried, "lane": before.lane, "trials_lane": trials}
         else:
             update = {"retried": ticket.errors, "lane": lane}
         return result.model_copy(update={**update, "unfinished": False})

@@ -2,14 +2,25 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
 from pydantic import ValidationError
 
 from lab.plan import DEFAULT_OPTIONS, Cell
-from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunOptions, RunResult, Status
+from lab.record import (
+    RESULTS_FILE,
+    CellResult,
+    ExperimentPolicy,
+    Host,
+    RunInfo,
+    RunOptions,
+    RunResult,
+    Status,
+)
+from lab.run import hosts
 
 # Under emulation on two processors a boot alone took 25 to 29 s, a deployment 13 to 20 s.
 BRING_UP_SECONDS = 45.0
@@ -19,6 +30,8 @@ BRING_UP_AGAIN_SECONDS = 20.0
 
 # Only the newest runs: older ones ran other tests and builds.
 RUNS = 10
+# So many are looked at to find these: runs of other hosts say nothing of this one.
+LOOKED_AT = 30
 
 
 class Estimates:
@@ -58,7 +71,7 @@ class Estimates:
 
     @classmethod
     def from_folder(cls, runs: Path, options: RunOptions = DEFAULT_OPTIONS) -> "Estimates":
-        """Learn from the newest of the lab's own runs, and skip those that cannot be read."""
+        """Learn from what this host did in the newest of the lab's own runs; skip those that cannot be read."""
         return cls(_newest(runs), options)
 
     def _spent(self, cell: CellResult, ran: RunOptions) -> float | None:
@@ -100,9 +113,32 @@ class Estimates:
         return median(measured) if measured else min(BRING_UP_AGAIN_SECONDS, self.bring_up(guest))
 
 
-def _newest(runs: Path) -> Iterable[RunResult]:
-    found = sorted(runs.glob(f"*/{RESULTS_FILE}"), key=_written)
-    for file in found[-RUNS:]:
+def _newest(runs: Path) -> Iterator[RunResult]:
+    """What this host did in the newest runs in which it had a part."""
+    files = sorted(runs.glob(f"*/{RESULTS_FILE}"), key=_written, reverse=True)
+    parts = map(_of_this_host, _readable(files[:LOOKED_AT]))
+    return islice((part for part in parts if part.cells), RUNS)
+
+
+def _of_this_host(result: RunResult) -> RunResult:
+    """The lanes of a run that were on this host, and the cells that they ran."""
+    run = result.run
+    is_own = [_is_own(lane.host or run.host, run) for lane in run.lanes]
+    if all(is_own) and _is_own(run.host, run):
+        return result
+    lanes = [lane for lane, own in zip(run.lanes, is_own, strict=True) if own]
+    labels = {lane.label for lane in lanes if lane.label}
+    cells = [cell for cell in result.cells if cell.lane in labels]
+    return RunResult(run=run.model_copy(update={"lanes": lanes}), cells=cells)
+
+
+def _is_own(host: Host | None, run: RunInfo) -> bool:
+    """Whether it is this host. One that older labs did not name is, unless the run was merged."""
+    return host.name == hosts.name() if host and host.name else not run.merged
+
+
+def _readable(files: Iterable[Path]) -> Iterator[RunResult]:
+    for file in files:
         try:
             yield RunResult.model_validate_json(file.read_bytes())
         except (OSError, ValidationError, json.JSONDecodeError):

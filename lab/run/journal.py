@@ -117,7 +117,7 @@ class Journal:
         """Write down what a lane runs on; whether it is the first lane of this session."""
         with self._lock:
             is_first, self._has_begun = not self._has_begun, True
-            if self.info.host is None:
+            if self.info.host is None and not self.info.merged:
                 self.info.host = host
                 self._size = 0  # The next decision writes the whole record, with the host.
             return is_first

@@ -4,32 +4,35 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import builds
 from lab.base.errors import LabError, UsageError
 from lab.base.files import make_folder
-from lab.plan import rerun
-from lab.record import BuildRecord, CellResult, Expectation, RunInfo, RunResult, Status
+from lab.record import BuildRecord, CellResult, LaneRecord, RunInfo, RunResult
 from lab.run import definitions
+from lab.run.labels import relabelled
+from lab.run.lost import LostShards
 
 
-def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path) -> RunResult:
+def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bool = False) -> RunResult:
     """Join shards of one plan into one run in `folder`, and copy their evidence.
 
-    Each shard is its folder and its record. A cell that is in none of them is `not-run`. Raises UsageError for
-    shards that overlap or belong to different plans.
+    Each shard is its folder and its record. With `partial`, shards may be missing: their cells are `not-run`,
+    and the run can be resumed. Raises UsageError for shards that overlap, differ in their plan, or are missing.
     """
     first = shards[0][1].run
     for number, (path, shard) in enumerate(shards):
         for _, before in shards[: max(number, 1)]:
             _check_shard(path, shard.run, before.run)
     assert first.shard is not None
-    cells = _by_name(shards)
+    infos = [shard.run for _, shard in shards]
+    own = relabelled([shard for _, shard in shards])
+    cells = _by_name([(path, shard) for (path, _), shard in zip(shards, own, strict=True)])
+    lost = LostShards([shard for _, shard in shards], cells)
+    if lost.cells and not partial:
+        raise lost.error()
     make_folder(folder)
-    results = [
-        _take(folder, *cells[name]) if name in cells else _missing(name, shards, first)
-        for name in first.shard.plan
-    ]
-    run = RunResult(run=_info(folder.name, [shard.run for _, shard in shards]), cells=results)
+    results = [_take(folder, *cells[name]) if name in cells else lost.result(name) for name in first.shard.plan]
+    lanes = [lane for shard in own for lane in shard.run.lanes]
+    run = RunResult(run=_info(folder.name, infos, lanes, lost.numbers), cells=results)
     run.write(folder)
     return run
 
@@ -41,12 +44,15 @@ def _by_name(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, tuple[Path, 
         for cell in shard.cells:
             name = f"{cell.guest}/{cell.variant}/{cell.build}"
             if name in cells:
-                raise UsageError(f"{cells[name][0]} and {path} overlap: both have {name}")
+                raise UsageError(
+                    f"{cells[name][0]} and {path} overlap: both have {name}",
+                    hint="leave one of them out; lab compare says in what they differ",
+                )
             cells[name] = (path, cell)
     return cells
 
 
-def _info(name: str, infos: list[RunInfo]) -> RunInfo:
+def _info(name: str, infos: list[RunInfo], lanes: list[LaneRecord], lost: list[int]) -> RunInfo:
     """What holds for the merged run; it has a host only if all lanes of all shards ran on the same one."""
     hosts = {host for info in infos for host in info.hosts()}
     return infos[0].model_copy(
@@ -54,12 +60,14 @@ def _info(name: str, infos: list[RunInfo]) -> RunInfo:
             "id": name,
             "started": min(info.started for info in infos),
             "finished": max((info.finished or info.started) for info in infos),
+            "resumed": [],
             "interrupted": any(info.interrupted for info in infos),
             "shard": None,
+            "lost_shards": lost,
             "host": hosts.pop() if len(hosts) == 1 else None,
             "definitions": {key: value for info in infos for key, value in info.definitions.items()},
             "builds": _builds(infos),
-            "lanes": [lane for info in infos for lane in info.lanes],
+            "lanes": lanes,
             "processor_time": [each for info in infos for each in info.processor_time],
             "merged": infos,
         }
@@ -101,21 +109,6 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
         except OSError as error:
             raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
     return cell
-
-
-def _missing(name: str, shards: Sequence[tuple[Path, RunResult]], first: RunInfo) -> CellResult:
-    guest, variant, build = name.split("/", 2)
-    wanted = next((builds.argument(each) for each in first.builds if each.name == build), build)
-    example = next((c for _, shard in shards for c in shard.cells if c.variant == variant), None)
-    return CellResult(
-        guest=guest,
-        variant=variant,
-        build=build,
-        status=Status.NOT_RUN,
-        expected=example.expected if example else Expectation(),
-        reason="in none of the merged shards",
-        rerun=rerun(guest, variant, wanted, first.options),
-    )
 
 
 def _builds(infos: Sequence[RunInfo]) -> list[BuildRecord]:

@@ -20,6 +20,8 @@ class State(StrEnum):
     COMPLETE = "complete"
     BEING_MADE = "being made"
     INTERRUPTED = "interrupted"
+    # It was merged without some of its shards.
+    PARTIAL = "partial"
     # Its lab died before it could write that the run ended.
     UNFINISHED = "unfinished"
     DAMAGED = "damaged"
@@ -48,6 +50,8 @@ class PastRun:
             return State.BEING_MADE
         if self.record is None:
             return State.DAMAGED
+        if self.record.run.is_partial:
+            return State.PARTIAL
         if self.record.run.interrupted:
             return State.INTERRUPTED
         return State.COMPLETE if self.record.run.finished else State.UNFINISHED

@@ -1,8 +1,7 @@
 """The scheduler decides which lane is opened next, admits it, and ends the run. Workers do the rest."""
 
 import threading
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +16,13 @@ from lab.lane.running import Work
 from lab.machine.budget import Limits, Memory, Processors
 from lab.machine.connection import connection
 from lab.plan import Cell
-from lab.record import CellResult, LaneRecord, RunInfo, RunResult, Status
+from lab.record import CellResult, RunInfo, RunResult, Status
 from lab.run import absent as absent_images
 from lab.run.backlog import Backlog
 from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.journal import Journal, locked_folder
+from lab.run.labels import Labels
 from lab.run.meter import Meter
 from lab.run.observer import Observer
 from lab.run.shared import Shared
@@ -31,8 +31,6 @@ from lab.trials.policy import Policy
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
 MEMORY_SECONDS = 2.0
-# What stands before the number in a lane's label, from the machine's second lane on.
-NUMBERED = " #"
 
 
 @dataclass
@@ -56,7 +54,7 @@ class Scheduler:
     offline: bool = False
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _opened: Counter[str] = field(default_factory=Counter)
+    _labels: Labels = field(default_factory=Labels)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _meter: Meter = field(default_factory=Meter)
     _crash: BaseException | None = None
@@ -89,7 +87,7 @@ class Scheduler:
     def _share(self) -> Shared:
         """What the workers share; the record is on disk once it is complete."""
         options = self.info.options
-        self._opened = _numbers(self.info.lanes)
+        self._labels = Labels(self.info.lanes)
         journal = Journal(self.folder, self.cells, self.info, self.kept)
         more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
         left = [cell for cell in self.cells if cell.folder in more or not journal.is_decided(cell)]
@@ -197,9 +195,7 @@ class Scheduler:
             if reason := self._memory.admit(machine.guest.memory_mib):
                 refused[machine.name] = reason
                 continue
-            self._opened[machine.name] += 1
-            times = self._opened[machine.name]
-            label = machine.name if times == 1 else f"{machine.name}{NUMBERED}{times}"
+            label = self._labels.next(machine.name)
             worker = self._workers[number] = Worker(self._shared, machine, number, label)
             self._shared.backlog.lane_opened(machine.name, number)
             return worker
@@ -247,12 +243,3 @@ class Scheduler:
         process.stop_all()
         for worker in running:
             worker.give_up()
-
-
-def _numbers(lanes: Iterable[LaneRecord]) -> Counter[str]:
-    """The highest number in the labels of each machine's lanes: a run that is resumed counts on from there."""
-    found: Counter[str] = Counter()
-    for lane in lanes:
-        machine, _, number = lane.label.partition(NUMBERED)
-        found[machine] = max(found[machine], int(number) if number.isdecimal() else 1)
-    return found

@@ -197,7 +197,7 @@ def begin(
         lab=__version__,
         options=options,
         definitions=definitions.digests(cells, options),
-        shard=shard.record(plan) if shard else None,
+        shard=shard.record(plan, options) if shard else None,
         builds=[build.record() for build in dict.fromkeys(cell.build for cell in plan)],
     )
     return PlannedRun(folder, cells, info)
@@ -209,27 +209,35 @@ def resume(folder: Path, run: RunResult, catalog: Catalog) -> PlannedRun:
     Cells without a result are run, and those that are `error` or `not-run` are run again. All other results are
     kept; what was not tried on their cells, or met a fault of the lab, is tried now.
 
+    A merged run is resumed as one run; definitions that only cells of lost shards have are those of today.
     Raises UsageError if definitions or builds have changed since, and names them.
     """
-    if run.run.merged:
-        raise UsageError(f"run {run.run.id} was merged from other runs", hint="resume those, and merge again")
-    known = {record.name: builds.resolve_recorded(record) for record in run.run.builds}
+    options = run.run.options
+    tested = {record.name: builds.resolve_recorded(record) for record in run.run.builds}
     cells = [
-        Cell(catalog.guest(cell.guest), catalog.variant(cell.variant), known[cell.build]).under(run.run.options)
-        for cell in run.cells
+        Cell(catalog.guest(each.guest), catalog.variant(each.variant), tested[each.build]).under(options)
+        for each in run.cells
     ]
-    now = definitions.digests(cells, run.run.options)
-    if changed := definitions.changes(run.run.definitions, now, "changed since"):
-        raise UsageError(
-            f"run {run.run.id} cannot be resumed, {changed}",
-            hint="start a new run, or bring back the definitions it was started with",
-        )
     kept = {
         cell.folder: result
         for cell, result in zip(cells, run.cells, strict=True)
         if not result.status.could_not_run
     }
-    info = run.run.model_copy(
-        update={"interrupted": False, "finished": None, "resumed": [*run.run.resumed, datetime.now(UTC)]}
-    )
-    return PlannedRun(folder, cells, info, kept)
+    now = definitions.digests(cells, options)
+    needed = now
+    if run.run.is_partial:
+        # What only the lost shards have is not in the record, and no cell that stands was run with it.
+        stands = definitions.digests([cell for cell in cells if cell.folder in kept], options)
+        needed = {name: now[name] for name in now if name in stands or name in run.run.definitions}
+    if changed := definitions.changes(run.run.definitions, needed, "changed since"):
+        raise UsageError(
+            f"run {run.run.id} cannot be resumed, {changed}",
+            hint="start a new run, or bring back the definitions it was started with",
+        )
+    update = {
+        "definitions": now,
+        "interrupted": False,
+        "finished": None,
+        "resumed": [*run.run.resumed, datetime.now(UTC)],
+    }
+    return PlannedRun(folder, cells, run.run.model_copy(update=update), kept)

@@ -1,6 +1,6 @@
 """Everything that a site shows, loaded once: runs, results, evidence, history and definitions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from lab.remedies import Remedy
 from lab.report import protection
 from lab.report.protection import Weakness
 from lab.site import evidence
+from lab.site.anonymous import without_names
 from lab.site.evidence import CellEvidence
 from lab.site.history import History
 from lab.site.results import Identity, Published, Source, newest
@@ -63,12 +64,15 @@ class Site:
         return [each for each in self.cells.values() if each.cell.guest == guest]
 
 
-def load(folders: Iterable[Path], before: History) -> Site:
+def load(folders: Sequence[Path], before: History, *, host_names: bool = False) -> Site:
     """Read the runs to publish; `before` is the history of the site that this one replaces.
 
-    Raises UsageError for a run that cannot be read or has no cells.
+    Hosts have numbers instead of their names, unless `host_names` is set. Raises UsageError for a run that
+    cannot be read or has no cells.
     """
-    sources = [Source(RunResult.read(folder), folder) for folder in folders]
+    runs = [RunResult.read(folder) for folder in folders]
+    shown = runs if host_names else without_names(runs)
+    sources = [Source(run, folder) for run, folder in zip(shown, folders, strict=True)]
     _check(sources)
     newest_first = tuple(sorted(sources, key=lambda each: each.run.run.started, reverse=True))
     cells = newest(newest_first)

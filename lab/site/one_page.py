@@ -8,14 +8,16 @@ from markupsafe import Markup
 
 from lab import __version__
 from lab.record import RunResult
-from lab.report import markdown, protection, rates, squares
+from lab.report import hosts, markdown, protection, rates, squares
 from lab.report.markdown import MOST
+from lab.site.anonymous import without_names
 from lab.site.frame import STATIC, environment
 from lab.site.maintainers.matrix import MARKS, MEANINGS
 
 
 def render(run: RunResult, folder: Path) -> str:
-    """Render the run in `folder` as one page."""
+    """Render the run in `folder` as one page, without the names of its hosts."""
+    [run] = without_names([run])
     style = (STATIC / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     found = markdown.find_sections(run, folder)
@@ -38,6 +40,7 @@ def render(run: RunResult, folder: Path) -> str:
             next_step=squares.next_step(run, folder),
             most=MOST,
             rates=rates,
+            hosts=hosts,
             repeated=rates.of_run(run),
             # The page may show this style sheet and do nothing else.
             policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",

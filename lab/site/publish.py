@@ -26,14 +26,15 @@ class SiteNotWritten(LabError):
     """The file system does not take the site, for example because it is full."""
 
 
-def publish(runs: Sequence[Path], folder: Path) -> Path:
+def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> Path:
     """Make the site of these runs in a folder, which is replaced in one step. Returns its front page.
 
+    Hosts have numbers instead of their names, unless `host_names` is set.
     Raises UsageError for a run that cannot be read, and for a folder that holds anything but such a site.
     """
     target = folder.resolve()
     before = _known_site(target)
-    site = model.load(runs, before)
+    site = model.load(runs, before, host_names=host_names)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _folder_beside(target) as new:

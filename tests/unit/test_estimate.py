@@ -15,11 +15,12 @@ from lab.record import (
     RemedyOutcome,
     RemedyResult,
     RunOptions,
+    RunResult,
     Status,
     TestResult,
 )
 from lab.run.estimates import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, RUNS, Estimates
-from tests.unit.examples import cell, run_of
+from tests.unit.examples import cell, host, run_of
 
 KNOWN = catalog.load()
 
@@ -207,3 +208,64 @@ def test_a_further_lane_of_a_guest_restores_what_the_first_one_stored() -> None:
     # Nobody knows yet how long that takes: not as long as a boot, and not longer than a boot that is quick.
     assert Estimates([run_of(lanes=[booted])]).bring_up_again("debian-13") == BRING_UP_AGAIN_SECONDS
     assert Estimates([run_of(lanes=[lane("debian-13", 2.0, 1.0)])]).bring_up_again("debian-13") == 3.0
+
+
+# -- other hosts
+
+
+def on(name: str, *cells: CellResult, merged: bool = False) -> RunResult:
+    """A run of these cells on a host of this name, its lane up in 20 s."""
+    own = lane("debian-13", 20.0, 0.0).model_copy(update={"label": "debian-13", "host": host(name=name)})
+    parts = [run_of(*cells).run] if merged else []
+    return run_of(*[each.model_copy(update={"lane": "debian-13"}) for each in cells], lanes=[own], merged=parts)
+
+
+def learned(folder: Path, *runs: RunResult) -> Estimates:
+    for number, run in enumerate(runs):
+        made = folder / f"run-{number}"
+        made.mkdir()
+        run.write(made)
+    return Estimates.from_folder(folder)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_what_other_hosts_did_says_nothing_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merged: bool
+) -> None:
+    monkeypatch.setenv("LAB_HOST_NAME", "own")
+    slow, quick = ran("debian-13", "stock", 500.0), ran("debian-13", "stock", 8.0)
+    known = learned(tmp_path, on("other", slow, merged=merged), on("own", quick, merged=merged))
+    assert known.cell(planned()) == 8.0
+
+
+def test_of_a_merged_run_only_the_lanes_of_this_host_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_HOST_NAME", "own")
+    run = on("own", ran("debian-13", "stock", 8.0), merged=True)
+    run.run.lanes.append(
+        lane("debian-13", 900.0, 0.0).model_copy(update={"label": "debian-13 #2", "host": host(name="other")})
+    )
+    run.cells.append(ran("debian-13", "podman", 700.0).model_copy(update={"lane": "debian-13 #2"}))
+    # Decided before any lane was opened: nobody knows where.
+    run.cells.append(ran("debian-13", "kvm-absent", 600.0))
+    known = learned(tmp_path, run)
+    assert known.cell(planned()) == 8.0
+    assert known.bring_up("debian-13") == 20.0
+    assert known.cell(planned(variant="podman")) == planned(variant="podman").typical_seconds()
+    assert known.cell(planned(variant="kvm-absent")) == planned(variant="kvm-absent").typical_seconds()
+
+
+def test_runs_of_older_labs_name_no_host_and_count_unless_they_were_merged(tmp_path: Path) -> None:
+    known = learned(tmp_path, on("", ran("debian-13", "stock", 8.0)))
+    assert known.cell(planned()) == 8.0
+    (tmp_path / "merged").mkdir()
+    assert not learned(tmp_path / "merged", on("", ran("debian-13", "stock", 8.0), merged=True)).are_measured
+
+
+def test_runs_of_other_hosts_do_not_hide_older_ones_of_this_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_HOST_NAME", "own")
+    others = [on("other", ran("debian-13", "stock", 500.0)) for _ in range(RUNS + 2)]
+    assert learned(tmp_path, on("own", ran("debian-13", "stock", 8.0)), *others).cell(planned()) == 8.0

@@ -345,10 +345,30 @@ def test_the_action_merges_shards_and_the_gate_decides(runner: Runner) -> None:
     assert runner.step("run", {**inputs, "STATUS_merge": "1"}) == 0
     run = runner.outputs["run"]
     assert runner.called == [
-        ["merge", "-o", run, f"{runner.work}/shards/shard-0/", f"{runner.work}/shards/shard-1/"],
+        ["merge", "--partial", "-o", run, f"{runner.work}/shards/shard-0/", f"{runner.work}/shards/shard-1/"],
         ["gate", run, f"--against={runner.work}/base.toml", f"--expect={runner.work}/expected.toml"],
     ]
     assert runner.outputs["status"] == "0"
+
+
+def test_without_any_shard_the_action_says_so_and_merges_nothing(runner: Runner) -> None:
+    (runner.work / "shards").mkdir()
+    assert runner.step("run", {"LAB_MERGE": "shards"}) == 3
+    assert runner.step("run", {"LAB_MERGE": "nowhere"}) == 3
+    assert runner.called == []
+    assert "status" not in runner.outputs
+
+
+def test_the_workflow_runs_every_shard_of_its_plan_and_merges_them_under_their_own_names() -> None:
+    text = WORKFLOW.read_text()
+    [listed] = re.findall(r"shard: (\[.*\])", text)
+    shards = json.loads(listed)
+    assert shards == [f"{number}/{len(shards)}" for number in range(1, len(shards) + 1)]
+    assert len(shards) <= 256
+    assert "name: shard-${{ strategy.job-index }}" in text
+    assert "pattern: shard-*" in text
+    # Each artifact is uploaded again if its job is.
+    assert text.count("uses: actions/upload-artifact@") == text.count("overwrite: true")
 
 
 def test_the_summary_begins_with_the_gate_s_decision(runner: Runner) -> None:

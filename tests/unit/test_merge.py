@@ -15,6 +15,7 @@ from lab.record import (
     Status,
 )
 from lab.run import definitions
+from lab.run.labels import Labels
 from lab.run.merge import merge
 from tests.unit.run_examples import SMALL, begin, finish, resume
 
@@ -67,16 +68,6 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert info.interrupted
     assert info.lanes == lanes
     assert info.definitions == definitions.digests(SMALL, RunOptions())
-
-
-def test_a_cell_that_is_in_no_part_is_not_run(tmp_path: Path) -> None:
-    shards = runs_of_shards(tmp_path, 4)
-    run = merge([shards[0], *shards[2:]], tmp_path / "whole")
-    assert [c.status for c in run.cells] == [Status.PASS, Status.NOT_RUN, Status.PASS, Status.PASS]
-    missing = run.cells[1]
-    assert (missing.guest, missing.variant, missing.build) == ("debian-12", "max-userns-zero", "0.10.8")
-    assert (missing.reason, missing.expected) == ("in none of the merged shards", SMALL[1].variant.expect)
-    assert run.exit_status() == 3
 
 
 def test_what_could_not_run_in_its_part_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -211,12 +202,42 @@ def test_later_parts_that_differ_in_what_the_first_does_not_have_are_refused(tmp
         merge([first, third, fourth], tmp_path / "whole")
 
 
-def test_a_merged_run_is_neither_resumed_nor_merged_again(tmp_path: Path) -> None:
+def test_a_merged_run_is_not_merged_again(tmp_path: Path) -> None:
     merged = merge(runs_of_shards(tmp_path), tmp_path / "whole")
-    with pytest.raises(UsageError, match="run whole was merged from other runs"):
-        resume(merged)
     with pytest.raises(UsageError, match="whole is not a shard"):
         merge([(tmp_path / "whole", merged)], tmp_path / "again")
+
+
+def test_lanes_of_several_shards_have_labels_of_their_own_and_say_what_they_ran_on(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    for number, (_, shard) in enumerate(shards):
+        shard.run.host = host(name=f"host-{number}")
+        for label in ("debian-13", "debian-13 #2", "debian-13 lsm=yama"):
+            shard.run.lanes.append(
+                LaneRecord(guest="debian-13", label=label, image=f"{number}" * 64, fork="memory", seconds={})
+            )
+        shard.cells[0].lane, shard.cells[0].trials_lane = "debian-13", "debian-13 #2"
+        # This lane did not come up, so that it has no record.
+        shard.cells[1].lane = "debian-13 #3"
+    run = merge(shards, tmp_path / "whole")
+    assert [(lane.label, lane.image[0], lane.host and lane.host.name) for lane in run.run.lanes] == [
+        ("debian-13", "0", "host-0"),
+        ("debian-13 #2", "0", "host-0"),
+        ("debian-13 lsm=yama", "0", "host-0"),
+        ("debian-13 #4", "1", "host-1"),
+        ("debian-13 #5", "1", "host-1"),
+        ("debian-13 lsm=yama #2", "1", "host-1"),
+    ]
+    assert [each.lanes for each in run.cells] == [
+        ("debian-13", "debian-13 #2"),
+        ("debian-13 #3", ""),
+        ("debian-13 #4", "debian-13 #5"),
+        ("debian-13 #6", ""),
+    ]
+    assert run.run.hosts("debian-13", "debian-13 #5") == [host(name="host-1")]
+    # What the shards recorded is as they recorded it.
+    assert [part.lanes[1].label for part in run.run.merged] == ["debian-13 #2", "debian-13 #2"]
+    assert Labels(run.run.lanes).next("debian-13") == "debian-13 #6"
 
 
 def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:

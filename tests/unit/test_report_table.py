@@ -10,11 +10,10 @@ import pytest
 
 from lab import catalog
 from lab.record import (
-    LaneRecord,
     Status,
 )
 from lab.report import markdown, squares, terminal
-from tests.unit.examples import cell, facts, host, run_of
+from tests.unit.examples import cell, facts, run_of
 from tests.unit.printed_examples import FLAKY, XFAIL, printed, rows_of
 
 
@@ -184,8 +183,8 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
         ({}, f"not finished; 2 of 3 cells are missing; continue with: {resume}"),
         ({**ended, "interrupted": True}, f"interrupted; 2 of 3 cells are missing; continue with: {resume}"),
         (
-            {**ended, "merged": [run_of(cell()).run]},
-            "2 of 3 cells are missing: resume the runs that were merged, then merge again",
+            {**ended, "merged": [run_of(cell()).run], "lost_shards": [2]},
+            f"partial, merged without 1 of its shards; 2 of 3 cells are missing; continue with: {resume}",
         ),
     ]
     for more, line in ways:
@@ -200,15 +199,3 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
     )
     assert "missing" not in printed(run_of(cell(), **ended), tmp_path)
     assert "missing" not in markdown.render(run_of(cell(), **ended), tmp_path)
-
-
-def test_the_page_of_a_run_on_several_hosts_names_each_and_says_where_each_lane_ran() -> None:
-    hosts = [host(), host(kernel="6.18", qemu="11.0.0", acceleration="KVM")]
-    lanes = [
-        LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={}, host=each) for each in hosts
-    ]
-    text = markdown.render(run_of(cell(), lanes=lanes, host=hosts[0]))
-    assert "- host: Debian, kernel 6.12, 2 CPUs" in text
-    assert "- host: Debian, kernel 6.18, 2 CPUs" in text
-    assert "cells by memory; ran on kernel 6.18, QEMU 11.0.0, KVM\n" in text
-    assert "ran on" not in markdown.render(run_of(cell(), lanes=lanes[:1], host=hosts[0]))

@@ -1,9 +1,15 @@
 """`lab matrix --shard` and `lab merge`: a plan in parts, on several hosts."""
 
+import json
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from lab.base.paths import PACKAGE
 from lab.record import RunResult
 from tests.unit.cli_examples import ONE_CELL, TWO_CELLS, run_main
 
@@ -94,17 +100,55 @@ def test_merged_shards_are_the_run_of_the_plan(
     assert out.endswith(f"run: {merged} (results.json, matrix.md)\n")
     assert [cell.variant for cell in RunResult.read(merged).cells] == ["stock", "max-userns-zero"]
     assert "| debian-13 | - | pass | pass |" in (merged / "matrix.md").read_text()
-    assert run_main(monkeypatch, "matrix", "--resume", str(merged)) == 2
-    assert "was merged from other runs" in capsys.readouterr().err
 
 
-def test_what_no_shard_has_run_is_not_a_pass(
+def test_a_lost_shard_is_named_with_the_next_step(
     shards: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(monkeypatch, "merge", shards[1]) == 3
-    assert "\n1 pass, 1 not-run\n" in capsys.readouterr().out
-    [folder] = home.glob("state/runs/*")
-    assert [cell.reason for cell in RunResult.read(folder).cells] == ["in none of the merged shards", ""]
+    assert run_main(monkeypatch, "merge", shards[1]) == 2
+    said = capsys.readouterr().err
+    assert "shard 1/2 is missing: 1 of the plan's 2 cells are in none of these runs" in said
+    assert "--partial" in said
+    assert list(home.glob("state/runs/*")) == []
+
+
+def test_without_a_lost_shard_the_others_are_a_partial_run_that_is_resumed(
+    shards: list[str],
+    tmp_path: Path,
+    passing: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    merged = tmp_path / "home" / "state" / "runs" / "merged"
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "results.json").write_text('{"schema": 2')
+    assert run_main(monkeypatch, "merge", "--partial", shards[1], str(damaged), "-o", str(merged)) == 3
+    out = capsys.readouterr().out
+    assert f"left out: {damaged / 'results.json'} is no record that this lab can read: " in out
+    assert "\nnot-run (shard 1/2 was lost): debian-13 (stock)\n" in out
+    assert "\n1 pass, 1 not-run\n" in out
+    assert (
+        "\npartial, merged without 1 of its shards; 1 of 2 cells are missing; "
+        f"continue with: lab matrix --resume {merged}\n"
+    ) in out
+    assert run_main(monkeypatch, "runs") == 0
+    assert " partial " in capsys.readouterr().out
+    passing.clear()
+    assert run_main(monkeypatch, "matrix", "--resume", str(merged)) == 0
+    assert passing == ["debian-13/stock/0.10.8"]
+    assert "\n2 pass\n" in capsys.readouterr().out
+    assert run_main(monkeypatch, "runs") == 0
+    assert " complete " in capsys.readouterr().out
+
+
+def test_if_no_shard_can_be_read_nothing_is_merged(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run_main(monkeypatch, "merge", "--partial", str(tmp_path / "empty")) == 2
+    assert "empty is not the folder of a run" in capsys.readouterr().err
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(
@@ -139,3 +183,30 @@ def test_what_makes_no_run_is_not_merged(
     assert said in heard.err
     assert heard.out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_line_for_slurm_runs_every_cell_of_the_set_in_one_task(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (PACKAGE.parent / "docs" / "guides" / "in-ci.md").read_text()
+    [line] = [each for each in page.splitlines() if each.startswith("sbatch ")]
+    options = dict(word.removeprefix("--").partition("=")[::2] for word in shlex.split(line)[1:])
+    first, last = map(int, options["array"].split("-"))
+    assert first == 1
+    program = tmp_path / ".venv" / "bin" / "lab"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    program.chmod(0o755)
+    tasks = []
+    for number in range(first, last + 1):
+        environment = {"SLURM_ARRAY_TASK_ID": str(number), "PATH": "/usr/bin:/bin"}
+        # As sbatch runs what --wrap gives it.
+        said = subprocess.check_output(["/bin/sh", "-c", options["wrap"]], env=environment, cwd=tmp_path)
+        words = json.loads(said)
+        assert words[-2:] == ["-o", f"shard-{number}"]
+        assert run_main(monkeypatch, *words, "--list") == 0
+        tasks += listed(capsys)
+    [set_name] = re.findall(r"--set (\S+)", options["wrap"])
+    assert run_main(monkeypatch, "matrix", "--set", set_name, "--list") == 0
+    assert tasks == listed(capsys)
+    assert not home.exists()

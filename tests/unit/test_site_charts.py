@@ -225,6 +225,26 @@ def test_steps_of_runs_that_share_nothing_are_not_compared() -> None:
     assert step_times(run_of(timed()), run_of(timed("debian-12"))).steps == []
 
 
+def test_steps_are_compared_between_hosts_alike_and_no_others() -> None:
+    def run(suite: float, **more: object) -> RunResult:
+        found = host(**more)
+        return run_of(timed(suite=suite, lane="debian-13"), lanes=[lane(label="debian-13", host=found)])
+
+    before = run(50.0, name="one")
+    assert {step.now for step in step_times(before, run(60.0, name="other")).steps if step.step == "suite"} == {
+        60
+    }
+    assert step_times(before, run(60.0, cpus=64)).steps == []
+    assert step_times(before, run(60.0, acceleration="KVM")).steps == []
+
+
+def test_the_log_of_a_merged_run_is_that_of_its_resumed_session_alone(tmp_path: Path) -> None:
+    (tmp_path / "run.log").write_text("\n".join(LOG))
+    [whole] = timelines(run_of(timed()), tmp_path)
+    [merged] = timelines(run_of(timed(), merged=[run_of().run]), tmp_path)
+    assert (whole.began, merged.began) == (STARTED, None)
+
+
 @pytest.mark.parametrize("end", [0.0, 0.3, 7.0, 59.0, 61.0, 3599.0, 90000.0, 1e7])
 def test_an_axis_has_few_round_ticks_that_lie_on_it(end: float) -> None:
     ticks = Scale(end).ticks
@@ -274,7 +294,7 @@ def test_the_figures_of_the_charts_are_in_the_tables(tmp_path: Path) -> None:
     run = (site / "runs" / "b-run.html").read_text()
     assert '<th scope="row">debian-13</th><td>16:00:00</td><td>16:02:00</td>' in run
     assert "The times are those of the run&#39;s log" in run or "The times are those of the run's log" in run
-    assert "The run's log is not beside its record" in (site / "runs" / "a-run.html").read_text()
+    assert "The log of the whole run is not beside its record" in (site / "runs" / "a-run.html").read_text()
 
 
 def test_names_in_charts_are_escaped(tmp_path: Path) -> None:

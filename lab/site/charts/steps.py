@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from lab.record import RunResult
+from lab.record import Host, RunResult
 from lab.site.charts.kinds import CELL_STEPS, LANE_STEPS
 from lab.site.charts.scale import Scale
 
@@ -54,7 +54,8 @@ class StepTimes:
 def step_times(before: RunResult, now: RunResult) -> StepTimes:
     """Compare the steps of cells and lanes that both runs have.
 
-    A lane that restored a stored state is not compared with one that booted: it is another step.
+    A lane that restored a stored state is not compared with one that booted: it is another step. Nothing
+    is compared between hosts that are not alike.
     """
     old, new = _seconds(before), _seconds(now)
     steps = [each for step in ORDER if (each := _compare(step, old.get(step, {}), new.get(step, {})))]
@@ -79,11 +80,19 @@ def _seconds(run: RunResult) -> Seconds:
     """Return the seconds per step, by cell or, for the steps of lanes, by guest and way of starting."""
     cells: dict[str, dict[tuple[str, ...], float]] = {step: {} for step in ORDER}
     for cell in run.cells:
+        host = _kind(run.run.hosts(cell.guest, cell.lane))
         for step in CELL_STEPS.keys() & cell.seconds.keys():
-            cells[step][cell.guest, cell.variant, cell.build, cell.fork] = cell.seconds[step]
+            cells[step][cell.guest, cell.variant, cell.build, cell.fork, host] = cell.seconds[step]
     lanes: dict[str, dict[tuple[str, ...], list[float]]] = {step: {} for step in LANE_STEPS}
     for lane in run.run.lanes:
-        key = (lane.guest, str(lane.restored), str(lane.stored_build))
+        host = _kind(run.run.hosts(lane.guest, lane.label))
+        key = (lane.guest, str(lane.restored), str(lane.stored_build), host)
         for step in LANE_STEPS.keys() & lane.seconds.keys():
             lanes[step].setdefault(key, []).append(lane.seconds[step])
     return cells | {step: {key: median(found) for key, found in each.items()} for step, each in lanes.items()}
+
+
+def _kind(hosts: Iterable[Host]) -> str:
+    """What hosts of about the same speed have in common."""
+    found = {f"{host.cpus} {round(host.memory_mib / 1024)} {host.acceleration}" for host in hosts}
+    return ", ".join(sorted(found))

@@ -63,8 +63,11 @@ class Timeline:
 
 
 def timelines(run: RunResult, folder: Path | None = None) -> list[Timeline]:
-    """Return one timeline for each session of a run from `run.log` in its folder; sums if there is no log."""
-    log = folder / RUN_LOG if folder else None
+    """Return one timeline for each session of a run from `run.log` in its folder; sums if there is no log.
+
+    The log of a merged run tells only of the session in which it was resumed.
+    """
+    log = folder / RUN_LOG if folder and not run.run.merged else None
     if log and log.is_file() and log.stat().st_size <= MOST_BYTES:
         found = from_log(run, log.read_text(errors="replace").splitlines())
         if found:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from lab.probes import Facts
 from lab.record import Host
+from lab.report import hosts
 from lab.site.results import Published
 
 UNKNOWN = "not known: the lab did not read it"
@@ -19,17 +20,24 @@ def environment(published: Published) -> dict[str, str]:
     )
     build = published.source.build(cell.build)
     made = f"{build.version} from {build.source}" if build else cell.build
-    hosts = run.hosts(cell.guest, cell.lane)
+    found = run.hosts(cell.guest, cell.lane)
+    called = hosts.names(run)
+    several = {"run by": " / ".join(called[each] for each in found)} if len(called) > 1 else {}
     load = {"load": ", ".join(cell.stress)} if cell.stress else {}
     return (
-        guest | {"suite confined by": confined, **load, "boxlite": made} | (_hosts(hosts) or {"host": UNKNOWN})
+        guest
+        | {"suite confined by": confined, **load, "boxlite": made, **several}
+        | (_hosts(found) or {"host": UNKNOWN})
     )
 
 
 def digests(published: Published) -> dict[str, str]:
-    """Return the SHA-256 of what was tested: the images of the guest's lanes, and the files of the build."""
-    lanes = published.source.run.run.lanes
-    images = dict.fromkeys(lane.image for lane in lanes if lane.guest == published.cell.guest)
+    """Return the SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
+
+    Of older records, which do not say the lane, the images of all lanes of the guest.
+    """
+    lanes = published.source.run.run.lanes_of(published.cell.guest, published.cell.lane)
+    images = dict.fromkeys(lane.image for lane in lanes)
     named = {f"image {number}" if len(images) > 1 else "image": image for number, image in enumerate(images, 1)}
     build = published.source.build(published.cell.build)
     return named | (build.files if build else {})
@@ -54,10 +62,10 @@ def _guest(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "/dev/kvm", facts.kvm.mode if facts.kvm else "none"
 
 
-def _hosts(hosts: Iterable[Host]) -> dict[str, str]:
+def _hosts(known: Iterable[Host]) -> dict[str, str]:
     """Each fact about the hosts; where they differ, what each of them has."""
     found: dict[str, list[str]] = {}
-    for host in hosts:
+    for host in known:
         for name, value in _host(host):
             found.setdefault(name, []).append(value)
     return {name: " / ".join(dict.fromkeys(values)) for name, values in found.items()}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.record import CellResult, Status
-from lab.report import spent, squares
+from lab.report import hosts, spent, squares
 from lab.site.charts.passrate import pass_rates
 from lab.site.charts.steps import StepTimes, step_times
 from lab.site.charts.timeline import Timeline, timelines
@@ -95,6 +95,7 @@ def outputs(site: Site) -> Iterator[Page]:
                 "info": run.source.run.run,
                 "mark": MARKS,
                 "table": squares,
+                "hosts": hosts,
                 "page_of": lambda cell: site.cells[identity(cell)].page,
                 "runs_page": RUNS_PAGE,
             },

@@ -63,7 +63,7 @@ def versions(source: Source, cell: CellResult, site: Site) -> dict[str, str]:
     defined = site.catalog.guests.get(cell.guest)
     hosts = info.hosts(cell.guest, cell.lane)
     machines = dict.fromkeys(f"QEMU {host.qemu}, {host.acceleration}" for host in hosts)
-    image = next((lane.image for lane in info.lanes if lane.guest == cell.guest), "")
+    image = next((lane.image for lane in info.lanes_of(cell.guest, cell.lane)), "")
     return {
         "boxlite": build.version if build else cell.build,
         **(_system_versions(facts) if facts else {}),

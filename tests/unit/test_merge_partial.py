@@ -1,0 +1,129 @@
+"""Merging a plan of which shards were lost, and resuming what that makes."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.base.errors import UsageError
+from lab.plan import Shard
+from lab.record import RunResult, ShardRecord, Status
+from lab.run import definitions
+from lab.run.merge import merge
+from tests.unit.run_examples import SMALL, begin, finish, names, resume
+from tests.unit.test_merge import Shards, host, runs_of_shards
+
+
+def without(shards: Shards, *lost: int) -> Shards:
+    return [each for number, each in enumerate(shards, 1) if number not in lost]
+
+
+def test_the_cells_of_a_lost_shard_are_not_run_and_the_run_says_so(tmp_path: Path) -> None:
+    run = merge(without(runs_of_shards(tmp_path, 4), 2), tmp_path / "whole", partial=True)
+    assert [c.status for c in run.cells] == [Status.PASS, Status.NOT_RUN, Status.PASS, Status.PASS]
+    missing = run.cells[1]
+    assert (missing.guest, missing.variant, missing.build) == ("debian-12", "max-userns-zero", "0.10.8")
+    assert (missing.reason, missing.expected) == ("shard 2/4 was lost", SMALL[1].variant.expect)
+    assert missing.rerun == SMALL[1].rerun(run.run.options)
+    assert (run.run.lost_shards, run.run.is_partial) == ([2], True)
+    assert run.exit_status() == 3
+    assert RunResult.read(tmp_path / "whole") == run
+
+
+def test_each_cell_names_its_own_lost_shard_even_beside_another(tmp_path: Path) -> None:
+    run = merge(without(runs_of_shards(tmp_path, 4), 2, 3), tmp_path / "whole", partial=True)
+    assert [c.reason for c in run.cells] == ["", "shard 2/4 was lost", "shard 3/4 was lost", ""]
+
+
+def test_shards_of_older_labs_do_not_tell_which_lost_shard_had_a_cell(tmp_path: Path) -> None:
+    shards = without(runs_of_shards(tmp_path, 4), 2, 3)
+    for _, shard in shards:
+        assert shard.run.shard
+        shard.run.shard.sizes = []
+    run = merge(shards, tmp_path / "whole", partial=True)
+    assert run.run.lost_shards == [2, 3]
+    assert run.cells[1].reason == "in none of the merged shards, without shards 2/4 and 3/4"
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ([2], "shard 2/4 is missing: 1 of the plan's 4 cells are in none of these runs\n  next: run it with"),
+        ([1, 2, 4], "shards 1/4, 2/4 and 4/4 are missing: 3 of the plan's 4 cells are in none of these runs"),
+    ],
+)
+def test_missing_shards_are_refused_unless_that_is_asked_for(
+    tmp_path: Path, lost: list[int], said: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        merge(without(runs_of_shards(tmp_path, 4), *lost), tmp_path / "whole")
+    assert str(error.value).startswith(said)
+    assert "--partial" in str(error.value)
+    assert not (tmp_path / "whole").exists()
+
+
+def test_many_missing_shards_are_counted(tmp_path: Path) -> None:
+    first = finish(tmp_path / "one", begin(tmp_path / "one", SMALL, shard=Shard(1, 4)))
+    others = [f"debian-13/variant-{number}/0.10.8" for number in range(39)]
+    plan = [SMALL[0].name, *others]
+    first.run.shard = ShardRecord(number=1, count=40, plan=plan, sizes=[1] * 40)
+    with pytest.raises(UsageError, match=r"^shards 2/40, 3/40, .*, 11/40 and 29 more are missing: "):
+        merge([(tmp_path / "one", first)], tmp_path / "whole")
+
+
+def test_shards_without_cells_are_not_missed(tmp_path: Path) -> None:
+    idle = [Shard(number, 9) for number in range(1, 10) if not Shard(number, 9).of(SMALL)]
+    assert idle
+    shards = [
+        (folder, finish(folder, begin(folder, SMALL, shard=each)))
+        for each in [Shard(number, 9) for number in range(1, 10)]
+        if each not in idle and (folder := tmp_path / str(each.number))
+    ]
+    assert merge(shards, tmp_path / "whole").run.lost_shards == []
+    [_, *others] = shards
+    assert merge(others, tmp_path / "rest", partial=True).run.lost_shards == [shards[0][1].run.shard.number]  # type: ignore[union-attr]
+
+
+def test_a_partial_run_is_resumed_with_the_cells_of_the_lost_shard_alone(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path, 4)
+    for _, shard in shards:
+        shard.run.host = host(name=shard.run.id)
+    merged = merge(without(shards, 3), tmp_path / "whole", partial=True)
+    begun = resume(merged)
+    assert names(begun) == [each.name for each in SMALL]
+    assert [each.name for each in begun.left] == [SMALL[2].name]
+    # Of this guest only one shard knew what it was defined by.
+    assert begun.info.definitions == definitions.digests(SMALL, begun.info.options)
+    assert [part.id for part in begun.info.merged] == ["shard-1", "shard-2", "shard-4"]
+    assert (begun.info.lost_shards, begun.info.is_partial) == ([3], False)
+
+
+def test_definitions_that_only_the_lost_shard_had_are_those_of_today(tmp_path: Path) -> None:
+    merged = merge(without(runs_of_shards(tmp_path, 2), 2), tmp_path / "whole", partial=True)
+    assert "guest debian-13" not in merged.run.definitions
+    assert "guest debian-13" in resume(merged).info.definitions
+
+
+@pytest.mark.parametrize("name", ["guest debian-12", "rule set", "suite jailer"])
+def test_changed_definitions_of_cells_that_stand_are_refused_all_the_same(tmp_path: Path, name: str) -> None:
+    merged = merge(without(runs_of_shards(tmp_path, 2), 2), tmp_path / "whole", partial=True)
+    merged.run.definitions[name] = "0" * 64
+    with pytest.raises(UsageError, match=f"cannot be resumed, changed since: {name}\n"):
+        resume(merged)
+    del merged.run.definitions[name]
+    with pytest.raises(UsageError, match=f"cannot be resumed, not recorded: {name}\n"):
+        resume(merged)
+
+
+def test_a_whole_merged_run_is_resumed_where_its_shards_left_off(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    shards[0][1].cells[1].status = Status.ERROR
+    shards[1][1].cells[0].unfinished = True
+    begun = resume(merge(shards, tmp_path / "whole"))
+    assert [each.name for each in begun.left] == [SMALL[1].name, SMALL[2].name]
+    assert len(begun.kept) == 3
+
+
+def test_a_shard_that_was_resumed_leaves_no_session_to_the_merged_run(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    shards[0][1].run.resumed = [shards[0][1].run.started]
+    assert merge(shards, tmp_path / "whole").run.resumed == []

@@ -1,0 +1,174 @@
+"""Which host ran what, in every report; and that no site says what a host is called."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.gate import results
+from lab.gate.compare import compare
+from lab.gate.differences import Difference
+from lab.record import CellResult, Host, LaneRecord, RunResult, Status
+from lab.report import hosts, markdown
+from lab.site import one_page
+from lab.site.publish import publish
+from tests.unit.cli_examples import run_main
+from tests.unit.examples import cell, host, run_of
+from tests.unit.gate_examples import done, run_with
+from tests.unit.printed_examples import printed
+
+ALPHA, BETA = host(name="alpha.example"), host(name="beta.example", kernel="6.18", acceleration="KVM")
+
+
+def lane(label: str, of: Host | None, image: str = "1") -> LaneRecord:
+    return LaneRecord(
+        guest=label.partition(" ")[0], label=label, host=of, image=image * 64, fork="memory", seconds={}
+    )
+
+
+def on_two_hosts(*more: CellResult) -> RunResult:
+    """A run of which one guest was on one host, and the cells of the other one on both."""
+    cells = [
+        cell("debian-12", lane="debian-12"),
+        cell("debian-13", lane="debian-13"),
+        cell("debian-13", "podman", lane="debian-13 #2"),
+        cell("debian-14", status=Status.NOT_RUN, reason="no image"),
+    ]
+    lanes = [lane("debian-12", ALPHA), lane("debian-13", ALPHA), lane("debian-13 #2", BETA)]
+    return run_of(*cells, *more, lanes=lanes)
+
+
+def test_every_report_says_which_of_several_hosts_ran_what() -> None:
+    run = on_two_hosts()
+    said = [
+        "alpha.example ran 2 cells: debian-12, debian-13 (stock)",
+        "beta.example ran 1 cell: debian-13 (podman)",
+    ]
+    assert hosts.lines(run) == said
+    assert "\n".join(f"\n{line}" for line in said) in printed(run)
+    page = markdown.render(run)
+    assert all(f"\n- {line}\n" in page for line in said)
+    assert "\n- host alpha.example: Debian, kernel 6.12, 2 CPUs" in page
+    assert "\n- host beta.example: Debian, kernel 6.18, 2 CPUs" in page
+    assert "cells by memory; ran on beta.example, KVM\n" in page
+
+
+def test_of_one_host_nothing_is_said_but_what_it_is(tmp_path: Path) -> None:
+    run = run_of(cell(lane="debian-13"), lanes=[lane("debian-13", ALPHA)], host=ALPHA)
+    assert hosts.lines(run) == []
+    assert "alpha" not in printed(run, tmp_path)
+    assert "alpha" not in markdown.render(run)
+    assert "\n- host: Debian, kernel 6.12, 2 CPUs" in markdown.render(run)
+
+
+def test_hosts_that_share_a_name_or_have_none_are_told_apart() -> None:
+    rebooted = host(name="alpha", kernel="6.18")
+    found = [host(name="alpha"), rebooted, host(), host(kernel="5")]
+    run = run_of(lanes=[lane(f"debian-13 #{number}", each) for number, each in enumerate(found, 2)])
+    assert list(hosts.names(run.run).values()) == ["alpha (1)", "alpha (2)", "host 3", "host 4"]
+
+
+def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
+    run = on_two_hosts(cell("debian-12", "podman", lane="debian-12", trials_lane="debian-13 #2"))
+    run.run.lanes.append(lane("debian-12 #2", BETA))
+    run.cells[-1].trials_lane = "debian-12 #2"
+    line = (
+        "debian-12 podman 0.10.8: its suite ran on alpha.example; "
+        "its remedies and changes were tried on beta.example"
+    )
+    assert hosts.of_several(run) == [line]
+    assert line in printed(run)
+    assert f"\n- {line}\n" in markdown.render(run)
+
+
+def test_a_record_that_does_not_say_which_host_ran_a_cell_is_not_guessed_from() -> None:
+    # As older labs merged shards: both have a lane of the same label.
+    run = run_of(cell(lane="debian-13"), lanes=[lane("debian-13", ALPHA), lane("debian-13", BETA)])
+    assert hosts.lines(run) == [
+        "alpha.example ran no cell",
+        "beta.example ran no cell",
+        "debian-13 stock 0.10.8: the record does not say which of these ran it: alpha.example, beta.example",
+    ]
+
+
+# -- what is published
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    run = on_two_hosts()
+    run.run.merged = [run.run.model_copy(update={"host": BETA})]
+    run.run.host = ALPHA
+    (tmp_path / "run").mkdir()
+    run.write(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def texts(site: Path) -> str:
+    return "".join(file.read_text() for file in site.rglob("*") if file.is_file())
+
+
+def test_a_site_numbers_hosts_and_does_not_name_them(folder: Path, tmp_path: Path) -> None:
+    publish([folder], tmp_path / "site")
+    text = texts(tmp_path / "site")
+    assert "example" not in text.replace("example.org", "")
+    assert "host 1: Debian, kernel 6.12" in text
+    assert "ran 2 cells: debian-12, debian-13 (stock)" in text
+    assert "host 2: Debian, kernel 6.18" in text
+    page = one_page.render(RunResult.read(folder), folder)
+    assert "alpha" not in page
+    assert "host 2: Debian, kernel 6.18" in page
+
+
+def test_a_publisher_may_name_the_hosts(
+    folder: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    assert run_main(monkeypatch, "publish", folder, "-o", site, "--host-names") == 0
+    assert "alpha.example: Debian, kernel 6.12" in texts(site)
+    assert not home.exists()
+
+
+def test_a_host_has_the_same_number_in_all_runs_of_a_site(folder: Path, tmp_path: Path) -> None:
+    other = on_two_hosts()
+    other.run.id = "other"
+    other.run.lanes.reverse()
+    (tmp_path / "other").mkdir()
+    other.write(tmp_path / "other")
+    publish([folder, tmp_path / "other"], tmp_path / "site")
+    for page in ("20261124-160000", "other"):
+        text = (tmp_path / "site" / "runs" / f"{page}.html").read_text()
+        assert "host 1: Debian, kernel 6.12" in text
+        assert "host 2: Debian, kernel 6.18" in text
+
+
+# -- the gate
+
+
+def compared(old: RunResult, new: RunResult) -> list[list[str]]:
+    """The changes of environment of each cell."""
+    sides = [results.of_run(run, Path("run"), "0.10.8") for run in (old, new)]
+    return [[str(change) for change in found.environment] for found in compare(*sides).cells]
+
+
+def test_each_cell_of_a_merged_run_is_compared_by_what_it_ran_on_itself() -> None:
+    cells = [done(Status.PASS, lane="debian-13"), done(Status.PASS, variant="podman", lane="debian-13 #2")]
+    before = run_with(*cells, lanes=[lane("debian-13", ALPHA), lane("debian-13 #2", ALPHA)])
+    now = run_with(*cells, lanes=[lane("debian-13", ALPHA), lane("debian-13 #2", BETA, image="2")])
+    assert compared(before, now) == [
+        [],
+        [
+            "image changed",
+            "host Debian with kernel 6.12 -> Debian with kernel 6.18",
+            "acceleration emulation -> KVM",
+        ],
+    ]
+    sides = [results.of_run(run, Path("run"), "0.10.8") for run in (before, now)]
+    assert [each.difference for each in compare(*sides).cells] == [
+        Difference.UNCHANGED,
+        Difference.ENVIRONMENT_CHANGED,
+    ]
+
+
+def test_hosts_of_other_names_are_no_other_environment() -> None:
+    of = [run_with(done(Status.PASS, lane="debian-13"), lanes=[lane("debian-13", host(name=n))]) for n in "ab"]
+    assert compared(*of) == [[]]
