@@ -175,7 +175,8 @@ def _uefi(opened: libvirt.virConnect) -> Line:
 
 def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
     verdict = acceleration.cached(opened, paths)
-    if verdict is None and (image := store.any_image(paths)):
+    is_whole = verdict is not None and verdict.kernel_seconds is not None
+    if not is_whole and (image := store.any_image(paths)):
         try:
             verdict = acceleration.decide(opened, paths, image, lambda text: None)
         except NoMachine as error:

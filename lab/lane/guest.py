@@ -160,18 +160,18 @@ class LaneGuest:
             ready.wait_up(self.session, self.lane)
         except BootFailed:
             # If its kernel was slower than was known, the limit was too short.
-            if not self._is_slower_than_known():
+            if not self._makes_limits_longer():
                 raise
             ready.wait_up(self.session, self.lane)
-        self._is_slower_than_known()
+        self._makes_limits_longer()
 
-    def _is_slower_than_known(self) -> bool:
-        """Whether the boot shows that this host is slower than was known: later limits are longer then."""
-        slower = self.acceleration.slowed(self.lane.console_text())
-        if slower is self.acceleration:
+    def _makes_limits_longer(self) -> bool:
+        """Learn this host's speed from the boot: whether later limits are longer than they were."""
+        before, now = self.acceleration, self.acceleration.learned(self.lane.console_text())
+        self.lane.acceleration, self.session.speed = now, now.speed
+        if now.speed.factor <= before.speed.factor:
             return False
-        self.lane.acceleration, self.session.speed = slower, slower.speed
-        self.say(f"this boot was slower than what was measured: {slower.told()}")
+        self.say(f"this boot was slower than what was known: {now.told()}")
         return True
 
     def wait_answering(self) -> None:

@@ -26,6 +26,8 @@ LOCK_SECONDS = 4 * kernel_boot.LIMIT_SECONDS
 # A host that had much to do when it was measured gets limits that are too long, which only costs time, and one
 # that had nothing to do gets limits that may be too short. Neither lasts longer than this.
 MEASURED_FOR = timedelta(days=1)
+# A time at which whatever was measured has to be measured again.
+LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,12 @@ class Acceleration:
     def speed(self) -> Speed:
         return Speed(emulated=not self.kvm, kernel_seconds=self.kernel_seconds)
 
-    def slowed(self, console: str) -> "Acceleration":
-        """The same, slower if the boot on this console took longer than is known. It is never made faster."""
-        seconds = max(self.kernel_seconds or 0.0, kernel_boot.seconds_of(console) or 0.0)
-        slower = replace(self, kernel_seconds=seconds or None)
-        return slower if slower.speed.factor > self.speed.factor else self
+    def learned(self, console: str) -> "Acceleration":
+        """The same with the boot on this console, if that is the first or was slower than any before it."""
+        seconds = kernel_boot.seconds_of(console)
+        if seconds is None or seconds <= (self.kernel_seconds or 0.0):
+            return self
+        return replace(self, kernel_seconds=seconds)
 
     def told(self) -> str:
         """How fast this host is, and what follows from it for limits of time."""
@@ -71,7 +74,7 @@ class NoMachine(LabError):
 class Verdict(BaseModel):
     """The content of `acceleration.json`; `key` says for which host it holds.
 
-    `measured` is when the speed was measured; None if that has to be done.
+    `measured` is when the speed was measured; None if it was not yet.
     """
 
     key: str
@@ -80,10 +83,11 @@ class Verdict(BaseModel):
     kernel_seconds: float | None = None
     measured: datetime | None = None
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the speed was measured lately."""
-        return self.measured is not None and timedelta(0) <= datetime.now(UTC) - self.measured < MEASURED_FOR
+    def suffices(self, *, unmeasured: bool) -> bool:
+        """Whether the speed was measured lately; if `unmeasured`, also whether it was not measured yet."""
+        if self.measured is None:
+            return unmeasured
+        return timedelta(0) <= datetime.now(UTC) - self.measured < MEASURED_FOR
 
     @property
     def acceleration(self) -> Acceleration:
@@ -91,32 +95,49 @@ class Verdict(BaseModel):
 
 
 def decide(
-    connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: Callable[[str], None]
+    connection: libvirt.virConnect,
+    paths: Paths,
+    image: BaseImage,
+    say: Callable[[str], None],
+    *,
+    unmeasured: bool = False,
 ) -> Acceleration:
     """Return the cached verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
 
-    The kernel of any guest will do. If only the speed has to be measured again, one boot does that. While
-    another lab or thread boots one, `say` may raise to end the wait. Raises LabError if the image's disk cannot
-    be booted at all, and NoMachine.
+    The kernel of any guest will do. If only the speed has to be measured again, one boot does that. With
+    `unmeasured` no kernel is booted to measure emulation for the first time: the caller is about to boot a
+    guest, which shows it, and passes it to `keep_speed`. While another lab or thread boots one, `say` may raise
+    to end the wait. Raises LabError if the image's disk cannot be booted at all, and NoMachine.
     """
     known = _read(connection, paths)
-    if known is not None and known.is_fresh:
+    if known is not None and known.suffices(unmeasured=unmeasured):
         return known.acceleration
     paths.make(paths.cache)
     lock = paths.acceleration.with_suffix(".lock")
     with locked(lock, LOCK_SECONDS, "KVM to be tried", say):
         known = _read(connection, paths)
-        if known is None or not known.is_fresh:
-            found = _find_out(connection, paths, image, known)
+        if known is None or not known.suffices(unmeasured=unmeasured):
+            measure = not unmeasured or known is not None
+            found = _find_out(connection, paths, image, known, measure=measure)
             known = Verdict(
                 key=_key(connection),
                 kvm=found.kvm,
                 reason=found.reason,
                 kernel_seconds=found.kernel_seconds,
-                measured=datetime.now(UTC),
+                measured=datetime.now(UTC) if found.kvm or measure else None,
             )
             write_atomically(paths.acceleration, known.model_dump_json() + "\n")
         return known.acceleration
+
+
+def keep_speed(connection: libvirt.virConnect, paths: Paths, booted: Acceleration) -> bool:
+    """Keep the speed that a guest's boot showed. False if the boot did not show it, or it was known before."""
+    known = _read(connection, paths)
+    if booted.kernel_seconds is None or known is None or known.measured is not None:
+        return False
+    measured = {"kernel_seconds": booted.kernel_seconds, "measured": datetime.now(UTC)}
+    write_atomically(paths.acceleration, known.model_copy(update=measured).model_dump_json() + "\n")
+    return True
 
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
@@ -131,7 +152,8 @@ def measure_again(paths: Paths) -> None:
         known = Verdict.model_validate_json(paths.acceleration.read_bytes())
     except (OSError, ValueError):
         return
-    write_atomically(paths.acceleration, known.model_copy(update={"measured": None}).model_dump_json() + "\n")
+    again = known.model_copy(update={"measured": LONG_AGO})
+    write_atomically(paths.acceleration, again.model_dump_json() + "\n")
 
 
 def _read(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
@@ -143,23 +165,28 @@ def _read(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
 
 
 def _find_out(
-    connection: libvirt.virConnect, paths: Paths, image: BaseImage, known: Verdict | None
+    connection: libvirt.virConnect, paths: Paths, image: BaseImage, known: Verdict | None, *, measure: bool
 ) -> Acceleration:
-    """Raises NoLibvirt, LeftBehind, NoMachine."""
+    """`measure`: whether to boot a kernel under emulation, too. Raises NoLibvirt, LeftBehind, NoMachine."""
     # What keeps guests from KVM is part of the key, so that only a verdict for KVM is tried again.
     emulated = known.acceleration if known and not known.kvm else _refused_without_trying()
+    if emulated and not measure:
+        return emulated
     if emulated:
         return replace(emulated, kernel_seconds=kernel_boot.boot(connection, paths, image, kvm=False).seconds)
     tried = kernel_boot.boot(connection, paths, image, kvm=True)
     if not tried.failure:
         return Acceleration(True, "a guest kernel ran under KVM", tried.seconds)
+    why = f"/dev/kvm opens, but under it {tried.failure}"
+    if not measure and not tried.refused:
+        return Acceleration(False, why)
     ran = kernel_boot.boot(connection, paths, image, kvm=False)
     if tried.refused and ran.refused:
         raise NoMachine(
             f"KVM could not be tried, because libvirt starts no machine, emulated or not: {ran.failure}",
             hint="lab doctor shows what denies it",
         )
-    return Acceleration(False, f"/dev/kvm opens, but under it {tried.failure}", ran.seconds)
+    return Acceleration(False, why, ran.seconds)
 
 
 def _key(connection: libvirt.virConnect) -> str:

@@ -137,15 +137,23 @@ class Worker:
 
     def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
         self._say("finding out about KVM")
-        how = acceleration.decide(opened, self._shared.work.paths, image, self._say_or_stop)
+        how = acceleration.decide(
+            opened,
+            self._shared.work.paths,
+            image,
+            self._say_or_stop,
+            # A distribution's kernel may be told to say nothing of its boot.
+            unmeasured=image.firmware is None,
+        )
         self._host = hosts.describe(opened, how)
         if self._shared.journal.begin_on(self._host):
             if not how.kvm:
-                why = f"{how.reason}; {how.speed.compared}"
-                self._shared.observer.note(f"guests run under software emulation: {why}")
+                speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
+                self._shared.observer.note(f"guests run under software emulation: {how.reason}{speed}")
             if instead := network.instead(opened, self._shared.work.paths):
                 self._shared.observer.note(instead)
-        self._say(how.told())
+        if how.kernel_seconds is not None:
+            self._say(how.told())
         return how
 
     def _prepare(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> BaseImage | None:
@@ -207,17 +215,19 @@ class Worker:
                 )
             running = RunningLane(work, LaneGuest(made, work.processors, self._say), states)
             try:
-                self._serve(running)
+                self._serve(running, opened)
             finally:
                 running.close()
                 self._hold(None)
 
-    def _serve(self, running: RunningLane) -> None:
+    def _serve(self, running: RunningLane, opened: libvirt.virConnect) -> None:
         try:
             running.start()
         except FAULTS as error:
             self._did_not_come_up(error, running.lane)
             return
+        if acceleration.keep_speed(opened, self._shared.work.paths, running.lane.acceleration):
+            self._shared.observer.note(running.lane.acceleration.told())
         self._shared.backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
         # From here on another lane of its guest may be worth a start.

@@ -80,7 +80,7 @@ def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch:
     # The driver's machines are no processes.
     monkeypatch.setattr(processor_time, "of_lane", lambda _lane, _port: 1.5)
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
-    monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test"))
+    monkeypatch.setattr(acceleration, "decide", lambda *_, **__: Acceleration(False, "a test"))
     monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
     monkeypatch.setattr(RunningLane, "start", start)
     monkeypatch.setattr(RunningLane, "deploy", lambda running, build: made.deploy(running, build))

@@ -38,17 +38,41 @@ def test_every_cell_says_how_to_run_it_again(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("kernel_seconds", "speed"),
     [
-        (None, "this host's speed is not known"),
-        (7.0, "this host boots a kernel 14 times slower than ordinary hardware with KVM"),
+        (None, ""),
+        (7.0, "; this host boots a kernel 14 times slower than ordinary hardware with KVM"),
     ],
 )
 def test_emulation_is_said_once_with_the_speed_if_that_was_measured(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, kernel_seconds: float | None, speed: str
 ) -> None:
-    monkeypatch.setattr(acceleration, "decide", lambda *_: Acceleration(False, "a test", kernel_seconds))
+    how = Acceleration(False, "a test", kernel_seconds)
+    monkeypatch.setattr(acceleration, "decide", lambda *_, **__: how)
     lab.run()
-    said = f"guests run under software emulation: a test; {speed}"
-    assert lab.heard.notes == [said]
+    assert lab.heard.notes == [f"guests run under software emulation: a test{speed}"]
+
+
+def test_a_speed_that_the_first_boot_shows_is_said_and_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Acceleration] = []
+    how = Acceleration(False, "a test")
+    monkeypatch.setattr(acceleration, "decide", lambda *_, **__: how)
+
+    def keep(_opened: object, _paths: object, booted: Acceleration) -> bool:
+        kept.append(booted)
+        return len(kept) == 1
+
+    monkeypatch.setattr(acceleration, "keep_speed", keep)
+
+    def boot(running: RunningLane) -> None:
+        running.lane.acceleration = how.learned("[    7.0] Run /init as init process")
+
+    lab.boot = boot
+    lab.run()
+    assert [booted.kernel_seconds for booted in kept] == [7.0] * len(lab.booted)
+    speed = "this host boots a kernel 14 times slower than ordinary hardware with KVM (software emulation)"
+    assert lab.heard.notes == [
+        "guests run under software emulation: a test",
+        f"{speed}, in 7.0 s; limits of time are 14 times those for KVM",
+    ]
 
 
 def test_the_guest_that_takes_longest_goes_first_and_what_is_left_is_told(

@@ -319,11 +319,62 @@ def test_what_an_older_lab_kept_is_completed_by_a_measurement(paths: Paths, devi
 
 def test_a_slow_boot_makes_later_limits_longer_and_a_fast_one_none_shorter() -> None:
     known = Acceleration(True, "", 2.0)
-    assert known.slowed("[   10.250000] Run /init as init process").speed.factor == 20.5
-    assert known.slowed("[    0.250000] Run /init as init process") is known
-    assert known.slowed("a kernel that is quiet") is known
+    assert known.learned("[   10.250000] Run /init as init process").speed.factor == 20.5
+    assert known.learned("[    0.250000] Run /init as init process") is known
+    assert known.learned("a kernel that is quiet") is known
     # Ten times KVM is what emulation gets at least.
-    assert (emulated := Acceleration(False, "")).slowed("[ 4.0] Run /init as init process") is emulated
+    assert Acceleration(False, "").learned("[ 4.0] Run /init as init process") == Acceleration(False, "", 4.0)
+
+
+def test_where_a_guest_is_booted_next_its_boot_measures_emulation(
+    paths: Paths, device: Path, boots: Boots
+) -> None:
+    device.touch()
+    image = base_image(paths.images)
+    boots[True] = [Booted(failure="a guest kernel dies")]
+    how = acceleration.decide(Daemon(), paths, image, lambda text: None, unmeasured=True)
+    assert how == Acceleration(False, "/dev/kvm opens, but under it a guest kernel dies")
+    # Its other lanes do not boot a kernel for it either.
+    assert acceleration.decide(Daemon(), paths, image, lambda text: None, unmeasured=True) == how
+    booted = how.learned("[    4.0] Run /init as init process")
+    assert acceleration.keep_speed(Daemon(), paths, booted)
+    assert decide(paths, Daemon()) == booted
+    # What was kept first stays until it is old.
+    assert not acceleration.keep_speed(Daemon(), paths, Acceleration(False, how.reason, 9.0))
+    assert not acceleration.keep_speed(Daemon(), paths, how)
+    assert decide(paths, Daemon()) == booted
+
+
+def test_a_speed_that_no_boot_has_shown_is_measured_for_whoever_has_to_know(
+    paths: Paths, device: Path, boots: Boots
+) -> None:
+    image = base_image(paths.images)
+    acceleration.decide(Daemon(), paths, image, lambda text: None, unmeasured=True)
+    boots[False] = [Booted(6.0)]
+    assert decide(paths, Daemon()) == Acceleration(False, "/dev/kvm does not exist", 6.0)
+
+
+def test_after_a_guest_that_did_not_come_up_emulation_is_measured_before_the_next_one(
+    paths: Paths, device: Path, boots: Boots
+) -> None:
+    image = base_image(paths.images)
+    acceleration.decide(Daemon(), paths, image, lambda text: None, unmeasured=True)
+    acceleration.measure_again(paths)
+    boots[False] = [Booted(50.0)]
+    how = acceleration.decide(Daemon(), paths, image, lambda text: None, unmeasured=True)
+    assert how.speed.factor == 100.0
+
+
+def test_where_qemu_does_not_start_under_kvm_a_machine_is_started_without_it(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise nothing would tell a host without KVM from one where no machine starts."""
+    device.touch()
+    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    daemon = Daemon()
+    daemon.runs_emulated = False
+    with pytest.raises(acceleration.NoMachine):
+        acceleration.decide(daemon, paths, base_image(paths.images), lambda text: None, unmeasured=True)
 
 
 @pytest.mark.parametrize(
