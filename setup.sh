@@ -166,8 +166,9 @@ if [ -n "$bare" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
     if [ -n "$bare" ] || ! .venv/bin/python -c '' 2>/dev/null; then run $PYTHON -m venv --clear .venv; fi
     pip() { run .venv/bin/python -m pip --disable-pip-version-check install --quiet "$@"; }
     pip --require-hashes -r requirements/build.txt
-    # Without isolation, so that what builds libvirt's binding is what the lock file names.
-    pip --require-hashes --no-build-isolation -r "$lock"
+    # Without isolation, so that what builds libvirt's binding is what the lock file names. Nothing is compiled to
+    # bytecode here: that takes two seconds, and Python does it with what is imported.
+    pip --require-hashes --no-compile --no-build-isolation -r "$lock"
     pip --no-deps --no-build-isolation --editable .
     [ -n "$dry" ] || printf '%s\n' "$want" >"$stamp"
 fi
