@@ -8,17 +8,27 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A boxlite home that only this test uses.
+def make() -> Path:
+    """Make a new boxlite home.
 
     It is directly below the user's home, because boxlite puts sockets inside it and the path of a Unix socket
-    has at most 108 bytes. Logs and the files of failed boxes are evidence: they are not deleted.
+    has at most 108 bytes.
     """
-    folder = Path(tempfile.mkdtemp(prefix="box-", dir=Path.home()))
-    yield folder
-    for entry in folder.iterdir():
+    return Path(tempfile.mkdtemp(prefix="box-", dir=Path.home()))
+
+
+def keep_evidence(home: Path) -> None:
+    """Delete what is in a home, except the logs and the files of failed boxes, which are evidence."""
+    for entry in home.iterdir():
         if entry.name not in ("logs", "boxes"):
             shutil.rmtree(entry, ignore_errors=True)
-    for disk in folder.glob("boxes/*/disks"):
+    for disk in home.glob("boxes/*/disks"):
         shutil.rmtree(disk, ignore_errors=True)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A boxlite home that only this test uses."""
+    folder = make()
+    yield folder
+    keep_evidence(folder)

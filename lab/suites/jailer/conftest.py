@@ -4,12 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import homes
 import pytest
 import registry
 from boxes import NEEDS_REGISTRY, Boxes, runtime
-from homes import home
-
-__all__ = ["home"]
+from boxlite import Boxlite
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +26,60 @@ def images(rootfs: str) -> Iterator[str | None]:
         yield address
 
 
+class SharedHome:
+    """A boxlite home and the one runtime that boxlite allows it, made when first used."""
+
+    def __init__(self, images: str | None) -> None:
+        self._images = images
+        self._path: Path | None = None
+        self._runtime: Boxlite | None = None
+
+    @property
+    def path(self) -> Path:
+        if self._path is None:
+            self._path = homes.make()
+        return self._path
+
+    @property
+    def runtime(self) -> Boxlite:
+        if self._runtime is None:
+            self._runtime = runtime(self.path, self._images)
+        return self._runtime
+
+    def close(self) -> None:
+        """Let go of both. Of the home, the evidence stays."""
+        self._runtime = None
+        if self._path is not None:
+            homes.keep_evidence(self._path)
+            self._path = None
+
+
+@pytest.fixture(scope="session")
+def shared_home(images: str | None) -> Iterator[SharedHome]:
+    shared = SharedHome(images)
+    yield shared
+    shared.close()
+
+
 @pytest.fixture
-def boxes(home: Path, rootfs: str, images: str | None, record_property: Callable[[str, object], None]) -> Boxes:
-    """Boxes of a runtime in the test's home; pytest-reportlog writes what is recorded into the results."""
-    return Boxes(runtime(home, images), home, rootfs, record_property)
+def home(
+    shared_home: SharedHome, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Iterator[Path]:
+    """The home of the test before, or a new one if that test failed. The test's result has its name.
+
+    boxlite keeps the disks that it makes of an image in its home, so only a user's first box waits for them.
+    What a failed test leaves there reaches no other test.
+    """
+    failed_before = request.session.testsfailed
+    record_property("home", shared_home.path.name)
+    yield shared_home.path
+    if request.session.testsfailed > failed_before:
+        shared_home.close()
+
+
+@pytest.fixture
+def boxes(
+    home: Path, shared_home: SharedHome, rootfs: str, record_property: Callable[[str, object], None]
+) -> Boxes:
+    """Boxes of the runtime in the test's home; pytest-reportlog writes what is recorded into the results."""
+    return Boxes(shared_home.runtime, home, rootfs, record_property)
