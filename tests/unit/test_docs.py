@@ -22,6 +22,8 @@ from lab.base.paths import PACKAGE, definitions
 from lab.catalog import Guest, Set, loading
 from lab.claims import Answer
 from lab.cli import cli, reference
+from lab.fleet import inventory
+from lab.fleet.inventory import Coordinator, Host
 from lab.gate import baseline, expectations
 from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
 from lab.upstream.words import WordsVerdict
@@ -262,3 +264,11 @@ def test_the_examples_of_a_baseline_and_of_known_failures_load(tmp_path: Path) -
     (tmp_path / "known.toml").write_text(example("before-a-release.md", "known.toml"))
     [expected] = expectations.read(tmp_path / "known.toml").expect.values()
     assert expected.matches("ubuntu-24.04", "stock")
+
+
+def test_the_example_of_an_inventory_loads_and_every_key_is_documented(tmp_path: Path) -> None:
+    (tmp_path / "hosts.toml").write_text(example("several-hosts.md", "hosts.toml"))
+    assert list(inventory.load(tmp_path / "hosts.toml").hosts) == ["lab-1", "lab-2"]
+    told = (ROOT / "docs" / "guides" / "several-hosts.md").read_text()
+    keys = fields(Host) | {f"coordinator.{key}" for key in fields(Coordinator)}
+    assert [key for key in sorted(keys) if f"{key}`" not in told] == []

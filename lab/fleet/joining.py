@@ -1,0 +1,242 @@
+"""Starts a host worker on each host of an inventory over SSH, and takes them down at the end."""
+
+import _thread
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import paramiko
+
+from lab.base.errors import LabError
+from lab.base.files import plain
+from lab.base.paths import Paths
+from lab.base.wait import Deadline
+from lab.fleet import certificates, places
+from lab.fleet.certificates import Bundle
+from lab.fleet.inventory import Host, Inventory
+from lab.fleet.overview import INSTALLED
+from lab.fleet.remote import Login
+from lab.fleet.tether import GRACE_SECONDS, JOINED
+
+# How long a host may take until its worker can be started, and then until that says that it has joined.
+PREPARE_SECONDS = 180.0
+JOIN_SECONDS = 180.0
+# How long workers may take to end; after that their connections are closed.
+END_SECONDS = GRACE_SECONDS + 15.0
+# A clock that differs by more than this is told, in seconds.
+CLOCKS_APART = 60.0
+# What is kept of a worker's output for an error, in lines.
+SHOWN_LINES = 20
+# A longer line is cut, in bytes.
+LONGEST_LINE = 2000
+
+Say = Callable[[str], None]
+
+
+class JoiningWorker(threading.Thread):
+    """The worker of one host, from the first connection to its end.
+
+    `fault` says why it did not join, or why it ended before it was told to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        bundle: Bundle,
+        words: Sequence[str],
+        say: Say,
+        check: Callable[[], None],
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self.fault: str | None = None
+        self.has_joined = False
+        self._check = check
+        self._login = Login(name, host)
+        self._host, self._bundle, self._words, self._say = host, bundle, words, say
+        self._is_ending = False
+        self._channel: paramiko.Channel | None = None
+
+    def run(self) -> None:
+        try:
+            self._prepare(Deadline(PREPARE_SECONDS, f"{self.name} to be made ready"))
+            self._serve()
+        except LabError as error:
+            if not self._is_ending:
+                self._say(str(error))
+            self.fault = str(error)
+        except Exception as error:
+            self.fault = repr(error)
+            raise
+        finally:
+            self._login.close()
+            self._check()
+
+    def end(self) -> None:
+        """Let the worker end: close its standard input, or the connection if none has been started."""
+        self._is_ending = True
+        if self._channel is None:
+            self._login.close()
+        else:
+            with suppress(paramiko.SSHException, OSError, EOFError):
+                self._channel.shutdown_write()
+
+    def cut(self) -> None:
+        """Close the connection to a worker that does not end."""
+        self._login.close()
+
+    def _prepare(self, deadline: Deadline) -> None:
+        """Do what is done before the worker is started. Raises LabError."""
+        self._login.open()
+        self._compare_clocks(deadline)
+        if self._host.kvm:
+            hint = f"let the user open /dev/kvm there, or leave `kvm` of hosts.{self.name} out"
+            self._login.run(["test", "-r", "/dev/kvm", "-a", "-w", "/dev/kvm"], deadline, hint=hint)
+        self._install(deadline)
+
+    def _serve(self) -> None:
+        """Start the worker, and wait for its end. Raises LabError then, and if it does not join."""
+        deadline = Deadline(JOIN_SECONDS, f"{self.name} to join")
+        words = [*self._host.program, *self._words]
+        last: deque[str] = deque(maxlen=SHOWN_LINES)
+        try:
+            self._channel = self._login.start(words, combined=True)
+            if self._is_ending:
+                self.end()
+            for line in _lines(self._channel, lambda: None if self.has_joined else deadline.remaining):
+                last.append(line)
+                if line.startswith(JOINED):
+                    self.has_joined = True
+            status = self._channel.recv_exit_status()
+        except TimeoutError as error:
+            raise self._login.late(words, deadline, "\n".join(last)) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._login.broke(words, error) from error
+        raise self._login.ended(words, status, "\n".join(last))
+
+    def _compare_clocks(self, deadline: Deadline) -> None:
+        """Certificates and the times in a record go by each host's own clock."""
+        printed = self._login.run(["date", "-u", "+%s"], deadline).strip()
+        apart = time.time() - int(printed) if printed.isdecimal() else 0.0
+        if abs(apart) > CLOCKS_APART:
+            which = "behind" if apart > 0 else "ahead of"
+            self._say(
+                f"host {self.name}: its clock is {abs(apart) / 60:.0f} min {which} this host's: its times "
+                "are wrong, and certificates may be refused; set it (timedatectl set-ntp true)"
+            )
+
+    def _install(self, deadline: Deadline) -> None:
+        """Give the host its certificate, if it has none or another one. Raises LabError."""
+        printed = self._login.run([*self._host.program, "hosts", "list", "--json"], deadline)
+        try:
+            known = {
+                each["fingerprint"] for each in json.loads(printed)["certificates"] if each["role"] == INSTALLED
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise LabError(
+                f"host {self.name}: its lab does not say which certificate it has: {plain(printed[:200])!r}",
+                hint="install the same lab there as here",
+            ) from error
+        if self._bundle.fingerprint not in known:
+            words = [*self._host.program, "hosts", "install"]
+            self._login.run(words, deadline, stdin=self._bundle.file.read_text())
+
+
+@contextmanager
+def joined(
+    inventory: Inventory, paths: Paths, words: Callable[[Host], Sequence[str]], say: Say
+) -> Iterator[Mapping[str, JoiningWorker]]:
+    """Start a worker on each host of an inventory; take all of them down at the end of the block.
+
+    `words` are the arguments of `lab` that start a host's worker. Nothing waits for them: they join while the
+    block goes on. `say` is told, from another thread, of each host that does not, and of each worker that ends
+    too early. If no host is left, the block is interrupted as by Ctrl-C, and LabError is raised after it.
+    Raises UsageError for a host without a certificate, before anything is started.
+    """
+    bundles = {name: _bundle(paths, name) for name in inventory.hosts}
+    crew = _Crew(say)
+    for name, host in inventory.hosts.items():
+        crew.workers[name] = JoiningWorker(name, host, bundles[name], words(host), say, crew.check)
+    try:
+        try:
+            crew.start()
+            yield crew.workers
+        finally:
+            crew.end()
+    except KeyboardInterrupt:
+        crew.raise_if_nobody_is_left()
+        raise
+    crew.raise_if_nobody_is_left()
+
+
+class _Crew:
+    """The workers of all hosts."""
+
+    def __init__(self, say: Say) -> None:
+        self.workers: dict[str, JoiningWorker] = {}
+        self._say = say
+        self._lock = threading.Lock()
+        self._is_ending = False
+        self._nobody_is_left = False
+
+    def start(self) -> None:
+        for worker in self.workers.values():
+            worker.start()
+
+    def check(self) -> None:
+        """Interrupt the main thread, once, if no host is left."""
+        with self._lock:
+            if not self._is_ending and not self._nobody_is_left:
+                self._nobody_is_left = all(each.fault is not None for each in self.workers.values())
+                if self._nobody_is_left:
+                    _thread.interrupt_main()
+
+    def raise_if_nobody_is_left(self) -> None:
+        if self._nobody_is_left:
+            faults = "\n".join(str(each.fault) for each in self.workers.values())
+            raise LabError(f"no host of the inventory is left:\n{faults}")
+
+    def end(self) -> None:
+        """Let all workers end, at the same time."""
+        with self._lock:
+            self._is_ending = True
+        started = [each for each in self.workers.values() if each.ident is not None]
+        for worker in started:
+            worker.end()
+        deadline = Deadline(END_SECONDS, "workers to end")
+        for worker in started:
+            worker.join(deadline.remaining)
+            if worker.is_alive():
+                self._say(
+                    f"host {worker.name}: its worker did not end within {END_SECONDS:.0f} s; "
+                    "lab clean there removes what is left"
+                )
+                worker.cut()
+
+
+def _bundle(paths: Paths, name: str) -> Bundle:
+    file = places.worker_file(paths, name)
+    bundle = certificates.read(
+        file, missing=f"lab hosts add {name}, or lab hosts init {name} for the first one"
+    )
+    certificates.check(bundle, certificates.Role.WORKER)
+    return bundle
+
+
+def _lines(channel: paramiko.Channel, limit: Callable[[], float | None]) -> Iterator[str]:
+    """The lines of a command's output, cut to LONGEST_LINE. `limit` gives the seconds that one may take."""
+    rest = b""
+    while True:
+        channel.settimeout(limit())
+        block = channel.recv(65536)
+        *whole, rest = (rest + block).split(b"\n")
+        if not block and rest:
+            whole, rest = [rest], b""
+        for line in whole:
+            yield plain(line[:LONGEST_LINE].decode(errors="replace"))
+        if not block:
+            return
+        rest = rest[:LONGEST_LINE]

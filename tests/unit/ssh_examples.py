@@ -1,0 +1,187 @@
+"""SSH servers on 127.0.0.1 that run commands as this user: one of paramiko's parts, and OpenSSH's."""
+
+import base64
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import StringIO
+from pathlib import Path
+from typing import IO
+
+import paramiko
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+
+from lab.base.wait import Deadline, wait_for
+from lab.machine.keys import KeyPair, generate
+
+SSHD = Path("/usr/sbin/sshd")
+
+
+class User:
+    """A user with a home folder: a key to log in with, and what servers the user knows."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.key = home, generate("user")
+        (home / ".ssh").mkdir(parents=True, mode=0o700)
+        self.known_hosts = home / ".ssh" / "known_hosts"
+        self.known_hosts.touch()
+        self.use(self.key)
+
+    def use(self, key: KeyPair) -> None:
+        """Log in with this key from now on."""
+        file = self.home / ".ssh" / "id_ed25519"
+        file.touch(mode=0o600)
+        file.write_text(key.private)
+
+    def knows(self, port: int, key: KeyPair) -> None:
+        """Expect this key of the server on a port."""
+        kind, text = key.public.split()[:2]
+        self.known_hosts.write_text(f"{self.known_hosts.read_text()}[127.0.0.1]:{port} {kind} {text}\n")
+
+
+class _Interface(paramiko.ServerInterface):
+    """Lets one key in, and runs what it asks for."""
+
+    def __init__(self, public: str, environment: dict[str, str]) -> None:
+        self._key = paramiko.Ed25519Key(data=base64.b64decode(public.split()[1]))
+        self._environment = environment
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return AUTH_SUCCESSFUL if key == self._key else AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=_run, args=(channel, command, self._environment), daemon=True).start()
+        return True
+
+
+def _run(channel: paramiko.Channel, command: bytes, environment: dict[str, str]) -> None:
+    """Run a command as sshd does without a terminal: it gets no signal when the connection goes."""
+    child = subprocess.Popen(
+        ["sh", "-c", command.decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=environment["HOME"],
+        env=environment,
+    )
+    assert child.stdin and child.stdout and child.stderr
+    threading.Thread(target=_fill, args=(channel, child.stdin), daemon=True).start()
+    pumps = [
+        threading.Thread(target=_pump, args=(child.stdout, channel.sendall)),
+        threading.Thread(target=_pump, args=(child.stderr, channel.sendall_stderr)),
+    ]
+    for pump in pumps:
+        pump.start()
+    for pump in pumps:
+        pump.join()
+    status = child.wait()
+    with suppress(OSError, EOFError, paramiko.SSHException):
+        channel.send_exit_status(status)
+        channel.close()
+
+
+def _fill(channel: paramiko.Channel, stdin: IO[bytes]) -> None:
+    with suppress(OSError), stdin:
+        while block := channel.recv(4096):
+            stdin.write(block)
+            stdin.flush()
+
+
+def _pump(stream: IO[bytes], send: Callable[[bytes], object]) -> None:
+    with stream:
+        while block := os.read(stream.fileno(), 4096):
+            with suppress(OSError, EOFError):
+                send(block)
+
+
+@contextmanager
+def paramiko_server(user: User, environment: dict[str, str]) -> Iterator[int]:
+    """A server of paramiko's parts; its port."""
+    host_key = generate("host")
+    transports: list[paramiko.Transport] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                transport = paramiko.Transport(connection)
+                transport.add_server_key(paramiko.Ed25519Key.from_private_key(StringIO(host_key.private)))
+                transports.append(transport)
+                with suppress(paramiko.SSHException, EOFError):
+                    interface = _Interface(user.key.public, environment)
+                    transport.start_server(event=threading.Event(), server=interface)
+
+        threading.Thread(target=accept, daemon=True).start()
+        port = listening.getsockname()[1]
+        user.knows(port, host_key)
+        yield port
+        listening.shutdown(socket.SHUT_RDWR)
+    for transport in transports:
+        transport.close()
+
+
+@contextmanager
+def openssh_server(user: User, environment: dict[str, str]) -> Iterator[int]:
+    """OpenSSH's server as an ordinary process; its port."""
+    folder = user.home / "sshd"
+    folder.mkdir()
+    host_key = generate("host")
+    for name, text in (("host_key", host_key.private), ("authorized_keys", user.key.public)):
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_text(f"{text}\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host_key",
+        "AuthorizedKeysFile": folder / "authorized_keys",
+        "PidFile": "none",
+        "UsePAM": "no",
+        "StrictModes": "no",
+        "SetEnv": " ".join(f'"{name}={value}"' for name, value in environment.items()),
+    }
+    (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=log)
+        try:
+            wait_for(
+                lambda: _answers(port), Deadline(30, f"sshd on port {port}"), alive=lambda: _alive(server, log)
+            )
+            user.knows(port, host_key)
+            yield port
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def has_openssh() -> bool:
+    """Whether OpenSSH's server can be run here: root needs its user and folder, which come with the package."""
+    return SSHD.exists() and (os.geteuid() != 0 or Path("/run/sshd").is_dir())
+
+
+def _answers(port: int) -> bool | None:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+        return connection.recv(4) == b"SSH-" or None
+    return None
+
+
+def _alive(server: subprocess.Popen[bytes], log: IO[str]) -> None:
+    assert server.poll() is None, Path(log.name).read_text()
+
+
+def environment(user: User) -> dict[str, str]:
+    """What a command of this user's sees; its own programs are found first."""
+    return {"HOME": str(user.home), "PATH": f"{user.home}/bin:{os.environ['PATH']}"}
