@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from lab.cli import main
-from lab.record import BuildRecord, CellResult, Outcome, Status, TestResult
+from lab.record import BuildRecord, CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import github, markdown
 from tests.unit.examples import cell, run_of
+from tests.unit.test_merge import runs_of_shards
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action.yml"
@@ -357,6 +359,23 @@ def test_without_any_shard_the_action_says_so_and_merges_nothing(runner: Runner)
     assert runner.step("run", {"LAB_MERGE": "nowhere"}) == 3
     assert runner.called == []
     assert "status" not in runner.outputs
+
+
+def test_a_lost_shard_of_real_runs_is_told_in_the_job_and_ends_it_with_3(
+    runner: Runner, tmp_path: Path
+) -> None:
+    shards = runs_of_shards(runner.work / "shards", 4)
+    shutil.rmtree(shards[1][0])
+    (runner.action / "setup.sh").write_text(f'#!/bin/sh\nexec {sys.executable} -m lab "$@"\n')
+    inherited = {"LAB_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    assert runner.step("run", {"LAB_MERGE": "shards", **inherited}) == 0
+    run = Path(runner.outputs["run"])
+    assert RunResult.read(run).run.lost_shards == [2]
+    assert runner.outputs["status"] == "3"
+    assert runner.step("report", {"LAB_RUN": str(run), **inherited}) == 0
+    assert "- not-run (shard 2/4 was lost): debian-12 (max-userns-zero)" in runner.summary.read_text()
+    assert "shard 2/4 was lost" in (run / "junit.xml").read_text()
+    assert runner.step("judge", {"LAB_STATUS": runner.outputs["status"]}) == 3
 
 
 def test_the_workflow_runs_every_shard_of_its_plan_and_merges_them_under_their_own_names() -> None:
