@@ -1,4 +1,4 @@
-"""Which host ran which cells, where a run had several."""
+"""What hosts a run had, and which of several ran which cells."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,24 +8,20 @@ from lab.report import squares
 
 
 @dataclass(frozen=True)
-class ShownHost:
-    """A host of a run. `name` and `ran`, its cells, are empty if the run had no other host."""
+class Alike:
+    """Hosts of a run that differ in their names alone. `names` is empty if the run had one host."""
 
     host: Host
-    name: str = ""
-    ran: str = ""
+    names: list[str]
 
 
-def of_run(run: RunResult) -> list[ShownHost]:
-    """Return the hosts of a run, each with what it ran if there are several."""
+def alike(run: RunResult) -> list[Alike]:
+    """Return the hosts of a run, those that are alike together: it may have had hundreds of one kind."""
     called = names(run.run)
-    if len(called) < 2:
-        return [ShownHost(host) for host in called]
-    ran: dict[Host, list[CellResult]] = {host: [] for host in called}
-    for cell in run.cells:
-        if len(own := of_lane(run.run, cell, cell.lane)) == 1:
-            ran[own[0]].append(cell)
-    return [ShownHost(host, called[host], _ran(run, cells)) for host, cells in ran.items()]
+    found: dict[Host, list[str]] = {}
+    for host, name in called.items():
+        found.setdefault(host.model_copy(update={"name": ""}), []).append(name)
+    return [Alike(host, each if len(called) > 1 else []) for host, each in found.items()]
 
 
 def names(info: RunInfo) -> dict[Host, str]:
@@ -41,14 +37,29 @@ def names(info: RunInfo) -> dict[Host, str]:
     return called
 
 
-def of_lane(info: RunInfo, cell: CellResult, lane: str) -> list[Host]:
+def lines(run: RunResult) -> list[str]:
+    """Say what each of several hosts ran, and of which cells more than one had a part; nothing of one host."""
+    called = names(run.run)
+    if len(called) < 2:
+        return []
+    ran: dict[Host, list[CellResult]] = {host: [] for host in called}
+    several = []
+    for cell in run.cells:
+        own = _of_lane(run.run, cell, cell.lane)
+        if len(own) == 1:
+            ran[own[0]].append(cell)
+        if line := _of_several(cell, [called[each] for each in own], _tried_on(run.run, cell, called)):
+            several.append(line)
+    return [f"{called[host]} ran {_ran(run, cells)}" for host, cells in ran.items()] + several
+
+
+def _of_lane(info: RunInfo, cell: CellResult, lane: str) -> list[Host]:
     """Return what a lane of a cell ran on; several if the record does not say which, none without a lane."""
     return info.hosts(cell.guest, lane) if lane else []
 
 
-def lines(run: RunResult) -> list[str]:
-    """Say what each of several hosts ran, and of which cells more than one host had a part."""
-    return [f"{each.name} ran {each.ran}" for each in of_run(run) if each.name] + of_several(run)
+def _tried_on(info: RunInfo, cell: CellResult, called: dict[Host, str]) -> list[str]:
+    return [called[host] for host in _of_lane(info, cell, cell.trials_lane)]
 
 
 def _ran(run: RunResult, cells: list[CellResult]) -> str:
@@ -58,18 +69,11 @@ def _ran(run: RunResult, cells: list[CellResult]) -> str:
     return f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {squares.listed(run, cells)}"
 
 
-def of_several(run: RunResult) -> list[str]:
-    """Return a line for each cell whose lanes were on different hosts, or whose host is not known."""
-    called = names(run.run)
-    found = []
-    for cell in run.cells:
-        own = of_lane(run.run, cell, cell.lane)
-        others = of_lane(run.run, cell, cell.trials_lane)
-        name = f"{cell.guest} {cell.variant} {cell.build}"
-        if len(own) > 1:
-            which = ", ".join(called[each] for each in own)
-            found.append(f"{name}: the record does not say which of these ran it: {which}")
-        elif len(own) == len(others) == 1 and own != others:
-            tried = f"its remedies and changes were tried on {called[others[0]]}"
-            found.append(f"{name}: its suite ran on {called[own[0]]}; {tried}")
-    return found
+def _of_several(cell: CellResult, own: list[str], others: list[str]) -> str:
+    """Say that a cell's lanes were on different hosts, or that its host is not known; else empty."""
+    name = f"{cell.guest} {cell.variant} {cell.build}"
+    if len(own) > 1:
+        return f"{name}: the record does not say which of these ran it: {', '.join(own)}"
+    if len(own) == len(others) == 1 and own != others:
+        return f"{name}: its suite ran on {own[0]}; its remedies and changes were tried on {others[0]}"
+    return ""

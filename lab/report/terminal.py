@@ -70,8 +70,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     for lane in run.run.lanes:
         if lane.note:
             print_plain(console, f"\n{lane.guest}: {lane.note}", "cyan")
-    for line in hosts.lines(run):
-        print_plain(console, f"\n{_reason(line)}", "cyan")
+    for number, line in enumerate(hosts.lines(run)):
+        print_plain(console, _reason(line) if number else f"\n{_reason(line)}", "cyan")
     console.print()
     console.print(Text(squares.counts(run), "bold"))
     for line in spent.lines(run)[-1:]:

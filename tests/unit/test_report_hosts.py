@@ -44,7 +44,7 @@ def test_every_report_says_which_of_several_hosts_ran_what() -> None:
         "beta.example ran 1 cell: debian-13 (podman)",
     ]
     assert hosts.lines(run) == said
-    assert "\n".join(f"\n{line}" for line in said) in printed(run)
+    assert "\n\n" + "\n".join(said) + "\n\n" in printed(run)
     page = markdown.render(run)
     assert all(f"\n- {line}\n" in page for line in said)
     assert "\n- host alpha.example: Debian, kernel 6.12, 2 CPUs" in page
@@ -58,6 +58,13 @@ def test_of_one_host_nothing_is_said_but_what_it_is(tmp_path: Path) -> None:
     assert "alpha" not in printed(run, tmp_path)
     assert "alpha" not in markdown.render(run)
     assert "\n- host: Debian, kernel 6.12, 2 CPUs" in markdown.render(run)
+
+
+def test_hosts_that_are_alike_are_described_once() -> None:
+    lanes = [lane(f"debian-13 #{number}", host(name=f"runner-{number}")) for number in range(2, 5)]
+    text = markdown.render(run_of(cell(), lanes=[*lanes, lane("debian-12", BETA)]))
+    assert text.count("\n- libvirt 11.3.0") == 2
+    assert "\n- hosts runner-2, runner-3, runner-4: Debian, kernel 6.12, 2 CPUs" in text
 
 
 def test_hosts_that_share_a_name_or_have_none_are_told_apart() -> None:
@@ -75,7 +82,7 @@ def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
         "debian-12 podman 0.10.8: its suite ran on alpha.example; "
         "its remedies and changes were tried on beta.example"
     )
-    assert hosts.of_several(run) == [line]
+    assert hosts.lines(run)[2:] == [line]
     assert line in printed(run)
     assert f"\n- {line}\n" in markdown.render(run)
 
@@ -112,7 +119,7 @@ def test_a_site_numbers_hosts_and_does_not_name_them(folder: Path, tmp_path: Pat
     text = texts(tmp_path / "site")
     assert "example" not in text.replace("example.org", "")
     assert "host 1: Debian, kernel 6.12" in text
-    assert "ran 2 cells: debian-12, debian-13 (stock)" in text
+    assert "host 1 ran 2 cells: debian-12, debian-13 (stock)" in text
     assert "host 2: Debian, kernel 6.18" in text
     page = one_page.render(RunResult.read(folder), folder)
     assert "alpha" not in page
