@@ -156,6 +156,8 @@ PYTHON=/usr/bin/python3
 
 look_up daemons && daemons=$found
 lock=requirements/lab.txt
+# Several hosts need dask.distributed, and nothing else does.
+case " $* " in *" worker "* | *" --hosts "* | *" --hosts="*) lock=requirements/hosts.txt ;; esac
 [ "${1-}" != test ] || lock=requirements/test.txt
 stamp=.venv/installed-$(basename "$lock")
 if [ -z "$bare" ]; then

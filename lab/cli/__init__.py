@@ -35,6 +35,7 @@ from lab.cli import (
     repro,
     runs,
     shell,
+    worker,
 )
 from lab.cli.common import BUG, INTERRUPTED, Lab, errors
 
@@ -91,6 +92,7 @@ for command in (
     shell.exec_command,
     kept.attach_command,
     kept.copy_command,
+    worker.worker_command,
     host.clean_command,
     completion.completion_command,
 ):

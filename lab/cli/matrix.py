@@ -12,7 +12,7 @@ from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.log import hide_progress
 from lab.builds import UNDER_STRESS
-from lab.cli import common, completion, lists
+from lab.cli import common, completion, hosts_of_run, lists, part_of_run
 from lab.cli.gate import show as show_decision
 from lab.cli.gate_options import GateOptions, gate_options
 from lab.machine.budget import Limits
@@ -34,6 +34,7 @@ ALLOWED_WITH_RESUME = {
     "gate",
     "gate_build",
     "expect",
+    "hosts",
 }
 
 # What --shuffle stands for without a value.
@@ -178,6 +179,13 @@ def _stress(_context: click.Context, _option: click.Parameter, value: str | None
     metavar="DIR",
     help="Write the run into this folder. Default: a new folder among the lab's runs.",
 )
+@click.option(
+    "--hosts",
+    metavar="ADDRESS",
+    help="Run the cells on other hosts: each runs `lab worker` with this address, for example "
+    "tls://127.0.0.1:8786. It is the only address that this host listens on.",
+)
+@click.option("--part", type=click.Path(path_type=Path, exists=True), hidden=True)
 @gate_options
 @click.option("--list", "only_list", is_flag=True, help="List the cells and run nothing.")
 @click.option("--quiet", is_flag=True, help="Print only the result.")
@@ -198,6 +206,8 @@ def matrix_command(
     gate: str | None,
     gate_build: str | None,
     expect: Path | None,
+    hosts: str | None,
+    part: Path | None,
     **asked: Any,
 ) -> int:
     """Run cells: the jailer's tests in each guest and variant.
@@ -207,11 +217,14 @@ def matrix_command(
     Exit status: 0 if every cell did as expected, 1 if one did not, 2 for wrong usage, 3 if something could not
     be run, 4 for a bug in the lab. With a gate: the gate's; see `lab gate`.
     """
+    if part is not None:
+        return part_of_run.run(lab, part, folder)
     if quiet:
         hide_progress()
+    several = hosts_of_run.read(lab, hosts, jobs, memory) if hosts is not None else None
     known = catalog.load()
     wanted = GateOptions.read(lab.paths, gate, gate_build, expect)
-    if not only_list:
+    if not only_list and not several:
         lab.sweep()
     if resume is None:
         if offline and (asked["builds"] or not only_list):
@@ -238,7 +251,10 @@ def matrix_command(
         live.view(common.console, planned.cells, planned.complete, quiet=quiet, verbose=verbose) as view,
         RunLog(planned.folder, view) as log,
     ):
-        run = planned.run(lab.paths, lab.uri, Limits.of_this_host(jobs, memory), log, offline=offline)
+        if several:
+            run = several.run(planned, log, offline=offline)
+        else:
+            run = planned.run(lab.paths, lab.uri, Limits.of_this_host(jobs, memory), log, offline=offline)
     common.show_result(run, planned.folder)
     if run.run.interrupted:
         return common.INTERRUPTED

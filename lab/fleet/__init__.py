@@ -1,4 +1,4 @@
-"""Runs a plan on several hosts: a coordinator hands out parts of it, and workers run them.
+"""A run over several hosts: certificates, the coordinator that hands out parts of it, the host workers.
 
-Only `lab matrix --hosts` and `lab worker` use it. What imports dask is imported by these alone.
+Modules that import dask are imported by `lab matrix --hosts` and `lab worker` alone.
 """

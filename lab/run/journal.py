@@ -35,6 +35,9 @@ VARIANTS = "variants"
 # A record below this size, in bytes, is written whole at each decision: about 40 cells.
 SMALL_RECORD = 1 << 20
 
+# Why a cell without a result is not-run: in a run that goes on or was killed, and in an interrupted one.
+UNDECIDED = ("not reached yet", "interrupted")
+
 
 class ResultsNotWritten(LabError):
     """The run's folder takes no more results: to go on would lose them."""
@@ -135,7 +138,7 @@ class Journal:
 
     def result(self) -> RunResult:
         """The run so far: a cell that is not decided yet is `not-run`."""
-        reason = "interrupted" if self.info.interrupted else "not reached yet"
+        reason = UNDECIDED[self.info.interrupted]
         with self._lock:
             cells = [
                 self._results.get(cell.folder)

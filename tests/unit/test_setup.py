@@ -128,6 +128,24 @@ def test_the_tests_need_more_packages_and_no_snap(tmp_path: Path, host: str, pac
 
 
 @pytest.mark.parametrize(
+    ("arguments", "lock"),
+    [
+        (["worker", "tls://127.0.0.1:8786"], "hosts"),
+        (["matrix", "--set", "quick", "--hosts", "hosts.toml"], "hosts"),
+        (["matrix", "--hosts=tls://127.0.0.1:8786"], "hosts"),
+        (["matrix", "--set", "quick"], "lab"),
+        (["hosts", "init"], "lab"),
+    ],
+)
+def test_dask_is_installed_only_for_several_hosts(tmp_path: Path, arguments: list[str], lock: str) -> None:
+    done = dry_run(tmp_path, RELEASES["debian-13"], *arguments)
+    assert [word for word in done.stdout.split() if word.startswith("requirements/")] == [
+        "requirements/build.txt",
+        f"requirements/{lock}.txt",
+    ]
+
+
+@pytest.mark.parametrize(
     ("release", "told", "taken_for"),
     [
         ('ID=fedora\nVERSION_ID=45\nPRETTY_NAME="Fedora Linux 45"\n', "Fedora Linux 45 is not in", "Fedora 44"),

@@ -1,0 +1,73 @@
+"""A host that runs parts of other hosts' runs."""
+
+import os
+from pathlib import Path
+
+import click
+
+from lab.base.errors import UsageError
+from lab.catalog import NAME
+from lab.cli import common
+from lab.fleet import certificates
+from lab.fleet.address import Address
+from lab.fleet.extra import needs_dask
+from lab.machine.budget import RESERVE_MIB, available_mib
+
+
+@click.command("worker")
+@click.argument("address")
+@click.option(
+    "--lanes",
+    type=click.IntRange(1, 64),
+    help="Run at most this many machines at once. Default: one per CPU.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(1),
+    metavar="MIB",
+    help="Use at most this much memory for all machines together. Default: what the host has free now.",
+)
+@click.option("--name", metavar="NAME", help="Call this host so in runs. Default: as its certificate does.")
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use this certificate. Default: the one of `lab hosts install`.",
+)
+@click.pass_obj
+def worker_command(
+    lab: common.Lab,
+    address: str,
+    lanes: int | None,
+    memory: int | None,
+    name: str | None,
+    certificate: Path | None,
+) -> int:
+    """Run parts for the coordinator at ADDRESS, for example tls://127.0.0.1:8786.
+
+    A coordinator is a `lab matrix --hosts`. When it has gone, this host waits for the next one, until it gets
+    Ctrl-C or SIGTERM. Its coordinator may run any code as the user of this command.
+    """
+    with needs_dask("lab worker"):
+        import asyncio
+
+        from lab.fleet.task import Children, lab_child
+        from lab.fleet.worker import Offer, serve
+    where = Address.parse(address, "ADDRESS")
+    bundle = certificates.load_worker(lab.paths, certificate)
+    mib = memory or max(0, available_mib() - RESERVE_MIB)
+    count = lanes or os.cpu_count() or 1
+    offer = Offer(_checked(name or bundle.name), count, mib, kvm=os.access("/dev/kvm", os.R_OK | os.W_OK))
+    lab.sweep()
+    own = ["--connect", lab.uri, "--states-gib", str(lab.paths.states_gib)]
+    children = Children(lab_child(own), offer.name, common.say)
+    asyncio.run(serve(where, bundle.security(), offer, children, common.say))
+    common.say("ended; nothing was left running")
+    return 0
+
+
+def _checked(name: str) -> str:
+    """The name of this host. Raises UsageError for one that cannot stand in a run."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"--name {name}: expected a-z, 0-9, . and -", hint="for example --name lab-1")
+    return name

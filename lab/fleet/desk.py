@@ -1,0 +1,260 @@
+"""The coordinator's desk: gives parts to hosts, takes their results in, and gives out again what was lost."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lab.base.files import bounded, plain
+from lab.fleet import events
+from lab.fleet.events import Event
+from lab.fleet.handout import Attempt, Handout, Host
+from lab.fleet.intake import LONGEST_WORDS, End, Intake
+from lab.fleet.merging import OtherBuild
+from lab.fleet.part import Part
+from lab.record import RunOptions
+from lab.run.observer import Observer
+
+# How long the run waits for a host: for any, and for another one while those that are there can run nothing.
+WAIT_SECONDS = 600.0
+WAIT_FOR_ANOTHER_SECONDS = 60.0
+# How long hosts have to come to an end after Ctrl-C: machines are taken down, and results sent.
+STOP_SECONDS = 120.0
+# How often it is looked whether a host still answers.
+LOOK_SECONDS = 1.0
+# A host whose lab fails so often in a row, and decides nothing, gets no more parts if there is another one.
+MOST_FAILURES = 2
+
+
+class Silence(Protocol):
+    """A host that has not said anything for some seconds."""
+
+    name: str
+    seconds: float
+
+
+class Transport(Protocol):
+    """What carries parts to hosts; `engine` has the real one."""
+
+    def submit(self, part: Part, attempt: Attempt) -> None: ...
+
+    def release(self, token: str) -> None: ...
+
+    def stop(self, attempt: Attempt) -> None: ...
+
+
+@dataclass
+class Desk:
+    """One run on several hosts. All of it is called in one event loop; results are taken in by a thread."""
+
+    handout: Handout
+    intake: Intake
+    observer: Observer
+    options: RunOptions
+    run: str
+    offline: bool = False
+    stopping: bool = False
+    transport: Transport | None = None
+    _late: dict[str, Attempt] = field(default_factory=dict)
+    _taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _crash: BaseException | None = None
+    _stop_by: float = 0.0
+    _is_closed: bool = False
+
+    # -- what the transport tells
+
+    def joined(self, host: Host) -> None:
+        self.handout.hosts[host.name] = host
+        self.observer.note(f"{host.name} joined: {host}")
+        self._changed.set()
+
+    def left(self, name: str) -> None:
+        if self._is_closed:
+            return  # The coordinator goes, not the host.
+        lost = self.handout.lost(name)
+        self.observer.note(f"{name} has gone{', in the middle of a part' if lost else ''}")
+        for attempt in lost:
+            self._late[attempt.token] = attempt
+            self._over(attempt)
+            self._again(attempt, f"{name} was lost")
+        self._changed.set()
+
+    def refused(self, what: str) -> None:
+        self.observer.note(f"refused, and the connection closed: {plain(what)}")
+
+    def event(self, token: str, line: str) -> None:
+        attempt, event = self.handout.attempts.get(token), Event.read(line[: events.LONGEST_LINE])
+        if attempt and event:
+            if event.kind == "left":
+                attempt.tell_left(event.seconds)
+            events.show(event, self.intake.names(attempt), self.observer)
+
+    def chunk(self, token: str, offset: int, data: bytes) -> bool:
+        attempt = self.handout.attempts.get(token) or self._late.get(token)
+        if attempt is None or not self.intake.undecided(attempt.piece):
+            return False
+        self.intake.receiver.add(token, offset, data)
+        return True
+
+    def failed(self, token: str, error: str) -> None:
+        if attempt := self.handout.ended(token):
+            self.intake.receiver.forget(token)
+            self._over(attempt)
+            self._again(attempt, f"{attempt.host} failed: {bounded(plain(error), LONGEST_WORDS)}")
+            self._changed.set()
+
+    def ended(self, token: str, said: Mapping[str, Any]) -> None:
+        attempt = self.handout.attempts.get(token) or self._late.get(token)
+        if attempt is None:
+            self.intake.receiver.forget(token)
+            return
+        task = asyncio.get_running_loop().create_task(self._take(attempt, End.read(said)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- results
+
+    async def _take(self, attempt: Attempt, end: End) -> None:
+        try:
+            async with self._taking:
+                await self._take_one(attempt, end)
+        except BaseException as error:
+            self._crash = self._crash or error
+        finally:
+            self._changed.set()
+
+    async def _take_one(self, attempt: Attempt, end: End) -> None:
+        """Take the result of an attempt in; what nobody decided is given out again."""
+        host, number = self.handout.hosts.get(attempt.host), attempt.piece.number
+        before = len(self.intake.undecided(attempt.piece))
+        fault = ""
+        if not before:
+            self.observer.note(f"{attempt.host} sent part {number} a second time; the first result stands")
+        try:
+            if before:
+                fault = await asyncio.to_thread(self.intake.take, attempt, end)
+        except OtherBuild as error:
+            end = End(refused=str(error))
+        self._late.pop(attempt.token, None)
+        self.handout.ended(attempt.token)
+        self._over(attempt)
+        left = len(self.intake.undecided(attempt.piece))
+        if end.refused and host:
+            host.refused = end.refused
+            self.observer.note(f"{attempt.host} gets no more parts: {end.refused}")
+        elif left and not self.stopping:
+            fault = (
+                fault
+                or f"the lab on {attempt.host} ended with exit status {end.status}: {end.words}".rstrip(": ")
+            )
+        if host:
+            self._count_failures(host, failed=bool(fault) and left == before)
+        self._again(attempt, fault)
+        self._end_twins()
+
+    def _count_failures(self, host: Host, *, failed: bool) -> None:
+        host.failures = host.failures + 1 if failed else 0
+        if host.failures >= MOST_FAILURES and len(self.handout.usable) > 1:
+            host.refused = f"its lab failed {host.failures} times in a row"
+            self.observer.note(f"{host.name} gets no more parts: {host.refused}")
+
+    def _again(self, attempt: Attempt, fault: str) -> None:
+        """Let the cells that nobody decided wait for another host, or give them up."""
+        piece, cells = attempt.piece, self.intake.undecided(attempt.piece)
+        if not cells or self.handout.has(cells[0]):
+            return
+        if fault:
+            self.observer.note(f"part {piece.number} ({cells[0].machine.name}): {fault}")
+        if self.handout.put_back(piece, cells, fault, attempt.host) is None and not self.stopping:
+            self.intake.merger.give_up(cells, [*piece.faults, fault])
+
+    def _end_twins(self) -> None:
+        """End what was given out again and is decided by now: its host was not lost after all."""
+        for piece in list(self.handout.waiting):
+            piece.cells = self.intake.undecided(piece)
+            if not piece.cells:
+                self.handout.waiting.remove(piece)
+        for twin in self.handout.attempts.values():
+            if not self.intake.undecided(twin.piece) and self.transport:
+                self.transport.stop(twin)
+
+    def _over(self, attempt: Attempt) -> None:
+        """An attempt is at its end: so are its lanes."""
+        if self.transport:
+            self.transport.release(attempt.token)
+        for lane in self.intake.names(attempt).all():
+            self.observer.lane(lane, "")
+
+    # -- giving parts out
+
+    async def work(self, silent: Callable[[], Sequence[Silence]]) -> None:
+        """Give out parts until every cell is decided, or `stop` was called and all hosts have ended.
+
+        Raises what was raised while a result was taken in.
+        """
+        told, idle_since = set[str](), time.monotonic()
+        while not self._crash and not self._is_over():
+            while not self.stopping and (attempt := self.handout.next()):
+                self._give(attempt)
+            if self.handout.attempts or self._tasks:
+                idle_since = time.monotonic()
+            self._wait_no_longer(time.monotonic() - idle_since)
+            self.observer.time_left(self.handout.seconds_left())
+            self._tell_silence(silent(), told)
+            self._changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
+        self._is_closed = True
+        if self._crash:
+            raise self._crash
+
+    def _is_over(self) -> bool:
+        """Whether there is nothing more to give out, or to wait for."""
+        if self._tasks:
+            return False
+        if self.stopping:
+            return not self.handout.attempts or time.monotonic() > self._stop_by
+        return self.handout.is_done
+
+    def _give(self, attempt: Attempt) -> None:
+        assert self.transport is not None
+        piece = attempt.piece
+        part = Part.of(self.run, piece.number, piece.cells, self.options, offline=self.offline)
+        self.transport.submit(part, attempt)
+
+    def stop(self) -> None:
+        """End all parts soon; what they decided is kept."""
+        self.stopping = True
+        self._stop_by = time.monotonic() + STOP_SECONDS
+        self.intake.merger.journal.info.interrupted = True
+        for attempt in self.handout.attempts.values():
+            if self.transport:
+                self.transport.stop(attempt)
+        self._changed.set()
+
+    def _tell_silence(self, silent: Sequence[Silence], told: set[str]) -> None:
+        """Tell once of each host that stopped answering, or answers again; `told` are those told of before."""
+        for each in silent:
+            if each.name not in told:
+                self.observer.note(f"{each.name} has not answered for {each.seconds:.0f} s")
+        names = {each.name for each in silent}
+        for name in sorted(told - names):
+            if name in self.handout.hosts:
+                self.observer.note(f"{name} answers again")
+        told.clear()
+        told |= names
+
+    def _wait_no_longer(self, seconds: float) -> None:
+        """Decide what waits as not-run if no host came for so long that could run it."""
+        limit = WAIT_FOR_ANOTHER_SECONDS if self.handout.hosts else WAIT_SECONDS
+        if seconds < limit:
+            return
+        reasons = self.handout.impossible()
+        for piece in list(self.handout.waiting):
+            self.handout.waiting.remove(piece)
+            none = f"no host that could run it was there for {limit:.0f} s"
+            self.intake.merger.not_run(piece.cells, reasons.get(piece.number, none))

@@ -1,0 +1,206 @@
+"""dask.distributed as the lab uses it: a scheduler that hosts join over TLS, and one client.
+
+The scheduler and the client live in the coordinator's process and talk through memory. A part is a task of
+dask's, bound to one host. Its events and its result do not come back as the task's value, which would have to
+be unpickled, but as calls of plain data (`wire`).
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dask
+from distributed import CancelledError, Client, Future, Scheduler, Security, wait
+from distributed.comm.core import Comm
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from lab.fleet import logs, wire
+from lab.fleet.address import Address
+from lab.fleet.handout import Attempt, Host
+from lab.fleet.part import Part
+from lab.fleet.task import run_part
+
+# A host that says nothing for so long is lost. It says something every second or so; a host under load may not.
+LOST_SECONDS = 60.0
+# And from here on it is told that it does not answer.
+SILENT_SECONDS = 15.0
+
+# Nothing of dask's own retries, moves or watches tasks.
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.worker-saturation": "inf",
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.limit": "60s",
+    "distributed.comm.retry.count": 0,
+}
+
+
+class Listener(Protocol):
+    """Who is told of hosts and of what they send. All of it is called in the engine's event loop."""
+
+    def joined(self, host: Host) -> None: ...
+
+    def left(self, name: str) -> None: ...
+
+    def refused(self, what: str) -> None: ...
+
+    def event(self, token: str, line: str) -> None: ...
+
+    def chunk(self, token: str, offset: int, data: bytes) -> bool: ...
+
+    def ended(self, token: str, end: dict[str, Any]) -> None: ...
+
+    def failed(self, token: str, error: str) -> None: ...
+
+
+@dataclass
+class Silence:
+    """A host that has not said anything for some seconds."""
+
+    name: str
+    seconds: float
+
+
+class _Hosts(SchedulerPlugin):
+    """Tells the listener of hosts that come and go."""
+
+    name = "lab-hosts"
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.names: dict[str, str] = {}
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        state = scheduler.workers[worker]
+        resources = {name: int(value) for name, value in state.resources.items()}
+        self.names[worker] = str(state.name)
+        self.listener.joined(
+            Host(
+                str(state.name),
+                resources.get("lane", 1),
+                resources.get("memory", 0),
+                kvm=bool(resources.get("kvm", 0)),
+            )
+        )
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_more: Any) -> None:
+        if name := self.names.pop(worker, None):
+            self.listener.left(name)
+
+
+class _Scheduler(Scheduler):
+    """dask's scheduler without its web server, which takes from other hosts what `wire` lets through."""
+
+    def __init__(self, listener: Listener, **options: Any) -> None:
+        self._listener = listener
+        super().__init__(extensions={}, **options)
+        self.handlers |= {wire.CHUNK: self._chunk, wire.END: self._end}
+        self.stream_handlers[wire.EVENT] = self._event
+
+    def start_http_server(self, *_arguments: Any, **_options: Any) -> None:
+        """Start none: it would answer anybody, without TLS."""
+
+    def handle_comm(self, comm: Comm) -> Any:
+        if not comm.peer_address.startswith("inproc://"):
+            comm = wire.guard(comm, self._listener.refused)
+        return super().handle_comm(comm)
+
+    def _event(self, worker: str, token: Any = None, line: Any = None, **_more: Any) -> None:
+        if isinstance(token, str) and isinstance(line, str):
+            self._listener.event(token, line)
+
+    def _chunk(self, token: Any = None, offset: Any = None, data: Any = None) -> dict[str, Any]:
+        sound = isinstance(token, str) and isinstance(offset, int) and isinstance(data, bytes)
+        return {"wanted": sound and self._listener.chunk(token, offset, data)}
+
+    def _end(self, token: Any = None, **end: Any) -> dict[str, Any]:
+        if isinstance(token, str):
+            self._listener.ended(token, end)
+        return {}
+
+
+class Engine:
+    """The scheduler and its client. Everything is called in one event loop."""
+
+    def __init__(self, listener: Listener, security: dict[str, Any]) -> None:
+        wire.read_plain_messages(listener.refused)
+        logs.quiet(listener.refused)
+        dask.config.set(SETTINGS)
+        self._listener = listener
+        self._futures: dict[str, Future] = {}
+        self._watches: set[asyncio.Task[None]] = set()
+        self._scheduler = _Scheduler(
+            listener,
+            protocol="inproc",
+            security=Security(**security),
+            worker_ttl=LOST_SECONDS,
+            plugins=[_Hosts(listener)],
+            dashboard=False,
+        )
+
+    async def __aenter__(self) -> "Engine":
+        await self._scheduler
+        inside = self._scheduler.listeners[0].contact_address
+        self._client = await Client(inside, asynchronous=True, set_as_default=False)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._futures.clear()
+        await self._client.close()
+        await self._scheduler.close(reason="the run is over")
+
+    async def listen(self, address: Address) -> str:
+        """Let hosts join at an address; return it with the port that it has. Raises OSError if it is taken."""
+        await self._scheduler.listen(
+            str(address),
+            allow_offload=False,
+            **self._scheduler.security.get_listen_args("scheduler"),
+        )
+        return str(self._scheduler.listeners[-1].contact_address)
+
+    def submit(self, part: Part, attempt: Attempt) -> None:
+        """Give a part to its host. `failed` is called if that comes to nothing."""
+        future = self._client.submit(
+            run_part,
+            part.model_dump_json(),
+            attempt.token,
+            key=f"part-{part.number}-{attempt.token}",
+            workers=[self._address(attempt.host)],
+            resources={"lane": 1, "memory": attempt.piece.memory_mib},
+            retries=0,
+            pure=False,
+        )
+        self._futures[attempt.token] = future
+        watch = asyncio.get_running_loop().create_task(self._watch(attempt.token, future))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
+
+    async def _watch(self, token: str, future: Future) -> None:
+        """Tell when a part's task ended by an error; its value is never asked for."""
+        with suppress(CancelledError):
+            await wait([future])
+            if future.status == "error":
+                self._listener.failed(token, str(await future.exception()))
+
+    def release(self, token: str) -> None:
+        """Forget the task of an attempt: dask would run it again when its host is lost."""
+        if future := self._futures.pop(token, None):
+            future.release()
+
+    def stop(self, attempt: Attempt) -> None:
+        """Ask a host to end an attempt soon: it sends what was decided, and the attempt ends."""
+        if stream := self._scheduler.stream_comms.get(self._address(attempt.host)):
+            stream.send({"op": wire.STOP, "token": attempt.token})
+
+    def silent(self) -> list[Silence]:
+        """The hosts that have not said anything for a while."""
+        now = time.time()
+        found = [Silence(str(each.name), now - each.last_seen) for each in self._scheduler.workers.values()]
+        return [each for each in found if each.seconds > SILENT_SECONDS]
+
+    def _address(self, host: str) -> str:
+        return str(self._scheduler.aliases.get(host, ""))

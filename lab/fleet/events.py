@@ -1,0 +1,83 @@
+"""What a child tells while it runs a part: a line of JSON for each event, on its standard output."""
+
+import threading
+from typing import Literal, TextIO
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lab.base.files import bounded, plain
+from lab.fleet.names import LaneNames
+from lab.record import CellResult
+from lab.run.observer import Observer, Silent
+
+# Longest text of an event, in characters, and longest line, in bytes.
+LONGEST_TEXT = 4_000
+LONGEST_LINE = 64 * 1024
+
+
+class Event(BaseModel):
+    """One event. `lane`: what a lane does; `left`: the estimated seconds until the part's end.
+
+    `cell`: a cell is decided, which the run learns only with the part's result; `refused`: why this host does
+    not run the part.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["lane", "cell", "note", "left", "refused"]
+    lane: str = Field(default="", max_length=200)
+    text: str = Field(default="", max_length=LONGEST_TEXT + 100)
+    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, line: str | bytes) -> "Event | None":
+        """Parse a line; None if it is no event."""
+        try:
+            return cls.model_validate_json(line)
+        except ValidationError:
+            return None
+
+
+class EventLines(Silent):
+    """An observer that writes events."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def lane(self, lane: str, text: str) -> None:
+        self._tell(Event(kind="lane", lane=bounded(lane, 150), text=_short(text)))
+
+    def cell(self, result: CellResult) -> None:
+        name = f"{result.variant} {result.build}: {result.status}"
+        self._tell(Event(kind="cell", lane=bounded(result.lane, 150), text=_short(name)))
+
+    def note(self, text: str) -> None:
+        self._tell(Event(kind="note", text=_short(text)))
+
+    def time_left(self, seconds: float | None) -> None:
+        self._tell(Event(kind="left", seconds=seconds))
+
+    def refuse(self, reason: str) -> None:
+        """Tell that this host does not run the part."""
+        self._tell(Event(kind="refused", text=_short(reason)))
+
+    def _tell(self, event: Event) -> None:
+        with self._lock:
+            self._stream.write(event.model_dump_json(exclude_defaults=True) + "\n")
+            self._stream.flush()
+
+
+def show(event: Event, names: LaneNames, observer: Observer) -> None:
+    """Show an event of a part, under the name of its host."""
+    match event.kind:
+        case "lane":
+            observer.lane(names[event.lane], plain(event.text))
+        case "cell":
+            observer.lane(names[event.lane], f"decided {plain(event.text)}")
+        case "note":
+            observer.note(f"{names.host}: {plain(event.text)}")
+
+
+def _short(text: str) -> str:
+    return bounded(plain(text), LONGEST_TEXT)

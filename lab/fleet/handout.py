@@ -1,0 +1,186 @@
+"""Which part is given to which host: what waits, what runs where, what was lost. No network in it."""
+
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from lab.fleet import part as parts
+from lab.plan import Cell
+from lab.record import RunOptions
+
+# A part is no longer than this, in typical seconds: what a lost host costs, and how evenly hosts end.
+MOST_SECONDS = 15 * 60.0
+# How many hosts may be lost with one part before its cells are given up: the part may be what ends them.
+MOST_LOSSES = 3
+
+
+@dataclass
+class Host:
+    """A host that is connected. `memory_mib` is what its lanes may use together.
+
+    `refused`: why it gets no more parts. `failures`: how often in a row its lab failed and decided nothing.
+    """
+
+    name: str
+    lanes: int
+    memory_mib: int
+    kvm: bool = False
+    refused: str = ""
+    failures: int = 0
+    running: dict[str, "Attempt"] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
+        return f"{lanes}, {self.memory_mib} MiB of memory, {'a' if self.kvm else 'no usable'} /dev/kvm"
+
+    def why_not(self, piece: "Piece") -> str:
+        """Why the host cannot take a part now; empty if it can."""
+        if self.refused:
+            return self.refused
+        if piece.memory_mib > self.memory_mib:
+            return f"a lane needs {piece.memory_mib} MiB of memory, and {self.name} has {self.memory_mib} MiB"
+        taken = sum(attempt.piece.memory_mib for attempt in self.running.values())
+        if len(self.running) >= self.lanes or taken + piece.memory_mib > self.memory_mib:
+            return "busy"
+        return ""
+
+
+@dataclass
+class Piece:
+    """The cells of one part. `faults` says what happened to it before, and `lost_with` on which hosts."""
+
+    number: int
+    cells: list[Cell]
+    seconds: float
+    memory_mib: int
+    faults: list[str] = field(default_factory=list)
+    lost_with: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Attempt:
+    """A part that was given to a host. Nobody else knows its token."""
+
+    piece: Piece
+    host: str
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    begun: float = field(default_factory=lambda: time.monotonic())
+    _end: float | None = None
+
+    def tell_left(self, seconds: float | None) -> None:
+        """Its host estimates that it takes so many seconds more."""
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def seconds_left(self, factor: float) -> float:
+        """How long it takes, by its host's word, or else by typical seconds times `factor`."""
+        end = self.begun + self.piece.seconds * factor if self._end is None else self._end
+        return max(0.0, end - time.monotonic())
+
+
+class Handout:
+    """The parts of one run."""
+
+    def __init__(self, cells: Iterable[Cell], options: RunOptions, most_seconds: float = MOST_SECONDS) -> None:
+        self._options = options
+        self._numbers = 0
+        self.hosts: dict[str, Host] = {}
+        self.waiting: list[Piece] = []
+        # Seconds that ended parts took, and typical ones.
+        self._spent = self._typical = 0.0
+        self.attempts: dict[str, Attempt] = {}
+        for own in parts.cut(cells, options, most_seconds):
+            self.waiting.append(self._piece(own))
+
+    def _piece(self, cells: list[Cell], before: Piece | None = None) -> Piece:
+        self._numbers += 1
+        seconds = sum(cell.typical_seconds(self._options) for cell in cells) * self._options.repeat
+        made = Piece(self._numbers, cells, seconds, parts.memory_mib(cells))
+        if before:
+            made.faults, made.lost_with = [*before.faults], {*before.lost_with}
+        return made
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no part waits or runs."""
+        return not self.waiting and not self.attempts
+
+    @property
+    def usable(self) -> list[Host]:
+        """The connected hosts that may get parts."""
+        return [host for host in self.hosts.values() if not host.refused]
+
+    def next(self) -> Attempt | None:
+        """Give the next part to a host that has room for it now; None if there is none.
+
+        The longest part comes first, and a host with KVM, then the one with the most free lanes.
+        A part avoids the hosts that were lost with it, unless there is no other.
+        """
+        for piece in self.waiting:
+            others = [host for host in self.usable if host.name not in piece.lost_with]
+            free = [host for host in others or self.usable if not host.why_not(piece)]
+            if free:
+                host = max(free, key=lambda each: (each.kvm, each.lanes - len(each.running)))
+                self.waiting.remove(piece)
+                attempt = Attempt(piece, host.name)
+                host.running[attempt.token] = self.attempts[attempt.token] = attempt
+                return attempt
+        return None
+
+    def ended(self, token: str) -> Attempt | None:
+        """An attempt is over, one way or another; None if it was before."""
+        attempt = self.attempts.pop(token, None)
+        if attempt and (host := self.hosts.get(attempt.host)):
+            host.running.pop(token, None)
+            self._spent += time.monotonic() - attempt.begun
+            self._typical += attempt.piece.seconds
+        return attempt
+
+    def has(self, cell: Cell) -> bool:
+        """Whether a cell waits, or is being run."""
+        pieces = [*self.waiting, *(attempt.piece for attempt in self.attempts.values())]
+        return any(cell.folder == each.folder for piece in pieces for each in piece.cells)
+
+    def lost(self, host: str) -> list[Attempt]:
+        """A host has gone; its attempts are over."""
+        self.hosts.pop(host, None)
+        return [attempt for token in self._of(host) if (attempt := self.ended(token))]
+
+    def _of(self, host: str) -> list[str]:
+        return [token for token, attempt in self.attempts.items() if attempt.host == host]
+
+    def put_back(self, piece: Piece, cells: Sequence[Cell], fault: str = "", host: str = "") -> Piece | None:
+        """Let these cells of a part wait again; `fault` says what happened, on which host.
+
+        None if that happened too often: then they are given up.
+        """
+        again = self._piece(list(cells), piece)
+        if fault:
+            again.faults.append(fault)
+            again.lost_with.add(host)
+            if len(again.faults) >= MOST_LOSSES:
+                return None
+        self.waiting.insert(0, again)
+        return again
+
+    def impossible(self) -> dict[int, str]:
+        """Why no connected host will ever take a part that waits, by the part's number."""
+        found = {}
+        for piece in self.waiting:
+            reasons = [host.why_not(piece) for host in self.hosts.values()]
+            if reasons and all(reason and reason != "busy" for reason in reasons):
+                found[piece.number] = "; ".join(dict.fromkeys(reasons))
+        return found
+
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until all parts have ended on the lanes that there are; None while nobody can tell.
+
+        That is so until a part of this run has ended: how fast these hosts are, nothing tells in advance.
+        """
+        lanes = sum(host.lanes for host in self.usable)
+        if not lanes or not self._typical:
+            return None
+        factor = self._spent / self._typical
+        left = [attempt.seconds_left(factor) for attempt in self.attempts.values()]
+        left += [piece.seconds * factor for piece in self.waiting]
+        return max(sum(left) / lanes, *left, 0.0)

@@ -1,0 +1,82 @@
+"""What becomes of the results that hosts send: they arrive in pieces, and are taken in one by one."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.base.files import bounded, plain
+from lab.fleet import archive
+from lab.fleet.archive import DamagedResult
+from lab.fleet.handout import Attempt, Piece
+from lab.fleet.merging import Merger
+from lab.fleet.names import LaneNames
+from lab.fleet.receiving import Receiver
+from lab.plan import Cell
+from lab.run.labels import Labels
+
+# What is kept of the words of a host's lab that failed, in characters.
+LONGEST_WORDS = 1_000
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended on its host, as that says.
+
+    `status` is the exit status of its lab, `words` are the last of its output; `refused` says why it did not
+    run the part at all.
+    """
+
+    size: Any = 0
+    digest: Any = ""
+    status: Any = None
+    words: str = ""
+    refused: str = ""
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> "End":
+        """What a host said, which may be anything."""
+        words, refused = (
+            bounded(plain(str(said.get(key) or "")), LONGEST_WORDS) for key in ("words", "refused")
+        )
+        return cls(said.get("size"), said.get("digest"), said.get("status"), words.strip(), refused)
+
+
+@dataclass
+class Intake:
+    """Takes the results of one run's parts in."""
+
+    merger: Merger
+    receiver: Receiver
+    _names: dict[str, LaneNames] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._labels = Labels(self.merger.journal.info.lanes)
+
+    def names(self, attempt: Attempt) -> LaneNames:
+        """The names of the lanes of an attempt."""
+        return self._names.setdefault(attempt.token, LaneNames(attempt.host, self._labels))
+
+    def undecided(self, piece: Piece) -> list[Cell]:
+        """The cells of a part that nobody has decided."""
+        return [cell for cell in piece.cells if not self.merger.journal.is_decided(cell)]
+
+    def take(self, attempt: Attempt, end: End) -> str:
+        """Unpack a result and take it in. Return what is wrong with it; empty if nothing is.
+
+        Raises OtherBuild, ResultsNotWritten, OSError.
+        """
+        try:
+            file = self.receiver.whole(attempt.token, end.size, end.digest)
+            if file is None:
+                return ""
+            with tempfile.TemporaryDirectory(dir=file.parent) as name:
+                unpacked, cells = Path(name), attempt.piece.cells
+                result = archive.unpack(file, unpacked, [cell.folder for cell in cells])
+                self.merger.take(cells, result, unpacked, self.names(attempt), attempt.piece.faults)
+            return ""
+        except DamagedResult as error:
+            return f"the result of {attempt.host} cannot be used: {error}"
+        finally:
+            self.receiver.forget(attempt.token)

@@ -1,0 +1,131 @@
+"""A host that runs parts for coordinators: it joins one, serves until that has gone, and waits for the next."""
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+from distributed import Security
+from distributed import Worker as DaskWorker
+
+from lab.base import scratch
+from lab.fleet import greeting, logs
+from lab.fleet.address import Address
+from lab.fleet.greeting import NoAnswer
+from lab.fleet.task import Children
+
+# How often a coordinator is looked for.
+LOOK_SECONDS = 2.0
+SETTINGS = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.limit": "60s",
+}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a host offers. `memory_mib` is for all lanes together."""
+
+    name: str
+    lanes: int
+    memory_mib: int
+    kvm: bool
+
+
+class _Worker(DaskWorker):
+    """dask's worker without its web server."""
+
+    def start_http_server(self, *_arguments: Any, **_options: Any) -> None:
+        """Start none: it would answer anybody, without TLS."""
+
+
+async def serve(
+    address: Address, security: dict[str, Any], offer: Offer, children: Children, say: Callable[[str], None]
+) -> None:
+    """Serve coordinators at an address, one after another, until this process gets SIGINT or SIGTERM.
+
+    Raises UsageError if a coordinator is there and refuses this host, or is none that this host trusts.
+    """
+    logs.quiet()
+    ending = _until_ended()
+    dask.config.set(SETTINGS)
+    context = Security(**security).get_connection_args("worker")["ssl_context"]
+    waits = False
+    while not ending.is_set():
+        try:
+            await greeting.greet(address, context)
+        except NoAnswer as error:
+            if not waits:
+                say(f"no coordinator at {address} yet ({error}); waiting for one")
+            waits = True
+        else:
+            waits = False
+            await _serve_one(address, security, offer, children, say, ending)
+        await _wait(ending, LOOK_SECONDS)
+
+
+async def _serve_one(
+    address: Address,
+    security: dict[str, Any],
+    offer: Offer,
+    children: Children,
+    say: Callable[[str], None],
+    ending: asyncio.Event,
+) -> None:
+    """Join a coordinator, and serve it until it has gone or this process is to end."""
+    with scratch.temporary() as folder:
+        worker = _Worker(
+            str(address),
+            name=offer.name,
+            nthreads=offer.lanes,
+            resources={"lane": offer.lanes, "memory": offer.memory_mib, "kvm": int(offer.kvm)},
+            # Nobody ever connects to a worker. An address of its own keeps two hosts apart.
+            host=f"tls://{_own_loopback()}",
+            security=Security(**security),
+            local_directory=str(folder),
+            plugins=(children,),
+            extensions={},
+            memory_limit=0,
+        )
+        try:
+            await worker
+        except Exception as error:
+            say(f"the coordinator at {address} does not take this host: {error}")
+            return
+        say(f"joined the coordinator at {address} as {offer.name}")
+        closed, ended = (asyncio.ensure_future(each) for each in (worker.finished(), ending.wait()))
+        await asyncio.wait([closed, ended], return_when=asyncio.FIRST_COMPLETED)
+        if closed.done():
+            say(f"the coordinator at {address} has gone")
+        await worker.close(reason="the host ends")
+        ended.cancel()
+
+
+def _own_loopback() -> str:
+    """An address in 127.0.0.0/8, where only this host can connect; its coordinator knows the host by it."""
+    middle = secrets.randbelow(255), secrets.randbelow(256)
+    return f"127.{middle[0] + 1}.{middle[1]}.{secrets.randbelow(254) + 1}"
+
+
+def _until_ended() -> asyncio.Event:
+    """An event that the first SIGINT or SIGTERM sets; the second one ends this process at once."""
+    ending = asyncio.Event()
+
+    def end() -> None:
+        if ending.is_set():
+            os._exit(130)
+        ending.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    return ending
+
+
+async def _wait(ending: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(ending.wait(), seconds)

@@ -1,0 +1,210 @@
+"""Runs on several hosts to test with: real workers as processes on 127.0.0.1, whose children are stand-ins."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lab.base.paths import Paths
+from lab.base.wait import Deadline, wait_for
+from lab.fleet import certificates, issuing, places
+from lab.fleet.address import Address
+from lab.fleet.coordinator import Coordinator
+from lab.fleet.desk import Desk
+from lab.fleet.handout import MOST_SECONDS
+from lab.plan import Cell
+from lab.record import CellResult, RunOptions, RunResult
+from lab.run import start
+from lab.run.observer import Silent
+from tests.unit.run_examples import PLAN
+
+ROOT = Path(__file__).parents[2]
+# How long anything here may take: a host with much to do starts an interpreter in seconds.
+SECONDS = 300.0
+
+
+class Told(Silent):
+    """What a run told, in order; a test can wait for it."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lanes: list[tuple[str, str]] = []
+        self.cells: list[CellResult] = []
+        self._changed = threading.Condition()
+
+    def lane(self, lane: str, text: str) -> None:
+        with self._changed:
+            self.lanes.append((lane, text))
+            self._changed.notify_all()
+
+    def cell(self, result: CellResult) -> None:
+        with self._changed:
+            self.cells.append(result)
+            self._changed.notify_all()
+
+    def note(self, text: str) -> None:
+        with self._changed:
+            self.notes.append(text)
+            self._changed.notify_all()
+
+    def wait(self, for_what: Callable[[], object]) -> None:
+        """Wait until something was told."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: bool(for_what()), SECONDS), (self.notes, self.lanes)
+
+    def noted(self, text: str) -> bool:
+        return any(text in note for note in self.notes)
+
+
+@dataclass
+class HostProcess:
+    """A worker as a process. `control` says what its children do, see `stand_in_child`."""
+
+    name: str
+    home: Path
+    control: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def does(self, **control: Any) -> None:
+        self.control.write_text(json.dumps(control))
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.process.pid, number)
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+@dataclass
+class Fleet:
+    """Certificates, and the hosts that were started."""
+
+    folder: Path
+    hosts: dict[str, HostProcess] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.paths = Paths(cache=self.folder / "cache", state=self.folder / "state")
+        self.names = ["one", "two", "three"]
+        issuing.initialize(self.paths, self.names, days=30, authority_days=60)
+
+    @property
+    def security(self) -> dict[str, Any]:
+        return certificates.load_coordinator(self.paths).security()
+
+    def start(self, name: str, address: str, *, certificate: Path | None = None, **control: Any) -> HostProcess:
+        home = self.folder / name
+        home.mkdir(exist_ok=True)
+        own = home / "control.json"
+        own.write_text(json.dumps(control))
+        log = home / "log"
+        file = certificate or places.worker_file(self.paths, name)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.unit.fleet_host", address, name, str(file), str(own)],
+                cwd=ROOT,
+                env={**os.environ, "LAB_HOME": str(home), "PYTHONPATH": str(ROOT), "TMPDIR": str(home)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        made = self.hosts[name] = HostProcess(name, home, own, log, process)
+        return made
+
+    def end(self) -> None:
+        """End all hosts, and what they started."""
+        for host in self.hosts.values():
+            with_children = [*host.children()] if host.process.poll() is None else []
+            for number in (signal.SIGCONT, signal.SIGKILL):
+                if host.process.poll() is None:
+                    host.kill(number)
+            host.process.wait()
+            for child in with_children:
+                if child.is_running():
+                    child.kill()
+
+
+@dataclass
+class Running:
+    """A run on several hosts, in a thread of this process."""
+
+    fleet: Fleet
+    told: Told
+    coordinator: Coordinator
+    address: str = ""
+    result: RunResult | None = None
+    error: BaseException | None = None
+
+    def start_host(self, name: str, **control: Any) -> HostProcess:
+        return self.fleet.start(name, self.address, **control)
+
+    @property
+    def desk(self) -> Desk:
+        assert self.coordinator.desk is not None
+        return self.coordinator.desk
+
+    def finish(self) -> RunResult:
+        wait_for(lambda: self.result or self.error, Deadline(SECONDS, "the run to end"), interval=0.05)
+        if self.error:
+            raise self.error
+        assert self.result is not None
+        return self.result
+
+
+@contextmanager
+def running(
+    fleet: Fleet,
+    folder: Path,
+    cells: Sequence[Cell] = PLAN,
+    *,
+    most_seconds: float = MOST_SECONDS,
+    port: int = 0,
+) -> Iterator[Running]:
+    """A run on several hosts that has begun; hosts are started by the test."""
+    planned = start.begin(folder, cells, command="lab matrix", options=RunOptions(), shard=None)
+    listens = threading.Event()
+
+    def listening(address: str) -> None:
+        run.address = address
+        listens.set()
+
+    told = Told()
+    coordinator = Coordinator(
+        planned,
+        Address("127.0.0.1", port),
+        fleet.security,
+        told,
+        listening=listening,
+        most_seconds=most_seconds,
+    )
+    run = Running(fleet, told, coordinator)
+
+    def go() -> None:
+        try:
+            run.result = coordinator.run()
+        except BaseException as error:
+            run.error = error
+            listens.set()
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    assert listens.wait(SECONDS)
+    if run.error:
+        raise run.error
+    try:
+        yield run
+    finally:
+        coordinator.stop()
+        fleet.end()
+        thread.join(SECONDS)

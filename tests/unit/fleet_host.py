@@ -1,0 +1,44 @@
+"""A worker whose children are stand-ins: python -m tests.unit.fleet_host ADDRESS NAME CERTIFICATE CONTROL."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.base.errors import LabError
+from lab.base.paths import Paths
+from lab.fleet import certificates
+from lab.fleet.address import Address
+from lab.fleet.task import Children
+from lab.fleet.worker import Offer, serve
+
+CHILD = Path(__file__).parent / "stand_in_child.py"
+
+
+def main(address: str, name: str, certificate: str, control: str) -> None:
+    def command(part: Path, folder: Path) -> Sequence[str]:
+        return [sys.executable, "-SE", str(CHILD), str(part), str(folder), control, name]
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    try:
+        wanted = json.loads(Path(control).read_text())
+        if wanted.get("any_date"):
+            bundle = certificates.read(Path(certificate), missing="")
+        else:
+            bundle = certificates.load_worker(Paths.default(), Path(certificate))
+        offer = Offer(name, lanes=1, memory_mib=8192, kvm=False)
+        asyncio.run(
+            serve(
+                Address.parse(address, "ADDRESS"), bundle.security(), offer, Children(command, name, say), say
+            )
+        )
+    except LabError as error:
+        say(f"lab: {error}")
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,261 @@
+"""The coordinator's desk, without hosts and without a network: what becomes of each part."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.fleet import archive, desk
+from lab.fleet.desk import Desk
+from lab.fleet.handout import Attempt, Handout, Host
+from lab.fleet.intake import Intake
+from lab.fleet.merging import Merger
+from lab.fleet.part import Part
+from lab.fleet.receiving import Receiver
+from lab.plan import Cell
+from lab.record import LaneRecord, RunOptions, RunResult, Status
+from lab.run.journal import Journal
+from tests.unit.fleet_examples import Told
+from tests.unit.run_examples import SMALL, begin, finish
+
+OPTIONS = RunOptions()
+
+
+class Wire:
+    """In place of the network: what was given out, released and stopped."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Part, Attempt]] = []
+        self.released: list[str] = []
+        self.stopped: list[str] = []
+
+    def submit(self, part: Part, attempt: Attempt) -> None:
+        self.given.append((part, attempt))
+
+    def release(self, token: str) -> None:
+        self.released.append(token)
+
+    def stop(self, attempt: Attempt) -> None:
+        self.stopped.append(attempt.token)
+
+
+class Bench:
+    """A desk and what it does; each guest of the plan is a part."""
+
+    def __init__(self, folder: Path, cells: Sequence[Cell] = SMALL) -> None:
+        self.folder, self.told, self.wire = folder, Told(), Wire()
+        planned = begin(folder / "run", cells)
+        planned.folder.mkdir()
+        (folder / "arriving").mkdir()
+        self.journal = Journal(planned.folder, planned.cells, planned.info, {})
+        intake = Intake(Merger(self.journal, self.told), Receiver(folder / "arriving"))
+        self.desk = Desk(Handout(cells, OPTIONS), intake, self.told, OPTIONS, "run", transport=self.wire)
+        self._numbers = 0
+
+    def joins(self, *names: str) -> None:
+        for name in names:
+            self.desk.joined(Host(name, 1, 8192))
+
+    async def given(self, count: int) -> Attempt:
+        """The attempt with this number, counted from 1, once it was given out."""
+        async with asyncio.timeout(60):
+            while len(self.wire.given) < count:
+                await asyncio.sleep(0.01)
+        return self.wire.given[count - 1][1]
+
+    def result(self, attempt: Attempt, **update: Any) -> bytes:
+        """What a host would send: each cell passed."""
+        self._numbers += 1
+        folder = self.folder / f"part-{self._numbers}-{attempt.host}"
+        done = finish(folder, begin(folder, attempt.piece.cells))
+        guest = attempt.piece.cells[0].guest.name
+        done.run.lanes.append(LaneRecord(guest=guest, label=guest, image="image", fork="memory", seconds={}))
+        done.run.builds[0].files.update(update.get("files", {}))
+        cells = [cell.model_copy(update={"lane": guest}) for cell in done.cells]
+        RunResult(run=done.run, cells=cells).write(folder)
+        archive.pack(folder, folder / "packed", [cell.folder for cell in attempt.piece.cells])
+        return (folder / "packed").read_bytes()
+
+    def sends(self, attempt: Attempt, content: bytes = b"", **said: Any) -> None:
+        if content:
+            self.desk.chunk(attempt.token, 0, content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.desk.ended(attempt.token, {"size": len(content), "digest": digest, "status": 0, **said})
+
+    def run(self, play: Callable[[], Coroutine[Any, Any, None]]) -> RunResult:
+        """Let the desk work while `play` plays the hosts."""
+
+        async def both() -> None:
+            async with asyncio.timeout(120):
+                await asyncio.gather(self.desk.work(lambda: []), play())
+
+        asyncio.run(both())
+        return self.journal.finish(interrupted=self.desk.stopping)
+
+    def hosts_of(self, run: RunResult) -> list[str]:
+        return [cell.lane.partition(":")[0] for cell in run.cells]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_each_part_goes_to_a_host_that_is_free(bench: Bench) -> None:
+    async def play() -> None:
+        bench.joins("one", "two")
+        for number in (1, 2):
+            attempt = await bench.given(number)
+            bench.sends(attempt, bench.result(attempt))
+
+    run = bench.run(play)
+    assert {cell.status for cell in run.cells} == {Status.PASS}
+    assert sorted(set(bench.hosts_of(run))) == ["one", "two"]
+    assert sorted(bench.wire.released) == sorted(attempt.token for _, attempt in bench.wire.given)
+
+
+def test_a_late_result_of_a_lost_host_is_taken_if_it_is_the_first(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, SMALL[:2])
+
+    async def play() -> None:
+        bench.joins("one")
+        first = await bench.given(1)
+        bench.desk.left("one")
+        bench.joins("two")
+        second = await bench.given(2)
+        bench.sends(first, bench.result(first))
+        while not bench.wire.stopped:
+            await asyncio.sleep(0.01)
+        assert bench.wire.stopped == [second.token]
+        bench.sends(second, bench.result(second))
+
+    run = bench.run(play)
+    assert bench.hosts_of(run) == ["one", "one"]
+    assert bench.told.noted("two sent part 2 a second time; the first result stands")
+    assert len(bench.told.cells) == 2
+    assert list((tmp_path / "arriving").iterdir()) == []
+
+
+def test_a_late_result_that_is_the_second_is_dropped(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    async def play() -> None:
+        bench.joins("one", "two")
+        first, other = await bench.given(1), await bench.given(2)
+        bench.desk.left(first.host)
+        bench.sends(other, bench.result(other))
+        again = await bench.given(3)
+        content = bench.result(first)
+        assert bench.desk.chunk(first.token, 0, content)
+        bench.sends(again, bench.result(again))
+        while len(bench.told.cells) < len(SMALL):
+            await asyncio.sleep(0.01)
+        assert not bench.desk.chunk(first.token, len(content), b"more")
+        bench.sends(first)
+
+    run = bench.run(play)
+    lost = bench.wire.given[0][1]
+    assert [cell.retried for cell in run.cells if cell.guest == lost.piece.cells[0].guest.name] == [
+        [f"{lost.host} was lost"]
+    ] * 2
+    assert lost.host not in bench.hosts_of(run)
+    assert len(bench.told.cells) == len(SMALL)
+
+
+def test_a_host_with_other_files_of_a_build_gets_nothing_more(bench: Bench) -> None:
+    async def play() -> None:
+        bench.joins("one", "two")
+        first, second = await bench.given(1), await bench.given(2)
+        bench.sends(first, bench.result(first, files={"boxlite.whl": "a" * 64}))
+        while not bench.told.cells:
+            await asyncio.sleep(0.01)
+        bench.sends(second, bench.result(second, files={"boxlite.whl": "b" * 64}))
+        again = await bench.given(3)
+        assert again.host == first.host
+        bench.sends(again, bench.result(again, files={"boxlite.whl": "a" * 64}))
+
+    run = bench.run(play)
+    assert {cell.status for cell in run.cells} == {Status.PASS}
+    assert [cell.retried for cell in run.cells] == [[]] * 4
+    assert bench.told.noted("two gets no more parts: two deployed other files of boxlite 0.10.8")
+
+
+def test_a_host_whose_lab_fails_at_once_does_not_take_part_after_part(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.desk.handout = Handout(SMALL, OPTIONS, most_seconds=1.0)
+
+    async def play() -> None:
+        bench.joins("bad")
+        for number in (1, 2):
+            bench.sends(await bench.given(number), status=3, words="lab: no libvirt")
+            if number == 1:
+                bench.joins("good")
+        number, done = 2, 0
+        while done < len(SMALL):
+            number += 1
+            attempt = await bench.given(number)
+            if attempt.host == "bad":
+                bench.sends(attempt, status=3, words="lab: no libvirt")
+            else:
+                bench.sends(attempt, bench.result(attempt))
+                done += 1
+
+    run = bench.run(play)
+    assert bench.told.noted("bad gets no more parts: its lab failed 2 times in a row")
+    assert {cell.status for cell in run.cells} == {Status.PASS}
+    assert set(bench.hosts_of(run)) == {"good"}
+    assert any("exit status 3: lab: no libvirt" in fault for cell in run.cells for fault in cell.retried)
+
+
+def test_without_any_host_the_run_ends_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "WAIT_SECONDS", 0.0)
+
+    async def play() -> None:
+        pass
+
+    run = bench.run(play)
+    assert {(cell.status, cell.reason) for cell in run.cells} == {
+        (Status.NOT_RUN, "no host that could run it was there for 0 s")
+    }
+
+
+def test_if_no_host_has_the_memory_the_figures_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "WAIT_FOR_ANOTHER_SECONDS", 0.0)
+
+    async def play() -> None:
+        bench.desk.joined(Host("small", 1, 512))
+
+    run = bench.run(play)
+    assert {cell.status for cell in run.cells} == {Status.NOT_RUN}
+    assert "MiB of memory, and small has 512 MiB" in run.cells[0].reason
+
+
+def test_an_interrupt_stops_every_part_and_waits_for_what_they_decided(bench: Bench) -> None:
+    async def play() -> None:
+        bench.joins("one", "two")
+        first, second = await bench.given(1), await bench.given(2)
+        bench.desk.stop()
+        assert sorted(bench.wire.stopped) == sorted([first.token, second.token])
+        bench.sends(first, bench.result(first), status=130)
+        bench.sends(second, status=130)
+
+    run = bench.run(play)
+    assert run.run.interrupted
+    assert [cell.status for cell in run.cells].count(Status.PASS) == 2
+    assert {cell.reason for cell in run.cells if cell.status is Status.NOT_RUN} == {"interrupted"}
+
+
+def test_a_host_that_does_not_end_is_not_waited_for_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "STOP_SECONDS", 0.5)
+
+    async def play() -> None:
+        bench.joins("one")
+        await bench.given(1)
+        bench.desk.stop()
+
+    assert {cell.status for cell in bench.run(play).cells} == {Status.NOT_RUN}

@@ -1,0 +1,126 @@
+import time
+
+import pytest
+
+from lab.fleet import part
+from lab.fleet.handout import MOST_LOSSES, Handout, Host
+from lab.plan import Cell
+from lab.record import RunOptions
+from tests.unit.run_examples import PLAN
+
+OPTIONS = RunOptions(remedies=True)
+# 4 cells of each of two guests: 45 s for stock, 135 s for each of the others.
+GUEST_SECONDS = 45.0 + 3 * 135.0
+
+
+def handout(most_seconds: float = 900.0, hosts: int = 1, **more: int) -> Handout:
+    made = Handout(PLAN, OPTIONS, most_seconds)
+    for number in range(hosts):
+        host = Host(f"host-{number}", more.get("lanes", 1), more.get("memory_mib", 8192))
+        made.hosts[host.name] = host
+    return made
+
+
+def names(cells: list[Cell]) -> list[str]:
+    return [cell.name for cell in cells]
+
+
+def test_a_part_is_a_machine_s_cells_and_a_big_guest_is_several_parts() -> None:
+    whole = part.cut(PLAN, OPTIONS, GUEST_SECONDS)
+    assert [{cell.guest.name for cell in cells} for cells in whole] == [{"debian-12"}, {"debian-13"}]
+    halves = part.cut(PLAN, OPTIONS, GUEST_SECONDS / 2)
+    assert all(len({cell.machine.name for cell in cells}) == 1 for cells in halves)
+    assert all(sum(cell.typical_seconds(OPTIONS) for cell in cells) <= GUEST_SECONDS / 2 for cells in halves)
+    assert sorted(name for cells in halves for name in names(cells)) == sorted(names(PLAN))
+
+
+def test_a_cell_that_takes_longer_than_a_part_is_one_by_itself_and_the_longest_is_first() -> None:
+    cut = part.cut(PLAN, OPTIONS, 50.0)
+    assert [len(cells) for cells in cut] == [1] * len(PLAN)
+    seconds = [cells[0].typical_seconds(OPTIONS) for cells in cut]
+    assert seconds == sorted(seconds, reverse=True)
+
+
+def test_no_more_is_given_out_than_a_host_has_lanes_and_memory_for() -> None:
+    desk = handout(50.0, lanes=2)
+    assert [attempt is not None for attempt in (desk.next(), desk.next(), desk.next())] == [True, True, False]
+    small = handout(50.0, lanes=4, memory_mib=part.memory_mib(PLAN) + 100)
+    assert [attempt is not None for attempt in (small.next(), small.next())] == [True, False]
+
+
+def test_a_host_with_kvm_comes_first_and_one_that_refused_gets_nothing() -> None:
+    desk = handout(50.0, hosts=3)
+    desk.hosts["host-2"].kvm = True
+    desk.hosts["host-0"].refused = "another lab"
+    given = [desk.next(), desk.next(), desk.next()]
+    assert [attempt.host if attempt else "" for attempt in given] == ["host-2", "host-1", ""]
+
+
+def test_what_was_lost_with_a_host_goes_to_another_one_and_back_only_if_there_is_none() -> None:
+    desk = handout(hosts=2)
+    first = desk.next()
+    assert first is not None
+    lost = desk.lost(first.host)
+    assert lost == [first]
+    desk.put_back(first.piece, first.piece.cells, f"{first.host} was lost", first.host)
+    desk.hosts[first.host] = Host(first.host, 4, 8192)
+    again = desk.next()
+    assert again is not None
+    assert (again.host != first.host, again.piece.faults) == (True, [f"{first.host} was lost"])
+    assert (names(again.piece.cells), again.token != first.token) == (names(first.piece.cells), True)
+    desk.lost(again.host)
+    desk.put_back(again.piece, again.piece.cells, f"{again.host} was lost", again.host)
+    third = desk.next()
+    assert third is not None
+    assert third.host == first.host
+
+
+def test_a_part_that_costs_one_host_after_another_is_given_up() -> None:
+    desk = handout()
+    piece = desk.waiting.pop(0)
+    for number in range(1, MOST_LOSSES):
+        again = desk.put_back(piece, piece.cells, f"lost {number}", f"host-{number}")
+        assert again is not None
+        desk.waiting.remove(again)
+        piece = again
+    assert desk.put_back(piece, piece.cells, "lost again", "host-9") is None
+    assert len(desk.waiting) == 1
+
+
+def test_an_attempt_ends_once() -> None:
+    desk = handout()
+    attempt = desk.next()
+    assert attempt is not None
+    assert desk.ended(attempt.token) is attempt
+    assert desk.ended(attempt.token) is None
+    assert desk.next() is not None
+
+
+def test_a_part_that_no_host_can_ever_run_is_told_with_the_figures() -> None:
+    desk = handout(memory_mib=1024)
+    assert desk.next() is None
+    need = part.memory_mib(PLAN)
+    assert set(desk.impossible().values()) == {f"a lane needs {need} MiB of memory, and host-0 has 1024 MiB"}
+    assert handout().impossible() == {}
+    assert handout(hosts=0).impossible() == {}
+
+
+def test_time_left_is_told_once_a_part_has_shown_how_fast_the_hosts_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    desk = handout(hosts=1)
+    first = desk.next()
+    assert first is not None
+    assert desk.seconds_left() is None
+    clock[0] = 2 * GUEST_SECONDS
+    desk.ended(first.token)
+    assert desk.seconds_left() == 2 * GUEST_SECONDS
+    second = desk.next()
+    assert second is not None
+    clock[0] += 100.0
+    assert desk.seconds_left() == 2 * GUEST_SECONDS - 100.0
+    second.tell_left(30.0)
+    clock[0] += 10.0
+    assert desk.seconds_left() == 20.0
