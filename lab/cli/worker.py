@@ -11,7 +11,9 @@ from lab.cli import common
 from lab.fleet import certificates
 from lab.fleet.address import Address
 from lab.fleet.extra import needs_dask
+from lab.machine import acceleration
 from lab.machine.budget import RESERVE_MIB, available_mib
+from lab.machine.connection import connection
 
 
 @click.command("worker")
@@ -57,13 +59,20 @@ def worker_command(
     bundle = certificates.load_worker(lab.paths, certificate)
     mib = memory or max(0, available_mib() - RESERVE_MIB)
     count = lanes or os.cpu_count() or 1
-    offer = Offer(_checked(name or bundle.name), count, mib, kvm=os.access("/dev/kvm", os.R_OK | os.W_OK))
+    offer = Offer(_checked(name or bundle.name), count, mib, kvm=_has_kvm(lab))
     lab.sweep()
     own = ["--connect", lab.uri, "--states-gib", str(lab.paths.states_gib)]
     children = Children(lab_child(own), offer.name, common.say)
     asyncio.run(serve(where, bundle.security(), offer, children, common.say))
     common.say("ended; nothing was left running")
     return 0
+
+
+def _has_kvm(lab: common.Lab) -> bool:
+    """Whether guests run under KVM here; while nobody has found out, whether `/dev/kvm` can be opened."""
+    with connection(lab.uri) as opened:
+        how = acceleration.known(opened, lab.paths)
+    return how.kvm if how else os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
 def _checked(name: str) -> str:

@@ -32,7 +32,7 @@ class Host:
 
     def __str__(self) -> str:
         lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
-        return f"{lanes}, {self.memory_mib} MiB of memory, {'a' if self.kvm else 'no usable'} /dev/kvm"
+        return f"{lanes}, {self.memory_mib} MiB of memory, {'with' if self.kvm else 'without'} KVM"
 
     def why_not(self, piece: "Piece") -> str:
         """Why the host cannot take a part now; empty if it can."""

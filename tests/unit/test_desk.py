@@ -18,8 +18,8 @@ from lab.fleet.receiving import Receiver
 from lab.plan import Cell
 from lab.record import LaneRecord, RunOptions, RunResult, Status
 from lab.run.journal import Journal
-from tests.unit.fleet_examples import Told
 from tests.unit.run_examples import SMALL, begin, finish
+from tests.unit.told import Told
 
 OPTIONS = RunOptions()
 

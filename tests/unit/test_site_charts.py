@@ -65,6 +65,22 @@ def test_a_timeline_has_the_times_of_the_runs_log() -> None:
     assert line.scale.end == 150
 
 
+def test_lanes_of_several_hosts_are_told_apart() -> None:
+    log = [
+        "2026-11-24T16:00:00.000Z one: debian-13: booting",
+        "2026-11-24T16:00:01.000Z two: debian-13 #2: booting",
+        "2026-11-24T16:00:02.000Z note: two: debian-13: is no lane",
+        "2026-11-24T16:00:03.000Z one: debian-13: stock: running the suite",
+        "2026-11-24T16:00:05.000Z one: debian-13: done",
+        "2026-11-24T16:00:06.000Z two: debian-13 #2: done",
+    ]
+    [line] = from_log(run_of(cell()), log)
+    assert [(row.name, row.sums) for row in line.lanes] == [
+        ("one: debian-13", {Kind.START: 3, Kind.SUITE: 2}),
+        ("two: debian-13 #2", {Kind.START: 5}),
+    ]
+
+
 def on_two_processors(acceleration: str) -> RunResult:
     lanes = [lane(host=host(cpus=2, acceleration=acceleration))]
     return run_of(cell(), cell("debian-12"), lanes=lanes)

@@ -19,6 +19,8 @@ from lab.site.charts.segment import LaneTime, Segment
 LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)")
 # The step by which `run.log` says that a lane has ended.
 DONE = "done"
+# What stands there in place of a lane before what was told once.
+NOTE = "note"
 # A log beyond this size is not read; a run of 1,280 cells writes 0.5 MB.
 MOST_BYTES = 64 * 2**20
 # A chart with more segments does not describe each of them: the page stays below a megabyte.
@@ -128,8 +130,13 @@ def _event(line: str, guests: set[str], cells: tuple[str, ...]) -> _Event | None
     if not matched or matched[2].startswith(cells):
         return None
     lane, separator, step = matched[2].partition(": ")
+    host = ""
+    if separator and lane != NOTE and lane.partition(" ")[0] not in guests:
+        # In a run on several hosts the host stands before the lane.
+        host, (lane, separator, step) = f"{lane}: ", step.partition(": ")
     if not separator or lane.partition(" ")[0] not in guests:
         return None
+    lane = f"{host}{lane}"
     try:
         return _Event(datetime.fromisoformat(matched[1]), lane, step)
     except ValueError:

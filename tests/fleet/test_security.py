@@ -27,7 +27,7 @@ from lab.fleet import certificates, issuing, places
 from lab.fleet.authority import Authority
 from lab.fleet.certificates import Role
 from lab.record import Status
-from tests.unit.fleet_examples import ROOT, Fleet, HostProcess, Running, running
+from tests.fleet.examples import ROOT, Fleet, HostProcess, Running, running
 from tests.unit.run_examples import SMALL
 
 pytestmark = pytest.mark.timeout(900)
@@ -112,7 +112,7 @@ def test_a_host_that_answers_with_an_object_runs_nothing_here(fleet: Fleet, tmp_
     marker = tmp_path / "unpickled"
     with running(fleet, tmp_path / "run", SMALL[:1]) as run:
         file = places.worker_file(fleet.paths, "two")
-        command = [sys.executable, "-m", "tests.unit.rogue_host", run.address, str(file), kind, str(marker)]
+        command = [sys.executable, "-m", "tests.fleet.rogue_host", run.address, str(file), kind, str(marker)]
         subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=300)
         run.told.wait(lambda: run.told.noted("rogue has gone"))
         run.start_host("one")

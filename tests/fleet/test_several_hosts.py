@@ -11,7 +11,7 @@ pytest.importorskip("distributed")
 
 from lab.record import RunResult, Status
 from lab.run import start
-from tests.unit.fleet_examples import Fleet, Running, running
+from tests.fleet.examples import Fleet, Running, running
 from tests.unit.run_examples import KNOWN, PLAN, SMALL
 
 pytestmark = pytest.mark.timeout(900)

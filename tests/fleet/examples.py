@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,47 +22,12 @@ from lab.fleet.coordinator import Coordinator
 from lab.fleet.desk import Desk
 from lab.fleet.handout import MOST_SECONDS
 from lab.plan import Cell
-from lab.record import CellResult, RunOptions, RunResult
+from lab.record import RunOptions, RunResult
 from lab.run import start
-from lab.run.observer import Silent
 from tests.unit.run_examples import PLAN
+from tests.unit.told import SECONDS, Told
 
 ROOT = Path(__file__).parents[2]
-# How long anything here may take: a host with much to do starts an interpreter in seconds.
-SECONDS = 300.0
-
-
-class Told(Silent):
-    """What a run told, in order; a test can wait for it."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.lanes: list[tuple[str, str]] = []
-        self.cells: list[CellResult] = []
-        self._changed = threading.Condition()
-
-    def lane(self, lane: str, text: str) -> None:
-        with self._changed:
-            self.lanes.append((lane, text))
-            self._changed.notify_all()
-
-    def cell(self, result: CellResult) -> None:
-        with self._changed:
-            self.cells.append(result)
-            self._changed.notify_all()
-
-    def note(self, text: str) -> None:
-        with self._changed:
-            self.notes.append(text)
-            self._changed.notify_all()
-
-    def wait(self, for_what: Callable[[], object]) -> None:
-        """Wait until something was told."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: bool(for_what()), SECONDS), (self.notes, self.lanes)
-
-    def noted(self, text: str) -> bool:
-        return any(text in note for note in self.notes)
 
 
 @dataclass
@@ -113,7 +78,7 @@ class Fleet:
         file = certificate or places.worker_file(self.paths, name)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.unit.fleet_host", address, name, str(file), str(own)],
+                [sys.executable, "-m", "tests.fleet.host", address, name, str(file), str(own)],
                 cwd=ROOT,
                 env={**os.environ, "LAB_HOME": str(home), "PYTHONPATH": str(ROOT), "TMPDIR": str(home)},
                 stdout=output,

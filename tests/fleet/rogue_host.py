@@ -1,4 +1,4 @@
-"""A host with a good certificate that answers a part with objects: python -m tests.unit.rogue_host ADDRESS
+"""A host with a good certificate that answers a part with objects: python -m tests.fleet.rogue_host ADDRESS
 CERTIFICATE KIND MARKER. Whoever unpickles one of them makes the file MARKER."""
 
 import asyncio

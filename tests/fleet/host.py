@@ -1,4 +1,4 @@
-"""A worker whose children are stand-ins: python -m tests.unit.fleet_host ADDRESS NAME CERTIFICATE CONTROL."""
+"""A worker whose children are stand-ins: python -m tests.fleet.host ADDRESS NAME CERTIFICATE CONTROL."""
 
 import asyncio
 import json

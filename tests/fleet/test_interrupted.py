@@ -1,0 +1,131 @@
+"""`lab matrix --hosts` as a process that is interrupted or killed: what its hosts do, and how it is resumed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("distributed")
+
+from lab.base.wait import Deadline, wait_for
+from lab.record import RunResult, Status
+from tests.fleet.examples import ROOT, Fleet, HostProcess
+from tests.unit.told import SECONDS
+
+pytestmark = pytest.mark.timeout(900)
+CELLS = ["-g", "debian-13", "-v", "stock", "-v", "kvm-denied", "-v", "userns-clone-off"]
+
+
+class Command:
+    """`lab matrix --hosts`, as a user runs it."""
+
+    def __init__(self, fleet: Fleet, *arguments: str) -> None:
+        release = fleet.folder / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313"
+        release.mkdir(parents=True, exist_ok=True)
+        self.out = fleet.folder / "out"
+        command = [sys.executable, "-m", "lab", "matrix", *arguments, "--hosts", "tls://127.0.0.1:0"]
+        environment = {**os.environ, "LAB_HOME": str(fleet.folder), "PYTHONPATH": str(ROOT)}
+        with self.out.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        self.address = self.wait_for(r"hosts join with: lab worker (\S+)")
+
+    def wait_for(self, pattern: str) -> str:
+        def look() -> str | None:
+            found = re.search(pattern, self.out.read_text())
+            assert found or self.process.poll() is None, self.out.read_text()
+            return found[found.lastindex or 0] if found else None
+
+        return wait_for(look, Deadline(SECONDS, pattern), interval=0.05)
+
+    def ends(self) -> int:
+        return self.process.wait(timeout=SECONDS)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+def begin(fleet: Fleet, folder: Path) -> tuple[Command, HostProcess, list[psutil.Process]]:
+    """A run whose host has decided a cell and is at work at the next."""
+    command = Command(fleet, *CELLS, "--build", "0.10.8", "--no-remedies", "-o", str(folder))
+    host = fleet.start("one", command.address, seconds=3)
+    command.wait_for("decided stock")
+    command.wait_for("debian-13: kvm-denied")
+    return command, host, host.children()
+
+
+def resumes(fleet: Fleet, folder: Path) -> RunResult:
+    command = Command(fleet, "--resume", str(folder))
+    fleet.start("two", command.address)
+    assert command.ends() == 0, command.out.read_text()
+    run = RunResult.read(folder)
+    assert [cell.status for cell in run.cells] == [Status.PASS] * 3
+    assert not [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]
+    return run
+
+
+def test_ctrl_c_keeps_what_hosts_decided_and_the_run_is_resumed(fleet: Fleet, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    try:
+        command, host, children = begin(fleet, folder)
+        command.process.send_signal(signal.SIGINT)
+        assert command.ends() == 130
+        run = RunResult.read(folder)
+        assert run.run.interrupted
+        assert [cell.status for cell in run.cells].count(Status.PASS) >= 1
+        assert [cell.status for cell in run.cells].count(Status.NOT_RUN) >= 1
+        assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
+        assert host.process.poll() is None
+        again = resumes(fleet, folder)
+        assert {cell.lane.partition(":")[0] for cell in again.cells} == {"one", "two"}
+    finally:
+        fleet.end()
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C twice", "kill -9"])
+def test_a_coordinator_that_ends_at_once_takes_its_hosts_parts_with_it(
+    fleet: Fleet, tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "run"
+    try:
+        command, host, children = begin(fleet, folder)
+        if how == "kill -9":
+            command.process.kill()
+        else:
+            command.process.send_signal(signal.SIGINT)
+            time.sleep(0.2)  # Two signals at once may be delivered as one.
+            command.process.send_signal(signal.SIGINT)
+        assert command.ends() in (130, -signal.SIGKILL)
+        assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
+        wait_for(
+            lambda: "has gone" in host.said() or None, Deadline(SECONDS, "the host to notice"), interval=0.05
+        )
+        assert host.process.poll() is None
+        resumes(fleet, folder)
+    finally:
+        fleet.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_host_that_is_ended_takes_its_child_down(fleet: Fleet, tmp_path: Path, number: int) -> None:
+    folder = tmp_path / "run"
+    try:
+        command, host, children = begin(fleet, folder)
+        host.kill(number)
+        assert host.process.wait(timeout=SECONDS) == 0
+        assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
+        command.wait_for("one has gone, in the middle of a part")
+        fleet.start("two", command.address)
+        assert command.ends() == 0
+        assert all(cell.retried == ["one was lost"] for cell in RunResult.read(folder).cells)
+    finally:
+        fleet.end()

@@ -1,0 +1,43 @@
+"""What a run told: an observer to test with."""
+
+import threading
+from collections.abc import Callable
+
+from lab.record import CellResult
+from lab.run.observer import Silent
+
+# How long anything may take: on a host with much to do an interpreter takes seconds to start.
+SECONDS = 300.0
+
+
+class Told(Silent):
+    """What a run told, in order; a test can wait for it."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lanes: list[tuple[str, str]] = []
+        self.cells: list[CellResult] = []
+        self._changed = threading.Condition()
+
+    def lane(self, lane: str, text: str) -> None:
+        with self._changed:
+            self.lanes.append((lane, text))
+            self._changed.notify_all()
+
+    def cell(self, result: CellResult) -> None:
+        with self._changed:
+            self.cells.append(result)
+            self._changed.notify_all()
+
+    def note(self, text: str) -> None:
+        with self._changed:
+            self.notes.append(text)
+            self._changed.notify_all()
+
+    def wait(self, for_what: Callable[[], object]) -> None:
+        """Wait until something was told."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: bool(for_what()), SECONDS), (self.notes, self.lanes)
+
+    def noted(self, text: str) -> bool:
+        return any(text in note for note in self.notes)
