@@ -71,7 +71,7 @@ def worker_command(
 def _has_kvm(lab: common.Lab) -> bool:
     """Whether guests run under KVM here; while nobody has found out, whether `/dev/kvm` can be opened."""
     with connection(lab.uri) as opened:
-        how = acceleration.known(opened, lab.paths)
+        how = acceleration.cached(opened, lab.paths)
     return how.kvm if how else os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 

@@ -156,12 +156,6 @@ def measure_again(paths: Paths) -> None:
     write_atomically(paths.acceleration, again.model_dump_json() + "\n")
 
 
-def known(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
-    """What was found out about this host before, however long ago; None if nothing was."""
-    verdict = _read(connection, paths)
-    return verdict.acceleration if verdict else None
-
-
 def _read(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
     try:
         verdict = Verdict.model_validate_json(paths.acceleration.read_bytes())
