@@ -26,6 +26,12 @@ class Merger:
     journal: Journal
     observer: Observer
 
+    def __post_init__(self) -> None:
+        # The lane that first ran from each image, by guest.
+        self._images: dict[str, dict[str, str]] = {}
+        for lane in self.journal.info.lanes:
+            self._images.setdefault(lane.guest, {})[lane.image] = lane.label
+
     def take(
         self,
         cells: Sequence[Cell],
@@ -89,7 +95,20 @@ class Merger:
 
     def _add_lane(self, lane: LaneRecord, info: RunInfo, names: LaneNames) -> None:
         update = {"label": names[lane.label], "host": lane.host or info.host}
-        self.journal.add_lane(lane.model_copy(update=update))
+        made = lane.model_copy(update=update)
+        self.journal.add_lane(made)
+        self._compare_images(made)
+
+    def _compare_images(self, lane: LaneRecord) -> None:
+        """Tell once of each image: hosts that build a guest by themselves do not get the same one."""
+        known = self._images.setdefault(lane.guest, {})
+        if known and lane.image not in known:
+            image, label = next(iter(known.items()))
+            self.observer.note(
+                f"{lane.guest} is not the same image everywhere: {label} ran from {image[:12]}, "
+                f"{lane.label} from {lane.image[:12]}"
+            )
+        known.setdefault(lane.image, lane.label)
 
     def _keep_evidence(self, source: Path, folder: Path) -> None:
         target = self.journal.folder / folder

@@ -69,7 +69,15 @@ class Fleet:
     def security(self) -> dict[str, Any]:
         return certificates.load_coordinator(self.paths).security()
 
-    def start(self, name: str, address: str, *, certificate: Path | None = None, **control: Any) -> HostProcess:
+    def start(
+        self,
+        name: str,
+        address: str,
+        *,
+        certificate: Path | None = None,
+        temporary: Path | None = None,
+        **control: Any,
+    ) -> HostProcess:
         home = self.folder / name
         home.mkdir(exist_ok=True)
         own = home / "control.json"
@@ -80,7 +88,12 @@ class Fleet:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fleet.host", address, name, str(file), str(own)],
                 cwd=ROOT,
-                env={**os.environ, "LAB_HOME": str(home), "PYTHONPATH": str(ROOT), "TMPDIR": str(home)},
+                env={
+                    **os.environ,
+                    "LAB_HOME": str(home),
+                    "PYTHONPATH": str(ROOT),
+                    "TMPDIR": str(temporary or home),
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -10,9 +10,9 @@ from lab.plan import Cell
 from lab.record import CellResult, LaneRecord, RunResult, Status
 from lab.run.journal import UNDECIDED, Journal
 from lab.run.labels import Labels
-from lab.run.observer import Silent
 from tests.unit.examples import host
 from tests.unit.run_examples import SMALL, begin, finish
+from tests.unit.told import Told
 
 
 class Merging:
@@ -24,7 +24,8 @@ class Merging:
         planned.folder.mkdir()
         self.journal = Journal(planned.folder, planned.cells, planned.info, {})
         self.labels = Labels()
-        self.merger = Merger(self.journal, Silent())
+        self.told = Told()
+        self.merger = Merger(self.journal, self.told)
 
     def part(self, host: str, cells: list[Cell], **update: Any) -> tuple[Path, RunResult]:
         """What a host's child left: every cell passed."""
@@ -74,6 +75,16 @@ def test_two_parts_of_one_host_have_lanes_of_their_own(merging: Merging) -> None
     for number, cell in enumerate(SMALL[:2]):
         merging.take("one", [cell], merging.part(f"one-{number}", [cell]))
     assert [cell.lane for cell in merging.record().cells[:2]] == ["one: debian-12", "one: debian-12 #2"]
+
+
+def test_a_guest_that_is_another_image_on_another_host_is_told_once(merging: Merging) -> None:
+    for name, cell in (("one", SMALL[0]), ("two", SMALL[1]), ("two", SMALL[2]), ("one", SMALL[3])):
+        merging.take(name, [cell], merging.part(name + cell.variant.name + cell.guest.name, [cell]))
+    assert [note.partition(":")[0] for note in merging.told.notes] == [
+        "debian-12 is not the same image everywhere",
+        "debian-13 is not the same image everywhere",
+    ]
+    assert "one: debian-12 ran from of one" in merging.told.notes[0]
 
 
 def test_a_lane_without_a_host_has_that_of_its_part(merging: Merging) -> None:

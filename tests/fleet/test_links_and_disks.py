@@ -1,0 +1,114 @@
+"""A link that is cut and comes back, and a host whose disk is full."""
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed")
+
+from lab.record import Status
+from tests.fleet.examples import Fleet, running
+from tests.unit.run_examples import PLAN
+
+pytestmark = pytest.mark.timeout(900)
+ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
+
+
+class Link:
+    """A way to a port of this host that can be cut: what is sent then gets stuck, as on a dead line."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._open = threading.Event()
+        self._open.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tls://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.mend()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._open.wait()
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+def test_a_link_that_is_cut_costs_a_second_try_and_its_host_joins_again(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.fleet.engine.LOST_SECONDS", 6.0)
+    monkeypatch.setattr("lab.fleet.engine.SILENT_SECONDS", 2.0)
+    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
+        link = Link(int(run.address.rpartition(":")[2]))
+        try:
+            one = fleet.start("one", link.address, seconds=60)
+            run.told.wait(lambda: run.told.lanes)
+            link.cut()
+            run.told.wait(lambda: run.told.noted("one has not answered for"))
+            run.told.wait(lambda: run.told.noted("one has gone, in the middle of a part"))
+            link.mend()
+            one.does()
+            run.told.wait(lambda: sum("one joined" in note for note in run.told.notes) == 2)
+            result = run.finish()
+        finally:
+            link.close()
+        assert {cell.status for cell in result.cells} == {Status.PASS}
+        assert {tuple(cell.retried) for cell in result.cells} == {("one was lost",)}
+        assert len(run.told.cells) == len(ONE_GUEST)
+        assert "has gone" in one.said()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system that is full as soon as anything of some size is written."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=200", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system takes root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_host_whose_disk_is_full_is_told_and_another_one_goes_on(
+    fleet: Fleet, tmp_path: Path, small_disk: Path
+) -> None:
+    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
+        fleet.start("one", run.address, temporary=small_disk, bulk=200_000)
+        run.told.wait(lambda: run.told.noted("No space left on device"))
+        run.start_host("two")
+        result = run.finish()
+        assert {cell.status for cell in result.cells} == {Status.PASS}
+        assert {cell.lane.partition(":")[0] for cell in result.cells} == {"two"}
+        assert all("No space left on device" in cell.retried[0] for cell in result.cells)
+        assert list(small_disk.iterdir()) == []

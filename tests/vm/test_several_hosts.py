@@ -1,0 +1,118 @@
+"""Real guests on three host workers of this machine, each with a LAB_HOME, and the same run on one host."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from lab.base.wait import Deadline, wait_for
+from lab.record import RunResult
+from tests.vm import shared
+from tests.vm.conftest import RELEASE
+
+pytestmark = [pytest.mark.several_hosts, pytest.mark.timeout(5400)]
+
+GUESTS = ["debian-12", "debian-13", "debian-13-podman"]
+CELLS = [
+    *(word for guest in GUESTS for word in ("-g", guest)),
+    *("-v", "kvm-denied", "-v", "userns-clone-off"),
+    *("--build", RELEASE, "--no-remedies", "--no-experiment"),
+]
+NAMES = ["one", "two", "three"]
+SECONDS = 2400.0
+
+
+class Homes:
+    """A coordinator and its workers, each with a home of its own; their caches are the user's."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.running: list[subprocess.Popen[bytes]] = []
+        for name in ("coordinator", *NAMES):
+            shared.make_home(self.home(name))
+
+    def home(self, name: str) -> Path:
+        return self.base.with_name(f"{self.base.name}-{name}")
+
+    def lab(self, name: str, *arguments: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lab", *arguments],
+            env={**os.environ, "LAB_HOME": str(self.home(name))},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        self.running.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self.running:
+            process.terminate()
+        for process in self.running:
+            process.wait(timeout=120)
+        for name in ("coordinator", *NAMES):
+            shared.remove_home(self.home(name))
+
+
+@pytest.fixture
+def homes(home: Path) -> Iterator[Homes]:
+    made = Homes(home)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def table(run: RunResult) -> dict[tuple[str, str], tuple[object, ...]]:
+    """What a run found: of each cell its status, causes, and the outcome of each test."""
+    return {
+        (cell.guest, cell.variant): (
+            cell.status,
+            [(finding.name, finding.confidence) for finding in cell.causes],
+            {test.name: test.outcome for test in cell.tests},
+        )
+        for cell in run.cells
+    }
+
+
+def test_three_workers_find_what_one_host_finds(homes: Homes, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        certificates = homes.lab("coordinator", "hosts", "init", *NAMES, output=output)
+        assert certificates.wait(timeout=60) == 0, log.read_text()
+        several = homes.lab(
+            "coordinator", "matrix", *CELLS, "--hosts", "tls://127.0.0.1:0", "-o", str(tmp_path / "several"),
+            output=output,
+        )  # fmt: skip
+
+        def address() -> str | None:
+            assert several.poll() is None, log.read_text()
+            found = re.search(r"hosts join with: lab worker (\S+)", log.read_text())
+            return found[1] if found else None
+
+        where = wait_for(address, Deadline(120, "the coordinator to listen"))
+        for name in NAMES:
+            file = homes.home("coordinator") / "state" / "hosts" / "workers" / f"{name}.pem"
+            homes.lab(name, "worker", where, "--lanes", "1", "--certificate", str(file), output=output)
+        assert several.wait(timeout=SECONDS) == 0, log.read_text()
+        one = homes.lab("one", "matrix", *CELLS, "-o", str(tmp_path / "one"), output=output)
+        assert one.wait(timeout=SECONDS) == 0, log.read_text()
+    first, second = RunResult.read(tmp_path / "one"), RunResult.read(tmp_path / "several")
+    assert table(first) == table(second)
+    assert len(second.cells) == 2 * len(GUESTS)
+    hosts = {lane.host.name for lane in second.run.lanes if lane.host}
+    assert hosts == set(NAMES)
+    for cell in second.cells:
+        assert cell.lane.partition(":")[0] in hosts
+        assert cell.evidence
+        assert all((tmp_path / "several" / file).is_file() for file in cell.evidence)
+        assert {Path(file).name for file in cell.evidence} == {
+            Path(file).name for each in first.cells if each.folder == cell.folder for file in each.evidence
+        }
+    for name in NAMES:
+        lanes = homes.home(name) / "state" / "lanes"
+        assert not lanes.exists() or list(lanes.iterdir()) == []
