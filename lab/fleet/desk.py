@@ -104,7 +104,7 @@ class Desk:
         if attempt := self.handout.ended(token):
             self.intake.receiver.forget(token)
             self._over(attempt)
-            self._again(attempt, f"{attempt.host} failed: {bounded(plain(error), LONGEST_WORDS)}")
+            self._again(attempt, f"the worker on {attempt.host} failed: {bounded(plain(error), LONGEST_WORDS)}")
             self._changed.set()
 
     def ended(self, token: str, said: Mapping[str, Any]) -> None:

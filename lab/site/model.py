@@ -16,7 +16,7 @@ from lab.remedies import Remedy
 from lab.report import protection
 from lab.report.protection import Weakness
 from lab.site import evidence
-from lab.site.anonymous import without_names
+from lab.site.anonymous import HostNumbers
 from lab.site.evidence import CellEvidence
 from lab.site.history import History
 from lab.site.results import Identity, Published, Source, newest
@@ -71,8 +71,9 @@ def load(folders: Sequence[Path], before: History, *, host_names: bool = False) 
     cannot be read or has no cells.
     """
     runs = [RunResult.read(folder) for folder in folders]
-    shown = runs if host_names else without_names(runs)
-    sources = [Source(run, folder) for run, folder in zip(shown, folders, strict=True)]
+    numbers = None if host_names else HostNumbers()
+    shown = [numbers.run(run) for run in runs] if numbers else runs
+    sources = [Source(run, folder, numbers) for run, folder in zip(shown, folders, strict=True)]
     _check(sources)
     newest_first = tuple(sorted(sources, key=lambda each: each.run.run.started, reverse=True))
     cells = newest(newest_first)

@@ -17,7 +17,7 @@ from lab.site.maintainers.matrix import MARKS, MEANINGS
 
 def render(run: RunResult, folder: Path) -> str:
     """Render the run in `folder` as one page, without the names of its hosts."""
-    [run] = without_names([run])
+    run = without_names(run)
     style = (STATIC / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     found = markdown.find_sections(run, folder)

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lab.record import BuildRecord, CellResult, Finding, RunResult
+from lab.site.anonymous import HostNumbers
 from lab.site.page import slug
 from lab.upstream.finished import FinishedCell
 
@@ -15,10 +16,14 @@ Identity = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Source:
-    """A run that is published: its record, and its folder with the evidence."""
+    """A run that is published: its record, and its folder with the evidence.
+
+    `numbers` are what hosts have in place of their names, which the folder's files may hold.
+    """
 
     run: RunResult
     folder: Path
+    numbers: HostNumbers | None = None
 
     @property
     def id(self) -> str:

@@ -1,5 +1,6 @@
 """Which host ran what, in every report; and that no site says what a host is called."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from lab.gate.differences import Difference
 from lab.record import CellResult, Host, LaneRecord, RunResult, Status
 from lab.report import hosts, markdown
 from lab.site import one_page
+from lab.site.anonymous import without_names
 from lab.site.publish import publish
 from tests.unit.cli_examples import run_main
 from tests.unit.examples import cell, host, run_of
@@ -146,6 +148,48 @@ def test_a_host_has_the_same_number_in_all_runs_of_a_site(folder: Path, tmp_path
         text = (tmp_path / "site" / "runs" / f"{page}.html").read_text()
         assert "host 1: Debian, kernel 6.12" in text
         assert "host 2: Debian, kernel 6.18" in text
+
+
+def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_names(tmp_path: Path) -> None:
+    said = {
+        "gamma.example was lost": "host 2 was lost",
+        "the lab on alpha.example ended with exit status 4: x": "the lab on host 1 ended with exit status 4: x",
+        "the worker on delta.example failed: no": "the worker on host 3 failed: no",
+        "the result of delta.example cannot be used: cut": "the result of host 3 cannot be used: cut",
+        "lost: gamma.example was lost; delta.example was lost": "lost: host 2 was lost; host 3 was lost",
+        "a lane needs 9 MiB of memory, and delta.example has 5 MiB": (
+            "a lane needs 9 MiB of memory, and host 3 has 5 MiB"
+        ),
+        "delta.example deployed other files of boxlite 1": "host 3 deployed other files of boxlite 1",
+        "shard 2/4 was lost": "shard 2/4 was lost",
+        "apt-get failed: no network": "apt-get failed: no network",
+    }
+    label = "alpha.example: debian-13 #2"
+    cells = [
+        cell(lane=label, trials_lane=label, retried=[*said], status=Status.FAIL),
+        *(cell(variant=f"v{n}", status=Status.ERROR, reason=each) for n, each in enumerate(said)),
+    ]
+    run = run_of(*cells, lanes=[lane(label, ALPHA).model_copy(update={"guest": "debian-13"})])
+    found = without_names(run)
+    assert (found.cells[0].lane, found.cells[0].trials_lane) == ("host 1: debian-13 #2", "host 1: debian-13 #2")
+    assert found.run.lanes[0].label == "host 1: debian-13 #2"
+    assert found.cells[0].retried == [each.reason for each in found.cells[1:]] == [*said.values()]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run.write(folder)
+    (folder / "run.log").write_text(
+        "".join(
+            f"2026-11-24T16:00:0{second}.000Z {host}: debian-13: booting\n"
+            f"2026-11-24T16:00:0{second + 1}.000Z {host}: debian-13: done\n"
+            for second, host in enumerate(("alpha.example", "epsilon.example"))
+        )
+    )
+    publish([folder], tmp_path / "site")
+    pages = {file.name: file.read_text() for file in (tmp_path / "site").rglob("*.html")}
+    assert "host 1: debian-13" in pages["20261124-160000.html"]
+    assert "host 4: debian-13" in pages["20261124-160000.html"]
+    named = [name for name, text in pages.items() if re.search(r"(alpha|gamma|delta|epsilon)\.example", text)]
+    assert named == []
 
 
 # -- the gate

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -43,6 +43,10 @@ class Timeline:
     def rows(self) -> list[LaneTime]:
         """What the chart shows: the lanes, and below them when processors were free."""
         return [*self.lanes, *self.free]
+
+    def named(self, name: Callable[[str], str]) -> "Timeline":
+        """The same with other names for its lanes."""
+        return replace(self, lanes=[replace(lane, name=name(lane.name)) for lane in self.lanes])
 
     @property
     def scale(self) -> Scale:

@@ -44,7 +44,8 @@ class ShownRun:
 
     @property
     def timelines(self) -> list[Timeline]:
-        return timelines(self.source.run, self.source.folder)
+        found = timelines(self.source.run, self.source.folder)
+        return [line.named(self.source.numbers.lane) for line in found] if self.source.numbers else found
 
     @property
     def spent(self) -> list[str]:
