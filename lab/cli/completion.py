@@ -75,6 +75,7 @@ runs = _offering(_runs, otherwise="dir")
 kept = _offering(_names_of_kept)
 copied = _offering(lambda: [f"{name}:" for name in _names_of_kept()], otherwise="file")
 own_runs = _offering(_runs)
+files = _offering(lambda: [], otherwise="file")
 certificates = _offering(lambda: [issuing.COORDINATOR, *issuing.workers(Paths.default())])
 
 

@@ -1,13 +1,16 @@
 """A run of `lab matrix` on other hosts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lab.base.errors import UsageError
+from lab.base.paths import Paths
 from lab.cli import common
-from lab.fleet import certificates
+from lab.fleet import certificates, inventory, joining
 from lab.fleet.address import Address
 from lab.fleet.extra import needs_dask
+from lab.fleet.inventory import Host, Inventory
 from lab.record import RunResult
 from lab.run.observer import Observer
 from lab.run.start import PlannedRun
@@ -17,8 +20,11 @@ from lab.run.start import PlannedRun
 class SeveralHosts:
     """Where hosts join, and how they and this one are known to each other."""
 
+    asked: str
     address: Address
     security: dict[str, Any]
+    paths: Paths
+    inventory: Inventory | None = None
 
     def run(self, planned: PlannedRun, observer: Observer, *, offline: bool) -> RunResult:
         """Run the cells that are left, as `PlannedRun.run` does on this host."""
@@ -31,11 +37,22 @@ class SeveralHosts:
             observer.note(
                 f"{len(unfinished)} cells have something left to try, which --resume does without --hosts"
             )
-        return Coordinator(planned, self.address, self.security, observer, offline, listening).run()
+        coordinator = Coordinator(planned, self.address, self.security, observer, offline, listening)
+        if self.inventory is None:
+            return coordinator.run()
+        again = f"lab matrix --resume {planned.folder} --hosts {self.asked}"
+        with joining.joined(self.inventory, self.paths, self._worker, observer.note, again):
+            return coordinator.run()
+
+    def _worker(self, name: str, host: Host) -> list[str]:
+        """The arguments of `lab` for the worker of a host."""
+        limits = {"--lanes": host.lanes, "--memory": host.memory_mib}
+        given = [str(word) for limit in limits.items() if limit[1] is not None for word in limit]
+        return ["worker", str(self.address), "--name", name, "--end-with-stdin", *given]
 
 
 def read(lab: common.Lab, hosts: str, jobs: int | None, memory: int | None) -> SeveralHosts:
-    """What --hosts asks for. Raises UsageError."""
+    """What --hosts asks for: an address, or an inventory, which is a TOML file. Raises UsageError."""
     with needs_dask("lab matrix --hosts"):
         import distributed  # noqa: F401
     if jobs is not None or memory is not None:
@@ -43,5 +60,6 @@ def read(lab: common.Lab, hosts: str, jobs: int | None, memory: int | None) -> S
             "--jobs and --memory are for the machines of this host, and with --hosts it runs none",
             hint="give each host its own: lab worker ADDRESS --lanes N --memory MIB",
         )
-    address = Address.parse(hosts, "--hosts")
-    return SeveralHosts(address, certificates.load_coordinator(lab.paths).security())
+    known = inventory.load(Path(hosts)) if hosts.endswith(".toml") else None
+    address = Address.parse(hosts, "--hosts") if known is None else Address(*known.coordinator.listens)
+    return SeveralHosts(hosts, address, certificates.load_coordinator(lab.paths).security(), lab.paths, known)

@@ -181,9 +181,11 @@ def _stress(_context: click.Context, _option: click.Parameter, value: str | None
 )
 @click.option(
     "--hosts",
-    metavar="ADDRESS",
+    metavar="ADDRESS|FILE",
+    shell_complete=completion.files,
     help="Run the cells on other hosts: each runs `lab worker` with this address, for example "
-    "tls://127.0.0.1:8786. It is the only address that this host listens on.",
+    "tls://127.0.0.1:8786. It is the only address that this host listens on. FILE is an inventory, *.toml: "
+    "a worker is started over SSH on each host in it.",
 )
 @click.option("--part", type=click.Path(path_type=Path, exists=True), hidden=True)
 @gate_options

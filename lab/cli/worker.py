@@ -1,6 +1,7 @@
 """A host that runs parts of other hosts' runs."""
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ import click
 from lab.base.errors import UsageError
 from lab.catalog import NAME
 from lab.cli import common
-from lab.fleet import certificates
+from lab.fleet import certificates, tether, unit
 from lab.fleet.address import Address
 from lab.fleet.extra import needs_dask
 from lab.machine import acceleration
@@ -36,6 +37,12 @@ from lab.machine.connection import connection
     metavar="FILE",
     help="Use this certificate. Default: the one of `lab hosts install`.",
 )
+@click.option(
+    "--end-with-stdin",
+    is_flag=True,
+    help="End when standard input closes, as it does when the SSH connection goes that started this.",
+)
+@click.option("--unit", "only_unit", is_flag=True, help="Print a systemd unit that runs this command, and end.")
 @click.pass_obj
 def worker_command(
     lab: common.Lab,
@@ -44,18 +51,26 @@ def worker_command(
     memory: int | None,
     name: str | None,
     certificate: Path | None,
+    end_with_stdin: bool,
+    only_unit: bool,
 ) -> int:
     """Run parts for the coordinator at ADDRESS, for example tls://127.0.0.1:8786.
 
     A coordinator is a `lab matrix --hosts`. When it has gone, this host waits for the next one, until it gets
     Ctrl-C or SIGTERM. Its coordinator may run any code as the user of this command.
     """
+    where = Address.parse(address, "ADDRESS")
+    if only_unit:
+        options: dict[str, object] = {"--lanes": lanes, "--memory": memory, "--name": name}
+        options["--certificate"] = certificate and certificate.absolute()
+        given = [str(word) for option in options.items() if option[1] is not None for word in option]
+        click.echo(unit.text(_program(), ["worker", str(where), *given]), nl=False)
+        return 0
     with needs_dask("lab worker"):
         import asyncio
 
         from lab.fleet.task import Children, lab_child
         from lab.fleet.worker import Offer, serve
-    where = Address.parse(address, "ADDRESS")
     bundle = certificates.load_worker(lab.paths, certificate)
     mib = memory or max(0, available_mib() - RESERVE_MIB)
     count = lanes or os.cpu_count() or 1
@@ -63,6 +78,8 @@ def worker_command(
     lab.sweep()
     own = ["--connect", lab.uri, "--states-gib", str(lab.paths.states_gib)]
     children = Children(lab_child(own), offer.name, common.say)
+    if end_with_stdin:
+        tether.end_with_stdin()
     asyncio.run(serve(where, bundle.security(), offer, children, common.say))
     common.say("ended; nothing was left running")
     return 0
@@ -73,6 +90,12 @@ def _has_kvm(lab: common.Lab) -> bool:
     with connection(lab.uri) as opened:
         how = acceleration.cached(opened, lab.paths)
     return how.kvm if how else os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+def _program() -> list[str]:
+    """The words that run this lab again."""
+    own = Path(sys.argv[0])
+    return [sys.executable, "-m", "lab"] if own.name == "__main__.py" else [str(own)]
 
 
 def _checked(name: str) -> str:

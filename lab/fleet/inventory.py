@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from lab.catalog.toml import NAME, Definition, read, validate
+from lab.fleet.address import PORT
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,10 +26,14 @@ PathThere = Annotated[str, AfterValidator(_path_there)]
 
 
 class Coordinator(Definition):
-    """Where the coordinator listens, as its hosts reach it. Port 0: any that is free."""
+    """Where the coordinator listens, as its hosts reach it."""
 
     address: Word = LOOPBACK
-    port: int = Field(default=0, ge=0, le=65535)
+    port: int = Field(default=PORT, ge=1, le=65535)
+
+    @property
+    def listens(self) -> tuple[str, int]:
+        return self.address, self.port
 
 
 class Host(Definition):

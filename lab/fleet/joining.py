@@ -19,7 +19,7 @@ from lab.fleet.certificates import Bundle
 from lab.fleet.inventory import Host, Inventory
 from lab.fleet.overview import INSTALLED
 from lab.fleet.remote import Login
-from lab.fleet.tether import GRACE_SECONDS, JOINED
+from lab.fleet.tether import BEAT_SECONDS, GRACE_SECONDS, JOINED
 
 # How long a host may take until its worker can be started, and then until that says that it has joined.
 PREPARE_SECONDS = 180.0
@@ -28,6 +28,8 @@ JOIN_SECONDS = 180.0
 END_SECONDS = GRACE_SECONDS + 15.0
 # A clock that differs by more than this is told, in seconds.
 CLOCKS_APART = 60.0
+# How often it is looked whether the worker has to be sent something, or is late.
+LOOK_SECONDS = 1.0
 # What is kept of a worker's output for an error, in lines.
 SHOWN_LINES = 20
 # A longer line is cut, in bytes.
@@ -106,16 +108,45 @@ class JoiningWorker(threading.Thread):
             self._channel = self._login.start(words, combined=True)
             if self._is_ending:
                 self.end()
-            for line in _lines(self._channel, lambda: None if self.has_joined else deadline.remaining):
-                last.append(line)
-                if line.startswith(JOINED):
-                    self.has_joined = True
+            for line in self._lines(self._channel):
+                if line is not None:
+                    last.append(line)
+                    self.has_joined = self.has_joined or line.startswith(JOINED)
+                if not self.has_joined and not deadline.remaining:
+                    raise TimeoutError
             status = self._channel.recv_exit_status()
         except TimeoutError as error:
             raise self._login.late(words, deadline, "\n".join(last)) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._login.broke(words, error) from error
         raise self._login.ended(words, status, "\n".join(last))
+
+    def _lines(self, channel: paramiko.Channel) -> Iterator[str | None]:
+        """The lines of the worker's output, cut to LONGEST_LINE, and None now and then.
+
+        Meanwhile the worker is sent something, so that it knows that its connection is whole.
+        """
+        rest, next_beat = b"", 0.0
+        channel.settimeout(LOOK_SECONDS)
+        while True:
+            if time.monotonic() >= next_beat and not self._is_ending:
+                # One that has ended says more by what it printed.
+                with suppress(OSError):
+                    channel.sendall(b"\n")
+                next_beat = time.monotonic() + BEAT_SECONDS
+            try:
+                block = channel.recv(65536)
+            except TimeoutError:
+                yield None
+                continue
+            *whole, rest = (rest + block).split(b"\n")
+            if not block and rest:
+                whole, rest = [rest], b""
+            for line in whole:
+                yield plain(line[:LONGEST_LINE].decode(errors="replace"))
+            if not block:
+                return
+            rest = rest[:LONGEST_LINE]
 
     def _compare_clocks(self, deadline: Deadline) -> None:
         """Certificates and the times in a record go by each host's own clock."""
@@ -147,19 +178,24 @@ class JoiningWorker(threading.Thread):
 
 @contextmanager
 def joined(
-    inventory: Inventory, paths: Paths, words: Callable[[Host], Sequence[str]], say: Say
+    inventory: Inventory,
+    paths: Paths,
+    words: Callable[[str, Host], Sequence[str]],
+    say: Say,
+    again: str | None = None,
 ) -> Iterator[Mapping[str, JoiningWorker]]:
     """Start a worker on each host of an inventory; take all of them down at the end of the block.
 
     `words` are the arguments of `lab` that start a host's worker. Nothing waits for them: they join while the
     block goes on. `say` is told, from another thread, of each host that does not, and of each worker that ends
-    too early. If no host is left, the block is interrupted as by Ctrl-C, and LabError is raised after it.
+    too early. If no host is left, the block is interrupted as by Ctrl-C, and LabError is raised after it, with
+    `again` as the next step.
     Raises UsageError for a host without a certificate, before anything is started.
     """
     bundles = {name: _bundle(paths, name) for name in inventory.hosts}
-    crew = _Crew(say)
+    crew = _Crew(say, again)
     for name, host in inventory.hosts.items():
-        crew.workers[name] = JoiningWorker(name, host, bundles[name], words(host), say, crew.check)
+        crew.workers[name] = JoiningWorker(name, host, bundles[name], words(name, host), say, crew.check)
     try:
         try:
             crew.start()
@@ -175,8 +211,9 @@ def joined(
 class _Crew:
     """The workers of all hosts."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, again: str | None) -> None:
         self.workers: dict[str, JoiningWorker] = {}
+        self._again = again
         self._say = say
         self._lock = threading.Lock()
         self._is_ending = False
@@ -197,7 +234,7 @@ class _Crew:
     def raise_if_nobody_is_left(self) -> None:
         if self._nobody_is_left:
             faults = "\n".join(str(each.fault) for each in self.workers.values())
-            raise LabError(f"no host of the inventory is left:\n{faults}")
+            raise LabError(f"no host of the inventory is left:\n{faults}", hint=self._again)
 
     def end(self) -> None:
         """Let all workers end, at the same time."""
@@ -224,19 +261,3 @@ def _bundle(paths: Paths, name: str) -> Bundle:
     )
     certificates.check(bundle, certificates.Role.WORKER)
     return bundle
-
-
-def _lines(channel: paramiko.Channel, limit: Callable[[], float | None]) -> Iterator[str]:
-    """The lines of a command's output, cut to LONGEST_LINE. `limit` gives the seconds that one may take."""
-    rest = b""
-    while True:
-        channel.settimeout(limit())
-        block = channel.recv(65536)
-        *whole, rest = (rest + block).split(b"\n")
-        if not block and rest:
-            whole, rest = [rest], b""
-        for line in whole:
-            yield plain(line[:LONGEST_LINE].decode(errors="replace"))
-        if not block:
-            return
-        rest = rest[:LONGEST_LINE]

@@ -42,6 +42,10 @@ def end(*_):
         (home / "ended").touch()
         sys.exit(130)
 signal.signal(signal.SIGTERM, end)
+if what == "counts":
+    for _ in range(3):
+        os.read(0, 1)
+    (home / "heard").touch()
 tether.end_with_stdin(grace=600.0)
 if what != "silent":
     print("joined tls://127.0.0.1:1", flush=True)
@@ -123,7 +127,7 @@ class Site:
 
     def joined(self, inventory: Inventory) -> AbstractContextManager[Mapping[str, JoiningWorker]]:
         return joining.joined(
-            inventory, self.paths, lambda host: ["worker", self.does[str(host.home)]], self.said.append
+            inventory, self.paths, lambda _name, host: ["worker", self.does[str(host.home)]], self.said.append
         )
 
     def pid(self, name: str) -> int:
@@ -256,6 +260,14 @@ def test_a_worker_that_does_not_end_is_told_and_left_without_a_connection(
     os.kill(pid, signal.SIGKILL)
 
 
+def test_a_worker_is_sent_something_now_and_then(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(joining, "LOOK_SECONDS", 0.1)
+    with site.joined(site.inventory(a=site.host("a", "counts"))):
+        wait_for(lambda: (site.home("a") / "heard").exists() or None, Deadline(60, "the third beat"))
+    assert site.said == []
+
+
 @with_both
 def test_ctrl_c_takes_them_down(site: Site) -> None:
     with pytest.raises(KeyboardInterrupt), site.joined(site.inventory(a=site.host("a"))) as workers:
@@ -273,7 +285,7 @@ from typing import Any
 from lab.base.paths import Paths
 from lab.fleet import inventory, joining
 state, file = map(Path, sys.argv[1:])
-words = lambda host: ["worker", "works"]
+words = lambda name, host: ["worker", "works"]
 with joining.joined(inventory.load(file), Paths(state, state), words, print) as workers:
     while not workers["a"].has_joined:
         time.sleep(0.01)

@@ -19,15 +19,15 @@ def note(*_):
     if len(signals) == int(sys.argv[1]):
         sys.exit(7)
 signal.signal(signal.SIGTERM, note)
-tether.end_with_stdin(grace=0.05)
+tether.end_with_stdin(grace=0.05, silence=float(sys.argv[2]))
 print("joined", flush=True)
 while True:
     time.sleep(0.01)
 """
 
 
-def worker(signals: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", WORKER, str(signals)]
+def worker(signals: int, silence: float = 600.0) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", WORKER, str(signals), str(silence)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdout.readline() == b"joined\n"
@@ -46,9 +46,15 @@ def test_one_that_does_not_end_is_told_a_second_time() -> None:
     assert (out, child.returncode) == (b"told to end\ntold to end\n", 7)
 
 
+def test_it_ends_when_nothing_is_heard_of_the_other_end_which_is_still_open() -> None:
+    child = worker(signals=1, silence=0.5)
+    assert child.wait(timeout=60) == 7
+    child.communicate()
+
+
 def test_it_ends_when_nobody_holds_the_other_end_whoever_was_killed() -> None:
     holder = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    command = [sys.executable, "-c", WORKER, "1"]
+    command = [sys.executable, "-c", WORKER, "1", "600"]
     child = subprocess.Popen(command, stdin=holder.stdout, stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert child.stdout is not None
@@ -70,8 +76,8 @@ def test_a_standard_input_that_cannot_be_read_is_a_closed_one() -> None:
             both.set()
 
     reading, writing = os.pipe()
-    tether.end_with_stdin(writing, grace=0.0, kill=kill)
+    os.close(reading)
+    tether.end_with_stdin(reading, grace=0.0, kill=kill)
     assert both.wait(60)
     assert told == [(os.getpid(), signal.SIGTERM)] * 2
-    os.close(reading)
     os.close(writing)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.fleet import unit
+from tests.unit.cli_examples import run_main
 
 ARGUMENTS = ["worker", "tls://10.0.0.1:8786"]
 
@@ -86,3 +87,21 @@ def test_a_relative_program_is_made_absolute(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     found = settings(unit.text([".venv/bin/lab"], ARGUMENTS, system=True))
     assert found["ExecStart"].startswith(f"{tmp_path}/.venv/bin/lab ")
+
+
+def test_the_command_prints_a_unit_that_runs_it_as_it_was_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["worker", "tls://10.0.0.1", "--lanes", "2", "--certificate", "a.pem", "--unit"]
+    assert run_main(monkeypatch, *command) == 0
+    found = settings(capsys.readouterr().out)["ExecStart"].partition(" worker ")
+    assert found[0] == f"{tmp_path}/lab"
+    assert found[2] == f"tls://10.0.0.1:8786 --lanes 2 --certificate {tmp_path}/a.pem"
+
+
+def test_a_unit_for_a_wrong_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "worker", "tcp://10.0.0.1", "--unit") == 2
+    assert "hosts speak TLS" in capsys.readouterr().err
