@@ -1,14 +1,15 @@
 """A run of `lab matrix` on other hosts."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.cli import common
 from lab.fleet import certificates, inventory, joining
 from lab.fleet.address import Address
+from lab.fleet.certificates import Bundle
 from lab.fleet.extra import needs_dask
 from lab.fleet.inventory import Host, Inventory
 from lab.record import RunResult
@@ -22,7 +23,7 @@ class SeveralHosts:
 
     asked: str
     address: Address
-    security: dict[str, Any]
+    bundle: Bundle
     paths: Paths
     inventory: Inventory | None = None
 
@@ -37,7 +38,10 @@ class SeveralHosts:
             observer.note(
                 f"{len(unfinished)} cells have something left to try, which --resume does without --hosts"
             )
-        coordinator = Coordinator(planned, self.address, self.security, observer, offline, listening)
+        if ending := self.bundle.ends_soon(datetime.now(UTC)):
+            observer.note(ending)
+        security = self.bundle.security()
+        coordinator = Coordinator(planned, self.address, security, observer, offline, listening)
         if self.inventory is None:
             return coordinator.run()
         again = f"lab matrix --resume {planned.folder} --hosts {self.asked}"
@@ -62,4 +66,7 @@ def read(lab: common.Lab, hosts: str, jobs: int | None, memory: int | None) -> S
         )
     known = inventory.load(Path(hosts)) if hosts.endswith(".toml") else None
     address = Address.parse(hosts, "--hosts") if known is None else Address(*known.coordinator.listens)
-    return SeveralHosts(hosts, address, certificates.load_coordinator(lab.paths).security(), lab.paths, known)
+    bundle = certificates.load_coordinator(lab.paths)
+    if known is not None:
+        joining.bundles(known, lab.paths)
+    return SeveralHosts(hosts, address, bundle, lab.paths, known)

@@ -98,6 +98,12 @@ class Bundle:
                 hint=f"{self._renewal()}; if the clock is wrong, set it {cure}",
             )
 
+    def ends_soon(self, now: datetime) -> str | None:
+        """What to do about its end, if that is near."""
+        if self.expires - now >= SOON:
+            return None
+        return f"the certificate of {self.name} ends on {self.expires:%Y-%m-%d}: {self._renewal()}"
+
     def _renewal(self) -> str:
         if self.authority.not_valid_after_utc <= self.certificate.not_valid_after_utc:
             return "its CA ends too: make a new one, see docs/guides/several-hosts.md"

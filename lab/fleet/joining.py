@@ -1,12 +1,13 @@
 """Starts a host worker on each host of an inventory over SSH, and takes them down at the end."""
 
-import _thread
 import json
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
 import paramiko
 
@@ -28,6 +29,8 @@ JOIN_SECONDS = 180.0
 END_SECONDS = GRACE_SECONDS + 15.0
 # A clock that differs by more than this is told, in seconds.
 CLOCKS_APART = 60.0
+# The device that the user of a host with `kvm` has to open.
+KVM = "/dev/kvm"
 # How often it is looked whether the worker has to be sent something, or is late.
 LOOK_SECONDS = 1.0
 # What is kept of a worker's output for an error, in lines.
@@ -96,7 +99,7 @@ class JoiningWorker(threading.Thread):
         self._compare_clocks(deadline)
         if self._host.kvm:
             hint = f"let the user open /dev/kvm there, or leave `kvm` of hosts.{self.name} out"
-            self._login.run(["test", "-r", "/dev/kvm", "-a", "-w", "/dev/kvm"], deadline, hint=hint)
+            self._login.run(["test", "-r", KVM, "-a", "-w", KVM], deadline, hint=hint)
         self._install(deadline)
 
     def _serve(self) -> None:
@@ -192,10 +195,12 @@ def joined(
     `again` as the next step.
     Raises UsageError for a host without a certificate, before anything is started.
     """
-    bundles = {name: _bundle(paths, name) for name in inventory.hosts}
+    known = bundles(inventory, paths)
     crew = _Crew(say, again)
     for name, host in inventory.hosts.items():
-        crew.workers[name] = JoiningWorker(name, host, bundles[name], words(name, host), say, crew.check)
+        crew.workers[name] = JoiningWorker(name, host, known[name], words(name, host), say, crew.check)
+        if ending := known[name].ends_soon(datetime.now(UTC)):
+            say(ending)
     try:
         try:
             crew.start()
@@ -229,7 +234,8 @@ class _Crew:
             if not self._is_ending and not self._nobody_is_left:
                 self._nobody_is_left = all(each.fault is not None for each in self.workers.values())
                 if self._nobody_is_left:
-                    _thread.interrupt_main()
+                    # A real signal, which also ends a wait for a lock.
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def raise_if_nobody_is_left(self) -> None:
         if self._nobody_is_left:
@@ -252,6 +258,11 @@ class _Crew:
                     "lab clean there removes what is left"
                 )
                 worker.cut()
+
+
+def bundles(inventory: Inventory, paths: Paths) -> dict[str, Bundle]:
+    """The certificates of an inventory's hosts. Raises UsageError if one is missing or cannot be used."""
+    return {name: _bundle(paths, name) for name in inventory.hosts}
 
 
 def _bundle(paths: Paths, name: str) -> Bundle:

@@ -113,5 +113,9 @@ def test_an_inventory_that_is_wrong_or_missing_is_refused_before_anything_is_don
     (site.folder / "hosts.toml").write_text("[hosts.a]\n")
     with pytest.raises(UsageError, match=r"hosts\.toml: hosts\.a\.address: Field required"):
         hosts_of_run.read(site.lab, str(site.folder / "hosts.toml"), None, None)
+    (site.folder / "hosts.toml").write_text('[hosts.z]\naddress = "::1"\n')
+    issuing.initialize(site.lab.paths, [])
+    with pytest.raises(UsageError, match=r"no certificate .*/workers/z\.pem"):
+        hosts_of_run.read(site.lab, str(site.folder / "hosts.toml"), None, None)
     with pytest.raises(UsageError, match=r"nope\.toml: No such file or directory"):
         hosts_of_run.read(site.lab, "nope.toml", None, None)

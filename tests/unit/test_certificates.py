@@ -281,6 +281,14 @@ def test_a_windows_editor_does_no_harm(made: Paths) -> None:
     assert worker(made).name == "a"
 
 
+def test_what_ends_soon_is_told_with_its_renewal(made: Paths) -> None:
+    bundle = worker(made)
+    assert bundle.ends_soon(NOW + 330 * DAY) is None
+    said = str(bundle.ends_soon(NOW + 340 * DAY))
+    assert said.startswith(f"the certificate of a ends on {NOW + 365 * DAY:%Y-%m-%d}: ")
+    assert "lab hosts renew a" in said
+
+
 def states(paths: Paths, now: datetime) -> dict[str, str]:
     return {each.name: each.state for each in overview.entries(paths, now)}
 

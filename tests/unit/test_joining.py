@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -149,8 +150,8 @@ def all_joined(workers: Mapping[str, JoiningWorker]) -> None:
 
 
 def run_for_ever() -> None:
-    """A run that only an interrupt ends."""
-    wait_for(lambda: None, Deadline(60, "nothing"))
+    """A run that only an interrupt ends: it waits for a lock, as a coordinator does."""
+    assert threading.Event().wait(300), "nobody interrupted the run"
 
 
 def has_gone(pid: int) -> bool | None:
@@ -360,6 +361,24 @@ def test_a_program_there_that_is_no_lab_is_told(site: Site) -> None:
     ):
         run_for_ever()
     assert "install the same lab there as here" in str(raised.value)
+
+
+def test_a_host_that_has_to_have_kvm_and_has_none_is_not_used(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "KVM", "/dev/no-kvm")
+    said = refused(site, kvm=True)
+    assert "host a: `test -r /dev/no-kvm -a -w /dev/no-kvm`: exit status 1" in said
+    assert "next: let the user open /dev/kvm there, or leave `kvm` of hosts.a out" in said
+
+
+def test_a_certificate_that_ends_soon_is_told(site: Site) -> None:
+    inventory = site.inventory(a=site.host("a"))
+    issuing.renew(site.paths, ["a"], days=5)
+    with site.joined(inventory) as workers:
+        all_joined(workers)
+    [said] = site.said
+    assert said.startswith("the certificate of a ends on ")
 
 
 def test_a_clock_an_hour_off_is_told_and_the_host_still_joins(site: Site, user: User) -> None:
