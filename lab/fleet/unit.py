@@ -73,9 +73,14 @@ def text(program: Sequence[str], arguments: Sequence[str], *, system: bool | Non
         command=" ".join(_quoted(word).replace("$", "$$") for word in words),
         environment=f"Environment={_quoted(f'LAB_HOME={home}')}\n" if home else "",
         stop=STOP_SECONDS,
-        hardening=_SYSTEM + (f"ReadWritePaths={_quoted(home)}\n" if home else "") if system else _USER,
+        hardening=_SYSTEM + _writable(home) if system else _USER,
         target="multi-user.target" if system else "default.target",
     )
+
+
+def _writable(home: str | None) -> str:
+    """The line for a LAB_HOME that ProtectHome might cover; the minus lets it be missing."""
+    return f"ReadWritePaths={_quoted(f'-{home}')}\n" if home else ""
 
 
 def _quoted(word: str) -> str:

@@ -75,7 +75,7 @@ def test_a_home_of_its_own_is_kept_and_may_be_written(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LAB_HOME", "/home/100%/$x y")
     found = settings(unit.text(["lab"], ARGUMENTS, system=True))
     assert found["Environment"] == '"LAB_HOME=/home/100%%/$x y"'
-    assert found["ReadWritePaths"] == '"/home/100%%/$x y"'
+    assert found["ReadWritePaths"] == '"-/home/100%%/$x y"'
 
 
 def test_words_are_read_back_as_they_are() -> None:
