@@ -19,9 +19,9 @@ import pytest
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import PACKAGE, Paths
 from lab.base.wait import Deadline, wait_for
-from lab.fleet import issuing, joining, places
+from lab.fleet import issuing, joining, joining_worker, places
 from lab.fleet.inventory import Host, Inventory
-from lab.fleet.joining import JoiningWorker
+from lab.fleet.joining_worker import JoiningWorker
 from lab.machine.keys import generate
 from tests.unit import ssh_examples
 from tests.unit.ssh_examples import User
@@ -239,7 +239,7 @@ def test_a_worker_that_ends_by_itself_is_told_with_its_last_words(site: Site) ->
 def test_a_worker_that_never_joins_is_given_up_at_a_deadline(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joining, "JOIN_SECONDS", 2.0)
+    monkeypatch.setattr(joining_worker, "JOIN_SECONDS", 2.0)
     inventory = site.inventory(a=site.host("a", "silent"))
     with (
         pytest.raises(LabError, match=r"waited 2 s for a to join; `.* worker silent` printed "),
@@ -262,8 +262,8 @@ def test_a_worker_that_does_not_end_is_told_and_left_without_a_connection(
 
 
 def test_a_worker_is_sent_something_now_and_then(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "BEAT_SECONDS", 0.0)
-    monkeypatch.setattr(joining, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(joining_worker, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(joining_worker, "LOOK_SECONDS", 0.1)
     with site.joined(site.inventory(a=site.host("a", "counts"))):
         wait_for(lambda: (site.home("a") / "heard").exists() or None, Deadline(60, "the third beat"))
     assert site.said == []
@@ -366,7 +366,7 @@ def test_a_program_there_that_is_no_lab_is_told(site: Site) -> None:
 def test_a_host_that_has_to_have_kvm_and_has_none_is_not_used(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joining, "KVM", "/dev/no-kvm")
+    monkeypatch.setattr(joining_worker, "KVM", "/dev/no-kvm")
     said = refused(site, kvm=True)
     assert "host a: `test -r /dev/no-kvm -a -w /dev/no-kvm`: exit status 1" in said
     assert "next: let the user open /dev/kvm there, or leave `kvm` of hosts.a out" in said
