@@ -14,6 +14,9 @@ MOST_SECONDS = 15 * 60.0
 # How many hosts may be lost with one part before its cells are given up: the part may be what ends them.
 MOST_LOSSES = 3
 
+# Why a host cannot take a part that has room for it at other times.
+BUSY = "busy"
+
 
 @dataclass
 class Host:
@@ -42,7 +45,7 @@ class Host:
             return f"a lane needs {piece.memory_mib} MiB of memory, and {self.name} has {self.memory_mib} MiB"
         taken = sum(attempt.piece.memory_mib for attempt in self.running.values())
         if len(self.running) >= self.lanes or taken + piece.memory_mib > self.memory_mib:
-            return "busy"
+            return BUSY
         return ""
 
 
@@ -117,8 +120,9 @@ class Handout:
         A part avoids the hosts that were lost with it, unless there is no other.
         """
         for piece in self.waiting:
-            others = [host for host in self.usable if host.name not in piece.lost_with]
-            free = [host for host in others or self.usable if not host.why_not(piece)]
+            able = [host for host in self.usable if host.why_not(piece) in ("", BUSY)]
+            others = [host for host in able if host.name not in piece.lost_with]
+            free = [host for host in others or able if not host.why_not(piece)]
             if free:
                 host = max(free, key=lambda each: (each.kvm, each.lanes - len(each.running)))
                 self.waiting.remove(piece)
@@ -168,7 +172,7 @@ class Handout:
         found = {}
         for piece in self.waiting:
             reasons = [host.why_not(piece) for host in self.hosts.values()]
-            if reasons and all(reason and reason != "busy" for reason in reasons):
+            if reasons and all(reason and reason != BUSY for reason in reasons):
                 found[piece.number] = "; ".join(dict.fromkeys(reasons))
         return found
 

@@ -37,10 +37,14 @@ class End:
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> "End":
         """What a host said, which may be anything."""
-        words, refused = (
-            bounded(plain(str(said.get(key) or "")), LONGEST_WORDS) for key in ("words", "refused")
+        words, refused = (plain(str(said.get(key) or "")).strip() for key in ("words", "refused"))
+        return cls(
+            said.get("size"),
+            said.get("digest"),
+            said.get("status"),
+            words[-LONGEST_WORDS:],
+            bounded(refused, LONGEST_WORDS),
         )
-        return cls(said.get("size"), said.get("digest"), said.get("status"), words.strip(), refused)
 
 
 @dataclass

@@ -29,6 +29,8 @@ CHUNK_BYTES = 1 << 20
 END_SECONDS = 60.0
 # What is sent of a child's own words, in bytes.
 LAST_WORDS = 4_000
+# How long they are waited for after its end.
+WORDS_SECONDS = 5.0
 
 Command = Callable[[Path, Path], Sequence[str]]
 
@@ -59,6 +61,7 @@ class Children(WorkerPlugin):
         self._environment = {**os.environ, HOST_NAME: host}
         self._say = say
         self._running: dict[str, Process] = {}
+        self._stopped: set[str] = set()
 
     def setup(self, worker: Worker) -> None:
         worker.stream_handlers[wire.STOP] = self._stop
@@ -68,40 +71,41 @@ class Children(WorkerPlugin):
         with scratch.temporary() as folder:
             (folder / "part.json").write_text(text)
             run = folder / "run"
-            with (folder / "stderr").open("wb") as stderr:
-                child = await self._start(token, self._command(folder / "part.json", run), stderr)
-                said = await self._follow(worker, token, child)
-            said["words"] = _last_words(folder / "stderr")
+            child = await self._start(token, self._command(folder / "part.json", run))
+            said = await self._follow(worker, token, child)
             await self._send(
                 worker, token, await asyncio.to_thread(_packed, text, run, folder / "result"), said
             )
 
-    async def _start(self, token: str, command: Sequence[str], stderr: Any) -> Process:
+    async def _start(self, token: str, command: Sequence[str]) -> Process:
         child = self._running[token] = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "TERM", "--", *command),
             stdin=DEVNULL,
             stdout=PIPE,
-            stderr=stderr,
+            stderr=PIPE,
             env=self._environment,
             limit=LONGEST_LINE,
             # A signal from this terminal is for the worker, which ends its children.
             start_new_session=True,
         )
+        if token in self._stopped:  # Before there was a child.
+            self._stop(token)
         return child
 
     async def _follow(self, worker: Worker, token: str, child: Process) -> dict[str, Any]:
         """Pass on what a child prints until it ends; return how it did."""
-        refused = ""
+        refused, words = "", _LastWords(child)
         try:
             async for line in _lines(child):
                 event = Event.read(line)
                 if event and event.kind == "refused":
                     refused = event.text
                 worker.batched_send({"op": wire.EVENT, "token": token, "line": line})
-            return {"status": await child.wait(), "refused": refused}
+            return {"status": await child.wait(), "refused": refused, "words": await words.read()}
         finally:
             await _end(child)
             del self._running[token]
+            self._stopped.discard(token)
 
     async def _send(self, worker: Worker, token: str, result: Path | None, said: dict[str, Any]) -> None:
         size, digest = 0, hashlib.sha256()
@@ -118,6 +122,7 @@ class Children(WorkerPlugin):
 
     def _stop(self, token: Any = None, **_more: Any) -> None:
         """End a child as Ctrl-C does: what it decided is kept."""
+        self._stopped.add(str(token))
         if child := self._running.get(str(token)):
             with suppress(ProcessLookupError):
                 child.send_signal(signal.SIGINT)
@@ -161,7 +166,20 @@ def _packed(text: str, run: Path, to: Path) -> Path | None:
     return None
 
 
-def _last_words(file: Path) -> str:
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - LAST_WORDS))
-        return stream.read().decode(errors="replace")
+class _LastWords:
+    """The end of what a child writes to standard error. It is in no file: the disk may be what is full."""
+
+    def __init__(self, child: Process) -> None:
+        self._kept = b""
+        self._task = asyncio.get_running_loop().create_task(self._keep(child))
+
+    async def _keep(self, child: Process) -> None:
+        assert child.stderr is not None
+        while data := await child.stderr.read(65536):
+            self._kept = (self._kept + data)[-LAST_WORDS:]
+
+    async def read(self) -> str:
+        """What was written, once the child has ended; what it started may hold standard error open."""
+        await asyncio.wait([self._task], timeout=WORDS_SECONDS)
+        self._task.cancel()
+        return self._kept.decode(errors="replace")

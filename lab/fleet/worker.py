@@ -21,6 +21,8 @@ from lab.fleet.task import Children
 
 # How often a coordinator is looked for.
 LOOK_SECONDS = 2.0
+# How long it may take to join one that is there.
+JOIN_SECONDS = 60.0
 SETTINGS = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.limit": "60s",
@@ -55,17 +57,17 @@ async def serve(
     ending = _until_ended()
     dask.config.set(SETTINGS)
     context = Security(**security).get_connection_args("worker")["ssl_context"]
-    waits = False
+    said = ""
     while not ending.is_set():
         try:
             await greeting.greet(address, context)
-        except NoAnswer as error:
-            if not waits:
-                say(f"no coordinator at {address} yet ({error}); waiting for one")
-            waits = True
-        else:
-            waits = False
             await _serve_one(address, security, offer, children, say, ending)
+            said = ""
+        except NoAnswer as error:
+            # Once, and not at each look.
+            if str(error) != said:
+                said = str(error)
+                say(f"no coordinator at {address} that takes this host ({said}); waiting for one")
         await _wait(ending, LOOK_SECONDS)
 
 
@@ -77,7 +79,7 @@ async def _serve_one(
     say: Callable[[str], None],
     ending: asyncio.Event,
 ) -> None:
-    """Join a coordinator, and serve it until it has gone or this process is to end."""
+    """Join a coordinator, and serve it until it has gone or this process is to end. Raises NoAnswer."""
     with scratch.temporary() as folder:
         worker = _Worker(
             str(address),
@@ -91,19 +93,37 @@ async def _serve_one(
             plugins=(children,),
             extensions={},
             memory_limit=0,
+            death_timeout=JOIN_SECONDS,
         )
+        ended = asyncio.ensure_future(ending.wait())
         try:
-            await worker
-        except Exception as error:
-            say(f"the coordinator at {address} does not take this host: {error}")
-            return
-        say(f"joined the coordinator at {address} as {offer.name}")
-        closed, ended = (asyncio.ensure_future(each) for each in (worker.finished(), ending.wait()))
-        await asyncio.wait([closed, ended], return_when=asyncio.FIRST_COMPLETED)
-        if closed.done():
-            say(f"the coordinator at {address} has gone")
-        await worker.close(reason="the host ends")
-        ended.cancel()
+            await _first_of(asyncio.ensure_future(worker.start()), ended)
+            if not ended.done():
+                say(f"joined the coordinator at {address} as {offer.name}")
+                await _first_of(asyncio.ensure_future(worker.finished()), ended)
+            if not ended.done():
+                say(f"the coordinator at {address} has gone")
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise NoAnswer(_reason(error)) from error
+        finally:
+            ended.cancel()
+            await worker.close(reason="the host ends")
+
+
+async def _first_of(step: "asyncio.Future[Any]", ended: "asyncio.Future[Any]") -> None:
+    """Wait for a step, but not once this process is to end. Raises what the step raises."""
+    await asyncio.wait([step, ended], return_when=asyncio.FIRST_COMPLETED)
+    if step.done():
+        step.result()
+    else:
+        step.cancel()
+
+
+def _reason(error: BaseException) -> str:
+    """The last cause of an error of dask's, in one line."""
+    while error.__cause__:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _own_loopback() -> str:

@@ -14,7 +14,7 @@ pytest.importorskip("distributed")
 
 from lab.record import Status
 from tests.fleet.examples import Fleet, running
-from tests.unit.run_examples import PLAN
+from tests.unit.run_examples import PLAN, SMALL
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
@@ -103,12 +103,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_host_whose_disk_is_full_is_told_and_another_one_goes_on(
     fleet: Fleet, tmp_path: Path, small_disk: Path
 ) -> None:
-    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
+    with running(fleet, tmp_path / "run", SMALL) as run:
+        run.start_host("two", seconds=3)
+        run.told.wait(lambda: run.told.lanes)
         fleet.start("one", run.address, temporary=small_disk, bulk=200_000)
         run.told.wait(lambda: run.told.noted("No space left on device"))
-        run.start_host("two")
         result = run.finish()
         assert {cell.status for cell in result.cells} == {Status.PASS}
         assert {cell.lane.partition(":")[0] for cell in result.cells} == {"two"}
-        assert all("No space left on device" in cell.retried[0] for cell in result.cells)
-        assert list(small_disk.iterdir()) == []
+        assert ["No space left on device" in "".join(cell.retried) for cell in result.cells].count(True) == 2

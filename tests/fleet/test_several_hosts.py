@@ -9,10 +9,12 @@ import pytest
 
 pytest.importorskip("distributed")
 
+from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult, Status
 from lab.run import start
 from tests.fleet.examples import Fleet, Running, running
 from tests.unit.run_examples import KNOWN, PLAN, SMALL
+from tests.unit.told import SECONDS
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
@@ -206,3 +208,14 @@ def test_a_stopped_host_is_told_lost_and_its_late_result_dropped(
         assert {cell.status for cell in result.cells} == {Status.PASS}
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
+
+
+def test_two_hosts_of_one_name_are_not_both_taken(fleet: Fleet, tmp_path: Path) -> None:
+    with running(fleet, tmp_path / "run", SMALL) as run:
+        run.start_host("one", seconds=60)
+        run.told.wait(lambda: run.told.lanes)
+        second = fleet.start("two", run.address, called="one")
+        wait_for(lambda: "name taken, one" in second.said() or None, Deadline(SECONDS, "it to be refused"))
+        second.kill(signal.SIGTERM)
+        assert second.process.wait(timeout=SECONDS) == 0
+        assert second.said().count("name taken, one") == 1

@@ -87,6 +87,18 @@ def test_a_part_that_costs_one_host_after_another_is_given_up() -> None:
     assert len(desk.waiting) == 1
 
 
+def test_a_part_comes_back_to_a_host_if_the_others_are_too_small_for_it() -> None:
+    desk = handout(lanes=2)
+    desk.hosts["small"] = Host("small", 4, 512)
+    first = desk.next()
+    assert first is not None
+    desk.ended(first.token)
+    desk.put_back(first.piece, first.piece.cells, "its lab failed", "host-0")
+    again = desk.next()
+    assert again is not None
+    assert (again.host, again.piece.faults) == ("host-0", ["its lab failed"])
+
+
 def test_an_attempt_ends_once() -> None:
     desk = handout()
     attempt = desk.next()
