@@ -27,8 +27,8 @@ days_option = click.option(
 def hosts_group() -> None:
     """Manage the certificates with which several hosts share a run.
 
-    A certificate is the right to run code as the user of each host that trusts the same CA. Keep its file as
-    you keep an SSH key. docs/guides/several-hosts.md explains the rest.
+    The coordinator's certificate is the right to run code as the user of each host worker; a host's is the
+    right to join runs. Keep their files as SSH keys. docs/guides/several-hosts.md explains the rest.
     """
 
 
@@ -121,7 +121,7 @@ def _show(made: Sequence[Bundle]) -> None:
         [[each.role, each.name, f"until {each.expires:%Y-%m-%d}", str(each.file)] for each in made]
     )
     if hosts := [each for each in made if each.role == Role.WORKER]:
-        common.say("bring each to its host; each is the right to run code on the others:")
+        common.say("bring each to its host, and keep it as an SSH key:")
         for each in hosts:
             common.say(f"  ssh {each.name} lab hosts install < {each.file}")
 

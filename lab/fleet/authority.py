@@ -19,9 +19,19 @@ from lab.base.errors import UsageError
 from lab.fleet import certificates
 from lab.fleet.certificates import BROKEN_AUTHORITY, SKEW, Role
 
-WARNING = (
-    "This file holds a private key. Whoever has it can run code as the user of each host that trusts this CA.\n"
-)
+_SECRET = "This file holds a private key; keep it as an SSH key. Whoever has it can "
+_CODE = f"{_SECRET}run code as the user of each host that trusts this CA.\n"
+_WARNINGS = {
+    Role.COORDINATOR: _CODE,
+    Role.WORKER: f"{_SECRET}join runs as this host, and send results.\n",
+}
+
+# TLS itself refuses a certificate on the wrong side: hosts connect to their coordinator, and nobody to a host.
+# So no host's certificate can play the coordinator to another host.
+_PURPOSES = {
+    Role.COORDINATOR: ExtendedKeyUsageOID.SERVER_AUTH,
+    Role.WORKER: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Authority:
 
     def text(self) -> str:
         """The CA as the text of a file."""
-        return f"boxlite-lab: {self}\n{WARNING}{_pem(self.key)}{_pem(self.certificate)}"
+        return f"boxlite-lab: {self}\n{_CODE}{_pem(self.key)}{_pem(self.certificate)}"
 
     def __str__(self) -> str:
         return certificates.name_of(self.certificate)
@@ -78,11 +88,7 @@ class Authority:
             .issuer_name(self.certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
-            # Each side listens and connects.
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-                critical=False,
-            )
+            .add_extension(x509.ExtendedKeyUsage([_PURPOSES[role]]), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
@@ -90,7 +96,7 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
         title = f"boxlite-lab: {role} {name}, until {ends:%Y-%m-%d}, by {self}\n"
-        return title + WARNING + _pem(key) + _pem(built) + _pem(self.certificate)
+        return title + _WARNINGS[role] + _pem(key) + _pem(built) + _pem(self.certificate)
 
 
 def _builder(

@@ -1,6 +1,6 @@
 """The certificate of a coordinator or of a host worker: read and checked before it is used.
 
-Such a certificate is the right to run code as the user on the other side: nothing else is asked for.
+A coordinator's certificate is the right to run code as the user of each host worker: nothing else is asked for.
 """
 
 import re

@@ -1,8 +1,9 @@
 """Certificates of a coordinator and of host workers: made, read, refused."""
 
+import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,15 @@ def told(call: Callable[[], object]) -> str:
     return str(raised.value)
 
 
-def test_each_file_is_for_its_owner_alone_whatever_the_umask_is(made: Paths) -> None:
+@pytest.fixture
+def generous_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def test_each_file_is_for_its_owner_alone_whatever_the_umask_is(generous_umask: None, made: Paths) -> None:
+    issuing.renew(made, ["a"])
     files = list(made.hosts.rglob("*.pem"))
     assert sorted(file.name for file in files) == ["a.pem", "b.pem", "ca.pem", "coordinator.pem"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
@@ -47,14 +56,18 @@ def test_each_file_is_for_its_owner_alone_whatever_the_umask_is(made: Paths) -> 
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
 
 
-def test_a_certificate_says_whose_it_is_and_is_good_for_both_sides_of_a_connection(made: Paths) -> None:
+def test_a_certificate_says_whose_it_is_and_is_good_for_its_own_side_of_a_connection_alone(made: Paths) -> None:
     bundle = worker(made)
     assert (bundle.name, bundle.role) == ("a", "worker")
     coordinator = certificates.load_coordinator(made)
     assert (coordinator.name, coordinator.role) == ("coordinator", "coordinator")
     extensions = bundle.certificate.extensions
-    usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert set(usage) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+    for each, purpose in (
+        (bundle, ExtendedKeyUsageOID.CLIENT_AUTH),
+        (coordinator, ExtendedKeyUsageOID.SERVER_AUTH),
+    ):
+        usage = each.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        assert (usage.critical, list(usage.value)) == (True, [purpose])
     names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["a"]
     basic = extensions.get_extension_for_class(x509.BasicConstraints)

@@ -79,16 +79,26 @@ def worker_of(paths: Paths, name: str = "a") -> Bundle:
     return certificates.read(places.worker_file(paths, name), missing="")
 
 
-def test_a_coordinator_and_a_worker_of_one_ca_trust_each_other_on_both_sides(
+def test_a_coordinator_and_a_worker_of_one_ca_trust_each_other(
     labs: Callable[[str], Paths], tmp_path: Path
 ) -> None:
     issuing.initialize(labs("own"), ["a"])
     issuing.renew(labs("own"), ["coordinator"])
-    pair = coordinator_of(labs("own")), worker_of(labs("own"))
-    for one, other in (pair, pair[::-1]):
-        server = context(one, ssl.Purpose.CLIENT_AUTH, tmp_path)
-        client = context(other, ssl.Purpose.SERVER_AUTH, tmp_path)
-        assert shake_hands(server, client) == ("ok", "ok")
+    server = context(coordinator_of(labs("own")), ssl.Purpose.CLIENT_AUTH, tmp_path)
+    client = context(worker_of(labs("own")), ssl.Purpose.SERVER_AUTH, tmp_path)
+    assert shake_hands(server, client) == ("ok", "ok")
+
+
+def test_no_worker_can_play_the_coordinator_to_another_one(
+    labs: Callable[[str], Paths], tmp_path: Path
+) -> None:
+    issuing.initialize(labs("own"), ["a", "b"])
+    server = context(worker_of(labs("own")), ssl.Purpose.CLIENT_AUTH, tmp_path)
+    client = context(worker_of(labs("own"), "b"), ssl.Purpose.SERVER_AUTH, tmp_path)
+    assert shake_hands(server, client) == (
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "unsuitable certificate purpose",
+    )
 
 
 # Each side sends its CA with its certificate.
