@@ -45,7 +45,7 @@ class SeveralHosts:
         if self.inventory is None:
             return coordinator.run()
         again = f"lab matrix --resume {planned.folder} --hosts {self.asked}"
-        with joining.joined(self.inventory, self.paths, self._worker, observer.note, again):
+        with joining.joined(self.inventory, self.paths, self._worker, observer.note, coordinator.stop, again):
             return coordinator.run()
 
     def _worker(self, name: str, host: Host) -> list[str]:

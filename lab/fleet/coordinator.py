@@ -43,6 +43,7 @@ class Coordinator:
     most_seconds: float = MOST_SECONDS
     desk: Desk | None = None
     _session: "_Session | None" = None
+    _is_stopped: bool = False
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
@@ -73,7 +74,8 @@ class Coordinator:
             return journal.finish(interrupted=desk.stopping)
 
     def stop(self) -> None:
-        """End the run soon, from another thread, as Ctrl-C does."""
+        """End the run soon, or as soon as it begins, from another thread, as Ctrl-C does."""
+        self._is_stopped = True
         if self._session:
             self._session.interrupt()
 
@@ -82,6 +84,8 @@ class Coordinator:
         session = self._session = _Session(desk, self.address, self.security, self.listening)
         thread = threading.Thread(target=session.run, name="coordinator", daemon=True)
         thread.start()
+        if self._is_stopped:
+            session.interrupt()
         try:
             session.ended.wait()
         except KeyboardInterrupt:

@@ -1,6 +1,5 @@
 """Starts a host worker on each host of an inventory over SSH, and takes them down at the end."""
 
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,39 +24,37 @@ def joined(
     paths: Paths,
     words: Callable[[str, Host], Sequence[str]],
     say: Say,
+    none_left: Callable[[], None],
     again: str | None = None,
 ) -> Iterator[Mapping[str, JoiningWorker]]:
     """Start a worker on each host of an inventory; take all of them down at the end of the block.
 
     `words` are the arguments of `lab` that start a host's worker. Nothing waits for them: they join while the
     block goes on. `say` is told, from another thread, of each host that does not, and of each worker that ends
-    too early. If no host is left, the block is interrupted as by Ctrl-C, and LabError is raised after it, with
-    `again` as the next step.
+    too early. If no host is left, `none_left` is called, once and from another thread: it has to end the block.
+    LabError is raised after that, with `again` as the next step.
     Raises UsageError for a host without a certificate, before anything is started.
     """
     known = bundles(inventory, paths)
-    crew = _Crew(say, again)
+    crew = _Crew(say, none_left, again)
     for name, host in inventory.hosts.items():
         crew.workers[name] = JoiningWorker(name, host, known[name], words(name, host), say, crew.check)
         if ending := known[name].ends_soon(datetime.now(UTC)):
             say(ending)
     try:
-        try:
-            crew.start()
-            yield crew.workers
-        finally:
-            crew.end()
-    except KeyboardInterrupt:
-        crew.raise_if_nobody_is_left()
-        raise
+        crew.start()
+        yield crew.workers
+    finally:
+        crew.end()
     crew.raise_if_nobody_is_left()
 
 
 class _Crew:
     """The workers of all hosts."""
 
-    def __init__(self, say: Say, again: str | None) -> None:
+    def __init__(self, say: Say, none_left: Callable[[], None], again: str | None) -> None:
         self.workers: dict[str, JoiningWorker] = {}
+        self._none_left = none_left
         self._again = again
         self._say = say
         self._lock = threading.Lock()
@@ -69,13 +66,12 @@ class _Crew:
             worker.start()
 
     def check(self) -> None:
-        """Interrupt the main thread, once, if no host is left."""
+        """Tell, once, if no host is left."""
         with self._lock:
             if not self._is_ending and not self._nobody_is_left:
                 self._nobody_is_left = all(each.fault is not None for each in self.workers.values())
                 if self._nobody_is_left:
-                    # A real signal, which also ends a wait for a lock.
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    self._none_left()
 
     def raise_if_nobody_is_left(self) -> None:
         if self._nobody_is_left:

@@ -111,6 +111,7 @@ class Site:
     def __init__(self, paths: Paths, tmp_path: Path, port: int, program: Path) -> None:
         self.paths, self.tmp_path, self.port, self.program = paths, tmp_path, port, program
         self.said: list[str] = []
+        self.none_left = threading.Event()
         self.does: dict[str, str] = {}
 
     def home(self, name: str) -> Path:
@@ -128,7 +129,11 @@ class Site:
 
     def joined(self, inventory: Inventory) -> AbstractContextManager[Mapping[str, JoiningWorker]]:
         return joining.joined(
-            inventory, self.paths, lambda _name, host: ["worker", self.does[str(host.home)]], self.said.append
+            inventory,
+            self.paths,
+            lambda _name, host: ["worker", self.does[str(host.home)]],
+            self.said.append,
+            self.none_left.set,
         )
 
     def pid(self, name: str) -> int:
@@ -149,9 +154,9 @@ def all_joined(workers: Mapping[str, JoiningWorker]) -> None:
     wait_for(lambda: all(each.has_joined for each in workers.values()) or None, Deadline(60, "all to join"))
 
 
-def run_for_ever() -> None:
-    """A run that only an interrupt ends: it waits for a lock, as a coordinator does."""
-    assert threading.Event().wait(300), "nobody interrupted the run"
+def run_until_none_is_left(site: Site) -> None:
+    """A run that ends only when no host is left."""
+    assert site.none_left.wait(300), "nobody ended the run"
 
 
 def has_gone(pid: int) -> bool | None:
@@ -213,7 +218,7 @@ def test_a_host_that_fails_does_not_end_the_others(site: Site) -> None:
 def test_no_host_at_all_is_an_error_with_all_their_reasons(site: Site) -> None:
     inventory = site.inventory(a=site.host("a", "refuses"), b=site.host("b", command=["/nowhere/lab"]))
     with pytest.raises(LabError, match="no host of the inventory is left") as raised, site.joined(inventory):
-        run_for_ever()
+        run_until_none_is_left(site)
     assert raised.value.exit_status == 3
     assert "host a: " in str(raised.value)
     assert "host b: " in str(raised.value)
@@ -231,7 +236,7 @@ def test_a_worker_that_ends_by_itself_is_told_with_its_last_words(site: Site) ->
     with pytest.raises(LabError), site.joined(site.inventory(a=site.host("a", "dies"))) as workers:
         all_joined(workers)
         (site.home("a") / "die").touch()
-        run_for_ever()
+        run_until_none_is_left(site)
     [said] = site.said
     assert "exit status 1\njoined tls://127.0.0.1:1\nlab: the disk is full" in said
 
@@ -245,7 +250,7 @@ def test_a_worker_that_never_joins_is_given_up_at_a_deadline(
         pytest.raises(LabError, match=r"waited 2 s for a to join; `.* worker silent` printed "),
         site.joined(inventory),
     ):
-        run_for_ever()
+        run_until_none_is_left(site)
     wait_for(lambda: (site.home("a") / "ended").exists() or None, Deadline(60, "its worker to end"))
 
 
@@ -287,7 +292,7 @@ from lab.base.paths import Paths
 from lab.fleet import inventory, joining
 state, file = map(Path, sys.argv[1:])
 words = lambda name, host: ["worker", "works"]
-with joining.joined(inventory.load(file), Paths(state, state), words, print) as workers:
+with joining.joined(inventory.load(file), Paths(state, state), words, print, lambda: None) as workers:
     while not workers["a"].has_joined:
         time.sleep(0.01)
     print("running", flush=True)
@@ -318,7 +323,7 @@ def test_a_coordinator_that_is_killed_leaves_no_worker(site: Site) -> None:
 def refused(site: Site, **other: Any) -> str:
     """What is said of a host that cannot be logged in to."""
     with pytest.raises(LabError) as raised, site.joined(site.inventory(a=site.host("a", **other))):
-        run_for_ever()
+        run_until_none_is_left(site)
     assert not (site.home("a") / "commands").exists()
     return str(raised.value)
 
@@ -359,7 +364,7 @@ def test_a_program_there_that_is_no_lab_is_told(site: Site) -> None:
         pytest.raises(LabError, match="which certificate it has: 'hosts list") as raised,
         site.joined(inventory),
     ):
-        run_for_ever()
+        run_until_none_is_left(site)
     assert "install the same lab there as here" in str(raised.value)
 
 
