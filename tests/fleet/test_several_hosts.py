@@ -10,11 +10,13 @@ import pytest
 pytest.importorskip("distributed")
 
 from lab.base.wait import Deadline, wait_for
-from lab.record import RunResult, Status
+from lab.fleet.address import Address
+from lab.fleet.coordinator import Coordinator
+from lab.record import RunOptions, RunResult, Status
 from lab.run import start
 from tests.fleet.examples import Fleet, Running, running
 from tests.unit.run_examples import KNOWN, PLAN, SMALL
-from tests.unit.told import SECONDS
+from tests.unit.told import SECONDS, Told
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
@@ -53,6 +55,16 @@ def test_three_hosts_make_one_run(fleet: Fleet, tmp_path: Path) -> None:
         assert any(
             lane.startswith("one: debian-1") and text.endswith(": suite") for lane, text in run.told.lanes
         )
+
+
+def test_a_run_that_is_stopped_before_it_begins_waits_for_no_host(fleet: Fleet, tmp_path: Path) -> None:
+    """As when all hosts of an inventory fail while the run's folder is made."""
+    planned = start.begin(tmp_path / "run", PLAN, command="lab matrix", options=RunOptions(), shard=None)
+    coordinator = Coordinator(planned, Address("127.0.0.1", 0), fleet.security, Told())
+    coordinator.stop()
+    result = coordinator.run()
+    assert result.run.interrupted
+    assert {cell.status for cell in result.cells} == {Status.NOT_RUN}
 
 
 def test_every_socket_that_listens_is_on_loopback(fleet: Fleet, tmp_path: Path) -> None:
