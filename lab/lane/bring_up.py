@@ -70,27 +70,25 @@ class BringUp:
         self.files = known.files
 
     def _store_boot(self) -> None:
-        """Store this boot for later lanes, and continue from the stored copy: a bad one shows at once."""
+        """Store this boot for later lanes, and go on. A stored boot that is bad shows when it is used."""
         if self.states is None or not self.states.wanted():
             return
         guest, lane = self.guest, self.guest.lane
         guest.say("storing its boot")
         guest.session.close()
-        endpoint = lane.endpoint
+        known = Known(BOOT, lane.endpoint.client_key, lane.endpoint.host_key, programs=guest.agent_programs)
         with guest.watch.step("boot"):
             try:
-                guest.take_snapshot(BOOT)
+                snapshot = guest.take_snapshot(BOOT)
             except CheckpointFailed:
                 return  # The checkpoint of the deployed build will say why.
-            guest.close()
-            lane.stop()
-            known = Known(BOOT, endpoint.client_key, endpoint.host_key, programs=guest.agent_programs)
-            kept = self.states.keep(lane.overlay, known)
-        if kept is None:
-            # The overlay may be lost together with what could not be stored.
-            self._reset()
-        if not self._restore():
-            self._boot()
+            # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
+            with lane.standing_still():
+                self.states.keep_copy(lane.overlay, known)
+            # A checkpoint of this lane needs the room.
+            snapshot.drop()
+            # The one that the guest knows is in the store.
+            guest.renew_key()
 
     def _boot(self) -> None:
         """Boot; once more if the machine dies before it is up, as emulated machines sometimes do.

@@ -2,7 +2,8 @@
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,25 @@ class Lane:
             raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
         except libvirt.libvirtError as error:
             raise BootFailed(f"libvirt could not resume {self.name}: {error}") from error
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let the machine's processors stand still for a block; before it, QEMU writes all data to the overlay.
+
+        Raises BootFailed, LaneDied.
+        """
+        machine = self.domain
+        try:
+            call_within(machine.suspend, Deadline(ANSWER_SECONDS, "QEMU to stop its processors"))
+        except DeadlineExpired as error:
+            raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
+        except libvirt.libvirtError as error:
+            self.check_running()
+            raise BootFailed(f"libvirt could not suspend {self.name}: {error}") from error
+        try:
+            yield
+        finally:
+            self.resume()
 
     def check_alive(self) -> None:
         """Raise LaneDied when the machine no longer runs, or does not answer."""

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -100,8 +101,7 @@ class StoredState:
         """Copy the state; the copy shares its blocks if the file system can do that. Raises LabError."""
         with suppress(OSError):
             os.utime(self.folder)
-        command: list[str | Path] = ["cp", "--reflink=auto", "--sparse=always", self.folder / _STATE, overlay]
-        process.run(command, timeout=COPY_SECONDS)
+        _copy(self.folder / _STATE, overlay)
         overlay.chmod(0o600)
 
     def refuse(self, reason: str) -> None:
@@ -161,18 +161,27 @@ class States:
         return free >= FREE_GIB and self.find(deployment) is None and not refused
 
     def keep(self, overlay: Path, known: Known, deployment: str = "") -> StoredState | None:
-        """Move the overlay of a stopped lane into the store; None if that fails.
+        """Move the overlay of a stopped lane into the store; None if that fails. See `keep_copy`."""
+        return self._keep(overlay, known, deployment, shutil.move)
+
+    def keep_copy(self, overlay: Path, known: Known) -> StoredState | None:
+        """Copy the overlay of a lane that stands still right after its boot into the store; None if that fails.
 
         If another lab stored the same state first, that one is returned. States of the guest's former images or
         of another QEMU are deleted, and so are all but the last used states with a deployed build, and what is
-        above the limit of the store. The state that was just stored stays, because its lane goes on from it.
+        above the limit of the store. The state that was just stored stays.
         """
+        return self._keep(overlay, known, "", _copy)
+
+    def _keep(
+        self, overlay: Path, known: Known, deployment: str, place: Callable[[Path, Path], object]
+    ) -> StoredState | None:
         folder = self._folder(deployment)
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._root.chmod(0o700)
-            self._place(overlay, known, folder)
-        except OSError:
+            self._place(overlay, known, folder, place)
+        except (OSError, LabError):
             return self.find(deployment)
         for old in [*filter(self._is_old, self._root.iterdir()), *self._deployed()[DEPLOYED_STATES:]]:
             shutil.rmtree(old, ignore_errors=True)
@@ -181,11 +190,14 @@ class States:
                 shutil.rmtree(state.folder, ignore_errors=True)
         return self.find(deployment)
 
-    def _place(self, overlay: Path, known: Known, folder: Path) -> None:
-        """Fill a temporary folder, then rename it, so that only a whole state has its name. Raises OSError."""
+    def _place(self, overlay: Path, known: Known, folder: Path, place: Callable[[Path, Path], object]) -> None:
+        """Fill a temporary folder, then rename it, so that only a whole state has its name.
+
+        Raises OSError, LabError.
+        """
         with scratch.make_in(self._root, PARTIAL) as partial:
             try:
-                shutil.move(overlay, partial / _STATE)
+                place(overlay, partial / _STATE)
                 (partial / _STATE).chmod(0o400)
                 (partial / _KNOWN).touch(0o600)
                 (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
@@ -207,6 +219,12 @@ class States:
         """Whether it belongs to another machine of the guest."""
         same = re.fullmatch(f"({re.escape(self._guest)}-[0-9a-f]{{16}})(-[0-9a-f]{{16}})?", folder.name)
         return same is not None and same[1] != self._machine
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy an overlay, as few blocks as the file system allows. Raises CommandFailed."""
+    command: list[str | Path] = ["cp", "--reflink=auto", "--sparse=always", source, target]
+    process.run(command, timeout=COPY_SECONDS)
 
 
 def _digest(

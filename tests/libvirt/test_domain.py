@@ -315,6 +315,24 @@ def test_a_paused_machine_is_alive(lanes: Lanes) -> None:
         made.check_alive()
 
 
+def test_a_machine_stands_still_for_a_block_and_goes_on_whatever_happens_in_it(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        with pytest.raises(OSError, match="disk"), made.standing_still():
+            assert made.domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+            made.check_alive()
+            raise OSError("the disk is full")
+        assert made.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+
+
+def test_a_machine_that_has_gone_does_not_stand_still(lanes: Lanes) -> None:
+    with lanes.open() as made:
+        made.start()
+        made.domain.destroy()
+        with pytest.raises(LaneDied), made.standing_still():
+            pytest.fail("it was copied")
+
+
 def test_a_guest_that_powers_off_is_waited_for(lanes: Lanes) -> None:
     with lanes.open() as made:
         made.start()

@@ -96,6 +96,12 @@ class Machine:
     def resume(self) -> None:
         self.do("resume")
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        self.do("suspend")
+        yield
+        self.do("resume")
+
     def stop(self) -> None:
         self.do("stop")
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 from lab import catalog
+from lab.base import process
 from lab.base.errors import LabError
 from lab.base.paths import Paths, definitions
 from lab.catalog import Firmware, Guest
@@ -224,6 +225,30 @@ def test_a_store_that_takes_no_more_keeps_nothing_of_it(host: Host, monkeypatch:
         assert host.keep() is None
     assert host.names == set()
     assert host.states.wanted()
+
+
+def test_a_lane_that_goes_on_keeps_its_overlay_and_the_store_has_a_copy(host: Host, tmp_path: Path) -> None:
+    overlay = host.overlay()
+    stored = host.states.keep_copy(overlay, Known("boot", CLIENT, HOST))
+    assert state_of(stored, tmp_path / "copied") == STATE
+    overlay.write_bytes(b"what the lane writes later")
+    assert state_of(host.states.find(), tmp_path / "again") == STATE
+    assert (host.states.find() or stored) == stored
+
+
+def test_a_copy_that_the_disk_has_no_room_for_leaves_nothing_in_the_store(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(command: list[str | Path], **_more: object) -> None:
+        Path(command[-1]).write_bytes(STATE[:3])
+        raise process.CommandFailed(command, "exit status 1", "No space left on device")
+
+    overlay = host.overlay()
+    with monkeypatch.context() as patched:
+        patched.setattr(process, "run", full)
+        assert host.states.keep_copy(overlay, Known("boot", CLIENT, HOST)) is None
+    assert host.names == set()
+    assert overlay.read_bytes() == STATE
 
 
 def test_a_lab_that_is_slower_takes_the_boot_of_the_other(host: Host, tmp_path: Path) -> None:
