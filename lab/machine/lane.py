@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,13 +214,7 @@ class Lane:
 
     def resume(self) -> None:
         """Let a paused machine run. Raises BootFailed, LaneDied if QEMU does not answer."""
-        paused = self.domain
-        try:
-            call_within(paused.resume, Deadline(ANSWER_SECONDS, "QEMU to resume"))
-        except DeadlineExpired as error:
-            raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
-        except libvirt.libvirtError as error:
-            raise BootFailed(f"libvirt could not resume {self.name}: {error}") from error
+        self._have(self.domain.resume, "resume")
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -228,18 +222,21 @@ class Lane:
 
         Raises BootFailed, LaneDied.
         """
-        machine = self.domain
-        try:
-            call_within(machine.suspend, Deadline(ANSWER_SECONDS, "QEMU to stop its processors"))
-        except DeadlineExpired as error:
-            raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
-        except libvirt.libvirtError as error:
-            self.check_running()
-            raise BootFailed(f"libvirt could not suspend {self.name}: {error}") from error
+        self._have(self.domain.suspend, "suspend")
         try:
             yield
         finally:
             self.resume()
+
+    def _have(self, do: Callable[[], object], what: str) -> None:
+        """Have libvirt resume or suspend the machine. Raises BootFailed, LaneDied."""
+        try:
+            call_within(do, Deadline(ANSWER_SECONDS, f"QEMU to {what}"))
+        except DeadlineExpired as error:
+            raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
+        except libvirt.libvirtError as error:
+            self.check_running()
+            raise BootFailed(f"libvirt could not {what} {self.name}: {error}") from error
 
     def check_alive(self) -> None:
         """Raise LaneDied when the machine no longer runs, or does not answer."""

@@ -95,8 +95,9 @@ def test_a_device_under_which_qemu_fails_proves_nothing(
     assert list(paths.state.iterdir()) == []
 
 
+@pytest.mark.parametrize("unmeasured", [False, True])
 def test_where_no_machine_starts_nothing_is_known_of_kvm(
-    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch, unmeasured: bool
 ) -> None:
     """As where SELinux denies virtlogd the folder of the consoles: KVM is not to blame, and may work."""
     device.touch()
@@ -106,7 +107,7 @@ def test_where_no_machine_starts_nothing_is_known_of_kvm(
     with pytest.raises(
         acceleration.NoMachine, match="libvirt starts no machine, emulated or not: QEMU fails: "
     ):
-        decide(paths, daemon)
+        acceleration.decide(daemon, paths, base_image(paths.images), lambda text: None, unmeasured=unmeasured)
     assert acceleration.cached(Daemon(), paths) is None
     assert list(paths.state.iterdir()) == []
 
@@ -363,18 +364,6 @@ def test_after_a_guest_that_did_not_come_up_emulation_is_measured_before_the_nex
     boots[False] = [Booted(50.0)]
     how = acceleration.decide(Daemon(), paths, image, lambda text: None, unmeasured=True)
     assert how.speed.factor == 100.0
-
-
-def test_where_qemu_does_not_start_under_kvm_a_machine_is_started_without_it(
-    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise nothing would tell a host without KVM from one where no machine starts."""
-    device.touch()
-    monkeypatch.setattr(acceleration, "_nested", lambda: True)
-    daemon = Daemon()
-    daemon.runs_emulated = False
-    with pytest.raises(acceleration.NoMachine):
-        acceleration.decide(daemon, paths, base_image(paths.images), lambda text: None, unmeasured=True)
 
 
 @pytest.mark.parametrize(
