@@ -29,6 +29,7 @@ from lab.fleet.certificates import Role
 from lab.record import Status
 from tests.fleet.examples import ROOT, Fleet, HostProcess, Running, running
 from tests.unit.run_examples import SMALL
+from tests.unit.told import run_in_a_loop
 
 pytestmark = pytest.mark.timeout(900)
 RAN: list[str] = []
@@ -63,7 +64,7 @@ class Peer:
 
     def says(self, *messages: Any) -> Any:
         """Say these one after another; return the last answer, or None if the connection was closed."""
-        return asyncio.run(self._say(messages))
+        return run_in_a_loop(self._say(messages))
 
     async def _say(self, messages: tuple[Any, ...]) -> Any:
         comm = await connect(self._run.address, **Security(**self._security).get_connection_args("worker"))

@@ -19,7 +19,7 @@ from lab.plan import Cell
 from lab.record import LaneRecord, RunOptions, RunResult, Status
 from lab.run.journal import Journal
 from tests.unit.run_examples import SMALL, begin, finish
-from tests.unit.told import Told
+from tests.unit.told import Told, run_in_a_loop
 
 OPTIONS = RunOptions()
 
@@ -92,7 +92,7 @@ class Bench:
             async with asyncio.timeout(120):
                 await asyncio.gather(self.desk.work(lambda: []), play())
 
-        asyncio.run(both())
+        run_in_a_loop(both())
         return self.journal.finish(interrupted=self.desk.stopping)
 
     def hosts_of(self, run: RunResult) -> list[str]:

@@ -10,17 +10,17 @@ from lab.fleet import tether
 
 # Stands for `lab worker`: the first signal ends it in good order, the second at once.
 WORKER = """
-import signal, sys, time
+import os, signal, sys, time
 from lab.fleet import tether
 signals = []
 def note(*_):
     signals.append(1)
-    print("told to end", flush=True)
+    os.write(1, b"told to end\\n")
     if len(signals) == int(sys.argv[1]):
         sys.exit(7)
 signal.signal(signal.SIGTERM, note)
 tether.end_with_stdin(grace=0.05, silence=float(sys.argv[2]))
-print("joined", flush=True)
+os.write(1, b"joined\\n")
 while True:
     time.sleep(0.01)
 """

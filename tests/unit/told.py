@@ -1,13 +1,22 @@
 """What a run told: an observer to test with."""
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from lab.record import CellResult
 from lab.run.observer import Silent
 
 # How long anything may take: on a host with much to do an interpreter takes seconds to start.
 SECONDS = 300.0
+
+
+def run_in_a_loop[T](coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread of its own: a test's browser keeps a loop in the main thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 class Told(Silent):
