@@ -18,7 +18,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, option: str) -> "Address":
-        """Parse tls://HOST:PORT. Raises UsageError, which names the option."""
+        """Parse tls://HOST:PORT, or tcp+tls://HOST:PORT. Raises UsageError, which names the option."""
         try:
             found = urlsplit(text)
             host, port = found.hostname, found.port
@@ -26,7 +26,13 @@ class Address:
             raise UsageError(f"{option} {text}: {error}", hint=EXAMPLE) from error
         if found.scheme in ("tcp", "ws", "ucx", "inproc"):
             raise UsageError(f"{option} {text}: hosts speak TLS, and nothing else", hint=EXAMPLE)
-        if found.scheme != "tls" or not host or found.path or found.query or found.username is not None:
+        if (
+            found.scheme not in ("tls", "tcp+tls")
+            or not host
+            or found.path
+            or found.query
+            or found.username is not None
+        ):
             raise UsageError(f"{option} {text}: expected tls://HOST:PORT", hint=EXAMPLE)
         return cls(host, PORT if port is None else port)
 

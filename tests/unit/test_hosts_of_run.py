@@ -8,6 +8,7 @@ import pytest
 
 from lab.base.paths import Paths
 from lab.fleet import issuing
+from lab.fleet.address import Address
 from tests.unit.cli_examples import ONE_CELL, run_main
 
 HOSTS = ["--hosts", "tls://127.0.0.1:0"]
@@ -33,6 +34,11 @@ def test_without_dask_the_next_step_is_told(
         "needs dask.distributed, which is not installed\n  next: ./setup.sh installs it"
         in capsys.readouterr().err
     )
+
+
+def test_an_address_is_read_in_both_spellings() -> None:
+    assert Address.parse("tcp+tls://10.0.0.1:99", "--hosts") == Address.parse("tls://10.0.0.1:99", "--hosts")
+    assert str(Address.parse("tcp+tls://10.0.0.1", "--hosts")) == "tls://10.0.0.1:8786"
 
 
 @pytest.mark.parametrize(
