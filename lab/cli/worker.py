@@ -2,11 +2,15 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
 from lab.base.errors import UsageError
+from lab.base.files import is_locked
 from lab.catalog import NAME
 from lab.cli import common
 from lab.fleet import certificates, tether, unit
@@ -15,6 +19,9 @@ from lab.fleet.extra import needs_dask
 from lab.machine import acceleration
 from lab.machine.budget import RESERVE_MIB, available_mib
 from lab.machine.connection import connection
+
+# How long another worker may take to end: one whose coordinator has gone takes its guests down first.
+OTHER_SECONDS = 60.0
 
 
 @click.command("worker")
@@ -72,17 +79,38 @@ def worker_command(
         from lab.fleet.task import Children, lab_child
         from lab.fleet.worker import Offer, serve
     bundle = certificates.load_worker(lab.paths, certificate)
-    mib = memory or max(0, available_mib() - RESERVE_MIB)
-    count = lanes or os.cpu_count() or 1
-    offer = Offer(_checked(name or bundle.name), count, mib, kvm=_has_kvm(lab))
-    lab.sweep()
-    own = ["--connect", lab.uri, "--states-gib", str(lab.paths.states_gib)]
-    children = Children(lab_child(own), offer.name, common.say)
-    if end_with_stdin:
-        tether.end_with_stdin()
-    asyncio.run(serve(where, bundle.security(), offer, children, common.say))
+    with _only_worker(lab):
+        mib = memory or max(0, available_mib() - RESERVE_MIB)
+        count = lanes or os.cpu_count() or 1
+        offer = Offer(_checked(name or bundle.name), count, mib, kvm=_has_kvm(lab))
+        lab.sweep()
+        own = ["--connect", lab.uri, "--states-gib", str(lab.paths.states_gib)]
+        children = Children(lab_child(own), offer.name, common.say)
+        if end_with_stdin:
+            tether.end_with_stdin()
+        asyncio.run(serve(where, bundle.security(), offer, children, common.say))
     common.say("ended; nothing was left running")
     return 0
+
+
+@contextmanager
+def _only_worker(lab: common.Lab) -> Iterator[None]:
+    """Two workers would offer the same memory twice. Raises UsageError if another one goes on."""
+    lab.paths.make(lab.paths.state)
+    lock = FileLock(lab.paths.state / "worker.lock")
+    if is_locked(Path(lock.lock_file)):
+        common.say("waiting for another worker of this host to end")
+    try:
+        lock.acquire(timeout=OTHER_SECONDS)
+    except Timeout as error:
+        raise UsageError(
+            f"another worker of this host runs already: it holds {lock.lock_file}",
+            hint="end it, or give this one a LAB_HOME of its own; lslocks shows its process",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _has_kvm(lab: common.Lab) -> bool:

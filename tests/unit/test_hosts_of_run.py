@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from lab.base.paths import Paths
-from lab.fleet import issuing
+from lab.fleet import issuing, places
 from lab.fleet.address import Address
 from tests.unit.cli_examples import ONE_CELL, run_main
 
@@ -95,3 +96,18 @@ def test_a_part_of_another_lab_is_refused_by_an_event_and_the_exit_status(
     assert out.startswith('{"kind":"refused","text":"the coordinator is lab 99.0, and this host has lab ')
     assert "the coordinator is lab 99.0" in err
     assert not folder.exists()
+
+
+def test_a_second_worker_of_a_host_waits_and_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each would offer all of the host's memory."""
+    paths = Paths(cache=home / "cache", state=home / "state")
+    issuing.initialize(paths, ["one"], days=1, authority_days=2)
+    certificate = ["--certificate", str(places.worker_file(paths, "one"))]
+    monkeypatch.setattr("lab.cli.worker.OTHER_SECONDS", 0.1)
+    with FileLock(paths.state / "worker.lock"):
+        assert run_main(monkeypatch, "worker", "tls://127.0.0.1:9", *certificate) == 2
+    out, err = capsys.readouterr()
+    assert "waiting for another worker of this host to end" in out + err
+    assert "another worker of this host runs already" in err
