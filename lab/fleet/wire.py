@@ -33,8 +33,8 @@ MESSAGES = {
     "close-stream",
     EVENT,
 }
-# What dask's worker also says and nobody needs.
-IGNORED = {"log-event", "request-refresh-who-has"}
+# What dask's worker also says and nobody needs: `reschedule` is of a task that ran when the worker closed.
+IGNORED = {"log-event", "request-refresh-who-has", "reschedule"}
 LONGEST_ERROR = 2_000
 
 

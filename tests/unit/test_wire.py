@@ -75,10 +75,15 @@ def test_what_only_a_client_needs_to_say_is_refused(op: Any) -> None:
         wire.check({"op": op})
 
 
-@pytest.mark.parametrize("op", ["update-graph", "cancel-keys", "register-worker", "reschedule"])
+@pytest.mark.parametrize("op", ["update-graph", "cancel-keys", "register-worker", "long-running"])
 def test_in_the_stream_of_a_worker_too(op: str) -> None:
     with pytest.raises(Unexpected):
         wire.check(({"op": "keep-alive"}, {"op": op}))
+
+
+def test_what_a_worker_says_of_its_task_while_it_closes_is_no_refusal() -> None:
+    said = ({"op": "reschedule", "key": "k", "stimulus_id": "worker-closing-1"}, {"op": "keep-alive"})
+    assert wire.check(said) == (said[1],)
 
 
 def test_what_dask_s_client_would_unpickle_is_taken_away() -> None:
