@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,16 @@ class HostProcess:
 
 @dataclass
 class Fleet:
-    """Certificates, and the hosts that were started."""
+    """Certificates, by default issued now, and the hosts that were started."""
 
     folder: Path
     hosts: dict[str, HostProcess] = field(default_factory=dict)
+    issued: datetime | None = None
 
     def __post_init__(self) -> None:
         self.paths = Paths(cache=self.folder / "cache", state=self.folder / "state")
         self.names = ["one", "two", "three"]
-        issuing.initialize(self.paths, self.names, days=30, authority_days=60)
+        issuing.initialize(self.paths, self.names, days=30, authority_days=60, now=self.issued)
 
     @property
     def security(self) -> dict[str, Any]:
@@ -76,8 +78,11 @@ class Fleet:
         *,
         certificate: Path | None = None,
         temporary: Path | None = None,
+        within: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
         **control: Any,
     ) -> HostProcess:
+        """Start a worker; `within` are words before its command, and `control` is for its children."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
         own = home / "control.json"
@@ -86,13 +91,14 @@ class Fleet:
         file = certificate or places.worker_file(self.paths, name)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fleet.host", address, name, str(file), str(own)],
+                [*within, sys.executable, "-m", "tests.fleet.host", address, name, str(file), str(own)],
                 cwd=ROOT,
                 env={
                     **os.environ,
                     "LAB_HOME": str(home),
                     "PYTHONPATH": str(ROOT),
                     "TMPDIR": str(temporary or home),
+                    **(environment or {}),
                 },
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def main(address: str, name: str, certificate: str, control: str) -> None:
 
     try:
         wanted = json.loads(Path(control).read_text())
+        if wanted.get("clock"):
+            say(f"clock: {time.time()}")
         if wanted.get("any_date"):
             bundle = certificates.read(Path(certificate), missing="")
         else:

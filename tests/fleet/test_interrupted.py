@@ -1,10 +1,6 @@
 """`lab matrix --hosts` as a process that is interrupted or killed: what its hosts do, and how it is resumed."""
 
-import os
-import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,38 +11,12 @@ pytest.importorskip("distributed")
 
 from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult, Status
-from tests.fleet.examples import ROOT, Fleet, HostProcess
+from tests.fleet.command import Command
+from tests.fleet.examples import Fleet, HostProcess
 from tests.unit.told import SECONDS
 
 pytestmark = pytest.mark.timeout(900)
 CELLS = ["-g", "debian-13", "-v", "stock", "-v", "kvm-denied", "-v", "userns-clone-off"]
-
-
-class Command:
-    """`lab matrix --hosts`, as a user runs it."""
-
-    def __init__(self, fleet: Fleet, *arguments: str) -> None:
-        release = fleet.folder / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313"
-        release.mkdir(parents=True, exist_ok=True)
-        self.out = fleet.folder / "out"
-        command = [sys.executable, "-m", "lab", "matrix", *arguments, "--hosts", "tls://127.0.0.1:0"]
-        environment = {**os.environ, "LAB_HOME": str(fleet.folder), "PYTHONPATH": str(ROOT)}
-        with self.out.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-            )
-        self.address = self.wait_for(r"hosts join with: lab worker (\S+)")
-
-    def wait_for(self, pattern: str) -> str:
-        def look() -> str | None:
-            found = re.search(pattern, self.out.read_text())
-            assert found or self.process.poll() is None, self.out.read_text()
-            return found[found.lastindex or 0] if found else None
-
-        return wait_for(look, Deadline(SECONDS, pattern), interval=0.05)
-
-    def ends(self) -> int:
-        return self.process.wait(timeout=SECONDS)
 
 
 @pytest.fixture
@@ -66,7 +36,7 @@ def begin(fleet: Fleet, folder: Path) -> tuple[Command, HostProcess, list[psutil
 def resumes(fleet: Fleet, folder: Path) -> RunResult:
     command = Command(fleet, "--resume", str(folder))
     fleet.start("two", command.address)
-    assert command.ends() == 0, command.out.read_text()
+    assert command.ends() == 0, command.said()
     run = RunResult.read(folder)
     assert [cell.status for cell in run.cells] == [Status.PASS] * 3
     assert not [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]
@@ -126,6 +96,7 @@ def test_a_host_that_is_ended_takes_its_child_down(fleet: Fleet, tmp_path: Path,
         command.wait_for("one has gone, in the middle of a part")
         fleet.start("two", command.address)
         assert command.ends() == 0
+        assert "refused" not in command.said()
         assert all(cell.retried == ["one was lost"] for cell in RunResult.read(folder).cells)
     finally:
         fleet.end()

@@ -5,14 +5,16 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("distributed")
 
-from lab.record import Status
+from lab.record import RunResult, Status
+from tests.fleet.cable import NEAR, NoNamespaces, laid
+from tests.fleet.command import Command
 from tests.fleet.examples import Fleet, running
 from tests.unit.run_examples import PLAN, SMALL
 
@@ -86,6 +88,36 @@ def test_a_link_that_is_cut_costs_a_second_try_and_its_host_joins_again(
         assert {tuple(cell.retried) for cell in result.cells} == {("one was lost",)}
         assert len(run.told.cells) == len(ONE_GUEST)
         assert "has gone" in one.said()
+
+
+def test_a_pulled_cable_costs_a_second_try_and_its_host_joins_again(fleet: Fleet, tmp_path: Path) -> None:
+    """As above, between network namespaces, and through the command line."""
+    folder = tmp_path / "run"
+    with ExitStack() as stack:
+        try:
+            cable = stack.enter_context(laid())
+        except NoNamespaces as error:
+            pytest.skip(f"no network namespaces for this user: {error}")
+        stack.callback(fleet.end)
+        near = cable.near.within
+        plan = ["-g", "debian-13", "-v", "stock", "-v", "userns-clone-off", "--build", "0.10.8"]
+        command = Command(
+            fleet, *plan, "--no-remedies", "-o", str(folder), within=near, host=NEAR, impatient=True
+        )
+        stack.callback(command.end)
+        one = fleet.start("one", command.address, within=cable.far.within, seconds=60)
+        command.wait_for("one: debian-13: stock")
+        cable.cut()
+        command.wait_for("one has not answered for")
+        command.wait_for("one has gone, in the middle of a part")
+        one.does()
+        cable.mend()
+        command.wait_for("one joined", times=2)
+        assert command.ends() == 0, command.said()
+        assert "has gone" in one.said()
+        assert "refused" not in command.said()
+    run = RunResult.read(folder)
+    assert [(cell.status, cell.retried) for cell in run.cells] == [(Status.PASS, ["one was lost"])] * 2
 
 
 @pytest.fixture

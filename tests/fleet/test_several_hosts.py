@@ -1,7 +1,9 @@
 """Real workers as processes on 127.0.0.1, with TLS; only their children are stand-ins."""
 
 import signal
+import socket
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -15,6 +17,7 @@ from lab.fleet.coordinator import Coordinator
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
 from tests.fleet.examples import Fleet, Running, running
+from tests.fleet.sockets import is_loopback, reachable
 from tests.unit.run_examples import KNOWN, PLAN, SMALL
 from tests.unit.told import SECONDS, Told
 
@@ -67,15 +70,9 @@ def test_a_run_that_is_stopped_before_it_begins_waits_for_no_host(fleet: Fleet, 
     assert {cell.status for cell in result.cells} == {Status.NOT_RUN}
 
 
-def listening(process: psutil.Process) -> set[tuple[str, int]]:
-    """The addresses at which a process listens."""
-    found = process.net_connections("inet")
-    return {(each.laddr.ip, each.laddr.port) for each in found if each.status == psutil.CONN_LISTEN}
-
-
-def test_every_socket_that_listens_is_on_loopback(fleet: Fleet, tmp_path: Path) -> None:
+def test_every_socket_of_every_process_is_on_loopback(fleet: Fleet, tmp_path: Path) -> None:
     # Servers of other tests may still be there.
-    before = listening(psutil.Process())
+    before = reachable(psutil.Process())
     with running(fleet, tmp_path / "run") as run:
         hosts = [run.start_host(name, seconds=60) for name in fleet.names]
         run.told.wait(lambda: sum("joined" in note for note in run.told.notes) == 3)
@@ -85,13 +82,34 @@ def test_every_socket_that_listens_is_on_loopback(fleet: Fleet, tmp_path: Path) 
             for host in hosts
             for process in [psutil.Process(host.process.pid), *host.children()]
         }
-        found = {pid: listening(process) for pid, process in own.items()}
-        found[psutil.Process().pid] = listening(psutil.Process()) - before
+        found = {pid: reachable(process) for pid, process in own.items()}
+        found[psutil.Process().pid] = reachable(psutil.Process()) - before
+        assert len(found) >= 1 + 3 + 2
         # The coordinator's one port, and one for each worker.
         assert {pid: len(addresses) for pid, addresses in found.items() if addresses} == dict.fromkeys(
             [psutil.Process().pid, *(host.process.pid for host in hosts)], 1
         )
-        assert all(ip.startswith("127.") for addresses in found.values() for ip, _ in addresses), found
+        assert all(is_loopback(ip) for addresses in found.values() for ip, _ in addresses), found
+
+
+def test_sockets_that_others_can_reach_would_be_found() -> None:
+    with ExitStack() as stack:
+        for family, kind, address in (
+            (socket.AF_INET, socket.SOCK_STREAM, "0.0.0.0"),
+            (socket.AF_INET, socket.SOCK_DGRAM, "0.0.0.0"),
+            (socket.AF_INET6, socket.SOCK_STREAM, "::"),
+            (socket.AF_INET6, socket.SOCK_DGRAM, "::"),
+        ):
+            if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
+                continue
+            opened = stack.enter_context(socket.socket(family, kind))
+            opened.bind((address, 0))
+            if kind == socket.SOCK_STREAM:
+                opened.listen()
+            assert (address, opened.getsockname()[1]) in reachable(psutil.Process())
+            assert not is_loopback(address)
+    assert not is_loopback("::ffff:10.0.0.1")
+    assert all(is_loopback(address) for address in ("127.3.2.1", "::1", "::ffff:127.0.0.1"))
 
 
 def test_a_host_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_path: Path) -> None:

@@ -112,11 +112,11 @@ def test_an_ordinary_user_gets_subordinate_ids_and_no_system_daemon(tmp_path: Pa
 @pytest.mark.parametrize(
     ("host", "packages"),
     [
-        ("debian-13", "gpg gpg-agent default-jre-headless chromium"),
-        ("ubuntu-24.04", "gpg gpg-agent default-jre-headless"),
-        ("ubuntu-26.04", "gpg gpg-agent default-jre-headless"),
-        ("fedora-43", "gnupg2 java-25-openjdk-headless chromium"),
-        ("fedora-44", "gnupg2 java-25-openjdk-headless chromium"),
+        ("debian-13", "gpg gpg-agent default-jre-headless libfaketime chromium"),
+        ("ubuntu-24.04", "gpg gpg-agent default-jre-headless libfaketime"),
+        ("ubuntu-26.04", "gpg gpg-agent default-jre-headless libfaketime"),
+        ("fedora-43", "gnupg2 java-25-openjdk-headless libfaketime chromium"),
+        ("fedora-44", "gnupg2 java-25-openjdk-headless libfaketime chromium"),
     ],
 )
 def test_the_tests_need_more_packages_and_no_snap(tmp_path: Path, host: str, packages: str) -> None:

@@ -1,0 +1,70 @@
+"""`lab matrix --hosts` as a process, as a user runs it."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from lab.base.wait import Deadline, wait_for
+from tests.fleet.examples import ROOT, Fleet
+from tests.unit.told import SECONDS
+
+# The command with less patience for hosts that do not answer.
+IMPATIENT = """
+import sys
+from lab.fleet import engine
+engine.LOST_SECONDS, engine.SILENT_SECONDS = 6.0, 2.0
+from lab.cli import main
+sys.argv[0] = "lab"
+main()
+"""
+
+
+class Command:
+    """`lab matrix --hosts`, whose hosts are those of a fleet.
+
+    `within` are words before the command, and `host` is where it listens. `impatient`: a host that does not
+    answer is lost after seconds.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *arguments: str,
+        within: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        impatient: bool = False,
+    ) -> None:
+        release = fleet.folder / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313"
+        release.mkdir(parents=True, exist_ok=True)
+        self.out = fleet.folder / "out"
+        program = ["-c", IMPATIENT] if impatient else ["-m", "lab"]
+        command = [*within, sys.executable, *program, "matrix", *arguments, "--hosts", f"tls://{host}:0"]
+        environment = {**os.environ, "LAB_HOME": str(fleet.folder), "PYTHONPATH": str(ROOT)}
+        with self.out.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        self.address = self.wait_for(r"hosts join with: lab worker (\S+)")
+
+    def said(self) -> str:
+        return self.out.read_text()
+
+    def wait_for(self, pattern: str, times: int = 1) -> str:
+        """Wait until something was printed so often; return the last group of the pattern, or all of it."""
+
+        def look() -> str | None:
+            found = list(re.finditer(pattern, self.said()))
+            assert len(found) >= times or self.process.poll() is None, self.said()
+            return found[-1][found[-1].lastindex or 0] if len(found) >= times else None
+
+        return wait_for(look, Deadline(SECONDS, pattern), interval=0.05)
+
+    def ends(self) -> int:
+        return self.process.wait(timeout=SECONDS)
+
+    def end(self) -> None:
+        """End it at once, if it still runs."""
+        self.process.kill()
+        self.process.wait()
