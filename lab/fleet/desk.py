@@ -14,6 +14,7 @@ from lab.fleet.handout import Attempt, Handout, Host
 from lab.fleet.intake import LONGEST_WORDS, End, Intake
 from lab.fleet.merging import OtherBuild
 from lab.fleet.part import Part
+from lab.fleet.showing import Showing, Silence
 from lab.record import RunOptions
 from lab.run.observer import Observer
 
@@ -26,13 +27,6 @@ STOP_SECONDS = 120.0
 LOOK_SECONDS = 1.0
 # A host whose lab fails so often in a row, and decides nothing, gets no more parts if there is another one.
 MOST_FAILURES = 2
-
-
-class Silence(Protocol):
-    """A host that has not said anything for some seconds."""
-
-    name: str
-    seconds: float
 
 
 class Transport(Protocol):
@@ -65,11 +59,14 @@ class Desk:
     _stop_by: float = 0.0
     _is_closed: bool = False
 
+    def __post_init__(self) -> None:
+        self._showing = Showing(self.intake, self.observer)
+
     # -- what the transport tells
 
     def joined(self, host: Host) -> None:
         self.handout.hosts[host.name] = host
-        self.observer.note(f"{host.name} joined: {host}")
+        self._showing.joined(host)
         self._changed.set()
 
     def left(self, name: str) -> None:
@@ -91,7 +88,7 @@ class Desk:
         if attempt and event:
             if event.kind == "left":
                 attempt.tell_left(event.seconds)
-            events.show(event, self.intake.names(attempt), self.observer)
+            self._showing.event(attempt, event)
 
     def chunk(self, token: str, offset: int, data: bytes) -> bool:
         attempt = self.handout.attempts.get(token) or self._late.get(token)
@@ -140,9 +137,9 @@ class Desk:
         except OtherBuild as error:
             end = End(refused=str(error))
         self._late.pop(attempt.token, None)
-        self.handout.ended(attempt.token)
-        self._over(attempt)
         left = len(self.intake.undecided(attempt.piece))
+        self.handout.ended(attempt.token, is_whole=bool(before) and not left)
+        self._over(attempt)
         if end.refused and host:
             host.refused = end.refused
             self.observer.note(f"{attempt.host} gets no more parts: {end.refused}")
@@ -186,8 +183,7 @@ class Desk:
         """An attempt is at its end: so are its lanes."""
         if self.transport:
             self.transport.release(attempt.token)
-        for lane in self.intake.names(attempt).all():
-            self.observer.lane(lane, "")
+        self._showing.over(attempt)
 
     # -- giving parts out
 
@@ -196,15 +192,14 @@ class Desk:
 
         Raises what was raised while a result was taken in.
         """
-        told, idle_since = set[str](), time.monotonic()
+        idle_since = time.monotonic()
         while not self._crash and not self._is_over():
             while not self.stopping and (attempt := self.handout.next()):
                 self._give(attempt)
             if self.handout.attempts or self._tasks:
                 idle_since = time.monotonic()
             self._wait_no_longer(time.monotonic() - idle_since)
-            self.observer.time_left(self.handout.seconds_left())
-            self._tell_silence(silent(), told)
+            self._showing.show(self.handout, silent())
             self._changed.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
@@ -235,18 +230,6 @@ class Desk:
             if self.transport:
                 self.transport.stop(attempt)
         self._changed.set()
-
-    def _tell_silence(self, silent: Sequence[Silence], told: set[str]) -> None:
-        """Tell once of each host that stopped answering, or answers again; `told` are those told of before."""
-        for each in silent:
-            if each.name not in told:
-                self.observer.note(f"{each.name} has not answered for {each.seconds:.0f} s")
-        names = {each.name for each in silent}
-        for name in sorted(told - names):
-            if name in self.handout.hosts:
-                self.observer.note(f"{name} answers again")
-        told.clear()
-        told |= names
 
     def _wait_no_longer(self, seconds: float) -> None:
         """Decide what waits as not-run if no host came for so long that could run it."""

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.base.files import bounded, plain
 from lab.fleet.names import LaneNames
-from lab.record import CellResult
+from lab.record import CellResult, Status
 from lab.run.observer import Observer, Silent
 
 # Longest text of an event, in characters, and longest line, in bytes.
@@ -18,8 +18,8 @@ LONGEST_LINE = 64 * 1024
 class Event(BaseModel):
     """One event. `lane`: what a lane does; `left`: the estimated seconds until the part's end.
 
-    `cell`: a cell is decided, which the run learns only with the part's result; `refused`: why this host does
-    not run the part.
+    `cell`: a cell is decided, and how; the run learns it only with the part's result. `refused`: why this host
+    does not run the part.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,6 +28,10 @@ class Event(BaseModel):
     lane: str = Field(default="", max_length=200)
     text: str = Field(default="", max_length=LONGEST_TEXT + 100)
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    guest: str = Field(default="", max_length=200)
+    variant: str = Field(default="", max_length=200)
+    build: str = Field(default="", max_length=200)
+    status: Status | None = None
 
     @classmethod
     def read(cls, line: str | bytes) -> "Event | None":
@@ -49,8 +53,16 @@ class EventLines(Silent):
         self._tell(Event(kind="lane", lane=bounded(lane, 150), text=_short(text)))
 
     def cell(self, result: CellResult) -> None:
-        name = f"{result.variant} {result.build}: {result.status}"
-        self._tell(Event(kind="cell", lane=bounded(result.lane, 150), text=_short(name)))
+        self._tell(
+            Event(
+                kind="cell",
+                lane=bounded(result.lane, 150),
+                guest=bounded(result.guest, 150),
+                variant=bounded(result.variant, 150),
+                build=bounded(result.build, 150),
+                status=result.status,
+            )
+        )
 
     def note(self, text: str) -> None:
         self._tell(Event(kind="note", text=_short(text)))
@@ -74,7 +86,8 @@ def show(event: Event, names: LaneNames, observer: Observer) -> None:
         case "lane":
             observer.lane(names[event.lane], plain(event.text))
         case "cell":
-            observer.lane(names[event.lane], f"decided {plain(event.text)}")
+            decided = f"{event.variant} {event.build}: {event.status or 'no status'}"
+            observer.lane(names[event.lane], f"decided {plain(decided)}")
         case "note":
             observer.note(f"{names.host}: {plain(event.text)}")
 

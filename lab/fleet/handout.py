@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from lab.fleet import part as parts
 from lab.plan import Cell
 from lab.record import RunOptions
+from lab.run.estimates import BRING_UP_SECONDS
 
 # A part is no longer than this, in typical seconds: what a lost host costs, and how evenly hosts end.
 MOST_SECONDS = 15 * 60.0
@@ -51,7 +52,10 @@ class Host:
 
 @dataclass
 class Piece:
-    """The cells of one part. `faults` says what happened to it before, and `lost_with` on which hosts."""
+    """The cells of one part; `seconds` are typical ones, from the start of its lane on.
+
+    `faults` says what happened to it before, and `lost_with` on which hosts.
+    """
 
     number: int
     cells: list[Cell]
@@ -75,6 +79,11 @@ class Attempt:
         """Its host estimates that it takes so many seconds more."""
         self._end = None if seconds is None else time.monotonic() + seconds
 
+    @property
+    def told_seconds(self) -> float | None:
+        """How long it takes from its beginning to its end, by its host's word; None if that does not say."""
+        return None if self._end is None else self._end - self.begun
+
     def seconds_left(self, factor: float) -> float:
         """How long it takes, by its host's word, or else by typical seconds times `factor`."""
         end = self.begun + self.piece.seconds * factor if self._end is None else self._end
@@ -89,7 +98,7 @@ class Handout:
         self._numbers = 0
         self.hosts: dict[str, Host] = {}
         self.waiting: list[Piece] = []
-        # Seconds that ended parts took, and typical ones.
+        # Seconds that parts took which ran to their end, and typical ones.
         self._spent = self._typical = 0.0
         self.attempts: dict[str, Attempt] = {}
         for own in parts.cut(cells, options, most_seconds):
@@ -98,7 +107,7 @@ class Handout:
     def _piece(self, cells: list[Cell], before: Piece | None = None) -> Piece:
         self._numbers += 1
         seconds = sum(cell.typical_seconds(self._options) for cell in cells) * self._options.repeat
-        made = Piece(self._numbers, cells, seconds, parts.memory_mib(cells))
+        made = Piece(self._numbers, cells, BRING_UP_SECONDS + seconds, parts.memory_mib(cells))
         if before:
             made.faults, made.lost_with = [*before.faults], {*before.lost_with}
         return made
@@ -131,11 +140,15 @@ class Handout:
                 return attempt
         return None
 
-    def ended(self, token: str) -> Attempt | None:
-        """An attempt is over, one way or another; None if it was before."""
+    def ended(self, token: str, *, is_whole: bool = False) -> Attempt | None:
+        """An attempt is over, one way or another; None if it was before.
+
+        `is_whole`: all its cells were run, so that it shows how long parts take on these hosts.
+        """
         attempt = self.attempts.pop(token, None)
         if attempt and (host := self.hosts.get(attempt.host)):
             host.running.pop(token, None)
+        if attempt and is_whole:
             self._spent += time.monotonic() - attempt.begun
             self._typical += attempt.piece.seconds
         return attempt
@@ -176,15 +189,28 @@ class Handout:
                 found[piece.number] = "; ".join(dict.fromkeys(reasons))
         return found
 
-    def seconds_left(self) -> float | None:
-        """Estimated seconds until all parts have ended on the lanes that there are; None while nobody can tell.
+    @property
+    def is_timed(self) -> bool:
+        """Whether a part has ended, or a host has said how long one takes."""
+        return bool(self._typical) or any(each.told_seconds is not None for each in self.attempts.values())
 
-        That is so until a part of this run has ended: how fast these hosts are, nothing tells in advance.
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until all parts have ended on the lanes that there are; None while there is none.
+
+        By what parts took so far, and what hosts say of those that run; until then, by typical times.
         """
         lanes = sum(host.lanes for host in self.usable)
-        if not lanes or not self._typical:
+        if not lanes:
             return None
-        factor = self._spent / self._typical
+        factor = self._factor()
         left = [attempt.seconds_left(factor) for attempt in self.attempts.values()]
         left += [piece.seconds * factor for piece in self.waiting]
         return max(sum(left) / lanes, *left, 0.0)
+
+    def _factor(self) -> float:
+        """How many times longer than typical parts take on these hosts."""
+        spent, typical = self._spent, self._typical
+        for attempt in self.attempts.values():
+            if (told := attempt.told_seconds) is not None:
+                spent, typical = spent + told, typical + attempt.piece.seconds
+        return spent / typical if typical else 1.0

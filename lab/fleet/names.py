@@ -5,6 +5,14 @@ import threading
 from lab.base.files import plain
 from lab.run.labels import NUMBERED, Labels
 
+SEPARATOR = ": "
+
+
+def parts(label: str) -> tuple[str, str]:
+    """The host of a lane, and what the lane is called there."""
+    host, _, own = label.partition(SEPARATOR)
+    return host, own
+
 
 class LaneNames:
     """The names of one part's lanes, by what its host calls them. No other lane of the run has any of them."""
@@ -20,7 +28,7 @@ class LaneNames:
             return ""
         if own not in self._known:
             machine = plain(own).partition(NUMBERED)[0]
-            self._known[own] = self._labels.next(f"{self.host}: {machine}")
+            self._known[own] = self._labels.next(f"{self.host}{SEPARATOR}{machine}")
         return self._known[own]
 
     def all(self) -> list[str]:

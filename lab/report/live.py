@@ -3,11 +3,10 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -15,9 +14,11 @@ from rich.text import Text
 from lab.base.files import bounded, inert, plain
 from lab.plan import Cell
 from lab.record import CellResult, Status
-from lab.report import squares
+from lab.report import host_lines, squares
+from lab.report.host_lines import HostLog, cells, clock, left
 from lab.report.terminal import STYLES, styled, tables
 from lab.run.observer import Silent
+from lab.run.several import HostsNow, ToldCell
 
 # Longest text of an event, in characters.
 LONGEST = 4000
@@ -30,6 +31,7 @@ class Lines(Silent):
         self._console = console
         self._total, self._done = total, done
         self._last: dict[str, str] = {}
+        self._hosts = HostLog()
         self._start = time.monotonic()
         self._lock = threading.RLock()
 
@@ -48,6 +50,11 @@ class Lines(Silent):
 
     def note(self, text: str) -> None:
         self._line(f"note: {text}")
+
+    def hosts(self, now: HostsNow) -> None:
+        with self._lock:
+            for line in self._hosts.lines(now, time.monotonic()):
+                self._line(line)
 
     def _line(self, text: str) -> None:
         spent = time.monotonic() - self._start
@@ -68,6 +75,8 @@ class LiveTable(Silent):
         self._doing: dict[str, str] = {}
         self._served: Counter[str] = Counter()
         self._end: float | None = None
+        self._hosts: HostsNow | None = None
+        self._told: dict[tuple[str, str, str], ToldCell] = {}
         self._start = time.monotonic()
         self._lock = threading.RLock()
         self.live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
@@ -88,48 +97,72 @@ class LiveTable(Silent):
         with self._lock:
             self._end = None if seconds is None else time.monotonic() + seconds
 
+    def hosts(self, now: HostsNow) -> None:
+        with self._lock:
+            self._hosts = now
+            self._told = {cell.key: cell for cell in now.told}
+
     def _render(self) -> Group:
         with self._lock:
-            lines = [
-                Text(f"{lane}: {text} ({self._served[lane]} done)", "dim")
-                for lane, text in self._doing.items()
-                if text
-            ]
+            told = [cell for key, cell in self._told.items() if key not in self._done]
+            served = self._served + Counter(cell.lane for cell in told)
+            lanes = {lane: f"{text} ({served[lane]} done)" for lane, text in self._doing.items() if text}
             now = time.monotonic()
-            parts = [f"{len(self._done)} of {self._total} cells", _clock(now - self._start)]
-            if lines:
-                parts.append(self._left(now))
-            tables = self._tables(self._console.height - len(lines) - 2)
-        return Group(*tables, Text(), *lines, Text(", ".join(parts), "bold"))
+            parts = [cells(len(self._done), len(told), self._total), clock(now - self._start)]
+            if lanes:
+                is_typical = self._hosts is not None and self._hosts.is_typical
+                parts.append(left(self._end and self._end - now, is_typical=is_typical))
+            last = Text(", ".join(parts), "bold")
+            table, lines = self._fitted(lanes, last)
+        return Group(*table, Text(), *lines, last)
 
-    def _left(self, now: float) -> str:
-        """Say how much time is left. An estimate that has run out says nothing about the rest."""
-        if self._end is None or self._end <= now:
-            return "time left unknown"
-        return f"about {_clock(self._end - now)} left"
+    def _fitted(self, lanes: Mapping[str, str], last: Text) -> tuple[list[Table], list[Text]]:
+        """The table, and the lines of lanes and hosts, in the most telling forms that fit the screen."""
+        if self._hosts is None:
+            lines = [Text(f"{lane}: {text}", "dim") for lane, text in lanes.items()]
+            forms = self._tables()
+            table = next(forms)
+            room = self._console.height - 2 - len(lines)
+            return (table if self._height(table) <= room else next(forms)), lines
+        height = self._console.height - 1 - self._height([last])
+        for table in self._tables():
+            room = height - self._height(table)
+            *whole, cut = host_lines.forms(self._hosts, lanes, room)
+            for lines in whole:
+                if len(lines) <= room:
+                    return table, lines
+        return table, cut
 
-    def _tables(self, height: int) -> list[Table]:
-        """Return the table of squares, or counts by guest and status if the squares do not fit the screen."""
+    def _height(self, shown: Sequence[RenderableType]) -> int:
+        return sum(len(self._console.render_lines(each, pad=False)) for each in shown)
+
+    def _tables(self) -> Iterator[list[Table]]:
+        """The table of squares, the counts by guest and status, and those of all guests together."""
+        width = self._console.width
         rows = {guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests}
-        made = tables(list(self._columns.values()), rows, self._console.width)
-        lines = sum(len(self._console.render_lines(table, pad=False)) for table in made)
-        return made if lines <= height else tables(*self._counts(), self._console.width)
+        yield tables(list(self._columns.values()), rows, width)
+        yield tables(*self._counts({guest: guest for guest in self._guests}), width)
+        yield tables(*self._counts(dict.fromkeys(self._guests, f"{len(self._guests)} guests")), width)
 
-    def _counts(self) -> tuple[list[str], dict[str, list[Text]]]:
-        found = Counter((each.guest, each.status) for each in self._done.values())
+    def _counts(self, names: Mapping[str, str]) -> tuple[list[str], dict[str, list[Text]]]:
+        """The heads and rows of a table of counts; `names` maps each guest to the name of its row."""
+        known = {key: cell.status for key, cell in (self._told | self._done).items()}
+        found = Counter((names[guest], status) for (guest, *_), status in known.items())
         statuses = [status for status in Status if any(status is key[1] for key in found)]
-        left = Counter(guest for guest, *_ in self._planned - self._done.keys())
+        waiting = Counter(names[guest] for guest, *_ in self._planned - known.keys())
         rows = {
-            guest: [
-                Text(str(left[guest] or "")),
-                *[Text(str(found[guest, status] or ""), STYLES[status]) for status in statuses],
+            name: [
+                Text(str(waiting[name] or "")),
+                *[Text(str(found[name, status] or ""), STYLES[status]) for status in statuses],
             ]
-            for guest in self._guests
+            for name in dict.fromkeys(names.values())
         }
         return ["left", *statuses], rows
 
     def _square(self, key: tuple[str, str, str]) -> Text:
-        decided = self._done.get(key)
+        decided, told = self._done.get(key), self._told.get(key)
+        if decided is None and told:
+            return Text(f"({told.status})", "dim")
         return Text("·", "dim") if decided is None and key in self._planned else styled(decided)
 
 
@@ -147,7 +180,3 @@ def view(
         table = LiveTable(console, cells, kept)
         with table.live:
             yield table
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

@@ -1,6 +1,7 @@
 """The log of a run: `run.log` in its folder, one line with the time (UTC) per event."""
 
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +10,10 @@ from lab.base.files import bounded, plain
 from lab.base.space import free_text
 from lab.record import CellResult
 from lab.report import squares
+from lab.report.host_lines import HostLog
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
+from lab.run.several import HostsNow
 
 # Longest line, in characters.
 LONGEST = 20_000
@@ -24,6 +27,7 @@ class RunLog(Silent):
         self._view = view
         self._lock = threading.Lock()
         self._last: dict[str, str] = {}
+        self._hosts = HostLog()
         self._started = False
         self._ended = False
 
@@ -58,6 +62,11 @@ class RunLog(Silent):
 
     def time_left(self, seconds: float | None) -> None:
         self._view.time_left(seconds)
+
+    def hosts(self, now: HostsNow) -> None:
+        self._view.hosts(now)
+        for line in self._hosts.lines(now, time.monotonic()):
+            self._log(line)
 
     def _log(self, text: str) -> None:
         """Write one line, even if the text has several. The log ends where it cannot be written."""

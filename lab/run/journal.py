@@ -92,6 +92,16 @@ class Journal:
     def is_decided(self, cell: Cell) -> bool:
         return cell.folder in self._results
 
+    @property
+    def decided(self) -> int:
+        """How many cells are decided."""
+        return len(self._results)
+
+    @property
+    def cells(self) -> int:
+        """How many cells the run has."""
+        return len(self._cells)
+
     def passing(self, build: Build) -> list[CellResult]:
         """The cells of a build that passed so far."""
         with self._lock:

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from lab.record import CellResult
+from lab.run.several import HostsNow
 
 
 class Observer(Protocol):
@@ -20,6 +21,9 @@ class Observer(Protocol):
     def time_left(self, seconds: float | None) -> None:
         """An estimate of how long the rest will take, in seconds; None if nobody can tell."""
 
+    def hosts(self, now: HostsNow) -> None:
+        """How the hosts of a run on several are now; told about once a second."""
+
 
 class Silent:
     """Tells nothing; with --quiet, and what the others have in common."""
@@ -34,4 +38,7 @@ class Silent:
         pass
 
     def time_left(self, seconds: float | None) -> None:
+        pass
+
+    def hosts(self, now: HostsNow) -> None:
         pass

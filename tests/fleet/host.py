@@ -32,7 +32,7 @@ def main(address: str, name: str, certificate: str, control: str) -> None:
             bundle = certificates.read(Path(certificate), missing="")
         else:
             bundle = certificates.load_worker(Paths.default(), Path(certificate))
-        offer = Offer(wanted.get("called", name), lanes=1, memory_mib=8192, kvm=False)
+        offer = Offer(wanted.get("called", name), lanes=wanted.get("lanes", 1), memory_mib=8192, kvm=False)
         asyncio.run(
             serve(
                 Address.parse(address, "ADDRESS"), bundle.security(), offer, Children(command, name, say), say

@@ -23,8 +23,8 @@ def interrupt(*_arguments: object) -> None:
     raise Interrupted
 
 
-def tell(kind: str, lane: str = "", text: str = "") -> None:
-    print(json.dumps({"kind": kind, "lane": lane, "text": text}), flush=True)
+def tell(kind: str, lane: str = "", text: str = "", **more: str) -> None:
+    print(json.dumps({"kind": kind, "lane": lane, "text": text, **more}), flush=True)
 
 
 def main(file: str, to: str, control: str, host: str) -> int:
@@ -44,7 +44,8 @@ def main(file: str, to: str, control: str, host: str) -> int:
             if "status" in wanted and number == wanted.get("after", 0):
                 break
             results.append(decide(folder, cell, host, wanted.get("bulk", 0)))
-            tell("cell", cell["guest"], f"{cell['variant']}: pass")
+            own = {key: cell[key] for key in ("guest", "variant", "build")}
+            tell("cell", cell["guest"], status="pass", **own)
     except Interrupted:
         interrupted = True
     write(folder, part, results, host, interrupted=interrupted)

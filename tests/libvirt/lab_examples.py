@@ -20,6 +20,7 @@ from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.run import start
 from lab.run.estimates import Estimates
 from lab.run.journal import LOCK
+from lab.run.observer import Silent
 from lab.run.scheduler import Scheduler
 from tests.libvirt.driver import URI
 from tests.unit.examples import facts
@@ -61,7 +62,7 @@ class Even(Estimates):
         return self.bring_up(guest)
 
 
-class Heard:
+class Heard(Silent):
     """An observer that remembers."""
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lab.fleet.receiving import Receiver
 from lab.plan import Cell
 from lab.record import LaneRecord, RunOptions, RunResult, Status
 from lab.run.journal import Journal
+from lab.run.several import HostNow, HostsNow
 from tests.unit.run_examples import SMALL, begin, finish
 from tests.unit.told import Told, run_in_a_loop
 
@@ -94,6 +96,19 @@ class Bench:
 
         run_in_a_loop(both())
         return self.journal.finish(interrupted=self.desk.stopping)
+
+    def tells(self, attempt: Attempt, cell: Cell) -> None:
+        """Its host tells that it decided a cell."""
+        names = {"guest": cell.guest.name, "variant": cell.variant.name, "build": cell.build.name}
+        line = {"kind": "cell", "lane": cell.guest.name, "status": "pass", **names}
+        self.desk.event(attempt.token, json.dumps(line))
+
+    async def shows(self, what: Callable[[HostsNow], bool]) -> HostsNow:
+        """What is shown of the hosts, once it is so."""
+        async with asyncio.timeout(60):
+            while not (self.told.now and what(self.told.now[-1])):
+                await asyncio.sleep(0.01)
+        return self.told.now[-1]
 
     def hosts_of(self, run: RunResult) -> list[str]:
         return [cell.lane.partition(":")[0] for cell in run.cells]
@@ -259,3 +274,44 @@ def test_a_host_that_does_not_end_is_not_waited_for_for_ever(
         bench.desk.stop()
 
     assert {cell.status for cell in bench.run(play).cells} == {Status.NOT_RUN}
+
+
+def test_what_a_host_told_counts_until_its_result_is_there(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, SMALL[:2])
+
+    async def play() -> None:
+        bench.joins("one")
+        attempt = await bench.given(1)
+        for cell in [*attempt.piece.cells, attempt.piece.cells[0], SMALL[3]]:  # Twice, and one of another part.
+            bench.tells(attempt, cell)
+        now = await bench.shows(lambda now: bool(now.told))
+        assert (len(now.told), now.decided, now.cells) == (2, 0, 2)
+        assert now.hosts == (HostNow("one", 1, 1, kvm=False),)
+        bench.sends(attempt, bench.result(attempt))
+
+    bench.run(play)
+    # Never more than there are, at any moment.
+    assert {len(now.told) + now.decided for now in bench.told.now} <= {0, 1, 2}
+    assert ("one: debian-12", "") in bench.told.lanes
+
+
+def test_what_a_host_told_is_lost_with_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, SMALL[:2])
+
+    async def play() -> None:
+        bench.joins("one")
+        first = await bench.given(1)
+        bench.tells(first, first.piece.cells[0])
+        await bench.shows(lambda now: len(now.told) == 1)
+        bench.desk.left("one")
+        now = await bench.shows(lambda now: now.hosts[0].gone)
+        assert (now.told, now.hosts[0].used, now.seconds_left) == ((), 0, None)
+        bench.tells(first, first.piece.cells[0])
+        bench.joins("two", "one")
+        again = await bench.given(2)
+        now = await bench.shows(lambda now: len(now.hosts) == 2)
+        assert [(host.name, host.gone) for host in now.hosts] == [("one", False), ("two", False)]
+        assert (now.told, now.is_typical) == ((), True)
+        bench.sends(again, bench.result(again))
+
+    assert {cell.status for cell in bench.run(play).cells} == {Status.PASS}

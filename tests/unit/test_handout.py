@@ -11,6 +11,8 @@ from tests.unit.run_examples import PLAN
 OPTIONS = RunOptions(remedies=True)
 # 4 cells of each of two guests: 45 s for stock, 135 s for each of the others.
 GUEST_SECONDS = 45.0 + 3 * 135.0
+# With the start of its lane.
+PART_SECONDS = 45.0 + GUEST_SECONDS
 
 
 def handout(most_seconds: float = 900.0, hosts: int = 1, **more: int) -> Handout:
@@ -117,22 +119,57 @@ def test_a_part_that_no_host_can_ever_run_is_told_with_the_figures() -> None:
     assert handout(hosts=0).impossible() == {}
 
 
-def test_time_left_is_told_once_a_part_has_shown_how_fast_the_hosts_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock, which stands still until a test moves it."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_time_left_goes_by_typical_times_from_the_beginning(clock: list[float]) -> None:
+    assert handout(hosts=0).seconds_left() is None
+    desk = handout(hosts=2)
+    assert (desk.seconds_left(), desk.is_timed) == (PART_SECONDS, False)
+    assert handout(hosts=1, lanes=2).seconds_left() == PART_SECONDS
+    assert handout(hosts=1).seconds_left() == 2 * PART_SECONDS
+    assert desk.next() is not None
+    clock[0] += 100.0
+    assert (desk.seconds_left(), desk.is_timed) == (PART_SECONDS, False)
+
+
+def test_time_left_goes_by_what_parts_took_once_one_has_ended(clock: list[float]) -> None:
     desk = handout(hosts=1)
     first = desk.next()
     assert first is not None
-    assert desk.seconds_left() is None
-    clock[0] = 2 * GUEST_SECONDS
-    desk.ended(first.token)
-    assert desk.seconds_left() == 2 * GUEST_SECONDS
+    clock[0] = 2 * PART_SECONDS
+    desk.ended(first.token, is_whole=True)
+    assert (desk.seconds_left(), desk.is_timed) == (2 * PART_SECONDS, True)
     second = desk.next()
     assert second is not None
     clock[0] += 100.0
-    assert desk.seconds_left() == 2 * GUEST_SECONDS - 100.0
+    assert desk.seconds_left() == 2 * PART_SECONDS - 100.0
     second.tell_left(30.0)
     clock[0] += 10.0
     assert desk.seconds_left() == 20.0
+
+
+def test_what_a_host_says_of_its_part_is_true_of_those_that_wait(clock: list[float]) -> None:
+    desk = handout(hosts=1)
+    first = desk.next()
+    assert first is not None
+    clock[0] = 100.0
+    first.tell_left(PART_SECONDS / 2 - 100.0)
+    assert (desk.seconds_left(), desk.is_timed) == (PART_SECONDS - 100.0, True)
+    first.tell_left(None)
+    assert (desk.seconds_left(), desk.is_timed) == (2 * PART_SECONDS - 100.0, False)
+
+
+def test_a_part_that_was_lost_does_not_show_how_long_one_takes(clock: list[float]) -> None:
+    desk = handout(hosts=1)
+    first = desk.next()
+    assert first is not None
+    clock[0] = 1.0
+    desk.ended(first.token)
+    desk.put_back(first.piece, first.piece.cells, "its lab failed", first.host)
+    assert (desk.seconds_left(), desk.is_timed) == (2 * PART_SECONDS, False)

@@ -26,7 +26,7 @@ from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.record import CellResult, RunOptions, RunResult
 from lab.run import scheduler, start
-from lab.run.observer import Observer
+from lab.run.observer import Observer, Silent
 from tests.vm import shared
 from tests.vm.shared import SharedRun, SharedRuns
 
@@ -163,7 +163,7 @@ def image(paths: Paths, known: Catalog) -> BaseImage:
     return store.ensure(paths, known.guest("debian-13"), lambda text: None)
 
 
-class Recorder:
+class Recorder(Silent):
     """An observer that keeps what it is told, and can act on it."""
 
     def __init__(self, on_lane: Callable[[str, str], None] = lambda guest, text: None) -> None:
@@ -181,9 +181,6 @@ class Recorder:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-    def time_left(self, seconds: float | None) -> None:
-        pass
 
 
 RunCells = Callable[..., RunResult]
