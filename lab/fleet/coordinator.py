@@ -71,7 +71,7 @@ class Coordinator:
             finally:
                 shutil.rmtree(arriving)
             journal.info.host = _only_host(journal)
-            return journal.finish(interrupted=desk.stopping)
+            return journal.finish(interrupted=desk.stopping, spent=desk.intake.spending.sessions())
 
     def stop(self) -> None:
         """End the run soon, or as soon as it begins, from another thread, as Ctrl-C does."""

@@ -13,6 +13,7 @@ from lab.fleet.handout import Attempt, Piece
 from lab.fleet.merging import Merger
 from lab.fleet.names import LaneNames
 from lab.fleet.receiving import Receiver
+from lab.fleet.spending import Reading, Spending
 from lab.plan import Cell
 from lab.run.labels import Labels
 
@@ -25,7 +26,7 @@ class End:
     """How an attempt ended on its host, as that says.
 
     `status` is the exit status of its lab, `words` are the last of its output; `refused` says why it did not
-    run the part at all.
+    run the part at all. `spent` is what the host measured since it joined.
     """
 
     size: Any = 0
@@ -33,6 +34,7 @@ class End:
     status: Any = None
     words: str = ""
     refused: str = ""
+    spent: Reading | None = None
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> "End":
@@ -44,6 +46,7 @@ class End:
             said.get("status"),
             words[-LONGEST_WORDS:],
             bounded(refused, LONGEST_WORDS),
+            Reading.read(said.get("spent")),
         )
 
 
@@ -53,6 +56,7 @@ class Intake:
 
     merger: Merger
     receiver: Receiver
+    spending: Spending = field(default_factory=Spending)
     _names: dict[str, LaneNames] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,7 @@ class Intake:
 
         Raises OtherBuild, ResultsNotWritten, OSError.
         """
+        self.spending.add(attempt.host, end.spent)
         try:
             file = self.receiver.whole(attempt.token, end.size, end.digest)
             if file is None:
@@ -79,6 +84,7 @@ class Intake:
                 unpacked, cells = Path(name), attempt.piece.cells
                 result = archive.unpack(file, unpacked, [cell.folder for cell in cells])
                 self.merger.take(cells, result, unpacked, self.names(attempt), attempt.piece.faults)
+            self.spending.add(attempt.host, end.spent, sum(each.lanes for each in result.run.processor_time))
             return ""
         except DamagedResult as error:
             return f"the result of {attempt.host} cannot be used: {error}"

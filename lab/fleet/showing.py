@@ -1,5 +1,6 @@
 """What is shown of the hosts of a run while it goes on. Nothing is decided by it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -73,7 +74,12 @@ class Showing:
         self.observer.time_left(left)
         self.observer.hosts(
             HostsNow(
-                tuple(self._known.values()), tuple(told), decided, journal.cells, left, not handout.is_timed
+                tuple(sorted(self._known.values(), key=_place)),
+                tuple(told),
+                decided,
+                journal.cells,
+                left,
+                not handout.is_timed,
             )
         )
 
@@ -95,6 +101,11 @@ def _now(host: Host, silent: float) -> HostNow:
 
 def _gone(known: HostNow) -> HostNow:
     return replace(known, used=0, silent=0.0, gone=True)
+
+
+def _place(host: HostNow) -> list[tuple[int, str]]:
+    """Where a host stands among the others: by its name, lab-2 before lab-10."""
+    return [(int(word), "") if word.isdecimal() else (-1, word) for word in re.split(r"(\d+)", host.name)]
 
 
 def _key(cell: Cell) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@
 import asyncio
 import hashlib
 import os
+import secrets
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -21,8 +22,10 @@ from lab.base import scratch
 from lab.fleet import archive, wire
 from lab.fleet.events import LONGEST_LINE, Event
 from lab.fleet.part import Part, Refused
+from lab.fleet.spending import Reading
 from lab.record import RESULTS_FILE, cell_folder
 from lab.run.hosts import NAME as HOST_NAME
+from lab.run.meter import Meter
 
 CHUNK_BYTES = 1 << 20
 # How long a child may take to come to its end: its machines are taken down.
@@ -62,8 +65,11 @@ class Children(WorkerPlugin):
         self._say = say
         self._running: dict[str, Process] = {}
         self._stopped: set[str] = set()
+        self._session, self._meter = "", Meter()
 
     def setup(self, worker: Worker) -> None:
+        """Begin with a coordinator that this host joins."""
+        self._session, self._meter = secrets.token_hex(8), Meter()
         worker.stream_handlers[wire.STOP] = self._stop
 
     async def run(self, worker: Worker, text: str, token: str) -> None:
@@ -73,6 +79,7 @@ class Children(WorkerPlugin):
             run = folder / "run"
             child = await self._start(token, self._command(folder / "part.json", run))
             said = await self._follow(worker, token, child)
+            said["spent"] = Reading.of(self._session, self._meter.read()).model_dump()
             await self._send(
                 worker, token, await asyncio.to_thread(_packed, text, run, folder / "result"), said
             )

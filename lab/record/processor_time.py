@@ -8,13 +8,18 @@ from lab.record._base import Entry
 class ProcessorTime(Entry):
     """What one session of a run, from a start or a resume to its end, did with the processors of its host.
 
+    In a run on several hosts, what one of them did from its joining to the last result that it sent.
     All but `processors` are seconds; all but `wall` are seconds of processor time.
     """
 
+    host: str = Field(
+        default="", description="In a run on several hosts, which of them; empty in a run on one."
+    )
     processors: int = Field(description="How many the host has.")
     wall: float = Field(description="How long the session took.")
     lanes: float = Field(
-        description="Of QEMU and passt of its lanes. A machine that ended by itself is not counted."
+        description="Of QEMU and passt of its lanes. A machine that ended by itself is not counted, nor are "
+        "those of parts whose result was not taken in."
     )
     lab: float = Field(description="Of the lab and of the programs that it ran, as those that build images.")
     idle: float = Field(description="In which the host's processors had nothing to do.")

@@ -97,7 +97,8 @@ class RunInfo(Entry):
     lanes: list[LaneRecord] = Field(default_factory=list)
     processor_time: list[ProcessorTime] = Field(
         default_factory=list,
-        description="One entry for each session that came to its end. Older labs did not record it.",
+        description="One entry for each session that came to its end; in one on several hosts, for each that "
+        "sent one. Older labs did not record it.",
     )
     merged: list["RunInfo"] = Field(
         default_factory=list, description="The runs that `lab merge` joined into this one."

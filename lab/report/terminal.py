@@ -74,7 +74,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         print_plain(console, _reason(line) if number else f"\n{_reason(line)}", "cyan")
     console.print()
     console.print(Text(squares.counts(run), "bold"))
-    for line in spent.lines(run)[-1:]:
+    for line in spent.short(run):
         print_plain(console, line)
     there = [name for name in FILES if (folder / name).exists()]
     print_plain(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))

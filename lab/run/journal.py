@@ -135,10 +135,10 @@ class Journal:
                 self._size = 0  # The next decision writes the whole record, with the host.
             return is_first
 
-    def finish(self, *, interrupted: bool, spent: ProcessorTime | None = None) -> RunResult:
-        """Write the end of a session down, with what it took of the host's processors if that was measured."""
+    def finish(self, *, interrupted: bool, spent: Sequence[ProcessorTime] = ()) -> RunResult:
+        """Write the end of a session down, with what it took of its hosts' processors if that was measured."""
         with self._lock:
-            self.info.processor_time += [spent] if spent else []
+            self.info.processor_time += spent
             self.info.finished = datetime.now(UTC)
             self.info.interrupted = interrupted
             run = self.result()

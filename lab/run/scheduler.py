@@ -82,7 +82,7 @@ class Scheduler:
             if self._crash:
                 raise self._crash
             stopped = self._shared.decisions.stopped.is_set()
-            return self._shared.journal.finish(interrupted=stopped, spent=self._meter.read())
+            return self._shared.journal.finish(interrupted=stopped, spent=[self._meter.read()])
 
     def _share(self) -> Shared:
         """What the workers share; the record is on disk once it is complete."""

@@ -39,7 +39,7 @@ class ToldCell:
 
 @dataclass(frozen=True)
 class HostsNow:
-    """All worker hosts that have joined, in the order in which they did, and how far the run is.
+    """All worker hosts that have joined, in the order of their names, and how far the run is.
 
     `decided` of its `cells` are in the record; those that are `told` are not. `seconds_left` is None while
     nobody can tell. `is_typical`: it goes by typical times, because nothing was timed on these hosts yet.

@@ -55,6 +55,11 @@ def test_three_hosts_make_one_run(fleet: Fleet, tmp_path: Path) -> None:
         evidence_is_whole(result, tmp_path / "run")
         assert RunResult.read(tmp_path / "run") == result
         assert not result.run.interrupted
+        # Each host measured its own processors; what lanes took is in the records of its parts.
+        spent = result.run.processor_time
+        assert sorted(each.host for each in spent) == sorted(fleet.names)
+        assert sum(each.lanes for each in spent) == 1.5 * len(result.run.lanes)
+        assert all(each.lab > 0 and each.wall > 0 for each in spent)
         assert any(
             lane.startswith("one: debian-1") and text.endswith(": suite") for lane, text in run.told.lanes
         )

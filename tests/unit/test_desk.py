@@ -124,9 +124,13 @@ def test_each_part_goes_to_a_host_that_is_free(bench: Bench) -> None:
         bench.joins("one", "two")
         for number in (1, 2):
             attempt = await bench.given(number)
-            bench.sends(attempt, bench.result(attempt))
+            # One host sends what its processors did, the other none.
+            spent = {"session": "a", "processors": 2, "wall": 9.0, "lab": 1.0, "idle": 30.0}
+            said = {"spent": spent} if attempt.host == "one" else {}
+            bench.sends(attempt, bench.result(attempt), **said)
 
     run = bench.run(play)
+    assert [(each.host, each.idle) for each in bench.desk.intake.spending.sessions()] == [("one", 30.0)]
     assert {cell.status for cell in run.cells} == {Status.PASS}
     assert sorted(set(bench.hosts_of(run))) == ["one", "two"]
     assert sorted(bench.wire.released) == sorted(attempt.token for _, attempt in bench.wire.given)
@@ -307,10 +311,14 @@ def test_what_a_host_told_is_lost_with_it(tmp_path: Path) -> None:
         now = await bench.shows(lambda now: now.hosts[0].gone)
         assert (now.told, now.hosts[0].used, now.seconds_left) == ((), 0, None)
         bench.tells(first, first.piece.cells[0])
-        bench.joins("two", "one")
+        bench.joins("two-10", "two-9", "one")
         again = await bench.given(2)
-        now = await bench.shows(lambda now: len(now.hosts) == 2)
-        assert [(host.name, host.gone) for host in now.hosts] == [("one", False), ("two", False)]
+        now = await bench.shows(lambda now: len(now.hosts) == 3)
+        assert [(each.name, each.gone) for each in now.hosts] == [
+            ("one", False),
+            ("two-9", False),
+            ("two-10", False),
+        ]
         assert (now.told, now.is_typical) == ((), True)
         bench.sends(again, bench.result(again))
 

@@ -67,7 +67,7 @@ def test_a_host_says_how_it_is(host: HostNow, text: str) -> None:
     assert host_lines.header(host) == text
 
 
-def test_lanes_stand_below_their_hosts_in_the_order_in_which_these_joined() -> None:
+def test_lanes_stand_below_their_hosts() -> None:
     view = LiveTable(console(), plan(), [])
     view.lane("two: debian-12", "booting")
     view.lane("one: debian-13", "podman: suite")

@@ -73,10 +73,15 @@ def test_lanes_of_several_hosts_are_told_apart() -> None:
         "2026-11-24T16:00:03.000Z one: debian-13: stock: running the suite",
         "2026-11-24T16:00:05.000Z one: debian-13: done",
         "2026-11-24T16:00:06.000Z two: debian-13 #2: done",
+        "2026-11-24T16:00:06.000Z host one: 1 of 2 lanes, emulation",
+        "2026-11-24T16:00:07.000Z one: debian-13 #3: booting",
+        "2026-11-24T16:00:08.000Z one: debian-13 #3: done",
+        "2026-11-24T16:00:09.000Z 1 of 1 cells, about 0:10:00 left by typical times",
     ]
     [line] = from_log(run_of(cell()), log)
     assert [(row.name, row.sums) for row in line.lanes] == [
         ("one: debian-13", {Kind.START: 3, Kind.SUITE: 2}),
+        ("one: debian-13 #3", {Kind.START: 1}),
         ("two: debian-13 #2", {Kind.START: 5}),
     ]
 

@@ -174,5 +174,12 @@ def _session(events: list[_Event], variants: set[str], processors: int | None) -
     for event in sorted(events, key=lambda each: each.at):
         lanes.setdefault(event.lane, _Lane()).events.append(event)
     rows = [LaneTime(name, list(lane.segments(began, ended, variants))) for name, lane in lanes.items()]
-    shown = [row for row in rows if row.segments]
+    hosts = list(dict.fromkeys(_host(row.name) for row in rows))
+    shown = sorted((row for row in rows if row.segments), key=lambda row: hosts.index(_host(row.name)))
     return Timeline(shown, began, free.row(shown, processors))
+
+
+def _host(lane: str) -> str:
+    """The host of a lane in a run on several, whose lanes stand together; empty in a run on one."""
+    host, separator, _ = lane.partition(": ")
+    return host if separator else ""
