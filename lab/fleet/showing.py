@@ -72,16 +72,9 @@ class Showing:
             if key in told
         ]
         self.observer.time_left(left)
-        self.observer.hosts(
-            HostsNow(
-                tuple(sorted(self._known.values(), key=_place)),
-                tuple(told),
-                decided,
-                journal.cells,
-                left,
-                not handout.is_timed,
-            )
-        )
+        hosts = tuple(sorted(self._known.values(), key=_place))
+        is_typical = not handout.is_timed
+        self.observer.hosts(HostsNow(hosts, tuple(told), decided, journal.cells, left, is_typical))
 
     def _note_silence(self, handout: Handout, silent: Sequence[Silence]) -> None:
         """Tell once of each host that stopped answering, or answers again."""
