@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from lab.catalog.toml import Definition
 
@@ -155,6 +155,20 @@ class Guest(Definition):
     image: Annotated[DebianImage | CloudImage, Field(discriminator="kind")]
     memory_mib: int = Field(2048, ge=512)
     cpus: int = Field(2, ge=1, le=16, description="Processors under KVM; emulated guests have one.")
+
+    # Not a field: no definition sets it, and it does not make another definition of the guest.
+    _only_image: str = PrivateAttr("")
+
+    @property
+    def only_image(self) -> str:
+        """The digest of the one image that the guest may run from; empty if any of its definition will do."""
+        return self._only_image
+
+    def from_image(self, digest: str) -> "Guest":
+        """The guest that runs from the image with this digest and from no other."""
+        made = self.model_copy()
+        made._only_image = digest
+        return made
 
     def pinned(self, pin: Pin) -> "Guest":
         """The guest with this build of its disk. Raises ValueError if the pin does not suit it."""

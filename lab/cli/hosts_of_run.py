@@ -39,7 +39,7 @@ class SeveralHosts:
         if ending := self.bundle.ends_soon(datetime.now(UTC)):
             observer.note(ending)
         security = self.bundle.security()
-        coordinator = Coordinator(planned, self.address, security, observer, offline, listening)
+        coordinator = Coordinator(planned, self.paths, self.address, security, observer, offline, listening)
         if self.inventory is None:
             return coordinator.run()
         again = f"lab matrix --resume {planned.folder} --hosts {self.asked}"

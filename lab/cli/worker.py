@@ -76,6 +76,7 @@ def worker_command(
     with needs_dask("lab worker"):
         import asyncio
 
+        from lab.fleet.host_images import HostImages
         from lab.fleet.task import Children, lab_child
         from lab.fleet.worker import Offer, serve
     bundle = certificates.load_worker(lab.paths, certificate)
@@ -85,7 +86,7 @@ def worker_command(
         offer = Offer(_checked(name or bundle.name), count, mib, kvm=_has_kvm(lab))
         lab.sweep()
         own = ["--connect", lab.uri, "--states-gib", str(lab.paths.states_gib)]
-        children = Children(lab_child(own), offer.name, common.say)
+        children = Children(lab_child(own), offer.name, HostImages(lab.paths), common.say)
         if end_with_stdin:
             tether.end_with_stdin()
         asyncio.run(serve(where, bundle.security(), offer, children, common.say))

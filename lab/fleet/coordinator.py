@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,16 @@ from typing import Any
 from lab.base import scratch
 from lab.base.errors import LabError
 from lab.base.files import make_folder
+from lab.base.paths import Paths
 from lab.fleet.address import Address
 from lab.fleet.desk import Desk
 from lab.fleet.engine import Engine
 from lab.fleet.handout import MOST_SECONDS, Handout
 from lab.fleet.intake import Intake
 from lab.fleet.merging import Merger
+from lab.fleet.pinning import Pinning
 from lab.fleet.receiving import Receiver
+from lab.plan import Cell
 from lab.record import RunResult
 from lab.run.journal import Journal, locked_folder
 from lab.run.observer import Observer
@@ -31,10 +34,11 @@ ARRIVING = ".arriving-"
 class Coordinator:
     """Runs a planned run on the hosts that join at `address`.
 
-    `security` are the arguments of dask's `Security`.
+    `security` are the arguments of dask's `Security`; `paths` has the store of images.
     """
 
     planned: PlannedRun
+    paths: Paths
     address: Address
     security: dict[str, Any]
     observer: Observer
@@ -64,6 +68,7 @@ class Coordinator:
                 self.observer,
                 info.options,
                 info.id,
+                self._pinning(left),
                 offline=self.offline,
             )
             try:
@@ -72,6 +77,10 @@ class Coordinator:
                 shutil.rmtree(arriving)
             journal.info.host = _only_host(journal)
             return journal.finish(interrupted=desk.stopping, spent=desk.intake.spending.sessions())
+
+    def _pinning(self, cells: Sequence[Cell]) -> Pinning:
+        guests = {cell.guest.name: cell.guest for cell in cells}
+        return Pinning(self.paths, list(guests.values()), self.observer, self.offline)
 
     def stop(self) -> None:
         """End the run soon, or as soon as it begins, from another thread, as Ctrl-C does."""

@@ -14,8 +14,9 @@ from lab.fleet.handout import Attempt, Handout, Host
 from lab.fleet.intake import LONGEST_WORDS, End, Intake
 from lab.fleet.merging import OtherBuild
 from lab.fleet.part import Part
+from lab.fleet.pinning import Pinning
 from lab.fleet.showing import Showing, Silence
-from lab.record import RunOptions
+from lab.record import RunOptions, Status
 from lab.run.observer import Observer
 
 # How long the run waits for a host: for any, and for another one while those that are there can run nothing.
@@ -38,6 +39,8 @@ class Transport(Protocol):
 
     def stop(self, attempt: Attempt) -> None: ...
 
+    async def ask_image(self, host: str, digest: str, name: str, offset: int) -> bytes: ...
+
 
 @dataclass
 class Desk:
@@ -48,6 +51,7 @@ class Desk:
     observer: Observer
     options: RunOptions
     run: str
+    pinning: Pinning
     offline: bool = False
     stopping: bool = False
     transport: Transport | None = None
@@ -61,12 +65,16 @@ class Desk:
 
     def __post_init__(self) -> None:
         self._showing = Showing(self.intake, self.observer)
+        self.handout.images = self.pinning.pins
+        self.pinning.hosts = self.handout.hosts
+        self.pinning.changed = self._changed.set
 
     # -- what the transport tells
 
     def joined(self, host: Host) -> None:
         self.handout.hosts[host.name] = host
         self._showing.joined(host)
+        self.pinning.joined()
         self._changed.set()
 
     def left(self, name: str) -> None:
@@ -113,6 +121,9 @@ class Desk:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def image(self, digest: str, name: str, offset: int) -> bytes:
+        return self.pinning.chunk(digest, name, offset)
+
     # -- results
 
     async def _take(self, attempt: Attempt, end: End) -> None:
@@ -150,6 +161,8 @@ class Desk:
             )
         if host:
             self._count_failures(host, failed=bool(fault) and left == before)
+            if left < before and (image := self.pinning.pins.get(attempt.piece.guest)):
+                host.images[image.digest] = image
         self._again(attempt, fault)
         self._end_twins()
 
@@ -193,10 +206,14 @@ class Desk:
         Raises what was raised while a result was taken in.
         """
         idle_since = time.monotonic()
+        assert self.transport is not None
+        self.pinning.begin(self.transport.ask_image)
         while not self._crash and not self._is_over():
+            self._crash = self._crash or self.pinning.crash
+            self._decide_without_image()
             while not self.stopping and (attempt := self.handout.next()):
                 self._give(attempt)
-            if self.handout.attempts or self._tasks:
+            if self.handout.attempts or self._tasks or self.pinning.is_busy:
                 idle_since = time.monotonic()
             self._wait_no_longer(time.monotonic() - idle_since)
             self._showing.show(self.handout, silent())
@@ -204,8 +221,15 @@ class Desk:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
         self._is_closed = True
+        await self.pinning.end()
         if self._crash:
             raise self._crash
+
+    def _decide_without_image(self) -> None:
+        """Decide the cells of guests that have no image."""
+        for piece in [each for each in self.handout.waiting if each.guest in self.pinning.failed]:
+            self.handout.waiting.remove(piece)
+            self.intake.merger.decide(piece.cells, *self.pinning.failed[piece.guest])
 
     def _is_over(self) -> bool:
         """Whether there is nothing more to give out, or to wait for."""
@@ -218,12 +242,14 @@ class Desk:
     def _give(self, attempt: Attempt) -> None:
         assert self.transport is not None
         piece = attempt.piece
-        part = Part.of(self.run, piece.number, piece.cells, self.options, offline=self.offline)
+        image = self.pinning.pins.get(piece.guest)
+        part = Part.of(self.run, piece.number, piece.cells, self.options, image, offline=self.offline)
         self.transport.submit(part, attempt)
 
     def stop(self) -> None:
         """End all parts soon; what they decided is kept."""
         self.stopping = True
+        self.pinning.stop()
         self._stop_by = time.monotonic() + STOP_SECONDS
         self.intake.merger.journal.info.interrupted = True
         for attempt in self.handout.attempts.values():
@@ -240,4 +266,4 @@ class Desk:
         for piece in list(self.handout.waiting):
             self.handout.waiting.remove(piece)
             none = f"no host that could run it was there for {limit:.0f} s"
-            self.intake.merger.not_run(piece.cells, reasons.get(piece.number, none))
+            self.intake.merger.decide(piece.cells, Status.NOT_RUN, reasons.get(piece.number, none))

@@ -16,11 +16,14 @@ from distributed import CancelledError, Client, Future, Scheduler, Security, wai
 from distributed.comm.core import Comm
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from lab.base.errors import LabError
 from lab.fleet import logs, wire
 from lab.fleet.address import Address
+from lab.fleet.asked import Asked
 from lab.fleet.handout import Attempt, Host
 from lab.fleet.part import Part
 from lab.fleet.task import run_part
+from lab.images.content import CONTENTS, Content
 
 # A host that says nothing for so long is lost. It says something every second or so; a host under load may not.
 LOST_SECONDS = 60.0
@@ -56,6 +59,9 @@ class Listener(Protocol):
 
     def failed(self, token: str, error: str) -> None: ...
 
+    def image(self, digest: str, name: str, offset: int) -> bytes:
+        """A chunk of an image for a host. Called in a thread. Raises LabError."""
+
 
 @dataclass
 class Silence:
@@ -70,8 +76,9 @@ class _Hosts(SchedulerPlugin):
 
     name = "lab-hosts"
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, asked: Asked) -> None:
         self.listener = listener
+        self.asked = asked
         self.names: dict[str, str] = {}
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
@@ -84,21 +91,31 @@ class _Hosts(SchedulerPlugin):
                 resources.get("lane", 1),
                 resources.get("memory", 0),
                 kvm=bool(resources.get("kvm", 0)),
+                images={content.digest: content for content in _images(state.extra.get("images"))},
             )
         )
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **_more: Any) -> None:
         if name := self.names.pop(worker, None):
+            self.asked.host_has_gone(name)
             self.listener.left(name)
+
+
+def _images(text: Any) -> list[Content]:
+    """The images that a host says it has; none if it does not say so in the right way."""
+    with suppress(ValueError):
+        return CONTENTS.validate_json(text or "[]")
+    return []
 
 
 class _Scheduler(Scheduler):
     """dask's scheduler without its web server, which takes from other hosts what `wire` lets through."""
 
-    def __init__(self, listener: Listener, **options: Any) -> None:
-        self._listener = listener
+    def __init__(self, listener: Listener, asked: Asked, **options: Any) -> None:
+        self._listener, self._asked = listener, asked
         super().__init__(extensions={}, **options)
         self.handlers |= {wire.CHUNK: self._chunk, wire.END: self._end}
+        self.handlers |= {wire.IMAGE: self._image, wire.IMAGE_SENT: self._image_sent}
         self.stream_handlers[wire.EVENT] = self._event
 
     def start_http_server(self, *_arguments: Any, **_options: Any) -> None:
@@ -122,6 +139,18 @@ class _Scheduler(Scheduler):
             self._listener.ended(token, end)
         return {}
 
+    async def _image(self, digest: Any = None, name: Any = None, offset: Any = None) -> dict[str, Any]:
+        if not (isinstance(digest, str) and isinstance(name, str) and isinstance(offset, int)):
+            return {"error": "this names no image"}
+        try:
+            return {"data": await asyncio.to_thread(self._listener.image, digest, name, offset)}
+        except LabError as error:
+            return {"error": str(error.args[0])}
+
+    def _image_sent(self, token: Any = None, data: Any = None, error: Any = None) -> dict[str, Any]:
+        self._asked.arrived(token, data, error)
+        return {}
+
 
 class Engine:
     """The scheduler and its client. Everything is called in one event loop."""
@@ -131,14 +160,16 @@ class Engine:
         logs.quiet(listener.refused)
         dask.config.set(SETTINGS)
         self._listener = listener
+        self._asked = Asked()
         self._futures: dict[str, Future] = {}
         self._watches: set[asyncio.Task[None]] = set()
         self._scheduler = _Scheduler(
             listener,
+            self._asked,
             protocol="inproc",
             security=Security(**security),
             worker_ttl=LOST_SECONDS,
-            plugins=[_Hosts(listener)],
+            plugins=[_Hosts(listener, self._asked)],
             dashboard=False,
         )
 
@@ -195,6 +226,18 @@ class Engine:
         """Ask a host to end an attempt soon: it sends what was decided, and the attempt ends."""
         if stream := self._scheduler.stream_comms.get(self._address(attempt.host)):
             stream.send({"op": wire.STOP, "token": attempt.token})
+
+    async def ask_image(self, host: str, digest: str, name: str, offset: int) -> bytes:
+        """A chunk of an image that a host has. Raises LabError."""
+
+        def send(token: str) -> None:
+            stream = self._scheduler.stream_comms.get(self._address(host))
+            if stream is None:
+                raise LabError(f"{host} has gone")
+            what = {"token": token, "digest": digest, "name": name, "offset": offset}
+            stream.send({"op": wire.SEND_IMAGE, **what})
+
+        return await self._asked.answer(host, send)
 
     def silent(self) -> list[Silence]:
         """The hosts that have not said anything for a while."""

@@ -2,10 +2,11 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lab.fleet import part as parts
+from lab.images.content import Content
 from lab.plan import Cell
 from lab.record import RunOptions
 from lab.run.estimates import BRING_UP_SECONDS
@@ -24,6 +25,7 @@ class Host:
     """A host that is connected. `memory_mib` is what its lanes may use together.
 
     `refused`: why it gets no more parts. `failures`: how often in a row its lab failed and decided nothing.
+    `images` are those that it has, by their digests; `booted` are the machines that it ran parts of.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Host:
     refused: str = ""
     failures: int = 0
     running: dict[str, "Attempt"] = field(default_factory=dict)
+    images: dict[str, Content] = field(default_factory=dict)
+    booted: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
         lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
@@ -64,6 +68,16 @@ class Piece:
     faults: list[str] = field(default_factory=list)
     lost_with: set[str] = field(default_factory=set)
 
+    @property
+    def guest(self) -> str:
+        """The guest of all its cells."""
+        return self.cells[0].guest.name
+
+    @property
+    def machine(self) -> str:
+        """The machine of all its cells."""
+        return self.cells[0].machine.name
+
 
 @dataclass
 class Attempt:
@@ -91,12 +105,13 @@ class Attempt:
 
 
 class Handout:
-    """The parts of one run."""
+    """The parts of one run. A part waits while its guest is not among `images`, unless that is None."""
 
     def __init__(self, cells: Iterable[Cell], options: RunOptions, most_seconds: float = MOST_SECONDS) -> None:
         self._options = options
         self._numbers = 0
         self.hosts: dict[str, Host] = {}
+        self.images: Mapping[str, Content] | None = None
         self.waiting: list[Piece] = []
         # Seconds that parts took which ran to their end, and typical ones.
         self._spent = self._typical = 0.0
@@ -129,6 +144,8 @@ class Handout:
         A part avoids the hosts that were lost with it, unless there is no other.
         """
         for piece in self.waiting:
+            if self.images is not None and piece.guest not in self.images:
+                continue
             able = [host for host in self.usable if host.why_not(piece) in ("", BUSY)]
             others = [host for host in able if host.name not in piece.lost_with]
             free = [host for host in others or able if not host.why_not(piece)]

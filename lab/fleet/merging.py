@@ -76,11 +76,11 @@ class Merger:
             result = cell.result(Status.ERROR, reason=reason).model_copy(update={"retried": [*faults[:-1]]})
             self.observer.cell(self.journal.decide(cell, result))
 
-    def not_run(self, cells: Sequence[Cell], reason: str) -> None:
+    def decide(self, cells: Sequence[Cell], status: Status, reason: str) -> None:
         """Decide cells that no host can run. Raises ResultsNotWritten."""
         with self.journal.one_write():
             for cell in cells:
-                result = self.journal.decide(cell, cell.result(Status.NOT_RUN, reason=reason))
+                result = self.journal.decide(cell, cell.result(status, reason=reason))
                 self.observer.cell(result)
 
     def _check_builds(self, info: RunInfo, host: str) -> None:

@@ -1,6 +1,7 @@
 """A part of a run: cells of one machine, as a coordinator sends them to a host. It is JSON and nothing else."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from lab import __version__, builds
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain
 from lab.catalog import Catalog
+from lab.images.content import Content
 from lab.machine.budget import Memory
 from lab.plan import Cell
 from lab.record import RunOptions
@@ -55,12 +57,20 @@ class Part(BaseModel):
     options: RunOptions
     definitions: dict[str, str]
     offline: bool = False
+    image: Content | None = Field(default=None, description="What its machine has to run from; None: anything.")
 
     @classmethod
     def of(
-        cls, run: str, number: int, cells: Sequence[Cell], options: RunOptions, *, offline: bool = False
+        cls,
+        run: str,
+        number: int,
+        cells: Sequence[Cell],
+        options: RunOptions,
+        image: Content | None = None,
+        *,
+        offline: bool = False,
     ) -> "Part":
-        """The part of a run that has these cells."""
+        """The part of a run that has these cells. `image` is the one that their guest has in this run."""
         return cls(
             run=run,
             number=number,
@@ -68,6 +78,7 @@ class Part(BaseModel):
             options=options,
             definitions=definitions.digests(cells, options),
             offline=offline,
+            image=image,
         )
 
     @classmethod
@@ -112,7 +123,12 @@ class Part(BaseModel):
                 f"this host has other definitions than the coordinator, {changed}",
                 hint="check out the same version of the lab on both",
             )
-        return planned
+        if self.image is None:
+            return planned
+        digest = self.image.digest
+        return replace(
+            planned, cells=[replace(cell, guest=cell.guest.from_image(digest)) for cell in planned.cells]
+        )
 
 
 def cut(cells: Iterable[Cell], options: RunOptions, most_seconds: float) -> list[list[Cell]]:

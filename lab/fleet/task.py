@@ -19,8 +19,10 @@ from distributed import Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from lab.base import scratch
+from lab.base.errors import LabError
 from lab.fleet import archive, wire
 from lab.fleet.events import LONGEST_LINE, Event
+from lab.fleet.host_images import HostImages
 from lab.fleet.part import Part, Refused
 from lab.fleet.spending import Reading
 from lab.record import RESULTS_FILE, cell_folder
@@ -59,7 +61,8 @@ class Children(WorkerPlugin):
 
     name = "lab-children"
 
-    def __init__(self, command: Command, host: str, say: Callable[[str], None]) -> None:
+    def __init__(self, command: Command, host: str, images: HostImages, say: Callable[[str], None]) -> None:
+        self.images = images
         self._command = command
         self._environment = {**os.environ, HOST_NAME: host}
         self._say = say
@@ -70,10 +73,20 @@ class Children(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Begin with a coordinator that this host joins."""
         self._session, self._meter = secrets.token_hex(8), Meter()
-        worker.stream_handlers[wire.STOP] = self._stop
+
+        async def send_image(token: str, digest: str, name: str, offset: int, **_more: Any) -> None:
+            await self.images.send(worker, token, digest, name, offset)
+
+        worker.stream_handlers |= {wire.STOP: self._stop, wire.SEND_IMAGE: send_image}
 
     async def run(self, worker: Worker, text: str, token: str) -> None:
         """Run a child to its end, whatever that is, and send what it left."""
+        try:
+            await self._bring_image(worker, text, token)
+        except LabError as error:
+            self._stopped.discard(token)
+            await self._send(worker, token, None, {"status": error.exit_status, "words": str(error)})
+            return
         with scratch.temporary() as folder:
             (folder / "part.json").write_text(text)
             run = folder / "run"
@@ -83,6 +96,26 @@ class Children(WorkerPlugin):
             await self._send(
                 worker, token, await asyncio.to_thread(_packed, text, run, folder / "result"), said
             )
+
+    async def _bring_image(self, worker: Worker, text: str, token: str) -> None:
+        """Have the image of a part in the store, before its child looks for it. Raises LabError."""
+        try:
+            image = Part.read(text).image
+        except Refused:
+            return  # The child says why.
+        if image is None:
+            return
+        loop, guest = asyncio.get_running_loop(), image.guest
+
+        def say(what: str) -> None:
+            if token in self._stopped:
+                raise LabError("interrupted")
+            if what:
+                line = Event(kind="lane", lane=guest, text=f"image: {what}").model_dump_json()
+                message = {"op": wire.EVENT, "token": token, "line": line}
+                loop.call_soon_threadsafe(worker.batched_send, message)
+
+        await self.images.bring(worker, image, say)
 
     async def _start(self, token: str, command: Sequence[str]) -> Process:
         child = self._running[token] = await asyncio.create_subprocess_exec(

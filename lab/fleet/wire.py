@@ -21,9 +21,13 @@ EVENT = "lab-event"
 CHUNK = "lab_chunk"
 END = "lab_end"
 STOP = "lab-stop"
+# A host asks for a chunk of an image; it is asked for one, and sends it.
+IMAGE = "lab_image"
+SEND_IMAGE = "lab-send-image"
+IMAGE_SENT = "lab_image_sent"
 
 # What a host may call, and what its worker may say in the stream of messages that follows its registration.
-CALLS = {"register-worker", "heartbeat_worker", CHUNK, END}
+CALLS = {"register-worker", "heartbeat_worker", CHUNK, END, IMAGE, IMAGE_SENT}
 MESSAGES = {
     "task-finished",
     "task-erred",
@@ -36,6 +40,8 @@ MESSAGES = {
 # What dask's worker also says and nobody needs: `reschedule` is of a task that ran when the worker closed.
 IGNORED = {"log-event", "request-refresh-who-has", "reschedule"}
 LONGEST_ERROR = 2_000
+# What a host may say of its images when it joins, in characters.
+LONGEST_IMAGES = 1 << 20
 
 
 class NotPlain(EOFError):
@@ -143,4 +149,7 @@ def _check_registration(call: dict[str, Any]) -> None:
         isinstance(value, int | float) and 0 <= value < 2**40 for value in resources.values()
     ):
         raise Unexpected(f"{name} with resources that are no numbers")
-    call["nanny"], call["services"], call["extra"] = None, {}, {}
+    extra = call.get("extra")
+    images = extra.get("images") if isinstance(extra, Mapping) else None
+    known = {"images": images} if isinstance(images, str) and len(images) <= LONGEST_IMAGES else {}
+    call["nanny"], call["services"], call["extra"] = None, {}, known

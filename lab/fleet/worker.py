@@ -17,6 +17,7 @@ from lab.base import scratch
 from lab.fleet import greeting, logs
 from lab.fleet.address import Address
 from lab.fleet.greeting import NoAnswer
+from lab.fleet.host_images import HostImages
 from lab.fleet.task import Children
 
 # How often a coordinator is looked for.
@@ -40,7 +41,14 @@ class Offer:
 
 
 class _Worker(DaskWorker):
-    """dask's worker without its web server."""
+    """dask's worker without its web server. It tells the images of its host when it joins."""
+
+    def __init__(self, *arguments: Any, images: HostImages, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._images = images
+
+    async def get_startup_information(self) -> dict[str, str]:
+        return {"images": await asyncio.to_thread(self._images.offer)}
 
     def start_http_server(self, *_arguments: Any, **_options: Any) -> None:
         """Start none: it would answer anybody, without TLS."""
@@ -83,6 +91,7 @@ async def _serve_one(
     with scratch.temporary() as folder:
         worker = _Worker(
             str(address),
+            images=children.images,
             name=offer.name,
             nthreads=offer.lanes,
             resources={"lane": offer.lanes, "memory": offer.memory_mib, "kvm": int(offer.kvm)},

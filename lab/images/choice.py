@@ -29,6 +29,11 @@ def remembered(paths: Paths, guest: str) -> Choice | None:
     return _read(paths.images / FILE).get(guest)
 
 
+def all_remembered(paths: Paths) -> dict[str, Choice]:
+    """Return the disks that were chosen, by guest. Raises LabError if the file is damaged."""
+    return _read(paths.images / FILE)
+
+
 def remember(paths: Paths, guest: str, choice: Choice) -> None:
     """Let the guest use this disk from now on."""
     file = paths.images / FILE

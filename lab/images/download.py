@@ -170,7 +170,7 @@ def _range(file: Path) -> tuple[int, Mapping[str, str]]:
 def _write(response: httpx.Response, file: Path, have: int, say: Say) -> None:
     length = response.headers.get("Content-Length", "")
     total = have + int(length) if length.isdecimal() else None
-    _check_room(file.parent, (total or have) - have)
+    check_room(file.parent, (total or have) - have, "the download")
     progress = _Progress(say, have, total)
     try:
         if have == 0:
@@ -197,11 +197,12 @@ def _validator_of(response: httpx.Response) -> str:
     return tag if tag.startswith('"') else str(response.headers.get("Last-Modified", ""))
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Raise LabError if there is not enough room for so many bytes; `what` is to be put there."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise LabError(
-            f"the download needs {needed / 2**30:.1f} GiB free in {folder}; there are {free / 2**30:.1f}",
+            f"{what} needs {needed / 2**30:.1f} GiB free in {folder}; there are {free / 2**30:.1f}",
             hint="free some disk space and run the same command again",
         )
 

@@ -17,15 +17,19 @@ from pydantic.dataclasses import dataclass as validated
 
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError, UsageError, one_line
-from lab.base.files import digest, seal, sha256
+from lab.base.files import bounded, digest, plain, seal, sha256
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
 from lab.images import choice, cloud, debian, disk, download
+from lab.images.content import DISK, Content, FileContent
 from lab.images.download import Say
 
 MANIFEST = "manifest.json"
-DISK = "disk.qcow2"
+# How the folder of an image begins that came from another host.
+RECEIVED = "received-"
+# And how that of a disk which was downloaded or imported.
+PUBLISHED = "sha256-"
 # An image takes about 0.2 GiB; during the build, its tree and raw disk need 2 GiB.
 BUILD_FREE_GIB = 3.0
 BUILD_SECONDS = 1800.0
@@ -83,16 +87,61 @@ class BaseImage:
     def initrd(self) -> Path:
         return self.folder / "initrd"
 
+    @property
+    def content(self) -> Content:
+        """What it consists of. The files of an image that an older lab stored are read for that."""
+        files = self.manifest.files or {
+            file.name: _describe(file) for file in self.folder.iterdir() if file.name != MANIFEST
+        }
+        return Content(
+            guest=self.manifest.guest,
+            inputs=self.manifest.inputs,
+            source=bounded(plain(self.manifest.source), 400),
+            files={name: FileContent(sha256=file.sha256, size=file.size) for name, file in files.items()},
+        )
+
 
 def find(paths: Paths, guest: Guest) -> BaseImage | None:
-    """Return the image that was made from exactly this guest's definition, if it is stored."""
+    """Return the image that was made from exactly this guest's definition, if it is stored.
+
+    This host's own comes before one from another host. If the guest names its one image, only that will do,
+    whatever it was made from.
+    """
+    firmware = guest.image.firmware if isinstance(guest.image, CloudImage) else None
+    if guest.only_image:
+        found = by_content(paths, guest.only_image)
+    else:
+        found = _find_own(paths, guest)
+        pattern = f"{received_name(guest.name, inputs_digest(guest))}-*/{MANIFEST}"
+        for manifest in sorted(paths.images.glob(pattern)):
+            found = found or read(manifest.parent)
+    return replace(found, firmware=firmware) if found else None
+
+
+def by_content(paths: Paths, digest: str) -> BaseImage | None:
+    """Return the stored image with this content. Raises LabError for one that cannot be read.
+
+    Images of an older lab, which say nothing of their files, are left out.
+    """
+    for image in images(paths):
+        if image.manifest.files and image.content.digest == digest:
+            return image
+    return None
+
+
+def received_name(guest: str, inputs: str) -> str:
+    """How the folders of images begin that other hosts made from this definition of a guest."""
+    return f"{RECEIVED}{guest}-{inputs[:16]}"
+
+
+def _find_own(paths: Paths, guest: Guest) -> BaseImage | None:
+    """The image that was built, downloaded or imported here."""
     if isinstance(guest.image, DebianImage):
         return read(_folder(paths, guest))
     chosen = choice.remembered(paths, guest.name)
     if chosen is None or chosen.inputs != inputs_digest(guest):
         return None
-    image = read(_disk_folder(paths, chosen.sha256))
-    return replace(image, firmware=guest.image.firmware) if image else None
+    return read(_disk_folder(paths, chosen.sha256))
 
 
 def any_image(paths: Paths) -> BaseImage | None:
@@ -118,6 +167,8 @@ def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> Ba
     if image:
         check(image)
         return image
+    if guest.only_image:
+        raise ImageNotAvailable(f"the one image that the run uses is not in the store: {guest.only_image[:16]}")
     if offline:
         raise ImageNotAvailable(
             "the image is not in the store, and --offline forbids fetching it",
@@ -235,7 +286,12 @@ def _folder(paths: Paths, guest: Guest) -> Path:
 
 
 def _disk_folder(paths: Paths, sha256: str) -> Path:
-    return paths.images / f"sha256-{sha256}"
+    return paths.images / f"{PUBLISHED}{sha256}"
+
+
+def is_published(image: BaseImage) -> bool:
+    """Whether its disk was downloaded or imported here: guests may share it."""
+    return image.folder.name.startswith(PUBLISHED)
 
 
 def _copy(file: Path, form: str, copy: Path) -> None:
@@ -262,7 +318,7 @@ def _build(paths: Paths, guest: Guest, image: DebianImage, folder: Path, say: Sa
     def fill(partial: Path) -> float:
         return debian.build(image, partial, say, timeout=BUILD_SECONDS)
 
-    return place(folder, guest, inputs_digest(guest), f"built from Debian {image.suite}", fill)
+    return place(folder, guest.name, inputs_digest(guest), f"built from Debian {image.suite}", fill)
 
 
 def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
@@ -297,7 +353,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
         stored = read(folder)
         if stored:
             check(stored)
-        image = stored or place(folder, guest, inputs_digest(guest), source, fill)
+        image = stored or place(folder, guest.name, inputs_digest(guest), source, fill)
     _remember(paths, guest, image)
     return replace(image, firmware=cloud_image(guest).firmware)
 
@@ -307,7 +363,7 @@ def _remember(paths: Paths, guest: Guest, image: BaseImage) -> None:
     choice.remember(paths, guest.name, chosen)
 
 
-def place(folder: Path, guest: Guest, inputs: str, source: str, fill: Callable[[Path], float]) -> BaseImage:
+def place(folder: Path, guest: str, inputs: str, source: str, fill: Callable[[Path], float]) -> BaseImage:
     """Fill a temporary folder beside the images, then rename it, so that only a finished image has its name.
 
     `fill` writes the files into a folder and returns the seconds that it took; `inputs` is the digest of
@@ -320,7 +376,7 @@ def place(folder: Path, guest: Guest, inputs: str, source: str, fill: Callable[[
         seconds = fill(partial)
         files = {file.name: _describe(file) for file in partial.iterdir()}
         manifest = Manifest(
-            guest=guest.name,
+            guest=guest,
             inputs=inputs,
             disk_sha256=files[DISK].sha256,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -336,8 +392,7 @@ def place(folder: Path, guest: Guest, inputs: str, source: str, fill: Callable[[
     except OSError as error:
         debian.remove_workspace(partial)
         raise LabError(
-            f"storing {guest.name} failed and its files were deleted: "
-            f"{error.strerror}: {error.filename or folder}",
+            f"storing {guest} failed and its files were deleted: {error.strerror}: {error.filename or folder}",
             hint="free some disk space and run the same command again",
         ) from error
     except BaseException:

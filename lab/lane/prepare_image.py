@@ -26,6 +26,7 @@ from lab.guest import ready
 from lab.guest.ready import CloudInitFailed
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import store
+from lab.images.content import DISK
 from lab.images.download import Say
 from lab.images.store import BaseImage
 from lab.lane import quieting, supplies
@@ -177,11 +178,11 @@ def _make(preparation: Preparation, guest: Guest, image: BaseImage, folder: Path
     _check_room(preparation.paths, guest)
 
     def fill(partial: Path) -> float:
-        _boot_and_install(preparation, guest, image, partial / store.DISK)
+        _boot_and_install(preparation, guest, image, partial / DISK)
         return time.monotonic() - started
 
     source = f"prepared from sha256 {image.manifest.disk_sha256[:16]}"
-    made = store.place(folder, guest, inputs_digest(guest, image), source, fill)
+    made = store.place(folder, guest.name, inputs_digest(guest, image), source, fill)
     return replace(made, firmware=image.firmware)
 
 

@@ -13,6 +13,7 @@ from lab.builds import checkout, pip
 from lab.catalog import Catalog
 from lab.host import tiny_guest
 from lab.images import debian, store
+from lab.images.content import DISK
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.machine import kernel_boot, states
@@ -73,7 +74,7 @@ def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
 def _find_damage(image: BaseImage) -> str:
     # Images built by an older lab have only the digest of their disk.
     known = {name: file.sha256 for name, file in image.manifest.files.items()}
-    known.setdefault(store.DISK, image.manifest.disk_sha256)
+    known.setdefault(DISK, image.manifest.disk_sha256)
     for name, expected in known.items():
         try:
             found = sha256(image.folder / name)

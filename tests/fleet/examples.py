@@ -22,9 +22,11 @@ from lab.fleet.address import Address
 from lab.fleet.coordinator import Coordinator
 from lab.fleet.desk import Desk
 from lab.fleet.handout import MOST_SECONDS
+from lab.images import store
 from lab.plan import Cell
 from lab.record import RunOptions, RunResult
 from lab.run import start
+from tests.unit.image_examples import put_image
 from tests.unit.run_examples import PLAN
 from tests.unit.told import SECONDS, Told
 
@@ -66,6 +68,11 @@ class Fleet:
         self.paths = Paths(cache=self.folder / "cache", state=self.folder / "state")
         self.names = ["one", "two", "three"]
         issuing.initialize(self.paths, self.names, days=30, authority_days=60, now=self.issued)
+
+    def paths_of(self, host: str) -> Paths:
+        """The folders of a host, whether or not it was started."""
+        home = self.folder / host
+        return Paths(cache=home / "cache", state=home / "state")
 
     @property
     def security(self) -> dict[str, Any]:
@@ -154,8 +161,15 @@ def running(
     *,
     most_seconds: float = MOST_SECONDS,
     port: int = 0,
+    has_images: bool = True,
 ) -> Iterator[Running]:
-    """A run on several hosts that has begun; hosts are started by the test."""
+    """A run on several hosts that has begun; hosts are started by the test.
+
+    `has_images`: whether the coordinator has all images, which the hosts then get from it.
+    """
+    for guest in {cell.guest.name: cell.guest for cell in cells}.values() if has_images else []:
+        if store.find(fleet.paths, guest) is None:
+            put_image(fleet.paths, guest)
     planned = start.begin(folder, cells, command="lab matrix", options=RunOptions(), shard=None)
     listens = threading.Event()
 
@@ -166,6 +180,7 @@ def running(
     told = Told()
     coordinator = Coordinator(
         planned,
+        fleet.paths,
         Address("127.0.0.1", port),
         fleet.security,
         told,

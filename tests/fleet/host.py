@@ -11,8 +11,10 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.fleet import certificates
 from lab.fleet.address import Address
+from lab.fleet.host_images import HostImages
 from lab.fleet.task import Children
 from lab.fleet.worker import Offer, serve
+from lab.images import transfer
 
 CHILD = Path(__file__).parent / "stand_in_child.py"
 
@@ -28,16 +30,15 @@ def main(address: str, name: str, certificate: str, control: str) -> None:
         wanted = json.loads(Path(control).read_text())
         if wanted.get("clock"):
             say(f"clock: {time.time()}")
+        if wanted.get("ignore_room"):
+            vars(transfer)["check_room"] = lambda *_arguments: None
         if wanted.get("any_date"):
             bundle = certificates.read(Path(certificate), missing="")
         else:
             bundle = certificates.load_worker(Paths.default(), Path(certificate))
         offer = Offer(wanted.get("called", name), lanes=wanted.get("lanes", 1), memory_mib=8192, kvm=False)
-        asyncio.run(
-            serve(
-                Address.parse(address, "ADDRESS"), bundle.security(), offer, Children(command, name, say), say
-            )
-        )
+        children = Children(command, name, HostImages(Paths.default()), say)
+        asyncio.run(serve(Address.parse(address, "ADDRESS"), bundle.security(), offer, children, say))
     except LabError as error:
         say(f"lab: {error}")
         sys.exit(error.exit_status)

@@ -5,7 +5,9 @@ how many cells are decided before that. `bulk`: how large the evidence of a cell
 it keeps what it decided. It imports nothing of the lab, so that it starts quickly.
 """
 
+import hashlib
 import json
+import os
 import signal
 import sys
 import time
@@ -35,6 +37,9 @@ def main(file: str, to: str, control: str, host: str) -> int:
     if "refuse" in wanted:
         tell("refused", text=wanted["refuse"])
         return 2
+    if not has_image(part):
+        print("the image of the part is not in the store", file=sys.stderr)
+        return 3
     results: list[dict[str, Any]] = []
     interrupted = False
     try:
@@ -48,8 +53,19 @@ def main(file: str, to: str, control: str, host: str) -> int:
             tell("cell", cell["guest"], status="pass", **own)
     except Interrupted:
         interrupted = True
-    write(folder, part, results, host, interrupted=interrupted)
+    write(folder, part, results, interrupted=interrupted)
     return int(wanted.get("status", 130 if interrupted else 0))
+
+
+def has_image(part: dict[str, Any]) -> bool:
+    """Whether all files of the part's image are together in the store of this host."""
+    wanted = {name: file["sha256"] for name, file in part["image"]["files"].items()}
+    store = Path(os.environ["LAB_HOME"], "cache", "images")
+    return any(wanted.items() <= digests(file.parent).items() for file in store.glob("[!.]*/manifest.json"))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
 def decide(folder: Path, cell: dict[str, Any], host: str, bulk: int) -> dict[str, Any]:
@@ -64,13 +80,11 @@ def row(cell: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
     return {**own, "status": status, "expected": {"status": "pass"}, "reason": reason}
 
 
-def write(
-    folder: Path, part: dict[str, Any], results: list[dict[str, Any]], host: str, *, interrupted: bool
-) -> None:
+def write(folder: Path, part: dict[str, Any], results: list[dict[str, Any]], *, interrupted: bool) -> None:
     reason = "interrupted" if interrupted else "not reached yet"
     left = [row(cell, "not-run", reason) for cell in part["cells"][len(results) :]]
     builds = {cell["build"]: cell["argument"] for cell in part["cells"]}
-    guest = part["cells"][0]["guest"]
+    guest, image = part["cells"][0]["guest"], part["image"]["files"]["disk.qcow2"]["sha256"]
     info = {
         "id": folder.name,
         "started": NOW,
@@ -82,7 +96,7 @@ def write(
         "definitions": part["definitions"],
         "builds": [{"name": name, "version": argument, "source": "PyPI"} for name, argument in builds.items()],
         "processor_time": [{"processors": 1, "wall": 1.0, "lanes": 1.5, "lab": 0.5, "idle": 0.0}],
-        "lanes": [{"guest": guest, "label": guest, "image": f"of {host}", "fork": "memory", "seconds": {}}],
+        "lanes": [{"guest": guest, "label": guest, "image": image, "fork": "memory", "seconds": {}}],
     }
     folder.mkdir(exist_ok=True)
     (folder / "results.json").write_text(json.dumps({"schema": 2, "run": info, "cells": results + left}))

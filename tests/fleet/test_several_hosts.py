@@ -68,7 +68,7 @@ def test_three_hosts_make_one_run(fleet: Fleet, tmp_path: Path) -> None:
 def test_a_run_that_is_stopped_before_it_begins_waits_for_no_host(fleet: Fleet, tmp_path: Path) -> None:
     """As when all hosts of an inventory fail while the run's folder is made."""
     planned = start.begin(tmp_path / "run", PLAN, command="lab matrix", options=RunOptions(), shard=None)
-    coordinator = Coordinator(planned, Address("127.0.0.1", 0), fleet.security, Told())
+    coordinator = Coordinator(planned, fleet.paths, Address("127.0.0.1", 0), fleet.security, Told())
     coordinator.stop()
     result = coordinator.run()
     assert result.run.interrupted

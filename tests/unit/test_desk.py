@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from lab.base.paths import Paths
 from lab.fleet import archive, desk
 from lab.fleet.desk import Desk
 from lab.fleet.handout import Attempt, Handout, Host
 from lab.fleet.intake import Intake
 from lab.fleet.merging import Merger
 from lab.fleet.part import Part
+from lab.fleet.pinning import Pinning
 from lab.fleet.receiving import Receiver
+from lab.images.content import Content, FileContent
 from lab.plan import Cell
 from lab.record import LaneRecord, RunOptions, RunResult, Status
 from lab.run.journal import Journal
@@ -24,6 +27,8 @@ from tests.unit.run_examples import SMALL, begin, finish
 from tests.unit.told import Told, run_in_a_loop
 
 OPTIONS = RunOptions()
+IMAGE = {"disk.qcow2": FileContent(sha256="d" * 64, size=1)}
+PINS = {cell.guest.name: Content(guest=cell.guest.name, inputs="a" * 64, files=IMAGE) for cell in SMALL}
 
 
 class Wire:
@@ -43,6 +48,9 @@ class Wire:
     def stop(self, attempt: Attempt) -> None:
         self.stopped.append(attempt.token)
 
+    async def ask_image(self, host: str, digest: str, name: str, offset: int) -> bytes:
+        raise AssertionError("nothing is asked for")
+
 
 class Bench:
     """A desk and what it does; each guest of the plan is a part."""
@@ -54,7 +62,10 @@ class Bench:
         (folder / "arriving").mkdir()
         self.journal = Journal(planned.folder, planned.cells, planned.info, {})
         intake = Intake(Merger(self.journal, self.told), Receiver(folder / "arriving"))
-        self.desk = Desk(Handout(cells, OPTIONS), intake, self.told, OPTIONS, "run", transport=self.wire)
+        pinning = Pinning(Paths(folder, folder), [], self.told, pins=PINS)
+        self.desk = Desk(
+            Handout(cells, OPTIONS), intake, self.told, OPTIONS, "run", pinning, transport=self.wire
+        )
         self._numbers = 0
 
     def joins(self, *names: str) -> None:
