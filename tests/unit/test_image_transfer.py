@@ -235,7 +235,10 @@ def test_a_disk_from_a_host_must_not_refer_to_files_of_this_one(tmp_path: Path) 
 
 def test_a_disk_from_a_host_must_have_the_digest_that_its_guest_pins(tmp_path: Path) -> None:
     process.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "disk", "1M"], timeout=60)
-    pinned = next(guest for guest in catalog.load().guests.values() if getattr(guest.image, "digest", None))
+    guests = catalog.load().guests.values()
+    cloud = next(guest for guest in guests if isinstance(guest.image, catalog.CloudImage))
+    image = cloud.image.model_copy(update={"digest": f"sha512:{'0' * 128}"})
+    pinned = cloud.model_copy(update={"image": image})
     with pytest.raises(DamagedImage, match=f"does not have the digest that images/{pinned.name}.toml pins"):
         transfer.check_disk(tmp_path / "disk", pinned)
 
