@@ -212,12 +212,13 @@ class Handout:
         return bool(self._typical) or any(each.told_seconds is not None for each in self.attempts.values())
 
     def seconds_left(self) -> float | None:
-        """Estimated seconds until all parts have ended on the lanes that there are; None while there is none.
+        """Estimated seconds until all parts have ended on the lanes that there are.
 
+        None while there is none, or none for a part that waits.
         By what parts took so far, and what hosts say of those that run; until then, by typical times.
         """
         lanes = sum(host.lanes for host in self.usable)
-        if not lanes:
+        if not lanes or self.impossible():
             return None
         factor = self._factor()
         left = [attempt.seconds_left(factor) for attempt in self.attempts.values()]

@@ -30,6 +30,8 @@ def header(host: HostNow) -> str:
 def progress(now: HostsNow) -> str:
     """How far the run is, and how much time is left."""
     done = cells(now.decided, len(now.told), now.cells)
+    if now.decided == now.cells:
+        return done
     return f"{done}, {left(now.seconds_left, is_typical=now.is_typical)}"
 
 

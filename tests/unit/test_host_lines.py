@@ -154,7 +154,9 @@ def test_a_log_has_a_line_for_each_host_that_changed_and_now_and_then_how_far_th
         "host two: gone",
         "1 of 8 cells, time left unknown",
     ]
-    assert log.lines(now(), 200.0) == []
+    ended = replace(now(replace(TWO, gone=True), left=0.0), decided=8)
+    assert log.lines(ended, 140.0) == ["8 of 8 cells"]
+    assert log.lines(now(), 300.0) == []
 
 
 def test_the_same_lines_are_in_run_log_and_where_there_is_no_terminal(tmp_path: Path) -> None:
