@@ -5,12 +5,13 @@ import hashlib
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lab.base.paths import Paths
-from lab.fleet import archive, desk
+from lab.fleet import archive, desk, showing
 from lab.fleet.desk import Desk
 from lab.fleet.handout import Attempt, Handout, Host
 from lab.fleet.intake import Intake
@@ -334,3 +335,23 @@ def test_what_a_host_told_is_lost_with_it(tmp_path: Path) -> None:
         bench.sends(again, bench.result(again))
 
     assert {cell.status for cell in bench.run(play).cells} == {Status.PASS}
+
+
+def test_a_coordinator_that_stood_still_blames_no_host(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(showing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    shown = showing.Showing(bench.desk.intake, bench.told)
+    host = Host("one", 1, 8192)
+    bench.desk.handout.hosts["one"] = host
+    shown.joined(host)
+    silent = [SimpleNamespace(name="one", seconds=20.0)]
+    clock[0] += 20.0
+    shown.show(bench.desk.handout, silent)
+    assert not bench.told.noted("has not answered") and not bench.told.now[-1].hosts[0].silent
+    clock[0] += 1.0
+    shown.show(bench.desk.handout, silent)
+    assert bench.told.noted("one has not answered for 20 s") and bench.told.now[-1].hosts[0].silent
+    # Once it is known, a delay does not make it answer again.
+    clock[0] += 20.0
+    shown.show(bench.desk.handout, silent)
+    assert not bench.told.noted("answers again") and bench.told.now[-1].hosts[0].silent
