@@ -34,13 +34,14 @@ class Command:
         *arguments: str,
         within: Sequence[str] = (),
         host: str = "127.0.0.1",
+        port: int = 0,
         impatient: bool = False,
     ) -> None:
         release = fleet.folder / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313"
         release.mkdir(parents=True, exist_ok=True)
         self.out = fleet.folder / "out"
         program = ["-c", IMPATIENT] if impatient else ["-m", "lab"]
-        command = [*within, sys.executable, *program, "matrix", *arguments, "--hosts", f"tls://{host}:0"]
+        command = [*within, sys.executable, *program, "matrix", *arguments, "--hosts", f"tls://{host}:{port}"]
         environment = {**os.environ, "LAB_HOME": str(fleet.folder), "PYTHONPATH": str(ROOT)}
         with self.out.open("wb") as output:
             self.process = subprocess.Popen(

@@ -1,8 +1,9 @@
 """In place of `lab matrix --part`: decides each cell of a part at once, as its control file says.
 
-`seconds`: how long each cell takes. `refuse`: why the part is refused. `status`: the exit status; `after`:
-how many cells are decided before that. `bulk`: how large the evidence of a cell is, in bytes. Ended by SIGINT,
-it keeps what it decided. It imports nothing of the lab, so that it starts quickly.
+`seconds`: how long each cell takes. `until`: a file that it waits for before it does anything. `refuse`: why
+the part is refused. `status`: the exit status; `after`: how many cells are decided before that. `bulk`: how
+large the evidence of a cell is, in bytes. Ended by SIGINT, it keeps what it decided. It imports nothing of the
+lab, so that it starts quickly.
 """
 
 import hashlib
@@ -34,15 +35,17 @@ def main(file: str, to: str, control: str, host: str) -> int:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     part = json.loads(Path(file).read_text())
-    if "refuse" in wanted:
-        tell("refused", text=wanted["refuse"])
-        return 2
-    if not has_image(part):
-        print("the image of the part is not in the store", file=sys.stderr)
-        return 3
     results: list[dict[str, Any]] = []
     interrupted = False
     try:
+        if "until" in wanted:
+            wait_for(Path(wanted["until"]), part["cells"][0]["guest"])
+        if "refuse" in wanted:
+            tell("refused", text=wanted["refuse"])
+            return 2
+        if not has_image(part):
+            print("the image of the part is not in the store", file=sys.stderr)
+            return 3
         for number, cell in enumerate(part["cells"]):
             tell("lane", cell["guest"], f"{cell['variant']}: suite")
             time.sleep(wanted.get("seconds", 0.0))
@@ -66,6 +69,12 @@ def has_image(part: dict[str, Any]) -> bool:
 
 def digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def wait_for(file: Path, lane: str) -> None:
+    tell("lane", lane, "waiting")
+    while not file.exists():
+        time.sleep(0.02)
 
 
 def decide(folder: Path, cell: dict[str, Any], host: str, bulk: int) -> dict[str, Any]:

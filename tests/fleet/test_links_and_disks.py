@@ -1,8 +1,6 @@
 """A link that is cut and comes back, and a host whose disk is full."""
 
-import os
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -16,6 +14,7 @@ from lab.record import RunResult, Status
 from tests.fleet.cable import NEAR, NoNamespaces, laid
 from tests.fleet.command import Command
 from tests.fleet.examples import Fleet, running
+from tests.fleet.small_disk import NoMounts, mounted
 from tests.unit.run_examples import PLAN, SMALL
 
 pytestmark = pytest.mark.timeout(900)
@@ -122,14 +121,11 @@ def test_a_pulled_cable_costs_a_second_try_and_its_host_joins_again(fleet: Fleet
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system that is full as soon as anything of some size is written."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=200", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small file system takes root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    try:
+        with mounted(tmp_path / "small") as folder:
+            yield folder
+    except NoMounts as error:
+        pytest.skip(str(error))
 
 
 def test_a_host_whose_disk_is_full_is_told_and_another_one_goes_on(
