@@ -2,6 +2,9 @@
 
 import ipaddress
 import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -25,3 +28,32 @@ def is_loopback(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
     mapped = found.ipv4_mapped if found.version == 6 else None
     return (mapped or found).is_loopback
+
+
+@contextmanager
+def watched(kind: Callable[[list[str]], str]) -> Iterator[dict[str, set[str]]]:
+    """Look each second where processes can be reached, until the block ends.
+
+    `kind` tells from the words of a command what the process is; empty if it is not meant. What is found are
+    the addresses of each kind of process that was seen.
+    """
+    found: dict[str, set[str]] = {}
+    done = threading.Event()
+
+    def look() -> None:
+        for process in psutil.process_iter(["cmdline"]):
+            with suppress(psutil.NoSuchProcess):
+                if name := kind(process.info["cmdline"] or []):
+                    found.setdefault(name, set()).update(address for address, _ in reachable(process))
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()

@@ -271,7 +271,7 @@ class Runner:
         (self.action / "setup.sh").chmod(0o755)
 
     def step(self, name: str, inputs: Mapping[str, str]) -> int:
-        keys = ("BUILD", "SET", "SHARD", "MERGE", "GATE", "GATE_BUILD", "EXPECT", "PUBLISH")
+        keys = ("BUILD", "SET", "SHARD", "MERGE", "RESUME", "GATE", "GATE_BUILD", "EXPECT", "PUBLISH")
         environment = {
             "PATH": "/usr/bin:/bin",
             "GITHUB_ACTION_PATH": str(self.action),
@@ -353,6 +353,32 @@ def test_the_action_merges_shards_and_the_gate_decides(runner: Runner) -> None:
     assert runner.outputs["status"] == "0"
 
 
+def test_the_action_runs_what_a_lost_shard_lacks_before_it_asks_the_gate(runner: Runner) -> None:
+    (runner.work / "shards" / "shard-0").mkdir(parents=True)
+    inputs = {"LAB_MERGE": "shards", "LAB_RESUME": "true", "LAB_GATE": "base.toml"}
+    assert runner.step("run", {**inputs, "STATUS_merge": "3"}) == 0
+    run = runner.outputs["run"]
+    assert runner.called == [
+        ["merge", "--partial", "-o", run, f"{runner.work}/shards/shard-0/"],
+        ["matrix", "--verbose", f"--resume={run}"],
+        ["gate", run, f"--against={runner.work}/base.toml"],
+    ]
+
+
+def test_the_action_runs_nothing_after_a_merge_that_lacks_nothing_or_if_it_is_not_asked(runner: Runner) -> None:
+    (runner.work / "shards" / "shard-0").mkdir(parents=True)
+    assert runner.step("run", {"LAB_MERGE": "shards", "LAB_RESUME": "true"}) == 0
+    assert runner.step("run", {"LAB_MERGE": "shards", "LAB_RESUME": "false", "STATUS_merge": "3"}) == 0
+    assert [call[0] for call in runner.called] == ["merge", "merge"]
+
+
+def test_what_a_resumed_run_did_is_the_status(runner: Runner) -> None:
+    (runner.work / "shards" / "shard-0").mkdir(parents=True)
+    inputs = {"LAB_MERGE": "shards", "LAB_RESUME": "true", "STATUS_merge": "3"}
+    assert runner.step("run", {**inputs, "STATUS_matrix": "1"}) == 0
+    assert runner.outputs["status"] == "1"
+
+
 def test_without_any_shard_the_action_says_so_and_merges_nothing(runner: Runner) -> None:
     (runner.work / "shards").mkdir()
     assert runner.step("run", {"LAB_MERGE": "shards"}) == 3
@@ -388,6 +414,14 @@ def test_the_workflow_runs_every_shard_of_its_plan_and_merges_them_under_their_o
     assert "pattern: shard-*" in text
     # Each artifact is uploaded again if its job is.
     assert text.count("uses: actions/upload-artifact@") == text.count("overwrite: true")
+
+
+def test_the_workflow_s_last_job_makes_a_lost_shard_good_and_has_the_time_for_it() -> None:
+    shard, last = WORKFLOW.read_text().split("\n  gate:\n")
+    assert 'resume: "true"' in last
+    assert "if: ${{ !cancelled() }}" in last
+    of_shard, of_last = (int(re.findall(r"timeout-minutes: (\d+)", job)[-1]) for job in (shard, last))
+    assert of_last > of_shard
 
 
 def test_the_summary_begins_with_the_gate_s_decision(runner: Runner) -> None:

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +12,7 @@ import pytest
 
 from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult
+from tests.fleet.sockets import is_loopback, watched
 from tests.vm import shared
 from tests.vm.conftest import RELEASE
 
@@ -79,9 +80,28 @@ def table(run: RunResult) -> dict[tuple[str, str], tuple[object, ...]]:
     }
 
 
+def kind(homes: Homes) -> Callable[[list[str]], str]:
+    """What a process of a run on several hosts is, by the words of its command."""
+
+    def tell(words: list[str]) -> str:
+        command = " ".join(words)
+        if "guest=lab-" in command:
+            return "qemu"
+        if words and Path(words[0]).name.startswith("passt") and "lab-" in command:
+            return "passt"
+        if "-m lab" not in command:
+            return ""
+        if "--part" in words:
+            return "child"
+        own = str(homes.base) in command
+        return "worker" if "worker" in words and own else "coordinator" if "--hosts" in words else ""
+
+    return tell
+
+
 def test_three_workers_find_what_one_host_finds(homes: Homes, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with log.open("wb") as output:
+    with log.open("wb") as output, watched(kind(homes)) as reachable:
         certificates = homes.lab("coordinator", "hosts", "init", *NAMES, output=output)
         assert certificates.wait(timeout=60) == 0, log.read_text()
         several = homes.lab(
@@ -101,6 +121,11 @@ def test_three_workers_find_what_one_host_finds(homes: Homes, tmp_path: Path) ->
         assert several.wait(timeout=SECONDS) == 0, log.read_text()
         one = homes.lab("one", "matrix", *CELLS, "-o", str(tmp_path / "one"), output=output)
         assert one.wait(timeout=SECONDS) == 0, log.read_text()
+    # Guests are reached through passt at a port of this host; QEMU itself has no socket that others reach.
+    assert reachable.keys() == {"coordinator", "worker", "child", "qemu", "passt"}
+    assert reachable["qemu"] == reachable["child"] == set()
+    assert all(is_loopback(each) for found in reachable.values() for each in found), reachable
+    print(f"sockets: {reachable}")
     first, second = RunResult.read(tmp_path / "one"), RunResult.read(tmp_path / "several")
     assert table(first) == table(second)
     assert len(second.cells) == 2 * len(GUESTS)
