@@ -4,8 +4,8 @@
 
 Each fault strikes a host, or the coordinator, in the middle of a part. Seconds are from then on until the
 coordinator tells of it (or, where that was struck, until the host's child has gone), until the part runs again,
-and until the run has ended. Cells that were lost, or decided twice, are counted in the record and in run.log;
-what is left is looked for after one more command on each host.
+and until the last cell is decided. Cells that were lost, or decided twice, are counted in the record and in
+run.log; what is left is looked for after one more command on each host.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def _told(scene: Scene, pattern: str) -> Seen:
     noticed, line = scene.wait(pattern)
     words = line.partition("note: ")[2]
     again = scene.runs_again()
-    return Seen(noticed, again, scene.ends(), words)
+    return Seen(noticed, again, scene.all_decided(), words)
 
 
 def kill_worker(scene: Scene) -> Seen:
@@ -89,7 +89,7 @@ def _interrupted(scene: Scene, *signals: int) -> Seen:
     gone = scene.ends()
     scene.resume()
     words = f"its process ended after {gone:.1f} s; seconds from there on are those of --resume"
-    return Seen(noticed, scene.runs_again(), scene.ends(), words)
+    return Seen(noticed, scene.runs_again(), scene.all_decided(), words)
 
 
 def stop_worker(scene: Scene) -> Seen:
@@ -108,7 +108,7 @@ def stop_worker_for_a_while(scene: Scene) -> Seen:
     noticed, line = scene.wait(LOST)
     again = scene.runs_again()
     scene.one.kill(signal.SIGCONT)
-    return Seen(noticed, again, scene.ends(), line.partition("note: ")[2])
+    return Seen(noticed, again, scene.all_decided(), line.partition("note: ")[2])
 
 
 def cut_link(scene: Scene) -> Seen:
@@ -118,7 +118,7 @@ def cut_link(scene: Scene) -> Seen:
     noticed, line = scene.wait(LOST)
     scene.cable.mend()
     again = scene.runs_again()
-    return Seen(noticed, again, scene.ends(), line.partition("note: ")[2])
+    return Seen(noticed, again, scene.all_decided(), line.partition("note: ")[2])
 
 
 def fill_disk(scene: Scene) -> Seen:
@@ -143,7 +143,7 @@ def go_on(scene: Scene) -> Seen:
     """Nothing strikes; the part that waited comes to its end."""
     scene.strike()
     scene.gate.touch()
-    return Seen(ended=scene.ends(), words="nothing")
+    return Seen(ended=scene.all_decided(), words="nothing")
 
 
 # -- scenes
@@ -209,7 +209,7 @@ def measure(fault: Fault) -> Seen:
 
 def show(console: Console, found: dict[str, list[Seen]]) -> None:
     """Print the table."""
-    heads = ("fault", "times", "noticed, s", "runs again, s", "run ended, s", "lost", "twice", "left", "told")
+    heads = ("fault", "times", "noticed, s", "runs again, s", "all decided, s", "lost", "twice", "left", "told")
     table = Table(*heads, box=box.MARKDOWN)
     for name, all_seen in found.items():
         seconds = [
@@ -228,7 +228,8 @@ def _range(values: Sequence[float]) -> str:
     """The median, and the least and the most."""
     if not values:
         return "-"
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+    median, least, most = (f"{each:.3g}" for each in (statistics.median(values), min(values), max(values)))
+    return f"{median} ({least} to {most})"
 
 
 def main() -> None:

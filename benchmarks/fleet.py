@@ -186,21 +186,26 @@ def measure(originals: Originals, plan: Sequence[Cell], folder: Path, most: int)
 
 
 def pack(originals: Originals, piece: Piece, numbers: dict[Path, int], folder: Path) -> bytes:
-    """The archive that a host would send for a part: copies of the real run's cells, and their evidence."""
+    """The archive that a host would send for a part."""
+    leave(originals, piece.cells, numbers, folder)
+    archive.pack(folder, folder / "result", [cell.folder for cell in piece.cells])
+    return (folder / "result").read_bytes()
+
+
+def leave(originals: Originals, planned: Sequence[Cell], numbers: dict[Path, int], folder: Path) -> None:
+    """Leave what a host's child does, in a new folder: copies of the real run's cells and their evidence."""
     folder.mkdir()
-    cells = [originals.copy(cell, numbers[cell.folder], folder / cell.folder) for cell in piece.cells]
-    guest = piece.cells[0].guest.name
+    cells = [originals.copy(cell, numbers[cell.folder], folder / cell.folder) for cell in planned]
+    guest = planned[0].guest.name
     [lane, *_] = originals.run.run.lanes
     info = originals.run.run.model_copy(
         update={
             "lanes": [lane.model_copy(update={"guest": guest, "label": guest})],
-            "builds": [piece.cells[0].build.record()],
+            "builds": [planned[0].build.record()],
         }
     )
     results = [cell.model_copy(update={"lane": guest}) for cell in cells]
     RunResult(run=info, cells=results).write(folder)
-    archive.pack(folder, folder / "result", [cell.folder for cell in piece.cells])
-    return (folder / "result").read_bytes()
 
 
 def take(intake: Intake, attempt: Attempt, result: bytes) -> str:

@@ -132,7 +132,14 @@ class Scene:
         psutil.wait_procs(self.children, timeout=SECONDS)
         return self.since()
 
+    def all_decided(self) -> float:
+        """When the last cell was decided; the process has ended after that."""
+        seconds = self.wait(rf"{CELLS}/{CELLS} ")[0]
+        self.command.ends()
+        return seconds
+
     def ends(self) -> float:
+        """When the coordinator's process has ended."""
         self.command.ends()
         return self.since()
 

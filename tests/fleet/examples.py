@@ -63,10 +63,10 @@ class Fleet:
     folder: Path
     hosts: dict[str, HostProcess] = field(default_factory=dict)
     issued: datetime | None = None
+    names: Sequence[str] = ("one", "two", "three")
 
     def __post_init__(self) -> None:
         self.paths = Paths(cache=self.folder / "cache", state=self.folder / "state")
-        self.names = ["one", "two", "three"]
         issuing.initialize(self.paths, self.names, days=30, authority_days=60, now=self.issued)
 
     def paths_of(self, host: str) -> Paths:

@@ -36,7 +36,8 @@ class CutOff(Children):
 
 def main(address: str, name: str, certificate: str, control: str) -> None:
     def command(part: Path, folder: Path) -> Sequence[str]:
-        return [sys.executable, "-SE", str(CHILD), str(part), str(folder), control, name]
+        child = json.loads(Path(control).read_text()).get("child") or ["-SE", str(CHILD)]
+        return [sys.executable, *child, str(part), str(folder), control, name]
 
     def say(text: str) -> None:
         print(text, flush=True)

@@ -1,9 +1,7 @@
 """A link that is cut and comes back, and a host whose disk is full."""
 
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,49 +12,12 @@ from lab.record import RunResult, Status
 from tests.fleet.cable import NEAR, NoNamespaces, laid
 from tests.fleet.command import Command
 from tests.fleet.examples import Fleet, running
+from tests.fleet.link import Link
 from tests.fleet.small_disk import NoMounts, mounted
 from tests.unit.run_examples import PLAN, SMALL
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
-
-
-class Link:
-    """A way to a port of this host that can be cut: what is sent then gets stuck, as on a dead line."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._open = threading.Event()
-        self._open.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"tls://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        self._open.clear()
-
-    def mend(self) -> None:
-        self._open.set()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.mend()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._port))
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
-
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                self._open.wait()
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
