@@ -74,4 +74,8 @@ def child(like: str, part: str, folder: str, control: str, _host: str) -> None:
 
 
 if __name__ == "__main__":
-    {"coordinate": coordinate, "child": child}[sys.argv[1]](*sys.argv[2:])
+    role, *arguments = sys.argv[1:]
+    if role == "coordinate":
+        coordinate(*arguments)
+    else:
+        child(*arguments)

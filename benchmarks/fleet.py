@@ -1,6 +1,7 @@
 """Simulates runs on many hosts: the lab's own placement of parts, with times that a real run recorded.
 
     python -m benchmarks.fleet LIKE [--shape GUESTSxVARIANTS]... [--hosts N]... [--lanes N] [--parts N]
+        [--chart FILE]
 
 LIKE is the folder of a real run. Each simulated cell takes as long as one of its cells with all that was tried
 on it; the first lane of a guest on a host boots it, the later ones restore it. No time passes: each part ends
@@ -24,7 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import history
+from benchmarks import fleet_chart, history
 from benchmarks.simulated import Originals, Shape
 from lab.fleet import archive
 from lab.fleet.handout import Attempt, Handout, Host, Piece
@@ -250,16 +251,18 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, action="append", metavar="N")
     parser.add_argument("--lanes", type=int, default=2, help="of each host")
     parser.add_argument("--parts", type=int, default=10, help="how many results are taken in, for each shape")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the simulated runs, as SVG")
     history.add_options(parser)
     options = parser.parse_args()
     originals = Originals.read(options.like)
     times = Times.of(originals)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    figures = []
+    figures, drawn = [], {}
     for shape in options.shape or [Shape.parse(text) for text in SHAPES]:
         plan = shape.plan()
         outcomes = [simulate(plan, times, hosts, options.lanes) for hosts in options.hosts or HOSTS]
         show(console, shape, outcomes)
+        drawn[shape] = [(each.hosts, each.wall, each.bound) for each in outcomes]
         with tempfile.TemporaryDirectory(prefix="lab-benchmark-") as folder:
             cost = measure(originals, plan, Path(folder), options.parts)
         show_cost(console, shape, cost)
@@ -269,6 +272,8 @@ def main() -> None:
         ]
         figures.append(history.Figure(name=f"{name}, a part", value=cost.seconds, unit="processor s"))
         figures.append(history.Figure(name=f"{name}, coordinator", value=cost.peak_mib, unit="MiB"))
+    if options.chart:
+        fleet_chart.write(options.chart, drawn, options.lanes)
     setting = f"{options.lanes} lanes, {', '.join(map(str, options.shape or SHAPES))}"
     history.keep(console, options, "fleet", setting=setting, figures=figures, note="The lanes are simulated.")
 

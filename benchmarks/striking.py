@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -59,7 +60,7 @@ class Scene:
     cable: Cable | None = None
     temporary: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    control: dict[str, object] = field(default_factory=dict)
+    control: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.fleet = Fleet(self.folder)

@@ -115,10 +115,18 @@ def test_three_workers_find_what_one_host_finds(homes: Homes, tmp_path: Path) ->
             return found[1] if found else None
 
         where = wait_for(address, Deadline(120, "the coordinator to listen"))
+        workers = []
         for name in NAMES:
             file = homes.home("coordinator") / "state" / "hosts" / "workers" / f"{name}.pem"
-            homes.lab(name, "worker", where, "--lanes", "1", "--certificate", str(file), output=output)
-        assert several.wait(timeout=SECONDS) == 0, log.read_text()
+            command = ["worker", where, "--lanes", "1", "--certificate", str(file)]
+            workers.append(homes.lab(name, *command, output=output))
+
+        def ended() -> bool:
+            assert all(worker.poll() is None for worker in workers), log.read_text()
+            return several.poll() is not None
+
+        wait_for(lambda: ended() or None, Deadline(SECONDS, "the run on several hosts"))
+        assert several.returncode == 0, log.read_text()
         one = homes.lab("one", "matrix", *CELLS, "-o", str(tmp_path / "one"), output=output)
         assert one.wait(timeout=SECONDS) == 0, log.read_text()
     # Guests are reached through passt at a port of this host; QEMU itself has no socket that others reach.
