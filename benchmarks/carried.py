@@ -114,6 +114,7 @@ def measure(like: Path, shape: Shape, hosts: int, idle: float) -> Carried:
         folder = Path(name)
         fleet = Fleet(folder, names=[f"host-{number}" for number in range(hosts)])
         stack.callback(fleet.end)
+        fleet.put_images({cell.guest.name: cell.guest for cell in shape.plan()}.values())
         coordinator = Coordinator(folder, shape)
         stack.callback(coordinator.end)
         links = [Link(coordinator.port) for _ in range(hosts)]

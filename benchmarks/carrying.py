@@ -42,6 +42,7 @@ def coordinate(shape: str, folder: str) -> None:
     with RunLog(run, Silent()) as log:
         coordinator = Coordinator(
             planned,
+            paths,
             Address("127.0.0.1", 0),
             certificates.load_coordinator(paths).security(),
             log,

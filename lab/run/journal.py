@@ -218,13 +218,18 @@ class Journal:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Lock a run's folder for the length of a block. Raises UsageError if another lab uses it."""
+    """Lock a run's folder for the length of a block. Raises UsageError if another lab uses it.
+
+    What a lab left half-written that was ended in the middle of a write is removed.
+    """
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise UsageError(f"{folder}: another lab is at work in it", hint="wait until that one ends") from None
     try:
+        for half in folder.glob(f".{RESULTS_FILE}.*"):
+            half.unlink()
         yield
     finally:
         # In this order: after the release, another lab may have locked a file of this name.

@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from lab.base.wait import Deadline, wait_for
 from tests.fleet.examples import ROOT, Fleet
+from tests.unit.run_examples import KNOWN
 from tests.unit.told import SECONDS
 
 # The command with less patience for hosts that do not answer.
@@ -39,6 +41,7 @@ class Command:
     ) -> None:
         release = fleet.folder / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313"
         release.mkdir(parents=True, exist_ok=True)
+        fleet.put_images(KNOWN.guest(word) for option, word in pairwise(arguments) if option == "-g")
         self.out = fleet.folder / "out"
         program = ["-c", IMPATIENT] if impatient else ["-m", "lab"]
         command = [*within, sys.executable, *program, "matrix", *arguments, "--hosts", f"tls://{host}:{port}"]

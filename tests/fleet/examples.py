@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +17,7 @@ import psutil
 
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
+from lab.catalog import Guest
 from lab.fleet import certificates, issuing, places
 from lab.fleet.address import Address
 from lab.fleet.coordinator import Coordinator
@@ -73,6 +74,12 @@ class Fleet:
         """The folders of a host, whether or not it was started."""
         home = self.folder / host
         return Paths(cache=home / "cache", state=home / "state")
+
+    def put_images(self, guests: Iterable[Guest]) -> None:
+        """Give the coordinator the images of these guests, which hosts then get from it."""
+        for guest in guests:
+            if store.find(self.paths, guest) is None:
+                put_image(self.paths, guest)
 
     @property
     def security(self) -> dict[str, Any]:
@@ -167,9 +174,8 @@ def running(
 
     `has_images`: whether the coordinator has all images, which the hosts then get from it.
     """
-    for guest in {cell.guest.name: cell.guest for cell in cells}.values() if has_images else []:
-        if store.find(fleet.paths, guest) is None:
-            put_image(fleet.paths, guest)
+    if has_images:
+        fleet.put_images({cell.guest.name: cell.guest for cell in cells}.values())
     planned = start.begin(folder, cells, command="lab matrix", options=RunOptions(), shard=None)
     listens = threading.Event()
 

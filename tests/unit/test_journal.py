@@ -189,6 +189,15 @@ def test_a_folder_is_free_again_whatever_ended_the_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_lab_left_half_written_goes_when_the_next_one_is_at_work(tmp_path: Path) -> None:
+    half, whole = tmp_path / ".results.json.abc123", tmp_path / "results.json"
+    for file in (half, whole):
+        file.write_text("{")
+    with locked_folder(tmp_path):
+        assert not half.exists()
+    assert whole.exists()
+
+
 def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(paths: Paths) -> None:
     folders = set()
     for _ in range(3):

@@ -146,6 +146,6 @@ def test_three_workers_find_what_one_host_finds(homes: Homes, tmp_path: Path) ->
         assert {Path(file).name for file in cell.evidence} == {
             Path(file).name for each in first.cells if each.folder == cell.folder for file in each.evidence
         }
-    for name in NAMES:
-        lanes = homes.home(name) / "state" / "lanes"
-        assert not lanes.exists() or list(lanes.iterdir()) == []
+    # The file with which labs take turns stays.
+    left = {file.name for name in NAMES for file in (homes.home(name) / "state" / "lanes").glob("*")}
+    assert left <= {".gate"}
