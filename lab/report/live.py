@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,7 +17,7 @@ from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.report import host_lines, squares
 from lab.report.host_lines import HostLog, cells, clock, left
-from lab.report.terminal import STYLES, styled, tables
+from lab.report.terminal import STYLES, fewest_lines, styled, tables
 from lab.run.observer import Silent
 from lab.run.several import HostsNow, ToldCell
 
@@ -120,10 +121,9 @@ class LiveTable(Silent):
         """The table, and the lines of lanes and hosts, in the most telling forms that fit the screen."""
         if self._hosts is None:
             lines = [Text(f"{lane}: {text}", "dim") for lane, text in lanes.items()]
-            forms = self._tables()
-            table = next(forms)
             room = self._console.height - 2 - len(lines)
-            return (table if self._height(table) <= room else next(forms)), lines
+            *squares, counts = islice(self._tables(), 1 + self._may_fit())
+            return next((table for table in squares if self._height(table) <= room), counts), lines
         height = self._console.height - 1 - self._height([last])
         for table in self._tables():
             room = height - self._height(table)
@@ -137,12 +137,21 @@ class LiveTable(Silent):
         return sum(len(self._console.render_lines(each, pad=False)) for each in shown)
 
     def _tables(self) -> Iterator[list[Table]]:
-        """The table of squares, the counts by guest and status, and those of all guests together."""
+        """The table of squares, the counts by guest and status, and those of all guests together.
+
+        Without the squares if they do not fit the screen in any way: those of 3,000 cells take their time.
+        """
         width = self._console.width
-        rows = {guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests}
-        yield tables(list(self._columns.values()), rows, width)
+        if self._may_fit():
+            rows = {guest: [self._square((guest, *each)) for each in self._columns] for guest in self._guests}
+            yield tables(list(self._columns.values()), rows, width)
         yield tables(*self._counts({guest: guest for guest in self._guests}), width)
         yield tables(*self._counts(dict.fromkeys(self._guests, f"{len(self._guests)} guests")), width)
+
+    def _may_fit(self) -> bool:
+        """Whether there may be room for the table of squares."""
+        height, width = self._console.height, self._console.width
+        return fewest_lines(list(self._columns.values()), len(self._guests), width) < height
 
     def _counts(self, names: Mapping[str, str]) -> tuple[list[str], dict[str, list[Text]]]:
         """The heads and rows of a table of counts; `names` maps each guest to the name of its row."""

@@ -161,6 +161,12 @@ def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: i
     return made
 
 
+def fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
+    """How many lines the tables of so many rows take at least, whatever is in them."""
+    least = sum(GAP + _longest_word(Text(_cell(head))) for head in headings)
+    return -(-least // width) * (rows + 1)
+
+
 def styled(cell: CellResult | None, *, weak: bool = False) -> Text:
     """Return a square in the colour of its status. `weak`: boxes in other cells were better protected."""
     text = f"{squares.square(cell)}, less protected" if weak else squares.square(cell)

@@ -165,6 +165,23 @@ def test_where_the_squares_do_not_fit_the_screen_they_are_counted() -> None:
     assert "debian-13: booting (0 done)\n3 of" in shown(live.live.get_renderable())
 
 
+@pytest.mark.parametrize("spare", [-12, -1, 0, 12])
+def test_squares_are_shown_if_they_fit(spare: int) -> None:
+    """They are not even made if they cannot; that must never leave out those that fit."""
+    choice = choose(catalog.load(), guests=["debian-12", "debian-13"], variants=list(catalog.load().variants))
+    cells = choice.cells([Wheel("0.10.8", "0.10.8")])
+    whole = LiveTable(Console(file=StringIO(), width=80, height=1000), cells, [])
+    height = len(console_lines(whole, 80)) + spare
+    live = LiveTable(Console(file=StringIO(), width=80, height=height), cells, [])
+    assert (console_lines(live, 80)[0].split()[1] != "left") == (spare >= 0)
+
+
+def console_lines(live: LiveTable, width: int) -> list[str]:
+    out = StringIO()
+    Console(file=out, width=width).print(live.live.get_renderable())
+    return out.getvalue().splitlines()
+
+
 def test_a_lane_that_ended_is_not_shown_and_without_lanes_no_time_is_left(clock: SimpleNamespace) -> None:
     live = LiveTable(console_on(StringIO()), cells_to_run(), [])
     live.lane("debian-13", "booting")
