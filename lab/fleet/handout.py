@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from lab.fleet import part as parts
 from lab.images.content import Content
@@ -15,6 +16,9 @@ from lab.run.estimates import BRING_UP_SECONDS
 MOST_SECONDS = 15 * 60.0
 # How many hosts may be lost with one part before its cells are given up: the part may be what ends them.
 MOST_LOSSES = 3
+
+# A part that takes so much of the time of the longest one that waits may be given out before it.
+SIMILAR = 0.8
 
 # Why a host cannot take a part that has room for it at other times.
 BUSY = "busy"
@@ -41,6 +45,11 @@ class Host:
     def __str__(self) -> str:
         lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
         return f"{lanes}, {self.memory_mib} MiB of memory, {'with' if self.kvm else 'without'} KVM"
+
+    @property
+    def free_lanes(self) -> int:
+        """How many more machines it may run at once."""
+        return self.lanes - len(self.running)
 
     def why_not(self, piece: "Piece") -> str:
         """Why the host cannot take a part now; empty if it can."""
@@ -73,7 +82,7 @@ class Piece:
         """The guest of all its cells."""
         return self.cells[0].guest.name
 
-    @property
+    @cached_property
     def machine(self) -> str:
         """The machine of all its cells."""
         return self.cells[0].machine.name
@@ -140,22 +149,55 @@ class Handout:
     def next(self) -> Attempt | None:
         """Give the next part to a host that has room for it now; None if there is none.
 
-        The longest part comes first, and a host with KVM, then the one with the most free lanes.
-        A part avoids the hosts that were lost with it, unless there is no other.
+        The longest part comes first. Of the hosts that have room for it, one with KVM is preferred, then one
+        that booted its machine before, one that has its image, the one with the most free lanes. A part avoids
+        the hosts that were lost with it, unless there is no other.
         """
         for piece in self.waiting:
-            if self.images is not None and piece.guest not in self.images:
+            if self._has_no_image(piece):
                 continue
             able = [host for host in self.usable if host.why_not(piece) in ("", BUSY)]
             others = [host for host in able if host.name not in piece.lost_with]
-            free = [host for host in others or able if not host.why_not(piece)]
-            if free:
-                host = max(free, key=lambda each: (each.kvm, each.lanes - len(each.running)))
-                self.waiting.remove(piece)
-                attempt = Attempt(piece, host.name)
-                host.running[attempt.token] = self.attempts[attempt.token] = attempt
-                return attempt
+            if free := [host for host in others or able if not host.why_not(piece)]:
+                host = max(free, key=lambda each: (each.kvm, *self._at_home(each, piece), each.free_lanes))
+                return self._give(host, self._instead(host, piece))
         return None
+
+    def _has_no_image(self, piece: Piece) -> bool:
+        return self.images is not None and piece.guest not in self.images
+
+    def _at_home(self, host: Host, piece: Piece) -> tuple[bool, bool]:
+        """Whether a host booted a part's machine before, and whether it has its image."""
+        image = (self.images or {}).get(piece.guest)
+        return piece.machine in host.booted, image is not None and image.digest in host.images
+
+    def _instead(self, host: Host, piece: Piece) -> Piece:
+        """What a host had better get in place of a part whose machine it would have to boot.
+
+        That is a part of much the same length: of a machine that it booted before, else of one whose image it
+        has, else of the one with the most work left for each host that booted it.
+        """
+        if piece.machine in host.booted or piece.faults:
+            return piece
+        work: dict[str, float] = {}
+        for each in self.waiting:
+            work[each.machine] = work.get(each.machine, 0.0) + each.seconds
+        for machine in work:
+            work[machine] /= 1 + sum(machine in other.booted for other in self.hosts.values())
+        similar = [
+            each
+            for each in self.waiting
+            if each.seconds >= SIMILAR * piece.seconds
+            and not (self._has_no_image(each) or host.name in each.lost_with or host.why_not(each))
+        ]
+        return max(similar or [piece], key=lambda each: (*self._at_home(host, each), work[each.machine]))
+
+    def _give(self, host: Host, piece: Piece) -> Attempt:
+        self.waiting.remove(piece)
+        attempt = Attempt(piece, host.name)
+        host.running[attempt.token] = self.attempts[attempt.token] = attempt
+        host.booted.add(piece.machine)
+        return attempt
 
     def ended(self, token: str, *, is_whole: bool = False) -> Attempt | None:
         """An attempt is over, one way or another; None if it was before.

@@ -4,6 +4,7 @@ import pytest
 
 from lab.fleet import part
 from lab.fleet.handout import MOST_LOSSES, Handout, Host
+from lab.images.content import Content, FileContent
 from lab.plan import Cell
 from lab.record import RunOptions
 from tests.unit.run_examples import PLAN
@@ -174,3 +175,62 @@ def test_a_part_that_was_lost_does_not_show_how_long_one_takes(clock: list[float
     desk.ended(first.token)
     desk.put_back(first.piece, first.piece.cells, "its lab failed", first.host)
     assert (desk.seconds_left(), desk.is_timed) == (2 * PART_SECONDS, False)
+
+
+def test_a_part_waits_for_its_image_while_others_are_given_out() -> None:
+    desk = handout(hosts=2)
+    desk.images = {"debian-12": image("debian-12")}
+    first = desk.next()
+    assert first is not None
+    assert first.piece.guest == "debian-12"
+    assert desk.next() is None
+    desk.images = {**desk.images, "debian-13": image("debian-13")}
+    second = desk.next()
+    assert second is not None
+    assert second.piece.guest == "debian-13"
+
+
+def image(guest: str) -> Content:
+    files = {"disk.qcow2": FileContent(sha256="d" * 64, size=len(guest))}
+    return Content(guest=guest, inputs="a" * 64, files=files)
+
+
+def test_a_part_goes_to_the_host_that_has_its_image() -> None:
+    desk = handout(hosts=3)
+    desk.images = {guest: image(guest) for guest in ("debian-12", "debian-13")}
+    its = image("debian-13")
+    desk.hosts["host-1"].images[its.digest] = its
+    desk.hosts["host-2"].kvm = True
+    given = [desk.next(), desk.next()]
+    assert [(each.host, each.piece.guest) for each in given if each] == [
+        ("host-2", "debian-12"),
+        ("host-1", "debian-13"),
+    ]
+
+
+def test_a_host_goes_on_with_the_machine_that_it_booted() -> None:
+    """Each guest is cut into several parts; two hosts need two boots for all of them."""
+    desk = handout(150.0, hosts=2)
+    booted: set[tuple[str, str]] = set()
+    order: list[str] = []
+    while not desk.is_done:
+        given = [attempt for attempt in (desk.next(), desk.next()) if attempt]
+        for attempt in given:
+            booted.add((attempt.host, attempt.piece.machine))
+            order.append(attempt.piece.machine)
+            desk.ended(attempt.token)
+    assert len(order) > 4
+    assert len(booted) == 2
+
+
+def test_what_was_lost_before_is_not_put_off_for_a_boot() -> None:
+    desk = handout(150.0, hosts=1)
+    first = desk.next()
+    assert first is not None
+    desk.ended(first.token)
+    other = next(piece for piece in desk.waiting if piece.machine != first.piece.machine)
+    desk.waiting.remove(other)
+    desk.put_back(other, other.cells, "lost", "another host")
+    second = desk.next()
+    assert second is not None
+    assert second.piece.machine == other.machine
