@@ -225,5 +225,6 @@ def test_a_host_says_of_its_images_a_text_of_bounded_length() -> None:
     }
     text = json.dumps([])
     assert wire.check({**call, "extra": {"images": text, "more": 1}})["extra"] == {"images": text}
-    for extra in [None, [], {}, {"images": [1]}, {"images": "x" * (wire.LONGEST_IMAGES + 1)}]:
+    wrong: list[Any] = [None, [], {}, {"images": [1]}, {"images": "x" * (wire.LONGEST_IMAGES + 1)}]
+    for extra in wrong:
         assert wire.check({**call, "extra": extra})["extra"] == {}
