@@ -28,8 +28,8 @@ class SeveralHosts:
     paths: Paths
     inventory: Inventory | None = None
 
-    def run(self, planned: PlannedRun, observer: Observer, *, offline: bool) -> RunResult:
-        """Run the cells that are left, as `PlannedRun.run` does on this host."""
+    def run(self, planned: PlannedRun, observer: Observer, *, offline: bool, kvm: bool = False) -> RunResult:
+        """Run the cells that are left, as `PlannedRun.run` does on this host; `kvm`: only on hosts with KVM."""
         from lab.fleet.coordinator import Coordinator
 
         def listening(address: str) -> None:
@@ -39,7 +39,9 @@ class SeveralHosts:
         if ending := self.bundle.ends_soon(datetime.now(UTC)):
             observer.note(ending)
         security = self.bundle.security()
-        coordinator = Coordinator(planned, self.paths, self.address, security, observer, offline, listening)
+        coordinator = Coordinator(
+            planned, self.paths, self.address, security, observer, offline, listening, needs_kvm=kvm
+        )
         if self.inventory is None:
             return coordinator.run()
         again = f"lab matrix --resume {planned.folder} --hosts {self.asked}"

@@ -35,6 +35,7 @@ ALLOWED_WITH_RESUME = {
     "gate_build",
     "expect",
     "hosts",
+    "kvm",
 }
 
 # What --shuffle stands for without a value.
@@ -187,6 +188,7 @@ def _stress(_context: click.Context, _option: click.Parameter, value: str | None
     "tls://127.0.0.1:8786. It is the only address that this host listens on. FILE is an inventory, *.toml: "
     "a worker is started over SSH on each host in it.",
 )
+@click.option("--kvm", is_flag=True, help="With --hosts: give no cells to a host whose guests run without KVM.")
 @click.option("--part", type=click.Path(path_type=Path, exists=True), hidden=True)
 @gate_options
 @click.option("--list", "only_list", is_flag=True, help="List the cells and run nothing.")
@@ -209,6 +211,7 @@ def matrix_command(
     gate_build: str | None,
     expect: Path | None,
     hosts: str | None,
+    kvm: bool,
     part: Path | None,
     **asked: Any,
 ) -> int:
@@ -223,6 +226,10 @@ def matrix_command(
         return part_of_run.run(lab, part, folder)
     if quiet:
         hide_progress()
+    if kvm and hosts is None:
+        raise UsageError(
+            "--kvm chooses among the hosts of --hosts", hint="lab doctor says whether guests run under KVM here"
+        )
     several = hosts_of_run.read(lab, hosts, jobs, memory) if hosts is not None else None
     known = catalog.load()
     wanted = GateOptions.read(lab.paths, gate, gate_build, expect)
@@ -254,7 +261,7 @@ def matrix_command(
         RunLog(planned.folder, view) as log,
     ):
         if several:
-            run = several.run(planned, log, offline=offline)
+            run = several.run(planned, log, offline=offline, kvm=kvm)
         else:
             run = planned.run(lab.paths, lab.uri, Limits.of_this_host(jobs, memory), log, offline=offline)
     common.show_result(run, planned.folder)

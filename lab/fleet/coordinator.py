@@ -34,7 +34,8 @@ ARRIVING = ".arriving-"
 class Coordinator:
     """Runs a planned run on the hosts that join at `address`.
 
-    `security` are the arguments of dask's `Security`; `paths` has the store of images.
+    `security` are the arguments of dask's `Security`; `paths` has the store of images. `needs_kvm`: no
+    cells go to a host without KVM.
     """
 
     planned: PlannedRun
@@ -45,6 +46,7 @@ class Coordinator:
     offline: bool = False
     listening: Callable[[str], None] = lambda address: None
     most_seconds: float = MOST_SECONDS
+    needs_kvm: bool = False
     desk: Desk | None = None
     _session: "_Session | None" = None
     _is_stopped: bool = False
@@ -70,6 +72,7 @@ class Coordinator:
                 info.id,
                 self._pinning(left),
                 offline=self.offline,
+                needs_kvm=self.needs_kvm,
             )
             try:
                 self._serve(desk)

@@ -53,6 +53,7 @@ class Desk:
     run: str
     pinning: Pinning
     offline: bool = False
+    needs_kvm: bool = False
     stopping: bool = False
     transport: Transport | None = None
     _late: dict[str, Attempt] = field(default_factory=dict)
@@ -74,6 +75,8 @@ class Desk:
     def joined(self, host: Host) -> None:
         self.handout.hosts[host.name] = host
         self._showing.joined(host)
+        if self.needs_kvm and not host.kvm:
+            self._refuse(host, f"guests of {host.name} run without KVM, and --kvm asks for it")
         self.pinning.joined()
         self._changed.set()
 
@@ -152,8 +155,7 @@ class Desk:
         self.handout.ended(attempt.token, is_whole=bool(before) and not left)
         self._over(attempt)
         if end.refused and host:
-            host.refused = end.refused
-            self.observer.note(f"{attempt.host} gets no more parts: {end.refused}")
+            self._refuse(host, end.refused)
         elif left and not self.stopping:
             fault = (
                 fault
@@ -169,8 +171,11 @@ class Desk:
     def _count_failures(self, host: Host, *, failed: bool) -> None:
         host.failures = host.failures + 1 if failed else 0
         if host.failures >= MOST_FAILURES and len(self.handout.usable) > 1:
-            host.refused = f"its lab failed {host.failures} times in a row"
-            self.observer.note(f"{host.name} gets no more parts: {host.refused}")
+            self._refuse(host, f"its lab failed {host.failures} times in a row")
+
+    def _refuse(self, host: Host, why: str) -> None:
+        host.refused = why
+        self.observer.note(f"{host.name} gets no more parts: {why}")
 
     def _again(self, attempt: Attempt, fault: str) -> None:
         """Let the cells that nobody decided wait for another host, or give them up."""

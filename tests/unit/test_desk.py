@@ -264,6 +264,36 @@ def test_if_no_host_has_the_memory_the_figures_are_told(bench: Bench, monkeypatc
     assert "MiB of memory, and small has 512 MiB" in run.cells[0].reason
 
 
+def test_where_kvm_is_asked_for_a_host_without_it_gets_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "WAIT_FOR_ANOTHER_SECONDS", 0.0)
+    bench.desk.needs_kvm = True
+
+    async def play() -> None:
+        bench.joins("slow")
+
+    run = bench.run(play)
+    why = "guests of slow run without KVM, and --kvm asks for it"
+    assert {(cell.status, cell.reason) for cell in run.cells} == {(Status.NOT_RUN, why)}
+    assert bench.told.noted(f"slow gets no more parts: {why}")
+    assert bench.wire.given == []
+
+
+def test_where_kvm_is_asked_for_hosts_with_it_run_everything(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.desk.needs_kvm = True
+
+    async def play() -> None:
+        bench.joins("slow")
+        bench.desk.joined(Host("quick", 1, 8192, kvm=True))
+        for number in (1, 2):
+            attempt = await bench.given(number)
+            bench.sends(attempt, bench.result(attempt))
+
+    assert set(bench.hosts_of(bench.run(play))) == {"quick"}
+
+
 def test_an_interrupt_stops_every_part_and_waits_for_what_they_decided(bench: Bench) -> None:
     async def play() -> None:
         bench.joins("one", "two")

@@ -155,3 +155,10 @@ def test_what_other_hosts_do_not_try_is_told_with_the_command_that_does(
         "1 cell only lacks remedies or experiments, which other hosts do not try; once this run has ended, "
         f"try them on this host: lab matrix --resume {planned.folder}"
     )
+
+
+def test_kvm_is_asked_of_other_hosts_only(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *ONE_CELL, "--kvm") == 2
+    assert "--kvm chooses among the hosts of --hosts" in capsys.readouterr().err
