@@ -55,20 +55,22 @@ def clock(seconds: float) -> str:
 def forms(now: HostsNow, lanes: Mapping[str, str], most: int) -> Iterator[list[Text]]:
     """The lines of all hosts, by several forms, the longest first; the last has no more than `most` lines.
 
-    `lanes` maps the label of each lane to what it does, in the order in which they are shown.
+    `lanes` maps the label of each lane to what it does, in the order in which they are shown. What is done on
+    none of the hosts stands before them: the coordinator gets images.
     """
-    own: dict[str, dict[str, str]] = {host.name: {} for host in now.hosts}
+    own: dict[str, dict[str, str]] = {}
     for label, text in lanes.items():
         host, lane = names.parts(label)
         own.setdefault(host, {})[lane] = text
-    yield [
-        line
-        for host in now.hosts
-        for line in (_line(host), *(_of(f"  {lane}: {text}") for lane, text in own[host.name].items()))
-    ]
-    short = [_line(host, own[host.name]) for host in now.hosts]
-    yield short
-    yield _bounded(now.hosts, short, max(1, most))
+    known = {host.name: host for host in now.hosts}
+    groups = [(_of(other, "bold"), own[other]) for other in own if other not in known]
+    groups += [(_line(host), own.get(host.name, {})) for host in now.hosts]
+    yield [line for head, of in groups for line in (head, *(_of(f"  {lane}: {of[lane]}") for lane in of))]
+    others = [_of(f"{other}; {_doing(own[other])}") for other in own if other not in known]
+    short = [_line(host, own.get(host.name, {})) for host in now.hosts]
+    yield [*others, *short]
+    room = max(1, most)
+    yield [*others[: room - 1], *_bounded(now.hosts, short, room - len(others[: room - 1]))]
 
 
 def _bounded(hosts: Sequence[HostNow], lines: Sequence[Text], most: int) -> list[Text]:
@@ -104,11 +106,14 @@ def _counted(hosts: Sequence[HostNow], *, more: bool) -> str:
 
 
 def _line(host: HostNow, lanes: Mapping[str, str] | None = None) -> Text:
-    doing = "; ".join(f"{lane}: {text}" for lane, text in (lanes or {}).items())
     return _of(
-        header(host) + (f"; {doing}" if doing else ""),
+        header(host) + (f"; {_doing(lanes)}" if lanes else ""),
         TROUBLE if host.silent or host.gone or host.refused else "dim" if lanes is not None else "bold",
     )
+
+
+def _doing(lanes: Mapping[str, str]) -> str:
+    return "; ".join(f"{lane}: {text}" for lane, text in lanes.items())
 
 
 def _of(text: str, style: str = "dim") -> Text:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.files import bounded, inert, plain
+from lab.fleet import names
 from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.report import host_lines, squares
@@ -107,7 +108,11 @@ class LiveTable(Silent):
         with self._lock:
             told = [cell for key, cell in self._told.items() if key not in self._done]
             served = self._served + Counter(cell.lane for cell in told)
-            lanes = {lane: f"{text} ({served[lane]} done)" for lane, text in self._doing.items() if text}
+            lanes = {
+                lane: f"{text} ({served[lane]} done)" if self._serves(lane) else text
+                for lane, text in self._doing.items()
+                if text
+            }
             now = time.monotonic()
             parts = [cells(len(self._done), len(told), self._total), clock(now - self._start)]
             if lanes:
@@ -116,6 +121,11 @@ class LiveTable(Silent):
             last = Text(", ".join(parts), "bold")
             table, lines = self._fitted(lanes, last)
         return Group(*table, Text(), *lines, last)
+
+    def _serves(self, lane: str) -> bool:
+        """Whether it is a lane: in a run on several hosts the coordinator has none, but gets images."""
+        hosts = self._hosts.hosts if self._hosts else ()
+        return not hosts or names.parts(lane)[0] in {host.name for host in hosts}
 
     def _fitted(self, lanes: Mapping[str, str], last: Text) -> tuple[list[Table], list[Text]]:
         """The table, and the lines of lanes and hosts, in the most telling forms that fit the screen."""

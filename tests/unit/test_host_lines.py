@@ -122,6 +122,33 @@ def test_sixteen_hosts_never_fill_more_than_the_screen(height: int) -> None:
     assert "2 of 8" not in lines[-1] and lines[-1].startswith(f"0 of {len(plan(*guests))} cells, 0:")
 
 
+def test_images_that_the_coordinator_gets_stand_before_the_hosts() -> None:
+    doing = {
+        "coordinator: debian-12": "image: building",
+        "one: debian-13": "booting",
+        "coordinator: x": "image: y",
+    }
+    *whole, cut = host_lines.forms(now(ONE, TWO), doing, 2)
+    assert [[line.plain for line in lines] for lines in (*whole, cut)] == [
+        [
+            "coordinator",
+            "  debian-12: image: building",
+            "  x: image: y",
+            "one: 2 of 2 lanes, KVM",
+            "  debian-13: booting",
+            "two: 1 of 1 lane, emulation",
+        ],
+        [
+            "coordinator; debian-12: image: building; x: image: y",
+            "one: 2 of 2 lanes, KVM; debian-13: booting",
+            "two: 1 of 1 lane, emulation",
+        ],
+        ["coordinator; debian-12: image: building; x: image: y", "2 hosts: 3 of 3 lanes"],
+    ]
+    *_, cut = host_lines.forms(now(ONE, TWO), doing, 1)
+    assert [line.plain for line in cut] == ["2 hosts: 3 of 3 lanes"]
+
+
 def test_hosts_that_are_not_shown_are_counted_by_how_they_are() -> None:
     hosts = [HostNow(f"lab-{number}", 2, 1, kvm=True) for number in range(1, 7)]
     hosts[0] = replace(hosts[0], gone=True)
