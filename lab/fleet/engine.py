@@ -29,6 +29,8 @@ from lab.images.content import CONTENTS, Content
 LOST_SECONDS = 60.0
 # And from here on it is told that it does not answer.
 SILENT_SECONDS = 15.0
+# How often lost hosts are looked for.
+LOOK_SECONDS = 1.0
 
 # Nothing of dask's own retries, moves or watches tasks.
 SETTINGS = {
@@ -172,6 +174,8 @@ class Engine:
             plugins=[_Hosts(listener, self._asked)],
             dashboard=False,
         )
+        # dask would look once in LOST_SECONDS, and so find a lost host after up to twice as long.
+        self._scheduler.periodic_callbacks["worker-ttl"].callback_time = LOOK_SECONDS * 1000
 
     async def __aenter__(self) -> "Engine":
         await self._scheduler

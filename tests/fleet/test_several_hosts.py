@@ -14,6 +14,7 @@ pytest.importorskip("distributed")
 from lab.base.wait import Deadline, wait_for
 from lab.fleet.address import Address
 from lab.fleet.coordinator import Coordinator
+from lab.fleet.engine import Engine
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
 from tests.fleet.examples import Fleet, Running, running
@@ -226,6 +227,16 @@ def test_a_result_that_is_cut_off_is_asked_for_again(
         assert {cell.status for cell in result.cells} == {Status.PASS}
         assert ["cut off" in cell.retried[0] for cell in result.cells] == [True] * len(ONE_GUEST)
         assert decided_once(run)
+
+
+def test_a_silent_host_is_looked_for_each_second_and_not_once_in_the_time_that_it_has(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    with running(fleet, tmp_path / "run", SMALL) as run:
+        assert isinstance(run.desk.transport, Engine)
+        looks = run.desk.transport._scheduler.periodic_callbacks["worker-ttl"]
+        assert looks.is_running()
+        assert looks.callback_time == 1000
 
 
 def test_a_stopped_host_is_told_lost_and_its_late_result_dropped(
