@@ -114,7 +114,7 @@ class Scene:
         self.begun, self.position = time.monotonic(), len(self.command.said())
 
     def wait(self, pattern: str) -> tuple[float, str]:
-        """Wait until the coordinator printed something after the fault; when that was, and its line."""
+        """Wait until the coordinator printed something more after the fault; when that was, and its line."""
 
         def look() -> str | None:
             found = re.search(rf"^.*(?:{pattern}).*$", self.command.said()[self.position :], re.MULTILINE)
@@ -122,7 +122,9 @@ class Scene:
             return found[0] if found else None
 
         line = wait_for(look, Deadline(SECONDS, pattern), interval=LOOK_SECONDS)
-        return self.since(), line
+        seconds = self.since()
+        self.position = self.command.said().index(line, self.position)
+        return seconds, line
 
     def runs_again(self) -> float:
         """When a child of any host began with the part that was struck."""
