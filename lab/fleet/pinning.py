@@ -49,6 +49,8 @@ class Pinning:
     _images: dict[str, BaseImage] = field(default_factory=dict)
     _working: set[str] = field(default_factory=set)
     _told: set[str] = field(default_factory=set)
+    # They share a link, and must not keep all threads of the loop.
+    _taking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
@@ -180,7 +182,8 @@ class Pinning:
                 origin=f"host {host}",
             )
 
-        return await asyncio.to_thread(receive)
+        async with self._taking:
+            return await asyncio.to_thread(receive)
 
     # -- made here
 

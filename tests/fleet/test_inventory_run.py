@@ -19,6 +19,7 @@ from lab.record import RunOptions, RunResult, Status
 from lab.run import start
 from tests.fleet.examples import ROOT
 from tests.unit import ssh_examples
+from tests.unit.image_examples import put_image
 from tests.unit.run_examples import PLAN
 from tests.unit.ssh_examples import User
 from tests.unit.told import Told
@@ -53,6 +54,8 @@ class Site:
     def run(self, coordinator_port: int, **hosts: dict[str, object]) -> RunResult:
         """A run on these hosts; each says what its children do."""
         issuing.initialize(self.lab.paths, list(hosts))
+        for guest in {cell.guest.name: cell.guest for cell in PLAN}.values():
+            put_image(self.lab.paths, guest)
         lines = [f"[coordinator]\nport = {coordinator_port}"]
         for name, control in hosts.items():
             home = self.folder / name
