@@ -256,11 +256,12 @@ class Handout:
     def seconds_left(self) -> float | None:
         """Estimated seconds until all parts have ended on the lanes that there are.
 
-        None while there is none, or none for a part that waits.
         By what parts took so far, and what hosts say of those that run; until then, by typical times.
+        None while there is no lane, or none for a part that waits, and while a guest has no image:
+        how long it takes to make one, nothing tells in advance.
         """
         lanes = sum(host.lanes for host in self.usable)
-        if not lanes or self.impossible():
+        if not lanes or self.impossible() or any(map(self._has_no_image, self.waiting)):
             return None
         factor = self._factor()
         left = [attempt.seconds_left(factor) for attempt in self.attempts.values()]

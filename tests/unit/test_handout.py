@@ -131,6 +131,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_time_left_goes_by_typical_times_from_the_beginning(clock: list[float]) -> None:
     assert handout(hosts=0).seconds_left() is None
     assert handout(memory_mib=1024).seconds_left() is None
+    without_images = handout()
+    without_images.images = {}
+    assert without_images.seconds_left() is None
     desk = handout(hosts=2)
     assert (desk.seconds_left(), desk.is_timed) == (PART_SECONDS, False)
     assert handout(hosts=1, lanes=2).seconds_left() == PART_SECONDS
