@@ -99,7 +99,7 @@ def stop_worker(scene: Scene) -> Seen:
 
 
 def stop_worker_for_a_while(scene: Scene) -> Seen:
-    """Its part is decided meanwhile, and its result comes when another host runs the part."""
+    """Its child ends meanwhile; it wakes up when another host runs the part."""
     for other in scene.others:
         other.does(seconds=10)
     scene.strike()
@@ -191,7 +191,7 @@ FAULTS = [
     Fault("a result is cut off", cut_off, with_damage),
     Fault("a worker's clock is an hour fast", go_on, with_a_fast_clock),
     Fault("SIGSTOP of a worker", stop_worker, is_slow=True),
-    Fault("SIGSTOP, and a second result", stop_worker_for_a_while, is_slow=True),
+    Fault("SIGSTOP, and SIGCONT once it is lost", stop_worker_for_a_while, is_slow=True),
     Fault("a link is cut, and back", cut_link, with_cable, is_slow=True),
 ]
 
