@@ -149,7 +149,7 @@ def test_cells_fork_under_kvm_and_a_blocked_one_is_named(host: Host, who: Who) -
     ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", who=who, check=False)
     results = json.loads(host.run("cat /tmp/run/results.json", who=who).stdout)
     # A machine of a guest of this guest may be reset, and then its cell goes to a second lane.
-    assert {lane["acceleration"] for lane in results["run"]["lanes"]} == {"kvm"}, ran.stdout
+    assert {lane["host"]["acceleration"] for lane in results["run"]["lanes"]} == {"kvm"}, ran.stdout
     [cell] = results["cells"]
     assert (cell["status"], cell["cause"]) == ("xfail", "kvm-denied"), ran.stdout
 
@@ -170,7 +170,7 @@ def test_a_worker_that_systemd_keeps_runs_a_cell(host: Host) -> None:
     ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", "--hosts", address, check=False)
     results = json.loads(host.run("cat /tmp/run/results.json").stdout)
     [lane] = results["run"]["lanes"]
-    assert (lane["acceleration"], lane["label"]) == ("kvm", "lab-1: debian-13"), ran.stdout
+    assert (lane["host"]["acceleration"], lane["label"]) == ("kvm", "lab-1: debian-13"), ran.stdout
     [cell] = results["cells"]
     assert (cell["status"], cell["cause"]) == ("xfail", "kvm-denied"), ran.stdout
     # systemd started it again, and it ends when it is told to, with all that it started.
