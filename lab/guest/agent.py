@@ -9,6 +9,7 @@ import json
 import secrets
 import shlex
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,9 @@ from lab.machine.domain import AGENT_PORT
 FILE = "/run/lab-agent.py"
 # How often the machine is checked while an answer is waited for.
 WATCH_SECONDS = 1.0
+# How long the agent's port has to be closed until the agent counts as ended. Loading a state closes the port
+# and opens it again, and QEMU tells of a port once a second at most (VSERPORT_CHANGE in its monitor/monitor.c).
+CLOSED_SECONDS = 3.0
 # How long an answer is waited for when the time is up, and how many blocks are then still taken.
 LEAST_SECONDS = 0.05
 MOST_LATE = 64
@@ -134,13 +138,16 @@ class Agent:
             self._left += self._receive(deadline)
 
     def _receive(self, deadline: Deadline) -> bytes:
+        open_at = time.monotonic()
         while True:
             self._socket.settimeout(max(min(WATCH_SECONDS, deadline.remaining), LEAST_SECONDS))
             try:
                 block = self._socket.recv(BLOCK)
             except TimeoutError:
                 self._alive()
-                if not self._is_open():
+                if self._is_open():
+                    open_at = time.monotonic()
+                elif time.monotonic() - open_at > CLOSED_SECONDS:
                     raise AgentLost(f"{deadline.what}: the agent has ended") from None
                 if deadline.remaining == 0.0:
                     self._too_late(deadline)

@@ -195,8 +195,29 @@ def test_an_agent_that_sends_without_an_end_is_lost_at_the_deadline(
         next(made._lines(Deadline(0.0, "the guest's agent")))
 
 
+def test_a_port_that_was_closed_by_a_load_is_no_agent_that_ended(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU tells late that the port is open again."""
+    monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
+    made, end = port.connect()
+    looks = 0
+
+    def is_open() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            end.sendall(b'{"token": "x"}\n')
+        return False
+
+    made._is_open = is_open
+    assert next(made._lines(Deadline(60.0, "the guest's agent"))) == b'{"token": "x"}'
+    assert looks == 3
+
+
 def test_an_agent_that_ended_is_not_waited_for(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(agent, "CLOSED_SECONDS", 0.05)
     made, _ = port.connect()
     made._is_open = lambda: False
     with pytest.raises(AgentLost, match="the guest's agent: the agent has ended"):
