@@ -122,8 +122,6 @@ def _verify(want: Wanted, file: Path) -> None:
             "try again later or from another network",
         )
     try:
-        form = disk.detect_format(file)
+        disk.check_qcow2(file)
     except disk.NotADisk as error:
         raise ImageNotAvailable(f"{download.short(want.url)}: {error.args[0]}") from error
-    if form != "qcow2":
-        raise ImageNotAvailable(f"{download.short(want.url)} is a {form} disk, not qcow2")

@@ -32,3 +32,9 @@ def detect_format(file: Path) -> str:
     if "backing-filename" in info or "data-file" in info.get("format-specific", {}).get("data", {}):
         raise NotADisk("not a whole disk: it refers to another file")
     return kind
+
+
+def check_qcow2(file: Path) -> None:
+    """Raise NotADisk unless the file is a whole qcow2 disk."""
+    if (kind := detect_format(file)) != "qcow2":
+        raise NotADisk(f"it is a {kind} disk, not qcow2")

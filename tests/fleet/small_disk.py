@@ -12,10 +12,10 @@ class NoMounts(Exception):
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[Path]:
-    """A small file system at a new folder. Raises NoMounts."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=200", "tmpfs", str(folder)]
+def mounted(folder: Path, options: str = "size=64k,nr_inodes=200") -> Iterator[Path]:
+    """A small file system at a new folder, with these options of tmpfs. Raises NoMounts."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         raise NoMounts("a small file system takes root")
     try:

@@ -1,7 +1,5 @@
 """Images that travel: from the coordinator to hosts, and from a host to the coordinator."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from lab.images import store, transfer
 from lab.images.store import BaseImage
 from lab.record import Status
 from tests.fleet.examples import Fleet, running
+from tests.fleet.small_disk import NoMounts, mounted
 from tests.unit.image_examples import put_image
 from tests.unit.run_examples import PLAN, SMALL
 
@@ -165,13 +164,11 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     Its part is not given up, however long another host takes to join.
     """
     monkeypatch.setattr("lab.fleet.handout.MOST_LOSSES", 10_000)
-    folder = tmp_path / "one" / "cache"
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small file system takes root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    try:
+        with mounted(tmp_path / "one" / "cache", "size=5m") as folder:
+            yield folder
+    except NoMounts as error:
+        pytest.skip(str(error))
 
 
 def test_a_host_without_room_for_an_image_is_told_and_another_one_goes_on(
