@@ -28,6 +28,10 @@ STOP_SECONDS = 120.0
 LOOK_SECONDS = 1.0
 # A host whose lab fails so often in a row, and decides nothing, gets no more parts if there is another one.
 MOST_FAILURES = 2
+# And so often if it is the only one.
+MOST_FAILURES_ALONE = 6
+# How much of its last failure is told as the reason, in characters.
+LONGEST_REASON = 300
 
 
 class Transport(Protocol):
@@ -112,7 +116,10 @@ class Desk:
         if attempt := self.handout.ended(token):
             self.intake.receiver.forget(token)
             self._over(attempt)
-            self._again(attempt, f"the worker on {attempt.host} failed: {bounded(plain(error), LONGEST_WORDS)}")
+            fault = f"the worker on {attempt.host} failed: {bounded(plain(error), LONGEST_WORDS)}"
+            if (host := self.handout.hosts.get(attempt.host)) and self.intake.undecided(attempt.piece):
+                self._has_failed(host, attempt, fault)
+            self._again(attempt, fault)
             self._changed.set()
 
     def ended(self, token: str, said: Mapping[str, Any]) -> None:
@@ -162,16 +169,22 @@ class Desk:
                 or f"the lab on {attempt.host} ended with exit status {end.status}: {end.words}".rstrip(": ")
             )
         if host:
-            self._count_failures(host, failed=bool(fault) and left == before)
-            if left < before and (image := self.pinning.pins.get(attempt.piece.guest)):
-                host.images[image.digest] = image
+            if left < before:
+                host.succeeds()
+                if image := self.pinning.pins.get(attempt.piece.guest):
+                    host.images[image.digest] = image
+            elif fault:
+                self._has_failed(host, attempt, fault)
         self._again(attempt, fault)
         self._end_twins()
 
-    def _count_failures(self, host: Host, *, failed: bool) -> None:
-        host.failures = host.failures + 1 if failed else 0
-        if host.failures >= MOST_FAILURES and len(self.handout.usable) > 1:
-            self._refuse(host, f"its lab failed {host.failures} times in a row")
+    def _has_failed(self, host: Host, attempt: Attempt, fault: str) -> None:
+        """A host's lab failed and decided nothing: the host rests, or gets no more parts."""
+        host.fails(attempt)
+        others = [each for each in self.handout.usable if each is not host]
+        if host.failures >= (MOST_FAILURES if others else MOST_FAILURES_ALONE) and not host.refused:
+            last = bounded(" ".join(plain(fault).split()), LONGEST_REASON)
+            self._refuse(host, f"its lab failed {host.failures} times in a row, the last time: {last}")
 
     def _refuse(self, host: Host, why: str) -> None:
         host.refused = why
@@ -218,7 +231,8 @@ class Desk:
             self._decide_without_image()
             while not self.stopping and (attempt := self.handout.next()):
                 self._give(attempt)
-            if self.handout.attempts or self._tasks or self.pinning.is_busy:
+            rests = any(host.is_resting for host in self.handout.usable)
+            if self.handout.attempts or self._tasks or self.pinning.is_busy or rests:
                 idle_since = time.monotonic()
             self._wait_no_longer(time.monotonic() - idle_since)
             self._showing.show(self.handout, silent())

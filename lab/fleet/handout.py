@@ -1,5 +1,6 @@
 """Which part is given to which host: what waits, what runs where, what was lost. No network in it."""
 
+import math
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,10 @@ from lab.run.estimates import BRING_UP_SECONDS
 MOST_SECONDS = 15 * 60.0
 # How many hosts may be lost with one part before its cells are given up: the part may be what ends them.
 MOST_LOSSES = 3
+# How long a host gets no part after its lab failed; after the second failure in a row twice as long, and so on.
+# Another host so has a minute to join before the only one has tried a part three times.
+REST_SECONDS = 20.0
+MOST_REST_SECONDS = 60.0
 
 # A part that takes so much of the time of the longest one that waits may be given out before it.
 SIMILAR = 0.8
@@ -28,8 +33,9 @@ BUSY = "busy"
 class Host:
     """A host that is connected. `memory_mib` is what its lanes may use together.
 
-    `refused`: why it gets no more parts. `failures`: how often in a row its lab failed and decided nothing.
-    `images` are those that it has, by their digests; `booted` are the machines that it ran parts of.
+    `refused`: why it gets no more parts. `failures`: how often in a row its lab failed and decided nothing;
+    parts that ran at the same time count once. `images` are those that it has, by their digests; `booted` are
+    the machines that it ran parts of.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Host:
     running: dict[str, "Attempt"] = field(default_factory=dict)
     images: dict[str, Content] = field(default_factory=dict)
     booted: set[str] = field(default_factory=set)
+    _failed: float = -math.inf
 
     def __str__(self) -> str:
         lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
@@ -51,6 +58,22 @@ class Host:
         """How many more machines it may run at once."""
         return self.lanes - len(self.running)
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether its last failure is so recent that it gets no part yet."""
+        rest = min(REST_SECONDS * self.failures, MOST_REST_SECONDS)
+        return bool(self.failures) and time.monotonic() < self._failed + rest
+
+    def fails(self, attempt: "Attempt") -> None:
+        """Its lab failed with a part, and decided nothing of it."""
+        if attempt.begun >= self._failed:
+            self.failures += 1
+            self._failed = time.monotonic()
+
+    def succeeds(self) -> None:
+        """Its lab decided something: whatever it failed with before was not for good."""
+        self.failures = 0
+
     def why_not(self, piece: "Piece") -> str:
         """Why the host cannot take a part now; empty if it can."""
         if self.refused:
@@ -58,7 +81,7 @@ class Host:
         if piece.memory_mib > self.memory_mib:
             return f"a lane needs {piece.memory_mib} MiB of memory, and {self.name} has {self.memory_mib} MiB"
         taken = sum(attempt.piece.memory_mib for attempt in self.running.values())
-        if len(self.running) >= self.lanes or taken + piece.memory_mib > self.memory_mib:
+        if self.is_resting or len(self.running) >= self.lanes or taken + piece.memory_mib > self.memory_mib:
             return BUSY
         return ""
 
@@ -151,7 +174,7 @@ class Handout:
 
         The longest part comes first. Of the hosts that have room for it, one with KVM is preferred, then one
         that booted its machine before, one that has its image, the one with the most free lanes. A part avoids
-        the hosts that were lost with it, unless there is no other.
+        the hosts that were lost with it, unless there is no other. Then they get the other parts before it.
         """
         for piece in self.waiting:
             if self._has_no_image(piece):
@@ -172,11 +195,14 @@ class Handout:
         return piece.machine in host.booted, image is not None and image.digest in host.images
 
     def _instead(self, host: Host, piece: Piece) -> Piece:
-        """What a host had better get in place of a part whose machine it would have to boot.
+        """What a host had better get in place of a part that it was lost with, or whose machine it has to boot.
 
-        That is a part of much the same length: of a machine that it booted before, else of one whose image it
-        has, else of the one with the most work left for each host that booted it.
+        The former waits for all that the host was not lost with. In place of the latter it gets a part of much
+        the same length: of a machine that it booted before, else of one whose image it has, else of the one
+        with the most work left for each host that booted it.
         """
+        if host.name in piece.lost_with:
+            return next((each for each in self.waiting if self._is_new_to(host, each)), piece)
         if piece.machine in host.booted or piece.faults:
             return piece
         work: dict[str, float] = {}
@@ -187,10 +213,13 @@ class Handout:
         similar = [
             each
             for each in self.waiting
-            if each.seconds >= SIMILAR * piece.seconds
-            and not (self._has_no_image(each) or host.name in each.lost_with or host.why_not(each))
+            if each.seconds >= SIMILAR * piece.seconds and self._is_new_to(host, each)
         ]
         return max(similar or [piece], key=lambda each: (*self._at_home(host, each), work[each.machine]))
+
+    def _is_new_to(self, host: Host, piece: Piece) -> bool:
+        """Whether a host may get a part now that it was not lost with before."""
+        return not (self._has_no_image(piece) or host.name in piece.lost_with or host.why_not(piece))
 
     def _give(self, host: Host, piece: Piece) -> Attempt:
         self.waiting.remove(piece)

@@ -98,11 +98,14 @@ class Showing:
 
 
 def _now(host: Host, silent: float) -> HostNow:
-    return HostNow(host.name, host.lanes, len(host.running), host.kvm, silent, host.refused)
+    rests_after = host.failures if host.is_resting and not host.refused else 0
+    return HostNow(
+        host.name, host.lanes, len(host.running), host.kvm, silent, host.refused, rests_after=rests_after
+    )
 
 
 def _gone(known: HostNow) -> HostNow:
-    return replace(known, used=0, silent=0.0, gone=True)
+    return replace(known, used=0, silent=0.0, rests_after=0, gone=True)
 
 
 def _place(host: HostNow) -> list[tuple[int, str]]:

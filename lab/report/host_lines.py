@@ -24,6 +24,9 @@ def header(host: HostNow) -> str:
         said.append(f"has not answered for {host.silent:.0f} s")
     if host.refused:
         said.append(f"gets no more parts: {host.refused}")
+    elif host.rests_after:
+        times = f" {host.rests_after} times in a row" if host.rests_after > 1 else ""
+        said.append(f"rests: its lab failed{times}")
     return f"{host.name}: {', '.join(said)}"
 
 
@@ -96,6 +99,7 @@ def _counted(hosts: Sequence[HostNow], *, more: bool) -> str:
         {
             "not answering": sum(bool(host.silent) for host in there),
             "with no more parts": sum(bool(host.refused) for host in there),
+            "resting": sum(bool(host.rests_after) for host in there),
             "gone": len(hosts) - len(there),
         }
     )
@@ -106,10 +110,9 @@ def _counted(hosts: Sequence[HostNow], *, more: bool) -> str:
 
 
 def _line(host: HostNow, lanes: Mapping[str, str] | None = None) -> Text:
-    return _of(
-        header(host) + (f"; {_doing(lanes)}" if lanes else ""),
-        TROUBLE if host.silent or host.gone or host.refused else "dim" if lanes is not None else "bold",
-    )
+    trouble = host.silent or host.gone or host.refused or host.rests_after
+    text = header(host) + (f"; {_doing(lanes)}" if lanes else "")
+    return _of(text, TROUBLE if trouble else "dim" if lanes is not None else "bold")
 
 
 def _doing(lanes: Mapping[str, str]) -> str:

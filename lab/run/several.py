@@ -10,6 +10,7 @@ class HostNow:
     """A worker host: `used` of its `lanes` run parts.
 
     `silent`: the seconds for which it has not answered; 0 if it answers. `refused`: why it gets no more parts.
+    `rests_after`: its lab failed so often in a row, and it gets no part for a while.
     """
 
     name: str
@@ -19,6 +20,7 @@ class HostNow:
     silent: float = 0.0
     refused: str = ""
     gone: bool = False
+    rests_after: int = 0
 
 
 @dataclass(frozen=True)

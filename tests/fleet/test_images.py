@@ -110,6 +110,7 @@ def test_an_image_that_nobody_has_is_made_once_by_the_coordinator(
     assert sorted(made) == ["debian-12", "debian-13"]
 
 
+@pytest.mark.usefixtures("no_rest")
 def test_a_chunk_that_is_damaged_on_its_way_costs_a_second_try(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,12 +159,8 @@ def test_a_transfer_that_is_cut_leaves_nothing_half_made(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The cache of host one, on a file system that has room for half of an image.
-
-    Its part is not given up, however long another host takes to join.
-    """
-    monkeypatch.setattr("lab.fleet.handout.MOST_LOSSES", 10_000)
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The cache of host one, on a file system that has room for half of an image."""
     try:
         with mounted(tmp_path / "one" / "cache", "size=5m") as folder:
             yield folder

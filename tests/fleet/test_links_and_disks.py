@@ -101,3 +101,16 @@ def test_a_host_whose_disk_is_full_is_told_and_another_one_goes_on(
         assert {cell.status for cell in result.cells} == {Status.PASS}
         assert {cell.lane.partition(":")[0] for cell in result.cells} == {"two"}
         assert ["No space left on device" in "".join(cell.retried) for cell in result.cells].count(True) == 2
+
+
+def test_a_host_whose_disk_is_full_rests_and_another_one_that_joins_runs_everything(
+    fleet: Fleet, tmp_path: Path, small_disk: Path
+) -> None:
+    with running(fleet, tmp_path / "run", SMALL) as run:
+        fleet.start("one", run.address, temporary=small_disk, bulk=200_000)
+        run.told.wait(lambda: run.told.noted("No space left on device"))
+        run.start_host("two")
+        result = run.finish()
+        assert {cell.status for cell in result.cells} == {Status.PASS}
+        assert {cell.lane.partition(":")[0] for cell in result.cells} == {"two"}
+        assert any(host.name == "one" and host.rests_after for now in run.told.now for host in now.hosts)

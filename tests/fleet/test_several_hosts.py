@@ -135,6 +135,7 @@ def test_a_host_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_pat
         assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
+@pytest.mark.usefixtures("no_rest")
 def test_a_child_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_path: Path) -> None:
     with running(fleet, tmp_path / "run", ONE_GUEST) as run:
         one = run.start_host("one", seconds=60)
@@ -160,6 +161,7 @@ def test_what_a_child_decided_before_it_failed_is_kept(fleet: Fleet, tmp_path: P
         evidence_is_whole(result, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("no_rest")
 def test_a_part_that_ends_every_host_is_given_up(fleet: Fleet, tmp_path: Path) -> None:
     with running(fleet, tmp_path / "run", ONE_GUEST) as run:
         run.start_host("one", status=4)
@@ -205,6 +207,7 @@ def test_a_host_serves_one_coordinator_after_another(fleet: Fleet, tmp_path: Pat
         assert one.said().count("joined the coordinator") == 2
 
 
+@pytest.mark.usefixtures("no_rest")
 def test_a_result_that_is_cut_off_is_asked_for_again(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.base.paths import Paths
-from lab.fleet import archive, desk, showing
+from lab.fleet import archive, desk, handout, showing
 from lab.fleet.desk import Desk
 from lab.fleet.handout import Attempt, Handout, Host
 from lab.fleet.intake import Intake
@@ -19,6 +19,7 @@ from lab.fleet.merging import Merger
 from lab.fleet.part import Part
 from lab.fleet.pinning import Pinning
 from lab.fleet.receiving import Receiver
+from lab.fleet.showing import Silence
 from lab.images.content import Content, FileContent
 from lab.plan import Cell
 from lab.record import LaneRecord, RunOptions, RunResult, Status
@@ -67,7 +68,7 @@ class Bench:
         self.desk = Desk(
             Handout(cells, OPTIONS), intake, self.told, OPTIONS, "run", pinning, transport=self.wire
         )
-        self._numbers = 0
+        self._numbers = self._looks = 0
 
     def joins(self, *names: str) -> None:
         for name in names:
@@ -104,10 +105,21 @@ class Bench:
 
         async def both() -> None:
             async with asyncio.timeout(120):
-                await asyncio.gather(self.desk.work(lambda: []), play())
+                await asyncio.gather(self.desk.work(self._look), play())
 
         run_in_a_loop(both())
         return self.journal.finish(interrupted=self.desk.stopping)
+
+    def _look(self) -> list[Silence]:
+        self._looks += 1
+        return []
+
+    async def looks(self) -> None:
+        """Wait until the desk has looked at everything as it is now."""
+        now = self._looks
+        async with asyncio.timeout(60):
+            while self._looks < now + 2:
+                await asyncio.sleep(0.01)
 
     def tells(self, attempt: Attempt, cell: Cell) -> None:
         """Its host tells that it decided a cell."""
@@ -214,7 +226,10 @@ def test_a_host_with_other_files_of_a_build_gets_nothing_more(bench: Bench) -> N
     assert bench.told.noted("two gets no more parts: two deployed other files of boxlite 0.10.8")
 
 
-def test_a_host_whose_lab_fails_at_once_does_not_take_part_after_part(tmp_path: Path) -> None:
+def test_a_host_whose_lab_fails_at_once_does_not_take_part_after_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handout, "REST_SECONDS", 0.0)
     bench = Bench(tmp_path)
     bench.desk.handout = Handout(SMALL, OPTIONS, most_seconds=1.0)
 
@@ -239,6 +254,88 @@ def test_a_host_whose_lab_fails_at_once_does_not_take_part_after_part(tmp_path: 
     assert {cell.status for cell in run.cells} == {Status.PASS}
     assert set(bench.hosts_of(run)) == {"good"}
     assert any("exit status 3: lab: no libvirt" in fault for cell in run.cells for fault in cell.retried)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The desk's clock, which stands still until a test moves it. The event loop has another one."""
+    now = [0.0]
+    for module in (desk, handout):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(desk, "LOOK_SECONDS", 0.01)
+    return now
+
+
+def test_the_only_host_rests_after_each_failure_and_another_one_runs_everything(
+    bench: Bench, clock: list[float]
+) -> None:
+    async def play() -> None:
+        bench.joins("bad")
+        for number in (1, 2):
+            bench.sends(await bench.given(number), status=3, words="lab: no libvirt")
+            now = await bench.shows(lambda now: now.hosts[0].rests_after == len(bench.wire.given))
+            assert now.hosts == (HostNow("bad", 1, 0, kvm=False, rests_after=number),)
+            if number == 1:
+                clock[0] += handout.REST_SECONDS
+        # As long as a run waits for another host; but this one is there.
+        clock[0] += 2 * handout.REST_SECONDS - 0.1
+        await bench.looks()
+        assert (len(bench.wire.given), bench.told.cells) == (2, [])
+        bench.joins("good")
+        for number in (3, 4):
+            attempt = await bench.given(number)
+            assert attempt.host == "good"
+            bench.sends(attempt, bench.result(attempt))
+
+    run = bench.run(play)
+    assert {cell.status for cell in run.cells} == {Status.PASS}
+    assert [len(cell.retried) for cell in run.cells] == [1] * len(SMALL)
+
+
+def test_the_only_host_gets_nothing_more_after_some_failures_and_its_words_are_the_reason(
+    bench: Bench, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handout, "MOST_LOSSES", 100)
+    # A rest is longer than that, and no time without a host.
+    monkeypatch.setattr(desk, "WAIT_FOR_ANOTHER_SECONDS", 10.0)
+    host = bench.desk.handout.hosts
+
+    async def play() -> None:
+        bench.joins("bad")
+        for number in range(1, desk.MOST_FAILURES_ALONE + 1):
+            bench.sends(await bench.given(number), status=3, words="lab: no\nlibvirt" + "!" * 900)
+            while host["bad"].failures < number:
+                await asyncio.sleep(0.01)
+            if number < desk.MOST_FAILURES_ALONE:
+                clock[0] += min(number * handout.REST_SECONDS, handout.MOST_REST_SECONDS) - 0.1
+                await bench.looks()
+                assert (len(bench.wire.given), bench.told.cells) == (number, [])
+                clock[0] += 0.2
+        await bench.looks()
+        assert bench.told.cells == []
+        clock[0] += desk.WAIT_FOR_ANOTHER_SECONDS
+
+    run = bench.run(play)
+    [reason] = {cell.reason for cell in run.cells if cell.status is Status.NOT_RUN}
+    assert len([cell for cell in run.cells if cell.status is Status.NOT_RUN]) == len(SMALL)
+    assert "failed 6 times in a row, the last time: the lab on bad ended with exit status 3: lab: no" in reason
+    assert len(reason) < 500
+    assert bench.told.noted("bad gets no more parts: its lab failed 6 times in a row")
+    assert len(bench.wire.given) == 6
+
+
+def test_a_host_whose_worker_fails_rests_too(bench: Bench, clock: list[float]) -> None:
+    async def play() -> None:
+        bench.joins("bad")
+        bench.desk.failed((await bench.given(1)).token, "[Errno 28] No space left on device")
+        await bench.shows(lambda now: now.hosts[0].rests_after == 1)
+        bench.joins("good")
+        for number in (2, 3):
+            attempt = await bench.given(number)
+            assert attempt.host == "good"
+            bench.sends(attempt, bench.result(attempt))
+
+    assert {cell.status for cell in bench.run(play).cells} == {Status.PASS}
 
 
 def test_without_any_host_the_run_ends_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from lab.fleet import part
-from lab.fleet.handout import MOST_LOSSES, Handout, Host
+from lab.fleet.handout import MOST_LOSSES, MOST_REST_SECONDS, REST_SECONDS, Attempt, Handout, Host
 from lab.images.content import Content, FileContent
 from lab.plan import Cell
 from lab.record import RunOptions
@@ -22,6 +22,14 @@ def handout(most_seconds: float = 900.0, hosts: int = 1, **more: int) -> Handout
         host = Host(f"host-{number}", more.get("lanes", 1), more.get("memory_mib", 8192))
         made.hosts[host.name] = host
     return made
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock, which stands still until a test moves it."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
 
 
 def names(cells: list[Cell]) -> list[str]:
@@ -90,6 +98,72 @@ def test_a_part_that_costs_one_host_after_another_is_given_up() -> None:
     assert len(desk.waiting) == 1
 
 
+def fails(desk: Handout, attempt: Attempt) -> None:
+    """Its host's lab fails, and decides nothing."""
+    host = desk.hosts[attempt.host]
+    desk.ended(attempt.token)
+    host.fails(attempt)
+    desk.put_back(attempt.piece, attempt.piece.cells, "its lab failed", host.name)
+
+
+def given(desk: Handout) -> Attempt:
+    attempt = desk.next()
+    assert attempt is not None
+    return attempt
+
+
+def test_a_host_whose_lab_failed_rests_and_longer_after_each_failure(clock: list[float]) -> None:
+    desk = handout(50.0)
+    for seconds in (REST_SECONDS, 2 * REST_SECONDS, MOST_REST_SECONDS, MOST_REST_SECONDS):
+        fails(desk, given(desk))
+        clock[0] += seconds - 0.1
+        assert desk.next() is None
+        assert desk.hosts["host-0"].is_resting
+        # It is busy, and not of no use.
+        assert desk.impossible() == {}
+        clock[0] += 0.2
+    attempt = given(desk)
+    desk.ended(attempt.token)
+    desk.hosts["host-0"].succeeds()
+    fails(desk, given(desk))
+    clock[0] += REST_SECONDS
+    assert desk.next() is not None
+
+
+def test_while_a_host_rests_another_one_that_joins_gets_its_part(clock: list[float]) -> None:
+    desk = handout()
+    failed = given(desk)
+    fails(desk, failed)
+    assert desk.next() is None
+    desk.hosts["new"] = Host("new", 2, 8192)
+    both = [given(desk), given(desk)]
+    assert {attempt.host for attempt in both} == {"new"}
+    assert both[0].piece.cells == failed.piece.cells
+
+
+def test_parts_that_fail_on_a_host_at_the_same_time_are_one_failure(clock: list[float]) -> None:
+    desk = handout(50.0, lanes=2)
+    parts = [given(desk), given(desk)]
+    for attempt in parts:
+        clock[0] += 0.1
+        fails(desk, attempt)
+    assert desk.hosts["host-0"].failures == 1
+
+
+def test_the_only_host_gets_a_part_that_failed_there_after_all_others(clock: list[float]) -> None:
+    desk = handout(50.0)
+    failed = given(desk)
+    fails(desk, failed)
+    clock[0] += REST_SECONDS
+    order = []
+    while not desk.is_done:
+        attempt = given(desk)
+        order.append(attempt.piece.cells)
+        desk.ended(attempt.token)
+    assert order[-1] == failed.piece.cells
+    assert len(order) == len(PLAN)
+
+
 def test_a_part_comes_back_to_a_host_if_the_others_are_too_small_for_it() -> None:
     desk = handout(lanes=2)
     desk.hosts["small"] = Host("small", 4, 512)
@@ -97,9 +171,11 @@ def test_a_part_comes_back_to_a_host_if_the_others_are_too_small_for_it() -> Non
     assert first is not None
     desk.ended(first.token)
     desk.put_back(first.piece, first.piece.cells, "its lab failed", "host-0")
-    again = desk.next()
-    assert again is not None
-    assert (again.host, again.piece.faults) == ("host-0", ["its lab failed"])
+    # After the other part.
+    assert [(each.host, each.piece.faults) for each in (given(desk), given(desk))] == [
+        ("host-0", []),
+        ("host-0", ["its lab failed"]),
+    ]
 
 
 def test_an_attempt_ends_once() -> None:
@@ -118,14 +194,6 @@ def test_a_part_that_no_host_can_ever_run_is_told_with_the_figures() -> None:
     assert set(desk.impossible().values()) == {f"a lane needs {need} MiB of memory, and host-0 has 1024 MiB"}
     assert handout().impossible() == {}
     assert handout(hosts=0).impossible() == {}
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock, which stands still until a test moves it."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return now
 
 
 def test_time_left_goes_by_typical_times_from_the_beginning(clock: list[float]) -> None:

@@ -61,6 +61,8 @@ def screen(view: LiveTable, width: int = 100) -> list[str]:
             replace(ONE, used=0, refused="another lab"),
             "one: 0 of 2 lanes, KVM, gets no more parts: another lab",
         ),
+        (replace(ONE, used=0, rests_after=1), "one: 0 of 2 lanes, KVM, rests: its lab failed"),
+        (replace(ONE, used=0, rests_after=3), "one: 0 of 2 lanes, KVM, rests: its lab failed 3 times in a row"),
     ],
 )
 def test_a_host_says_how_it_is(host: HostNow, text: str) -> None:
