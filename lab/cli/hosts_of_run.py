@@ -1,6 +1,5 @@
 """A run of `lab matrix` on other hosts."""
 
-import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +34,6 @@ class SeveralHosts:
         def listening(address: str) -> None:
             observer.note(f"hosts join with: lab worker {address}")
 
-        self._tell_unfinished(planned, observer)
         if ending := self.bundle.ends_soon(datetime.now(UTC)):
             observer.note(ending)
         security = self.bundle.security()
@@ -47,27 +45,6 @@ class SeveralHosts:
         again = f"lab matrix --resume {planned.folder} --hosts {self.asked}"
         with joining.joined(self.inventory, self.paths, self._worker, observer.note, coordinator.stop, again):
             return coordinator.run()
-
-    def _tell_unfinished(self, planned: PlannedRun, observer: Observer) -> None:
-        """Tell of cells that have only trials left: a part does not carry what their suites showed.
-
-        Raises UsageError if nothing else is left.
-        """
-        count = sum(each.has_more_to_try for each in planned.kept.values())
-        if not count:
-            return
-        lack = "1 cell only lacks" if count == 1 else f"{count} cells only lack"
-        here = f"lab matrix --resume {shlex.quote(str(planned.folder))}"
-        if all(cell.folder in planned.kept for cell in planned.cells):
-            raise UsageError(
-                f"nothing is left for other hosts: {lack} remedies or experiments, which need "
-                "the results of their suites",
-                hint=f"try them on this host: {here}",
-            )
-        observer.note(
-            f"{lack} remedies or experiments, which other hosts do not try; "
-            f"once this run has ended, try them on this host: {here}"
-        )
 
     def _worker(self, name: str, host: Host) -> list[str]:
         """The arguments of `lab` for the worker of a host."""

@@ -40,6 +40,7 @@ def run(lab: common.Lab, file: Path, folder: Path | None) -> int:
                 hint="was the store pruned meanwhile? the coordinator sends it again with the next part",
             )
     make_folder(folder)
+    part.known.put_evidence(folder)
     with RunLog(folder, events) as log:
         done = planned.run(lab.paths, lab.uri, Limits.of_this_host(1), log, offline=part.offline)
     return common.INTERRUPTED if done.run.interrupted else 0

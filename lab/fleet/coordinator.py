@@ -63,10 +63,11 @@ class Coordinator:
                 shutil.rmtree(abandoned)
             journal = Journal(folder, self.planned.cells, info, self.planned.kept)
             journal.write()
-            left = [cell for cell in self.planned.cells if not journal.is_decided(cell)]
+            left = self.planned.left
+            to_try = {cell.folder for cell in left if journal.is_decided(cell)}
             desk = self.desk = Desk(
-                Handout(left, info.options, self.most_seconds),
-                Intake(Merger(journal, self.observer), Receiver(arriving)),
+                Handout(left, info.options, self.most_seconds, journal.is_decided),
+                Intake(Merger(journal, self.observer, to_try), Receiver(arriving)),
                 self.observer,
                 info.options,
                 info.id,

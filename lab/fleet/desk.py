@@ -16,6 +16,7 @@ from lab.fleet.merging import OtherBuild
 from lab.fleet.part import Part
 from lab.fleet.pinning import Pinning
 from lab.fleet.showing import Showing, Silence
+from lab.fleet.trials import Known
 from lab.record import RunOptions, Status
 from lab.run.observer import Observer
 
@@ -262,7 +263,9 @@ class Desk:
         assert self.transport is not None
         piece = attempt.piece
         image = self.pinning.pins.get(piece.guest)
-        part = Part.of(self.run, piece.number, piece.cells, self.options, image, offline=self.offline)
+        known = Known.of(piece.cells, self.intake.merger.journal)
+        attempt.shown = known.results
+        part = Part.of(self.run, piece.number, piece.cells, self.options, image, known, offline=self.offline)
         self.transport.submit(part, attempt)
 
     def stop(self) -> None:

@@ -3,14 +3,15 @@
 import math
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from lab.fleet import part as parts
 from lab.images.content import Content
 from lab.plan import Cell
-from lab.record import RunOptions
+from lab.record import CellResult, RunOptions
 from lab.run.estimates import BRING_UP_SECONDS
 
 # A part is no longer than this, in typical seconds: what a lost host costs, and how evenly hosts end.
@@ -113,10 +114,14 @@ class Piece:
 
 @dataclass
 class Attempt:
-    """A part that was given to a host. Nobody else knows its token."""
+    """A part that was given to a host. Nobody else knows its token.
+
+    `shown` are the results that its host was told, of those of its cells on which only trials are left.
+    """
 
     piece: Piece
     host: str
+    shown: dict[Path, CellResult] = field(default_factory=dict)
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     begun: float = field(default_factory=lambda: time.monotonic())
     _end: float | None = None
@@ -139,8 +144,16 @@ class Attempt:
 class Handout:
     """The parts of one run. A part waits while its guest is not among `images`, unless that is None."""
 
-    def __init__(self, cells: Iterable[Cell], options: RunOptions, most_seconds: float = MOST_SECONDS) -> None:
+    def __init__(
+        self,
+        cells: Iterable[Cell],
+        options: RunOptions,
+        most_seconds: float = MOST_SECONDS,
+        suite_ran: Callable[[Cell], bool] = lambda cell: False,
+    ) -> None:
+        """`suite_ran` says, at any time, on which cells only trials are left."""
         self._options = options
+        self._suite_ran = suite_ran
         self._numbers = 0
         self.hosts: dict[str, Host] = {}
         self.images: Mapping[str, Content] | None = None
@@ -148,12 +161,14 @@ class Handout:
         # Seconds that parts took which ran to their end, and typical ones.
         self._spent = self._typical = 0.0
         self.attempts: dict[str, Attempt] = {}
-        for own in parts.cut(cells, options, most_seconds):
+        for own in parts.cut(cells, options, most_seconds, suite_ran):
             self.waiting.append(self._piece(own))
 
     def _piece(self, cells: list[Cell], before: Piece | None = None) -> Piece:
         self._numbers += 1
-        seconds = sum(cell.typical_seconds(self._options) for cell in cells) * self._options.repeat
+        seconds = sum(
+            parts.typical_seconds(cell, self._options, suite_ran=self._suite_ran(cell)) for cell in cells
+        )
         made = Piece(self._numbers, cells, BRING_UP_SECONDS + seconds, parts.memory_mib(cells))
         if before:
             made.faults, made.lost_with = [*before.faults], {*before.lost_with}

@@ -67,8 +67,8 @@ class Intake:
         return self._names.setdefault(attempt.token, LaneNames(attempt.host, self._labels))
 
     def undecided(self, piece: Piece) -> list[Cell]:
-        """The cells of a part that nobody has decided."""
-        return [cell for cell in piece.cells if not self.merger.journal.is_decided(cell)]
+        """The cells of a part that nobody has decided, or on which trials are left for this run."""
+        return [cell for cell in piece.cells if self.merger.is_open(cell)]
 
     def take(self, attempt: Attempt, end: End) -> str:
         """Unpack a result and take it in. Return what is wrong with it; empty if nothing is.
@@ -83,7 +83,8 @@ class Intake:
             with tempfile.TemporaryDirectory(dir=file.parent) as name:
                 unpacked, cells = Path(name), attempt.piece.cells
                 result = archive.unpack(file, unpacked, [cell.folder for cell in cells])
-                self.merger.take(cells, result, unpacked, self.names(attempt), attempt.piece.faults)
+                names, faults = self.names(attempt), attempt.piece.faults
+                self.merger.take(cells, result, unpacked, names, faults, attempt.shown)
             self.spending.add(attempt.host, end.spent, sum(each.lanes for each in result.run.processor_time))
             return ""
         except DamagedResult as error:

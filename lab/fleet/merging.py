@@ -1,12 +1,13 @@
 """Takes the result of a part into the run's record and evidence: first the evidence, then the decision."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.base.files import plain
+from lab.fleet import trials
 from lab.fleet.archive import DamagedResult
 from lab.fleet.names import LaneNames
 from lab.plan import Cell
@@ -21,10 +22,14 @@ class OtherBuild(LabError):
 
 @dataclass
 class Merger:
-    """Takes in the results of one run's parts."""
+    """Takes in the results of one run's parts.
+
+    `to_try` are the folders of decided cells on which this run has hosts try remedies or experiments.
+    """
 
     journal: Journal
     observer: Observer
+    to_try: set[Path] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         # The lane that first ran from each image, by guest.
@@ -39,49 +44,97 @@ class Merger:
         unpacked: Path,
         names: LaneNames,
         faults: Sequence[str] = (),
+        shown: Mapping[Path, CellResult] | None = None,
     ) -> None:
         """Decide the cells that a host decided, unless another host did before.
 
         `unpacked` is the folder with the evidence; `names` are those of the part's lanes. `faults` is what
-        happened to the part before. Raises DamagedResult, OtherBuild, ResultsNotWritten.
+        happened to the part before; `shown` are the results that the host was told, to make trials only.
+        Raises DamagedResult, OtherBuild, ResultsNotWritten.
         """
+        shown = shown or {}
         wanted = {cell.folder: cell for cell in cells}
         if any(each.folder not in wanted for each in result.cells):
             raise DamagedResult("it has a cell that is not one of the part")
         self._check_builds(result.run, names.host)
-        found = {
-            each.folder: each
-            for each in result.cells
-            if not _is_undecided(each) and not self.journal.is_decided(wanted[each.folder])
-        }
+        for each in result.cells:
+            if each.folder in shown:
+                trials.check(shown[each.folder], each)
         for lane in result.run.lanes:
             self._add_lane(lane, result.run, names)
         for build in dict.fromkeys(cell.build for cell in cells):
             for record in result.run.builds:
                 if record.name == build.name:
                     self.journal.deployed(build, record.files)
-        for folder, each in found.items():
-            self._keep_evidence(unpacked / folder, folder)
-            own = {
+        # Of a child that was ended, the rest of what it began can be tried elsewhere. One that came to its end
+        # has tried everything, as often as a run on one host would.
+        has_ended = result.run.finished is not None and not result.run.interrupted
+        for each in result.cells:
+            cell, source = wanted[each.folder], unpacked / each.folder
+            update = {
                 "lane": names[each.lane],
                 "trials_lane": names[each.trials_lane],
                 "retried": [*map(plain, faults), *each.retried],
             }
-            self.observer.cell(self.journal.decide(wanted[folder], each.model_copy(update=own)))
+            own = each.model_copy(update=update)
+            if told := shown.get(each.folder):
+                if self.is_open(cell) and (has_ended or not each.unfinished):
+                    self._take_trials(cell, told, own, source)
+            elif not _is_undecided(each) and not self.journal.is_decided(cell):
+                self._take_suite(cell, own, source, more=each.unfinished and not has_ended)
+
+    def _take_suite(self, cell: Cell, result: CellResult, source: Path, *, more: bool) -> None:
+        """Take in the result of a cell whose suite has run; `more`: trials are left for another host."""
+        self._keep_evidence(source, cell.folder)
+        if more:
+            self.to_try.add(cell.folder)
+            self.journal.decide(cell, result)
+        else:
+            self._close(cell, result)
+
+    def _take_trials(self, cell: Cell, told: CellResult, result: CellResult, source: Path) -> None:
+        """Take in the trials of a cell, if they were made."""
+        before = self.journal.known(cell)
+        assert before is not None
+        trials.keep_evidence(source, self.journal.folder / cell.folder, told, result)
+        made = before if result.unfinished else trials.joined(before, result)
+        self._close(cell, _with_faults(made, result.retried))
+
+    def _close(self, cell: Cell, result: CellResult) -> None:
+        """Decide a cell of which this run shows nothing more."""
+        result = self.journal.decide(cell, result)
+        self.to_try.discard(cell.folder)
+        self.observer.cell(result)
+
+    def is_open(self, cell: Cell) -> bool:
+        """Whether this run is to show more of a cell."""
+        return not self.journal.is_decided(cell) or cell.folder in self.to_try
+
+    @property
+    def decided(self) -> int:
+        """How many cells of the run are decided, with all that is to be tried on them."""
+        return max(0, self.journal.decided - len(self.to_try))
 
     def give_up(self, cells: Sequence[Cell], faults: Sequence[str]) -> None:
         """Decide the cells of a part that was lost too often. Raises ResultsNotWritten."""
         reason = f"lost with its host {len(faults)} times: {'; '.join(faults)}"
-        for cell in cells:
-            result = cell.result(Status.ERROR, reason=reason).model_copy(update={"retried": [*faults[:-1]]})
-            self.observer.cell(self.journal.decide(cell, result))
+        self._give_up(cells, Status.ERROR, reason, faults)
 
     def decide(self, cells: Sequence[Cell], status: Status, reason: str) -> None:
         """Decide cells that no host can run. Raises ResultsNotWritten."""
         with self.journal.one_write():
-            for cell in cells:
-                result = self.journal.decide(cell, cell.result(status, reason=reason))
-                self.observer.cell(result)
+            self._give_up(cells, status, reason)
+
+    def _give_up(self, cells: Sequence[Cell], status: Status, reason: str, faults: Sequence[str] = ()) -> None:
+        """Decide cells that cannot be run. Those whose suites have run keep their results, and lack trials."""
+        for cell in cells:
+            if before := self.journal.known(cell):
+                self._close(cell, _with_faults(before, faults))
+                name = f"{cell.guest.name} {cell.variant.name}"
+                self.observer.note(f"{name}: remedies or experiments are left to be tried: {reason}")
+            else:
+                result = cell.result(status, reason=reason)
+                self._close(cell, result.model_copy(update={"retried": [*faults[:-1]]}))
 
     def _check_builds(self, info: RunInfo, host: str) -> None:
         known = {record.name: record for record in self.journal.info.builds}
@@ -117,6 +170,12 @@ class Merger:
         if source.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
+
+
+def _with_faults(result: CellResult, faults: Iterable[str]) -> CellResult:
+    """A result with more of what it was retried after, each once."""
+    known = dict.fromkeys([*result.retried, *map(plain, faults)])
+    return result.model_copy(update={"retried": [*known]})
 
 
 def _is_undecided(result: CellResult) -> bool:

@@ -1,6 +1,6 @@
 """A part of a run: cells of one machine, as a coordinator sends them to a host. It is JSON and nothing else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from lab import __version__, builds
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain
 from lab.catalog import Catalog
+from lab.fleet.trials import Known
 from lab.images.content import Content
 from lab.machine.budget import Memory
 from lab.plan import Cell
@@ -58,6 +59,7 @@ class Part(BaseModel):
     definitions: dict[str, str]
     offline: bool = False
     image: Content | None = Field(default=None, description="What its machine has to run from; None: anything.")
+    known: Known = Field(default_factory=Known, description="What is known of cells before they are run.")
 
     @classmethod
     def of(
@@ -67,6 +69,7 @@ class Part(BaseModel):
         cells: Sequence[Cell],
         options: RunOptions,
         image: Content | None = None,
+        known: Known | None = None,
         *,
         offline: bool = False,
     ) -> "Part":
@@ -79,6 +82,7 @@ class Part(BaseModel):
             definitions=definitions.digests(cells, options),
             offline=offline,
             image=image,
+            known=known or Known(),
         )
 
     @classmethod
@@ -99,7 +103,7 @@ class Part(BaseModel):
             raise Refused(f"this is no part of a run: {error}") from error
 
     def plan(self, folder: Path, known: Catalog) -> start.PlannedRun:
-        """The part as a run of this host, in a new folder.
+        """The part as a run of this host, in a new folder, which needs the evidence that is known.
 
         Raises Refused if this host does not have what the coordinator has.
         """
@@ -123,6 +127,9 @@ class Part(BaseModel):
                 f"this host has other definitions than the coordinator, {changed}",
                 hint="check out the same version of the lab on both",
             )
+        if self.known.results.keys() - {cell.folder for cell in cells}:
+            raise Refused("this is no part of a run: it has the result of a cell that is not one of its own")
+        planned = replace(planned, kept=self.known.kept)
         if self.image is None:
             return planned
         digest = self.image.digest
@@ -131,16 +138,33 @@ class Part(BaseModel):
         )
 
 
-def cut(cells: Iterable[Cell], options: RunOptions, most_seconds: float) -> list[list[Cell]]:
+def typical_seconds(cell: Cell, options: RunOptions, *, suite_ran: bool) -> float:
+    """How long a cell of a part takes, or its trials alone if its suite ran before; the same on every host."""
+    if suite_ran:
+        return cell.typical_trials_seconds(options)
+    return cell.typical_seconds(options) * options.repeat
+
+
+def cut(
+    cells: Iterable[Cell],
+    options: RunOptions,
+    most_seconds: float,
+    suite_ran: Callable[[Cell], bool] = lambda cell: False,
+) -> list[list[Cell]]:
     """Cut a plan into the cells of parts: those of one machine, which take at most about this long.
 
     The seconds are typical ones, which do not depend on the host. A cell that takes longer is a part by itself.
-    The longest part comes first, so that none is left over at the end.
+    The longest part comes first, so that none is left over at the end. `suite_ran` says on which cells only
+    trials are left.
     """
+
+    def seconds_of(cell: Cell) -> float:
+        return typical_seconds(cell, options, suite_ran=suite_ran(cell))
+
     parts: dict[str, list[list[Cell]]] = {}
     spent: dict[str, float] = {}
     for cell in cells:
-        seconds = cell.typical_seconds(options) * options.repeat
+        seconds = seconds_of(cell)
         name = cell.machine.name
         own = parts.setdefault(name, [[]])
         if own[-1] and spent[name] + seconds > most_seconds:
@@ -148,7 +172,7 @@ def cut(cells: Iterable[Cell], options: RunOptions, most_seconds: float) -> list
         spent[name] = seconds + (spent.get(name, 0.0) if own[-1] else 0.0)
         own[-1].append(cell)
     cut = [part for own in parts.values() for part in own]
-    return sorted(cut, key=lambda part: -sum(cell.typical_seconds(options) for cell in part))
+    return sorted(cut, key=lambda part: -sum(map(seconds_of, part)))
 
 
 def memory_mib(cells: Sequence[Cell]) -> int:

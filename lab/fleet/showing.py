@@ -72,7 +72,7 @@ class Showing:
         left = handout.seconds_left()
         journal = self.intake.merger.journal
         # Before it is looked which told cells are decided: none is ever counted twice.
-        decided = journal.decided
+        decided = self.intake.merger.decided
         told = [
             told[key]
             for attempt in handout.attempts.values()

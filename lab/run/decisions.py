@@ -118,7 +118,8 @@ class Decisions:
         folder = self.folder / ticket.cell.folder
         again = self.may_retry(ticket) and not is_lasting(error)
         if lane is not None:
-            _keep_evidence(lane, fault_folder(folder) if again else folder, error)
+            # If the suite ran before, what the cell's folder has is the evidence of that.
+            _keep_evidence(lane, fault_folder(folder) if again or ticket.decided else folder, error)
         if again:
             self.retry(ticket, str(error), after=number)
         else:

@@ -92,6 +92,10 @@ class Journal:
     def is_decided(self, cell: Cell) -> bool:
         return cell.folder in self._results
 
+    def known(self, cell: Cell) -> CellResult | None:
+        """The result of a cell; None if it is not decided."""
+        return self._results.get(cell.folder)
+
     @property
     def decided(self) -> int:
         """How many cells are decided."""

@@ -90,7 +90,8 @@ def _find_turning(
     First come the changes that lead to a cell known to pass: they tell why. A variant of the catalog that
     happens to help tells less, and many of them contradict each other: each is tried alone, and last.
     """
-    nearest, leads = _nearest(result, series.cell.variant, passing)
+    near = nearest(result, series.cell.variant, passing)
+    other, leads = near or (None, [])
     own, others = [*changes.undoing(series.cell.variant), *leads], changes.of_catalog(known)
     stopped = ""
     try:
@@ -106,7 +107,8 @@ def _find_turning(
     if turning and not _is_smallest(series, turning[0]):
         reason = stopped or "it was not seen to fail without each of them"
         not_tried.append(NotTried(change="fewer of those that let it pass together", reason=reason))
-    return series.record(compared_with=nearest, turning=turning, not_tried=not_tried, stopped=stopped)
+    compared_with = f"{other.guest}/{other.variant}" if other else ""
+    return series.record(compared_with=compared_with, turning=turning, not_tried=not_tried, stopped=stopped)
 
 
 def _passes_alone(series: Series, possible: Sequence[Change]) -> bool:
@@ -163,14 +165,16 @@ def _not_tried(series: Series, candidates: Sequence[Change], why: str) -> list[N
     ]
 
 
-def _nearest(result: CellResult, wanted: Variant, passing: Sequence[CellResult]) -> tuple[str, list[Change]]:
-    """The passing cell most like this one, best of the same guest, and the changes that lead to it."""
+def nearest(
+    result: CellResult, wanted: Variant, passing: Sequence[CellResult]
+) -> tuple[CellResult, list[Change]] | None:
+    """The passing cell most like this one, best of the same guest, and the changes that lead to it.
+
+    None if nothing is known of any.
+    """
     here = result.facts
     found = [(other, changes.leading(wanted, here, other.facts)) for other in passing if here and other.facts]
-    if not found:
-        return "", []
-    other, leads = min(found, key=lambda each: (each[0].guest != result.guest, len(each[1])))
-    return f"{other.guest}/{other.variant}", leads
+    return min(found, key=lambda each: (each[0].guest != result.guest, len(each[1])), default=None)
 
 
 def _with_conclusion(result: CellResult, series: Series, known: Catalog) -> CellResult:

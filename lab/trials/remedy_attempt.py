@@ -153,6 +153,8 @@ class RemedyAttempt:
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
         cell = self.runner.folder / self.cell.folder
         before = evidence.read_probes(cell / evidence.PROBES_FILE)
+        if not before.ran:
+            return  # Somebody deleted that evidence: nothing can be said about it.
         after = probed.probes.by_name()
         different = [name for name, probe in before.by_name().items() if after[name].status != probe.status]
         if different:

@@ -85,6 +85,57 @@ def test_a_coordinator_that_ends_at_once_takes_its_hosts_parts_with_it(
         fleet.end()
 
 
+def tries(fleet: Fleet, command: Command, name: str = "two") -> HostProcess:
+    """A host that is in the middle of the trials of the first cell."""
+    host = fleet.start(name, command.address, trials=3600)
+    command.wait_for(f"{name}: debian-13.*: trying a remedy")
+    return host
+
+
+def test_what_was_left_of_a_cell_s_trials_is_made_on_another_host(fleet: Fleet, tmp_path: Path) -> None:
+    """And nothing is lost of what the suite showed on the first one."""
+    folder = tmp_path / "run"
+    try:
+        command = Command(fleet, *CELLS, "--build", "0.10.8", "-o", str(folder))
+        tries(fleet, command, "one")
+        command.process.send_signal(signal.SIGINT)
+        assert command.ends() == 130
+        before = RunResult.read(folder)
+        [half] = [cell for cell in before.cells if cell.unfinished]
+        fleet.end()
+        command = Command(fleet, "--resume", str(folder))
+        fleet.start("two", command.address, trials=0)
+        assert command.ends() == 1, command.said()
+        run = RunResult.read(folder)
+        assert [[each.name for each in cell.remedies] for cell in run.cells] == [["a"]] * 3
+        assert not any(cell.has_more_to_try for cell in run.cells)
+        [cell] = [cell for cell in run.cells if cell.folder == half.folder]
+        assert cell.lanes == ("one: debian-13", "two: debian-13")
+        assert half.evidence == [f"{cell.folder}/kernel.log", f"{cell.folder}/probes.json"]
+        assert cell.evidence == [*half.evidence, f"{cell.folder}/remedies/a/a.log"]
+        assert (folder / cell.evidence[0]).read_text().endswith(" on one\n")
+        assert (folder / cell.evidence[2]).read_text() == "tried on two\n"
+        assert {each.lane for each in run.cells if each is not cell} == {"two: debian-13"}
+    finally:
+        fleet.end()
+
+
+def test_a_child_that_dies_in_trials_costs_no_suite(fleet: Fleet, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    try:
+        command = Command(fleet, *CELLS[:4], "--build", "0.10.8", "-o", str(folder))
+        host = fleet.start("one", command.address, trials=0, dies=True)
+        command.wait_for("part 1 .*exit status -9")
+        host.does(trials=0)
+        assert command.ends() == 1, command.said()
+        [cell] = RunResult.read(folder).cells
+        assert cell.lanes == ("one: debian-13", "one: debian-13 #2")
+        assert "exit status -9" in " ".join(cell.retried)
+        assert [Path(each).name for each in cell.evidence] == ["kernel.log", "probes.json", "a.log"]
+    finally:
+        fleet.end()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_host_that_is_ended_takes_its_child_down(fleet: Fleet, tmp_path: Path, number: int) -> None:
     folder = tmp_path / "run"

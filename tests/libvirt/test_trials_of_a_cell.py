@@ -8,6 +8,7 @@ import pytest
 
 from lab import remedies
 from lab.base.errors import LabError
+from lab.builds import Build
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
@@ -181,6 +182,22 @@ def test_a_cell_that_was_decided_stays_so_where_a_resumed_run_has_no_lane_for_it
     [cell] = run.cells
     assert (cell.status, cell.has_more_to_try, trials) == ("xfail", True, [])
     assert lab.left == []
+
+
+def test_a_fault_before_the_trials_is_kept_beside_the_evidence_of_the_suite(
+    lab: Lab, trials: list[tuple[str, str]]
+) -> None:
+    def deploy(_running: RunningLane, _build: Build) -> NoReturn:
+        raise LabError("no room")
+
+    lab.deploy = deploy
+    cell = lab.folder / "cells/debian-13/stock/0.10.8"
+    cell.mkdir(parents=True)
+    (cell / "console.log").write_text("of the suite")
+    run = lab.run(guests=ONE, variants=["stock"], remedies=True, retries=0, kept=half_tried)
+    assert (run.cells[0].status, run.cells[0].has_more_to_try) == ("xfail", True)
+    assert (cell / "console.log").read_text() == "of the suite"
+    assert "Reached target" in (cell / "fault-1/console.log").read_text()
 
 
 def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(

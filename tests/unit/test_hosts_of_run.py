@@ -7,16 +7,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.cli import hosts_of_run
-from lab.fleet import certificates, issuing, places
+from lab.fleet import issuing, places
 from lab.fleet.address import Address
-from lab.record import Status
-from lab.run.start import PlannedRun
 from tests.unit.cli_examples import ONE_CELL, run_main
-from tests.unit.run_examples import SMALL, begin
-from tests.unit.told import Told
 
 HOSTS = ["--hosts", "tls://127.0.0.1:0"]
 
@@ -117,44 +111,6 @@ def test_a_second_worker_of_a_host_waits_and_is_refused(
     out, err = capsys.readouterr()
     assert "waiting for another worker of this host to end" in out + err
     assert "another worker of this host runs already" in err
-
-
-def resumed(folder: Path, *, unfinished: int, undecided: int) -> PlannedRun:
-    """A run that is resumed: of so many cells remedies are left to be tried, and so many are not decided."""
-    begun = begin(folder, SMALL)
-    kept = [cell.result(Status.FAIL).model_copy(update={"unfinished": True}) for cell in SMALL[:unfinished]]
-    kept += [cell.result(Status.PASS) for cell in SMALL[unfinished : len(SMALL) - undecided]]
-    return PlannedRun(begun.folder, begun.cells, begun.info, {each.folder: each for each in kept})
-
-
-def hosts_of(home: Path) -> hosts_of_run.SeveralHosts:
-    pytest.importorskip("distributed")
-    paths = Paths(cache=home / "cache", state=home / "state")
-    issuing.initialize(paths, ["one"], days=90, authority_days=100)
-    address = "tls://127.0.0.1:0"
-    bundle = certificates.load_coordinator(paths)
-    return hosts_of_run.SeveralHosts(address, Address.parse(address, "--hosts"), bundle, paths)
-
-
-def test_if_only_trials_are_left_no_host_is_waited_for(home: Path, tmp_path: Path) -> None:
-    planned = resumed(tmp_path / "a run", unfinished=2, undecided=0)
-    with pytest.raises(UsageError, match="nothing is left for other hosts: 2 cells only lack") as raised:
-        hosts_of(home).run(planned, Told(), offline=False)
-    assert raised.value.hint == f"try them on this host: lab matrix --resume '{planned.folder}'"
-    assert not planned.folder.exists()
-
-
-def test_what_other_hosts_do_not_try_is_told_with_the_command_that_does(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lab.fleet.desk.WAIT_SECONDS", 0.0)
-    told = Told()
-    planned = resumed(tmp_path / "run", unfinished=1, undecided=1)
-    hosts_of(home).run(planned, told, offline=False)
-    assert told.noted(
-        "1 cell only lacks remedies or experiments, which other hosts do not try; once this run has ended, "
-        f"try them on this host: lab matrix --resume {planned.folder}"
-    )
 
 
 def test_kvm_is_asked_of_other_hosts_only(

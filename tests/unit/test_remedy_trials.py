@@ -172,11 +172,13 @@ def try_all(tmp_path: Path) -> Try:
         retries: int = 0,
         variant_name: str = CELL.variant.name,
         finished: dict[str, Trial] | None = None,
+        has_probes: bool = True,
     ) -> dict[str, RemedyResult]:
         cell = replace(CELL, variant=CATALOG.variant(variant_name))
         folder = tmp_path / cell.folder
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "probes.json").write_text(guest.probe(cell.variant).model_dump_json())
+        if has_probes:
+            (folder / "probes.json").write_text(guest.probe(cell.variant).model_dump_json())
         found = guest.blocked_by if causes is None else causes
         before = cell.result(Status.XFAIL)
         before.causes = [finding(cause) for cause in found]
@@ -335,6 +337,12 @@ def test_an_undo_that_does_not_undo_is_a_defect_of_the_remedy(try_all: Try) -> N
     tried = try_all(Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, undoes=False))["userns-clone-on"]
     assert tried.result == "verified"
     assert tried.defects == ["its undo does not put back what was: bwrap_user"]
+
+
+def test_without_the_evidence_of_before_nothing_is_said_of_an_undo(try_all: Try) -> None:
+    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    tried = try_all(guest, has_probes=False)["userns-clone-on"]
+    assert (tried.result, tried.defects) == ("verified", [])
 
 
 @pytest.mark.parametrize("masking", [False, True], ids=["both show", "the second shows behind the first"])
