@@ -149,7 +149,7 @@ class Desk:
     async def _take_one(self, attempt: Attempt, end: End) -> None:
         """Take the result of an attempt in; what nobody decided is given out again."""
         host, number = self.handout.hosts.get(attempt.host), attempt.piece.number
-        before = len(self.intake.undecided(attempt.piece))
+        before, shown = len(self.intake.undecided(attempt.piece)), self.intake.shown(attempt.piece)
         fault = ""
         if not before:
             self.observer.note(f"{attempt.host} sent part {number} a second time; the first result stands")
@@ -170,7 +170,7 @@ class Desk:
                 or f"the lab on {attempt.host} ended with exit status {end.status}: {end.words}".rstrip(": ")
             )
         if host:
-            if left < before:
+            if left < before or self.intake.shown(attempt.piece) > shown:
                 host.succeeds()
                 if image := self.pinning.pins.get(attempt.piece.guest):
                     host.images[image.digest] = image

@@ -70,6 +70,10 @@ class Intake:
         """The cells of a part that nobody has decided, or on which trials are left for this run."""
         return [cell for cell in piece.cells if self.merger.is_open(cell)]
 
+    def shown(self, piece: Piece) -> int:
+        """Of how many cells of a part it is known what their suites showed."""
+        return sum(map(self.merger.journal.is_decided, piece.cells))
+
     def take(self, attempt: Attempt, end: End) -> str:
         """Unpack a result and take it in. Return what is wrong with it; empty if nothing is.
 
