@@ -56,7 +56,8 @@ class EventLines(Silent):
         self._tell(
             Event(
                 kind="cell",
-                lane=bounded(result.lane, 150),
+                # The lane that ended it: another one may have run its suite, on another host.
+                lane=bounded(result.trials_lane or result.lane, 150),
                 guest=bounded(result.guest, 150),
                 variant=bounded(result.variant, 150),
                 build=bounded(result.build, 150),

@@ -1,5 +1,6 @@
 """Cells whose suites have run and on which hosts only make trials: what is sent, and what is taken back."""
 
+import io
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from lab.base.files import bounded
 from lab.evidence import PROBES_FILE, read_probes
 from lab.fleet import part as parts
 from lab.fleet.archive import DamagedResult
+from lab.fleet.events import Event, EventLines
 from lab.fleet.merging import Merger
 from lab.fleet.names import LaneNames
 from lab.fleet.part import Part, Refused
@@ -309,3 +311,11 @@ def test_without_a_file_of_probes_none_is_put_in_place(tmp_path: Path) -> None:
     shown = Shown.of(suite_ran(), tmp_path)
     shown.put_evidence(tmp_path)
     assert (shown.probes, list(tmp_path.iterdir())) == (None, [])
+
+
+def test_a_child_tells_the_lane_that_made_the_trials() -> None:
+    stream = io.StringIO()
+    EventLines(stream).cell(suite_ran(lane="", trials_lane="debian-12"))
+    told = Event.read(stream.getvalue())
+    assert told is not None
+    assert told.lane == "debian-12"
