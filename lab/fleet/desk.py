@@ -71,7 +71,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self._showing = Showing(self.intake, self.observer)
-        self.handout.images = self.pinning.pins
+        self.handout.images, self.handout.unprepared = self.pinning.pins, self.pinning.unprepared
         self.pinning.hosts = self.handout.hosts
         self.pinning.changed = self._changed.set
 
@@ -104,6 +104,8 @@ class Desk:
         if attempt and event:
             if event.kind == "left":
                 attempt.tell_left(event.seconds)
+            if event.kind == "image":
+                self.pinning.prepared(attempt.host, attempt.piece.guest, event.text)
             self._showing.event(attempt, event)
 
     def chunk(self, token: str, offset: int, data: bytes) -> bool:

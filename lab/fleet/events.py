@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.base.files import bounded, plain
 from lab.fleet.names import LaneNames
+from lab.images.store import BaseImage
 from lab.record import CellResult, Status
 from lab.run.observer import Observer, Silent
 
@@ -18,13 +19,13 @@ LONGEST_LINE = 64 * 1024
 class Event(BaseModel):
     """One event. `lane`: what a lane does; `left`: the estimated seconds until the part's end.
 
-    `cell`: a cell is decided, and how; the run learns it only with the part's result. `refused`: why this host
-    does not run the part.
+    `cell`: a cell is decided, and how; the run learns it only with the part's result. `image`: the prepared
+    image that a lane starts from, as JSON of its content. `refused`: why this host does not run the part.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["lane", "cell", "note", "left", "refused"]
+    kind: Literal["lane", "cell", "note", "left", "image", "refused"]
     lane: str = Field(default="", max_length=200)
     text: str = Field(default="", max_length=LONGEST_TEXT + 100)
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -70,6 +71,10 @@ class EventLines(Silent):
 
     def time_left(self, seconds: float | None) -> None:
         self._tell(Event(kind="left", seconds=seconds))
+
+    def image(self, image: BaseImage) -> None:
+        if image.manifest.base:
+            self._tell(Event(kind="image", text=image.content.model_dump_json()))
 
     def refuse(self, reason: str) -> None:
         """Tell that this host does not run the part."""

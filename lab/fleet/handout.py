@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -142,7 +142,11 @@ class Attempt:
 
 
 class Handout:
-    """The parts of one run. A part waits while its guest is not among `images`, unless that is None."""
+    """The parts of one run. A part waits while its guest is not among `images`, unless that is None.
+
+    The image of the guests in `unprepared` has still to be prepared, by the host that gets a part of theirs;
+    meanwhile their other parts wait.
+    """
 
     def __init__(
         self,
@@ -157,6 +161,7 @@ class Handout:
         self._numbers = 0
         self.hosts: dict[str, Host] = {}
         self.images: Mapping[str, Content] | None = None
+        self.unprepared: Collection[str] = ()
         self.waiting: list[Piece] = []
         # Seconds that parts took which ran to their end, and typical ones.
         self._spent = self._typical = 0.0
@@ -202,7 +207,11 @@ class Handout:
         return None
 
     def _has_no_image(self, piece: Piece) -> bool:
-        return self.images is not None and piece.guest not in self.images
+        if self.images is not None and piece.guest not in self.images:
+            return True
+        return piece.guest in self.unprepared and any(
+            attempt.piece.guest == piece.guest for attempt in self.attempts.values()
+        )
 
     def _at_home(self, host: Host, piece: Piece) -> tuple[bool, bool]:
         """Whether a host booted a part's machine before, and whether it has its image."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import bounded, plain
@@ -15,6 +17,7 @@ from lab.fleet.handout import Host
 from lab.images import store, transfer
 from lab.images.content import Content
 from lab.images.store import BaseImage
+from lab.lane import prepare_image
 from lab.record import Status
 from lab.run import absent
 from lab.run.observer import Observer
@@ -25,6 +28,8 @@ JOIN_SECONDS = 15.0
 # What is shown of a host's words, in characters.
 LONGEST_WORDS = 300
 
+# What an image was made from: its guest, the digest of all inputs, and the disk that it was prepared from.
+MadeFrom = tuple[str, str, str]
 # Asks a host for a chunk of an image: by the host's name, the image's digest, the file's name, the offset.
 Ask = Callable[[str, str, str, int], Coroutine[Any, Any, bytes]]
 
@@ -33,8 +38,10 @@ Ask = Callable[[str, str, str, int], Coroutine[Any, Any, bytes]]
 class Pinning:
     """Finds an image for each guest of a run. All of it is called in one event loop.
 
-    `pins` are the images that are pinned, by guest; `failed` has the guests that get none: the status of their
-    cells, and why. `changed` is called at each change of these. `crash` is a bug that was met.
+    `pins` are the images that are pinned, by guest. For the guests in `unprepared` it is a distribution's disk,
+    which the first host that gets cells of theirs prepares: what it has then takes the place of the disk.
+    `failed` has the guests that get none: the status of their cells, and why. `changed` is called at each
+    change of these. `crash` is a bug that was met.
     """
 
     paths: Paths
@@ -42,6 +49,7 @@ class Pinning:
     observer: Observer
     offline: bool = False
     pins: dict[str, Content] = field(default_factory=dict)
+    unprepared: set[str] = field(default_factory=set)
     failed: dict[str, tuple[Status, str]] = field(default_factory=dict)
     hosts: Mapping[str, Host] = field(default_factory=dict)
     changed: Callable[[], None] = lambda: None
@@ -54,6 +62,7 @@ class Pinning:
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
+    _ask: Ask | None = None
     _first_joined: float | None = None
     _is_stopped: bool = False
 
@@ -76,8 +85,26 @@ class Pinning:
 
     def begin(self, ask: Ask) -> None:
         """Begin to look for all images."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._pin(guest, ask)) for guest in self.guests]
+        self._ask = ask
+        for guest in self.guests:
+            self._start(guest, self._pin(guest))
+
+    def prepared(self, host: str, name: str, text: str) -> None:
+        """A host has prepared the image of a guest, by its word: the run's other hosts get it from there."""
+        if name not in self.unprepared or name in self._working:
+            return
+        guest = next(each for each in self.guests if each.name == name)
+        try:
+            content = Content.model_validate_json(text)
+        except ValidationError:
+            return
+        disk = self._images[self.pins[name].digest]
+        if _made_from(content) == (name, prepare_image.inputs_digest(guest, disk), disk.manifest.disk_sha256):
+            self._start(guest, self._follow(guest, host, content))
+
+    def _start(self, guest: Guest, work: Coroutine[Any, Any, None]) -> None:
+        self._working.add(guest.name)
+        self._tasks.append(asyncio.get_running_loop().create_task(self._until_done(guest, work)))
 
     async def end(self) -> None:
         """End all of it, and wait until it has ended."""
@@ -86,14 +113,39 @@ class Pinning:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _pin(self, guest: Guest, ask: Ask) -> None:
-        """Find the guest's image: in the store of this host, on another host, or by making it here."""
-        self._working.add(guest.name)
+    async def _pin(self, guest: Guest) -> None:
+        """Find the guest's image: in the store of this host, on another host, or by making it here.
+
+        Of a distribution's disk, it is the one that was prepared from it, if there is one.
+        """
+        image = await asyncio.to_thread(self._stored, guest)
+        made_from = guest.name, store.inputs_digest(guest), ""
+        image = image or await self._from_hosts(guest, made_from) or await self._made(guest)
+        ready = await self._prepared(guest, image)
+        if ready is None:
+            self.unprepared.add(guest.name)
+        await self._keep(guest, ready or image)
+
+    async def _prepared(self, guest: Guest, image: BaseImage) -> BaseImage | None:
+        """What lanes start from, in the store of this host or on another one; None if it is to be prepared."""
+        if ready := await asyncio.to_thread(prepare_image.find, self.paths, guest, image):
+            return ready
+        base = image.manifest.disk_sha256
+        return await self._from_hosts(guest, (guest.name, prepare_image.inputs_digest(guest, image), base))
+
+    async def _follow(self, guest: Guest, host: str, content: Content) -> None:
+        """Take a prepared image from the host that has it. If that fails, the next host prepares one, too."""
+        if image := await self._try_to_take(guest, host, content):
+            await self._keep(guest, image)
+            self.unprepared.discard(guest.name)
+
+    async def _keep(self, guest: Guest, image: BaseImage) -> None:
+        content = await asyncio.to_thread(lambda: image.content)
+        self._images[content.digest], self.pins[guest.name] = image, content
+
+    async def _until_done(self, guest: Guest, work: Coroutine[Any, Any, None]) -> None:
         try:
-            image = await asyncio.to_thread(self._stored, guest)
-            image = image or await self._from_hosts(guest, ask) or await self._made(guest)
-            content = await asyncio.to_thread(lambda: image.content)
-            self._images[content.digest], self.pins[guest.name] = image, content
+            await work
         except ImageNotAvailable as error:
             self.observer.note(f"{guest.name}: {error}")
             self.failed[guest.name] = Status.NOT_RUN, f"{NO_IMAGE}: {error.args[0]}"
@@ -125,27 +177,24 @@ class Pinning:
 
     # -- from a host
 
-    async def _from_hosts(self, guest: Guest, ask: Ask) -> BaseImage | None:
+    async def _from_hosts(self, guest: Guest, made_from: MadeFrom) -> BaseImage | None:
         """Take the image from a host that has it; None if none has it that joined in time."""
-        inputs, tried = store.inputs_digest(guest), set[tuple[str, str]]()
+        tried = set[tuple[str, str]]()
         while True:
-            for host, content in self._offers(guest.name, inputs):
+            for host, content in self._offers(made_from):
                 if (host, content.digest) not in tried:
                     tried.add((host, content.digest))
-                    try:
-                        return await self._take(guest, host, content, ask)
-                    except LabError as error:
-                        why = bounded(plain(str(error.args[0])), LONGEST_WORDS)
-                        self.observer.note(f"{guest.name}: its image did not come from {host}: {why}")
+                    if image := await self._try_to_take(guest, host, content):
+                        return image
                     break
             else:
                 if not await self._wait_for_hosts(guest):
                     return None
 
-    def _offers(self, guest: str, inputs: str) -> Iterator[tuple[str, Content]]:
+    def _offers(self, made_from: MadeFrom) -> Iterator[tuple[str, Content]]:
         for host in list(self.hosts.values()):
             for content in host.images.values():
-                if (content.guest, content.inputs) == (guest, inputs):
+                if _made_from(content) == made_from:
                     yield host.name, content
 
     async def _wait_for_hosts(self, guest: Guest) -> bool:
@@ -164,9 +213,18 @@ class Pinning:
             return False
         return True
 
-    async def _take(self, guest: Guest, host: str, content: Content, ask: Ask) -> BaseImage:
+    async def _try_to_take(self, guest: Guest, host: str, content: Content) -> BaseImage | None:
+        try:
+            return await self._take(guest, host, content)
+        except LabError as error:
+            why = bounded(plain(str(error.args[0])), LONGEST_WORDS)
+            self.observer.note(f"{guest.name}: its image did not come from {host}: {why}")
+            return None
+
+    async def _take(self, guest: Guest, host: str, content: Content) -> BaseImage:
         self.observer.note(f"{guest.name}: its image comes from {host}, which has it ({content.digest[:12]})")
-        loop = asyncio.get_running_loop()
+        loop, ask = asyncio.get_running_loop(), self._ask
+        assert ask is not None
 
         def fetch(name: str, offset: int) -> bytes:
             self._check_stopped()
@@ -178,7 +236,7 @@ class Pinning:
                 content,
                 fetch,
                 lambda text: self._say_or_stop(guest, text),
-                check=lambda disk: transfer.check_disk(disk, guest),
+                check=lambda disk: transfer.check_disk(disk, guest, is_prepared=bool(content.base)),
                 origin=f"host {host}",
             )
 
@@ -209,3 +267,7 @@ class Pinning:
     def _check_stopped(self) -> None:
         if self._is_stopped:
             raise LabError("interrupted")
+
+
+def _made_from(content: Content) -> MadeFrom:
+    return content.guest, content.inputs, content.base

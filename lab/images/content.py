@@ -1,7 +1,7 @@
 """What an image consists of: by this, hosts tell each other which images they have."""
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, field_validator
 
@@ -30,12 +30,16 @@ class FileContent(_Checked):
 
 
 class Content(_Checked):
-    """The files of an image. `inputs` is the digest of the definition of `guest` that it was made from."""
+    """The files of an image. `inputs` is the digest of all that it was made from for `guest`.
+
+    `base` is the SHA-256 of the disk that a prepared image was prepared from; empty for any other image.
+    """
 
     guest: GuestName
     inputs: Digest
     source: str = Field(default="", max_length=500)
     files: dict[Name, FileContent] = Field(max_length=MOST_FILES)
+    base: Digest | Literal[""] = ""
 
     @field_validator("files")
     @classmethod

@@ -52,7 +52,8 @@ class Manifest:
     """What the store knows about an image. `disk_sha256` is the digest of its disk as it was stored.
 
     `inputs` is the digest of the definition that it was made from. `built` is the time at which it was stored,
-    `seconds` how long that took, and `source` where it comes from.
+    `seconds` how long that took, and `source` where it comes from. `base` is the SHA-256 of the disk that a
+    prepared image was prepared from; any other image has none.
     """
 
     guest: str
@@ -62,6 +63,7 @@ class Manifest:
     seconds: float
     source: str = "built"
     files: dict[str, StoredFile] = field(default_factory=dict)
+    base: str = ""
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -98,6 +100,7 @@ class BaseImage:
             inputs=self.manifest.inputs,
             source=bounded(plain(self.manifest.source), 400),
             files={name: FileContent(sha256=file.sha256, size=file.size) for name, file in files.items()},
+            base=self.manifest.base,
         )
 
 
@@ -112,9 +115,7 @@ def find(paths: Paths, guest: Guest) -> BaseImage | None:
         found = by_content(paths, guest.only_image)
     else:
         found = _find_own(paths, guest)
-        pattern = f"{received_name(guest.name, inputs_digest(guest))}-*/{MANIFEST}"
-        for manifest in sorted(paths.images.glob(pattern)):
-            found = found or read(manifest.parent)
+        found = found or find_received(paths, guest.name, inputs_digest(guest))
     return replace(found, firmware=firmware) if found else None
 
 
@@ -126,6 +127,14 @@ def by_content(paths: Paths, digest: str) -> BaseImage | None:
     for image in images(paths):
         if image.manifest.files and image.content.digest == digest:
             return image
+    return None
+
+
+def find_received(paths: Paths, guest: str, inputs: str) -> BaseImage | None:
+    """Return an image of a guest that another host made from these inputs, if one is stored."""
+    for manifest in sorted(paths.images.glob(f"{received_name(guest, inputs)}-*/{MANIFEST}")):
+        if found := read(manifest.parent):
+            return found
     return None
 
 
@@ -363,11 +372,14 @@ def _remember(paths: Paths, guest: Guest, image: BaseImage) -> None:
     choice.remember(paths, guest.name, chosen)
 
 
-def place(folder: Path, guest: str, inputs: str, source: str, fill: Callable[[Path], float]) -> BaseImage:
+def place(
+    folder: Path, guest: str, inputs: str, source: str, fill: Callable[[Path], float], *, base: str = ""
+) -> BaseImage:
     """Fill a temporary folder beside the images, then rename it, so that only a finished image has its name.
 
     `fill` writes the files into a folder and returns the seconds that it took; `inputs` is the digest of
-    everything that determines their content. Raises what `fill` raises, and LabError; nothing is stored then.
+    everything that determines their content, `base` the digest of the disk that it was prepared from.
+    Raises what `fill` raises, and LabError; nothing is stored then.
     """
     partial = folder.with_name(f".partial-{folder.name}")
     debian.remove_workspace(partial)
@@ -383,6 +395,7 @@ def place(folder: Path, guest: str, inputs: str, source: str, fill: Callable[[Pa
             seconds=round(seconds, 1),
             source=source,
             files=files,
+            base=base,
         )
         (partial / MANIFEST).write_bytes(_MANIFEST.dump_json(manifest, indent=2) + b"\n")
         seal(partial)

@@ -104,7 +104,7 @@ def receive(
 
         made = plain(content.source).partition("; from ")[0]
         source = f"{made}; from {origin}".removeprefix("; ")
-        return store.place(folder, content.guest, content.inputs, source, fill)
+        return store.place(folder, content.guest, content.inputs, source, fill, base=content.base)
 
 
 def _fetch_files(content: Content, fetch: Fetch, to: Path, say: Say) -> None:
@@ -134,16 +134,17 @@ def _fetch_files(content: Content, fetch: Fetch, to: Path, say: Say) -> None:
             )
 
 
-def check_disk(file: Path, guest: Guest) -> None:
+def check_disk(file: Path, guest: Guest, *, is_prepared: bool = False) -> None:
     """Check a disk from a host that must not have this one's files. Raises DamagedImage.
 
-    It must not refer to other files, and must have the digest that its guest's definition pins, if any.
+    It must not refer to other files. Unless it was prepared, it must have the digest that its guest's
+    definition pins, if any.
     """
     try:
         disk.check_qcow2(file)
     except disk.NotADisk as error:
         raise DamagedImage(f"{DISK} of {guest.name}: {error.args[0]}") from error
-    if isinstance(guest.image, CloudImage) and guest.image.digest:
+    if isinstance(guest.image, CloudImage) and guest.image.digest and not is_prepared:
         algorithm, _, pinned = guest.image.digest.partition(":")
         if digest(file, algorithm) != pinned:
             raise DamagedImage(f"{DISK} does not have the digest that images/{guest.name}.toml pins")

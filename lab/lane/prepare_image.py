@@ -38,6 +38,9 @@ from lab.machine.lane import Lane, LaneDied
 # The prefix of prepared images in the store.
 PREPARED = "prepared-"
 
+# What is stored of a prepared image: an older lab's does not say what it was prepared from.
+FORM = "with its base"
+
 # Programs that the suite, the probes and the gathering of evidence use.
 PACKAGES = {
     PackageManager.APT: ("apparmor", "bubblewrap", "procps", "python3"),
@@ -123,9 +126,15 @@ class Preparation:
 def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
     """The image that the guest's lanes start from, or None if it still has to be prepared.
 
-    It is `image` itself if the lab built it, because then it has all that is needed.
+    It is `image` itself if the lab built it, because then it has all that is needed, or if it is prepared.
+    This host's own prepared image comes before one from another host.
     """
-    return image if image.firmware is None else _read(_folder(paths, guest, image), image)
+    if image.firmware is None or image.manifest.base:
+        return image
+    own = _read(_folder(paths, guest, image), image)
+    if own or not (received := store.find_received(paths, guest.name, inputs_digest(guest, image))):
+        return own
+    return _read(received.folder, image)
 
 
 def is_ready(paths: Paths, guest: Guest) -> bool:
@@ -156,7 +165,7 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     """SHA-256 over everything that decides what is prepared, except the state of the package mirrors."""
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
-    parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
+    parts = [FORM, image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
     parts += guest.image.packages
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -182,7 +191,8 @@ def _make(preparation: Preparation, guest: Guest, image: BaseImage, folder: Path
         return time.monotonic() - started
 
     source = f"prepared from sha256 {image.manifest.disk_sha256[:16]}"
-    made = store.place(folder, guest.name, inputs_digest(guest, image), source, fill)
+    base = image.manifest.disk_sha256
+    made = store.place(folder, guest.name, inputs_digest(guest, image), source, fill, base=base)
     return replace(made, firmware=image.firmware)
 
 

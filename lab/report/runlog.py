@@ -8,6 +8,7 @@ from types import TracebackType
 
 from lab.base.files import bounded, plain
 from lab.base.space import free_text
+from lab.images.store import BaseImage
 from lab.record import CellResult
 from lab.report import squares
 from lab.report.host_lines import HostLog
@@ -67,6 +68,9 @@ class RunLog(Silent):
         self._view.hosts(now)
         for line in self._hosts.lines(now, time.monotonic()):
             self._log(line)
+
+    def image(self, image: BaseImage) -> None:
+        self._view.image(image)
 
     def _log(self, text: str) -> None:
         """Write one line, even if the text has several. The log ends where it cannot be written."""

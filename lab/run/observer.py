@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from lab.images.store import BaseImage
 from lab.record import CellResult
 from lab.run.several import HostsNow
 
@@ -24,6 +25,9 @@ class Observer(Protocol):
     def hosts(self, now: HostsNow) -> None:
         """How the hosts of a run on several are now; told about once a second."""
 
+    def image(self, image: BaseImage) -> None:
+        """What a lane starts from, before it does."""
+
 
 class Silent:
     """Tells nothing; with --quiet, and what the others have in common."""
@@ -41,4 +45,7 @@ class Silent:
         pass
 
     def hosts(self, now: HostsNow) -> None:
+        pass
+
+    def image(self, image: BaseImage) -> None:
         pass

@@ -73,6 +73,7 @@ class Worker:
                     how = self._find_acceleration(opened, image)
                     if prepared := self._prepare(opened, image, how):
                         self._shared.backlog.image_is_ready(self.machine.guest.name)
+                        self._shared.observer.image(prepared)
                         self._decisions.tell_time_left()
                         self._open_lane(opened, prepared, how)
         except ResultsNotWritten:

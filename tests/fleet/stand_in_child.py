@@ -3,14 +3,16 @@
 `seconds`: how long each cell takes. `until`: a file that it waits for before it does anything. `refuse`: why
 the part is refused. `status`: the exit status; `after`: how many cells are decided before that. `bulk`: how
 large the evidence of a cell is, in bytes. `trials`: every suite fails, and it takes so many seconds to try a
-remedy after it; with `dies`, it is killed in the first trial. Ended by SIGINT, it keeps what it decided. It
-imports nothing of the lab, so that it starts quickly.
+remedy after it; with `dies`, it is killed in the first trial. `prepares`: the inputs and the base of the image
+that it prepares for a part with a disk that is not prepared; on each host it is another one. Ended by SIGINT,
+it keeps what it decided. It imports nothing of the lab, so that it starts quickly.
 """
 
 import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -48,6 +50,9 @@ def main(file: str, to: str, control: str, host: str) -> int:
             print("the image of the part is not in the store", file=sys.stderr)
             return 3
         known = {name(each["result"]): each["result"] for each in part["known"]["shown"]}
+        if "prepares" in wanted and not part["image"]["base"]:
+            part["image"] = prepare(part["image"]["guest"], host, **wanted["prepares"])
+            tell("image", text=json.dumps(part["image"]))
         for number, cell in enumerate(part["cells"]):
             if name(cell) in known:
                 results.append(known[name(cell)])
@@ -82,6 +87,31 @@ def has_image(part: dict[str, Any]) -> bool:
 
 def digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def prepare(guest: str, host: str, inputs: str, base: str) -> dict[str, Any]:
+    """Store an image as the lab does that has prepared it. What it consists of, as hosts tell each other."""
+    folder = Path(os.environ["LAB_HOME"], "cache", "images", f"prepared-{guest}-{inputs[:16]}")
+    if not folder.exists():
+        folder.mkdir()
+        disk = folder / "disk.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "1M"], check=True)
+        with disk.open("ab") as stream:
+            stream.write(host.encode())
+        files = {
+            file.name: {
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                "size": file.stat().st_size,
+                "modified_ns": file.stat().st_mtime_ns,
+            }
+            for file in [disk]
+        }
+        own = {"guest": guest, "inputs": inputs, "base": base, "built": NOW, "seconds": 1.0, "files": files}
+        manifest = {**own, "disk_sha256": files[disk.name]["sha256"], "source": f"prepared on {host}"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    stored = json.loads((folder / "manifest.json").read_text())
+    files = {name: {key: file[key] for key in ("sha256", "size")} for name, file in stored["files"].items()}
+    return {"guest": guest, "inputs": inputs, "base": base, "files": files}
 
 
 def wait_for(file: Path, lane: str) -> None:

@@ -8,15 +8,17 @@ import pytest
 
 pytest.importorskip("distributed")
 
+from lab import plan
 from lab.base.paths import Paths
 from lab.fleet import pinning
 from lab.images import store, transfer
 from lab.images.store import BaseImage
+from lab.lane import prepare_image
 from lab.record import Status
 from tests.fleet.examples import Fleet, running
 from tests.fleet.small_disk import NoMounts, mounted
-from tests.unit.image_examples import put_image
-from tests.unit.run_examples import PLAN, SMALL
+from tests.unit.image_examples import put_image, put_published
+from tests.unit.run_examples import KNOWN, PLAN, RELEASE, SMALL, VARIANTS
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
@@ -108,6 +110,57 @@ def test_an_image_that_nobody_has_is_made_once_by_the_coordinator(
         result = run.finish()
     assert {cell.status for cell in result.cells} == {Status.PASS}
     assert sorted(made) == ["debian-12", "debian-13"]
+
+
+CLOUD = plan.choose(KNOWN, guests=["ubuntu-24.04"], variants=VARIANTS).cells([RELEASE])
+
+
+def test_a_distribution_s_image_is_prepared_by_one_host_for_all(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = CLOUD[0].guest
+    base = put_published(fleet.paths, guest)
+    inputs = prepare_image.inputs_digest(guest, base)
+    prepares = {"inputs": inputs, "base": base.manifest.disk_sha256}
+    monkeypatch.setattr(pinning, "JOIN_SECONDS", 1.0)
+    with running(fleet, tmp_path / "run", CLOUD, most_seconds=1.0, has_images=False) as run:
+        for name in ("one", "two", "three"):
+            run.start_host(name, seconds=2, prepares=prepares)
+        result = run.finish()
+        assert {cell.status for cell in result.cells} == {Status.PASS}
+        assert len({cell.lane.partition(":")[0] for cell in result.cells}) > 1
+    (disk,) = {lane.image for lane in result.run.lanes}
+    assert disk != base.manifest.disk_sha256
+    assert not run.told.noted("is not the same image everywhere")
+    found = prepare_image.find(fleet.paths, guest, base)
+    assert found
+    assert found.manifest.disk_sha256 == disk
+    # A host that had it from another one prepared none, and the next run needs nothing but that.
+    prepared = [*tmp_path.glob("*/cache/images/prepared-*/")]
+    assert len(prepared) == 1
+    with running(fleet, tmp_path / "again", CLOUD, has_images=False) as run:
+        run.start_host("three", prepares={"inputs": "0" * 64, "base": "0" * 64})
+        again = run.finish()
+    assert {lane.image for lane in again.run.lanes} == {disk}
+
+
+def test_a_host_that_is_lost_while_it_prepares_is_followed_by_another(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = CLOUD[0].guest
+    base = put_published(fleet.paths, guest)
+    prepares = {"inputs": prepare_image.inputs_digest(guest, base), "base": base.manifest.disk_sha256}
+    monkeypatch.setattr(pinning, "JOIN_SECONDS", 1.0)
+    with running(fleet, tmp_path / "run", CLOUD, most_seconds=1.0, has_images=False) as run:
+        run.start_host("one", until=str(tmp_path / "never"), prepares=prepares)
+        run.told.wait(lambda: "waiting" in [text for _, text in run.told.lanes])
+        run.start_host("two", prepares=prepares)
+        run.told.wait(lambda: run.told.noted("two joined"))
+        fleet.hosts["one"].kill()
+        result = run.finish()
+    assert {cell.status for cell in result.cells} == {Status.PASS}
+    assert {cell.lane.partition(":")[0] for cell in result.cells} == {"two"}
+    assert [file.parts[-4] for file in tmp_path.glob("*/cache/images/prepared-*/")] == ["two"]
 
 
 @pytest.mark.usefixtures("no_rest")

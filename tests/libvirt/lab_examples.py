@@ -13,6 +13,7 @@ from lab.base.paths import Paths
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
+from lab.images.store import BaseImage
 from lab.lane.running import RunningLane
 from lab.machine.budget import Limits
 from lab.plan import Cell, choose
@@ -69,6 +70,7 @@ class Heard(Silent):
         self.cells: list[CellResult] = []
         self.notes: list[str] = []
         self.lefts: list[float | None] = []
+        self.images: list[BaseImage] = []
         self.ended: dict[str, threading.Event] = defaultdict(threading.Event)
 
     def lane(self, lane: str, text: str) -> None:
@@ -83,6 +85,9 @@ class Heard(Silent):
 
     def time_left(self, seconds: float | None) -> None:
         self.lefts.append(seconds)
+
+    def image(self, image: BaseImage) -> None:
+        self.images.append(image)
 
 
 class Lab:

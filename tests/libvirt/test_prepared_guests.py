@@ -41,7 +41,7 @@ def test_lanes_of_a_guest_that_was_prepared_start_from_what_was_made(
     monkeypatch.setattr(prepare, "ensure", lambda _work, _guest, base: prepared if base == cloud else None)
     run = lab.run(guests=ONE)
     assert statuses(run) == {"debian-13": ["pass", "pass"]}
-    assert images == [prepared]
+    assert images == lab.heard.images == [prepared]
     assert [lane.image for lane in run.run.lanes] == ["2" * 64]
 
 

@@ -2,30 +2,36 @@
 
 import asyncio
 import hashlib
+import io
 import json
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lab import plan
 from lab.base.paths import Paths
-from lab.fleet import archive, desk, handout, showing
+from lab.fleet import archive, desk, handout, pinning, showing
 from lab.fleet.desk import Desk
-from lab.fleet.handout import Attempt, Handout, Host
+from lab.fleet.events import EventLines
+from lab.fleet.handout import MOST_SECONDS, Attempt, Handout, Host
 from lab.fleet.intake import Intake
 from lab.fleet.merging import Merger
 from lab.fleet.part import Part
 from lab.fleet.pinning import Pinning
 from lab.fleet.receiving import Receiver
 from lab.fleet.showing import Silence
+from lab.images import transfer
 from lab.images.content import Content, FileContent
 from lab.plan import Cell
 from lab.record import LaneRecord, RunOptions, RunResult, Status
 from lab.run.journal import Journal
 from lab.run.several import HostNow, HostsNow
-from tests.unit.run_examples import SMALL, begin, finish
+from tests.unit.image_examples import put_prepared, put_published
+from tests.unit.run_examples import KNOWN, RELEASE, SMALL, VARIANTS, begin, finish
 from tests.unit.told import Told, run_in_a_loop
 
 OPTIONS = RunOptions()
@@ -57,18 +63,28 @@ class Wire:
 class Bench:
     """A desk and what it does; each guest of the plan is a part."""
 
-    def __init__(self, folder: Path, cells: Sequence[Cell] = SMALL) -> None:
+    def __init__(self, folder: Path, cells: Sequence[Cell] = SMALL, most_seconds: float = MOST_SECONDS) -> None:
         self.folder, self.told, self.wire = folder, Told(), Wire()
         planned = begin(folder / "run", cells)
         planned.folder.mkdir()
         (folder / "arriving").mkdir()
         self.journal = Journal(planned.folder, planned.cells, planned.info, {})
         intake = Intake(Merger(self.journal, self.told), Receiver(folder / "arriving"))
-        pinning = Pinning(Paths(folder, folder), [], self.told, pins=PINS)
+        known = Pinning(Paths(folder, folder), [], self.told, pins=PINS)
         self.desk = Desk(
-            Handout(cells, OPTIONS), intake, self.told, OPTIONS, "run", pinning, transport=self.wire
+            Handout(cells, OPTIONS, most_seconds),
+            intake,
+            self.told,
+            OPTIONS,
+            "run",
+            known,
+            transport=self.wire,
         )
         self._numbers = self._looks = 0
+
+    def pinned(self, by: Pinning) -> None:
+        """Another one finds the images; called before the desk works."""
+        self.desk = replace(self.desk, pinning=by)
 
     def joins(self, *names: str) -> None:
         for name in names:
@@ -482,3 +498,45 @@ def test_a_coordinator_that_stood_still_blames_no_host(bench: Bench, monkeypatch
     clock[0] += 20.0
     shown.show(bench.desk.handout, silent)
     assert not bench.told.noted("answers again") and bench.told.now[-1].hosts[0].silent
+
+
+def test_the_image_that_a_host_prepares_is_that_of_the_guest_s_next_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinning, "JOIN_SECONDS", 0.2)
+    guest = KNOWN.guest("ubuntu-24.04")
+    cells = plan.choose(KNOWN, guests=[guest.name], variants=VARIANTS[:2]).cells([RELEASE])
+    bench = Bench(tmp_path, cells, most_seconds=1.0)
+    here, there = (Paths(tmp_path / name, tmp_path / name) for name in ("here", "there"))
+    base = put_published(here, guest)
+    prepared = put_prepared(there, guest, base)
+    bench.pinned(Pinning(here, [guest], bench.told))
+
+    async def ask(host: str, digest: str, name: str, offset: int) -> bytes:
+        assert (host, digest) == ("one", prepared.content.digest)
+        return transfer.read_chunk(prepared, name, offset)
+
+    bench.wire.ask_image = ask  # type: ignore[method-assign]
+
+    async def play() -> None:
+        bench.joins("one", "two")
+        first = await bench.given(1)
+        assert first.host == "one"
+        await asyncio.sleep(1.5)
+        assert len(bench.wire.given) == 1
+        told = io.StringIO()
+        for image in (base, prepared):
+            EventLines(told).image(image)
+        (line,) = told.getvalue().splitlines()
+        bench.desk.event(first.token, line)
+        second = await bench.given(2)
+        assert second.host == "two"
+        for attempt in (first, second):
+            bench.sends(attempt, bench.result(attempt))
+
+    run = bench.run(play)
+    assert {cell.status for cell in run.cells} == {Status.PASS}
+    assert [part.image and part.image.digest for part, _ in bench.wire.given] == [
+        base.content.digest,
+        prepared.content.digest,
+    ]

@@ -305,3 +305,28 @@ def test_what_was_lost_before_is_not_put_off_for_a_boot() -> None:
     second = desk.next()
     assert second is not None
     assert second.piece.machine == other.machine
+
+
+def test_one_host_prepares_an_image_and_meanwhile_others_get_other_guests() -> None:
+    desk = handout(50.0, hosts=3)
+    disk = {"disk.qcow2": FileContent(sha256="d" * 64, size=1)}
+    guests = ("debian-12", "debian-13")
+    desk.images = {name: Content(guest=name, inputs="a" * 64, files=disk) for name in guests}
+    desk.unprepared = {"debian-13"}
+    given = [attempt for _ in range(3) if (attempt := desk.next())]
+    assert sorted(attempt.piece.guest for attempt in given) == ["debian-12", "debian-12", "debian-13"]
+    for attempt in given:
+        if attempt.piece.guest == "debian-12":
+            desk.ended(attempt.token)
+    desk.waiting = [piece for piece in desk.waiting if piece.guest == "debian-13"]
+    assert (desk.next(), desk.seconds_left()) == (None, None)
+    # Its host is lost: another one prepares it, and so does the next part of the guest.
+    (leading,) = (attempt for attempt in given if attempt.piece.guest == "debian-13")
+    desk.lost(leading.host)
+    second = desk.next()
+    assert second is not None
+    assert desk.next() is None
+    desk.unprepared = set()
+    third = desk.next()
+    assert third is not None
+    assert third.host != second.host

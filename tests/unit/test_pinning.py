@@ -16,13 +16,15 @@ from lab.fleet.handout import Host
 from lab.fleet.pinning import Pinning
 from lab.images import store, transfer
 from lab.images.store import BaseImage
+from lab.lane import prepare_image
 from lab.record import Status
 from lab.run.absent import Absent
-from tests.unit.image_examples import put_image
+from tests.unit.image_examples import put_image, put_prepared, put_published
 from tests.unit.run_examples import KNOWN
 from tests.unit.told import Told, run_in_a_loop
 
 GUEST = KNOWN.guest("debian-13")
+CLOUD = KNOWN.guest("ubuntu-24.04")
 
 
 class Bench:
@@ -30,19 +32,24 @@ class Bench:
 
     def __init__(self, folder: Path, *, offline: bool = False) -> None:
         self.folder, self.told = folder, Told()
-        self.paths = Paths(folder / "own", folder / "own")
+        self.paths = self.of("own")
         self.hosts: dict[str, Host] = {}
         self.images: dict[str, BaseImage] = {}
         self.asked: list[str] = []
         self.pinning = Pinning(self.paths, [GUEST], self.told, offline, hosts=self.hosts)
 
+    def of(self, name: str) -> Paths:
+        return Paths(self.folder / name, self.folder / name)
+
     def joins(self, name: str, **image: int) -> None:
         host = self.hosts[name] = Host(name, 1, 8192)
         if image:
-            paths = Paths(self.folder / name, self.folder / name)
-            made = self.images[name] = put_image(paths, GUEST, **image)
-            host.images[made.content.digest] = made.content
+            self._has(host, put_image(self.of(name), GUEST, **image))
         self.pinning.joined()
+
+    def _has(self, host: Host, image: BaseImage) -> None:
+        self.images[host.name] = image
+        host.images[image.content.digest] = image.content
 
     async def ask(self, host: str, digest: str, name: str, offset: int) -> bytes:
         self.asked.append(host)
@@ -74,6 +81,121 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 async def nothing() -> None:
     pass
+
+
+class CloudBench(Bench):
+    """The same for a guest whose image is prepared from its distribution's disk."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.base = put_published(self.paths, CLOUD)
+        self.pinning.guests = [CLOUD]
+
+    def prepares(self, name: str, kib: int = 512) -> str:
+        """A host prepares an image; what it tells of that."""
+        image = self.images[name] = put_prepared(self.of(name), CLOUD, self.base, kib=kib)
+        return image.content.model_dump_json()
+
+    def joins_with_a_prepared_one(self, name: str) -> None:
+        host = self.hosts[name] = Host(name, 1, 8192)
+        self.prepares(name)
+        self._has(host, self.images[name])
+        self.pinning.joined()
+
+    @property
+    def pin(self) -> str | None:
+        found = self.pinning.pins.get(CLOUD.name)
+        return found.digest if found else None
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CloudBench:
+    monkeypatch.setattr(pinning, "JOIN_SECONDS", 0.2)
+    return CloudBench(tmp_path)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def test_a_prepared_image_of_the_coordinator_comes_first(cloud: CloudBench) -> None:
+    own = put_prepared(cloud.paths, CLOUD, cloud.base)
+    cloud.joins_with_a_prepared_one("one")
+    cloud.run(nothing)
+    assert cloud.pin == own.content.digest
+    assert (cloud.pinning.unprepared, cloud.asked) == (set(), [])
+
+
+def test_then_comes_that_of_a_host(cloud: CloudBench) -> None:
+    cloud.joins_with_a_prepared_one("one")
+    cloud.run(nothing)
+    assert cloud.pin == cloud.images["one"].content.digest
+    assert (cloud.pinning.unprepared, set(cloud.asked)) == (set(), {"one"})
+    found = prepare_image.find(cloud.paths, CLOUD, cloud.base)
+    assert found
+    assert found.manifest.source == "prepared for a test; from host one"
+
+
+def test_a_disk_that_nobody_has_prepared_is_prepared_by_the_first_host_that_gets_it(cloud: CloudBench) -> None:
+    async def play() -> None:
+        cloud.joins("one")
+        await until(lambda: cloud.pin)
+        assert (cloud.pin, cloud.pinning.unprepared) == (cloud.base.content.digest, {CLOUD.name})
+        told = cloud.prepares("one")
+        for _ in range(2):  # Of each lane.
+            cloud.pinning.prepared("one", CLOUD.name, told)
+        assert cloud.pinning.is_busy
+        await until(lambda: not cloud.pinning.unprepared)
+
+    cloud.run(play)
+    assert cloud.pin == cloud.images["one"].content.digest
+    digest = cloud.images["one"].content.digest
+    assert cloud.told.notes == [f"ubuntu-24.04: its image comes from one, which has it ({digest[:12]})"]
+    assert cloud.pinning.chunk(digest, "changes.json", 0) == b"{}\n"
+
+
+def test_what_does_not_arrive_is_prepared_by_the_next_host(cloud: CloudBench) -> None:
+    ask = cloud.ask
+
+    async def goes(host: str, digest: str, name: str, offset: int) -> bytes:
+        if host == "one":
+            raise LabError("one has gone")
+        return await ask(host, digest, name, offset)
+
+    cloud.ask = goes  # type: ignore[method-assign]
+
+    async def play() -> None:
+        cloud.joins("one")
+        await until(lambda: cloud.pin)
+        cloud.pinning.prepared("one", CLOUD.name, cloud.prepares("one"))
+        await until(lambda: not cloud.pinning.is_busy)
+        assert (cloud.pin, cloud.pinning.unprepared) == (cloud.base.content.digest, {CLOUD.name})
+        cloud.pinning.prepared("two", CLOUD.name, cloud.prepares("two", kib=640))
+        await until(lambda: not cloud.pinning.unprepared)
+
+    cloud.run(play)
+    assert cloud.pin == cloud.images["two"].content.digest
+    assert cloud.told.noted("ubuntu-24.04: its image did not come from one: one has gone")
+    assert cloud.pinning.failed == {}
+
+
+def test_what_is_not_prepared_from_the_run_s_disk_is_not_asked_for(cloud: CloudBench) -> None:
+    async def play() -> None:
+        cloud.joins("one")
+        await until(lambda: cloud.pin)
+        told = cloud.prepares("one")
+        its = cloud.images["one"].content
+        other = [{"base": "c" * 64}, {"base": ""}, {"inputs": "c" * 64}, {"guest": "debian-13"}]
+        for update in other:
+            cloud.pinning.prepared("one", CLOUD.name, its.model_copy(update=update).model_dump_json())
+        for text in ("", "{}", told[:-5]):
+            cloud.pinning.prepared("one", CLOUD.name, text)
+        cloud.pinning.prepared("one", "debian-13", told)
+        assert not cloud.pinning.is_busy
+
+    cloud.run(play)
+    assert (cloud.pin, cloud.asked) == (cloud.base.content.digest, [])
 
 
 def test_the_coordinator_s_own_image_comes_first(bench: Bench) -> None:

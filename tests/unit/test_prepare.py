@@ -5,6 +5,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from lab.base.speed import ORDINARY, Speed
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.session import Output
+from lab.images import store, transfer
 from lab.images.store import BaseImage
 from lab.lane import prepare_image, supplies
 from lab.lane.prepare_image import NotPrepared, PackagesMissing, Preparation
@@ -25,6 +27,7 @@ from lab.machine import seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import Lane
 from tests.unit.examples import base_image
+from tests.unit.image_examples import put_prepared, put_published
 
 GUEST = catalog.load().guest("ubuntu-24.04")
 APT = PackageManager.APT
@@ -100,6 +103,50 @@ def test_what_is_prepared_is_whole_read_only_and_says_what_it_is(
     assert made.manifest.inputs == prepare_image.inputs_digest(GUEST, IMAGE)
     assert made.folder.name == f"prepared-ubuntu-24.04-{made.manifest.inputs[:16]}"
     assert made.folder.parent == paths.images
+
+
+def test_what_another_host_prepared_will_do_and_is_not_prepared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, here = (Paths(tmp_path / name, tmp_path / name) for name in ("there", "here"))
+    base = put_published(here, GUEST)
+    sent = put_prepared(there, GUEST, base)
+
+    def fetch(name: str, offset: int) -> bytes:
+        return transfer.read_chunk(sent, name, offset)
+
+    def check(disk: Path) -> None:
+        transfer.check_disk(disk, GUEST, is_prepared=True)
+
+    transfer.receive(here, sent.content, fetch, lambda _text: None, check=check, origin="host one")
+    monkeypatch.setattr(prepare_image, "_boot_and_install", None)
+    found = prepare_image.ensure(preparation(here), GUEST, base)
+    assert found.folder.name.startswith(f"received-ubuntu-24.04-{sent.manifest.inputs[:16]}-")
+    assert (found.content.digest, found.firmware) == (sent.content.digest, Firmware.BIOS)
+    assert found.manifest.base == base.manifest.disk_sha256
+    # A run that names it as the guest's only image starts from it as it is.
+    named = GUEST.from_image(sent.content.digest)
+    only = store.find(here, named)
+    assert only == found
+    assert prepare_image.find(here, named, only) == found
+    assert prepare_image.is_ready(here, named)
+    # This host's own comes first from the time at which there is one.
+    own = put_prepared(here, GUEST, base, kib=640)
+    again = prepare_image.find(here, GUEST, base)
+    assert again
+    assert again.folder == own.folder
+
+
+def test_it_is_not_taken_for_one_of_another_disk(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path)
+    base = put_published(paths, GUEST)
+    sent = put_prepared(Paths(tmp_path / "there", tmp_path / "there"), GUEST, base)
+    transfer.receive(
+        paths, sent.content, partial(transfer.read_chunk, sent), print, check=None, origin="host one"
+    )
+    newer = put_published(paths, GUEST, kib=2048)
+    assert prepare_image.find(paths, GUEST, base)
+    assert prepare_image.find(paths, GUEST, newer) is None
 
 
 def of_another_disk(_monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]:

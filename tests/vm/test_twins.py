@@ -23,7 +23,7 @@ from lab.machine import leftovers
 from lab.record import CellResult, RunResult
 from lab.report import markdown
 from lab.verdict.status import SLOW_REASON
-from tests.mirror import SigningKey, guest, key_ring, serving
+from tests.mirror import guest
 from tests.vm import cloud_disk, twins
 from tests.vm.conftest import RELEASE
 from tests.vm.twins import Twin
@@ -80,13 +80,7 @@ def run(
     folder = tmp_path_factory.mktemp("twin")
     variants = [word for variant in twin.cells for word in ("-v", variant)]
     with pytest.MonkeyPatch.context() as patched:
-        with key_ring() as ring, serving() as mirror, cloud_disk.served(built.repository) as packages:
-            key = SigningKey(ring, "good@example.org")
-            root = twins.with_twins(folder / "definitions", mirror.url, key)
-            patched.setattr(loading, "definitions", lambda: root)
-            disk = twins.with_sources(built, folder / "disk.qcow2", packages.url)
-            mirror.publish(guest(twin.name).pinned(twin.pin), disk.read_bytes(), key)
-            disk.unlink()
+        with twins.published(twin, built, folder, patched):
             # Nothing is pinned: the build is found in the distribution's listing.
             lab("images", "pull", "--update", twin.name)
             # The file of pins was read already.

@@ -5,15 +5,18 @@ with another server, another key, and a title that says what it is. What it show
 distribution's name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from lab.base import process
-from lab.catalog import Pin
+from lab.catalog import Pin, loading
 from lab.guest.session import SUITE
 from lab.record import Confidence, Status
-from tests.mirror import SigningKey, definitions
+from tests.mirror import SigningKey, definitions, guest, key_ring, serving
 from tests.vm import cloud_disk
 from tests.vm.cloud_disk import CloudDisk, Recipe
 
@@ -200,6 +203,22 @@ def with_twins(root: Path, url: str, key: SigningKey) -> Path:
         each.define(root / "images")
     # Their builds are found by `lab images pull --update`.
     return root
+
+
+@contextmanager
+def published(twin: Twin, built: CloudDisk, folder: Path, patched: pytest.MonkeyPatch) -> Iterator[None]:
+    """Serve a twin in its distribution's layout, and the packages that it may install.
+
+    The lab's definitions are those in `folder`/definitions, for as long as `patched` holds.
+    """
+    with key_ring() as ring, serving() as mirror, cloud_disk.served(built.repository) as packages:
+        key = SigningKey(ring, "good@example.org")
+        root = with_twins(folder / "definitions", mirror.url, key)
+        patched.setattr(loading, "definitions", lambda: root)
+        disk = with_sources(built, folder / "disk.qcow2", packages.url)
+        mirror.publish(guest(twin.name).pinned(twin.pin), disk.read_bytes(), key)
+        disk.unlink()
+        yield
 
 
 def with_sources(built: CloudDisk, to: Path, url: str) -> Path:
