@@ -16,6 +16,7 @@ from lab.fleet.merging import OtherBuild
 from lab.fleet.part import Part
 from lab.fleet.pinning import Pinning
 from lab.fleet.showing import Showing, Silence
+from lab.fleet.silence import Watch
 from lab.fleet.trials import Known
 from lab.record import RunOptions, Status
 from lab.run.observer import Observer
@@ -226,7 +227,7 @@ class Desk:
 
         Raises what was raised while a result was taken in.
         """
-        idle_since = time.monotonic()
+        idle, watch = 0.0, Watch()
         assert self.transport is not None
         self.pinning.begin(self.transport.ask_image)
         while not self._crash and not self._is_over():
@@ -235,9 +236,10 @@ class Desk:
             while not self.stopping and (attempt := self.handout.next()):
                 self._give(attempt)
             rests = any(host.is_resting for host in self.handout.usable)
-            if self.handout.attempts or self._tasks or self.pinning.is_busy or rests:
-                idle_since = time.monotonic()
-            self._wait_no_longer(time.monotonic() - idle_since)
+            is_busy = self.handout.attempts or self._tasks or self.pinning.is_busy or rests
+            passed = watch.passed()
+            idle = 0.0 if is_busy else idle + passed
+            self._wait_no_longer(idle)
             self._showing.show(self.handout, silent())
             self._changed.clear()
             with suppress(TimeoutError):

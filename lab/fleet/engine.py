@@ -6,7 +6,6 @@ be unpickled, but as calls of plain data (`wire`).
 """
 
 import asyncio
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +21,8 @@ from lab.fleet.address import Address
 from lab.fleet.asked import Asked
 from lab.fleet.handout import Attempt, Host
 from lab.fleet.part import Part
+from lab.fleet.regular import Regular
+from lab.fleet.silence import Silences
 from lab.fleet.task import run_part
 from lab.images.content import CONTENTS, Content
 
@@ -119,6 +120,16 @@ class _Scheduler(Scheduler):
         self.handlers |= {wire.CHUNK: self._chunk, wire.END: self._end}
         self.handlers |= {wire.IMAGE: self._image, wire.IMAGE_SENT: self._image_sent}
         self.stream_handlers[wire.EVENT] = self._event
+        self.silences = Silences()
+        # dask would look once in LOST_SECONDS, and so find a lost host after up to twice as long.
+        self.periodic_callbacks["worker-ttl"] = Regular(self.check_worker_ttl, LOOK_SECONDS * 1000)
+
+    async def check_worker_ttl(self) -> None:
+        """Remove lost hosts. dask itself would go by the time of day, and count the time it stood still."""
+        self.silences.look({address: worker.last_seen for address, worker in self.workers.items()})
+        for address, seconds in list(self.silences.seconds.items()):
+            if seconds > LOST_SECONDS:
+                await self.remove_worker(address, stimulus_id="lab-host-is-lost")
 
     def start_http_server(self, *_arguments: Any, **_options: Any) -> None:
         """Start none: it would answer anybody, without TLS."""
@@ -170,12 +181,9 @@ class Engine:
             self._asked,
             protocol="inproc",
             security=Security(**security),
-            worker_ttl=LOST_SECONDS,
             plugins=[_Hosts(listener, self._asked)],
             dashboard=False,
         )
-        # dask would look once in LOST_SECONDS, and so find a lost host after up to twice as long.
-        self._scheduler.periodic_callbacks["worker-ttl"].callback_time = LOOK_SECONDS * 1000
 
     async def __aenter__(self) -> "Engine":
         await self._scheduler
@@ -245,9 +253,11 @@ class Engine:
 
     def silent(self) -> list[Silence]:
         """The hosts that have not said anything for a while."""
-        now = time.time()
-        found = [Silence(str(each.name), now - each.last_seen) for each in self._scheduler.workers.values()]
-        return [each for each in found if each.seconds > SILENT_SECONDS]
+        return [
+            Silence(str(worker.name), seconds)
+            for address, seconds in self._scheduler.silences.seconds.items()
+            if seconds > SILENT_SECONDS and (worker := self._scheduler.workers.get(address))
+        ]
 
     def _address(self, host: str) -> str:
         return str(self._scheduler.aliases.get(host, ""))

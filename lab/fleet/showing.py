@@ -1,7 +1,6 @@
 """What is shown of the hosts of a run while it goes on. Nothing is decided by it."""
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -13,9 +12,6 @@ from lab.fleet.intake import Intake
 from lab.plan import Cell
 from lab.run.observer import Observer
 from lab.run.several import HostNow, HostsNow, ToldCell
-
-# If this process itself stood still for so long, in seconds, what hosts said meanwhile is yet to be read.
-LATE_SECONDS = 5.0
 
 
 class Silence(Protocol):
@@ -36,7 +32,6 @@ class Showing:
     # By the token of an attempt: what its host decided, as far as that says.
     _told: dict[str, dict[tuple[str, str, str], ToldCell]] = field(default_factory=dict)
     _silent: set[str] = field(default_factory=set)
-    _shown: float = field(default_factory=lambda: time.monotonic())
 
     def joined(self, host: Host) -> None:
         """A host has joined."""
@@ -60,10 +55,6 @@ class Showing:
 
     def show(self, handout: Handout, silent: Sequence[Silence]) -> None:
         """Tell how all hosts are now; `silent` are those that do not answer. Called every second or so."""
-        now, last = time.monotonic(), self._shown
-        self._shown = now
-        if now - last > LATE_SECONDS:
-            silent = [each for each in silent if each.name in self._silent]
         self._note_silence(handout, silent)
         seconds = {each.name: each.seconds for each in silent}
         for name, known in self._known.items():

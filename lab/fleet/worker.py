@@ -18,6 +18,7 @@ from lab.fleet import greeting, logs
 from lab.fleet.address import Address
 from lab.fleet.greeting import NoAnswer
 from lab.fleet.host_images import HostImages
+from lab.fleet.regular import Regular
 from lab.fleet.task import Children
 
 # How often a coordinator is looked for.
@@ -46,6 +47,8 @@ class _Worker(DaskWorker):
     def __init__(self, *arguments: Any, images: HostImages, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._images = images
+        beat = self.periodic_callbacks["heartbeat"]
+        self.periodic_callbacks["heartbeat"] = Regular(self.heartbeat, beat.callback_time)
 
     async def get_startup_information(self) -> dict[str, str]:
         return {"images": await asyncio.to_thread(self._images.offer)}

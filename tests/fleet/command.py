@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from lab.base.wait import Deadline, wait_for
@@ -12,11 +12,12 @@ from tests.fleet.examples import ROOT, Fleet
 from tests.unit.run_examples import KNOWN
 from tests.unit.told import SECONDS
 
-# The command with less patience for hosts that do not answer.
-IMPATIENT = """
+# The command with less patience for hosts that do not answer, and when these are lost, in seconds.
+LOST = 10.0
+IMPATIENT = f"""
 import sys
 from lab.fleet import engine
-engine.LOST_SECONDS, engine.SILENT_SECONDS = 6.0, 2.0
+engine.LOST_SECONDS, engine.SILENT_SECONDS = {LOST}, 3.0
 from lab.cli import main
 sys.argv[0] = "lab"
 main()
@@ -38,6 +39,7 @@ class Command:
         host: str = "127.0.0.1",
         port: int = 0,
         impatient: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         release = fleet.folder / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313"
         release.mkdir(parents=True, exist_ok=True)
@@ -45,10 +47,10 @@ class Command:
         self.out = fleet.folder / "out"
         program = ["-c", IMPATIENT] if impatient else ["-m", "lab"]
         command = [*within, sys.executable, *program, "matrix", *arguments, "--hosts", f"tls://{host}:{port}"]
-        environment = {**os.environ, "LAB_HOME": str(fleet.folder), "PYTHONPATH": str(ROOT)}
+        own = {"LAB_HOME": str(fleet.folder), "PYTHONPATH": str(ROOT), **(environment or {})}
         with self.out.open("wb") as output:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+                command, cwd=ROOT, env={**os.environ, **own}, stdout=output, stderr=subprocess.STDOUT
             )
         self.address = self.wait_for(r"hosts join with: lab worker (\S+)")
 

@@ -1,6 +1,15 @@
-"""A host whose clock is an hour off: what its certificates, timeouts, archives and record are worth."""
+"""A clock that is an hour off, or is set by an hour, and a coordinator that stands still.
 
+What certificates, timeouts, archives and the record are worth then.
+"""
+
+import asyncio
+import re
+import signal
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,11 +18,15 @@ import pytest
 
 pytest.importorskip("distributed")
 
+from tornado.ioloop import IOLoop
+
+from lab.fleet.regular import Regular
 from lab.record import RunResult, Status
 from tests.fleet import clocks
+from tests.fleet.command import LOST, Command
 from tests.fleet.examples import Fleet, HostProcess, Running, running
 from tests.unit.run_examples import PLAN, SMALL
-from tests.unit.told import SECONDS
+from tests.unit.told import SECONDS, run_in_a_loop
 
 HOUR = timedelta(hours=1)
 FAST, SLOW = HOUR, -HOUR
@@ -98,3 +111,117 @@ def test_a_host_whose_clock_is_fast_says_so_of_a_certificate_that_ends_within_th
         assert "if the clock is wrong, set it" in host.said()
         run.start_host("two")
         assert {cell.status for cell in run.finish().cells} == {Status.PASS}
+
+
+TWO_PARTS = ["-g", "debian-12", "-g", "debian-13", "-v", "stock", "-v", "userns-clone-off", "--build", "0.10.8"]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+def at_work(
+    stack: ExitStack,
+    folder: Path,
+    *,
+    seconds: float,
+    own: dict[str, str] | None = None,
+    theirs: dict[str, str] | None = None,
+) -> tuple[Fleet, Command]:
+    """A run of two parts, each on a host of its own, which both run; a cell takes so many seconds.
+
+    `own` is the coordinator's environment, and `theirs` the hosts'.
+    """
+    # Certificates as they are on the second day: wherever a clock is set, it is within their time.
+    fleet = Fleet(folder, issued=datetime.now(UTC) - timedelta(days=1))
+    stack.callback(fleet.end)
+    out = str(folder / "run")
+    run = Command(fleet, *TWO_PARTS, "--no-remedies", "-o", out, impatient=True, environment=own)
+    stack.callback(run.end)
+    for name in ("one", "two"):
+        fleet.start(name, run.address, seconds=seconds, environment=theirs)
+    for guest in ("debian-12", "debian-13"):
+        run.wait_for(f"(one|two): {guest}: (stock|userns)")
+    return fleet, run
+
+
+def no_host_was_lost(run: Command, folder: Path) -> None:
+    """Each cell was decided once, on the host that got it first."""
+    assert run.ends() == 0, run.said()
+    for trouble in ("has gone", "a second time", "no host that could"):
+        assert trouble not in run.said()
+    # A host with much to do may be told as silent for some seconds.
+    assert not re.search(r"has not answered for \d\d", run.said())
+    result = RunResult.read(folder / "run")
+    assert [(cell.status, cell.retried) for cell in result.cells] == [(Status.PASS, [])] * 4
+    assert len(result.run.lanes) == 2
+
+
+def test_a_coordinator_that_stands_still_loses_no_host(tmp_path: Path, stack: ExitStack) -> None:
+    _, run = at_work(stack, tmp_path, seconds=2)
+    run.process.send_signal(signal.SIGSTOP)
+    time.sleep(LOST + 2.0)
+    run.process.send_signal(signal.SIGCONT)
+    no_host_was_lost(run, tmp_path)
+
+
+def test_a_coordinator_whose_clock_is_set_forward_loses_no_host(
+    tmp_path: Path, stack: ExitStack, library: Path
+) -> None:
+    clock = clocks.Clock(tmp_path, library)
+    _, run = at_work(stack, tmp_path, seconds=4, own=clock.environment)
+    # Between two heartbeats of a host at least once.
+    for hours in range(1, 11):
+        clock.off_by(hours * FAST)
+        time.sleep(0.7)
+    no_host_was_lost(run, tmp_path)
+
+
+def test_a_coordinator_whose_clock_is_set_back_finds_a_lost_host(
+    tmp_path: Path, stack: ExitStack, library: Path
+) -> None:
+    clock = clocks.Clock(tmp_path, library)
+    fleet, run = at_work(stack, tmp_path, seconds=3, own=clock.environment)
+    clock.off_by(SLOW)
+    fleet.hosts["one"].kill(signal.SIGSTOP)
+    run.wait_for("one has gone, in the middle of a part")
+    assert run.ends() == 0, run.said()
+    assert sorted(cell.retried for cell in RunResult.read(tmp_path / "run").cells) == [
+        [],
+        [],
+        ["one was lost"],
+        ["one was lost"],
+    ]
+
+
+def test_a_host_whose_clock_is_set_back_is_heard_as_before(
+    tmp_path: Path, stack: ExitStack, library: Path
+) -> None:
+    clock = clocks.Clock(tmp_path, library)
+    _, run = at_work(stack, tmp_path, seconds=LOST * 0.7, theirs=clock.environment)
+    clock.off_by(SLOW)
+    no_host_was_lost(run, tmp_path)
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_what_dask_does_regularly_goes_on_when_the_clock_is_set(
+    monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    calls: list[float] = []
+    off = [0.0]
+    clock = time.time
+    monkeypatch.setattr(IOLoop, "time", lambda self: clock() + off[0])
+
+    async def play() -> None:
+        regular = Regular(lambda: calls.append(clock()), 10.0)
+        regular.start()
+        async with asyncio.timeout(60):
+            for count in (3, 6):
+                while len(calls) < count:
+                    await asyncio.sleep(0.01)
+                off[0] = jump
+        regular.stop()
+
+    run_in_a_loop(play())
