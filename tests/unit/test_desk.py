@@ -98,14 +98,20 @@ class Bench:
         return self.wire.given[count - 1][1]
 
     def result(self, attempt: Attempt, **update: Any) -> bytes:
-        """What a host would send: each cell passed."""
+        """What a host would send: each cell passed, or its suite failed and its child died in the trials."""
         self._numbers += 1
         folder = self.folder / f"part-{self._numbers}-{attempt.host}"
         done = finish(folder, begin(folder, attempt.piece.cells))
         guest = attempt.piece.cells[0].guest.name
         done.run.lanes.append(LaneRecord(guest=guest, label=guest, image="image", fork="memory", seconds={}))
         done.run.builds[0].files.update(update.get("files", {}))
+        known = self.wire.given[-1][0].known.results
         cells = [cell.model_copy(update={"lane": guest}) for cell in done.cells]
+        if update.get("dies"):
+            done.run.finished = None
+            cells = [cell.model_copy(update={"status": Status.FAIL, "unfinished": True}) for cell in cells]
+        elif known:
+            cells = [each.model_copy(update={"unfinished": False}) for each in known.values()]
         RunResult(run=done.run, cells=cells).write(folder)
         archive.pack(folder, folder / "packed", [cell.folder for cell in attempt.piece.cells])
         return (folder / "packed").read_bytes()
@@ -482,6 +488,29 @@ def test_what_a_host_told_is_lost_with_it(tmp_path: Path) -> None:
         bench.sends(again, bench.result(again))
 
     assert {cell.status for cell in bench.run(play).cells} == {Status.PASS}
+
+
+def test_the_trials_of_a_child_that_died_are_given_out_again_without_their_suites(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, SMALL[:2])
+
+    async def play() -> None:
+        bench.joins("one")
+        first = await bench.given(1)
+        assert bench.wire.given[0][0].known.results == {}
+        bench.sends(first, bench.result(first, dies=True), status=-9)
+        again = await bench.given(2)
+        assert bench.desk.handout.hosts["one"].failures == 0
+        assert bench.wire.given[1][0].known.results.keys() == {cell.folder for cell in SMALL[:2]}
+        bench.tells(again, SMALL[0])
+        now = await bench.shows(lambda now: bool(now.told))
+        assert (len(now.told), now.decided, now.cells) == (1, 0, 2)
+        bench.sends(again, bench.result(again))
+
+    run = bench.run(play)
+    assert [(cell.status, cell.unfinished) for cell in run.cells] == [(Status.FAIL, False)] * 2
+    assert [len(cell.retried) for cell in run.cells] == [1, 1]
+    assert len(bench.told.cells) == 2
+    assert {len(now.told) + now.decided for now in bench.told.now} <= {0, 1, 2}
 
 
 def test_the_image_that_a_host_prepares_is_that_of_the_guest_s_next_parts(
