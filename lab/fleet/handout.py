@@ -221,12 +221,13 @@ class Handout:
     def _instead(self, host: Host, piece: Piece) -> Piece:
         """What a host had better get in place of a part that it was lost with, or whose machine it has to boot.
 
-        The former waits for all that the host was not lost with. In place of the latter it gets a part of much
-        the same length: of a machine that it booted before, else of one whose image it has, else of the one
-        with the most work left for each host that booted it.
+        The former waits for all that the host was not lost with, or less often. In place of the latter it gets
+        a part of much the same length: of a machine that it booted before, else of one whose image it has, else
+        of the one with the most work left for each host that booted it.
         """
+        able = [each for each in self.waiting if not (self._has_no_image(each) or host.why_not(each))]
         if host.name in piece.lost_with:
-            return next((each for each in self.waiting if self._is_new_to(host, each)), piece)
+            return min(able, key=lambda each: len(each.faults) if host.name in each.lost_with else 0)
         if piece.machine in host.booted or piece.faults:
             return piece
         work: dict[str, float] = {}
@@ -235,15 +236,9 @@ class Handout:
         for machine in work:
             work[machine] /= 1 + sum(machine in other.booted for other in self.hosts.values())
         similar = [
-            each
-            for each in self.waiting
-            if each.seconds >= SIMILAR * piece.seconds and self._is_new_to(host, each)
+            each for each in able if each.seconds >= SIMILAR * piece.seconds and host.name not in each.lost_with
         ]
         return max(similar or [piece], key=lambda each: (*self._at_home(host, each), work[each.machine]))
-
-    def _is_new_to(self, host: Host, piece: Piece) -> bool:
-        """Whether a host may get a part now that it was not lost with before."""
-        return not (self._has_no_image(piece) or host.name in piece.lost_with or host.why_not(piece))
 
     def _give(self, host: Host, piece: Piece) -> Attempt:
         self.waiting.remove(piece)

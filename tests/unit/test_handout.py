@@ -164,6 +164,18 @@ def test_the_only_host_gets_a_part_that_failed_there_after_all_others(clock: lis
     assert len(order) == len(PLAN)
 
 
+def test_the_only_host_tries_all_parts_as_often_before_one_is_given_up(clock: list[float]) -> None:
+    desk = handout(50.0)
+    tried: list[str] = []
+    for _ in range(2 * len(PLAN)):
+        attempt = given(desk)
+        tried += names(attempt.piece.cells)
+        fails(desk, attempt)
+        clock[0] += MOST_REST_SECONDS
+    assert sorted(tried) == sorted(2 * names(PLAN))
+    assert len(desk.waiting) == len(PLAN)
+
+
 def test_a_part_comes_back_to_a_host_if_the_others_are_too_small_for_it() -> None:
     desk = handout(lanes=2)
     desk.hosts["small"] = Host("small", 4, 512)
