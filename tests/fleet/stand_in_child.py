@@ -128,7 +128,8 @@ def decide(folder: Path, cell: dict[str, Any], host: str, bulk: int, *, failed: 
     evidence = folder / "cells" / name(cell) / "kernel.log"
     evidence.parent.mkdir(parents=True)
     evidence.write_text(f"{name(cell)} on {host}\n" + " " * bulk)
-    (evidence.parent / "probes.json").write_text("{}")
+    if failed:
+        (evidence.parent / "probes.json").write_text("{}")
     made = {**row(cell, "fail" if failed else "pass", ""), "lane": cell["guest"]}
     return {**made, "unfinished": True} if failed else made
 
