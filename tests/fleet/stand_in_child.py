@@ -3,9 +3,9 @@
 `seconds`: how long each cell takes. `until`: a file that it waits for before it does anything. `refuse`: why
 the part is refused. `status`: the exit status; `after`: how many cells are decided before that. `bulk`: how
 large the evidence of a cell is, in bytes. `trials`: every suite fails, and it takes so many seconds to try a
-remedy after it; with `dies`, it is killed in the first trial. `prepares`: the inputs and the base of the image
-that it prepares for a part with a disk that is not prepared; on each host it is another one. Ended by SIGINT,
-it keeps what it decided. It imports nothing of the lab, so that it starts quickly.
+remedy after it; with `dies`, it is killed after a suite that it ran itself. `prepares`: the inputs and
+the base of the image that it prepares for a part with a disk that is not prepared; on each host it is another
+one. Ended by SIGINT, it keeps what it decided. It imports nothing of the lab, so that it starts quickly.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ def main(file: str, to: str, control: str, host: str) -> int:
                 results.append(decide(folder, cell, host, wanted.get("bulk", 0), failed=failed))
             if results[-1].get("unfinished"):
                 tell("lane", cell["guest"], f"{cell['variant']}: trying a remedy")
-                if wanted.get("dies"):
+                if wanted.get("dies") and name(cell) not in known:
                     write(folder, part, results, interrupted=False, finished=False)
                     os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(wanted.get("trials", 0.0))
