@@ -28,7 +28,8 @@ from rich.table import Table
 from benchmarks import fleet_chart, history
 from benchmarks.simulated import Originals, Shape
 from lab.fleet import archive
-from lab.fleet.handout import Attempt, Handout, Host, Piece
+from lab.fleet.attempt import Attempt, Host, Piece
+from lab.fleet.handout import Handout
 from lab.fleet.intake import End, Intake
 from lab.fleet.merging import Merger
 from lab.fleet.part import Part

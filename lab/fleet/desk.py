@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from lab.base.files import bounded, plain
 from lab.fleet import events
+from lab.fleet.attempt import Attempt, Host
 from lab.fleet.events import Event
-from lab.fleet.handout import Attempt, Handout, Host
+from lab.fleet.handout import Handout
 from lab.fleet.intake import LONGEST_WORDS, End, Intake
 from lab.fleet.merging import OtherBuild
 from lab.fleet.part import Part

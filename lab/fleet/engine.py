@@ -19,7 +19,7 @@ from lab.base.errors import LabError
 from lab.fleet import logs, wire
 from lab.fleet.address import Address
 from lab.fleet.asked import Asked
-from lab.fleet.handout import Attempt, Host
+from lab.fleet.attempt import Attempt, Host
 from lab.fleet.part import Part
 from lab.fleet.regular import Regular
 from lab.fleet.silence import Silences

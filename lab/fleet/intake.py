@@ -9,7 +9,7 @@ from typing import Any
 from lab.base.files import bounded, plain
 from lab.fleet import archive
 from lab.fleet.archive import DamagedResult
-from lab.fleet.handout import Attempt, Piece
+from lab.fleet.attempt import Attempt, Piece
 from lab.fleet.merging import Merger
 from lab.fleet.names import LaneNames
 from lab.fleet.receiving import Receiver

@@ -13,7 +13,7 @@ from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import bounded, plain
 from lab.base.paths import Paths
 from lab.catalog import Guest
-from lab.fleet.handout import Host
+from lab.fleet.attempt import Host
 from lab.images import store, transfer
 from lab.images.content import Content
 from lab.images.store import BaseImage

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from lab.fleet import events
+from lab.fleet.attempt import Attempt, Host
 from lab.fleet.events import Event
-from lab.fleet.handout import Attempt, Handout, Host
+from lab.fleet.handout import Handout
 from lab.fleet.intake import Intake
 from lab.plan import Cell
 from lab.run.observer import Observer

@@ -14,10 +14,11 @@ import pytest
 
 from lab import plan
 from lab.base.paths import Paths
-from lab.fleet import archive, desk, handout, pinning, silence
+from lab.fleet import archive, desk, pinning
+from lab.fleet.attempt import MOST_REST_SECONDS, REST_SECONDS, Attempt, Host
 from lab.fleet.desk import Desk
 from lab.fleet.events import EventLines
-from lab.fleet.handout import MOST_SECONDS, Attempt, Handout, Host
+from lab.fleet.handout import MOST_SECONDS, Handout
 from lab.fleet.intake import Intake
 from lab.fleet.merging import Merger
 from lab.fleet.part import Part
@@ -251,7 +252,7 @@ def test_a_host_with_other_files_of_a_build_gets_nothing_more(bench: Bench) -> N
 def test_a_host_whose_lab_fails_at_once_does_not_take_part_after_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handout, "REST_SECONDS", 0.0)
+    monkeypatch.setattr("lab.fleet.attempt.REST_SECONDS", 0.0)
     bench = Bench(tmp_path)
     bench.desk.handout = Handout(SMALL, OPTIONS, most_seconds=1.0)
 
@@ -282,8 +283,8 @@ def test_a_host_whose_lab_fails_at_once_does_not_take_part_after_part(
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The desk's clock, which stands still until a test moves it. The event loop has another one."""
     now = [0.0]
-    for module in (desk, handout, silence):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in ("attempt", "desk", "handout", "silence"):
+        monkeypatch.setattr(f"lab.fleet.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(desk, "LOOK_SECONDS", 0.01)
     return now
 
@@ -298,9 +299,9 @@ def test_the_only_host_rests_after_each_failure_and_another_one_runs_everything(
             now = await bench.shows(lambda now: now.hosts[0].rests_after == len(bench.wire.given))
             assert now.hosts == (HostNow("bad", 1, 0, kvm=False, rests_after=number),)
             if number == 1:
-                clock[0] += handout.REST_SECONDS
+                clock[0] += REST_SECONDS
         # As long as a run waits for another host; but this one is there.
-        clock[0] += 2 * handout.REST_SECONDS - 0.1
+        clock[0] += 2 * REST_SECONDS - 0.1
         await bench.looks()
         assert (len(bench.wire.given), bench.told.cells) == (2, [])
         bench.joins("good")
@@ -317,7 +318,7 @@ def test_the_only_host_rests_after_each_failure_and_another_one_runs_everything(
 def test_the_only_host_gets_nothing_more_after_some_failures_and_its_words_are_the_reason(
     bench: Bench, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handout, "MOST_LOSSES", 100)
+    monkeypatch.setattr("lab.fleet.handout.MOST_LOSSES", 100)
     # A rest is longer than that, and no time without a host.
     monkeypatch.setattr(desk, "WAIT_FOR_ANOTHER_SECONDS", 10.0)
     host = bench.desk.handout.hosts
@@ -329,7 +330,7 @@ def test_the_only_host_gets_nothing_more_after_some_failures_and_its_words_are_t
             while host["bad"].failures < number:
                 await asyncio.sleep(0.01)
             if number < desk.MOST_FAILURES_ALONE:
-                clock[0] += min(number * handout.REST_SECONDS, handout.MOST_REST_SECONDS) - 0.1
+                clock[0] += min(number * REST_SECONDS, MOST_REST_SECONDS) - 0.1
                 await bench.looks()
                 assert (len(bench.wire.given), bench.told.cells) == (number, [])
                 clock[0] += 0.2

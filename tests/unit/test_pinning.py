@@ -12,7 +12,7 @@ from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.fleet import pinning, wire
 from lab.fleet.asked import Asked
-from lab.fleet.handout import Host
+from lab.fleet.attempt import Host
 from lab.fleet.pinning import Pinning
 from lab.images import store, transfer
 from lab.images.store import BaseImage
