@@ -31,6 +31,7 @@ from tests.fleet.cable import NoNamespaces, laid
 from tests.fleet.small_disk import NoMounts
 
 Strike = Callable[[Scene], Seen]
+STANDSTILL_SECONDS = 70.0
 LOST = "one has gone, in the middle of a part"
 
 
@@ -109,6 +110,18 @@ def stop_worker_for_a_while(scene: Scene) -> Seen:
     again = scene.runs_again()
     scene.one.kill(signal.SIGCONT)
     return Seen(noticed, again, scene.all_decided(), line.partition("note: ")[2])
+
+
+def stop_coordinator_for_a_while(scene: Scene) -> Seen:
+    """For longer than a host may be silent; seconds are from its waking up on."""
+    scene.command.process.send_signal(signal.SIGSTOP)
+    time.sleep(STANDSTILL_SECONDS)
+    scene.command.process.send_signal(signal.SIGCONT)
+    scene.strike()
+    scene.gate.touch()
+    ended = scene.all_decided()
+    gone = [line for line in scene.command.said().splitlines() if " has gone" in line]
+    return Seen(ended=ended, words="; ".join(gone) or "nothing")
 
 
 def cut_link(scene: Scene) -> Seen:
@@ -192,6 +205,7 @@ FAULTS = [
     Fault("a worker's clock is an hour fast", go_on, with_a_fast_clock),
     Fault("SIGSTOP of a worker", stop_worker, is_slow=True),
     Fault("SIGSTOP, and SIGCONT once it is lost", stop_worker_for_a_while, is_slow=True),
+    Fault("the coordinator stands still for 70 s", stop_coordinator_for_a_while, is_slow=True),
     Fault("a link is cut, and back", cut_link, with_cable, is_slow=True),
 ]
 
