@@ -251,7 +251,9 @@ class Desk:
             raise self._crash
 
     def _decide_without_image(self) -> None:
-        """Decide the cells of guests that have no image."""
+        """Decide the cells of guests that have no image; after an interrupt that is no reason."""
+        if self.stopping:
+            return
         for piece in [each for each in self.handout.waiting if each.guest in self.pinning.failed]:
             self.handout.waiting.remove(piece)
             self.intake.merger.decide(piece.cells, *self.pinning.failed[piece.guest])

@@ -217,8 +217,9 @@ class Pinning:
         try:
             return await self._take(guest, host, content)
         except LabError as error:
-            why = bounded(plain(str(error.args[0])), LONGEST_WORDS)
-            self.observer.note(f"{guest.name}: its image did not come from {host}: {why}")
+            if not self._is_stopped:
+                why = bounded(plain(str(error.args[0])), LONGEST_WORDS)
+                self.observer.note(f"{guest.name}: its image did not come from {host}: {why}")
             return None
 
     async def _take(self, guest: Guest, host: str, content: Content) -> BaseImage:

@@ -554,3 +554,18 @@ def test_the_image_that_a_host_prepares_is_that_of_the_guest_s_next_parts(
         base.content.digest,
         prepared.content.digest,
     ]
+
+
+def test_a_guest_whose_image_an_interrupt_kept_from_coming_has_no_error(bench: Bench) -> None:
+    async def play() -> None:
+        bench.joins("one")
+        attempt = await bench.given(1)
+        bench.desk.stop()
+        for guest in PINS:
+            bench.desk.pinning.failed[guest] = Status.ERROR, "interrupted"
+        await bench.looks()
+        bench.sends(attempt, bench.result(attempt))
+
+    run = bench.run(play)
+    assert sorted(cell.status for cell in run.cells) == [Status.NOT_RUN] * 2 + [Status.PASS] * 2
+    assert {cell.reason for cell in run.cells if cell.status is Status.NOT_RUN} == {"interrupted"}
