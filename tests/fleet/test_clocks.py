@@ -225,3 +225,5 @@ def test_what_dask_does_regularly_goes_on_when_the_clock_is_set(
         regular.stop()
 
     run_in_a_loop(play())
+    # Three before the clock was set, and three after that.
+    assert len(calls) >= 6
