@@ -19,8 +19,10 @@ from lab.probes.who import Who
 
 # Lines of one output that are read, and characters of one value: far more than the script prints.
 MOST_LINES, LONGEST = 2000, 10_000
-BEGIN = re.compile(rf"={{2,}} ?{names.BEGIN} (\d{{1,4}})\b")
-END = re.compile(rf"={{2,}} ?{names.END} \d{{1,4}}: (\d{{1,5}}) lines")
+# A match starts with the first of several `=`: a search that started at each of them would be quadratic.
+MARK = r"(?<!=)={2,}+ ?"
+BEGIN = re.compile(rf"{MARK}{names.BEGIN} (\d{{1,4}})\b")
+END = re.compile(rf"{MARK}{names.END} \d{{1,4}}: (\d{{1,5}}) lines")
 NUMBERED = re.compile(r"(\d{1,5}) (?:([\w./-]+):|\+)(?: |$)(.*)", re.ASCII)
 # What mail programs put before the lines that they quote.
 QUOTE_MARKS = " \t>|"

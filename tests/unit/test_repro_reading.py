@@ -7,6 +7,7 @@ import pytest
 
 from lab.base.errors import UsageError
 from lab.repro.reading import forms, read
+from lab.repro.reading.structure import parse
 from lab.repro.report import (
     AuditLine,
     Boxlite,
@@ -23,7 +24,7 @@ from lab.repro.report import (
     System,
     Words,
 )
-from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, tried
+from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, slowdown, tried
 from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
 
@@ -224,6 +225,20 @@ def test_repeated_text_is_read_in_time(text: str) -> None:
     for shape in (text, text.replace(" ", "\n")[:100_000], f"```\n{text}\n```"):
         report = read(shape.encode())
         assert len(report.statements) < 1_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["`a b` to works with ", "kernel.a=1 to works ", "chmod 1 /a to works to works ", "*a **b_ `c", "to help "],
+)
+def test_a_line_twice_as_long_takes_about_twice_as_long_to_read(part: str) -> None:
+    assert slowdown(lambda text: read(text.encode()), part * (2_000 // len(part))) < 3
+
+
+@pytest.mark.parametrize("text", ["Ubuntu &#x202e;24.04&#x202c; fails", "Ubuntu 24.04&#10;&NewLine;fails"])
+def test_an_entity_does_not_hide_text_or_end_a_line(text: str) -> None:
+    [line] = parse(text)
+    assert not {"\u202e", "\u202c", "\n"} & set(line.text)
 
 
 def test_control_characters_and_marks_that_hide_text_are_removed() -> None:

@@ -10,6 +10,8 @@ from enum import StrEnum
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from lab.base.files import plain
+
 # Blocks, without what is inside a line; definitions of links would swallow lines such as `[1]: text`.
 BLOCKS = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["reference", "inline"])
 # What is inside a line: only what hides characters that were meant. Links stay as they were written.
@@ -133,7 +135,9 @@ def _inline(content: str) -> tuple[str, tuple[str, ...]]:
     if MARKS.isdisjoint(content):
         return content, ()
     parts = INLINE.parseInline(content)[0].children or []
+    # An entity may stand for a character that hides text or ends the line.
+    shown = plain("".join(part.content for part in parts)).replace("\n", " ")
     return (
-        "".join(part.content for part in parts),
+        shown,
         tuple(part.content for part in parts if part.type == "code_inline"),
     )

@@ -11,7 +11,7 @@ from lab.base.files import bounded
 from lab.repro.reading.structure import Kind, Line
 from lab.repro.report import Place, Quote, Statement
 
-# Longest quote and longest single fact, in characters.
+# Longest quote, longest single fact, and most of a sentence before or after a fact, in characters.
 LONGEST = 1_000
 MOST_ON_A_LINE = 20
 # Longest heading that says which system the lines below it are from.
@@ -67,7 +67,7 @@ class Text:
         """The words before column `start` of a line: its sentence so far, or what introduces its block."""
         line, block = self.lines[index], self.blocks[self.lines[index].block]
         here = "" if line.kind is Kind.CODE else self._joined(range(block.start, index))
-        words = f"{here} {line.text[:start]}"
+        words = f"{here} {line.text[:start]}"[-LONGEST:]
         ends = [found.end() for found in END_OF_SENTENCE.finditer(words)]
         words = words[ends[-1] if ends else 0 :]
         return words if words.strip(" -*:$#") else f"{self._introduction(block.start)} {words}"
@@ -76,7 +76,7 @@ class Text:
         """The words after column `end` of a line: the rest of its sentence."""
         line, block = self.lines[index], self.blocks[self.lines[index].block]
         after = "" if line.kind is Kind.CODE else self._joined(self._going_on(index + 1, block.stop))
-        words = f"{line.text[end:]} {after}"
+        words = f"{line.text[end:]} {after}"[:LONGEST]
         stop = END_OF_SENTENCE.search(words)
         return words[: stop.start()] if stop else words
 

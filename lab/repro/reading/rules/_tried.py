@@ -38,6 +38,8 @@ CURED = re.compile(
 NOT_SAID = re.compile(
     r"(?:\b(?:should|would|could|may|might|must|to|can|cannot|will|not|how|is|are)|n't|n’t)\s+(?:\w+\s+)?$"
 )
+# Most characters in which that is looked for.
+LONGEST_NOT = 40
 
 
 @dataclass(frozen=True)
@@ -71,5 +73,6 @@ def _helped(words: str) -> bool | None:
     """Whether words say that something cured (True) or did not (False); None: they do not say."""
     if IN_VAIN.search(words):
         return False
-    cured = (found for found in CURED.finditer(words) if not NOT_SAID.search(words[: found.start()]))
-    return True if next(cured, None) else None
+    begins = (found.start() for found in CURED.finditer(words))
+    cured = (begin for begin in begins if not NOT_SAID.search(words[max(0, begin - LONGEST_NOT) : begin]))
+    return None if next(cured, None) is None else True

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from lab.repro.reading.rules._base import Found, Rule, Text, matches, place, quote
+from lab.repro.reading.rules._base import MOST_ON_A_LINE, Found, Rule, Text, matches, place, quote
 from lab.repro.reading.rules._tried import PERHAPS, said
 from lab.repro.reading.rules.setting import ECHO, PAIR
 from lab.repro.reading.structure import Kind
@@ -48,7 +48,7 @@ def _options(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
 def _spans(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
     """Yield the commands between backticks, if the sentence says what came of them."""
     line = text.lines[index]
-    for span in line.spans:
+    for span in line.spans[:MOST_ON_A_LINE]:
         start = line.text.find(span)
         if len(span.split()) < 2 or any(each.search(span) for each in (STEP, PAIR, ECHO)):
             continue
