@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lab.base.errors import UsageError, one_line
 from lab.run import journal, past
@@ -76,6 +76,15 @@ class Published(_Data):
 
     distributions: tuple[Distribution, ...]
     cells: tuple[Cell, ...]
+
+    @model_validator(mode="after")
+    def _has_the_distributions(self) -> "Published":
+        for cell in self.cells:
+            if not 0 <= cell.distribution < len(self.distributions):
+                raise ValueError(
+                    f"a cell of {cell.guest} is of distribution {cell.distribution}, which is not there"
+                )
+        return self
 
     def of(self, distributions: Iterable[Distribution]) -> list[Cell]:
         """Return the cells of some distributions that have settings to compare with."""

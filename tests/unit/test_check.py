@@ -1,6 +1,7 @@
 """`lab check`: what a host's probe shows, and what published results say about the nearest tested host."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from lab.check.text import lines
 from lab.cli import cli
 from lab.probes import Facts, Probe, Probes
 from lab.probes.report import HostReport
+from lab.probes.report import read as read_probe
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
 from tests.unit import examples
+from tests.unit.reading_examples import slowdown
 from tests.unit.site_examples import run_folder, site_of
 
 CURE = remedies.find("userns-clone-on")
@@ -286,3 +289,16 @@ def test_a_site_that_is_damaged_is_named(tmp_path: Path) -> None:
         (site / "host-data.js").write_text(text)
         with pytest.raises(UsageError, match=r"host-data\.js"):
             published.load([str(site)], tmp_path)
+
+
+@pytest.mark.parametrize("number", ["99", "-1"])
+def test_a_cell_of_a_distribution_that_the_site_lacks_is_named(tmp_path: Path, number: str) -> None:
+    data = site_of(tmp_path, STOCK) / "host-data.js"
+    data.write_text(re.sub(r'"distribution": \d+', f'"distribution": {number}', data.read_text()))
+    with pytest.raises(UsageError, match=f"of distribution {number}, which is not there"):
+        published.load([str(data.parent)], tmp_path)
+
+
+@pytest.mark.parametrize("line", ["=" * 4_000, "= " * 2_000])
+def test_a_line_twice_as_long_takes_about_twice_as_long_to_read(line: str) -> None:
+    assert slowdown(read_probe, f"{line}x") < 3
