@@ -49,7 +49,7 @@ def compare_command(
     before, now = _sides(lab, old, new, old_build, new_build)
     comparison = compare(before, now)
     if kind == "json":
-        click.echo(comparison.model_dump_json(indent=2))
+        click.echo(comparison.model_dump_json(indent=2, ensure_ascii=True))
     elif kind == "markdown":
         click.echo(report.render(comparison), nl=False)
     else:
@@ -136,7 +136,7 @@ def gate_command(
 def show(decision: Decision, kind: str = "table") -> int:
     """Print the gate's decision and return its exit status."""
     if kind == "json":
-        click.echo(decision.model_dump_json(indent=2))
+        click.echo(decision.model_dump_json(indent=2, ensure_ascii=True))
     elif kind == "markdown":
         click.echo(report.render(decision.comparison, decision), nl=False)
     else:

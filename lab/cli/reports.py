@@ -110,7 +110,7 @@ def report_command(
     elif kind == "github":
         _report_to_github(result, folder)
     elif kind == "json":
-        click.echo(result.model_dump_json(by_alias=True, indent=2))
+        click.echo(result.model_dump_json(by_alias=True, indent=2, ensure_ascii=True))
     else:
         terminal.summary(common.console, result, folder)
     return result.exit_status()

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from junitparser import JUnitXml
 from rich.console import Console
 
+from lab.cli import cli
 from lab.record import (
     BuildRecord,
     CellResult,
@@ -26,7 +28,7 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.report import github, junit, live, markdown, terminal
+from lab.report import claims, github, junit, live, markdown, terminal, upstream
 from lab.report.runlog import RunLog
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
@@ -129,11 +131,16 @@ FORMS: dict[str, Form] = {
     "summary": github.summary,
     "annotations": lambda run, _: "\n".join(github.annotations(run)),
 }
+# Those that quote little of a record.
+OTHERS: dict[str, Form] = {
+    "claims": lambda run, folder: claims.render(run, folder, "issue-468"),
+    "upstream": upstream.render,
+}
 in_each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 of_each_kind = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 
 
-@in_each_form
+@pytest.mark.parametrize("form", (FORMS | OTHERS).values(), ids=FORMS | OTHERS)
 @of_each_kind
 def test_no_form_holds_what_controls_or_hides(form: Form, text: str, tmp_path: Path) -> None:
     shown = form(run_with(text), tmp_path)
@@ -160,9 +167,9 @@ def test_hostile_text_adds_nothing_to_a_report_for_ci(text: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("form", [table, progress, github.summary], ids=["table", "progress", "summary"])
-def test_no_line_of_what_a_job_prints_is_a_command_to_github(form: Form, tmp_path: Path) -> None:
-    shown = form(run_with(TEXTS["commands"]), tmp_path)
+@pytest.mark.parametrize("form", ["table", "progress", "summary", "Markdown", "claims"])
+def test_no_line_of_what_a_job_prints_is_a_command_to_github(form: str, tmp_path: Path) -> None:
+    shown = (FORMS | OTHERS)[form](run_with(TEXTS["commands"]), tmp_path)
     assert "forged" in shown
     assert [line for line in shown.splitlines() if line.lstrip().startswith("::") or "##[" in line] == []
 
@@ -193,6 +200,12 @@ def test_ten_thousand_tests_that_a_guest_made_up_are_cut_where_people_read(tmp_p
     assert len(table(run, tmp_path)) < 10_000
     # A test that is missing in JUnit would be taken for one that no longer exists.
     assert JUnitXml.fromstring(junit.render(run).encode()).tests == 10_001
+
+
+def test_the_json_for_programs_is_ascii(tmp_path: Path) -> None:
+    run_of(cell(rerun="lab \u202eé")).write(tmp_path)
+    printed = CliRunner().invoke(cli, ["report", str(tmp_path), "--format", "json"]).output
+    assert printed.isascii() and json.loads(printed)["cells"]
 
 
 def test_a_record_keeps_no_hidden_text(tmp_path: Path) -> None:
