@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import ModuleType
 
+from lab.base import guard
 from lab.base.discovery import classes
 from lab.base.errors import unknown_name
 from lab.claims._base import Claim, Sight
@@ -83,7 +84,7 @@ def _package(report: str) -> ModuleType:
 def judge(claim: Claim, guest: str, cells: Sequence[FinishedCell]) -> Judgement:
     """Judge a claim by the cells of a guest: it holds if a cell shows it and no cell shows the contrary."""
     seen = tuple(
-        Seen(cell, claim.look(cell) if cell.result.status in RAN else _did_not_run(cell))
+        Seen(cell, _look(claim, cell) if cell.result.status in RAN else _did_not_run(cell))
         for cell in cells
         if cell.result.guest == guest and claim.concerns(cell.result)
     )
@@ -97,6 +98,10 @@ def shows(sight: Sight) -> Answer:
     if sight.holds is None:
         return Answer.NOT_JUDGED
     return Answer.HOLDS if sight.holds else Answer.DOES_NOT_HOLD
+
+
+def _look(claim: Claim, cell: FinishedCell) -> Sight:
+    return guard.shown(lambda: claim.look(cell), lambda why: Sight(None, why))
 
 
 def _did_not_run(cell: FinishedCell) -> Sight:

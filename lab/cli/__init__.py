@@ -12,7 +12,7 @@ from types import FrameType
 import click
 from rich.markup import escape
 
-from lab.base import space
+from lab.base import guard, space
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
 from lab.base.log import quiet_libraries, show_progress
@@ -129,7 +129,9 @@ def main() -> None:
         if isinstance(error, OSError) and space.is_full(error):
             sys.exit(_fail(_disk_full(error)))
         sys.exit(_show_bug(error))
-    sys.exit(status if isinstance(status, int) else 0)
+    for trace in guard.bugs:
+        _show_trace(trace)
+    sys.exit(BUG if guard.bugs else status if isinstance(status, int) else 0)
 
 
 def _fail(error: LabError) -> int:
@@ -150,10 +152,13 @@ def _disk_full(error: OSError) -> LabError:
 
 def _show_bug(error: Exception) -> int:
     """Show a bug's traceback, whose end matters most; the exit status."""
-    trace = inert(plain("".join(traceback.format_exception(error))[-LONGEST:]))
-    said = "lab: this is a bug in the lab and says nothing about boxlite\n  next: report it with the text above"
-    errors.print(escape(f"{trace}{said}"), soft_wrap=True)
+    _show_trace("".join(traceback.format_exception(error)))
     return BUG
+
+
+def _show_trace(trace: str) -> None:
+    said = "lab: this is a bug in the lab and says nothing about boxlite\n  next: report it with the text above"
+    errors.print(escape(f"{inert(plain(trace[-LONGEST:]))}{said}"), soft_wrap=True)
 
 
 def _reader_has_gone() -> bool:

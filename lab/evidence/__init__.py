@@ -11,6 +11,7 @@ from lab.evidence.cell import (
     read,
     read_probes,
 )
+from lab.evidence.files import matching, why_not
 from lab.evidence.memory import killed_for_memory
 
 __all__ = [
@@ -22,9 +23,11 @@ __all__ = [
     "Evidence",
     "confining_profile",
     "killed_for_memory",
+    "matching",
     "parse_audit",
     "parse_sysctls",
     "read",
     "read_probes",
     "refusals",
+    "why_not",
 ]

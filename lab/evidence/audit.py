@@ -1,7 +1,10 @@
 """The audit lines of a cell's logs: reading their fields, and finding those that tell of a refusal."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from lab.evidence.files import read_text
 
 KERNEL_FILE = "kernel.log"
 AUDIT_FILE = "audit.log"
@@ -23,18 +26,16 @@ def parse_audit(log: str) -> list[dict[str, str]]:
     return [_fields(line) for line in _audit_lines(log)]
 
 
-def refusals(folder: Path) -> dict[str, list[str]]:
-    """The audit lines that tell of a refusal, unchanged, by the name of the file in the cell's folder."""
+def refusals(folder: Path, files: Iterable[str] = (KERNEL_FILE, AUDIT_FILE)) -> dict[str, list[str]]:
+    """The audit lines that tell of a refusal, unchanged, by the name of the file in the cell's folder.
+
+    Raises LabError if one of the files cannot be read.
+    """
     found: dict[str, list[str]] = {}
-    for name in (KERNEL_FILE, AUDIT_FILE):
-        if lines := [line for line in _audit_lines(read_text(folder / name)) if REFUSAL.search(line)]:
+    for name in files:
+        if lines := [line for line in _audit_lines(read_text(folder, name)) if REFUSAL.search(line)]:
             found[name] = lines
     return found
-
-
-def read_text(path: Path) -> str:
-    """The text of a file of evidence; empty if the file was not gathered."""
-    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _audit_lines(log: str) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError, field_validator
 
 from lab.base.errors import LabError
-from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit, read_text
+from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit
+from lab.evidence.files import MISSING, matching, read_text, why_not
 from lab.probes import NONE_RUN, NOT_RUN, Probes
 from lab.probes.label import STACKED, read_label
 from lab.record import Outcome, TestResult
@@ -91,19 +92,19 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
     """Read the evidence in a cell's folder; files that were not gathered leave their part of it empty.
 
     `tests` are the results of the cell's suite, `control` is the name of the test that needs no sandbox. Raises
-    LabError if the file of the probes is damaged.
+    LabError if the file of the probes is damaged, or a file cannot be read.
     """
     failed = [test for test in tests if test.outcome is not Outcome.PASS]
     stored = _read_probes_file(folder / PROBES_FILE)
     return Evidence(
         probes=stored.probes if stored else NONE_RUN,
-        sysctls=parse_sysctls(read_text(folder / SYSCTLS_FILE)),
-        audit=parse_audit(read_text(folder / KERNEL_FILE) + read_text(folder / AUDIT_FILE)),
+        sysctls=parse_sysctls(read_text(folder, SYSCTLS_FILE)),
+        audit=parse_audit(read_text(folder, KERNEL_FILE) + read_text(folder, AUDIT_FILE)),
         profile=confining_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in failed),
         control_failed=_has_failed(control, tests),
         logs=tuple(_beginning(log) for log in _log_files(folder)),
-        modes=parse_modes(read_text(folder / MODES_FILE)),
+        modes=parse_modes(read_text(folder, MODES_FILE)),
     )
 
 
@@ -114,8 +115,7 @@ def _has_failed(control: str, tests: Sequence[TestResult]) -> bool | None:
 
 
 def _log_files(folder: Path) -> list[Path]:
-    """The files of boxlite's logs that are read: the first ones of each kind."""
-    return [log for kind in LOGS for log in sorted(folder.glob(kind))[:MOST_LOGS] if log.is_file()]
+    return [log for kind in LOGS for log in matching(folder, kind)[:MOST_LOGS]]
 
 
 def read_probes(path: Path) -> Probes:
@@ -160,10 +160,10 @@ class _ProbesFile(BaseModel):
 
 
 def _read_probes_file(path: Path) -> _ProbesFile | None:
-    if not path.exists():
+    if why_not(path.parent, path.name) == MISSING:
         return None
     try:
-        return _ProbesFile.model_validate_json(path.read_bytes())
+        return _ProbesFile.model_validate_json(read_text(path.parent, path.name))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

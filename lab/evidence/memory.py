@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from lab.base.files import bounded, plain
-from lab.evidence.audit import KERNEL_FILE, read_text
+from lab.evidence.audit import KERNEL_FILE
+from lab.evidence.files import read_text
 
 # `__oom_kill_process` in Linux's mm/oom_kill.c. Where only a control group had no memory left, the message is
 # "Memory cgroup out of memory".
@@ -18,5 +19,5 @@ MOST_NAMES = 5
 
 def killed_for_memory(folder: Path) -> list[str]:
     """The names of these programs, each once; at most five."""
-    found = dict.fromkeys(bounded(plain(name), 40) for name in KILLED.findall(read_text(folder / KERNEL_FILE)))
+    found = dict.fromkeys(bounded(plain(name), 40) for name in KILLED.findall(read_text(folder, KERNEL_FILE)))
     return list(found)[:MOST_NAMES]

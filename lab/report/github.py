@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from lab.base import guard
 from lab.base.files import bounded, inert, plain
 from lab.record import RunResult, Status
 from lab.report import markdown, squares
@@ -76,7 +77,7 @@ def annotations(run: RunResult) -> list[str]:
     title = f"boxlite {versions} on {guests} guest{'s' if guests != 1 else ''}"
     missing = [line for line in squares.left_out(run) if line.startswith(Status.NOT_RUN)]
     found = [
-        *[_of_section(section) for section in sections(run) if _is_unexpected(section.first.status)],
+        *[_guarded(section) for section in sections(run) if _is_unexpected(section.first.status)],
         *[Annotation(Kind.WARNING, "cells were not run", line) for line in missing],
         Annotation(Kind.NOTICE, title, squares.counts(run) or "this run has no cells"),
     ]
@@ -85,6 +86,10 @@ def annotations(run: RunResult) -> list[str]:
 
 def _is_unexpected(status: Status) -> bool:
     return not status.as_expected and status not in squares.LEFT_OUT
+
+
+def _guarded(section: Section) -> Annotation:
+    return guard.shown(lambda: _of_section(section), lambda why: Annotation(Kind.WARNING, section.where, why))
 
 
 def _of_section(section: Section) -> Annotation:

@@ -9,12 +9,14 @@ A test that failed as expected is `skipped`, as pytest reports it: it did not fa
 either. What the lab could not run is an `error`, never a pass and never a `failure`.
 """
 
+from functools import partial
 from io import BytesIO
 from math import isfinite
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
+from lab.base import guard
 from lab.base.files import bounded, plain
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import squares
@@ -28,7 +30,10 @@ LONGEST_MESSAGE, LONGEST_TEXT, LONGEST_NAME = 300, 20_000, 500
 def render(run: RunResult) -> str:
     """Return the run as JUnit XML."""
     several = len({cell.build for cell in run.cells}) > 1
-    suites = [_suite(run, cell, several=several) for cell in run.cells]
+    suites = [
+        guard.shown(partial(_suite, run, cell, several=several), partial(_not_shown, cell))
+        for cell in run.cells
+    ]
     report = JUnitXml("boxlite's jailer")
     for suite in suites:
         # `add_testsuite` would compare each suite with all before it, to join those that are equal. None are.
@@ -57,6 +62,14 @@ def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
             case.result = result
         cases.append(case)
     suite.add_testcases(cases)
+    return suite
+
+
+def _not_shown(cell: CellResult, why: str) -> TestSuite:
+    name = _name(f"{cell.guest} {cell.variant} {cell.build}")
+    suite, case = TestSuite(name), TestCase(CELL, name, 0.0)
+    case.result = _result(Error, "fault of the lab", why)
+    suite.add_testcases([case])
     return suite
 
 

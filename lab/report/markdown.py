@@ -1,7 +1,7 @@
 """The report `matrix.md` in a run's folder, and the helpers that all Markdown pages share."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,7 +9,8 @@ from urllib.parse import quote
 import jinja2
 
 from lab import causes, remedies
-from lab.base.files import bounded, plain
+from lab.base import guard
+from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, RunResult
 from lab.report import hosts, protection, rates, spent, squares
 from lab.report.sections import Section, sections
@@ -36,6 +37,7 @@ def find_sections(run: RunResult, folder: Path | None) -> list[Section]:
     """Return the sections of a run's page, with the verdicts on boxlite's own words if there is a folder."""
     known = remedies.load()
 
+    @guard.text
     def misdiagnosis(cell: CellResult) -> str:
         judged = words.judge(cell, FinishedCell(cell, folder).words, known) if folder else None
         return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
@@ -63,14 +65,23 @@ def render_sections(
         repeated=rates.of_run(run),
         is_weak=lambda cell: id(cell) in weak,
         sections=shown,
+        guarded=guarded,
         linked=linked,
         cut=cut,
         most=MOST,
     )
 
 
+def guarded(make: Callable[[Section], str], section: Section) -> str:
+    """Make the text of a section with a macro of a page, or say in its place why that failed."""
+    return guard.shown(lambda: make(section), lambda why: f"## {_escape(section.where)}: {_escape(why)}\n\n")
+
+
 def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
-    """Render one of the templates in a folder. Its filters escape text from guests."""
+    """Render one of the templates in a folder. Its filters escape text from guests.
+
+    Whatever a template leaves unescaped, the page holds no control characters and no command to a CI job.
+    """
     environment = jinja2.Environment(  # noqa: S701 - Markdown, escaped by the filters below
         loader=jinja2.FileSystemLoader(templates),
         undefined=jinja2.StrictUndefined,
@@ -88,7 +99,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         # An old run may name a cause that no longer exists.
         "explanation": lambda name: known.get(name, ""),
     }
-    return environment.get_template(template).render(values)
+    return inert(plain(environment.get_template(template).render(values)))
 
 
 def explanations() -> dict[str, str]:
@@ -104,7 +115,8 @@ def _one_line(text: object) -> str:
 def _escape(text: object, most: int = LONGEST) -> str:
     """Escape text for a cell of a Markdown table, cut to `most` characters."""
     shown = _one_line(bounded(str(text), most))
-    escaped = re.sub(r"([\\|`*\[\]~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", shown)
+    # An entity such as &#x202e; would be one more way to write a mark that hides text.
+    escaped = re.sub(r"([\\|`*\[\]~]|&(?=#|\w+;)|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", shown)
     return escaped.replace("<", "&lt;")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from posixpath import commonpath
 
+from lab.base import guard
 from lab.base.files import plain
 from lab.record import CellResult, Experiment, RemedyOutcome, RemedyResult, RunResult, Status, StepOutcome
 
@@ -18,6 +19,7 @@ LEFT_OUT = (Status.NOT_APPLICABLE, Status.NOT_RUN)
 HOW_FAR = re.compile(r"(deploying|image: downloading):.*")
 
 
+@guard.text
 def square(cell: CellResult | None) -> str:
     """Return the text of a cell's square: its status, and the cause if there is one."""
     if cell is None:
@@ -79,6 +81,7 @@ def next_step(run: RunResult, folder: Path) -> str:
     return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {shlex.quote(str(folder))}"
 
 
+@guard.text
 def kernel(cells: Iterable[CellResult | None]) -> str:
     """Return the kernel that was read in the guest; a dash if the guest never ran."""
     said = next((cell.facts.kernel for cell in cells if cell and cell.facts), "-")
@@ -120,6 +123,7 @@ def folder(tried: RemedyResult | Experiment) -> str:
     return commonpath(str(PurePosixPath(file).parent) for file in tried.evidence)
 
 
+@guard.text
 def experiment(cell: CellResult) -> str:
     """Say in one line what the experiment on a cell found; empty if there was none."""
     made = cell.experiment

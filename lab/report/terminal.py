@@ -1,6 +1,7 @@
 """The summary of a run for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lab.base import guard
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import hosts, protection, rates, spent, squares
@@ -61,7 +63,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
         if _needs_details(cell):
-            _print_cell(console, cell, name, folder)
+            show = partial(_print_cell, console, cell, name, folder)
+            guard.shown(show, partial(_print_not_shown, console, name))
         for number, fault in enumerate(cell.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     _print_rates(console, run)
@@ -100,6 +103,10 @@ def _print_rates(console: Console, run: RunResult) -> None:
 def _needs_details(cell: CellResult) -> bool:
     unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
     return unexpected or bool(cell.remedies or cell.experiment)
+
+
+def _print_not_shown(console: Console, name: str, why: str) -> None:
+    print_plain(console, f"  {name}: {why}", "bold magenta")
 
 
 def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from lab import catalog, remedies
-from lab.evidence import refusals
+from lab.base import guard
 from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
 from lab.remedies import Remedy
 from lab.report import markdown, squares
@@ -63,10 +63,14 @@ def cured(results: Iterable[RemedyResult]) -> int:
 
 @dataclass(frozen=True)
 class Review:
-    """The review of boxlite's words in a run's failed cells: counts by verdict, and the wrong diagnoses."""
+    """The review of boxlite's words in a run's failed cells: counts by verdict, and the wrong diagnoses.
+
+    `unread` names the cells whose words could not be judged, each with the reason.
+    """
 
     counts: Counter[WordsVerdict | None]
     found: list[Misdiagnosis]
+    unread: list[str]
 
 
 def review(run: RunResult, folder: Path, known: Mapping[str, Remedy]) -> Review:
@@ -76,14 +80,20 @@ def review(run: RunResult, folder: Path, known: Mapping[str, Remedy]) -> Review:
     """
     counts: Counter[WordsVerdict | None] = Counter()
     found: dict[tuple[str, ...], Misdiagnosis] = {}
-    failed = (result for result in run.cells if result.status in (Status.FAIL, Status.XFAIL))
-    for cell in (FinishedCell(result, folder) for result in failed):
+    unread: list[str] = []
+
+    def add(cell: FinishedCell) -> str:
         judged = words.judge(cell.result, cell.words, known)
         counts[judged] += 1
         if judged is not None and judged is not WordsVerdict.RIGHT:
             key = (judged, cell.words.essence, *(finding.name for finding in cell.findings))
             found.setdefault(key, Misdiagnosis(judged, [])).cells.append(cell)
-    return Review(counts, list(found.values()))
+        return ""
+
+    for cell in (FinishedCell(each, folder) for each in run.cells):
+        if cell.result.status in (Status.FAIL, Status.XFAIL) and (why := guard.text(add)(cell)):
+            unread.append(f"{cell.result.guest} {cell.result.variant} {cell.result.build}: {why}")
+    return Review(counts, list(found.values()), unread)
 
 
 def render(run: RunResult, folder: Path) -> str:
@@ -99,8 +109,8 @@ def render(run: RunResult, folder: Path) -> str:
         versions=_versions,
         cured=cured,
         advice=partial(_advice, known),
-        probes=_failed_probes,
-        refusals=_refusals,
+        probes=guard.text(_failed_probes),
+        refusals=guard.text(_refusals),
     )
 
 
@@ -133,4 +143,4 @@ def _failed_probes(cell: FinishedCell) -> str:
 
 
 def _refusals(cell: FinishedCell) -> str:
-    return "\n".join(line for lines in refusals(cell.folder).values() for line in lines[:MOST_LINES])
+    return "\n".join(line for lines in cell.refusals.values() for line in lines[:MOST_LINES])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.base.files import bounded, plain
-from lab.evidence import parse_audit
+from lab.evidence import matching, parse_audit
 from lab.repro.report import AuditLine, Words
 from lab.upstream.finished import FinishedCell
 
@@ -61,8 +61,8 @@ class CellText:
         return [(each, spaced(each.text)) for each in self.lines]
 
     def _read(self) -> Iterator[Proof]:
-        found = [file for pattern in FILES for file in sorted(self.cell.folder.glob(pattern))]
-        for file in [each for each in found if each.is_file() and not each.is_symlink()][:MOST]:
+        found = [file for pattern in FILES for file in matching(self.cell.folder, pattern)]
+        for file in found[:MOST]:
             with file.open(errors="replace") as stream:
                 text = stream.read(LARGEST)
             for number, line in enumerate(text.splitlines(), start=1):

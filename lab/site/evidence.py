@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from stat import S_ISREG
 
+from lab.evidence import why_not
 from lab.site.page import Copy, slug
 from lab.site.results import Identity, Published
 
@@ -58,15 +58,9 @@ def plan(
 
 
 def _size(run: Path, file: str) -> tuple[int, str]:
-    """Return the size of a file, or why it cannot be copied: only regular files inside the run's folder can."""
-    try:
-        path, whole = run / file, run.resolve()
-        if path.resolve() != whole / file or not path.resolve().is_relative_to(whole):
-            return 0, "it is not inside the run's folder, or a link leads to it"
-        found = path.lstat()
-    except (OSError, ValueError):
-        return 0, "the file is no longer in the run's folder"
-    return (found.st_size, "") if S_ISREG(found.st_mode) else (0, "it is not a regular file")
+    """Return the size of a file, or why it cannot be copied."""
+    why = why_not(run, file)
+    return (0, why) if why else ((run / file).stat().st_size, "")
 
 
 def _name(each: Published, file: str) -> str:
@@ -78,6 +72,7 @@ def _name(each: Published, file: str) -> str:
 def _target(each: Published, name: str) -> str:
     """Return where the copy goes. It ends in `.txt`, so that a browser shows it and executes nothing in it."""
     cell = [slug(part) for part in each.identity]
-    inside = [slug(part) for part in PurePosixPath(name).parts]
-    last = inside[-1] if inside[-1].endswith(".txt") else f"{inside[-1]}.txt"
-    return "/".join(["evidence", *cell, *inside[:-1], last])
+    *folders, last = [slug(part) for part in PurePosixPath(name).parts]
+    # A folder's name never is a copy's: `notes` and `notes.txt/b` may be evidence of one cell.
+    inside = [folder.replace(".txt", "-txt") for folder in folders]
+    return "/".join(["evidence", *cell, *inside, last if last.endswith(".txt") else f"{last}.txt"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from lab import __version__
+from lab.base import guard
 from lab.record import RunResult
 from lab.report import hosts, markdown, protection, rates, squares
 from lab.report.markdown import MOST
@@ -29,6 +30,9 @@ def render(run: RunResult, folder: Path) -> str:
         .render(
             run=run,
             sections=found,
+            guarded=lambda make, section: guard.shown(
+                lambda: make(section), lambda why: f"{section.where}: {why}"
+            ),
             explanations=markdown.explanations(),
             table=squares,
             marks=MARKS,

@@ -49,6 +49,11 @@ class Copy:
 Output = Page | Text | Copy
 
 
+def not_shown(path: str, title: str, why: str, nav: str = "") -> Page:
+    """Make the page that stands in place of one that could not be made."""
+    return Page(path, title, "not_shown.html", {"why": why}, nav)
+
+
 def slug(name: str) -> str:
     """Return a name as one part of a path: only characters that need no quoting, and never `.` or `..`.
 

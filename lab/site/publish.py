@@ -11,11 +11,12 @@ from pathlib import Path
 
 import jinja2
 
+from lab.base import guard
 from lab.base.errors import LabError, UsageError
 from lab.site import history, model, registry
 from lab.site.frame import STATIC, Frame, NavEntry
 from lab.site.history import HISTORY_FILE, History
-from lab.site.page import Copy, Output, Page, Text
+from lab.site.page import Copy, Output, Page, Text, not_shown
 
 # From <linux/fs.h>: exchange two paths in one step.
 RENAME_EXCHANGE = 2
@@ -85,11 +86,18 @@ def _write(site: model.Site, folder: Path) -> None:
 def _write_one(frame: Frame, output: Output, path: Path) -> None:
     match output:
         case Page():
-            path.write_text(frame.render(output), "utf-8", errors="replace")
+            path.write_text(_rendered(frame, output), "utf-8", errors="replace")
         case Text():
             path.write_text(output.text, "utf-8", errors="replace")
         case Copy():
-            path.write_bytes(_content(output))
+            path.write_bytes(guard.shown(lambda: _content(output), str.encode))
+
+
+def _rendered(frame: Frame, page: Page) -> str:
+    def otherwise(why: str) -> str:
+        return frame.render(not_shown(page.path, page.title, why, page.nav))
+
+    return guard.shown(lambda: frame.render(page), otherwise)
 
 
 def _content(copy: Copy) -> bytes:

@@ -22,21 +22,28 @@ class FinishedCell:
     def folder(self) -> Path:
         return self.run / self.result.folder
 
-    @property
+    @cached_property
     def is_inside(self) -> bool:
-        """Whether the cell's folder is inside the run's: the names in a record may be anything."""
+        """Whether the cell's folder is in the run's, not behind a link: a record may name anything."""
         try:
-            return self.folder.resolve().is_relative_to(self.run.resolve())
-        except ValueError:  # No path can hold such a name.
+            whole, folder = self.run.resolve(), self.folder.resolve()
+            return folder == whole / self.result.folder and folder.is_relative_to(whole)
+        except (OSError, ValueError):  # No path can hold such a name.
             return False
 
     @cached_property
     def evidence(self) -> Evidence:
-        return evidence.read(self.folder, self.result.tests)
+        """What the rules of the causes read. Raises LabError if a file cannot be read."""
+        return evidence.read(self.folder, self.result.tests) if self.is_inside else Evidence()
 
     @cached_property
     def words(self) -> Words:
         return words.read(self.folder, self.result.tests) if self.is_inside else Words()
+
+    @cached_property
+    def refusals(self) -> dict[str, list[str]]:
+        """What the kernel refused, by file. Raises LabError if a file cannot be read."""
+        return evidence.refusals(self.folder) if self.is_inside else {}
 
     @property
     def findings(self) -> list[Finding]:

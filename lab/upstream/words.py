@@ -11,7 +11,7 @@ from enum import StrEnum
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
-from lab import causes
+from lab import causes, evidence
 from lab.base.files import plain
 from lab.record import CellResult, Confidence, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.remedies import Remedy
@@ -76,7 +76,7 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Words:
     """
     failed = (test for test in tests if test.outcome.is_failure)
     said = next((test.message for test in failed), "")
-    logs = sorted((folder / "boxlite").glob("*/logs/boxlite.log*"))
+    logs = evidence.matching(folder, "boxlite/*/logs/boxlite.log*")
     for log in logs:
         errors = _errors(log.read_text(errors="replace"))
         # All errors of one box up to its failure: the supposed cause comes after the errors themselves.

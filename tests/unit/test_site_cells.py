@@ -124,7 +124,7 @@ def test_files_are_linked_and_none_is_in_the_page(tmp_path: Path) -> None:
     (run / result.folder / "gone.log").unlink()
     publish([run], tmp_path / "site")
     parsed = site_examples.Parsed(tmp_path / "site" / CELL)
-    assert "a line of the suite" not in parsed.text and "gone.log: the file is no longer" in parsed.text
+    assert "a line of the suite" not in parsed.text and "gone.log: there is no such file" in parsed.text
     [link] = [str(each["href"]) for each in parsed.of("a") if "suite.log" in str(each["href"])]
     assert (tmp_path / "site" / CELL).parent.joinpath(link).resolve().read_text().startswith("a line")
 

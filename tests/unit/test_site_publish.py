@@ -94,7 +94,8 @@ def test_a_site_is_left_whole_if_the_new_one_cannot_be_made(
     tmp_path: Path, old_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_site: Site) -> Iterator[Page]:
-        yield Page("broken.html", "Broken", "no such template.html")
+        yield Page("half.html", "Half", "not_shown.html", {"why": "x"})
+        raise RuntimeError("no such template")
 
     site = site_of(tmp_path, examples.cell())
     before = everything(site)
@@ -240,6 +241,15 @@ def test_only_regular_files_inside_the_run_are_copied_and_the_rest_is_named(tmp_
     assert found.left_out["large.log"].startswith("larger than ")
     [found] = evidence.plan(newest([source]).values(), total=3).values()
     assert not found.files and "evidence already" in found.left_out["good.log"]
+
+
+def test_evidence_whose_names_collide_as_a_file_and_a_folder_is_all_copied(tmp_path: Path) -> None:
+    folder = "cells/debian-13/stock/0.10.8"
+    names = ["notes", "notes.txt.txt/c", "a-b", "a-b.txt"]
+    cell = examples.cell(evidence=[f"{folder}/{name}" for name in (*names, "dir.txt/b", "dir")])
+    site = site_of(tmp_path, cell)
+    copied = [file.read_text() for file in (site / "evidence").rglob("*") if file.is_file()]
+    assert sorted(copied) == sorted(cell.evidence)
 
 
 def test_a_path_of_the_site_needs_no_quoting_and_two_names_never_share_one() -> None:

@@ -3,7 +3,7 @@
 from lab.claims import _cells
 from lab.claims._base import Sight
 from lab.claims._cells import UnderPolicy
-from lab.evidence import KERNEL_FILE, refusals
+from lab.evidence import KERNEL_FILE
 from lab.upstream.finished import FinishedCell
 
 ELSEWHERE = "Ubuntu's kernel confines bubblewrap only once it has made its namespace, and may deny another one"
@@ -22,7 +22,7 @@ class Capability8(UnderPolicy):
             return Sight(None, "the kernel's log was full before the suite ended")
         denied = {(line.get("capability", "?"), line.get("comm", "?")) for line in lines}
         shown = ", ".join(f"capability {number} to {program}" for number, program in sorted(denied))
-        files = tuple(refusals(cell.folder)) or (KERNEL_FILE,)
+        files = tuple(cell.refusals) or (KERNEL_FILE,)
         what = f"it denied {shown or 'no capability'}"
         if ("8", "bwrap") in denied:
             return Sight(True, what, files)

@@ -3,7 +3,7 @@
 from lab.claims import _cells
 from lab.claims._base import Sight
 from lab.claims._cells import UnderPolicy
-from lab.evidence import KERNEL_FILE, refusals
+from lab.evidence import KERNEL_FILE
 from lab.upstream.finished import FinishedCell
 
 
@@ -26,4 +26,4 @@ class AuditLine(UnderPolicy):
         if not lines:
             return Sight(False, "it did not", (KERNEL_FILE,))
         programs = ", ".join(sorted({line.get("comm", "?") for line in lines}))
-        return Sight(True, f"it did, for {programs}", tuple(refusals(cell.folder)))
+        return Sight(True, f"it did, for {programs}", tuple(cell.refusals))

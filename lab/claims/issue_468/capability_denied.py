@@ -3,7 +3,6 @@
 from lab.claims import _cells
 from lab.claims._base import Sight
 from lab.claims._cells import UnderPolicy
-from lab.evidence import refusals
 from lab.record import Confidence
 from lab.upstream.finished import FinishedCell
 
@@ -21,4 +20,4 @@ class CapabilityDenied(UnderPolicy):
             return Sight(False, "every test passes all the same", ("junit.xml",))
         if cell.result.cause != _cells.POLICY or cell.result.confidence is not Confidence.PROVED:
             return Sight(None, "the evidence does not prove it")
-        return Sight(True, cell.result.reason, ("probes.json", *refusals(cell.folder)))
+        return Sight(True, cell.result.reason, ("probes.json", *cell.refusals))

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lab.base.files import plain
+from lab.evidence import why_not
 from lab.record import RunResult
 from lab.run.journal import RUN_LOG
 from lab.site.charts import free
@@ -73,8 +74,8 @@ def timelines(run: RunResult, folder: Path | None = None) -> list[Timeline]:
 
     The log of a merged run tells only of the session in which it was resumed.
     """
-    log = folder / RUN_LOG if folder and not run.run.merged else None
-    if log and log.is_file() and log.stat().st_size <= MOST_BYTES:
+    log = folder / RUN_LOG if folder and not run.run.merged and not why_not(folder, RUN_LOG) else None
+    if log and log.stat().st_size <= MOST_BYTES:
         found = from_log(run, log.read_text(errors="replace").splitlines())
         if found:
             return found

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import PurePosixPath
 
+from lab.base import guard
 from lab.base.errors import LabError
 from lab.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.probes import Probe
@@ -16,7 +18,7 @@ from lab.site.maintainers.facts import digests, environment
 from lab.site.maintainers.matrix import MARKS, MATRIX_PAGE, Matrix
 from lab.site.maintainers.runs import page_of_run
 from lab.site.model import Site
-from lab.site.page import Page
+from lab.site.page import Page, not_shown
 from lab.site.results import Identity, Published, Source, identity
 from lab.upstream import words
 
@@ -60,13 +62,10 @@ class Shown:
     def refusals(self) -> list[Excerpt]:
         """What the kernel refused, from the files that the site has."""
         copied = {file.name: file for file in self.evidence.files}
-        if not copied.keys() & {KERNEL_FILE, AUDIT_FILE}:
-            return []
-        found = refusals(self.published.finished.folder)
+        found = refusals(self.published.finished.folder, [f for f in (KERNEL_FILE, AUDIT_FILE) if f in copied])
         return [
             Excerpt(copied[name], [_cut(line) for line in lines[:MOST_LINES]], max(len(lines) - MOST_LINES, 0))
             for name, lines in found.items()
-            if name in copied
         ]
 
     @property
@@ -108,7 +107,8 @@ def outputs(site: Site) -> Iterable[Page]:
         published = site.cells[key]
         before = site.cells[order[number - 1]] if number else None
         following = site.cells[order[number + 1]] if number + 1 < len(order) else None
-        yield _page(site, published, elsewhere[key], before, following)
+        make = partial(_page, site, published, elsewhere[key], before, following)
+        yield guard.shown(make, partial(not_shown, published.page, " ".join(key)))
 
 
 def _page(
