@@ -33,11 +33,12 @@ class Files(MapKnob):
         asked = dict(who.links.items())
         wrong = []
         for path, target in self.root.items():
-            found = asked.get(path)
-            if path not in asked:
+            link = asked.get(path)
+            if link is None:
                 wrong.append(f"whether {path} is a symlink is not known")
-            elif found != target:
-                wrong.append(
-                    f"{path} is {f'a symlink to {found}' if found else 'no symlink'}, not one to {target}"
-                )
+            elif link.target != target:
+                now = f"a symlink to {link.target}" if link.target else "no symlink"
+                wrong.append(f"{path} is {now}, not one to {target}")
+            elif link.error:
+                wrong.append(f"the suite's user cannot reach what {path} leads to: {link.error}")
         return wrong

@@ -30,8 +30,15 @@ class Limits(Answer):
     )
 
 
-class Links(Answers[str | None]):
-    """The target of each path that was asked for. None: it is no symlink."""
+class Link(Answer):
+    """Where a path leads, as the user sees it."""
+
+    target: str | None = Field(description="The target of the symlink. None: it is no symlink.")
+    error: str = Field(description="Why the user cannot reach what is there; empty if the user can.")
+
+
+class Links(Answers[Link]):
+    """Each path that was asked for."""
 
 
 class Who(Answer):

@@ -1,6 +1,7 @@
 """The resident agent: its own program in a process of this host, and the lab's side of it."""
 
 import ast
+import base64
 import json
 import os
 import re
@@ -34,6 +35,7 @@ PROGRAMS = {
     "crash": "nonsense",
     "full": "import os; os.write(os.open('/dev/full', os.O_WRONLY), b'x')",
     "die": f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})",
+    "mask": "import json, os; print(json.dumps(os.umask(0)))",
     "hang": "import time; time.sleep(60)",
     "long": "import json; print(json.dumps('x' * 300_000))",
 }
@@ -78,7 +80,7 @@ def resident(port: Port, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     assert text.endswith(MAIN)
     made, end = port.connect()
     command = [sys.executable, "-I", "-S", "-c", text.removesuffix(MAIN) + SERVE, str(end.fileno())]
-    with subprocess.Popen(command, pass_fds=[end.fileno()], start_new_session=True) as process:
+    with subprocess.Popen(command, pass_fds=[end.fileno()], start_new_session=True, umask=0o077) as process:
         made.sync()
         made.load()
         yield made
@@ -92,6 +94,15 @@ def call(resident: Agent, *names: str, seconds: float = 20.0) -> list[object]:
 def test_programs_run_one_after_another_with_their_arguments(resident: Agent) -> None:
     assert call(resident, "echo") == [{"of": "echo"}]
     assert call(resident, "echo", "remember", "remember") == [{"of": "echo"}, 1, 2]
+
+
+def test_programs_run_with_the_usual_umask_whatever_carries_them(resident: Agent) -> None:
+    # What they make is for the suite's user to read: the folder of a moved file, for example.
+    assert call(resident, "mask", "mask") == [0o022, 0o022]
+    wanted = json.dumps([("mask", base64.b64encode(PROGRAMS["mask"].encode()).decode(), "{}")])
+    command = [sys.executable, "-I", "-S", "-c", programs.once(), wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, umask=0o077)
+    assert json.loads(done.stdout) == {"results": [0o022]}
 
 
 def test_a_request_leaves_nothing_in_the_agent(resident: Agent) -> None:

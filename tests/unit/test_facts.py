@@ -83,10 +83,15 @@ def test_the_suites_user_is_seen_from_inside() -> None:
 
 
 def test_limits_and_symlinks_are_read_from_the_suites_own_process(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("elsewhere")
-    paths = [str(tmp_path / name) for name in ("link", "none")]
+    (tmp_path / "link").symlink_to("/etc")
+    (tmp_path / "dangling").symlink_to("elsewhere")
+    paths = [str(tmp_path / name) for name in ("link", "dangling", "none")]
     user = SuiteUser.model_validate(printed("probe", {"probes": False, "links": paths}))
-    assert [user.links[path] for path in paths] == ["elsewhere", None]
+    assert [(user.links[path].target, user.links[path].error) for path in paths] == [
+        ("/etc", ""),
+        ("elsewhere", "No such file or directory"),
+        (None, "No such file or directory"),
+    ]
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     assert user.limits.nproc == (None if soft == resource.RLIM_INFINITY else soft)
 

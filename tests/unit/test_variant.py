@@ -186,7 +186,7 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["selinux-userns-deny"], facts(selinux=denying), who())
     check_in_effect(KNOWN["selinux-mount-deny"], facts(selinux=denying), who())
     check_in_effect(KNOWN["nproc-400"], facts(), who(limits={"nproc": 400}))
-    check_in_effect(KNOWN["ca-bundle-symlink"], facts(), who(links={BUNDLE: BUNDLE_TARGET}))
+    check_in_effect(KNOWN["ca-bundle-symlink"], facts(), who(links={BUNDLE: {"target": BUNDLE_TARGET, "error": ""}}))
 
 
 @pytest.mark.parametrize(
@@ -304,12 +304,24 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
             who(),
             ["SELinux is permissive, not enforcing", "the module lab is not in SELinux's policy"],
         ),
-        ("ca-bundle-symlink", facts(), who(links={BUNDLE: None}), [f"{BUNDLE} is no symlink, not one to ../"]),
         (
             "ca-bundle-symlink",
             facts(),
-            who(links={BUNDLE: "b"}),
+            who(links={BUNDLE: {"target": None, "error": ""}}),
+            [f"{BUNDLE} is no symlink, not one to ../"],
+        ),
+        (
+            "ca-bundle-symlink",
+            facts(),
+            who(links={BUNDLE: {"target": "b", "error": ""}}),
             [f"{BUNDLE} is a symlink to b, not one to {BUNDLE_TARGET}"],
+        ),
+        # Its folder has mode 0700.
+        (
+            "ca-bundle-symlink",
+            facts(),
+            who(links={BUNDLE: {"target": BUNDLE_TARGET, "error": "Permission denied"}}),
+            [f"the suite's user cannot reach what {BUNDLE} leads to: Permission denied"],
         ),
         # An experiment asks it of a guest that was read for another variant.
         ("ca-bundle-symlink", facts(), who(), [f"whether {BUNDLE} is a symlink is not known"]),

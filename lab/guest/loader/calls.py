@@ -9,6 +9,7 @@ import base64
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -28,6 +29,8 @@ def run(calls, out, about):
     results = []
     try:
         for name, code, argument in calls:
+            # Others read what a program makes. The agent itself has a umask of 077, and sudo may have one, too.
+            os.umask(0o022)
             sys.argv[1:] = [argument]
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 exec(code, {"__name__": "__main__", "keep": keep})

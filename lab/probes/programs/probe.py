@@ -1,10 +1,10 @@
 """Try what boxlite needs of its host, as the suite's user and confined like the suite. Prints JSON.
 
 Argument: {"probes": bool}, or {"probes": false, "links": [path]}. Without probes only the user is described; if
-`links` are given, also its limits, the label of its bubblewrap, and which of these paths are symlinks. The
-models in `lab/probes/` say what each key means. `unshare_user` only makes a user namespace; `unshare_user_root`
-needs capabilities inside it too. If the first works and the second does not, the kernel makes the namespace and
-denies it the capabilities.
+`links` are given, also its limits, the label of its bubblewrap, and where these paths lead. The models in
+`lab/probes/` say what each key means. `unshare_user` only makes a user namespace; `unshare_user_root` needs
+capabilities inside it too. If the first works and the second does not, the kernel makes the namespace and denies it
+the capabilities.
 """
 
 import ctypes
@@ -151,7 +151,13 @@ def status(field):
 
 
 def link(path):
-    return os.readlink(path) if os.path.islink(path) else None
+    """Where a path leads, and why this user cannot reach what is there."""
+    target = os.readlink(path) if os.path.islink(path) else None
+    try:
+        os.stat(path)
+    except OSError as error:
+        return {"target": target, "error": error.strerror}
+    return {"target": target, "error": ""}
 
 
 def unread(pipe):
