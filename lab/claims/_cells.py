@@ -115,10 +115,10 @@ class SettingInVain(UnderPolicy):
         if not found:
             return Sight(None, f"{self.setting} is not in effect here")
         if passed(cell.result):
-            return Sight(False, f"every test passes; {self.setting}", ("junit.xml",))
+            return Sight(False, f"every test passes; {self.setting}", ("suite/junit.xml",))
         if PREFLIGHT in cell.words.text:
             return Sight(True, f"{self.setting}, and the preflight fails all the same", (cell.words.file,))
-        return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("junit.xml",))
+        return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("suite/junit.xml",))
 
 
 def sysctl_in_effect(facts: Facts, name: str, value: str) -> bool | str:

@@ -9,12 +9,13 @@ from lab.evidence.files import read_text
 KERNEL_FILE = "kernel.log"
 AUDIT_FILE = "audit.log"
 
-# key="value" or key=value.
-PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
+# How an audit line begins in the kernel's log, and in the audit daemon's. Elsewhere in a line it proves nothing: an
+# ordinary user has the kernel log words of his own, as the name of a mount option that does not exist.
+BEGINS = re.compile(r"(?:\[[^\]]*\] ?)*audit: type=\d+ audit\(|(?:node=\S+ )?type=\S+ msg=audit\(")
+# key="value" or key=value. A word is tried once, as a whole: a long line without any = takes no longer.
+PAIR = re.compile(r'\b(\w++)=(?:"([^"]*)"|(\S+))')
 # What SELinux denied: avc:  denied  { create } for ...
-AVC = re.compile(r"avc:\s+denied\s+\{ ([^}]*) \}")
-# A refusal. A profile in complain mode also refuses, with EACCES, a path that it cannot resolve to a name.
-REFUSAL = re.compile(r'apparmor="DENIED"|avc:\s+denied(?!.*\bpermissive=1\b)|error=-13\b')
+AVC = re.compile(r"avc:\s+denied\s+\{ ([^{}]*) \}")
 
 
 def parse_audit(log: str) -> list[dict[str, str]]:
@@ -33,13 +34,23 @@ def refusals(folder: Path, files: Iterable[str] = (KERNEL_FILE, AUDIT_FILE)) -> 
     """
     found: dict[str, list[str]] = {}
     for name in files:
-        if lines := [line for line in _audit_lines(read_text(folder, name)) if REFUSAL.search(line)]:
+        if lines := [line for line in _audit_lines(read_text(folder, name)) if tells_of_refusal(line)]:
             found[name] = lines
     return found
 
 
+def tells_of_refusal(line: str) -> bool:
+    """Whether a line of a log tells that AppArmor or SELinux refused something.
+
+    A profile in complain mode also refuses, with EACCES, a path that it cannot resolve to a name.
+    """
+    fields = _fields(line)
+    denied = "avc" in fields and fields.get("permissive") != "1"
+    return denied or fields.get("apparmor") == "DENIED" or fields.get("error") == "-13"
+
+
 def _audit_lines(log: str) -> list[str]:
-    return [line for line in log.splitlines() if "audit(" in line]
+    return [line for line in log.splitlines() if BEGINS.match(line)]
 
 
 def _fields(line: str) -> dict[str, str]:

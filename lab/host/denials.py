@@ -11,7 +11,7 @@ from typing import Self
 from lab.base import process
 from lab.base.files import plain
 from lab.base.process import CommandFailed
-from lab.evidence.audit import REFUSAL, parse_audit
+from lab.evidence.audit import parse_audit, tells_of_refusal
 
 KERNEL_LOG = Path("/dev/kmsg")
 AUDIT_LOG = Path("/var/log/audit/audit.log")
@@ -64,7 +64,7 @@ class HostLog:
         """The lines that tell of a refusal or a crash of passt, QEMU or libvirt, each denial once."""
         found: dict[str, str] = {}
         for line in (*self._kernel_lines(), *self._audit_lines(), *self._journal_lines()):
-            if CRASH.search(line) or (REFUSAL.search(line) and CONCERNED.search(line)):
+            if CRASH.search(line) or (CONCERNED.search(line) and tells_of_refusal(line)):
                 found.setdefault(" ".join(ACCIDENT.sub("", line).split()), plain(line))
         return list(found.values())[:LIMIT]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.base.files import bounded, plain
-from lab.evidence import matching, parse_audit
+from lab.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit
 from lab.repro.report import AuditLine, Words
 from lab.upstream.finished import FinishedCell
 
 # The files of a cell that hold words of boxlite, bubblewrap and the kernel.
-FILES = ("boxlite/*/logs/*", "suite.log", "probes.json", "kernel.log", "audit.log", "commands/*.txt")
+FILES = ("boxlite/*/logs/*", "suite/suite.log", "probes.json", KERNEL_FILE, AUDIT_FILE, "commands/*.txt")
 # As much is read of one file, in bytes, and as many files: a guest may have written anything.
 LARGEST, MOST = 1_000_000, 20
 # Longest line that is compared, in characters.
@@ -50,7 +50,9 @@ class CellText:
     def find(self, statement: Words | AuditLine) -> Proof | None:
         """Return the first line that says what the report quotes; None if none does."""
         if isinstance(statement, AuditLine):
-            return next((each for each in self.lines if _same_refusal(statement.fields, each.text)), None)
+            logs = [self.cell.path(name) for name in (KERNEL_FILE, AUDIT_FILE)]
+            lines = (each for each in self.lines if each.file in logs)
+            return next((each for each in lines if _same_refusal(statement.fields, each.text)), None)
         wanted = essence(statement.text)
         if len(wanted) < SHORTEST:
             return None

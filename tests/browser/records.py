@@ -60,7 +60,7 @@ def _facts(guest: str, **changes: Any) -> Facts:
 
 
 def _cell(guest: str, variant: str, status: Status = Status.PASS, build: str = NEW, **more: Any) -> CellResult:
-    evidence = [f"cells/{guest}/{variant}/{build}/{name}" for name in ("suite.log", "probes.json")]
+    evidence = [f"cells/{guest}/{variant}/{build}/{name}" for name in ("suite/suite.log", "probes.json")]
     wanted: dict[str, Any] = {
         "facts": None if status.could_not_run else _facts(guest),
         "tests": [] if status.could_not_run else _tests(),

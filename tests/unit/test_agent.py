@@ -29,7 +29,7 @@ SERVE = "\nserve(int(sys.argv[1]), os.fdopen(os.dup(int(sys.argv[1])), 'wb'))\n"
 PROGRAMS = {
     "echo": "import json, sys; print(json.dumps(json.loads(sys.argv[1])))",
     "remember": "import json, sys; sys.been = getattr(sys, 'been', 0) + 1; print(json.dumps(sys.been))",
-    "keep": "import json; keep('a.log', b'\\xff\\n'); keep('b/c', b''); print(json.dumps(2))",
+    "keep": "import json; keep('kernel.log', b'\\xff\\n'); keep('suite/c', b''); print(json.dumps(2))",
     "complain": "import subprocess; subprocess.run(['sh', '-c', 'echo no such knob >&2; exit 3'], check=True)",
     "refuse": "import sys; sys.exit('there is no such file')",
     "crash": "nonsense",
@@ -112,12 +112,12 @@ def test_a_request_leaves_nothing_in_the_agent(resident: Agent) -> None:
 def test_files_come_as_they_are(resident: Agent, tmp_path: Path) -> None:
     answer = resident.call([("keep", {})], seconds=20, keep=EvidenceFolder(tmp_path / "cell").keep)
     assert answer.results == [2]
-    assert (tmp_path / "cell/a.log").read_bytes() == b"\xff\n"
-    assert (tmp_path / "cell/b/c").read_bytes() == b""
+    assert (tmp_path / "cell/kernel.log").read_bytes() == b"\xff\n"
+    assert (tmp_path / "cell/suite/c").read_bytes() == b""
 
 
 def test_a_file_that_nobody_asked_for_is_an_error(resident: Agent) -> None:
-    with pytest.raises(RemoteFailed, match=r"nobody asked for the file 'a\.log'"):
+    with pytest.raises(RemoteFailed, match=r"nobody asked for the file 'kernel\.log'"):
         call(resident, "keep")
 
 

@@ -358,15 +358,17 @@ def test_the_page_has_an_answer_for_every_guest_and_links_what_shows_it(tmp_path
     ]
     for result in cells:
         gathered(tmp_path, result)
-        (tmp_path / result.folder / "junit.xml").write_text("<x/>")
+        junit = tmp_path / result.folder / "suite/junit.xml"
+        junit.parent.mkdir()
+        junit.write_text("<x/>")
     page = report.render(run_of(*cells), tmp_path, REPORT)
     assert "| claim | debian-13 | ubuntu-24.04 |" in page
     assert "| blocked-tests | holds | not judged |" in page
     section = page.split("\n## blocked-tests\n")[1].split("\n## ")[0]
     assert (
         "| debian-13 | Debian GNU/Linux 13 (trixie), boxlite 0.10.8 | holds | both fail, and no other | "
-        "userns-sysctl [junit.xml](cells/debian-13/userns-sysctl/0.10.8/junit.xml), "
-        "userns-limit [junit.xml](cells/debian-13/userns-limit/0.10.8/junit.xml) |"
+        "userns-sysctl [junit.xml](cells/debian-13/userns-sysctl/0.10.8/suite/junit.xml), "
+        "userns-limit [junit.xml](cells/debian-13/userns-limit/0.10.8/suite/junit.xml) |"
     ) in section
     assert "Not judged on ubuntu-24.04: only a cell whose user namespaces are blocked shows it." in section
     never = r"| ubuntu-24.04 | -, boxlite 0.10.8 | not judged | not-run: image not available: no \| network |"

@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,48 @@ def test_refusals_are_what_was_refused_and_not_what_was_only_logged(tmp_path: Pa
     assert evidence.refusals(tmp_path) == {"kernel.log": "".join(refused).splitlines()}
 
 
-@pytest.mark.parametrize("log", ["", "\n", examples.NOISE, 'boxlite: apparmor="DENIED" says the program\n'])
+@pytest.mark.parametrize(
+    "log",
+    [
+        "",
+        "\n",
+        examples.NOISE,
+        'boxlite: apparmor="DENIED" says the program\n',
+        # Who may make a user namespace has the kernel log any words by mount(2); this is Linux 6.1's overlay.
+        "[   71.6] overlayfs: unrecognized mount option "
+        f'"{examples.DENIED_CREATE.partition("] ")[2].strip()}" or missing value\n',
+        f"[   71.6] fuse: Unknown parameter '{examples.DENIED_CREATE.partition('] ')[2]}",
+    ],
+)
 def test_other_lines_are_no_audit_lines(log: str) -> None:
     assert evidence.parse_audit(log) == []
+
+
+HOSTILE = [
+    "x",
+    "x ",
+    "=",
+    'a="',
+    'a=" ',
+    "avc:  denied  { ",
+    "avc:  denied  ",
+    "avc:" + " " * 20,
+    "avc:  denied  { create } for permissive=",
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_audit_lines_are_read_in_a_time_that_grows_with_their_length(tmp_path: Path, piece: str) -> None:
+    def seconds(length: int) -> float:
+        line = "audit: type=1400 audit(1.5:2): " + piece * (length // len(piece)) + " permissive=1"
+        (tmp_path / "kernel.log").write_text(line)
+        begun = time.process_time()
+        evidence.refusals(tmp_path)
+        evidence.parse_audit(line)
+        return time.process_time() - begun
+
+    # Four times the length: a quadratic reader takes sixteen times as long, and seconds at the first.
+    assert min(seconds(400_000) for _ in range(2)) < 8 * max(min(seconds(100_000) for _ in range(3)), 0.01)
 
 
 def test_a_name_with_spaces_stays_whole() -> None:

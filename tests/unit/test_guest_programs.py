@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog
+from lab import catalog, evidence
 from lab.base.paths import PACKAGE
 from lab.guest import programs
 from lab.guest.evidence_folder import EvidenceFolder
+from tests.unit import evidence_examples
 
 # The suites that pytest runs, with the oldest Python that each may meet. Older than 3.10 is Debian 11's
 # alone, for which boxlite has no wheel, and whose Node is too old.
@@ -125,14 +126,13 @@ def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
     return {str(each.relative_to(into)): each.read_bytes() for each in into.rglob("*") if each.is_file()}
 
 
-def test_evidence_has_what_the_suite_wrote_and_nothing_of_it_takes_the_place_of_the_labs(
-    tmp_path: Path,
-) -> None:
+def test_what_the_suite_wrote_has_a_folder_of_its_own_whatever_its_names(tmp_path: Path) -> None:
     results, logs = tmp_path / "results", tmp_path / "home" / "box-a" / "logs"
     for folder in (results, logs):
         folder.mkdir(parents=True)
     (results / "suite.log").write_text("said")
     (results / "kernel.log").write_text("the suite's")
+    (results / "audit.log").write_text(evidence_examples.DENIED_CREATE)
     (results / "link").symlink_to("/etc/passwd")
     (results / "folder").mkdir()
     os.mkfifo(results / "pipe")
@@ -140,13 +140,16 @@ def test_evidence_has_what_the_suite_wrote_and_nothing_of_it_takes_the_place_of_
     (logs / "boxlite.log").write_text("log")
     (logs / "program").write_bytes(b"x" * 3_000_000)
     found = gathered(tmp_path, full=True)
-    assert len(found.pop("junit.xml")) == 2_000_000
+    assert len(found.pop("suite/junit.xml")) == 2_000_000
     assert found == {
-        "suite.log": b"said",
+        "suite/suite.log": b"said",
+        "suite/kernel.log": b"the suite's",
+        "suite/audit.log": evidence_examples.DENIED_CREATE.encode(),
         "kernel.log": b"the lab's",
         "modes.txt": b"",
         "boxlite/box-a/logs/boxlite.log": b"log",
     }
+    assert evidence.read(tmp_path / "into").audit == []
 
 
 def test_the_modes_of_boxlites_programs_are_gathered_as_unpacked_and_as_copied(tmp_path: Path) -> None:
@@ -173,7 +176,7 @@ def test_the_modes_of_boxlites_programs_are_gathered_as_unpacked_and_as_copied(t
 def test_what_passed_leaves_what_its_suite_wrote(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "suite.log").write_text("said")
-    assert gathered(tmp_path, full=False) == {"suite.log": b"said"}
+    assert gathered(tmp_path, full=False) == {"suite/suite.log": b"said"}
 
 
 def test_files_without_an_end_are_not_gathered(tmp_path: Path) -> None:

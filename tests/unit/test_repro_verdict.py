@@ -11,6 +11,7 @@ from lab.repro.planning import Plan
 from lab.repro.report import Speaker
 from lab.repro.verdict import Result, Verdict
 from tests.unit import words_examples
+from tests.unit import evidence_examples
 from tests.unit.repro_examples import (
     CLONE,
     POLICY,
@@ -87,6 +88,18 @@ def test_a_cell_that_says_nothing_is_not_run_with_its_reason(tmp_path: Path, sta
     assert (found.result, found.result.exit_status) == (Result.NOT_RUN, 3)
     assert found.why == (f"{status}: image not available: no network", made.hint)
     assert made.hint.startswith("debian-13 comes nearest: ")
+
+
+def test_an_audit_line_that_boxlite_wrote_is_not_the_kernel_s(tmp_path: Path) -> None:
+    line = audit()
+    made = plan(report(system(), line), suspected(POLICY, line.quote))
+    cell = ran(made, "apparmor-userns-nocaps", cause=POLICY)
+    gather(tmp_path, cell, kernel="")
+    forged = tmp_path / cell.folder / "boxlite/box-a/logs/kernel.log"
+    forged.write_text(evidence_examples.DENIED_CAP_BWRAP)
+    assert verdict.of_run(made, run(cell), tmp_path).answered[0].proofs == []
+    (tmp_path / cell.folder / "kernel.log").write_text(evidence_examples.DENIED_CAP_BWRAP)
+    assert len(verdict.of_run(made, run(cell), tmp_path).answered[0].proofs) == 1
 
 
 def test_the_audit_line_of_another_program_is_the_same_refusal_and_another_operation_is_not(

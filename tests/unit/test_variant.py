@@ -186,7 +186,9 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["selinux-userns-deny"], facts(selinux=denying), who())
     check_in_effect(KNOWN["selinux-mount-deny"], facts(selinux=denying), who())
     check_in_effect(KNOWN["nproc-400"], facts(), who(limits={"nproc": 400}))
-    check_in_effect(KNOWN["ca-bundle-symlink"], facts(), who(links={BUNDLE: {"target": BUNDLE_TARGET, "error": ""}}))
+    check_in_effect(
+        KNOWN["ca-bundle-symlink"], facts(), who(links={BUNDLE: {"target": BUNDLE_TARGET, "error": ""}})
+    )
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,20 @@ RUNS = {PLAIN: run_of(PLAIN, seconds=485), PODMAN: run_of(PODMAN, seconds=200)}
 if os.geteuid() == 0:
     RUNS[SELINUX] = run_of(SELINUX, seconds=280)
 
+# What blocks an older release and no longer RELEASE, so that the variant expects no failure. With the state that
+# another run stores of this build, it needs no boot.
+OLDER = SharedRun(
+    "older-release",
+    [
+        *("-g", PLAIN, "-v", "ca-bundle-symlink", "--build", "0.10.0"),
+        *("--no-remedies", "--no-experiment"),
+    ],
+    guests=[PLAIN],
+    seconds=60,
+    after=["two-builds"],
+    exit_status=1,
+)
+
 
 def reads(guest: str) -> pytest.MarkDecorator:
     """The mark of a test that reads the cells of a guest."""
@@ -104,6 +118,21 @@ def test_every_cause_is_named_with_proof_and_exactly_its_tests_failed(
     assert (blocked.status, blocked.cause) == (Status.XFAIL, first), blocked.reason
     failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
     assert failed == known.suite.needing(causes.known()[first].breaks)
+
+
+@pytest.mark.shared(OLDER)
+def test_what_blocked_an_older_release_still_blocks_it(run: RunResult, folder: Path, known: Catalog) -> None:
+    [blocked] = run.cells
+    assert [(found.name, str(found.confidence)) for found in blocked.causes] == [("mount-symlink", "proved")]
+    assert blocked.status is Status.FAIL, blocked.reason
+    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
+    assert failed == known.suite.needing(causes.known()["mount-symlink"].breaks)
+    # What its suite wrote lies apart from what the kernel did.
+    assert {file.name for file in (folder / blocked.folder / "suite").iterdir()} >= {
+        "suite.log",
+        "report.jsonl",
+    }
+    assert (folder / blocked.folder / "kernel.log").is_file()
 
 
 @reads(PLAIN)

@@ -46,7 +46,9 @@ def test_a_cause_that_the_evidence_made_likely_is_proved_by_it(cell: CellResult)
 
 def test_every_fork_left_its_evidence(made: Experiment, folder: Path) -> None:
     for number in range(1, len(made.steps) + 1):
-        report = next(file for file in made.evidence if file.endswith(f"/experiment/{number:02}/junit.xml"))
+        report = next(
+            file for file in made.evidence if file.endswith(f"/experiment/{number:02}/suite/junit.xml")
+        )
         assert "jailer_enabled_box_starts_and_executes" in (folder / report).read_text()
 
 

@@ -214,7 +214,7 @@ def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResul
         assert any("/repeat-2/" in name for name in each.evidence)
         assert {(rate.ran, rate.failed) for rate in each.rates} == {(2, 0), (2, 2)}
         for seed, place in (4711, ""), (4712, "repeat-2"):
-            report = (folder / each.folder / place / "report.jsonl").read_text()
+            report = (folder / each.folder / place / "suite/report.jsonl").read_text()
             entries = [json.loads(line) for line in report.splitlines()]
             ran = [entry["nodeid"].partition("::")[2] for entry in entries if entry.get("when") == "setup"]
             assert ran == shuffled([test.name for test in each.tests], seed)

@@ -9,4 +9,4 @@ def passes(cell: FinishedCell) -> Sight:
     """Whether every test passed. The suite ran."""
     failed = _cells.failed(cell.result)
     said = f"fail: {', '.join(failed)}" if failed else "every test passes"
-    return Sight(_cells.passed(cell.result), said, ("junit.xml",))
+    return Sight(_cells.passed(cell.result), said, ("suite/junit.xml",))

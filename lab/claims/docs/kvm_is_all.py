@@ -20,6 +20,8 @@ class KvmIsAll(Claim):
     def look(self, cell: FinishedCell) -> Sight:
         failed = _cells.failed(cell.result)
         if not failed:
-            return Sight(True, "every test passes", ("junit.xml",))
+            return Sight(True, "every test passes", ("suite/junit.xml",))
         why = f"{len(failed)} tests fail for the cause {cell.result.cause}: {cell.result.reason}"
-        return Sight(False, f"a box without the jailer starts, and yet {why}", ("junit.xml", "probes.json"))
+        return Sight(
+            False, f"a box without the jailer starts, and yet {why}", ("suite/junit.xml", "probes.json")
+        )

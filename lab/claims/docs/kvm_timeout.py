@@ -25,4 +25,4 @@ class KvmTimeout(Claim):
             return Sight(None, "what boxlite says was not gathered")
         if TIMEOUT in words.text:
             return Sight(True, "it says so", (words.file,) if words.file else ())
-        return Sight(False, f"it says: {words.said.splitlines()[0]}", ("junit.xml",))
+        return Sight(False, f"it says: {words.said.splitlines()[0]}", ("suite/junit.xml",))

@@ -21,5 +21,5 @@ class PolicyTimeout(UnderPolicy):
             return Sight(True, f"it says: {found}", (words.file,) if words.file else ())
         first = next(test for test in cell.result.tests if test.outcome.is_failure)
         return Sight(
-            False, f"after {first.seconds:.0f} s it says: {words.said.splitlines()[0]}", ("junit.xml",)
+            False, f"after {first.seconds:.0f} s it says: {words.said.splitlines()[0]}", ("suite/junit.xml",)
         )

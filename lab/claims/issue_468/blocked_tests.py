@@ -24,7 +24,7 @@ class BlockedTests(WhereBlocked):
         failed = _cells.failed(cell.result)
         missing = [test for test in TESTS if test not in failed]
         if missing:
-            return Sight(False, f"passed: {', '.join(missing)}", ("junit.xml",))
+            return Sight(False, f"passed: {', '.join(missing)}", ("suite/junit.xml",))
         others = [test for test in failed if test not in TESTS]
         more = f", and so do: {', '.join(others)}" if others else ", and no other"
-        return Sight(True, f"both fail{more}", ("junit.xml",))
+        return Sight(True, f"both fail{more}", ("suite/junit.xml",))

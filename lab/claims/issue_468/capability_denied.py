@@ -17,7 +17,7 @@ class CapabilityDenied(UnderPolicy):
 
     def look(self, cell: FinishedCell) -> Sight:
         if _cells.passed(cell.result):
-            return Sight(False, "every test passes all the same", ("junit.xml",))
+            return Sight(False, "every test passes all the same", ("suite/junit.xml",))
         if cell.result.cause != _cells.POLICY or cell.result.confidence is not Confidence.PROVED:
             return Sight(None, "the evidence does not prove it")
         return Sight(True, cell.result.reason, ("probes.json", *cell.refusals))

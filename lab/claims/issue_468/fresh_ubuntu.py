@@ -26,4 +26,4 @@ class FreshUbuntu(Claim):
         fails = TEST in _cells.failed(cell.result)
         facts = cell.result.facts
         kernel = facts.kernel if facts else "that was not read"
-        return Sight(fails, f"it {'fails' if fails else 'passes'} with kernel {kernel}", ("junit.xml",))
+        return Sight(fails, f"it {'fails' if fails else 'passes'} with kernel {kernel}", ("suite/junit.xml",))

@@ -17,7 +17,7 @@ class PreflightFails(WhereBlocked):
     def look(self, cell: FinishedCell) -> Sight:
         words = cell.words
         if _cells.PREFLIGHT in words.said:
-            return Sight(True, "boxlite says so to its caller", ("junit.xml",))
+            return Sight(True, "boxlite says so to its caller", ("suite/junit.xml",))
         if _cells.PREFLIGHT in words.logged:
             return Sight(True, f"boxlite says so in its log; its caller gets: {words.said}", (words.file,))
         if not words.file:

@@ -23,7 +23,7 @@ class ThreeSettings(Claim):
 
     def look(self, cell: FinishedCell) -> Sight:
         if _cells.passed(cell.result):
-            return Sight(False, "every test passes under the three settings", ("junit.xml",))
+            return Sight(False, "every test passes under the three settings", ("suite/junit.xml",))
         if _cells.PREFLIGHT in cell.words.text:
             return Sight(True, f"it fails: {cell.result.reason}", (cell.words.file, "probes.json"))
-        return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("junit.xml",))
+        return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("suite/junit.xml",))

@@ -72,7 +72,7 @@ def everything(asked):
 def written(asked):
     """What the suite wrote, each file to its limit, and what boxlite did, without files beyond it."""
     for kept in sorted(Path(asked["results"]).glob("*")):
-        yield kept.name, kept, False
+        yield "suite/%s" % kept.name, kept, False
     if asked["full"]:
         homes = Path(asked["homes"])
         for kept in sorted([*homes.glob("box-*/logs/*"), *homes.glob("box-*/boxes/**/*")]):
@@ -103,7 +103,6 @@ def modes(homes):
 
 def entries(asked):
     yield from read_written(asked)
-    # The lab's own files come last, so that none of the suite's takes their place.
     if asked["full"]:
         yield "modes.txt", "".join(modes(Path(asked["homes"]))).encode(errors="replace")
         yield from everything(asked)

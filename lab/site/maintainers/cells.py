@@ -53,7 +53,7 @@ class Shown:
 
         def folder(file: EvidenceFile) -> str:
             parts = PurePosixPath(file.name).parts
-            return "" if len(parts) == 1 or parts[0] == "boxlite" else "/".join(parts[:2])
+            return "" if len(parts) == 1 or parts[0] in ("suite", "boxlite") else "/".join(parts[:2])
 
         ordered = sorted(self.evidence.files, key=lambda file: (folder(file), file.name))
         return {name: list(files) for name, files in groupby(ordered, key=folder)}
