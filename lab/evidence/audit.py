@@ -9,8 +9,8 @@ from lab.evidence.files import read_text
 KERNEL_FILE = "kernel.log"
 AUDIT_FILE = "audit.log"
 
-# How an audit line begins in the kernel's log, and in the audit daemon's. Elsewhere in a line it proves nothing: an
-# ordinary user has the kernel log words of his own, as the name of a mount option that does not exist.
+# How an audit line begins in the kernel's log, and in the audit daemon's. The same words inside a line prove
+# nothing: the kernel logs words of an ordinary user, for example the name of an unknown mount option.
 BEGINS = re.compile(r"(?:\[[^\]]*\] ?)*audit: type=\d+ audit\(|(?:node=\S+ )?type=\S+ msg=audit\(")
 # key="value" or key=value. A word is tried once, as a whole: a long line without any = takes no longer.
 PAIR = re.compile(r'\b(\w++)=(?:"([^"]*)"|(\S+))')

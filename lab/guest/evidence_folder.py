@@ -16,7 +16,7 @@ FILES = frozenset(
         *("apparmor-profiles.txt", "processes.txt", "modes.txt"),
     }
 )
-# What the suite and boxlite wrote as the suite's user, with names that they choose. No rule takes it for the kernel's.
+# What the suite and boxlite wrote, under names that they chose. No rule takes it for the kernel's.
 FOLDERS = frozenset({"suite", "boxlite"})
 MOST_BYTES = 256 * 2**20
 MOST_FILES = 5_000

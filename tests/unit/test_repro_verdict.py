@@ -10,8 +10,7 @@ from lab.repro.comparing import essence
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
 from lab.repro.verdict import Result, Verdict
-from tests.unit import words_examples
-from tests.unit import evidence_examples
+from tests.unit import evidence_examples, words_examples
 from tests.unit.repro_examples import (
     CLONE,
     POLICY,

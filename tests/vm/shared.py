@@ -36,8 +36,8 @@ END_SECONDS = 60.0
 class SharedRun:
     """One `lab matrix` with one lane at a time. `seconds` is about how long it takes under emulation.
 
-    Every cell of it must come out as expected, unless it is to end with another `exit_status`. `guests` are those whose images it needs, `after` the names of
-    runs that must end before it begins, if they are made at all.
+    With the `exit_status` 0 every cell of it must come out as expected. `guests` are those whose images it
+    needs, `after` the names of runs that must end before it begins, if they are made at all.
     """
 
     name: str

@@ -71,8 +71,8 @@ RUNS = {PLAIN: run_of(PLAIN, seconds=485), PODMAN: run_of(PODMAN, seconds=200)}
 if os.geteuid() == 0:
     RUNS[SELINUX] = run_of(SELINUX, seconds=280)
 
-# What blocks an older release and no longer RELEASE, so that the variant expects no failure. With the state that
-# another run stores of this build, it needs no boot.
+# What blocks an older release and no longer RELEASE, so that the variant expects no failure. Another run stores
+# the state after this build was deployed, so this one needs no boot.
 OLDER = SharedRun(
     "older-release",
     [

@@ -3,8 +3,8 @@
 Argument: {"probes": bool}, or {"probes": false, "links": [path]}. Without probes only the user is described; if
 `links` are given, also its limits, the label of its bubblewrap, and where these paths lead. The models in
 `lab/probes/` say what each key means. `unshare_user` only makes a user namespace; `unshare_user_root` needs
-capabilities inside it too. If the first works and the second does not, the kernel makes the namespace and denies it
-the capabilities.
+capabilities inside it too. If the first works and the second does not, the kernel makes the namespace and
+denies it the capabilities.
 """
 
 import ctypes
