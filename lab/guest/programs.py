@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
 from lab.probes import PROGRAMS
@@ -120,7 +122,7 @@ class Answer:
         Raises RemoteFailed if a program failed, or if this is no answer of the lab's programs.
         """
         try:
-            return self._take(_parsed(line))
+            return self._take(checked(self.names, _Line, _parsed(line)))
         except ValueError as error:
             printed = line if isinstance(line, str) else line.decode(errors="replace")
             raise RemoteFailed(
@@ -128,17 +130,16 @@ class Answer:
                 f"{bounded(plain(printed), MOST_SHOWN)}"
             ) from error
 
-    def _take(self, said: dict[str, Any]) -> bool:
-        if "file" in said:
-            self._keep(str(said["file"]), base64.b64decode(said.get("content", ""), validate=True))
+    def _take(self, line: "_Line") -> bool:
+        if line.file is not None:
+            self._keep(line.file, base64.b64decode(line.content, validate=True))
             return False
-        if "failed" in said:
-            printed = bounded(plain(str(said["failed"])).rstrip(), MOST_SHOWN)
+        if line.failed is not None:
+            printed = bounded(plain(line.failed).rstrip(), MOST_SHOWN)
             raise RemoteFailed(f"`{self.names}` in the guest failed: {printed}")
-        found = said.get("results")
-        if not isinstance(found, list) or len(found) != self._count:
+        if line.results is None or len(line.results) != self._count:
             raise ValueError(f"expected a list with {self._count} results")
-        self._results = found
+        self._results = line.results
         return True
 
     def take_all(self, lines: Iterable[str]) -> bool:
@@ -152,14 +153,39 @@ class Answer:
         return self._results
 
 
-def _parsed(line: str | bytes) -> dict[str, Any]:
+class _Line(BaseModel):
+    """A line of an answer: a file, or its end. `results` are checked by whoever called the programs."""
+
+    model_config = ConfigDict(strict=True)
+
+    file: str | None = None
+    content: str = ""
+    failed: str | None = None
+    results: list[Any] | None = None
+
+
+def _parsed(line: str | bytes) -> object:
     """A line as JSON. Raises ValueError."""
     try:
         found = json.loads(line)
+        # Half of a surrogate pair, as Python reads what is no UTF-8 in a guest, can be written to no file.
+        return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(found, dict):
-        raise ValueError("expected an object")
-    # Half of a surrogate pair, as Python reads what is no UTF-8 in a guest's files, can be written to no file.
-    whole: dict[str, Any] = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
-    return whole
+
+
+def checked[T](program: str, kind: type[T], printed: object) -> T:
+    """Return the JSON that a program printed as a `kind`. Raises RemoteFailed if it does not fit.
+
+    The error names the program and every field that is wrong.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(printed)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in error.errors()
+        )
+        raise RemoteFailed(
+            f"`{program}` in the guest printed JSON of another form: {bounded(plain(wrong), MOST_SHOWN)}",
+            hint=f"the program {program}.py and the model of what it prints must agree",
+        ) from error

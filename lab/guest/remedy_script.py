@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lab.builds import FOLDER
-from lab.guest.printed import checked
+from lab.guest.programs import checked
 from lab.guest.session import SUITE, Session
 
 # Exit statuses of a remedy's script; see `lab/remedies/script.sh`.

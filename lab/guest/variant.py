@@ -12,8 +12,7 @@ from typing import Any
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
 from lab.catalog import Variant
-from lab.guest.printed import checked
-from lab.guest.programs import RemoteFailed
+from lab.guest.programs import RemoteFailed, checked
 from lab.guest.session import ADMIN, SUITE, Session, User
 from lab.probes import Facts, Probed, SuiteUser, Who, script
 

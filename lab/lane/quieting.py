@@ -5,8 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from lab.base.speed import Speed
-from lab.guest.printed import checked
-from lab.guest.programs import program_file, source
+from lab.guest.programs import checked, program_file, source
 from lab.guest.session import Session
 
 # They take the package manager's locks, or run inside a cell: its clock is set in a fork, and timers catch up.

@@ -1,6 +1,6 @@
 """Facts about a host, and what its kernel allows a user: typed models, and the programs that read them.
 
-The programs run in the guest. What they print is validated when it arrives: see `lab.guest.printed`.
+The programs run in the guest. What they print is validated when it arrives: see `lab.guest.programs`.
 """
 
 from pathlib import Path

@@ -15,7 +15,7 @@ from lab.base.errors import LabError, NotApplicable
 from lab.base.files import bounded, plain
 from lab.base.paths import Paths
 from lab.guest import variant
-from lab.guest.printed import checked
+from lab.guest.programs import checked
 from lab.guest.session import SUITE, Session
 from lab.lane import shell
 from lab.plan import Cell
