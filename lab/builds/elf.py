@@ -23,6 +23,7 @@ from packaging.version import Version
 
 from lab.base.errors import NotApplicable
 from lab.probes import Facts
+from lab.probes.facts import numbers
 
 MAGIC = b"\x7fELF"
 # Bytes that are read of a file in an archive, which may hold a bomb. boxlite's library has 110 MB.
@@ -60,15 +61,16 @@ class Needs:
         """Why the file cannot run in a guest with these facts; None if no need is known to be unmet."""
         if self.machine != MACHINE:
             return f"{self.file} is for the processor {self.machine}, and the guest's is {MACHINE}"
-        if self.glibc and self.glibc > Version(facts.glibc):
+        has = numbers(facts.glibc)
+        if self.glibc and has and self.glibc > has:
             return f"{self.file} needs glibc {self.glibc}, and the guest has {facts.glibc}"
         if facts.cpu_level is not None and self.level > facts.cpu_level:
             return (
                 f"{self.file} needs a processor of level x86-64-v{self.level}, "
                 f"and the guest's has level x86-64-v{facts.cpu_level}"
             )
-        running = re.match(r"\d+(?:\.\d+)*", facts.kernel, re.ASCII)
-        if self.kernel and running and self.kernel > Version(running[0]):
+        running = numbers(facts.kernel)
+        if self.kernel and running and self.kernel > running:
             return f"{self.file} needs Linux {self.kernel}, and the guest has {facts.kernel}"
         return None
 

@@ -21,7 +21,7 @@ MOUNTS = ("/home", "/tmp")  # noqa: S108
 # As many as the kernel's generator has for a key.
 SEED_BYTES = 32
 # Major and minor version.
-PYTHON = re.compile(r"\d{1,2}\.\d{1,3}")
+PYTHON = re.compile(r"\d{1,2}\.\d{1,3}", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from enum import StrEnum
 from typing import Self
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from lab.knobs._base import TableKnob
 from lab.probes import Facts, Who
+from lab.probes.facts import numbers
 
 # Since this version bubblewrap refuses to run setuid, unless it is built with support for it (see its NEWS).
 NEVER_SETUID = Version("0.11.2")
@@ -30,9 +31,9 @@ class Bubblewrap(TableKnob):
     def why_not(self, facts: Facts) -> str | None:
         if facts.bubblewrap is None:
             return "has no bubblewrap to begin with"
-        version = facts.bubblewrap.version
-        if self.state is State.SETUID and version is not None and _may_be_setuid(version):
-            return f"its bubblewrap {version} is made for being setuid"
+        version = numbers(facts.bubblewrap.version)
+        if self.state is State.SETUID and version is not None and version < NEVER_SETUID:
+            return f"its bubblewrap {facts.bubblewrap.version} is made for being setuid"
         return None
 
     def settings(self) -> dict[str, str | None]:
@@ -50,11 +51,3 @@ class Bubblewrap(TableKnob):
         if mine is None or mine == theirs:
             return []
         return [cls(state=state) for state, mode in MODES.items() if mode == theirs]
-
-
-def _may_be_setuid(version: str) -> bool:
-    """Whether a bubblewrap of this version runs setuid; False if nobody can read the version."""
-    try:
-        return Version(version) < NEVER_SETUID
-    except InvalidVersion:
-        return False

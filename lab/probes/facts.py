@@ -1,13 +1,25 @@
 """Facts about a host: the models of what `programs/facts.py` prints."""
 
+import re
 from typing import Annotated, Literal
 
+from packaging.version import Version
 from pydantic import Field
 
 from lab.probes._base import Answer, Answers
 
 # The permission bits of a file, as Python's oct() writes them.
 Mode = Annotated[str, Field(pattern="^0o[0-7]+$")]
+
+
+# As many numbers, and as many digits of one, as any release has: a guest may tell anything.
+NUMBERS = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,5}", re.ASCII)
+
+
+def numbers(version: str | None) -> Version | None:
+    """The numbers that a version begins with, to compare them; None if it has none."""
+    begins = NUMBERS.match(version or "")
+    return Version(begins[0]) if begins else None
 
 
 class OsRelease(Answer):

@@ -13,6 +13,8 @@ Text = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(plai
 Texts = Annotated[list[Text], Field(max_length=MOST)]
 # A set of capabilities, as /proc/PID/status has it.
 Mask = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
+# What boxlite takes for a limit: 64 bits.
+Limit = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class BoxProcess(Entry):
@@ -55,7 +57,7 @@ class Protection(Entry):
         default_factory=list, description="The names of those limits that are lower than the test's own."
     )
     mounts: Texts = Field(description="What is mounted for it, each with ro or rw.")
-    asked: dict[Text, bool | int | None] = Field(
+    asked: dict[Text, bool | Limit | None] = Field(
         default_factory=dict,
         max_length=50,
         description="The security options that the test gave boxlite, by their names in Python. Empty: it gave "

@@ -143,4 +143,5 @@ def _group(protection: Protection, limit: _Limit) -> int | None:
 
 
 def _number(text: Any) -> int | None:
-    return int(text) if isinstance(text, str) and text.isdecimal() else None
+    # 64 bits have 20 digits.
+    return int(text) if isinstance(text, str) and len(text) <= 20 and text.isdecimal() else None

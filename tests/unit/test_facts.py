@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from packaging.version import Version
 from pydantic import BaseModel
 
 from lab import probes
+from lab.builds.elf import Needs
+from lab.claims.issue_468.profile_ships import ProfileShips
+from lab.knobs.bubblewrap import Bubblewrap, State
 from lab.probes import PROGRAMS, Facts, NotAsked, Probed, SuiteUser, Who
+from lab.upstream.finished import FinishedCell
+from tests.unit import examples
 
 
 def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +81,20 @@ def test_a_sysctl_that_cannot_be_read_is_not_taken_for_one_that_is_missing(
     monkeypatch.setattr(Path, "read_text", refuse)
     with pytest.raises(SystemExit, match=r"the sysctl vm\.compact_memory cannot be read: Permission denied"):
         program["sysctl"]("vm.compact_memory")
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "beta", "4.1.0~beta1", "2.41-custom", "9" * 5000, "9." * 5000, "\u0664.\u0661"]
+)
+def test_a_version_that_no_release_has_is_compared_as_far_as_it_has_numbers(odd: str) -> None:
+    told = examples.facts(
+        glibc=odd, kernel=odd, apparmor={"version": odd}, bubblewrap={"version": odd}, os={"version_id": odd}
+    )
+    needs = Needs("program", glibc=Version("3.0"), kernel=Version("3.0"))
+    assert bool(needs.unmet(told)) is odd.startswith("2")
+    assert Bubblewrap(state=State.SETUID).why_not(told) is None
+    cell = FinishedCell(examples.cell(variant="stock").model_copy(update={"facts": told}), Path())
+    assert (ProfileShips().look(cell).holds is None) is not odd.startswith(("4", "9"))
 
 
 def test_the_suites_user_is_seen_from_inside() -> None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from rich.console import Console
 
 from lab.base.paths import PACKAGE
@@ -263,6 +264,17 @@ def test_a_limit_that_only_another_process_has_is_told_as_such() -> None:
     limits = {"open files": "1024", "processes": "100"}
     [_, size] = asked.unmet(asking(processes=tree, limits=limits, own_limits=[]))
     assert size.seen == "nothing limits libkrun VM, only bwrap has it"
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000], ids=len)
+def test_a_limit_that_no_kernel_has_is_no_number(number: str) -> None:
+    limits = {"open files": "1024", "file size": number, "processes": number}
+    assert [each.seen for each in asked.unmet(asking(limits=limits))][1] == "nothing limits libkrun VM"
+
+
+def test_a_limit_of_more_than_64_bits_cannot_be_asked_for() -> None:
+    with pytest.raises(ValidationError, match="less than 18446744073709551616"):
+        asking(asked={"max_file_size": 10**400})
 
 
 def test_reports_say_what_was_asked_for_and_is_not_seen(tmp_path: Path) -> None:

@@ -449,6 +449,7 @@ def test_facts_that_do_not_fit_name_the_program_and_each_field() -> None:
     [
         ({}, ["user.max_ipc_namespaces"], "it does not tell user.max_ipc_namespaces"),
         ({"mounts": {}}, [], "it does not tell the mount of /home; it does not tell the mount of /tmp"),
+        ({"python": "\u0663.\u0661\u0663"}, [], "is no version of Python"),
         ({"python": "../../3.13"}, [], "'../../3.13' is no version of Python"),
         ({"python": "\x1b[2J3.13\n"}, [], "'3.13\\n' is no version of Python"),
     ],

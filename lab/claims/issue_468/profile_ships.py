@@ -2,6 +2,7 @@
 
 from lab.claims import _cells
 from lab.claims._base import Claim, Sight
+from lab.probes.facts import numbers
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
 
@@ -24,10 +25,11 @@ class ProfileShips(Claim):
         apparmor = facts.apparmor
         if apparmor is None:
             return Sight(None, "it has no AppArmor")
-        if apparmor.version is None:
+        release = numbers(apparmor.version)
+        if release is None:
             return Sight(None, "it does not tell the version of its AppArmor")
         version = f"AppArmor {apparmor.version}"
-        if int(apparmor.version.partition(".")[0]) < 4:
+        if release.major < 4:
             return Sight(None, f"its {version} is older")
         if FILE not in apparmor.profile_files:
             return Sight(False, f"its {version} has no {FILE}")
