@@ -80,7 +80,7 @@ OLDER = SharedRun(
         *("--no-remedies", "--no-experiment"),
     ],
     guests=[PLAIN],
-    seconds=60,
+    seconds=140,
     after=["two-builds"],
     exit_status=1,
 )
