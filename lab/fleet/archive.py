@@ -15,8 +15,9 @@ from lab.base.files import bounded, plain
 from lab.record import RESULTS_FILE, RunResult
 
 # What a part may hold, uncompressed. Measured: up to 0.3 MiB for a cell with all that was tried on it.
-MOST_BYTES = 4 * 2**30
+MOST_BYTES = 256 * 2**20
 MOST_FILES = 100_000
+MOST_LEVELS = 32
 LONGEST_NAME = 255
 LARGEST_HEADER = 1 << 20
 LEVEL = 3
@@ -59,7 +60,7 @@ def unpack(archive: Path, target: Path, cells: Collection[Path]) -> RunResult:
                     raise DamagedResult(f"it holds more than {MOST_FILES} files")
                 tar.extract(_checked(member, cells), target, filter="data")
         return RunResult.read(target)
-    except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError) as error:
+    except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, RecursionError) as error:
         raise DamagedResult(f"it is cut off or damaged: {error}") from error
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise DamagedResult("it has a file and a folder of one name") from error
@@ -80,7 +81,7 @@ def _decompress(archive: Path, to: Path) -> None:
         while block := stream.read(1 << 20):
             left -= len(block)
             if left < 0:
-                raise DamagedResult(f"it is larger than {MOST_BYTES >> 30} GiB")
+                raise DamagedResult(f"it is larger than {MOST_BYTES >> 20} MiB")
             out.write(block)
 
 
@@ -105,11 +106,12 @@ def _checked(member: tarfile.TarInfo, cells: Collection[Path]) -> tarfile.TarInf
         and plain(name) == name
         and "\n" not in name
         and ".." not in path.parts
+        and len(path.parts) <= MOST_LEVELS
         and all(len(part.encode()) <= LONGEST_NAME for part in path.parts)
     )
     if not (known and sound):
         raise DamagedResult(f"it holds {bounded(plain(name), 100)!r}, which is no file of a cell of the part")
-    return member
+    return member.replace(mtime=None, deep=False)  # type: ignore[arg-type]  # No file needs its time.
 
 
 def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:

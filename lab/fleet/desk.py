@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lab.base.errors import LabError
 from lab.base.files import bounded, plain
+from lab.base.space import is_full
 from lab.fleet import events
 from lab.fleet.attempt import Attempt, Host
 from lab.fleet.events import Event
@@ -102,13 +105,17 @@ class Desk:
         self.observer.note(f"refused, and the connection closed: {plain(what)}")
 
     def event(self, token: str, line: str) -> None:
-        attempt, event = self.handout.attempts.get(token), Event.read(line[: events.LONGEST_LINE])
-        if attempt and event:
-            if event.kind == "left":
-                attempt.tell_left(event.seconds)
-            if event.kind == "image":
-                self.pinning.prepared(attempt.host, attempt.piece.guest, event.text)
-            self._showing.event(attempt, event)
+        attempt = self.handout.attempts.get(token)
+        try:
+            event = Event.read(line[: events.LONGEST_LINE])
+            if attempt and event:
+                if event.kind == "left":
+                    attempt.tell_left(event.seconds)
+                if event.kind == "image":
+                    self.pinning.prepared(attempt.host, attempt.piece.guest, event.text)
+                self._showing.event(attempt, event)
+        except Exception as error:
+            self._log_bug(error)
 
     def chunk(self, token: str, offset: int, data: bytes) -> bool:
         attempt = self.handout.attempts.get(token) or self._late.get(token)
@@ -162,6 +169,11 @@ class Desk:
                 fault = await asyncio.to_thread(self.intake.take, attempt, end)
         except OtherBuild as error:
             end = End(refused=str(error))
+        except Exception as error:
+            if isinstance(error, LabError) or is_full(error):
+                raise
+            # The result is the part's, so the fault is too: the other parts go on.
+            fault = self._log_bug(error)
         self._late.pop(attempt.token, None)
         left = len(self.intake.undecided(attempt.piece))
         self.handout.ended(attempt.token, is_whole=bool(before) and not left)
@@ -182,6 +194,11 @@ class Desk:
                 self._has_failed(host, attempt, fault)
         self._again(attempt, fault)
         self._end_twins()
+
+    def _log_bug(self, error: Exception) -> str:
+        """Put the traceback of a bug into the run's log; return the bug as a fault of a part."""
+        self.observer.note("".join(traceback.format_exception(error)))
+        return f"the lab met a bug: {bounded(plain(f'{type(error).__name__}: {error}'), LONGEST_REASON)}"
 
     def _has_failed(self, host: Host, attempt: Attempt, fault: str) -> None:
         """A host's lab failed and decided nothing: the host rests, or gets no more parts."""

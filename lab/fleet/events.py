@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.base.files import bounded, plain
 from lab.fleet.names import LaneNames
+from lab.fleet.spending import MOST_SECONDS
 from lab.images.store import BaseImage
 from lab.record import CellResult, Status
 from lab.run.observer import Observer, Silent
@@ -28,7 +29,7 @@ class Event(BaseModel):
     kind: Literal["lane", "cell", "note", "left", "image", "refused"]
     lane: str = Field(default="", max_length=200)
     text: str = Field(default="", max_length=LONGEST_TEXT + 100)
-    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    seconds: float | None = Field(default=None, ge=0, le=MOST_SECONDS)
     guest: str = Field(default="", max_length=200)
     variant: str = Field(default="", max_length=200)
     build: str = Field(default="", max_length=200)

@@ -29,9 +29,9 @@ class End:
     run the part at all. `spent` is what the host measured since it joined.
     """
 
-    size: Any = 0
-    digest: Any = ""
-    status: Any = None
+    size: int = 0
+    digest: str = ""
+    status: int | None = None
     words: str = ""
     refused: str = ""
     spent: Reading | None = None
@@ -39,11 +39,15 @@ class End:
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> "End":
         """What a host said, which may be anything."""
-        words, refused = (plain(str(said.get(key) or "")).strip() for key in ("words", "refused"))
+        digest, words, refused = (
+            plain(text).strip() if isinstance(text := said.get(key), str) else ""
+            for key in ("digest", "words", "refused")
+        )
+        size, status = (n if isinstance(n := said.get(key), int) else None for key in ("size", "status"))
         return cls(
-            said.get("size"),
-            said.get("digest"),
-            said.get("status"),
+            size or 0,
+            digest,
+            status,
             words[-LONGEST_WORDS:],
             bounded(refused, LONGEST_WORDS),
             Reading.read(said.get("spent")),

@@ -4,7 +4,6 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lab.fleet.archive import MOST_BYTES, DamagedResult
 
@@ -43,7 +42,7 @@ class Receiver:
             arriving.fault = f"it cannot be kept: {error.strerror}"
         arriving.size += len(data)
 
-    def whole(self, token: str, size: Any, digest: Any) -> Path | None:
+    def whole(self, token: str, size: int, digest: str) -> Path | None:
         """The file with a result of this size and SHA-256; None if nothing was sent. Raises DamagedResult."""
         arriving = self._arriving.get(token)
         if arriving is None:
@@ -57,7 +56,7 @@ class Receiver:
         with arriving.file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != digest:
-            raise DamagedResult(f"its SHA-256 is {found[:12]}, not {str(digest)[:12]}")
+            raise DamagedResult(f"its SHA-256 is {found[:12]}, not {digest[:12]}")
         return arriving.file
 
     def forget(self, token: str) -> None:

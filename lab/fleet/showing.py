@@ -102,7 +102,7 @@ def _gone(known: HostNow) -> HostNow:
 
 def _place(host: HostNow) -> list[tuple[int, str]]:
     """Where a host stands among the others: by its name, lab-2 before lab-10."""
-    return [(int(word), "") if word.isdecimal() else (-1, word) for word in re.split(r"(\d+)", host.name)]
+    return [(len(word), word) if word.isdecimal() else (-1, word) for word in re.split(r"(\d+)", host.name)]
 
 
 def _key(cell: Cell) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from lab.fleet.attempt import MOST_REST_SECONDS, REST_SECONDS, Attempt, Host
 from lab.fleet.desk import Desk
 from lab.fleet.events import EventLines
 from lab.fleet.handout import MOST_SECONDS, Handout
-from lab.fleet.intake import Intake
+from lab.fleet.intake import End, Intake
 from lab.fleet.merging import Merger
 from lab.fleet.part import Part
 from lab.fleet.pinning import Pinning
@@ -247,6 +248,57 @@ def test_a_host_with_other_files_of_a_build_gets_nothing_more(bench: Bench) -> N
     assert {cell.status for cell in run.cells} == {Status.PASS}
     assert [cell.retried for cell in run.cells] == [[]] * 4
     assert bench.told.noted("two gets no more parts: two deployed other files of boxlite 0.10.8")
+
+
+def test_a_bug_that_a_result_meets_is_that_part_s_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = bench.desk.intake.merger.take
+
+    def fails(*arguments: Any) -> None:
+        if arguments[3].host == "two":
+            raise KeyError("a bug")
+        take(*arguments)
+
+    monkeypatch.setattr(bench.desk.intake.merger, "take", fails)
+
+    async def play() -> None:
+        bench.joins("one", "two")
+        for number in (1, 2):
+            attempt = await bench.given(number)
+            bench.sends(attempt, bench.result(attempt))
+        again = await bench.given(3)
+        bench.sends(again, bench.result(again))
+
+    run = bench.run(play)
+    assert bench.hosts_of(run) == ["one"] * 4
+    assert {cell.status for cell in run.cells} == {Status.PASS}
+    faults = [fault for cell in run.cells for fault in cell.retried]
+    assert faults == ["the lab met a bug: KeyError: 'a bug'"] * 2
+    [trace] = [note for note in bench.told.notes if "Traceback" in note]
+    assert "in fails" in trace
+
+
+def test_an_event_ends_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        bench.joins("one")
+        bench.desk.joined(Host("1" * 5_000, lanes=0, memory_mib=0))
+        for number in (1, 2):
+            attempt = await bench.given(number)
+            bench.desk.event(attempt.token, json.dumps({"kind": "left", "seconds": 1e15}))
+            with monkeypatch.context() as patch:
+                patch.setattr(bench.desk._showing, "event", lambda attempt, event: [][0])
+                bench.desk.event(attempt.token, json.dumps({"kind": "note", "text": "hello"}))
+            await bench.looks()
+            str(timedelta(seconds=bench.told.now[-1].seconds_left or 0))
+            bench.sends(attempt, bench.result(attempt))
+
+    assert {cell.status for cell in bench.run(play).cells} == {Status.PASS}
+    assert any("Traceback" in note for note in bench.told.notes)
+
+
+@pytest.mark.parametrize("hostile", [[[]], {"a": []}, "\x1b[2J", 1e400, None])
+def test_what_a_host_says_at_the_end_of_a_part_is_text_or_numbers(hostile: Any) -> None:
+    end = End.read(dict.fromkeys(("size", "digest", "status", "words", "refused", "spent"), hostile))
+    assert (end.size, end.digest, end.status) == (0, "", None)
 
 
 def test_a_host_whose_lab_fails_at_once_does_not_take_part_after_part(

@@ -86,6 +86,7 @@ def test_one_that_is_cut_off_is_damaged(tmp_path: Path, packed: Path, kept: floa
         f"{CELLS[0]}/a\u202eb",
         f"{CELLS[0]}//kernel.log",
         f"{CELLS[0]}/{'x' * 300}",
+        f"{CELLS[0]}/{'deep/' * 1000}kernel.log",
         entry(FILE, tarfile.SYMTYPE, "/etc/passwd"),
         entry(FILE, tarfile.LNKTYPE, "results.json"),
         entry(FILE, tarfile.FIFOTYPE),
@@ -126,6 +127,28 @@ def test_a_header_that_would_fill_the_memory_is_not_read(
     long.pax_headers = {"comment": "x" * 2000}
     with pytest.raises(DamagedResult, match="has a header of"):
         archive.unpack(made(tmp_path, long), target(tmp_path), CELLS)
+
+
+def test_a_file_s_time_is_not_taken_from_the_archive(tmp_path: Path, packed: Path) -> None:
+    timeless = entry(FILE, tarfile.REGTYPE)
+    timeless.pax_headers = {"mtime": "inf"}
+    with pytest.raises(DamagedResult, match="its record cannot be read"):
+        archive.unpack(made(tmp_path, timeless), target(tmp_path), CELLS)
+
+
+def test_headers_that_name_one_file_after_another_are_damage(tmp_path: Path) -> None:
+    header = entry("././@LongLink", tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "made").write_bytes(zstandard.compress(header * 1500))
+    with pytest.raises(DamagedResult, match="cut off or damaged"):
+        archive.unpack(tmp_path / "made", target(tmp_path), CELLS)
+
+
+def test_a_few_bytes_that_become_hundreds_of_megabytes_are_damage(tmp_path: Path) -> None:
+    content = zstandard.compress(b"\0" * (archive.MOST_BYTES + 1))
+    (tmp_path / "made").write_bytes(content)
+    assert len(content) < 64 * 1024
+    with pytest.raises(DamagedResult, match="larger than 256 MiB"):
+        archive.unpack(tmp_path / "made", target(tmp_path), CELLS)
 
 
 def test_a_file_and_a_folder_of_one_name_are_damage(tmp_path: Path) -> None:
