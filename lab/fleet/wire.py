@@ -117,7 +117,8 @@ def check(message: Any) -> Any:
 
 
 def _op(message: Any) -> Any:
-    return message.get("op") if isinstance(message, Mapping) else None
+    op = message.get("op") if isinstance(message, Mapping) else None
+    return op if isinstance(op, str) else None
 
 
 def _checked(message: Any, known: set[str]) -> dict[str, Any]:

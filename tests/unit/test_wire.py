@@ -68,7 +68,17 @@ def test_what_a_worker_needs_to_say_passes() -> None:
 
 @pytest.mark.parametrize(
     "op",
-    ["run_function", "register-client", "register_scheduler_plugin", "gather", "terminate", "scatter", None, 5],
+    [
+        "run_function",
+        "register-client",
+        "register_scheduler_plugin",
+        "gather",
+        "terminate",
+        "scatter",
+        None,
+        5,
+        [],
+    ],
 )
 def test_what_only_a_client_needs_to_say_is_refused(op: Any) -> None:
     with pytest.raises(Unexpected, match="which no host's worker makes"):

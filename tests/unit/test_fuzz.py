@@ -1,0 +1,11 @@
+"""A few hostile inputs for each reader, the same ones in every run; `python -m tests.fuzz` tries thousands."""
+
+import pytest
+
+from tests.fuzz.__main__ import attempt
+from tests.fuzz.readers import READERS, Reader
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+def test_a_reader_of_outside_data_has_no_traceback(reader: Reader) -> None:
+    assert attempt(reader, 20, 0).found == {}
