@@ -74,7 +74,7 @@ def newest_build(url: str, builds: str, say: Say) -> str:
             f"{folder}/ lists no build",
             hint="did the folder move? correct `url` and `builds` in the definition",
         )
-    return max(found, key=lambda build: [int(number) for number in re.findall(r"\d+", build)])
+    return max(found, key=lambda build: [(len(digits), digits) for digits in re.findall(r"0*(\d+)", build)])
 
 
 def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, say: Say) -> str:

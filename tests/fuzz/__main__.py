@@ -38,9 +38,10 @@ class TooSlow(BaseException):
 
 @dataclass
 class Tried:
-    """What became of a reader: how many inputs it read, the slowest, and its tracebacks by where they arose."""
+    """What became of a reader: its inputs, how many it took, the slowest, and its tracebacks by place."""
 
     inputs: int = 0
+    taken: int = 0
     slowest: float = 0.0
     found: dict[str, str] = field(default_factory=dict)
 
@@ -84,6 +85,7 @@ def _attempt(name: str, inputs: int, number: int) -> Tried:
 
 def _until_failure(reader: Reader, inputs: int, number: int, tried: Tried) -> tuple[Exception, Any] | None:
     last: list[Any] = [None]
+    expected: tuple[type[Exception], ...] = (LabError, NotApplicable, *reader.expected)
 
     @seed(number)
     @settings(
@@ -102,12 +104,12 @@ def _until_failure(reader: Reader, inputs: int, number: int, tried: Tried) -> tu
         try:
             with tempfile.TemporaryDirectory() as folder, _in_time():
                 reader.read(content, Path(folder))
-        except (LabError, NotApplicable, *reader.expected):
+            tried.taken += 1
+        except expected:
             pass
         except TooSlow as error:
-            tried.found.setdefault(
-                _place(error), _shown(error, content)
-            )  # Smaller ones would take as long to find.
+            # Not raised: smaller ones would each take as long to find.
+            tried.found.setdefault(_place(error), _shown(error, content))
         except Exception as error:
             if _place(error) not in tried.found:
                 raise
@@ -144,7 +146,7 @@ def main() -> int:
             tried = tries[reader.name].result()
             found += len(tried.found)
             print(
-                f"{reader.source:6} {reader.name:30} {tried.inputs:6} inputs, "
+                f"{reader.source:6} {reader.name:30} {tried.inputs:6} inputs, {tried.taken:6} taken, "
                 f"the slowest {tried.slowest:5.2f} s, {len(tried.found)} tracebacks",
                 flush=True,
             )

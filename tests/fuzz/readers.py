@@ -1,19 +1,28 @@
 """The readers of data that others wrote: who writes it, a valid sample to change, and what reads it."""
 
-import dataclasses
 import io
 import json
+import socket
+import struct
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from hypothesis import strategies as st
 from rich.console import Console
 
-from lab import causes, evidence, probes, remedies
+from lab import causes, claims, evidence, probes, remedies
+from lab.base.errors import LabError
 from lab.base.paths import Paths
+from lab.base.speed import Speed
 from lab.builds import closure, elf, libtest, local, nextest, npm, reportlog
-from lab.catalog import Guest, loading, toml
+from lab.catalog import Guest, key_file, load_pins, toml
+from lab.catalog.loading import _variant_file
 from lab.catalog.sets import Set
 from lab.catalog.suite import Suite
 from lab.check import judging as check
@@ -27,21 +36,28 @@ from lab.fleet.intake import End
 from lab.fleet.names import LaneNames
 from lab.fleet.part import Part
 from lab.gate import baseline, expectations
+from lab.gate.compare import compare
+from lab.gate.results import of_run
 from lab.guest import programs, variant
+from lab.guest.agent import Agent
 from lab.guest.evidence_folder import EvidenceFolder
 from lab.guest.printed import checked
-from lab.images import choice, cloud, store
+from lab.images import choice, cloud, download, pins, signature, store
+from lab.images.disk import check_qcow2
 from lab.lane import keeper
 from lab.machine import acceleration, leftovers, network, states
 from lab.probes import report as probe_report
-from lab.record import Protection, RunOptions, RunResult, decided
+from lab.record import Protection, RunOptions, RunResult, ShardRecord, TestResult, decided
 from lab.remedies import Remedy
-from lab.report import github, junit, markdown, terminal
+from lab.report import claims as claims_report
+from lab.report import compare as compare_report
+from lab.report import github, junit, markdown, terminal, upstream
 from lab.repro import judging, reading
 from lab.run import merge
 from lab.run.labels import Labels
 from lab.run.observer import Silent
 from lab.site import history
+from lab.site.publish import publish
 from lab.upstream import words
 from lab.verdict import asked
 from lab.verdict import protection as verdict
@@ -52,14 +68,16 @@ from tests.unit.examples import JAILED, cell, facts, printed_facts, probed
 from tests.unit.npm_examples import NATIVE_FILE, manifest
 from tests.unit.run_examples import KNOWN, SMALL
 from tests.unit.test_baseline import RESULTS
+from tests.unit.test_expectations import entry
 from tests.unit.test_inventory import WHOLE
 from tests.unit.test_libtest import PANIC, SUITE, ending, event
 from tests.unit.test_results import full_run
 
 ROOT = Path(__file__).parents[2]
+VARIANTS, VARIANT = "cloud-init/variants", _variant_file()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Reader:
     """What reads an input into an empty folder. `source` writes the data; `cost` divides how many are tried.
 
@@ -106,6 +124,22 @@ def _probed(content: bytes, folder: Path) -> None:
         checked("probe", probes.Probed, answer.results[0])
 
 
+def _agent(content: bytes, folder: Path) -> None:
+    """An agent that was asked for facts, from the guest's end of its port."""
+    with socket.socket(socket.AF_UNIX) as port:
+        port.bind(str(folder / "port"))
+        port.listen()
+        agent = Agent(folder / "port", alive=lambda: None, is_open=lambda: False, speed=Speed(emulated=False))
+        guest = port.accept()[0]
+        guest.sendall(content[:65_536])
+        guest.shutdown(socket.SHUT_WR)
+        try:
+            agent.call([("facts", {})], seconds=1, keep=EvidenceFolder(folder).keep)
+        finally:
+            agent.close()
+            guest.close()
+
+
 CELL = {
     "probes.json": probed(evidence_examples.UBUNTU.probes.by_name()).model_dump_json(),
     "sysctls.txt": "user.max_user_namespaces = 0\nkernel.unprivileged_userns_clone = 0\n",
@@ -143,12 +177,18 @@ def _protection(content: bytes, _folder: Path) -> None:
     asked.limits_given(shown)
 
 
-def _results(results: Mapping[str, Any] | None) -> None:
-    """Write what was read of a report into a record, as a cell does, and read that."""
-    if results:
-        tests = [each for each in results.values() if each]
-        made = RunResult(run=full_run().run, cells=[cell(tests=tests)])
-        RunResult.model_validate_json(made.model_dump_json())
+def _results_of(read: Callable[[str], Mapping[str, TestResult | None] | None]) -> Callable[[bytes, Path], None]:
+    """Reads a suite's report, writes its results into a record, as a cell does, and reads that."""
+
+    def read_twice(content: bytes, folder: Path) -> None:
+        tests = [each for each in (read(_text(content)) or {}).values() if each]
+        RunResult(run=full_run().run, cells=[cell(tests=tests)]).write(folder)
+        try:
+            RunResult.read(folder)
+        except LabError as error:
+            raise AssertionError(f"its results make a record unreadable: {error}") from error
+
+    return read_twice
 
 
 PYTEST = [
@@ -182,7 +222,7 @@ NEXTEST = [
 
 # -- a build
 
-WHEEL = {
+WHEEL: dict[str, bytes | str] = {
     "boxlite/__init__.py": "",
     "boxlite/runtime.so": elf_file(
         versions={"libc.so.6": ["GLIBC_2.34"]}, levels={0xC0008002: 3}, kernel=(3, 2, 0)
@@ -190,7 +230,7 @@ WHEEL = {
     "boxlite-0.10.8.dist-info/METADATA": "Metadata-Version: 2.1\nName: boxlite\nVersion: 0.10.8\n"
     "Requires-Python: >=3.10\nRequires-Dist: a>1; python_version<'3.12' and extra == 'x'\n",
 }
-WHEEL_NAME = "boxlite-0.10.8-cp310-cp310-manylinux_2_28_x86_64.whl"
+WHEEL_NAME = "boxlite-0.10.8-cp313-cp313-manylinux_2_28_x86_64.whl"
 
 
 def _wheel(content: bytes, folder: Path) -> None:
@@ -218,7 +258,12 @@ def _program(content: bytes, folder: Path) -> None:
 
 # -- a record, a shard
 
-RUN = json.loads(full_run().model_dump_json())
+
+def _tree_of(run: RunResult) -> Any:
+    return json.loads(run.model_dump_json(by_alias=True))
+
+
+RUN = _tree_of(full_run())
 DECIDED = [{"cell": RUN["cells"][1]}, {"lane": RUN["run"]["lanes"][0]}, {"build": RUN["run"]["builds"][0]}]
 
 
@@ -235,20 +280,48 @@ def _decided(content: bytes, folder: Path) -> None:
     RunResult.read(folder)
 
 
-def _reports(content: bytes, folder: Path) -> None:
-    run = _record(content, folder)
+def _report_all(run: RunResult, folder: Path) -> None:
+    """Every report of a run whose evidence is in its folder."""
     markdown.render(run, folder)
     junit.render(run)
     github.summary(run, folder)
     github.annotations(run)
     terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
+    upstream.render(run, folder)
+    for name in claims.reports():
+        claims_report.render(run, folder, name)
+    results = of_run(run, folder, run.run.builds[0].name)
+    compare_report.render(compare(results, results))
+    publish([folder], folder / "site")
+
+
+def _reports(content: bytes, folder: Path) -> None:
+    _put(folder / full_run().cells[1].folder, {name: text.encode() for name, text in CELL.items()})
+    _report_all(_record(content, folder), folder)
+
+
+def _reported_evidence(content: dict[str, bytes], folder: Path) -> None:
+    run = full_run()
+    _put(folder / run.cells[1].folder, content)
+    run.cells[1].evidence = [f"{run.cells[1].folder}/{name}" for name in content]
+    run.write(folder)
+    _report_all(run, folder)
+
+
+def _shards() -> list[RunResult]:
+    """Two shards of a plan with one cell each."""
+    first, second = full_run(), full_run()
+    plan = [f"{cell.guest}/{cell.variant}/{cell.build}" for cell in first.cells]
+    for number, shard in enumerate((first, second), 1):
+        shard.run.shard = ShardRecord(number=number, count=2, plan=plan)
+        shard.cells = [shard.cells[number - 1]]
+    return [first, second]
 
 
 def _shard(content: bytes, folder: Path) -> None:
-    run = full_run()
-    other = _file(folder / "b", "results.json", content).parent
-    run.write(_put(folder / "a", {"x": b""}))
-    merge.merge([(folder / "a", run), (other, RunResult.read(other))], folder / "merged", partial=True)
+    own, whole = _shards()
+    other = _put(folder / "b", {"results.json": content, whole.cells[0].evidence[0]: b"x"})
+    merge.merge([(folder / "a", own), (other, RunResult.read(other))], folder / "merged", partial=True)
 
 
 # -- those who define and configure
@@ -260,22 +333,20 @@ def _definition(model: Any) -> Callable[[bytes, Path], object]:
     )
 
 
-def _toml(name: str, load: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
-    return lambda content, folder: load(_file(folder, name, content))
+def _toml(load: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
+    return lambda content, folder: load(_file(folder, "a.toml", content))
 
-
-EXPECT = b"""[[expect]]
-guest = "debian-13"
-variant = "stock"
-cause = "userns-limit"
-bug = "https://example.org/1"
-until = "2030-12-31"
-"""
 
 # -- a host of a run
 
 EVENT = {"kind": "left", "seconds": 12.5, "lane": "debian-13", "text": "boot", "status": "pass"}
-REGISTRATION = {"op": "register-worker", "name": "one", "resources": {"lane": 1}, "extra": {"images": "[]"}}
+MESSAGE = {
+    "op": "register-worker",
+    "name": "one",
+    "resources": {"lane": 1},
+    "extra": {"images": "[]"},
+    "size": 1,
+}
 
 
 def _event(content: bytes, _folder: Path) -> None:
@@ -308,6 +379,27 @@ def _stored(name: str, read: Callable[[Path], object]) -> Callable[[bytes, Path]
     return lambda content, folder: read(_file(folder, name, content).parent)
 
 
+def _cached(name: str, read: Callable[[Paths], object]) -> Callable[[bytes, Path], object]:
+    """The same for what takes all folders of a home."""
+    return lambda content, folder: read(Paths(_put(folder, {name: content}), folder))
+
+
+def _checksums(content: bytes, _folder: Path) -> None:
+    cloud.find_digest(_text(content), "disk.qcow2", "https://x/SUMS")
+
+
+def _signature(content: bytes, _folder: Path) -> None:
+    signature.verify(content, None, key_file("ubuntu-cloud"), "SUMS")
+
+
+def _known(folder: Path) -> None:
+    states.StoredState(folder).known()
+
+
+def _disk(content: bytes, folder: Path) -> None:
+    check_qcow2(_file(folder, "disk", content))
+
+
 # -- a report
 
 
@@ -321,188 +413,110 @@ REPORTS = [
 ]
 
 
+@cache
+def _published() -> Any:
+    """What is published of a run, as the site has it and `lab check` reads it."""
+    with tempfile.TemporaryDirectory() as name:
+        full_run().write(Path(name))
+        return json.loads(published._of_runs([Path(name)]).model_dump_json())
+
+
 def _probe_output(content: bytes, _folder: Path) -> None:
     if found := probe_report.read(_text(content)):
-        list(check_text.lines(check.judge(found, published.Published.model_validate_json(SITE))))
-
-
-SITE = json.dumps({"distributions": [], "cells": [], "rules": {}})
+        list(check_text.lines(check.judge(found, published.Published.model_validate(_published()))))
 
 
 def _site(content: bytes, folder: Path) -> None:
     _file(folder, "host-data.js", b"lab.hosts = " + content + b";\n")
-    published.load([str(folder)], folder)
+    loaded = published.load([str(folder)], folder)
+    report = probe_report.read(report_examples.PROBE)
+    assert report
+    list(check_text.lines(check.judge(report, loaded.published)))
+
+
+def _listing(content: bytes, _folder: Path) -> None:
+    with patch.object(download, "read", lambda url, say, **_more: content):
+        pins.newest_build("https://x/images/{build}/a-{build}.img", r"[\w.-]+", lambda text: None)
 
 
 IMAGE = {"guest": "debian-13", "inputs": "a" * 64, "files": {"disk.qcow2": {"sha256": "d" * 64, "size": 1}}}
-MANIFEST = {
-    **{"guest": "debian-13", "inputs": "a" * 64, "disk_sha256": "d" * 64, "built": "now", "seconds": 1.0},
+MANIFEST = IMAGE | {
+    **{"disk_sha256": "d" * 64, "built": "now", "seconds": 1.0},
     "files": {"disk.qcow2": {"sha256": "d" * 64, "size": 1, "modified_ns": 1}},
 }
+SPEED, GUESTS = "acceleration.json", "images/guests.json"
 KEYS = {"private": "x", "public": "y"}
+STATE = {"tag": "t", "client": KEYS, "host": KEYS, "files": {"a": "b"}}
 NETWORK = {"key": "k", "network": "user", "proved": "x", "denials": ["x"]}
 ACCELERATION = {"key": "k", "kvm": False, "reason": "x", "measured": "2026-11-27T10:00:00Z"}
 CHECKSUMS = f"{'a' * 64}  disk.qcow2\n{'b' * 64} *other.qcow2\nSHA256 (x.qcow2) = {'c' * 64}\n"
+SIGNED = (
+    f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{CHECKSUMS}\n-----BEGIN PGP SIGNATURE-----\n\niQ==\n"
+)
+QCOW2 = b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQ", 2, 0, 0, 9, 1 << 14, 0, 1, 1536, 512, 1, 0, 0) + bytes(4_000)
+LISTING = '<a href="2026-01-02/">x</a><a href="20251231-12/">y</a><a href=\'release-1.5%2f\'>z</a>'
+NPM = {"package/package.json": json.dumps(manifest()), NATIVE_FILE: WHEEL["boxlite/runtime.so"]}
+PART = json.loads(Part.of("run", 1, SMALL, RunOptions()).model_dump_json())
+SENT = {"results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}
+FILE, ANSWER = {"file": "a", "content": "eA=="}, {"results": [printed_facts()]}
+CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
+MARK = {"lane": "l", "uri": "qemu:///x", "port": 1, "pid": 1}
+KEPT = {"name": "n", "cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}
 
 
+def _of(path: str) -> Inputs:
+    """A definition of the lab's own."""
+    return toml_of((ROOT / path).read_bytes())
+
+
+# fmt: off
 READERS = [
-    Reader(
-        "programs and facts of a guest",
-        "guest",
-        lines_of({"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}),
-        _answer,
-        cost=2,
-    ),
+    Reader("programs and facts of a guest", "guest", lines_of(FILE, ANSWER), _answer, cost=2),
+    Reader("the agent of a guest", "guest", lines_of({"id": 1} | ANSWER), _agent, cost=2),
     Reader("probes of a guest", "guest", json_of({"results": [json.loads(CELL["probes.json"])]}), _probed),
     Reader("evidence of a cell, causes", "guest", files_of(CELL), _evidence, cost=2),
     Reader("boxlite's words", "guest", files_of(CELL), _words),
+    Reader("evidence in all reports", "guest", files_of(CELL), _reported_evidence, cost=40),
     Reader("protection of a box", "guest", json_of(JAILED), _protection, (ValueError,)),
-    Reader(
-        "pytest's report",
-        "guest",
-        lines_of(*PYTEST),
-        lambda c, _: _results(reportlog.read(_text(c))),
-        (ValueError,),
-    ),
-    Reader(
-        "nextest's report",
-        "guest",
-        lines_of(*NEXTEST),
-        lambda c, _: _results(libtest.read(_text(c))),
-        (ValueError,),
-    ),
+    Reader("pytest's report", "guest", lines_of(*PYTEST), _results_of(reportlog.read), (ValueError,), cost=2),
+    Reader("nextest's report", "guest", lines_of(*NEXTEST), _results_of(libtest.read), (ValueError,), cost=2),
     Reader("a wheel", "build", archives_of(WHEEL, "zip"), _wheel, cost=2),
-    Reader(
-        "a package of npm",
-        "build",
-        archives_of(
-            {"package/package.json": json.dumps(manifest()), NATIVE_FILE: WHEEL["boxlite/runtime.so"]}, "gz"
-        ),
-        _npm,
-        cost=2,
-    ),
+    Reader("a package of npm", "build", archives_of(NPM, "gz"), _npm, cost=2),
     Reader("a program", "build", edited(WHEEL["boxlite/runtime.so"]), _program),
-    Reader("results.json", "record", json_of(RUN), _record, cost=4),
-    Reader("decided.jsonl", "record", lines_of(*DECIDED), _decided, cost=4),
-    Reader("reports of a record", "record", json_of(RUN), _reports, cost=20),
-    Reader(
-        "history of a site",
-        "record",
-        json_of({"runs": [], "cells": []}),
-        _toml("history.json", lambda f: history.read(f.parent)),
-    ),
-    Reader("a shard", "shard", json_of(RUN), _shard, cost=8),
-    Reader("a baseline", "record", toml_of(baseline.render(RESULTS).encode()), _toml("b.toml", baseline.read)),
-    Reader("expectations", "user", toml_of(EXPECT), _toml("e.toml", expectations.read)),
-    Reader("drafts of expectations", "user", toml_of(EXPECT), _toml("e.toml", expectations.read_drafts)),
-    Reader(
-        "a guest's definition",
-        "user",
-        toml_of((ROOT / "images/debian-13.toml").read_bytes()),
-        _definition(Guest),
-    ),
-    Reader(
-        "a cloud guest's definition",
-        "user",
-        toml_of((ROOT / "images/debian-12-cloud.toml").read_bytes()),
-        _definition(Guest),
-    ),
-    Reader(
-        "a variant's definition",
-        "user",
-        toml_of((ROOT / "cloud-init/variants/apparmor-mount-deny.toml").read_bytes()),
-        _definition(loading._variant_file()),
-    ),
-    Reader(
-        "a set's definition", "user", toml_of((ROOT / "images/sets/quick.toml").read_bytes()), _definition(Set)
-    ),
-    Reader(
-        "a suite's definition",
-        "user",
-        toml_of((ROOT / "lab/suites/jailer/suite.toml").read_bytes()),
-        _definition(Suite),
-    ),
-    Reader(
-        "a remedy's definition",
-        "user",
-        toml_of((ROOT / "lab/remedies/kvm-group.toml").read_bytes()),
-        _definition(Remedy),
-    ),
-    Reader(
-        "pins",
-        "user",
-        toml_of((ROOT / "images/pins/pins.toml").read_bytes()),
-        _toml("pins.toml", loading.load_pins),
-    ),
-    Reader("an inventory", "user", toml_of(WHOLE.encode()), _toml("hosts.toml", inventory.load)),
-    Reader(
-        "a part",
-        "host",
-        json_of(json.loads(Part.of("run", 1, SMALL, RunOptions()).model_dump_json())),
-        lambda c, _: Part.read(c),
-    ),
+    Reader("results.json", "record", json_of(RUN), _record, cost=2),
+    Reader("decided.jsonl", "record", lines_of(*DECIDED), _decided, cost=2),
+    Reader("a record in all reports", "record", json_of(RUN), _reports, cost=20),
+    Reader("the history of a site", "record", json_of({"runs": []}), _stored("history.json", history.read)),
+    Reader("a shard", "shard", json_of(_tree_of(_shards()[1])), _shard, cost=4),
+    Reader("a baseline", "record", toml_of(baseline.render(RESULTS).encode()), _toml(baseline.read), cost=2),
+    Reader("expectations", "user", toml_of(entry().encode()), _toml(expectations.read)),
+    Reader("drafts of expectations", "user", toml_of(entry().encode()), _toml(expectations.read_drafts)),
+    Reader("a guest's definition", "user", _of("images/debian-13.toml"), _definition(Guest)),
+    Reader("a cloud guest's definition", "user", _of("images/debian-12-cloud.toml"), _definition(Guest)),
+    Reader("a variant's definition", "user", _of(f"{VARIANTS}/userns-clone-off.toml"), _definition(VARIANT)),
+    Reader("a set's definition", "user", _of("images/sets/quick.toml"), _definition(Set)),
+    Reader("a suite's definition", "user", _of("lab/suites/jailer/suite.toml"), _definition(Suite)),
+    Reader("a remedy's definition", "user", _of("lab/remedies/kvm-group.toml"), _definition(Remedy)),
+    Reader("pins", "user", _of("images/pins/pins.toml"), _toml(load_pins)),
+    Reader("an inventory", "user", toml_of(WHOLE.encode()), _toml(inventory.load)),
+    Reader("a part", "host", json_of(PART), lambda content, _: Part.read(content)),
     Reader("an event of a part", "host", json_of(EVENT), _event),
-    Reader(
-        "a message of a host",
-        "host",
-        json_of(REGISTRATION | {"size": 1, "status": 0}),
-        _message,
-        (wire.NotPlain, wire.Unexpected),
-    ),
-    Reader("images of a host", "host", json_of([IMAGE]), lambda c, _: _images(_text(c))),
-    Reader(
-        "the result of a part",
-        "host",
-        archives_of({"results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}, "zst"),
-        _part_archive,
-        cost=4,
-    ),
-    Reader(
-        "checksums of a distribution",
-        "image",
-        edited(CHECKSUMS),
-        lambda c, _: cloud.find_digest(_text(c), "disk.qcow2", "https://x/SUMS"),
-    ),
+    Reader("a message of a host", "host", json_of(MESSAGE), _message, (wire.NotPlain, wire.Unexpected)),
+    Reader("images of a host", "host", json_of([IMAGE]), lambda content, _: _images(_text(content))),
+    Reader("the result of a part", "host", archives_of(SENT, "zst"), _part_archive, cost=4),
+    Reader("checksums of images", "image", edited(CHECKSUMS), _checksums),
+    Reader("signed checksums", "image", edited(SIGNED), _signature, cost=50),
+    Reader("a listing of builds", "image", edited(LISTING), _listing),
+    Reader("a disk", "image", edited(QCOW2), _disk, cost=50),
     Reader("a stored image's manifest", "lab", json_of(MANIFEST), _stored("manifest.json", store.read)),
-    Reader(
-        "images that were chosen",
-        "lab",
-        json_of({"debian-13": {"inputs": "a", "sha256": "b"}}),
-        _stored(
-            "images/guests.json", lambda folder: choice.all_remembered(Paths(folder.parent, folder.parent))
-        ),
-    ),
-    Reader(
-        "a stored state",
-        "lab",
-        json_of({"tag": "t", "client": KEYS, "host": KEYS, "files": {"a": "b"}}),
-        _stored("known.json", lambda folder: states.StoredState(folder).known()),
-    ),
-    Reader(
-        "a lane's mark",
-        "lab",
-        json_of({"lane": "l", "uri": "qemu:///x", "port": 1, "pid": 1}),
-        _stored(leftovers.MARK, leftovers._read),
-    ),
-    Reader(
-        "network.json",
-        "lab",
-        json_of(NETWORK),
-        _stored("network.json", lambda folder: network.last(Paths(folder, folder))),
-    ),
-    Reader(
-        "acceleration.json",
-        "lab",
-        json_of(ACCELERATION),
-        _stored("acceleration.json", lambda folder: acceleration.measure_again(Paths(folder, folder))),
-    ),
-    Reader(
-        "a kept guest",
-        "lab",
-        json_of({"name": "n", "cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}),
-        _stored(keeper.MARK, keeper._read),
-    ),
+    Reader("images that were chosen", "lab", json_of(CHOSEN), _cached(GUESTS, choice.all_remembered)),
+    Reader("a stored state", "lab", json_of(STATE), _stored("known.json", _known)),
+    Reader("a lane's mark", "lab", json_of(MARK), _stored(leftovers.MARK, leftovers._read)),
+    Reader("network.json", "lab", json_of(NETWORK), _cached("network.json", network.last)),
+    Reader("acceleration.json", "lab", json_of(ACCELERATION), _cached(SPEED, acceleration.measure_again)),
+    Reader("a kept guest", "lab", json_of(KEPT), _stored(keeper.MARK, keeper._read)),
     Reader("a bug report", "report", edited(*REPORTS), _report, cost=20),
-    Reader("the probe script's output", "report", edited(report_examples.PROBE), _probe_output, cost=4),
-    Reader("data of a published site", "report", json_of(json.loads(SITE)), _site),
+    Reader("the probe script's output", "report", edited(report_examples.PROBE), _probe_output, cost=8),
+    Reader("data of a published site", "report", st.deferred(lambda: json_of(_published())), _site, cost=4),
 ]
+# fmt: on

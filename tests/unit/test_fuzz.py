@@ -8,4 +8,7 @@ from tests.fuzz.readers import READERS, Reader
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 def test_a_reader_of_outside_data_has_no_traceback(reader: Reader) -> None:
-    assert attempt(reader, 20, 0).found == {}
+    tried = attempt(reader, 20, 0)
+    assert tried.found == {}
+    # The valid sample comes first. No signature of a text that is made up is valid.
+    assert tried.taken or reader.name == "signed checksums"

@@ -52,6 +52,8 @@ def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Pa
 def test_the_newest_build_goes_by_numbers_and_not_by_letters(mirror: Mirror, root: Path) -> None:
     mirror.list_builds(guest(FEDORA), "44-1.9", "44-1.10", "44-1.7")
     assert pins.newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say) == "44-1.10"
+    mirror.list_builds(guest(FEDORA), "44-1.9", f"44-1.{'1' * 5_000}", "44-1.0010")
+    assert len(pins.newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say)) > 5_000
 
 
 def test_a_build_whose_checksums_are_not_signed_by_the_key_is_not_pinned(
