@@ -41,7 +41,6 @@ from lab.gate.results import of_run
 from lab.guest import programs, variant
 from lab.guest.agent import Agent
 from lab.guest.evidence_folder import EvidenceFolder
-from lab.guest.printed import checked
 from lab.images import choice, cloud, download, pins, signature, store
 from lab.images.disk import check_qcow2
 from lab.lane import keeper
@@ -121,7 +120,7 @@ def _answer(content: bytes, folder: Path) -> None:
 def _probed(content: bytes, folder: Path) -> None:
     answer = programs.Answer([("probe", {})])
     if answer.take(content):
-        checked("probe", probes.Probed, answer.results[0])
+        probes.Probed.model_validate(answer.results[0])
 
 
 def _agent(content: bytes, folder: Path) -> None:
@@ -458,6 +457,7 @@ LISTING = '<a href="2026-01-02/">x</a><a href="20251231-12/">y</a><a href=\'rele
 NPM = {"package/package.json": json.dumps(manifest()), NATIVE_FILE: WHEEL["boxlite/runtime.so"]}
 PART = json.loads(Part.of("run", 1, SMALL, RunOptions()).model_dump_json())
 SENT = {"results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}
+PROBES = {"results": [json.loads(CELL["probes.json"])]}
 FILE, ANSWER = {"file": "a", "content": "eA=="}, {"results": [printed_facts()]}
 CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
 MARK = {"lane": "l", "uri": "qemu:///x", "port": 1, "pid": 1}
@@ -473,7 +473,7 @@ def _of(path: str) -> Inputs:
 READERS = [
     Reader("programs and facts of a guest", "guest", lines_of(FILE, ANSWER), _answer, cost=2),
     Reader("the agent of a guest", "guest", lines_of({"id": 1} | ANSWER), _agent, cost=2),
-    Reader("probes of a guest", "guest", json_of({"results": [json.loads(CELL["probes.json"])]}), _probed),
+    Reader("probes of a guest", "guest", json_of(PROBES), _probed, (ValueError,)),
     Reader("evidence of a cell, causes", "guest", files_of(CELL), _evidence, cost=2),
     Reader("boxlite's words", "guest", files_of(CELL), _words),
     Reader("evidence in all reports", "guest", files_of(CELL), _reported_evidence, cost=40),
