@@ -473,7 +473,7 @@ NPM = {"package/package.json": json.dumps(manifest()), NATIVE_FILE: WHEEL["boxli
 PART = json.loads(Part.of("run", 1, SMALL, RunOptions()).model_dump_json())
 SENT = {"results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
-FILE, ANSWER = {"file": "a", "content": "eA=="}, {"results": [printed_facts()]}
+FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}
 CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
 MARK = {"lane": "l", "uri": "qemu:///x", "port": 1, "pid": 1}
 KEPT = {"name": "n", "cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}
