@@ -18,7 +18,7 @@ from lab.machine.domain import DomainSpec, KernelBoot
 # The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
 KERNEL_RAN = "Run /init as init process"
 # With the kernel's own clock before it, which does not count how long QEMU and a boot loader took.
-RAN_AT = re.compile(rf"\[ *(\d+\.\d+)\] {KERNEL_RAN}")
+RAN_AT = re.compile(rf"\[ *(\d{{1,6}}\.\d{{1,9}})\] {KERNEL_RAN}")
 # Under emulation it took 8 to 17 s in all, at a load of 7 to 9 on two processors. KVM on an emulated host is as
 # slow, and such a host is the slower the more it has to do.
 LIMIT_SECONDS = 120.0

@@ -2,15 +2,17 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from lab.probes import Context, Facts
-from lab.record._base import Entry, PlainText
+from lab.record._base import Entry, PlainText, Seconds
 from lab.record.experiment import Experiment, StepOutcome
 from lab.record.outcome import Confidence, Expectation, Finding, Status, Stress, TestResult
 from lab.record.remedy import RemedyOutcome, RemedyResult
+
+# The folder of a run that has its evidence.
+CELLS = "cells"
 
 
 class RepeatResult(Entry):
@@ -20,7 +22,7 @@ class RepeatResult(Entry):
     cause: str | None = None
     reason: PlainText = ""
     failed: list[str] = Field(default_factory=list)
-    seconds: dict[str, float] = Field(default_factory=dict)
+    seconds: dict[str, Seconds] = Field(default_factory=dict)
     seed: int | None = Field(
         default=None, description="The seed that shuffled the order of its tests. null: the order of the suite."
     )
@@ -51,7 +53,7 @@ class TestRate(Entry):
 
 def cell_folder(guest: str, variant: str, build: str) -> Path:
     """Return the folder for a cell's evidence, relative to the run's folder."""
-    return Path("cells", guest, variant, build)
+    return Path(CELLS, guest, variant, build)
 
 
 class CellResult(Entry):
@@ -88,7 +90,7 @@ class CellResult(Entry):
         default=None,
         description="What confined the suite. None: the lab never read it.",
     )
-    older_facts: dict[str, Any] = Field(
+    older_facts: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Only in a cell from a file of schema 1 whose lab read fewer facts: those facts, as they "
         "are in that file. Then `facts` or `context` is null.",
@@ -102,7 +104,7 @@ class CellResult(Entry):
         default=None,
         description="The experiment on this cell, if there was one: which changes turn its outcome.",
     )
-    seconds: dict[str, float] = Field(
+    seconds: dict[str, Seconds] = Field(
         default_factory=dict,
         description="Seconds per step: boot, deploy, fork, apply, suite, evidence. "
         "Forked cells share boot and deploy; the seconds of those are in run.lanes.",

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from lab.record._base import Entry, PlainText
+from lab.record._base import Entry, PlainText, Seconds
 
 
 class ExperimentPolicy(StrEnum):
@@ -30,7 +30,7 @@ class ExperimentStep(Entry):
     changes: list[PlainText]
     outcome: StepOutcome
     reason: PlainText = ""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     retried: list[PlainText] = Field(
         default_factory=list, description="Faults of the lab after which it was retried."
     )
@@ -63,5 +63,5 @@ class Experiment(Entry):
         default="",
         description="Why it ended before every possible change was tried, if it did; for example a budget.",
     )
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     evidence: list[str] = Field(default_factory=list)

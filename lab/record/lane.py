@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, Field
 
-from lab.record._base import Entry, PlainText
+from lab.record._base import Entry, PlainText, Seconds
 
 
 class Host(Entry):
@@ -52,7 +52,7 @@ class LaneRecord(Entry):
         description="Whether a resident agent in the guest ran the lab's own programs; otherwise SSH did.",
     )
     stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
-    kernel_seconds: float | None = Field(
+    kernel_seconds: Seconds | None = Field(
         default=None,
         description="Seconds that a guest's kernel took until it started user space, on its own clock: as "
         "measured on the host, or at the lane's boot if that was slower. null: not measured.",
@@ -62,8 +62,8 @@ class LaneRecord(Entry):
         description="By what limits of time were multiplied that are meant for ordinary hardware with KVM. "
         "null: an older lab did not record it.",
     )
-    seconds: dict[str, float]
-    processor_seconds: float | None = Field(
+    seconds: dict[str, Seconds]
+    processor_seconds: Seconds | None = Field(
         default=None,
         description="Seconds of processor time that its QEMU and passt took. null: an older lab did not "
         "record it.",

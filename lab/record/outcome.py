@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from lab.record._base import Entry, PlainText
+from lab.record._base import Entry, PlainText, Seconds
 from lab.record.protection import Protection
 
 
@@ -95,7 +95,7 @@ class TestResult(Entry):
 
     name: str
     outcome: Outcome
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     message: PlainText = ""
     protection: Protection | None = Field(
         default=None,

@@ -2,7 +2,10 @@
 
 from pydantic import Field
 
-from lab.record._base import Entry
+from lab.record._base import Entry, Seconds
+
+# The most processors that are believed.
+MOST_PROCESSORS = 100_000
 
 
 class ProcessorTime(Entry):
@@ -15,14 +18,14 @@ class ProcessorTime(Entry):
     host: str = Field(
         default="", description="In a run on several hosts, which of them; empty in a run on one."
     )
-    processors: int = Field(description="How many the host has.")
-    wall: float = Field(description="How long the session took.")
-    lanes: float = Field(
+    processors: int = Field(ge=1, le=MOST_PROCESSORS, description="How many the host has.")
+    wall: Seconds = Field(description="How long the session took.")
+    lanes: Seconds = Field(
         description="Of QEMU and passt of its lanes. A machine that ended by itself is not counted, nor are "
         "those of parts whose result was not taken in."
     )
-    lab: float = Field(description="Of the lab and of the programs that it ran, as those that build images.")
-    idle: float = Field(description="In which the host's processors had nothing to do.")
+    lab: Seconds = Field(description="Of the lab and of the programs that it ran, as those that build images.")
+    idle: Seconds = Field(description="In which the host's processors had nothing to do.")
 
     @property
     def capacity(self) -> float:

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from lab.record._base import Entry, PlainText
+from lab.record._base import Entry, PlainText, Seconds
 
 
 class RemedyOutcome(StrEnum):
@@ -40,8 +40,8 @@ class RemedyResult(Entry):
     result: RemedyOutcome
     reason: PlainText = ""
     price: str = Field(description="The protection that it gives up.")
-    seconds: float = 0.0
-    steps: dict[str, float] = Field(
+    seconds: Seconds = 0.0
+    steps: dict[str, Seconds] = Field(
         default_factory=dict,
         description="Seconds of each step, all its forks together; the rest of `seconds` is waiting for a "
         "processor. Older labs did not record it.",

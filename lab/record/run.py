@@ -1,19 +1,18 @@
 """A whole run, as `results.json` stores it."""
 
 import json
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
 from lab.record import decided
 from lab.record._base import Entry
-from lab.record.cell import CellResult
+from lab.record.cell import CELLS, CellResult
 from lab.record.experiment import ExperimentPolicy
 from lab.record.lane import Host, LaneRecord
 from lab.record.outcome import Stress
@@ -23,6 +22,8 @@ from lab.record.schema import OLDER, SCHEMA, upgrade
 RESULTS_FILE = "results.json"
 # How the JSON parser begins its message about a file that ends too early.
 CUT_OFF = "EOF while parsing"
+# The most of each that a command line takes.
+MOST_REPEATS, MOST_SHARDS = 1000, 9999
 
 
 class BuildRecord(Entry):
@@ -38,7 +39,9 @@ class RunOptions(Entry):
     """How a run treats its cells. A resumed run keeps the options of the original run."""
 
     cold: bool = False
-    repeat: int = Field(default=1, description="How often the suite is run in each cell, at most.")
+    repeat: int = Field(
+        default=1, ge=1, le=MOST_REPEATS, description="How often the suite is run in each cell, at most."
+    )
     until_fail: bool = Field(
         default=False, description="Whether the first repeat in which a test fails is a cell's last."
     )
@@ -50,7 +53,7 @@ class RunOptions(Entry):
     stress: list[Stress] = Field(
         default_factory=list, description="What the guests are loaded with while the suites run."
     )
-    retries: int = 1
+    retries: int = Field(default=1, ge=0, le=MOST_REPEATS)
     remedies: bool = Field(default=False, description="Whether to try remedies on cells that fail.")
     experiments: ExperimentPolicy = Field(
         default=ExperimentPolicy.NEVER, description="Which cells get an experiment."
@@ -58,16 +61,32 @@ class RunOptions(Entry):
     rootfs: str | None = None
 
 
+def _plan(names: list[str]) -> list[str]:
+    if wrong := next((name for name in names if name.count("/") != 2), None):
+        raise ValueError(f"expected GUEST/VARIANT/BUILD, found {wrong[:40]!r}")
+    if len(set(names)) < len(names):
+        raise ValueError("expected each cell once")
+    return names
+
+
 class ShardRecord(Entry):
     """The shard of a plan that a run is: `number` of `count`. `plan` names the cells of all shards."""
 
     number: int
-    count: int
-    plan: list[str]
+    count: int = Field(le=MOST_SHARDS)
+    plan: Annotated[list[str], AfterValidator(_plan)]
     sizes: list[int] = Field(
         default_factory=list,
         description="How many cells of the plan each shard has, in its order. Older labs did not record it.",
     )
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"expected a number from 1 to {self.count}, found {self.number}")
+        if self.sizes and (len(self.sizes) != self.count or sum(self.sizes) != len(self.plan)):
+            raise ValueError("expected the sizes of all shards, which together are the plan's")
+        return self
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
@@ -77,9 +96,9 @@ class RunInfo(Entry):
     """What holds for the whole run."""
 
     id: str
-    started: datetime
-    finished: datetime | None = None
-    resumed: list[datetime] = Field(default_factory=list)
+    started: AwareDatetime
+    finished: AwareDatetime | None = None
+    resumed: list[AwareDatetime] = Field(default_factory=list)
     command: str
     lab: str
     interrupted: bool = False
@@ -147,6 +166,8 @@ class RunResult(Entry):
     def write(self, folder: Path) -> Path:
         """Replace `results.json` in the run's folder atomically: a reader sees the old file or the new one."""
         text = self.model_dump_json(by_alias=True, indent=2) + "\n"
+        # What cannot be read again must not replace what can: copies with other values were never validated.
+        RunResult.model_validate_json(text)
         write_atomically(folder / RESULTS_FILE, text)
         return folder / RESULTS_FILE
 
@@ -167,7 +188,7 @@ class RunResult(Entry):
             source = folder / decided.DECIDED_FILE
             read._add(decided.added(since, continued))
             source = path
-            _check(read.cells)
+            _check(read, folder)
             return read
         except OSError as error:
             raise UsageError(
@@ -221,17 +242,29 @@ def _known(raw: Any) -> Any:
     return raw
 
 
-def _check(cells: Sequence[CellResult]) -> None:
-    """Raise _NotARecord if there is no cell, or one twice."""
-    if not cells:
+def _check(run: RunResult, folder: Path) -> None:
+    """Raise _NotARecord if there is no cell, or one twice, one of no build of the run, or one elsewhere.
+
+    Evidence is read from a cell's folder and a resumed run writes there, so it is a folder of the run's folder.
+    """
+    if not run.cells:
         raise _NotARecord("cells: the run has none, expected at least one")
+    builds = {build.name for build in run.run.builds}
     seen: dict[Path, int] = {}
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(run.cells):
+        parts = cell.folder.parts
+        if parts[0] != CELLS or ".." in parts or "\0" in str(cell.folder):
+            raise _NotARecord(f"cells.{number}: expected names of a folder, found {str(cell.folder)[:80]!r}")
+        if cell.build not in builds:
+            raise _NotARecord(f"cells.{number}.build: expected one of run.builds, found {cell.build[:40]!r}")
         if cell.folder in seen:
             raise _NotARecord(
                 f"cells.{number}: expected each cell once, found that of cells.{seen[cell.folder]}"
             )
         seen[cell.folder] = number
+    folders = {each for cell in seen for each in (cell, *cell.parents[:-1])}
+    if link := next((each for each in sorted(folders) if (folder / each).is_symlink()), None):
+        raise _NotARecord(f"{link}: expected a folder, found a link")
 
 
 def _fault(error: ValueError) -> str:

@@ -71,9 +71,15 @@ class Journal:
         self._waiting: list[bytes] = []
 
     def decide(self, cell: Cell, result: CellResult) -> CellResult:
-        """Write down a cell's result and return it with its evidence. Raises ResultsNotWritten."""
+        """Write down a cell's result and return it with its evidence.
+
+        Raises ResultsNotWritten, and ValidationError for a result that is none.
+        """
         with self._lock:
-            result = self._results[cell.folder] = self._complete(cell, result)
+            result = self._complete(cell, result)
+            # Copies with other values were never validated. What cannot be read again would cost the whole run.
+            CellResult.model_validate_json(result.model_dump_json())
+            self._results[cell.folder] = result
             self._note_pass(result)
             if self._size < SMALL_RECORD or self._later.size >= self._size:
                 self.write()

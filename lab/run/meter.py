@@ -32,7 +32,8 @@ class Meter:
                 wall=round(time.monotonic() - self._start, 1),
                 lanes=round(self._lanes, 1),
                 lab=round(_lab() - self._lab, 2),
-                idle=round(_idle() - self._idle, 1),
+                # The kernel may count less waiting for a disk than before.
+                idle=max(0.0, round(_idle() - self._idle, 1)),
             )
 
 

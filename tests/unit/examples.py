@@ -15,7 +15,7 @@ from lab.base.wait import Deadline, wait_for
 from lab.catalog import Firmware
 from lab.images.store import BaseImage, Manifest
 from lab.probes import NOT_RUN, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
-from lab.record import CellResult, Expectation, Host, RunInfo, RunResult, Status
+from lab.record import BuildRecord, CellResult, Expectation, Host, RunInfo, RunResult, Status
 
 LOCK_HOLDER = """
 import sys
@@ -235,6 +235,8 @@ def host(**more: Any) -> Host:
 
 def run_of(*cells: CellResult, **more: Any) -> RunResult:
     started = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
+    builds = dict.fromkeys(cell.build for cell in cells)
+    more.setdefault("builds", [BuildRecord(name=name, version=name, source="PyPI") for name in builds])
     info = RunInfo(id="20261124-160000", started=started, command="lab matrix", lab="0.1.0", **more)
     return RunResult(run=info, cells=list(cells))
 

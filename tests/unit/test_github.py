@@ -120,7 +120,7 @@ def test_ten_megabytes_are_cut_in_an_annotation() -> None:
 
 def test_the_summary_is_the_page_without_links(tmp_path: Path) -> None:
     text = github.summary(run_of(failed("debian-13", evidence=["cells/a"]), cell("debian-12")), tmp_path)
-    assert text.startswith("# boxlite: the jailer on 2 guests\n\n1 pass, 1 fail\n")
+    assert text.startswith("# boxlite 0.10.8: the jailer on 2 guests\n\n1 pass, 1 fail\n")
     assert "\n## fail unknown: debian-13 stock\n" in text
     assert "](" not in text
 
@@ -194,7 +194,7 @@ def test_outside_of_a_job_the_summary_is_printed_before_the_annotations(
 ) -> None:
     assert report(folder, monkeypatch) == 1
     out = capsys.readouterr().out
-    assert out.startswith("# boxlite: the jailer on 1 guest\n")
+    assert out.startswith("# boxlite 0.10.8: the jailer on 1 guest\n")
     assert [line.partition(" ")[0] for line in out.splitlines()[-2:]] == ["::error", "::notice"]
 
 
@@ -205,7 +205,7 @@ def test_in_a_job_the_summary_is_added_to_the_job_s(
     job.write_text("of an earlier step\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(job))
     assert report(folder, monkeypatch) == 1
-    assert job.read_text().startswith("of an earlier step\n# boxlite: the jailer on 1 guest\n")
+    assert job.read_text().startswith("of an earlier step\n# boxlite 0.10.8: the jailer on 1 guest\n")
     assert all(map(COMMAND.fullmatch, capsys.readouterr().out.splitlines()))
     # The limit counts what is there already.
     job.write_text("x" * (github.LARGEST - 400))

@@ -347,6 +347,13 @@ def test_a_damaged_report_is_a_fault_of_its_cell(line: str) -> None:
         suite_run(f"1 3\n{report()}{line}\n{report(*whole('first'))}")
 
 
+@pytest.mark.parametrize("seconds", [1.7e308, 1e100, 5e8])
+def test_durations_whose_sum_is_none_are_a_fault_of_their_cell(seconds: float) -> None:
+    phases = [entry | {"duration": seconds} for entry in whole("first")]
+    with pytest.raises(guest_suite.SuiteBroken, match="seconds: Input should be"):
+        suite_run(f"0 3\n{report(*phases)}")
+
+
 def test_a_last_line_that_is_cut_off_is_not_read() -> None:
     ran = suite_run(f"124 60\n{report(*whole('first'))}{json.dumps(phase('second', 'setup'))[:-1]}")
     assert [test.outcome for test in ran.tests] == ["pass", "fail", "not-run"]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+from pydantic import ValidationError
 
 from lab import catalog
 from lab.base.errors import UsageError
@@ -59,6 +60,20 @@ def test_a_decided_cell_is_on_disk_at_once_and_the_others_are_not_reached_yet(tm
     growing.decide(OTHER, OTHER.result(Status.FAIL, reason="so it is"))
     assert told(RunResult.read(tmp_path)) == [("not-run", "not reached yet"), ("fail", "so it is")]
     assert [growing.is_decided(cell) for cell in CELLS] == [False, True]
+
+
+@pytest.mark.parametrize("size", [0, journal.SMALL_RECORD])
+def test_a_result_that_could_not_be_read_again_is_not_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(journal, "SMALL_RECORD", size)
+    growing = record(tmp_path)
+    growing.write()
+    wrong = STOCK.result(Status.PASS).model_copy(update={"seconds": {"suite": float("inf")}})
+    with pytest.raises(ValidationError, match=r"seconds\.suite"):
+        growing.decide(STOCK, wrong)
+    growing.decide(STOCK, STOCK.result(Status.ERROR, reason="its result is none"))
+    assert [cell.status for cell in RunResult.read(tmp_path).cells] == ["error", "not-run"]
 
 
 def test_a_result_says_where_its_evidence_is_and_how_to_run_it_again(tmp_path: Path) -> None:

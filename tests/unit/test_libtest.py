@@ -109,6 +109,7 @@ def test_what_a_guest_wrote_into_it_is_harmless() -> None:
         "[]": "a line is no JSON object",
         event("it", "danced"): "it has an event of no known kind: danced",
         event("it", "ok", exec_time=-1): "exec_time",
+        event("it", "ok", exec_time=1e300): "seconds",
         '{"type": "test"}': "name",
         "[" * 100_000: "nested too deeply",
     }.items():

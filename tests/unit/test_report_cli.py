@@ -60,7 +60,7 @@ def test_a_report_has_the_format_that_was_asked_for(
     ("words", "begins"),
     [
         (["--claims", "issue-468"], "# Bug report issue-468, judged by run 20261124-160000"),
-        (["--upstream"], "# What boxlite  gets wrong about its own failures, in run 20261124-160000"),
+        (["--upstream"], "# What boxlite 0.10.8 gets wrong about its own failures, in run 20261124-160000"),
     ],
 )
 def test_a_report_of_claims_or_for_upstream_ends_with_the_status_of_its_run(

@@ -350,6 +350,18 @@ def valid_cells() -> list[dict[str, object]]:
     return found[:1]
 
 
+def changed(key: str, value: object, *, raw: bool = False) -> bytes:
+    """The JSON of a valid record with another value; `raw`: as it stands there."""
+    record: Any = valid()
+    *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
+    found = record
+    for part in parents:
+        found = found[part]
+    found[last] = value
+    text = json.dumps(record)
+    return (text.replace(json.dumps(value), str(value)) if raw else text).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -388,6 +400,27 @@ def valid_cells() -> list[dict[str, object]]:
         ),
         (json.dumps({**valid(), "colour": "red"}).encode(), "colour: Extra inputs are not permitted"),
         (json.dumps({**valid(), "cells": [{"guest": "x"}]}).encode(), "cells.0.variant: Field required"),
+        # What only a hostile host, guest or shard writes.
+        (
+            changed("run.lanes.0.seconds", {"boot": 1e308}),
+            "run.lanes.0.seconds.boot: Input should be less than",
+        ),
+        (changed("cells.1.tests.0.seconds", "1e400", raw=True), "cells.1.tests.0.seconds: Input should be "),
+        (changed("cells.1.seconds", {"suite": -1.0}), "cells.1.seconds.suite: Input should be greater than"),
+        (changed("run.started", "2026-11-26T10:00:00"), "run.started: Input should have timezone info"),
+        (changed("run.resumed.0", "2026-11-26T10:00:00"), "run.resumed.0: Input should have timezone info"),
+        (
+            changed("run.shard.plan.0", "debian-13/stock"),
+            "run.shard.plan: Value error, expected GUEST/VARIANT/BUILD",
+        ),
+        (changed("run.shard.plan", ["a/b/c"] * 2), "run.shard.plan: Value error, expected each cell once"),
+        (changed("run.shard.count", 10**10), "run.shard.count: Input should be less than"),
+        (changed("run.shard.number", 3), "run.shard: Value error, expected a number from 1 to 2"),
+        (changed("run.options.repeat", 10**10), "run.options.repeat: Input should be less than"),
+        (changed("run.builds", []), "cells.0.build: expected one of run.builds, found '0.10.8'"),
+        (changed("cells.0.guest", ".."), "cells.0: expected names of a folder, found 'cells/../stock/0.10.8'"),
+        (changed("cells.0.variant", "/etc"), "cells.0: expected names of a folder, found '/etc/0.10.8'"),
+        (changed("cells.0.build", "a\0b"), "cells.0: expected names of a folder"),
     ],
 )
 def test_results_that_cannot_be_read_name_file_and_key(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -396,6 +429,26 @@ def test_results_that_cannot_be_read_name_file_and_key(tmp_path: Path, content: 
         RunResult.read(tmp_path)
     assert str(tmp_path / "results.json") in str(error.value)
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "link", ["cells", "cells/debian-13", "cells/debian-13/stock", "cells/debian-13/stock/0.10.8"]
+)
+def test_a_cell_whose_folder_is_a_link_is_refused(tmp_path: Path, link: str) -> None:
+    run_of(cell()).write(tmp_path)
+    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to("/etc")
+    with pytest.raises(UsageError, match=f"{link}: expected a folder, found a link"):
+        RunResult.read(tmp_path)
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_number_that_could_not_be_read_again_does_not_replace_a_record(tmp_path: Path, number: float) -> None:
+    run_of(cell()).write(tmp_path)
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(ValueError, match=r"cells\.0\.seconds"):
+        run_of(cell().model_copy(update={"seconds": {"suite": number}})).write(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == before
 
 
 def test_the_published_schema_is_the_one_in_force() -> None:

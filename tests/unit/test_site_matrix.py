@@ -12,7 +12,7 @@ from tests.unit import site_examples
 from tests.unit.examples import cell
 
 FAILED = {"status": Status.FAIL, "cause": "userns-sysctl", "reason": "the sysctl is 0"}
-HOSTILE = "<img src=x onerror=alert(1)>\"'&\x1b[31m\u202e/../.."
+HOSTILE = "<img src=x onerror=alert(1)>\"'&\x1b[31m\u202e/..b"
 
 
 def page(base: Path, *cells: CellResult) -> tuple[str, site_examples.Parsed]:
