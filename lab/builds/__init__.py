@@ -1,11 +1,13 @@
 """Builds: which boxlite is tested. Each kind of build is a module of `lab.builds.kinds` and is found there."""
 
+import shlex
 from collections.abc import Sequence
 
 from packaging.version import InvalidVersion, Version
 
 from lab.base.discovery import classes
 from lab.base.errors import UsageError, unknown_name
+from lab.base.files import plain
 from lab.base.paths import Paths
 from lab.builds import kinds, pip
 from lab.builds import releases as words
@@ -126,15 +128,45 @@ def resolve_all(wanted: Sequence[str], *, only_shown: bool = False) -> list[Buil
     return list({build.name: build for build in made}.values()) or [resolve(None)]
 
 
-def resolve_recorded(record: BuildRecord) -> Build:
-    """The build of a record, as it is now. Raises UsageError if its content has changed since."""
-    now = resolve(argument(record))
-    if now.name != record.name:
+def resolve_recorded(
+    records: Sequence[BuildRecord], named: Sequence[str] = (), again: str = "lab matrix --resume RUN"
+) -> dict[str, Build]:
+    """The builds of a run's record, by name, as they are now. `named` is what its user says with `--build`.
+
+    A record may be anybody's, so of itself it names only what is data on this host. A build for which programs
+    of this host are executed has to be named; `again` is the command to which the hint adds that.
+
+    Raises UsageError for a build that has to be named, one whose content has changed since, and one that the
+    run does not have.
+    """
+    found = {build.name: build for build in map(resolve, named)}
+    names = [record.name for record in records]
+    if other := next((build for name, build in found.items() if name not in names), None):
         raise UsageError(
-            f"the build {record.source} changed since: it was {record.name} and is {now.name}",
-            hint="start a new run, or bring back the build that it was started with",
+            f"--build {other.source} is {other.name}, and the run has {', '.join(names)}",
+            hint="name the build that it had, as it was",
         )
-    return now
+    unnamed = [argument(record) for record in records if record.name not in found]
+    if wanted := [text for text in unnamed if not _is_data(text)]:
+        words = shlex.join(f"--build={plain(text)}" for text in wanted)
+        raise UsageError(
+            f"to test {plain(', '.join(wanted))} executes programs of this host: a record must not decide that",
+            hint=f"if that is what you want to test, say so: {again} {words}",
+        )
+    for record in records:
+        build = found.get(record.name) or resolve(argument(record))
+        if build.name != record.name:
+            raise UsageError(
+                f"the build {record.source} changed since: it was {record.name} and is {build.name}",
+                hint="start a new run, or bring back the build that it was started with",
+            )
+        found[record.name] = build
+    return found
+
+
+def _is_data(text: str) -> bool:
+    kind, rest = _kind(text)
+    return kind.is_data(rest)
 
 
 def argument(record: BuildRecord) -> str:

@@ -103,6 +103,11 @@ class Build(ABC):
         """Why this build would have to be made before it can be used; empty if it is there."""
         return ""
 
+    @classmethod
+    def is_data(cls, _text: str) -> bool:
+        """Whether no program of this host is executed for the build that `--build KIND:TEXT` names."""
+        return False
+
     @property
     @abstractmethod
     def argument(self) -> str | None:

@@ -22,9 +22,10 @@ from lab.report import live, rates
 from lab.report.runlog import RunLog
 from lab.run import journal, start
 
-# Options that change nothing about what a run does, only how it is run or shown.
+# Options that change nothing about what a run does, only how it is run or shown; the builds are those it has.
 ALLOWED_WITH_RESUME = {
     "resume",
+    "builds",
     "jobs",
     "memory",
     "offline",
@@ -100,7 +101,8 @@ def _stress(_context: click.Context, _option: click.Parameter, value: str | None
     "--resume",
     metavar="RUN",
     shell_complete=completion.runs,
-    help="Continue an earlier run: run the cells that have no result, or are error or not-run.",
+    help="Continue an earlier run: run the cells that have no result, or are error or not-run. A build of "
+    "the run for which programs of this host are executed has to be named with --build.",
 )
 @click.option(
     "--repeat",
@@ -249,7 +251,8 @@ def matrix_command(
         _refuse_other_options()
         source = journal.find_folder(lab.paths.runs, resume).resolve()
         earlier = RunResult.read(source)
-        planned = start.resume(source, earlier, known.with_variants(source / journal.VARIANTS))
+        known = known.with_variants(source / journal.VARIANTS)
+        planned = start.resume(source, earlier, known, asked["builds"])
         planned_gate = wanted.of_resumed_run(planned, earlier)
         if only_list:
             lists.print_cells(planned.left, planned.info.options)

@@ -1,5 +1,6 @@
 """Shells and commands in guests that are in the state of a cell."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -54,7 +55,8 @@ def options[T: Callable[..., Any]](command: T) -> T:
             metavar="RUN",
             shell_complete=completion.runs,
             help="Take a cell of this run, with its build and root file system: name GUEST/VARIANT, or "
-            "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT.",
+            "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT. A build for which programs of this host are "
+            "executed has to be named with --build, too.",
         ),
         user_option,
         click.option(
@@ -153,15 +155,17 @@ def _wanted(lab: common.Lab, *, guest: str, variant: str | None, build: str | No
     if run is None:
         found = plan.Cell(known.guest(guest), known.variant(variant or "stock"), builds.resolve(build))
         return Wanted(found)
-    if variant is not None or build is not None:
+    if variant is not None:
         raise UsageError(
-            "--run takes the variant and the build from the run",
+            "--run takes the variant from the run",
             hint=f"for example: --run {run} {guest}/{variant or 'stock'}",
         )
     folder = journal.find_folder(lab.paths.runs, run)
     # A variant may have been made for that run alone.
     known = known.with_variants(folder / journal.VARIANTS)
-    cell = recorded.find(RunResult.read(folder), guest, known, lab.paths)
+    again = shlex.join(["lab", str(click.get_current_context().info_name), "--run", run, guest])
+    named = [build] if build is not None else []
+    cell = recorded.find(RunResult.read(folder), guest, known, lab.paths, named, again)
     for warning in cell.warnings:
         common.errors.print(f"lab: warning: {escape(plain(warning))}", soft_wrap=True)
     cause = f" ({cell.result.cause})" if cell.result.cause else ""

@@ -37,11 +37,13 @@ def names(run: RunResult) -> list[str]:
     return [_name(cell, with_build=several) for cell in found]
 
 
-def find(run: RunResult, wanted: str, known: Catalog, paths: Paths) -> RecordedCell:
-    """The cell GUEST/VARIANT or GUEST/VARIANT/BUILD of a run.
+def find(
+    run: RunResult, wanted: str, known: Catalog, paths: Paths, named: Sequence[str] = (), again: str = ""
+) -> RecordedCell:
+    """The cell GUEST/VARIANT or GUEST/VARIANT/BUILD of a run. `named` and `again`: see `resolve_recorded`.
 
-    Raises UsageError if the run has no such cell, or several, or if its build or root file system is not what
-    it was; LabError if that could not be found out.
+    Raises UsageError if the run has no such cell, or several, or if its build has to be named, or its build or
+    root file system is not what it was; LabError if that could not be found out.
     """
     result = _result(run, wanted)
     options = run.run.options
@@ -50,8 +52,8 @@ def find(run: RunResult, wanted: str, known: Catalog, paths: Paths) -> RecordedC
         raise UsageError(
             f"run {run.run.id} does not say where its build {result.build} is from", hint="name another run"
         )
-    cell = Cell(known.guest(result.guest), known.variant(result.variant), builds.resolve_recorded(record))
-    cell = cell.under(options)
+    build = builds.resolve_recorded([record], named, again)[record.name]
+    cell = Cell(known.guest(result.guest), known.variant(result.variant), build).under(options)
     own = rootfs.check(Path(options.rootfs)) if options.rootfs else None
     return RecordedCell(cell, result, own, [*_changed(cell, run.run), *_another_image(cell, run.run, paths)])
 

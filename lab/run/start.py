@@ -203,17 +203,20 @@ def begin(
     return PlannedRun(folder, cells, info)
 
 
-def resume(folder: Path, run: RunResult, catalog: Catalog) -> PlannedRun:
-    """Plan the rest of an earlier run, whose folder and record these are.
+def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] = ()) -> PlannedRun:
+    """Plan the rest of an earlier run, whose folder and record these are. `named`: see `resolve_recorded`.
 
     Cells without a result are run, and those that are `error` or `not-run` are run again. All other results are
     kept; what was not tried on their cells, or met a fault of the lab, is tried now.
 
     A merged run is resumed as one run; definitions that only cells of lost shards have are those of today.
-    Raises UsageError if definitions or builds have changed since, and names them.
+    Raises UsageError if definitions or builds have changed since, and names them; if a build has to be named;
+    or if there is a link in the folder.
     """
     options = run.run.options
-    tested = {record.name: builds.resolve_recorded(record) for record in run.run.builds}
+    _refuse_links(folder)
+    again = f"lab matrix --resume {shlex.quote(str(folder))}"
+    tested = builds.resolve_recorded(run.run.builds, named, again)
     cells = [
         Cell(catalog.guest(each.guest), catalog.variant(each.variant), tested[each.build]).under(options)
         for each in run.cells
@@ -241,3 +244,13 @@ def resume(folder: Path, run: RunResult, catalog: Catalog) -> PlannedRun:
         "resumed": [*run.run.resumed, datetime.now(UTC)],
     }
     return PlannedRun(folder, cells, run.run.model_copy(update=update), kept)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise UsageError if there is a link in the folder of a run: what the run writes would go elsewhere."""
+    for parent, folders, files in folder.walk():
+        if link := next((name for name in [*folders, *files] if (parent / name).is_symlink()), None):
+            raise UsageError(
+                f"the run {folder} cannot be resumed: {parent / link} is a link, and the lab makes none",
+                hint="remove it if you know what it is for, or start a new run",
+            )

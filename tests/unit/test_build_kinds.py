@@ -1,16 +1,18 @@
 """A second kind of build is one new file: it is found, planned, deployed, run and recorded like a wheel."""
 
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import pytest
 
 from lab import builds, catalog, plan
+from lab.base import process
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import PACKAGE, Paths
@@ -24,7 +26,7 @@ from lab.guest.programs import RemoteFailed
 from lab.guest.session import ADMIN, SUITE, Output, User
 from lab.guest.suite import SuiteBroken
 from lab.plan import Cell
-from lab.record import Outcome, RunOptions, TestResult
+from lab.record import BuildRecord, Outcome, RunOptions, TestResult
 from lab.run import definitions
 from tests.unit.examples import facts
 from tests.unit.test_docs import example
@@ -167,10 +169,53 @@ def test_a_run_records_it_and_takes_it_up_again(build: Build, program: Path) -> 
     record = build.record({"bin/program": program})
     assert (record.source, record.files) == (f"program:{program}", {"bin/program": sha256(program)})
     assert builds.argument(record) == f"program:{program}"
-    assert builds.resolve_recorded(record) == build
+    named = [f"program:{program}"]
+    assert builds.resolve_recorded([record], named) == {build.name: build}
     program.write_text("other")
-    with pytest.raises(UsageError, match=f"program:{program} changed since: it was {build.name} and is"):
-        builds.resolve_recorded(record)
+    with pytest.raises(
+        UsageError, match=f"--build program:{program} is program@.*, and the run has {build.name}"
+    ):
+        builds.resolve_recorded([record], named)
+
+
+@pytest.mark.parametrize(
+    ("source", "version"),
+    [
+        ("cli:FILE", "0.10.8"),
+        ("nextest:FILE", "0.10.8"),
+        ("test-binary:FILE", "0.10.8"),
+        ("checkout:DIR", "0123456789ab"),
+        ("npm:FILE", "0.10.8"),
+        # A release is what its version says.
+        ("PyPI", "cli:FILE"),
+    ],
+)
+def test_no_program_of_this_host_is_executed_because_a_record_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, version: str
+) -> None:
+    def run(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a program was executed")
+
+    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", run)
+    file = tmp_path / "file with a space"
+    shutil.copy("/bin/true", file)
+    source, version = (
+        text.replace("FILE", str(file)).replace("DIR", str(tmp_path)) for text in (source, version)
+    )
+    record = BuildRecord(name="x", version=version, source=source)
+    with pytest.raises(UsageError, match="executes programs of this host") as refused:
+        builds.resolve_recorded([record], again="lab matrix --resume run")
+    words = shlex.split(str(refused.value.hint).partition(": ")[2])
+    assert words == ["lab", "matrix", "--resume", "run", f"--build={builds.argument(record)}"]
+
+
+@pytest.mark.parametrize("source", ["PyPI", "npm:0.10.0"])
+def test_a_release_needs_no_naming(source: str) -> None:
+    version = "0.10.0"
+    name = version if source == "PyPI" else "npm-0.10.0"
+    record = BuildRecord(name=name, version=version, source=source)
+    assert list(builds.resolve_recorded([record])) == [name]
 
 
 def test_its_suite_is_among_the_definitions_of_a_run(build: Build) -> None:

@@ -317,10 +317,10 @@ def test_the_action_runs_a_matrix_with_absolute_paths(runner: Runner) -> None:
         runner.outputs["run"],
         "--set=quick",
         "--shard=1/4",
-        "--build=0.10.0",
-        f"--build={runner.work}/a b.whl",
         f"--gate={runner.work}/base.toml",
         "--expect=/expected.toml",
+        "--build=0.10.0",
+        f"--build={runner.work}/a b.whl",
     ]
     assert runner.outputs["status"] == "0"
 
@@ -355,12 +355,13 @@ def test_the_action_merges_shards_and_the_gate_decides(runner: Runner) -> None:
 
 def test_the_action_runs_what_a_lost_shard_lacks_before_it_asks_the_gate(runner: Runner) -> None:
     (runner.work / "shards" / "shard-0").mkdir(parents=True)
-    inputs = {"LAB_MERGE": "shards", "LAB_RESUME": "true", "LAB_GATE": "base.toml"}
+    inputs = {"LAB_MERGE": "shards", "LAB_RESUME": "true", "LAB_GATE": "base.toml", "LAB_BUILD": "cli:boxlite"}
     assert runner.step("run", {**inputs, "STATUS_merge": "3"}) == 0
     run = runner.outputs["run"]
     assert runner.called == [
         ["merge", "--partial", "-o", run, f"{runner.work}/shards/shard-0/"],
-        ["matrix", "--verbose", f"--resume={run}"],
+        # What the shards' records say of it is not enough for a program that is executed.
+        ["matrix", "--verbose", f"--resume={run}", "--build=cli:boxlite"],
         ["gate", run, f"--against={runner.work}/base.toml"],
     ]
 

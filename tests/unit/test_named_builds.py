@@ -146,7 +146,7 @@ def test_a_folder_is_named_by_version_and_content(dist: Path, tmp_path: Path) ->
         builds.resolve(str(tmp_path / "copy" / wheel.name)).name,
     )
     with pytest.raises(UsageError, match="changed since"):
-        builds.resolve_recorded(build.record())
+        builds.resolve_recorded([build.record()])
 
 
 def test_a_folder_with_wheels_of_several_versions_is_wrong_usage_and_lists_them(dist: Path) -> None:

@@ -80,7 +80,6 @@ def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
         ["-g", "debian-13"],
         ["-v", "stock"],
         ["--set", "quick"],
-        ["--build", "0.10.8"],
         ["--shard", "1/2"],
         # What it is anyway is refused too: nobody has to know.
         ["--repeat", "3"],
@@ -109,6 +108,31 @@ def test_a_run_that_is_resumed_keeps_its_plan(
         assert said.out == ""
     assert passing == []
     assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
+
+
+def test_a_run_that_is_resumed_has_the_builds_that_it_had(
+    half_run: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "matrix", "--resume", half_run.name, "--build", "0.9.0", "--list") == 2
+    assert "is 0.9.0, and the run has 0.10.8\n" in capsys.readouterr().err
+    assert run_main(monkeypatch, "matrix", "--resume", half_run.name, "--build", "0.10.8", "--list") == 0
+    assert passing == []
+
+
+@pytest.mark.parametrize(
+    "link", ["run.log", "decided.jsonl", "cells/debian-13/max-userns-zero/0.10.8/remedies"]
+)
+def test_a_run_with_a_link_in_it_is_not_resumed(
+    half_run: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, link: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir() if "cells" in link else target.write_text("mine")
+    (half_run / link).parent.mkdir(parents=True, exist_ok=True)
+    (half_run / link).unlink(missing_ok=True)
+    (half_run / link).symlink_to(target)
+    assert run_main(monkeypatch, "matrix", "--resume", half_run.name) == 2
+    assert passing == []
+    assert not list(target.iterdir()) if target.is_dir() else target.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_a_cell_of_a_run_is_opened_with_its_build(
     ("words", "said"),
     [
         (["--run", "earlier", "debian-13", "stock"], "for example: --run earlier debian-13/stock"),
-        (["--run", "earlier", "debian-13/stock", "--build", "0.9.0"], "--run takes the variant and the build"),
+        (["--run", "earlier", "debian-13/stock", "--build", "0.9.0"], "is 0.9.0, and the run has 0.10.8"),
         (["--run", "earlier", "debian-13/stok"], "did you mean debian-13/stock"),
         (["--run", "later", "debian-13/stock"], "no run is called 'later'"),
     ],

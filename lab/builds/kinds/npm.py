@@ -74,6 +74,11 @@ class Npm(PytestTests):
         digest = "".join(sha256(file)[:8] for file in (path, beside) if file)
         return cls(f"npm-{manifest.version}@{digest}", manifest.version, path.resolve())
 
+    @classmethod
+    def is_data(cls, text: str) -> bool:
+        """Whether it is a release: npm itself reads a tarball, whose manifest may say what it likes."""
+        return VERSION.fullmatch(text) is not None
+
     @property
     def argument(self) -> str:
         return f"npm:{self.path or self.version}"

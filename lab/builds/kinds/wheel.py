@@ -85,6 +85,10 @@ class Wheel(PytestTests):
         """
         return cls._release(pip.newest_before(version))
 
+    @classmethod
+    def is_data(cls, _text: str) -> bool:
+        return True
+
     @property
     def argument(self) -> str | None:
         if self.version == NEWEST:
