@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.base.errors import LabError, UsageError
-from lab.base.files import make_folder
+from lab.base.files import make_folder, plain
+from lab.base.log import progress
+from lab.evidence.files import MISSING, why_not
 from lab.record import BuildRecord, CellResult, LaneRecord, RunInfo, RunResult
 from lab.run import definitions
 from lab.run.labels import relabelled
@@ -98,17 +100,25 @@ def _check_shard(path: Path, info: RunInfo, first: RunInfo) -> None:
 
 
 def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
-    """Copy the evidence of a cell. Raises UsageError for evidence outside of the shard's folder."""
+    """Copy the evidence of a cell, but nothing that is no file of the shard's own.
+
+    Raises UsageError for evidence outside of the cell's folder.
+    """
+    kept = []
     for name in cell.evidence:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UsageError(f"{source}: evidence outside of the run's folder: {name}")
+        if not Path(name).is_relative_to(cell.folder) or ".." in Path(name).parts:
+            raise UsageError(f"{source}: evidence outside of the cell's folder: {plain(name)}")
+        if (why := why_not(source, name)) not in ("", MISSING):
+            progress(f"left out: {plain(str(source / name))}: {why}")
+            continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copy2(source / name, target)
+            shutil.copy2(source / name, target, follow_symlinks=False)
         except OSError as error:
             raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
-    return cell
+        kept.append(name)
+    return cell.model_copy(update={"evidence": kept})
 
 
 def _builds(infos: Sequence[RunInfo]) -> list[BuildRecord]:

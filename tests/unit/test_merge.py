@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -251,6 +252,49 @@ def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
         merge(shards, tmp_path / "whole")
     assert error.value.exit_status == 3
     assert not (tmp_path / "whole" / "results.json").exists()
+
+
+def to_file(name: Path, secret: Path) -> None:
+    name.symlink_to(secret)
+
+
+def to_folder(name: Path, secret: Path) -> None:
+    name.parent.rename(name.parent.with_name("elsewhere"))
+    name.parent.symlink_to(secret.parent)
+
+
+def pipe(name: Path, _secret: Path) -> None:
+    os.mkfifo(name)
+
+
+@pytest.mark.parametrize("put", [to_file, to_folder, pipe])
+def test_no_file_of_the_merging_host_gets_into_the_merged_run(
+    tmp_path: Path, put: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    shards = runs_of_shards(tmp_path)
+    folder, shard = shards[1]
+    [log] = shard.cells[0].evidence
+    inner = f"{shard.cells[0].folder}/boxlite/kernel.log"
+    shard.cells[0].evidence = [log, inner]
+    (folder / inner).parent.mkdir()
+    secret = tmp_path / "host" / "kernel.log"
+    secret.parent.mkdir()
+    secret.write_text("a secret of this host")
+    put(folder / inner, secret)
+    with caplog.at_level("INFO", "lab.progress"):
+        run = merge(shards, tmp_path / "whole")
+    assert run.cells[2].evidence == [log]
+    assert not (tmp_path / "whole" / inner).exists()
+    assert (tmp_path / "whole" / log).is_file()
+    [told] = caplog.messages
+    assert told.startswith(f"left out: {folder / inner}: it is not ")
+
+
+def test_evidence_of_no_cell_is_refused(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    shards[1][1].cells[0].evidence = ["variants/stock.toml"]
+    with pytest.raises(UsageError, match=r"evidence outside of the cell's folder: variants/stock\.toml"):
+        merge(shards, tmp_path / "whole")
 
 
 def test_a_shard_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
