@@ -1,9 +1,10 @@
 """The definition of a guest: a file in `images/`."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from lab.catalog.toml import Definition
 
@@ -69,6 +70,14 @@ class UnsignedChecksums(Definition):
     )
 
 
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected a regular expression: {error}") from None
+    return text
+
+
 class CloudImage(Definition):
     """A guest that its distribution publishes as a disk. `{build}` in `url` and `checksums.file` means `build`.
 
@@ -84,7 +93,7 @@ class CloudImage(Definition):
         description="Where the disk is after the distribution has moved its release there; like `url`.",
     )
     build: str | None = None
-    builds: str | None = Field(
+    builds: Annotated[str, AfterValidator(_expression)] | None = Field(
         None, description="What the names of dated builds match, as a regular expression."
     )
     checksums: SignedChecksums | None = None

@@ -44,8 +44,10 @@ def read(file: Path) -> dict[str, Any]:
     """Return the table in a TOML file. Raises UsageError if it cannot be read or is not valid TOML."""
     try:
         return tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # Also a number of more digits than Python reads.
         raise UsageError(f"{file}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise UsageError(f"{file}: not valid TOML: it is nested too deeply") from None
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
 

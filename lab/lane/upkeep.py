@@ -144,9 +144,11 @@ def _partial(parent: Path) -> Iterator[Path]:
 def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
     used = users(paths, catalog)
     files = [file for name in (RESULTS_FILE, DECIDED_FILE) for file in paths.runs.glob(f"*/{name}")]
-    recorded = [file.read_text() for file in files]
+    recorded = [file.read_bytes() for file in files if file.is_file()]
     for image in store.images(paths):
-        if image.folder not in used and not any(image.manifest.disk_sha256 in text for text in recorded):
+        if image.folder not in used and not any(
+            image.manifest.disk_sha256.encode() in text for text in recorded
+        ):
             yield image.folder
     yield from sorted(paths.images.glob(f"{CHANGED}*"))
     yield from _partial(paths.images)

@@ -263,7 +263,7 @@ def _check(run: RunResult, folder: Path) -> None:
             )
         seen[cell.folder] = number
     folders = {each for cell in seen for each in (cell, *cell.parents[:-1])}
-    if link := next((each for each in sorted(folders) if (folder / each).is_symlink()), None):
+    if link := next((each for each in folders if (folder / each).is_symlink()), None):
         raise _NotARecord(f"{link}: expected a folder, found a link")
 
 

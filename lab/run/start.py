@@ -227,11 +227,11 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
         if not result.status.could_not_run
     }
     now = definitions.digests(cells, options)
-    needed = now
-    if run.run.is_partial:
-        # What only the lost shards have is not in the record, and no cell that stands was run with it.
-        stands = definitions.digests([cell for cell in cells if cell.folder in kept], options)
-        needed = {name: now[name] for name in now if name in stands or name in run.run.definitions}
+    # What only the lost shards have is not in the record, and no cell that stands was run with it. Nor was any
+    # with a variant that is new in the catalog: experiments may try it from now on, and say what they tried.
+    used = [cell for cell in cells if cell.folder in kept] if run.run.is_partial else cells
+    stands = definitions.digests(used, options.model_copy(update={"experiments": ExperimentPolicy.NEVER}))
+    needed = {name: now[name] for name in now if name in stands or name in run.run.definitions}
     if changed := definitions.changes(run.run.definitions, needed, "changed since"):
         raise UsageError(
             f"run {run.run.id} cannot be resumed, {changed}",

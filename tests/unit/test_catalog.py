@@ -182,6 +182,11 @@ def test_the_control_is_a_test_that_needs_a_box_and_no_sandbox() -> None:
         (GUEST + "packages = ['vim', 1]", "image.packages.1", "valid string, found 1"),
         ('name = "debian-13"\n' + GUEST, "name", "the file's name is the name"),
         (GUEST + "[image", "", "not valid TOML"),
+        (GUEST + f"packages = {'[' * 2000}{']' * 2000}", "", "not valid TOML: it is nested too deeply"),
+        (GUEST + f"packages = {'[' * 300}{']' * 300}", "", "recursion limit exceeded"),
+        (GUEST + f"disk_gib = {'9' * 5000}", "", "not valid TOML: Exceeds the limit"),
+        (GUEST + f"disk_gib = {'9' * 4000}", "image.disk_gib", "less than or equal to 64"),
+        (GUEST + "disk_gib = inf", "image.disk_gib", "valid integer, found inf"),
     ],
 )
 def test_a_wrong_guest_names_file_key_and_what_was_expected(

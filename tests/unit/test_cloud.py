@@ -439,6 +439,11 @@ def test_a_memory_that_cannot_be_read_is_named(publish: Publish, paths: Paths, t
         ('kind = "cloud"', 'kind = "cloud"\ndigest = "sha256:12"', "image.digest: "),
         ('kind = "cloud"', f'kind = "cloud"\ndigest = "sha256:{"0" * 64}"', "only one of `checksums` and"),
         ('user = "ubuntu"', "", "image.user: "),
+        (
+            "builds = 'release-\\d{8}(\\.\\d+)?'",
+            "builds = '20(26'",
+            "image.builds: expected a regular expression: missing )",
+        ),
     ],
 )
 def test_a_wrong_cloud_guest_names_file_key_and_what_was_expected(

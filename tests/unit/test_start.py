@@ -9,6 +9,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.plan import Shard
 from lab.record import (
     Experiment,
+    ExperimentPolicy,
     ExperimentStep,
     LaneRecord,
     RemedyOutcome,
@@ -162,6 +163,26 @@ def test_a_changed_definition_that_no_cell_has_is_nobodys_concern(tmp_path: Path
     other = KNOWN.variant("userns-clone-off").model_copy(update={"title": "Other"})
     begun = resume(run, replace(KNOWN, variants={**KNOWN.variants, "userns-clone-off": other}))
     assert len(begun.kept) == len(SMALL)
+
+
+def test_a_variant_that_is_new_in_the_catalog_does_not_keep_a_run_from_being_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RunOptions(experiments=ExperimentPolicy.UNCLEAR)
+    run = finish(tmp_path, begin(tmp_path, SMALL, options=options))
+    new = KNOWN.variant("userns-clone-off").model_copy(update={"name": "new"})
+    later = replace(KNOWN, variants={**KNOWN.variants, "new": new})
+    monkeypatch.setattr(definitions, "load", lambda: later)
+    begun = resume(run, later)
+    assert "variant new" in begun.info.definitions
+    # An experiment may have tried what this one was.
+    changed = new.model_copy(update={"title": "Other"})
+    again = run.model_copy(update={"run": begun.info})
+    monkeypatch.setattr(
+        definitions, "load", lambda: replace(KNOWN, variants={**KNOWN.variants, "new": changed})
+    )
+    with pytest.raises(UsageError, match="changed since: variant new\n"):
+        resume(again, later)
 
 
 def test_a_run_from_before_definitions_were_kept_is_refused() -> None:

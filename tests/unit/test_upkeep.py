@@ -228,6 +228,8 @@ def test_what_a_run_used_stays(paths: Paths, known: Catalog, built: BaseImage, i
     folder.mkdir(parents=True)
     lane = LaneRecord(guest=CLOUD, image=imported.manifest.disk_sha256, fork="memory", seconds={})
     run_of(cell(), lanes=[lane]).write(folder)
+    (paths.runs / "no-text").mkdir()
+    (paths.runs / "no-text" / "results.json").write_bytes(b"\xff\xfe")
     assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
 
 
