@@ -67,7 +67,7 @@ class Spending:
             host=host,
             processors=last.processors,
             wall=last.wall,
-            lanes=round(lanes, 1),
+            lanes=min(round(lanes, 1), MOST_SECONDS),
             lab=last.lab,
             idle=last.idle,
         )

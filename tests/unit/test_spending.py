@@ -44,6 +44,13 @@ def test_a_host_that_joins_again_has_a_session_more() -> None:
     assert spending.sessions() == [session("one", lanes=10.0), session("one", wall=20.0, lanes=1.0)]
 
 
+def test_what_lanes_say_that_cannot_be_does_not_end_the_run() -> None:
+    spending = Spending()
+    spending.add("one", reading(), 1e9)
+    spending.add("one", reading(), 1e9)
+    assert spending.sessions() == [session("one", lanes=1e9)]
+
+
 def test_of_a_host_that_measured_nothing_nothing_is_said() -> None:
     spending = Spending()
     spending.add("one", None, 40.0)
