@@ -4,8 +4,6 @@ pip resolves for another Python, but judges environment markers by its own, what
 a newer host it leaves out what only the guest's older Python needs.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ from pathlib import Path
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+
+from lab.builds import archives
 
 # Bytes. A wheel may hold a bomb; METADATA holds at most a long README.
 METADATA_BYTES = 4 << 20
@@ -135,14 +135,14 @@ def _plain(requirement: Requirement) -> str:
 def _metadata(wheel: Path) -> Metadata:
     """What a wheel says of itself. Raises ValueError if it does not, or if nobody can read it."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with archives.open_zip(wheel) as archive:
             names = [name for name in archive.namelist() if _is_metadata(name)]
             if len(names) != 1:
-                raise ValueError("not a complete wheel: it holds no METADATA")
+                raise archives.Damaged("it holds no METADATA")
             with archive.open(names[0]) as file:
                 text = file.read(METADATA_BYTES)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"not a complete wheel: it cannot be read as a zip file: {error}") from error
+    except archives.Damaged as error:
+        raise ValueError(f"not a complete wheel: {error}") from error
     try:
         # Only what is read here is checked: old wheels have fields that are no longer valid.
         metadata = Metadata.from_email(text, validate=False)

@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
-from lab.builds import closure, elf, pip
+from lab.builds import archives, closure, elf, pip
 from lab.probes import Facts
 
 
@@ -82,6 +82,12 @@ def _version(asked: Path, wheel: Path) -> Version:
         raise UsageError(f"{where}: a wheel of {name}, not of {pip.PROJECT}")
     try:
         closure.needs(wheel, pip.EVERY)
+        archives.check_wheel(wheel)
+    except archives.Damaged as error:
+        raise UsageError(
+            f"{where}: its files are not those of its RECORD: {error}",
+            hint="copy or build the wheel again; `wheel pack` writes a RECORD for files that were changed",
+        ) from error
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
     return version

@@ -5,8 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import tarfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from lab.base import process
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.paths import Paths
-from lab.builds import fetched, pip
+from lab.builds import archives, fetched, pip
 
 PROJECT = "@boxlite-ai/boxlite"
 # What has boxlite itself for the guests' processor and C library.
@@ -28,6 +26,7 @@ SECONDS = 600.0
 NAME_ONE = "name a tarball of `npm pack`: --build npm:FILE.tgz, with that of the native package beside it"
 # Bytes. A tarball may hold a bomb.
 LARGEST_MANIFEST = 1 << 20
+VERSION = r"^\d{1,9}\.\d{1,9}\.\d{1,9}[0-9A-Za-z.+-]{0,100}$"
 ENGINE = re.compile(r">=\s*(\d+(?:\.\d+){0,2})", re.ASCII)
 
 
@@ -35,7 +34,7 @@ class Manifest(BaseModel):
     """What is read of a package's package.json."""
 
     name: str
-    version: str = Field(pattern=r"^\d+\.\d+\.\d+[\w.+-]*$")
+    version: str = Field(pattern=VERSION)
     engines: dict[str, str] = {}
     optional: dict[str, str] = Field({}, alias="optionalDependencies")
 
@@ -61,14 +60,16 @@ def read(tarball: Path, name: str = PROJECT) -> Manifest:
     """What a tarball says of itself. Raises UsageError if it is none of the package with this name."""
     what = f"a tarball of {name}, as `npm pack` makes it"
     try:
-        with tarfile.open(tarball, "r:gz") as tar:
-            file = tar.extractfile("package/package.json")
-            found = Manifest.model_validate_json(file.read(LARGEST_MANIFEST) if file else "")
+        with archives.open_tar(tarball) as tar:
+            files = {member.name: member for member in archives.members(tar)}
+            file = tar.extractfile(files["package/package.json"])
+            text = file.read(LARGEST_MANIFEST) if file else b""
+        found = Manifest.model_validate_json(text)
     except KeyError as error:
         raise UsageError(f"{tarball}: expected {what}; it has no package/package.json") from error
     except ValidationError as error:
         raise UsageError(f"{tarball}: expected {what}; its package.json is wrong: {one_line(error)}") from error
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, archives.Damaged) as error:
         raise UsageError(f"{tarball}: expected {what}; it cannot be read: {error}") from error
     if found.name != name:
         raise UsageError(f"{tarball}: expected {what}; it is of {found.name}")
@@ -80,6 +81,8 @@ def native_of(tarball: Path, manifest: Manifest) -> str:
     wanted = manifest.optional.get(NATIVE)
     if wanted is None:
         raise UsageError(f"{tarball}: expected {NATIVE} among its optionalDependencies; there is none")
+    if not re.fullmatch(VERSION, wanted):
+        raise UsageError(f"{tarball}: expected a version of {NATIVE}; it asks for {wanted[:80]!r}")
     return wanted
 
 

@@ -16,7 +16,7 @@ from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.builds import closure
+from lab.builds import archives, closure
 
 PROJECT = "boxlite"
 # The oldest glibc that boxlite's wheels ask for; every guest has a newer one.
@@ -128,9 +128,11 @@ def download(
 
 
 def _stored(requirements: Sequence[str], python: str, folder: Path) -> list[Path] | None:
-    """The wheels of a folder of the cache; None if they are not all that is needed."""
+    """The wheels of a folder of the cache; None if they are not all that is needed, or one is damaged."""
     try:
         found = closure.follow(requirements, python, folder)
+        for wheel in found.wheels:
+            archives.check_wheel(wheel)
     except ValueError:
         return None
     return None if found.missing else found.wheels
@@ -145,10 +147,12 @@ def _fetch(requirements: Sequence[str], python: str, folder: Path) -> list[Path]
     for _ in range(ROUNDS):
         try:
             found = closure.follow(requirements, python, folder)
+            if not found.missing:
+                for wheel in found.wheels:
+                    archives.check_wheel(wheel)
+                return found.wheels
         except ValueError as error:
             raise LabError(f"the package index has a damaged wheel: {error}") from error
-        if not found.missing:
-            return found.wheels
         for wheel in found.misfits:
             wheel.unlink()
         try:

@@ -1,5 +1,6 @@
 """Tiny wheels, and a package index on 127.0.0.1 that has them."""
 
+import base64
 import contextlib
 import hashlib
 import html
@@ -27,8 +28,9 @@ def make_wheel(
     tags: str = PURE,
     extras: Sequence[str] = (),
     python: str = "",
+    more: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """A wheel with nothing but a module and its METADATA."""
+    """A wheel with nothing but a module, its METADATA and the files in `more`."""
     project = name.replace("-", "_")
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Python: {python}"] if python else []
@@ -36,12 +38,23 @@ def make_wheel(
     lines += [f"Requires-Dist: {need}" for need in needs]
     information = f"{project}-{version}.dist-info"
     path = folder / f"{project}-{version}-{tags}.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr(f"{project}/__init__.py", "")
-        wheel.writestr(f"{information}/METADATA", "\n".join(lines) + "\n")
-        wheel.writestr(f"{information}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n")
-        wheel.writestr(f"{information}/RECORD", "")
+    files = {
+        f"{project}/__init__.py": b"",
+        f"{information}/METADATA": ("\n".join(lines) + "\n").encode(),
+        f"{information}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n".encode(),
+        **(more or {}),
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for file, content in files.items():
+            wheel.writestr(file, content)
+        wheel.writestr(f"{information}/RECORD", _record(files) + f"{information}/RECORD,,\n")
     return path
+
+
+def _record(files: Mapping[str, bytes]) -> str:
+    digests = {name: hashlib.sha256(content).digest() for name, content in files.items()}
+    texts = {name: base64.urlsafe_b64encode(each).decode().rstrip("=") for name, each in digests.items()}
+    return "".join(f"{name},sha256={texts[name]},{len(content)}\n" for name, content in files.items())
 
 
 def choose(folder: Path, command: Sequence[str | Path]) -> None:

@@ -1,7 +1,6 @@
 """Plans and runs to test with."""
 
 import shutil
-import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from lab.record import (
     Status,
 )
 from lab.run import start
+from tests.unit import index_examples
 
 KNOWN = catalog.load()
 RELEASE = Wheel("0.10.8", "0.10.8")
@@ -64,12 +64,9 @@ def finish(folder: Path, begun: start.PlannedRun, statuses: Sequence[Status] = (
 
 
 def make_wheel(path: Path, content: str = "") -> Build:
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("boxlite/__init__.py", content)
-        wheel.writestr(
-            "boxlite-0.10.8.dist-info/METADATA", "Metadata-Version: 2.1\nName: boxlite\nVersion: 0.10.8\n"
-        )
-    return builds.resolve(str(path))
+    more = {"boxlite/__init__.py": content.encode()}
+    made = index_examples.make_wheel(path.parent, "boxlite", "0.10.8", more=more)
+    return builds.resolve(str(made.rename(path)))
 
 
 def names(begun: start.PlannedRun) -> list[str]:

@@ -218,7 +218,7 @@ def test_one_wrong_build_among_several_is_wrong_usage() -> None:
         ("notes.txt", "Invalid wheel filename"),
         ("boxlite.whl", "Invalid wheel filename"),
         ("numpy-2.0-py3-none-any.whl", "a wheel of numpy, not of boxlite"),
-        ("boxlite-0.9.0-py3-none-any.whl", "cannot be read as a zip file"),
+        ("boxlite-0.9.0-py3-none-any.whl", "not a complete wheel: "),
     ],
 )
 def test_a_build_that_is_none_is_wrong_usage(

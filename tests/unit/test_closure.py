@@ -221,7 +221,7 @@ def test_a_local_wheel_that_is_not_for_a_python_is_not_applicable_there(paths: P
 def test_a_wheel_that_nobody_can_read_is_a_damaged_one(tmp_path: Path, content: bytes) -> None:
     wheel = tmp_path / "a-1.0-py3-none-any.whl"
     wheel.write_bytes(content)
-    with pytest.raises(ValueError, match="cannot be read as a zip file"):
+    with pytest.raises(ValueError, match="not a complete wheel: "):
         closure.needs(wheel, "3.10")
 
 

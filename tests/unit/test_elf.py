@@ -3,7 +3,6 @@
 import os
 import random
 import runpy
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,7 @@ def file(folder: Path, content: bytes) -> Path:
 
 
 def wheel(folder: Path, content: bytes, tags: str = "cp313-cp313-manylinux_2_28_x86_64") -> Path:
-    path = make_wheel(folder, "boxlite", "0.11.0", tags=tags)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(LIBRARY, content)
-    return path
+    return make_wheel(folder, "boxlite", "0.11.0", tags=tags, more={LIBRARY: content})
 
 
 @pytest.mark.parametrize(

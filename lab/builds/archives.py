@@ -1,0 +1,165 @@
+"""Archives that others made: wheels, npm's tarballs, cargo-nextest's archives. Nothing in them is trusted."""
+
+import errno
+import gzip
+import io
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+import zstandard
+from installer.sources import WheelFile
+
+from lab.base import scratch
+from lab.base.files import bounded, plain
+
+# What an archive may hold, unpacked. boxlite 0.10.8's wheel has 115 MB in 31 files.
+MOST_BYTES = 4 << 30
+MOST_FILES = 100_000
+# Folders in folders. Removing a deep tree takes a descriptor for each of them.
+DEEPEST = 64
+# tarfile takes a header of any length into memory.
+LARGEST_HEADER = 1 << 20
+LONGEST_MESSAGE = 300
+# What reading a damaged archive raises: RuntimeError for encrypted files, and for 1,000 headers of one member.
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    zstandard.ZstdError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+# Of OSErrors, those that a position or a name in an archive causes. Without a number: gzip's own.
+OF_THE_ARCHIVE = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
+
+
+class Damaged(ValueError):
+    """An archive cannot be read, is not what it says of itself, or holds more than the lab unpacks."""
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip file. In the block, too, what shows that it is damaged raises Damaged."""
+    with reading(), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        # zipfile reads no more of a file than the directory says that it has.
+        _check_limits(len(entries), sum(entry.file_size for entry in entries))
+        yield archive
+
+
+def check_wheel(path: Path) -> None:
+    """Raise Damaged unless the files of a wheel are those of its RECORD, each with the hash that is there.
+
+    A wheel that stays the same is read once: boxlite's takes a second.
+    """
+    known = path.stat()
+    _check_wheel(path, known.st_size, known.st_mtime_ns)
+
+
+@lru_cache
+def _check_wheel(path: Path, _size: int, _changed: int) -> None:
+    try:
+        with open_zip(path) as archive:
+            WheelFile(archive).validate_record()
+    except WheelFile.validation_error as error:
+        first, *others = (issue.removeprefix(f"In {path}, ") for issue in error.issues)
+        more = f", and {len(others)} more" if others else ""
+        raise Damaged(f"{bounded(plain(first), LONGEST_MESSAGE)}{more}") from error
+    except TypeError as error:  # hashlib's, for the name of a hash without a fixed length.
+        raise Damaged(f"RECORD has a hash that no wheel may have: {error}") from error
+
+
+@contextmanager
+def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar that is compressed by zstd (`.zst`) or gzip. In the block, too, damage raises Damaged."""
+    with scratch.temporary() as folder, reading():
+        whole = folder / "tar"
+        with whole.open("wb") as out:
+            _decompress(path, out)
+        with _Cautious(io.FileIO(whole)) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
+            yield tar
+
+
+def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The regular files and the folders of a tar. Raises Damaged if it has anything else, or too many."""
+    size = 0
+    for number, member in enumerate(tar, 1):
+        size += member.size  # Of a sparse file, as cargo-nextest packs programs, with its holes.
+        _check_limits(number, size)
+        path = PurePosixPath(member.name)
+        if (
+            not (member.isreg() or member.isdir())
+            or path.is_absolute()
+            or ".." in path.parts
+            or len(path.parts) > DEEPEST
+        ):
+            raise Damaged(f"it holds {bounded(plain(member.name), 100)!r}: expected files and folders below it")
+        yield member
+
+
+def unpack(path: Path, to: Path) -> None:
+    """Unpack a compressed tar into an empty folder: contents and names, nothing else. Raises Damaged."""
+    with open_tar(path) as tar:
+        for member in members(tar):
+            target = to / member.name
+            if content := tar.extractfile(member):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with content, target.open("wb") as out:
+                    shutil.copyfileobj(content, out)
+            else:
+                target.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raise what shows in the block that an archive is damaged as Damaged."""
+    try:
+        yield
+    except (Damaged, WheelFile.validation_error):
+        raise
+    except DAMAGE as error:
+        raise Damaged(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
+    except OSError as error:
+        if error.errno not in OF_THE_ARCHIVE:
+            raise
+        raise Damaged(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
+
+
+def _check_limits(files: int, size: int) -> None:
+    if files > MOST_FILES:
+        raise Damaged(f"it holds more than {MOST_FILES} files")
+    if size > MOST_BYTES:
+        raise Damaged(f"it holds more than {MOST_BYTES >> 30} GiB")
+
+
+def _decompress(path: Path, out: io.BufferedWriter) -> None:
+    with path.open("rb") as raw:
+        stream = (
+            zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
+            if path.suffix == ".zst"
+            else gzip.GzipFile(fileobj=raw)
+        )
+        while block := stream.read(1 << 20):
+            _check_limits(0, out.tell() + len(block))
+            out.write(block)
+
+
+class _Cautious(io.BufferedReader):
+    """A file that is read in pieces no larger than a header may be, and in no endless map of a sparse file."""
+
+    blocks = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.blocks += size == tarfile.BLOCKSIZE
+        _check_limits(self.blocks // 4, 0)
+        if size is not None and size > LARGEST_HEADER:
+            raise Damaged(f"it has a header of {size} bytes")
+        return super().read(size)
