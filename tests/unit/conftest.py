@@ -9,8 +9,9 @@ from tenacity import wait_none
 
 from lab import remedies
 from lab.base import process
-from lab.base.errors import UsageError
+from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
+from lab.builds import sandbox
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading
 from lab.guest import ready
@@ -28,6 +29,15 @@ from tests.unit.bench_examples import EMULATION, Bench
 def paths(tmp_path: Path) -> Paths:
     """A lab's folders, all empty."""
     return Paths(cache=tmp_path / "cache", state=tmp_path / "state")
+
+
+@pytest.fixture(scope="session")
+def sandboxed() -> None:
+    """Skips the test where bubblewrap makes no sandbox, as in many containers."""
+    try:
+        sandbox.check()
+    except LabError as error:
+        pytest.skip(str(error.args[0]))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.builds import nextest
+from lab.builds import nextest, sandbox
 
 WORKSPACE = '[workspace]\nmembers = ["src/boxlite"]\nresolver = "2"\n[profile.dev]\ndebug = 0\n'
 PACKAGE = '[package]\nname = "boxlite"\nversion = "0.10.8"\nedition = "2021"\n'
@@ -76,13 +76,14 @@ def write(folder: Path, tests: Mapping[str, str], library: str = "") -> None:
 
 
 def archiver(home: Paths) -> Path:
-    """The cargo-nextest that makes archives. Skips the test where it or cargo is missing."""
+    """The cargo-nextest that makes archives. Skips the test where it, cargo or a sandbox is missing."""
     if cargo() is None:
         pytest.skip("this host has no cargo to build a crate with")
     try:
+        sandbox.check()
         return nextest.program(home)
     except LabError as error:
-        pytest.skip(f"no cargo-nextest: {error.args[0]}")
+        pytest.skip(f"no cargo-nextest, or no sandbox for what it lists: {error.args[0]}")
 
 
 def make(

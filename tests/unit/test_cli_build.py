@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from lab import builds
-from lab.base import process
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import elf
+from lab.builds import elf, sandbox
 from lab.builds.kinds import cli as kind
 from lab.catalog import load_suite
 from tests.unit import elf_examples
@@ -23,7 +22,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program that says what boxlite says of its version."""
     file = tmp_path / "boxlite"
     shutil.copy(shutil.which("true") or "", file)
-    monkeypatch.setattr(process, "run", lambda *_, **__: "boxlite 0.10.8\n")
+    monkeypatch.setattr(sandbox, "ask", lambda *_, **__: "boxlite 0.10.8\n")
     return file
 
 
@@ -70,14 +69,22 @@ def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) ->
     ],
 )
 def test_what_is_no_program_for_the_guests_is_wrong_usage(
-    tmp_path: Path, content: bytes, expected: str
+    sandboxed: None, tmp_path: Path, content: bytes, expected: str
 ) -> None:
     file = tmp_path / "boxlite"
     file.write_bytes(content)
+    file.chmod(0o755)
     with pytest.raises(UsageError, match=expected):
         builds.resolve(f"cli:{file}")
 
 
+def test_a_program_that_is_not_executable_is_wrong_usage(program: Path) -> None:
+    program.chmod(0o644)
+    with pytest.raises(UsageError, match="it is not executable"):
+        builds.resolve(f"cli:{program}")
+
+
+@pytest.mark.usefixtures("sandboxed")
 def test_another_program_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match="boxlite's command line program, which says `boxlite VERSION`"):
         builds.resolve(f"cli:{shutil.which('uname')}")

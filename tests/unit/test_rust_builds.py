@@ -10,11 +10,10 @@ from typing import Any, NoReturn
 import pytest
 
 from lab import builds, catalog
-from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
-from lab.builds import Build, SuiteOptions, nextest, pip, rust
+from lab.builds import Build, SuiteOptions, nextest, pip, rust, sandbox
 from lab.catalog import load_suite
 from lab.guest import deploy
 from lab.guest import suite as guest_suite
@@ -66,7 +65,7 @@ def program(home: Paths) -> Path:
 
 
 @pytest.fixture(scope="module")
-def crate(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Crate:
+def crate(program: Path, sandboxed: None, tmp_path_factory: pytest.TempPathFactory) -> Crate:
     if rust_examples.cargo() is None:
         pytest.skip("this host has no cargo to build a crate with")
     return rust_examples.make(tmp_path_factory.mktemp("crate"), program)
@@ -275,7 +274,7 @@ def test_bad_input_is_refused_with_the_file_and_what_was_expected(
 
 
 def test_an_older_nextest_is_refused(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "run", lambda *_, **__: "cargo-nextest 0.9.99 (abc 2025-01-01)\n")
+    monkeypatch.setattr(sandbox, "ask", lambda *_, **__: "cargo-nextest 0.9.99 (abc 2025-01-01)\n")
     with pytest.raises(UsageError, match=r"cargo-nextest 0\.9\.99; expected 0\.9\.103 or newer"):
         nextest.check_program(program)
 

@@ -35,12 +35,12 @@ RELEASES = {
 APT = (
     "qemu-system-x86 qemu-utils ovmf libvirt-daemon-system libvirt-daemon-driver-qemu "
     "libvirt-clients libvirt-dev libc6-dev python3-dev gcc pkg-config python3-venv passt mmdebstrap "
-    "debian-archive-keyring distro-info-data e2fsprogs busybox-static util-linux gpgv openssh-client"
+    "debian-archive-keyring distro-info-data e2fsprogs busybox-static bubblewrap util-linux gpgv openssh-client"
 )
 DNF = (
     "qemu-system-x86-core qemu-img edk2-ovmf libvirt-daemon-driver-qemu libvirt-daemon-log "
     "libvirt-client libvirt-devel python3-devel gcc pkgconf-pkg-config passt mmdebstrap "
-    "debian-keyring e2fsprogs busybox util-linux gnupg2-verify openssh-clients"
+    "debian-keyring e2fsprogs busybox bubblewrap util-linux gnupg2-verify openssh-clients"
 )
 APT_INSTALL = "env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
 DNF_INSTALL = "dnf install -y --setopt=install_weak_deps=False"

@@ -7,7 +7,7 @@ from typing import Any, Self
 from lab.base.errors import UsageError
 from lab.base.log import progress
 from lab.base.paths import Paths
-from lab.builds import checkout
+from lab.builds import checkout, sandbox
 from lab.builds.arguments import WORDS, Words, place, split
 from lab.builds.checkout import ARCHIVE, Recipe
 from lab.builds.kinds import nextest
@@ -32,6 +32,7 @@ class Checkout(nextest.Nextest):
     @classmethod
     def parse(cls, text: str) -> Self:
         paths, (asked, recipe) = Paths.default(), _read(text)
+        sandbox.check()  # That its tests cannot be listed is told now, and not after hours.
         folder = checkout.built(paths, recipe, asked.program(paths), progress)
         archive = nextest.read(replace(asked, file=folder / ARCHIVE, manifests=folder))
         name = f"{_name(asked, recipe)}@{archive['name'].rpartition('@')[2]}"

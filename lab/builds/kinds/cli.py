@@ -1,5 +1,6 @@
 """boxlite's command line program: one executable file. Its suite calls it as a user does."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from lab.base import process
 from lab.base.errors import UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
+from lab.builds import sandbox
 from lab.builds._base import FILES
 from lab.builds.nextest import check_executable
 from lab.builds.pytest_tests import PytestTests, runner
@@ -43,12 +45,15 @@ class Cli(PytestTests):
         if not path.is_file():
             raise UsageError(f"--build cli:{text}: no such file", hint=f"name {what}: ~/.local/bin/boxlite")
         check_executable(path, what)
+        if not os.access(path, os.X_OK):
+            raise UsageError(f"{path}: expected {what}; it is not executable", hint=f"chmod a+x {path}")
         try:
-            said = process.run([path, "--version"], timeout=SECONDS).strip()
-        except (process.CommandFailed, PermissionError) as error:
+            said = sandbox.ask(path, "--version", timeout=SECONDS).strip()
+        except process.CommandFailed as error:
             raise UsageError(
                 f"{path}: expected {what}, which tells its version: {error}",
-                hint="it has to start on this host, too: is it executable, and this host's glibc new enough?",
+                hint="it has to start on this host, too, in a sandbox with /usr and no home: is its glibc new "
+                "enough?",
             ) from error
         version = SAID.fullmatch(said)
         if version is None:

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lab.base import scratch
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.builds import elf, nextest
+from lab.builds import elf, nextest, sandbox
 from lab.builds._base import FILES
 from lab.builds.arguments import Words, place
 from lab.builds.nextest import MANIFEST, Unpacked
@@ -38,8 +37,8 @@ class Nextest(RustTests):
 def read(words: Words) -> dict[str, Any]:
     """What these words and the archive say of a build: the arguments of `Nextest`. Raises UsageError."""
     program = words.program(Paths.default())
-    with scratch.temporary() as folder:
-        unpacked = nextest.unpack(program, words.file, folder)
+    with sandbox.folder() as folder:
+        unpacked = nextest.unpack(words.file, folder)
         manifests = _manifests(words, unpacked)
         listing = nextest.list_tests(program, unpacked, words.choice(words.expression))
         names = listing.names()

