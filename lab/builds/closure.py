@@ -127,8 +127,6 @@ def _meets(wheel: Path | None, requirements: Iterable[Requirement]) -> bool:
 
 def _plain(requirement: Requirement) -> str:
     """A requirement without marker and extras, which were judged here, as pip takes it."""
-    if requirement.url:
-        return f"{requirement.name} @ {requirement.url}"
     return f"{requirement.name}{requirement.specifier}"
 
 
@@ -149,6 +147,10 @@ def _metadata(wheel: Path) -> Metadata:
         _ = metadata.requires_dist, metadata.requires_python
     except ValueError as error:
         raise ValueError(f"its METADATA is not valid: {error}") from error
+    for each in metadata.requires_dist or []:
+        # pip would build what is there, on this host, whatever `--only-binary` says.
+        if each.url:
+            raise ValueError(f"it requires {each.name} from {each.url}, and not from a package index")
     return metadata
 
 

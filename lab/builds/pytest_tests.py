@@ -3,14 +3,13 @@
 import compileall
 import shlex
 import sys
-import zipfile
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.base.paths import Paths
-from lab.builds import pip, reportlog
+from lab.builds import archives, pip, reportlog
 from lab.builds._base import FOLDER, ROOTFS, Build, Step, SuiteOptions
 from lab.record import TestResult
 
@@ -52,7 +51,7 @@ class PytestTests(Build):
         site = folder / "site"
         wheels = [name for name in files if name.endswith(".whl") and "/" not in name]
         for name in sorted(wheels):
-            with zipfile.ZipFile(files[name]) as wheel:
+            with archives.open_zip(files[name]) as wheel:
                 wheel.extractall(site)
         if python == f"{sys.version_info.major}.{sys.version_info.minor}":
             compileall.compile_dir(site, ddir=SITE, quiet=2)

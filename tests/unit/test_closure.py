@@ -227,7 +227,13 @@ def test_a_wheel_that_nobody_can_read_is_a_damaged_one(tmp_path: Path, content: 
 
 @pytest.mark.parametrize(
     ("need", "expected"),
-    [("a b c !!", "its METADATA is not valid"), ("x; nothing == 'y'", "its METADATA is not valid")],
+    [
+        ("a b c !!", "its METADATA is not valid"),
+        ("x; nothing == 'y'", "its METADATA is not valid"),
+        # pip would run what builds it on this host.
+        ("x @ file:///tmp/x", "it requires x from file:///tmp/x, and not from a package index"),
+        ("x @ git+https://example.org/x ; python_version < '3'", "it requires x from git"),
+    ],
 )
 def test_a_wheel_that_asks_for_nonsense_is_a_damaged_one(tmp_path: Path, need: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
