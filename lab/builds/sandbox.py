@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lab.base import process, scratch
 from lab.base.errors import LabError
+from lab.base.files import plain
 
 # Bytes that a program may print, or keep in its /tmp. The names of 10,000 tests take 3 MB in nextest's JSON.
 MOST_OUTPUT = 16 << 20
@@ -76,7 +77,7 @@ def run(shown: Path, command: Sequence[str | Path], *, timeout: float) -> str:
             why = f"it took {timeout:.0f} s" if failed.late else "it failed in its sandbox"
             why = f"it printed more than {MOST_OUTPUT >> 20} MiB" if is_long else why
             last = process.tail(said.splitlines(keepends=True)) or failed.output
-            raise process.CommandFailed(command, why, last)
+            raise process.CommandFailed(command, why, plain(last))
     return said
 
 
