@@ -1,6 +1,7 @@
 """Builds guests from Debian's packages: mmdebstrap makes a tree, and a hook turns the tree into a disk."""
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,10 @@ WORKSPACES = Path("/var/tmp")  # noqa: S108 - a folder that mkdtemp makes in it
 WORKSPACE = "boxlite-lab-build-"
 # Where the host's apt does not trust Debian's keys, as on Ubuntu, mmdebstrap finds them only with gpg's help.
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Everybody can write to an ordinary user's workspace, as the subordinate user has to. So the recipe's files are
+# in a folder that this one makes there: `mkdir` fails if somebody else did, and only its owner can write to it.
+MADE = "made"
+HOOK = f'made="${{{{1%/*}}}}/{MADE}"; mkdir -m 755 "$made" && ln -s "$1" "$made/root" && {{}} "$made/root"'
 FILES = ("disk.qcow2", "vmlinuz", "initrd", "packages.tsv")
 # mmdebstrap's messages, and the stage that the lab reports for each.
 STAGES = {
@@ -81,7 +86,7 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
             )
             for name in FILES:
                 # A copy, because an ordinary user does not own what a subordinate user wrote.
-                shutil.copyfile(workspace / name, out / name)
+                shutil.copyfile(workspace / MADE / name, out / name, follow_symlinks=False)
     except process.CommandFailed as error:
         raise _explain(image, error) from error
     return time.monotonic() - started
@@ -139,7 +144,8 @@ def _command(image: DebianImage) -> list[str | Path]:
         command.append(f"--setup-hook=sed -i '/ {image.suite}-security /d' \"$1/etc/apt/sources.list\"")
     if image.expired:
         command.append("--aptopt=Acquire::Check-Valid-Until false")
-    return [*command, f"--customize-hook={_recipe()}", image.suite, "/dev/null"]
+    command.append(f"--customize-hook={HOOK.format(shlex.quote(str(_recipe())))}")
+    return [*command, image.suite, "/dev/null"]
 
 
 def _own_mounts() -> list[str]:

@@ -23,7 +23,9 @@ echo "I: running apt-get update..."
 echo "I: downloading packages with apt..."
 echo "done"
 echo "I: running --customize-hook directly: debian.sh"
-for file in disk.qcow2 vmlinuz initrd packages.tsv; do echo "$file of $LAB_DISK_SIZE" >"$TMPDIR/$file"; done
+mkdir "$TMPDIR/made"
+cd "$TMPDIR/made"
+for file in disk.qcow2 vmlinuz initrd packages.tsv; do echo "$file of $LAB_DISK_SIZE" >"$file"; done
 mkdir "$TMPDIR/mmdebstrap.abc"
 """
 DISK_FULL = """
@@ -241,6 +243,33 @@ def test_where_no_mounts_of_its_own_may_be_made_mmdebstrap_is_started_all_the_sa
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     debian.build(image_of("debian-13"), tmp_path, no_say, timeout=60)
     assert "--mode=root" in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_the_recipe_makes_its_files_where_nobody_else_can_write(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "a recipe"
+    recipe.write_text('#!/bin/sh\necho made >"$(dirname "$1")/disk.qcow2"; cat "$1/tree"\n')
+    recipe.chmod(0o755)
+    monkeypatch.setattr(debian, "_recipe", lambda: recipe)
+    [hook] = [word for word in map(str, debian._command(image_of("debian-13"))) if "customize" in word]
+    tree = tmp_path / "workspace" / "mmdebstrap.abc"
+    tree.mkdir(parents=True)
+    (tree / "tree").write_text("the guest's")
+    made = tree.parent / "made"
+    if is_there:  # Another user of the host was there first.
+        made.mkdir()
+    ran = subprocess.run(
+        ["sh", "-c", hook.partition("=")[2], "hook", tree],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode == 0, ran.stdout) == ((False, "") if is_there else (True, "the guest's"))
+    if not is_there:
+        assert made.stat().st_mode & 0o777 == 0o755
+        assert (made / "disk.qcow2").read_text() == "made\n"
 
 
 def test_what_belongs_to_a_subordinate_user_is_removed_by_that_one_and_the_folder_by_its_owner(
