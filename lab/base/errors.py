@@ -1,24 +1,31 @@
 """The failures that are expected. Any other exception is a bug and shows its traceback."""
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
+
+# The name of a traceback among the evidence, and how much of it, and of an exception's message, is kept.
+TRACEBACK_FILE, LONGEST, LONGEST_MESSAGE = "traceback.txt", 20_000, 500
 
 
 class LabError(Exception):
     """An expected failure: the message says what was tried and what happened, `hint` says what to do next.
 
     `exit_status` is the exit status of the command line: 3, something could not be run. `lasting`: it would be
-    the same on every other lane, so nothing is tried again.
+    the same on every other lane, so nothing is tried again. `evidence` holds texts that show why, by file name.
     """
 
     exit_status = 3
     lasting = False
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, evidence: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.hint = hint
+        self.evidence = evidence or {}
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -38,6 +45,24 @@ class ImageNotAvailable(LabError):
 
 class NotPublished(ImageNotAvailable):
     """A server answered that it has no such file."""
+
+
+class Bug(LabError):
+    """An exception that nobody expected, in one cell, trial or lane: a bug of the lab, with its traceback.
+
+    It is deterministic as far as anybody knows. `error` is the exception itself.
+    """
+
+    exit_status = 4
+    lasting = True
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"a bug in the lab: {type(error).__name__}: {one_line(error)[:LONGEST_MESSAGE]}",
+            hint=f"report it with {TRACEBACK_FILE}, which is among the evidence; it says nothing about boxlite",
+            evidence={TRACEBACK_FILE: "".join(traceback.format_exception(error))[-LONGEST:]},
+        )
+        self.error = error
 
 
 class NotApplicable(Exception):

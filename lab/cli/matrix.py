@@ -222,7 +222,7 @@ def matrix_command(
     Without --set, -g or -v, this runs every guest in every variant.
 
     Exit status: 0 if every cell did as expected, 1 if one did not, 2 for wrong usage, 3 if something could not
-    be run, 4 for a bug in the lab. With a gate: the gate's; see `lab gate`.
+    be run, 4 for a bug in the lab. With a gate, unless there was a bug: the gate's; see `lab gate`.
     """
     if part is not None:
         return part_of_run.run(lab, part, folder)
@@ -273,7 +273,8 @@ def matrix_command(
     if planned_gate is None:
         return run.exit_status()
     common.console.print()
-    return show_decision(planned_gate.decide(run, planned.folder))
+    decided = show_decision(planned_gate.decide(run, planned.folder))
+    return common.BUG if run.met_bug else decided
 
 
 def _stored(lab: common.Lab, wanted: str | None, *, quiet: bool) -> str:

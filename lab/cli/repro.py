@@ -141,6 +141,8 @@ def repro_command(
         common.say(inert(answer.render(subject)))
     if subject.run is not None and subject.run.run.interrupted:
         return common.INTERRUPTED
+    if subject.run is not None and subject.run.met_bug:
+        return common.BUG
     return subject.verdict.result.exit_status
 
 

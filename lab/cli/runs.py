@@ -13,7 +13,7 @@ from lab.run import past
 from lab.run.past import PastRun
 
 # What the exit status of a run means, in a few words.
-RESULTS = {0: "as expected", 1: "not as expected", 3: "not all could be run"}
+RESULTS = {0: "as expected", 1: "not as expected", 3: "not all could be run", 4: "met a bug in the lab"}
 
 
 @click.group("runs", invoke_without_command=True)

@@ -5,7 +5,7 @@ sends back only the trials are taken: what the suite showed, and the evidence of
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from lab.trials.policy import Policy
 # What a host may add to a cell's result by trials. An experiment that turns the outcome may prove a cause; then
 # it adds to CONCLUSIONS, too.
 CONCLUSIONS = ("causes", "confidence", "reason")
-TRIALS = ("remedies", "experiment", "unfinished", "trials_lane", "retried", "evidence", "rerun", *CONCLUSIONS)
+OWN = ("remedies", "experiment", "bug", "unfinished", "trials_lane", *CONCLUSIONS)
+TRIALS = (*OWN, "retried", "evidence", "rerun")
 # How many faults of one part's trials are kept as evidence of a cell.
 MOST_FAULTS = 20
 
@@ -143,25 +144,33 @@ def _adds(told: CellResult, sent: CellResult) -> bool:
 
 def joined(before: CellResult, sent: CellResult) -> CellResult:
     """The result of a cell with the trials that a host made; what the suite showed is that of before."""
-    return before.model_copy(
-        update=_fields(sent, ("remedies", "experiment", "unfinished", "trials_lane", *CONCLUSIONS))
-    )
+    return before.model_copy(update=_fields(sent, OWN))
 
 
 def keep_evidence(source: Path, target: Path, told: CellResult, sent: CellResult) -> None:
     """Put the evidence of a cell's trials beside that of its suite, in place of that of earlier trials.
 
-    Faults are kept in any case; nothing else of `source` is. An experiment that was not made again stays.
+    Faults are kept in any case; nothing else of `source` is. What the host was told of was not made again: its
+    evidence stays.
     """
     target.mkdir(parents=True, exist_ok=True)
-    made = () if sent.unfinished else (remedies.FOLDER, *(() if told.experiment else (series.FOLDER,)))
-    for name in made:
-        if (target / name).exists():
-            shutil.rmtree(target / name)
-        if (source / name).is_dir():
-            (source / name).rename(target / name)
+    if not sent.unfinished:
+        _replace(source / remedies.FOLDER, target / remedies.FOLDER, {each.name for each in told.remedies})
+        if told.experiment is None:
+            _replace(source / series.FOLDER, target / series.FOLDER, ())
     for fault in islice(sorted(source.glob(f"{FAULT}*/")), MOST_FAULTS):
         fault.rename(fault_folder(target))
+
+
+def _replace(source: Path, target: Path, staying: Collection[str]) -> None:
+    """Put the folders of trials in place of those of earlier ones, except `staying`."""
+    target.mkdir(exist_ok=True)
+    for old in target.glob("*/"):
+        if old.name not in staying:
+            shutil.rmtree(old)
+    for new in source.glob("*/"):
+        if new.name not in staying:
+            new.rename(target / new.name)
 
 
 def _fields(result: CellResult, names: Iterable[str]) -> Mapping[str, object]:

@@ -41,11 +41,10 @@ class NotAsDefined(LabError):
 
 
 class CloudInitFailed(LabError):
-    """cloud-init did not do what the seed says. The message holds its errors, `log` its whole log."""
+    """cloud-init did not do what the seed says. The message holds its errors, the evidence its whole log."""
 
     def __init__(self, message: str, log: str) -> None:
-        super().__init__(message)
-        self.log = log
+        super().__init__(message, evidence={"cloud-init.log": log})
 
 
 def wait_ready(session: Session, check: Callable[[], None] = lambda: None) -> None:

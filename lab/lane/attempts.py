@@ -1,6 +1,8 @@
 """Where attempts at the same thing keep what they found, and how a faulty attempt is set aside."""
 
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 # Evidence of an attempt that met a fault of the lab; numbered.
@@ -21,6 +23,14 @@ def set_aside(folder: Path, target: Path) -> None:
     for entry in list(folder.iterdir()) if folder.is_dir() else ():
         if entry != target and not entry.name.startswith(FAULT):
             entry.rename(target / entry.name)
+
+
+def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write texts as evidence, by file name. A full disk is no reason to lose the cell's result, too."""
+    with suppress(OSError):
+        for name, text in texts.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def clear(folder: Path) -> None:

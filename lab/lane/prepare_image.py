@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,6 @@ from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Guest, PackageManager
 from lab.guest import ready
-from lab.guest.ready import CloudInitFailed
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import store
 from lab.images.content import DISK
@@ -99,11 +98,7 @@ class PackagesMissing(LabError):
 
 
 class NotPrepared(LabError):
-    """The guest could not be prepared; `evidence` holds the texts that show why, by file name."""
-
-    def __init__(self, message: str, *, hint: str | None, evidence: Mapping[str, str]) -> None:
-        super().__init__(message, hint=hint)
-        self.evidence = evidence
+    """The guest could not be prepared; the evidence shows why."""
 
 
 @dataclass(frozen=True)
@@ -223,11 +218,10 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
         except LaneDied:
             raise
         except LabError as error:
-            log = {"cloud-init.log": error.log} if isinstance(error, CloudInitFailed) else {}
             raise NotPrepared(
                 f"{guest.name} could not be prepared: {error.args[0]}",
                 hint=error.hint,
-                evidence={"console.log": made.console_text(), **log},
+                evidence={"console.log": made.console_text(), **error.evidence},
             ) from error
         say("storing the prepared disk")
         process.run(

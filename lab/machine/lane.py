@@ -11,7 +11,7 @@ from typing import Any
 import libvirt
 
 from lab.base import process
-from lab.base.errors import LabError
+from lab.base.errors import Bug, LabError
 from lab.base.space import free_text
 from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
@@ -35,6 +35,11 @@ CORE_LIMIT_HINT = (
 MOST_SOCKET_BYTES = 107
 # Errors that are the fault of the lab or its host, never of boxlite.
 FAULTS = (LabError, libvirt.libvirtError, OSError)
+
+
+def as_fault(error: Exception) -> Exception:
+    """Return the error if it is one of FAULTS; any other exception is a bug in the lab, and becomes a Bug."""
+    return error if isinstance(error, FAULTS) else Bug(error)
 
 
 class LaneDied(LabError):

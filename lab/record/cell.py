@@ -132,6 +132,12 @@ class CellResult(Entry):
         default_factory=list,
         description="Faults of the lab after which the cell was retried on a fresh lane.",
     )
+    bug: bool = Field(
+        default=False,
+        description="Whether the cell, or what was tried on it, met a bug in the lab: its traceback is in "
+        "traceback.txt among the evidence, and the run's exit status is 4. Remedies and steps of an experiment "
+        "have a `bug` of their own.",
+    )
     unfinished: bool = Field(
         default=False,
         description="Whether the run ended before it had tried every remedy and change on the cell.",
@@ -153,6 +159,12 @@ class CellResult(Entry):
         return self.lane, self.trials_lane
 
     @property
+    def met_bug(self) -> bool:
+        """Whether a bug in the lab kept the cell, or anything that was to be tried on it, from its end."""
+        steps = self.experiment.steps if self.experiment else []
+        return self.bug or any(tried.bug for tried in self.remedies) or any(step.bug for step in steps)
+
+    @property
     def has_more_to_try(self) -> bool:
         """Whether the status is final but a remedy or a change was not tried, or met a fault of the lab."""
         faults = [tried.result is RemedyOutcome.ERROR for tried in self.remedies]
@@ -164,11 +176,12 @@ class CellResult(Entry):
         return any(step.outcome is StepOutcome.ERROR for step in steps)
 
     def before_trials(self) -> "CellResult":
-        """Return the result without remedies, and without an experiment that met a fault, to try them again.
+        """Return the result without what met a fault of the lab, to try that again: remedies, an experiment.
 
         An experiment that found which changes let a failed cell pass is kept, even if it met a fault.
         """
         found = self.experiment and self.experiment.turning and self.status is not Status.PASS
         again = self._experiment_met_fault and not found
-        update = {"remedies": [], "unfinished": False} | ({"experiment": None} if again else {})
-        return self.model_copy(update=update)
+        decided = [tried for tried in self.remedies if tried.result is not RemedyOutcome.ERROR]
+        update = {"remedies": decided, "unfinished": False, "bug": False}
+        return self.model_copy(update=update | ({"experiment": None} if again else {}))

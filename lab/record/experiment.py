@@ -34,6 +34,7 @@ class ExperimentStep(Entry):
     retried: list[PlainText] = Field(
         default_factory=list, description="Faults of the lab after which it was retried."
     )
+    bug: bool = Field(default=False, description="Whether it met a bug in the lab; see the cell's `bug`.")
 
 
 class NotTried(Entry):

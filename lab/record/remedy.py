@@ -56,4 +56,10 @@ class RemedyResult(Entry):
     retried: list[PlainText] = Field(
         default_factory=list, description="Faults of the lab after which it was retried."
     )
+    causes: list[str] | None = Field(
+        default=None,
+        description="The causes that the evidence shows with it in place, in the order in which they block. "
+        "null: nobody looked.",
+    )
+    bug: bool = Field(default=False, description="Whether it met a bug in the lab; see the cell's `bug`.")
     evidence: list[str] = Field(default_factory=list)

@@ -218,8 +218,18 @@ class RunResult(Entry):
                 case _:
                     raise _NotARecord(f"expected a cell, a lane or a build, found {str(kind)[:40]!r}")
 
+    @property
+    def met_bug(self) -> bool:
+        """Whether a bug in the lab kept anything from being run."""
+        return any(cell.met_bug for cell in self.cells)
+
     def exit_status(self) -> int:
-        """Return 0 if all cells are as expected, 1 if any is not, 3 if the others could not run."""
+        """Return 0 if all cells are as expected, 1 if any is not, 3 if the others could not run.
+
+        4 if a bug in the lab kept anything from being run, whatever the others did.
+        """
+        if self.met_bug:
+            return 4
         statuses = [cell.status for cell in self.cells]
         if any(not s.as_expected and not s.could_not_run for s in statuses):
             return 1

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from posixpath import commonpath
 
 from lab.base import guard
+from lab.base.errors import TRACEBACK_FILE
 from lab.base.files import plain
 from lab.record import CellResult, Experiment, RemedyOutcome, RemedyResult, RunResult, Status, StepOutcome
 
@@ -73,6 +74,8 @@ def next_step(run: RunResult, folder: Path) -> str:
     more = sum(cell.has_more_to_try for cell in run.cells)
     parts = [f"{missing} of {len(run.cells)} cells are missing"] if missing else []
     parts += [f"more to try on {more} of {len(run.cells)} cells"] if more else []
+    bugs = sum(cell.met_bug for cell in run.cells)
+    parts += [f"{bugs} met a bug in the lab: report it with {TRACEBACK_FILE}"] if bugs else []
     if not parts:
         return ""
     ended = "interrupted; " if run.run.interrupted else "not finished; " if not run.run.finished else ""

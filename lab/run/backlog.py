@@ -23,8 +23,8 @@ MORE_TIME = SuiteOptions(stretch=2.0)
 class Ticket:
     """A cell that is waiting or being run, with its finished repeats and the faults of the lab met so far.
 
-    `decided` is its kept result, if only remedies or experiments are left to be tried on it. `steps` and
-    `trials` are those of its experiment and its remedies that were made, should their lane have died. After a
+    `decided` is its kept result, if only remedies or experiments are left to be tried on it, with the remedies
+    that were tried. `steps` are those of its experiment that were made, should their lane have died. After a
     fault only a fresh lane may take it: one with a number above `after`. `offer` are trials that other lanes of
     its machine may make, too.
     """
@@ -34,7 +34,6 @@ class Ticket:
     done: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     steps: Steps = field(default_factory=Steps)
-    trials: dict[str, Trial] = field(default_factory=dict)
     offer: Offer[Trial] | None = None
     after: int = 0
     # When a lane took it, by the monotonic clock, and how many seconds it was then expected to take.

@@ -6,14 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.base.errors import is_lasting
+from lab.base.errors import Bug, LabError, is_lasting
 from lab.base.files import plain
-from lab.guest.ready import CloudInitFailed
-from lab.lane.attempts import fault_folder
+from lab.lane.attempts import fault_folder, keep_texts
 from lab.machine import console
 from lab.machine.lane import Lane, LaneDied
 from lab.plan import Cell
-from lab.record import CellResult, Status
+from lab.record import CellResult, RemedyResult, Status
 from lab.run.backlog import Backlog, Ticket
 from lab.run.journal import Journal
 from lab.run.observer import Observer
@@ -42,12 +41,15 @@ class Decisions:
     jobs: int
     follow: Follow = nothing_follows
     stopped: threading.Event = field(default_factory=threading.Event)
+    # Held while a result on which several lanes make trials is changed.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def decide(self, ticket: Ticket, result: CellResult, lane: str = "") -> None:
         """Keep a cell's result and show it; `lane` served it. Raises ResultsNotWritten."""
         if ticket.decided and result.status.could_not_run:
             # The suite has run before: that nothing more could be tried does not change its result.
-            result = ticket.decided
+            bug = {"bug": True, "retried": [*ticket.decided.retried, result.reason]} if result.bug else {}
+            result = ticket.decided.model_copy(update=bug)
         else:
             result = self._completed(ticket, result, lane)
         result = self.journal.decide(ticket.cell, result)
@@ -72,6 +74,18 @@ class Decisions:
         result = result.model_copy(update={"unfinished": True, "retried": retried})
         ticket.decided = self.journal.decide(ticket.cell, result)
 
+    def keep_trial(self, ticket: Ticket, tried: RemedyResult) -> None:
+        """Write down what came of a remedy while others are tried on the cell. Raises ResultsNotWritten.
+
+        It stands from here on, however the run ends.
+        """
+        with self._lock:
+            before = ticket.decided
+            assert before is not None, "the suite's result was not decided"
+            others = [each for each in before.remedies if each.name != tried.name]
+            result = before.model_copy(update={"remedies": [*others, tried]})
+            ticket.decided = self.journal.decide(ticket.cell, result)
+
     def decide_after_death(
         self, ticket: Ticket, result: CellResult, error: LaneDied, *, number: int, label: str, lane: Lane
     ) -> None:
@@ -92,8 +106,12 @@ class Decisions:
             return
         _keep_evidence(lane, fault_folder(self.folder / ticket.cell.folder), error)
         fault = plain(f"a lane that helped with its trials: {error}")
-        result = ticket.decided.model_copy(update={"retried": [*ticket.decided.retried, fault]})
-        ticket.decided = self.journal.decide(ticket.cell, result)
+        with self._lock:
+            update = {
+                "retried": [*ticket.decided.retried, fault],
+                "bug": ticket.decided.bug or isinstance(error, Bug),
+            }
+            ticket.decided = self.journal.decide(ticket.cell, ticket.decided.model_copy(update=update))
         name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
         self.observer.note(f"{name}: {next(iter(fault.splitlines()))}")
 
@@ -117,29 +135,29 @@ class Decisions:
             return
         folder = self.folder / ticket.cell.folder
         again = self.may_retry(ticket) and not is_lasting(error)
-        if lane is not None:
-            # If the suite ran before, what the cell's folder has is the evidence of that.
-            _keep_evidence(lane, fault_folder(folder) if again or ticket.decided else folder, error)
+        # If the suite ran before, what the cell's folder has is the evidence of that.
+        _keep_evidence(lane, fault_folder(folder) if again or ticket.decided else folder, error)
         if again:
             self.retry(ticket, str(error), after=number)
         else:
-            self.decide(ticket, ticket.cell.result(Status.ERROR, reason=str(error)), label)
+            result = ticket.cell.result(Status.ERROR, reason=str(error))
+            self.decide(ticket, result.model_copy(update={"bug": isinstance(error, Bug)}), label)
 
     def _completed(self, ticket: Ticket, result: CellResult, lane: str) -> CellResult:
         """A result with its faults and its lane; if the suite ran before, with those of then."""
         if before := ticket.decided:
             trials = lane if lane != before.lane else ""
-            update = {"retried": before.retried, "lane": before.lane, "trials_lane": trials}
+            update = {"retried": before.retried, "lane": before.lane, "trials_lane": trials, "bug": before.bug}
         else:
             update = {"retried": ticket.errors, "lane": lane}
         return result.model_copy(update={**update, "unfinished": False})
 
 
-def _keep_evidence(lane: Lane, folder: Path, error: Exception) -> None:
-    """Keep the console, and cloud-init's log if that failed, as evidence of a fault."""
+def _keep_evidence(lane: Lane | None, folder: Path, error: Exception) -> None:
+    """Keep the console, if there was a lane, and what the error itself has, as evidence of a fault."""
+    keep_texts(folder, error.evidence if isinstance(error, LabError) else {})
     # The fault itself is reported even if its evidence cannot be kept.
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        console.keep(lane.console, folder / "console.log")
-        if isinstance(error, CloudInitFailed):
-            (folder / "cloud-init.log").write_text(error.log)
+    if lane is not None:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            console.keep(lane.console, folder / "console.log")

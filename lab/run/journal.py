@@ -5,7 +5,7 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -300,11 +300,3 @@ def find_folder(runs: Path, run: str) -> Path:
         pass  # No folder can have this name, for example because it is too long.
     known = [folder.name for folder in runs.glob("*")] if runs.is_dir() else []
     raise unknown_name("run", run, known) if known else UsageError(f"no run {run!r}: there are none yet")
-
-
-def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write texts as evidence, by file name. A full disk is no reason to lose the cell's result, too."""
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text)

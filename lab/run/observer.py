@@ -1,6 +1,7 @@
 """What a run tells whoever shows it; reports implement this, and the run knows nothing of them."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 from lab.images.store import BaseImage
 from lab.record import CellResult
@@ -49,3 +50,23 @@ class Silent:
 
     def image(self, image: BaseImage) -> None:
         pass
+
+
+def kept_apart(observer: Observer, on_bug: Callable[[Exception], None]) -> Observer:
+    """Have an observer's exceptions go to `on_bug`: what only shows a run decides nothing in it."""
+    return cast(Observer, _Apart(observer, on_bug))
+
+
+class _Apart:
+    def __init__(self, observer: Observer, on_bug: Callable[[Exception], None]) -> None:
+        self._observer = observer
+        self._on_bug = on_bug
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def tell(*arguments: Any) -> None:
+            try:
+                getattr(self._observer, name)(*arguments)
+            except Exception as error:
+                self._on_bug(error)
+
+        return tell

@@ -24,7 +24,7 @@ from lab.run.estimates import Estimates
 from lab.run.journal import Journal, locked_folder
 from lab.run.labels import Labels
 from lab.run.meter import Meter
-from lab.run.observer import Observer
+from lab.run.observer import Observer, kept_apart
 from lab.run.shared import Shared
 from lab.run.worker import NO_IMAGE, Worker
 from lab.trials.policy import Policy
@@ -58,12 +58,16 @@ class Scheduler:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _meter: Meter = field(default_factory=Meter)
     _crash: BaseException | None = None
+    _bug: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.observer = kept_apart(self.observer, self._keep_bug)
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
 
         Raises LabError if nothing can be run at all. A KeyboardInterrupt ends the run with what there is:
-        the cells that were not decided are `not-run`.
+        the cells that were not decided are `not-run`. A bug that is the error of no cell is raised at the end.
         """
         with connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
@@ -82,7 +86,10 @@ class Scheduler:
             if self._crash:
                 raise self._crash
             stopped = self._shared.decisions.stopped.is_set()
-            return self._shared.journal.finish(interrupted=stopped, spent=[self._meter.read()])
+            run = self._shared.journal.finish(interrupted=stopped, spent=[self._meter.read()])
+            if self._bug:
+                raise self._bug
+            return run
 
     def _share(self) -> Shared:
         """What the workers share; the record is on disk once it is complete."""
@@ -131,10 +138,11 @@ class Scheduler:
                 self.observer,
                 options.retries,
                 self.limits.jobs,
-                self.follow,
+                self._follow,
             ),
             ended=lambda: self._crash is not None,
             wake=self._wake,
+            on_bug=self._keep_bug,
             meter=self._meter,
         )
         # Last: what fails before this leaves no record, and the folder can be used again.
@@ -228,6 +236,18 @@ class Scheduler:
                 self._memory.release(worker.machine.guest.memory_mib)
                 self._changed.notify_all()
             self.observer.lane(worker.label, "")
+
+    def _keep_bug(self, error: Exception) -> None:
+        """Have `run` raise it at the end: no cell is worse for it."""
+        self._bug = self._bug or error
+
+    def _follow(self, result: CellResult) -> Sequence[Cell]:
+        """What a decided cell leads to: nothing where a bug keeps that from being known."""
+        try:
+            return self.follow(result)
+        except Exception as error:
+            self._keep_bug(error)
+            return ()
 
     def _wake(self) -> None:
         """Look again whether a lane can be opened."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lab.base.errors import NotApplicable
+from lab.base.errors import Bug, NotApplicable
 from lab.builds import SuiteOptions
 from lab.lane.attempts import clear, fault_folder, set_aside
 from lab.lane.cell import CellRunner
-from lab.machine.lane import FAULTS, Lane, LaneDied
+from lab.machine.lane import Lane, LaneDied, as_fault
 from lab.plan import shuffled
 from lab.record import CellResult, Status, Stress
 from lab.run.backlog import Ticket
@@ -52,8 +52,18 @@ class Serving:
     def serve(self, ticket: Ticket) -> bool:
         """Run a cell to its end, or until it meets a fault of the lab. Whether the lane can serve another one.
 
-        Raises ResultsNotWritten.
+        What nobody expected is a fault, too: a bug in the lab, which costs this cell and no other. Raises
+        ResultsNotWritten.
         """
+        try:
+            return self._serve(ticket)
+        except ResultsNotWritten:
+            raise
+        except Exception as error:
+            return self._after_fault(ticket, as_fault(error))
+
+    def _serve(self, ticket: Ticket) -> bool:
+        """Deploy a cell's build and run the cell; see `serve`."""
         if reason := self.runner.why_not(ticket.cell):
             self._decisions.decide(ticket, self.runner.not_applicable(ticket.cell, reason), self.label)
             return True
@@ -63,35 +73,36 @@ class Serving:
             for each in [ticket, *self._drop_build(ticket)]:
                 self._decisions.decide(each, self.runner.not_applicable(each.cell, str(why)), self.label)
             return True
-        except FAULTS as error:
+        except Exception as error:
             # If no other lane has this guest, all its cells with this build share the fault: another boot for
             # each of them would be wasted.
             alone = self.shared.backlog.is_alone(self.machine)
             for each in [ticket, *(self._drop_build(ticket) if alone else [])]:
-                self._fault(each, error)
+                self._fault(each, as_fault(error))
             return False
         if deployed is not None:
             self.shared.journal.deployed(ticket.cell.build, deployed)
-        try:
-            return self._run_and_try(ticket)
-        except ResultsNotWritten:
-            raise
-        except FAULTS as error:
-            return self._after_fault(ticket, error)
+        return self._run_and_try(ticket)
 
     def help(self, ticket: Ticket) -> bool:
         """Make one of the trials that a cell on another lane offers. Whether this lane can do more."""
         offer = ticket.offer
         if offer is None:
             return True  # Its own lane came to the end meanwhile.
+
+        def keep_fault(error: Exception) -> None:
+            self._decisions.helper_failed(ticket, as_fault(error), self._lane)
+
         try:
             self.runner.running.deploy(ticket.cell.build)
-        except FAULTS as error:
-            self.shared.observer.note(f"{self.label} cannot help with trials: {error}")
+        except Exception as error:
+            keep_fault(error)
             return False
         try:
-            offer.help_once(self.runner, lambda error: self._decisions.helper_failed(ticket, error, self._lane))
-        except FAULTS:
+            offer.help_once(self.runner, keep_fault)
+        except ResultsNotWritten:
+            raise
+        except Exception:
             return False
         return True
 
@@ -113,8 +124,10 @@ class Serving:
 
     def _run_and_try(self, ticket: Ticket) -> bool:
         """Run a cell's suite as often as wanted, and then its experiment and its remedies; see `serve`."""
-        if ticket.decided:
-            return self._try(ticket, ticket.decided.before_trials())
+        if before := ticket.decided:
+            # Whether the bug of an earlier run is still met shows now.
+            ticket.decided = before.model_copy(update={"bug": False})
+            return self._try(ticket, before.before_trials())
         evidence, options = self.shared.work.folder / ticket.cell.folder, self.shared.options
         while (number := len(ticket.done) + 1) <= options.repeat:
             if options.cold and self.runner.served:
@@ -143,13 +156,14 @@ class Serving:
         policy = self.shared.policy if cell.trials else Policy()
         if experiment.is_wanted(policy, result) or remedies.is_wanted(policy, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
-        kept = {remedies.FOLDER: ticket.trials, series.FOLDER: result.experiment or ticket.steps.made}
-        for name in [name for name, made in kept.items() if not made]:
-            shutil.rmtree(self.shared.work.folder / cell.folder / name, ignore_errors=True)
+        self._delete_undecided(ticket, result)
         passing = self.shared.journal.passing(cell.build)
+        before = result
         result = experiment.with_experiment(policy, self.runner, cell, result, passing, ticket.steps)
-        share = partial(self._share, ticket, result)
-        result = remedies.with_remedies(policy, self.runner, cell, result, ticket.trials, share)
+        if result is not before and remedies.is_wanted(policy, result):
+            self._decisions.decide_before_trials(ticket, result, self.label)
+        share, keep = partial(self._share, ticket, result), partial(self._decisions.keep_trial, ticket)
+        result = remedies.with_remedies(policy, self.runner, cell, result, keep, share)
         try:
             self._lane.check_alive()
         except LaneDied as error:
@@ -160,16 +174,28 @@ class Serving:
         self._decisions.decide(ticket, result, self.label)
         return True
 
+    def _delete_undecided(self, ticket: Ticket, result: CellResult) -> None:
+        """Delete the folders of trials that the result does not have: they are to be made again, if at all."""
+        folder = self.shared.work.folder / ticket.cell.folder
+        tried = {each.name for each in result.remedies}
+        old = [each for each in folder.glob(f"{remedies.FOLDER}/*") if each.name not in tried]
+        if not (result.experiment or ticket.steps.made):
+            old.append(folder / series.FOLDER)
+        for each in old:
+            shutil.rmtree(each, ignore_errors=True)
+
     def _after_fault(self, ticket: Ticket, error: Exception) -> bool:
         """A cell met a fault of the lab: whether its lane can still serve others."""
+        is_alive = not isinstance(error, LaneDied)
         try:
             self._lane.check_alive()
         except LaneDied as gone:
-            if not isinstance(error, LaneDied):
+            if is_alive and not isinstance(error, Bug):
                 # Report both: the first error may be the cause, or the only trace of it.
                 error = LaneDied(f"{error}\n{gone}")
+            is_alive = False
         self._fault(ticket, error)
-        return not isinstance(error, LaneDied)
+        return is_alive
 
     def _fault(self, ticket: Ticket, error: Exception) -> None:
         self._decisions.fault(ticket, error, number=self.number, label=self.label, lane=self._lane)

@@ -17,7 +17,8 @@ from lab.trials.policy import Policy
 class Shared:
     """What all workers of a run share. `ended` tells whether no further cell is to be begun.
 
-    `wake` has the scheduler look again whether another lane is worth its start.
+    `wake` has the scheduler look again whether another lane is worth its start. `on_bug` gets what is the error
+    of no cell.
     """
 
     work: Work
@@ -30,4 +31,5 @@ class Shared:
     decisions: Decisions
     ended: Callable[[], bool]
     wake: Callable[[], None]
+    on_bug: Callable[[Exception], None]
     meter: Meter

@@ -7,25 +7,26 @@ from functools import partial
 
 import libvirt
 
-from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.errors import Bug, ImageNotAvailable, LabError
 from lab.catalog import DebianImage
 from lab.guest import programs
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
+from lab.lane.attempts import keep_texts
 from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane
 from lab.machine import acceleration, leftovers, network, opening
 from lab.machine.acceleration import EMULATION, Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
-from lab.machine.lane import FAULTS, BootFailed, Lane, LaneDied
+from lab.machine.lane import BootFailed, Lane, LaneDied, as_fault
 from lab.machine.leftovers import LeftBehind
 from lab.machine.states import States
 from lab.plan import Machine
 from lab.record import Host, Status
 from lab.run import hosts
-from lab.run.journal import ResultsNotWritten, keep_texts
+from lab.run.journal import ResultsNotWritten
 from lab.run.serving import Serving
 from lab.run.shared import Shared
 
@@ -64,7 +65,7 @@ class Worker:
             running.give_up()
 
     def work(self) -> None:
-        """Serve cells until none is left for this lane. Raises ResultsNotWritten; a fault becomes a result."""
+        """Serve cells until none is left for this lane; a fault becomes a result. Raises ResultsNotWritten."""
         try:
             with connection_for_lanes(
                 self._shared.uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt
@@ -84,8 +85,8 @@ class Worker:
             with suppress(LabError):
                 connect(self._shared.uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt).close()
                 leftovers.reap(self._shared.work.paths)
-        except FAULTS as error:
-            self._did_not_come_up(error)
+        except Exception as error:
+            self._did_not_come_up(as_fault(error))
 
     def _wait_for_libvirt(self) -> None:
         """Called while libvirt is away. Raises LabError when the run is interrupted."""
@@ -174,8 +175,7 @@ class Worker:
         except LaneDied:
             raise  # Emulated machines sometimes do; another lane may try again.
         except LabError as error:
-            texts = error.evidence if isinstance(error, prepare_image.NotPrepared) else {}
-            self._decide_all(Status.ERROR, str(error), texts)
+            self._decide_all(Status.ERROR, str(error), error.evidence)
             return None
         finally:
             self._hold(None)
@@ -183,8 +183,7 @@ class Worker:
     def _decide_all(self, status: Status, reason: str, evidence: Mapping[str, str] | None = None) -> None:
         """Decide every waiting cell of the machine: what keeps it from running is the same for all."""
         for ticket in [] if self.is_stopped else self._shared.backlog.drop(self.machine.name):
-            if evidence:
-                keep_texts(self._shared.work.folder / ticket.cell.folder, evidence)
+            keep_texts(self._shared.work.folder / ticket.cell.folder, evidence or {})
             self._decisions.decide(ticket, ticket.cell.result(status, reason=reason))
 
     # -- the lane
@@ -224,8 +223,8 @@ class Worker:
     def _serve(self, running: RunningLane, opened: libvirt.virConnect) -> None:
         try:
             running.start()
-        except FAULTS as error:
-            self._did_not_come_up(error, running.lane)
+        except Exception as error:
+            self._did_not_come_up(as_fault(error), running.lane)
             return
         if acceleration.keep_speed(opened, self._shared.work.paths, running.lane.acceleration):
             self._shared.observer.note(running.lane.acceleration.told())
@@ -251,8 +250,14 @@ class Worker:
             self._shared.journal.add_lane(running.record().model_copy(update=own))
 
     def _did_not_come_up(self, error: Exception, failed: Lane | None = None) -> None:
-        """The lane did not come up: a fault of the cells that no other lane can take."""
+        """The lane did not come up: a fault of the cells that no other lane can take.
+
+        A bug is told even if there is no such cell.
+        """
         if isinstance(error, BootFailed):
             acceleration.measure_again(self._shared.work.paths)
-        for ticket in self._shared.backlog.lane_failed(self.machine.name, self.number):
+        tickets = self._shared.backlog.lane_failed(self.machine.name, self.number)
+        for ticket in tickets:
             self._decisions.fault(ticket, error, number=self.number, label=self.label, lane=failed)
+        if isinstance(error, Bug) and not tickets and not self.is_stopped:
+            self._shared.on_bug(error.error)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab import evidence
-from lab.base.errors import NotApplicable, is_lasting
+from lab.base.errors import Bug, NotApplicable, is_lasting
 from lab.base.space import A_RUN, explained
 from lab.base.stopwatch import Stopwatch
 from lab.builds import SuiteOptions
 from lab.guest import variant
 from lab.guest.suite import SuiteRun
-from lab.lane.attempts import fault_folder, set_aside
+from lab.lane.attempts import fault_folder, keep_texts, set_aside
 from lab.lane.cell import CellRunner
-from lab.machine.lane import FAULTS
+from lab.machine.lane import as_fault
 from lab.plan import Cell
 from lab.probes import Facts
 from lab.record import Expectation, Finding, Outcome, TestResult
@@ -91,7 +91,7 @@ class Attempt[T: StrEnum](Protocol):
     """One attempt in one fork. It is run once; what else it found is kept in its own fields."""
 
     def run(self) -> tuple[T, str]:
-        """Make the attempt; its outcome, and why. Raises NotApplicable, or one of FAULTS."""
+        """Make the attempt; its outcome, and why. Raises NotApplicable, or what is a fault."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Tries[T: StrEnum]:
     """How one thing is tried: guarded against faults of the lab, and looked at twice if it surprises.
 
     `impossible` are the errors that say it cannot be tried here, which is outcome `cannot`; a fault is `error`.
-    `retried` says for which faults an attempt was repeated, at most `retries` times in all.
+    `retried` says for which faults an attempt was repeated, at most `retries` times in all. `bug`: whether an
+    attempt met a bug in the lab.
     """
 
     runner: CellRunner
@@ -121,6 +122,7 @@ class Tries[T: StrEnum]:
     error: T
     impossible: tuple[type[Exception], ...] = (NotApplicable,)
     retried: list[str] = field(default_factory=list)
+    bug: bool = False
 
     def run[A: Attempt[Any]](
         self,
@@ -164,7 +166,7 @@ class Tries[T: StrEnum]:
         """Run an attempt that writes into `folder`: its outcome, why, and whether every other fork would show
         the same fault.
 
-        A fault becomes its outcome. Raises LaneDied if the run is interrupted.
+        A fault or a bug becomes its outcome. Raises LaneDied if the run is interrupted.
         """
         lane = self.runner.guest.lane
         try:
@@ -173,9 +175,13 @@ class Tries[T: StrEnum]:
                 return *attempt.run(), False
         except self.impossible as why:
             return self.cannot, str(why), True
-        except FAULTS as error:
+        except Exception as error:
             lane.check_wanted()
-            return self.error, str(error), is_lasting(error)
+            fault = as_fault(error)
+            if isinstance(fault, Bug):
+                self.bug = True
+                keep_texts(folder, fault.evidence)
+            return self.error, str(fault), is_lasting(fault)
 
     def _compare[A](self, first: Tried[T, A], second: Tried[T, A]) -> tuple[T, str]:
         """The outcome of two looks. If they disagree, neither says anything, which is `error`."""

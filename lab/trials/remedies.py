@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,15 +22,18 @@ FOLDER = "remedies"
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of remedies on a cell. `causes`: what the evidence shows with them in place, if it was read."""
+    """What came of remedies on a cell."""
 
     remedies: tuple[Remedy, ...]
     result: RemedyResult
-    causes: tuple[str, ...] | None = None
 
     def lifted(self, cause: str) -> bool:
         """Whether the evidence no longer shows this cause; False if nobody looked."""
-        return self.causes is not None and cause not in self.causes
+        return self.result.causes is not None and cause not in self.result.causes
+
+
+def keep_nothing(_result: RemedyResult) -> None:
+    """Write down nothing before all trials are made."""
 
 
 def is_wanted(policy: Policy, result: CellResult) -> bool:
@@ -43,25 +46,25 @@ def with_remedies(
     runner: CellRunner,
     cell: Cell,
     result: CellResult,
-    finished: dict[str, Trial] | None = None,
+    keep: Callable[[RemedyResult], None] = keep_nothing,
     share: Share[Trial] | None = None,
 ) -> CellResult:
     """A cell's result with what its remedies did, if it failed for a known cause.
 
-    `finished` are the trials that a lane finished before it died, by name; those that end now join them.
-    `share` may have other lanes make some of the trials. No fault of the lab is raised: the results say what it
-    kept from being tried. The lane may be dead afterwards.
+    Remedies that the result has already are not tried again. `keep` is called with what came of each that is
+    tried, from any lane's thread, unless it met a fault. `share` may have other lanes make some of the trials.
+    No fault of the lab is raised: the results say what it kept from being tried. The lane may be dead
+    afterwards.
     """
     if not is_wanted(policy, result):
         return result
-    finished = {} if finished is None else finished
-    trials = Trials(policy, runner, cell, result, finished, share or on_one_lane(runner))
+    trials = Trials(policy, runner, cell, result, keep, share or on_one_lane(runner))
     return result.model_copy(update={"remedies": trials.all()})
 
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of one cell. `before` is its result without a remedy; those `finished` are not made again.
+    """All trials of one cell. `before` is its result before them; the remedies in it are not tried again.
 
     `runner` is that of the cell's own lane; `share` makes trials that do not depend on each other.
     """
@@ -70,7 +73,7 @@ class Trials:
     runner: CellRunner
     cell: Cell
     before: CellResult
-    finished: dict[str, Trial]
+    keep: Callable[[RemedyResult], None]
     share: Share[Trial]
 
     def all(self) -> list[RemedyResult]:
@@ -78,7 +81,10 @@ class Trials:
         found = [finding.name for finding in self.before.causes]
         tried = self._alone(remedies.candidates(self.policy.remedies, found))
         tried += self._combinations(found, tried)
-        return [trial.result for trial in tried]
+        results = [trial.result for trial in tried]
+        # A combination that nothing leads to now was tried all the same.
+        names = {result.name for result in results}
+        return results + [result for result in self.before.remedies if result.name not in names]
 
     def _alone(self, candidates: Sequence[Remedy]) -> list[Trial]:
         """Each of these by itself."""
@@ -93,10 +99,10 @@ class Trials:
             return []
         tried: list[Trial] = []
         base = next((trial for trial in alone if trial.lifted(found[0])), None)
-        while base is not None and base.causes:
-            more = self._on_top(base, base.causes[0])
+        while base is not None and (left := base.result.causes):
+            more = self._on_top(base, left[0])
             tried += more
-            base = more[-1] if more and more[-1].lifted(base.causes[0]) else None
+            base = more[-1] if more and more[-1].lifted(left[0]) else None
         return tried
 
     def _on_top(self, base: Trial, cause: str) -> list[Trial]:
@@ -116,8 +122,8 @@ class Trials:
     def _known(self, these: tuple[Remedy, ...]) -> Trial | None:
         """What came of these before, or why they are not tried at all; None if they are to be tried."""
         name = _name(these)
-        if name in self.finished:
-            return self.finished[name]
+        if before := next((result for result in self.before.remedies if result.name == name), None):
+            return Trial(these, before)
         if reason := "; ".join(self._not_judged(these)):
             result = RemedyResult(
                 name=name, result=RemedyOutcome.NOT_JUDGED, reason=reason, price=_price(these)
@@ -139,6 +145,7 @@ class Trials:
             folder,
             is_surprising=is_surprising,
         )
+        disagreed = len(tried.attempts) > 1 and tried.outcome is RemedyOutcome.ERROR
         result = RemedyResult(
             name=name,
             result=tried.outcome,
@@ -149,13 +156,13 @@ class Trials:
             scripts={each.name: each.digest for each in these if each.host},
             defects=list(dict.fromkeys(text for attempt in tried.attempts for text in attempt.defects)),
             retried=tries.retried,
+            causes=None if disagreed or tried.attempt.causes is None else list(tried.attempt.causes),
+            bug=tries.bug,
             evidence=evidence_files(folder, runner.folder),
         )
-        disagreed = len(tried.attempts) > 1 and tried.outcome is RemedyOutcome.ERROR
-        trial = Trial(these, result, None if disagreed else tried.attempt.causes)
         if tried.outcome is not RemedyOutcome.ERROR:
-            self.finished[name] = trial
-        return trial
+            self.keep(result)
+        return Trial(these, result)
 
     def _not_judged(self, these: Sequence[Remedy]) -> list[str]:
         """Why the cell's variant or suite cannot tell what these do on a real host; empty if they can."""

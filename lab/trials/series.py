@@ -163,6 +163,7 @@ class Series:
             reason=tried.reason,
             seconds=round(time.monotonic() - start, 2),
             retried=tries.retried,
+            bug=tries.bug,
         )
 
     def _is_surprising(self, outcome: StepOutcome, reason: str, _attempt: StepAttempt) -> bool:

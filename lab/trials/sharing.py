@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lab.lane.cell import CellRunner
-from lab.machine.lane import FAULTS
 
 # Makes a trial on a lane and returns what came of it.
 type Task[T] = Callable[[CellRunner], T]
@@ -83,9 +82,12 @@ class Offer[T]:
             result = self.tasks[number](runner)
             runner.running.lane.check_alive()
         except BaseException as error:
-            if isinstance(error, FAULTS):
-                on_fault(error)
-            self._end_help(lambda: self._for_own.append(number))
+            try:
+                if isinstance(error, Exception):
+                    on_fault(error)
+            finally:
+                # Whatever happened, the cell's own lane waits for this.
+                self._end_help(lambda: self._for_own.append(number))
             raise
         self._end_help(lambda: self._results.update({number: result}))
 

@@ -91,10 +91,10 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
 
     def try_two(each: Trials) -> list[RemedyResult]:
         lane = each.runner.running.lane
-        lanes.append((lane.name, list(each.finished)))
+        lanes.append((lane.name, [tried.name for tried in each.before.remedies]))
         if len(lanes) > 1:
             return [verified, verified.model_copy(update={"name": "b"})]
-        each.finished["a"] = Trial((), verified)
+        each.keep(verified)
         lane.domain.destroy()
         return [verified, RemedyResult(name="b", result=RemedyOutcome.ERROR, price="", reason="it is gone")]
 

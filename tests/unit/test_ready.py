@@ -67,7 +67,7 @@ def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, said: st
     session: Any = Session(result)
     with pytest.raises(CloudInitFailed, match=said) as failed:
         wait_ready(session)
-    assert failed.value.log == "its log"
+    assert failed.value.evidence == {"cloud-init.log": "its log"}
 
 
 def test_a_guest_whose_cloud_init_succeeded_is_up() -> None:

@@ -32,7 +32,7 @@ from lab.record import (
 )
 from lab.remedies import Remedy
 from lab.trials.policy import Policy
-from lab.trials.remedies import Trial, Trials, with_remedies
+from lab.trials.remedies import Trial, Trials, keep_nothing, with_remedies
 from tests.unit.examples import facts, probe, probed
 from tests.unit.fake_runner import SUITE, FakeRunner
 
@@ -171,7 +171,7 @@ def try_all(tmp_path: Path) -> Try:
         *,
         retries: int = 0,
         variant_name: str = CELL.variant.name,
-        finished: dict[str, Trial] | None = None,
+        finished: list[RemedyResult] | None = None,
         has_probes: bool = True,
     ) -> dict[str, RemedyResult]:
         cell = replace(CELL, variant=CATALOG.variant(variant_name))
@@ -182,6 +182,7 @@ def try_all(tmp_path: Path) -> Try:
         found = guest.blocked_by if causes is None else causes
         before = cell.result(Status.XFAIL)
         before.causes = [finding(cause) for cause in found]
+        before.remedies = list(finished or [])
         failed = [*BLOCKED, *([SUITE.control] if guest.control_fails() else [])]
         before.tests = [
             outcome_of(name, Outcome.FAIL, "before") if name in failed else outcome_of(name)
@@ -190,7 +191,8 @@ def try_all(tmp_path: Path) -> Try:
         guest.folder = tmp_path
         runner: Any = guest
         policy = Policy(remedies=KNOWN, retries=retries)
-        tried = with_remedies(policy, runner, cell, before, finished).remedies
+        keep = keep_nothing if finished is None else finished.append
+        tried = with_remedies(policy, runner, cell, before, keep).remedies
         return {each.name: each for each in tried}
 
     return run
@@ -533,7 +535,7 @@ def test_a_machine_that_a_remedy_kills_costs_the_others_their_try_and_not_the_ce
 
 
 def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, tmp_path: Path) -> None:
-    dead, finished = Guest([SYSCTL]), dict[str, Trial]()
+    dead, finished = Guest([SYSCTL]), list[RemedyResult]()
 
     def die() -> SuiteRun:
         dead.alive = False
@@ -542,7 +544,7 @@ def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, 
     dead.instead["userns-clone-on"] = [die]
     first = try_all(dead, finished=finished)
     done = [name for name, outcome in results(first).items() if outcome != "error"]
-    assert list(finished) == done
+    assert [each.name for each in finished] == done
     assert done
     kept = {name: (tmp_path / each.evidence[0]).read_text() for name, each in first.items() if name in done}
     fresh = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})

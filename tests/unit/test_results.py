@@ -214,7 +214,11 @@ def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: 
         assert (each.pop("rates"), each.pop("seed"), each.pop("stress")) == ([], None, [])
         assert each.pop("trials_lane") == ""
         assert [repeat.pop("seed") for repeat in each["repeats"]] == [None] * len(each["repeats"])
-        assert all(tried.pop("steps") == {} for tried in each["remedies"])
+        assert each.pop("bug") is False
+        for tried in each["remedies"]:
+            assert (tried.pop("steps"), tried.pop("causes"), tried.pop("bug")) == ({}, None, False)
+        for step in each["experiment"]["steps"] if each["experiment"] else []:
+            assert step.pop("bug") is False
         for test in each["tests"]:
             assert test.pop("protection") is None
             if test["outcome"] == "not-run":
