@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -27,6 +27,7 @@ from lab.remedies import Remedy
 from lab.trials import experiment
 from lab.trials.policy import Policy
 from lab.trials.remedies import Trial, Trials
+from lab.trials.remedy_attempt import RemedyAttempt
 from lab.trials.series import Steps
 from tests.libvirt.lab_examples import ONE, Lab, Seconds, at, blocked, fails, statuses, until_given_up
 
@@ -150,6 +151,33 @@ def test_an_interrupt_while_remedies_are_tried_leaves_those_to_a_later_run(
     assert (run.run.interrupted, run.cells[0].unfinished, run.cells[0].has_more_to_try) == (True, True, True)
     assert RunResult.read(lab.folder) == run
     assert lab.left == []
+
+
+def test_what_was_tried_before_an_interrupt_stays_tried(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
+) -> None:
+    begun: list[str] = []
+
+    def attempt(each: RemedyAttempt) -> tuple[RemedyOutcome, str]:
+        begun.append(each.these[0].name)
+        each.folder.mkdir(parents=True)
+        (each.folder / "suite.log").write_text(f"{len(begun)}")
+        if len(begun) == 3:
+            interrupt()
+            until_given_up(each.runner.running)
+        return RemedyOutcome.VERIFIED, ""
+
+    monkeypatch.setattr(RemedyAttempt, "run", attempt)
+    lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
+    options: dict[str, Any] = {"guests": ONE, "variants": ["max-userns-zero"], "remedies": True, "jobs": 1}
+    [first] = lab.run(**options).cells
+    assert first.unfinished and [tried.name for tried in first.remedies] == CANDIDATES[:2]
+    assert RunResult.read(lab.folder).cells == [first]
+    [second] = lab.run(**options, kept=lambda _cell: first).cells
+    assert begun == CANDIDATES[:3] + CANDIDATES[2:]
+    assert (second.remedies[:2], second.has_more_to_try) == (first.remedies, False)
+    written = [(lab.folder / log).read_text() for tried in second.remedies for log in tried.evidence]
+    assert written == ["1", "2", *(f"{number}" for number in range(4, len(CANDIDATES) + 2))]
 
 
 def half_tried(cell: Cell) -> CellResult:
