@@ -51,15 +51,33 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Sync a folder's files to disk and make them read-only. Call it before renaming the folder into place."""
+    """Make a folder's files read-only. Call it before the folder is put in place."""
     for file in folder.iterdir():
-        handle = os.open(file, os.O_RDONLY)
+        file.chmod(0o444)
+    folder.chmod(0o755)
+
+
+def sync(*paths: Path) -> None:
+    """Have the content of files, and the names in folders, on disk. Raises OSError."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-        file.chmod(0o444)
-    folder.chmod(0o755)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have a folder and all that is below it on disk. Raises OSError."""
+    inside = [path for path in folder.rglob("*") if not path.is_symlink()]
+    sync(*(path for path in inside if path.is_file() or path.is_dir()), folder)
+
+
+def put_in_place(made: Path, target: Path) -> None:
+    """Rename a folder: after a power loss, too, nothing has the target's name, or all of it. Raises OSError."""
+    sync_tree(made)
+    made.rename(target)
+    sync(target.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -88,6 +106,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(mode)
         temporary.replace(path)
+        sync(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from lab.base import process, scratch
 from lab.base.errors import LabError, UsageError
-from lab.base.files import plain
+from lab.base.files import plain, put_in_place
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.builds.nextest import MANIFEST
@@ -95,7 +95,7 @@ def built(paths: Paths, wanted: Recipe, nextest: Path, say: Callable[[str], None
                     said = f"{wanted.tree.version} and is {after.version} now"
                     say(f"{after.folder} was {said}: something changed it meanwhile")
                 partial.chmod(0o755)
-                partial.rename(folder)
+                put_in_place(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return folder

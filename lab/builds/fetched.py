@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.base.files import sha256
+from lab.base.files import put_in_place, sha256
 from lab.base.locks import locked
 
 # Beside the files: their digests when they were fetched, as `sha256sum` writes them.
@@ -33,7 +33,7 @@ def once(
             try:
                 fill(partial)
                 (partial / SUMS).write_text(_sums(partial))
-                partial.rename(folder)
+                put_in_place(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
+from lab.base.files import put_in_place
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.builds import archives, closure
@@ -121,7 +122,7 @@ def download(
         try:
             found = _fetch(requirements, python, partial)
             shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            put_in_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return [folder / wheel.name for wheel in found]

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as validated
 
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError, UsageError, one_line
-from lab.base.files import bounded, digest, plain, seal, sha256
+from lab.base.files import bounded, digest, plain, put_in_place, seal, sha256
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
@@ -401,7 +401,7 @@ def place(
         seal(partial)
         # A folder of that name without a manifest is not an image.
         debian.remove_workspace(folder)
-        partial.rename(folder)
+        put_in_place(partial, folder)
     except OSError as error:
         debian.remove_workspace(partial)
         raise LabError(

@@ -53,8 +53,7 @@ def connect(
     try:
         return retrying(_open, uri)
     except DeadlineExpired as error:
-        hint = f"its daemon takes connections but does nothing: kill it and start it again: {how_to_start(uri)}"
-        raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=hint) from error
+        raise _stands_still(uri, f"cannot connect to {uri}: {error}") from error
     except libvirt.libvirtError as error:
         # libvirt asks the system's daemon about an address that it does not know; starting that helps nobody.
         starts = _has_no_socket(error) and uri.startswith(("qemu:", "qemu+"))
@@ -64,6 +63,19 @@ def connect(
 
 def _open(uri: str) -> libvirt.virConnect:
     return call_within(lambda: libvirt.open(uri), Deadline(ANSWER_SECONDS, "libvirt's answer"))
+
+
+def ask[T](uri: str, question: Callable[[], T]) -> T:
+    """Return what libvirt answers on a connection to this URI. Raises NoLibvirt if its daemon stands still."""
+    try:
+        return call_within(question, Deadline(ANSWER_SECONDS, "libvirt's answer"))
+    except DeadlineExpired as error:
+        raise _stands_still(uri, f"{uri}: {error}") from error
+
+
+def _stands_still(uri: str, what: str) -> NoLibvirt:
+    hint = f"its daemon takes connections but does nothing: kill it and start it again: {how_to_start(uri)}"
+    return NoLibvirt(what, hint=hint)
 
 
 def _close(opened: libvirt.virConnect) -> None:

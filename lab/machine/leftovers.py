@@ -20,7 +20,7 @@ from lab.base.errors import LabError
 from lab.base.files import is_locked
 from lab.base.paths import Paths
 from lab.machine import domain, ports
-from lab.machine.connection import connection
+from lab.machine.connection import ask, connection
 
 MARK = "lane.json"
 LOCK = "lock"
@@ -94,7 +94,7 @@ def reap_unrecorded(uri: str) -> list[str]:
     Returns their names. Raises NoLibvirt.
     """
     with connection(uri) as opened:
-        return [found.name() for found in opened.listAllDomains() if _end_unowned(found)]
+        return ask(uri, lambda: [found.name() for found in opened.listAllDomains() if _end_unowned(found)])
 
 
 def _end_unowned(found: libvirt.virDomain) -> bool:
@@ -172,17 +172,20 @@ def end_machine(lane: str, uri: str, port: int) -> None:
 def _destroy_domain(lane: str, uri: str) -> None:
     try:
         with connection(uri) as opened:
-            found = opened.lookupByName(lane)
-            if domain.lane_of(found.XMLDesc()) == lane:
-                found.destroy()
+            ask(uri, lambda: _end_domain(opened.lookupByName(lane), lane))
     except LabError:
-        pass  # There is no daemon. A machine outlives one that was killed.
+        pass  # There is no daemon, or it stands still. A machine outlives one that was killed.
     except libvirt.libvirtError as error:
         if error.get_error_code() not in (
             libvirt.VIR_ERR_NO_DOMAIN,
             libvirt.VIR_ERR_OPERATION_INVALID,
         ):
             raise LabError(f"could not remove the domain {lane} of a dead run: {error}") from error
+
+
+def _end_domain(found: libvirt.virDomain, lane: str) -> None:
+    if domain.lane_of(found.XMLDesc()) == lane:
+        found.destroy()
 
 
 def _find_qemu(lane: str) -> list[psutil.Process]:

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from lab.base import process, scratch
 from lab.base.errors import LabError, one_line
-from lab.base.files import sha256, write_atomically
+from lab.base.files import put_in_place, sha256, write_atomically
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
@@ -37,6 +37,9 @@ FREE_GIB = 5.0
 COPY_SECONDS = 120.0
 # For each guest: enough for a comparison of a few builds.
 DEPLOYED_STATES = 3
+
+# So many states of the same name that could not be used: no further one is stored.
+MOST_REFUSED = 2
 
 # What a lab is storing.
 PARTIAL = ".partial-"
@@ -89,6 +92,14 @@ class StoredState:
         except OSError:
             return 0.0
 
+    @property
+    def refused(self) -> list[str]:
+        """Why it could not be used, each time that it could not."""
+        try:
+            return (self.folder / _REFUSED).read_text().splitlines()
+        except OSError:
+            return []
+
     def known(self) -> Known:
         """Read `known.json`. Raises Damaged."""
         file = self.folder / _KNOWN
@@ -105,9 +116,9 @@ class StoredState:
         overlay.chmod(0o600)
 
     def refuse(self, reason: str) -> None:
-        """Delete a state that could not be used, and remember that: later runs do not store it again."""
+        """Delete a state that could not be used, and remember why: see `States.wanted`."""
         with suppress(OSError):  # Another lab may have replaced it by a newer one.
-            write_atomically(self.folder / _REFUSED, reason + "\n")
+            write_atomically(self.folder / _REFUSED, "\n".join([*self.refused, " ".join(reason.split()), ""]))
             (self.folder / _STATE).unlink(missing_ok=True)
 
 
@@ -152,13 +163,16 @@ class States:
         return StoredState(folder) if (folder / _STATE).is_file() else None
 
     def wanted(self, deployment: str = "") -> bool:
-        """Whether to store a state: any may be stored, there is none, none was refused, the disk has room."""
+        """Whether to store a state: any may be stored, there is none, the disk has room.
+
+        A bad one is stored anew once: it may have been damaged. If that is bad, too, this QEMU cannot use it.
+        """
         if not self._paths.states_gib:
             return False
         self._paths.make(self._paths.cache)
         free = shutil.disk_usage(self._paths.cache).free / 2**30
-        refused = (self._folder(deployment) / _REFUSED).exists()
-        return free >= FREE_GIB and self.find(deployment) is None and not refused
+        refused = StoredState(self._folder(deployment)).refused
+        return free >= FREE_GIB and self.find(deployment) is None and len(refused) < MOST_REFUSED
 
     def keep(self, overlay: Path, known: Known, deployment: str = "") -> StoredState | None:
         """Move the overlay of a stopped lane into the store; None if that fails. See `keep_copy`."""
@@ -195,13 +209,17 @@ class States:
 
         Raises OSError, LabError.
         """
+        refused = StoredState(folder).refused
         with scratch.make_in(self._root, PARTIAL) as partial:
             try:
                 place(overlay, partial / _STATE)
                 (partial / _STATE).chmod(0o400)
                 (partial / _KNOWN).touch(0o600)
                 (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
-                partial.rename(folder)
+                if 0 < len(refused) < MOST_REFUSED and not (folder / _STATE).exists():
+                    (partial / _REFUSED).write_text("".join(f"{reason}\n" for reason in refused))
+                    shutil.rmtree(folder)
+                put_in_place(partial, folder)
             finally:
                 # After an interrupt, too.
                 shutil.rmtree(partial, ignore_errors=True)

@@ -13,6 +13,7 @@ import jinja2
 
 from lab.base import guard
 from lab.base.errors import LabError, UsageError
+from lab.base.files import sync_tree
 from lab.site import history, model, registry
 from lab.site.frame import STATIC, Frame, NavEntry
 from lab.site.history import HISTORY_FILE, History
@@ -40,7 +41,7 @@ def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         with _folder_beside(target) as new:
             _write(site, new)
-            _sync(new)
+            sync_tree(new)
             _replace(target, new)
     except jinja2.TemplateError:  # a bug, though TemplateNotFound is an OSError
         raise
@@ -141,17 +142,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _sync(folder: Path) -> None:
-    """Sync all files and folders of a tree to disk."""
-    for parent, _, files in os.walk(folder):
-        for path in [*(Path(parent, name) for name in files), Path(parent)]:
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
 
 
 def _replace(target: Path, new: Path) -> None:

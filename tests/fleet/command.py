@@ -25,7 +25,7 @@ main()
 
 
 class Command:
-    """`lab matrix --hosts`, whose hosts are those of a fleet.
+    """`lab matrix --hosts`, whose hosts are those of a fleet, which ends it with them.
 
     `within` are words before the command, and `host` is where it listens. `impatient`: a host that does not
     answer is lost after seconds.
@@ -52,6 +52,7 @@ class Command:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env={**os.environ, **own}, stdout=output, stderr=subprocess.STDOUT
             )
+        fleet.commands.append(self.process)
         self.address = self.wait_for(r"hosts join with: lab worker (\S+)")
 
     def said(self) -> str:
@@ -69,8 +70,3 @@ class Command:
 
     def ends(self) -> int:
         return self.process.wait(timeout=SECONDS)
-
-    def end(self) -> None:
-        """End it at once, if it still runs."""
-        self.process.kill()
-        self.process.wait()

@@ -59,10 +59,11 @@ class HostProcess:
 
 @dataclass
 class Fleet:
-    """Certificates, by default issued now, and the hosts that were started."""
+    """Certificates, by default issued now, and the hosts and commands that were started."""
 
     folder: Path
     hosts: dict[str, HostProcess] = field(default_factory=dict)
+    commands: list[subprocess.Popen[bytes]] = field(default_factory=list)
     issued: datetime | None = None
     names: Sequence[str] = ("one", "two", "three")
 
@@ -121,7 +122,10 @@ class Fleet:
         return made
 
     def end(self) -> None:
-        """End all hosts, and what they started."""
+        """End all commands, which may wait for hosts, all hosts, and what these started."""
+        for command in self.commands:
+            command.kill()
+            command.wait()
         for host in self.hosts.values():
             with_children = [*host.children()] if host.process.poll() is None else []
             for number in (signal.SIGCONT, signal.SIGKILL):

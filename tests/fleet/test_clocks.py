@@ -139,7 +139,6 @@ def at_work(
     stack.callback(fleet.end)
     out = str(folder / "run")
     run = Command(fleet, *TWO_PARTS, "--no-remedies", "-o", out, impatient=True, environment=own)
-    stack.callback(run.end)
     for name in ("one", "two"):
         fleet.start(name, run.address, seconds=seconds, environment=theirs)
     for guest in ("debian-12", "debian-13"):

@@ -1,6 +1,8 @@
 """`lab matrix --hosts` as a process that is interrupted or killed: what its hosts do, and how it is resumed."""
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ pytest.importorskip("distributed")
 from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult, Status
 from tests.fleet.command import Command
-from tests.fleet.examples import Fleet, HostProcess
+from tests.fleet.examples import ROOT, Fleet, HostProcess
 from tests.unit.told import SECONDS
 
 pytestmark = pytest.mark.timeout(900)
@@ -83,6 +85,21 @@ def test_a_coordinator_that_ends_at_once_takes_its_hosts_parts_with_it(
         resumes(fleet, folder)
     finally:
         fleet.end()
+
+
+def test_an_interrupt_of_the_test_suite_leaves_no_process(tmp_path: Path) -> None:
+    name = test_a_coordinator_that_ends_at_once_takes_its_hosts_parts_with_it.__name__
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", name]
+    suite = psutil.Popen([*words, f"--basetemp={tmp_path}"], cwd=ROOT, stdout=subprocess.DEVNULL)
+
+    def at_work() -> list[psutil.Process] | None:
+        return children if len(children := suite.children(recursive=True)) > 2 else None
+
+    started = wait_for(at_work, Deadline(SECONDS, "a coordinator, a host and its child"), interval=0.05)
+    # As a runner in CI does it. Ctrl-C on a terminal goes to all of them.
+    suite.send_signal(signal.SIGINT)
+    assert suite.wait(SECONDS) == pytest.ExitCode.INTERRUPTED
+    assert psutil.wait_procs(started, timeout=SECONDS)[1] == []
 
 
 def tries(fleet: Fleet, command: Command, name: str = "two") -> HostProcess:

@@ -64,7 +64,6 @@ def test_a_pulled_cable_costs_a_second_try_and_its_host_joins_again(fleet: Fleet
         command = Command(
             fleet, *plan, "--no-remedies", "-o", str(folder), within=near, host=NEAR, impatient=True
         )
-        stack.callback(command.end)
         one = fleet.start("one", command.address, within=cable.far.within, seconds=60)
         command.wait_for("one: debian-13: stock")
         cable.cut()

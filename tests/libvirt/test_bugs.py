@@ -8,8 +8,6 @@ import pytest
 from lab.record import CellResult, RemedyOutcome, RunResult, Status
 from lab.run.decisions import Decisions
 from lab.run.journal import Journal
-from lab.trials.remedies import Trials
-from lab.trials.remedy_attempt import RemedyAttempt
 from tests.libvirt.lab_examples import ONE, PASSED, Lab, at, boots, statuses
 from tests.libvirt.test_trials_of_a_cell import blocked_and_found
 
@@ -68,17 +66,17 @@ def test_a_build_with_a_damaged_wheel_costs_the_cells_of_that_build(lab: Lab) ->
     assert all(is_bug_of(lab, cell) for cell in run.cells) and len(lab.booted) == 1
 
 
-@pytest.mark.parametrize("where", ["one remedy", "all remedies"])
+@pytest.mark.parametrize("where", ["remedy_attempt.RemedyAttempt.run", "remedies.Trials.all"])
 def test_what_the_suite_showed_stands_where_a_trial_met_a_bug(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(*((RemedyAttempt, "run") if where == "one remedy" else (Trials, "all")), raises)
+    monkeypatch.setattr(f"lab.trials.{where}", raises)
     lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
     run = lab.run(guests=ONE, remedies=True, jobs=1)
     assert statuses(run) == {"debian-13": ["pass", "xfail"]}
     cell = run.cells[1]
     assert cell.has_more_to_try and run.exit_status() == 4
-    if where == "one remedy":
+    if where.endswith("run"):
         assert {(each.result, each.bug) for each in cell.remedies} >= {(RemedyOutcome.ERROR, True)}
         tried = [name for name in cell.evidence if name.endswith("traceback.txt")]
         assert [name.split("/")[-2] for name in tried] == sorted(

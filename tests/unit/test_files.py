@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,35 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_pat
         files.write_atomically(path, "new, up to here: \ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_put_in_place_is_on_disk_before_it_has_its_name_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / ".partial"
+    (made / "cells").mkdir(parents=True)
+    for name in ("wheel", "cells/log"):
+        (made / name).write_text(name)
+    synced = synced_paths(monkeypatch)
+    files.put_in_place(made, tmp_path / "whole")
+    *before, last = synced
+    assert set(before) == {made, made / "wheel", made / "cells", made / "cells/log"}
+    assert last == tmp_path and (tmp_path / "whole/cells/log").read_text() == "cells/log"
+
+
+def test_a_file_that_was_replaced_is_so_after_a_power_loss_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = synced_paths(monkeypatch)
+    files.write_atomically(tmp_path / "results.json", "new")
+    assert [path.parent for path in synced] == [tmp_path, tmp_path.parent]
+
+
+def synced_paths(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is synced to disk from now on, by the names that it has then."""
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink()))
+    return synced
 
 
 def test_sha256(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 import json
 import shutil
+import threading
 from pathlib import Path
 
+import libvirt
 import psutil
 import pytest
 
 from lab.base.paths import Paths
 from lab.machine import leftovers
+from lab.machine.connection import NoLibvirt
 from lab.machine.leftovers import LeftBehind, Removed
 from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
 
@@ -156,6 +159,24 @@ def test_a_machine_that_cannot_be_ended_keeps_its_lane_for_the_next_command(
     with pytest.raises(LeftBehind, match=f"the machine of {folder.name} could not be ended"):
         leftovers.reap(paths)
     assert leftovers.lanes(paths) == [folder.name]
+
+
+@pytest.mark.parametrize("where", ["lookupByName", "listAllDomains"])
+def test_a_daemon_that_stands_still_holds_no_command_up(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    folder = lane_of_a_dead_lab(paths)
+    goes_on = threading.Event()
+    monkeypatch.setattr(libvirt.virConnect, where, lambda *_: goes_on.wait(60))
+    monkeypatch.setattr("lab.machine.connection.ANSWER_SECONDS", 0.2)
+    try:
+        # Its processes are ended without the daemon.
+        assert leftovers.reap(paths).lanes == [folder.name]
+        if where == "listAllDomains":
+            with pytest.raises(NoLibvirt, match="waited 0 s for libvirt's answer"):
+                leftovers.reap_unrecorded(URI)
+    finally:
+        goes_on.set()
 
 
 def test_a_lane_whose_machine_was_left_behind_stays_marked_for_the_next_command(paths: Paths) -> None:

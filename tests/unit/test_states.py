@@ -197,6 +197,15 @@ def test_memory_and_keys_are_the_owner_s_alone(host: Host) -> None:
     }
 
 
+def test_a_stored_state_is_on_disk_before_it_has_its_name(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+    )
+    assert host.keep()
+    assert {"state.qcow2", "known.json"} < set(synced) and synced[-1] == host.paths.states.name
+
+
 def test_a_stored_state_has_its_name_only_when_it_is_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[set[str], bool]] = []
     rename = Path.rename
@@ -364,14 +373,16 @@ def test_with_a_limit_of_nothing_no_state_is_stored(host: Host) -> None:
     assert not none.states.wanted()
 
 
-def test_a_boot_that_was_refused_is_neither_found_nor_stored_again(host: Host) -> None:
-    kept = host.keep()
-    assert kept is not None
-    kept.refuse("QEMU's snapshot-load: no such device")
-    assert host.states.find() is None
-    assert not host.states.wanted()
+def test_a_bad_boot_is_stored_anew_once(host: Host) -> None:
+    for is_wanted in (True, False):
+        kept = host.keep()
+        assert kept is not None and kept.known()
+        kept.refuse("QEMU's snapshot-load: no such device")
+        assert host.states.find() is None
+        assert host.states.wanted() is is_wanted
     assert host.keep() is None
     assert not host.states.wanted()
+    assert kept is not None
     left = b"".join(file.read_bytes() for file in kept.folder.iterdir())
     assert b"no such device" in left
     assert STATE not in left
