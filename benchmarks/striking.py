@@ -64,7 +64,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.fleet = Fleet(self.folder)
-        self.stack.callback(self._end_all)
+        self.stack.callback(self.fleet.end)
         self.run = self.folder / "run"
         self.gate = self.folder / "gate"
         self.commands: list[Command] = []
@@ -179,11 +179,6 @@ class Scene:
             found += [str(each) for each in host.home.glob("state/lanes/*")]
         _clean(self.one, self.folder, self.folder)
         return found + [str(each) for each in self.run.glob(f"{ARRIVING}*")]
-
-    def _end_all(self) -> None:
-        for command in self.commands:
-            command.end()
-        self.fleet.end()
 
 
 def _name(folder: Path) -> str:

@@ -197,6 +197,22 @@ def test_evidence_of_the_suite_stays_and_that_of_the_trials_is_the_new_one(resum
     assert (resumed.own / "fault-1/console.log").read_text() == "of before"
 
 
+def test_a_remedy_that_was_tried_before_is_not_tried_again_and_keeps_its_evidence(tmp_path: Path) -> None:
+    tried = [remedy().model_copy(update={"name": name}) for name in ("b", "a")]
+    resumed = Resumed(tmp_path, suite_ran(remedies=tried[:1]))
+    for name in ("b", "old"):
+        resumed.put(resumed.own, f"remedies/{name}/suite.log", "of before")
+    assert [each.remedies for each in resumed.what_is_told.results.values()] == [tried[:1]]
+    sent = resumed.host_makes(remedies=tried)
+    resumed.put(resumed.folder / "host" / FAILED.folder, "remedies/b/suite.log", "forged")
+    assert resumed.take(sent).remedies == tried
+    assert [name for name in resumed.files() if "remedies" in name] == [
+        "remedies/a/a.log",
+        "remedies/b/suite.log",
+    ]
+    assert (resumed.own / "remedies/b/suite.log").read_text() == "of before"
+
+
 def test_an_experiment_that_found_something_is_not_made_again(tmp_path: Path) -> None:
     resumed = Resumed(tmp_path, suite_ran(experiment=TURNING))
     resumed.put(resumed.own, "experiment/01/old.log", "of before")

@@ -31,7 +31,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def guests(
-    monkeypatch: pytest.MonkeyPatch, statuses: Mapping[str, Status], *, interrupted: bool = False
+    monkeypatch: pytest.MonkeyPatch,
+    statuses: Mapping[str, Status],
+    *,
+    interrupted: bool = False,
+    bug: bool = False,
 ) -> list[str]:
     """Runs without guests: each build's cells get a status. Returns the names of the cells that were run."""
     ran: list[str] = []
@@ -43,7 +47,8 @@ def guests(
             for each in self.cells[: 1 if interrupted else None]:
                 if not journal.is_decided(each):
                     ran.append(each.name)
-                    journal.decide(each, each.result(statuses.get(each.build.name, Status.PASS)))
+                    result = each.result(statuses.get(each.build.name, Status.PASS))
+                    journal.decide(each, result.model_copy(update={"bug": bug}))
             return journal.finish(interrupted=interrupted)
 
     monkeypatch.setattr(scheduler, "Scheduler", Scheduler)
@@ -51,21 +56,23 @@ def guests(
 
 
 @pytest.mark.parametrize(
-    ("status", "exit_status", "verdict"),
+    ("status", "bug", "exit_status", "verdict"),
     [
-        (Status.PASS, 0, "gate passed: 1 cell compared"),
-        (Status.FAIL, 1, "gate blocked: 1 regressed"),
-        (Status.ERROR, 3, "gate incomplete: 1 cell could not be run"),
+        (Status.PASS, False, 0, "gate passed: 1 cell compared"),
+        (Status.FAIL, False, 1, "gate blocked: 1 regressed"),
+        (Status.ERROR, False, 3, "gate incomplete: 1 cell could not be run"),
+        (Status.ERROR, True, 4, "gate incomplete: 1 cell could not be run"),
     ],
 )
 def test_a_run_ends_with_the_decision_and_the_status_of_its_gate(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     status: Status,
+    bug: bool,
     exit_status: int,
     verdict: str,
 ) -> None:
-    guests(monkeypatch, {"0.10.8": status})
+    guests(monkeypatch, {"0.10.8": status}, bug=bug)
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
     assert run_main(monkeypatch, *CELL, "--gate", "b.toml") == exit_status
     assert f"\n{verdict}" in capsys.readouterr().out

@@ -102,7 +102,9 @@ def test_on_a_cell_whose_remedies_met_a_fault_they_are_tried_again(tmp_path: Pat
         each.remedies = [RemedyResult(name="a", result=outcome, price="", seconds=1.0)]
     index = list(RemedyOutcome).index(RemedyOutcome.ERROR)
     assert left_to_try(run) == [PLAN[index].name]
-    assert run.cells[index].before_trials().remedies == []
+    assert [bool(each.before_trials().remedies) for each in run.cells[: len(RemedyOutcome)]] == [
+        outcome is not RemedyOutcome.ERROR for outcome in RemedyOutcome
+    ]
 
 
 def test_on_a_cell_whose_trials_were_interrupted_they_are_tried(tmp_path: Path) -> None:
