@@ -67,7 +67,6 @@ class Scene:
         self.stack.callback(self.fleet.end)
         self.run = self.folder / "run"
         self.gate = self.folder / "gate"
-        self.commands: list[Command] = []
         self.begun, self.position = 0.0, 0
         self.command = self._coordinator(*PLAN, "-o", str(self.run))
         self.one = self.fleet.start(
@@ -96,9 +95,7 @@ class Scene:
 
     def _coordinator(self, *arguments: str, port: int = 0) -> Command:
         host = NEAR if self.cable else "127.0.0.1"
-        made = Command(self.fleet, *arguments, within=self.near, host=host, port=port)
-        self.commands.append(made)
-        return made
+        return Command(self.fleet, *arguments, within=self.near, host=host, port=port)
 
     def resume(self) -> None:
         """Go on with the run in a new process, at the same address."""

@@ -161,20 +161,18 @@ def test_a_machine_that_cannot_be_ended_keeps_its_lane_for_the_next_command(
     assert leftovers.lanes(paths) == [folder.name]
 
 
-@pytest.mark.parametrize("where", ["lookupByName", "listAllDomains"])
-def test_a_daemon_that_stands_still_holds_no_command_up(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    folder = lane_of_a_dead_lab(paths)
+def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = lane_of_a_dead_lab(paths, json.dumps({"lane": "x", "uri": URI, "port": 22999, "pid": 1}))
     goes_on = threading.Event()
-    monkeypatch.setattr(libvirt.virConnect, where, lambda *_: goes_on.wait(60))
+    for question in ("lookupByName", "listAllDomains"):
+        monkeypatch.setattr(libvirt.virConnect, question, lambda *_: goes_on.wait(60))
     monkeypatch.setattr("lab.machine.connection.ANSWER_SECONDS", 0.2)
     try:
         # Its processes are ended without the daemon.
         assert leftovers.reap(paths).lanes == [folder.name]
-        if where == "listAllDomains":
-            with pytest.raises(NoLibvirt, match="waited 0 s for libvirt's answer"):
-                leftovers.reap_unrecorded(URI)
+        with pytest.raises(NoLibvirt, match="waited 0 s for libvirt's answer"):
+            leftovers.reap_unrecorded(URI)
+        assert not goes_on.is_set()
     finally:
         goes_on.set()
 
