@@ -1,13 +1,15 @@
 """Runs programs on the host. An error shows the command, ready to paste, and the last lines of its output."""
 
+import codecs
+import io
 import os
+import select
 import shlex
 import signal
 import subprocess
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,11 +23,11 @@ Command = Sequence[str | Path]
 GRACE_SECONDS = 10.0
 # The kernel ends a killed process when it next runs, which takes a while on a host that has much to do.
 KILLED_SECONDS = 60.0
-# How often it is looked whether they have ended.
+# How often it is looked whether they have ended, or `stop_all` was called.
 LOOK_SECONDS = 0.05
 GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
 
-_running: set[subprocess.Popen[str]] = set()
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 class CommandFailed(LabError):
@@ -43,6 +45,7 @@ def stop_all() -> None:
     """Stop every program that `run` is waiting for, in any thread; those calls raise CommandFailed."""
     for child in list(_running):
         _end(child)
+        _running.discard(child)
 
 
 def display(command: Command) -> str:
@@ -71,46 +74,61 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
-            text=True,
-            errors="replace",
             # A process group of its own, so that its children can be stopped with it.
             start_new_session=True,
         )
     except FileNotFoundError as error:
         raise CommandFailed(command, "setpriv is not installed (package util-linux)", "") from error
     _running.add(child)
-    late = threading.Event()
-
-    def stop() -> None:
-        late.set()
-        _end(child)
-
-    timer = threading.Timer(timeout, stop)
-    timer.start()
+    end = time.monotonic() + timeout
     lines: deque[str] = deque(maxlen=20_000)
     try:
-        assert child.stdout is not None
-        for line in child.stdout:
+        for line in _lines(child, end):
             lines.append(line)
             on_line(line.rstrip("\n"))
-        status = child.wait()
-    except BaseException:
+        status = child.wait(max(0.0, end - time.monotonic()))
+    except BaseException as error:
         _end(child)
         child.wait()
-        raise
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise CommandFailed(command, f"stopped after {timeout:.0f} s", tail(lines), late=True) from error
     finally:
-        timer.cancel()
         _running.discard(child)
-    if late.is_set():
-        # Its output ends before the last of its processes has.
-        timer.join()
-        raise CommandFailed(command, f"stopped after {timeout:.0f} s", tail(lines), late=True)
+        assert child.stdout is not None
+        child.stdout.close()
     if status != 0:
         raise CommandFailed(command, f"exit status {status}", tail(lines))
     return "".join(lines)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _lines(child: subprocess.Popen[bytes], end: float) -> Iterator[str]:
+    """The lines that a program prints, until its output ends or `stop_all` stopped the program.
+
+    A daemon that it started may keep the output open for ever. Raises TimeoutExpired at `end`.
+    """
+    assert child.stdout is not None
+    poll, parts = select.poll(), [""]
+    poll.register(child.stdout, select.POLLIN)
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+    chunk: bytes | None = None
+    while child in _running and chunk != b"":
+        left = end - time.monotonic()
+        if left <= 0:
+            raise subprocess.TimeoutExpired(child.args, -left)
+        if not poll.poll(min(left, LOOK_SECONDS) * 1000):
+            continue
+        chunk = os.read(child.stdout.fileno(), io.DEFAULT_BUFFER_SIZE)
+        *whole, rest = decoder.decode(chunk, final=not chunk).split("\n")
+        for line in whole:
+            yield "".join(parts) + line + "\n"
+            parts.clear()
+        parts.append(rest)
+    if last := "".join(parts):
+        yield last
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
     """Stop a program and all that it started, and wait for their end; after the grace period by SIGKILL."""
     family: set[psutil.Process] = set()
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, KILLED_SECONDS)):

@@ -52,6 +52,19 @@ def test_a_program_that_takes_too_long_is_stopped() -> None:
         process.run(["sleep", "600"], timeout=0.1)
 
 
+@pytest.mark.parametrize(
+    ("script", "stays"),
+    [("setsid sleep 20 & echo $! >$0", True), ("exec >&- 2>&-; echo $$ >$0; exec sleep 600", False)],
+    ids=["a daemon keeps it", "the program closes it"],
+)
+def test_a_limit_holds_whatever_becomes_of_the_output(script: str, stays: bool, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    with pytest.raises(process.CommandFailed, match="stopped after"):
+        process.run(["sh", "-c", script, pid], timeout=2)
+    # The daemon has left the program's family, so that nobody knows whose it is.
+    assert runs(int(pid.read_text())) is stays
+
+
 def test_what_a_program_started_is_stopped_before_it_goes_on_with_its_next_command(tmp_path: Path) -> None:
     def interrupt(line: str) -> None:
         raise KeyboardInterrupt
