@@ -101,6 +101,9 @@ for command in (
 
 def main() -> None:
     """Run the command line. An expected failure prints a message; a bug shows its traceback and exits 4."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file may have a name that is no text.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     quiet_libraries()
     show_progress(lambda line: errors.print(line, markup=False, soft_wrap=True))
     # Whatever the umask is: what others may write, a later command must not trust.
@@ -109,6 +112,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     try:
+        _check_arguments()
         status = cli.main(standalone_mode=False, complete_var=completion.VARIABLE)
     except SystemExit:
         if _reader_has_gone():
@@ -132,6 +136,16 @@ def main() -> None:
     for trace in guard.bugs:
         _show_trace(trace)
     sys.exit(BUG if guard.bugs else status if isinstance(status, int) else 0)
+
+
+def _check_arguments() -> None:
+    """Refuse what no record and no report could hold. Raises UsageError."""
+    for argument in map(os.fsencode, sys.argv[1:]):
+        try:
+            argument.decode()
+        except UnicodeDecodeError as error:
+            message = f"an argument is no UTF-8: {argument!r}"
+            raise UsageError(message, hint="rename the file, or copy it to a name that is") from error
 
 
 def _fail(error: LabError) -> int:
