@@ -138,11 +138,19 @@ if [ -n "$missing" ]; then
     "install_$manager" $missing
 fi
 
-# mmdebstrap builds guests as an ordinary user by means of subordinate ids.
+# mmdebstrap builds guests as an ordinary user by means of subordinate ids. Print the first that no line of these files
+# has: who shares a range may change the other's files. usermod takes any, and only useradd chooses by itself.
+free_range() {
+    cat "$@" 2>/dev/null | sort -t : -k 2n | awk -F : -v first=100000 '
+        $2 < first + 65536 && $2 + $3 > first { first = $2 + $3 }
+        END { printf "%.0f-%.0f\n", first, first + 65535 }'
+}
 if [ "$(id -u)" != 0 ]; then
+    range=100000-165535
+    [ -n "$bare" ] || range=$(free_range /etc/subuid /etc/subgid)
     for kind in uid gid; do
         if [ -n "$bare" ] || ! grep -qE "^($(id -un)|$(id -u)):" "/etc/sub$kind" 2>/dev/null; then
-            as_root usermod "--add-sub${kind}s" 100000-165535 "$(id -un)"
+            as_root usermod "--add-sub${kind}s" "$range" "$(id -un)"
         fi
     done
 fi

@@ -110,6 +110,31 @@ def test_an_ordinary_user_gets_subordinate_ids_and_no_system_daemon(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("users", "groups", "expected"),
+    [
+        ("", None, "100000-165535"),
+        ("a:100000:65536\n", "a:100000:65536\n", "165536-231071"),
+        ("a:100000:65536\n", "b:165536:65536\n", "231072-296607"),
+        ("b:231072:65536\na:100000:65536\n", "", "165536-231071"),
+        ("a:100000:65536\nb:200000:65536\n", "", "265536-331071"),
+        ("a:524288:65536\nb:x:\n\n", "a:90000:10001", "100001-165536"),
+        ("a:100000:2500000000", "", "2500100000-2500165535"),
+    ],
+    ids=["none", "first", "of both files", "gap", "gap too small", "no range", "large"],
+)
+def test_subordinate_ids_are_the_first_that_nobody_has(
+    tmp_path: Path, users: str, groups: str | None, expected: str
+) -> None:
+    files = tmp_path / "subuid", tmp_path / "subgid"
+    for file, text in zip(files, (users, groups), strict=True):
+        if text is not None:
+            file.write_text(text)
+    function = (ROOT / "setup.sh").read_text().partition("\nfree_range() {")[2].partition("\n}")[0]
+    told = subprocess.run(["sh", "-euc", function, "sh", *files], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == (expected + "\n", "")
+
+
+@pytest.mark.parametrize(
     ("host", "packages"),
     [
         ("debian-13", "gpg gpg-agent default-jre-headless libfaketime chromium"),
