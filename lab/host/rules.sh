@@ -34,18 +34,20 @@ passt_remove() {
     reload_passt
 }
 
-# The label of libvirt's own logs: the policy lets virtlogd write there and nowhere below /var/lib otherwise.
+# The label of libvirt's own logs: the policy lets virtlogd write there and nowhere below /var/lib otherwise. semanage
+# takes a regular expression.
+pattern() { printf '%s(/.*)?' "$(printf '%s' "$folder" | sed 's/[][\\.*^$+?(){}|]/\\&/g')"; }
 consoles_show() { printf 'the SELinux label virt_log_t on %s and all below it\n' "$folder"; }
 consoles_add() {
     case $(matchpathcon -n "$folder") in
         *:virt_log_t:*) ;;
-        *) semanage fcontext --add --type virt_log_t "$folder(/.*)?" ;;
+        *) semanage fcontext --add --type virt_log_t "$(pattern)" ;;
     esac
     mkdir -p "$folder" && restorecon -R -F "$folder"
 }
 consoles_remove() {
     case $(matchpathcon -n "$folder") in
-        *:virt_log_t:*) semanage fcontext --delete "$folder(/.*)?" ;;
+        *:virt_log_t:*) semanage fcontext --delete "$(pattern)" ;;
     esac
     [ ! -d "$folder" ] || restorecon -R -F "$folder"
 }

@@ -302,6 +302,14 @@ def test_boxlites_programs_are_written_again_as_files_that_are_not_cloned(on_btr
     assert programs(on_btrfs)["boxlite-shim"] == (0o755, "runs")
 
 
+def test_a_line_break_in_a_name_leads_root_to_no_file_of_somebody_else(on_btrfs: Host) -> None:
+    other = on_btrfs.put("other", "somebody else's")
+    on_btrfs.put(f"{PROGRAMS}/x\nz {other}", "")
+    before = other.stat().st_ino
+    assert on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")[0] == 0
+    assert other.stat().st_ino == before
+
+
 def test_where_programs_cannot_be_kept_from_being_cloned_it_says_why(on_btrfs: Host) -> None:
     on_btrfs.put("filesystem", "xfs\n")
     status, said = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")

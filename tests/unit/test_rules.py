@@ -1,6 +1,7 @@
 """rules.sh on a folder that stands for a host, with stand-ins for the programs that load rules."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ STUBS = {
     "apparmor_parser": 'echo "apparmor_parser $*" >>"$ROOT/called"',
     "restorecon": 'echo "restorecon $*" >>"$ROOT/called"',
     # The labels that were added by hand decide before those of the policy.
-    "semanage": """echo "semanage $*" >>"$ROOT/called"
+    "semanage": r"""printf '%s\n' "semanage $*" >>"$ROOT/called"
 case $2 in --add) echo virt_log_t ;; *) echo var_lib_t ;; esac >"$ROOT/label" """,
     "matchpathcon": 'echo "system_u:object_r:$(cat "$ROOT/label"):s0"',
 }
@@ -113,6 +114,16 @@ def test_the_label_for_consoles_is_added_once_and_removed(host: Host, tmp_path: 
     for _ in range(2):
         assert host.run("remove", "consoles", folder).returncode == 0
     assert host.called[3:] == [f"semanage fcontext --delete {folder}(/.*)?", restore, restore]
+
+
+def test_the_label_is_for_that_folder_alone_whatever_its_name(host: Host, tmp_path: Path) -> None:
+    folder = tmp_path / "lab.1+(a|b)[c]{d}^$*?\\"
+    for action in ("add", "remove"):
+        assert host.run(action, "consoles", folder).returncode == 0
+    for line in (host.called[0], host.called[2]):
+        pattern = line.split(maxsplit=3 if "--delete" in line else 5)[-1]
+        assert re.fullmatch(pattern, f"{folder}/console")
+        assert not re.fullmatch(pattern, f"{tmp_path}/lab-1a")
 
 
 @pytest.mark.parametrize("arguments", [[], ["add"], ["add", "all"], ["drop", "passt"], ["add", "consoles"]])
