@@ -178,7 +178,6 @@ def _guest(lab: common.Lab, wanted: Wanted, *, keep: bool) -> Iterator[Opened | 
     lab.sweep()
     if keep:
         kept = _keep(lab, wanted)
-        _tell(kept)
         try:
             yield kept
         finally:
@@ -197,14 +196,7 @@ def _guest(lab: common.Lab, wanted: Wanted, *, keep: bool) -> Iterator[Opened | 
         )
         with opened as guest:
             status.stop()
-            _tell(guest)
             yield guest
-
-
-def _tell(guest: Opened | Kept) -> None:
-    """Say what the guest's user should know about it. Standard output is the command's."""
-    if guest.note:
-        common.errors.print(f"note: {escape(plain(guest.note))}", soft_wrap=True)
 
 
 def _keep(lab: common.Lab, wanted: Wanted) -> Kept:

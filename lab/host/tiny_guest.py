@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import libvirt
-import libvirt_qemu
 import psutil
 
 from lab.base import scratch
@@ -93,8 +92,6 @@ class _Guest:
     def run(self, paths: Paths) -> Trial:
         spec, lacking = self._spec(paths)
         self._machine = self._connection.createXML(domain.to_xml(spec), libvirt.VIR_DOMAIN_START_AUTODESTROY)
-        if self._network is Network.QEMU and (problem := self._forward()):
-            return Trial(Outcome.REFUSED, f"QEMU did not forward a port: {problem}")
         if problem := self._misbound():
             return Trial(Outcome.REFUSED, problem)
         if lacking:
@@ -126,11 +123,6 @@ class _Guest:
             network=self._network,
         )
         return spec, lacking
-
-    def _forward(self) -> str:
-        command = domain.forward_command(self._port)
-        flags = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
-        return str(libvirt_qemu.qemuMonitorCommand(self._machine, command, flags)).strip()
 
     @property
     def _what(self) -> str:

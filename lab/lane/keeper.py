@@ -38,14 +38,13 @@ END_SECONDS = 60.0
 
 
 class Kept(BaseModel):
-    """A guest that is kept. `keeper` is the id of the process that holds its lane; `note`: see `Opened`."""
+    """A guest that is kept. `keeper` is the id of the process that holds its lane."""
 
     name: str
     cell: str
     since: datetime
     keeper: int
     entrance: Entrance
-    note: str = ""
 
     def check_alive(self) -> None:
         """Raise LabError if the guest is gone."""
@@ -206,7 +205,6 @@ def _keep(messages: IO[str], cell: Cell, paths: Paths, uri: str, own_rootfs: Pat
             since=datetime.now(UTC),
             keeper=os.getpid(),
             entrance=opened.entrance,
-            note=opened.note,
         )
         mark = kept.model_dump_json()
         _write(opened.lane.folder, mark)

@@ -29,7 +29,7 @@ from lab.images.content import DISK
 from lab.images.download import Say
 from lab.images.store import BaseImage
 from lab.lane import quieting, supplies
-from lab.machine import opening, seed
+from lab.machine import network, opening, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
 from lab.machine.lane import Lane, LaneDied
@@ -210,6 +210,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
         image=image,
         acceleration=how,
         uri=preparation.uri,
+        network=network.chosen(preparation.connection, preparation.paths),
         nameservers=seed.host_nameservers(),
     ) as made:
         preparation.on_lane(made)

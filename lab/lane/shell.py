@@ -21,7 +21,7 @@ from lab.lane.cell import CellRunner
 from lab.lane.entrance import Entrance
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane, Work
-from lab.machine import acceleration, network, opening
+from lab.machine import acceleration, opening
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.connection import connection_for_lanes
@@ -34,14 +34,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Opened:
-    """A lane whose guest is in the state of a cell, and the way into it.
-
-    `note` is what its user should know about it besides; empty if there is nothing.
-    """
+    """A lane whose guest is in the state of a cell, and the way into it."""
 
     lane: Lane
     entrance: Entrance
-    note: str = ""
 
     def check_alive(self) -> None:
         """Raise LaneDied if the guest's machine is gone."""
@@ -66,7 +62,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             running.close()
             made = running.lane
             way_in = entrance.make(made.endpoint, made.folder, cell, speed=made.speed)
-            yield Opened(made, way_in, network.instead(opened, paths))
+            yield Opened(made, way_in)
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,6 @@ def _prepare(
             guest=cell.guest,
             image=image,
             acceleration=how,
-            network=network.chosen(opened, paths),
             agent=programs.agent(),
         )
     return _Lanes(opened, cell, uri, say, image, how, states, work)

@@ -11,6 +11,9 @@ from lab.machine import seed
 # The lab marks its domains, so that it never touches a domain that is not its own.
 METADATA = "https://boxlite.ai/lab/1"
 ET.register_namespace("lab", METADATA)
+# https://libvirt.org/drvqemu.html#pass-through-of-arbitrary-qemu-commands
+QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
+ET.register_namespace("qemu", QEMU)
 
 ARCHITECTURE = "x86_64"
 # The virtio-serial port of the guest's resident agent, as the guest sees it.
@@ -22,12 +25,14 @@ KERNEL_ARGUMENTS = "root=LABEL=root rw console=ttyS0 panic=-1"
 
 
 class Network(StrEnum):
-    """What carries a guest's packets: passt beside QEMU, or QEMU's own user network where passt is refused.
+    """What carries a guest's packets. All of them forward one port on 127.0.0.1 to the guest's port 22.
 
-    passt is started with the port to forward. QEMU is told at its monitor once it runs, because libvirt has no
-    element for its forwarded ports.
+    `CLOSED` is QEMU's own user network, in which the guest reaches nothing. The others are for a guest that
+    needs package sources: passt, or QEMU's own where passt is refused. Through either it also reaches what
+    listens on the host's 127.0.0.1, and libvirt has no element for passt's --map-host-loopback.
     """
 
+    CLOSED = "closed"
     PASST = "passt"
     QEMU = "qemu"
 
@@ -68,7 +73,7 @@ class DomainSpec:
     seed: Path | None = None
     port: int | None = None
     agent: Path | None = None
-    network: Network = Network.PASST
+    network: Network = Network.CLOSED
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -97,7 +102,7 @@ def to_xml(spec: DomainSpec) -> str:
     if spec.seed:
         _disk(devices, spec.seed, "raw", "vdb")
     if spec.port is not None:
-        _network(devices, spec.network, spec.port)
+        _network(domain, devices, spec.network, spec.port)
     serial = ET.SubElement(devices, "serial", type="file")
     ET.SubElement(serial, "source", path=str(spec.console))
     if spec.agent:
@@ -109,14 +114,6 @@ def to_xml(spec: DomainSpec) -> str:
     _text(random, "backend", "/dev/urandom", model="random")
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
-
-
-def forward_command(port: int) -> str:
-    """What QEMU's monitor is told, so that its own network forwards `port` on 127.0.0.1 to the guest's port 22.
-
-    https://www.qemu.org/docs/master/system/monitor.html
-    """
-    return f"hostfwd_add tcp:127.0.0.1:{port}-{seed.ADDRESS}:22"
 
 
 def lane_of(xml: str) -> str | None:
@@ -182,14 +179,24 @@ def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> None:
         ET.SubElement(disk, "readonly")
 
 
-def _network(devices: ET.Element, network: Network, port: int) -> None:
+def _network(domain: ET.Element, devices: ET.Element, network: Network, port: int) -> None:
+    if network is not Network.PASST:
+        # libvirt has no element for `restrict` or a forwarded port. It leaves the slot free.
+        closed = "on" if network is Network.CLOSED else "off"
+        hostfwd = f"tcp:127.0.0.1:{port}-{seed.ADDRESS}:22"
+        command = ET.SubElement(domain, f"{{{QEMU}}}commandline")
+        for word in (
+            "-netdev",
+            f"user,id=lab,net={seed.ADDRESS}/{seed.PREFIX},restrict={closed},hostfwd={hostfwd}",
+            "-device",
+            f"virtio-net-pci,netdev=lab,mac={seed.MAC},addr=0x10",
+        ):
+            ET.SubElement(command, f"{{{QEMU}}}arg", value=word)
+        return
     interface = ET.SubElement(devices, "interface", type="user")
-    if network is Network.PASST:
-        ET.SubElement(interface, "backend", type="passt")
+    ET.SubElement(interface, "backend", type="passt")
     ET.SubElement(interface, "mac", address=seed.MAC)
     ET.SubElement(interface, "ip", address=seed.ADDRESS, family="ipv4", prefix=str(seed.PREFIX))
     ET.SubElement(interface, "model", type="virtio")
-    if network is not Network.PASST:
-        return
     forward = ET.SubElement(interface, "portForward", proto="tcp", address="127.0.0.1")
     ET.SubElement(forward, "range", start=str(port), to="22")

@@ -17,7 +17,7 @@ from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
-from lab.machine import console, domain, firmware, keys, network, overlay, ports, processor_time, seed
+from lab.machine import console, domain, firmware, keys, overlay, ports, processor_time, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.domain import Network
 from lab.machine.states import StoredState
@@ -82,7 +82,7 @@ class Lane:
         acceleration: Acceleration,
         folder: Path,
         port: ports.Port,
-        network: Network = Network.PASST,
+        network: Network = Network.CLOSED,
         nameservers: Sequence[str] = (),
         arguments: str = "",
     ) -> None:
@@ -203,19 +203,7 @@ class Lane:
         except libvirt.libvirtError as error:
             raise _refused(self.name, error) from error
         self._watch = Watch(self._connection, self._domain)
-        if self.network is Network.QEMU:
-            self._forward()
         self.check_wanted()
-
-    def _forward(self) -> None:
-        """Have QEMU's own network forward the lane's port. Raises BootFailed, LaneDied."""
-        command = domain.forward_command(self._port.number)
-        try:
-            answer = self.ask("human-monitor-command", ANSWER_SECONDS, **{"command-line": command})
-        except libvirt.libvirtError as error:
-            raise BootFailed(f"QEMU was not asked to forward the port of {self.name}: {error}") from error
-        if problem := network.refused(answer):
-            raise BootFailed(f"QEMU did not forward the port of {self.name}: {problem}")
 
     def resume(self) -> None:
         """Let a paused machine run. Raises BootFailed, LaneDied if QEMU does not answer."""

@@ -1,6 +1,6 @@
-"""Which network lanes have: passt, or QEMU's own where `lab doctor` found that this host refuses passt.
+"""What carries packets to package sources while an image is prepared: passt, or QEMU's own user network.
 
-Only `lab doctor` proves it and keeps the verdict. Without a verdict that holds, lanes have passt.
+Only `lab doctor` proves which, and keeps the verdict. Without a verdict that holds, it is passt.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import platform
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import libvirt
 from pydantic import BaseModel
@@ -61,22 +60,16 @@ class Verdict(BaseModel):
 
     @property
     def instead(self) -> str:
-        """What lanes have instead of passt, and why, as a clause; empty if they have passt."""
+        """What is used instead of passt, and why, as a clause; empty if passt is used."""
         if self.network is Network.PASST:
             return ""
-        return f"lanes have QEMU's own user network instead of passt: {self.proved}"
+        return f"images are prepared through QEMU's own user network instead of passt: {self.proved}"
 
 
 def chosen(connection: libvirt.virConnect, paths: Paths) -> Network:
-    """The network for lanes on this host."""
+    """The network for preparing images on this host."""
     verdict = cached(connection, paths)
     return verdict.network if verdict else Network.PASST
-
-
-def instead(connection: libvirt.virConnect, paths: Paths) -> str:
-    """What lanes have instead of passt, and why, for whoever uses one; empty if they have passt."""
-    verdict = cached(connection, paths)
-    return f"{verdict.instead} (lab doctor says more)" if verdict and verdict.instead else ""
 
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
@@ -115,13 +108,6 @@ def key(connection: libvirt.virConnect, paths: Paths) -> str:
         *(_stamp(file) for file in _rules()),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def refused(answer: dict[str, Any]) -> str:
-    """What QEMU's monitor answered instead of forwarding a port; empty if it does."""
-    if "error" in answer:
-        return str(answer["error"].get("desc", answer["error"]))
-    return str(answer.get("return", "")).strip()
 
 
 def _rules() -> Iterable[Path]:

@@ -8,9 +8,10 @@ import libvirt
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
-from lab.machine import leftovers, network, ports
+from lab.machine import leftovers, ports
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import default_uri
+from lab.machine.domain import Network
 from lab.machine.lane import Lane
 
 
@@ -23,6 +24,7 @@ def open_lane(
     image: BaseImage,
     acceleration: Acceleration,
     uri: str | None = None,
+    network: Network = Network.CLOSED,
     nameservers: Sequence[str] = (),
     arguments: str = "",
 ) -> Iterator[Lane]:
@@ -42,7 +44,7 @@ def open_lane(
                 acceleration=acceleration,
                 folder=folder,
                 port=port,
-                network=network.chosen(connection, paths),
+                network=network,
                 nameservers=nameservers,
                 arguments=arguments,
             )

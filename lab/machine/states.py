@@ -28,7 +28,7 @@ from lab.catalog import Guest
 from lab.images.store import BaseImage
 from lab.machine import domain, firmware, seed
 from lab.machine.acceleration import Acceleration
-from lab.machine.domain import KernelBoot, Network
+from lab.machine.domain import KernelBoot
 from lab.machine.keys import KeyPair
 
 # A stored boot of debian-13 took 0.3 GiB; a cache must not fill the disk.
@@ -149,13 +149,12 @@ class States:
         guest: Guest,
         image: BaseImage,
         acceleration: Acceleration,
-        network: Network = Network.PASST,
         agent: str = "",
     ) -> None:
         self._root = paths.states
         self._paths = paths
         self._guest = guest.name
-        self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration, network, agent)}"
+        self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration, agent)}"
 
     def find(self, deployment: str = "") -> StoredState | None:
         """The stored state, or None if there is no usable one."""
@@ -250,7 +249,6 @@ def _digest(
     guest: Guest,
     image: BaseImage,
     acceleration: Acceleration,
-    network: Network,
     agent: str,
 ) -> str:
     """Digest of all that a state in memory depends on: image, machine, firmware, seed, agent, QEMU, CPU."""
@@ -273,7 +271,6 @@ def _digest(
         seed=Path("seed"),
         port=0,
         agent=Path("agent"),
-        network=network,
     )
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)

@@ -40,8 +40,8 @@ class LaneRecord(Entry):
     )
     network: str | None = Field(
         default=None,
-        description="What carried its guest's packets: passt, or qemu, which is QEMU's own user network, where "
-        "the host refuses passt. null: an older lab did not record it.",
+        description="What carried its guest's packets: closed, which is QEMU's own user network without a way "
+        "to the host or beyond. passt, qemu: an open network of older labs. null: not recorded.",
     )
     note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
     restored: bool = Field(

@@ -17,7 +17,7 @@ from lab.lane.attempts import keep_texts
 from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest, holding
 from lab.lane.running import RunningLane
-from lab.machine import acceleration, leftovers, network, opening
+from lab.machine import acceleration, leftovers, opening
 from lab.machine.acceleration import EMULATION, Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
 from lab.machine.lane import BootFailed, Lane, LaneDied, as_fault
@@ -148,12 +148,9 @@ class Worker:
             unmeasured=image.firmware is None,
         )
         self._host = hosts.describe(opened, how)
-        if self._shared.journal.begin_on(self._host):
-            if not how.kvm:
-                speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
-                self._shared.observer.note(f"guests run under software emulation: {how.reason}{speed}")
-            if instead := network.instead(opened, self._shared.work.paths):
-                self._shared.observer.note(instead)
+        if self._shared.journal.begin_on(self._host) and not how.kvm:
+            speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
+            self._shared.observer.note(f"guests run under software emulation: {how.reason}{speed}")
         if how.kernel_seconds is not None:
             self._say(how.told())
         return how
@@ -210,7 +207,6 @@ class Worker:
                     guest=guest,
                     image=image,
                     acceleration=how,
-                    network=made.network,
                     agent=programs.agent(),
                 )
             running = RunningLane(work, LaneGuest(made, work.processors, self._say), states)

@@ -19,7 +19,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
 from lab.images.store import BaseImage
-from lab.machine import domain, leftovers, network, opening, overlay, watch
+from lab.machine import domain, leftovers, opening, overlay, watch
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.machine.states import StoredState
@@ -104,7 +104,8 @@ def spec_of(name: str, *, of_lane: str | None = None, disk: Path | None = None) 
 
 
 def test_libvirt_takes_the_xml_and_keeps_what_it_says(opened: libvirt.virConnect) -> None:
-    kept = opened.createXML(domain.to_xml(spec_of("lab-debian-13-abc123")), 0).XMLDesc()
+    spec = replace(spec_of("lab-debian-13-abc123"), network=domain.Network.PASST)
+    kept = opened.createXML(domain.to_xml(spec), 0).XMLDesc()
     assert domain.lane_of(kept) == "lab-debian-13-abc123"
     forward = ET.fromstring(kept).find("devices/interface/portForward")
     assert forward is not None
@@ -439,43 +440,3 @@ def test_the_machine_of_a_living_lane_is_left_alone(lanes: Lanes) -> None:
         assert leftovers.reap(lanes.paths).lanes == []
         made.check_alive()
         assert lanes.domains == [made.name]
-
-
-def test_a_lane_with_qemu_s_own_network_has_it_forward_its_port(
-    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(network, "chosen", lambda *_: domain.Network.QEMU)
-    asked: list[str] = []
-
-    def answer(_machine: object, request: str, _flags: int) -> str:
-        asked.append(request)
-        return json.dumps({"return": ""})
-
-    monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", answer)
-    with lanes.open() as made:
-        made.start()
-        command = f"hostfwd_add tcp:127.0.0.1:{made.endpoint.port}-10.0.2.15:22"
-        assert [json.loads(each) for each in asked] == [
-            {"execute": "human-monitor-command", "arguments": {"command-line": command}}
-        ]
-        interface = ET.fromstring(made.domain.XMLDesc()).find("devices/interface")
-        assert interface is not None
-        assert interface.find("backend") is None
-    assert (lanes.domains, lanes.left) == ([], [])
-
-
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        ('{"return": "could not set up host forwarding rule"}', "could not set up host forwarding rule"),
-        ('{"error": {"desc": "no such command"}}', "no such command"),
-    ],
-)
-def test_a_port_that_qemu_does_not_forward_ends_the_boot(
-    lanes: Lanes, monkeypatch: pytest.MonkeyPatch, answer: str, told: str
-) -> None:
-    monkeypatch.setattr(network, "chosen", lambda *_: domain.Network.QEMU)
-    monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", lambda *_: answer)
-    with lanes.open() as made, pytest.raises(BootFailed, match=f"QEMU did not forward the port of .*: {told}"):
-        made.start()
-    assert (lanes.domains, lanes.left) == ([], [])

@@ -18,6 +18,7 @@ SPEC = domain.DomainSpec(
     seed=Path("/lane/seed.iso"),
     port=22100,
 )
+PASST = replace(SPEC, network=domain.Network.PASST)
 
 
 def xml_of(spec: domain.DomainSpec = SPEC) -> ET.Element:
@@ -31,17 +32,28 @@ def attributes(path: str, spec: domain.DomainSpec = SPEC) -> dict[str, str]:
 
 
 def test_ssh_is_forwarded_from_the_loopback_address_alone() -> None:
-    forwards = xml_of().findall("devices/interface/portForward")
+    forwards = xml_of(PASST).findall("devices/interface/portForward")
     assert [(each.get("proto"), each.get("address")) for each in forwards] == [("tcp", "127.0.0.1")]
-    assert attributes("devices/interface/portForward/range") == {"start": "22100", "to": "22"}
+    assert attributes("devices/interface/portForward/range", PASST) == {"start": "22100", "to": "22"}
 
 
-def test_qemu_s_own_network_forwards_nothing_by_itself_and_then_from_the_loopback_address_alone() -> None:
-    interface = xml_of(replace(SPEC, network=domain.Network.QEMU)).find("devices/interface")
-    assert interface is not None
-    assert interface.get("type") == "user"
-    assert [each.tag for each in interface] == ["mac", "ip", "model"]
-    assert domain.forward_command(22100) == "hostfwd_add tcp:127.0.0.1:22100-10.0.2.15:22"
+@pytest.mark.parametrize(
+    ("spec", "restrict"),
+    [(SPEC, "on"), (replace(SPEC, network=domain.Network.QEMU), "off")],
+    ids=["cell", "prepare"],
+)
+def test_a_guest_reaches_nothing_unless_it_needs_package_sources(
+    spec: domain.DomainSpec, restrict: str
+) -> None:
+    xml = xml_of(spec)
+    assert xml.find("devices/interface") is None
+    words = [each.get("value") for each in xml.findall(f"{{{domain.QEMU}}}commandline/*")]
+    assert words == [
+        "-netdev",
+        f"user,id=lab,net=10.0.2.15/24,restrict={restrict},hostfwd=tcp:127.0.0.1:22100-10.0.2.15:22",
+        "-device",
+        f"virtio-net-pci,netdev=lab,mac={seed.MAC},addr=0x10",
+    ]
 
 
 def test_the_agent_s_port_leads_to_a_socket_of_the_lane_and_is_there_only_if_it_is_wanted() -> None:
@@ -67,8 +79,8 @@ def test_there_is_no_screen_to_reach() -> None:
 
 
 def test_the_network_is_what_the_seed_tells_the_guest() -> None:
-    assert attributes("devices/interface/mac")["address"] == seed.MAC
-    assert attributes("devices/interface/ip")["address"] == seed.ADDRESS
+    assert attributes("devices/interface/mac", PASST)["address"] == seed.MAC
+    assert attributes("devices/interface/ip", PASST)["address"] == seed.ADDRESS
 
 
 @pytest.mark.parametrize(
@@ -94,10 +106,8 @@ def test_the_overlay_can_be_written_and_the_seed_cannot() -> None:
 
 
 def test_a_machine_without_disk_or_port_has_neither() -> None:
-    devices = xml_of(replace(SPEC, disk=None, seed=None, port=None)).find("devices")
-    assert devices is not None
-    assert devices.find("disk") is None
-    assert devices.find("interface") is None
+    xml = xml_of(replace(SPEC, disk=None, seed=None, port=None))
+    assert [xml.find(path) for path in ("devices/disk", f"{{{domain.QEMU}}}commandline")] == [None, None]
 
 
 BIOS = replace(SPEC, boot=domain.FirmwareBoot())

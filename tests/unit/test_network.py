@@ -40,21 +40,13 @@ def keep(paths: Paths, which: Network, daemon: Daemon | None = None) -> None:
     network.keep(paths, Verdict(key=key, network=which, proved="passt was killed by signal 11"))
 
 
-def test_without_a_verdict_lanes_have_passt(paths: Paths, rules: Path) -> None:
+def test_without_a_verdict_images_are_prepared_through_passt(paths: Paths, rules: Path) -> None:
     assert network.chosen(Daemon(), paths) is Network.PASST
-    assert network.instead(Daemon(), paths) == ""
 
 
-def test_where_passt_is_refused_lanes_have_qemu_s_own_network_and_it_is_said(paths: Paths, rules: Path) -> None:
+def test_where_passt_is_refused_qemu_s_own_network_is_used(paths: Paths, rules: Path) -> None:
     keep(paths, Network.QEMU)
     assert network.chosen(Daemon(), paths) is Network.QEMU
-    told = "lanes have QEMU's own user network instead of passt: passt was killed by signal 11"
-    assert network.instead(Daemon(), paths) == f"{told} (lab doctor says more)"
-
-
-def test_where_passt_is_proved_nothing_is_said(paths: Paths, rules: Path) -> None:
-    keep(paths, Network.PASST)
-    assert (network.chosen(Daemon(), paths), network.instead(Daemon(), paths)) == (Network.PASST, "")
 
 
 @pytest.mark.parametrize(
@@ -98,18 +90,3 @@ def test_a_verdict_that_cannot_be_read_is_none(paths: Paths, rules: Path, text: 
     paths.cache.mkdir(parents=True)
     paths.network.write_text(text)
     assert network.cached(Daemon(), paths) is None
-
-
-@pytest.mark.parametrize(
-    ("answer", "problem"),
-    [
-        ({"return": ""}, ""),
-        (
-            {"return": "could not set up host forwarding rule 'x'\r\n"},
-            "could not set up host forwarding rule 'x'",
-        ),
-        ({"error": {"class": "CommandNotFound", "desc": "no such command"}}, "no such command"),
-    ],
-)
-def test_qemu_says_nothing_if_it_forwards_a_port(answer: dict[str, object], problem: str) -> None:
-    assert network.refused(answer) == problem

@@ -25,11 +25,9 @@ from lab.guest.variant import NotInEffect
 from lab.images import store
 from lab.lane import entrance, shell
 from lab.lane.entrance import Entrance
-from lab.machine import acceleration, network, opening, states
-from lab.machine.domain import Network
+from lab.machine import acceleration, opening, states
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint
-from lab.machine.network import Verdict
 from lab.plan import Cell
 from tests.unit.bench_examples import EMULATION, RESTORED, Bench, Guest
 from tests.unit.examples import base_image
@@ -176,7 +174,6 @@ class Host:
     def __init__(self, paths: Paths, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths, self.folder, self.monkeypatch = paths, folder, monkeypatch
         self.benches: list[Bench] = []
-        self.note = ""
         self._numbers = count()
         libvirt: Any = SimpleNamespace(
             getCapabilities=lambda: "<capabilities/>",
@@ -204,7 +201,6 @@ class Host:
     def open(self, variant: str = "stock") -> list[str]:
         """Open a command's way in and close it again."""
         with shell.ready(cell(variant), self.paths, "test:///", lambda text: None) as opened:
-            self.note = opened.note
             return opened.entrance.command(["true"])
 
     def _connection(self, libvirt: Any) -> Any:
@@ -249,18 +245,6 @@ def test_the_first_one_stores_the_deployed_build_and_continues_from_it(host: Hos
     assert storing[:4] == ["start", "save boot", "suspend", "resume"]
     assert storing[-5:] == ["deploy 0.10.8", "save build-0", "stop", "rewind build-0", "stop"]
     assert used == [*DEPLOYED, "stop"]
-
-
-def test_it_is_told_where_lanes_do_not_have_passt(host: Host) -> None:
-    host.open()
-    assert host.note == ""
-    key = network.key(host.libvirt, host.paths)
-    network.keep(host.paths, Verdict(key=key, network=Network.QEMU, proved="passt was killed by signal 11"))
-    host.open()
-    assert host.note == (
-        "lanes have QEMU's own user network instead of passt: passt was killed by signal 11 "
-        "(lab doctor says more)"
-    )
 
 
 def test_later_ones_restore_the_deployed_build_and_nothing_else(host: Host) -> None:

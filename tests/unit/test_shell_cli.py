@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -11,12 +10,9 @@ from typing import Any, NoReturn
 import click
 import pytest
 
-from lab import catalog
 from lab.base.speed import Speed
-from lab.builds.kinds.wheel import Wheel
 from lab.cli import cli, kept
 from lab.lane import entrance, keeper, shell
-from lab.lane.keeper import Kept
 from lab.lane.shell import Opened
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
@@ -50,7 +46,6 @@ class Host:
         self.folder = folder
         self.asked: list[tuple[str, Path | None]] = []
         self.lane = Lane(folder)
-        self.note = ""
 
     @contextmanager
     def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[Opened]:
@@ -59,7 +54,7 @@ class Host:
         made = entrance.make(endpoint, self.folder, cell, speed=Speed(emulated=True))
         state = f"cd {self.folder} && exec env SEEN=yes"
         lane: Any = self.lane
-        yield Opened(lane, made.model_copy(update={"state": state, "state_with_stdin": state}), self.note)
+        yield Opened(lane, made.model_copy(update={"state": state, "state_with_stdin": state}))
 
 
 @pytest.fixture
@@ -87,41 +82,6 @@ def test_a_command_gets_its_words_and_the_lab_its_status(
     assert host.asked == [("debian-13/userns-clone-off/0.10.8", None)]
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("yes --build -- -h\n", "apart\n")
-
-
-def test_what_to_know_about_the_guest_is_said_beside_what_the_command_prints(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    host.note = "lanes have QEMU's own user network instead of passt: passt was killed [signal 11]"
-    assert run_main(monkeypatch, "exec", *CELL, "--", "echo", "yes") == 0
-    printed = capfd.readouterr()
-    assert (printed.out, printed.err) == ("yes\n", f"note: {host.note}\n")
-
-
-def test_what_to_know_about_a_guest_is_said_when_it_is_kept(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    state = f"cd {host.folder} && exec env"
-    way_in = entrance.make(
-        Endpoint(22100, generate("client"), generate("host")),
-        host.folder,
-        Cell(catalog.load().guest("debian-13"), catalog.load().variant("stock"), Wheel("0.10.8", "0.10.8")),
-        speed=Speed(emulated=True),
-    ).model_copy(update={"state": state, "state_with_stdin": state})
-    kept = Kept(
-        name="lab-debian-13-000000",
-        cell="debian-13/stock/0.10.8",
-        since=datetime.now(UTC),
-        keeper=1,
-        entrance=way_in,
-        note="lanes have another network",
-    )
-    starting = SimpleNamespace(wait=lambda _say: kept)
-    monkeypatch.setattr(keeper, "start", lambda *_, **__: starting)
-    assert run_main(monkeypatch, "exec", *CELL, "--keep", "--", "true") == 0
-    said = capfd.readouterr().err.splitlines()
-    assert said[0] == "note: lanes have another network"
-    assert said[-1].startswith("kept: lab-debian-13-000000; ")
 
 
 def test_a_command_ended_by_a_signal_and_one_that_fails_as_ssh_does_are_told_apart_from_a_dead_guest(

@@ -17,7 +17,6 @@ from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
-from lab.machine.domain import Network
 from lab.machine.keys import KeyPair
 from lab.machine.states import Damaged, Known, States, StoredState
 from tests.unit.examples import base_image, domain_capabilities
@@ -63,7 +62,6 @@ class Host:
     kvm: bool = False
     sha256: str = "1" * 64
     firmware: Firmware | None = None
-    network: Network = Network.PASST
 
     @property
     def states(self) -> States:
@@ -71,9 +69,7 @@ class Host:
         empty = base_image(self.paths.images)
         image = BaseImage(empty.folder, replace(empty.manifest, disk_sha256=self.sha256), self.firmware)
         how = Acceleration(self.kvm, "a test")
-        return States(
-            self.paths, self.daemon, guest=self.guest, image=image, acceleration=how, network=self.network
-        )
+        return States(self.paths, self.daemon, guest=self.guest, image=image, acceleration=how)
 
     def overlay(self, state: bytes = STATE) -> Path:
         folder = self.paths.make(self.paths.lanes / "lab-debian-13-abc123")
@@ -113,8 +109,6 @@ CHANGES: dict[str, Callable[[Host], Host]] = {
     "memory": lambda host: replace(host, guest=GUEST.model_copy(update={"memory_mib": 2049})),
     "kernel arguments": lambda host: replace(host, guest=GUEST.model_copy(update={"image": TOLD})),
     "acceleration": lambda host: replace(host, kvm=True),
-    # QEMU's own network is part of what a snapshot of the machine holds.
-    "network": lambda host: replace(host, network=Network.QEMU),
     "guest": lambda host: replace(host, guest=BACKPORTS),
     "firmware": lambda host: replace(host, firmware=Firmware.BIOS),
 }

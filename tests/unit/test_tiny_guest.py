@@ -8,7 +8,6 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import libvirt
-import libvirt_qemu
 import pytest
 
 from lab.base.errors import LabError
@@ -222,37 +221,6 @@ def test_without_a_kernel_it_is_seen_whether_passt_can_be_started(
         "libvirt starts a machine, and passt opens its port on 127.0.0.1, but no byte was asked for: "
         "there is no guest image yet",
     )
-
-
-def test_qemu_s_own_network_is_told_to_forward_the_port(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-
-    def ask(machine: Machine, command: str, flags: int) -> str:
-        assert flags == libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
-        told.append(command)
-        machine.listen(int(command.split(":")[2].split("-")[0]))
-        return ""
-
-    daemon.begin = lambda _machine: None
-    monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", ask)
-    trial = start(daemon, paths, Network.QEMU)
-    assert trial.outcome is Outcome.PROVED
-    assert "through QEMU's own user network on 127.0.0.1" in trial.reason
-    assert [command.split("-")[0].rpartition(":")[0] for command in told] == ["hostfwd_add tcp:127.0.0.1"]
-    assert told[0].endswith("-10.0.2.15:22")
-
-
-def test_a_port_that_qemu_does_not_forward_is_refused(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        libvirt_qemu, "qemuMonitorCommand", lambda *_: "could not set up host forwarding rule\r\n"
-    )
-    daemon.begin = lambda _machine: None
-    trial = start(daemon, paths, Network.QEMU)
-    assert trial == Trial(Outcome.REFUSED, "QEMU did not forward a port: could not set up host forwarding rule")
 
 
 def test_a_daemon_that_goes_away_says_nothing_of_passt(paths: Paths, daemon: Daemon) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from lab import causes, evidence
 from lab.base.paths import Paths
 from lab.images.store import BaseImage
 from lab.lane import keeper
+from lab.machine import seed
 from lab.record import Confidence
 from tests.unit.examples import keys_for_all
+from tests.vm.cloud_disk import host_as_guests_see_it
 from tests.vm.conftest import RELEASE, domains_of, processes_of, wait_until
 
 # The stored guest with the deployed build is restored; without one, the first command deploys and stores it.
@@ -32,6 +35,20 @@ for attempt in lambda: os.open("/dev/" + os.path.basename(port), os.O_RDWR), lam
         print("done")
     except OSError as error:
         print(errno.errorcode[error.errno])
+PROGRAM
+"""
+
+# Prints through which addresses the guest's root reaches a port of the host's loopback.
+REACHES_THE_HOST = """
+python3 - <<'PROGRAM'
+import socket
+for address in {addresses}:
+    try:
+        socket.create_connection((address, {port}), 20)
+        print(address)
+    except OSError:
+        pass
+print("tried")
 PROGRAM
 """
 
@@ -84,6 +101,11 @@ def test_a_command_runs_in_the_state_of_a_cell_in_a_guest_that_can_be_kept(
     # The suite's user cannot reach the agent, nor can a second root: it has the port already.
     assert lab.run("attach", stdin=OPENS_THE_PORT).stdout == "EACCES\nEPERM\n"
     assert lab.run("attach", "--user", "root", stdin=OPENS_THE_PORT).stdout.splitlines()[0] == "EBUSY"
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        addresses = [seed.GATEWAY, str(host_as_guests_see_it())]
+        tries = REACHES_THE_HOST.format(addresses=addresses, port=listener.getsockname()[1])
+        assert lab.run("attach", "--user", "root", stdin=tries).stdout == "tried\n"
 
     out = lab.run("copy", f"{kept.name}:/tmp/found", str(tmp_path))
     assert out.returncode == 0, out.stderr
