@@ -373,7 +373,7 @@ SIGNAL = "passt was killed by signal 11"
             Line(
                 "network",
                 State.FALLBACK,
-                f"lanes have QEMU's own user network instead of passt: {SIGNAL}",
+                f"images are prepared through QEMU's own user network instead of passt: {SIGNAL}",
                 "./setup.sh --allow=passt doctor adds this rule: the rule passt",
                 evidence=[DENIED],
             ),
