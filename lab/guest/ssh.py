@@ -35,7 +35,7 @@ class SessionLost(LabError):
 
 
 def shows_banner(endpoint: Endpoint, speed: Speed = ORDINARY) -> bool:
-    """Whether the guest's server is up: passt accepts connections long before, so only its banner counts.
+    """Whether the guest's server is up: QEMU accepts connections long before, so only its banner counts.
 
     Raises LaneDied if nothing forwards its port any more.
     """
@@ -57,7 +57,7 @@ def check_network(endpoint: Endpoint) -> None:
 def _connect(endpoint: Endpoint, seconds: float) -> socket.socket:
     """A connection to the guest's port, within so many seconds.
 
-    Raises OSError, or LaneDied if nothing listens there. What forwards the port, passt or QEMU itself, does so
+    Raises OSError, or LaneDied if nothing listens there. What forwards the port, QEMU or passt, does so
     from before the guest's start to its end, and is never started again.
     """
     try:
@@ -65,7 +65,7 @@ def _connect(endpoint: Endpoint, seconds: float) -> socket.socket:
     except ConnectionRefusedError as error:
         where = f"{endpoint.host}:{endpoint.port}"
         raise LaneDied(
-            f"the guest has no network: nothing listens on {where}, so what forwarded it (passt) has ended"
+            f"the guest has no network: nothing listens on {where}, so what forwarded it has ended"
         ) from error
 
 
@@ -156,7 +156,7 @@ def _connection(endpoint: Endpoint, user: str, speed: Speed, strategy: AuthStrat
 class Pulse:
     """Asks the guest's SSH server now and then, over the open connections, whether it is still there.
 
-    passt takes what is sent to a guest and keeps the connection open, so a guest without a network looks like
+    QEMU takes what is sent to a guest and keeps the connection open, so a guest without a network looks like
     one that is busy.
     """
 

@@ -271,8 +271,7 @@ def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_r
         ports.update(int(path.stem) for path in paths.ports.glob("*.lock"))
         log = folder / "run.log"
         at_work = log.exists() and "running the suite" in log.read_text()
-        # QEMU and passt, twice.
-        return at_work and len(domains_of(lanes)) == 2 and len(processes_of(lanes, ports)) == 4
+        return at_work and len(domains_of(lanes)) == 2 and len(processes_of(lanes, ports)) == 2
 
     with lab_at_work(home, "matrix", "--no-remedies", *words) as started:
         wait_until(under_load, 400, "two guests and a suite")

@@ -16,7 +16,7 @@ MACHINE_SECONDS = 60.0
 
 
 def process_of_lane(scene: Scene, program: str) -> psutil.Process:
-    """The QEMU or passt of the run's lane, or the next one. Raises LabError if none comes."""
+    """A program of the run's lane, or the next one. Raises LabError if none comes."""
     end = time.monotonic() + MACHINE_SECONDS
     while scene.lab.poll() is None and time.monotonic() < end:
         for each in leftovers.running():
@@ -50,16 +50,6 @@ class QemuStopped(Fault):
     def mend(self, scene: Scene) -> None:
         with suppress(AttributeError, psutil.NoSuchProcess):
             self._qemu.resume()
-
-
-class PasstKilled(Fault):
-    name = "passt-sigkill"
-    happens = "kill -9 of passt, the guest's network"
-    promise = "As QEMU's death: SSH breaks, and the cell is tried again."
-
-    def inject(self, scene: Scene) -> str:
-        process_of_lane(scene, "passt").kill()
-        return "killed passt"
 
 
 class _DaemonKilled(Fault):
