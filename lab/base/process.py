@@ -86,6 +86,8 @@ def run(
         for line in _lines(child, end):
             lines.append(line)
             on_line(line.rstrip("\n"))
+        if child not in _running:
+            raise CommandFailed(command, "stopped", tail(lines))
         status = child.wait(max(0.0, end - time.monotonic()))
     except BaseException as error:
         _end(child)
