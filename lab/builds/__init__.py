@@ -1,7 +1,7 @@
 """Builds: which boxlite is tested. Each kind of build is a module of `lab.builds.kinds` and is found there."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from packaging.version import InvalidVersion, Version
 
@@ -28,6 +28,7 @@ __all__ = [
     "argument",
     "forms",
     "known_kinds",
+    "naming",
     "previous",
     "releases",
     "resolve",
@@ -146,11 +147,9 @@ def resolve_recorded(
             f"--build {other.source} is {other.name}, and the run has {', '.join(names)}",
             hint="name the build that it had, as it was",
         )
-    unnamed = [argument(record) for record in records if record.name not in found]
-    if wanted := [text for text in unnamed if not _is_data(text)]:
-        words = shlex.join(f"--build={plain(text)}" for text in wanted)
+    if words := naming(record for record in records if record.name not in found):
         raise UsageError(
-            f"to test {plain(', '.join(wanted))} executes programs of this host: a record must not decide that",
+            f"the record names a build that executes programs of this host ({words}): it must not decide that",
             hint=f"if that is what you want to test, say so: {again} {words}",
         )
     for record in records:
@@ -164,8 +163,16 @@ def resolve_recorded(
     return found
 
 
+def naming(records: Iterable[BuildRecord]) -> str:
+    """The options that name those builds of a record which a record must not choose by itself."""
+    return shlex.join(f"--build={plain(text)}" for text in map(argument, records) if not _is_data(text))
+
+
 def _is_data(text: str) -> bool:
-    kind, rest = _kind(text)
+    try:
+        kind, rest = _kind(text)
+    except UsageError:
+        return True  # Of no kind, so that nothing is executed: `resolve` refuses it.
     return kind.is_data(rest)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -34,7 +34,7 @@ class Suite(Definition):
     cargo: tuple[str, ...] = Field(default=(), description="Cargo's options that build its tests.")
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
-    shared: list[str] = Field(
+    shared: list[Annotated[str, Field(max_length=100)]] = Field(
         default=[], description="Files of `lab/suites/_shared` that stand beside the suite's own in the guest."
     )
     tests: dict[str, Needs] = Field(min_length=1)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from posixpath import commonpath
 
+from lab import builds
 from lab.base import guard
 from lab.base.errors import TRACEBACK_FILE
 from lab.base.files import plain
@@ -81,7 +82,8 @@ def next_step(run: RunResult, folder: Path) -> str:
     ended = "interrupted; " if run.run.interrupted else "not finished; " if not run.run.finished else ""
     if run.run.is_partial:
         ended = f"partial, merged without {len(run.run.lost_shards)} of its shards; {ended}"
-    return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {shlex.quote(str(folder))}"
+    again = " ".join(filter(None, [shlex.quote(str(folder)), builds.naming(run.run.builds)]))
+    return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {again}"
 
 
 @guard.text

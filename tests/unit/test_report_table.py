@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.record import (
-    Status,
-)
+from lab.record import BuildRecord, Status
 from lab.report import markdown, squares, terminal
 from tests.unit.examples import cell, facts, run_of
 from tests.unit.printed_examples import FLAKY, XFAIL, printed, rows_of
@@ -198,4 +196,9 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None
         run_of(tried, **ended), tmp_path
     )
     assert "missing" not in printed(run_of(cell(), **ended), tmp_path)
+    # What executes programs of this host has to be named again.
+    own = BuildRecord(name="x", version="1", source="cli:/a b")
+    assert f"continue with: {resume} '--build=cli:/a b'\n" in printed(
+        run_of(tried, **ended, builds=[own]), tmp_path
+    )
     assert "missing" not in markdown.render(run_of(cell(), **ended), tmp_path)
