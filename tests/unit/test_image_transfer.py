@@ -1,9 +1,11 @@
 """Images from other hosts: what they say of them, how they arrive, and where they are stored."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,6 +149,7 @@ def test_without_room_nothing_is_asked_for(here: Paths, there: Paths, monkeypatc
     def fetch(_name: str, _offset: int) -> bytes:
         raise AssertionError("it was fetched")
 
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=2**30))
     with pytest.raises(LabError, match=r"the image of debian-13 needs 6\d+.\d GiB free"):
         transfer.receive(here, content, fetch, say, check=None, origin="host one")
 
