@@ -101,7 +101,6 @@ def test_what_is_no_file_is_told_with_the_next_step(repro: Repro, tmp_path: Path
         tmp_path: "is a folder, not a report",
         tmp_path / "none.md": "cannot be read: No such file or directory",
         "https://github.com/a/b/issues/7": "is an address, and nothing is fetched",
-        "x\udcff": "cannot be read",
     }.items():
         done = repro(argument, "--text-only")
         assert done.returncode == 2
