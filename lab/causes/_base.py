@@ -1,16 +1,20 @@
 """The base class of causes: a property of the host that blocks boxlite, and the rule that detects it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
-# The program with which the probes make namespaces; boxlite starts those of `Evidence.programs`.
-PROBE = "unshare"
 # What bubblewrap says if it made its user namespace and may not write the map of its users.
 UID_MAP = "setting up uid map"
+# The switch of Ubuntu's restriction of user namespaces, which other kernels do not have. It is 1 on Ubuntu as
+# installed, also where boxlite works.
+RESTRICTION = "kernel.apparmor_restrict_unprivileged_userns"
+# The profile into which Ubuntu's kernel moves an unconfined program that makes a user namespace.
+RESTRICTED = "unprivileged_userns"
 # strerror(3) for EPERM, EACCES, ENOENT and ENOSPC.
 NOT_PERMITTED = "Operation not permitted"
 PERMISSION_DENIED = "Permission denied"
@@ -48,18 +52,18 @@ class Cause(ABC):
         """Return what the evidence shows for this cause, or None if it shows nothing."""
 
 
-def relevant_programs(evidence: Evidence) -> tuple[str, ...]:
-    """Return the programs whose denials say something about bubblewrap.
+def own(lines: Iterable[dict[str, str]], evidence: Evidence) -> list[dict[str, str]]:
+    """Return the audit lines of bubblewrap itself: only these say what stopped it.
 
-    A denial to the probe's `unshare` counts only if bubblewrap was tried as well and failed.
+    Ubuntu's kernel also logs lines of boxlite's thread and of the probe `unshare`, even if bubblewrap works.
     """
-    return (*evidence.programs, PROBE) if bubblewrap_failed(evidence) else evidence.programs
+    return [line for line in lines if line.get("comm") in evidence.programs]
 
 
-def bubblewrap_failed(evidence: Evidence) -> bool:
-    """Return whether bubblewrap ran and failed. Without a system's one, boxlite's words about its own count."""
+def bubblewrap_says(text: str, evidence: Evidence) -> bool:
+    """Return whether bubblewrap failed with this text: the host's, or boxlite's own, as boxlite says."""
     bwrap = evidence.probes.bwrap_user
-    return bwrap.failed or (bwrap.status is None and evidence.boxlite_says(UID_MAP))
+    return bwrap.failed_with(text) or (bwrap.status is None and evidence.boxlite_says(text))
 
 
 def proved_if(proof: bool, why: str, proof_why: str) -> Shown:

@@ -1,6 +1,6 @@
 """An AppArmor profile that denies bubblewrap its mounts, or to make them its root."""
 
-from lab.causes._base import PERMISSION_DENIED, Cause, Shown, relevant_programs
+from lab.causes._base import PERMISSION_DENIED, Cause, Shown, own
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
@@ -23,12 +23,7 @@ class ApparmorMountDeny(Cause):
 
     def shown(self, evidence: Evidence) -> Shown | None:
         bwrap = evidence.probes.bwrap_user
-        lines = [
-            line
-            for operation in OPERATIONS
-            for line in evidence.denied(operation=operation)
-            if line.get("comm") in relevant_programs(evidence)
-        ]
+        lines = own([each for name in OPERATIONS for each in evidence.denied(operation=name)], evidence)
         if lines:
             comm, profile = lines[0].get("comm"), lines[0].get("profile")
             return Shown(

@@ -1,13 +1,26 @@
 """An AppArmor profile that allows a user namespace but denies the capabilities inside it."""
 
-from lab.causes._base import Cause, Shown, bubblewrap_failed, proved_if, relevant_programs
+from lab.causes._base import (
+    NOT_PERMITTED,
+    RESTRICTED,
+    RESTRICTION,
+    UID_MAP,
+    Cause,
+    Shown,
+    bubblewrap_says,
+    own,
+    proved_if,
+)
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
 # capabilities(7): needed in the namespace to mount, and to drop capabilities.
 SYS_ADMIN, SETPCAP = "21", "8"
-# The switch of Ubuntu's policy; other kernels do not have it.
-SWITCH = "kernel.apparmor_restrict_unprivileged_userns"
+# bubblewrap's words where it has its user namespace and may do nothing in it; the second without a network.
+WITHOUT_CAPABILITIES = (UID_MAP, f"loopback: Failed RTM_NEWADDR: {NOT_PERMITTED}")
+# Its words if the profile confined it before, so that the kernel denies the namespaces made with that one.
+# bubblewrap prints them for several causes.
+REFUSED = "No permissions to creat"
 
 
 class ApparmorUsernsNocaps(Cause):
@@ -18,51 +31,49 @@ class ApparmorUsernsNocaps(Cause):
         "cannot set up the sandbox. Since 24.04 this is Ubuntu's policy (profile unprivileged_userns) for "
         "programs without a profile of their own."
     )
-    # The sysctl of Ubuntu's kernels for this policy, which boxlite reads first.
-    blamed_by = (f"({SWITCH}=1)",)
+    # boxlite reads this sysctl first.
+    blamed_by = (f"({RESTRICTION}=1)",)
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        bwrap = evidence.probes.bwrap_user
-        stripped = evidence.probes.unshare_user.worked and not evidence.probes.unshare_user_root.worked
-        if lines := capability_denials(evidence):
-            line = lines[0]
-            where = f"{line.get('comm')} under profile {line.get('profile')}"
-            why = f"AppArmor denied {line.get('capname')} to {where}"
-        elif not bwrap.worked and (lines := profile_transitions(evidence)):
-            # The kernel logs the denial of a capability only once, but this line each time.
-            line = lines[0]
-            where = f"profile {line.get('target')}"
-            why = f"AppArmor moved {line.get('comm')} into {where} when it made its namespace"
-        elif stripped and bubblewrap_failed(evidence) and evidence.sysctls.get(SWITCH) == "1":
-            # Without a log, as on a user's own host.
-            return Shown(Confidence.LIKELY, f"`unshare -U` works and `unshare -Ur` does not, and {SWITCH} is 1")
-        else:
+        said = next((words for words in WITHOUT_CAPABILITIES if bubblewrap_says(words, evidence)), None)
+        lines = denials(evidence)
+        if bubblewrap_says(REFUSED, evidence):
+            # The kernel logs a denied capability once: that of boxlite's thread may stand for bubblewrap's.
+            said = REFUSED
+            thread = evidence.denied(operation="capable", capability=SYS_ADMIN)
+            lines += [line for line in thread if line.get("profile") in evidence.profiles]
+        if lines:
+            what = lines[0].get("capname") or lines[0].get("name")
+            why = f"AppArmor denied {what} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
+            return proved_if(said is not None, why, f", and bubblewrap says: {said}")
+        if said not in WITHOUT_CAPABILITIES:
             return None
-        return proved_if(stripped and not bwrap.worked, why, ": `unshare -U` works and `unshare -Ur` does not")
+        # AUDIT: the kernel moves bubblewrap into the profile. With ALLOWED the profile is in complain mode.
+        in_policy = {
+            line.get("apparmor")
+            for line in own(evidence.audit, evidence)
+            if RESTRICTED in (line.get("profile"), line.get("target"))
+        }
+        if in_policy == {"AUDIT"}:
+            why = f"AppArmor moved bubblewrap into profile {RESTRICTED} as it made its namespace"
+            return Shown(Confidence.PROVED, f"{why}, and bubblewrap says: {said}")
+        # Without a log, as on a user's own host.
+        stripped = evidence.probes.unshare_user.worked and evidence.probes.unshare_user_root.failed
+        if stripped and evidence.sysctls.get(RESTRICTION) == "1" and not evidence.audit:
+            probes = "`unshare -U` works and `unshare -Ur` does not"
+            return Shown(Confidence.LIKELY, f"{RESTRICTION} is 1, {probes}, and bubblewrap says: {said}")
+        return None
 
 
-def capability_denials(evidence: Evidence) -> list[dict[str, str]]:
-    """Return the denials, to bubblewrap or under its profile, of a capability that the sandbox needs."""
-    # The kernel logs a denial only once: the line for bwrap may be missing after the one for boxlite's thread,
-    # which the same profile confines.
-    return [
-        line
-        for line in evidence.denied(operation="capable")
-        if line.get("capability") in (SYS_ADMIN, SETPCAP)
-        and (line.get("comm") in relevant_programs(evidence) or line.get("profile") in evidence.profiles)
-    ]
+def denials(evidence: Evidence) -> list[dict[str, str]]:
+    """Return what bubblewrap was denied of the capabilities that it needs, or by Ubuntu's policy.
 
-
-def profile_transitions(evidence: Evidence) -> list[dict[str, str]]:
-    """Return the audit lines where AppArmor moved a program into another profile as it made a namespace.
-
-    Ubuntu's kernels do this.
+    The policy's profile also lacks the flag attach_disconnected, so bubblewrap fails at its uid map before it
+    needs a capability. The kernel logs that each time, and a capability once for a profile and a program.
     """
     return [
         line
-        for line in evidence.audit
-        if line.get("apparmor") == "AUDIT"
-        and line.get("operation") == "userns_create"
-        and "target" in line
-        and line.get("comm") in relevant_programs(evidence)
+        for line in own(evidence.denied(), evidence)
+        if line.get("profile") == RESTRICTED
+        or (line.get("operation") == "capable" and line.get("capability") in (SYS_ADMIN, SETPCAP))
     ]

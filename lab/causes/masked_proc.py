@@ -4,6 +4,9 @@ from lab.causes._base import NOT_PERMITTED, Cause, Shown
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
+# How bubblewrap's words about this mount end; AppArmor and SELinux deny it with another error.
+TEXT = f"/proc: {NOT_PERMITTED}"
+
 
 class MaskedProc(Cause):
     order = 300  # bubblewrap mounts /proc after its first mounts.
@@ -21,7 +24,7 @@ class MaskedProc(Cause):
         if not user.worked:
             # Something else stops bubblewrap before it mounts /proc.
             return Shown(Confidence.LIKELY, f"these mounts hide parts of /proc: {masks.stderr}")
-        if not evidence.probes.bwrap_all.failed_with(NOT_PERMITTED):
+        if not evidence.probes.bwrap_all.failed_with(TEXT):
             return None
         return Shown(
             Confidence.PROVED,

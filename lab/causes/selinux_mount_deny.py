@@ -1,6 +1,6 @@
 """An SELinux policy that denies bubblewrap every mount."""
 
-from lab.causes._base import Cause, Shown, relevant_programs
+from lab.causes._base import Cause, Shown, own
 from lab.evidence import Evidence
 from lab.record import Confidence, Needs
 
@@ -15,11 +15,7 @@ class SelinuxMountDeny(Cause):
     )
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        lines = [
-            line
-            for line in evidence.avc_denied("mounton", permissive="0")
-            if line.get("comm") in relevant_programs(evidence)
-        ]
+        lines = own(evidence.avc_denied("mounton", permissive="0"), evidence)
         if not lines:
             return None
         blocked = not evidence.probes.bwrap_user.worked

@@ -18,8 +18,9 @@ class UsernsLimit(Cause):
 
     def shown(self, evidence: Evidence) -> Shown | None:
         limit = evidence.sysctls.get(SYSCTL)
-        refused = evidence.probes.unshare_user.failed_with(NO_SPACE)
-        if limit != "0" and not refused:
+        made = evidence.probes.unshare_user
+        refused = made.failed_with(NO_SPACE)
+        if made.worked or (limit != "0" and not refused):
             return None
         confidence = Confidence.PROVED if limit == "0" and refused else Confidence.LIKELY
         proof = " and `unshare -U` fails with ENOSPC" if refused else ""

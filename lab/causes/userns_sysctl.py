@@ -20,7 +20,9 @@ class UsernsSysctl(Cause):
     blamed_by = (f"({SYSCTL}=0)",)
 
     def shown(self, evidence: Evidence) -> Shown | None:
-        if evidence.sysctls.get(SYSCTL) != "0":
+        made = evidence.probes.unshare_user
+        # The kernel does not ask this sysctl for a user who has CAP_SYS_ADMIN.
+        if evidence.sysctls.get(SYSCTL) != "0" or made.worked:
             return None
-        refused = evidence.probes.unshare_user.failed_with(NOT_PERMITTED)
+        refused = made.failed_with(NOT_PERMITTED)
         return proved_if(refused, f"{SYSCTL} is 0", " and `unshare -U` fails with EPERM")

@@ -263,13 +263,17 @@ UBUNTU_NOT_REPEATED = gathered(UBUNTU_MOVED + UBUNTU_UID_MAP, probes=UBUNTU_PROB
 # Without a bubblewrap of the system's: boxlite's own makes its namespace and may not write its map of users.
 BUNDLED_PROBES = {"unshare_user_root": UID_MAP, "bwrap_user": NO_PROGRAM, "bwrap_all": NO_PROGRAM}
 BUNDLED_SAYS = ("user_namespaces: bwrap --unshare-user failed: bwrap: setting up uid map: Permission denied",)
-UBUNTU_BUNDLED = gathered(UBUNTU_MOVED.replace("bwrap", "unshare"), probes=BUNDLED_PROBES, logs=BUNDLED_SAYS)
 UBUNTU_BUNDLED_NOT_LOGGED = gathered(
     probes=BUNDLED_PROBES, logs=BUNDLED_SAYS, sysctls={"kernel.apparmor_restrict_unprivileged_userns": "1"}
 )
 UBUNTU_WITHOUT_PROFILE = gathered(
     UBUNTU_UNCONFINED,
-    probes={"unshare_user": UNSHARE_EACCES, "unshare_user_root": UNSHARE_EACCES, **UBUNTU_PROBES},
+    probes={
+        "unshare_user": UNSHARE_EACCES,
+        "unshare_user_root": UNSHARE_EACCES,
+        "bwrap_user": BWRAP_EACCES,
+        "bwrap_all": BWRAP_EACCES,
+    },
 )
 BWRAP_NO_MOUNT = probe(1, "bwrap: Failed to make / slave: Permission denied")
 APPARMOR_MOUNT_DENY = gathered(
