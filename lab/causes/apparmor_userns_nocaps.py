@@ -46,7 +46,9 @@ class ApparmorUsernsNocaps(Cause):
             what = lines[0].get("capname") or lines[0].get("name")
             why = f"AppArmor denied {what} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
             return proved_if(said is not None, why, f", and bubblewrap says: {said}")
-        if said not in WITHOUT_CAPABILITIES:
+        # A bug report may quote the log alone.
+        wordless = evidence.probes.bwrap_user.failed and not evidence.probes.bwrap_user.stderr
+        if said not in WITHOUT_CAPABILITIES and not wordless:
             return None
         # AUDIT: the kernel moves bubblewrap into the profile. With ALLOWED the profile is in complain mode.
         in_policy = {
@@ -55,8 +57,8 @@ class ApparmorUsernsNocaps(Cause):
             if RESTRICTED in (line.get("profile"), line.get("target"))
         }
         if in_policy == {"AUDIT"}:
-            why = f"AppArmor moved bubblewrap into profile {RESTRICTED} as it made its namespace"
-            return Shown(Confidence.PROVED, f"{why}, and bubblewrap says: {said}")
+            why = f"AppArmor moved {evidence.programs[0]} into profile {RESTRICTED} as it made its namespace"
+            return proved_if(said is not None, why, f", and bubblewrap says: {said}")
         # Without a log, as on a user's own host.
         stripped = evidence.probes.unshare_user.worked and evidence.probes.unshare_user_root.failed
         if stripped and evidence.sysctls.get(RESTRICTION) == "1" and not evidence.audit:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from lab import remedies
-from lab.check.answer import Advice
-from lab.check.nearest import Ranked, close
+from lab.check.answer import Advice, Close
+from lab.check.nearest import Ranked, compared, settings_of
 from lab.check.published import Cell, Published
 from lab.probes.report import HostReport
 from lab.remedies import Remedy
-from lab.site.users.settings import settings
+from lab.site.users.settings import compare
 
 
 def advise(
@@ -26,7 +26,12 @@ def advise(
         made = list(_verified(cell, known))
         if made:
             return tuple(made)
-    claiming = [each for each in remedies.candidates(known, causes[:1]) if each.host]
+    yours = settings_of(report)
+    claiming = [
+        each
+        for each in remedies.candidates(known, causes[:1])
+        if each.host and not compare(yours, each.helps_with).differing
+    ]
     return tuple(Advice(each.name, each.title, each.does, each.price, commands(each)) for each in claiming)
 
 
@@ -49,9 +54,9 @@ def commands(remedy: Remedy) -> str:
 def _cured(causes: Sequence[str], report: HostReport, published: Published, ranked: Ranked) -> Cell | None:
     """Return the nearest cell that these causes block and a verified remedy cures; the own system first."""
     own = {each.cell.guest for each in ranked.cells}
-    yours = settings(report.facts, report.knows)
+    yours = settings_of(report)
     cured = [
-        close(report, yours, cell)
+        Close(cell, compared(report, yours, cell.settings))
         for cell in published.cells
         if cell.remedy and cell.settings and cell.causes and set(cell.causes) == set(causes)
     ]

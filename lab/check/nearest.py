@@ -1,12 +1,21 @@
 """Which tested hosts are like this one: its system, and then the cell whose settings are closest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.check.answer import Close
 from lab.check.published import Cell, Distribution, Published, System
+from lab.evidence import confining_profile
 from lab.probes.report import HostReport
-from lab.site.users.settings import Value, compare, settings, with_profiles_not_loaded
+from lab.site.users.settings import (
+    CONFINED,
+    UNCONFINED,
+    Comparison,
+    Value,
+    compare,
+    settings,
+    with_profiles_not_loaded,
+)
 
 
 @dataclass(frozen=True)
@@ -38,17 +47,25 @@ def rank(report: HostReport, published: Published) -> Ranked:
     """Compare a host with the cells of its own release, or else with those of related systems."""
     own = [each for each in published.distributions if any(_same(report, system) for system in each.systems)]
     related = [] if own else _related(report, published)
-    yours = settings(report.facts, report.knows)
-    cells = [close(report, yours, cell) for cell in published.of(own or related)]
+    yours = settings_of(report)
+    cells = [Close(cell, compared(report, yours, cell.settings)) for cell in published.of(own or related)]
     cells.sort(key=lambda each: (each.comparison.distance, each.cell.changed, each.cell.guest))
     return Ranked(bool(own), tuple(cells), tuple(related))
 
 
-def close(report: HostReport, yours: dict[str, Value], cell: Cell) -> Close:
-    """Compare a host's settings with those of a cell."""
-    known = report.facts.apparmor is not None and report.knows("apparmor.profiles")
-    full = with_profiles_not_loaded(yours, cell.settings) if known else yours
-    return Close(cell, compare(full, cell.settings))
+def settings_of(report: HostReport) -> dict[str, Value]:
+    """Return a host's settings, and what confines the user who ran the probe."""
+    known = settings(report.facts, report.knows)
+    if report.facts.apparmor is None or not report.knows("who.context.apparmor"):
+        return known
+    return known | {CONFINED: confining_profile(report.who.context.apparmor) or UNCONFINED}
+
+
+def compared(report: HostReport, yours: dict[str, Value], theirs: Mapping[str, Value]) -> Comparison:
+    """Compare a host's settings with others: a profile that one of both names is not loaded on the other."""
+    if report.facts.apparmor is None or not report.knows("apparmor.profiles"):
+        return compare(yours, theirs)
+    return compare(with_profiles_not_loaded(yours, theirs), with_profiles_not_loaded(theirs, yours))
 
 
 def _same(report: HostReport, system: System) -> bool:

@@ -68,6 +68,10 @@ class Remedy(_Table):
     price: str = Field(description="The protection that it gives up.")
     loss: int = Field(ge=0, le=100)
     advised: list[str] = Field([], description="Parts of commands in boxlite's advice that do the same.")
+    helps_with: dict[str, str] = Field(
+        {},
+        description="Settings, as `lab check` names them, of the hosts that it changes; not advised on others.",
+    )
     host: HostChange | None = None
     run: RunChange | None = None
 

@@ -19,6 +19,7 @@ from lab.probes.report import HostReport
 from lab.probes.report import read as read_probe
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
 from tests.unit import examples
+from tests.unit import ubuntu_examples as ubuntu
 from tests.unit.reading_examples import slowdown
 from tests.unit.site_examples import run_folder, site_of
 
@@ -145,7 +146,8 @@ def test_a_refusal_that_no_rule_names_is_told_as_it_is(tmp_path: Path) -> None:
 
 
 def test_ubuntus_policy_is_likely_without_its_log(tmp_path: Path) -> None:
-    stripped = {"unshare_user_root": EPERM, "bwrap_user": EPERM, "bwrap_all": EPERM}
+    denied = Probe(status=1, stderr="bwrap: setting up uid map: Permission denied", command=())
+    stripped = {"unshare_user_root": EPERM, "bwrap_user": denied, "bwrap_all": denied}
     switch = "kernel.apparmor_restrict_unprivileged_userns"
     answer = check(tmp_path, report(sysctls={switch: "1"}, probes=stripped))
     assert [(each.name, each.confidence) for each in answer.findings] == [
@@ -173,8 +175,9 @@ def test_another_system_is_never_expected_to_work(tmp_path: Path) -> None:
 
 
 def test_a_suspicion_that_the_probe_does_not_share_is_no_block(tmp_path: Path) -> None:
-    answer = check(tmp_path, report(sysctls={"kernel.unprivileged_userns_clone": "0"}))
-    assert [(each.name, each.confidence) for each in answer.findings] == [("userns-sysctl", Confidence.LIKELY)]
+    probes = {"proc_unmasked": Probe(status=1, stderr="/proc/keys", command=()), "bwrap_user": EPERM}
+    answer = check(tmp_path, report(probes=probes))
+    assert [(each.name, each.confidence) for each in answer.findings] == [("masked-proc", Confidence.LIKELY)]
     assert answer.outcome is Outcome.UNKNOWN
     assert "is suspected, yet the probe was refused nothing" in shown(answer)
 
@@ -302,3 +305,65 @@ def test_a_cell_of_a_distribution_that_the_site_lacks_is_named(tmp_path: Path, n
 @pytest.mark.parametrize("line", ["=" * 4_000, "= " * 2_000])
 def test_a_line_twice_as_long_takes_about_twice_as_long_to_read(line: str) -> None:
     assert slowdown(read_probe, line) < 3
+
+
+# ---- Hosts with Ubuntu's restriction of user namespaces.
+
+UNCONFINED = "kernel.apparmor_restrict_unprivileged_unconfined"
+ENFORCED = {ubuntu.POLICY: "enforce"}
+# How the guest as installed was tested.
+POLICY = examples.cell(
+    status=Status.XFAIL,
+    cause="apparmor-userns-nocaps",
+    causes=[Finding(name="apparmor-userns-nocaps", confidence=Confidence.PROVED, why="x")],
+    facts=examples.facts(sysctls={ubuntu.RESTRICT: "1", UNCONFINED: "0"}, apparmor={"profiles": ENFORCED}),
+)
+
+
+def on_ubuntu(state: str, profiles: dict[str, str], **more: Any) -> HostReport:
+    known = ubuntu.STATES[state]
+    probes = ubuntu.evidence(known).probes.by_name()
+    sysctls = {ubuntu.RESTRICT: known.restrict, UNCONFINED: "0"}
+    return report(sysctls=sysctls, apparmor={"profiles": profiles}, probes=probes, **more)
+
+
+@pytest.mark.parametrize(
+    ("state", "profiles", "outcome", "causes", "differing"),
+    [
+        ("as installed", ENFORCED, Outcome.BLOCKED, ["apparmor-userns-nocaps"], []),
+        ("profile not loaded", {}, Outcome.BLOCKED, ["apparmor-userns-deny"], [ubuntu.POLICY]),
+        ("complain", {ubuntu.POLICY: "complain"}, Outcome.BLOCKED, ["apparmor-disconnected"], [ubuntu.POLICY]),
+        ("restriction off", ENFORCED, Outcome.UNKNOWN, [], [ubuntu.RESTRICT]),
+        ("bwrap-userns-restrict", {**ENFORCED, "bwrap": "enforce"}, Outcome.UNKNOWN, [], ["bwrap"]),
+        ("bwrap unconfined", {**ENFORCED, "boxlite-bwrap": "enforce"}, Outcome.UNKNOWN, [], ["boxlite-bwrap"]),
+    ],
+)
+def test_each_state_of_ubuntus_policy_is_told_from_the_tested_one(
+    tmp_path: Path,
+    state: str,
+    profiles: dict[str, str],
+    outcome: Outcome,
+    causes: list[str],
+    differing: list[str],
+) -> None:
+    answer = check(tmp_path, on_ubuntu(state, profiles), POLICY)
+    assert (answer.outcome, [each.name for each in answer.findings]) == (outcome, causes)
+    assert answer.nearest is not None
+    named = [each.name.removeprefix("AppArmor profile ") for each in answer.nearest.comparison.differing]
+    assert named == differing
+    assert ("are as tested" in shown(answer)) is (not differing)
+
+
+def test_nothing_is_advised_that_the_host_has_already(tmp_path: Path) -> None:
+    installed = {each.name for each in check(tmp_path, on_ubuntu("as installed", ENFORCED), POLICY).advice}
+    assert {"bwrap-userns-restrict", "apparmor-restrict-off"} <= installed
+    in_place = {"install-bubblewrap", "bundled-bwrap-profile", "apparmor-restrict-unconfined-off"}
+    assert installed.isdisjoint(in_place)
+
+
+def test_a_cell_whose_suite_a_profile_confined_is_not_like_a_host_where_none_does(tmp_path: Path) -> None:
+    cell = POLICY.model_copy(update={"variant": "apparmor-userns-nocaps"})
+    answer = check(tmp_path, on_ubuntu("bwrap unconfined", ENFORCED), cell)
+    assert answer.nearest is not None
+    [differing] = answer.nearest.comparison.differing
+    assert (differing.yours, differing.theirs) == ("no profile", "unprivileged_userns")

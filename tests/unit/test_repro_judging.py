@@ -34,8 +34,11 @@ def test_an_audit_line_that_names_the_program_proves_the_cause() -> None:
     assert found(LINE.format("bwrap")) == [(NOCAPS, Confidence.PROVED, "bwrap")]
 
 
-def test_an_audit_line_of_boxlites_own_thread_is_about_its_bubblewrap() -> None:
-    assert found(LINE.format("tokio-rt-worker")) == [(NOCAPS, Confidence.PROVED, "bwrap")]
+@pytest.mark.parametrize("program", ["tokio-rt-worker", "unshare"])
+def test_an_audit_line_that_ubuntu_also_logs_where_bubblewrap_works_proves_nothing(program: str) -> None:
+    [finding] = judged(LINE.format(program)).findings
+    assert (finding.name, finding.confidence, finding.program) == (NOCAPS, Confidence.LIKELY, "bwrap")
+    assert "names no program" not in finding.why
 
 
 def test_an_audit_line_that_names_no_program_proves_nothing() -> None:
@@ -64,10 +67,23 @@ def test_the_sysctl_and_two_messages_of_one_missing_capability_make_it_likely() 
     assert (finding.name, finding.confidence) == (NOCAPS, Confidence.LIKELY)
     assert [each.number for each in finding.quotes] == [6, 10, 12]
     assert "different messages come from that one cause" in finding.why
+    # The uid map is denied with EACCES for the missing attach_disconnected.
+    assert "capability" not in finding.why
 
 
 def test_a_sysctl_that_cures_tells_the_cause() -> None:
     assert found(f"With {RESTRICT}=0 it works at once.") == [(NOCAPS, Confidence.LIKELY, "bwrap")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"The box starts to fail although I set {RESTRICT}=0 before",
+        f"boxlite run fails even though I set {RESTRICT}=0; podman works.",
+    ],
+)
+def test_a_failure_although_the_sysctl_was_set_is_no_cure(text: str) -> None:
+    assert found(text) == []
 
 
 def test_what_boxlite_read_and_tried_itself_is_evidence() -> None:
@@ -172,6 +188,7 @@ def test_a_setting_that_was_tried_in_vain_does_not_hold() -> None:
 def test_a_reporter_who_says_that_the_sysctl_does_not_help_is_contradicted_by_the_audit_line() -> None:
     said = [each for each in judged(TWICE).remarks if "does not help" in each.text]
     assert [[quote.number for quote in each.quotes] for each in said] == [[19, 10]]
+    assert "started inside a namespace that was made before the change" in said[0].text
 
 
 def test_words_that_name_a_sysctl_which_the_kernel_lacks_prove_nothing() -> None:

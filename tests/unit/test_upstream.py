@@ -131,6 +131,12 @@ def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> 
     assert "## " not in page
 
 
+def test_boxlite_is_right_where_the_profile_of_ubuntus_policy_is_not_loaded(tmp_path: Path) -> None:
+    result = failed("apparmor-userns-deny")
+    recorded(tmp_path, result, log=words_examples.UBUNTU)
+    assert "boxlite's own diagnosis: right in 1" in upstream.render(run_of(result), tmp_path)
+
+
 def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) -> None:
     page = upstream.render(run_of(cell(status=Status.NOT_RUN, reason="no image")), tmp_path)
     assert "No cell of this run failed: there is no diagnosis by boxlite to judge.\n" in page

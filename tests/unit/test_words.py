@@ -14,16 +14,18 @@ from tests.unit.examples import cell
 FAILED = [
     TestResult(name="jailer_enabled_box_starts_and_executes", outcome=Outcome.FAIL, message=examples.SAID)
 ]
+# Both come from Ubuntu's restriction, which boxlite blames: one where the policy's profile is loaded.
+RESTRICTION = ["apparmor-userns-deny", "apparmor-userns-nocaps"]
 # Each log, the causes that it blames, and the remedies that do what it advises.
 LOGS = [
     (examples.USERNS_SYSCTL, ["userns-sysctl"], ["userns-clone-on"]),
     (examples.USERNS_LIMIT, ["userns-limit"], ["userns-limit-raise"]),
     (examples.APPARMOR_DENY, [], []),
     (examples.APPARMOR_NOCAPS, [], []),
-    (examples.UBUNTU, ["apparmor-userns-nocaps"], ["install-bubblewrap", "apparmor-restrict-off"]),
+    (examples.UBUNTU, RESTRICTION, ["install-bubblewrap", "apparmor-restrict-off"]),
     (
         examples.UBUNTU_BUNDLED,
-        ["apparmor-userns-nocaps"],
+        RESTRICTION,
         ["bundled-bwrap-profile", "install-bubblewrap", "apparmor-restrict-off"],
     ),
     (examples.KVM_ABSENT, [], ["kvm-module"]),
@@ -194,6 +196,7 @@ def test_a_record_of_before_there_was_a_list_of_causes_is_judged_by_the_one_it_n
     assert judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", causes=[])) is WordsVerdict.RIGHT
 
 
-def test_no_two_causes_are_blamed_by_the_same_words() -> None:
-    messages = [message for cause in causes.known().values() for message in cause.blamed_by]
+def test_no_two_causes_are_blamed_by_the_same_words_but_those_of_ubuntus_restriction() -> None:
+    known = [cause for name, cause in causes.known().items() if name != RESTRICTION[0]]
+    messages = [message for cause in known for message in cause.blamed_by]
     assert len(messages) == len(set(messages)) > 0

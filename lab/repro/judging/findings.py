@@ -53,8 +53,10 @@ def _by_rules(report: Report, program: str) -> Iterator[Finding]:
         telling = _telling(report, program, name)
         lines = [one for one in telling if isinstance(one, AuditLine)]
         by_probe = each.confidence is Confidence.PROVED and any(isinstance(one, Probed) for one in telling)
-        proved = by_probe or any(_is_denial(line) and "comm" in line.fields for line in lines)
-        unnamed = "" if proved or not lines else "; the audit line, as it is quoted, names no program"
+        # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
+        proved = by_probe or any(_is_denial(line) and line.fields.get("comm") == program for line in lines)
+        named = not lines or any("comm" in line.fields for line in lines)
+        unnamed = "" if named else "; the audit line, as it is quoted, names no program"
         yield Finding(
             name,
             Confidence.PROVED if proved else Confidence.LIKELY,

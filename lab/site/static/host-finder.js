@@ -49,13 +49,16 @@ function sameSystem(host, system) {
 
 function compare(settings, cell) {
   const differing = [];
-  for (const [name, theirs] of Object.entries(cell.settings)) {
+  // A profile that no tested host had loaded.
+  const own = Object.keys(settings).filter((name) => name.startsWith(lab.hosts.rules.profile) && !(name in cell.settings));
+  const tested = { ...cell.settings, ...Object.fromEntries(own.map((name) => [name, "not loaded"])) };
+  for (const [name, theirs] of Object.entries(tested)) {
     if (name in settings && !alike(name, settings[name], theirs)) {
       differing.push({ name, yours: settings[name], theirs });
     }
   }
   const deciding = differing.filter((each) => !lab.hosts.rules.versions.includes(each.name)).length;
-  const compared = Object.keys(cell.settings).filter((name) => name in settings).length;
+  const compared = Object.keys(tested).filter((name) => name in settings).length;
   return { cell, compared, differing, deciding, distance: deciding + (differing.length - deciding) / 100 };
 }
 

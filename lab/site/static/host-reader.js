@@ -41,12 +41,14 @@ function readFacts(facts) {
   return { system, settings, refused: [] };
 }
 
-// `shown`: patterns of the profiles that the script would name; all, if there are none.
+// `shown`: whether `profiles` has only those that the script names.
 function readAppArmor({ userns_mediation, profiles, shown }, settings) {
   if (userns_mediation !== undefined) settings["AppArmor mediates user namespaces"] = userns_mediation ? "yes" : "no";
   if (!profiles) return;
-  const wanted = shown?.map((pattern) => pattern.replaceAll("*", "")) ?? [""];
-  for (const setting of profileNames()) {
+  const parts = lab.hosts.rules.shown_profiles.map((pattern) => pattern.replaceAll("*", ""));
+  const wanted = shown ? parts : [""];
+  const own = Object.keys(profiles).filter((name) => parts.some((part) => name.includes(part)));
+  for (const setting of new Set([...profileNames(), ...own.map((name) => lab.hosts.rules.profile + name)])) {
     const name = setting.slice(lab.hosts.rules.profile.length);
     if (name in profiles) settings[setting] = String(profiles[name]);
     else if (wanted.some((part) => name.includes(part))) settings[setting] = "not loaded";
@@ -84,14 +86,23 @@ function readProbe(text) {
   set("bubblewrap", () => ({ version: one("bubblewrap.version"), setuid: /^[4-7]\d{3}$/.test(one("bubblewrap.mode")) }));
   set("kvm", () => ({}));
   const host = readFacts(facts);
+  const label = one("who.context.apparmor");
+  if (facts.apparmor && label) host.settings[lab.hosts.rules.confined] = confining(label);
   host.system.like = (one("os.id_like") ?? "").split(" ").filter(Boolean);
   host.refused = refused(one);
   return host;
 }
 
+// The profile that a process's label names; one in unconfined mode confines nothing.
+function confining(label) {
+  const [names, mode] = label.split(" (");
+  const profiles = names.split("//&").filter((name) => name && name !== "unconfined");
+  return profiles.length && mode !== "unconfined)" ? profiles.join("//&") : lab.hosts.rules.unconfined;
+}
+
 function probeAppArmor(values, one) {
   const mask = one("apparmor.features.namespaces_mask");
-  const found = { shown: lab.hosts.rules.shown_profiles };
+  const found = { shown: true };
   if (mask !== undefined) found.userns_mediation = (mask ?? "").includes("userns_create");
   if (values.has("apparmor.profiles")) {
     const profiles = values.get("apparmor.profiles").map((each) => each?.match(/^(.*) \((\w+)\)$/)).filter(Boolean);

@@ -7,10 +7,12 @@ from functools import cached_property
 
 from lab import remedies
 from lab.base.errors import UsageError
+from lab.knobs.apparmor import AppArmor
 from lab.record import UNKNOWN, CellResult, Confidence, RemedyOutcome, RemedyResult, Status
 from lab.remedies import Remedy
 from lab.site.model import Site
 from lab.site.results import Published, Source
+from lab.site.users.settings import compare, settings
 
 # The variant that changes nothing.
 STOCK = "stock"
@@ -116,6 +118,15 @@ class Answer:
         except UsageError:  # an old run may have a variant that no longer exists
             return self.variant
 
+    @property
+    def confined_by(self) -> str | None:
+        """The AppArmor profile by which the variant confined the suite."""
+        try:
+            apparmor = self.site.catalog.variant(self.variant).knobs.get("apparmor")
+        except UsageError:
+            return None
+        return apparmor.confine_suite_by if isinstance(apparmor, AppArmor) else None
+
     @cached_property
     def whys(self) -> list[Why]:
         """The causes in the order in which they block, each in two sentences."""
@@ -142,7 +153,13 @@ class Answer:
             return []
         tried = {name for _, _, each in self._trials() for name in each.name.split(remedies.AND)}
         claimed = remedies.candidates(self.site.remedies, [why.name for why in self.whys])
-        return [remedy for remedy in claimed if remedy.name not in tried]
+        facts = self.result.cell.facts if self.result else None
+        yours = settings(facts) if facts else {}
+        return [
+            remedy
+            for remedy in claimed
+            if remedy.name not in tried and not compare(yours, remedy.helps_with).differing
+        ]
 
     @cached_property
     def not_judged(self) -> list[RemedyResult]:

@@ -8,12 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.base.files import plain
-from lab.probes import names
+from lab.probes import Facts, names
 from lab.site.model import Site
 from lab.site.page import Text
 from lab.site.users.answer import STOCK, Answer, Cure, Kind
 from lab.site.users.hosts import Host, System, setting_id
-from lab.site.users.settings import LIMITS, NOT_LOADED, PROFILE, VERSIONS, settings
+from lab.site.users.settings import (
+    CONFINED,
+    LIMITS,
+    NOT_LOADED,
+    PROFILE,
+    UNCONFINED,
+    VERSIONS,
+    is_named,
+    settings,
+)
 
 DATA_FILE = "host-data.js"
 BEFORE, AFTER = "lab.hosts = ", ";\n"
@@ -34,6 +43,8 @@ def data(site: Site, hosts: Sequence[Host]) -> Any:
             "rules": {
                 "profile": PROFILE,
                 "shown_profiles": list(names.PROFILES),
+                "confined": CONFINED,
+                "unconfined": UNCONFINED,
                 "versions": list(VERSIONS),
                 "limits": LIMITS,
             },
@@ -98,8 +109,13 @@ def _cell(system: System, answer: Answer) -> dict[str, Any]:
         "why": [why.explanation for why in answer.whys],
         "remedy": cure and _remedy(cure),
         "part": setting_id(answer.variant) if answer.kind in (Kind.BLOCKED, Kind.TROUBLE) else "",
-        "settings": settings(facts) if facts else {},
+        "settings": _settings(facts, answer) if facts else {},
     }
+
+
+def _settings(facts: Facts, answer: Answer) -> dict[str, str | None]:
+    found = settings(facts)
+    return found | {CONFINED: answer.confined_by or UNCONFINED} if facts.apparmor else found
 
 
 def _remedy(cure: Cure) -> dict[str, Any]:
@@ -112,8 +128,11 @@ def _remedy(cure: Cure) -> dict[str, Any]:
 
 
 def _keep_profiles_that_differ(cells: Sequence[dict[str, Any]]) -> None:
-    """Keep the AppArmor profiles that a variant loads or changes; all others tell no two cells apart."""
-    names: set[str] = set()
+    """Keep the AppArmor profiles that every host names, and those that a variant loads or changes.
+
+    All others tell no two cells apart, and no host from a cell.
+    """
+    names = {name for cell in cells for name in cell["settings"] if is_named(name)}
     for guest in {cell["guest"] for cell in cells}:
         profiles = [_profiles(cell) for cell in cells if cell["guest"] == guest and cell["settings"]]
         if profiles:

@@ -18,6 +18,8 @@ VERSIONS = ("kernel", "bubblewrap")
 # Limits that depend on the host's memory: only 0 is a setting of its own.
 LIMITS = "user.max_"
 NOT_LOADED = "not loaded"
+# The profile that confines the user's programs, as a setting, and its value where none does.
+CONFINED, UNCONFINED = "AppArmor confines the user by", "no profile"
 
 
 def settings(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> dict[str, Value]:
@@ -88,11 +90,15 @@ def compare(yours: Mapping[str, Value], theirs: Mapping[str, Value]) -> Comparis
     return Comparison(both, differing, tuple(name for name in theirs if name not in yours))
 
 
-def with_profiles_not_loaded(yours: Mapping[str, Value], theirs: Mapping[str, Value]) -> dict[str, Value]:
-    """Return a host's settings with those profiles as not loaded that its user would see, and does not."""
-    wanted = [name.removeprefix(PROFILE) for name in theirs if name.startswith(PROFILE)]
-    seen = [name for name in wanted if any(fnmatchcase(name, pattern) for pattern in names.PROFILES)]
-    return {f"{PROFILE}{name}": NOT_LOADED for name in seen} | dict(yours)
+def with_profiles_not_loaded(of: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a host's settings with those profiles as not loaded that another names, and it would, too."""
+    return {name: NOT_LOADED for name in other if is_named(name)} | dict(of)
+
+
+def is_named(setting: str) -> bool:
+    """Whether a setting is an AppArmor profile that every host names, because it may decide about boxlite."""
+    name = setting.removeprefix(PROFILE)
+    return name != setting and any(fnmatchcase(name, pattern) for pattern in names.PROFILES)
 
 
 def _alike(name: str, yours: Value, theirs: Value) -> bool:

@@ -25,7 +25,8 @@ class RestrictionInForce(Remarks):
             yield Remark(
                 f"The reporter says that {SYSCTL}=0 does not help, but Ubuntu's kernel moves a program into "
                 f"the profile {PROFILE} only while that sysctl is 1. Either the audit line is older than the "
-                "change, or the change did not take effect, or the rest of the failure has another cause. Ask "
-                "for the value and the audit lines at the time of one failure.",
+                "change, or the change did not take effect, or the program was started inside a namespace that "
+                "was made before the change, where it stays in the profile, or the rest of the failure has "
+                "another cause. Ask for the value and the audit lines at the time of one failure.",
                 (in_vain[0].quote, lines[0].quote),
             )

@@ -34,6 +34,8 @@ CURED = re.compile(
     r"cure[sd]?|solve[sd]?|resolve[sd]?|unblock(?:s|ed)?|goes away|is gone|disappear(?:s|ed)?)\b",
     re.IGNORECASE,
 )
+# Before a setting that did not do what one would expect of it.
+ALTHOUGH = re.compile(r"\b(?:(?:al|even )?though|despite|in spite of)\b[^,;]*$", re.IGNORECASE)
 # What is only expected, asked or negated.
 NOT_SAID = re.compile(
     r"(?:\b(?:should|would|could|may|might|must|to|can|cannot|will|not|how|is|are)|n't|n’t)\s+(?:\w+\s+)?$"
@@ -56,6 +58,8 @@ def said(text: Text, index: int, start: int, end: int, *, changes: bool) -> Said
     helped = _helped(tail)
     if helped is None:
         helped = _helped(lead)
+    if ALTHOUGH.search(lead):
+        helped = False
     tried = changes or TRIED.search(lead) is not None
     if tried and helped is None and (changes or text.lines[index].kind is Kind.CODE):
         helped = _helped(text.next_sentence(index))
