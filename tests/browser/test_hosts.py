@@ -43,6 +43,26 @@ def probed(**lines: str) -> str:
     return text
 
 
+def under_apparmor(text: str) -> str:
+    """The same of a host with AppArmor, a profile that no tested host has, and one that confines the user."""
+    begin, *lines, _ = text.splitlines()
+    kept = [
+        line.partition(" ")[2]
+        for line in lines
+        if not re.match(r"\d+ (apparmor|who\.context\.apparmor)\b", line)
+    ]
+    kept += ["apparmor: in use", "apparmor.version: 4.1.0", "apparmor.features.namespaces_mask: userns_create"]
+    kept += ["apparmor.features.unconfined_userns: (none)", "apparmor.features.policy_versions: v9"]
+    kept += [
+        "apparmor.profiles: listed",
+        "apparmor.profiles: boxlite-bwrap (enforce)",
+        "apparmor.profile_files: (none)",
+    ]
+    kept += ["who.context.apparmor: unconfined//&boxlite-user (enforce)"]
+    numbered = [f"{number} {line}" for number, line in enumerate(kept, 1)]
+    return "\n".join([begin, *numbered, f"===== end boxlite-probe 1: {len(kept)} lines ====="])
+
+
 def test_a_name_finds_its_distribution(visit: Visiting) -> None:
     page = visit().open(INDEX)
     rows = page.locator("#hosts tbody tr:visible")
@@ -109,10 +129,13 @@ def test_what_the_host_itself_shows_comes_first(visit: Visiting) -> None:
 def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> None:
     known = load([str(site)], site).published
     page = visit().open(INDEX)
-    for value in ("0", "1"):
-        text = probed(
+    texts = [
+        probed(
             os__id="debian", os__version_id="13", sysctls__kernel__unprivileged_userns_clone=value, **ALLOWED
         )
+        for value in ("0", "1")
+    ]
+    for text in [*texts, under_apparmor(texts[1])]:
         report = read(text)
         assert report is not None
         near = judge(report, known).nearest
@@ -121,6 +144,7 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
         answer = compare(page, text)
         assert sorted(answer.locator("#host-differences tbody th").all_inner_texts()) == differing
         expect(answer).to_contain_text(f"of {len(near.comparison.compared)} compared settings")
+    assert {"AppArmor profile boxlite-bwrap", "AppArmor confines the user by"} <= set(differing)
 
 
 def test_an_output_as_it_comes_by_mail_is_read_and_one_with_holes_is_not(visit: Visiting) -> None:
