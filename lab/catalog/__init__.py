@@ -15,12 +15,13 @@ from lab.catalog.loading import Catalog, key_file, load, load_pins, load_suite, 
 from lab.catalog.sets import Set
 from lab.catalog.suite import Suite
 from lab.catalog.toml import IMAGE_KINDS, NAME, Definition, load_file, load_folder
-from lab.catalog.variant import AND, Variant
+from lab.catalog.variant import AND, PASS, Variant, first_expected
 
 __all__ = [
     "AND",
     "IMAGE_KINDS",
     "NAME",
+    "PASS",
     "Catalog",
     "CloudImage",
     "DebianImage",
@@ -35,6 +36,7 @@ __all__ = [
     "Suite",
     "UnsignedChecksums",
     "Variant",
+    "first_expected",
     "key_file",
     "load",
     "load_file",

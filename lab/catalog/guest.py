@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from lab.catalog.toml import Definition
+from lab.catalog.variant import check_expectation
+from lab.record import Expectation
 
 
 class DebianImage(Definition):
@@ -164,9 +166,21 @@ class Guest(Definition):
     image: Annotated[DebianImage | CloudImage, Field(discriminator="kind")]
     memory_mib: int = Field(2048, ge=512)
     cpus: int = Field(2, ge=1, le=16, description="Processors under KVM; emulated guests have one.")
+    expect: Expectation = Field(
+        Expectation(),
+        description="What boxlite does on it as installed; a variant may change that.",
+    )
+    because: str = Field("", description="The guest's own setting that is the expected cause, and the source.")
 
     # Not a field: no definition sets it, and it does not make another definition of the guest.
     _only_image: str = PrivateAttr("")
+
+    @model_validator(mode="after")
+    def _expectation_is_whole(self) -> "Guest":
+        check_expectation(self.expect)
+        if self.expect.cause and not self.because:
+            raise ValueError("`because` must be given with an expected cause")
+        return self
 
     @property
     def only_image(self) -> str:

@@ -12,6 +12,21 @@ from lab.record import Expectation
 
 # Joins the names of variants that are combined on a guest.
 AND = "+"
+PASS = "pass"
+
+
+def check_expectation(expect: Expectation) -> None:
+    """Raise ValueError if its cause is missing, not needed or unknown."""
+    if (expect.status == "xfail") != (expect.cause is not None):
+        raise ValueError('expect.cause must be given with status "xfail", and only with it')
+    if expect.cause is not None and expect.cause not in causes.known():
+        raise ValueError(f"expect.cause must be one of {', '.join(causes.known())}; found {expect.cause!r}")
+
+
+def first_expected(*expectations: Expectation) -> Expectation:
+    """Return the one whose cause boxlite meets first; a pass if none has a cause."""
+    by_cause = {each.cause: each for each in expectations}
+    return next((by_cause[cause] for cause in causes.known() if cause in by_cause), Expectation())
 
 
 class Variant(Definition):
@@ -23,8 +38,12 @@ class Variant(Definition):
     name: str
     title: str
     expect: Expectation = Expectation()
+    # What becomes of a cause that a guest has by itself: a pass, or another cause.
+    turns: dict[str, str] = Field(default_factory=dict)
     # Remedies of which a cell with this variant cannot tell what they do on a real host, each with the reason.
     not_judged: dict[str, str] = Field(default_factory=dict)
+    # In what a guest with this variant differs from the host that the variant stands for, by that host's name.
+    differs: dict[str, list[str]] = Field(default_factory=dict)
 
     @property
     def knobs(self) -> dict[str, Knob]:
@@ -43,11 +62,10 @@ class Variant(Definition):
 
     @model_validator(mode="after")
     def _expectation_is_whole(self) -> "Variant":
-        cause = self.expect.cause
-        if (self.expect.status == "xfail") != (cause is not None):
-            raise ValueError('expect.cause must be given with status "xfail", and only with it')
-        if cause is not None and cause not in causes.known():
-            raise ValueError(f"expect.cause must be one of {', '.join(causes.known())}; found {cause!r}")
+        check_expectation(self.expect)
+        known = {*causes.known(), PASS}
+        if unknown := [name for pair in self.turns.items() for name in pair if name not in known]:
+            raise ValueError(f"turns must hold causes and {PASS!r}; found {unknown[0]!r}")
         return self
 
     def combined(self, other: "Variant") -> "Variant":
@@ -62,12 +80,13 @@ class Variant(Definition):
                 knobs[name] = mine.combined(theirs) if mine else theirs
             except Conflict as why:
                 raise Conflict(f"{name}: {why}") from None
-        expected = [cause for cause in causes.known() if cause in (self.expect.cause, other.expect.cause)]
         update = {
             "name": f"{self.name}{AND}{other.name}",
             "title": f"{self.title}; {other.title}",
-            "expect": Expectation(status="xfail", cause=expected[0]) if expected else Expectation(),
+            "expect": first_expected(self.expect, other.expect),
+            "turns": self.turns | other.turns,
             "not_judged": self.not_judged | other.not_judged,
+            "differs": self.differs | other.differs,
         }
         return self.model_copy(update={**update, **knobs})
 

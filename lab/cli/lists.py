@@ -70,6 +70,7 @@ def _cells(known: Catalog) -> list[dict[str, Any]]:
             "guest": cell.guest.name,
             "variant": cell.variant.name,
             "expected": {"status": cell.expected.status, "cause": cell.expected.cause},
+            "because": cell.because,
             "command": cell.rerun(OPTIONS),
         }
         for cell in plan.choose(known).cells([builds.ANY])
@@ -117,11 +118,11 @@ def list_command(what: str, as_json: bool) -> int:
 
 
 def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
-    """Print cells, each with its expected status and the command that runs it alone with the same options."""
+    """Print cells, each with its expected status, the reason, and the command that runs it alone."""
     several = len({cell.build for cell in cells}) > 1
-    rows = [["guest", "variant", *(["build"] if several else []), "expected", "again"]]
+    rows = [["guest", "variant", *(["build"] if several else []), "expected", "because", "again"]]
     for cell in cells:
         expected = " ".join(filter(None, [cell.expected.status, cell.expected.cause]))
         build = [cell.build.name] if several else []
-        rows.append([cell.guest.name, cell.variant.name, *build, expected, cell.rerun(options)])
+        rows.append([cell.guest.name, cell.variant.name, *build, expected, cell.because, cell.rerun(options)])
     common.print_rows(rows)

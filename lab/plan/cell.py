@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab import causes
 from lab.builds import Build
-from lab.catalog import Guest, Suite, Variant
+from lab.catalog import PASS, Guest, Suite, Variant, first_expected
 from lab.record import CellResult, Expectation, ExperimentPolicy, RunOptions, Status, cell_folder
 
 # Rounded from the 26 cells of two runs under emulation on two processors. Only their proportion matters here.
@@ -72,10 +72,27 @@ class Cell:
 
     @cached_property
     def expected(self) -> Expectation:
-        """What its variant expects; a pass if the suite needs nothing of what the expected cause breaks."""
-        cause = self.variant.expect.cause
-        is_met = cause is None or self.suite.needing(causes.known()[cause].breaks)
-        return self.variant.expect if is_met else Expectation()
+        """What its guest and its variant expect; a pass if the suite needs nothing of what the cause breaks."""
+        expect = first_expected(self._of_guest, self.variant.expect)
+        is_met = expect.cause is None or self.suite.needing(causes.known()[expect.cause].breaks)
+        return expect if is_met else Expectation()
+
+    @property
+    def because(self) -> str:
+        """Why this is expected, as a clause; empty for a pass that needs no reason."""
+        own, cause = self.guest.expect.cause, self.expected.cause
+        if own and cause == own:
+            return self.guest.because
+        if own and own in self.variant.turns:
+            return f"the variant lifts {own}" + (f" and leads to {cause}" if cause else "")
+        return "the variant leads to it" if cause else ""
+
+    @property
+    def _of_guest(self) -> Expectation:
+        """What the guest's own settings lead to under the variant."""
+        own = self.guest.expect
+        cause = self.variant.turns.get(own.cause or "", own.cause)
+        return Expectation(status="xfail", cause=cause) if cause and cause != PASS else Expectation()
 
     @property
     def machine(self) -> Machine:
@@ -116,6 +133,7 @@ class Cell:
             build=self.build.name,
             status=status,
             expected=self.expected,
+            differs=self.variant.differs,
             reason=reason,
         )
 

@@ -64,6 +64,10 @@ class CellResult(Entry):
     build: str
     status: Status
     expected: Expectation
+    differs: dict[PlainText, list[PlainText]] = Field(
+        default_factory=dict,
+        description="In what the guest differs from the host that the variant stands for, by that host's name.",
+    )
     cause: str | None = Field(
         default=None,
         description="The first of `causes`, or unknown if the cell failed and the evidence shows no cause.",
