@@ -120,9 +120,20 @@ def list_command(what: str, as_json: bool) -> int:
 def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
     """Print cells, each with its expected status, the reason, and the command that runs it alone."""
     several = len({cell.build for cell in cells}) > 1
-    rows = [["guest", "variant", *(["build"] if several else []), "expected", "because", "again"]]
+    reasons = any(cell.because for cell in cells)
+    rows = [
+        [
+            "guest",
+            "variant",
+            *(["build"] if several else []),
+            "expected",
+            *(["because"] if reasons else []),
+            "again",
+        ]
+    ]
     for cell in cells:
         expected = " ".join(filter(None, [cell.expected.status, cell.expected.cause]))
         build = [cell.build.name] if several else []
-        rows.append([cell.guest.name, cell.variant.name, *build, expected, cell.because, cell.rerun(options)])
+        because = [cell.because] if reasons else []
+        rows.append([cell.guest.name, cell.variant.name, *build, expected, *because, cell.rerun(options)])
     common.print_rows(rows)

@@ -79,13 +79,13 @@ class Cell:
 
     @property
     def because(self) -> str:
-        """Why this is expected, as a clause; empty for a pass that needs no reason."""
+        """What the guest's own settings have to do with it, as a clause; empty if nothing."""
         own, cause = self.guest.expect.cause, self.expected.cause
         if own and cause == own:
             return self.guest.because
         if own and own in self.variant.turns:
             return f"the variant lifts {own}" + (f" and leads to {cause}" if cause else "")
-        return "the variant leads to it" if cause else ""
+        return ""
 
     @property
     def _of_guest(self) -> Expectation:

@@ -200,7 +200,7 @@ def test_a_suite_can_be_run_in_another_way_and_end_at_its_first_failure() -> Non
 
 
 @pytest.mark.parametrize(
-    ("variant", "under"), [("stock", ""), ("apparmor-userns-nocaps", "aa-exec -p unprivileged_userns --")]
+    ("variant", "under"), [("stock", ""), ("apparmor-kvm-deny", "aa-exec -p lab-without-kvm --")]
 )
 def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under(variant: str, under: str) -> None:
     session: Any = Session(FAILED, FAILED)

@@ -237,3 +237,28 @@ def test_a_shard_of_passing_cells_is_smaller_where_experiments_are_made_on_all()
 def test_without_a_set_the_guests_of_real_users_are_in_the_plan() -> None:
     names = {guest.name for guest in plan.choose(KNOWN).guests}
     assert {"ubuntu-22.04", "ubuntu-24.04", "ubuntu-26.04", "fedora-43", "fedora-44"} <= names
+
+
+@pytest.mark.parametrize(
+    ("guest", "variant", "cause", "because"),
+    [
+        ("debian-13", "stock", None, ""),
+        ("debian-13", "apparmor-restrict-off", None, ""),
+        ("debian-13", "apparmor-userns-profile-removed", None, ""),
+        ("ubuntu-24.04", "stock", "apparmor-userns-nocaps", "Ubuntu restricts user namespaces"),
+        ("ubuntu-24.04", "io-uring-disabled", "apparmor-userns-nocaps", "Ubuntu restricts user namespaces"),
+        ("ubuntu-24.04", "userns-clone-off", "userns-sysctl", ""),
+        ("ubuntu-24.04", "apparmor-restrict-off", None, "the variant lifts apparmor-userns-nocaps"),
+        ("ubuntu-24.04", "apparmor-restrict-off+userns-clone-off", "userns-sysctl", "the variant lifts"),
+        ("ubuntu-24.04", "apparmor-mount-deny", "apparmor-mount-deny", "the variant lifts"),
+        ("ubuntu-24.04", "apparmor-userns-profile-removed", "apparmor-userns-deny", "the variant lifts"),
+        ("ubuntu-24.04", "apparmor-userns-profile-missing", "apparmor-userns-deny", ""),
+        ("ubuntu-26.04", "stock", None, ""),
+    ],
+)
+def test_a_guest_has_an_expectation_of_its_own_that_a_variant_may_lift(
+    guest: str, variant: str, cause: str | None, because: str
+) -> None:
+    cell = plan.Cell(KNOWN.guest(guest), KNOWN.variant(variant), RELEASE)
+    assert (cell.expected.cause, cell.expected.status) == (cause, "xfail" if cause else "pass")
+    assert cell.because.startswith(because) and bool(cell.because) is bool(because)

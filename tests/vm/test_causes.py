@@ -20,15 +20,14 @@ PLAIN, PODMAN, SELINUX = "debian-13", "debian-13-podman", "debian-13-selinux"
 BLOCKED = {
     (PLAIN, "kvm-denied"): [("kvm-denied", "proved")],
     (PLAIN, "kvm-absent"): [("kvm-absent", "proved")],
-    (PLAIN, "apparmor-kvm-deny"): [("apparmor-kvm-deny", "proved")],
+    # The suite's profile is stacked on `unconfined`.
+    (PLAIN, "apparmor-kvm-deny+apparmor-restrict-unconfined-on"): [("apparmor-kvm-deny", "proved")],
     (PLAIN, "home-noexec"): [("home-noexec", "proved")],
     (PLAIN, "apparmor-bwrap-exec-deny"): [("bwrap-exec-denied", "proved")],
     (PLAIN, "bwrap-setuid"): [("bwrap-setuid", "proved")],
     (PLAIN, "apparmor-bwrap-complain"): [("apparmor-disconnected", "proved")],
     (PLAIN, "apparmor-mount-deny"): [("apparmor-mount-deny", "proved")],
     (PLAIN, "apparmor-pivot-root-deny"): [("apparmor-mount-deny", "proved")],
-    # The suite's profile is stacked on `unconfined`.
-    (PLAIN, "apparmor-userns-nocaps+apparmor-restrict-unconfined-on"): [("apparmor-userns-nocaps", "proved")],
     (PLAIN, "userns-clone-off+bwrap-absent"): [("userns-sysctl", "proved")],
     (PLAIN, "userns-clone-off+kvm-denied"): [("kvm-denied", "proved"), ("userns-sysctl", "proved")],
     (PLAIN, "max-pidns-zero"): [("namespace-limit", "proved")],
@@ -47,14 +46,13 @@ OTHERS = [(SELINUX, "stock"), (SELINUX, "apparmor-userns-deny")]
 # How boxlite's own words stand to that, where it is not right.
 MISTOLD = {
     # It advises to join the group kvm, whose members this profile denies the device too.
-    "apparmor-kvm-deny": WordsVerdict.WRONG_KNOB,
+    "apparmor-kvm-deny+apparmor-restrict-unconfined-on": WordsVerdict.WRONG_KNOB,
     "home-noexec": WordsVerdict.NOTHING,
     # boxlite's own check makes a user namespace and no pid namespace.
     "max-pidns-zero": WordsVerdict.NOTHING,
     "bwrap-setuid": WordsVerdict.UNKNOWN,
     "apparmor-bwrap-complain": WordsVerdict.UNKNOWN,
     "apparmor-mount-deny": WordsVerdict.UNKNOWN,
-    "apparmor-userns-nocaps+apparmor-restrict-unconfined-on": WordsVerdict.UNKNOWN,
     "apparmor-pivot-root-deny": WordsVerdict.UNKNOWN,
 }
 

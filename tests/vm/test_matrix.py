@@ -119,7 +119,7 @@ def test_a_filter_that_was_asked_for_is_missed_only_where_boxlite_says_so(run: R
         ("debian-12", "max-userns-zero", "userns-limit", "user.max_user_namespaces = 0"),
         ("debian-13", "max-userns-zero", "userns-limit", "user.max_user_namespaces = 0"),
         ("debian-13", "apparmor-userns-deny", "apparmor-userns-deny", 'operation="userns_create"'),
-        ("debian-13", "apparmor-userns-nocaps", "apparmor-userns-nocaps", 'capname="sys_admin"'),
+        ("debian-13", "apparmor-userns-nocaps", "apparmor-userns-nocaps", 'capname="setpcap"'),
     ],
 )
 def test_a_blocked_sandbox_is_named_with_proof(
