@@ -357,7 +357,7 @@ def test_each_state_of_ubuntus_policy_is_told_from_the_tested_one(
 def test_nothing_is_advised_that_the_host_has_already(tmp_path: Path) -> None:
     installed = {each.name for each in check(tmp_path, on_ubuntu("as installed", ENFORCED), POLICY).advice}
     assert {"bwrap-userns-restrict", "apparmor-restrict-off"} <= installed
-    in_place = {"install-bubblewrap", "bundled-bwrap-profile", "apparmor-restrict-unconfined-off"}
+    in_place = {"install-bubblewrap", "bundled-bwrap-profile"}
     assert installed.isdisjoint(in_place)
 
 
