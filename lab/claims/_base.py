@@ -31,6 +31,8 @@ class Claim(ABC):
     check: ClassVar[str]
     # Which cells can show it, in a sentence. It is the reason given for a guest without such a cell.
     only: ClassVar[str]
+    # What was measured outside the lab, with its source; shown where a run does not judge the claim.
+    measured: ClassVar[str] = ""
 
     @abstractmethod
     def concerns(self, cell: CellResult) -> bool:

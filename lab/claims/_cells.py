@@ -15,6 +15,12 @@ BLOCKING = ("userns-sysctl", "userns-limit", "apparmor-userns-deny", POLICY)
 NOT_EXECUTED = "bwrap-exec-denied"
 # The profile through which the policy denies capabilities.
 PROFILE = "unprivileged_userns"
+# The switch of Ubuntu's restriction of user namespaces, which only Ubuntu's kernels have.
+RESTRICTION = "kernel.apparmor_restrict_unprivileged_userns"
+# The profile that exempts bubblewrap from it, on Ubuntu 25.04 and newer.
+EXEMPTING = "bwrap"
+# Where it was measured what the restriction does.
+SOURCE = "docs/ubuntu-policy.md, 28 November 2026"
 # The report's words, which are boxlite's for a bubblewrap that cannot be started.
 ERROR_TEXT = "failed to run bwrap: Permission denied (os error 13)"
 # What boxlite says if its preflight fails, and if the bubblewrap that the preflight runs fails.
@@ -92,33 +98,69 @@ def tried(cell: FinishedCell, *names: str, wanted: RemedyOutcome) -> Sight:
     )
 
 
-class SettingInVain(UnderPolicy):
-    """One of the settings that, according to the report, do not unblock the preflight, taken by itself.
+class UnderUbuntusPolicy(UnderPolicy):
+    """A claim about the policy itself: Ubuntu's kernel alone shows it, no variant that imitates the policy."""
 
-    A cell that the policy blocks shows it if the setting is in effect there.
-    """
+    only = "only a cell that Ubuntu's own policy blocks shows it (guest ubuntu-24.04, variant stock)"
 
+    def look(self, cell: FinishedCell) -> Sight:
+        reason = _without_policy(cell.result)
+        return Sight(None, reason) if reason else self.look_there(cell)
+
+    @abstractmethod
+    def look_there(self, cell: FinishedCell) -> Sight:
+        """What a cell on a kernel with the restriction shows."""
+
+
+def _without_policy(cell: CellResult) -> str:
+    """Why a cell shows nothing of Ubuntu's own policy, in words; empty if it does."""
+    if cell.facts is None:
+        return "its facts were not read"
+    restricted = sysctl_in_effect(cell.facts, RESTRICTION, "1")
+    if isinstance(restricted, str):
+        return restricted
+    return "its variant imitates the policy, and differs from it" if cell.differs else ""
+
+
+class SettingInVain(UnderUbuntusPolicy):
+    """Settings that, according to the report, do not unblock the preflight. `variants` change nothing else."""
+
+    variants: ClassVar[tuple[str, ...]]
     # What is in effect, in a few words.
     setting: ClassVar[str]
 
-    @abstractmethod
-    def in_effect(self, facts: Facts) -> bool | str:
-        """Whether the setting is in effect; if this guest cannot have it, why."""
+    def concerns(self, cell: CellResult) -> bool:
+        return cell.variant in self.variants
 
-    def look(self, cell: FinishedCell) -> Sight:
+    @abstractmethod
+    def in_effect(self, facts: Facts) -> bool:
+        """Whether the settings are in effect."""
+
+    def look_there(self, cell: FinishedCell) -> Sight:
         facts = cell.result.facts
-        if facts is None:
-            return Sight(None, "its facts were not read")
-        found = self.in_effect(facts)
-        if isinstance(found, str):
-            return Sight(None, found)
-        if not found:
-            return Sight(None, f"{self.setting} is not in effect here")
-        if passed(cell.result):
-            return Sight(False, f"every test passes; {self.setting}", ("suite/junit.xml",))
-        if PREFLIGHT in cell.words.text:
-            return Sight(True, f"{self.setting}, and the preflight fails all the same", (cell.words.file,))
-        return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("suite/junit.xml",))
+        if facts is None or not self.in_effect(facts):
+            return Sight(None, f"{self.setting}: that is not in effect here")
+        if passed(cell.result) and facts.apparmor and EXEMPTING in facts.apparmor.profiles:
+            return Sight(None, f"nothing blocks it: bubblewrap has its profile {EXEMPTING} here")
+        return in_vain(cell, self.setting)
+
+
+def in_vain(cell: FinishedCell, setting: str) -> Sight:
+    """Whether the preflight fails although a setting is in effect."""
+    if passed(cell.result):
+        return Sight(False, f"every test passes; {setting}", ("suite/junit.xml",))
+    if PREFLIGHT in cell.words.text:
+        what = f"{setting}, and the preflight fails all the same: {cell.result.reason}"
+        return Sight(True, what, (cell.words.file,))
+    return Sight(None, f"what fails is not the preflight: {cell.result.reason}", ("suite/junit.xml",))
+
+
+def restriction_is(facts: Facts, value: str) -> bool:
+    return facts.sysctls.root.get(RESTRICTION) == value
+
+
+def profile_is_loaded(facts: Facts) -> bool:
+    return facts.apparmor is not None and PROFILE in facts.apparmor.profiles
 
 
 def sysctl_in_effect(facts: Facts, name: str, value: str) -> bool | str:

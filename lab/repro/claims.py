@@ -71,6 +71,8 @@ def _of_known_report(plan: Plan, name: str, cells: Sequence[FinishedCell]) -> It
         judged = known_reports.judge(claim, guest, cells)
         telling = [each for each in judged.seen if known_reports.shows(each.sight) is judged.answer]
         why = "; ".join(dict.fromkeys(each.sight.what for each in telling)) or judged.reason
+        if claim.measured and judged.answer is known_reports.Answer.NOT_JUDGED:
+            why += f"; measured elsewhere: {claim.measured}"
         files = tuple(file for each in telling for file in each.files)
         yield ClaimLine(claim.quote, Held.of(judged.answer), why, files)
 

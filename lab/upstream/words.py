@@ -121,9 +121,11 @@ def judge(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> WordsV
     if cell.status not in (Status.FAIL, Status.XFAIL) or cell.confidence is not Confidence.PROVED:
         return None
     found = {cell.cause, *(finding.name for finding in cell.causes)}
-    if words.blames and found.isdisjoint(words.blames):
+    results = [tried.result for tried in tried_advice(cell, words, known)]
+    # What cures is no wrong knob: a setting that boxlite blames may be behind the cause found.
+    if words.blames and found.isdisjoint(words.blames) and RemedyOutcome.VERIFIED not in results:
         return WordsVerdict.WRONG_KNOB
-    if any(tried.result in FAILED for tried in tried_advice(cell, words, known)):
+    if any(result in FAILED for result in results):
         return WordsVerdict.NO_CURE
     if words.blames:
         return WordsVerdict.RIGHT

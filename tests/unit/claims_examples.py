@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lab.probes import Facts
 from lab.record import (
     CellResult,
     Confidence,
@@ -33,6 +34,8 @@ def ran(*outcomes: Outcome) -> list[TestResult]:
 
 
 FAIL = ran(Outcome.FAIL, Outcome.FAIL)
+RESTRICTION = "kernel.apparmor_restrict_unprivileged_userns"
+UBUNTU = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 LTS"}
 
 
 def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
@@ -51,6 +54,12 @@ def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
     return cell(**(wanted | more))
 
 
+def ubuntu(restriction: str = "1", *profiles: str) -> Facts:
+    """The facts of an Ubuntu 24.04, whose kernel has the restriction, with these profiles."""
+    loaded = dict.fromkeys(profiles, "enforce")
+    return facts(os=UBUNTU, sysctls={RESTRICTION: restriction}, apparmor={"profiles": loaded})
+
+
 def with_remedies(*tried: tuple[str, RemedyOutcome], name: str = POLICY, **more: Any) -> CellResult:
     """A cell that is blocked, with what came of remedies."""
     results = [RemedyResult(name=name, result=result, price="") for name, result in tried]
@@ -65,13 +74,22 @@ def gathered(
     kernel: str = evidence_examples.DENIED_CAP_BWRAP,
     bwrap: int | None = 1,
     command: list[str] = BWRAP,
+    said: str = "bwrap: refused",
+    stripped: bool = True,
 ) -> FinishedCell:
-    """A cell with its evidence in the folder of its run; `bwrap` is the exit status of that probe."""
+    """A cell with its evidence in the folder of its run; `bwrap` is the exit status of that probe.
+
+    `stripped`: whether a user namespace is made there without capabilities.
+    """
     folder = run / result.folder
     (folder / "boxlite/box-a/logs").mkdir(parents=True)
     (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
-    probe = {"command": command, "status": bwrap, "stderr": "bwrap: refused"}
+    probes = {
+        "bwrap_user": {"command": command, "status": bwrap, "stderr": said},
+        "unshare_user": {"status": 0, "stderr": ""},
+        "unshare_user_root": {"status": int(stripped), "stderr": ""},
+    }
     context = {"apparmor": "unprivileged_userns (enforce)"}
-    (folder / "probes.json").write_text(json.dumps({"context": context, "probes": {"bwrap_user": probe}}))
+    (folder / "probes.json").write_text(json.dumps({"context": context, "probes": probes}))
     (folder / "kernel.log").write_text(kernel)
     return FinishedCell(result, run)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lab import claims
+from lab import catalog, claims
 from lab.base.errors import UsageError
 from lab.claims import Answer, issue_468
 from lab.probes import Facts
@@ -14,16 +14,24 @@ from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutco
 from lab.report import claims as report
 from lab.upstream.finished import FinishedCell
 from tests.unit import evidence_examples, words_examples
-from tests.unit.claims_examples import FAIL, POLICY, TESTS, blocked, gathered, ran, with_remedies
+from tests.unit.claims_examples import (
+    FAIL,
+    POLICY,
+    RESTRICTION,
+    TESTS,
+    UBUNTU,
+    blocked,
+    gathered,
+    ran,
+    ubuntu,
+    with_remedies,
+)
 from tests.unit.examples import cell, context, facts, run_of
 
 REPORT = "issue-468"
 DENIED = "bwrap-exec-denied"
-UBUNTU = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 LTS"}
-RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 PROFILE_FILE = "/etc/apparmor.d/unprivileged_userns"
-NO_SWITCH = f"its kernel has no {RESTRICT}"
-AS_RUN = context("unprivileged_userns (enforce)")
+NO_SWITCH = f"its kernel has no {RESTRICTION}"
 
 DOCTOR = """
 from lab.claims._base import Claim, Sight
@@ -67,7 +75,6 @@ def apparmor(version: str | None, *files: str) -> Facts:
     return facts(apparmor={"version": version, "profile_files": list(files), "profiles": {}})
 
 
-SWITCH = "kernel.apparmor_restrict_unprivileged_userns"
 NOT_ASKED = facts().model_copy(update={"sysctls": Sysctls({})})
 PASSES: dict[str, Any] = {"status": Status.XPASS, "cause": None}
 
@@ -84,7 +91,79 @@ NOT_EXECUTED = NOCAPS.replace(
     "bwrap --unshare-user failed (system bwrap at bwrap)",
     "failed to run bwrap: Permission denied (os error 13)",
 )
-SETTINGS = {"variant": "issue-468-settings", "expected": Expectation()}
+INSTALLED = ubuntu("1", "unprivileged_userns")
+UID_MAP: dict[str, Any] = {"said": "bwrap: setting up uid map: Permission denied"}
+
+
+def on_ubuntu(variant: str = "stock", known: Facts | None = INSTALLED, **more: Any) -> CellResult:
+    """A cell of ubuntu-24.04, blocked as installed unless that is changed."""
+    return blocked(**{"guest": "ubuntu-24.04", "variant": variant, "facts": known} | more)
+
+
+# A cell whose variant lifts the restriction, or changes what blocks.
+LIFTED = {"status": Status.PASS, "cause": None, "expected": Expectation(), "tests": PASS}
+WORSE = {"cause": "apparmor-userns-deny", "expected": Expectation(status="xfail", cause="apparmor-userns-deny")}
+RESTRICT_OFF, SETTINGS = "apparmor-restrict-off", "issue-468-settings"
+MISSING, REMOVED = "apparmor-userns-profile-missing", "apparmor-userns-profile-removed"
+THREAD = evidence_examples.DENIED_CAP_BOXLITE
+IN_VAIN = "and the preflight fails all the same: the evidence in a sentence"
+
+# The claims about Ubuntu's own policy, each on its kernel. What holds there: docs/ubuntu-policy.md.
+ON_UBUNTU: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
+    ("three-settings", on_ubuntu(SETTINGS, ubuntu("0"), **LIFTED), {}, DOES_NOT, "every test passes"),
+    ("three-settings", on_ubuntu(SETTINGS, ubuntu("0")), {}, HOLDS, IN_VAIN),
+    ("three-settings", on_ubuntu(SETTINGS, ubuntu("0")), {"log": ELSE}, NOT_JUDGED, "not the preflight"),
+    ("three-settings", on_ubuntu(SETTINGS), {}, NOT_JUDGED, "that is not in effect here"),
+    ("setting-restrict", on_ubuntu(RESTRICT_OFF, ubuntu("0"), **LIFTED), {}, DOES_NOT, f"{RESTRICTION} is 0"),
+    ("setting-restrict", on_ubuntu(RESTRICT_OFF, ubuntu("0")), {}, HOLDS, IN_VAIN),
+    # From 25.04 on bubblewrap is exempt in any case.
+    (
+        "setting-restrict",
+        on_ubuntu(RESTRICT_OFF, ubuntu("0", "bwrap"), **LIFTED),
+        {},
+        NOT_JUDGED,
+        "profile bwrap",
+    ),
+    ("setting-profile", on_ubuntu(MISSING, ubuntu("1"), **WORSE), {}, HOLDS, IN_VAIN),
+    ("setting-profile", on_ubuntu(REMOVED, ubuntu("1"), **WORSE), {}, HOLDS, IN_VAIN),
+    ("setting-profile", on_ubuntu(REMOVED, ubuntu("1"), **LIFTED), {}, DOES_NOT, "is not loaded"),
+    (
+        "setting-profile",
+        on_ubuntu(REMOVED, ubuntu("0"), **LIFTED),
+        {},
+        NOT_JUDGED,
+        "that is not in effect here",
+    ),
+    ("bwrap-alone", on_ubuntu(), UID_MAP, DOES_NOT, "it fails: bwrap: setting up uid map: Permission denied"),
+    ("bwrap-alone", on_ubuntu(), {"bwrap": 0}, HOLDS, "it works"),
+    ("bwrap-alone", on_ubuntu(), {"bwrap": None}, NOT_JUDGED, "was not tried"),
+    ("bwrap-alone", on_ubuntu(), {"bwrap": 0, "command": ["bwrap", "--version"]}, NOT_JUDGED, "not tried"),
+    (
+        "audit-line",
+        on_ubuntu(),
+        {"kernel": THREAD},
+        HOLDS,
+        "for tokio-rt-worker, which says nothing about bubble",
+    ),
+    ("audit-line", on_ubuntu(), {}, HOLDS, "it did, for bwrap"),
+    # The line of the lab's own probe.
+    ("audit-line", on_ubuntu(), {"kernel": THREAD.replace("tokio-rt-worker", "unshare")}, DOES_NOT, "did not"),
+    ("audit-line", on_ubuntu(cause="unknown", confidence=None), {"kernel": ""}, DOES_NOT, "did not"),
+    ("capability-denied", on_ubuntu(), {}, HOLDS, "`unshare -Ur` does not; the evidence in a sentence"),
+    ("capability-denied", on_ubuntu(), UID_MAP, HOLDS, "attach_disconnected that stops bubblewrap first"),
+    ("capability-denied", on_ubuntu(), {"stripped": False}, NOT_JUDGED, "does not prove it"),
+    ("capability-denied", on_ubuntu(confidence=Confidence.LIKELY), {}, NOT_JUDGED, "does not prove it"),
+    ("capability-denied", on_ubuntu(status=Status.XPASS, cause=None), {}, DOES_NOT, "passes all the same"),
+]
+# A cell of each that is no example of Ubuntu's own policy.
+ELSEWHERE = {
+    "three-settings": SETTINGS,
+    "setting-restrict": RESTRICT_OFF,
+    "setting-profile": REMOVED,
+    "bwrap-alone": POLICY,
+    "audit-line": POLICY,
+    "capability-denied": POLICY,
+}
 
 # The claim, one cell, how its evidence differs from that of a cell under the policy, the answer, a word of why.
 ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
@@ -115,13 +194,6 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("one-cause", blocked(DENIED), {"log": NOT_EXECUTED, "kernel": ""}, DOES_NOT, "did not even start"),
     ("one-cause", blocked(), {"log": NOT_EXECUTED}, HOLDS, "the kernel logs the other"),
     ("one-cause", blocked(), {"log": ELSE}, NOT_JUDGED, "not gathered"),
-    ("audit-line", blocked(), {}, HOLDS, "for bwrap"),
-    ("audit-line", blocked(), {"kernel": evidence_examples.DENIED_CREATE}, DOES_NOT, "did not"),
-    ("audit-line", blocked(cause="unknown", confidence=None), {"kernel": ""}, DOES_NOT, "did not"),
-    ("bwrap-alone", blocked(), {}, DOES_NOT, "bwrap: refused"),
-    ("bwrap-alone", blocked(), {"bwrap": 0}, HOLDS, "it works"),
-    ("bwrap-alone", blocked(), {"bwrap": None}, NOT_JUDGED, "was not tried"),
-    ("bwrap-alone", blocked(), {"bwrap": 0, "command": ["bwrap", "--version"]}, NOT_JUDGED, "was not tried"),
     ("libcontainer", blocked(), {}, DOES_NOT, "boxlite::jailer::sandbox::bwrap says: bwrap --unshare-user"),
     (
         "libcontainer",
@@ -132,9 +204,6 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ),
     ("libcontainer", blocked(), {"log": ELSE}, NOT_JUDGED, "tell of no preflight"),
     ("libcontainer", blocked(), {"log": NOT_EXECUTED}, NOT_JUDGED, "does not say what it ran"),
-    ("capability-denied", blocked(), {}, HOLDS, "the evidence in a sentence"),
-    ("capability-denied", blocked(confidence=Confidence.LIKELY), {}, NOT_JUDGED, "does not prove it"),
-    ("capability-denied", blocked(status=Status.XPASS, cause=None), {}, DOES_NOT, "passes all the same"),
     ("profile-ships", stock(), {}, HOLDS, f"4.1.0 has {PROFILE_FILE}, loaded in enforce mode"),
     ("profile-ships", stock(facts=apparmor("4.0.1")), {}, DOES_NOT, f"4.0.1 has no {PROFILE_FILE}"),
     ("profile-ships", stock(facts=apparmor("4.0.1", PROFILE_FILE)), {}, HOLDS, "not loaded"),
@@ -151,13 +220,19 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ),
     ("fresh-ubuntu", stock(facts=enforcing(os=UBUNTU)), {}, DOES_NOT, "it passes"),
     ("fresh-ubuntu", stock(facts=enforcing(os=UBUNTU), tests=[KILLED[1]]), {}, NOT_JUDGED, "did not run"),
-    ("ubuntu-default", stock(facts=enforcing(os=UBUNTU, sysctls={RESTRICT: "1"})), {}, HOLDS, f"{RESTRICT}: 1"),
     (
         "ubuntu-default",
-        stock(facts=enforcing(os=UBUNTU, sysctls={RESTRICT: "0"})),
+        stock(facts=enforcing(os=UBUNTU, sysctls={RESTRICTION: "1"})),
+        {},
+        HOLDS,
+        f"{RESTRICTION}: 1",
+    ),
+    (
+        "ubuntu-default",
+        stock(facts=enforcing(os=UBUNTU, sysctls={RESTRICTION: "0"})),
         {},
         DOES_NOT,
-        f"{RESTRICT}: 0",
+        f"{RESTRICTION}: 0",
     ),
     ("ubuntu-default", stock(facts=enforcing(os=UBUNTU, apparmor=None)), {}, DOES_NOT, "not loaded"),
     ("setting-userns-clone", blocked(facts=clone("1")), {}, HOLDS, "is 1, and the preflight fails"),
@@ -167,27 +242,6 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("setting-userns-clone", blocked(facts=None), {}, NOT_JUDGED, "its facts were not read"),
     ("setting-userns-clone", blocked(facts=clone("1")), {"log": ELSE}, NOT_JUDGED, "is not the preflight"),
     ("setting-userns-clone", blocked(facts=clone("1"), **PASSES), {}, DOES_NOT, "every test passes"),
-    ("setting-restrict", blocked(facts=facts(sysctls={SWITCH: "0"})), {}, HOLDS, "the preflight fails"),
-    ("setting-restrict", blocked(facts=facts(sysctls={SWITCH: "0"}), **PASSES), {}, DOES_NOT, "is 0"),
-    ("setting-restrict", blocked(facts=facts(sysctls={SWITCH: None})), {}, NOT_JUDGED, "only Ubuntu's"),
-    ("setting-profile", blocked(facts=apparmor("4.1.0")), {}, HOLDS, "is not loaded, and the preflight"),
-    ("setting-profile", blocked(facts=apparmor("4.1.0"), **PASSES), {}, DOES_NOT, "is not loaded"),
-    ("setting-profile", blocked(facts=enforcing()), {}, NOT_JUDGED, "only Ubuntu's kernel tells"),
-    ("three-settings", blocked("userns-limit", **SETTINGS), {}, HOLDS, "it fails: the evidence"),
-    (
-        "three-settings",
-        blocked(**SETTINGS),
-        {"log": ELSE},
-        NOT_JUDGED,
-        "not the preflight",
-    ),
-    (
-        "three-settings",
-        blocked(**SETTINGS | {"status": Status.PASS, "cause": None}),
-        {},
-        DOES_NOT,
-        "every test",
-    ),
     ("more-unconfinement", with_remedies(("bwrap-profile", VERIFIED)), {}, HOLDS, "bwrap-profile: verified"),
     ("option-preflight", with_remedies(("preflight", AVOIDS)), {}, HOLDS, "preflight: avoids it"),
     ("option-preflight", with_remedies(("preflight", NO_HELP)), {}, DOES_NOT, "does not help"),
@@ -218,31 +272,60 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
         DOES_NOT,
         "bwrap-profile: does not help",
     ),
-    # On another kernel than Ubuntu's the suite itself is in the profile, and bubblewrap's own leads nowhere.
-    (
-        "option-allow-list",
-        with_remedies(("bwrap-profile", NO_HELP), context=AS_RUN),
-        {},
-        NOT_JUDGED,
-        "the suite itself has to start in unprivileged_userns",
-    ),
-    ("option-allow-list", with_remedies(("bwrap-profile", VERIFIED), context=AS_RUN), {}, HOLDS, "verified"),
 ]
 
 
-@pytest.mark.parametrize(("name", "result", "evidence", "answer", "why"), ONE_CELL)
+@pytest.mark.parametrize(("name", "result", "evidence", "answer", "why"), ONE_CELL + ON_UBUNTU)
 def test_a_claim_is_judged_by_what_a_cell_recorded(
     tmp_path: Path, name: str, result: CellResult, evidence: dict[str, Any], answer: Answer, why: str
 ) -> None:
-    judgement = judged(name, gathered(tmp_path, result, **evidence))
+    judgement = judged(name, gathered(tmp_path, result, **evidence), guest=result.guest)
     assert judgement.answer is answer
     [seen] = judgement.seen
     assert why in seen.sight.what
 
 
+@pytest.mark.parametrize(
+    ("known", "why"),
+    [
+        (facts(), f"{NO_SWITCH}: only Ubuntu's kernel tells"),
+        (NOT_ASKED, f"it was not asked for {RESTRICTION}"),
+        (None, "its facts were not read"),
+        (ubuntu("1"), "its variant imitates the policy, and differs from it"),
+    ],
+)
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_without_ubuntus_kernel_its_policy_is_not_judged_and_the_source_of_what_was_measured_is_named(
+    tmp_path: Path, name: str, known: Facts | None, why: str
+) -> None:
+    result = blocked(
+        variant=ELSEWHERE[name], facts=known, differs={"Ubuntu 24.04": ["bubblewrap starts in it"]}
+    )
+    judgement = judged(name, gathered(tmp_path, result))
+    assert (judgement.answer, [seen.sight.what for seen in judgement.seen]) == (NOT_JUDGED, [why])
+    page = report.render(run_of(result), tmp_path, REPORT)
+    section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    assert "Measured elsewhere, which is no result of this run: " in section
+    assert "(docs/ubuntu-policy.md, 28 November 2026).\n" in section
+
+
+def test_what_this_run_judges_is_not_answered_by_what_was_measured_elsewhere(tmp_path: Path) -> None:
+    result = on_ubuntu()
+    gathered(tmp_path, result, **UID_MAP)
+    section = report.render(run_of(result), tmp_path, REPORT).split("\n## bwrap-alone\n")[1].split("\n## ")[0]
+    assert "does not hold" in section
+    assert "Measured elsewhere" not in section
+
+
+def test_the_set_has_a_cell_for_each_claim_about_ubuntus_own_policy() -> None:
+    named = catalog.load().sets[REPORT]
+    assert "ubuntu-24.04" in named.guests
+    assert {"stock", SETTINGS, RESTRICT_OFF, MISSING} <= set(named.variants)
+
+
 def test_each_check_can_come_out_either_way() -> None:
     answers: dict[str, set[Answer]] = {name: set() for name in claims.known(REPORT)}
-    for name, _, _, answer, _ in ONE_CELL:
+    for name, _, _, answer, _ in ONE_CELL + ON_UBUNTU:
         answers[name].add(answer)
     # One judges nothing, and one does what option-allow-list does.
     assert {name for name, found in answers.items() if not found >= {HOLDS, DOES_NOT}} == {
@@ -312,9 +395,9 @@ def test_a_cause_that_is_only_likely_makes_a_cell_no_example_of_it(tmp_path: Pat
 
 
 def test_a_kernel_log_that_was_lost_shows_no_absence(tmp_path: Path) -> None:
-    lost = gathered(tmp_path, blocked(), kernel="")
+    lost = gathered(tmp_path, on_ubuntu(), kernel="")
     (lost.folder / "kernel.log").rename(lost.folder / "kernel-mark-lost.log")
-    assert judged("audit-line", lost).answer is NOT_JUDGED
+    assert judged("audit-line", lost, guest="ubuntu-24.04").answer is NOT_JUDGED
 
 
 def test_where_no_evidence_was_gathered_nothing_is_judged_by_it(tmp_path: Path) -> None:
@@ -376,7 +459,7 @@ def test_the_page_has_an_answer_for_every_guest_and_links_what_shows_it(tmp_path
 
 
 def test_what_was_not_gathered_is_not_linked(tmp_path: Path) -> None:
-    gathered(tmp_path, blocked())
-    page = report.render(run_of(blocked()), tmp_path, REPORT)
+    gathered(tmp_path, on_ubuntu())
+    page = report.render(run_of(on_ubuntu()), tmp_path, REPORT)
     assert "junit.xml" not in page
-    assert f"[kernel.log](cells/debian-13/{POLICY}/0.10.8/kernel.log)" in page
+    assert "[kernel.log](cells/ubuntu-24.04/stock/0.10.8/kernel.log)" in page

@@ -133,6 +133,13 @@ INSTALL_FAILS = ("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP)
         (examples.UBUNTU, blocked("userns-sysctl", "apparmor-userns-nocaps"), WordsVerdict.RIGHT),
         (examples.UBUNTU, blocked("apparmor-userns-nocaps", tried=[INSTALL_FAILS]), WordsVerdict.NO_CURE),
         (examples.UBUNTU, blocked("userns-sysctl", tried=[INSTALL_FAILS]), WordsVerdict.WRONG_KNOB),
+        # What it blames is behind the cause found: the profile of the restriction is in complain mode.
+        (
+            examples.UBUNTU,
+            blocked("apparmor-disconnected", tried=[("apparmor-restrict-off", RemedyOutcome.VERIFIED)]),
+            WordsVerdict.RIGHT,
+        ),
+        (examples.UBUNTU, blocked("apparmor-disconnected"), WordsVerdict.WRONG_KNOB),
         # boxlite names one of two causes, and its remedy alone does not help.
         (
             examples.USERNS_SYSCTL,

@@ -17,7 +17,7 @@ class OneCause(Claim):
         return _cells.blocked_by(cell, _cells.POLICY, _cells.NOT_EXECUTED)
 
     def look(self, cell: FinishedCell) -> Sight:
-        words, audited = cell.words, AuditLine().look(cell)
+        words, audited = cell.words, AuditLine().look_there(cell)
         said = _cells.ERROR_TEXT in words.text
         ran = _cells.line(words.text, _cells.BWRAP_FAILED)
         if audited.holds is None or not (said or ran):

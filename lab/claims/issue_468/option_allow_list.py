@@ -2,7 +2,6 @@
 
 from lab.claims import _cells
 from lab.claims._base import Claim, Sight
-from lab.probes.label import read_label
 from lab.record import CellResult, RemedyOutcome
 from lab.upstream.finished import FinishedCell
 
@@ -28,16 +27,4 @@ class OptionAllowList(Claim):
 
 def profile_tried(cell: FinishedCell) -> Sight:
     """What came of giving bubblewrap a profile of its own."""
-    sight = _cells.tried(cell, *REMEDIES, wanted=RemedyOutcome.VERIFIED)
-    if sight.holds is not False or not _starts_in_the_profile(cell.result):
-        return sight
-    why = (
-        f"the suite itself has to start in {_cells.PROFILE} here; Ubuntu's kernel moves bubblewrap alone "
-        "there, and not where that has a profile"
-    )
-    return Sight(None, f"{sight.what}; but {why}", sight.files)
-
-
-def _starts_in_the_profile(cell: CellResult) -> bool:
-    """Whether the suite was started in the policy's profile, which only a kernel other than Ubuntu's needs."""
-    return cell.context is not None and _cells.PROFILE in read_label(cell.context.apparmor).profiles
+    return _cells.tried(cell, *REMEDIES, wanted=RemedyOutcome.VERIFIED)

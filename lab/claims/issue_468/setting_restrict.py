@@ -1,16 +1,18 @@
 """The second of the three settings, alone."""
 
-from lab.claims._cells import SettingInVain, sysctl_in_effect
+from lab.claims import _cells
+from lab.claims._cells import RESTRICTION, SettingInVain
 from lab.probes import Facts
-
-SYSCTL = "kernel.apparmor_restrict_unprivileged_userns"
 
 
 class SettingRestrict(SettingInVain):
     order = 114
-    quote = f"Setting: ... {SYSCTL}=0 ... does not unblock the preflight on this host."
-    check = f"whether the preflight fails under the policy where {SYSCTL} is 0"
-    setting = f"{SYSCTL} is 0"
+    quote = f"Setting: ... {RESTRICTION}=0 ... does not unblock the preflight on this host."
+    check = f"whether the preflight fails where {RESTRICTION} is 0, and nothing else is changed"
+    only = "only Ubuntu's kernel with this setting shows it (variant apparmor-restrict-off)"
+    measured = f"this setting alone cures, the whole suite passes ({_cells.SOURCE})"
+    variants = ("apparmor-restrict-off",)
+    setting = f"{RESTRICTION} is 0"
 
-    def in_effect(self, facts: Facts) -> bool | str:
-        return sysctl_in_effect(facts, SYSCTL, "0")
+    def in_effect(self, facts: Facts) -> bool:
+        return _cells.restriction_is(facts, "0")

@@ -2,16 +2,15 @@
 
 from lab.claims import _cells
 from lab.claims._base import Claim, Sight
+from lab.claims._cells import RESTRICTION
 from lab.record import CellResult
 from lab.upstream.finished import FinishedCell
-
-SWITCH = "kernel.apparmor_restrict_unprivileged_userns"
 
 
 class UbuntuDefault(Claim):
     order = 100
     quote = "(Ubuntu 24+ default)"
-    check = f"whether Ubuntu as installed enforces the profile, and {SWITCH} is 1"
+    check = f"whether Ubuntu as installed enforces the profile, and {RESTRICTION} is 1"
     only = "could only be judged on Ubuntu 24.04 or newer as installed"
 
     def concerns(self, cell: CellResult) -> bool:
@@ -23,6 +22,6 @@ class UbuntuDefault(Claim):
             return Sight(None, "its facts were not read")
         loaded = facts.apparmor.profiles if facts.apparmor else {}
         mode = loaded.get(_cells.PROFILE, "not loaded")
-        switch = facts.sysctls[SWITCH]
-        shown = f"the profile: {mode}; {SWITCH}: {switch or 'not there'}"
+        switch = facts.sysctls[RESTRICTION]
+        shown = f"the profile: {mode}; {RESTRICTION}: {switch or 'not there'}"
         return Sight(mode == "enforce" and switch == "1", shown)
