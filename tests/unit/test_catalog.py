@@ -311,6 +311,7 @@ def test_what_a_variant_cannot_tell_about_is_a_remedy_for_its_cause_with_a_reaso
         for name, reason in variant.not_judged.items():
             assert variant.expect.cause in remedies.find(name).cures
             assert reason and "\n" not in reason
+            assert len(reason) <= 300, "reports and pages cut it, and with it the source"
 
 
 def test_of_two_variants_neither_can_tell_about_what_one_cannot() -> None:
