@@ -1,11 +1,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lab import catalog
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.base.speed import Speed
@@ -67,14 +69,15 @@ def test_a_command_goes_to_the_guest_as_data_and_is_shown_before_and_kept_after(
     run: Any, tmp_path: Path
 ) -> None:
     guest = Guest({"status": 1, "output": "bwrap: loopback: Failed RTM_NEWADDR\n"}, {"output": "\x1b[31mred"})
-    results, shown = run(guest, HOSTILE, "echo red")
+    confined = replace(cell_of(POLICY), variant=catalog.load().variant("apparmor-kvm-deny"))
+    results, shown = run(guest, HOSTILE, "echo red", cell=confined)
     assert [each["command"] for each in guest.asked] == [HOSTILE, "echo red"]
-    assert guest.asked[0]["under"] == ["aa-exec", "-p", "unprivileged_userns", "--"]
+    assert guest.asked[0]["under"] == ["aa-exec", "-p", "lab-without-kvm", "--"]
     assert guest.asked[0]["user"] == "tester"
     assert (guest.asked[0]["seconds"], guest.asked[0]["bytes"]) == (2 * commands.SECONDS, commands.BYTES)
     assert shown[1] == "in debian-13, as tester, without a network: echo red"
     assert [each.outcome for each in results] == ["exit status 1", "exit status 0"]
-    kept = tmp_path / cell_of(POLICY).folder / commands.FOLDER
+    kept = tmp_path / confined.folder / commands.FOLDER
     assert (kept / "01.txt").read_text().endswith("Failed RTM_NEWADDR\n(exit status 1; without a network)\n")
     assert (kept / "02.txt").read_text() == "$ echo red\nred\n(exit status 0; without a network)\n"
 

@@ -214,7 +214,7 @@ def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: 
         assert (each.pop("rates"), each.pop("seed"), each.pop("stress")) == ([], None, [])
         assert each.pop("trials_lane") == ""
         assert [repeat.pop("seed") for repeat in each["repeats"]] == [None] * len(each["repeats"])
-        assert each.pop("bug") is False
+        assert (each.pop("bug"), each.pop("differs")) == (False, {})
         for tried in each["remedies"]:
             assert (tried.pop("steps"), tried.pop("causes"), tried.pop("bug")) == ({}, None, False)
         for step in each["experiment"]["steps"] if each["experiment"] else []:

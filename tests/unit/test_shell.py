@@ -152,7 +152,7 @@ def test_a_suite_that_runs_as_root_gets_its_shell_by_the_administrator(tmp_path:
 
 
 def test_root_is_not_confined_by_what_the_variant_puts_the_tests_under(tmp_path: Path) -> None:
-    way_in = made(tmp_path, "apparmor-userns-nocaps")
+    way_in = made(tmp_path, "apparmor-kvm-deny")
     assert "aa-exec" in way_in.command(["id"])[-1]
     as_root = way_in.command(["id"], user="root")
     assert "aa-exec" not in as_root[-1]
