@@ -104,6 +104,8 @@ def _sandbox(shown: Path | None = None) -> list[str | Path]:
         for parent in reversed(shown.parents):
             command += ["--perms", "0755", "--dir", parent]
         command += ["--ro-bind", shown, shown]
+    # What bubblewrap makes as / belongs to the user who calls it.
+    command += ["--remount-ro", "/"]
     for name, value in VARIABLES.items():
         command += ["--setenv", name, value]
     command += ["--chdir", "/"]

@@ -53,9 +53,11 @@ SWITCH_OFF = {"kernel.apparmor_restrict_unprivileged_userns": "0"}
 UBUNTU = facts(sysctls=SWITCH_OFF, apparmor={"profiles": {}})
 RESTRICTED = facts(sysctls=SWITCH_OFF, apparmor={"profiles": {"bwrap": "enforce"}})
 UBUNTUS = "its kernel has no kernel.apparmor_restrict_unprivileged_userns"
+IMITATED = {"unprivileged_userns": "enforce", "unprivileged_userns_unshare": "enforce"}
 NOT_ON_DEBIAN = {
     "apparmor-restrict-off": UBUNTUS,
     "apparmor-restrict-on": UBUNTUS,
+    "apparmor-userns-profile-missing": UBUNTUS,
     "issue-468-settings": UBUNTUS,
     "cgroup-no-delegation": "gives its users no control groups to begin with",
     "home-btrfs": "has no mkfs.btrfs",
@@ -149,14 +151,19 @@ def test_what_the_guest_shows_is_in_effect() -> None:
     check_in_effect(KNOWN["max-userns-zero"], facts(sysctls={"user.max_user_namespaces": "0"}), who())
     check_in_effect(
         KNOWN["apparmor-userns-nocaps"],
-        apparmor(profiles={"unprivileged_userns": "enforce"}),
-        who(context={"apparmor": "unprivileged_userns (enforce)"}),
+        apparmor(profiles=IMITATED),
+        who(bubblewrap="unprivileged_userns (enforce)"),
+    )
+    check_in_effect(
+        KNOWN["apparmor-kvm-deny"],
+        apparmor(profiles={"lab-without-kvm": "enforce"}),
+        who(context={"apparmor": "lab-without-kvm (enforce)"}),
     )
     # A kernel that restricts changes of profile stacks the one that an unconfined program asks for.
     check_in_effect(
-        KNOWN["apparmor-userns-nocaps"],
-        apparmor(profiles={"unprivileged_userns": "enforce"}),
-        who(context={"apparmor": "unconfined//&unprivileged_userns (enforce)"}),
+        KNOWN["apparmor-kvm-deny"],
+        apparmor(profiles={"lab-without-kvm": "enforce"}),
+        who(context={"apparmor": "unconfined//&lab-without-kvm (enforce)"}),
     )
     unconfined = apparmor(profiles={"lab-bwrap-unconfined": "unconfined"})
     for label in ("lab-bwrap-unconfined (unconfined)", "unconfined//&lab-bwrap-unconfined (unconfined)", None):
@@ -221,9 +228,11 @@ def profiles(wanted: Variant) -> list[Profile]:
 
 
 def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> None:
-    for name in ("apparmor-userns-nocaps", "apparmor-kvm-deny", "apparmor-bwrap-exec-deny"):
+    for name in ("apparmor-kvm-deny", "apparmor-bwrap-exec-deny"):
         [profile] = profiles(KNOWN[name])
         assert not profile.is_for_bubblewrap
+    imitated = profiles(KNOWN["apparmor-userns-nocaps"])
+    assert [each.name for each in imitated if each.is_for_bubblewrap] == ["unprivileged_userns"]
     written = "profile a /opt/x/bwrap {\n}\nprofile b /usr/bin/bwrapper {\n}\n/usr/bin/bwrap {\n}\n"
     made = [Profile(name=name, text=written, shipped=None) for name in "ab"]
     assert [profile.is_for_bubblewrap for profile in made] == [True, False]
@@ -252,20 +261,26 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
             who(),
             [
                 "AppArmor profile unprivileged_userns is in complain mode",
-                "the suite would run confined by 'unconfined'",
+                "AppArmor profile unprivileged_userns_unshare is not loaded",
             ],
         ),
         (
             "apparmor-userns-nocaps",
-            apparmor(profiles={"unprivileged_userns": "enforce"}),
-            who(context={"apparmor": "unprivileged_userns (complain)"}),
-            ["the suite would run confined by 'unprivileged_userns (complain)'"],
+            apparmor(profiles=IMITATED),
+            who(bubblewrap="unconfined"),
+            ["bubblewrap runs as 'unconfined', not under unprivileged_userns: is another profile attached"],
         ),
         (
-            "apparmor-userns-nocaps",
-            apparmor(profiles={"unprivileged_userns": "enforce"}),
-            who(context={"apparmor": "other//&unprivileged_userns (enforce)"}),
-            ["the suite would run confined by 'other//&unprivileged_userns (enforce)'"],
+            "apparmor-kvm-deny",
+            apparmor(profiles={"lab-without-kvm": "enforce"}),
+            who(context={"apparmor": "lab-without-kvm (complain)"}),
+            ["the suite would run confined by 'lab-without-kvm (complain)'"],
+        ),
+        (
+            "apparmor-kvm-deny",
+            apparmor(profiles={"lab-without-kvm": "enforce"}),
+            who(context={"apparmor": "other//&lab-without-kvm (enforce)"}),
+            ["the suite would run confined by 'other//&lab-without-kvm (enforce)'"],
         ),
         (
             "apparmor-bwrap-unconfined",
@@ -351,7 +366,7 @@ def test_every_difference_is_named(name: str, guest: Facts, user: SuiteUser, dif
     ("name", "command"),
     [
         ("stock", ""),
-        ("apparmor-userns-nocaps", "aa-exec -p unprivileged_userns --"),
+        ("apparmor-kvm-deny", "aa-exec -p lab-without-kvm --"),
         ("podman-privileged", "lab-container"),
     ],
 )
