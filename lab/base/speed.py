@@ -1,5 +1,6 @@
 """How fast this host runs guests, and the limits of time that follow from it."""
 
+import os
 from dataclasses import dataclass
 
 from lab.base.wait import Deadline
@@ -17,14 +18,18 @@ EMULATION_FACTOR = 10.0
 class Speed:
     """How fast guests run on this host, as limits of time need it.
 
-    `kernel_seconds` is what a guest's kernel took on its own clock until it started user space; None if that
-    was not measured. `more` stretches all limits further. No limit is ever shorter than without a measurement:
-    a host that was idle then may be busy later.
+    `kernel_seconds` is what a guest's kernel took until it started user space, in real seconds; None if that
+    was not measured. `clock` is how many seconds of a guest's clock pass in each real second. `more` stretches
+    all limits further, and so does `busy`: how many programs want each of the host's processors.
+
+    No limit is ever shorter than without a measurement: a host that was idle then may be busy later.
     """
 
     emulated: bool
     kernel_seconds: float | None = None
     more: float = 1.0
+    clock: float = 1.0
+    busy: float = 1.0
 
     @property
     def times_slower(self) -> float | None:
@@ -35,7 +40,7 @@ class Speed:
     def factor(self) -> float:
         """The factor for a limit that is meant for ordinary hardware with KVM."""
         least = EMULATION_FACTOR if self.emulated else 1.0
-        return max(least, self.times_slower or 0.0) * self.more
+        return max(least, self.times_slower or 0.0) * self.more * self.busy
 
     @property
     def is_slow(self) -> bool:
@@ -48,6 +53,10 @@ class Speed:
     def from_kvm(self, seconds: float) -> float:
         """The limit that follows from one for ordinary hardware with KVM."""
         return seconds * self.factor
+
+    def in_guest(self, seconds: float) -> float:
+        """The same for a limit that the guest keeps, in seconds of its own clock."""
+        return self.from_kvm(seconds) * self.clock
 
     def from_emulation(self, seconds: float) -> float:
         """The limit that follows from one that suffices for emulation on ordinary hardware."""
@@ -68,7 +77,13 @@ class Speed:
 
     def __str__(self) -> str:
         """A clause about this host, for errors: `waited 300 s for SSH; this host boots ...`."""
-        return f"{self.compared} (software emulation)" if self.emulated else self.compared
+        said = f"{self.compared} (software emulation)" if self.emulated else self.compared
+        return f"{said}, and {self.busy:.0f} programs wanted each of its processors" if self.busy >= 2 else said
+
+
+def busy_now() -> float:
+    """How many programs wanted each of this host's processors in the last minute; at least 1."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 # Ordinary hardware with KVM.

@@ -138,6 +138,9 @@ def open_shell(guest: Opened | Kept, user: Who, about: str = "") -> int:
             say += [f"one test of it:\n  {entrance.one_test}"]
         else:
             say += ["as root, not confined as the tests are"]
+        if (rate := entrance.speed.clock) < 1:
+            slower = f"{1 / rate:.0f}"
+            say += [f"time in the guest runs {slower} times slower than here: `sleep 1` takes {slower} s"]
         common.say("\n".join(say))
     return run(guest, guest.entrance.shell(user=user, terminal=terminal))
 

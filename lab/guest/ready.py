@@ -18,6 +18,9 @@ from lab.probes import Facts
 # took from 21 to 190 s, depending on the host's speed and on how many guests shared it.
 BOOT_SECONDS = 30.0
 CLOUD_INIT_SECONDS = 18.0
+# How often a guest gets the time for its boot, if its console has grown meanwhile: one that never ends its boot
+# can write there for ever.
+MOST_WAITS = 5
 RESULT = "/run/cloud-init/result.json"
 
 
@@ -47,12 +50,12 @@ class CloudInitFailed(LabError):
         super().__init__(message, evidence={"cloud-init.log": log})
 
 
-def wait_ready(session: Session, check: Callable[[], None] = lambda: None) -> None:
-    """Wait until SSH answers and cloud-init has succeeded; `check` is called until SSH answers.
+def wait_ready(session: Session, listens: Callable[[], bool] = lambda: True) -> None:
+    """Wait until SSH answers and cloud-init has succeeded; `listens` says whether SSH may answer.
 
-    Raises CloudInitFailed, DeadlineExpired, or what `check` and the session's `alive` raise.
+    Raises CloudInitFailed, DeadlineExpired, or what `listens` and the session's `alive` raise.
     """
-    session.wait_open(BOOT_SECONDS, check=check)
+    session.wait_open(BOOT_SECONDS, listens=listens)
     try:
         reply = session.run(
             f"until test -e {RESULT}; do sleep 0.2; done; cat {RESULT}", seconds=CLOUD_INIT_SECONDS
@@ -66,19 +69,31 @@ def wait_ready(session: Session, check: Callable[[], None] = lambda: None) -> No
 
 
 def wait_up(session: Session, lane: Lane) -> None:
-    """Do the same for a guest that was just started.
+    """Do the same for a guest that was just started, and longer for one whose console grows.
 
     Raises BootFailed if it does not come up in time, or stopped booting and waits for someone at its console.
     """
 
-    def check() -> None:
-        if words := console.asks_for_help(lane.console_text()):
+    def listens() -> bool:
+        text = lane.console_text()
+        if words := console.asks_for_help(text):
             raise BootFailed(f"{lane.guest.name} stopped booting: {words}\n{lane.last_words()}")
+        return console.shows_ssh(text)
 
-    try:
-        wait_ready(session, check)
-    except DeadlineExpired as error:
-        raise BootFailed(f"{lane.guest.name} did not come up: {error}\n{lane.last_words()}") from error
+    waited, shown = 0, 0
+    while True:
+        try:
+            wait_ready(session, listens)
+        except DeadlineExpired as error:
+            waited += 1
+            before, shown = shown, len(lane.console_text())
+            if shown > before and waited < MOST_WAITS:
+                continue
+            times = f" {waited} times" if waited > 1 else ""
+            raise BootFailed(
+                f"{lane.guest.name} did not come up: {error}{times}\n{lane.last_words()}"
+            ) from error
+        return
 
 
 def check_as_defined(guest: Guest, facts: Facts) -> None:

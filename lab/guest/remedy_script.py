@@ -66,7 +66,7 @@ def _run(session: Session, name: str, script: str, *, about_user: bool, undo: bo
             "script": script,
             "arguments": ["--user", SUITE] if about_user else [],
             "undo": undo,
-            "seconds": session.speed.from_emulation(ONE_RUN_SECONDS),
+            "seconds": session.speed.from_emulation(ONE_RUN_SECONDS) * session.speed.clock,
         },
         seconds=SECONDS,
     )

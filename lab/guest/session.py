@@ -2,6 +2,7 @@
 
 import shlex
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
 WATCH_SECONDS = 2.0
 # No more often than this, even when the time is up.
 LEAST_SECONDS = 0.01
+
+# How often a guest's SSH server is asked whether it is up; less often the longer it takes. QEMU keeps each
+# connection for a guest that has no network yet, so a server that comes up meets all of them, and OpenSSH lets
+# nobody in who gave up fifteen lately (PerSourcePenalties and MaxStartups of sshd_config(5)).
+LOOK_SECONDS = 10.0
 
 # libvirt notices that a machine died a moment after its connections broke. For so long it is asked, so that the
 # error names the machine's death and not the broken connection.
@@ -90,20 +96,26 @@ class Session:
         """Log in with another key from now on. Connections that are open stay: a login takes seconds."""
         self._endpoint = endpoint
 
-    def wait_open(
-        self, seconds: float, *, listening: bool = False, check: Callable[[], None] = lambda: None
-    ) -> None:
-        """Wait until the administrator can log in. `listening`: the server is known to be up.
+    def wait_open(self, seconds: float, *, listens: Callable[[], bool] = lambda: True) -> None:
+        """Wait until the administrator can log in.
 
-        `seconds` is the limit on ordinary hardware with KVM. `check` is called while nobody can. Raises
-        DeadlineExpired, LaneDied if the guest has lost its network, or whatever `alive` and `check` raise.
+        `seconds` is the limit on ordinary hardware with KVM. `listens` is called until it says that the guest's
+        server is up; as long as it does not, the server is asked now and then. Raises DeadlineExpired, LaneDied
+        if the guest has lost its network, or whatever `alive` and `listens` raise.
         """
+        begun = time.monotonic()
+        next_look = 0.0
 
         def attempt() -> bool | None:
-            check()
+            nonlocal next_look
             with self._told_of_the_machine():
-                if not listening and not ssh.shows_banner(self._endpoint, self.speed):
-                    return None
+                if not listens():
+                    now = time.monotonic()
+                    if now < next_look:
+                        return None
+                    next_look = now + max(LOOK_SECONDS, (now - begun) / 2)
+                    if not ssh.shows_banner(self._endpoint, self.speed):
+                        return None
             try:
                 self._connection(ADMIN)
             except (paramiko.SSHException, OSError, EOFError) as error:
@@ -116,7 +128,7 @@ class Session:
             return True
 
         deadline = self.speed.deadline(seconds, "the guest's SSH server")
-        wait_for(attempt, deadline, alive=self._alive, interval=0.1)
+        wait_for(attempt, deadline, alive=self._alive)
 
     def run(
         self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True, name: str = ""

@@ -69,7 +69,7 @@ def run(
         user=login(variant),
     )
     try:
-        ending, report = _read(output.stdout, limit=speed.from_kvm(suite.suite_seconds * options.more_time))
+        ending, report = _read(output.stdout, limit=speed.in_guest(suite.suite_seconds * options.more_time))
         began = build.read_report(report) if report else None
     except ValueError as error:
         raise SuiteBroken(f"what the suite reported cannot be read: {one_line(error)}") from error
@@ -104,9 +104,9 @@ def _last_words(session: Session, results: str) -> str:
 def command(build: Build, variant: Variant, *, speed: Speed, options: SuiteOptions = WHOLE_SUITE) -> str:
     """The command that runs the suite under its time limit, for a shell in the state that tests see."""
     suite = build.suite
-    test_seconds = speed.from_kvm(suite.test_seconds * options.more_time)
+    test_seconds = speed.in_guest(suite.test_seconds * options.more_time)
     wanted = build.command(options, results=folder(variant), test_seconds=test_seconds)
-    return f"timeout --kill-after=5 {speed.from_kvm(suite.suite_seconds * options.more_time):.0f} {wanted}"
+    return f"timeout --kill-after=5 {speed.in_guest(suite.suite_seconds * options.more_time):.0f} {wanted}"
 
 
 def in_state_of_tests(

@@ -19,7 +19,7 @@ from lab.host import proof, rule
 from lab.host.denials import PASST
 from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 from lab.images import debian, store
-from lab.machine import acceleration, firmware
+from lab.machine import acceleration, clock, firmware
 from lab.machine.acceleration import Acceleration, NoMachine
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
@@ -158,10 +158,11 @@ def _libvirt(plan: Plan, uri: str, again: bool) -> Iterator[Line]:
                 plan.paths.acceleration.unlink(missing_ok=True)
                 plan.paths.network.unlink(missing_ok=True)
             yield _acceleration(opened, plan.paths)
+            yield _clock(opened, plan.paths)
             yield _network(opened, plan.paths)
     except NoLibvirt as error:
         yield Line("libvirt", State.BROKEN, str(error.args[0]), error.hint or "")
-        for what in ("acceleration", "network"):
+        for what in ("acceleration", "clock", "network"):
             yield Line(what, State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
     except libvirt.libvirtError as error:
         yield Line("libvirt", State.BROKEN, str(error), "see the daemon's own log")
@@ -196,6 +197,32 @@ def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
         State.SLOW,
         f"software emulation: {verdict.reason}; {verdict.speed.compared}",
         "everything works without KVM; for speed, use a host with /dev/kvm and nested virtualization",
+    )
+
+
+def _clock(opened: libvirt.virConnect, paths: Paths) -> Line:
+    """Which clock guests have."""
+    verdict = acceleration.cached(opened, paths)
+    if verdict is not None and verdict.kvm:
+        return Line("clock", State.OK, "guests run under KVM and have this host's clock")
+    if not opened.getURI().startswith("qemu"):
+        return Line("clock", State.UNKNOWN, "only QEMU can be given another one")
+    try:
+        found = clock.of_emulated(opened, paths)
+    except libvirt.libvirtError as error:
+        return Line("clock", State.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `network`")
+    if not found.reason:
+        return Line(
+            "clock",
+            State.OK,
+            f"an emulated guest's runs {1 / found.rate:.0f} times slower than this host's, like its processor",
+        )
+    return Line(
+        "clock",
+        State.SLOW,
+        f"emulated guests have this host's clock: {found.reason}; boxes may miss boxlite's limit of 30 s while "
+        "this host is busy, and their cells are `error` then",
+        SETUP,
     )
 
 

@@ -31,10 +31,14 @@ class Applied:
 
 @dataclass
 class CellRunner:
-    """Runs cells on one lane, one after another. `served` counts the suites that were begun."""
+    """Runs cells on one lane, one after another.
+
+    `served` counts the suites that were begun. `alone`: no other lane is at work while one runs.
+    """
 
     running: RunningLane
     served: int = 0
+    alone: bool = False
 
     @property
     def guest(self) -> LaneGuest:
@@ -127,7 +131,8 @@ class CellRunner:
 
     def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
         """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
-        with self.guest.holding(f"{cell.variant.name}: running the suite"), watch.step("suite"):
+        what = f"{cell.variant.name}: running the suite{' alone' if self.alone else ''}"
+        with self.guest.holding(what, alone=self.alone), watch.step("suite"):
             return self.guest.run_suite(cell.build, cell.variant, options)
 
     def gather(self, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:

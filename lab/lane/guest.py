@@ -20,7 +20,7 @@ from lab.guest.variant import Mark
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, MemoryCheckpoint
-from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.machine.lane import Lane, LaneDied
 from lab.probes import Facts, Probed, SuiteUser
 from lab.remedies import Remedy
 
@@ -30,13 +30,19 @@ POWER_OFF_SECONDS = 10.0
 
 
 @contextmanager
-def holding(processors: Processors, what: str, *, how: Acceleration, say: Say) -> Iterator[None]:
-    """Hold a processor for work that keeps an emulated guest's busy; under KVM nobody waits."""
+def holding(
+    processors: Processors, what: str, *, how: Acceleration, say: Say, alone: bool = False
+) -> Iterator[None]:
+    """Hold a processor for work that keeps an emulated guest's busy; under KVM nobody waits.
+
+    `alone`: hold all of them, so that no other lane is at work.
+    """
     if how.kvm:
         say(what)
         yield
         return
-    with processors.hold(1, lambda: say("waiting for a processor")):
+    wait = "waiting until no other lane is at work" if alone else "waiting for a processor"
+    with processors.hold(processors.count if alone else 1, lambda: say(wait)):
         say(what)
         yield
 
@@ -65,8 +71,8 @@ class LaneGuest:
 
     @property
     def speed(self) -> Speed:
-        """How fast it is, as far as is known: a slow boot stretches the limits that follow."""
-        return self.lane.acceleration.speed
+        """How fast it is now, as far as is known: a slow boot and a busy host stretch later limits."""
+        return self.lane.speed
 
     @property
     def is_emulated(self) -> bool:
@@ -81,9 +87,9 @@ class LaneGuest:
             return False
         return True
 
-    def holding(self, what: str) -> AbstractContextManager[None]:
-        """Hold a processor of the host for `what`, which is shown."""
-        return holding(self.processors, what, how=self.acceleration, say=self.say)
+    def holding(self, what: str, *, alone: bool = False) -> AbstractContextManager[None]:
+        """Hold a processor of the host for `what`, which is shown; `alone`: all of them."""
+        return holding(self.processors, what, how=self.acceleration, say=self.say, alone=alone)
 
     def close(self) -> None:
         """Drop the connections, the agent's too: the machine ends or starts anew."""
@@ -94,6 +100,12 @@ class LaneGuest:
         if self.session.agent:
             self.session.agent.close()
             self.session.agent = None
+
+    def _look_at_load(self) -> None:
+        """Have the limits fit how busy the host is now."""
+        self.session.speed = self.speed
+        if self.session.agent:
+            self.session.agent.speed = self.speed
 
     def start_agent(self) -> None:
         """Start the guest's agent; if that fails, the lane's note says why, and the lab goes on over SSH."""
@@ -126,6 +138,7 @@ class LaneGuest:
     def fork(self, checkpoint: Checkpoint) -> None:
         """Put the guest into the checkpoint's state and wait until it answers."""
         self.session.close()
+        self._look_at_load()
         checkpoint.fork()
         if checkpoint.boots:
             self._leave_agent()
@@ -155,28 +168,17 @@ class LaneGuest:
         self.wait_answering()
 
     def wait_up(self) -> None:
-        """Wait for a guest that was just started. Raises BootFailed, LaneDied."""
-        try:
-            ready.wait_up(self.session, self.lane)
-        except BootFailed:
-            # If its kernel was slower than was known, the limit was too short.
-            if not self._makes_limits_longer():
-                raise
-            ready.wait_up(self.session, self.lane)
-        self._makes_limits_longer()
-
-    def _makes_limits_longer(self) -> bool:
-        """Learn this host's speed from the boot: whether later limits are longer than they were."""
+        """Wait for a guest that was just started, and learn this host's speed. Raises BootFailed, LaneDied."""
+        ready.wait_up(self.session, self.lane)
         before, now = self.acceleration, self.acceleration.learned(self.lane.console_text())
-        self.lane.acceleration, self.session.speed = now, now.speed
-        if now.speed.factor <= before.speed.factor:
-            return False
-        self.say(f"this boot was slower than what was known: {now.told()}")
-        return True
+        self.lane.acceleration = now
+        self._look_at_load()
+        if now.speed.factor > before.speed.factor:
+            self.say(f"this boot was slower than what was known: {now.told()}")
 
     def wait_answering(self) -> None:
         """Wait for a guest whose SSH server was up when its state was saved. Raises DeadlineExpired."""
-        self.session.wait_open(ready.BOOT_SECONDS, listening=True)
+        self.session.wait_open(ready.BOOT_SECONDS)
 
     def snapshot(self, tag: str) -> MemoryCheckpoint:
         """A snapshot that the lane's overlay has."""

@@ -31,6 +31,7 @@ from lab.images.store import BaseImage
 from lab.lane import quieting, supplies
 from lab.machine import network, opening, seed
 from lab.machine.acceleration import Acceleration
+from lab.machine.clock import REAL
 from lab.machine.keys import KeyPair
 from lab.machine.lane import Lane, LaneDied
 
@@ -202,7 +203,8 @@ def _check_room(paths: Paths, guest: Guest) -> None:
 
 def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, disk: Path) -> None:
     """Boot the image on a lane of its own, complete the guest, and write its disk to `disk`."""
-    how, say = preparation.acceleration, preparation.say
+    # The host's clock: package managers and their servers have limits of their own.
+    how, say = replace(preparation.acceleration, clock=REAL), preparation.say
     with opening.open_lane(
         preparation.connection,
         preparation.paths,

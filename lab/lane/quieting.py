@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from lab.base.speed import Speed
 from lab.guest.programs import checked, program_file, source
 from lab.guest.session import Session
+from lab.machine.domain import NO_TIMER_CHECK
 
 # They take the package manager's locks, or run inside a cell: its clock is set in a fork, and timers catch up.
 UNITS = (
@@ -26,23 +27,28 @@ LOCKS = (
     *("/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"),
     "/run/dnf/rpmtransaction.lock",
 )
+# Where boot loaders have the kernel's command line, and how its lines begin: GRUB's own entries, and those of
+# the Boot Loader Specification, as Fedora has them.
+LOADERS = (("/boot/grub*/grub.cfg", "linux"), ("/boot/loader/entries/*.conf", "options"))
 # How long packages may be installed by others, under hardware acceleration.
 SECONDS = 300.0
 PROGRAM = "quiet"
 # In the folder of a prepared image: what was changed in the guest, besides packages.
 CHANGES = "changes.json"
-RECIPE = (*UNITS, *SCRIPTS, *LOCKS, source(program_file(PROGRAM)))
+RECIPE = (*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), NO_TIMER_CHECK, source(program_file(PROGRAM)))
 
 
 class Changes(BaseModel):
     """What was changed in a guest besides packages, and the locks that others held to the end of the wait.
 
-    `not_masked` are the units that still run when they like, each with systemctl's reason.
+    `not_masked` are the units that still run when they like, each with systemctl's reason. `loader_files` are
+    those in which the kernel got one more argument.
     """
 
     masked: list[str]
     not_masked: dict[str, str]
     not_executable: list[str]
+    loader_files: list[str] = []
     held: list[str]
 
 
@@ -51,7 +57,14 @@ def quiet(session: Session, speed: Speed) -> Changes:
 
     `speed` is the machine's. Raises RemoteFailed.
     """
-    argument = {"units": UNITS, "scripts": SCRIPTS, "locks": LOCKS, "seconds": speed.from_kvm(SECONDS)}
+    argument = {
+        "units": UNITS,
+        "scripts": SCRIPTS,
+        "locks": LOCKS,
+        "loaders": LOADERS,
+        "kernel_argument": NO_TIMER_CHECK,
+        "seconds": speed.from_kvm(SECONDS),
+    }
     return checked(PROGRAM, Changes, session.program(PROGRAM, argument, seconds=SECONDS + 30))
 
 

@@ -142,6 +142,7 @@ class RunningLane:
             restored=self._bring_up.restored,
             stored_build=bool(self._bring_up.files),
             kernel_seconds=self.lane.acceleration.kernel_seconds,
+            clock=self.lane.acceleration.clock.rate,
             limits_factor=self.lane.acceleration.speed.factor,
             seconds=dict(self.guest.watch.seconds),
             processor_seconds=self.lane.processor_seconds,

@@ -16,7 +16,7 @@ from lab.images import debian, store
 from lab.images.content import DISK
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.machine import kernel_boot, states
+from lab.machine import clock, kernel_boot, states
 from lab.record import RESULTS_FILE
 from lab.record.decided import DECIDED_FILE
 
@@ -126,7 +126,8 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     """What dead labs were at work in. Each stays locked until the next is asked for."""
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
     yield from scratch.abandoned(debian.WORKSPACES, debian.WORKSPACE)
-    yield from scratch.abandoned(paths.state, kernel_boot.FOLDER)
+    for name in (kernel_boot.FOLDER, clock.FOLDER):
+        yield from scratch.abandoned(paths.state, name)
     yield from scratch.abandoned(paths.state, tiny_guest.FOLDER)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from scratch.abandoned(checkout.store(paths), checkout.PARTIAL)

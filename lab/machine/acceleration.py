@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.base.speed import Speed
 from lab.images.store import BaseImage
-from lab.machine import kernel_boot
+from lab.machine import clock, kernel_boot
+from lab.machine.clock import REAL, Clock
 
 # What guests run under, as records name it.
 KVM, EMULATION = "kvm", "emulation"
@@ -32,11 +33,15 @@ LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True)
 class Acceleration:
-    """How guests run, and why. `kernel_seconds` is what a guest's kernel took to boot; None: not measured."""
+    """How guests run, and why.
+
+    `kernel_seconds` is what a guest's kernel took to boot, in real seconds; None: not measured.
+    """
 
     kvm: bool
     reason: str
     kernel_seconds: float | None = None
+    clock: Clock = field(default=REAL, compare=False)
 
     @property
     def name(self) -> str:
@@ -44,14 +49,14 @@ class Acceleration:
 
     @property
     def speed(self) -> Speed:
-        return Speed(emulated=not self.kvm, kernel_seconds=self.kernel_seconds)
+        return Speed(not self.kvm, self.kernel_seconds, clock=self.clock.rate)
 
     def learned(self, console: str) -> "Acceleration":
         """The same with the boot on this console, if that is the first or was slower than any before it."""
-        seconds = kernel_boot.seconds_of(console)
-        if seconds is None or seconds <= (self.kernel_seconds or 0.0):
+        told = kernel_boot.seconds_of(console)
+        if told is None or told / self.clock.rate <= (self.kernel_seconds or 0.0):
             return self
-        return replace(self, kernel_seconds=seconds)
+        return replace(self, kernel_seconds=round(told / self.clock.rate, 3))
 
     def told(self) -> str:
         """How fast this host is, and what follows from it for limits of time."""
@@ -104,11 +109,25 @@ def decide(
 ) -> Acceleration:
     """Return the cached verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
 
+    The clock of emulated guests is found out each time.
+
     The kernel of any guest will do. If only the speed has to be measured again, one boot does that. With
     `unmeasured` no kernel is booted to measure emulation for the first time: the caller is about to boot a
     guest, which shows it, and passes it to `keep_speed`. While another lab or thread boots one, `say` may raise
     to end the wait. Raises LabError if the image's disk cannot be booted at all, and NoMachine.
     """
+    found = _decide(connection, paths, image, say, unmeasured=unmeasured)
+    return found if found.kvm else replace(found, clock=clock.of_emulated(connection, paths))
+
+
+def _decide(
+    connection: libvirt.virConnect,
+    paths: Paths,
+    image: BaseImage,
+    say: Callable[[str], None],
+    *,
+    unmeasured: bool,
+) -> Acceleration:
     known = _read(connection, paths)
     if known is not None and known.suffices(unmeasured=unmeasured):
         return known.acceleration

@@ -35,6 +35,11 @@ class Limits:
         return cls(jobs or processors, memory_mib, processors, spare=0 if jobs else 1)
 
 
+def others_load(lanes: int) -> float:
+    """How many programs besides so many lanes wanted a processor of this host in the last minute."""
+    return max(0.0, os.getloadavg()[0] - lanes)
+
+
 def available_mib() -> int:
     """Memory that the host can give without swapping, in MiB."""
     return int(psutil.virtual_memory().available // 2**20)
@@ -89,14 +94,14 @@ class Processors:
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._count = count
+        self.count = count
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
     @contextmanager
     def hold(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold `count` processors, at most all there are; `on_wait` is called if they are not free at once."""
-        count = min(count, self._count)
+        count = min(count, self.count)
         ticket = object()
         with self._changed:
             self._queue.append(ticket)

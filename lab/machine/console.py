@@ -1,5 +1,6 @@
 """What a guest writes to its serial console."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,12 @@ ENDING_WORDS = ("Kernel panic", "reboot: ", "sysrq: Resetting")
 # start a shell on the console. The commonest reason is a file system of /etc/fstab that did not appear within
 # systemd's 90 s, which a slow guest may need.
 HELP_WORDS = ("You are in emergency mode", "Entering emergency mode")
+
+# What systemd writes when OpenSSH's server or its socket is up: since Debian 12, in older ones and in Ubuntu
+# 22.04, in Ubuntu's with a socket, and in Fedora.
+SSH_WORDS = re.compile(
+    r"Started (sshd?\.service|OpenBSD Secure Shell|OpenSSH)|Listening on (ssh\.socket|OpenBSD)"
+)
 
 
 def read(file: Path) -> str:
@@ -31,6 +38,11 @@ def shows_an_end(text: str) -> bool:
 def asks_for_help(text: str) -> str:
     """What the guest says if it stopped booting and waits for someone at its console; empty if it does not."""
     return next((words for words in HELP_WORDS if words in text), "")
+
+
+def shows_ssh(text: str) -> bool:
+    """Whether the guest says that its SSH server is up."""
+    return SSH_WORDS.search(text) is not None
 
 
 def last_words(text: str) -> str:

@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import libvirt
 from lab.base import process
 from lab.base.errors import Bug, LabError
 from lab.base.space import free_text
-from lab.base.speed import Speed
+from lab.base.speed import Speed, busy_now
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images.store import BaseImage
@@ -108,8 +108,8 @@ class Lane:
 
     @property
     def speed(self) -> Speed:
-        """How fast its machine is, for limits of time."""
-        return self.acceleration.speed
+        """How fast its machine is now, for limits of time."""
+        return replace(self.acceleration.speed, busy=busy_now())
 
     @property
     def domain(self) -> libvirt.virDomain:
@@ -195,6 +195,7 @@ class Lane:
             port=self._port.number,
             agent=self.agent,
             network=self.network,
+            environment=self.acceleration.clock.environment,
         )
         self.check_wanted()
         flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)

@@ -271,6 +271,7 @@ def _digest(
         seed=Path("seed"),
         port=0,
         agent=Path("agent"),
+        environment=acceleration.clock.environment,
     )
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)

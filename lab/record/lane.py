@@ -54,8 +54,13 @@ class LaneRecord(Entry):
     stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
     kernel_seconds: Seconds | None = Field(
         default=None,
-        description="Seconds that a guest's kernel took until it started user space, on its own clock: as "
-        "measured on the host, or at the lane's boot if that was slower. null: not measured.",
+        description="Real seconds that a guest's kernel took until it started user space: as measured on the "
+        "host, or at the lane's boot if that was slower. null: not measured.",
+    )
+    clock: float = Field(
+        default=1.0,
+        description="Seconds of the guest's clock in each real second: below 1 for an emulated guest. The "
+        "seconds of tests are on that clock, and so are those in the guest's logs; all others are real.",
     )
     limits_factor: float | None = Field(
         default=None,

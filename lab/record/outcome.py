@@ -89,7 +89,10 @@ class Stress(StrEnum):
 
 
 class TestResult(Entry):
-    """One test of the suite in one cell. `seconds` includes its set-up and tear-down."""
+    """One test of the suite in one cell.
+
+    `seconds` includes its set-up and tear-down. They are on the guest's clock: see `clock` of its lane.
+    """
 
     __test__ = False  # pytest must not collect it as a test class
 

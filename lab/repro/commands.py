@@ -110,7 +110,7 @@ def _run_one(session: Session, command: Command, cell: Cell) -> CommandResult:
         "command": command.text,
         "user": SUITE,
         "under": shlex.split(variant.under(cell.variant)),
-        "seconds": session.speed.from_kvm(SECONDS),
+        "seconds": session.speed.in_guest(SECONDS),
         "bytes": BYTES,
         "tasks": TASKS,
         "memory": MEMORY,

@@ -13,7 +13,7 @@ from lab.run.estimates import Estimates
 from lab.trials.remedies import Trial
 from lab.trials.series import Steps
 from lab.trials.sharing import Offer
-from lab.verdict.status import may_be_hang
+from lab.verdict.status import may_be_hang, missed_a_limit
 
 # After a limit ended a suite: one that does not end in twice the time hangs.
 MORE_TIME = SuiteOptions(stretch=2.0)
@@ -39,6 +39,11 @@ class Ticket:
     # When a lane took it, by the monotonic clock, and how many seconds it was then expected to take.
     taken: float = 0.0
     expected: float = 0.0
+
+    @property
+    def missed_a_limit(self) -> bool:
+        """Whether its suite was too slow for a limit: it is run again while no other lane is at work."""
+        return any(map(missed_a_limit, self.errors))
 
     @property
     def options(self) -> SuiteOptions:

@@ -20,6 +20,10 @@ from lab.run.observer import Observer
 # The cells that a decided cell leads to. They join the run.
 Follow = Callable[[CellResult], Sequence[Cell]]
 
+# What the note on a retried cell says.
+AGAIN = "to be tried again on a fresh lane"
+REST_AGAIN = "the rest of its trials is to be made on a fresh lane"
+
 
 def nothing_follows(_result: CellResult) -> Sequence[Cell]:
     """What a run's cells lead to if all of them are known from the start."""
@@ -98,7 +102,7 @@ class Decisions:
             return
         _keep_evidence(lane, fault_folder(self.folder / ticket.cell.folder), error)
         self.decide_before_trials(ticket, result, label, fault=str(error))
-        self.retry(ticket, str(error), after=number, what="the rest of its trials is to be made")
+        self.retry(ticket, str(error), after=number, what=REST_AGAIN)
 
     def helper_failed(self, ticket: Ticket, error: Exception, lane: Lane) -> None:
         """A lane that helped with a cell's trials met a fault: kept with the cell, whose own lane goes on."""
@@ -118,12 +122,12 @@ class Decisions:
     def may_retry(self, ticket: Ticket) -> bool:
         return len(ticket.errors) < self.retries
 
-    def retry(self, ticket: Ticket, reason: str, *, after: int, what: str = "to be tried again") -> None:
+    def retry(self, ticket: Ticket, reason: str, *, after: int, what: str = AGAIN) -> None:
         """Send a cell to a later lane than number `after`, which does `what` the note says."""
         ticket.errors.append(plain(reason))
         name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
         first = next(iter(reason.splitlines()), "")
-        self.observer.note(f"{name}: {what} on a fresh lane: {first}")
+        self.observer.note(f"{name}: {what}: {first}")
         self.backlog.put_back(ticket, after=after)
 
     def fault(self, ticket: Ticket, error: Exception, *, number: int, label: str, lane: Lane | None) -> None:

@@ -13,7 +13,7 @@ from lab.base.space import A_RUN, explained
 from lab.builds import rootfs
 from lab.lane import prepare_image
 from lab.lane.running import Work
-from lab.machine.budget import Limits, Memory, Processors
+from lab.machine.budget import Limits, Memory, Processors, others_load
 from lab.machine.connection import connection
 from lab.plan import Cell
 from lab.record import CellResult, RunInfo, RunResult, Status
@@ -57,6 +57,7 @@ class Scheduler:
     _labels: Labels = field(default_factory=Labels)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _meter: Meter = field(default_factory=Meter)
+    _crowd_told: bool = False
     _crash: BaseException | None = None
     _bug: Exception | None = None
 
@@ -210,9 +211,23 @@ class Scheduler:
         return None
 
     def _most_lanes(self) -> int:
-        """How many lanes may be open at once: spare ones too, once a lane knows that guests are emulated."""
-        emulated = any(worker.is_emulated for worker in self._workers.values())
-        return self.limits.jobs + (self.limits.spare if emulated else 0)
+        """How many lanes may be open at once: spare ones too, once a lane knows that guests are emulated.
+
+        While other programs get more than half of the processors, only one, unless boxes are in time anyway.
+        """
+        running = self._workers.values()
+        others = others_load(len(running))
+        if others <= self.limits.processors:
+            emulated = any(worker.is_emulated for worker in running)
+            return self.limits.jobs + (self.limits.spare if emulated else 0)
+        in_time = any(worker.is_in_time for worker in running)
+        if running and not self._crowd_told:
+            self._crowd_told = True
+            self.observer.note(
+                f"{others:.0f} other programs want the {self.limits.processors} processors of this host: "
+                "this run takes longer"
+            )
+        return self.limits.jobs if in_time else 1
 
     def _refuse(self, refused: Mapping[str, str]) -> None:
         """No lane runs and none can be opened: what is left cannot be run on this host."""

@@ -21,7 +21,7 @@ from lab.trials.policy import Policy
 from lab.trials.remedies import Trial
 from lab.trials.sharing import Offer, Task
 from lab.verdict import repeats
-from lab.verdict.status import is_lasting
+from lab.verdict.status import is_lasting, missed_a_limit
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,21 @@ class Serving:
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
             clear(folder)
             seed = None if options.shuffle is None else options.shuffle + number - 1
-            result = self.runner.run(ticket.cell, folder, _suite_options(ticket, seed, options.stress))
+            self.runner.alone = ticket.missed_a_limit
+            try:
+                result = self.runner.run(ticket.cell, folder, _suite_options(ticket, seed, options.stress))
+            finally:
+                self.runner.alone = False
             result = result.model_copy(update={"seed": seed})
             if self._is_stopped:
                 return False
             lasts = is_lasting(result.reason)
             if result.status is Status.ERROR and not lasts and self._decisions.may_retry(ticket):
                 set_aside(folder, fault_folder(evidence))
-                self._decisions.retry(ticket, result.reason, after=self.number)
+                if missed_a_limit(result.reason):
+                    self._decisions.retry(ticket, result.reason, after=0, what="to be tried again alone")
+                else:
+                    self._decisions.retry(ticket, result.reason, after=self.number)
                 return True
             ticket.done.append(result)
             if options.until_fail and repeats.has_failure(result):

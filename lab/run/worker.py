@@ -44,6 +44,7 @@ class Worker:
         self._shared = shared
         self._decisions = shared.decisions
         self._host: Host | None = None
+        self._how: Acceleration | None = None
         self._lane: Lane | None = None
         self._lock = threading.Lock()
 
@@ -56,6 +57,11 @@ class Worker:
     def is_emulated(self) -> bool:
         """Whether its guest is known to run under emulation."""
         return self._host is not None and self._host.acceleration == EMULATION
+
+    @property
+    def is_in_time(self) -> bool:
+        """Whether its boxes are known to be in time on a busy host: under KVM, or by a slower clock."""
+        return self._how is not None and (self._how.kvm or self._how.clock.rate < 1)
 
     def give_up(self) -> None:
         """Take the lane down, from another thread: the worker then comes to its end by itself."""
@@ -147,7 +153,7 @@ class Worker:
             # A distribution's kernel may be told to say nothing of its boot.
             unmeasured=image.firmware is None,
         )
-        self._host = hosts.describe(opened, how)
+        self._host, self._how = hosts.describe(opened, how), how
         if self._shared.journal.begin_on(self._host) and not how.kvm:
             speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
             self._shared.observer.note(f"guests run under software emulation: {how.reason}{speed}")

@@ -19,7 +19,7 @@ from lab.machine.lane import as_fault
 from lab.plan import Cell
 from lab.probes import Facts
 from lab.record import Expectation, Finding, Outcome, TestResult
-from lab.verdict.status import Verdict, judge
+from lab.verdict.status import Verdict, judge, missed_a_limit
 
 # Where the evidence of a second look goes, below that of the first, and of a third, below that of the second.
 AGAIN = "again"
@@ -152,10 +152,19 @@ class Tries[T: StrEnum]:
         return Tried(outcome, reason, (*both, *third.attempts))
 
     def _run_with_retries[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Tried[T, A]:
-        """One attempt, repeated in another fork after a fault of the lab that another fork may not meet."""
+        """One attempt, repeated in another fork after a fault of the lab that another fork may not meet.
+
+        After one that was too slow no other lane is at work meanwhile.
+        """
+        slow = False
         while True:
             attempt = begin(folder)
-            outcome, reason, lasts = self._run_guarded(attempt, folder)
+            self.runner.alone = slow
+            try:
+                outcome, reason, lasts = self._run_guarded(attempt, folder)
+            finally:
+                self.runner.alone = False
+            slow = missed_a_limit(reason)
             is_last = lasts or len(self.retried) >= self.retries or not self.runner.guest.is_alive
             if outcome is not self.error or is_last:
                 return Tried(outcome, reason, (attempt,))

@@ -13,15 +13,12 @@ from lab.record import UNKNOWN, Confidence, Expectation, Finding, Needs, Outcome
 TOO_SLOW = re.compile(r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready")
 SLOW_REASON = (
     "the guest was too slow for boxlite's own time limit, which says nothing about the jailer "
-    "(run fewer guests at once: --jobs 1)"
+    "(it needs a host that is faster, or has less to do)"
 )
 
 # What the lab's own limits leave: that of a test, in the words of pytest-timeout, and that of the suite.
 OUT_OF_TIME = re.compile(r"^Failed: Timeout \(?>|was killed at its time limit of \d+ s$")
-HANG_REASON = (
-    "the lab's time limit ended it on a slow host, where the guest may have been slow or hung "
-    "(on a fresh lane it has twice the time)"
-)
+HANG_REASON = "the lab's time limit ended it on a slow host, where the guest may have been slow or hung"
 
 # The message of boxlite 0.9, which makes the system of each box from a registry's image. The suite serves one
 # to releases that are known to need it.
@@ -49,6 +46,11 @@ def is_fault(test: TestResult, reason: str) -> bool:
 def may_be_hang(reason: str) -> bool:
     """Whether a cell with this reason met a limit of the lab's, and only more time can show if it hangs."""
     return HANG_REASON in reason
+
+
+def missed_a_limit(reason: str) -> bool:
+    """Whether a cell or a trial with this reason was too slow for a limit, and may be in time on its own."""
+    return SLOW_REASON in reason or may_be_hang(reason)
 
 
 def is_lasting(reason: str) -> bool:

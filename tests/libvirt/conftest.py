@@ -74,6 +74,7 @@ def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch:
     def run(runner: CellRunner, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
         runner.served += 1
         made.stretched.append(options.stretch)
+        made.alone.append(runner.alone)
         made.served.append((runner.running.lane.name, cell))
         return made.cell(runner.running, cell)
 
@@ -81,6 +82,7 @@ def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch:
     monkeypatch.setattr(processor_time, "of_lane", lambda _lane, _port: 1.5)
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
     monkeypatch.setattr(acceleration, "decide", lambda *_, **__: Acceleration(False, "a test"))
+    monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 0.0)
     monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
     monkeypatch.setattr(RunningLane, "start", start)
     monkeypatch.setattr(RunningLane, "deploy", lambda running, build: made.deploy(running, build))

@@ -105,6 +105,8 @@ class Lab:
         self.served: list[tuple[str, Cell]] = []
         # By what the time limits of each suite were multiplied.
         self.stretched: list[float] = []
+        # Whether each suite was run while no other lane was at work.
+        self.alone: list[bool] = []
 
     def run(
         self,

@@ -16,7 +16,7 @@ from lab.machine import acceleration, console
 from lab.machine.lane import BootFailed, CoreLimited
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
-from lab.verdict.status import HANG_REASON
+from lab.verdict.status import HANG_REASON, SLOW_REASON
 from tests.libvirt.lab_examples import DISK_FULL, ONE, Lab, at, fails, passes, statuses
 
 
@@ -129,7 +129,21 @@ def test_a_verdict_that_is_the_labs_fault_is_tried_again_and_keeps_its_evidence(
     assert [test.name for test in tried.tests] == ["a"] * (times - 1)
 
 
-def test_a_suite_that_a_limit_ended_under_emulation_has_twice_the_time_on_a_fresh_lane(lab: Lab) -> None:
+def test_a_suite_that_missed_a_limit_is_run_again_alone_on_the_same_lane(lab: Lab) -> None:
+    def slow(_running: RunningLane, cell: Cell) -> CellResult:
+        return cell.result(Status.ERROR, reason=f"{SLOW_REASON}: a_test")
+
+    lab.cell = at("debian-13/stock", slow)
+    run = lab.run(guests=ONE)
+    assert [sorted(lane) for lane in lab.lanes()] == [["max-userns-zero", "stock", "stock"]]
+    assert sorted(lab.alone) == [False, False, True]
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert f"debian-13 stock: to be tried again alone: {SLOW_REASON}: a_test" in lab.heard.notes
+
+
+def test_a_suite_that_a_limit_of_the_labs_ended_under_emulation_is_run_again_with_twice_the_time(
+    lab: Lab,
+) -> None:
     def slow(_running: RunningLane, cell: Cell) -> CellResult:
         return cell.result(Status.ERROR, reason=f"{HANG_REASON}: a_test")
 
@@ -138,8 +152,8 @@ def test_a_suite_that_a_limit_ended_under_emulation_has_twice_the_time_on_a_fres
 
     lab.cell = at("debian-13/stock", slow, hangs)
     run = lab.run(guests=ONE)
-    assert lab.lanes() == [["stock", "max-userns-zero"], ["stock"]]
-    assert lab.stretched == [1.0, 1.0, 2.0]
+    assert [sorted(lane) for lane in lab.lanes()] == [["max-userns-zero", "stock", "stock"]]
+    assert (sorted(lab.stretched), sorted(lab.alone)) == ([1.0, 1.0, 2.0], [False, False, True])
     assert statuses(run) == {"debian-13": ["fail", "pass"]}
     assert run.cells[0].retried == [f"{HANG_REASON}: a_test"]
 

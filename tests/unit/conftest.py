@@ -16,7 +16,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading
 from lab.guest import ready
 from lab.images import download
-from lab.machine import ports, states
+from lab.machine import clock, lane, ports, states
 from lab.machine.acceleration import Acceleration
 from lab.record import RunResult, Status
 from lab.run import scheduler
@@ -160,3 +160,11 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 @pytest.fixture
 def bench(benches: Callable[[Acceleration], Bench]) -> Bench:
     return benches(EMULATION)
+
+
+@pytest.fixture(autouse=True)
+def real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests of unit tests have this host's clock, and this host nothing else to do."""
+    monkeypatch.setattr(clock, "FOLDERS", ())
+    monkeypatch.setattr(lane, "busy_now", lambda: 1.0)
+    monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 0.0)

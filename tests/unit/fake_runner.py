@@ -25,6 +25,7 @@ class FakeRunner:
     session = None
     is_emulated = True
     speed = Speed(emulated=True)
+    alone = False
 
     def __init__(self, folder: Path, facts: Facts) -> None:
         self.folder = folder

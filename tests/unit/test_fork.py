@@ -1,5 +1,6 @@
 """The one way to try something in a fork, with attempts that are made up."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lab.guest.variant import NotInEffect
 from lab.machine.lane import LaneDied
 from lab.record import RemedyOutcome
 from lab.trials.fork import Tried, Tries
+from lab.verdict.status import SLOW_REASON
 from tests.unit.examples import facts
 from tests.unit.fake_runner import FakeRunner
 
@@ -25,23 +27,29 @@ Outcome = tuple[RemedyOutcome, str]
 
 @dataclass
 class Scripted:
-    """Attempts that end as the steps say, one after another; `folders` are those they were made for."""
+    """Attempts that end as the steps say, one after another; `folders` are those they were made for.
+
+    `alone`: whether no other lane was at work then.
+    """
 
     runner: FakeRunner
     steps: list[Outcome | Exception]
     folders: list[str] = field(default_factory=list)
+    alone: list[bool] = field(default_factory=list)
 
     def begin(self, folder: Path) -> "Step":
         self.folders.append(folder.name)
-        return Step(self.steps.pop(0), folder)
+        return Step(self.steps.pop(0), folder, lambda: self.alone.append(self.runner.alone))
 
 
 @dataclass
 class Step:
     ends: Outcome | Exception
     folder: Path
+    runs: Callable[[], None]
 
     def run(self) -> Outcome:
+        self.runs()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "suite.log").write_text(str(self.ends))
         if isinstance(self.ends, Exception):
@@ -110,6 +118,13 @@ def test_under_emulation_a_third_fork_decides_between_two_that_disagree(
     assert (tried.outcome, tried.reason, len(tried.attempts)) == (outcome, reason, 3)
     assert scripted.folders == ["try", "again", "again"]
     assert tried.attempt.folder == runner.folder / "try" / "again" / "again"
+
+
+def test_an_attempt_that_was_too_slow_is_repeated_while_no_other_lane_is_at_work(runner: FakeRunner) -> None:
+    tried, scripted, _ = settle(runner, (ERROR, f"{SLOW_REASON}: a_test"), (HELPS, ""), retries=1)
+    assert (tried.outcome, scripted.alone) == (HELPS, [False, True])
+    _, scripted, _ = settle(runner, LabError("SSH broke"), (HELPS, ""), retries=1)
+    assert (scripted.alone, runner.alone) == ([False, False], False)
 
 
 def test_a_fault_in_the_second_look_is_no_disagreement(runner: FakeRunner) -> None:

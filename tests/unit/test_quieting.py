@@ -34,7 +34,15 @@ def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mappin
     program.write_text(SYSTEMCTL)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    argument = {"units": ["apt-daily.timer", "none.timer"], "scripts": [], "locks": [], "seconds": 0, **asked}
+    argument = {
+        "units": ["apt-daily.timer", "none.timer"],
+        "scripts": [],
+        "locks": [],
+        "seconds": 0,
+        "loaders": [],
+        "kernel_argument": "no_timer_check",
+        **asked,
+    }
     command = [sys.executable, "-I", "-S", str(program_file("quiet")), json.dumps(argument)]
     printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     found: dict[str, Any] = json.loads(printed)
@@ -76,6 +84,19 @@ def test_scripts_of_a_login_are_made_not_executable_and_named(
     found = quiet(tmp_path, monkeypatch, scripts=[str(folder), str(tmp_path / "none")])
     assert found["not_executable"] == [str(folder / "00-header")]
     assert (folder / "00-header").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_kernel_gets_one_more_argument_once_from_either_kind_of_loader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grub, entry = tmp_path / "grub.cfg", tmp_path / "fedora.conf"
+    grub.write_text("menuentry Debian {\n\tlinux\t/vmlinuz root=UUID=1 ro\n\tinitrd /initrd\n}\n")
+    entry.write_text("title Fedora\nlinux /vmlinuz\noptions root=UUID=2 ro\n")
+    loaders = [[str(tmp_path / "grub*"), "linux"], [str(tmp_path / "*.conf"), "options"]]
+    assert quiet(tmp_path, monkeypatch, loaders=loaders)["loader_files"] == [str(grub), str(entry)]
+    assert "\tlinux\t/vmlinuz root=UUID=1 ro no_timer_check\n\tinitrd /initrd\n" in grub.read_text()
+    assert entry.read_text() == "title Fedora\nlinux /vmlinuz\noptions root=UUID=2 ro no_timer_check\n"
+    assert quiet(tmp_path, monkeypatch, loaders=loaders)["loader_files"] == []
 
 
 def test_locks_of_another_program_are_waited_for_and_named(

@@ -4,7 +4,16 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.guest.ready import RESULT, CloudInitFailed, NotAsDefined, check_as_defined, wait_ready, wait_up
+from lab.base.wait import DeadlineExpired
+from lab.guest.ready import (
+    MOST_WAITS,
+    RESULT,
+    CloudInitFailed,
+    NotAsDefined,
+    check_as_defined,
+    wait_ready,
+    wait_up,
+)
 from lab.guest.session import Output
 from lab.machine import console
 from lab.machine.lane import BootFailed
@@ -43,8 +52,8 @@ class Session:
     def __init__(self, result: str) -> None:
         self.result = result
 
-    def wait_open(self, _seconds: float, *, check: Callable[[], None]) -> None:
-        check()
+    def wait_open(self, _seconds: float, *, listens: Callable[[], bool]) -> None:
+        listens()
 
     def run(self, command: str, **_more: object) -> Output:
         return Output(0, self.result if RESULT in command else "its log", "")
@@ -105,6 +114,55 @@ def test_a_guest_that_waits_for_someone_at_its_console_is_not_waited_for(words: 
     with pytest.raises(BootFailed, match="debian-13 stopped booting: ") as failed:
         wait_up(session, lane)
     assert f"  | {words}" in str(failed.value)
+
+
+class SlowSession(Session):
+    """A guest that is waited for so often, and writes this much to its console meanwhile."""
+
+    def __init__(self, waits: int, machine: Machine, written: str) -> None:
+        super().__init__('{"v1": {"errors": [], "datasource": "DataSourceNoCloud"}}')
+        self.waits, self.machine, self.written = waits, machine, written
+
+    def wait_open(self, _seconds: float, *, listens: Callable[[], bool]) -> None:
+        listens()
+        self.machine.text += self.written
+        if self.waits:
+            self.waits -= 1
+            raise DeadlineExpired("waited 300 s for the guest's SSH server")
+
+
+def test_a_boot_that_goes_on_is_not_given_up_by_the_clock() -> None:
+    lane: Any = Machine("[ 0.0] Linux version\n")
+    session: Any = SlowSession(MOST_WAITS - 1, lane, "[  OK  ] Started one more service\n")
+    wait_up(session, lane)
+    assert session.waits == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "waits"), [("", 2), ("[*   ] A start job is running\n", MOST_WAITS)], ids=["silent", "endless"]
+)
+def test_a_boot_that_stands_still_or_never_ends_is_given_up(written: str, waits: int) -> None:
+    lane: Any = Machine("[ 0.0] Linux version\n")
+    session: Any = SlowSession(100, lane, written)
+    said = f"debian-13 did not come up: waited 300 s for the guest's SSH server {waits} times"
+    with pytest.raises(BootFailed, match=said):
+        wait_up(session, lane)
+    assert session.waits == 100 - waits
+
+
+@pytest.mark.parametrize(
+    ("line", "up"),
+    [
+        ("[  OK  ] Started ssh.service - OpenBSD Secure Shell server.", True),
+        ("[  OK  ] Started OpenBSD Secure Shell server.", True),
+        ("[  OK  ] Listening on ssh.socket - OpenBSD Secure Shell server socket.", True),
+        ("[  OK  ] Started sshd.service - OpenSSH server daemon.", True),
+        ("         Starting ssh.service - OpenBSD Secure Shell server...", False),
+        ("[  OK  ] Listening on sshd-unix-local.socket - OpenSSH Server Socket.", False),
+    ],
+)
+def test_a_console_shows_when_the_ssh_server_is_up(line: str, up: bool) -> None:
+    assert console.shows_ssh(f"[  OK  ] Reached target network.target\n{line}\n") is up
 
 
 def test_a_guest_that_only_boots_is_waited_for() -> None:

@@ -206,6 +206,7 @@ def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: 
         for lane in info["lanes"]:
             lane["way"] = lane.pop("fork")
             assert (lane.pop("label"), lane.pop("host"), lane.pop("agent")) == ("", None, False)
+            assert lane.pop("clock") == 1.0
             for later in ("network", "kernel_seconds", "limits_factor", "processor_seconds"):
                 assert lane.pop(later) is None
     for each, older in zip(after["cells"], before["cells"], strict=True):

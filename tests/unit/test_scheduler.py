@@ -13,7 +13,9 @@ from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.knobs.sysctl import Sysctl
+from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
+from lab.machine.clock import Clock
 from lab.plan import Cell, choose
 from lab.record import CellResult, LaneRecord, RunOptions, RunResult, Status
 from lab.run import scheduler, start
@@ -40,6 +42,10 @@ BLOCKED = [
 class Heard(Silent):
     def __init__(self) -> None:
         self.cells: list[CellResult] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def cell(self, result: CellResult) -> None:
         self.cells.append(result)
@@ -217,3 +223,30 @@ def test_emulated_guests_have_a_spare_lane_which_is_no_second_one_of_a_guest(
     begun.limits = replace(begun.limits, jobs=2)
     assert admitted(begun, 3, acceleration) == (third or "debian-12 #2")
     assert admitted(begun, 4, acceleration) == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "lanes"),
+    [
+        (Acceleration(False, "", clock=Clock(0.1)), 2),
+        (Acceleration(True, ""), 2),
+        (Acceleration(False, ""), 1),
+        (None, 1),
+    ],
+    ids=["a slower clock", "KVM", "the host's clock", "not known yet"],
+)
+def test_on_a_crowded_host_one_lane_is_opened_at_a_time_unless_boxes_are_in_time_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, how: Acceleration | None, lanes: int
+) -> None:
+    monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 8.2)
+    folder.mkdir()
+    heard = Heard()
+    begun = run_of(folder, observer=heard)
+    begun = replace(begun, limits=replace(begun.limits, processors=2))
+    begun._shared = begun._share()
+    begun._memory = Memory(None, available=lambda: 64_000)
+    assert admitted(begun, 1, "emulation")
+    begun._workers[1]._how = how
+    assert (admitted(begun, 2, "emulation") != "") is (lanes == 2)
+    assert admitted(begun, 3, "emulation") == ""
+    assert heard.notes == ["8 other programs want the 2 processors of this host: this run takes longer"]

@@ -19,7 +19,7 @@ import paramiko
 import pytest
 from fabric import Connection
 
-from lab.base.speed import ORDINARY
+from lab.base.speed import ORDINARY, Speed
 from lab.base.wait import Deadline, wait_for
 from lab.guest import access, programs, remedy_script, runner, session, ssh
 from lab.guest.programs import RemoteFailed
@@ -119,12 +119,32 @@ def test_a_guest_whose_port_nothing_forwards_is_not_waited_for(
         LaneDied,
         match=r"no network: nothing listens on 127.0.0.1:\d+, so what forwarded it has ended",
     ):
-        unreachable().wait_open(600, listening=listening)
+        unreachable().wait_open(600, listens=lambda: listening)
 
 
-def noticed_late() -> Callable[[], None]:
+def test_a_guest_that_does_not_say_that_its_server_is_up_is_asked_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each connection that is given up counts against the lab once the server is up."""
+    looks: list[Endpoint] = []
+
+    def shows_banner(endpoint: Endpoint, _speed: Speed) -> bool:
+        looks.append(endpoint)
+        return False
+
+    monkeypatch.setattr(ssh, "shows_banner", shows_banner)
+    with pytest.raises(LaneDied):
+        unreachable(noticed_late(8)).wait_open(600, listens=lambda: False)
+    assert len(looks) == 1
+    monkeypatch.setattr(session, "LOOK_SECONDS", 0.0)
+    with pytest.raises(LaneDied):
+        unreachable(noticed_late(4)).wait_open(600, listens=lambda: False)
+    assert len(looks) > 2
+
+
+def noticed_late(times: int = 3) -> Callable[[], None]:
     """libvirt, which calls a dead machine alive a few times."""
-    asked = iter(range(3))
+    asked = iter(range(times))
 
     def alive() -> None:
         if next(asked, None) is None:
@@ -136,7 +156,7 @@ def noticed_late() -> Callable[[], None]:
 @pytest.mark.parametrize("listening", [False, True], ids=["booting", "forked"])
 def test_a_port_that_closed_with_its_machine_is_told_as_the_machine_s_end(listening: bool) -> None:
     with pytest.raises(LaneDied, match=r"^the machine is gone$"):
-        unreachable(noticed_late()).wait_open(600, listening=listening)
+        unreachable(noticed_late()).wait_open(600, listens=lambda: listening)
 
 
 def test_a_command_that_broke_with_its_machine_is_told_as_the_machine_s_end(

@@ -35,12 +35,13 @@ RELEASES = {
 APT = (
     "qemu-system-x86 qemu-utils ovmf libvirt-daemon-system libvirt-daemon-driver-qemu "
     "libvirt-clients libvirt-dev libc6-dev python3-dev gcc pkg-config python3-venv passt mmdebstrap "
-    "debian-archive-keyring distro-info-data e2fsprogs busybox-static bubblewrap util-linux gpgv openssh-client"
+    "debian-archive-keyring distro-info-data e2fsprogs busybox-static libfaketime bubblewrap util-linux gpgv "
+    "openssh-client"
 )
 DNF = (
     "qemu-system-x86-core qemu-img edk2-ovmf libvirt-daemon-driver-qemu libvirt-daemon-log "
     "libvirt-client libvirt-devel python3-devel gcc pkgconf-pkg-config passt mmdebstrap "
-    "debian-keyring e2fsprogs busybox bubblewrap util-linux gnupg2-verify openssh-clients"
+    "debian-keyring e2fsprogs busybox libfaketime bubblewrap util-linux gnupg2-verify openssh-clients"
 )
 APT_INSTALL = "env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
 DNF_INSTALL = "dnf install -y --setopt=install_weak_deps=False"
@@ -137,11 +138,11 @@ def test_subordinate_ids_are_the_first_that_nobody_has(
 @pytest.mark.parametrize(
     ("host", "packages"),
     [
-        ("debian-13", "gpg gpg-agent default-jre-headless libfaketime chromium"),
-        ("ubuntu-24.04", "gpg gpg-agent default-jre-headless libfaketime"),
-        ("ubuntu-26.04", "gpg gpg-agent default-jre-headless libfaketime"),
-        ("fedora-43", "gnupg2 java-25-openjdk-headless libfaketime chromium"),
-        ("fedora-44", "gnupg2 java-25-openjdk-headless libfaketime chromium"),
+        ("debian-13", "gpg gpg-agent default-jre-headless chromium"),
+        ("ubuntu-24.04", "gpg gpg-agent default-jre-headless"),
+        ("ubuntu-26.04", "gpg gpg-agent default-jre-headless"),
+        ("fedora-43", "gnupg2 java-25-openjdk-headless chromium"),
+        ("fedora-44", "gnupg2 java-25-openjdk-headless chromium"),
     ],
 )
 def test_the_tests_need_more_packages_and_no_snap(tmp_path: Path, host: str, packages: str) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from lab.base.speed import ORDINARY, Speed
+from lab.base.speed import ORDINARY, Speed, busy_now
 from lab.base.wait import DeadlineExpired, wait_for
 
 SLOWER = "this host boots a kernel {} times slower than ordinary hardware with KVM"
@@ -18,12 +18,27 @@ AS_FAST = "this host boots a kernel as fast as ordinary hardware with KVM"
         (Speed(emulated=False, kernel_seconds=6.0), 12.0),
         (Speed(emulated=True, kernel_seconds=20.0), 40.0),
         (Speed(emulated=True, kernel_seconds=20.0, more=4.0), 160.0),
+        (Speed(emulated=True, busy=5.0), 50.0),
     ],
 )
 def test_limits_are_stretched_by_what_was_measured_and_never_shortened(speed: Speed, factor: float) -> None:
     assert speed.from_kvm(30.0) == pytest.approx(30.0 * factor)
     # Limits that suffice for emulation are stretched by what is slower than that.
     assert speed.from_emulation(90.0) == pytest.approx(90.0 * max(1.0, factor / 10))
+
+
+def test_a_limit_that_the_guest_keeps_is_in_seconds_of_its_own_clock() -> None:
+    speed = Speed(emulated=True, clock=0.1)
+    assert (speed.from_kvm(45.0), speed.in_guest(45.0)) == (450.0, 45.0)
+    assert Speed(emulated=True, clock=0.1, busy=4.0).in_guest(45.0) == 180.0
+    assert ORDINARY.in_guest(45.0) == 45.0
+
+
+def test_how_many_programs_want_a_processor_is_never_less_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for load, busy in ((0.2, 1.0), (2.0, 1.0), (9.0, 4.5)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert busy_now() == busy
 
 
 @pytest.mark.parametrize(
@@ -45,6 +60,10 @@ def test_kvm_on_a_slow_host_is_as_slow_as_emulation(speed: Speed, is_slow: bool)
         (Speed(emulated=False, kernel_seconds=6.0), SLOWER.format(12)),
         (Speed(emulated=True, kernel_seconds=5.2), f"{SLOWER.format(10)} (software emulation)"),
         (Speed(emulated=False, kernel_seconds=0.7), AS_FAST),
+        (
+            Speed(emulated=True, kernel_seconds=5.2, busy=4.5),
+            f"{SLOWER.format(10)} (software emulation), and 4 programs wanted each of its processors",
+        ),
         (ORDINARY, "this host's speed is not known"),
         (Speed(emulated=True), "this host's speed is not known (software emulation)"),
     ],

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from lab.catalog import Catalog
+from lab.machine.acceleration import EMULATION
+from lab.machine.clock import RATE
 from lab.plan import shuffled
 from lab.record import CellResult, Outcome, RunResult, Status
 from lab.verdict import asked
@@ -55,6 +57,10 @@ def cell(run: RunResult, guest: str, variant: str) -> CellResult:
     return found
 
 
+# What Linux says of a clock that it does not trust, and of a processor that it takes for hung.
+COMPLAINTS = re.compile(
+    r"clocksource: .*unstable|stalls? on CPU|soft lockup|hung task|blocked for more than|MP-BIOS bug|Kernel panic"
+)
 # boxlite's names of boxes, and those of the tests' homes.
 NAMES = re.compile(r"box-[^/\s]+|(?<=boxes/)[^/\s]+")
 
@@ -81,6 +87,15 @@ def test_stock_debian_passes_every_test(run: RunResult, guest: str, known: Catal
     assert [(test.name, test.outcome) for test in stock.tests] == [
         (name, Outcome.PASS) for name in known.suite.tests
     ]
+
+
+@reads_matrix
+def test_guests_whose_clock_is_slower_have_content_kernels(run: RunResult, folder: Path) -> None:
+    logs = [file for name in ("console.log", "kernel.log") for file in folder.rglob(name)]
+    assert logs
+    assert [line for file in logs for line in COMPLAINTS.findall(file.read_text(errors="replace"))] == []
+    emulated = [lane for lane in run.run.lanes if lane.host and lane.host.acceleration == EMULATION]
+    assert {lane.clock for lane in emulated} <= {RATE}
 
 
 @reads_matrix

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ python3 - <<'PROGRAM'
 import socket
 for address in {addresses}:
     try:
-        socket.create_connection((address, {port}), 20)
+        socket.create_connection((address, {port}), 2)
         print(address)
     except OSError:
         pass
@@ -97,6 +98,11 @@ def test_a_command_runs_in_the_state_of_a_cell_in_a_guest_that_can_be_kept(
     attached = lab.run("attach", kept.name, stdin="id -un; test -e /tmp/found && exit 5")
     assert (attached.stdout, attached.returncode) == ("tester\n", 5), attached.stderr
     assert lab.run("attach", "--user", "root", stdin="id -un").stdout == "root\n"
+
+    # A second of an emulated guest's clock takes ten real ones.
+    begun = time.monotonic()
+    assert lab.run("attach", stdin="sleep 1").returncode == 0
+    assert time.monotonic() - begun >= 0.9 / kept.entrance.speed.clock
 
     # The suite's user cannot reach the agent, nor can a second root: it has the port already.
     assert lab.run("attach", stdin=OPENS_THE_PORT).stdout == "EACCES\nEPERM\n"

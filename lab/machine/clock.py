@@ -1,0 +1,114 @@
+"""A slower clock for emulated guests, so that limits inside them fit the speed of an emulated processor.
+
+boxlite gives a box 30 s to start, whatever the processor. An emulated one is ten times slower than those that
+this limit was made for, and a busy host makes it slower still. So libfaketime, preloaded into QEMU, gives it a
+clock that runs at `RATE`. All of a guest's clocks follow: timers, the time of day, and the processor's counter,
+which the kernel calibrates against a timer. Gupta et al. call that time dilation ("To Infinity and Beyond:
+Time-Warped Network Emulation", NSDI 2006).
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import libvirt
+
+from lab.base import host_table, scratch
+from lab.base.paths import Paths
+from lab.machine import domain, processor_time
+from lab.machine.domain import DomainSpec, FirmwareBoot
+
+# Seconds of an emulated guest's clock in each real second. benchmarks/README.md has what other rates cost.
+RATE = 0.1
+# Where Debian, Ubuntu and Fedora have libfaketime's library for programs with threads.
+FOLDERS = (Path("/usr/lib/x86_64-linux-gnu/faketime"), Path("/usr/lib64/faketime"))
+FILE = "libfaketimeMT.so.1"
+# What a process has loaded.
+MAPS = "/proc/{}/maps"
+FOLDER = "clock-probe-"
+MIB = 32
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The clock of a machine: `rate` seconds of its own in each real second.
+
+    `environment` are the variables of QEMU that make it so. `reason` says why an emulated guest has the host's
+    clock; it is empty if it has a slower one.
+    """
+
+    rate: float = 1.0
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+    reason: str = ""
+
+
+REAL = Clock()
+_known: dict[str, Clock] = {}
+_lock = threading.Lock()
+
+
+def library() -> Path | None:
+    """The library of libfaketime on this host; None without one."""
+    return next((folder / FILE for folder in FOLDERS if (folder / FILE).is_file()), None)
+
+
+def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
+    """The clock of emulated guests on this host: the slower one if QEMU can load what makes it.
+
+    Found out once in the life of a process. Raises libvirtError.
+    """
+    found = library()
+    if found is None:
+        return Clock(reason=f"libfaketime is not installed ({host_table.install('clock')})")
+    uri = connection.getURI()
+    with _lock:
+        if uri not in _known:
+            _known[uri] = _try(connection, paths, found)
+        return _known[uri]
+
+
+def _try(connection: libvirt.virConnect, paths: Paths, found: Path) -> Clock:
+    """Start an empty machine that stands still, and look whether its QEMU has loaded the library."""
+    # https://github.com/wolfcw/libfaketime: the rate from QEMU's start on, without shared memory, and not for
+    # the times of files.
+    wanted = {
+        "LD_PRELOAD": str(found),
+        "FAKETIME": f"+0 x{RATE}",
+        "NO_FAKE_STAT": "1",
+        "FAKETIME_SHARED_DISABLE": "1",
+    }
+    name = f"lab-{FOLDER}{os.getpid()}"
+    flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
+    with scratch.make_in(paths.make(paths.state), FOLDER) as folder:
+        folder.chmod(0o711)
+        spec = DomainSpec(
+            name=name,
+            lane=name,
+            kvm=False,
+            memory_mib=MIB,
+            cpus=1,
+            boot=FirmwareBoot(),
+            console=folder / "console.log",
+            environment=wanted,
+        )
+        try:
+            machine = connection.createXML(domain.to_xml(spec), flags)
+            try:
+                loaded = any(_has_loaded(found, process.pid) for process in processor_time.of_machine(name))
+            finally:
+                machine.destroy()
+        finally:
+            shutil.rmtree(folder)
+    if loaded:
+        return Clock(RATE, wanted)
+    return Clock(reason=f"libvirt starts QEMU without {found}: something on this host confines it")
+
+
+def _has_loaded(found: Path, process: int) -> bool:
+    try:
+        return str(found.resolve()) in Path(MAPS.format(process)).read_text()
+    except OSError:
+        return False

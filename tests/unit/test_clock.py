@@ -1,0 +1,140 @@
+"""The clock of emulated guests: a slower one where QEMU loads what makes it, and otherwise why it does not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import libvirt
+import pytest
+
+from lab.base.paths import Paths
+from lab.machine import acceleration, clock, kernel_boot, processor_time
+from lab.machine.acceleration import Acceleration
+from lab.machine.clock import RATE, Clock
+from lab.machine.domain import QEMU
+from tests.unit.examples import base_image
+
+MAPPED = "7f0c5f000000-7f0c5f010000 r-xp 00000000 08:01 1234 {}\n"
+
+
+class Daemon:
+    """Starts machines, and remembers them."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.refuses, self.ended = refuses, 0
+        self.started: list[tuple[str, int]] = []
+
+    def getURI(self) -> str:  # noqa: N802
+        return "qemu:///session"
+
+    def getVersion(self) -> int:  # noqa: N802
+        return 10_000_000
+
+    def createXML(self, xml: str, flags: int) -> Any:  # noqa: N802
+        if self.refuses:
+            raise libvirt.libvirtError("no room")
+        self.started.append((xml, flags))
+
+        def destroy() -> None:
+            self.ended += 1
+
+        return SimpleNamespace(destroy=destroy)
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "_known", {})
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The library is installed."""
+    file = tmp_path / clock.FILE
+    file.touch()
+    monkeypatch.setattr(clock, "FOLDERS", (tmp_path / "none", tmp_path))
+    return file
+
+
+@pytest.fixture
+def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What the QEMU of the machine has mapped."""
+    file = tmp_path / "maps"
+    monkeypatch.setattr(processor_time, "of_machine", lambda name: [SimpleNamespace(pid=77)])
+    monkeypatch.setattr(clock, "MAPS", str(file))
+    yield file
+
+
+def of_emulated(paths: Paths, daemon: Any) -> Clock:
+    return clock.of_emulated(daemon, paths)
+
+
+def test_without_the_library_guests_have_the_host_s_clock_and_nothing_is_started(paths: Paths) -> None:
+    daemon = Daemon()
+    found = of_emulated(paths, daemon)
+    assert (found.rate, found.environment, daemon.started) == (1.0, {}, [])
+    assert found.reason.startswith("libfaketime is not installed")
+
+
+def test_where_qemu_loads_the_library_guests_have_a_slower_clock(
+    paths: Paths, library: Path, maps: Path
+) -> None:
+    maps.write_text(MAPPED.format("/usr/lib/libc.so.6") + MAPPED.format(library))
+    daemon = Daemon()
+    found = of_emulated(paths, daemon)
+    assert (found.rate, found.reason) == (RATE, "")
+    assert found.environment["LD_PRELOAD"] == str(library)
+    assert found.environment["FAKETIME"] == "+0 x0.1"
+    [(xml, flags)] = daemon.started
+    told = {each.get("name"): each.get("value") for each in ET.fromstring(xml).iter(f"{{{QEMU}}}env")}
+    assert told == found.environment
+    # It stands still, ends with the connection, and is gone.
+    assert flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
+    assert daemon.ended == 1
+    assert list(paths.state.iterdir()) == []
+    assert of_emulated(paths, daemon) == found
+    assert len(daemon.started) == 1
+
+
+@pytest.mark.parametrize("text", ["", MAPPED.format("/usr/lib/libc.so.6"), None])
+def test_a_confined_qemu_that_loads_no_library_gives_guests_the_host_s_clock(
+    paths: Paths, library: Path, maps: Path, text: str | None
+) -> None:
+    if text is not None:
+        maps.write_text(text)
+    found = of_emulated(paths, Daemon())
+    assert (found.rate, found.environment) == (1.0, {})
+    assert found.reason == f"libvirt starts QEMU without {library}: something on this host confines it"
+
+
+def test_a_machine_that_does_not_start_says_nothing_of_the_clock(
+    paths: Paths, library: Path, maps: Path
+) -> None:
+    with pytest.raises(libvirt.libvirtError):
+        of_emulated(paths, Daemon(refuses=True))
+    maps.write_text(MAPPED.format(library))
+    assert of_emulated(paths, Daemon()).rate == RATE
+
+
+@pytest.mark.parametrize("kvm", [False, True])
+def test_only_emulated_guests_have_a_slower_clock(
+    paths: Paths, library: Path, maps: Path, monkeypatch: pytest.MonkeyPatch, kvm: bool
+) -> None:
+    maps.write_text(MAPPED.format(library))
+    device = paths.cache.parent / "kvm"
+    monkeypatch.setattr(acceleration, "KVM_DEVICE", device)
+    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    monkeypatch.setattr(kernel_boot, "boot", lambda *_, kvm: kernel_boot.Booted(0.5 if kvm else 5.0))
+    if kvm:
+        device.touch()
+    daemon: Any = Daemon()
+    found = acceleration.decide(daemon, paths, base_image(paths.images), lambda text: None)
+    assert (found.kvm, found.speed.clock) == (kvm, 1.0 if kvm else RATE)
+
+
+def test_a_boot_by_a_slower_clock_counts_in_real_seconds() -> None:
+    emulated = Acceleration(False, "a test", clock=Clock(0.1))
+    learned = emulated.learned("[    0.481000] Run /init as init process")
+    assert learned.kernel_seconds == 4.81
+    assert learned.speed.times_slower == pytest.approx(9.62)
