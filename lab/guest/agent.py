@@ -26,7 +26,8 @@ FILE = "/run/lab-agent.py"
 # How often the machine is checked while an answer is waited for.
 WATCH_SECONDS = 1.0
 # How long the agent's port has to be closed until the agent counts as ended. Loading a state closes the port
-# and opens it again, and QEMU tells of a port once a second at most (VSERPORT_CHANGE in its monitor/monitor.c).
+# and opens it again, and QEMU tells of a port once a second at most (VSERPORT_CHANGE in its monitor/monitor.c),
+# by its own clock, which is the guest's.
 CLOSED_SECONDS = 3.0
 # How long an answer is waited for when the time is up, and how many blocks are then still taken.
 LEAST_SECONDS = 0.05
@@ -147,7 +148,7 @@ class Agent:
                 self._alive()
                 if self._is_open():
                     open_at = time.monotonic()
-                elif time.monotonic() - open_at > CLOSED_SECONDS:
+                elif time.monotonic() - open_at > CLOSED_SECONDS / self.speed.clock:
                     raise AgentLost(f"{deadline.what}: the agent has ended") from None
                 if deadline.remaining == 0.0:
                     self._too_late(deadline)

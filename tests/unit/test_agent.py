@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.base.speed import ORDINARY
+from lab.base.speed import ORDINARY, Speed
 from lab.base.wait import Deadline
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
@@ -224,6 +224,27 @@ def test_a_port_that_was_closed_by_a_load_is_no_agent_that_ended(
     made._is_open = is_open
     assert next(made._lines(Deadline(60.0, "the guest's agent"))) == b'{"token": "x"}'
     assert looks == 3
+
+
+def test_qemu_tells_of_a_port_by_the_slower_clock_of_its_guest(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load a port was still told as closed when three real seconds had passed."""
+    monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(agent, "CLOSED_SECONDS", 0.05)
+    made, end = port.connect()
+    made.speed = Speed(emulated=True, clock=0.001)
+    looks = 0
+
+    def is_open() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            end.sendall(b'{"token": "x"}\n')
+        return False
+
+    made._is_open = is_open
+    assert next(made._lines(Deadline(60.0, "the guest's agent"))) == b'{"token": "x"}'
 
 
 def test_an_agent_that_ended_is_not_waited_for(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:

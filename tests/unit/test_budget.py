@@ -4,6 +4,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from lab.base.wait import Deadline, wait_for
+from lab.lane.guest import holding
+from lab.machine.acceleration import Acceleration
 from lab.machine.budget import QEMU_OVERHEAD_MIB, RESERVE_MIB, Memory, Processors
 
 GUEST = 2048
@@ -174,3 +177,27 @@ def test_one_that_gives_up_waiting_is_in_nobodys_way() -> None:
         crowd.want("next", 1)
     crowd.end()
     assert crowd.order == ["next"]
+
+
+def test_what_runs_alone_waits_for_all_processors_and_nobody_joins_it() -> None:
+    processors, said = Processors(2), list[str]()
+    emulated = Acceleration(False, "a test")
+    begun, ended = threading.Event(), threading.Event()
+
+    def alone() -> None:
+        with holding(processors, "alone", how=emulated, say=said.append, alone=True):
+            begun.set()
+            ended.wait(20)
+
+    with holding(processors, "first", how=emulated, say=said.append):
+        thread = threading.Thread(target=alone)
+        thread.start()
+        wait_for(lambda: len(said) > 1 or None, Deadline(20, "it to wait"))
+        assert not begun.is_set()
+    assert begun.wait(20)
+    assert processors._free == 0
+    ended.set()
+    thread.join()
+    assert said == ["first", "waiting until no other lane is at work", "alone"]
+    with holding(Processors(1), "KVM", how=Acceleration(True, ""), say=said.append, alone=True):
+        assert said[-1] == "KVM"

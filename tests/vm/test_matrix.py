@@ -59,7 +59,7 @@ def cell(run: RunResult, guest: str, variant: str) -> CellResult:
 
 # What Linux says of a clock that it does not trust, and of a processor that it takes for hung.
 COMPLAINTS = re.compile(
-    r"clocksource: .*unstable|stalls? on CPU|soft lockup|hung task|blocked for more than|MP-BIOS bug|Kernel panic"
+    r"clocksource: .*unstable|stalls? on CPU|soft lockup|hung task|blocked for more|MP-BIOS bug|Kernel panic"
 )
 # boxlite's names of boxes, and those of the tests' homes.
 NAMES = re.compile(r"box-[^/\s]+|(?<=boxes/)[^/\s]+")
