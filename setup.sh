@@ -155,38 +155,11 @@ if [ "$(id -u)" != 0 ]; then
     done
 fi
 
-# --- the lab and the libraries it uses, from lock files with hashes ---------------------------------
-
-# The distribution's own Python: libvirt's binding is compiled against its headers.
-PYTHON=/usr/bin/python3
-[ -n "$bare" ] || $PYTHON -c 'import sys; sys.exit(sys.version_info < (3, 12))' ||
-    die "$PYTHON is $($PYTHON -V 2>&1); the lab needs Python 3.12 or newer (Debian 13, Ubuntu 24.04, Fedora 43)"
-
-look_up daemons && daemons=$found
-lock=requirements/lab.txt
-# Several hosts need dask.distributed, and nothing else does.
-case " $* " in *" worker "* | *" --hosts "* | *" --hosts="*) lock=requirements/hosts.txt ;; esac
-[ "${1-}" != test ] || lock=requirements/test.txt
-stamp=.venv/installed-$(basename "$lock")
-if [ -z "$bare" ]; then
-    want=$($PYTHON -V 2>&1; "${daemons##* }" --version 2>/dev/null || true; cat requirements/build.txt "$lock" pyproject.toml)
-fi
-if [ -n "$bare" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
-    [ -n "$dry" ] || say "installing the lab's libraries ($lock)"
-    if [ -n "$bare" ] || ! .venv/bin/python -c '' 2>/dev/null; then run $PYTHON -m venv --clear .venv; fi
-    pip() { run .venv/bin/python -m pip --disable-pip-version-check install --quiet "$@"; }
-    pip --require-hashes -r requirements/build.txt
-    # Without isolation, so that what builds libvirt's binding is what the lock file names. Nothing is compiled to
-    # bytecode here: that takes two seconds, and Python does it with what is imported.
-    pip --require-hashes --no-compile --no-build-isolation -r "$lock"
-    pip --no-deps --no-build-isolation --editable .
-    [ -n "$dry" ] || printf '%s\n' "$want" >"$stamp"
-fi
-
 # --- libvirt ----------------------------------------------------------------------------------------
 
 answers() { virsh -q -c qemu:///system version >/dev/null 2>&1; }
 
+look_up daemons && daemons=$found
 # A user's own daemon is started by the first connection; root's has to run.
 start_libvirt() {
     [ -n "$bare" ] || ! answers || return 0
@@ -207,9 +180,41 @@ start_libvirt() {
         sleep 0.5
     done
 }
+# libvirt's first look at QEMU takes four seconds. It has them while the libraries are installed.
+looking=
 if [ "$(id -u)" = 0 ] && [ -z "${LAB_CONNECT-}" ]; then
-    start_libvirt
+    if [ -n "$dry" ]; then start_libvirt; else start_libvirt & looking=$!; fi
+elif [ -z "$dry" ]; then
+    virsh -q -c qemu:///session version >/dev/null 2>&1 &
 fi
+
+# --- the lab and the libraries it uses, from lock files with hashes ---------------------------------
+
+# The distribution's own Python: libvirt's binding is compiled against its headers.
+PYTHON=/usr/bin/python3
+[ -n "$bare" ] || $PYTHON -c 'import sys; sys.exit(sys.version_info < (3, 12))' ||
+    die "$PYTHON is $($PYTHON -V 2>&1); the lab needs Python 3.12 or newer (Debian 13, Ubuntu 24.04, Fedora 43)"
+
+lock=requirements/lab.txt
+# Several hosts need dask.distributed, and nothing else does.
+case " $* " in *" worker "* | *" --hosts "* | *" --hosts="*) lock=requirements/hosts.txt ;; esac
+[ "${1-}" != test ] || lock=requirements/test.txt
+stamp=.venv/installed-$(basename "$lock")
+if [ -z "$bare" ]; then
+    want=$($PYTHON -V 2>&1; "${daemons##* }" --version 2>/dev/null || true; cat requirements/build.txt "$lock" pyproject.toml)
+fi
+if [ -n "$bare" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
+    [ -n "$dry" ] || say "installing the lab's libraries ($lock)"
+    if [ -n "$bare" ] || ! .venv/bin/python -c '' 2>/dev/null; then run $PYTHON -m venv --clear .venv; fi
+    pip() { run .venv/bin/python -m pip --disable-pip-version-check install --quiet "$@"; }
+    pip --require-hashes -r requirements/build.txt
+    # Without isolation, so that what builds libvirt's binding is what the lock file names. Nothing is compiled to
+    # bytecode here: that takes two seconds, and Python does it with what is imported.
+    pip --require-hashes --no-compile --no-build-isolation -r "$lock"
+    pip --no-deps --no-build-isolation --editable .
+    [ -n "$dry" ] || printf '%s\n' "$want" >"$stamp"
+fi
+[ -z "$looking" ] || wait "$looking" || exit
 
 # --- what AppArmor or SELinux has to allow: only when asked for -------------------------------------
 

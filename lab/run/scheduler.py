@@ -13,6 +13,7 @@ from lab.base.space import A_RUN, explained
 from lab.builds import rootfs
 from lab.lane import prepare_image
 from lab.lane.running import Work
+from lab.machine import clock
 from lab.machine.budget import Limits, Memory, Processors, others_load
 from lab.machine.connection import connection
 from lab.plan import Cell
@@ -220,7 +221,8 @@ class Scheduler:
         if others <= self.limits.processors:
             emulated = any(worker.is_emulated for worker in running)
             return self.limits.jobs + (self.limits.spare if emulated else 0)
-        in_time = any(worker.is_in_time for worker in running)
+        known = [worker.is_in_time for worker in running if worker.is_in_time is not None]
+        in_time = all(known) if known else clock.library() is not None
         if running and not self._crowd_told:
             self._crowd_told = True
             self.observer.note(

@@ -59,9 +59,9 @@ class Worker:
         return self._host is not None and self._host.acceleration == EMULATION
 
     @property
-    def is_in_time(self) -> bool:
-        """Whether its boxes are known to be in time on a busy host: under KVM, or by a slower clock."""
-        return self._how is not None and (self._how.kvm or self._how.clock.rate < 1)
+    def is_in_time(self) -> bool | None:
+        """Whether its boxes are in time on a busy host: under KVM, or by a slower clock. None: not known."""
+        return None if self._how is None else self._how.kvm or self._how.clock.rate < 1
 
     def give_up(self) -> None:
         """Take the lane down, from another thread: the worker then comes to its end by itself."""

@@ -13,6 +13,7 @@ from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.knobs.sysctl import Sysctl
+from lab.machine import clock
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
 from lab.machine.clock import Clock
@@ -226,18 +227,20 @@ def test_emulated_guests_have_a_spare_lane_which_is_no_second_one_of_a_guest(
 
 
 @pytest.mark.parametrize(
-    ("how", "lanes"),
+    ("how", "is_installed", "lanes"),
     [
-        (Acceleration(False, "", clock=Clock(0.1)), 2),
-        (Acceleration(True, ""), 2),
-        (Acceleration(False, ""), 1),
-        (None, 1),
+        (Acceleration(False, "", clock=Clock(0.1)), True, 2),
+        (Acceleration(True, ""), False, 2),
+        (Acceleration(False, ""), True, 1),
+        (None, True, 2),
+        (None, False, 1),
     ],
-    ids=["a slower clock", "KVM", "the host's clock", "not known yet"],
+    ids=["a slower clock", "KVM", "the host's clock", "not known yet, installed", "not known yet"],
 )
 def test_on_a_crowded_host_one_lane_is_opened_at_a_time_unless_boxes_are_in_time_all_the_same(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, how: Acceleration | None, lanes: int
+    folder: Path, monkeypatch: pytest.MonkeyPatch, how: Acceleration | None, is_installed: bool, lanes: int
 ) -> None:
+    monkeypatch.setattr(clock, "library", lambda: Path("/libfaketime") if is_installed else None)
     monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 8.2)
     folder.mkdir()
     heard = Heard()

@@ -86,11 +86,11 @@ def test_a_bare_host_gets_its_packages_its_libraries_and_its_daemons(tmp_path: P
     pip = ".venv/bin/python -m pip --disable-pip-version-check install --quiet"
     assert commands(done.stdout) == [
         *([f"{DNF_INSTALL} {DNF}"] if fedora else ["apt-get -qq update", f"{APT_INSTALL} {APT}"]),
+        f"systemctl start {'virtlogd.socket virtqemud.socket' if fedora else 'libvirtd.service'}",
         "/usr/bin/python3 -m venv --clear .venv",
         f"{pip} --require-hashes -r requirements/build.txt",
         f"{pip} --require-hashes --no-compile --no-build-isolation -r requirements/lab.txt",
         f"{pip} --no-deps --no-build-isolation --editable .",
-        f"systemctl start {'virtlogd.socket virtqemud.socket' if fedora else 'libvirtd.service'}",
         ".venv/bin/lab doctor --json",
     ]
     assert (done.returncode, done.stderr) == (0, "")
