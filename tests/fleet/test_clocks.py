@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(900)
 def library() -> Path:
     found = clocks.library()
     if found is None:
-        pytest.skip("no libfaketime; ./setup.sh test installs it")
+        pytest.skip("no libfaketime; ./setup.sh doctor installs it")
     return found
 
 

@@ -52,7 +52,7 @@ TRIES = {
     ),
 }
 # The marks of tests that take too long for CI.
-TOO_LONG = ("every_guest", "twins", "host_guest", "rust", "program_and_npm", "several_hosts")
+TOO_LONG = ("every_guest", "twins", "host_guest", "rust", "program_and_npm", "several_hosts", "busy")
 SHARED = pytest.StashKey[SharedRuns]()
 
 
