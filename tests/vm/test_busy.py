@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.clock import busy
 from lab.record import RemedyOutcome, RunResult, Status
 from tests.vm import shared
 from tests.vm.conftest import RELEASE
@@ -20,34 +20,19 @@ PROGRAMS = 8
 VERIFIED = {"unprivileged-userns-complain", "bwrap-profile", "bwrap-userns-restrict"}
 
 
-@pytest.fixture
-def busy() -> Iterator[None]:
-    """Programs that use all that they get, each in a session of its own: the kernel shares out by sessions."""
-    loops = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
-        for _ in range(PROGRAMS)
-    ]
-    try:
-        yield
-        assert all(each.poll() is None for each in loops)
-    finally:
-        for each in loops:
-            each.kill()
-            each.wait()
-
-
-def test_verdicts_are_those_of_a_quiet_host(home: Path, busy: None, tmp_path: Path) -> None:
+def test_verdicts_are_those_of_a_quiet_host(home: Path, tmp_path: Path) -> None:
     own = home.with_name(f"{home.name}-busy")
     shared.make_home(own)
     try:
         words = ["-g", "debian-13", "-v", "stock", "-v", "apparmor-userns-nocaps", "--build", RELEASE]
-        run = subprocess.run(
-            [sys.executable, "-m", "lab", "matrix", *words, "-o", str(tmp_path / "run")],
-            env={**os.environ, "LAB_HOME": str(own)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with busy(PROGRAMS):
+            run = subprocess.run(
+                [sys.executable, "-m", "lab", "matrix", *words, "-o", str(tmp_path / "run")],
+                env={**os.environ, "LAB_HOME": str(own)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
     finally:
         shared.remove_home(own)
     assert run.returncode == 0, run.stdout + run.stderr
