@@ -1,5 +1,8 @@
 """Waiting for a guest to be up, reading the result of cloud-init, checking that the guest is as defined."""
 
+import itertools
+import math
+import time
 from collections.abc import Callable
 
 from pydantic import BaseModel, ValidationError
@@ -18,9 +21,9 @@ from lab.probes import Facts
 # took from 21 to 190 s, depending on the host's speed and on how many guests shared it.
 BOOT_SECONDS = 30.0
 CLOUD_INIT_SECONDS = 18.0
-# How often a guest gets the time for its boot, if its console has grown meanwhile: one that never ends its boot
-# can write there for ever.
-MOST_WAITS = 5
+# A guest that has written to its console within so many seconds gets the time for its boot again, and so often
+# in all: one that never ends its boot can write there for ever.
+STILL_SECONDS, MOST_WAITS = 6.0, 5
 RESULT = "/run/cloud-init/result.json"
 
 
@@ -73,27 +76,28 @@ def wait_up(session: Session, lane: Lane) -> None:
 
     Raises BootFailed if it does not come up in time, or stopped booting and waits for someone at its console.
     """
+    size, grown = 0, -math.inf
 
     def listens() -> bool:
+        nonlocal size, grown
         text = lane.console_text()
+        if len(text) > size:
+            size, grown = len(text), time.monotonic()
         if words := console.asks_for_help(text):
             raise BootFailed(f"{lane.guest.name} stopped booting: {words}\n{lane.last_words()}")
         return console.shows_ssh(text)
 
-    waited, shown = 0, 0
-    while True:
+    for waits in itertools.count(1):
         try:
             wait_ready(session, listens)
+            return
         except DeadlineExpired as error:
-            waited += 1
-            before, shown = shown, len(lane.console_text())
-            if shown > before and waited < MOST_WAITS:
+            if waits < MOST_WAITS and time.monotonic() - grown < session.speed.from_kvm(STILL_SECONDS):
                 continue
-            times = f" {waited} times" if waited > 1 else ""
+            times = f" {waits} times" if waits > 1 else ""
             raise BootFailed(
                 f"{lane.guest.name} did not come up: {error}{times}\n{lane.last_words()}"
             ) from error
-        return
 
 
 def check_as_defined(guest: Guest, facts: Facts) -> None:

@@ -110,10 +110,11 @@ def test_a_boot_that_shows_itself_slow_is_waited_for_and_stretches_what_follows(
     bench = benches(KVM)
     waits: list[float] = []
 
-    def wait(session: Session, _check: object) -> None:
+    def wait(session: Session, listens: Callable[[], bool]) -> None:
         waits.append(session.speed.factor)
         if len(waits) == 1:
             boots_in(bench, 8.0)
+            listens()
             raise DeadlineExpired("waited 30 s")
 
     monkeypatch.setattr(ready, "wait_ready", wait)
