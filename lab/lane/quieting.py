@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from lab.base.speed import Speed
 from lab.guest.programs import checked, program_file, source
 from lab.guest.session import Session
-from lab.machine.domain import NO_TIMER_CHECK
+from lab.machine.domain import UNCHECKED
 
 # They take the package manager's locks, or run inside a cell: its clock is set in a fork, and timers catch up.
 UNITS = (
@@ -35,14 +35,14 @@ SECONDS = 300.0
 PROGRAM = "quiet"
 # In the folder of a prepared image: what was changed in the guest, besides packages.
 CHANGES = "changes.json"
-RECIPE = (*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), NO_TIMER_CHECK, source(program_file(PROGRAM)))
+RECIPE = (*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), *UNCHECKED, source(program_file(PROGRAM)))
 
 
 class Changes(BaseModel):
     """What was changed in a guest besides packages, and the locks that others held to the end of the wait.
 
     `not_masked` are the units that still run when they like, each with systemctl's reason. `loader_files` are
-    those in which the kernel got one more argument.
+    those in which the kernel got more arguments.
     """
 
     masked: list[str]
@@ -62,7 +62,7 @@ def quiet(session: Session, speed: Speed) -> Changes:
         "scripts": SCRIPTS,
         "locks": LOCKS,
         "loaders": LOADERS,
-        "kernel_argument": NO_TIMER_CHECK,
+        "kernel_arguments": UNCHECKED,
         "seconds": speed.from_kvm(SECONDS),
     }
     return checked(PROGRAM, Changes, session.program(PROGRAM, argument, seconds=SECONDS + 30))

@@ -40,7 +40,7 @@ def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mappin
         "locks": [],
         "seconds": 0,
         "loaders": [],
-        "kernel_argument": "no_timer_check",
+        "kernel_arguments": ["no_timer_check", "tsc=nowatchdog"],
         **asked,
     }
     command = [sys.executable, "-I", "-S", str(program_file("quiet")), json.dumps(argument)]
@@ -94,8 +94,13 @@ def test_the_kernel_gets_one_more_argument_once_from_either_kind_of_loader(
     entry.write_text("title Fedora\nlinux /vmlinuz\noptions root=UUID=2 ro\n")
     loaders = [[str(tmp_path / "grub*"), "linux"], [str(tmp_path / "*.conf"), "options"]]
     assert quiet(tmp_path, monkeypatch, loaders=loaders)["loader_files"] == [str(grub), str(entry)]
-    assert "\tlinux\t/vmlinuz root=UUID=1 ro no_timer_check\n\tinitrd /initrd\n" in grub.read_text()
-    assert entry.read_text() == "title Fedora\nlinux /vmlinuz\noptions root=UUID=2 ro no_timer_check\n"
+    assert (
+        "\tlinux\t/vmlinuz root=UUID=1 ro no_timer_check tsc=nowatchdog\n\tinitrd /initrd\n" in grub.read_text()
+    )
+    assert (
+        entry.read_text()
+        == "title Fedora\nlinux /vmlinuz\noptions root=UUID=2 ro no_timer_check tsc=nowatchdog\n"
+    )
     assert quiet(tmp_path, monkeypatch, loaders=loaders)["loader_files"] == []
 
 

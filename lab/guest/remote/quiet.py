@@ -1,11 +1,11 @@
 """Keep what a guest does by itself out of its cells, and wait until nobody installs packages. Runs as root.
 
 Argument: {"units": [name], "scripts": [folder], "locks": [path], "loaders": [[pattern of files, keyword of
-their lines]], "kernel_argument": word, "seconds": how long to wait}. Units that the guest has are masked, and
-their timers stopped; a service that runs may end what it began. A unit whose file is in /etc/systemd/system
-cannot be masked and stays as it is. Scripts are made not executable. In the boot loader's files the kernel gets
-one more argument. Prints what was changed, the units that were not masked with systemctl's reason, and the
-locks that are still held.
+their lines]], "kernel_arguments": [word], "seconds": how long to wait}. Units that the guest has are masked,
+and their timers stopped; a service that runs may end what it began. A unit whose file is in
+/etc/systemd/system cannot be masked and stays as it is. Scripts are made not executable. In the boot loader's
+files the kernel gets these arguments. Prints what was changed, the units that were not masked with systemctl's
+reason, and the locks that are still held.
 """
 
 import fcntl
@@ -62,17 +62,17 @@ def wait(paths, seconds):
     return held
 
 
-def with_argument(line, keyword, word):
+def with_arguments(line, keyword, wanted):
     words = line.split()
-    return line + " " + word if words[:1] == [keyword] and word not in words else line
+    return " ".join([line, *(w for w in wanted if w not in words)]) if words[:1] == [keyword] else line
 
 
-def add_argument(loaders, word):
+def add_arguments(loaders, arguments):
     changed = []
     for pattern, keyword in loaders:
         for path in sorted(Path("/").glob(pattern.lstrip("/"))):
             before = path.read_text().splitlines()
-            wanted = [with_argument(line, keyword, word) for line in before]
+            wanted = [with_arguments(line, keyword, arguments) for line in before]
             if wanted != before:
                 path.write_text("\n".join(wanted) + "\n")
                 changed.append(str(path))
@@ -81,5 +81,5 @@ def add_argument(loaders, word):
 
 asked = json.loads(sys.argv[1])
 done = {**mask(asked["units"]), "not_executable": disable(asked["scripts"])}
-done["loader_files"] = add_argument(asked["loaders"], asked["kernel_argument"])
+done["loader_files"] = add_arguments(asked["loaders"], asked["kernel_arguments"])
 print(json.dumps({**done, "held": wait(asked["locks"], asked["seconds"])}))
