@@ -25,7 +25,7 @@ MACHINE = "pc"
 # What an emulated guest's kernel must not check. It counts a timer's interrupts against the processor's
 # counter, gets too few of them where its clock is slower, and panics now and then: "IO-APIC + timer doesn't
 # work!". And it compares the counter with another clock, and gives the counter up if its processor had to wait
-# between the two reads. Under KVM Linux leaves out the first check by itself, and does not use the counter alone.
+# between the two reads. Under KVM Linux leaves out the first check, and does not use the counter alone.
 UNCHECKED = ("no_timer_check", "tsc=nowatchdog")
 KERNEL_ARGUMENTS = f"root=LABEL=root rw console=ttyS0 panic=-1 {' '.join(UNCHECKED)}"
 
