@@ -25,8 +25,8 @@ MACHINE = "pc"
 # What an emulated guest's kernel must not check. It counts a timer's interrupts against the processor's
 # counter, gets too few of them where its clock is slower, and panics now and then: "IO-APIC + timer doesn't
 # work!". It compares the counter with another clock, and gives the counter up if its processor had to wait
-# between the two reads. And the counter goes on when a lane is forked, so that what the kernel waited for at the
-# checkpoint seems to last since then: "rcu_preempt self-detected stall". Of that it gets the longest time.
+# between the two reads. And the counter goes on when a lane is forked, so that what the kernel waited for at
+# the checkpoint seems to last since then ("rcu_preempt self-detected stall"): it gets the longest time.
 UNCHECKED = ("no_timer_check", "tsc=nowatchdog", "rcupdate.rcu_cpu_stall_timeout=300")
 KERNEL_ARGUMENTS = f"root=LABEL=root rw console=ttyS0 panic=-1 {' '.join(UNCHECKED)}"
 
