@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.busy, pytest.mark.timeout(7200)]
 
 # Four for each of two processors: a guest gets a sixth of one.
 PROGRAMS = 8
-# Those of a quiet host: benchmarks/README.md.
+# What is verified on a quiet host.
 VERIFIED = {"unprivileged-userns-complain", "bwrap-profile", "bwrap-userns-restrict"}
 
 
