@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
 from lab.base.errors import LabError
 from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit
 from lab.evidence.files import MISSING, matching, read_text, why_not
-from lab.probes import NONE_RUN, NOT_RUN, Probes
+from lab.probes import NONE_RUN, Probes
 from lab.probes.label import STACKED, read_label
 from lab.record import Outcome, TestResult
 
@@ -18,7 +18,7 @@ PROBES_FILE = "probes.json"
 # What the script for users prints, which says what the probes and the facts say: see `lab.probes.script`.
 SCRIPT_FILE = "host-probe.txt"
 SYSCTLS_FILE = "sysctls.txt"
-# The modes of boxlite's programs: see `lab/guest/remote/collect.py`. Cells of early labs have no such file.
+# The modes of boxlite's programs: see `lab/guest/remote/collect.py`.
 MODES_FILE = "modes.txt"
 MODE = re.compile(r"([0-7]{4}) (.+)")
 # boxlite's own logs, what a box wrote to standard error, and how its shim ended, which boxlite 0.10 writes into
@@ -144,19 +144,10 @@ class _StoredContext(BaseModel):
 
 
 class _ProbesFile(BaseModel):
-    """What is read of a file of probes. Another lab may have written it: with fewer probes, or with more."""
+    """What is read of a file of probes."""
 
     context: _StoredContext
     probes: Probes
-
-    @field_validator("probes", mode="before")
-    @classmethod
-    def _those_of_this_lab(cls, stored: object) -> object:
-        if not isinstance(stored, dict):
-            return stored
-        # Early labs did not record the command.
-        known = {name: {"command": (), **each} for name, each in stored.items() if isinstance(each, dict)}
-        return {name: known.get(name, NOT_RUN) for name in Probes.model_fields}
 
 
 def _read_probes_file(path: Path) -> _ProbesFile | None:

@@ -48,9 +48,9 @@ class EnvironmentChange(Entry):
 
 def of_cell(cell: CellResult, run: RunResult) -> dict[str, str]:
     """Return what a cell of a run ran on; empty if the lab never read it."""
-    facts = cell.facts.model_dump(mode="json") if cell.facts else cell.older_facts
-    if not facts:
+    if cell.facts is None:
         return {}
+    facts = cell.facts.model_dump(mode="json")
     found = {**_of_facts(facts), **_of_host(cell, run.run), "load": ", ".join(cell.stress)}
     found |= {"order": "shuffled"} if cell.seed is not None else {}
     return {part: " ".join(plain(found[part]).split()) for part in PARTS if found.get(part)}
@@ -84,14 +84,13 @@ def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[EnvironmentC
 
 
 def _of_facts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Read the parts of the environment that the guest reports; facts of older labs may lack some."""
+    """Read the parts of the environment that the guest reports."""
     readers = {"bubblewrap": _bubblewrap, "apparmor": _apparmor, "selinux": _selinux, "profiles": _profiles}
     sources = {"profiles": "apparmor"}
-    found = {"kernel": str(facts.get("kernel") or "")}
+    found = {"kernel": str(facts["kernel"])}
     for part, read in readers.items():
-        source = sources.get(part, part)
-        if source in facts:
-            found[part] = read(facts[source]) if isinstance(facts[source], dict) else NONE
+        reported = facts[sources.get(part, part)]
+        found[part] = read(reported) if reported is not None else NONE
     return found
 
 

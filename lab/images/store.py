@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,8 +61,8 @@ class Manifest:
     disk_sha256: str
     built: str
     seconds: float
-    source: str = "built"
-    files: dict[str, StoredFile] = field(default_factory=dict)
+    source: str
+    files: dict[str, StoredFile]
     base: str = ""
 
 
@@ -91,10 +91,8 @@ class BaseImage:
 
     @property
     def content(self) -> Content:
-        """What it consists of. The files of an image that an older lab stored are read for that."""
-        files = self.manifest.files or {
-            file.name: _describe(file) for file in self.folder.iterdir() if file.name != MANIFEST
-        }
+        """What it consists of."""
+        files = self.manifest.files
         return Content(
             guest=self.manifest.guest,
             inputs=self.manifest.inputs,
@@ -120,14 +118,8 @@ def find(paths: Paths, guest: Guest) -> BaseImage | None:
 
 
 def by_content(paths: Paths, digest: str) -> BaseImage | None:
-    """Return the stored image with this content. Raises LabError for one that cannot be read.
-
-    Images of an older lab, which say nothing of their files, are left out.
-    """
-    for image in images(paths):
-        if image.manifest.files and image.content.digest == digest:
-            return image
-    return None
+    """Return the stored image with this content. Raises LabError for one that cannot be read."""
+    return next((image for image in images(paths) if image.content.digest == digest), None)
 
 
 def find_received(paths: Paths, guest: str, inputs: str) -> BaseImage | None:

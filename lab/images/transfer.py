@@ -30,10 +30,7 @@ class DamagedImage(LabError):
 
 
 def offered(paths: Paths) -> list[Content]:
-    """The images that other hosts may have from this one.
-
-    Images that cannot be read are left out, and those of an older lab, which say nothing of their files.
-    """
+    """The images that other hosts may have from this one; images that cannot be read are left out."""
     return list(_offered(paths))[:MOST_IMAGES]
 
 
@@ -42,7 +39,7 @@ def _offered(paths: Paths) -> Iterator[Content]:
     for manifest in sorted(paths.images.glob(f"[!.]*/{store.MANIFEST}")):
         try:
             image = store.read(manifest.parent)
-            if image is None or not image.manifest.files:
+            if image is None:
                 continue
             content = image.content
         except (LabError, ValueError):

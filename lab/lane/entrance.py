@@ -35,8 +35,7 @@ class Entrance(BaseModel):
 
     endpoint: Endpoint
     folder: Path
-    # Guests that an older lab keeps have none.
-    speed: Speed = Speed(emulated=True)
+    speed: Speed
     tests_login: User
     state: str
     state_with_stdin: str

@@ -38,9 +38,6 @@ from lab.machine.lane import Lane, LaneDied
 # The prefix of prepared images in the store.
 PREPARED = "prepared-"
 
-# What is stored of a prepared image: an older lab's does not say what it was prepared from.
-FORM = "with its base"
-
 # Programs that the suite, the probes and the gathering of evidence use.
 PACKAGES = {
     PackageManager.APT: ("apparmor", "bubblewrap", "procps", "python3"),
@@ -161,7 +158,7 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     """SHA-256 over everything that decides what is prepared, except the state of the package mirrors."""
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
-    parts = [FORM, image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
+    parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
     parts += guest.image.packages
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -13,7 +13,6 @@ from lab.builds import checkout, pip
 from lab.catalog import Catalog
 from lab.host import tiny_guest
 from lab.images import debian, store
-from lab.images.content import DISK
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.machine import clock, kernel_boot, states
@@ -72,16 +71,13 @@ def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
 
 
 def _find_damage(image: BaseImage) -> str:
-    # Images built by an older lab have only the digest of their disk.
-    known = {name: file.sha256 for name, file in image.manifest.files.items()}
-    known.setdefault(DISK, image.manifest.disk_sha256)
-    for name, expected in known.items():
+    for name, stored in image.manifest.files.items():
         try:
             found = sha256(image.folder / name)
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
-        if found != expected:
-            return f"{name} was changed: its sha256 is {found} and was {expected}"
+        if found != stored.sha256:
+            return f"{name} was changed: its sha256 is {found} and was {stored.sha256}"
     return ""
 
 

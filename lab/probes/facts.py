@@ -168,8 +168,7 @@ class Facts(Answer):
     podman: bool = Field(description="Whether /usr/bin/podman exists.")
     mkfs_btrfs: bool | None = Field(
         None,
-        description="Whether mkfs.btrfs is installed. None: nobody asked; early labs did not, and the script "
-        "for users does not.",
+        description="Whether mkfs.btrfs is installed. None: the script for users does not ask.",
     )
     login_sessions: bool = Field(
         description="Whether pam_systemd is installed. Without it a user gets no service manager, and so no "
@@ -177,8 +176,8 @@ class Facts(Answer):
     )
     cpu_level: int | None = Field(
         None,
-        description="The highest level of x86-64 that the processor's flags show, from 1 to 4. None: nobody "
-        "asked; early labs did not, and the script for users does not.",
+        description="The highest level of x86-64 that the processor's flags show, from 1 to 4. None: the "
+        "script for users does not ask.",
     )
     virtualization: Literal["svm", "vmx"] | None = Field(
         description="The processor's flag for hardware virtualization. None: the processor shows neither flag."

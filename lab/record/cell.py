@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from lab.probes import Context, Facts
 from lab.record._base import Entry, PlainText, Seconds
@@ -93,11 +93,6 @@ class CellResult(Entry):
     context: Context | None = Field(
         default=None,
         description="What confined the suite. None: the lab never read it.",
-    )
-    older_facts: dict[str, JsonValue] = Field(
-        default_factory=dict,
-        description="Only in a cell from a file of schema 1 whose lab read fewer facts: those facts, as they "
-        "are in that file. Then `facts` or `context` is null.",
     )
     evidence: list[str] = Field(default_factory=list)
     remedies: list[RemedyResult] = Field(

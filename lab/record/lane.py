@@ -10,11 +10,7 @@ class Host(Entry):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: PlainText = Field(
-        default="",
-        description="What it is called: its node name, or what LAB_HOST_NAME says. Empty: an older lab did not "
-        "record it.",
-    )
+    name: PlainText = Field(description="What it is called: its node name, or what LAB_HOST_NAME says.")
     kernel: str
     system: str
     cpus: int
@@ -31,9 +27,7 @@ class LaneRecord(Entry):
 
     guest: str
     label: str = Field(default="", description="Its name in this run, as `lane` of its cells has it.")
-    host: Host | None = Field(
-        default=None, description="What it ran on. null: as the run's `host` says; older labs wrote no other."
-    )
+    host: Host | None = Field(default=None, description="What it ran on. null: as the run's `host` says.")
     image: str = Field(description="SHA-256 of the base image's disk.")
     fork: str = Field(
         description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
@@ -41,7 +35,7 @@ class LaneRecord(Entry):
     network: str | None = Field(
         default=None,
         description="What carried its guest's packets: closed, which is QEMU's own user network without a way "
-        "to the host or beyond. passt, qemu: an open network of older labs. null: not recorded.",
+        "to the host or beyond. null: not recorded.",
     )
     note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
     restored: bool = Field(
@@ -65,11 +59,10 @@ class LaneRecord(Entry):
     limits_factor: float | None = Field(
         default=None,
         description="By what limits of time were multiplied that are meant for ordinary hardware with KVM. "
-        "null: an older lab did not record it.",
+        "null: not recorded.",
     )
     seconds: dict[str, Seconds]
     processor_seconds: Seconds | None = Field(
         default=None,
-        description="Seconds of processor time that its QEMU and passt took. null: an older lab did not "
-        "record it.",
+        description="Seconds of processor time that its QEMU and passt took. null: not recorded.",
     )

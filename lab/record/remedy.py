@@ -44,7 +44,7 @@ class RemedyResult(Entry):
     steps: dict[str, Seconds] = Field(
         default_factory=dict,
         description="Seconds of each step, all its forks together; the rest of `seconds` is waiting for a "
-        "processor. Older labs did not record it.",
+        "processor.",
     )
     scripts: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of the script of each remedy that changes the host."

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
@@ -17,9 +17,10 @@ from lab.record.experiment import ExperimentPolicy
 from lab.record.lane import Host, LaneRecord
 from lab.record.outcome import Stress
 from lab.record.processor_time import ProcessorTime
-from lab.record.schema import OLDER, SCHEMA, upgrade
 
 RESULTS_FILE = "results.json"
+# The one format that is written and read.
+SCHEMA: Final = 2
 # How the JSON parser begins its message about a file that ends too early.
 CUT_OFF = "EOF while parsing"
 # The most of each that a command line takes.
@@ -77,7 +78,7 @@ class ShardRecord(Entry):
     plan: Annotated[list[str], AfterValidator(_plan)]
     sizes: list[int] = Field(
         default_factory=list,
-        description="How many cells of the plan each shard has, in its order. Older labs did not record it.",
+        description="How many cells of the plan each shard has, in its order.",
     )
 
     @model_validator(mode="after")
@@ -117,7 +118,7 @@ class RunInfo(Entry):
     processor_time: list[ProcessorTime] = Field(
         default_factory=list,
         description="One entry for each session that came to its end; in one on several hosts, for each that "
-        "sent one. Older labs did not record it.",
+        "sent one.",
     )
     merged: list["RunInfo"] = Field(
         default_factory=list, description="The runs that `lab merge` joined into this one."
@@ -135,23 +136,16 @@ class RunInfo(Entry):
 
     def hosts(self, guest: str | None = None, lane: str = "") -> list[Host]:
         """What the lanes ran on, each host once: those of a guest, and if it is known the one of this label."""
-        parts = self._parts()
-        lanes = [(each, each.host or part.host) for part in parts for each in part.lanes]
-        of_guest = [(each, host) for each, host in lanes if guest in (None, each.guest)]
-        own = [host for each, host in of_guest if lane and each.label == lane]
-        found = own or [host for _, host in of_guest] or [part.host for part in parts]
+        of_guest = [each for each in self.lanes if guest in (None, each.guest)]
+        own = [each for each in of_guest if lane and each.label == lane]
+        found = [each.host or self.host for each in own or of_guest]
+        found = found or [part.host for part in (self, *self.merged)]
         return list(dict.fromkeys(filter(None, found)))
 
     def lanes_of(self, guest: str, lane: str = "") -> list[LaneRecord]:
         """The lanes of a guest, and if it is known only the one of this label."""
         of_guest = [each for each in self.lanes if each.guest == guest]
         return [each for each in of_guest if lane and each.label == lane] or of_guest
-
-    def _parts(self) -> list["RunInfo"]:
-        """The runs whose lanes these are: itself, unless its own lanes do not say what they ran on."""
-        if not self.merged or (self.lanes and all(lane.host or self.host for lane in self.lanes)):
-            return [self]
-        return self.merged
 
 
 class RunResult(Entry):
@@ -173,7 +167,7 @@ class RunResult(Entry):
 
     @classmethod
     def read(cls, folder: Path) -> "RunResult":
-        """Read the record in a run's folder, of schema 1 or 2, with what was decided since it was written.
+        """Read the record in a run's folder, with what was decided since it was written.
 
         Raises UsageError if it cannot be read.
         """
@@ -184,7 +178,7 @@ class RunResult(Entry):
             continued = decided.first_line(text) if since else b""
             raw = from_json(text)
             del text  # As large as the record itself.
-            read = cls.model_validate(upgrade(_known(raw)))
+            read = cls.model_validate(_of_this_schema(raw))
             source = folder / decided.DECIDED_FILE
             read._add(decided.added(since, continued))
             source = path
@@ -240,15 +234,14 @@ class _NotARecord(ValueError):
     """A `results.json` that is valid JSON but no record; the message names the key and what was expected."""
 
 
-def _known(raw: Any) -> Any:
-    """Return the parsed JSON if its schema is one that the lab reads. Raises _NotARecord."""
+def _of_this_schema(raw: Any) -> Any:
+    """Return the parsed JSON if it says that it has the lab's schema. Raises _NotARecord."""
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(raw, dict):
         raise _NotARecord("expected an object with the keys schema, run and cells")
-    if schema not in (*OLDER, SCHEMA) or isinstance(schema, bool):
-        readable = ", ".join(map(str, OLDER))
+    if schema != SCHEMA or isinstance(schema, bool):
         found = "found none" if schema is None else f"found {str(schema)[:40]!r}"
-        raise _NotARecord(f"schema: expected {readable} or {SCHEMA}, {found}")
+        raise _NotARecord(f"schema: expected {SCHEMA}, {found}")
     return raw
 
 

@@ -30,10 +30,10 @@ def names(info: RunInfo) -> dict[Host, str]:
     counted = Counter(host.name for host in found)
     seen = Counter[str]()
     called = {}
-    for number, host in enumerate(found, 1):
+    for host in found:
         seen[host.name] += 1
         unlike = f" ({seen[host.name]})" if counted[host.name] > 1 else ""
-        called[host] = f"{host.name}{unlike}" if host.name else f"host {number}"
+        called[host] = f"{host.name}{unlike}"
     return called
 
 

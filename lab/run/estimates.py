@@ -15,7 +15,6 @@ from lab.record import (
     CellResult,
     ExperimentPolicy,
     Host,
-    RunInfo,
     RunOptions,
     RunResult,
     Status,
@@ -123,8 +122,8 @@ def _newest(runs: Path) -> Iterator[RunResult]:
 def _of_this_host(result: RunResult) -> RunResult:
     """The lanes of a run that were on this host, and the cells that they ran."""
     run = result.run
-    is_own = [_is_own(lane.host or run.host, run) for lane in run.lanes]
-    if all(is_own) and _is_own(run.host, run):
+    is_own = [_is_own(lane.host or run.host) for lane in run.lanes]
+    if all(is_own) and _is_own(run.host):
         return result
     lanes = [lane for lane, own in zip(run.lanes, is_own, strict=True) if own]
     labels = {lane.label for lane in lanes if lane.label}
@@ -132,9 +131,8 @@ def _of_this_host(result: RunResult) -> RunResult:
     return RunResult(run=run.model_copy(update={"lanes": lanes}), cells=cells)
 
 
-def _is_own(host: Host | None, run: RunInfo) -> bool:
-    """Whether it is this host. One that older labs did not name is, unless the run was merged."""
-    return host.name == hosts.name() if host and host.name else not run.merged
+def _is_own(host: Host | None) -> bool:
+    return host is not None and host.name == hosts.name()
 
 
 def _readable(files: Iterable[Path]) -> Iterator[RunResult]:

@@ -457,7 +457,7 @@ def _listing(content: bytes, _folder: Path) -> None:
 
 IMAGE = {"guest": "debian-13", "inputs": "a" * 64, "files": {"disk.qcow2": {"sha256": "d" * 64, "size": 1}}}
 MANIFEST = IMAGE | {
-    **{"disk_sha256": "d" * 64, "built": "now", "seconds": 1.0},
+    **{"disk_sha256": "d" * 64, "built": "now", "seconds": 1.0, "source": "built"},
     "files": {"disk.qcow2": {"sha256": "d" * 64, "size": 1, "modified_ns": 1}},
 }
 SPEED, GUESTS = "acceleration.json", "images/guests.json"

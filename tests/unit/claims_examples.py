@@ -1,6 +1,5 @@
 """Cells as claims of bug reports judge them: blocked ones, with their remedies and their evidence."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lab.record import (
 )
 from lab.upstream.finished import FinishedCell
 from tests.unit import evidence_examples, words_examples
-from tests.unit.examples import cell, context, facts
+from tests.unit.examples import cell, context, facts, probe, probed
 
 TESTS = ("jailer_enabled_box_starts_and_executes", "jailer_creates_isolated_mount_namespace")
 BWRAP = ["bwrap", "--unshare-user", "--bind", "/", "/", "true"]
@@ -85,11 +84,11 @@ def gathered(
     (folder / "boxlite/box-a/logs").mkdir(parents=True)
     (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
     probes = {
-        "bwrap_user": {"command": command, "status": bwrap, "stderr": said},
-        "unshare_user": {"status": 0, "stderr": ""},
-        "unshare_user_root": {"status": int(stripped), "stderr": ""},
+        "bwrap_user": probe(bwrap, said, command),
+        "unshare_user": probe(0),
+        "unshare_user_root": probe(int(stripped)),
     }
-    context = {"apparmor": "unprivileged_userns (enforce)"}
-    (folder / "probes.json").write_text(json.dumps({"context": context, "probes": probes}))
+    confined = {"context": {"apparmor": "unprivileged_userns (enforce)"}}
+    (folder / "probes.json").write_text(probed(probes, **confined).model_dump_json())
     (folder / "kernel.log").write_text(kernel)
     return FinishedCell(result, run)

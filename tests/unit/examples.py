@@ -13,7 +13,8 @@ import psutil
 
 from lab.base.wait import Deadline, wait_for
 from lab.catalog import Firmware
-from lab.images.store import BaseImage, Manifest
+from lab.images.content import DISK
+from lab.images.store import BaseImage, Manifest, StoredFile
 from lab.probes import NOT_RUN, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
 from lab.record import BuildRecord, CellResult, Expectation, Host, RunInfo, RunResult, Status
 
@@ -220,6 +221,7 @@ def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellR
 def host(**more: Any) -> Host:
     """A host without KVM, as a run's record has it."""
     values: dict[str, Any] = {
+        "name": "host.example",
         "kernel": "6.12",
         "system": "Debian",
         "cpus": 2,
@@ -242,7 +244,16 @@ def run_of(*cells: CellResult, **more: Any) -> RunResult:
 
 
 def base_image(folder: Path, firmware: Firmware | None = None) -> BaseImage:
-    manifest = Manifest(guest="debian-13", inputs="0" * 64, disk_sha256="1" * 64, built="today", seconds=1.0)
+    disk = StoredFile(sha256="1" * 64, size=1, modified_ns=1)
+    manifest = Manifest(
+        guest="debian-13",
+        inputs="0" * 64,
+        disk_sha256=disk.sha256,
+        built="today",
+        seconds=1.0,
+        source="built",
+        files={DISK: disk},
+    )
     return BaseImage(folder, manifest, firmware)
 
 

@@ -309,15 +309,6 @@ def test_after_a_guest_that_did_not_come_up_the_speed_is_measured_again(
     assert decide(paths, Daemon()).speed.factor == 16.0
 
 
-def test_what_an_older_lab_kept_is_completed_by_a_measurement(paths: Paths, device: Path, boots: Boots) -> None:
-    boots[False] = [Booted(5.0), Booted(6.0)]
-    decide(paths, Daemon())
-    older = json.loads(paths.acceleration.read_text())
-    del older["kernel_seconds"], older["measured"]
-    paths.acceleration.write_text(json.dumps(older))
-    assert decide(paths, Daemon()) == Acceleration(False, "/dev/kvm does not exist", 6.0)
-
-
 def test_a_slow_boot_makes_later_limits_longer_and_a_fast_one_none_shorter() -> None:
     known = Acceleration(True, "", 2.0)
     assert known.learned("[   10.250000] Run /init as init process").speed.factor == 20.5

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs
 from tests.unit import evidence_examples as examples
 from tests.unit.evidence_examples import gathered
-from tests.unit.examples import probe
+from tests.unit.examples import probe, probed
 
 SEEN = [
     (examples.KVM_ABSENT, "kvm-absent", "there is no /dev/kvm"),
@@ -411,9 +410,9 @@ def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the
         'capname="sys_admin"\n'
     )
     probes = {
-        "unshare_user": {"status": 0, "stderr": ""},
-        "unshare_user_root": {"status": 1, "stderr": "unshare: write failed /proc/self/uid_map"},
-        "bwrap_user": {"status": 1, "stderr": examples.BWRAP_REFUSED.stderr},
+        "unshare_user": probe(0),
+        "unshare_user_root": probe(1, "unshare: write failed /proc/self/uid_map"),
+        "bwrap_user": examples.BWRAP_REFUSED,
     }
     for context, expected in (
         ("unprivileged_userns (enforce)", ["apparmor-userns-nocaps"]),
@@ -423,6 +422,6 @@ def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the
         ("unconfined", []),
         (None, []),
     ):
-        known = {"context": {"apparmor": context}, "probes": probes}
-        (tmp_path / "probes.json").write_text(json.dumps(known))
+        known = probed(probes, context={"apparmor": context})
+        (tmp_path / "probes.json").write_text(known.model_dump_json())
         assert found(read(tmp_path)) == expected

@@ -172,13 +172,6 @@ def test_another_network_is_a_change_of_the_environment_of_the_cells_of_its_lane
     assert [str(change) for change in other.environment] == ["network passt -> qemu"]
 
 
-def test_nothing_is_said_about_the_network_of_a_lane_that_an_older_lab_recorded() -> None:
-    before = side(done(PASS, lane="lane-1"), lanes=[lane(None)])
-    now = side(done(PASS, lane="lane-1"), lanes=[lane("qemu")])
-    [found] = compare(before, now).cells
-    assert (found.difference, found.environment) == (Difference.UNCHANGED, [])
-
-
 def test_a_changed_environment_does_not_hide_a_regression() -> None:
     found = compared(done(PASS), done(FAIL, facts=facts(kernel="6.13.1")))
     assert found.difference is Difference.REGRESSED
@@ -187,13 +180,6 @@ def test_a_changed_environment_does_not_hide_a_regression() -> None:
 
 def test_nothing_is_said_about_an_environment_that_was_never_read() -> None:
     assert compared(done(PASS, facts=None), done(PASS)).environment == []
-    older = {"kernel": "6.1", "apparmor": None}
-    found = compared(done(PASS, facts=None, older_facts=older), done(PASS))
-    assert [str(change) for change in found.environment] == [
-        "kernel 6.1 -> 6.12.118+deb13-cloud-amd64",
-        "apparmor none -> 4.1.0",
-        "AppArmor profiles changed",
-    ]
 
 
 def test_the_name_of_the_build_does_not_matter_but_its_results_are_kept_apart() -> None:

@@ -19,6 +19,7 @@ from lab.record import (
     Status,
     TestResult,
 )
+from lab.run import hosts
 from lab.run.estimates import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, RUNS, Estimates
 from tests.unit.examples import cell, host, run_of
 
@@ -44,7 +45,7 @@ def write(runs: Path, name: str, *cells: CellResult, age: float = 0.0) -> Path:
     """A run in the lab's own place, written so many seconds before the year 2033."""
     folder = runs / name
     folder.mkdir(parents=True)
-    file = run_of(*cells).write(folder)
+    file = run_of(*cells, host=host(name=hosts.name())).write(folder)
     os.utime(file, (2e9 - age, 2e9 - age))
     return file
 
@@ -254,13 +255,6 @@ def test_of_a_merged_run_only_the_lanes_of_this_host_count(
     assert known.bring_up("debian-13") == 20.0
     assert known.cell(planned(variant="podman")) == planned(variant="podman").typical_seconds()
     assert known.cell(planned(variant="kvm-absent")) == planned(variant="kvm-absent").typical_seconds()
-
-
-def test_runs_of_older_labs_name_no_host_and_count_unless_they_were_merged(tmp_path: Path) -> None:
-    known = learned(tmp_path, on("", ran("debian-13", "stock", 8.0)))
-    assert known.cell(planned()) == 8.0
-    (tmp_path / "merged").mkdir()
-    assert not learned(tmp_path / "merged", on("", ran("debian-13", "stock", 8.0), merged=True)).are_measured
 
 
 def test_runs_of_other_hosts_do_not_hide_older_ones_of_this_host(

@@ -1,4 +1,3 @@
-import json
 import re
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from lab.evidence.cell import LOG_BYTES
 from lab.probes import NONE_RUN, NOT_RUN, Probe
 from lab.record import Confidence, Outcome, TestResult
 from tests.unit import evidence_examples as examples
-from tests.unit.examples import probe
+from tests.unit.examples import probe, probed
 
 
 def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:
@@ -62,11 +61,9 @@ def test_what_was_not_gathered_is_not_known(tmp_path: Path) -> None:
     assert not found.probes.ran
 
 
-def test_probes_of_another_lab_are_read_as_far_as_this_one_knows_them(tmp_path: Path) -> None:
-    # An early lab recorded no command, and had fewer probes; a later one may have more.
-    tried = {"status": 1, "stderr": "bwrap: refused"}
-    stored = {"context": {"apparmor": "a (enforce)"}, "probes": {"bwrap_user": tried, "fly": tried}}
-    (tmp_path / "probes.json").write_text(json.dumps(stored))
+def test_probes_and_what_confined_them_are_read_from_their_file(tmp_path: Path) -> None:
+    stored = probed({"bwrap_user": probe(1, "bwrap: refused")}, context={"apparmor": "a (enforce)"})
+    (tmp_path / "probes.json").write_text(stored.model_dump_json())
     found = evidence.read(tmp_path)
     assert (found.profile, found.probes.ran) == ("a", True)
     assert found.probes == NONE_RUN.model_copy(update={"bwrap_user": probe(1, "bwrap: refused")})
@@ -82,7 +79,8 @@ def test_probes_of_another_lab_are_read_as_far_as_this_one_knows_them(tmp_path: 
         ("[]", "Input should be"),
         ('{"context": {"apparmor": null}}', "probes: Field required"),
         ('{"context": {"apparmor": null}, "probes": []}', "probes: "),
-        ('{"context": {"apparmor": null}, "probes": {"open_kvm": {"status": 0}}}', "probes.open_kvm.stderr: "),
+        ('{"context": {"apparmor": null}, "probes": {"unshare_user": {}}}', "probes.unshare_user.status: "),
+        ('{"context": {"apparmor": null}, "probes": {}}', "probes.unshare_user: Field required"),
         ('{"context": {}, "probes": {}}', "context.apparmor: Field required"),
     ],
 )

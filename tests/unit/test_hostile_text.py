@@ -85,7 +85,8 @@ def run_with(text: str) -> RunResult:
         "evidence": [f"cells/{text}"],
     }
     cells = [cell(status=status).model_copy(update=update) for status in Status]
-    texts = dict.fromkeys(("kernel", "system", "libvirt", "qemu", "connect", "acceleration"), text)
+    names = ("name", "kernel", "system", "libvirt", "qemu", "connect", "acceleration")
+    texts = dict.fromkeys(names, text)
     lane = LaneRecord(guest="g", image="1", fork="memory", seconds={})
     return run_of(
         *cells,

@@ -176,17 +176,6 @@ def test_a_run_without_cells_is_a_valid_report() -> None:
     assert (len(read(run_of())), read(run_of()).tests) == (0, 0)
 
 
-def test_a_report_of_an_old_record_is_valid(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text((DATA / "results-1.json").read_text())
-    run = RunResult.read(tmp_path)
-    report = read(run)
-    assert [suite.name for suite in report] == [
-        f"{each.guest} {each.variant} {each.build}" for each in run.cells
-    ]
-    assert report.failures > 0
-    assert report.errors > 0
-
-
 HOSTILE = ']]></failure><testcase name="x"/> <![CDATA[ &amp; \x00\x08\x1b[31m\x85\ufffe\uffff\ud800 "\'é\u202e'
 
 

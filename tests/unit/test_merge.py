@@ -33,7 +33,13 @@ def runs_of_shards(folder: Path, count: int = 2, cells: Sequence[Cell] = SMALL) 
 
 
 def host(**more: str) -> Host:
-    words = {"libvirt": "11.3.0", "qemu": "10.0.0", "connect": "qemu:///system", "acceleration": "kvm"}
+    words = {
+        "name": "host.example",
+        "libvirt": "11.3.0",
+        "qemu": "10.0.0",
+        "connect": "qemu:///system",
+        "acceleration": "kvm",
+    }
     words |= {"kernel": "6.12", "system": "Debian", "acceleration_reason": "", **more}
     return Host(cpus=2, memory_mib=24000, **words)
 

@@ -61,12 +61,6 @@ def test_a_cell_that_no_plan_has_says_so_and_a_run_without_cells_too(tmp_path: P
     assert "This run has no cells." in page_of(run_of(), tmp_path).text
 
 
-def test_an_old_record_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text((DATA / "results-1.json").read_text())
-    page = page_of(RunResult.read(tmp_path), tmp_path)
-    assert "cured by userns-clone-on (verified): lab remedies show userns-clone-on --script" in page.text
-
-
 HOSTILE = "</style></code><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}\u202e\x1b[31m"
 
 

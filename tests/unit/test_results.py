@@ -1,5 +1,4 @@
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from lab.base.errors import UsageError
 from lab.base.paths import PACKAGE
 from lab.record import (
     BuildRecord,
-    CellResult,
     Confidence,
     Expectation,
     LaneRecord,
@@ -25,16 +23,9 @@ from lab.record import (
     TestResult,
     json_schema,
 )
-from lab.report import markdown
 from tests.unit.examples import cell, context, facts, host, run_of
 
 PUBLISHED = PACKAGE.parent / "docs" / "results.schema.json"
-PUBLISHED_1 = PACKAGE.parent / "docs" / "results.schema-1.json"
-
-# Cells of six runs of real guests, recorded under schema 1 and joined into one file as `lab merge` does.
-STORED_1 = Path(__file__).parent / "data" / "results-1.json"
-
-OS_KEYS = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 
 
 def full_run() -> RunResult:
@@ -91,20 +82,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert RunResult.read(tmp_path) == run
 
 
-def test_a_record_from_before_runs_could_be_resumed_is_read(tmp_path: Path) -> None:
-    written = json.loads(full_run().write(tmp_path).read_text())
-    for key in ("resumed", "options", "definitions", "shard", "merged"):
-        del written["run"][key]
-    for each in written["cells"]:
-        del each["repeats"], each["retried"]
-    for each in written["run"]["lanes"]:
-        del each["restored"]
-    (tmp_path / "results.json").write_text(json.dumps(written))
-    read = RunResult.read(tmp_path)
-    assert read.run.options == RunOptions(cold=False, repeat=1)
-    assert (read.run.definitions, read.run.shard, read.run.merged) == ({}, None, [])
-
-
 def test_the_file_has_the_keys_of_the_design(tmp_path: Path) -> None:
     written = json.loads(full_run().write(tmp_path).read_text())
     assert written["schema"] == 2
@@ -112,192 +89,6 @@ def test_the_file_has_the_keys_of_the_design(tmp_path: Path) -> None:
     wanted = {"guest", "variant", "build", "status", "expected", "cause", "confidence", "reason", "tests"}
     wanted |= {"facts", "context", "evidence", "remedies", "seconds", "rerun"}
     assert all(wanted <= set(each) for each in written["cells"])
-
-
-def test_a_test_that_did_not_run_is_read_from_schema_1(tmp_path: Path) -> None:
-    written = json.loads(run_of(cell()).write(tmp_path).read_text()) | {"schema": 1}
-    written["cells"][0]["tests"] = [
-        {"name": "a", "outcome": "error", "seconds": 1.0, "message": "was not called"},
-        {"name": "b", "outcome": "fail", "seconds": 1.0, "message": "did not run"},
-        {"name": "c", "outcome": "error", "seconds": 0.0, "message": "did not run"},
-    ]
-    (tmp_path / "results.json").write_text(json.dumps(written))
-    read = RunResult.read(tmp_path)
-    assert read.format == 2
-    assert [(test.name, test.outcome, test.message) for test in read.cells[0].tests] == [
-        ("a", Outcome.ERROR, "was not called"),
-        ("b", Outcome.FAIL, "did not run"),
-        ("c", Outcome.NOT_RUN, ""),
-    ]
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Path:
-    """The folder of a run whose record has schema 1."""
-    folder = tmp_path / "stored"
-    folder.mkdir()
-    (folder / "results.json").write_bytes(STORED_1.read_bytes())
-    return folder
-
-
-def test_a_stored_record_of_schema_1_is_read(stored: Path) -> None:
-    run = RunResult.read(stored)
-    assert run.format == 2
-    assert [info.id for info in run.run.merged] == [
-        "tries",
-        "causes",
-        "run",
-        "run",
-        "ended-SIGINT",
-        "two-builds",
-    ]
-    assert [lane.fork for lane in run.run.lanes] == ["memory"] * len(run.run.lanes)
-    assert Counter(each.status for each in run.cells) == {
-        "xfail": 8,
-        "pass": 1,
-        "n/a": 1,
-        "fail": 1,
-        "error": 1,
-        "not-run": 1,
-    }
-    assert Counter(each.fork for each in run.cells) == {"memory": 10, "": 3}
-    [killed] = [each for each in run.cells if each.status is Status.FAIL]
-    assert [(test.name, test.outcome, test.message) for test in killed.tests] == [
-        ("ends", Outcome.PASS, ""),
-        ("hangs", Outcome.FAIL, "was running when the suite was killed at its limit of 30 s"),
-        ("is_never_reached", Outcome.NOT_RUN, ""),
-    ]
-    tried = run.cells[0]
-    assert len(tried.remedies) == 4
-    assert tried.experiment is not None
-    assert [step.outcome for step in tried.experiment.steps] == ["fails", "passes"]
-    assert markdown.render(run, stored)
-
-
-def assert_same_facts(before: dict[str, Any], facts: Any, context: Any, older: Any) -> None:
-    assert older == {}
-    assert before.pop("suite_context", None) == context
-    if not before:
-        assert facts is None
-        return
-    assert facts["os"] == {key.lower(): before["os"].get(key) for key in OS_KEYS}
-    features, known = (each["apparmor"] and each["apparmor"].pop("features") for each in (before, facts))
-    if features is not None:
-        assert known == {
-            "namespaces_mask": features.get("namespaces/mask"),
-            "unconfined_userns": features.get("policy/unconfined_restrictions/userns"),
-            "policy_versions": features.get("policy/versions"),
-        }
-    assert facts == before | {"os": facts["os"], "mkfs_btrfs": None, "cpu_level": None}
-
-
-def test_nothing_of_a_stored_record_of_schema_1_is_lost(stored: Path, tmp_path: Path) -> None:
-    before = json.loads(STORED_1.read_text())
-    after = json.loads(RunResult.read(stored).write(tmp_path).read_text())
-    jsonschema.validate(before, json.loads(PUBLISHED_1.read_text()))
-    jsonschema.validate(after, json.loads(PUBLISHED.read_text()))
-    assert (before.pop("schema"), after.pop("schema")) == (1, 2)
-    for info in (after["run"], *after["run"]["merged"]):
-        info["parts"] = info.pop("merged")
-        assert (info.pop("processor_time"), info.pop("lost_shards")) == ([], [])
-        assert info["host"] is None or info["host"].pop("name") == ""
-        new = {name: info["options"].pop(name) for name in ("until_fail", "shuffle", "stress")}
-        assert new == {"until_fail": False, "shuffle": None, "stress": []}
-        for lane in info["lanes"]:
-            lane["way"] = lane.pop("fork")
-            assert (lane.pop("label"), lane.pop("host"), lane.pop("agent")) == ("", None, False)
-            assert lane.pop("clock") == 1.0
-            for later in ("network", "kernel_seconds", "limits_factor", "processor_seconds"):
-                assert lane.pop(later) is None
-    for each, older in zip(after["cells"], before["cells"], strict=True):
-        assert_same_facts(older.pop("facts"), each.pop("facts"), each.pop("context"), each.pop("older_facts"))
-        each["way"] = each.pop("fork")
-        assert (each.pop("rates"), each.pop("seed"), each.pop("stress")) == ([], None, [])
-        assert each.pop("trials_lane") == ""
-        assert [repeat.pop("seed") for repeat in each["repeats"]] == [None] * len(each["repeats"])
-        assert (each.pop("bug"), each.pop("differs")) == (False, {})
-        for tried in each["remedies"]:
-            assert (tried.pop("steps"), tried.pop("causes"), tried.pop("bug")) == ({}, None, False)
-        for step in each["experiment"]["steps"] if each["experiment"] else []:
-            assert step.pop("bug") is False
-        for test in each["tests"]:
-            assert test.pop("protection") is None
-            if test["outcome"] == "not-run":
-                test |= {"outcome": "error", "message": "did not run"}
-    assert after == before
-
-
-def test_keys_that_schema_1_names_otherwise_are_read(tmp_path: Path) -> None:
-    written = json.loads(full_run().write(tmp_path).read_text()) | {"schema": 1}
-    for info in (written["run"], *written["run"]["merged"]):
-        info["parts"] = info.pop("merged")
-    for each in (*written["run"]["lanes"], *written["cells"]):
-        each["way"] = each.pop("fork")
-    expected = full_run()
-    for old, new in zip(written["cells"], expected.cells, strict=True):
-        del old["context"], old["older_facts"]
-        old["facts"], new.facts, new.context = {}, None, None
-    (tmp_path / "results.json").write_text(json.dumps(written))
-    assert RunResult.read(tmp_path) == expected
-
-
-def schema_1(tmp_path: Path, facts: dict[str, Any]) -> CellResult:
-    """The one cell of a run of schema 1, read with these facts."""
-    written = json.loads(run_of(cell()).write(tmp_path).read_text()) | {"schema": 1}
-    [one] = written["cells"]
-    del one["context"], one["older_facts"]
-    one["facts"] = facts
-    (tmp_path / "results.json").write_text(json.dumps(written))
-    [read] = RunResult.read(tmp_path).cells
-    return read
-
-
-FACTS_1 = json.loads((Path(__file__).parent / "facts-of-schema-1.json").read_text())
-
-
-def test_the_facts_of_schema_1_are_read(tmp_path: Path) -> None:
-    read = schema_1(tmp_path, FACTS_1)
-    assert read.facts is not None
-    assert read.facts.os.id == "debian"
-    assert read.facts.os.version_codename is None
-    assert read.facts.apparmor is not None
-    assert read.facts.apparmor.features.policy_versions == ("v5", "v9")
-    assert read.facts.apparmor.features.unconfined_userns is None
-    assert read.facts.sysctls["kernel.apparmor_restrict_unprivileged_userns"] is None
-    assert read.facts.bubblewrap is not None
-    assert read.facts.bubblewrap.version == "0.12.0"
-    assert read.context == context("containers-default-0.62.2 (enforce)")
-    assert read.older_facts == {}
-
-
-def test_no_facts_of_schema_1_are_a_guest_that_was_not_asked(tmp_path: Path) -> None:
-    read = schema_1(tmp_path, {})
-    assert (read.facts, read.context, read.older_facts) == (None, None, {})
-
-
-def test_what_schema_1_tells_of_a_fact_that_could_not_be_read(tmp_path: Path) -> None:
-    told = {"lsm": [""], "bubblewrap": FACTS_1["bubblewrap"] | {"version": "bwrap: Permission denied"}}
-    read = schema_1(tmp_path, FACTS_1 | told)
-    assert read.facts is not None
-    assert read.facts.lsm is None
-    assert read.facts.bubblewrap is not None
-    assert read.facts.bubblewrap.version is None
-
-
-def test_facts_that_an_early_lab_did_not_read_are_not_made_up(tmp_path: Path) -> None:
-    older = {name: value for name, value in FACTS_1.items() if name not in ("podman", "mounts")}
-    read = schema_1(tmp_path, older)
-    assert read.facts is None
-    assert read.older_facts == older
-    assert read.context == context("containers-default-0.62.2 (enforce)")
-    # It stays so when it is written again.
-    run_of(read).write(tmp_path)
-    assert RunResult.read(tmp_path).cells == [read]
-
-
-def test_facts_of_schema_1_that_are_damaged_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cells\.0\.facts\.kernel: Input should be a valid string"):
-        schema_1(tmp_path, FACTS_1 | {"kernel": None})
 
 
 @pytest.mark.parametrize(
@@ -381,12 +172,12 @@ def changed(key: str, value: object, *, raw: bool = False) -> bytes:
         ),
         (json.dumps(valid()).encode()[:-100], "\n  next: the file is cut off: copy the run's folder again"),
         (
-            json.dumps({**valid(), "schema": 3}).encode(),
-            "schema: expected 1 or 2, found '3'\n  next: name another",
+            json.dumps({**valid(), "schema": 1}).encode(),
+            "schema: expected 2, found '1'\n  next: name another",
         ),
-        (json.dumps({**valid(), "schema": True}).encode(), "schema: expected 1 or 2, found 'True'"),
-        (json.dumps({**valid(), "schema": [1]}).encode(), "schema: expected 1 or 2, found '[1]'"),
-        (b"{}", "schema: expected 1 or 2, found none"),
+        (json.dumps({**valid(), "schema": True}).encode(), "schema: expected 2, found 'True'"),
+        (json.dumps({**valid(), "schema": [1]}).encode(), "schema: expected 2, found '[1]'"),
+        (b"{}", "schema: expected 2, found none"),
         (
             json.dumps({**valid(), "cells": []}).encode(),
             "cells: the run has none, expected at least one",
@@ -395,12 +186,11 @@ def changed(key: str, value: object, *, raw: bool = False) -> bytes:
             json.dumps({**valid(), "cells": valid_cells() * 2}).encode(),
             "cells.1: expected each cell once, found that of cells.0",
         ),
-        (json.dumps({**valid(), "schema": 1, "cells": [{"guest": "x"}]}).encode(), "cells.0.variant: Field"),
-        (json.dumps({**valid(), "schema": 1, "cells": "many"}).encode(), "cells: Input should be a valid list"),
-        (json.dumps({**valid(), "schema": 1, "cells": ["one"]}).encode(), "cells.0: Input should be"),
-        (json.dumps({**valid(), "schema": 1, "run": "x"}).encode(), "run: Input should be"),
+        (json.dumps({**valid(), "cells": "many"}).encode(), "cells: Input should be a valid list"),
+        (json.dumps({**valid(), "cells": ["one"]}).encode(), "cells.0: Input should be"),
+        (json.dumps({**valid(), "run": "x"}).encode(), "run: Input should be"),
         (
-            json.dumps({**valid(), "schema": 1, "run": {"lanes": {}, "parts": [1]}}).encode(),
+            json.dumps({**valid(), "run": {"lanes": {}, "merged": [1]}}).encode(),
             "run.id: Field required",
         ),
         (json.dumps({**valid(), "colour": "red"}).encode(), "colour: Extra inputs are not permitted"),

@@ -324,15 +324,3 @@ def test_names_in_charts_are_escaped(tmp_path: Path) -> None:
     publish([run], tmp_path / "site")
     for page in site_examples.pages(tmp_path / "site"):
         assert "<script>x" not in page.read_text() and "\x1b" not in page.read_text()
-
-
-def test_the_record_alone_makes_the_same_pages_for_an_old_run(tmp_path: Path) -> None:
-    folder = tmp_path / "old"
-    folder.mkdir()
-    (folder / "results.json").write_bytes((Path(__file__).parent / "data" / "results-1.json").read_bytes())
-    publish([folder], tmp_path / "site")
-    run = RunResult.read(folder)
-    spent = sum(row.sums[Kind.SUITE] for row in sums(run).lanes)
-    assert spent == pytest.approx(sum(each.seconds.get("suite", 0) for each in run.cells))
-    [page] = (tmp_path / "site" / "runs").glob("*.html")
-    assert 'data-chart="timeline"' in page.read_text()

@@ -214,17 +214,6 @@ def test_support_md_has_a_row_for_each_distribution_and_escapes(tmp_path: Path) 
     assert "&lt;img" in text and "<img" not in text and "\n# heading" not in text and r"\[x\](y)" in text
 
 
-def test_an_old_record_is_published_without_facts(tmp_path: Path) -> None:
-    folder = tmp_path / "old"
-    folder.mkdir()
-    old = json.loads((Path(__file__).parent / "data" / "results-1.json").read_text())
-    for cell in old["cells"]:
-        cell["facts"] = {"kernel": "6.1"} if cell["facts"] else {}
-    (folder / "results.json").write_text(json.dumps(old))
-    publish([folder], tmp_path / "site")
-    assert "blocked" in page(tmp_path / "site", "debian-13").lower()
-
-
 def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: Path) -> None:
     site = loaded(
         tmp_path,

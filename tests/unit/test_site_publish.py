@@ -1,7 +1,6 @@
 """`lab publish`: a site's folder is replaced as a whole or left as it was; what may go into it."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from lab.site.results import Source, newest
 from tests.unit import examples
 from tests.unit.site_examples import Parsed, pages, run_folder, site_of
 
-OLD_RECORD = Path(__file__).parent / "data" / "results-1.json"
 HOSTILE = "x<script>alert(1)</script>\"'><img src=//evil.example/x onerror=alert(1)>\u202egnp.exe\x1b[31m"
 
 
@@ -30,10 +28,9 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def old_run(tmp_path: Path) -> Path:
-    folder = tmp_path / "old-run"
-    folder.mkdir()
-    shutil.copy(OLD_RECORD, folder / "results.json")
-    return folder
+    passed = examples.cell("debian-12", facts=examples.facts())
+    failed = examples.cell("debian-12", "max-userns-zero", status=Status.XFAIL, cause="userns-limit")
+    return run_folder(tmp_path, passed, failed, name="old-run")
 
 
 def test_the_command_makes_a_site_and_says_where(tmp_path: Path, old_run: Path) -> None:
@@ -118,7 +115,7 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: NoExchange())
     publish([old_run], site)
     runs = History.model_validate_json((site / HISTORY_FILE).read_bytes()).runs
-    assert {run.id for run in runs} == {"run", "results-1"}
+    assert {run.id for run in runs} == {"run", "old-run"}
 
 
 def test_what_a_killed_lab_left_beside_the_site_is_deleted(tmp_path: Path) -> None:

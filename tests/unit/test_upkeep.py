@@ -1,6 +1,5 @@
 """Importing disks, and verifying and pruning the store."""
 
-import json
 import os
 from pathlib import Path
 
@@ -172,19 +171,6 @@ def test_a_file_that_is_gone_is_found(paths: Paths, built: BaseImage) -> None:
     assert [said.partition(";")[0] for _, said in upkeep.verify(paths)] == [
         "vmlinuz cannot be read: No such file or directory"
     ]
-
-
-def test_an_image_of_an_older_lab_is_verified_by_the_digest_of_its_disk(
-    paths: Paths, known: Catalog, built: BaseImage
-) -> None:
-    manifest = built.folder / "manifest.json"
-    told = json.loads(manifest.read_text())
-    manifest.chmod(0o644)
-    manifest.write_text(json.dumps({key: told[key] for key in told if key not in ("files", "source")}))
-    assert [said for _, said in upkeep.verify(paths)] == [""]
-    assert store.ensure(paths, known.guest("debian-13"), no_say).folder == built.folder
-    change(built.disk)
-    assert [said[:22] for _, said in upkeep.verify(paths)] == ["disk.qcow2 was changed"]
 
 
 def test_a_swapped_disk_is_pulled_again_after_it_was_set_aside(

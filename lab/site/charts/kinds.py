@@ -28,7 +28,6 @@ class Kind(StrEnum):
 LANE_STEPS = {
     "boot": Kind.START,
     "fetch": Kind.DEPLOY,
-    "wheels": Kind.DEPLOY,  # as early labs of schema 1 called it
     "deploy": Kind.DEPLOY,
     "checkpoint": Kind.DEPLOY,
 }
