@@ -2,7 +2,7 @@
 
 Results are JSON files in a folder (`--history`; by default `benchmarks` in the lab's state). A result is
 compared with the last one of the same program, with the same setting, on the same kind of machine: as ratios,
-figure by figure. A page with the chart of `lab publish` shows those in seconds.
+figure by figure.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from markupsafe import Markup
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -28,16 +27,8 @@ from lab.base.files import write_atomically
 from lab.base.paths import PACKAGE, Paths
 from lab.machine.acceleration import Verdict
 from lab.machine.connection import connection, default_uri, version
-from lab.site.charts.steps import StepTime, StepTimes
-from lab.site.frame import STATIC, environment
 
 NOT_KNOWN = "not known"
-# Figures in other units have no place on the chart's axis of time.
-SECONDS = ("s", "processor s")
-CHART = """{% import "charts.html" as charts %}<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>{{ style }}</style></head>
-<body><main><h1>{{ title }}</h1><p>{{ text }}</p>{{ charts.steps_chart("steps", times) }}</main></body></html>
-"""
 
 
 class Machine(BaseModel):
@@ -186,11 +177,7 @@ def keep(
     if before is None:
         console.print("no earlier result of this kind of machine with this setting")
         return result
-    ratios = compare(before, result)
-    show(console, before, ratios)
-    page = folder / f"{program}.html"
-    write_atomically(page, chart(before, result, ratios))
-    console.print(f"chart: {page}")
+    show(console, before, compare(before, result))
     return result
 
 
@@ -229,26 +216,3 @@ def show(console: Console, before: Result, ratios: list[Ratio]) -> None:
         ratio = "-" if each.ratio is None else f"{each.ratio:.2f}"
         table.add_row(each.name, each.unit, f"{each.before:.2f}", f"{each.now:.2f}", ratio)
     console.print(table)
-
-
-def chart(before: Result, now: Result, ratios: list[Ratio]) -> str:
-    """An HTML page with a bar for each figure in seconds, before and now."""
-    steps = [
-        StepTime(f"{each.name} ({each.unit})", "figure", 1, each.before, each.now)
-        for each in ratios
-        if each.unit in SECONDS
-    ]
-    return (
-        environment()
-        .from_string(CHART)
-        .render(
-            title=f"{now.program}: {now.setting}",
-            text=now.note,
-            style=Markup((STATIC / "style.css").read_text()),  # noqa: S704 - a file of the lab's own
-            times=StepTimes(_name(before), _name(now), steps),
-        )
-    )
-
-
-def _name(result: Result) -> str:
-    return f"{result.made:%Y-%m-%d %H:%M}, {result.machine.commit}"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import fleet, fleet_chart, history, lanes, peers, scale, simulated, with_tmt
-from benchmarks.history import Figure, Machine, Ratio, Result
+from benchmarks.history import Figure, Machine, Result
 from benchmarks.same_cells import SCRIPT, Bench, Measured
 from benchmarks.simulated import Shape
 from lab import catalog
@@ -107,20 +107,6 @@ def test_a_result_is_kept_with_facts_of_its_machine_and_shown_beside_the_one_bef
     assert Result.model_validate_json(options.json.read_text()) == second
     assert first.machine == MACHINE
     assert "1.50" in printed(console)
-    page = (options.history / "forks.html").read_text()
-    assert 'data-chart="steps"' in page
-    assert "fork (s): 2 s, now 3 s (+50 %)" in page
-    assert "<b>" not in page
-
-
-def test_what_is_not_time_is_not_on_the_chart() -> None:
-    ratios = [
-        Ratio(name="fork", unit="s", before=1.0, now=2.0),
-        Ratio(name="memory", unit="MiB", before=1.0, now=2.0),
-    ]
-    page = history.chart(result(), result(), ratios)
-    assert "fork" in page
-    assert "memory" not in page
 
 
 def test_this_machine_can_be_described_without_libvirt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

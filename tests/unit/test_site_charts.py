@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 
-from lab.record import CellResult, LaneRecord, RemedyOutcome, RemedyResult, RunResult, Status
+from lab.record import CellResult, LaneRecord, RemedyOutcome, RemedyResult, Status
 from lab.site.charts.kinds import Kind, kind_of
 from lab.site.charts.passrate import MOST_COLUMNS, pass_rates
 from lab.site.charts.scale import MOST_TICKS, Scale, duration
-from lab.site.charts.steps import step_times
 from lab.site.charts.timeline import from_log, sums, timelines
 from lab.site.history import Seen, SeenRun
 from lab.site.publish import publish
 from tests.unit import site_examples
-from tests.unit.examples import cell, host, run_of
+from tests.unit.examples import cell, run_of
 
 STARTED = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
 LOG = """\
@@ -84,29 +83,6 @@ def test_lanes_of_several_hosts_are_told_apart() -> None:
         ("one: debian-13 #3", {Kind.START: 1}),
         ("two: debian-13 #2", {Kind.START: 5}),
     ]
-
-
-def on_two_processors(acceleration: str) -> RunResult:
-    lanes = [lane(host=host(cpus=2, acceleration=acceleration))]
-    return run_of(cell(), cell("debian-12"), lanes=lanes)
-
-
-def test_a_timeline_shows_when_processors_had_no_lane_at_work() -> None:
-    [line] = from_log(on_two_processors("emulation"), LOG)
-    [row] = line.free
-    assert [(part.start, part.seconds, part.step[:1]) for part in row.segments] == [
-        (0, 2, "2"),
-        (2, 39, "1"),
-        # Both lanes are at work until the first is done, and then the second waits.
-        (120, 10, "1"),
-        (130, 20, "2"),
-    ]
-    assert line.rows == [*line.lanes, row] and line.kinds[-1] is Kind.FREE
-
-
-def test_where_a_lane_may_have_several_processors_nobody_knows_which_are_free() -> None:
-    [line] = from_log(on_two_processors("kvm"), LOG)
-    assert line.free == []
 
 
 def test_a_trial_goes_on_after_it_waited_for_a_processor() -> None:
@@ -233,32 +209,6 @@ def test_only_the_newest_columns_are_shown_and_the_others_counted() -> None:
     assert rates.columns[-1].run == str(MOST_COLUMNS + 2)
 
 
-def test_steps_are_compared_over_what_both_runs_have() -> None:
-    before = run_of(timed(suite=50.0), timed(variant="only-before", suite=1.0), lanes=[lane()])
-    now = run_of(timed(suite=60.0), timed("debian-12", suite=1.0), lanes=[lane(), lane(restored=True)])
-    times = {step.step: step for step in step_times(before, now).steps}
-    suite, boot = times["suite"], times["boot"]
-    assert (suite.before, suite.now, suite.count, suite.change) == (50.0, 60.0, 1, 20)
-    assert (boot.before, boot.now, boot.count, boot.change) == (30.0, 30.0, 1, 0)
-
-
-def test_steps_of_runs_that_share_nothing_are_not_compared() -> None:
-    assert step_times(run_of(timed()), run_of(timed("debian-12"))).steps == []
-
-
-def test_steps_are_compared_between_hosts_alike_and_no_others() -> None:
-    def run(suite: float, **more: object) -> RunResult:
-        found = host(**more)
-        return run_of(timed(suite=suite, lane="debian-13"), lanes=[lane(label="debian-13", host=found)])
-
-    before = run(50.0, name="one")
-    assert {step.now for step in step_times(before, run(60.0, name="other")).steps if step.step == "suite"} == {
-        60
-    }
-    assert step_times(before, run(60.0, cpus=64)).steps == []
-    assert step_times(before, run(60.0, acceleration="KVM")).steps == []
-
-
 def test_the_log_of_a_merged_run_is_that_of_its_resumed_session_alone(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text("\n".join(LOG))
     [whole] = timelines(run_of(timed()), tmp_path)
@@ -304,14 +254,13 @@ def test_every_chart_is_an_image_with_a_text_and_a_table_of_its_figures(tmp_path
         assert all(part in ids for image in images for part in str(image["aria-labelledby"]).split())
         assert len(ids) == len(set(ids))
         assert all(image.get("role") == "img" or "aria-hidden" in image for image in parsed.of("svg"))
-    assert sorted(map(str, kinds)) == ["pass-rate", "steps", "steps", "timeline", "timeline"]
+    assert sorted(map(str, kinds)) == ["pass-rate", "timeline", "timeline"]
 
 
 def test_the_figures_of_the_charts_are_in_the_tables(tmp_path: Path) -> None:
     site = published(tmp_path)
     runs = (site / "runs.html").read_text()
     assert "<td>1/1 (100 %)</td>" in runs and "<td>no result</td>" in runs
-    assert "<td>50 s</td><td>1 min</td><td>+20 %</td>" in runs
     run = (site / "runs" / "b-run.html").read_text()
     assert '<th scope="row">debian-13</th><td>16:00:00</td><td>16:02:00</td>' in run
     assert "The times are those of the run&#39;s log" in run or "The times are those of the run's log" in run

@@ -16,7 +16,6 @@ class Kind(StrEnum):
     TRIALS = "remedies and experiments"
     WAITING = "waiting"
     OTHER = "other"
-    FREE = "processor free"
 
     @property
     def css(self) -> str:

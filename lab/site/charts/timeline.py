@@ -12,7 +12,6 @@ from lab.base.files import plain
 from lab.evidence import why_not
 from lab.record import RunResult
 from lab.run.journal import RUN_LOG
-from lab.site.charts import free
 from lab.site.charts.kinds import CELL_STEPS, LANE_STEPS, Kind, kind_of
 from lab.site.charts.scale import Scale
 from lab.site.charts.segment import LaneTime, Segment
@@ -30,7 +29,7 @@ MOST_DESCRIBED = 1500
 
 @dataclass(frozen=True)
 class Timeline:
-    """The lanes of a run, or of one session of a run that was resumed; `free` is when processors were free.
+    """The lanes of a run, or of one session of a run that was resumed.
 
     `began` is the time at the start of the axis; None if only sums are known: then a row is a guest, and the
     order and the starts of its segments say nothing.
@@ -38,12 +37,6 @@ class Timeline:
 
     lanes: list[LaneTime]
     began: datetime | None = None
-    free: list[LaneTime] = field(default_factory=list)
-
-    @property
-    def rows(self) -> list[LaneTime]:
-        """What the chart shows: the lanes, and below them when processors were free."""
-        return [*self.lanes, *self.free]
 
     def named(self, name: Callable[[str], str]) -> "Timeline":
         """The same with other names for its lanes."""
@@ -56,13 +49,13 @@ class Timeline:
     @property
     def kinds(self) -> list[Kind]:
         """The kinds of work that occur, in their usual order."""
-        found = {segment.kind for row in self.rows for segment in row.segments}
+        found = {segment.kind for lane in self.lanes for segment in lane.segments}
         return [kind for kind in Kind if kind in found]
 
     @property
     def is_small(self) -> bool:
         """Whether there is room in the page to describe each segment."""
-        return sum(len(row.segments) for row in self.rows) <= MOST_DESCRIBED
+        return sum(len(lane.segments) for lane in self.lanes) <= MOST_DESCRIBED
 
     def time(self, seconds: float) -> str:
         """Return the time of day (UTC) of a point on the axis."""
@@ -125,8 +118,7 @@ def from_log(run: RunResult, lines: Iterable[str]) -> list[Timeline]:
         if event := _event(line, guests, cells):
             sessions[sum(event.at >= resumed for resumed in run.run.resumed)].append(event)
     variants = {cell.variant for cell in run.cells}
-    processors = free.processors_of(run.run)
-    return [_session(events, variants, processors) for events in sessions if len(events) > 1]
+    return [_session(events, variants) for events in sessions if len(events) > 1]
 
 
 def _event(line: str, guests: set[str], cells: tuple[str, ...]) -> _Event | None:
@@ -169,7 +161,7 @@ class _Lane:
             yield Segment(shown, start, max(seconds, 0.0), event.step)
 
 
-def _session(events: list[_Event], variants: set[str], processors: int | None) -> Timeline:
+def _session(events: list[_Event], variants: set[str]) -> Timeline:
     began, ended = min(each.at for each in events), max(each.at for each in events)
     lanes: dict[str, _Lane] = {}
     for event in sorted(events, key=lambda each: each.at):
@@ -177,7 +169,7 @@ def _session(events: list[_Event], variants: set[str], processors: int | None) -
     rows = [LaneTime(name, list(lane.segments(began, ended, variants))) for name, lane in lanes.items()]
     hosts = list(dict.fromkeys(_host(row.name) for row in rows))
     shown = sorted((row for row in rows if row.segments), key=lambda row: hosts.index(_host(row.name)))
-    return Timeline(shown, began, free.row(shown, processors))
+    return Timeline(shown, began)
 
 
 def _host(lane: str) -> str:

@@ -1,12 +1,11 @@
 """The pages of runs: `runs.html` with the charts over all of them, and a page per run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lab.record import CellResult, Status
 from lab.report import hosts, spent, squares
 from lab.site.charts.passrate import pass_rates
-from lab.site.charts.steps import StepTimes, step_times
 from lab.site.charts.timeline import Timeline, timelines
 from lab.site.maintainers.matrix import MARKS
 from lab.site.model import Site
@@ -18,10 +17,9 @@ RUNS_PAGE = "runs.html"
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A run of the site. `before` is the run that started before it, if the site has one."""
+    """A run of the site."""
 
     source: Source
-    before: Source | None
 
     @property
     def page(self) -> str:
@@ -35,12 +33,6 @@ class ShownRun:
     def builds(self) -> list[str]:
         """The builds of its cells."""
         return list(dict.fromkeys(cell.build for cell in self.source.run.cells))
-
-    @property
-    def times(self) -> StepTimes | None:
-        """The times of its steps beside those of the run before; None if they have nothing in common."""
-        times = step_times(self.before.run, self.source.run) if self.before else None
-        return times if times and times.steps else None
 
     @property
     def timelines(self) -> list[Timeline]:
@@ -74,7 +66,7 @@ def page_of_run(source: Source) -> str:
 
 def outputs(site: Site) -> Iterator[Page]:
     """Make the page of all runs, and a page for each."""
-    runs = _shown(site.sources)
+    runs = [ShownRun(source) for source in site.sources]
     yield Page(
         RUNS_PAGE,
         title="Runs",
@@ -82,7 +74,6 @@ def outputs(site: Site) -> Iterator[Page]:
         values={
             "listed": runs,
             "rates": pass_rates(site.history.runs),
-            "latest": next((run for run in runs if run.times), None),
         },
         nav="Runs",
     )
@@ -101,8 +92,3 @@ def outputs(site: Site) -> Iterator[Page]:
                 "runs_page": RUNS_PAGE,
             },
         )
-
-
-def _shown(sources: Sequence[Source]) -> list[ShownRun]:
-    """Return the runs with the run before each; `sources` are sorted, the newest first."""
-    return [ShownRun(source, before) for source, before in zip(sources, [*sources[1:], None], strict=True)]
