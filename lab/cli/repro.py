@@ -48,11 +48,6 @@ MOST_BYTES = reading.MOST_BYTES
     help=f"Test this {builds.forms()}. Default: the version that the report names, or else the newest release.",
 )
 @click.option(
-    "--run-commands",
-    is_flag=True,
-    help="Run the report's commands too, in a guest that is thrown away, as a user without a network.",
-)
-@click.option(
     "--bisect",
     "bisected",
     is_flag=True,
@@ -81,7 +76,6 @@ def repro_command(
     nearest: bool,
     guest: str | None,
     build: str | None,
-    run_commands: bool,
     bisected: bool,
     remedies: bool,
     folder: Path | None,
@@ -121,7 +115,7 @@ def repro_command(
         plan.build.check(lab.paths)
         target = running.new_folder(lab.paths, folder)
         view.line(f"run {target}")
-        extras = Extras(commands=run_commands, bisection=bisected, remedies=remedies)
+        extras = Extras(bisection=bisected, remedies=remedies)
         again = _again(extras, nearest=nearest, guest=guest, build=build)
         command = shlex.join(["lab", *sys.argv[1:]])
         subject = running.carry_out(
@@ -173,7 +167,6 @@ def _again(extras: Extras, *, nearest: bool, guest: str | None, build: str | Non
     words += ["--nearest"] if nearest else []
     words += ["--guest", guest] if guest else []
     words += ["--build", Path(build).name] if build else []
-    words += ["--run-commands"] if extras.commands else []
     words += ["--bisect"] if extras.bisection else []
     words += [] if extras.remedies else ["--no-remedies"]
     return shlex.join(words)

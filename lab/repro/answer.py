@@ -15,7 +15,6 @@ from lab.report import markdown, squares
 from lab.repro import comparing, guests, questions
 from lab.repro.bisection import Bisection
 from lab.repro.claims import ClaimLine
-from lab.repro.commands import CommandResult
 from lab.repro.planning import PROBE, Plan, named
 from lab.repro.verdict import FAILED, OWN, Answered, Result, Verdict
 
@@ -58,7 +57,6 @@ class Subject:
     claims: Sequence[ClaimLine] = ()
     run: RunResult | None = None
     again: str = ""
-    commands: Sequence[CommandResult] = ()
     bisection: Bisection | None = None
     # Why there is no bisection, if one was asked for.
     not_bisected: str = ""
@@ -137,7 +135,6 @@ class Subject:
     def untested(self) -> list[str]:
         """What could not be tested, and why, beside the claims: their table says it of each."""
         said = [f"{each.question.cause}: {each.why}" for each in self.verdict.answered if not each.cell]
-        said += [f"{each.command.text}: {each.why_not}" for each in self.commands if each.why_not]
         said += [f"which release first failed: {self.not_bisected}"] if self.not_bisected else []
         return list(dict.fromkeys(said))
 
@@ -184,9 +181,7 @@ class Subject:
 
 def render(subject: Subject) -> str:
     """Return the answer as Markdown. Text from the report and from guests is escaped."""
-    page = markdown.page(
-        TEMPLATE, TEMPLATES, it=subject, shown=comparing.shown, unlinked=_unlinked, bounded=bounded
-    )
+    page = markdown.page(TEMPLATE, TEMPLATES, it=subject, shown=comparing.shown, unlinked=_unlinked)
     return bounded(page, LONGEST)
 
 
@@ -213,10 +208,6 @@ def document(subject: Subject) -> dict[str, object]:
                 "files": list(each.files),
             }
             for each in subject.claims
-        ],
-        "commands": [
-            {"line": each.command.quote.number, "command": plain(each.command.text), "outcome": each.outcome}
-            for each in subject.commands
         ],
         "bisection": subject.bisection.document() if subject.bisection else None,
         "cures": [

@@ -135,7 +135,7 @@ class Ended(Statement):
 
 @dataclass(frozen=True)
 class Command(Statement):
-    """A command line that the reporter ran. It is shown; it runs on no host, and in a guest only if allowed."""
+    """A command line that the reporter ran. It is shown and never run."""
 
     text: str
 

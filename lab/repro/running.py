@@ -19,9 +19,8 @@ from lab.plan import Cell
 from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunOptions, RunResult
 from lab.report import live, markdown, terminal
 from lab.report.runlog import RunLog
-from lab.repro import answer, bisect, claims, commands, same_failure, settings, verdict
+from lab.repro import answer, bisect, claims, same_failure, settings, verdict
 from lab.repro.answer import Subject
-from lab.repro.commands import CommandResult
 from lab.repro.planning import Plan
 from lab.run import journal, start
 from lab.upstream.finished import FinishedCell
@@ -36,11 +35,10 @@ JOBS = 1
 class Extras:
     """What is done beside running the suite in a report's cells.
 
-    `commands`: the report's commands are run. `bisection`: other releases are run on the cell that fails.
-    `remedies`: they are tried on each cell that fails.
+    `bisection`: other releases are run on the cell that fails. `remedies`: they are tried on each cell that
+    fails.
     """
 
-    commands: bool = False
     bisection: bool = False
     remedies: bool = True
 
@@ -129,27 +127,13 @@ def carry_out(
     the folder of the run. Raises LabError if nothing can be run at all.
     """
     result = run(plan, folder, paths, uri, view, command=command, again=again, options=extras.options)
-    ran: list[CommandResult] = []
-    if extras.commands and not result.run.interrupted:
-        ran = _run_commands(plan, result, folder, paths, uri, view)
-    found = verdict.of_run(plan, result, folder, ran)
+    found = verdict.of_run(plan, result, folder)
     said = claims.lines(plan, found, [FinishedCell(cell, folder) for cell in result.cells])
-    subject = Subject(plan, found, said, result, again, ran)
+    subject = Subject(plan, found, said, result, again)
     if extras.bisection and not result.run.interrupted:
         subject = _bisect(subject, folder, paths, uri, view, command)
     write_atomically(folder / answer.FILE, answer.render(subject))
     return subject
-
-
-def _run_commands(
-    plan: Plan, result: RunResult, folder: Path, paths: Paths, uri: str, view: View
-) -> list[CommandResult]:
-    """Run the report's commands on the first cell of a question that failed."""
-    cell = _cell_that(plan, result, lambda each: each.status in verdict.FAILED)
-    wanted = commands.chosen(plan.report)
-    if cell is None:
-        return [CommandResult(each, why_not="no cell of the report failed") for each in wanted]
-    return commands.run(wanted, cell, folder, paths, uri, view.step, view.line)
 
 
 def _cell_that(

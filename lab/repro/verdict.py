@@ -10,7 +10,6 @@ from pathlib import Path
 from lab import causes
 from lab.record import UNKNOWN, CellResult, Confidence, RunResult, Status
 from lab.repro import guests
-from lab.repro.commands import CommandResult
 from lab.repro.comparing import CellText, Proof
 from lab.repro.planning import Plan
 from lab.repro.questions import Question
@@ -23,6 +22,7 @@ OWN = ("bwrap", "boxlite")
 BUBBLEWRAP = "bubblewrap"
 # Words this many lines below a command of the report are what that command printed.
 NEAR = 3
+NOT_PRINTED = "the command that printed it was not run; lab exec GUEST VARIANT -- COMMAND runs it"
 # Most words and audit lines of a report that are looked for in one cell.
 MOST = 30
 
@@ -92,13 +92,10 @@ def of_plan(plan: Plan) -> Verdict:
     return Verdict(Result.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
 
 
-def of_run(plan: Plan, run: RunResult, folder: Path, commands: Sequence[CommandResult] = ()) -> Verdict:
-    """Return the verdict on a report whose cells are those of a run with its record in `folder`.
-
-    `commands` are those of the report, as far as they were run.
-    """
+def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
+    """Return the verdict on a report whose cells are those of a run with its record in `folder`."""
     known = {cell.variant: FinishedCell(cell, folder) for cell in run.cells}
-    answered = tuple(_answer(plan, each, known, commands) for each in plan.questions)
+    answered = tuple(_answer(plan, each, known) for each in plan.questions)
     worst = max((each.result for each in answered), key=list(Result).index)
     why = [each.why for each in answered]
     if worst is Result.NOT_RUN and plan.hint:
@@ -106,16 +103,14 @@ def of_run(plan: Plan, run: RunResult, folder: Path, commands: Sequence[CommandR
     return Verdict(worst, tuple(dict.fromkeys(why)), answered)
 
 
-def _answer(
-    plan: Plan, question: Question, known: dict[str, FinishedCell], commands: Sequence[CommandResult]
-) -> Answered:
+def _answer(plan: Plan, question: Question, known: dict[str, FinishedCell]) -> Answered:
     if question.variant is None:
         return Answered(question, Result.NOT_RUN, question.why_not)
     cell = known[question.variant.name]
     ran = cell.result
     if ran.status not in (*FAILED, Status.PASS, Status.XPASS):
         return Answered(question, Result.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
-    compared = compare(plan, question, cell, commands)
+    compared = compare(plan, question, cell)
     if ran.status not in FAILED:
         return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, compared)
     stated = plan.stated.knobs if plan.stated else {}
@@ -198,9 +193,7 @@ def _other_bubblewrap(report: Report, ran: CellResult) -> str:
     return f"; bubblewrap is {theirs} in the report and {here} here, and releases word one failure differently"
 
 
-def compare(
-    plan: Plan, question: Question, cell: FinishedCell, commands: Sequence[CommandResult] = ()
-) -> tuple[Compared, ...]:
+def compare(plan: Plan, question: Question, cell: FinishedCell) -> tuple[Compared, ...]:
     """Look in a cell's evidence for what the report quotes about a question.
 
     A line that another question is about is left to that one; a line that is about none is looked for in each.
@@ -215,38 +208,23 @@ def compare(
     concerned = [each for each in said if each.quote in question.quotes or each.quote not in theirs]
     own = [each for each in concerned if each.quote in question.quotes]
     text = CellText(cell)
-    here = [each for each in commands if each.variant in ("", cell.result.variant)]
-    return tuple(_compared(plan, each, text, here) for each in (own or concerned)[:MOST])
+    return tuple(_compared(plan, each, text) for each in (own or concerned)[:MOST])
 
 
-def _compared(
-    plan: Plan, statement: Words | AuditLine, text: CellText, commands: Sequence[CommandResult]
-) -> Compared:
+def _compared(plan: Plan, statement: Words | AuditLine, text: CellText) -> Compared:
     proof = text.find(statement)
-    return Compared(statement, proof, "" if proof else _why_absent(plan, statement, commands))
+    return Compared(statement, proof, "" if proof else _why_absent(plan, statement))
 
 
-def _why_absent(plan: Plan, statement: Words | AuditLine, commands: Sequence[CommandResult]) -> str:
+def _why_absent(plan: Plan, statement: Words | AuditLine) -> str:
     """Why it says nothing that the evidence lacks this; empty if it says something."""
     if isinstance(statement, Words):
-        command = _printed_by(plan.report, statement)
-        return _why_not_printed(command, commands) if command else ""
+        return NOT_PRINTED if _was_printed(plan.report, statement) else ""
     moves = statement.fields.get("apparmor") == "AUDIT"
     is_ubuntu = plan.guest is not None and guests.distribution(plan.guest) == "ubuntu"
     return "only Ubuntu's kernel writes such a line" if moves and not is_ubuntu else ""
 
 
-def _why_not_printed(command: Command, commands: Sequence[CommandResult]) -> str:
-    """Why the words of a command were not looked for; empty if it was run and printed others."""
-    result = next((each for each in commands if each.command.text == command.text), None)
-    if result is None:
-        return "the command that printed it was not run; --run-commands runs it"
-    if result.ran is None:
-        return f"the command that printed it was not run: {result.why_not}"
-    return ""
-
-
-def _printed_by(report: Report, words: Words) -> Command | None:
-    """The command that the report shows right above these words."""
-    above = [each for each in report.of(Command) if 0 < words.quote.number - each.quote.number <= NEAR]
-    return max(above, key=lambda each: each.quote.number, default=None)
+def _was_printed(report: Report, words: Words) -> bool:
+    """Whether the report shows a command right above these words."""
+    return any(0 < words.quote.number - each.quote.number <= NEAR for each in report.of(Command))

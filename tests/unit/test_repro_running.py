@@ -15,14 +15,11 @@ from lab import builds
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.catalog import toml
-from lab.plan import Cell
 from lab.record import ExperimentPolicy, Outcome, RunOptions, Status, TestResult
-from lab.repro import bisect, commands, running
+from lab.repro import bisect, running
 from lab.repro.bisect import Candidates, Steps
 from lab.repro.bisection import Bisection
-from lab.repro.commands import CommandResult, Ran
 from lab.repro.planning import Plan
-from lab.repro.report import Command
 from lab.run import journal, start
 from tests.unit import words_examples
 from tests.unit.cli_examples import run_main
@@ -97,30 +94,6 @@ def test_a_report_is_run_and_answered_with_the_answer_in_the_run_s_folder(
     assert (tmp_path / "run" / "answer.md").read_text() in output
     [plan] = blocked
     assert [each.name for each in plan.cells("")] == ["debian-13/report/0.10.8", "debian-13/tried-1/0.10.8"]
-
-
-def test_commands_are_run_only_if_allowed_and_on_a_cell_that_failed(
-    repro: Repro, blocked: list[Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[list[str], str]] = []
-
-    def in_guest(wanted: list[Command], cell: Cell, *_: object) -> list[CommandResult]:
-        asked.append(([each.text for each in wanted], cell.variant.name))
-        told = Ran(interfaces=["lo"], status=1, timed_out=False, cut=False, output="```\nno network\n")
-        return [CommandResult(each, told) for each in wanted]
-
-    monkeypatch.setattr(commands, "run", in_guest)
-    text = f"{BLOCKED}\n    $ bwrap --unshare-user true\n"
-    _, output, _ = repro(text, "-o", str(tmp_path / "one"))
-    assert asked == []
-    assert "Commands of the report" not in output
-    _, output, _ = repro(text, "-o", str(tmp_path / "two"), "--run-commands")
-    [(texts, variant)] = asked
-    assert "bwrap --unshare-user true" in texts
-    assert variant == "report"
-    assert "`bwrap --unshare-user true`: exit status 1" in output
-    # The output cannot close its own block.
-    assert "  ````text\n  ```\n  no network\n" in output
 
 
 def test_programs_get_one_document(repro: Repro, blocked: list[Plan], tmp_path: Path) -> None:
