@@ -1,6 +1,5 @@
 """What is kept of each try: one JSON object in a line of `record.jsonl`."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -32,7 +31,3 @@ class TryRecord(BaseModel):
 def append(folder: Path, record: TryRecord) -> None:
     with (folder / FILE).open("a") as stream:
         stream.write(record.model_dump_json() + "\n")
-
-
-def read(files: Iterable[Path]) -> list[TryRecord]:
-    return [TryRecord.model_validate_json(line) for file in files for line in file.read_text().splitlines()]

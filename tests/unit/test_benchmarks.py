@@ -1,4 +1,4 @@
-"""What the benchmarks remember, and what they say of growth. No guest is booted and nothing is measured."""
+"""What the benchmarks remember, and what is simulated. No guest is booted and nothing is measured."""
 
 import argparse
 from datetime import UTC, datetime, timedelta
@@ -10,14 +10,13 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from benchmarks import fleet, fleet_chart, history, lanes, peers, scale, simulated, with_tmt
+from benchmarks import fleet, fleet_chart, history, peers, simulated, with_tmt
 from benchmarks.history import Figure, Machine, Result
 from benchmarks.same_cells import SCRIPT, Bench, Measured
 from benchmarks.simulated import Shape
 from lab import catalog
 from lab.base.paths import Paths
 from lab.builds import rootfs
-from lab.machine.budget import Limits
 from lab.record import LaneRecord, Outcome, RunResult, Status, TestResult
 from tests.unit.examples import base_image, cell, host, run_of
 
@@ -116,22 +115,6 @@ def test_this_machine_can_be_described_without_libvirt(tmp_path: Path, monkeypat
     assert found.processors >= 1
 
 
-@pytest.mark.parametrize(
-    ("small", "large", "start", "expected"),
-    [
-        (1.0, 10.0, 0.0, 1.0),
-        (2.0, 11.0, 1.0, 1.0),
-        (1.0, 100.0, 0.0, 10.0),
-        (1.2, 5.0, 1.0, None),
-    ],
-    ids=["linear", "linear after the start", "quadratic", "could be chance"],
-)
-def test_growth_is_what_a_cell_costs_more_in_the_larger_run(
-    small: float, large: float, start: float, expected: float | None
-) -> None:
-    assert scale.growth(small, large, (10, 100), start, 0.3) == expected
-
-
 def test_a_shape_gives_as_many_cells_each_once() -> None:
     plan = Shape.parse("3x60").plan()
     assert len({cell.folder for cell in plan}) == len(plan) == Shape(3, 60).cells == 180
@@ -218,16 +201,6 @@ def test_what_the_coordinator_spends_is_measured_with_results_that_it_takes_in(t
     assert min([*cost.sent, *cost.received]) > 0
     taken = RunResult.read(tmp_path / "run")
     assert sum(each.status is not Status.NOT_RUN for each in taken.cells) == cost.cells
-
-
-def test_lanes_that_sleep_are_scheduled_as_real_ones_and_their_work_is_counted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LAB_HOME", str(tmp_path))
-    wall, busy = lanes.measure(Shape(2, 2), Limits(2, processors=2, spare=1), 10_000.0)
-    cells = sum(lanes.APPLY_AND_EVIDENCE + cell.typical_seconds() for cell in Shape(2, 2).plan())
-    assert busy == pytest.approx(2 * (lanes.BOOT + lanes.DEPLOY) + cells)
-    assert wall > 0
 
 
 def test_the_peers_of_the_lab_get_a_plan_for_each_cell(tmp_path: Path) -> None:
