@@ -52,8 +52,8 @@ def doctor_command(
 ) -> int:
     """Check whether this host can run the lab, and say what to do if not.
 
-    The first time, a tiny guest is started, to see whether a byte comes out of it through libvirt, QEMU and
-    passt. Where passt is refused, images are prepared through QEMU's own user network from then on.
+    The first time, a machine is started whose processor stands still, to see whether libvirt, QEMU and passt
+    may do their work. Where passt is refused, images are prepared through QEMU's own user network from then on.
 
     What only other guests need, or nothing at present, is shown as not needed; what keeps some of the guests
     from being run, and not the others, as limited.

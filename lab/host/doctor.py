@@ -15,12 +15,11 @@ from lab.base import host_table, process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs, sandbox
-from lab.host import proof, rule
-from lab.host.denials import PASST
+from lab.host import proof
 from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 from lab.images import debian, store
 from lab.machine import acceleration, clock, firmware
-from lab.machine.acceleration import Acceleration, NoMachine
+from lab.machine.acceleration import NoMachine
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
 from lab.machine.domain import Network
@@ -30,10 +29,6 @@ SETUP = "./setup.sh doctor installs it"
 SSH = f"lab shell, lab exec and lab attach need it: {SETUP}"
 # Not on every user's PATH.
 ADMINISTRATION = "/usr/sbin:/sbin"
-LOGS = "see the logs of libvirt, and what AppArmor or SELinux denied: dmesg, /var/log/audit/audit.log"
-TRY_AGAIN = (
-    "lab doctor tries it again, with the kernel of a guest once there is one: lab images build debian-13"
-)
 FREE_GIB = 8.0
 # For a program to say its version. mmdebstrap needed more than 20 s on a host that was itself emulated.
 ANSWER_SECONDS = 60.0
@@ -132,9 +127,9 @@ def _find(program: str, mode: int = os.F_OK | os.X_OK) -> str | None:
 
 
 def _passt(network: State) -> Line:
-    """The line of passt. Where a byte came out of a guest, lanes run, whatever passt says of itself.
+    """The line of passt. Where libvirt started a machine, lanes run, whatever passt says of itself.
 
-    Where nothing was proved, one that does not say its version may still do its work.
+    Where that could not be tried, one that does not say its version may still do its work.
     """
     line = _program("passt", "passt", "--version")
     if line.state is State.BROKEN and network is State.UNKNOWN and _find("passt"):
@@ -228,44 +223,25 @@ def _clock(opened: libvirt.virConnect, paths: Paths) -> Line:
 
 def _network(opened: libvirt.virConnect, paths: Paths) -> Line:
     if not opened.getURI().startswith("qemu"):
-        return Line("network", State.UNKNOWN, "only QEMU has one that can be proved")
-    # Without an image KVM was not tried. A tiny guest runs under emulation too.
-    how = acceleration.cached(opened, paths) or Acceleration(False, "KVM was not tried")
+        return Line("network", State.UNKNOWN, "only QEMU has one that can be tried")
+    # Without an image KVM was not tried.
+    how = acceleration.cached(opened, paths)
     try:
-        found = proof.prove(opened, paths, how)
+        return _verdict(proof.prove(opened, paths, kvm=how is not None and how.kvm), paths)
     except NoLibvirt:
         raise
     except LabError as error:
         return Line("network", State.UNKNOWN, str(error.args[0]), error.hint or "")
-    if found.verdict is None:
-        return Line("network", State.UNKNOWN, found.reason, TRY_AGAIN)
-    return _verdict(found.verdict, paths)
 
 
 def _verdict(verdict: Verdict, paths: Paths) -> Line:
     line = Line("network", State.OK, verdict.proved)
     if verdict.key and verdict.network is Network.PASST:
         return line
-    mend = LOGS
-    if verdict.rule:
-        mend = f"./setup.sh --allow={verdict.rule} doctor adds this rule: {rule.show(verdict.rule, paths)}"
-    elif verdict.unread:
-        mend = _unread(verdict, paths)
-    line = replace(line, mend=mend, evidence=verdict.denials)
+    line = replace(line, mend=proof.mend(verdict, paths), evidence=verdict.denials)
     if not verdict.key:
         return replace(line, state=State.BROKEN)
     return replace(line, state=State.FALLBACK, found=verdict.instead)
-
-
-def _unread(verdict: Verdict, paths: Paths) -> str:
-    """What to do where this user may not read the logs that say what AppArmor denied."""
-    said = f"this user may not read what may say why: {'; '.join(verdict.unread)}"
-    if verdict.network is Network.QEMU and rule.passt_lacks_it(paths):
-        said += (
-            f"\nif AppArmor denied it, ./setup.sh --allow={PASST} doctor may mend it; "
-            f"it adds this rule: {rule.show(PASST, paths)}"
-        )
-    return said
 
 
 def _subordinate_ids() -> Line:

@@ -1,6 +1,6 @@
 """The rules of AppArmor and SELinux that setup.sh can add: `rules.sh` has them.
 
-`python -m lab.host.rule` prints the one that the last `lab doctor` asked for, and nothing if it asked for none.
+`python -m lab.host.rule` prints the one that would allow what was refused last, and nothing without one.
 """
 
 from pathlib import Path

@@ -11,7 +11,7 @@ from lab.base.files import is_locked, sha256
 from lab.base.paths import Paths
 from lab.builds import checkout, pip
 from lab.catalog import Catalog
-from lab.host import tiny_guest
+from lab.host import proof
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
@@ -122,9 +122,8 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     """What dead labs were at work in. Each stays locked until the next is asked for."""
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
     yield from scratch.abandoned(debian.WORKSPACES, debian.WORKSPACE)
-    for name in (kernel_boot.FOLDER, clock.FOLDER):
+    for name in (kernel_boot.FOLDER, clock.FOLDER, proof.FOLDER):
         yield from scratch.abandoned(paths.state, name)
-    yield from scratch.abandoned(paths.state, tiny_guest.FOLDER)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from scratch.abandoned(checkout.store(paths), checkout.PARTIAL)
     yield from _partial(paths.images)

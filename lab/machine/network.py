@@ -1,6 +1,6 @@
 """What carries packets to package sources while an image is prepared: passt, or QEMU's own user network.
 
-Only `lab doctor` proves which, and keeps the verdict. Without a verdict that holds, it is passt.
+`lab.host.proof` tries which, and the verdict is kept until something that it depends on changes.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class Verdict(BaseModel):
     """The content of `network.json`; `key` says for which host it holds.
 
     `proved` says what was seen. If lanes cannot run at all, the key is empty, so that the verdict never holds
-    and the next `lab doctor` tries again. If something was refused, `denials` are the lines of the logs that
+    and the next command tries again. If something was refused, `denials` are the lines of the logs that
     tell of it, and `rule` is the one of setup.sh that allows it; empty if there is none. Without such lines,
     `unread` names the logs that the user may not read.
     """
@@ -66,20 +66,14 @@ class Verdict(BaseModel):
         return f"images are prepared through QEMU's own user network instead of passt: {self.proved}"
 
 
-def chosen(connection: libvirt.virConnect, paths: Paths) -> Network:
-    """The network for preparing images on this host."""
-    verdict = cached(connection, paths)
-    return verdict.network if verdict else Network.PASST
-
-
 def cached(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
-    """The verdict of `lab doctor`, if there is one and nothing that it depends on has changed."""
+    """The verdict, if there is one and nothing that it depends on has changed."""
     verdict = last(paths)
     return verdict if verdict and verdict.key == key(connection, paths) else None
 
 
 def last(paths: Paths) -> Verdict | None:
-    """What `lab doctor` found the last time, whether it still holds or not."""
+    """What was found the last time, whether it still holds or not."""
     try:
         return Verdict.model_validate_json(paths.network.read_bytes())
     except (OSError, ValueError):

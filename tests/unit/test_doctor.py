@@ -15,7 +15,6 @@ from lab.catalog import Firmware, Guest
 from lab.host import doctor, proof, rule
 from lab.host.doctor import Line, State
 from lab.host.plan import Plan, starts_from_uefi
-from lab.host.proof import Proof
 from lab.images import debian, store
 from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
@@ -365,11 +364,11 @@ SIGNAL = "passt was killed by signal 11"
     ("found", "line"),
     [
         (
-            Proof(Verdict(key="k", network=Network.PASST, proved="a guest answered")),
-            Line("network", State.OK, "a guest answered"),
+            Verdict(key="k", network=Network.PASST, proved="passt opens its port"),
+            Line("network", State.OK, "passt opens its port"),
         ),
         (
-            Proof(Verdict(key="k", network=Network.QEMU, proved=SIGNAL, denials=[DENIED], rule="passt")),
+            Verdict(key="k", network=Network.QEMU, proved=SIGNAL, denials=[DENIED], rule="passt"),
             Line(
                 "network",
                 State.FALLBACK,
@@ -379,21 +378,17 @@ SIGNAL = "passt was killed by signal 11"
             ),
         ),
         (
-            Proof(Verdict(key="", network=Network.PASST, proved="no machine starts", denials=[DENIED])),
-            Line("network", State.BROKEN, "no machine starts", doctor.LOGS, evidence=[DENIED]),
-        ),
-        (
-            Proof(None, "no kernel"),
-            Line("network", State.UNKNOWN, "no kernel", doctor.TRY_AGAIN),
+            Verdict(key="", network=Network.PASST, proved="no machine starts", denials=[DENIED]),
+            Line("network", State.BROKEN, "no machine starts", proof.LOGS, evidence=[DENIED]),
         ),
     ],
-    ids=["passt", "fallback", "refused", "not tried"],
+    ids=["passt", "fallback", "refused"],
 )
 def test_the_network_is_what_was_proved(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, found: Proof, line: Line
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, found: Verdict, line: Line
 ) -> None:
     monkeypatch.setattr(acceleration, "cached", lambda *_: None)
-    monkeypatch.setattr(proof, "prove", lambda *_: found)
+    monkeypatch.setattr(proof, "prove", lambda *_, **__: found)
     monkeypatch.setattr(rule, "show", lambda name, _paths: f"the rule {name}")
     assert doctor._network(Qemu(), paths) == line
 
@@ -418,8 +413,8 @@ def test_where_no_log_may_be_read_it_is_told_how_to_see_it_and_which_rule_is_kno
 def test_a_proof_that_cannot_be_begun_is_told_with_what_to_do(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prove(_opened: Qemu, _paths: Paths, how: Acceleration) -> Proof:
-        assert how == Acceleration(False, "KVM was not tried")
+    def prove(_opened: Qemu, _paths: Paths, *, kvm: bool) -> Verdict:
+        assert not kvm
         raise LabError("no free port", hint="lab clean")
 
     monkeypatch.setattr(acceleration, "cached", lambda *_: None)

@@ -40,22 +40,13 @@ def keep(paths: Paths, which: Network, daemon: Daemon | None = None) -> None:
     network.keep(paths, Verdict(key=key, network=which, proved="passt was killed by signal 11"))
 
 
-def test_without_a_verdict_images_are_prepared_through_passt(paths: Paths, rules: Path) -> None:
-    assert network.chosen(Daemon(), paths) is Network.PASST
-
-
-def test_where_passt_is_refused_qemu_s_own_network_is_used(paths: Paths, rules: Path) -> None:
-    keep(paths, Network.QEMU)
-    assert network.chosen(Daemon(), paths) is Network.QEMU
-
-
 @pytest.mark.parametrize(
     "other", [Daemon(uri="qemu:///session"), Daemon(qemu=10_000_001), Daemon(libvirt=11_003_001)]
 )
 def test_a_verdict_does_not_hold_for_another_libvirt_or_qemu(paths: Paths, rules: Path, other: Daemon) -> None:
     keep(paths, Network.QEMU)
     assert network.cached(other, paths) is None
-    assert network.chosen(other, paths) is Network.PASST
+    assert network.cached(Daemon(), paths) is not None
 
 
 def test_a_verdict_ends_with_the_rules_it_was_made_under(paths: Paths, rules: Path) -> None:

@@ -63,7 +63,7 @@ def test_doctor_proves_kvm_and_the_network(ready: tuple[Host, MemoryCheckpoint],
     assert line_of("acceleration", printed).startswith("ok  ")
     assert "KVM: a guest kernel ran under KVM" in printed
     assert line_of("network", printed).startswith("ok  ")
-    assert "a guest answered through passt on 127.0.0.1" in printed
+    assert "passt opens its port on 127.0.0.1" in printed
     uri = {"root": "qemu:///system", "lab": "qemu:///session"}[who]
     assert line_of("libvirt", printed).endswith(uri)
     assert ready[0].first[who].returncode == 0
@@ -101,11 +101,11 @@ def test_too_little_memory_is_told_before_and_by_a_run(host: Host) -> None:
     assert "a lane needs 3072 MiB of memory" in ran.stdout
 
 
-def test_without_ipv6_a_guest_answers_through_passt(host: Host) -> None:
+def test_without_ipv6_passt_is_started(host: Host) -> None:
     host.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
     assert host.run("ip -6 address").stdout == ""
     printed = host.lab("doctor", "--again").stdout
-    assert "a guest answered through passt on 127.0.0.1" in printed
+    assert "passt opens its port on 127.0.0.1" in printed
 
 
 def test_the_older_profile_of_passt_is_fallen_back_from_and_mended(host: Host) -> None:
@@ -116,7 +116,7 @@ def test_the_older_profile_of_passt_is_fallen_back_from_and_mended(host: Host) -
     printed = host.lab("doctor", who="lab").stdout
     assert line_of("network", printed).startswith("fallback  "), printed
     assert "passt ended with status 1" in printed
-    assert "a guest answered through QEMU's own user network on 127.0.0.1" in printed
+    assert "images are prepared through QEMU's own user network instead of passt" in printed
     # This user may not read the kernel's log, so the rule is only named.
     assert "this user may not read what may say why: /dev/kmsg" in printed
     assert "owner @{run}/user/[0-9]*/libvirt/qemu/run/passt/* rw," in printed
