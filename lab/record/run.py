@@ -76,16 +76,13 @@ class ShardRecord(Entry):
     number: int
     count: int = Field(le=MOST_SHARDS)
     plan: Annotated[list[str], AfterValidator(_plan)]
-    sizes: list[int] = Field(
-        default_factory=list,
-        description="How many cells of the plan each shard has, in its order.",
-    )
+    sizes: list[int] = Field(description="How many cells of the plan each shard has, in its order.")
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:
         if not 1 <= self.number <= self.count:
             raise ValueError(f"expected a number from 1 to {self.count}, found {self.number}")
-        if self.sizes and (len(self.sizes) != self.count or sum(self.sizes) != len(self.plan)):
+        if len(self.sizes) != self.count or sum(self.sizes) != len(self.plan):
             raise ValueError("expected the sizes of all shards, which together are the plan's")
         return self
 

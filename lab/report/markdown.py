@@ -96,7 +96,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         "code": _code,
         "block": _block,
         "link": _link,
-        # An old run may name a cause that no longer exists.
+        # Another lab may have found a cause that this one does not know.
         "explanation": lambda name: known.get(name, ""),
     }
     return inert(plain(environment.get_template(template).render(values)))

@@ -23,12 +23,10 @@ class LostShards:
         self.count = own.count
         missing = {*range(1, own.count + 1)} - {_shard(each.run).number for each in shards}
         # Shards are contiguous pieces of the plan.
-        sizes = next((sizes for each in shards if (sizes := _shard(each.run).sizes)), [])
-        numbers = chain.from_iterable(repeat(number, size) for number, size in enumerate(sizes, 1))
-        self._number = dict(zip(own.plan, numbers, strict=False))
+        numbers = chain.from_iterable(repeat(number, size) for number, size in enumerate(own.sizes, 1))
+        self._number = dict(zip(own.plan, numbers, strict=True))
         self.cells = [name for name in own.plan if name not in there]
-        with_cells = {self._number.get(name) for name in self.cells} if sizes else missing
-        self.numbers = sorted(missing & with_cells) if self.cells else []
+        self.numbers = sorted(missing & {self._number[name] for name in self.cells})
 
     def error(self) -> UsageError:
         """Say what is missing, and what to do."""
@@ -58,7 +56,7 @@ class LostShards:
         )
 
     def _reason(self, name: str) -> str:
-        number = self._number.get(name)
+        number = self._number[name]
         if number in self.numbers:
             return f"shard {number}/{self.count} was lost"
         lost = f", without {self._names()}" if self.numbers else ""

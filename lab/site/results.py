@@ -29,9 +29,9 @@ class Source:
     def id(self) -> str:
         return self.run.run.id
 
-    def build(self, name: str) -> BuildRecord | None:
-        """Return the record of a build; None if the run's record lacks it, as in old runs."""
-        return next((build for build in self.run.run.builds if build.name == name), None)
+    def build(self, name: str) -> BuildRecord:
+        """Return the record of a build; a run has one of each build that its cells have."""
+        return next(build for build in self.run.run.builds if build.name == name)
 
 
 @dataclass(frozen=True)

@@ -329,7 +329,7 @@ def _shards() -> list[RunResult]:
     first, second = full_run(), full_run()
     plan = [f"{cell.guest}/{cell.variant}/{cell.build}" for cell in first.cells]
     for number, shard in enumerate((first, second), 1):
-        shard.run.shard = ShardRecord(number=number, count=2, plan=plan)
+        shard.run.shard = ShardRecord(number=number, count=2, plan=plan, sizes=[1, 1])
         shard.cells = [shard.cells[number - 1]]
     return [first, second]
 

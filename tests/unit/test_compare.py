@@ -126,7 +126,7 @@ def test_a_cell_that_the_new_side_was_not_asked_for_vanished_only_if_it_had_a_re
 
 def test_a_cell_that_another_shard_has_did_not_vanish() -> None:
     plan = ["debian-13/stock/0.10.8", "debian-13/a/0.10.8"]
-    new = side(done(PASS), shard=ShardRecord(number=1, count=2, plan=plan))
+    new = side(done(PASS), shard=ShardRecord(number=1, count=2, plan=plan, sizes=[1, 1]))
     found = compare(side(done(PASS), done(PASS, variant="a")), new)
     assert found.cells[1].difference is Difference.COULD_NOT_RUN
     assert "merge the shards" in found.cells[1].reason

@@ -121,7 +121,7 @@ def test_an_expectation_that_does_not_describe_its_cells_is_a_problem(
 
 def test_an_expectation_whose_cells_could_not_run_or_are_elsewhere_is_none() -> None:
     assert problems(entry(), done(Status.ERROR)) == []
-    shard = ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"])
+    shard = ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"], sizes=[1, 0])
     assert problems(entry(), done(Status.PASS, variant="other"), shard=shard) == []
 
 

@@ -34,16 +34,6 @@ def test_each_cell_names_its_own_lost_shard_even_beside_another(tmp_path: Path) 
     assert [c.reason for c in run.cells] == ["", "shard 2/4 was lost", "shard 3/4 was lost", ""]
 
 
-def test_shards_of_older_labs_do_not_tell_which_lost_shard_had_a_cell(tmp_path: Path) -> None:
-    shards = without(runs_of_shards(tmp_path, 4), 2, 3)
-    for _, shard in shards:
-        assert shard.run.shard
-        shard.run.shard.sizes = []
-    run = merge(shards, tmp_path / "whole", partial=True)
-    assert run.run.lost_shards == [2, 3]
-    assert run.cells[1].reason == "in none of the merged shards, without shards 2/4 and 3/4"
-
-
 @pytest.mark.parametrize(
     ("lost", "said"),
     [

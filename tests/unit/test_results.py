@@ -71,7 +71,7 @@ def full_run() -> RunResult:
     run.run.resumed = [run.run.started]
     run.run.options = RunOptions(cold=True, repeat=3, retries=2, rootfs="/layout")
     run.run.definitions = {"variant stock": "3" * 64}
-    run.run.shard = ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"])
+    run.run.shard = ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"], sizes=[1, 0])
     run.run.merged = [run_of(cell()).run]
     return run
 

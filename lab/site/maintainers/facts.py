@@ -19,7 +19,7 @@ def environment(published: Published) -> dict[str, str]:
         f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}" if context else UNKNOWN
     )
     build = published.source.build(cell.build)
-    made = f"{build.version} from {build.source}" if build else cell.build
+    made = f"{build.version} from {build.source}"
     found = run.hosts(cell.guest, cell.lane)
     called = hosts.names(run)
     several = {"run by": " / ".join(called[each] for each in found)} if len(called) > 1 else {}
@@ -34,13 +34,13 @@ def environment(published: Published) -> dict[str, str]:
 def digests(published: Published) -> dict[str, str]:
     """Return the SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
 
-    Of older records, which do not say the lane, the images of all lanes of the guest.
+    Of a cell whose lane has no record, the images of all lanes of the guest.
     """
     lanes = published.source.run.run.lanes_of(published.cell.guest, published.cell.lane)
     images = dict.fromkeys(lane.image for lane in lanes)
     named = {f"image {number}" if len(images) > 1 else "image": image for number, image in enumerate(images, 1)}
     build = published.source.build(published.cell.build)
-    return named | (build.files if build else {})
+    return named | build.files
 
 
 def _guest(facts: Facts) -> Iterator[tuple[str, str]]:

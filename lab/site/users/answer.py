@@ -107,15 +107,15 @@ class Answer:
         if self.result is None:
             return ""
         name = self.result.cell.build
-        record = self.result.source.build(name)
-        return name if record is None or record.version == name else f"{record.version} ({name})"
+        version = self.result.source.build(name).version
+        return name if version == name else f"{version} ({name})"
 
     @property
     def title(self) -> str:
         """What the variant changes on the host, in a sentence."""
         try:
             return self.site.catalog.variant(self.variant).title
-        except UsageError:  # an old run may have a variant that no longer exists
+        except UsageError:  # it may have been made for that run alone
             return self.variant
 
     @property

@@ -65,7 +65,7 @@ def versions(source: Source, cell: CellResult, site: Site) -> dict[str, str]:
     machines = dict.fromkeys(f"QEMU {host.qemu}, {host.acceleration}" for host in hosts)
     image = next((lane.image for lane in info.lanes_of(cell.guest, cell.lane)), "")
     return {
-        "boxlite": build.version if build else cell.build,
+        "boxlite": build.version,
         **(_system_versions(facts) if facts else {}),
         **({"image": f"sha256 {image[:16]}"} if image else {}),
         **({"image from": defined.image.origin} if defined else {}),
