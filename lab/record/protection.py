@@ -60,8 +60,7 @@ class Protection(Entry):
     asked: dict[Text, bool | Limit | None] = Field(
         default_factory=dict,
         max_length=50,
-        description="The security options that the test gave boxlite, by their names in Python. Empty: it gave "
-        "none, or the lab did not record them yet.",
+        description="The security options that the test gave boxlite, by their names in Python.",
     )
     processes: Annotated[list[BoxProcess], Field(max_length=MOST)] = Field(
         default_factory=list, description="The shim and all its descendants, each after its parent."
