@@ -109,7 +109,8 @@ def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("causes/userns_sysctl.py", "rule set"),
+        ("causes/rules.py", "rule set"),
+        ("causes/table.py", "rule set"),
         ("evidence/cell.py", "rule set"),
         ("knobs/sysctl.py", "rule set"),
         ("trials/remedies.py", "rule set"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import click
@@ -20,6 +21,7 @@ from pydantic import BaseModel
 from lab import catalog, causes, remedies
 from lab.base.paths import PACKAGE, definitions
 from lab.catalog import Guest, Set, loading
+from lab.causes import rules, table
 from lab.claims import Answer
 from lab.cli import cli, reference
 from lab.fleet import inventory
@@ -196,13 +198,15 @@ def test_the_example_of_a_variant_loads(root: Path) -> None:
     }
 
 
-def test_the_example_of_a_cause_loads_and_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "home_full.py").write_text(example("adding-a-cause.md", "lab/causes/home_full.py"))
-    monkeypatch.setattr(causes, "__path__", [*causes.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "lab.causes.home_full", raising=False)
-    known = causes.known()
-    assert len({cause.order for cause in known.values()}) == len(known)
-    assert known["home-full"].explanation.count(". ") == 1
+def test_the_example_of_a_cause_loads_and_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = vars(rules).copy()
+    exec(example("adding-a-cause.md", "lab/causes/rules.py"), written)
+    row = example("adding-a-cause.md", "lab/causes/table.py")
+    [home_full] = eval(row, vars(table) | {"rules": SimpleNamespace(**written)})
+    place = list(causes.known()).index("home-noexec") + 1
+    monkeypatch.setattr(table, "CAUSES", (*table.CAUSES[:place], home_full, *table.CAUSES[place:]))
+    assert len(causes.known()) == len(table.CAUSES)
+    assert causes.known()["home-full"].explanation.count(". ") == 1
     said = "boxlite.errors.StorageError: storage error: No space left on device (os error 28)"
     [finding] = causes.diagnose(gathered(messages=(said,), control_failed=True))
     assert (finding.name, finding.confidence) == ("home-full", Confidence.LIKELY)

@@ -76,12 +76,12 @@ def _telling(report: Report, program: str, name: str) -> list[Statement]:
     """Return the statements by which a cause is found, each alone or together with nothing but messages."""
     cause = causes.known()[name]
     words = tuple(report.of(Words))
-    by_words = cause.shown(evidence_of(words, program)) is not None
+    by_words = cause.rule(evidence_of(words, program)) is not None
 
     def tells(statement: Statement) -> bool:
-        if cause.shown(evidence_of([statement], program)) is not None:
+        if cause.rule(evidence_of([statement], program)) is not None:
             return True
         beside = () if by_words or isinstance(statement, Words) else words
-        return bool(beside) and cause.shown(evidence_of([statement, *beside], program)) is not None
+        return bool(beside) and cause.rule(evidence_of([statement, *beside], program)) is not None
 
     return [each for each in report.statements if isinstance(each, EVIDENCE) and tells(each)]

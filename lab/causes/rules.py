@@ -1,0 +1,483 @@
+"""The rules of the causes: each says what a cell's evidence shows for one cause, or None if it shows nothing.
+
+No rule relies on a message that bubblewrap prints for several causes.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lab.evidence import Evidence
+from lab.record import Confidence
+
+# What bubblewrap says if it made its user namespace and may not write the map of its users.
+UID_MAP = "setting up uid map"
+# The switch of Ubuntu's restriction of user namespaces, which other kernels do not have. It is 1 on Ubuntu as
+# installed, also where boxlite works.
+RESTRICTION = "kernel.apparmor_restrict_unprivileged_userns"
+# The profile into which Ubuntu's kernel moves an unconfined program that makes a user namespace.
+RESTRICTED = "unprivileged_userns"
+# strerror(3) for EPERM, EACCES, ENOENT and ENOSPC.
+NOT_PERMITTED = "Operation not permitted"
+PERMISSION_DENIED = "Permission denied"
+NOT_THERE = "No such file or directory"
+NO_SPACE = "No space left on device"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How sure a cause is, and one sentence that states the evidence."""
+
+    confidence: Confidence
+    why: str
+
+
+def own(lines: Iterable[dict[str, str]], evidence: Evidence) -> list[dict[str, str]]:
+    """Return the audit lines of bubblewrap itself: only these say what stopped it.
+
+    Ubuntu's kernel also logs lines of boxlite's thread and of the probe `unshare`, even if bubblewrap works.
+    """
+    return [line for line in lines if line.get("comm") in evidence.programs]
+
+
+def bubblewrap_says(text: str, evidence: Evidence) -> bool:
+    """Return whether bubblewrap failed with this text: the host's, or boxlite's own, as boxlite says."""
+    bwrap = evidence.probes.bwrap_user
+    return bwrap.failed_with(text) or (bwrap.status is None and evidence.boxlite_says(text))
+
+
+def proved_if(proof: bool, why: str, proof_why: str) -> Shown:
+    """Return a proved cause, with the proof added to its sentence, or else a likely one."""
+    return Shown(Confidence.PROVED, why + proof_why) if proof else Shown(Confidence.LIKELY, why)
+
+
+# boxlite 0.10.8's messages.
+KVM_IS_ABSENT = "KVM is not available on this host"
+KVM_IS_DENIED = "KVM is available but access is denied"
+DEVICE = "/dev/kvm"
+
+
+def kvm_absent(evidence: Evidence) -> Shown | None:
+    missing = evidence.probes.open_kvm.failed_with(NOT_THERE)
+    if not missing and not evidence.says(KVM_IS_ABSENT):
+        return None
+    return proved_if(missing, "boxlite finds no KVM", ", and there is no /dev/kvm")
+
+
+def kvm_denied(evidence: Evidence) -> Shown | None:
+    denied = evidence.probes.open_kvm.failed_with(PERMISSION_DENIED)
+    if not denied and not evidence.says(KVM_IS_DENIED):
+        return None
+    # The kernel asks AppArmor only after the file's permissions allowed it.
+    if device_denials(evidence):
+        return None
+    return proved_if(denied, "boxlite may not use KVM", ", and opening /dev/kvm fails with EACCES")
+
+
+def apparmor_kvm_deny(evidence: Evidence) -> Shown | None:
+    lines = device_denials(evidence)
+    if not lines:
+        return None
+    opened = evidence.probes.open_kvm
+    why = f"AppArmor denied {DEVICE} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
+    return proved_if(opened.failed_with(PERMISSION_DENIED), why, ", and opening it fails with EACCES")
+
+
+def device_denials(evidence: Evidence) -> list[dict[str, str]]:
+    """Return AppArmor's denials of /dev/kvm to boxlite, or to any program if no probe could open it."""
+    opened = evidence.probes.open_kvm
+    return [
+        line
+        for line in evidence.denied(operation="open", name=DEVICE)
+        if not opened.worked and (opened.status is None or line.get("profile") in evidence.profiles)
+    ]
+
+
+# A process or a thread that could not be started, for EAGAIN: as bubblewrap, Rust's standard library and the Go
+# runtime in boxlite's shim print it. Other calls have the same error for other reasons.
+NOT_STARTED = re.compile(
+    r"Creating new namespace failed: Resource temporarily unavailable"
+    r"|[Ff]ailed to run [^:\n]{1,200}: Resource temporarily unavailable"
+    r"|\bspawn\b[^:\n]{0,60}: (?:Resource temporarily unavailable|Os \{ code: 11\b)"
+    r"|failed to create new OS thread"
+    r"|pthread_create failed: Resource temporarily unavailable"
+)
+
+
+def nproc_limit(evidence: Evidence) -> Shown | None:
+    words = next((found[0] for said in evidence.said if (found := NOT_STARTED.search(said))), None)
+    if words is None:
+        return None
+    # A control group and the whole host have limits with the same error.
+    return Shown(Confidence.LIKELY, f"no process could be started: {words}")
+
+
+def home_noexec(evidence: Evidence) -> Shown | None:
+    if not evidence.probes.exec_home.failed_with(PERMISSION_DENIED):
+        return None
+    # Without the option something else denies the execution, which is another cause.
+    if not evidence.probes.home_allows_exec.failed_with("noexec"):
+        return None
+    return Shown(
+        Confidence.PROVED, "the home directory is mounted noexec: executing a program in it fails with EACCES"
+    )
+
+
+# boxlite's words for a bubblewrap that it could not start (`can_create_user_namespace` in its jailer/bwrap.rs),
+# as Rust's standard library prints EACCES. For one that ran and failed it says `bwrap --unshare-user failed`.
+BWRAP_NOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
+# The file's name, of the system's bubblewrap and of the one that boxlite unpacks.
+BWRAP_FILE = "bwrap"
+
+
+def bwrap_exec_denied(evidence: Evidence) -> Shown | None:
+    bwrap = evidence.probes.bwrap_user
+    lines = [
+        line
+        for line in evidence.denied(operation="exec")
+        if line.get("name", "").rpartition("/")[2] == BWRAP_FILE
+    ]
+    said = evidence.boxlite_says(BWRAP_NOT_RUN)
+    refused = bwrap.status is None and PERMISSION_DENIED in bwrap.stderr
+    # A system's bubblewrap that cannot be executed stops nobody by itself: boxlite then uses its own. And a
+    # profile of another program, such as a browser's, may deny bubblewrap to that one.
+    if not said and not (lines and refused):
+        return None
+    if lines:
+        why = f"AppArmor denied executing {lines[0].get('name')} under profile {lines[0].get('profile')}"
+    else:
+        profile = f" under {evidence.profile}" if evidence.profile else ""
+        why = f"boxlite says{profile}: {BWRAP_NOT_RUN}"
+    return proved_if(said and refused, why, ": starting it fails with EACCES")
+
+
+# Only bubblewrap prints this, and only for this reason.
+NO_SETUID = "setuid use of bubblewrap is not supported"
+
+
+def bwrap_setuid(evidence: Evidence) -> Shown | None:
+    if not evidence.probes.bwrap_user.failed_with(NO_SETUID):
+        return None
+    return Shown(Confidence.PROVED, f"bubblewrap prints: {NO_SETUID}")
+
+
+def seccomp(evidence: Evidence) -> Shown | None:
+    if not evidence.probes.unshare_nothing.failed_with(NOT_PERMITTED):
+        return None
+    return Shown(
+        Confidence.PROVED,
+        "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM",
+    )
+
+
+USERNS_CLONE = "kernel.unprivileged_userns_clone"
+
+
+def userns_sysctl(evidence: Evidence) -> Shown | None:
+    made = evidence.probes.unshare_user
+    # The kernel does not ask this sysctl for a user who has CAP_SYS_ADMIN.
+    if evidence.sysctls.get(USERNS_CLONE) != "0" or made.worked:
+        return None
+    refused = made.failed_with(NOT_PERMITTED)
+    return proved_if(refused, f"{USERNS_CLONE} is 0", " and `unshare -U` fails with EPERM")
+
+
+MAX_USERNS = "user.max_user_namespaces"
+
+
+def userns_limit(evidence: Evidence) -> Shown | None:
+    limit = evidence.sysctls.get(MAX_USERNS)
+    made = evidence.probes.unshare_user
+    refused = made.failed_with(NO_SPACE)
+    if made.worked or (limit != "0" and not refused):
+        return None
+    confidence = Confidence.PROVED if limit == "0" and refused else Confidence.LIKELY
+    proof = " and `unshare -U` fails with ENOSPC" if refused else ""
+    return Shown(confidence, f"{MAX_USERNS} is {limit}{proof}")
+
+
+UNCONFINED = "unconfined"
+NAMESPACE_DENIED = f"Creating new namespace failed: {PERMISSION_DENIED}"
+
+
+def apparmor_userns_deny(evidence: Evidence) -> Shown | None:
+    lines = own(evidence.denied(operation="userns_create"), evidence)
+    if lines:
+        profile = lines[0].get("profile")
+        # Ubuntu's kernels log `unconfined` if the profile that they would switch to is not loaded.
+        where = (
+            "without a profile: the kernel restricts unconfined programs"
+            if profile == UNCONFINED
+            else f"under profile {profile}"
+        )
+        return Shown(
+            Confidence.LIKELY if evidence.probes.bwrap_user.worked else Confidence.PROVED,
+            f"AppArmor denied userns_create to {lines[0].get('comm')} {where}",
+        )
+    # Without a log, as on a user's own host.
+    unshare_is_denied = evidence.probes.unshare_user.failed_with(PERMISSION_DENIED)
+    if not (unshare_is_denied and bubblewrap_says(NAMESPACE_DENIED, evidence)):
+        return None
+    if evidence.sysctls.get(RESTRICTION) != "1":
+        return None
+    return Shown(
+        Confidence.LIKELY,
+        f"{RESTRICTION} is 1, and `unshare -U` and bubblewrap fail with EACCES, as where the profile of "
+        "Ubuntu's policy is not loaded",
+    )
+
+
+def selinux_userns_deny(evidence: Evidence) -> Shown | None:
+    lines = own(evidence.avc_denied("create", tclass="user_namespace", permissive="0"), evidence)
+    if not lines:
+        return None
+    blocked = not evidence.probes.bwrap_user.worked
+    return Shown(
+        Confidence.PROVED if blocked else Confidence.LIKELY,
+        f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace",
+    )
+
+
+# Only bubblewrap prints this, and only of an option that its version does not have. What a report quotes of it
+# comes without its name.
+UNKNOWN_OPTION = re.compile(r"(?:bwrap: |^)(Unknown option --[a-z][a-z0-9-]{0,40})", re.MULTILINE)
+
+
+def bwrap_too_old(evidence: Evidence) -> Shown | None:
+    found = next(filter(None, map(UNKNOWN_OPTION.search, evidence.said)), None)
+    return Shown(Confidence.PROVED, f"bubblewrap prints: {found[1]}") if found else None
+
+
+# The limits on those that bubblewrap makes for a box. It makes the first for every sandbox.
+NAMESPACE_LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("mnt", "uts", "ipc", "pid"))
+# bubblewrap's words for ENOSPC, whichever of its namespaces the kernel refuses.
+NAMESPACES_EXCEEDED = "namespaces exceeded (ENOSPC)"
+
+
+def namespace_limit(evidence: Evidence) -> Shown | None:
+    probes = evidence.probes
+    zero = [name for name in NAMESPACE_LIMITS if evidence.sysctls.get(name) == "0"]
+    # If a user namespace alone can be made, its own limit is not what bubblewrap met.
+    refused = probes.unshare_user.worked and probes.bwrap_all.failed_with(NAMESPACES_EXCEEDED)
+    if probes.bwrap_all.worked or not (zero or refused):
+        return None
+    if not zero:
+        return Shown(
+            Confidence.LIKELY,
+            "`unshare -U` works and bubblewrap, which makes more namespaces, fails with ENOSPC",
+        )
+    why = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0"
+    if not refused:
+        return Shown(Confidence.LIKELY, why)
+    return Shown(Confidence.PROVED, f"{why}, and bubblewrap fails with ENOSPC although `unshare -U` works")
+
+
+DISCONNECTED = "Failed name lookup - disconnected path"
+EACCES = "-13"
+
+
+def apparmor_disconnected(evidence: Evidence) -> Shown | None:
+    # Ubuntu's policy lacks the flag attach_disconnected too, and bubblewrap fails at the same point. But even
+    # with the flag bubblewrap would fail at its first capability, so that policy, if it is enforced, is another
+    # cause.
+    policies = {line.get("profile") for line in capability_denials(evidence)}
+    lines = [
+        line
+        for line in own(evidence.audit, evidence)
+        if line.get("profile") not in policies
+        and line.get("info") == DISCONNECTED
+        and line.get("error") == EACCES
+        and line.get("operation") == "open"
+    ]
+    if lines:
+        return Shown(
+            Confidence.LIKELY if evidence.probes.bwrap_user.worked else Confidence.PROVED,
+            f"AppArmor could not resolve {lines[0].get('name')}, which {lines[0].get('comm')} opens under "
+            f"profile {lines[0].get('profile')}",
+        )
+    # Without a log: the restriction is on and takes no capability, so its profile is in complain mode.
+    words = f"{UID_MAP}: {PERMISSION_DENIED}"
+    in_force = evidence.sysctls.get(RESTRICTION) == "1" and evidence.probes.unshare_user_root.worked
+    if in_force and not evidence.audit and bubblewrap_says(words, evidence):
+        why = f"{RESTRICTION} is 1, `unshare -Ur` works all the same, and bubblewrap says: {words}"
+        return Shown(Confidence.LIKELY, why)
+    return None
+
+
+# capabilities(7): needed in the namespace to mount, and to drop capabilities.
+SYS_ADMIN, SETPCAP = "21", "8"
+# bubblewrap's words where it has its user namespace and may do nothing in it; the second without a network.
+WITHOUT_CAPABILITIES = (UID_MAP, f"loopback: Failed RTM_NEWADDR: {NOT_PERMITTED}")
+# Its words if the profile confined it before, so that the kernel denies the namespaces made with that one.
+# bubblewrap prints them for several causes.
+NO_PERMISSIONS = "No permissions to creat"
+
+
+def apparmor_userns_nocaps(evidence: Evidence) -> Shown | None:
+    said = next((words for words in WITHOUT_CAPABILITIES if bubblewrap_says(words, evidence)), None)
+    lines = capability_denials(evidence)
+    if bubblewrap_says(NO_PERMISSIONS, evidence):
+        # The kernel logs a denied capability once: that of boxlite's thread may stand for bubblewrap's.
+        said = NO_PERMISSIONS
+        thread = evidence.denied(operation="capable", capability=SYS_ADMIN)
+        lines += [line for line in thread if line.get("profile") in evidence.profiles]
+    if lines:
+        what = lines[0].get("capname") or lines[0].get("name")
+        why = f"AppArmor denied {what} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
+        return proved_if(said is not None, why, f", and bubblewrap says: {said}")
+    # A bug report may quote the log alone.
+    wordless = evidence.probes.bwrap_user.failed and not evidence.probes.bwrap_user.stderr
+    if said not in WITHOUT_CAPABILITIES and not wordless:
+        return None
+    # AUDIT: the kernel moves bubblewrap into the profile. With ALLOWED the profile is in complain mode.
+    in_policy = {
+        line.get("apparmor")
+        for line in own(evidence.audit, evidence)
+        if RESTRICTED in (line.get("profile"), line.get("target"))
+    }
+    if in_policy == {"AUDIT"}:
+        why = f"AppArmor moved {evidence.programs[0]} into profile {RESTRICTED} as it made its namespace"
+        return proved_if(said is not None, why, f", and bubblewrap says: {said}")
+    # Without a log, as on a user's own host.
+    stripped = evidence.probes.unshare_user.worked and evidence.probes.unshare_user_root.failed
+    if stripped and evidence.sysctls.get(RESTRICTION) == "1" and not evidence.audit:
+        probes = "`unshare -U` works and `unshare -Ur` does not"
+        return Shown(Confidence.LIKELY, f"{RESTRICTION} is 1, {probes}, and bubblewrap says: {said}")
+    return None
+
+
+def capability_denials(evidence: Evidence) -> list[dict[str, str]]:
+    """Return what bubblewrap was denied of the capabilities that it needs, or by Ubuntu's policy.
+
+    The policy's profile also lacks the flag attach_disconnected, so bubblewrap fails at its uid map before it
+    needs a capability. The kernel logs that each time, and a capability once for a profile and a program.
+    """
+    return [
+        line
+        for line in own(evidence.denied(), evidence)
+        if line.get("profile") == RESTRICTED
+        or (line.get("operation") == "capable" and line.get("capability") in (SYS_ADMIN, SETPCAP))
+    ]
+
+
+# The operations in the kernel's audit lines, and what each is.
+MOUNT_OPERATIONS = {"mount": "a mount", "pivotroot": "pivot_root"}
+# bubblewrap prints the first only for its first mount, which separates / from the host, and the second only for
+# the call that makes its mounts its root. SELinux does not decide about that call, and AppArmor gives EACCES.
+FIRST_MOUNT = f"Failed to make / slave: {PERMISSION_DENIED}"
+PIVOT_ROOT = f"pivot_root: {PERMISSION_DENIED}"
+
+
+def apparmor_mount_deny(evidence: Evidence) -> Shown | None:
+    bwrap = evidence.probes.bwrap_user
+    lines = own([line for name in MOUNT_OPERATIONS for line in evidence.denied(operation=name)], evidence)
+    if lines:
+        comm, profile = lines[0].get("comm"), lines[0].get("profile")
+        return Shown(
+            Confidence.LIKELY if bwrap.worked else Confidence.PROVED,
+            f"AppArmor denied {comm} {MOUNT_OPERATIONS[lines[0]['operation']]} under profile {profile}",
+        )
+    # An explicit deny rule does not log.
+    if evidence.profile and bwrap.failed_with(FIRST_MOUNT):
+        return Shown(
+            Confidence.LIKELY,
+            f"under {evidence.profile} bubblewrap makes its namespaces; its first mount fails with EACCES",
+        )
+    if bwrap.failed_with(PIVOT_ROOT) or (bwrap.status is None and evidence.boxlite_says(PIVOT_ROOT)):
+        where = f"under {evidence.profile} " if evidence.profile else ""
+        return Shown(
+            Confidence.LIKELY,
+            f"{where}bubblewrap makes its namespaces and mounts; pivot_root fails with EACCES",
+        )
+    return None
+
+
+def selinux_mount_deny(evidence: Evidence) -> Shown | None:
+    lines = own(evidence.avc_denied("mounton", permissive="0"), evidence)
+    if not lines:
+        return None
+    blocked = not evidence.probes.bwrap_user.worked
+    return Shown(
+        Confidence.PROVED if blocked else Confidence.LIKELY,
+        f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on "
+        f"{lines[0].get('path')}",
+    )
+
+
+# How bubblewrap's words about this mount end; AppArmor and SELinux deny it with another error.
+NO_PROC = f"/proc: {NOT_PERMITTED}"
+
+
+def masked_proc(evidence: Evidence) -> Shown | None:
+    masks, user = evidence.probes.proc_unmasked, evidence.probes.bwrap_user
+    if masks.worked or None in (masks.status, user.status):
+        return None
+    if not user.worked:
+        # Something else stops bubblewrap before it mounts /proc.
+        return Shown(Confidence.LIKELY, f"these mounts hide parts of /proc: {masks.stderr}")
+    if not evidence.probes.bwrap_all.failed_with(NO_PROC):
+        return None
+    return Shown(
+        Confidence.PROVED,
+        "bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts: "
+        f"{masks.stderr}",
+    )
+
+
+# Only bubblewrap prints this, since 0.11.2, and only for this reason.
+ON_SYMLINK = "Can't mount on symlink destination"
+SYMLINK = re.compile(re.escape(ON_SYMLINK) + r" (/[^\s:]{1,300})")
+
+
+def mount_symlink(evidence: Evidence) -> Shown | None:
+    said = next((text for text in evidence.said if ON_SYMLINK in text), None)
+    if said is None:
+        return None
+    place = SYMLINK.search(said)
+    return Shown(Confidence.PROVED, f"bubblewrap prints: {place[0] if place else ON_SYMLINK}")
+
+
+# bubblewrap's words for a program that it may not execute, here the copy of the shim beside a box.
+SHIM_NOT_EXECUTED = re.compile(r"bwrap: execvp (\S+/boxlite-shim): Permission denied")
+# Where the copy is, below the user's home, in the file of the modes.
+COPY = re.compile(r".*/boxes/[^/]+/bin/boxlite-shim")
+OWNER_MAY_EXECUTE = 0o100
+
+
+def shim_not_executable(evidence: Evidence) -> Shown | None:
+    said = next(filter(None, map(SHIM_NOT_EXECUTED.search, evidence.said)), None)
+    if said is None:
+        return None
+    copies = {path: mode for path, mode in evidence.modes.items() if COPY.fullmatch(path)}
+    lost = next((path for path, mode in copies.items() if not mode & OWNER_MAY_EXECUTE), None)
+    if lost is not None:
+        why = f"{lost} has mode {copies[lost]:04o}, which lacks the owner's execute bit; {said[0]}"
+        return Shown(Confidence.PROVED, why)
+    # What has the permission is denied by something else, and so may a copy be whose mode nobody knows.
+    if copies or evidence.profile or evidence.probes.exec_home.failed:
+        return None
+    return Shown(Confidence.LIKELY, f"bubblewrap says: {said[0]}")
+
+
+SHIM = "boxlite-shim"
+# signal(7): the kernel sends it for a system call that the filter does not allow.
+SIGSYS = "31"
+# What the shim of boxlite 0.10.8 writes into its box's folder when that signal ends it; measured on debian-13.
+WRITTEN = '"signal":"SIGSYS"'
+# boxlite 0.10.8's message, and how boxlite 0.5 and a shell print the shim's exit status: 128 + SIGSYS.
+VIOLATION = "seccomp violation (SIGSYS)"
+STATUS = re.compile(r"\bexit[ _](?:code|status)[:=]? ?159\b", re.IGNORECASE)
+
+
+def shim_seccomp(evidence: Evidence) -> Shown | None:
+    for line in evidence.audit:
+        if line.get("sig") == SIGSYS and SHIM in (line.get("comm"), line.get("exe", "").rpartition("/")[2]):
+            call = f" for system call {line['syscall']}" if "syscall" in line else ""
+            return Shown(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}")
+    if any(WRITTEN in log for log in evidence.logs):
+        return Shown(Confidence.PROVED, f"{SHIM} wrote that SIGSYS ended it")
+    if evidence.boxlite_says(VIOLATION):
+        return Shown(Confidence.LIKELY, f"boxlite says: {VIOLATION}")
+    if any(STATUS.search(said) for said in evidence.said):
+        return Shown(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
+    return None
