@@ -1,5 +1,6 @@
 """What bug reports claim, judged by what cells recorded."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from lab import catalog, claims
 from lab.base.errors import UsageError
-from lab.claims import Answer, issue_468
+from lab.claims import Answer, Claim, Sight, issue_468
 from lab.probes import Facts
 from lab.probes.facts import Sysctls
 from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutcome, Status, TestResult
@@ -33,19 +34,14 @@ DENIED = "bwrap-exec-denied"
 PROFILE_FILE = "/etc/apparmor.d/unprivileged_userns"
 NO_SWITCH = f"its kernel has no {RESTRICTION}"
 
-DOCTOR = """
-from lab.claims._base import Claim, Sight
-
-class Doctor(Claim):
-    order, quote, check, only = 5, "it is late", "nothing", "nobody can say"
-
-    def concerns(self, cell):
-        return cell.guest == "debian-13"
-
-    def look(self, cell):
-        return Sight(True, "it is")
-"""
-
+LATE = Claim(
+    name="it-is-late",
+    quote="it is late",
+    check="nothing",
+    only="nobody can say",
+    concerns=lambda cell: cell.guest == "debian-13",
+    look=lambda cell: Sight(True, "it is"),
+)
 
 PASS = ran(Outcome.PASS, Outcome.PASS)
 KILLED = [
@@ -417,12 +413,12 @@ def test_a_build_that_tells_its_caller_all_is_judged_by_that(tmp_path: Path) -> 
 def test_the_claims_stand_in_the_order_of_the_report() -> None:
     known = claims.known(REPORT)
     assert list(known)[:3] == ["blocked-tests", "preflight-fails", "error-text"]
-    assert len({claim.order for claim in known.values()}) == len(known)
+    assert len(known) == len(issue_468.REPORT.claims)
 
 
-def test_a_new_claim_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "it_is_late.py").write_text(DOCTOR)
-    monkeypatch.setattr(issue_468, "__path__", [*issue_468.__path__, str(tmp_path)])
+def test_a_new_claim_is_one_new_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    longer = replace(issue_468.REPORT, claims=(LATE, *issue_468.REPORT.claims))
+    monkeypatch.setitem(claims.REPORTS, REPORT, longer)
     assert next(iter(claims.known(REPORT))) == "it-is-late"
     assert judged("it-is-late", FinishedCell(cell(), tmp_path)).answer is HOLDS
 

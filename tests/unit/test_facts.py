@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from lab import probes
 from lab.builds.elf import Needs
-from lab.claims.issue_468.profile_ships import ProfileShips
+from lab.claims import issue_468
 from lab.knobs.bubblewrap import Bubblewrap, State
 from lab.probes import PROGRAMS, Facts, NotAsked, Probed, SuiteUser, Who
 from lab.upstream.finished import FinishedCell
@@ -94,7 +94,7 @@ def test_a_version_that_no_release_has_is_compared_as_far_as_it_has_numbers(odd:
     assert bool(needs.unmet(told)) is odd.startswith("2")
     assert Bubblewrap(state=State.SETUID).why_not(told) is None
     cell = FinishedCell(examples.cell(variant="stock").model_copy(update={"facts": told}), Path())
-    assert (ProfileShips().look(cell).holds is None) is not odd.startswith(("4", "9"))
+    assert (issue_468.profile_ships(cell).holds is None) is not odd.startswith(("4", "9"))
 
 
 def test_the_suites_user_is_seen_from_inside() -> None:
