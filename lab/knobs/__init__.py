@@ -1,16 +1,35 @@
-"""The kinds of setting that variants consist of, one module each: what a kind sets, and how a guest shows it.
+"""The kinds of setting that variants consist of: what a kind sets, and how a guest shows it.
 
 The modules only read definitions and facts. The programs that change a guest are in `lab/guest/remote/knobs/`.
 """
 
-import sys
-
-from lab.base.discovery import classes
 from lab.knobs._base import Conflict, Knob, Table
+from lab.knobs.files import Bubblewrap, Files, Filesystem, Mount
+from lab.knobs.kernel import Kernel, Sysctl
+from lab.knobs.security_modules import AppArmor, Selinux
+from lab.knobs.suite_user import Cgroup, Container, Kvm, Limits, User
 
 __all__ = ["Conflict", "Knob", "Table", "kinds"]
+
+# By the names of their tables in a variant's TOML, and of their programs. A variant's settings are put on a
+# guest in this order.
+KINDS: dict[str, type[Knob]] = {
+    "apparmor": AppArmor,
+    "bubblewrap": Bubblewrap,
+    "cgroup": Cgroup,
+    "container": Container,
+    "files": Files,
+    "filesystem": Filesystem,
+    "kernel": Kernel,
+    "kvm": Kvm,
+    "limits": Limits,
+    "mount": Mount,
+    "selinux": Selinux,
+    "sysctl": Sysctl,
+    "user": User,
+}
 
 
 def kinds() -> dict[str, type[Knob]]:
     """Every kind of setting, by the name of its table in a variant's TOML."""
-    return classes(sys.modules[__name__], Knob)  # type: ignore[type-abstract]
+    return KINDS

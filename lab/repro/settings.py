@@ -9,9 +9,8 @@ from pydantic import ValidationError
 
 from lab.catalog import Variant
 from lab.knobs import Knob
-from lab.knobs.apparmor import FOLDER, AppArmor
-from lab.knobs.selinux import Selinux
-from lab.knobs.sysctl import Sysctl
+from lab.knobs.kernel import Sysctl
+from lab.knobs.security_modules import FOLDER, AppArmor, Selinux
 from lab.repro.report import Setting
 
 # A sysctl's name as the kernel has it. It becomes a part of a path in the guest.

@@ -5,7 +5,9 @@ import pytest
 from lab import catalog, causes, knobs, remedies
 from lab.base.errors import UsageError
 from lab.catalog import Suite, loading
-from lab.knobs.sysctl import Sysctl
+from lab.knobs._base import TableKnob
+from lab.knobs.kernel import Sysctl
+from lab.probes import Facts, SuiteUser
 from lab.record import Needs
 from tests.unit.examples import facts, who
 
@@ -18,19 +20,16 @@ suite = "trixie"
 VARIANT = 'title = "As installed"\n'
 SET = 'title = "Quick"\nguests = ["debian-13"]\nvariants = ["stock"]\n'
 
-WEATHER = """
-from lab.knobs._base import TableKnob
+GUEST_FILE = "images/debian-13.toml"
+VARIANT_FILE = "cloud-init/variants/stock.toml"
+SET_FILE = "images/sets/quick.toml"
+
 
 class Weather(TableKnob):
     outside: str
 
-    def differences(self, facts, who):
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
         return [] if facts.kernel == self.outside else ["the sun shines"]
-"""
-
-GUEST_FILE = "images/debian-13.toml"
-VARIANT_FILE = "cloud-init/variants/stock.toml"
-SET_FILE = "images/sets/quick.toml"
 
 
 @pytest.fixture
@@ -106,11 +105,8 @@ def test_one_unknown_name_among_combined_ones_is_told(root: Path) -> None:
         catalog.load(root).variant("stock+stok")
 
 
-def test_a_new_kind_of_setting_is_one_new_file(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "weather.py").write_text(WEATHER)
-    monkeypatch.setattr(knobs, "__path__", [*knobs.__path__, str(tmp_path)])
+def test_a_new_kind_of_setting_is_a_class_with_a_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(knobs.KINDS, "weather", Weather)
     (root / VARIANT_FILE).write_text(VARIANT + 'weather = { outside = "rain" }')
     variant = catalog.load(root).variant("stock")
     assert variant.knobs["weather"].settings() == {"outside": "rain"}

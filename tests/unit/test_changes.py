@@ -7,9 +7,9 @@ import pytest
 from lab import catalog
 from lab.catalog import Variant
 from lab.knobs._base import TableKnob
-from lab.knobs.apparmor import AppArmor, Profile
-from lab.knobs.bubblewrap import Bubblewrap, State
-from lab.knobs.sysctl import Sysctl
+from lab.knobs.files import Bubblewrap, BubblewrapState
+from lab.knobs.kernel import Sysctl
+from lab.knobs.security_modules import AppArmor, Profile
 from lab.probes import Facts, Who
 from lab.trials import changes
 from lab.trials.changes import Change
@@ -105,7 +105,7 @@ def test_with_all_of_it_left_out_nothing_is_set() -> None:
     [
         ("stock", "max-userns-zero", {"sysctl": Sysctl({LIMIT: 0})}),
         ("userns-clone-off", "max-userns-zero", {"sysctl": Sysctl({CLONE: 0, LIMIT: 0})}),
-        ("bwrap-setuid", "bwrap-absent", {"bubblewrap": Bubblewrap(state=State.ABSENT)}),
+        ("bwrap-setuid", "bwrap-absent", {"bubblewrap": Bubblewrap(state=BubblewrapState.ABSENT)}),
         (
             "apparmor-restrict-on",
             "apparmor-restrict-off",

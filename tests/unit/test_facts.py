@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from lab import probes
 from lab.builds.elf import Needs
 from lab.claims import issue_468
-from lab.knobs.bubblewrap import Bubblewrap, State
+from lab.knobs.files import Bubblewrap, BubblewrapState
 from lab.probes import PROGRAMS, Facts, NotAsked, Probed, SuiteUser, Who
 from lab.upstream.finished import FinishedCell
 from tests.unit import examples
@@ -92,7 +92,7 @@ def test_a_version_that_no_release_has_is_compared_as_far_as_it_has_numbers(odd:
     )
     needs = Needs("program", glibc=Version("3.0"), kernel=Version("3.0"))
     assert bool(needs.unmet(told)) is odd.startswith("2")
-    assert Bubblewrap(state=State.SETUID).why_not(told) is None
+    assert Bubblewrap(state=BubblewrapState.SETUID).why_not(told) is None
     cell = FinishedCell(examples.cell(variant="stock").model_copy(update={"facts": told}), Path())
     assert (issue_468.profile_ships(cell).holds is None) is not odd.startswith(("4", "9"))
 

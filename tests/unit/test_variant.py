@@ -24,9 +24,9 @@ from lab.guest.variant import (
     under,
     why_not_applicable,
 )
-from lab.knobs.apparmor import AppArmor, Profile
-from lab.knobs.container import Kind
-from lab.knobs.sysctl import Sysctl
+from lab.knobs.kernel import Sysctl
+from lab.knobs.security_modules import AppArmor, Profile
+from lab.knobs.suite_user import ContainerKind
 from lab.probes import Facts, NotAsked, SuiteUser
 from lab.trials import changes
 from tests.unit.examples import facts, printed_facts, who
@@ -580,4 +580,4 @@ def test_every_kind_of_container_has_its_options() -> None:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "OPTIONS"
     ]
     assert isinstance(options, ast.Dict)
-    assert [ast.literal_eval(key) for key in options.keys if key] == list(Kind)
+    assert [ast.literal_eval(key) for key in options.keys if key] == list(ContainerKind)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from lab import remedies
 from lab.base.errors import UsageError
-from lab.knobs.apparmor import AppArmor
+from lab.knobs.security_modules import AppArmor
 from lab.record import UNKNOWN, CellResult, Confidence, RemedyOutcome, RemedyResult, Status
 from lab.remedies import Remedy
 from lab.site.model import Site

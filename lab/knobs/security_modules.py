@@ -1,8 +1,8 @@
-"""AppArmor: `[apparmor]`, profiles loaded into the kernel, and one that confines the suite."""
+"""The kernel's security modules: `[apparmor]` and `[selinux]`."""
 
 import re
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -171,3 +171,28 @@ class AppArmor(TableKnob):
 def _is_in(label: str | None, profile: str) -> bool:
     """Whether a process with this label is in a profile; also true without a label, so without a process."""
     return label is None or profile in read_label(label).profiles
+
+
+# The name of the added module in the guest.
+SELINUX_MODULE = "lab"
+
+
+class Selinux(TableKnob):
+    """The mode, and a module added to the policy. The guest then need not enforce its own policy."""
+
+    mode: Literal["enforcing", "permissive"] = "enforcing"
+    module: str | None = Field(
+        default=None, description="Text of a module in SELinux's Common Intermediate Language."
+    )
+
+    def why_not(self, facts: Facts) -> str | None:
+        return None if facts.selinux else "no SELinux"
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        if facts.selinux is None:
+            return ["SELinux is not in use"]
+        mode, modules = facts.selinux.mode, facts.selinux.modules
+        wrong = [] if mode == self.mode else [f"SELinux is {mode}, not {self.mode}"]
+        if self.module and SELINUX_MODULE not in modules:
+            wrong.append(f"the module {SELINUX_MODULE} is not in SELinux's policy")
+        return wrong
