@@ -1,0 +1,14 @@
+"""Dask's own worker, whose parts are run by a stand-in: python -m tests.fleet.worker CONTROL ARGUMENTS..."""
+
+import sys
+from pathlib import Path
+
+from distributed.cli import dask_worker
+
+from lab.fleet import part
+
+CHILD = Path(__file__).parent / "stand_in_child.py"
+
+if __name__ == "__main__":
+    part.LAB = (sys.executable, "-SE", str(CHILD), sys.argv.pop(1))
+    dask_worker.main()
