@@ -419,7 +419,7 @@ class Coordinator:
 
     def _clear(self, piece: Piece) -> None:
         """Show the lanes of a part no more."""
-        for label in [*piece.lanes.values(), f"{piece.host}: {piece.guest}"]:
+        for label in [*piece.lanes.values(), f"{piece.host}: {piece.guest}"] if piece.host else ():
             self.observer.lane(label, "")
         piece.lanes = {}
 

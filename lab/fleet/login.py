@@ -20,10 +20,9 @@ from fabric import Connection
 from invoke.exceptions import CommandTimedOut
 
 from lab import __version__
-from lab.base import scratch
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
-from lab.fleet.host import BEAT_SECONDS, CREDENTIALS
+from lab.fleet.host import BEAT_SECONDS
 from lab.fleet.inventory import LOOPBACK, Host
 
 SITE_KEYS = Path("/etc/ssh/ssh_known_hosts")
@@ -130,19 +129,7 @@ class Login(threading.Thread):
         """Start the worker and wait for its end. Raises LabError then, and for whatever fails before."""
         self._open()
         self._ask_offer()
-        folder = self.command(["mktemp", "-d", "-t", f"{scratch.PREFIX}XXXXXXXX"]).strip()
-        file = f"{folder}/credentials.pem"
-        try:
-            with (
-                self.files(f"write {file}; is the disk full there?") as files,
-                files.open(file, "wx") as stream,
-            ):
-                stream.chmod(0o600)
-                stream.write(self._credentials)
-            self._run_worker(self._words(folder, file))
-        finally:
-            with suppress(LabError):
-                self.command(["rm", "-rf", folder])
+        self._run_worker(self._words())
 
     def _open(self) -> None:
         """Log in. Raises LabError."""
@@ -186,31 +173,21 @@ class Login(threading.Thread):
         limits = {"lanes": self.host.lanes, "memory_mib": self.host.memory_mib}
         self.offer = found | {name: limit for name, limit in limits.items() if limit is not None}
 
-    def _words(self, folder: str, credentials: str) -> list[str]:
+    def _words(self) -> list[str]:
         """The command of dask's own worker. It listens on loopback; the login carries both directions."""
         with self._explained("have its SSH server forward a port; AllowTcpForwarding in its sshd_config?"):
             scheduler = self._opened.transport.request_port_forward(LOOPBACK, 0, self._connected_back)
         lanes, kvm = self.offer["lanes"], self.offer["lanes"] if self.offer["kvm"] else 0
         options = {
-            **{f"--tls-{part}": credentials for part in ("ca-file", "cert", "key")},
             "--name": self.name,
             "--nthreads": str(lanes),
             "--resources": f"lane={lanes} memory={self.offer['memory_mib']} kvm={kvm}",
             "--listen-address": f"tls://{LOOPBACK}:0",
             "--contact-address": f"tls://{LOOPBACK}:{self._way_to_worker()}",
-            "--memory-limit": "0",
-            "--local-directory": folder,
             "--death-timeout": f"{JOIN_SECONDS:.0f}",
-            "--preload": "lab.fleet.host",
         }
-        return self.host.words(
-            "distributed.cli.dask_worker",
-            f"tls://{LOOPBACK}:{scheduler}",
-            *("--no-nanny", "--no-dashboard"),
-            *(word for option in options.items() for word in option),
-            **SETTINGS,
-            **{CREDENTIALS: credentials},
-        )
+        more = [word for option in options.items() for word in option]
+        return self.host.words("lab.fleet.host", f"tls://{LOOPBACK}:{scheduler}", *more, **SETTINGS)
 
     def _run_worker(self, words: Sequence[str]) -> None:
         """Start the worker, and wait for its end. Raises LabError then."""
@@ -220,6 +197,7 @@ class Login(threading.Thread):
             self._channel = channel = self._opened.transport.open_session(timeout=CONNECT_SECONDS)
             channel.set_combine_stderr(True)
             channel.exec_command(shlex.join(words))
+            channel.sendall(self._credentials.encode())
             channel.settimeout(LOOK_SECONDS)
             output, line = channel.makefile("r", 1), "-"
             while line and (self._worker or time.monotonic() < begin_by):
@@ -293,7 +271,9 @@ class Login(threading.Thread):
         """The error of a command that ended as it should not have."""
         hint = None
         if status in (NOT_FOUND, NOT_EXECUTABLE) or "No module named" in printed:
-            hint = f"set `lab` or `python` of hosts.{self.name} to where the lab is; ./setup.sh installs it"
+            hint = (
+                f"set `lab` or `python` of hosts.{self.name} to where the lab is; ./setup.sh host installs it"
+            )
         # paramiko's word for a channel that closed without a status.
         how = "the connection closed" if status == -1 else f"exit status {status}"
         said = bounded(plain(printed).strip(), MOST_SHOWN)

@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[2]
 PYTHON = """#!/bin/sh
 export PYTHONPATH={root} TMPDIR=${{LAB_TMP:-$LAB_HOME}} LAB_CONNECT=test:///default
 [ ! -f $LAB_HOME/environment ] || . $LAB_HOME/environment
-case $2 in
-distributed.cli.dask_worker) shift 2; set -- -m tests.fleet.worker $LAB_HOME/control.json "$@" ;;
+case "$2 $3" in
+*"tls://"*) shift; set -- -m tests.fleet.worker $LAB_HOME/control.json "$@" ;;
 esac
 exec {python} "$@"
 """

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from distributed.cli import dask_worker
 
-from lab.fleet import part
+from lab.fleet import host, part
 
 CHILD = Path(__file__).parent / "stand_in_child.py"
 
 if __name__ == "__main__":
     part.LAB = (sys.executable, "-SE", str(CHILD), sys.argv.pop(1))
+    if sys.argv.pop(1) == "lab.fleet.host":
+        sys.exit(host.main(sys.argv[1:]))
     dask_worker.main()

@@ -105,7 +105,7 @@ def kind(homes: Homes) -> Callable[[list[str]], str]:
         command = " ".join(words)
         if "guest=lab-" in command:
             return "qemu"
-        if "distributed.cli.dask_worker" in words:
+        if "lab.fleet.host" in words:
             return "worker"
         if "-m lab" not in command:
             return ""
