@@ -49,8 +49,8 @@ MOST_SECONDS = 15 * 60.0
 # The lab may fail so often with a part; once on each host, if there are more.
 MOST_FAILURES = 3
 # A host whose lab fails so often in a row, and decides nothing, gets no more parts: if there is another host,
-# and if it is the only one. That rests after each failure: what is wrong may pass, and another may join.
-FAILURES_OF_A_HOST, FAILURES_ALONE, REST_SECONDS = 2, 6, 20.0
+# and if it is the only one.
+FAILURES_OF_A_HOST, FAILURES_ALONE = 2, 6
 # How long the run waits for a host that dials in by itself.
 WAIT_SECONDS = 600.0
 # How long hosts have to come to an end after Ctrl-C: machines are taken down, and results sent.
@@ -123,9 +123,8 @@ class Coordinator:
     _pins: dict[str, tuple[BaseImage, Content]] = field(default_factory=dict)
     _unprepared: set[str] = field(default_factory=set)
     _fetching: set[str] = field(default_factory=set)
-    # On which hosts the lab failed with a ticket, and until when it rests.
+    # On which hosts the lab failed with a ticket.
     _avoids: dict[Ticket, set[str]] = field(default_factory=dict)
-    _rests: dict[Ticket, float] = field(default_factory=dict)
     # By a host and its session.
     _spent: dict[tuple[str, int], ProcessorTime] = field(default_factory=dict)
     # Why hosts that have gone got no more parts.
@@ -335,14 +334,13 @@ class Coordinator:
         """Give dask what waits: parts of one machine, the longest with the highest priority."""
         if self._is_stopping or not self._usable:
             return
-        now, given = time.monotonic(), self._given()
+        given = self._given()
         waiting = [
             ticket
             for ticket in self._backlog.waiting()
             if ticket not in given
             and ticket.cell.guest.name in self._pins
             and ticket.cell.guest.name not in self._fetching
-            and self._rests.get(ticket, 0.0) <= now
             # Another host is on its way, and the lab failed with it on all that are there.
             and not (self._is_coming and self._avoids.get(ticket, set()) >= self._usable.keys())
             and not self._why_not(ticket.cell)
@@ -523,12 +521,9 @@ class Coordinator:
         self._decide_all(lost, Status.ERROR, fault)
         if joined := self._usable.get(name):
             joined.failures += 1
-            others = len(self._usable) > 1
-            if joined.failures >= (FAILURES_OF_A_HOST if others else FAILURES_ALONE):
+            if joined.failures >= (FAILURES_OF_A_HOST if len(self._usable) > 1 else FAILURES_ALONE):
                 last = bounded(" ".join(fault.split()), 300)
                 self._refuse(name, f"its lab failed {joined.failures} times in a row, the last time: {last}")
-            elif not others:
-                self._rests |= dict.fromkeys(left, time.monotonic() + REST_SECONDS * joined.failures)
         return None
 
     def _decide_all(self, tickets: Iterable[Ticket], status: Status, reason: str) -> None:

@@ -15,13 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distributed.cli import dask_worker
-
 from lab import __version__
 from lab.base import scratch
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.fleet import credentials
 from lab.lane import upkeep
 from lab.machine import acceleration, leftovers
 from lab.machine.budget import RESERVE_MIB, available_mib
@@ -55,6 +52,10 @@ def offer() -> dict[str, Any]:
 
 def work(arguments: Sequence[str]) -> None:
     """Run dask's own worker with these arguments. The run's key comes on standard input; no file keeps it."""
+    from distributed.cli import dask_worker
+
+    from lab.fleet import credentials
+
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     with scratch.temporary() as folder:

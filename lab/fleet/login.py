@@ -28,9 +28,9 @@ from lab.fleet.inventory import LOOPBACK, Host
 SITE_KEYS = Path("/etc/ssh/ssh_known_hosts")
 CONNECT_SECONDS = 30
 # How long a command on the host may take; the first one removes what dead labs left.
-COMMAND_SECONDS = 120.0
+COMMAND_SECONDS = 300.0
 # How long the worker may take to begin, and to end; ending, its lab takes machines down.
-JOIN_SECONDS, END_SECONDS = 180.0, 60.0
+JOIN_SECONDS, END_SECONDS = 300.0, 60.0
 # How often it is looked whether the worker has to be sent something, and the connection carries something.
 LOOK_SECONDS, KEEP_ALIVE_SECONDS = 5.0, 15
 # A worker that had begun is started again so often, after so many seconds.

@@ -8,7 +8,6 @@ pytest.importorskip("distributed")
 
 from lab import plan
 from lab.base.paths import Paths
-from lab.fleet import coordinator
 from lab.images import store
 from lab.lane import prepare_image
 from lab.record import Status
@@ -75,9 +74,8 @@ def test_a_host_without_room_for_an_image_says_so_and_another_runs_the_part(flee
         pytest.skip(str(error))
 
 
-def test_a_full_disk_costs_no_cell(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_no_cell(fleet: Fleet, tmp_path: Path) -> None:
     """The results of one host do not fit its temporary files."""
-    monkeypatch.setattr(coordinator, "REST_SECONDS", 0.0)
     try:
         with mounted(tmp_path / "small", "size=100k,nr_inodes=200") as disk:
             fleet.add("bad", environment=f"export TMPDIR={disk}", bulk=500_000)

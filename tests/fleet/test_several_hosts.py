@@ -125,10 +125,7 @@ def test_a_worker_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_p
     assert left_on(fleet) == []
 
 
-def test_a_child_that_is_killed_costs_its_part_a_second_try(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(coordinator, "REST_SECONDS", 0.0)
+def test_a_child_that_is_killed_costs_its_part_a_second_try(fleet: Fleet) -> None:
     one = fleet.add("one", seconds=60)
     with running(fleet, ONE_GUEST) as run:
         run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
@@ -162,8 +159,7 @@ def test_a_host_whose_lab_fails_at_once_uses_up_no_part_while_another_is_at_work
         assert max(len(cell.retried) for cell in result.cells) <= 1
 
 
-def test_a_part_that_ends_every_lab_is_given_up(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "REST_SECONDS", 0.0)
+def test_a_part_that_ends_every_lab_is_given_up(fleet: Fleet) -> None:
     fleet.add("one", status=4)
     with running(fleet, ONE_GUEST) as run:
         result = run.finish()
@@ -209,10 +205,7 @@ def test_an_interrupt_keeps_what_was_decided_and_the_run_is_resumed(fleet: Fleet
         assert len(again.told.cells) == len(ONE_GUEST) - len(kept)
 
 
-def test_trials_that_are_left_when_a_child_dies_are_made_by_the_next(
-    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(coordinator, "REST_SECONDS", 0.0)
+def test_trials_that_are_left_when_a_child_dies_are_made_by_the_next(fleet: Fleet, tmp_path: Path) -> None:
     fleet.add("one", trials=0.0, dies=True)
     with running(fleet, ONE_GUEST[:1]) as run:
         [cell] = run.finish().cells

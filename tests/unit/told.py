@@ -10,7 +10,7 @@ from lab.record import CellResult
 from lab.run.observer import Silent
 
 # How long anything may take: on a host with much to do an interpreter takes seconds to start.
-SECONDS = 300.0
+SECONDS = 600.0
 
 
 def run_in_a_loop[T](coroutine: Coroutine[Any, Any, T]) -> T:
