@@ -31,10 +31,6 @@ from tests.fleet.small_disk import NoMounts
 LOST = "one has gone, in the middle of a part"
 
 
-class CannotBe(Exception):
-    """No such fault can be made on this host, or by this user."""
-
-
 def _told(scene: Scene, pattern: str) -> Seen:
     """What is seen of a fault of which the coordinator tells by such a line."""
     noticed, line = scene.wait(pattern)
@@ -83,13 +79,6 @@ def _open(scene: Scene, pattern: str) -> Seen:
     return _told(scene, pattern)
 
 
-def go_on(scene: Scene) -> Seen:
-    """Nothing strikes; the part that waited comes to its end."""
-    scene.strike()
-    scene.gate.touch()
-    return Seen(ended=scene.all_decided(), words="nothing")
-
-
 def _interrupted(*signals: int) -> Callable[[Scene], Seen]:
     def strike(scene: Scene) -> Seen:
         scene.strike()
@@ -106,17 +95,11 @@ def _interrupted(*signals: int) -> Callable[[Scene], Seen]:
 
 
 def with_cable(folder: Path, stack: ExitStack) -> Scene:
-    try:
-        return Scene(folder, stack, cable=stack.enter_context(laid()))
-    except NoNamespaces as error:
-        raise CannotBe(f"no network namespaces: {error}") from error
+    return Scene(folder, stack, cable=stack.enter_context(laid()))
 
 
 def with_small_disk(folder: Path, stack: ExitStack) -> Scene:
-    try:
-        disk = stack.enter_context(small_disk.mounted(folder / "small", "size=100k,nr_inodes=200"))
-    except NoMounts as error:
-        raise CannotBe(str(error)) from error
+    disk = stack.enter_context(small_disk.mounted(folder / "small", "size=100k,nr_inodes=200"))
     return Scene(folder, stack, environment=f"export TMPDIR={disk}", control={"bulk": 500_000})
 
 
@@ -126,7 +109,6 @@ def with_other_definitions(folder: Path, stack: ExitStack) -> Scene:
 
 # The name of each fault, how it strikes, and what makes its scene.
 FAULTS: dict[str, tuple[Callable[[Scene], Seen], Callable[[Path, ExitStack], Scene]]] = {
-    "none": (go_on, Scene),
     "kill -9 of a worker": (kill_worker, Scene),
     "kill -9 of its child": (kill_child, Scene),
     "kill -9 of the coordinator": (_interrupted(signal.SIGKILL), Scene),
@@ -140,7 +122,7 @@ FAULTS: dict[str, tuple[Callable[[Scene], Seen], Callable[[Path, ExitStack], Sce
 
 
 def measure(name: str) -> Seen:
-    """Make a fault once. Raises CannotBe."""
+    """Make a fault once. Raises NoNamespaces, NoMounts."""
     strike, make = FAULTS[name]
     with tempfile.TemporaryDirectory(prefix="lab-benchmark-") as folder, ExitStack() as stack:
         scene = make(Path(folder), stack)
@@ -185,7 +167,7 @@ def main() -> None:
             for _ in range(options.repeat):
                 found.setdefault(name, []).append(measure(name))
                 console.print(f"{name}: {found[name][-1]}", soft_wrap=True)
-        except CannotBe as error:
+        except (NoNamespaces, NoMounts) as error:
             console.print(f"{name}: not made: {error}")
     show(console, found)
     figures = [

@@ -26,6 +26,7 @@ from lab.base.paths import Paths
 from lab.base.space import is_full
 from lab.catalog import Guest
 from lab.fleet import credentials, engine, host, images, login, part, results
+from lab.fleet.engine import Joined, Piece
 from lab.fleet.inventory import Inventory
 from lab.fleet.login import Login
 from lab.fleet.part import Part, Refused
@@ -61,41 +62,6 @@ LOOK_SECONDS, TICK_SECONDS = 1.0, 0.1
 LONGEST_FAULT = 1000
 # Where results are unpacked, and where the credentials are for a host that dials in, in the run's folder.
 ARRIVING, CREDENTIALS = ".arriving-", "credentials.pem"
-
-
-@dataclass(eq=False)
-class Piece:
-    """A part that dask has. `host` runs it; `lanes` maps what its host calls its lanes to their labels."""
-
-    number: int
-    tickets: list[Ticket]
-    future: Future
-    host: str = ""
-    lanes: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def guest(self) -> str:
-        """The guest of all its cells."""
-        return self.tickets[0].cell.guest.name
-
-
-@dataclass
-class Joined:
-    """A host that has joined: the address of dask's worker, and what the host offers.
-
-    `failures`: how often in a row its lab failed. `refused`: why it gets no more parts.
-    """
-
-    address: str
-    lanes: int
-    memory_mib: int
-    kvm: bool
-    failures: int = 0
-    refused: str = ""
-
-    def __str__(self) -> str:
-        lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
-        return f"{lanes}, {self.memory_mib} MiB of memory, {'with' if self.kvm else 'without'} KVM"
 
 
 @dataclass
@@ -449,6 +415,7 @@ class Coordinator:
         with scratch.make_in(self.planned.folder, ARRIVING) as arriving:
             try:
                 run, end = results.unpack(archive, arriving, tickets)
+                piece.host = piece.host or end["spent"]["host"]
                 self._take_run(piece, run, end)
                 # Of a child that was ended, the rest can be tried elsewhere. One that came to its end has tried
                 # everything, as often as a run on one host would.

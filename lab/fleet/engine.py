@@ -1,4 +1,4 @@
-"""Dask's scheduler and client, in the process of the coordinator."""
+"""Dask's scheduler and client in the coordinator's process, the parts that they have, and the hosts that joined."""
 
 import asyncio
 import concurrent.futures
@@ -6,12 +6,14 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import dask.config
-from distributed import Client, Scheduler, Security
+from distributed import Client, Future, Scheduler, Security
 
 from lab.base.errors import UsageError
 from lab.fleet.inventory import LOOPBACK
+from lab.run.backlog import Ticket
 
 # So many hosts may be lost with a part before its cells are given up: it may be what ends them.
 MOST_LOSSES = 3
@@ -26,6 +28,41 @@ SETTINGS = {
     "distributed.admin.tick.limit": "60s",
     "distributed.diagnostics.nvml": False,
 }
+
+
+@dataclass(eq=False)
+class Piece:
+    """A part that dask has. `host` runs it; `lanes` maps what its host calls its lanes to their labels."""
+
+    number: int
+    tickets: list[Ticket]
+    future: Future
+    host: str = ""
+    lanes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def guest(self) -> str:
+        """The guest of all its cells."""
+        return self.tickets[0].cell.guest.name
+
+
+@dataclass
+class Joined:
+    """A host that has joined: the address of dask's worker, and what the host offers.
+
+    `failures`: how often in a row its lab failed. `refused`: why it gets no more parts.
+    """
+
+    address: str
+    lanes: int
+    memory_mib: int
+    kvm: bool
+    failures: int = 0
+    refused: str = ""
+
+    def __str__(self) -> str:
+        lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
+        return f"{lanes}, {self.memory_mib} MiB of memory, {'with' if self.kvm else 'without'} KVM"
 
 
 @contextmanager
