@@ -1,4 +1,4 @@
-"""Dask's scheduler and client in the coordinator's process, the parts that they have, and the hosts that joined."""
+"""Dask's scheduler and client in the coordinator's process, their parts, and the hosts that joined."""
 
 import asyncio
 import concurrent.futures
