@@ -39,9 +39,9 @@ from lab.trials.policy import Policy
 TOPIC = "lab"
 # The words that run the lab.
 LAB: tuple[str, ...] = (sys.executable, "-m", "lab")
-# What is told of a child's own words, in lines, and how long they are waited for after its end: what the child
-# started may hold its standard error open.
-LAST_LINES, WORDS_SECONDS = 20, 5.0
+# What is told of a child's own words, in lines and in characters, and how long they are waited for after its
+# end: what the child started may hold its standard error open.
+LAST_LINES, LAST_WORDS, WORDS_SECONDS = 20, 600, 5.0
 
 
 class Refused(UsageError):
@@ -213,7 +213,7 @@ def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]],
                 refused = event["text"] if event["kind"] == "refused" else refused
         status = child.wait()
         words.join(WORDS_SECONDS)
-        return status, refused, plain("".join(last)).strip()
+        return status, refused, plain("".join(last)).strip()[-LAST_WORDS:]
     finally:
         _children.discard(child)
 
