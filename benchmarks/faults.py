@@ -28,7 +28,7 @@ from tests.fleet import small_disk
 from tests.fleet.cable import NoNamespaces, laid
 from tests.fleet.small_disk import NoMounts
 
-LOST = "one has gone, in the middle of a part"
+LOST = "one was lost with part"
 
 
 def _told(scene: Scene, pattern: str) -> Seen:

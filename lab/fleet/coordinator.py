@@ -359,7 +359,8 @@ class Coordinator:
         if piece is None:
             return
         if kind == "begins":
-            self._clear(piece)
+            # dask may have given it to another host before it was seen that the first one had gone.
+            self._lost(piece)
             piece.host = name
             self._backlog.begin(piece.tickets)
             self._decisions.tell_time_left()
@@ -540,18 +541,25 @@ class Coordinator:
 
     def _gone(self, name: str) -> None:
         """A host has gone: dask gives its parts to others."""
-        refused = self._hosts.pop(name).refused
-        lost = [piece for piece in self._pieces.values() if piece.host == name]
-        self.observer.note(f"{name} has gone{', in the middle of a part' if lost else ''}")
-        for piece in lost:
-            self._clear(piece)
-            piece.host = ""
-            for ticket in [] if refused else piece.tickets:
-                ticket.errors.append(f"{name} was lost")
-        if refused:
+        self.observer.note(f"{name} has gone")
+        for piece in self._pieces.values():
+            if piece.host == name:
+                self._lost(piece)
+        if refused := self._hosts.pop(name).refused:
             self._refusals.append(f"{name} got no more parts: {refused}")
         elif name in self._logins:
             self._apart(self._logins[name].cut)  # It may stand still. The login starts another worker.
+
+    def _lost(self, piece: Piece) -> None:
+        """A part was lost with its host, if it had one. That costs a try, unless the run ended the worker."""
+        if piece.host:
+            joined = self._hosts.get(piece.host)
+            if not (joined and joined.refused):
+                self.observer.note(f"{piece.host} was lost with part {piece.number}")
+                for ticket in piece.tickets:
+                    ticket.errors.append(f"{piece.host} was lost")
+            self._clear(piece)
+            piece.host = ""
 
     def _refuse(self, name: str, why: str) -> None:
         """Give a host no more parts: its worker ends."""

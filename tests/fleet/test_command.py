@@ -81,11 +81,11 @@ def test_a_pulled_cable_costs_a_second_try(tmp_path: Path, monkeypatch: pytest.M
         command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"), within=cable.near.within)
         command.wait_for("one: debian-1[23]: stock: suite")
         cable.cut()
-        command.wait_for("one has gone, in the middle of a part")
+        command.wait_for("one was lost with part")
         one.does()
         cable.mend()
         # Its login starts another worker.
-        command.wait_for("one joined", since=command.said().index("one has gone"))
+        command.wait_for("one joined", since=command.said().index("one was lost"))
         assert command.ends() == 0, command.said()
         decided_once(tmp_path / "run")
 

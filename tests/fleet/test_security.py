@@ -21,12 +21,16 @@ from tests.unit.run_examples import SMALL
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture
-def port() -> int:
-    """A port that is free now."""
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         found: int = free.getsockname()[1]
     return found
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that is free now."""
+    return free_port()
 
 
 def test_a_peer_without_the_run_s_certificate_is_refused_and_no_host_keeps_that(
@@ -80,7 +84,7 @@ def test_a_host_dials_in_with_dask_s_own_command(fleet: Fleet, tmp_path: Path, p
         process = psutil.Popen(
             [
                 *("env", f"LAB_HOME={home}", str(fleet.python), "-m", "distributed.cli.dask_worker"),
-                *(f"tls://127.0.0.1:{port}", "--listen-address", "tls://127.0.0.1:0"),
+                *(f"tls://127.0.0.1:{port}", "--listen-address", f"tls://127.0.0.1:{free_port()}"),
                 *("--tls-ca-file", str(pem), "--tls-cert", str(pem), "--tls-key", str(pem)),
                 *("--no-nanny", "--no-dashboard", "--preload", "lab.fleet.host", "--memory-limit", "0"),
                 *("--name", "own", "--nthreads", "1", "--resources", "lane=1 memory=8000 kvm=1"),

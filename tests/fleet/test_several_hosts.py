@@ -118,7 +118,7 @@ def test_a_worker_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_p
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
         assert {tuple(cell.retried) for cell in result.cells} == {("one was lost",)}
-        assert run.told.noted("one has gone, in the middle of a part")
+        assert run.told.noted("one was lost with part")
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
         assert psutil.wait_procs(children, timeout=60)[1] == []
@@ -228,7 +228,7 @@ def test_a_worker_that_stands_still_is_lost_and_its_late_result_dropped(
         worker = one.worker()
         one.does(seconds=1)
         worker.suspend()
-        run.told.wait(lambda: run.told.noted("one has gone, in the middle of a part"))
+        run.told.wait(lambda: run.told.noted("one was lost with part"))
         result = run.finish()
         assert {cell.status for cell in result.cells} == {Status.PASS}
         assert decided_once(run)
