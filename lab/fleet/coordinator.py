@@ -362,6 +362,8 @@ class Coordinator:
             # dask may have given it to another host before it was seen that the first one had gone.
             self._lost(piece)
             piece.host = name
+            if name not in self._hosts:
+                self._look()
             self._backlog.begin(piece.tickets)
             self._decisions.tell_time_left()
         elif kind == "lane":

@@ -29,6 +29,8 @@ SITE_KEYS = Path("/etc/ssh/ssh_known_hosts")
 CONNECT_SECONDS = 30
 # How long a command on the host may take; the first one removes what dead labs left.
 COMMAND_SECONDS = 300.0
+# And one that ends a worker, whose link may be cut.
+CUT_SECONDS = 15.0
 # How long the worker may take to begin, and to end; ending, its lab takes machines down.
 JOIN_SECONDS, END_SECONDS = 300.0, 60.0
 # How often it is looked whether the worker has to be sent something, and the connection carries something.
@@ -105,14 +107,14 @@ class Login(threading.Thread):
         """Kill a worker that does not answer or end, with all that it started, and close the connection."""
         if pid := self._worker.get("pid"):
             with suppress(LabError):
-                self.command(["kill", "-KILL", "--", f"-{pid}"])
+                self.command(["kill", "-KILL", "--", f"-{pid}"], CUT_SECONDS)
         self._close()
 
-    def command(self, words: Sequence[str]) -> str:
+    def command(self, words: Sequence[str], seconds: float = COMMAND_SECONDS) -> str:
         """Run a command to its end and return its standard output. Raises LabError."""
         quiet = {"hide": True, "warn": True, "in_stream": False}
         with self._explained(shlex.join(words)):
-            done = self._opened.run(shlex.join(words), timeout=COMMAND_SECONDS, **quiet)
+            done = self._opened.run(shlex.join(words), timeout=seconds, **quiet)
         if done.exited != 0:
             raise self._ended(words, done.exited, done.stderr or done.stdout)
         return str(done.stdout)
@@ -261,7 +263,7 @@ class Login(threading.Thread):
         try:
             yield
         except CommandTimedOut as error:
-            message = f"host {self.name}: `{what}` took longer than {COMMAND_SECONDS:.0f} s"
+            message = f"host {self.name}: `{what}` took too long"
             raise LabError(message, hint=f"try it there: {self.host.reached}") from error
         except BROKEN as error:
             message = f"host {self.name}: {_said(error)}: `{what}`"
