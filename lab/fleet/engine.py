@@ -20,13 +20,17 @@ MOST_LOSSES = 3
 # The user's own settings of dask's come before these. A host that does not answer is lost after `worker-ttl` to
 # twice that. `part` is how dask calls the tasks; without their duration no host would take over another's.
 SETTINGS = {
-    "distributed.scheduler.allowed-failures": MOST_LOSSES - 1,
-    "distributed.scheduler.default-task-durations": {"part": "10m"},
-    "distributed.scheduler.worker-ttl": "30s",
-    "distributed.scheduler.active-memory-manager.start": False,
-    "distributed.scheduler.http.routes": [],
-    "distributed.admin.tick.limit": "60s",
-    "distributed.diagnostics.nvml": False,
+    "distributed": {
+        "scheduler": {
+            "allowed-failures": MOST_LOSSES - 1,
+            "default-task-durations": {"part": "10m"},
+            "worker-ttl": "30s",
+            "active-memory-manager": {"start": False},
+            "http": {"routes": []},
+        },
+        "admin": {"tick": {"limit": "60s"}},
+        "diagnostics": {"nvml": False},
+    }
 }
 
 

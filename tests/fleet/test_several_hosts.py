@@ -10,9 +10,11 @@ import pytest
 
 pytest.importorskip("distributed")
 
+import dask.config
+
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, wait_for
-from lab.fleet import coordinator, engine
+from lab.fleet import coordinator
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
 from tests.fleet.examples import Fleet, Running, left_on, running
@@ -217,13 +219,9 @@ def test_trials_that_are_left_when_a_child_dies_are_made_by_the_next(fleet: Flee
     assert "exit status -9" in cell.retried[0]
 
 
-def test_a_worker_that_stands_still_is_lost_and_its_late_result_dropped(
-    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ttl = {"distributed.scheduler.worker-ttl": "6s"}
-    monkeypatch.setattr(engine, "SETTINGS", {**engine.SETTINGS, **ttl})
+def test_a_worker_that_stands_still_is_lost_and_its_late_result_dropped(fleet: Fleet, tmp_path: Path) -> None:
     one = fleet.add("one", seconds=3)
-    with running(fleet, ONE_GUEST) as run:
+    with dask.config.set({"distributed.scheduler.worker-ttl": "6s"}), running(fleet, ONE_GUEST) as run:
         run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
         worker = one.worker()
         one.does(seconds=1)
