@@ -117,5 +117,5 @@ class Scene:
         decided = Counter(re.findall(r"^\S+Z (\S+ \S+ 0\.10\.8): (?!tried)", log, re.MULTILINE))
         seen.lost = len(planned - cells.keys())
         seen.twice = sum(max(cells[each], decided[" ".join(each.parts[1:])]) > 1 for each in planned)
-        wait_for(lambda: not self.worker.is_running() or None, Deadline(SECONDS, "the worker to end"))
+        wait_for(lambda: not self.one.below() or None, Deadline(SECONDS, "its workers to end"))
         seen.left = left_on(self.fleet) + [str(each) for each in self.run.glob(f"{ARRIVING}*")]

@@ -231,7 +231,7 @@ def test_a_worker_that_stands_still_is_lost_and_its_late_result_dropped(fleet: F
         assert {cell.status for cell in result.cells} == {Status.PASS}
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
-    wait_for(lambda: not worker.is_running() or None, Deadline(SECONDS, "the old worker to be killed"))
+    wait_for(lambda: not fleet.hosts["one"].below() or None, Deadline(SECONDS, "all workers to end"))
     assert left_on(fleet) == []
 
 
