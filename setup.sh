@@ -3,6 +3,7 @@
 #   ./setup.sh test [PYTEST ARGUMENT]...   the whole test suite
 #   ./setup.sh --with=cargo test ...       the same with Rust's cargo, without which some tests are skipped
 #   ./setup.sh ARGUMENT...                 lab ARGUMENT...
+#   ./setup.sh host                        lab doctor, with all that a host of a run over several needs
 #   ./setup.sh --dry-run ...               say what either would do here, and change nothing
 #   ./setup.sh --dry-run=OS_RELEASE ...    the same for a bare host that has this file as its /etc/os-release
 #   ./setup.sh --allow=RULE doctor         add a rule of AppArmor or SELinux that `lab doctor` asks for
@@ -197,7 +198,8 @@ PYTHON=/usr/bin/python3
 
 lock=requirements/lab.txt
 # Several hosts need dask.distributed, and nothing else does.
-case " $* " in *" worker "* | *" --hosts "* | *" --hosts="*) lock=requirements/hosts.txt ;; esac
+case " $* " in *" --hosts "* | *" --hosts="*) lock=requirements/hosts.txt ;; esac
+[ "${1-}" != host ] || { shift && set -- doctor "$@" && lock=requirements/hosts.txt; }
 [ "${1-}" != test ] || lock=requirements/test.txt
 stamp=.venv/installed-$(basename "$lock")
 if [ -z "$bare" ]; then

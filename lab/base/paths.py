@@ -78,11 +78,6 @@ class Paths:
     def runs(self) -> Path:
         return self.state / "runs"
 
-    @property
-    def hosts(self) -> Path:
-        """Certificates for runs over several hosts; only their owner may enter it."""
-        return self.state / "hosts"
-
     def make(self, folder: Path) -> Path:
         """Create a folder that the QEMU user can traverse, whatever the umask is."""
         folder.mkdir(parents=True, exist_ok=True)

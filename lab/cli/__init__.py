@@ -23,7 +23,6 @@ from lab.cli import (
     expect,
     gate,
     host,
-    hosts,
     images,
     kept,
     lists,
@@ -35,7 +34,6 @@ from lab.cli import (
     repro,
     runs,
     shell,
-    worker,
 )
 from lab.cli.common import BUG, INTERRUPTED, Lab, errors
 
@@ -77,7 +75,6 @@ for command in (
     check.check_command,
     expect.expect_command,
     host.doctor_command,
-    hosts.hosts_group,
     lists.list_command,
     images.images_group,
     matrix.matrix_command,
@@ -92,7 +89,6 @@ for command in (
     shell.exec_command,
     kept.attach_command,
     kept.copy_command,
-    worker.worker_command,
     host.clean_command,
     completion.completion_command,
 ):

@@ -12,7 +12,6 @@ from lab import catalog, claims, remedies
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import pip
-from lab.fleet import issuing
 from lab.lane import keeper
 from lab.record import RunResult
 from lab.run import journal, past, recorded
@@ -76,7 +75,6 @@ kept = _offering(_names_of_kept)
 copied = _offering(lambda: [f"{name}:" for name in _names_of_kept()], otherwise="file")
 own_runs = _offering(_runs)
 files = _offering(lambda: [], otherwise="file")
-certificates = _offering(lambda: [issuing.COORDINATOR, *issuing.workers(Paths.default())])
 
 
 @click.command("completion")

@@ -1,17 +1,13 @@
-"""A run of `lab matrix` on other hosts."""
+"""A run of `lab matrix` on several hosts."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.cli import common
-from lab.fleet import certificates, inventory, joining
-from lab.fleet.address import Address
-from lab.fleet.certificates import Bundle
-from lab.fleet.extra import needs_dask
-from lab.fleet.inventory import Host, Inventory
+from lab.fleet import inventory
+from lab.fleet.inventory import Inventory
 from lab.record import RunResult
 from lab.run.observer import Observer
 from lab.run.start import PlannedRun
@@ -19,52 +15,35 @@ from lab.run.start import PlannedRun
 
 @dataclass(frozen=True)
 class SeveralHosts:
-    """Where hosts join, and how they and this one are known to each other."""
+    """The hosts of a run, as they were asked for."""
 
-    asked: str
-    address: Address
-    bundle: Bundle
+    file: Path
+    inventory: Inventory
     paths: Paths
-    inventory: Inventory | None = None
 
     def run(self, planned: PlannedRun, observer: Observer, *, offline: bool, kvm: bool = False) -> RunResult:
         """Run the cells that are left, as `PlannedRun.run` does on this host; `kvm`: only on hosts with KVM."""
         from lab.fleet.coordinator import Coordinator
 
-        def listening(address: str) -> None:
-            observer.note(f"hosts join with: lab worker {address}")
-
-        if ending := self.bundle.ends_soon(datetime.now(UTC)):
-            observer.note(ending)
-        security = self.bundle.security()
-        coordinator = Coordinator(
-            planned, self.paths, self.address, security, observer, offline, listening, needs_kvm=kvm
-        )
-        if self.inventory is None:
-            return coordinator.run()
-        again = f"lab matrix --resume {planned.folder} --hosts {self.asked}"
-        with joining.joined(self.inventory, self.paths, self._worker, observer.note, coordinator.stop, again):
-            return coordinator.run()
-
-    def _worker(self, name: str, host: Host) -> list[str]:
-        """The arguments of `lab` for the worker of a host."""
-        limits = {"--lanes": host.lanes, "--memory": host.memory_mib}
-        given = [str(word) for limit in limits.items() if limit[1] is not None for word in limit]
-        return ["worker", str(self.address), "--name", name, "--end-with-stdin", *given]
+        again = f"lab matrix --resume {planned.folder} --hosts {self.file}"
+        return Coordinator(
+            planned, self.paths, self.inventory, observer, offline=offline, needs_kvm=kvm, again=again
+        ).run()
 
 
-def read(lab: common.Lab, hosts: str, jobs: int | None, memory: int | None) -> SeveralHosts:
-    """What --hosts asks for: an address, or an inventory, which is a TOML file. Raises UsageError."""
-    with needs_dask("lab matrix --hosts"):
+def read(lab: common.Lab, hosts: Path, jobs: int | None, memory: int | None) -> SeveralHosts:
+    """Read the inventory that --hosts names. Raises UsageError."""
+    try:
         import distributed  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "lab matrix --hosts needs dask.distributed, which is not installed",
+            hint="./setup.sh installs it with: ./setup.sh matrix --hosts ...; "
+            "or: pip install --require-hashes -r requirements/hosts.txt",
+        ) from error
     if jobs is not None or memory is not None:
         raise UsageError(
             "--jobs and --memory are for the machines of this host, and with --hosts it runs none",
-            hint="give each host its own: lab worker ADDRESS --lanes N --memory MIB",
+            hint="give each host its own: lanes and memory_mib in its table of the inventory",
         )
-    known = inventory.load(Path(hosts)) if hosts.endswith(".toml") else None
-    address = Address.parse(hosts, "--hosts") if known is None else Address(*known.coordinator.listens)
-    bundle = certificates.load_coordinator(lab.paths)
-    if known is not None:
-        joining.bundles(known, lab.paths)
-    return SeveralHosts(hosts, address, bundle, lab.paths, known)
+    return SeveralHosts(hosts, inventory.load(hosts), lab.paths)

@@ -4,7 +4,7 @@ import secrets
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -184,14 +184,13 @@ def _stress(_context: click.Context, _option: click.Parameter, value: str | None
 )
 @click.option(
     "--hosts",
-    metavar="ADDRESS|FILE",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     shell_complete=completion.files,
-    help="Run the cells on other hosts: each runs `lab worker` with this address, for example "
-    "tls://127.0.0.1:8786. It is the only address that this host listens on. FILE is an inventory, *.toml: "
-    "a worker is started over SSH on each host in it.",
+    help="Run the cells on the hosts of this inventory, a TOML file: a worker is started over SSH on each.",
 )
 @click.option("--kvm", is_flag=True, help="With --hosts: give no cells to a host whose guests run without KVM.")
-@click.option("--part", type=click.Path(path_type=Path, exists=True), hidden=True)
+@click.option("--part", type=click.File(), hidden=True)
 @gate_options
 @click.option("--list", "only_list", is_flag=True, help="List the cells and run nothing.")
 @click.option("--quiet", is_flag=True, help="Print only the result.")
@@ -212,9 +211,9 @@ def matrix_command(
     gate: str | None,
     gate_build: str | None,
     expect: Path | None,
-    hosts: str | None,
+    hosts: Path | None,
     kvm: bool,
-    part: Path | None,
+    part: IO[str] | None,
     **asked: Any,
 ) -> int:
     """Run cells: the jailer's tests in each guest and variant.

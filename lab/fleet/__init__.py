@@ -1,4 +1,4 @@
-"""A run over several hosts: certificates, the coordinator that hands out parts of it, the host workers.
+"""A run over several hosts, on dask.distributed.
 
-Modules that import dask are imported by `lab matrix --hosts` and `lab worker` alone.
+dask's scheduler decides which host runs which part of a run; each host runs dask's own worker.
 """

@@ -1,155 +1,591 @@
-"""A run whose cells are run by other hosts. This process has the plan, the record and the evidence."""
+"""A run whose cells are run by other hosts. This process has the plan, the record and the evidence.
 
-import asyncio
+dask gives parts to hosts. What becomes of their cells is decided as in a run on one host: by `Decisions`, over
+a `Backlog` and a `Journal`. One thread decides; all others put what they have to say into its inbox.
+"""
+
+import json
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+import time
+import traceback
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from lab.base import scratch
-from lab.base.errors import LabError
-from lab.base.files import make_folder
-from lab.base.paths import Paths
-from lab.fleet.address import Address
-from lab.fleet.desk import Desk
-from lab.fleet.engine import Engine
-from lab.fleet.handout import MOST_SECONDS, Handout
-from lab.fleet.intake import Intake
-from lab.fleet.merging import Merger
-from lab.fleet.pinning import Pinning
-from lab.fleet.receiving import Receiver
-from lab.plan import Cell
-from lab.record import RunResult
-from lab.run.journal import Journal, locked_folder
-from lab.run.observer import Observer
-from lab.run.start import PlannedRun
+from distributed import Future, KilledWorker, as_completed
 
-# Where results arrive, in the run's folder.
-ARRIVING = ".arriving-"
+from lab.base import process, scratch
+from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.files import bounded, make_folder, plain
+from lab.base.paths import Paths
+from lab.base.space import is_full
+from lab.catalog import Guest
+from lab.fleet import credentials, engine, host, images, login, part, results
+from lab.fleet.engine import Joined, Piece
+from lab.fleet.inventory import Inventory
+from lab.fleet.login import Login
+from lab.fleet.part import Part, Refused
+from lab.images.content import Content
+from lab.images.store import BaseImage
+from lab.machine.budget import Memory
+from lab.plan import Cell
+from lab.record import CellResult, ProcessorTime, RunResult, Status
+from lab.run import parts
+from lab.run.backlog import Backlog, Ticket
+from lab.run.decisions import Decisions
+from lab.run.estimates import Estimates
+from lab.run.journal import UNDECIDED, Journal, locked_folder
+from lab.run.labels import NUMBERED, Labels
+from lab.run.observer import Observer, kept_apart
+from lab.run.start import PlannedRun
+from lab.run.worker import NO_IMAGE
+
+# A part is no longer than this, in typical seconds: what a lost host costs, and how evenly hosts end.
+MOST_SECONDS = 15 * 60.0
+# The lab may fail so often with a part; once on each host, if there are more.
+MOST_FAILURES = 3
+# A host whose lab fails so often in a row, and decides nothing, gets no more parts: if there is another host,
+# and if it is the only one.
+FAILURES_OF_A_HOST, FAILURES_ALONE = 2, 6
+# How long the run waits for a host that dials in by itself.
+WAIT_SECONDS = 600.0
+# How long hosts have to come to an end after Ctrl-C: machines are taken down, and results sent.
+STOP_SECONDS = 120.0
+# How often it is looked which hosts there are, and what has come in.
+LOOK_SECONDS, TICK_SECONDS = 1.0, 0.1
+# How much of a failure is told, in characters.
+LONGEST_FAULT = 1000
+# Where results are unpacked, and where the credentials are for a host that dials in, in the run's folder.
+ARRIVING, CREDENTIALS = ".arriving-", "credentials.pem"
 
 
 @dataclass
 class Coordinator:
-    """Runs a planned run on the hosts that join at `address`.
+    """Runs a planned run on the hosts of an inventory.
 
-    `security` are the arguments of dask's `Security`; `paths` has the store of images. `needs_kvm`: no
-    cells go to a host without KVM.
+    `paths` has the store of images. `needs_kvm`: no cells go to a host without KVM. `again` is the command that
+    continues the run.
     """
 
     planned: PlannedRun
     paths: Paths
-    address: Address
-    security: dict[str, Any]
+    inventory: Inventory
     observer: Observer
     offline: bool = False
-    listening: Callable[[str], None] = lambda address: None
-    most_seconds: float = MOST_SECONDS
     needs_kvm: bool = False
-    desk: Desk | None = None
-    _session: "_Session | None" = None
-    _is_stopped: bool = False
+    again: str = "lab matrix --resume"
+    most_seconds: float = MOST_SECONDS
+    _inbox: SimpleQueue[Callable[[], None]] = field(default_factory=SimpleQueue)
+    _pieces: dict[int, Piece] = field(default_factory=dict)
+    _numbers: int = 0
+    _hosts: dict[str, Joined] = field(default_factory=dict)
+    _logins: dict[str, Login] = field(default_factory=dict)
+    # By guest: its image, whether that is still to be prepared, and whether a prepared one is on its way here.
+    _pins: dict[str, tuple[BaseImage, Content]] = field(default_factory=dict)
+    _unprepared: set[str] = field(default_factory=set)
+    _fetching: set[str] = field(default_factory=set)
+    # On which hosts the lab failed with a ticket.
+    _avoids: dict[Ticket, set[str]] = field(default_factory=dict)
+    # By a host and its session.
+    _spent: dict[tuple[str, int], ProcessorTime] = field(default_factory=dict)
+    # Why hosts that have gone got no more parts.
+    _refusals: list[str] = field(default_factory=list)
+    _waits_since: float = field(default_factory=time.monotonic)
+    _stop_by: float | None = None
+    _is_over: bool = False
+    _crash: BaseException | None = None
+    _bug: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.observer = kept_apart(self.observer, self._keep_bug)
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
 
-        A KeyboardInterrupt ends the run with what hosts have decided. Raises LabError.
+        A KeyboardInterrupt ends the run with what hosts have decided. Raises LabError if no host is left, and
+        UsageError if nothing can listen where the inventory says.
         """
         folder, info = self.planned.folder, self.planned.info
         make_folder(folder)
-        with locked_folder(folder), scratch.make_in(folder, ARRIVING) as arriving:
+        with locked_folder(folder):
             for abandoned in scratch.abandoned(folder, ARRIVING):
                 shutil.rmtree(abandoned)
-            journal = Journal(folder, self.planned.cells, info, self.planned.kept)
-            journal.write()
-            left = self.planned.left
-            to_try = {cell.folder for cell in left if journal.is_decided(cell)}
-            desk = self.desk = Desk(
-                Handout(left, info.options, self.most_seconds, journal.is_decided),
-                Intake(Merger(journal, self.observer, to_try), Receiver(arriving)),
-                self.observer,
-                info.options,
-                info.id,
-                self._pinning(left),
-                offline=self.offline,
-                needs_kvm=self.needs_kvm,
-            )
-            try:
-                self._serve(desk)
-            finally:
-                shutil.rmtree(arriving)
-            journal.info.host = _only_host(journal)
-            return journal.finish(interrupted=desk.stopping, spent=desk.intake.spending.sessions())
-
-    def _pinning(self, cells: Sequence[Cell]) -> Pinning:
-        guests = {cell.guest.name: cell.guest for cell in cells}
-        return Pinning(self.paths, list(guests.values()), self.observer, self.offline)
+            self._begin()
+            # In a thread of its own: no signal must end it in the middle of a step.
+            thread = threading.Thread(target=self._serve, name="coordinator", daemon=True)
+            thread.start()
+            while thread.is_alive():
+                try:
+                    thread.join()
+                except KeyboardInterrupt:
+                    self.stop()
+            hosts = {lane.host for lane in info.lanes}
+            info.host = hosts.pop() if len(hosts) == 1 else None
+            run = self._journal.finish(interrupted=self._is_stopping, spent=list(self._spent.values()))
+            for error in (self._crash, self._bug):
+                if error:
+                    raise error
+            return run
 
     def stop(self) -> None:
-        """End the run soon, or as soon as it begins, from another thread, as Ctrl-C does."""
-        self._is_stopped = True
-        if self._session:
-            self._session.interrupt()
+        """End the run soon, from another thread, as Ctrl-C does: what hosts have decided is kept."""
+        self._inbox.put(self._stop)
 
-    def _serve(self, desk: Desk) -> None:
-        """Serve in a thread of its own: no signal must end the loop in the middle of a step."""
-        session = self._session = _Session(desk, self.address, self.security, self.listening)
-        thread = threading.Thread(target=session.run, name="coordinator", daemon=True)
-        thread.start()
-        if self._is_stopped:
-            session.interrupt()
+    def _begin(self) -> None:
+        """Begin the record; it is on disk once it is complete."""
+        planned, options = self.planned, self.planned.info.options
+        self._labels = Labels(planned.info.lanes)
+        self._journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
+        self._backlog = Backlog(
+            planned.left,
+            Estimates.from_folder(self.paths.runs, options),
+            decided={folder: kept for folder, kept in planned.kept.items() if kept.has_more_to_try},
+            cold=options.cold,
+            repeat=options.repeat,
+        )
+        most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
+        self._decisions = Decisions(planned.folder, self._journal, self._backlog, self.observer, most, jobs=1)
+        self._journal.write()
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._decisions.stopped.is_set()
+
+    def _keep_bug(self, error: Exception) -> None:
+        """Have `run` raise it at the end: no cell is worse for it."""
+        self._bug = self._bug or error
+
+    def _fail(self, error: BaseException) -> None:
+        self._crash = self._crash or error
+
+    # -- the session
+
+    def _serve(self) -> None:
+        where, pem = self.inventory.coordinator, credentials.make()
         try:
-            session.ended.wait()
-        except KeyboardInterrupt:
-            session.interrupt()
-            session.ended.wait()
-        thread.join()
-        if session.error:
-            raise session.error
-
-
-class _Session:
-    """The event loop of a coordinator."""
-
-    def __init__(
-        self, desk: Desk, address: Address, security: dict[str, Any], listening: Callable[[str], None]
-    ) -> None:
-        self._desk, self._address, self._security = desk, address, security
-        self._listening = listening
-        self._loop = asyncio.new_event_loop()
-        self.ended = threading.Event()
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._run())
+            with engine.running(where.address, where.port, credentials.security(pem)) as (self._client, port):
+                self._client.subscribe_topic(part.TOPIC, self._told)
+                self._completed = as_completed(loop=self._client.loop, with_results=True, raise_errors=False)
+                if where.port is not None:
+                    file = self.planned.folder / CREDENTIALS
+                    credentials.write(pem, file)
+                    self.observer.note(f"hosts may dial in at tls://{where.address}:{port} with {file}")
+                for name, each in self.inventory.hosts.items():
+                    self._logins[name] = Login(name, each, pem, (where.address, port), self.observer.note)
+                    self._logins[name].start()
+                self._apart(self._pin_all)
+                try:
+                    self._work()
+                finally:
+                    self._is_over = True
+                    login.end_all(self._logins, self.observer.note)
         except BaseException as error:
-            self.error = error
+            self._fail(error)
         finally:
-            self.ended.set()
+            (self.planned.folder / CREDENTIALS).unlink(missing_ok=True)
 
-    def interrupt(self) -> None:
-        """End the run soon, from another thread."""
-        with suppress(RuntimeError):  # The loop has ended.
-            self._loop.call_soon_threadsafe(self._desk.stop)
+    def _work(self) -> None:
+        """Hand out parts until every cell is decided, or the run was stopped and its hosts have ended."""
+        looked = 0.0
+        while not self._crash and not self._is_done():
+            self._hand_out()
+            with suppress(Empty):
+                self._inbox.get(timeout=TICK_SECONDS)()
+                while True:
+                    self._inbox.get_nowait()()
+            for future, result in self._completed.next_batch(block=False):
+                self._ended(future, result)
+            if time.monotonic() - looked >= LOOK_SECONDS:
+                looked = time.monotonic()
+                self._look()
+                self._wait_no_longer()
 
-    async def _run(self) -> None:
-        async with Engine(self._desk, self._security) as engine:
-            self._desk.transport = engine
+    def _is_done(self) -> bool:
+        if self._stop_by is not None:
+            return time.monotonic() > self._stop_by or not any(piece.host for piece in self._pieces.values())
+        return not self._pieces and not self._backlog.waiting()
+
+    def _stop(self) -> None:
+        """End all parts soon; what they decided is kept."""
+        if self._is_stopping:
+            return
+        self._decisions.stopped.set()
+        self._journal.info.interrupted = True
+        self._stop_by = time.monotonic() + STOP_SECONDS
+        process.stop_all()
+        for piece in self._pieces.values():
+            if not piece.host:
+                piece.future.cancel()
+        for name in self._hosts:
+            self._apart(self._call, name, part.stop)
+
+    def _apart(self, what: Callable[..., None], *arguments: Any) -> None:
+        """Do what may take long in a thread of its own."""
+        threading.Thread(target=what, args=arguments, daemon=True).start()
+
+    def _call(self, name: str, what: Callable[..., None], *arguments: Any) -> None:
+        """Call a function in a host's worker. If that does not answer, it is lost soon."""
+        if joined := self._hosts.get(name):
+            with suppress(Exception):
+                self._client.run(what, *arguments, workers=[joined.address], on_error="ignore")
+
+    # -- images
+
+    def _pin_all(self) -> None:
+        """Find an image for each guest, one after another; build or download those that are not stored."""
+        for guest in {ticket.cell.guest.name: ticket.cell.guest for ticket in self._backlog.waiting()}.values():
+
+            def say(text: str, lane: str = f"coordinator: {guest.name}") -> None:
+                if self._is_stopping or self._is_over:
+                    raise LabError("interrupted")
+                self.observer.lane(lane, text and f"image: {text}")
+
             try:
-                address = await engine.listen(self._address)
-            except OSError as error:
-                raise LabError(
-                    f"the coordinator cannot listen on {self._address}: {error.strerror or error}",
-                    hint="name another port with --hosts, or end the program that has this one",
-                ) from error
-            self._listening(address)
-            await self._desk.work(engine.silent)
+                image, is_ready = images.pin(self.paths, guest, say, offline=self.offline)
+                self._inbox.put(partial(self._pinned, guest, image, image.content, is_ready))
+                say("")
+            except LabError as error:
+                self._inbox.put(partial(self._has_no_image, guest, error))
+            except Exception as error:
+                self._inbox.put(partial(self._fail, error))
 
+    def _pinned(self, guest: Guest, image: BaseImage, content: Content, is_ready: bool) -> None:
+        self._pins[guest.name] = image, content
+        self._fetching.discard(guest.name)
+        if not is_ready:
+            self._unprepared.add(guest.name)
 
-def _only_host(journal: Journal) -> Any:
-    """What all lanes ran on, if it is the same; each lane says its own."""
-    hosts = {lane.host for lane in journal.info.lanes}
-    return hosts.pop() if len(hosts) == 1 else None
+    def _has_no_image(self, guest: Guest, error: LabError) -> None:
+        if self._is_stopping:
+            return
+        self.observer.note(f"{guest.name}: {error}")
+        tickets = [ticket for ticket in self._backlog.waiting() if ticket.cell.guest.name == guest.name]
+        if isinstance(error, ImageNotAvailable):
+            self._decide_all(tickets, Status.NOT_RUN, f"{NO_IMAGE}: {error.args[0]}")
+        else:
+            self._decide_all(tickets, Status.ERROR, str(error))
+
+    def _push(self, name: str, image: BaseImage, content: Content) -> None:
+        """Bring an image to a host, and have its part go on."""
+        lane, why_not = f"{name}: {content.guest}", ""
+        self.observer.lane(lane, "image: on its way to this host")
+        try:
+            if name not in self._logins:
+                raise LabError(f"{name} dialled in and lacks the image of {content.guest}: copy it there")
+            images.push(self._logins[name], image, content)
+        except LabError as error:
+            why_not = str(error)
+        self._call(name, images.arrived, content.digest, why_not)
+
+    def _fetch(self, name: str, guest: Guest, content: Content, folder: str) -> None:
+        """Take over the image that a host has prepared."""
+        lane, pinned = f"coordinator: {guest.name}", (*self._pins[guest.name], False)
+        self.observer.lane(lane, f"image: on its way from {name}")
+        try:
+            image = images.fetch(self.paths, self._logins[name], content, folder)
+            pinned = image, image.content, True
+        except (LabError, KeyError) as error:
+            self.observer.note(f"{guest.name}: the image that {name} prepared did not come here: {error}")
+        self.observer.lane(lane, "")
+        self._inbox.put(partial(self._pinned, guest, *pinned))
+
+    # -- handing out
+
+    def _hand_out(self) -> None:
+        """Give dask what waits: parts of one machine, the longest with the highest priority."""
+        if self._is_stopping or not self._usable:
+            return
+        given = self._given()
+        waiting = [
+            ticket
+            for ticket in self._backlog.waiting()
+            if ticket not in given
+            and ticket.cell.guest.name in self._pins
+            and ticket.cell.guest.name not in self._fetching
+            # Another host is on its way, and the lab failed with it on all that are there.
+            and not (self._is_coming and self._avoids.get(ticket, set()) >= self._usable.keys())
+            and not self._why_not(ticket.cell)
+        ]
+        for tickets in parts.cut(waiting, self.planned.info.options, self.most_seconds):
+            guest = tickets[0].cell.guest.name
+            # The first part of a guest prepares its image, and the others wait for that.
+            if guest not in self._unprepared or all(piece.guest != guest for piece in self._pieces.values()):
+                self._submit(tickets)
+
+    def _given(self) -> set[Ticket]:
+        """What dask has."""
+        return {ticket for piece in self._pieces.values() for ticket in piece.tickets}
+
+    def _submit(self, tickets: list[Ticket]) -> None:
+        self._numbers += 1
+        cell, options = tickets[0].cell, self.planned.info.options
+        made = Part.of(
+            tickets,
+            self._journal,
+            number=self._numbers,
+            offline=self.offline,
+            image=self._pins[cell.guest.name][1],
+        )
+        need = Memory.need_mib(cell.guest.memory_mib)
+        avoided = set[str]().union(*(self._avoids.get(ticket, ()) for ticket in tickets))
+        others = [each.address for name, each in self._usable.items() if name not in avoided]
+        future = self._client.submit(
+            part.run_part,
+            made.model_dump_json(),
+            key=f"part-{self._numbers}",
+            # dask's own `retries` would give it to the same host again, which is idle as soon as its lab fails.
+            workers=others if avoided and others else None,
+            allow_other_workers=bool(avoided and others),
+            resources={"lane": 1, "memory": need} | ({"kvm": 1} if self.needs_kvm else {}),
+            priority=int(sum(parts.typical_seconds(ticket, options) for ticket in tickets)),
+            pure=False,
+        )
+        self._pieces[self._numbers] = Piece(self._numbers, tickets, future)
+        self._completed.add(future)
+
+    # -- what hosts tell
+
+    def _told(self, event: tuple[float, str]) -> None:
+        self._inbox.put(partial(self._event, json.loads(event[1])))
+
+    def _event(self, told: dict[str, Any]) -> None:
+        """Take in what a host tells of a part; see `lab.report.event_lines` and `run_part`."""
+        piece, name, kind = self._pieces.get(told["part"]), told["host"], told["kind"]
+        if piece is None:
+            return
+        if kind == "begins":
+            # dask may have given it to another host before it was seen that the first one had gone.
+            self._lost(piece)
+            piece.host = name
+            if name not in self._hosts:
+                self._look()
+            self._backlog.begin(piece.tickets)
+            self._decisions.tell_time_left()
+        elif kind == "lane":
+            self.observer.lane(self._lane(piece, told["lane"]), told["text"])
+        elif kind == "note":
+            self.observer.note(f"{name}: {told['text']}")
+        elif kind == "lacks image":
+            self._apart(self._push, name, *self._pins[piece.guest])
+        elif kind == "prepared" and piece.guest in self._unprepared:
+            self._unprepared.discard(piece.guest)
+            self._fetching.add(piece.guest)
+            content = Content.model_validate(told["image"])
+            self._apart(self._fetch, name, piece.tickets[0].cell.guest, content, told["folder"])
+
+    def _lane(self, piece: Piece, own: str) -> str:
+        """The label of a lane of a part; its host calls it `own`."""
+        if own and own not in piece.lanes:
+            piece.lanes[own] = self._labels.next(f"{piece.host}: {own.partition(NUMBERED)[0]}")
+        return piece.lanes.get(own, "")
+
+    def _clear(self, piece: Piece) -> None:
+        """Show the lanes of a part no more."""
+        for label in [*piece.lanes.values(), f"{piece.host}: {piece.guest}"] if piece.host else ():
+            self.observer.lane(label, "")
+        piece.lanes = {}
+
+    # -- results
+
+    def _ended(self, future: Future, result: Any) -> None:
+        """A part is at its end, one way or another."""
+        piece = self._pieces.pop(int(future.key.partition("-")[2]))
+        status = future.status
+        future.release()
+        try:
+            if status == "finished":
+                self._take(piece, result)
+            elif status == "error" and not self._is_stopping:
+                self._failed(piece, result[1])
+        except Exception as error:
+            if isinstance(error, LabError) or is_full(error):
+                raise
+            # The result is the part's, so the fault is too: the other parts go on.
+            self.observer.note("".join(traceback.format_exception(error)))
+            self._failed(piece, LabError(f"the lab met a bug: {type(error).__name__}: {error}"))
+        self._backlog.put_back_begun(piece.tickets)
+        self._clear(piece)
+
+    def _take(self, piece: Piece, archive: bytes) -> None:
+        """Take in what the host of a part has decided: first the evidence, then the decision."""
+        tickets = {ticket.cell.folder: ticket for ticket in piece.tickets}
+        before = self._journal.decided, len(self._backlog.open(piece.tickets))
+        with scratch.make_in(self.planned.folder, ARRIVING) as arriving:
+            try:
+                run, end = results.unpack(archive, arriving, tickets)
+                piece.host = piece.host or end["spent"]["host"]
+                self._take_run(piece, run, end)
+                # Of a child that was ended, the rest can be tried elsewhere. One that came to its end has tried
+                # everything, as often as a run on one host would.
+                is_whole = run.run.finished is not None and not run.run.interrupted
+                for each in run.cells:
+                    if not (each.status is Status.NOT_RUN and each.reason in UNDECIDED):
+                        self._take_cell(piece, tickets[each.folder], each, arriving, is_whole)
+            except results.DamagedResult as error:
+                return self._failed(piece, LabError(f"the result of {piece.host} cannot be used: {error}"))
+            finally:
+                shutil.rmtree(arriving, ignore_errors=True)
+        left = self._backlog.open(piece.tickets)
+        if before != (self._journal.decided, len(left)) and piece.host in self._hosts:
+            self._hosts[piece.host].failures = 0
+        if left and not self._is_stopping:
+            words = f"the lab on {piece.host} ended with exit status {end['status']}: {end['words']}"
+            self._failed(piece, LabError(words.rstrip(": ")))
+        return None
+
+    def _take_run(self, piece: Piece, run: RunResult, end: dict[str, Any]) -> None:
+        """Write down what a part ran on, and what that took. Raises DamagedResult."""
+        for record in run.run.builds:
+            known = {each.name: each.files for each in self._journal.info.builds}.get(record.name, {})
+            if any(known.get(name, digest) != digest for name, digest in record.files.items()):
+                raise results.DamagedResult(f"it has other files of boxlite {record.name} than hosts before it")
+        for build in {ticket.cell.build for ticket in piece.tickets}:
+            for record in run.run.builds:
+                if record.name == build.name:
+                    self._journal.deployed(build, record.files)
+        for lane in run.run.lanes:
+            own = {"label": self._lane(piece, lane.label), "host": lane.host or run.run.host}
+            self._journal.add_lane(lane.model_copy(update=own))
+        spent, key = ProcessorTime.model_validate(end["spent"]), (piece.host, end["session"])
+        lanes = sum(each.lanes for each in run.run.processor_time)
+        lanes += self._spent[key].lanes if key in self._spent else 0.0
+        self._spent[key] = spent.model_copy(update={"lanes": round(lanes, 1)})
+
+    def _take_cell(
+        self, piece: Piece, ticket: Ticket, sent: CellResult, arriving: Path, is_whole: bool
+    ) -> None:
+        """Decide a cell as its host did, or keep what its suite showed while trials are left."""
+        before, folder = ticket.decided, sent.folder
+        results.keep_evidence(arriving / folder, self.planned.folder / folder, only_trials=before is not None)
+        ticket.errors += [fault for fault in map(plain, sent.retried) if fault not in ticket.errors]
+        trials = self._lane(piece, sent.trials_lane)
+        own = sent.model_copy(update={"trials_lane": trials})
+        label = trials if before else self._lane(piece, sent.lane)
+        if before:
+            retried = list(dict.fromkeys([*before.retried, *ticket.errors]))
+            update = {"retried": retried, "bug": before.bug or sent.bug}
+            ticket.decided = before.model_copy(update=update)
+        if sent.unfinished and not is_whole:
+            self._decisions.decide_before_trials(ticket, own, label)
+        else:
+            self._decisions.decide(ticket, own, label)
+
+    def _failed(self, piece: Piece, error: Exception) -> None:
+        """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
+        name, left = piece.host, self._backlog.open(piece.tickets)
+        fault, is_lost = bounded(plain(str(error)), LONGEST_FAULT), isinstance(error, KilledWorker)
+        if isinstance(error, Refused):
+            return self._refuse(name, fault)
+        if is_lost:
+            fault = f"lost with its host {engine.MOST_LOSSES} times"
+        self.observer.note(f"part {piece.number}: {fault}")
+        for ticket in left:
+            ticket.errors.append(fault)
+            self._avoids.setdefault(ticket, set()).add(name)
+        lost = [ticket for ticket in left if is_lost or len(ticket.errors) > self._decisions.retries]
+        self._decide_all(lost, Status.ERROR, fault)
+        if joined := self._usable.get(name):
+            joined.failures += 1
+            if joined.failures >= (FAILURES_OF_A_HOST if len(self._usable) > 1 else FAILURES_ALONE):
+                last = bounded(" ".join(fault.split()), 300)
+                self._refuse(name, f"its lab failed {joined.failures} times in a row, the last time: {last}")
+        return None
+
+    def _decide_all(self, tickets: Iterable[Ticket], status: Status, reason: str) -> None:
+        """Decide cells that cannot be run; those whose suites have run keep their results, and lack trials."""
+        with self._journal.one_write():
+            for ticket in tickets:
+                self._backlog.begin([ticket])
+                self._decisions.decide(ticket, ticket.cell.result(status, reason=reason))
+
+    # -- which hosts there are
+
+    @property
+    def _usable(self) -> dict[str, Joined]:
+        """The hosts that have joined and get parts."""
+        return {name: each for name, each in self._hosts.items() if not each.refused}
+
+    @property
+    def _is_coming(self) -> bool:
+        """Whether a host is on its way."""
+        return any(each.is_alive() and name not in self._hosts for name, each in self._logins.items())
+
+    def _why_not(self, cell: Cell) -> str:
+        """Why no host that is there can run a cell; empty if one can."""
+        needed, reasons = Memory.need_mib(cell.guest.memory_mib), []
+        for name, each in self._usable.items():
+            if needed > each.memory_mib:
+                reasons.append(f"a lane needs {needed} MiB of memory, and {name} has {each.memory_mib} MiB")
+            elif self.needs_kvm and not each.kvm:
+                reasons.append(f"guests of {name} run without KVM, and --kvm asks for it")
+            else:
+                return ""
+        return "; ".join(reasons)
+
+    def _look(self) -> None:
+        """Look which hosts have joined, and which have gone."""
+        workers = self._client.scheduler_info()["workers"]
+        found = {str(worker["name"]): (address, worker["resources"]) for address, worker in workers.items()}
+        for name, joined in list(self._hosts.items()):
+            if name not in found or found[name][0] != joined.address:
+                self._gone(name)
+        for name, (address, offers) in found.items():
+            if name not in self._hosts:
+                lanes, memory, kvm = (int(offers.get(key, 0)) for key in ("lane", "memory", "kvm"))
+                self._hosts[name] = Joined(address, lanes, memory, bool(kvm))
+                self.observer.note(f"{name} joined: {self._hosts[name]}")
+        self._decisions.jobs = max(1, sum(each.lanes for each in self._usable.values()))
+
+    def _gone(self, name: str) -> None:
+        """A host has gone: dask gives its parts to others."""
+        self.observer.note(f"{name} has gone")
+        for piece in self._pieces.values():
+            if piece.host == name:
+                self._lost(piece)
+        if refused := self._hosts.pop(name).refused:
+            self._refusals.append(f"{name} got no more parts: {refused}")
+        elif name in self._logins:
+            self._apart(self._logins[name].cut)  # It may stand still. The login starts another worker.
+
+    def _lost(self, piece: Piece) -> None:
+        """A part was lost with its host, if it had one. That costs a try, unless the run ended the worker."""
+        if piece.host:
+            joined = self._hosts.get(piece.host)
+            if not (joined and joined.refused):
+                self.observer.note(f"{piece.host} was lost with part {piece.number}")
+                for ticket in piece.tickets:
+                    ticket.errors.append(f"{piece.host} was lost")
+            self._clear(piece)
+            piece.host = ""
+
+    def _refuse(self, name: str, why: str) -> None:
+        """Give a host no more parts: its worker ends."""
+        if joined := self._usable.get(name):
+            joined.refused = why
+            self.observer.note(f"{name} gets no more parts: {why}")
+            if name in self._logins:
+                self._logins[name].end()
+            else:
+                self._apart(self._call, name, host.leave)
+
+    def _wait_no_longer(self) -> None:
+        """Decide what no host can run. Raise LabError if no host is left at all."""
+        if self._is_stopping or any(piece.host for piece in self._pieces.values()):
+            return
+        if self._is_coming:
+            self._waits_since = time.monotonic()
+        elif self._usable:
+            for piece in self._pieces.values():
+                if self._why_not(piece.tickets[0].cell):
+                    piece.future.cancel()
+            for ticket in set(self._backlog.waiting()) - self._given():
+                if reason := self._why_not(ticket.cell):
+                    self._decide_all([ticket], Status.NOT_RUN, reason)
+        elif self.inventory.coordinator.port is None or time.monotonic() > self._waits_since + WAIT_SECONDS:
+            faults = [each.fault for each in self._logins.values() if each.fault]
+            raise LabError("\n".join(["no host is left:", *faults, *self._refusals]), hint=self.again)

@@ -1,18 +1,17 @@
-"""`hosts.toml`: the worker hosts that a run may use, and how each is reached."""
+"""`hosts.toml`: the hosts that a run may use, and how each is reached."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from lab.catalog.toml import NAME, Definition, read, validate
-from lab.fleet.address import PORT
 
 LOOPBACK = "127.0.0.1"
 
-# What becomes a word of a command or an address: no space, and no dash that makes it an option.
+# This becomes a word of a command or an address: no space, and no dash that makes it an option.
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s-]\S*$")]
 
 
@@ -22,33 +21,39 @@ def _path_there(path: str) -> str:
     return path
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"expected an IP address of this host, found {text!r}") from None
+
+
 PathThere = Annotated[str, AfterValidator(_path_there)]
 
 
 class Coordinator(Definition):
-    """Where the coordinator listens, as its hosts reach it."""
+    """Where dask's scheduler listens. Hosts that are started over SSH reach it through their logins.
 
-    address: Word = LOOPBACK
-    port: int = Field(default=PORT, ge=1, le=65535)
+    Only a host that dials in by itself needs a known `port`, and perhaps another `address` than loopback.
+    """
 
-    @property
-    def listens(self) -> tuple[str, int]:
-        return self.address, self.port
+    address: Annotated[str, AfterValidator(_address)] = LOOPBACK
+    port: int | None = Field(default=None, ge=1, le=65535)
 
 
 class Host(Definition):
-    """A worker host.
+    """A host of a run.
 
     `user` and `port` are what `ssh` would take without them. `lab` is the folder of the lab's checkout there;
-    `command`, in its place, what runs the lab. `home` is LAB_HOME there. `lanes` and `memory_mib` limit what
-    the run may use of the host. `kvm`: the host is not used if its user may not open /dev/kvm.
+    `python`, in its place, the Python that has the lab. `home` is LAB_HOME there. `lanes` and `memory_mib`
+    limit what the run may use of the host. `kvm`: the host is not used if its guests run without KVM.
     """
 
     address: Word
     user: Word | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     lab: PathThere | None = None
-    command: list[str] | None = Field(default=None, min_length=1)
+    python: PathThere | None = None
     home: PathThere | None = None
     lanes: int | None = Field(default=None, ge=1, le=64)
     memory_mib: int | None = Field(default=None, ge=1)
@@ -56,15 +61,15 @@ class Host(Definition):
 
     @model_validator(mode="after")
     def _one_program(self) -> "Host":
-        if self.lab is not None and self.command is not None:
-            raise ValueError("lab and command contradict each other; leave one of them out")
+        if (self.lab is None) == (self.python is None):
+            raise ValueError("expected `lab`, the folder of the lab's checkout there, or in its place `python`")
         return self
 
-    @property
-    def program(self) -> list[str]:
-        """The words that run the lab there."""
-        words = self.command or [f"{self.lab}/.venv/bin/lab" if self.lab else "lab"]
-        return ["env", f"LAB_HOME={self.home}", *words] if self.home else list(words)
+    def words(self, module: str, *arguments: str, **environment: str) -> list[str]:
+        """The command that runs a module of the lab's Python there."""
+        home = {"LAB_HOME": self.home} if self.home else {}
+        settings = [f"{name}={value}" for name, value in {**home, **environment}.items()]
+        return ["env", *settings, self.python or f"{self.lab}/.venv/bin/python", "-m", module, *arguments]
 
     @property
     def reached(self) -> str:
@@ -74,21 +79,18 @@ class Host(Definition):
 
 
 class Inventory(Definition):
-    """All hosts, by the names in their certificates."""
+    """All hosts, by the names that the run calls them."""
 
     coordinator: Coordinator = Coordinator()
-    hosts: dict[str, Host] = Field(min_length=1)
+    hosts: dict[str, Host] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Inventory":
         wrong = [*_wrong_names(self.hosts), *_twice(self.hosts)]
-        if is_loopback(self.coordinator.address):
-            wrong += [
-                f"hosts.{name}: {host.address} is another machine, but the coordinator listens on "
-                f"{self.coordinator.address} alone: set coordinator.address to what the host can reach"
-                for name, host in self.hosts.items()
-                if not is_loopback(host.address)
-            ]
+        if not self.hosts and self.coordinator.port is None:
+            wrong.append(
+                "expected a host, for example [hosts.lab-1], or coordinator.port for hosts that dial in"
+            )
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -99,28 +101,16 @@ def load(file: Path) -> Inventory:
     return validate(file, read(file), Inventory)
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own, which nobody else reaches."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
+def _wrong_names(names: Sequence[str] | dict[str, Host]) -> Iterator[str]:
+    for name in names:
+        if not NAME.fullmatch(name):
+            yield f"hosts.{name}: expected a name of lower-case letters, digits, '.' and '-'"
 
 
-def _wrong_names(hosts: Mapping[str, Host]) -> list[str]:
-    return [
-        f"hosts.{name}: expected a name of lower-case letters, digits, '.' and '-', as in `lab hosts list`"
-        for name in hosts
-        if not NAME.fullmatch(name)
-    ]
-
-
-def _twice(hosts: Mapping[str, Host]) -> list[str]:
-    """A host worker has its host's folders for itself."""
+def _twice(hosts: dict[str, Host]) -> Iterator[str]:
+    """A host offers all that is free of it, so it must not be named twice."""
     seen: dict[tuple[object, ...], str] = {}
-    wrong = []
     for name, host in hosts.items():
         first = seen.setdefault((host.address, host.port or 22, host.user, host.home), name)
         if first != name:
-            wrong.append(f"hosts.{name}: the same host, user and home as hosts.{first}")
-    return wrong
+            yield f"hosts.{name}: the same host, user and home as hosts.{first}"

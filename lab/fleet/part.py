@@ -1,23 +1,47 @@
-"""A part of a run: cells of one machine, as a coordinator sends them to a host. It is JSON and nothing else."""
+"""A part of a run: cells of one machine. dask brings it to a host, where `run_part` runs it in a child."""
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from distributed import get_worker
+from pydantic import BaseModel, ConfigDict, Field
 
 from lab import __version__, builds
-from lab.base.errors import LabError, UsageError, one_line
-from lab.base.files import bounded, plain
+from lab.base import scratch
+from lab.base.errors import LabError, UsageError
+from lab.base.files import plain
+from lab.base.paths import Paths
 from lab.catalog import Catalog
-from lab.fleet.trials import Known
+from lab.evidence import PROBES_FILE
+from lab.fleet import images, results
 from lab.images.content import Content
-from lab.machine.budget import Memory
 from lab.plan import Cell
-from lab.record import RunOptions
+from lab.record import RESULTS_FILE, CellResult, RunOptions
 from lab.run import definitions, start
+from lab.run.backlog import Ticket
+from lab.run.hosts import NAME as HOST_NAME
+from lab.run.journal import Journal
+from lab.run.meter import Meter
+from lab.trials import experiment
+from lab.trials.policy import Policy
+
+# The topic of dask's event log that has the progress of parts: one JSON text for each event.
+TOPIC = "lab"
+# The words that run the lab.
+LAB: tuple[str, ...] = (sys.executable, "-m", "lab")
+# What is told of a child's own words, in lines and in characters, and how long they are waited for after its
+# end: what the child started may hold its standard error open.
+LAST_LINES, LAST_WORDS, WORDS_SECONDS = 20, 600, 5.0
 
 
 class Refused(UsageError):
@@ -34,23 +58,16 @@ class PartCell(BaseModel):
     argument: str
     build: str
 
-    @classmethod
-    def of(cls, cell: Cell) -> "PartCell":
-        """The cell as it is sent."""
-        return cls(
-            guest=cell.guest.name,
-            variant=cell.variant.name,
-            argument=cell.build.argument or cell.build.version,
-            build=cell.build.name,
-        )
-
 
 class Part(BaseModel):
-    """Cells of one machine, with all that a host must have in common with the coordinator to run them."""
+    """Cells of one machine, with all that a host must have in common with the coordinator to run them.
+
+    `kept` are earlier results: those of its cells on which only trials are left, and passing cells with which
+    experiments are compared. `probes` are the probes of the former, by the folders of their cells.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
     lab: str = Field(default=__version__, description="The version of the lab.")
     run: str
     number: int
@@ -58,55 +75,51 @@ class Part(BaseModel):
     options: RunOptions
     definitions: dict[str, str]
     offline: bool = False
-    image: Content | None = Field(default=None, description="What its machine has to run from; None: anything.")
-    known: Known = Field(default_factory=Known, description="What is known of cells before they are run.")
+    image: Content = Field(description="What its machine has to run from.")
+    kept: list[CellResult] = Field(default_factory=list)
+    probes: dict[Path, str] = Field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        run: str,
-        number: int,
-        cells: Sequence[Cell],
-        options: RunOptions,
-        image: Content | None = None,
-        known: Known | None = None,
-        *,
-        offline: bool = False,
-    ) -> "Part":
-        """The part of a run that has these cells. `image` is the one that their guest has in this run."""
+    def of(cls, tickets: Sequence[Ticket], journal: Journal, **more: Any) -> "Part":
+        """The part of a run with these tickets; `more` are its other fields."""
+        options, cells = journal.info.options, [ticket.cell for ticket in tickets]
+        sent = [
+            PartCell(
+                guest=cell.guest.name,
+                variant=cell.variant.name,
+                argument=cell.build.argument or cell.build.version,
+                build=cell.build.name,
+            )
+            for cell in cells
+        ]
+        kept: dict[Path, CellResult] = {}
+        probes: dict[Path, str] = {}
+        policy = Policy(experiments=options.experiments)
+        for cell, before in [(ticket.cell, ticket.decided) for ticket in tickets if ticket.decided]:
+            kept[cell.folder] = before.model_copy(update={"unfinished": True, "lane": "", "trials_lane": ""})
+            if (file := journal.folder / cell.folder / PROBES_FILE).is_file():
+                probes[cell.folder / PROBES_FILE] = file.read_text(errors="replace")
+            is_wanted = cell.trials and experiment.is_wanted(policy, before.before_trials())
+            passing = journal.passing(cell.build) if is_wanted else []
+            if near := experiment.nearest(before, cell.variant, passing):
+                kept.setdefault(near[0].folder, near[0])
         return cls(
-            run=run,
-            number=number,
-            cells=[PartCell.of(cell) for cell in cells],
+            run=journal.info.id,
+            cells=sent,
             options=options,
             definitions=definitions.digests(cells, options),
-            offline=offline,
-            image=image,
-            known=known or Known(),
+            kept=list(kept.values()),
+            probes=probes,
+            **more,
         )
 
-    @classmethod
-    def read(cls, text: str | bytes) -> "Part":
-        """Parse a part. Raises Refused if another lab sent it, or if it is no part."""
-        try:
-            raw = from_json(text)
-            found = raw.get("lab") if isinstance(raw, dict) else None
-            if isinstance(found, str) and found != __version__:
-                raise Refused(
-                    f"the coordinator is lab {bounded(plain(found), 40)}, and this host has lab {__version__}",
-                    hint="install the same version on both",
-                )
-            return cls.model_validate(raw)
-        except ValidationError as error:
-            raise Refused(f"this is no part of a run: {one_line(error)}") from error
-        except ValueError as error:
-            raise Refused(f"this is no part of a run: {error}") from error
-
     def plan(self, folder: Path, known: Catalog) -> start.PlannedRun:
-        """The part as a run of this host, in a new folder, which needs the evidence that is known.
+        """The part as a run of this host, in a new folder.
 
         Raises Refused if this host does not have what the coordinator has.
         """
+        if self.lab != __version__:
+            raise Refused(f"the coordinator is lab {plain(self.lab)}, and this host has lab {__version__}")
         found = {each.argument: each.build for each in self.cells}
         try:
             made = {argument: builds.resolve(argument) for argument in found}
@@ -127,54 +140,87 @@ class Part(BaseModel):
                 f"this host has other definitions than the coordinator, {changed}",
                 hint="check out the same version of the lab on both",
             )
-        if self.known.results.keys() - {cell.folder for cell in cells}:
-            raise Refused("this is no part of a run: it has the result of a cell that is not one of its own")
-        planned = replace(planned, kept=self.known.kept)
-        if self.image is None:
-            return planned
         digest = self.image.digest
-        return replace(
-            planned, cells=[replace(cell, guest=cell.guest.from_image(digest)) for cell in planned.cells]
-        )
+        pinned = [replace(cell, guest=cell.guest.from_image(digest)) for cell in planned.cells]
+        return replace(planned, cells=pinned, kept={result.folder: result for result in self.kept})
+
+    def put_evidence(self, folder: Path) -> None:
+        """Write what trials read of the evidence of suites into the folder of a run."""
+        for file, text in self.probes.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
 
 
-def typical_seconds(cell: Cell, options: RunOptions, *, suite_ran: bool) -> float:
-    """How long a cell of a part takes, or its trials alone if its suite ran before; the same on every host."""
-    if suite_ran:
-        return cell.typical_trials_seconds(options)
-    return cell.typical_seconds(options) * options.repeat
+# -- on a host, in the process of dask's worker
+
+_children: set[subprocess.Popen[str]] = set()
+_is_stopping = threading.Event()
+_meter = Meter()
 
 
-def cut(
-    cells: Iterable[Cell],
-    options: RunOptions,
-    most_seconds: float,
-    suite_ran: Callable[[Cell], bool] = lambda cell: False,
-) -> list[list[Cell]]:
-    """Cut a plan into the cells of parts: those of one machine, which take at most about this long.
+def run_part(text: str) -> bytes:
+    """Run a part on this host in a child; return the archive of what it left. Raises LabError, OSError.
 
-    The seconds are typical ones, which do not depend on the host. A cell that takes longer is a part by itself.
-    The longest part comes first, so that none is left over at the end. `suite_ran` says on which cells only
-    trials are left.
+    Refused means that no part can be run here.
     """
+    worker = get_worker()
+    part, host = Part.model_validate_json(text), str(worker.name)
 
-    def seconds_of(cell: Cell) -> float:
-        return typical_seconds(cell, options, suite_ran=suite_ran(cell))
+    def tell(event: dict[str, Any]) -> None:
+        worker.log_event(TOPIC, json.dumps({**event, "part": part.number, "host": host}))
 
-    parts: dict[str, list[list[Cell]]] = {}
-    spent: dict[str, float] = {}
-    for cell in cells:
-        seconds = seconds_of(cell)
-        name = cell.machine.name
-        own = parts.setdefault(name, [[]])
-        if own[-1] and spent[name] + seconds > most_seconds:
-            own.append([])
-        spent[name] = seconds + (spent.get(name, 0.0) if own[-1] else 0.0)
-        own[-1].append(cell)
-    cut = [part for own in parts.values() for part in own]
-    return sorted(cut, key=lambda part: -sum(map(seconds_of, part)))
+    tell({"kind": "begins"})
+    images.get(Paths.default(), part.image, lambda: tell({"kind": "lacks image"}), _is_stopping)
+    with scratch.temporary() as folder:
+        run = folder / "run"
+        status, refused, words = _run_child(text, run, host, tell)
+        if refused:
+            raise Refused(refused)
+        if not (run / RESULTS_FILE).exists():
+            raise LabError(f"the lab on {host} ended with exit status {status}: {words}".rstrip(": "))
+        spent = _meter.read().model_copy(update={"host": host})
+        end = {"status": status, "words": words, "session": os.getpid(), "spent": spent.model_dump()}
+        return results.pack(run, end)
 
 
-def memory_mib(cells: Sequence[Cell]) -> int:
-    """The memory that a lane for these cells of one machine needs."""
-    return Memory.need_mib(cells[0].guest.memory_mib)
+def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]], None]) -> tuple[int, str, str]:
+    """Run the child to its end; its exit status, why it refused the part, and its last words."""
+    child = subprocess.Popen(
+        # It ends with this thread, also if dask's worker is killed.
+        ["setpriv", "--pdeathsig", "TERM", "--", *LAB, "matrix", "--part", "-", "-o", str(run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, HOST_NAME: host},
+        text=True,
+        errors="replace",
+    )
+    assert child.stdin and child.stdout and child.stderr
+    _children.add(child)
+    try:
+        if _is_stopping.is_set():
+            child.send_signal(signal.SIGINT)
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        words = threading.Thread(target=last.extend, args=(child.stderr,), daemon=True)
+        words.start()
+        with suppress(BrokenPipeError), child.stdin as stdin:
+            stdin.write(text)
+        refused = ""
+        for line in child.stdout:
+            with suppress(ValueError):
+                event = json.loads(line)
+                tell(event)
+                refused = event["text"] if event["kind"] == "refused" else refused
+        status = child.wait()
+        words.join(WORDS_SECONDS)
+        return status, refused, plain("".join(last)).strip()[-LAST_WORDS:]
+    finally:
+        _children.discard(child)
+
+
+def stop() -> None:
+    """End all parts of this host as Ctrl-C does: what they decided is kept. Called by the coordinator."""
+    _is_stopping.set()
+    for child in list(_children):
+        with suppress(ProcessLookupError):
+            child.send_signal(signal.SIGINT)

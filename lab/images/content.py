@@ -1,9 +1,9 @@
-"""What an image consists of: by this, hosts tell each other which images they have."""
+"""What an image consists of: by this, a host and its coordinator know the same image."""
 
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 DISK = "disk.qcow2"
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -13,7 +13,6 @@ GuestName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}
 # The largest file of an image, in bytes.
 MOST_BYTES = 64 << 30
 MOST_FILES = 16
-MOST_IMAGES = 500
 
 
 class _Checked(BaseModel):
@@ -58,6 +57,3 @@ class Content(_Checked):
     def size(self) -> int:
         """The size of all files, in bytes."""
         return sum(file.size for file in self.files.values())
-
-
-CONTENTS = TypeAdapter(Annotated[list[Content], Field(max_length=MOST_IMAGES)])

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,17 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.files import bounded, inert, plain
-from lab.fleet import names
 from lab.plan import Cell
 from lab.record import CellResult, Status
-from lab.report import host_lines, squares
-from lab.report.host_lines import HostLog, cells, clock, left
+from lab.report import squares
 from lab.report.terminal import STYLES, fewest_lines, styled, tables
 from lab.run.observer import Silent
-from lab.run.several import HostsNow, ToldCell
 
 # Longest text of an event, in characters.
 LONGEST = 4000
+# The lines that are kept for the smallest table, and for those around it.
+LEAST_TABLE = 7
 
 
 class Lines(Silent):
@@ -33,7 +32,6 @@ class Lines(Silent):
         self._console = console
         self._total, self._done = total, done
         self._last: dict[str, str] = {}
-        self._hosts = HostLog()
         self._start = time.monotonic()
         self._lock = threading.RLock()
 
@@ -52,11 +50,6 @@ class Lines(Silent):
 
     def note(self, text: str) -> None:
         self._line(f"note: {text}")
-
-    def hosts(self, now: HostsNow) -> None:
-        with self._lock:
-            for line in self._hosts.lines(now, time.monotonic()):
-                self._line(line)
 
     def _line(self, text: str) -> None:
         spent = time.monotonic() - self._start
@@ -77,8 +70,6 @@ class LiveTable(Silent):
         self._doing: dict[str, str] = {}
         self._served: Counter[str] = Counter()
         self._end: float | None = None
-        self._hosts: HostsNow | None = None
-        self._told: dict[tuple[str, str, str], ToldCell] = {}
         self._start = time.monotonic()
         self._lock = threading.RLock()
         self.live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
@@ -99,49 +90,23 @@ class LiveTable(Silent):
         with self._lock:
             self._end = None if seconds is None else time.monotonic() + seconds
 
-    def hosts(self, now: HostsNow) -> None:
-        with self._lock:
-            self._hosts = now
-            self._told = {cell.key: cell for cell in now.told}
-
     def _render(self) -> Group:
         with self._lock:
-            told = [cell for key, cell in self._told.items() if key not in self._done]
-            served = self._served + Counter(cell.lane for cell in told)
-            lanes = {
-                lane: f"{text} ({served[lane]} done)" if self._serves(lane) else text
-                for lane, text in self._doing.items()
-                if text
-            }
+            lanes = {lane: f"{text} ({self._served[lane]} done)" for lane, text in self._doing.items() if text}
             now = time.monotonic()
-            parts = [cells(len(self._done), len(told), self._total), clock(now - self._start)]
+            parts = [f"{len(self._done)} of {self._total} cells", _clock(now - self._start)]
             if lanes:
-                is_typical = self._hosts is not None and self._hosts.is_typical
-                parts.append(left(self._end and self._end - now, is_typical=is_typical))
+                left = self._end and self._end - now
+                # An estimate that has run out says nothing about the rest.
+                parts.append(f"about {_clock(left)} left" if left and left > 0 else "time left unknown")
             last = Text(", ".join(parts), "bold")
-            table, lines = self._fitted(lanes, last)
-        return Group(*table, Text(), *lines, last)
-
-    def _serves(self, lane: str) -> bool:
-        """Whether it is a lane: in a run on several hosts the coordinator has none, but gets images."""
-        hosts = self._hosts.hosts if self._hosts else ()
-        return not hosts or names.parts(lane)[0] in {host.name for host in hosts}
-
-    def _fitted(self, lanes: Mapping[str, str], last: Text) -> tuple[list[Table], list[Text]]:
-        """The table, and the lines of lanes and hosts, in the most telling forms that fit the screen."""
-        if self._hosts is None:
             lines = [Text(f"{lane}: {text}", "dim") for lane, text in lanes.items()]
+            if (more := len(lines) - self._console.height + LEAST_TABLE) > 0:
+                lines[-more - 1 :] = [Text(f"and {more + 1} more lanes", "dim")]
             room = self._console.height - 2 - len(lines)
-            *squares, counts = islice(self._tables(), 1 + self._may_fit())
-            return next((table for table in squares if self._height(table) <= room), counts), lines
-        height = self._console.height - 1 - self._height([last])
-        for table in self._tables():
-            room = height - self._height(table)
-            *whole, cut = host_lines.forms(self._hosts, lanes, room)
-            for lines in whole:
-                if len(lines) <= room:
-                    return table, lines
-        return table, cut
+            *larger, least = self._tables()
+            table = next((table for table in larger if self._height(table) <= room), least)
+        return Group(*table, Text(), *lines, last)
 
     def _height(self, shown: Sequence[RenderableType]) -> int:
         return sum(len(self._console.render_lines(each, pad=False)) for each in shown)
@@ -165,7 +130,7 @@ class LiveTable(Silent):
 
     def _counts(self, names: Mapping[str, str]) -> tuple[list[str], dict[str, list[Text]]]:
         """The heads and rows of a table of counts; `names` maps each guest to the name of its row."""
-        known = {key: cell.status for key, cell in (self._told | self._done).items()}
+        known = {key: cell.status for key, cell in self._done.items()}
         found = Counter((names[guest], status) for (guest, *_), status in known.items())
         statuses = [status for status in Status if any(status is key[1] for key in found)]
         waiting = Counter(names[guest] for guest, *_ in self._planned - known.keys())
@@ -179,10 +144,13 @@ class LiveTable(Silent):
         return ["left", *statuses], rows
 
     def _square(self, key: tuple[str, str, str]) -> Text:
-        decided, told = self._done.get(key), self._told.get(key)
-        if decided is None and told:
-            return Text(f"({told.status})", "dim")
+        decided = self._done.get(key)
         return Text("·", "dim") if decided is None and key in self._planned else styled(decided)
+
+
+def _clock(seconds: float) -> str:
+    """A time in hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 @contextmanager

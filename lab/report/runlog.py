@@ -1,7 +1,6 @@
 """The log of a run: `run.log` in its folder, one line with the time (UTC) per event."""
 
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +10,8 @@ from lab.base.space import free_text
 from lab.images.store import BaseImage
 from lab.record import CellResult
 from lab.report import squares
-from lab.report.host_lines import HostLog
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
-from lab.run.several import HostsNow
 
 # Longest line, in characters.
 LONGEST = 20_000
@@ -28,7 +25,6 @@ class RunLog(Silent):
         self._view = view
         self._lock = threading.Lock()
         self._last: dict[str, str] = {}
-        self._hosts = HostLog()
         self._started = False
         self._ended = False
 
@@ -63,11 +59,6 @@ class RunLog(Silent):
 
     def time_left(self, seconds: float | None) -> None:
         self._view.time_left(seconds)
-
-    def hosts(self, now: HostsNow) -> None:
-        self._view.hosts(now)
-        for line in self._hosts.lines(now, time.monotonic()):
-            self._log(line)
 
     def image(self, image: BaseImage) -> None:
         self._view.image(image)

@@ -166,6 +166,34 @@ class Backlog:
                 found.taken, found.expected = time.monotonic(), self._seconds(found)
             return found
 
+    def waiting(self) -> list[Ticket]:
+        """All tickets that no lane has taken."""
+        with self._lock:
+            return [ticket for entry in self._machines.values() for ticket in entry.waiting]
+
+    def begin(self, tickets: Iterable[Ticket]) -> None:
+        """A lane elsewhere begins with these tickets, which another one may have begun with before."""
+        with self._lock:
+            for ticket in tickets:
+                entry = self._machines[ticket.cell.machine.name]
+                if ticket in entry.waiting:
+                    entry.waiting.remove(ticket)
+                    entry.running.append(ticket)
+                ticket.taken, ticket.expected = time.monotonic(), self._seconds(ticket)
+
+    def open(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+        """Those of these tickets whose cells are not decided."""
+        with self._lock:
+            left = {each for entry in self._machines.values() for each in (*entry.waiting, *entry.running)}
+            return [ticket for ticket in tickets if ticket in left]
+
+    def put_back_begun(self, tickets: Iterable[Ticket]) -> None:
+        """Return those of these tickets that a lane elsewhere had begun with and that are not decided."""
+        with self._lock:
+            for ticket in tickets:
+                if ticket in self._machines[ticket.cell.machine.name].running:
+                    self.put_back(ticket, after=0)
+
     def offered(self, machine: str) -> Ticket | None:
         """A cell of which a lane of the machine that has nothing else to do may make trials."""
         with self._lock:

@@ -5,7 +5,6 @@ from typing import Any, Protocol, cast
 
 from lab.images.store import BaseImage
 from lab.record import CellResult
-from lab.run.several import HostsNow
 
 
 class Observer(Protocol):
@@ -22,9 +21,6 @@ class Observer(Protocol):
 
     def time_left(self, seconds: float | None) -> None:
         """An estimate of how long the rest will take, in seconds; None if nobody can tell."""
-
-    def hosts(self, now: HostsNow) -> None:
-        """How the hosts of a run on several are now; told about once a second."""
 
     def image(self, image: BaseImage) -> None:
         """What a lane starts from, before it does."""
@@ -43,9 +39,6 @@ class Silent:
         pass
 
     def time_left(self, seconds: float | None) -> None:
-        pass
-
-    def hosts(self, now: HostsNow) -> None:
         pass
 
     def image(self, image: BaseImage) -> None:

@@ -12,10 +12,12 @@ from lab.record import CellResult, Host, LaneRecord, ProcessorTime, RunInfo, Run
 
 # How a run over several hosts says what happened on one of them (`lab/fleet`).
 FAULT = re.compile(
-    r"(?:^|: |; )(\S+) (?:was lost|deployed other files of boxlite)"
-    r"|the (?:lab|worker) on (\S+) (?:ended with exit status|failed: )"
+    r"(?:^|: |; )(\S+) was lost"
+    r"|the lab on (\S+) ended with exit status"
     r"|the result of (\S+) cannot be used"
     r"|, and (\S+) has \d+ MiB"
+    r"|guests of (\S+) run without KVM"
+    r"|(?:^|: )host (\S+): "
 )
 SEPARATOR = ": "
 

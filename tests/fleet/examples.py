@@ -1,160 +1,164 @@
-"""Runs on several hosts to test with: real workers as processes on 127.0.0.1, whose children are stand-ins."""
+"""Runs on several hosts to test with: dask's own workers over SSH on loopback; their children are stand-ins."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
-from lab.catalog import Guest
-from lab.fleet import certificates, issuing, places
-from lab.fleet.address import Address
-from lab.fleet.coordinator import Coordinator
-from lab.fleet.desk import Desk
-from lab.fleet.handout import MOST_SECONDS
+from lab.fleet import inventory
+from lab.fleet.coordinator import MOST_SECONDS, Coordinator
 from lab.images import store
 from lab.plan import Cell
 from lab.record import RunOptions, RunResult
 from lab.run import start
 from tests.unit.image_examples import put_image
-from tests.unit.run_examples import PLAN
+from tests.unit.run_examples import KNOWN, PLAN
 from tests.unit.told import SECONDS, Told
 
 ROOT = Path(__file__).parents[2]
+# In place of the Python that has the lab: its children are stand-ins, and its libvirt is the one for tests.
+PYTHON = """#!/bin/sh
+export PYTHONPATH={root} TMPDIR=${{LAB_TMP:-$LAB_HOME}} LAB_CONNECT=test:///default
+[ ! -f $LAB_HOME/environment ] || . $LAB_HOME/environment
+case "$2 $3" in
+*"tls://"*) shift; set -- -m tests.fleet.worker $LAB_HOME/control.json "$@" ;;
+esac
+exec {python} "$@"
+"""
 
 
 @dataclass
-class HostProcess:
-    """A worker as a process. `control` says what its children do, see `stand_in_child`."""
+class HostExample:
+    """A host of a fleet. Its control file says what its children do, see `stand_in_child`."""
 
     name: str
     home: Path
-    control: Path
-    log: Path
-    process: subprocess.Popen[bytes]
 
     def does(self, **control: Any) -> None:
-        self.control.write_text(json.dumps(control))
+        (self.home / "control.json").write_text(json.dumps(control))
+
+    def worker(self) -> psutil.Process:
+        """Its worker that runs now."""
+        mark = str(self.home / "control.json")
+
+        def look() -> psutil.Process | None:
+            for each in psutil.process_iter(["cmdline"]):
+                words = each.info["cmdline"] or []
+                if "tests.fleet.worker" in words and mark in words and words[0] != "sh":
+                    return each
+            return None
+
+        return wait_for(look, Deadline(SECONDS, f"the worker of {self.name}"))
 
     def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return self.worker().children(recursive=True)
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        os.kill(self.process.pid, number)
-
-    def said(self) -> str:
-        return self.log.read_text()
+    def below(self) -> list[psutil.Process]:
+        """All processes that were started with a path of this host."""
+        found = []
+        for each in psutil.process_iter(["cmdline"]):
+            if any(str(self.home) in word for word in each.info["cmdline"] or []):
+                found.append(each)
+        return found
 
 
 @dataclass
 class Fleet:
-    """Certificates, by default issued now, and the hosts and commands that were started."""
+    """Hosts, and the SSH server through which they are reached; `within` are words before its command."""
 
     folder: Path
-    hosts: dict[str, HostProcess] = field(default_factory=dict)
+    within: Sequence[str] = ()
+    address: str = "127.0.0.1"
+    hosts: dict[str, HostExample] = field(default_factory=dict)
     commands: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    issued: datetime | None = None
-    names: Sequence[str] = ("one", "two", "three")
+    head: str = ""
 
     def __post_init__(self) -> None:
-        self.paths = Paths(cache=self.folder / "cache", state=self.folder / "state")
-        issuing.initialize(self.paths, self.names, days=30, authority_days=60, now=self.issued)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.paths = Paths(cache=self.folder / "home/cache", state=self.folder / "home/state")
+        self.user = self.folder / "user"
+        words = [*self.within, sys.executable, "-m", "tests.fleet.server", str(self.user), self.address]
+        own = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.server = subprocess.Popen(
+            words, cwd=ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self.server.stdout
+        self.port = int(self.server.stdout.readline())
+        self.python = self.folder / "python"
+        self.python.write_text(PYTHON.format(root=ROOT, python=sys.executable))
+        self.python.chmod(0o755)
 
-    def paths_of(self, host: str) -> Paths:
-        """The folders of a host, whether or not it was started."""
-        home = self.folder / host
-        return Paths(cache=home / "cache", state=home / "state")
+    def add(self, name: str, *, table: str = "", environment: str = "", **control: Any) -> HostExample:
+        """Add a host to the inventory; `table` are more lines of its table."""
+        home = self.folder / name
+        home.mkdir()
+        made = self.hosts[name] = HostExample(name, home)
+        made.does(**control)
+        (home / "environment").write_text(environment)
+        own = {"address": self.address, "port": self.port, "home": str(home), "lanes": 1, "memory_mib": 8192}
+        own["python"] = str(self.python)
+        lines = [f"{key} = {json.dumps(value)}" for key, value in own.items() if f"{key} =" not in f"\n{table}"]
+        self.head += "\n".join([f"[hosts.{name}]", *lines, table, ""])
+        return made
 
-    def put_images(self, guests: Iterable[Guest]) -> None:
-        """Give the coordinator the images of these guests, which hosts then get from it."""
-        for guest in guests:
+    def inventory(self) -> Path:
+        file = self.folder / "hosts.toml"
+        file.write_text(self.head)
+        return file
+
+    def put_images(self, cells: Sequence[Cell]) -> None:
+        """Give the coordinator the images of these cells' guests, which hosts then get from it."""
+        for guest in {cell.guest.name: cell.guest for cell in cells}.values():
             if store.find(self.paths, guest) is None:
                 put_image(self.paths, guest)
 
-    @property
-    def security(self) -> dict[str, Any]:
-        return certificates.load_coordinator(self.paths).security()
-
-    def start(
-        self,
-        name: str,
-        address: str,
-        *,
-        certificate: Path | None = None,
-        temporary: Path | None = None,
-        within: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
-        **control: Any,
-    ) -> HostProcess:
-        """Start a worker; `within` are words before its command, and `control` is for its children."""
-        home = self.folder / name
-        home.mkdir(exist_ok=True)
-        own = home / "control.json"
-        own.write_text(json.dumps(control))
-        log = home / "log"
-        file = certificate or places.worker_file(self.paths, name)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*within, sys.executable, "-m", "tests.fleet.host", address, name, str(file), str(own)],
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    "LAB_HOME": str(home),
-                    "PYTHONPATH": str(ROOT),
-                    "TMPDIR": str(temporary or home),
-                    **(environment or {}),
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        made = self.hosts[name] = HostProcess(name, home, own, log, process)
-        return made
-
     def end(self) -> None:
-        """End all commands, which may wait for hosts, all hosts, and what these started."""
+        """End all that was started."""
         for command in self.commands:
             command.kill()
             command.wait()
+        self.server.kill()
+        self.server.wait()
         for host in self.hosts.values():
-            with_children = [*host.children()] if host.process.poll() is None else []
-            for number in (signal.SIGCONT, signal.SIGKILL):
-                if host.process.poll() is None:
-                    host.kill(number)
-            host.process.wait()
-            for child in with_children:
-                if child.is_running():
-                    child.kill()
+            for each in host.below():
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    made = Fleet(tmp_path)
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(made.user))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    try:
+        yield made
+    finally:
+        made.end()
 
 
 @dataclass
 class Running:
     """A run on several hosts, in a thread of this process."""
 
-    fleet: Fleet
     told: Told
     coordinator: Coordinator
-    address: str = ""
     result: RunResult | None = None
     error: BaseException | None = None
-
-    def start_host(self, name: str, **control: Any) -> HostProcess:
-        return self.fleet.start(name, self.address, **control)
-
-    @property
-    def desk(self) -> Desk:
-        assert self.coordinator.desk is not None
-        return self.coordinator.desk
 
     def finish(self) -> RunResult:
         wait_for(lambda: self.result or self.error, Deadline(SECONDS, "the run to end"), interval=0.05)
@@ -167,53 +171,85 @@ class Running:
 @contextmanager
 def running(
     fleet: Fleet,
-    folder: Path,
     cells: Sequence[Cell] = PLAN,
     *,
     most_seconds: float = MOST_SECONDS,
-    port: int = 0,
     has_images: bool = True,
+    options: RunOptions | None = None,
+    planned: start.PlannedRun | None = None,
 ) -> Iterator[Running]:
-    """A run on several hosts that has begun; hosts are started by the test.
-
-    `has_images`: whether the coordinator has all images, which the hosts then get from it.
-    """
+    """A run on the hosts of a fleet that has begun."""
     if has_images:
-        fleet.put_images({cell.guest.name: cell.guest for cell in cells}.values())
-    planned = start.begin(folder, cells, command="lab matrix", options=RunOptions(), shard=None)
-    listens = threading.Event()
-
-    def listening(address: str) -> None:
-        run.address = address
-        listens.set()
-
-    told = Told()
-    coordinator = Coordinator(
-        planned,
-        fleet.paths,
-        Address("127.0.0.1", port),
-        fleet.security,
-        told,
-        listening=listening,
-        most_seconds=most_seconds,
+        fleet.put_images(cells)
+    folder = fleet.folder / "run"
+    planned = planned or start.begin(
+        folder, cells, command="lab matrix", options=options or RunOptions(), shard=None
     )
-    run = Running(fleet, told, coordinator)
+    told = Told()
+    known = inventory.load(fleet.inventory())
+    run = Running(told, Coordinator(planned, fleet.paths, known, told, most_seconds=most_seconds))
 
     def go() -> None:
         try:
-            run.result = coordinator.run()
+            run.result = run.coordinator.run()
         except BaseException as error:
             run.error = error
-            listens.set()
 
     thread = threading.Thread(target=go, daemon=True)
     thread.start()
-    assert listens.wait(SECONDS)
-    if run.error:
-        raise run.error
     try:
         yield run
     finally:
-        coordinator.stop()
-        fleet.end()
+        run.coordinator.stop()
         thread.join(SECONDS)
+
+
+class Command:
+    """`lab matrix --hosts` as a process, as a user runs it; `within` are words before the command."""
+
+    def __init__(self, fleet: Fleet, *arguments: str, within: Sequence[str] = ()) -> None:
+        release = fleet.paths.cache / "wheels/boxlite-0.10.8-02e3de1a-cp313"
+        release.mkdir(parents=True, exist_ok=True)
+        for option, word in pairwise(arguments):
+            if option == "-g" and store.find(fleet.paths, KNOWN.guest(word)) is None:
+                put_image(fleet.paths, KNOWN.guest(word))
+        self.out = fleet.folder / "out"
+        words = [*within, sys.executable, "-m", "lab", "matrix", *arguments, "--hosts", str(fleet.inventory())]
+        own = {"LAB_HOME": str(fleet.folder / "home"), "HOME": str(fleet.user), "PYTHONPATH": str(ROOT)}
+        with self.out.open("wb") as output:
+            self.process = subprocess.Popen(
+                words, cwd=ROOT, env={**os.environ, **own}, stdout=output, stderr=subprocess.STDOUT
+            )
+        fleet.commands.append(self.process)
+
+    def said(self) -> str:
+        return self.out.read_text()
+
+    def wait_for(self, pattern: str, since: int = 0) -> str:
+        """Wait until something was printed; return the last group of the pattern, or all of it."""
+
+        def look() -> str | None:
+            found = list(re.finditer(pattern, self.said()[since:], re.MULTILINE))
+            assert found or self.process.poll() is None, self.said()
+            return found[-1][found[-1].lastindex or 0] if found else None
+
+        return wait_for(look, Deadline(SECONDS, pattern), interval=0.05)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def ends(self) -> int:
+        return self.process.wait(timeout=SECONDS)
+
+
+def left_on(fleet: Fleet) -> list[str]:
+    """What is left on the hosts of a fleet after one more command on each."""
+    found = []
+    for host in fleet.hosts.values():
+        found += [" ".join(each.cmdline()) for each in host.below()]
+        own = {**os.environ, "LAB_HOME": str(host.home), "TMPDIR": str(host.home), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "lab", "--connect", "test:///default", "clean"]
+        subprocess.run(command, cwd=ROOT, env=own, check=True, capture_output=True)
+        for pattern in ("boxlite-lab-tmp-*", "cache/images/.partial-*", "state/lanes/*"):
+            found += [str(each) for each in host.home.glob(pattern) if each.name != ".gate"]
+    return found

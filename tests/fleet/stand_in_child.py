@@ -29,15 +29,16 @@ def interrupt(*_arguments: object) -> None:
     raise Interrupted
 
 
-def tell(kind: str, lane: str = "", text: str = "", **more: str) -> None:
+def tell(kind: str, lane: str = "", text: str = "", **more: Any) -> None:
     print(json.dumps({"kind": kind, "lane": lane, "text": text, **more}), flush=True)
 
 
-def main(file: str, to: str, control: str, host: str) -> int:
-    wanted, folder = json.loads(Path(control).read_text()), Path(to)
+def main(control: str, to: str) -> int:
+    host = os.environ["LAB_HOST_NAME"]
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
-    part = json.loads(Path(file).read_text())
+    wanted, folder = json.loads(Path(control).read_text()), Path(to)
+    part = json.loads(sys.stdin.read())
     results: list[dict[str, Any]] = []
     interrupted = False
     try:
@@ -49,10 +50,11 @@ def main(file: str, to: str, control: str, host: str) -> int:
         if not has_image(part):
             print("the image of the part is not in the store", file=sys.stderr)
             return 3
-        known = {name(each["result"]): each["result"] for each in part["known"]["shown"]}
+        known = {name(each): each for each in part["kept"] if each["unfinished"]}
         if "prepares" in wanted and not part["image"]["base"]:
             part["image"] = prepare(part["image"]["guest"], host, **wanted["prepares"])
-            tell("image", text=json.dumps(part["image"]))
+            folder_there = Path(os.environ["LAB_HOME"], "cache", "images", prepared(part["image"]))
+            tell("prepared", folder=str(folder_there), image=part["image"])
         for number, cell in enumerate(part["cells"]):
             if name(cell) in known:
                 results.append(known[name(cell)])
@@ -70,8 +72,7 @@ def main(file: str, to: str, control: str, host: str) -> int:
                     os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(wanted.get("trials", 0.0))
                 results[-1] = with_remedy(folder, results[-1], host)
-            own = {key: cell[key] for key in ("guest", "variant", "build")}
-            tell("cell", cell["guest"], status=results[-1]["status"], **own)
+            tell("lane", cell["guest"], f"decided {cell['variant']}: {results[-1]['status']}")
     except Interrupted:
         interrupted = True
     write(folder, part, results, interrupted=interrupted)
@@ -89,9 +90,13 @@ def digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
+def prepared(image: dict[str, Any]) -> str:
+    return f"prepared-{image['guest']}-{image['inputs'][:16]}"
+
+
 def prepare(guest: str, host: str, inputs: str, base: str) -> dict[str, Any]:
     """Store an image as the lab does that has prepared it. What it consists of, as hosts tell each other."""
-    folder = Path(os.environ["LAB_HOME"], "cache", "images", f"prepared-{guest}-{inputs[:16]}")
+    folder = Path(os.environ["LAB_HOME"], "cache", "images", prepared({"guest": guest, "inputs": inputs}))
     if not folder.exists():
         folder.mkdir()
         disk = folder / "disk.qcow2"
@@ -177,4 +182,4 @@ def write(
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[-1]))

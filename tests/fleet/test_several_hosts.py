@@ -1,6 +1,5 @@
-"""Real workers as processes on 127.0.0.1, with TLS; only their children are stand-ins."""
+"""Real workers of dask's, started over SSH on 127.0.0.1; only their children are stand-ins."""
 
-import signal
 import socket
 from collections import Counter
 from contextlib import ExitStack
@@ -11,91 +10,84 @@ import pytest
 
 pytest.importorskip("distributed")
 
+import dask.config
+
+from lab.base.errors import LabError
 from lab.base.wait import Deadline, wait_for
-from lab.fleet.address import Address
-from lab.fleet.coordinator import Coordinator
-from lab.fleet.engine import Engine
+from lab.fleet import coordinator
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
-from tests.fleet.examples import Fleet, Running, running
+from tests.fleet.examples import Fleet, Running, left_on, running
 from tests.fleet.sockets import is_loopback, reachable
 from tests.unit.run_examples import KNOWN, PLAN, SMALL
-from tests.unit.told import SECONDS, Told
+from tests.unit.told import SECONDS
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
-    return Fleet(tmp_path)
+def table(run: RunResult) -> dict[Path, object]:
+    """What a run says of each cell, wherever it ran."""
+    return {cell.folder: (cell.status, cell.reason, cell.causes, cell.tests) for cell in run.cells}
 
 
 def evidence_is_whole(run: RunResult, folder: Path) -> None:
-    """Each cell has its own evidence, from the host whose lane it names, and nothing of another run is left."""
+    """Each cell has its own evidence, from the host whose lane it names; nothing of another run is left."""
     for cell in run.cells:
         [log] = cell.evidence
         host = cell.lane.partition(":")[0]
         assert (folder / log).read_text() == f"{cell.guest}/{cell.variant}/{cell.build} on {host}\n"
     assert {lane.label for lane in run.run.lanes} == {cell.lane for cell in run.cells}
-    assert not [entry.name for entry in folder.iterdir() if entry.name.startswith(".arriving-")]
+    assert not list(folder.glob(".arriving-*"))
+    assert not (folder / coordinator.CREDENTIALS).exists()
 
 
 def decided_once(run: Running) -> bool:
     return set(Counter(cell.folder for cell in run.told.cells).values()) == {1}
 
 
-def test_three_hosts_make_one_run(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "run", most_seconds=100.0) as run:
-        for name in fleet.names:
-            run.start_host(name, seconds=0.2)
+def test_three_hosts_find_what_one_finds_and_nothing_is_left_on_them(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.add("one", seconds=0.3)
+    with running(fleet, planned=_planned(tmp_path / "first")) as run:
+        alone = run.finish()
+    fleet.add("two", seconds=0.3)
+    fleet.add("three", seconds=0.3)
+    with running(fleet, most_seconds=100.0) as run:
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(PLAN)
-        assert {cell.lane.partition(":")[0] for cell in result.cells} == set(fleet.names)
+        assert table(result) == table(alone)
+        assert len({cell.lane.partition(":")[0] for cell in result.cells}) > 1
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
         assert RunResult.read(tmp_path / "run") == result
-        assert not result.run.interrupted
-        # Each host measured its own processors; what lanes took is in the records of its parts.
+        # What lanes took is in the records of the parts; the rest each host measured.
         spent = result.run.processor_time
-        assert sorted(each.host for each in spent) == sorted(fleet.names)
+        assert {each.host for each in spent} == {lane.label.partition(":")[0] for lane in result.run.lanes}
         assert sum(each.lanes for each in spent) == 1.5 * len(result.run.lanes)
-        assert all(each.lab > 0 and each.wall > 0 for each in spent)
-        assert any(
-            lane.startswith("one: debian-1") and text.endswith(": suite") for lane, text in run.told.lanes
-        )
+    assert left_on(fleet) == []
 
 
-def test_a_run_that_is_stopped_before_it_begins_waits_for_no_host(fleet: Fleet, tmp_path: Path) -> None:
-    """As when all hosts of an inventory fail while the run's folder is made."""
-    planned = start.begin(tmp_path / "run", PLAN, command="lab matrix", options=RunOptions(), shard=None)
-    coordinator = Coordinator(planned, fleet.paths, Address("127.0.0.1", 0), fleet.security, Told())
-    coordinator.stop()
-    result = coordinator.run()
-    assert result.run.interrupted
-    assert {cell.status for cell in result.cells} == {Status.NOT_RUN}
+def _planned(folder: Path) -> start.PlannedRun:
+    return start.begin(folder, PLAN, command="lab matrix", options=RunOptions(), shard=None)
 
 
-def test_every_socket_of_every_process_is_on_loopback(fleet: Fleet, tmp_path: Path) -> None:
-    # Servers of other tests may still be there.
-    before = reachable(psutil.Process())
-    with running(fleet, tmp_path / "run") as run:
-        hosts = [run.start_host(name, seconds=60) for name in fleet.names]
-        run.told.wait(lambda: sum("joined" in note for note in run.told.notes) == 3)
-        run.told.wait(lambda: len({lane for lane, _ in run.told.lanes}) >= 2)
-        own = {
-            process.pid: process
-            for host in hosts
-            for process in [psutil.Process(host.process.pid), *host.children()]
-        }
-        found = {pid: reachable(process) for pid, process in own.items()}
+def test_every_socket_of_every_process_is_on_loopback(fleet: Fleet) -> None:
+    before = reachable(psutil.Process())  # Servers of other tests may still be there.
+    hosts = [fleet.add(name, seconds=60) for name in ("one", "two", "three")]
+    with running(fleet, most_seconds=100.0) as run:
+        run.told.wait(lambda: sum(" joined: " in note for note in run.told.notes) == 3)
+        run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
+        own = [process for host in hosts for process in (host.worker(), *host.children())]
+        found = {process.pid: reachable(process) for process in own}
         found[psutil.Process().pid] = reachable(psutil.Process()) - before
-        assert len(found) >= 1 + 3 + 2
-        # The coordinator's one port, and one for each worker.
-        assert {pid: len(addresses) for pid, addresses in found.items() if addresses} == dict.fromkeys(
-            [psutil.Process().pid, *(host.process.pid for host in hosts)], 1
-        )
+        found[fleet.server.pid] = reachable(psutil.Process(fleet.server.pid))
+        counted = {pid: len(addresses) for pid, addresses in found.items()}
+        # A worker has one port. This process has dask's scheduler, and a way to each worker; no HTTP server.
+        assert [counted[host.worker().pid] for host in hosts] == [1, 1, 1]
+        assert counted[psutil.Process().pid] == 1 + 3
         assert all(is_loopback(ip) for addresses in found.values() for ip, _ in addresses), found
+        for host in hosts:
+            host.does()
 
 
 def test_sockets_that_others_can_reach_would_be_found() -> None:
@@ -118,31 +110,29 @@ def test_sockets_that_others_can_reach_would_be_found() -> None:
     assert all(is_loopback(address) for address in ("127.3.2.1", "::1", "::ffff:127.0.0.1"))
 
 
-def test_a_host_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
-        one = run.start_host("one", seconds=60)
-        run.told.wait(lambda: run.told.lanes)
+def test_a_worker_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_path: Path) -> None:
+    one = fleet.add("one", seconds=60)
+    with running(fleet, ONE_GUEST) as run:
+        run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
+        one.does()
         children = one.children()
-        one.kill(signal.SIGKILL)
-        run.start_host("two")
+        one.worker().kill()
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
         assert {tuple(cell.retried) for cell in result.cells} == {("one was lost",)}
-        assert run.told.noted("one has gone, in the middle of a part")
+        assert run.told.noted("one was lost with part")
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
-        # The child did not outlive its worker.
         assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert left_on(fleet) == []
 
 
-@pytest.mark.usefixtures("no_rest")
-def test_a_child_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
-        one = run.start_host("one", seconds=60)
-        run.told.wait(lambda: run.told.lanes)
+def test_a_child_that_is_killed_costs_its_part_a_second_try(fleet: Fleet) -> None:
+    one = fleet.add("one", seconds=60)
+    with running(fleet, ONE_GUEST) as run:
+        run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
         one.does()
-        [child] = one.children()
-        child.kill()
+        one.children()[0].kill()
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
         assert {tuple(cell.retried) for cell in result.cells} == {("the lab on one ended with exit status -9",)}
@@ -150,8 +140,8 @@ def test_a_child_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_pa
 
 
 def test_what_a_child_decided_before_it_failed_is_kept(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
-        one = run.start_host("one", status=4, after=2)
+    one = fleet.add("one", status=4, after=2)
+    with running(fleet, ONE_GUEST) as run:
         run.told.wait(lambda: run.told.noted("ended with exit status 4"))
         one.does()
         result = run.finish()
@@ -161,113 +151,97 @@ def test_what_a_child_decided_before_it_failed_is_kept(fleet: Fleet, tmp_path: P
         evidence_is_whole(result, tmp_path / "run")
 
 
-@pytest.mark.usefixtures("no_rest")
-def test_a_part_that_ends_every_host_is_given_up(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
-        run.start_host("one", status=4)
+def test_a_host_whose_lab_fails_at_once_uses_up_no_part_while_another_is_at_work(fleet: Fleet) -> None:
+    fleet.add("bad", status=4)
+    good = fleet.add("good", seconds=1)
+    with running(fleet, most_seconds=100.0) as run:
+        result = run.finish()
+        assert [cell.status for cell in result.cells] == [Status.PASS] * len(PLAN)
+        assert {cell.lane.partition(":")[0] for cell in result.cells} == {good.name}
+        assert max(len(cell.retried) for cell in result.cells) <= 1
+
+
+def test_a_part_that_ends_every_lab_is_given_up(fleet: Fleet) -> None:
+    fleet.add("one", status=4)
+    with running(fleet, ONE_GUEST) as run:
         result = run.finish()
         assert {cell.status for cell in result.cells} == {Status.ERROR}
         assert all("exit status 4" in cell.reason for cell in result.cells)
-
-
-def test_a_host_with_another_lab_gets_no_parts_and_the_others_go_on(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "run", SMALL) as run:
-        run.start_host("two", refuse="other definitions: seed")
-        run.told.wait(lambda: run.told.noted("two gets no more parts: other definitions: seed"))
-        run.start_host("one")
-        result = run.finish()
-        assert [cell.status for cell in result.cells] == [Status.PASS] * len(SMALL)
-        assert [cell.retried for cell in result.cells] == [[]] * len(SMALL)
-        assert {cell.lane.partition(":")[0] for cell in result.cells} == {"one"}
-
-
-def test_an_interrupt_keeps_what_was_decided_and_the_run_is_resumed(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
-        one = run.start_host("one", seconds=1.5)
-        run.told.wait(lambda: any(text.startswith("decided ") for _, text in run.told.lanes))
-        run.coordinator.stop()
-        first = run.finish()
-        assert first.run.interrupted
-        kept = [cell for cell in first.cells if cell.status is Status.PASS]
-        assert 1 <= len(kept) < len(ONE_GUEST)
-        assert {cell.reason for cell in first.cells if cell not in kept} == {"interrupted"}
-        assert one.process.poll() is None
-        resumed = start.resume(tmp_path / "run", RunResult.read(tmp_path / "run"), KNOWN)
-        assert len(resumed.left) == len(ONE_GUEST) - len(kept)
-
-
-def test_a_host_serves_one_coordinator_after_another(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "first", SMALL) as run:
-        one = run.start_host("one")
-        run.finish()
-        port = int(run.address.rpartition(":")[2])
-        with running(fleet, tmp_path / "second", SMALL, port=port) as again:
-            result = again.finish()
-            assert {cell.status for cell in result.cells} == {Status.PASS}
-        assert one.said().count("joined the coordinator") == 2
-
-
-@pytest.mark.usefixtures("no_rest")
-def test_a_result_that_is_cut_off_is_asked_for_again(
-    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
-        receiver = run.desk.intake.receiver
-        whole = receiver.whole
-        cut: list[str] = []
-
-        def cut_off(token: str, size: int, digest: str) -> Path | None:
-            file = whole(token, size, digest)
-            if file and not cut:
-                cut.append(token)
-                receiver._arriving[token].size -= 10
-                return whole(token, size, digest)
-            return file
-
-        monkeypatch.setattr(receiver, "whole", cut_off)
-        run.start_host("one")
-        result = run.finish()
-        assert {cell.status for cell in result.cells} == {Status.PASS}
-        assert ["cut off" in cell.retried[0] for cell in result.cells] == [True] * len(ONE_GUEST)
         assert decided_once(run)
 
 
-def test_a_silent_host_is_looked_for_each_second_and_not_once_in_the_time_that_it_has(
-    fleet: Fleet, tmp_path: Path
-) -> None:
-    with running(fleet, tmp_path / "run", SMALL) as run:
-        assert isinstance(run.desk.transport, Engine)
-        looks = run.desk.transport._scheduler.periodic_callbacks["worker-ttl"]
-        assert looks.is_running()
-        assert looks.callback_time == 1000
+def test_a_host_with_other_definitions_gets_no_parts_and_the_others_go_on(fleet: Fleet) -> None:
+    fleet.add("bad", refuse="other definitions: seed")
+    fleet.add("good", seconds=1)
+    with running(fleet, PLAN, most_seconds=100.0) as run:
+        result = run.finish()
+        assert run.told.noted("bad gets no more parts: other definitions: seed")
+        assert [cell.status for cell in result.cells] == [Status.PASS] * len(PLAN)
+        assert [cell.retried for cell in result.cells] == [[]] * len(PLAN)
+        assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}
 
 
-def test_a_stopped_host_is_told_lost_and_its_late_result_dropped(
-    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lab.fleet.engine.LOST_SECONDS", 6.0)
-    monkeypatch.setattr("lab.fleet.engine.SILENT_SECONDS", 2.0)
-    with running(fleet, tmp_path / "run", ONE_GUEST) as run:
-        one = run.start_host("one", seconds=3)
-        run.told.wait(lambda: run.told.lanes)
-        one.kill(signal.SIGSTOP)
-        run.told.wait(lambda: run.told.noted("one has not answered for"))
-        run.told.wait(lambda: run.told.noted("one has gone, in the middle of a part"))
-        run.start_host("two", seconds=1)
-        run.told.wait(lambda: any(lane.startswith("two: ") for lane, _ in run.told.lanes))
-        one.kill(signal.SIGCONT)
+def test_no_host_that_can_run_a_cell_is_its_reason(fleet: Fleet) -> None:
+    fleet.add("small", table="memory_mib = 1000")
+    with running(fleet, SMALL) as run:
+        result = run.finish()
+        assert {cell.status for cell in result.cells} == {Status.NOT_RUN}
+        assert all("small has 1000 MiB" in cell.reason for cell in result.cells)
+
+
+def test_an_interrupt_keeps_what_was_decided_and_the_run_is_resumed(fleet: Fleet, tmp_path: Path) -> None:
+    one = fleet.add("one", seconds=3)
+    with running(fleet, ONE_GUEST) as run:
+        run.told.wait(lambda: any(text.startswith("decided ") for _, text in run.told.lanes))
+        run.coordinator.stop()
+        first = run.finish()
+    assert first.run.interrupted
+    kept = [cell for cell in first.cells if cell.status is Status.PASS]
+    assert 1 <= len(kept) < len(ONE_GUEST)
+    assert {cell.reason for cell in first.cells if cell not in kept} == {"interrupted"}
+    assert left_on(fleet) == []
+    one.does()
+    planned = start.resume(tmp_path / "run", RunResult.read(tmp_path / "run"), KNOWN)
+    with running(fleet, ONE_GUEST, planned=planned) as again:
+        assert {cell.status for cell in again.finish().cells} == {Status.PASS}
+        assert len(again.told.cells) == len(ONE_GUEST) - len(kept)
+
+
+def test_trials_that_are_left_when_a_child_dies_are_made_by_the_next(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.add("one", trials=0.0, dies=True)
+    with running(fleet, ONE_GUEST[:1]) as run:
+        [cell] = run.finish().cells
+    assert (cell.status, [each.result for each in cell.remedies]) == (Status.FAIL, ["verified"])
+    assert (cell.lane, cell.trials_lane, cell.unfinished) == ("one: debian-13", "one: debian-13 #2", False)
+    folder = tmp_path / "run" / cell.folder
+    assert (folder / "kernel.log").exists()
+    assert (folder / "remedies/a/a.log").read_text() == "tried on one\n"
+    assert "exit status -9" in cell.retried[0]
+
+
+def test_a_worker_that_stands_still_is_lost_and_its_late_result_dropped(fleet: Fleet, tmp_path: Path) -> None:
+    one = fleet.add("one", seconds=3)
+    with dask.config.set({"distributed.scheduler.worker-ttl": "6s"}), running(fleet, ONE_GUEST) as run:
+        run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
+        worker = one.worker()
+        one.does(seconds=1)
+        worker.suspend()
+        run.told.wait(lambda: run.told.noted("one was lost with part"))
         result = run.finish()
         assert {cell.status for cell in result.cells} == {Status.PASS}
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
+    wait_for(lambda: not fleet.hosts["one"].below() or None, Deadline(SECONDS, "all workers to end"))
+    assert left_on(fleet) == []
 
 
-def test_two_hosts_of_one_name_are_not_both_taken(fleet: Fleet, tmp_path: Path) -> None:
-    with running(fleet, tmp_path / "run", SMALL) as run:
-        run.start_host("one", seconds=60)
-        run.told.wait(lambda: run.told.lanes)
-        second = fleet.start("two", run.address, called="one")
-        wait_for(lambda: "name taken, one" in second.said() or None, Deadline(SECONDS, "it to be refused"))
-        second.kill(signal.SIGTERM)
-        assert second.process.wait(timeout=SECONDS) == 0
-        assert second.said().count("name taken, one") == 1
+def test_a_run_without_any_host_ends_with_the_reasons_and_the_next_step(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.add("nowhere", table='python = "/nowhere/python"')
+    fleet.add("closed", table="port = 1")
+    with running(fleet, SMALL) as run, pytest.raises(LabError, match="no host is left") as raised:
+        run.finish()
+    assert "host nowhere: " in str(raised.value)
+    assert "set `lab` or `python` of hosts.nowhere" in str(raised.value)
+    assert "host closed: no login as " in str(raised.value)
+    assert str(raised.value.hint).startswith("lab matrix --resume")
+    assert {cell.status for cell in RunResult.read(tmp_path / "run").cells} == {Status.NOT_RUN}

@@ -30,13 +30,7 @@ from lab.catalog.suite import Suite
 from lab.check import judging as check
 from lab.check import published
 from lab.check import text as check_text
-from lab.fleet import archive, inventory, wire
-from lab.fleet.engine import _images
-from lab.fleet.events import Event
-from lab.fleet.events import show as show_event
-from lab.fleet.intake import End
-from lab.fleet.names import LaneNames
-from lab.fleet.part import Part
+from lab.fleet import inventory, results
 from lab.gate import baseline, expectations
 from lab.gate.compare import compare
 from lab.gate.results import of_run
@@ -48,15 +42,13 @@ from lab.images.disk import check_qcow2
 from lab.lane import keeper
 from lab.machine import acceleration, leftovers, network, states
 from lab.probes import report as probe_report
-from lab.record import Protection, RunOptions, RunResult, ShardRecord, TestResult, decided
+from lab.record import Protection, RunResult, ShardRecord, TestResult, decided
 from lab.remedies import Remedy
 from lab.report import claims as claims_report
 from lab.report import compare as compare_report
 from lab.report import github, junit, markdown, terminal, upstream
 from lab.repro import judging, reading
 from lab.run import merge
-from lab.run.labels import Labels
-from lab.run.observer import Silent
 from lab.site import history
 from lab.site.publish import publish
 from lab.upstream import words
@@ -355,36 +347,9 @@ def _toml(load: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
 
 # -- a host of a run
 
-EVENT = {"kind": "left", "seconds": 12.5, "lane": "debian-13", "text": "boot", "status": "pass"}
-MESSAGE = {
-    "op": "register-worker",
-    "name": "one",
-    "resources": {"lane": 1},
-    "extra": {"images": "[]"},
-    "size": 1,
-}
-
-
-def _event(content: bytes, _folder: Path) -> None:
-    if told := Event.read(content):
-        show_event(told, LaneNames("host", Labels()), Silent())
-
 
 def _part_archive(content: bytes, folder: Path) -> None:
-    packed = _file(folder, "packed", content)
-    (folder / "to").mkdir()
-    archive.unpack(packed, folder / "to", [each.folder for each in SMALL])
-
-
-def _message(content: bytes, _folder: Path) -> None:
-    try:
-        message = json.loads(content)
-    except (ValueError, RecursionError):
-        message = wire.read([content])
-    call = wire.check(message)
-    if isinstance(call, dict):
-        End.read(call)
-        _images(call.get("extra"))
+    results.unpack(content, folder / "to", [each.folder for each in SMALL])
 
 
 # -- what the lab itself stored
@@ -472,8 +437,7 @@ SIGNED = (
 QCOW2 = b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQ", 2, 0, 0, 9, 1 << 14, 0, 1, 1536, 512, 1, 0, 0) + bytes(4_000)
 LISTING = '<a href="2026-01-02/">x</a><a href="20251231-12/">y</a><a href=\'release-1.5%2f\'>z</a>'
 NPM = {"package/package.json": json.dumps(manifest()), NATIVE_FILE: WHEEL["boxlite/runtime.so"]}
-PART = json.loads(Part.of("run", 1, SMALL, RunOptions()).model_dump_json())
-SENT = {"results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}
+SENT = {"end.json": "{}", "results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
 FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}
 CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
@@ -516,10 +480,6 @@ READERS = [
     Reader("a remedy's definition", "user", _of("lab/remedies/kvm-group.toml"), _definition(Remedy)),
     Reader("pins", "user", _of("images/pins/pins.toml"), _toml(load_pins)),
     Reader("an inventory", "user", toml_of(WHOLE.encode()), _toml(inventory.load)),
-    Reader("a part", "host", json_of(PART), lambda content, _: Part.read(content)),
-    Reader("an event of a part", "host", json_of(EVENT), _event),
-    Reader("a message of a host", "host", json_of(MESSAGE), _message, (wire.NotPlain, wire.Unexpected)),
-    Reader("images of a host", "host", json_of([IMAGE]), lambda content, _: _images(_text(content))),
     Reader("the result of a part", "host", archives_of(SENT, "zst"), _part_archive, cost=4),
     Reader("checksums of images", "image", edited(CHECKSUMS), _checksums),
     Reader("signed checksums", "image", edited(SIGNED), _signature, cost=50),

@@ -13,8 +13,10 @@ from typing import IO
 
 import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.sftp import SFTP_OK
 
 from lab.base.wait import Deadline, wait_for
+from lab.fleet.login import carry
 from lab.machine.keys import KeyPair, generate
 
 SSHD = Path("/usr/sbin/sshd")
@@ -36,18 +38,52 @@ class User:
         file.touch(mode=0o600)
         file.write_text(key.private)
 
-    def knows(self, port: int, key: KeyPair) -> None:
+    def knows(self, port: int, key: KeyPair, address: str = "127.0.0.1") -> None:
         """Expect this key of the server on a port."""
         kind, text = key.public.split()[:2]
-        self.known_hosts.write_text(f"{self.known_hosts.read_text()}[127.0.0.1]:{port} {kind} {text}\n")
+        self.known_hosts.write_text(f"{self.known_hosts.read_text()}[{address}]:{port} {kind} {text}\n")
 
 
 class _Interface(paramiko.ServerInterface):
-    """Lets one key in, and runs what it asks for."""
+    """Lets one key in, runs what it asks for, and forwards ports of loopback both ways."""
 
-    def __init__(self, public: str, environment: dict[str, str]) -> None:
+    def __init__(self, public: str, environment: dict[str, str], transport: paramiko.Transport) -> None:
         self._key = paramiko.Ed25519Key(data=base64.b64decode(public.split()[1]))
         self._environment = environment
+        self._transport = transport
+        self._targets: dict[int, tuple[str, int]] = {}
+
+    def check_port_forward_request(self, address: str, port: int) -> int:
+        listening = socket.create_server((address, port))
+        own: tuple[str, int] = listening.getsockname()
+
+        def accept() -> None:
+            with listening, suppress(OSError, EOFError, paramiko.SSHException):
+                while self._transport.is_active():
+                    listening.settimeout(1.0)
+                    with suppress(TimeoutError):
+                        connection, origin = listening.accept()
+                        connection.settimeout(None)
+                        carry(self._transport.open_forwarded_tcpip_channel(origin, own), connection)
+
+        threading.Thread(target=accept, daemon=True).start()
+        return own[1]
+
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        self._targets[chanid] = destination
+        return OPEN_SUCCEEDED
+
+    def accept_all(self) -> None:
+        """Connect each channel that is to lead to a port of this host."""
+        while self._transport.is_active():
+            channel = self._transport.accept(1.0)
+            if channel and channel.chanid in self._targets:
+                try:
+                    carry(channel, socket.create_connection(self._targets.pop(channel.chanid)))
+                except OSError:
+                    channel.close()
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -61,6 +97,36 @@ class _Interface(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=_run, args=(channel, command, self._environment), daemon=True).start()
         return True
+
+
+class _Files(paramiko.SFTPServerInterface):
+    """The files of this host, as far as they are written, read and looked at."""
+
+    def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> paramiko.SFTPHandle | int:
+        try:
+            stream = os.fdopen(
+                os.open(path, flags, 0o600), "rb+" if flags & (os.O_WRONLY | os.O_RDWR) else "rb"
+            )
+        except OSError as error:
+            return paramiko.SFTPServer.convert_errno(error.errno or 0)
+        handle = _File(flags)
+        handle.readfile = handle.writefile = stream  # type: ignore[attr-defined]
+        return handle
+
+    def stat(self, path: str) -> paramiko.SFTPAttributes | int:
+        try:
+            return paramiko.SFTPAttributes.from_stat(Path(path).stat())
+        except OSError as error:
+            return paramiko.SFTPServer.convert_errno(error.errno or 0)
+
+
+class _File(paramiko.SFTPHandle):
+    def stat(self) -> paramiko.SFTPAttributes:
+        return paramiko.SFTPAttributes.from_stat(os.fstat(self.readfile.fileno()))  # type: ignore[attr-defined]
+
+    def chattr(self, attr: paramiko.SFTPAttributes) -> int:
+        os.fchmod(self.readfile.fileno(), attr.st_mode or 0o600)  # type: ignore[attr-defined]
+        return SFTP_OK
 
 
 def _run(channel: paramiko.Channel, command: bytes, environment: dict[str, str]) -> None:
@@ -104,11 +170,11 @@ def _pump(stream: IO[bytes], send: Callable[[bytes], object]) -> None:
 
 
 @contextmanager
-def paramiko_server(user: User, environment: dict[str, str]) -> Iterator[int]:
+def paramiko_server(user: User, environment: dict[str, str], address: str = "127.0.0.1") -> Iterator[int]:
     """A server of paramiko's parts; its port."""
     host_key = generate("host")
     transports: list[paramiko.Transport] = []
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server((address, 0)) as listening:
 
         def accept() -> None:
             while True:
@@ -120,12 +186,14 @@ def paramiko_server(user: User, environment: dict[str, str]) -> Iterator[int]:
                 transport.add_server_key(paramiko.Ed25519Key.from_private_key(StringIO(host_key.private)))
                 transports.append(transport)
                 with suppress(paramiko.SSHException, EOFError):
-                    interface = _Interface(user.key.public, environment)
+                    interface = _Interface(user.key.public, environment, transport)
+                    transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Files)
                     transport.start_server(event=threading.Event(), server=interface)
+                    threading.Thread(target=interface.accept_all, daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
         port = listening.getsockname()[1]
-        user.knows(port, host_key)
+        user.knows(port, host_key, address)
         yield port
         listening.shutdown(socket.SHUT_RDWR)
     for transport in transports:

@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from benchmarks import fleet, fleet_chart, history, peers, simulated, with_tmt
+from benchmarks import history, peers, simulated, with_tmt
 from benchmarks.history import Figure, Machine, Result
 from benchmarks.same_cells import SCRIPT, Bench, Measured
 from benchmarks.simulated import Shape
@@ -164,43 +163,6 @@ def test_a_run_without_a_suite_can_be_no_original(tmp_path: Path) -> None:
     run_of(cell()).write(tmp_path)
     with pytest.raises(SystemExit, match="no suite ran"):
         simulated.Originals.read(tmp_path)
-
-
-@pytest.mark.parametrize(("hosts", "limit"), [(1, "the work of all lanes"), (50, "9 parts for 100 lanes")])
-def test_simulated_hosts_run_every_part_once_and_never_beat_the_bound(hosts: int, limit: str) -> None:
-    plan = Shape(3, 10).plan()
-    times = fleet.Times(cells=[60.0, 20.0], booted=70.0, restored=5.0)
-    found = fleet.simulate(plan, times, hosts, lanes=2)
-    assert found.parts == 9
-    assert found.work == sum(times.cells[number % 2] for number in range(30)) + (
-        70.0 * found.boots + 5.0 * (9 - found.boots)
-    )
-    assert found.bound <= found.wall <= found.work
-    assert found.limit == limit
-
-
-def test_the_chart_of_the_simulation_has_a_dot_for_each_run_and_says_its_figures() -> None:
-    text = fleet_chart.draw({Shape(2, 5): [(1, 6000.0, 5900.0), (4, 1600.0, 1475.0), (16, 660.0, 600.0)]}, 2)
-    chart = ElementTree.fromstring(text)
-    circles = chart.findall(".//{http://www.w3.org/2000/svg}circle")
-    assert [circle[0].text for circle in circles] == [
-        "1 hosts: 100 min, bound 98 min",
-        "4 hosts: 27 min, bound 25 min",
-        "16 hosts: 11 min, bound 10 min",
-    ]
-    assert [float(circle.attrib["cx"]) for circle in circles] == [64.0, 200.0, 336.0]
-    heights = [float(circle.attrib["cy"]) for circle in circles]
-    assert 40 <= heights[0] < heights[1] < heights[2] <= 256
-    assert "10 cells, 2 lanes a host: 1 hosts: 100 min" in chart.attrib["aria-label"]
-
-
-def test_what_the_coordinator_spends_is_measured_with_results_that_it_takes_in(tmp_path: Path) -> None:
-    originals = simulated.Originals.read(real_run(tmp_path / "real"))
-    cost = fleet.measure(originals, Shape(2, 5).plan(), tmp_path, most=2)
-    assert (len(cost.giving), len(cost.taking)) == (2, 2)
-    assert min([*cost.sent, *cost.received]) > 0
-    taken = RunResult.read(tmp_path / "run")
-    assert sum(each.status is not Status.NOT_RUN for each in taken.cells) == cost.cells
 
 
 def test_the_peers_of_the_lab_get_a_plan_for_each_cell(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def commands(page: Path) -> list[str]:
     # These are options of setup.sh itself.
     own = r"^\./setup\.sh (--dry-run(=\S+)?|--allow=\S+|--forbid=\S+|--with=\S+)"
     said = [re.sub(own, "./setup.sh", line) for line in said]
-    return [line for line in said if re.match(r"((\.venv/bin/)?lab|\./setup\.sh(?! test)) [a-z-]", line)]
+    return [line for line in said if re.match(r"((\.venv/bin/)?lab|\./setup\.sh(?! test| host)) [a-z-]", line)]
 
 
 @cache

@@ -1,51 +1,70 @@
-import json
+"""A part as its host takes it, and what it sends back."""
+
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
+
+pytest.importorskip("distributed")
 
 from lab import __version__
+from lab.fleet import results
 from lab.fleet.part import Part, Refused
-from lab.record import RunOptions
-from tests.unit.run_examples import KNOWN, PLAN, make_wheel, names, own_definitions
+from lab.fleet.results import DamagedResult
+from lab.images.content import DISK, Content, FileContent
+from lab.record import RunOptions, Status
+from lab.run import parts
+from lab.run.backlog import Ticket
+from lab.run.journal import Journal
+from tests.unit.run_examples import KNOWN, PLAN, SMALL, begin, finish, make_wheel, names, own_definitions
 
 OPTIONS = RunOptions(repeat=2)
+IMAGE = Content(guest="debian-12", inputs="0" * 64, files={DISK: FileContent(sha256="1" * 64, size=1)})
+CELLS = [cell.folder for cell in SMALL]
+FILE = f"{CELLS[0]}/kernel.log"
 
 
 @pytest.fixture
-def part() -> Part:
-    return Part.of("20261127-1", 7, PLAN[:2], OPTIONS, offline=True)
+def part(tmp_path: Path) -> Part:
+    begun = begin(tmp_path / "whole", PLAN, options=OPTIONS)
+    journal = Journal(begun.folder, begun.cells, begun.info, {})
+    return Part.of([Ticket(cell) for cell in begun.cells[:2]], journal, number=7, image=IMAGE)
 
 
-def changed(part: Part, **update: Any) -> str:
-    return json.dumps({**json.loads(part.model_dump_json()), **update})
+def changed(part: Part, **update: Any) -> Part:
+    return Part.model_validate({**part.model_dump(mode="json"), **update})
 
 
 def test_a_part_is_json_and_becomes_the_same_cells_on_another_host(tmp_path: Path, part: Part) -> None:
-    read = Part.read(part.model_dump_json())
+    read = Part.model_validate_json(part.model_dump_json())
     assert read == part
-    planned = read.plan(tmp_path, KNOWN)
+    planned = read.plan(tmp_path / "run", KNOWN)
     assert names(planned) == [cell.name for cell in PLAN[:2]]
-    assert (planned.info.options, planned.info.command) == (OPTIONS, "part 7 of run 20261127-1")
+    assert {cell.guest.only_image for cell in planned.cells} == {IMAGE.digest}
+    assert (planned.info.options, planned.info.command) == (OPTIONS, "part 7 of run whole")
 
 
-def test_a_host_with_another_lab_refuses(part: Part) -> None:
+def test_trials_that_are_left_go_with_what_the_suite_showed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = finish(folder, begin(folder, SMALL), [Status.FAIL, *[Status.PASS] * 3])
+    (folder / CELLS[0] / "probes.json").write_text("{}")
+    journal = Journal(folder, SMALL, run.run, {cell.folder: cell for cell in run.cells})
+    ticket = Ticket(SMALL[0], decided=run.cells[0])
+    sent = Part.of([ticket], journal, number=1, image=IMAGE)
+    assert sent.kept[0].folder == CELLS[0]
+    assert (sent.kept[0].status, sent.kept[0].unfinished) == (Status.FAIL, True)
+    sent.put_evidence(tmp_path / "there")
+    assert (tmp_path / "there" / CELLS[0] / "probes.json").read_text() == "{}"
+    planned = sent.plan(tmp_path / "there", KNOWN)
+    assert [cell.folder for cell in planned.left] == [CELLS[0]]
+
+
+def test_a_host_with_another_lab_refuses(tmp_path: Path, part: Part) -> None:
     with pytest.raises(Refused, match=f"the coordinator is lab 99.0, and this host has lab {__version__}"):
-        Part.read(changed(part, lab="99.0", something_newer=1))
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("{", "this is no part of a run: EOF"),
-        ("[]", "this is no part of a run: "),
-        (b"\xff", "this is no part of a run: "),
-        ('{"format": 2}', "this is no part of a run: "),
-    ],
-)
-def test_what_is_no_part_is_refused(text: str | bytes, told: str) -> None:
-    with pytest.raises(Refused, match=told):
-        Part.read(text)
+        changed(part, lab="99.0").plan(tmp_path, KNOWN)
 
 
 def test_a_host_with_other_definitions_refuses_and_names_them(
@@ -58,22 +77,107 @@ def test_a_host_with_other_definitions_refuses_and_names_them(
         part.plan(tmp_path / "run", KNOWN)
 
 
-@pytest.mark.parametrize(
-    ("update", "told"),
-    [({"guest": "plan9"}, "no guest is called 'plan9'"), ({"variant": "odd"}, "no variant is called 'odd'")],
-)
-def test_a_host_without_a_definition_refuses(
-    tmp_path: Path, part: Part, update: dict[str, str], told: str
-) -> None:
-    cells = [{**part.cells[0].model_dump(), **update}]
-    with pytest.raises(Refused, match=f"this host lacks what the part needs: {told}"):
-        Part.read(changed(part, cells=cells)).plan(tmp_path, KNOWN)
-
-
-def test_a_host_whose_build_has_other_content_refuses(tmp_path: Path, part: Part) -> None:
+def test_a_host_without_a_guest_or_with_another_build_refuses(tmp_path: Path, part: Part) -> None:
+    own = part.cells[0].model_dump()
+    with pytest.raises(Refused, match="this host lacks what the part needs: no guest is called 'plan9'"):
+        changed(part, cells=[{**own, "guest": "plan9"}]).plan(tmp_path, KNOWN)
     wheel = tmp_path / "boxlite-0.10.8-py3-none-any.whl"
     build = make_wheel(wheel, "one")
-    cells = [{**part.cells[0].model_dump(), "argument": str(wheel), "build": build.name}]
     make_wheel(wheel, "another")
     with pytest.raises(Refused, match=rf"is 0.10.8@\w+ here, and {build.name} in the run"):
-        Part.read(changed(part, cells=cells)).plan(tmp_path / "run", KNOWN)
+        changed(part, cells=[{**own, "argument": str(wheel), "build": build.name}]).plan(tmp_path / "r", KNOWN)
+
+
+def test_a_plan_is_cut_by_machine_and_by_typical_time() -> None:
+    tickets = [Ticket(cell) for cell in PLAN]
+    whole = parts.cut(tickets, RunOptions(), 1e6)
+    assert [{ticket.cell.guest.name for ticket in own} for own in whole] == [{"debian-12"}, {"debian-13"}]
+    single = parts.cut(tickets, RunOptions(), 1.0)
+    assert [len(own) for own in single] == [1] * len(PLAN)
+    assert sorted(ticket.cell.name for own in single for ticket in own) == sorted(cell.name for cell in PLAN)
+
+
+# -- results
+
+
+def packed(tmp_path: Path) -> bytes:
+    finish(tmp_path / "run", begin(tmp_path / "run", SMALL))
+    (tmp_path / "run" / CELLS[0] / "link").symlink_to("/etc/passwd")
+    return results.pack(tmp_path / "run", {"status": 0})
+
+
+def made(*entries: tarfile.TarInfo | str, size: int = 4) -> bytes:
+    """An archive with these entries, a text for those that are only named."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        for entry in entries:
+            info = tarfile.TarInfo(entry) if isinstance(entry, str) else entry
+            info.size = size if info.isreg() else 0
+            tar.addfile(info, io.BytesIO(b"x" * size) if info.isreg() else None)
+    return zstandard.compress(raw.getvalue())
+
+
+def link(kind: bytes, to: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(FILE)
+    info.type, info.linkname = kind, to
+    return info
+
+
+def test_record_and_evidence_arrive_as_they_were(tmp_path: Path) -> None:
+    archive, where = packed(tmp_path), tmp_path / "target"
+    result, end = results.unpack(archive, where, CELLS)
+    assert ([cell.folder for cell in result.cells], end) == (CELLS, {"status": 0})
+    files = sorted(str(file.relative_to(where)) for file in where.rglob("*") if file.is_file())
+    assert files == sorted(["results.json", "end.json", *(f"{folder}/kernel.log" for folder in CELLS)])
+    assert (where / FILE).read_text() == (tmp_path / "run" / FILE).read_text()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+def test_one_that_is_cut_off_is_damaged(tmp_path: Path, kept: float) -> None:
+    archive = packed(tmp_path)
+    with pytest.raises(DamagedResult):
+        results.unpack(archive[: int(len(archive) * kept)], tmp_path / "target", CELLS)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("/etc/cron.d/job", "../outside", f"{CELLS[0]}/../../../../../outside", "run.log", str(CELLS[0])),
+        "cells/other-guest/stock/0.10.8/kernel.log",
+        link(tarfile.SYMTYPE, "/etc/passwd"),
+        link(tarfile.LNKTYPE, "results.json"),
+        link(tarfile.FIFOTYPE, ""),
+    ],
+    ids=str,
+)
+def test_nothing_but_files_of_the_part_s_cells_is_unpacked(tmp_path: Path, bad: tarfile.TarInfo | str) -> None:
+    with pytest.raises(DamagedResult):
+        results.unpack(made(bad), tmp_path / "target", CELLS)
+    assert not (tmp_path / "outside").exists()
+
+
+def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MOST_BYTES", 1000)
+    with pytest.raises(DamagedResult, match="more than"):
+        results.unpack(made(FILE, size=2000), tmp_path / "target", CELLS)
+    monkeypatch.setattr(results, "MOST_FILES", 1)
+    with pytest.raises(DamagedResult, match="more than"):
+        results.unpack(made(FILE, f"{FILE}.2"), tmp_path / "again", CELLS)
+
+
+def test_a_result_of_other_cells_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(DamagedResult):
+        results.unpack(packed(tmp_path), tmp_path / "target", CELLS[:1])
+
+
+def test_evidence_of_trials_stands_beside_that_of_the_suite(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder, text in ((source, "new"), (target, "old")):
+        (folder / "fault-1").mkdir(parents=True)
+        for name in ("kernel.log", "fault-1/a"):
+            (folder / name).write_text(text)
+    (source / "remedies/a").mkdir(parents=True)
+    (source / "remedies/a/log").write_text("new")
+    results.keep_evidence(source, target, only_trials=True)
+    found = {str(file.relative_to(target)): file.read_text() for file in target.rglob("*") if file.is_file()}
+    assert found == {"kernel.log": "old", "fault-1/a": "old", "fault-2/a": "new", "remedies/a/log": "new"}

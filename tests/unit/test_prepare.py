@@ -5,7 +5,6 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,6 +107,13 @@ def test_what_is_prepared_is_whole_read_only_and_says_what_it_is(
     assert made.folder.parent == paths.images
 
 
+def receive(paths: Paths, sent: BaseImage) -> None:
+    def bring(name: str, to: Path) -> None:
+        shutil.copyfile(sent.folder / name, to)
+
+    transfer.receive(paths, sent.content, bring, lambda _text: None, origin="host one")
+
+
 def test_what_another_host_prepared_will_do_and_is_not_prepared_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,13 +121,7 @@ def test_what_another_host_prepared_will_do_and_is_not_prepared_again(
     base = put_published(here, GUEST)
     sent = put_prepared(there, GUEST, base)
 
-    def fetch(name: str, offset: int) -> bytes:
-        return transfer.read_chunk(sent, name, offset)
-
-    def check(disk: Path) -> None:
-        transfer.check_disk(disk, GUEST, is_prepared=True)
-
-    transfer.receive(here, sent.content, fetch, lambda _text: None, check=check, origin="host one")
+    receive(here, sent)
     monkeypatch.setattr(prepare_image, "_boot_and_install", None)
     found = prepare_image.ensure(preparation(here), GUEST, base)
     assert found.folder.name.startswith(f"received-ubuntu-24.04-{sent.manifest.inputs[:16]}-")
@@ -144,9 +144,7 @@ def test_it_is_not_taken_for_one_of_another_disk(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path)
     base = put_published(paths, GUEST)
     sent = put_prepared(Paths(tmp_path / "there", tmp_path / "there"), GUEST, base)
-    transfer.receive(
-        paths, sent.content, partial(transfer.read_chunk, sent), print, check=None, origin="host one"
-    )
+    receive(paths, sent)
     newer = put_published(paths, GUEST, kib=2048)
     assert prepare_image.find(paths, GUEST, base)
     assert prepare_image.find(paths, GUEST, newer) is None

@@ -154,13 +154,13 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
     said = {
         "gamma.example was lost": "host 2 was lost",
         "the lab on alpha.example ended with exit status 4: x": "the lab on host 1 ended with exit status 4: x",
-        "the worker on delta.example failed: no": "the worker on host 3 failed: no",
+        "host delta.example: no: `bring an image`": "host host 3: no: `bring an image`",
         "the result of delta.example cannot be used: cut": "the result of host 3 cannot be used: cut",
         "lost: gamma.example was lost; delta.example was lost": "lost: host 2 was lost; host 3 was lost",
         "a lane needs 9 MiB of memory, and delta.example has 5 MiB": (
             "a lane needs 9 MiB of memory, and host 3 has 5 MiB"
         ),
-        "delta.example deployed other files of boxlite 1": "host 3 deployed other files of boxlite 1",
+        "guests of delta.example run without KVM": "guests of host 3 run without KVM",
         "shard 2/4 was lost": "shard 2/4 was lost",
         "apt-get failed: no network": "apt-get failed: no network",
     }

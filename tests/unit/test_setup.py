@@ -156,11 +156,11 @@ def test_the_tests_need_more_packages_and_no_snap(tmp_path: Path, host: str, pac
 @pytest.mark.parametrize(
     ("arguments", "lock"),
     [
-        (["worker", "tls://127.0.0.1:8786"], "hosts"),
+        (["host"], "hosts"),
         (["matrix", "--set", "quick", "--hosts", "hosts.toml"], "hosts"),
-        (["matrix", "--hosts=tls://127.0.0.1:8786"], "hosts"),
+        (["matrix", "--hosts=hosts.toml"], "hosts"),
         (["matrix", "--set", "quick"], "lab"),
-        (["hosts", "init"], "lab"),
+        (["doctor"], "lab"),
     ],
 )
 def test_dask_is_installed_only_for_several_hosts(tmp_path: Path, arguments: list[str], lock: str) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 from lab.record import CellResult
 from lab.run.observer import Silent
-from lab.run.several import HostsNow
 
 # How long anything may take: on a host with much to do an interpreter takes seconds to start.
-SECONDS = 300.0
+SECONDS = 600.0
 
 
 def run_in_a_loop[T](coroutine: Coroutine[Any, Any, T]) -> T:
@@ -27,7 +26,6 @@ class Told(Silent):
         self.notes: list[str] = []
         self.lanes: list[tuple[str, str]] = []
         self.cells: list[CellResult] = []
-        self.now: list[HostsNow] = []
         self._changed = threading.Condition()
 
     def lane(self, lane: str, text: str) -> None:
@@ -44,12 +42,6 @@ class Told(Silent):
         with self._changed:
             self.notes.append(text)
             self._changed.notify_all()
-
-    def hosts(self, now: HostsNow) -> None:
-        with self._changed:
-            if self.now[-1:] != [now]:
-                self.now.append(now)
-                self._changed.notify_all()
 
     def wait(self, for_what: Callable[[], object]) -> None:
         """Wait until something was told."""

@@ -1,6 +1,5 @@
-"""A distribution's disk on two host workers of this machine: one prepares it, and both run what it made."""
+"""A distribution's disk on two hosts that are this machine: one prepares it, and both run what it made."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -17,12 +16,12 @@ from lab.base.paths import PACKAGE, Paths
 from lab.base.wait import Deadline, wait_for
 from lab.catalog import loading
 from lab.cli import cli
-from lab.fleet import certificates, issuing, places
-from lab.fleet.address import Address
+from lab.fleet import inventory
 from lab.fleet.coordinator import Coordinator
 from lab.machine import leftovers
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
+from tests.fleet.examples import Fleet
 from tests.unit.told import Told
 from tests.vm import cloud_disk, twins
 from tests.vm.conftest import RELEASE
@@ -37,14 +36,14 @@ SECONDS = 3000.0
 
 
 class Hosts:
-    """A coordinator and two workers, each with a home and a store of images of its own.
+    """A coordinator and two hosts, each with a home and a store of images of its own.
 
     Their lab is a copy whose definitions are the test's.
     """
 
     def __init__(self, base: Path, known: Paths) -> None:
         self.base = base
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self.fleet: Fleet | None = None
         for name in ("coordinator", *NAMES):
             paths = self.paths(name)
             paths.make(paths.cache)
@@ -65,27 +64,23 @@ class Hosts:
             for name in ("coordinator", *NAMES)
         }
 
-    def start(self, name: str, address: str, lab: Path, log: Path) -> None:
-        certificate = places.worker_file(self.paths("coordinator"), name)
-        with log.open("ab") as output:
-            self._workers.append(
-                subprocess.Popen(
-                    [
-                        *(sys.executable, "-m", "lab", "worker", address, "--lanes", "1"),
-                        *("--certificate", str(certificate)),
-                    ],
-                    cwd=lab,
-                    env={**os.environ, "LAB_HOME": str(self.base / name), "PYTHONPATH": str(lab)},
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
-            )
+    def known(self, lab: Path) -> inventory.Inventory:
+        """Both hosts, which run the lab in a folder and are reached over SSH on loopback."""
+        self.fleet = Fleet(self.base / "fleet")
+        python = self.base / "python"
+        python.write_text(f'#!/bin/sh\ncd {lab}\nexport PYTHONPATH={lab}\nexec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        lines = [
+            f'[hosts.{name}]\naddress = "127.0.0.1"\nport = {self.fleet.port}\nlanes = 1\n'
+            f'home = "{self.base / name}"\npython = "{python}"'
+            for name in NAMES
+        ]
+        (self.base / "hosts.toml").write_text("\n".join(lines))
+        return inventory.load(self.base / "hosts.toml")
 
     def end(self) -> None:
-        for worker in self._workers:
-            worker.terminate()
-        for worker in self._workers:
-            worker.wait(timeout=120)
+        if self.fleet:
+            self.fleet.end()
         for name in NAMES:
             leftovers.reap(self.paths(name))
         subprocess.run(["rm", "-rf", self.base], check=True)
@@ -104,8 +99,7 @@ def test_what_one_host_prepares_the_other_one_runs(
     hosts: Hosts, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = cloud_disk.ensure(paths, TWIN.recipe)
-    own, log, told = hosts.paths("coordinator"), tmp_path / "log", Told()
-    issuing.initialize(own, NAMES, days=30, authority_days=60)
+    own, told = hosts.paths("coordinator"), Told()
     monkeypatch.setenv("LAB_HOME", str(hosts.base / "coordinator"))
     with ExitStack() as servers:
         servers.enter_context(twins.published(TWIN, built, tmp_path, monkeypatch))
@@ -120,20 +114,10 @@ def test_what_one_host_prepares_the_other_one_runs(
         planned = start.begin(tmp_path / "run", cells, command="lab matrix", options=options, shard=None)
         done: list[RunResult | BaseException] = []
 
-        def listening(address: str) -> None:
-            for name in NAMES:
-                hosts.start(name, address, lab, log)
-
-        coordinator = Coordinator(
-            planned,
-            own,
-            Address("127.0.0.1", 0),
-            certificates.load_coordinator(own).security(),
-            told,
-            listening=listening,
-            # Each cell is a part by itself.
-            most_seconds=1.0,
-        )
+        # Each cell is a part by itself.
+        coordinator = Coordinator(planned, own, hosts.known(lab), told, most_seconds=1.0)
+        assert hosts.fleet
+        monkeypatch.setenv("HOME", str(hosts.fleet.user))
 
         def go() -> None:
             try:
@@ -146,8 +130,8 @@ def test_what_one_host_prepares_the_other_one_runs(
         try:
 
             def pinned() -> bool:
-                assert not done, (done, told.notes, log.read_text())
-                return bool(coordinator.desk) and told.noted(f"{TWIN.name}: its image comes from ")
+                assert not done, (done, told.notes)
+                return any(text.startswith("image: on its way from ") for _, text in told.lanes)
 
             wait_for(lambda: pinned() or None, Deadline(SECONDS, "an image to be prepared"))
             # The other host installs nothing in its guest.
@@ -157,7 +141,7 @@ def test_what_one_host_prepares_the_other_one_runs(
             coordinator.stop()
             thread.join(120)
     (result,) = done
-    assert isinstance(result, RunResult), (result, told.notes, log.read_text())
+    assert isinstance(result, RunResult), (result, told.notes)
     found = {each.variant: (each.status, each.cause, each.confidence) for each in result.cells}
     assert found == {name: TWIN.cells[name] for name in VARIANTS}, [each.reason for each in result.cells]
     assert {each.status for each in result.cells} == {Status.XFAIL}

@@ -1,7 +1,6 @@
-"""Real guests on three host workers of this machine, each with a LAB_HOME, and the same run on one host."""
+"""Real guests on three hosts that are this machine, each with a LAB_HOME, and the same run on one host."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,8 +9,8 @@ from typing import IO
 
 import pytest
 
-from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult
+from tests.fleet.examples import ROOT, Fleet
 from tests.fleet.sockets import is_loopback, watched
 from tests.vm import shared
 from tests.vm.conftest import RELEASE
@@ -29,10 +28,11 @@ SECONDS = 2400.0
 
 
 class Homes:
-    """A coordinator and its workers, each with a home of its own; their caches are the user's."""
+    """A coordinator and its hosts, each with a home of its own; their caches are the user's."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
+        self.fleet: Fleet | None = None
         self.running: list[subprocess.Popen[bytes]] = []
         for name in ("coordinator", *NAMES):
             shared.make_home(self.home(name))
@@ -41,16 +41,34 @@ class Homes:
         return self.base.with_name(f"{self.base.name}-{name}")
 
     def lab(self, name: str, *arguments: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        # Whose known_hosts and key are the test's.
+        user = self.fleet.user if self.fleet else Path.home()
         process = subprocess.Popen(
             [sys.executable, "-m", "lab", *arguments],
-            env={**os.environ, "LAB_HOME": str(self.home(name))},
+            env={**os.environ, "LAB_HOME": str(self.home(name)), "HOME": str(user)},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         self.running.append(process)
         return process
 
+    def inventory(self, folder: Path) -> Path:
+        """The inventory of the three hosts, which are reached over SSH on loopback."""
+        self.fleet = Fleet(folder / "fleet")
+        python = folder / "python"
+        python.write_text(f'#!/bin/sh\nexport PYTHONPATH={ROOT}\nexec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        lines = [
+            f'[hosts.{name}]\naddress = "127.0.0.1"\nport = {self.fleet.port}\nlanes = 1\n'
+            f'home = "{self.home(name)}"\npython = "{python}"'
+            for name in NAMES
+        ]
+        (folder / "hosts.toml").write_text("\n".join(lines))
+        return folder / "hosts.toml"
+
     def end(self) -> None:
+        if self.fleet:
+            self.fleet.end()
         for process in self.running:
             process.terminate()
         for process in self.running:
@@ -87,12 +105,11 @@ def kind(homes: Homes) -> Callable[[list[str]], str]:
         command = " ".join(words)
         if "guest=lab-" in command:
             return "qemu"
+        if "lab.fleet.host" in words:
+            return "worker"
         if "-m lab" not in command:
             return ""
-        if "--part" in words:
-            return "child"
-        own = str(homes.base) in command
-        return "worker" if "worker" in words and own else "coordinator" if "--hosts" in words else ""
+        return "child" if "--part" in words else "coordinator" if "--hosts" in words else ""
 
     return tell
 
@@ -100,31 +117,12 @@ def kind(homes: Homes) -> Callable[[list[str]], str]:
 def test_three_workers_find_what_one_host_finds(homes: Homes, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as output, watched(kind(homes)) as reachable:
-        certificates = homes.lab("coordinator", "hosts", "init", *NAMES, output=output)
-        assert certificates.wait(timeout=60) == 0, log.read_text()
         several = homes.lab(
-            "coordinator", "matrix", *CELLS, "--hosts", "tls://127.0.0.1:0", "-o", str(tmp_path / "several"),
+            *("coordinator", "matrix", *CELLS, "--hosts", str(homes.inventory(tmp_path))),
+            *("-o", str(tmp_path / "several")),
             output=output,
-        )  # fmt: skip
-
-        def address() -> str | None:
-            assert several.poll() is None, log.read_text()
-            found = re.search(r"hosts join with: lab worker (\S+)", log.read_text())
-            return found[1] if found else None
-
-        where = wait_for(address, Deadline(120, "the coordinator to listen"))
-        workers = []
-        for name in NAMES:
-            file = homes.home("coordinator") / "state" / "hosts" / "workers" / f"{name}.pem"
-            command = ["worker", where, "--lanes", "1", "--certificate", str(file)]
-            workers.append(homes.lab(name, *command, output=output))
-
-        def ended() -> bool:
-            assert all(worker.poll() is None for worker in workers), log.read_text()
-            return several.poll() is not None
-
-        wait_for(lambda: ended() or None, Deadline(SECONDS, "the run on several hosts"))
-        assert several.returncode == 0, log.read_text()
+        )
+        assert several.wait(timeout=SECONDS) == 0, log.read_text()
         one = homes.lab("one", "matrix", *CELLS, "-o", str(tmp_path / "one"), output=output)
         assert one.wait(timeout=SECONDS) == 0, log.read_text()
     assert reachable.keys() == {"coordinator", "worker", "child", "qemu"}

@@ -1,0 +1,104 @@
+"""The images of a run: one for each guest, pinned by its digest, in the coordinator's store.
+
+A host that lacks one gets it over SFTP. An image that still has to be prepared is prepared by the host that
+runs the first part of its guest; the coordinator fetches it from there.
+"""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.locks import locked
+from lab.base.paths import Paths
+from lab.catalog import Guest
+from lab.fleet.login import Login
+from lab.images import store, transfer
+from lab.images.content import Content
+from lab.images.download import Say, check_room
+from lab.images.store import BaseImage
+from lab.lane import prepare_image
+from lab.run import absent
+
+# How long another part of the host may wait for the same image: 1 GiB at 150 KiB/s.
+ARRIVE_SECONDS = 7200.0
+# How often a host looks whether it has to stop waiting.
+LOOK_SECONDS = 0.5
+# Where the files of an image arrive, in a folder `.partial-...` of a host's store.
+ARRIVING = "arriving-"
+
+
+# -- the coordinator
+
+
+def pin(paths: Paths, guest: Guest, say: Say, *, offline: bool) -> tuple[BaseImage, bool]:
+    """Return the guest's image, built or downloaded if need be, and whether lanes can start from it as it is.
+
+    Raises ImageNotAvailable, LabError.
+    """
+    if reason := absent.find(paths, [guest], offline=offline).reasons.get(guest.name):
+        raise ImageNotAvailable(reason, hint=absent.NEXT)
+    image = store.ensure(paths, guest, say, offline=offline)
+    ready = prepare_image.find(paths, guest, image)
+    return ready or image, ready is not None
+
+
+def push(login: Login, image: BaseImage, content: Content) -> None:
+    """Copy the files of an image into a host's store, where a part waits for them. Raises LabError."""
+    folder = f"{login.offer['images']}/.partial-{ARRIVING}{content.digest}"
+    login.command(["mkdir", "-p", folder])
+    with login.files(f"bring the image of {content.guest}; is the disk full there?") as files:
+        for name in content.files:
+            files.put(str(image.folder / name), f"{folder}/{name}")
+
+
+def fetch(paths: Paths, login: Login, content: Content, folder: str) -> BaseImage:
+    """Take over an image that a host has prepared in a folder of its store. Raises LabError."""
+    check_room(paths.make(paths.images), content.size, f"the image of {content.guest}")
+    with login.files(f"fetch the image of {content.guest}") as files:
+
+        def bring(name: str, to: Path) -> None:
+            files.get(f"{folder}/{name}", str(to))
+
+        return transfer.receive(paths, content, bring, lambda _text: None, origin=f"host {login.name}")
+
+
+# -- a host
+
+# Why an image did not arrive, by its digest; empty if it has.
+_arrived: dict[str, str] = {}
+_news = threading.Condition()
+
+
+def arrived(digest: str, why_not: str) -> None:
+    """Have the parts of this host go on that wait for an image. Called by the coordinator."""
+    with _news:
+        _arrived[digest] = why_not
+        _news.notify_all()
+
+
+def get(paths: Paths, content: Content, ask: Callable[[], None], stop: threading.Event) -> None:
+    """Have an image in the store of this host; `ask` has the coordinator bring it. Raises LabError."""
+    name = f"{ARRIVING}{content.digest}"
+    # While this lock is held, the folder is not one that a dead lab left.
+    lock = paths.make(paths.images) / f"{name}.lock"
+    with locked(lock, ARRIVE_SECONDS, "this image to arrive", lambda _text: None):
+        if store.by_content(paths, content.digest):
+            return
+        with _news:
+            _arrived.pop(content.digest, None)
+            ask()
+            while content.digest not in _arrived:
+                if stop.is_set():
+                    raise LabError("interrupted")
+                _news.wait(LOOK_SECONDS)
+            if why_not := _arrived[content.digest]:
+                raise LabError(why_not)
+        arriving = paths.images / f".partial-{name}"
+
+        def bring(file: str, to: Path) -> None:
+            shutil.move(arriving / file, to)
+
+        transfer.receive(paths, content, bring, lambda _text: None, origin="a run's coordinator")
+        shutil.rmtree(arriving, ignore_errors=True)

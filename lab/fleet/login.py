@@ -1,0 +1,325 @@
+"""The SSH login on a host of a run. It brings credentials, starts dask's worker, and carries its connections.
+
+The host has to show a key that `~/.ssh/known_hosts` has, and the login is one that asks nothing: a key of the
+user's, or of the SSH agent. dask's connections go through the login both ways, so no port is open to a network.
+"""
+
+import json
+import shlex
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import paramiko
+from fabric import Connection
+from invoke.exceptions import CommandTimedOut
+
+from lab import __version__
+from lab.base.errors import LabError
+from lab.base.files import bounded, plain
+from lab.fleet.host import BEAT_SECONDS
+from lab.fleet.inventory import LOOPBACK, Host
+
+SITE_KEYS = Path("/etc/ssh/ssh_known_hosts")
+CONNECT_SECONDS = 30
+# How long a command on the host may take; the first one removes what dead labs left.
+COMMAND_SECONDS = 300.0
+# And one that ends a worker, whose link may be cut.
+CUT_SECONDS = 15.0
+# How long the worker may take to begin, and to end; ending, its lab takes machines down.
+JOIN_SECONDS, END_SECONDS = 300.0, 60.0
+# How often it is looked whether the worker has to be sent something, and the connection carries something.
+LOOK_SECONDS, KEEP_ALIVE_SECONDS = 5.0, 15
+# A worker that had begun is started again so often, after so many seconds.
+STARTS, AGAIN_SECONDS = 5, 10.0
+# What an error shows, in characters, and what is kept of a worker's output for it, in lines.
+MOST_SHOWN, SHOWN_LINES = 3000, 20
+# What a shell's exit status says.
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+# Environment of dask's worker: nothing of dask's own is served or measured there.
+SETTINGS = {
+    "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__DIAGNOSTICS__NVML": "False",
+}
+BROKEN = (paramiko.SSHException, OSError, EOFError)
+
+
+class Login(threading.Thread):
+    """The login on host `name`, from its first connection to the end of its worker.
+
+    `offer` is what the host offers once it is known. `fault` says why the host is not used, or no longer.
+    `scheduler` is where dask's scheduler listens. `say` is told what people have to know, in this thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        credentials: str,
+        scheduler: tuple[str, int],
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self.host, self.offer, self.fault = host, dict[str, Any](), ""
+        self._credentials, self._scheduler, self._say = credentials, scheduler, say
+        self._worker: dict[str, int] = {}
+        self._is_ending = threading.Event()
+        self._connection: Connection | None = None
+        self._channel: paramiko.Channel | None = None
+        self._listener: socket.socket | None = None
+
+    def run(self) -> None:
+        fault = ""
+        for number in range(1, STARTS + 1):
+            self._worker = {}
+            try:
+                self._serve()
+            except LabError as error:
+                fault = str(error)
+            except Exception as error:  # A bug of the lab: the other hosts go on.
+                fault = f"host {self.name}: {error!r}"
+            finally:
+                self._close()
+            if self._is_ending.is_set():
+                break
+            self._say(fault)
+            # What fails at first will fail again.
+            if (number == 1 and not self._worker) or self._is_ending.wait(AGAIN_SECONDS * number):
+                break
+        self.fault = fault
+
+    def end(self) -> None:
+        """Let the worker end, and with it this login; it is not started again."""
+        self._is_ending.set()
+        if self._channel is None:
+            self._close()
+        else:
+            with suppress(*BROKEN):
+                self._channel.shutdown_write()
+
+    def cut(self) -> None:
+        """Kill a worker that does not answer or end, with all that it started, and close the connection."""
+        if pid := self._worker.get("pid"):
+            with suppress(LabError):
+                self.command(["kill", "-KILL", "--", f"-{pid}"], CUT_SECONDS)
+        self._close()
+
+    def command(self, words: Sequence[str], seconds: float = COMMAND_SECONDS) -> str:
+        """Run a command to its end and return its standard output. Raises LabError."""
+        quiet = {"hide": True, "warn": True, "in_stream": False}
+        with self._explained(shlex.join(words)):
+            done = self._opened.run(shlex.join(words), timeout=seconds, **quiet)
+        if done.exited != 0:
+            raise self._ended(words, done.exited, done.stderr or done.stdout)
+        return str(done.stdout)
+
+    @contextmanager
+    def files(self, what: str) -> Iterator[paramiko.SFTPClient]:
+        """A channel for files. Raises LabError, also for an error of the block, which does `what`."""
+        with self._explained(what), self._opened.transport.open_sftp_client() as files:
+            yield files
+
+    # -- from the first connection to the end of the worker
+
+    def _serve(self) -> None:
+        """Start the worker and wait for its end. Raises LabError then, and for whatever fails before."""
+        self._open()
+        self._ask_offer()
+        self._run_worker(self._words())
+
+    def _open(self) -> None:
+        """Log in. Raises LabError."""
+        waits = {"banner_timeout": CONNECT_SECONDS, "auth_timeout": CONNECT_SECONDS}
+        self._connection = reached = Connection(
+            self.host.address,
+            user=self.host.user,
+            port=self.host.port,
+            forward_agent=False,
+            connect_timeout=CONNECT_SECONDS,
+            connect_kwargs=waits,
+        )
+        _refuse_unknown_keys(reached)
+        try:
+            reached.open()
+        except BROKEN as error:
+            where = f"{reached.user} on {reached.host}:{reached.port}"
+            raise LabError(
+                f"host {self.name}: no login as {where}: {_said(error)}",
+                hint=f"`{self.host.reached} true` has to work without a question: known_hosts has to have the "
+                "host's key (compare it with the host's own), and the host one of yours or of your agent",
+            ) from error
+        reached.transport.set_keepalive(KEEP_ALIVE_SECONDS)
+
+    def _ask_offer(self) -> None:
+        """Ask what the host offers, within what the inventory allows. Raises LabError if it cannot be used."""
+        words = self.host.words("lab.fleet.host")
+        try:
+            found: dict[str, Any] = json.loads(printed := self.command(words))
+        except ValueError as error:
+            raise self._ended(words, 0, printed) from error
+        wrong, hint = "", None
+        if found["lab"] != __version__:
+            wrong = f"it has lab {found['lab']}, and this host has lab {__version__}"
+            hint = "check out the same version on both"
+        elif self.host.kvm and not found["kvm"]:
+            wrong = "its guests run without KVM"
+            hint = f"let the user open /dev/kvm there, or leave `kvm` of hosts.{self.name} out"
+        if wrong:
+            raise LabError(f"host {self.name}: {wrong}", hint=hint)
+        limits = {"lanes": self.host.lanes, "memory_mib": self.host.memory_mib}
+        self.offer = found | {name: limit for name, limit in limits.items() if limit is not None}
+
+    def _words(self) -> list[str]:
+        """The command of dask's own worker. It listens on loopback; the login carries both directions."""
+        with self._explained("have its SSH server forward a port; AllowTcpForwarding in its sshd_config?"):
+            scheduler = self._opened.transport.request_port_forward(LOOPBACK, 0, self._connected_back)
+        lanes, kvm = self.offer["lanes"], self.offer["lanes"] if self.offer["kvm"] else 0
+        options = {
+            "--name": self.name,
+            "--nthreads": str(lanes),
+            "--resources": f"lane={lanes} memory={self.offer['memory_mib']} kvm={kvm}",
+            "--listen-address": f"tls://{LOOPBACK}:0",
+            "--contact-address": f"tls://{LOOPBACK}:{self._way_to_worker()}",
+            "--death-timeout": f"{JOIN_SECONDS:.0f}",
+        }
+        more = [word for option in options.items() for word in option]
+        return self.host.words("lab.fleet.host", f"tls://{LOOPBACK}:{scheduler}", *more, **SETTINGS)
+
+    def _run_worker(self, words: Sequence[str]) -> None:
+        """Start the worker, and wait for its end. Raises LabError then."""
+        last: deque[str] = deque(maxlen=SHOWN_LINES)
+        begin_by, beat_at, status = time.monotonic() + JOIN_SECONDS, 0.0, -1
+        with self._explained(shlex.join(words)):
+            self._channel = channel = self._opened.transport.open_session(timeout=CONNECT_SECONDS)
+            channel.set_combine_stderr(True)
+            channel.exec_command(shlex.join(words))
+            channel.sendall(self._credentials.encode())
+            channel.settimeout(LOOK_SECONDS)
+            output, line = channel.makefile("r", 1), "-"
+            while line and (self._worker or time.monotonic() < begin_by):
+                if self._is_ending.is_set():
+                    channel.shutdown_write()
+                elif time.monotonic() >= beat_at:
+                    channel.sendall(b"\n")
+                    beat_at = time.monotonic() + BEAT_SECONDS
+                with suppress(TimeoutError):
+                    if line := plain(output.readline()):
+                        last.append(line.rstrip()[:500])
+                    if line.startswith("{"):
+                        self._worker = json.loads(line)
+            status = channel.recv_exit_status() if not line else status
+        raise self._ended(words, status, "\n".join(last))
+
+    # -- dask's connections
+
+    def _connected_back(self, channel: paramiko.Channel, _origin: object, _server: object) -> None:
+        """The worker connects to the scheduler."""
+        try:
+            carry(channel, socket.create_connection(self._scheduler))
+        except OSError:
+            channel.close()
+
+    def _way_to_worker(self) -> int:
+        """Listen on a port of this host's loopback that leads to the worker; return it."""
+        transport = self._opened.transport
+        self._listener = listener = socket.create_server((LOOPBACK, 0))
+
+        def serve() -> None:
+            with listener, suppress(*BROKEN):
+                while True:
+                    connection, origin = listener.accept()
+                    target = (LOOPBACK, self._worker.get("port", 0))
+                    carry(transport.open_channel("direct-tcpip", target, origin), connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        port: int = listener.getsockname()[1]
+        return port
+
+    # -- the end, and errors
+
+    def _close(self) -> None:
+        self._channel = None
+        if self._listener:
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+        if self._connection:
+            self._connection.client.close()
+
+    @property
+    def _opened(self) -> Connection:
+        if self._connection is None or self._connection.transport is None:
+            raise LabError(f"host {self.name}: the login has ended")
+        return self._connection
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn the errors of a block into LabErrors; it tries to do `what`."""
+        try:
+            yield
+        except CommandTimedOut as error:
+            message = f"host {self.name}: `{what}` took too long"
+            raise LabError(message, hint=f"try it there: {self.host.reached}") from error
+        except BROKEN as error:
+            message = f"host {self.name}: {_said(error)}: `{what}`"
+            raise LabError(message, hint=f"look there: {self.host.reached}") from error
+
+    def _ended(self, words: Sequence[str], status: int, printed: str) -> LabError:
+        """The error of a command that ended as it should not have."""
+        hint = None
+        if status in (NOT_FOUND, NOT_EXECUTABLE) or "No module named" in printed:
+            hint = (
+                f"set `lab` or `python` of hosts.{self.name} to where the lab is; ./setup.sh host installs it"
+            )
+        # paramiko's word for a channel that closed without a status.
+        how = "the connection closed" if status == -1 else f"exit status {status}"
+        said = bounded(plain(printed).strip(), MOST_SHOWN)
+        return LabError(f"host {self.name}: `{shlex.join(words)}`: {how}\n{said}".rstrip(), hint=hint)
+
+
+def end_all(logins: Mapping[str, Login], say: Callable[[str], None]) -> None:
+    """Let the workers of all hosts end, at the same time; kill those that do not."""
+    for each in logins.values():
+        each.end()
+    by = time.monotonic() + END_SECONDS
+    for name, each in logins.items():
+        each.join(max(0.0, by - time.monotonic()))
+        if each.is_alive():
+            say(f"host {name}: its worker did not end in {END_SECONDS:.0f} s and is killed")
+            each.cut()
+
+
+def carry(channel: paramiko.Channel, connection: socket.socket) -> None:
+    """Carry what comes on each of the two to the other, until one of them ends."""
+
+    def copy(source: Any, target: Any) -> None:
+        with suppress(OSError, EOFError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for each in (source, target):
+            with suppress(OSError, EOFError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    for ends in ((channel, connection), (connection, channel)):
+        threading.Thread(target=copy, args=ends, daemon=True).start()
+
+
+def _refuse_unknown_keys(connection: Connection) -> None:
+    """Fabric's own choice is to accept any key, of a jump host as well."""
+    client = connection.client
+    client.load_system_host_keys()
+    if SITE_KEYS.exists():
+        client.load_system_host_keys(str(SITE_KEYS))
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    if isinstance(connection.gateway, Connection):
+        _refuse_unknown_keys(connection.gateway)
+
+
+def _said(error: Exception) -> str:
+    return plain(" ".join(str(error).split())) or type(error).__name__

@@ -1,0 +1,97 @@
+"""What a part leaves on its host, as one archive: its record and the evidence of its cells (tar, zstd)."""
+
+import io
+import json
+import tarfile
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import zstandard
+
+from lab.base.errors import LabError, UsageError
+from lab.base.files import bounded, plain
+from lab.lane.attempts import FAULT, fault_folder
+from lab.record import RESULTS_FILE, RunResult
+
+# What a part may hold, uncompressed. Measured: up to 0.3 MiB for a cell with all that was tried on it.
+MOST_BYTES = 256 * 2**20
+MOST_FILES = 100_000
+LEVEL = 3
+# How the part ended, beside its record.
+END_FILE = "end.json"
+
+
+class DamagedResult(LabError):
+    """A part's result is too large or is no result. The part is run again."""
+
+
+def pack(folder: Path, end: Mapping[str, Any]) -> bytes:
+    """Return the record of a part's run in `folder`, and the evidence of its cells; `end` goes with them.
+
+    Only regular files go into it. Raises UsageError if there is no record, OSError if the disk is full.
+    """
+    result = RunResult.read(folder)
+    result.write(folder)  # With what was decided since it was written whole.
+    archive, closing = io.BytesIO(), json.dumps(end).encode()
+    with (
+        zstandard.ZstdCompressor(level=LEVEL).stream_writer(archive, closefd=False) as stream,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        ended = tarfile.TarInfo(END_FILE)
+        ended.size = len(closing)
+        tar.addfile(ended, io.BytesIO(closing))
+        tar.add(folder / RESULTS_FILE, RESULTS_FILE)
+        for cell in result.cells:
+            for file in sorted((folder / cell.folder).rglob("*")):
+                if file.is_file() and not file.is_symlink():
+                    tar.add(file, str(file.relative_to(folder)), recursive=False)
+    return archive.getvalue()
+
+
+def unpack(archive: bytes, target: Path, cells: Collection[Path]) -> tuple[RunResult, dict[str, Any]]:
+    """Unpack an archive into an empty folder; return the record in it, and how the part ended.
+
+    It may hold nothing but these and files below the folders of `cells`. Raises DamagedResult, or OSError if
+    this host's disk takes no more.
+    """
+    left = MOST_BYTES
+    try:
+        with (
+            zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(archive) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as tar,
+        ):
+            for number, member in enumerate(tar):
+                left -= member.size
+                if left < 0 or number >= MOST_FILES:
+                    raise DamagedResult(f"it holds more than {MOST_BYTES >> 20} MiB or {MOST_FILES} files")
+                name = PurePosixPath(member.name)
+                known = member.name in (RESULTS_FILE, END_FILE)
+                if not (
+                    member.isreg() and (known or any(PurePosixPath(cell) in name.parents for cell in cells))
+                ):
+                    raise DamagedResult(f"it holds {bounded(plain(member.name), 100)!r}, no file of its cells")
+                tar.extract(member, target, filter="data")
+        result = RunResult.read(target)
+        if any(cell.folder not in cells for cell in result.cells):
+            raise DamagedResult("its record has a cell that is not one of the part")
+        end: dict[str, Any] = json.loads((target / END_FILE).read_text())
+        return result, end
+    except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError) as error:
+        raise DamagedResult(f"it is damaged: {error}") from error
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise DamagedResult("it has a file and a folder of one name") from error
+    except UsageError as error:
+        raise DamagedResult(f"its record cannot be read: {error.args[0]}") from error
+
+
+def keep_evidence(source: Path, target: Path, *, only_trials: bool) -> None:
+    """Move the evidence of a cell into the run's folder; `only_trials`: that of its suite stays."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(source.iterdir()) if source.is_dir() else ():
+        if entry.name.startswith(FAULT):
+            entry.rename(fault_folder(target))
+        elif entry.is_dir() and (target / entry.name).is_dir():
+            keep_evidence(entry, target / entry.name, only_trials=only_trials)
+        elif not (only_trials and (target / entry.name).exists()):
+            entry.replace(target / entry.name)

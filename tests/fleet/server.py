@@ -1,0 +1,13 @@
+"""The SSH server of a test's hosts: python -m tests.fleet.server FOLDER ADDRESS. It ends with its input."""
+
+import sys
+from pathlib import Path
+
+from tests.unit import ssh_examples
+from tests.unit.ssh_examples import User
+
+if __name__ == "__main__":
+    user = User(Path(sys.argv[1]))
+    with ssh_examples.paramiko_server(user, ssh_examples.environment(user), sys.argv[2]) as port:
+        print(port, flush=True)
+        sys.stdin.read()

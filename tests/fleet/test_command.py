@@ -1,0 +1,123 @@
+"""`lab matrix --hosts` as a process: ended in every way, and with wrong inventories."""
+
+import re
+import signal
+import socket
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed")
+
+from lab.base.wait import Deadline, wait_for
+from lab.record import RunResult, Status
+from lab.run.journal import RUN_LOG
+from tests.fleet.cable import FAR, NEAR, NoNamespaces, laid
+from tests.fleet.examples import Command, Fleet, HostExample, left_on
+from tests.unit.told import SECONDS
+
+pytestmark = pytest.mark.timeout(900)
+PLAN = [
+    *("-g", "debian-12", "-g", "debian-13", "-v", "stock", "-v", "userns-clone-off"),
+    *("--build", "0.10.8", "--no-remedies", "--no-experiment"),
+]
+
+
+def all_gone(host: HostExample) -> None:
+    """Wait until no process of a host is left."""
+    wait_for(lambda: not host.below() or None, Deadline(SECONDS, f"all of {host.name} to end"), interval=0.5)
+
+
+def decided_once(folder: Path) -> None:
+    run = RunResult.read(folder)
+    assert {cell.status for cell in run.cells} == {Status.PASS}
+    found = re.findall(r"^\S+Z (\S+ \S+ 0\.10\.8): pass", (folder / RUN_LOG).read_text(), re.MULTILINE)
+    assert Counter(found) == Counter(f"{cell.guest} {cell.variant} {cell.build}" for cell in run.cells)
+
+
+@pytest.mark.parametrize("times", [0, 1, 2], ids=["SIGKILL", "Ctrl-C", "Ctrl-C twice"])
+def test_an_ended_coordinator_leaves_nothing_and_its_run_is_resumed(
+    fleet: Fleet, tmp_path: Path, times: int
+) -> None:
+    one = fleet.add("one", seconds=2)
+    command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"))
+    command.wait_for("one: debian-1[23]: decided ")
+    command.wait_for(": userns-clone-off: suite")
+    if not times:
+        command.process.kill()
+    for _ in range(times):
+        command.interrupt()
+        time.sleep(0.2)  # Two at once may be delivered as one.
+    assert command.ends() == (130 if times else -signal.SIGKILL)
+    all_gone(one)
+    assert left_on(fleet) == []
+    if times == 1:
+        assert [cell.status for cell in RunResult.read(tmp_path / "run").cells].count(Status.PASS) >= 1
+    one.does()
+    again = Command(fleet, "--resume", str(tmp_path / "run"))
+    assert again.ends() == 0, again.said()
+    decided_once(tmp_path / "run")
+    all_gone(one)
+    assert left_on(fleet) == []
+
+
+def test_a_pulled_cable_costs_a_second_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between network namespaces; the other host runs the part."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "6s")
+    with ExitStack() as stack:
+        try:
+            cable = stack.enter_context(laid())
+        except NoNamespaces as error:
+            pytest.skip(f"no network namespaces for this user: {error}")
+        fleet = Fleet(tmp_path, within=cable.far.within, address=FAR)
+        stack.callback(fleet.end)
+        near = Fleet(tmp_path / "near", within=cable.near.within, address=NEAR)
+        stack.callback(near.end)
+        one = fleet.add("one", seconds=600)
+        command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"), within=cable.near.within)
+        command.wait_for("one: debian-1[23]: stock: suite")
+        cable.cut()
+        command.wait_for("one was lost with part")
+        one.does()
+        cable.mend()
+        # Its login starts another worker.
+        command.wait_for("one joined", since=command.said().index("one was lost"))
+        assert command.ends() == 0, command.said()
+        decided_once(tmp_path / "run")
+
+
+def test_bad_inventories_are_told_with_host_and_next_step(fleet: Fleet, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for head, told in (
+            (
+                "[hosts.a]\naddress = 'x'\nlab = '/l'\ncores = 2\n",
+                r"hosts\.toml: hosts\.a\.cores: unknown key",
+            ),
+            (f"[coordinator]\nport = {port}\n", f"nothing can listen on 127.0.0.1, port {port}: .*in use"),
+            (
+                "[coordinator]\naddress = '192.0.2.1'\nport = 8786\n",
+                "nothing can listen on 192.0.2.1, port 8786",
+            ),
+        ):
+            fleet.head = head
+            command = Command(fleet, *PLAN)
+            assert command.ends() == 2, command.said()
+            assert re.search(told, command.said()), command.said()
+    assert "set coordinator.address to an address of this host" in command.said()
+    fleet.head = ""
+    fleet.add("good")
+    fleet.add("closed", table="port = 1")
+    fleet.add("old", environment='echo \'{"lab": "0.0.1"}\'; exit')
+    fleet.add("without-libvirt", environment="LAB_CONNECT=nowhere:///")
+    command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"))
+    assert command.ends() == 0, command.said()
+    said = " ".join(command.said().split())
+    assert "host closed: no login as " in said
+    assert "true` has to work without a question" in said
+    assert "host old: it has lab 0.0.1, and this host has lab " in said
+    assert re.search(r"host without-libvirt: .*exit status [23].* next: ", said)
+    decided_once(tmp_path / "run")
