@@ -6,10 +6,12 @@ import signal
 import sys
 import tempfile
 import traceback
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
 import click
+from click.shell_completion import CompletionItem
 from rich.markup import escape
 
 from lab.base import guard, space
@@ -17,31 +19,58 @@ from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
 from lab.base.log import quiet_libraries, show_progress
 from lab.base.paths import STATES_GIB, Paths
-from lab.cli import (
-    check,
-    completion,
-    expect,
-    gate,
-    host,
-    images,
-    kept,
-    lists,
-    matrix,
-    probe,
-    publish,
-    remedies,
-    reports,
-    repro,
-    runs,
-    shell,
-)
-from lab.cli.common import BUG, INTERRUPTED, Lab, errors
+from lab.cli.consoles import BUG, INTERRUPTED, errors
 
 # Longest message of an error, in characters.
 LONGEST = 20_000
+# The variable by which a shell's script asks `lab` for names; click knows it by the program's name.
+COMPLETE = "_LAB_COMPLETE"
+# The module of each command in `lab.cli`, and the command's name there.
+COMMANDS = {
+    "attach": "kept.attach_command",
+    "baseline": "gate.baseline_command",
+    "check": "check.check_command",
+    "clean": "host.clean_command",
+    "compare": "gate.compare_command",
+    "completion": "completion.completion_command",
+    "copy": "kept.copy_command",
+    "doctor": "host.doctor_command",
+    "exec": "shell.exec_command",
+    "expect": "expect.expect_command",
+    "gate": "gate.gate_command",
+    "images": "images.images_group",
+    "list": "lists.list_command",
+    "matrix": "matrix.matrix_command",
+    "merge": "reports.merge_command",
+    "probe": "probe.probe_command",
+    "publish": "publish.publish_command",
+    "remedies": "remedies.remedies_group",
+    "report": "reports.report_command",
+    "repro": "repro.repro_command",
+    "runs": "runs.runs_group",
+    "shell": "shell.shell_command",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands of `COMMANDS`. Each is imported when it is called or its help is shown: that takes long."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS and name not in self.commands:
+            module, _, attribute = COMMANDS[name].partition(".")
+            self.add_command(getattr(import_module(f"lab.cli.{module}"), attribute), name)
+        return super().get_command(context, name)
+
+    def shell_complete(self, context: click.Context, word: str) -> list[CompletionItem]:
+        """Offer the names alone: what each command does would have to be imported at each press of Tab."""
+        names = [CompletionItem(name) for name in self.list_commands(context) if name.startswith(word)]
+        return names + click.Command.shell_complete(self, context, word)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--connect",
     metavar="URI",
@@ -65,34 +94,9 @@ def cli(context: click.Context, connect: str | None, states_gib: int) -> None:
     The lab boots virtual machines, runs the jailer's tests in them and explains what failed. Start with
     `lab doctor`, then run `lab matrix --set quick`.
     """
+    from lab.cli.common import Lab
+
     context.obj = Lab(connect, states_gib)
-
-
-for command in (
-    gate.baseline_command,
-    gate.compare_command,
-    gate.gate_command,
-    check.check_command,
-    expect.expect_command,
-    host.doctor_command,
-    lists.list_command,
-    images.images_group,
-    matrix.matrix_command,
-    probe.probe_command,
-    publish.publish_command,
-    remedies.remedies_group,
-    reports.merge_command,
-    reports.report_command,
-    repro.repro_command,
-    runs.runs_group,
-    shell.shell_command,
-    shell.exec_command,
-    kept.attach_command,
-    kept.copy_command,
-    host.clean_command,
-    completion.completion_command,
-):
-    cli.add_command(command)
 
 
 def main() -> None:
@@ -109,7 +113,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, _end)
     try:
         _check_arguments()
-        status = cli.main(standalone_mode=False, complete_var=completion.VARIABLE)
+        status = cli.main(standalone_mode=False, complete_var=COMPLETE)
     except SystemExit:
         if _reader_has_gone():
             _end_by_sigpipe()

@@ -9,7 +9,7 @@ import click
 from lab import catalog, check
 from lab.base.errors import LabError, UsageError
 from lab.check import Answer, text
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 from lab.probes import script
 from lab.probes.report import HostReport, read
 
@@ -45,7 +45,7 @@ def check_command(lab: common.Lab, probe: str | None, results: tuple[str, ...], 
     loaded = check.load(results, lab.paths.runs)
     answer = check.judge(report, loaded.published)
     for left_out in loaded.left_out:
-        common.errors.print(f"left out: {left_out}", markup=False, soft_wrap=True)
+        consoles.errors.print(f"left out: {left_out}", markup=False, soft_wrap=True)
     if as_json:
         common.print_json(_document(answer, loaded.sources))
         return answer.outcome.exit_status

@@ -1,19 +1,18 @@
-"""What the commands share: folders, the libvirt URI, consoles, and how rows and results are printed."""
+"""What the commands share: folders, the libvirt URI, and how rows and results are printed."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lab.base.files import write_atomically
 from lab.base.paths import STATES_GIB, Paths
+from lab.cli.consoles import console
 from lab.lane import upkeep
 from lab.lane.upkeep import Unused
 from lab.machine import leftovers
@@ -21,22 +20,7 @@ from lab.machine.connection import default_uri
 from lab.record import RunResult
 from lab.report import markdown, terminal
 
-BUG = 4  # the exit status after an error in the lab itself
-INTERRUPTED = 130  # the exit status that shells give a program ended by SIGINT
 UNLIMITED = 100_000  # columns; wider than any row
-
-
-class Output(Console):
-    """Standard output. `lab.cli.main` ends the program if its reader has gone."""
-
-    def on_broken_pipe(self) -> None:
-        # Rich itself would replace stdout, and hide from `main` why the program ends.
-        raise SystemExit(1)
-
-
-# A pipe has no width of its own; this one keeps the rows of the matrix whole.
-console = Output(highlight=False, width=None if sys.stdout.isatty() else 240)
-errors = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from lab import catalog, claims, remedies
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import pip
+from lab.cli import COMPLETE
 from lab.lane import keeper
 from lab.record import RunResult
 from lab.run import journal, past, recorded
 
-# The variable by which a shell's script asks `lab` for names; click knows it by the program's name.
-VARIABLE = "_LAB_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -88,5 +87,5 @@ def completion_command(context: click.Context, shell: str) -> int:
     """
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(context.find_root().command, {}, "lab", VARIABLE).source())
+    click.echo(kind(context.find_root().command, {}, "lab", COMPLETE).source())
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lab.base.errors import UsageError
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 from lab.cli.gate_options import PREVIOUS, expect_option
 from lab.gate import baseline, expectations, results, sides
 from lab.gate.compare import compare
@@ -53,7 +53,7 @@ def compare_command(
     elif kind == "markdown":
         click.echo(report.render(comparison), nl=False)
     else:
-        report.table(common.console, comparison)
+        report.table(consoles.console, comparison)
     return 0
 
 
@@ -140,7 +140,7 @@ def show(decision: Decision, kind: str = "table") -> int:
     elif kind == "markdown":
         click.echo(report.render(decision.comparison, decision), nl=False)
     else:
-        report.gate(common.console, decision)
+        report.gate(consoles.console, decision)
     return decision.exit_status
 
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from lab import catalog, plan
 from lab.base.errors import LabError
 from lab.base.files import plain
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 from lab.host import doctor
 from lab.host.plan import Plan
 from lab.lane import keeper
@@ -79,18 +79,18 @@ def doctor_command(
 def _show(line: doctor.Line) -> None:
     styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red", doctor.State.NOT_NEEDED: "dim"}
     state = f"[{styles.get(line.state, 'yellow')}]{line.state:11}[/]"
-    common.console.print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
+    consoles.console.print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
     if line.state in NAMING_GUESTS and line.needed_by is not None:
         who = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
         names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
-        common.console.print(f"{'':16}{names}", soft_wrap=True)
+        consoles.console.print(f"{'':16}{names}", soft_wrap=True)
     for said in line.evidence:
-        common.console.print(f"{'':16}| {escape(plain(said))}", soft_wrap=True)
+        consoles.console.print(f"{'':16}| {escape(plain(said))}", soft_wrap=True)
     if line.mend:
         first, *more = line.mend.splitlines()
-        common.console.print(f"{'':16}-> {escape(first)}", soft_wrap=True)
+        consoles.console.print(f"{'':16}-> {escape(first)}", soft_wrap=True)
         for rest in more:
-            common.console.print(f"{'':19}{escape(rest)}", soft_wrap=True)
+            consoles.console.print(f"{'':19}{escape(rest)}", soft_wrap=True)
 
 
 @click.command("clean")
@@ -116,8 +116,8 @@ def clean_command(lab: common.Lab) -> int:
         common.say(f"machines without a record were not looked for: {error.args[0]}")
     if swept.stuck:
         for reason in swept.stuck:
-            common.errors.print(f"lab: cannot remove {escape(plain(reason))}", soft_wrap=True)
-        common.errors.print(STUCK_HINT, soft_wrap=True)
+            consoles.errors.print(f"lab: cannot remove {escape(plain(reason))}", soft_wrap=True)
+        consoles.errors.print(STUCK_HINT, soft_wrap=True)
         return LabError.exit_status
     # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))

@@ -12,7 +12,7 @@ from rich.markup import escape
 from lab import catalog
 from lab.base.errors import LabError, UsageError
 from lab.catalog import Guest
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 from lab.images import cloud, network, pins, store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
@@ -45,7 +45,7 @@ def images_pull(lab: common.Lab, guests: tuple[str, ...], *, every: bool, update
     if offline or not (gone := _unreachable(lab, wanted, update=update)):
         return _each(wanted, lambda guest, where: _pull(lab, guest, where, update=update, offline=offline))
     for host, (reason, names) in gone.items():
-        common.errors.print(
+        consoles.errors.print(
             f"lab: {host} cannot be reached ({escape(reason)}), so not pulled: {', '.join(names)}\n"
             "  next: pull them with a network, or: lab images import FILE --as GUEST; --offline asks no server",
             soft_wrap=True,
@@ -173,7 +173,7 @@ def _unreachable(lab: common.Lab, guests: Iterable[Guest], *, update: bool) -> d
 
 def _pull(lab: common.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
     before = store.find(lab.paths, guest)
-    with common.console.status(f"{where} {guest.name}") as status:
+    with consoles.console.status(f"{where} {guest.name}") as status:
 
         def say(text: str) -> None:
             status.update(escape(f"{where} {guest.name}: {text}"))
@@ -194,7 +194,7 @@ def _pull(lab: common.Lab, guest: Guest, where: str, *, update: bool, offline: b
 
 
 def _build(lab: common.Lab, guest: Guest, where: str) -> None:
-    with common.console.status(f"{where} {guest.name}") as status:
+    with consoles.console.status(f"{where} {guest.name}") as status:
         _say(guest, store.ensure(lab.paths, guest, lambda text: status.update(escape(text))))
 
 
@@ -208,7 +208,7 @@ def _each(guests: Sequence[Guest], do: Callable[[Guest, str], None]) -> int:
         try:
             do(guest, f"{number} of {len(guests)}:")
         except LabError as error:
-            common.errors.print(f"lab: {guest.name}: {escape(str(error))}", soft_wrap=True)
+            consoles.errors.print(f"lab: {guest.name}: {escape(str(error))}", soft_wrap=True)
             status = max(status, error.exit_status)
     return status
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from lab.base.errors import UsageError
 from lab.base.files import plain
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 from lab.cli.shell import open_shell, user_option
 from lab.guest import transfer
 from lab.guest.session import Session
@@ -71,7 +71,7 @@ def copy_command(lab: common.Lab, source: str, target: str, user: Who) -> int:
     session = Session(kept.entrance.endpoint, alive=kept.check_alive, speed=kept.entrance.speed)
     login, as_root = kept.entrance.logs_in_as(user)
     with (
-        common.errors.status("copying") as status,
+        consoles.errors.status("copying") as status,
         session.sftp(login, as_root=as_root) as sftp,
     ):
         copying = transfer.Copying(sftp, lambda text: status.update(escape(text)))

@@ -12,7 +12,7 @@ from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.log import hide_progress
 from lab.builds import UNDER_STRESS
-from lab.cli import common, completion, hosts_of_run, lists, part_of_run
+from lab.cli import common, completion, consoles, hosts_of_run, lists, part_of_run
 from lab.cli.gate import show as show_decision
 from lab.cli.gate_options import GateOptions, gate_options
 from lab.machine.budget import Limits
@@ -259,7 +259,7 @@ def matrix_command(
     if not quiet:
         _announce(planned)
     with (
-        live.view(common.console, planned.cells, planned.complete, quiet=quiet, verbose=verbose) as view,
+        live.view(consoles.console, planned.cells, planned.complete, quiet=quiet, verbose=verbose) as view,
         RunLog(planned.folder, view) as log,
     ):
         if several:
@@ -268,12 +268,12 @@ def matrix_command(
             run = planned.run(lab.paths, lab.uri, Limits.of_this_host(jobs, memory), log, offline=offline)
     common.show_result(run, planned.folder)
     if run.run.interrupted:
-        return common.INTERRUPTED
+        return consoles.INTERRUPTED
     if planned_gate is None:
         return run.exit_status()
-    common.console.print()
+    consoles.console.print()
     decided = show_decision(planned_gate.decide(run, planned.folder))
-    return common.BUG if run.met_bug else decided
+    return consoles.BUG if run.met_bug else decided
 
 
 def _stored(lab: common.Lab, wanted: str | None, *, quiet: bool) -> str:

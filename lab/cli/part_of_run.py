@@ -10,7 +10,7 @@ from lab import catalog
 from lab.base.errors import UsageError, one_line
 from lab.base.files import make_folder
 from lab.base.log import hide_progress
-from lab.cli import common
+from lab.cli import common, consoles
 from lab.fleet.part import Part, Refused
 from lab.machine.budget import Limits
 from lab.report.event_lines import EventLines
@@ -40,4 +40,4 @@ def run(lab: common.Lab, file: IO[str], folder: Path | None) -> int:
     part.put_evidence(folder)
     with RunLog(folder, events) as log:
         done = planned.run(lab.paths, lab.uri, Limits.of_this_host(1), log, offline=part.offline)
-    return common.INTERRUPTED if done.run.interrupted else 0
+    return consoles.INTERRUPTED if done.run.interrupted else 0

@@ -46,8 +46,9 @@ def _command_sections(command: click.Command, name: str) -> Iterator[str]:
     )
     yield f"## `{name}`\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
-        for part in sorted(command.commands):
-            yield from _command_sections(command.commands[part], f"{name} {part}")
+        for part in sorted(command.list_commands(context)):
+            if found := command.get_command(context, part):
+                yield from _command_sections(found, f"{name} {part}")
 
 
 def _causes() -> str:

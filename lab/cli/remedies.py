@@ -6,7 +6,7 @@ from rich.table import Table
 
 from lab import remedies
 from lab.base.errors import UsageError
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 
 
 @click.group("remedies", invoke_without_command=True)
@@ -19,7 +19,7 @@ def remedies_group(context: click.Context) -> int:
     for name, remedy in remedies.load().items():
         table.add_row(name, f"{remedy.loss}", escape(remedy.title))
         table.add_row("", "", f"[dim]{', '.join(remedy.cures)}[/]")
-    common.console.print(table, soft_wrap=True)
+    consoles.console.print(table, soft_wrap=True)
     common.say("\nloss: the protection that a remedy gives up; 100 is all that the jailer gives")
     return 0
 

@@ -8,7 +8,7 @@ import click
 
 from lab.base.errors import UsageError
 from lab.base.files import plain
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 from lab.record import RunResult
 from lab.report import claims, github, junit, markdown, terminal, upstream
 from lab.run import journal
@@ -112,7 +112,7 @@ def report_command(
     elif kind == "json":
         click.echo(result.model_dump_json(by_alias=True, indent=2, ensure_ascii=True))
     else:
-        terminal.summary(common.console, result, folder)
+        terminal.summary(consoles.console, result, folder)
     return result.exit_status()
 
 

@@ -11,7 +11,7 @@ from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.files import inert, plain
 from lab.catalog import Guest
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 from lab.repro import answer, judging, planning, reading, running, showing, verdict
 from lab.repro.answer import Subject
 from lab.repro.judging import Judged
@@ -100,7 +100,7 @@ def repro_command(
                 planning.plan(read, judged, catalog.load(), offline, planning.Wishes(nearest, guest, build))
             )
         return 0
-    view = View(common.console, quiet=quiet or as_json, verbose=verbose)
+    view = View(consoles.console, quiet=quiet or as_json, verbose=verbose)
     host = planning.Host(
         partial(running.is_stored, lab.paths), partial(running.why_no_image, lab.paths, view), builds.releases
     )
@@ -134,9 +134,9 @@ def repro_command(
         view.line("")
         common.say(inert(answer.render(subject)))
     if subject.run is not None and subject.run.run.interrupted:
-        return common.INTERRUPTED
+        return consoles.INTERRUPTED
     if subject.run is not None and subject.run.met_bug:
-        return common.BUG
+        return consoles.BUG
     return subject.verdict.result.exit_status
 
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 from lab import builds, catalog, plan
 from lab.base.errors import UsageError
 from lab.base.files import plain
-from lab.cli import common, completion
+from lab.cli import common, completion, consoles
 from lab.lane import keeper, shell
 from lab.lane.entrance import SUITE_USER, Who
 from lab.lane.keeper import Kept
@@ -170,7 +170,7 @@ def _wanted(lab: common.Lab, *, guest: str, variant: str | None, build: str | No
     named = [build] if build is not None else []
     cell = recorded.find(RunResult.read(folder), guest, known, lab.paths, named, again)
     for warning in cell.warnings:
-        common.errors.print(f"lab: warning: {escape(plain(warning))}", soft_wrap=True)
+        consoles.errors.print(f"lab: warning: {escape(plain(warning))}", soft_wrap=True)
     cause = f" ({cell.result.cause})" if cell.result.cause else ""
     return Wanted(cell.cell, cell.own_rootfs, f"{cell.cell.name} was {cell.result.status}{cause} in that run")
 
@@ -186,10 +186,10 @@ def _guest(lab: common.Lab, wanted: Wanted, *, keep: bool) -> Iterator[Opened | 
         finally:
             name = kept.name
             next_steps = f"a shell in it: lab attach {name}; its end: lab attach {name} --end"
-            common.errors.print(f"kept: {name}; {next_steps}", soft_wrap=True)
+            consoles.errors.print(f"kept: {name}; {next_steps}", soft_wrap=True)
         return
     # Standard output is the command's.
-    with common.errors.status("starting") as status:
+    with consoles.errors.status("starting") as status:
         opened = shell.ready(
             wanted.cell,
             lab.paths,
@@ -205,5 +205,5 @@ def _guest(lab: common.Lab, wanted: Wanted, *, keep: bool) -> Iterator[Opened | 
 def _keep(lab: common.Lab, wanted: Wanted) -> Kept:
     # The keeper is made of this process while it has one thread: the status line has another.
     starting = keeper.start(wanted.cell, lab.paths, lab.uri, own_rootfs=wanted.own_rootfs)
-    with common.errors.status("starting") as status:
+    with consoles.errors.status("starting") as status:
         return starting.wait(lambda text: status.update(escape(text)))

@@ -35,8 +35,14 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def offered(line: str) -> list[str]:
     """What is offered for the last word of a command line."""
     *words, last = line.split(" ")[1:]
-    found = ShellComplete(cli.cli, {}, "lab", completion.VARIABLE).get_completions(words, last)
+    found = ShellComplete(cli.cli, {}, "lab", cli.COMPLETE).get_completions(words, last)
     return [item.value if item.type == "plain" else f"<{item.type}>" for item in found]
+
+
+def test_commands_are_offered_without_importing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    assert offered("lab re") == ["remedies", "report", "repro"]
+    assert offered("lab --v") == ["--version"]
 
 
 def test_runs_are_offered_the_newest_first_wherever_a_run_is_asked_for() -> None:
@@ -94,7 +100,7 @@ def test_each_shell_gets_a_script_that_asks_this_program(
     with context, click.Context(completion.completion_command, parent=context, info_name="completion") as own:
         own.invoke(completion.completion_command, shell=shell)
     script = capsys.readouterr().out
-    assert f"{completion.VARIABLE}={shell}_complete" in script
+    assert f"{cli.COMPLETE}={shell}_complete" in script
 
 
 def script_of(shell: str) -> str:

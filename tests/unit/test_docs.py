@@ -148,9 +148,11 @@ def test_every_command_names_existing_subcommands_options_and_definitions(page: 
         words = words[: words.index("--")] if "--" in words else words
         command: click.Command = cli
         while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-            if words[0] not in command.commands:
+            found = command.get_command(click.Context(command), words[0])
+            if found is None:
                 break
-            command = command.commands[words.pop(0)]
+            command = found
+            del words[0]
         assert command is not cli or words[:1] == ["--connect"], f"no command: {line}"
         options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
         for word, value in pairwise([*words, ""]):

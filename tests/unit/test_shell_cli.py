@@ -103,8 +103,14 @@ def test_a_command_must_be_named(
     assert host.asked == []
 
 
+def kind(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found
+    return found
+
+
 def test_the_usage_of_exec_shows_where_the_command_goes() -> None:
-    context = click.Context(cli.commands["exec"], info_name="exec")
+    context = click.Context(kind("exec"), info_name="exec")
     assert context.command.get_usage(context) == "Usage: exec [OPTIONS] GUEST [VARIANT] -- COMMAND..."
 
 
@@ -219,9 +225,9 @@ def test_list_and_end_are_not_for_once(
 
 def offered(command: str, *words: str) -> list[str]:
     """What is offered for the last word of a command line."""
-    context = click.Context(cli.commands[command])
+    context = click.Context(kind(command))
     *given, incomplete = words
-    made = cli.commands[command].make_context(command, given, parent=context, resilient_parsing=True)
+    made = kind(command).make_context(command, given, parent=context, resilient_parsing=True)
     [argument] = [each for each in made.command.params if each.name == "guest"]
     return [item.value for item in argument.shell_complete(made, incomplete)]
 
