@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lab.base.errors import LabError
 from lab.builds import pip
-from lab.cli import common
+from lab.cli import common, consoles
 from lab.record import ExperimentPolicy, RunOptions, RunResult
 from lab.run import scheduler
 from tests.unit.cli_examples import ONE_CELL, run_main
@@ -128,7 +128,8 @@ def test_a_folder_s_name_is_no_markup(
 
 
 def run_on(console: Console, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
-    monkeypatch.setattr(common, "console", console)
+    for module in (common, consoles):  # What is printed of a run, and the live view.
+        monkeypatch.setattr(module, "console", console)
     assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", *more) == 0
 
 

@@ -149,6 +149,7 @@ def test_clean_removes_the_workspace_of_a_killed_build_and_all_other_temporary_f
     elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LAB_CONNECT", "test:///default")
     folders = left_by_dead_labs(Paths.default(), elsewhere)
     other = elsewhere / "boxlite-lab-of-somebody"
     other.mkdir()

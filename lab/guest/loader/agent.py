@@ -19,7 +19,7 @@ from pathlib import Path
 from calls import run, send
 
 # What the programs import: a fork of this process has it already.
-MODULES = "ctypes errno fcntl glob grp pwd re resource selectors shutil stat struct tempfile termios"
+MODULES = "ctypes errno fcntl glob grp pwd re resource shutil stat struct tempfile termios"
 # How much of what a program and its children printed is part of an error.
 SHOWN = 20000
 # The other side has not connected yet.
