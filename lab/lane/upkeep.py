@@ -121,7 +121,8 @@ def sweep(paths: Paths) -> tuple[list[Unused], list[str]]:
 def _abandoned(paths: Paths) -> Iterator[Path]:
     """What dead labs were at work in. Each stays locked until the next is asked for."""
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
-    yield from scratch.abandoned(debian.WORKSPACES, debian.WORKSPACE)
+    for parent in (debian.IN_MEMORY, debian.ON_DISK):
+        yield from scratch.abandoned(parent, debian.WORKSPACE)
     for name in (kernel_boot.FOLDER, clock.FOLDER, proof.FOLDER):
         yield from scratch.abandoned(paths.state, name)
     yield from scratch.abandoned(paths.states, states.PARTIAL)

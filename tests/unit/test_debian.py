@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -292,3 +293,23 @@ def test_what_belongs_to_a_subordinate_user_is_removed_by_that_one_and_the_folde
     monkeypatch.setattr(shutil, "rmtree", only_what_is_ours)
     debian.remove_workspace(workspace)
     assert not workspace.exists()
+
+
+@pytest.mark.parametrize(
+    ("gib", "flags", "user", "is_chosen"),
+    [
+        (8, os.ST_NODEV | os.ST_NOSUID, 1000, True),
+        (7, 0, 1000, False),
+        (8, os.ST_NOEXEC, 1000, False),
+        (8, os.ST_NODEV, 0, False),
+        (8, os.ST_NOSUID, 0, True),
+    ],
+)
+def test_a_guest_is_built_in_memory_where_that_has_room_and_the_user_can_build_there(
+    gib: int, flags: int, user: int, is_chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = SimpleNamespace(f_flag=flags, f_bavail=gib << 18, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: memory)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 << 30))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert debian._has_room(Path("/dev/shm")) is is_chosen

@@ -35,7 +35,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(debian, "WORKSPACES", folder)
+    for name in ("IN_MEMORY", "ON_DISK"):
+        monkeypatch.setattr(debian, name, folder)
     yield folder
 
 
