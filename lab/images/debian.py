@@ -33,8 +33,8 @@ PACKAGES = (
     "udev",
     "zstd",
 )
-# Where a guest is built: in memory if that has room. Two at once took 45 s there and 62 s on disk: dpkg writes many
-# small files. An ordinary user's mmdebstrap runs as a subordinate user, who cannot enter a home folder.
+# Where a guest is built: in memory if that has room. Two at once took 45 s there and 62 s on disk: dpkg writes
+# many small files. An ordinary user's mmdebstrap runs as a subordinate user, who cannot enter a home folder.
 IN_MEMORY, ON_DISK = Path("/dev/shm"), Path("/var/tmp")  # noqa: S108 - folders that mkdtemp makes in them
 ROOM_IN_MEMORY = 8 << 30
 WORKSPACE = "boxlite-lab-build-"
