@@ -72,13 +72,13 @@ def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
 
 def _try(connection: libvirt.virConnect, paths: Paths, found: Path) -> Clock:
     """Start an empty machine that stands still, and look whether its QEMU has loaded the library."""
-    # https://github.com/wolfcw/libfaketime: the rate from QEMU's start on, without shared memory, and not for
-    # the times of files.
+    # https://github.com/wolfcw/libfaketime: the rate from QEMU's start on, not for the times of files, without
+    # shared memory: each QEMU that is killed would leave its own in /dev/shm.
     wanted = {
         "LD_PRELOAD": str(found),
         "FAKETIME": f"+0 x{RATE}",
         "NO_FAKE_STAT": "1",
-        "FAKETIME_SHARED_DISABLE": "1",
+        "FAKETIME_DISABLE_SHM": "1",
     }
     name = f"lab-{FOLDER}{os.getpid()}"
     flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED

@@ -1,5 +1,8 @@
 """The clock of emulated guests: a slower one where QEMU loads what makes it, and otherwise why it does not."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,8 @@ from lab.machine.clock import RATE, Clock
 from lab.machine.domain import QEMU
 from tests.unit.examples import base_image
 
+# Where this host has the library; the other tests have none.
+FOLDERS, INSTALLED = clock.FOLDERS, clock.library()
 MAPPED = "7f0c5f000000-7f0c5f010000 r-xp 00000000 08:01 1234 {}\n"
 
 
@@ -95,6 +100,24 @@ def test_where_qemu_loads_the_library_guests_have_a_slower_clock(
     assert list(paths.state.iterdir()) == []
     assert of_emulated(paths, daemon) == found
     assert len(daemon.started) == 1
+
+
+@pytest.mark.skipif(INSTALLED is None, reason="libfaketime is not installed")
+def test_a_program_with_this_clock_that_is_killed_leaves_no_shared_memory(
+    paths: Paths, maps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "FOLDERS", FOLDERS)
+    maps.write_text(MAPPED.format(INSTALLED))
+    found = of_emulated(paths, Daemon())
+    assert found.rate == RATE
+    told = "import time; print(time.monotonic(), flush=True); time.sleep(60)"
+    ran = subprocess.Popen(
+        [sys.executable, "-c", told], env={**os.environ, **found.environment}, stdout=subprocess.PIPE
+    )
+    assert ran.stdout and ran.stdout.readline()
+    ran.kill()
+    ran.communicate()
+    assert list(Path("/dev/shm").glob(f"*faketime*_{ran.pid}")) == []
 
 
 @pytest.mark.parametrize("text", ["", MAPPED.format("/usr/lib/libc.so.6"), None])

@@ -50,6 +50,12 @@ exit 100
 """
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IN_MEMORY", "ON_DISK"):
+        monkeypatch.setattr(debian, name, tmp_path)
+
+
 def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a program called mmdebstrap on the PATH, before the real one."""
     folder = tmp_path / "bin"
