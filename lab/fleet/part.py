@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distributed import get_worker
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab import __version__, builds
@@ -163,6 +162,8 @@ def run_part(text: str) -> bytes:
 
     Refused means that no part can be run here.
     """
+    from distributed import get_worker  # Not installed where all runs are on one host.
+
     worker = get_worker()
     part, host = Part.model_validate_json(text), str(worker.name)
 

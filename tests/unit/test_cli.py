@@ -313,3 +313,10 @@ def test_the_version_needs_none_of_the_commands() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[1:] == ["[]"]
+
+
+def test_no_command_needs_what_only_runs_on_several_hosts_need() -> None:
+    code = "import sys; sys.modules['distributed'] = sys.modules['dask'] = None\n"
+    code += "import click; from lab.cli import COMMANDS, cli\n"
+    code += "for name in COMMANDS: assert cli.get_command(click.Context(cli), name)"
+    subprocess.run([sys.executable, "-c", code], check=True)
