@@ -107,7 +107,7 @@ class Login(threading.Thread):
         """Kill a worker that does not answer or end, with all that it started, and close the connection."""
         if pid := self._worker.get("pid"):
             with suppress(LabError):
-                self.command(["kill", "-KILL", "--", f"-{pid}"], CUT_SECONDS)
+                self.command(["kill", "-s", "KILL", "--", f"-{pid}"], CUT_SECONDS)
         self._close()
 
     def command(self, words: Sequence[str], seconds: float = COMMAND_SECONDS) -> str:
