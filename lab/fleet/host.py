@@ -31,6 +31,8 @@ END = b"-----END CERTIFICATE-----\n"
 # The other end of the login sends something now and then. If it is silent for so long, the link is cut.
 BEAT_SECONDS = 20.0
 SILENT_SECONDS = 180.0
+# How long a worker has to end by itself.
+LEAVE_SECONDS = 60.0
 
 
 def offer() -> dict[str, Any]:
@@ -88,6 +90,9 @@ def _end_with_login() -> None:
     while select.select([0], [], [], SILENT_SECONDS)[0] and os.read(0, 4096):
         pass
     leave()
+    # dask may wait for a scheduler that has gone. Parts are ended by the kernel when this process has.
+    time.sleep(LEAVE_SECONDS)
+    os._exit(1)
 
 
 def leave() -> None:
