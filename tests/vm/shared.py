@@ -23,6 +23,9 @@ from lab.base.paths import Paths
 from lab.machine import leftovers, ports
 from lab.record import RunResult
 
+# Tests change HOME for themselves while these runs are made, and libvirt starts a daemon for each.
+ENVIRONMENT = dict(os.environ)
+
 # An image is built without getting in the way of a guest.
 BUILD_NICENESS = "15"
 # Ports that the runs leave to the labs of other tests. Two labs with different homes do not see each other's
@@ -187,7 +190,7 @@ def start(home: Path, command: Sequence[str]) -> subprocess.Popen[str]:
     """Start a command with a LAB_HOME, in a process group of its own."""
     return subprocess.Popen(
         command,
-        env={**os.environ, "LAB_HOME": str(home)},
+        env={**ENVIRONMENT, "LAB_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

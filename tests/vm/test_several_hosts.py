@@ -56,7 +56,10 @@ class Homes:
         """The inventory of the three hosts, which are reached over SSH on loopback."""
         self.fleet = Fleet(folder / "fleet")
         python = folder / "python"
-        python.write_text(f'#!/bin/sh\nexport PYTHONPATH={ROOT}\nexec {sys.executable} "$@"\n')
+        # The SSH server has a home of its own, where an ordinary user's libvirt would start another daemon.
+        python.write_text(
+            f'#!/bin/sh\nexport PYTHONPATH={ROOT} HOME={Path.home()}\nexec {sys.executable} "$@"\n'
+        )
         python.chmod(0o755)
         lines = [
             f'[hosts.{name}]\naddress = "127.0.0.1"\nport = {self.fleet.port}\nlanes = 1\n'
