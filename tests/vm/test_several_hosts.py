@@ -41,8 +41,8 @@ class Homes:
         return self.base.with_name(f"{self.base.name}-{name}")
 
     def lab(self, name: str, *arguments: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        # Whose known_hosts and key are the test's.
-        user = self.fleet.user if self.fleet else Path.home()
+        # The coordinator's known_hosts and key are the test's.
+        user = self.fleet.user if self.fleet and name == "coordinator" else Path.home()
         process = subprocess.Popen(
             [sys.executable, "-m", "lab", *arguments],
             env={**os.environ, "LAB_HOME": str(self.home(name)), "HOME": str(user)},
