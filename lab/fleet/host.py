@@ -48,7 +48,6 @@ def offer() -> dict[str, Any]:
         "memory_mib": max(0, available_mib() - RESERVE_MIB),
         "kvm": how.kvm if how else os.access("/dev/kvm", os.R_OK | os.W_OK),
         "images": str(paths.make(paths.images)),
-        "time": time.time(),
     }
 
 
