@@ -396,8 +396,10 @@ def place(
         put_in_place(partial, folder)
     except OSError as error:
         debian.remove_workspace(partial)
+        # A copy that fails names its source first.
+        file = error.filename2 or error.filename or folder
         raise LabError(
-            f"storing {guest} failed and its files were deleted: {error.strerror}: {error.filename or folder}",
+            f"storing {guest} failed and its files were deleted: {error.strerror}: {file}",
             hint="free some disk space and run the same command again",
         ) from error
     except BaseException:

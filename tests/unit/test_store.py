@@ -177,6 +177,18 @@ def test_a_build_that_fails_half_way_leaves_nothing(
     assert store.find(paths, GUEST) is None
 
 
+def test_a_disk_that_is_full_is_the_one_that_was_written_to(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> float:
+        source, target = "/dev/shm/made/disk.qcow2", str(out / "disk.qcow2")
+        raise OSError(errno.ENOSPC, "No space left on device", source, None, target)
+
+    monkeypatch.setattr(debian, "build", fail)
+    with pytest.raises(LabError, match=rf"No space left on device: {paths.images}/\S+/disk\.qcow2"):
+        store.ensure(paths, GUEST, no_say)
+
+
 def test_after_a_failed_build_the_next_one_can_succeed(paths: Paths, building: pytest.MonkeyPatch) -> None:
     building.setattr(debian, "build", lambda *_, timeout: (_ for _ in ()).throw(LabError("no")))
     with pytest.raises(LabError):

@@ -16,7 +16,7 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Catalog, Guest, Suite
 from lab.guest import ready
-from lab.images import store
+from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.machine import checkpoint
 from lab.record import CellResult, Needs, Outcome, RunResult, Status
@@ -231,6 +231,8 @@ def test_a_disk_that_fills_up_while_building_keeps_nothing(
     small_disk: Path, known: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "BUILD_FREE_GIB", 0.0)
+    # Root builds in the image's own folder where memory has no room.
+    monkeypatch.setattr(debian, "IN_MEMORY", small_disk)
     paths = Paths(cache=small_disk / "cache", state=small_disk / "state")
     with pytest.raises(LabError, match="the disk filled up"):
         store.ensure(paths, known.guest("debian-13"), lambda text: None)
