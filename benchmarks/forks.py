@@ -29,7 +29,7 @@ def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
         with opening.open_lane(opened, paths, guest=guest, image=image, acceleration=how) as made:
             made.start()
             session = Session(made.endpoint, alive=made.check_alive, speed=how.speed)
-            ready.wait_ready(session)
+            ready.wait_up(session, made)
             session.close()
             checkpoint = MemoryCheckpoint.take(made, "benchmark")
             for _ in range(forks):

@@ -6,8 +6,7 @@ set -eu
 root=$1
 out=$(dirname "$root")
 
-# Each guest has the same static address (lab/machine/seed.py), so it is in the image: cloud-init and netplan would
-# write the same file at each boot and have systemd read all of its units again. ifupdown's DHCP was slower and
+# Each guest has the same static address (lab/machine/seed.py), so it is in the image. ifupdown's DHCP was slower and
 # unreliable.
 cat >"$root/etc/systemd/network/10-lab.network" <<'NETWORK'
 [Match]
@@ -17,41 +16,47 @@ MACAddress=52:54:00:1a:b0:01
 Address=10.0.2.15/24
 Gateway=10.0.2.2
 IPv6AcceptRA=no
+IPv6DuplicateAddressDetection=0
 NETWORK
 chroot "$root" systemctl --quiet enable systemd-networkd.service
 
 # Disable services that a guest with a life of minutes does not need and that do not affect a cell's result.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-    e2scrub_reap.service fstrim.timer man-db.timer systemd-networkd-wait-online.service \
-    systemd-timesyncd.service systemd-binfmt.service getty@tty1.service; do
+    e2scrub_reap.service fstrim.timer man-db.timer systemd-timesyncd.service systemd-binfmt.service getty@tty1.service; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 
-# The seed is the only data source, and the file system already fills the disk.
-cat >"$root/etc/cloud/cloud.cfg.d/90-lab.cfg" <<'CFG'
-datasource_list: [NoCloud]
-growpart: {mode: off}
-resize_rootfs: false
-network: {config: disabled}
-# Only the modules that the seed uses; each additional one costs seconds under emulation.
-cloud_init_modules: [set_hostname, update_hostname, update_etc_hosts, users-groups, ssh]
-cloud_config_modules: []
-cloud_final_modules: []
-CFG
+# The administrator, and the ordinary user who runs the suite and may use /dev/kvm, as boxlite's documentation asks.
+chroot "$root" useradd --create-home --shell /bin/bash lab
+chroot "$root" useradd --create-home --shell /bin/bash --groups kvm tester
+echo 'lab ALL=(ALL) NOPASSWD:ALL' >"$root/etc/sudoers.d/90-lab"
+chmod 0440 "$root/etc/sudoers.d/90-lab"
+cat >"$root/etc/ssh/sshd_config.d/90-lab.conf" <<'CONF'
+PasswordAuthentication no
+CONF
 
-# Generators run at boot and each time systemd reads its units again. cloud-init's looks for a data source and enables
-# a target; so enable that target. That of OpenSSH only loads the modules of AF_VSOCK.
-ln -s /usr/lib/systemd/system/cloud-init.target "$root/etc/systemd/system/multi-user.target.wants/"
+# What is a lane's own comes with its seed: its keys and its name. SSH waits for that, for the network, without which a
+# first connection would be lost, and for the end of the boot, before which PAM lets no ordinary user in.
+cat >"$root/etc/systemd/system/lab-seed.service" <<'UNIT'
+[Unit]
+Description=The lane's own keys and name
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -ec 'mount -t iso9660 -o ro LABEL=cidata /mnt; sh /mnt/seed.sh; umount /mnt'
+StandardOutput=journal+console
+UNIT
+mkdir "$root/etc/systemd/system/ssh.service.d"
+cat >"$root/etc/systemd/system/ssh.service.d/lab.conf" <<'UNIT'
+[Unit]
+Requires=lab-seed.service
+Wants=systemd-networkd-wait-online.service
+After=lab-seed.service systemd-user-sessions.service systemd-networkd-wait-online.service
+UNIT
+
+# A generator runs at boot and each time systemd reads its units again. That of OpenSSH only loads the modules of AF_VSOCK.
 mkdir -p "$root/etc/systemd/system-generators"
-for generator in cloud-init-generator systemd-ssh-generator; do
-    ln -s /dev/null "$root/etc/systemd/system-generators/$generator"
-done
-
-# Debian's SELinux policy does not let cloud-init mount the seed in /run. So let systemd mount it before cloud-init
-# starts: cloud-init reads a seed that is already mounted.
-if [ -n "${LAB_SELINUX-}" ]; then
-    echo "LABEL=cidata /mnt iso9660 ro,x-systemd.before=cloud-init-local.service 0 0" >>"$root/etc/fstab"
-fi
+ln -s /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
 
 # Install AppArmor's allow-list for bubblewrap if this release has it, but not its package, whose other profiles
 # would be loaded at every boot.
@@ -66,6 +71,15 @@ if [ -e "$out/profiles/$allow_list" ]; then
     install -D --mode=0644 "$out/profiles/$allow_list" "$root/$allow_list"
 fi
 rm -r "$out/profiles"
+
+# Compile AppArmor's profiles, which an emulated guest would do for 3 to 7 s at each boot. What a kernel mediates is in
+# the directory .features of its guest's cache; a kernel that mediates something else compiles them again.
+version=$(basename "$root"/boot/vmlinuz-* | sed 's/^vmlinuz-\([0-9]*\.[0-9]*\).*/\1/')
+if [ -e "$(dirname "$0")/apparmor/$version" ] && [ -z "${LAB_SELINUX-}" ]; then
+    cp "$(dirname "$0")/apparmor/$version" "$root/tmp/features"
+    chroot "$root" apparmor_parser --quiet --write-cache --skip-kernel-load --kernel-features /tmp/features /etc/apparmor.d
+    rm "$root/tmp/features"
+fi
 
 # Each lane has its own host key; all guests would share a key in the image.
 rm -f "$root"/etc/ssh/ssh_host_*

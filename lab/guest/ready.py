@@ -1,4 +1,4 @@
-"""Waiting for a guest to be up, reading the result of cloud-init, checking that the guest is as defined."""
+"""Waiting for a guest to be up, and for cloud-init where it has that; checking that it is as defined."""
 
 import itertools
 import math
@@ -25,6 +25,8 @@ CLOUD_INIT_SECONDS = 18.0
 # in all: one that never ends its boot can write there for ever.
 STILL_SECONDS, MOST_WAITS = 6.0, 5
 RESULT = "/run/cloud-init/result.json"
+# Whether all units could be started is not asked here.
+BOOT_ENDED = "systemctl is-system-running --wait"
 
 
 class _Stages(BaseModel):
@@ -53,12 +55,17 @@ class CloudInitFailed(LabError):
         super().__init__(message, evidence={"cloud-init.log": log})
 
 
-def wait_ready(session: Session, listens: Callable[[], bool] = lambda: True) -> None:
-    """Wait until SSH answers and cloud-init has succeeded; `listens` says whether SSH may answer.
+def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: bool) -> None:
+    """Wait until SSH answers and the boot has ended; `listens` says whether SSH may answer.
+
+    With `cloud_init`, that has to have succeeded. A guest without it lets nobody in before it has its seed.
 
     Raises CloudInitFailed, DeadlineExpired, or what `listens` and the session's `alive` raise.
     """
     session.wait_open(BOOT_SECONDS, listens=listens)
+    if not cloud_init:
+        session.run(BOOT_ENDED, seconds=CLOUD_INIT_SECONDS, check=False)
+        return
     try:
         reply = session.run(
             f"until test -e {RESULT}; do sleep 0.2; done; cat {RESULT}", seconds=CLOUD_INIT_SECONDS
@@ -89,7 +96,7 @@ def wait_up(session: Session, lane: Lane) -> None:
 
     for waits in itertools.count(1):
         try:
-            wait_ready(session, listens)
+            wait_ready(session, listens, cloud_init=lane.image.firmware is not None)
             return
         except DeadlineExpired as error:
             if waits < MOST_WAITS and time.monotonic() - grown < session.speed.from_kvm(STILL_SECONDS):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import paramiko
 from fabric import Connection
@@ -32,8 +32,6 @@ assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
 
 # How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
-# No more often than this, even when the time is up.
-LEAST_SECONDS = 0.01
 
 # How often a guest's SSH server is asked whether it is up; less often the longer it takes. QEMU keeps each
 # connection for a guest that has no network yet, so a server that comes up meets all of them, and OpenSSH lets
@@ -50,11 +48,6 @@ GONE_SECONDS = 10.0
 
 # How long the guest may take to answer a request of SFTP, under hardware acceleration.
 SFTP_SECONDS = 10.0
-# How long a command with input may take, under hardware acceleration: so long, and so much longer for each MiB.
-TRANSFER_SECONDS, MIB_SECONDS = 30.0, 0.5
-BLOCK = 2**18
-# How much the guest lets the host send before it has read it.
-WINDOW = 2**22
 # OpenSSH's server of SFTP, where Debian and Fedora have it, in root's home.
 SFTP_AS_ROOT = (
     "sudo -n -H sh -c 'cd; for each in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server; "
@@ -197,53 +190,6 @@ class Session:
             raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
         return answer.results
 
-    def feed(self, command: str, source: IO[bytes], size: int, progress: Callable[[int], None]) -> None:
-        """Run a command of the administrator's with `size` bytes of a file as its input.
-
-        `progress` gets the bytes sent so far. Raises SessionLost, RemoteFailed.
-        """
-        called = f"`{_short(command)}`"
-        with self._limited(called) as deadline:
-            deadline.add(self.speed.from_kvm(size / 2**20 * MIB_SECONDS))
-            transport = self._connection(ADMIN).transport
-            assert transport is not None, "the connection is open"
-            channel = transport.open_session(window_size=WINDOW)
-            channel.set_combine_stderr(True)
-            channel.exec_command(command)
-            try:
-                for sent in range(0, size, BLOCK):
-                    channel.sendall(source.read(BLOCK))
-                    progress(min(sent + BLOCK, size))
-            except OSError:
-                # A command that ended before its input says why.
-                if not channel.exit_status_ready():
-                    raise
-            channel.shutdown_write()
-            printed = channel.makefile("rb").read(MOST_SHOWN)
-            status = channel.recv_exit_status()
-            if status == -1:  # paramiko's word for a channel that closed without a status
-                raise EOFError
-        if status != 0:
-            said = bounded(plain(printed.decode(errors="replace")).rstrip(), MOST_SHOWN)
-            raise RemoteFailed(f"{called} in the guest: exit status {status}\n{said}".rstrip())
-
-    @contextmanager
-    def _limited(self, what: str) -> Iterator[Deadline]:
-        """Watch the machine, and drop the connections at a deadline that the block may put off.
-
-        Raises SessionLost, or whatever `alive` raises.
-        """
-        deadline = self.speed.deadline(TRANSFER_SECONDS, what)
-        try:
-            with self._watched(deadline):
-                yield deadline
-        except (SessionLost, paramiko.SSHException, OSError, EOFError) as error:
-            if deadline.remaining == 0.0:
-                self._lost(f"{what} did not end within {deadline.seconds:.0f} s ({self.speed})", error)
-            if isinstance(error, SessionLost):
-                raise  # It says what happened.
-            self._lost(f"{what} failed: {error or 'SSH broke'}", error)
-
     @contextmanager
     def sftp(self, user: User, *, as_root: bool = False) -> Iterator[paramiko.SFTPClient]:
         """A client for a user's files, or for root's if that user is the administrator.
@@ -288,23 +234,15 @@ class Session:
             connection.transport.close()
 
     @contextmanager
-    def _watched(self, deadline: Deadline | None = None) -> Iterator[None]:
-        """Drop the connections as soon as the machine is gone: a stopped guest does not close them.
-
-        The same happens at the deadline.
-        """
+    def _watched(self) -> Iterator[None]:
+        """Drop the connections as soon as the machine is gone: a stopped guest does not close them."""
         done = threading.Event()
         self._found = ""
 
-        def left() -> float:
-            return deadline.remaining if deadline else WATCH_SECONDS
-
         def watch() -> None:
             pulse = ssh.Pulse(self._transports, self.speed)
-            while not done.wait(max(min(WATCH_SECONDS, left()), LEAST_SECONDS)):
+            while not done.wait(WATCH_SECONDS):
                 try:
-                    if deadline:
-                        deadline.check()
                     self._alive()
                     pulse.check(WATCH_SECONDS)
                 except LabError as error:

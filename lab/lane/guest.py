@@ -200,7 +200,7 @@ class LaneGuest:
 
     def deploy(self, build: Build, files: Mapping[str, Path], rootfs: Path, *, python: str) -> None:
         """Put a build's files, its suite and the box's root file system into the guest with this Python."""
-        deploy.deploy(self.session, build, files, rootfs=rootfs, python=python, say=self.say)
+        deploy.deploy(self.session, self.lane.payload, build, files, rootfs=rootfs, python=python, say=self.say)
 
     def read_facts(self, sysctls: Iterable[str]) -> Facts:
         """What the guest is, with the values of these sysctls."""

@@ -19,6 +19,8 @@ ET.register_namespace("qemu", QEMU)
 ARCHITECTURE = "x86_64"
 # The virtio-serial port of the guest's resident agent, as the guest sees it.
 AGENT_PORT = "ai.boxlite.lab"
+# The serial number of the disk on which builds come, and its size: builds are smaller, and it is sparse.
+PAYLOAD, PAYLOAD_BYTES = "lab-payload", 4 << 30
 # Not q35: each PCI bridge that firmware and kernel set up is a chance for emulated processors to trip over
 # a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
 MACHINE = "pc"
@@ -65,7 +67,7 @@ class DomainSpec:
     """What the XML says about one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22.
 
     `agent` is the socket that leads to the agent's port. `may_restart`: whether the guest may come back when it
-    restarts itself. `environment` are variables of QEMU.
+    restarts itself. `payload` is the disk on which a build comes. `environment` are variables of QEMU.
     """
 
     name: str
@@ -78,6 +80,7 @@ class DomainSpec:
     may_restart: bool = False
     disk: Path | None = None
     seed: Path | None = None
+    payload: Path | None = None
     port: int | None = None
     agent: Path | None = None
     network: Network = Network.CLOSED
@@ -109,6 +112,8 @@ def to_xml(spec: DomainSpec) -> str:
         _disk(devices, spec.disk, "qcow2", "vda")
     if spec.seed:
         _disk(devices, spec.seed, "raw", "vdb")
+    if spec.payload:
+        _disk(devices, spec.payload, "raw", "vdc", serial=PAYLOAD)
     if spec.port is not None:
         _network(domain, devices, spec.network, spec.port)
     serial = ET.SubElement(devices, "serial", type="file")
@@ -179,7 +184,7 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
 
 
-def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> None:
+def _disk(devices: ET.Element, path: Path, kind: str, target: str, *, serial: str = "") -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     # Overlays are thrown away, so a write may be lost when the host dies.
     ET.SubElement(disk, "driver", name="qemu", type=kind, cache="unsafe", discard="unmap")
@@ -187,6 +192,8 @@ def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> None:
     ET.SubElement(disk, "target", dev=target, bus="virtio")
     if kind == "raw":
         ET.SubElement(disk, "readonly")
+    if serial:
+        _text(disk, "serial", serial)
 
 
 def _network(domain: ET.Element, devices: ET.Element, network: Network, port: int) -> None:

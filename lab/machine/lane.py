@@ -42,6 +42,13 @@ def as_fault(error: Exception) -> Exception:
     return error if isinstance(error, FAULTS) else Bug(error)
 
 
+def empty_disk(file: Path) -> None:
+    """Make the disk on which builds come, or empty it. QEMU may have it open: it stays as large as it was."""
+    with file.open("ab") as stream:
+        stream.truncate(0)
+        stream.truncate(domain.PAYLOAD_BYTES)
+
+
 class LaneDied(LabError):
     """The guest's machine is gone; the message ends in its console's last lines."""
 
@@ -98,6 +105,7 @@ class Lane:
         self._nameservers = nameservers
         self._arguments = f"{guest.kernel_arguments} {arguments}".strip()
         self._seed = folder / "seed.iso"
+        self.payload = folder / "payload.tar"
         self._domain: libvirt.virDomain | None = None
         self._watch: Watch | None = None
         self._uuid = str(uuid.uuid4())
@@ -180,6 +188,7 @@ class Lane:
         `may_restart`: the guest may restart itself; otherwise a restart is its death. Raises LabError.
         """
         self._boots += 1
+        empty_disk(self.payload)
         spec = domain.DomainSpec(
             name=self.name,
             lane=self.name,
@@ -192,6 +201,7 @@ class Lane:
             console=self.console,
             disk=self.overlay,
             seed=self._seed,
+            payload=self.payload,
             port=self._port.number,
             agent=self.agent,
             network=self.network,

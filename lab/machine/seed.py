@@ -1,5 +1,6 @@
-"""The NoCloud seed: a small ISO image with the configuration for cloud-init in the guest.
+"""The seed: a small ISO image with what a lane's guest has to know: its keys, users, name and network.
 
+A distribution's disk has cloud-init read it, as a NoCloud seed. A guest that the lab built runs its `seed.sh`.
 Format: https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 """
 
@@ -25,6 +26,9 @@ GATEWAY = "10.0.2.2"
 ADMIN_USER = "lab"
 SUITE_USER = "tester"
 
+# The templates that are not called as the files are.
+TEMPLATES = {"user-data": "user-data.yaml"}
+
 # Where the host lists its nameservers; the second file lists those that systemd-resolved asks:
 # https://www.freedesktop.org/software/systemd/man/latest/systemd-resolved.service.html#/etc/resolv.conf
 RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
@@ -38,7 +42,7 @@ def render(
     host_key: KeyPair,
     nameservers: Sequence[str] = (),
 ) -> dict[str, str]:
-    """The seed's three files, from the templates in `cloud-init/`.
+    """The seed's files, from the templates in `cloud-init/`.
 
     Without `nameservers` the guest cannot resolve names; no cell needs to.
     """
@@ -55,8 +59,8 @@ def render(
         "gateway": GATEWAY,
         "nameservers": list(nameservers),
     }
-    names = {"user-data": "user-data.yaml", "meta-data": "meta-data", "network-config": "network-config"}
-    return {name: _render(template, values) for name, template in names.items()}
+    names = ("user-data", "meta-data", "network-config", "seed.sh")
+    return {name: _render(TEMPLATES.get(name, name), values) for name in names}
 
 
 def packages(names: Sequence[str]) -> str:
@@ -82,7 +86,7 @@ def _is_reachable(address: str) -> bool:
 
 
 def _render(template: str, values: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(  # noqa: S701 - YAML, whose values are quoted by `tojson`
+    environment = jinja2.Environment(  # noqa: S701 - YAML, whose values are quoted by `tojson`, and words of the lab's own in a script
         loader=jinja2.FileSystemLoader(definitions() / "cloud-init"),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,

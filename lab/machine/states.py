@@ -269,6 +269,7 @@ def _digest(
         console=Path("console"),
         disk=Path("disk"),
         seed=Path("seed"),
+        payload=Path("payload"),
         port=0,
         agent=Path("agent"),
         environment=acceleration.clock.environment,

@@ -147,7 +147,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         return {file.name: file}
 
     monkeypatch.setattr(states, "FREE_GIB", 0.0)
-    monkeypatch.setattr(ready, "wait_ready", lambda session, check: None)
+    monkeypatch.setattr(ready, "wait_ready", lambda session, check, **_more: None)
     monkeypatch.setattr(Wheel, "fetch", fetch)
 
     def make(acceleration: Acceleration) -> Bench:

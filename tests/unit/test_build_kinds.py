@@ -4,10 +4,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -25,6 +25,7 @@ from lab.guest import suite as guest_suite
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import ADMIN, SUITE, Output, User
 from lab.guest.suite import SuiteBroken
+from lab.machine.lane import empty_disk
 from lab.plan import Cell
 from lab.record import BuildRecord, Outcome, RunOptions, TestResult
 from lab.run import definitions
@@ -62,12 +63,17 @@ class Guest:
     root: Path
     ran: list[tuple[str, User, bool]] = field(default_factory=list)
 
+    @property
+    def disk(self) -> Path:
+        """The disk on which builds come."""
+        return self.root / "payload.tar"
+
     def here(self, text: str) -> str:
         for folder in ("/opt/", "/home/tester"):
             text = text.replace(folder, f"{self.root}{folder}")
         for words in ("sudo -n ", " -o lab", " -o tester"):
             text = text.replace(words, " " if words.startswith(" ") else "")
-        return text
+        return text.replace(f"chown {ADMIN} ", "test -r ").replace(deploy.DISK, str(self.disk))
 
     def run(self, command: str, *, user: User = ADMIN, check: bool = True, **_: object) -> Output:
         self.ran.append((command, user, check))
@@ -78,16 +84,11 @@ class Guest:
             raise RemoteFailed(f"{command}: {done.stdout}{done.stderr}")
         return Output(done.returncode, done.stdout, done.stderr)
 
-    def feed(self, command: str, source: IO[bytes], size: int, progress: Callable[[int], None]) -> None:
-        packed = source.read()
-        assert len(packed) == size
-        subprocess.run(["sh", "-c", self.here(command)], input=packed, timeout=60, check=True)
-        progress(size)
-
 
 def put(guest: Any, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
     """Deploy a build into such a guest."""
-    deploy.deploy(guest, build, files, rootfs=rootfs, python="3.13", say=lambda _text: None)
+    empty_disk(guest.disk)
+    deploy.deploy(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", say=lambda _text: None)
 
 
 @pytest.fixture

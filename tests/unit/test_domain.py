@@ -16,6 +16,7 @@ SPEC = domain.DomainSpec(
     console=Path("/lane/console-1.log"),
     disk=Path("/lane/overlay.qcow2"),
     seed=Path("/lane/seed.iso"),
+    payload=Path("/lane/payload.tar"),
     port=22100,
 )
 PASST = replace(SPEC, network=domain.Network.PASST)
@@ -97,16 +98,16 @@ def test_a_guest_that_ends_is_not_started_again(event: str) -> None:
     assert xml_of().findtext(event) == "destroy"
 
 
-def test_the_overlay_can_be_written_and_the_seed_cannot() -> None:
+def test_the_overlay_can_be_written_and_the_other_disks_cannot() -> None:
     disks = {
         disk.find("source").get("file"): disk.find("readonly") is not None  # type: ignore[union-attr]
         for disk in xml_of().findall("devices/disk")
     }
-    assert disks == {"/lane/overlay.qcow2": False, "/lane/seed.iso": True}
+    assert disks == {"/lane/overlay.qcow2": False, "/lane/seed.iso": True, "/lane/payload.tar": True}
 
 
 def test_a_machine_without_disk_or_port_has_neither() -> None:
-    xml = xml_of(replace(SPEC, disk=None, seed=None, port=None))
+    xml = xml_of(replace(SPEC, disk=None, seed=None, payload=None, port=None))
     assert [xml.find(path) for path in ("devices/disk", f"{{{domain.QEMU}}}commandline")] == [None, None]
 
 

@@ -79,7 +79,7 @@ class Session:
 def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, said: str) -> None:
     session: Any = Session(result)
     with pytest.raises(CloudInitFailed, match=said) as failed:
-        wait_ready(session)
+        wait_ready(session, listens=lambda: True, cloud_init=True)
     assert failed.value.evidence == {"cloud-init.log": "its log"}
 
 
@@ -87,13 +87,19 @@ def test_a_guest_whose_cloud_init_succeeded_is_up() -> None:
     session: Any = Session(
         '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [seed=/dev/vdb]", "more": 1}}'
     )
-    wait_ready(session)
+    wait_ready(session, listens=lambda: True, cloud_init=True)
+
+
+def test_a_guest_without_cloud_init_is_not_asked_for_its_result() -> None:
+    session: Any = Session("no result")
+    wait_ready(session, listens=lambda: True, cloud_init=False)
 
 
 class Machine:
-    """A lane whose guest wrote this to its console."""
+    """A lane whose guest, of a distribution's disk, wrote this to its console."""
 
     guest = KNOWN.guest("debian-13")
+    image = SimpleNamespace(firmware="bios")
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -80,7 +80,7 @@ def test_a_machine_that_a_full_disk_stopped_is_not_booted_again(bench: Bench) ->
 def test_an_error_while_a_guest_waits_for_its_machine_is_told_with_its_last_words(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ready, "wait_ready", lambda session, check: fails(DeadlineExpired("waited 30 s"))())
+    monkeypatch.setattr(ready, "wait_ready", lambda *_, **__: fails(DeadlineExpired("waited 30 s"))())
     with pytest.raises(LabError, match=r"debian-13 did not come up: waited 30 s\nits console stayed empty"):
         bench.service(stores=False).start()
 
@@ -110,7 +110,7 @@ def test_a_boot_that_shows_itself_slow_is_waited_for_and_stretches_what_follows(
     bench = benches(KVM)
     waits: list[float] = []
 
-    def wait(session: Session, listens: Callable[[], bool]) -> None:
+    def wait(session: Session, listens: Callable[[], bool], *, cloud_init: bool) -> None:
         waits.append(session.speed.factor)
         if len(waits) == 1:
             boots_in(bench, 8.0)
@@ -128,7 +128,7 @@ def test_a_boot_that_stands_still_is_given_up(
 ) -> None:
     bench = benches(Acceleration(True, "", 8.0))
     boots_in(bench, 8.0)
-    monkeypatch.setattr(ready, "wait_ready", lambda session, check: fails(DeadlineExpired("waited 480 s"))())
+    monkeypatch.setattr(ready, "wait_ready", lambda *_, **__: fails(DeadlineExpired("waited 480 s"))())
     with pytest.raises(LabError, match="waited 480 s"):
         bench.service(stores=False).start()
     assert bench.machine.did.count("start") == 1

@@ -1,5 +1,6 @@
 import json
 import re
+import subprocess
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,24 @@ def test_a_guest_is_told_of_nameservers_only_where_it_needs_some() -> None:
     assert told == without.rstrip("\n") + '\n    nameservers: {addresses: ["192.0.2.53", "192.0.2.54"]}\n'
 
 
+def test_a_guest_without_cloud_init_gets_its_keys_and_its_name_by_a_script(tmp_path: Path) -> None:
+    script = rendered()["seed.sh"].replace(" /etc", f" {tmp_path}/etc").replace(">/etc", f">{tmp_path}/etc")
+    script = script.replace("/home", f"{tmp_path}/home").replace("hostname debian-13", "true", 1)
+    (tmp_path / "etc" / "ssh").mkdir(parents=True)
+    subprocess.run(["sh", "-c", script.replace("-o $user -g $user ", "")], check=True)
+    ssh = tmp_path / "etc" / "ssh"
+    assert (ssh / "ssh_host_ed25519_key").read_text().strip() == HOST.private.strip()
+    assert (ssh / "ssh_host_ed25519_key").stat().st_mode & 0o777 == 0o600
+    assert (ssh / "ssh_host_ed25519_key.pub").read_text() == f"{HOST.public}\n"
+    assert (tmp_path / "etc" / "hostname").read_text() == "debian-13\n"
+    assert "127.0.1.1 debian-13" in (tmp_path / "etc" / "hosts").read_text().splitlines()
+    for user in (seed.ADMIN_USER, seed.SUITE_USER):
+        folder = tmp_path / "home" / user / ".ssh"
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert (folder / "authorized_keys").read_text() == f"{CLIENT.public}\n"
+    assert CLIENT.private not in script
+
+
 def test_packages_are_named_to_cloud_init() -> None:
     lines = seed.packages(["bubblewrap", "python3"]).splitlines()
     assert (lines[0], lines[-1]) == ("#cloud-config", 'packages: ["bubblewrap", "python3"]')
@@ -116,6 +135,7 @@ def test_the_network_that_built_guests_have_in_their_image_is_that_of_the_seed()
         "Address": f"{seed.ADDRESS}/{seed.PREFIX}",
         "Gateway": seed.GATEWAY,
         "IPv6AcceptRA": "no",
+        "IPv6DuplicateAddressDetection": "0",
     }
 
 
@@ -138,5 +158,5 @@ def test_the_image_holds_the_files_under_the_names_that_nocloud_reads(tmp_path: 
     label = iso.pvd.volume_identifier.decode().strip()
     iso.close()
     assert read == files
-    assert set(read) == {"user-data", "meta-data", "network-config"}
+    assert set(read) == {"user-data", "meta-data", "network-config", "seed.sh"}
     assert label == "cidata"

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -53,7 +52,7 @@ def broken(alive_for: int) -> Session:
     def connect(_user: str) -> None:
         raise paramiko.SSHException("Connection reset by peer")
 
-    made._watched = unwatched  # type: ignore[method-assign,assignment]
+    made._watched = unwatched  # type: ignore[method-assign]
     made._connection = connect  # type: ignore[method-assign,assignment]
     return made
 
@@ -547,59 +546,3 @@ def test_a_host_key_that_is_not_the_guest_s_is_refused_before_anyone_logs_in(ser
     with pytest.raises(paramiko.BadHostKeyException):
         made._connection("tester")
     assert server.logins == []
-
-
-def feed(endpoint: Endpoint, command: str, source: Path, alive: Callable[[], None] = lambda: None) -> list[int]:
-    """Feed a file to a command; how far that was told to be."""
-    told: list[int] = []
-    made = Session(endpoint, alive=alive, speed=ORDINARY)
-    try:
-        with source.open("rb") as stream:
-            made.feed(command, stream, source.stat().st_size, told.append)
-    finally:
-        made.close()
-    return told
-
-
-def test_a_command_gets_a_file_as_its_input(served: Served, tmp_path: Path) -> None:
-    _, endpoint, _ = served
-    source, copy = tmp_path / "payload", tmp_path / "copy"
-    source.write_bytes(os.urandom(3 * 2**18 + 5))
-    told = feed(endpoint, f"cat >{copy}", source)
-    assert copy.read_bytes() == source.read_bytes()
-    assert told == [2**18, 2 * 2**18, 3 * 2**18, 3 * 2**18 + 5]
-
-
-def test_a_command_that_fails_with_its_input_says_why(served: Served, tmp_path: Path) -> None:
-    _, endpoint, _ = served
-    (tmp_path / "payload").write_bytes(bytes(2**22))
-    with pytest.raises(
-        RemoteFailed, match=r"`echo no space >&2; exit 3` in the guest: exit status 3\nno space$"
-    ):
-        feed(endpoint, "echo no space >&2; exit 3", tmp_path / "payload")
-
-
-def test_a_command_that_does_not_end_with_its_input_ends_at_its_deadline(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, endpoint, _ = served
-    monkeypatch.setattr(session, "TRANSFER_SECONDS", 0.5)
-    monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
-    (tmp_path / "payload").write_text("abc")
-    with pytest.raises(SessionLost, match="`hang` did not end within 1 s"):
-        feed(endpoint, "hang", tmp_path / "payload")
-
-
-def test_a_command_with_input_ends_when_the_machine_dies(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, endpoint, _ = served
-    monkeypatch.setattr(session, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
-    (tmp_path / "payload").write_text("abc")
-
-    def alive() -> None:
-        raise LaneDied("the machine is gone")
-
-    with pytest.raises(LaneDied, match="the machine is gone"):
-        feed(endpoint, "hang", tmp_path / "payload", alive)

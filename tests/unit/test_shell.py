@@ -190,7 +190,7 @@ class Host:
         patch(opening, "open_lane", self._open)
         patch(shell, "LaneGuest", Guest)
         patch(states, "FREE_GIB", 0.0)
-        patch(guest_ready, "wait_ready", lambda session, check: None)
+        patch(guest_ready, "wait_ready", lambda session, check, **_more: None)
         patch(Wheel, "fetch", lambda build, *_: self._fetch(build))
 
     @property
