@@ -59,7 +59,8 @@ STAGES = {
 def inputs(image: DebianImage) -> bytes:
     """Return everything that determines the image's content, as bytes to be hashed."""
     files = [_recipe(), *sorted((_recipe().parent / "apparmor").iterdir())]
-    return b"".join([image.model_dump_json().encode(), " ".join(PACKAGES).encode(), *map(Path.read_bytes, files)])
+    words = image.model_dump_json() + " ".join(PACKAGES)
+    return words.encode() + b"".join(map(Path.read_bytes, files))
 
 
 def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout: float) -> float:
