@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes this machine ready and runs the lab:
-#   ./setup.sh test [PYTEST ARGUMENT]...   the whole test suite
+#   ./setup.sh test [PYTEST ARGUMENT]...   the tests that each change runs; --all: all
 #   ./setup.sh --with=cargo test ...       the same with Rust's cargo, without which some tests are skipped
 #   ./setup.sh ARGUMENT...                 lab ARGUMENT...
 #   ./setup.sh host                        lab doctor, with all that a host of a run over several needs

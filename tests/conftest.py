@@ -1,4 +1,4 @@
-"""The browser, for tests of a site that is made of records, and of one that is made of a real run."""
+"""What is left out unless it is asked for, and the browser: of a site of records, and of one of a real run."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +10,23 @@ if TYPE_CHECKING:  # Tests that need no browser do not wait for its driver.
     from playwright.sync_api import Browser
 
     from tests.browser.chromium import Visit
+
+# The marks of tests that take too long for each change. `-m MARK` asks for one of them, `--all` for all.
+TOO_LONG = ("slow", "every_guest", "twins", "host_guest", "rust", "program_and_npm", "several_hosts", "busy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run what takes too long for each change, too")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes too long, unless it is asked for."""
+    marks = [] if config.option.all else [mark for mark in TOO_LONG if mark not in config.option.markexpr]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
 
 Visiting = Callable[..., "Visit"]
 

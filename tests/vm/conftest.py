@@ -51,20 +51,11 @@ TRIES = {
         seconds=330,
     ),
 }
-# The marks of tests that take too long for CI.
-TOO_LONG = ("every_guest", "twins", "host_guest", "rust", "program_and_npm", "several_hosts", "busy")
 SHARED = pytest.StashKey[SharedRuns]()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what boots guests; what reads a shared run comes last, when the run has had time to be made.
-
-    What takes too long for CI is left out unless it is asked for.
-    """
-    marks = [mark for mark in TOO_LONG if mark not in config.option.markexpr]
-    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what boots guests; what reads a shared run comes last, when the run has had time to be made."""
     for item in items:
         if "/vm/" in str(item.path):
             item.add_marker(pytest.mark.vm)

@@ -91,8 +91,13 @@ def reads(guest: str) -> pytest.MarkDecorator:
     return pytest.mark.shared(RUNS[guest])
 
 
+def marks(guest: str) -> list[pytest.MarkDecorator]:
+    """The same, as marks of a parameter; containers are left out of what each change runs."""
+    return [reads(guest), *([pytest.mark.slow] if guest == PODMAN else [])]
+
+
 each_blocked = pytest.mark.parametrize(
-    ("guest", "variant"), [pytest.param(*key, marks=reads(key[0])) for key in BLOCKED]
+    ("guest", "variant"), [pytest.param(*key, marks=marks(key[0])) for key in BLOCKED]
 )
 
 
@@ -118,6 +123,7 @@ def test_every_cause_is_named_with_proof_and_exactly_its_tests_failed(
     assert failed == known.suite.needing(causes.known()[first].breaks)
 
 
+@pytest.mark.slow
 @pytest.mark.shared(OLDER)
 def test_what_blocked_an_older_release_still_blocks_it(run: RunResult, folder: Path, known: Catalog) -> None:
     [blocked] = run.cells

@@ -198,6 +198,7 @@ def test_a_prepared_guest_needs_no_network(first: tuple[int, RunResult], lab: La
     assert (served.fork, served.note, served.stored_build) == ("memory", "", True)
 
 
+@pytest.mark.slow
 def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memory(
     first: tuple[int, RunResult], pulled: dict[str, BaseImage], own: Paths
 ) -> None:
@@ -226,6 +227,7 @@ def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memo
                 session.close()
 
 
+@pytest.mark.slow
 def test_a_guest_that_cannot_be_prepared_says_what_it_lacks_in_each_of_its_cells(
     first: tuple[int, RunResult], repository: cloud_disk.Repository, lab: Lab, own: Paths
 ) -> None:

@@ -8,7 +8,7 @@ from lab.catalog import Catalog
 from lab.record import CellResult, Experiment, Needs, RunResult, StepOutcome
 from tests.vm.conftest import TRIES, TWO_KNOBS
 
-pytestmark = pytest.mark.shared(TRIES[TWO_KNOBS])
+pytestmark = [pytest.mark.slow, pytest.mark.shared(TRIES[TWO_KNOBS])]
 
 LIMIT, CLONE = "without sysctl user.max_user_namespaces=0", "without sysctl kernel.unprivileged_userns_clone=0"
 

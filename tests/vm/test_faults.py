@@ -94,6 +94,7 @@ def test_guests_that_do_not_come_up_are_errors_and_the_others_go_on(
     assert any(name.endswith("console.log") for name in cells["dies"].evidence)
 
 
+@pytest.mark.slow
 def test_guests_that_hang_or_never_open_ssh_are_given_up_at_a_deadline(
     broken: dict[str, Guest], run_cells: RunCells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_qemu_killed_during_the_suite_is_an_error_with_its_console(
     assert run.exit_status() == 3
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_labs_own_is_tried_again_on_a_fresh_lane_and_told(
     run_cells: RunCells, known: Catalog, paths: Paths, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ class HangingSuite(Suite):
         return Path(__file__).parent / "hanging_suite"
 
 
+@pytest.mark.slow
 def test_a_suite_that_hangs_on_two_lanes_has_failed_and_the_tests_that_ran_keep_their_outcomes(
     run_cells: RunCells, known: Catalog
 ) -> None:
@@ -187,6 +190,7 @@ def test_a_suite_that_hangs_on_two_lanes_has_failed_and_the_tests_that_ran_keep_
     assert "killed at its time limit" in cell.reason
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_of_memory_cells_boot_from_the_deployed_disk(
     run_cells: RunCells, known: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +231,7 @@ def test_a_disk_that_fills_up_while_building_keeps_nothing(
     assert [path for path in paths.images.iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_under_a_guest_is_an_error_that_says_so(
     small_disk: Path, run_cells: RunCells, known: Catalog, paths: Paths, image: BaseImage
 ) -> None:
@@ -245,7 +250,10 @@ def two_images(paths: Paths, known: Catalog, image: BaseImage) -> None:
     store.ensure(paths, known.guest("debian-12"), lambda text: None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL],
+)
 def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_resumed(
     number: signal.Signals, home: Path, paths: Paths, two_images: None
 ) -> None:

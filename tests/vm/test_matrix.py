@@ -216,6 +216,7 @@ def test_a_cold_cell_agrees_with_a_forked_one_in_which_the_agent_did_the_labs_wo
     assert (one.status, one.cause, one.confidence) == (forked.status, forked.cause, forked.confidence)
 
 
+@pytest.mark.slow
 @pytest.mark.shared(TWO_BUILDS)
 def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResult, folder: Path) -> None:
     assert [(c.build, c.status, len(c.repeats)) for c in run.cells] == [

@@ -69,7 +69,7 @@ def blocked(guest: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "guest",
-    [pytest.param(guest, marks=test_causes.reads(guest)) for guest in ("debian-13", "debian-13-podman")],
+    [pytest.param(guest, marks=test_causes.marks(guest)) for guest in ("debian-13", "debian-13-podman")],
 )
 def test_the_script_says_what_the_labs_own_programs_say(guest: str, run: RunResult, folder: Path) -> None:
     assert agrees(run, folder) == [guest] * len(blocked(guest))

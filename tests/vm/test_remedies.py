@@ -16,8 +16,10 @@ from tests.vm.conftest import ONE_KNOB, TRIES, TWO_KNOBS
 
 of_one_knob = pytest.mark.shared(TRIES[ONE_KNOB])
 of_two_knobs = pytest.mark.shared(TRIES[TWO_KNOBS])
+MARKS: dict[str, list[pytest.MarkDecorator]] = {ONE_KNOB: [], TWO_KNOBS: [pytest.mark.slow]}
 of_each = pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=pytest.mark.shared(run)) for name, run in TRIES.items()]
+    "variant",
+    [pytest.param(name, marks=[*MARKS[name], pytest.mark.shared(run)]) for name, run in TRIES.items()],
 )
 
 
@@ -47,6 +49,7 @@ def test_what_cures_is_verified_by_the_script_that_users_get(cell: CellResult, f
     assert f"{name}: already in place: nothing was changed" in text
 
 
+@pytest.mark.slow
 @of_two_knobs
 def test_of_two_causes_the_cure_of_one_does_not_help_and_both_together_do(cell: CellResult) -> None:
     alone = ("userns-clone-on", "userns-limit-raise")
