@@ -25,6 +25,7 @@ from lab.guest import suite as guest_suite
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import ADMIN, SUITE, Output, User
 from lab.guest.suite import SuiteBroken
+from lab.machine.domain import PAYLOAD_BYTES
 from lab.machine.lane import empty_disk
 from lab.plan import Cell
 from lab.record import BuildRecord, Outcome, RunOptions, TestResult
@@ -356,19 +357,16 @@ def test_a_stored_state_is_not_taken_for_one_with_another_test_runner(
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) != before
 
 
-@pytest.mark.parametrize("has_zstd", [True, False])
-def test_a_guest_without_zstd_gets_its_build_compressed_by_gzip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_zstd: bool
+def test_the_disk_is_empty_after_its_build_was_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deploy, "HAS_ZSTD", "true" if has_zstd else "false")
-    commands: list[str] = []
     guest: Any = Guest(tmp_path / "guest")
-    guest.feed = lambda command, source, _size, _progress: commands.extend([command, source.read(4).hex()])
-    (tmp_path / "rootfs").mkdir()
+    for folder in ("guest", "rootfs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "rootfs" / "index.json").write_text("{}")
     monkeypatch.setattr(Wheel, "steps", lambda _self: [])
     monkeypatch.setattr(Wheel, "laid_out", lambda *_: {})
     put(guest, Wheel("0.10.8", "0.10.8"), {}, tmp_path / "rootfs")
-    unpacks, begins = commands
-    # The first bytes that the formats have: RFC 8878 and RFC 1952.
-    assert (" zstd -dc " in unpacks, begins.startswith("28b52ffd")) == (has_zstd, has_zstd)
-    assert (" gzip -dc " in unpacks, begins.startswith("1f8b")) == (not has_zstd, not has_zstd)
+    assert (tmp_path / "guest" / "opt" / "lab" / "rootfs" / "index.json").read_text() == "{}"
+    status = guest.disk.stat()
+    assert (status.st_size, status.st_blocks) == (PAYLOAD_BYTES, 0)

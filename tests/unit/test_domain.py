@@ -120,13 +120,13 @@ def test_with_a_firmware_the_loader_on_the_overlay_decides_what_is_booted(spec: 
     system = xml_of(spec).find("os")
     assert system is not None
     assert [system.find(tag) for tag in ("kernel", "initrd", "cmdline")] == [None] * 3
-    # libvirt boots from the first disk, which is the overlay: vda before vdb.
+    # libvirt boots from the first disk, which is the overlay: vda before the others.
     assert [boot.get("dev") for boot in system.findall("boot")] == ["hd"]
     targets = {
         disk.find("source").get("file"): disk.find("target").get("dev")  # type: ignore[union-attr]
         for disk in xml_of(spec).findall("devices/disk")
     }
-    assert targets == {"/lane/overlay.qcow2": "vda", "/lane/seed.iso": "vdb"}
+    assert targets == {"/lane/overlay.qcow2": "vda", "/lane/seed.iso": "vdb", "/lane/payload.tar": "vdc"}
 
 
 def test_the_bios_is_qemu_s_own() -> None:
