@@ -58,7 +58,7 @@ STAGES = {
 
 def inputs(image: DebianImage) -> bytes:
     """Return everything that determines the image's content, as bytes to be hashed."""
-    files = [_recipe(), *sorted((_recipe().parent / "apparmor").iterdir())]
+    files = [_recipe(), *sorted(_recipe().parent.glob("apparmor/*"))]
     words = image.model_dump_json() + " ".join(PACKAGES)
     return words.encode() + b"".join(map(Path.read_bytes, files))
 

@@ -12,7 +12,7 @@ import pytest
 from lab import catalog
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError
-from lab.base.paths import Paths
+from lab.base.paths import Paths, definitions
 from lab.catalog import DebianImage
 from lab.images import debian, store
 
@@ -319,3 +319,19 @@ def test_a_guest_is_built_in_memory_where_that_has_room_and_the_user_can_build_t
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 << 30))
     monkeypatch.setattr(os, "geteuid", lambda: user)
     assert debian._has_room(Path("/dev/shm")) is is_chosen
+
+
+def test_what_kernels_mediate_is_part_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(definitions() / "images" / "recipes", tmp_path / "recipes")
+    monkeypatch.setattr(debian, "_recipe", lambda: tmp_path / "recipes" / "debian.sh")
+    image = KNOWN.guest("debian-13").image
+    assert isinstance(image, DebianImage)
+    before = debian.inputs(image)
+    for file in sorted((tmp_path / "recipes" / "apparmor").iterdir()):
+        text = file.read_text()
+        # As apparmor_parser reads it: what is mediated, nested in braces.
+        assert text.startswith("capability {0xffffff\n")
+        assert text.count("{") == text.count("}")
+        file.write_text(text.replace("0xffffff", "0x0"))
+        assert debian.inputs(image) != before
+        before = debian.inputs(image)
