@@ -1,15 +1,13 @@
 """Dask's scheduler and client in the coordinator's process, their parts, and the hosts that joined."""
 
-import asyncio
-import concurrent.futures
 import logging
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import dask.config
-from distributed import Client, Future, Scheduler, Security
+from distributed import Client, Future, Scheduler, Security, SpecCluster
 
 from lab.base.errors import UsageError
 from lab.fleet.inventory import LOOPBACK
@@ -76,47 +74,23 @@ def running(host: str, port: int | None, security: Security) -> Iterator[tuple[C
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], False
     dask.config.update_defaults(SETTINGS)
-    with (
-        _scheduler(host, port or 0, security) as (address, found),
-        Client(address, security=security, set_as_default=False) as client,
-    ):
-        yield client, found
-
-
-@contextmanager
-def _scheduler(host: str, port: int, security: Security) -> Iterator[tuple[str, int]]:
-    """A scheduler in a thread of its own; its address and its port. Raises UsageError."""
-    started: concurrent.futures.Future[tuple[str, int]] = concurrent.futures.Future()
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-
-    async def serve() -> None:
-        where = {"host": host, "port": port, "protocol": "tls", "security": security}
-        made = Scheduler(**where, dashboard=False, dashboard_address=f"{LOOPBACK}:0")
-        made.http_server.stop()  # Before it can answer anybody.
-        async with made:
-            started.set_result((made.address, made.port))
-            await stop.wait()
-
-    def run() -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                runner.run(serve())
-        except BaseException as error:
-            if not started.done():
-                started.set_exception(error)
-
-    thread = threading.Thread(target=run, name="scheduler", daemon=True)
-    thread.start()
+    where = {"host": host, "port": port or 0, "protocol": "tls", "security": security}
     try:
-        address, found = started.result()
-    except (OSError, RuntimeError) as error:
+        cluster = SpecCluster(scheduler={"cls": _scheduler, "options": where}, security=security)
+    except RuntimeError as error:
+        why: BaseException = error
+        while why.__cause__:
+            why = why.__cause__
         raise UsageError(
-            f"nothing can listen on {host}, port {port}: {error.__cause__ or error}",
+            f"nothing can listen on {host}, port {port}: {why}",
             hint="set coordinator.address to an address of this host, and coordinator.port to a free port",
         ) from error
-    try:
-        yield address, found
-    finally:
-        with suppress(RuntimeError):  # The loop has ended.
-            loop.call_soon_threadsafe(stop.set)
-        thread.join()
+    address = cluster.scheduler_address
+    with cluster, Client(address, security=security, set_as_default=False) as client:
+        yield client, int(address.rpartition(":")[2])
+
+
+def _scheduler(**options: Any) -> Scheduler:
+    made = Scheduler(**options, dashboard=False, dashboard_address=f"{LOOPBACK}:0")
+    made.http_server.stop()  # Before it can answer anybody.
+    return made
