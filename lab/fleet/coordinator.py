@@ -34,7 +34,7 @@ from lab.images.content import Content
 from lab.images.store import BaseImage
 from lab.machine.budget import Memory
 from lab.plan import Cell
-from lab.record import CellResult, ProcessorTime, RunResult, Status
+from lab.record import CellResult, RunResult, Status
 from lab.run import parts
 from lab.run.backlog import Backlog, Ticket
 from lab.run.decisions import Decisions
@@ -91,8 +91,6 @@ class Coordinator:
     _fetching: set[str] = field(default_factory=set)
     # On which hosts the lab failed with a ticket.
     _avoids: dict[Ticket, set[str]] = field(default_factory=dict)
-    # By a host and its session.
-    _spent: dict[tuple[str, int], ProcessorTime] = field(default_factory=dict)
     # Why hosts that have gone got no more parts.
     _refusals: list[str] = field(default_factory=list)
     _waits_since: float = field(default_factory=time.monotonic)
@@ -126,7 +124,7 @@ class Coordinator:
                     self.stop()
             hosts = {lane.host for lane in info.lanes}
             info.host = hosts.pop() if len(hosts) == 1 else None
-            run = self._journal.finish(interrupted=self._is_stopping, spent=list(self._spent.values()))
+            run = self._journal.finish(interrupted=self._is_stopping)
             for error in (self._crash, self._bug):
                 if error:
                     raise error
@@ -418,7 +416,7 @@ class Coordinator:
         with scratch.make_in(self.planned.folder, ARRIVING) as arriving:
             try:
                 run, end = results.unpack(archive, arriving, tickets)
-                piece.host = piece.host or end["spent"]["host"]
+                piece.host = piece.host or end["host"]
                 self._take_run(piece, run, end)
                 # Of a child that was ended, the rest can be tried elsewhere. One that came to its end has tried
                 # everything, as often as a run on one host would.
@@ -451,10 +449,6 @@ class Coordinator:
         for lane in run.run.lanes:
             own = {"label": self._lane(piece, lane.label), "host": lane.host or run.run.host}
             self._journal.add_lane(lane.model_copy(update=own))
-        spent, key = ProcessorTime.model_validate(end["spent"]), (piece.host, end["session"])
-        lanes = sum(each.lanes for each in run.run.processor_time)
-        lanes += self._spent[key].lanes if key in self._spent else 0.0
-        self._spent[key] = spent.model_copy(update={"lanes": round(lanes, 1)})
 
     def _take_cell(
         self, piece: Piece, ticket: Ticket, sent: CellResult, arriving: Path, is_whole: bool

@@ -30,7 +30,6 @@ from lab.run import definitions, start
 from lab.run.backlog import Ticket
 from lab.run.hosts import NAME as HOST_NAME
 from lab.run.journal import Journal
-from lab.run.meter import Meter
 from lab.trials import experiment
 from lab.trials.policy import Policy
 
@@ -154,7 +153,6 @@ class Part(BaseModel):
 
 _children: set[subprocess.Popen[str]] = set()
 _is_stopping = threading.Event()
-_meter = Meter()
 
 
 def run_part(text: str) -> bytes:
@@ -179,9 +177,7 @@ def run_part(text: str) -> bytes:
             raise Refused(refused)
         if not (run / RESULTS_FILE).exists():
             raise LabError(f"the lab on {host} ended with exit status {status}: {words}".rstrip(": "))
-        spent = _meter.read().model_copy(update={"host": host})
-        end = {"status": status, "words": words, "session": os.getpid(), "spent": spent.model_dump()}
-        return results.pack(run, end)
+        return results.pack(run, {"host": host, "status": status, "words": words})
 
 
 def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]], None]) -> tuple[int, str, str]:

@@ -11,18 +11,14 @@ MOST_PROCESSORS = 100_000
 class ProcessorTime(Entry):
     """What one session of a run, from a start or a resume to its end, did with the processors of its host.
 
-    In a run on several hosts, what one of them did from its joining to the last result that it sent.
+    A run on several hosts has none: its parts overlap, so what was idle meanwhile cannot be said of each.
     All but `processors` are seconds; all but `wall` are seconds of processor time.
     """
 
-    host: str = Field(
-        default="", description="In a run on several hosts, which of them; empty in a run on one."
-    )
     processors: int = Field(ge=1, le=MOST_PROCESSORS, description="How many the host has.")
     wall: Seconds = Field(description="How long the session took.")
     lanes: Seconds = Field(
-        description="Of QEMU and passt of its lanes. A machine that ended by itself is not counted, nor are "
-        "those of parts whose result was not taken in."
+        description="Of QEMU and passt of its lanes. A machine that ended by itself is not counted."
     )
     lab: Seconds = Field(description="Of the lab and of the programs that it ran, as those that build images.")
     idle: Seconds = Field(description="In which the host's processors had nothing to do.")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lab.record import CellResult, Host, LaneRecord, ProcessorTime, RunInfo, RunResult
+from lab.record import CellResult, Host, LaneRecord, RunInfo, RunResult
 
 # How a run over several hosts says what happened on one of them (`lab/fleet`).
 FAULT = re.compile(
@@ -46,7 +46,6 @@ class HostNumbers:
         update: Mapping[str, Any] = {
             "host": self._host(of.host),
             "lanes": [self._lane(lane) for lane in of.lanes],
-            "processor_time": [self._session(each) for each in of.processor_time],
             "merged": [self._info(each) for each in of.merged],
         }
         return of.model_copy(update=update)
@@ -56,9 +55,6 @@ class HostNumbers:
 
     def _lane(self, of: LaneRecord) -> LaneRecord:
         return of.model_copy(update={"host": self._host(of.host), "label": self.lane(of.label)})
-
-    def _session(self, of: ProcessorTime) -> ProcessorTime:
-        return of.model_copy(update={"host": self.of(of.host)})
 
     def _cell(self, of: CellResult) -> CellResult:
         update: Mapping[str, Any] = {

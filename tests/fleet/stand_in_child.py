@@ -174,7 +174,6 @@ def write(
         "options": part["options"],
         "definitions": part["definitions"],
         "builds": [{"name": name, "version": argument, "source": "PyPI"} for name, argument in builds.items()],
-        "processor_time": [{"processors": 1, "wall": 1.0, "lanes": 1.5, "lab": 0.5, "idle": 0.0}],
         "lanes": [{"guest": guest, "label": guest, "image": image, "fork": "memory", "seconds": {}}],
     }
     folder.mkdir(exist_ok=True)

@@ -60,10 +60,6 @@ def test_three_hosts_find_what_one_finds_and_nothing_is_left_on_them(fleet: Flee
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
         assert RunResult.read(tmp_path / "run") == result
-        # What lanes took is in the records of the parts; the rest each host measured.
-        spent = result.run.processor_time
-        assert {each.host for each in spent} == {lane.label.partition(":")[0] for lane in result.run.lanes}
-        assert sum(each.lanes for each in spent) == 1.5 * len(result.run.lanes)
     assert left_on(fleet) == []
 
 

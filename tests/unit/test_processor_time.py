@@ -95,29 +95,3 @@ def test_a_run_says_how_busy_it_kept_the_processors() -> None:
         "session 2 took 0:01:40; it kept the processor busy for 0:01:30 of 0:01:40 (the lab itself 10 %); "
         "other programs 0 %, idle 10 %"
     )
-
-
-def test_a_run_on_several_hosts_says_it_of_each_and_of_all_together() -> None:
-    def on(host: str, **update: float) -> ProcessorTime:
-        measured = {"processors": 2, "wall": 100.0, "lanes": 150.0, "lab": 10.0, "idle": 20.0}
-        return ProcessorTime.model_validate({"host": host, **measured, **update})
-
-    found = run_of(on("one"), on("two", wall=50.0, lanes=40.0, lab=5.0, idle=50.0), on("one", processors=1))
-    assert spent.lines(found) == [
-        "the run on one, session 1, took 0:01:40; it kept 2 processors busy for 0:02:40 of 2 x 0:01:40 "
-        "(the lab itself 5 %); other programs 10 %, idle 10 %",
-        "the run on one, session 2, took 0:01:40; it kept the processor busy for 0:02:40 of 0:01:40 "
-        "(the lab itself 10 %); other programs 0 %, idle 20 %",
-        "the run on two took 0:00:50; it kept 2 processors busy for 0:00:45 of 2 x 0:00:50 "
-        "(the lab itself 5 %); other programs 5 %, idle 50 %",
-        "the run kept the processors of 2 hosts busy for 0:06:05 of 0:06:40 (the lab itself 6 %); "
-        "other programs 6 %, idle 22 %",
-    ]
-    assert spent.short(found) == spent.lines(found)[-1:]
-    assert len(spent.lines(run_of(on("one")))) == 1
-    # A run that was begun on one host and went on on another.
-    alone = ProcessorTime(processors=1, wall=100.0, lanes=80.0, lab=10.0, idle=10.0)
-    assert [line.partition(";")[0] for line in spent.lines(run_of(on("one"), alone))] == [
-        "the run took 0:01:40",
-        "the run on one took 0:01:40",
-    ]
