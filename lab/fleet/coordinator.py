@@ -25,7 +25,7 @@ from lab.base.files import bounded, make_folder, plain
 from lab.base.paths import Paths
 from lab.base.space import is_full
 from lab.catalog import Guest
-from lab.fleet import credentials, engine, host, images, login, part, results
+from lab.fleet import engine, host, images, login, part, results
 from lab.fleet.engine import Joined, Piece
 from lab.fleet.inventory import Inventory
 from lab.fleet.login import Login
@@ -60,7 +60,7 @@ STOP_SECONDS = 120.0
 LOOK_SECONDS, TICK_SECONDS = 1.0, 0.1
 # How much of a failure is told, in characters.
 LONGEST_FAULT = 1000
-# Where results are unpacked, and where the credentials are for a host that dials in, in the run's folder.
+# Where results are unpacked, and where the run's key is for a host that dials in, in the run's folder.
 ARRIVING, CREDENTIALS = ".arriving-", "credentials.pem"
 
 
@@ -164,14 +164,15 @@ class Coordinator:
     # -- the session
 
     def _serve(self) -> None:
-        where, pem = self.inventory.coordinator, credentials.make()
+        where, pem = self.inventory.coordinator, engine.new_key()
         try:
-            with engine.running(where.address, where.port, credentials.security(pem)) as (self._client, port):
+            with engine.running(where.address, where.port, engine.security(pem)) as (self._client, port):
                 self._client.subscribe_topic(part.TOPIC, self._told)
                 self._completed = as_completed(loop=self._client.loop, with_results=True, raise_errors=False)
                 if where.port is not None:
                     file = self.planned.folder / CREDENTIALS
-                    credentials.write(pem, file)
+                    file.touch(0o600)
+                    file.write_text(pem)
                     self.observer.note(f"hosts may dial in at tls://{where.address}:{port} with {file}")
                 for name, each in self.inventory.hosts.items():
                     self._logins[name] = Login(name, each, pem, (where.address, port), self.observer.note)

@@ -1,12 +1,19 @@
-"""Dask's scheduler and client in the coordinator's process, their parts, and the hosts that joined."""
+"""Dask's scheduler and client in the coordinator's process, the run's key, and what dask has: parts, hosts."""
 
 import logging
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dask.config
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from distributed import Client, Future, Scheduler, Security, SpecCluster
 
 from lab.base.errors import UsageError
@@ -30,6 +37,8 @@ SETTINGS = {
         "diagnostics": {"nvml": False},
     }
 }
+# The clocks of hosts differ: dask's own temporary certificates are refused where one is a second slow.
+SKEW, VALID = timedelta(days=2), timedelta(days=30)
 
 
 @dataclass(eq=False)
@@ -65,6 +74,39 @@ class Joined:
     def __str__(self) -> str:
         lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
         return f"{lanes}, {self.memory_mib} MiB of memory, {'with' if self.kvm else 'without'} KVM"
+
+
+def new_key() -> str:
+    """Return a key and its certificate for one run, as one PEM text: all sides of the run share it.
+
+    Whoever has it can run code as the user of each host of the run.
+    """
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a run of boxlite-lab")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(now + VALID)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return (secret + certificate.public_bytes(Encoding.PEM)).decode()
+
+
+def security(pem: str) -> Security:
+    """Return dask's settings for the run's key: TLS 1.3, and each side shows the certificate."""
+    roles = ("scheduler", "client", "worker")
+    return Security(
+        require_encryption=True,
+        tls_min_version=ssl.TLSVersion.TLSv1_3,
+        tls_ca_file=pem,
+        **{f"tls_{role}_{part}": pem for role in roles for part in ("cert", "key")},
+    )
 
 
 @contextmanager

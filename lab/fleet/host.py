@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lab import __version__
@@ -24,10 +23,10 @@ from lab.machine import acceleration, leftovers
 from lab.machine.budget import RESERVE_MIB, available_mib
 from lab.machine.connection import connection, default_uri
 
-# The environment variable with the file of the run's key; it is deleted once dask has read it.
-CREDENTIALS = "LAB_FLEET_CREDENTIALS"
 # How the key ends, as it is sent.
 END = b"-----END CERTIFICATE-----\n"
+# Where dask wants it.
+KEYS = ("ca-file", "worker.cert", "worker.key")
 # The other end of the login sends something now and then. If it is silent for so long, the link is cut.
 BEAT_SECONDS = 20.0
 SILENT_SECONDS = 180.0
@@ -53,32 +52,27 @@ def offer() -> dict[str, Any]:
 
 def work(arguments: Sequence[str]) -> None:
     """Run dask's own worker with these arguments. The run's key comes on standard input; no file keeps it."""
+    import dask.config
     from distributed.cli import dask_worker
-
-    from lab.fleet import credentials
 
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
+    key = b""
+    while not key.endswith(END):
+        key += os.read(0, 1) or sys.exit("the login ended before the run's key had come")
+    dask.config.set({f"distributed.comm.tls.{name}": key.decode() for name in KEYS})
+    threading.Thread(target=_end_with_login, daemon=True).start()
     with scratch.temporary() as folder:
-        file, pem = folder / "credentials.pem", b""
-        while not pem.endswith(END):
-            pem += os.read(0, 1) or sys.exit("the login ended before the run's key had come")
-        credentials.write(pem.decode(), file)
-        os.environ[CREDENTIALS] = str(file)
-        keys = [word for part in ("ca-file", "cert", "key") for word in (f"--tls-{part}", str(file))]
         own = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--local-directory", str(folder)]
-        dask_worker.main([*arguments, *keys, *own, "--preload", "lab.fleet.host"], standalone_mode=False)
+        dask_worker.main([*arguments, *own, "--preload", "lab.fleet.host"], standalone_mode=False)
 
 
 def dask_setup(worker: Any) -> None:
-    """Prepare a worker of dask's before it joins: no HTTP server, and an end with the login that started it."""
+    """Prepare a worker of dask's before it joins: no HTTP server, and a word about where it listens."""
     worker.http_server.stop()
-    if file := os.environ.pop(CREDENTIALS, ""):
-        Path(file).unlink()
-        # `worker.port` is that of the address by which the scheduler reaches it.
-        port = int(worker.listener.listen_address.rpartition(":")[2])
-        print(json.dumps({"pid": os.getpid(), "port": port}), flush=True)
-        threading.Thread(target=_end_with_login, daemon=True).start()
+    # `worker.port` is that of the address by which the scheduler reaches it.
+    port = int(worker.listener.listen_address.rpartition(":")[2])
+    print(json.dumps({"pid": os.getpid(), "port": port}), flush=True)
 
 
 def _end_with_login() -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("distributed")
 
 from distributed import Client
 
-from lab.fleet import credentials
+from lab.fleet import engine
 from lab.fleet.coordinator import CREDENTIALS
 from tests.fleet.examples import Fleet, running
 from tests.unit.run_examples import SMALL
@@ -48,9 +48,7 @@ def test_a_peer_without_the_run_s_certificate_is_refused_and_no_host_keeps_that(
         )
         for target in (port, worker):
             with pytest.raises(OSError, match=r"Timed out|CERTIFICATE|alert|closed|TLS"):
-                Client(
-                    f"tls://127.0.0.1:{target}", security=credentials.security(credentials.make()), timeout=5
-                )
+                Client(f"tls://127.0.0.1:{target}", security=engine.security(engine.new_key()), timeout=5)
             # Somebody who checks nothing, and shows nothing.
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -60,7 +58,7 @@ def test_a_peer_without_the_run_s_certificate_is_refused_and_no_host_keeps_that(
                 pytest.raises(ssl.SSLError, match="certificate required"),
             ):
                 secured.recv(1)
-        with Client(f"tls://127.0.0.1:{port}", security=credentials.security(pem), set_as_default=False) as own:
+        with Client(f"tls://127.0.0.1:{port}", security=engine.security(pem), set_as_default=False) as own:
             assert [each["name"] for each in own.scheduler_info()["workers"].values()] == ["one"]
         assert not [each for each in one.home.rglob("*") if each.is_file() and "PRIVATE KEY" in _text(each)]
         one.does()
