@@ -1,4 +1,4 @@
-"""The SSH login on a host of a run. It brings credentials, starts dask's worker, and carries its connections.
+"""The SSH login on a host of a run. It brings the run's key, starts dask's worker, and carries its connections.
 
 The host has to show a key that `~/.ssh/known_hosts` has, and the login is one that asks nothing: a key of the
 user's, or of the SSH agent. dask's connections go through the login both ways, so no port is open to a network.
@@ -61,13 +61,13 @@ class Login(threading.Thread):
         self,
         name: str,
         host: Host,
-        credentials: str,
+        key: str,
         scheduler: tuple[str, int],
         say: Callable[[str], None],
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.host, self.offer, self.fault = host, dict[str, Any](), ""
-        self._credentials, self._scheduler, self._say = credentials, scheduler, say
+        self._key, self._scheduler, self._say = key, scheduler, say
         self._worker: dict[str, int] = {}
         self._is_ending = threading.Event()
         self._connection: Connection | None = None
@@ -137,22 +137,17 @@ class Login(threading.Thread):
         """Log in. Raises LabError."""
         waits = {"banner_timeout": CONNECT_SECONDS, "auth_timeout": CONNECT_SECONDS}
         self._connection = reached = Connection(
-            self.host.address,
-            user=self.host.user,
-            port=self.host.port,
-            forward_agent=False,
-            connect_timeout=CONNECT_SECONDS,
-            connect_kwargs=waits,
+            self.host.address, forward_agent=False, connect_timeout=CONNECT_SECONDS, connect_kwargs=waits
         )
         _refuse_unknown_keys(reached)
         try:
             reached.open()
         except BROKEN as error:
-            where = f"{reached.user} on {reached.host}:{reached.port}"
+            ssh = f"ssh -p {reached.port} {reached.user}@{reached.original_host}"
             raise LabError(
-                f"host {self.name}: no login as {where}: {_said(error)}",
-                hint=f"`{self.host.reached} true` has to work without a question: known_hosts has to have the "
-                "host's key (compare it with the host's own), and the host one of yours or of your agent",
+                f"host {self.name}: no login as {reached.user} on {reached.host}: {_said(error)}",
+                hint=f"`{ssh} true` has to work without a question: known_hosts has to have the host's key "
+                "(compare it with the host's own), and the host one of yours or of your agent",
             ) from error
         reached.transport.set_keepalive(KEEP_ALIVE_SECONDS)
 
@@ -163,15 +158,11 @@ class Login(threading.Thread):
             found: dict[str, Any] = json.loads(printed := self.command(words))
         except ValueError as error:
             raise self._ended(words, 0, printed) from error
-        wrong, hint = "", None
         if found["lab"] != __version__:
-            wrong = f"it has lab {found['lab']}, and this host has lab {__version__}"
-            hint = "check out the same version on both"
-        elif self.host.kvm and not found["kvm"]:
-            wrong = "its guests run without KVM"
-            hint = f"let the user open /dev/kvm there, or leave `kvm` of hosts.{self.name} out"
-        if wrong:
-            raise LabError(f"host {self.name}: {wrong}", hint=hint)
+            raise LabError(
+                f"host {self.name}: it has lab {found['lab']}, and this host has lab {__version__}",
+                hint="check out the same version on both",
+            )
         limits = {"lanes": self.host.lanes, "memory_mib": self.host.memory_mib}
         self.offer = found | {name: limit for name, limit in limits.items() if limit is not None}
 
@@ -199,7 +190,7 @@ class Login(threading.Thread):
             self._channel = channel = self._opened.transport.open_session(timeout=CONNECT_SECONDS)
             channel.set_combine_stderr(True)
             channel.exec_command(shlex.join(words))
-            channel.sendall(self._credentials.encode())
+            channel.sendall(self._key.encode())
             channel.settimeout(LOOK_SECONDS)
             output, line = channel.makefile("r", 1), "-"
             while line and (self._worker or time.monotonic() < begin_by):
@@ -264,18 +255,16 @@ class Login(threading.Thread):
             yield
         except CommandTimedOut as error:
             message = f"host {self.name}: `{what}` took too long"
-            raise LabError(message, hint=f"try it there: {self.host.reached}") from error
+            raise LabError(message, hint="try it there") from error
         except BROKEN as error:
             message = f"host {self.name}: {_said(error)}: `{what}`"
-            raise LabError(message, hint=f"look there: {self.host.reached}") from error
+            raise LabError(message, hint="look there") from error
 
     def _ended(self, words: Sequence[str], status: int, printed: str) -> LabError:
         """The error of a command that ended as it should not have."""
         hint = None
         if status in (NOT_FOUND, NOT_EXECUTABLE) or "No module named" in printed:
-            hint = (
-                f"set `lab` or `python` of hosts.{self.name} to where the lab is; ./setup.sh host installs it"
-            )
+            hint = f"set `python` of hosts.{self.name} to the one that has the lab; ./setup.sh host makes it"
         # paramiko's word for a channel that closed without a status.
         how = "the connection closed" if status == -1 else f"exit status {status}"
         said = bounded(plain(printed).strip(), MOST_SHOWN)

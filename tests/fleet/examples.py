@@ -109,7 +109,7 @@ class Fleet:
         made = self.hosts[name] = HostExample(name, home)
         made.does(**control)
         (home / "environment").write_text(environment)
-        own = {"address": self.address, "port": self.port, "home": str(home), "lanes": 1, "memory_mib": 8192}
+        own = {"address": f"{self.address}:{self.port}", "home": str(home), "lanes": 1, "memory_mib": 8192}
         own["python"] = str(self.python)
         lines = [f"{key} = {json.dumps(value)}" for key, value in own.items() if f"{key} =" not in f"\n{table}"]
         self.head += "\n".join([f"[hosts.{name}]", *lines, table, ""])

@@ -94,7 +94,7 @@ def test_bad_inventories_are_told_with_host_and_next_step(fleet: Fleet, tmp_path
         port = taken.getsockname()[1]
         for head, told in (
             (
-                "[hosts.a]\naddress = 'x'\nlab = '/l'\ncores = 2\n",
+                "[hosts.a]\naddress = 'x'\npython = '/p'\ncores = 2\n",
                 r"hosts\.toml: hosts\.a\.cores: unknown key",
             ),
             (f"[coordinator]\nport = {port}\n", f"nothing can listen on 127.0.0.1, port {port}: .*in use"),
@@ -110,7 +110,7 @@ def test_bad_inventories_are_told_with_host_and_next_step(fleet: Fleet, tmp_path
     assert "set coordinator.address to an address of this host" in command.said()
     fleet.head = ""
     fleet.add("good")
-    fleet.add("closed", table="port = 1")
+    fleet.add("closed", table="address = '127.0.0.1:1'")
     fleet.add("old", environment='echo \'{"lab": "0.0.1"}\'; exit')
     fleet.add("without-libvirt", environment="LAB_CONNECT=nowhere:///")
     command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"))

@@ -233,11 +233,11 @@ def test_a_worker_that_stands_still_is_lost_and_its_late_result_dropped(fleet: F
 
 def test_a_run_without_any_host_ends_with_the_reasons_and_the_next_step(fleet: Fleet, tmp_path: Path) -> None:
     fleet.add("nowhere", table='python = "/nowhere/python"')
-    fleet.add("closed", table="port = 1")
+    fleet.add("closed", table="address = '127.0.0.1:1'")
     with running(fleet, SMALL) as run, pytest.raises(LabError, match="no host is left") as raised:
         run.finish()
     assert "host nowhere: " in str(raised.value)
-    assert "set `lab` or `python` of hosts.nowhere" in str(raised.value)
+    assert "set `python` of hosts.nowhere" in str(raised.value)
     assert "host closed: no login as " in str(raised.value)
     assert str(raised.value.hint).startswith("lab matrix --resume")
     assert {cell.status for cell in RunResult.read(tmp_path / "run").cells} == {Status.NOT_RUN}

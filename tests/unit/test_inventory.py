@@ -13,14 +13,11 @@ address = "10.0.0.1"
 port = 8786
 
 [hosts.lab-1]
-address = "lab-1.example.org"
-user = "lab"
-port = 2222
-lab = "/srv/lab"
+address = "lab@lab-1.example.org:2222"
+python = "/srv/lab/.venv/bin/python"
 home = "/var/lab"
 lanes = 4
 memory_mib = 16384
-kvm = true
 
 [hosts.lab-2]
 address = "10.0.0.3"
@@ -37,7 +34,7 @@ def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
     found = read(tmp_path, WHOLE)
     assert (found.coordinator.address, found.coordinator.port) == ("10.0.0.1", 8786)
     first, second = found.hosts["lab-1"], found.hosts["lab-2"]
-    assert (first.lanes, first.memory_mib, first.kvm) == (4, 16384, True)
+    assert (first.lanes, first.memory_mib) == (4, 16384)
     assert first.words("a.b", "c") == [
         "env",
         "LAB_HOME=/var/lab",
@@ -46,9 +43,7 @@ def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
         "a.b",
         "c",
     ]
-    assert first.reached == "ssh -p 2222 lab@lab-1.example.org"
     assert second.words("a", X="1") == ["env", "X=1", "/opt/venv/bin/python", "-m", "a"]
-    assert (second.reached, second.kvm) == ("ssh 10.0.0.3", False)
 
 
 def test_everything_that_is_wrong_is_told_at_once_by_its_key(tmp_path: Path) -> None:
@@ -56,12 +51,12 @@ def test_everything_that_is_wrong_is_told_at_once_by_its_key(tmp_path: Path) -> 
         read(
             tmp_path,
             '[coordinator]\naddress = "here"\n'
-            '[hosts.a]\naddress = "-oProxyCommand=x"\nport = 0\nkvm = "yes"\ncores = 2\nlab = "/l"\n'
-            '[hosts.b]\naddress = "::1"\nlanes = 0\nlab = "~/lab"\n[hosts.c]\naddress = "x"\n',
+            '[hosts.a]\naddress = "-oProxyCommand=x"\nmemory_mib = "all"\ncores = 2\npython = "/p"\n'
+            '[hosts.b]\naddress = "::1"\nlanes = 0\npython = "~/python"\n[hosts.c]\naddress = "x"\n',
         )
     for key in (
-        *("coordinator.address", "hosts.a.address", "hosts.a.port", "hosts.a.kvm", "hosts.a.cores"),
-        *("hosts.b.lanes", "hosts.b.lab", "hosts.c"),
+        *("coordinator.address", "hosts.a.address", "hosts.a.memory_mib", "hosts.a.cores"),
+        *("hosts.b.lanes", "hosts.b.python", "hosts.c.python"),
     ):
         assert f"hosts.toml: {key}: " in str(raised.value)
 
@@ -70,14 +65,10 @@ def test_everything_that_is_wrong_is_told_at_once_by_its_key(tmp_path: Path) -> 
     ("text", "told"),
     [
         ("", "expected a host, for example [hosts.lab-1], or coordinator.port"),
-        ('[hosts."A B"]\naddress = "x"\nlab = "/l"\n', "hosts.A B: expected a name of lower-case letters"),
-        (
-            '[hosts.a]\naddress = "x"\nlab = "/l"\n[hosts.b]\naddress = "x"\nport = 22\nlab = "/k"\n',
-            "hosts.b: the same host, user and home as hosts.a",
-        ),
+        ('[hosts."A B"]\naddress = "x"\npython = "/p"\n', "hosts.A B.[key]: String should match pattern"),
     ],
 )
-def test_hosts_that_contradict_each_other_are_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_no_hosts_and_names_that_are_none_are_refused(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(UsageError) as raised:
         read(tmp_path, text)
     assert told in str(raised.value)

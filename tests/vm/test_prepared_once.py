@@ -71,7 +71,7 @@ class Hosts:
         python.write_text(f'#!/bin/sh\ncd {lab}\nexport PYTHONPATH={lab}\nexec {sys.executable} "$@"\n')
         python.chmod(0o755)
         lines = [
-            f'[hosts.{name}]\naddress = "127.0.0.1"\nport = {self.fleet.port}\nlanes = 1\n'
+            f'[hosts.{name}]\naddress = "127.0.0.1:{self.fleet.port}"\nlanes = 1\n'
             f'home = "{self.base / name}"\npython = "{python}"'
             for name in NAMES
         ]

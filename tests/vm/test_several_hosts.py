@@ -62,7 +62,7 @@ class Homes:
         )
         python.chmod(0o755)
         lines = [
-            f'[hosts.{name}]\naddress = "127.0.0.1"\nport = {self.fleet.port}\nlanes = 1\n'
+            f'[hosts.{name}]\naddress = "127.0.0.1:{self.fleet.port}"\nlanes = 1\n'
             f'home = "{self.home(name)}"\npython = "{python}"'
             for name in NAMES
         ]
