@@ -49,11 +49,8 @@ from lab.run.worker import NO_IMAGE
 MOST_SECONDS = 15 * 60.0
 # The lab may fail so often with a part; once on each host, if there are more.
 MOST_FAILURES = 3
-# A host whose lab fails so often in a row, and decides nothing, gets no more parts: if there is another host,
-# and if it is the only one.
-FAILURES_OF_A_HOST, FAILURES_ALONE = 2, 6
-# How long the run waits for a host that dials in by itself.
-WAIT_SECONDS = 600.0
+# A host whose lab fails so often in a row, and decides nothing, gets no more parts if there is another host.
+FAILURES_OF_A_HOST = 2
 # How long hosts have to come to an end after Ctrl-C: machines are taken down, and results sent.
 STOP_SECONDS = 120.0
 # How often it is looked which hosts there are, and what has come in.
@@ -85,15 +82,12 @@ class Coordinator:
     _numbers: int = 0
     _hosts: dict[str, Joined] = field(default_factory=dict)
     _logins: dict[str, Login] = field(default_factory=dict)
-    # By guest: its image, whether that is still to be prepared, and whether a prepared one is on its way here.
-    _pins: dict[str, tuple[BaseImage, Content]] = field(default_factory=dict)
-    _unprepared: set[str] = field(default_factory=set)
-    _fetching: set[str] = field(default_factory=set)
+    # By guest: its image, and whether lanes can start from it as it is. None while a prepared one is fetched.
+    _pins: dict[str, tuple[BaseImage, bool]] = field(default_factory=dict)
     # On which hosts the lab failed with a ticket.
     _avoids: dict[Ticket, set[str]] = field(default_factory=dict)
-    # Why hosts that have gone got no more parts.
-    _refusals: list[str] = field(default_factory=list)
-    _waits_since: float = field(default_factory=time.monotonic)
+    # Why hosts get no more parts.
+    _refused: dict[str, str] = field(default_factory=dict)
     _stop_by: float | None = None
     _is_over: bool = False
     _crash: BaseException | None = None
@@ -245,19 +239,12 @@ class Coordinator:
                 self.observer.lane(lane, text and f"image: {text}")
 
             try:
-                image, is_ready = images.pin(self.paths, guest, say, offline=self.offline)
-                self._inbox.put(partial(self._pinned, guest, image, image.content, is_ready))
+                self._pins[guest.name] = images.pin(self.paths, guest, say, offline=self.offline)
                 say("")
             except LabError as error:
                 self._inbox.put(partial(self._has_no_image, guest, error))
             except Exception as error:
                 self._inbox.put(partial(self._fail, error))
-
-    def _pinned(self, guest: Guest, image: BaseImage, content: Content, is_ready: bool) -> None:
-        self._pins[guest.name] = image, content
-        self._fetching.discard(guest.name)
-        if not is_ready:
-            self._unprepared.add(guest.name)
 
     def _has_no_image(self, guest: Guest, error: LabError) -> None:
         if self._is_stopping:
@@ -269,29 +256,28 @@ class Coordinator:
         else:
             self._decide_all(tickets, Status.ERROR, str(error))
 
-    def _push(self, name: str, image: BaseImage, content: Content) -> None:
-        """Bring an image to a host, and have its part go on."""
-        lane, why_not = f"{name}: {content.guest}", ""
-        self.observer.lane(lane, "image: on its way to this host")
+    def _push(self, name: str, piece: Piece) -> None:
+        """Bring its image to the host of a part, which waits for it."""
+        content, why_not = piece.image.content, ""
+        self.observer.lane(f"{name}: {piece.guest}", "image: on its way to this host")
         try:
             if name not in self._logins:
-                raise LabError(f"{name} dialled in and lacks the image of {content.guest}: copy it there")
-            images.push(self._logins[name], image, content)
+                raise LabError(f"{name} dialled in and lacks the image of {piece.guest}: copy it there")
+            images.push(self._logins[name], piece.image.folder, content)
         except LabError as error:
             why_not = str(error)
         self._call(name, images.arrived, content.digest, why_not)
 
-    def _fetch(self, name: str, guest: Guest, content: Content, folder: str) -> None:
-        """Take over the image that a host has prepared."""
-        lane, pinned = f"coordinator: {guest.name}", (*self._pins[guest.name], False)
+    def _fetch(self, name: str, piece: Piece, content: Content, folder: str) -> None:
+        """Take over the image that the host of a part has prepared."""
+        lane, pin = f"coordinator: {piece.guest}", (piece.image, False)
         self.observer.lane(lane, f"image: on its way from {name}")
         try:
-            image = images.fetch(self.paths, self._logins[name], content, folder)
-            pinned = image, image.content, True
+            pin = images.fetch(self.paths, self._logins[name], content, folder), True
         except (LabError, KeyError) as error:
-            self.observer.note(f"{guest.name}: the image that {name} prepared did not come here: {error}")
+            self.observer.note(f"{piece.guest}: the image that {name} prepared did not come here: {error}")
         self.observer.lane(lane, "")
-        self._inbox.put(partial(self._pinned, guest, *pinned))
+        self._pins[piece.guest] = pin
 
     # -- handing out
 
@@ -299,44 +285,33 @@ class Coordinator:
         """Give dask what waits: parts of one machine, the longest with the highest priority."""
         if self._is_stopping or not self._usable:
             return
-        given = self._given()
+        given = {ticket for piece in self._pieces.values() for ticket in piece.tickets}
         waiting = [
             ticket
             for ticket in self._backlog.waiting()
             if ticket not in given
             and ticket.cell.guest.name in self._pins
-            and ticket.cell.guest.name not in self._fetching
             # Another host is on its way, and the lab failed with it on all that are there.
             and not (self._is_coming and self._avoids.get(ticket, set()) >= self._usable.keys())
-            and not self._why_not(ticket.cell)
         ]
         for tickets in parts.cut(waiting, self.planned.info.options, self.most_seconds):
             guest = tickets[0].cell.guest.name
+            image, is_ready = self._pins[guest]
             # The first part of a guest prepares its image, and the others wait for that.
-            if guest not in self._unprepared or all(piece.guest != guest for piece in self._pieces.values()):
-                self._submit(tickets)
+            if is_ready or all(piece.guest != guest for piece in self._pieces.values()):
+                self._submit(tickets, image)
 
-    def _given(self) -> set[Ticket]:
-        """What dask has."""
-        return {ticket for piece in self._pieces.values() for ticket in piece.tickets}
-
-    def _submit(self, tickets: list[Ticket]) -> None:
+    def _submit(self, tickets: list[Ticket], image: BaseImage) -> None:
         self._numbers += 1
-        cell, options = tickets[0].cell, self.planned.info.options
-        made = Part.of(
-            tickets,
-            self._journal,
-            number=self._numbers,
-            offline=self.offline,
-            image=self._pins[cell.guest.name][1],
-        )
+        cell, options, number = tickets[0].cell, self.planned.info.options, self._numbers
+        made = Part.of(tickets, self._journal, number=number, offline=self.offline, image=image.content)
         need = Memory.need_mib(cell.guest.memory_mib)
         avoided = set[str]().union(*(self._avoids.get(ticket, ()) for ticket in tickets))
         others = [each.address for name, each in self._usable.items() if name not in avoided]
         future = self._client.submit(
             part.run_part,
             made.model_dump_json(),
-            key=f"part-{self._numbers}",
+            key=f"part-{number}",
             # dask's own `retries` would give it to the same host again, which is idle as soon as its lab fails.
             workers=others if avoided and others else None,
             allow_other_workers=bool(avoided and others),
@@ -344,7 +319,7 @@ class Coordinator:
             priority=int(sum(parts.typical_seconds(ticket, options) for ticket in tickets)),
             pure=False,
         )
-        self._pieces[self._numbers] = Piece(self._numbers, tickets, future)
+        self._pieces[number] = Piece(number, tickets, image, future)
         self._completed.add(future)
 
     # -- what hosts tell
@@ -370,12 +345,10 @@ class Coordinator:
         elif kind == "note":
             self.observer.note(f"{name}: {told['text']}")
         elif kind == "lacks image":
-            self._apart(self._push, name, *self._pins[piece.guest])
-        elif kind == "prepared" and piece.guest in self._unprepared:
-            self._unprepared.discard(piece.guest)
-            self._fetching.add(piece.guest)
-            content = Content.model_validate(told["image"])
-            self._apart(self._fetch, name, piece.tickets[0].cell.guest, content, told["folder"])
+            self._apart(self._push, name, piece)
+        elif kind == "prepared" and self._pins.get(piece.guest) == (piece.image, False):
+            del self._pins[piece.guest]
+            self._apart(self._fetch, name, piece, Content.model_validate(told["image"]), told["folder"])
 
     def _lane(self, piece: Piece, own: str) -> str:
         """The label of a lane of a part; its host calls it `own`."""
@@ -402,54 +375,46 @@ class Coordinator:
             elif status == "error" and not self._is_stopping:
                 self._failed(piece, result[1])
         except Exception as error:
-            if isinstance(error, LabError) or is_full(error):
+            is_damaged = isinstance(error, results.DamagedResult)
+            if is_full(error) or (isinstance(error, LabError) and not is_damaged):
                 raise
             # The result is the part's, so the fault is too: the other parts go on.
-            self.observer.note("".join(traceback.format_exception(error)))
-            self._failed(piece, LabError(f"the lab met a bug: {type(error).__name__}: {error}"))
+            if not is_damaged:
+                self.observer.note("".join(traceback.format_exception(error)))
+            self._failed(piece, LabError(f"the result of {piece.host} cannot be used: {error}"))
         self._backlog.put_back_begun(piece.tickets)
         self._clear(piece)
 
     def _take(self, piece: Piece, archive: bytes) -> None:
         """Take in what the host of a part has decided: first the evidence, then the decision."""
         tickets = {ticket.cell.folder: ticket for ticket in piece.tickets}
-        before = self._journal.decided, len(self._backlog.open(piece.tickets))
+        builds = {ticket.cell.build.name: ticket.cell.build for ticket in piece.tickets}
         with scratch.make_in(self.planned.folder, ARRIVING) as arriving:
             try:
                 run, end = results.unpack(archive, arriving, tickets)
                 piece.host = piece.host or end["host"]
-                self._take_run(piece, run, end)
+                for record in run.run.builds:
+                    self._journal.deployed(builds[record.name], record.files)
+                for lane in run.run.lanes:
+                    own = {"label": self._lane(piece, lane.label), "host": lane.host or run.run.host}
+                    self._journal.add_lane(lane.model_copy(update=own))
                 # Of a child that was ended, the rest can be tried elsewhere. One that came to its end has tried
                 # everything, as often as a run on one host would.
                 is_whole = run.run.finished is not None and not run.run.interrupted
-                for each in run.cells:
-                    if not (each.status is Status.NOT_RUN and each.reason in UNDECIDED):
-                        self._take_cell(piece, tickets[each.folder], each, arriving, is_whole)
-            except results.DamagedResult as error:
-                return self._failed(piece, LabError(f"the result of {piece.host} cannot be used: {error}"))
+                taken = [
+                    each
+                    for each in run.cells
+                    if each.status is not Status.NOT_RUN or each.reason not in UNDECIDED
+                ]
+                for each in taken:
+                    self._take_cell(piece, tickets[each.folder], each, arriving, is_whole)
             finally:
                 shutil.rmtree(arriving, ignore_errors=True)
-        left = self._backlog.open(piece.tickets)
-        if before != (self._journal.decided, len(left)) and piece.host in self._hosts:
+        if taken and piece.host in self._hosts:
             self._hosts[piece.host].failures = 0
-        if left and not self._is_stopping:
+        if self._backlog.open(piece.tickets) and not self._is_stopping:
             words = f"the lab on {piece.host} ended with exit status {end['status']}: {end['words']}"
             self._failed(piece, LabError(words.rstrip(": ")))
-        return None
-
-    def _take_run(self, piece: Piece, run: RunResult, end: dict[str, Any]) -> None:
-        """Write down what a part ran on, and what that took. Raises DamagedResult."""
-        for record in run.run.builds:
-            known = {each.name: each.files for each in self._journal.info.builds}.get(record.name, {})
-            if any(known.get(name, digest) != digest for name, digest in record.files.items()):
-                raise results.DamagedResult(f"it has other files of boxlite {record.name} than hosts before it")
-        for build in {ticket.cell.build for ticket in piece.tickets}:
-            for record in run.run.builds:
-                if record.name == build.name:
-                    self._journal.deployed(build, record.files)
-        for lane in run.run.lanes:
-            own = {"label": self._lane(piece, lane.label), "host": lane.host or run.run.host}
-            self._journal.add_lane(lane.model_copy(update=own))
 
     def _take_cell(
         self, piece: Piece, ticket: Ticket, sent: CellResult, arriving: Path, is_whole: bool
@@ -486,7 +451,7 @@ class Coordinator:
         self._decide_all(lost, Status.ERROR, fault)
         if joined := self._usable.get(name):
             joined.failures += 1
-            if joined.failures >= (FAILURES_OF_A_HOST if len(self._usable) > 1 else FAILURES_ALONE):
+            if joined.failures >= FAILURES_OF_A_HOST and len(self._usable) > 1:
                 last = bounded(" ".join(fault.split()), 300)
                 self._refuse(name, f"its lab failed {joined.failures} times in a row, the last time: {last}")
         return None
@@ -503,7 +468,7 @@ class Coordinator:
     @property
     def _usable(self) -> dict[str, Joined]:
         """The hosts that have joined and get parts."""
-        return {name: each for name, each in self._hosts.items() if not each.refused}
+        return {name: each for name, each in self._hosts.items() if name not in self._refused}
 
     @property
     def _is_coming(self) -> bool:
@@ -533,6 +498,7 @@ class Coordinator:
             if name not in self._hosts:
                 lanes, memory, kvm = (int(offers.get(key, 0)) for key in ("lane", "memory", "kvm"))
                 self._hosts[name] = Joined(address, lanes, memory, bool(kvm))
+                self._refused.pop(name, None)
                 self.observer.note(f"{name} joined: {self._hosts[name]}")
         self._decisions.jobs = max(1, sum(each.lanes for each in self._usable.values()))
 
@@ -542,16 +508,14 @@ class Coordinator:
         for piece in self._pieces.values():
             if piece.host == name:
                 self._lost(piece)
-        if refused := self._hosts.pop(name).refused:
-            self._refusals.append(f"{name} got no more parts: {refused}")
-        elif name in self._logins:
+        del self._hosts[name]
+        if name in self._logins and name not in self._refused:
             self._apart(self._logins[name].cut)  # It may stand still. The login starts another worker.
 
     def _lost(self, piece: Piece) -> None:
         """A part was lost with its host, if it had one. That costs a try, unless the run ended the worker."""
         if piece.host:
-            joined = self._hosts.get(piece.host)
-            if not (joined and joined.refused):
+            if piece.host not in self._refused:
                 self.observer.note(f"{piece.host} was lost with part {piece.number}")
                 for ticket in piece.tickets:
                     ticket.errors.append(f"{piece.host} was lost")
@@ -560,8 +524,8 @@ class Coordinator:
 
     def _refuse(self, name: str, why: str) -> None:
         """Give a host no more parts: its worker ends."""
-        if joined := self._usable.get(name):
-            joined.refused = why
+        if name in self._usable:
+            self._refused[name] = why
             self.observer.note(f"{name} gets no more parts: {why}")
             if name in self._logins:
                 self._logins[name].end()
@@ -569,18 +533,16 @@ class Coordinator:
                 self._apart(self._call, name, host.leave)
 
     def _wait_no_longer(self) -> None:
-        """Decide what no host can run. Raise LabError if no host is left at all."""
-        if self._is_stopping or any(piece.host for piece in self._pieces.values()):
+        """Decide what no host can run. Raise LabError if no host is left at all, and none can dial in."""
+        if self._is_stopping or self._is_coming or any(piece.host for piece in self._pieces.values()):
             return
-        if self._is_coming:
-            self._waits_since = time.monotonic()
-        elif self._usable:
+        if self._usable:
             for piece in self._pieces.values():
-                if self._why_not(piece.tickets[0].cell):
+                reason = self._why_not(piece.tickets[0].cell)
+                if reason and not piece.future.cancelled():
                     piece.future.cancel()
-            for ticket in set(self._backlog.waiting()) - self._given():
-                if reason := self._why_not(ticket.cell):
-                    self._decide_all([ticket], Status.NOT_RUN, reason)
-        elif self.inventory.coordinator.port is None or time.monotonic() > self._waits_since + WAIT_SECONDS:
+                    self._decide_all(piece.tickets, Status.NOT_RUN, reason)
+        elif self.inventory.coordinator.port is None:
             faults = [each.fault for each in self._logins.values() if each.fault]
-            raise LabError("\n".join(["no host is left:", *faults, *self._refusals]), hint=self.again)
+            faults += [f"{name} got no more parts: {why}" for name, why in self._refused.items()]
+            raise LabError("\n".join(["no host is left:", *faults]), hint=self.again)

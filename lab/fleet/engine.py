@@ -18,6 +18,7 @@ from distributed import Client, Future, Scheduler, Security, SpecCluster
 
 from lab.base.errors import UsageError
 from lab.fleet.inventory import LOOPBACK
+from lab.images.store import BaseImage
 from lab.run.backlog import Ticket
 
 # So many hosts may be lost with a part before its cells are given up: it may be what ends them.
@@ -43,10 +44,11 @@ SKEW, VALID = timedelta(days=2), timedelta(days=30)
 
 @dataclass(eq=False)
 class Piece:
-    """A part that dask has. `host` runs it; `lanes` maps what its host calls its lanes to their labels."""
+    """A part that dask has, with its image. `lanes` maps what its `host` calls its lanes to their labels."""
 
     number: int
     tickets: list[Ticket]
+    image: BaseImage
     future: Future
     host: str = ""
     lanes: dict[str, str] = field(default_factory=dict)
@@ -59,17 +61,13 @@ class Piece:
 
 @dataclass
 class Joined:
-    """A host that has joined: the address of dask's worker, and what the host offers.
-
-    `failures`: how often in a row its lab failed. `refused`: why it gets no more parts.
-    """
+    """A host that has joined: the address of dask's worker, what it offers, its failures in a row."""
 
     address: str
     lanes: int
     memory_mib: int
     kvm: bool
     failures: int = 0
-    refused: str = ""
 
     def __str__(self) -> str:
         lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"

@@ -44,13 +44,13 @@ def pin(paths: Paths, guest: Guest, say: Say, *, offline: bool) -> tuple[BaseIma
     return ready or image, ready is not None
 
 
-def push(login: Login, image: BaseImage, content: Content) -> None:
-    """Copy the files of an image into a host's store, where a part waits for them. Raises LabError."""
+def push(login: Login, image: Path, content: Content) -> None:
+    """Copy the files of an image's folder into a host's store, where a part waits. Raises LabError."""
     folder = f"{login.offer['images']}/.partial-{ARRIVING}{content.digest}"
     login.command(["mkdir", "-p", folder])
     with login.files(f"bring the image of {content.guest}; is the disk full there?") as files:
         for name in content.files:
-            files.put(str(image.folder / name), f"{folder}/{name}")
+            files.put(str(image / name), f"{folder}/{name}")
 
 
 def fetch(paths: Paths, login: Login, content: Content, folder: str) -> BaseImage:

@@ -4,9 +4,9 @@ import json
 import socket
 import ssl
 import stat
+import subprocess
 from pathlib import Path
 
-import psutil
 import pytest
 
 pytest.importorskip("distributed")
@@ -79,7 +79,7 @@ def test_a_host_dials_in_with_dask_s_own_command(fleet: Fleet, tmp_path: Path, p
         home.mkdir()
         (home / "control.json").write_text(json.dumps({}))
         (home / "cache").symlink_to(fleet.paths.cache)
-        process = psutil.Popen(
+        process = subprocess.Popen(
             [
                 *("env", f"LAB_HOME={home}", str(fleet.python), "-m", "distributed.cli.dask_worker"),
                 *(f"tls://127.0.0.1:{port}", "--listen-address", f"tls://127.0.0.1:{free_port()}"),
@@ -90,7 +90,7 @@ def test_a_host_dials_in_with_dask_s_own_command(fleet: Fleet, tmp_path: Path, p
         )
         try:
             result = run.finish()
+            process.wait(60)  # It ends with the run.
         finally:
-            process.terminate()
-            process.wait(60)
+            process.kill()
     assert {cell.lane.partition(":")[0] for cell in result.cells} == {"own"}
