@@ -23,7 +23,7 @@ from lab.run import absent
 
 # How long another part of the host may wait for the same image: 1 GiB at 150 KiB/s.
 ARRIVE_SECONDS = 7200.0
-# How often a host looks whether it has to stop waiting.
+# How often a host looks whether it has arrived.
 LOOK_SECONDS = 0.5
 # Where the files of an image arrive, in a folder `.partial-...` of a host's store.
 ARRIVING = "arriving-"
@@ -68,14 +68,11 @@ def fetch(paths: Paths, login: Login, content: Content, folder: str) -> BaseImag
 
 # Why an image did not arrive, by its digest; empty if it has.
 _arrived: dict[str, str] = {}
-_news = threading.Condition()
 
 
 def arrived(digest: str, why_not: str) -> None:
-    """Have the parts of this host go on that wait for an image. Called by the coordinator."""
-    with _news:
-        _arrived[digest] = why_not
-        _news.notify_all()
+    """Have the part of this host go on that waits for an image. Called by the coordinator."""
+    _arrived[digest] = why_not
 
 
 def get(paths: Paths, content: Content, ask: Callable[[], None], stop: threading.Event) -> None:
@@ -86,15 +83,13 @@ def get(paths: Paths, content: Content, ask: Callable[[], None], stop: threading
     with locked(lock, ARRIVE_SECONDS, "this image to arrive", lambda _text: None):
         if store.by_content(paths, content.digest):
             return
-        with _news:
-            _arrived.pop(content.digest, None)
-            ask()
-            while content.digest not in _arrived:
-                if stop.is_set():
-                    raise LabError("interrupted")
-                _news.wait(LOOK_SECONDS)
-            if why_not := _arrived[content.digest]:
-                raise LabError(why_not)
+        _arrived.pop(content.digest, None)
+        ask()
+        while content.digest not in _arrived:
+            if stop.wait(LOOK_SECONDS):
+                raise LabError("interrupted")
+        if why_not := _arrived[content.digest]:
+            raise LabError(why_not)
         arriving = paths.images / f".partial-{name}"
 
         def bring(file: str, to: Path) -> None:

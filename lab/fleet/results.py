@@ -20,6 +20,11 @@ MOST_FILES = 100_000
 LEVEL = 3
 # How the part ended, beside its record.
 END_FILE = "end.json"
+# What a damaged archive leads to. The last three: it has a file and a folder of one name.
+WRONG = (
+    *(tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, UsageError),
+    *(FileExistsError, IsADirectoryError, NotADirectoryError),
+)
 
 
 class DamagedResult(LabError):
@@ -33,15 +38,14 @@ def pack(folder: Path, end: Mapping[str, Any]) -> bytes:
     """
     result = RunResult.read(folder)
     result.write(folder)  # With what was decided since it was written whole.
-    archive, closing = io.BytesIO(), json.dumps(end).encode()
+    (folder / END_FILE).write_text(json.dumps(end))
+    archive = io.BytesIO()
     with (
         zstandard.ZstdCompressor(level=LEVEL).stream_writer(archive, closefd=False) as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
-        ended = tarfile.TarInfo(END_FILE)
-        ended.size = len(closing)
-        tar.addfile(ended, io.BytesIO(closing))
-        tar.add(folder / RESULTS_FILE, RESULTS_FILE)
+        for name in (END_FILE, RESULTS_FILE):
+            tar.add(folder / name, name)
         for cell in result.cells:
             for file in sorted((folder / cell.folder).rglob("*")):
                 if file.is_file() and not file.is_symlink():
@@ -77,12 +81,8 @@ def unpack(archive: bytes, target: Path, cells: Collection[Path]) -> tuple[RunRe
             raise DamagedResult("its record has a cell that is not one of the part")
         end: dict[str, Any] = json.loads((target / END_FILE).read_text())
         return result, end
-    except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError) as error:
+    except WRONG as error:
         raise DamagedResult(f"it is damaged: {error}") from error
-    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        raise DamagedResult("it has a file and a folder of one name") from error
-    except UsageError as error:
-        raise DamagedResult(f"its record cannot be read: {error.args[0]}") from error
 
 
 def keep_evidence(source: Path, target: Path, *, only_trials: bool) -> None:
