@@ -27,8 +27,9 @@ from lab.machine.connection import connection, default_uri
 END = b"-----END CERTIFICATE-----\n"
 # Where dask wants it.
 KEYS = ("ca-file", "worker.cert", "worker.key")
-# The other end of the login sends something now and then. If it is silent for so long, the link is cut.
-BEAT_SECONDS = 20.0
+# Nothing of dask's own is measured here.
+SETTINGS = {"distributed.worker.profile.enabled": False, "distributed.diagnostics.nvml": False}
+# The other end of the login sends something every few seconds. If it is silent for so long, the link is cut.
 SILENT_SECONDS = 180.0
 # How long a worker has to end by itself.
 LEAVE_SECONDS = 60.0
@@ -60,7 +61,7 @@ def work(arguments: Sequence[str]) -> None:
     key = b""
     while not key.endswith(END):
         key += os.read(0, 1) or sys.exit("the login ended before the run's key had come")
-    dask.config.set({f"distributed.comm.tls.{name}": key.decode() for name in KEYS})
+    dask.config.set(SETTINGS | {f"distributed.comm.tls.{name}": key.decode() for name in KEYS})
     threading.Thread(target=_end_with_login, daemon=True).start()
     with scratch.temporary() as folder:
         own = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--local-directory", str(folder)]

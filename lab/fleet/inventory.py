@@ -55,11 +55,10 @@ class Host(Definition):
     lanes: int | None = Field(default=None, ge=1, le=64)
     memory_mib: int | None = Field(default=None, ge=1)
 
-    def words(self, module: str, *arguments: str, **environment: str) -> list[str]:
+    def words(self, module: str, *arguments: str) -> list[str]:
         """The command that runs a module of the lab's Python there."""
-        home = {"LAB_HOME": self.home} if self.home else {}
-        settings = [f"{name}={value}" for name, value in {**home, **environment}.items()]
-        return ["env", *settings, self.python, "-m", module, *arguments]
+        home = [f"LAB_HOME={self.home}"] if self.home else []
+        return ["env", *home, self.python, "-m", module, *arguments]
 
 
 class Inventory(Definition):

@@ -12,20 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import paramiko
 from fabric import Connection
-from invoke.exceptions import CommandTimedOut
 
 from lab import __version__
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
-from lab.fleet.host import BEAT_SECONDS
 from lab.fleet.inventory import LOOPBACK, Host
 
-SITE_KEYS = Path("/etc/ssh/ssh_known_hosts")
 CONNECT_SECONDS = 30
 # How long a command on the host may take; the first one removes what dead labs left.
 COMMAND_SECONDS = 300.0
@@ -33,20 +29,14 @@ COMMAND_SECONDS = 300.0
 CUT_SECONDS = 15.0
 # How long the worker may take to begin, and to end; ending, its lab takes machines down.
 JOIN_SECONDS, END_SECONDS = 300.0, 60.0
-# How often it is looked whether the worker has to be sent something, and the connection carries something.
-LOOK_SECONDS, KEEP_ALIVE_SECONDS = 5.0, 15
+# How often the worker is sent something.
+BEAT_SECONDS = 5.0
 # A worker that had begun is started again so often, after so many seconds.
 STARTS, AGAIN_SECONDS = 5, 10.0
 # What an error shows, in characters, and what is kept of a worker's output for it, in lines.
 MOST_SHOWN, SHOWN_LINES = 3000, 20
 # What a shell's exit status says.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-# Environment of dask's worker: nothing of dask's own is served or measured there.
-SETTINGS = {
-    "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
-    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
-    "DASK_DISTRIBUTED__DIAGNOSTICS__NVML": "False",
-}
 BROKEN = (paramiko.SSHException, OSError, EOFError)
 
 
@@ -79,7 +69,9 @@ class Login(threading.Thread):
         for number in range(1, STARTS + 1):
             self._worker = {}
             try:
-                self._serve()
+                self._open()
+                self._ask_offer()
+                self._run_worker(self._words())
             except LabError as error:
                 fault = str(error)
             except Exception as error:  # A bug of the lab: the other hosts go on.
@@ -112,12 +104,14 @@ class Login(threading.Thread):
 
     def command(self, words: Sequence[str], seconds: float = COMMAND_SECONDS) -> str:
         """Run a command to its end and return its standard output. Raises LabError."""
-        quiet = {"hide": True, "warn": True, "in_stream": False}
         with self._explained(shlex.join(words)):
-            done = self._opened.run(shlex.join(words), timeout=seconds, **quiet)
-        if done.exited != 0:
-            raise self._ended(words, done.exited, done.stderr or done.stdout)
-        return str(done.stdout)
+            stdin, stdout, stderr = self._opened.client.exec_command(shlex.join(words), timeout=seconds)
+            stdin.close()
+            printed, errors = str(stdout.read(), errors="replace"), str(stderr.read(), errors="replace")
+            status = stdout.channel.recv_exit_status()
+        if status != 0:
+            raise self._ended(words, status, errors or printed)
+        return printed
 
     @contextmanager
     def files(self, what: str) -> Iterator[paramiko.SFTPClient]:
@@ -127,15 +121,9 @@ class Login(threading.Thread):
 
     # -- from the first connection to the end of the worker
 
-    def _serve(self) -> None:
-        """Start the worker and wait for its end. Raises LabError then, and for whatever fails before."""
-        self._open()
-        self._ask_offer()
-        self._run_worker(self._words())
-
     def _open(self) -> None:
         """Log in. Raises LabError."""
-        waits = {"banner_timeout": CONNECT_SECONDS, "auth_timeout": CONNECT_SECONDS}
+        waits = dict.fromkeys(("banner_timeout", "auth_timeout", "channel_timeout"), CONNECT_SECONDS)
         self._connection = reached = Connection(
             self.host.address, forward_agent=False, connect_timeout=CONNECT_SECONDS, connect_kwargs=waits
         )
@@ -149,7 +137,6 @@ class Login(threading.Thread):
                 hint=f"`{ssh} true` has to work without a question: known_hosts has to have the host's key "
                 "(compare it with the host's own), and the host one of yours or of your agent",
             ) from error
-        reached.transport.set_keepalive(KEEP_ALIVE_SECONDS)
 
     def _ask_offer(self) -> None:
         """Ask what the host offers, within what the inventory allows. Raises LabError if it cannot be used."""
@@ -171,40 +158,38 @@ class Login(threading.Thread):
         with self._explained("have its SSH server forward a port; AllowTcpForwarding in its sshd_config?"):
             scheduler = self._opened.transport.request_port_forward(LOOPBACK, 0, self._connected_back)
         lanes, kvm = self.offer["lanes"], self.offer["lanes"] if self.offer["kvm"] else 0
-        options = {
-            "--name": self.name,
-            "--nthreads": str(lanes),
-            "--resources": f"lane={lanes} memory={self.offer['memory_mib']} kvm={kvm}",
-            "--listen-address": f"tls://{LOOPBACK}:0",
-            "--contact-address": f"tls://{LOOPBACK}:{self._way_to_worker()}",
-            "--death-timeout": f"{JOIN_SECONDS:.0f}",
-        }
-        more = [word for option in options.items() for word in option]
-        return self.host.words("lab.fleet.host", f"tls://{LOOPBACK}:{scheduler}", *more, **SETTINGS)
+        return self.host.words(
+            "lab.fleet.host",
+            f"tls://{LOOPBACK}:{scheduler}",
+            f"--name={self.name}",
+            f"--nthreads={lanes}",
+            f"--resources=lane={lanes} memory={self.offer['memory_mib']} kvm={kvm}",
+            f"--listen-address=tls://{LOOPBACK}:0",
+            f"--contact-address=tls://{LOOPBACK}:{self._way_to_worker()}",
+            f"--death-timeout={JOIN_SECONDS}",
+        )
 
     def _run_worker(self, words: Sequence[str]) -> None:
         """Start the worker, and wait for its end. Raises LabError then."""
         last: deque[str] = deque(maxlen=SHOWN_LINES)
-        begin_by, beat_at, status = time.monotonic() + JOIN_SECONDS, 0.0, -1
         with self._explained(shlex.join(words)):
-            self._channel = channel = self._opened.transport.open_session(timeout=CONNECT_SECONDS)
+            self._channel = channel = self._opened.transport.open_session()
             channel.set_combine_stderr(True)
             channel.exec_command(shlex.join(words))
             channel.sendall(self._key.encode())
-            channel.settimeout(LOOK_SECONDS)
+            channel.settimeout(BEAT_SECONDS)
             output, line = channel.makefile("r", 1), "-"
-            while line and (self._worker or time.monotonic() < begin_by):
+            while line:
                 if self._is_ending.is_set():
                     channel.shutdown_write()
-                elif time.monotonic() >= beat_at:
-                    channel.sendall(b"\n")
-                    beat_at = time.monotonic() + BEAT_SECONDS
+                else:
+                    channel.sendall(b"\n")  # The worker ends if it hears nothing.
                 with suppress(TimeoutError):
                     if line := plain(output.readline()):
                         last.append(line.rstrip()[:500])
                     if line.startswith("{"):
                         self._worker = json.loads(line)
-            status = channel.recv_exit_status() if not line else status
+            status = channel.recv_exit_status()
         raise self._ended(words, status, "\n".join(last))
 
     # -- dask's connections
@@ -253,12 +238,8 @@ class Login(threading.Thread):
         """Turn the errors of a block into LabErrors; it tries to do `what`."""
         try:
             yield
-        except CommandTimedOut as error:
-            message = f"host {self.name}: `{what}` took too long"
-            raise LabError(message, hint="try it there") from error
         except BROKEN as error:
-            message = f"host {self.name}: {_said(error)}: `{what}`"
-            raise LabError(message, hint="look there") from error
+            raise LabError(f"host {self.name}: {_said(error)}: `{what}`", hint="try it there") from error
 
     def _ended(self, words: Sequence[str], status: int, printed: str) -> LabError:
         """The error of a command that ended as it should not have."""
@@ -303,8 +284,6 @@ def _refuse_unknown_keys(connection: Connection) -> None:
     """Fabric's own choice is to accept any key, of a jump host as well."""
     client = connection.client
     client.load_system_host_keys()
-    if SITE_KEYS.exists():
-        client.load_system_host_keys(str(SITE_KEYS))
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     if isinstance(connection.gateway, Connection):
         _refuse_unknown_keys(connection.gateway)

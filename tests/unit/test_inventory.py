@@ -43,7 +43,7 @@ def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
         "a.b",
         "c",
     ]
-    assert second.words("a", X="1") == ["env", "X=1", "/opt/venv/bin/python", "-m", "a"]
+    assert second.words("a") == ["env", "/opt/venv/bin/python", "-m", "a"]
 
 
 def test_everything_that_is_wrong_is_told_at_once_by_its_key(tmp_path: Path) -> None:
