@@ -256,17 +256,17 @@ class Coordinator:
         else:
             self._decide_all(tickets, Status.ERROR, str(error))
 
-    def _push(self, name: str, piece: Piece) -> None:
+    def _push(self, name: str, piece: Piece, folder: str) -> None:
         """Bring its image to the host of a part, which waits for it."""
-        content, why_not = piece.image.content, ""
+        why_not = ""
         self.observer.lane(f"{name}: {piece.guest}", "image: on its way to this host")
         try:
             if name not in self._logins:
                 raise LabError(f"{name} dialled in and lacks the image of {piece.guest}: copy it there")
-            images.push(self._logins[name], piece.image.folder, content)
+            images.push(self._logins[name], piece.image, folder)
         except LabError as error:
             why_not = str(error)
-        self._call(name, images.arrived, content.digest, why_not)
+        self._call(name, images.arrived, piece.image.content.digest, why_not)
 
     def _fetch(self, name: str, piece: Piece, content: Content, folder: str) -> None:
         """Take over the image that the host of a part has prepared."""
@@ -345,7 +345,7 @@ class Coordinator:
         elif kind == "note":
             self.observer.note(f"{name}: {told['text']}")
         elif kind == "lacks image":
-            self._apart(self._push, name, piece)
+            self._apart(self._push, name, piece, told["folder"])
         elif kind == "prepared" and self._pins.get(piece.guest) == (piece.image, False):
             del self._pins[piece.guest]
             self._apart(self._fetch, name, piece, Content.model_validate(told["image"]), told["folder"])

@@ -1,7 +1,7 @@
-"""What a host of a run does: it says what it offers, and runs dask's own worker until its login ends.
+"""What a host of a run does: it runs dask's own worker until its login ends.
 
-`python -m lab.fleet.host` prints what the host offers; with arguments, which are dask's, it runs the worker.
-Any worker of a run, however it was started, loads this module with `--preload`.
+`python -m lab.fleet.host` does that. Any worker of a run, however it was started, loads this module with
+`--preload`.
 """
 
 import json
@@ -11,69 +11,72 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from lab import __version__
 from lab.base import scratch
 from lab.base.errors import LabError
 from lab.base.paths import Paths
+from lab.fleet.inventory import LOOPBACK
 from lab.lane import upkeep
 from lab.machine import acceleration, leftovers
 from lab.machine.budget import RESERVE_MIB, available_mib
 from lab.machine.connection import connection, default_uri
 
-# How the key ends, as it is sent.
-END = b"-----END CERTIFICATE-----\n"
-# Where dask wants it.
+# Where dask wants the run's key.
 KEYS = ("ca-file", "worker.cert", "worker.key")
 # Nothing of dask's own is measured here.
 SETTINGS = {"distributed.worker.profile.enabled": False, "distributed.diagnostics.nvml": False}
+# How long dask's worker looks for its scheduler.
+JOIN_SECONDS = 300
 # The other end of the login sends something every few seconds. If it is silent for so long, the link is cut.
 SILENT_SECONDS = 180.0
 # How long a worker has to end by itself.
 LEAVE_SECONDS = 60.0
 
 
-def offer() -> dict[str, Any]:
-    """Remove what dead labs left here, and return what this host offers to a run. Raises LabError."""
-    paths = Paths.default()
-    with connection(default_uri()) as opened:
-        how = acceleration.cached(opened, paths)
-    leftovers.reap(paths)
-    upkeep.sweep(paths)
-    return {
-        "lab": __version__,
-        "lanes": os.cpu_count() or 1,
-        "memory_mib": max(0, available_mib() - RESERVE_MIB),
-        "kvm": how.kvm if how else os.access("/dev/kvm", os.R_OK | os.W_OK),
-        "images": str(paths.make(paths.images)),
-    }
+def work(told: dict[str, Any]) -> None:
+    """Remove what dead labs left here, and run dask's own worker with all that this host offers to the run.
 
-
-def work(arguments: Sequence[str]) -> None:
-    """Run dask's own worker with these arguments. The run's key comes on standard input; no file keeps it."""
+    `told` says within which limits, where the scheduler is, how it reaches the worker, and has the run's key,
+    which no file keeps. Raises LabError.
+    """
     import dask.config
     from distributed.cli import dask_worker
 
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
-    key = b""
-    while not key.endswith(END):
-        key += os.read(0, 1) or sys.exit("the login ended before the run's key had come")
-    dask.config.set(SETTINGS | {f"distributed.comm.tls.{name}": key.decode() for name in KEYS})
     threading.Thread(target=_end_with_login, daemon=True).start()
+    paths = Paths.default()
+    with connection(default_uri()) as opened:
+        how = acceleration.cached(opened, paths)
+    leftovers.reap(paths)
+    upkeep.sweep(paths)
+    lanes = told["lanes"] or os.cpu_count() or 1
+    memory = told["memory_mib"] or max(0, available_mib() - RESERVE_MIB)
+    has_kvm = how.kvm if how else os.access("/dev/kvm", os.R_OK | os.W_OK)
+    dask.config.set(SETTINGS | {f"distributed.comm.tls.{name}": told["key"] for name in KEYS})
     with scratch.temporary() as folder:
-        own = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--local-directory", str(folder)]
-        dask_worker.main([*arguments, *own, "--preload", "lab.fleet.host"], standalone_mode=False)
+        words = [
+            told["scheduler"],
+            f"--name={told['name']}",
+            f"--nthreads={lanes}",
+            f"--resources=lane={lanes} memory={memory} kvm={lanes if has_kvm else 0}",
+            f"--listen-address=tls://{LOOPBACK}:0",
+            f"--contact-address={told['contact']}",
+            f"--death-timeout={JOIN_SECONDS}",
+            f"--local-directory={folder}",
+            *("--no-nanny", "--no-dashboard", "--memory-limit=0", "--preload=lab.fleet.host"),
+        ]
+        dask_worker.main(words, standalone_mode=False)
 
 
 def dask_setup(worker: Any) -> None:
-    """Prepare a worker of dask's before it joins: no HTTP server, and a word about where it listens."""
+    """Prepare a worker of dask's before it joins: no HTTP server, and a line that says what it is."""
     worker.http_server.stop()
     # `worker.port` is that of the address by which the scheduler reaches it.
     port = int(worker.listener.listen_address.rpartition(":")[2])
-    print(json.dumps({"pid": os.getpid(), "port": port}), flush=True)
+    print(json.dumps({"lab": __version__, "pid": os.getpid(), "port": port}), flush=True)
 
 
 def _end_with_login() -> None:
@@ -94,13 +97,10 @@ def leave() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(words: Sequence[str]) -> int:
-    """Print what this host offers, as JSON, or run a worker; the exit status."""
+def main() -> int:
+    """Run a worker as the first line of standard input says, which is JSON; the exit status."""
     try:
-        if words:
-            work(words)
-        else:
-            print(json.dumps(offer()))
+        work(json.loads(sys.stdin.readline()))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return error.exit_status
@@ -108,4 +108,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

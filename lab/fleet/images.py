@@ -44,13 +44,11 @@ def pin(paths: Paths, guest: Guest, say: Say, *, offline: bool) -> tuple[BaseIma
     return ready or image, ready is not None
 
 
-def push(login: Login, image: Path, content: Content) -> None:
-    """Copy the files of an image's folder into a host's store, where a part waits. Raises LabError."""
-    folder = f"{login.offer['images']}/.partial-{ARRIVING}{content.digest}"
-    login.command(["mkdir", "-p", folder])
-    with login.files(f"bring the image of {content.guest}; is the disk full there?") as files:
-        for name in content.files:
-            files.put(str(image / name), f"{folder}/{name}")
+def push(login: Login, image: BaseImage, folder: str) -> None:
+    """Copy the files of an image into a folder of a host, where a part waits for them. Raises LabError."""
+    with login.files(f"bring the image of {image.manifest.guest}; is the disk full there?") as files:
+        for name in image.manifest.files:
+            files.put(str(image.folder / name), f"{folder}/{name}")
 
 
 def fetch(paths: Paths, login: Login, content: Content, folder: str) -> BaseImage:
@@ -75,22 +73,23 @@ def arrived(digest: str, why_not: str) -> None:
     _arrived[digest] = why_not
 
 
-def get(paths: Paths, content: Content, ask: Callable[[], None], stop: threading.Event) -> None:
-    """Have an image in the store of this host; `ask` has the coordinator bring it. Raises LabError."""
+def get(paths: Paths, content: Content, ask: Callable[[str], None], stop: threading.Event) -> None:
+    """Have an image in the store of this host; `ask` has it brought to a folder here. Raises LabError."""
     name = f"{ARRIVING}{content.digest}"
     # While this lock is held, the folder is not one that a dead lab left.
     lock = paths.make(paths.images) / f"{name}.lock"
     with locked(lock, ARRIVE_SECONDS, "this image to arrive", lambda _text: None):
         if store.by_content(paths, content.digest):
             return
+        arriving = paths.images / f".partial-{name}"
+        arriving.mkdir(exist_ok=True)
         _arrived.pop(content.digest, None)
-        ask()
+        ask(str(arriving))
         while content.digest not in _arrived:
             if stop.wait(LOOK_SECONDS):
                 raise LabError("interrupted")
         if why_not := _arrived[content.digest]:
             raise LabError(why_not)
-        arriving = paths.images / f".partial-{name}"
 
         def bring(file: str, to: Path) -> None:
             shutil.move(arriving / file, to)

@@ -1,6 +1,7 @@
 """`hosts.toml`: the hosts that a run may use, and how each is reached."""
 
 import ipaddress
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -55,10 +56,11 @@ class Host(Definition):
     lanes: int | None = Field(default=None, ge=1, le=64)
     memory_mib: int | None = Field(default=None, ge=1)
 
-    def words(self, module: str, *arguments: str) -> list[str]:
-        """The command that runs a module of the lab's Python there."""
+    @property
+    def command(self) -> str:
+        """The command that runs a worker there."""
         home = [f"LAB_HOME={self.home}"] if self.home else []
-        return ["env", *home, self.python, "-m", module, *arguments]
+        return shlex.join(["env", *home, self.python, "-m", "lab.fleet.host"])
 
 
 class Inventory(Definition):

@@ -5,12 +5,11 @@ user's, or of the SSH agent. dask's connections go through the login both ways, 
 """
 
 import json
-import shlex
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,22 +18,18 @@ from fabric import Connection
 
 from lab import __version__
 from lab.base.errors import LabError
-from lab.base.files import bounded, plain
+from lab.base.files import plain
 from lab.fleet.inventory import LOOPBACK, Host
 
 CONNECT_SECONDS = 30
-# How long a command on the host may take; the first one removes what dead labs left.
-COMMAND_SECONDS = 300.0
-# And one that ends a worker, whose link may be cut.
-CUT_SECONDS = 15.0
-# How long the worker may take to begin, and to end; ending, its lab takes machines down.
-JOIN_SECONDS, END_SECONDS = 300.0, 60.0
+# How long the worker may take to end; its lab takes machines down.
+END_SECONDS = 60.0
 # How often the worker is sent something.
 BEAT_SECONDS = 5.0
 # A worker that had begun is started again so often, after so many seconds.
 STARTS, AGAIN_SECONDS = 5, 10.0
-# What an error shows, in characters, and what is kept of a worker's output for it, in lines.
-MOST_SHOWN, SHOWN_LINES = 3000, 20
+# What an error shows of a worker's output, in lines and in characters of a line.
+SHOWN_LINES, SHOWN = 20, 500
 # What a shell's exit status says.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 BROKEN = (paramiko.SSHException, OSError, EOFError)
@@ -43,7 +38,7 @@ BROKEN = (paramiko.SSHException, OSError, EOFError)
 class Login(threading.Thread):
     """The login on host `name`, from its first connection to the end of its worker.
 
-    `offer` is what the host offers once it is known. `fault` says why the host is not used, or no longer.
+    `worker` is what its worker says of itself. `fault` says why the host is not used, or no longer.
     `scheduler` is where dask's scheduler listens. `say` is told what people have to know, in this thread.
     """
 
@@ -56,9 +51,8 @@ class Login(threading.Thread):
         say: Callable[[str], None],
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self.host, self.offer, self.fault = host, dict[str, Any](), ""
+        self.host, self.worker, self.fault = host, dict[str, Any](), ""
         self._key, self._scheduler, self._say = key, scheduler, say
-        self._worker: dict[str, int] = {}
         self._is_ending = threading.Event()
         self._connection: Connection | None = None
         self._channel: paramiko.Channel | None = None
@@ -67,11 +61,10 @@ class Login(threading.Thread):
     def run(self) -> None:
         fault = ""
         for number in range(1, STARTS + 1):
-            self._worker = {}
+            self.worker = {}
             try:
                 self._open()
-                self._ask_offer()
-                self._run_worker(self._words())
+                self._run_worker()
             except LabError as error:
                 fault = str(error)
             except Exception as error:  # A bug of the lab: the other hosts go on.
@@ -82,7 +75,7 @@ class Login(threading.Thread):
                 break
             self._say(fault)
             # What fails at first will fail again.
-            if (number == 1 and not self._worker) or self._is_ending.wait(AGAIN_SECONDS * number):
+            if (number == 1 and not self.worker) or self._is_ending.wait(AGAIN_SECONDS * number):
                 break
         self.fault = fault
 
@@ -97,21 +90,11 @@ class Login(threading.Thread):
 
     def cut(self) -> None:
         """Kill a worker that does not answer or end, with all that it started, and close the connection."""
-        if pid := self._worker.get("pid"):
-            with suppress(LabError):
-                self.command(["kill", "-s", "KILL", "--", f"-{pid}"], CUT_SECONDS)
+        if pid := self.worker.get("pid"):
+            kill = f"kill -s KILL -- -{pid}"
+            with suppress(LabError, *BROKEN):
+                self._opened.client.exec_command(kill, timeout=CONNECT_SECONDS)[1].read()
         self._close()
-
-    def command(self, words: Sequence[str], seconds: float = COMMAND_SECONDS) -> str:
-        """Run a command to its end and return its standard output. Raises LabError."""
-        with self._explained(shlex.join(words)):
-            stdin, stdout, stderr = self._opened.client.exec_command(shlex.join(words), timeout=seconds)
-            stdin.close()
-            printed, errors = str(stdout.read(), errors="replace"), str(stderr.read(), errors="replace")
-            status = stdout.channel.recv_exit_status()
-        if status != 0:
-            raise self._ended(words, status, errors or printed)
-        return printed
 
     @contextmanager
     def files(self, what: str) -> Iterator[paramiko.SFTPClient]:
@@ -138,59 +121,48 @@ class Login(threading.Thread):
                 "(compare it with the host's own), and the host one of yours or of your agent",
             ) from error
 
-    def _ask_offer(self) -> None:
-        """Ask what the host offers, within what the inventory allows. Raises LabError if it cannot be used."""
-        words = self.host.words("lab.fleet.host")
-        try:
-            found: dict[str, Any] = json.loads(printed := self.command(words))
-        except ValueError as error:
-            raise self._ended(words, 0, printed) from error
-        if found["lab"] != __version__:
-            raise LabError(
-                f"host {self.name}: it has lab {found['lab']}, and this host has lab {__version__}",
-                hint="check out the same version on both",
-            )
-        limits = {"lanes": self.host.lanes, "memory_mib": self.host.memory_mib}
-        self.offer = found | {name: limit for name, limit in limits.items() if limit is not None}
-
-    def _words(self) -> list[str]:
-        """The command of dask's own worker. It listens on loopback; the login carries both directions."""
-        with self._explained("have its SSH server forward a port; AllowTcpForwarding in its sshd_config?"):
-            scheduler = self._opened.transport.request_port_forward(LOOPBACK, 0, self._connected_back)
-        lanes, kvm = self.offer["lanes"], self.offer["lanes"] if self.offer["kvm"] else 0
-        return self.host.words(
-            "lab.fleet.host",
-            f"tls://{LOOPBACK}:{scheduler}",
-            f"--name={self.name}",
-            f"--nthreads={lanes}",
-            f"--resources=lane={lanes} memory={self.offer['memory_mib']} kvm={kvm}",
-            f"--listen-address=tls://{LOOPBACK}:0",
-            f"--contact-address=tls://{LOOPBACK}:{self._way_to_worker()}",
-            f"--death-timeout={JOIN_SECONDS}",
-        )
-
-    def _run_worker(self, words: Sequence[str]) -> None:
+    def _run_worker(self) -> None:
         """Start the worker, and wait for its end. Raises LabError then."""
         last: deque[str] = deque(maxlen=SHOWN_LINES)
-        with self._explained(shlex.join(words)):
+        with self._explained("have its SSH server forward a port; AllowTcpForwarding in its sshd_config?"):
+            scheduler = self._opened.transport.request_port_forward(LOOPBACK, 0, self._connected_back)
+        told = {
+            "name": self.name,
+            "key": self._key,
+            "scheduler": f"tls://{LOOPBACK}:{scheduler}",
+            "contact": f"tls://{LOOPBACK}:{self._way_to_worker()}",
+            "lanes": self.host.lanes,
+            "memory_mib": self.host.memory_mib,
+        }
+        with self._explained(self.host.command):
             self._channel = channel = self._opened.transport.open_session()
             channel.set_combine_stderr(True)
-            channel.exec_command(shlex.join(words))
-            channel.sendall(self._key.encode())
+            channel.exec_command(self.host.command)
             channel.settimeout(BEAT_SECONDS)
-            output, line = channel.makefile("r", 1), "-"
+            output, line, send = channel.makefile("r", 1), "-", json.dumps(told)
             while line:
-                if self._is_ending.is_set():
-                    channel.shutdown_write()
-                else:
-                    channel.sendall(b"\n")  # The worker ends if it hears nothing.
+                with suppress(OSError):  # If it has ended, its output says why.
+                    if self._is_ending.is_set():
+                        channel.shutdown_write()
+                    else:
+                        channel.sendall(f"{send}\n".encode())
+                send = ""  # From now on empty lines: a worker that hears nothing ends.
                 with suppress(TimeoutError):
                     if line := plain(output.readline()):
-                        last.append(line.rstrip()[:500])
+                        last.append(line.rstrip()[:SHOWN])
                     if line.startswith("{"):
-                        self._worker = json.loads(line)
+                        self._joins(json.loads(line))
             status = channel.recv_exit_status()
-        raise self._ended(words, status, "\n".join(last))
+        raise self._ended(status, "\n".join(last))
+
+    def _joins(self, worker: dict[str, Any]) -> None:
+        """Take in what a worker says of itself before it joins. Raises LabError if it must not."""
+        if worker["lab"] != __version__:
+            raise LabError(
+                f"host {self.name}: it has lab {worker['lab']}, and this host has lab {__version__}",
+                hint="check out the same version on both",
+            )
+        self.worker = worker
 
     # -- dask's connections
 
@@ -210,7 +182,7 @@ class Login(threading.Thread):
             with listener, suppress(*BROKEN):
                 while True:
                     connection, origin = listener.accept()
-                    target = (LOOPBACK, self._worker.get("port", 0))
+                    target = (LOOPBACK, self.worker.get("port", 0))
                     carry(transport.open_channel("direct-tcpip", target, origin), connection)
 
         threading.Thread(target=serve, daemon=True).start()
@@ -241,15 +213,14 @@ class Login(threading.Thread):
         except BROKEN as error:
             raise LabError(f"host {self.name}: {_said(error)}: `{what}`", hint="try it there") from error
 
-    def _ended(self, words: Sequence[str], status: int, printed: str) -> LabError:
-        """The error of a command that ended as it should not have."""
+    def _ended(self, status: int, printed: str) -> LabError:
+        """The error of a worker that ended with this status; `printed` are its last words."""
         hint = None
         if status in (NOT_FOUND, NOT_EXECUTABLE) or "No module named" in printed:
             hint = f"set `python` of hosts.{self.name} to the one that has the lab; ./setup.sh host makes it"
         # paramiko's word for a channel that closed without a status.
         how = "the connection closed" if status == -1 else f"exit status {status}"
-        said = bounded(plain(printed).strip(), MOST_SHOWN)
-        return LabError(f"host {self.name}: `{shlex.join(words)}`: {how}\n{said}".rstrip(), hint=hint)
+        return LabError(f"host {self.name}: `{self.host.command}`: {how}\n{printed}".rstrip(), hint=hint)
 
 
 def end_all(logins: Mapping[str, Login], say: Callable[[str], None]) -> None:

@@ -169,7 +169,11 @@ def run_part(text: str) -> bytes:
         worker.log_event(TOPIC, json.dumps({**event, "part": part.number, "host": host}))
 
     tell({"kind": "begins"})
-    images.get(Paths.default(), part.image, lambda: tell({"kind": "lacks image"}), _is_stopping)
+
+    def ask(folder: str) -> None:
+        tell({"kind": "lacks image", "folder": folder})
+
+    images.get(Paths.default(), part.image, ask, _is_stopping)
     with scratch.temporary() as folder:
         run = folder / "run"
         status, refused, words = _run_child(text, run, host, tell)

@@ -35,7 +35,7 @@ PYTHON = """#!/bin/sh
 export PYTHONPATH={root} TMPDIR=${{LAB_TMP:-$LAB_HOME}} LAB_CONNECT=test:///default
 [ ! -f $LAB_HOME/environment ] || . $LAB_HOME/environment
 case "$2 $3" in
-*"tls://"*) shift; set -- -m tests.fleet.worker $LAB_HOME/control.json "$@" ;;
+*lab.fleet.host*|*tls://*) shift; set -- -m tests.fleet.worker $LAB_HOME/control.json "$@" ;;
 esac
 exec {python} "$@"
 """

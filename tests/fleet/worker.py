@@ -12,5 +12,5 @@ CHILD = Path(__file__).parent / "stand_in_child.py"
 if __name__ == "__main__":
     part.LAB = (sys.executable, "-SE", str(CHILD), sys.argv.pop(1))
     if sys.argv.pop(1) == "lab.fleet.host":
-        sys.exit(host.main(sys.argv[1:]))
+        sys.exit(host.main())
     dask_worker.main()

@@ -35,15 +35,8 @@ def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
     assert (found.coordinator.address, found.coordinator.port) == ("10.0.0.1", 8786)
     first, second = found.hosts["lab-1"], found.hosts["lab-2"]
     assert (first.lanes, first.memory_mib) == (4, 16384)
-    assert first.words("a.b", "c") == [
-        "env",
-        "LAB_HOME=/var/lab",
-        "/srv/lab/.venv/bin/python",
-        "-m",
-        "a.b",
-        "c",
-    ]
-    assert second.words("a") == ["env", "/opt/venv/bin/python", "-m", "a"]
+    assert first.command == "env LAB_HOME=/var/lab /srv/lab/.venv/bin/python -m lab.fleet.host"
+    assert second.command == "env /opt/venv/bin/python -m lab.fleet.host"
 
 
 def test_everything_that_is_wrong_is_told_at_once_by_its_key(tmp_path: Path) -> None:
