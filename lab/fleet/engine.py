@@ -31,11 +31,7 @@ SETTINGS = {
             "allowed-failures": MOST_LOSSES - 1,
             "default-task-durations": {"part": "10m"},
             "worker-ttl": "30s",
-            "active-memory-manager": {"start": False},
-            "http": {"routes": []},
-        },
-        "admin": {"tick": {"limit": "60s"}},
-        "diagnostics": {"nvml": False},
+        }
     }
 }
 # The clocks of hosts differ: dask's own temporary certificates are refused where one is a second slow.

@@ -25,8 +25,6 @@ from lab.machine.connection import connection, default_uri
 
 # Where dask wants the run's key.
 KEYS = ("ca-file", "worker.cert", "worker.key")
-# Nothing of dask's own is measured here.
-SETTINGS = {"distributed.worker.profile.enabled": False, "distributed.diagnostics.nvml": False}
 # How long dask's worker looks for its scheduler.
 JOIN_SECONDS = 300
 # The other end of the login sends something every few seconds. If it is silent for so long, the link is cut.
@@ -55,7 +53,8 @@ def work(told: dict[str, Any]) -> None:
     lanes = told["lanes"] or os.cpu_count() or 1
     memory = told["memory_mib"] or max(0, available_mib() - RESERVE_MIB)
     has_kvm = how.kvm if how else os.access("/dev/kvm", os.R_OK | os.W_OK)
-    dask.config.set(SETTINGS | {f"distributed.comm.tls.{name}": told["key"] for name in KEYS})
+    dask.config.set({f"distributed.comm.tls.{name}": told["key"] for name in KEYS})
+    dask.config.set({"distributed.worker.profile.enabled": False})  # It would look at all threads all the time.
     with scratch.temporary() as folder:
         words = [
             told["scheduler"],

@@ -43,12 +43,12 @@ def test_everything_that_is_wrong_is_told_at_once_by_its_key(tmp_path: Path) -> 
     with pytest.raises(UsageError) as raised:
         read(
             tmp_path,
-            '[coordinator]\naddress = "here"\n'
+            "[coordinator]\nport = 0\n"
             '[hosts.a]\naddress = "-oProxyCommand=x"\nmemory_mib = "all"\ncores = 2\npython = "/p"\n'
             '[hosts.b]\naddress = "::1"\nlanes = 0\npython = "~/python"\n[hosts.c]\naddress = "x"\n',
         )
     for key in (
-        *("coordinator.address", "hosts.a.address", "hosts.a.memory_mib", "hosts.a.cores"),
+        *("coordinator.port", "hosts.a.address", "hosts.a.memory_mib", "hosts.a.cores"),
         *("hosts.b.lanes", "hosts.b.python", "hosts.c.python"),
     ):
         assert f"hosts.toml: {key}: " in str(raised.value)
