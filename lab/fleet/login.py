@@ -91,9 +91,11 @@ class Login(threading.Thread):
     def cut(self) -> None:
         """Kill a worker that does not answer or end, with all that it started, and close the connection."""
         if pid := self.worker.get("pid"):
-            kill = f"kill -s KILL -- -{pid}"
             with suppress(LabError, *BROKEN):
-                self._opened.client.exec_command(kill, timeout=CONNECT_SECONDS)[1].read()
+                channel = self._opened.transport.open_session()
+                channel.settimeout(CONNECT_SECONDS)
+                channel.exec_command(f"kill -s KILL -- -{pid}")
+                channel.recv(1)  # It is done when the channel ends.
         self._close()
 
     @contextmanager
