@@ -247,7 +247,8 @@ def carry(channel: paramiko.Channel, connection: socket.socket) -> None:
         for each in (source, target):
             with suppress(OSError, EOFError):
                 each.shutdown(socket.SHUT_RDWR)
-            each.close()
+            with suppress(OSError, EOFError):
+                each.close()
 
     for ends in ((channel, connection), (connection, channel)):
         threading.Thread(target=copy, args=ends, daemon=True).start()
