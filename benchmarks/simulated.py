@@ -29,7 +29,7 @@ from lab.lane import prepare_image
 from lab.machine.budget import Limits, Memory
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunOptions, RunResult
-from lab.report.runlog import RunLog
+from lab.report.live import RunLog
 from lab.run import absent, scheduler, start
 from lab.run.observer import Silent
 from lab.run.serving import Serving

@@ -18,8 +18,8 @@ from lab.cli.gate_options import GateOptions, gate_options
 from lab.machine.budget import Limits
 from lab.plan import HIGHEST_SEED
 from lab.record import RunResult, Stress
-from lab.report import live, rates
-from lab.report.runlog import RunLog
+from lab.report import live, table
+from lab.report.live import RunLog
 from lab.run import journal, start
 
 # Options that change nothing about what a run does, only how it is run or shown; the builds are those it has.
@@ -301,7 +301,7 @@ def _announce(planned: start.PlannedRun) -> None:
     for build in dict.fromkeys(cell.build for cell in planned.cells):
         for remark in build.remarks:
             common.say(f"{build.name}: {remark}")
-    for condition in rates.conditions(planned.info.options):
+    for condition in table.conditions(planned.info.options):
         common.say(condition)
     if planned.info.options.cold:
         common.say("--cold makes no forks, so no remedies and no experiments are tried")

@@ -13,8 +13,7 @@ from lab.base.log import hide_progress
 from lab.cli import common, consoles
 from lab.fleet.part import Part, Refused
 from lab.machine.budget import Limits
-from lab.report.event_lines import EventLines
-from lab.report.runlog import RunLog
+from lab.report.live import EventLines, RunLog
 
 
 def run(lab: common.Lab, file: IO[str], folder: Path | None) -> int:

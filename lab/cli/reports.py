@@ -10,7 +10,7 @@ from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.cli import common, completion, consoles
 from lab.record import RunResult
-from lab.report import claims, github, junit, markdown, terminal, upstream
+from lab.report import github, judgements, junit, markdown, terminal
 from lab.run import journal
 from lab.run.merge import merge
 from lab.site import one_page
@@ -98,9 +98,9 @@ def report_command(
     folder = journal.find_folder(lab.paths.runs, run)
     result = RunResult.read(folder)
     if report is not None:
-        click.echo(claims.render(result, folder, report), nl=False)
+        click.echo(judgements.render_claims(result, folder, report), nl=False)
     elif for_upstream:
-        click.echo(upstream.render(result, folder), nl=False)
+        click.echo(judgements.render_misdiagnoses(result, folder), nl=False)
     elif kind == "markdown":
         click.echo(markdown.render(result, folder), nl=False)
     elif kind == "html":

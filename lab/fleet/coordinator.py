@@ -328,7 +328,7 @@ class Coordinator:
         self._inbox.put(partial(self._event, json.loads(event[1])))
 
     def _event(self, told: dict[str, Any]) -> None:
-        """Take in what a host tells of a part; see `lab.report.event_lines` and `run_part`."""
+        """Take in what a host tells of a part; see `lab.report.live.EventLines` and `run_part`."""
         piece, name, kind = self._pieces.get(told["part"]), told["host"], told["kind"]
         if piece is None:
             return

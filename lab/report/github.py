@@ -13,8 +13,8 @@ from pathlib import Path
 from lab.base import guard
 from lab.base.files import bounded, inert, plain
 from lab.record import RunResult, Status
-from lab.report import markdown, squares
-from lab.report.sections import Section, sections
+from lab.report import markdown, table
+from lab.report.table import Section, sections
 
 # GitHub takes at most this much for the summary of a step, in bytes, and drops all of a longer one.
 LARGEST = 1 << 20
@@ -73,19 +73,19 @@ def annotations(run: RunResult) -> list[str]:
     What is not as expected is an error, what could not be run a warning; a notice says how the run ended.
     """
     versions = ", ".join(dict.fromkeys(build.version for build in run.run.builds))
-    guests = len(squares.rows(run))
+    guests = len(table.rows(run))
     title = f"boxlite {versions} on {guests} guest{'s' if guests != 1 else ''}"
-    missing = [line for line in squares.left_out(run) if line.startswith(Status.NOT_RUN)]
+    missing = [line for line in table.left_out(run) if line.startswith(Status.NOT_RUN)]
     found = [
         *[_guarded(section) for section in sections(run) if _is_unexpected(section.first.status)],
         *[Annotation(Kind.WARNING, "cells were not run", line) for line in missing],
-        Annotation(Kind.NOTICE, title, squares.counts(run) or "this run has no cells"),
+        Annotation(Kind.NOTICE, title, table.counts(run) or "this run has no cells"),
     ]
     return [each.command for kind in Kind for each in _most([one for one in found if one.kind is kind])]
 
 
 def _is_unexpected(status: Status) -> bool:
-    return not status.as_expected and status not in squares.LEFT_OUT
+    return not status.as_expected and status not in table.LEFT_OUT
 
 
 def _guarded(section: Section) -> Annotation:

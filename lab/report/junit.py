@@ -19,7 +19,7 @@ from junitparser.junitparser import FinalResult
 from lab.base import guard
 from lab.base.files import bounded, plain
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
-from lab.report import squares
+from lab.report import table
 
 # The name of the test case for a cell's status.
 CELL = "cell"
@@ -78,7 +78,7 @@ def _properties(cell: CellResult) -> dict[str, str]:
         "guest": cell.guest,
         "variant": cell.variant,
         "build": cell.build,
-        "kernel": squares.kernel([cell]),
+        "kernel": table.kernel([cell]),
         "status": str(cell.status),
         "cause": cell.cause or "",
         "evidence": str(cell.folder) if cell.evidence else "",

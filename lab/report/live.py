@@ -1,11 +1,15 @@
-"""Shows a run in progress: as a table that fills in, as one line per event, or not at all."""
+"""What shows a run in progress: a live table, a line per event, the run's log, and JSON for another host."""
 
+import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,10 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.files import bounded, inert, plain
+from lab.base.space import free_text
+from lab.images.store import BaseImage
 from lab.plan import Cell
 from lab.record import CellResult, Status
-from lab.report import squares
+from lab.report import table
 from lab.report.terminal import STYLES, fewest_lines, styled, tables
+from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 
 # Longest text of an event, in characters.
@@ -36,7 +43,7 @@ class Lines(Silent):
         self._lock = threading.RLock()
 
     def lane(self, lane: str, text: str) -> None:
-        step = squares.step(text)
+        step = table.step(text)
         with self._lock:
             if step and step != self._last.get(lane):
                 self._line(f"{lane}: {step}")
@@ -46,7 +53,7 @@ class Lines(Silent):
         with self._lock:
             self._done += 1
             name = f"{result.guest} {result.variant} {result.build}"
-            self._line(f"{self._done}/{self._total} {name}: {squares.outcome(result)}")
+            self._line(f"{self._done}/{self._total} {name}: {table.outcome(result)}")
 
     def note(self, text: str) -> None:
         self._line(f"note: {text}")
@@ -62,7 +69,7 @@ class LiveTable(Silent):
 
     def __init__(self, console: Console, cells: Sequence[Cell], kept: Collection[CellResult]) -> None:
         self._console = console
-        self._columns = squares.columns((cell.variant.name, cell.build.name) for cell in cells)
+        self._columns = table.columns((cell.variant.name, cell.build.name) for cell in cells)
         self._guests = list(dict.fromkeys(cell.guest.name for cell in cells))
         self._planned = {(cell.guest.name, cell.variant.name, cell.build.name) for cell in cells}
         self._total = len(cells)
@@ -105,8 +112,8 @@ class LiveTable(Silent):
                 lines[-more - 1 :] = [Text(f"and {more + 1} more lanes", "dim")]
             room = self._console.height - 2 - len(lines)
             *larger, least = self._tables()
-            table = next((table for table in larger if self._height(table) <= room), least)
-        return Group(*table, Text(), *lines, last)
+            shown = next((each for each in larger if self._height(each) <= room), least)
+        return Group(*shown, Text(), *lines, last)
 
     def _height(self, shown: Sequence[RenderableType]) -> int:
         return sum(len(self._console.render_lines(each, pad=False)) for each in shown)
@@ -164,6 +171,115 @@ def view(
         # A live table would fill a pipe with copies of itself.
         yield Lines(console, len(cells), len(kept))
     else:
-        table = LiveTable(console, cells, kept)
-        with table.live:
-            yield table
+        live_table = LiveTable(console, cells, kept)
+        with live_table.live:
+            yield live_table
+
+
+# Longest line of the log, in characters.
+LONGEST_LINE = 20_000
+
+
+class RunLog(Silent):
+    """An observer that logs all events to a file, and forwards them to `view`."""
+
+    def __init__(self, folder: Path, view: Silent) -> None:
+        self._folder = folder
+        self._view = view
+        self._lock = threading.Lock()
+        self._last: dict[str, str] = {}
+        self._started = False
+        self._ended = False
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._started:
+            self._log(f"ended by {type(error).__name__}: {error}")
+
+    def lane(self, lane: str, text: str) -> None:
+        self._view.lane(lane, text)
+        # Logging the progress within a step would give one line per chunk of an upload.
+        step = table.step(text)
+        if step != self._last.get(lane):
+            self._last[lane] = step
+            self._log(f"{lane}: {step or 'done'}")
+
+    def cell(self, result: CellResult) -> None:
+        self._view.cell(result)
+        name = f"{result.guest} {result.variant} {result.build}"
+        spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
+        self._log(f"{name}: {table.outcome(result)}" + (f" ({spent})" if spent else ""))
+        for fault in result.retried:
+            self._log(f"{name}: tried again after: {fault}")
+
+    def note(self, text: str) -> None:
+        self._view.note(text)
+        self._log(f"note: {text}")
+
+    def time_left(self, seconds: float | None) -> None:
+        self._view.time_left(seconds)
+
+    def image(self, image: BaseImage) -> None:
+        self._view.image(image)
+
+    def _log(self, text: str) -> None:
+        """Write one line, even if the text has several. The log ends where it cannot be written."""
+        line = bounded(" / ".join(filter(str.strip, plain(text).splitlines())), LONGEST_LINE)
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3]
+        with self._lock:
+            if self._ended:
+                return
+            try:
+                self._write(f"{now}Z {line}\n")
+            except OSError as error:
+                self._ended = True
+                self._view.note(
+                    f"{self._folder / RUN_LOG} ends here: {error.strerror}; {free_text(self._folder)}"
+                )
+
+    def _write(self, line: str) -> None:
+        # With the first line: a run that is refused must neither create the folder nor write to another's log.
+        if not self._started:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._started = True
+        with (self._folder / RUN_LOG).open("a", encoding="utf-8") as log:
+            log.write(line)
+
+
+class EventLines(Silent):
+    """An observer that writes events.
+
+    Their `kind` is `lane`, `note`, `prepared` (an image, and the folder that has it), or `refused` (why this
+    host must not run the part).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def lane(self, lane: str, text: str) -> None:
+        self.tell("lane", lane=lane, text=text)
+
+    def cell(self, result: CellResult) -> None:
+        # The lane that ended it: another one may have run its suite, on another host.
+        text = f"decided {result.variant} {result.build}: {result.status}"
+        self.tell("lane", lane=result.trials_lane or result.lane, text=text)
+
+    def note(self, text: str) -> None:
+        self.tell("note", text=text)
+
+    def image(self, image: BaseImage) -> None:
+        if image.manifest.base:
+            self.tell("prepared", folder=str(image.folder), image=image.content.model_dump(mode="json"))
+
+    def tell(self, kind: str, **more: Any) -> None:
+        """Write one event."""
+        if "text" in more:
+            more["text"] = bounded(plain(more["text"]), LONGEST)
+        with self._lock:
+            self._stream.write(json.dumps({"kind": kind, **more}) + "\n")
+            self._stream.flush()

@@ -12,8 +12,8 @@ from lab import causes, remedies
 from lab.base import guard
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, RunResult
-from lab.report import hosts, protection, rates, spent, squares
-from lab.report.sections import Section, sections
+from lab.report import protection, table
+from lab.report.table import Section, sections
 from lab.upstream import words
 from lab.upstream.finished import FinishedCell
 from lab.upstream.words import WordsVerdict
@@ -55,14 +55,12 @@ def render_sections(
         "matrix.md",
         run=run,
         folder=folder,
-        table=squares,
+        table=table,
         given=protection.given(run.cells),
         not_given=protection.not_given(run.cells),
         weaknesses=weaknesses,
-        rates=rates,
-        spent=spent.lines(run),
-        hosts=hosts,
-        repeated=rates.of_run(run),
+        spent=table.time_lines(run),
+        repeated=table.rates_of_run(run),
         is_weak=lambda cell: id(cell) in weak,
         sections=shown,
         guarded=guarded,

@@ -12,7 +12,7 @@ from rich.text import Text
 from lab.base import guard
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
-from lab.report import hosts, protection, rates, spent, squares
+from lab.report import protection, table
 
 STYLES = {
     Status.PASS: "green",
@@ -42,13 +42,13 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     weaknesses = protection.weaknesses(run.cells)
     weak = protection.weak_cells(weaknesses)
     rows = {
-        guest: [Text(_short(squares.kernel(cells))), *[styled(cell, weak=id(cell) in weak) for cell in cells]]
-        for guest, cells in squares.rows(run).items()
+        guest: [Text(_short(table.kernel(cells))), *[styled(cell, weak=id(cell) in weak) for cell in cells]]
+        for guest, cells in table.rows(run).items()
     }
-    for table in tables(["kernel", *squares.columns_of(run).values()], rows, console.width):
+    for part in tables(["kernel", *table.columns_of(run).values()], rows, console.width):
         console.print()
-        console.print(table)
-    if lines := squares.left_out(run):
+        console.print(part)
+    if lines := table.left_out(run):
         console.print()
         for line in lines:
             print_plain(console, line, "dim")
@@ -68,33 +68,33 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         for number, fault in enumerate(cell.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     _print_rates(console, run)
-    for line in rates.conditions(run.run.options):
+    for line in table.conditions(run.run.options):
         print_plain(console, f"\n{line}", "cyan")
     for lane in run.run.lanes:
         if lane.note:
             print_plain(console, f"\n{lane.guest}: {lane.note}", "cyan")
-    for number, line in enumerate(hosts.lines(run)):
+    for number, line in enumerate(table.host_lines(run)):
         print_plain(console, _reason(line) if number else f"\n{_reason(line)}", "cyan")
     console.print()
-    console.print(Text(squares.counts(run), "bold"))
-    for line in spent.short(run):
+    console.print(Text(table.counts(run), "bold"))
+    for line in table.time_in_short(run):
         print_plain(console, line)
     there = [name for name in FILES if (folder / name).exists()]
     print_plain(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))
-    if line := squares.next_step(run, folder):
+    if line := table.next_step(run, folder):
         print_plain(console, line)
 
 
 def _print_rates(console: Console, run: RunResult) -> None:
     """Print how often tests failed in cells that were repeated."""
-    repeated = rates.of_run(run)
+    repeated = table.rates_of_run(run)
     if not repeated:
         return
-    print_plain(console, f"\nHow often tests failed. {rates.note(run)}")
+    print_plain(console, f"\nHow often tests failed. {table.rates_note(run)}")
     for each in repeated[:MOST]:
         style = "bold red" if 0 < each.rate.failed < each.rate.ran else ""
         where = f" (in {each.repeats})" if each.rate.failed else ""
-        tests = _line(rates.named(each.tests, MOST_NAMED))
+        tests = _line(table.named_tests(each.tests, MOST_NAMED))
         print_plain(console, f"  {each.where}: {each.failed}, {each.interval}: {tests}{where}", style)
     if len(repeated) > MOST:
         print_plain(console, f"  and {len(repeated) - MOST} more")
@@ -111,7 +111,7 @@ def _print_not_shown(console: Console, name: str, why: str) -> None:
 
 def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
     """Print a cell's explanation, the remedies and changes tried on it, and where its evidence is."""
-    print_plain(console, f"\n{name}: {squares.square(cell)}", STYLES[cell.status])
+    print_plain(console, f"\n{name}: {table.square(cell)}", STYLES[cell.status])
     if cell.reason:
         sure = f" ({cell.confidence})" if cell.confidence else ""
         print_plain(console, f"  {_reason(cell.reason)}{sure}")
@@ -125,14 +125,14 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         print_plain(console, f"  run it again: {cell.rerun}")
         if cell.tests:
             print_plain(console, f"  a shell in it: {cell.shell(str(folder))}")
-    if experiment := squares.experiment(cell):
+    if experiment := table.experiment(cell):
         print_plain(console, f"  by experiment: {_reason(experiment)}")
-    for tried in squares.remedies(cell):
+    for tried in table.remedies(cell):
         verified = tried.result is RemedyOutcome.VERIFIED
         said = f": {_line(tried.reason)}" if tried.reason else ""
         print_plain(console, f"  {tried.name}: {tried.result}{said}", "green" if verified else "dim")
         if verified or tried.result is RemedyOutcome.AVOIDS:
-            print_plain(console, f"    price: {tried.price}\n    {squares.how(tried)}")
+            print_plain(console, f"    price: {tried.price}\n    {table.how(tried)}")
         for defect in tried.defects:
             print_plain(console, f"    a defect of {tried.name}: {_line(defect)}", "bold red")
     if cell.evidence:
@@ -156,15 +156,15 @@ def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: i
         room -= GAP + least
     made = []
     for part in parts:
-        table = Table("guest", box=None, pad_edge=False)
+        laid_out = Table("guest", box=None, pad_edge=False)
         spare = width - first - sum(GAP + narrow[number] for number in part)
         for number in part:
             more = max(0, min(spare, whole[number] - narrow[number]))
             spare -= more
-            table.add_column(heads[number], width=narrow[number] + more, overflow="fold")
+            laid_out.add_column(heads[number], width=narrow[number] + more, overflow="fold")
         for guest, row in rows.items():
-            table.add_row(Text(_cell(guest)), *[row[number] for number in part])
-        made.append(table)
+            laid_out.add_row(Text(_cell(guest)), *[row[number] for number in part])
+        made.append(laid_out)
     return made
 
 
@@ -176,7 +176,7 @@ def fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
 
 def styled(cell: CellResult | None, *, weak: bool = False) -> Text:
     """Return a square in the colour of its status. `weak`: boxes in other cells were better protected."""
-    text = f"{squares.square(cell)}, less protected" if weak else squares.square(cell)
+    text = f"{table.square(cell)}, less protected" if weak else table.square(cell)
     return Text(_cell(text), STYLES[cell.status] if cell else "")
 
 

@@ -11,7 +11,7 @@ from lab.base.files import bounded, plain
 from lab.builds import Build
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
 from lab.remedies import Remedy
-from lab.report import markdown, squares
+from lab.report import markdown, table
 from lab.repro import comparing, guests, questions
 from lab.repro.bisection import Bisection
 from lab.repro.claims import ClaimLine
@@ -93,7 +93,7 @@ class Subject:
     def rows(self) -> list[Row]:
         titles = {each.name: each.title for each in self.plan.variants}
         return [
-            Row(cell.guest, cell.variant, titles.get(cell.variant, ""), squares.square(cell), cell.reason)
+            Row(cell.guest, cell.variant, titles.get(cell.variant, ""), table.square(cell), cell.reason)
             for cell in (self.run.cells if self.run else [])
         ]
 

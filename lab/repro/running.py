@@ -18,7 +18,7 @@ from lab.machine.budget import Limits
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunOptions, RunResult
 from lab.report import live, markdown, terminal
-from lab.report.runlog import RunLog
+from lab.report.live import RunLog
 from lab.repro import answer, bisect, claims, same_failure, settings, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from lab import __version__
 from lab.base import guard
 from lab.record import RunResult
-from lab.report import hosts, markdown, protection, rates, squares
+from lab.report import markdown, protection, table
 from lab.report.markdown import MOST
 from lab.site.anonymous import without_names
 from lab.site.frame import STATIC, environment
@@ -34,18 +34,16 @@ def render(run: RunResult, folder: Path) -> str:
                 lambda: make(section), lambda why: f"{section.where}: {why}"
             ),
             explanations=markdown.explanations(),
-            table=squares,
+            table=table,
             marks=MARKS,
             meanings={status: text for status, text in MEANINGS.items() if _has(run, status)},
             given=protection.given(run.cells),
             not_given=protection.not_given(run.cells),
             weaknesses=weaknesses,
             is_weak=lambda cell: id(cell) in weak,
-            next_step=squares.next_step(run, folder),
+            next_step=table.next_step(run, folder),
             most=MOST,
-            rates=rates,
-            hosts=hosts,
-            repeated=rates.of_run(run),
+            repeated=table.rates_of_run(run),
             # The page may show this style sheet and do nothing else.
             policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
             style=Markup(style),  # noqa: S704 - a file of the lab's own

@@ -44,9 +44,8 @@ from lab.machine import acceleration, leftovers, network, states
 from lab.probes import report as probe_report
 from lab.record import Protection, RunResult, ShardRecord, TestResult, decided
 from lab.remedies import Remedy
-from lab.report import claims as claims_report
 from lab.report import compare as compare_report
-from lab.report import github, junit, markdown, terminal, upstream
+from lab.report import github, judgements, junit, markdown, terminal
 from lab.repro import judging, reading
 from lab.run import merge
 from lab.site import history
@@ -295,9 +294,9 @@ def _report_all(run: RunResult, folder: Path) -> None:
     github.summary(run, folder)
     github.annotations(run)
     terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
-    upstream.render(run, folder)
+    judgements.render_misdiagnoses(run, folder)
     for name in claims.reports():
-        claims_report.render(run, folder, name)
+        judgements.render_claims(run, folder, name)
     results = of_run(run, folder, run.run.builds[0].name)
     compare_report.render(compare(results, results))
     publish([folder], folder / "site")

@@ -12,7 +12,7 @@ from lab.claims import Answer, Claim, Sight, issue_468
 from lab.probes import Facts
 from lab.probes.facts import Sysctls
 from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutcome, Status, TestResult
-from lab.report import claims as report
+from lab.report import judgements
 from lab.upstream.finished import FinishedCell
 from tests.unit import evidence_examples, words_examples
 from tests.unit.claims_examples import (
@@ -299,7 +299,7 @@ def test_without_ubuntus_kernel_its_policy_is_not_judged_and_the_source_of_what_
     )
     judgement = judged(name, gathered(tmp_path, result))
     assert (judgement.answer, [seen.sight.what for seen in judgement.seen]) == (NOT_JUDGED, [why])
-    page = report.render(run_of(result), tmp_path, REPORT)
+    page = judgements.render_claims(run_of(result), tmp_path, REPORT)
     section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
     assert "Measured elsewhere, which is no result of this run: " in section
     assert "(docs/ubuntu-policy.md, 28 November 2026).\n" in section
@@ -308,7 +308,11 @@ def test_without_ubuntus_kernel_its_policy_is_not_judged_and_the_source_of_what_
 def test_what_this_run_judges_is_not_answered_by_what_was_measured_elsewhere(tmp_path: Path) -> None:
     result = on_ubuntu()
     gathered(tmp_path, result, **UID_MAP)
-    section = report.render(run_of(result), tmp_path, REPORT).split("\n## bwrap-alone\n")[1].split("\n## ")[0]
+    section = (
+        judgements.render_claims(run_of(result), tmp_path, REPORT)
+        .split("\n## bwrap-alone\n")[1]
+        .split("\n## ")[0]
+    )
     assert "does not hold" in section
     assert "Measured elsewhere" not in section
 
@@ -440,7 +444,7 @@ def test_the_page_has_an_answer_for_every_guest_and_links_what_shows_it(tmp_path
         junit = tmp_path / result.folder / "suite/junit.xml"
         junit.parent.mkdir()
         junit.write_text("<x/>")
-    page = report.render(run_of(*cells), tmp_path, REPORT)
+    page = judgements.render_claims(run_of(*cells), tmp_path, REPORT)
     assert "| claim | debian-13 | ubuntu-24.04 |" in page
     assert "| blocked-tests | holds | not judged |" in page
     section = page.split("\n## blocked-tests\n")[1].split("\n## ")[0]
@@ -456,6 +460,6 @@ def test_the_page_has_an_answer_for_every_guest_and_links_what_shows_it(tmp_path
 
 def test_what_was_not_gathered_is_not_linked(tmp_path: Path) -> None:
     gathered(tmp_path, on_ubuntu())
-    page = report.render(run_of(on_ubuntu()), tmp_path, REPORT)
+    page = judgements.render_claims(run_of(on_ubuntu()), tmp_path, REPORT)
     assert "junit.xml" not in page
     assert "[kernel.log](cells/ubuntu-24.04/stock/0.10.8/kernel.log)" in page

@@ -8,7 +8,7 @@ import pytest
 from lab import catalog, claims
 from lab.claims import Answer
 from lab.record import CellResult, Expectation, Outcome, RemedyOutcome, Status, TestResult
-from lab.report import claims as report
+from lab.report import judgements
 from tests.unit import evidence_examples
 from tests.unit.claims_examples import blocked, gathered, with_remedies
 from tests.unit.examples import cell, facts, run_of
@@ -135,7 +135,7 @@ def test_every_statement_has_a_case() -> None:
 
 
 def test_its_page_is_no_bug_report_and_asks_for_the_cells_of_its_own_set(tmp_path: Path) -> None:
-    page = report.render(run_of(passing()), tmp_path, "docs")
+    page = judgements.render_claims(run_of(passing()), tmp_path, "docs")
     assert page.startswith("# The documentation of boxlite 0.10.8, judged by run ")
     assert "| kvm-is-all | holds |" in page
     known = catalog.load()

@@ -14,7 +14,7 @@ from lab.base.files import make_folder
 from lab.base.space import DiskFull
 from lab.record import RunResult, Status
 from lab.report import terminal
-from lab.report.runlog import RunLog
+from lab.report.live import RunLog
 from lab.run import scheduler
 from lab.run.journal import RUN_LOG, Journal
 from lab.run.observer import Silent

@@ -8,7 +8,7 @@ import pytest
 from lab.base import guard
 from lab.base.errors import LabError
 from lab.record import CellResult, RunResult
-from lab.report import claims, github, junit, markdown, squares, upstream
+from lab.report import github, judgements, junit, markdown, table
 from lab.site import one_page
 from lab.site.publish import publish
 from lab.upstream import words
@@ -28,8 +28,8 @@ REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
     "JUnit": lambda run, _: junit.render(run),
     "summary": github.summary,
     "annotations": lambda run, _: "\n".join(github.annotations(run)),
-    "claims": lambda run, folder: claims.render(run, folder, "issue-468"),
-    "upstream": upstream.render,
+    "claims": lambda run, folder: judgements.render_claims(run, folder, "issue-468"),
+    "upstream": judgements.render_misdiagnoses,
 }
 in_each_report = pytest.mark.parametrize("render", REPORTS.values(), ids=REPORTS)
 
@@ -78,8 +78,8 @@ def test_a_bug_in_the_square_of_one_cell_is_said_in_its_place(
     def kernel(cells: object) -> str:
         raise TypeError("a bug")
 
-    monkeypatch.setattr(squares, "kernel", guard.text(kernel))
-    monkeypatch.setattr(squares, "square", guard.text(of_the_first(squares.square)))  # type: ignore[arg-type]
+    monkeypatch.setattr(table, "kernel", guard.text(kernel))
+    monkeypatch.setattr(table, "square", guard.text(of_the_first(table.square)))  # type: ignore[arg-type]
     shown = REPORTS[name](run, tmp_path)
     assert "could not be shown: TypeError" in shown and f"{OTHER}" in shown
 

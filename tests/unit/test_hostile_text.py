@@ -28,8 +28,8 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.report import claims, github, junit, live, markdown, terminal, upstream
-from lab.report.runlog import RunLog
+from lab.report import github, judgements, junit, live, markdown, terminal
+from lab.report.live import RunLog
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 from lab.site import one_page
@@ -134,8 +134,8 @@ FORMS: dict[str, Form] = {
 }
 # Those that quote little of a record.
 OTHERS: dict[str, Form] = {
-    "claims": lambda run, folder: claims.render(run, folder, "issue-468"),
-    "upstream": upstream.render,
+    "claims": lambda run, folder: judgements.render_claims(run, folder, "issue-468"),
+    "upstream": judgements.render_misdiagnoses,
 }
 in_each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 of_each_kind = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)

@@ -11,7 +11,7 @@ import pytest
 
 from lab.machine import processor_time
 from lab.record import ProcessorTime, RunInfo, RunResult
-from lab.report import spent
+from lab.report import table
 from lab.run import meter
 from lab.run.meter import Meter
 
@@ -85,13 +85,13 @@ def run_of(*sessions: ProcessorTime) -> RunResult:
 
 def test_a_run_says_how_busy_it_kept_the_processors() -> None:
     one = ProcessorTime(processors=2, wall=415.0, lanes=649.0, lab=38.0, idle=100.0)
-    assert spent.lines(run_of()) == []
-    assert spent.lines(run_of(one)) == [
+    assert table.time_lines(run_of()) == []
+    assert table.time_lines(run_of(one)) == [
         "the run took 0:06:55; it kept 2 processors busy for 0:11:27 of 2 x 0:06:55 (the lab itself 5 %); "
         "other programs 5 %, idle 12 %"
     ]
     alone = ProcessorTime(processors=1, wall=100.0, lanes=80.0, lab=10.0, idle=10.0)
-    assert spent.lines(run_of(one, alone))[1] == (
+    assert table.time_lines(run_of(one, alone))[1] == (
         "session 2 took 0:01:40; it kept the processor busy for 0:01:30 of 0:01:40 (the lab itself 10 %); "
         "other programs 0 %, idle 10 %"
     )

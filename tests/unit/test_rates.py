@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.record import CellResult, Outcome, RunOptions, RunResult, Status, TestResult
-from lab.report import markdown, rates
+from lab.report import markdown, table
 from lab.site import one_page
 from lab.verdict.repeats import combine
 from tests.unit.examples import cell, run_of
@@ -52,8 +52,8 @@ def test_the_page_of_a_run_has_them_apart_from_its_failures(tmp_path: Path) -> N
 
 def test_a_rate_that_ended_with_a_failure_is_told_to_be_too_high() -> None:
     run = run_of(repeated(3, box_starts=[3]))
-    assert "rather too high" not in rates.note(run)
-    assert "rather too high" in rates.note(of_options(run, repeat=100, until_fail=True))
+    assert "rather too high" not in table.rates_note(run)
+    assert "rather too high" in table.rates_note(of_options(run, repeat=100, until_fail=True))
 
 
 def test_a_run_without_repeats_says_nothing_of_rates(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_a_run_without_repeats_says_nothing_of_rates(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut_and_say_so() -> None:
-    [first, *_] = rates.of_cell(repeated(30, box_starts=[*range(1, 30)]))
+    [first, *_] = table.rates_of_cell(repeated(30, box_starts=[*range(1, 30)]))
     assert first.repeats == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, and 19 more"
-    assert rates.named(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert table.named_tests(["a", "b", "c"], 2) == "a, b and 1 more"
 
 
 def test_a_shuffled_repeat_is_named_with_the_option_that_gives_its_order_again() -> None:
@@ -73,4 +73,4 @@ def test_a_shuffled_repeat_is_named_with_the_option_that_gives_its_order_again()
     seeds = [each.model_copy(update={"seed": 40 + number}) for number, each in enumerate(found.repeats, 1)]
     run = of_options(run_of(found.model_copy(update={"repeats": seeds})), repeat=3, shuffle=41)
     assert "1 of 3, 6% to 79%: box_starts (in 2 (--shuffle=42))" in printed(run)
-    assert "gives that order again" in rates.note(run)
+    assert "gives that order again" in table.rates_note(run)

@@ -19,7 +19,7 @@ from lab.record import (
     StepOutcome,
     TestResult,
 )
-from lab.report import markdown, squares
+from lab.report import markdown, table
 from tests.unit.examples import cell, run_of
 from tests.unit.printed_examples import FAULT, FLAKY, XFAIL, printed
 
@@ -93,7 +93,7 @@ def test_what_cures_a_cell_is_told_first_with_the_command_for_it() -> None:
     ) in folded
     assert "[stock](cells/debian-13/stock/0.10.8)\n" in shown
     # The table itself stays the same.
-    assert squares.square(run.cells[0]) == "xfail userns-limit"
+    assert table.square(run.cells[0]) == "xfail userns-limit"
 
 
 def step(outcome: StepOutcome, *changes: str) -> ExperimentStep:

@@ -9,7 +9,7 @@ from lab.gate import results
 from lab.gate.compare import compare
 from lab.gate.differences import Difference
 from lab.record import CellResult, Host, LaneRecord, RunResult, Status
-from lab.report import hosts, markdown
+from lab.report import markdown, table
 from lab.site import one_page
 from lab.site.anonymous import without_names
 from lab.site.publish import publish
@@ -45,7 +45,7 @@ def test_every_report_says_which_of_several_hosts_ran_what() -> None:
         "alpha.example ran 2 cells: debian-12, debian-13 (stock)",
         "beta.example ran 1 cell: debian-13 (podman)",
     ]
-    assert hosts.lines(run) == said
+    assert table.host_lines(run) == said
     assert "\n\n" + "\n".join(said) + "\n\n" in printed(run)
     page = markdown.render(run)
     assert all(f"\n- {line}\n" in page for line in said)
@@ -56,7 +56,7 @@ def test_every_report_says_which_of_several_hosts_ran_what() -> None:
 
 def test_of_one_host_nothing_is_said_but_what_it_is(tmp_path: Path) -> None:
     run = run_of(cell(lane="debian-13"), lanes=[lane("debian-13", ALPHA)], host=ALPHA)
-    assert hosts.lines(run) == []
+    assert table.host_lines(run) == []
     assert "alpha" not in printed(run, tmp_path)
     assert "alpha" not in markdown.render(run)
     assert "\n- host: Debian, kernel 6.12, 2 CPUs" in markdown.render(run)
@@ -73,7 +73,7 @@ def test_hosts_that_share_a_name_are_told_apart() -> None:
     rebooted = host(name="alpha", kernel="6.18")
     found = [host(name="alpha"), rebooted, host(name="beta")]
     run = run_of(lanes=[lane(f"debian-13 #{number}", each) for number, each in enumerate(found, 2)])
-    assert list(hosts.names(run.run).values()) == ["alpha (1)", "alpha (2)", "beta"]
+    assert list(table.host_names(run.run).values()) == ["alpha (1)", "alpha (2)", "beta"]
 
 
 def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
@@ -84,7 +84,7 @@ def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
         "debian-12 podman 0.10.8: its suite ran on alpha.example; "
         "its remedies and changes were tried on beta.example"
     )
-    assert hosts.lines(run)[2:] == [line]
+    assert table.host_lines(run)[2:] == [line]
     assert line in printed(run)
     assert f"\n- {line}\n" in markdown.render(run)
 
@@ -92,7 +92,7 @@ def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
 def test_a_record_that_does_not_say_which_host_ran_a_cell_is_not_guessed_from() -> None:
     # Both have a lane of the same label.
     run = run_of(cell(lane="debian-13"), lanes=[lane("debian-13", ALPHA), lane("debian-13", BETA)])
-    assert hosts.lines(run) == [
+    assert table.host_lines(run) == [
         "alpha.example ran no cell",
         "beta.example ran no cell",
         "debian-13 stock 0.10.8: the record does not say which of these ran it: alpha.example, beta.example",

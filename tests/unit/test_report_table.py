@@ -10,7 +10,7 @@ import pytest
 
 from lab import catalog
 from lab.record import BuildRecord, Status
-from lab.report import markdown, squares, terminal
+from lab.report import markdown, table, terminal
 from tests.unit.examples import cell, facts, run_of
 from tests.unit.printed_examples import FLAKY, XFAIL, printed, rows_of
 
@@ -32,7 +32,7 @@ from tests.unit.printed_examples import FLAKY, XFAIL, printed, rows_of
     ],
 )
 def test_a_square_says_the_status_and_the_cause(more: dict[str, Any] | None, expected: str) -> None:
-    assert squares.square(cell(**more) if more else None) == expected
+    assert table.square(cell(**more) if more else None) == expected
 
 
 def test_pass_alone_is_green() -> None:
@@ -43,7 +43,7 @@ def test_pass_alone_is_green() -> None:
 @pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN])
 def test_what_could_not_run_is_never_shown_as_a_pass(status: Status) -> None:
     run = run_of(cell(status=status, reason="the guest never opened SSH"))
-    assert squares.counts(run) == f"1 {status}"
+    assert table.counts(run) == f"1 {status}"
     assert "pass" not in printed(run)
     [_, _, row] = rows_of(markdown.render(run))
     assert row[2].startswith(str(status))
@@ -51,12 +51,12 @@ def test_what_could_not_run_is_never_shown_as_a_pass(status: Status) -> None:
 
 def test_counts_add_up_to_all_cells() -> None:
     run = run_of(*[cell(status=status) for status in (Status.ERROR, Status.PASS, Status.XFAIL, Status.PASS)])
-    assert squares.counts(run) == "2 pass, 1 xfail, 1 error"
+    assert table.counts(run) == "2 pass, 1 xfail, 1 error"
 
 
 def test_the_kernel_is_what_the_guest_said_or_a_dash() -> None:
-    assert squares.kernel([cell(), cell(facts=facts(kernel="6.12.118"))]) == "6.12.118"
-    assert squares.kernel([cell()]) == "-"
+    assert table.kernel([cell(), cell(facts=facts(kernel="6.12.118"))]) == "6.12.118"
+    assert table.kernel([cell()]) == "-"
 
 
 def test_the_table_has_a_row_for_each_guest_and_a_column_for_each_variant() -> None:
@@ -82,7 +82,7 @@ def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
         cell(build="0.10.8"),
         cell(variant="max-userns-zero", build="0.10.7"),
     )
-    assert squares.columns_of(run) == {
+    assert table.columns_of(run) == {
         ("stock", "0.10.7"): "stock 0.10.7",
         ("stock", "0.10.8"): "stock 0.10.8",
         ("max-userns-zero", "0.10.7"): "max-userns-zero 0.10.7",
@@ -94,7 +94,7 @@ def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
     lines = [re.split(r"  +", line.strip()) for line in printed(run).splitlines()]
     assert ["guest", "kernel", "stock 0.10.7", "stock 0.10.8", "max-userns-zero 0.10.7"] in lines
     assert ["debian-13", "-", "fail unknown", "pass", "pass"] in lines
-    assert list(squares.columns_of(run_of(cell(), cell(variant="max-userns-zero"))).values()) == [
+    assert list(table.columns_of(run_of(cell(), cell(variant="max-userns-zero"))).values()) == [
         "stock",
         "max-userns-zero",
     ]
@@ -107,7 +107,7 @@ def test_a_square_that_a_shard_does_not_have_is_empty_and_moves_no_other() -> No
         cell("debian-13", "max-userns-zero", status=Status.FAIL),
         cell("debian-13-backports", "stock"),
     )
-    assert [[each and str(each.status) for each in row] for row in squares.rows(run).values()] == [
+    assert [[each and str(each.status) for each in row] for row in table.rows(run).values()] == [
         ["error", None],
         ["fail", "pass"],
         [None, "pass"],
@@ -121,7 +121,7 @@ def test_a_square_that_a_shard_does_not_have_is_empty_and_moves_no_other() -> No
     [header] = [line for line in lines if line.startswith("guest")]
     [last] = [line for line in lines if line.startswith("debian-13-backports ") and "pass" in line]
     assert last.index("pass") == header.index("stock")
-    assert squares.counts(run) == "2 pass, 1 fail, 1 error"
+    assert table.counts(run) == "2 pass, 1 fail, 1 error"
 
 
 def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
@@ -139,7 +139,7 @@ def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
         "not-run (no image): fedora-44 (stock)",
         "not-run: fedora-44 (apparmor-off)",
     ]
-    assert squares.left_out(run) == lines
+    assert table.left_out(run) == lines
     assert "\n{}\n{}\n{}\n\n".format(*lines) in printed(run)
     assert "".join(f"- {line}\n" for line in lines) in markdown.render(run)
     assert "lab 1" not in printed(run)
@@ -159,7 +159,7 @@ def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, columns
         ]
     )
     lines = [line.rstrip() for line in printed(run, width=width).splitlines()]
-    tables = lines[: lines.index(squares.counts(run))]
+    tables = lines[: lines.index(table.counts(run))]
     assert all(len(line) <= width for line in tables)
     words = [word for line in tables for word in line.split()]
     assert [word for word in words if word in known.variants] == list(known.variants)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.record import CellResult
-from lab.report.runlog import RunLog
+from lab.report.live import RunLog
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 from tests.unit.examples import cell

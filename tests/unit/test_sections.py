@@ -16,7 +16,7 @@ from lab.record import (
     TestResult,
 )
 from lab.report import markdown
-from lab.report.sections import ORDER, sections
+from lab.report.table import ORDER, sections
 from tests.unit.examples import cell, facts, run_of
 
 BLOCKED = TestResult(name="jail_starts", outcome=Outcome.FAIL, message="no sandbox")

@@ -11,7 +11,7 @@ from lab.base.errors import LabError
 from lab.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.probes import Probe
 from lab.record import CellResult, LaneRecord
-from lab.report import protection, rates, squares
+from lab.report import protection, table
 from lab.site.charts.kinds import CELL_STEPS
 from lab.site.evidence import CellEvidence, EvidenceFile
 from lab.site.maintainers.facts import digests, environment
@@ -134,8 +134,7 @@ def _page(
             "not_given": protection.not_given([published.cell]),
             "weaknesses": site.weaknesses_of(published.cell),
             "mark": MARKS,
-            "table": squares,
-            "rates": rates,
+            "table": table,
             "causes": site.causes,
             "known_remedies": site.remedies,
             "variant": site.catalog.variants.get(variant),

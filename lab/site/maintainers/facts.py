@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from lab.probes import Facts
 from lab.record import Host
-from lab.report import hosts
+from lab.report import table
 from lab.site.results import Published
 
 UNKNOWN = "not known: the lab did not read it"
@@ -21,7 +21,7 @@ def environment(published: Published) -> dict[str, str]:
     build = published.source.build(cell.build)
     made = f"{build.version} from {build.source}"
     found = run.hosts(cell.guest, cell.lane)
-    called = hosts.names(run)
+    called = table.host_names(run)
     several = {"run by": " / ".join(called[each] for each in found)} if len(called) > 1 else {}
     load = {"load": ", ".join(cell.stress)} if cell.stress else {}
     return (

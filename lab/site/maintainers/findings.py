@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lab.report import protection, upstream
-from lab.report.upstream import Review
+from lab.report import judgements, protection
+from lab.report.judgements import Review
 from lab.site.model import Site
 from lab.site.page import Page
 from lab.site.results import Identity, Source, identity
@@ -42,7 +42,7 @@ def outputs(site: Site) -> Iterable[Page]:
             "page_of": lambda cell: _page_of(site, cell),
             "causes": site.causes,
             "variants": site.catalog.variants,
-            "cured": upstream.cured,
+            "cured": judgements.cured,
         },
         nav="Findings",
     )
@@ -52,7 +52,7 @@ def _review(site: Site, source: Source) -> Review:
     """Review the cells of a run whose result is shown: an older result of the same cell adds nothing."""
     shown = [cell for cell in source.run.cells if site.cells[identity(cell)].source is source]
     run = source.run.model_copy(update={"cells": shown})
-    return upstream.review(run, source.folder, site.remedies)
+    return judgements.review(run, source.folder, site.remedies)
 
 
 def _page_of(site: Site, cell: FinishedCell) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.record import CellResult, Status
-from lab.report import protection, squares
+from lab.report import protection, table
 from lab.site.model import Site
 from lab.site.page import Page
 from lab.site.results import Identity, Published
@@ -57,7 +57,7 @@ class Square:
     @property
     def remark(self) -> str:
         """What the square says beside the status: the cause, or how many repeats passed, and the retries."""
-        return squares.square(self.cell).removeprefix(str(self.cell.status)).strip()
+        return table.square(self.cell).removeprefix(str(self.cell.status)).strip()
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Matrix:
 
     def kernel(self, guest: str) -> str:
         """Return the kernel that was read in a guest; a dash if it never ran."""
-        return squares.kernel(each.cell for each in self.cells.values() if each.cell.guest == guest)
+        return table.kernel(each.cell for each in self.cells.values() if each.cell.guest == guest)
 
     @cached_property
     def _differing(self) -> set[tuple[str, str]]:

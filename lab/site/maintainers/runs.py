@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lab.record import CellResult, Status
-from lab.report import hosts, spent, squares
+from lab.report import table
 from lab.site.charts.passrate import pass_rates
 from lab.site.charts.timeline import Timeline, timelines
 from lab.site.maintainers.matrix import MARKS
@@ -27,7 +27,7 @@ class ShownRun:
 
     @property
     def counts(self) -> str:
-        return squares.counts(self.source.run)
+        return table.counts(self.source.run)
 
     @property
     def builds(self) -> list[str]:
@@ -42,7 +42,7 @@ class ShownRun:
     @property
     def spent(self) -> list[str]:
         """How busy each session kept the processors of its host."""
-        return spent.lines(self.source.run)
+        return table.time_lines(self.source.run)
 
     @property
     def faults(self) -> list[CellResult]:
@@ -86,8 +86,7 @@ def outputs(site: Site) -> Iterator[Page]:
                 "run": run,
                 "info": run.source.run.run,
                 "mark": MARKS,
-                "table": squares,
-                "hosts": hosts,
+                "table": table,
                 "page_of": lambda cell: site.cells[identity(cell)].page,
                 "runs_page": RUNS_PAGE,
             },

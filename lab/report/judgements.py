@@ -1,4 +1,4 @@
-"""Wrong diagnoses by boxlite, each as a report that can be filed upstream, as Markdown."""
+"""What others say, judged by a run, as Markdown: the claims of a bug report, and boxlite's own diagnoses."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -6,14 +6,61 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lab import catalog, remedies
+from lab import catalog, claims, remedies
 from lab.base import guard
+from lab.claims import Judgement, Seen
 from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
 from lab.remedies import Remedy
-from lab.report import markdown, squares
+from lab.report import markdown, table
 from lab.upstream import words
 from lab.upstream.finished import FinishedCell
 from lab.upstream.words import WordsVerdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of one guest that show the same about a claim."""
+
+    guest: str
+    system: str
+    shows: str
+    what: str
+    seen: list[Seen]
+
+
+def render_claims(run: RunResult, folder: Path, report: str) -> str:
+    """Say what the run in `folder` shows about each claim on each guest. Raises UsageError: unknown report."""
+    known = claims.known(report)
+    cells = [FinishedCell(result, folder) for result in run.cells]
+    guests = list(dict.fromkeys(cell.guest for cell in run.cells))
+    judged = {name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known.items()}
+    return markdown.page(
+        "claims.md",
+        run=run,
+        title=claims.title(report),
+        claims=known,
+        guests=guests,
+        judged=judged,
+        rows=_rows,
+    )
+
+
+def _rows(judgements: Iterable[Judgement]) -> list[Row]:
+    rows: dict[tuple[str, ...], Row] = {}
+    for judgement in judgements:
+        for seen in judgement.seen:
+            system = _system(seen.cell)
+            row = Row(judgement.guest, system, str(claims.shows(seen.sight)), seen.sight.what, [])
+            rows.setdefault((row.guest, system, row.shows, row.what), row).seen.append(seen)
+    return list(rows.values())
+
+
+def _system(cell: FinishedCell) -> str:
+    """Return the system that the guest reports, a dash if it is not known, and the version of boxlite."""
+    facts = cell.result.facts
+    system = (facts.os.pretty_name if facts else None) or "-"
+    return f"{system}, boxlite {cell.result.build}"
+
 
 # Number of log lines that suffice to show what was refused.
 MOST_LINES = 3
@@ -96,7 +143,7 @@ def review(run: RunResult, folder: Path, known: Mapping[str, Remedy]) -> Review:
     return Review(counts, list(found.values()), unread)
 
 
-def render(run: RunResult, folder: Path) -> str:
+def render_misdiagnoses(run: RunResult, folder: Path) -> str:
     """Render what can be filed upstream from the run in `folder`."""
     known = remedies.load()
     return markdown.page(
@@ -105,7 +152,7 @@ def render(run: RunResult, folder: Path) -> str:
         review=review(run, folder, known),
         judged=WordsVerdict,
         variants=catalog.load().variants,
-        table=squares,
+        table=table,
         versions=_versions,
         cured=cured,
         advice=partial(_advice, known),
@@ -121,7 +168,7 @@ def _versions(cell: FinishedCell) -> list[str]:
     versions = [(each.version if each else None) or "-" for each in known]
     system = (facts.os.pretty_name if facts else None) or cell.result.guest
     selinux = facts.selinux.mode if facts and facts.selinux else "-"
-    return [system, squares.kernel([cell.result]), *versions, selinux, cell.result.build]
+    return [system, table.kernel([cell.result]), *versions, selinux, cell.result.build]
 
 
 def _advice(known: Mapping[str, Remedy], cell: FinishedCell, command: str) -> list[RemedyResult]:

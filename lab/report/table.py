@@ -1,0 +1,543 @@
+"""The table as data, and what reports say beside it: groups of cells, rates, hosts, and the time a run took."""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from posixpath import commonpath
+
+from lab import builds
+from lab.base import guard
+from lab.base.errors import TRACEBACK_FILE
+from lab.base.files import plain
+from lab.builds import UNDER_STRESS
+from lab.record import (
+    CellResult,
+    Experiment,
+    Host,
+    Outcome,
+    ProcessorTime,
+    RemedyOutcome,
+    RemedyResult,
+    RunInfo,
+    RunOptions,
+    RunResult,
+    Status,
+    StepOutcome,
+    TestRate,
+)
+
+Column = tuple[str, str]
+
+# Cells without a result: reports show only their reason.
+LEFT_OUT = (Status.NOT_APPLICABLE, Status.NOT_RUN)
+
+HOW_FAR = re.compile(r"(deploying|image: downloading):.*")
+
+
+@guard.text
+def square(cell: CellResult | None) -> str:
+    """Return the text of a cell's square: its status, and the cause if there is one."""
+    if cell is None:
+        return ""
+    match cell.status:
+        case Status.FAIL | Status.XFAIL:
+            text = f"{cell.status} {cell.cause}" if cell.cause else str(cell.status)
+        case Status.FLAKY:
+            completed = [repeat for repeat in cell.repeats if not repeat.status.could_not_run]
+            text = f"{cell.status} {sum(not repeat.failed for repeat in completed)}/{len(completed)}"
+        case _:
+            text = str(cell.status)
+    return f"{text} (try {len(cell.retried) + 1})" if cell.retried else text
+
+
+def outcome(cell: CellResult) -> str:
+    """Return a cell's outcome in one line: the text of its square, and the reason if it was left out."""
+    return f"{square(cell)}{_why(cell)}"
+
+
+def left_out(run: RunResult) -> list[str]:
+    """Return one line for each reason why cells are n/a or were not run, with the cells concerned."""
+    found: dict[str, list[CellResult]] = {}
+    for cell in run.cells:
+        if cell.status in LEFT_OUT:
+            found.setdefault(f"{cell.status}{_why(cell)}", []).append(cell)
+    return [f"{why}: {listed(run, cells)}" for why, cells in found.items()]
+
+
+def listed(run: RunResult, cells: Iterable[CellResult]) -> str:
+    """Name cells of a run by guest, and those of a guest only if they are not all of it."""
+    headings = columns_of(run)
+    planned = Counter(cell.guest for cell in run.cells)
+    guests: dict[str, list[str]] = {}
+    for cell in cells:
+        guests.setdefault(cell.guest, []).append(headings[cell.variant, cell.build])
+    return ", ".join(
+        guest if len(names) == planned[guest] else f"{guest} ({', '.join(names)})"
+        for guest, names in guests.items()
+    )
+
+
+def _why(cell: CellResult) -> str:
+    reason = " ".join(plain(cell.reason).split())
+    return f" ({reason})" if reason and cell.status in LEFT_OUT else ""
+
+
+def next_step(run: RunResult, folder: Path) -> str:
+    """Say what is missing from a run and how to continue it; empty if the run is complete."""
+    missing = sum(cell.status.could_not_run for cell in run.cells)
+    more = sum(cell.has_more_to_try for cell in run.cells)
+    parts = [f"{missing} of {len(run.cells)} cells are missing"] if missing else []
+    parts += [f"more to try on {more} of {len(run.cells)} cells"] if more else []
+    bugs = sum(cell.met_bug for cell in run.cells)
+    parts += [f"{bugs} met a bug in the lab: report it with {TRACEBACK_FILE}"] if bugs else []
+    if not parts:
+        return ""
+    ended = "interrupted; " if run.run.interrupted else "not finished; " if not run.run.finished else ""
+    if run.run.is_partial:
+        ended = f"partial, merged without {len(run.run.lost_shards)} of its shards; {ended}"
+    again = " ".join(filter(None, [shlex.quote(str(folder)), builds.naming(run.run.builds)]))
+    return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {again}"
+
+
+@guard.text
+def kernel(cells: Iterable[CellResult | None]) -> str:
+    """Return the kernel that was read in the guest; a dash if the guest never ran."""
+    said = next((cell.facts.kernel for cell in cells if cell and cell.facts), "-")
+    return " ".join(plain(said).split())
+
+
+def columns(names: Iterable[Column]) -> dict[Column, str]:
+    """Map each column (variant and build) to its heading, which names the build only if there are several."""
+    found = dict.fromkeys(names)
+    several = len({build for _, build in found}) > 1
+    return {(variant, build): f"{variant} {build}" if several else variant for variant, build in found}
+
+
+def columns_of(run: RunResult) -> dict[Column, str]:
+    return columns((cell.variant, cell.build) for cell in run.cells)
+
+
+def rows(run: RunResult) -> dict[str, list[CellResult | None]]:
+    """Return the cells by guest, in the order of the columns; None if the plan has no such cell."""
+    known = {(cell.guest, cell.variant, cell.build): cell for cell in run.cells}
+    across = columns_of(run)
+    guests = dict.fromkeys(cell.guest for cell in run.cells)
+    return {guest: [known.get((guest, *column)) for column in across] for guest in guests}
+
+
+def remedies(cell: CellResult) -> list[RemedyResult]:
+    """Return the remedies tried on a cell: cures first, each group sorted by the protection given up."""
+    return sorted(cell.remedies, key=lambda tried: tried.result is not RemedyOutcome.VERIFIED)
+
+
+def how(tried: RemedyResult) -> str:
+    """Return the command that shows the remedy, as a script if it changes the host."""
+    script = " --script" if tried.scripts else ""
+    return " and ".join(f"lab remedies show {name}{script}" for name in tried.name.split("+"))
+
+
+def folder(tried: RemedyResult | Experiment) -> str:
+    """Return the folder of a remedy's or an experiment's evidence, relative to the run's folder."""
+    return commonpath(str(PurePosixPath(file).parent) for file in tried.evidence)
+
+
+@guard.text
+def experiment(cell: CellResult) -> str:
+    """Say in one line what the experiment on a cell found; empty if there was none."""
+    made = cell.experiment
+    if made is None:
+        return ""
+    alone = [step for step in made.steps if len(step.changes) == 1]
+    outcomes = Counter(step.outcome for step in alone)
+    judged = outcomes[StepOutcome.PASSES] + outcomes[StepOutcome.FAILS]
+    turning = [" and ".join(changes) for changes in made.turning]
+    if not judged and not turning:
+        found = "no change was tried"
+    elif cell.status is Status.PASS:
+        found = f"it fails {', '.join(turning)}" if turning else "nothing that was tried breaks it"
+    else:
+        found = f"what failed passes {turning[0]}" if turning else "nothing that was tried lets it pass"
+    counts = {
+        "tried alone": judged,
+        "not tried": len(made.not_tried) + outcomes[StepOutcome.CANNOT],
+        "faults of the lab": outcomes[StepOutcome.ERROR],
+    }
+    numbers = [f"{what}: {count}" for what, count in counts.items() if count]
+    return "; ".join(filter(None, [found, made.stopped, *numbers, f"judged by {', '.join(made.tests)}"]))
+
+
+def evidence(cell: CellResult) -> list[str]:
+    """Return a cell's own evidence, without that of the remedies and changes tried on it."""
+    theirs = {file for tried in cell.remedies for file in tried.evidence}
+    theirs |= set(cell.experiment.evidence) if cell.experiment else set()
+    return [file for file in cell.evidence if file not in theirs]
+
+
+def counts(run: RunResult) -> str:
+    """Count the cells by status: `7 pass, 4 xfail, 2 n/a`."""
+    statuses = [cell.status for cell in run.cells]
+    return ", ".join(f"{statuses.count(s)} {s}" for s in Status if s in statuses)
+
+
+def step(text: str) -> str:
+    """Return a lane's step without its progress."""
+    return HOW_FAR.sub(r"\1", text)
+
+
+# What a person has to look at comes first.
+ORDER = (
+    Status.FAIL,
+    Status.XPASS,
+    Status.FLAKY,
+    Status.ERROR,
+    Status.NOT_RUN,
+    Status.XFAIL,
+    Status.PASS,
+    Status.NOT_APPLICABLE,
+)
+
+# boxlite's own diagnosis of a cell, if it is not right; empty if it is, or was not judged.
+Misdiagnosis = Callable[[CellResult], str]
+
+
+@dataclass(frozen=True)
+class FailedTests:
+    """Tests that did not pass, with the same outcome and message. `cells`: in how many of the section's."""
+
+    outcome: Outcome
+    message: str
+    names: list[str]
+    cells: int
+
+
+@dataclass(frozen=True)
+class TriedRemedy:
+    """A remedy with the same result in every cell of a section."""
+
+    first: RemedyResult
+    reasons: list[str]
+    defects: list[str]
+
+    @property
+    def cures(self) -> bool:
+        return self.first.result is RemedyOutcome.VERIFIED
+
+
+@dataclass(frozen=True)
+class Section:
+    """Cells of which all is the same but the guest, the variant and the build."""
+
+    cells: list[CellResult]
+    headings: dict[Column, str]
+    misdiagnosis: str
+
+    @property
+    def first(self) -> CellResult:
+        """The cell whose status, reason and causes stand for all."""
+        return self.cells[0]
+
+    @property
+    def title(self) -> str:
+        """The square of these cells, and the cell or the number of cells."""
+        return f"{square(self.first)}: {self.where}"
+
+    @property
+    def where(self) -> str:
+        """Name the cell if there is one; else count cells and guests."""
+        if len(self.cells) == 1:
+            return f"{self.first.guest} {self.heading(self.first)}"
+        guests = len(self.by_guest)
+        return f"{len(self.cells)} cells on {guests} guest{'s' if guests != 1 else ''}"
+
+    @cached_property
+    def by_guest(self) -> dict[str, list[CellResult]]:
+        found: dict[str, list[CellResult]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.guest, []).append(cell)
+        return found
+
+    def heading(self, cell: CellResult) -> str:
+        """Return the heading of the cell's column: its variant, and its build if the run has several."""
+        return self.headings[cell.variant, cell.build]
+
+    @cached_property
+    def failed(self) -> list[FailedTests]:
+        """The tests that did not pass: those with the same outcome and message together."""
+        names: dict[tuple[Outcome, str], dict[str, None]] = {}
+        cells: dict[tuple[Outcome, str], set[int]] = {}
+        for number, cell in enumerate(self.cells):
+            for test in cell.tests:
+                if test.outcome is not Outcome.PASS:
+                    key = (test.outcome, test.message)
+                    names.setdefault(key, {})[test.name] = None
+                    cells.setdefault(key, set()).add(number)
+        return [FailedTests(*key, list(found), len(cells[key])) for key, found in names.items()]
+
+    @cached_property
+    def remedies(self) -> list[TriedRemedy]:
+        """The remedies that were tried on these cells: cures first, then by the protection given up."""
+        return [self._tried(remedy) for remedy in remedies(self.first)]
+
+    @property
+    def cures(self) -> list[TriedRemedy]:
+        return [tried for tried in self.remedies if tried.cures]
+
+    @property
+    def others(self) -> list[TriedRemedy]:
+        """The remedies that were tried and cure nothing."""
+        return [tried for tried in self.remedies if not tried.cures]
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands that run these cells again, each on a line of its own."""
+        return [" ".join(cell.rerun.split()) for cell in self.cells if cell.rerun]
+
+    def shells(self, run: str) -> list[str]:
+        """Return the command that opens a shell in the first of these cells; none if no test ran there."""
+        return [" ".join(self.first.shell(run).split())] if self.first.tests else []
+
+    @property
+    def details(self) -> str:
+        """Say what is folded, as the heading of the section's details."""
+        tests = len({name for failed in self.failed for name in failed.names})
+        counts = {"tests that did not pass": tests, "other remedies": len(self.others)}
+        counted = [f"{what}: {count}" for what, count in counts.items() if count]
+        return "; ".join([*counted, "how to run it again"])
+
+    def _tried(self, remedy: RemedyResult) -> TriedRemedy:
+        same = [each for cell in self.cells for each in cell.remedies if each.name == remedy.name]
+        reasons = dict.fromkeys(each.reason for each in same if each.reason)
+        defects = dict.fromkeys(defect for each in same for defect in each.defects)
+        return TriedRemedy(remedy, list(reasons), list(defects))
+
+
+def sections(run: RunResult, misdiagnosis: Misdiagnosis = lambda _: "") -> list[Section]:
+    """Group the cells of a run that have something to tell, the unexpected ones first."""
+    headings = columns_of(run)
+    found: dict[object, Section] = {}
+    for cell in run.cells:
+        if _tells(cell):
+            said = misdiagnosis(cell)
+            found.setdefault(_key(cell, said), Section([], headings, said)).cells.append(cell)
+    return sorted(found.values(), key=lambda section: ORDER.index(section.first.status))
+
+
+def _tells(cell: CellResult) -> bool:
+    left_out = cell.status in LEFT_OUT
+    failed = cell.status is not Status.PASS and not left_out
+    return failed or bool((cell.reason and not left_out) or cell.retried or cell.experiment)
+
+
+def _key(cell: CellResult, misdiagnosis: str) -> object:
+    """Return all that cells of one section have in common.
+
+    Messages of tests are left out: the same failure has other words in another release of boxlite.
+    """
+    return (
+        square(cell),
+        cell.confidence,
+        tuple((found.name, found.confidence) for found in cell.causes),
+        cell.reason,
+        tuple((test.name, test.outcome) for test in cell.tests if test.outcome is not Outcome.PASS),
+        tuple((tried.name, tried.result) for tried in cell.remedies),
+        experiment(cell),
+        tuple(cell.retried),
+        misdiagnosis,
+    )
+
+
+# Most repeats that a row names.
+MOST_REPEATS = 10
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Tests of one cell that ran and failed in the same repeats."""
+
+    cell: CellResult
+    heading: str
+    tests: list[str]
+    rate: TestRate
+
+    @property
+    def where(self) -> str:
+        return f"{self.cell.guest} {self.heading}"
+
+    @property
+    def failed(self) -> str:
+        """In how many of how many repeats: `3 of 8`."""
+        return f"{self.rate.failed} of {self.rate.ran}"
+
+    @property
+    def interval(self) -> str:
+        """What the share of failures is with 95 % confidence."""
+        if self.rate.failed == 0:
+            return f"at most {self.rate.high:.0%}"
+        if self.rate.failed == self.rate.ran:
+            return f"at least {self.rate.low:.0%}"
+        return f"{self.rate.low:.0%} to {self.rate.high:.0%}"
+
+    @property
+    def repeats(self) -> str:
+        """The repeats in which they failed; a dash if there is none."""
+        numbers = self.rate.failed_in
+        more = [f"and {len(numbers) - MOST_REPEATS} more"] if len(numbers) > MOST_REPEATS else []
+        return ", ".join([*map(self._named, numbers[:MOST_REPEATS]), *more]) or "-"
+
+    def _named(self, number: int) -> str:
+        seed = self.cell.repeats[number - 1].seed
+        return str(number) if seed is None else f"{number} (--shuffle={seed})"
+
+
+def rates_of_run(run: RunResult) -> list[Rate]:
+    """Return the rates of all cells that were repeated, the tests that failed in some repeats only first."""
+    headings = columns_of(run)
+    found = [each for cell in run.cells for each in rates_of_cell(cell, headings[cell.variant, cell.build])]
+    return sorted(found, key=lambda each: not 0 < each.rate.failed < each.rate.ran)
+
+
+def rates_of_cell(cell: CellResult, heading: str = "") -> list[Rate]:
+    """Return the rates of one cell: those that failed most often first."""
+    found: dict[tuple[int, tuple[int, ...]], Rate] = {}
+    for rate in cell.rates:
+        same = found.setdefault((rate.ran, tuple(rate.failed_in)), Rate(cell, heading, [], rate))
+        same.tests.append(rate.name)
+    return sorted(found.values(), key=lambda each: -each.rate.failed / each.rate.ran)
+
+
+def conditions(options: RunOptions) -> list[str]:
+    """Say under what the suites of a run are run, if it is not the usual."""
+    load = f"load in the guests while suites run: {', '.join(options.stress)} (stress-ng)"
+    limits = f"limits of tests are {UNDER_STRESS:.0f} times as long; that of boxlite for a box is not"
+    found = [f"{load}; {limits}"] if options.stress else []
+    if options.shuffle is not None:
+        found.append(f"tests are shuffled, in the first run of each cell by --shuffle={options.shuffle}")
+    return found
+
+
+def rates_note(run: RunResult) -> str:
+    """Say what the rates are, and what to mind about them."""
+    said = ["The share of repeats in which a test failed, with Wilson's interval at 95 % confidence."]
+    if run.run.options.until_fail:
+        said.append("A cell ended at its first failure (--until-fail), so its rate is rather too high.")
+    if run.run.options.shuffle is not None:
+        said.append("Each repeat had an order of its own; the option named with it gives that order again.")
+    return " ".join(said)
+
+
+def named_tests(tests: Sequence[str], most: int) -> str:
+    """Name tests, at most so many."""
+    if len(tests) <= most:
+        return ", ".join(tests)
+    return f"{', '.join(tests[:most])} and {len(tests) - most} more"
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Hosts of a run that differ in their names alone. `names` is empty if the run had one host."""
+
+    host: Host
+    names: list[str]
+
+
+def hosts_alike(run: RunResult) -> list[Alike]:
+    """Return the hosts of a run, those that are alike together: it may have had hundreds of one kind."""
+    called = host_names(run.run)
+    found: dict[Host, list[str]] = {}
+    for host, name in called.items():
+        found.setdefault(host.model_copy(update={"name": ""}), []).append(name)
+    return [Alike(host, each if len(called) > 1 else []) for host, each in found.items()]
+
+
+def host_names(info: RunInfo) -> dict[Host, str]:
+    """What to call each host of a run: its name, numbered where that does not tell it from the others."""
+    found = info.hosts()
+    counted = Counter(host.name for host in found)
+    seen = Counter[str]()
+    called = {}
+    for host in found:
+        seen[host.name] += 1
+        unlike = f" ({seen[host.name]})" if counted[host.name] > 1 else ""
+        called[host] = f"{host.name}{unlike}"
+    return called
+
+
+def host_lines(run: RunResult) -> list[str]:
+    """Say what each of several hosts ran, and of which cells more than one had a part; nothing of one host."""
+    called = host_names(run.run)
+    if len(called) < 2:
+        return []
+    ran: dict[Host, list[CellResult]] = {host: [] for host in called}
+    several = []
+    for cell in run.cells:
+        own = _of_lane(run.run, cell, cell.lane)
+        if len(own) == 1:
+            ran[own[0]].append(cell)
+        if line := _of_several(cell, [called[each] for each in own], _tried_on(run.run, cell, called)):
+            several.append(line)
+    return [f"{called[host]} ran {_ran(run, cells)}" for host, cells in ran.items()] + several
+
+
+def _of_lane(info: RunInfo, cell: CellResult, lane: str) -> list[Host]:
+    """Return what a lane of a cell ran on; several if the record does not say which, none without a lane."""
+    return info.hosts(cell.guest, lane) if lane else []
+
+
+def _tried_on(info: RunInfo, cell: CellResult, called: dict[Host, str]) -> list[str]:
+    return [called[host] for host in _of_lane(info, cell, cell.trials_lane)]
+
+
+def _ran(run: RunResult, cells: list[CellResult]) -> str:
+    """Say how many cells these are, and which."""
+    if not cells:
+        return "no cell"
+    return f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {listed(run, cells)}"
+
+
+def _of_several(cell: CellResult, own: list[str], others: list[str]) -> str:
+    """Say that a cell's lanes were on different hosts, or that its host is not known; else empty."""
+    name = f"{cell.guest} {cell.variant} {cell.build}"
+    if len(own) > 1:
+        return f"{name}: the record does not say which of these ran it: {', '.join(own)}"
+    if len(own) == len(others) == 1 and own != others:
+        return f"{name}: its suite ran on {own[0]}; its remedies and changes were tried on {others[0]}"
+    return ""
+
+
+def time_lines(run: RunResult) -> list[str]:
+    """A sentence for each session of a run that was measured, the newest last."""
+    sessions = run.run.processor_time
+    numbered = len(sessions) > 1
+    return [
+        f"{f'session {number}' if numbered else 'the run'} took {_sentence(each)}"
+        for number, each in enumerate(sessions, 1)
+    ]
+
+
+def time_in_short(run: RunResult) -> list[str]:
+    """The last session. Empty if nothing was measured."""
+    return time_lines(run)[-1:]
+
+
+def _sentence(spent: ProcessorTime) -> str:
+    took = f"{_time(spent.wall)}; it kept {_processors(spent)} busy for {_time(spent.busy)} of"
+    whole = f"{spent.processors} x {_time(spent.wall)}" if spent.processors > 1 else _time(spent.wall)
+    shares = [_percent(each, spent.capacity) for each in (spent.lab, spent.others, spent.idle)]
+    return f"{took} {whole} (the lab itself {shares[0]}); other programs {shares[1]}, idle {shares[2]}"
+
+
+def _processors(spent: ProcessorTime) -> str:
+    return f"{spent.processors} processors" if spent.processors > 1 else "the processor"
+
+
+def _percent(seconds: float, capacity: float) -> str:
+    return f"{100 * seconds / capacity:.0f} %" if capacity else "0 %"
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
