@@ -8,7 +8,7 @@ from lab.check.nearest import Ranked, compared, settings_of
 from lab.check.published import Cell, Published
 from lab.probes.report import HostReport
 from lab.remedies import Remedy
-from lab.site.users.settings import compare
+from lab.site.users.answer import compare
 
 
 def advise(

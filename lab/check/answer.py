@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from lab.check.published import Cell, Distribution
 from lab.record import Finding
-from lab.site.users.settings import Comparison
+from lab.site.users.answer import Comparison
 
 
 class Outcome(StrEnum):

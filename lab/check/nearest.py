@@ -7,7 +7,7 @@ from lab.check.answer import Close
 from lab.check.published import Cell, Distribution, Published, System
 from lab.evidence import confining_profile
 from lab.probes.report import HostReport
-from lab.site.users.settings import (
+from lab.site.users.answer import (
     CONFINED,
     UNCONFINED,
     Comparison,

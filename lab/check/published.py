@@ -9,10 +9,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from lab.base.errors import UsageError, one_line
 from lab.run import journal, past
 from lab.site import model
-from lab.site.history import History
+from lab.site.model import History
 from lab.site.users import host_data, hosts
-from lab.site.users.answer import Kind
-from lab.site.users.settings import Value
+from lab.site.users.answer import Kind, Value
 
 # Bytes of a site's data that are read. A site of 1000 cells has about 2 MiB.
 LARGEST = 64 << 20

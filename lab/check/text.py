@@ -7,7 +7,7 @@ from lab import causes
 from lab.base.files import bounded, plain
 from lab.check.answer import Advice, Answer, Close
 from lab.check.published import Cell
-from lab.site.users.settings import PROFILE, Difference
+from lab.site.users.answer import PROFILE, Difference
 
 WIDTH = 100
 # Entries of a list that are shown, and characters of a value.

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from lab import __version__
 from lab.base.files import bounded, plain
-from lab.site.charts.scale import duration
+from lab.site.charts import duration
 from lab.site.page import Page
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -1,25 +1,357 @@
 """Everything that a site shows, loaded once: runs, results, evidence, history and definitions."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal
 
 from packaging.version import InvalidVersion, Version
+from pydantic import ConfigDict, Field, ValidationError
 
 from lab import catalog, causes, remedies
 from lab.base.errors import UsageError
 from lab.catalog import Catalog
 from lab.causes import Cause
-from lab.record import BuildRecord, CellResult, RunResult
+from lab.evidence import why_not
+from lab.record import (
+    BuildRecord,
+    CellResult,
+    Entry,
+    Finding,
+    Host,
+    LaneRecord,
+    RunInfo,
+    RunResult,
+    Status,
+)
 from lab.remedies import Remedy
 from lab.report import protection
 from lab.report.protection import Weakness
-from lab.site import evidence
-from lab.site.anonymous import HostNumbers
-from lab.site.evidence import CellEvidence
-from lab.site.history import History
-from lab.site.results import Identity, Published, Source, newest
+from lab.site.page import Copy, slug
+from lab.upstream.finished import FinishedCell
+
+# How a run over several hosts says what happened on one of them (`lab/fleet`).
+FAULT = re.compile(
+    r"(?:^|: |; )(\S+) was lost"
+    r"|the lab on (\S+) ended with exit status"
+    r"|the result of (\S+) cannot be used"
+    r"|, and (\S+) has \d+ MiB"
+    r"|guests of (\S+) run without KVM"
+    r"|(?:^|: )host (\S+): "
+)
+SEPARATOR = ": "
+
+
+class HostNumbers:
+    """Puts a number in place of each host's name, the same one in all runs of a site.
+
+    A site is public, and what a host is called may not be. A name is in the record of the host. In a run over
+    several hosts it also stands before the names of lanes, and in what the run says of hosts that were lost.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """What a host of this name is called instead."""
+        return self._numbers.setdefault(name, f"host {len(self._numbers) + 1}") if name else ""
+
+    def lane(self, label: str) -> str:
+        """The label of a lane, which begins with its host in a run over several hosts."""
+        host, separator, rest = label.partition(SEPARATOR)
+        return f"{self.of(host)}{separator}{rest}" if separator else label
+
+    def run(self, result: RunResult) -> RunResult:
+        """A run without the names of its hosts."""
+        info = self._info(result.run)
+        return result.model_copy(update={"run": info, "cells": [self._cell(cell) for cell in result.cells]})
+
+    def _info(self, of: RunInfo) -> RunInfo:
+        update: Mapping[str, Any] = {
+            "host": self._host(of.host),
+            "lanes": [self._lane(lane) for lane in of.lanes],
+            "merged": [self._info(each) for each in of.merged],
+        }
+        return of.model_copy(update=update)
+
+    def _host(self, of: Host | None) -> Host | None:
+        return of and of.model_copy(update={"name": self.of(of.name)})
+
+    def _lane(self, of: LaneRecord) -> LaneRecord:
+        return of.model_copy(update={"host": self._host(of.host), "label": self.lane(of.label)})
+
+    def _cell(self, of: CellResult) -> CellResult:
+        update: Mapping[str, Any] = {
+            "lane": self.lane(of.lane),
+            "trials_lane": self.lane(of.trials_lane),
+            "retried": [self._text(fault) for fault in of.retried],
+            "reason": self._text(of.reason) if of.status.could_not_run else of.reason,
+        }
+        return of.model_copy(update=update)
+
+    def _text(self, text: str) -> str:
+        """A fault without the names of the hosts that it tells of."""
+        for name in {name for found in FAULT.findall(text) for name in found if name}:
+            text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", self.of(name), text)
+        return text
+
+
+def without_names(run: RunResult) -> RunResult:
+    """A run without the names of its hosts, which are numbered instead."""
+    return HostNumbers().run(run)
+
+
+# A cell's identity: guest, variant, build.
+Identity = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run that is published: its record, and its folder with the evidence.
+
+    `numbers` are what hosts have in place of their names, which the folder's files may hold.
+    """
+
+    run: RunResult
+    folder: Path
+    numbers: HostNumbers | None = None
+
+    @property
+    def id(self) -> str:
+        return self.run.run.id
+
+    def build(self, name: str) -> BuildRecord:
+        """Return the record of a build; a run has one of each build that its cells have."""
+        return next(build for build in self.run.run.builds if build.name == name)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The newest result of a cell that says something about boxlite, or the newest at all.
+
+    `missed` are runs that started later and could not run the cell. `older` are its results in runs that
+    started before, the newest first.
+    """
+
+    cell: CellResult
+    source: Source
+    missed: tuple[Source, ...] = ()
+    older: tuple[tuple[CellResult, Source], ...] = ()
+
+    @property
+    def identity(self) -> Identity:
+        return identity(self.cell)
+
+    @property
+    def page(self) -> str:
+        """The path of the cell's own page in the site."""
+        return cell_page(self.identity)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The cell's causes, also those of old records."""
+        return self.finished.findings
+
+    @cached_property
+    def finished(self) -> FinishedCell:
+        """The cell with its evidence, for what boxlite itself said about it."""
+        return FinishedCell(self.cell, self.source.folder)
+
+
+def cell_page(cell: Identity) -> str:
+    """Return the path of a cell's own page in the site, whether the site has it or not."""
+    guest, variant, build = map(slug, cell)
+    return f"cells/{guest}/{variant}/{build}.html"
+
+
+def identity(cell: CellResult) -> Identity:
+    return cell.guest, cell.variant, cell.build
+
+
+def newest(sources: Sequence[Source]) -> dict[Identity, Published]:
+    """Choose the result to publish for each cell, from sources that are sorted the newest first."""
+    found: dict[Identity, list[tuple[CellResult, Source]]] = {}
+    for source in sources:
+        for cell in source.run.cells:
+            found.setdefault(identity(cell), []).append((cell, source))
+    return {key: _choose(results) for key, results in sorted(found.items())}
+
+
+def _choose(results: Sequence[tuple[CellResult, Source]]) -> Published:
+    ran = [number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run]
+    chosen = ran[0] if ran else 0
+    cell, source = results[chosen]
+    missed = tuple(later for _, later in results[:chosen])
+    return Published(cell, source, missed, tuple(results[chosen + 1 :]))
+
+
+HISTORY_FILE: Final = "history.json"
+FORMAT: Final = "boxlite-lab site"
+# A run of 400 cells is about 40 KB.
+MOST_RUNS: Final = 100
+
+
+class Seen(Entry):
+    """What a cell did in a run."""
+
+    guest: str
+    variant: str
+    build: str
+    status: Status
+    cause: str | None = None
+    run: str = Field(description="The run's id.")
+
+    @property
+    def identity(self) -> Identity:
+        return self.guest, self.variant, self.build
+
+
+class SeenRun(Entry):
+    """A run that was published."""
+
+    id: str
+    started: datetime
+    builds: dict[str, str] = Field(description="The version of each build, by its name.")
+    cells: list[Seen]
+
+
+class History(Entry):
+    """`history.json`: what the cells did in each published run, so that the next `lab publish` shows changes.
+
+    The file also marks a folder as a site of the lab's, and names what the lab put there.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_by_alias=True, validate_by_name=True)
+
+    format: Literal["boxlite-lab site"] = FORMAT
+    version: Literal[1] = Field(default=1, alias="schema")
+    entries: list[str] = Field(
+        default_factory=list, description="The files and folders at the top of the site that the lab made."
+    )
+    runs: list[SeenRun] = Field(default_factory=list, description="The published runs, the newest first.")
+    shown: list[Seen] = Field(default_factory=list, description="The results that the site shows.")
+    before: list[Seen] = Field(
+        default_factory=list, description="The results that it showed before, where they were others."
+    )
+
+    def published(self, sources: Iterable[Source], cells: Mapping[Identity, Published]) -> "History":
+        """Return the history with these runs, and with these cells as what the site shows."""
+        known = {run.id: run for run in self.runs} | {source.id: _run(source) for source in sources}
+        runs = sorted(known.values(), key=lambda run: run.started, reverse=True)[:MOST_RUNS]
+        shown = [_seen(each.cell, each.source.id) for each in cells.values()]
+        same = outcomes(shown) == outcomes(self.shown)
+        return History(runs=runs, shown=shown, before=self.before if same else self.shown)
+
+
+def read_history(folder: Path) -> History:
+    """Read the history in a site's folder; an empty one if the folder has none. Raises UsageError."""
+    path = folder / HISTORY_FILE
+    try:
+        return History.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return History()
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror}", hint="publish into another folder"
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the whole file"
+        raise UsageError(
+            f"{path}: {key}: {first['msg']}; expected the history that `lab publish` writes",
+            hint="restore the file, or publish into another folder; nothing was changed",
+        ) from error
+
+
+def outcomes(cells: Iterable[Seen]) -> dict[Identity, tuple[Status, str | None]]:
+    """Return status and cause of each cell by its identity."""
+    return {seen.identity: (seen.status, seen.cause) for seen in cells}
+
+
+def _run(source: Source) -> SeenRun:
+    info = source.run.run
+    cells = sorted((_seen(cell, source.id) for cell in source.run.cells), key=lambda seen: seen.identity)
+    builds = {build.name: build.version for build in info.builds}
+    return SeenRun(id=info.id, started=info.started, builds=builds, cells=cells)
+
+
+def _seen(cell: CellResult, run: str) -> Seen:
+    return Seen(
+        guest=cell.guest, variant=cell.variant, build=cell.build, status=cell.status, cause=cell.cause, run=run
+    )
+
+
+MIB = 1 << 20
+LARGEST = 1 * MIB  # bytes of one file
+TOTAL = 100 * MIB  # bytes of all files of a site
+
+
+@dataclass(frozen=True)
+class EvidenceFile:
+    """A file of a cell's evidence: its name in the cell's folder, and its copy in the site."""
+
+    name: str
+    copy: Copy
+
+
+@dataclass(frozen=True)
+class CellEvidence:
+    """The evidence of one cell that the site has, and why it lacks the rest: a reason by a file's name."""
+
+    files: list[EvidenceFile] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def plan_evidence(
+    cells: Iterable[Published], largest: int = LARGEST, total: int = TOTAL
+) -> Mapping[Identity, CellEvidence]:
+    """Decide which files are copied; the first cells are served first. Sizes are in bytes."""
+    planned: dict[Identity, CellEvidence] = {}
+    taken: set[str] = set()
+    left = total
+    for each in cells:
+        planned[each.identity] = found = CellEvidence()
+        for file in each.cell.evidence:
+            name = _name(each, file)
+            size, why_not = _size(each.source.folder, file)
+            if not why_not and size > largest:
+                why_not = f"larger than {largest / MIB:g} MiB ({size / MIB:.1f} MiB)"
+            if not why_not and size > left:
+                why_not = f"the site has {total / MIB:g} MiB of evidence already"
+            if why_not:
+                found.left_out[name] = why_not
+                continue
+            left -= size
+            target = _target(each, name)
+            while target in taken:  # `log` and `log.txt` of one cell
+                target += ".txt"
+            taken.add(target)
+            found.files.append(EvidenceFile(name, Copy(target, each.source.folder / file, size)))
+    return planned
+
+
+def _size(run: Path, file: str) -> tuple[int, str]:
+    """Return the size of a file, or why it cannot be copied."""
+    why = why_not(run, file)
+    return (0, why) if why else ((run / file).stat().st_size, "")
+
+
+def _name(each: Published, file: str) -> str:
+    """Return the name of a file of evidence inside its cell's folder."""
+    path = PurePosixPath(file)
+    return str(path.relative_to(each.cell.folder)) if path.is_relative_to(each.cell.folder) else file
+
+
+def _target(each: Published, name: str) -> str:
+    """Return where the copy goes. It ends in `.txt`, so that a browser shows it and executes nothing in it."""
+    cell = [slug(part) for part in each.identity]
+    *folders, last = [slug(part) for part in PurePosixPath(name).parts]
+    # A folder's name never is a copy's: `notes` and `notes.txt/b` may be evidence of one cell.
+    inside = [folder.replace(".txt", "-txt") for folder in folders]
+    return "/".join(["evidence", *cell, *inside, last if last.endswith(".txt") else f"{last}.txt"])
 
 
 @dataclass(frozen=True)
@@ -80,7 +412,7 @@ def load(folders: Sequence[Path], before: History, *, host_names: bool = False) 
     return Site(
         sources=newest_first,
         cells=cells,
-        evidence=evidence.plan(cells.values()),
+        evidence=plan_evidence(cells.values()),
         history=before.published(newest_first, cells),
         catalog=catalog.load(),
         causes=causes.known(),

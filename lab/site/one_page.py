@@ -11,9 +11,9 @@ from lab.base import guard
 from lab.record import RunResult
 from lab.report import markdown, protection, table
 from lab.report.markdown import MOST
-from lab.site.anonymous import without_names
 from lab.site.frame import STATIC, environment
-from lab.site.maintainers.matrix import MARKS, MEANINGS
+from lab.site.maintainers import MARKS, MEANINGS
+from lab.site.model import without_names
 
 
 def render(run: RunResult, folder: Path) -> str:

@@ -5,7 +5,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,10 +14,35 @@ import jinja2
 from lab.base import guard
 from lab.base.errors import LabError, UsageError
 from lab.base.files import sync_tree
-from lab.site import history, model, registry
+from lab.site import maintainers, model
 from lab.site.frame import STATIC, Frame, NavEntry
-from lab.site.history import HISTORY_FILE, History
+from lab.site.model import HISTORY_FILE, History, Site
 from lab.site.page import Copy, Output, Page, Text, not_shown
+from lab.site.users import pages
+
+Part = Callable[[Site], Iterable[Output]]
+
+
+def parts() -> list[Part]:
+    """Return the functions that make the files of a site, those for users first: a new page is added here.
+
+    The pages of the navigation stand there in this order.
+    """
+    for_users: list[Part] = [pages.front_page, pages.host_pages, pages.changes_page, pages.support_files]
+    for_maintainers: list[Part] = [
+        maintainers.matrix_page,
+        maintainers.findings_page,
+        maintainers.run_pages,
+        maintainers.cell_pages,
+    ]
+    return [*for_users, *for_maintainers, evidence_files]
+
+
+def evidence_files(site: Site) -> Iterator[Copy]:
+    """Yield the copies of all evidence that fits."""
+    for found in site.evidence.values():
+        yield from (file.copy for file in found.files)
+
 
 # From <linux/fs.h>: exchange two paths in one step.
 RENAME_EXCHANGE = 2
@@ -59,7 +84,7 @@ def _known_site(folder: Path) -> History:
         return History()
     if not folder.is_dir():
         raise UsageError(f"-o {folder}: is a file, not a folder", hint="name a new folder")
-    before = history.read(folder)
+    before = model.read_history(folder)
     foreign = sorted({entry.name for entry in folder.iterdir()} - {*before.entries, HISTORY_FILE})
     if foreign:
         raise UsageError(
@@ -71,7 +96,7 @@ def _known_site(folder: Path) -> History:
 
 
 def _write(site: model.Site, folder: Path) -> None:
-    outputs = [*_static(), *(output for part in registry.parts() for output in part(site))]
+    outputs = [*_static(), *(output for part in parts() for output in part(site))]
     nav = [NavEntry(each.nav, each.path) for each in outputs if isinstance(each, Page) and each.nav]
     files = [HISTORY_FILE, *(each.path for each in outputs)]
     frame = Frame(nav, [source.id for source in site.sources], files)

@@ -48,7 +48,7 @@ from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.repro import judging, reading
 from lab.run import merge
-from lab.site import history
+from lab.site.model import read_history
 from lab.site.publish import publish
 from lab.upstream import words
 from lab.verdict import asked
@@ -466,7 +466,7 @@ READERS = [
     Reader("results.json", "record", json_of(RUN), _record, cost=2),
     Reader("decided.jsonl", "record", lines_of(*DECIDED), _decided, cost=2),
     Reader("a record in all reports", "record", json_of(RUN), _reports, cost=20),
-    Reader("the history of a site", "record", json_of({"runs": []}), _stored("history.json", history.read)),
+    Reader("the history of a site", "record", json_of({"runs": []}), _stored("history.json", read_history)),
     Reader("a shard", "shard", json_of(_tree_of(_shards()[1])), _shard, cost=4),
     Reader("a baseline", "record", toml_of(baseline.render(RESULTS).encode()), _toml(baseline.read), cost=2),
     Reader("expectations", "user", toml_of(entry().encode()), _toml(expectations.read)),

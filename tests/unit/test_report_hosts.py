@@ -11,7 +11,7 @@ from lab.gate.differences import Difference
 from lab.record import CellResult, Host, LaneRecord, RunResult, Status
 from lab.report import markdown, table
 from lab.site import one_page
-from lab.site.anonymous import without_names
+from lab.site.model import without_names
 from lab.site.publish import publish
 from tests.unit.cli_examples import run_main
 from tests.unit.examples import cell, host, run_of

@@ -20,9 +20,8 @@ from lab.record import (
     TestResult,
 )
 from lab.site import model
-from lab.site.history import History
-from lab.site.maintainers.cells import LONGEST_LINE, MOST_LINES
-from lab.site.maintainers.matrix import Matrix
+from lab.site.maintainers import LONGEST_LINE, MOST_LINES, Matrix
+from lab.site.model import History
 from lab.site.publish import publish
 from tests.unit import site_examples
 from tests.unit.evidence_examples import DENIED_CREATE

@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 
 from lab.record import CellResult, LaneRecord, RemedyOutcome, RemedyResult, Status
-from lab.site.charts.kinds import Kind, kind_of
-from lab.site.charts.passrate import MOST_COLUMNS, pass_rates
-from lab.site.charts.scale import MOST_TICKS, Scale, duration
-from lab.site.charts.timeline import from_log, sums, timelines
-from lab.site.history import Seen, SeenRun
+from lab.site.charts import (
+    MOST_COLUMNS,
+    MOST_TICKS,
+    Kind,
+    Scale,
+    duration,
+    from_log,
+    kind_of,
+    pass_rates,
+    sums,
+    timelines,
+)
+from lab.site.model import Seen, SeenRun
 from lab.site.publish import publish
 from tests.unit import site_examples
 from tests.unit.examples import cell, run_of

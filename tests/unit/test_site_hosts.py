@@ -11,10 +11,9 @@ from lab import remedies
 from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
 from lab.site import model
-from lab.site.history import History
-from lab.site.model import Site
+from lab.site.model import History, Site
 from lab.site.publish import publish
-from lab.site.users import distributions, host_data, hosts
+from lab.site.users import host_data, hosts
 from lab.site.users.answer import Kind, ask
 from tests.unit import examples
 from tests.unit.site_examples import Parsed, run_folder, site_of
@@ -58,7 +57,7 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
         examples.cell("debian-13-podman", facts=examples.facts(podman=True)),
         examples.cell("server", facts=examples.facts()),
     )
-    found = {each.name: each for each in distributions.group(site)}
+    found = {each.name: each for each in hosts.group(site)}
     assert found["debian-13"].guests[0] == "debian-13"
     assert {"debian-13-podman", "server", "debian-13-cloud"} < set(found["debian-13"].guests)
     assert found["debian-13"].title == "Debian 13 (trixie)"
@@ -69,7 +68,7 @@ def test_testing_and_unstable_are_two_although_their_os_release_is_the_same(tmp_
     site = loaded(
         tmp_path, examples.cell("debian-14", facts=rolling), examples.cell("debian-sid", facts=rolling)
     )
-    names = [each.name for each in distributions.group(site)]
+    names = [each.name for each in hosts.group(site)]
     assert {"debian-14", "debian-sid"} < set(names)
     assert [name for name in names if name.startswith("debian")][-1] == "debian-sid"
 

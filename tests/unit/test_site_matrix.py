@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.record import CellResult, RepeatResult, Status
-from lab.site.maintainers import matrix
+from lab.site import maintainers
 from lab.site.page import slug
 from tests.unit import site_examples
 from tests.unit.examples import cell
@@ -56,8 +56,8 @@ def test_only_a_pass_has_the_mark_of_what_works(tmp_path: Path, status: Status) 
 
 
 def test_every_status_has_a_mark_and_a_meaning() -> None:
-    assert set(matrix.MARKS) == set(matrix.MEANINGS) == set(Status)
-    assert [status for status, mark in matrix.MARKS.items() if mark == "works"] == [Status.PASS]
+    assert set(maintainers.MARKS) == set(maintainers.MEANINGS) == set(Status)
+    assert [status for status, mark in maintainers.MARKS.items() if mark == "works"] == [Status.PASS]
 
 
 def test_a_square_names_its_cause_and_its_tries_and_leads_to_its_page(tmp_path: Path) -> None:

@@ -10,12 +10,11 @@ from click.testing import CliRunner
 from lab.base.errors import UsageError
 from lab.cli import cli
 from lab.record import Status
-from lab.site import evidence, registry
-from lab.site.history import HISTORY_FILE, History
-from lab.site.model import Site
+from lab.site import model
+from lab.site import publish as publishing
+from lab.site.model import HISTORY_FILE, History, Site, Source, newest
 from lab.site.page import Page, slug
 from lab.site.publish import publish
-from lab.site.results import Source, newest
 from tests.unit import examples
 from tests.unit.site_examples import Parsed, pages, run_folder, site_of
 
@@ -96,8 +95,8 @@ def test_a_site_is_left_whole_if_the_new_one_cannot_be_made(
 
     site = site_of(tmp_path, examples.cell())
     before = everything(site)
-    parts = registry.parts()
-    monkeypatch.setattr(registry, "parts", lambda: [*parts, broken])
+    parts = publishing.parts()
+    monkeypatch.setattr(publishing, "parts", lambda: [*parts, broken])
     with pytest.raises(Exception, match="no such template"):
         publish([old_run], site)
     assert everything(site) == before
@@ -232,11 +231,11 @@ def test_only_regular_files_inside_the_run_are_copied_and_the_rest_is_named(tmp_
     (run / folder / "linked").symlink_to(tmp_path)
     os.mkfifo(run / folder / "pipe")
     source = Source(examples.run_of(cell), run)
-    [found] = evidence.plan(newest([source]).values(), largest=50).values()
+    [found] = model.plan_evidence(newest([source]).values(), largest=50).values()
     assert [file.name for file in found.files] == ["good.log"]
     assert found.left_out.keys() == {*names, "../secret", "/etc/hostname"} - {"good.log"}
     assert found.left_out["large.log"].startswith("larger than ")
-    [found] = evidence.plan(newest([source]).values(), total=3).values()
+    [found] = model.plan_evidence(newest([source]).values(), total=3).values()
     assert not found.files and "evidence already" in found.left_out["good.log"]
 
 

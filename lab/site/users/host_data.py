@@ -11,18 +11,21 @@ from lab.base.files import plain
 from lab.probes import Facts, names
 from lab.site.model import Site
 from lab.site.page import Text
-from lab.site.users.answer import STOCK, Answer, Cure, Kind
-from lab.site.users.hosts import Host, System, setting_id
-from lab.site.users.settings import (
+from lab.site.users.answer import (
     CONFINED,
     LIMITS,
     NOT_LOADED,
     PROFILE,
+    STOCK,
     UNCONFINED,
     VERSIONS,
+    Answer,
+    Cure,
+    Kind,
     is_named,
     settings,
 )
+from lab.site.users.hosts import Host, System, setting_id
 
 DATA_FILE = "host-data.js"
 BEFORE, AFTER = "lab.hosts = ", ";\n"

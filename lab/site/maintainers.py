@@ -1,0 +1,516 @@
+"""The pages for maintainers: the matrix, its cells, boxlite's wrong diagnoses, and the runs."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import PurePosixPath
+
+from lab.base import guard
+from lab.base.errors import LabError
+from lab.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
+from lab.probes import Facts, Probe
+from lab.record import CellResult, Host, LaneRecord, Status
+from lab.report import judgements, protection, table
+from lab.report.judgements import Review
+from lab.site.charts import CELL_STEPS, Timeline, pass_rates, timelines
+from lab.site.model import CellEvidence, EvidenceFile, Identity, Published, Site, Source, identity
+from lab.site.page import Page, not_shown, slug
+from lab.site.users import hosts
+from lab.upstream import words
+from lab.upstream.finished import FinishedCell
+from lab.upstream.words import WordsVerdict
+
+UNKNOWN = "not known: the lab did not read it"
+
+
+def environment(published: Published) -> dict[str, str]:
+    """Return what the cell ran on; what the lab did not read is named as such."""
+    cell, run = published.cell, published.source.run.run
+    guest = dict(_guest(cell.facts)) if cell.facts else {"guest": UNKNOWN}
+    context = cell.context
+    confined = (
+        f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}" if context else UNKNOWN
+    )
+    build = published.source.build(cell.build)
+    made = f"{build.version} from {build.source}"
+    found = run.hosts(cell.guest, cell.lane)
+    called = table.host_names(run)
+    several = {"run by": " / ".join(called[each] for each in found)} if len(called) > 1 else {}
+    load = {"load": ", ".join(cell.stress)} if cell.stress else {}
+    return (
+        guest
+        | {"suite confined by": confined, **load, "boxlite": made, **several}
+        | (_hosts(found) or {"host": UNKNOWN})
+    )
+
+
+def digests(published: Published) -> dict[str, str]:
+    """Return the SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
+
+    Of a cell whose lane has no record, the images of all lanes of the guest.
+    """
+    lanes = published.source.run.run.lanes_of(published.cell.guest, published.cell.lane)
+    images = dict.fromkeys(lane.image for lane in lanes)
+    named = {f"image {number}" if len(images) > 1 else "image": image for number, image in enumerate(images, 1)}
+    build = published.source.build(published.cell.build)
+    return named | build.files
+
+
+def _guest(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield "system", facts.os.pretty_name or UNKNOWN
+    yield "kernel", facts.kernel
+    yield "Python, glibc", f"{facts.python}, {facts.glibc}"
+    yield "security modules", ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN
+    if bubblewrap := facts.bubblewrap:
+        setuid = ", set-user-ID" if bubblewrap.setuid else ""
+        yield "bubblewrap", f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"
+    else:
+        yield "bubblewrap", "not installed"
+    if apparmor := facts.apparmor:
+        mediates = "mediates" if apparmor.userns_mediation else "does not mediate"
+        yield "AppArmor", f"{apparmor.version or 'version unknown'}, {mediates} user namespaces"
+    else:
+        yield "AppArmor", "not in use"
+    yield "SELinux", f"{facts.selinux.mode}, policy {facts.selinux.policy}" if facts.selinux else "not in use"
+    yield "/dev/kvm", facts.kvm.mode if facts.kvm else "none"
+
+
+def _hosts(known: Iterable[Host]) -> dict[str, str]:
+    """Each fact about the hosts; where they differ, what each of them has."""
+    found: dict[str, list[str]] = {}
+    for host in known:
+        for name, value in _host(host):
+            found.setdefault(name, []).append(value)
+    return {name: " / ".join(dict.fromkeys(values)) for name, values in found.items()}
+
+
+def _host(host: Host) -> Iterator[tuple[str, str]]:
+    yield "host", f"{host.system}, kernel {host.kernel}, {host.cpus} CPUs, {host.memory_mib} MiB"
+    yield "libvirt, QEMU", f"{host.libvirt}, {host.qemu}"
+    yield "acceleration", f"{host.acceleration}: {host.acceleration_reason}"
+
+
+MATRIX_PAGE = "matrix.html"
+
+# What the shape and the colour of a mark say, by status. The word beside them is the status itself.
+MARKS = {
+    Status.PASS: "works",
+    Status.FAIL: "blocked",
+    Status.XFAIL: "blocked",
+    Status.XPASS: "trouble",
+    Status.FLAKY: "trouble",
+    Status.ERROR: "trouble",
+    Status.NOT_APPLICABLE: "untested",
+    Status.NOT_RUN: "untested",
+}
+MEANINGS = {
+    Status.PASS: "every test passed",
+    Status.FAIL: "boxlite failed where a pass is expected, or for another cause than expected",
+    Status.XFAIL: "boxlite failed as expected, for the expected cause",
+    Status.XPASS: "boxlite passed where a failure is expected",
+    Status.FLAKY: "repeats of the suite disagree",
+    Status.NOT_APPLICABLE: "does not apply to this guest: not tested",
+    Status.ERROR: "a fault of the lab: says nothing about boxlite",
+    Status.NOT_RUN: "not tested",
+}
+# What a maintainer looks at first.
+ATTENTION = (Status.FAIL, Status.XPASS, Status.FLAKY, Status.ERROR, Status.NOT_RUN)
+
+
+@dataclass(frozen=True)
+class Square:
+    """A cell in the table. `differs`: another build has another status or cause in this guest and variant.
+
+    `weak`: its boxes work and are less protected than those of the same tests and build in another cell.
+    """
+
+    published: Published
+    differs: bool
+    weak: bool
+
+    @property
+    def cell(self) -> CellResult:
+        return self.published.cell
+
+    @property
+    def remark(self) -> str:
+        """What the square says beside the status: the cause, or how many repeats passed, and the retries."""
+        return table.square(self.cell).removeprefix(str(self.cell.status)).strip()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value that a filter offers, and how many cells have it."""
+
+    value: str
+    label: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The table: a row per guest; a group of columns per variant, with a column for each of its builds."""
+
+    cells: Mapping[Identity, Published]
+    guests: list[str]
+    columns: dict[str, list[str]]
+    weak: set[int]
+
+    @classmethod
+    def of(cls, site: Site) -> "Matrix":
+        """Arrange the cells of a site. A column without any cell is left out."""
+        found = {(variant, build) for _, variant, build in site.cells}
+        columns = {
+            variant: [build for build in site.builds if (variant, build) in found] for variant in site.variants
+        }
+        return cls(site.cells, site.guests, columns, protection.weak_cells(site.weaknesses))
+
+    @property
+    def order(self) -> list[Identity]:
+        """The identities of all cells, row by row."""
+        places = [
+            (guest, variant, build)
+            for guest in self.guests
+            for variant, builds in self.columns.items()
+            for build in builds
+        ]
+        return [place for place in places if place in self.cells]
+
+    def square(self, guest: str, variant: str, build: str) -> Square | None:
+        """Return a square; None if no run's plan has this cell."""
+        published = self.cells.get((guest, variant, build))
+        if published is None:
+            return None
+        return Square(published, (guest, variant) in self._differing, id(published.cell) in self.weak)
+
+    def kernel(self, guest: str) -> str:
+        """Return the kernel that was read in a guest; a dash if it never ran."""
+        return table.kernel(each.cell for each in self.cells.values() if each.cell.guest == guest)
+
+    @cached_property
+    def _differing(self) -> set[tuple[str, str]]:
+        outcomes: dict[tuple[str, str], set[tuple[Status, str | None]]] = {}
+        for (guest, variant, _), each in self.cells.items():
+            if not each.cell.status.could_not_run:
+                outcomes.setdefault((guest, variant), set()).add((each.cell.status, each.cell.cause))
+        return {place for place, found in outcomes.items() if len(found) > 1}
+
+
+def matrix_page(site: Site) -> Iterable[Page]:
+    """Make the page of the matrix."""
+    matrix = Matrix.of(site)
+    yield Page(
+        MATRIX_PAGE,
+        title="The whole matrix",
+        template="matrix.html",
+        values={
+            "matrix": matrix,
+            "variants": site.catalog.variants,
+            "host_pages": {guest: each.page for each in hosts.group(site) for guest in each.guests},
+            "filters": _filters(matrix),
+            "marks": MARKS,
+            "meanings": {status: text for status, text in MEANINGS.items() if _has(site, status)},
+            "attention": ATTENTION,
+        },
+        nav="Matrix",
+        scripts=("matrix.js",),
+    )
+
+
+def _has(site: Site, status: Status) -> bool:
+    return any(each.cell.status is status for each in site.cells.values())
+
+
+def _filters(matrix: Matrix) -> dict[str, list[Choice]]:
+    """Return the filters by their names in the address, each with the values that occur."""
+    cells = [each.cell for each in matrix.cells.values()]
+    builds = list(dict.fromkeys(build for builds in matrix.columns.values() for build in builds))
+    causes = sorted({cell.cause for cell in cells if cell.cause})
+    return {
+        "guest": _choices(matrix.guests, Counter(cell.guest for cell in cells)),
+        "variant": _choices(matrix.columns, Counter(cell.variant for cell in cells)),
+        "build": _choices(builds, Counter(cell.build for cell in cells)),
+        "status": _choices(map(str, Status), Counter(str(cell.status) for cell in cells)),
+        "cause": _choices([*causes, ""], Counter(cell.cause or "" for cell in cells)),
+    }
+
+
+def _choices(values: Iterable[str], counts: Counter[str]) -> list[Choice]:
+    return [Choice(value, value or "no cause", counts[value]) for value in values if counts[value]]
+
+
+@dataclass(frozen=True)
+class ReviewedRun:
+    """A run, and the review of what boxlite said about the cells whose result the site shows from it."""
+
+    source: Source
+    review: Review
+
+    @property
+    def judged(self) -> dict[WordsVerdict, int]:
+        """How many failed cells got each verdict."""
+        return {verdict: self.review.counts[verdict] for verdict in WordsVerdict if self.review.counts[verdict]}
+
+    @property
+    def unjudged(self) -> int:
+        """How many failed cells have no proved cause, or no log of boxlite's."""
+        return self.review.counts[None]
+
+
+def findings_page(site: Site) -> Iterable[Page]:
+    """Make the page of the findings."""
+    yield Page(
+        "findings.html",
+        title="Findings on boxlite's own diagnosis",
+        template="findings.html",
+        values={
+            "reviews": [ReviewedRun(source, _review(site, source)) for source in site.sources],
+            "not_given": protection.not_given(each.cell for each in site.cells.values()),
+            "page_of": lambda cell: _page_of(site, cell),
+            "causes": site.causes,
+            "variants": site.catalog.variants,
+            "cured": judgements.cured,
+        },
+        nav="Findings",
+    )
+
+
+def _review(site: Site, source: Source) -> Review:
+    """Review the cells of a run whose result is shown: an older result of the same cell adds nothing."""
+    shown = [cell for cell in source.run.cells if site.cells[identity(cell)].source is source]
+    run = source.run.model_copy(update={"cells": shown})
+    return judgements.review(run, source.folder, site.remedies)
+
+
+def _page_of(site: Site, cell: FinishedCell) -> str:
+    key: Identity = identity(cell.result)
+    return site.cells[key].page
+
+
+RUNS_PAGE = "runs.html"
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A run of the site."""
+
+    source: Source
+
+    @property
+    def page(self) -> str:
+        return page_of_run(self.source)
+
+    @property
+    def counts(self) -> str:
+        return table.counts(self.source.run)
+
+    @property
+    def builds(self) -> list[str]:
+        """The builds of its cells."""
+        return list(dict.fromkeys(cell.build for cell in self.source.run.cells))
+
+    @property
+    def timelines(self) -> list[Timeline]:
+        found = timelines(self.source.run, self.source.folder)
+        return [line.named(self.source.numbers.lane) for line in found] if self.source.numbers else found
+
+    @property
+    def spent(self) -> list[str]:
+        """How busy each session kept the processors of its host."""
+        return table.time_lines(self.source.run)
+
+    @property
+    def faults(self) -> list[CellResult]:
+        """The cells that met faults of the lab."""
+        return [cell for cell in self.source.run.cells if cell.retried]
+
+    @property
+    def missing(self) -> dict[tuple[Status, str], list[CellResult]]:
+        """The cells that could not be run, by their status and the reason."""
+        found: dict[tuple[Status, str], list[CellResult]] = {}
+        for cell in self.source.run.cells:
+            if cell.status.could_not_run:
+                found.setdefault((cell.status, cell.reason), []).append(cell)
+        return found
+
+
+def page_of_run(source: Source) -> str:
+    """Return the path of a run's page in the site."""
+    return f"runs/{slug(source.id)}.html"
+
+
+def run_pages(site: Site) -> Iterator[Page]:
+    """Make the page of all runs, and a page for each."""
+    runs = [ShownRun(source) for source in site.sources]
+    yield Page(
+        RUNS_PAGE,
+        title="Runs",
+        template="runs.html",
+        values={
+            "listed": runs,
+            "rates": pass_rates(site.history.runs),
+        },
+        nav="Runs",
+    )
+    for run in runs:
+        yield Page(
+            run.page,
+            title=f"Run {run.source.id}",
+            template="run.html",
+            values={
+                "run": run,
+                "info": run.source.run.run,
+                "mark": MARKS,
+                "table": table,
+                "page_of": lambda cell: site.cells[identity(cell)].page,
+                "runs_page": RUNS_PAGE,
+            },
+        )
+
+
+# What a page shows of a file; the rest is in the file.
+MOST_LINES = 12
+LONGEST_LINE = 400  # characters
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The lines of a file of evidence that tell of a refusal, and how many more there are."""
+
+    file: EvidenceFile
+    lines: list[str]
+    more: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page of one cell shows beside the cell's own record."""
+
+    published: Published
+    evidence: CellEvidence
+
+    @property
+    def cell(self) -> CellResult:
+        return self.published.cell
+
+    @property
+    def files(self) -> Mapping[str, list[EvidenceFile]]:
+        """The copied files by the folder that they are in; the cell's own come first, under an empty name."""
+
+        def folder(file: EvidenceFile) -> str:
+            parts = PurePosixPath(file.name).parts
+            return "" if len(parts) == 1 or parts[0] in ("suite", "boxlite") else "/".join(parts[:2])
+
+        ordered = sorted(self.evidence.files, key=lambda file: (folder(file), file.name))
+        return {name: list(files) for name, files in groupby(ordered, key=folder)}
+
+    @property
+    def refusals(self) -> list[Excerpt]:
+        """What the kernel refused, from the files that the site has."""
+        copied = {file.name: file for file in self.evidence.files}
+        found = refusals(self.published.finished.folder, [f for f in (KERNEL_FILE, AUDIT_FILE) if f in copied])
+        return [
+            Excerpt(copied[name], [_cut(line) for line in lines[:MOST_LINES]], max(len(lines) - MOST_LINES, 0))
+            for name, lines in found.items()
+        ]
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """The probes that ran; none if their file is missing or damaged."""
+        if not any(file.name == PROBES_FILE for file in self.evidence.files):
+            return {}
+        try:
+            probes = self.published.finished.evidence.probes.by_name()
+        except LabError:
+            return {}
+        return {name: probe for name, probe in probes.items() if probe.status is not None}
+
+    @property
+    def lanes(self) -> list[LaneRecord]:
+        """The lanes of its run that served its guest."""
+        return [lane for lane in self.published.source.run.run.lanes if lane.guest == self.cell.guest]
+
+    @property
+    def steps(self) -> list[tuple[str, float]]:
+        """The cell's own steps with their seconds, in the order in which they ran."""
+        return [(step, self.cell.seconds[step]) for step in CELL_STEPS if step in self.cell.seconds]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The same cell in another run."""
+
+    source: Source
+    cell: CellResult
+
+
+def cell_pages(site: Site) -> Iterable[Page]:
+    """Make a page for each cell."""
+    matrix = Matrix.of(site)
+    order = matrix.order
+    elsewhere = _by_identity(site)
+    for number, key in enumerate(order):
+        published = site.cells[key]
+        before = site.cells[order[number - 1]] if number else None
+        following = site.cells[order[number + 1]] if number + 1 < len(order) else None
+        make = partial(_page, site, published, elsewhere[key], before, following)
+        yield guard.shown(make, partial(not_shown, published.page, " ".join(key)))
+
+
+def _page(
+    site: Site,
+    published: Published,
+    everywhere: list[Elsewhere],
+    before: Published | None,
+    following: Published | None,
+) -> Page:
+    guest, variant, build = published.identity
+    shown = Shown(published, site.evidence.get(published.identity, CellEvidence()))
+    said = published.finished.words if shown.files else words.Words()
+    return Page(
+        published.page,
+        title=f"{guest}, {variant}, boxlite {build}",
+        template="cell.html",
+        values={
+            "cell": published.cell,
+            "source": published.source,
+            "missed": published.missed,
+            "shown": shown,
+            "given": protection.given([published.cell]),
+            "not_given": protection.not_given([published.cell]),
+            "weaknesses": site.weaknesses_of(published.cell),
+            "mark": MARKS,
+            "table": table,
+            "causes": site.causes,
+            "known_remedies": site.remedies,
+            "variant": site.catalog.variants.get(variant),
+            "said": said,
+            "judged": words.judge(published.cell, said, site.remedies),
+            "environment": environment(published),
+            "digests": digests(published),
+            "others": [
+                site.cells[key]
+                for key in ((guest, variant, other) for other in site.builds)
+                if key in site.cells and key != published.identity
+            ],
+            "elsewhere": [each for each in everywhere if each.source is not published.source],
+            "before": before,
+            "following": following,
+            "matrix_page": MATRIX_PAGE,
+            "page_of_run": page_of_run,
+        },
+    )
+
+
+def _by_identity(site: Site) -> dict[Identity, list[Elsewhere]]:
+    found: dict[Identity, list[Elsewhere]] = {}
+    for source in site.sources:
+        for cell in source.run.cells:
+            found.setdefault(identity(cell), []).append(Elsewhere(source, cell))
+    return found
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …"
