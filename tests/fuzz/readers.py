@@ -27,8 +27,7 @@ from lab.catalog import Guest, key_file, load_pins, toml
 from lab.catalog.loading import _variant_file
 from lab.catalog.sets import Set
 from lab.catalog.suite import Suite
-from lab.check import judging as check
-from lab.check import published
+from lab.check import answer, published
 from lab.check import text as check_text
 from lab.fleet import inventory, results
 from lab.gate import baseline, expectations
@@ -403,7 +402,7 @@ def _published() -> Any:
 
 def _probe_output(content: bytes, _folder: Path) -> None:
     if found := probe_report.read(_text(content)):
-        list(check_text.lines(check.judge(found, published.Published.model_validate(_published()))))
+        list(check_text.lines(answer.judge(found, published.Published.model_validate(_published()))))
 
 
 def _site(content: bytes, folder: Path) -> None:
@@ -411,7 +410,7 @@ def _site(content: bytes, folder: Path) -> None:
     loaded = published.load([str(folder)], folder)
     report = probe_report.read(report_examples.PROBE)
     assert report
-    list(check_text.lines(check.judge(report, loaded.published)))
+    list(check_text.lines(answer.judge(report, loaded.published)))
 
 
 def _listing(content: bytes, _folder: Path) -> None:
