@@ -7,7 +7,7 @@ import click
 from lab.base.errors import UsageError
 from lab.base.files import plain, write_atomically
 from lab.cli import common, completion
-from lab.gate import results, rewriting, sides
+from lab.gate import baseline, expectations, results
 from lab.gate.expectations import FILL_IN
 from lab.gate.results import CellSummary, Identity
 
@@ -38,9 +38,9 @@ def expect_command(
     """
     cells: dict[Identity, CellSummary] = {}
     for run in runs:
-        folder, record = sides.read_run(lab.paths.runs, run)
+        folder, record = baseline.read_run(lab.paths.runs, run)
         cells |= results.of_run(record, folder, results.choose_build(record, build, "--build")).cells
-    made = rewriting.rewrite(file, list(cells.values()))
+    made = expectations.rewrite(file, list(cells.values()))
     click.echo(plain(made.diff(file.name)), nl=False)
     counts = {"added": made.added, "removed": made.removed, "to look at": made.flagged}
     said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)

@@ -10,10 +10,9 @@ import click
 from lab.base.errors import UsageError
 from lab.cli import common, completion, consoles
 from lab.cli.gate_options import PREVIOUS, expect_option
-from lab.gate import baseline, expectations, results, sides
+from lab.gate import baseline, expectations, results
 from lab.gate.compare import compare
-from lab.gate.decision import Decision
-from lab.gate.planned import decide_with
+from lab.gate.decision import Decision, decide_with
 from lab.gate.results import BuildResults
 from lab.report import compare as report
 
@@ -75,7 +74,7 @@ def baseline_command(lab: common.Lab, run: str, file: Path, build: str | None) -
     RUN is the name or the folder of a run. FILE is TOML, made for git: one line for each cell, in a stable
     order, without times.
     """
-    made = sides.read(lab.paths.runs, run, build, "--build")
+    made = baseline.read_side(lab.paths.runs, run, build, "--build")
     baseline.write(made, file)
     missing = sum(cell.status.could_not_run for cell in made.cells.values())
     common.say(f"{file}: {len(made.cells)} cells of boxlite {made.build}")
@@ -125,8 +124,8 @@ def gate_command(
         )
     expected = expectations.read(expect) if expect is not None else None
     if against is not None:
-        before = sides.read(lab.paths.runs, against)
-        now = sides.read(lab.paths.runs, run, build, "--build")
+        before = baseline.read_side(lab.paths.runs, against)
+        now = baseline.read_side(lab.paths.runs, run, build, "--build")
     else:
         old = None if against_build == PREVIOUS else against_build
         before, now = _pair(lab, run, old, build, ("--against-build", "--build"))
@@ -151,18 +150,19 @@ def _sides(
     if new is None:
         return _pair(lab, old, old_build, new_build, options)
     runs = lab.paths.runs
-    return sides.read(runs, old, old_build, options[0]), sides.read(runs, new, new_build, options[1])
+    before = baseline.read_side(runs, old, old_build, options[0])
+    return before, baseline.read_side(runs, new, new_build, options[1])
 
 
 def _pair(
     lab: common.Lab, run: str, old: str | None, new: str | None, options: tuple[str, str]
 ) -> tuple[BuildResults, BuildResults]:
     """Return two builds of one run; what is not named is the other one of its two builds."""
-    if sides.baseline_file(run) is not None:
+    if baseline.baseline_file(run) is not None:
         raise UsageError(
             f"{run} is a baseline of one build", hint=f"name a run too: lab compare {shlex.quote(run)} RUN"
         )
-    folder, record = sides.read_run(lab.paths.runs, run)
+    folder, record = baseline.read_run(lab.paths.runs, run)
     chosen = results.choose_pair(record, old, new, options)
     before, now = (results.of_run(record, folder, build) for build in chosen)
     return before, now

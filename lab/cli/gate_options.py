@@ -11,9 +11,9 @@ from lab import builds
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.cli import completion
-from lab.gate import expectations, results, sides
+from lab.gate import baseline, expectations, results
+from lab.gate.decision import PlannedGate
 from lab.gate.expectations import Expectations
-from lab.gate.planned import PlannedGate
 from lab.gate.results import BuildResults
 from lab.record import RunResult
 from lab.run.start import PlannedRun
@@ -69,7 +69,7 @@ class GateOptions:
         if expect is not None and gate is None and gate_build is None:
             raise UsageError("--expect needs a gate", hint="add --gate FILE-or-RUN, or --gate-build previous")
         return cls(
-            old=sides.read(paths.runs, gate) if gate is not None else None,
+            old=baseline.read_side(paths.runs, gate) if gate is not None else None,
             gate_build=gate_build,
             expected=expectations.read(expect) if expect is not None else None,
         )

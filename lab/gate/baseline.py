@@ -19,9 +19,10 @@ from tomlkit.items import InlineTable, Table
 from lab.base.errors import UsageError
 from lab.base.files import write_atomically
 from lab.catalog import toml
-from lab.gate.environment import DIGEST_LENGTH, PARTS
-from lab.gate.results import BuildResults, CellSummary
-from lab.record import Outcome, Status
+from lab.gate import results
+from lab.gate.results import DIGEST_LENGTH, PARTS, BuildResults, CellSummary
+from lab.record import RESULTS_FILE, Outcome, RunResult, Status
+from lab.run import journal
 
 SCHEMA: Final = 1
 # The first line, by which a baseline is told from any other file before it is replaced.
@@ -226,3 +227,39 @@ def _cell(file: BaselineFile, guest: str, variant: str, line: CellLine) -> CellS
         protection=file.protection.get(line.protection, {}) if has_tests else {},
         environment={part: value for part, value in environment.items() if value},
     )
+
+
+# How to compare with one build of a run that tested several.
+OF_SEVERAL = "lab baseline RUN -o FILE --build"
+
+
+def read_side(runs: Path, named: str, build: str | None = None, option: str = OF_SEVERAL) -> BuildResults:
+    """Read a run or a baseline; `build`, named by `option`, is needed for a run of several builds.
+
+    Raises UsageError if there is no such thing, or if it cannot be read.
+    """
+    file = baseline_file(named)
+    if file is None:
+        folder, run = read_run(runs, named)
+        return results.of_run(run, folder, results.choose_build(run, build, option))
+    found = read(file)
+    if build not in (None, found.build, found.version):
+        raise UsageError(f"{option} {build}: {file} is a baseline of {found.build}", hint=f"leave out {option}")
+    return found
+
+
+def read_run(runs: Path, named: str) -> tuple[Path, RunResult]:
+    """Read a run, which may also be named by its `results.json`. Raises UsageError."""
+    path = Path(named)
+    folder = path.parent if path.is_file() and path.name == RESULTS_FILE else journal.find_folder(runs, named)
+    return folder, RunResult.read(folder)
+
+
+def baseline_file(named: str) -> Path | None:
+    """Return the file if a name is that of a baseline, None if it is that of a run. Raises UsageError."""
+    path = Path(named)
+    if path.is_file() and path.name != RESULTS_FILE:
+        return path
+    if path.suffix == ".toml" and not path.exists():
+        raise UsageError(f"{path}: no such file", hint=f"write a baseline with: lab baseline RUN -o {path}")
+    return None

@@ -1,14 +1,19 @@
 """The gate's decision over a comparison: may this build be released?"""
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from pydantic import Field, computed_field
 
 from lab.base.errors import UsageError
-from lab.gate.differences import CellDifference, Comparison, Difference
-from lab.gate.expectations import ExpectedFailure, Judgement
-from lab.record import Entry
+from lab.gate import expectations, results
+from lab.gate.compare import CellDifference, Comparison, Difference, compare
+from lab.gate.expectations import Expectations, ExpectedFailure, Judgement
+from lab.gate.results import BuildResults, Identity
+from lab.record import Entry, RunResult
 
 NO_EXPECTATIONS = Judgement()
 # What an expectation excuses: failures. A result that is missing or a pass is none.
@@ -107,3 +112,32 @@ def _other_plan(comparison: Comparison) -> list[str]:
         f"variant {cell.variant}" for cell in vanished if cell.guest in guests and cell.variant not in variants
     ]
     return list(dict.fromkeys(lost))
+
+
+@dataclass(frozen=True)
+class PlannedGate:
+    """The gate of a run. `old` are results, or the name of the build of the same run to compare with."""
+
+    old: BuildResults | str
+    build: str
+    expected: Expectations | None = None
+
+    def check(self, planned: Collection[Identity]) -> None:
+        """Raise UsageError if the run will have no cell that the old side has."""
+        if isinstance(self.old, BuildResults) and not self.old.cells.keys() & set(planned):
+            raise UsageError(
+                f"this run and boxlite {self.old.build} ({self.old.source}) have no cell in common",
+                hint="gate with a baseline of the same plan: the same --set, or the same guests and variants",
+            )
+
+    def decide(self, run: RunResult, folder: Path) -> Decision:
+        """Decide over the run. Raises UsageError as `decide` does."""
+        old = results.of_run(run, folder, self.old) if isinstance(self.old, str) else self.old
+        return decide_with(old, results.of_run(run, folder, self.build), self.expected)
+
+
+def decide_with(old: BuildResults, new: BuildResults, expected: Expectations | None) -> Decision:
+    """Decide over two builds with what is expected today. Raises UsageError as `decide` does."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    judged = expectations.judge(expected, new, today) if expected else NO_EXPECTATIONS
+    return decide(compare(old, new), judged)

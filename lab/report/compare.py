@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.files import bounded
+from lab.gate.compare import CellDifference, Comparison, Difference
 from lab.gate.decision import Decision, Gate, KnownFailure
-from lab.gate.differences import CellDifference, Comparison, Difference
 from lab.report import markdown
 from lab.report.terminal import print_plain
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.gate import results
-from lab.gate.compare import compare
-from lab.gate.differences import CellDifference
+from lab.gate.compare import CellDifference, compare
 from lab.gate.results import BuildResults
 from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, RunResult, Status, TestResult
 from tests.unit.examples import cell, facts, host, run_of

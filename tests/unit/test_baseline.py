@@ -7,8 +7,7 @@ import pytest
 
 from lab.base.errors import UsageError
 from lab.gate import baseline
-from lab.gate.compare import compare
-from lab.gate.differences import Difference
+from lab.gate.compare import Difference, compare
 from lab.record import Outcome, Status
 from tests.unit.examples import facts
 from tests.unit.gate_examples import done, side

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.gate import results
-from lab.gate.compare import compare
-from lab.gate.differences import Difference
+from lab.gate.compare import Difference, compare
 from lab.record import BuildRecord, LaneRecord, Outcome, ShardRecord, Status
 from tests.unit.examples import facts
 from tests.unit.gate_examples import compared, done, run_with, side

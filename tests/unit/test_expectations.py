@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import UsageError
-from lab.gate import expectations, rewriting
+from lab.gate import expectations
 from lab.gate.expectations import FILL_IN
 from lab.record import CellResult, Outcome, ShardRecord, Status
 from tests.unit.cli_examples import run_main
@@ -234,7 +234,7 @@ def test_a_file_with_faults_is_refused_by_the_gate(
 
 def rewritten(text: str, *cells: CellResult) -> str:
     file = file_of(text)
-    file.write_text(rewriting.rewrite(file, list(side(*cells).cells.values())).after)
+    file.write_text(expectations.rewrite(file, list(side(*cells).cells.values())).after)
     return file.read_text()
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from lab.gate import baseline
-from lab.gate.compare import compare
+from lab.gate.compare import Difference, compare
 from lab.gate.decision import Gate, decide
-from lab.gate.differences import Difference
 from lab.gate.expectations import ExpectedFailure, Judgement
 from lab.record import CellResult, Outcome, Protection, Status
 from lab.report import compare as shown

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.gate import results
-from lab.gate.compare import compare
-from lab.gate.differences import Difference
+from lab.gate.compare import Difference, compare
 from lab.record import CellResult, Host, LaneRecord, RunResult, Status
 from lab.report import markdown, table
 from lab.site import one_page

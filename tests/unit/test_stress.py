@@ -11,8 +11,8 @@ from lab.base.speed import ORDINARY, Speed
 from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Guest
-from lab.gate import environment
-from lab.gate.differences import Difference
+from lab.gate import results
+from lab.gate.compare import Difference
 from lab.guest import stress
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output, Session
@@ -152,7 +152,7 @@ def test_a_cell_under_load_is_not_compared_as_one_without() -> None:
 
 def test_the_environment_of_a_usual_cell_says_nothing_of_load_and_order() -> None:
     run = run_of(cell(facts=facts()), cell(variant="other", facts=facts(), seed=7))
-    usual, shuffled = (environment.of_cell(each, run) for each in run.cells)
+    usual, shuffled = (results.environment_of(each, run) for each in run.cells)
     assert not {"load", "order"} & usual.keys()
     assert shuffled["order"] == "shuffled"
 
