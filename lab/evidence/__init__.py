@@ -1,6 +1,5 @@
 """The evidence of a cell: what was gathered into its folder when its suite did not pass."""
 
-from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit, refusals
 from lab.evidence.cell import (
     PROBES_FILE,
     SCRIPT_FILE,
@@ -11,8 +10,15 @@ from lab.evidence.cell import (
     read,
     read_probes,
 )
-from lab.evidence.files import matching, why_not
-from lab.evidence.memory import killed_for_memory
+from lab.evidence.logs import (
+    AUDIT_FILE,
+    KERNEL_FILE,
+    killed_for_memory,
+    matching,
+    parse_audit,
+    refusals,
+    why_not,
+)
 
 __all__ = [
     "AUDIT_FILE",

@@ -8,8 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from lab.base.errors import LabError
-from lab.evidence.audit import AUDIT_FILE, KERNEL_FILE, parse_audit
-from lab.evidence.files import MISSING, matching, read_text, why_not
+from lab.evidence.logs import AUDIT_FILE, KERNEL_FILE, MISSING, matching, parse_audit, read_text, why_not
 from lab.probes import NONE_RUN, Probes
 from lab.probes.label import STACKED, read_label
 from lab.record import Outcome, TestResult

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.record import CellResult, Protection
-from lab.verdict import asked
-from lab.verdict.asked import Unmet
-from lab.verdict.protection import lost, strengths, summary, words
+from lab.verdict.protection import Unmet, lost, strengths, summary, unmet_options, words
 
 # Fewer tests than these are named.
 MOST_NAMED = 3
@@ -78,7 +76,7 @@ def not_given(cells: Iterable[CellResult]) -> list[NotGiven]:
     found: dict[tuple[str, Unmet], NotGiven] = {}
     for cell in cells:
         for test, protection in _boxes(cell):
-            for unmet in asked.unmet(protection):
+            for unmet in unmet_options(protection):
                 same = found.setdefault((cell.build, unmet), NotGiven(cell.build, unmet, [], []))
                 same.tests.extend([test] if test not in same.tests else [])
                 same.cells.extend([cell] if cell not in same.cells[-1:] else [])

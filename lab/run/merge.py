@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.base.errors import LabError, UsageError
 from lab.base.files import make_folder, plain
 from lab.base.log import progress
-from lab.evidence.files import MISSING, why_not
+from lab.evidence.logs import MISSING, why_not
 from lab.record import BuildRecord, CellResult, LaneRecord, RunInfo, RunResult
 from lab.run import definitions
 from lab.run.labels import relabelled

@@ -20,7 +20,7 @@ from lab.trials import experiment, remedies, series
 from lab.trials.policy import Policy
 from lab.trials.remedies import Trial
 from lab.trials.sharing import Offer, Task
-from lab.verdict import repeats
+from lab.verdict import status
 from lab.verdict.status import is_lasting, missed_a_limit
 
 
@@ -153,9 +153,9 @@ class Serving:
                     self._decisions.retry(ticket, result.reason, after=self.number)
                 return True
             ticket.done.append(result)
-            if options.until_fail and repeats.has_failure(result):
+            if options.until_fail and status.has_failure(result):
                 break
-        return self._try(ticket, repeats.combine(ticket.done, wanted=options.repeat))
+        return self._try(ticket, status.combine(ticket.done, wanted=options.repeat))
 
     def _try(self, ticket: Ticket, result: CellResult) -> bool:
         """Try experiments and remedies on a cell whose suite has run, and decide it."""

@@ -1,9 +1,151 @@
-"""What confines a box, in words that boxes are compared by."""
+"""What confines a box, in words that boxes are compared by, and which options of a test are not to be seen.
 
-from collections.abc import Iterable, Sequence
+`network_enabled` and `close_fds` are not judged: /proc shows no rules of Landlock, and the open files of a
+process do not tell which of them were inherited.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lab.record import Protection
-from lab.verdict import asked
+
+JAILER, FILTER = "jailer_enabled", "seccomp_enabled"
+# The mode of a process whose kernel does not tell it.
+MODE_UNTOLD = "not told by the kernel"
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """One option that a test set, and that is not to be seen: in words what it asks for, and what was seen."""
+
+    option: str
+    wanted: str
+    seen: str
+
+    def __str__(self) -> str:
+        return f"asked for {self.wanted} ({self.option}): {self.seen}"
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """Where the kernel shows a limit: the name in /proc/PID/limits, and the file of a control group."""
+
+    name: str
+    file: str
+    wanted: str
+    shown: Callable[[int], str] = str
+
+
+def _bytes(number: int) -> str:
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if number >= 1 << power:
+            return f"{number / (1 << power):.4g} {unit}"
+    return f"{number} bytes"
+
+
+# boxlite documents all of them as limits of setrlimit, and sets some in the box's control group, too.
+LIMITS = {
+    "max_open_files": _Limit("open files", "", "at most {} open files"),
+    "max_file_size": _Limit("file size", "", "files of at most {}", _bytes),
+    "max_processes": _Limit("processes", "pids.max", "at most {} processes"),
+    "max_memory": _Limit("address space", "memory.max", "at most {} of memory", _bytes),
+    "max_cpu_time": _Limit("cpu time", "", "at most {} s of processor time"),
+}
+
+
+def unmet_options(protection: Protection) -> list[Unmet]:
+    """What a test asked of boxlite for its box and what is not to be seen there."""
+    return list(_unmet(protection))
+
+
+def limits_given(protection: Protection) -> list[str]:
+    """The options that ask for a limit which is in force."""
+    return [name for name, _, given in _limits(protection) if given]
+
+
+def _unmet(protection: Protection) -> Iterator[Unmet]:
+    asked, program = protection.asked, protection.program
+    if asked.get(JAILER) is True and not protection.namespaces:
+        yield Unmet(
+            JAILER,
+            "the jailer",
+            f"{program} shares all namespaces with the test{_admitted(protection, 'sandbox')}",
+        )
+    if asked.get(FILTER) is True and protection.seccomp != ["filter"]:
+        yield Unmet(FILTER, "a seccomp filter", f"{_threads(protection)}{_admitted(protection, 'seccomp')}")
+    for name, number, given in _limits(protection):
+        if not given:
+            limit = LIMITS[name]
+            yield Unmet(
+                name, limit.wanted.format(limit.shown(number)), _without_limit(protection, limit, number)
+            )
+
+
+def _limits(protection: Protection) -> Iterator[tuple[str, int, bool]]:
+    """The limits that were asked for, and whether each is in force."""
+    for name, limit in LIMITS.items():
+        number = protection.asked.get(name)
+        if isinstance(number, int) and not isinstance(number, bool):
+            in_force = _number(protection.limits.get(limit.name)), _group(protection, limit)
+            yield name, number, any(found is not None and found <= number for found in in_force)
+
+
+def _threads(protection: Protection) -> str:
+    """Which threads of a box have a filter, if not all threads of the process that has the machine."""
+    program = protection.program
+    if MODE_UNTOLD in protection.seccomp:
+        return f"the kernel does not tell whether {program} has one"
+    if "filter" in protection.seccomp:
+        return f"only some threads of {program} have one"
+    others = [each.program for each in protection.processes if "filter" in each.seccomp]
+    if others:
+        return f"no thread of {program} has one, only {', '.join(dict.fromkeys(others))}"
+    return f"no thread of {program}{_nor_others(protection)} has one"
+
+
+def _without_limit(protection: Protection, limit: _Limit, wanted: int) -> str:
+    """What limits the process that has the machine, if not what was asked for."""
+    program, found = protection.program, _number(protection.limits.get(limit.name))
+    if found is None:
+        seen = f"nothing limits {program}"
+    elif limit.name in protection.own_limits:
+        seen = f"the limit of {program} is {limit.shown(found)}"
+    else:
+        seen = f"{program} has no lower limit than the test itself"
+    numbers = {each.program: _number(each.limits.get(limit.name)) for each in protection.processes}
+    if others := [name for name, number in numbers.items() if number is not None and number <= wanted]:
+        seen += f", only {', '.join(others)} has it"
+    if limit.file:
+        group = _group(protection, limit)
+        if group is not None:
+            seen += f", and its control group {limit.shown(group)}"
+        elif protection.cgroup is None:
+            seen += f", and no control group of its own{_admitted(protection, 'cgroup setup failed')}"
+        else:
+            seen += f", and its control group sets no {limit.file}"
+    return seen
+
+
+def _nor_others(protection: Protection) -> str:
+    others = len(protection.processes) - 1
+    return f", nor of the {others} other processes of its box," if others > 1 else ""
+
+
+def _admitted(protection: Protection, about: str) -> str:
+    """What boxlite itself warned of."""
+    said = next((line for line in protection.warnings if about in line.lower()), "")
+    return f'; boxlite\'s own log: "{said}"' if said else ""
+
+
+def _group(protection: Protection, limit: _Limit) -> int | None:
+    return _number(protection.cgroup_limits.get(limit.file))
+
+
+def _number(text: Any) -> int | None:
+    # 64 bits have 20 digits.
+    return int(text) if isinstance(text, str) and len(text) <= 20 and text.isdecimal() else None
+
 
 EMPTY = "0" * 16
 # The sets of capabilities that a process has or can take from itself.
@@ -32,7 +174,7 @@ def strengths(protection: Protection) -> list[str]:
     if protection.cgroup is not None:
         found.append("control group of its own")
     found += [f"{LIMIT}{what}" for what in protection.own_limits]
-    return found + [f"{ASKED}{name}" for name in asked.limits_given(protection)]
+    return found + [f"{ASKED}{name}" for name in limits_given(protection)]
 
 
 def summary(strong: Iterable[str]) -> str:
@@ -48,7 +190,7 @@ def summary(strong: Iterable[str]) -> str:
 def words(protection: Protection) -> list[str]:
     """All that is compared of a box: what confines it, and what opens it. `lost` reads them."""
     found = strengths(protection)
-    if asked.UNTOLD in protection.seccomp:
+    if MODE_UNTOLD in protection.seccomp:
         found.append(UNTOLD)
     # A box that shares the mounts of its host may write what its user may.
     if MOUNTS in found:

@@ -50,7 +50,7 @@ from lab.run import merge
 from lab.site.model import read_history
 from lab.site.publish import publish
 from lab.upstream import words
-from lab.verdict import asked
+from lab.verdict import protection
 from lab.verdict import protection as verdict
 from tests.fuzz.inputs import Inputs, archives_of, edited, files_of, json_of, lines_of, toml_of
 from tests.unit import evidence_examples, report_examples, words_examples
@@ -164,8 +164,8 @@ def _protection(content: bytes, _folder: Path) -> None:
     shown = Protection.model_validate_json(content)
     verdict.summary(verdict.strengths(shown))
     verdict.words(shown)
-    [str(each) for each in asked.unmet(shown)]
-    asked.limits_given(shown)
+    [str(each) for each in protection.unmet_options(shown)]
+    protection.limits_given(shown)
 
 
 def _results_of(read: Callable[[str], Mapping[str, TestResult | None] | None]) -> Callable[[bytes, Path], None]:

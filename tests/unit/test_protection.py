@@ -16,7 +16,6 @@ from rich.console import Console
 from lab.base.paths import PACKAGE
 from lab.record import Outcome, Protection, Status, TestResult
 from lab.report import markdown, protection, terminal
-from lab.verdict import asked
 from lab.verdict import protection as words
 from tests.unit.examples import JAILED, cell, run_of
 
@@ -208,7 +207,7 @@ def asking(**other: Any) -> Protection:
 
 
 def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen() -> None:
-    assert [str(each) for each in asked.unmet(asking())] == [
+    assert [str(each) for each in words.unmet_options(asking())] == [
         "asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM, nor of the 2 other processes "
         "of its box, has one",
         "asked for files of at most 1 GiB (max_file_size): the limit of libkrun VM is 20 GiB",
@@ -218,7 +217,7 @@ def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen() -> None:
 
 
 def test_what_boxlite_says_of_it_itself_is_quoted() -> None:
-    seccomp, _, processes = map(str, asked.unmet(asking(warnings=[NO_GROUP, OFF])))
+    seccomp, _, processes = map(str, words.unmet_options(asking(warnings=[NO_GROUP, OFF])))
     assert seccomp.endswith(f'has one; boxlite\'s own log: "{OFF}"')
     assert processes.endswith(f'control group of its own; boxlite\'s own log: "{NO_GROUP}"')
 
@@ -230,10 +229,10 @@ def test_what_was_asked_for_and_is_given_is_no_finding() -> None:
         cgroup="0::/boxlite/BOX",
         cgroup_limits={"pids.max": "100"},
     )
-    assert asked.unmet(met) == []
-    assert asked.limits_given(met) == ["max_open_files", "max_file_size", "max_processes"]
+    assert words.unmet_options(met) == []
+    assert words.limits_given(met) == ["max_open_files", "max_file_size", "max_processes"]
     # A record from before what was asked was recorded, and a box for which boxlite chose.
-    assert asked.unmet(box(seccomp=["off"])) == []
+    assert words.unmet_options(box(seccomp=["off"])) == []
 
 
 @pytest.mark.parametrize(
@@ -249,11 +248,11 @@ def test_what_was_asked_for_and_is_given_is_no_finding() -> None:
     ],
 )
 def test_all_threads_and_processes_of_a_box_are_looked_at(other: dict[str, Any], said: str) -> None:
-    assert asked.unmet(asking(**other))[0].seen == said
+    assert words.unmet_options(asking(**other))[0].seen == said
 
 
 def test_a_box_that_started_without_the_jailer_it_was_asked_for_is_a_finding() -> None:
-    [jailer, *_] = asked.unmet(asking(namespaces=[]))
+    [jailer, *_] = words.unmet_options(asking(namespaces=[]))
     assert str(jailer) == (
         "asked for the jailer (jailer_enabled): libkrun VM shares all namespaces with the test"
     )
@@ -262,14 +261,14 @@ def test_a_box_that_started_without_the_jailer_it_was_asked_for_is_a_finding() -
 def test_a_limit_that_only_another_process_has_is_told_as_such() -> None:
     tree = [{"program": "bwrap", "seccomp": ["off"], "limits": {"file size": str(1 << 30)}}]
     limits = {"open files": "1024", "processes": "100"}
-    [_, size] = asked.unmet(asking(processes=tree, limits=limits, own_limits=[]))
+    [_, size] = words.unmet_options(asking(processes=tree, limits=limits, own_limits=[]))
     assert size.seen == "nothing limits libkrun VM, only bwrap has it"
 
 
 @pytest.mark.parametrize("number", ["9" * 400, "9" * 5000], ids=len)
 def test_a_limit_that_no_kernel_has_is_no_number(number: str) -> None:
     limits = {"open files": "1024", "file size": number, "processes": number}
-    assert [each.seen for each in asked.unmet(asking(limits=limits))][1] == "nothing limits libkrun VM"
+    assert [each.seen for each in words.unmet_options(asking(limits=limits))][1] == "nothing limits libkrun VM"
 
 
 def test_a_limit_of_more_than_64_bits_cannot_be_asked_for() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from lab.record import CellResult, Outcome, RunOptions, RunResult, Status, TestResult
 from lab.report import markdown, table
 from lab.site import one_page
-from lab.verdict.repeats import combine
+from lab.verdict.status import combine
 from tests.unit.examples import cell, run_of
 from tests.unit.printed_examples import printed, rows_of
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lab.record import CellResult, Confidence, Expectation, Outcome, Status, TestResult
-from lab.verdict.repeats import combine, has_failure, wilson
+from lab.verdict.status import combine, has_failure, wilson
 from tests.unit.examples import cell, facts
 
 BLOCKED = Expectation(status="xfail", cause="userns-limit")

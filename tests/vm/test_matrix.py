@@ -11,7 +11,7 @@ from lab.machine.acceleration import EMULATION
 from lab.machine.clock import RATE
 from lab.plan import shuffled
 from lab.record import CellResult, Outcome, RunResult, Status
-from lab.verdict import asked
+from lab.verdict import protection
 from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
 from tests.vm.shared import SharedRun, SharedRuns
 
@@ -120,7 +120,8 @@ def test_what_confines_each_box_was_seen_from_outside(run: RunResult, guest: str
 def test_a_filter_that_was_asked_for_is_missed_only_where_boxlite_says_so(run: RunResult, guest: str) -> None:
     for test in cell(run, guest, "stock").tests:
         if test.name in SANDBOX_TESTS and test.protection:
-            seen = [str(each) for each in asked.unmet(test.protection) if each.option == "seccomp_enabled"]
+            unmet = protection.unmet_options(test.protection)
+            seen = [str(each) for each in unmet if each.option == "seccomp_enabled"]
             assert len(seen) == (test.name != "host_network_grants_off_box_starts_and_executes")
             assert all("Seccomp disabled for network-enabled VM" in each for each in seen)
 

@@ -1,10 +1,49 @@
-"""The audit lines of a cell's logs: reading their fields, and finding those that tell of a refusal."""
+"""Reading a folder of evidence, whose files a guest or another host may have made: its logs and audit lines."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from stat import S_ISREG
 
-from lab.evidence.files import read_text
+from lab.base.errors import LabError
+from lab.base.files import bounded, plain
+
+MISSING = "there is no such file"
+
+
+def why_not(folder: Path, name: str | Path) -> str:
+    """Why a file is not read; empty if it is a regular file in `folder`, with no link on the way to it."""
+    try:
+        path, whole = folder / name, folder.resolve()
+        kind = path.lstat().st_mode
+        if path.resolve() != whole / name or not path.resolve().is_relative_to(whole):
+            return "it is not inside the folder, or a link leads to it"
+    except (FileNotFoundError, NotADirectoryError):
+        return MISSING
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "" if S_ISREG(kind) else "it is not a regular file"
+
+
+def read_text(folder: Path, name: str | Path) -> str:
+    """Read a file of evidence; empty if it was not gathered. Raises LabError if it must not be read."""
+    why = why_not(folder, name)
+    if why == MISSING:
+        return ""
+    try:
+        if not why:
+            return (folder / name).read_text(errors="replace")
+    except OSError as error:
+        why = str(error.strerror)
+    raise LabError(
+        f"{folder / name} is not read: {why}", hint="look at what is in its place; run the cell again"
+    )
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """The files of evidence whose paths match a pattern, by name; whatever must not be read is left out."""
+    return [path for path in sorted(folder.glob(pattern)) if not why_not(folder, path.relative_to(folder))]
+
 
 KERNEL_FILE = "kernel.log"
 AUDIT_FILE = "audit.log"
@@ -58,3 +97,19 @@ def _fields(line: str) -> dict[str, str]:
     if denied := AVC.search(line):
         fields["avc"] = denied[1]
     return fields
+
+
+# `__oom_kill_process` in Linux's mm/oom_kill.c. Where only a control group had no memory left, the message is
+# "Memory cgroup out of memory".
+KILLED = re.compile(
+    r"^(?:\[ *\d+\.\d+\] )?Out of memory(?: \(oom_kill_allocating_task\))?: "
+    r"Killed process \d+ \((.{1,64}?)\) total-vm:",
+    re.MULTILINE,
+)
+MOST_NAMES = 5
+
+
+def killed_for_memory(folder: Path) -> list[str]:
+    """The names of these programs, each once; at most five."""
+    found = dict.fromkeys(bounded(plain(name), 40) for name in KILLED.findall(read_text(folder, KERNEL_FILE)))
+    return list(found)[:MOST_NAMES]
