@@ -3,7 +3,7 @@
 import click
 
 from lab import catalog
-from lab.probes import issue_form, script
+from lab.probes import script
 
 
 @click.command("probe")
@@ -21,5 +21,5 @@ def probe_command(*, form: bool) -> int:
     into a bug report. It takes less than a second, changes nothing, and prints no name and no address.
     """
     sysctls = catalog.load().sysctls()
-    click.echo(issue_form.text(sysctls) if form else script.text(sysctls), nl=False)
+    click.echo(script.issue_form(sysctls) if form else script.text(sysctls), nl=False)
     return 0

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from lab.base.errors import LabError
 from lab.evidence.logs import AUDIT_FILE, KERNEL_FILE, MISSING, matching, parse_audit, read_text, why_not
 from lab.probes import NONE_RUN, Probes
-from lab.probes.label import STACKED, read_label
+from lab.probes.facts import STACKED, read_label
 from lab.record import Outcome, TestResult
 
 PROBES_FILE = "probes.json"

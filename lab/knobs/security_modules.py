@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from lab.knobs._base import Conflict, Table, TableKnob
 from lab.probes import Facts, SuiteUser
-from lab.probes.label import read_label
+from lab.probes.facts import read_label
 
 # The file of a profile is named like the profile.
 FOLDER = "/etc/apparmor.d"

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lab.knobs._base import TableKnob
 from lab.probes import Facts, SuiteUser
-from lab.probes.label import read_label
+from lab.probes.facts import read_label
 
 
 class User(TableKnob):

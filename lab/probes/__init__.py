@@ -5,22 +5,30 @@ The programs run in the guest. What they print is validated when it arrives: see
 
 from pathlib import Path
 
-from lab.probes._base import NotAsked
 from lab.probes.facts import (
+    NONE_RUN,
+    NOT_RUN,
     AppArmor,
     AppArmorFeatures,
     Bubblewrap,
     Cgroup,
+    Context,
     Facts,
     Kvm,
+    Limits,
+    Links,
     Mount,
     Mounts,
+    NotAsked,
     OsRelease,
+    Probe,
+    Probed,
+    Probes,
     Selinux,
+    SuiteUser,
     Sysctls,
+    Who,
 )
-from lab.probes.probes import NONE_RUN, NOT_RUN, Probe, Probes
-from lab.probes.who import Context, Limits, Links, Probed, SuiteUser, Who
 
 __all__ = [
     "NONE_RUN",

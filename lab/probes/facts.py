@@ -1,17 +1,43 @@
-"""Facts about a host: the models of what `programs/facts.py` prints."""
+"""Facts about a host, what its kernel allows a user, and who that is: the models of what `programs/` print."""
 
 import re
+from collections.abc import ItemsView
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from packaging.version import Version
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from lab.probes._base import Answer, Answers
+
+class NotAsked(LookupError):
+    """A name was looked up that the program in the guest was not asked for: a mistake in the lab."""
+
+
+class Answer(BaseModel):
+    """Part of what a program in a guest prints: every key is required, and there is no other key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answers[T](RootModel[dict[str, T]]):
+    """Answers by the names that were asked for. Looking up any other name raises NotAsked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self.root[name]
+        except KeyError:
+            asked = ", ".join(self.root) or "nothing"
+            raise NotAsked(f"the guest was not asked for {name}, only for {asked}") from None
+
+    def items(self) -> ItemsView[str, T]:
+        """Every name that was asked for, with its answer."""
+        return self.root.items()
+
 
 # The permission bits of a file, as Python's oct() writes them.
 Mode = Annotated[str, Field(pattern="^0o[0-7]+$")]
-
-
 # As many numbers, and as many digits of one, as any release has: a guest may tell anything.
 NUMBERS = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,5}", re.ASCII)
 
@@ -184,3 +210,154 @@ class Facts(Answer):
     )
     cgroup: Cgroup = Field(description="Control groups.")
     mounts: Mounts = Field(description="The mounts of /home and /tmp.")
+
+
+# Joins the profiles of a stack. Each of them has to allow what a process does.
+STACKED = "//&"
+# The label of a process that no profile confines. In a stack it denies nothing.
+UNCONFINED = "unconfined"
+
+
+@dataclass(frozen=True)
+class Label:
+    """The profiles of a process. `mode` is that of all of them, or `mixed`; None if no profile is left."""
+
+    profiles: tuple[str, ...]
+    mode: str | None
+
+    @property
+    def confines(self) -> bool:
+        """Whether a profile restricts the process. One in unconfined mode only gives it a name."""
+        return bool(self.profiles) and self.mode != UNCONFINED
+
+
+def read_label(text: str | None) -> Label:
+    """Read a label. `unconfined` is left out of a stack.
+
+    A kernel that restricts changes of profile (kernel.apparmor_restrict_unprivileged_unconfined) stacks the
+    profile that an unconfined process asks for: `unconfined//&NAME (enforce)`.
+    """
+    names, _, mode = (text or "").partition(" (")
+    profiles = tuple(name for name in names.split(STACKED) if name and name != UNCONFINED)
+    return Label(profiles, mode.removesuffix(")") or None if profiles else None)
+
+
+class Probe(Answer):
+    """One thing that was tried, and what came of it."""
+
+    status: int | None = Field(
+        description="Exit status of the command or errno of the call; 0 if it worked. None: it did not run, or "
+        "did not end in time."
+    )
+    stderr: str = Field(description="What the command wrote to standard error, or the text of the error.")
+    command: tuple[str, ...] = Field(description="The command line, or a name for the call.")
+
+    @property
+    def worked(self) -> bool:
+        """Whether it ran and succeeded."""
+        return self.status == 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ran and did not succeed."""
+        return self.status not in (0, None)
+
+    def failed_with(self, text: str) -> bool:
+        """Whether it failed and its error holds this text."""
+        return self.failed and text in self.stderr
+
+
+NOT_RUN = Probe(status=None, stderr="not run", command=())
+
+
+class Probes(Answer):
+    """The probes, each by its name."""
+
+    unshare_user: Probe = Field(description="Make a user namespace.")
+    unshare_user_root: Probe = Field(description="Make a user namespace and become root in it.")
+    bwrap_user: Probe = Field(description="Have bubblewrap make a user namespace.")
+    bwrap_all: Probe = Field(description="Have bubblewrap make every namespace that boxlite wants, with /proc.")
+    open_kvm: Probe = Field(description="Open /dev/kvm for reading and writing.")
+    unshare_nothing: Probe = Field(
+        description="Call unshare(0), which the kernel grants to everyone: only a seccomp filter refuses it."
+    )
+    proc_unmasked: Probe = Field(
+        description="Look for mounts on parts of /proc. With any, a user namespace cannot mount its own /proc."
+    )
+    exec_home: Probe = Field(description="Execute a script in the user's home.")
+    home_allows_exec: Probe = Field(description="Look whether the home's file system is mounted noexec.")
+
+    def by_name(self) -> dict[str, Probe]:
+        """Every probe by its name."""
+        return dict(self)
+
+    @property
+    def ran(self) -> bool:
+        """Whether any probe ran."""
+        return any(probe.status is not None for probe in self.by_name().values())
+
+
+# Stands for the probes of a cell that none were run in.
+NONE_RUN = Probes.model_validate(dict.fromkeys(Probes.model_fields, NOT_RUN))
+
+
+class Context(Answer):
+    """What confines a user's processes, and what systemd delegated to the user."""
+
+    apparmor: str | None = Field(
+        description="AppArmor's label of the process: a profile's name with its mode, or unconfined. None: the "
+        "kernel has no AppArmor, or it is not in use."
+    )
+    selinux: str | None = Field(
+        description="SELinux's context of the process. None: the kernel has no SELinux, or it is not in use."
+    )
+    delegated: tuple[str, ...] = Field(
+        description="Controllers that the user's service manager may use in its own control group; empty if it "
+        "has none."
+    )
+
+
+class Limits(Answer):
+    """Limits on what the user may use."""
+
+    nproc: int | None = Field(
+        description="RLIMIT_NPROC, the soft limit: processes and threads of the user. None: unlimited."
+    )
+
+
+class Link(Answer):
+    """Where a path leads, as the user sees it."""
+
+    target: str | None = Field(description="The target of the symlink. None: it is no symlink.")
+    error: str = Field(description="Why the user cannot reach what is there; empty if the user can.")
+
+
+class Links(Answers[Link]):
+    """Each path that was asked for."""
+
+
+class Who(Answer):
+    """The user that a suite runs as, seen from a process that is started as the suite is."""
+
+    uid: int = Field(description="The user's number; 0 is root.")
+    groups: tuple[int, ...] = Field(description="The user's groups, by their numbers.")
+    context: Context = Field(description="What confines the process.")
+    seccomp: int = Field(description="Mode of seccomp: 0 none, 1 strict, 2 a filter.")
+    container: bool = Field(description="Whether the process runs in a container of podman's.")
+
+
+class SuiteUser(Who):
+    """The user, and what else settings of variants are read back from."""
+
+    links: Links = Field(description="Symlinks, by their paths.")
+    limits: Limits = Field(description="Limits of the process.")
+    bubblewrap: str | None = Field(
+        description="AppArmor's label of a bubblewrap that the user runs. None: it cannot be started, or the "
+        "kernel has no AppArmor in use."
+    )
+
+
+class Probed(Who):
+    """The user, and what came of the probes that ran as this user."""
+
+    probes: Probes = Field(description="The probes, each by its name.")

@@ -1,7 +1,8 @@
 """Reading what the probe script printed on a user's host, out of a longer text such as a bug report."""
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -10,26 +11,80 @@ from pydantic import Field, ValidationError
 
 from lab.base.errors import UsageError, one_line
 from lab.base.files import bounded, plain
-from lab.probes import names
-from lab.probes._base import Answer
-from lab.probes.facts import Facts
-from lab.probes.outcomes import outcomes
-from lab.probes.probes import Probes
-from lab.probes.who import Who
+from lab.probes import script
+from lab.probes.facts import Answer, Facts, Probe, Probes, Who
+from lab.probes.script import program
+
+# A status, or none with the number of the error that kept the command from starting; then a text.
+OUTCOME = re.compile(r"(?:none(?: errno (\d{1,4}))?|(\d{1,4}))(?: (.*))?", re.DOTALL)
+# Shells add the number of a signal to this.
+SIGNALLED = 128
+
+
+def outcomes(text: Callable[[str], str]) -> dict[str, Any]:
+    """Return the fields of `Probes`; `text` gives the value of a line by its name."""
+    found = {name: text(f"probes.{name}") for name in Probes.model_fields}
+    commands = program("probe")["PROBES"]
+    return {
+        name: _command(value, commands[name]) if name in commands else _call(name, value)
+        for name, value in found.items()
+    }
+
+
+def _command(value: str, command: list[str]) -> Probe:
+    status, error, text = _split(value)
+    if error is not None:
+        text = str(OSError(error, os.strerror(error), command[0]))
+    if status is not None and status > SIGNALLED:
+        status = SIGNALLED - status
+    return Probe(status=status, stderr=text, command=tuple(command))
+
+
+def _call(name: str, value: str) -> Probe:
+    status, _, text = _split(value)
+    home_script = f"~/{program('probe')['PROGRAM']}"
+    kvm, mounts = str(program("facts")["KVM"]), program("probe")["MOUNTS"]
+    command, about = {
+        "open_kvm": (("open", kvm), kvm),
+        "unshare_nothing": (("unshare(0)",), ""),
+        "proc_unmasked": ((mounts,), None),
+        "exec_home": ((home_script,), home_script),
+        "home_allows_exec": (("statvfs", "~"), None),
+    }[name]
+    if status and about is not None:
+        words = os.strerror(status)
+        text = str(OSError(status, words, about)) if about else words
+    if status and name == "home_allows_exec":
+        text = "noexec"
+    return Probe(status=status, stderr=text, command=command)
+
+
+def _split(value: str) -> tuple[int | None, int | None, str]:
+    """Return the status, the error that kept a command from starting, and the text."""
+    parts = OUTCOME.fullmatch(value)
+    if parts is None:
+        return None, None, value
+    error, status, text = parts.groups()
+    return _number(status), _number(error), (text or "").strip()
+
+
+def _number(digits: str | None) -> int | None:
+    return None if digits is None else int(digits)
+
 
 # Lines of one output that are read, and characters of one value: far more than the script prints.
 MOST_LINES, LONGEST = 2000, 10_000
 # A match starts with the first of several `=`: a search that started at each of them would be quadratic.
 MARK = r"(?<!=)={2,}+ ?"
-BEGIN = re.compile(rf"{MARK}{names.BEGIN} (\d{{1,4}})\b")
-END = re.compile(rf"{MARK}{names.END} \d{{1,4}}: (\d{{1,5}}) lines")
+BEGIN = re.compile(rf"{MARK}{script.BEGIN} (\d{{1,4}})\b")
+END = re.compile(rf"{MARK}{script.END} \d{{1,4}}: (\d{{1,5}}) lines")
 NUMBERED = re.compile(r"(\d{1,5}) (?:([\w./-]+):|\+)(?: |$)(.*)", re.ASCII)
 # What mail programs put before the lines that they quote.
 QUOTE_MARKS = " \t>|"
 # What programs make of plain characters. The script prints none of these itself, and no backslash.
 UNDONE = str.maketrans({"–": "--", "—": "--", "‑": "-", "…": "...", "\u00a0": " ", "\\": None})
 HINT = (
-    f"ask for the whole output, from the line `===== {names.BEGIN}` to the line `===== {names.END}`; "
+    f"ask for the whole output, from the line `===== {script.BEGIN}` to the line `===== {script.END}`; "
     "`lab probe` prints the script"
 )
 
@@ -96,9 +151,9 @@ def _outputs(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read(version: int, lines: Sequence[str]) -> HostReport:
-    if version > names.VERSION:
+    if version > script.VERSION:
         raise UsageError(
-            f"the probe's output has form {version}, and this lab reads forms up to {names.VERSION}",
+            f"the probe's output has form {version}, and this lab reads forms up to {script.VERSION}",
             hint="update the lab, or run the script that this lab's `lab probe` prints",
         )
     values, lost = _values(lines)
@@ -174,9 +229,9 @@ class _Found:
             self.missing.append(name)
             return None
         value = self.values[name][0]
-        if value in (names.HIDDEN, names.PRIVATE):
+        if value in (script.HIDDEN, script.PRIVATE):
             self.unreadable.append(name)
-        return None if value in (names.ABSENT, names.HIDDEN, names.PRIVATE) else _decoded(value)
+        return None if value in (script.ABSENT, script.HIDDEN, script.PRIVATE) else _decoded(value)
 
     def text(self, name: str) -> str:
         """Return a text, empty if there is none."""
@@ -184,7 +239,7 @@ class _Found:
 
     def all(self, name: str) -> list[str]:
         """Return the texts of all lines with a name, of which there may be none."""
-        return [_decoded(value) for value in self.values.get(name, []) if value != names.HIDDEN]
+        return [_decoded(value) for value in self.values.get(name, []) if value != script.HIDDEN]
 
     def below(self, prefix: str) -> dict[str, str | None]:
         """Return what is known under the names that begin like this, without the prefix."""
@@ -194,7 +249,7 @@ class _Found:
 
 
 def _decoded(value: str) -> str:
-    return "" if value == names.EMPTY else plain(unquote(value, errors="replace"))
+    return "" if value == script.EMPTY else plain(unquote(value, errors="replace"))
 
 
 def _facts(found: _Found) -> dict[str, Any]:

@@ -13,10 +13,22 @@ from typing import Any
 
 import jinja2
 
-from lab.probes.names import COMMAND_LINE, PROFILES, VERSION
-
 TEMPLATE = Path(__file__).with_name("script.sh")
+# A GitHub issue form for the repository of boxlite that asks for the script's output.
+ISSUE_FORM = Path(__file__).with_name("issue_form.yml")
 PROGRAMS = Path(__file__).parent / "programs"
+
+# Of the form of the output: a reader refuses a newer one.
+VERSION = 1
+BEGIN, END = "begin boxlite-probe", "end boxlite-probe"
+# Values that are no text.
+ABSENT, HIDDEN, PRIVATE, EMPTY = "(none)", "(not readable)", "(private)", "(empty)"
+
+# The words of the kernel's command line that are shown, by the name before `=`. All others may be private.
+COMMAND_LINE = ("apparmor", "security", "lsm", "selinux", "enforcing", "lockdown", "user_namespace.enable")
+# AppArmor profiles, and files of such, that are shown: they may have to do with boxlite's sandbox. The names of
+# others tell what is installed on a host.
+PROFILES = ("*bwrap*", "*boxlite*", "*unshare*", "*userns*")
 
 # Characters of a line, and of a value. Mail programs fold lines at 76 characters or more.
 WIDTH, LONGEST = 74, 2000
@@ -106,3 +118,15 @@ def program(name: str) -> dict[str, Any]:
 
 def _words(words: Iterable[str]) -> str:
     return "".join(f" \\\n        {word}" for word in words)
+
+
+def issue_form(sysctls: Iterable[str] = ()) -> str:
+    """Return the form as YAML. It holds the whole script, so that it needs nothing beside itself."""
+    environment = jinja2.Environment(  # noqa: S701 - YAML of the lab's own texts
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.from_string(ISSUE_FORM.read_text("utf-8")).render(
+        command=command(sysctls).rstrip(),
+        begin=f"===== {BEGIN}",
+        end=f"===== {END}",
+    )

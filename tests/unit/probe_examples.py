@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import catalog
-from lab.probes import Facts, Probed, names, script
+from lab.probes import Facts, Probed, script
 from lab.probes.report import HostReport
 
 SCRIPT = script.text(catalog.load().sysctls())
@@ -35,7 +35,7 @@ def _shown(facts: Facts) -> Facts:
     """The facts without what the script keeps to itself."""
     found = facts.model_dump()
     words = facts.command_line.split()
-    found["command_line"] = " ".join(word for word in words if word.partition("=")[0] in names.COMMAND_LINE)
+    found["command_line"] = " ".join(word for word in words if word.partition("=")[0] in script.COMMAND_LINE)
     for mount in found["mounts"].values():
         mount["options"] = [word for word in mount["options"] if "=" not in word]
     if found["apparmor"]:
@@ -46,7 +46,7 @@ def _shown(facts: Facts) -> Facts:
 
 
 def _relevant(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in names.PROFILES)
+    return any(fnmatch(name, pattern) for pattern in script.PROFILES)
 
 
 def _who(who: Any) -> Any:

@@ -1,6 +1,6 @@
 import pytest
 
-from lab.probes.label import read_label
+from lab.probes.facts import read_label
 
 
 @pytest.mark.parametrize(

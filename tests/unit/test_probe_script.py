@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import UsageError
-from lab.probes import PROGRAMS, Facts, NotAsked, Probed, names, script
+from lab.probes import PROGRAMS, Facts, NotAsked, Probed, script
 from lab.probes.report import HostReport, read
 from tests.unit.probe_examples import SCRIPT, differences
 
@@ -308,6 +308,6 @@ def test_a_damaged_output_says_what_is_wrong(change: object, says: str) -> None:
 
 
 def test_a_long_text_is_read_in_bounds() -> None:
-    text = f"===== {names.BEGIN} 1 =====\n1 os.id: " + "x" * 2_000_000 + "\nnext" * 500_000
+    text = f"===== {script.BEGIN} 1 =====\n1 os.id: " + "x" * 2_000_000 + "\nnext" * 500_000
     with pytest.raises(UsageError, match="it ends after line 1"):
         read(text)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from lab.evidence import Evidence
 from lab.probes import NONE_RUN, Probe
-from lab.probes.label import STACKED, read_label
+from lab.probes.facts import STACKED, read_label
 from lab.repro.judging._base import BUBBLEWRAP
 from lab.repro.report import AuditLine, Ended, Mood, Place, Probed, Report, Setting, Speaker, Statement, Words
 

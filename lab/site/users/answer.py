@@ -9,7 +9,7 @@ from functools import cached_property
 from lab import remedies
 from lab.base.errors import UsageError
 from lab.knobs.security_modules import AppArmor
-from lab.probes import Facts, names
+from lab.probes import Facts, script
 from lab.record import UNKNOWN, CellResult, Confidence, RemedyOutcome, RemedyResult, Status
 from lab.remedies import Remedy
 from lab.site.model import Published, Site, Source
@@ -103,7 +103,7 @@ def with_profiles_not_loaded(of: Mapping[str, Value], other: Mapping[str, Value]
 def is_named(setting: str) -> bool:
     """Whether a setting is an AppArmor profile that every host names, because it may decide about boxlite."""
     name = setting.removeprefix(PROFILE)
-    return name != setting and any(fnmatchcase(name, pattern) for pattern in names.PROFILES)
+    return name != setting and any(fnmatchcase(name, pattern) for pattern in script.PROFILES)
 
 
 def _alike(name: str, yours: Value, theirs: Value) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.base.files import plain
-from lab.probes import Facts, names
+from lab.probes import Facts, script
 from lab.site.model import Site
 from lab.site.page import Text
 from lab.site.users.answer import (
@@ -45,7 +45,7 @@ def data(site: Site, hosts: Sequence[Host]) -> Any:
             "cells": [cell for number, host in enumerate(hosts) for cell in _cells(site, number, host)],
             "rules": {
                 "profile": PROFILE,
-                "shown_profiles": list(names.PROFILES),
+                "shown_profiles": list(script.PROFILES),
                 "confined": CONFINED,
                 "unconfined": UNCONFINED,
                 "versions": list(VERSIONS),
