@@ -1,26 +1,38 @@
 """The record of a run, stored as `results.json`: runs write it, reports only read it."""
 
-from lab.record._base import Entry, PlainText
-from lab.record.cell import CellResult, RepeatResult, TestRate, cell_folder
-from lab.record.experiment import Experiment, ExperimentPolicy, ExperimentStep, NotTried, StepOutcome
-from lab.record.lane import Host, LaneRecord
+from lab.record.cell import (
+    CellResult,
+    Experiment,
+    ExperimentPolicy,
+    ExperimentStep,
+    NotTried,
+    RemedyOutcome,
+    RemedyResult,
+    RepeatResult,
+    StepOutcome,
+    TestRate,
+    cell_folder,
+)
 from lab.record.outcome import (
     UNKNOWN,
     Confidence,
+    Entry,
     Expectation,
     Finding,
     Needs,
     Outcome,
+    PlainText,
+    Protection,
     Status,
     Stress,
     TestResult,
 )
-from lab.record.processor_time import ProcessorTime
-from lab.record.protection import Protection
-from lab.record.remedy import RemedyOutcome, RemedyResult
 from lab.record.run import (
     RESULTS_FILE,
     BuildRecord,
+    Host,
+    LaneRecord,
+    ProcessorTime,
     RunInfo,
     RunOptions,
     RunResult,

@@ -1,15 +1,143 @@
 """The result of one cell."""
 
 import shlex
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import Field
 
 from lab.probes import Context, Facts
-from lab.record._base import Entry, PlainText, Seconds
-from lab.record.experiment import Experiment, StepOutcome
-from lab.record.outcome import Confidence, Expectation, Finding, Status, Stress, TestResult
-from lab.record.remedy import RemedyOutcome, RemedyResult
+from lab.record.outcome import (
+    Confidence,
+    Entry,
+    Expectation,
+    Finding,
+    PlainText,
+    Seconds,
+    Status,
+    Stress,
+    TestResult,
+)
+
+
+class ExperimentPolicy(StrEnum):
+    """Which cells get an experiment."""
+
+    NEVER = "never"
+    UNCLEAR = "unclear"  # cells that failed for an unknown or only likely cause
+    ALWAYS = "always"  # all cells that failed or passed
+
+
+class StepOutcome(StrEnum):
+    """The outcome of a set of changes that was tried in a fork of a cell."""
+
+    PASSES = "passes"  # every deciding test passed
+    FAILS = "fails"
+    CANNOT = "cannot be tried here"
+    ERROR = "error"  # a fault of the lab; says nothing about the changes
+
+
+class ExperimentStep(Entry):
+    """One fork of the cell. `changes` are its differences from the cell's variant; the first step has none."""
+
+    changes: list[PlainText]
+    outcome: StepOutcome
+    reason: PlainText = ""
+    seconds: Seconds = 0.0
+    retried: list[PlainText] = Field(
+        default_factory=list, description="Faults of the lab after which it was retried."
+    )
+    bug: bool = Field(default=False, description="Whether it met a bug in the lab; see the cell's `bug`.")
+
+
+class NotTried(Entry):
+    """A change that was not tried, or not tried alone, and why."""
+
+    change: PlainText
+    reason: PlainText
+
+
+class Experiment(Entry):
+    """Sets of changes to a cell, each tried in its own fork, to find those that turn the cell's outcome."""
+
+    tests: list[str] = Field(description="The tests that decide. No other test was run.")
+    compared_with: str = Field(
+        default="", description="The passing cell whose facts suggested changes, if any."
+    )
+    steps: list[ExperimentStep] = Field(
+        default_factory=list, description="The forks, in order. The first changes nothing."
+    )
+    turning: list[list[PlainText]] = Field(
+        default_factory=list,
+        description="The sets of changes that turn the outcome. For a failed cell: the smallest one found. "
+        "For a passing cell: every single change that breaks it.",
+    )
+    not_tried: list[NotTried] = Field(default_factory=list)
+    stopped: PlainText = Field(
+        default="",
+        description="Why it ended before every possible change was tried, if it did; for example a budget.",
+    )
+    seconds: Seconds = 0.0
+    evidence: list[str] = Field(default_factory=list)
+
+
+class RemedyOutcome(StrEnum):
+    """The outcome of a remedy that was tried on a cell."""
+
+    VERIFIED = "verified"  # the whole suite passed
+    AVOIDS = "avoids it"  # no test failed, but tests that need the sandbox were skipped: this cures nothing
+    DOES_NOT_HELP = "does not help"
+    MAKES_WORSE = "makes it worse"  # a test failed that passes without it
+    CANNOT = "cannot be tried here"
+    # Whatever it does under the cell's variant says nothing about a real host, so it was not tried.
+    NOT_JUDGED = "not judged here"
+    SCRIPT_FAILS = "its script fails"  # a defect of the remedy, which was not put in place
+    ERROR = "error"  # a fault of the lab; says nothing about the remedy
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether nobody knows what the remedy, once in place, does for the cell."""
+        return self in (
+            RemedyOutcome.CANNOT,
+            RemedyOutcome.NOT_JUDGED,
+            RemedyOutcome.SCRIPT_FAILS,
+            RemedyOutcome.ERROR,
+        )
+
+
+class RemedyResult(Entry):
+    """A remedy that was tried on the cell, or several at once, and its outcome."""
+
+    name: str = Field(
+        description="The remedy's name. The names of remedies that were tried together are joined by +."
+    )
+    result: RemedyOutcome
+    reason: PlainText = ""
+    price: str = Field(description="The protection that it gives up.")
+    seconds: Seconds = 0.0
+    steps: dict[str, Seconds] = Field(
+        default_factory=dict,
+        description="Seconds of each step, all its forks together; the rest of `seconds` is waiting for a "
+        "processor.",
+    )
+    scripts: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the script of each remedy that changes the host."
+    )
+    defects: list[PlainText] = Field(
+        default_factory=list,
+        description="Defects of the script: its second run changed something, or its undo does not undo.",
+    )
+    retried: list[PlainText] = Field(
+        default_factory=list, description="Faults of the lab after which it was retried."
+    )
+    causes: list[str] | None = Field(
+        default=None,
+        description="The causes that the evidence shows with it in place, in the order in which they block. "
+        "null: nobody looked.",
+    )
+    bug: bool = Field(default=False, description="Whether it met a bug in the lab; see the cell's `bug`.")
+    evidence: list[str] = Field(default_factory=list)
+
 
 # The folder of a run that has its evidence.
 CELLS = "cells"

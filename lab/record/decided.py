@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
-from lab.record._base import Entry
+from lab.record.outcome import Entry
 
 DECIDED_FILE = "decided.jsonl"
 FOLLOWS = "follows"

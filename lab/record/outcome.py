@@ -1,12 +1,89 @@
 """The vocabulary of a result: outcomes of tests, statuses of cells, confidence in a cause."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from lab.record._base import Entry, PlainText, Seconds
-from lab.record.protection import Protection
+from lab.base.files import plain
+
+# Text that may come from a guest, without the characters that control a terminal.
+PlainText = Annotated[str, AfterValidator(plain)]
+# The most seconds that are believed, 31 years: sums of them are finite, and integers hold them.
+MOST_SECONDS = 1e9
+Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
+
+
+class Entry(BaseModel):
+    """Base of everything in the record: unknown keys are errors.
+
+    So are numbers that are not finite: JSON has no such number, so what is written could not be read again.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+# The build under test can write these texts. A path has at most 4096 bytes, and a box some 40 mounts.
+LONGEST, MOST = 5000, 500
+Text = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(plain)]
+Texts = Annotated[list[Text], Field(max_length=MOST)]
+# A set of capabilities, as /proc/PID/status has it.
+Mask = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
+# What boxlite takes for a limit: 64 bits.
+Limit = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class BoxProcess(Entry):
+    """One process of a box, with what boxlite may give to any of them."""
+
+    program: Text
+    seccomp: Texts
+    limits: dict[Text, Text] = Field(max_length=50)
+
+
+class Protection(Entry):
+    """What confines the process of a box: of the shim and its descendants the one with the most namespaces.
+
+    In paths, HOME stands for the home of boxlite's runtime, and BOX for the box.
+    """
+
+    program: Text = Field(description="The name of the process.")
+    namespaces: Texts = Field(description="The kinds of namespace that it does not share with the test.")
+    no_new_privs: bool
+    seccomp: Texts = Field(
+        description="The modes of its threads: off, strict, filter. A kernel without seccomp does not tell it: "
+        "`not told by the kernel`."
+    )
+    capabilities: dict[Text, Mask] = Field(
+        max_length=10, description="Its sets of capabilities: Inh, Prm, Eff, Bnd, Amb."
+    )
+    users: Texts = Field(description="Its real, effective, saved and file system user, each number once.")
+    groups: Texts = Field(description="The numbers of all its groups.")
+    root: Text = Field(description="Where its root directory is.")
+    cgroup: Text | None = Field(description="Its own control group. None: that of the test.")
+    cgroup_limits: dict[Text, Text] = Field(
+        default_factory=dict,
+        max_length=10,
+        description="What its own control group limits, by the names of its files; without what is unlimited.",
+    )
+    limits: dict[Text, Text] = Field(
+        max_length=50, description="Its soft limits, by their names in /proc; what is unlimited is left out."
+    )
+    own_limits: Texts = Field(
+        default_factory=list, description="The names of those limits that are lower than the test's own."
+    )
+    mounts: Texts = Field(description="What is mounted for it, each with ro or rw.")
+    asked: dict[Text, bool | Limit | None] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="The security options that the test gave boxlite, by their names in Python.",
+    )
+    processes: Annotated[list[BoxProcess], Field(max_length=MOST)] = Field(
+        default_factory=list, description="The shim and all its descendants, each after its parent."
+    )
+    warnings: Texts = Field(
+        default_factory=list, description="What boxlite warns of in the logs of the box, without the time."
+    )
 
 
 class Outcome(StrEnum):

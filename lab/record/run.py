@@ -11,12 +11,112 @@ from pydantic_core import from_json
 from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
 from lab.record import decided
-from lab.record._base import Entry
-from lab.record.cell import CELLS, CellResult
-from lab.record.experiment import ExperimentPolicy
-from lab.record.lane import Host, LaneRecord
-from lab.record.outcome import Stress
-from lab.record.processor_time import ProcessorTime
+from lab.record.cell import CELLS, CellResult, ExperimentPolicy
+from lab.record.outcome import Entry, PlainText, Seconds, Stress
+
+
+class Host(Entry):
+    """The machine that ran guests, and the software it ran them with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: PlainText = Field(description="What it is called: its node name, or what LAB_HOST_NAME says.")
+    kernel: str
+    system: str
+    cpus: int
+    memory_mib: int
+    libvirt: str
+    qemu: str
+    connect: str
+    acceleration: str
+    acceleration_reason: str
+
+
+class LaneRecord(Entry):
+    """One lane: what its cells share."""
+
+    guest: str
+    label: str = Field(default="", description="Its name in this run, as `lane` of its cells has it.")
+    host: Host | None = Field(default=None, description="What it ran on. null: as the run's `host` says.")
+    image: str = Field(description="SHA-256 of the base image's disk.")
+    fork: str = Field(
+        description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
+    )
+    network: str | None = Field(
+        default=None,
+        description="What carried its guest's packets: closed, which is QEMU's own user network without a way "
+        "to the host or beyond. null: not recorded.",
+    )
+    note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
+    restored: bool = Field(
+        default=False, description="Whether the lane restored a stored state instead of booting."
+    )
+    agent: bool = Field(
+        default=False,
+        description="Whether a resident agent in the guest ran the lab's own programs; otherwise SSH did.",
+    )
+    stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
+    kernel_seconds: Seconds | None = Field(
+        default=None,
+        description="Real seconds that a guest's kernel took until it started user space: as measured on the "
+        "host, or at the lane's boot if that was slower. null: not measured.",
+    )
+    clock: float = Field(
+        default=1.0,
+        description="Seconds of the guest's clock in each real second: below 1 for an emulated guest. The "
+        "seconds of tests are on that clock, and so are those in the guest's logs; all others are real.",
+    )
+    limits_factor: float | None = Field(
+        default=None,
+        description="By what limits of time were multiplied that are meant for ordinary hardware with KVM. "
+        "null: not recorded.",
+    )
+    seconds: dict[str, Seconds]
+    processor_seconds: Seconds | None = Field(
+        default=None,
+        description="Seconds of processor time that its QEMU and passt took. null: not recorded.",
+    )
+
+
+# The most processors that are believed.
+MOST_PROCESSORS = 100_000
+
+
+class ProcessorTime(Entry):
+    """What one session of a run, from a start or a resume to its end, did with the processors of its host.
+
+    A run on several hosts has none: its parts overlap, so what was idle meanwhile cannot be said of each.
+    All but `processors` are seconds; all but `wall` are seconds of processor time.
+    """
+
+    processors: int = Field(ge=1, le=MOST_PROCESSORS, description="How many the host has.")
+    wall: Seconds = Field(description="How long the session took.")
+    lanes: Seconds = Field(
+        description="Of QEMU and passt of its lanes. A machine that ended by itself is not counted."
+    )
+    lab: Seconds = Field(description="Of the lab and of the programs that it ran, as those that build images.")
+    idle: Seconds = Field(description="In which the host's processors had nothing to do.")
+
+    @property
+    def capacity(self) -> float:
+        """What all processors together could do meanwhile."""
+        return self.processors * self.wall
+
+    @property
+    def busy(self) -> float:
+        """What the run took."""
+        return self.lanes + self.lab
+
+    @property
+    def others(self) -> float:
+        """What all other programs of the host took."""
+        return max(0.0, self.capacity - self.busy - self.idle)
+
+    @property
+    def over_bound(self) -> float:
+        """By what the session took longer than if the run had kept all processors busy; 0.1 is 10 %."""
+        return self.capacity / self.busy - 1 if self.busy else 0.0
+
 
 RESULTS_FILE = "results.json"
 # The one format that is written and read.
