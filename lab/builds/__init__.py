@@ -11,7 +11,18 @@ from lab.base.files import plain
 from lab.base.paths import Paths
 from lab.builds import kinds, pip
 from lab.builds import releases as words
-from lab.builds._base import FILES, FOLDER, ROOTFS, UNDER_STRESS, WHOLE_SUITE, Build, Step, SuiteOptions
+from lab.builds._base import (
+    FILES,
+    FOLDER,
+    HIGHEST_SEED,
+    ROOTFS,
+    UNDER_STRESS,
+    WHOLE_SUITE,
+    Build,
+    Step,
+    SuiteOptions,
+    shuffled,
+)
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
 from lab.record import BuildRecord
 
@@ -19,6 +30,7 @@ __all__ = [
     "ANY",
     "FILES",
     "FOLDER",
+    "HIGHEST_SEED",
     "ROOTFS",
     "UNDER_STRESS",
     "WHOLE_SUITE",
@@ -35,6 +47,7 @@ __all__ = [
     "resolve_all",
     "resolve_recorded",
     "shown",
+    "shuffled",
     "stored",
 ]
 

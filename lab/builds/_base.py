@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
@@ -200,3 +200,15 @@ class Build(ABC):
         """What a run keeps of this build, with the SHA-256 of each of its files."""
         digests = {name: sha256(file) for name, file in (files or {}).items()}
         return BuildRecord(name=self.name, version=self.version, source=self.source, files=digests)
+
+
+# The highest seed; the lowest is 0. Short enough to be typed.
+HIGHEST_SEED = 999_999_999
+
+
+def shuffled(tests: Iterable[str], seed: int) -> list[str]:
+    """Return the tests in the order that the seed gives, the same on every host and for every Python.
+
+    Two tests have the same order in every suite that has both.
+    """
+    return sorted(tests, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())

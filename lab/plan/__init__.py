@@ -11,15 +11,12 @@ from lab.plan.cell import (
     Machine,
     rerun,
 )
-from lab.plan.choice import Choice, choose
-from lab.plan.order import HIGHEST_SEED, shuffled
-from lab.plan.shard import Shard, cells_of_shard
+from lab.plan.choice import Choice, Shard, cells_of_shard, choose
 
 __all__ = [
     "BLOCKED_SECONDS",
     "BREAKING_SECONDS",
     "DEFAULT_OPTIONS",
-    "HIGHEST_SEED",
     "PASS_SECONDS",
     "REMEDIES_SECONDS",
     "TURNING_SECONDS",
@@ -30,5 +27,4 @@ __all__ = [
     "cells_of_shard",
     "choose",
     "rerun",
-    "shuffled",
 ]

@@ -24,7 +24,6 @@ DEPLOYMENT = (
     "guest/ending.py",
     "guest/suite.py",
     "guest/variant.py",
-    "plan/order.py",
 )
 # Tokens between Python's statements, each in one form.
 LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: ""}

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from lab.base.errors import Bug, NotApplicable
-from lab.builds import SuiteOptions
+from lab.builds import SuiteOptions, shuffled
 from lab.lane.attempts import clear, fault_folder, set_aside
 from lab.lane.cell import CellRunner
 from lab.machine.lane import Lane, LaneDied, as_fault
-from lab.plan import shuffled
 from lab.record import CellResult, Status, Stress
 from lab.run.backlog import Ticket
 from lab.run.decisions import Decisions

@@ -10,9 +10,8 @@ import pytest
 
 from lab import builds, catalog
 from lab.base.errors import UsageError
-from lab.builds import SuiteOptions, rust
+from lab.builds import HIGHEST_SEED, SuiteOptions, rust, shuffled
 from lab.builds.kinds.wheel import Wheel
-from lab.plan import HIGHEST_SEED, shuffled
 from lab.run import start
 from lab.run.start import Request
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.builds import shuffled
 from lab.catalog import Catalog
 from lab.machine.acceleration import EMULATION
 from lab.machine.clock import RATE
-from lab.plan import shuffled
 from lab.record import CellResult, Outcome, RunResult, Status
 from lab.verdict import protection
 from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
