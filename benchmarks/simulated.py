@@ -32,8 +32,7 @@ from lab.record import CellResult, Outcome, RunOptions, RunResult
 from lab.report.live import RunLog
 from lab.run import absent, scheduler, start
 from lab.run.observer import Silent
-from lab.run.serving import Serving
-from lab.run.worker import Worker
+from lab.run.worker import Serving, Worker
 
 RELEASE = Wheel("0.10.8", "0.10.8")
 # One in so many cells that failed has a failure of its own, as no other cell has it.

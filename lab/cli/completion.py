@@ -15,7 +15,7 @@ from lab.builds import pip
 from lab.cli import COMPLETE
 from lab.lane import keeper
 from lab.record import RunResult
-from lab.run import journal, past, recorded
+from lab.run import journal, past
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -60,7 +60,7 @@ def guests_or_cells(context: click.Context, parameter: click.Parameter, word: st
 
 
 def _cells(run: str) -> list[str]:
-    return recorded.names(RunResult.read(journal.find_folder(Paths.default().runs, run)))
+    return past.names_of_cells(RunResult.read(journal.find_folder(Paths.default().runs, run)))
 
 
 guests = _offering(lambda: catalog.load().guests)

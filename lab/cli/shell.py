@@ -22,7 +22,7 @@ from lab.lane.keeper import Kept
 from lab.lane.shell import Opened
 from lab.plan import Cell
 from lab.record import RunResult
-from lab.run import journal, recorded
+from lab.run import journal, past
 
 # ssh gives this status for its own faults; a command may give it, too.
 SSH_FAILED = 255
@@ -168,7 +168,7 @@ def _wanted(lab: common.Lab, *, guest: str, variant: str | None, build: str | No
     known = known.with_variants(folder / journal.VARIANTS)
     again = shlex.join(["lab", str(click.get_current_context().info_name), "--run", run, guest])
     named = [build] if build is not None else []
-    cell = recorded.find(RunResult.read(folder), guest, known, lab.paths, named, again)
+    cell = past.find_cell(RunResult.read(folder), guest, known, lab.paths, named, again)
     for warning in cell.warnings:
         consoles.errors.print(f"lab: warning: {escape(plain(warning))}", soft_wrap=True)
     cause = f" ({cell.result.cause})" if cell.result.cause else ""

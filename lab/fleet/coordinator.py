@@ -35,7 +35,7 @@ from lab.images.store import BaseImage
 from lab.machine.budget import Memory
 from lab.plan import Cell
 from lab.record import CellResult, RunResult, Status
-from lab.run import parts
+from lab.run import backlog
 from lab.run.backlog import Backlog, Ticket
 from lab.run.decisions import Decisions
 from lab.run.estimates import Estimates
@@ -294,7 +294,7 @@ class Coordinator:
             # Another host is on its way, and the lab failed with it on all that are there.
             and not (self._is_coming and self._avoids.get(ticket, set()) >= self._usable.keys())
         ]
-        for tickets in parts.cut(waiting, self.planned.info.options, self.most_seconds):
+        for tickets in backlog.cut(waiting, self.planned.info.options, self.most_seconds):
             guest = tickets[0].cell.guest.name
             image, is_ready = self._pins[guest]
             # The first part of a guest prepares its image, and the others wait for that.
@@ -316,7 +316,7 @@ class Coordinator:
             workers=others if avoided and others else None,
             allow_other_workers=bool(avoided and others),
             resources={"lane": 1, "memory": need} | ({"kvm": 1} if self.needs_kvm else {}),
-            priority=int(sum(parts.typical_seconds(ticket, options) for ticket in tickets)),
+            priority=int(sum(backlog.typical_seconds(ticket, options) for ticket in tickets)),
             pure=False,
         )
         self._pieces[number] = Piece(number, tickets, image, future)

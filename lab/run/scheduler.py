@@ -22,12 +22,11 @@ from lab.run import absent as absent_images
 from lab.run.backlog import Backlog
 from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
+from lab.run.hosts import Meter
 from lab.run.journal import Journal, locked_folder
 from lab.run.labels import Labels
-from lab.run.meter import Meter
 from lab.run.observer import Observer, kept_apart
-from lab.run.shared import Shared
-from lab.run.worker import NO_IMAGE, Worker
+from lab.run.worker import NO_IMAGE, Shared, Worker
 from lab.trials.policy import Policy
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.

@@ -16,7 +16,7 @@ from lab.fleet.part import Part, Refused
 from lab.fleet.results import DamagedResult
 from lab.images.content import DISK, Content, FileContent
 from lab.record import RunOptions, Status
-from lab.run import parts
+from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.journal import Journal
 from tests.unit.run_examples import KNOWN, PLAN, SMALL, begin, finish, make_wheel, names, own_definitions
@@ -90,9 +90,9 @@ def test_a_host_without_a_guest_or_with_another_build_refuses(tmp_path: Path, pa
 
 def test_a_plan_is_cut_by_machine_and_by_typical_time() -> None:
     tickets = [Ticket(cell) for cell in PLAN]
-    whole = parts.cut(tickets, RunOptions(), 1e6)
+    whole = backlog.cut(tickets, RunOptions(), 1e6)
     assert [{ticket.cell.guest.name for ticket in own} for own in whole] == [{"debian-12"}, {"debian-13"}]
-    single = parts.cut(tickets, RunOptions(), 1.0)
+    single = backlog.cut(tickets, RunOptions(), 1.0)
     assert [len(own) for own in single] == [1] * len(PLAN)
     assert sorted(ticket.cell.name for own in single for ticket in own) == sorted(cell.name for cell in PLAN)
 

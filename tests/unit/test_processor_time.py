@@ -12,8 +12,8 @@ import pytest
 from lab.machine import processor_time
 from lab.record import ProcessorTime, RunInfo, RunResult
 from lab.report import table
-from lab.run import meter
-from lab.run.meter import Meter
+from lab.run import hosts
+from lab.run.hosts import Meter
 
 LANE, PORT = "lab-debian-13-2d2671", 22693
 QEMU = ["/usr/bin/qemu-system-x86_64", "-name", f"guest={LANE},debug-threads=on"]
@@ -60,8 +60,8 @@ def test_other_processes_are_not_counted(other: FakeProcess) -> None:
 
 def test_a_session_is_measured_from_its_start_on(monkeypatch: pytest.MonkeyPatch) -> None:
     lab, idle = iter([10.0, 13.0]), iter([500.0, 530.0])
-    monkeypatch.setattr(meter, "_lab", lambda: next(lab))
-    monkeypatch.setattr(meter, "_idle", lambda: next(idle))
+    monkeypatch.setattr(hosts, "_lab", lambda: next(lab))
+    monkeypatch.setattr(hosts, "_idle", lambda: next(idle))
     measured = Meter()
     measured.add_lane(40.0)
     measured.add_lane(20.0)

@@ -13,7 +13,7 @@ from lab.images import store
 from lab.lane import prepare_image
 from lab.plan import Cell
 from lab.record import BuildRecord, LaneRecord, RunOptions, RunResult, Status
-from lab.run import definitions, recorded
+from lab.run import definitions, past
 from tests.unit.examples import base_image, cell, run_of
 
 KNOWN = catalog.load()
@@ -34,7 +34,7 @@ def run(*cells: Any, **info: Any) -> RunResult:
 
 
 def test_a_cell_is_found_with_its_build_and_the_lab_s_own_root_file_system(paths: Paths) -> None:
-    found = recorded.find(run(), "debian-13/userns-clone-off", KNOWN, paths)
+    found = past.find_cell(run(), "debian-13/userns-clone-off", KNOWN, paths)
     assert found.cell.name == "debian-13/userns-clone-off/0.10.8"
     assert found.cell.build.argument == "0.10.8"
     assert (found.result.status, found.own_rootfs, list(found.warnings)) == (Status.FAIL, None, [])
@@ -42,24 +42,24 @@ def test_a_cell_is_found_with_its_build_and_the_lab_s_own_root_file_system(paths
 
 def test_a_cell_that_the_run_does_not_have_is_refused_with_those_that_are_near(paths: Paths) -> None:
     with pytest.raises(UsageError, match="no cell of run") as raised:
-        recorded.find(run(), "debian-13/userns-clone-of", KNOWN, paths)
+        past.find_cell(run(), "debian-13/userns-clone-of", KNOWN, paths)
     assert raised.value.hint == "did you mean debian-13/userns-clone-off?"
 
 
 def test_a_cell_with_several_builds_needs_the_build(paths: Paths) -> None:
     several = run(cell(build="0.10.8"), cell(build="0.9.0", status=Status.FAIL))
-    assert recorded.names(several) == ["debian-13/stock/0.9.0", "debian-13/stock/0.10.8"]
+    assert past.names_of_cells(several) == ["debian-13/stock/0.9.0", "debian-13/stock/0.10.8"]
     with pytest.raises(UsageError, match="several builds") as raised:
-        recorded.find(several, "debian-13/stock", KNOWN, paths)
+        past.find_cell(several, "debian-13/stock", KNOWN, paths)
     assert raised.value.hint == "name one of debian-13/stock/0.10.8, debian-13/stock/0.9.0"
-    assert recorded.find(several, "debian-13/stock/0.9.0", KNOWN, paths).cell.build.version == "0.9.0"
+    assert past.find_cell(several, "debian-13/stock/0.9.0", KNOWN, paths).cell.build.version == "0.9.0"
 
 
 def test_a_wheel_that_changed_since_is_refused(paths: Paths, tmp_path: Path) -> None:
     source = tmp_path / "nothing.whl"
     record = BuildRecord(name="0.10.8", version="0.10.8", source=str(source))
     with pytest.raises(UsageError, match="no such file"):
-        recorded.find(run(builds=[record]), "debian-13/userns-clone-off", KNOWN, paths)
+        past.find_cell(run(builds=[record]), "debian-13/userns-clone-off", KNOWN, paths)
 
 
 def layout(folder: Path) -> Path:
@@ -74,22 +74,22 @@ def test_the_root_file_system_of_the_run_is_used_and_refused_if_it_changed(
 ) -> None:
     own = layout(tmp_path / "rootfs")
     made = run(options=RunOptions(rootfs=str(own)))
-    assert recorded.find(made, "debian-13/userns-clone-off", KNOWN, paths).own_rootfs == own
+    assert past.find_cell(made, "debian-13/userns-clone-off", KNOWN, paths).own_rootfs == own
     (own / "index.json").write_text('{"manifests": []}')
     with pytest.raises(UsageError, match=r"the root file system .* changed since"):
-        recorded.find(made, "debian-13/userns-clone-off", KNOWN, paths)
+        past.find_cell(made, "debian-13/userns-clone-off", KNOWN, paths)
 
 
 def test_definitions_that_changed_since_are_named_if_they_decide_the_cell(paths: Paths) -> None:
     made = run()
     before = made.run.definitions | {"variant userns-clone-off": "other", "variant stock": "other"}
     changed = made.model_copy(update={"run": made.run.model_copy(update={"definitions": before})})
-    found = recorded.find(changed, "debian-13/userns-clone-off", KNOWN, paths)
+    found = past.find_cell(changed, "debian-13/userns-clone-off", KNOWN, paths)
     assert found.warnings == [f"changed since run {made.run.id}: variant userns-clone-off"]
 
 
 def test_a_run_that_kept_no_definitions_is_no_proof_that_nothing_changed(paths: Paths) -> None:
-    found = recorded.find(run(definitions={}), "debian-13/userns-clone-off", KNOWN, paths)
+    found = past.find_cell(run(definitions={}), "debian-13/userns-clone-off", KNOWN, paths)
     assert found.warnings == ["the run does not say which definitions it used: they may have changed since"]
 
 
@@ -104,7 +104,7 @@ def test_another_image_than_that_of_the_run_is_told(
         return LaneRecord(guest="debian-13", image=digest, fork="memory", seconds={})
 
     same = run(lanes=[lane(image.manifest.disk_sha256)])
-    assert recorded.find(same, "debian-13/userns-clone-off", KNOWN, paths).warnings == []
+    assert past.find_cell(same, "debian-13/userns-clone-off", KNOWN, paths).warnings == []
     other = run(lanes=[lane("f" * 64)])
-    found = recorded.find(other, "debian-13/userns-clone-off", KNOWN, paths)
+    found = past.find_cell(other, "debian-13/userns-clone-off", KNOWN, paths)
     assert found.warnings == [f"debian-13 has another image now than in run {other.run.id}"]
