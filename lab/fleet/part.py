@@ -32,7 +32,7 @@ from lab.run.hosts import NAME as HOST_NAME
 from lab.run.hosts import Meter
 from lab.run.journal import Journal
 from lab.trials import experiment
-from lab.trials.policy import Policy
+from lab.trials.changes import Policy
 
 # The topic of dask's event log that has the progress of parts: one JSON text for each event.
 TOPIC = "lab"

@@ -10,9 +10,8 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.plan import Cell, Machine
 from lab.record import CellResult, RunOptions
 from lab.run.estimates import Estimates
-from lab.trials.remedies import Trial
-from lab.trials.series import Steps
-from lab.trials.sharing import Offer
+from lab.trials.experiment import Steps
+from lab.trials.remedies import Offer, Trial
 from lab.verdict.status import may_be_hang, missed_a_limit
 
 # After a limit ended a suite: one that does not end in twice the time hangs.

@@ -27,7 +27,7 @@ from lab.run.journal import Journal, locked_folder
 from lab.run.labels import Labels
 from lab.run.observer import Observer, kept_apart
 from lab.run.worker import NO_IMAGE, Shared, Worker
-from lab.trials.policy import Policy
+from lab.trials.changes import Policy
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
 MEMORY_SECONDS = 2.0

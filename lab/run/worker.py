@@ -34,10 +34,9 @@ from lab.run.decisions import Decisions
 from lab.run.hosts import Meter
 from lab.run.journal import Journal, ResultsNotWritten
 from lab.run.observer import Observer
-from lab.trials import experiment, remedies, series
-from lab.trials.policy import Policy
-from lab.trials.remedies import Trial
-from lab.trials.sharing import Offer, Task
+from lab.trials import experiment, remedies
+from lab.trials.changes import Policy
+from lab.trials.remedies import Offer, Task, Trial
 from lab.verdict import status
 from lab.verdict.status import is_lasting, missed_a_limit
 
@@ -227,7 +226,7 @@ class Serving:
         tried = {each.name for each in result.remedies}
         old = [each for each in folder.glob(f"{remedies.FOLDER}/*") if each.name not in tried]
         if not (result.experiment or ticket.steps.made):
-            old.append(folder / series.FOLDER)
+            old.append(folder / experiment.FOLDER)
         for each in old:
             shutil.rmtree(each, ignore_errors=True)
 

@@ -1,7 +1,7 @@
-"""What can be changed on a cell: a setting left out of its variant, or settings added to it."""
+"""What is tried on cells, and what can change on one: a setting of its variant left out, or others added."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 from lab import knobs
@@ -9,6 +9,19 @@ from lab.base.files import plain
 from lab.catalog import Catalog, Variant
 from lab.knobs import Conflict, Knob
 from lab.probes import Facts
+from lab.record import ExperimentPolicy
+from lab.remedies import Remedy
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which remedies are tried on failing cells, on which cells experiments are made, and how often a try is
+    repeated after a fault of the lab.
+    """
+
+    remedies: Mapping[str, Remedy] = field(default_factory=dict)
+    experiments: ExperimentPolicy = ExperimentPolicy.NEVER
+    retries: int = 0
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def test_a_build_with_a_damaged_wheel_costs_the_cells_of_that_build(lab: Lab) ->
     assert all(is_bug_of(lab, cell) for cell in run.cells) and len(lab.booted) == 1
 
 
-@pytest.mark.parametrize("where", ["remedy_attempt.RemedyAttempt.run", "remedies.Trials.all"])
+@pytest.mark.parametrize("where", ["remedies.RemedyAttempt.run", "remedies.Trials.all"])
 def test_what_the_suite_showed_stands_where_a_trial_met_a_bug(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -25,10 +25,9 @@ from lab.record import (
 )
 from lab.remedies import Remedy
 from lab.trials import experiment
-from lab.trials.policy import Policy
-from lab.trials.remedies import Trial, Trials
-from lab.trials.remedy_attempt import RemedyAttempt
-from lab.trials.series import Steps
+from lab.trials.changes import Policy
+from lab.trials.experiment import Steps
+from lab.trials.remedies import RemedyAttempt, Trial, Trials
 from tests.libvirt.lab_examples import ONE, Lab, Seconds, at, blocked, fails, statuses, until_given_up
 
 

@@ -11,7 +11,7 @@ from lab.plan import Cell
 from lab.record import Outcome, RunOptions, Status, TestResult
 from lab.run.backlog import Backlog, Ticket
 from lab.run.estimates import Estimates
-from lab.trials.sharing import Offer
+from lab.trials.remedies import Offer
 
 KNOWN = catalog.load()
 GUESTS = list(KNOWN.guests)

@@ -31,10 +31,9 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.trials import changes, series
-from lab.trials.experiment import with_experiment
-from lab.trials.policy import Policy
-from lab.trials.series import Steps
+from lab.trials import changes, experiment
+from lab.trials.changes import Policy
+from lab.trials.experiment import Steps, with_experiment
 from tests.unit import examples
 from tests.unit.fake_runner import SUITE, FakeRunner
 
@@ -341,7 +340,7 @@ def test_a_change_breaks_what_passed_only_where_it_does_so_in_two_forks(guest: M
 def test_a_budget_ends_it_and_what_was_not_tried_is_said(
     guest: Make, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, said: str
 ) -> None:
-    monkeypatch.setattr(series, limit, value)
+    monkeypatch.setattr(experiment, limit, value)
     cell = planned("stock")
     result = run(guest(lambda wanted: NO_SANDBOX), cell, failed(cell))
     assert made(result).stopped == said
@@ -355,7 +354,7 @@ def test_a_set_that_could_not_be_made_smaller_is_said_to_be_such(
     guest: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = planned("ptrace-scope-3+userns-clone-off+io-uring-disabled+max-userns-zero")
-    monkeypatch.setattr(series, "FORKS", 6)
+    monkeypatch.setattr(experiment, "FORKS", 6)
     result = run(guest(), cell, failed(cell))
     [turning] = made(result).turning
     assert len(turning) == 4

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from lab.trials.ddmin import smallest
+from lab.trials.experiment import smallest
 
 
 def parts(whole: str, needed: set[str]) -> tuple[str, list[str]]:

@@ -31,7 +31,7 @@ from lab.record import (
     TestResult,
 )
 from lab.remedies import Remedy
-from lab.trials.policy import Policy
+from lab.trials.changes import Policy
 from lab.trials.remedies import Trial, Trials, keep_nothing, with_remedies
 from tests.unit.examples import facts, probe, probed
 from tests.unit.fake_runner import SUITE, FakeRunner

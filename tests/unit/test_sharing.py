@@ -10,7 +10,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.machine.lane import LaneDied
-from lab.trials.sharing import Offer, Share, on_one_lane
+from lab.trials.remedies import Offer, Share, on_one_lane
 from tests.unit.examples import facts
 from tests.unit.fake_runner import FakeRunner
 
