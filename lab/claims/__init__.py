@@ -12,7 +12,7 @@ from lab.base.errors import unknown_name
 from lab.claims import docs, issue_468
 from lab.claims._base import BugReport, Claim, Sight
 from lab.record import Status
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 
 __all__ = ["Answer", "Claim", "Judgement", "Seen", "Sight", "judge", "known", "reports", "shows", "title"]
 

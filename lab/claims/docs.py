@@ -23,7 +23,7 @@ from lab.claims._base import (
 )
 from lab.evidence import KERNEL_FILE
 from lab.record import CellResult, RemedyOutcome
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 
 CONTROL = "jailer_disabled_box_starts_and_executes"
 JUNIT = "suite/junit.xml"

@@ -29,7 +29,7 @@ from lab.evidence import KERNEL_FILE
 from lab.probes import Facts
 from lab.probes.facts import numbers
 from lab.record import CellResult, Confidence, RemedyOutcome
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 
 JUNIT = "suite/junit.xml"
 # Upstream's names, and the suite's.

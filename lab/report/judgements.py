@@ -13,8 +13,7 @@ from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
 from lab.remedies import Remedy
 from lab.report import markdown, table
 from lab.upstream import words
-from lab.upstream.finished import FinishedCell
-from lab.upstream.words import WordsVerdict
+from lab.upstream.words import FinishedCell, WordsVerdict
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from lab.record import CellResult, RunResult
 from lab.report import protection, table
 from lab.report.table import Section, sections
 from lab.upstream import words
-from lab.upstream.finished import FinishedCell
-from lab.upstream.words import WordsVerdict
+from lab.upstream.words import FinishedCell, WordsVerdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Longest text from a guest in a page, in characters: between words, and as a block.

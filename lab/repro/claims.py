@@ -13,7 +13,7 @@ from lab.repro.planning import Plan
 from lab.repro.questions import Check
 from lab.repro.report import Ended, NamedTest, Report, Words
 from lab.repro.verdict import FAILED, Compared, Verdict
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 
 RAN = (*FAILED, Status.PASS, Status.XPASS)
 # A report whose text holds so many quotes of a known report's claims is that report.

@@ -19,8 +19,7 @@ from lab.site.model import CellEvidence, EvidenceFile, Identity, Published, Site
 from lab.site.page import Page, not_shown, slug
 from lab.site.users import hosts
 from lab.upstream import words
-from lab.upstream.finished import FinishedCell
-from lab.upstream.words import WordsVerdict
+from lab.upstream.words import FinishedCell, WordsVerdict
 
 UNKNOWN = "not known: the lab did not read it"
 

@@ -31,7 +31,7 @@ from lab.remedies import Remedy
 from lab.report import protection
 from lab.report.protection import Weakness
 from lab.site.page import Copy, slug
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 
 # How a run over several hosts says what happened on one of them (`lab/fleet`).
 FAULT = re.compile(

@@ -1,4 +1,4 @@
-"""What boxlite says about why a box did not start, and whether that is right.
+"""A finished cell with its files: what boxlite says about why a box did not start, and whether that is right.
 
 Since 0.10 boxlite returns only one sentence to its caller. The supposed cause and the advice are in its log,
 `logs/boxlite.log.DATE` below its home.
@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from lab import causes, evidence
 from lab.base.files import plain
-from lab.record import CellResult, Confidence, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.evidence import Evidence
+from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.remedies import Remedy
 
 # The first line of a log entry; the lines up to the next match belong to it.
@@ -138,3 +140,50 @@ def tried_advice(cell: CellResult, words: Words, known: Mapping[str, Remedy]) ->
     """Return the results of the remedies that were tried alone on this cell and do what boxlite advises."""
     advised = {name for name, remedy in known.items() for each in words.advises if remedy.is_advised_by(each)}
     return [tried for tried in cell.remedies if tried.name in advised]
+
+
+@dataclass(frozen=True)
+class FinishedCell:
+    """One cell of a run whose record is in the folder `run`. Its files are read on first use."""
+
+    result: CellResult
+    run: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.run / self.result.folder
+
+    @cached_property
+    def is_inside(self) -> bool:
+        """Whether the cell's folder is in the run's, not behind a link: a record may name anything."""
+        try:
+            whole, folder = self.run.resolve(), self.folder.resolve()
+            return folder == whole / self.result.folder and folder.is_relative_to(whole)
+        except (OSError, ValueError):  # No path can hold such a name.
+            return False
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the rules of the causes read. Raises LabError if a file cannot be read."""
+        return evidence.read(self.folder, self.result.tests) if self.is_inside else Evidence()
+
+    @cached_property
+    def words(self) -> Words:
+        return read(self.folder, self.result.tests) if self.is_inside else Words()
+
+    @cached_property
+    def refusals(self) -> dict[str, list[str]]:
+        """What the kernel refused, by file. Raises LabError if a file cannot be read."""
+        return evidence.refusals(self.folder) if self.is_inside else {}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The cell's causes. Old records have no list of causes; then this is the one cause that they name."""
+        cell = self.result
+        if cell.causes or cell.cause is None or cell.confidence is None:
+            return cell.causes
+        return [Finding(name=cell.cause, confidence=cell.confidence, why=cell.reason)]
+
+    def path(self, file: str) -> str:
+        """Return the path of a file in the cell's folder, relative to the run's folder."""
+        return str(self.result.folder / file)

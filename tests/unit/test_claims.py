@@ -13,7 +13,7 @@ from lab.probes import Facts
 from lab.probes.facts import Sysctls
 from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutcome, Status, TestResult
 from lab.report import judgements
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 from tests.unit import evidence_examples, words_examples
 from tests.unit.claims_examples import (
     FAIL,

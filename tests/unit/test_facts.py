@@ -20,7 +20,7 @@ from lab.builds.elf import Needs
 from lab.claims import issue_468
 from lab.knobs.files import Bubblewrap, BubblewrapState
 from lab.probes import PROGRAMS, Facts, NotAsked, Probed, SuiteUser, Who
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 from tests.unit import examples
 
 

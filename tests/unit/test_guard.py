@@ -12,7 +12,7 @@ from lab.report import github, judgements, junit, markdown, table
 from lab.site import one_page
 from lab.site.publish import publish
 from lab.upstream import words
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 from tests.unit.claims_examples import gathered
 from tests.unit.cli_examples import run_main
 from tests.unit.examples import run_of

@@ -10,7 +10,7 @@ from lab.repro import answer, claims, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.repro.report import Mood, Setting
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 from tests.unit import words_examples
 from tests.unit.repro_examples import (
     CLONE,

@@ -8,7 +8,7 @@ from lab.repro import claims, verdict
 from lab.repro.claims import ClaimLine, Held
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
-from lab.upstream.finished import FinishedCell
+from lab.upstream.words import FinishedCell
 from tests.unit.repro_examples import (
     CLONE,
     POLICY,

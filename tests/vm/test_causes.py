@@ -10,8 +10,7 @@ from lab.catalog import Catalog
 from lab.probes import Facts
 from lab.record import CellResult, Outcome, RunResult, Status
 from lab.upstream import words
-from lab.upstream.finished import FinishedCell
-from lab.upstream.words import WordsVerdict
+from lab.upstream.words import FinishedCell, WordsVerdict
 from tests.vm.conftest import RELEASE
 from tests.vm.shared import SharedRun
 

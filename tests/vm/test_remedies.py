@@ -10,8 +10,7 @@ from lab import claims, remedies
 from lab.claims import Answer
 from lab.record import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
 from lab.upstream import words
-from lab.upstream.finished import FinishedCell
-from lab.upstream.words import WordsVerdict
+from lab.upstream.words import FinishedCell, WordsVerdict
 from tests.vm.conftest import ONE_KNOB, TRIES, TWO_KNOBS
 
 of_one_knob = pytest.mark.shared(TRIES[ONE_KNOB])
