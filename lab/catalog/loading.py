@@ -8,11 +8,8 @@ from pathlib import Path
 from lab import knobs
 from lab.base.errors import UsageError, one_line, unknown_name
 from lab.base.paths import PACKAGE, definitions
-from lab.catalog.guest import CloudImage, Guest, Pin
-from lab.catalog.sets import Set
-from lab.catalog.suite import Suite
+from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, variant_file
 from lab.catalog.toml import load_file, load_folder, read, validate
-from lab.catalog.variant import AND, Variant, variant_file
 from lab.knobs import Conflict
 
 

@@ -24,9 +24,8 @@ from lab.base.paths import Paths
 from lab.base.speed import Speed
 from lab.builds import closure, elf, libtest, local, nextest, npm, reportlog
 from lab.catalog import Guest, key_file, load_pins, toml
+from lab.catalog.definitions import Set, Suite
 from lab.catalog.loading import _variant_file
-from lab.catalog.sets import Set
-from lab.catalog.suite import Suite
 from lab.check import answer, published
 from lab.check import text as check_text
 from lab.fleet import inventory, results

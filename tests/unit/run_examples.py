@@ -11,7 +11,7 @@ from lab import builds, catalog, plan
 from lab.base import paths
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
-from lab.catalog import loading, suite
+from lab.catalog import definitions, loading
 from lab.knobs.kernel import Sysctl
 from lab.plan import Cell, Shard
 from lab.record import (
@@ -77,7 +77,7 @@ def own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the suites and of `cloud-init/` that the lab takes for its own."""
     shutil.copytree(paths.PACKAGE / "suites", tmp_path / "suites")
     shutil.copytree(paths.definitions() / "cloud-init", tmp_path / "cloud-init")
-    monkeypatch.setattr(suite, "PACKAGE", tmp_path)
+    monkeypatch.setattr(definitions, "PACKAGE", tmp_path)
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
     monkeypatch.setattr(paths, "definitions", lambda: tmp_path)
     return tmp_path

@@ -101,7 +101,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, f"{kinds.__name__}.program", raising=False)
     shutil.copytree(PACKAGE / "suites", tmp_path / "suites")
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
-    monkeypatch.setattr(catalog.suite, "PACKAGE", tmp_path)
+    monkeypatch.setattr(catalog.definitions, "PACKAGE", tmp_path)
     folder = tmp_path / "suites" / "box"
     folder.mkdir()
     for name, text in SUITE_FILES.items():

@@ -1,0 +1,395 @@
+"""The definitions: a guest (`images/*.toml`), a variant (`cloud-init/variants/*.toml`), a set, a suite."""
+
+import re
+from collections.abc import Collection
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_validator
+
+from lab import causes
+from lab.base.paths import PACKAGE
+from lab.catalog.toml import Definition
+from lab.knobs import Conflict, Knob
+from lab.record import Expectation, Needs
+
+# Joins the names of variants that are combined on a guest.
+AND = "+"
+PASS = "pass"
+
+
+def check_expectation(expect: Expectation) -> None:
+    """Raise ValueError if its cause is missing, not needed or unknown."""
+    if (expect.status == "xfail") != (expect.cause is not None):
+        raise ValueError('expect.cause must be given with status "xfail", and only with it')
+    if expect.cause is not None and expect.cause not in causes.known():
+        raise ValueError(f"expect.cause must be one of {', '.join(causes.known())}; found {expect.cause!r}")
+
+
+def first_expected(*expectations: Expectation) -> Expectation:
+    """Return the one whose cause boxlite meets first; a pass if none has a cause."""
+    by_cause = {each.cause: each for each in expectations}
+    return next((by_cause[cause] for cause in causes.known() if cause in by_cause), Expectation())
+
+
+class Variant(Definition):
+    """A named set of security settings for a guest.
+
+    Besides these keys it has one for each kind of setting in `lab.knobs`: see `variant_file`.
+    """
+
+    name: str
+    title: str
+    expect: Expectation = Expectation()
+    # What becomes of a cause that a guest has by itself: a pass, or another cause.
+    turns: dict[str, str] = Field(default_factory=dict)
+    # Remedies of which a cell with this variant cannot tell what they do on a real host, each with the reason.
+    not_judged: dict[str, str] = Field(default_factory=dict)
+    # In what a guest with this variant differs from the host that the variant stands for, by that host's name.
+    differs: dict[str, list[str]] = Field(default_factory=dict)
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        """The variant's settings, by the name of their kind."""
+        return {name: value for name, value in self if isinstance(value, Knob)}
+
+    @property
+    def kernel_arguments(self) -> list[str]:
+        """Arguments that it adds to the kernel's command line; they require a boot."""
+        return [word for knob in self.knobs.values() for word in knob.kernel_arguments()]
+
+    @property
+    def sysctls(self) -> list[str]:
+        """The sysctls that must be read in a guest to tell whether the variant makes sense and is in effect."""
+        return [name for knob in self.knobs.values() for name in knob.sysctls()]
+
+    @model_validator(mode="after")
+    def _expectation_is_whole(self) -> "Variant":
+        check_expectation(self.expect)
+        known = {*causes.known(), PASS}
+        if unknown := [name for pair in self.turns.items() for name in pair if name not in known]:
+            raise ValueError(f"turns must hold causes and {PASS!r}; found {unknown[0]!r}")
+        return self
+
+    def combined(self, other: "Variant") -> "Variant":
+        """Combine both variants on one guest. Raises Conflict if their settings exclude each other.
+
+        The result is expected to fail if one of them is, for the cause that boxlite meets first.
+        """
+        knobs = self.knobs
+        for name, theirs in other.knobs.items():
+            mine = knobs.get(name)
+            try:
+                knobs[name] = mine.combined(theirs) if mine else theirs
+            except Conflict as why:
+                raise Conflict(f"{name}: {why}") from None
+        update = {
+            "name": f"{self.name}{AND}{other.name}",
+            "title": f"{self.title}; {other.title}",
+            "expect": first_expected(self.expect, other.expect),
+            "turns": self.turns | other.turns,
+            "not_judged": self.not_judged | other.not_judged,
+            "differs": self.differs | other.differs,
+        }
+        return self.model_copy(update={**update, **knobs})
+
+
+@cache  # Variants are equal only if they have the same class.
+def variant_file(kinds: tuple[tuple[str, type[Knob]], ...]) -> type[Variant]:
+    """Build the model of a variant's file: its own keys, and a table for each kind of setting."""
+    tables: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds}
+    return create_model("VariantFile", __base__=Variant, **tables)
+
+
+class DebianImage(Definition):
+    """A guest built from Debian's packages by mmdebstrap."""
+
+    kind: Literal["debian"]
+    suite: str = Field(pattern=r"^[a-z0-9.-]+$")
+    backports: list[str] = Field(
+        [], description="Packages taken from the suite's backports, usually the kernel."
+    )
+    packages: list[str] = Field([], description="Packages in addition to those of every guest.")
+    security: bool = Field(True, description="Whether packages may come from the suite's security archive.")
+    expired: bool = Field(False, description="Accept the archive's package lists after their Valid-Until date.")
+    selinux: str | None = Field(
+        None, pattern=r"^[a-z]+$", description="SELinux policy whose file contexts label the disk."
+    )
+    kernel_arguments: str = Field("", description="Kernel arguments in addition to those of every guest.")
+    disk_gib: int = Field(6, ge=2, le=64)
+
+    @property
+    def origin(self) -> str:
+        """Where the image comes from, as text for users."""
+        return f"built from Debian {self.suite} packages"
+
+
+class Firmware(StrEnum):
+    """The firmware that starts the disk's own boot loader."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class PackageManager(StrEnum):
+    """The program that installs packages in the guest."""
+
+    APT = "apt"
+    DNF = "dnf"
+
+
+class SignatureForm(StrEnum):
+    """How a checksum file is signed: by a separate file with the suffix `.gpg`, or inside its own text."""
+
+    DETACHED = "detached"
+    CLEAR = "clear"
+
+
+class SignedChecksums(Definition):
+    """The checksum file beside a disk, signed by the distribution."""
+
+    file: str = Field(pattern=r"^[^/]+$")
+    form: SignatureForm
+    key: str = Field(pattern=r"^[^/]+\.asc$", description="File in `images/keys/` with the only trusted key.")
+
+
+class UnsignedChecksums(Definition):
+    """A checksum file that nobody signs: a digest of it is pinned if all mirrors have the same."""
+
+    file: str = Field(pattern=r"^[^/]+$")
+    mirrors: list[str] = Field(
+        min_length=1, description="Folders with that file on other servers than `url`; with `{build}`."
+    )
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected a regular expression: {error}") from None
+    return text
+
+
+class CloudImage(Definition):
+    """A guest that its distribution publishes as a disk. `{build}` in `url` and `checksums.file` means `build`.
+
+    A disk is verified with checksums that the distribution signs, or with `digest`. Unless the definition has
+    `build` itself, both come from `images/pins/pins.toml`.
+    """
+
+    kind: Literal["cloud"]
+    url: str = Field(pattern=r"^https?://[^/]+/.*[^/]$")
+    archive: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]+/.*[^/]$",
+        description="Where the disk is after the distribution has moved its release there; like `url`.",
+    )
+    build: str | None = None
+    builds: Annotated[str, AfterValidator(_expression)] | None = Field(
+        None, description="What the names of dated builds match, as a regular expression."
+    )
+    checksums: SignedChecksums | None = None
+    unsigned: UnsignedChecksums | None = None
+    digest: str | None = Field(
+        None, pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$", description="The disk's pinned digest."
+    )
+    firmware: Firmware
+    user: str = Field(description="The default login of the distribution's images.")
+    package_manager: PackageManager
+    # It decides what is prepared of the disk, not which disk that is.
+    packages: list[str] = Field(
+        [], exclude=True, description="Packages to install while it is prepared, besides what the suite needs."
+    )
+    selinux: str | None = Field(None, pattern=r"^[a-z]+$", description="SELinux policy that it enforces.")
+    disk_gib: int = Field(10, ge=2, le=64, description="Size to which the disk is grown in the guest.")
+
+    @model_validator(mode="after")
+    def _vouched_for_once(self) -> "CloudImage":
+        if self.checksums is not None and self.digest is not None:
+            raise ValueError("only one of `checksums` and `digest` can be given")
+        if self.digest is not None and self.address is None:
+            raise ValueError("`build` must be given with `digest`, which belongs to one build")
+        return self
+
+    @property
+    def address(self) -> str | None:
+        """The disk's URL; None if it needs a build and none is pinned."""
+        return self._filled(self.url)
+
+    @property
+    def checksums_address(self) -> str | None:
+        """The URL of the checksum file beside the disk; None if the distribution does not sign one."""
+        if self.checksums is None or self.address is None:
+            return None
+        return f"{self.address.rpartition('/')[0]}/{self._filled(self.checksums.file)}"
+
+    @property
+    def archived(self) -> "CloudImage | None":
+        """The same disk in the distribution's archive; None if the definition names no archive."""
+        return self.model_copy(update={"url": self.archive, "archive": None}) if self.archive else None
+
+    @property
+    def origin(self) -> str:
+        """Where the image comes from, as text for users."""
+        return self.address or f"{self.url} (no build is pinned yet)"
+
+    def _filled(self, text: str) -> str | None:
+        if self.build is None:
+            return None if "{build}" in text else text
+        return text.replace("{build}", self.build)
+
+
+class Pin(Definition):
+    """A section of `images/pins/pins.toml`: a guest's build, when it was pinned, and what vouches for it."""
+
+    build: str = Field(pattern=r"^[\w.-]+$")
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    digest: str | None = None
+    mirrors: list[str] = Field([], description="The servers that agreed on the digest.")
+
+
+class Guest(Definition):
+    """One operating system to test on."""
+
+    name: str
+    title: str
+    image: Annotated[DebianImage | CloudImage, Field(discriminator="kind")]
+    memory_mib: int = Field(2048, ge=512)
+    cpus: int = Field(2, ge=1, le=16, description="Processors under KVM; emulated guests have one.")
+    expect: Expectation = Field(
+        Expectation(),
+        description="What boxlite does on it as installed; a variant may change that.",
+    )
+    because: str = Field("", description="The guest's own setting that is the expected cause, and the source.")
+
+    # Not a field: no definition sets it, and it does not make another definition of the guest.
+    _only_image: str = PrivateAttr("")
+
+    @model_validator(mode="after")
+    def _expectation_is_whole(self) -> "Guest":
+        check_expectation(self.expect)
+        if self.expect.cause and not self.because:
+            raise ValueError("`because` must be given with an expected cause")
+        return self
+
+    @property
+    def only_image(self) -> str:
+        """The digest of the one image that the guest may run from; empty if any of its definition will do."""
+        return self._only_image
+
+    def from_image(self, digest: str) -> "Guest":
+        """The guest that runs from the image with this digest and from no other."""
+        made = self.model_copy()
+        made._only_image = digest
+        return made
+
+    def pinned(self, pin: Pin) -> "Guest":
+        """The guest with this build of its disk. Raises ValueError if the pin does not suit it."""
+        if not isinstance(self.image, CloudImage):
+            raise ValueError("its image is built locally")
+        fields = {**self.image.model_dump(), "build": pin.build, "digest": pin.digest}
+        fields["packages"] = self.image.packages
+        return self.model_copy(update={"image": CloudImage.model_validate(fields)})
+
+    def with_packages(self, *names: str) -> "Guest":
+        """The guest with further packages: another image, beside the one without them."""
+        wanted = [*self.image.packages, *names]
+        return self.model_copy(update={"image": self.image.model_copy(update={"packages": wanted})})
+
+    @property
+    def kernel_arguments(self) -> str:
+        """Additional kernel arguments; none for a cloud image, whose own boot loader passes them."""
+        return self.image.kernel_arguments if isinstance(self.image, DebianImage) else ""
+
+
+class Set(Definition):
+    """A named selection of cells: each of its guests with each of its variants."""
+
+    name: str
+    title: str
+    guests: list[str]
+    variants: list[str]
+    remedies: bool = Field(True, description="Whether remedies are tried on the cells that fail.")
+
+
+class Suite(Definition):
+    """The tests that run inside the guest. `tests` names all of them, so that a missing result is noticed."""
+
+    name: str
+    title: str
+    control: str = Field(
+        default="", description="The test that passes even if the jailer is blocked; empty: there is none."
+    )
+    witness: str = Field(
+        default="",
+        description="The single most telling test: a box starts in the sandbox, and the sandbox isolates it. "
+        "Empty: no test tells more than the others.",
+    )
+    boxes: bool = Field(
+        default=True,
+        description="Whether its tests start boxes. If not, they need nothing of what only boxes need.",
+    )
+    filter: str = Field(
+        default="", description="nextest's expression for its tests; empty: nextest does not run them."
+    )
+    cargo: tuple[str, ...] = Field(default=(), description="Cargo's options that build its tests.")
+    test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
+    suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
+    shared: list[Annotated[str, Field(max_length=100)]] = Field(
+        default=[], description="Files of `lab/suites/_shared` that stand beside the suite's own in the guest."
+    )
+    tests: dict[str, Needs] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _named_tests_exist(self) -> Self:
+        for key in ("control", "witness"):
+            if (name := getattr(self, key)) and name not in self.tests:
+                raise ValueError(f"{key}: expected one of the suite's tests, found {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_files_exist(self) -> Self:
+        for name, file in self.shared_files.items():
+            if not file.is_file():
+                raise ValueError(f"shared: expected the name of a file in {file.parent}, found {name!r}")
+            if (self.folder / name).exists():
+                raise ValueError(f"shared: the suite's folder has a file {name!r} of its own")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        return PACKAGE / "suites" / self.name
+
+    @property
+    def shared_files(self) -> dict[str, Path]:
+        """The files that it shares with other suites, by their names beside its own."""
+        return {name: PACKAGE / "suites" / "_shared" / name for name in self.shared}
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Its own files and the shared ones, by the names that they have side by side in a guest."""
+        own = {file.name: file for file in self.folder.glob("*") if file.is_file()}
+        return dict(sorted({**own, **self.shared_files}.items()))
+
+    def texts(self) -> list[str]:
+        """Return the names and texts of the suite's files, which determine what its tests do."""
+        return [part for name, file in self.files.items() for part in (name, file.read_text())]
+
+    def only(self, tests: Collection[str]) -> "Suite":
+        """Return the suite reduced to these tests."""
+        chosen = {name: needs for name, needs in self.tests.items() if name in tests}
+        return self.model_copy(update={"tests": chosen})
+
+    @property
+    def telling(self) -> list[str]:
+        """The witness; all tests if there is none."""
+        return [self.witness] if self.witness else list(self.tests)
+
+    def needing(self, needs: Needs) -> set[str]:
+        """Return the tests that cannot pass on a host without this need."""
+        if not self.boxes and needs is not Needs.SANDBOX:
+            # Without a box, the sandbox needs neither boxlite's runtime nor /dev/kvm.
+            return set()
+        return {name for name, what in self.tests.items() if what.includes(needs)}
