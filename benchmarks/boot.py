@@ -16,7 +16,7 @@ from benchmarks import history
 from lab import builds, catalog
 from lab.base import scratch
 from lab.base.errors import LabError
-from lab.base.log import quiet_libraries
+from lab.base.notices import quiet_libraries
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.catalog import Guest

@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks import history
 from lab import builds, catalog
 from lab.base.errors import LabError
-from lab.base.log import quiet_libraries
+from lab.base.notices import quiet_libraries
 from lab.base.paths import Paths
 from lab.lane import shell
 from lab.machine import domain

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from benchmarks import history
 from lab import catalog
-from lab.base.log import quiet_libraries
+from lab.base.notices import quiet_libraries
 from lab.base.paths import Paths
 from lab.guest import ready
 from lab.guest.session import Session

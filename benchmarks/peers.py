@@ -34,7 +34,7 @@ from benchmarks import history, usage
 from benchmarks.same_cells import SCRIPT, Bench, Measured
 from benchmarks.with_tmt import PEERS, tmt
 from lab import catalog
-from lab.base.log import quiet_libraries
+from lab.base.notices import quiet_libraries
 from lab.base.paths import Paths
 from lab.guest import ready
 from lab.guest.session import Session

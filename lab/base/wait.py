@@ -1,8 +1,9 @@
-"""Waiting for a condition, with a deadline on the monotonic clock and a check that the guest is still alive."""
+"""Waiting for a condition, with a deadline and a check that the guest is alive; a stopwatch."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from lab.base.errors import LabError
 
@@ -85,3 +86,19 @@ def call_within[T](call: Callable[[], T], deadline: Deadline) -> T:
     if errors:
         raise errors[0]
     return result[0]
+
+
+class Stopwatch:
+    """Seconds per step; a step that runs several times is summed up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = self.seconds.get(name, 0.0) + time.monotonic() - start
+            self.seconds[name] = round(spent, 2)

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from packaging.version import InvalidVersion, Version
 
-from lab.base.discovery import classes
 from lab.base.errors import UsageError, unknown_name
 from lab.base.files import plain
-from lab.base.paths import Paths
+from lab.base.paths import Paths, classes
 from lab.builds import kinds, pip
 from lab.builds import releases as words
 from lab.builds._base import (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.base import guard
+from lab.base import notices
 from lab.base.errors import unknown_name
 from lab.claims import docs, issue_468
 from lab.claims._base import BugReport, Claim, Sight
@@ -97,7 +97,7 @@ def shows(sight: Sight) -> Answer:
 
 
 def _look(claim: Claim, cell: FinishedCell) -> Sight:
-    return guard.shown(lambda: claim.look(cell), lambda why: Sight(None, why))
+    return notices.shown_or_why(lambda: claim.look(cell), lambda why: Sight(None, why))
 
 
 def _did_not_run(cell: FinishedCell) -> Sight:

@@ -14,10 +14,10 @@ import click
 from click.shell_completion import CompletionItem
 from rich.markup import escape
 
-from lab.base import guard, space
+from lab.base import notices, space
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
-from lab.base.log import quiet_libraries, show_progress
+from lab.base.notices import quiet_libraries, show_progress
 from lab.base.paths import STATES_GIB, Paths
 from lab.cli.consoles import BUG, INTERRUPTED, errors
 
@@ -133,9 +133,9 @@ def main() -> None:
         if isinstance(error, OSError) and space.is_full(error):
             sys.exit(_fail(_disk_full(error)))
         sys.exit(_show_bug(error))
-    for trace in guard.bugs:
+    for trace in notices.bugs:
         _show_trace(trace)
-    sys.exit(BUG if guard.bugs else status if isinstance(status, int) else 0)
+    sys.exit(BUG if notices.bugs else status if isinstance(status, int) else 0)
 
 
 def _check_arguments() -> None:

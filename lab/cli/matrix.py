@@ -10,7 +10,7 @@ import click
 
 from lab import builds, catalog
 from lab.base.errors import UsageError
-from lab.base.log import hide_progress
+from lab.base.notices import hide_progress
 from lab.builds import HIGHEST_SEED, UNDER_STRESS
 from lab.cli import common, completion, consoles, hosts_of_run, lists, part_of_run
 from lab.cli.gate import show as show_decision

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from lab import catalog
 from lab.base.errors import UsageError, one_line
 from lab.base.files import make_folder
-from lab.base.log import hide_progress
+from lab.base.notices import hide_progress
 from lab.cli import common, consoles
 from lab.fleet.part import Part, Refused
 from lab.machine.budget import Limits

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab import causes, evidence
 from lab.base.space import A_RUN, explained
-from lab.base.stopwatch import Stopwatch
+from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
 from lab.guest import ready, variant

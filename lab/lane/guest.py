@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.base.speed import Speed
-from lab.base.stopwatch import Stopwatch
+from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
 from lab.guest import access, agent, collect, deploy, programs, ready, remedy_script, stress, suite, variant

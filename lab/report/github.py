@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from lab.base import guard
+from lab.base import notices
 from lab.base.files import bounded, inert, plain
 from lab.record import RunResult, Status
 from lab.report import markdown, table
@@ -89,7 +89,9 @@ def _is_unexpected(status: Status) -> bool:
 
 
 def _guarded(section: Section) -> Annotation:
-    return guard.shown(lambda: _of_section(section), lambda why: Annotation(Kind.WARNING, section.where, why))
+    return notices.shown_or_why(
+        lambda: _of_section(section), lambda why: Annotation(Kind.WARNING, section.where, why)
+    )
 
 
 def _of_section(section: Section) -> Annotation:

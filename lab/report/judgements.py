@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from lab import catalog, claims, remedies
-from lab.base import guard
+from lab.base import notices
 from lab.claims import Judgement, Seen
 from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
 from lab.remedies import Remedy
@@ -137,7 +137,7 @@ def review(run: RunResult, folder: Path, known: Mapping[str, Remedy]) -> Review:
         return ""
 
     for cell in (FinishedCell(each, folder) for each in run.cells):
-        if cell.result.status in (Status.FAIL, Status.XFAIL) and (why := guard.text(add)(cell)):
+        if cell.result.status in (Status.FAIL, Status.XFAIL) and (why := notices.guarded_text(add)(cell)):
             unread.append(f"{cell.result.guest} {cell.result.variant} {cell.result.build}: {why}")
     return Review(counts, list(found.values()), unread)
 
@@ -155,8 +155,8 @@ def render_misdiagnoses(run: RunResult, folder: Path) -> str:
         versions=_versions,
         cured=cured,
         advice=partial(_advice, known),
-        probes=guard.text(_failed_probes),
-        refusals=guard.text(_refusals),
+        probes=notices.guarded_text(_failed_probes),
+        refusals=notices.guarded_text(_refusals),
     )
 
 

@@ -16,7 +16,7 @@ from math import isfinite
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
-from lab.base import guard
+from lab.base import notices
 from lab.base.files import bounded, plain
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import table
@@ -31,7 +31,7 @@ def render(run: RunResult) -> str:
     """Return the run as JUnit XML."""
     several = len({cell.build for cell in run.cells}) > 1
     suites = [
-        guard.shown(partial(_suite, run, cell, several=several), partial(_not_shown, cell))
+        notices.shown_or_why(partial(_suite, run, cell, several=several), partial(_not_shown, cell))
         for cell in run.cells
     ]
     report = JUnitXml("boxlite's jailer")

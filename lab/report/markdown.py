@@ -9,7 +9,7 @@ from urllib.parse import quote
 import jinja2
 
 from lab import causes, remedies
-from lab.base import guard
+from lab.base import notices
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, RunResult
 from lab.report import protection, table
@@ -36,7 +36,7 @@ def find_sections(run: RunResult, folder: Path | None) -> list[Section]:
     """Return the sections of a run's page, with the verdicts on boxlite's own words if there is a folder."""
     known = remedies.load()
 
-    @guard.text
+    @notices.guarded_text
     def misdiagnosis(cell: CellResult) -> str:
         judged = words.judge(cell, FinishedCell(cell, folder).words, known) if folder else None
         return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
@@ -71,7 +71,9 @@ def render_sections(
 
 def guarded(make: Callable[[Section], str], section: Section) -> str:
     """Make the text of a section with a macro of a page, or say in its place why that failed."""
-    return guard.shown(lambda: make(section), lambda why: f"## {_escape(section.where)}: {_escape(why)}\n\n")
+    return notices.shown_or_why(
+        lambda: make(section), lambda why: f"## {_escape(section.where)}: {_escape(why)}\n\n"
+    )
 
 
 def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:

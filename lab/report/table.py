@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from posixpath import commonpath
 
 from lab import builds
-from lab.base import guard
+from lab.base import notices
 from lab.base.errors import TRACEBACK_FILE
 from lab.base.files import plain
 from lab.builds import UNDER_STRESS
@@ -39,7 +39,7 @@ LEFT_OUT = (Status.NOT_APPLICABLE, Status.NOT_RUN)
 HOW_FAR = re.compile(r"(deploying|image: downloading):.*")
 
 
-@guard.text
+@notices.guarded_text
 def square(cell: CellResult | None) -> str:
     """Return the text of a cell's square: its status, and the cause if there is one."""
     if cell is None:
@@ -104,7 +104,7 @@ def next_step(run: RunResult, folder: Path) -> str:
     return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {again}"
 
 
-@guard.text
+@notices.guarded_text
 def kernel(cells: Iterable[CellResult | None]) -> str:
     """Return the kernel that was read in the guest; a dash if the guest never ran."""
     said = next((cell.facts.kernel for cell in cells if cell and cell.facts), "-")
@@ -146,7 +146,7 @@ def folder(tried: RemedyResult | Experiment) -> str:
     return commonpath(str(PurePosixPath(file).parent) for file in tried.evidence)
 
 
-@guard.text
+@notices.guarded_text
 def experiment(cell: CellResult) -> str:
     """Say in one line what the experiment on a cell found; empty if there was none."""
     made = cell.experiment

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.base import guard
+from lab.base import notices
 from lab.base.files import bounded, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import protection, table
@@ -64,7 +64,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         name = f"{cell.guest} {cell.variant} {cell.build}"
         if _needs_details(cell):
             show = partial(_print_cell, console, cell, name, folder)
-            guard.shown(show, partial(_print_not_shown, console, name))
+            notices.shown_or_why(show, partial(_print_not_shown, console, name))
         for number, fault in enumerate(cell.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     _print_rates(console, run)

@@ -8,7 +8,7 @@ from pathlib import Path
 from lab import builds
 from lab.base.errors import LabError, UsageError
 from lab.base.files import make_folder, plain
-from lab.base.log import progress
+from lab.base.notices import progress
 from lab.evidence.logs import MISSING, why_not
 from lab.plan import rerun
 from lab.record import BuildRecord, CellResult, Expectation, LaneRecord, RunInfo, RunResult, ShardRecord, Status

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from itertools import groupby
 from pathlib import PurePosixPath
 
-from lab.base import guard
+from lab.base import notices
 from lab.base.errors import LabError
 from lab.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.probes import Facts, Probe
@@ -455,7 +455,7 @@ def cell_pages(site: Site) -> Iterable[Page]:
         before = site.cells[order[number - 1]] if number else None
         following = site.cells[order[number + 1]] if number + 1 < len(order) else None
         make = partial(_page, site, published, elsewhere[key], before, following)
-        yield guard.shown(make, partial(not_shown, published.page, " ".join(key)))
+        yield notices.shown_or_why(make, partial(not_shown, published.page, " ".join(key)))
 
 
 def _page(

@@ -7,7 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from lab import __version__
-from lab.base import guard
+from lab.base import notices
 from lab.record import RunResult
 from lab.report import markdown, protection, table
 from lab.report.markdown import MOST
@@ -30,7 +30,7 @@ def render(run: RunResult, folder: Path) -> str:
         .render(
             run=run,
             sections=found,
-            guarded=lambda make, section: guard.shown(
+            guarded=lambda make, section: notices.shown_or_why(
                 lambda: make(section), lambda why: f"{section.where}: {why}"
             ),
             explanations=markdown.explanations(),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from lab.base import guard
+from lab.base import notices
 from lab.base.errors import LabError, UsageError
 from lab.base.files import sync_tree
 from lab.site import maintainers, model
@@ -116,14 +116,14 @@ def _write_one(frame: Frame, output: Output, path: Path) -> None:
         case Text():
             path.write_text(output.text, "utf-8", errors="replace")
         case Copy():
-            path.write_bytes(guard.shown(lambda: _content(output), str.encode))
+            path.write_bytes(notices.shown_or_why(lambda: _content(output), str.encode))
 
 
 def _rendered(frame: Frame, page: Page) -> str:
     def otherwise(why: str) -> str:
         return frame.render(not_shown(page.path, page.title, why, page.nav))
 
-    return guard.shown(lambda: frame.render(page), otherwise)
+    return notices.shown_or_why(lambda: frame.render(page), otherwise)
 
 
 def _content(copy: Copy) -> bytes:

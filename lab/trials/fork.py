@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from lab import evidence
 from lab.base.errors import Bug, NotApplicable, is_lasting
 from lab.base.space import A_RUN, explained
-from lab.base.stopwatch import Stopwatch
+from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
 from lab.guest import variant
 from lab.guest.suite import SuiteRun

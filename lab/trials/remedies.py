@@ -13,7 +13,7 @@ from functools import partial, reduce
 from pathlib import Path
 
 from lab import catalog, causes, evidence, remedies
-from lab.base.stopwatch import Stopwatch
+from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
 from lab.guest import remedy_script
 from lab.guest.suite import SuiteRun

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from lab import builds
-from lab.base import log
+from lab.base import notices
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.builds import Build, checkout
@@ -59,9 +59,9 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def said() -> Iterator[list[str]]:
     lines: list[str] = []
-    log.show_progress(lines.append)
+    notices.show_progress(lines.append)
     yield lines
-    log.show_progress(lambda _line: None)
+    notices.show_progress(lambda _line: None)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.base import guard
+from lab.base import notices
 from lab.base.errors import LabError
 from lab.record import CellResult, RunResult
 from lab.report import github, judgements, junit, markdown, table
@@ -37,7 +37,7 @@ in_each_report = pytest.mark.parametrize("render", REPORTS.values(), ids=REPORTS
 @pytest.fixture(autouse=True)
 def bugs(monkeypatch: pytest.MonkeyPatch) -> dict[str, None]:
     found: dict[str, None] = {}
-    monkeypatch.setattr(guard, "bugs", found)
+    monkeypatch.setattr(notices, "bugs", found)
     return found
 
 
@@ -78,8 +78,8 @@ def test_a_bug_in_the_square_of_one_cell_is_said_in_its_place(
     def kernel(cells: object) -> str:
         raise TypeError("a bug")
 
-    monkeypatch.setattr(table, "kernel", guard.text(kernel))
-    monkeypatch.setattr(table, "square", guard.text(of_the_first(table.square)))  # type: ignore[arg-type]
+    monkeypatch.setattr(table, "kernel", notices.guarded_text(kernel))
+    monkeypatch.setattr(table, "square", notices.guarded_text(of_the_first(table.square)))  # type: ignore[arg-type]
     shown = REPORTS[name](run, tmp_path)
     assert "could not be shown: TypeError" in shown and f"{OTHER}" in shown
 

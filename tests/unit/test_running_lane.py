@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from lab import catalog
-from lab.base import stopwatch
+from lab.base import wait
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired
@@ -316,7 +316,7 @@ def test_what_a_step_took_holds_no_waiting_for_a_processor(
 ) -> None:
     served = bench.service(stores=False)
     clock = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
 
     @contextmanager
     def late(_count: int, on_wait: Callable[[], None]) -> Iterator[None]:

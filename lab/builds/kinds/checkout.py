@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lab.base.errors import UsageError
-from lab.base.log import progress
+from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import checkout, sandbox
 from lab.builds.arguments import WORDS, Words, place, split

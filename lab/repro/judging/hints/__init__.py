@@ -2,7 +2,7 @@
 
 import sys
 
-from lab.base.discovery import classes
+from lab.base.paths import classes
 from lab.repro.judging._base import Hint
 
 __all__ = ["known"]

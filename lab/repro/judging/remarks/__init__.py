@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from lab.base.discovery import classes
+from lab.base.paths import classes
 from lab.repro.judging._base import Finding, Remark, Remarks
 from lab.repro.report import Quote, Report
 

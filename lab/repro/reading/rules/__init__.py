@@ -2,7 +2,7 @@
 
 import sys
 
-from lab.base.discovery import classes
+from lab.base.paths import classes
 from lab.repro.reading.rules._base import Found, Rule, Text, quote
 
 __all__ = ["Found", "Rule", "Text", "known", "quote"]

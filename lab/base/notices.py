@@ -1,0 +1,74 @@
+"""What is told beside results: how a command prepares its work, and what of a report could not be shown."""
+
+import logging
+import traceback
+from collections.abc import Callable
+from functools import wraps
+
+from lab.base.errors import LabError, one_line
+from lab.base.files import bounded, plain
+
+PROGRESS = logging.getLogger("lab.progress")
+
+
+class _Shown(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(record.getMessage())
+
+
+def progress(line: str) -> None:
+    """Tell whoever waits for this command what it does before it has anything to show."""
+    PROGRESS.info("%s", line)
+
+
+def show_progress(say: Callable[[str], None]) -> None:
+    """Give each line of `progress` to `say`."""
+    PROGRESS.handlers = [_Shown(say)]
+    PROGRESS.setLevel(logging.INFO)
+    PROGRESS.propagate = False
+
+
+def hide_progress() -> None:
+    """Show no more lines of `progress`."""
+    PROGRESS.setLevel(logging.WARNING)
+
+
+def quiet_libraries() -> None:
+    """Silence Paramiko, which logs a traceback for each broken connection; the lab reports these itself."""
+    for name in ("paramiko", "fabric", "invoke"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
+
+
+LONGEST = 300
+# The tracebacks of bugs, which the command line shows at its end. One that shows in every cell is one bug.
+bugs: dict[str, None] = {}
+
+
+def shown_or_why[T](make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
+    """Return what `make` returns. If it fails, return `otherwise` of a sentence that says why.
+
+    A failure that cannot be expected is a bug, and its traceback is kept in `bugs`.
+    """
+    try:
+        return make()
+    except Exception as error:
+        if not isinstance(error, LabError | OSError):
+            bugs["".join(traceback.format_exception(error))] = None
+        name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
+        said = str(error.args[0]) if isinstance(error, LabError) else one_line(error)
+        return otherwise(bounded(plain(f"could not be shown: {name}{said}"), LONGEST))
+
+
+def guarded_text[**P](make: Callable[P, str]) -> Callable[P, str]:
+    """Make a function return the sentence in place of its text if it fails."""
+
+    @wraps(make)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> str:
+        return shown_or_why(lambda: make(*args, **kwargs), lambda why: why)
+
+    return guarded
