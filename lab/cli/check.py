@@ -1,4 +1,4 @@
-"""What published results say about a host: this one, or one whose probe was pasted."""
+"""What a user's host shows: the probe script, and what published results say about this host or another."""
 
 import subprocess
 from dataclasses import asdict
@@ -12,6 +12,26 @@ from lab.check import Answer, text
 from lab.cli import common, completion, consoles
 from lab.probes import script
 from lab.probes.report import HostReport, read
+
+
+@click.command("probe")
+@click.option(
+    "--issue-form",
+    "form",
+    is_flag=True,
+    help="Print a GitHub issue form that holds the script and asks for its output: a file for "
+    ".github/ISSUE_TEMPLATE/ of boxlite's repository.",
+)
+def probe_command(*, form: bool) -> int:
+    """Print a shell script that says what decides about boxlite on a user's host.
+
+    The user runs it with `sh probe.sh`, without root and without installing anything, and pastes what it prints
+    into a bug report. It takes less than a second, changes nothing, and prints no name and no address.
+    """
+    sysctls = catalog.load().sysctls()
+    click.echo(script.issue_form(sysctls) if form else script.text(sysctls), nl=False)
+    return 0
+
 
 # Bytes of a text with a probe's output.
 LARGEST = 8 << 20

@@ -13,8 +13,8 @@ from lab.base.errors import UsageError
 from lab.base.notices import hide_progress
 from lab.builds import HIGHEST_SEED, UNDER_STRESS
 from lab.cli import common, completion, consoles, hosts_of_run, lists, part_of_run
+from lab.cli.gate import GateOptions, gate_options
 from lab.cli.gate import show as show_decision
-from lab.cli.gate_options import GateOptions, gate_options
 from lab.machine.budget import Limits
 from lab.record import RunResult, Stress
 from lab.report import live, table

@@ -1,4 +1,4 @@
-"""Results of runs: shards joined to one run, and runs shown again."""
+"""Results of runs: shards joined to one run, runs shown again, and published as a web site."""
 
 import os
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from lab.report import github, judgements, junit, markdown, terminal
 from lab.run import journal
 from lab.run.merge import merge
 from lab.site import one_page
+from lab.site.publish import publish
 
 
 @click.command("merge")
@@ -134,3 +135,31 @@ def _report_to_github(run: RunResult, folder: Path) -> None:
             ) from error
     for line in github.annotations(run):
         click.echo(line)
+
+
+@click.command("publish")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.runs)
+@click.option(
+    "-o",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="Put the site into this folder: a new or empty one, or that of an earlier `lab publish`, which is "
+    "replaced as a whole.",
+)
+@click.option(
+    "--host-names",
+    is_flag=True,
+    help="Name the hosts that ran the cells. Default: they are numbered, because the names may be private.",
+)
+@click.pass_obj
+def publish_command(lab: common.Lab, runs: tuple[str, ...], folder: Path, *, host_names: bool) -> None:
+    """Make a web site of the results of runs.
+
+    RUN is the name or the folder of a run. The site shows the newest result of each cell over all runs. It is
+    files only: it needs no server and no network, and opens from the folder as well.
+    """
+    found = [journal.find_folder(lab.paths.runs, run) for run in runs]
+    index = publish(found, folder, host_names=host_names)
+    common.say(f"site: {index}")

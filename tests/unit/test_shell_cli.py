@@ -11,7 +11,8 @@ import click
 import pytest
 
 from lab.base.speed import Speed
-from lab.cli import cli, kept
+from lab.cli import cli
+from lab.cli import shell as commands
 from lab.lane import entrance, keeper, shell
 from lab.lane.shell import Opened
 from lab.machine.keys import generate
@@ -243,7 +244,7 @@ def test_kept_guests_are_offered_with_a_colon_where_a_path_follows(
 ) -> None:
     there = SimpleNamespace(name="lab-debian-13-000000")
     monkeypatch.setattr(keeper, "all_kept", lambda _paths: [there])
-    for command, wanted in ((kept.attach_command, "lab-debian-13-000000"), (kept.copy_command, None)):
+    for command, wanted in ((commands.attach_command, "lab-debian-13-000000"), (commands.copy_command, None)):
         context = click.Context(command)
         items = command.params[0].shell_complete(context, "lab-")
         assert [item.value for item in items] == [wanted or "lab-debian-13-000000:"]
