@@ -29,7 +29,6 @@ from lab.record import RESULTS_FILE, CellResult, RunOptions
 from lab.run import definitions, start
 from lab.run.backlog import Ticket
 from lab.run.hosts import NAME as HOST_NAME
-from lab.run.hosts import Meter
 from lab.run.journal import Journal
 from lab.trials import experiment
 from lab.trials.changes import Policy
