@@ -93,9 +93,9 @@ class HostReport(Answer):
     """What the probe script found out about a host, as far as an ordinary user may read it.
 
     The fields of `facts` that are named in `unreadable` hold no finding, and sysctls and mounts named there are
-    not in `facts` at all. `facts.command_line` has only the words of `names.COMMAND_LINE`, and `facts.apparmor`
-    only the profiles and files of `names.PROFILES`. `facts.python` and `facts.glibc` are empty on a host
-    without them.
+    not in `facts` at all. `facts.command_line` has only the words of `script.COMMAND_LINE`, and
+    `facts.apparmor` only the profiles and files of `script.PROFILES`. `facts.python` and `facts.glibc` are
+    empty on a host without them.
     """
 
     version: int = Field(description="The form of the output, which the script's first line names.")

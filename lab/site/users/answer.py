@@ -85,7 +85,10 @@ class Comparison:
 
 
 def compare(yours: Mapping[str, Value], theirs: Mapping[str, Value]) -> Comparison:
-    """Compare what a host tells with a cell's settings. What the host does not tell is no difference."""
+    """Compare what a host tells with a cell's settings. What the host does not tell is no difference.
+
+    The front page compares hosts in the same way in a browser, by the rules that `host_data` gives it.
+    """
     both = tuple(name for name in theirs if name in yours)
     differing = tuple(
         Difference(name, yours[name], theirs[name])
