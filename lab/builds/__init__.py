@@ -9,7 +9,6 @@ from lab.base.errors import UsageError, unknown_name
 from lab.base.files import plain
 from lab.base.paths import Paths, classes
 from lab.builds import kinds, pip
-from lab.builds import releases as words
 from lab.builds._base import (
     FILES,
     FOLDER,
@@ -105,7 +104,7 @@ def stored(paths: Paths, wanted: str | None = None) -> Build | None:
         if why := kind.must_be_made(text):
             raise UsageError(f"--offline makes no build: {why}", hint="leave --offline out once")
     wanted = wanted and wanted.removeprefix("wheel:")
-    return Wheel.stored(paths, wanted) if wanted is None or words.is_word(wanted) else None
+    return Wheel.stored(paths, wanted) if wanted is None or pip.is_word(wanted) else None
 
 
 def previous(build: Build) -> Build:

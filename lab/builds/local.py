@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
-from lab.builds import archives, closure, elf, pip
+from lab.builds import archives, elf, pip
 from lab.probes import Facts
 
 
@@ -57,7 +57,7 @@ def choose(path: Path, facts: Facts) -> Path:
     fitting = [
         (min(ranks[tag] for tag in fits), wheel)
         for wheel in found
-        if (fits := parse_wheel_filename(wheel.name)[3] & ranks.keys()) and closure.allows(wheel, python)
+        if (fits := parse_wheel_filename(wheel.name)[3] & ranks.keys()) and pip.allows(wheel, python)
     ]
     if not fitting:
         if path.is_dir():
@@ -81,7 +81,7 @@ def _version(asked: Path, wheel: Path) -> Version:
     if name != pip.PROJECT:
         raise UsageError(f"{where}: a wheel of {name}, not of {pip.PROJECT}")
     try:
-        closure.needs(wheel, pip.EVERY)
+        pip.needs(wheel, pip.EVERY)
         archives.check_wheel(wheel)
     except archives.Damaged as error:
         raise UsageError(

@@ -1,15 +1,24 @@
-"""Asking the package index about releases, and downloading wheels from it, through pip."""
+"""Asking the package index about releases, and downloading the wheels that a guest's Python needs, through pip.
+
+pip resolves for another Python, but judges environment markers by its own, whatever `--python-version` says: on
+a newer host it leaves out what only the guest's older Python needs. So requirements are followed here.
+"""
 
 import hashlib
 import json
+import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from packaging.metadata import Metadata
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import parse_wheel_filename
+from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from lab.base import process
@@ -17,7 +26,183 @@ from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import put_in_place
 from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.builds import archives, closure
+from lab.builds import archives
+
+# The newest release before the newest one.
+PREVIOUS = "previous"
+# 0.10.x, and 0.10.* as packaging tools write it.
+SERIES = re.compile(r"v?(\d+(?:\.\d+)*)\.[xX*]", re.ASCII)
+
+
+def is_word(text: str) -> bool:
+    """Whether a text stands for a release that has to be looked up."""
+    return text == PREVIOUS or SERIES.fullmatch(text) is not None
+
+
+def choose_release(word: str, known: Sequence[Version], where: str) -> str:
+    """The version that a word stands for, among known releases, oldest first; `where` says where they are from.
+
+    Raises UsageError if it stands for none of them.
+    """
+    series = SERIES.fullmatch(word)
+    if series:
+        found = list(SpecifierSet(f"=={series[1]}.*").filter(known))
+        problem = f"{where} has no release of the series {series[1]}"
+    else:
+        found = list(known[:-1])
+        problem = f"{where} has no release before the newest"
+    if not found:
+        there = ", ".join(map(str, known))
+        raise UsageError(
+            f"--build {word}: {problem}", hint=f"there are {there}" if there else "name a wheel instead"
+        )
+    return str(found[-1])
+
+
+# Bytes. A wheel may hold a bomb; METADATA holds at most a long README.
+METADATA_BYTES = 4 << 20
+
+
+def environment(python: str) -> dict[str, str]:
+    """The environment markers of a guest with a Python such as "3.10".
+
+    The patch release is 0, as pip takes it from `--python-version`: wheels that only early patch releases need
+    are fetched too. The fields about the kernel are empty: a folder of wheels serves guests of any kernel.
+    """
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": f"{python}.0",
+        "os_name": "posix",
+        "platform_machine": "x86_64",
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": f"{python}.0",
+        "python_version": python,
+        "sys_platform": "linux",
+    }
+
+
+def needs(wheel: Path, python: str, extras: Iterable[str] = ()) -> list[Requirement]:
+    """What a wheel, with these extras, requires on a guest's Python.
+
+    Raises ValueError if the wheel is damaged.
+    """
+    markers = environment(python)
+    chosen = ["", *extras]
+    return [
+        requirement
+        for requirement in _metadata(wheel).requires_dist or []
+        if _applies(requirement, markers, chosen)
+    ]
+
+
+def allows(wheel: Path, python: str) -> bool:
+    """Whether a wheel's own `Requires-Python` allows a guest's Python.
+
+    Raises ValueError if the wheel is damaged.
+    """
+    allowed = _metadata(wheel).requires_python
+    return allowed is None or allowed.contains(environment(python)["python_full_version"])
+
+
+@dataclass(frozen=True)
+class Closure:
+    """How far the wheels of a folder meet requirements.
+
+    `wheels` are those that are needed. `missing` holds, for pip, all requirements on each project for which the
+    folder has no wheel that meets them; `misfits` are the wheels of such projects.
+    """
+
+    wheels: list[Path]
+    missing: list[str]
+    misfits: list[Path]
+
+
+def follow(requirements: Sequence[str], python: str, folder: Path) -> Closure:
+    """What the wheels of a folder lack of requirements, and of all that those lead to, on a guest's Python.
+
+    Raises ValueError if a wheel is damaged.
+    """
+    wheels = {parse_wheel_filename(path.name)[0]: path for path in folder.glob("*.whl")}
+    wanted = _wanted([Requirement(text) for text in requirements], wheels, python)
+    unmet = {name for name, asked in wanted.items() if not _meets(wheels.get(name), asked)}
+    return Closure(
+        wheels=sorted(wheels[name] for name in wanted.keys() - unmet),
+        missing=sorted({_plain(each) for name in unmet for each in wanted[name]}),
+        misfits=[wheels[name] for name in unmet & wheels.keys()],
+    )
+
+
+def _wanted(
+    roots: Sequence[Requirement], wheels: Mapping[NormalizedName, Path], python: str
+) -> dict[NormalizedName, list[Requirement]]:
+    """The requirements on each project, as far as wheels that are there tell."""
+    wanted: dict[NormalizedName, list[Requirement]] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    markers = environment(python)
+    pending = [each for each in roots if _applies(each, markers, [""])]
+    while pending:
+        requirement = pending.pop(0)
+        name = canonicalize_name(requirement.name)
+        wanted.setdefault(name, []).append(requirement)
+        step = (name, frozenset(requirement.extras))
+        if name in wheels and step not in seen:
+            seen.add(step)
+            try:
+                pending.extend(needs(wheels[name], python, requirement.extras))
+            except ValueError as error:
+                raise ValueError(f"{wheels[name].name}: {error}") from error
+    return wanted
+
+
+def _applies(requirement: Requirement, markers: Mapping[str, str], extras: Iterable[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({**markers, "extra": extra}) for extra in extras)
+
+
+def _meets(wheel: Path | None, requirements: Iterable[Requirement]) -> bool:
+    if wheel is None:
+        return False
+    version = parse_wheel_filename(wheel.name)[1]
+    # Whether a pre-release is wanted was decided when it was fetched.
+    return all(each.specifier.contains(version, prereleases=True) for each in requirements)
+
+
+def _plain(requirement: Requirement) -> str:
+    """A requirement without marker and extras, which were judged here, as pip takes it."""
+    return f"{requirement.name}{requirement.specifier}"
+
+
+def _metadata(wheel: Path) -> Metadata:
+    """What a wheel says of itself. Raises ValueError if it does not, or if nobody can read it."""
+    try:
+        with archives.open_zip(wheel) as archive:
+            names = [name for name in archive.namelist() if _is_metadata(name)]
+            if len(names) != 1:
+                raise archives.Damaged("it holds no METADATA")
+            with archive.open(names[0]) as file:
+                text = file.read(METADATA_BYTES)
+    except archives.Damaged as error:
+        raise ValueError(f"not a complete wheel: {error}") from error
+    try:
+        # Only what is read here is checked: old wheels have fields that are no longer valid.
+        metadata = Metadata.from_email(text, validate=False)
+        _ = metadata.requires_dist, metadata.requires_python
+    except ValueError as error:
+        raise ValueError(f"its METADATA is not valid: {error}") from error
+    for each in metadata.requires_dist or []:
+        # pip would build what is there, on this host, whatever `--only-binary` says.
+        if each.url:
+            raise ValueError(f"it requires {each.name} from {each.url}, and not from a package index")
+    return metadata
+
+
+def _is_metadata(name: str) -> bool:
+    folder, _, rest = name.partition("/")
+    return folder.endswith(".dist-info") and rest == "METADATA"
+
 
 PROJECT = "boxlite"
 # The oldest glibc that boxlite's wheels ask for; every guest has a newer one.
@@ -131,7 +316,7 @@ def download(
 def _stored(requirements: Sequence[str], python: str, folder: Path) -> list[Path] | None:
     """The wheels of a folder of the cache; None if they are not all that is needed, or one is damaged."""
     try:
-        found = closure.follow(requirements, python, folder)
+        found = follow(requirements, python, folder)
         for wheel in found.wheels:
             archives.check_wheel(wheel)
     except ValueError:
@@ -147,7 +332,7 @@ def _fetch(requirements: Sequence[str], python: str, folder: Path) -> list[Path]
     command = _pip("download", "--quiet", "--no-deps", "--dest", str(folder), *_for_python(python))
     for _ in range(ROUNDS):
         try:
-            found = closure.follow(requirements, python, folder)
+            found = follow(requirements, python, folder)
             if not found.missing:
                 for wheel in found.wheels:
                     archives.check_wheel(wheel)

@@ -22,7 +22,9 @@ from lab import causes, claims, evidence, probes, remedies
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.base.speed import Speed
-from lab.builds import closure, elf, libtest, local, nextest, npm, reportlog
+from lab.builds import elf, local, nextest, node, pip
+from lab.builds.pytest_tests import read_reportlog
+from lab.builds.rust import read_results
 from lab.catalog import Guest, key_file, load_pins, toml
 from lab.catalog.definitions import Set, Suite
 from lab.catalog.loading import _variant_file
@@ -239,7 +241,7 @@ WHEEL_NAME = "boxlite-0.10.8-cp313-cp313-manylinux_2_28_x86_64.whl"
 def _wheel(content: bytes, folder: Path) -> None:
     wheel = _file(folder, WHEEL_NAME, content)
     elf.why_not(wheel, facts())
-    for read in (lambda: closure.needs(wheel, "3.12", ["x"]), lambda: closure.allows(wheel, "3.12")):
+    for read in (lambda: pip.needs(wheel, "3.12", ["x"]), lambda: pip.allows(wheel, "3.12")):
         with suppress(ValueError):  # As the docstring says.
             read()
     local.read_version(wheel)
@@ -249,10 +251,10 @@ def _wheel(content: bytes, folder: Path) -> None:
 def _npm(content: bytes, folder: Path) -> None:
     tarball = _file(folder, "boxlite-0.10.0.tgz", content)
     elf.why_not(tarball, facts())
-    made = npm.read(tarball)
+    made = node.read_package(tarball)
     with suppress(ValueError):  # As the docstring says.
         _ = made.oldest_node
-    _ = npm.native_of(tarball, made), npm.native_beside(tarball, made)
+    _ = node.native_of(tarball, made), node.native_beside(tarball, made)
 
 
 def _program(content: bytes, folder: Path) -> None:
@@ -456,8 +458,8 @@ READERS = [
     Reader("boxlite's words", "guest", files_of(CELL), _words),
     Reader("evidence in all reports", "guest", files_of(CELL), _reported_evidence, cost=40),
     Reader("protection of a box", "guest", json_of(JAILED), _protection, (ValueError,)),
-    Reader("pytest's report", "guest", lines_of(*PYTEST), _results_of(reportlog.read), (ValueError,), cost=2),
-    Reader("nextest's report", "guest", lines_of(*NEXTEST), _results_of(libtest.read), (ValueError,), cost=2),
+    Reader("pytest's report", "guest", lines_of(*PYTEST), _results_of(read_reportlog), (ValueError,), cost=2),
+    Reader("nextest's report", "guest", lines_of(*NEXTEST), _results_of(read_results), (ValueError,), cost=2),
     Reader("a wheel", "build", archives_of(WHEEL, "zip"), _wheel, cost=2),
     Reader("a package of npm", "build", archives_of(NPM, "gz"), _npm, cost=2),
     Reader("a program", "build", edited(WHEEL["boxlite/runtime.so"]), _program),

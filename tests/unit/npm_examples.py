@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lab.builds import npm
+from lab.builds import node
 
 NATIVE_FILE = "package/boxlite.linux-x64-gnu.node"
 
@@ -29,17 +29,17 @@ esac
 """
 
 
-def manifest(name: str = npm.PROJECT, version: str = "0.10.0", **other: Any) -> dict[str, Any]:
+def manifest(name: str = node.PROJECT, version: str = "0.10.0", **other: Any) -> dict[str, Any]:
     found = {"name": name, "version": version, "engines": {"node": ">=18.0.0"}, **other}
-    if name == npm.PROJECT:
-        found.setdefault("optionalDependencies", {npm.NATIVE: version})
+    if name == node.PROJECT:
+        found.setdefault("optionalDependencies", {node.NATIVE: version})
     return found
 
 
 def tarball(folder: Path, said: dict[str, Any] | None = None, more: dict[str, bytes] | None = None) -> Path:
     """A tarball of the package with this manifest, under the name that `npm pack` gives it."""
     said = manifest() if said is None else said
-    file = folder / npm.file_name(said["name"], said["version"])
+    file = folder / node.file_name(said["name"], said["version"])
     with tarfile.open(file, "w:gz") as tar:
         for name, content in {"package/package.json": json.dumps(said).encode(), **(more or {})}.items():
             entry = tarfile.TarInfo(name)
@@ -64,13 +64,13 @@ class Registry:
         (programs / "npm").chmod(0o755)
         monkeypatch.setenv("SHELF", str(self.shelf))
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        npm._versions.cache_clear()
+        node._versions.cache_clear()
 
     def has(self, said: dict[str, Any], more: dict[str, bytes] | None = None) -> Path:
         """Publish a package."""
         file = tarball(self.shelf, said, more)
         file.with_name(f"{file.name}.integrity").write_text(json.dumps(integrity(file)))
-        known = self.shelf / f"{npm.file_name(said['name'], '').removesuffix('-.tgz')}.versions"
+        known = self.shelf / f"{node.file_name(said['name'], '').removesuffix('-.tgz')}.versions"
         versions = json.loads(known.read_text()) if known.exists() else []
         known.write_text(json.dumps([*versions, said["version"]]))
         return file

@@ -14,7 +14,7 @@ from lab.base import notices
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.builds import Build, checkout
-from lab.builds.tree import Tree
+from lab.builds.checkout import Tree
 from tests.unit import rust_examples
 
 PLACE = "/opt/boxlite"

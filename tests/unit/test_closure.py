@@ -12,7 +12,7 @@ import pytest
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
-from lab.builds import closure
+from lab.builds import pip
 from lab.builds import pip as lab_pip
 from lab.builds.kinds.wheel import Wheel
 from lab.builds.pytest_tests import RUNNER
@@ -222,7 +222,7 @@ def test_a_wheel_that_nobody_can_read_is_a_damaged_one(tmp_path: Path, content: 
     wheel = tmp_path / "a-1.0-py3-none-any.whl"
     wheel.write_bytes(content)
     with pytest.raises(ValueError, match="not a complete wheel: "):
-        closure.needs(wheel, "3.10")
+        pip.needs(wheel, "3.10")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_wheel_that_nobody_can_read_is_a_damaged_one(tmp_path: Path, content: 
 )
 def test_a_wheel_that_asks_for_nonsense_is_a_damaged_one(tmp_path: Path, need: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
-        closure.needs(make_wheel(tmp_path, "a", "1.0", need), "3.10")
+        pip.needs(make_wheel(tmp_path, "a", "1.0", need), "3.10")
 
 
 def test_a_wheel_without_metadata_is_a_damaged_one(tmp_path: Path) -> None:
@@ -245,4 +245,4 @@ def test_a_wheel_without_metadata_is_a_damaged_one(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("a/METADATA", "Name: a")
     with pytest.raises(ValueError, match="it holds no METADATA"):
-        closure.needs(wheel, "3.10")
+        pip.needs(wheel, "3.10")

@@ -7,7 +7,7 @@ import pytest
 
 from lab import catalog
 from lab.base.speed import ORDINARY, Speed
-from lab.builds import SuiteOptions, reportlog
+from lab.builds import SuiteOptions, pytest_tests
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Suite
 from lab.guest import suite as guest_suite
@@ -59,7 +59,7 @@ def whole(name: str, **failed: tuple[str, Any]) -> list[Entry]:
 
 
 def results(entries: list[Entry], *, cut_short: str = "") -> list[TestResult]:
-    began = reportlog.read("\n".join(map(json.dumps, SESSION + entries)))
+    began = pytest_tests.read_reportlog("\n".join(map(json.dumps, SESSION + entries)))
     assert began is not None
     return guest_suite.complete(SUITE, began, cut_short=cut_short)
 
@@ -93,12 +93,14 @@ def test_what_a_test_recorded_is_checked() -> None:
 
 def test_tests_that_are_chosen_by_name_have_results_without_a_line_about_their_module() -> None:
     # As pytest reports an experiment's step: it stops at the first test that fails.
-    began = reportlog.read("\n".join(map(json.dumps, [SESSION[0], *whole("third", call=("failed", CRASH))])))
+    began = pytest_tests.read_reportlog(
+        "\n".join(map(json.dumps, [SESSION[0], *whole("third", call=("failed", CRASH))]))
+    )
     assert began is not None
     assert began["third"] == TestResult(
         name="third", outcome=Outcome.FAIL, seconds=1.5, message="assert 1 == 2"
     )
-    assert reportlog.read(json.dumps(SESSION[0])) is None
+    assert pytest_tests.read_reportlog(json.dumps(SESSION[0])) is None
 
 
 def test_results_are_in_the_suite_s_order_whatever_the_log_s() -> None:
@@ -366,16 +368,16 @@ def test_a_report_without_an_end_is_not_read(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_report_of_tests_without_an_end_is_not_read() -> None:
-    many = [phase(f"test-{number}", "setup") for number in range(reportlog.MOST_TESTS + 1)]
+    many = [phase(f"test-{number}", "setup") for number in range(pytest_tests.MOST_TESTS + 1)]
     with pytest.raises(guest_suite.SuiteBroken, match="more than 1000 tests"):
         suite_run("1 3\n" + report(*many))
 
 
 def test_what_a_test_says_is_bounded_and_plain() -> None:
-    said = "no file \udc80\x1b[2J" + "x" * 2 * reportlog.LONGEST_MESSAGE
+    said = "no file \udc80\x1b[2J" + "x" * 2 * pytest_tests.LONGEST_MESSAGE
     entries = whole("first", call=("failed", {"reprcrash": {"message": said}}))
     [first, *_] = suite_run(f"1 3\n{report(*entries)}").tests
     assert first.outcome is Outcome.FAIL
     assert first.message.startswith("no file xxx")
     assert "more characters)" in first.message
-    assert len(first.message) < reportlog.LONGEST_MESSAGE + 100
+    assert len(first.message) < pytest_tests.LONGEST_MESSAGE + 100

@@ -20,8 +20,8 @@ from lab import builds
 from lab.base import process
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
-from lab.builds import archives, arguments, elf, fetched, nextest, npm, pip, sandbox
-from lab.builds.tree import Tree
+from lab.builds import archives, arguments, elf, fetched, nextest, node, pip, sandbox
+from lab.builds.checkout import Tree
 from tests.unit import elf_examples
 from tests.unit.elf_examples import NOTE, VERNEED
 from tests.unit.index_examples import make_wheel
@@ -197,8 +197,8 @@ def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
     "wanted", ["../../etc/passwd", "0.10.0/../../x", "file:/etc", "0.10.0\n", "1" * 5000 + ".0.0"]
 )
 def test_a_version_that_is_a_path_is_refused(tmp_path: Path, paths: Paths, wanted: str) -> None:
-    file = tarball(tmp_path, manifest(optionalDependencies={npm.NATIVE: wanted}))
-    with pytest.raises(UsageError, match=f"expected a version of {npm.NATIVE}"):
+    file = tarball(tmp_path, manifest(optionalDependencies={node.NATIVE: wanted}))
+    with pytest.raises(UsageError, match=f"expected a version of {node.NATIVE}"):
         builds.resolve(f"npm:{file}")
 
 

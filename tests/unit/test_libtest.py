@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lab.builds import libtest
+from lab.builds import rust
 from lab.record import Outcome, TestResult
 
 BINARY = '{"crate":"boxlite","test_binary":"jailer","kind":"test"}'
@@ -25,7 +25,7 @@ def ending(name: str, how: str) -> str:
 
 
 def read(*lines: str) -> dict[str, TestResult | None] | None:
-    return libtest.read("".join(f"{line}\n" for line in ['{"type": "limit", "seconds": 12}', *lines]))
+    return rust.read_results("".join(f"{line}\n" for line in ['{"type": "limit", "seconds": 12}', *lines]))
 
 
 def message(*lines: str) -> str:

@@ -11,7 +11,7 @@ from lab import builds
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import elf, npm
+from lab.builds import elf, node
 from lab.builds.kinds import npm as kind
 from lab.builds.kinds.npm import Npm
 from lab.lane import upkeep
@@ -25,7 +25,7 @@ from tests.unit.npm_examples import NATIVE_FILE, Registry, manifest, tarball
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     found = Registry(tmp_path, monkeypatch)
     found.has(manifest())
-    found.has(manifest(npm.NATIVE), {NATIVE_FILE: elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.28"]})})
+    found.has(manifest(node.NATIVE), {NATIVE_FILE: elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.28"]})})
     return found
 
 
@@ -81,7 +81,7 @@ def test_a_release_is_fetched_with_its_native_package_once(paths: Paths, registr
     assert (build.name, build.version, build.argument) == ("npm-0.10.0", "0.10.0", "npm:0.10.0")
     build.check(paths)
     asked = len(registry.calls)
-    found = npm.fetch(paths, "0.10.0", said)
+    found = node.fetch_package(paths, "0.10.0", said)
     assert [found.main.name, found.native.name] == [
         "boxlite-ai-boxlite-0.10.0.tgz",
         "boxlite-ai-boxlite-linux-x64-gnu-0.10.0.tgz",
@@ -127,7 +127,7 @@ def test_a_guest_of_another_distribution_is_not_applicable(paths: Paths, registr
 
 
 def test_what_the_native_package_needs_is_read_in_its_tarball(registry: Registry, paths: Paths) -> None:
-    native = npm.fetch(paths, "0.10.0", said).native
+    native = node.fetch_package(paths, "0.10.0", said).native
     old = facts(glibc="2.17")
     with pytest.raises(NotApplicable, match=r"boxlite\.linux-x64-gnu\.node in .*tgz needs glibc 2\.28"):
         elf.check({"native.tgz": native}, old)
@@ -151,21 +151,21 @@ def test_a_tarball_that_is_not_what_the_registry_says_is_not_kept(paths: Paths, 
     tarball(registry.shelf, manifest(description="changed on its way"))
     for _ in range(2):
         with pytest.raises(LabError, match=r"npm's registry says sha512-\S+, and what it sent has sha512-"):
-            npm.fetch(paths, "0.10.0", said)
+            node.fetch_package(paths, "0.10.0", said)
 
 
 def test_what_another_lab_is_fetching_is_no_dead_labs_rest(
     paths: Paths, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removed: list[Path] = []
-    verify = npm._verify
+    verify = node._verify
 
     def look(file: Path, integrity: object) -> None:
         removed.extend(each.path for each in upkeep.sweep(paths)[0])
         verify(file, integrity)
 
-    monkeypatch.setattr(npm, "_verify", look)
-    npm.fetch(paths, "0.10.0", said)
+    monkeypatch.setattr(node, "_verify", look)
+    node.fetch_package(paths, "0.10.0", said)
     assert removed == []
 
 
@@ -193,13 +193,13 @@ def test_a_local_tarball_takes_the_native_package_beside_it(
     folder.mkdir()
     main = tarball(folder, manifest(version="0.11.0"))
     alone = builds.resolve(f"npm:{main}")
-    native = tarball(folder, manifest(npm.NATIVE, "0.11.0"))
+    native = tarball(folder, manifest(node.NATIVE, "0.11.0"))
     build = builds.resolve(f"npm:{main}")
     assert build.version == "0.11.0"
     assert build.name.startswith("npm-0.11.0@")
     assert build.name != alone.name
     assert builds.resolve(build.argument) == build
-    assert npm.complete(paths, main, said).native == native
+    assert node.complete(paths, main, said).native == native
     assert registry.calls == []
 
 
@@ -210,7 +210,7 @@ def test_a_local_tarball_alone_takes_the_release_of_the_native_package(
     folder.mkdir()
     main = tarball(folder)
     builds.resolve(f"npm:{main}").check(paths)
-    assert npm.complete(paths, main, said).native.parent.parent == paths.cache / "wheels"
+    assert node.complete(paths, main, said).native.parent.parent == paths.cache / "wheels"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_local_tarball_alone_takes_the_release_of_the_native_package(
     [
         (manifest("left-pad"), r"expected a tarball of @boxlite-ai/boxlite, .*; it is of left-pad"),
         (manifest(optionalDependencies={}), r"expected @boxlite-ai/boxlite-linux-x64-gnu among its optional"),
-        (manifest(npm.NATIVE), r"it is of @boxlite-ai/boxlite-linux-x64-gnu"),
+        (manifest(node.NATIVE), r"it is of @boxlite-ai/boxlite-linux-x64-gnu"),
     ],
 )
 def test_a_tarball_of_something_else_is_wrong_usage(
@@ -259,13 +259,13 @@ def test_an_engine_that_cannot_be_read_is_told_before_a_guest_is_booted(
     paths: Paths, tmp_path: Path, registry: Registry
 ) -> None:
     registry.has(manifest(version="0.12.0", engines={"node": "^18 || >=20"}))
-    registry.has(manifest(npm.NATIVE, "0.12.0"))
+    registry.has(manifest(node.NATIVE, "0.12.0"))
     with pytest.raises(UsageError, match=r"engines\.node: expected >=VERSION, found '\^18 \|\| >=20'"):
         builds.resolve("npm:0.12.0").check(paths)
 
 
 def test_the_steps_put_the_packages_where_node_looks_for_them() -> None:
     unpack, install = Npm("npm-0.10.0", "0.10.0").unpacking()
-    assert f"/opt/lab/node_modules/{npm.NATIVE}" in unpack.command
+    assert f"/opt/lab/node_modules/{node.NATIVE}" in unpack.command
     assert "dpkg" in install.command
     assert json.dumps("home") in kind.FIRST_USE.replace("\\", "")

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 from lab.base.paths import Paths
-from lab.builds import npm, pip
+from lab.builds import node, pip
 
 HERE = Path(__file__).parent
 RELEASE = "0.10.0"
@@ -25,7 +25,7 @@ START = b"START=0000000000"
 
 def make(paths: Paths, file: Path) -> Path:
     """Write the program to `file`. Raises LabError if its parts cannot be fetched; it needs gcc and npm."""
-    package = npm.fetch(paths, RELEASE, print)
+    package = node.fetch_package(paths, RELEASE, print)
     wheel = next(
         each
         for each in pip.download(paths, [NODE], pip.EVERY, NODE.replace("==", "-"), print)
@@ -33,14 +33,14 @@ def make(paths: Paths, file: Path) -> Path:
     )
     with zipfile.ZipFile(wheel) as archive:
         [name] = [each for each in archive.namelist() if each.endswith("/bin/node")]
-        node = archive.read(name)
+        node_program = archive.read(name)
     with tarfile.open(package.native) as tar:
         [name] = [each for each in tar.getnames() if each.endswith(".node")]
         native, manifest = (tar.extractfile(each) for each in (name, "package/package.json"))
         assert native
         assert manifest
         contents = {
-            "node": node,
+            "node": node_program,
             "boxlite.node": native.read(),
             "package.json": manifest.read(),
             "boxlite.js": (HERE / "stand_in.js").read_bytes(),

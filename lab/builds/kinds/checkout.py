@@ -9,10 +9,9 @@ from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import checkout, sandbox
 from lab.builds.arguments import WORDS, Words, place, split
-from lab.builds.checkout import ARCHIVE, Recipe
+from lab.builds.checkout import ARCHIVE, Recipe, Tree
 from lab.builds.kinds import nextest
 from lab.builds.nextest import MANIFEST
-from lab.builds.tree import Tree
 
 KIND = "checkout"
 OWN_WORDS = ("package", "features")

@@ -11,9 +11,9 @@ from packaging.version import Version
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import node, npm
+from lab.builds import node
 from lab.builds._base import FILES, FOLDER, Step
-from lab.builds.npm import NATIVE, PROJECT, Package
+from lab.builds.node import NATIVE, PROJECT, Package
 from lab.builds.pytest_tests import PytestTests, runner
 from lab.catalog import Suite, load_suite
 from lab.probes import Facts
@@ -69,8 +69,8 @@ class Npm(PytestTests):
                 f"--build npm:{text}: neither a version nor the path of a tarball",
                 hint="for example --build npm:0.10.0, or --build npm:packages/boxlite-ai-boxlite-0.10.0.tgz",
             )
-        manifest = npm.read(path)
-        beside = npm.native_beside(path, manifest)
+        manifest = node.read_package(path)
+        beside = node.native_beside(path, manifest)
         digest = "".join(sha256(file)[:8] for file in (path, beside) if file)
         return cls(f"npm-{manifest.version}@{digest}", manifest.version, path.resolve())
 
@@ -108,7 +108,9 @@ class Npm(PytestTests):
         return FIRST_USE
 
     def _package(self, paths: Paths, say: Callable[[str], None]) -> Package:
-        return npm.complete(paths, self.path, say) if self.path else npm.fetch(paths, self.version, say)
+        if self.path:
+            return node.complete(paths, self.path, say)
+        return node.fetch_package(paths, self.version, say)
 
 
 def _oldest_node(package: Package) -> Version:

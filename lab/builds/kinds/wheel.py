@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import closure, local, pip, releases
+from lab.builds import local, pip
 from lab.builds.pytest_tests import RUNNER, PytestTests, runner
 from lab.catalog import Suite, load_suite
 from lab.probes import Facts
@@ -44,8 +44,8 @@ class Wheel(PytestTests):
 
         Raises UsageError for anything else, LabError if nobody can tell which release a word stands for.
         """
-        if releases.is_word(text):
-            return cls._release(releases.choose(text, pip.releases(), INDEX))
+        if pip.is_word(text):
+            return cls._release(pip.choose_release(text, pip.releases(), INDEX))
         try:
             return cls._release(str(Version(text)))
         except InvalidVersion:
@@ -75,7 +75,7 @@ class Wheel(PytestTests):
         Raises UsageError if there is none.
         """
         known = pip.stored(paths)
-        return cls._release(str(known[-1]) if word is None else releases.choose(word, known, "the cache"))
+        return cls._release(str(known[-1]) if word is None else pip.choose_release(word, known, "the cache"))
 
     @classmethod
     def before(cls, version: str) -> Self:
@@ -116,7 +116,7 @@ class Wheel(PytestTests):
             wheels = pip.download(paths, wanted, python, folder, say)
         else:
             own = local.choose(self.path, facts)
-            needed = [str(each) for each in closure.needs(own, python)]
+            needed = [str(each) for each in pip.needs(own, python)]
             wheels = [own, *runner(paths, python, say, needed)]
         return {wheel.name: wheel for wheel in wheels}
 
