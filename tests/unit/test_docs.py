@@ -59,6 +59,11 @@ def headings(page: Path) -> list[str]:
     return [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts]
 
 
+def images(page: Path) -> list[Token]:
+    """Return the pictures of a page, those inside of links too."""
+    return [token for token in inline(parsed(page)) if token.type == "image"]
+
+
 def code(page: Path) -> list[Token]:
     return [token for token in parsed(page) if token.type in ("fence", "code_block")]
 
@@ -87,6 +92,17 @@ def test_every_link_leads_to_an_existing_file_and_heading(page: Path) -> None:
         assert target.resolve().is_relative_to(ROOT)
         if heading:
             assert heading in headings(target), f"{link}: {target} has the headings {headings(target)}"
+
+
+def test_the_pictures_of_the_readme_exist_are_small_and_load_nothing() -> None:
+    """A browser that shows them asks no other host, and nothing in them names a folder of a machine."""
+    shown = {str(token.attrs["src"]) for token in images(ROOT / "README.md")}
+    files = sorted((ROOT / "docs" / "pictures").iterdir())
+    assert shown == {str(file.relative_to(ROOT)) for file in files}
+    assert sum(file.stat().st_size for file in files) <= 200_000
+    for file in files:
+        content = file.read_bytes().replace(b'xmlns="http://www.w3.org/2000/svg"', b"")
+        assert not re.search(rb"https?:|@import|url\((?!#)|/home/|/tmp/|/root/|/var/", content), file
 
 
 @pytest.mark.parametrize("page", reference.pages(reference.DOCS), ids=lambda page: page.name)
