@@ -6,7 +6,7 @@
 #   ./setup.sh host                        lab doctor, with all that a host of a run over several needs
 #   ./setup.sh --dry-run ...               say what either would do here, and change nothing
 #   ./setup.sh --dry-run=OS_RELEASE ...    the same for a bare host that has this file as its /etc/os-release
-#   ./setup.sh --allow=RULE doctor         add a rule of AppArmor or SELinux that `lab doctor` asks for
+#   ./setup.sh --allow=RULE doctor         add a rule of SELinux that `lab doctor` asks for
 #   ./setup.sh --forbid=RULE doctor        remove it
 # Installs only what is missing, with sudo only where it is needed; a second run does nothing slow.
 set -euf
@@ -218,7 +218,7 @@ if [ -n "$bare" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
 fi
 [ -z "$looking" ] || wait "$looking" || exit
 
-# --- what AppArmor or SELinux has to allow: only when asked for -------------------------------------
+# --- what SELinux has to allow: only when asked for -------------------------------------------------
 
 confined_by_selinux() {
     if [ -n "$bare" ]; then look_up qemu.confined-by && [ "$found" = selinux ]; else [ -e /sys/fs/selinux/enforce ]; fi
@@ -227,20 +227,18 @@ change_rule() {
     folder=${LAB_HOME:+$(realpath -m "$LAB_HOME")/state}
     folder=${folder:-/var/lib/boxlite-lab}
     sh lab/host/rules.sh show "$2" "$folder" >&2 || die "this is no rule: $2"
-    if [ "$2" = consoles ]; then
-        confined_by_selinux || die "$host is not confined by SELinux"
-        look_up rule.labels
-        if [ -n "$bare" ] || ! command -v semanage >/dev/null; then "install_$manager" "$found"; fi
-    fi
+    confined_by_selinux || die "$host is not confined by SELinux"
+    look_up rule.labels
+    if [ -n "$bare" ] || ! command -v semanage >/dev/null; then "install_$manager" "$found"; fi
     as_root sh lab/host/rules.sh "$1" "$2" "$folder"
 }
 [ -z "$rule" ] || change_rule "$change" "$rule"
 
-# At a terminal, `doctor` offers the rule that it found to be missing.
+# At a terminal, `doctor` offers the rule that is missing: where something is broken, a machine is started once more.
 if [ "${1-}" = doctor ] && [ -z "$dry$rule" ] && [ -t 0 ]; then
     status=0
     .venv/bin/lab "$@" || status=$?
-    rule=$(.venv/bin/python -m lab.host.rule)
+    [ "$status" = 0 ] || rule=$(.venv/bin/python -m lab.host.proof)
     [ -n "$rule" ] || exit "$status"
     printf 'Add the rule %s, which --forbid=%s removes again? [y/N] ' "$rule" "$rule" >&2
     read -r answer

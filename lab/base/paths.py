@@ -66,10 +66,6 @@ class Paths:
         return self.cache / "acceleration.json"
 
     @property
-    def network(self) -> Path:
-        return self.cache / "network.json"
-
-    @property
     def lanes(self) -> Path:
         return self.state / "lanes"
 

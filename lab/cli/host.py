@@ -42,8 +42,7 @@ NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEE
 @click.option(
     "--again",
     is_flag=True,
-    help="Try KVM and the network again. Otherwise their verdicts hold until the host, QEMU or the rules of "
-    "AppArmor or SELinux change.",
+    help="Try KVM again. Otherwise its verdict holds until the host's kernel, QEMU or /dev/kvm changes.",
 )
 @common.json_option
 @click.pass_obj
@@ -52,8 +51,7 @@ def doctor_command(
 ) -> int:
     """Check whether this host can run the lab, and say what to do if not.
 
-    The first time, a machine is started whose processor stands still, to see whether libvirt, QEMU and passt
-    may do their work. Where passt is refused, images are prepared through QEMU's own user network from then on.
+    A machine is started whose processor stands still, to see whether libvirt and QEMU may do their work.
 
     What only other guests need, or nothing at present, is shown as not needed; what keeps some of the guests
     from being run, and not the others, as limited.
@@ -96,7 +94,7 @@ def _show(line: doctor.Line) -> None:
 @click.command("clean")
 @click.pass_obj
 def clean_command(lab: common.Lab) -> int:
-    """Remove what dead labs left behind: virtual machines, disks, network processes, temporary folders.
+    """Remove what dead labs left behind: virtual machines, disks, temporary folders.
 
     Every command that starts or uses virtual machines does this first. This one also asks libvirt for
     machines with the lab's mark that the lab has no record of. Runs that are still going on and kept guests are

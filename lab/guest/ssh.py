@@ -57,8 +57,8 @@ def check_network(endpoint: Endpoint) -> None:
 def _connect(endpoint: Endpoint, seconds: float) -> socket.socket:
     """A connection to the guest's port, within so many seconds.
 
-    Raises OSError, or LaneDied if nothing listens there. What forwards the port, QEMU or passt, does so
-    from before the guest's start to its end, and is never started again.
+    Raises OSError, or LaneDied if nothing listens there. QEMU forwards the port for as long
+    as the machine is there.
     """
     try:
         return socket.create_connection((endpoint.host, endpoint.port), seconds)

@@ -1,4 +1,4 @@
-"""What this host's security modules refused to passt, QEMU and libvirt, in the words of its logs."""
+"""What this host's security modules refused to QEMU and libvirt, in the words of its logs."""
 
 import os
 import re
@@ -26,16 +26,14 @@ SHOW = {
     AUDIT_LOG: f"sudo grep -i apparmor {AUDIT_LOG}",
 }
 # The programs and profiles of a lane's machine.
-CONCERNED = re.compile(r'(?:profile|comm)="[^"]*(?:passt|qemu|libvirt|virtlog|virtqemud|virt-aa-helper)')
-CRASH = re.compile(r"\b(?:passt|qemu)[\w.-]*\[\d+\]:? (?:segfault|general protection|trap)")
+CONCERNED = re.compile(r'(?:profile|comm)="[^"]*(?:qemu|libvirt|virtlog|virtqemud|virt-aa-helper)')
+CRASH = re.compile(r"\bqemu[\w.-]*\[\d+\]:? (?:segfault|general protection|trap)")
 # What tells two lines of one denial apart: when it was written, and by which process.
 ACCIDENT = re.compile(r"audit\([^)]*\):?|\bpid=\d+|^.*?(?=apparmor=|avc:)")
 LIMIT = 10
 
-# The rules that setup.sh can add.
-PASST, CONSOLES = "passt", "consoles"
-# The files of the rule for passt: its program, and sockets in libvirt's folders.
-ALLOWED_TO_PASST = re.compile(r"/usr/bin/passt(\.avx2)?$|/run/(user/\d+/)?libvirt/qemu/(run/)?passt/")
+# The rule that setup.sh can add.
+CONSOLES = "consoles"
 
 
 class HostLog:
@@ -61,7 +59,7 @@ class HostLog:
             os.close(self._kernel)
 
     def denials(self) -> list[str]:
-        """The lines that tell of a refusal or a crash of passt, QEMU or libvirt, each denial once."""
+        """The lines that tell of a refusal or a crash of QEMU or libvirt, each denial once."""
         found: dict[str, str] = {}
         for line in (*self._kernel_lines(), *self._audit_lines(), *self._journal_lines()):
             if CRASH.search(line) or (CONCERNED.search(line) and tells_of_refusal(line)):
@@ -103,14 +101,10 @@ class HostLog:
 def rule_for(lines: Sequence[str]) -> str:
     """The rule of setup.sh that allows what these lines deny; empty if it has none.
 
-    passt has a profile of its own (`passt`), and one inside of libvirt's profile of each machine
-    (`libvirt-UUID//passt`). virtlogd may write only to folders that have the label of libvirt's logs:
+    virtlogd may write only to folders that have the label of libvirt's logs:
     https://github.com/fedora-selinux/selinux-policy, policy/modules/contrib/virt.te.
     """
     for fields in parse_audit("\n".join(lines)):
-        profile, name = fields.get("profile", ""), fields.get("name", "")
-        if profile.rpartition("//")[2] == "passt" and ALLOWED_TO_PASST.match(name):
-            return PASST
         if ":virtlogd_t:" in fields.get("scontext", "") and ":var_lib_t:" in fields.get("tcontext", ""):
             return CONSOLES
     return ""

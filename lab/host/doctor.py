@@ -22,8 +22,6 @@ from lab.machine import acceleration, clock, firmware
 from lab.machine.acceleration import NoMachine
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
-from lab.machine.domain import Network
-from lab.machine.network import Verdict
 
 SETUP = "./setup.sh doctor installs it"
 SSH = f"lab shell, lab exec and lab attach need it: {SETUP}"
@@ -33,7 +31,6 @@ FREE_GIB = 8.0
 # For a program to say its version. mmdebstrap needed more than 20 s on a host that was itself emulated.
 ANSWER_SECONDS = 60.0
 BUSY = "try it again when this host has less to do"
-# passt as a network backend came with libvirt 9.0: https://libvirt.org/news.html#v9-0-0-2023-01-16
 OLDEST_LIBVIRT = 9_000_000
 # Numbers with a dot, also after an underscore: OpenSSH_10.0p2 is version 10.0p2, qemu-system-x86_64 is none.
 VERSION = re.compile(r"(?<![^\W_])\d+\.\d[\w.~+]*")
@@ -44,8 +41,6 @@ class State(StrEnum):
     SLOW = "slow"
     UNKNOWN = "not known"
     BROKEN = "broken"
-    # It works in another way than it should.
-    FALLBACK = "fallback"
     # Some guests of the plan cannot be run; the others can.
     LIMITED = "limited"
     # It would be broken for guests that are not in the plan.
@@ -71,18 +66,14 @@ class Line:
 def examine(plan: Plan, uri: str, *, again: bool = False) -> Iterator[Line]:
     """Check all requirements, one line at a time. What only guests outside the plan need is never broken.
 
-    `again`: KVM and the network are tried, although the verdicts of an earlier time still hold.
+    `again`: KVM is tried, although the verdict of an earlier time still holds.
     """
     paths = plan.paths
     # First, because the lab runs every other program through it.
     yield _program("setpriv", "setpriv", "--version")
     yield _program("QEMU", "qemu-system-x86_64", "--version")
     yield _program("qemu-img", "qemu-img", "--version")
-    network = State.UNKNOWN
-    for line in _libvirt(plan, uri, again):
-        network = line.state if line.what == "network" else network
-        yield line
-    yield _passt(network)
+    yield from _libvirt(plan, uri, again)
     yield _for_some(plan, is_built, _program("mmdebstrap", "mmdebstrap", "--version"))
     yield _for_some(plan, is_built, _keyring())
     yield _for_some(plan, is_built, _program("mke2fs", "mke2fs", "-V"))
@@ -117,7 +108,6 @@ def _program(what: str, program: str, argument: str, *, mend: str = SETUP) -> Li
         if error.late:  # A host that has much to do is slow to start any program.
             return Line(what, State.UNKNOWN, str(error), BUSY)
         return Line(what, State.BROKEN, str(error), mend)
-    # passt prints its version to a terminal only.
     found = VERSION.search(printed)
     return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)
 
@@ -126,32 +116,18 @@ def _find(program: str, mode: int = os.F_OK | os.X_OK) -> str | None:
     return shutil.which(program, mode, f"{os.environ.get('PATH', '')}:{ADMINISTRATION}")
 
 
-def _passt(network: State) -> Line:
-    """The line of passt. Where libvirt started a machine, lanes run, whatever passt says of itself.
-
-    Where that could not be tried, one that does not say its version may still do its work.
-    """
-    line = _program("passt", "passt", "--version")
-    if line.state is State.BROKEN and network is State.UNKNOWN and _find("passt"):
-        return replace(line, state=State.UNKNOWN)
-    if line.state is State.BROKEN and network in (State.OK, State.FALLBACK):
-        return replace(line, state=State.FALLBACK, found=f"{line.found}; lanes run all the same (see network)")
-    return line
-
-
 def _libvirt(plan: Plan, uri: str, again: bool) -> Iterator[Line]:
     try:
         with connection(uri) as opened:
             number = opened.getLibVersion()
             found = f"{version(number)}, {uri}"
             if number < OLDEST_LIBVIRT:
-                yield Line("libvirt", State.BROKEN, found, "passt needs libvirt 9.0 or newer")
+                yield Line("libvirt", State.BROKEN, found, "the lab needs libvirt 9.0 or newer")
             else:
                 yield Line("libvirt", State.OK, found)
             yield _for_some(plan, starts_from_uefi, _uefi(opened))
             if again:
                 plan.paths.acceleration.unlink(missing_ok=True)
-                plan.paths.network.unlink(missing_ok=True)
             yield _acceleration(opened, plan.paths)
             yield _clock(opened, plan.paths)
             yield _network(opened, plan.paths)
@@ -224,24 +200,16 @@ def _clock(opened: libvirt.virConnect, paths: Paths) -> Line:
 def _network(opened: libvirt.virConnect, paths: Paths) -> Line:
     if not opened.getURI().startswith("qemu"):
         return Line("network", State.UNKNOWN, "only QEMU has one that can be tried")
-    # Without an image KVM was not tried.
-    how = acceleration.cached(opened, paths)
     try:
-        return _verdict(proof.prove(opened, paths, kvm=how is not None and how.kvm), paths)
+        refusal = proof.prove(opened, paths)
     except NoLibvirt:
         raise
     except LabError as error:
         return Line("network", State.UNKNOWN, str(error.args[0]), error.hint or "")
-
-
-def _verdict(verdict: Verdict, paths: Paths) -> Line:
-    line = Line("network", State.OK, verdict.proved)
-    if verdict.key and verdict.network is Network.PASST:
-        return line
-    line = replace(line, mend=proof.mend(verdict, paths), evidence=verdict.denials)
-    if not verdict.key:
-        return replace(line, state=State.BROKEN)
-    return replace(line, state=State.FALLBACK, found=verdict.instead)
+    if refusal is None:
+        return Line("network", State.OK, "libvirt starts a machine, and QEMU opens its port on 127.0.0.1")
+    mend = proof.mend(refusal, paths)
+    return Line("network", State.BROKEN, refusal.reason, mend, evidence=refusal.denials)
 
 
 def _subordinate_ids() -> Line:

@@ -120,7 +120,7 @@ def _prepare(
     how = acceleration.decide(opened, paths, image, say)
     processors = Processors(os.cpu_count() or 1)
     hold_processors = partial(holding, processors, how=how, say=say)
-    preparation = prepare_image.Preparation(opened, paths, uri, how, say, hold_processors, tell=say)
+    preparation = prepare_image.Preparation(opened, paths, uri, how, say, hold_processors)
     image = prepare_image.ensure(preparation, cell.guest, image)
     work = Work(
         paths=paths,

@@ -34,16 +34,14 @@ KERNEL_ARGUMENTS = f"root=LABEL=root rw console=ttyS0 panic=-1 {' '.join(UNCHECK
 
 
 class Network(StrEnum):
-    """What carries a guest's packets. All of them forward one port on 127.0.0.1 to the guest's port 22.
+    """What a guest reaches through QEMU's own user network, which leads one port on 127.0.0.1 to its port 22.
 
-    `CLOSED` is QEMU's own user network, in which the guest reaches nothing. The others are for a guest that
-    needs package sources: passt, or QEMU's own where passt is refused. Through either it also reaches what
-    listens on the host's 127.0.0.1, and libvirt has no element for passt's --map-host-loopback.
+    `CLOSED`: nothing. `OPEN` is for a guest that needs package sources: what the host reaches, and, behind
+    the gateway's address, what listens on the host's 127.0.0.1.
     """
 
     CLOSED = "closed"
-    PASST = "passt"
-    QEMU = "qemu"
+    OPEN = "open"
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def to_xml(spec: DomainSpec) -> str:
     if spec.payload:
         _disk(devices, spec.payload, "raw", "vdc", serial=PAYLOAD)
     if spec.port is not None:
-        _network(domain, devices, spec.network, spec.port)
+        _network(domain, spec.network, spec.port)
     serial = ET.SubElement(devices, "serial", type="file")
     ET.SubElement(serial, "source", path=str(spec.console))
     if spec.agent:
@@ -143,23 +141,10 @@ def agent_is_open(xml: str) -> bool:
     return target is not None and target.get("state") == "connected"
 
 
-@dataclass(frozen=True)
-class MarkedLane:
-    """What a domain's XML says about its lane: the folder of its overlay, and its port (0: none)."""
-
-    folder: Path
-    port: int
-
-
-def marked_lane(xml: str) -> MarkedLane | None:
-    """The lane of a domain; None if the domain is not the lab's, or has no overlay."""
-    root = ET.fromstring(xml)
-    disk = root.find("devices/disk/source")
-    if lane_of(xml) is None or disk is None:
-        return None
-    ports = root.find("devices/interface/portForward/range")
-    port = 0 if ports is None else int(ports.get("start", "0"))
-    return MarkedLane(Path(disk.get("file", "")).parent, port)
+def lane_folder(xml: str) -> Path | None:
+    """The folder of a domain's overlay; None if the domain is not the lab's, or has no overlay."""
+    disk = ET.fromstring(xml).find("devices/disk/source")
+    return None if lane_of(xml) is None or disk is None else Path(disk.get("file", "")).parent
 
 
 def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot) -> None:
@@ -196,26 +181,17 @@ def _disk(devices: ET.Element, path: Path, kind: str, target: str, *, serial: st
         _text(disk, "serial", serial)
 
 
-def _network(domain: ET.Element, devices: ET.Element, network: Network, port: int) -> None:
-    if network is not Network.PASST:
-        # libvirt has no element for `restrict` or a forwarded port. It leaves the slot free.
-        closed = "on" if network is Network.CLOSED else "off"
-        hostfwd = f"tcp:127.0.0.1:{port}-{seed.ADDRESS}:22"
-        for word in (
-            "-netdev",
-            f"user,id=lab,net={seed.ADDRESS}/{seed.PREFIX},restrict={closed},hostfwd={hostfwd}",
-            "-device",
-            f"virtio-net-pci,netdev=lab,mac={seed.MAC},addr=0x10",
-        ):
-            ET.SubElement(_command_line(domain), f"{{{QEMU}}}arg", value=word)
-        return
-    interface = ET.SubElement(devices, "interface", type="user")
-    ET.SubElement(interface, "backend", type="passt")
-    ET.SubElement(interface, "mac", address=seed.MAC)
-    ET.SubElement(interface, "ip", address=seed.ADDRESS, family="ipv4", prefix=str(seed.PREFIX))
-    ET.SubElement(interface, "model", type="virtio")
-    forward = ET.SubElement(interface, "portForward", proto="tcp", address="127.0.0.1")
-    ET.SubElement(forward, "range", start=str(port), to="22")
+def _network(domain: ET.Element, network: Network, port: int) -> None:
+    # libvirt has no element for `restrict`, nor for a port that QEMU forwards. It leaves the slot free.
+    closed = "on" if network is Network.CLOSED else "off"
+    hostfwd = f"tcp:127.0.0.1:{port}-{seed.ADDRESS}:22"
+    for word in (
+        "-netdev",
+        f"user,id=lab,net={seed.ADDRESS}/{seed.PREFIX},restrict={closed},hostfwd={hostfwd}",
+        "-device",
+        f"virtio-net-pci,netdev=lab,mac={seed.MAC},addr=0x10",
+    ):
+        ET.SubElement(_command_line(domain), f"{{{QEMU}}}arg", value=word)
 
 
 def _command_line(domain: ET.Element) -> ET.Element:

@@ -116,7 +116,7 @@ def _remove(machine: libvirt.virDomain | None, uri: str, folder: Path) -> None:
             machine.destroy()
         except libvirt.libvirtError:
             # It died already, which is then the answer, or its daemon died.
-            leftovers.end_machine(machine.name(), uri, port=0)
+            leftovers.end_machine(machine.name(), uri)
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()

@@ -132,7 +132,7 @@ class Lane:
         return round(self._spent + self._spent_now(), 2)
 
     def _spent_now(self) -> float:
-        return processor_time.of_lane(self.name, self._port.number) if self._domain else 0.0
+        return processor_time.of_lane(self.name) if self._domain else 0.0
 
     @property
     def console(self) -> Path:

@@ -32,11 +32,10 @@ class LeftBehind(LabError):
 
 
 class Mark(BaseModel):
-    """What is needed to remove a lane: its libvirt, and the port by which its passt is known."""
+    """What is needed to remove a lane: its name and its libvirt. `pid` is the lab that made it."""
 
     lane: str
     uri: str
-    port: int
     pid: int
 
 
@@ -49,7 +48,7 @@ class Removed:
 
 
 @contextmanager
-def lane_folder(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Path]:
+def lane_folder(paths: Paths, *, guest: str, uri: str) -> Iterator[Path]:
     """A lane's folder with its mark, locked until the block ends or this process dies."""
     name = f"lab-{guest}-{secrets.token_hex(3)}"
     folder = paths.make(paths.lanes) / name
@@ -60,7 +59,7 @@ def lane_folder(paths: Paths, *, guest: str, uri: str, port: int) -> Iterator[Pa
         folder.chmod(0o711)
         lock.acquire()
     try:
-        mark = Mark(lane=name, uri=uri, port=port, pid=os.getpid())
+        mark = Mark(lane=name, uri=uri, pid=os.getpid())
         (folder / MARK).write_text(mark.model_dump_json() + "\n")
         yield folder
     except LeftBehind:
@@ -80,7 +79,7 @@ def lanes(paths: Paths) -> list[str]:
 
 
 def reap(paths: Paths) -> Removed:
-    """Remove the domains, passt processes, overlays and port locks of labs that died, and nothing else."""
+    """Remove the machines, overlays and port locks of labs that died, and nothing else."""
     if not paths.lanes.is_dir():
         return Removed([], [])
     with _gate(paths):
@@ -99,13 +98,12 @@ def reap_unrecorded(uri: str) -> list[str]:
 
 def _end_unowned(found: libvirt.virDomain) -> bool:
     try:
-        lane = domain.marked_lane(found.XMLDesc())
-        if lane is None or lane.folder.name != found.name() or _may_be_held(lane.folder):
+        folder = domain.lane_folder(found.XMLDesc())
+        if folder is None or folder.name != found.name() or _may_be_held(folder):
             return False
         found.destroy()
     except libvirt.libvirtError:
         return False  # It ended meanwhile.
-    _end_passt(lane.port)
     return True
 
 
@@ -135,7 +133,7 @@ def _reap_lane(folder: Path) -> bool:
     try:
         mark = _read(folder)
         if mark is not None:
-            end_machine(folder.name, mark.uri, mark.port)
+            end_machine(folder.name, mark.uri)
         # Its own lab may be removing the folder at this moment.
         with suppress(FileNotFoundError):
             shutil.rmtree(folder)
@@ -152,7 +150,7 @@ def _read(folder: Path) -> Mark | None:
         return None
 
 
-def end_machine(lane: str, uri: str, port: int) -> None:
+def end_machine(lane: str, uri: str) -> None:
     """End a lane's machine, whether libvirt still knows it or not. Raises LeftBehind."""
     problem = ""
     try:
@@ -161,7 +159,6 @@ def end_machine(lane: str, uri: str, port: int) -> None:
         problem = f": {error}"
     for process in _find_qemu(lane):
         _end(process)
-    _end_passt(port)
     if problem or _find_qemu(lane):
         raise LeftBehind(
             f"the machine of {lane} could not be ended{problem}",
@@ -193,23 +190,9 @@ def _find_qemu(lane: str) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["name", "cmdline"])
-        if _is(process, "qemu")
+        if str(process.info["name"] or "").startswith("qemu")
         and any(word.startswith(f"guest={lane},") for word in process.info["cmdline"] or [])
     ]
-
-
-def _end_passt(port: int) -> None:
-    """End the passt of a dead lane, which has the lane's port on its command line.
-
-    passt normally ends with its QEMU. A lab with another LAB_HOME may use the same port by now: its passt is
-    told apart by the QEMU that uses its socket.
-    """
-    running = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["name", "cmdline"])]
-    machines = " ".join(word for process, command in running if _is(process, "qemu") for word in command)
-    for process, command in running:
-        mine = _is(process, "passt") and any(f"127.0.0.1/{port}:22" in part for part in command)
-        if mine and _socket(command) not in machines:
-            _end(process)
 
 
 def _end(process: psutil.Process) -> None:
@@ -220,14 +203,3 @@ def _end(process: psutil.Process) -> None:
         except psutil.TimeoutExpired:
             process.kill()
             process.wait(5)
-
-
-def _is(process: psutil.Process, program: str) -> bool:
-    return str(process.info["name"] or "").startswith(program)
-
-
-def _socket(command: list[str]) -> str:
-    """The socket between a passt and its QEMU. https://passt.top/builds/latest/web/passt.1.html"""
-    where = command.index("--socket") + 1 if "--socket" in command else len(command)
-    # Without one: a path that no QEMU uses.
-    return next(iter(command[where : where + 1]), "/no/socket")

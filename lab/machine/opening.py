@@ -34,9 +34,7 @@ def open_lane(
     """
     port = ports.reserve(paths.make(paths.ports))
     try:
-        with leftovers.lane_folder(
-            paths, guest=guest.name, uri=uri or default_uri(), port=port.number
-        ) as folder:
+        with leftovers.lane_folder(paths, guest=guest.name, uri=uri or default_uri()) as folder:
             lane = Lane(
                 connection,
                 guest=guest,
@@ -56,6 +54,6 @@ def open_lane(
                     lane.stop()
                 except libvirt.libvirtError:
                     # Its daemon is gone or knows nothing of it any more.
-                    leftovers.end_machine(folder.name, uri or default_uri(), port.number)
+                    leftovers.end_machine(folder.name, uri or default_uri())
     finally:
         port.release()

@@ -17,7 +17,7 @@ from lab.base.paths import definitions
 from lab.machine.keys import KeyPair
 
 # Each lane has a network of its own, so all lanes can use the same addresses. They are those of QEMU's user
-# networking; passt is told to use them, and built guests have them in their image (images/recipes/debian.sh).
+# network, and built guests have them in their image (images/recipes/debian.sh).
 MAC = "52:54:00:1a:b0:01"
 ADDRESS = "10.0.2.15"
 PREFIX = 24

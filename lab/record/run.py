@@ -44,8 +44,8 @@ class LaneRecord(Entry):
     )
     network: str | None = Field(
         default=None,
-        description="What carried its guest's packets: closed, which is QEMU's own user network without a way "
-        "to the host or beyond. null: not recorded.",
+        description="What its guest reached through QEMU's own user network. closed: neither the host nor "
+        "anything beyond. null: not recorded.",
     )
     note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
     restored: bool = Field(
@@ -74,7 +74,7 @@ class LaneRecord(Entry):
     seconds: dict[str, Seconds]
     processor_seconds: Seconds | None = Field(
         default=None,
-        description="Seconds of processor time that its QEMU and passt took. null: not recorded.",
+        description="Seconds of processor time that its QEMU took. null: not recorded.",
     )
 
 
@@ -91,9 +91,7 @@ class ProcessorTime(Entry):
 
     processors: int = Field(ge=1, le=MOST_PROCESSORS, description="How many the host has.")
     wall: Seconds = Field(description="How long the session took.")
-    lanes: Seconds = Field(
-        description="Of QEMU and passt of its lanes. A machine that ended by itself is not counted."
-    )
+    lanes: Seconds = Field(description="Of its lanes' machines. One that ended by itself is not counted.")
     lab: Seconds = Field(description="Of the lab and of the programs that it ran, as those that build images.")
     idle: Seconds = Field(description="In which the host's processors had nothing to do.")
 

@@ -395,7 +395,6 @@ class Worker:
             self._say_of_image,
             partial(holding, work.processors, how=how, say=self._say_of_image),
             self._hold,
-            self._shared.observer.note,
         )
         try:
             return prepare_image.ensure(preparation, self.machine.guest, image)

@@ -27,7 +27,7 @@ from tests.campaign.runlog import last_step, steps
 # A run takes a minute, and two on a busy host. A fault may cost a lane its limits.
 RUN_SECONDS, BOOTING_SECONDS = 480.0, 700.0
 CLEAN_SECONDS = 60.0
-# QEMU and passt end a moment after their domain.
+# QEMU ends a moment after its domain.
 VANISH_SECONDS = 10.0
 MOST_RESUMES = 3
 # How long a run without stored states takes; its steps are not those of the reference.

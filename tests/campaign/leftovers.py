@@ -10,8 +10,6 @@ import psutil
 from tests.campaign import private_host
 from tests.campaign.home import Home
 
-MACHINES = ("qemu", "passt")
-
 
 @dataclass(frozen=True)
 class Running:
@@ -55,7 +53,7 @@ def processes_left(base: Path, lanes: set[str], candidates: Iterable[Running]) -
     return [
         f"process {each.pid} {each.name}: {each.command[:160]}"
         for each in candidates
-        if each.inside or (each.name.startswith(MACHINES) and _names(each.command, base, lanes))
+        if each.inside or (each.name.startswith("qemu") and _names(each.command, base, lanes))
     ]
 
 

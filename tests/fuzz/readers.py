@@ -40,7 +40,7 @@ from lab.guest.evidence_folder import EvidenceFolder
 from lab.images import choice, cloud, download, pins, signature, store
 from lab.images.disk import check_qcow2
 from lab.lane import keeper
-from lab.machine import acceleration, leftovers, network, states
+from lab.machine import acceleration, leftovers, states
 from lab.probes import report as probe_report
 from lab.record import Protection, RunResult, ShardRecord, TestResult, decided
 from lab.remedies import Remedy
@@ -427,7 +427,6 @@ MANIFEST = IMAGE | {
 SPEED, GUESTS = "acceleration.json", "images/guests.json"
 KEYS = {"private": "x", "public": "y"}
 STATE = {"tag": "t", "client": KEYS, "host": KEYS, "files": {"a": "b"}}
-NETWORK = {"key": "k", "network": "user", "proved": "x", "denials": ["x"]}
 ACCELERATION = {"key": "k", "kvm": False, "reason": "x", "measured": "2026-11-27T10:00:00Z"}
 CHECKSUMS = f"{'a' * 64}  disk.qcow2\n{'b' * 64} *other.qcow2\nSHA256 (x.qcow2) = {'c' * 64}\n"
 SIGNED = (
@@ -440,7 +439,7 @@ SENT = {"end.json": "{}", "results.json": json.dumps(RUN), f"{SMALL[0].folder}/k
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
 FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}
 CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
-MARK = {"lane": "l", "uri": "qemu:///x", "port": 1, "pid": 1}
+MARK = {"lane": "l", "uri": "qemu:///x", "pid": 1}
 KEPT = {"name": "n", "cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}
 
 
@@ -488,7 +487,6 @@ READERS = [
     Reader("images that were chosen", "lab", json_of(CHOSEN), _cached(GUESTS, choice.all_remembered)),
     Reader("a stored state", "lab", json_of(STATE), _stored("known.json", _known)),
     Reader("a lane's mark", "lab", json_of(MARK), _stored(leftovers.MARK, leftovers._read)),
-    Reader("network.json", "lab", json_of(NETWORK), _cached("network.json", network.last)),
     Reader("acceleration.json", "lab", json_of(ACCELERATION), _cached(SPEED, acceleration.measure_again)),
     Reader("a kept guest", "lab", json_of(KEPT), _stored(keeper.MARK, keeper._read)),
     Reader("a bug report", "report", edited(*REPORTS), _report, cost=20),

@@ -79,7 +79,7 @@ def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch:
         return made.cell(runner.running, cell)
 
     # The driver's machines are no processes.
-    monkeypatch.setattr(processor_time, "of_lane", lambda _lane, _port: 1.5)
+    monkeypatch.setattr(processor_time, "of_lane", lambda _lane: 1.5)
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
     monkeypatch.setattr(acceleration, "decide", lambda *_, **__: Acceleration(False, "a test"))
     monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 0.0)

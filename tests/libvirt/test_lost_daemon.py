@@ -41,7 +41,7 @@ class Daemon:
 
             return ask
 
-        def end(lane: str, uri: str, _port: int) -> None:
+        def end(lane: str, uri: str) -> None:
             self.ended.append(lane)
             destroy(open_(uri).lookupByName(lane))
 
@@ -112,10 +112,10 @@ def test_a_machine_that_outlives_its_lane_is_taken_down_when_the_daemon_is_back(
 ) -> None:
     end = leftovers.end_machine
 
-    def not_without_daemon(lane: str, uri: str, port: int) -> None:
+    def not_without_daemon(lane: str, uri: str) -> None:
         if daemon.is_away:
             raise LeftBehind(f"the machine of {lane} could not be ended")
-        end(lane, uri, port)
+        end(lane, uri)
 
     monkeypatch.setattr(leftovers, "end_machine", not_without_daemon)
     lab.cell = at("debian-13/stock", daemon.goes(refusals=3))

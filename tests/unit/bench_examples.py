@@ -51,7 +51,7 @@ class Machine:
         self.did: list[str] = []
         self.when: dict[str, Callable[[], object]] = {}
         self.acceleration = acceleration
-        self.network = Network.PASST
+        self.network = Network.CLOSED
         self.guest = GUEST
         self.name = "lab-debian-13-000000"
         self.image = base_image(Path("base"))

@@ -185,14 +185,14 @@ def test_what_is_in_the_folder_of_a_run_is_told_apart(home: Home, left: str) -> 
 def test_processes_of_a_try_are_told_from_those_of_others() -> None:
     base, lanes = Path("/var/tmp/boxlite-lab-campaign-1"), {"lab-debian-13-0a1b2c"}
     machine = Running(10, "qemu-system-x86", f"qemu -drive file={base}/state/lanes/x/overlay.qcow2", False)
-    network = Running(11, "passt.avx2", "passt --socket /run/7-lab-debian-13-0a1b2c-net0.socket", False)
+    of_lane = Running(11, "qemu-system-x86", "qemu -name guest=lab-debian-13-0a1b2c,debug-threads=on", False)
     child = Running(12, "cp", "cp a b", True)
     others = [
         Running(13, "qemu-system-x86", "qemu -drive file=/var/lib/boxlite-lab/lanes/y/overlay.qcow2", False),
-        Running(14, "passt.avx2", "passt --socket /run/8-lab-debian-13-ffffff-net0.socket", False),
+        Running(14, "qemu-system-x86", "qemu -name guest=lab-debian-13-ffffff,debug-threads=on", False),
         Running(15, "vim", f"vim {base}/out/run/results.json", False),
     ]
-    found = leftovers.processes_left(base, lanes, [machine, network, child, *others])
+    found = leftovers.processes_left(base, lanes, [machine, of_lane, child, *others])
     assert [line.split()[1] for line in found] == ["10", "11", "12"]
 
 

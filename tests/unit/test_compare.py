@@ -164,11 +164,11 @@ def lane(network: str | None, label: str = "lane-1") -> LaneRecord:
 
 def test_another_network_is_a_change_of_the_environment_of_the_cells_of_its_lane() -> None:
     cells = done(PASS, lane="lane-1"), done(PASS, variant="a", lane="lane-2")
-    before = side(*cells, lanes=[lane("passt"), lane("passt", "lane-2")])
-    now = side(*cells, lanes=[lane("passt"), lane("qemu", "lane-2")])
+    before = side(*cells, lanes=[lane("closed"), lane("closed", "lane-2")])
+    now = side(*cells, lanes=[lane("closed"), lane("open", "lane-2")])
     same, other = compare(before, now).cells
     assert (same.difference, other.difference) == (Difference.UNCHANGED, Difference.ENVIRONMENT_CHANGED)
-    assert [str(change) for change in other.environment] == ["network passt -> qemu"]
+    assert [str(change) for change in other.environment] == ["network closed -> open"]
 
 
 def test_a_changed_environment_does_not_hide_a_regression() -> None:

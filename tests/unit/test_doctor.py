@@ -12,17 +12,16 @@ from lab import catalog
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
-from lab.host import doctor, proof, rule
+from lab.host import doctor, proof
 from lab.host.doctor import Line, State
 from lab.host.plan import Plan, starts_from_uefi
+from lab.host.proof import Refusal
 from lab.images import debian, store
 from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
-from lab.machine.domain import Network
-from lab.machine.network import Verdict
 from tests.unit.examples import base_image, domain_capabilities
 
-PROGRAMS = ("qemu-system-x86_64", "qemu-img", "passt", "mmdebstrap", "mke2fs", "gpgv", "ssh")
+PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "gpgv", "ssh")
 NOWHERE = "test+bogus:///x"
 GIB = 2**30
 Usage = namedtuple("Usage", "total used free")
@@ -80,7 +79,7 @@ def test_a_program_is_named_with_its_version(paths: Paths, programs: Path) -> No
         ("OpenSSH_10.0p2 Debian-7+deb13u1, OpenSSL 3.5.4 30 Sep 2025", "10.0p2"),
         ("mke2fs 1.47.2 (1-Jan-2025)", "1.47.2"),
         ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1)", "10.0.2"),
-        ("passt 0.0~git20250503.587980c-2", "0.0~git20250503.587980c"),
+        ("ssh 0.0~git20250503.587980c-2", "0.0~git20250503.587980c"),
     ],
 )
 def test_a_version_is_told_apart_from_the_words_around_it(
@@ -94,45 +93,10 @@ def test_a_version_is_told_apart_from_the_words_around_it(
 def test_a_program_that_says_no_version_is_there_all_the_same(
     paths: Paths, programs: Path, script: str
 ) -> None:
-    # passt says its version to a terminal alone.
-    write(programs / "passt", script)
-    line = examine(paths, "passt")
+    write(programs / "gpgv", script)
+    line = examine(paths, "gpgv")
     assert line.state is State.OK
-    assert str(programs / "passt") in line.found
-
-
-def with_network(monkeypatch: pytest.MonkeyPatch, state: State) -> None:
-    monkeypatch.setattr(doctor, "_libvirt", lambda *_: iter([Line("network", state, "what was seen")]))
-
-
-@pytest.mark.parametrize(
-    ("network", "state"),
-    [
-        (State.OK, State.FALLBACK),
-        (State.FALLBACK, State.FALLBACK),
-        (State.UNKNOWN, State.UNKNOWN),
-        (State.BROKEN, State.BROKEN),
-    ],
-)
-def test_a_passt_that_says_no_version_is_broken_only_where_no_lane_runs(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, network: State, state: State
-) -> None:
-    with_network(monkeypatch, network)
-    write(programs / "passt", "echo no library; exit 127")
-    line = examine(paths, "passt")
-    assert (line.state, line.mend) == (state, doctor.SETUP)
-    assert "no library" in line.found
-    assert ("lanes run all the same (see network)" in line.found) is (state is State.FALLBACK)
-
-
-def test_where_passt_is_missing_and_lanes_run_setup_still_installs_it(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with_network(monkeypatch, State.FALLBACK)
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    line = examine(paths, "passt")
-    said = "passt is not installed; lanes run all the same (see network)"
-    assert line == Line("passt", State.FALLBACK, said, doctor.SETUP)
+    assert str(programs / "gpgv") in line.found
 
 
 def test_a_program_that_is_there_but_may_not_be_executed_is_not_called_missing(
@@ -170,7 +134,7 @@ def test_every_missing_program_is_broken_and_says_how_to_mend_it(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     lines = {line.what: line for line in doctor.examine(plan_of(paths), NOWHERE)}
-    for what in ("QEMU", "passt", "mmdebstrap", "mke2fs", "gpgv"):
+    for what in ("QEMU", "mmdebstrap", "mke2fs", "gpgv"):
         assert lines[what].state is State.BROKEN
         assert lines[what].found.endswith("is not installed")
         assert lines[what].mend
@@ -213,7 +177,7 @@ def test_there_must_be_memory_for_a_guest(
         ("gpgv", "gpgv", "fedora-43", State.BROKEN),
         ("gpgv", "gpgv", "debian-13", State.NOT_NEEDED),
         ("ssh", "ssh", "debian-13", State.NOT_NEEDED),
-        ("passt", "passt", "debian-13", State.BROKEN),
+        ("qemu-img", "qemu-img", "debian-13", State.BROKEN),
     ],
 )
 def test_what_only_guests_outside_the_plan_need_is_told_apart(
@@ -356,76 +320,40 @@ def test_where_no_machine_starts_nothing_is_said_of_kvm(paths: Paths, monkeypatc
     )
 
 
-DENIED = 'audit: type=1400 apparmor="DENIED" operation="mknod" profile="passt"'
-SIGNAL = "passt was killed by signal 11"
+DENIED = 'audit: type=1400 apparmor="DENIED" operation="open" profile="libvirt-1"'
 
 
 @pytest.mark.parametrize(
     ("found", "line"),
     [
+        (None, Line("network", State.OK, "libvirt starts a machine, and QEMU opens its port on 127.0.0.1")),
         (
-            Verdict(key="k", network=Network.PASST, proved="passt opens its port"),
-            Line("network", State.OK, "passt opens its port"),
-        ),
-        (
-            Verdict(key="k", network=Network.QEMU, proved=SIGNAL, denials=[DENIED], rule="passt"),
-            Line(
-                "network",
-                State.FALLBACK,
-                f"images are prepared through QEMU's own user network instead of passt: {SIGNAL}",
-                "./setup.sh --allow=passt doctor adds this rule: the rule passt",
-                evidence=[DENIED],
-            ),
-        ),
-        (
-            Verdict(key="", network=Network.PASST, proved="no machine starts", denials=[DENIED]),
+            Refusal("no machine starts", [DENIED]),
             Line("network", State.BROKEN, "no machine starts", proof.LOGS, evidence=[DENIED]),
         ),
     ],
-    ids=["passt", "fallback", "refused"],
+    ids=["started", "refused"],
 )
 def test_the_network_is_what_was_proved(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, found: Verdict, line: Line
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, found: Refusal | None, line: Line
 ) -> None:
-    monkeypatch.setattr(acceleration, "cached", lambda *_: None)
-    monkeypatch.setattr(proof, "prove", lambda *_, **__: found)
-    monkeypatch.setattr(rule, "show", lambda name, _paths: f"the rule {name}")
+    monkeypatch.setattr(proof, "prove", lambda *_: found)
     assert doctor._network(Qemu(), paths) == line
-
-
-@pytest.mark.parametrize("lacks", [True, False])
-def test_where_no_log_may_be_read_it_is_told_how_to_see_it_and_which_rule_is_known(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, lacks: bool
-) -> None:
-    monkeypatch.setattr(rule, "passt_lacks_it", lambda _paths: lacks)
-    monkeypatch.setattr(rule, "show", lambda name, _paths: f"the rule {name}")
-    unread = ["/dev/kmsg (sudo dmesg)", "/var/log/audit.log (sudo cat it)"]
-    line = doctor._verdict(Verdict(key="k", network=Network.QEMU, proved=SIGNAL, unread=unread), paths)
-    first, *more = line.mend.splitlines()
-    said = "/dev/kmsg (sudo dmesg); /var/log/audit.log (sudo cat it)"
-    assert (line.state, first) == (State.FALLBACK, f"this user may not read what may say why: {said}")
-    known = (
-        "if AppArmor denied it, ./setup.sh --allow=passt doctor may mend it; it adds this rule: the rule passt"
-    )
-    assert more == ([known] if lacks else [])
 
 
 def test_a_proof_that_cannot_be_begun_is_told_with_what_to_do(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prove(_opened: Qemu, _paths: Paths, *, kvm: bool) -> Verdict:
-        assert not kvm
+    def prove(_opened: Qemu, _paths: Paths) -> Refusal:
         raise LabError("no free port", hint="lab clean")
 
-    monkeypatch.setattr(acceleration, "cached", lambda *_: None)
     monkeypatch.setattr(proof, "prove", prove)
     assert doctor._network(Qemu(), paths) == Line("network", State.UNKNOWN, "no free port", "lab clean")
 
 
-def test_again_forgets_the_verdicts(paths: Paths, programs: Path) -> None:
+def test_again_forgets_the_verdict_on_kvm(paths: Paths, programs: Path) -> None:
     paths.cache.mkdir(parents=True)
     for again in (False, True):
-        for file in (paths.acceleration, paths.network):
-            file.write_text("{}")
+        paths.acceleration.write_text("{}")
         assert list(doctor.examine(plan_of(paths), "test:///default", again=again))
-        assert (paths.acceleration.exists(), paths.network.exists()) == (not again, not again)
+        assert paths.acceleration.exists() is not again

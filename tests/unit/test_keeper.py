@@ -56,7 +56,7 @@ class Lane:
 def ready(cell, paths, uri, say, *, own_rootfs=None):
     port = ports.reserve(paths.make(paths.ports))
     try:
-        with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default", port=port.number) as folder:
+        with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as folder:
             say("booting")
             if event == "error":
                 raise UsageError("no such thing", hint="name another")

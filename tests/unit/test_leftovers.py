@@ -18,18 +18,18 @@ URI = "test:///default"
 
 
 def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
-    with leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder:
+    with leftovers.lane_folder(paths, guest="debian-13", uri=URI) as folder:
         mark = json.loads((folder / "lane.json").read_text())
         assert leftovers.lanes(paths) == [folder.name]
     assert folder.name.startswith("lab-debian-13-")
-    assert (mark["lane"], mark["uri"], mark["port"]) == (folder.name, URI, 22999)
+    assert (mark["lane"], mark["uri"]) == (folder.name, URI)
     assert leftovers.lanes(paths) == []
 
 
 def test_the_folder_is_removed_when_the_lane_fails(paths: Paths) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder,
+        leftovers.lane_folder(paths, guest="debian-13", uri=URI) as folder,
     ):
         (folder / "overlay.qcow2").touch()
         raise KeyboardInterrupt
@@ -38,8 +38,8 @@ def test_the_folder_is_removed_when_the_lane_fails(paths: Paths) -> None:
 
 def test_lanes_of_one_guest_do_not_collide(paths: Paths) -> None:
     with (
-        leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22998) as one,
-        leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as other,
+        leftovers.lane_folder(paths, guest="debian-13", uri=URI) as one,
+        leftovers.lane_folder(paths, guest="debian-13", uri=URI) as other,
     ):
         assert leftovers.lanes(paths) == sorted([one.name, other.name])
 
@@ -51,7 +51,7 @@ def test_reaping_where_no_lab_ever_ran_removes_nothing(paths: Paths) -> None:
 
 def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
     with (
-        leftovers.lane_folder(paths, guest="debian-12", uri=URI, port=22999) as ours,
+        leftovers.lane_folder(paths, guest="debian-12", uri=URI) as ours,
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
         assert leftovers.reap(paths) == Removed([], [])
@@ -72,7 +72,7 @@ def test_reaping_removes_all_that_a_killed_lab_left(paths: Paths) -> None:
 
 
 def lane_of_a_dead_lab(
-    paths: Paths, mark: str | None = '{"lane": "x", "uri": "test+bogus:///x", "port": 22999, "pid": 1}'
+    paths: Paths, mark: str | None = '{"lane": "x", "uri": "test+bogus:///x", "pid": 1}'
 ) -> Path:
     """The folder of a lane whose lab is dead; with the usual mark, its libvirt cannot be asked."""
     folder = paths.make(paths.lanes) / "lab-debian-13-abc123"
@@ -98,8 +98,8 @@ def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The lab that owns a lane may remove it between any two steps of another lab that looks at it.
-    folder = lane_of_a_dead_lab(paths, f'{{"lane": "x", "uri": "{URI}", "port": 22999, "pid": 1}}')
-    monkeypatch.setattr(leftovers, "_end_passt", lambda _port: shutil.rmtree(folder))
+    folder = lane_of_a_dead_lab(paths, f'{{"lane": "x", "uri": "{URI}", "pid": 1}}')
+    monkeypatch.setattr(leftovers, "end_machine", lambda _lane, _uri: shutil.rmtree(folder))
     leftovers.reap(paths)
     assert leftovers.lanes(paths) == []
 
@@ -116,22 +116,6 @@ class Process:
 
     def wait(self, _seconds: float) -> None:
         pass
-
-
-def test_reaping_ends_the_passt_of_a_dead_lane_and_not_one_that_has_its_port_by_now(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def passt(socket: str, port: int) -> Process:
-        return Process("passt.avx2", "passt", "--one-off", "--socket", socket, "-t", f"127.0.0.1/{port}:22")
-
-    orphan, served = passt("/run/passt/1-lab-net0.socket", 22100), passt("/run/passt/2-lab-net0.socket", 22100)
-    other = passt("/run/passt/3-lab-net0.socket", 22101)
-    netdev = '{"type":"stream","addr":{"type":"unix","path":"/run/passt/2-lab-net0.socket"},"id":"hostnet0"}'
-    machine = Process("qemu-system-x86_64", "qemu-system-x86_64", "-netdev", netdev)
-    running = [orphan, served, other, machine, Process("", "")]
-    monkeypatch.setattr(psutil, "process_iter", lambda _wanted: iter(running))
-    leftovers._end_passt(22100)
-    assert [process.ended for process in running] == [True, False, False, False, False]
 
 
 def test_reaping_ends_the_machine_that_outlived_its_daemon_and_no_other(
@@ -162,7 +146,7 @@ def test_a_machine_that_cannot_be_ended_keeps_its_lane_for_the_next_command(
 
 
 def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = lane_of_a_dead_lab(paths, json.dumps({"lane": "x", "uri": URI, "port": 22999, "pid": 1}))
+    folder = lane_of_a_dead_lab(paths, json.dumps({"lane": "x", "uri": URI, "pid": 1}))
     goes_on = threading.Event()
     for question in ("lookupByName", "listAllDomains"):
         monkeypatch.setattr(libvirt.virConnect, question, lambda *_: goes_on.wait(60))
@@ -180,7 +164,7 @@ def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatc
 def test_a_lane_whose_machine_was_left_behind_stays_marked_for_the_next_command(paths: Paths) -> None:
     with (
         pytest.raises(LeftBehind),
-        leftovers.lane_folder(paths, guest="debian-13", uri=URI, port=22999) as folder,
+        leftovers.lane_folder(paths, guest="debian-13", uri=URI) as folder,
     ):
         raise LeftBehind("its QEMU still runs")
     assert (folder / "lane.json").is_file()

@@ -18,16 +18,15 @@ from lab.base.speed import ORDINARY, Speed
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.session import Output
-from lab.host import proof
 from lab.images import store, transfer
 from lab.images.store import BaseImage
 from lab.lane import prepare_image, supplies
 from lab.lane.prepare_image import NotPrepared, PackagesMissing, Preparation
 from lab.machine import opening, seed
 from lab.machine.acceleration import Acceleration
+from lab.machine.clock import RATE, REAL, Clock
 from lab.machine.domain import Network
 from lab.machine.lane import Lane
-from lab.machine.network import Verdict
 from tests.unit.examples import base_image
 from tests.unit.image_examples import put_prepared, put_published
 
@@ -415,24 +414,17 @@ def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_to
     )
 
 
-@pytest.mark.parametrize("which", [Network.PASST, Network.QEMU])
-def test_a_guest_is_prepared_through_the_network_that_is_not_refused(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, which: Network
+def test_a_guest_reaches_its_package_sources_while_it_is_prepared_and_has_the_host_s_clock(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[Network] = []
-    told: list[str] = []
+    opened: list[tuple[Network, Clock]] = []
 
-    def prove(*_: object, tell: Callable[[str], None], **_more: object) -> Verdict:
-        tell("what is refused")
-        return Verdict(key="k", network=which, proved="")
-
-    def open_lane(*_: object, network: Network, **_more: object) -> NoReturn:
-        opened.append(network)
+    def open_lane(*_: object, network: Network, acceleration: Acceleration, **_more: object) -> NoReturn:
+        opened.append((network, acceleration.clock))
         raise LabError("enough was seen")
 
-    monkeypatch.setattr(proof, "prove", prove)
     monkeypatch.setattr(opening, "open_lane", open_lane)
-    asked = replace(preparation(paths), tell=told.append)
+    asked = replace(preparation(paths), acceleration=replace(EMULATION, clock=Clock(RATE)))
     with pytest.raises(LabError, match="enough was seen"):
         prepare_image._boot_and_install(asked, GUEST, IMAGE, paths.images / "disk.qcow2")
-    assert (opened, told) == ([which], ["what is refused"])
+    assert opened == [(Network.OPEN, REAL)]

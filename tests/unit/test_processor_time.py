@@ -15,9 +15,8 @@ from lab.report import table
 from lab.run import hosts
 from lab.run.hosts import Meter
 
-LANE, PORT = "lab-debian-13-2d2671", 22693
+LANE = "lab-debian-13-2d2671"
 QEMU = ["/usr/bin/qemu-system-x86_64", "-name", f"guest={LANE},debug-threads=on"]
-PASST = ["passt", "--one-off", "--tcp-ports", f"127.0.0.1/{PORT}:22"]
 
 
 class FakeProcess:
@@ -38,18 +37,17 @@ class FakeProcess:
 
 
 def of_lane(*processes: FakeProcess) -> float:
-    return processor_time.of_lane(LANE, PORT, lambda: cast(list[psutil.Process], processes))
+    return processor_time.of_lane(LANE, lambda: cast(list[psutil.Process], processes))
 
 
-def test_a_lane_takes_what_its_qemu_and_its_passt_take() -> None:
-    assert of_lane(FakeProcess("qemu-system-x86", QEMU, 40.0), FakeProcess("passt.avx2", PASST, 1.0)) == 42.0
+def test_a_lane_takes_what_its_qemu_takes() -> None:
+    assert of_lane(FakeProcess("qemu-system-x86", QEMU, 40.0)) == 40.5
 
 
 @pytest.mark.parametrize(
     "other",
     [
         FakeProcess("qemu-system-x86", ["qemu", "-name", f"guest={LANE}1,debug-threads=on"], 40.0),
-        FakeProcess("passt", ["passt", "--tcp-ports", "127.0.0.1/22694:22"], 1.0),
         FakeProcess("vim", ["vim", f"guest={LANE},notes"], 3.0),
         FakeProcess("qemu-system-x86", QEMU, 40.0, gone=True),
     ],

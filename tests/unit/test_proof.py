@@ -1,7 +1,8 @@
-"""Which network prepares images, with a stand-in for libvirt that opens ports in place of machines."""
+"""Whether libvirt may start machines, with a stand-in for libvirt that remembers what it was told."""
 
-import re
-import socket
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -9,217 +10,187 @@ from xml.etree import ElementTree as ET
 import libvirt
 import pytest
 
-from lab.base.paths import Paths
-from lab.host import proof, rule
+from lab.base.errors import LabError
+from lab.base.paths import PACKAGE, Paths
+from lab.host import proof
 from lab.host.denials import HostLog
+from lab.host.proof import Refusal
 from lab.images import store
-from lab.machine import network, overlay, ports
+from lab.machine import acceleration, leftovers, overlay, paused, ports
+from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
-from lab.machine.domain import Network
-from lab.machine.network import Verdict
-from tests.unit import test_network
+from lab.machine.domain import QEMU
 from tests.unit.examples import base_image
 
-DENIAL = (
-    'audit: type=1400 audit(1.2:3): apparmor="DENIED" operation="mknod" profile="passt" '
-    'name="/run/user/1000/libvirt/qemu/run/passt/1.socket"'
+CONSOLE = (
+    'type=AVC msg=audit(1.2:3): avc:  denied  { write } for  pid=812 comm="virtlogd" name="paused-x" '
+    "scontext=system_u:system_r:virtlogd_t:s0 tcontext=unconfined_u:object_r:var_lib_t:s0 tclass=dir"
 )
 CLOSED = "/dev/kmsg (sudo dmesg)"
-# libvirt 11.3's words; the command line is shortened.
-KILLED = (
-    "internal error: Child process (/usr/bin/passt --one-off --socket "
-    "/run/libvirt/qemu/passt/1-lab-network-proof-1-passt-net0.socket --mac-addr 52:54:00:1a:b0:01 "
-    "--tcp-ports 127.0.0.1/22100:22) unexpected fatal signal 11"
-)
-GAVE_UP = (
-    "internal error: Child process (passt --one-off --socket /run/user/1000/libvirt/qemu/run/passt/1.socket) "
-    "unexpected exit status 1: No routable interface for IPv6: IPv6 is disabled\n"
-    "UNIX domain socket bind: Permission denied\n"
-)
-SIGNAL = "passt was killed by signal 11"
+REFUSED = "Unable to open file: /var/x/console.log: Permission denied\n"
 
 
 class Machine:
-    """A machine with passt, or with QEMU's own network, and whether its port is open."""
-
-    def __init__(self, xml: str) -> None:
+    def __init__(self, xml: str, daemon: "Daemon") -> None:
         self.xml = ET.fromstring(xml)
         self.disks = [str(each.get("file")) for each in self.xml.findall("devices/disk/source")]
+        self.words = [str(each.get("value")) for each in self.xml.findall(f"{{{QEMU}}}commandline/*")]
         self.is_there = True
-        self._server: socket.socket | None = None
-
-    @property
-    def network(self) -> Network:
-        passt = self.xml.find("devices/interface/backend[@type='passt']") is not None
-        return Network.PASST if passt else Network.QEMU
-
-    def listen(self, address: str, port: int) -> None:
-        self._server = socket.create_server((address, port))
+        self._daemon = daemon
 
     def destroy(self) -> None:
+        if not self._daemon.ends_machines:
+            raise libvirt.libvirtError("the daemon is gone")
         self.is_there = False
-        if self._server is not None:
-            self._server.close()
 
 
-class Daemon(test_network.Daemon):
-    """A connection to libvirt, with the words by which it refuses machines of each network."""
+class Daemon:
+    """A connection to libvirt, with the words by which it refuses machines."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.refusals: dict[Network, str] = {}
-        self.address = "127.0.0.1"
+        self.refusal = ""
         self.machines: list[Machine] = []
-        self.port = 0
-        self.is_alive = True
+        self.is_alive = self.ends_machines = True
 
     def createXML(self, xml: str, flags: int) -> Machine:  # noqa: N802
         assert flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
-        machine = Machine(xml)
-        self.machines.append(machine)
-        if said := self.refusals.get(machine.network):
-            machine.is_there = False
-            raise libvirt.libvirtError(said)
-        if self.address:
-            machine.listen(self.address, self.port)
-        return machine
+        if self.refusal:
+            raise libvirt.libvirtError(self.refusal)
+        self.machines.append(Machine(xml, self))
+        return self.machines[-1]
 
     def isAlive(self) -> bool:  # noqa: N802
         return self.is_alive
 
-    @property
-    def tried(self) -> list[Network]:
-        return [each.network for each in self.machines]
+    def getURI(self) -> str:  # noqa: N802
+        return "qemu:///system"
+
+    def getVersion(self) -> int:  # noqa: N802
+        return 10_000_000
 
 
 @pytest.fixture
-def daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """The daemon, ports of this test's own and the logs of a host; nothing of a machine is left afterwards."""
+def daemon(paths: Paths) -> Iterator[Daemon]:
+    """The daemon; nothing of a machine is left afterwards."""
     made = Daemon()
-    reserve = ports.reserve
-
-    def reserved(folder: Path) -> ports.Port:
-        port = reserve(folder)
-        made.port = port.number
-        return port
-
-    monkeypatch.setattr(ports, "FIRST", 23300)
-    monkeypatch.setattr(ports, "LAST", 23349)
-    monkeypatch.setattr(ports, "reserve", reserved)
-    monkeypatch.setattr(rule, "show", lambda name, _paths: f"the rule {name}")
-    monkeypatch.setattr(rule, "passt_lacks_it", lambda _paths: True)
     yield made
     assert not any(machine.is_there for machine in made.machines)
-    assert list(paths.state.glob(f"{proof.FOLDER}*")) == []
+    assert list(paths.state.glob(f"{paused.FOLDER}*")) == []
     assert list(paths.ports.iterdir()) == []
 
 
 def prove(
-    daemon: Daemon, paths: Paths, monkeypatch: pytest.MonkeyPatch, denied: Sequence[str] = (DENIAL,)
-) -> tuple[Verdict, list[str]]:
-    """The verdict, and what was told of it."""
+    daemon: Daemon, paths: Paths, monkeypatch: pytest.MonkeyPatch, denied: Sequence[str] = (CONSOLE,)
+) -> Refusal | None:
+    monkeypatch.setattr(ports, "FIRST", 23300)
+    monkeypatch.setattr(ports, "LAST", 23349)
     monkeypatch.setattr(HostLog, "denials", lambda _log: list(denied))
     monkeypatch.setattr(HostLog, "unread", lambda _log: [CLOSED])
-    told: list[str] = []
-    return proof.prove(daemon, paths, kvm=False, tell=told.append), told
+    return proof.prove(daemon, paths)
 
 
-def test_passt_that_is_started_is_used_and_a_second_time_nothing_is_tried(
+def test_a_machine_with_the_network_and_the_disk_of_a_lane_is_tried_each_time(
     paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (first, told), (second, _) = (prove(daemon, paths, monkeypatch) for _ in range(2))
-    assert daemon.tried == [Network.PASST]
-    assert first == second
-    said = "libvirt starts a machine, and passt opens its port on 127.0.0.1"
-    assert (first.network, first.proved, first.denials, first.unread) == (Network.PASST, said, [], [])
-    assert (first.rule, told) == ("", [])
+    monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
+    monkeypatch.setattr(overlay, "create", lambda disk, _backing: disk.touch())
+    assert [prove(daemon, paths, monkeypatch) for _ in range(2)] == [None, None]
+    assert len(daemon.machines) == 2
+    [disk] = daemon.machines[0].disks
+    assert Path(disk).name == "overlay.qcow2"
+    network = daemon.machines[0].words[1]
+    assert "restrict=on,hostfwd=tcp:127.0.0.1:233" in network
 
 
-def test_where_passt_is_refused_qemu_s_own_network_is_used_and_that_is_told_once_with_the_rule(
+@pytest.mark.parametrize(("kvm", "kind"), [(None, "qemu"), (False, "qemu"), (True, "kvm")])
+def test_it_runs_as_guests_do_and_emulated_where_kvm_was_not_tried(
+    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, kvm: bool | None, kind: str
+) -> None:
+    known = None if kvm is None else Acceleration(kvm, "")
+    monkeypatch.setattr(acceleration, "cached", lambda *_: known)
+    assert prove(daemon, paths, monkeypatch) is None
+    assert [each.xml.get("type") for each in daemon.machines] == [kind]
+
+
+def test_an_image_that_cannot_be_read_says_nothing_of_libvirt(
     paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon.refusals[Network.PASST] = KILLED
-    verdict, told = prove(daemon, paths, monkeypatch)
-    assert daemon.tried == [Network.PASST, Network.QEMU]
-    assert verdict == network.cached(daemon, paths)
-    assert (verdict.network, verdict.proved) == (Network.QEMU, SIGNAL)
-    assert (verdict.denials, verdict.unread, verdict.rule) == ([DENIAL], [], "passt")
-    assert told == [
-        f"images are prepared through QEMU's own user network instead of passt: {SIGNAL}\n"
-        "  next: ./setup.sh --allow=passt doctor adds this rule: the rule passt"
-    ]
-    again, told = prove(daemon, paths, monkeypatch)
-    assert (again, told, len(daemon.machines)) == (verdict, [], 2)
+    def unreadable(_paths: Paths) -> None:
+        raise LabError("no manifest")
+
+    monkeypatch.setattr(store, "any_image", unreadable)
+    assert prove(daemon, paths, monkeypatch) is None
+    assert daemon.machines[0].disks == []
+
+
+def test_what_is_refused_is_told_with_the_lines_of_the_logs(
+    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.refusal = REFUSED
+    assert prove(daemon, paths, monkeypatch) == Refusal(REFUSED.strip(), [CONSOLE], [])
 
 
 def test_where_nothing_was_found_the_logs_that_may_not_be_read_are_named(
     paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon.refusals[Network.PASST] = KILLED
-    verdict, [told] = prove(daemon, paths, monkeypatch, denied=[])
-    assert (verdict.denials, verdict.unread, verdict.rule) == ([], [CLOSED], "")
-    assert f"this user may not read what may say why: {CLOSED}" in told
+    daemon.refusal = REFUSED
+    assert prove(daemon, paths, monkeypatch, denied=[]) == Refusal(REFUSED.strip(), [], [CLOSED])
 
 
-def test_a_host_that_starts_no_machine_either_way_is_tried_again_next_time(
+def test_a_daemon_that_goes_away_has_refused_nothing(
     paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon.refusals = {Network.PASST: KILLED, Network.QEMU: "no QEMU"}
-    verdict, told = prove(daemon, paths, monkeypatch)
-    assert (verdict.key, verdict.rule, verdict.denials, told) == ("", "passt", [DENIAL], [])
-    assert verdict.proved == f"with passt: {SIGNAL}; with QEMU's own network: no QEMU"
-    # setup.sh asks what is missing. No lane goes by it.
-    assert network.last(paths) == verdict
-    assert network.cached(daemon, paths) is None
+    daemon.refusal, daemon.is_alive = "cannot read", False
+    with pytest.raises(NoLibvirt, match="libvirt went away while a machine was tried"):
+        prove(daemon, paths, monkeypatch)
+
+
+def test_a_machine_that_its_daemon_does_not_end_is_ended_all_the_same(
+    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(name: str, uri: str) -> None:
+        [machine] = daemon.machines
+        assert (name, uri) == (machine.xml.findtext("name"), "qemu:///system")
+        machine.is_there = False
+
+    monkeypatch.setattr(leftovers, "end_machine", end)
+    daemon.ends_machines = False
+    assert prove(daemon, paths, monkeypatch) is None
+
+
+def test_what_to_do_is_the_rule_or_the_logs_to_read(paths: Paths) -> None:
+    rule = f"the SELinux label virt_log_t on {paths.state} and all below it"
+    assert [
+        proof.mend(Refusal("", [CONSOLE]), paths),
+        proof.mend(Refusal("", [], [CLOSED, "/var/log/audit.log (sudo cat it)"]), paths),
+        proof.mend(Refusal(""), paths),
+    ] == [
+        f"./setup.sh --allow=consoles doctor adds this rule: {rule}",
+        f"this user may not read what may say why: {CLOSED}; /var/log/audit.log (sudo cat it)",
+        proof.LOGS,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("refusal", "said"),
-    [
-        (KILLED, SIGNAL),
-        (
-            GAVE_UP,
-            "passt ended with status 1: No routable interface for IPv6: IPv6 is disabled "
-            "UNIX domain socket bind: Permission denied",
-        ),
-        ("Unable to open file: /var/x/console.log", "Unable to open file: /var/x/console.log"),
-    ],
+    ("refusal", "rule"),
+    [(None, ""), (Refusal(REFUSED), ""), (Refusal(REFUSED, [CONSOLE]), "consoles")],
+    ids=["nothing refused", "no rule", "rule"],
 )
-def test_a_refusal_is_told_without_the_command_line(refusal: str, said: str) -> None:
-    assert proof.told(libvirt.libvirtError(refusal)) == said
-
-
-def test_a_port_that_nobody_listens_on_shows_that_passt_is_gone(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+def test_the_rule_that_is_missing_is_found_by_a_proof(
+    monkeypatch: pytest.MonkeyPatch, refusal: Refusal | None, rule: str
 ) -> None:
-    daemon.address = ""
-    verdict, _ = prove(daemon, paths, monkeypatch)
-    assert re.search(r"with passt: nothing listens on 127\.0\.0\.1:\d+: passt does not run;", verdict.proved)
+    monkeypatch.setenv("LAB_CONNECT", "test:///default")
+    monkeypatch.setattr(proof, "prove", lambda *_: refusal)
+    assert proof.missing_rule() == rule
 
 
-def test_a_port_that_others_could_reach_is_refused(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon.address = "0.0.0.0"
-    verdict, _ = prove(daemon, paths, monkeypatch)
-    assert "the port is open on 0.0.0.0, and not on 127.0.0.1 alone" in verdict.proved
-    assert verdict.key == ""
-
-
-def test_the_machine_has_a_disk_over_an_image_as_a_lane_has(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
-    monkeypatch.setattr(overlay, "create", lambda disk, _backing: disk.touch())
-    prove(daemon, paths, monkeypatch)
-    [disk] = daemon.machines[0].disks
-    assert Path(disk).name == "overlay.qcow2"
-
-
-def test_a_daemon_that_goes_away_says_nothing_of_passt(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon.refusals[Network.PASST], daemon.is_alive = "cannot read", False
-    with pytest.raises(NoLibvirt, match="libvirt went away while the network was tried"):
-        prove(daemon, paths, monkeypatch)
-    assert not paths.network.exists()
+def test_setup_is_told_of_no_rule_where_nothing_can_be_tried(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.host.proof"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LAB_HOME": str(tmp_path), "LAB_CONNECT": "test+bogus:///x"},
+        cwd=PACKAGE.parent,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("\n", "", 0)

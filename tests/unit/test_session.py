@@ -27,12 +27,12 @@ from lab.guest.ssh import Pulse, SessionLost
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
 
-# It listens on the guest's port, as passt does for as long as the guest has a network.
-PASST = socket.create_server(("127.0.0.1", 0))
+# It listens on the guest's port, as QEMU does for as long as the machine is there.
+FORWARDED = socket.create_server(("127.0.0.1", 0))
 
 
 def endpoint() -> Endpoint:
-    return Endpoint(PASST.getsockname()[1], generate("client"), generate("host"))
+    return Endpoint(FORWARDED.getsockname()[1], generate("client"), generate("host"))
 
 
 def broken(alive_for: int) -> Session:
@@ -166,7 +166,9 @@ def test_a_command_that_broke_with_its_machine_is_told_as_the_machine_s_end(
         unreachable(noticed_late()).run("true", seconds=5)
 
 
-def test_a_command_whose_connection_broke_because_passt_ended_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_whose_connection_broke_because_nothing_forwards_its_port_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
     monkeypatch.setattr(session, "GONE_SECONDS", 0.0)
     with pytest.raises(LaneDied, match=r"SSH broke during `true`: .*; the guest has no network"):

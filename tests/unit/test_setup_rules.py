@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 
 from lab.base.paths import PACKAGE
+from tests.unit import test_rules
 
 ROOT = PACKAGE.parent
-ABSTRACTION = "  /usr/bin/passt.avx2\t\t\tix,\n"
 STUBS = {
+    **{f"bin/{name}": text for name, text in test_rules.STUBS.items()},
     "bin/id": "echo 0",
     "bin/dpkg-query": "echo install ok installed",
     "bin/rpm": "true",
-    "bin/apparmor_parser": "true",
-    # It asks for the rule until that was added.
-    "copy/.venv/bin/lab": 'echo "lab $*"; exit 3',
+    # Something is broken until the rule was added that a proof asks for.
+    "copy/.venv/bin/lab": 'echo "lab $*"; exit "$(cat "$ROOT/status")"',
     "copy/.venv/bin/python": """case "$*" in
-    "-m lab.host.rule") grep -q boxlite-lab "$ROOT/apparmor.d/abstractions/passt" || cat "$ROOT/wanted" ;;
+    "-m lab.host.proof") echo proof >>"$ROOT/proofs"; grep -q virt_log_t "$ROOT/label" || cat "$ROOT/wanted" ;;
 esac""",
 }
 
 
 class Copy:
-    """The files of the project that setup.sh reads, and a host whose last `lab doctor` wanted a rule."""
+    """The files of the project that setup.sh reads, and a host under SELinux on which a rule is missing."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.folder = root, root / "copy"
@@ -34,17 +34,16 @@ class Copy:
             target = self.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, target)
-        rules = self.folder / "lab/host/rules.sh"
-        rules.write_text(rules.read_text().replace("/etc/apparmor.d", f"{root}/apparmor.d"))
+        setup = self.folder / "setup.sh"
+        setup.write_text(setup.read_text().replace("/sys/fs/selinux/enforce", f"{root}/label"))
         for name, text in STUBS.items():
             program = root / name
             program.parent.mkdir(parents=True, exist_ok=True)
             program.write_text(f"#!/bin/sh\n{text}\n")
             program.chmod(0o755)
-        self.abstraction = root / "apparmor.d/abstractions/passt"
-        self.abstraction.parent.mkdir(parents=True)
-        self.abstraction.write_text(ABSTRACTION)
-        (root / "wanted").write_text("passt\n")
+        (root / "label").write_text("var_lib_t\n")
+        (root / "wanted").write_text("consoles\n")
+        (root / "status").write_text("3\n")
 
     def run(self, *arguments: str, answer: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run setup.sh; with an answer, at a terminal."""
@@ -52,6 +51,7 @@ class Copy:
             "PATH": f"{self.root}/bin:/usr/sbin:/usr/bin:/bin",
             "ROOT": str(self.root),
             "HOME": str(self.root),
+            "LAB_HOME": str(self.root / "home"),
             "LAB_CONNECT": "test:///default",
         }
         ours, theirs = pty.openpty()
@@ -72,7 +72,7 @@ class Copy:
 
     @property
     def has_rule(self) -> bool:
-        return "boxlite-lab: begin" in self.abstraction.read_text()
+        return (self.root / "label").read_text() == "virt_log_t\n"
 
 
 @pytest.fixture
@@ -83,18 +83,18 @@ def copy(tmp_path: Path) -> Copy:
 @pytest.mark.parametrize(("answer", "added"), [("y", True), ("yes", True), ("n", False), ("", False)])
 def test_a_rule_is_added_at_a_terminal_only_if_the_answer_is_yes(copy: Copy, answer: str, added: bool) -> None:
     done = copy.run("doctor", answer=answer)
-    assert "Add the rule passt, which --forbid=passt removes again? [y/N]" in done.stderr
+    assert "Add the rule consoles, which --forbid=consoles removes again? [y/N]" in done.stderr
     assert copy.has_rule is added
     # With the rule, everything is proved again.
     assert done.stdout == "lab doctor\n" * (2 if added else 1)
     assert done.returncode == 3
     if added:
-        assert "owner @{run}/libvirt/qemu/passt/* rw," in done.stderr
+        assert f"the SELinux label virt_log_t on {copy.root}/home/state" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("wanted", "command", "terminal"),
-    [("passt", "doctor", False), ("", "doctor", True), ("passt", "clean", True)],
+    [("consoles", "doctor", False), ("", "doctor", True), ("consoles", "clean", True)],
 )
 def test_nothing_is_asked_without_a_terminal_a_missing_rule_or_doctor(
     copy: Copy, wanted: str, command: str, terminal: bool
@@ -105,8 +105,13 @@ def test_nothing_is_asked_without_a_terminal_a_missing_rule_or_doctor(
     assert (copy.has_rule, done.stdout, done.returncode) == (False, f"lab {command}\n", 3)
 
 
+def test_where_nothing_is_broken_no_machine_is_started_once_more(copy: Copy) -> None:
+    (copy.root / "status").write_text("0\n")
+    done = copy.run("doctor", answer="y")
+    assert (done.stdout, done.returncode, (copy.root / "proofs").exists()) == ("lab doctor\n", 0, False)
+
+
 def test_a_rule_that_was_named_is_added_and_removed_without_a_question(copy: Copy) -> None:
     for change, has_rule in (("allow", True), ("allow", True), ("forbid", False)):
-        done = copy.run(f"--{change}=passt", "doctor")
+        done = copy.run(f"--{change}=consoles", "doctor")
         assert (copy.has_rule, done.stdout) == (has_rule, "lab doctor\n")
-    assert copy.abstraction.read_text() == ABSTRACTION

@@ -6,13 +6,11 @@ Both are made of Debian's packages by a recipe of `recipes/` and kept in the cac
 import hashlib
 import os
 import shutil
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import IPv4Address
 from pathlib import Path
 from threading import Thread
 
@@ -21,6 +19,7 @@ from filelock import FileLock
 from lab.base import process, scratch
 from lab.base.paths import Paths
 from lab.images import debian
+from lab.machine import seed
 
 RECIPES = Path(__file__).with_name("recipes")
 # Debian's cloud images have these, or what does the same. Not among them: bubblewrap.
@@ -148,7 +147,8 @@ class Repository:
                 asked.append(self.path)
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
-        self.url = f"http://{host_as_guests_see_it()}:{self._server.server_port}/"
+        # In QEMU's open user network the host's 127.0.0.1 is behind the gateway.
+        self.url = f"http://{seed.GATEWAY}:{self._server.server_port}/"
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -168,18 +168,6 @@ def served(folder: Path) -> Iterator[Repository]:
         yield found
     finally:
         found.close()
-
-
-def host_as_guests_see_it() -> IPv4Address:
-    """The address behind which a guest finds the host's 127.0.0.1: the host's own gateway, by passt's default.
-
-    https://passt.top/builds/latest/web/passt.1.html, --map-host-loopback
-    """
-    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
-        _, destination, gateway, *_ = line.split()
-        if int(destination, 16) == 0:
-            return IPv4Address(struct.pack("<I", int(gateway, 16)))
-    raise AssertionError("this host has no default route, so that passt maps no address to its loopback")
 
 
 if __name__ == "__main__":

@@ -240,9 +240,9 @@ def domains_of(lanes: set[str]) -> set[str]:
     return {name for name in found if name in lanes}
 
 
-def processes_of(lanes: set[str], ports: set[int]) -> list[str]:
-    """The command lines of QEMU and passt processes that belong to these lanes."""
-    marks = [f"guest={lane}," for lane in lanes] + [f"127.0.0.1/{port}:22" for port in ports]
+def processes_of(lanes: set[str]) -> list[str]:
+    """The command lines of these lanes' QEMU processes."""
+    marks = [f"guest={lane}," for lane in lanes]
     lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
     return [line for line in lines if any(mark in line for mark in marks)]
 

@@ -63,7 +63,7 @@ def test_doctor_proves_kvm_and_the_network(ready: tuple[Host, MemoryCheckpoint],
     assert line_of("acceleration", printed).startswith("ok  ")
     assert "KVM: a guest kernel ran under KVM" in printed
     assert line_of("network", printed).startswith("ok  ")
-    assert "passt opens its port on 127.0.0.1" in printed
+    assert "QEMU opens its port on 127.0.0.1" in printed
     uri = {"root": "qemu:///system", "lab": "qemu:///session"}[who]
     assert line_of("libvirt", printed).endswith(uri)
     assert ready[0].first[who].returncode == 0
@@ -99,31 +99,6 @@ def test_too_little_memory_is_told_before_and_by_a_run(host: Host) -> None:
     ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", check=False)
     assert ran.returncode == 3, ran.stdout
     assert "a lane needs 3072 MiB of memory" in ran.stdout
-
-
-def test_without_ipv6_passt_is_started(host: Host) -> None:
-    host.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
-    assert host.run("ip -6 address").stdout == ""
-    printed = host.lab("doctor", "--again").stdout
-    assert "passt opens its port on 127.0.0.1" in printed
-
-
-def test_the_older_profile_of_passt_is_fallen_back_from_and_mended(host: Host) -> None:
-    """Ubuntu 24.04's profile of passt has no rules for libvirt's folders."""
-    profile = "/etc/apparmor.d/usr.bin.passt"
-    host.run(f"grep -q '^ .*libvirt/qemu' {profile}")
-    host.run(f"sed -i '/libvirt/d' {profile} && apparmor_parser -r {profile}")
-    printed = host.lab("doctor", who="lab").stdout
-    assert line_of("network", printed).startswith("fallback  "), printed
-    assert "passt ended with status 1" in printed
-    assert "images are prepared through QEMU's own user network instead of passt" in printed
-    # This user may not read the kernel's log, so the rule is only named.
-    assert "this user may not read what may say why: /dev/kmsg" in printed
-    assert "owner @{run}/user/[0-9]*/libvirt/qemu/run/passt/* rw," in printed
-    mended = host.lab("--allow=passt", "doctor", who="lab").stdout
-    assert line_of("network", mended).startswith("ok  "), mended
-    removed = host.lab("--forbid=passt", "doctor", who="lab").stdout
-    assert line_of("network", removed).startswith("fallback  "), removed
 
 
 def test_a_daemon_that_was_killed_is_started_again(host: Host) -> None:
