@@ -14,7 +14,7 @@ from lab.catalog import Catalog
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.machine import clock, kernel_boot, paused, states
+from lab.machine import kernel_boot, paused, states
 from lab.record import RESULTS_FILE
 from lab.record.decided import DECIDED_FILE
 
@@ -122,7 +122,7 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
     for parent in (debian.IN_MEMORY, debian.ON_DISK):
         yield from scratch.abandoned(parent, debian.WORKSPACE)
-    for name in (kernel_boot.FOLDER, clock.FOLDER, paused.FOLDER):
+    for name in (kernel_boot.FOLDER, paused.FOLDER):
         yield from scratch.abandoned(paths.state, name)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from scratch.abandoned(checkout.store(paths), checkout.PARTIAL)

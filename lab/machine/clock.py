@@ -7,8 +7,6 @@ which the kernel calibrates against a timer. Gupta et al. call that time dilatio
 Time-Warped Network Emulation", NSDI 2006).
 """
 
-import os
-import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,10 +14,9 @@ from pathlib import Path
 
 import libvirt
 
-from lab.base import host_table, scratch
+from lab.base import host_table
 from lab.base.paths import Paths
-from lab.machine import domain, processor_time
-from lab.machine.domain import DomainSpec, FirmwareBoot
+from lab.machine import paused, processor_time
 
 # Seconds of an emulated guest's clock in each real second. benchmarks/README.md has what other rates cost.
 RATE = 0.1
@@ -28,8 +25,6 @@ FOLDERS = (Path("/usr/lib/x86_64-linux-gnu/faketime"), Path("/usr/lib64/faketime
 FILE = "libfaketimeMT.so.1"
 # What a process has loaded.
 MAPS = "/proc/{}/maps"
-FOLDER = "clock-probe-"
-MIB = 32
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
 
 
 def _try(connection: libvirt.virConnect, paths: Paths, found: Path) -> Clock:
-    """Start an empty machine that stands still, and look whether its QEMU has loaded the library."""
+    """Look whether the QEMU of a machine that stands still has loaded the library."""
     # https://github.com/wolfcw/libfaketime: the rate from QEMU's start on, not for the times of files, without
     # shared memory: each QEMU that is killed would leave its own in /dev/shm.
     wanted = {
@@ -80,28 +75,8 @@ def _try(connection: libvirt.virConnect, paths: Paths, found: Path) -> Clock:
         "NO_FAKE_STAT": "1",
         "FAKETIME_DISABLE_SHM": "1",
     }
-    name = f"lab-{FOLDER}{os.getpid()}"
-    flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
-    with scratch.make_in(paths.make(paths.state), FOLDER) as folder:
-        folder.chmod(0o711)
-        spec = DomainSpec(
-            name=name,
-            lane=name,
-            kvm=False,
-            memory_mib=MIB,
-            cpus=1,
-            boot=FirmwareBoot(),
-            console=folder / "console.log",
-            environment=wanted,
-        )
-        try:
-            machine = connection.createXML(domain.to_xml(spec), flags)
-            try:
-                loaded = any(_has_loaded(found, process.pid) for process in processor_time.of_machine(name))
-            finally:
-                machine.destroy()
-        finally:
-            shutil.rmtree(folder)
+    with paused.machine(connection, paths, environment=wanted) as name:
+        loaded = any(_has_loaded(found, process.pid) for process in processor_time.of_machine(name))
     if loaded:
         return Clock(RATE, wanted)
     return Clock(reason=f"libvirt starts QEMU without {found}: something on this host confines it")
