@@ -5,6 +5,7 @@ from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
+import libvirt
 import psutil
 import pytest
 
@@ -349,6 +350,15 @@ def test_a_proof_that_cannot_be_begun_is_told_with_what_to_do(
 
     monkeypatch.setattr(proof, "prove", prove)
     assert doctor._network(Qemu(), paths) == Line("network", State.UNKNOWN, "no free port", "lab clean")
+
+
+@pytest.mark.parametrize(("number", "state"), [(8_005_999, State.BROKEN), (8_006_000, State.OK)])
+def test_libvirt_must_know_what_lanes_are_made_of(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, number: int, state: State
+) -> None:
+    monkeypatch.setattr(libvirt.virConnect, "getLibVersion", lambda _: number)
+    [line] = [line for line in doctor.examine(plan_of(paths), "test:///default") if line.what == "libvirt"]
+    assert line.state is state
 
 
 def test_again_forgets_the_verdict_on_kvm(paths: Paths, programs: Path) -> None:
