@@ -1,8 +1,5 @@
 """What tests ask of a report that was read."""
 
-from collections.abc import Callable
-from time import process_time
-
 from lab.repro.reading import read
 from lab.repro.report import Mood, Setting, Statement, System
 
@@ -28,15 +25,3 @@ def holds(name: str, value: str) -> tuple[str, str | None, Mood, bool | None]:
 
 def tried(name: str, value: str | None, helped: bool | None) -> tuple[str, str | None, Mood, bool | None]:
     return name, value, Mood.TRIED, helped
-
-
-def slowdown(reader: Callable[[str], object], line: str) -> float:
-    """How many times as long a reader takes for lines that are twice as long: 2 if it is linear."""
-
-    def seconds(line: str) -> float:
-        began = process_time()
-        reader(f"{line}\n" * 5)
-        return process_time() - began
-
-    short, long = (min(seconds(each) for _ in range(3)) for each in (line, line * 2))
-    return long / short

@@ -20,7 +20,6 @@ from lab.probes.report import read as read_probe
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
 from tests.unit import examples
 from tests.unit import ubuntu_examples as ubuntu
-from tests.unit.reading_examples import slowdown
 from tests.unit.site_examples import run_folder, site_of
 
 CURE = remedies.find("userns-clone-on")
@@ -302,9 +301,11 @@ def test_a_cell_of_a_distribution_that_the_site_lacks_is_named(tmp_path: Path, n
         published.load([str(data.parent)], tmp_path)
 
 
-@pytest.mark.parametrize("line", ["=" * 4_000, "= " * 2_000])
-def test_a_line_twice_as_long_takes_about_twice_as_long_to_read(line: str) -> None:
-    assert slowdown(read_probe, line) < 3
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("part", ["=", "= "])
+def test_a_long_line_is_read_to_its_end(part: str) -> None:
+    # A reader that tries each split of a line takes hours for this.
+    read_probe(part * (2**20 // len(part)))
 
 
 # ---- Hosts with Ubuntu's restriction of user namespaces.

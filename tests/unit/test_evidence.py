@@ -1,5 +1,4 @@
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -153,18 +152,14 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_audit_lines_are_read_in_a_time_that_grows_with_their_length(tmp_path: Path, piece: str) -> None:
-    def seconds(length: int) -> float:
-        line = "audit: type=1400 audit(1.5:2): " + piece * (length // len(piece)) + " permissive=1"
-        (tmp_path / "kernel.log").write_text(line)
-        begun = time.process_time()
-        evidence.refusals(tmp_path)
-        evidence.parse_audit(line)
-        return time.process_time() - begun
-
-    # Four times the length: a quadratic reader takes sixteen times as long, and seconds at the first.
-    assert min(seconds(400_000) for _ in range(2)) < 8 * max(min(seconds(100_000) for _ in range(3)), 0.01)
+def test_audit_lines_of_any_length_are_read(tmp_path: Path, piece: str) -> None:
+    # A reader that tries each split of a line takes hours for this.
+    line = "audit: type=1400 audit(1.5:2): " + piece * (2**20 // len(piece)) + " permissive=1"
+    (tmp_path / "kernel.log").write_text(line)
+    evidence.refusals(tmp_path)
+    evidence.parse_audit(line)
 
 
 def test_a_name_with_spaces_stays_whole() -> None:

@@ -24,7 +24,7 @@ from lab.repro.report import (
     System,
     Words,
 )
-from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, slowdown, tried
+from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, tried
 from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
 
@@ -227,12 +227,14 @@ def test_repeated_text_is_read_in_time(text: str) -> None:
         assert len(report.statements) < 1_000
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "part",
     ["`a b` to works with ", "kernel.a=1 to works ", "chmod 1 /a to works to works ", "*a **b_ `c", "to help "],
 )
-def test_a_line_twice_as_long_takes_about_twice_as_long_to_read(part: str) -> None:
-    assert slowdown(lambda text: read(text.encode()), part * (2_000 // len(part))) < 3
+def test_a_long_line_is_read_to_its_end(part: str) -> None:
+    # A reader that tries each split of a line takes a quarter of an hour for this.
+    read((part * (2**16 // len(part))).encode())
 
 
 @pytest.mark.parametrize("text", ["Ubuntu &#x202e;24.04&#x202c; fails", "Ubuntu 24.04&#10;&NewLine;fails"])
