@@ -1,11 +1,13 @@
 """The program that makes the README's pictures."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from playwright.sync_api import Browser
 from rich.console import Console
 
 from lab.record import Expectation, LaneRecord, RemedyOutcome, RemedyResult, RunResult, Status
@@ -63,10 +65,12 @@ def test_the_live_table_is_shown_as_it_was_when_half_of_the_cells_were_decided(r
 
 
 def test_the_pictures_are_of_the_run_and_name_no_folder_that_it_is_in(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = tmp_path / "pictures"
     monkeypatch.setattr(pictures, "PICTURES", made)
+    # A process has one driver of Playwright's at a time.
+    monkeypatch.setattr(pictures, "running", lambda: nullcontext(browser))
     done = CliRunner().invoke(pictures.pictures, [str(run)], catch_exceptions=False)
     assert done.exit_code == 0
     assert {file.name for file in made.iterdir()} == {"cell.webp", "finished.svg", "live.svg", "site.webp"}
