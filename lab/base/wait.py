@@ -29,11 +29,6 @@ class Deadline:
         """Seconds left, never below zero."""
         return max(0.0, self._end - time.monotonic())
 
-    def add(self, seconds: float) -> None:
-        """Put it off by so many seconds."""
-        self.seconds += seconds
-        self._end += seconds
-
     def check(self, last: str = "") -> None:
         """Raise DeadlineExpired if the time is up; `last` is the last state observed."""
         if self.remaining == 0.0:
