@@ -226,11 +226,11 @@ confined_by_selinux() {
 change_rule() {
     folder=${LAB_HOME:+$(realpath -m "$LAB_HOME")/state}
     folder=${folder:-/var/lib/boxlite-lab}
-    sh lab/host/rules.sh show "$2" "$folder" >&2 || die "this is no rule: $2"
+    sh lab/machine/rules.sh show "$2" "$folder" >&2 || die "this is no rule: $2"
     confined_by_selinux || die "$host is not confined by SELinux"
     look_up rule.labels
     if [ -n "$bare" ] || ! command -v semanage >/dev/null; then "install_$manager" "$found"; fi
-    as_root sh lab/host/rules.sh "$1" "$2" "$folder"
+    as_root sh lab/machine/rules.sh "$1" "$2" "$folder"
 }
 [ -z "$rule" ] || change_rule "$change" "$rule"
 
@@ -238,7 +238,7 @@ change_rule() {
 if [ "${1-}" = doctor ] && [ -z "$dry$rule" ] && [ -t 0 ]; then
     status=0
     .venv/bin/lab "$@" || status=$?
-    [ "$status" = 0 ] || rule=$(.venv/bin/python -m lab.host.proof)
+    [ "$status" = 0 ] || rule=$(.venv/bin/python -m lab.machine.proof)
     [ -n "$rule" ] || exit "$status"
     printf 'Add the rule %s, which --forbid=%s removes again? [y/N] ' "$rule" "$rule" >&2
     read -r answer

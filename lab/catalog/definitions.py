@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_val
 
 from lab import causes
 from lab.base.paths import PACKAGE
+from lab.catalog.knobs import Conflict, Knob
 from lab.catalog.toml import Definition
-from lab.knobs import Conflict, Knob
 from lab.record import Expectation, Needs
 
 # Joins the names of variants that are combined on a guest.
@@ -37,7 +37,7 @@ def first_expected(*expectations: Expectation) -> Expectation:
 class Variant(Definition):
     """A named set of security settings for a guest.
 
-    Besides these keys it has one for each kind of setting in `lab.knobs`: see `variant_file`.
+    Besides these keys it has one for each kind of setting in `lab.catalog.knobs`: see `variant_file`.
     """
 
     name: str

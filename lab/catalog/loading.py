@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cache, reduce
 from pathlib import Path
 
-from lab import knobs
 from lab.base.errors import UsageError, one_line, unknown_name
 from lab.base.paths import PACKAGE, definitions
+from lab.catalog import knobs
 from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, variant_file
+from lab.catalog.knobs import Conflict
 from lab.catalog.toml import load_file, load_folder, read, validate
-from lab.knobs import Conflict
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@
 """
 
 from lab.causes import table
+from lab.causes.evidence import Evidence
 from lab.causes.rules import Shown
 from lab.causes.table import Cause
-from lab.evidence import Evidence
 from lab.record import Confidence, Finding, Needs
 
 __all__ = ["Cause", "Shown", "diagnose", "known"]

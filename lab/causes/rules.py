@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lab.evidence import Evidence
+from lab.causes.evidence import Evidence
 from lab.record import Confidence
 
 # What bubblewrap says if it made its user namespace and may not write the map of its users.

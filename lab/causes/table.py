@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.causes import rules
+from lab.causes.evidence import Evidence
 from lab.causes.rules import Shown
-from lab.evidence import Evidence
 from lab.record import Needs
 
 

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from lab import causes, evidence, remedies
+from lab import causes
 from lab.base.files import plain
+from lab.catalog import remedies
+from lab.catalog.remedies import Remedy
+from lab.causes import evidence
+from lab.causes.evidence import Evidence, confining_profile
 from lab.check.published import Cell, Distribution, Published, System
-from lab.evidence import Evidence, confining_profile
 from lab.probes import Probe, Probes
 from lab.probes.report import HostReport
 from lab.record import Confidence, Finding
-from lab.remedies import Remedy
 from lab.site.users.answer import (
     CONFINED,
     UNCONFINED,

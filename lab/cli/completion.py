@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from lab import catalog, claims, remedies
+from lab import catalog
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import pip
+from lab.catalog import remedies
 from lab.cli import COMPLETE
 from lab.lane import keeper
 from lab.record import RunResult
 from lab.run import journal, past
+from lab.verdict import claims
 
 SHELLS = ("bash", "zsh", "fish")
 

@@ -9,11 +9,10 @@ from lab import catalog, plan
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.cli import common, completion, consoles
-from lab.host import doctor
-from lab.host.plan import Plan
 from lab.lane import keeper
-from lab.machine import leftovers
+from lab.machine import doctor, leftovers
 from lab.machine.connection import NoLibvirt
+from lab.machine.needs import Plan
 
 STUCK_HINT = (
     "  next: a program of the dead lab may still be ending, so run lab clean again in a minute; "

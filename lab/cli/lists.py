@@ -7,9 +7,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from lab import builds, catalog, causes, plan, remedies
+from lab import builds, catalog, causes, plan
 from lab.base.errors import UsageError
-from lab.catalog import Catalog
+from lab.catalog import Catalog, remedies
 from lab.cli import common, completion, consoles
 from lab.record import ExperimentPolicy, RunOptions
 

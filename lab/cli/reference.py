@@ -12,10 +12,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from lab import catalog, causes, cli, knobs, remedies
+from lab import catalog, causes, cli
 from lab.base.files import write_atomically
 from lab.base.paths import PACKAGE
-from lab.remedies import Remedy
+from lab.catalog import knobs, remedies
+from lab.catalog.remedies import Remedy
 
 DOCS = PACKAGE.parent / "docs"
 PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)

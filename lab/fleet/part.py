@@ -21,7 +21,7 @@ from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
 from lab.base.paths import Paths
 from lab.catalog import Catalog
-from lab.evidence import PROBES_FILE
+from lab.causes.evidence import PROBES_FILE
 from lab.fleet import images, results
 from lab.images.content import Content
 from lab.plan import Cell

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import causes, evidence
+from lab import causes
 from lab.base.space import A_RUN, explained
 from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
+from lab.causes import evidence
 from lab.guest import ready, variant
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import Mark

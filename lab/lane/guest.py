@@ -10,6 +10,7 @@ from lab.base.speed import Speed
 from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
+from lab.catalog.remedies import Remedy
 from lab.guest import access, agent, collect, deploy, programs, ready, remedy_script, stress, suite, variant
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.programs import RemoteFailed
@@ -22,7 +23,6 @@ from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, MemoryCheckpoint
 from lab.machine.lane import Lane, LaneDied
 from lab.probes import Facts, Probed, SuiteUser
-from lab.remedies import Remedy
 
 Say = Callable[[str], None]
 

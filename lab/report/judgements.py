@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lab import catalog, claims, remedies
+from lab import catalog
 from lab.base import notices
-from lab.claims import Judgement, Seen
+from lab.catalog import remedies
+from lab.catalog.remedies import Remedy
 from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
-from lab.remedies import Remedy
 from lab.report import markdown, table
-from lab.upstream import words
-from lab.upstream.words import FinishedCell, WordsVerdict
+from lab.verdict import claims, words
+from lab.verdict.claims import Judgement, Seen
+from lab.verdict.words import FinishedCell, WordsVerdict
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ from urllib.parse import quote
 
 import jinja2
 
-from lab import causes, remedies
+from lab import causes
 from lab.base import notices
 from lab.base.files import bounded, inert, plain
+from lab.catalog import remedies
 from lab.record import CellResult, RunResult
 from lab.report import protection, table
 from lab.report.table import Section, sections
-from lab.upstream import words
-from lab.upstream.words import FinishedCell, WordsVerdict
+from lab.verdict import words
+from lab.verdict.words import FinishedCell, WordsVerdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Longest text from a guest in a page, in characters: between words, and as a block.

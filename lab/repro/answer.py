@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import causes, remedies
+from lab import causes
 from lab.base.files import bounded, plain
 from lab.builds import Build
+from lab.catalog import remedies
+from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
-from lab.remedies import Remedy
 from lab.report import markdown, table
 from lab.repro import comparing, guests, questions
 from lab.repro.bisection import Bisection

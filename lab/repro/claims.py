@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from lab import claims as known_reports
-from lab.claims import Answer
 from lab.record import Needs, Outcome, Status
 from lab.repro import comparing
 from lab.repro.planning import Plan
 from lab.repro.questions import Check
 from lab.repro.report import Ended, NamedTest, Report, Words
 from lab.repro.verdict import FAILED, Compared, Verdict
-from lab.upstream.words import FinishedCell
+from lab.verdict import claims as known_reports
+from lab.verdict.claims import Answer
+from lab.verdict.words import FinishedCell
 
 RAN = (*FAILED, Status.PASS, Status.XPASS)
 # A report whose text holds so many quotes of a known report's claims is that report.

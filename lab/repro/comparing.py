@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.base.files import bounded, plain
-from lab.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit
+from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit
 from lab.repro.report import AuditLine, Words
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 
 # The files of a cell that hold words of boxlite, bubblewrap and the kernel.
 FILES = ("boxlite/*/logs/*", "suite/suite.log", "probes.json", KERNEL_FILE, AUDIT_FILE)

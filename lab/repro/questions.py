@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from lab import causes
 from lab.catalog import AND, Catalog, Guest, Variant
-from lab.knobs import Conflict
+from lab.catalog.knobs import Conflict
 from lab.record import Expectation
 from lab.repro import guests, settings
 from lab.repro.judging import Judged

@@ -102,7 +102,7 @@ class Setting(Statement):
 
 @dataclass(frozen=True)
 class AuditLine(Statement):
-    """A line of the kernel's audit log, as its fields: see `lab.evidence.logs`."""
+    """A line of the kernel's audit log, as its fields: see `lab.causes.evidence`."""
 
     fields: dict[str, str] = field(hash=False)
 

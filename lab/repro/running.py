@@ -23,7 +23,7 @@ from lab.repro import answer, bisect, claims, same_failure, settings, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.run import journal, start
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 
 # The folder of a bisection in that of its report's run.
 BISECTION = "bisection"

@@ -8,9 +8,9 @@ import tomlkit
 from pydantic import ValidationError
 
 from lab.catalog import Variant
-from lab.knobs import Knob
-from lab.knobs.kernel import Sysctl
-from lab.knobs.security_modules import FOLDER, AppArmor, Selinux
+from lab.catalog.knobs import Knob
+from lab.catalog.knobs.kernel import Sysctl
+from lab.catalog.knobs.security_modules import FOLDER, AppArmor, Selinux
 from lab.repro.report import Setting
 
 # A sysctl's name as the kernel has it. It becomes a part of a path in the guest.

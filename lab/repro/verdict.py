@@ -14,7 +14,7 @@ from lab.repro.comparing import CellText, Proof
 from lab.repro.planning import Plan
 from lab.repro.questions import Question
 from lab.repro.report import AuditLine, Command, NamedTest, Program, Report, Speaker, Words
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 
 FAILED = (Status.FAIL, Status.XFAIL)
 # The programs that boxlite starts to make its sandbox, and boxlite itself.

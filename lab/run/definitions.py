@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from lab import remedies
 from lab.base import paths
-from lab.catalog import Variant, load
+from lab.catalog import Variant, load, remedies
 from lab.guest import programs
 from lab.images import store
 from lab.lane import prepare_image
@@ -17,7 +16,7 @@ from lab.plan import Cell
 from lab.record import ExperimentPolicy, RunOptions
 
 # What makes a result of what a guest shows, and what puts a build into a guest and runs its suite there.
-RULES = ("causes/*.py", "evidence/*.py", "knobs/*.py", "trials/*.py", "verdict/*.py")
+RULES = ("causes/*.py", "catalog/knobs/*.py", "trials/*.py", "verdict/status.py", "verdict/protection.py")
 DEPLOYMENT = (
     "builds/**/*.py",
     "guest/deploy.py",

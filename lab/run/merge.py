@@ -9,7 +9,7 @@ from lab import builds
 from lab.base.errors import LabError, UsageError
 from lab.base.files import make_folder, plain
 from lab.base.notices import progress
-from lab.evidence.logs import MISSING, why_not
+from lab.causes.evidence import MISSING, why_not
 from lab.plan import rerun
 from lab.record import BuildRecord, CellResult, Expectation, LaneRecord, RunInfo, RunResult, ShardRecord, Status
 from lab.run import definitions

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import catalog, remedies
+from lab import catalog
 from lab.base import process
 from lab.base.files import make_folder
 from lab.base.paths import Paths
 from lab.base.space import A_RUN, explained
 from lab.builds import rootfs
+from lab.catalog import remedies
 from lab.lane import prepare_image
 from lab.lane.running import Work
 from lab.machine import clock

@@ -10,7 +10,7 @@ from itertools import count, pairwise, takewhile
 from pathlib import Path
 
 from lab.base.files import plain
-from lab.evidence import why_not
+from lab.causes.evidence import why_not
 from lab.record import RunResult, Status
 from lab.run.journal import RUN_LOG
 from lab.site.model import Seen, SeenRun

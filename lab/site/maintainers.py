@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from lab.base import notices
 from lab.base.errors import LabError
-from lab.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
+from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.probes import Facts, Probe
 from lab.record import CellResult, Host, LaneRecord, Status
 from lab.report import judgements, protection, table
@@ -18,8 +18,8 @@ from lab.site.charts import CELL_STEPS, Timeline, pass_rates, timelines
 from lab.site.model import CellEvidence, EvidenceFile, Identity, Published, Site, Source, identity
 from lab.site.page import Page, not_shown, slug
 from lab.site.users import hosts
-from lab.upstream import words
-from lab.upstream.words import FinishedCell, WordsVerdict
+from lab.verdict import words
+from lab.verdict.words import FinishedCell, WordsVerdict
 
 UNKNOWN = "not known: the lab did not read it"
 

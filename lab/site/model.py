@@ -11,11 +11,12 @@ from typing import Any, Final, Literal
 from packaging.version import InvalidVersion, Version
 from pydantic import ConfigDict, Field, ValidationError
 
-from lab import catalog, causes, remedies
+from lab import catalog, causes
 from lab.base.errors import UsageError
-from lab.catalog import Catalog
+from lab.catalog import Catalog, remedies
+from lab.catalog.remedies import Remedy
 from lab.causes import Cause
-from lab.evidence import why_not
+from lab.causes.evidence import why_not
 from lab.record import (
     BuildRecord,
     CellResult,
@@ -27,11 +28,10 @@ from lab.record import (
     RunResult,
     Status,
 )
-from lab.remedies import Remedy
 from lab.report import protection
 from lab.report.protection import Weakness
 from lab.site.page import Copy, slug
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 
 # How a run over several hosts says what happened on one of them (`lab/fleet`).
 FAULT = re.compile(

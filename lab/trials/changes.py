@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
-from lab import knobs
 from lab.base.files import plain
-from lab.catalog import Catalog, Variant
-from lab.knobs import Conflict, Knob
+from lab.catalog import Catalog, Variant, knobs
+from lab.catalog.knobs import Conflict, Knob
+from lab.catalog.remedies import Remedy
 from lab.probes import Facts
 from lab.record import ExperimentPolicy
-from lab.remedies import Remedy
 
 
 @dataclass(frozen=True)

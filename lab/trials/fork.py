@@ -6,11 +6,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab import evidence
 from lab.base.errors import Bug, NotApplicable, is_lasting
 from lab.base.space import A_RUN, explained
 from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
+from lab.causes import evidence
 from lab.guest import variant
 from lab.guest.suite import SuiteRun
 from lab.lane.attempts import fault_folder, keep_texts, set_aside

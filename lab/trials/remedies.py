@@ -12,15 +12,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
 
-from lab import catalog, causes, evidence, remedies
+from lab import catalog, causes
 from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
+from lab.catalog import remedies
+from lab.catalog.remedies import AND, Remedy
+from lab.causes import evidence
 from lab.guest import remedy_script
 from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
 from lab.record import CellResult, Finding, Needs, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
-from lab.remedies import AND, Remedy
 from lab.trials.changes import Change, Policy
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
 

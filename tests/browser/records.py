@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lab import remedies
+from lab.catalog import remedies
 from lab.probes import Facts
 from lab.record import (
     BuildRecord,

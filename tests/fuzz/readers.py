@@ -18,16 +18,18 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lab import causes, claims, evidence, probes, remedies
+from lab import causes, probes
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.base.speed import Speed
 from lab.builds import elf, local, nextest, node, pip
 from lab.builds.pytest_tests import read_reportlog
 from lab.builds.rust import read_results
-from lab.catalog import Guest, key_file, load_pins, toml
+from lab.catalog import Guest, key_file, load_pins, remedies, toml
 from lab.catalog.definitions import Set, Suite
 from lab.catalog.loading import _variant_file
+from lab.catalog.remedies import Remedy
+from lab.causes import evidence
 from lab.check import answer, published
 from lab.check import text as check_text
 from lab.fleet import inventory, results
@@ -43,15 +45,13 @@ from lab.lane import keeper
 from lab.machine import acceleration, leftovers, states
 from lab.probes import report as probe_report
 from lab.record import Protection, RunResult, ShardRecord, TestResult, decided
-from lab.remedies import Remedy
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.repro import judging, reading
 from lab.run import merge
 from lab.site.model import read_history
 from lab.site.publish import publish
-from lab.upstream import words
-from lab.verdict import protection
+from lab.verdict import claims, protection, words
 from lab.verdict import protection as verdict
 from tests.fuzz.inputs import Inputs, archives_of, edited, files_of, json_of, lines_of, toml_of
 from tests.unit import evidence_examples, report_examples, words_examples

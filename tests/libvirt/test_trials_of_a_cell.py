@@ -6,9 +6,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from lab import remedies
 from lab.base.errors import LabError
 from lab.builds import Build
+from lab.catalog import remedies
+from lab.catalog.remedies import Remedy
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
@@ -23,7 +24,6 @@ from lab.record import (
     RunResult,
     Status,
 )
-from lab.remedies import Remedy
 from lab.trials import experiment
 from lab.trials.changes import Policy
 from lab.trials.experiment import Steps

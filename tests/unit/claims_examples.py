@@ -14,7 +14,7 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 from tests.unit import evidence_examples, words_examples
 from tests.unit.examples import cell, context, facts, probe, probed
 

@@ -7,13 +7,12 @@ from types import SimpleNamespace
 import pytest
 from tenacity import wait_none
 
-from lab import remedies
 from lab.base import process
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.builds import sandbox
 from lab.builds.kinds.wheel import Wheel
-from lab.catalog import loading
+from lab.catalog import loading, remedies
 from lab.guest import ready
 from lab.images import download
 from lab.machine import clock, lane, ports, states

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lab import evidence
-from lab.evidence import Evidence
+from lab.causes import evidence
+from lab.causes.evidence import Evidence
 from lab.probes import Probe, Probes
 from tests.unit.examples import probe, probed
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab import remedies
+from lab.catalog import remedies
 
 KNOWN = remedies.load()
 # The host's paths in the scripts; tests move them below a temporary folder.

@@ -12,7 +12,7 @@ from lab.base import paths
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import definitions, loading
-from lab.knobs.kernel import Sysctl
+from lab.catalog.knobs.kernel import Sysctl
 from lab.plan import Cell, Shard
 from lab.record import (
     RunOptions,

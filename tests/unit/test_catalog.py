@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog, causes, knobs, remedies
+from lab import catalog, causes
 from lab.base.errors import UsageError
-from lab.catalog import Suite, loading
-from lab.knobs._base import TableKnob
-from lab.knobs.kernel import Sysctl
+from lab.catalog import Suite, knobs, loading, remedies
+from lab.catalog.knobs._base import TableKnob
+from lab.catalog.knobs.kernel import Sysctl
 from lab.probes import Facts, SuiteUser
 from lab.record import Needs
 from tests.unit.examples import facts, who

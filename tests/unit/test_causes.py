@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import causes, remedies
+from lab import causes
+from lab.catalog import remedies
 from lab.causes import Cause, Shown, diagnose, rules, table
-from lab.evidence import Evidence, parse_audit, read
+from lab.causes.evidence import Evidence, parse_audit, read
 from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs
 from tests.unit import evidence_examples as examples

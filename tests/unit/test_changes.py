@@ -6,10 +6,10 @@ import pytest
 
 from lab import catalog
 from lab.catalog import Variant
-from lab.knobs._base import TableKnob
-from lab.knobs.files import Bubblewrap, BubblewrapState
-from lab.knobs.kernel import Sysctl
-from lab.knobs.security_modules import AppArmor, Profile
+from lab.catalog.knobs._base import TableKnob
+from lab.catalog.knobs.files import Bubblewrap, BubblewrapState
+from lab.catalog.knobs.kernel import Sysctl
+from lab.catalog.knobs.security_modules import AppArmor, Profile
 from lab.probes import Facts, Who
 from lab.trials import changes
 from lab.trials.changes import Change

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lab import remedies
 from lab.base.errors import UsageError
+from lab.catalog import remedies
 from lab.check import Answer, Outcome, judge, published
 from lab.check.published import Published
 from lab.check.text import lines

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from lab import catalog, claims
+from lab import catalog
 from lab.base.errors import UsageError
-from lab.claims import Answer, Claim, Sight, issue_468
 from lab.probes import Facts
 from lab.probes.facts import Sysctls
 from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutcome, Status, TestResult
 from lab.report import judgements
-from lab.upstream.words import FinishedCell
+from lab.verdict import claims
+from lab.verdict.claims import Answer, Claim, Sight, issue_468
+from lab.verdict.words import FinishedCell
 from tests.unit import evidence_examples, words_examples
 from tests.unit.claims_examples import (
     FAIL,

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from lab import catalog, claims
-from lab.claims import Answer
+from lab import catalog
 from lab.record import CellResult, Expectation, Outcome, RemedyOutcome, Status, TestResult
 from lab.report import judgements
+from lab.verdict import claims
+from lab.verdict.claims import Answer
 from tests.unit import evidence_examples
 from tests.unit.claims_examples import blocked, gathered, with_remedies
 from tests.unit.examples import cell, facts, run_of

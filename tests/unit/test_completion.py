@@ -10,10 +10,12 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from lab import catalog, claims, cli, remedies
+from lab import catalog, cli
 from lab.base.errors import UsageError
+from lab.catalog import remedies
 from lab.cli import completion
 from lab.machine import leftovers
+from lab.verdict import claims
 from tests.unit.examples import run_of
 
 PROGRAM = f'#!/bin/sh\nexec {sys.executable} -m lab "$@"\n'

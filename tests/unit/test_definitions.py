@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog, remedies
+from lab import catalog
 from lab.base import paths
+from lab.catalog import remedies
 from lab.guest import programs
 from lab.images import debian
 from lab.plan import Cell

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.base import process
-from lab.host import denials
-from lab.host.denials import CONSOLES, HostLog, rule_for
+from lab.machine import denials
+from lab.machine.denials import CONSOLES, HostLog, rule_for
 
 UUID = "15de3735-d0a2-482b-95ce-42ab775ceaa7"
 # In this form, but made up: the profile of one machine.

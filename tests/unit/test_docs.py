@@ -18,17 +18,17 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pydantic import BaseModel
 
-from lab import catalog, causes, remedies
+from lab import catalog, causes
 from lab.base.paths import PACKAGE, definitions
-from lab.catalog import Guest, Set, loading
+from lab.catalog import Guest, Set, loading, remedies
 from lab.causes import rules, table
-from lab.claims import Answer
 from lab.cli import cli, reference
 from lab.fleet import inventory
 from lab.fleet.inventory import Coordinator, Host
 from lab.gate import baseline, expectations
 from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
-from lab.upstream.words import WordsVerdict
+from lab.verdict.claims import Answer
+from lab.verdict.words import WordsVerdict
 from tests.unit.evidence_examples import gathered
 
 ROOT = Path(__file__).parents[2]

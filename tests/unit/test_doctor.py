@@ -13,13 +13,12 @@ from lab import catalog
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
-from lab.host import doctor, proof
-from lab.host.doctor import Line, State
-from lab.host.plan import Plan, starts_from_uefi
-from lab.host.proof import Refusal
 from lab.images import debian, store
-from lab.machine import acceleration
+from lab.machine import acceleration, doctor, proof
 from lab.machine.acceleration import Acceleration
+from lab.machine.doctor import Line, State
+from lab.machine.needs import Plan, starts_from_uefi
+from lab.machine.proof import Refusal
 from tests.unit.examples import base_image, domain_capabilities
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "gpgv", "ssh")

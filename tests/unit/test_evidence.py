@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import causes, evidence
+from lab import causes
 from lab.base.errors import LabError
-from lab.evidence import Evidence
-from lab.evidence.cell import LOG_BYTES
+from lab.causes import evidence
+from lab.causes.evidence import LOG_BYTES, Evidence
 from lab.probes import NONE_RUN, NOT_RUN, Probe
 from lab.record import Confidence, Outcome, TestResult
 from tests.unit import evidence_examples as examples

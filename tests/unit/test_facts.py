@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from lab import probes
 from lab.builds.elf import Needs
-from lab.claims import issue_468
-from lab.knobs.files import Bubblewrap, BubblewrapState
+from lab.catalog.knobs.files import Bubblewrap, BubblewrapState
 from lab.probes import PROGRAMS, Facts, NotAsked, Probed, SuiteUser, Who
-from lab.upstream.words import FinishedCell
+from lab.verdict.claims import issue_468
+from lab.verdict.words import FinishedCell
 from tests.unit import examples
 
 

@@ -11,8 +11,8 @@ from lab.record import CellResult, RunResult
 from lab.report import github, judgements, junit, markdown, table
 from lab.site import one_page
 from lab.site.publish import publish
-from lab.upstream import words
-from lab.upstream.words import FinishedCell
+from lab.verdict import words
+from lab.verdict.words import FinishedCell
 from tests.unit.claims_examples import gathered
 from tests.unit.cli_examples import run_main
 from tests.unit.examples import run_of

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog, evidence
+from lab import catalog
 from lab.base.paths import PACKAGE
+from lab.causes import evidence
 from lab.guest import programs
 from lab.guest.evidence_folder import EvidenceFolder
 from tests.unit import evidence_examples

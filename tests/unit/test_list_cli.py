@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lab import catalog, causes, remedies
+from lab import catalog, causes
+from lab.catalog import remedies
 from lab.cli import common
 from tests.unit.cli_examples import ONE_CELL, lab, rows_listed, run_main
 

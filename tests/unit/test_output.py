@@ -16,8 +16,8 @@ import pytest
 
 from lab import catalog, causes
 from lab.cli import common, host, images, lists
-from lab.host import doctor
 from lab.images import store
+from lab.machine import doctor
 from lab.record import Status
 from tests.unit.examples import base_image, cell, run_of
 

@@ -12,14 +12,13 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import PACKAGE, Paths
-from lab.host import proof
-from lab.host.denials import HostLog
-from lab.host.proof import Refusal
 from lab.images import store
-from lab.machine import acceleration, leftovers, overlay, paused, ports
+from lab.machine import acceleration, leftovers, overlay, paused, ports, proof
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
+from lab.machine.denials import HostLog
 from lab.machine.domain import QEMU
+from lab.machine.proof import Refusal
 from tests.unit.examples import base_image
 
 CONSOLE = (
@@ -186,7 +185,7 @@ def test_the_rule_that_is_missing_is_found_by_a_proof(
 
 def test_setup_is_told_of_no_rule_where_nothing_can_be_tried(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lab.host.proof"],
+        [sys.executable, "-m", "lab.machine.proof"],
         capture_output=True,
         text=True,
         check=False,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import causes, remedies
+from lab import causes
 from lab.base.errors import UsageError
+from lab.catalog import remedies
 from lab.record import Needs
 
 KNOWN = remedies.load()

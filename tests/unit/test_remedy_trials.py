@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from lab import catalog, remedies
+from lab import catalog
 from lab.base.errors import LabError
 from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
-from lab.catalog import Variant
+from lab.catalog import Variant, remedies
+from lab.catalog.remedies import Remedy
 from lab.guest.remedy_script import Step, Steps
 from lab.guest.ssh import SessionLost
 from lab.guest.suite import SuiteRun
@@ -30,7 +31,6 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.remedies import Remedy
 from lab.trials.changes import Policy
 from lab.trials.remedies import Trial, Trials, keep_nothing, with_remedies
 from tests.unit.examples import facts, probe, probed

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from lab import causes, remedies
+from lab import causes
+from lab.catalog import remedies
 from lab.record import RemedyOutcome, RemedyResult
 from lab.repro import answer, claims, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.repro.report import Mood, Setting
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 from tests.unit import words_examples
 from tests.unit.repro_examples import (
     CLONE,

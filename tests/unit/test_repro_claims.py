@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import claims as known_reports
 from lab.record import CellResult, Outcome, RunResult, TestResult
 from lab.repro import claims, verdict
 from lab.repro.claims import ClaimLine, Held
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
-from lab.upstream.words import FinishedCell
+from lab.verdict import claims as known_reports
+from lab.verdict.words import FinishedCell
 from tests.unit.repro_examples import (
     CLONE,
     POLICY,

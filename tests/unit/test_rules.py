@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.paths import Paths
-from lab.host import proof
+from lab.machine import proof
 
 # A policy of SELinux. The labels that were added by hand decide before those of the policy.
 STUBS = {

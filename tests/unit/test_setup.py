@@ -8,7 +8,7 @@ import pytest
 
 from lab.base import host_table
 from lab.base.paths import PACKAGE
-from lab.host import proof
+from lab.machine import proof
 
 ROOT = PACKAGE.parent
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
@@ -259,7 +259,7 @@ def test_shellcheck_finds_nothing_in_setup() -> None:
             ["--allow=consoles"],
             [
                 f"{DNF_INSTALL} policycoreutils-python-utils",
-                "sh lab/host/rules.sh add consoles /var/lib/boxlite-lab",
+                "sh lab/machine/rules.sh add consoles /var/lib/boxlite-lab",
             ],
         ),
         (
@@ -267,7 +267,7 @@ def test_shellcheck_finds_nothing_in_setup() -> None:
             ["--forbid=consoles"],
             [
                 f"{DNF_INSTALL} policycoreutils-python-utils",
-                "sh lab/host/rules.sh remove consoles /var/lib/boxlite-lab",
+                "sh lab/machine/rules.sh remove consoles /var/lib/boxlite-lab",
             ],
         ),
         ("fedora-43", [], []),
@@ -285,7 +285,7 @@ def test_a_rule_is_added_or_removed_only_where_that_was_said(
 
 def test_an_ordinary_user_adds_a_rule_by_sudo(tmp_path: Path) -> None:
     told = commands(dry_run(tmp_path, RELEASES["fedora-43"], "--allow=consoles", "doctor", user=1000).stdout)
-    assert "sudo sh lab/host/rules.sh add consoles /var/lib/boxlite-lab" in told
+    assert "sudo sh lab/machine/rules.sh add consoles /var/lib/boxlite-lab" in told
 
 
 @pytest.mark.parametrize(

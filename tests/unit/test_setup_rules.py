@@ -20,7 +20,8 @@ STUBS = {
     # Something is broken until the rule was added that a proof asks for.
     "copy/.venv/bin/lab": 'echo "lab $*"; exit "$(cat "$ROOT/status")"',
     "copy/.venv/bin/python": """case "$*" in
-    "-m lab.host.proof") echo proof >>"$ROOT/proofs"; grep -q virt_log_t "$ROOT/label" || cat "$ROOT/wanted" ;;
+    "-m lab.machine.proof")
+        echo proof >>"$ROOT/proofs"; grep -q virt_log_t "$ROOT/label" || cat "$ROOT/wanted" ;;
 esac""",
 }
 
@@ -30,7 +31,13 @@ class Copy:
 
     def __init__(self, root: Path) -> None:
         self.root, self.folder = root, root / "copy"
-        for name in ("setup.sh", "pyproject.toml", "requirements", "lab/base/hosts.table", "lab/host/rules.sh"):
+        for name in (
+            "setup.sh",
+            "pyproject.toml",
+            "requirements",
+            "lab/base/hosts.table",
+            "lab/machine/rules.sh",
+        ):
             target = self.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, target)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab import remedies
+from lab.catalog import remedies
 from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
 from lab.site import model

@@ -3,7 +3,7 @@
 import pytest
 
 from lab.causes import diagnose
-from lab.evidence import Evidence
+from lab.causes.evidence import Evidence
 from lab.record import Confidence
 from tests.unit import evidence_examples as examples
 from tests.unit.examples import probe

@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report import judgements, markdown
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 from tests.unit import evidence_examples, words_examples
 from tests.unit.evidence_examples import APPARMOR_DENY, DENIED_CREATE
 from tests.unit.examples import cell, facts, run_of

@@ -5,9 +5,12 @@ from typing import Any, cast
 
 import pytest
 
-from lab import catalog, knobs
+from lab import catalog
 from lab.base.errors import UsageError
-from lab.catalog import Variant
+from lab.catalog import Variant, knobs
+from lab.catalog.knobs.kernel import Sysctl
+from lab.catalog.knobs.security_modules import AppArmor, Profile
+from lab.catalog.knobs.suite_user import ContainerKind
 from lab.guest.programs import RemoteFailed, program_file
 from lab.guest.session import Session
 from lab.guest.variant import (
@@ -24,9 +27,6 @@ from lab.guest.variant import (
     under,
     why_not_applicable,
 )
-from lab.knobs.kernel import Sysctl
-from lab.knobs.security_modules import AppArmor, Profile
-from lab.knobs.suite_user import ContainerKind
 from lab.probes import Facts, NotAsked, SuiteUser
 from lab.trials import changes
 from tests.unit.examples import facts, printed_facts, who

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from lab import causes, remedies
+from lab import causes
+from lab.catalog import remedies
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
-from lab.upstream import words
-from lab.upstream.words import Words, WordsVerdict
+from lab.verdict import words
+from lab.verdict.words import Words, WordsVerdict
 from tests.unit import words_examples as examples
 from tests.unit.examples import cell
 

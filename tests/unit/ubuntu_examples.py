@@ -9,7 +9,7 @@ boxlite's thread and of the probe `unshare` on every such host, also where boxli
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lab.evidence import Evidence
+from lab.causes.evidence import Evidence
 from lab.probes import Probe
 from tests.unit import evidence_examples as examples
 from tests.unit.examples import probe

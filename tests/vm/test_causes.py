@@ -9,8 +9,8 @@ from lab import causes
 from lab.catalog import Catalog
 from lab.probes import Facts
 from lab.record import CellResult, Outcome, RunResult, Status
-from lab.upstream import words
-from lab.upstream.words import FinishedCell, WordsVerdict
+from lab.verdict import words
+from lab.verdict.words import FinishedCell, WordsVerdict
 from tests.vm.conftest import RELEASE
 from tests.vm.shared import SharedRun
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog, evidence
+from lab import catalog
+from lab.causes import evidence
 from lab.check import judge, load
 from lab.probes import Probed
 from lab.probes.report import HostReport, read

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import claims, remedies
-from lab.claims import Answer
+from lab.catalog import remedies
 from lab.record import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
-from lab.upstream import words
-from lab.upstream.words import FinishedCell, WordsVerdict
+from lab.verdict import claims, words
+from lab.verdict.claims import Answer
+from lab.verdict.words import FinishedCell, WordsVerdict
 from tests.vm.conftest import ONE_KNOB, TRIES, TWO_KNOBS
 
 of_one_knob = pytest.mark.shared(TRIES[ONE_KNOB])

@@ -12,7 +12,7 @@ from lab.repro.answer import Subject
 from lab.repro.judging import Finding, Judged
 from lab.repro.planning import Host, Plan
 from lab.repro.verdict import Result
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
 
 REPORT = f"""\

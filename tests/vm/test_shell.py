@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import causes, evidence
+from lab import causes
 from lab.base.paths import Paths
+from lab.causes import evidence
 from lab.images.store import BaseImage
 from lab.lane import keeper
 from lab.machine import seed

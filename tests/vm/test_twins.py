@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lab import remedies
 from lab.base import process
 from lab.base.paths import Paths
-from lab.catalog import loading
+from lab.catalog import loading, remedies
 from lab.cli import cli
 from lab.images import store
 from lab.lane import prepare_image, quieting

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from lab.evidence import Evidence
+from lab.causes.evidence import Evidence
 from lab.probes import NONE_RUN, Probe
 from lab.probes.facts import STACKED, read_label
 from lab.repro.judging._base import BUBBLEWRAP

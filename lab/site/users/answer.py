@@ -6,12 +6,12 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from lab import remedies
 from lab.base.errors import UsageError
-from lab.knobs.security_modules import AppArmor
+from lab.catalog import remedies
+from lab.catalog.knobs.security_modules import AppArmor
+from lab.catalog.remedies import Remedy
 from lab.probes import Facts, script
 from lab.record import UNKNOWN, CellResult, Confidence, RemedyOutcome, RemedyResult, Status
-from lab.remedies import Remedy
 from lab.site.model import Published, Site, Source
 
 # A setting's value as text; None if the kernel has no such sysctl.

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from lab.catalog.remedies import Remedy
 from lab.probes import Facts
 from lab.record import CellResult
-from lab.remedies import Remedy
 from lab.site.model import Site
 from lab.site.page import slug
 from lab.site.users import answer

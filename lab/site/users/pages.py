@@ -10,9 +10,9 @@ from itertools import chain
 from markupsafe import escape
 
 from lab.base.files import plain
+from lab.catalog.remedies import Remedy
 from lab.probes import Facts, script
 from lab.record import CellResult, Status
-from lab.remedies import Remedy
 from lab.report import markdown, protection
 from lab.report.protection import Given, NotGiven, Weakness
 from lab.site.model import History, Seen, Site, Source, cell_page

@@ -68,7 +68,7 @@ def _joined(begun: str, rest: str) -> str:
 
 
 def _fields(line: str) -> dict[str, str]:
-    """Return the fields of a line. See `lab.evidence.logs`, which reads lines that nobody edited."""
+    """Return the fields of a line. See `lab.causes.evidence`, which reads lines that nobody edited."""
     fields: dict[str, str] = {}
     keys = list(KEY.finditer(line))
     interpreted = '="' not in line

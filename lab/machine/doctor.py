@@ -15,13 +15,12 @@ from lab.base import host_table, process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs, sandbox
-from lab.host import proof
-from lab.host.plan import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 from lab.images import debian, store
-from lab.machine import acceleration, clock, firmware
+from lab.machine import acceleration, clock, firmware, proof
 from lab.machine.acceleration import NoMachine
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
+from lab.machine.needs import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 
 SETUP = "./setup.sh doctor installs it"
 SSH = f"lab shell, lab exec and lab attach need it: {SETUP}"

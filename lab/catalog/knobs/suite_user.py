@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lab.knobs._base import TableKnob
+from lab.catalog.knobs._base import TableKnob
 from lab.probes import Facts, SuiteUser
 from lab.probes.facts import read_label
 

@@ -3,11 +3,11 @@
 The modules only read definitions and facts. The programs that change a guest are in `lab/guest/remote/knobs/`.
 """
 
-from lab.knobs._base import Conflict, Knob, Table
-from lab.knobs.files import Bubblewrap, Files, Filesystem, Mount
-from lab.knobs.kernel import Kernel, Sysctl
-from lab.knobs.security_modules import AppArmor, Selinux
-from lab.knobs.suite_user import Cgroup, Container, Kvm, Limits, User
+from lab.catalog.knobs._base import Conflict, Knob, Table
+from lab.catalog.knobs.files import Bubblewrap, Files, Filesystem, Mount
+from lab.catalog.knobs.kernel import Kernel, Sysctl
+from lab.catalog.knobs.security_modules import AppArmor, Selinux
+from lab.catalog.knobs.suite_user import Cgroup, Container, Kvm, Limits, User
 
 __all__ = ["Conflict", "Knob", "Table", "kinds"]
 

@@ -3,7 +3,9 @@
 Quoted are its FAQ, its page on getting started and its page on security, as of that release.
 """
 
-from lab.claims._base import (
+from lab.causes.evidence import KERNEL_FILE
+from lab.record import CellResult, RemedyOutcome
+from lab.verdict.claims._base import (
     ONLY_UNDER_POLICY,
     POLICY,
     PROFILE_REMEDIES,
@@ -21,9 +23,7 @@ from lab.claims._base import (
     where_blocked,
     with_variant,
 )
-from lab.evidence import KERNEL_FILE
-from lab.record import CellResult, RemedyOutcome
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 
 CONTROL = "jailer_disabled_box_starts_and_executes"
 JUNIT = "suite/junit.xml"

@@ -9,10 +9,10 @@ from enum import StrEnum
 
 from lab.base import notices
 from lab.base.errors import unknown_name
-from lab.claims import docs, issue_468
-from lab.claims._base import BugReport, Claim, Sight
 from lab.record import Status
-from lab.upstream.words import FinishedCell
+from lab.verdict.claims import docs, issue_468
+from lab.verdict.claims._base import BugReport, Claim, Sight
+from lab.verdict.words import FinishedCell
 
 __all__ = ["Answer", "Claim", "Judgement", "Seen", "Sight", "judge", "known", "reports", "shows", "title"]
 

@@ -23,8 +23,8 @@ class Conflict(ValueError):
 class Knob(ABC):
     """One kind of setting, with a variant's values.
 
-    `lab.knobs.KINDS` names its table in the TOML. A subclass is a pydantic model too. Its program in the guest
-    is `lab/guest/remote/knobs/NAME.py`.
+    `lab.catalog.knobs.KINDS` names its table in the TOML. A subclass is a pydantic model too. Its program in
+    the guest is `lab/guest/remote/knobs/NAME.py`.
     """
 
     runs_as_root: ClassVar[bool] = False

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, PlainValidator
 
-from lab.knobs._base import MapKnob, TableKnob
+from lab.catalog.knobs._base import MapKnob, TableKnob
 from lab.probes import Facts, SuiteUser
 
 

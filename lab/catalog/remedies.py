@@ -1,4 +1,4 @@
-"""The remedies: changes that are claimed to cure causes, one TOML file each in this folder.
+"""The remedies: changes that are claimed to cure causes, one TOML file each in `lab/remedies/`.
 
 A remedy changes either the host, with a shell script, or the way boxlite is run. The lab runs the same script
 in its guests that `lab remedies show NAME --script` prints.
@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from lab import catalog, causes
 from lab.base.errors import UsageError, unknown_name
+from lab.base.paths import PACKAGE
 from lab.record import Needs
 
-FOLDER = Path(__file__).parent
+FOLDER = PACKAGE / "remedies"
 TEMPLATE = "script.sh"
 # Joins the names of remedies that are tried together.
 AND = "+"

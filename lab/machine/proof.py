@@ -1,6 +1,6 @@
 """Whether libvirt may start the lab's machines on this host, tried with one whose processor stands still.
 
-`python -m lab.host.proof` prints the rule of setup.sh that would allow what is refused, if there is one.
+`python -m lab.machine.proof` prints the rule of setup.sh that would allow what is refused, if there is one.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ import libvirt
 from lab.base import process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.host.denials import HostLog, rule_for
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import acceleration, paused, ports
 from lab.machine.connection import NoLibvirt, connection, default_uri
+from lab.machine.denials import HostLog, rule_for
 
 # The rules that setup.sh can add.
 RULES = Path(__file__).with_name("rules.sh")

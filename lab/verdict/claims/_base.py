@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 
 # The cause that stands for Ubuntu 24.04's policy, on any guest; and all causes that block user namespaces.
 POLICY = "apparmor-userns-nocaps"

@@ -11,7 +11,7 @@ from typing import Self
 from lab.base import process
 from lab.base.files import plain
 from lab.base.process import CommandFailed
-from lab.evidence.logs import parse_audit, tells_of_refusal
+from lab.causes.evidence import parse_audit, tells_of_refusal
 
 KERNEL_LOG = Path("/dev/kmsg")
 AUDIT_LOG = Path("/var/log/audit/audit.log")

@@ -7,7 +7,11 @@ that may not be executed, which the variant apparmor-bwrap-exec-deny brings abou
 
 from collections.abc import Callable
 
-from lab.claims._base import (
+from lab.causes.evidence import KERNEL_FILE
+from lab.probes import Facts
+from lab.probes.facts import numbers
+from lab.record import CellResult, Confidence, RemedyOutcome
+from lab.verdict.claims._base import (
     BLOCKING,
     ONLY_UNDER_POLICY,
     POLICY,
@@ -25,11 +29,7 @@ from lab.claims._base import (
     where_blocked,
     with_variant,
 )
-from lab.evidence import KERNEL_FILE
-from lab.probes import Facts
-from lab.probes.facts import numbers
-from lab.record import CellResult, Confidence, RemedyOutcome
-from lab.upstream.words import FinishedCell
+from lab.verdict.words import FinishedCell
 
 JUNIT = "suite/junit.xml"
 # Upstream's names, and the suite's.

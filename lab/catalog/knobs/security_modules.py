@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lab.knobs._base import Conflict, Table, TableKnob
+from lab.catalog.knobs._base import Conflict, Table, TableKnob
 from lab.probes import Facts, SuiteUser
 from lab.probes.facts import read_label
 

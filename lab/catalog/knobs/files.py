@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from packaging.version import Version
 from pydantic import AfterValidator
 
-from lab.knobs._base import MapKnob, TableKnob
+from lab.catalog.knobs._base import MapKnob, TableKnob
 from lab.probes import Facts, SuiteUser
 from lab.probes.facts import numbers
 

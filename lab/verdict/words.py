@@ -12,11 +12,12 @@ from functools import cached_property
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
-from lab import causes, evidence
+from lab import causes
 from lab.base.files import plain
-from lab.evidence import Evidence
+from lab.catalog.remedies import Remedy
+from lab.causes import evidence
+from lab.causes.evidence import Evidence
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status, TestResult
-from lab.remedies import Remedy
 
 # The first line of a log entry; the lines up to the next match belong to it.
 ENTRY = re.compile(r"^\S+Z +(?P<level>[A-Z]+) (?P<module>[\w:]+): (?P<text>.*)$")

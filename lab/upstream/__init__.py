@@ -1,1 +1,0 @@
-"""boxlite's own diagnosis of its failures, and whether it was right."""
