@@ -58,7 +58,7 @@ class Needs:
         has = numbers(facts.glibc)
         if self.glibc and has and self.glibc > has:
             return f"{self.file} needs glibc {self.glibc}, and the guest has {facts.glibc}"
-        if facts.cpu_level is not None and self.level > facts.cpu_level:
+        if self.level > facts.cpu_level:
             return (
                 f"{self.file} needs a processor of level x86-64-v{self.level}, "
                 f"and the guest's has level x86-64-v{facts.cpu_level}"

@@ -1,7 +1,10 @@
 """What a user's host shows: the probe script, and what published results say about this host or another."""
 
+import os
 import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,8 +28,9 @@ from lab.probes.report import HostReport, read
 def probe_command(*, form: bool) -> int:
     """Print a shell script that says what decides about boxlite on a user's host.
 
-    The user runs it with `sh probe.sh`, without root and without installing anything, and pastes what it prints
-    into a bug report. It takes less than a second, changes nothing, and prints no name and no address.
+    The user runs it with `sh probe.sh`, without root, and pastes what it prints into a bug report. It needs
+    Python 3.6 or newer and nothing else, takes less than a second, changes nothing, and prints no name and no
+    address.
     """
     sysctls = catalog.load().sysctls()
     click.echo(script.issue_form(sysctls) if form else script.text(sysctls), nl=False)
@@ -79,15 +83,23 @@ def check_command(lab: common.Lab, probe: str | None, results: tuple[str, ...], 
 def _here() -> HostReport:
     """Run the script on this host and read what it prints."""
     command = ["sh", "-c", script.text(catalog.load().sysctls())]
+    # A host whose own Python is missing or too old has the one that the lab runs with.
+    path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+            command,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabError(f"the probe script did not run on this host: {error}", hint="lab probe | sh") from error
     report = read(done.stdout)
     if report is None:
-        raise LabError(f"the probe script printed nothing on this host: {done.stderr}", hint="lab probe | sh")
+        raise LabError(f"the probe script failed on this host: {done.stderr}", hint="lab probe | sh")
     return report
 
 

@@ -1,6 +1,7 @@
 """Facts about a host, and what its kernel allows a user: typed models, and the programs that read them.
 
-The programs run in the guest. What they print is validated when it arrives: see `lab.guest.programs`.
+The programs run in guests, where what they print is validated when it arrives (`lab.guest.programs`), and on
+the hosts of users, in the script that `lab probe` prints (`script`, `report`).
 """
 
 from pathlib import Path
@@ -56,5 +57,5 @@ __all__ = [
     "Who",
 ]
 
-# Each program runs with Python's standard library alone, and prints JSON.
+# Each program runs with Python's standard library alone.
 PROGRAMS = Path(__file__).parent / "programs"

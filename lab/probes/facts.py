@@ -192,18 +192,13 @@ class Facts(Answer):
     )
     kvm: Kvm | None = Field(description="The device /dev/kvm. None: there is none.")
     podman: bool = Field(description="Whether /usr/bin/podman exists.")
-    mkfs_btrfs: bool | None = Field(
-        None,
-        description="Whether mkfs.btrfs is installed. None: the script for users does not ask.",
-    )
+    mkfs_btrfs: bool = Field(description="Whether mkfs.btrfs is installed.")
     login_sessions: bool = Field(
         description="Whether pam_systemd is installed. Without it a user gets no service manager, and so no "
         "control groups."
     )
-    cpu_level: int | None = Field(
-        None,
-        description="The highest level of x86-64 that the processor's flags show, from 1 to 4. None: the "
-        "script for users does not ask.",
+    cpu_level: int = Field(
+        description="The highest level of x86-64 that the processor's flags show, from 1 to 4."
     )
     virtualization: Literal["svm", "vmx"] | None = Field(
         description="The processor's flag for hardware virtualization. None: the processor shows neither flag."

@@ -1,28 +1,48 @@
 """Outputs of the probe script, and what they must agree with: what the lab's own programs print."""
 
-from fnmatch import fnmatch
+import contextlib
+import io
+import runpy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab import catalog
-from lab.probes import Facts, Probed, script
+from lab.probes import PROGRAMS, Facts, Probe, Probed, Probes, script
 from lab.probes.report import HostReport
+from tests.unit import examples
 
 SCRIPT = script.text(catalog.load().sysctls())
+WORKED = Probe(status=0, stderr="", command=())
+
+
+def output(
+    facts: Mapping[str, Any],
+    probes: Mapping[str, Probe] = {},
+    *,
+    unreadable: Sequence[str] = (),
+    id_like: Sequence[str] = (),
+    **who: Any,
+) -> str:
+    """What the script prints on a host with these facts, where all but these probes work."""
+    document = {"facts": facts, "unreadable": list(unreadable), "id_like": list(id_like)}
+    all_probes = dict.fromkeys(Probes.model_fields, WORKED) | dict(probes)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        show = runpy.run_path(str(PROGRAMS / "show.py"))["main"]
+        show(document, examples.probed(all_probes, **who).model_dump(mode="json"))
+    return printed.getvalue()
 
 
 def differences(report: HostReport, facts: Facts, probed: Probed, home: str) -> dict[str, tuple[Any, Any]]:
     """In what a report differs from what the lab's own programs say of the same host and user."""
-    theirs, ours = _flat(report.facts), _flat(_shown(facts))
-    ours |= {f"who.{name}": value for name, value in _flat(_who(probed)).items()}
-    theirs |= {f"who.{name}": value for name, value in _flat(_who(report.who)).items()}
-    for name, probe in probed.probes.by_name().items():
-        told = report.probes.by_name()[name]
-        ours[name] = (probe.status, probe.stderr.replace(home, "~"))
-        theirs[name] = (told.status, told.stderr)
-        ours[f"{name} command"] = tuple(word.replace(home, "~") for word in probe.command)
-        theirs[f"{name} command"] = told.command
-    known = {name for name in ours.keys() | theirs.keys() if report.knows(name)}
+    theirs = _flat(report.model_dump(exclude={"unreadable", "id_like"}))
+    who = probed.model_dump(exclude={"probes"})
+    ours = _flat({"facts": _shown(facts), "who": who, "probes": probed.probes.model_dump()})
+    # The kernel names a user's groups in no order.
+    for document in (ours, theirs):
+        document["who.groups"] = sorted(document["who.groups"])
+    ours = {name: _without(home, value) for name, value in ours.items()}
+    known = {name for name in ours.keys() | theirs.keys() if report.knows(name.removeprefix("facts."))}
     missing = object()
     return {
         name: (theirs.get(name), ours.get(name))
@@ -31,38 +51,37 @@ def differences(report: HostReport, facts: Facts, probed: Probed, home: str) -> 
     }
 
 
-def _shown(facts: Facts) -> Facts:
+def _without(home: str, value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_without(home, each) for each in value)
+    return value.replace(home, "~") if isinstance(value, str) else value
+
+
+def _shown(facts: Facts) -> Any:
     """The facts without what the script keeps to itself."""
-    found = facts.model_dump()
+    document = facts.model_dump()
     words = facts.command_line.split()
-    found["command_line"] = " ".join(word for word in words if word.partition("=")[0] in script.COMMAND_LINE)
-    for mount in found["mounts"].values():
-        mount["options"] = [word for word in mount["options"] if "=" not in word]
-    if found["apparmor"]:
-        apparmor = found["apparmor"]
+    document["command_line"] = " ".join(word for word in words if word.partition("=")[0] in script.COMMAND_LINE)
+    for mount in document["mounts"].values():
+        mount["options"] = tuple(word for word in mount["options"] if "=" not in word)
+    if apparmor := document["apparmor"]:
         apparmor["profiles"] = {name: mode for name, mode in apparmor["profiles"].items() if _relevant(name)}
-        apparmor["profile_files"] = [path for path in apparmor["profile_files"] if _relevant(Path(path).name)]
-    return Facts.model_validate(found)
+        apparmor["profile_files"] = tuple(
+            path for path in apparmor["profile_files"] if _relevant(Path(path).name)
+        )
+    return document
 
 
 def _relevant(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in script.PROFILES)
+    return any(part in name for part in script.PROFILES)
 
 
-def _who(who: Any) -> Any:
-    return who.model_copy(update={"groups": tuple(sorted(who.groups)), "probes": None})
-
-
-def _flat(model: Any) -> dict[str, Any]:
-    """A model's values by their paths."""
-    found: dict[str, Any] = {}
-
-    def add(path: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, each in value.items():
-                add(f"{path}.{key}" if path else key, each)
-        else:
-            found[path] = value
-
-    add("", model.model_dump(exclude={"probes"}))
-    return found
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """A document's values by their paths."""
+    if isinstance(value, dict) and value:
+        return {
+            name: inner
+            for key, each in value.items()
+            for name, inner in _flat(each, f"{path}.{key}" if path else key).items()
+        }
+    return {path: value}

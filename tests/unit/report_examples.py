@@ -1,6 +1,10 @@
 # ruff: noqa: E501
 """Bug reports as people write them. The hosts are real ones; the words are the tests' own."""
 
+from lab.probes import Probe
+from tests.unit import probe_examples
+from tests.unit.examples import printed_facts
+
 # A page's text: flattened, with its quotes escaped, and a second time with its code left out and lines stuck together.
 TWICE = r"""
 What happens
@@ -91,55 +95,19 @@ With `firejail --ignore=apparmor` a window opens.
 """
 
 # What the probe script prints on a Debian 13 whose limit on user namespaces is 0.
-PROBE = """\
-===== begin boxlite-probe 1 =====
-1 os.id: debian
-2 os.version_id: 13
-3 os.version_codename: trixie
-4 os.pretty_name: Debian GNU/Linux 13 (trixie)
-5 os.id_like: (none)
-6 kernel: 6.12.57+deb13-amd64
-7 command_line: (none)
-8 python: 3.13
-9 glibc: 2.41
-10 podman: no
-11 login_sessions: yes
-12 virtualization: (none)
-13 cgroup.controllers: (none)
-14 mounts./home: / ext4 rw,relatime,discard,errors=remount-ro
-15 mounts./tmp: / ext4 rw,relatime,discard,errors=remount-ro
-16 sysctls.kernel.unprivileged_userns_clone: 1
-17 sysctls.kernel.apparmor_restrict_unprivileged_userns: (none)
-18 sysctls.kernel.apparmor_restrict_unprivileged_unconfined: (none)
-19 sysctls.kernel.unprivileged_userns_apparmor_policy: (none)
-20 sysctls.user.max_user_namespaces: 0
-21 sysctls.kernel.yama.ptrace_scope: (none)
-22 sysctls.kernel.io_uring_disabled: 0
-23 lsm: (not readable)
-24 apparmor: (none)
-25 selinux: (none)
-26 bubblewrap: (none)
-27 kvm: there
-28 kvm.mode: 660
-29 kvm.uid: 0
-30 kvm.gid: 993
-31 kvm.owner: root
-32 kvm.group: kvm
-33 who.uid: 1000
-34 who.context.apparmor: (none)
-35 who.context.selinux: (none)
-36 who.context.delegated: (none)
-37 who.groups: (none)
-38 who.seccomp: 0
-39 who.container: no
-40 probes.unshare_user: 1 unshare: unshare failed: No space left on device
-41 probes.unshare_user_root: 1 unshare: unshare failed: No space left on device
-42 probes.bwrap_user: none errno 2
-43 probes.bwrap_all: none errno 2
-44 probes.open_kvm: 0
-45 probes.unshare_nothing: 0
-46 probes.proc_unmasked: 0
-47 probes.exec_home: 0
-48 probes.home_allows_exec: 0
-===== end boxlite-probe 1: 48 lines =====
-"""
+FULL = Probe(status=1, stderr="unshare: unshare failed: No space left on device", command=())
+MISSING = Probe(status=None, stderr="[Errno 2] No such file or directory: 'bwrap'", command=())
+PROBE = probe_examples.output(
+    printed_facts(
+        kernel="6.12.57+deb13-amd64",
+        sysctls={"user.max_user_namespaces": "0"},
+        apparmor=None,
+        bubblewrap=None,
+    ),
+    {
+        **{"unshare_user": FULL, "unshare_user_root": FULL},
+        **{"bwrap_user": MISSING, "bwrap_all": MISSING},
+    },
+    uid=1000,
+    context={"apparmor": None},
+)

@@ -33,7 +33,6 @@ def report(*, unreadable: tuple[str, ...] = (), uid: int = 1000, **changes: Any)
     """A debian-13 on which everything works, with changes of its facts and probes."""
     probes = dict.fromkeys(Probes.model_fields, WORKED) | changes.pop("probes", {})
     return HostReport(
-        version=1,
         facts=examples.facts(**changes),
         unreadable=unreadable,
         id_like=changes.get("id_like", ()),

@@ -105,11 +105,6 @@ def test_a_need_that_a_guest_does_not_meet_makes_its_cells_not_applicable(
         assert str(raised.value) == reason
 
 
-def test_a_level_that_nobody_asked_for_is_not_held_against_a_guest(tmp_path: Path) -> None:
-    path = file(tmp_path, elf_examples.elf(levels={ISA_NEEDED: 8}))
-    assert elf.why_not(path, facts(cpu_level=None)) is None
-
-
 def test_the_files_of_a_wheel_decide_and_not_its_tag(tmp_path: Path) -> None:
     path = wheel(tmp_path, elf_examples.elf(versions=NEW_GLIBC))
     assert elf.why_not(path, facts(glibc="2.36")) == (

@@ -1,20 +1,23 @@
 """The probe script: run here in each shell, compared with the lab's own programs, and read from other text."""
 
+import ast
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.base.errors import UsageError
 from lab.probes import PROGRAMS, Facts, NotAsked, Probed, script
 from lab.probes.report import HostReport, read
-from tests.unit.probe_examples import SCRIPT, differences
+from tests.unit.examples import printed_facts
+from tests.unit.probe_examples import SCRIPT, differences, output
 
 SHELLS = [
     pytest.param(words, id=words[0], marks=pytest.mark.skipif(not shutil.which(words[0]), reason="not here"))
@@ -23,18 +26,23 @@ SHELLS = [
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 
-def run(shell: Sequence[str], text: str = SCRIPT, **environment: str) -> str:
-    """What the script prints in a shell."""
-    done = subprocess.run(
+def start(shell: Sequence[str], text: str = SCRIPT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script in a shell."""
+    return subprocess.run(
         [*shell, "-c", text],
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=60,
     )
-    assert done.stderr == ""
+
+
+def run(shell: Sequence[str] = ("sh",), text: str = SCRIPT, **environment: str) -> str:
+    """What the script prints in a shell."""
+    done = start(shell, text, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
@@ -50,24 +58,30 @@ def ours(program: str, argument: dict[str, object]) -> object:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_it_says_what_the_labs_own_programs_say_of_this_host(shell: list[str], tmp_path: Path) -> None:
+def test_it_says_what_the_labs_own_programs_say_of_this_host(shell: list[str]) -> None:
     report = understood(run(shell))
     facts = Facts.model_validate(ours("facts", {"sysctls": list(dict(report.facts.sysctls.items()))}))
     probed = Probed.model_validate(ours("probe", {"probes": True}))
-    # The system's Python, not the one of these tests. The script asks neither about btrfs nor about the
-    # level of the processor.
-    facts = facts.model_copy(update={"python": report.facts.python, "mkfs_btrfs": None, "cpu_level": None})
+    # The system's Python, not the one of these tests.
+    facts = facts.model_copy(update={"python": report.facts.python})
     assert differences(report, facts, probed, str(Path.home())) == {}
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_it_leaves_no_file_and_names_no_home(shell: list[str], tmp_path: Path) -> None:
+def test_it_leaves_no_file_and_names_no_home(tmp_path: Path) -> None:
     home = tmp_path / "jane's  home $(id)"
     home.mkdir()
-    printed = run(shell, HOME=str(home))
+    printed = run(HOME=str(home))
     assert list(home.iterdir()) == []
     assert "jane" not in printed
-    assert understood(printed).probes.exec_home.command == (f"~/{script.program('probe')['PROGRAM']}",)
+    report = understood(printed)
+    assert report.probes.exec_home.command == ("~/.lab-probe",)
+    assert report.probes.exec_home.worked
+
+
+def test_a_home_that_is_missing_is_told(tmp_path: Path) -> None:
+    probes = understood(run(HOME=str(tmp_path / "none"))).probes
+    assert (probes.exec_home.status, probes.home_allows_exec.status) == (None, None)
+    assert "No such file" in probes.exec_home.stderr
 
 
 def test_shellcheck_finds_nothing_and_no_single_quote_ends_a_command_line() -> None:
@@ -75,17 +89,30 @@ def test_shellcheck_finds_nothing_and_no_single_quote_ends_a_command_line() -> N
     assert done.stdout == ""
     assert "'" not in SCRIPT
     assert "\\\\" not in SCRIPT  # fish reads two as one, even between single quotes
+    assert not re.search(r"!(?![ =])", SCRIPT.removeprefix("#!"))  # older shells expand it in what is pasted
     assert SCRIPT.isascii()
 
 
-def test_it_asks_for_what_the_labs_programs_ask_for() -> None:
-    facts, probe = script.program("facts"), script.program("probe")
-    for words in probe["PROBES"].values():
-        assert " ".join(words) in SCRIPT
-    for name in facts["SYSCTLS"]:
-        assert name in SCRIPT
-    for path in [*facts["SEARCH_PATH"], *facts["PROFILES"], *facts["PAM_SYSTEMD"], str(facts["APPARMOR"])]:
-        assert path in SCRIPT
+@pytest.mark.parametrize("name", ["facts", "probe", "show"])
+def test_its_programs_are_written_for_the_oldest_python(name: str) -> None:
+    source = (PROGRAMS / f"{name}.py").read_text()
+    tree = ast.parse(source, feature_version=(3, 6))
+    # `ast` takes the walrus of 3.8 with any feature_version; `subprocess.run` has these two since 3.7.
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)]
+    assert not re.search(r"capture_output|text=True", source)
+
+
+@pytest.mark.parametrize("program", ["", "exit 127", "exit 1"], ids=["none", "does not start", "too old"])
+def test_a_host_without_python_is_told_how_to_get_it(tmp_path: Path, program: str) -> None:
+    (tmp_path / "cat").symlink_to(str(shutil.which("cat")))
+    if program:
+        (tmp_path / "python3").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "python3").chmod(0o755)
+    text = SCRIPT.replace("/usr/libexec/platform-python", "/nowhere/python")
+    done = start(["/bin/sh"], text, PATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    for words in ("Python 3.6 or newer", "apt install python3", "dnf install python3", "Without root"):
+        assert words in done.stderr
 
 
 def test_a_sysctl_with_an_odd_name_is_not_asked_for() -> None:
@@ -99,17 +126,11 @@ def test_a_sysctl_with_an_odd_name_is_not_asked_for() -> None:
 # ---- On folders made up.
 
 
-def moved(root: Path, *, without: Sequence[str] = ()) -> str:
-    """The script with the host's files below a folder, and only the programs of a folder of stand-ins."""
-    text = re.sub(r"(?<![\w$])/(etc|sys|proc|dev/kvm|run/\.|usr/bin/podman)", rf"{root}/\1", SCRIPT)
-    stubs = root / "bin"
-    stubs.mkdir(exist_ok=True)
-    for name in {"cat", "id", "stat", "uname", "tr", "ls", "chmod", "rm", "grep", "timeout", "true"} - set(
-        without
-    ):
-        (stubs / name).symlink_to(str(shutil.which(name)))
-    text = re.sub(r'PATH="[^"]*"', f'PATH="{stubs}"', text)
-    return re.sub(r"/usr/local/bin|/usr/bin\b|(?<=[ \n])/bin\b", str(stubs), text)
+def moved(root: Path) -> str:
+    """The script with the host's files below a folder, and no program of the host's but Python."""
+    text = re.sub(r"(?<![\w$~])/(etc|sys|proc|dev/kvm|run/\.|usr/bin/podman)", rf"{root}/\1", SCRIPT)
+    text = re.sub(r'PATH="[^"]*"', f'PATH="{root}/bin"', text)
+    return re.sub(r'"/usr/local/bin", "/usr/bin", "/bin"', f'"{root}/bin",', text)
 
 
 def put(root: Path, files: dict[str, str]) -> None:
@@ -119,7 +140,7 @@ def put(root: Path, files: dict[str, str]) -> None:
 
 
 HOST = {
-    "etc/os-release": 'ID=debian\nPRETTY_NAME="Debian"\n',
+    "etc/os-release": 'ID=debian\nPRETTY_NAME="Debian"\nID_LIKE="a b"\n',
     "proc/cmdline": "root=UUID=1-2 ip=10.0.0.7 apparmor=1 lsm=landlock,apparmor hostname=secret\n",
     "proc/cpuinfo": "processor: 0\nflags\t\t: fpu vmx sse\n",
     "proc/self/mounts": "/dev/sda / ext4 rw,relatime 0 0\n"
@@ -131,20 +152,19 @@ HOST = {
 }
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_nothing_private_is_printed(shell: list[str], tmp_path: Path) -> None:
+def test_nothing_private_is_printed(tmp_path: Path) -> None:
     put(tmp_path, HOST)
-    printed = run(shell, moved(tmp_path), HOME="/home/jane")
+    printed = run(text=moved(tmp_path), HOME="/home/jane")
     for secret in ("jane", "10.0.0", "UUID", "secret", "nas"):
         assert secret not in printed
-    facts = understood(printed).facts
-    assert facts.command_line == "apparmor=1 lsm=landlock,apparmor"
-    assert facts.mounts["/home"].options == ("rw", "noexec")
-    assert facts.virtualization == "vmx"
+    report = understood(printed)
+    assert report.facts.command_line == "apparmor=1 lsm=landlock,apparmor"
+    assert report.facts.mounts["/home"].options == ("rw", "noexec")
+    assert report.facts.virtualization == "vmx"
+    assert (report.id_like, report.who.seccomp) == (("a", "b"), 2)
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_profiles_that_concern_boxlite_are_named_once_and_no_others(shell: list[str], tmp_path: Path) -> None:
+def test_profiles_that_concern_boxlite_are_named_and_no_others(tmp_path: Path) -> None:
     put(tmp_path, HOST)
     kernel = "sys/kernel/security/apparmor"
     for name, mode in (
@@ -155,34 +175,31 @@ def test_profiles_that_concern_boxlite_are_named_once_and_no_others(shell: list[
         put(tmp_path, {f"{kernel}/policy/profiles/{name}.7/name": f"{name}\n"})
         put(tmp_path, {f"{kernel}/policy/profiles/{name}.7/mode": f"{mode}\n", f"etc/apparmor.d/{name}": ""})
     put(tmp_path, {f"{kernel}/features/namespaces/mask": "userns_create\n"})
-    apparmor = understood(run(shell, moved(tmp_path))).facts.apparmor
+    apparmor = understood(run(text=moved(tmp_path))).facts.apparmor
     assert apparmor is not None
     assert apparmor.userns_mediation
     assert apparmor.profiles == {"bwrap-without-userns": "enforce", "unpriv_bwrap": "complain"}
-    files = [Path(path).name for path in apparmor.profile_files]
-    assert files == ["bwrap-without-userns", "unpriv_bwrap"]
+    files = [path for path in apparmor.profile_files if path.startswith(str(tmp_path))]
+    assert [Path(path).name for path in files] == ["bwrap-without-userns", "unpriv_bwrap"]
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_a_home_that_another_host_serves_is_not_touched(shell: list[str], tmp_path: Path) -> None:
+def test_a_home_that_another_host_serves_is_not_touched(tmp_path: Path) -> None:
     put(tmp_path, HOST)
     home = tmp_path / "home"
     home.mkdir()
     mounts = f"/dev/sda / ext4 rw 0 0\nnas:/x {home} nfs4 rw,noexec 0 0\n"
     put(tmp_path, {"proc/self/mounts": mounts})
-    home.chmod(0)
-    probes = understood(run(shell, moved(tmp_path), HOME=str(home))).probes
+    probes = understood(run(text=moved(tmp_path), HOME=str(home))).probes
     assert (probes.exec_home.status, probes.exec_home.stderr) == (None, "the home is on nfs4")
     assert probes.home_allows_exec.failed_with("noexec")
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_what_cannot_be_read_is_not_called_absent(shell: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_not_called_absent(tmp_path: Path) -> None:
     put(tmp_path, HOST)
     put(tmp_path, {"sys/module/apparmor/parameters/enabled": "Y\n"})
     # A file that root may not read either.
     (tmp_path / "proc/sys/kernel/unprivileged_userns_clone").symlink_to("/proc/self/mem")
-    report = understood(run(shell, moved(tmp_path)))
+    report = understood(run(text=moved(tmp_path)))
     hidden = "sysctls.kernel.unprivileged_userns_clone"
     assert {"lsm", "apparmor", "selinux", hidden} <= set(report.unreadable)
     assert not report.knows("apparmor.profiles")
@@ -193,26 +210,22 @@ def test_what_cannot_be_read_is_not_called_absent(shell: list[str], tmp_path: Pa
         report.facts.sysctls["kernel.unprivileged_userns_clone"]
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_it_works_without_timeout_unshare_bubblewrap_python_and_more(shell: list[str], tmp_path: Path) -> None:
+def test_it_works_without_unshare_and_bubblewrap(tmp_path: Path) -> None:
     put(tmp_path, HOST)
-    report = understood(run(shell, moved(tmp_path, without=["timeout", "stat", "grep"])))
-    assert (report.facts.python, report.facts.glibc, report.facts.bubblewrap) == ("", "", None)
+    report = understood(run(text=moved(tmp_path)))
+    assert report.facts.bubblewrap is None
     for name in ("unshare_user", "bwrap_user"):
         probe = report.probes.by_name()[name]
         assert probe.status is None
         assert probe.stderr == f"[Errno 2] No such file or directory: '{probe.command[0]}'"
-    assert (report.probes.unshare_nothing.status, report.probes.unshare_nothing.stderr) == (
-        None,
-        "no program unshare",
-    )
 
 
 HOSTILE = [
     '"; touch /tmp/owned; $(touch /tmp/owned) `touch /tmp/owned`',
     "x\\n99 kernel: 9.9 \\033[31m %s %n ${HOME} (none)",
-    "(none)",
-    "===== end boxlite-probe 1: 3 lines =====",
+    "===== end boxlite-probe 1: 3 characters =====",
+    '{"facts": 1}',
+    "END_OF_PROGRAM",
     "“smart” – — … & < > é 漢字  two  spaces ",
     "\x1b[2J\x07\x7f",
     "a" * 3000,
@@ -222,26 +235,32 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_value_is_run_or_taken_for_another_line(shell: list[str], text: str, tmp_path: Path) -> None:
+def test_no_value_is_run_or_taken_for_another_line(text: str, tmp_path: Path) -> None:
     put(tmp_path, {**HOST, "etc/os-release": f'ID=debian\nPRETTY_NAME="{text}"\n'})
-    printed = run(shell, moved(tmp_path))
-    assert all(
-        len(line) <= script.WIDTH and line.isascii() and line == line.strip() for line in printed.splitlines()
-    )
+    printed = run(text=moved(tmp_path))
+    first = printed.index("\n{")
+    assert printed.isascii() and printed.count("=====") == 4
+    assert all(len(line) <= 74 and " " not in line for line in printed[first:].splitlines()[1:-1])
     report = understood(f"> {printed}")
-    expected = text.encode()[:2000].decode(errors="replace").strip()
-    got = report.facts.os.pretty_name
-    assert got is not None
-    assert got.strip() == re.sub(r"\x1b\[2J|[\x00-\x08\x0b-\x1f\x7f]", "", expected)
+    name = report.facts.os.pretty_name
+    assert name is not None
+    assert name.strip() == re.sub(r"\x1b\[2J|[\x00-\x08\x0b-\x1f\x7f]", "", text[:2000]).strip()
     assert (report.facts.os.id, report.facts.kernel) == ("debian", os.uname().release)
     assert not Path("/tmp/owned").exists()
 
 
 # ---- Reading.
 
-PRINTED = run(["sh"])
+PRINTED = output(printed_facts(), unreadable=["selinux.modules"], id_like=["a b"])
+Change = Callable[[str], str]
+
+
+def test_a_summary_for_people_comes_first() -> None:
+    summary = PRINTED[: PRINTED.index("{")].splitlines()
+    assert "system: Debian GNU/Linux 13 (trixie)" in summary
+    assert "kernel.unprivileged_userns_clone: 1" in summary
+    assert "bwrap_all: works" in summary
 
 
 @pytest.mark.parametrize(
@@ -254,21 +273,25 @@ PRINTED = run(["sh"])
         lambda text: text.replace("\n", "\n\n"),
         lambda text: text.replace(" ", "\u00a0"),
         lambda text: text.replace("_", "\\_"),
+        lambda text: text.replace('"', "\u201d").replace("--", "\u2014"),
         lambda text: "".join(f"> {each}\n" for line in text.splitlines() for each in _folded(line)),
-        lambda text: "\ufeff" + text.replace(": ", ":\u200b "),
+        lambda text: "".join(f"{line[:60]}\n{line[60:]}\n" for line in text.splitlines()),
+        lambda text: "\ufeff" + text.replace(":", ":\u200b"),
     ],
-    ids=["fences", "crlf", "quoted", "indented", "double-spaced", "nbsp", "backslashes", "folded", "invisible"],
+    ids=[
+        *("fences", "crlf", "quoted", "indented", "double-spaced", "nbsp", "backslashes", "smart"),
+        *("folded", "cut", "invisible"),
+    ],
 )
-def test_it_is_read_as_people_paste_it(change: object) -> None:
-    assert callable(change)
+def test_it_is_read_as_people_paste_it(change: Change) -> None:
     assert read(change(PRINTED)) == understood(PRINTED)
 
 
 def _folded(line: str) -> list[str]:
     """A line folded as mail programs do: at the last space before a width."""
-    if len(line) <= 40 or " " not in line[10:40]:
+    if len(line) <= 60 or " " not in line[10:60]:
         return [line]
-    at = line.rindex(" ", 0, 40)
+    at = line.rindex(" ", 0, 60)
     return [line[:at], *_folded(line[at + 1 :])]
 
 
@@ -282,32 +305,46 @@ def test_the_first_whole_output_counts() -> None:
     assert read(f"{cut}\nsorry, once more:\n{PRINTED}") == understood(PRINTED)
 
 
+def _without_line(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join(lines[:-5] + lines[-4:])
+
+
+def _changed(**changes: Any) -> str:
+    return output(printed_facts() | changes)
+
+
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("text", "says"),
     [
-        (lambda lines: lines[:20], "it ends after line 19, without its last line; no line"),
-        (lambda lines: lines[:5] + lines[8:], "lines 5 to 7 are missing; .*no line os.id_like"),
-        (lambda lines: lines[:-2] + lines[-1:], r"line \d+ is missing; no line probes.home_allows_exec"),
+        (PRINTED[: len(PRINTED) // 2], "its last line is missing"),
+        (_without_line(PRINTED), r"it has \d+ of \d+ characters"),
+        (re.sub(r"\n{[^=]+", "\n", PRINTED, flags=re.DOTALL), "it has 0 of"),
+        (PRINTED.replace('"facts"', '"facts;'), "it is not JSON"),
+        (_changed(podman="perhaps"), "facts.podman: Input should be"),
+        (_changed(more=1), "facts.more: Extra"),
+        (PRINTED.replace(" 1 ", " 2 ", 1), "has form 2, and this lab reads forms up to 1"),
         (
-            lambda lines: [each.replace("seccomp: ", "seccomp: x") for each in lines],
-            "who.seccomp: Input should be",
-        ),
-        (
-            lambda lines: [lines[0].replace(" 1 ", " 2 "), *lines[1:]],
-            "has form 2, and this lab reads forms up to 1",
+            f"===== {script.BEGIN} 1 =====\n{'[' * 100_000}\n===== {script.END} 1: 1 characters",
+            "of 1 characters",
         ),
     ],
-    ids=["truncated", "a hole", "no last fact", "a wrong value", "a newer form"],
+    ids=["truncated", "a hole", "no JSON", "damaged JSON", "a wrong value", "another fact", "newer", "nested"],
 )
-def test_a_damaged_output_says_what_is_wrong(change: object, says: str) -> None:
-    assert callable(change)
+def test_a_damaged_output_says_what_is_wrong(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as raised:
-        read("\n".join(change(PRINTED.splitlines())))
+        read(text)
     assert raised.value.hint
     assert raised.value.exit_status == 2
 
 
+@pytest.mark.parametrize("document", ['{"a":' * 20_000, '{"a":' + "9" * 5000 + "}", '{"a":' + "[" * 50_000])
+def test_json_that_no_script_prints_is_damaged(document: str) -> None:
+    with pytest.raises(UsageError, match="it is not JSON"):
+        read(f"===== {script.BEGIN} 1 =====\n{document}\n===== {script.END} 1: {len(document)} characters")
+
+
 def test_a_long_text_is_read_in_bounds() -> None:
-    text = f"===== {script.BEGIN} 1 =====\n1 os.id: " + "x" * 2_000_000 + "\nnext" * 500_000
-    with pytest.raises(UsageError, match="it ends after line 1"):
+    text = f"===== {script.BEGIN} 1 =====\n{{" + "x" * 2_000_000 + "\nnext" * 500_000
+    with pytest.raises(UsageError, match="its last line is missing"):
         read(text)

@@ -56,7 +56,7 @@ class Filesystem(MapKnob):
         for path, kind in self.root.items():
             if facts.mounts[path].type == kind:
                 return f"its {path} is on {kind} to begin with"
-        return "has no mkfs.btrfs" if facts.mkfs_btrfs is False else None
+        return None if facts.mkfs_btrfs else "has no mkfs.btrfs"
 
     def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
         return [

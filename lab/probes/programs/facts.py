@@ -1,8 +1,10 @@
-"""Print the facts of this guest as JSON. Runs as root.
+"""Print the facts of this host as JSON: of a guest, where it runs as root, or of the host of a user.
 
-Argument: {"sysctls": [name]}, sysctls to read beside the usual ones. What the facts mean is said in
-`lab/probes/facts.py`. They are read from files where possible: starting one program takes longer in an emulated
-guest than all the rest.
+Argument: {"sysctls": [name]}, sysctls to read beside the usual ones. On the host of a user also "shown":
+{"profiles": [part of a name], "words": [name]}: then it runs as that user, prints nothing that may be private,
+and says which facts this user may not read. "seconds" is the limit of one command. What the facts mean is said
+in `lab/probes/facts.py`. They are read from files where possible: starting one program takes longer in an
+emulated guest than all the rest.
 """
 
 import glob
@@ -16,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Read in every guest.
+# Read on every host.
 SYSCTLS = (
     "kernel.unprivileged_userns_clone",
     "kernel.apparmor_restrict_unprivileged_userns",
@@ -26,26 +28,28 @@ SYSCTLS = (
     "kernel.yama.ptrace_scope",
     "kernel.io_uring_disabled",
 )
+SYSCTL_FOLDER = Path("/proc/sys")
 SWAPPED = str.maketrans("./", "/.")
 LSM = Path("/sys/kernel/security/lsm")
 OS_RELEASE = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 APPARMOR = Path("/sys/kernel/security/apparmor")
-# Y if the kernel's AppArmor is in use, whether or not securityfs is mounted.
+# Y if the AppArmor of the kernel is in use, whether or not securityfs is mounted.
 APPARMOR_ENABLED = Path("/sys/module/apparmor/parameters/enabled")
+MODULES = "/sys/module"
 # The folder whose profiles are loaded at boot, and that of examples.
 PROFILES = ("/etc/apparmor.d", "/usr/share/apparmor/extra-profiles")
-# Debian's folder, and Fedora's.
+# Debian has the first folder, Fedora the second.
 PAM_SYSTEMD = ("/usr/lib/*/security/pam_systemd.so", "/usr/lib64/security/pam_systemd.so")
 SELINUX = Path("/sys/fs/selinux")
 # The default priority of semodule; distributions install with 100 or 200.
 PRIORITY = 400
 CGROUP = Path("/sys/fs/cgroup")
-# Where an ordinary user's shell looks for programs.
+# Where the shell of an ordinary user looks for programs.
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 KVM = Path("/dev/kvm")
 PODMAN = "/usr/bin/podman"
 MKFS_BTRFS = "/sbin/mkfs.btrfs"
-# The processor's flags, of AMD and of Intel.
+# The flags of processors by AMD and by Intel.
 VIRTUALIZATION = ("svm", "vmx")
 # What each level of x86-64 after the first adds, by the kernel's names of flags: pni is SSE3, abm has LZCNT,
 # and xsave is hidden where OSXSAVE is off. Source: System V ABI, supplement for x86-64, table 3.1.
@@ -55,70 +59,108 @@ CPU_LEVELS = (
     ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
 )
 MOUNTS = ("/home", "/tmp")
+# Names of users and groups from this number on may be those of people.
+FIRST_PERSON = 1000
+# The limit of one command.
+SECONDS = 60
+
+# Paths of the facts that this user may not read, for example apparmor.profiles.
+UNREADABLE = []
+
+
+def unreadable(fact, instead=None):
+    """Note that this user may not read a fact. Returns what stands in its place."""
+    UNREADABLE.append(fact)
+    return instead
 
 
 def text(path):
+    """The content of a file without the white space around it; None if it cannot be read."""
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text("utf-8", "replace").strip("\0 \t\n")
     except OSError:
         return None
 
 
 def output(*command):
+    """What a command prints; None if it does not run or prints nothing."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except OSError:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return (done.stdout or done.stderr).strip() or None
 
 
 def assignments(path):
     """The NAME=VALUE lines of a file, without the quotes."""
-    return dict(re.findall(r'^(\w+)="?(.*?)"?$', text(path) or "", re.MULTILINE))
+    return dict(re.findall(r"^(\w+)=\x22?(.*?)\x22?$", text(path) or "", re.MULTILINE))
 
 
 def names(folder):
-    """The names in a directory; empty if there is no such directory."""
+    """The names in a folder, of which there are none if the folder is missing; None if it cannot be read."""
     try:
         return sorted(os.listdir(folder))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError:
+        return None
 
 
 def os_release():
-    found = assignments("/etc/os-release")
-    return {key.lower(): found.get(key) for key in OS_RELEASE}
+    lines = assignments("/etc/os-release")
+    return {key.lower(): lines.get(key) for key in OS_RELEASE}
+
+
+def glibc():
+    """The version of the C library; empty for another library than glibc."""
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").split(" ")[-1]
+    except (OSError, ValueError):
+        return ""
 
 
 def lsm():
-    found = text(LSM)
-    return None if found is None else found.split(",")
+    modules = text(LSM)
+    return unreadable("lsm") if modules is None else modules.split(",")
 
 
 def sysctls(more):
-    return {name: sysctl(name) for name in dict.fromkeys([*SYSCTLS, *more])}
+    values = {}
+    for name in dict.fromkeys([*SYSCTLS, *more]):
+        try:
+            values[name] = sysctl(name)
+        except OSError:
+            unreadable("sysctls." + name)
+    return values
 
 
 def sysctl(name):
-    """A sysctl's value; None if the kernel has none of this name. One that cannot be read ends the program.
+    """The value of a sysctl; None if the kernel has none of this name. Raises OSError if it cannot be read.
 
-    As in sysctl(8), a slash in a name stands for a dot in a file's name: net.ipv4.conf.eth0/1.forwarding.
+    As in sysctl(8), a slash in a name stands for a dot in the name of a file: net.ipv4.conf.eth0/1.forwarding.
     """
     try:
-        return Path("/proc/sys", name.translate(SWAPPED)).read_text().strip()
+        return (SYSCTL_FOLDER / name.translate(SWAPPED)).read_text("utf-8", "replace").strip()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if not SYSCTL_FOLDER.is_dir():
+            raise
         return None
-    except OSError as error:
-        sys.exit("the sysctl %s cannot be read: %s" % (name, error.strerror))
 
 
 def apparmor():
-    if not APPARMOR.is_dir():
-        if text(APPARMOR_ENABLED) == "Y":
-            sys.exit("AppArmor is in use, but there is no %s: is securityfs mounted?" % APPARMOR)
-        return None
-    # A name with a colon in front is of another policy namespace; its profiles confine no program of this one.
-    profiles = re.findall(r"^([^:].*) \((\w+)\)$", text(APPARMOR / "profiles") or "", re.MULTILINE)
+    if not os.path.isdir(APPARMOR):
+        # Where it is in use, or nobody knows, the file system with its features is not mounted here.
+        hidden = text(APPARMOR_ENABLED) == "Y" or not os.path.isdir(MODULES)
+        return unreadable("apparmor") if hidden else None
     version = re.search(r"version (\S+)", output("apparmor_parser", "--version") or "")
     features = APPARMOR / "features"
     mask = text(features / "namespaces/mask")
@@ -127,34 +169,53 @@ def apparmor():
         "features": {
             "namespaces_mask": mask,
             "unconfined_userns": text(features / "policy/unconfined_restrictions/userns"),
-            "policy_versions": names(features / "policy/versions"),
+            "policy_versions": names(features / "policy/versions") or [],
         },
         "userns_mediation": "userns_create" in (mask or ""),
-        "profiles": dict(sorted(profiles)),
+        "profiles": profiles(),
         "profile_files": sorted(str(f) for folder in PROFILES for f in Path(folder).glob("*") if f.is_file()),
     }
+
+
+def profiles():
+    """The mode of each loaded profile, by its name."""
+    loaded = text(APPARMOR / "profiles")
+    if loaded is not None:
+        # A name that begins with a colon is of another policy namespace: that profile confines no program of
+        # this one.
+        return dict(sorted(re.findall(r"^([^:].*) \((\w+)\)$", loaded, re.MULTILINE)))
+    # Only root may read that file. Everyone may read this folder, which lacks the profiles inside of profiles.
+    folder = APPARMOR / "policy/profiles"
+    inside = names(folder)
+    if inside is None or not os.path.isdir(folder):
+        return unreadable("apparmor.profiles", {})
+    modes = {text(folder / name / "name"): text(folder / name / "mode") for name in inside}
+    return {name: mode for name, mode in modes.items() if name and mode}
 
 
 def selinux():
     """SELinux in the kernel, and the policy that was loaded; None if SELinux is not in use."""
     enforce = text(SELINUX / "enforce")
     if enforce is None:
-        return None
+        # The kernel knows this file system if SELinux is in use.
+        return unreadable("selinux") if "selinuxfs" in (text("/proc/filesystems") or "") else None
     policy = assignments("/etc/selinux/config").get("SELINUXTYPE")
-    files = names("/etc/selinux/%s/policy" % policy)
-    versions = [int(found[1]) for name in files if (found := re.fullmatch(r"policy\.(\d+)", name))]
+    files = names("/etc/selinux/%s/policy" % policy) or []
+    versions = [int(name[7:]) for name in files if re.match(r"policy\.\d+$", name)]
+    modules = names("/var/lib/selinux/%s/active/modules/%d" % (policy, PRIORITY))
     return {
         "mode": "enforcing" if enforce == "1" else "permissive",
         "policy": policy,
         "policy_version": max(versions, default=None),
         "user_namespace_class": (SELINUX / "class/user_namespace").is_dir(),
         "deny_unknown": text(SELINUX / "deny_unknown") == "1",
-        "modules": names("/var/lib/selinux/%s/active/modules/%d" % (policy, PRIORITY)),
+        "modules": unreadable("selinux.modules", []) if modules is None else modules,
     }
 
 
 def bubblewrap():
-    path = next((found for folder in SEARCH_PATH if os.path.exists(found := folder + "/bwrap")), None)
+    paths = [folder + "/bwrap" for folder in SEARCH_PATH]
+    path = next((path for path in paths if os.path.exists(path)), None)
     if path is None:
         return None
     mode = os.stat(path).st_mode
@@ -171,26 +232,26 @@ def bubblewrap():
 def capabilities(path):
     """The permitted file capabilities in hex, as in /proc/PID/status; None if the file has none.
 
-    Format: struct vfs_cap_data in the kernel's include/uapi/linux/capability.h, from its revision 2 on.
+    Format: struct vfs_cap_data in include/uapi/linux/capability.h of the kernel, from its revision 2 on.
     """
     try:
-        found = os.getxattr(path, "security.capability")
+        attribute = os.getxattr(path, "security.capability")
     except OSError:
         return None
-    _, low, _, high = struct.unpack_from("<4I", found)
+    _, low, _, high = struct.unpack_from("<4I", attribute)
     return "%016x" % (high << 32 | low)
 
 
 def kvm():
-    if not KVM.exists():
+    if not os.path.exists(KVM):
         return None
-    found = KVM.stat()
+    device = os.stat(KVM)
     return {
-        "mode": oct(found.st_mode & 0o7777),
-        "uid": found.st_uid,
-        "gid": found.st_gid,
-        "owner": name_of(pwd.getpwuid, found.st_uid),
-        "group": name_of(grp.getgrgid, found.st_gid),
+        "mode": oct(device.st_mode & 0o7777),
+        "uid": device.st_uid,
+        "gid": device.st_gid,
+        "owner": name_of(pwd.getpwuid, device.st_uid),
+        "group": name_of(grp.getgrgid, device.st_gid),
     }
 
 
@@ -202,12 +263,12 @@ def name_of(look_up, number):
 
 
 def cpu_flags():
-    with open("/proc/cpuinfo") as lines:
-        return next((line.split() for line in lines if line.startswith("flags")), [])
+    lines = (text("/proc/cpuinfo") or "").splitlines()
+    return next((line.split() for line in lines if line.startswith("flags")), [])
 
 
 def virtualization(flags):
-    """The processor's flag for hardware virtualization, or None."""
+    """The flag of the processor for hardware virtualization, or None."""
     return next((flag for flag in VIRTUALIZATION if flag in flags), None)
 
 
@@ -227,29 +288,34 @@ def cgroup():
 def mounts(*paths):
     """The mount of each path, with its kind of file system and its options."""
     lines = [line.split() for line in (text("/proc/self/mounts") or "").splitlines()]
-    return {path: mount_of(path, lines) for path in paths}
+    mounted = {path: mount_of(path, lines) for path in paths}
+    for path in paths:
+        if mounted[path] is None:
+            unreadable("mounts." + path)
+    return {path: mount for path, mount in mounted.items() if mount is not None}
 
 
 def mount_of(path, lines):
-    found = None
+    mount = None
     for _, point, kind, options, *_ in lines:
         above = (path + "/").startswith(point.rstrip("/") + "/")
         # The longest mount point wins; of several mounts on one point the last hides the others.
-        if above and (found is None or len(point) >= len(found["on"])):
-            found = {"on": point, "type": kind, "options": options.split(",")}
-    return found
+        if above and (mount is None or len(point) >= len(mount["on"])):
+            mount = {"on": point, "type": kind, "options": options.split(",")}
+    return mount
 
 
-def facts(asked):
+def facts(more):
+    """All facts, with the values of more sysctls than the usual ones."""
     flags = cpu_flags()
     return {
         "os": os_release(),
         "kernel": os.uname().release,
-        "command_line": text("/proc/cmdline"),
+        "command_line": text("/proc/cmdline") or "",
         "python": "%d.%d" % sys.version_info[:2],
-        "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
+        "glibc": glibc(),
         "lsm": lsm(),
-        "sysctls": sysctls(asked["sysctls"]),
+        "sysctls": sysctls(more),
         "apparmor": apparmor(),
         "selinux": selinux(),
         "bubblewrap": bubblewrap(),
@@ -264,5 +330,41 @@ def facts(asked):
     }
 
 
+def without_private(every, shown):
+    """The facts without what may tell of people, of a network, or of what else is installed."""
+    words = [word for word in every["command_line"].split() if word.split("=")[0] in shown["words"]]
+    public = dict(every, command_line=" ".join(words))
+    for mount in every["mounts"].values():
+        # Options with a value may name an address, a user or a folder.
+        mount["options"] = [word for word in mount["options"] if "=" not in word]
+    if every["apparmor"]:
+        loaded, files = every["apparmor"]["profiles"], every["apparmor"]["profile_files"]
+
+        def concerns(name):
+            return any(part in name for part in shown["profiles"])
+
+        public["apparmor"] = dict(
+            every["apparmor"],
+            profiles={name: mode for name, mode in loaded.items() if concerns(name)},
+            profile_files=[path for path in files if concerns(os.path.basename(path))],
+        )
+    for name, number in (("owner", "uid"), ("group", "gid")):
+        if every["kvm"] and every["kvm"][number] >= FIRST_PERSON:
+            public["kvm"] = dict(public["kvm"], **{name: unreadable("kvm." + name)})
+    return public
+
+
 if __name__ == "__main__":
-    print(json.dumps(facts(json.loads(sys.argv[1]))))
+    asked = json.loads(sys.argv[1])
+    SECONDS = asked.get("seconds", SECONDS)
+    every = facts(asked["sysctls"])
+    if "shown" in asked:
+        like = (assignments("/etc/os-release").get("ID_LIKE") or "").split()
+        public = without_private(every, asked["shown"])
+        print(json.dumps({"facts": public, "unreadable": UNREADABLE, "id_like": like}))
+    else:
+        # Root may read everything. These two say None where their file system is not mounted.
+        hidden = [fact for fact in UNREADABLE if fact not in ("lsm", "selinux")]
+        if hidden:
+            sys.exit("root cannot read %s" % ", ".join(hidden))
+        print(json.dumps(every))

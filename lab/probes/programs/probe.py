@@ -1,10 +1,10 @@
-"""Try what boxlite needs of its host, as the suite's user and confined like the suite. Prints JSON.
+"""Try what boxlite needs of its host, as the user who runs it and confined like that user. Prints JSON.
 
 Argument: {"probes": bool}, or {"probes": false, "links": [path]}. Without probes only the user is described; if
-`links` are given, also its limits, the label of its bubblewrap, and where these paths lead. The models in
-`lab/probes/` say what each key means. `unshare_user` only makes a user namespace; `unshare_user_root` needs
-capabilities inside it too. If the first works and the second does not, the kernel makes the namespace and
-denies it the capabilities.
+`links` are given, also its limits, the label of its bubblewrap, and where these paths lead. "seconds" is the
+limit of one command. The models in `lab/probes/` say what each key means. `unshare_user` only makes a user
+namespace; `unshare_user_root` needs capabilities inside it too. If the first works and the second does not, the
+kernel makes the namespace and denies it the capabilities.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
 import struct
 import subprocess
@@ -29,16 +30,20 @@ PROBES = {
         *["--bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"],
     ],
 }
+# The limit of one command.
+SECONDS = 60
 
 # Empty folders that the kernel makes in /proc for mounts (by proc_create_mount_point and
 # register_sysctl_mount_point): a mount there hides nothing.
 MOUNT_POINTS = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/openprom", "/proc/xen")
 MOUNTS = "/proc/self/mounts"
+# File systems that another host or a program serves. A home there is not touched: it might never answer.
+REMOTE = r"nfs|cifs|smb|9p$|afs|ceph|lustre|glusterfs|fuse|autofs"
 # A script that is written into the home, executed and deleted.
 PROGRAM = ".lab-probe"
-# The control group of a user's service manager, by the user's number.
+# The control group of the service manager of a user, by the number of the user.
 USER_MANAGER = "/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service"
-# For bubblewrap's first argument; it takes milliseconds, and some hundred in an emulated guest.
+# For the first argument of bubblewrap; it takes milliseconds, and some hundred in an emulated guest.
 WAIT_SECONDS = 20.0
 # Podman makes this file in its containers.
 CONTAINER = "/run/.containerenv"
@@ -53,10 +58,12 @@ def attempt(command):
     try:
         done = subprocess.run(
             command,
-            capture_output=True,
-            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
             errors="replace",
-            timeout=60,
+            timeout=SECONDS,
             check=False,
             env={**os.environ, "LC_ALL": "C"},
         )
@@ -66,7 +73,7 @@ def attempt(command):
         is_nowhere = error.errno == errno.EACCES and not lies_on_path(command[0])
         return {"command": command, "status": None, "stderr": str(missing if is_nowhere else error)}
     except subprocess.TimeoutExpired:
-        return {"command": command, "status": None, "stderr": "did not end within 60 s"}
+        return {"command": command, "status": None, "stderr": "did not end within %d s" % SECONDS}
     return {"command": command, "status": done.returncode, "stderr": done.stderr.strip()}
 
 
@@ -85,10 +92,15 @@ def unshare_nothing():
     return {"command": ["unshare(0)"], "status": error, "stderr": os.strerror(error) if error else ""}
 
 
+def mounts():
+    """The mount point, kind and options of each mount, in their order."""
+    with open(MOUNTS, encoding="utf-8", errors="replace") as lines:
+        return [tuple(line.split()[1:4]) for line in lines]
+
+
 def proc_unmasked():
-    """Look for mounts on parts of /proc: with one, a user namespace cannot mount its own /proc."""
-    with open(MOUNTS) as lines:
-        points = [line.split()[1] for line in lines]
+    """Look for mounts on parts of /proc: with one, a user namespace cannot mount a /proc of its own."""
+    points = [point for point, _, _ in mounts()]
     masks = [point for point in points if point.startswith("/proc/") and point not in MOUNT_POINTS]
     return {"command": [MOUNTS], "status": int(bool(masks)), "stderr": " ".join(masks)}
 
@@ -96,43 +108,83 @@ def proc_unmasked():
 def exec_in(folder):
     """Execute a script in this folder. A copy of a program might depend on the name it is called by."""
     program = os.path.join(folder, PROGRAM)
-    Path(program).write_text("#!/bin/sh\nexit 0\n")
-    os.chmod(program, 0o700)
+    # Nothing that is there already is written to. The answer names the program in the same way each time.
+    path = "%s-%d" % (program, os.getpid())
     try:
-        done = subprocess.run([program], check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
     except OSError as error:
-        return {"command": [program], "status": error.errno, "stderr": str(error)}
+        return {"command": [program], "status": None, "stderr": "no file can be made: %s" % error.strerror}
+    try:
+        with os.fdopen(handle, "w") as script:
+            # \x21 is an exclamation mark, which older shells expand in what is pasted.
+            script.write("#\x21/bin/sh\nexit 0\n")
+        os.chmod(path, 0o700)
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        done = subprocess.run([path], check=False, **quiet)
+    except OSError as error:
+        # Without the name of a file it is an error of writing: the disk is full.
+        status = error.errno if error.filename else None
+        return {"command": [program], "status": status, "stderr": str(OSError(*error.args[:2], program))}
     finally:
-        os.unlink(program)
+        os.unlink(path)
     return {"command": [program], "status": done.returncode, "stderr": ""}
 
 
+def remote_mount(path):
+    """The kind and the options of the mount that a path is on, if it is remote; else None."""
+    longest, kind, options = "", "", ""
+    for point, its_kind, its_options in mounts():
+        # Of several mounts on one point the last hides the others.
+        if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(longest):
+            longest, kind, options = point, its_kind, its_options
+    return (kind, options.split(",")) if re.match(REMOTE, kind) else None
+
+
 def allows_exec(folder):
-    noexec = bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
-    return {"command": ["statvfs", folder], "status": int(noexec), "stderr": "noexec" if noexec else ""}
+    command = ["statvfs", folder]
+    try:
+        noexec = bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
+    except OSError as error:
+        return {"command": command, "status": None, "stderr": str(error)}
+    return {"command": command, "status": int(noexec), "stderr": "noexec" if noexec else ""}
+
+
+def of_home(folder):
+    """The probes of a home. A remote one is only looked up among the mounts."""
+    remote = remote_mount(folder) or remote_mount(os.path.realpath(folder))
+    if not remote:
+        return {"exec_home": exec_in(folder), "home_allows_exec": allows_exec(folder)}
+    kind, options = remote
+    program, noexec = os.path.join(folder, PROGRAM), "noexec" in options
+    return {
+        "exec_home": {"command": [program], "status": None, "stderr": "the home is on %s" % kind},
+        "home_allows_exec": {
+            "command": ["statvfs", folder],
+            "status": int(noexec),
+            "stderr": "noexec" if noexec else "",
+        },
+    }
 
 
 def probe_all():
-    home = str(Path.home())
     return {
         **{name: attempt(command) for name, command in PROBES.items()},
         "open_kvm": open_kvm(),
         "unshare_nothing": unshare_nothing(),
         "proc_unmasked": proc_unmasked(),
-        "exec_home": exec_in(home),
-        "home_allows_exec": allows_exec(home),
+        **of_home(os.path.expanduser("~")),
     }
 
 
 def text(path):
     try:
-        return Path(path).read_text().strip("\0\n")
+        return Path(path).read_text("utf-8", "replace").strip("\0 \t\n")
     except OSError:
         return None
 
 
 def context():
-    """What confines this user, and the controllers that systemd delegated to the user's service manager."""
+    """What confines this user, and the controllers that systemd lets the service manager of the user have."""
     selinux = os.path.exists("/sys/fs/selinux/enforce")
     manager = Path(USER_MANAGER.format(os.getuid()))
     # The file lists controllers in any case; they are delegated only if the user may write to the folder.
@@ -146,8 +198,8 @@ def context():
 
 
 def status(field):
-    with open("/proc/self/status") as lines:
-        return next(line.split()[1] for line in lines if line.startswith(field + ":"))
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
+        return next((line.split()[1] for line in lines if line.startswith(field + ":")), "0")
 
 
 def link(path):
@@ -165,7 +217,7 @@ def unread(pipe):
 
 
 def bubblewrap():
-    """AppArmor's label of a bubblewrap that waits for its arguments, and so has not done anything yet."""
+    """The AppArmor label of a bubblewrap that waits for its arguments, and so has not done anything yet."""
     end, arguments = os.pipe()
     try:
         with subprocess.Popen(
@@ -211,6 +263,7 @@ def who():
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
+    SECONDS = asked.get("seconds", SECONDS)
     found = who()
     if asked["probes"]:
         found["probes"] = probe_all()

@@ -1,30 +1,19 @@
 """The output of the probe script in a report: read exactly, and by no other rule."""
 
-import re
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 
 from lab.base.errors import UsageError
 from lab.probes import report
-from lab.probes.report import BEGIN, END, HostReport
+from lab.probes.report import QUOTE_MARKS, HostReport
 from lab.repro.reading import distributions
 from lab.repro.reading.rules import Found, quote
 from lab.repro.reading.structure import Line
 from lab.repro.report import Kernel, Mood, Place, Probed, Program, Quote, Setting, Statement, System
 
-NUMBERED = re.compile(r"[\s>|]*\d{1,5} (?:[\w./-]+:|\+)")
-
 
 def lines_of(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines of the first output of the probe script; one that was cut off ends with its numbers."""
-    begin = next((index for index, line in enumerate(lines) if BEGIN.search(line.raw)), None)
-    if begin is None:
-        return []
-    rest = lines[begin + 1 :]
-    end = next((index for index, line in enumerate(rest) if END.search(line.raw)), None)
-    if end is not None:
-        return [lines[begin], *rest[: end + 1]]
-    return [lines[begin], *takewhile(lambda line: NUMBERED.match(line.raw), rest)]
+    """Return the lines of the first output of the probe script, which may be cut off."""
+    return list(lines[report.find([line.raw for line in lines])])
 
 
 def read(lines: Sequence[Line]) -> list[Found]:
@@ -46,7 +35,9 @@ def _facts(host: HostReport, lines: Sequence[Line]) -> Iterator[Statement]:
     """Yield the facts that reports tell in words too."""
 
     def at(name: str) -> Quote:
-        return quote(next((line for line in lines if f" {name}: " in line.raw), lines[0]))
+        begin = f"{name.lower()}: "
+        told = (line for line in lines if line.raw.strip(QUOTE_MARKS).lower().startswith(begin))
+        return quote(next(told, lines[0]))
 
     facts, place = host.facts, Place.CONTAINER if host.who.container else Place.HOST
     system = facts.os
@@ -54,12 +45,12 @@ def _facts(host: HostReport, lines: Sequence[Line]) -> Iterator[Statement]:
         like = distributions.family(system.id) or next(iter(host.id_like), system.id)
         name = system.pretty_name or system.id
         parent = None if like == system.id else like
-        yield System(at("os.id"), system.id, system.version_id, name, place, parent)
+        yield System(at("system"), system.id, system.version_id, name, place, parent)
     yield Kernel(at("kernel"), facts.kernel)
     versions = {"bubblewrap": facts.bubblewrap, "apparmor": facts.apparmor}
     for program, found in versions.items():
         if found is not None and found.version is not None:
-            yield Program(at(f"{program}.version"), program, found.version)
+            yield Program(at(program), program, found.version)
     for sysctl, value in facts.sysctls.items():
         if value is not None:
-            yield Setting(at(f"sysctls.{sysctl}"), sysctl, value, Mood.HOLDS, place=place)
+            yield Setting(at(sysctl), sysctl, value, Mood.HOLDS, place=place)

@@ -1,23 +1,70 @@
 "use strict";
 // Reads what is pasted into the front page: the output of the script that it shows, or a cell's facts as JSON.
 
-const LONGEST = 200000; // characters that are read
+const LONGEST = 400000; // characters that are read
 
-// ---- What was pasted: {system: {id, version, codename, title, like}, settings: {name: text, or null: not there}}.
-
+// Returns {system: {id, version, codename, title, like}, settings: {name: text, or null: not there}, refused: [text]}.
+// Raises Error with what to tell the user.
 function read(text) {
-  const pasted = text.slice(0, LONGEST).replace(/\x1b\[[0-9;?]*[ -\/]*[@-~]/g, "").trim();
-  if (!pasted.startsWith("{")) return readProbe(pasted);
-  let facts;
+  const pasted = text.slice(0, LONGEST).replace(/\x1b\[[0-9;?]*[ -\/]*[@-~]/g, "");
+  if (!pasted.trim().startsWith("{")) return readProbe(parsed(outputOfScript(pasted), unescaped));
+  const cell = parsed(pasted);
+  return { ...readFacts(cell.facts ?? cell), refused: [] };
+}
+
+function parsed(json, reviver) {
   try {
-    facts = JSON.parse(pasted);
+    return JSON.parse(json, reviver);
   } catch (error) {
     throw new Error(`This starts like JSON, but is not valid: ${error.message}. Paste the whole text.`);
   }
-  return readFacts(facts.facts ?? facts);
 }
 
-function readFacts(facts) {
+// The part for programs of the last output in a text. It has no white space of its own: what is there, and marks of
+// quotations, came from where lines were folded. Some programs also replace dashes and quotes.
+function outputOfScript(text) {
+  const lines = text.replace(/[\u2013\u2014]/g, "--").replace(/[\u201c-\u201e]/g, '"').split("\n");
+  const joined = lines.map((line) => line.replace(/^[\s>|]+/, "").replace(/[\s\\\u200b\ufeff]/g, "")).join("");
+  const begin = joined.lastIndexOf("beginboxlite-probe");
+  if (begin < 0) throw new Error("The text holds no output of the script above. Run it, and paste all that it prints.");
+  const end = joined.indexOf("endboxlite-probe", begin);
+  if (end < 0) throw new Error("The end of the output is missing. Paste all that the script prints.");
+  const first = joined.indexOf("{", begin);
+  const json = first < 0 ? "" : joined.slice(first, joined.lastIndexOf("}", end) + 1);
+  const whole = joined.slice(end).match(/^endboxlite-probe\d+:(\d+)characters/)?.[1];
+  if (Number(whole) !== json.length) throw new Error(`Lines are missing: ${json.length} of ${whole} characters are there. Paste all that the script prints.`);
+  return json;
+}
+
+// Each text in the output has %XX for all but plain characters.
+function unescaped(_, value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return plain(value);
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [plain(name), inner]));
+}
+
+function plain(value) {
+  if (typeof value !== "string") return value;
+  try {
+    return decodeURIComponent(value);
+  } catch {
+    return value;
+  }
+}
+
+function readProbe({ facts, unreadable, id_like, who, probes }) {
+  // What this user may not read is not known, and so not compared.
+  for (const fact of unreadable) {
+    const [group, name] = fact.split(".", 2);
+    if (!name) delete facts[group];
+    else if (facts[group]) delete facts[group][name];
+  }
+  const { system, settings } = readFacts(facts, lab.hosts.rules.shown_profiles);
+  if (facts.apparmor) settings[lab.hosts.rules.confined] = confining(who.context.apparmor ?? "");
+  return { system: { ...system, like: id_like }, settings, refused: refused(probes) };
+}
+
+// What decides about boxlite. `shown`: of profiles whose names have none of these parts nothing is known.
+function readFacts(facts, shown = [""]) {
   const os = facts.os ?? {};
   const system = { id: os.id, version: os.version_id, codename: os.version_codename, title: os.pretty_name, like: [] };
   const settings = {};
@@ -34,63 +81,27 @@ function readFacts(facts) {
   for (const [path, mount] of Object.entries(facts.mounts ?? {})) {
     settings[`${path} is noexec`] = yes(mount?.options?.includes("noexec"));
   }
-  if (facts.apparmor) readAppArmor(facts.apparmor, settings);
   for (const [name, value] of Object.entries(facts.sysctls ?? {})) {
     settings[name] = value === null ? null : String(value);
   }
-  return { system, settings, refused: [] };
+  const { userns_mediation, profiles } = facts.apparmor ?? {};
+  if (userns_mediation !== undefined) settings["AppArmor mediates user namespaces"] = yes(userns_mediation);
+  if (profiles) Object.assign(settings, readProfiles(profiles, shown));
+  return { system, settings };
 }
 
-// `shown`: whether `profiles` has only those that the script names.
-function readAppArmor({ userns_mediation, profiles, shown }, settings) {
-  if (userns_mediation !== undefined) settings["AppArmor mediates user namespaces"] = userns_mediation ? "yes" : "no";
-  if (!profiles) return;
-  const parts = lab.hosts.rules.shown_profiles.map((pattern) => pattern.replaceAll("*", ""));
-  const wanted = shown ? parts : [""];
-  const own = Object.keys(profiles).filter((name) => parts.some((part) => name.includes(part)));
-  for (const setting of new Set([...profileNames(), ...own.map((name) => lab.hosts.rules.profile + name)])) {
-    const name = setting.slice(lab.hosts.rules.profile.length);
+// The profiles that tell tested cells apart, and those that concern boxlite.
+function readProfiles(profiles, shown) {
+  const { profile, shown_profiles } = lab.hosts.rules;
+  const tested = lab.hosts.cells.flatMap((cell) => Object.keys(cell.settings)).filter((name) => name.startsWith(profile));
+  const own = Object.keys(profiles).filter((name) => shown_profiles.some((part) => name.includes(part)));
+  const settings = {};
+  for (const setting of new Set([...tested, ...own.map((name) => profile + name)])) {
+    const name = setting.slice(profile.length);
     if (name in profiles) settings[setting] = String(profiles[name]);
-    else if (wanted.some((part) => name.includes(part))) settings[setting] = "not loaded";
+    else if (shown.some((part) => name.includes(part))) settings[setting] = "not loaded";
   }
-}
-
-function profileNames() {
-  const names = lab.hosts.cells.flatMap((cell) => Object.keys(cell.settings));
-  return new Set(names.filter((name) => name.startsWith(lab.hosts.rules.profile)));
-}
-
-// ---- The output of the script that this page shows. Each line: its number, a name or + (the line before goes on), a value.
-
-const NUMBERED = /^(\d+) (?:([\w.\/-]+):|\+)(?: (.*)|$)/;
-const NOT_KNOWN = ["(not readable)", "(private)"];
-
-function readProbe(text) {
-  const values = new Map();
-  for (const [name, value] of probeLines(text)) {
-    if (!NOT_KNOWN.includes(value)) values.set(name, [...(values.get(name) ?? []), decoded(value)]);
-  }
-  const one = (name) => values.get(name)?.[0];
-  const facts = { os: {}, sysctls: {}, mounts: {} };
-  for (const [name, [value]] of values) {
-    const [, group, rest] = name.match(/^(os|sysctls|mounts)\.(.+)$/) ?? [];
-    if (group === "mounts") facts.mounts[rest] = { options: (value ?? "").split(" ").pop().split(",") };
-    else if (group) facts[group][rest] = value;
-  }
-  const set = (name, value) => {
-    if (values.has(name)) facts[name] = one(name) === null ? null : value();
-  };
-  set("kernel", () => one("kernel"));
-  set("apparmor", () => probeAppArmor(values, one));
-  set("selinux", () => ({ mode: one("selinux") }));
-  set("bubblewrap", () => ({ version: one("bubblewrap.version"), setuid: /^[4-7]\d{3}$/.test(one("bubblewrap.mode")) }));
-  set("kvm", () => ({}));
-  const host = readFacts(facts);
-  const label = one("who.context.apparmor");
-  if (facts.apparmor && label) host.settings[lab.hosts.rules.confined] = confining(label);
-  host.system.like = (one("os.id_like") ?? "").split(" ").filter(Boolean);
-  host.refused = refused(one);
-  return host;
+  return settings;
 }
 
 // The profile that a process's label names; one in unconfined mode confines nothing.
@@ -100,59 +111,9 @@ function confining(label) {
   return profiles.length && mode !== "unconfined)" ? profiles.join("//&") : lab.hosts.rules.unconfined;
 }
 
-function probeAppArmor(values, one) {
-  const mask = one("apparmor.features.namespaces_mask");
-  const found = { shown: true };
-  if (mask !== undefined) found.userns_mediation = (mask ?? "").includes("userns_create");
-  if (values.has("apparmor.profiles")) {
-    const profiles = values.get("apparmor.profiles").map((each) => each?.match(/^(.*) \((\w+)\)$/)).filter(Boolean);
-    found.profiles = Object.fromEntries(profiles.map(([, name, mode]) => [name, mode]));
-  }
-  return found;
-}
-
 // What boxlite cannot do without, and the script was refused. Without bubblewrap on the host, boxlite brings its own.
-function refused(one) {
-  const sandbox = (one("probes.bwrap_all") ?? "none").startsWith("none") ? "unshare_user_root" : "bwrap_all";
-  const said = ["open_kvm", "exec_home", sandbox].map((name) => [name, one(`probes.${name}`) ?? "none"]);
-  return said.filter(([, value]) => /^[1-9]/.test(value)).map(([name, value]) => `${name}: ${value.replace(/^\d+ ?/, "") || `error ${value}`}`);
-}
-
-function probeLines(text) {
-  const found = [];
-  let expected = null;
-  for (const line of text.replace(/\u2014|\u2013/g, "--").replace(/\u00a0/g, " ").replace(/[\\\u200b\ufeff]/g, "").split(/\r?\n/)) {
-    const trimmed = line.slice(0, 3000).replace(/^[\s>|]+/, "").trim();
-    if (/={2,} ?begin boxlite-probe \d/.test(trimmed)) {
-      expected = 1;
-      found.length = 0;
-      continue;
-    }
-    const end = trimmed.match(/={2,} ?end boxlite-probe \d+: (\d+) lines/);
-    if (end && expected !== null) {
-      if (Number(end[1]) !== expected - 1) throw new Error(`Lines are missing: ${expected - 1} of ${end[1]} are there. Paste all that the script prints.`);
-      return found;
-    }
-    if (expected === null || !trimmed) continue;
-    const numbered = trimmed.match(NUMBERED);
-    const last = found.at(-1);
-    if (numbered && Number(numbered[1]) >= expected) {
-      expected += 1;
-      if (numbered[2]) found.push([numbered[2], numbered[3] ?? ""]);
-      else if (last) last[1] += numbered[3] ?? "";
-    } else if (last) {
-      last[1] = `${last[1]} ${trimmed}`.trim();
-    }
-  }
-  throw new Error(expected === null ? "The text holds no output of the script above. Run it, and paste all that it prints." : "The end of the output is missing. Paste all that the script prints.");
-}
-
-function decoded(value) {
-  if (value === "(none)") return null;
-  if (value === "(empty)") return "";
-  try {
-    return decodeURIComponent(value);
-  } catch {
-    return value;
-  }
+function refused(probes) {
+  const sandbox = probes.bwrap_all.status === null ? "unshare_user_root" : "bwrap_all";
+  const failed = ["open_kvm", "exec_home", sandbox].filter((name) => probes[name].status);
+  return failed.map((name) => `${name}: ${probes[name].stderr || `error ${probes[name].status}`}`);
 }

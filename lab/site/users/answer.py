@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from functools import cached_property
 
 from lab.base.errors import UsageError
@@ -106,7 +105,7 @@ def with_profiles_not_loaded(of: Mapping[str, Value], other: Mapping[str, Value]
 def is_named(setting: str) -> bool:
     """Whether a setting is an AppArmor profile that every host names, because it may decide about boxlite."""
     name = setting.removeprefix(PROFILE)
-    return name != setting and any(fnmatchcase(name, pattern) for pattern in script.PROFILES)
+    return name != setting and any(part in name for part in script.PROFILES)
 
 
 def _alike(name: str, yours: Value, theirs: Value) -> bool:

@@ -1,0 +1,85 @@
+"""Print what the other two programs say of the host of a user: a summary for people, and all of it as JSON.
+
+Arguments: what `facts.py` prints for a user, and what `probe.py` prints. The home is written as ~. In the JSON
+only plain characters stand for themselves, and all others are %XX: it has no white space, no quote inside of a
+text and no markup. So nothing is lost where a mail program folds or quotes lines.
+"""
+
+import json
+import os
+import re
+import sys
+from urllib.parse import quote
+
+# Of the form of the output: a reader refuses a newer one.
+VERSION = 1
+# Characters of a line. Mail programs fold lines at 76 characters or more.
+WIDTH = 74
+# Characters of a text, and of a text in the summary.
+LONGEST = 2000
+SHORT = 200
+PLAIN = "/:+,()~"
+
+
+def changed(value, change):
+    """A document with each of its texts changed, the names too."""
+    if isinstance(value, dict):
+        return {change(name): changed(inner, change) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [changed(inner, change) for inner in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def without_home(text):
+    home = os.path.expanduser("~").rstrip("/")
+    return text.replace(home, "~") if home else text
+
+
+def escaped(text):
+    return quote(text[:LONGEST], PLAIN, "utf-8", "replace")
+
+
+def summary(host):
+    """Names and values for people, in the order in which they are printed."""
+    facts, hidden = host["facts"], host["unreadable"]
+
+    def module(name, words):
+        return words(facts[name]) if facts[name] else "cannot be read" if name in hidden else "not in use"
+
+    def program(about):
+        return "%s, mode %s" % (about["version"] or "of unknown version", about["mode"])
+
+    def device(about):
+        return "mode %s, owner %s, group %s" % (about["mode"], about["owner"], about["group"])
+
+    yield "system", facts["os"]["pretty_name"] or facts["os"]["id"] or "no name"
+    yield "kernel", facts["kernel"]
+    yield "AppArmor", module("apparmor", lambda about: "in use, " + (about["version"] or "without its parser"))
+    yield "SELinux", module("selinux", lambda about: about["mode"])
+    yield "bubblewrap", program(facts["bubblewrap"]) if facts["bubblewrap"] else "not installed"
+    yield "/dev/kvm", device(facts["kvm"]) if facts["kvm"] else "not there"
+    yield "user", "root" if host["who"]["uid"] == 0 else "not root"
+    for name, value in facts["sysctls"].items():
+        if value is not None:
+            yield name, value
+    for name, probe in host["probes"].items():
+        status, error = probe["status"], probe["stderr"]
+        worked = "works" if status == 0 else "could not be tried" if status is None else "REFUSED"
+        yield name, worked + (": " + error if status != 0 and error else "")
+
+
+def main(facts, probed):
+    host = dict(facts, probes=probed.pop("probes"), who=probed)
+    host = changed(host, without_home)
+    print("===== begin boxlite-probe %d =====" % VERSION)
+    for name, value in summary(host):
+        # Nothing in a value may look like the beginning of the other part, or like its end.
+        print(re.sub(r"[^ -~]|[{=]", "?", "%s: %s" % (name, value[:SHORT])))
+    text = json.dumps(changed(host, escaped), separators=(",", ":"))
+    for start in range(0, len(text), WIDTH):
+        print(text[start : start + WIDTH])
+    print("===== end boxlite-probe %d: %d characters =====" % (VERSION, len(text)))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), json.loads(sys.argv[2]))
