@@ -10,22 +10,13 @@ from lab import causes
 from lab.base.files import plain
 from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
-from lab.causes import evidence
 from lab.causes.evidence import Evidence, confining_profile
-from lab.check.published import Cell, Distribution, Published, System
+from lab.check import settings
+from lab.check.published import Cell, Distribution, Kind, Published, System
+from lab.check.settings import Comparison
 from lab.probes import Probe, Probes
 from lab.probes.report import HostReport
 from lab.record import Confidence, Finding
-from lab.site.users.answer import (
-    CONFINED,
-    UNCONFINED,
-    Comparison,
-    Kind,
-    Value,
-    compare,
-    settings,
-    with_profiles_not_loaded,
-)
 
 
 class Outcome(StrEnum):
@@ -119,35 +110,25 @@ class Ranked:
             return ()
         first = self.cells[0]
         return tuple(
-            each.cell
-            for each in self.cells[1:]
-            if each.comparison.distance == first.comparison.distance and each.cell.kind is not first.cell.kind
+            close.cell
+            for close in self.cells[1:]
+            if close.comparison.distance == first.comparison.distance and close.cell.kind is not first.cell.kind
         )
 
 
 def rank(report: HostReport, published: Published) -> Ranked:
     """Compare a host with the cells of its own release, or else with those of related systems."""
-    own = [each for each in published.distributions if any(_same(report, system) for system in each.systems)]
+    own = [
+        distribution
+        for distribution in published.distributions
+        if any(_same(report, system) for system in distribution.systems)
+    ]
     related = [] if own else _related(report, published)
-    yours = settings_of(report)
-    cells = [Close(cell, compared(report, yours, cell.settings)) for cell in published.of(own or related)]
-    cells.sort(key=lambda each: (each.comparison.distance, each.cell.changed, each.cell.guest))
+    cells = [
+        Close(cell, settings.compare_report(report, cell.settings)) for cell in published.of(own or related)
+    ]
+    cells.sort(key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
     return Ranked(bool(own), tuple(cells), tuple(related))
-
-
-def settings_of(report: HostReport) -> dict[str, Value]:
-    """Return a host's settings, and what confines the user who ran the probe."""
-    known = settings(report.facts, report.knows)
-    if report.facts.apparmor is None or not report.knows("who.context.apparmor"):
-        return known
-    return known | {CONFINED: confining_profile(report.who.context.apparmor) or UNCONFINED}
-
-
-def compared(report: HostReport, yours: dict[str, Value], theirs: Mapping[str, Value]) -> Comparison:
-    """Compare a host's settings with others: a profile that one of both names is not loaded on the other."""
-    if report.facts.apparmor is None or not report.knows("apparmor.profiles"):
-        return compare(yours, theirs)
-    return compare(with_profiles_not_loaded(yours, theirs), with_profiles_not_loaded(theirs, yours))
 
 
 def _same(report: HostReport, system: System) -> bool:
@@ -161,13 +142,13 @@ def _same(report: HostReport, system: System) -> bool:
 
 def _related(report: HostReport, published: Published) -> Sequence[Distribution]:
     """Return the other releases of a distribution, or else the distributions that it derives from."""
-    tested = [each for each in published.distributions if published.of([each])]
-    releases = [each for each in tested if _has(each, report.facts.os.id)]
-    return releases or [each for each in tested if any(_has(each, name) for name in report.id_like)]
+    tested = [distribution for distribution in published.distributions if published.of([distribution])]
+    releases = [distribution for distribution in tested if _has(distribution, [report.facts.os.id])]
+    return releases or [distribution for distribution in tested if _has(distribution, report.id_like)]
 
 
-def _has(distribution: Distribution, name: str | None) -> bool:
-    return name is not None and any(system.id == name for system in distribution.systems)
+def _has(distribution: Distribution, names: Sequence[str | None]) -> bool:
+    return any(system.id is not None and system.id in names for system in distribution.systems)
 
 
 def advise(
@@ -185,18 +166,20 @@ def advise(
         made = list(_verified(cell, known))
         if made:
             return tuple(made)
-    yours = settings_of(report)
+    yours = settings.of(report)
     claiming = [
-        each
-        for each in remedies.candidates(known, causes[:1])
-        if each.host and not compare(yours, each.helps_with).differing
+        remedy
+        for remedy in remedies.candidates(known, causes[:1])
+        if remedy.host and not settings.compare(yours, remedy.helps_with).differing
     ]
-    return tuple(Advice(each.name, each.title, each.does, each.price, commands(each)) for each in claiming)
+    return tuple(
+        Advice(remedy.name, remedy.title, remedy.does, remedy.price, commands(remedy)) for remedy in claiming
+    )
 
 
 def otherwise(causes: Sequence[str], known: Mapping[str, Remedy]) -> tuple[str, ...]:
     """Return the names of remedies that change how boxlite or its tests are run, not the host."""
-    return tuple(each.name for each in remedies.candidates(known, causes[:1]) if each.run)
+    return tuple(remedy.name for remedy in remedies.candidates(known, causes[:1]) if remedy.run)
 
 
 def commands(remedy: Remedy) -> str:
@@ -212,14 +195,13 @@ def commands(remedy: Remedy) -> str:
 
 def _cured(causes: Sequence[str], report: HostReport, published: Published, ranked: Ranked) -> Cell | None:
     """Return the nearest cell that these causes block and a verified remedy cures; the own system first."""
-    own = {each.cell.guest for each in ranked.cells}
-    yours = settings_of(report)
+    own = {close.cell.guest for close in ranked.cells}
     cured = [
-        Close(cell, compared(report, yours, cell.settings))
+        Close(cell, settings.compare_report(report, cell.settings))
         for cell in published.cells
         if cell.remedy and cell.settings and cell.causes and set(cell.causes) == set(causes)
     ]
-    cured.sort(key=lambda each: (each.cell.guest not in own, each.comparison.distance, each.cell.changed))
+    cured.sort(key=lambda close: (close.cell.guest not in own, close.comparison.distance, close.cell.changed))
     return cured[0].cell if cured else None
 
 
@@ -240,7 +222,7 @@ def judge(report: HostReport, published: Published) -> Answer:
     findings = diagnose(report)
     ranked = rank(report, published)
     outcome, reasons = _decide(report, findings, ranked)
-    names = [each.name for each in findings]
+    names = [finding.name for finding in findings]
     system = report.facts.os
     return Answer(
         system=system.pretty_name or " ".join(filter(None, [system.id, system.version_id])) or "no name",
@@ -264,15 +246,15 @@ def diagnose(report: HostReport) -> list[Finding]:
 
     No suite ran, so the control is neither passed nor failed: what either would rule out stays.
     """
-    shown = as_evidence(report)
-    found = {
+    evidence = as_evidence(report)
+    findings = {
         finding.name: finding
         for failed in (True, False)
-        for finding in causes.diagnose(replace(shown, control_failed=failed))
+        for finding in causes.diagnose(replace(evidence, control_failed=failed))
     }
     if _mode_allows_kvm(report):
-        found.pop("kvm-denied", None)
-    return [found[name] for name in causes.known() if name in found]
+        findings.pop("kvm-denied", None)
+    return [findings[name] for name in causes.known() if name in findings]
 
 
 def _mode_allows_kvm(report: HostReport) -> bool:
@@ -287,9 +269,8 @@ def _mode_allows_kvm(report: HostReport) -> bool:
 def as_evidence(report: HostReport) -> Evidence:
     """Return a host's probes and sysctls as the rules of the causes read them. There is no log."""
     values = {name: value for name, value in report.facts.sysctls.items() if value is not None}
-    return Evidence(
-        probes=report.probes, sysctls=values, profile=evidence.confining_profile(report.who.context.apparmor)
-    )
+    profile = confining_profile(report.who.context.apparmor)
+    return Evidence(probes=report.probes, sysctls=values, profile=profile)
 
 
 def _decisive(probes: Probes) -> list[Probe]:
@@ -301,15 +282,15 @@ def _decisive(probes: Probes) -> list[Probe]:
 
 def _may_not_run_bubblewrap(report: HostReport) -> bool:
     """Whether the user may not execute a bubblewrap whose mode allows it."""
-    found, tried = report.facts.bubblewrap, report.probes.bwrap_all
-    executable = found is not None and int(found.mode, 8) & 0o111
+    bubblewrap, tried = report.facts.bubblewrap, report.probes.bwrap_all
+    executable = bubblewrap is not None and int(bubblewrap.mode, 8) & 0o111
     return bool(executable) and tried.status is None and PERMISSION_DENIED in tried.stderr
 
 
 def _decide(report: HostReport, findings: list[Finding], ranked: Ranked) -> tuple[Outcome, list[str]]:
     decisive = _decisive(report.probes)
     if any(probe.failed for probe in decisive) or any(
-        each.confidence is Confidence.PROVED for each in findings
+        finding.confidence is Confidence.PROVED for finding in findings
     ):
         return Outcome.BLOCKED, [] if findings else list(_without_cause(report, ranked))
     if findings:

@@ -1,80 +1,122 @@
-"""Published results: those of runs, or those of a site that `lab publish` made. Both hold the same data."""
+"""What is published about tested hosts: a site holds this model, `lab check` and the front page read it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from lab.base.errors import UsageError, one_line
-from lab.run import journal, past
-from lab.site import model
-from lab.site.model import History
-from lab.site.users import host_data, hosts
-from lab.site.users.answer import Kind, Value
+from lab.base.files import plain
+from lab.check.settings import CONFINED, LIMITS, PROFILE, UNCONFINED, VERSIONS
+from lab.probes import script
+from lab.record import Status
 
-# Bytes of a site's data that are read. A site of 1000 cells has about 2 MiB.
+FILE = "published.json"
+# Bytes of that file that are read. A site of 1000 cells has about 2 MiB.
 LARGEST = 64 << 20
+LONGEST = 2000  # characters of one text
 AGAIN = "publish the site again with this lab"
+
+# A text without characters that control a terminal or hide others: guests and sites are not trusted.
+Text = Annotated[str, AfterValidator(lambda text: plain(text)[:LONGEST])]
+
+
+class Kind(StrEnum):
+    """The kind of an answer: it has a shape, a colour, and the words of its headline."""
+
+    WORKS = "works"
+    BLOCKED = "blocked"
+    TROUBLE = "trouble"
+    UNTESTED = "untested"
+
+    @classmethod
+    def of(cls, status: Status | None) -> "Kind":
+        """Return the kind for a cell's status; None: the cell was in no run."""
+        match status:
+            case Status.PASS | Status.XPASS:
+                return cls.WORKS
+            case Status.FAIL | Status.XFAIL:
+                return cls.BLOCKED
+            case Status.FLAKY:
+                return cls.TROUBLE
+        return cls.UNTESTED
 
 
 class _Data(BaseModel):
-    """Part of what a site says about hosts. A newer lab may say more."""
-
     model_config = ConfigDict(frozen=True)
 
 
 class System(_Data):
     """How a system names itself in /etc/os-release."""
 
-    id: str | None
-    version: str | None
-    codename: str | None
+    id: Text | None
+    version: Text | None
+    codename: Text | None
 
 
 class Distribution(_Data):
-    """A release of a distribution, as the site shows it."""
+    """A release of a distribution, with the answer for it as installed. `page` is its page in the site."""
 
-    name: str
-    title: str
+    name: Text
+    title: Text
+    page: Text
     kind: Kind
-    headline: str
-    reason: str
+    headline: Text
+    reason: Text
     systems: tuple[System, ...]
 
 
 class Remedy(_Data):
     """A remedy that was verified on a cell, or several together; the digests are those of what was tried."""
 
-    name: str
-    title: str
-    price: str
-    digests: dict[str, str]
+    name: Text
+    title: Text
+    price: Text
+    digests: dict[Text, Text]
 
 
 class Cell(_Data):
-    """A tested cell: its settings, and the answer for a user."""
+    """A tested cell: its settings, and the answer for a user.
+
+    `distribution` is a place in `Published.distributions`. `changed` is the number of settings in which the
+    cell differs from the same guest as installed. `part` is the id of its section in the distribution's page.
+    """
 
     distribution: int
-    guest: str
-    system: str
-    variant: str
-    title: str
-    build: str
+    guest: Text
+    system: Text
+    variant: Text
+    title: Text
+    build: Text
     kind: Kind
-    headline: str
-    causes: tuple[str, ...]
-    why: tuple[str, ...]
+    headline: Text
+    causes: tuple[Text, ...]
+    why: tuple[Text, ...]
     remedy: Remedy | None
-    settings: dict[str, Value]
-    changed: int
+    settings: dict[Text, Text | None]
+    changed: int = 0
+    part: Text
+
+
+class Rules(_Data):
+    """How settings are compared, for the front page: see `settings`."""
+
+    profile: str = PROFILE
+    shown_profiles: tuple[str, ...] = script.PROFILES
+    confined: str = CONFINED
+    unconfined: str = UNCONFINED
+    versions: tuple[str, ...] = VERSIONS
+    limits: str = LIMITS
 
 
 class Published(_Data):
-    """All that is published. A cell's `distribution` is its place in `distributions`."""
+    """All that is published."""
 
     distributions: tuple[Distribution, ...]
     cells: tuple[Cell, ...]
+    rules: Rules = Rules()
 
     @model_validator(mode="after")
     def _has_the_distributions(self) -> "Published":
@@ -87,72 +129,33 @@ class Published(_Data):
 
     def of(self, distributions: Iterable[Distribution]) -> list[Cell]:
         """Return the cells of some distributions that have settings to compare with."""
-        wanted = set(distributions)
+        chosen = set(distributions)
         return [
-            cell for cell in self.cells if cell.settings and self.distributions[cell.distribution] in wanted
+            cell for cell in self.cells if cell.settings and self.distributions[cell.distribution] in chosen
         ]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Published results, where they come from, and why others of the lab's own were left out."""
-
-    published: Published
-    sources: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-
-
-def load(results: Sequence[str], runs: Path) -> Loaded:
-    """Read the named runs and sites; without a name, all of the lab's own runs, which are in the folder `runs`.
-
-    Raises UsageError for a name that is neither, and for a run or site that cannot be read.
-    """
-    if not results:
-        return _own(runs)
-    sites = [Path(name) for name in results if (Path(name) / host_data.DATA_FILE).is_file()]
-    folders = [journal.find_folder(runs, name) for name in results if Path(name) not in sites]
-    parts = [_of_site(site) for site in sites]
-    if folders:
-        parts.append(_of_runs(folders))
-    return Loaded(_joined(parts), tuple(results))
-
-
-def _own(runs: Path) -> Loaded:
-    known = [past.read(folder) for folder in past.folders(runs)]
-    whole = [run for run in known if run.record and run.record.cells]
-    left_out = [f"{run.name}: {run.fault or 'it has no cells yet'}" for run in known if run not in whole]
-    parts = [_of_runs([run.folder for run in whole])] if whole else []
-    return Loaded(_joined(parts), tuple(run.name for run in whole), tuple(left_out))
-
-
-def _of_runs(folders: Sequence[Path]) -> Published:
-    site = model.load(folders, History())
-    return Published.model_validate(host_data.data(site, hosts.load(site)))
-
-
-def _of_site(folder: Path) -> Published:
-    path = folder / host_data.DATA_FILE
+def read(site: Path) -> Published:
+    """Read what a site holds. Raises UsageError for a file that is no such thing."""
+    path = site / FILE
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            text = stream.read(LARGEST + 1)
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise UsageError(f"--results {site}: {FILE} is larger than {LARGEST >> 20} MiB", hint=AGAIN)
+        return Published.model_validate_json(content)
     except OSError as error:
-        raise UsageError(f"--results {folder}: {path.name}: {error.strerror}", hint=AGAIN) from error
-    if len(text) > LARGEST or not text.startswith(host_data.BEFORE):
-        raise UsageError(f"--results {folder}: {path.name} is not what `lab publish` writes", hint=AGAIN)
-    try:
-        return Published.model_validate_json(text.removeprefix(host_data.BEFORE).removesuffix(host_data.AFTER))
+        raise UsageError(f"--results {site}: {FILE}: {error.strerror}", hint=AGAIN) from error
     except ValidationError as error:
-        raise UsageError(
-            f"--results {folder}: {path.name}: {one_line(error)}",
-            hint=AGAIN,
-        ) from error
+        raise UsageError(f"--results {site}: {FILE}: {one_line(error)}", hint=AGAIN) from error
 
 
-def _joined(parts: Sequence[Published]) -> Published:
+def join(parts: Sequence[Published]) -> Published:
+    """Return all that several runs and sites hold."""
     distributions: list[Distribution] = []
     cells: list[Cell] = []
     for part in parts:
         first = len(distributions)
-        cells += [each.model_copy(update={"distribution": first + each.distribution}) for each in part.cells]
+        cells += [cell.model_copy(update={"distribution": first + cell.distribution}) for cell in part.cells]
         distributions += part.distributions
     return Published(distributions=tuple(distributions), cells=tuple(cells))

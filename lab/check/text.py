@@ -7,7 +7,7 @@ from lab import causes
 from lab.base.files import bounded, plain
 from lab.check.answer import Advice, Answer, Close
 from lab.check.published import Cell
-from lab.site.users.answer import PROFILE, Difference
+from lab.check.settings import PROFILE, Difference
 
 WIDTH = 100
 # Entries of a list that are shown, and characters of a value.
@@ -32,12 +32,12 @@ def _why(answer: Answer) -> Iterator[str]:
         yield from _item(f"{finding.name} ({finding.confidence}): {finding.why}")
         yield from _item(known[finding.name].explanation, mark=" ")
     for tried, title in ((True, "The probe was refused:"), (False, "The probe could not try:")):
-        found = [each for each in answer.refused if each.tried is tried]
-        if found:
+        failed = [refused for refused in answer.refused if refused.tried is tried]
+        if failed:
             yield ""
             yield title
-        for each in found:
-            yield from _item(f"{each.tries.rstrip('.')}: {_short(each.error)}")
+        for refused in failed:
+            yield from _item(f"{refused.tries.rstrip('.')}: {_short(refused.error)}")
 
 
 def _what_to_do(answer: Answer) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _tested(answer: Answer) -> Iterator[str]:
         yield "No tested host to compare with: no published result is about this system or one like it."
         return
     if not answer.same_system:
-        names = ", ".join(each.title for each in answer.related[:MOST])
+        names = ", ".join(distribution.title for distribution in answer.related[:MOST])
         yield from _wrapped(f"This system was never tested. Related ones, which are other systems: {names}")
     yield from _wrapped(f"Nearest tested host: {_cell(answer.nearest.cell)}: {answer.nearest.cell.headline}")
     yield from _differences(answer.nearest)
@@ -89,16 +89,17 @@ def _differences(nearest: Close) -> Iterator[str]:
         yield from _item(f"All {of} settings that could be compared are as tested.")
         return
     yield from _item(f"{count} of {of} settings that could be compared differ:")
-    for each in sorted(comparison.differing, key=lambda each: not each.decides)[:MOST]:
-        yield from _item(_difference(each), mark="  -")
+    for difference in sorted(comparison.differing, key=lambda difference: not difference.decides)[:MOST]:
+        yield from _item(_difference(difference), mark="  -")
 
 
-def _difference(each: Difference) -> str:
+def _difference(difference: Difference) -> str:
     yours, theirs = (
-        "the kernel has none" if value is None else _short(value) for value in (each.yours, each.theirs)
+        "the kernel has none" if value is None else _short(value)
+        for value in (difference.yours, difference.theirs)
     )
-    seldom = "" if each.decides else " (seldom decides)"
-    return f"{each.name}: {yours} here, {theirs} on the tested host{seldom}"
+    seldom = "" if difference.decides else " (seldom decides)"
+    return f"{difference.name}: {yours} here, {theirs} on the tested host{seldom}"
 
 
 def _not_compared(answer: Answer, nearest: Close) -> Iterator[str]:

@@ -15,6 +15,7 @@ from lab.check import Answer, text
 from lab.cli import common, completion, consoles
 from lab.probes import script
 from lab.probes.report import HostReport, read
+from lab.site.users import tested
 
 
 @click.command("probe")
@@ -66,7 +67,7 @@ def check_command(lab: common.Lab, probe: str | None, results: tuple[str, ...], 
     3 not known.
     """
     report = _here() if probe is None else _pasted(probe)
-    loaded = check.load(results, lab.paths.runs)
+    loaded = tested.load(results, lab.paths.runs)
     answer = check.judge(report, loaded.published)
     for left_out in loaded.left_out:
         consoles.errors.print(f"left out: {left_out}", markup=False, soft_wrap=True)

@@ -8,9 +8,10 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from lab.check import judge, load
+from lab.check import judge
 from lab.probes import Probe
 from lab.probes.report import read
+from lab.site.users import tested
 from tests.browser.records import CURE, HOSTILE
 from tests.conftest import Visiting
 from tests.unit import examples
@@ -100,7 +101,7 @@ def test_what_the_host_itself_shows_comes_first(visit: Visiting) -> None:
 
 
 def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> None:
-    known = load([str(site)], site).published
+    known = tested.load([str(site)], site).published
     page = visit().open(INDEX)
     switches = [{"kernel.unprivileged_userns_clone": value} for value in ("0", "1")]
     # A profile that no tested host has, and one that confines the user.

@@ -44,6 +44,7 @@ from lab.images.disk import check_qcow2
 from lab.lane import keeper
 from lab.machine import acceleration, leftovers, states
 from lab.probes import report as probe_report
+from lab.probes import script
 from lab.record import Protection, RunResult, ShardRecord, TestResult, decided
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
@@ -51,6 +52,7 @@ from lab.repro import judging, reading
 from lab.run import merge
 from lab.site.model import read_history
 from lab.site.publish import publish
+from lab.site.users import tested
 from lab.verdict import claims, protection, words
 from lab.verdict import protection as verdict
 from tests.fuzz.inputs import Inputs, archives_of, edited, files_of, json_of, lines_of, toml_of
@@ -398,7 +400,7 @@ def _published() -> Any:
     """What is published of a run, as the site has it and `lab check` reads it."""
     with tempfile.TemporaryDirectory() as name:
         full_run().write(Path(name))
-        return json.loads(published._of_runs([Path(name)]).model_dump_json())
+        return json.loads(tested.of_runs([Path(name)]).model_dump_json())
 
 
 def _probe_output(content: bytes, _folder: Path) -> None:
@@ -406,9 +408,16 @@ def _probe_output(content: bytes, _folder: Path) -> None:
         list(check_text.lines(answer.judge(found, published.Published.model_validate(_published()))))
 
 
+def _probe_document(content: bytes, folder: Path) -> None:
+    """The part for programs of an output that is whole otherwise."""
+    document = "".join(_text(content).split())
+    begin, end = f"===== {script.BEGIN} 1 =====", f"===== {script.END} 1: {len(document)} characters ====="
+    _probe_output(f"{begin}\n{document}\n{end}".encode(), folder)
+
+
 def _site(content: bytes, folder: Path) -> None:
-    _file(folder, "host-data.js", b"lab.hosts = " + content + b";\n")
-    loaded = published.load([str(folder)], folder)
+    _file(folder, published.FILE, content)
+    loaded = tested.load([str(folder)], folder)
     report = probe_report.read(report_examples.PROBE)
     assert report
     list(check_text.lines(answer.judge(report, loaded.published)))
@@ -436,6 +445,8 @@ QCOW2 = b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQ", 2, 0, 0, 9, 1 << 14, 0, 1, 153
 LISTING = '<a href="2026-01-02/">x</a><a href="20251231-12/">y</a><a href=\'release-1.5%2f\'>z</a>'
 NPM = {"package/package.json": json.dumps(manifest()), NATIVE_FILE: WHEEL["boxlite/runtime.so"]}
 SENT = {"end.json": "{}", "results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}
+# The host of that output, as its document.
+PROBED_HOST = probe_report.read(report_examples.PROBE).model_dump(mode="json")  # type: ignore[union-attr]
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
 FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}
 CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
@@ -491,6 +502,7 @@ READERS = [
     Reader("a kept guest", "lab", json_of(KEPT), _stored(keeper.MARK, keeper._read)),
     Reader("a bug report", "report", edited(*REPORTS), _report, cost=20),
     Reader("the probe script's output", "report", edited(report_examples.PROBE), _probe_output, cost=8),
+    Reader("the JSON in it", "report", json_of(PROBED_HOST), _probe_document, cost=8),
     Reader("data of a published site", "report", st.deferred(lambda: json_of(_published())), _site, cost=4),
 ]
 # fmt: on

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 
 from lab.base.errors import UsageError
 from lab.catalog import remedies
-from lab.check import Answer, Outcome, judge, published
-from lab.check.published import Published
+from lab.check import Answer, Outcome, Published, judge
 from lab.check.text import lines
 from lab.cli import cli
 from lab.probes import Facts, Probe, Probes
 from lab.probes.report import HostReport
 from lab.probes.report import read as read_probe
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
+from lab.site.users import tested
 from tests.unit import examples
 from tests.unit import ubuntu_examples as ubuntu
 from tests.unit.site_examples import run_folder, site_of
@@ -65,7 +65,7 @@ STOCK = examples.cell(facts=examples.facts())
 
 def from_run(base: Path, *cells: CellResult) -> Published:
     folder = run_folder(base, *cells, name=f"run-{len(list(base.iterdir()))}")
-    return published.load([str(folder)], base).published
+    return tested.load([str(folder)], base).published
 
 
 def check(base: Path, host: HostReport, *cells: CellResult) -> Answer:
@@ -236,10 +236,10 @@ def test_a_profile_that_its_user_would_see_is_not_loaded(tmp_path: Path) -> None
 
 def test_a_site_says_the_same_as_the_run_it_was_made_of(tmp_path: Path) -> None:
     site = site_of(tmp_path, STOCK, blocked())
-    of_site = published.load([str(site)], tmp_path).published
-    of_run = published.load([str(tmp_path / "run")], tmp_path).published
+    of_site = tested.load([str(site)], tmp_path).published
+    of_run = tested.load([str(tmp_path / "run")], tmp_path).published
     assert of_site == of_run
-    both = published.load([str(site), str(tmp_path / "run")], tmp_path).published
+    both = tested.load([str(site), str(tmp_path / "run")], tmp_path).published
     assert [both.distributions[each.distribution].name for each in both.cells] == ["debian-13"] * 4
 
 
@@ -284,20 +284,20 @@ def test_bad_input_says_what_to_give(tmp_path: Path, text: str, says: str) -> No
         lab(tmp_path, str(tmp_path))
 
 
-def test_a_site_that_is_damaged_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["alert(1)", "{}", '{"cells": 3}', "[" * 10_000])
+def test_a_site_that_is_damaged_is_named(tmp_path: Path, text: str) -> None:
     site = site_of(tmp_path, STOCK)
-    for text in ("alert(1)", "lab.hosts = {};\n", 'lab.hosts = {"cells": 3}'):
-        (site / "host-data.js").write_text(text)
-        with pytest.raises(UsageError, match=r"host-data\.js"):
-            published.load([str(site)], tmp_path)
+    (site / "published.json").write_text(text)
+    with pytest.raises(UsageError, match=r"published\.json"):
+        tested.load([str(site)], tmp_path)
 
 
 @pytest.mark.parametrize("number", ["99", "-1"])
 def test_a_cell_of_a_distribution_that_the_site_lacks_is_named(tmp_path: Path, number: str) -> None:
-    data = site_of(tmp_path, STOCK) / "host-data.js"
-    data.write_text(re.sub(r'"distribution": \d+', f'"distribution": {number}', data.read_text()))
+    data = site_of(tmp_path, STOCK) / "published.json"
+    data.write_text(re.sub(r'"distribution":\d+', f'"distribution":{number}', data.read_text()))
     with pytest.raises(UsageError, match=f"of distribution {number}, which is not there"):
-        published.load([str(data.parent)], tmp_path)
+        tested.load([str(data.parent)], tmp_path)
 
 
 @pytest.mark.timeout(120)

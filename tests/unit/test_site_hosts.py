@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from lab.catalog import remedies
+from lab.check.published import Kind, Published, System
 from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
 from lab.site import model
 from lab.site.model import History, Site
 from lab.site.publish import publish
-from lab.site.users import host_data, hosts
-from lab.site.users.answer import Kind, ask
+from lab.site.users import hosts, tested
+from lab.site.users.answer import ask
 from tests.unit import examples
 from tests.unit.site_examples import Parsed, run_folder, site_of
 
@@ -220,17 +221,17 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
         blocked("userns-sysctl", tried("userns-clone-on")),
         examples.cell(variant="max-userns-zero", status=Status.ERROR, facts=examples.facts()),
     )
-    text = host_data.output(site, hosts.load(site)).text
-    data = json.loads(text.removeprefix("lab.hosts = ").removesuffix(";\n"))
-    assert [cell["variant"] for cell in data["cells"]] == ["stock", "userns-clone-off"]
-    stock, changed = data["cells"]
-    assert stock["settings"]["kernel.unprivileged_userns_clone"] == "1"
-    assert stock["settings"]["kernel.apparmor_restrict_unprivileged_userns"] is None
-    assert changed["settings"]["kernel.unprivileged_userns_clone"] == "0"
-    assert changed["remedy"]["title"] == KNOWN["userns-clone-on"].title
-    assert changed["part"] == "setting-userns-clone-off"
-    [debian] = [each for each in data["distributions"] if each["name"] == "debian-13"]
-    assert debian["systems"] == [{"id": "debian", "version": "13", "codename": "trixie"}]
+    published = tested.of_hosts(site, hosts.load(site))
+    assert [cell.variant for cell in published.cells] == ["stock", "userns-clone-off"]
+    stock, changed = published.cells
+    assert stock.settings["kernel.unprivileged_userns_clone"] == "1"
+    assert stock.settings["kernel.apparmor_restrict_unprivileged_userns"] is None
+    assert changed.settings["kernel.unprivileged_userns_clone"] == "0"
+    assert changed.remedy is not None
+    assert changed.remedy.title == KNOWN["userns-clone-on"].title
+    assert changed.part == "setting-userns-clone-off"
+    [debian] = [each for each in published.distributions if each.name == "debian-13"]
+    assert debian.systems == (System(id="debian", version="13", codename="trixie"),)
 
 
 def test_only_profiles_that_tell_cells_apart_are_compared(tmp_path: Path) -> None:
@@ -242,17 +243,18 @@ def test_only_profiles_that_tell_cells_apart_are_compared(tmp_path: Path) -> Non
         examples.cell(facts=with_profiles(common="enforce")),
         blocked(facts=with_profiles(common="enforce", bwrap="enforce")),
     )
-    text = host_data.output(site, hosts.load(site)).text
-    cells = json.loads(text.removeprefix("lab.hosts = ").removesuffix(";\n"))["cells"]
-    assert [cell["settings"]["AppArmor profile bwrap"] for cell in cells] == ["not loaded", "enforce"]
-    assert not [name for cell in cells for name in cell["settings"] if name.endswith("common")]
+    cells = tested.of_hosts(site, hosts.load(site)).cells
+    assert [cell.settings["AppArmor profile bwrap"] for cell in cells] == ["not loaded", "enforce"]
+    assert not [name for cell in cells for name in cell.settings if name.endswith("common")]
 
 
-def test_text_in_the_data_cannot_end_the_script(tmp_path: Path) -> None:
-    cell = blocked(guest="</script>\u2028-1", build="</script>")
-    site = loaded(tmp_path, cell)
-    text = host_data.output(site, hosts.load(site)).text
-    assert text.count("\n") == 1 and text.isascii() and text.endswith(";\n")
+def test_the_front_page_and_a_file_hold_what_is_published_and_no_text_ends_it(tmp_path: Path) -> None:
+    site = site_of(tmp_path, blocked(guest="</script><!--\u2028-1", build="</script>"))
+    page, file = (site / "index.html").read_text(), (site / "published.json").read_bytes()
+    inside = page.split('<script id="published" type="application/json">')[1].split("</script>")[0]
+    assert Published.model_validate_json(inside) == Published.model_validate_json(file)
+    assert "<" not in inside
+    assert [cell.guest for cell in Published.model_validate_json(file).cells] == ["</script><!---1"]
 
 
 def test_the_front_page_has_the_probe_script_as_a_command_and_as_a_file(tmp_path: Path) -> None:

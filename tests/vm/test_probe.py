@@ -6,10 +6,11 @@ import pytest
 
 from lab import catalog
 from lab.causes import evidence
-from lab.check import judge, load
+from lab.check import judge
 from lab.probes import Probed
 from lab.probes.report import HostReport, read
 from lab.record import CellResult, RunResult
+from lab.site.users import tested
 from tests.unit.probe_examples import differences
 from tests.vm import test_causes
 from tests.vm.conftest import RELEASE
@@ -95,7 +96,7 @@ def test_what_the_user_may_not_read_is_told_as_such(run: RunResult, folder: Path
 
 @test_causes.reads("debian-13")
 def test_from_the_output_alone_the_host_is_called_blocked(run: RunResult, folder: Path) -> None:
-    published = load([str(folder)], folder).published
+    published = tested.load([str(folder)], folder).published
     for cell, report, _ in told(run, folder):
         answer = judge(report, published)
         # The script does not try boxlite's own bubblewrap.

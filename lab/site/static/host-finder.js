@@ -1,6 +1,9 @@
 "use strict";
 // The front page: find a distribution by name, and compare a pasted host with what was tested.
-// host-data.js holds lab.hosts. All text goes into the page as text, never as markup. Nothing is sent.
+// The page holds what is published: `Published` of lab/check/published.py. All text goes into the page as text, never
+// as markup. Nothing is sent.
+
+lab.hosts = JSON.parse(document.getElementById("published").textContent);
 
 lab.feature("find-by-name", (form) => {
   const input = form.querySelector("input");

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.catalog.remedies import Remedy
+from lab.check.published import Kind
 from lab.probes import Facts
 from lab.record import CellResult
 from lab.site.model import Site
 from lab.site.page import slug
 from lab.site.users import answer
-from lab.site.users.answer import STOCK, Answer, Cure, Kind
+from lab.site.users.answer import STOCK, Answer, Cure
 
 
 @dataclass(frozen=True)

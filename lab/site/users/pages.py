@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from lab.base.files import plain
 from lab.catalog.remedies import Remedy
+from lab.check import published
+from lab.check.published import Kind
 from lab.probes import Facts, script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
 from lab.report.protection import Given, NotGiven, Weakness
 from lab.site.model import History, Seen, Site, Source, cell_page
 from lab.site.page import Output, Page, Text, slug
-from lab.site.users import host_data, hosts
-from lab.site.users.answer import STOCK, Answer, Cure, Kind
+from lab.site.users import hosts, tested
+from lab.site.users.answer import STOCK, Answer, Cure
 from lab.site.users.hosts import Host, System
 
 
@@ -259,18 +261,22 @@ SCRIPT_FILE = "probe.sh"
 
 
 def front_page(site: Site) -> Iterator[Output]:
-    """Yield the front page and the data that its script compares with."""
+    """Yield the front page, what its script compares a host with, and the probe script."""
     known = hosts.load(site)
+    data = tested.of_hosts(site, known).model_dump_json()
+    sysctls = tested.sysctls(site)
     values = {
         **HELPERS,
         "site": site,
         "hosts": known,
         # The lab's own text, and not cut as a record's text is.
-        "command": escape(script.command(host_data.sysctls(site))),
+        "command": escape(script.command(sysctls)),
         "script": SCRIPT_FILE,
         "changed": summary_of_changes(find_changes(site.history)),
+        # A page from file:// can load no other file, so it holds the data. No text in it can end the element.
+        "published": Markup(data.replace("<", "\\u003c")),  # noqa: S704
     }
-    scripts = (host_data.DATA_FILE, "host-reader.js", "host-finder.js")
+    scripts = ("host-reader.js", "host-finder.js")
     yield Page("index.html", "Will boxlite work on my host?", "index.html", values, "Hosts", scripts)
-    yield host_data.output(site, known)
-    yield Text(SCRIPT_FILE, script.text(host_data.sysctls(site)))
+    yield Text(published.FILE, data)
+    yield Text(SCRIPT_FILE, script.text(sysctls))

@@ -1,0 +1,128 @@
+"""What decides about boxlite on a host, as named settings, and how two hosts compare in them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lab.causes.evidence import confining_profile
+from lab.probes import Facts, script
+from lab.probes.report import HostReport
+
+# A setting's value as text; None if the kernel has no such sysctl.
+Value = str | None
+# Before the name of a profile in the name of a setting.
+PROFILE = "AppArmor profile "
+# Settings that differ on almost every host and seldom decide: they break ties only.
+VERSIONS = ("kernel", "bubblewrap")
+# Limits that depend on the host's memory: only 0 is a setting of its own.
+LIMITS = "user.max_"
+NOT_LOADED = "not loaded"
+# The profile that confines the user's programs, as a setting, and its value where none does.
+CONFINED, UNCONFINED = "AppArmor confines the user by", "no profile"
+
+
+def settings(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> dict[str, Value]:
+    """Return what decides about boxlite, by name. `is_known`: whether a fact, by its path, was read."""
+    apparmor, bubblewrap = facts.apparmor, facts.bubblewrap
+    values: dict[str, tuple[str, Value]] = {
+        "kernel": ("kernel", facts.kernel),
+        "AppArmor": ("apparmor", "in use" if apparmor else "not in use"),
+        "SELinux": ("selinux", facts.selinux.mode if facts.selinux else "not in use"),
+        "bubblewrap": (
+            "bubblewrap.version",
+            "not installed" if bubblewrap is None else bubblewrap.version or "version not known",
+        ),
+        "bubblewrap is setuid": ("bubblewrap.mode", _yes(bubblewrap is not None and bubblewrap.setuid)),
+        "/dev/kvm": ("kvm", "there" if facts.kvm else "not there"),
+    }
+    for path, mount in facts.mounts.items():
+        values[f"{path} is noexec"] = (f"mounts.{path}", _yes("noexec" in mount.options))
+    for name, value in facts.sysctls.items():
+        values[name] = (f"sysctls.{name}", value)
+    if apparmor:
+        mediates = _yes(apparmor.userns_mediation)
+        values["AppArmor mediates user namespaces"] = ("apparmor.userns_mediation", mediates)
+        values |= {f"{PROFILE}{name}": ("apparmor.profiles", mode) for name, mode in apparmor.profiles.items()}
+    return {name: value for name, (fact, value) in values.items() if is_known(fact)}
+
+
+def of(report: HostReport) -> dict[str, Value]:
+    """Return the settings of a reported host, and what confines the user who ran the probe there."""
+    known = settings(report.facts, report.knows)
+    if report.facts.apparmor is None:
+        return known
+    return known | {CONFINED: confining_profile(report.who.context.apparmor) or UNCONFINED}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that two hosts have in different ways."""
+
+    name: str
+    yours: Value
+    theirs: Value
+
+    @property
+    def decides(self) -> bool:
+        """Whether it may turn the outcome, as far as the lab knows."""
+        return self.name not in VERSIONS
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a host's settings compare with those of a tested cell. `not_known`: what the host does not tell."""
+
+    compared: tuple[str, ...]
+    differing: tuple[Difference, ...]
+    not_known: tuple[str, ...]
+
+    @property
+    def deciding(self) -> int:
+        return sum(difference.decides for difference in self.differing)
+
+    @property
+    def distance(self) -> tuple[int, int]:
+        """The smaller, the closer."""
+        return self.deciding, len(self.differing)
+
+
+def compare(yours: Mapping[str, Value], theirs: Mapping[str, Value]) -> Comparison:
+    """Compare what a host tells with a cell's settings. What the host does not tell is no difference.
+
+    The front page compares hosts in the same way in a browser, by the rules that `published` gives it.
+    """
+    both = tuple(name for name in theirs if name in yours)
+    differing = tuple(
+        Difference(name, yours[name], theirs[name])
+        for name in both
+        if not _alike(name, yours[name], theirs[name])
+    )
+    return Comparison(both, differing, tuple(name for name in theirs if name not in yours))
+
+
+def compare_report(report: HostReport, theirs: Mapping[str, Value]) -> Comparison:
+    """Compare a reported host with a cell: a profile that one of both names is not loaded on the other."""
+    yours = of(report)
+    if report.facts.apparmor is None or not report.knows("apparmor.profiles"):
+        return compare(yours, theirs)
+    return compare(_with_profiles_not_loaded(yours, theirs), _with_profiles_not_loaded(theirs, yours))
+
+
+def _with_profiles_not_loaded(these: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a host's settings with those profiles as not loaded that the other names, and it would, too."""
+    return {name: NOT_LOADED for name in other if is_named(name)} | dict(these)
+
+
+def is_named(setting: str) -> bool:
+    """Whether a setting is an AppArmor profile that every host names, because it may decide about boxlite."""
+    name = setting.removeprefix(PROFILE)
+    return name != setting and any(part in name for part in script.PROFILES)
+
+
+def _alike(name: str, yours: Value, theirs: Value) -> bool:
+    if name.startswith(LIMITS) and yours is not None and theirs is not None:
+        return (yours == "0") == (theirs == "0")
+    return yours == theirs
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
