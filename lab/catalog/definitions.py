@@ -43,6 +43,8 @@ class Variant(Definition):
     name: str
     title: str
     expect: Expectation = Expectation()
+    # The cause that it can bring about, if it depends on the build whether it does: `expect` is of the newest build.
+    brings: str | None = None
     # What becomes of a cause that a guest has by itself: a pass, or another cause.
     turns: dict[str, str] = Field(default_factory=dict)
     # Remedies of which a cell with this variant cannot tell what they do on a real host, each with the reason.
@@ -71,7 +73,14 @@ class Variant(Definition):
         known = {*causes.known(), PASS}
         if unknown := [name for pair in self.turns.items() for name in pair if name not in known]:
             raise ValueError(f"turns must hold causes and {PASS!r}; found {unknown[0]!r}")
+        if self.brings not in (None, *causes.known()):
+            raise ValueError(f"brings must be a cause; found {self.brings!r}")
         return self
+
+    @property
+    def leads_to(self) -> str | None:
+        """The cause that it can bring about; None if it changes nothing for the worse."""
+        return self.brings or self.expect.cause
 
     def combined(self, other: "Variant") -> "Variant":
         """Combine both variants on one guest. Raises Conflict if their settings exclude each other.
@@ -89,6 +98,7 @@ class Variant(Definition):
             "name": f"{self.name}{AND}{other.name}",
             "title": f"{self.title}; {other.title}",
             "expect": first_expected(self.expect, other.expect),
+            "brings": self.brings or other.brings,
             "turns": self.turns | other.turns,
             "not_judged": self.not_judged | other.not_judged,
             "differs": self.differs | other.differs,
