@@ -43,7 +43,7 @@ class Variant(Definition):
     name: str
     title: str
     expect: Expectation = Expectation()
-    # The cause that it can bring about, if it depends on the build whether it does: `expect` is of the newest build.
+    # The cause that it can bring about, if that depends on the build: `expect` is about the newest one.
     brings: str | None = None
     # What becomes of a cause that a guest has by itself: a pass, or another cause.
     turns: dict[str, str] = Field(default_factory=dict)

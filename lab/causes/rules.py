@@ -392,15 +392,21 @@ def apparmor_mount_deny(evidence: Evidence) -> Shown | None:
     return None
 
 
+# SELinux's permissions of a mount: on a directory or a file, and of a file system.
+MOUNT_PERMISSIONS = ("mounton", "mount", "remount", "unmount")
+
+
 def selinux_mount_deny(evidence: Evidence) -> Shown | None:
-    lines = own(evidence.avc_denied("mounton", permissive="0"), evidence)
+    lines = own(
+        [line for name in MOUNT_PERMISSIONS for line in evidence.avc_denied(name, permissive="0")], evidence
+    )
     if not lines:
         return None
     blocked = not evidence.probes.bwrap_user.worked
+    where = lines[0].get("path") or lines[0].get("name") or "a file system"
     return Shown(
         Confidence.PROVED if blocked else Confidence.LIKELY,
-        f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on "
-        f"{lines[0].get('path')}",
+        f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on {where}",
     )
 
 

@@ -238,8 +238,8 @@ CAUSES = (
         breaks=Needs.SANDBOX,
         explanation=(
             "The SELinux policy lets bubblewrap make its namespaces but denies it the mounts that the jailer's "
-            "sandbox consists of (permission mounton), as policies do to confined users. The kernel's audit "
-            "line names the domain in which bubblewrap runs."
+            "sandbox consists of (permissions mounton, mount and remount), as policies do to confined users. "
+            "The kernel's audit line names the domain in which bubblewrap runs."
         ),
         rule=rules.selinux_mount_deny,
     ),

@@ -53,8 +53,8 @@ class Lab:
 
 
 def say(text: str) -> None:
-    """Print a line as it is, without reading markup: a path may hold square brackets."""
-    console.print(text, soft_wrap=True, markup=False)
+    """Print a line as it is: a path may hold square brackets, and a message the code of an emoji."""
+    console.print(text, soft_wrap=True, markup=False, emoji=False)
 
 
 def print_rows(rows: Sequence[Sequence[str]]) -> None:

@@ -13,11 +13,11 @@ from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
-from lab.repro import comparing, guests, questions
+from lab.repro import guests, questions
 from lab.repro.bisection import Bisection
 from lab.repro.claims import ClaimLine
 from lab.repro.planning import PROBE, Plan, named
-from lab.repro.verdict import FAILED, OWN, Answered, Result, Verdict
+from lab.repro.verdict import FAILED, OWN, Answered, Result, Verdict, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"
@@ -182,7 +182,7 @@ class Subject:
 
 def render(subject: Subject) -> str:
     """Return the answer as Markdown. Text from the report and from guests is escaped."""
-    page = markdown.page(TEMPLATE, TEMPLATES, it=subject, shown=comparing.shown, unlinked=_unlinked)
+    page = markdown.page(TEMPLATE, TEMPLATES, it=subject, shown=shown, unlinked=_unlinked)
     return bounded(page, LONGEST)
 
 

@@ -6,11 +6,10 @@ from enum import StrEnum
 from itertools import islice
 
 from lab.record import Needs, Outcome, Status
-from lab.repro import comparing
 from lab.repro.planning import Plan
 from lab.repro.questions import Check
 from lab.repro.report import Ended, NamedTest, Report, Words
-from lab.repro.verdict import FAILED, Compared, Verdict
+from lab.repro.verdict import FAILED, SHORTEST, Compared, Verdict, essence, shown, spaced
 from lab.verdict import claims as known_reports
 from lab.verdict.claims import Answer
 from lab.verdict.words import FinishedCell
@@ -54,11 +53,11 @@ def lines(plan: Plan, verdict: Verdict, cells: Sequence[FinishedCell]) -> list[C
 
 def recognize(report: Report) -> str | None:
     """Return the name of the known report whose claims this report quotes; None if it is a new one."""
-    quoted = [comparing.essence(each.quote.text) for each in report.statements]
-    quoted += [comparing.essence(each.text) for each in report.unread]
-    quoted = [each for each in quoted if len(each) >= comparing.SHORTEST]
+    quoted = [essence(each.quote.text) for each in report.statements]
+    quoted += [essence(each.text) for each in report.unread]
+    quoted = [each for each in quoted if len(each) >= SHORTEST]
     for name in known_reports.reports():
-        claims = [comparing.spaced(claim.quote) for claim in known_reports.known(name).values()]
+        claims = [spaced(claim.quote) for claim in known_reports.known(name).values()]
         found = [claim for claim in claims if any(each in claim or claim in each for each in quoted)]
         if len(found) >= RECOGNIZED:
             return name
@@ -104,7 +103,7 @@ def _of_words(same: Sequence[Compared]) -> ClaimLine:
     number = first.statement.quote.number
     what = "says" if isinstance(first.statement, Words) else "the kernel logs"
     if proofs:
-        where = f"{proofs[0].file}, line {proofs[0].line}: {comparing.shown(proofs[0])}"
+        where = f"{proofs[0].file}, line {proofs[0].line}: {shown(proofs[0])}"
         return ClaimLine(f"{what}: {first.quote}", Held.HELD, where, (proofs[0].file,), number)
     untested = next((each.untested for each in same if each.untested), "")
     held = Held.NOT_TESTED if untested else Held.NOT_HELD

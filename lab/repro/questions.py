@@ -1,13 +1,20 @@
 """What is asked of a guest: a question for each suspected cause, a check for each setting that was tried."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+
+import tomlkit
+from pydantic import ValidationError
 
 from lab import causes
 from lab.catalog import AND, Catalog, Guest, Variant
-from lab.catalog.knobs import Conflict
+from lab.catalog.knobs import Conflict, Knob
+from lab.catalog.knobs.kernel import Sysctl
+from lab.catalog.knobs.security_modules import FOLDER, AppArmor, Selinux
 from lab.record import Expectation
-from lab.repro import guests, settings
+from lab.repro import guests
 from lab.repro.judging import Judged
 from lab.repro.report import Mood, Place, Quote, Report, Setting, Words
 from lab.trials.changes import Change
@@ -49,7 +56,7 @@ class Check:
     @property
     def said(self) -> str:
         """The settings as their reporter would write them."""
-        return " and ".join(settings.said(each) for each in self.settings)
+        return " and ".join(written(each) for each in self.settings)
 
     @property
     def step(self) -> str:
@@ -87,22 +94,20 @@ def stated_by(report: Report, catalog: Catalog, guest: Guest | None) -> tuple[Va
     for each in stated[:MOST_STATED]:
         if each.name in seen:
             if seen[each.name] != each.value:
-                steps.append(
-                    f"not set: {settings.said(each)}: another line contradicts line {each.quote.number}"
-                )
+                steps.append(f"not set: {written(each)}: another line contradicts line {each.quote.number}")
             continue
         seen[each.name] = each.value
-        found = settings.knob(each)
+        found = knob_of(each)
         if found is None:
-            steps.append(f"not set: {settings.said(each)}: the lab has no such setting")
+            steps.append(f"not set: {written(each)}: the lab has no such setting")
         elif guest is not None and not guests.has_sysctl(guest, each.name):
-            steps.append(f"not set: {settings.said(each)}: the kernel of {guest.name} has no such sysctl")
+            steps.append(f"not set: {written(each)}: the kernel of {guest.name} has no such sysctl")
         else:
             knobs.append(found)
-            steps.append(f"set: {settings.said(each)}, as line {each.quote.number} says")
+            steps.append(f"set: {written(each)}, as line {each.quote.number} says")
     if not knobs:
         return None, steps
-    return settings.made(REPORT, "The settings that the report states", knobs, _stock(catalog)), steps
+    return made_variant(REPORT, "The settings that the report states", knobs, _stock(catalog)), steps
 
 
 def _variant(
@@ -132,7 +137,7 @@ def making(catalog: Catalog, cause: str | None, guest: Guest | None) -> list[Var
     found = [
         each
         for each in catalog.variants.values()
-        if each.expect.cause == cause
+        if each.leads_to == cause
         and cause is not None
         and (guest is None or guests.why_not(guest, each) is None)
     ]
@@ -155,7 +160,7 @@ def checks(report: Report, questions: Sequence[Question], guest: Guest | None) -
         for each in report.of(Setting)
         if each.mood is Mood.TRIED and each.place is Place.HOST and each.quote not in messages
     ]
-    unique = list({settings.said(each): each for each in reversed(tried)}.values())[::-1][:MOST]
+    unique = list({written(each): each for each in reversed(tried)}.values())[::-1][:MOST]
     made: list[Check] = []
     for asked in (each for each in questions if each.variant):
         alone = [_check((each,), asked, guest) for each in unique]
@@ -184,7 +189,7 @@ def _check(tried: tuple[Setting, ...], asked: Question, guest: Guest | None) -> 
     assert base is not None
     changed = base
     for setting in tried:
-        found = settings.knob(setting)
+        found = knob_of(setting)
         if found is None:
             return Check(tried, asked, why_not="the lab has no setting that does this")
         if guest is not None and not guests.has_sysctl(guest, setting.name):
@@ -194,7 +199,7 @@ def _check(tried: tuple[Setting, ...], asked: Question, guest: Guest | None) -> 
         if own := profiles.intersection(getattr(knob, "removed", ())):
             stands = f"the variant {base.name} loads {min(own)} itself, to stand for the policy of the host"
             return Check(tried, asked, why_not=stands)
-        changed = Change(settings.said(setting), {kind: knob}).on(changed)
+        changed = Change(written(setting), {kind: knob}).on(changed)
     if changed.knobs == base.knobs:
         return Check(tried, asked, base)
     check = Check(tried, asked)
@@ -210,3 +215,60 @@ def _stock(catalog: Catalog) -> Variant:
 def is_made(variant: Variant) -> bool:
     """Whether a variant, or a part of it, was made for a report and has no file."""
     return any(each == REPORT or each.startswith(f"{TRIED}-") for each in variant.name.split(AND))
+
+
+# -- settings of a report as settings that a variant can have
+
+# A sysctl's name as the kernel has it. It becomes a part of a path in the guest.
+SYSCTL = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_-]+)+")
+NUMBERS = re.compile(r"-?[0-9]{1,18}(?:[ \t]+-?[0-9]{1,18}){0,7}")
+# Longest name that is set, in characters.
+LONGEST = 100
+UNLOAD = re.compile(rf"(?:sudo )?apparmor_parser (?:-R|--remove) {FOLDER}/([A-Za-z0-9_.-]+)")
+PERMISSIVE = re.compile(r"(?:sudo )?setenforce (?:0|[Pp]ermissive)")
+
+
+def knob_of(setting: Setting) -> tuple[str, Knob] | None:
+    """Return the setting as a knob, with the name of its kind; None if no knob does the same."""
+    if setting.value is not None:
+        made = _sysctl(setting.name, setting.value)
+        return ("sysctl", made) if made else None
+    if unloaded := UNLOAD.fullmatch(setting.name.strip()):
+        return "apparmor", AppArmor(removed=[unloaded[1]])
+    if PERMISSIVE.fullmatch(setting.name.strip()):
+        return "selinux", Selinux.model_validate_json('{"mode": "permissive"}')
+    return None
+
+
+def written(setting: Setting) -> str:
+    """Return the setting as its reporter would write it."""
+    return setting.name if setting.value is None else f"{setting.name}={setting.value}"
+
+
+def made_variant(name: str, title: str, knobs: Iterable[tuple[str, Knob]], like: Variant) -> Variant:
+    """Return a variant of these settings that has no file. `like` is any variant of the catalog.
+
+    Raises Conflict if two of them exclude each other.
+    """
+    found: dict[str, Knob] = {}
+    for kind, each in knobs:
+        found[kind] = reduce(type(each).combined, [found[kind], each]) if kind in found else each
+    nothing = dict.fromkeys(like.knobs)
+    expect = type(like).model_fields["expect"].default
+    return like.model_copy(update={**nothing, "name": name, "title": title, "expect": expect, **found})
+
+
+def to_toml(variant: Variant) -> str:
+    """Return a variant's file, as `cloud-init/variants/` has them."""
+    table = variant.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
+    return tomlkit.dumps(table)
+
+
+def _sysctl(name: str, value: str) -> Sysctl | None:
+    """A sysctl with a number or a list of numbers; a text such as `off` is no value that a kernel takes."""
+    if not SYSCTL.fullmatch(name) or len(name) > LONGEST or not NUMBERS.fullmatch(value):
+        return None
+    try:
+        return Sysctl.model_validate({name: int(value) if value.lstrip("-").isdecimal() else value})
+    except ValidationError:
+        return None

@@ -1,10 +1,14 @@
-"""A bug report as data: statements, each with the line that it was read from."""
+"""A bug report as data: statements, each with the line that it was read from, and what they show."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lab.probes.report import HostReport
+from lab.record import Confidence
+
+# The program that the causes are about, unless a finding names another.
+BUBBLEWRAP = "bwrap"
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,17 @@ class Place(StrEnum):
 
 
 class Mood(StrEnum):
-    """What the reporter says of a setting: it holds on the host, or it was tried as a cure."""
+    """What the reporter says of a setting: it holds on the host, or it was tried as a cure.
+
+    Only these two are facts. A default is what a system is said to have; what is hypothetical or avoided is
+    nothing that anybody did.
+    """
 
     HOLDS = "holds"
     TRIED = "tried"
+    DEFAULT = "default"
+    HYPOTHETICAL = "hypothetical"
+    AVOIDED = "avoided"
 
 
 class Speaker(StrEnum):
@@ -109,11 +120,20 @@ class AuditLine(Statement):
 
 @dataclass(frozen=True)
 class Words(Statement):
-    """An error message. `errno` is the name of the error it tells, for example EACCES."""
+    """An error message. `errno` is the name of the error it tells, for example EACCES.
+
+    If it is one of the table `messages.toml`: `step` is what was refused, `program` is who says so, `means` is
+    the error that the words stand for even if they do not name it, and `engine` says that the program makes
+    containers.
+    """
 
     text: str
     speaker: Speaker
     errno: str | None = None
+    step: str | None = None
+    program: str | None = None
+    means: str | None = None
+    engine: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,7 +183,8 @@ class Probed(Statement):
 class Report:
     """What was read out of a report. `unread`: lines that look technical and were not understood.
 
-    `size` is the text's length in characters; `cut`: only its beginning was read.
+    `size` is the text's length in characters; `cut`: only its beginning was read. `topics` are what the text is
+    about beside its statements, each with the line that says so: see `judging.toml`.
     """
 
     title: str
@@ -171,7 +192,59 @@ class Report:
     unread: tuple[Quote, ...] = ()
     size: int = 0
     cut: bool = False
+    topics: Mapping[str, Quote] = field(default_factory=dict, hash=False)
 
     def of[S: Statement](self, kind: type[S]) -> Iterator[S]:
         """Yield the statements of one kind, in the order of the text."""
         return (each for each in self.statements if isinstance(each, kind))
+
+
+# -- what a text alone shows
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cause that the text shows: its name, how sure that is, why, and the lines that show it.
+
+    `program` is the program that the cause blocks, if it is not bubblewrap.
+    """
+
+    name: str
+    confidence: Confidence
+    why: str
+    quotes: tuple[Quote, ...]
+    program: str = BUBBLEWRAP
+
+
+@dataclass(frozen=True)
+class Possible:
+    """A cause that may be behind what the text quotes, and is not likely enough to bet on.
+
+    `share`: its share of the odds, from 0 to 1. `speaks_for` and `speaks_against` are facts of the report.
+    `command` tells it from the others: it `shows` something if it is this cause.
+    """
+
+    name: str
+    share: float
+    speaks_for: tuple[str, ...]
+    speaks_against: tuple[str, ...]
+    command: str
+    shows: str
+    quotes: tuple[Quote, ...]
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A contradiction, or a warning against a wrong conclusion, with the lines that it is about."""
+
+    text: str
+    quotes: tuple[Quote, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a report's text alone shows. `findings` are in the order in which the causes block."""
+
+    findings: tuple[Finding, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    possible: tuple[Possible, ...] = ()

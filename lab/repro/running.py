@@ -19,7 +19,7 @@ from lab.plan import Cell
 from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunOptions, RunResult
 from lab.report import live, markdown, terminal
 from lab.report.live import RunLog
-from lab.repro import answer, bisect, claims, same_failure, settings, verdict
+from lab.repro import answer, bisection, claims, questions, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.run import journal, start
@@ -148,11 +148,11 @@ def _cell_that(
 def _bisect(subject: Subject, folder: Path, paths: Paths, uri: str, view: View, command: str) -> Subject:
     """A subject with the bisection of its first cell that failed, a run of its own inside the report's run."""
     assert subject.run is not None
-    cell = _cell_that(subject.plan, subject.run, same_failure.failing, subject.again)
+    cell = _cell_that(subject.plan, subject.run, bisection.failing, subject.again)
     if cell is None:
         return replace(subject, not_bisected="no cell of the report failed")
     try:
-        candidates = bisect.Candidates.of(cell)
+        candidates = bisection.Candidates.of(cell)
     except LabError as error:
         return replace(subject, not_bisected=str(error.args[0]))
     target = folder / BISECTION
@@ -162,8 +162,10 @@ def _bisect(subject: Subject, folder: Path, paths: Paths, uri: str, view: View, 
     shown = live.view(view.console, candidates.all, [], quiet=view.quiet, verbose=view.verbose)
     limits = Limits.of_this_host(JOBS, None)
     with shown as observer, RunLog(target, observer) as log:
-        found = bisect.bisect(candidates, paths, target, uri=uri, limits=limits, observer=log, command=command)
-    return replace(subject, bisection=found)
+        result = bisection.bisect(
+            candidates, paths, target, uri=uri, limits=limits, observer=log, command=command
+        )
+    return replace(subject, bisection=result)
 
 
 def is_stored(paths: Paths, guest: Guest) -> bool:
@@ -186,4 +188,4 @@ def _write_variants(plan: Plan, folder: Path) -> None:
     target = folder / journal.VARIANTS
     for variant in plan.made_variants:
         target.mkdir(exist_ok=True)
-        (target / f"{variant.name}.toml").write_text(settings.to_toml(variant))
+        (target / f"{variant.name}.toml").write_text(questions.to_toml(variant))

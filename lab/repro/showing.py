@@ -6,12 +6,13 @@ from itertools import groupby
 from typing import Any
 
 from lab.base.files import bounded
-from lab.repro.judging import Finding, Judged, Remark
 from lab.repro.report import (
     AuditLine,
     Boxlite,
     Command,
     Ended,
+    Finding,
+    Judged,
     Kernel,
     LogLine,
     Mood,
@@ -20,6 +21,7 @@ from lab.repro.report import (
     Probed,
     Program,
     Quote,
+    Remark,
     Report,
     Setting,
     Statement,
@@ -52,7 +54,7 @@ def lines(report: Report, judged: Judged) -> Iterator[str]:
             yield f"        and {len(report.unread) - MOST_UNREAD} more lines: --json lists them"
     yield ""
     yield "what the text alone shows"
-    yield from _findings(judged.findings)
+    yield from _findings(judged)
     if judged.remarks:
         yield ""
         yield "remarks"
@@ -77,6 +79,18 @@ def document(report: Report, judged: Judged) -> dict[str, Any]:
             }
             for each in judged.findings
         ],
+        "possible": [
+            {
+                "cause": each.name,
+                "share": each.share,
+                "speaks_for": list(each.speaks_for),
+                "speaks_against": list(each.speaks_against),
+                "command": each.command,
+                "shows": each.shows,
+                "quotes": [_quote(quote) for quote in each.quotes],
+            }
+            for each in judged.possible
+        ],
         "remarks": [
             {"text": each.text, "quotes": [_quote(quote) for quote in each.quotes]} for each in judged.remarks
         ],
@@ -97,13 +111,20 @@ def _statements(statements: Sequence[Statement]) -> Iterator[str]:
             yield f"          {kind:<13} {bounded(what, LONGEST)}"
 
 
-def _findings(findings: Sequence[Finding]) -> Iterator[str]:
-    if not findings:
+def _findings(judged: Judged) -> Iterator[str]:
+    if not judged.findings:
         yield "        no cause: several can be behind what is quoted above, or one that the lab does not know"
-    for each in findings:
+    for each in judged.findings:
         yield f"        {each.name} ({each.confidence}) {_for(each)}".rstrip()
         yield f"          {each.why}"
         yield from _lines_of(each.quotes)
+    for number, candidate in enumerate(judged.possible, start=1):
+        yield f"        {candidate.name} (possible, number {number} of {len(judged.possible)})"
+        yield from (f"          for: {why}" for why in candidate.speaks_for)
+        yield from (f"          against: {why}" for why in candidate.speaks_against)
+        yield f"          to tell: {candidate.command}"
+        yield f"            shows {candidate.shows}, if it is this cause"
+        yield from _lines_of(candidate.quotes)
 
 
 def _for(finding: Finding) -> str:

@@ -17,10 +17,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.machine.budget import Limits
 from lab.plan import Cell
 from lab.record import CellResult, Expectation, Outcome, RunResult, Status, TestResult
-from lab.repro.bisect import Candidates, Steps, bisect
-from lab.repro.bisecting import State
-from lab.repro.bisection import Bisection
-from lab.repro.same_failure import compare, failing
+from lab.repro.bisection import Bisection, Candidates, State, Steps, bisect, compare, failing
 from lab.run import scheduler
 from lab.run.observer import Silent
 from lab.run.worker import Worker

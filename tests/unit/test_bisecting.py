@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from lab.repro.bisecting import Search, State
+from lab.repro.bisection import Search, State
 
 BAD, GOOD, SKIPPED = State.BAD, State.GOOD, State.SKIPPED
 

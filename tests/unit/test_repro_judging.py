@@ -5,7 +5,7 @@ import pytest
 
 from lab import causes
 from lab.record import Confidence
-from lab.repro.judging import Judged, hints, judge
+from lab.repro.judging import Judged, judge, knowledge
 from lab.repro.reading import read
 from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
@@ -26,8 +26,16 @@ def remarks(text: str) -> str:
     return "\n".join(each.text for each in judged(text).remarks)
 
 
-def test_every_hint_is_about_a_known_cause() -> None:
-    assert set(hints.known()) <= set(causes.known())
+def test_every_row_is_about_a_known_cause_and_each_has_a_command_that_tells_it() -> None:
+    table = knowledge()
+    rows = [field.prior for field in table.field]
+    rows += [row.of for row in table.chance]
+    rows += [row.of for row in table.shipped]
+    rows += [row.of for row in table.fact]
+    rows += [odds for row in table.setting for odds in (row.holds, row.helped, row.tried, row.in_vain)]
+    named = {cause for row in rows for cause in row} - {"other"}
+    assert named <= set(causes.known())
+    assert named == {check.cause for check in table.check}
 
 
 def test_an_audit_line_that_names_the_program_proves_the_cause() -> None:
@@ -265,3 +273,203 @@ def test_a_bubblewrap_that_was_not_executed_did_not_make_a_namespace() -> None:
 )
 def test_each_of_these_words_tells_one_cause_and_no_other(text: str, cause: str, confidence: str) -> None:
     assert found(text) == [(cause, Confidence(confidence), "bwrap")]
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (
+            "Chrome on Ubuntu 24.04\n\n```\n[1:1:0101/1.1:FATAL:zygote_host_impl_linux.cc(128)] No usable sandbox! If you are running on Ubuntu 23.10+ or another Linux distro that has disabled unprivileged user namespaces with AppArmor, see https://chromium.googlesource.com/x. Otherwise see\n```",
+            "apparmor-userns-nocaps",
+        ),
+        (
+            "AppImage crashes\n\nOS: Debian 10\n\n[FATAL:setuid_sandbox_host.cc(158)] The SUID sandbox helper binary was found, but is not configured correctly.",
+            "userns-sysctl",
+        ),
+        (
+            "docker run --rm browserless/chrome\nFailed to move to new namespace: PID namespaces supported, Network namespace supported, but failed: errno = Operation not permitted\nhost: Ubuntu 20.04",
+            "seccomp",
+        ),
+        (
+            "rootless podman on CentOS 7\n\ncannot clone: Operation not permitted\nuser namespaces are not enabled in /proc/sys/user/max_user_namespaces",
+            "userns-limit",
+        ),
+        (
+            "podman on Debian 10\n\ncannot clone: Operation not permitted\nuser namespaces are not enabled in /proc/sys/kernel/unprivileged_userns_clone\nError: could not get runtime: cannot re-exec process",
+            "userns-sysctl",
+        ),
+        (
+            "[rootlesskit:parent] error: failed to start the child: fork/exec /proc/self/exe: no space left on device",
+            "userns-limit",
+        ),
+        (
+            "buildkit rootless in Kubernetes\n\n[rootlesskit:parent] error: failed to start the child: fork/exec /proc/self/exe: operation not permitted",
+            "seccomp",
+        ),
+        (
+            "On Ubuntu 24.04: [rootlesskit:parent] error: failed to start the child: fork/exec /proc/self/exe: permission denied",
+            "apparmor-userns-nocaps",
+        ),
+        (
+            "Debian 9\n\nERROR  : Failed to create user namespace: not allowed to create user namespace",
+            "userns-sysctl",
+        ),
+        (
+            "RHEL 7.9: Failed to create user namespace: maximum number of user namespaces exceeded, check /proc/sys/user/max_user_namespaces",
+            "userns-limit",
+        ),
+        (
+            "qemu-system-x86_64: Could not access KVM kernel module: No such file or directory\nI use Debian 12 in VMware",
+            "kvm-absent",
+        ),
+        ("Error: cannot open /dev/kvm: Permission denied (os error 13)", "kvm-denied"),
+        (
+            'docker: Error response from daemon: error gathering device information while adding custom device "/dev/kvm": no such file or directory.',
+            "kvm-absent",
+        ),
+        ("CPU acceleration status: This user doesn't have permissions to use KVM (/dev/kvm).", "kvm-denied"),
+        (
+            "emulator: ERROR: x86_64 emulation currently requires hardware acceleration!\nCPU acceleration status: /dev/kvm is not found: VT disabled in BIOS or KVM kernel module not loaded",
+            "kvm-absent",
+        ),
+        ("INFO: Your CPU does not support KVM extensions\nKVM acceleration can NOT be used", "kvm-absent"),
+        ('openat(AT_FDCWD, "/dev/kvm", O_RDWR|O_CLOEXEC) = -1 EACCES (Permission denied)', "kvm-denied"),
+        ("Got permission denied while trying to open /dev/kvm", "kvm-denied"),
+        (
+            "virsh: error: Domain requires KVM, but it is not available. Check that virtualization is enabled in the host BIOS",
+            "kvm-absent",
+        ),
+        ("Error creating KVM object: Permission denied (os error 13)", "kvm-denied"),
+        ("bash: fork: retry: Resource temporarily unavailable\nMy ulimit -u is 1024", "nproc-limit"),
+        ("RuntimeError: can't start new thread", "nproc-limit"),
+        (
+            "OpenBLAS blas_thread_init: pthread_create failed for thread 12 of 64: Resource temporarily unavailable\nRLIMIT_NPROC 4096 current",
+            "nproc-limit",
+        ),
+        ("Ubuntu 23.10\n\nbwrap: Creating new namespace failed: Permission denied", "apparmor-userns-deny"),
+        ("Kubuntu 24.10: bwrap: setting up uid map: Permission denied", "apparmor-userns-nocaps"),
+        (
+            "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged user namespaces. On e.g. debian this can be enabled with 'sysctl kernel.unprivileged_userns_clone=1'.\n\nDebian GNU/Linux 10 (buster)",
+            "userns-sysctl",
+        ),
+        (
+            "Running inside a docker container (Debian 12)\n\nbwrap: No permissions to create new namespace, likely because the kernel does not allow",
+            "seccomp",
+        ),
+        ("bwrap: Can't create file at /etc/resolv.conf: No such file or directory", "mount-symlink"),
+        ("bwrap: Can't mount proc on /proc: Operation not permitted in GitLab runner", "masked-proc"),
+        (
+            "podman in docker: Error: crun: mount `proc` to `proc`: Operation not permitted: OCI permission denied",
+            "masked-proc",
+        ),
+        (
+            "unshare: unshare failed: Operation not permitted\n\n$ cat /proc/sys/kernel/unprivileged_userns_clone\n0",
+            "userns-sysctl",
+        ),
+        (
+            "unshare: write failed /proc/self/uid_map: Operation not permitted\nUbuntu 24.04",
+            "apparmor-userns-nocaps",
+        ),
+        (
+            "Linux host 4.19.0-6-amd64 #1 SMP Debian 4.19.67-2+deb10u2\nerror: cloning builder process: Operation not permitted",
+            "userns-sysctl",
+        ),
+        (
+            'src/main/tools/linux-sandbox.cc:153: "clone": Operation not permitted\nI run bazel in a docker container',
+            "seccomp",
+        ),
+        ("With `sudo sysctl -w kernel.unprivileged_userns_clone=1` the problem was solved.", "userns-sysctl"),
+        (
+            "The workaround is to run `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`",
+            "apparmor-userns-nocaps",
+        ),
+        ("Adding myself to the kvm group with `sudo usermod -aG kvm me` fixed it.", "kvm-denied"),
+        ("Error: spawn /home/u/node_modules/x/bin/x EACCES\n\n/home is mounted noexec", "home-noexec"),
+        ("Steam now requires user namespaces to be enabled.\nArch, linux-hardened", "userns-sysctl"),
+        ("runc: nsenter: failed to unshare namespaces: Invalid argument\nCentOS Linux 7", "userns-limit"),
+        (
+            "bwrap: Failed to make / slave: Permission denied\nin a Docker container on Ubuntu 22.04",
+            "apparmor-mount-deny",
+        ),
+        ("unshare(CLONE_NEWUSER) = -1 EPERM (Operation not permitted) in docker container", "seccomp"),
+        ("clone(child_stack=0, flags=CLONE_NEWUSER|SIGCHLD) = -1 EUSERS (Too many users)", "userns-limit"),
+        ("Sandbox: CanCreateUserNamespace() clone() failure: EPERM\nDebian 10 firefox", "userns-sysctl"),
+        ("WSL2 Ubuntu 22.04\n\nCould not open /dev/kvm: Permission denied", "kvm-denied"),
+        ("failed to open /dev/kvm: operation not permitted in a container", "kvm-denied"),
+    ],
+)
+def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: str, cause: str) -> None:
+    assert [(name, confidence) for name, confidence, _ in found(text)] == [(cause, Confidence.LIKELY)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AppImage crashes\n\nOS: Linux Mint 20\n\nThe SUID sandbox helper binary was found, but is not configured correctly.",
+        "enroot-nsenter: failed to create user namespace: Operation not permitted\n\nUbuntu 22.04",
+        "ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy",
+        "Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file or directory for kvm driver",
+        "bwrap: No permissions to create new namespace, likely because\n\nNixOS 24.05",
+        "bash: ./run: Permission denied",
+        "Error clone: main.c:2517 main: Invalid argument\nDebian 12",
+        "bwrap: Failed to make / slave: Operation not permitted",
+        "I don't want to set kernel.unprivileged_userns_clone=1 to make it work; bwrap: x",
+        "`unprivileged_userns_clone` is set to 0 by default in /etc/sysctl.d comment; works fine",
+    ],
+)
+def test_what_may_have_several_causes_or_none_of_the_labs_makes_none_likely(text: str) -> None:
+    assert found(text) == []
+
+
+def test_possible_causes_are_ranked_with_what_tells_them_apart() -> None:
+    result = judged("Debian 12\n\nbwrap: No permissions to create new namespace, likely because x")
+    assert [each.name for each in result.possible] == ["userns-sysctl", "seccomp"]
+    assert result.possible[0].share > result.possible[1].share
+    assert result.possible[0].command == "sysctl kernel.unprivileged_userns_clone"
+    against = judged("Fedora 43\n\nbwrap: No permissions to create new namespace, likely because x").possible
+    assert [each.name for each in against] == ["seccomp"]
+    waved_off = judged(
+        "bwrap: No permissions to create new namespace\n\nkernel.unprivileged_userns_clone = 1 here"
+    )
+    assert "userns-sysctl" not in [each.name for each in waved_off.possible]
+    assert judged("bwrap: setting up uid map: Permission denied").possible == ()
+
+
+def test_a_report_may_name_two_causes_of_different_kinds() -> None:
+    text = "Ubuntu 24.04\n\nFailed to open /dev/kvm: Permission denied\n\nbwrap: setting up uid map: Permission denied"
+    assert [name for name, _, _ in found(text)] == ["kvm-denied", NOCAPS]
+
+
+def test_boxlites_own_causes_need_boxlite_in_the_report() -> None:
+    assert found("exit code: 159\n\nProgram terminated with signal SIGSYS, Bad system call.") == []
+    assert found("boxlite run: exit code: 159") == [("shim-seccomp", Confidence.LIKELY, "bwrap")]
+
+
+@pytest.mark.parametrize("permission", ["mounton", "mount", "remount"])
+def test_selinux_denying_a_mount_is_proved_by_its_line(permission: str) -> None:
+    line = f'avc:  denied  {{ {permission} }} for  pid=1 comm="bwrap" scontext=a tcontext=b tclass=filesystem permissive=0'
+    assert found(line) == [("selinux-mount-deny", Confidence.PROVED, "bwrap")]
+
+
+def test_an_allowed_line_below_another_one_is_a_line_of_its_own() -> None:
+    lines = [
+        f'apparmor="ALLOWED" operation="{operation}" {more} profile="p//null-/usr/bin/bwrap" comm="bwrap"'
+        for operation, more in (
+            ("getattr", 'name="/proc/1/fd/"'),
+            ("capable", "capability=12"),
+            ("open", 'info="Failed name lookup - disconnected path" error=-13 name="proc/1/uid_map"'),
+        )
+    ]
+    assert found("\n".join(lines)) == [("apparmor-disconnected", Confidence.LIKELY, "bwrap")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'apparmor="DENIED" operation="capable" profile="snap.web.web" comm="web" capability=21 capname="sys_admin"',
+        'apparmor="DENIED" operation="open" info="Failed name lookup - disconnected path" error=-13 '
+        'profile="/usr/sbin/cupsd" name="run/systemd/journal/socket" comm="cupsd"',
+    ],
+)
+def test_what_profiles_of_other_programs_deny_all_the_time_shows_nothing(line: str) -> None:
+    assert found(f"Ubuntu 24.04\n\n{line}") == []

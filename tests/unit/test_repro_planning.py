@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
+from lab import causes
 from lab.base.errors import LabError, UsageError
-from lab.repro import settings
+from lab.repro import questions
 from lab.repro.planning import Host, Plan
 from lab.repro.report import Boxlite, Mood, Report, Setting, Speaker
 from lab.run import journal
@@ -130,7 +131,7 @@ def test_a_variant_made_for_a_report_is_the_same_when_it_is_read_from_its_file(t
         report(UBUNTU, holds(SWITCH, "1"), tried("setenforce 0", None, helped=False)), POLICY, nearest=True
     )
     for each in made.made_variants:
-        (folder / f"{each.name}.toml").write_text(settings.to_toml(each))
+        (folder / f"{each.name}.toml").write_text(questions.to_toml(each))
     known = KNOWN.with_variants(folder)
     for each in made.variants:
         assert known.variant(each.name).knobs == each.knobs
@@ -261,3 +262,17 @@ def test_a_plan_that_asks_nobody_leaves_the_build_open(said: tuple[Boxlite, ...]
 def test_a_guest_that_nobody_has_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match=r"no guest is called 'ubunto-24\.04'"):
         plan(report(system()), CLONE, guest="ubunto-24.04")
+
+
+def test_a_variant_that_brings_a_cause_with_some_builds_only_asks_for_it() -> None:
+    made = plan(report(system()), "mount-symlink")
+    assert made.variant is not None
+    assert made.variant.name == "ca-bundle-symlink"
+    # What it does is said of the newest build.
+    assert made.variant.expect.cause is None
+
+
+def test_every_cause_that_a_setting_can_bring_about_has_a_variant() -> None:
+    # An old bubblewrap is a guest's own, and boxlite's filter no setting of a host.
+    without = [name for name in causes.known() if not questions.making(KNOWN, name, None)]
+    assert without == ["bwrap-too-old", "shim-seccomp"]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lab.base.errors import UsageError
-from lab.repro.reading import forms, read
-from lab.repro.reading.structure import parse
+from lab.repro import source
+from lab.repro.reading import read
 from lab.repro.report import (
     AuditLine,
     Boxlite,
@@ -24,6 +24,7 @@ from lab.repro.report import (
     System,
     Words,
 )
+from lab.repro.source import parse
 from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, tried
 from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
@@ -257,7 +258,7 @@ def test_commands_are_kept_as_text() -> None:
 
 
 def test_the_limits_are_those_that_the_guide_names() -> None:
-    assert (forms.MOST_BYTES, forms.MOST_CHARACTERS, forms.MOST_LINES) == (8 * 2**20, 250_000, 10_000)
+    assert (source.MOST_BYTES, source.MOST_CHARACTERS, source.MOST_LINES) == (8 * 2**20, 250_000, 10_000)
 
 
 def test_the_output_of_the_probe_script_is_read_exactly_and_by_nothing_else() -> None:

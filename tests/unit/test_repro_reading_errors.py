@@ -88,3 +88,88 @@ def test_a_test_that_passes_does_not_fail() -> None:
     assert of(NamedTest, "jailer_disabled_box_starts_and_executes passes") == []
     [test] = of(NamedTest, "test jailer::another_one ... FAILED")
     assert (test.name, test.known) == ("another_one", False) or test.name == "jailer::another_one"
+
+
+@pytest.mark.parametrize(
+    ("line", "step", "errno", "text"),
+    [
+        (
+            '"bwrap: setting up uid map: Permission denied" on ubuntu',
+            "uid-map",
+            "EACCES",
+            "setting up uid map: Permission denied",
+        ),
+        ("failure (bwrap: Failed RTM_NEWADDR) causes all", "capability", None, "Failed RTM_NEWADDR"),
+        (
+            "E: child exited: bwrap: setting up uid map: Permission denied",
+            "uid-map",
+            "EACCES",
+            "setting up uid map: Permission denied",
+        ),
+        (
+            "I get `fork/exec /proc/self/exe: no space left on device` at once",
+            "namespace",
+            "ENOSPC",
+            "fork/exec /proc/self/exe: no space left on device",
+        ),
+        (
+            "FATA[0000] fork/exec /proc/self/exe: operation not permitted",
+            "namespace",
+            "EPERM",
+            "fork/exec /proc/self/exe: operation not permitted",
+        ),
+        (
+            "clone(child_stack=NULL, flags=CLONE_NEWUSER|SIGCHLD) = -1 ENOSPC (No space left on device)",
+            "namespace",
+            "ENOSPC",
+            "clone(child_stack=NULL, flags=CLONE_NEWUSER|SIGCHLD) = -1 ENOSPC",
+        ),
+        (
+            "ERROR: Could not access KVM kernel module: Permission denied",
+            "kvm",
+            "EACCES",
+            "ERROR: Could not access KVM kernel module: Permission denied",
+        ),
+        ("Error creating the Kvm object: Error(13)", "kvm", "EACCES", "creating the Kvm object: Error(13)"),
+        (
+            "kvm: Could not access KVM kernel module: Keine Berechtigung",
+            "kvm",
+            "EACCES",
+            "kvm: Could not access KVM kernel module: Keine Berechtigung",
+        ),
+        ("errno = Operation not permitted is all that it says", None, None, None),
+        (
+            "/usr/libexec/qemu-kvm: Permission denied",
+            "exec",
+            "EACCES",
+            "/usr/libexec/qemu-kvm: Permission denied",
+        ),
+    ],
+)
+def test_a_message_is_found_anywhere_in_a_line(
+    line: str, step: str | None, errno: str | None, text: str | None
+) -> None:
+    messages = of(Words, line)
+    assert [(each.step, each.errno, each.text) for each in messages] == (
+        [] if text is None else [(step, errno, text)]
+    )
+
+
+def test_the_error_of_a_chain_may_be_on_the_next_line() -> None:
+    [message] = of(
+        Words, "```\nCaused by:\n    3: failed to open /dev/kvm\n    4: Permission denied (os error 13)\n```"
+    )
+    assert (message.step, message.errno, message.quote.number) == ("kvm", "EACCES", 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# bwrap error again",
+        "- firejail 0.9.44.8-2 (the latest version available)",
+        "sysctl kernel.unprivileged_userns_clone=1 no working",
+        "bwrap then fails",
+    ],
+)
+def test_a_title_and_a_sentence_are_no_commands(text: str) -> None:
+    assert of(Command, text) == []

@@ -1,7 +1,9 @@
+# ruff: noqa: E501
 """Hosts in bug reports: distributions, containers, kernels, and versions of programs and of boxlite."""
 
 import pytest
 
+from lab.repro import guests
 from lab.repro.reading import read
 from lab.repro.report import Boxlite, Kernel, Place, Program, System
 from tests.unit.reading_examples import of, systems
@@ -117,3 +119,69 @@ def test_versions_of_boxlite(text: str, version: str | None, how: str | None) ->
     found = of(Boxlite, text)
     assert version in [each.version for each in found]
     assert how is None or how in [each.installed_by for each in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("OS: Ubuntu\nVersion: 22.04", ("ubuntu", "22.04")),
+        ("Ubuntu version: 20.04", ("ubuntu", "20.04")),
+        ("Environment: Ubuntu 22.04 chroot", ("ubuntu", "22.04")),
+        ("Ubuntu 20.04 inside WSL2 on Windows 11", ("ubuntu", "20.04")),
+        ("runner image: ubuntu-22.04", ("ubuntu", "22.04")),
+        ("Raspberry Pi OS (bookworm)", ("raspbian", "12")),
+        ("Red Hat Enterprise Linux Server release 7.9 (Maipo)", ("rhel", "7.9")),
+        ("openSUSE 15.5", ("opensuse-leap", "15.5")),
+        ("Amazon Linux AMI 2018.03", ("amzn", "2018.03")),
+        ("Debian testing", ("debian", "testing")),
+        ("Upgraded from Ubuntu 22.04 to 24.04, now it fails", ("ubuntu", "24.04")),
+        ("I upgraded from Debian 11 to Debian 12", ("debian", "12")),
+        ("Docker version 20.10 on Ubuntu 20.04", ("ubuntu", "20.04")),
+        ("It works on Fedora 40 but fails on Arch Linux", ("arch", None)),
+        ("fails on Arch Linux, works on Fedora 40", ("arch", None)),
+        ("Kernel: 6.10.3-200.fc40.x86_64", ("fedora", "40")),
+        ("Linux pve 6.8.12-1-pve #1 SMP", ("pve", None)),
+        ("Fedora\nkernel 6.10.3-200.fc40.x86_64", ("fedora", "40")),
+        ("Ubuntu LTS 22.04", ("ubuntu", "22.04")),
+        ("ubuntu2204", ("ubuntu", "22.04")),
+        ("see RHEL-12345 and Fedora bug 12", None),
+        ("Windows Terminal, Debian 12", ("debian", "12")),
+        ("System: Gentoo Base System release 2.15", ("gentoo", None)),
+        ("OS: Nobara Linux 39", ("nobara", "39")),
+        ("OS: Vanilla OS 2", ("vanilla", "2")),
+        ("- OS: [e.g. iOS] Ubuntu 22.04", ("ubuntu", "22.04")),
+        ("I use jammy", ("ubuntu", "22.04")),
+        (
+            "Distributor ID:\tDebian\nDescription:\tDebian GNU/Linux 11 (bullseye)\nRelease:\t11\nCodename:\tbullseye",
+            ("debian", "11"),
+        ),
+        (
+            "Operating System: Ubuntu 22.04.3 LTS\n          Kernel: Linux 5.15.0-91-generic",
+            ("ubuntu", "22.04"),
+        ),
+        ("### Docker version\n\n24.0\n\n### Operating system\n\nDebian 12", ("debian", "12")),
+        ("Using Docker Desktop on macOS 14", ("macos", "14")),
+        ("Host OS: Windows 10 with VirtualBox; guest Ubuntu 20.04", ("ubuntu", "20.04")),
+        ("Linux Mint 22 | Cinnamon", ("linuxmint", "22")),
+        ("Manjaro KDE 23.1", ("manjaro", None)),
+        ("EndeavourOS, kernel 6.9", ("endeavouros", None)),
+        ("Running on AWS EC2 (Amazon Linux 2)", ("amzn", "2")),
+        ("in my Alpine 3.18 container on Ubuntu 22.04", ("ubuntu", "22.04")),
+        ("base image: node:18-bullseye, host Ubuntu 22.04.2", ("ubuntu", "22.04")),
+        ("No problem on my Ubuntu 22.04 laptop, only the Debian 12 server shows it", ("debian", "12")),
+        ("Tested on Ubuntu 22.04 and Fedora 39", ("ubuntu", "22.04")),
+        ("Void Linux musl", ("void", None)),
+        ("Parrot OS 6.0", ("parrot", "6.0")),
+        ("Linux 6.1.0-13-amd64", ("debian", "12")),
+    ],
+)
+def test_one_of_the_systems_is_the_host(text: str, host: tuple[str, str | None] | None) -> None:
+    system = guests.host_of(read(text.encode()))
+    assert (None if system is None else (system.id, system.version)) == host
+
+
+def test_what_a_program_printed_outweighs_a_form_and_a_form_outweighs_a_sentence() -> None:
+    sentence, form = "It fails, and on Debian 12 too.", "OS: Fedora 43"
+    printed = '```\nNAME="Arch Linux"\nID=arch\n```'
+    assert systems(f"{sentence}\n\n{form}") == [("fedora", "43")]
+    assert systems(f"{sentence}\n\n{form}\n\n{printed}") == [("arch", None)]

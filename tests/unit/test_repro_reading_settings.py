@@ -4,7 +4,7 @@
 import pytest
 
 from lab.repro.reading import read
-from lab.repro.report import Command, Place, Setting, Speaker, Words
+from lab.repro.report import Command, Mood, Place, Setting, Speaker, Words
 from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, tried
 
 
@@ -135,3 +135,43 @@ def test_a_value_that_holds_stays_beside_the_one_that_was_tried() -> None:
 def test_the_sysctl_that_bubblewrap_advises_was_set_by_nobody() -> None:
     said = f"bwrap: No permissions to creating new namespace. ... this can be enabled with 'sysctl {CLONE}=1'."
     assert settings(said) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "mood"),
+    [
+        (f"{CLONE} is set to 0 by default there", Mood.DEFAULT),
+        (f"# {CLONE}=0", Mood.DEFAULT),
+        (f"I want to avoid {CLONE}=1", Mood.AVOIDED),
+        (f"{CLONE}=0 to undo it", Mood.AVOIDED),
+        (f"Docker requires {CLONE}=1", Mood.HYPOTHETICAL),
+        (f"## Steps to reproduce\n\n- disable it by `sudo sysctl {CLONE}=0`", Mood.HOLDS),
+    ],
+)
+def test_a_setting_has_a_mood(text: str, mood: Mood) -> None:
+    shape = f"```\n{text}\n```" if text.startswith("# ") else text
+    assert [each.mood for each in of(Setting, shape)] == [mood]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERROR vm.go:744: vm 0: unable to connect",
+        f"sysctl: error: '{CLONE}' is an unknown key",
+        "Ensure sysctl user.max_user_namespaces is set in rootless mode",
+    ],
+)
+def test_what_has_no_value_of_its_kind_is_no_setting(text: str) -> None:
+    assert settings(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (f"The workaround is to run `sudo sysctl -w {RESTRICT}=0`", RESTRICT),
+        (f"## Workaround\n\n`sudo sysctl -w {RESTRICT}=0`", RESTRICT),
+        (f"It can be fixed with\n\n```\nsudo sysctl -w {RESTRICT}=0\n```", RESTRICT),
+    ],
+)
+def test_what_is_presented_as_the_cure_helps(text: str, name: str) -> None:
+    assert (name, "0", Mood.TRIED, True) in settings(text)

@@ -16,9 +16,8 @@ from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.catalog import toml
 from lab.record import ExperimentPolicy, Outcome, RunOptions, Status, TestResult
-from lab.repro import bisect, running
-from lab.repro.bisect import Candidates, Steps
-from lab.repro.bisection import Bisection
+from lab.repro import bisection, running
+from lab.repro.bisection import Bisection, Candidates, Steps
 from lab.repro.planning import Plan
 from lab.run import journal, start
 from tests.unit import words_examples
@@ -241,7 +240,7 @@ def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_
             waiting += steps.follow(cell.result(status).model_copy(update={"tests": tests}))
         return steps.bisection("bisection", 90.0)
 
-    monkeypatch.setattr(bisect, "bisect", does)
+    monkeypatch.setattr(bisection, "bisect", does)
     status, output, _ = repro(BLOCKED, "--bisect", "-o", str(tmp_path / "run"))
     assert status == 0
     assert "### Which release\n\nboxlite 0.10.8 is the first release that fails: 0.9.0, the release" in output

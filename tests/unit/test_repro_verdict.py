@@ -5,10 +5,9 @@ import pytest
 
 from lab.record import Confidence, Finding, Status
 from lab.repro import verdict
-from lab.repro.comparing import essence
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
-from lab.repro.verdict import Result, Verdict
+from lab.repro.verdict import Result, Verdict, essence
 from tests.unit import evidence_examples, words_examples
 from tests.unit.repro_examples import (
     CLONE,

@@ -1,15 +1,14 @@
-"""What a rule is: one kind of fact, and how the lines of a report tell it."""
+"""The lines of a report in their context: the sentence around a word, and the system that it is about."""
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
 from lab.base.files import bounded
-from lab.repro.reading.structure import Kind, Line
 from lab.repro.report import Place, Quote, Statement
+from lab.repro.source import Kind, Line
 
 # Longest quote, longest single fact, and most of a sentence before or after a fact, in characters.
 LONGEST = 1_000
@@ -17,21 +16,40 @@ MOST_ON_A_LINE = 20
 # Longest heading that says which system the lines below it are from.
 LONGEST_SECTION = 30
 CONTAINER = re.compile(
-    r"\b(?:containers?|docker(?:file)?|podman|distrobox|toolbox|devcontainer|lxc|lxd|pod|kubernetes|k8s|chroot)\b|"
-    r"\binside\b|\bimage\b|^\s*FROM\b",
+    r"\b(?:containers?|dockerfile|distrobox|toolbox|devcontainer|lxc|lxd|pod|kubernetes|k8s)\b|"
+    r"\binside\b(?! (?:of )?(?:wsl|virtualbox|vmware|hyper|a (?:vm|virtual)))|^\s*FROM\b|"
+    r"\b(?:docker|podman|nerdctl) (?:run|pull|exec|build|create)\b|"
+    r"[a-z]:[\w.-]+ image\b|\b(?:docker|podman|container|base|oci) image\b",
     re.IGNORECASE,
 )
-HOST = re.compile(r"\b(?:host|bare metal|machine|laptop|server|node)\b", re.IGNORECASE)
-CLAUSE = re.compile(r"[,;()]|\.\s|\s+on\s+(?=an?\s|the\s|my\s|our\s)|\s+-\s+|\s+(?:and|but|while|with)\s+")
+# A field or a heading that says that what it introduces is a container's.
+OF_CONTAINER = re.compile(
+    r"\b(?:in|inside|within) (?:the |a |my )?(?:\w+ )?(?:container|docker|podman|pod)\b|"
+    r"^\W*(?:docker |podman |the )?(?:container|pod|base image)\W*$|"
+    r"\bcontainer(?:'s)? (?:os|system|image|distro)\b",
+    re.IGNORECASE,
+)
+# An image that a machine is started from, rather than a container.
+HOST = re.compile(
+    r"\b(?:host|bare metal|machine|laptop|server|node|ami|aws|ec2|cloud image|free tier|vagrant|runners?|"
+    r"wsl2?)\b",
+    re.IGNORECASE,
+)
+CLAUSE = re.compile(
+    r"[,;()]|\.\s|\s+(?:running )?on\s+|\s+in(?:side)?\s+(?=an?\s|the\s|my\s|our\s)|\s+-\s+|"
+    r"\s+(?:and|but|while|with)\s+"
+)
 # A line that does not go on with what was said before: a program's message, or the next thing that was tried.
 ELSE = re.compile(r"\s*(?:[\w.-]{2,40}: \S|(?:With|After|When|If|Even|Then|Also|But)\b)")
 ADVICE = re.compile(r"\s*(?:Fix(?: \([\w ]{1,30}\))?|Check|See|Persist|Solutions?):|\s*To skip the sandbox\b")
 LABEL = re.compile(r"\W*([\w ]{1,40}):(?=\s)")
+# How a line ends that introduces what stands below it.
+INTRODUCES = re.compile(r"(?::|\b(?:with|by|via|using|run|running|command|gives))\s*$")
 END_OF_SENTENCE = re.compile(r"[.!?](?=\s|$)")
 
 
 @dataclass(frozen=True)
-class Found:
+class Read:
     """A statement, and the number of the last line that it was read from."""
 
     statement: Statement
@@ -47,28 +65,28 @@ class Text:
     @cached_property
     def blocks(self) -> dict[int, range]:
         """The indexes of each block's lines."""
-        found: dict[int, range] = {}
+        blocks: dict[int, range] = {}
         for index, line in enumerate(self.lines):
-            first = found[line.block].start if line.block in found else index
-            found[line.block] = range(first, index + 1)
-        return found
+            first = blocks[line.block].start if line.block in blocks else index
+            blocks[line.block] = range(first, index + 1)
+        return blocks
 
     @cached_property
     def advice(self) -> frozenset[int]:
         """The indexes of lines in which boxlite, or another program, advises what nobody need have done."""
-        found = set[int]()
+        advice = set[int]()
         for index, line in enumerate(self.lines):
             goes_on = line.raw[:1].isspace() or line.text.startswith("#")
-            if ADVICE.match(line.text) or (index - 1 in found and goes_on):
-                found.add(index)
-        return frozenset(found)
+            if ADVICE.match(line.text) or (index - 1 in advice and goes_on):
+                advice.add(index)
+        return frozenset(advice)
 
     def lead(self, index: int, start: int) -> str:
         """The words before column `start` of a line: its sentence so far, or what introduces its block."""
         line, block = self.lines[index], self.blocks[self.lines[index].block]
         here = "" if line.kind is Kind.CODE else self._joined(range(block.start, index))
         words = f"{here} {line.text[:start]}"[-LONGEST:]
-        ends = [found.end() for found in END_OF_SENTENCE.finditer(words)]
+        ends = [end.end() for end in END_OF_SENTENCE.finditer(words)]
         words = words[ends[-1] if ends else 0 :]
         return words if words.strip(" -*:$#") else f"{self._introduction(block.start)} {words}"
 
@@ -89,10 +107,13 @@ class Text:
             return ""
         return self.tail(following, 0)
 
+    def introduction(self, index: int) -> str:
+        """The line that introduces the block of a line, mostly with a colon. Empty if there is none."""
+        return self._introduction(self.blocks[self.lines[index].block].start)
+
     def _introduction(self, index: int) -> str:
-        """The line that introduces the block that begins at an index: it ends with a colon."""
         for before in reversed(self.lines[max(0, index - 8) : index]):
-            if before.text.rstrip().endswith(":"):
+            if INTRODUCES.search(before.text):
                 return before.text
             if before.kind is not self.lines[index].kind:
                 break
@@ -109,14 +130,6 @@ class Text:
         return " ".join(self.lines[index].text for index in indexes[-8:] if indexes) if indexes else ""
 
 
-class Rule(ABC):
-    """One kind of fact. A rule is a module of this package and is found there."""
-
-    @abstractmethod
-    def read(self, text: Text) -> Iterator[Found]:
-        """Yield what the lines tell of this kind."""
-
-
 def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """The first matches on a line; no line that a person wrote holds more."""
     return islice(pattern.finditer(text), MOST_ON_A_LINE)
@@ -131,14 +144,18 @@ def place(line: Line, start: int = 0) -> Place:
     """Which system the words at column `start` of a line are about."""
     text = line.labelled
     start += len(text) - len(line.text)
-    begins = [0, *(found.end() for found in CLAUSE.finditer(text) if found.end() <= start)][-1]
-    ends = next((found.start() for found in CLAUSE.finditer(text) if found.start() > start), len(text))
+    begins = [0, *(end.end() for end in CLAUSE.finditer(text) if end.end() <= start)][-1]
+    ends = next((end.start() for end in CLAUSE.finditer(text) if end.start() > start), len(text))
     label = LABEL.match(text)
     # A title says what a report is about, and not where each of its lines is from.
     section = line.section if len(line.section) <= LONGEST_SECTION else ""
-    for words in (text[begins:ends], label[1] if label else "", section):
+    if HOST.search(text[begins:ends]):
+        return Place.HOST
+    if CONTAINER.search(text[begins:ends]):
+        return Place.CONTAINER
+    for words in (label[1] if label else "", section):
         if HOST.search(words):
             return Place.HOST
-        if CONTAINER.search(words):
+        if OF_CONTAINER.search(words):
             return Place.CONTAINER
     return Place.HOST
