@@ -12,7 +12,7 @@ from lab.cli import common, completion, consoles
 from lab.lane import keeper
 from lab.machine import doctor, leftovers
 from lab.machine.connection import NoLibvirt
-from lab.machine.needs import Plan
+from lab.machine.doctor import Plan
 
 STUCK_HINT = (
     "  next: a program of the dead lab may still be ending, so run lab clean again in a minute; "

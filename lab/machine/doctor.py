@@ -1,11 +1,12 @@
-"""Whether this host can run the lab: one line for each requirement, with what to do if it is not met."""
+"""Whether this machine can run the lab: a table of what the lab needs of it, and a line for each need."""
 
 import os
 import pwd
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,21 +16,21 @@ from lab.base import host_table, process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs, sandbox
+from lab.catalog import CloudImage, DebianImage, Firmware, Guest
 from lab.images import debian, store
 from lab.machine import acceleration, clock, firmware, proof
 from lab.machine.acceleration import NoMachine
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
-from lab.machine.needs import Need, Plan, is_built, is_labelled, is_verified, nobody, starts_from_uefi
 
 SETUP = "./setup.sh doctor installs it"
 SSH = f"lab shell, lab exec and lab attach need it: {SETUP}"
+NO_MACHINE = "see the line `machine`"
 # Not on every user's PATH.
 ADMINISTRATION = "/usr/sbin:/sbin"
 FREE_GIB = 8.0
 # For a program to say its version. mmdebstrap needed more than 20 s on a host that was itself emulated.
 ANSWER_SECONDS = 60.0
-BUSY = "try it again when this host has less to do"
 # UEFI without a file for its variables (`stateless`) came with 8.6, and nothing else of a lane's XML is as new;
 # only Fedora's firmware needs 9.2. https://libvirt.org/formatdomain.html#bios-bootloader
 OLDEST_LIBVIRT = 8_006_000
@@ -53,7 +54,7 @@ class Line:
     """One requirement: its state, what was found, and what to do about it (`mend`), if anything.
 
     `needed_by` names the guests of the catalog that need it now; None means every guest. `evidence` holds lines
-    of this host's logs.
+    of this machine's logs.
     """
 
     what: str
@@ -64,156 +65,197 @@ class Line:
     evidence: Sequence[str] = ()
 
 
-def examine(plan: Plan, uri: str, *, again: bool = False) -> Iterator[Line]:
-    """Check all requirements, one line at a time. What only guests outside the plan need is never broken.
+@dataclass(frozen=True)
+class Plan:
+    """The guests that are to be run, and all guests of the catalog."""
 
-    `again`: KVM is tried, although the verdict of an earlier time still holds.
-    """
-    paths = plan.paths
-    # First, because the lab runs every other program through it.
-    yield _program("setpriv", "setpriv", "--version")
-    yield _program("QEMU", "qemu-system-x86_64", "--version")
-    yield _program("qemu-img", "qemu-img", "--version")
-    yield from _libvirt(plan, uri, again)
-    yield _for_some(plan, is_built, _program("mmdebstrap", "mmdebstrap", "--version"))
-    yield _for_some(plan, is_built, _keyring())
-    yield _for_some(plan, is_built, _program("mke2fs", "mke2fs", "-V"))
-    yield _for_some(plan, is_verified, _program("gpgv", "gpgv", "--version"))
-    yield _for_some(plan, nobody, _program("ssh", "ssh", "-V", mend=SSH))
-    yield _for_some(plan, nobody, _sandbox())
-    if os.geteuid() != 0:
-        yield _for_some(plan, is_built, _subordinate_ids())
-        yield _labels(plan)
-    yield _busybox()
-    yield _disk(paths)
-    yield _memory(plan)
+    paths: Paths
+    guests: Sequence[Guest]
+    catalog: Sequence[Guest]
 
 
-def _for_some(plan: Plan, need: Need, line: Line) -> Line:
-    """The line of a requirement that not every guest has."""
-    names = plan.needing(need)
-    if line.state is State.BROKEN and not plan.has_any(names):
-        return replace(line, state=State.NOT_NEEDED, needed_by=names)
-    return replace(line, needed_by=names)
+class NotMet(LabError):
+    """A requirement is not met, or not as well as it could be; `lines` are those of this machine's logs."""
+
+    def __init__(self, state: State, found: str, hint: str | None = None, lines: Sequence[str] = ()) -> None:
+        super().__init__(found, hint=hint)
+        self.state = state
+        self.lines = lines
 
 
-def _program(what: str, program: str, argument: str, *, mend: str = SETUP) -> Line:
-    path = _find(program)
-    if path is None:
-        there = _find(program, os.F_OK)
-        said = f"{there} may not be executed" if there else f"{program} is not installed"
-        return Line(what, State.BROKEN, said, f"make it executable: chmod a+x {there}" if there else mend)
+@dataclass
+class Examination:
+    """What the rows ask: the plan, and libvirt once it has answered. `again`: KVM is to be tried once more."""
+
+    plan: Plan
+    uri: str
+    again: bool = False
+    opened: libvirt.virConnect | None = None
+    # Closes the connection at the end.
+    closing: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def libvirt(self) -> libvirt.virConnect:
+        """The connection. Raises NotMet if there is none."""
+        if self.opened is None:
+            raise NotMet(State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
+        return self.opened
+
+
+# -- which guests need something that not every guest needs
+
+
+Need = Callable[[Paths, Guest], bool]
+
+
+def everyone(_paths: Paths, _guest: Guest) -> bool:
+    return True
+
+
+def nobody(_paths: Paths, _guest: Guest) -> bool:
+    """No guest needs this; a command that runs no cells does."""
+    return False
+
+
+def is_built(paths: Paths, guest: Guest) -> bool:
+    """Whether the guest's image still has to be built from Debian's packages."""
+    return isinstance(guest.image, DebianImage) and not _is_stored(paths, guest)
+
+
+def is_labelled(paths: Paths, guest: Guest) -> bool:
+    """Whether the guest's image still has to be built with SELinux labels."""
+    return is_built(paths, guest) and isinstance(guest.image, DebianImage) and guest.image.selinux is not None
+
+
+def is_verified(paths: Paths, guest: Guest) -> bool:
+    """Whether the guest's disk still has to be downloaded and its signature verified."""
+    image = guest.image
+    return isinstance(image, CloudImage) and image.checksums is not None and not _is_stored(paths, guest)
+
+
+def starts_from_uefi(_paths: Paths, guest: Guest) -> bool:
+    """Whether UEFI starts the guest."""
+    return isinstance(guest.image, CloudImage) and guest.image.firmware is Firmware.UEFI
+
+
+def _is_stored(paths: Paths, guest: Guest) -> bool:
     try:
-        printed = process.run([path, argument], timeout=ANSWER_SECONDS)
-    except process.CommandFailed as error:
-        if error.late:  # A host that has much to do is slow to start any program.
-            return Line(what, State.UNKNOWN, str(error), BUSY)
-        return Line(what, State.BROKEN, str(error), mend)
-    found = VERSION.search(printed)
-    return Line(what, State.OK, f"{found.group(0)} ({path})" if found else path)
+        return store.find(paths, guest) is not None
+    except LabError:  # An image that cannot be read has to be made again.
+        return False
+
+
+# -- what is asked: each returns what is there, and raises LabError if the need is not met
+
+
+Ask = Callable[[Examination], str]
+
+
+def _program(program: str, argument: str) -> Ask:
+    """Ask a program for its version."""
+
+    def ask(_examination: Examination) -> str:
+        path = _find(program)
+        if path is None:
+            if there := _find(program, os.F_OK):
+                raise LabError(f"{there} may not be executed", hint=f"make it executable: chmod a+x {there}")
+            raise LabError(f"{program} is not installed")
+        try:
+            printed = process.run([path, argument], timeout=ANSWER_SECONDS)
+        except process.CommandFailed as error:
+            if error.late:  # A machine that has much to do is slow to start any program.
+                raise NotMet(State.UNKNOWN, str(error), "try it again when this host has less to do") from error
+            raise
+        match = VERSION.search(printed)
+        return f"{match.group(0)} ({path})" if match else path
+
+    return ask
 
 
 def _find(program: str, mode: int = os.F_OK | os.X_OK) -> str | None:
     return shutil.which(program, mode, f"{os.environ.get('PATH', '')}:{ADMINISTRATION}")
 
 
-def _libvirt(plan: Plan, uri: str, again: bool) -> Iterator[Line]:
-    try:
-        with connection(uri) as opened:
-            number = opened.getLibVersion()
-            found = f"{version(number)}, {uri}"
-            if number < OLDEST_LIBVIRT:
-                yield Line("libvirt", State.BROKEN, found, "the lab needs libvirt 8.6 or newer")
-            else:
-                yield Line("libvirt", State.OK, found)
-            yield _for_some(plan, starts_from_uefi, _uefi(opened))
-            if again:
-                plan.paths.acceleration.unlink(missing_ok=True)
-            yield _acceleration(opened, plan.paths)
-            yield _clock(opened, plan.paths)
-            yield _network(opened, plan.paths)
-    except NoLibvirt as error:
-        yield Line("libvirt", State.BROKEN, str(error.args[0]), error.hint or "")
-        for what in ("acceleration", "clock", "network"):
-            yield Line(what, State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
-    except libvirt.libvirtError as error:
-        yield Line("libvirt", State.BROKEN, str(error), "see the daemon's own log")
+def _libvirt(examination: Examination) -> str:
+    examination.opened = examination.closing.enter_context(connection(examination.uri))
+    number = examination.opened.getLibVersion()
+    found = f"{version(number)}, {examination.uri}"
+    if number < OLDEST_LIBVIRT:
+        raise LabError(found, hint="the lab needs libvirt 8.6 or newer")
+    return found
 
 
-def _uefi(opened: libvirt.virConnect) -> Line:
-    try:
-        return Line("UEFI", State.OK, str(firmware.uefi(opened)))
-    except firmware.NoFirmware as error:
-        return Line("UEFI", State.BROKEN, str(error.args[0]), SETUP)
-
-
-def _acceleration(opened: libvirt.virConnect, paths: Paths) -> Line:
+def _acceleration(examination: Examination) -> str:
+    paths, opened = examination.plan.paths, examination.libvirt
+    if examination.again:
+        paths.acceleration.unlink(missing_ok=True)
     verdict = acceleration.cached(opened, paths)
     is_whole = verdict is not None and verdict.kernel_seconds is not None
     if not is_whole and (image := store.any_image(paths)):
         try:
             verdict = acceleration.decide(opened, paths, image, lambda text: None)
         except NoMachine as error:
-            return Line("acceleration", State.UNKNOWN, str(error.args[0]), "see the line `network`")
+            raise NotMet(State.UNKNOWN, str(error.args[0]), NO_MACHINE) from error
     if verdict is None:
-        return Line(
-            "acceleration",
+        raise NotMet(
             State.UNKNOWN,
             "only booting a guest kernel under KVM can tell, and there is no guest image yet",
             "lab images build debian-13, then lab doctor",
         )
-    if verdict.kvm:
-        return Line("acceleration", State.OK, f"KVM: {verdict.reason}; {verdict.speed.compared}")
-    return Line(
-        "acceleration",
-        State.SLOW,
-        f"software emulation: {verdict.reason}; {verdict.speed.compared}",
-        "everything works without KVM; for speed, use a host with /dev/kvm and nested virtualization",
-    )
+    if not verdict.kvm:
+        raise NotMet(State.SLOW, f"software emulation: {verdict.reason}; {verdict.speed.compared}")
+    return f"KVM: {verdict.reason}; {verdict.speed.compared}"
 
 
-def _clock(opened: libvirt.virConnect, paths: Paths) -> Line:
+def _clock(examination: Examination) -> str:
     """Which clock guests have."""
+    paths, opened = examination.plan.paths, examination.libvirt
     verdict = acceleration.cached(opened, paths)
     if verdict is not None and verdict.kvm:
-        return Line("clock", State.OK, "guests run under KVM and have this host's clock")
+        return "guests run under KVM and have this host's clock"
     if not opened.getURI().startswith("qemu"):
-        return Line("clock", State.UNKNOWN, "only QEMU can be given another one")
+        raise NotMet(State.UNKNOWN, "only QEMU can be given another one", "")
     try:
         found = clock.of_emulated(opened, paths)
     except libvirt.libvirtError as error:
-        return Line("clock", State.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `network`")
-    if not found.reason:
-        return Line(
-            "clock",
-            State.OK,
-            f"an emulated guest's runs {1 / found.rate:.0f} times slower than this host's, like its processor",
+        raise NotMet(State.UNKNOWN, f"libvirt starts no machine: {error}", NO_MACHINE) from error
+    if found.reason:
+        raise NotMet(
+            State.SLOW,
+            f"emulated guests have this host's clock: {found.reason}; boxes may miss boxlite's limit of 30 s "
+            "while this host is busy, and their cells are `error` then",
+            "" if clock.library() else SETUP,
         )
-    return Line(
-        "clock",
-        State.SLOW,
-        f"emulated guests have this host's clock: {found.reason}; boxes may miss boxlite's limit of 30 s while "
-        "this host is busy, and their cells are `error` then",
-        "" if clock.library() else SETUP,
-    )
+    return f"an emulated guest's runs {1 / found.rate:.0f} times slower than this host's, like its processor"
 
 
-def _network(opened: libvirt.virConnect, paths: Paths) -> Line:
+def _machine(examination: Examination) -> str:
+    paths, opened = examination.plan.paths, examination.libvirt
     if not opened.getURI().startswith("qemu"):
-        return Line("network", State.UNKNOWN, "only QEMU has one that can be tried")
+        raise NotMet(State.UNKNOWN, "only QEMU has one that can be tried")
     try:
         refusal = proof.prove(opened, paths)
     except NoLibvirt:
         raise
     except LabError as error:
-        return Line("network", State.UNKNOWN, str(error.args[0]), error.hint or "")
-    if refusal is None:
-        return Line("network", State.OK, "libvirt starts a machine, and QEMU opens its port on 127.0.0.1")
-    mend = proof.mend(refusal, paths)
-    return Line("network", State.BROKEN, refusal.reason, mend, evidence=refusal.denials)
+        raise NotMet(State.UNKNOWN, str(error.args[0]), error.hint) from error
+    if refusal is not None:
+        raise NotMet(State.BROKEN, refusal.reason, proof.mend(refusal, paths), refusal.denials)
+    return "libvirt starts a machine, and QEMU opens its port on 127.0.0.1"
 
 
-def _subordinate_ids() -> Line:
+def _keyring(_examination: Examination) -> str:
+    if not debian.KEYRING.exists():
+        raise LabError(f"{debian.KEYRING} is missing", hint=host_table.install("keyring"))
+    return str(debian.KEYRING)
+
+
+def _sandbox(_examination: Examination) -> str:
+    sandbox.check()
+    return "bubblewrap, for builds whose programs are asked on this host"
+
+
+def _subordinate_ids(_examination: Examination) -> str:
     name = pwd.getpwuid(os.geteuid()).pw_name
     listed = [
         file
@@ -221,61 +263,124 @@ def _subordinate_ids() -> Line:
         if Path(file).exists()
         and any(line.split(":")[0] in (name, str(os.geteuid())) for line in Path(file).read_text().splitlines())
     ]
-    if len(listed) == 2 and shutil.which("newuidmap"):
-        return Line("subordinate ids", State.OK, f"{name} has lines in /etc/subuid and /etc/subgid")
-    return Line(
-        "subordinate ids",
-        State.BROKEN,
-        f"newuidmap, or lines for {name} in /etc/subuid and /etc/subgid, are missing: no guest can be built",
-        "./setup.sh doctor installs newuidmap, and adds lines with IDs that nobody else has",
-    )
+    if len(listed) < 2 or not shutil.which("newuidmap"):
+        files = "/etc/subuid and /etc/subgid"
+        raise LabError(f"newuidmap, or lines for {name} in {files}, are missing: no guest can be built")
+    return f"{name} has lines in /etc/subuid and /etc/subgid"
 
 
-def _labels(plan: Plan) -> Line:
-    """What only root can do for the guests that have SELinux. All others run without it."""
-    line = Line(
-        "SELinux labels",
-        State.BROKEN,
-        f"{pwd.getpwuid(os.geteuid()).pw_name} is not root, and only root can set them in a guest's image",
-        "run the lab as root for these guests; their cells are not run otherwise",
-    )
-    line = _for_some(plan, is_labelled, line)
+def _labels(examination: Examination) -> str:
+    plan, name = examination.plan, pwd.getpwuid(os.geteuid()).pw_name
     others = not all(is_labelled(plan.paths, guest) for guest in plan.guests)
-    return replace(line, state=State.LIMITED) if line.state is State.BROKEN and others else line
+    raise NotMet(
+        State.LIMITED if others else State.BROKEN,
+        f"{name} is not root, and only root can set them in a guest's image",
+    )
 
 
-def _keyring() -> Line:
-    if debian.KEYRING.exists():
-        return Line("Debian's keys", State.OK, str(debian.KEYRING))
-    return Line("Debian's keys", State.BROKEN, f"{debian.KEYRING} is missing", host_table.install("keyring"))
-
-
-def _sandbox() -> Line:
-    try:
-        sandbox.check()
-        return Line("sandbox", State.OK, "bubblewrap, for builds whose programs are asked on this host")
-    except LabError as error:
-        return Line("sandbox", State.BROKEN, str(error.args[0]), error.hint or "")
-
-
-def _busybox() -> Line:
-    try:
-        return Line("busybox", State.OK, f"static ({rootfs.find_busybox()})")
-    except LabError as error:
-        return Line("busybox", State.BROKEN, str(error.args[0]), error.hint or "")
-
-
-def _disk(paths: Paths) -> Line:
-    folder = next(p for p in (paths.cache, *paths.cache.parents) if p.exists())
+def _disk(examination: Examination) -> str:
+    cache = examination.plan.paths.cache
+    folder = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(folder).free / 2**30
     if free < FREE_GIB:
-        return Line("disk space", State.BROKEN, f"{free:.1f} GiB free in {folder}", f"free {FREE_GIB:.0f} GiB")
-    return Line("disk space", State.OK, f"{free:.0f} GiB free in {folder}")
+        raise LabError(f"{free:.1f} GiB free in {folder}")
+    return f"{free:.0f} GiB free in {folder}"
 
 
-def _memory(plan: Plan) -> Line:
-    free, need = available_mib(), Memory.need_mib(plan.memory_mib) + RESERVE_MIB
+def _memory(examination: Examination) -> str:
+    largest = max((guest.memory_mib for guest in examination.plan.guests), default=0)
+    free, need = available_mib(), Memory.need_mib(largest) + RESERVE_MIB
     if free < need:
-        mend = f"the largest guest needs {need} MiB, {RESERVE_MIB} of them for the host"
-        return Line("memory", State.BROKEN, f"{free} MiB free", mend)
-    return Line("memory", State.OK, f"{free} MiB free")
+        hint = f"the largest guest needs {need} MiB, {RESERVE_MIB} of them for the host"
+        raise LabError(f"{free} MiB free", hint=hint)
+    return f"{free} MiB free"
+
+
+# -- the table
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One row: how it is asked, what to do where the error has no hint of its own, and which guests need it.
+
+    `of_users`: root does not need it.
+    """
+
+    what: str
+    ask: Ask
+    mend: str = SETUP
+    need: Need = everyone
+    of_users: bool = False
+
+
+REQUIREMENTS = (
+    # First, because the lab runs every other program through it.
+    Requirement("setpriv", _program("setpriv", "--version")),
+    Requirement("QEMU", _program("qemu-system-x86_64", "--version")),
+    Requirement("qemu-img", _program("qemu-img", "--version")),
+    Requirement("libvirt", _libvirt, ""),
+    Requirement("UEFI", lambda asked: str(firmware.uefi(asked.libvirt)), SETUP, starts_from_uefi),
+    Requirement(
+        "acceleration",
+        _acceleration,
+        "everything works without KVM; for speed, use a host with /dev/kvm and nested virtualization",
+    ),
+    Requirement("clock", _clock),
+    Requirement("machine", _machine, ""),
+    Requirement("mmdebstrap", _program("mmdebstrap", "--version"), SETUP, is_built),
+    Requirement("Debian's keys", _keyring, SETUP, is_built),
+    Requirement("mke2fs", _program("mke2fs", "-V"), SETUP, is_built),
+    Requirement("gpgv", _program("gpgv", "--version"), SETUP, is_verified),
+    Requirement("ssh", _program("ssh", "-V"), SSH, nobody),
+    Requirement("sandbox", _sandbox, SETUP, nobody),
+    Requirement(
+        "subordinate ids",
+        _subordinate_ids,
+        "./setup.sh doctor installs newuidmap, and adds lines with IDs that nobody else has",
+        is_built,
+        of_users=True,
+    ),
+    Requirement(
+        "SELinux labels",
+        _labels,
+        "run the lab as root for these guests; their cells are not run otherwise",
+        is_labelled,
+        of_users=True,
+    ),
+    Requirement("busybox", lambda _: f"static ({rootfs.find_busybox()})"),
+    Requirement("disk space", _disk, f"free {FREE_GIB:.0f} GiB"),
+    Requirement("memory", _memory),
+)
+
+
+def examine(plan: Plan, uri: str, *, again: bool = False) -> Iterator[Line]:
+    """Check all requirements, one line at a time. What only guests outside the plan need is never broken.
+
+    `again`: KVM is tried, although the verdict of an earlier time still holds.
+    """
+    examination = Examination(plan, uri, again)
+    with examination.closing:
+        for requirement in REQUIREMENTS:
+            if not (requirement.of_users and os.geteuid() == 0):
+                yield line_of(requirement, examination)
+
+
+def line_of(requirement: Requirement, examination: Examination) -> Line:
+    """Ask for one requirement, and judge the answer by the guests that are to be run."""
+    try:
+        line = Line(requirement.what, State.OK, requirement.ask(examination))
+    except libvirt.libvirtError as error:
+        line = Line(requirement.what, State.BROKEN, str(error), "see the log of libvirt's daemon")
+    except LabError as error:
+        mend = requirement.mend if error.hint is None else error.hint
+        line = Line(requirement.what, State.BROKEN, str(error.args[0]), mend)
+        if isinstance(error, NotMet):
+            line = replace(line, state=error.state, evidence=error.lines)
+    if requirement.need is everyone:
+        return line
+    plan = examination.plan
+    needed_by = [guest.name for guest in plan.catalog if requirement.need(plan.paths, guest)]
+    is_unmet = line.state in (State.BROKEN, State.LIMITED)
+    if is_unmet and not any(guest.name in needed_by for guest in plan.guests):
+        return replace(line, state=State.NOT_NEEDED, needed_by=needed_by)
+    return replace(line, needed_by=needed_by)

@@ -16,8 +16,7 @@ from lab.catalog import Firmware, Guest
 from lab.images import debian, store
 from lab.machine import acceleration, doctor, proof
 from lab.machine.acceleration import Acceleration
-from lab.machine.doctor import Line, State
-from lab.machine.needs import Plan, starts_from_uefi
+from lab.machine.doctor import REQUIREMENTS, Examination, Line, Plan, State
 from lab.machine.proof import Refusal
 from tests.unit.examples import base_image, domain_capabilities
 
@@ -55,18 +54,37 @@ def examine(paths: Paths, what: str, *guests: str) -> Line:
     return line
 
 
-def test_the_uefi_firmware_is_the_one_that_guests_get() -> None:
-    class Daemon:
-        def __init__(self, *files: Path) -> None:
-            self.files = files
+def ask(paths: Paths, what: str, opened: object = None, *guests: Guest) -> Line:
+    """The line of one requirement, asked with this connection; `guests` are all that there are."""
+    [requirement] = [row for row in REQUIREMENTS if row.what == what]
+    return doctor.line_of(requirement, Examination(Plan(paths, guests, guests), NOWHERE, opened=opened))
 
-        def getDomainCapabilities(self, *_: object) -> str:  # noqa: N802
-            return domain_capabilities(*self.files)
 
-    line = doctor._uefi(Daemon(Path("/firmware/CODE.fd")))
-    assert line == Line("UEFI", State.OK, "/firmware/CODE.fd")
-    missing = Line("UEFI", State.BROKEN, "no UEFI firmware for guests is installed", doctor.SETUP)
-    assert doctor._uefi(Daemon()) == missing
+class Qemu:
+    """A connection to QEMU's driver, with this firmware for guests."""
+
+    def __init__(self, *files: Path) -> None:
+        self.files = files
+
+    def getURI(self) -> str:  # noqa: N802
+        return "qemu:///system"
+
+    def getDomainCapabilities(self, *_: object) -> str:  # noqa: N802
+        return domain_capabilities(*self.files)
+
+
+def uefi_guest() -> Guest:
+    bios = catalog.load().guest("fedora-43")
+    image = bios.image.model_copy(update={"firmware": Firmware.UEFI})
+    return bios.model_copy(update={"name": "mine", "image": image})
+
+
+def test_the_uefi_firmware_is_the_one_that_guests_get(paths: Paths) -> None:
+    line = ask(paths, "UEFI", Qemu(Path("/firmware/CODE.fd")), uefi_guest())
+    assert line == Line("UEFI", State.OK, "/firmware/CODE.fd", needed_by=["mine"])
+    line = ask(paths, "UEFI", Qemu(), uefi_guest())
+    assert (line.state, line.found) == (State.BROKEN, "no UEFI firmware for guests is installed")
+    assert "./setup.sh doctor" in line.mend
 
 
 def test_a_program_is_named_with_its_version(paths: Paths, programs: Path) -> None:
@@ -105,11 +123,10 @@ def test_a_program_that_is_there_but_may_not_be_executed_is_not_called_missing(
     monkeypatch.setenv("PATH", str(programs))
     (programs / "gpgv").chmod(0o644)
     monkeypatch.setattr(doctor, "ADMINISTRATION", "")
-    line = doctor._program("gpgv", "gpgv", "--version")
+    line = examine(paths, "gpgv")
     there = programs / "gpgv"
-    assert line == Line(
-        "gpgv", State.BROKEN, f"{there} may not be executed", f"make it executable: chmod a+x {there}"
-    )
+    assert (line.state, line.found) == (State.BROKEN, f"{there} may not be executed")
+    assert line.mend == f"make it executable: chmod a+x {there}"
 
 
 def test_a_program_that_fails_is_broken(paths: Paths, programs: Path) -> None:
@@ -125,7 +142,7 @@ def test_a_program_that_a_busy_host_does_not_get_to_start_is_not_called_broken(
     monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.1)
     write(programs / "mke2fs", "sleep 60")
     line = examine(paths, "mke2fs")
-    assert (line.state, line.mend) == (State.UNKNOWN, doctor.BUSY)
+    assert (line.state, line.mend) == (State.UNKNOWN, "try it again when this host has less to do")
     assert "stopped after 0 s" in line.found
 
 
@@ -145,8 +162,9 @@ def test_without_libvirt_it_says_how_to_start_it(paths: Paths, programs: Path) -
     assert line.state is State.BROKEN
     assert NOWHERE in line.found
     assert line.mend
-    assert examine(paths, "acceleration").state is State.UNKNOWN
-    assert examine(paths, "network").state is State.UNKNOWN
+    for what in ("UEFI", "acceleration", "clock", "machine"):
+        line = examine(paths, what)
+        assert (line.state, line.mend) == (State.UNKNOWN, "start libvirt")
 
 
 @pytest.mark.parametrize(("free", "state"), [(7 * GIB, State.BROKEN), (9 * GIB, State.OK)])
@@ -223,14 +241,11 @@ def test_debian_s_keys_are_needed_to_build_guests(paths: Paths, monkeypatch: pyt
 
 def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
     bios = catalog.load().guest("fedora-43")
-    uefi = bios.model_copy(
-        update={"name": "mine", "image": bios.image.model_copy(update={"firmware": Firmware.UEFI})}
-    )
-    missing = Line("UEFI", State.BROKEN, "none")
-    line = doctor._for_some(Plan(paths, [bios], [bios, uefi]), starts_from_uefi, missing)
-    assert (line.state, line.needed_by) == (State.NOT_NEEDED, ["mine"])
-    line = doctor._for_some(Plan(paths, [bios, uefi], [bios, uefi]), starts_from_uefi, missing)
-    assert line.state is State.BROKEN
+    [requirement] = [row for row in REQUIREMENTS if row.what == "UEFI"]
+    for chosen, state in ([bios], State.NOT_NEEDED), ([bios, uefi_guest()], State.BROKEN):
+        plan = Plan(paths, chosen, [bios, uefi_guest()])
+        line = doctor.line_of(requirement, Examination(plan, NOWHERE, opened=Qemu()))
+        assert (line.state, line.needed_by) == (state, ["mine"])
 
 
 @pytest.mark.parametrize(
@@ -267,9 +282,8 @@ def test_memory_is_that_of_the_largest_guest_of_the_plan(
     paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "available_mib", lambda: 4095)
-    plan = plan_of(paths, "debian-13")
-    assert plan.memory_mib == 2048
-    line = doctor._memory(plan)
+    assert catalog.load().guest("debian-13").memory_mib == 2048
+    line = examine(paths, "memory", "debian-13")
     assert (line.state, line.found) == (State.BROKEN, "4095 MiB free")
     assert line.mend == "the largest guest needs 4096 MiB, 1024 of them for the host"
 
@@ -278,13 +292,6 @@ def test_nothing_is_made_by_looking(paths: Paths, programs: Path) -> None:
     assert list(doctor.examine(plan_of(paths), NOWHERE))
     assert not paths.cache.exists()
     assert not paths.state.exists()
-
-
-class Qemu:
-    """A connection to QEMU's driver; nothing is asked of it but its address."""
-
-    def getURI(self) -> str:  # noqa: N802
-        return "qemu:///system"
 
 
 @pytest.mark.parametrize(
@@ -297,9 +304,9 @@ class Qemu:
 def test_emulation_is_told_with_the_speed_that_was_measured(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, seconds: float | None, speed: str
 ) -> None:
-    found = Acceleration(False, "/dev/kvm does not exist", seconds)
-    monkeypatch.setattr(acceleration, "cached", lambda *_: found)
-    line = doctor._acceleration(Qemu(), paths)
+    verdict = Acceleration(False, "/dev/kvm does not exist", seconds)
+    monkeypatch.setattr(acceleration, "cached", lambda *_: verdict)
+    line = ask(paths, "acceleration", Qemu())
     said = f"software emulation: /dev/kvm does not exist; {speed}"
     assert (line.state, line.found) == (State.SLOW, said)
 
@@ -311,12 +318,12 @@ def test_where_no_machine_starts_nothing_is_said_of_kvm(paths: Paths, monkeypatc
     monkeypatch.setattr(acceleration, "cached", lambda *_: None)
     monkeypatch.setattr(acceleration, "decide", decide)
     monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
-    line = doctor._acceleration(Qemu(), paths)
+    line = ask(paths, "acceleration", Qemu())
     assert line == Line(
         "acceleration",
         State.UNKNOWN,
         "KVM could not be tried, because libvirt starts no machine",
-        "see the line `network`",
+        "see the line `machine`",
     )
 
 
@@ -324,21 +331,21 @@ DENIED = 'audit: type=1400 apparmor="DENIED" operation="open" profile="libvirt-1
 
 
 @pytest.mark.parametrize(
-    ("found", "line"),
+    ("refusal", "line"),
     [
-        (None, Line("network", State.OK, "libvirt starts a machine, and QEMU opens its port on 127.0.0.1")),
+        (None, Line("machine", State.OK, "libvirt starts a machine, and QEMU opens its port on 127.0.0.1")),
         (
             Refusal("no machine starts", [DENIED]),
-            Line("network", State.BROKEN, "no machine starts", proof.LOGS, evidence=[DENIED]),
+            Line("machine", State.BROKEN, "no machine starts", proof.LOGS, evidence=[DENIED]),
         ),
     ],
     ids=["started", "refused"],
 )
-def test_the_network_is_what_was_proved(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, found: Refusal | None, line: Line
+def test_the_machine_is_what_was_proved(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, refusal: Refusal | None, line: Line
 ) -> None:
-    monkeypatch.setattr(proof, "prove", lambda *_: found)
-    assert doctor._network(Qemu(), paths) == line
+    monkeypatch.setattr(proof, "prove", lambda *_: refusal)
+    assert ask(paths, "machine", Qemu()) == line
 
 
 def test_a_proof_that_cannot_be_begun_is_told_with_what_to_do(
@@ -348,7 +355,7 @@ def test_a_proof_that_cannot_be_begun_is_told_with_what_to_do(
         raise LabError("no free port", hint="lab clean")
 
     monkeypatch.setattr(proof, "prove", prove)
-    assert doctor._network(Qemu(), paths) == Line("network", State.UNKNOWN, "no free port", "lab clean")
+    assert ask(paths, "machine", Qemu()) == Line("machine", State.UNKNOWN, "no free port", "lab clean")
 
 
 @pytest.mark.parametrize(("number", "state"), [(8_005_999, State.BROKEN), (8_006_000, State.OK)])

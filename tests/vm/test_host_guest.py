@@ -58,11 +58,11 @@ def line_of(what: str, printed: str) -> str:
 
 
 @pytest.mark.parametrize("who", USERS)
-def test_doctor_proves_kvm_and_the_network(ready: tuple[Host, MemoryCheckpoint], who: Who) -> None:
+def test_doctor_proves_kvm_and_that_machines_start(ready: tuple[Host, MemoryCheckpoint], who: Who) -> None:
     printed = ready[0].first[who].stdout
     assert line_of("acceleration", printed).startswith("ok  ")
     assert "KVM: a guest kernel ran under KVM" in printed
-    assert line_of("network", printed).startswith("ok  ")
+    assert line_of("machine", printed).startswith("ok  ")
     assert "QEMU opens its port on 127.0.0.1" in printed
     uri = {"root": "qemu:///system", "lab": "qemu:///session"}[who]
     assert line_of("libvirt", printed).endswith(uri)
@@ -162,14 +162,14 @@ def test_consoles_that_selinux_denies_are_told_and_mended(paths: Paths, image: B
         assert host.run("getenforce").stdout.strip() == "Enforcing"
         denied = host.lab("doctor", check=False)
         assert denied.returncode == 3
-        assert line_of("network", denied.stdout).startswith("broken  "), denied.stdout
+        assert line_of("machine", denied.stdout).startswith("broken  "), denied.stdout
         # Of KVM nothing is known, because no machine starts.
         assert line_of("acceleration", denied.stdout).startswith("not known  "), denied.stdout
         assert is_denied_to_virtlogd(denied.stdout), denied.stdout
         assert "./setup.sh --allow=consoles doctor adds this rule" in denied.stdout
         mended = host.lab("--allow=consoles", "doctor", check=False).stdout
         assert not is_denied_to_virtlogd(mended), mended
-        assert "disk.qcow2': Permission denied" in line_of("network", mended)
+        assert "disk.qcow2': Permission denied" in line_of("machine", mended)
         assert ":virt_log_t:" in host.run("ls -dZ /var/lib/boxlite-lab").stdout
         again = host.lab("--forbid=consoles", "doctor", check=False).stdout
         assert is_denied_to_virtlogd(again), again
