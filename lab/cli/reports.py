@@ -12,7 +12,7 @@ from lab.cli import common, completion, consoles
 from lab.record import RunResult
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.run import journal
-from lab.run.merge import merge
+from lab.run.past import merge
 from lab.site import one_page
 from lab.site.publish import publish
 

@@ -40,7 +40,7 @@ from lab.run.backlog import Backlog, Ticket
 from lab.run.decisions import Decisions
 from lab.run.estimates import Estimates
 from lab.run.journal import UNDECIDED, Journal, locked_folder
-from lab.run.labels import NUMBERED, Labels
+from lab.run.lanes import NUMBERED, Labels
 from lab.run.observer import Observer, kept_apart
 from lab.run.start import PlannedRun
 from lab.run.worker import NO_IMAGE

@@ -28,8 +28,8 @@ from lab.plan import Cell
 from lab.record import RESULTS_FILE, CellResult, RunOptions
 from lab.run import definitions, start
 from lab.run.backlog import Ticket
-from lab.run.hosts import NAME as HOST_NAME
 from lab.run.journal import Journal
+from lab.run.lanes import HOST_NAME
 from lab.trials import experiment
 from lab.trials.changes import Policy
 

@@ -19,7 +19,7 @@ from lab.record import (
     RunResult,
     Status,
 )
-from lab.run import hosts
+from lab.run.lanes import host_name
 
 # Under emulation on two processors a boot alone took 25 to 29 s, a deployment 13 to 20 s.
 BRING_UP_SECONDS = 45.0
@@ -41,8 +41,6 @@ class Estimates:
         self._cells: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._variants: dict[str, list[float]] = defaultdict(list)
         self._lanes: dict[tuple[str, bool], list[float]] = defaultdict(list)
-        # By variant and guest, until more is learned of the variant: every waiting cell asks at each decision.
-        self._medians: dict[str, dict[str, float | None]] = defaultdict(dict)
         for run in runs:
             for cell in run.cells:
                 self.learn(cell, run.run.options)
@@ -53,7 +51,6 @@ class Estimates:
     def learn(self, cell: CellResult, ran: RunOptions) -> None:
         """Learn from a cell that was run with the options `ran`."""
         key = (cell.guest, cell.variant)
-        self._medians.pop(cell.variant, None)
         if cell.status is Status.NOT_APPLICABLE:
             self._cells[key].append(0.0)
         # The seconds of a cold cell include its boot.
@@ -88,17 +85,10 @@ class Estimates:
         return spent
 
     def cell(self, cell: Cell) -> float:
-        """Seconds for one repeat of a cell."""
-        measured = self._measured(cell.guest.name, cell.variant.name)
-        return cell.typical_seconds(self._options) if measured is None else measured
-
-    def _measured(self, guest: str, variant: str) -> float | None:
-        """Median seconds of a guest's cell, or of its variant on any guest; None if nothing was measured."""
-        known = self._medians[variant]
-        if guest not in known:
-            measured = self._cells.get((guest, variant)) or self._variants.get(variant)
-            known[guest] = median(measured) if measured else None
-        return known[guest]
+        """Seconds for one repeat of a cell: measured on its guest, else on any guest, else what is typical."""
+        guest, variant = cell.guest.name, cell.variant.name
+        measured = self._cells.get((guest, variant)) or self._variants.get(variant)
+        return median(measured) if measured else cell.typical_seconds(self._options)
 
     def bring_up(self, guest: str) -> float:
         """Seconds from the start of a lane to its checkpoint, without the time to build an image."""
@@ -132,7 +122,7 @@ def _of_this_host(result: RunResult) -> RunResult:
 
 
 def _is_own(host: Host | None) -> bool:
-    return host is not None and host.name == hosts.name()
+    return host is not None and host.name == host_name()
 
 
 def _readable(files: Iterable[Path]) -> Iterator[RunResult]:

@@ -1,25 +1,39 @@
-"""The lab's own runs: what each one is and found, their deletion, and a cell of one that is looked at again."""
+"""Runs on disk: what each is, its deletion, one of its cells looked at again, and shards joined to one run."""
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain, repeat
 from pathlib import Path
 
 from lab import builds
 from lab.base.errors import LabError, UsageError, unknown_name
-from lab.base.files import is_locked
+from lab.base.files import is_locked, make_folder, plain
+from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.catalog import Catalog
+from lab.causes.evidence import MISSING, why_not
 from lab.images import store
 from lab.lane import prepare_image, upkeep
-from lab.plan import Cell
-from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunInfo, RunResult, Status
+from lab.plan import Cell, rerun
+from lab.record import (
+    RESULTS_FILE,
+    BuildRecord,
+    CellResult,
+    Expectation,
+    ExperimentPolicy,
+    LaneRecord,
+    RunInfo,
+    RunResult,
+    Status,
+)
 from lab.run import definitions
 from lab.run.journal import LOCK, locked_folder
+from lab.run.lanes import NUMBERED, Labels
 
 
 class State(StrEnum):
@@ -140,6 +154,9 @@ def _deletable(runs: Path, name: str) -> PastRun:
     return run
 
 
+# -- a cell of a run
+
+
 @dataclass(frozen=True)
 class RecordedCell:
     """A cell of a run as it can be run now.
@@ -226,3 +243,179 @@ def _another_image(cell: Cell, run: RunInfo, paths: Paths) -> list[str]:
     if now is None or not then or now.manifest.disk_sha256 in then:
         return []
     return [f"{cell.guest.name} has another image now than in run {run.id}"]
+
+
+# -- shards
+
+
+def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bool = False) -> RunResult:
+    """Join shards of one plan into one run in `folder`, and copy their evidence.
+
+    Each shard is its folder and its record. With `partial`, shards may be missing: their cells are `not-run`,
+    and the run can be resumed. Raises UsageError for shards that overlap, differ in their plan, or are missing.
+    """
+    first = shards[0][1].run
+    for number, (path, shard) in enumerate(shards):
+        for _, before in shards[: max(number, 1)]:
+            _check_shard(path, shard.run, before.run)
+    assert first.shard is not None
+    plan, count = first.shard.plan, first.shard.count
+    relabelled = _relabelled([shard for _, shard in shards])
+    cells = _by_name([(path, shard) for (path, _), shard in zip(shards, relabelled, strict=True)])
+    missing = [name for name in plan if name not in cells]
+    # Shards are contiguous pieces of the plan.
+    numbers = chain.from_iterable(repeat(number, size) for number, size in enumerate(first.shard.sizes, 1))
+    number_of = dict(zip(plan, numbers, strict=True))
+    infos = [shard.run for _, shard in shards]
+    there = {info.shard.number for info in infos if info.shard}
+    lost = sorted({number_of[name] for name in missing} - there)
+    if missing and not partial:
+        named = ", ".join(f"{number}/{count}" for number in lost)
+        verb = "is" if len(lost) == 1 else "are"
+        which_ones = f"shard{'s' if len(lost) > 1 else ''} {named} {verb} missing: " if lost else ""
+        raise UsageError(
+            f"{which_ones}{len(missing)} of the plan's {len(plan)} cells are in none of these runs",
+            hint=f"run what is missing with --shard, then merge all {count} shards; or add --partial: then "
+            "those cells are not-run, and `lab matrix --resume` runs them",
+        )
+    make_folder(folder)
+    results = []
+    for name in plan:
+        if name in cells:
+            results.append(_take(folder, *cells[name]))
+        else:
+            number = number_of[name]
+            reason = f"shard {number}/{count} was lost" if number in lost else "in none of the merged shards"
+            results.append(_not_run(name, reason, first, cells.values()))
+    lanes = [lane for shard in relabelled for lane in shard.run.lanes]
+    run = RunResult(run=_info(folder.name, infos, lanes, lost), cells=results)
+    run.write(folder)
+    return run
+
+
+def _not_run(name: str, reason: str, first: RunInfo, others: Iterable[tuple[Path, CellResult]]) -> CellResult:
+    """What is known of a cell that no shard has; the cells of `others` say what its variant should do."""
+    guest, variant, build = name.split("/", 2)
+    argument = next((builds.argument(record) for record in first.builds if record.name == build), build)
+    expected = next((cell.expected for _, cell in others if cell.variant == variant), Expectation())
+    return CellResult(
+        guest=guest,
+        variant=variant,
+        build=build,
+        status=Status.NOT_RUN,
+        expected=expected,
+        reason=reason,
+        rerun=rerun(guest, variant, argument, first.options),
+    )
+
+
+def _relabelled(runs: Iterable[RunResult]) -> list[RunResult]:
+    """The runs as parts of one: no label is in two of them, and each lane says by itself what it ran on."""
+    labels = Labels()
+    parts = []
+    for run in runs:
+        # A lane that did not come up has no record, but its label is with its cells.
+        used = [*(lane.label for lane in run.run.lanes), *(name for cell in run.cells for name in cell.lanes)]
+        new = {old: labels.next(old.partition(NUMBERED)[0]) if old else "" for old in dict.fromkeys(used)}
+        lanes = [
+            lane.model_copy(update={"label": new[lane.label], "host": lane.host or run.run.host})
+            for lane in run.run.lanes
+        ]
+        cells = [
+            cell.model_copy(update={"lane": new[cell.lane], "trials_lane": new[cell.trials_lane]})
+            for cell in run.cells
+        ]
+        parts.append(RunResult(run=run.run.model_copy(update={"lanes": lanes}), cells=cells))
+    return parts
+
+
+def _by_name(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, tuple[Path, CellResult]]:
+    """Every cell of the shards, with its shard's folder. Raises UsageError if two shards have the same cell."""
+    cells: dict[str, tuple[Path, CellResult]] = {}
+    for path, shard in shards:
+        for cell in shard.cells:
+            name = f"{cell.guest}/{cell.variant}/{cell.build}"
+            if name in cells:
+                raise UsageError(
+                    f"{cells[name][0]} and {path} overlap: both have {name}",
+                    hint="leave one of them out; lab compare says in what they differ",
+                )
+            cells[name] = (path, cell)
+    return cells
+
+
+def _info(name: str, infos: list[RunInfo], lanes: list[LaneRecord], lost: list[int]) -> RunInfo:
+    """What holds for the merged run; it has a host only if all lanes of all shards ran on the same one."""
+    hosts = {host for info in infos for host in info.hosts()}
+    return infos[0].model_copy(
+        update={
+            "id": name,
+            "started": min(info.started for info in infos),
+            "finished": max((info.finished or info.started) for info in infos),
+            "resumed": [],
+            "interrupted": any(info.interrupted for info in infos),
+            "shard": None,
+            "lost_shards": lost,
+            "host": hosts.pop() if len(hosts) == 1 else None,
+            "definitions": {key: value for info in infos for key, value in info.definitions.items()},
+            "builds": _builds(infos),
+            "lanes": lanes,
+            "processor_time": [each for info in infos for each in info.processor_time],
+            "merged": infos,
+        }
+    )
+
+
+def _check_shard(path: Path, info: RunInfo, first: RunInfo) -> None:
+    """Raise UsageError if a run is no shard, or not one of the same plan as the first."""
+    if info.shard is None:
+        raise UsageError(f"{path} is not a shard", hint="run its cells with --shard I/N")
+    assert first.shard is not None or info is first
+    wrong = []
+    if info.shard.plan != (first.shard.plan if first.shard else None) or (
+        first.shard and info.shard.count != first.shard.count
+    ):
+        wrong.append("another plan")
+    if info.options.model_copy(update={"retries": 0}) != first.options.model_copy(update={"retries": 0}):
+        wrong.append("other options")
+    names = {*definitions.OF_EVERY_CELL, *(info.definitions.keys() & first.definitions.keys())}
+    changed = definitions.differences(info.definitions, first.definitions)
+    wrong += [f"another {name}" for name in changed if name in names]
+    for build in info.builds:
+        other = next((each for each in first.builds if each.name == build.name), None)
+        if other and any(build.files[f] != other.files[f] for f in build.files.keys() & other.files.keys()):
+            wrong.append(f"another build {build.name}")
+    if wrong:
+        raise UsageError(f"{path} is not a shard of the same plan as run {first.id}: {', '.join(wrong)}")
+
+
+def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
+    """Copy the evidence of a cell, but nothing that is no file of the shard's own.
+
+    Raises UsageError for evidence outside of the cell's folder.
+    """
+    kept = []
+    for name in cell.evidence:
+        if not Path(name).is_relative_to(cell.folder) or ".." in Path(name).parts:
+            raise UsageError(f"{source}: evidence outside of the cell's folder: {plain(name)}")
+        if (why := why_not(source, name)) not in ("", MISSING):
+            progress(f"left out: {plain(str(source / name))}: {why}")
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copy2(source / name, target, follow_symlinks=False)
+        except OSError as error:
+            raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
+        kept.append(name)
+    return cell.model_copy(update={"evidence": kept})
+
+
+def _builds(infos: Sequence[RunInfo]) -> list[BuildRecord]:
+    """Each build once, with all files that any shard deployed."""
+    found: dict[str, BuildRecord] = {}
+    for info in infos:
+        for build in info.builds:
+            known = found.setdefault(build.name, build.model_copy(update={"files": {}}))
+            known.files.update(build.files)
+    return list(found.values())

@@ -23,9 +23,8 @@ from lab.run import absent as absent_images
 from lab.run.backlog import Backlog
 from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
-from lab.run.hosts import Meter
 from lab.run.journal import Journal, locked_folder
-from lab.run.labels import Labels
+from lab.run.lanes import Labels, Meter
 from lab.run.observer import Observer, kept_apart
 from lab.run.worker import NO_IMAGE, Shared, Worker
 from lab.trials.changes import Policy
@@ -182,7 +181,9 @@ class Scheduler:
                 worker = self._admit(number, refused)
                 if worker is None:
                     if not self._workers:
-                        self._refuse(refused)
+                        # No lane runs and none can be opened: what is left cannot be run on this host.
+                        for machine, reason in refused.items():
+                            self._decide_not_run(machine, reason)
                         return
                     self._changed.wait(timeout=MEMORY_SECONDS)
                     continue
@@ -230,11 +231,6 @@ class Scheduler:
                 "this run takes longer"
             )
         return self.limits.jobs if in_time else 1
-
-    def _refuse(self, refused: Mapping[str, str]) -> None:
-        """No lane runs and none can be opened: what is left cannot be run on this host."""
-        for machine, reason in refused.items():
-            self._decide_not_run(machine, reason)
 
     def _decide_not_run(self, machine: str, reason: str) -> None:
         for ticket in self._shared.backlog.drop(machine):

@@ -28,11 +28,11 @@ from lab.machine.leftovers import LeftBehind
 from lab.machine.states import States
 from lab.plan import Machine
 from lab.record import CellResult, Host, RunOptions, Status, Stress
-from lab.run import hosts
+from lab.run import lanes
 from lab.run.backlog import Backlog, Ticket
 from lab.run.decisions import Decisions
-from lab.run.hosts import Meter
 from lab.run.journal import Journal, ResultsNotWritten
+from lab.run.lanes import Meter
 from lab.run.observer import Observer
 from lab.trials import experiment, remedies
 from lab.trials.changes import Policy
@@ -376,7 +376,7 @@ class Worker:
             # A distribution's kernel may be told to say nothing of its boot.
             unmeasured=image.firmware is None,
         )
-        self._host, self._how = hosts.describe(opened, how), how
+        self._host, self._how = lanes.describe_host(opened, how), how
         if self._shared.journal.begin_on(self._host) and not how.kvm:
             speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
             self._shared.observer.note(f"guests run under software emulation: {how.reason}{speed}")

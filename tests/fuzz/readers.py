@@ -49,7 +49,7 @@ from lab.record import Protection, RunResult, ShardRecord, TestResult, decided
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.repro import judging, reading
-from lab.run import merge
+from lab.run import past
 from lab.site.model import read_history
 from lab.site.publish import publish
 from lab.site.users import tested
@@ -330,7 +330,7 @@ def _shards() -> list[RunResult]:
 def _shard(content: bytes, folder: Path) -> None:
     own, whole = _shards()
     other = _put(folder / "b", {"results.json": content, whole.cells[0].evidence[0]: b"x"})
-    merge.merge([(folder / "a", own), (other, RunResult.read(other))], folder / "merged", partial=True)
+    past.merge([(folder / "a", own), (other, RunResult.read(other))], folder / "merged", partial=True)
 
 
 # -- those who define and configure

@@ -19,8 +19,8 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.run import hosts
 from lab.run.estimates import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, RUNS, Estimates
+from lab.run.lanes import host_name
 from tests.unit.examples import cell, host, run_of
 
 KNOWN = catalog.load()
@@ -45,7 +45,7 @@ def write(runs: Path, name: str, *cells: CellResult, age: float = 0.0) -> Path:
     """A run in the lab's own place, written so many seconds before the year 2033."""
     folder = runs / name
     folder.mkdir(parents=True)
-    file = run_of(*cells, host=host(name=hosts.name())).write(folder)
+    file = run_of(*cells, host=host(name=host_name())).write(folder)
     os.utime(file, (2e9 - age, 2e9 - age))
     return file
 

@@ -17,7 +17,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.machine.acceleration import Acceleration
 from lab.plan import choose
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
-from lab.run import hosts, journal
+from lab.run import journal, lanes
 from lab.run.journal import (
     LOCK,
     RUN_LOG,
@@ -154,7 +154,7 @@ def test_a_host_is_described_with_what_it_runs_guests_with() -> None:
     libvirt: Any = SimpleNamespace(
         getLibVersion=lambda: 11_003_000, getVersion=lambda: 10_000_002, getURI=lambda: "qemu:///session"
     )
-    found = hosts.describe(libvirt, EMULATION)
+    found = lanes.describe_host(libvirt, EMULATION)
     assert (found.libvirt, found.qemu, found.connect) == ("11.3.0", "10.0.2", "qemu:///session")
     assert (found.acceleration, found.acceleration_reason) == ("emulation", "no /dev/kvm")
 

@@ -16,8 +16,8 @@ from lab.record import (
     Status,
 )
 from lab.run import definitions
-from lab.run.labels import Labels
-from lab.run.merge import merge
+from lab.run.lanes import Labels
+from lab.run.past import merge
 from tests.unit.run_examples import SMALL, begin, finish, resume
 
 Shards = list[tuple[Path, RunResult]]

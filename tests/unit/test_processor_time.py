@@ -12,8 +12,8 @@ import pytest
 from lab.machine import processor_time
 from lab.record import ProcessorTime, RunInfo, RunResult
 from lab.report import table
-from lab.run import hosts
-from lab.run.hosts import Meter
+from lab.run import lanes
+from lab.run.lanes import Meter
 
 LANE = "lab-debian-13-2d2671"
 QEMU = ["/usr/bin/qemu-system-x86_64", "-name", f"guest={LANE},debug-threads=on"]
@@ -58,8 +58,8 @@ def test_other_processes_are_not_counted(other: FakeProcess) -> None:
 
 def test_a_session_is_measured_from_its_start_on(monkeypatch: pytest.MonkeyPatch) -> None:
     lab, idle = iter([10.0, 13.0]), iter([500.0, 530.0])
-    monkeypatch.setattr(hosts, "_lab", lambda: next(lab))
-    monkeypatch.setattr(hosts, "_idle", lambda: next(idle))
+    monkeypatch.setattr(lanes, "_lab", lambda: next(lab))
+    monkeypatch.setattr(lanes, "_idle", lambda: next(idle))
     measured = Meter()
     measured.add_lane(40.0)
     measured.add_lane(20.0)

@@ -1,30 +1,50 @@
-"""The host of a run: what a lane runs on, as its record has it, and what a session does with the processors."""
+"""The lanes of a run: their names, the host that they run on, and what they take of its processors."""
 
 import os
 import platform
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterable
 
 import libvirt
 import psutil
 
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import version
-from lab.record import Host, ProcessorTime
+from lab.record import Host, LaneRecord, ProcessorTime
 
 # The environment variable with another name for this host than its node name.
-NAME = "LAB_HOST_NAME"
+HOST_NAME = "LAB_HOST_NAME"
+# Between the machine's name and the number in the label of a lane; the first lane of a machine has no number.
+NUMBERED = " #"
 
 
-def name() -> str:
+class Labels:
+    """Gives each lane of a run a label of its own, and counts on from the lanes that are there already."""
+
+    def __init__(self, lanes: Iterable[LaneRecord] = ()) -> None:
+        self._last: Counter[str] = Counter()
+        for lane in lanes:
+            machine, _, number = lane.label.partition(NUMBERED)
+            self._last[machine] = max(self._last[machine], int(number) if number.isdecimal() else 1)
+
+    def next(self, machine: str) -> str:
+        """The label of the machine's next lane."""
+        self._last[machine] += 1
+        number = self._last[machine]
+        return machine if number == 1 else f"{machine}{NUMBERED}{number}"
+
+
+def host_name() -> str:
     """What this host is called."""
-    return os.environ.get(NAME) or platform.node()
+    return os.environ.get(HOST_NAME) or platform.node()
 
 
-def describe(opened: libvirt.virConnect, how: Acceleration) -> Host:
+def describe_host(opened: libvirt.virConnect, how: Acceleration) -> Host:
     """Describe this host, and the software with which it runs guests."""
     return Host(
-        name=name(),
+        name=host_name(),
         kernel=platform.release(),
         system=platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
         cpus=os.cpu_count() or 1,
