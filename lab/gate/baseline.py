@@ -4,10 +4,7 @@ The file is the same whenever the cells did the same: it has a stable order, one
 and neither times nor names of hosts nor paths.
 """
 
-import hashlib
-import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,7 +17,7 @@ from lab.base.errors import UsageError
 from lab.base.files import write_atomically
 from lab.catalog import toml
 from lab.gate import results
-from lab.gate.results import DIGEST_LENGTH, PARTS, BuildResults, CellSummary
+from lab.gate.results import PARTS, BuildResults, CellSummary, short_digest
 from lab.record import RESULTS_FILE, Outcome, RunResult, Status
 from lab.run import journal
 
@@ -144,7 +141,7 @@ def render(results: BuildResults) -> str:
     document.add("count", tomlkit.item(len(cells)))
     document.add("tests", tomlkit.item(tests).multiline(True))
     document.add("definitions", _table(sorted(results.definitions.items())))
-    if protections := {_key(cell): cell.protection for cell in cells if cell.protection}:
+    if protections := {short_digest(cell.protection): cell.protection for cell in cells if cell.protection}:
         document.add(
             "protection", _table((key, _table(sorted(protections[key].items()))) for key in sorted(protections))
         )
@@ -182,7 +179,7 @@ def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> Inl
         # A cell without a result has no tests at all.
         line |= {ABSENT: absent} if cell.tests else {}
     if cell.protection:
-        line["protection"] = _key(cell)
+        line["protection"] = short_digest(cell.protection)
     if cell.environment:
         own = {part: cell.environment.get(part, "") for part in PARTS}
         different = {part: value for part, value in own.items() if value != common.get(part, "")}
@@ -190,28 +187,14 @@ def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> Inl
     return _inline(line)
 
 
-def _key(cell: CellSummary) -> str:
-    """The name for what confines the boxes of a cell: it changes only with that."""
-    text = json.dumps(cell.protection, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
-
-
 def _guests(cells: Iterable[CellSummary]) -> list[str]:
     return list(dict.fromkeys(cell.guest for cell in cells))
 
 
 def _common(cells: list[CellSummary]) -> dict[str, str]:
-    """Return the environment of a guest: that of its stock cell, or else what most of its cells have."""
-    known = [cell for cell in cells if cell.environment]
-    stock = next((cell for cell in known if cell.variant == "stock"), None)
-    if stock is not None:
-        return dict(stock.environment)
-    common = {}
-    for part in PARTS:
-        found = Counter(cell.environment[part] for cell in known if part in cell.environment)
-        if found:
-            common[part] = min(found, key=lambda value: (-found[value], value))
-    return common
+    """Return the environment of a guest: that of its stock cell, or else of the first that has one."""
+    known = sorted((cell for cell in cells if cell.environment), key=lambda cell: cell.variant != "stock")
+    return dict(known[0].environment) if known else {}
 
 
 def _cell(file: BaselineFile, guest: str, variant: str, line: CellLine) -> CellSummary:

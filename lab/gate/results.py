@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from lab import builds
 from lab.base.errors import UsageError, unknown_name
 from lab.base.files import plain
+from lab.probes import Facts
 from lab.record import BuildRecord, CellResult, Entry, Outcome, RunInfo, RunResult, Status
 from lab.verdict.protection import words
 
@@ -55,10 +56,9 @@ def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
     """Return what a cell of a run ran on; empty if the lab never read it."""
     if cell.facts is None:
         return {}
-    facts = cell.facts.model_dump(mode="json")
-    found = {**_of_facts(facts), **_of_host(cell, run.run), "load": ", ".join(cell.stress)}
-    found |= {"order": "shuffled"} if cell.seed is not None else {}
-    return {part: " ".join(plain(found[part]).split()) for part in PARTS if found.get(part)}
+    parts = {**_of_facts(cell.facts), **_of_host(cell, run.run), "load": ", ".join(cell.stress)}
+    parts |= {"order": "shuffled"} if cell.seed is not None else {}
+    return {part: _word(parts[part]) for part in PARTS if parts.get(part)}
 
 
 def definitions(run: RunResult) -> dict[str, str]:
@@ -88,33 +88,25 @@ def environment_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[
     ]
 
 
-def _of_facts(facts: Mapping[str, Any]) -> dict[str, str]:
+def _of_facts(facts: Facts) -> dict[str, str]:
     """Read the parts of the environment that the guest reports."""
-    readers = {"bubblewrap": _bubblewrap, "apparmor": _apparmor, "selinux": _selinux, "profiles": _profiles}
-    sources = {"profiles": "apparmor"}
-    found = {"kernel": str(facts["kernel"])}
-    for part, read in readers.items():
-        reported = facts[sources.get(part, part)]
-        found[part] = read(reported) if reported is not None else NONE
-    return found
+    bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
+    parts = dict.fromkeys(("bubblewrap", "apparmor", "profiles", "selinux"), NONE) | {"kernel": facts.kernel}
+    if bubblewrap is not None:
+        parts["bubblewrap"] = (bubblewrap.version or "does not run") + (" setuid" if bubblewrap.setuid else "")
+    if apparmor is not None:
+        parts["apparmor"] = apparmor.version or "without parser"
+        parts["profiles"] = short_digest(apparmor.profiles)
+    if selinux is not None:
+        policy = (selinux.mode, selinux.policy, selinux.policy_version)
+        parts["selinux"] = " ".join(str(part) for part in policy if part is not None)
+    return parts
 
 
-def _bubblewrap(said: Mapping[str, Any]) -> str:
-    return f"{said.get('version') or 'does not run'}{' setuid' if said.get('setuid') else ''}"
-
-
-def _apparmor(said: Mapping[str, Any]) -> str:
-    return str(said.get("version") or "without parser")
-
-
-def _profiles(said: Mapping[str, Any]) -> str:
-    text = json.dumps(said.get("profiles") or {}, sort_keys=True)
+def short_digest(value: object) -> str:
+    """A name for what JSON can hold: it changes only with that."""
+    text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
-
-
-def _selinux(said: Mapping[str, Any]) -> str:
-    parts = [said.get("mode"), said.get("policy"), said.get("policy_version")]
-    return " ".join(str(part) for part in parts if part is not None)
 
 
 def _of_host(cell: CellResult, info: RunInfo) -> dict[str, str]:
