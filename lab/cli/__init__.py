@@ -19,7 +19,7 @@ from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
 from lab.base.notices import quiet_libraries, show_progress
 from lab.base.paths import STATES_GIB, Paths
-from lab.cli.consoles import BUG, INTERRUPTED, errors
+from lab.cli.output import BUG, INTERRUPTED, errors
 
 # Longest message of an error, in characters.
 LONGEST = 20_000
@@ -27,29 +27,31 @@ LONGEST = 20_000
 COMPLETE = "_LAB_COMPLETE"
 # The module of each command in `lab.cli`, and the command's name there.
 COMMANDS = {
-    "attach": "shell.attach_command",
+    "attach": "guests.attach_command",
     "baseline": "gate.baseline_command",
-    "check": "check.check_command",
+    "check": "host.check_command",
     "clean": "host.clean_command",
     "compare": "gate.compare_command",
-    "completion": "completion.completion_command",
-    "copy": "shell.copy_command",
+    "completion": "lists.completion_command",
+    "copy": "guests.copy_command",
     "doctor": "host.doctor_command",
-    "exec": "shell.exec_command",
+    "exec": "guests.exec_command",
     "expect": "gate.expect_command",
     "gate": "gate.gate_command",
     "images": "images.images_group",
     "list": "lists.list_command",
     "matrix": "matrix.matrix_command",
     "merge": "reports.merge_command",
-    "probe": "check.probe_command",
+    "probe": "host.probe_command",
     "publish": "reports.publish_command",
     "remedies": "lists.remedies_group",
     "report": "reports.report_command",
     "repro": "repro.repro_command",
-    "runs": "runs.runs_group",
-    "shell": "shell.shell_command",
+    "runs": "reports.runs_group",
+    "shell": "guests.shell_command",
 }
+# A host of a run on several hosts starts this one; nobody else needs to know it.
+INTERNAL = {"part": "matrix.part_command"}
 
 
 class Commands(click.Group):
@@ -59,8 +61,8 @@ class Commands(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name in COMMANDS and name not in self.commands:
-            module, _, attribute = COMMANDS[name].partition(".")
+        if (path := COMMANDS.get(name) or INTERNAL.get(name)) and name not in self.commands:
+            module, _, attribute = path.partition(".")
             self.add_command(getattr(import_module(f"lab.cli.{module}"), attribute), name)
         return super().get_command(context, name)
 
@@ -94,7 +96,7 @@ def cli(context: click.Context, connect: str | None, states_gib: int) -> None:
     The lab boots virtual machines, runs the jailer's tests in them and explains what failed. Start with
     `lab doctor`, then run `lab matrix --set quick`.
     """
-    from lab.cli.common import Lab
+    from lab.cli.options import Lab
 
     context.obj = Lab(connect, states_gib)
 
@@ -160,8 +162,8 @@ def _disk_full(error: OSError) -> LabError:
         return space.disk_full(error, Path(), space.A_RUN)
     paths = Paths.default()
     folders = dict.fromkeys([paths.cache, paths.state, Path(tempfile.gettempdir()), Path.cwd()])
-    found = "; ".join(dict.fromkeys(map(space.free_text, folders)))
-    return space.DiskFull(f"{error.strerror}: {found}; {space.A_RUN}", hint=space.HINT)
+    free = "; ".join(dict.fromkeys(map(space.free_text, folders)))
+    return space.DiskFull(f"{error.strerror}: {free}; {space.A_RUN}", hint=space.HINT)
 
 
 def _show_bug(error: Exception) -> int:
@@ -171,8 +173,8 @@ def _show_bug(error: Exception) -> int:
 
 
 def _show_trace(trace: str) -> None:
-    said = "lab: this is a bug in the lab and says nothing about boxlite\n  next: report it with the text above"
-    errors.print(escape(f"{inert(plain(trace[-LONGEST:]))}{said}"), soft_wrap=True)
+    end = "lab: this is a bug in the lab and says nothing about boxlite\n  next: report it with the text above"
+    errors.print(escape(f"{inert(plain(trace[-LONGEST:]))}{end}"), soft_wrap=True)
 
 
 def _reader_has_gone() -> bool:

@@ -1,10 +1,9 @@
 """A build compared with another, the decision whether it may be released, and the file of known failures."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,7 +11,7 @@ from lab import builds
 from lab.base.errors import UsageError
 from lab.base.files import plain, write_atomically
 from lab.base.paths import Paths
-from lab.cli import common, completion, consoles
+from lab.cli import options, output
 from lab.gate import baseline, expectations, results
 from lab.gate.compare import compare
 from lab.gate.decision import Decision, PlannedGate, decide_with
@@ -26,35 +25,16 @@ from lab.run.start import PlannedRun
 PREVIOUS = "previous"
 # How to choose a build of a run that tested several.
 CHOOSE = "lab gate RUN --against FILE --build"
-
-expect_option = click.option(
-    "--expect",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Let the known failures of this file pass; see `lab expect`.",
+# The help of --expect.
+EXPECT = "Let the known failures of this file pass; see `lab expect`."
+format_option = click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "markdown", "json"]),
+    default="table",
+    show_default=True,
+    help="Print this format.",
 )
-
-
-def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a gate to a command."""
-    for option in (
-        expect_option,
-        click.option(
-            "--gate-build",
-            metavar="previous|BUILD",
-            shell_complete=completion.builds,
-            help="Run this build on the same guests as well, and end with the gate's decision over the pair. "
-            "previous: the newest release before the one that is tested.",
-        ),
-        click.option(
-            "--gate",
-            metavar="FILE-or-RUN",
-            shell_complete=completion.runs,
-            help="End with the gate's decision: is this run worse than this baseline or run? See `lab gate`.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @dataclass(frozen=True)
@@ -124,22 +104,13 @@ class GateOptions:
 
 
 @click.command("expect")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.runs)
-@click.option(
-    "-o",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    required=True,
-    help="The file to rewrite, or to make.",
-)
-@click.option(
-    "--build", metavar="BUILD", shell_complete=completion.builds, help="Use this build, if runs tested several."
-)
+@options.runs_argument
+@options.file_option("The file to rewrite, or to make.")
+@options.build_option("Use this build, if runs tested several.")
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
 @click.pass_obj
 def expect_command(
-    lab: common.Lab, runs: tuple[str, ...], file: Path, build: str | None, *, dry_run: bool
+    lab: options.Lab, runs: tuple[str, ...], file: Path, build: str | None, *, dry_run: bool
 ) -> int:
     """Rewrite a file of known failures so that it fits what runs show, and print the difference.
 
@@ -155,9 +126,9 @@ def expect_command(
     click.echo(plain(made.diff(file.name)), nl=False)
     counts = {"added": made.added, "removed": made.removed, "to look at": made.flagged}
     said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    common.say(f"{file}: {said or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
+    output.say(f"{file}: {said or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
     if FILL_IN in made.after:
-        common.say(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
+        output.say(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
     if not dry_run:
         try:
             write_atomically(file, made.after)
@@ -168,59 +139,43 @@ def expect_command(
     return 0
 
 
-format_option = click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["table", "markdown", "json"]),
-    default="table",
-    show_default=True,
-    help="Print this format.",
-)
-
-
-def _build_option(name: str, words: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(name, metavar="BUILD", shell_complete=completion.builds, help=words)
-
-
 @click.command("compare")
-@click.argument("old", metavar="OLD", shell_complete=completion.runs)
-@click.argument("new", metavar="[NEW]", required=False, shell_complete=completion.runs)
-@_build_option("--old-build", "Compare with this build of OLD, if OLD tested several.")
-@_build_option("--new-build", "Compare this build of NEW, if NEW tested several.")
+@click.argument("old", metavar="OLD", shell_complete=options.runs)
+@click.argument("new", metavar="[NEW]", required=False, shell_complete=options.runs)
+@options.build_option("Compare with this build of OLD, if OLD tested several.", "--old-build")
+@options.build_option("Compare this build of NEW, if NEW tested several.", "--new-build")
 @format_option
 @click.pass_obj
 def compare_command(
-    lab: common.Lab, old: str, new: str | None, old_build: str | None, new_build: str | None, kind: str
+    lab: options.Lab, old: str, new: str | None, old_build: str | None, new_build: str | None, kind: str
 ) -> int:
     """Compare what each cell did with two builds.
 
     OLD and NEW are runs (name or folder) or baseline files. Without NEW, two builds of one run are compared:
     the first as the old one. Cells are matched by guest and variant. The exit status is 0, whatever differs.
     """
-    before, now = _sides(lab, old, new, old_build, new_build)
+    flags, runs = ("--old-build", "--new-build"), lab.paths.runs
+    if new is None:
+        before, now = _pair(lab, old, old_build, new_build, flags)
+    else:
+        before = baseline.read_side(runs, old, old_build, flags[0])
+        now = baseline.read_side(runs, new, new_build, flags[1])
     comparison = compare(before, now)
     if kind == "json":
         click.echo(comparison.model_dump_json(indent=2, ensure_ascii=True))
     elif kind == "markdown":
         click.echo(report.render(comparison), nl=False)
     else:
-        report.table(consoles.console, comparison)
+        report.table(output.console, comparison)
     return 0
 
 
 @click.command("baseline")
-@click.argument("run", metavar="RUN", shell_complete=completion.runs)
-@click.option(
-    "-o",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    required=True,
-    help="Write this file; an older baseline is replaced.",
-)
-@_build_option("--build", "Write down this build, if the run tested several.")
+@options.run_argument
+@options.file_option("Write this file; an older baseline is replaced.")
+@options.build_option("Write down this build, if the run tested several.")
 @click.pass_obj
-def baseline_command(lab: common.Lab, run: str, file: Path, build: str | None) -> int:
+def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) -> int:
     """Write down what each cell of a run did, to compare later runs with it.
 
     RUN is the name or the folder of a run. FILE is TOML, made for git: one line for each cell, in a stable
@@ -229,31 +184,31 @@ def baseline_command(lab: common.Lab, run: str, file: Path, build: str | None) -
     made = baseline.read_side(lab.paths.runs, run, build, "--build")
     baseline.write(made, file)
     missing = sum(cell.status.could_not_run for cell in made.cells.values())
-    common.say(f"{file}: {len(made.cells)} cells of boxlite {made.build}")
+    output.say(f"{file}: {len(made.cells)} cells of boxlite {made.build}")
     if missing:
-        common.say(f"{missing} of them have no result, so a later run cannot be compared with them")
+        output.say(f"{missing} of them have no result, so a later run cannot be compared with them")
     return 0
 
 
 @click.command("gate")
-@click.argument("run", metavar="RUN", shell_complete=completion.runs)
+@options.run_argument
 @click.option(
     "--against",
     metavar="FILE-or-RUN",
-    shell_complete=completion.runs,
+    shell_complete=options.runs,
     help="Compare with this baseline file or run.",
 )
-@_build_option(
-    "--against-build",
+@options.build_option(
     "Compare with another build of the same run. previous: the first of its two builds, as "
     "`lab matrix --gate-build previous` runs them.",
+    "--against-build",
 )
-@_build_option("--build", "Decide about this build, if the run tested several.")
-@expect_option
+@options.build_option("Decide about this build, if the run tested several.")
+@click.option("--expect", type=click.Path(path_type=Path), metavar="FILE", help=EXPECT)
 @format_option
 @click.pass_obj
 def gate_command(
-    lab: common.Lab,
+    lab: options.Lab,
     run: str,
     against: str | None,
     against_build: str | None,
@@ -291,23 +246,12 @@ def show(decision: Decision, kind: str = "table") -> int:
     elif kind == "markdown":
         click.echo(report.render(decision.comparison, decision), nl=False)
     else:
-        report.gate(consoles.console, decision)
+        report.gate(output.console, decision)
     return decision.exit_status
 
 
-def _sides(
-    lab: common.Lab, old: str, new: str | None, old_build: str | None, new_build: str | None
-) -> tuple[BuildResults, BuildResults]:
-    options = ("--old-build", "--new-build")
-    if new is None:
-        return _pair(lab, old, old_build, new_build, options)
-    runs = lab.paths.runs
-    before = baseline.read_side(runs, old, old_build, options[0])
-    return before, baseline.read_side(runs, new, new_build, options[1])
-
-
 def _pair(
-    lab: common.Lab, run: str, old: str | None, new: str | None, options: tuple[str, str]
+    lab: options.Lab, run: str, old: str | None, new: str | None, flags: tuple[str, str]
 ) -> tuple[BuildResults, BuildResults]:
     """Return two builds of one run; what is not named is the other one of its two builds."""
     if baseline.baseline_file(run) is not None:
@@ -315,6 +259,6 @@ def _pair(
             f"{run} is a baseline of one build", hint=f"name a run too: lab compare {shlex.quote(run)} RUN"
         )
     folder, record = baseline.read_run(lab.paths.runs, run)
-    chosen = results.choose_pair(record, old, new, options)
+    chosen = results.choose_pair(record, old, new, flags)
     before, now = (results.of_run(record, folder, build) for build in chosen)
     return before, now

@@ -1,23 +1,36 @@
-"""Commands about this host: whether it is ready, and what dead runs left on it."""
+"""Commands about hosts: is this one ready, what did dead runs leave on it, does boxlite work on another."""
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.markup import escape
 
-from lab import catalog, plan
-from lab.base.errors import LabError
+from lab import catalog, check, plan
+from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
-from lab.cli import common, completion, consoles
+from lab.check import Answer, text
+from lab.cli import options, output
+from lab.cli.options import OFFERED
 from lab.lane import keeper
 from lab.machine import doctor, leftovers
 from lab.machine.connection import NoLibvirt
 from lab.machine.doctor import Plan
+from lab.probes import script
+from lab.probes.report import HostReport, read
 
 STUCK_HINT = (
     "  next: a program of the dead lab may still be ending, so run lab clean again in a minute; "
     "if that does not help, remove the folder as root"
 )
+# Bytes of a text with a probe's output.
+LARGEST = 8 << 20
+# The probe script ends in a second; every command in it has a limit of its own.
+SECONDS = 120
 # The states in which a requirement is shown with the guests that have it.
 NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEEDED)
 
@@ -26,8 +39,8 @@ NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEE
 @click.option(
     "--set",
     "set_name",
-    metavar="NAME",
-    shell_complete=completion.sets,
+    metavar="SET",
+    shell_complete=OFFERED["SET"],
     help="Check what the guests of this set need. Default: all guests.",
 )
 @click.option(
@@ -35,7 +48,7 @@ NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEE
     "guests",
     multiple=True,
     metavar="GUEST",
-    shell_complete=completion.guests,
+    shell_complete=OFFERED["GUEST"],
     help="Check what this guest needs, instead of those of the set; repeatable.",
 )
 @click.option(
@@ -43,10 +56,10 @@ NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEE
     is_flag=True,
     help="Try KVM again. Otherwise its verdict holds until the host's kernel, QEMU or /dev/kvm changes.",
 )
-@common.json_option
+@options.json_option
 @click.pass_obj
 def doctor_command(
-    lab: common.Lab, set_name: str | None, guests: tuple[str, ...], again: bool, as_json: bool
+    lab: options.Lab, set_name: str | None, guests: tuple[str, ...], again: bool, as_json: bool
 ) -> int:
     """Check whether this host can run the lab, and say what to do if not.
 
@@ -64,7 +77,7 @@ def doctor_command(
     if as_json:
         checks = list(lines)
         broken = any(line.state is doctor.State.BROKEN for line in checks)
-        common.print_json({"ready": not broken, "checks": [asdict(line) for line in checks]})
+        output.print_json({"ready": not broken, "checks": [asdict(line) for line in checks]})
         return 3 if broken else 0
     broken = False
     for line in lines:
@@ -76,23 +89,23 @@ def doctor_command(
 def _show(line: doctor.Line) -> None:
     styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red", doctor.State.NOT_NEEDED: "dim"}
     state = f"[{styles.get(line.state, 'yellow')}]{line.state:11}[/]"
-    consoles.console.print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
+    output.console.print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
     if line.state in NAMING_GUESTS and line.needed_by is not None:
         who = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
         names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
-        consoles.console.print(f"{'':16}{names}", soft_wrap=True)
+        output.console.print(f"{'':16}{names}", soft_wrap=True)
     for said in line.evidence:
-        consoles.console.print(f"{'':16}| {escape(plain(said))}", soft_wrap=True)
+        output.console.print(f"{'':16}| {escape(plain(said))}", soft_wrap=True)
     if line.mend:
         first, *more = line.mend.splitlines()
-        consoles.console.print(f"{'':16}-> {escape(first)}", soft_wrap=True)
+        output.console.print(f"{'':16}-> {escape(first)}", soft_wrap=True)
         for rest in more:
-            consoles.console.print(f"{'':19}{escape(rest)}", soft_wrap=True)
+            output.console.print(f"{'':19}{escape(rest)}", soft_wrap=True)
 
 
 @click.command("clean")
 @click.pass_obj
-def clean_command(lab: common.Lab) -> int:
+def clean_command(lab: options.Lab) -> int:
     """Remove what dead labs left behind: virtual machines, disks, temporary folders.
 
     Every command that starts or uses virtual machines does this first. This one also asks libvirt for
@@ -103,22 +116,171 @@ def clean_command(lab: common.Lab) -> int:
     """
     swept = lab.sweep()
     for lane in swept.lanes:
-        common.say(f"removed {lane}")
+        output.say(f"removed {lane}")
     for folder in swept.folders:
-        common.say(f"removed {folder.path} ({common.mib(folder.size)})")
+        output.say(f"removed {folder.path} ({output.mib(folder.size)})")
     try:
         for name in leftovers.reap_unrecorded(lab.uri):
-            common.say(f"removed {name}, of which the lab had no record")
+            output.say(f"removed {name}, of which the lab had no record")
     except NoLibvirt as error:
-        common.say(f"machines without a record were not looked for: {error.args[0]}")
+        output.say(f"machines without a record were not looked for: {error.args[0]}")
     if swept.stuck:
         for reason in swept.stuck:
-            consoles.errors.print(f"lab: cannot remove {escape(plain(reason))}", soft_wrap=True)
-        consoles.errors.print(STUCK_HINT, soft_wrap=True)
+            output.warn(f"lab: cannot remove {reason}")
+        output.warn(STUCK_HINT)
         return LabError.exit_status
     # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))
-    common.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
+    output.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
     for kept in keeper.all_kept(lab.paths):
-        common.say(f"{kept.name} is kept; its end: lab attach {kept.name} --end")
+        output.say(f"{kept.name} is kept; its end: lab attach {kept.name} --end")
     return 0
+
+
+@click.command("probe")
+@click.option(
+    "--issue-form",
+    "form",
+    is_flag=True,
+    help="Print a GitHub issue form that holds the script and asks for its output: a file for "
+    ".github/ISSUE_TEMPLATE/ of boxlite's repository.",
+)
+def probe_command(*, form: bool) -> int:
+    """Print a shell script that says what decides about boxlite on a user's host.
+
+    The user runs it with `sh probe.sh`, without root, and pastes what it prints into a bug report. It needs
+    Python 3.6 or newer and nothing else, takes less than a second, changes nothing, and prints no name and no
+    address.
+    """
+    sysctls = catalog.load().sysctls()
+    click.echo(script.issue_form(sysctls) if form else script.text(sysctls), nl=False)
+    return 0
+
+
+@click.command("check")
+@click.argument("probe", required=False, metavar="[PROBE|-]", type=click.Path(allow_dash=True))
+@click.option(
+    "--results",
+    multiple=True,
+    metavar="RUN|SITE",
+    shell_complete=options.runs,
+    help="Compare with this run, or with the site in this folder (made by `lab publish`); may be given several "
+    "times. Default: all of the lab's own runs.",
+)
+@options.json_option
+@click.pass_obj
+def check_command(lab: options.Lab, probe: str | None, results: tuple[str, ...], *, as_json: bool) -> int:
+    """Say whether boxlite will work on a host, why not, and what to do.
+
+    PROBE is a file that holds the output of the script that `lab probe` prints, for example a bug report; `-`
+    reads it from standard input. Without PROBE the script runs on this host.
+
+    What the probe itself shows comes first, then the nearest tested host and the settings that differ. A host
+    that is unlike any tested one is never called one that works. Exit status: 0 expected to work, 1 blocked,
+    3 not known.
+    """
+    from lab.site.users import tested  # No other command here needs the site.
+
+    report = _here() if probe is None else _pasted(probe)
+    loaded = tested.load(results, lab.paths.runs)
+    answer = check.judge(report, loaded.published)
+    for left_out in loaded.left_out:
+        output.warn(f"left out: {left_out}")
+    if as_json:
+        output.print_json(_document(answer, loaded.sources))
+        return answer.outcome.exit_status
+    for line in text.lines(answer):
+        output.say(line)
+    if not loaded.sources:
+        output.say("There are no published results: `lab matrix` makes some, and --results names a site.")
+    return answer.outcome.exit_status
+
+
+def _here() -> HostReport:
+    """Run the script on this host and read what it prints."""
+    command = ["sh", "-c", script.text(catalog.load().sysctls())]
+    # A host whose own Python is missing or too old has the one that the lab runs with.
+    path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LabError(f"the probe script did not run on this host: {error}", hint="lab probe | sh") from error
+    report = read(done.stdout)
+    if report is None:
+        raise LabError(f"the probe script failed on this host: {done.stderr}", hint="lab probe | sh")
+    return report
+
+
+def _pasted(name: str) -> HostReport:
+    try:
+        with click.open_file(name, "rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(
+            f"{name}: {error.strerror}", hint="give a file with the probe's output, or - and paste it"
+        ) from error
+    if len(data) > LARGEST:
+        raise UsageError(f"{name}: larger than {LARGEST >> 20} MiB", hint="give only the probe's output")
+    report = read(data.decode("utf-8", errors="replace"))
+    if report is None:
+        raise UsageError(
+            f"{name}: holds no output of the probe script",
+            hint="on the host: `sh probe.sh`, with the script that `lab probe` prints",
+        )
+    return report
+
+
+def _document(answer: Answer, sources: tuple[str, ...]) -> dict[str, Any]:
+    near = answer.nearest
+    return {
+        "system": answer.system,
+        "outcome": answer.outcome,
+        "reasons": list(answer.reasons),
+        "causes": [each.model_dump(mode="json") for each in answer.findings],
+        "refused": [asdict(each) for each in answer.refused],
+        "advice": [
+            {
+                "remedy": each.name,
+                "title": each.title,
+                "does": each.does,
+                "price": each.price,
+                "commands": each.commands,
+                "verified_on": each.verified_on and _cell(each.verified_on),
+                "script_changed": each.changed,
+            }
+            for each in answer.advice
+        ],
+        "otherwise": list(answer.otherwise),
+        "nearest": near
+        and {
+            **_cell(near.cell),
+            "same_system": answer.same_system,
+            "compared": len(near.comparison.compared),
+            "differing": [{**asdict(each), "decides": each.decides} for each in near.comparison.differing],
+            "not_known": list(near.comparison.not_known),
+        },
+        "as_close": [_cell(each) for each in answer.others],
+        "related": [each.name for each in answer.related],
+        "unreadable": list(answer.unreadable),
+        "as_root": answer.as_root,
+        "results": list(sources),
+    }
+
+
+def _cell(cell: check.Cell) -> dict[str, Any]:
+    return {
+        "guest": cell.guest,
+        "variant": cell.variant,
+        "build": cell.build,
+        "outcome": cell.kind,
+        "headline": cell.headline,
+        "causes": list(cell.causes),
+    }

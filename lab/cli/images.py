@@ -12,7 +12,8 @@ from rich.markup import escape
 from lab import catalog
 from lab.base.errors import LabError, UsageError
 from lab.catalog import Guest
-from lab.cli import common, completion, consoles
+from lab.cli import options, output
+from lab.cli.options import OFFERED
 from lab.images import cloud, network, pins, store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
@@ -26,8 +27,7 @@ def images_group() -> None:
 
 
 @images_group.command("pull")
-@click.argument("guests", nargs=-1, shell_complete=completion.guests)
-@click.option("--all", "every", is_flag=True, help="All guests that have a cloud image, as without any name.")
+@click.argument("guests", nargs=-1, shell_complete=OFFERED["GUEST"])
 @click.option(
     "--update",
     is_flag=True,
@@ -35,35 +35,31 @@ def images_group() -> None:
 )
 @click.option("--offline", is_flag=True, help="Use no network, and say which images are missing.")
 @click.pass_obj
-def images_pull(lab: common.Lab, guests: tuple[str, ...], *, every: bool, update: bool, offline: bool) -> int:
+def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offline: bool) -> int:
     """Download and verify the cloud images of these guests, or of all guests that have one."""
     if update and offline:
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
-    if every and guests:
-        raise UsageError(f"--all and {guests[0]} contradict each other", hint="leave one of them out")
-    wanted = store.to_pull(catalog.load(), guests)
-    if offline or not (gone := _unreachable(lab, wanted, update=update)):
-        return _each(wanted, lambda guest, where: _pull(lab, guest, where, update=update, offline=offline))
-    for host, (reason, names) in gone.items():
-        consoles.errors.print(
-            f"lab: {host} cannot be reached ({escape(reason)}), so not pulled: {', '.join(names)}\n"
-            "  next: pull them with a network, or: lab images import FILE --as GUEST; --offline asks no server",
-            soft_wrap=True,
+    pulled = store.to_pull(catalog.load(), guests)
+    unreachable = {} if offline else _unreachable(lab, pulled, update=update)
+    for server, (reason, names) in unreachable.items():
+        output.warn(
+            f"lab: {server} cannot be reached ({reason}), so not pulled: {', '.join(names)}\n"
+            "  next: pull them with a network, or: lab images import FILE --as GUEST; --offline asks no server"
         )
-    left = [guest for guest in wanted if not any(guest.name in names for _, names in gone.values())]
-    status = _each(left, lambda guest, where: _pull(lab, guest, where, update=update, offline=False))
-    return max(status, LabError.exit_status)
+    left = [guest for guest in pulled if not any(guest.name in names for _, names in unreachable.values())]
+    status = _for_each(left, lambda guest, where: _pull(lab, guest, where, update=update, offline=offline))
+    return max(status, LabError.exit_status) if unreachable else status
 
 
 @images_group.command("build")
-@click.argument("guests", nargs=-1, required=True, shell_complete=completion.guests)
+@click.argument("guests", nargs=-1, required=True, shell_complete=OFFERED["GUEST"])
 @click.pass_obj
-def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
+def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
     """Build the images of these guests that are not in the store yet."""
-    wanted = store.to_build(catalog.load(), guests)
+    built = store.to_build(catalog.load(), guests)
     # A build that was killed leaves hundreds of MiB. No libvirt is needed to remove them.
     upkeep.sweep(lab.paths)
-    return _each(wanted, lambda guest, where: _build(lab, guest, where))
+    return _for_each(built, lambda guest, where: _build(lab, guest, where))
 
 
 @images_group.command("import")
@@ -73,11 +69,11 @@ def images_build(lab: common.Lab, guests: tuple[str, ...]) -> int:
     "name",
     metavar="GUEST",
     required=True,
-    shell_complete=completion.guests,
+    shell_complete=OFFERED["GUEST"],
     help="The guest that boots this disk.",
 )
 @click.pass_obj
-def images_import(lab: common.Lab, file: Path, name: str) -> int:
+def images_import(lab: options.Lab, file: Path, name: str) -> int:
     """Copy a qcow2 or raw disk into the store as the image of a cloud guest."""
     guest = catalog.load().guest(name)
     _say(guest, store.import_file(lab.paths, guest, file, lambda text: None))
@@ -85,9 +81,9 @@ def images_import(lab: common.Lab, file: Path, name: str) -> int:
 
 
 @images_group.command("list")
-@common.json_option
+@options.json_option
 @click.pass_obj
-def images_list(lab: common.Lab, as_json: bool) -> int:
+def images_list(lab: options.Lab, as_json: bool) -> int:
     """List the images in the store and the guests that use them, and how much stored states take.
 
     A stored state is a guest right after its boot, or with a build deployed, from which later lanes start.
@@ -98,42 +94,42 @@ def images_list(lab: common.Lab, as_json: bool) -> int:
     without = [name for name in known.guests if not any(name in names for names in users.values())]
     stored = states.stored(lab.paths)
     if as_json:
-        kept = {"limit_bytes": lab.paths.states_gib * 2**30, "stored": [_state(each) for each in stored]}
-        common.print_json({"images": images, "without_image": without, "states": kept})
+        kept = {"limit_bytes": lab.paths.states_gib * 2**30, "stored": [_state(state) for state in stored]}
+        output.print_json({"images": images, "without_image": without, "states": kept})
         return 0
     rows = [["guests", "size", "date", "sha256", "source"]]
     for image in images:
-        names, size = ", ".join(image["guests"]) or "-", common.mib(image["bytes"])
+        names, size = ", ".join(image["guests"]) or "-", output.mib(image["bytes"])
         rows.append([names, size, image["built"][:10], image["sha256"], image["source"]])
-    common.print_rows(rows)
+    output.print_rows(rows)
     if without:
-        common.say(f"no image yet: {', '.join(without)}")
-    taken = common.gib(sum(each.size for each in stored))
-    common.say(f"stored states: {len(stored)}, {taken} of at most {lab.paths.states_gib} GiB (--states-gib)")
+        output.say(f"no image yet: {', '.join(without)}")
+    taken = output.gib(sum(state.size for state in stored))
+    output.say(f"stored states: {len(stored)}, {taken} of at most {lab.paths.states_gib} GiB (--states-gib)")
     return 0
 
 
 @images_group.command("verify")
 @click.pass_obj
-def images_verify(lab: common.Lab) -> int:
+def images_verify(lab: options.Lab) -> int:
     """Verify the checksums of all files in the store; exit status 1 if a file was changed."""
     changed = False
     for image, wrong in upkeep.verify(lab.paths):
         changed |= bool(wrong)
-        common.say(f"{image.folder.name}: {wrong or 'ok'}")
+        output.say(f"{image.folder.name}: {wrong or 'ok'}")
     return 1 if changed else 0
 
 
 @images_group.command("prune")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 @click.pass_obj
-def images_prune(lab: common.Lab, dry_run: bool) -> int:
+def images_prune(lab: options.Lab, dry_run: bool) -> int:
     """Remove images that no guest and no run uses, unfinished downloads, and stored states above the limit."""
     lab.sweep()
     gone = upkeep.prune(lab.paths, catalog.load(), dry_run=dry_run)
-    for each in gone:
-        common.say(f"{'would remove' if dry_run else 'removed'} {each.path} ({common.mib(each.size)})")
-    common.say(f"{len(gone)} unused, {common.mib(sum(each.size for each in gone))}")
+    for unused in gone:
+        output.say(f"{'would remove' if dry_run else 'removed'} {unused.path} ({output.mib(unused.size)})")
+    output.say(f"{len(gone)} unused, {output.mib(sum(unused.size for unused in gone))}")
     return 0
 
 
@@ -158,7 +154,9 @@ def _state(state: StoredState) -> dict[str, Any]:
     }
 
 
-def _unreachable(lab: common.Lab, guests: Iterable[Guest], *, update: bool) -> dict[str, tuple[str, list[str]]]:
+def _unreachable(
+    lab: options.Lab, guests: Iterable[Guest], *, update: bool
+) -> dict[str, tuple[str, list[str]]]:
     """The servers that cannot be reached, each with the reason and the guests that need it now."""
     by_host: dict[str, list[str]] = {}
     urls: list[str] = []
@@ -171,9 +169,9 @@ def _unreachable(lab: common.Lab, guests: Iterable[Guest], *, update: bool) -> d
     return {host: (reason, by_host[host]) for host, reason in network.unreachable(urls).items()}
 
 
-def _pull(lab: common.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
+def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
     before = store.find(lab.paths, guest)
-    with consoles.console.status(f"{where} {guest.name}") as status:
+    with output.console.status(f"{where} {guest.name}") as status:
 
         def say(text: str) -> None:
             status.update(escape(f"{where} {guest.name}: {text}"))
@@ -181,24 +179,24 @@ def _pull(lab: common.Lab, guest: Guest, where: str, *, update: bool, offline: b
         if update:
             moved = pins.move(guest, store.cloud_image(guest), say)
             if moved != guest:
-                common.say(
+                output.say(
                     f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.pins_file()}"
                 )
             image = store.update(lab.paths, moved, say)
         else:
             image = store.ensure(lab.paths, guest, say, offline=offline)
     if before and before.folder != image.folder:
-        common.say(f"{guest.name}: {_build_of(before)} -> {_build_of(image)}")
+        output.say(f"{guest.name}: {_build_of(before)} -> {_build_of(image)}")
     else:
         _say(guest, image)
 
 
-def _build(lab: common.Lab, guest: Guest, where: str) -> None:
-    with consoles.console.status(f"{where} {guest.name}") as status:
+def _build(lab: options.Lab, guest: Guest, where: str) -> None:
+    with output.console.status(f"{where} {guest.name}") as status:
         _say(guest, store.ensure(lab.paths, guest, lambda text: status.update(escape(text))))
 
 
-def _each(guests: Sequence[Guest], do: Callable[[Guest, str], None]) -> int:
+def _for_each(guests: Sequence[Guest], do: Callable[[Guest, str], None]) -> int:
     """Do this for every guest, even if others fail; return the worst exit status.
 
     The function also gets the guest's place among all of them, for people.
@@ -208,13 +206,13 @@ def _each(guests: Sequence[Guest], do: Callable[[Guest, str], None]) -> int:
         try:
             do(guest, f"{number} of {len(guests)}:")
         except LabError as error:
-            consoles.errors.print(f"lab: {guest.name}: {escape(str(error))}", soft_wrap=True)
+            output.warn(f"lab: {guest.name}: {error}")
             status = max(status, error.exit_status)
     return status
 
 
 def _say(guest: Guest, image: BaseImage) -> None:
-    common.say(f"{guest.name}: {_build_of(image)} in {image.folder} ({image.manifest.seconds:.0f} s)")
+    output.say(f"{guest.name}: {_build_of(image)} in {image.folder} ({image.manifest.seconds:.0f} s)")
 
 
 def _build_of(image: BaseImage) -> str:

@@ -1,16 +1,19 @@
-"""The catalog: guests, variants, causes, sets, suites and cells; and the remedies with their scripts."""
+"""What the lab knows: guests, variants, causes, sets, suites, cells, remedies; and completion of names."""
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 from rich.markup import escape
 from rich.table import Table
 
 from lab import builds, catalog, causes, plan
 from lab.base.errors import UsageError
 from lab.catalog import Catalog, remedies
-from lab.cli import common, completion, consoles
+from lab.cli import COMPLETE, options, output
+from lab.cli.options import OFFERED
 from lab.record import ExperimentPolicy, RunOptions
 
 # What the commands of `lab list cells` do, as `lab matrix` does without options.
@@ -93,53 +96,43 @@ LISTS: dict[str, Callable[[Catalog], list[dict[str, Any]]]] = {
 
 @click.command("list")
 @click.argument("what", type=click.Choice(list(LISTS)))
-@common.json_option
+@options.json_option
 def list_command(what: str, as_json: bool) -> int:
     """List the guests, variants, causes, sets, suites or cells that the lab knows."""
     known = catalog.load()
     if as_json:
-        common.print_json({what: LISTS[what](known)})
+        output.print_json({what: LISTS[what](known)})
         return 0
     match what:
         case "cells":
             print_cells(plan.choose(known).cells([builds.ANY]), OPTIONS)
         case "causes":
             for name, cause in causes.known().items():
-                common.say(f"{name}: {cause.explanation}")
+                output.say(f"{name}: {cause.explanation}")
         case "suites":
             for suite in catalog.load_suites():
-                common.say(f"{suite.name}: {suite.title}")
+                output.say(f"{suite.name}: {suite.title}")
                 if suite.filter:
-                    common.say(f"  suite={suite.name} behind nextest:FILE or checkout:DIR runs {suite.filter}")
-                common.print_rows([[f"  {name}", f"needs {needs}"] for name, needs in suite.tests.items()])
+                    output.say(f"  suite={suite.name} behind nextest:FILE or checkout:DIR runs {suite.filter}")
+                output.print_rows([[f"  {name}", f"needs {needs}"] for name, needs in suite.tests.items()])
         case "guests":
-            found = known.guests.items()
-            common.print_rows([[name, guest.title, guest.image.origin] for name, guest in found])
+            guests = known.guests.items()
+            output.print_rows([[name, guest.title, guest.image.origin] for name, guest in guests])
         case _:
-            common.print_rows([[name, item.title] for name, item in getattr(known, what).items()])
+            output.print_rows([[name, item.title] for name, item in getattr(known, what).items()])
     return 0
 
 
 def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
     """Print cells, each with its expected status, the reason, and the command that runs it alone."""
-    several = len({cell.build for cell in cells}) > 1
-    reasons = any(cell.because for cell in cells)
-    rows = [
-        [
-            "guest",
-            "variant",
-            *(["build"] if several else []),
-            "expected",
-            *(["because"] if reasons else []),
-            "again",
-        ]
-    ]
+    rows = [["guest", "variant", "build", "expected", "because", "again"]]
     for cell in cells:
-        expected = " ".join(filter(None, [cell.expected.status, cell.expected.cause]))
-        build = [cell.build.name] if several else []
-        because = [cell.because] if reasons else []
-        rows.append([cell.guest.name, cell.variant.name, *build, expected, *because, cell.rerun(options)])
-    common.print_rows(rows)
+        expected = f"{cell.expected.status} {cell.expected.cause or ''}".strip()
+        names = [cell.guest.name, cell.variant.name, cell.build.name]
+        rows.append([*names, expected, cell.because, cell.rerun(options)])
+    several, reasons = len({cell.build for cell in cells}) > 1, any(cell.because for cell in cells)
+    columns = [True, True, several, True, reasons, True]
+    output.print_rows([list(compress(row, columns)) for row in rows])
 
 
 @click.group("remedies", invoke_without_command=True)
@@ -152,13 +145,13 @@ def remedies_group(context: click.Context) -> int:
     for name, remedy in remedies.load().items():
         table.add_row(name, f"{remedy.loss}", escape(remedy.title))
         table.add_row("", "", f"[dim]{', '.join(remedy.cures)}[/]")
-    consoles.console.print(table, soft_wrap=True)
-    common.say("\nloss: the protection that a remedy gives up; 100 is all that the jailer gives")
+    output.console.print(table, soft_wrap=True)
+    output.say("\nloss: the protection that a remedy gives up; 100 is all that the jailer gives")
     return 0
 
 
 @remedies_group.command("show")
-@click.argument("name", shell_complete=completion.remedy_names)
+@click.argument("name", metavar="REMEDY", shell_complete=OFFERED["REMEDY"])
 @click.option("--script", is_flag=True, help="Print a shell script that applies the remedy on your own host.")
 def remedies_show(name: str, script: bool) -> int:
     """Show what a remedy does, what it costs, and how to apply it."""
@@ -171,11 +164,26 @@ def remedies_show(name: str, script: bool) -> int:
             )
         click.echo(remedy.script(), nl=False)
         return 0
-    common.say(f"{remedy.name}: {remedy.title}")
-    common.say(f"\ncauses: {', '.join(remedy.cures)}\nloss: {remedy.loss} of 100")
-    common.say(f"\n{remedies.wrapped(remedy.does)}\n\nWhat that costs:\n{remedies.wrapped(remedy.price)}\n")
+    output.say(f"{remedy.name}: {remedy.title}")
+    output.say(f"\ncauses: {', '.join(remedy.cures)}\nloss: {remedy.loss} of 100")
+    output.say(f"\n{remedies.wrapped(remedy.does)}\n\nWhat that costs:\n{remedies.wrapped(remedy.price)}\n")
     if remedy.run is not None:
-        common.say(remedy.run.example.strip())
+        output.say(remedy.run.example.strip())
     if remedy.host is not None:
-        common.say(f"{remedy.host.apply.strip()}\n\nas a script: lab remedies show {name} --script")
+        output.say(f"{remedy.host.apply.strip()}\n\nas a script: lab remedies show {name} --script")
+    return 0
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion_command(context: click.Context, shell: str) -> int:
+    """Print the script that lets a shell complete commands, options and names.
+
+    bash: add `eval "$(lab completion bash)"` to ~/.bashrc. zsh: the same with zsh, in ~/.zshrc after compinit.
+    fish: lab completion fish > ~/.config/fish/completions/lab.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(context.find_root().command, {}, "lab", COMPLETE).source())
     return 0

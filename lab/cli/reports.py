@@ -1,31 +1,27 @@
-"""Results of runs: shards joined to one run, runs shown again, and published as a web site."""
+"""Runs that were made: shards joined to one, runs listed, shown again, published and deleted."""
 
 import os
+import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lab.base.errors import UsageError
 from lab.base.files import plain
-from lab.cli import common, completion, consoles
+from lab.cli import options, output
+from lab.cli.options import OFFERED
 from lab.record import RunResult
 from lab.report import github, judgements, junit, markdown, terminal
-from lab.run import journal
-from lab.run.past import merge
-from lab.site import one_page
-from lab.site.publish import publish
+from lab.run import journal, past
+from lab.run.past import PastRun
 
 
 @click.command("merge")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.runs)
-@click.option(
-    "-o",
-    "folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Write the merged run into this folder. Default: a new folder among the lab's runs.",
-)
+@options.runs_argument
+@options.folder_option(options.NEW_RUN)
 @click.option(
     "--partial",
     is_flag=True,
@@ -33,7 +29,7 @@ from lab.site.publish import publish
     "--resume` runs them.",
 )
 @click.pass_obj
-def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None, *, partial: bool) -> int:
+def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, *, partial: bool) -> int:
     """Join the shards of a plan into one run.
 
     RUN is the name or the folder of a run made with `lab matrix --shard`. The exit status is that of the
@@ -42,8 +38,8 @@ def merge_command(lab: common.Lab, runs: tuple[str, ...], folder: Path | None, *
     sources = [journal.find_folder(lab.paths.runs, run).resolve() for run in runs]
     read = _readable(sources) if partial else [(source, RunResult.read(source)) for source in sources]
     target = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
-    run = merge(read, target, partial=partial)
-    common.show_result(run, target)
+    run = past.merge(read, target, partial=partial)
+    options.show_result(run, target)
     return run.exit_status()
 
 
@@ -59,12 +55,12 @@ def _readable(sources: Sequence[Path]) -> list[tuple[Path, RunResult]]:
     if not read:
         raise faults[0]
     for fault in faults:
-        common.say(f"left out: {plain(str(fault.args[0]))}")
+        output.say(f"left out: {plain(str(fault.args[0]))}")
     return read
 
 
 @click.command("report")
-@click.argument("run", metavar="RUN", shell_complete=completion.runs)
+@options.run_argument
 @click.option(
     "--format",
     "kind",
@@ -75,7 +71,7 @@ def _readable(sources: Sequence[Path]) -> list[tuple[Path, RunResult]]:
     "--claims",
     "report",
     metavar="REPORT",
-    shell_complete=completion.reports,
+    shell_complete=OFFERED["REPORT"],
     help="Judge the claims of a bug report, or those of boxlite's documentation: issue-468, docs.",
 )
 @click.option(
@@ -86,7 +82,7 @@ def _readable(sources: Sequence[Path]) -> list[tuple[Path, RunResult]]:
 )
 @click.pass_obj
 def report_command(
-    lab: common.Lab, run: str, kind: str | None, report: str | None, *, for_upstream: bool
+    lab: options.Lab, run: str, kind: str | None, report: str | None, *, for_upstream: bool
 ) -> int:
     """Show the results of a run again.
 
@@ -105,6 +101,8 @@ def report_command(
     elif kind == "markdown":
         click.echo(markdown.render(result, folder), nl=False)
     elif kind == "html":
+        from lab.site import one_page  # The other formats need nothing of a site.
+
         click.echo(one_page.render(result, folder), nl=False)
     elif kind == "junit":
         click.echo(junit.render(result), nl=False)
@@ -113,7 +111,7 @@ def report_command(
     elif kind == "json":
         click.echo(result.model_dump_json(by_alias=True, indent=2, ensure_ascii=True))
     else:
-        terminal.summary(consoles.console, result, folder)
+        terminal.summary(output.console, result, folder)
     return result.exit_status()
 
 
@@ -138,15 +136,11 @@ def _report_to_github(run: RunResult, folder: Path) -> None:
 
 
 @click.command("publish")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.runs)
-@click.option(
-    "-o",
-    "folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    required=True,
-    help="Put the site into this folder: a new or empty one, or that of an earlier `lab publish`, which is "
+@options.runs_argument
+@options.folder_option(
+    "Put the site into this folder: a new or empty one, or that of an earlier `lab publish`, which is "
     "replaced as a whole.",
+    required=True,
 )
 @click.option(
     "--host-names",
@@ -154,12 +148,113 @@ def _report_to_github(run: RunResult, folder: Path) -> None:
     help="Name the hosts that ran the cells. Default: they are numbered, because the names may be private.",
 )
 @click.pass_obj
-def publish_command(lab: common.Lab, runs: tuple[str, ...], folder: Path, *, host_names: bool) -> None:
+def publish_command(lab: options.Lab, runs: tuple[str, ...], folder: Path, *, host_names: bool) -> None:
     """Make a web site of the results of runs.
 
     RUN is the name or the folder of a run. The site shows the newest result of each cell over all runs. It is
     files only: it needs no server and no network, and opens from the folder as well.
     """
-    found = [journal.find_folder(lab.paths.runs, run) for run in runs]
-    index = publish(found, folder, host_names=host_names)
-    common.say(f"site: {index}")
+    from lab.site.publish import publish  # No other command needs it.
+
+    index = publish([journal.find_folder(lab.paths.runs, run) for run in runs], folder, host_names=host_names)
+    output.say(f"site: {index}")
+
+
+# What the exit status of a run means, in a few words.
+RESULTS = {0: "as expected", 1: "not as expected", 3: "not all could be run", 4: "met a bug in the lab"}
+
+
+@click.group("runs", invoke_without_command=True)
+@options.json_option
+@click.pass_context
+def runs_group(context: click.Context, as_json: bool) -> int:
+    """List the lab's own runs: when, which builds, what they found, their size.
+
+    Runs that were written elsewhere with -o are not listed.
+    """
+    if context.invoked_subcommand is not None:
+        if as_json:
+            raise UsageError("--json lists the runs", hint="leave it out, or leave out the command after it")
+        return 0
+    runs = [past.read(folder) for folder in past.folders(context.obj.paths.runs)]
+    if as_json:
+        output.print_json({"runs": [_document(run) for run in runs]})
+    elif runs:
+        output.print_rows([["run", "started (UTC)", "builds", "state", "result", "size"], *map(_row, runs)])
+    else:
+        output.say(f"no runs yet in {context.obj.paths.runs}; make one with: lab matrix --set quick")
+    return 0
+
+
+@runs_group.command("delete")
+@click.argument("names", nargs=-1, metavar="[RUN]...", shell_complete=OFFERED["OWN-RUN"])
+@click.option(
+    "--older-than",
+    "days",
+    type=click.IntRange(0),
+    metavar="DAYS",
+    help="Delete all runs that were started more than this many days ago.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def runs_delete(lab: options.Lab, names: tuple[str, ...], days: int | None, yes: bool) -> int:
+    """Delete runs with all their evidence.
+
+    RUN is a name that `lab runs` lists. A run that is being made is never deleted.
+    """
+    if bool(names) is (days is not None):
+        raise UsageError("name the runs to delete, or use --older-than DAYS", hint="lab runs lists them")
+    chosen = past.to_delete(lab.paths.runs, [*names] if days is None else _older_than(lab, days))
+    if not chosen:
+        output.say("no run is that old")
+        return 0
+    _confirm(chosen, yes=yes)
+    for run in chosen:
+        past.delete(run)
+        output.say(f"deleted {run.name} ({output.mib(run.size)})")
+    output.say("`lab images prune` removes images that only these runs used")
+    return 0
+
+
+def _older_than(lab: options.Lab, days: int) -> list[str]:
+    """The names of the runs that are older. Leaves out those being made, and those whose age nobody knows."""
+    limit = datetime.now(UTC) - timedelta(days=days)
+    runs = [past.read(folder) for folder in past.folders(lab.paths.runs)]
+    return [run.name for run in runs if run.started and run.started < limit and not run.is_being_made]
+
+
+def _confirm(chosen: list[PastRun], *, yes: bool) -> None:
+    """Ask before deleting. Raises UsageError where nobody can answer, Abort if the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("deleting needs a confirmation, and this is no terminal", hint="add --yes")
+    output.print_rows([_row(run) for run in chosen])
+    click.confirm("Delete them?", abort=True)
+
+
+def _row(run: PastRun) -> list[str]:
+    if run.record is None:
+        result = plain(run.fault)
+    else:
+        counts = ", ".join(f"{number} {status}" for status, number in run.counts.items())
+        result = f"{counts or 'no cells'}: {RESULTS[run.record.exit_status()]}"
+    started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else "-"
+    builds = plain(", ".join(run.builds)) or "-"
+    return [plain(run.name), started, builds, run.state, " ".join(result.split()), output.mib(run.size)]
+
+
+def _document(run: PastRun) -> dict[str, Any]:
+    record = run.record
+    return {
+        "name": run.name,
+        "folder": str(run.folder),
+        "state": run.state,
+        "started": record.run.started.isoformat() if record else None,
+        "finished": record.run.finished.isoformat() if record and record.run.finished else None,
+        "builds": run.builds,
+        "counts": run.counts,
+        "exit_status": run.exit_status,
+        "fault": run.fault or None,
+        "bytes": run.size,
+    }

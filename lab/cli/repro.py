@@ -11,7 +11,8 @@ from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.files import inert, plain
 from lab.catalog import Guest
-from lab.cli import common, completion, consoles
+from lab.cli import options, output
+from lab.cli.options import OFFERED
 from lab.repro import answer, judging, planning, reading, running, showing, verdict
 from lab.repro.answer import Subject
 from lab.repro.judging import Judged
@@ -21,8 +22,6 @@ from lab.repro.running import Extras, View
 
 # Standard input, as an argument.
 STDIN = "-"
-# Beyond this a report is not read at all.
-MOST_BYTES = reading.MOST_BYTES
 
 
 @click.command("repro")
@@ -38,14 +37,11 @@ MOST_BYTES = reading.MOST_BYTES
 @click.option(
     "--guest",
     metavar="GUEST",
-    shell_complete=completion.guests,
+    shell_complete=OFFERED["GUEST"],
     help="Run this guest. Default: the one of the distribution and release that the report names.",
 )
-@click.option(
-    "--build",
-    metavar="BUILD",
-    shell_complete=completion.builds,
-    help=f"Test this {builds.forms()}. Default: the version that the report names, or else the newest release.",
+@options.build_option(
+    f"Test this {builds.forms()}. Default: the version that the report names, or else the newest release."
 )
 @click.option(
     "--bisect",
@@ -56,19 +52,13 @@ MOST_BYTES = reading.MOST_BYTES
 @click.option(
     "--remedies/--no-remedies", default=True, help="Try remedies on the cells that fail. Default: yes."
 )
-@click.option(
-    "-o",
-    "folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Write the run into this folder. Default: a new folder among the lab's runs.",
-)
+@options.folder_option(options.NEW_RUN)
 @click.option("--quiet", is_flag=True, help="Print only the answer.")
 @click.option("--verbose", is_flag=True, help="Print a line for each step instead of a live table.")
-@common.json_option
+@options.json_option
 @click.pass_obj
 def repro_command(
-    lab: common.Lab,
+    lab: options.Lab,
     /,
     *,
     report: str,
@@ -100,7 +90,7 @@ def repro_command(
                 planning.plan(read, judged, catalog.load(), offline, planning.Wishes(nearest, guest, build))
             )
         return 0
-    view = View(consoles.console, quiet=quiet or as_json, verbose=verbose)
+    view = View(output.console, quiet=quiet or as_json, verbose=verbose)
     host = planning.Host(
         partial(running.is_stored, lab.paths), partial(running.why_no_image, lab.paths, view), builds.releases
     )
@@ -129,14 +119,14 @@ def repro_command(
             extras=extras,
         )
     if as_json:
-        common.print_json({"report": showing.document(read, judged), **answer.document(subject)})
+        output.print_json({"report": showing.document(read, judged), **answer.document(subject)})
     else:
         view.line("")
-        common.say(inert(answer.render(subject)))
+        output.say(inert(answer.render(subject)))
     if subject.run is not None and subject.run.run.interrupted:
-        return consoles.INTERRUPTED
+        return output.INTERRUPTED
     if subject.run is not None and subject.run.met_bug:
-        return consoles.BUG
+        return output.BUG
     return subject.verdict.result.exit_status
 
 
@@ -146,19 +136,19 @@ def _as_if_there(_guest: Guest) -> None:
 
 def _show_text(read: Report, judged: Judged, *, as_json: bool = False) -> None:
     if as_json:
-        common.print_json(showing.document(read, judged))
+        output.print_json(showing.document(read, judged))
         return
     for line in showing.lines(read, judged):
-        common.say(inert(line))
+        output.say(inert(line))
 
 
 def _show_plan(plan: Plan) -> None:
-    common.say("\nplan")
+    output.say("\nplan")
     for step in plan.steps:
-        common.say(f"        {inert(plain(step))}")
+        output.say(f"        {inert(plain(step))}")
     for why in plan.why_not:
-        common.say(f"        not run: {inert(plain(why))}")
-    common.say("")
+        output.say(f"        not run: {inert(plain(why))}")
+    output.say("")
 
 
 def _again(extras: Extras, *, nearest: bool, guest: str | None, build: str | None) -> str:
@@ -175,7 +165,7 @@ def _again(extras: Extras, *, nearest: bool, guest: str | None, build: str | Non
 def _content(report: str) -> bytes:
     """The bytes of a report, up to the most that are read. Raises UsageError if there is no such file."""
     if report == STDIN:
-        return sys.stdin.buffer.read(MOST_BYTES + 1)
+        return sys.stdin.buffer.read(reading.MOST_BYTES + 1)
     if report.startswith(("http://", "https://")):
         raise UsageError(f"{report} is an address, and nothing is fetched", hint=reading.how_to_give(report))
     path = Path(report)
@@ -185,7 +175,7 @@ def _content(report: str) -> bytes:
                 f"{report} is a folder, not a report", hint="name one file, or - for standard input"
             )
         with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
+            return file.read(reading.MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(

@@ -188,7 +188,7 @@ def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]],
     """Run the child to its end; its exit status, why it refused the part, and its last words."""
     child = subprocess.Popen(
         # It ends with this thread, also if dask's worker is killed.
-        ["setpriv", "--pdeathsig", "TERM", "--", *LAB, "matrix", "--part", "-", "-o", str(run)],
+        ["setpriv", "--pdeathsig", "TERM", "--", *LAB, "part", "-", "-o", str(run)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""In place of `lab matrix --part`: decides each cell of a part at once, as its control file says.
+"""In place of `lab part`: decides each cell of a part at once, as its control file says.
 
 `seconds`: how long each cell takes. `until`: a file that it waits for before it does anything. `refuse`: why
 the part is refused. `status`: the exit status; `after`: how many cells are decided before that. `bulk`: how

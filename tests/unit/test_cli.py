@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from lab.base.errors import LabError, NotApplicable
-from lab.cli import consoles
+from lab.cli import output
 from lab.images import store
 from lab.lane import shell
 from lab.machine import leftovers
@@ -202,7 +202,7 @@ def test_what_is_going_on_is_no_markup(home: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(shell, "ready", say_and_end)
     monkeypatch.setattr(store, "ensure", say_and_end)
-    assert run_main(monkeypatch, *line) == consoles.INTERRUPTED
+    assert run_main(monkeypatch, *line) == output.INTERRUPTED
 
 
 def test_an_interrupt_is_said_and_ends_with_the_shell_s_status(
@@ -253,7 +253,7 @@ def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: 
             _, said = child.communicate(timeout=60)
         finally:
             child.kill()
-    assert child.returncode == consoles.INTERRUPTED
+    assert child.returncode == output.INTERRUPTED
     assert said.endswith("\nstopped at once; lab clean, or the next run, removes what is left\n")
     assert "Traceback" not in said
 

@@ -13,11 +13,12 @@ from click.shell_completion import ShellComplete
 from lab import catalog, cli
 from lab.base.errors import UsageError
 from lab.catalog import remedies
-from lab.cli import completion
+from lab.cli import lists
 from lab.machine import leftovers
 from lab.verdict import claims
 from tests.unit.examples import run_of
 
+SHELLS = ("bash", "zsh", "fish")
 PROGRAM = f'#!/bin/sh\nexec {sys.executable} -m lab "$@"\n'
 
 
@@ -75,7 +76,7 @@ def test_builds_are_the_releases_in_the_cache_or_files() -> None:
 def test_commands_options_and_choices_are_offered() -> None:
     assert {"matrix", "runs", "completion"} <= set(offered("lab "))
     assert "--json" in offered("lab list guests --")
-    assert offered("lab completion ") == list(completion.SHELLS)
+    assert offered("lab completion ") == list(SHELLS)
     assert offered("lab list c") == ["causes", "cells"]
 
 
@@ -94,13 +95,13 @@ def test_a_name_that_would_break_the_shells_protocol_is_not_offered(state: Path)
     assert offered("lab runs delete 2026") == ["20261125-070000", "20261124-160000"]
 
 
-@pytest.mark.parametrize("shell", completion.SHELLS)
+@pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_gets_a_script_that_asks_this_program(
     shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     context = click.Context(cli.cli, info_name="lab")
-    with context, click.Context(completion.completion_command, parent=context, info_name="completion") as own:
-        own.invoke(completion.completion_command, shell=shell)
+    with context, click.Context(lists.completion_command, parent=context, info_name="completion") as own:
+        own.invoke(lists.completion_command, shell=shell)
     script = capsys.readouterr().out
     assert f"{cli.COMPLETE}={shell}_complete" in script
 

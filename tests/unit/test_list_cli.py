@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lab import catalog, causes
 from lab.catalog import remedies
-from lab.cli import common
+from lab.cli import output
 from tests.unit.cli_examples import ONE_CELL, lab, rows_listed, run_main
 
 pytestmark = pytest.mark.usefixtures("releases")
@@ -82,8 +82,8 @@ def test_rows_are_aligned_and_neither_cut_nor_folded_however_narrow_the_console_
 ) -> None:
     out = StringIO()
     narrow = Console(file=out, width=20, force_terminal=is_terminal, color_system=None, highlight=False)
-    monkeypatch.setattr(common, "console", narrow)
-    common.print_rows([["name", "what it is"], ["[bold]a", "x" * 40 + " " + "語" * 20]])
+    monkeypatch.setattr(output, "console", narrow)
+    output.print_rows([["name", "what it is"], ["[bold]a", "x" * 40 + " " + "語" * 20]])
     assert out.getvalue() == f"name     what it is\n[bold]a  {'x' * 40} {'語' * 20}\n"
 
 

@@ -1,16 +1,19 @@
 """`lab matrix`: what it runs, what it prints, and what it leaves in the run's folder."""
 
+import re
 import shlex
 from io import StringIO
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args, get_type_hints
 
 import pytest
 from rich.console import Console
 
 from lab.base.errors import LabError
+from lab.base.options import Group
 from lab.builds import pip
-from lab.cli import common, consoles
+from lab.cli import output
+from lab.cli.matrix import Matrix
 from lab.record import ExperimentPolicy, RunOptions, RunResult
 from lab.run import scheduler
 from tests.unit.cli_examples import ONE_CELL, run_main
@@ -128,8 +131,7 @@ def test_a_folder_s_name_is_no_markup(
 
 
 def run_on(console: Console, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
-    for module in (common, consoles):  # What is printed of a run, and the live view.
-        monkeypatch.setattr(module, "console", console)
+    monkeypatch.setattr(output, "console", console)
     assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", *more) == 0
 
 
@@ -202,10 +204,27 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
 
     monkeypatch.setattr(scheduler.Scheduler, "run", run)
     seen: list[str] = []
-    monkeypatch.setattr(common, "say", seen.append)
+    monkeypatch.setattr(output, "say", seen.append)
     folder = tmp_path / "run"
     folder.mkdir()
     assert run_main(monkeypatch, "matrix", *words, "--build", "0.10.8", "-o", str(folder)) == 0
     assert [(options.remedies, options.experiments) for options in begun] == [(tries, experiments)]
     told = "--cold makes no forks, so no remedies and no experiments are tried"
     assert (told in seen) is ("--cold" in words)
+
+
+def test_the_help_shows_each_option_of_the_request_under_its_heading(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "matrix", "--help") == 0
+    headings: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if match := re.fullmatch(r"(\S.*):", line):
+            headings[match[1]] = []
+        elif headings and (match := re.match(r"  (--?[a-z-]+)", line)):
+            list(headings.values())[-1].append(match[1])
+    assert list(headings) == list(Group)
+    declared = [get_args(hint)[1] for hint in get_type_hints(Matrix, include_extras=True).values()]
+    for group in Group:
+        flags = [option.flags.partition("/")[0] for option in declared if option.group is group]
+        assert headings[group] == (flags or ["-h"])

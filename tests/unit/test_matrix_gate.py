@@ -138,7 +138,7 @@ def test_a_run_of_one_build_may_be_resumed_with_a_gate(
         (["--gate", "cut.toml"], "cut.toml: not valid TOML"),
         (["--gate", "other.toml"], "have no cell in common"),
         (["--gate", "b.toml", "--expect", "bad.toml"], "bad.toml: colour: unknown key"),
-        (["--gate", "b.toml", "--expect", "nowhere.toml"], "File 'nowhere.toml' does not exist"),
+        (["--gate", "b.toml", "--expect", "nowhere.toml"], "nowhere.toml: No such file"),
         (["--gate", "b.toml", "--build", "0.10.0", "--build", "0.10.8"], "--gate decides about one build"),
         (["--gate-build", "0.9", "--build", "0.10.0", "--build", "0.10.8"], "tests one candidate"),
         (["--gate-build", "previous", "--build", "0.10.0"], "there is no release of boxlite older than 0.10.0"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lab import catalog, causes
-from lab.cli import common, host, images, lists
+from lab.cli import host, images, lists, options
 from lab.images import store
 from lab.machine import doctor
 from lab.record import Status
@@ -134,7 +134,7 @@ def test_images_are_listed_with_those_who_use_them(
     monkeypatch.setattr(
         store, "find", lambda _paths, guest: image if guest.name in ("debian-12", "debian-13") else None
     )
-    assert images.images_list.main(["--json"], obj=common.Lab(None), standalone_mode=False) == 0
+    assert images.images_list.main(["--json"], obj=options.Lab(None), standalone_mode=False) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["images"] == [
         {
@@ -159,7 +159,7 @@ def test_the_doctor_says_in_json_whether_the_host_is_ready(
         doctor.Line("memory", state, "64 MiB", "buy some", ["a"]),
     ]
     monkeypatch.setattr(doctor, "examine", lambda _plan, _uri, **_options: iter(lines))
-    assert host.doctor_command.main(["--json"], obj=common.Lab(None), standalone_mode=False) == status
+    assert host.doctor_command.main(["--json"], obj=options.Lab(None), standalone_mode=False) == status
     assert json.loads(capsys.readouterr().out) == {
         "ready": status == 0,
         "checks": [

@@ -11,7 +11,7 @@ import pytest
 
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.cli import common, runs
+from lab.cli import options, reports
 from lab.record import BuildRecord, CellResult, RunResult, Status
 from lab.run import past
 from lab.run.journal import LOCK, locked_folder
@@ -21,9 +21,9 @@ DAY = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> common.Lab:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> options.Lab:
     monkeypatch.setenv("LAB_HOME", str(tmp_path))
-    return common.Lab("test:///default")
+    return options.Lab("test:///default")
 
 
 def write(
@@ -45,24 +45,24 @@ def write(
     return folder
 
 
-def call(lab: common.Lab, *words: str) -> int:
-    status = runs.runs_group.main(list(words), obj=lab, standalone_mode=False)
+def call(lab: options.Lab, *words: str) -> int:
+    status = reports.runs_group.main(list(words), obj=lab, standalone_mode=False)
     assert isinstance(status, int)
     return status
 
 
-def documents(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
+def documents(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
     assert call(lab, "--json") == 0
     return {run["name"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
 
 
-def table(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+def table(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
     assert call(lab) == 0
     return [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()]
 
 
 def test_each_run_is_a_row_with_date_builds_result_and_size(
-    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+    lab: options.Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(lab.paths, "a", cell(), cell(variant="podman"))
     write(lab.paths, "b", cell(), cell(variant="podman", status=Status.FAIL))
@@ -75,13 +75,13 @@ def test_each_run_is_a_row_with_date_builds_result_and_size(
     ]
 
 
-def test_without_runs_the_next_step_is_told(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_runs_the_next_step_is_told(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(lab) == 0
     assert "make one with: lab matrix --set quick" in capsys.readouterr().out
     assert documents(lab, capsys) == {}
 
 
-def test_json_has_what_the_table_has(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_what_the_table_has(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(lab.paths, "a", cell(), cell(variant="podman", status=Status.FAIL))
     found = documents(lab, capsys)["a"]
     size = found.pop("bytes")
@@ -101,7 +101,7 @@ def test_json_has_what_the_table_has(lab: common.Lab, capsys: pytest.CaptureFixt
 
 
 def test_what_is_not_a_complete_run_is_called_by_its_name(
-    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+    lab: options.Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(lab.paths, "interrupted", cell(), interrupted=True)
     write(lab.paths, "killed", cell(), ended=False)
@@ -123,13 +123,13 @@ def test_what_is_not_a_complete_run_is_called_by_its_name(
     assert "No such file" in str(found["empty"]["fault"])
 
 
-def test_the_lock_of_a_dead_lab_is_nobodys(lab: common.Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lock_of_a_dead_lab_is_nobodys(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
     (write(lab.paths, "a", cell()) / LOCK).touch()
     assert documents(lab, capsys)["a"]["state"] == "complete"
 
 
 def test_names_from_elsewhere_cannot_control_the_terminal(
-    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+    lab: options.Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(lab.paths, "a\x1b[2J", cell())
     assert call(lab) == 0
@@ -137,7 +137,7 @@ def test_names_from_elsewhere_cannot_control_the_terminal(
 
 
 def test_deleting_removes_the_named_runs_and_no_other(
-    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+    lab: options.Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in "abc":
         write(lab.paths, name, cell())
@@ -152,7 +152,7 @@ def test_deleting_removes_the_named_runs_and_no_other(
     ]
 
 
-def test_a_damaged_run_can_be_deleted(lab: common.Lab) -> None:
+def test_a_damaged_run_can_be_deleted(lab: options.Lab) -> None:
     (write(lab.paths, "a", cell()) / "results.json").write_text("{")
     assert call(lab, "delete", "a", "--yes") == 0
     assert not (lab.paths.runs / "a").exists()
@@ -173,7 +173,7 @@ def test_a_damaged_run_can_be_deleted(lab: common.Lab) -> None:
     ],
 )
 def test_nothing_is_deleted_if_one_name_may_not_be(
-    lab: common.Lab, name: str, said: str, tmp_path: Path
+    lab: options.Lab, name: str, said: str, tmp_path: Path
 ) -> None:
     for each in ("a", "making"):
         write(lab.paths, each, cell())
@@ -189,7 +189,7 @@ def test_nothing_is_deleted_if_one_name_may_not_be(
     assert (lab.paths.runs / "link" / "results.json").exists()
 
 
-def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: common.Lab) -> None:
+def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: options.Lab) -> None:
     folder = write(lab.paths, "a", cell())
     [chosen] = past.to_delete(lab.paths.runs, ["a"])
     with locked_folder(folder), pytest.raises(UsageError, match="another lab is at work in it"):
@@ -198,7 +198,7 @@ def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: common.Lab) -> None:
 
 
 def test_runs_are_deleted_by_age_but_for_those_being_made_or_damaged(
-    lab: common.Lab, capsys: pytest.CaptureFixture[str]
+    lab: options.Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = datetime.now(UTC)
     write(lab.paths, "new", cell(), started=now - timedelta(days=29))
@@ -221,7 +221,7 @@ def test_runs_are_deleted_by_age_but_for_those_being_made_or_damaged(
         (["--json", "delete", "a"], "--json lists the runs"),
     ],
 )
-def test_what_is_not_clear_deletes_nothing(lab: common.Lab, words: Sequence[str], said: str) -> None:
+def test_what_is_not_clear_deletes_nothing(lab: options.Lab, words: Sequence[str], said: str) -> None:
     write(lab.paths, "a", cell())
     with pytest.raises(UsageError, match=said):
         call(lab, *words)
@@ -230,7 +230,7 @@ def test_what_is_not_clear_deletes_nothing(lab: common.Lab, words: Sequence[str]
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", []), ("n\n", ["a"]), ("\n", ["a"])])
 def test_on_a_terminal_the_user_is_asked(
-    lab: common.Lab, answer: str, left: list[str], monkeypatch: pytest.MonkeyPatch
+    lab: options.Lab, answer: str, left: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(lab.paths, "a", cell())
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)

@@ -12,7 +12,7 @@ import pytest
 
 from lab.base.speed import Speed
 from lab.cli import cli
-from lab.cli import shell as commands
+from lab.cli import guests as commands
 from lab.lane import entrance, keeper, shell
 from lab.lane.shell import Opened
 from lab.machine.keys import generate

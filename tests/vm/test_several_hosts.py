@@ -112,7 +112,7 @@ def kind(homes: Homes) -> Callable[[list[str]], str]:
             return "worker"
         if "-m lab" not in command:
             return ""
-        return "child" if "--part" in words else "coordinator" if "--hosts" in words else ""
+        return "child" if "part" in words else "coordinator" if "--hosts" in words else ""
 
     return tell
 

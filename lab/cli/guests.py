@@ -17,7 +17,8 @@ from rich.markup import escape
 from lab import builds, catalog, plan
 from lab.base.errors import UsageError
 from lab.base.files import plain
-from lab.cli import common, completion, consoles
+from lab.cli import options, output
+from lab.cli.options import OFFERED
 from lab.guest import transfer
 from lab.guest.session import Session
 from lab.lane import keeper, shell
@@ -35,44 +36,15 @@ WORDS = "lab.command"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the command line asks for. `about` says what a recorded cell did in its run."""
+class Target:
+    """The cell in whose state a guest is opened. `about` says what a recorded cell did in its run."""
 
     cell: Cell
     own_rootfs: Path | None = None
     about: str = ""
 
 
-def options[T: Callable[..., Any]](command: T) -> T:
-    """Add the arguments and options that say which cell, as whom, and whether the guest is kept."""
-    added = (
-        click.argument("guest", metavar="GUEST", shell_complete=completion.guests_or_cells),
-        click.argument("variant", metavar="[VARIANT]", required=False, shell_complete=completion.variants),
-        click.option(
-            "--build",
-            metavar="BUILD",
-            shell_complete=completion.builds,
-            help=f"Deploy this {builds.forms()}. Default: the newest release.",
-        ),
-        click.option(
-            "--run",
-            metavar="RUN",
-            shell_complete=completion.runs,
-            help="Take a cell of this run, with its build and root file system: name GUEST/VARIANT, or "
-            "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT. A build for which programs of this host are "
-            "executed has to be named with --build, too.",
-        ),
-        user_option,
-        click.option(
-            "--keep", is_flag=True, help="Let the guest live on afterwards; see `lab attach` and `lab copy`."
-        ),
-    )
-    for add in reversed(added):
-        command = add(command)
-    return command
-
-
-user_option = click.option(
+USER = click.option(
     "--user",
     type=click.Choice(["tester", "root"]),
     default=SUITE_USER,
@@ -80,6 +52,29 @@ user_option = click.option(
     help="tester: as the tests run. root: look around as the administrator, not confined by what the variant "
     "runs the tests under (a profile, a container).",
 )
+
+
+def in_a_cell[T: Callable[..., Any]](command: T) -> T:
+    """Add the arguments and options that say which cell, as whom, and whether the guest is kept."""
+    for add in (
+        click.option(
+            "--keep", is_flag=True, help="Let the guest live on afterwards; see `lab attach` and `lab copy`."
+        ),
+        USER,
+        click.option(
+            "--run",
+            metavar="RUN",
+            shell_complete=options.runs,
+            help="Take a cell of this run, with its build and root file system: name GUEST/VARIANT, or "
+            "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT. A build for which programs of this host are "
+            "executed has to be named with --build, too.",
+        ),
+        options.build_option(f"Deploy this {builds.forms()}. Default: the newest release."),
+        click.argument("variant", metavar="[VARIANT]", required=False, shell_complete=OFFERED["VARIANT"]),
+        click.argument("guest", metavar="GUEST", shell_complete=OFFERED["GUEST"]),
+    ):
+        command = add(command)
+    return command
 
 
 class WithCommand(click.Command):
@@ -97,24 +92,24 @@ class WithCommand(click.Command):
 
 
 @click.command("shell")
-@options
+@in_a_cell
 @click.pass_obj
-def shell_command(lab: common.Lab, /, *, user: Who, keep: bool, **asked: Any) -> int:
+def shell_command(lab: options.Lab, /, *, user: Who, keep: bool, **which: Any) -> int:
     """Open a shell in a guest, in the state that the tests of a cell see.
 
     VARIANT is stock if not given. The first shell with a build deploys and stores it; later ones start in
     seconds. The guest is removed when the shell ends, and the exit status is the shell's. Without a terminal
     the shell reads its commands from standard input.
     """
-    wanted = _wanted(lab, **asked)
-    with _guest(lab, wanted, keep=keep) as guest:
-        return open_shell(guest, user, wanted.about)
+    target = _target(lab, **which)
+    with _guest(lab, target, keep=keep) as guest:
+        return open_shell(guest, user, target.about)
 
 
 @click.command("exec", cls=WithCommand)
-@options
+@in_a_cell
 @click.pass_context
-def exec_command(context: click.Context, /, *, user: Who, keep: bool, **asked: Any) -> int:
+def exec_command(context: click.Context, /, *, user: Who, keep: bool, **which: Any) -> int:
     """Run one command in a guest, in the state that the tests of a cell see.
 
     VARIANT is stock if not given. COMMAND is a program with its arguments; for pipes and variables use a
@@ -127,7 +122,7 @@ def exec_command(context: click.Context, /, *, user: Who, keep: bool, **asked: A
     words = context.meta.get(WORDS)
     if not words:
         raise UsageError("no command to run", hint="name it after --: lab exec GUEST [VARIANT] -- COMMAND")
-    with _guest(context.obj, _wanted(context.obj, **asked), keep=keep) as guest:
+    with _guest(context.obj, _target(context.obj, **which), keep=keep) as guest:
         return run(guest, guest.entrance.command(words, user=user, stdin=not sys.stdin.isatty()))
 
 
@@ -145,7 +140,7 @@ def open_shell(guest: Opened | Kept, user: Who, about: str = "") -> int:
         if (rate := entrance.speed.clock) < 1:
             slower = f"{1 / rate:.0f}"
             say += [f"time in the guest runs {slower} times slower than here: `sleep 1` takes {slower} s"]
-        common.say("\n".join(say))
+        output.say("\n".join(say))
     return run(guest, guest.entrance.shell(user=user, terminal=terminal))
 
 
@@ -157,11 +152,10 @@ def run(guest: Opened | Kept, command: list[str]) -> int:
     return status
 
 
-def _wanted(lab: common.Lab, *, guest: str, variant: str | None, build: str | None, run: str | None) -> Wanted:
+def _target(lab: options.Lab, *, guest: str, variant: str | None, build: str | None, run: str | None) -> Target:
     known = catalog.load()
     if run is None:
-        found = plan.Cell(known.guest(guest), known.variant(variant or "stock"), builds.resolve(build))
-        return Wanted(found)
+        return Target(plan.Cell(known.guest(guest), known.variant(variant or "stock"), builds.resolve(build)))
     if variant is not None:
         raise UsageError(
             "--run takes the variant from the run",
@@ -174,43 +168,38 @@ def _wanted(lab: common.Lab, *, guest: str, variant: str | None, build: str | No
     named = [build] if build is not None else []
     cell = past.find_cell(RunResult.read(folder), guest, known, lab.paths, named, again)
     for warning in cell.warnings:
-        consoles.errors.print(f"lab: warning: {escape(plain(warning))}", soft_wrap=True)
+        output.warn(f"lab: warning: {warning}")
     cause = f" ({cell.result.cause})" if cell.result.cause else ""
-    return Wanted(cell.cell, cell.own_rootfs, f"{cell.cell.name} was {cell.result.status}{cause} in that run")
+    return Target(cell.cell, cell.own_rootfs, f"{cell.cell.name} was {cell.result.status}{cause} in that run")
 
 
 @contextmanager
-def _guest(lab: common.Lab, wanted: Wanted, *, keep: bool) -> Iterator[Opened | Kept]:
+def _guest(lab: options.Lab, target: Target, *, keep: bool) -> Iterator[Opened | Kept]:
     """A guest in the state of the cell. It is removed after the block, or kept from then on."""
     lab.sweep()
     if keep:
-        kept = _keep(lab, wanted)
+        # The keeper is made of this process while it has one thread: the status line has another.
+        starting = keeper.start(target.cell, lab.paths, lab.uri, own_rootfs=target.own_rootfs)
+        with output.errors.status("starting") as status:
+            kept = starting.wait(lambda text: status.update(escape(text)))
         try:
             yield kept
         finally:
             name = kept.name
-            next_steps = f"a shell in it: lab attach {name}; its end: lab attach {name} --end"
-            consoles.errors.print(f"kept: {name}; {next_steps}", soft_wrap=True)
+            output.warn(f"kept: {name}; a shell in it: lab attach {name}; its end: lab attach {name} --end")
         return
     # Standard output is the command's.
-    with consoles.errors.status("starting") as status:
+    with output.errors.status("starting") as status:
         opened = shell.ready(
-            wanted.cell,
+            target.cell,
             lab.paths,
             lab.uri,
             lambda text: status.update(escape(text)),
-            own_rootfs=wanted.own_rootfs,
+            own_rootfs=target.own_rootfs,
         )
         with opened as guest:
             status.stop()
             yield guest
-
-
-def _keep(lab: common.Lab, wanted: Wanted) -> Kept:
-    # The keeper is made of this process while it has one thread: the status line has another.
-    starting = keeper.start(wanted.cell, lab.paths, lab.uri, own_rootfs=wanted.own_rootfs)
-    with consoles.errors.status("starting") as status:
-        return starting.wait(lambda text: status.update(escape(text)))
 
 
 # NAME:PATH. A path of this host with a colon in it has a slash before that: ./a:b.
@@ -218,12 +207,12 @@ IN_GUEST = re.compile(r"(?P<name>[^/:]+):(?P<path>.*)", re.DOTALL)
 
 
 @click.command("attach")
-@click.argument("name", required=False, shell_complete=completion.kept)
-@user_option
+@click.argument("name", required=False, shell_complete=OFFERED["KEPT"])
+@USER
 @click.option("--list", "only_list", is_flag=True, help="List the guests that are kept.")
 @click.option("--end", is_flag=True, help="Remove the guest instead.")
 @click.pass_obj
-def attach_command(lab: common.Lab, name: str | None, user: Who, only_list: bool, end: bool) -> int:
+def attach_command(lab: options.Lab, name: str | None, user: Who, only_list: bool, end: bool) -> int:
     """Open a shell in a guest that was kept with --keep, or end the guest.
 
     NAME may be left out if one guest is kept. A kept guest is there until it is ended, its machine dies, or
@@ -238,17 +227,17 @@ def attach_command(lab: common.Lab, name: str | None, user: Who, only_list: bool
     kept = keeper.find(lab.paths, name)
     if end:
         keeper.end(kept)
-        common.say(f"ended {kept.name}; nothing of it is left")
+        output.say(f"ended {kept.name}; nothing of it is left")
         return 0
     return open_shell(kept, user)
 
 
 @click.command("copy")
-@click.argument("source", metavar="SRC", shell_complete=completion.copied)
-@click.argument("target", metavar="DST", shell_complete=completion.copied)
-@user_option
+@click.argument("source", metavar="SRC", shell_complete=OFFERED["KEPT:PATH"])
+@click.argument("target", metavar="DST", shell_complete=OFFERED["KEPT:PATH"])
+@USER
 @click.pass_obj
-def copy_command(lab: common.Lab, source: str, target: str, user: Who) -> int:
+def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
     """Copy a file or a folder into a kept guest, or out of it.
 
     One of SRC and DST is NAME:PATH of a kept guest (see `lab attach --list`), the other a path of this host. A
@@ -256,25 +245,25 @@ def copy_command(lab: common.Lab, source: str, target: str, user: Who) -> int:
     it. Links and special files are left out.
     """
     lab.sweep()
-    there = [IN_GUEST.fullmatch(each) for each in (source, target)]
-    found = next(filter(None, there), None)
-    if found is None or all(there):
+    in_guest = [IN_GUEST.fullmatch(path) for path in (source, target)]
+    match = next(filter(None, in_guest), None)
+    if match is None or all(in_guest):
         raise UsageError(
             "one of SRC and DST is a path of this host, the other NAME:PATH of a kept guest",
             hint="for example: lab copy NAME:/tmp/log . (lab attach --list has the names)",
         )
-    kept, remote = keeper.find(lab.paths, found["name"]), found["path"] or "."
+    kept, remote = keeper.find(lab.paths, match["name"]), match["path"] or "."
     session = Session(kept.entrance.endpoint, alive=kept.check_alive, speed=kept.entrance.speed)
     login, as_root = kept.entrance.logs_in_as(user)
     with (
-        consoles.errors.status("copying") as status,
+        output.errors.status("copying") as status,
         session.sftp(login, as_root=as_root) as sftp,
     ):
         copying = transfer.Copying(sftp, lambda text: status.update(escape(text)))
-        put = copying.upload(Path(source), remote) if there[1] else copying.download(remote, Path(target))
+        put = copying.upload(Path(source), remote) if in_guest[1] else copying.download(remote, Path(target))
     session.close()
     left_out = f"; left out: {_counted(copying.left_out, 'link or special file')}" if copying.left_out else ""
-    common.say(plain(f"{put}: {_counted(copying.files, 'file')}, {common.mib(copying.size)}{left_out}"))
+    output.say(plain(f"{put}: {_counted(copying.files, 'file')}, {output.mib(copying.size)}{left_out}"))
     return 0
 
 
@@ -282,12 +271,12 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count != 1 else ''}"
 
 
-def _list(found: list[Kept]) -> None:
-    if not found:
-        common.say("no guest is kept; keep one: lab shell GUEST [VARIANT] --keep")
+def _list(guests: list[Kept]) -> None:
+    if not guests:
+        output.say("no guest is kept; keep one: lab shell GUEST [VARIANT] --keep")
         return
     rows = [["name", "cell", "for", "keeper"]]
-    for kept in found:
+    for kept in guests:
         minutes = (datetime.now(UTC) - kept.since).total_seconds() / 60
         rows.append([kept.name, kept.cell, f"{minutes:.0f} min", f"process {kept.keeper}"])
-    common.print_rows(rows)
+    output.print_rows(rows)

@@ -1,0 +1,229 @@
+"""What the commands share: the lab's folders and its libvirt, the options, and what shell completion offers.
+
+While a shell completes a word, click runs no command: nothing is removed, started or asked over the network.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import Field, dataclass, fields, replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import click
+from click.shell_completion import CompletionItem
+
+from lab import catalog
+from lab.base.errors import LabError
+from lab.base.files import write_atomically
+from lab.base.options import Group, Option
+from lab.base.paths import STATES_GIB, Paths
+from lab.builds import pip
+from lab.catalog import remedies
+from lab.cli import output
+from lab.lane import keeper, upkeep
+from lab.lane.upkeep import Unused
+from lab.machine import leftovers
+from lab.machine.connection import default_uri
+from lab.record import RunResult
+from lab.report import markdown, terminal
+from lab.run import journal, past
+from lab.verdict import claims
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What dead labs left behind and a sweep removed: lanes by name, and folders.
+
+    `stuck` names the folders that could not be removed, each with the reason.
+    """
+
+    lanes: list[str]
+    folders: list[Unused]
+    stuck: list[str]
+
+
+class Lab:
+    """The lab's folders and the libvirt to use; every command gets it."""
+
+    def __init__(self, connect: str | None, states_gib: int = STATES_GIB) -> None:
+        self.paths = replace(Paths.default(), states_gib=states_gib)
+        self.uri = connect or default_uri()
+
+    def sweep(self) -> Swept:
+        """Remove what dead labs left behind. Raises LabError if libvirt does not remove a machine of theirs.
+
+        Every command that starts, uses or counts machines calls this first. The others do not, so that they
+        work where libvirt does not.
+        """
+        lanes = leftovers.reap(self.paths).lanes
+        return Swept(lanes, *upkeep.sweep(self.paths))
+
+
+def show_result(run: RunResult, folder: Path) -> None:
+    """Print a run's summary, and write `matrix.md` into its folder."""
+    try:
+        write_atomically(folder / "matrix.md", markdown.render(run, folder))
+    finally:
+        terminal.summary(output.console, run, folder)
+
+
+# -- what shell completion offers
+
+
+def _offering(names: Callable[[], Iterable[str]], otherwise: str = "") -> Completer:
+    """Offer the names that begin with the word, or else paths of the kind `otherwise`: dir or file."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, word: str) -> list[CompletionItem]:
+        try:
+            # The user's folders may hold any name; the shells' protocol has one line for each.
+            offered = [name for name in names() if name.startswith(word) and name.isprintable()]
+        except (LabError, OSError):
+            offered = []  # A broken definition is told by the command, not in the middle of a word.
+        if not offered and otherwise:
+            return [CompletionItem(word, type=otherwise)]
+        return [CompletionItem(name) for name in offered]
+
+    return complete
+
+
+def _runs() -> list[str]:
+    # The newest first: it is the one that is asked for most.
+    return sorted((folder.name for folder in past.folders(Paths.default().runs)), reverse=True)
+
+
+def _releases() -> set[str]:
+    """The releases in the cache of wheels: which others there are, only the package index knows."""
+    folders = pip.store(Paths.default()).glob(f"{pip.PROJECT}-*/")
+    return {folder.name.removeprefix(f"{pip.PROJECT}-").partition("-")[0] for folder in folders}
+
+
+def _kept() -> list[str]:
+    return [kept.name for kept in keeper.all_kept(Paths.default())]
+
+
+def _guests(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:
+    """Offer guests, or the cells of the run that `--run` names."""
+    run = context.params.get("run")
+
+    def names() -> Iterable[str]:
+        if run is None:
+            return catalog.load().guests
+        return past.names_of_cells(RunResult.read(journal.find_folder(Paths.default().runs, run)))
+
+    return _offering(names)(context, parameter, word)
+
+
+runs = _offering(_runs, otherwise="dir")
+builds = _offering(_releases, otherwise="file")
+# What is offered for a value, by the words that stand for it in the help.
+OFFERED: dict[str, Completer] = {
+    "GUEST": _guests,
+    "VARIANT": _offering(lambda: catalog.load().variants),
+    "SET": _offering(lambda: catalog.load().sets),
+    "BUILD": builds,
+    "previous|BUILD": builds,
+    "RUN": runs,
+    "FILE-or-RUN": runs,
+    "OWN-RUN": _offering(_runs),
+    "REMEDY": _offering(lambda: remedies.load()),
+    "REPORT": _offering(lambda: claims.reports()),
+    "KEPT": _offering(_kept),
+    "KEPT:PATH": _offering(lambda: [f"{name}:" for name in _kept()], otherwise="file"),
+}
+
+
+# -- options
+
+
+class GroupedOption(click.Option):
+    """An option that the help shows under a heading."""
+
+    def __init__(self, *flags: Any, group: Group, **settings: Any) -> None:
+        super().__init__(*flags, **settings)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows its options under headings, in the order of `Group`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[Group, list[tuple[str, str]]] = {group: [] for group in Group}
+        for parameter in self.get_params(ctx):
+            if (row := parameter.get_help_record(ctx)) is not None:
+                rows[getattr(parameter, "group", Group.OTHER)].append(row)
+        for group, records in rows.items():
+            if records:
+                with formatter.section(group):
+                    formatter.write_dl(records)
+
+
+def of_request(request: type[Any]) -> list[click.Parameter]:
+    """The options of a request: one for each of its fields, which are annotated with an `Option`."""
+    hints = get_type_hints(request, include_extras=True)
+    return [_option(field, *get_args(hints[field.name])) for field in fields(request)]
+
+
+def _option(field: Field[Any], kind: Any, option: Option) -> click.Option:
+    if isinstance(kind, UnionType):
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    settings: dict[str, Any] = {"default": field.default} if field.default else {}
+    if option.parse is not None:
+        settings["callback"] = _reader(option.parse, field.default)
+    elif kind is bool:
+        settings |= {"is_flag": True, "default": field.default}
+    elif kind is int:
+        settings |= {"type": click.IntRange(*(option.limits or ())), "show_default": True}
+    elif kind is Path:
+        settings["type"] = click.Path(path_type=Path)
+    elif get_origin(kind) is Sequence:
+        settings["multiple"] = True
+    if option.bare is not None:
+        settings |= {"is_flag": False, "flag_value": option.bare}
+    return GroupedOption(
+        [field.name, option.flags],
+        group=option.group,
+        help=option.help,
+        metavar=option.metavar,
+        shell_complete=OFFERED.get(option.metavar or ""),
+        **settings,
+    )
+
+
+def _reader(parse: Callable[[str], Any], default: Any) -> Callable[..., Any]:
+    """Click's callback for an option whose text is read by `parse`. It raises BadParameter."""
+
+    def read(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Any:
+        try:
+            return default if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return read
+
+
+def build_option(help_text: str, flag: str = "--build", metavar: str = "BUILD") -> Callable[..., Any]:
+    """An option that names a build."""
+    return click.option(flag, metavar=metavar, shell_complete=builds, help=help_text)
+
+
+def file_option(help_text: str) -> Callable[..., Any]:
+    """`-o FILE`, which has to be given."""
+    kind = click.Path(path_type=Path, dir_okay=False)
+    return click.option("-o", "file", type=kind, metavar="FILE", required=True, help=help_text)
+
+
+def folder_option(help_text: str, *, required: bool = False) -> Callable[..., Any]:
+    """`-o DIR`."""
+    kind = click.Path(path_type=Path)
+    return click.option("-o", "folder", type=kind, metavar="DIR", required=required, help=help_text)
+
+
+NEW_RUN = "Write the run into this folder. Default: a new folder among the lab's runs."
+
+run_argument = click.argument("run", metavar="RUN", shell_complete=runs)
+runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=runs)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document; see docs/reference/json.md."
+)
