@@ -27,8 +27,10 @@ from lab.record import (
     TestResult,
 )
 from lab.site.publish import publish as publish_runs
-from tests.unit import examples
-from tests.unit.site_examples import run_folder
+from tests.builders.cells import cell
+from tests.builders.facts import facts as a_facts
+from tests.builders.output import run_folder
+from tests.builders.runs import host as a_host
 
 OLD, NEW = "0.10.0", "0.10.8"
 # Markup, addresses, script, a terminal's escape, a mark that turns the writing around, a word without a space.
@@ -56,7 +58,7 @@ def _facts(guest: str, **changes: Any) -> Facts:
         "version_codename": "bookworm",
         "pretty_name": "Debian GNU/Linux 12 (bookworm)",
     }
-    return examples.facts(**({"os": system} if guest == "debian-12" else {}), **changes)
+    return a_facts(**({"os": system} if guest == "debian-12" else {}), **changes)
 
 
 def _cell(guest: str, variant: str, status: Status = Status.PASS, build: str = NEW, **more: Any) -> CellResult:
@@ -70,7 +72,7 @@ def _cell(guest: str, variant: str, status: Status = Status.PASS, build: str = N
         "evidence": evidence,
         "rerun": f"lab matrix -g {guest} -v {variant} --build {build}",
     }
-    return examples.cell(guest, variant, build=build, status=status, **(wanted | more))
+    return cell(guest, variant, build=build, status=status, **(wanted | more))
 
 
 def _blocked(guest: str, build: str, status: Status = Status.XFAIL, **more: Any) -> CellResult:
@@ -139,7 +141,7 @@ def _everything() -> list[CellResult]:
 
 def _hostile() -> list[CellResult]:
     """Names and facts that nobody vetted: the record of somebody else's run."""
-    facts = examples.facts(os={"id": HOSTILE, "version_id": LONG, "pretty_name": HOSTILE}, kernel=LONG)
+    facts = a_facts(os={"id": HOSTILE, "version_id": LONG, "pretty_name": HOSTILE}, kernel=LONG)
     more: dict[str, Any] = {
         "facts": facts,
         "lane": HOSTILE,
@@ -158,7 +160,7 @@ def _builds(*names: str) -> list[BuildRecord]:
 
 def publish(base: Path) -> Path:
     """Publish an older run and a newer one; return the folder of the site."""
-    host = examples.host(acceleration_reason=HOSTILE)
+    host = a_host(acceleration_reason=HOSTILE)
     lanes = [
         LaneRecord(guest=guest, image="1" * 64, fork="memory", seconds={"boot": 30.0, "deploy": 15.0})
         for guest in ("debian-12", "debian-13")

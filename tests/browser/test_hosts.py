@@ -13,9 +13,9 @@ from lab.probes import Probe
 from lab.probes.report import read
 from lab.site.users import tested
 from tests.browser.records import CURE, HOSTILE
+from tests.builders.facts import printed_facts
+from tests.builders.probe_script import output
 from tests.conftest import Visiting
-from tests.unit import examples
-from tests.unit.probe_examples import output
 
 INDEX = "index.html"
 
@@ -29,7 +29,7 @@ def compare(page: Page, text: str) -> Locator:
 
 
 def printed(**changes: Any) -> str:
-    return json.dumps(examples.printed_facts(**changes))
+    return json.dumps(printed_facts(**changes))
 
 
 def os_release(name: str, version: str, title: str) -> dict[str, str | None]:
@@ -86,7 +86,7 @@ def test_what_the_command_of_the_page_prints_on_this_host_is_understood(visit: V
 
 
 def test_a_system_without_a_result_is_called_not_tested(visit: Visiting) -> None:
-    text = output(examples.printed_facts(os=os_release("slackware", "15.0", "Slackware 15.0")))
+    text = output(printed_facts(os=os_release("slackware", "15.0", "Slackware 15.0")))
     answer = compare(visit().open(INDEX), text)
     expect(answer.locator("h3")).to_have_text("Slackware 15.0")
     expect(answer.locator(".verdict")).to_have_attribute("data-kind", "untested")
@@ -94,7 +94,7 @@ def test_a_system_without_a_result_is_called_not_tested(visit: Visiting) -> None
 
 def test_what_the_host_itself_shows_comes_first(visit: Visiting) -> None:
     denied = Probe(status=13, stderr="", command=())
-    text = output(examples.printed_facts(), {"open_kvm": denied})
+    text = output(printed_facts(), {"open_kvm": denied})
     answer = compare(visit().open(INDEX), text)
     expect(answer.locator(".verdict").first).to_have_attribute("data-kind", "blocked")
     expect(answer.locator(".verdict").first).to_contain_text("open_kvm: error 13")
@@ -107,10 +107,10 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
     # A profile that no tested host has, and one that confines the user.
     apparmor = {"profiles": {"boxlite-bwrap": "enforce"}}
     texts = [
-        *(output(examples.printed_facts(kernel="7.0", sysctls=switch)) for switch in switches),
-        output(examples.printed_facts(kernel="7.0", kvm=None), unreadable=["apparmor.profiles", "selinux"]),
+        *(output(printed_facts(kernel="7.0", sysctls=switch)) for switch in switches),
+        output(printed_facts(kernel="7.0", kvm=None), unreadable=["apparmor.profiles", "selinux"]),
         output(
-            examples.printed_facts(kernel="7.0", apparmor=apparmor),
+            printed_facts(kernel="7.0", apparmor=apparmor),
             context={"apparmor": "unconfined//&boxlite-user (enforce)"},
         ),
     ]
@@ -128,7 +128,7 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
 
 def test_an_output_as_it_comes_by_mail_is_read_and_one_with_holes_is_not(visit: Visiting) -> None:
     page = visit().open(INDEX)
-    text = output(examples.printed_facts())
+    text = output(printed_facts())
     mailed = "Hello,\r\n" + "".join(f"> > {line}\r\n\r\n" for line in text.splitlines())
     expect(compare(page, mailed).locator("h3")).to_contain_text("Debian 13")
     lines = text.splitlines()
@@ -154,7 +154,7 @@ def test_no_paste_breaks_the_page_becomes_markup_or_is_sent(visit: Visiting) -> 
         "=\n" * 100_000,
     ]
     hostile_os = os_release(HOSTILE, HOSTILE, HOSTILE)
-    outputs = [output(examples.printed_facts(os=hostile_os)), output(examples.printed_facts(kernel=HOSTILE))]
+    outputs = [output(printed_facts(os=hostile_os)), output(printed_facts(kernel=HOSTILE))]
     for text in [json.dumps(hostile), *outputs, *odd]:
         answer = compare(page, text)
         assert answer.locator("img, script").count() == 0

@@ -13,8 +13,9 @@ from rich.console import Console
 from lab.record import Expectation, LaneRecord, RemedyOutcome, RemedyResult, RunResult, Status
 from lab.run.journal import RUN_LOG
 from tests.browser import pictures
-from tests.unit import examples
-from tests.unit.site_examples import run_folder
+from tests.builders.cells import cell
+from tests.builders.output import run_folder
+from tests.builders.runs import run_of
 
 LOG = """\
 2026-11-24T16:00:30.000Z note: guests run under software emulation
@@ -31,7 +32,7 @@ LOG = """\
 def run(tmp_path: Path) -> Path:
     """The folder of a run of a passing cell and of one that fails and has a cure."""
     cure = RemedyResult(name="userns-clone-on", result=RemedyOutcome.VERIFIED, price="its price")
-    failing = examples.cell(
+    failing = cell(
         variant="userns-clone-off",
         status=Status.XFAIL,
         cause="userns-sysctl",
@@ -40,11 +41,11 @@ def run(tmp_path: Path) -> Path:
         lane="debian-13",
         remedies=[cure],
     )
-    started = examples.run_of().run.started
+    started = run_of().run.started
     lane = LaneRecord(guest="debian-13", label="debian-13", image="1" * 64, fork="memory", seconds={})
     folder = run_folder(
         tmp_path,
-        examples.cell(lane="debian-13"),
+        cell(lane="debian-13"),
         failing,
         started=started,
         finished=started + timedelta(minutes=4),

@@ -25,9 +25,9 @@ from lab.images import store
 from lab.plan import Cell
 from lab.record import RunOptions, RunResult
 from lab.run import start
-from tests.unit.image_examples import put_image
-from tests.unit.run_examples import KNOWN, PLAN
-from tests.unit.told import SECONDS, Told
+from tests.builders.guests import put_image
+from tests.builders.processes import SECONDS
+from tests.builders.runs import KNOWN, PLAN, Told
 
 ROOT = Path(__file__).parents[2]
 # In place of the Python that has the lab: its children are stand-ins, and its libvirt is the one for tests.

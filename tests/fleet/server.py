@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from tests.unit import ssh_examples
-from tests.unit.ssh_examples import User
+from tests.builders import ssh
+from tests.builders.ssh import User
 
 if __name__ == "__main__":
     user = User(Path(sys.argv[1]))
-    with ssh_examples.paramiko_server(user, ssh_examples.environment(user), sys.argv[2]) as port:
+    with ssh.paramiko_server(user, ssh.environment(user), sys.argv[2]) as port:
         print(port, flush=True)
         sys.stdin.read()

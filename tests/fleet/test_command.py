@@ -15,9 +15,9 @@ pytest.importorskip("distributed")
 from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult, Status
 from lab.run.journal import RUN_LOG
+from tests.builders.processes import SECONDS
 from tests.fleet.cable import FAR, NEAR, NoNamespaces, laid
 from tests.fleet.examples import Command, Fleet, HostExample, left_on
-from tests.unit.told import SECONDS
 
 pytestmark = pytest.mark.timeout(900)
 PLAN = [

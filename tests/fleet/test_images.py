@@ -11,10 +11,10 @@ from lab.base.paths import Paths
 from lab.images import store
 from lab.lane import prepare_image
 from lab.record import Status
+from tests.builders.guests import put_image, put_published
+from tests.builders.runs import KNOWN, PLAN, RELEASE, VARIANTS
 from tests.fleet.examples import Fleet, HostExample, running
 from tests.fleet.small_disk import NoMounts, mounted
-from tests.unit.image_examples import put_image, put_published
-from tests.unit.run_examples import KNOWN, PLAN, RELEASE, VARIANTS
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]

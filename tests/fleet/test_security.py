@@ -15,8 +15,8 @@ from distributed import Client
 
 from lab.fleet import engine
 from lab.fleet.coordinator import CREDENTIALS
+from tests.builders.runs import SMALL
 from tests.fleet.examples import Fleet, running
-from tests.unit.run_examples import SMALL
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -17,10 +17,10 @@ from lab.base.wait import Deadline, wait_for
 from lab.fleet import coordinator
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
+from tests.builders.processes import SECONDS
+from tests.builders.runs import KNOWN, PLAN, SMALL
 from tests.fleet.examples import Fleet, Running, left_on, running
 from tests.fleet.sockets import is_loopback, reachable
-from tests.unit.run_examples import KNOWN, PLAN, SMALL
-from tests.unit.told import SECONDS
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]

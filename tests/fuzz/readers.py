@@ -55,12 +55,14 @@ from lab.site.publish import publish
 from lab.site.users import tested
 from lab.verdict import claims, protection, words
 from lab.verdict import protection as verdict
+from tests.builders import evidence as evidence_examples
+from tests.builders import messages, report_texts
+from tests.builders.cells import JAILED, cell
+from tests.builders.facts import facts, printed_facts, probed
+from tests.builders.packages import NATIVE_FILE, manifest
+from tests.builders.packages import elf as elf_file
+from tests.builders.runs import KNOWN, SMALL
 from tests.fuzz.inputs import Inputs, archives_of, edited, files_of, json_of, lines_of, toml_of
-from tests.unit import evidence_examples, report_examples, words_examples
-from tests.unit.elf_examples import elf as elf_file
-from tests.unit.examples import JAILED, cell, facts, printed_facts, probed
-from tests.unit.npm_examples import NATIVE_FILE, manifest
-from tests.unit.run_examples import KNOWN, SMALL
 from tests.unit.test_baseline import RESULTS
 from tests.unit.test_expectations import entry
 from tests.unit.test_inventory import WHOLE
@@ -142,8 +144,8 @@ CELL = {
     + evidence_examples.NO_MEMORY,
     "audit.log": evidence_examples.SELINUX_DENIED + evidence_examples.DENIED_MOUNT,
     "modes.txt": "755 box-a/boxes/B0X/bin/boxlite-shim\n",
-    "boxlite/box-a/logs/boxlite.log": words_examples.UBUNTU,
-    "boxlite/box-b/logs/boxlite.log": words_examples.USERNS_LIMIT,
+    "boxlite/box-a/logs/boxlite.log": messages.UBUNTU,
+    "boxlite/box-b/logs/boxlite.log": messages.USERNS_LIMIT,
 }
 
 
@@ -390,8 +392,8 @@ def _report(content: bytes, _folder: Path) -> None:
 
 
 REPORTS = [
-    *(report_examples.TWICE, report_examples.KILLED, report_examples.MANY_PROCESSES),
-    *(report_examples.FAMILY, report_examples.MOVED, report_examples.PROBE),
+    *(report_texts.TWICE, report_texts.KILLED, report_texts.MANY_PROCESSES),
+    *(report_texts.FAMILY, report_texts.MOVED, report_texts.PROBE),
 ]
 
 
@@ -418,7 +420,7 @@ def _probe_document(content: bytes, folder: Path) -> None:
 def _site(content: bytes, folder: Path) -> None:
     _file(folder, published.FILE, content)
     loaded = tested.load([str(folder)], folder)
-    report = probe_report.read(report_examples.PROBE)
+    report = probe_report.read(report_texts.PROBE)
     assert report
     list(check_text.lines(answer.judge(report, loaded.published)))
 
@@ -446,7 +448,7 @@ LISTING = '<a href="2026-01-02/">x</a><a href="20251231-12/">y</a><a href=\'rele
 NPM = {"package/package.json": json.dumps(manifest()), NATIVE_FILE: WHEEL["boxlite/runtime.so"]}
 SENT = {"end.json": "{}", "results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}
 # The host of that output, as its document.
-PROBED_HOST = probe_report.read(report_examples.PROBE).model_dump(mode="json")  # type: ignore[union-attr]
+PROBED_HOST = probe_report.read(report_texts.PROBE).model_dump(mode="json")  # type: ignore[union-attr]
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
 FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}
 CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
@@ -501,7 +503,7 @@ READERS = [
     Reader("acceleration.json", "lab", json_of(ACCELERATION), _cached(SPEED, acceleration.measure_again)),
     Reader("a kept guest", "lab", json_of(KEPT), _stored(keeper.MARK, keeper._read)),
     Reader("a bug report", "report", edited(*REPORTS), _report, cost=20),
-    Reader("the probe script's output", "report", edited(report_examples.PROBE), _probe_output, cost=8),
+    Reader("the probe script's output", "report", edited(report_texts.PROBE), _probe_output, cost=8),
     Reader("the JSON in it", "report", json_of(PROBED_HOST), _probe_document, cost=8),
     Reader("data of a published site", "report", st.deferred(lambda: json_of(_published())), _site, cost=4),
 ]

@@ -20,13 +20,10 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Memory
 from lab.machine.connection import connection
 from lab.plan import Cell
-from lab.record import (
-    CellResult,
-)
+from lab.record import CellResult
 from lab.run import scheduler
-from tests.libvirt.driver import URI
-from tests.libvirt.lab_examples import Lab
-from tests.unit.examples import base_image
+from tests.builders.guests import base_image
+from tests.builders.lab import URI, Lab
 
 
 @pytest.fixture
@@ -64,7 +61,9 @@ def image(tmp_path: Path) -> BaseImage:
 
 
 @pytest.fixture
-def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(
+    opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Lab]:
     made = Lab(opened, paths)
 
     def start(running: RunningLane) -> None:
@@ -88,7 +87,8 @@ def lab(opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch:
     monkeypatch.setattr(RunningLane, "deploy", lambda running, build: made.deploy(running, build))
     monkeypatch.setattr(CellRunner, "why_not", lambda _runner, _cell: None)
     monkeypatch.setattr(CellRunner, "run", run)
-    return made
+    yield made
+    assert made.left == []
 
 
 @pytest.fixture

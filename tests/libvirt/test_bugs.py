@@ -7,7 +7,7 @@ import pytest
 
 from lab.record import CellResult, RemedyOutcome, RunResult, Status
 from lab.run.decisions import Decisions
-from tests.libvirt.lab_examples import ONE, PASSED, Lab, at, boots, statuses
+from tests.builders.lab import ONE, PASSED, Lab, at, boots, statuses
 from tests.libvirt.test_trials_of_a_cell import blocked_and_found
 
 BUG = TypeError("'NoneType' object is not subscriptable")

@@ -18,8 +18,8 @@ from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import RunResult, Status
-from tests.libvirt.lab_examples import DISK_FULL, OLDER, ONE, PASSED, RELEASE, Lab, statuses
-from tests.unit.examples import facts
+from tests.builders.facts import facts
+from tests.builders.lab import DISK_FULL, OLDER, ONE, PASSED, RELEASE, Lab, statuses
 
 
 # Where it cannot be built a fresh lane is no help; a fault of the host is tried again like any other.

@@ -23,8 +23,8 @@ from lab.machine import domain, leftovers, opening, overlay, watch
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import BootFailed, Lane, LaneDied
 from lab.machine.states import StoredState
-from tests.libvirt.driver import URI
-from tests.unit.examples import LANE_HOLDER, keys_for_all, other_process, wait_until_ended
+from tests.builders.lab import URI
+from tests.builders.processes import LANE_HOLDER, keys_for_all, other_process, wait_until_ended
 
 EMULATION = Acceleration(kvm=False, reason="a test")
 

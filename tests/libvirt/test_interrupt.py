@@ -13,7 +13,7 @@ from lab.images import store
 from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import CellResult, RunResult
-from tests.libvirt.lab_examples import Lab, boots, passes, statuses, until_given_up
+from tests.builders.lab import Lab, boots, passes, statuses, until_given_up
 
 
 @pytest.mark.parametrize(("jobs", "retries"), [(1, 0), (2, 3)])

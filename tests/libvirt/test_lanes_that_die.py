@@ -9,7 +9,7 @@ from lab.base.errors import LabError
 from lab.guest.ready import CloudInitFailed
 from lab.lane.running import RunningLane
 from lab.plan import Cell
-from tests.libvirt.lab_examples import ONE, PASSED, VARIANTS, Lab, at, boots, statuses
+from tests.builders.lab import ONE, PASSED, VARIANTS, Lab, at, boots, statuses
 
 
 def dies(running: RunningLane, _cell: Cell) -> NoReturn:

@@ -12,7 +12,7 @@ from lab.machine import leftovers
 from lab.machine.leftovers import LeftBehind
 from lab.plan import Cell
 from lab.run import worker
-from tests.libvirt.lab_examples import ONE, Lab, RunCell, at, statuses
+from tests.builders.lab import ONE, Lab, RunCell, at, statuses
 
 
 class Daemon:

@@ -11,10 +11,9 @@ from lab.builds.kinds.wheel import Wheel
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
-from tests.libvirt.driver import URI
-from tests.libvirt.lab_examples import GUESTS, VARIANTS, Lab
-from tests.unit.cli_examples import run_main
-from tests.unit.examples import facts
+from tests.builders.facts import facts
+from tests.builders.lab import GUESTS, URI, VARIANTS, Lab
+from tests.builders.processes import run_main
 
 PLAN = [word for name in GUESTS for word in ("-g", name)] + [word for name in VARIANTS for word in ("-v", name)]
 # What tells cells of two runs apart that did the same.

@@ -15,8 +15,7 @@ from lab.lane.prepare_image import NotPrepared
 from lab.lane.running import RunningLane
 from lab.machine import opening
 from lab.machine.lane import Lane, LaneDied
-from tests.libvirt.driver import URI
-from tests.libvirt.lab_examples import ONE, Lab, boots, statuses
+from tests.builders.lab import ONE, URI, Lab, boots, statuses
 
 
 @pytest.fixture

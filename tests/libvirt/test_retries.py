@@ -17,7 +17,7 @@ from lab.machine.lane import BootFailed, CoreLimited
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
 from lab.verdict.status import HANG_REASON, SLOW_REASON
-from tests.libvirt.lab_examples import DISK_FULL, ONE, Lab, at, fails, passes, statuses
+from tests.builders.lab import DISK_FULL, ONE, Lab, at, fails, passes, statuses
 
 
 def test_a_fault_is_tried_again_on_a_fresh_lane_and_told(lab: Lab) -> None:

@@ -14,18 +14,7 @@ from lab.images.store import BaseImage
 from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import CellResult
-from tests.libvirt.lab_examples import (
-    OLDER,
-    ONE,
-    PASSED,
-    RELEASE,
-    VARIANTS,
-    Lab,
-    Seconds,
-    boots,
-    passes,
-    statuses,
-)
+from tests.builders.lab import OLDER, ONE, PASSED, RELEASE, VARIANTS, Lab, Seconds, boots, passes, statuses
 
 LANE_MIB = 3072
 

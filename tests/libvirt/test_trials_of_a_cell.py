@@ -28,7 +28,7 @@ from lab.trials import experiment
 from lab.trials.changes import Policy
 from lab.trials.experiment import Steps
 from lab.trials.remedies import RemedyAttempt, Trial, Trials
-from tests.libvirt.lab_examples import ONE, Lab, Seconds, at, blocked, fails, statuses, until_given_up
+from tests.builders.lab import ONE, Lab, Seconds, at, blocked, fails, statuses, until_given_up
 
 
 @pytest.fixture

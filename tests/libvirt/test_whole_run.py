@@ -14,7 +14,7 @@ from lab.machine.connection import NoLibvirt
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.run.journal import ResultsNotWritten
-from tests.libvirt.lab_examples import ONE, PASSED, Lab, RunCell, Seconds, at, statuses
+from tests.builders.lab import ONE, PASSED, Lab, RunCell, Seconds, at, statuses
 
 
 def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> None:

@@ -20,8 +20,8 @@ from lab.machine.acceleration import Acceleration
 from lab.record import RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import Journal
-from tests.mirror import Mirror, SigningKey, definitions, key_ring, serving
-from tests.unit.bench_examples import EMULATION, Bench
+from tests.builders.guests import EMULATION, Bench
+from tests.builders.mirror import Mirror, SigningKey, definitions, key_ring, serving
 
 
 @pytest.fixture

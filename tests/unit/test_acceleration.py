@@ -14,7 +14,7 @@ from lab.machine import acceleration, kernel_boot, overlay
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
 from lab.machine.kernel_boot import Booted
-from tests.unit.examples import base_image
+from tests.builders.guests import base_image
 
 
 class Daemon:

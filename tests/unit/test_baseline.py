@@ -9,8 +9,8 @@ from lab.base.errors import UsageError
 from lab.gate import baseline
 from lab.gate.compare import Difference, compare
 from lab.record import Outcome, Status
-from tests.unit.examples import facts
-from tests.unit.gate_examples import done, side
+from tests.builders.cells import done, side
+from tests.builders.facts import facts
 
 RESULTS = side(
     done(Status.PASS),

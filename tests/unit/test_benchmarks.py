@@ -17,7 +17,9 @@ from lab import catalog
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.record import LaneRecord, Outcome, RunResult, Status, TestResult
-from tests.unit.examples import base_image, cell, host, run_of
+from tests.builders.cells import cell
+from tests.builders.guests import base_image
+from tests.builders.runs import host, run_of
 
 KNOWN = catalog.load()
 MACHINE = Machine(

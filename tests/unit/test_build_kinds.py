@@ -30,7 +30,7 @@ from lab.machine.lane import empty_disk
 from lab.plan import Cell
 from lab.record import BuildRecord, Outcome, RunOptions, TestResult
 from lab.run import definitions
-from tests.unit.examples import facts
+from tests.builders.facts import facts
 from tests.unit.test_docs import example
 
 KNOWN = catalog.load()

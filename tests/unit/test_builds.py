@@ -17,8 +17,9 @@ from lab.builds import pip as lab_pip
 from lab.builds.kinds.wheel import Wheel
 from lab.builds.pytest_tests import SITE
 from lab.guest import deploy
-from tests.unit.examples import LOCK_HOLDER, facts, other_process
-from tests.unit.index_examples import make_wheel as shelf_wheel
+from tests.builders.facts import facts
+from tests.builders.packages import make_wheel as shelf_wheel
+from tests.builders.processes import LOCK_HOLDER, other_process
 
 RELEASE = Wheel("0.10.8", "0.10.8")
 TAGS = "cp313-cp313-manylinux_2_28_x86_64"

@@ -15,6 +15,8 @@ from lab.base.errors import UsageError
 from lab.machine import ports
 from lab.record import Outcome, RunResult, Status, TestResult
 from lab.run.journal import RUN_LOG
+from tests.builders.cells import cell
+from tests.builders.runs import run_of
 from tests.campaign import judging, leftovers
 from tests.campaign.attempt import wait_for
 from tests.campaign.choice import SUITE, Moment, Name, Step, Timeline, moment, names
@@ -25,7 +27,6 @@ from tests.campaign.kinds.host import exposed
 from tests.campaign.leftovers import Running
 from tests.campaign.record import TryRecord, append
 from tests.campaign.runlog import steps
-from tests.unit.examples import cell, run_of
 
 TIMELINE = Timeline(
     steps=[

@@ -9,7 +9,7 @@ from lab.catalog.knobs._base import TableKnob
 from lab.catalog.knobs.kernel import Sysctl
 from lab.probes import Facts, SuiteUser
 from lab.record import Needs
-from tests.unit.examples import facts, who
+from tests.builders.facts import facts, who
 
 GUEST = """
 title = "Debian 13"

@@ -9,9 +9,9 @@ from lab.causes import Cause, Shown, diagnose, rules, table
 from lab.causes.evidence import Evidence, parse_audit, read
 from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs
-from tests.unit import evidence_examples as examples
-from tests.unit.evidence_examples import gathered
-from tests.unit.examples import probe, probed
+from tests.builders import evidence as examples
+from tests.builders.evidence import gathered
+from tests.builders.facts import probe, probed
 
 SEEN = [
     (examples.KVM_ABSENT, "kvm-absent", "there is no /dev/kvm"),

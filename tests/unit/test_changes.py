@@ -13,7 +13,7 @@ from lab.catalog.knobs.security_modules import AppArmor, Profile
 from lab.probes import Facts, Who
 from lab.trials import changes
 from lab.trials.changes import Change
-from tests.unit.examples import facts
+from tests.builders.facts import facts
 
 KNOWN = catalog.load()
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"

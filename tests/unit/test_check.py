@@ -18,9 +18,10 @@ from lab.probes.report import HostReport
 from lab.probes.report import read as read_probe
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
 from lab.site.users import tested
-from tests.unit import examples
-from tests.unit import ubuntu_examples as ubuntu
-from tests.unit.site_examples import run_folder, site_of
+from tests.builders import ubuntu as ubuntu
+from tests.builders.cells import cell as a_cell
+from tests.builders.facts import facts, printed_facts, who
+from tests.builders.output import run_folder, site_of
 
 CURE = remedies.find("userns-clone-on")
 WORKED = Probe(status=0, stderr="", command=())
@@ -33,16 +34,16 @@ def report(*, unreadable: tuple[str, ...] = (), uid: int = 1000, **changes: Any)
     """A debian-13 on which everything works, with changes of its facts and probes."""
     probes = dict.fromkeys(Probes.model_fields, WORKED) | changes.pop("probes", {})
     return HostReport(
-        facts=examples.facts(**changes),
+        facts=facts(**changes),
         unreadable=unreadable,
         id_like=changes.get("id_like", ()),
-        who=examples.who(uid=uid),
+        who=who(uid=uid),
         probes=Probes.model_validate(probes),
     )
 
 
 def blocked(**more: Any) -> CellResult:
-    return examples.cell(
+    return a_cell(
         variant="userns-clone-off",
         status=Status.XFAIL,
         cause="userns-sysctl",
@@ -55,12 +56,12 @@ def blocked(**more: Any) -> CellResult:
                 scripts={CURE.name: more.pop("digest", CURE.digest)},
             )
         ],
-        facts=examples.facts(sysctls={"kernel.unprivileged_userns_clone": "0"}),
+        facts=facts(sysctls={"kernel.unprivileged_userns_clone": "0"}),
         **more,
     )
 
 
-STOCK = examples.cell(facts=examples.facts())
+STOCK = a_cell(facts=facts())
 
 
 def from_run(base: Path, *cells: CellResult) -> Published:
@@ -214,7 +215,7 @@ def test_what_could_not_be_tried_is_no_promise(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_not_compared(tmp_path: Path) -> None:
     name = "kernel.apparmor_restrict_unprivileged_unconfined"
-    known = examples.printed_facts()
+    known = printed_facts()
     readable = {key: value for key, value in known["sysctls"].items() if key != name}
     host = report(unreadable=(f"sysctls.{name}", "apparmor.profiles"))
     host = host.model_copy(update={"facts": Facts.model_validate(known | {"sysctls": readable})})
@@ -226,8 +227,8 @@ def test_what_cannot_be_read_is_not_compared(tmp_path: Path) -> None:
 
 
 def test_a_profile_that_its_user_would_see_is_not_loaded(tmp_path: Path) -> None:
-    with_profile = examples.facts(apparmor={"profiles": {"bwrap": "enforce"}})
-    cells = [STOCK, examples.cell(variant="userns-clone-off", status=Status.FAIL, facts=with_profile)]
+    with_profile = facts(apparmor={"profiles": {"bwrap": "enforce"}})
+    cells = [STOCK, a_cell(variant="userns-clone-off", status=Status.FAIL, facts=with_profile)]
     answer = check(tmp_path, report(), *cells)
     assert answer.nearest is not None
     assert "AppArmor profile bwrap" in answer.nearest.comparison.compared
@@ -312,11 +313,11 @@ def test_a_long_line_is_read_to_its_end(part: str) -> None:
 UNCONFINED = "kernel.apparmor_restrict_unprivileged_unconfined"
 ENFORCED = {ubuntu.POLICY: "enforce"}
 # How the guest as installed was tested.
-POLICY = examples.cell(
+POLICY = a_cell(
     status=Status.XFAIL,
     cause="apparmor-userns-nocaps",
     causes=[Finding(name="apparmor-userns-nocaps", confidence=Confidence.PROVED, why="x")],
-    facts=examples.facts(sysctls={ubuntu.RESTRICT: "1", UNCONFINED: "0"}, apparmor={"profiles": ENFORCED}),
+    facts=facts(sysctls={ubuntu.RESTRICT: "1", UNCONFINED: "0"}, apparmor={"profiles": ENFORCED}),
 )
 
 

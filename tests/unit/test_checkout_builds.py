@@ -15,7 +15,7 @@ from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.builds import Build, checkout
 from lab.builds.checkout import Tree
-from tests.unit import rust_examples
+from tests.builders import rust
 
 PLACE = "/opt/boxlite"
 # As upstream's: `make` reads the colon of a goal's name as its end unless it is escaped.
@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
 
 @pytest.fixture(scope="module")
 def tools(home: Paths) -> None:
-    rust_examples.archiver(home)
+    rust.archiver(home)
 
 
 def git(folder: Path, *words: str) -> None:
@@ -50,7 +50,7 @@ def tree(tmp_path: Path) -> Path:
     """The checkout of a small crate, whose path is another one in each test."""
     folder = tmp_path / "crate"
     folder.mkdir()
-    rust_examples.write(folder, {"jailer": rust_examples.TESTS, "detach": "#[test] fn some() {}"})
+    rust.write(folder, {"jailer": rust.TESTS, "detach": "#[test] fn some() {}"})
     git(folder, "init", "--quiet")
     commit(folder)
     return folder
@@ -106,7 +106,7 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
 def test_a_changed_checkout_is_another_build_and_says_so(tree: Path) -> None:
     build = resolve(tree)
     source = tree / "src" / "boxlite" / "tests" / "jailer.rs"
-    source.write_text(f"{rust_examples.TESTS}\n#[test] fn new() {{}}\n")
+    source.write_text(f"{rust.TESTS}\n#[test] fn new() {{}}\n")
     changed = resolve(tree)
     assert changed.version == f"{build.version}-dirty"
     assert changed.name != build.name

@@ -15,8 +15,10 @@ from lab.report import judgements
 from lab.verdict import claims
 from lab.verdict.claims import Answer, Claim, Sight, issue_468
 from lab.verdict.words import FinishedCell
-from tests.unit import evidence_examples, words_examples
-from tests.unit.claims_examples import (
+from tests.builders import evidence as evidence_examples
+from tests.builders import messages
+from tests.builders.cells import cell
+from tests.builders.claims import (
     FAIL,
     POLICY,
     RESTRICTION,
@@ -28,7 +30,8 @@ from tests.unit.claims_examples import (
     ubuntu,
     with_remedies,
 )
-from tests.unit.examples import cell, context, facts, run_of
+from tests.builders.facts import context, facts
+from tests.builders.runs import run_of
 
 REPORT = "issue-468"
 DENIED = "bwrap-exec-denied"
@@ -83,7 +86,7 @@ def clone(value: str | None) -> Facts:
 HOLDS, DOES_NOT, NOT_JUDGED = Answer.HOLDS, Answer.DOES_NOT_HOLD, Answer.NOT_JUDGED
 VERIFIED, NO_HELP, CANNOT = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.CANNOT
 AVOIDS = RemedyOutcome.AVOIDS
-NOCAPS, ELSE = words_examples.APPARMOR_NOCAPS, words_examples.HOME_NOEXEC
+NOCAPS, ELSE = messages.APPARMOR_NOCAPS, messages.HOME_NOEXEC
 NOT_EXECUTED = NOCAPS.replace(
     "bwrap --unshare-user failed (system bwrap at bwrap)",
     "failed to run bwrap: Permission denied (os error 13)",
@@ -408,7 +411,7 @@ def test_where_no_evidence_was_gathered_nothing_is_judged_by_it(tmp_path: Path) 
 
 
 def test_a_build_that_tells_its_caller_all_is_judged_by_that(tmp_path: Path) -> None:
-    _, _, words = words_examples.APPARMOR_NOCAPS.partition("sandbox::bwrap: ")
+    _, _, words = messages.APPARMOR_NOCAPS.partition("sandbox::bwrap: ")
     told = [TestResult(name=TESTS[0], outcome=Outcome.FAIL, message=f"boxlite.errors.ConfigError: {words}")]
     bare = FinishedCell(blocked(tests=told), tmp_path)
     expected = {"preflight-fails": HOLDS, "libcontainer": DOES_NOT}

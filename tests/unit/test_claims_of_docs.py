@@ -10,9 +10,11 @@ from lab.record import CellResult, Expectation, Outcome, RemedyOutcome, Status, 
 from lab.report import judgements
 from lab.verdict import claims
 from lab.verdict.claims import Answer
-from tests.unit import evidence_examples
-from tests.unit.claims_examples import blocked, gathered, with_remedies
-from tests.unit.examples import cell, facts, run_of
+from tests.builders import evidence as evidence_examples
+from tests.builders.cells import cell
+from tests.builders.claims import blocked, gathered, with_remedies
+from tests.builders.facts import facts
+from tests.builders.runs import run_of
 
 HOLDS, DOES_NOT, NOT_JUDGED = Answer.HOLDS, Answer.DOES_NOT_HOLD, Answer.NOT_JUDGED
 VERIFIED, NO_HELP, CANNOT = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.CANNOT

@@ -18,8 +18,9 @@ from lab.images import store
 from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import RunResult
-from tests.unit.cli_examples import ONE_CELL, TWO_CELLS, interrupt_runs, lab, run_main
-from tests.unit.examples import cell, run_of
+from tests.builders.cells import cell
+from tests.builders.processes import ONE_CELL, TWO_CELLS, interrupt_runs, lab, run_main
+from tests.builders.runs import run_of
 
 pytestmark = pytest.mark.usefixtures("releases")
 

@@ -11,8 +11,8 @@ from lab.base.paths import Paths
 from lab.builds import elf, sandbox
 from lab.builds.kinds import cli as kind
 from lab.catalog import load_suite
-from tests.unit import elf_examples
-from tests.unit.examples import facts
+from tests.builders import packages
+from tests.builders.facts import facts
 
 SUITE = load_suite("cli")
 
@@ -54,7 +54,7 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
 
 def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) -> None:
     file = tmp_path / "boxlite"
-    file.write_bytes(elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.39"]}))
+    file.write_bytes(packages.elf(versions={"libc.so.6": ["GLIBC_2.39"]}))
     with pytest.raises(NotApplicable, match=r"boxlite needs glibc 2\.39, and the guest has 2\.31"):
         elf.check({"boxlite": file}, facts(glibc="2.31"))
 
@@ -64,8 +64,8 @@ def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) ->
     [
         (b"#!/bin/sh\necho boxlite 0.10.8\n", "expected boxlite's command line program.* it is no ELF file"),
         (b"", "it is no ELF file"),
-        (elf_examples.elf(machine=elf_examples.AARCH64), "program for AArch64; the guests have x86-64"),
-        (elf_examples.elf(), "expected boxlite's command line program, which tells its version"),
+        (packages.elf(machine=packages.AARCH64), "program for AArch64; the guests have x86-64"),
+        (packages.elf(), "expected boxlite's command line program, which tells its version"),
     ],
 )
 def test_what_is_no_program_for_the_guests_is_wrong_usage(

@@ -17,7 +17,7 @@ from lab.machine import acceleration, clock, kernel_boot, processor_time
 from lab.machine.acceleration import Acceleration
 from lab.machine.clock import RATE, Clock
 from lab.machine.domain import QEMU
-from tests.unit.examples import base_image
+from tests.builders.guests import base_image
 
 # Where this host has the library; the other tests have none.
 FOLDERS, INSTALLED = clock.FOLDERS, clock.library()

@@ -16,8 +16,8 @@ from lab.builds import pip
 from lab.builds import pip as lab_pip
 from lab.builds.kinds.wheel import Wheel
 from lab.builds.pytest_tests import RUNNER
-from tests.unit.examples import facts
-from tests.unit.index_examples import choose, index, make_wheel
+from tests.builders.facts import facts
+from tests.builders.packages import choose, index, make_wheel
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 BINARY = "manylinux_2_28_x86_64"

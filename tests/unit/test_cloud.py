@@ -16,7 +16,7 @@ from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest, loading
 from lab.images import choice, cloud, store
 from lab.images.store import BaseImage
-from tests.mirror import (
+from tests.builders.mirror import (
     Mirror,
     Request,
     SigningKey,

@@ -8,8 +8,8 @@ import pytest
 from lab.gate import results
 from lab.gate.compare import Difference, compare
 from lab.record import BuildRecord, LaneRecord, Outcome, ShardRecord, Status
-from tests.unit.examples import facts
-from tests.unit.gate_examples import compared, done, run_with, side
+from tests.builders.cells import compared, done, run_with, side
+from tests.builders.facts import facts
 
 PASS, FAIL, XFAIL, XPASS = Status.PASS, Status.FAIL, Status.XFAIL, Status.XPASS
 FLAKY, NOT_APPLICABLE, ERROR, NOT_RUN = Status.FLAKY, Status.NOT_APPLICABLE, Status.ERROR, Status.NOT_RUN

@@ -16,7 +16,7 @@ from lab.catalog import remedies
 from lab.cli import lists
 from lab.machine import leftovers
 from lab.verdict import claims
-from tests.unit.examples import run_of
+from tests.builders.runs import run_of
 
 SHELLS = ("bash", "zsh", "fish")
 PROGRAM = f'#!/bin/sh\nexec {sys.executable} -m lab "$@"\n'

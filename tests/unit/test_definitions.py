@@ -16,7 +16,7 @@ from lab.record import (
     RunOptions,
 )
 from lab.run import definitions
-from tests.unit.run_examples import KNOWN, OTHER, PLAN, SMALL, own_definitions
+from tests.builders.runs import KNOWN, OTHER, PLAN, SMALL, own_definitions
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from lab.gate import baseline, expectations
 from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
 from lab.verdict.claims import Answer
 from lab.verdict.words import WordsVerdict
-from tests.unit.evidence_examples import gathered
+from tests.builders.evidence import gathered
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

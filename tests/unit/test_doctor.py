@@ -18,7 +18,7 @@ from lab.machine import acceleration, doctor, proof
 from lab.machine.acceleration import Acceleration
 from lab.machine.doctor import REQUIREMENTS, Examination, Line, Plan, State
 from lab.machine.proof import Refusal
-from tests.unit.examples import base_image, domain_capabilities
+from tests.builders.guests import base_image, domain_capabilities
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "gpgv", "ssh")
 NOWHERE = "test+bogus:///x"

@@ -12,7 +12,7 @@ import pytest
 
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.images import download, network
-from tests.mirror import Answer, Mirror, Request, breaks_off, endless, redirect, serving, status, whole
+from tests.builders.mirror import Answer, Mirror, Request, breaks_off, endless, redirect, serving, status, whole
 
 PATH = "/folder/disk.img"
 BODY = os.urandom(3 << 20)

@@ -13,10 +13,9 @@ from lab.base.errors import NotApplicable
 from lab.builds import elf, local
 from lab.builds.elf import Needs
 from lab.probes import PROGRAMS
-from tests.unit import elf_examples
-from tests.unit.elf_examples import AARCH64, ISA_NEEDED, ISA_USED
-from tests.unit.examples import facts
-from tests.unit.index_examples import make_wheel
+from tests.builders import packages
+from tests.builders.facts import facts
+from tests.builders.packages import AARCH64, ISA_NEEDED, ISA_USED, make_wheel
 
 LIBRARY = "boxlite/boxlite.cpython-313-x86_64-linux-gnu.so"
 NEW_GLIBC = {"libc.so.6": ["GLIBC_2.2.5", "GLIBC_2.42", "GLIBC_2.9"]}
@@ -65,7 +64,7 @@ def wheel(folder: Path, content: bytes, tags: str = "cp313-cp313-manylinux_2_28_
     ],
 )
 def test_a_file_says_what_it_needs(tmp_path: Path, said: dict[str, Any], needs: Needs) -> None:
-    assert elf.read(file(tmp_path, elf_examples.elf(**said))) == [needs]
+    assert elf.read(file(tmp_path, packages.elf(**said))) == [needs]
 
 
 def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
@@ -95,7 +94,7 @@ def test_a_need_that_a_guest_does_not_meet_makes_its_cells_not_applicable(
     tmp_path: Path, said: dict[str, Any], reason: str | None
 ) -> None:
     guest = facts(glibc="2.41", cpu_level=3, kernel="6.12.94+deb13-amd64")
-    path = file(tmp_path, elf_examples.elf(**said))
+    path = file(tmp_path, packages.elf(**said))
     assert elf.why_not(path, guest) == reason
     if reason is None:
         elf.check({"build/program": path}, guest)
@@ -106,7 +105,7 @@ def test_a_need_that_a_guest_does_not_meet_makes_its_cells_not_applicable(
 
 
 def test_the_files_of_a_wheel_decide_and_not_its_tag(tmp_path: Path) -> None:
-    path = wheel(tmp_path, elf_examples.elf(versions=NEW_GLIBC))
+    path = wheel(tmp_path, packages.elf(versions=NEW_GLIBC))
     assert elf.why_not(path, facts(glibc="2.36")) == (
         f"{Path(LIBRARY).name} in {path.name} needs glibc 2.42, and the guest has 2.36"
     )
@@ -121,7 +120,7 @@ def test_what_is_no_elf_file_needs_nothing(tmp_path: Path) -> None:
 
 
 def test_damaged_files_say_nothing_and_raise_nothing(tmp_path: Path) -> None:
-    whole = elf_examples.elf(versions=NEW_GLIBC, levels={ISA_NEEDED: 4}, kernel=(3, 2, 0))
+    whole = packages.elf(versions=NEW_GLIBC, levels={ISA_NEEDED: 4}, kernel=(3, 2, 0))
     numbers = random.Random(468)
     for _ in range(500):
         damaged = bytearray(whole[: numbers.randrange(4, len(whole) + 1)])
@@ -138,8 +137,8 @@ def test_damaged_files_say_nothing_and_raise_nothing(tmp_path: Path) -> None:
 
 
 def test_of_several_wheels_for_a_python_the_preferred_one_that_can_run_is_taken(tmp_path: Path) -> None:
-    new = wheel(tmp_path, elf_examples.elf(versions=NEW_GLIBC), "cp313-cp313-manylinux_2_39_x86_64")
-    old = wheel(tmp_path, elf_examples.elf(), "cp313-cp313-manylinux_2_28_x86_64")
+    new = wheel(tmp_path, packages.elf(versions=NEW_GLIBC), "cp313-cp313-manylinux_2_39_x86_64")
+    old = wheel(tmp_path, packages.elf(), "cp313-cp313-manylinux_2_28_x86_64")
     assert local.choose(tmp_path, facts(python="3.13", glibc="2.42")) == new
     assert local.choose(tmp_path, facts(python="3.13", glibc="2.36")) == old
     old.unlink()

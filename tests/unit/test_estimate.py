@@ -21,7 +21,8 @@ from lab.record import (
 )
 from lab.run.estimates import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, RUNS, Estimates
 from lab.run.lanes import host_name
-from tests.unit.examples import cell, host, run_of
+from tests.builders.cells import cell
+from tests.builders.runs import host, run_of
 
 KNOWN = catalog.load()
 

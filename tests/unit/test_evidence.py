@@ -9,8 +9,8 @@ from lab.causes import evidence
 from lab.causes.evidence import LOG_BYTES, Evidence
 from lab.probes import NONE_RUN, NOT_RUN, Probe
 from lab.record import Confidence, Outcome, TestResult
-from tests.unit import evidence_examples as examples
-from tests.unit.examples import probe, probed
+from tests.builders import evidence as examples
+from tests.builders.facts import probe, probed
 
 
 def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from lab.base.errors import UsageError
 from lab.gate import expectations
 from lab.gate.expectations import FILL_IN
 from lab.record import CellResult, Outcome, ShardRecord, Status
-from tests.unit.cli_examples import run_main
-from tests.unit.gate_examples import done, run_with, side, write
+from tests.builders.cells import done, run_with, side, write
+from tests.builders.processes import run_main
 
 TODAY = datetime.date(2026, 11, 26)
 ENTRY = {

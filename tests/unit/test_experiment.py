@@ -34,8 +34,9 @@ from lab.record import (
 from lab.trials import changes, experiment
 from lab.trials.changes import Policy
 from lab.trials.experiment import Steps, with_experiment
-from tests.unit import examples
-from tests.unit.fake_runner import SUITE, FakeRunner
+from tests.builders.facts import facts as a_facts
+from tests.builders.facts import who
+from tests.builders.guests import SUITE, FakeRunner
 
 KNOWN = catalog.load()
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
@@ -54,7 +55,7 @@ def planned(name: str, guest: str = "debian-13") -> Cell:
 
 def facts(**sysctls: str) -> Facts:
     values = {name.replace("__", "."): value for name, value in sysctls.items()}
-    return examples.facts(
+    return a_facts(
         apparmor=None,
         login_sessions=True,
         lsm=[],
@@ -104,7 +105,7 @@ class Guest(FakeRunner):
         return SuiteRun(results)
 
 
-WHO = examples.who(context={"apparmor": None})
+WHO = who(context={"apparmor": None})
 
 
 Make = Callable[..., Guest]

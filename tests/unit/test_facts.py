@@ -21,7 +21,8 @@ from lab.catalog.knobs.files import Bubblewrap, BubblewrapState
 from lab.probes import PROGRAMS, Facts, NotAsked, Probed, SuiteUser, Who
 from lab.verdict.claims import issue_468
 from lab.verdict.words import FinishedCell
-from tests.unit import examples
+from tests.builders.cells import cell as a_cell
+from tests.builders.facts import facts as a_facts
 
 
 def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
@@ -94,13 +95,13 @@ def test_a_guest_in_which_root_cannot_read_a_fact_is_an_error() -> None:
     "odd", ["", "beta", "4.1.0~beta1", "2.41-custom", "9" * 5000, "9." * 5000, "\u0664.\u0661"]
 )
 def test_a_version_that_no_release_has_is_compared_as_far_as_it_has_numbers(odd: str) -> None:
-    told = examples.facts(
+    told = a_facts(
         glibc=odd, kernel=odd, apparmor={"version": odd}, bubblewrap={"version": odd}, os={"version_id": odd}
     )
     needs = Needs("program", glibc=Version("3.0"), kernel=Version("3.0"))
     assert bool(needs.unmet(told)) is odd.startswith("2")
     assert Bubblewrap(state=BubblewrapState.SETUID).why_not(told) is None
-    cell = FinishedCell(examples.cell(variant="stock").model_copy(update={"facts": told}), Path())
+    cell = FinishedCell(a_cell(variant="stock").model_copy(update={"facts": told}), Path())
     assert (issue_468.profile_ships(cell).holds is None) is not odd.startswith(("4", "9"))
 
 

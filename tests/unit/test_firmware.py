@@ -7,7 +7,7 @@ from lab.catalog import Firmware
 from lab.machine import firmware
 from lab.machine.domain import KERNEL_ARGUMENTS, FirmwareBoot, KernelBoot
 from lab.machine.firmware import NoFirmware
-from tests.unit.examples import base_image, domain_capabilities
+from tests.builders.guests import base_image, domain_capabilities
 
 FIRST, SECOND = Path("/firmware/CODE_4M.fd"), Path("/firmware/CODE.fd")
 

@@ -13,8 +13,8 @@ from lab.machine.lane import LaneDied
 from lab.record import RemedyOutcome
 from lab.trials.fork import Tried, Tries
 from lab.verdict.status import SLOW_REASON
-from tests.unit.examples import facts
-from tests.unit.fake_runner import FakeRunner
+from tests.builders.facts import facts
+from tests.builders.guests import FakeRunner
 
 HELPS, NOT, CANNOT, ERROR = (
     RemedyOutcome.VERIFIED,

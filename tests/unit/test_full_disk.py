@@ -19,9 +19,9 @@ from lab.run import scheduler
 from lab.run.journal import RUN_LOG, Journal
 from lab.run.observer import Silent
 from lab.trials.fork import Tries
-from tests.unit.cli_examples import TWO_CELLS, run_main
-from tests.unit.examples import facts
-from tests.unit.fake_runner import FakeRunner
+from tests.builders.facts import facts
+from tests.builders.guests import FakeRunner
+from tests.builders.processes import TWO_CELLS, run_main
 
 SIZE = 2**20
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")

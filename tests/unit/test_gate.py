@@ -7,8 +7,8 @@ import pytest
 
 from lab.gate import baseline
 from lab.record import Outcome, RunResult, Status
-from tests.unit.cli_examples import run_main
-from tests.unit.gate_examples import done, run_with, side, write
+from tests.builders.cells import done, run_with, side, write
+from tests.builders.processes import run_main
 
 BEFORE = run_with(
     done(Status.PASS, build="0.10.0"),

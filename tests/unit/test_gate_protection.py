@@ -11,8 +11,7 @@ from lab.gate.decision import Gate, decide
 from lab.gate.expectations import ExpectedFailure, Judgement
 from lab.record import CellResult, Outcome, Protection, Status
 from lab.report import compare as shown
-from tests.unit.examples import JAILED
-from tests.unit.gate_examples import compared, done, side
+from tests.builders.cells import JAILED, compared, done, side
 
 
 def boxed(status: Status = Status.PASS, guest: str = "debian-13", **other: Any) -> CellResult:

@@ -15,7 +15,8 @@ import pytest
 from lab.cli import main
 from lab.record import BuildRecord, CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import github, markdown
-from tests.unit.examples import cell, run_of
+from tests.builders.cells import cell
+from tests.builders.runs import run_of
 from tests.unit.test_merge import runs_of_shards
 
 ROOT = Path(__file__).parents[2]

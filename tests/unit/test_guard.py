@@ -13,11 +13,10 @@ from lab.site import one_page
 from lab.site.publish import publish
 from lab.verdict import words
 from lab.verdict.words import FinishedCell
-from tests.unit.claims_examples import gathered
-from tests.unit.cli_examples import run_main
-from tests.unit.examples import run_of
-from tests.unit.printed_examples import printed
-from tests.unit.site_examples import pages
+from tests.builders.claims import gathered
+from tests.builders.output import pages, printed
+from tests.builders.processes import run_main
+from tests.builders.runs import run_of
 from tests.unit.test_upstream import failed, recorded
 
 OTHER = "userns-limit"

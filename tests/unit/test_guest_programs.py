@@ -19,7 +19,7 @@ from lab.base.paths import PACKAGE
 from lab.causes import evidence
 from lab.guest import programs
 from lab.guest.evidence_folder import EvidenceFolder
-from tests.unit import evidence_examples
+from tests.builders import evidence as evidence_examples
 
 # The suites that pytest runs, with the oldest Python that each may meet. Older than 3.10 is Debian 11's
 # alone, for which boxlite has no wheel, and whose Node is too old.

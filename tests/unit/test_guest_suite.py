@@ -13,7 +13,7 @@ from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
 from lab.record import Needs, Outcome, Protection, TestResult
-from tests.unit.examples import JAILED
+from tests.builders.cells import JAILED
 
 SUITE = Suite(
     name="small",

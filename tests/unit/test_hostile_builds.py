@@ -22,10 +22,8 @@ from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.builds import archives, arguments, elf, fetched, nextest, node, pip, sandbox
 from lab.builds.checkout import Tree
-from tests.unit import elf_examples
-from tests.unit.elf_examples import NOTE, VERNEED
-from tests.unit.index_examples import make_wheel
-from tests.unit.npm_examples import manifest, tarball
+from tests.builders import packages
+from tests.builders.packages import NOTE, VERNEED, make_wheel, manifest, tarball
 
 MODULE = b"x = 1\n" * 1000
 
@@ -255,7 +253,7 @@ def headers(kind: int, section: bytes, *, count: int = 10_000, size: int = 0, in
     begin = 65 + len(section)
     header = struct.pack(
         "<4s5B7xHHIQQQIHHHHHH",
-        *(b"\x7fELF", 2, 1, 1, 0, 0, 3, elf_examples.X86_64, 1, 0, 0, begin, 0, 64, 0, 0, 64, count + 1, 0),
+        *(b"\x7fELF", 2, 1, 1, 0, 0, 3, packages.X86_64, 1, 0, 0, begin, 0, 64, 0, 0, 64, count + 1, 0),
     )
     return header + b"\0" + section + strings + each * count
 
@@ -284,7 +282,7 @@ def test_an_elf_file_that_is_endless_needs_nothing(tmp_path: Path, content: byte
 
 @pytest.mark.parametrize("place", range(0, 64, 2))
 def test_a_damaged_elf_header_is_wrong_usage_or_read(tmp_path: Path, place: int) -> None:
-    content = bytearray(elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.39"]}))
+    content = bytearray(packages.elf(versions={"libc.so.6": ["GLIBC_2.39"]}))
     content[place : place + 2] = b"\xff\xff"
     file = tmp_path / "program"
     file.write_bytes(content)
@@ -385,7 +383,7 @@ def test_a_program_under_test_is_only_run_in_the_sandbox(
 ) -> None:
     monkeypatch.setattr(arguments, "program", lambda _paths: tmp_path / "program")
     file = tmp_path / "program"
-    file.write_bytes(elf_examples.elf())
+    file.write_bytes(packages.elf())
     file.chmod(0o755)
     with pytest.raises(UsageError):
         builds.resolve(wanted.format(file, file))
@@ -413,7 +411,7 @@ def test_a_host_without_sandboxes_runs_nothing_and_says_what_to_do(
     monkeypatch.setattr(process, "run", fails)
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/bwrap" if there else None)
     file = tmp_path / "boxlite"
-    file.write_bytes(elf_examples.elf())
+    file.write_bytes(packages.elf())
     file.chmod(0o755)
     with pytest.raises(LabError, match=said) as raised:
         builds.resolve(f"cli:{file}")

@@ -33,8 +33,10 @@ from lab.report.live import RunLog
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 from lab.site import one_page
-from tests.unit.examples import cell, facts, run_of
-from tests.unit.printed_examples import skeleton
+from tests.builders.cells import cell
+from tests.builders.facts import facts
+from tests.builders.output import skeleton
+from tests.builders.runs import run_of
 
 TEXTS = {
     "escapes": "\x1b[2J\x1b]0;title\x07\x1b]8;;https://example.org\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x00",

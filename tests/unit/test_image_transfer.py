@@ -8,8 +8,8 @@ import pytest
 from lab.base.paths import Paths
 from lab.images import store, transfer
 from lab.images.store import BaseImage
-from tests.unit.image_examples import put_image
-from tests.unit.run_examples import KNOWN
+from tests.builders.guests import put_image
+from tests.builders.runs import KNOWN
 
 GUEST = KNOWN.guest("debian-13")
 

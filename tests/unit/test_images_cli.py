@@ -10,8 +10,8 @@ import pytest
 from lab.base.paths import Paths
 from lab.images import debian
 from lab.machine.states import StoredState
-from tests.mirror import Mirror, SigningKey, guest, path_of
-from tests.unit.cli_examples import run_main
+from tests.builders.mirror import Mirror, SigningKey, guest, path_of
+from tests.builders.processes import run_main
 from tests.unit.test_store import build_well
 
 UBUNTU = "ubuntu-24.04"

@@ -27,7 +27,8 @@ from lab.run.journal import (
     locked_folder,
     new_folder,
 )
-from tests.unit.examples import LOCK_HOLDER, host, other_process
+from tests.builders.processes import LOCK_HOLDER, other_process
+from tests.builders.runs import host
 
 BUILDS = [Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")]
 CELLS = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells(BUILDS[1:])

@@ -10,7 +10,8 @@ from junitparser import JUnitXml, TestCase, TestSuite
 
 from lab.record import CellResult, Expectation, Outcome, RunResult, Status, TestResult
 from lab.report import junit
-from tests.unit.examples import cell, run_of
+from tests.builders.cells import cell
+from tests.builders.runs import run_of
 
 DATA = Path(__file__).parent / "data"
 SCHEMA = xmlschema.XMLSchema(DATA / "junit.xsd")

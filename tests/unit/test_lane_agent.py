@@ -14,7 +14,7 @@ from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.states import Known
-from tests.unit.bench_examples import NEW, RESTORED, Bench, Guest, cell, fails
+from tests.builders.guests import NEW, RESTORED, Bench, Guest, cell, fails
 
 
 class Stand:

@@ -11,7 +11,7 @@ from lab.base.paths import Paths
 from lab.machine import leftovers
 from lab.machine.connection import NoLibvirt
 from lab.machine.leftovers import LeftBehind, Removed
-from tests.unit.examples import LANE_HOLDER, other_process, wait_until_ended
+from tests.builders.processes import LANE_HOLDER, other_process, wait_until_ended
 
 # libvirt's own test driver: it answers like a daemon, and knows no domain of these names.
 URI = "test:///default"

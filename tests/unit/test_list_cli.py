@@ -11,7 +11,7 @@ from rich.console import Console
 from lab import catalog, causes
 from lab.catalog import remedies
 from lab.cli import output
-from tests.unit.cli_examples import ONE_CELL, lab, rows_listed, run_main
+from tests.builders.processes import ONE_CELL, lab, rows_listed, run_main
 
 pytestmark = pytest.mark.usefixtures("releases")
 

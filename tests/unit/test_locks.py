@@ -6,7 +6,7 @@ import pytest
 from lab.base import locks
 from lab.base.errors import LabError
 from lab.base.locks import locked
-from tests.unit.examples import LOCK_HOLDER, other_process
+from tests.builders.processes import LOCK_HOLDER, other_process
 
 
 @pytest.fixture(autouse=True)

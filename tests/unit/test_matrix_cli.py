@@ -16,7 +16,7 @@ from lab.cli import output
 from lab.cli.matrix import Matrix
 from lab.record import ExperimentPolicy, RunOptions, RunResult
 from lab.run import scheduler
-from tests.unit.cli_examples import ONE_CELL, run_main
+from tests.builders.processes import ONE_CELL, run_main
 
 pytestmark = pytest.mark.usefixtures("releases")
 

@@ -13,8 +13,8 @@ from lab.gate import baseline
 from lab.record import RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import Journal
-from tests.unit.cli_examples import run_main
-from tests.unit.gate_examples import done, run_with, side, write
+from tests.builders.cells import done, run_with, side, write
+from tests.builders.processes import run_main
 
 CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
 

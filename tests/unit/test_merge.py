@@ -18,7 +18,7 @@ from lab.record import (
 from lab.run import definitions
 from lab.run.lanes import Labels
 from lab.run.past import merge
-from tests.unit.run_examples import SMALL, begin, finish, resume
+from tests.builders.runs import SMALL, begin, finish, resume
 
 Shards = list[tuple[Path, RunResult]]
 

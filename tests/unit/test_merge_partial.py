@@ -9,7 +9,7 @@ from lab.plan import Shard
 from lab.record import RunResult, Status
 from lab.run import definitions
 from lab.run.past import merge
-from tests.unit.run_examples import SMALL, begin, finish, names, resume
+from tests.builders.runs import SMALL, begin, finish, names, resume
 from tests.unit.test_merge import Shards, host, runs_of_shards
 
 

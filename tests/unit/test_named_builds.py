@@ -13,8 +13,8 @@ from lab.base.paths import Paths
 from lab.builds import local
 from lab.builds import pip as lab_pip
 from lab.builds.kinds.wheel import Wheel
-from tests.unit.examples import facts
-from tests.unit.index_examples import make_wheel
+from tests.builders.facts import facts
+from tests.builders.packages import make_wheel
 
 RELEASES = ["0.9.5", "0.9.7", "0.10.0", "0.10.8", "0.10.10"]
 

@@ -16,16 +16,16 @@ from lab.builds.kinds import npm as kind
 from lab.builds.kinds.npm import Npm
 from lab.lane import upkeep
 from lab.probes import Facts
-from tests.unit import elf_examples
-from tests.unit.examples import facts
-from tests.unit.npm_examples import NATIVE_FILE, Registry, manifest, tarball
+from tests.builders import packages
+from tests.builders.facts import facts
+from tests.builders.packages import NATIVE_FILE, Registry, manifest, tarball
 
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     found = Registry(tmp_path, monkeypatch)
     found.has(manifest())
-    found.has(manifest(node.NATIVE), {NATIVE_FILE: elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.28"]})})
+    found.has(manifest(node.NATIVE), {NATIVE_FILE: packages.elf(versions={"libc.so.6": ["GLIBC_2.28"]})})
     return found
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from lab.record import Outcome, Protection, RunResult, Status, TestResult
 from lab.site import one_page
-from tests.unit.examples import JAILED, cell, run_of
-from tests.unit.site_examples import Parsed
+from tests.builders.cells import JAILED, cell
+from tests.builders.output import Parsed
+from tests.builders.runs import run_of
 
 DATA = Path(__file__).parent / "data"
 

@@ -19,7 +19,9 @@ from lab.cli import host, images, lists, options
 from lab.images import store
 from lab.machine import doctor
 from lab.record import Status
-from tests.unit.examples import base_image, cell, run_of
+from tests.builders.cells import cell
+from tests.builders.guests import base_image
+from tests.builders.runs import run_of
 
 LAB = [sys.executable, "-m", "lab"]
 # A select-graphic-rendition sequence that sets a colour; bold and dim are none.

@@ -19,7 +19,7 @@ from lab.record import RunOptions, Status
 from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.journal import Journal
-from tests.unit.run_examples import KNOWN, PLAN, SMALL, begin, finish, make_wheel, names, own_definitions
+from tests.builders.runs import KNOWN, PLAN, SMALL, begin, finish, make_wheel, names, own_definitions
 
 OPTIONS = RunOptions(repeat=2)
 IMAGE = Content(guest="debian-12", inputs="0" * 64, files={DISK: FileContent(sha256="1" * 64, size=1)})

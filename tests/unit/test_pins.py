@@ -12,8 +12,8 @@ from lab.base.errors import ImageNotAvailable, UsageError
 from lab.base.paths import Paths
 from lab.catalog import Guest, load_pins, loading, pins_file
 from lab.images import pins, store
-from tests.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
-from tests.unit.cli_examples import run_main
+from tests.builders.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
+from tests.builders.processes import run_main
 
 Keys = dict[str, SigningKey]
 UBUNTU, FEDORA, DEBIAN = "ubuntu-24.04", "fedora-44", "debian-13-cloud"

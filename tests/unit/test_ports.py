@@ -7,7 +7,7 @@ from filelock import FileLock
 
 from lab.base.errors import LabError
 from lab.machine import ports
-from tests.unit.examples import LOCK_HOLDER, other_process
+from tests.builders.processes import LOCK_HOLDER, other_process
 
 
 @pytest.fixture(autouse=True)

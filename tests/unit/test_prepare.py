@@ -27,8 +27,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.clock import RATE, REAL, Clock
 from lab.machine.domain import Network
 from lab.machine.lane import Lane
-from tests.unit.examples import base_image
-from tests.unit.image_examples import put_prepared, put_published
+from tests.builders.guests import base_image, put_prepared, put_published
 
 GUEST = catalog.load().guest("ubuntu-24.04")
 APT = PackageManager.APT

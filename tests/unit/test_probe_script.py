@@ -16,8 +16,8 @@ import pytest
 from lab.base.errors import UsageError
 from lab.probes import PROGRAMS, Facts, NotAsked, Probed, script
 from lab.probes.report import HostReport, read
-from tests.unit.examples import printed_facts
-from tests.unit.probe_examples import SCRIPT, differences, output
+from tests.builders.facts import printed_facts
+from tests.builders.probe_script import SCRIPT, differences, output
 
 SHELLS = [
     pytest.param(words, id=words[0], marks=pytest.mark.skipif(not shutil.which(words[0]), reason="not here"))

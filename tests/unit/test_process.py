@@ -5,7 +5,7 @@ import psutil
 import pytest
 
 from lab.base import process
-from tests.unit.examples import other_process, wait_until_ended
+from tests.builders.processes import other_process, wait_until_ended
 
 LONG = 60.0
 RUNS_A_CHILD = """

@@ -14,8 +14,8 @@ from lab.record import Status
 from lab.report import live as progress
 from lab.report.live import Lines, LiveTable
 from lab.run.observer import Silent
-from tests.unit.examples import cell
-from tests.unit.printed_examples import SAID, STEERING, told
+from tests.builders.cells import cell
+from tests.builders.output import SAID, STEERING, told
 
 
 def console_on(out: StringIO, *, is_terminal: bool = False) -> Console:

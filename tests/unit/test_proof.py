@@ -19,7 +19,7 @@ from lab.machine.connection import NoLibvirt
 from lab.machine.denials import HostLog
 from lab.machine.domain import QEMU
 from lab.machine.proof import Refusal
-from tests.unit.examples import base_image
+from tests.builders.guests import base_image
 
 CONSOLE = (
     'type=AVC msg=audit(1.2:3): avc:  denied  { write } for  pid=812 comm="virtlogd" name="paused-x" '

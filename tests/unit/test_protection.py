@@ -17,7 +17,8 @@ from lab.base.paths import PACKAGE
 from lab.record import Outcome, Protection, Status, TestResult
 from lab.report import markdown, protection, terminal
 from lab.verdict import protection as words
-from tests.unit.examples import JAILED, cell, run_of
+from tests.builders.cells import JAILED, cell
+from tests.builders.runs import run_of
 
 
 def box(**other: Any) -> Protection:

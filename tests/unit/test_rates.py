@@ -7,8 +7,9 @@ from lab.record import CellResult, Outcome, RunOptions, RunResult, Status, TestR
 from lab.report import markdown, table
 from lab.site import one_page
 from lab.verdict.status import combine
-from tests.unit.examples import cell, run_of
-from tests.unit.printed_examples import printed, rows_of
+from tests.builders.cells import cell
+from tests.builders.output import printed, rows_of
+from tests.builders.runs import run_of
 
 NAMES = ("presets", "box_starts", "namespaces")
 

@@ -21,7 +21,7 @@ from lab.guest.ready import (
 from lab.guest.session import Output
 from lab.machine import console
 from lab.machine.lane import BootFailed
-from tests.unit.examples import facts
+from tests.builders.facts import facts
 
 KNOWN = catalog.load()
 SELINUX = KNOWN.guest("debian-13-selinux")

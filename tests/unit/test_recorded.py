@@ -14,7 +14,9 @@ from lab.lane import prepare_image
 from lab.plan import Cell
 from lab.record import BuildRecord, LaneRecord, RunOptions, RunResult, Status
 from lab.run import definitions, past
-from tests.unit.examples import base_image, cell, run_of
+from tests.builders.cells import cell
+from tests.builders.guests import base_image
+from tests.builders.runs import run_of
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")

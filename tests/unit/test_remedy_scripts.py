@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.host_examples import (
-    APPARMOR_PARSER,
-    DENY_BWRAP,
-    GPASSWD,
-    ID,
-    KNOWN,
-    STATOVERRIDE,
-    SYSCTL,
-    USERMOD,
-    Host,
-)
+from tests.builders.script_host import DENY_BWRAP, KNOWN, STATOVERRIDE, STUBS, Host
+
+APPARMOR_PARSER = STUBS["apparmor_parser"]
 
 
 @pytest.fixture
@@ -165,7 +157,12 @@ def test_where_it_can_do_nothing_it_says_why_and_does_nothing(blocked: Host, nam
     assert blocked.files() == before
 
 
-def test_apparmor_that_knows_no_user_namespaces_is_left_alone(blocked: Host) -> None:
+def test_an_apparmor_that_is_too_old_is_left_alone(blocked: Host) -> None:
+    # Its programs are older than the kernel.
+    (blocked.root / "etc/apparmor.d/abi/4.0").unlink()
+    status, output = blocked.run("bwrap-profile", "--yes")
+    assert (status, "AppArmor's programs are too old" in output) == (3, True)
+    # It knows no user namespaces.
     blocked.put("sys/kernel/security/apparmor/features/namespaces/mask", "pivot_root\n")
     status, output = blocked.run("bwrap-profile", "--yes")
     assert (status, "does not mediate user namespaces" in output) == (3, True)
@@ -182,7 +179,9 @@ def test_what_is_wrong_usage_is_said(blocked: Host) -> None:
 
 def test_what_does_not_take_effect_is_no_success(blocked: Host) -> None:
     # As if another program reset the value.
-    blocked.put("stubs/sysctl", SYSCTL.replace("file.write_text(value + chr(10))", "pass")).chmod(0o755)
+    blocked.put("stubs/sysctl", STUBS["sysctl"].replace("file.write_text(value + chr(10))", "pass")).chmod(
+        0o755
+    )
     status, output = blocked.run("userns-clone-on", "--yes")
     assert (status, output.splitlines()[-1]) == (
         1,
@@ -211,10 +210,12 @@ def test_a_command_that_fails_ends_the_script_and_can_be_taken_back(blocked: Hos
 
 def test_each_account_that_was_put_into_a_group_is_taken_out(blocked: Host) -> None:
     # The stand-in knows one account; with several, the file's name says whose groups were requested.
-    blocked.put("stubs/id", ID.replace('"$ROOT/groups"', '"$ROOT/groups-of-$2"').replace("tester", "$2"))
-    for program, text in (("usermod", USERMOD), ("gpasswd", GPASSWD)):
+    blocked.put(
+        "stubs/id", STUBS["id"].replace('"$ROOT/groups"', '"$ROOT/groups-of-$2"').replace("tester", "$2")
+    )
+    for program in ("usermod", "gpasswd"):
         whose = "$4" if program == "usermod" else "$2"
-        blocked.put(f"stubs/{program}", text.replace('"$ROOT/groups"', f'"$ROOT/groups-of-{whose}"'))
+        blocked.put(f"stubs/{program}", STUBS[program].replace('"$ROOT/groups"', f'"$ROOT/groups-of-{whose}"'))
     for name in ("alice", "bob", "carol"):
         blocked.put(f"groups-of-{name}", f"{name}\n")
         assert blocked.run("kvm-group", "--yes", "--user", name)[0] == 0
@@ -379,12 +380,6 @@ def test_remedies_on_top_of_each_other_are_taken_back_in_any_order(blocked: Host
     assert list((blocked.root / "etc/apparmor.d/disable").iterdir()) == []
 
 
-def test_programs_of_apparmor_that_are_older_than_the_kernel_are_left_alone(blocked: Host) -> None:
-    (blocked.root / "etc/apparmor.d/abi/4.0").unlink()
-    status, output = blocked.run("bwrap-profile", "--yes")
-    assert (status, "AppArmor's programs are too old" in output) == (3, True)
-
-
 def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(blocked: Host) -> None:
     loaded = blocked.root / "sys/kernel/security/apparmor/profiles"
     assert blocked.run("bwrap-profile", "--yes")[0] == 0
@@ -421,9 +416,7 @@ def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(bl
         ("profile x /usr/bin/flatpak {{\n  {bwrap} ix,", False),
     ],
 )
-def test_a_profile_for_bubblewrap_is_known_by_its_header(
-    blocked: Host, header: str, is_for_bwrap: bool
-) -> None:
+def test_a_header_tells_bubblewrap_s_profile(blocked: Host, header: str, is_for_bwrap: bool) -> None:
     (blocked.root / "etc/apparmor.d/strict").unlink()
     text = header.format(bwrap=blocked.root / "usr/bin/bwrap")
     blocked.put("etc/apparmor.d/other", f"abi <abi/4.0>,\n{text}\n  file,\n}}\n")
@@ -444,9 +437,7 @@ def test_a_profile_for_bubblewrap_is_known_by_its_header(
         ("deny /home/** x, # not /usr/bin/bwrap x,", False),
     ],
 )
-def test_only_a_rule_that_denies_executing_bubblewrap_is_made_a_comment(
-    blocked: Host, rule: str, denies: bool
-) -> None:
+def test_only_rules_that_deny_bubblewrap_become_comments(blocked: Host, rule: str, denies: bool) -> None:
     name = "bwrap-deny-rules-off"
     text = "profile jail {{\n  file,\n{}\n  deny /bin/su x,\n}}\n"
     file = blocked.put("etc/apparmor.d/jail", text.format(rule))
@@ -476,14 +467,11 @@ def test_the_first_value_is_the_one_that_is_put_back(blocked: Host) -> None:
     assert blocked.sysctl(name) == "0"
 
 
-def test_the_limit_is_raised_to_what_the_kernel_starts_with(blocked: Host) -> None:
+def test_limits_that_are_too_low_are_raised_to_what_the_kernel_starts_with(blocked: Host) -> None:
     assert blocked.run("userns-limit-raise", "--yes")[0] == 0
     assert blocked.sysctl("user.max_user_namespaces") == "15000"
     file = blocked.root / "etc/sysctl.d/zz-boxlite-userns-limit-raise.conf"
     assert file.read_text() == "user.max_user_namespaces = 15000\n"
-
-
-def test_only_the_limits_that_are_too_low_are_raised(blocked: Host) -> None:
     assert blocked.run("namespace-limit-raise", "--yes")[0] == 0
     found = [blocked.sysctl(f"user.max_{kind}_namespaces") for kind in ("mnt", "uts", "ipc", "pid")]
     assert found == ["15000", "20000", "15000", "15000"]

@@ -33,8 +33,8 @@ from lab.record import (
 )
 from lab.trials.changes import Policy
 from lab.trials.remedies import Trial, Trials, keep_nothing, with_remedies
-from tests.unit.examples import facts, probe, probed
-from tests.unit.fake_runner import SUITE, FakeRunner
+from tests.builders.facts import facts, probe, probed
+from tests.builders.guests import SUITE, FakeRunner
 
 CATALOG = catalog.load()
 CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Wheel("0.10.8", "0.10.8"))

@@ -4,7 +4,8 @@ import pytest
 
 from lab.record import CellResult, Confidence, Expectation, Outcome, Status, TestResult
 from lab.verdict.status import combine, has_failure, wilson
-from tests.unit.examples import cell, facts
+from tests.builders.cells import cell
+from tests.builders.facts import facts
 
 BLOCKED = Expectation(status="xfail", cause="userns-limit")
 

@@ -20,8 +20,9 @@ from lab.record import (
     TestResult,
 )
 from lab.report import markdown, table
-from tests.unit.examples import cell, run_of
-from tests.unit.printed_examples import FAULT, FLAKY, XFAIL, printed
+from tests.builders.cells import cell
+from tests.builders.output import FAULT, FLAKY, XFAIL, printed
+from tests.builders.runs import run_of
 
 
 def test_a_cell_that_was_tried_again_says_why_wherever_it_is_shown() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lab.record import Status
-from tests.unit.cli_examples import run_main
-from tests.unit.examples import cell, run_of
+from tests.builders.cells import cell
+from tests.builders.processes import run_main
+from tests.builders.runs import run_of
 
 
 @pytest.mark.parametrize("run", [".", "./"])

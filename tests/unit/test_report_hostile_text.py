@@ -16,8 +16,10 @@ from lab.record import (
     TestResult,
 )
 from lab.report import markdown
-from tests.unit.examples import cell, facts, run_of
-from tests.unit.printed_examples import HOSTILE, SAID, STEERING, printed, rows_of, skeleton, told
+from tests.builders.cells import cell
+from tests.builders.facts import facts
+from tests.builders.output import HOSTILE, SAID, STEERING, printed, rows_of, skeleton, told
+from tests.builders.runs import run_of
 
 
 def test_what_a_guest_says_stays_inside_its_square() -> None:

@@ -12,10 +12,10 @@ from lab.report import markdown, table
 from lab.site import one_page
 from lab.site.model import without_names
 from lab.site.publish import publish
-from tests.unit.cli_examples import run_main
-from tests.unit.examples import cell, host, run_of
-from tests.unit.gate_examples import done, run_with
-from tests.unit.printed_examples import printed
+from tests.builders.cells import cell, done, run_with
+from tests.builders.output import printed
+from tests.builders.processes import run_main
+from tests.builders.runs import host, run_of
 
 ALPHA, BETA = host(name="alpha.example"), host(name="beta.example", kernel="6.18", acceleration="KVM")
 

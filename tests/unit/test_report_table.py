@@ -11,8 +11,10 @@ import pytest
 from lab import catalog
 from lab.record import BuildRecord, Status
 from lab.report import markdown, table, terminal
-from tests.unit.examples import cell, facts, run_of
-from tests.unit.printed_examples import FLAKY, XFAIL, printed, rows_of
+from tests.builders.cells import cell
+from tests.builders.facts import facts
+from tests.builders.output import FLAKY, XFAIL, printed, rows_of
+from tests.builders.runs import run_of
 
 
 @pytest.mark.parametrize(

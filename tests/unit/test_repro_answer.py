@@ -12,8 +12,8 @@ from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.repro.report import Mood, Setting
 from lab.verdict.words import FinishedCell
-from tests.unit import words_examples
-from tests.unit.repro_examples import (
+from tests.builders import messages
+from tests.builders.reports import (
     CLONE,
     POLICY,
     SWITCH,
@@ -45,7 +45,7 @@ def blocked(folder: Path) -> Subject:
     """The answer to a report whose cause was reproduced and cured."""
     made = plan(report(system(), SAID, tried(SWITCH, "1", helped=True)), CLONE)
     cell = ran(made, "userns-clone-off", cause=CLONE, cured_by=["userns-clone-on", "jailer-off"])
-    gather(folder, cell, log=words_examples.USERNS_SYSCTL, kernel="")
+    gather(folder, cell, log=messages.USERNS_SYSCTL, kernel="")
     return subject(folder, made, cell, ran(made, "tried-1"))
 
 

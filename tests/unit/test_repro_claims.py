@@ -9,7 +9,7 @@ from lab.repro.planning import Plan
 from lab.repro.report import Speaker
 from lab.verdict import claims as known_reports
 from lab.verdict.words import FinishedCell
-from tests.unit.repro_examples import (
+from tests.builders.reports import (
     CLONE,
     POLICY,
     RESTRICT,
@@ -24,7 +24,7 @@ from tests.unit.repro_examples import (
     tried,
     words,
 )
-from tests.unit.repro_examples import run as run_of_cells
+from tests.builders.reports import run as run_of_cells
 
 ECHO = "jailer_enabled_box_starts_and_executes"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli_examples import run_main
-from tests.unit.report_examples import FAMILY, MANY_PROCESSES, PROBE, TWICE
+from tests.builders.processes import run_main
+from tests.builders.report_texts import FAMILY, MANY_PROCESSES, PROBE, TWICE
 
 
 @dataclass(frozen=True)

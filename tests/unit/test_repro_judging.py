@@ -7,7 +7,7 @@ from lab import causes
 from lab.record import Confidence
 from lab.repro.judging import Judged, judge, knowledge
 from lab.repro.reading import read
-from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
+from tests.builders.report_texts import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 NOCAPS = "apparmor-userns-nocaps"

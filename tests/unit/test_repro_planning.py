@@ -9,7 +9,7 @@ from lab.repro import questions
 from lab.repro.planning import Host, Plan
 from lab.repro.report import Boxlite, Mood, Report, Setting, Speaker
 from lab.run import journal
-from tests.unit.repro_examples import (
+from tests.builders.reports import (
     CLONE,
     HOST,
     KNOWN,

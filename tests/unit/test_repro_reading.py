@@ -25,8 +25,20 @@ from lab.repro.report import (
     Words,
 )
 from lab.repro.source import parse
-from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, tried
-from tests.unit.report_examples import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
+from tests.builders.report_texts import (
+    CLONE,
+    FAMILY,
+    KILLED,
+    MANY_PROCESSES,
+    MOVED,
+    PROBE,
+    RESTRICT,
+    TWICE,
+    holds,
+    of,
+    settings,
+    tried,
+)
 
 
 def test_a_flattened_page_whose_text_comes_twice_is_read_once() -> None:

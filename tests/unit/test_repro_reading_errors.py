@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from lab.repro.report import AuditLine, Command, Ended, NamedTest, Speaker, Words
-from tests.unit.reading_examples import of
+from tests.builders.report_texts import of
 
 DENIED = {"apparmor": "DENIED", "operation": "capable", "comm": "bwrap", "capability": "21"}
 

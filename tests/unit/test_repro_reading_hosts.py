@@ -6,7 +6,7 @@ import pytest
 from lab.repro import guests
 from lab.repro.reading import read
 from lab.repro.report import Boxlite, Kernel, Place, Program, System
-from tests.unit.reading_examples import of, systems
+from tests.builders.report_texts import of, systems
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from lab.repro.reading import read
 from lab.repro.report import Command, Mood, Place, Setting, Speaker, Words
-from tests.unit.reading_examples import CLONE, RESTRICT, holds, of, settings, tried
+from tests.builders.report_texts import CLONE, RESTRICT, holds, of, settings, tried
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from lab.repro import bisection, running
 from lab.repro.bisection import Bisection, Candidates, Steps
 from lab.repro.planning import Plan
 from lab.run import journal, start
-from tests.unit import words_examples
-from tests.unit.cli_examples import run_main
-from tests.unit.repro_examples import CLONE, KNOWN, SWITCH, gather, holds, plan, ran, report, system, tried
-from tests.unit.repro_examples import run as run_of_cells
+from tests.builders import messages
+from tests.builders.processes import run_main
+from tests.builders.reports import CLONE, KNOWN, SWITCH, gather, holds, plan, ran, report, system, tried
+from tests.builders.reports import run as run_of_cells
 
 BLOCKED = f"""\
 # boxes do not start
@@ -75,7 +75,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch, with_options: list[RunOptions]) -> 
             for each in plan.cells(again)
         ]
         for cell in cells:
-            gather(folder, cell, log=words_examples.USERNS_SYSCTL, kernel="")
+            gather(folder, cell, log=messages.USERNS_SYSCTL, kernel="")
         return run_of_cells(*cells)
 
     monkeypatch.setattr(running, "run", run)

@@ -8,8 +8,8 @@ from lab.repro import verdict
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
 from lab.repro.verdict import Result, Verdict, essence
-from tests.unit import evidence_examples, words_examples
-from tests.unit.repro_examples import (
+from tests.builders import evidence, messages
+from tests.builders.reports import (
     CLONE,
     POLICY,
     SWITCH,
@@ -35,9 +35,7 @@ LIMIT = "nproc-limit"
 CANNOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
 
 
-def of(
-    made: Plan, folder: Path, *, log: str = words_examples.APPARMOR_NOCAPS, cause: str | None = POLICY
-) -> Verdict:
+def of(made: Plan, folder: Path, *, log: str = messages.APPARMOR_NOCAPS, cause: str | None = POLICY) -> Verdict:
     """The verdict on a plan whose only cell failed for a cause with this log."""
     assert made.variant
     cell = ran(made, made.variant.name, cause=cause)
@@ -93,9 +91,9 @@ def test_an_audit_line_that_boxlite_wrote_is_not_the_kernel_s(tmp_path: Path) ->
     cell = ran(made, "apparmor-userns-nocaps", cause=POLICY)
     gather(tmp_path, cell, kernel="")
     forged = tmp_path / cell.folder / "boxlite/box-a/logs/kernel.log"
-    forged.write_text(evidence_examples.DENIED_CAP_BWRAP)
+    forged.write_text(evidence.DENIED_CAP_BWRAP)
     assert verdict.of_run(made, run(cell), tmp_path).answered[0].proofs == []
-    (tmp_path / cell.folder / "kernel.log").write_text(evidence_examples.DENIED_CAP_BWRAP)
+    (tmp_path / cell.folder / "kernel.log").write_text(evidence.DENIED_CAP_BWRAP)
     assert len(verdict.of_run(made, run(cell), tmp_path).answered[0].proofs) == 1
 
 

@@ -23,7 +23,9 @@ from lab.record import (
     TestResult,
     json_schema,
 )
-from tests.unit.examples import cell, context, facts, host, run_of
+from tests.builders.cells import cell
+from tests.builders.facts import context, facts
+from tests.builders.runs import host, run_of
 
 PUBLISHED = PACKAGE.parent / "docs" / "results.schema.json"
 

@@ -12,7 +12,7 @@ from lab.cli import output
 from lab.record import RunResult
 from lab.run import scheduler
 from lab.run.journal import LOCK
-from tests.unit.cli_examples import TWO_CELLS, interrupt_runs, rows_listed, run_main
+from tests.builders.processes import TWO_CELLS, interrupt_runs, rows_listed, run_main
 
 pytestmark = pytest.mark.usefixtures("releases")
 

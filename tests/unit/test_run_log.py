@@ -12,8 +12,8 @@ from lab.record import CellResult
 from lab.report.live import RunLog
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
-from tests.unit.examples import cell
-from tests.unit.printed_examples import FAULT, SAID, STEERING, told
+from tests.builders.cells import cell
+from tests.builders.output import FAULT, SAID, STEERING, told
 
 
 class Heard(Silent):

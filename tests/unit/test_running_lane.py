@@ -26,8 +26,10 @@ from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import LaneDied, WriteFailed
 from lab.record import CellResult, Outcome, Status, TestResult
-from tests.unit import elf_examples
-from tests.unit.bench_examples import (
+from tests.builders import packages
+from tests.builders.evidence import NO_MEMORY
+from tests.builders.facts import facts, who
+from tests.builders.guests import (
     EMULATION,
     KVM,
     NEW,
@@ -40,8 +42,6 @@ from tests.unit.bench_examples import (
     cell,
     fails,
 )
-from tests.unit.evidence_examples import NO_MEMORY
-from tests.unit.examples import facts, who
 
 
 def dies(machine: Machine, times: int) -> Callable[[], None]:
@@ -191,7 +191,7 @@ def test_a_build_whose_files_need_more_than_the_guest_has_is_not_deployed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = bench.folder / "program"
-    program.write_bytes(elf_examples.elf(versions={"libc.so.6": ["GLIBC_2.99"]}))
+    program.write_bytes(packages.elf(versions={"libc.so.6": ["GLIBC_2.99"]}))
     monkeypatch.setattr(Wheel, "fetch", lambda *_: {"program": program})
     served = bench.service(stores=False)
     served.start()

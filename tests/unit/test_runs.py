@@ -15,7 +15,9 @@ from lab.cli import options, reports
 from lab.record import BuildRecord, CellResult, RunResult, Status
 from lab.run import past
 from lab.run.journal import LOCK, locked_folder
-from tests.unit.examples import LOCK_HOLDER, cell, other_process, run_of
+from tests.builders.cells import cell
+from tests.builders.processes import LOCK_HOLDER, other_process
+from tests.builders.runs import run_of
 
 DAY = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
 

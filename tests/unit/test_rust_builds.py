@@ -19,9 +19,9 @@ from lab.guest import suite as guest_suite
 from lab.guest.session import ADMIN, SUITE
 from lab.guest.suite import SuiteRun
 from lab.record import Needs, Outcome
-from tests.unit import rust_examples
-from tests.unit.examples import facts
-from tests.unit.rust_examples import Crate
+from tests.builders import rust as rust_examples
+from tests.builders.facts import facts
+from tests.builders.rust import Crate
 from tests.unit.test_build_kinds import Guest, put
 
 UPSTREAM = load_suite("upstream-jailer")

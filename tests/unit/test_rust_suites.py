@@ -19,8 +19,8 @@ from lab.guest import suite as guest_suite
 from lab.plan import Cell
 from lab.record import Confidence, Finding, Needs, Outcome, Status, TestResult
 from lab.verdict.status import judge
-from tests.unit import rust_examples
-from tests.unit.rust_examples import Crate
+from tests.builders import rust
+from tests.builders.rust import Crate
 from tests.unit.test_rust_builds import PLACE, STOCK, deployed
 
 LIBRARY = """
@@ -45,9 +45,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
 
 @pytest.fixture(scope="module")
 def crate(home: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
-    program = rust_examples.archiver(home)
+    program = rust.archiver(home)
     folder = tmp_path_factory.mktemp("crate")
-    return rust_examples.make(folder, program, others={"detach": DETACH}, library=LIBRARY)
+    return rust.make(folder, program, others={"detach": DETACH}, library=LIBRARY)
 
 
 def resolve(crate: Crate, words: str) -> Build:

@@ -24,7 +24,9 @@ from lab.run.journal import LOCK, ResultsNotWritten
 from lab.run.observer import Silent
 from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
-from tests.unit.examples import LOCK_HOLDER, facts, host, other_process
+from tests.builders.facts import facts
+from tests.builders.processes import LOCK_HOLDER, other_process
+from tests.builders.runs import host
 
 KNOWN = catalog.load()
 IPC = "user.max_ipc_namespaces"

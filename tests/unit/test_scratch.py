@@ -13,8 +13,7 @@ from lab.base import scratch
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.images import debian
-from tests.unit.cli_examples import run_main
-from tests.unit.examples import other_process, wait_until_ended
+from tests.builders.processes import other_process, run_main, wait_until_ended
 from tests.unit.test_store import build_well
 
 HOLDER = """

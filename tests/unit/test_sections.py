@@ -17,7 +17,9 @@ from lab.record import (
 )
 from lab.report import markdown
 from lab.report.table import ORDER, sections
-from tests.unit.examples import cell, facts, run_of
+from tests.builders.cells import cell
+from tests.builders.facts import facts
+from tests.builders.runs import run_of
 
 BLOCKED = TestResult(name="jail_starts", outcome=Outcome.FAIL, message="no sandbox")
 

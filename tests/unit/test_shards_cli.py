@@ -11,7 +11,7 @@ import pytest
 
 from lab.base.paths import PACKAGE
 from lab.record import RunResult
-from tests.unit.cli_examples import ONE_CELL, TWO_CELLS, run_main
+from tests.builders.processes import ONE_CELL, TWO_CELLS, run_main
 
 pytestmark = pytest.mark.usefixtures("releases")
 

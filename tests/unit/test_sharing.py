@@ -11,8 +11,8 @@ import pytest
 from lab.base.errors import LabError
 from lab.machine.lane import LaneDied
 from lab.trials.remedies import Offer, Share, on_one_lane
-from tests.unit.examples import facts
-from tests.unit.fake_runner import FakeRunner
+from tests.builders.facts import facts
+from tests.builders.guests import FakeRunner
 
 OWN, HELPER = "own", "helper"
 

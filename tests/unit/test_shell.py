@@ -29,8 +29,7 @@ from lab.machine import acceleration, opening, states
 from lab.machine.keys import generate
 from lab.machine.lane import Endpoint
 from lab.plan import Cell
-from tests.unit.bench_examples import EMULATION, RESTORED, Bench, Guest
-from tests.unit.examples import base_image
+from tests.builders.guests import EMULATION, RESTORED, Bench, Guest, base_image
 
 KNOWN = catalog.load()
 BUILD = Wheel("0.10.8", "0.10.8")

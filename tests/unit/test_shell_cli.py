@@ -19,8 +19,9 @@ from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
 from lab.plan import Cell
 from lab.record import RunResult, Status
-from tests.unit.cli_examples import run_main
-from tests.unit.examples import cell, run_of
+from tests.builders.cells import cell
+from tests.builders.processes import run_main
+from tests.builders.runs import run_of
 
 # Instead of OpenSSH's: runs the command as the server does.
 SSH = """#!/bin/bash

@@ -9,7 +9,7 @@ from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import PACKAGE
 from lab.images import signature
-from tests.mirror import SigningKey
+from tests.builders.mirror import SigningKey
 
 TEXT = "0123 *disk.img\n"
 # As Debian's packages ubuntu-keyring and distribution-gpg-keys have them.

@@ -23,9 +23,10 @@ from lab.site import model
 from lab.site.maintainers import LONGEST_LINE, MOST_LINES, Matrix
 from lab.site.model import History
 from lab.site.publish import publish
-from tests.unit import site_examples
-from tests.unit.evidence_examples import DENIED_CREATE
-from tests.unit.examples import JAILED, cell, context, facts, probe, probed
+from tests.builders import output
+from tests.builders.cells import JAILED, cell
+from tests.builders.evidence import DENIED_CREATE
+from tests.builders.facts import context, facts, probe, probed
 
 CELL = "cells/debian-13/stock/0.10.8.html"
 FOUND = Finding(name="userns-sysctl", confidence=Confidence.PROVED, why="the sysctl is 0")
@@ -45,7 +46,7 @@ def failed(**more: Any) -> CellResult:
 
 
 def text_of(base: Path, *cells: CellResult, page: str = CELL) -> str:
-    return " ".join(site_examples.Parsed(site_examples.site_of(base, *cells) / page).text.split())
+    return " ".join(output.Parsed(output.site_of(base, *cells) / page).text.split())
 
 
 def test_a_page_says_what_the_record_says(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_what_the_lab_did_not_read_is_called_not_known(tmp_path: Path) -> None:
 def test_the_kernels_refusals_and_the_probes_are_shown_and_shortened(tmp_path: Path) -> None:
     files = ["kernel.log", "probes.json"]
     result = failed(evidence=[f"cells/debian-13/stock/0.10.8/{name}" for name in files])
-    run = site_examples.run_folder(tmp_path, result)
+    run = output.run_folder(tmp_path, result)
     line = f"{DENIED_CREATE.strip().splitlines()[0]}{'x' * 1000}<b>"
     (run / result.folder / "kernel.log").write_text(f"{line}\n" * (MOST_LINES + 5))
     refused = probed({"unshare_user": probe(1, "no permission <script>", ["unshare", "-U"])})
@@ -120,31 +121,31 @@ def test_files_are_linked_and_none_is_in_the_page(tmp_path: Path) -> None:
     result = failed(
         evidence=["cells/debian-13/stock/0.10.8/suite.log", "cells/debian-13/stock/0.10.8/gone.log"]
     )
-    run = site_examples.run_folder(tmp_path, result)
+    run = output.run_folder(tmp_path, result)
     (run / result.folder / "suite.log").write_text("a line of the suite\n" * 1000)
     (run / result.folder / "gone.log").unlink()
     publish([run], tmp_path / "site")
-    parsed = site_examples.Parsed(tmp_path / "site" / CELL)
+    parsed = output.Parsed(tmp_path / "site" / CELL)
     assert "a line of the suite" not in parsed.text and "gone.log: there is no such file" in parsed.text
     [link] = [str(each["href"]) for each in parsed.of("a") if "suite.log" in str(each["href"])]
     assert (tmp_path / "site" / CELL).parent.joinpath(link).resolve().read_text().startswith("a line")
 
 
 def test_a_page_leads_to_its_neighbours_to_other_builds_and_names_other_runs(tmp_path: Path) -> None:
-    old = site_examples.run_folder(tmp_path, failed(), name="a-run")
-    new = site_examples.run_folder(tmp_path, cell(), cell(build="0.10.0"), cell(variant="z"), name="b-run")
+    old = output.run_folder(tmp_path, failed(), name="a-run")
+    new = output.run_folder(tmp_path, cell(), cell(build="0.10.0"), cell(variant="z"), name="b-run")
     record = json.loads((new / "results.json").read_text())
     record["run"]["started"] = "2026-11-25T00:00:00Z"
     (new / "results.json").write_text(json.dumps(record))
     publish([old, new], tmp_path / "site")
     order = Matrix.of(model.load([old, new], History())).order
     assert [build for _, _, build in order] == ["0.10.8", "0.10.0", "0.10.8"]
-    first = site_examples.Parsed(tmp_path / "site" / CELL)
+    first = output.Parsed(tmp_path / "site" / CELL)
     relations = {str(link["rel"]): str(link["href"]) for link in first.of("a") if "rel" in link}
     assert relations == {"next": "0.10.0.html"}
     assert "a-run, started 2026-11-24 16:00 UTC: fail userns-sysctl" in " ".join(first.text.split())
     assert [link for link in first.of("a") if link["href"] == "0.10.0.html" and "rel" not in link]
-    middle = site_examples.Parsed(tmp_path / "site" / "cells/debian-13/stock/0.10.0.html")
+    middle = output.Parsed(tmp_path / "site" / "cells/debian-13/stock/0.10.0.html")
     assert [str(link["rel"]) for link in middle.of("a") if "rel" in link] == ["prev", "next"]
 
 
@@ -155,10 +156,10 @@ def test_the_pages_say_what_confines_boxes_and_where_they_are_less_protected(tmp
         return cell(guest, status=Status.PASS, tests=tests, facts=facts())
 
     weak = {"seccomp": ["off"], "asked": {"seccomp_enabled": True}}
-    site = site_examples.site_of(tmp_path, passed("debian-13", **weak), passed("debian-12"))
+    site = output.site_of(tmp_path, passed("debian-13", **weak), passed("debian-12"))
 
     def text(page: str) -> str:
-        return " ".join(site_examples.Parsed(site / page).text.split())
+        return " ".join(output.Parsed(site / page).text.split())
 
     asked = "starts asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM has one"
     lacks = "debian-13 stock: less protected: the box of starts lacked seccomp filter; debian-12 stock has that"

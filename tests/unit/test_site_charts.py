@@ -21,8 +21,9 @@ from lab.site.charts import (
 )
 from lab.site.model import Seen, SeenRun
 from lab.site.publish import publish
-from tests.unit import site_examples
-from tests.unit.examples import cell, run_of
+from tests.builders import output
+from tests.builders.cells import cell
+from tests.builders.runs import run_of
 
 STARTED = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
 LOG = """\
@@ -115,10 +116,10 @@ def test_a_resumed_run_has_a_timeline_for_each_session() -> None:
 
 def test_the_tables_of_a_resumed_run_have_names_of_their_own(tmp_path: Path) -> None:
     resumed = STARTED + timedelta(hours=2)
-    run = site_examples.run_folder(tmp_path, timed(), cell("debian-12"), resumed=[resumed])
+    run = output.run_folder(tmp_path, timed(), cell("debian-12"), resumed=[resumed])
     (run / "run.log").write_text("\n".join([*LOG, *(line.replace("T16:", "T18:") for line in LOG)]))
     publish([run], tmp_path / "site")
-    text = " ".join(site_examples.Parsed(tmp_path / "site" / "runs" / "run.html").text.split())
+    text = " ".join(output.Parsed(tmp_path / "site" / "runs" / "run.html").text.split())
     assert "First session" in text and "After it was resumed" in text
     assert "kind of work from 16:00:00 on" in text and "kind of work from 18:00:00 on" in text
 
@@ -242,9 +243,9 @@ def test_seconds_are_said_in_the_units_that_people_use(seconds: float, text: str
 
 def published(base: Path) -> Path:
     """Publish two runs, one of them with its log. Returns the folder of the site."""
-    old = site_examples.run_folder(base, timed(suite=50.0), name="a-run")
+    old = output.run_folder(base, timed(suite=50.0), name="a-run")
     later = STARTED + timedelta(days=1)
-    new = site_examples.run_folder(base, timed(), cell("debian-12"), name="b-run", started=later)
+    new = output.run_folder(base, timed(), cell("debian-12"), name="b-run", started=later)
     (new / "run.log").write_text("\n".join(line.replace("-24T", "-25T") for line in LOG))
     publish([old, new], base / "site")
     return base / "site"
@@ -254,7 +255,7 @@ def test_every_chart_is_an_image_with_a_text_and_a_table_of_its_figures(tmp_path
     site = published(tmp_path)
     kinds = []
     for page in (site / "runs.html", site / "runs" / "a-run.html", site / "runs" / "b-run.html"):
-        parsed = site_examples.Parsed(page)
+        parsed = output.Parsed(page)
         kinds += [figure["data-chart"] for figure in parsed.of("figure")]
         images = [image for image in parsed.of("svg") if image.get("role") == "img"]
         ids = parsed.attributes("id")
@@ -277,7 +278,7 @@ def test_the_figures_of_the_charts_are_in_the_tables(tmp_path: Path) -> None:
 
 def test_names_in_charts_are_escaped(tmp_path: Path) -> None:
     hostile = '"><script>x</script>\x1b[31m'
-    run = site_examples.run_folder(tmp_path, timed(guest=hostile, build=hostile), name="run")
+    run = output.run_folder(tmp_path, timed(guest=hostile, build=hostile), name="run")
     publish([run], tmp_path / "site")
-    for page in site_examples.pages(tmp_path / "site"):
+    for page in output.pages(tmp_path / "site"):
         assert "<script>x" not in page.read_text() and "\x1b" not in page.read_text()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.site.publish import publish
-from tests.unit import site_examples
-from tests.unit.examples import cell
+from tests.builders import output
+from tests.builders.cells import cell
 
 SAID = "boxlite.errors.ConfigError: <b>The sandbox</b> could not be initialized on this host."
 LOG = """\
@@ -32,7 +32,7 @@ def failed(variant: str, status: Status = Status.XFAIL) -> CellResult:
 
 
 def with_log(base: Path, *cells: CellResult) -> Path:
-    run = site_examples.run_folder(base, *cells)
+    run = output.run_folder(base, *cells)
     for each in cells:
         for file in each.evidence:
             (run / file).write_text(LOG)
@@ -41,7 +41,7 @@ def with_log(base: Path, *cells: CellResult) -> Path:
 
 def test_a_wrong_diagnosis_is_shown_with_its_cells_the_cause_and_the_cure(tmp_path: Path) -> None:
     publish([with_log(tmp_path, failed("a"), failed("b"), cell())], tmp_path / "site")
-    parsed = site_examples.Parsed(tmp_path / "site" / "findings.html")
+    parsed = output.Parsed(tmp_path / "site" / "findings.html")
     text = " ".join(parsed.text.split())
     assert len([section for section in parsed.of("section") if section.get("class") == "finding"]) == 1
     for said in (
@@ -59,11 +59,11 @@ def test_a_wrong_diagnosis_is_shown_with_its_cells_the_cause_and_the_cure(tmp_pa
 
 
 def test_a_run_without_failures_has_nothing_to_judge(tmp_path: Path) -> None:
-    site = site_examples.site_of(tmp_path, cell())
+    site = output.site_of(tmp_path, cell())
     assert "there is no diagnosis to judge" in (site / "findings.html").read_text()
 
 
 def test_a_failure_without_a_log_is_said_to_be_not_judged(tmp_path: Path) -> None:
-    site = site_examples.site_of(tmp_path, failed("a").model_copy(update={"evidence": []}))
-    text = site_examples.Parsed(site / "findings.html").text
+    site = output.site_of(tmp_path, failed("a").model_copy(update={"evidence": []}))
+    text = output.Parsed(site / "findings.html").text
     assert "not judged" in text and "No finding." in text

@@ -16,8 +16,9 @@ from lab.site.model import History, Site
 from lab.site.publish import publish
 from lab.site.users import hosts, tested
 from lab.site.users.answer import ask
-from tests.unit import examples
-from tests.unit.site_examples import Parsed, run_folder, site_of
+from tests.builders.cells import cell as a_cell
+from tests.builders.facts import DEBIAN, facts
+from tests.builders.output import Parsed, run_folder, site_of
 
 KNOWN = remedies.load()
 
@@ -38,9 +39,9 @@ def blocked(cause: str = "userns-sysctl", *trials: RemedyResult, **more: Any) ->
         "cause": cause,
         "causes": [Finding(name=cause, confidence=Confidence.PROVED, why="the evidence")],
         "remedies": list(trials),
-        "facts": examples.facts(sysctls={"kernel.unprivileged_userns_clone": "0"}),
+        "facts": facts(sysctls={"kernel.unprivileged_userns_clone": "0"}),
     }
-    return examples.cell(**(found | more))
+    return a_cell(**(found | more))
 
 
 def page(site: Path, name: str) -> str:
@@ -48,15 +49,15 @@ def page(site: Path, name: str) -> str:
 
 
 def os_release(**changes: str | None) -> dict[str, Any]:
-    return dict(examples.DEBIAN["os"]) | changes
+    return dict(DEBIAN["os"]) | changes
 
 
 def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
     site = loaded(
         tmp_path,
-        examples.cell(facts=examples.facts()),
-        examples.cell("debian-13-podman", facts=examples.facts(podman=True)),
-        examples.cell("server", facts=examples.facts()),
+        a_cell(facts=facts()),
+        a_cell("debian-13-podman", facts=facts(podman=True)),
+        a_cell("server", facts=facts()),
     )
     found = {each.name: each for each in hosts.group(site)}
     assert found["debian-13"].guests[0] == "debian-13"
@@ -65,10 +66,8 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
 
 
 def test_testing_and_unstable_are_two_although_their_os_release_is_the_same(tmp_path: Path) -> None:
-    rolling = examples.facts(os=os_release(version_id=None, version_codename="forky"))
-    site = loaded(
-        tmp_path, examples.cell("debian-14", facts=rolling), examples.cell("debian-sid", facts=rolling)
-    )
+    rolling = facts(os=os_release(version_id=None, version_codename="forky"))
+    site = loaded(tmp_path, a_cell("debian-14", facts=rolling), a_cell("debian-sid", facts=rolling))
     names = [each.name for each in hosts.group(site)]
     assert {"debian-14", "debian-sid"} < set(names)
     assert [name for name in names if name.startswith("debian")][-1] == "debian-sid"
@@ -76,23 +75,21 @@ def test_testing_and_unstable_are_two_although_their_os_release_is_the_same(tmp_
 
 def test_a_debian_with_ubuntus_policy_is_no_ubuntu(tmp_path: Path) -> None:
     cell = blocked("apparmor-userns-nocaps", variant="apparmor-userns-nocaps")
-    site = site_of(tmp_path, examples.cell(facts=examples.facts()), cell)
+    site = site_of(tmp_path, a_cell(facts=facts()), cell)
     ubuntu = page(site, "ubuntu-24.04")
     assert "Not tested" in ubuntu and "no published run has it" in ubuntu and "0.10.8" not in ubuntu
 
 
 def test_a_distribution_that_no_run_has_says_so_and_one_that_could_not_run_says_why(tmp_path: Path) -> None:
-    broken = examples.cell("debian-12", status=Status.NOT_RUN, reason="the image cannot be downloaded")
-    site = site_of(tmp_path, examples.cell(), broken)
+    broken = a_cell("debian-12", status=Status.NOT_RUN, reason="the image cannot be downloaded")
+    site = site_of(tmp_path, a_cell(), broken)
     assert "Not tested" in page(site, "debian-12")
     assert "the image cannot be downloaded" in page(site, "debian-12")
     assert "no published run has it" in page(site, "fedora-43")
 
 
 def test_a_verified_remedy_is_offered_with_its_script_price_and_versions(tmp_path: Path) -> None:
-    site = site_of(
-        tmp_path, examples.cell(facts=examples.facts()), blocked("userns-sysctl", tried("userns-clone-on"))
-    )
+    site = site_of(tmp_path, a_cell(facts=facts()), blocked("userns-sysctl", tried("userns-clone-on")))
     text = page(site, "debian-13")
     assert "cured by userns-clone-on" in text and "sudo sh userns-clone-on.sh" in text
     assert KNOWN["userns-clone-on"].price in text and KNOWN["userns-clone-on"].does in text
@@ -166,16 +163,16 @@ def test_two_remedies_together_are_one_cure_with_two_scripts(tmp_path: Path) -> 
 
 
 def test_an_unknown_cause_is_said_to_be_unknown(tmp_path: Path) -> None:
-    cell = examples.cell(status=Status.FAIL, cause="unknown", reason="x")
+    cell = a_cell(status=Status.FAIL, cause="unknown", reason="x")
     assert "none of the causes that the lab knows" in page(site_of(tmp_path, cell), "debian-13")
 
 
 def test_the_newest_build_that_ran_answers(tmp_path: Path) -> None:
     site = loaded(
         tmp_path,
-        examples.cell(build="0.10.0"),
-        examples.cell(build="0.10.8", status=Status.FAIL, cause="unknown"),
-        examples.cell(build="0.11.0", status=Status.ERROR),
+        a_cell(build="0.10.0"),
+        a_cell(build="0.10.8", status=Status.FAIL, cause="unknown"),
+        a_cell(build="0.11.0", status=Status.ERROR),
     )
     answer = ask(site, "debian-13")
     assert (answer.kind, answer.build) == (Kind.BLOCKED, "0.10.8")
@@ -190,9 +187,9 @@ def test_what_did_not_pass_is_never_said_to_work(status: Status) -> None:
 def test_badges_are_truthful(tmp_path: Path) -> None:
     site = site_of(
         tmp_path,
-        examples.cell("debian-13"),
+        a_cell("debian-13"),
         blocked(guest="debian-12", variant="stock", facts=None),
-        examples.cell("debian-11", status=Status.NOT_APPLICABLE, reason="no wheel"),
+        a_cell("debian-11", status=Status.NOT_APPLICABLE, reason="no wheel"),
     )
     badges = {file.stem: json.loads(file.read_text()) for file in (site / "badges").iterdir()}
     assert badges["debian-13"] == {
@@ -207,8 +204,8 @@ def test_badges_are_truthful(tmp_path: Path) -> None:
 
 
 def test_support_md_has_a_row_for_each_distribution_and_escapes(tmp_path: Path) -> None:
-    hostile = examples.cell("evil-1", status=Status.ERROR, reason="<img src=x> | [x](y) `z`\n# heading")
-    text = (site_of(tmp_path, examples.cell(), hostile) / "support.md").read_text()
+    hostile = a_cell("evil-1", status=Status.ERROR, reason="<img src=x> | [x](y) `z`\n# heading")
+    text = (site_of(tmp_path, a_cell(), hostile) / "support.md").read_text()
     assert "| Debian 13 (trixie) | works as installed | 0.10.8 |" in text
     assert "| Ubuntu 24.04 LTS (Noble Numbat) | not tested: no published run has it | - | - | - |" in text
     assert "&lt;img" in text and "<img" not in text and "\n# heading" not in text and r"\[x\](y)" in text
@@ -217,9 +214,9 @@ def test_support_md_has_a_row_for_each_distribution_and_escapes(tmp_path: Path) 
 def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: Path) -> None:
     site = loaded(
         tmp_path,
-        examples.cell(facts=examples.facts()),
+        a_cell(facts=facts()),
         blocked("userns-sysctl", tried("userns-clone-on")),
-        examples.cell(variant="max-userns-zero", status=Status.ERROR, facts=examples.facts()),
+        a_cell(variant="max-userns-zero", status=Status.ERROR, facts=facts()),
     )
     published = tested.of_hosts(site, hosts.load(site))
     assert [cell.variant for cell in published.cells] == ["stock", "userns-clone-off"]
@@ -236,11 +233,11 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
 
 def test_only_profiles_that_tell_cells_apart_are_compared(tmp_path: Path) -> None:
     def with_profiles(**profiles: str) -> Facts:
-        return examples.facts(apparmor={"profiles": profiles})
+        return facts(apparmor={"profiles": profiles})
 
     site = loaded(
         tmp_path,
-        examples.cell(facts=with_profiles(common="enforce")),
+        a_cell(facts=with_profiles(common="enforce")),
         blocked(facts=with_profiles(common="enforce", bwrap="enforce")),
     )
     cells = tested.of_hosts(site, hosts.load(site)).cells
@@ -258,7 +255,7 @@ def test_the_front_page_and_a_file_hold_what_is_published_and_no_text_ends_it(tm
 
 
 def test_the_front_page_has_the_probe_script_as_a_command_and_as_a_file(tmp_path: Path) -> None:
-    folder = site_of(tmp_path, examples.cell(facts=examples.facts(sysctls={"vm.swappiness": "60"})))
+    folder = site_of(tmp_path, a_cell(facts=facts(sysctls={"vm.swappiness": "60"})))
     script = (folder / "probe.sh").read_text()
     assert script.startswith("#!/bin/sh\n")
     assert "vm.swappiness" in script
@@ -267,7 +264,7 @@ def test_the_front_page_has_the_probe_script_as_a_command_and_as_a_file(tmp_path
 
 
 def test_the_next_publication_shows_what_changed(tmp_path: Path) -> None:
-    site = site_of(tmp_path, examples.cell(), examples.cell("debian-12"))
+    site = site_of(tmp_path, a_cell(), a_cell("debian-12"))
     assert "first publication" in Parsed(site / "changes.html").text
     worse = run_folder(
         tmp_path, blocked(variant="stock", facts=None), name="worse", started=datetime(2026, 11, 25, tzinfo=UTC)

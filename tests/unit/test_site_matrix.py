@@ -8,19 +8,19 @@ import pytest
 from lab.record import CellResult, RepeatResult, Status
 from lab.site import maintainers
 from lab.site.page import slug
-from tests.unit import site_examples
-from tests.unit.examples import cell
+from tests.builders import output
+from tests.builders.cells import cell
 
 FAILED = {"status": Status.FAIL, "cause": "userns-sysctl", "reason": "the sysctl is 0"}
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\x1b[31m\u202e/..b"
 
 
-def page(base: Path, *cells: CellResult) -> tuple[str, site_examples.Parsed]:
-    file = site_examples.site_of(base, *cells) / "matrix.html"
-    return file.read_text(), site_examples.Parsed(file)
+def page(base: Path, *cells: CellResult) -> tuple[str, output.Parsed]:
+    file = output.site_of(base, *cells) / "matrix.html"
+    return file.read_text(), output.Parsed(file)
 
 
-def squares(parsed: site_examples.Parsed) -> list[dict[str, str | None]]:
+def squares(parsed: output.Parsed) -> list[dict[str, str | None]]:
     return [square for square in parsed.of("td") if "data-variant" in square]
 
 
@@ -110,7 +110,7 @@ def test_hostile_names_are_escaped_and_stay_distinct(tmp_path: Path) -> None:
     text, parsed = page(tmp_path, cell(build=HOSTILE), cell(build=HOSTILE.upper()), cell(build="a/b"))
     assert "<img" not in text.lower() and "\x1b" not in text and "\u202e" not in text
     links = {str(each["href"]) for each in parsed.of("a") if str(each["href"]).startswith("cells/")}
-    files = [str(file.relative_to(tmp_path / "site")) for file in site_examples.pages(tmp_path / "site")]
+    files = [str(file.relative_to(tmp_path / "site")) for file in output.pages(tmp_path / "site")]
     assert len(links) == 3 and len({file.lower() for file in files}) == len(files)
     assert all((tmp_path / "site" / link).is_file() for link in links)
 

@@ -15,8 +15,10 @@ from lab.site import publish as publishing
 from lab.site.model import HISTORY_FILE, History, Site, Source, newest
 from lab.site.page import Page, slug
 from lab.site.publish import publish
-from tests.unit import examples
-from tests.unit.site_examples import Parsed, pages, run_folder, site_of
+from tests.builders.cells import cell as a_cell
+from tests.builders.facts import facts as a_facts
+from tests.builders.output import Parsed, pages, run_folder, site_of
+from tests.builders.runs import run_of
 
 HOSTILE = "x<script>alert(1)</script>\"'><img src=//evil.example/x onerror=alert(1)>\u202egnp.exe\x1b[31m"
 
@@ -27,8 +29,8 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def old_run(tmp_path: Path) -> Path:
-    passed = examples.cell("debian-12", facts=examples.facts())
-    failed = examples.cell("debian-12", "max-userns-zero", status=Status.XFAIL, cause="userns-limit")
+    passed = a_cell("debian-12", facts=a_facts())
+    failed = a_cell("debian-12", "max-userns-zero", status=Status.XFAIL, cause="userns-limit")
     return run_folder(tmp_path, passed, failed, name="old-run")
 
 
@@ -40,7 +42,7 @@ def test_the_command_makes_a_site_and_says_where(tmp_path: Path, old_run: Path) 
 
 
 def test_every_page_has_the_policy_and_names_only_files_of_the_site(tmp_path: Path, old_run: Path) -> None:
-    publish([old_run, run_folder(tmp_path, examples.cell())], tmp_path / "site")
+    publish([old_run, run_folder(tmp_path, a_cell())], tmp_path / "site")
     assert pages(tmp_path / "site")
     for page in pages(tmp_path / "site"):
         parsed = Parsed(page)
@@ -67,9 +69,9 @@ def test_no_page_has_code_or_style_in_itself(tmp_path: Path, old_run: Path) -> N
 
 
 def test_names_and_texts_from_guests_never_become_markup(tmp_path: Path) -> None:
-    stock = examples.cell(guest=HOSTILE, build=HOSTILE, status=Status.FAIL, cause=HOSTILE, reason=HOSTILE)
-    facts = examples.facts(os={"id": HOSTILE, "version_id": HOSTILE, "pretty_name": HOSTILE}, kernel=HOSTILE)
-    other = examples.cell(guest=HOSTILE, variant=HOSTILE, status=Status.FAIL, cause=HOSTILE, facts=facts)
+    stock = a_cell(guest=HOSTILE, build=HOSTILE, status=Status.FAIL, cause=HOSTILE, reason=HOSTILE)
+    facts = a_facts(os={"id": HOSTILE, "version_id": HOSTILE, "pretty_name": HOSTILE}, kernel=HOSTILE)
+    other = a_cell(guest=HOSTILE, variant=HOSTILE, status=Status.FAIL, cause=HOSTILE, facts=facts)
     site = site_of(tmp_path, stock, other)
     for page in pages(site):
         parsed = Parsed(page)
@@ -81,7 +83,7 @@ def test_names_and_texts_from_guests_never_become_markup(tmp_path: Path) -> None
 
 
 def test_a_site_is_replaced_as_a_whole(tmp_path: Path, old_run: Path) -> None:
-    site = site_of(tmp_path, examples.cell(evidence=["cells/debian-13/stock/0.10.8/suite.log"]))
+    site = site_of(tmp_path, a_cell(evidence=["cells/debian-13/stock/0.10.8/suite.log"]))
     assert list(site.rglob("suite.log.txt"))
     publish([old_run], site)
     assert not list(site.rglob("suite.log.txt"))
@@ -95,7 +97,7 @@ def test_a_site_is_left_whole_if_the_new_one_cannot_be_made(
         yield Page("half.html", "Half", "not_shown.html", {"why": "x"})
         raise RuntimeError("no such template")
 
-    site = site_of(tmp_path, examples.cell())
+    site = site_of(tmp_path, a_cell())
     before = everything(site)
     parts = publishing.parts()
     monkeypatch.setattr(publishing, "parts", lambda: [*parts, broken])
@@ -112,7 +114,7 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
         def renameat2(self, *_: object) -> int:
             return -1
 
-    site = site_of(tmp_path, examples.cell())
+    site = site_of(tmp_path, a_cell())
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: NoExchange())
     publish([old_run], site)
     runs = History.model_validate_json((site / HISTORY_FILE).read_bytes()).runs
@@ -122,7 +124,7 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
 def test_what_a_killed_lab_left_beside_the_site_is_deleted(tmp_path: Path) -> None:
     left = tmp_path / ".site.publish-abc"
     (left / "site").mkdir(parents=True)
-    site_of(tmp_path, examples.cell())
+    site_of(tmp_path, a_cell())
     assert not left.exists()
 
 
@@ -136,7 +138,7 @@ def test_a_folder_with_anything_else_is_refused_and_left_alone(tmp_path: Path, o
 
 
 def test_a_file_that_was_put_into_a_site_is_not_lost(tmp_path: Path, old_run: Path) -> None:
-    site = site_of(tmp_path, examples.cell())
+    site = site_of(tmp_path, a_cell())
     (site / "CNAME").write_text("example.org")
     with pytest.raises(UsageError, match="CNAME"):
         publish([old_run], site)
@@ -161,7 +163,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path, old_run: Path) -> None:
 def test_a_damaged_history_is_told_with_its_key_and_nothing_is_lost(
     tmp_path: Path, old_run: Path, content: str, key: str
 ) -> None:
-    site = site_of(tmp_path, examples.cell())
+    site = site_of(tmp_path, a_cell())
     (site / HISTORY_FILE).write_text(content)
     before = everything(site)
     done = CliRunner().invoke(cli, ["publish", str(old_run), "-o", str(site)], standalone_mode=False)
@@ -174,7 +176,7 @@ def test_an_empty_run_and_a_run_named_twice_are_refused(tmp_path: Path) -> None:
     empty = run_folder(tmp_path, name="empty")
     with pytest.raises(UsageError, match="cells: the run has none"):
         publish([empty], tmp_path / "site")
-    run = run_folder(tmp_path, examples.cell())
+    run = run_folder(tmp_path, a_cell())
     with pytest.raises(UsageError, match="are both run run"):
         publish([run, run], tmp_path / "site")
     assert not (tmp_path / "site").exists()
@@ -188,7 +190,7 @@ def test_an_empty_run_and_a_run_named_twice_are_refused(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_read_leaves_the_site_as_it_was(
     tmp_path: Path, content: str, said: str
 ) -> None:
-    site = site_of(tmp_path, examples.cell())
+    site = site_of(tmp_path, a_cell())
     before = everything(site)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "results.json").write_text(content)
@@ -199,9 +201,9 @@ def test_a_record_that_cannot_be_read_leaves_the_site_as_it_was(
 
 
 def test_the_newest_result_that_says_something_is_published() -> None:
-    older = examples.run_of(examples.cell(status=Status.FAIL))
-    newer = examples.run_of(examples.cell(status=Status.PASS))
-    failed = examples.run_of(examples.cell(status=Status.ERROR))
+    older = run_of(a_cell(status=Status.FAIL))
+    newer = run_of(a_cell(status=Status.PASS))
+    failed = run_of(a_cell(status=Status.ERROR))
     sources = [Source(run, Path(name)) for run, name in [(failed, "c"), (newer, "b"), (older, "a")]]
     [shown] = newest(sources).values()
     assert shown.cell.status is Status.PASS
@@ -213,7 +215,7 @@ def test_the_newest_result_that_says_something_is_published() -> None:
 def test_evidence_never_becomes_a_page_of_the_site(tmp_path: Path) -> None:
     folder = "cells/debian-13/stock/0.10.8"
     files = [f"{folder}/{name}" for name in ("x.html", "x.svg", "boxlite/a b.js", "plain", "plain.txt")]
-    site = site_of(tmp_path, examples.cell(evidence=files))
+    site = site_of(tmp_path, a_cell(evidence=files))
     copies = sorted(path.relative_to(site / "evidence") for path in (site / "evidence").rglob("*.*"))
     names = [path.name for path in copies if (site / "evidence" / path).is_file()]
     assert all(name.endswith(".txt") for name in names)
@@ -223,7 +225,7 @@ def test_evidence_never_becomes_a_page_of_the_site(tmp_path: Path) -> None:
 def test_only_regular_files_inside_the_run_are_copied_and_the_rest_is_named(tmp_path: Path) -> None:
     folder = "cells/debian-13/stock/0.10.8"
     names = ["good.log", "link", "pipe", "linked/secret", "gone", "large.log"]
-    cell = examples.cell(evidence=[*(f"{folder}/{name}" for name in names), "../secret", "/etc/hostname"])
+    cell = a_cell(evidence=[*(f"{folder}/{name}" for name in names), "../secret", "/etc/hostname"])
     run = tmp_path / "run"
     (run / folder).mkdir(parents=True)
     (tmp_path / "secret").write_text("secret")
@@ -232,7 +234,7 @@ def test_only_regular_files_inside_the_run_are_copied_and_the_rest_is_named(tmp_
     (run / folder / "link").symlink_to(tmp_path / "secret")
     (run / folder / "linked").symlink_to(tmp_path)
     os.mkfifo(run / folder / "pipe")
-    source = Source(examples.run_of(cell), run)
+    source = Source(run_of(cell), run)
     [found] = model.plan_evidence(newest([source]).values(), largest=50).values()
     assert [file.name for file in found.files] == ["good.log"]
     assert found.left_out.keys() == {*names, "../secret", "/etc/hostname"} - {"good.log"}
@@ -244,7 +246,7 @@ def test_only_regular_files_inside_the_run_are_copied_and_the_rest_is_named(tmp_
 def test_evidence_whose_names_collide_as_a_file_and_a_folder_is_all_copied(tmp_path: Path) -> None:
     folder = "cells/debian-13/stock/0.10.8"
     names = ["notes", "notes.txt.txt/c", "a-b", "a-b.txt"]
-    cell = examples.cell(evidence=[f"{folder}/{name}" for name in (*names, "dir.txt/b", "dir")])
+    cell = a_cell(evidence=[f"{folder}/{name}" for name in (*names, "dir.txt/b", "dir")])
     site = site_of(tmp_path, cell)
     copied = [file.read_text() for file in (site / "evidence").rglob("*") if file.is_file()]
     assert sorted(copied) == sorted(cell.evidence)

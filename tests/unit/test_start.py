@@ -20,8 +20,8 @@ from lab.record import (
     StepOutcome,
 )
 from lab.run import definitions
-from tests.unit.examples import cell, run_of
-from tests.unit.run_examples import (
+from tests.builders.cells import cell
+from tests.builders.runs import (
     KNOWN,
     PLAN,
     RELEASE,
@@ -32,6 +32,7 @@ from tests.unit.run_examples import (
     names,
     own_definitions,
     resume,
+    run_of,
 )
 
 

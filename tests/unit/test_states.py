@@ -19,7 +19,7 @@ from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
 from lab.machine.keys import KeyPair
 from lab.machine.states import Damaged, Known, States, StoredState
-from tests.unit.examples import base_image, domain_capabilities
+from tests.builders.guests import base_image, domain_capabilities
 
 CLIENT, HOST = KeyPair("client's own", "client's public"), KeyPair("host's own", "host's public")
 STATE = b"memory and disk"

@@ -12,7 +12,7 @@ from lab.lane.running import RunningLane
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.lane import BootFailed, LaneDied
 from lab.machine.states import Known
-from tests.unit.bench_examples import NEW, OLD, RESTORED, SYSCTLS, Bench, asked_for, cell, fails
+from tests.builders.guests import NEW, OLD, RESTORED, SYSCTLS, Bench, asked_for, cell, fails
 
 
 def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> None:

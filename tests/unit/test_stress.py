@@ -23,10 +23,12 @@ from lab.plan import Cell
 from lab.record import RunOptions, Status, Stress
 from lab.report import junit, markdown
 from lab.site import one_page
-from tests.unit.cli_examples import ONE_CELL, run_main
-from tests.unit.examples import base_image, cell, facts, run_of
-from tests.unit.gate_examples import compared, done
-from tests.unit.printed_examples import printed
+from tests.builders.cells import cell, compared, done
+from tests.builders.facts import facts
+from tests.builders.guests import base_image
+from tests.builders.output import printed
+from tests.builders.processes import ONE_CELL, run_main
+from tests.builders.runs import run_of
 
 KNOWN = catalog.load()
 STOCK = KNOWN.variant("stock")

@@ -6,7 +6,7 @@ import pytest
 
 from lab import catalog
 from lab.record import Status
-from tests.mirror import SigningKey, cloud, key_ring
+from tests.builders.mirror import SigningKey, cloud, key_ring
 from tests.vm import cloud_disk, twins
 from tests.vm.twins import Twin
 

@@ -5,9 +5,9 @@ import pytest
 from lab.causes import diagnose
 from lab.causes.evidence import Evidence
 from lab.record import Confidence
-from tests.unit import evidence_examples as examples
-from tests.unit.examples import probe
-from tests.unit.ubuntu_examples import REFUSED_EACCES, STATES, UID_MAP_EACCES, disconnected, evidence
+from tests.builders import evidence as examples
+from tests.builders.facts import probe
+from tests.builders.ubuntu import REFUSED_EACCES, STATES, UID_MAP_EACCES, disconnected, evidence
 
 NOCAPS, DENY, DISCONNECTED = "apparmor-userns-nocaps", "apparmor-userns-deny", "apparmor-disconnected"
 MOUNT_DENY = "apparmor-mount-deny"

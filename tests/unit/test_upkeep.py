@@ -17,8 +17,9 @@ from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.record import LaneRecord
-from tests.mirror import Mirror, pin
-from tests.unit.examples import cell, run_of
+from tests.builders.cells import cell
+from tests.builders.mirror import Mirror, pin
+from tests.builders.runs import run_of
 from tests.unit.test_store import build_well
 
 CLOUD = "debian-13-cloud"

@@ -8,15 +8,17 @@ from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report import judgements, markdown
 from lab.verdict.words import FinishedCell
-from tests.unit import evidence_examples, words_examples
-from tests.unit.evidence_examples import APPARMOR_DENY, DENIED_CREATE
-from tests.unit.examples import cell, facts, run_of
+from tests.builders import evidence, messages
+from tests.builders.cells import cell
+from tests.builders.evidence import APPARMOR_DENY, DENIED_CREATE
+from tests.builders.facts import facts
+from tests.builders.runs import run_of
 
 WHY = "AppArmor denied userns_create to bwrap by profile lab-bwrap-without-userns"
 
 
 def failed(cause: str = "apparmor-userns-deny", /, **more: Any) -> CellResult:
-    test = TestResult(name="jailer_enabled_box", outcome=Outcome.FAIL, message=words_examples.SAID)
+    test = TestResult(name="jailer_enabled_box", outcome=Outcome.FAIL, message=messages.SAID)
     wanted: dict[str, Any] = {
         "variant": cause,
         "status": Status.XFAIL,
@@ -31,13 +33,13 @@ def failed(cause: str = "apparmor-userns-deny", /, **more: Any) -> CellResult:
     return cell(**(wanted | more))
 
 
-def recorded(run: Path, *cells: CellResult, log: str = words_examples.APPARMOR_DENY) -> None:
+def recorded(run: Path, *cells: CellResult, log: str = messages.APPARMOR_DENY) -> None:
     """Write the evidence of a cell that a profile blocks, with this log of boxlite, for these cells."""
     for result in cells:
         folder = run / result.folder
         (folder / "boxlite/box-a/logs").mkdir(parents=True)
         (folder / "boxlite/box-a/logs/boxlite.log").write_text(log)
-        evidence_examples.write(folder, APPARMOR_DENY, DENIED_CREATE)
+        evidence.write(folder, APPARMOR_DENY, DENIED_CREATE)
 
 
 def tried(name: str, result: RemedyOutcome, **more: Any) -> RemedyResult:
@@ -59,7 +61,7 @@ def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
     row = "| Debian GNU/Linux 13 (trixie) | 6.12.118+deb13-cloud-amd64 | 0.12.0 | 4.1.0 | - | 0.10.8 |"
     assert page.count(f"{row} apparmor-userns-deny | {again} |") == 2
     said, logged, audit, probes = blocks(page)
-    assert said == f"{words_examples.SAID}\n"
+    assert said == f"{messages.SAID}\n"
     assert "\nCause: Unknown restriction.\n" in logged
     assert audit == DENIED_CREATE
     assert "bwrap: Creating new namespace failed: Permission denied\n" in probes
@@ -99,7 +101,7 @@ def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None
         tried("apparmor-restrict-off", RemedyOutcome.VERIFIED),
     ]
     result = failed("apparmor-userns-nocaps", remedies=remedies)
-    recorded(tmp_path, result, log=words_examples.UBUNTU)
+    recorded(tmp_path, result, log=messages.UBUNTU)
     page = judgements.render_misdiagnoses(run_of(result), tmp_path)
     assert f"## boxlite's advice does not cure it: {WHY}\n" in page
     assert f"- `sudo apt install --reinstall bubblewrap`: does not help: {in_place}\n" in page
@@ -108,7 +110,7 @@ def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None
 
 def test_a_wrong_knob_is_named_beside_the_right_one(tmp_path: Path) -> None:
     result = failed("userns-sysctl")
-    recorded(tmp_path, result, log=words_examples.UBUNTU)
+    recorded(tmp_path, result, log=messages.UBUNTU)
     page = judgements.render_misdiagnoses(run_of(result), tmp_path)
     blamed = "Cause: AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns=1)."
     assert f"## boxlite blames something else: {blamed} But {WHY}\n" in page
@@ -118,7 +120,7 @@ def test_a_wrong_knob_is_named_beside_the_right_one(tmp_path: Path) -> None:
 def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_path: Path) -> None:
     unlike = [failed(), failed("apparmor-userns-nocaps"), failed("bwrap-setuid")]
     recorded(tmp_path, *unlike[:2])
-    recorded(tmp_path, unlike[2], log=words_examples.HOME_NOEXEC)
+    recorded(tmp_path, unlike[2], log=messages.HOME_NOEXEC)
     found = judgements.review(run_of(*unlike), tmp_path, {}).found
     assert [[each.result.variant for each in one.cells] for one in found] == [[one.variant] for one in unlike]
     assert found[2].title == f"boxlite does not say why: {WHY}"
@@ -126,7 +128,7 @@ def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_pa
 
 def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> None:
     cells = [failed("userns-sysctl"), failed("userns-limit", cause="unknown", confidence=None, causes=[])]
-    recorded(tmp_path, *cells, log=words_examples.USERNS_SYSCTL)
+    recorded(tmp_path, *cells, log=messages.USERNS_SYSCTL)
     page = judgements.render_misdiagnoses(run_of(*cells, cell()), tmp_path)
     assert "Failed cells: 2. boxlite's own diagnosis: right in 1, not judged in 1 (" in page
     assert "No finding: there is nothing to report.\n" in page
@@ -135,7 +137,7 @@ def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> 
 
 def test_boxlite_is_right_where_the_profile_of_ubuntus_policy_is_not_loaded(tmp_path: Path) -> None:
     result = failed("apparmor-userns-deny")
-    recorded(tmp_path, result, log=words_examples.UBUNTU)
+    recorded(tmp_path, result, log=messages.UBUNTU)
     assert "boxlite's own diagnosis: right in 1" in judgements.render_misdiagnoses(run_of(result), tmp_path)
 
 
@@ -177,7 +179,7 @@ def test_what_a_guest_says_stays_in_its_block(tmp_path: Path) -> None:
 def test_the_table_s_page_marks_what_boxlite_got_wrong_and_nothing_else(tmp_path: Path) -> None:
     wrong, right = failed(), failed("userns-sysctl")
     recorded(tmp_path, wrong)
-    recorded(tmp_path, right, log=words_examples.USERNS_SYSCTL)
+    recorded(tmp_path, right, log=messages.USERNS_SYSCTL)
     mark = "- boxlite's own diagnosis: unknown (`lab report RUN --upstream`)\n"
     page = markdown.render(run_of(wrong, right), tmp_path)
     assert page.count("boxlite's own diagnosis") == page.count(mark) == 1
@@ -198,7 +200,7 @@ def test_no_file_outside_of_the_run_is_read_for_a_name_that_leads_there(tmp_path
     run = tmp_path / "a" / "run"
     logs = tmp_path / "stock" / "0.10.8" / "boxlite" / "box" / "logs"
     logs.mkdir(parents=True)
-    (logs / "boxlite.log").write_text(words_examples.USERNS_SYSCTL)
+    (logs / "boxlite.log").write_text(messages.USERNS_SYSCTL)
     (run / "cells").mkdir(parents=True)
     result = failed().model_copy(update={"guest": name, "variant": "stock"})
     assert (FinishedCell(result, run).words.logged, FinishedCell(result, run).words.file) == ("", "")

@@ -29,7 +29,7 @@ from lab.guest.variant import (
 )
 from lab.probes import Facts, NotAsked, SuiteUser
 from lab.trials import changes
-from tests.unit.examples import facts, printed_facts, who
+from tests.builders.facts import facts, printed_facts, who
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"

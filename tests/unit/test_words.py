@@ -9,8 +9,8 @@ from lab.catalog import remedies
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.verdict import words
 from lab.verdict.words import Words, WordsVerdict
-from tests.unit import words_examples as examples
-from tests.unit.examples import cell
+from tests.builders import messages as examples
+from tests.builders.cells import cell
 
 FAILED = [
     TestResult(name="jailer_enabled_box_starts_and_executes", outcome=Outcome.FAIL, message=examples.SAID)

@@ -27,7 +27,7 @@ from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
 from lab.machine.kernel_boot import KERNEL_RAN
 from lab.record import CellResult, RunResult, Status
-from tests.mirror import SigningKey, definitions, guest, key_ring, pin, serving
+from tests.builders.mirror import SigningKey, definitions, guest, key_ring, pin, serving
 from tests.vm import cloud_disk
 from tests.vm.conftest import RELEASE
 

@@ -20,7 +20,7 @@ from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.machine import checkpoint
 from lab.record import CellResult, Needs, Outcome, RunResult, Status
-from tests.unit.examples import keys_for_all
+from tests.builders.processes import keys_for_all
 from tests.vm.conftest import (
     RELEASE,
     Recorder,

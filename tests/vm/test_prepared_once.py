@@ -21,8 +21,8 @@ from lab.fleet.coordinator import Coordinator
 from lab.machine import leftovers
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
+from tests.builders.runs import Told
 from tests.fleet.examples import Fleet
-from tests.unit.told import Told
 from tests.vm import cloud_disk, twins
 from tests.vm.conftest import RELEASE
 

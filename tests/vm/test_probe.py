@@ -11,7 +11,7 @@ from lab.probes import Probed
 from lab.probes.report import HostReport, read
 from lab.record import CellResult, RunResult
 from lab.site.users import tested
-from tests.unit.probe_examples import differences
+from tests.builders.probe_script import differences
 from tests.vm import test_causes
 from tests.vm.conftest import RELEASE
 from tests.vm.shared import SharedRun

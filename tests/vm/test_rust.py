@@ -13,7 +13,7 @@ from lab.base.paths import Paths
 from lab.catalog import load_suite
 from lab.cli import cli
 from lab.record import Outcome, RunResult, Status
-from tests.unit import rust_examples
+from tests.builders import rust
 
 pytestmark = [pytest.mark.rust, pytest.mark.timeout(3600)]
 
@@ -55,7 +55,7 @@ def own(home: Path, paths: Paths) -> Iterator[Paths]:
 
 @pytest.fixture(scope="module")
 def program(own: Paths) -> Path:
-    return rust_examples.archiver(own)
+    return rust.archiver(own)
 
 
 def matrix(folder: Path, *words: str) -> RunResult:
@@ -68,7 +68,7 @@ def matrix(folder: Path, *words: str) -> RunResult:
 
 def crate(folder: Path, program: Path, tests: str) -> str:
     """A build of a crate with these tests."""
-    made = rust_examples.make(folder, program, tests)
+    made = rust.make(folder, program, tests)
     return f"nextest:{made.archive},at=/opt/boxlite"
 
 
@@ -83,7 +83,7 @@ def blocked(own: Paths, program: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def outcomes(own: Paths, program: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """Two builds of one archive: all outcomes but one, and the test that the guest's kernel kills."""
-    build = crate(tmp_path_factory.mktemp("crate"), program, rust_examples.TESTS + IN_A_GUEST)
+    build = crate(tmp_path_factory.mktemp("crate"), program, rust.TESTS + IN_A_GUEST)
     killed = f"test(={KILLED}) | test(={UPSTREAM.control}) | test(={UPSTREAM.witness})"
     words = [word for guest in GUESTS for word in ("-g", guest)]
     words += ["--build", f"{build},filter=not test(flaky) & not test(={KILLED})"]

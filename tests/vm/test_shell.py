@@ -18,7 +18,7 @@ from lab.images.store import BaseImage
 from lab.lane import keeper
 from lab.machine import seed
 from lab.record import Confidence
-from tests.unit.examples import keys_for_all
+from tests.builders.processes import keys_for_all
 from tests.vm.conftest import RELEASE, domains_of, processes_of, wait_until
 
 # The stored guest with the deployed build is restored; without one, the first command deploys and stores it.

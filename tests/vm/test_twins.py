@@ -22,7 +22,7 @@ from lab.machine import leftovers
 from lab.record import CellResult, RunResult
 from lab.report import markdown
 from lab.verdict.status import SLOW_REASON
-from tests.mirror import guest
+from tests.builders.mirror import guest
 from tests.vm import cloud_disk, twins
 from tests.vm.conftest import RELEASE
 from tests.vm.twins import Twin

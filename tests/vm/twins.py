@@ -16,7 +16,7 @@ from lab.base import process
 from lab.catalog import Pin, loading
 from lab.guest.session import SUITE
 from lab.record import Confidence, Status
-from tests.mirror import SigningKey, definitions, guest, key_ring, serving
+from tests.builders.mirror import SigningKey, definitions, guest, key_ring, serving
 from tests.vm import cloud_disk
 from tests.vm.cloud_disk import CloudDisk, Recipe
 

@@ -1,7 +1,8 @@
-"""Runs as they are printed, and text with which a guest could change what is printed."""
+"""What reports print and a site shows, and text with which a guest could change it."""
 
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from lab.record import (
-    CellResult,
-    Expectation,
-    Outcome,
-    RepeatResult,
-    RunResult,
-    Status,
-    TestResult,
-)
+from lab.record import CellResult, Expectation, Outcome, RepeatResult, RunResult, Status, TestResult
 from lab.report import terminal
-from tests.unit.examples import cell, facts
+from lab.site.publish import publish
+from tests.builders.cells import cell
+from tests.builders.facts import facts
+from tests.builders.runs import run_of
 
 XFAIL = Expectation(status="xfail", cause="userns-limit")
 # Text with which a guest could break out of its cell of the table.
@@ -86,3 +82,48 @@ def skeleton(text: str) -> list[tuple[str, str, str]]:
             yield from walk(token.children or [])
 
     return list(walk(MarkdownIt("commonmark").enable("table").parse(text)))
+
+
+def run_folder(base: Path, *cells: CellResult, name: str = "run", **more: object) -> Path:
+    """Write a run of these cells, each of its evidence files holding its own path. Returns the run's folder."""
+    folder = base / name
+    folder.mkdir()
+    run = run_of(*cells)
+    info = run.run.model_copy(update={"id": name, **more})
+    RunResult(run=info, cells=run.cells).write(folder)
+    for file in (file for result in cells for file in result.evidence):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(file)
+    return folder
+
+
+def site_of(base: Path, *cells: CellResult) -> Path:
+    """Publish a run of these cells. Returns the site's folder."""
+    publish([run_folder(base, *cells)], base / "site")
+    return base / "site"
+
+
+class Parsed(HTMLParser):
+    """A page as a parser of HTML sees it: elements with their attributes, and the text."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(file.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [str(attributes[name]) for _, attributes in self.elements if name in attributes]
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def pages(site: Path) -> list[Path]:
+    return sorted(site.rglob("*.html"))

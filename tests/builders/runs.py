@@ -1,9 +1,11 @@
-"""Plans and runs to test with."""
+"""Runs as a record has them, plans of runs that begin, end and are resumed, and what a run told."""
 
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +16,11 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import definitions, loading
 from lab.catalog.knobs.kernel import Sysctl
 from lab.plan import Cell, Shard
-from lab.record import (
-    RunOptions,
-    RunResult,
-    Status,
-)
+from lab.record import BuildRecord, CellResult, Host, RunInfo, RunOptions, RunResult, Status
 from lab.run import start
-from tests.unit import index_examples
+from lab.run.observer import Silent
+from tests.builders import packages
+from tests.builders.processes import SECONDS
 
 KNOWN = catalog.load()
 RELEASE = Wheel("0.10.8", "0.10.8")
@@ -30,6 +30,31 @@ VARIANTS = ["stock", "max-userns-zero", "userns-clone-off", "apparmor-userns-den
 PLAN = plan.choose(KNOWN, guests=["debian-12", "debian-13"], variants=VARIANTS).cells([RELEASE])
 # Two guests, four cells: a shard of four has one cell each.
 SMALL = plan.choose(KNOWN, guests=["debian-12", "debian-13"], variants=VARIANTS[:2]).cells([RELEASE])
+
+
+def host(**more: Any) -> Host:
+    """A host without KVM, as a run's record has it."""
+    values: dict[str, Any] = {
+        "name": "host.example",
+        "kernel": "6.12",
+        "system": "Debian",
+        "cpus": 2,
+        "memory_mib": 24_000,
+        "libvirt": "11.3.0",
+        "qemu": "10.0.13",
+        "connect": "qemu:///system",
+        "acceleration": "emulation",
+        "acceleration_reason": "/dev/kvm does not exist",
+    }
+    return Host(**(values | more))
+
+
+def run_of(*cells: CellResult, **more: Any) -> RunResult:
+    started = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
+    builds = dict.fromkeys(cell.build for cell in cells)
+    more.setdefault("builds", [BuildRecord(name=name, version=name, source="PyPI") for name in builds])
+    info = RunInfo(id="20261124-160000", started=started, command="lab matrix", lab="0.1.0", **more)
+    return RunResult(run=info, cells=list(cells))
 
 
 def begin(
@@ -65,7 +90,7 @@ def finish(folder: Path, begun: start.PlannedRun, statuses: Sequence[Status] = (
 
 def make_wheel(path: Path, content: str = "") -> Build:
     more = {"boxlite/__init__.py": content.encode()}
-    made = index_examples.make_wheel(path.parent, "boxlite", "0.10.8", more=more)
+    made = packages.make_wheel(path.parent, "boxlite", "0.10.8", more=more)
     return builds.resolve(str(made.rename(path)))
 
 
@@ -81,3 +106,36 @@ def own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
     monkeypatch.setattr(paths, "definitions", lambda: tmp_path)
     return tmp_path
+
+
+class Told(Silent):
+    """What a run told, in order; a test can wait for it."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lanes: list[tuple[str, str]] = []
+        self.cells: list[CellResult] = []
+        self._changed = threading.Condition()
+
+    def lane(self, lane: str, text: str) -> None:
+        with self._changed:
+            self.lanes.append((lane, text))
+            self._changed.notify_all()
+
+    def cell(self, result: CellResult) -> None:
+        with self._changed:
+            self.cells.append(result)
+            self._changed.notify_all()
+
+    def note(self, text: str) -> None:
+        with self._changed:
+            self.notes.append(text)
+            self._changed.notify_all()
+
+    def wait(self, for_what: Callable[[], object]) -> None:
+        """Wait until something was told."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: bool(for_what()), SECONDS), (self.notes, self.lanes)
+
+    def noted(self, text: str) -> bool:
+        return any(text in note for note in self.notes)

@@ -1,4 +1,4 @@
-"""SSH servers on 127.0.0.1 that run commands as this user: one of paramiko's parts, and OpenSSH's."""
+"""An SSH server of paramiko's parts on 127.0.0.1, which runs commands as this user."""
 
 import base64
 import os
@@ -15,11 +15,8 @@ import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 from paramiko.sftp import SFTP_OK
 
-from lab.base.wait import Deadline, wait_for
 from lab.fleet.login import carry
 from lab.machine.keys import KeyPair, generate
-
-SSHD = Path("/usr/sbin/sshd")
 
 
 class User:
@@ -198,56 +195,6 @@ def paramiko_server(user: User, environment: dict[str, str], address: str = "127
         listening.shutdown(socket.SHUT_RDWR)
     for transport in transports:
         transport.close()
-
-
-@contextmanager
-def openssh_server(user: User, environment: dict[str, str]) -> Iterator[int]:
-    """OpenSSH's server as an ordinary process; its port."""
-    folder = user.home / "sshd"
-    folder.mkdir()
-    host_key = generate("host")
-    for name, text in (("host_key", host_key.private), ("authorized_keys", user.key.public)):
-        (folder / name).touch(mode=0o600)
-        (folder / name).write_text(f"{text}\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = {
-        "Port": port,
-        "ListenAddress": "127.0.0.1",
-        "HostKey": folder / "host_key",
-        "AuthorizedKeysFile": folder / "authorized_keys",
-        "PidFile": "none",
-        "UsePAM": "no",
-        "StrictModes": "no",
-        "SetEnv": " ".join(f'"{name}={value}"' for name, value in environment.items()),
-    }
-    (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=log)
-        try:
-            wait_for(
-                lambda: _answers(port), Deadline(30, f"sshd on port {port}"), alive=lambda: _alive(server, log)
-            )
-            user.knows(port, host_key)
-            yield port
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def has_openssh() -> bool:
-    """Whether OpenSSH's server can be run here: root needs its user and folder, which come with the package."""
-    return SSHD.exists() and (os.geteuid() != 0 or Path("/run/sshd").is_dir())
-
-
-def _answers(port: int) -> bool | None:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
-        return connection.recv(4) == b"SSH-" or None
-    return None
-
-
-def _alive(server: subprocess.Popen[bytes], log: IO[str]) -> None:
-    assert server.poll() is None, Path(log.name).read_text()
 
 
 def environment(user: User) -> dict[str, str]:

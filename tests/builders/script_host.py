@@ -13,23 +13,31 @@ KNOWN = remedies.load()
 # The host's paths in the scripts; tests move them below a temporary folder.
 PLACES = re.compile("/etc/|/var/lib/|/proc/|/sys/|/usr/share/|/usr/bin/bwrap|/dev/kvm")
 
-ID = """#!/bin/sh
+STATOVERRIDE = """#!/bin/sh
+case $1 in
+    --list) grep "$2" "$ROOT/overrides" ;;
+    --remove) : >"$ROOT/overrides" ;;
+    --add) shift && echo "$@" >>"$ROOT/overrides" ;;
+esac
+"""
+STUBS = {
+    "id": """#!/bin/sh
 case $1 in
     -u) if [ $# = 1 ]; then echo "${TEST_UID:-0}"; else [ "$2" = tester ]; fi ;;
     -nG) cat "$ROOT/groups" ;;
     -Z) echo "unconfined_u:unconfined_r:${TEST_DOMAIN:-unconfined_t}:s0" ;;
 esac
-"""
-USERMOD = """#!/bin/sh
+""",
+    "usermod": """#!/bin/sh
 echo "$(cat "$ROOT/groups") $3" >"$ROOT/groups"
-"""
-GPASSWD = """#!/bin/sh
+""",
+    "gpasswd": """#!/bin/sh
 sed -i "s/ $3//" "$ROOT/groups"
-"""
-STAT = """#!/bin/sh
+""",
+    "stat": """#!/bin/sh
 echo kvm
-"""
-SYSCTL = """#!/usr/bin/env python3
+""",
+    "sysctl": """#!/usr/bin/env python3
 import os, sys
 from pathlib import Path
 words = [word for word in sys.argv[1:] if not word.startswith("-")]
@@ -41,9 +49,9 @@ elif file.exists():
     print(file.read_text().strip())
 else:
     sys.exit(0 if "-e" in sys.argv else 1)
-"""
-# The kernel's list: one line per profile.
-APPARMOR_PARSER = """#!/usr/bin/env python3
+""",
+    # The kernel's list: one line per profile.
+    "apparmor_parser": """#!/usr/bin/env python3
 import os, re, sys
 from pathlib import Path
 do, file = sys.argv[1], Path(sys.argv[2])
@@ -57,76 +65,53 @@ for name, _, rest in re.findall(r"(?m)^profile (\\S+) ?(/\\S+|@\\S+)?(.*)[{]", f
     if do == "--replace":
         lines.append(name + (" (complain)" if "complain" in rest else " (enforce)"))
 listed.write_text("".join(line + chr(10) for line in sorted(lines)))
-"""
-GETENFORCE = """#!/bin/sh
+""",
+    "getenforce": """#!/bin/sh
 case $(cat "$ROOT/sys/fs/selinux/enforce") in 1) echo Enforcing ;; 0) echo Permissive ;; esac
-"""
-SETENFORCE = """#!/bin/sh
+""",
+    "setenforce": """#!/bin/sh
 echo "$1" >"$ROOT/sys/fs/selinux/enforce"
-"""
-# The policy's modules, one per line.
-SEMODULE = """#!/bin/sh
+""",
+    # The policy's modules, one per line.
+    "semodule": """#!/bin/sh
 modules=$ROOT/var/lib/selinux/modules
 case $1 in
     -l) cat "$modules" ;;
     -i) [ -s "$2" ] && basename "$2" .cil >>"$modules" ;;
     -r) sed -i "/^$2$/d" "$modules" ;;
 esac
-"""
-GETENT = """#!/bin/sh
+""",
+    "getent": """#!/bin/sh
 echo "$2:x:1001:1001::$ROOT/home/$2:/bin/sh"
-"""
-# The mounts with their options, one per line; the last one above a file contains it.
-FINDMNT = """#!/bin/sh
+""",
+    # The mounts with their options, one per line; the last one above a file contains it.
+    "findmnt": """#!/bin/sh
 [ -e "$5" ] || exit 1
 while read -r target options; do
     case $5/ in "$ROOT$target"*) found=$target shown=$options ;; esac
 done <"$ROOT/mounts"
 case $3 in TARGET) echo "$found" ;; OPTIONS) echo "$shown" ;; FSTYPE) cat "$ROOT/filesystem" ;; esac
-"""
-# The attribute C alone, by the numbers of the inodes that have it.
-CHATTR = """#!/bin/sh
+""",
+    # The attribute C alone, by the numbers of the inodes that have it.
+    "chattr": """#!/bin/sh
 inode=$(ls -di "$2" | awk '{ print $1 }')
 sed -i "/^$inode$/d" "$ROOT/attributes"
 [ "$1" = -C ] || echo "$inode" >>"$ROOT/attributes"
-"""
-LSATTR = """#!/bin/sh
+""",
+    "lsattr": """#!/bin/sh
 shift
 for path; do
     inode=$(ls -di "$path" | awk '{ print $1 }')
     if grep -qx "$inode" "$ROOT/attributes"; then echo "----C-- $path"; else echo "------- $path"; fi
 done
-"""
-MOUNT = """#!/bin/sh
+""",
+    "mount": """#!/bin/sh
 sed -i "s#^$3 .*#$3 rw,${2#remount,},nosuid#" "$ROOT/mounts"
-"""
-STATOVERRIDE = """#!/bin/sh
-case $1 in
-    --list) grep "$2" "$ROOT/overrides" ;;
-    --remove) : >"$ROOT/overrides" ;;
-    --add) shift && echo "$@" >>"$ROOT/overrides" ;;
-esac
-"""
-# What a login of a user gets: the last line of the files that PAM reads.
-SU = """#!/bin/sh
+""",
+    # What a login of a user gets: the last line of the files that PAM reads.
+    "su": """#!/bin/sh
 cat "$ROOT"/etc/security/limits.d/*.conf | awk '{ limit = $4 } END { print limit }'
-"""
-STUBS = {
-    "su": SU,
-    "getent": GETENT,
-    "findmnt": FINDMNT,
-    "chattr": CHATTR,
-    "lsattr": LSATTR,
-    "mount": MOUNT,
-    "id": ID,
-    "usermod": USERMOD,
-    "gpasswd": GPASSWD,
-    "stat": STAT,
-    "sysctl": SYSCTL,
-    "apparmor_parser": APPARMOR_PARSER,
-    "getenforce": GETENFORCE,
-    "setenforce": SETENFORCE,
-    "semodule": SEMODULE,
+""",
 }
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from lab.causes.evidence import Evidence
 from lab.probes import Probe
-from tests.unit import evidence_examples as examples
-from tests.unit.examples import probe
+from tests.builders import evidence as examples
+from tests.builders.facts import probe
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 POLICY = "unprivileged_userns"

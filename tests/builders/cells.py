@@ -1,4 +1,4 @@
-"""Runs to compare."""
+"""Cells as a record has them, and runs of such cells to compare."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,12 +7,42 @@ from typing import Any
 from lab.gate import results
 from lab.gate.compare import CellDifference, compare
 from lab.gate.results import BuildResults
-from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, RunResult, Status, TestResult
-from tests.unit.examples import cell, facts, host, run_of
+from lab.record import (
+    BuildRecord,
+    CellResult,
+    Expectation,
+    LaneRecord,
+    Outcome,
+    RunResult,
+    Status,
+    TestResult,
+)
+from tests.builders.facts import facts
+from tests.builders.runs import host, run_of
+
+# What confines a box of the jailer, as the record has it.
+JAILED: dict[str, Any] = {
+    "program": "libkrun VM",
+    "namespaces": ["ipc", "mnt", "pid", "user", "uts"],
+    "no_new_privs": True,
+    "seccomp": ["filter"],
+    "capabilities": dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), "0" * 16),
+    "users": ["1001"],
+    "groups": ["1001", "993"],
+    "root": "/",
+    "cgroup": "0::/user.slice/box",
+    "limits": {"open files": "1024"},
+    "mounts": ["/ rw", "/usr ro", "HOME/boxes/BOX/tmp rw"],
+}
 
 # A suite of three tests; the last two need the sandbox.
 TESTS = ("control", "starts", "isolates")
 WITH_TESTS = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL, Status.FLAKY)
+
+
+def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellResult:
+    wanted: dict[str, Any] = {"build": "0.10.8", "status": Status.PASS, "expected": Expectation()}
+    return CellResult(guest=guest, variant=variant, **(wanted | more))
 
 
 def outcomes(status: Status, changed: Mapping[str, Outcome | None]) -> list[TestResult]:

@@ -15,8 +15,9 @@ from lab.record import (
     TestResult,
 )
 from lab.verdict.words import FinishedCell
-from tests.unit import evidence_examples, words_examples
-from tests.unit.examples import cell, context, facts, probe, probed
+from tests.builders import evidence, messages
+from tests.builders.cells import cell
+from tests.builders.facts import context, facts, probe, probed
 
 TESTS = ("jailer_enabled_box_starts_and_executes", "jailer_creates_isolated_mount_namespace")
 BWRAP = ["bwrap", "--unshare-user", "--bind", "/", "/", "true"]
@@ -25,7 +26,7 @@ POLICY = "apparmor-userns-nocaps"
 
 def ran(*outcomes: Outcome) -> list[TestResult]:
     """The two tests of the report, with these outcomes."""
-    said = words_examples.SAID
+    said = messages.SAID
     return [
         TestResult(name=name, outcome=outcome, message="" if outcome is Outcome.PASS else said)
         for name, outcome in zip(TESTS, outcomes, strict=True)
@@ -69,8 +70,8 @@ def gathered(
     run: Path,
     result: CellResult,
     *,
-    log: str = words_examples.APPARMOR_NOCAPS,
-    kernel: str = evidence_examples.DENIED_CAP_BWRAP,
+    log: str = messages.APPARMOR_NOCAPS,
+    kernel: str = evidence.DENIED_CAP_BWRAP,
     bwrap: int | None = 1,
     command: list[str] = BWRAP,
     said: str = "bwrap: refused",

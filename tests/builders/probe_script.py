@@ -10,7 +10,7 @@ from typing import Any
 from lab import catalog
 from lab.probes import PROGRAMS, Facts, Probe, Probed, Probes, script
 from lab.probes.report import HostReport
-from tests.unit import examples
+from tests.builders.facts import probed as a_probed
 
 SCRIPT = script.text(catalog.load().sysctls())
 WORKED = Probe(status=0, stderr="", command=())
@@ -29,7 +29,7 @@ def output(
     all_probes = dict.fromkeys(Probes.model_fields, WORKED) | dict(probes)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         show = runpy.run_path(str(PROGRAMS / "show.py"))["main"]
-        show(document, examples.probed(all_probes, **who).model_dump(mode="json"))
+        show(document, a_probed(all_probes, **who).model_dump(mode="json"))
     return printed.getvalue()
 
 

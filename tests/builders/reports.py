@@ -39,8 +39,9 @@ from lab.repro.report import (
     System,
     Words,
 )
-from tests.unit import evidence_examples, words_examples
-from tests.unit.examples import facts, host, probed, run_of
+from tests.builders import evidence, messages
+from tests.builders.facts import facts, probed
+from tests.builders.runs import host, run_of
 
 KNOWN = catalog.load()
 POLICY, CLONE = "apparmor-userns-nocaps", "userns-sysctl"
@@ -164,15 +165,15 @@ def gather(
     folder: Path,
     cell: CellResult,
     *,
-    log: str = words_examples.APPARMOR_NOCAPS,
-    kernel: str = evidence_examples.DENIED_CAP_BWRAP,
+    log: str = messages.APPARMOR_NOCAPS,
+    kernel: str = evidence.DENIED_CAP_BWRAP,
 ) -> None:
     """Write the evidence of a cell into the folder of its run."""
     logs = folder / cell.folder / "boxlite/box-a/logs"
     logs.mkdir(parents=True)
     (logs / "boxlite.log.2026-11-24").write_text(log)
     (folder / cell.folder / "kernel.log").write_text(kernel)
-    probes = probed(evidence_examples.ALL_WORK | {"bwrap_user": evidence_examples.BWRAP_REFUSED})
+    probes = probed(evidence.ALL_WORK | {"bwrap_user": evidence.BWRAP_REFUSED})
     (folder / cell.folder / "probes.json").write_text(probes.model_dump_json(indent=2))
 
 

@@ -1,4 +1,4 @@
-"""A lane on the bench: its machine and its guest are not there, and note what is done to them."""
+"""Guests that are not there: a lane on the bench, a runner of cells without one, and images in a store."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,13 +8,19 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from lab import catalog
+from lab.base import process
 from lab.base.paths import Paths
 from lab.base.speed import Speed
-from lab.builds import Build
+from lab.builds import Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
-from lab.catalog import Variant
+from lab.catalog import Firmware, Variant
 from lab.guest import variant
 from lab.guest.suite import SuiteRun
+from lab.images import store
+from lab.images.content import DISK
+from lab.images.store import BaseImage, Manifest, StoredFile
+from lab.lane import prepare_image
+from lab.lane.cell import Applied
 from lab.lane.guest import LaneGuest
 from lab.lane.running import RunningLane, Work
 from lab.machine.acceleration import Acceleration
@@ -26,8 +32,8 @@ from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.machine.states import Known, States, StoredState
 from lab.plan import Cell
 from lab.probes import Facts, Probed, SuiteUser
-from lab.record import Outcome, TestResult
-from tests.unit.examples import base_image, facts, probed, who
+from lab.record import Finding, Outcome, TestResult
+from tests.builders.facts import facts, probed, who
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
@@ -37,6 +43,71 @@ SYSCTLS = [*KNOWN.sysctls(), "user.max_pid_namespaces"]
 EMULATION, KVM = Acceleration(False, ""), Acceleration(True, "")
 
 RESTORED = ["adopt", "start paused", "load boot", "resume"]
+
+
+SUITE = KNOWN.suite
+# Two chunks, and a piece of a third one.
+INITRD_BYTES = (8 << 20) + 5
+
+
+def base_image(folder: Path, firmware: Firmware | None = None) -> BaseImage:
+    disk = StoredFile(sha256="1" * 64, size=1, modified_ns=1)
+    manifest = Manifest(
+        guest="debian-13",
+        inputs="0" * 64,
+        disk_sha256=disk.sha256,
+        built="today",
+        seconds=1.0,
+        source="built",
+        files={DISK: disk},
+    )
+    return BaseImage(folder, manifest, firmware)
+
+
+def domain_capabilities(*firmware: Path) -> str:
+    """As much of what libvirt says of a kind of machine as tells which UEFI firmware it can have."""
+    values = "".join(f"<value>{file}</value>" for file in firmware)
+    return f"<domainCapabilities><os><loader supported='yes'>{values}</loader></os></domainCapabilities>"
+
+
+def put_image(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> BaseImage:
+    """Store an image as if it had been built from the guest's definition; another size is another image."""
+
+    def fill(folder: Path) -> float:
+        make_disk(folder / DISK, kib)
+        (folder / "vmlinuz").write_text(f"a kernel of {guest.name}, {kib}")
+        (folder / "initrd").write_bytes(b"1" * INITRD_BYTES)
+        return 1.0
+
+    inputs = store.inputs_digest(guest)
+    folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
+    return store.place(folder, guest.name, inputs, "built for a test", fill)
+
+
+def make_disk(file: Path, kib: int = 1024) -> None:
+    command: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", file]
+    process.run([*command, f"{kib}K"], timeout=60)
+
+
+def put_published(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> BaseImage:
+    """Store a disk as if a cloud guest's distribution had published it."""
+    file = paths.make(paths.downloads) / "published.qcow2"
+    make_disk(file, kib)
+    return store.import_file(paths, guest, file, lambda _text: None)
+
+
+def put_prepared(paths: Paths, guest: catalog.Guest, base: BaseImage, *, kib: int = 512) -> BaseImage:
+    """Store an image as if it had been prepared from a published one."""
+
+    def fill(folder: Path) -> float:
+        make_disk(folder / DISK, kib)
+        (folder / "changes.json").write_text("{}\n")
+        return 1.0
+
+    inputs = prepare_image.inputs_digest(guest, base)
+    folder = paths.make(paths.images) / f"{prepare_image.PREPARED}{guest.name}-{inputs[:16]}"
+    disk = base.manifest.disk_sha256
+    return store.place(folder, guest.name, inputs, "prepared for a test", fill, base=disk)
 
 
 def asked_for(sysctls: Iterable[str]) -> Facts:
@@ -275,3 +346,59 @@ def fails(error: Exception) -> Callable[[], NoReturn]:
 
 def cell(build: Build, name: str = "stock") -> Cell:
     return Cell(GUEST, KNOWN.variant(name), build)
+
+
+class FakeRunner:
+    """A runner of cells, its lane and its guest in one; tests say what a suite shows.
+
+    `facts` are those of the guest at the lane's start.
+    """
+
+    session = None
+    is_emulated = True
+    speed = Speed(emulated=True)
+    alone = False
+
+    def __init__(self, folder: Path, facts: Facts) -> None:
+        self.folder = folder
+        self.facts = facts
+        self.alive = True
+        self.given_up = False
+        self.running: Any = self
+        self.guest: Any = self
+        self.lane: Any = self
+
+    @property
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def check_alive(self) -> None:
+        if not self.alive:
+            raise LaneDied("the machine is gone\nits console stayed empty")
+
+    def check_wanted(self) -> None:
+        if self.given_up:
+            raise LaneDied("it was given up")
+
+    def say(self, text: str) -> None:
+        pass
+
+    def why_not(self, cell: Cell) -> str | None:
+        return variant.why_not_applicable(cell.variant, self.facts)
+
+    def fork(self, build: Build) -> None:
+        pass
+
+    def apply(self, wanted: Variant) -> Applied:
+        return Applied(self.facts, who(), variant.Mark("begins"))
+
+    def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
+        raise NotImplementedError
+
+    def gather(self, _cell: Cell, folder: Path, *, mark: variant.Mark, full: bool) -> None:
+        (folder / "suite.log").write_text("ran")
+        if full:
+            (folder / "kernel.log").write_text("DENIED")
+
+    def diagnose(self, _cell: Cell, _folder: Path, tests: list[TestResult]) -> list[Finding]:
+        raise NotImplementedError

@@ -1,9 +1,14 @@
 # ruff: noqa: E501
-"""Bug reports as people write them. The hosts are real ones; the words are the tests' own."""
+"""Bug reports as people write them, and what tests ask of one that was read.
+
+The hosts are real ones; the words are the tests' own.
+"""
 
 from lab.probes import Probe
-from tests.unit import probe_examples
-from tests.unit.examples import printed_facts
+from lab.repro.reading import read
+from lab.repro.report import Mood, Setting, Statement, System
+from tests.builders import probe_script
+from tests.builders.facts import printed_facts
 
 # A page's text: flattened, with its quotes escaped, and a second time with its code left out and lines stuck together.
 TWICE = r"""
@@ -97,7 +102,7 @@ With `firejail --ignore=apparmor` a window opens.
 # What the probe script prints on a Debian 13 whose limit on user namespaces is 0.
 FULL = Probe(status=1, stderr="unshare: unshare failed: No space left on device", command=())
 MISSING = Probe(status=None, stderr="[Errno 2] No such file or directory: 'bwrap'", command=())
-PROBE = probe_examples.output(
+PROBE = probe_script.output(
     printed_facts(
         kernel="6.12.57+deb13-amd64",
         sysctls={"user.max_user_namespaces": "0"},
@@ -111,3 +116,27 @@ PROBE = probe_examples.output(
     uid=1000,
     context={"apparmor": None},
 )
+
+
+CLONE = "kernel.unprivileged_userns_clone"
+RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
+
+
+def of[S: Statement](kind: type[S], text: str) -> list[S]:
+    return list(read(text.encode()).of(kind))
+
+
+def systems(text: str) -> list[tuple[str, str | None]]:
+    return [(each.id, each.version) for each in of(System, text) if not each.inferred]
+
+
+def settings(text: str) -> list[tuple[str, str | None, Mood, bool | None]]:
+    return [(each.name, each.value, each.mood, each.helped) for each in of(Setting, text)]
+
+
+def holds(name: str, value: str) -> tuple[str, str | None, Mood, bool | None]:
+    return name, value, Mood.HOLDS, None
+
+
+def tried(name: str, value: str | None, helped: bool | None) -> tuple[str, str | None, Mood, bool | None]:
+    return name, value, Mood.TRIED, helped

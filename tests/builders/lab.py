@@ -23,9 +23,11 @@ from lab.run.estimates import Estimates
 from lab.run.journal import LOCK
 from lab.run.observer import Silent
 from lab.run.scheduler import Scheduler
-from tests.libvirt.driver import URI
-from tests.unit.examples import facts
+from tests.builders.facts import facts
 
+# A daemon inside this process, whose machines run nothing. All open connections see the same machines, which
+# disappear when the last connection is closed.
+URI = "test:///default"
 RELEASE, OLDER = Wheel("0.10.8", "0.10.8"), Wheel("0.9.0", "0.9.0")
 GUESTS, VARIANTS = ["debian-12", "debian-13"], ["stock", "max-userns-zero"]
 ONE = GUESTS[1:]
@@ -91,7 +93,10 @@ class Heard(Silent):
 
 
 class Lab:
-    """Two guests in two variants, each cell of which passes at once unless a test puts something else."""
+    """Two guests in two variants, each cell of which passes at once unless a test puts something else.
+
+    The record on disk is that of each run, and at the end of each test nothing is left (see the fixture `lab`).
+    """
 
     def __init__(self, opened: libvirt.virConnect, paths: Paths) -> None:
         self.opened, self.paths = opened, paths
@@ -136,7 +141,7 @@ class Lab:
             options=RunOptions(rootfs="/layout", **options),
             shard=None,
         )
-        return Scheduler(
+        run = Scheduler(
             begun.cells,
             self.paths,
             self.folder,
@@ -148,6 +153,8 @@ class Lab:
             kept={cell.folder: result for cell in begun.cells if (result := kept(cell))},
             offline=offline,
         ).run()
+        assert RunResult.read(self.folder) == run
+        return run
 
     @property
     def left(self) -> list[str]:

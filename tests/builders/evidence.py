@@ -7,21 +7,22 @@ from pathlib import Path
 from lab.causes import evidence
 from lab.causes.evidence import Evidence
 from lab.probes import Probe, Probes
-from tests.unit.examples import probe, probed
+from tests.builders.facts import probe, probed
 
 OK = probe(0, "")
-ALL_WORK = {
-    "unshare_user": OK,
-    "unshare_user_root": OK,
-    "bwrap_user": OK,
-    "bwrap_all": OK,
-    "open_kvm": OK,
-    "exec_home": OK,
-    "home_allows_exec": OK,
-    "unshare_nothing": OK,
-    "proc_unmasked": OK,
-}
+ALL_WORK = dict.fromkeys(Probes.model_fields, OK)
 OPEN_SYSCTLS = {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"}
+
+
+def bwrap(tried: Probe) -> dict[str, Probe]:
+    """Bubblewrap with each of its options does the same."""
+    return {"bwrap_user": tried, "bwrap_all": tried}
+
+
+def none_made(tried: Probe, by_bwrap: Probe) -> dict[str, Probe]:
+    """Nobody can make a user namespace."""
+    return {"unshare_user": tried, "unshare_user_root": tried, **bwrap(by_bwrap)}
+
 
 EPERM = probe(1, "unshare: unshare failed: Operation not permitted")
 ENOSPC = probe(1, "unshare: unshare failed: No space left on device")
@@ -182,7 +183,7 @@ HOME_NOEXEC = gathered(
 )
 BWRAP_EXEC_EACCES = probe(None, "[Errno 13] Permission denied: 'bwrap'")
 BWRAP_EXEC_DENIED = gathered(
-    probes={"bwrap_user": BWRAP_EXEC_EACCES, "bwrap_all": BWRAP_EXEC_EACCES},
+    probes=bwrap(BWRAP_EXEC_EACCES),
     profile="lab-without-bwrap",
     logs=(
         "2026-11-26T04:23:46.118529Z ERROR boxlite::jailer::sandbox::bwrap: Sandbox preflight failed: bwrap "
@@ -198,7 +199,7 @@ DENIED_EXEC = (
 )
 BWRAP_EXEC_DENIED_LOGGED = gathered(
     NOISE + DENIED_EXEC,
-    probes={"bwrap_user": BWRAP_EXEC_EACCES, "bwrap_all": BWRAP_EXEC_EACCES},
+    probes=bwrap(BWRAP_EXEC_EACCES),
     profile="lab-without-bwrap-a",
     logs=BWRAP_EXEC_DENIED.logs,
 )
@@ -211,118 +212,59 @@ SHIM_NOT_EXECUTABLE = gathered(
     },
 )
 SHIM_EXECUTABLE = replace(SHIM_NOT_EXECUTABLE, modes={"box-a/boxes/B0X/bin/boxlite-shim": 0o755})
-BWRAP_SETUID = gathered(probes={"bwrap_user": BWRAP_NO_SETUID, "bwrap_all": BWRAP_NO_SETUID})
+BWRAP_SETUID = gathered(probes=bwrap(BWRAP_NO_SETUID))
 USERNS_SYSCTL = gathered(
-    probes={
-        "unshare_user": EPERM,
-        "unshare_user_root": EPERM,
-        "bwrap_user": BWRAP_REFUSED,
-        "bwrap_all": BWRAP_REFUSED,
-    },
-    sysctls={"kernel.unprivileged_userns_clone": "0"},
+    probes=none_made(EPERM, BWRAP_REFUSED), sysctls={"kernel.unprivileged_userns_clone": "0"}
 )
-USERNS_LIMIT = gathered(
-    probes={
-        "unshare_user": ENOSPC,
-        "unshare_user_root": ENOSPC,
-        "bwrap_user": BWRAP_ENOSPC,
-        "bwrap_all": BWRAP_ENOSPC,
-    },
-    sysctls={"user.max_user_namespaces": "0"},
-)
+USERNS_LIMIT = gathered(probes=none_made(ENOSPC, BWRAP_ENOSPC), sysctls={"user.max_user_namespaces": "0"})
 NAMESPACE_LIMIT = gathered(probes={"bwrap_all": BWRAP_ENOSPC}, sysctls={"user.max_pid_namespaces": "0"})
-NAMESPACE_LIMIT_OF_MOUNTS = gathered(
-    probes={"bwrap_user": BWRAP_ENOSPC, "bwrap_all": BWRAP_ENOSPC}, sysctls={"user.max_mnt_namespaces": "0"}
-)
-APPARMOR_DENY = gathered(
-    NOISE + DENIED_CREATE,
-    probes={"bwrap_user": BWRAP_EACCES, "bwrap_all": BWRAP_EACCES},
-)
+NAMESPACE_LIMIT_OF_MOUNTS = gathered(probes=bwrap(BWRAP_ENOSPC), sysctls={"user.max_mnt_namespaces": "0"})
+APPARMOR_DENY = gathered(NOISE + DENIED_CREATE, probes=bwrap(BWRAP_EACCES))
 UNSHARE_EACCES = probe(1, "unshare: unshare failed: Permission denied")
-SELINUX_DENY = gathered(
-    NOISE + SELINUX_DENIED,
-    probes={
-        "unshare_user": UNSHARE_EACCES,
-        "unshare_user_root": UNSHARE_EACCES,
-        "bwrap_user": BWRAP_EACCES,
-        "bwrap_all": BWRAP_EACCES,
-    },
-)
+SELINUX_DENY = gathered(NOISE + SELINUX_DENIED, probes=none_made(UNSHARE_EACCES, BWRAP_EACCES))
 BWRAP_UID_MAP = probe(1, "bwrap: setting up uid map: Permission denied")
 APPARMOR_DISCONNECTED = gathered(
-    NOISE + DENIED_CREATE.replace("DENIED", "ALLOWED") + DISCONNECTED,
-    probes={"bwrap_user": BWRAP_UID_MAP, "bwrap_all": BWRAP_UID_MAP},
+    NOISE + DENIED_CREATE.replace("DENIED", "ALLOWED") + DISCONNECTED, probes=bwrap(BWRAP_UID_MAP)
 )
 APPARMOR_NOCAPS = gathered(
-    NOISE + DENIED_CAP_BOXLITE + DENIED_CAP_BWRAP,
-    probes={"unshare_user_root": UID_MAP, "bwrap_user": BWRAP_REFUSED, "bwrap_all": BWRAP_REFUSED},
+    NOISE + DENIED_CAP_BOXLITE + DENIED_CAP_BWRAP, probes={"unshare_user_root": UID_MAP, **bwrap(BWRAP_REFUSED)}
 )
-UBUNTU_PROBES = {"unshare_user_root": UID_MAP, "bwrap_user": BWRAP_UID_MAP, "bwrap_all": BWRAP_UID_MAP}
+UBUNTU_PROBES = {"unshare_user_root": UID_MAP, **bwrap(BWRAP_UID_MAP)}
 UBUNTU = gathered(UBUNTU_MOVED + UBUNTU_SETPCAP + UBUNTU_UID_MAP, probes=UBUNTU_PROBES)
 UBUNTU_NOT_REPEATED = gathered(UBUNTU_MOVED + UBUNTU_UID_MAP, probes=UBUNTU_PROBES)
 # Without a bubblewrap of the system's: boxlite's own makes its namespace and may not write its map of users.
-BUNDLED_PROBES = {"unshare_user_root": UID_MAP, "bwrap_user": NO_PROGRAM, "bwrap_all": NO_PROGRAM}
+BUNDLED_PROBES = {"unshare_user_root": UID_MAP, **bwrap(NO_PROGRAM)}
 BUNDLED_SAYS = ("user_namespaces: bwrap --unshare-user failed: bwrap: setting up uid map: Permission denied",)
 UBUNTU_BUNDLED_NOT_LOGGED = gathered(
     probes=BUNDLED_PROBES, logs=BUNDLED_SAYS, sysctls={"kernel.apparmor_restrict_unprivileged_userns": "1"}
 )
-UBUNTU_WITHOUT_PROFILE = gathered(
-    UBUNTU_UNCONFINED,
-    probes={
-        "unshare_user": UNSHARE_EACCES,
-        "unshare_user_root": UNSHARE_EACCES,
-        "bwrap_user": BWRAP_EACCES,
-        "bwrap_all": BWRAP_EACCES,
-    },
-)
+UBUNTU_WITHOUT_PROFILE = gathered(UBUNTU_UNCONFINED, probes=none_made(UNSHARE_EACCES, BWRAP_EACCES))
 BWRAP_NO_MOUNT = probe(1, "bwrap: Failed to make / slave: Permission denied")
-APPARMOR_MOUNT_DENY = gathered(
-    NOISE + DENIED_MOUNT,
-    probes={"bwrap_user": BWRAP_NO_MOUNT, "bwrap_all": BWRAP_NO_MOUNT},
-)
-APPARMOR_MOUNT_DENY_QUIET = gathered(
-    NOISE,
-    probes={"bwrap_user": BWRAP_NO_MOUNT, "bwrap_all": BWRAP_NO_MOUNT},
-    profile="lab-without-mount",
-)
+APPARMOR_MOUNT_DENY = gathered(NOISE + DENIED_MOUNT, probes=bwrap(BWRAP_NO_MOUNT))
+APPARMOR_MOUNT_DENY_QUIET = gathered(NOISE, probes=bwrap(BWRAP_NO_MOUNT), profile="lab-without-mount")
 DENIED_PIVOT_ROOT = (
     '[  112.154351] audit: type=1400 audit(1795667190.427:105): apparmor="DENIED" operation="pivotroot" '
     'class="mount" profile="lab-bwrap-without-pivot-root" name="/tmp/" pid=773 comm="bwrap" '
     'srcname="/tmp/oldroot/"\n'
 )
 BWRAP_NO_PIVOT_ROOT = probe(1, "bwrap: pivot_root: Permission denied")
-APPARMOR_PIVOT_ROOT_DENY = gathered(
-    NOISE + DENIED_PIVOT_ROOT,
-    probes={"bwrap_user": BWRAP_NO_PIVOT_ROOT, "bwrap_all": BWRAP_NO_PIVOT_ROOT},
-)
+APPARMOR_PIVOT_ROOT_DENY = gathered(NOISE + DENIED_PIVOT_ROOT, probes=bwrap(BWRAP_NO_PIVOT_ROOT))
 # In podman's containers.
 SECCOMP = gathered(
-    probes={
-        "unshare_user": EPERM,
-        "unshare_user_root": EPERM,
-        "bwrap_user": BWRAP_REFUSED,
-        "bwrap_all": BWRAP_REFUSED,
-        "unshare_nothing": probe(1, "Operation not permitted"),
-        "proc_unmasked": MASKS,
-    },
+    probes=none_made(EPERM, BWRAP_REFUSED)
+    | {"unshare_nothing": probe(1, "Operation not permitted"), "proc_unmasked": MASKS},
     profile="containers-default-0.62.2",
 )
 APPARMOR_DENY_IN_CONTAINER = gathered(
     DENIED_CREATE_IN_CONTAINER,
-    probes={
-        "unshare_user": UNSHARE_EACCES,
-        "unshare_user_root": UNSHARE_EACCES,
-        "bwrap_user": BWRAP_EACCES,
-        "bwrap_all": BWRAP_EACCES,
-        "proc_unmasked": MASKS,
-    },
+    probes=none_made(UNSHARE_EACCES, BWRAP_EACCES) | {"proc_unmasked": MASKS},
     profile="containers-default-0.62.2",
 )
 MASKED_PROC = gathered(
     probes={
         "bwrap_all": probe(1, "bwrap: Can't mount proc on /proc: Operation not permitted"),
         "proc_unmasked": MASKS,
-    },
+    }
 )
 # On a debian-11 with boxlite 0.10.0, for each box.
 BWRAP_TOO_OLD = gathered(
@@ -359,10 +301,7 @@ SELINUX_DENIED_MOUNT = (
     'comm="bwrap" path="/" dev="vda" ino=2 scontext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 '
     "tcontext=system_u:object_r:root_t:s0 tclass=dir permissive=0\n"
 )
-SELINUX_MOUNT_DENY = gathered(
-    NOISE + SELINUX_DENIED_MOUNT,
-    probes={"bwrap_user": BWRAP_NO_MOUNT, "bwrap_all": BWRAP_NO_MOUNT},
-)
+SELINUX_MOUNT_DENY = gathered(NOISE + SELINUX_DENIED_MOUNT, probes=bwrap(BWRAP_NO_MOUNT))
 
 
 def write(folder: Path, found: Evidence, kernel: str) -> None:

@@ -1,0 +1,1 @@
+"""What tests are made of: cells, facts, evidence, guests, runs, reports."""

@@ -1,0 +1,128 @@
+"""What a guest says of itself: facts, its suite's user, probes."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from lab.probes import NOT_RUN, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
+
+# A debian-13 as installed.
+DEBIAN: dict[str, Any] = {
+    "os": {
+        "id": "debian",
+        "version_id": "13",
+        "version_codename": "trixie",
+        "pretty_name": "Debian GNU/Linux 13 (trixie)",
+    },
+    "kernel": "6.12.118+deb13-cloud-amd64",
+    "command_line": "root=LABEL=root rw console=ttyS0 panic=-1",
+    "python": "3.13",
+    "glibc": "2.41",
+    "lsm": ["lockdown", "capability", "landlock", "yama", "apparmor"],
+    "sysctls": {
+        "kernel.unprivileged_userns_clone": "1",
+        "kernel.apparmor_restrict_unprivileged_userns": None,
+        "kernel.apparmor_restrict_unprivileged_unconfined": "0",
+        "kernel.unprivileged_userns_apparmor_policy": "1",
+        "user.max_user_namespaces": "7794",
+        "user.max_pid_namespaces": "7794",
+        "kernel.yama.ptrace_scope": "1",
+        "kernel.io_uring_disabled": "0",
+    },
+    "apparmor": {
+        "version": "4.1.0",
+        "features": {
+            "namespaces_mask": "userns_create",
+            "unconfined_userns": None,
+            "policy_versions": ["v5", "v6", "v7", "v8", "v9"],
+        },
+        "userns_mediation": True,
+        "profiles": {"unprivileged_userns": "complain"},
+        "profile_files": [
+            "/etc/apparmor.d/unprivileged_userns",
+            "/usr/share/apparmor/extra-profiles/bwrap-userns-restrict",
+        ],
+    },
+    "selinux": None,
+    "bubblewrap": {
+        "path": "/usr/bin/bwrap",
+        "version": "0.12.0",
+        "setuid": False,
+        "mode": "0o755",
+        "capabilities": None,
+    },
+    "kvm": {"mode": "0o660", "uid": 0, "gid": 993, "owner": "root", "group": "kvm"},
+    "podman": False,
+    "mkfs_btrfs": False,
+    "cpu_level": 3,
+    "login_sessions": False,
+    "virtualization": "svm",
+    "cgroup": {"version": "v2", "controllers": ["cpu", "memory", "pids"]},
+    "mounts": {
+        "/home": {"on": "/", "type": "ext4", "options": ["rw", "relatime"]},
+        "/tmp": {"on": "/tmp", "type": "tmpfs", "options": ["rw", "nosuid"]},
+    },
+}
+# SELinux as a debian-13-selinux has it.
+SELINUX = {
+    "mode": "enforcing",
+    "policy": "default",
+    "policy_version": 34,
+    "user_namespace_class": True,
+    "deny_unknown": False,
+    "modules": [],
+}
+TESTER: dict[str, Any] = {
+    "uid": 1001,
+    "groups": [993, 1001],
+    "context": {"apparmor": "unconfined", "selinux": None, "delegated": ["memory", "pids"]},
+    "seccomp": 0,
+    "container": False,
+}
+
+
+def _changed(known: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `known` with these values; a dict only changes the keys that it has."""
+    merged = {
+        key: known[key] | value
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(known.get(key), dict)
+    }
+    return known | changes | merged
+
+
+def printed_facts(**changes: Any) -> dict[str, Any]:
+    """What facts.py prints on a debian-13, with these changes; `selinux` changes `SELINUX`."""
+    if changes.get("selinux") is not None:
+        changes["selinux"] = SELINUX | changes["selinux"]
+    # A test may change what it gets.
+    return _changed(deepcopy(DEBIAN), changes)
+
+
+def facts(**changes: Any) -> Facts:
+    """The facts of a debian-13, changed as in `printed_facts`."""
+    return Facts.model_validate(printed_facts(**changes))
+
+
+SETTINGS_OF_A_USER = {"links": {}, "limits": {"nproc": 3897}, "bubblewrap": "unconfined"}
+
+
+def who(**changes: Any) -> SuiteUser:
+    """The suite's user on a debian-13, changed likewise."""
+    return SuiteUser.model_validate(_changed({**TESTER, **SETTINGS_OF_A_USER}, changes))
+
+
+def context(apparmor: str | None = "unconfined") -> Context:
+    """What confines the suite's user on a debian-13."""
+    return Context(apparmor=apparmor, selinux=None, delegated=())
+
+
+def probe(status: int | None, stderr: str = "", command: Sequence[str] = ()) -> Probe:
+    return Probe(status=status, stderr=stderr, command=tuple(command))
+
+
+def probed(probes: Mapping[str, Probe], **changes: Any) -> Probed:
+    """The suite's user, changed likewise, with these probes; the others did not run."""
+    all_of_them = dict.fromkeys(Probes.model_fields, NOT_RUN) | dict(probes)
+    user = Who.model_validate(_changed(TESTER, changes))
+    return Probed(**dict(user), probes=Probes(**all_of_them))

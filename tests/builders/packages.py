@@ -1,0 +1,264 @@
+"""What builds are made of, tiny: wheels and an index of them, ELF files, npm packages and their registry."""
+
+import base64
+import contextlib
+import hashlib
+import html
+import http.server
+import io
+import json
+import os
+import shutil
+import struct
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+
+from lab.base.process import CommandFailed
+from lab.builds import node
+
+PURE = "py3-none-any"
+
+X86_64, AARCH64 = 62, 183
+STRTAB, NOTE, VERNEED = 3, 7, 0x6FFFFFFE
+ISA_NEEDED, ISA_USED = 0xC0008002, 0xC0010002
+
+
+NATIVE_FILE = "package/boxlite.linux-x64-gnu.node"
+
+# Answers as npm does. $SHELF has FILE.tgz and FILE.tgz.integrity for each version, and PACKAGE.versions.
+STAND_IN = """#!/bin/sh
+echo "$@" >>"$SHELF/calls"
+what=$1 spec=$2
+for word in "$@"; do case $word in --pack-destination=*) to=${word#*=} ;; esac; done
+name=$(echo "${spec#@}" | sed 's|/|-|; s|@.*||') version=${spec##*@}
+if test "$what" = pack; then cp "$SHELF/$name-$version.tgz" "$to" && echo '[{}]'; exit; fi
+case $3 in
+versions) cat "$SHELF/$name.versions" ;;
+dist.integrity) cat "$SHELF/$name-$version.tgz.integrity" ;;
+esac
+"""
+
+
+def make_wheel(
+    folder: Path,
+    name: str,
+    version: str = "1.0",
+    *needs: str,
+    tags: str = PURE,
+    extras: Sequence[str] = (),
+    python: str = "",
+    more: Mapping[str, bytes] | None = None,
+) -> Path:
+    """A wheel with nothing but a module, its METADATA and the files in `more`."""
+    project = name.replace("-", "_")
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Requires-Python: {python}"] if python else []
+    lines += [f"Provides-Extra: {extra}" for extra in extras]
+    lines += [f"Requires-Dist: {need}" for need in needs]
+    information = f"{project}-{version}.dist-info"
+    path = folder / f"{project}-{version}-{tags}.whl"
+    files = {
+        f"{project}/__init__.py": b"",
+        f"{information}/METADATA": ("\n".join(lines) + "\n").encode(),
+        f"{information}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n".encode(),
+        **(more or {}),
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for file, content in files.items():
+            wheel.writestr(file, content)
+        wheel.writestr(f"{information}/RECORD", _record(files) + f"{information}/RECORD,,\n")
+    return path
+
+
+def _record(files: Mapping[str, bytes]) -> str:
+    digests = {name: hashlib.sha256(content).digest() for name, content in files.items()}
+    texts = {name: base64.urlsafe_b64encode(each).decode().rstrip("=") for name, each in digests.items()}
+    return "".join(f"{name},sha256={texts[name]},{len(content)}\n" for name, content in files.items())
+
+
+def choose(folder: Path, command: Sequence[str | Path]) -> None:
+    """Do what `pip download --no-deps` does, but at once, with an index that is a folder of pure wheels.
+
+    Raises CommandFailed, as pip fails, if nothing meets what is asked.
+    """
+    words = [str(word) for word in command]
+    target = Path(words[words.index("--dest") + 1])
+    target.mkdir(exist_ok=True)
+    asked: dict[NormalizedName, SpecifierSet] = {}
+    for word in words[words.index("--dest") + 2 :]:
+        if not word.startswith("-") and words[words.index(word) - 1] != "--platform":
+            requirement = Requirement(word)
+            name = canonicalize_name(requirement.name)
+            asked[name] = asked.get(name, SpecifierSet()) & requirement.specifier
+    for name, specifier in asked.items():
+        found = {
+            version: path
+            for path in folder.glob("*.whl")
+            for its_name, version, _, _ in [parse_wheel_filename(path.name)]
+            if its_name == name and version in specifier
+        }
+        if not found:
+            raise CommandFailed(command, "exit status 1", f"ERROR: No matching distribution found for {name}")
+        shutil.copy(found[max(found)], target)
+
+
+def _page(wheels: Sequence[Path], pythons: Mapping[str, str]) -> str:
+    links = []
+    for wheel in wheels:
+        python = html.escape(pythons.get(wheel.name, ""))
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        allowed = f' data-requires-python="{python}"' if python else ""
+        links.append(f'<a href="/files/{wheel.name}#sha256={digest}"{allowed}>{wheel.name}</a>')
+    return "<!DOCTYPE html><html><body>" + "\n".join(links) + "</body></html>"
+
+
+@contextlib.contextmanager
+def index(folder: Path, pythons: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The address of an index that serves the wheels of a folder.
+
+    `pythons` are the Pythons that the index, by a wheel's name, says it is for.
+    """
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            kind, _, name = self.path.strip("/").partition("/")
+            if kind == "files":
+                self._send((folder / Path(name).name).read_bytes(), "application/octet-stream")
+                return
+            wheels = [
+                wheel
+                for wheel in sorted(folder.glob("*.whl"))
+                if parse_wheel_filename(wheel.name)[0] == name.strip("/")
+            ]
+            if wheels:
+                self._send(_page(wheels, pythons or {}).encode(), "text/html")
+            else:
+                self.send_error(404)
+
+        def _send(self, content: bytes, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/simple"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def elf(
+    *,
+    versions: Mapping[str, Sequence[str]] | None = None,
+    weak: Sequence[str] = (),
+    levels: Mapping[int, int] | None = None,
+    kernel: tuple[int, int, int] | None = None,
+    machine: int = X86_64,
+) -> bytes:
+    """An ELF file with these versions of symbols, by library, these properties and this ABI tag."""
+    strings = bytearray(b"\0")
+    sections = [(0, b"", 0, 0), (STRTAB, b"", 0, 0)]
+    if versions:
+        sections.append((VERNEED, _needed(versions, weak, strings), 1, len(versions)))
+    if levels:
+        properties = b"".join(struct.pack("<IIII", kind, 4, bits, 0) for kind, bits in levels.items())
+        sections.append((NOTE, struct.pack("<III4s", 4, len(properties), 5, b"GNU") + properties, 0, 0))
+    if kernel:
+        sections.append((NOTE, struct.pack("<III4sIIII", 4, 16, 1, b"GNU", 0, *kernel), 0, 0))
+    # As Go's: a note of another owner, with the number of the GNU property's type.
+    sections.append((NOTE, struct.pack("<III4s4s", 3, 4, 5, b"Go", b"made"), 0, 0))
+    sections[1] = (STRTAB, bytes(strings), 0, 0)
+    body, headers = bytearray(64), bytearray()
+    for kind, content, link, info in sections:
+        headers += struct.pack("<IIQQQQIIQQ", 0, kind, 0, 0, len(body), len(content), link, info, 4, 0)
+        body += content + bytes(-len(content) % 8)
+    body[:64] = struct.pack(
+        "<4s5B7xHHIQQQIHHHHHH",
+        *(b"\x7fELF", 2, 1, 1, 0, 0, 3, machine, 1, 0, 0, len(body), 0, 64, 0, 0, 64, len(sections), 1),
+    )
+    return bytes(body + headers)
+
+
+def _needed(versions: Mapping[str, Sequence[str]], weak: Sequence[str], strings: bytearray) -> bytes:
+    def place(text: str) -> int:
+        strings.extend(text.encode() + b"\0")
+        return len(strings) - len(text) - 1
+
+    needed = b""
+    for number, (library, names) in enumerate(versions.items(), 1):
+        size = 16 * (1 + len(names))
+        following = size if number < len(versions) else 0
+        needed += struct.pack("<HHIII", 1, len(names), place(library), 16, following)
+        for name in names:
+            last = name == names[-1]
+            needed += struct.pack("<IHHII", 0, 2 if name in weak else 0, 2, place(name), 0 if last else 16)
+    return needed
+
+
+def manifest(name: str = node.PROJECT, version: str = "0.10.0", **other: Any) -> dict[str, Any]:
+    found = {"name": name, "version": version, "engines": {"node": ">=18.0.0"}, **other}
+    if name == node.PROJECT:
+        found.setdefault("optionalDependencies", {node.NATIVE: version})
+    return found
+
+
+def tarball(folder: Path, said: dict[str, Any] | None = None, more: dict[str, bytes] | None = None) -> Path:
+    """A tarball of the package with this manifest, under the name that `npm pack` gives it."""
+    said = manifest() if said is None else said
+    file = folder / node.file_name(said["name"], said["version"])
+    with tarfile.open(file, "w:gz") as tar:
+        for name, content in {"package/package.json": json.dumps(said).encode(), **(more or {})}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return file
+
+
+def integrity(file: Path) -> str:
+    return f"sha512-{base64.b64encode(hashlib.sha512(file.read_bytes()).digest()).decode()}"
+
+
+class Registry:
+    """A folder of tarballs that a stand-in for npm answers from."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shelf = folder / "shelf"
+        programs = folder / "programs"
+        for each in (self.shelf, programs):
+            each.mkdir()
+        (programs / "npm").write_text(STAND_IN)
+        (programs / "npm").chmod(0o755)
+        monkeypatch.setenv("SHELF", str(self.shelf))
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        node._versions.cache_clear()
+
+    def has(self, said: dict[str, Any], more: dict[str, bytes] | None = None) -> Path:
+        """Publish a package."""
+        file = tarball(self.shelf, said, more)
+        file.with_name(f"{file.name}.integrity").write_text(json.dumps(integrity(file)))
+        known = self.shelf / f"{node.file_name(said['name'], '').removesuffix('-.tgz')}.versions"
+        versions = json.loads(known.read_text()) if known.exists() else []
+        known.write_text(json.dumps([*versions, said["version"]]))
+        return file
+
+    @property
+    def calls(self) -> list[str]:
+        log = self.shelf / "calls"
+        return log.read_text().splitlines() if log.exists() else []

@@ -1,0 +1,115 @@
+"""Command lines and how tests run them, and other processes to test against."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab import cli
+from lab.base.wait import Deadline, wait_for
+from lab.record import RunResult, Status
+from lab.run import scheduler
+from lab.run.journal import Journal
+
+ONE_CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
+# How long anything may take: on a host with much to do an interpreter takes seconds to start.
+SECONDS = 600.0
+
+LOCK_HOLDER = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+LANE_HOLDER = """
+import sys
+from pathlib import Path
+from lab.machine import leftovers, ports
+from lab.base.paths import Paths
+ports.FIRST, ports.LAST = 23150, 23199
+base = Path(sys.argv[1])
+paths = Paths(cache=base / "cache", state=base / "state")
+port = ports.reserve(paths.make(paths.ports))
+with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as folder:
+    print(folder.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+TWO_CELLS = [*ONE_CELL, "-v", "max-userns-zero"]
+
+
+def lab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lab", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
+    """The exit status of a command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+def rows_listed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    return [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+
+
+def interrupt_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on runs are interrupted after their first cell."""
+
+    class Interrupted(scheduler.Scheduler):
+        def run(self) -> RunResult:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            journal = Journal(self.folder, self.cells, self.info, self.kept)
+            self.observer.cell(journal.decide(self.cells[0], self.cells[0].result(Status.XPASS)))
+            return journal.finish(interrupted=True)
+
+    monkeypatch.setattr(scheduler, "Scheduler", Interrupted)
+
+
+@contextmanager
+def other_process(program: str, *arguments: object) -> Iterator[tuple[psutil.Process, str]]:
+    """A Python program in its own process and the first line it prints; killed at the end of the block."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        try:
+            assert child.stdout is not None
+            yield psutil.Process(child.pid), child.stdout.readline().strip()
+        finally:
+            child.kill()
+
+
+def keys_for_all(folder: Path) -> list[Path]:
+    """The files below a folder that hold a private key and that others than their owner may read."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mode & 0o044]
+    return [file for file in files if b"PRIVATE KEY-----" in file.read_bytes()]
+
+
+def wait_until_ended(pid: int) -> None:
+    """Wait until a process is gone; one that nobody has collected yet counts as gone."""
+
+    def ended() -> bool | None:
+        try:
+            return True if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return True
+
+    wait_for(ended, Deadline(20, f"the end of process {pid}"), interval=0.02)
