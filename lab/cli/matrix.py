@@ -105,9 +105,7 @@ class Matrix(start.Request):
     only_list: Annotated[bool, Option(Group.OUTPUT, "--list", "List the cells and run nothing.")] = False
     folder: Annotated[Path | None, Option(Group.OUTPUT, "-o", options.NEW_RUN, "DIR")] = None
     quiet: Annotated[bool, Option(Group.OUTPUT, "--quiet", "Print only the result.")] = False
-    verbose: Annotated[
-        bool, Option(Group.OUTPUT, "--verbose", "Print a line for each step instead of a live table.")
-    ] = False
+    verbose: Annotated[bool, Option(Group.OUTPUT, "--verbose", options.EACH_STEP)] = False
 
 
 # What a run is made of cannot be changed when it is resumed; the builds are those it has.

@@ -151,7 +151,8 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[Group, list[tuple[str, str]]] = {group: [] for group in Group}
         for parameter in self.get_params(ctx):
-            if (row := parameter.get_help_record(ctx)) is not None:
+            row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if row is not None:
                 rows[getattr(parameter, "group", Group.OTHER)].append(row)
         for group, records in rows.items():
             if records:
@@ -220,10 +221,10 @@ def folder_option(help_text: str, *, required: bool = False) -> Callable[..., An
     return click.option("-o", "folder", type=kind, metavar="DIR", required=required, help=help_text)
 
 
+EACH_STEP = "Print a line for each step instead of a live table."
+JSON = "Print one JSON document; see docs/reference/json.md."
 NEW_RUN = "Write the run into this folder. Default: a new folder among the lab's runs."
 
 run_argument = click.argument("run", metavar="RUN", shell_complete=runs)
 runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=runs)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document; see docs/reference/json.md."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help=JSON)

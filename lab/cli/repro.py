@@ -2,21 +2,23 @@
 
 import shlex
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
 
 import click
 
 from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.files import inert, plain
+from lab.base.options import Group, Option
 from lab.catalog import Guest
 from lab.cli import options, output
-from lab.cli.options import OFFERED
 from lab.repro import answer, judging, planning, reading, running, showing, verdict
 from lab.repro.answer import Subject
 from lab.repro.judging import Judged
-from lab.repro.planning import Plan
+from lab.repro.planning import Plan, Wishes
 from lab.repro.report import Report
 from lab.repro.running import Extras, View
 
@@ -24,55 +26,26 @@ from lab.repro.running import Extras, View
 STDIN = "-"
 
 
-@click.command("repro")
+@dataclass(frozen=True)
+class Repro(Extras, Wishes):
+    """What `lab repro` is asked for."""
+
+    text_only: Annotated[
+        bool,
+        Option(
+            Group.HOW, "--text-only", "Show what the report says and what its text alone shows; boot nothing."
+        ),
+    ] = False
+    folder: Annotated[Path | None, Option(Group.OUTPUT, "-o", options.NEW_RUN, "DIR")] = None
+    quiet: Annotated[bool, Option(Group.OUTPUT, "--quiet", "Print only the answer.")] = False
+    verbose: Annotated[bool, Option(Group.OUTPUT, "--verbose", options.EACH_STEP)] = False
+    as_json: Annotated[bool, Option(Group.OUTPUT, "--json", options.JSON)] = False
+
+
+@click.command("repro", cls=options.GroupedCommand, params=options.of_request(Repro))
 @click.argument("report", metavar="REPORT|-")
-@click.option(
-    "--text-only", is_flag=True, help="Show what the report says and what its text alone shows; boot nothing."
-)
-@click.option(
-    "--nearest",
-    is_flag=True,
-    help="If the report's host is no guest that can be run here, run the guest that comes nearest to it.",
-)
-@click.option(
-    "--guest",
-    metavar="GUEST",
-    shell_complete=OFFERED["GUEST"],
-    help="Run this guest. Default: the one of the distribution and release that the report names.",
-)
-@options.build_option(
-    f"Test this {builds.forms()}. Default: the version that the report names, or else the newest release."
-)
-@click.option(
-    "--bisect",
-    "bisected",
-    is_flag=True,
-    help="Find out by running other releases which one first failed, and which one first passed again.",
-)
-@click.option(
-    "--remedies/--no-remedies", default=True, help="Try remedies on the cells that fail. Default: yes."
-)
-@options.folder_option(options.NEW_RUN)
-@click.option("--quiet", is_flag=True, help="Print only the answer.")
-@click.option("--verbose", is_flag=True, help="Print a line for each step instead of a live table.")
-@options.json_option
 @click.pass_obj
-def repro_command(
-    lab: options.Lab,
-    /,
-    *,
-    report: str,
-    text_only: bool,
-    nearest: bool,
-    guest: str | None,
-    build: str | None,
-    bisected: bool,
-    remedies: bool,
-    folder: Path | None,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-) -> int:
+def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     """Read a bug report, run what it describes, and end in a verdict.
 
     REPORT is a file, or - for standard input: plain text, Markdown, or what `gh issue view NUMBER --json
@@ -80,21 +53,20 @@ def repro_command(
 
     Exit status: 0 reproduced, 1 not reproduced or reproduced with another cause, 2 for wrong usage, 3 not run.
     """
+    request = Repro(**values)
     read = reading.read(_content(report))
     judged = judging.judge(read)
-    if text_only:
-        _show_text(read, judged, as_json=as_json)
-        if not as_json:
+    if request.text_only:
+        _show_text(read, judged, as_json=request.as_json)
+        if not request.as_json:
             offline = planning.Host(partial(running.is_stored, lab.paths), _as_if_there, None)
-            _show_plan(
-                planning.plan(read, judged, catalog.load(), offline, planning.Wishes(nearest, guest, build))
-            )
+            _show_plan(planning.plan(read, judged, catalog.load(), offline, request))
         return 0
-    view = View(output.console, quiet=quiet or as_json, verbose=verbose)
+    view = View(output.console, quiet=request.quiet or request.as_json, verbose=request.verbose)
     host = planning.Host(
         partial(running.is_stored, lab.paths), partial(running.why_no_image, lab.paths, view), builds.releases
     )
-    plan = planning.plan(read, judged, catalog.load(), host, planning.Wishes(nearest, guest, build))
+    plan = planning.plan(read, judged, catalog.load(), host, request)
     if not view.quiet:
         _show_text(read, judged)
         _show_plan(plan)
@@ -103,22 +75,19 @@ def repro_command(
         assert plan.build is not None
         lab.sweep()
         plan.build.check(lab.paths)
-        target = running.new_folder(lab.paths, folder)
+        target = running.new_folder(lab.paths, request.folder)
         view.line(f"run {target}")
-        extras = Extras(bisection=bisected, remedies=remedies)
-        again = _again(extras, nearest=nearest, guest=guest, build=build)
-        command = shlex.join(["lab", *sys.argv[1:]])
         subject = running.carry_out(
             plan,
             target,
             lab.paths,
             lab.uri,
             view,
-            command=command,
-            again=again,
-            extras=extras,
+            command=shlex.join(["lab", *sys.argv[1:]]),
+            again=_again(request),
+            extras=request,
         )
-    if as_json:
+    if request.as_json:
         output.print_json({"report": showing.document(read, judged), **answer.document(subject)})
     else:
         view.line("")
@@ -151,14 +120,14 @@ def _show_plan(plan: Plan) -> None:
     output.say("")
 
 
-def _again(extras: Extras, *, nearest: bool, guest: str | None, build: str | None) -> str:
+def _again(request: Repro) -> str:
     """The command that answers the report again. It holds no path of this machine."""
     words = ["lab", "repro", "REPORT"]
-    words += ["--nearest"] if nearest else []
-    words += ["--guest", guest] if guest else []
-    words += ["--build", Path(build).name] if build else []
-    words += ["--bisect"] if extras.bisection else []
-    words += [] if extras.remedies else ["--no-remedies"]
+    words += ["--nearest"] if request.nearest else []
+    words += ["--guest", request.guest] if request.guest else []
+    words += ["--build", Path(request.build).name] if request.build else []
+    words += ["--bisect"] if request.bisection else []
+    words += [] if request.remedies else ["--no-remedies"]
     return shlex.join(words)
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from packaging.version import InvalidVersion, Version
 
 from lab import builds
 from lab.base.errors import LabError
+from lab.base.options import Group, Option
 from lab.builds import Build
 from lab.catalog import AND, Catalog, Guest, Variant
 from lab.plan import Cell
@@ -94,9 +96,33 @@ class Plan:
 class Wishes:
     """What the user of the lab asks for: the nearest guest, a guest or a build by name."""
 
-    nearest: bool = False
-    guest: str | None = None
-    build: str | None = None
+    nearest: Annotated[
+        bool,
+        Option(
+            Group.WHAT,
+            "--nearest",
+            "If the report's host is no guest that can be run here, run the guest that comes nearest to it.",
+        ),
+    ] = False
+    guest: Annotated[
+        str | None,
+        Option(
+            Group.WHAT,
+            "--guest",
+            "Run this guest. Default: the one of the distribution and release that the report names.",
+            "GUEST",
+        ),
+    ] = None
+    build: Annotated[
+        str | None,
+        Option(
+            Group.WHAT,
+            "--build",
+            f"Test this {builds.forms()}. Default: the version that the report names, or else the newest "
+            "release.",
+            "BUILD",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import make_folder, write_atomically
+from lab.base.options import Group, Option
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images import store
@@ -33,14 +35,20 @@ JOBS = 1
 
 @dataclass(frozen=True)
 class Extras:
-    """What is done beside running the suite in a report's cells.
+    """What is done beside running the suite in a report's cells."""
 
-    `bisection`: other releases are run on the cell that fails. `remedies`: they are tried on each cell that
-    fails.
-    """
-
-    bisection: bool = False
-    remedies: bool = True
+    bisection: Annotated[
+        bool,
+        Option(
+            Group.HOW,
+            "--bisect",
+            "Find out by running other releases which one first failed, and which one first passed again.",
+        ),
+    ] = False
+    remedies: Annotated[
+        bool,
+        Option(Group.HOW, "--remedies/--no-remedies", "Try remedies on the cells that fail. Default: yes."),
+    ] = True
 
     @property
     def options(self) -> RunOptions:
