@@ -1,7 +1,6 @@
 """The results of a run while it goes on: every decided cell is on disk before anything else happens."""
 
 import shlex
-import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from lab.record import (
     Status,
     decided,
 )
-from lab.record.decided import DECIDED_FILE, DecidedFile
+from lab.record.decided import DecidedFile
 
 LOCK = ".lock"
 RUN_LOG = "run.log"
@@ -248,44 +247,20 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def new_folder(runs: Path, wanted: Path | None) -> Path:
-    """Name the folder of a new run, and clear `wanted` of a run that failed before a lane came up.
-
-    Raises UsageError if `wanted` holds any other run, or if another lab is at work in it.
-    """
+    """Name the folder of a new run. Raises UsageError if there is a run in `wanted`."""
     if wanted is None:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        base = runs / stamp
-        folder, number = base, 1
+        folder, number = runs / stamp, 1
         while folder.exists():
             number += 1
-            folder = base.with_name(f"{stamp}-{number}")
+            folder = runs / f"{stamp}-{number}"
         return folder
     if (wanted / RESULTS_FILE).exists():
-        if not _has_no_result(wanted):
-            raise UsageError(
-                f"-o {wanted}: there is a run in it already", hint="name a new folder, or --resume it"
-            )
-        _clear(wanted)
+        raise UsageError(
+            f"-o {wanted}: there is a run in it already",
+            hint="name a new folder, continue that run with --resume, or delete it",
+        )
     return wanted.resolve()
-
-
-def _has_no_result(folder: Path) -> bool:
-    """Whether the run in a folder ended before a lane came up, and left nothing that a new run could lose."""
-    try:
-        run = RunResult.read(folder)
-    except UsageError:
-        return False
-    started = run.run.lanes or any(cell.evidence or cell.status is not Status.NOT_RUN for cell in run.cells)
-    return not started
-
-
-def _clear(folder: Path) -> None:
-    """Delete what a failed start left and a new run would take for its own. Raises UsageError."""
-    with locked_folder(folder):
-        shutil.rmtree(folder / VARIANTS, ignore_errors=True)
-        for name in (RUN_LOG, DECIDED_FILE):
-            (folder / name).unlink(missing_ok=True)
-        (folder / RESULTS_FILE).unlink()
 
 
 def find_folder(runs: Path, run: str) -> Path:

@@ -20,8 +20,6 @@ from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, S
 from lab.run import journal, lanes
 from lab.run.journal import (
     LOCK,
-    RUN_LOG,
-    VARIANTS,
     Journal,
     ResultsNotWritten,
     locked_folder,
@@ -229,51 +227,6 @@ def test_a_folder_with_a_run_in_it_is_not_used_again(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({}))
     with pytest.raises(UsageError, match=f"-o {tmp_path}: there is a run in it already"):
         new_folder(tmp_path / "runs", tmp_path)
-
-
-def failed_start(folder: Path) -> None:
-    """The record of a run that ended before a lane came up, its log, and a variant made for it."""
-    record(folder).finish(interrupted=True)
-    (folder / RUN_LOG).touch()
-    (folder / VARIANTS).mkdir()
-    (folder / VARIANTS / "report.toml").touch()
-
-
-def test_a_folder_that_only_holds_a_failed_start_is_used_again(tmp_path: Path) -> None:
-    failed_start(tmp_path)
-    (tmp_path / "notes.txt").touch()
-    assert new_folder(tmp_path / "runs", tmp_path) == tmp_path
-    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
-
-
-@pytest.mark.parametrize("holds", ["a lane", "a fault", "evidence", "garbage"])
-def test_a_folder_with_anything_that_a_new_run_could_lose_is_not_used_again(tmp_path: Path, holds: str) -> None:
-    growing = record(tmp_path)
-    match holds:
-        case "a lane":
-            growing.add_lane(LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={}))
-        case "a fault":
-            growing.decide(STOCK, STOCK.result(Status.ERROR, reason="the image could not be built"))
-        case "evidence":
-            (tmp_path / STOCK.folder).mkdir(parents=True)
-            (tmp_path / STOCK.folder / "console.log").touch()
-    growing.finish(interrupted=True)
-    if holds == "garbage":
-        (tmp_path / "results.json").write_text("{")
-    before = (tmp_path / "results.json").read_bytes()
-    with pytest.raises(UsageError, match="there is a run in it already"):
-        new_folder(tmp_path / "runs", tmp_path)
-    assert (tmp_path / "results.json").read_bytes() == before
-
-
-def test_a_run_that_another_lab_has_just_begun_is_no_failed_start(tmp_path: Path) -> None:
-    failed_start(tmp_path)
-    with (
-        other_process(LOCK_HOLDER, tmp_path / LOCK),
-        pytest.raises(UsageError, match="another lab is at work in it"),
-    ):
-        new_folder(tmp_path / "runs", tmp_path)
-    assert (tmp_path / "results.json").is_file()
 
 
 def many(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
