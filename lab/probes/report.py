@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from lab.base.errors import UsageError, one_line
 from lab.base.files import bounded, plain
-from lab.probes import script
+from lab.probes import script, show
 from lab.probes.facts import Answer, Facts, Probes, Who
 
 # Characters of one line, and of the part of an output that is JSON: far more than the script prints.
@@ -95,9 +95,9 @@ def _read(lines: Sequence[str]) -> HostReport:
     """Read one output from its first line on. Raises UsageError if it is damaged or of a newer form."""
     begin = BEGIN.search(lines[0])
     assert begin is not None
-    if int(begin[1]) > script.VERSION:
+    if int(begin[1]) > show.VERSION:
         raise UsageError(
-            f"the probe's output has form {begin[1]}, and this lab reads forms up to {script.VERSION}",
+            f"the probe's output has form {begin[1]}, and this lab reads forms up to {show.VERSION}",
             hint="update the lab, or run the script that this lab's `lab probe` prints",
         )
     last, end = next(

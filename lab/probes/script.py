@@ -7,14 +7,14 @@ from pathlib import Path
 
 import jinja2
 
-from lab.probes import PROGRAMS
+from lab.probes import PROGRAMS, show
 
 TEMPLATE = Path(__file__).with_name("script.sh")
 # A GitHub issue form for the repository of boxlite that asks for the script's output.
 ISSUE_FORM = Path(__file__).with_name("issue_form.yml")
 
-# Of the form of the output, as in `programs/show.py`: a reader refuses a newer one.
-VERSION = 1
+# The programs that it runs on a user's host.
+SOURCES = [PROGRAMS / "facts.py", PROGRAMS / "probe.py", Path(show.__file__)]
 BEGIN, END = "begin boxlite-probe", "end boxlite-probe"
 
 # The words of the kernel's command line that are shown, by the name before `=`. All others may be private.
@@ -46,10 +46,8 @@ def text(sysctls: Iterable[str] = ()) -> str:
     }
     return _rendered(
         TEMPLATE,
-        version=VERSION,
-        programs={
-            file.stem: COMMENT.sub("", file.read_text("utf-8")).strip() for file in PROGRAMS.glob("*.py")
-        },
+        version=show.VERSION,
+        programs={file.stem: COMMENT.sub("", file.read_text("utf-8")).strip() for file in SOURCES},
         modules=MODULES,
         seconds=SECONDS,
         path=":".join(PATH),

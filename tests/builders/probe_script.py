@@ -2,13 +2,12 @@
 
 import contextlib
 import io
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab import catalog
-from lab.probes import PROGRAMS, Facts, Probe, Probed, Probes, script
+from lab.probes import Facts, Probe, Probed, Probes, script, show
 from lab.probes.report import HostReport
 from tests.builders.facts import probed as a_probed
 
@@ -28,8 +27,7 @@ def output(
     document = {"facts": facts, "unreadable": list(unreadable), "id_like": list(id_like)}
     all_probes = dict.fromkeys(Probes.model_fields, WORKED) | dict(probes)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        show = runpy.run_path(str(PROGRAMS / "show.py"))["main"]
-        show(document, a_probed(all_probes, **who).model_dump(mode="json"))
+        show.main(document, a_probed(all_probes, **who).model_dump(mode="json"))
     return printed.getvalue()
 
 

@@ -93,9 +93,9 @@ def test_shellcheck_finds_nothing_and_no_single_quote_ends_a_command_line() -> N
     assert SCRIPT.isascii()
 
 
-@pytest.mark.parametrize("name", ["facts", "probe", "show"])
-def test_its_programs_are_written_for_the_oldest_python(name: str) -> None:
-    source = (PROGRAMS / f"{name}.py").read_text()
+@pytest.mark.parametrize("file", script.SOURCES, ids=lambda file: file.stem)
+def test_its_programs_are_written_for_the_oldest_python(file: Path) -> None:
+    source = file.read_text()
     tree = ast.parse(source, feature_version=(3, 6))
     # `ast` takes the walrus of 3.8 with any feature_version; `subprocess.run` has these two since 3.7.
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)]

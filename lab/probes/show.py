@@ -1,14 +1,16 @@
-"""Print what the other two programs say of the host of a user: a summary for people, and all of it as JSON.
+"""Print what the programs say of the host of a user: a summary for people, and all of it as JSON.
 
-Arguments: what `facts.py` prints for a user, and what `probe.py` prints. The home is written as ~. In the JSON
-only plain characters stand for themselves, and all others are %XX: it has no white space, no quote inside of a
-text and no markup. So nothing is lost where a mail program folds or quotes lines.
+Arguments: what `facts.py` prints for a user, and what `probe.py` prints. It runs on that host, whose Python may
+be 3.6. The home is written as ~. In the JSON only plain characters stand for themselves, others are %XX:
+it has no white space, no quote inside of a text and no markup. So nothing is lost where a mail program folds or
+quotes lines.
 """
 
 import json
 import os
 import re
 import sys
+from typing import Any, Callable, Iterator, Tuple
 from urllib.parse import quote
 
 # Of the form of the output: a reader refuses a newer one.
@@ -21,7 +23,7 @@ SHORT = 200
 PLAIN = "/:+,()~"
 
 
-def changed(value, change):
+def changed(value: Any, change: Callable[[str], str]) -> Any:
     """A document with each of its texts changed, the names too."""
     if isinstance(value, dict):
         return {change(name): changed(inner, change) for name, inner in value.items()}
@@ -30,26 +32,26 @@ def changed(value, change):
     return change(value) if isinstance(value, str) else value
 
 
-def without_home(text):
+def without_home(text: str) -> str:
     home = os.path.expanduser("~").rstrip("/")
     return text.replace(home, "~") if home else text
 
 
-def escaped(text):
+def escaped(text: str) -> str:
     return quote(text[:LONGEST], PLAIN, "utf-8", "replace")
 
 
-def summary(host):
+def summary(host: Any) -> Iterator[Tuple[str, str]]:
     """Names and values for people, in the order in which they are printed."""
     facts, hidden = host["facts"], host["unreadable"]
 
-    def module(name, words):
+    def module(name: str, words: Callable[[Any], str]) -> str:
         return words(facts[name]) if facts[name] else "cannot be read" if name in hidden else "not in use"
 
-    def program(about):
+    def program(about: Any) -> str:
         return "%s, mode %s" % (about["version"] or "of unknown version", about["mode"])
 
-    def device(about):
+    def device(about: Any) -> str:
         return "mode %s, owner %s, group %s" % (about["mode"], about["owner"], about["group"])
 
     yield "system", facts["os"]["pretty_name"] or facts["os"]["id"] or "no name"
@@ -68,7 +70,7 @@ def summary(host):
         yield name, worked + (": " + error if status != 0 and error else "")
 
 
-def main(facts, probed):
+def main(facts: Any, probed: Any) -> None:
     host = dict(facts, probes=probed.pop("probes"), who=probed)
     host = changed(host, without_home)
     print("===== begin boxlite-probe %d =====" % VERSION)
