@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lab.base.activity import Activity, Step
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 
@@ -26,7 +27,7 @@ def locked(lock: Path, seconds: float, what: str, say: Callable[[str], None]) ->
         try:
             held.acquire()
         except Timeout:
-            say(f"waiting for {what}")
+            say(Step(f"waiting for {what}", Activity.WAITING))
             return None
         return True
 

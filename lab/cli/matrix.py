@@ -19,11 +19,11 @@ from lab.cli import lists, options, output
 from lab.cli.gate import EXPECT, GateOptions
 from lab.cli.gate import show as show_decision
 from lab.fleet import inventory
-from lab.fleet.part import Part, Refused
+from lab.fleet.part import EventLines, Part, Refused
 from lab.machine.budget import Limits
 from lab.record import RunResult
 from lab.report import live, table
-from lab.report.live import EventLines, RunLog
+from lab.report.live import RunLog
 from lab.run import journal, start
 
 

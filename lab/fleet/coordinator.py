@@ -20,6 +20,7 @@ from typing import Any
 from distributed import Future, KilledWorker, as_completed
 
 from lab.base import process, scratch
+from lab.base.activity import Activity, Step
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import bounded, make_folder, plain
 from lab.base.paths import Paths
@@ -41,7 +42,7 @@ from lab.run.decisions import Decisions
 from lab.run.estimates import Estimates
 from lab.run.journal import UNDECIDED, Journal, locked_folder
 from lab.run.lanes import NUMBERED, Labels
-from lab.run.observer import Observer, kept_apart
+from lab.run.observer import LaneSteps, Observer, kept_apart
 from lab.run.start import PlannedRun
 from lab.run.worker import NO_IMAGE
 
@@ -94,7 +95,7 @@ class Coordinator:
     _bug: Exception | None = None
 
     def __post_init__(self) -> None:
-        self.observer = kept_apart(self.observer, self._keep_bug)
+        self.observer = kept_apart(self._keep_bug, self.observer)
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
@@ -133,6 +134,7 @@ class Coordinator:
         planned, options = self.planned, self.planned.info.options
         self._labels = Labels(planned.info.lanes)
         self._journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
+        self.observer = kept_apart(self._keep_bug, self.observer, LaneSteps(self._journal.add_step))
         self._backlog = Backlog(
             planned.left,
             Estimates.from_folder(self.paths.runs, options),
@@ -232,19 +234,21 @@ class Coordinator:
     def _pin_all(self) -> None:
         """Find an image for each guest, one after another; build or download those that are not stored."""
         for guest in {ticket.cell.guest.name: ticket.cell.guest for ticket in self._backlog.waiting()}.values():
+            lane = f"coordinator: {guest.name}"
 
-            def say(text: str, lane: str = f"coordinator: {guest.name}") -> None:
+            def say(text: str, lane: str = lane) -> None:
                 if self._is_stopping or self._is_over:
                     raise LabError("interrupted")
-                self.observer.lane(lane, text and f"image: {text}")
+                self.observer.lane(lane, Step.of(text, Activity.IMAGE, prefix="image: "))
 
             try:
                 self._pins[guest.name] = images.pin(self.paths, guest, say, offline=self.offline)
-                say("")
             except LabError as error:
                 self._inbox.put(partial(self._has_no_image, guest, error))
             except Exception as error:
                 self._inbox.put(partial(self._fail, error))
+            finally:
+                self.observer.lane(lane, "")
 
     def _has_no_image(self, guest: Guest, error: LabError) -> None:
         if self._is_stopping:
@@ -259,7 +263,8 @@ class Coordinator:
     def _push(self, name: str, piece: Piece, folder: str) -> None:
         """Bring its image to the host of a part, which waits for it."""
         why_not = ""
-        self.observer.lane(f"{name}: {piece.guest}", "image: on its way to this host")
+        on_its_way = Step("image: on its way to this host", Activity.IMAGE)
+        self.observer.lane(f"{name}: {piece.guest}", on_its_way)
         try:
             if name not in self._logins:
                 raise LabError(f"{name} dialled in and lacks the image of {piece.guest}: copy it there")
@@ -271,7 +276,7 @@ class Coordinator:
     def _fetch(self, name: str, piece: Piece, content: Content, folder: str) -> None:
         """Take over the image that the host of a part has prepared."""
         lane, pin = f"coordinator: {piece.guest}", (piece.image, False)
-        self.observer.lane(lane, f"image: on its way from {name}")
+        self.observer.lane(lane, Step(f"image: on its way from {name}", Activity.IMAGE))
         try:
             pin = images.fetch(self.paths, self._logins[name], content, folder), True
         except (LabError, KeyError) as error:
@@ -328,7 +333,7 @@ class Coordinator:
         self._inbox.put(partial(self._event, json.loads(event[1])))
 
     def _event(self, told: dict[str, Any]) -> None:
-        """Take in what a host tells of a part; see `lab.report.live.EventLines` and `run_part`."""
+        """Take in what a host tells of a part; see `EventLines` and `run_part`."""
         piece, name, kind = self._pieces.get(told["part"]), told["host"], told["kind"]
         if piece is None:
             return
@@ -341,7 +346,7 @@ class Coordinator:
             self._backlog.begin(piece.tickets)
             self._decisions.tell_time_left()
         elif kind == "lane":
-            self.observer.lane(self._lane(piece, told["lane"]), told["text"])
+            self.observer.lane(self._lane(piece, told["lane"]), part.step_of(told))
         elif kind == "note":
             self.observer.note(f"{name}: {told['text']}")
         elif kind == "lacks image":
@@ -498,6 +503,8 @@ class Coordinator:
             if name not in self._hosts:
                 lanes, memory, kvm = (int(offers.get(key, 0)) for key in ("lane", "memory", "kvm"))
                 self._hosts[name] = Joined(address, lanes, memory, bool(kvm))
+                if name not in self._journal.info.host_names:
+                    self._journal.info.host_names.append(name)
                 self._refused.pop(name, None)
                 self.observer.note(f"{name} joined: {self._hosts[name]}")
         self._decisions.jobs = max(1, sum(each.lanes for each in self._usable.values()))

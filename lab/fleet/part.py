@@ -11,25 +11,28 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab import __version__, builds
 from lab.base import scratch
+from lab.base.activity import Activity, Step
 from lab.base.errors import LabError, UsageError
-from lab.base.files import plain
+from lab.base.files import bounded, plain
 from lab.base.paths import Paths
 from lab.catalog import Catalog
 from lab.causes.evidence import PROBES_FILE
 from lab.fleet import images, results
 from lab.images.content import Content
+from lab.images.store import BaseImage
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, CellResult, RunOptions
 from lab.run import definitions, start
 from lab.run.backlog import Ticket
 from lab.run.journal import Journal
 from lab.run.lanes import HOST_NAME
+from lab.run.observer import Silent
 from lab.trials import experiment
 from lab.trials.changes import Policy
 
@@ -147,6 +150,54 @@ class Part(BaseModel):
         for file, text in self.probes.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(text)
+
+
+# -- on a host, in the child that runs the part
+
+# Longest text of an event, in characters.
+LONGEST = 4000
+
+
+class EventLines(Silent):
+    """An observer that writes what it is told as JSON, one event a line, for the coordinator.
+
+    Their `kind` is `lane`, `note`, `prepared` (an image, and the folder that has it), or `refused` (why this
+    host must not run the part).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def lane(self, lane: str, text: str) -> None:
+        step = {"activity": text.activity, "name": text.name} if isinstance(text, Step) else {}
+        self.tell("lane", lane=lane, text=text, **step)
+
+    def cell(self, result: CellResult) -> None:
+        # The lane that ended it: another one may have run its suite, on another host.
+        if lane := result.trials_lane or result.lane:
+            self.lane(lane, f"decided {result.variant} {result.build}: {result.status}")
+
+    def note(self, text: str) -> None:
+        self.tell("note", text=text)
+
+    def image(self, image: BaseImage) -> None:
+        if image.manifest.base:
+            self.tell("prepared", folder=str(image.folder), image=image.content.model_dump(mode="json"))
+
+    def tell(self, kind: str, **more: Any) -> None:
+        """Write one event."""
+        texts = {key: bounded(plain(more[key]), LONGEST) for key in ("text", "name") if key in more}
+        with self._lock:
+            self._stream.write(json.dumps({"kind": kind, **more, **texts}) + "\n")
+            self._stream.flush()
+
+
+def step_of(event: dict[str, Any]) -> str:
+    """Return what a lane does, from an event of the kind `lane`."""
+    if "activity" not in event:
+        return str(event["text"])
+    return Step(event["text"], Activity(event["activity"]), name=event["name"])
 
 
 # -- on a host, in the process of dask's worker

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab.base import scratch
+from lab.base.activity import Activity, Step
 from lab.base.space import A_PAYLOAD, explained
 from lab.builds import FOLDER, ROOTFS, Build
 from lab.guest.session import ADMIN, SUITE, Session
@@ -50,7 +51,7 @@ def deploy(
     `disk` is this host's file of the guest's disk for them. `python` is the version of the guest's. `say` is
     told how far that is. Raises LabError.
     """
-    say("deploying: packing")
+    say(Step("deploying: packing", Activity.DEPLOY, name="deploying"))
     with scratch.temporary() as folder, explained(folder, A_PAYLOAD):
         contents = {
             **build.laid_out(files, folder, python),
@@ -59,10 +60,10 @@ def deploy(
         }
         with explained(disk, A_PAYLOAD):
             size = pack({name.removeprefix(f"{FOLDER}/"): path for name, path in contents.items()}, disk)
-    say("deploying: unpacking")
+    say(Step("deploying: unpacking", Activity.DEPLOY, name="deploying"))
     session.run(UNPACK, seconds=UNPACK_SECONDS + size / 2**20 * MIB_SECONDS)
     empty_disk(disk)
-    say("deploying: first use")
+    say(Step("deploying: first use", Activity.DEPLOY, name="deploying"))
     for step in build.steps():
         user = SUITE if step.as_suite_user else ADMIN
         session.run(step.command, seconds=step.seconds, user=user, check=step.check)

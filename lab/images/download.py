@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from lab.base.activity import Activity, Step
 from lab.base.errors import ImageNotAvailable, LabError, NotPublished
 
 Say = Callable[[str], None]
@@ -222,7 +223,8 @@ class _Progress:
         spent = time.monotonic() - self._start
         if spent - self._said >= SAY_SECONDS:
             self._said = spent
-            self._say(progress(self._have, self._total, self._have - self._first, spent))
+            text = progress(self._have, self._total, self._have - self._first, spent)
+            self._say(Step(text, Activity.IMAGE, name="downloading"))
 
 
 def progress(have: int, total: int | None, lately: int, seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from lab.base.activity import Activity, Step
 from lab.base.errors import LabError
 from lab.base.wait import DeadlineExpired
 from lab.lane.guest import LaneGuest
@@ -40,7 +41,8 @@ class BringUp:
         stored = self.states.find(deployment) if self.states else None
         if stored is None:
             return False
-        self.guest.say("restoring the deployed build" if deployment else "restoring its boot")
+        what = "restoring the deployed build" if deployment else "restoring its boot"
+        self.guest.say(Step(what, Activity.START))
         try:
             with self.guest.watch.step("boot"):
                 self._load(stored)
@@ -74,7 +76,7 @@ class BringUp:
         if self.states is None or not self.states.wanted():
             return
         guest, lane = self.guest, self.guest.lane
-        guest.say("storing its boot")
+        guest.say(Step("storing its boot", Activity.START))
         guest.session.close()
         known = Known(BOOT, lane.endpoint.client_key, lane.endpoint.host_key, programs=guest.agent_programs)
         with guest.watch.step("boot"):
@@ -97,7 +99,7 @@ class BringUp:
         """
         guest, lane = self.guest, self.guest.lane
         # The step begins after the wait for processors: it measures the boot alone.
-        with guest.holding("booting"), guest.watch.step("boot"):
+        with guest.holding(Step("booting", Activity.START)), guest.watch.step("boot"):
             try:
                 lane.start()
                 guest.wait_up()

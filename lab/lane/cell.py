@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import causes
+from lab.base.activity import Activity, Step
 from lab.base.space import A_RUN, explained
 from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
@@ -70,7 +71,7 @@ class CellRunner:
         checkpoint = self.running.checkpoint(cell.build)
         self.served += 1
         watch = Stopwatch() if checkpoint else self.guest.watch
-        self.guest.say(cell.variant.name)
+        self.guest.say(Step(cell.variant.name, Activity.SETUP))
         if checkpoint:
             with watch.step("fork"):
                 self.guest.fork(checkpoint)
@@ -133,14 +134,14 @@ class CellRunner:
     def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
         """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
         what = f"{cell.variant.name}: running the suite{' alone' if self.alone else ''}"
-        with self.guest.holding(what, alone=self.alone), watch.step("suite"):
+        with self.guest.holding(Step(what, Activity.SUITE), alone=self.alone), watch.step("suite"):
             return self.guest.run_suite(cell.build, cell.variant, options)
 
     def gather(self, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:
         """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
         probed = None
         if full:
-            self.guest.say(f"{cell.variant.name}: gathering evidence")
+            self.guest.say(Step(f"{cell.variant.name}: gathering evidence", Activity.EVIDENCE))
             probed = self.guest.probe(cell.variant)
         self.guest.collect(folder, cell.variant, mark=mark, full=full)
         if probed:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.base.activity import Activity, Step
 from lab.base.errors import LabError
 from lab.base.speed import Speed
 from lab.base.wait import Stopwatch
@@ -42,7 +43,7 @@ def holding(
         yield
         return
     wait = "waiting until no other lane is at work" if alone else "waiting for a processor"
-    with processors.hold(processors.count if alone else 1, lambda: say(wait)):
+    with processors.hold(processors.count if alone else 1, lambda: say(Step(wait, Activity.WAITING))):
         say(what)
         yield
 

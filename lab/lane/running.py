@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.base.activity import Activity, Step
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import Build, elf
@@ -159,18 +160,18 @@ class RunningLane:
             elf.check(files, self.facts)
         if self._base:
             self.guest.fork(self._base)
-        with self.guest.holding("deploying"), watch.step("deploy"):
+        with self.guest.holding(Step("deploying", Activity.DEPLOY)), watch.step("deploy"):
             self.guest.deploy(build, files, self.work.rootfs, python=self.facts.python)
         return build.record(files).files
 
     def _say_while_alive(self, text: str) -> None:
         """Say what is waited for, or end the wait if the machine is gone, as after an interrupt."""
         self.lane.check_alive()
-        self.guest.say(text)
+        self.guest.say(Step.of(text, Activity.DEPLOY))
 
     def _take_checkpoint(self, tag: str) -> Checkpoint:
         """Take a checkpoint of memory, or of the disk if that fails; the lane's note says why."""
-        self.guest.say("taking a checkpoint")
+        self.guest.say(Step("taking a checkpoint", Activity.DEPLOY))
         with self.guest.watch.step("checkpoint"):
             self.guest.session.close()
             try:

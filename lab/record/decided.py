@@ -17,8 +17,8 @@ from lab.record.outcome import Entry
 
 DECIDED_FILE = "decided.jsonl"
 FOLLOWS = "follows"
-# What a line can hold: a cell's result, a lane's record, or a build's, each in place of an older one.
-Kind = Literal["cell", "lane", "build"]
+# What a line can hold: a cell's result, a lane's record, a step of a lane, or a build's record.
+Kind = Literal["cell", "lane", "step", "build"]
 
 
 def line(kind: Kind, entry: Entry) -> bytes:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from lab.base.activity import Activity
 from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
 from lab.record import decided
@@ -76,6 +77,16 @@ class LaneRecord(Entry):
         default=None,
         description="Seconds of processor time that its QEMU took. null: not recorded.",
     )
+
+
+class LaneStep(Entry):
+    """One step of a lane, from its beginning to that of the lane's next step or to the lane's end."""
+
+    lane: PlainText = Field(description="The lane's label; in a run on several hosts it begins with its host.")
+    activity: Activity
+    text: PlainText = Field(description="What the lane did, as `run.log` has it.")
+    began: AwareDatetime
+    seconds: Seconds
 
 
 # The most processors that are believed.
@@ -210,6 +221,15 @@ class RunInfo(Entry):
     )
     builds: list[BuildRecord] = Field(default_factory=list)
     lanes: list[LaneRecord] = Field(default_factory=list)
+    steps: list[LaneStep] = Field(
+        default_factory=list,
+        description="What the lanes of this run did when, in the order in which the steps ended. Those of the "
+        "runs that `lab merge` joined are in `merged`.",
+    )
+    host_names: list[PlainText] = Field(
+        default_factory=list,
+        description="The names of the hosts of a run on several: also of those that were lost or ran nothing.",
+    )
     processor_time: list[ProcessorTime] = Field(
         default_factory=list,
         description="One entry for each session that came to its end; in one on several hosts, for each that "
@@ -301,11 +321,13 @@ class RunResult(Entry):
                     self.cells[cells[cell.folder]] = cell
                 case "lane":
                     self.run.lanes.append(LaneRecord.model_validate(entry))
+                case "step":
+                    self.run.steps.append(LaneStep.model_validate(entry))
                 case "build":
                     build = BuildRecord.model_validate(entry)
                     self.run.builds = [build if each.name == build.name else each for each in self.run.builds]
                 case _:
-                    raise _NotARecord(f"expected a cell, a lane or a build, found {str(kind)[:40]!r}")
+                    raise _NotARecord(f"expected a cell, a lane, a step or a build, found {str(kind)[:40]!r}")
 
     @property
     def met_bug(self) -> bool:

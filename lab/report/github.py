@@ -4,14 +4,13 @@ GitHub reads commands from a job's log, one a line. Here only annotations are co
 own escapes stand for what ends a command, and no line of the summary is one.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from lab.base import notices
-from lab.base.files import bounded, inert, plain
+from lab.base.files import bounded, plain
 from lab.record import RunResult, Status
 from lab.report import markdown, table
 from lab.report.table import Section, sections
@@ -49,22 +48,20 @@ class Annotation:
 
 
 def summary(run: RunResult, folder: Path, room: int = LARGEST) -> str:
-    """Render the run's page for the summary of a job, in at most `room` bytes of UTF-8.
+    """Render the run's page for the summary of a job, cut to at most `room` bytes of UTF-8.
 
-    Whole sections are left out, the last ones first, and the page says how many. It has no links, because the
-    evidence is not on GitHub.
+    It is cut before a heading, or in the table if nothing else is left. It has no links, because the evidence
+    is not on GitHub.
     """
-    found = markdown.find_sections(run, folder)
-
-    def page(kept: int) -> str:
-        left_out = len(found) - kept
-        return inert(markdown.render_sections(run, found[:kept], folder, linked=False, cut=left_out))
-
-    whole = page(len(found))
-    if _size(whole) <= room:
-        return whole
-    kept = bisect_right(range(len(found)), room, key=lambda kept: _size(page(kept))) - 1
-    return page(kept) if kept >= 0 else _cut(page(0), room)
+    page = markdown.render(run, folder, linked=False)
+    left = room - len(CUT.encode())
+    if len(page.encode()) <= room:
+        return page
+    if left < 0:
+        return ""
+    kept = page.encode()[:left].decode(errors="ignore")
+    end = max(kept.rfind("\n## "), 0) or kept.rfind("\n")
+    return f"{kept[: end + 1]}{CUT}"
 
 
 def annotations(run: RunResult) -> list[str]:
@@ -75,11 +72,11 @@ def annotations(run: RunResult) -> list[str]:
     versions = ", ".join(dict.fromkeys(build.version for build in run.run.builds))
     guests = len(table.rows(run))
     title = f"boxlite {versions} on {guests} guest{'s' if guests != 1 else ''}"
-    missing = [line for line in table.left_out(run) if line.startswith(Status.NOT_RUN)]
+    missing = table.left_out(run, [Status.NOT_RUN])
     found = [
         *[_guarded(section) for section in sections(run) if _is_unexpected(section.first.status)],
         *[Annotation(Kind.WARNING, "cells were not run", line) for line in missing],
-        Annotation(Kind.NOTICE, title, table.counts(run) or "this run has no cells"),
+        Annotation(Kind.NOTICE, title, table.counts(run.cells) or "this run has no cells"),
     ]
     return [each.command for kind in Kind for each in _most([one for one in found if one.kind is kind])]
 
@@ -114,13 +111,3 @@ def _most(found: list[Annotation]) -> Iterable[Annotation]:
 def _data(text: str) -> str:
     """Escape what ends a command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _size(text: str) -> int:
-    return len(text.encode())
-
-
-def _cut(page: str, room: int) -> str:
-    """Cut a page after a line, so that the note fits below it."""
-    kept = page.encode()[: max(0, room - _size(CUT))].decode(errors="ignore")
-    return f"{kept[: kept.rfind(chr(10)) + 1]}{CUT}" if room >= _size(CUT) else ""

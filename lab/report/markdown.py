@@ -1,7 +1,7 @@
 """The report `matrix.md` in a run's folder, and the helpers that all Markdown pages share."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,30 +25,12 @@ LONGEST, LONGEST_BLOCK = 4000, 20_000
 MOST = 20
 
 
-def render(run: RunResult, folder: Path | None = None) -> str:
+def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -> str:
     """Render a whole run on one page: the table, a section for each kind of failure, and the environment.
 
-    If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too.
+    If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too. `linked`: with links to
+    evidence.
     """
-    return render_sections(run, find_sections(run, folder), folder)
-
-
-def find_sections(run: RunResult, folder: Path | None) -> list[Section]:
-    """Return the sections of a run's page, with the verdicts on boxlite's own words if there is a folder."""
-    known = remedies.load()
-
-    @notices.guarded_text
-    def misdiagnosis(cell: CellResult) -> str:
-        judged = words.judge(cell, FinishedCell(cell, folder).words, known) if folder else None
-        return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
-
-    return sections(run, misdiagnosis)
-
-
-def render_sections(
-    run: RunResult, shown: Sequence[Section], folder: Path | None, *, linked: bool = True, cut: int = 0
-) -> str:
-    """Render the page with these sections. `linked`: with links to evidence. `cut`: sections left out."""
     weaknesses = protection.weaknesses(run.cells)
     weak = protection.weak_cells(weaknesses)
     return page(
@@ -62,12 +44,23 @@ def render_sections(
         spent=table.time_lines(run),
         repeated=table.rates_of_run(run),
         is_weak=lambda cell: id(cell) in weak,
-        sections=shown,
+        sections=find_sections(run, folder),
         guarded=guarded,
         linked=linked,
-        cut=cut,
         most=MOST,
     )
+
+
+def find_sections(run: RunResult, folder: Path | None) -> list[Section]:
+    """Return the sections of a run's page, with the verdicts on boxlite's own words if there is a folder."""
+    known = remedies.load()
+
+    @notices.guarded_text
+    def misdiagnosis(cell: CellResult) -> str:
+        judged = words.judge(cell, FinishedCell(cell, folder).words, known) if folder else None
+        return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
+
+    return sections(run, misdiagnosis)
 
 
 def guarded(make: Callable[[Section], str], section: Section) -> str:

@@ -1,14 +1,12 @@
 """The table as data, and what reports say beside it: groups of cells, rates, hosts, and the time a run took."""
 
-import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from posixpath import commonpath
+from pathlib import Path
 
 from lab import builds
 from lab.base import notices
@@ -17,7 +15,6 @@ from lab.base.files import plain
 from lab.builds import UNDER_STRESS
 from lab.record import (
     CellResult,
-    Experiment,
     Host,
     Outcome,
     ProcessorTime,
@@ -36,23 +33,24 @@ Column = tuple[str, str]
 # Cells without a result: reports show only their reason.
 LEFT_OUT = (Status.NOT_APPLICABLE, Status.NOT_RUN)
 
-HOW_FAR = re.compile(r"(deploying|image: downloading):.*")
+
+def square(cell: CellResult | None) -> str:
+    """Return the text of a cell's square: its status, and what is said beside it."""
+    return f"{cell.status} {remark(cell)}".strip() if cell else ""
 
 
 @notices.guarded_text
-def square(cell: CellResult | None) -> str:
-    """Return the text of a cell's square: its status, and the cause if there is one."""
-    if cell is None:
-        return ""
-    match cell.status:
-        case Status.FAIL | Status.XFAIL:
-            text = f"{cell.status} {cell.cause}" if cell.cause else str(cell.status)
-        case Status.FLAKY:
-            completed = [repeat for repeat in cell.repeats if not repeat.status.could_not_run]
-            text = f"{cell.status} {sum(not repeat.failed for repeat in completed)}/{len(completed)}"
-        case _:
-            text = str(cell.status)
-    return f"{text} (try {len(cell.retried) + 1})" if cell.retried else text
+def remark(cell: CellResult) -> str:
+    """Return what is said beside a cell's status: the cause, or how many repeats passed, and the retries."""
+    parts = []
+    if cell.status in (Status.FAIL, Status.XFAIL) and cell.cause:
+        parts.append(cell.cause)
+    if cell.status is Status.FLAKY:
+        completed = [repeat for repeat in cell.repeats if not repeat.status.could_not_run]
+        parts.append(f"{sum(not repeat.failed for repeat in completed)}/{len(completed)}")
+    if cell.retried:
+        parts.append(f"(try {len(cell.retried) + 1})")
+    return " ".join(parts)
 
 
 def outcome(cell: CellResult) -> str:
@@ -60,11 +58,11 @@ def outcome(cell: CellResult) -> str:
     return f"{square(cell)}{_why(cell)}"
 
 
-def left_out(run: RunResult) -> list[str]:
+def left_out(run: RunResult, statuses: Collection[Status] = LEFT_OUT) -> list[str]:
     """Return one line for each reason why cells are n/a or were not run, with the cells concerned."""
     found: dict[str, list[CellResult]] = {}
     for cell in run.cells:
-        if cell.status in LEFT_OUT:
+        if cell.status in statuses:
             found.setdefault(f"{cell.status}{_why(cell)}", []).append(cell)
     return [f"{why}: {listed(run, cells)}" for why, cells in found.items()]
 
@@ -141,11 +139,6 @@ def how(tried: RemedyResult) -> str:
     return " and ".join(f"lab remedies show {name}{script}" for name in tried.name.split("+"))
 
 
-def folder(tried: RemedyResult | Experiment) -> str:
-    """Return the folder of a remedy's or an experiment's evidence, relative to the run's folder."""
-    return commonpath(str(PurePosixPath(file).parent) for file in tried.evidence)
-
-
 @notices.guarded_text
 def experiment(cell: CellResult) -> str:
     """Say in one line what the experiment on a cell found; empty if there was none."""
@@ -171,22 +164,10 @@ def experiment(cell: CellResult) -> str:
     return "; ".join(filter(None, [found, made.stopped, *numbers, f"judged by {', '.join(made.tests)}"]))
 
 
-def evidence(cell: CellResult) -> list[str]:
-    """Return a cell's own evidence, without that of the remedies and changes tried on it."""
-    theirs = {file for tried in cell.remedies for file in tried.evidence}
-    theirs |= set(cell.experiment.evidence) if cell.experiment else set()
-    return [file for file in cell.evidence if file not in theirs]
-
-
-def counts(run: RunResult) -> str:
-    """Count the cells by status: `7 pass, 4 xfail, 2 n/a`."""
-    statuses = [cell.status for cell in run.cells]
+def counts(cells: Iterable[CellResult]) -> str:
+    """Count cells by status: `7 pass, 4 xfail, 2 n/a`."""
+    statuses = [cell.status for cell in cells]
     return ", ".join(f"{statuses.count(s)} {s}" for s in Status if s in statuses)
-
-
-def step(text: str) -> str:
-    """Return a lane's step without its progress."""
-    return HOW_FAR.sub(r"\1", text)
 
 
 # What a person has to look at comes first.
@@ -468,28 +449,23 @@ def host_names(info: RunInfo) -> dict[Host, str]:
 
 
 def host_lines(run: RunResult) -> list[str]:
-    """Say what each of several hosts ran, and of which cells more than one had a part; nothing of one host."""
+    """Say what each of several hosts ran, and which cells two of them shared; nothing of one host."""
     called = host_names(run.run)
     if len(called) < 2:
         return []
+    hosts = {lane.label: lane.host or run.run.host for lane in run.run.lanes}
     ran: dict[Host, list[CellResult]] = {host: [] for host in called}
-    several = []
+    shared = []
     for cell in run.cells:
-        own = _of_lane(run.run, cell, cell.lane)
-        if len(own) == 1:
-            ran[own[0]].append(cell)
-        if line := _of_several(cell, [called[each] for each in own], _tried_on(run.run, cell, called)):
-            several.append(line)
-    return [f"{called[host]} ran {_ran(run, cells)}" for host, cells in ran.items()] + several
-
-
-def _of_lane(info: RunInfo, cell: CellResult, lane: str) -> list[Host]:
-    """Return what a lane of a cell ran on; several if the record does not say which, none without a lane."""
-    return info.hosts(cell.guest, lane) if lane else []
-
-
-def _tried_on(info: RunInfo, cell: CellResult, called: dict[Host, str]) -> list[str]:
-    return [called[host] for host in _of_lane(info, cell, cell.trials_lane)]
+        host, other = hosts.get(cell.lane), hosts.get(cell.trials_lane)
+        if host:
+            ran[host].append(cell)
+        if host and other and host != other:
+            shared.append(
+                f"{cell.guest} {cell.variant} {cell.build}: its suite ran on {called[host]}; "
+                f"its remedies and changes were tried on {called[other]}"
+            )
+    return [f"{called[host]} ran {_ran(run, cells)}" for host, cells in ran.items()] + shared
 
 
 def _ran(run: RunResult, cells: list[CellResult]) -> str:
@@ -497,16 +473,6 @@ def _ran(run: RunResult, cells: list[CellResult]) -> str:
     if not cells:
         return "no cell"
     return f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {listed(run, cells)}"
-
-
-def _of_several(cell: CellResult, own: list[str], others: list[str]) -> str:
-    """Say that a cell's lanes were on different hosts, or that its host is not known; else empty."""
-    name = f"{cell.guest} {cell.variant} {cell.build}"
-    if len(own) > 1:
-        return f"{name}: the record does not say which of these ran it: {', '.join(own)}"
-    if len(own) == len(others) == 1 and own != others:
-        return f"{name}: its suite ran on {own[0]}; its remedies and changes were tried on {others[0]}"
-    return ""
 
 
 def time_lines(run: RunResult) -> list[str]:
@@ -517,11 +483,6 @@ def time_lines(run: RunResult) -> list[str]:
         f"{f'session {number}' if numbered else 'the run'} took {_sentence(each)}"
         for number, each in enumerate(sessions, 1)
     ]
-
-
-def time_in_short(run: RunResult) -> list[str]:
-    """The last session. Empty if nothing was measured."""
-    return time_lines(run)[-1:]
 
 
 def _sentence(spent: ProcessorTime) -> str:

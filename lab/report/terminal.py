@@ -76,8 +76,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     for number, line in enumerate(table.host_lines(run)):
         print_plain(console, _reason(line) if number else f"\n{_reason(line)}", "cyan")
     console.print()
-    console.print(Text(table.counts(run), "bold"))
-    for line in table.time_in_short(run):
+    console.print(Text(table.counts(run.cells), "bold"))
+    for line in table.time_lines(run)[-1:]:
         print_plain(console, line)
     there = [name for name in FILES if (folder / name).exists()]
     print_plain(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))

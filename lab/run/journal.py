@@ -19,6 +19,7 @@ from lab.record import (
     CellResult,
     Host,
     LaneRecord,
+    LaneStep,
     ProcessorTime,
     RunInfo,
     RunResult,
@@ -126,6 +127,11 @@ class Journal:
         with self._lock:
             self.info.lanes.append(record)
             self._waiting.append(decided.line("lane", record))
+
+    def add_step(self, step: LaneStep) -> None:
+        with self._lock:
+            self.info.steps.append(step)
+            self._waiting.append(decided.line("step", step))
 
     def deployed(self, build: Build, files: Mapping[str, str]) -> None:
         """Write down which files of a build were deployed, each with its SHA-256."""

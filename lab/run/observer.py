@@ -1,17 +1,27 @@
 """What a run tells whoever shows it; reports implement this, and the run knows nothing of them."""
 
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
+from lab.base.activity import Activity, Step, name_of
+from lab.base.files import bounded, plain
 from lab.images.store import BaseImage
-from lab.record import CellResult
+from lab.record import CellResult, LaneStep
+
+# Longest text of a step in the record, in characters.
+LONGEST_STEP = 300
 
 
 class Observer(Protocol):
     """What a run tells whoever shows it. Called from several threads."""
 
     def lane(self, lane: str, text: str) -> None:
-        """What a lane does now; empty when it is done. `lane` is its guest, numbered from the second one on."""
+        """What a lane does now, as a `Step` if that begins one; empty when the lane is done.
+
+        `lane` is its guest, numbered from the second one on.
+        """
 
     def cell(self, result: CellResult) -> None:
         """A cell is decided."""
@@ -45,21 +55,52 @@ class Silent:
         pass
 
 
-def kept_apart(observer: Observer, on_bug: Callable[[Exception], None]) -> Observer:
-    """Have an observer's exceptions go to `on_bug`: what only shows a run decides nothing in it."""
-    return cast(Observer, _Apart(observer, on_bug))
+class LaneSteps(Silent):
+    """Gives the steps of lanes to `keep`, each when it has ended: for the record."""
+
+    def __init__(self, keep: Callable[[LaneStep], None]) -> None:
+        self._keep = keep
+        self._lock = threading.Lock()
+        # By lane: what it does since when, and whether that is part of a trial.
+        self._current: dict[str, tuple[LaneStep, bool]] = {}
+
+    def lane(self, lane: str, text: str) -> None:
+        now, name = datetime.now(UTC), bounded(plain(name_of(text)), LONGEST_STEP)
+        with self._lock:
+            step, in_trial = self._current.pop(lane, (None, False))
+            if step and step.text == name:
+                self._current[lane] = step, in_trial
+                return
+            if step:
+                seconds = max(0.0, round((now - step.began).total_seconds(), 3))
+                self._keep(step.model_copy(update={"seconds": seconds}))
+            if not name:
+                return
+            activity = text.activity if isinstance(text, Step) else step.activity if step else Activity.OTHER
+            # A trial runs the suite again, up to the next cell of the lane.
+            in_trial = activity is Activity.TRIALS or (in_trial and activity is not Activity.SETUP)
+            if in_trial and activity is not Activity.WAITING:
+                activity = Activity.TRIALS
+            step = LaneStep(lane=lane, activity=activity, text=name, began=now, seconds=0)
+            self._current[lane] = step, in_trial
+
+
+def kept_apart(on_bug: Callable[[Exception], None], *observers: Observer) -> Observer:
+    """Join observers. Their exceptions go to `on_bug`: what only shows a run decides nothing in it."""
+    return cast(Observer, _Apart(observers, on_bug))
 
 
 class _Apart:
-    def __init__(self, observer: Observer, on_bug: Callable[[Exception], None]) -> None:
-        self._observer = observer
+    def __init__(self, observers: tuple[Observer, ...], on_bug: Callable[[Exception], None]) -> None:
+        self._observers = observers
         self._on_bug = on_bug
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         def tell(*arguments: Any) -> None:
-            try:
-                getattr(self._observer, name)(*arguments)
-            except Exception as error:
-                self._on_bug(error)
+            for observer in self._observers:
+                try:
+                    getattr(observer, name)(*arguments)
+                except Exception as error:
+                    self._on_bug(error)
 
         return tell

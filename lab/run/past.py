@@ -360,6 +360,9 @@ def _info(name: str, infos: list[RunInfo], lanes: list[LaneRecord], lost: list[i
             "definitions": {key: value for info in infos for key, value in info.definitions.items()},
             "builds": _builds(infos),
             "lanes": lanes,
+            # The shards have them under their own labels, in `merged`.
+            "steps": [],
+            "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
             "processor_time": [each for info in infos for each in info.processor_time],
             "merged": infos,
         }

@@ -25,7 +25,7 @@ from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.journal import Journal, locked_folder
 from lab.run.lanes import Labels, Meter
-from lab.run.observer import Observer, kept_apart
+from lab.run.observer import LaneSteps, Observer, kept_apart
 from lab.run.worker import NO_IMAGE, Shared, Worker
 from lab.trials.changes import Policy
 
@@ -62,7 +62,7 @@ class Scheduler:
     _bug: Exception | None = None
 
     def __post_init__(self) -> None:
-        self.observer = kept_apart(self.observer, self._keep_bug)
+        self.observer = kept_apart(self._keep_bug, self.observer)
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
@@ -97,6 +97,7 @@ class Scheduler:
         options = self.info.options
         self._labels = Labels(self.info.lanes)
         journal = Journal(self.folder, self.cells, self.info, self.kept)
+        self.observer = kept_apart(self._keep_bug, self.observer, LaneSteps(journal.add_step))
         more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
         left = [cell for cell in self.cells if cell.folder in more or not journal.is_decided(cell)]
         backlog = Backlog(

@@ -9,6 +9,7 @@ from functools import partial
 
 import libvirt
 
+from lab.base.activity import Activity, Step
 from lab.base.errors import Bug, ImageNotAvailable, LabError, NotApplicable
 from lab.builds import SuiteOptions, shuffled
 from lab.catalog import DebianImage
@@ -321,7 +322,7 @@ class Worker:
         """Called while libvirt is away. Raises LabError when the run is interrupted."""
         if self.is_stopped:
             raise LabError("interrupted while libvirt was away")
-        self._say("waiting for libvirt to come back")
+        self._say(Step("waiting for libvirt to come back", Activity.WAITING))
 
     def _say(self, text: str) -> None:
         self._shared.observer.lane(self.label, text)
@@ -333,7 +334,7 @@ class Worker:
         self._say(text)
 
     def _say_of_image(self, text: str) -> None:
-        self._say_or_stop(f"image: {text}")
+        self._say_or_stop(Step.of(text, Activity.IMAGE, prefix="image: "))
 
     def _hold(self, opened: Lane | None) -> None:
         """Remember the lane, so that an interrupt can take it down, or forget one that is at its end."""
@@ -364,10 +365,11 @@ class Worker:
         work, guest = self._shared.work, self.machine.guest
         if not isinstance(guest.image, DebianImage) or store.find(work.paths, guest):
             return nullcontext()
-        return work.processors.hold(1, lambda: self._say_of_image("waiting for a processor"))
+        wait = Step("waiting for a processor", Activity.WAITING)
+        return work.processors.hold(1, lambda: self._say_of_image(wait))
 
     def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
-        self._say("finding out about KVM")
+        self._say(Step("finding out about KVM", Activity.WAITING))
         how = acceleration.decide(
             opened,
             self._shared.work.paths,

@@ -11,15 +11,15 @@ from lab.base import notices
 from lab.base.errors import LabError
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.probes import Facts, Probe
-from lab.record import CellResult, Host, LaneRecord, Status
+from lab.record import CellResult, Host, LaneRecord, RunResult, Status
 from lab.report import judgements, protection, table
 from lab.report.judgements import Review
-from lab.site.charts import CELL_STEPS, Timeline, pass_rates, timelines
+from lab.site.charts import timelines
 from lab.site.model import CellEvidence, EvidenceFile, Identity, Published, Site, Source, identity
 from lab.site.page import Page, not_shown, slug
 from lab.site.users import hosts
 from lab.verdict import words
-from lab.verdict.words import FinishedCell, WordsVerdict
+from lab.verdict.words import WordsVerdict
 
 UNKNOWN = "not known: the lab did not read it"
 
@@ -133,11 +133,6 @@ class Square:
     def cell(self) -> CellResult:
         return self.published.cell
 
-    @property
-    def remark(self) -> str:
-        """What the square says beside the status: the cause, or how many repeats passed, and the retries."""
-        return table.square(self.cell).removeprefix(str(self.cell.status)).strip()
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -211,6 +206,7 @@ def matrix_page(site: Site) -> Iterable[Page]:
             "filters": _filters(matrix),
             "marks": MARKS,
             "meanings": {status: text for status, text in MEANINGS.items() if _has(site, status)},
+            "table": table,
             "attention": ATTENTION,
         },
         nav="Matrix",
@@ -240,24 +236,6 @@ def _choices(values: Iterable[str], counts: Counter[str]) -> list[Choice]:
     return [Choice(value, value or "no cause", counts[value]) for value in values if counts[value]]
 
 
-@dataclass(frozen=True)
-class ReviewedRun:
-    """A run, and the review of what boxlite said about the cells whose result the site shows from it."""
-
-    source: Source
-    review: Review
-
-    @property
-    def judged(self) -> dict[WordsVerdict, int]:
-        """How many failed cells got each verdict."""
-        return {verdict: self.review.counts[verdict] for verdict in WordsVerdict if self.review.counts[verdict]}
-
-    @property
-    def unjudged(self) -> int:
-        """How many failed cells have no proved cause, or no log of boxlite's."""
-        return self.review.counts[None]
-
-
 def findings_page(site: Site) -> Iterable[Page]:
     """Make the page of the findings."""
     yield Page(
@@ -265,11 +243,11 @@ def findings_page(site: Site) -> Iterable[Page]:
         title="Findings on boxlite's own diagnosis",
         template="findings.html",
         values={
-            "reviews": [ReviewedRun(source, _review(site, source)) for source in site.sources],
+            "reviews": {source.id: _review(site, source) for source in site.sources},
+            "verdicts": list(WordsVerdict),
             "not_given": protection.not_given(each.cell for each in site.cells.values()),
-            "page_of": lambda cell: _page_of(site, cell),
+            "page_of": partial(_page_of, site),
             "causes": site.causes,
-            "variants": site.catalog.variants,
             "cured": judgements.cured,
         },
         nav="Findings",
@@ -283,56 +261,11 @@ def _review(site: Site, source: Source) -> Review:
     return judgements.review(run, source.folder, site.remedies)
 
 
-def _page_of(site: Site, cell: FinishedCell) -> str:
-    key: Identity = identity(cell.result)
-    return site.cells[key].page
+def _page_of(site: Site, cell: CellResult) -> str:
+    return site.cells[identity(cell)].page
 
 
 RUNS_PAGE = "runs.html"
-
-
-@dataclass(frozen=True)
-class ShownRun:
-    """A run of the site."""
-
-    source: Source
-
-    @property
-    def page(self) -> str:
-        return page_of_run(self.source)
-
-    @property
-    def counts(self) -> str:
-        return table.counts(self.source.run)
-
-    @property
-    def builds(self) -> list[str]:
-        """The builds of its cells."""
-        return list(dict.fromkeys(cell.build for cell in self.source.run.cells))
-
-    @property
-    def timelines(self) -> list[Timeline]:
-        found = timelines(self.source.run, self.source.folder)
-        return [line.named(self.source.numbers.lane) for line in found] if self.source.numbers else found
-
-    @property
-    def spent(self) -> list[str]:
-        """How busy each session kept the processors of its host."""
-        return table.time_lines(self.source.run)
-
-    @property
-    def faults(self) -> list[CellResult]:
-        """The cells that met faults of the lab."""
-        return [cell for cell in self.source.run.cells if cell.retried]
-
-    @property
-    def missing(self) -> dict[tuple[Status, str], list[CellResult]]:
-        """The cells that could not be run, by their status and the reason."""
-        found: dict[tuple[Status, str], list[CellResult]] = {}
-        for cell in self.source.run.cells:
-            if cell.status.could_not_run:
-                found.setdefault((cell.status, cell.reason), []).append(cell)
-        return found
 
 
 def page_of_run(source: Source) -> str:
@@ -342,31 +275,37 @@ def page_of_run(source: Source) -> str:
 
 def run_pages(site: Site) -> Iterator[Page]:
     """Make the page of all runs, and a page for each."""
-    runs = [ShownRun(source) for source in site.sources]
     yield Page(
         RUNS_PAGE,
         title="Runs",
         template="runs.html",
-        values={
-            "listed": runs,
-            "rates": pass_rates(site.history.runs),
-        },
+        values={"sources": site.sources, "table": table, "page_of_run": page_of_run},
         nav="Runs",
     )
-    for run in runs:
+    for source in site.sources:
         yield Page(
-            run.page,
-            title=f"Run {run.source.id}",
+            page_of_run(source),
+            title=f"Run {source.id}",
             template="run.html",
             values={
-                "run": run,
-                "info": run.source.run.run,
+                "run": source.run,
+                "missing": _missing(source.run),
+                "timelines": timelines,
                 "mark": MARKS,
                 "table": table,
-                "page_of": lambda cell: site.cells[identity(cell)].page,
+                "page_of": partial(_page_of, site),
                 "runs_page": RUNS_PAGE,
             },
         )
+
+
+def _missing(run: RunResult) -> dict[tuple[Status, str], list[CellResult]]:
+    """The cells that could not be run, by their status and the reason."""
+    missing: dict[tuple[Status, str], list[CellResult]] = {}
+    for cell in run.cells:
+        if cell.status.could_not_run:
+            missing.setdefault((cell.status, cell.reason), []).append(cell)
+    return missing
 
 
 # What a page shows of a file; the rest is in the file.
@@ -431,37 +370,22 @@ class Shown:
         """The lanes of its run that served its guest."""
         return [lane for lane in self.published.source.run.run.lanes if lane.guest == self.cell.guest]
 
-    @property
-    def steps(self) -> list[tuple[str, float]]:
-        """The cell's own steps with their seconds, in the order in which they ran."""
-        return [(step, self.cell.seconds[step]) for step in CELL_STEPS if step in self.cell.seconds]
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """The same cell in another run."""
-
-    source: Source
-    cell: CellResult
-
 
 def cell_pages(site: Site) -> Iterable[Page]:
     """Make a page for each cell."""
     matrix = Matrix.of(site)
     order = matrix.order
-    elsewhere = _by_identity(site)
     for number, key in enumerate(order):
         published = site.cells[key]
         before = site.cells[order[number - 1]] if number else None
         following = site.cells[order[number + 1]] if number + 1 < len(order) else None
-        make = partial(_page, site, published, elsewhere[key], before, following)
+        make = partial(_page, site, published, before, following)
         yield notices.shown_or_why(make, partial(not_shown, published.page, " ".join(key)))
 
 
 def _page(
     site: Site,
     published: Published,
-    everywhere: list[Elsewhere],
     before: Published | None,
     following: Published | None,
 ) -> Page:
@@ -475,7 +399,6 @@ def _page(
         values={
             "cell": published.cell,
             "source": published.source,
-            "missed": published.missed,
             "shown": shown,
             "given": protection.given([published.cell]),
             "not_given": protection.not_given([published.cell]),
@@ -494,21 +417,13 @@ def _page(
                 for key in ((guest, variant, other) for other in site.builds)
                 if key in site.cells and key != published.identity
             ],
-            "elsewhere": [each for each in everywhere if each.source is not published.source],
+            "elsewhere": [*published.later, *published.older],
             "before": before,
             "following": following,
             "matrix_page": MATRIX_PAGE,
             "page_of_run": page_of_run,
         },
     )
-
-
-def _by_identity(site: Site) -> dict[Identity, list[Elsewhere]]:
-    found: dict[Identity, list[Elsewhere]] = {}
-    for source in site.sources:
-        for cell in source.run.cells:
-            found.setdefault(identity(cell), []).append(Elsewhere(source, cell))
-    return found
 
 
 def _cut(line: str) -> str:

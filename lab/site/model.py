@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
@@ -23,7 +22,6 @@ from lab.record import (
     Entry,
     Finding,
     Host,
-    LaneRecord,
     RunInfo,
     RunResult,
     Status,
@@ -33,23 +31,12 @@ from lab.report.protection import Weakness
 from lab.site.page import Copy, slug
 from lab.verdict.words import FinishedCell
 
-# How a run over several hosts says what happened on one of them (`lab/fleet`).
-FAULT = re.compile(
-    r"(?:^|: |; )(\S+) was lost"
-    r"|the lab on (\S+) ended with exit status"
-    r"|the result of (\S+) cannot be used"
-    r"|, and (\S+) has \d+ MiB"
-    r"|guests of (\S+) run without KVM"
-    r"|(?:^|: )host (\S+): "
-)
-SEPARATOR = ": "
-
 
 class HostNumbers:
     """Puts a number in place of each host's name, the same one in all runs of a site.
 
-    A site is public, and what a host is called may not be. A name is in the record of the host. In a run over
-    several hosts it also stands before the names of lanes, and in what the run says of hosts that were lost.
+    A site is public, and what a host is called may not be. A name is in the record of the host. A run over
+    several hosts also has names in the labels of lanes, in their steps, and in what it says of hosts.
     """
 
     def __init__(self) -> None:
@@ -59,49 +46,47 @@ class HostNumbers:
         """What a host of this name is called instead."""
         return self._numbers.setdefault(name, f"host {len(self._numbers) + 1}") if name else ""
 
-    def lane(self, label: str) -> str:
-        """The label of a lane, which begins with its host in a run over several hosts."""
-        host, separator, rest = label.partition(SEPARATOR)
-        return f"{self.of(host)}{separator}{rest}" if separator else label
-
     def run(self, result: RunResult) -> RunResult:
         """A run without the names of its hosts."""
-        info = self._info(result.run)
-        return result.model_copy(update={"run": info, "cells": [self._cell(cell) for cell in result.cells]})
+        names = {name for info in (result.run, *result.run.merged) for name in info.host_names}
+        longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+        pattern = re.compile(rf"(?<![\w.-])(?:{longest_first})(?![\w-])")
 
-    def _info(self, of: RunInfo) -> RunInfo:
-        update: Mapping[str, Any] = {
-            "host": self._host(of.host),
-            "lanes": [self._lane(lane) for lane in of.lanes],
-            "merged": [self._info(each) for each in of.merged],
-        }
-        return of.model_copy(update=update)
+        def text(value: str) -> str:
+            return pattern.sub(lambda match: self.of(match[0]), value) if names else value
 
-    def _host(self, of: Host | None) -> Host | None:
-        return of and of.model_copy(update={"name": self.of(of.name)})
+        def host(of: Host | None) -> Host | None:
+            return of and of.model_copy(update={"name": self.of(of.name)})
 
-    def _lane(self, of: LaneRecord) -> LaneRecord:
-        return of.model_copy(update={"host": self._host(of.host), "label": self.lane(of.label)})
+        def of_run(info: RunInfo) -> RunInfo:
+            update: Mapping[str, Any] = {
+                "host": host(info.host),
+                "lanes": [
+                    lane.model_copy(update={"host": host(lane.host), "label": text(lane.label)})
+                    for lane in info.lanes
+                ],
+                "steps": [
+                    step.model_copy(update={"lane": text(step.lane), "text": text(step.text)})
+                    for step in info.steps
+                ],
+                "host_names": [self.of(name) for name in info.host_names],
+                "merged": [of_run(part) for part in info.merged],
+            }
+            return info.model_copy(update=update)
 
-    def _cell(self, of: CellResult) -> CellResult:
-        update: Mapping[str, Any] = {
-            "lane": self.lane(of.lane),
-            "trials_lane": self.lane(of.trials_lane),
-            "retried": [self._text(fault) for fault in of.retried],
-            "reason": self._text(of.reason) if of.status.could_not_run else of.reason,
-        }
-        return of.model_copy(update=update)
-
-    def _text(self, text: str) -> str:
-        """A fault without the names of the hosts that it tells of."""
-        for name in {name for found in FAULT.findall(text) for name in found if name}:
-            text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", self.of(name), text)
-        return text
-
-
-def without_names(run: RunResult) -> RunResult:
-    """A run without the names of its hosts, which are numbered instead."""
-    return HostNumbers().run(run)
+        info = of_run(result.run)
+        cells = [
+            cell.model_copy(
+                update={
+                    "lane": text(cell.lane),
+                    "trials_lane": text(cell.trials_lane),
+                    "retried": [text(fault) for fault in cell.retried],
+                    "reason": text(cell.reason) if cell.status.could_not_run else cell.reason,
+                }
+            )
+            for cell in result.cells
+        ]
+        return result.model_copy(update={"run": info, "cells": cells})
 
 
 # A cell's identity: guest, variant, build.
@@ -110,14 +95,10 @@ Identity = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Source:
-    """A run that is published: its record, and its folder with the evidence.
-
-    `numbers` are what hosts have in place of their names, which the folder's files may hold.
-    """
+    """A run that is published: its record, and its folder with the evidence."""
 
     run: RunResult
     folder: Path
-    numbers: HostNumbers | None = None
 
     @property
     def id(self) -> str:
@@ -132,14 +113,19 @@ class Source:
 class Published:
     """The newest result of a cell that says something about boxlite, or the newest at all.
 
-    `missed` are runs that started later and could not run the cell. `older` are its results in runs that
-    started before, the newest first.
+    `later` are its results in runs that started later and could not run it, `older` those in runs that started
+    before, each the newest first.
     """
 
     cell: CellResult
     source: Source
-    missed: tuple[Source, ...] = ()
+    later: tuple[tuple[CellResult, Source], ...] = ()
     older: tuple[tuple[CellResult, Source], ...] = ()
+
+    @property
+    def missed(self) -> list[Source]:
+        """The runs that started later and could not run the cell."""
+        return [source for _, source in self.later]
 
     @property
     def identity(self) -> Identity:
@@ -184,14 +170,11 @@ def _choose(results: Sequence[tuple[CellResult, Source]]) -> Published:
     ran = [number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run]
     chosen = ran[0] if ran else 0
     cell, source = results[chosen]
-    missed = tuple(later for _, later in results[:chosen])
-    return Published(cell, source, missed, tuple(results[chosen + 1 :]))
+    return Published(cell, source, tuple(results[:chosen]), tuple(results[chosen + 1 :]))
 
 
 HISTORY_FILE: Final = "history.json"
 FORMAT: Final = "boxlite-lab site"
-# A run of 400 cells is about 40 KB.
-MOST_RUNS: Final = 100
 
 
 class Seen(Entry):
@@ -209,17 +192,8 @@ class Seen(Entry):
         return self.guest, self.variant, self.build
 
 
-class SeenRun(Entry):
-    """A run that was published."""
-
-    id: str
-    started: datetime
-    builds: dict[str, str] = Field(description="The version of each build, by its name.")
-    cells: list[Seen]
-
-
 class History(Entry):
-    """`history.json`: what the cells did in each published run, so that the next `lab publish` shows changes.
+    """`history.json`: what the cells did in the published runs, so that the next `lab publish` shows changes.
 
     The file also marks a folder as a site of the lab's, and names what the lab put there.
     """
@@ -231,19 +205,16 @@ class History(Entry):
     entries: list[str] = Field(
         default_factory=list, description="The files and folders at the top of the site that the lab made."
     )
-    runs: list[SeenRun] = Field(default_factory=list, description="The published runs, the newest first.")
     shown: list[Seen] = Field(default_factory=list, description="The results that the site shows.")
     before: list[Seen] = Field(
         default_factory=list, description="The results that it showed before, where they were others."
     )
 
-    def published(self, sources: Iterable[Source], cells: Mapping[Identity, Published]) -> "History":
-        """Return the history with these runs, and with these cells as what the site shows."""
-        known = {run.id: run for run in self.runs} | {source.id: _run(source) for source in sources}
-        runs = sorted(known.values(), key=lambda run: run.started, reverse=True)[:MOST_RUNS]
+    def published(self, cells: Mapping[Identity, Published]) -> "History":
+        """Return the history with these cells as what the site shows."""
         shown = [_seen(each.cell, each.source.id) for each in cells.values()]
         same = outcomes(shown) == outcomes(self.shown)
-        return History(runs=runs, shown=shown, before=self.before if same else self.shown)
+        return History(shown=shown, before=self.before if same else self.shown)
 
 
 def read_history(folder: Path) -> History:
@@ -269,13 +240,6 @@ def read_history(folder: Path) -> History:
 def outcomes(cells: Iterable[Seen]) -> dict[Identity, tuple[Status, str | None]]:
     """Return status and cause of each cell by its identity."""
     return {seen.identity: (seen.status, seen.cause) for seen in cells}
-
-
-def _run(source: Source) -> SeenRun:
-    info = source.run.run
-    cells = sorted((_seen(cell, source.id) for cell in source.run.cells), key=lambda seen: seen.identity)
-    builds = {build.name: build.version for build in info.builds}
-    return SeenRun(id=info.id, started=info.started, builds=builds, cells=cells)
 
 
 def _seen(cell: CellResult, run: str) -> Seen:
@@ -405,7 +369,7 @@ def load(folders: Sequence[Path], before: History, *, host_names: bool = False) 
     runs = [RunResult.read(folder) for folder in folders]
     numbers = None if host_names else HostNumbers()
     shown = [numbers.run(run) for run in runs] if numbers else runs
-    sources = [Source(run, folder, numbers) for run, folder in zip(shown, folders, strict=True)]
+    sources = [Source(run, folder) for run, folder in zip(shown, folders, strict=True)]
     _check(sources)
     newest_first = tuple(sorted(sources, key=lambda each: each.run.run.started, reverse=True))
     cells = newest(newest_first)
@@ -413,7 +377,7 @@ def load(folders: Sequence[Path], before: History, *, host_names: bool = False) 
         sources=newest_first,
         cells=cells,
         evidence=plan_evidence(cells.values()),
-        history=before.published(newest_first, cells),
+        history=before.published(cells),
         catalog=catalog.load(),
         causes=causes.known(),
         remedies=remedies.load(),

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lab import catalog
+from lab.base.activity import Activity, Step
 from lab.base.errors import NotApplicable
 from lab.builds import SuiteOptions
 from lab.catalog import Catalog, Variant
@@ -188,7 +189,8 @@ class Series:
 
     def _step(self, wanted: Sequence[Change], names: list[str]) -> ExperimentStep:
         self._check_budget()
-        self.runner.guest.say(f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}")
+        what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
+        self.runner.guest.say(Step(what, Activity.TRIALS))
         start = time.monotonic()
         tries = Tries(
             self.runner,

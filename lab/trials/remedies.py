@@ -13,6 +13,7 @@ from functools import partial, reduce
 from pathlib import Path
 
 from lab import catalog, causes
+from lab.base.activity import Activity, Step
 from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
 from lab.catalog import remedies
@@ -396,7 +397,7 @@ class Trials:
     def _make(self, runner: CellRunner, these: tuple[Remedy, ...]) -> Trial:
         """Try these on a lane."""
         name = _name(these)
-        runner.guest.say(f"{self.cell.variant.name}: trying {name}")
+        runner.guest.say(Step(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
         folder = runner.folder / self.cell.folder / FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
         start = time.monotonic()

@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lab.base.activity import Activity
 from lab.catalog import remedies
 from lab.probes import Facts
 from lab.record import (
@@ -16,6 +17,7 @@ from lab.record import (
     ExperimentStep,
     Finding,
     LaneRecord,
+    LaneStep,
     Outcome,
     RemedyOutcome,
     RemedyResult,
@@ -165,6 +167,12 @@ def publish(base: Path) -> Path:
         LaneRecord(guest=guest, image="1" * 64, fork="memory", seconds={"boot": 30.0, "deploy": 15.0})
         for guest in ("debian-12", "debian-13")
     ]
+    # Every activity, and a lane of a hostile name.
+    steps = [
+        LaneStep(lane=lane, activity=kind, text=HOSTILE, began=START + timedelta(minutes=n), seconds=50)
+        for lane in ("debian-12", "debian-13", HOSTILE)
+        for n, kind in enumerate(Activity)
+    ]
     older = run_folder(
         base,
         *[_cell(guest, "stock", build=OLD) for guest in ("debian-12", "debian-13")],
@@ -184,6 +192,7 @@ def publish(base: Path) -> Path:
         finished=START + timedelta(minutes=9),
         builds=[*_builds(OLD, NEW), BuildRecord(name=HOSTILE, version=NEW, source=HOSTILE)],
         lanes=lanes,
+        steps=steps,
         host=host,
     )
     publish_runs([older, newer], base / "site")

@@ -59,7 +59,8 @@ def main(control: str, to: str) -> int:
             if name(cell) in known:
                 results.append(known[name(cell)])
             else:
-                tell("lane", cell["guest"], f"{cell['variant']}: suite")
+                what = f"{cell['variant']}: suite"
+                tell("lane", cell["guest"], what, activity="suite", name=what)
                 time.sleep(wanted.get("seconds", 0.0))
                 if "status" in wanted and number == wanted.get("after", 0):
                     break

@@ -12,6 +12,7 @@ pytest.importorskip("distributed")
 
 import dask.config
 
+from lab.base.activity import Activity
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, wait_for
 from lab.fleet import coordinator
@@ -59,6 +60,9 @@ def test_three_hosts_find_what_one_finds_and_nothing_is_left_on_them(fleet: Flee
         assert len({cell.lane.partition(":")[0] for cell in result.cells}) > 1
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
+        suites = {step.lane for step in result.run.steps if step.activity is Activity.SUITE}
+        assert suites == {cell.lane for cell in result.cells}
+        assert set(result.run.host_names) == {"one", "two", "three"}
         assert RunResult.read(tmp_path / "run") == result
     assert left_on(fleet) == []
 

@@ -106,11 +106,12 @@ def table(run: RunResult, folder: Path) -> str:
 
 def progress(run: RunResult, _folder: Path) -> str:
     out = StringIO()
-    lines = live.Lines(Console(file=out, width=200, force_terminal=False, color_system=None), 9, 0)
-    for each in run.cells:
-        lines.lane(each.guest, each.reason)
-        lines.note(each.reason)
-        lines.cell(each)
+    console = Console(file=out, width=200, force_terminal=False, color_system=None)
+    with live.view(console, [], [], quiet=False, verbose=True) as lines:
+        for each in run.cells:
+            lines.lane(each.guest, each.reason)
+            lines.note(each.reason)
+            lines.cell(each)
     return out.getvalue()
 
 

@@ -313,7 +313,7 @@ def test_what_was_added_to_an_older_record_does_not_change_a_newer_one(
         ("garbage", "Invalid JSON: expected value"),
         ("[]", "expected an object on each line"),
         ('{"cell": {}, "lane": {}}', "too many values to unpack"),
-        ('{"cake": {}}', "expected a cell, a lane or a build, found 'cake'"),
+        ('{"cake": {}}', "expected a cell, a lane, a step or a build, found 'cake'"),
         ('{"cell": {"guest": 1}}', "guest: Input should be a valid string"),
         (OTHER.result(Status.PASS).model_copy(update={"guest": "x"}), "the run has no cells/x/"),
     ],

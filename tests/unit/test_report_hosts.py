@@ -1,16 +1,18 @@
 """Which host ran what, in every report; and that no site says what a host is called."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from lab.base.activity import Activity
 from lab.gate import results
 from lab.gate.compare import Difference, compare
-from lab.record import CellResult, Host, LaneRecord, RunResult, Status
+from lab.record import CellResult, Host, LaneRecord, LaneStep, RunResult, Status
 from lab.report import markdown, table
 from lab.site import one_page
-from lab.site.model import without_names
+from lab.site.model import HostNumbers
 from lab.site.publish import publish
 from tests.builders.cells import cell, done, run_with
 from tests.builders.output import printed
@@ -88,16 +90,6 @@ def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
     assert f"\n- {line}\n" in markdown.render(run)
 
 
-def test_a_record_that_does_not_say_which_host_ran_a_cell_is_not_guessed_from() -> None:
-    # Both have a lane of the same label.
-    run = run_of(cell(lane="debian-13"), lanes=[lane("debian-13", ALPHA), lane("debian-13", BETA)])
-    assert table.host_lines(run) == [
-        "alpha.example ran no cell",
-        "beta.example ran no cell",
-        "debian-13 stock 0.10.8: the record does not say which of these ran it: alpha.example, beta.example",
-    ]
-
-
 # -- what is published
 
 
@@ -168,21 +160,30 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
         cell(lane=label, trials_lane=label, retried=[*said], status=Status.FAIL),
         *(cell(variant=f"v{n}", status=Status.ERROR, reason=each) for n, each in enumerate(said)),
     ]
-    run = run_of(*cells, lanes=[lane(label, ALPHA).model_copy(update={"guest": "debian-13"})])
-    found = without_names(run)
+    names = ["alpha.example", "gamma.example", "delta.example", "epsilon.example"]
+    steps = [
+        LaneStep(
+            lane=f"{name}: debian-13",
+            activity=Activity.IMAGE,
+            text=f"image: on its way from {names[0]}",
+            began=datetime(2026, 11, 24, 16, tzinfo=UTC),
+            seconds=1,
+        )
+        for name in names
+    ]
+    run = run_of(
+        *cells,
+        lanes=[lane(label, ALPHA).model_copy(update={"guest": "debian-13"})],
+        host_names=names,
+        steps=steps,
+    )
+    found = HostNumbers().run(run)
     assert (found.cells[0].lane, found.cells[0].trials_lane) == ("host 1: debian-13 #2", "host 1: debian-13 #2")
     assert found.run.lanes[0].label == "host 1: debian-13 #2"
     assert found.cells[0].retried == [each.reason for each in found.cells[1:]] == [*said.values()]
     folder = tmp_path / "run"
     folder.mkdir()
     run.write(folder)
-    (folder / "run.log").write_text(
-        "".join(
-            f"2026-11-24T16:00:0{second}.000Z {host}: debian-13: booting\n"
-            f"2026-11-24T16:00:0{second + 1}.000Z {host}: debian-13: done\n"
-            for second, host in enumerate(("alpha.example", "epsilon.example"))
-        )
-    )
     publish([folder], tmp_path / "site")
     pages = {file.name: file.read_text() for file in (tmp_path / "site").rglob("*.html")}
     assert "host 1: debian-13" in pages["20261124-160000.html"]

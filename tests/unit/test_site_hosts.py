@@ -281,4 +281,4 @@ def test_the_next_publication_shows_what_changed(tmp_path: Path) -> None:
     publish([worse], site)
     assert said in Parsed(site / "index.html").text
     history = json.loads((site / "history.json").read_text())
-    assert [run["id"] for run in history["runs"]] == ["worse", "run"]
+    assert {cell["run"] for cell in history["shown"]} == {"worse"}

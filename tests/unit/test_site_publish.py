@@ -117,8 +117,8 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
     site = site_of(tmp_path, a_cell())
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: NoExchange())
     publish([old_run], site)
-    runs = History.model_validate_json((site / HISTORY_FILE).read_bytes()).runs
-    assert {run.id for run in runs} == {"run", "old-run"}
+    history = History.model_validate_json((site / HISTORY_FILE).read_bytes())
+    assert {seen.run for seen in history.shown} == {"old-run"}
 
 
 def test_what_a_killed_lab_left_beside_the_site_is_deleted(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path, old_run: Path) -> None:
         ("{", "the whole file"),
         ('{"format": "something else"}', "format"),
         ('{"schema": 9}', "schema"),
-        ('{"runs": [{"id": "x"}]}', "runs.0.started"),
+        ('{"shown": [{"guest": "x"}]}', "shown.0.variant"),
     ],
 )
 def test_a_damaged_history_is_told_with_its_key_and_nothing_is_lost(

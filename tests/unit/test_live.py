@@ -1,0 +1,354 @@
+"""A run in progress: the table of a terminal, the lines of a pipe and of run.log, the steps in the record."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from lab import catalog
+from lab.base.activity import Activity, Step
+from lab.builds.kinds.wheel import Wheel
+from lab.plan import Cell, choose
+from lab.record import LaneStep, Status
+from lab.report import live as progress
+from lab.report.live import Lines, LiveTable, RunLog
+from lab.run import observer
+from lab.run.journal import RUN_LOG
+from lab.run.observer import LaneSteps, Silent
+from tests.builders.cells import cell
+from tests.builders.output import FAULT, SAID, STEERING, told
+from tests.builders.runs import Told
+
+BOOTING = Step("booting", Activity.START)
+
+
+def upload(done: int) -> Step:
+    return Step(f"deploying: {done} of 38 MiB", Activity.DEPLOY, name="deploying")
+
+
+def console_on(out: StringIO, *, is_terminal: bool = False, height: int = 24, width: int = 240) -> Console:
+    return Console(file=out, width=width, height=height, force_terminal=is_terminal, color_system=None)
+
+
+def cells_to_run(*builds: str) -> list[Cell]:
+    choice = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"])
+    return choice.cells([Wheel(name, name) for name in builds or ("0.10.8",)])
+
+
+def cells_of_two_guests() -> list[Cell]:
+    choice = choose(catalog.load(), guests=["debian-12", "debian-13"], variants=list(catalog.load().variants))
+    return choice.cells([Wheel("0.10.8", "0.10.8")])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of the live table; it stands still until a test moves it."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "quiet", "verbose", "kind"),
+    [
+        (True, False, False, LiveTable),
+        (True, False, True, Lines),
+        (False, False, False, Lines),
+        (False, False, True, Lines),
+        (True, True, False, Silent),
+        (False, True, False, Silent),
+    ],
+)
+def test_a_table_is_for_a_terminal_lines_are_for_the_rest_and_quiet_is_quiet(
+    is_terminal: bool, quiet: bool, verbose: bool, kind: type[Silent]
+) -> None:
+    out = StringIO()
+    console = console_on(out, is_terminal=is_terminal)
+    with progress.view(console, cells_to_run(), [], quiet=quiet, verbose=verbose) as view:
+        assert type(view) is kind
+        view.lane("debian-13", "booting")
+        view.note("a note")
+        view.cell(cell())
+        view.time_left(60)
+    assert bool(out.getvalue()) is not quiet
+
+
+# -- lines
+
+
+def tell(view: Silent) -> None:
+    """What a run of four cells tells; two were decided before."""
+    view.lane("debian-13", BOOTING)
+    view.lane("debian-13 #2", BOOTING)
+    view.lane("debian-13", BOOTING)
+    view.lane("debian-13", upload(1))
+    view.lane("debian-13", upload(2))
+    view.note("guests run under software emulation")
+    view.cell(cell(seconds={"fork": 0.52, "suite": 21.0}))
+    view.lane("debian-13", "")
+    view.lane("debian-13", BOOTING)
+    view.cell(cell(variant="max-userns-zero", build="0.10.7", status=Status.ERROR, retried=[FAULT]))
+
+
+LINES = [
+    "debian-13: booting",
+    "debian-13 #2: booting",
+    "debian-13: deploying",
+    "note: guests run under software emulation",
+    "3/4 debian-13 stock 0.10.8: pass (fork 0.5 s, suite 21.0 s)",
+    "debian-13: done",
+    "debian-13: booting",
+    "4/4 debian-13 max-userns-zero 0.10.7: error (try 2)",
+    f"debian-13 max-userns-zero 0.10.7: tried again after: {' / '.join(FAULT.splitlines())}",
+]
+
+
+def test_each_step_of_a_lane_and_each_decided_cell_is_a_line() -> None:
+    lines: list[str] = []
+    tell(Lines(lines.append, total=4, done=2))
+    assert lines == LINES
+
+
+def test_the_lines_of_a_console_have_the_seconds_since_the_start(clock: SimpleNamespace) -> None:
+    out = StringIO()
+    with progress.view(console_on(out), cells_to_run(), [], quiet=False, verbose=True) as view:
+        view.note("first")
+        clock.seconds += 7
+        view.note("second")
+    assert out.getvalue() == "[    0 s] note: first\n[    7 s] note: second\n"
+
+
+STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)")
+
+
+def entries(folder: Path) -> list[tuple[datetime, str]]:
+    """Return the log's lines; check that each has a time."""
+    matches = [STAMP.fullmatch(line) for line in (folder / RUN_LOG).read_text().splitlines()]
+    assert all(matches)
+    return [(datetime.fromisoformat(match[1]), match[2]) for match in matches if match]
+
+
+def test_the_log_has_the_same_lines_without_the_count_and_tells_everything_on(tmp_path: Path) -> None:
+    heard = Told()
+    with RunLog(tmp_path / "run", heard) as log:
+        tell(log)
+    assert [text for _, text in entries(tmp_path / "run")] == [re.sub(r"^\d/4 ", "", line) for line in LINES]
+    direct = Told()
+    tell(direct)
+    assert (heard.lanes, heard.notes, heard.cells) == (direct.lanes, direct.notes, direct.cells)
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A host in a time zone 14 hours ahead of UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "FAR-14")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_the_log_s_times_are_in_utc(tmp_path: Path, far_east: None) -> None:
+    before = datetime.now(UTC)
+    with RunLog(tmp_path, Silent()) as log:
+        log.note("now")
+    [(stamp, _)] = entries(tmp_path)
+    # Milliseconds are truncated.
+    assert before - timedelta(milliseconds=1) <= stamp <= datetime.now(UTC)
+
+
+def test_the_log_of_a_run_that_is_resumed_is_written_on_and_says_what_ended_it(tmp_path: Path) -> None:
+    with RunLog(tmp_path, Silent()) as log:
+        log.note("first")
+    with pytest.raises(OSError, match="no room"), RunLog(tmp_path, Silent()) as log:
+        log.note("second")
+        raise OSError("no room")
+    lines = ["note: first", "note: second", "ended by OSError: no room"]
+    assert [text for _, text in entries(tmp_path)] == lines
+
+
+# -- the table
+
+
+def screen(live: LiveTable, width: int = 240) -> str:
+    out = StringIO()
+    Console(file=out, width=width, color_system=None).print(live.live.get_renderable())
+    return out.getvalue()
+
+
+def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespace) -> None:
+    cells = cells_to_run("0.10.7", "0.10.8")
+    live = LiveTable(console_on(StringIO()), cells, [cell(build="0.10.7", status=Status.XPASS)])
+    before = screen(live)
+    assert re.search(
+        r"guest +stock 0.10.7 +stock 0.10.8 +max-userns-zero 0.10.7 +max-userns-zero 0.10.8", before
+    )
+    assert re.search(r"debian-13 +xpass +· +· +·\s", before)
+    assert "1 of 4 cells (1 xpass), 0:00:00\n" in before
+    live.lane("debian-13", upload(2))
+    live.lane("debian-13 #2", "restoring its boot")
+    live.cell(cell(retried=["no SSH"], lane="debian-13"))
+    live.time_left(100)
+    clock.seconds += 40
+    after = screen(live)
+    assert re.search(r"debian-13 +xpass +pass \(try 2\) +· +·\s", after)
+    assert "debian-13: deploying: 2 of 38 MiB (1 done)\ndebian-13 #2: restoring its boot (0 done)\n" in after
+    assert "2 of 4 cells (1 pass, 1 xpass), 0:00:40, about 0:01:00 left\n" in after
+    clock.seconds += 100
+    assert "0:02:20, time left unknown\n" in screen(live)
+
+
+def test_the_time_left_is_unknown_until_it_is_known_and_not_told_without_lanes(clock: SimpleNamespace) -> None:
+    live = LiveTable(console_on(StringIO()), cells_to_run(), [])
+    live.lane("debian-13", "booting")
+    live.lane("debian-13 #2", "booting")
+    unknown = (None, "time left unknown")
+    for seconds, text in (unknown, (100, "about 0:01:40 left"), unknown):
+        live.time_left(seconds)
+        assert text in screen(live)
+    live.lane("debian-13 #2", "")
+    assert "#2" not in screen(live)
+    assert "debian-13: booting" in screen(live)
+    live.lane("debian-13", "")
+    assert "left" not in screen(live)
+
+
+def test_where_the_squares_do_not_fit_the_screen_they_are_counted_for_each_guest() -> None:
+    cells = cells_of_two_guests()
+    done = [cell(), cell(variant="podman", status=Status.FAIL), cell(variant="as-root")]
+    live = LiveTable(console_on(StringIO(), width=80), cells, done)
+    live.lane("debian-13", "booting")
+    count = len(cells) // 2
+    assert [line.split() for line in screen(live, 80).splitlines()[:4]] == [
+        ["guest", "left", "pass", "fail"],
+        ["debian-12", str(count)],
+        ["debian-13", str(count - 3), "2", "1"],
+        [],
+    ]
+    assert "debian-13: booting (0 done)\n3 of" in screen(live, 80)
+
+
+def test_where_not_even_the_guests_fit_the_screen_the_counts_and_the_lanes_are_left() -> None:
+    live = LiveTable(console_on(StringIO(), width=80, height=5), cells_of_two_guests(), [cell()])
+    live.lane("debian-13", "booting")
+    assert "guest" not in screen(live, 80)
+    assert "debian-13: booting" in screen(live, 80)
+    assert "cells (1 pass)" in screen(live, 80)
+
+
+@pytest.mark.parametrize("spare", [-12, -1, 0, 12])
+def test_squares_are_shown_if_they_fit(spare: int) -> None:
+    """They are not even made if they cannot; that must never leave out those that fit."""
+    cells = cells_of_two_guests()
+    whole = LiveTable(console_on(StringIO(), width=80, height=1000), cells, [])
+    height = len(screen(whole, 80).splitlines()) + spare
+    live = LiveTable(console_on(StringIO(), width=80, height=height), cells, [])
+    assert (screen(live, 80).split()[1] != "left") == (spare >= 0)
+
+
+def test_a_square_that_a_shard_does_not_have_is_no_undecided_cell() -> None:
+    first, second = choose(catalog.load(), guests=["debian-12", "debian-13"], variants=["stock"]).cells(
+        [Wheel("0.10.7", "0.10.7"), Wheel("0.10.8", "0.10.8")]
+    )[1:3]
+    lines = screen(LiveTable(console_on(StringIO()), [first, second], [])).splitlines()
+    assert [line.count("·") for line in lines if line.startswith("debian")] == [1, 1]
+
+
+# -- text from guests
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_guest_cannot_steer_the_terminal_while_the_run_goes(verbose: bool) -> None:
+    out = StringIO()
+    console = console_on(out, is_terminal=True)
+    with progress.view(console, cells_to_run(), [], quiet=False, verbose=verbose) as view:
+        view.lane("debian-13", STEERING)
+        view.note(STEERING)
+        view.cell(told(STEERING))
+    # The only escape sequences left are those with which rich moves the cursor.
+    text = re.sub(r"\x1b\[(?:\?25[hl]|\d?A|2K)|[\r\n]", "", out.getvalue())
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", text)
+    assert text.count(SAID) >= (3 if verbose else 2)
+
+
+def test_a_guest_cannot_add_a_line(tmp_path: Path) -> None:
+    forged = "debian-12 stock 0.10.8: pass"
+    said = f"{STEERING}\n2026-11-24T16:00:00.000Z {forged}"
+    with pytest.raises(OSError, match="title"), RunLog(tmp_path, Silent()) as log:
+        log.lane("debian-13", said)
+        log.note(said)
+        log.cell(told(said))
+        raise OSError(said)
+    text = (tmp_path / RUN_LOG).read_text()
+    assert SAID in text
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+    assert forged not in [line.partition("Z ")[2] for line in text.splitlines()]
+
+
+# -- the steps in the record
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[tuple[str, str]]], list[LaneStep]]:
+    """Tell what lanes do, one thing a second, and return the steps that are kept."""
+
+    def told_each_second(texts: list[tuple[str, str]]) -> list[LaneStep]:
+        now = [datetime(2026, 11, 24, 16, tzinfo=UTC)]
+        monkeypatch.setattr(observer, "datetime", SimpleNamespace(now=lambda _zone: now[0]))
+        kept: list[LaneStep] = []
+        lanes = LaneSteps(kept.append)
+        for lane, text in texts:
+            lanes.lane(lane, text)
+            now[0] += timedelta(seconds=1)
+        return kept
+
+    return told_each_second
+
+
+Keeping = Callable[[list[tuple[str, str]]], list[LaneStep]]
+
+
+def of_one_lane(*texts: str) -> list[tuple[str, str]]:
+    return [("debian-13", text) for text in texts]
+
+
+def test_a_step_lasts_until_the_next_of_its_lane(steps: Keeping) -> None:
+    told = [("a", BOOTING), ("b", BOOTING), ("a", upload(1)), ("a", upload(2)), ("b", ""), ("a", "")]
+    assert [(step.lane, step.text, step.activity, step.seconds) for step in steps(told)] == [
+        ("a", "booting", Activity.START, 2),
+        ("b", "booting", Activity.START, 3),
+        ("a", "deploying", Activity.DEPLOY, 3),
+    ]
+
+
+def test_a_text_that_is_no_step_goes_on_with_the_work_before_it(steps: Keeping) -> None:
+    kept = steps(of_one_lane("a note", BOOTING, "this boot was slow", ""))
+    assert [step.activity for step in kept] == [Activity.OTHER, Activity.START, Activity.START]
+
+
+def test_the_suite_under_a_remedy_is_part_of_trying_it_up_to_the_next_cell(steps: Keeping) -> None:
+    trying, suite = Step("stock: trying x", Activity.TRIALS), Step("stock: running the suite", Activity.SUITE)
+    waiting, begins = Step("waiting for a processor", Activity.WAITING), Step("podman", Activity.SETUP)
+    kept = steps(of_one_lane(suite, trying, waiting, suite, begins, suite, ""))
+    assert [step.activity for step in kept] == [
+        Activity.SUITE,
+        Activity.TRIALS,
+        Activity.WAITING,
+        Activity.TRIALS,
+        Activity.SETUP,
+        Activity.SUITE,
+    ]
+
+
+def test_a_prefix_leaves_a_step_what_it_is() -> None:
+    waiting = Step.of(Step("waiting for it", Activity.WAITING), Activity.IMAGE, prefix="image: ")
+    assert (waiting, waiting.activity) == ("image: waiting for it", Activity.WAITING)
+    part = Step("downloading: 1 of 2", Activity.IMAGE, name="downloading")
+    assert Step.of(part, Activity.OTHER, prefix="image: ").name == "image: downloading"
+    assert Step.of("unpacking", Activity.IMAGE).activity is Activity.IMAGE
