@@ -11,14 +11,14 @@ from lab.base import notices
 from lab.record import RunResult
 from lab.report import markdown, protection, table
 from lab.report.markdown import MOST
-from lab.site.frame import STATIC, environment
 from lab.site.maintainers import MARKS, MEANINGS
-from lab.site.model import without_names
+from lab.site.model import HostNumbers
+from lab.site.page import STATIC, environment
 
 
 def render(run: RunResult, folder: Path) -> str:
     """Render the run in `folder` as one page, without the names of its hosts."""
-    run = without_names(run)
+    run = HostNumbers().run(run)
     style = (STATIC / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     found = markdown.find_sections(run, folder)

@@ -1,11 +1,20 @@
-"""What a site is made of: pages, texts, and copies of files. Paths are relative to the site's folder."""
+"""What a site is made of: pages with their frame, texts, copies of files. Paths are relative to its folder."""
 
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup, escape
+
+from lab import __version__
+from lab.base.files import bounded, plain
+from lab.site.charts import duration
 
 UNSAFE = re.compile(r"[^a-z0-9._+-]+")
 # How names end that got a digest. Another name that ends like this gets one too, so that it stays another name.
@@ -64,3 +73,90 @@ def slug(name: str) -> str:
     if safe and safe == name and not DIGEST_END.search(name):
         return safe
     return f"{safe or '_'}-{sha256(name.encode(errors='surrogatepass')).hexdigest()[:12]}"
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+STATIC = Path(__file__).parent / "static"
+# A page loads nothing but the site's own files: no code or style in the page itself, no other address, no form.
+# Chromium takes 'self' of a page from file:// for every file:// address; a page still names its own files only.
+POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+)
+LONGEST_TEXT = 16_000  # characters of one text from a record; the whole text is in the evidence
+
+
+class Frame:
+    """Renders pages that all have the same frame."""
+
+    def __init__(self, nav: Mapping[str, str], runs: Sequence[str], files: Collection[str]) -> None:
+        """`nav` has the titles of the pages that each page links to, by path; `runs` are the names of the runs
+        that the site shows, `files` are all paths in it.
+        """
+        self._files = frozenset(files)
+        self._environment = environment()
+        self._environment.globals |= {"nav": nav, "runs": runs, "policy": POLICY, "lab_version": __version__}
+
+    def render(self, page: Page) -> str:
+        """Render a page. Its templates have `link(path)`: the address of another file of the site.
+
+        Raises LookupError if a template links to a file that the site does not have.
+        """
+
+        def checked_link(path: str) -> str:
+            file = path.partition("#")[0]
+            if file and file not in self._files:
+                raise LookupError(f"{page.path} links to {file}, which the site does not have")
+            return link(page.path, path)
+
+        template = self._environment.get_template(page.template)
+        return template.render(page=page, link=checked_link, has=self._files.__contains__, **page.values)
+
+
+def environment() -> jinja2.Environment:
+    """Return the environment of all HTML templates: it escapes every value and rejects unknown names."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["prose"] = prose
+    made.filters["day"] = lambda moment: moment.strftime("%Y-%m-%d")
+    made.filters["duration"] = duration
+    made.filters["minute"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M UTC")
+    return made
+
+
+def prose(text: str) -> Markup:
+    """Return a sentence of the lab's with what stands between backticks as code; everything is escaped."""
+    parts = plain(text).split("`")
+    if len(parts) % 2 == 0:  # one backtick is left over
+        return escape(plain(text))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
+def link(page: str, path: str) -> str:
+    """Return the relative address of a file of the site, seen from one of its pages; `#part` may follow."""
+    file, mark, part = path.partition("#")
+    if not file:
+        return f"#{quote(part)}"
+    address = quote(posixpath.relpath(file, posixpath.dirname(page) or "."), safe="/+")
+    return f"{address}#{quote(part)}" if mark else address
+
+
+def _harmless(value: Any) -> Any:
+    """Remove control characters from text that a template prints, and cut it to a bounded length."""
+    # Whatever is printed becomes text: a path holds names that a record may have from anywhere.
+    return value if isinstance(value, Markup) else plain(bounded(str(value), LONGEST_TEXT))

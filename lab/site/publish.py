@@ -1,23 +1,20 @@
 """Writes a site: all files beside its folder, then the whole folder in one step."""
 
 import ctypes
-import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import jinja2
 
-from lab.base import notices
+from lab.base import notices, scratch
 from lab.base.errors import LabError, UsageError
 from lab.base.files import sync_tree
 from lab.site import maintainers, model
-from lab.site.frame import STATIC, Frame, NavEntry
 from lab.site.model import HISTORY_FILE, History, Site
-from lab.site.page import Copy, Output, Page, Text, not_shown
+from lab.site.page import STATIC, Copy, Frame, Output, Page, Text, not_shown
 from lab.site.users import pages
 
 Part = Callable[[Site], Iterable[Output]]
@@ -97,7 +94,7 @@ def _known_site(folder: Path) -> History:
 
 def _write(site: model.Site, folder: Path) -> None:
     outputs = [*_static(), *(output for part in parts() for output in part(site))]
-    nav = [NavEntry(each.nav, each.path) for each in outputs if isinstance(each, Page) and each.nav]
+    nav = {page.path: page.nav for page in outputs if isinstance(page, Page) and page.nav}
     files = [HISTORY_FILE, *(each.path for each in outputs)]
     frame = Frame(nav, [source.id for source in site.sources], files)
     for output in outputs:
@@ -142,31 +139,18 @@ def _static() -> Iterator[Output]:
 def _folder_beside(target: Path) -> Iterator[Path]:
     """Make a folder beside the target, and delete it at the end with what is in it by then.
 
-    First deletes those that a killed lab left: nobody holds their lock any more.
+    First deletes those that a killed lab left.
     """
     prefix = f".{target.name}.publish-"
-    for left in target.parent.glob(f"{prefix}*"):
-        with suppress(OSError), _locked(left):
-            shutil.rmtree(left)
-    new = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    try:
-        with _locked(new):
+    for left in scratch.abandoned(target.parent, prefix):
+        shutil.rmtree(left, ignore_errors=True)
+    with scratch.make_in(target.parent, prefix) as new:
+        try:
             inner = new / "site"
             inner.mkdir(mode=0o755)
             yield inner
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder that ends with this process. Raises OSError if another process holds it."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def _replace(target: Path, new: Path) -> None:
