@@ -30,7 +30,7 @@ def test_the_ink_of_a_chart_follows_the_dark_mode(visit: Visiting) -> None:
     path = "runs/20261120-080000.html"
     for scheme in ("light", "dark"):
         page = visit(color_scheme=scheme).open(path)
-        text = page.locator(f"{CHARTS} text").first
+        text = page.locator(f"{CHARTS} text.name").first
         inks.append(
             text.evaluate("(each) => [getComputedStyle(each).fill, getComputedStyle(document.body).color]")
         )

@@ -62,7 +62,7 @@ def test_the_live_table_is_shown_as_it_was_when_half_of_the_cells_were_decided(r
     assert head.split() == ["guest", "stock", "userns-clone-off"]
     assert row.split() == ["debian-13", "pass", "·"]
     assert lane == "debian-13: userns-clone-off: running the suite (1 done)"
-    assert last == "1 of 2 cells, 0:02:30, about 0:01:30 left"
+    assert last == "1 of 2 cells (1 pass), 0:02:30, about 0:01:30 left"
 
 
 def test_the_pictures_are_of_the_run_and_name_no_folder_that_it_is_in(
