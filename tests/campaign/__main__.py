@@ -11,11 +11,11 @@ from types import FrameType
 import click
 
 from lab.base.errors import LabError, unknown_name
-from tests.campaign import private_host, record
-from tests.campaign.attempt import Attempt, Reference, make_reference
-from tests.campaign.choice import Name, names
-from tests.campaign.home import Home
+from tests.campaign import host
+from tests.campaign.attempt import Attempt, Reference, TryRecord, make_reference
+from tests.campaign.host import Home
 from tests.campaign.kinds import KINDS
+from tests.campaign.moments import Name, names
 
 ROOT = Path(__file__).parents[2]
 # Where homes are made: QEMU's user must be able to enter it, and links to the cache need its file system.
@@ -50,7 +50,7 @@ def campaign(
         signal.signal(number, _stop)
     try:
         chosen = [_known(Name.parse(text)) for text in repeated] or names(seed, tries, _faults(faults), first)
-        private_host.enter()
+        host.enter()
         sys.exit(_make(chosen, folder, minutes))
     except LabError as error:
         click.echo(f"campaign: {error}", err=True)
@@ -82,7 +82,7 @@ def _make(chosen: list[Name], folder: Path, minutes: float | None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     began, failed = time.monotonic(), 0
     try:
-        private_host.start_daemons()
+        host.start_daemons()
         reference = _reference(folder)
         for name in chosen:
             if minutes and time.monotonic() - began > minutes * 60:
@@ -92,7 +92,7 @@ def _make(chosen: list[Name], folder: Path, minutes: float | None) -> int:
             failed += bool(made.findings)
             click.echo(_line(made))
     finally:
-        private_host.stop_daemons()
+        host.stop_daemons()
     return 1 if failed else 0
 
 
@@ -111,11 +111,11 @@ def _reference(folder: Path) -> Reference:
     return made
 
 
-def _try(name: Name, reference: Reference, folder: Path) -> record.TryRecord:
+def _try(name: Name, reference: Reference, folder: Path) -> TryRecord:
     home = _new_home()
     try:
         made = Attempt(name, home, _revision(), reference).run()
-        record.append(folder, made)
+        made.append(folder)
         if made.findings:
             _keep(home, folder / str(name).replace(":", "-"))
         return made
@@ -141,7 +141,7 @@ def _revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _line(made: record.TryRecord) -> str:
+def _line(made: TryRecord) -> str:
     statuses = ", ".join(f"{what} {status}" for what, status in made.statuses)
     text = f"{made.name} at {made.moment}: {made.happened or 'nothing done'} ({statuses}; {made.seconds:.0f} s)"
     return "\n".join([text, *(f"  FINDING {finding}" for finding in made.findings)])

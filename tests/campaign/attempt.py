@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from lab.base.errors import LabError, UsageError
 from lab.record import RESULTS_FILE, RunResult
-from tests.campaign import judging, leftovers, private_host
-from tests.campaign.choice import Moment, Name, Timeline, moment
-from tests.campaign.home import PLAN, Home
-from tests.campaign.judging import Table
+from tests.campaign import checks, host
+from tests.campaign.checks import Table
+from tests.campaign.host import PLAN, Home
 from tests.campaign.kinds import KINDS, Fault, Scene
-from tests.campaign.record import TryRecord
-from tests.campaign.runlog import last_step, steps
+from tests.campaign.moments import Moment, Name, Timeline, last_step, moment, steps
 
 # A run takes a minute, and two on a busy host. A fault may cost a lane its limits.
 RUN_SECONDS, BOOTING_SECONDS = 480.0, 700.0
@@ -35,6 +33,31 @@ BOOTING_TIMELINE = Timeline(steps=[], seconds=150.0)
 BUG = 4
 RESUME = ["matrix", "--verbose", "--jobs", "1", "--resume"]
 ROOT = Path(__file__).parents[2]
+
+
+class TryRecord(BaseModel):
+    """One try. `moment` is when the fault was to happen, `doing` what the lab's log said when it did.
+
+    `statuses` maps each command of the try to its exit status, in order. `findings` are what was not as
+    promised.
+    """
+
+    name: str
+    fault: str
+    started: datetime
+    lab: str = Field(description="The commit of the lab.")
+    moment: str
+    happened: str = Field(default="", description="What was done; empty: the run ended before the moment.")
+    doing: str = ""
+    statuses: list[tuple[str, int | None]] = Field(default_factory=list)
+    cells: dict[str, str] = Field(default_factory=dict)
+    findings: list[str] = Field(default_factory=list)
+    seconds: float = 0.0
+
+    def append(self, folder: Path) -> None:
+        """Add it to the records in a folder: one JSON object in a line."""
+        with (folder / "record.jsonl").open("a") as stream:
+            stream.write(self.model_dump_json() + "\n")
 
 
 class Reference(BaseModel):
@@ -85,7 +108,7 @@ class Attempt:
         self.home.make()
         self._fault.prepare(self.home)
         self.home.fill_cache(states=not self._fault.boots)
-        private_host.clear_logs()
+        host.clear_logs()
         process = self._start("run", *PLAN, "-o", str(self.home.run))
         scene = Scene(self.home, process, source, self.lab)
         limit = time.monotonic() + (BOOTING_SECONDS if self._fault.boots else RUN_SECONDS)
@@ -103,13 +126,13 @@ class Attempt:
             status = self._end("run", process, limit)
         finally:
             self._fault.mend(scene)
-        private_host.start_daemons()
+        host.start_daemons()
         allowed = self._fault.statuses if record.happened else {0}
         if status is not None and status not in allowed:
             self.findings.append(f"the run ended with {status}, expected one of {sorted(allowed)}")
         if run := self._results():
-            self.findings += judging.untrue(self.reference.table, run)
-            record.cells = {name: str(square) for name, square in judging.table_of(run).items()}
+            self.findings += checks.untrue(self.reference.table, run)
+            record.cells = {name: str(square) for name, square in checks.table_of(run).items()}
             reasons = {
                 f"{c.guest}/{c.variant}/{c.build}": c.reason for c in run.cells if c.status.could_not_run
             }
@@ -133,7 +156,7 @@ class Attempt:
         if status != 0:
             self.findings.append(f"lab clean ended with {status}: {output[-300:]}")
         end = time.monotonic() + VANISH_SECONDS
-        while left := leftovers.find(self.home, self._fault.mounts, resumed=resumed):
+        while left := checks.find(self.home, self._fault.mounts, resumed=resumed):
             if time.monotonic() > end:
                 break
             time.sleep(0.5)
@@ -143,19 +166,19 @@ class Attempt:
         """Resume the run until it is whole, and compare its table with that of an undisturbed run."""
         for _ in range(MOST_RESUMES):
             run = self._results()
-            if run is not None and not judging.unfinished(run):
+            if run is not None and not checks.unfinished(run):
                 break
             if run is None:
                 self.lab("run again", *PLAN, "-o", str(self.home.run), seconds=BOOTING_SECONDS)
             else:
                 self.lab("resume", *RESUME, str(self.home.run), seconds=BOOTING_SECONDS)
         else:
-            if (run := self._results()) is None or judging.unfinished(run):
+            if (run := self._results()) is None or checks.unfinished(run):
                 self.findings.append(f"not complete after {MOST_RESUMES} times --resume")
                 return
         if run is None:
             return
-        self.findings += [f"at the end: {each}" for each in judging.untrue(self.reference.table, run)]
+        self.findings += [f"at the end: {each}" for each in checks.untrue(self.reference.table, run)]
         what, status = self.statuses[-1]
         if status != 0:
             self.findings.append(f"{what} ended with {status} although every cell is as expected")
@@ -208,14 +231,14 @@ class Attempt:
 
     def _take_down(self) -> None:
         """Leave nothing on the host, whatever the try has left."""
-        for each in leftovers.running():
-            if leftovers.processes_left(self.home.base, private_host.lanes(), [each]):
+        for each in checks.running():
+            if checks.processes_left(self.home.base, host.lanes(), [each]):
                 with suppress(ProcessLookupError):
                     os.kill(each.pid, signal.SIGKILL)
-        for domain in private_host.domains() or []:
-            private_host.virsh("destroy", domain)
+        for domain in host.domains() or []:
+            host.virsh("destroy", domain)
         for folder in self._fault.mounts:
-            private_host.unmount(folder)
+            host.unmount(folder)
 
 
 def wait_for(when: Moment, home: Home, process: "subprocess.Popen[bytes]", limit: float) -> bool:
@@ -256,6 +279,6 @@ def make_reference(home: Home, revision: str) -> Reference:
         if attempt.findings:
             raise LabError("the undisturbed run: " + "; ".join(attempt.findings))
         timeline = Timeline(steps=steps(home.run, began), seconds=(ended - began).total_seconds())
-        return Reference(table=judging.table_of(made), timeline=timeline)
+        return Reference(table=checks.table_of(made), timeline=timeline)
     finally:
         attempt._take_down()

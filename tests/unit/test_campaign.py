@@ -17,16 +17,12 @@ from lab.record import Outcome, RunResult, Status, TestResult
 from lab.run.journal import RUN_LOG
 from tests.builders.cells import cell
 from tests.builders.runs import run_of
-from tests.campaign import judging, leftovers
-from tests.campaign.attempt import wait_for
-from tests.campaign.choice import SUITE, Moment, Name, Step, Timeline, moment, names
-from tests.campaign.home import Home
-from tests.campaign.judging import Square
-from tests.campaign.kinds import KINDS
-from tests.campaign.kinds.host import exposed
-from tests.campaign.leftovers import Running
-from tests.campaign.record import TryRecord, append
-from tests.campaign.runlog import steps
+from tests.campaign import checks
+from tests.campaign.attempt import TryRecord, wait_for
+from tests.campaign.checks import Running, Square
+from tests.campaign.host import Home
+from tests.campaign.kinds import KINDS, exposed
+from tests.campaign.moments import SUITE, Moment, Name, Step, Timeline, moment, names, steps
 
 TIMELINE = Timeline(
     steps=[
@@ -83,9 +79,7 @@ def test_what_happens_in_a_guest_happens_while_the_suite_runs() -> None:
 @pytest.mark.parametrize(
     ("after", "lines", "met"), [(0, 3, True), (None, 1, True), (0, 1, False), (2, 3, False)]
 )
-def test_a_step_that_ends_sooner_than_in_the_undisturbed_run_is_met_at_its_end(
-    tmp_path: Path, after: int | None, lines: int, met: bool
-) -> None:
+def test_a_short_step_is_met_at_its_end(tmp_path: Path, after: int | None, lines: int, met: bool) -> None:
     home = Home(tmp_path)
     home.run.mkdir(parents=True)
     line = "2026-11-26T11:00:00.000Z debian-13: booting\n"
@@ -111,10 +105,10 @@ def run_with(
 
 
 def test_a_table_is_true_if_it_is_the_reference_or_says_why_a_cell_could_not_run() -> None:
-    reference = judging.table_of(run_with())
-    assert judging.untrue(reference, run_with()) == []
-    assert judging.untrue(reference, run_with(status=Status.ERROR, reason="QEMU is gone", cause=None)) == []
-    assert judging.unfinished(run_with(status=Status.ERROR, reason="QEMU is gone")) == list(reference)[:1]
+    reference = checks.table_of(run_with())
+    assert checks.untrue(reference, run_with()) == []
+    assert checks.untrue(reference, run_with(status=Status.ERROR, reason="QEMU is gone", cause=None)) == []
+    assert checks.unfinished(run_with(status=Status.ERROR, reason="QEMU is gone")) == list(reference)[:1]
 
 
 @pytest.mark.parametrize(
@@ -126,21 +120,19 @@ def test_a_table_is_true_if_it_is_the_reference_or_says_why_a_cell_could_not_run
         ({"status": Status.ERROR, "reason": " ", "cause": None}, "without a reason"),
     ],
 )
-def test_a_wrong_status_a_wrong_cause_and_a_missing_reason_are_found(
-    changed: dict[str, str], words: str
-) -> None:
-    [found] = judging.untrue(judging.table_of(run_with()), run_with(**changed))  # type: ignore[arg-type]
+def test_wrong_statuses_and_causes_and_missing_reasons_are_found(changed: dict[str, str], words: str) -> None:
+    [found] = checks.untrue(checks.table_of(run_with()), run_with(**changed))  # type: ignore[arg-type]
     assert words in found
 
 
 def test_a_test_with_another_outcome_and_a_missing_cell_are_found() -> None:
     run = run_with()
-    reference = judging.table_of(run)
+    reference = checks.table_of(run)
     test = run.cells[0].tests[0].name
     reference[next(iter(reference))].tests[test] = "skip"
-    assert any(f"{test} is " in each and "expected skip" in each for each in judging.untrue(reference, run))
+    assert any(f"{test} is " in each and "expected skip" in each for each in checks.untrue(reference, run))
     reference["debian-13/never/0.10.8"] = Square(status="pass", cause=None, tests={})
-    assert "debian-13/never/0.10.8 is missing from the results" in judging.untrue(reference, run)
+    assert "debian-13/never/0.10.8 is missing from the results" in checks.untrue(reference, run)
 
 
 @pytest.fixture
@@ -154,7 +146,7 @@ def test_nothing_is_left_of_a_home_that_was_only_made(home: Home) -> None:
     (home.paths.state / "lanes").mkdir()
     (home.paths.state / "lanes" / ".gate").touch()
     (home.paths.state / "ports").mkdir()
-    assert leftovers.files_left(home) == []
+    assert checks.files_left(home) == []
 
 
 @pytest.mark.parametrize(
@@ -171,7 +163,7 @@ def test_nothing_is_left_of_a_home_that_was_only_made(home: Home) -> None:
 def test_folders_locks_and_half_written_files_are_found(home: Home, left: str) -> None:
     (home.base / left).parent.mkdir(parents=True, exist_ok=True)
     (home.base / left).touch()
-    [found] = leftovers.files_left(home)
+    [found] = checks.files_left(home)
     assert left.startswith(found.removeprefix("file "))
 
 
@@ -179,8 +171,8 @@ def test_folders_locks_and_half_written_files_are_found(home: Home, left: str) -
 def test_what_is_in_the_folder_of_a_run_is_told_apart(home: Home, left: str) -> None:
     home.run.mkdir()
     (home.base / left).touch()
-    assert leftovers.files_left(home) == []
-    assert leftovers.run_files_left(home) == [f"file {left}"]
+    assert checks.files_left(home) == []
+    assert checks.run_files_left(home) == [f"file {left}"]
 
 
 def test_processes_of_a_try_are_told_from_those_of_others() -> None:
@@ -193,7 +185,7 @@ def test_processes_of_a_try_are_told_from_those_of_others() -> None:
         Running(14, "qemu-system-x86", "qemu -name guest=lab-debian-13-ffffff,debug-threads=on", False),
         Running(15, "vim", f"vim {base}/out/run/results.json", False),
     ]
-    found = leftovers.processes_left(base, lanes, [machine, of_lane, child, *others])
+    found = checks.processes_left(base, lanes, [machine, of_lane, child, *others])
     assert [line.split()[1] for line in found] == ["10", "11", "12"]
 
 
@@ -226,9 +218,7 @@ def test_files_that_others_can_write_and_keys_that_others_can_read_are_found(tmp
     assert exposed(tmp_path) == ["others can read the key in key", "others can write open"]
 
 
-def test_nearly_all_ports_are_taken_and_given_back(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ports_are_taken_and_given_back(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "FIRST", 23400)
     monkeypatch.setattr(ports, "LAST", 23459)
     monkeypatch.setattr(secrets, "randbelow", lambda _count: 0)
@@ -257,8 +247,8 @@ def test_records_are_kept_line_by_line(tmp_path: Path) -> None:
         statuses=[("run", -9), ("clean", 0), ("resume", 0)],
         seconds=90.0,
     )
-    append(tmp_path, made)
-    append(tmp_path, made)
+    made.append(tmp_path)
+    made.append(tmp_path)
     lines = (tmp_path / "record.jsonl").read_text().splitlines()
     assert [TryRecord.model_validate_json(line) for line in lines] == [made, made]
 

@@ -3,11 +3,14 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 from pydantic import BaseModel
 
 from lab.base.errors import UsageError
+from lab.run.journal import RUN_LOG
 
 SUITE = "running the suite"
 
@@ -100,3 +103,38 @@ def _spans(timeline: Timeline) -> list[tuple[int | None, float, str]]:
     lengths = [max(0.0, later - earlier) for earlier, later in pairwise(starts)]
     places: list[int | None] = [None, *range(len(timeline.steps))]
     return list(zip(places, lengths, texts, strict=True))
+
+
+def steps(run: Path, began: datetime | None = None) -> list[Step]:
+    """The lines of a run's log, with the seconds since `began`; notes are left out."""
+    try:
+        lines = (run / RUN_LOG).read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        stamp, _, text = line.partition(" ")
+        if text and not text.startswith("note:"):
+            found.append(Step(text=_short(text), seconds=_since(stamp, began)))
+    return found
+
+
+def last_step(run: Path) -> str:
+    """What the run was doing, as its log says."""
+    found = steps(run)
+    return found[-1].text if found else "before the first step"
+
+
+def _short(text: str) -> str:
+    """A step without the times that a decided cell has."""
+    return text.partition(" (")[0][:200]
+
+
+def _since(stamp: str, began: datetime | None) -> float:
+    if began is None:
+        return 0.0
+    try:
+        at = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    except ValueError:
+        return 0.0
+    return max(0.0, round((at - began).total_seconds(), 2))

@@ -1,4 +1,4 @@
-"""What a try left on the host: processes, domains, folders, locks, mounts."""
+"""What must hold after a try: its run's table is true, and nothing of it is left on the host."""
 
 import os
 from collections.abc import Iterable
@@ -6,9 +6,67 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from pydantic import BaseModel
 
-from tests.campaign import private_host
-from tests.campaign.home import Home
+from lab.record import CellResult, RunResult
+from tests.campaign import host
+from tests.campaign.host import Home
+
+
+class Square(BaseModel):
+    """What a cell did: its status, its cause, and the outcome of each test."""
+
+    status: str
+    cause: str | None
+    tests: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.cause}" if self.cause else self.status
+
+
+Table = dict[str, Square]
+
+
+def table_of(run: RunResult) -> Table:
+    return {_name(cell): _square(cell) for cell in run.cells}
+
+
+def untrue(reference: Table, run: RunResult) -> list[str]:
+    """The cells of a disturbed run that claim what is not so, and those that are missing.
+
+    A cell may do as in the undisturbed run, or say with a reason that it could not be run.
+    """
+    found = [f"{name} is missing from the results" for name in reference.keys() - table_of(run).keys()]
+    for cell in run.cells:
+        name, square = _name(cell), _square(cell)
+        if cell.status.could_not_run:
+            if not cell.reason.strip():
+                found.append(f"{name} is {cell.status} without a reason")
+        elif name not in reference:
+            found.append(f"{name} was not planned")
+        elif square != reference[name]:
+            found.append(f"{name} is {square} ({cell.reason.strip()[:200]}), expected {reference[name]}")
+            found += _tests(name, reference[name], square)
+    return sorted(found)
+
+
+def _tests(name: str, expected: Square, found: Square) -> list[str]:
+    differ = [test for test in expected.tests if expected.tests[test] != found.tests.get(test)]
+    return [f"{name}: {test} is {found.tests.get(test)}, expected {expected.tests[test]}" for test in differ]
+
+
+def unfinished(run: RunResult) -> list[str]:
+    """The cells that could not be run, or on which more is to be tried."""
+    return [_name(cell) for cell in run.cells if cell.status.could_not_run or cell.has_more_to_try]
+
+
+def _name(cell: CellResult) -> str:
+    return f"{cell.guest}/{cell.variant}/{cell.build}"
+
+
+def _square(cell: CellResult) -> Square:
+    tests = {test.name: str(test.outcome) for test in cell.tests}
+    return Square(status=str(cell.status), cause=cell.cause, tests=tests)
 
 
 @dataclass(frozen=True)
@@ -26,19 +84,19 @@ def find(home: Home, expected_mounts: Iterable[Path] = (), *, resumed: bool = Tr
 
     What is in the run's folder counts if the run was `resumed`: no other command knows of the folder.
     """
-    domains = private_host.domains()
+    domains = host.domains()
     found = [f"domain {name}" for name in domains or []] if domains is not None else ["libvirt does not answer"]
-    found += processes_left(home.base, private_host.lanes(), running())
+    found += processes_left(home.base, host.lanes(), running())
     found += files_left(home) + (run_files_left(home) if resumed else [])
     known = {str(folder) for folder in expected_mounts}
-    return found + [f"mount {place}" for place in sorted(private_host.mounts(home.base) - known)]
+    return found + [f"mount {place}" for place in sorted(host.mounts(home.base) - known)]
 
 
 def running() -> list[Running]:
     """The processes that the campaign, its daemons or its labs may have started."""
-    assert private_host.is_entered(), "without mounts of its own, every process would be one of the campaign's"
+    assert host.is_entered(), "without mounts of its own, every process would be one of the campaign's"
     mine = _mounts_of(os.getpid())
-    own = {os.getpid(), *(pid for name in private_host.DAEMONS if (pid := private_host.pid_of(name)))}
+    own = {os.getpid(), *(pid for name in host.DAEMONS if (pid := host.pid_of(name)))}
     found = []
     for process in psutil.process_iter(["name", "cmdline", "status"]):
         if process.pid in own or process.info["status"] == psutil.STATUS_ZOMBIE:
