@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -30,19 +30,14 @@ EMULATION = Acceleration(kvm=False, reason="a test")
 
 
 class Lanes:
-    """Opens lanes of one guest."""
+    """Opens lanes of one guest; at the end of each test nothing of them is left (see the fixture `lanes`)."""
 
     def __init__(self, connection: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage) -> None:
         self.connection, self.paths, self.guest, self.image = connection, paths, guest, image
 
     def open(self) -> AbstractContextManager[Lane]:
         return opening.open_lane(
-            self.connection,
-            self.paths,
-            guest=self.guest,
-            image=self.image,
-            acceleration=EMULATION,
-            uri=URI,
+            self.connection, self.paths, guest=self.guest, image=self.image, acceleration=EMULATION, uri=URI
         )
 
     def size_of_the_overlay(self) -> int:
@@ -61,8 +56,10 @@ class Lanes:
 
 
 @pytest.fixture
-def lanes(opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage) -> Lanes:
-    return Lanes(opened, paths, guest, image)
+def lanes(opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage) -> Iterator[Lanes]:
+    made = Lanes(opened, paths, guest, image)
+    yield made
+    assert (made.domains, made.left) == ([], [])
 
 
 def test_no_other_user_reads_the_keys_and_the_disk_of_a_lane(lanes: Lanes) -> None:
@@ -116,11 +113,8 @@ def test_a_lane_is_made_ready_before_its_machine_starts(lanes: Lanes) -> None:
         assert lanes.domains == []
         with pytest.raises(LaneDied, match="is not running"):
             made.check_alive()
-
-
-def test_the_overlay_lies_over_the_image_and_never_changes_it(lanes: Lanes) -> None:
-    with lanes.open() as made:
         info = json.loads(process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60))
+    # The overlay lies over the image.
     assert info["full-backing-filename"] == str(lanes.image.disk)
     assert info["backing-filename-format"] == "qcow2"
 
@@ -152,7 +146,6 @@ def test_a_disk_is_never_cut_off(lanes: Lanes) -> None:
     with pytest.raises(UsageError, match=r"disk_gib = 6 is less than the 6\.0 GiB") as error, lanes.open():
         pass
     assert error.value.hint == "set disk_gib to at least 7 in the guest's definition"
-    assert (lanes.domains, lanes.left) == ([], [])
 
 
 def test_a_lane_lives_until_it_is_stopped_and_can_be_started_again(lanes: Lanes) -> None:
@@ -176,20 +169,14 @@ def test_after_a_lane_nothing_of_it_is_left(lanes: Lanes) -> None:
         made.start()
         assert (lanes.domains, len(lanes.left)) == ([made.name], 2)
     assert (lanes.domains, lanes.left) == ([], [])
-
-
-def test_after_a_lane_that_failed_nothing_of_it_is_left(lanes: Lanes) -> None:
+    # One that failed, and one that could not be made.
     with pytest.raises(KeyboardInterrupt), lanes.open() as made:
         made.start()
         raise KeyboardInterrupt
     assert (lanes.domains, lanes.left) == ([], [])
-
-
-def test_after_a_lane_that_could_not_be_made_nothing_of_it_is_left(lanes: Lanes) -> None:
     lanes.image.disk.unlink()
     with pytest.raises(process.CommandFailed, match="qemu-img create"), lanes.open():
         pass
-    assert (lanes.domains, lanes.left) == ([], [])
 
 
 def test_a_machine_that_was_killed_from_outside_is_known_to_be_dead(lanes: Lanes) -> None:
@@ -203,7 +190,6 @@ def test_a_machine_that_was_killed_from_outside_is_known_to_be_dead(lanes: Lanes
     assert text.startswith("the machine of debian-13 ")
     assert text.endswith("| line 99")
     assert "line 50" not in text
-    assert (lanes.domains, lanes.left) == ([], [])
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], str]) -> None:
@@ -215,9 +201,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], str]) -> Non
 PROCESSOR_FAILED = "the emulated processor of debian-13 failed, and its machine is gone"
 
 
-def test_a_machine_that_runs_and_does_not_answer_is_dead_and_stays_so(
-    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_does_not_answer_is_dead(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped, asked = threading.Event(), []
 
     def answer() -> str:
@@ -244,9 +228,7 @@ def test_a_machine_that_runs_and_does_not_answer_is_dead_and_stays_so(
         made.check_alive()
 
 
-def test_a_command_to_qemu_that_is_never_answered_ends_at_its_deadline(
-    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_to_qemu_ends_at_its_deadline(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     with lanes.open() as made:
         made.start()
@@ -259,21 +241,14 @@ def test_a_command_to_qemu_that_is_never_answered_ends_at_its_deadline(
 @pytest.mark.parametrize(
     ("reason", "console", "emulated", "words"),
     [
-        (
-            "guest-reset",
-            "box started\n",
-            True,
-            PROCESSOR_FAILED,
-        ),
+        ("guest-reset", "box started\n", True, PROCESSOR_FAILED),
         ("guest-reset", "Kernel panic - not syncing\n", True, "the machine of debian-13 is gone"),
         ("guest-reset", "reboot: Restarting system\n", True, "the machine of debian-13 is gone"),
         ("guest-reset", "box started\n", False, "the machine of debian-13 is gone"),
         ("host-signal", "box started\n", True, "the machine of debian-13 is gone"),
     ],
 )
-def test_the_error_says_why_a_machine_ended_by_itself(
-    lanes: Lanes, reason: str, console: str, emulated: bool, words: str
-) -> None:
+def test_why_a_machine_ended(lanes: Lanes, reason: str, console: str, emulated: bool, words: str) -> None:
     with lanes.open() as made:
         made.acceleration = Acceleration(not emulated, "")
         made.start()
@@ -289,27 +264,15 @@ def test_the_error_says_why_a_machine_ended_by_itself(
         made._watched()._callback = None
 
 
-def test_an_event_that_qemu_never_sent_so_is_not_believed(lanes: Lanes) -> None:
+def test_the_last_words_are_plain_text_and_no_event_is_believed_that_qemu_never_sent(lanes: Lanes) -> None:
     with lanes.open() as made:
+        assert made.last_words() == "its console stayed empty"
         made.start()
         made._watched()._hear_end(None, None, "SHUTDOWN", 0, 0, "[]", None)
         made._watched()._hear_end(None, None, "SHUTDOWN", 0, 0, None, None)
         assert not made._watched().was_reset
-
-
-def test_the_last_words_are_plain_text(lanes: Lanes) -> None:
-    with lanes.open() as made:
-        assert made.last_words() == "its console stayed empty"
-        made.start()
         made.console.write_text("\r\n[\x1b[0;32m  OK  \x1b[0m] Reached target\r\n\r\n")
         assert made.last_words() == "its console ends:\n  | [  OK  ] Reached target"
-
-
-def test_a_paused_machine_is_alive(lanes: Lanes) -> None:
-    with lanes.open() as made:
-        made.start()
-        made.domain.suspend()
-        made.check_alive()
 
 
 def test_a_machine_stands_still_for_a_block_and_goes_on_whatever_happens_in_it(lanes: Lanes) -> None:
@@ -322,26 +285,18 @@ def test_a_machine_stands_still_for_a_block_and_goes_on_whatever_happens_in_it(l
         assert made.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
 
 
-def test_a_machine_that_has_gone_does_not_stand_still(lanes: Lanes) -> None:
-    with lanes.open() as made:
-        made.start()
-        made.domain.destroy()
-        with pytest.raises(LaneDied), made.standing_still():
-            pytest.fail("it was copied")
-
-
-def test_a_guest_that_powers_off_is_waited_for(lanes: Lanes) -> None:
+def test_a_machine_that_has_gone_is_off_and_does_not_stand_still(lanes: Lanes) -> None:
     with lanes.open() as made:
         made.start()
         made.domain.destroy()
         made.wait_until_off(60)
         with pytest.raises(LaneDied, match="is not running"):
             made.check_alive()
+        with pytest.raises(LaneDied), made.standing_still():
+            pytest.fail("it was copied")
 
 
-def test_a_login_that_may_not_raise_its_core_limit_is_told_what_to_do(
-    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_core_limit_has_a_hint(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_connection: object, _xml: str, _flags: int) -> NoReturn:
         raise libvirt.libvirtError(
             "internal error: Process exited prior to exec: libvirt:  error : cannot limit core file size of "
@@ -377,7 +332,6 @@ def test_the_machine_of_a_dead_lab_is_removed(lanes: Lanes) -> None:
     name = dead_lane(lanes.paths)
     lanes.connection.createXML(domain.to_xml(spec_of(name)), 0)
     assert leftovers.reap(lanes.paths).lanes == [name]
-    assert (lanes.domains, lanes.left) == ([], [])
 
 
 @pytest.mark.parametrize("ours", [False, True], ids=["not the lab's", "of another lane"])
@@ -412,6 +366,8 @@ def test_machines_of_living_lanes_are_no_leftovers_whatever_lab_they_belong_to(l
     with lanes.open() as made:
         made.start()
         assert leftovers.reap_unrecorded(URI) == []
+        assert leftovers.reap(lanes.paths).lanes == []
+        made.check_alive()
         assert lanes.domains == [made.name]
 
 
@@ -428,11 +384,5 @@ def test_what_clean_cannot_tell_it_leaves_alone(lanes: Lanes, monkeypatch: pytes
     assert leftovers.reap_unrecorded(URI) == []
     assert lanes.domains == [name]
     lanes.connection.lookupByName(name).destroy()
-
-
-def test_the_machine_of_a_living_lane_is_left_alone(lanes: Lanes) -> None:
-    with lanes.open() as made:
-        made.start()
-        assert leftovers.reap(lanes.paths).lanes == []
-        made.check_alive()
-        assert lanes.domains == [made.name]
+    (folder / "lock").unlink()
+    folder.rmdir()

@@ -84,9 +84,7 @@ def test_lanes_wait_for_the_memory_of_others(lab: Lab) -> None:
     assert len(lab.booted) == 2
 
 
-def test_an_image_is_built_when_a_processor_is_free(
-    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_waits_for_a_processor(lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
     building: list[str] = []
     most: list[int] = []
 
