@@ -23,8 +23,9 @@ SUITE = catalog.load().suite
 JAILED = "jailer_enabled_box_starts_and_executes"
 NOBLE = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 LTS"}
 RESOLUTE = {"id": "ubuntu", "version_id": "26.04", "pretty_name": "Ubuntu 26.04 LTS"}
+BWRAP_FILE = "/etc/apparmor.d/bwrap-userns-restrict"
 TIMEOUT = "Timeout waiting for guest ready (30s)"
-ALLOW_LIST = {"bwrap": "enforce", "unpriv_bwrap": "enforce"}
+ALLOW_LIST = ("bwrap", "bwrap-userns-restrict", "unpriv_bwrap")
 LOG_OF_8 = (
     '[ 1.0] audit: type=1400 audit(1795536999.471:105): apparmor="DENIED" operation="capable" class="cap" '
     'profile="unprivileged_userns" pid=1 comm="bwrap" capability=8 capname="setpcap"\n'
@@ -53,6 +54,14 @@ def on_ubuntu(os: dict[str, str], *files: str, **more: Any) -> CellResult:
     return passing(facts=facts(os=os, apparmor={"profile_files": list(files)}), **more)
 
 
+def failed_on(os: dict[str, str]) -> CellResult:
+    return on_ubuntu(os, status=Status.FAIL, tests=outcomes(JAILED))
+
+
+def loaded(*profiles: str) -> CellResult:
+    return passing(facts=facts(apparmor={"profiles": dict.fromkeys(profiles, "enforce")}))
+
+
 # The claim, one cell, its evidence, the answer, a word of what is seen or of why it is not judged.
 CASES: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("kvm-is-all", passing(), {}, HOLDS, "every test passes"),
@@ -66,54 +75,24 @@ CASES: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("kvm-mode", passing(), {}, HOLDS, "mode 0o660, owner root, group kvm"),
     ("kvm-mode", passing(facts=facts(kvm={"mode": "0o666"})), {}, DOES_NOT, "mode 0o666"),
     ("kvm-mode", passing(facts=facts(kvm=None)), {}, NOT_JUDGED, "it has no /dev/kvm"),
-    (
-        "policy-timeout",
-        blocked(tests=outcomes(JAILED, message=TIMEOUT)),
-        {},
-        HOLDS,
-        "Timeout waiting for guest",
-    ),
+    ("policy-timeout", blocked(tests=outcomes(JAILED, message=TIMEOUT)), {}, HOLDS, "Timeout waiting"),
     ("policy-timeout", blocked(tests=outcomes(JAILED)), {}, DOES_NOT, "after 31 s it says: it failed"),
     ("works-with-sudo", on_ubuntu(NOBLE, variant="as-root"), {}, HOLDS, "every test passes"),
     ("works-with-sudo", passing(variant="as-root"), {}, NOT_JUDGED, "could only be judged on Ubuntu 24.04"),
     ("works-on-newer", on_ubuntu(RESOLUTE), {}, HOLDS, "every test passes"),
-    (
-        "works-on-newer",
-        on_ubuntu(RESOLUTE, status=Status.FAIL, tests=outcomes(JAILED)),
-        {},
-        DOES_NOT,
-        f"fail: {JAILED}",
-    ),
+    ("works-on-newer", failed_on(RESOLUTE), {}, DOES_NOT, f"fail: {JAILED}"),
     ("works-on-newer", on_ubuntu(NOBLE), {}, NOT_JUDGED, "could only be judged on Ubuntu 25.04 or newer"),
     ("profile-is-missing", on_ubuntu(NOBLE), {}, HOLDS, "it has not"),
-    (
-        "profile-is-missing",
-        on_ubuntu(NOBLE, "/etc/apparmor.d/bwrap-userns-restrict"),
-        {},
-        DOES_NOT,
-        "it has /etc",
-    ),
+    ("profile-is-missing", on_ubuntu(NOBLE, BWRAP_FILE), {}, DOES_NOT, "it has /etc"),
     ("profile-is-missing", passing(), {}, NOT_JUDGED, "could only be judged on Ubuntu 24.04"),
     ("capability-8", blocked(), {"kernel": LOG_OF_8}, HOLDS, "it denied capability 8 to bwrap"),
     ("capability-8", blocked(), {}, NOT_JUDGED, "it denied capability 21 to bwrap; Ubuntu's kernel"),
     ("capability-8", blocked(facts=facts(os=NOBLE)), {}, DOES_NOT, "it denied capability 21 to bwrap"),
     ("capability-8", blocked(), {"kernel": evidence_examples.NOISE}, NOT_JUDGED, "it denied no capability"),
-    ("aa-status", passing(facts=facts(apparmor={"profiles": ALLOW_LIST})), {}, DOES_NOT, "bwrap, unpriv_bwrap"),
-    (
-        "aa-status",
-        passing(facts=facts(apparmor={"profiles": ALLOW_LIST | {"bwrap-userns-restrict": "enforce"}})),
-        {},
-        HOLDS,
-        "bwrap, bwrap-userns-restrict, unpriv_bwrap",
-    ),
+    ("aa-status", loaded("bwrap", "unpriv_bwrap"), {}, DOES_NOT, "bwrap, unpriv_bwrap"),
+    ("aa-status", loaded(*ALLOW_LIST), {}, HOLDS, ", ".join(ALLOW_LIST)),
     ("aa-status", passing(variant="bwrap-allow-list"), {}, NOT_JUDGED, "no profile for bubblewrap was seen"),
-    (
-        "option-a",
-        with_remedies(("bwrap-userns-restrict", VERIFIED)),
-        {},
-        HOLDS,
-        "bwrap-userns-restrict: verified",
-    ),
+    ("option-a", with_remedies(("bwrap-userns-restrict", VERIFIED)), {}, HOLDS, "restrict: verified"),
     ("option-a", with_remedies(("bwrap-userns-restrict", NO_HELP)), {}, DOES_NOT, "does not help"),
     ("option-b", with_remedies(("apparmor-restrict-off", VERIFIED)), {}, HOLDS, "verified"),
     ("option-b", with_remedies(("apparmor-restrict-off", CANNOT)), {}, NOT_JUDGED, "cannot be tried here"),

@@ -24,43 +24,32 @@ def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:
     ("outcome", "failed"),
     [("pass", False), ("fail", True), ("error", True), ("skip", None), ("not-run", None), (None, None)],
 )
-def test_a_control_that_has_no_result_has_neither_passed_nor_failed(
-    tmp_path: Path, outcome: str | None, failed: bool | None
-) -> None:
+def test_a_control_may_have_no_result(tmp_path: Path, outcome: str | None, failed: bool | None) -> None:
     tests = [TestResult(name="control", outcome=Outcome(outcome))] if outcome else []
     tests.append(TestResult(name="other", outcome=Outcome.FAIL))
     assert evidence.read(tmp_path, tests, control="control").control_failed is failed
 
 
-def test_what_the_kernel_killed_for_want_of_memory_is_named(tmp_path: Path) -> None:
-    assert evidence.killed_for_memory(tmp_path) == []
-    log = examples.NOISE + examples.NO_MEMORY * 2 + examples.NO_MEMORY.replace("python3", "boxlite-shim")
-    (tmp_path / "kernel.log").write_text(log)
-    assert evidence.killed_for_memory(tmp_path) == ["python3", "boxlite-shim"]
-
-
 @pytest.mark.parametrize(
-    "line",
+    ("log", "killed"),
     [
-        examples.NO_MEMORY.replace("Out of memory", "Memory cgroup out of memory"),
-        examples.NO_MEMORY.replace("Out of memory", "box: Out of memory"),
-        "[   71.6] boxlite[3]: Out of memory: Killed process\n",
+        (examples.NO_MEMORY * 2 + examples.NO_MEMORY.replace("python3", "shim"), ["python3", "shim"]),
+        # A control group, another program's words, half a line.
+        (examples.NO_MEMORY.replace("Out of memory", "Memory cgroup out of memory"), []),
+        (examples.NO_MEMORY.replace("Out of memory", "box: Out of memory"), []),
+        ("[   71.6] boxlite[3]: Out of memory: Killed process\n", []),
     ],
-    ids=["a control group", "another's words", "half a line"],
 )
-def test_only_a_guest_without_memory_is_one(tmp_path: Path, line: str) -> None:
-    (tmp_path / "kernel.log").write_text(line)
+def test_what_was_killed_for_want_of_memory_is_named(tmp_path: Path, log: str, killed: list[str]) -> None:
     assert evidence.killed_for_memory(tmp_path) == []
-
-
-def test_what_was_not_gathered_is_not_known(tmp_path: Path) -> None:
-    found = evidence.read(tmp_path)
-    assert found == Evidence()
-    assert found.probes.unshare_user.status is None
-    assert not found.probes.ran
+    (tmp_path / "kernel.log").write_text(examples.NOISE + log)
+    assert evidence.killed_for_memory(tmp_path) == killed
 
 
 def test_probes_and_what_confined_them_are_read_from_their_file(tmp_path: Path) -> None:
+    nothing = evidence.read(tmp_path)
+    assert nothing == Evidence()
+    assert (nothing.probes.unshare_user.status, nothing.probes.ran) == (None, False)
     stored = probed({"bwrap_user": probe(1, "bwrap: refused")}, context={"apparmor": "a (enforce)"})
     (tmp_path / "probes.json").write_text(stored.model_dump_json())
     found = evidence.read(tmp_path)
@@ -90,17 +79,19 @@ def test_damaged_probes_name_the_file_and_the_key(tmp_path: Path, text: str, key
     assert key in str(error.value)
 
 
-def test_an_audit_line_is_read_into_its_fields() -> None:
+def test_an_audit_line_is_read_into_its_fields_and_a_name_with_spaces_stays_whole() -> None:
     [line] = evidence.parse_audit(examples.NOISE + examples.DENIED_CAP_BWRAP)
-    wanted = {
-        "apparmor": "DENIED",
-        "operation": "capable",
-        "profile": "unprivileged_userns",
-        "comm": "bwrap",
-        "capability": "21",
-        "capname": "sys_admin",
-    }
-    assert wanted.items() <= line.items()
+    keys = ("apparmor", "operation", "profile", "comm", "capability", "capname")
+    assert [line[key] for key in keys] == [
+        "DENIED",
+        "capable",
+        "unprivileged_userns",
+        "bwrap",
+        "21",
+        "sys_admin",
+    ]
+    [line] = evidence.parse_audit('audit: type=1400 audit(1.5:2): comm="Web Content" name="/tmp/a=b" pid=1')
+    assert (line["comm"], line["name"], line["pid"]) == ("Web Content", "/tmp/a=b", "1")
 
 
 def test_where_an_audit_daemon_takes_the_lines_they_are_read_from_its_log(tmp_path: Path) -> None:
@@ -162,11 +153,6 @@ def test_audit_lines_of_any_length_are_read(tmp_path: Path, piece: str) -> None:
     evidence.parse_audit(line)
 
 
-def test_a_name_with_spaces_stays_whole() -> None:
-    [line] = evidence.parse_audit('audit: type=1400 audit(1.5:2): comm="Web Content" name="/tmp/a=b" pid=1')
-    assert (line["comm"], line["name"], line["pid"]) == ("Web Content", "/tmp/a=b", "1")
-
-
 def test_denials_are_those_with_all_the_fields() -> None:
     log = examples.DENIED_CREATE + examples.DENIED_CAP_BWRAP
     log += examples.DENIED_CREATE.replace("DENIED", "ALLOWED")
@@ -194,9 +180,7 @@ def test_sysctls_are_read_as_text() -> None:
         (probe(None, "Operation not permitted"), False, False),
     ],
 )
-def test_a_probe_that_did_not_run_neither_worked_nor_was_refused(
-    tried: Probe, worked: bool, refused: bool
-) -> None:
+def test_a_probe_may_neither_work_nor_be_refused(tried: Probe, worked: bool, refused: bool) -> None:
     assert tried.worked is worked
     assert tried.failed_with("Operation not permitted") is refused
 
@@ -219,20 +203,25 @@ def test_modes_are_read_by_path_and_other_lines_are_left_out(tmp_path: Path) -> 
     assert found == {"runtimes/v1/boxlite-shim": 0o755, "box-a/boxes/B0X/bin/a name": 0o664}
 
 
-@pytest.mark.parametrize("name", ["exit", "exit.previous"])
-def test_what_a_shim_wrote_when_a_signal_ended_it_is_read_as_a_log_is(tmp_path: Path, name: str) -> None:
-    box = tmp_path / "boxlite" / "box-a" / "boxes" / "B0X"
-    box.mkdir(parents=True)
-    (box / name).write_text('{"type":"signal","exit_code":159,"signal":"SIGSYS"}')
-    [finding] = causes.diagnose(evidence.read(tmp_path))
-    assert (finding.name, finding.confidence) == ("shim-seccomp", Confidence.PROVED)
+SIGSYS = '{"type":"signal","exit_code":159,"signal":"SIGSYS"}'
+NO_THREAD = "runtime/cgo: pthread_create failed: Resource temporarily unavailable\nSIGABRT: abort\n"
 
 
-def test_what_a_box_wrote_to_standard_error_is_read_as_a_log_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "cause", "confidence"),
+    [
+        ("exit", SIGSYS, "shim-seccomp", Confidence.PROVED),
+        ("exit.previous", SIGSYS, "shim-seccomp", Confidence.PROVED),
+        ("shim.stderr", NO_THREAD, "nproc-limit", Confidence.LIKELY),
+    ],
+)
+def test_what_a_box_and_its_shim_wrote_is_read_as_a_log_is(
+    tmp_path: Path, name: str, text: str, cause: str, confidence: Confidence
+) -> None:
     box = tmp_path / "boxlite" / "box-a" / "boxes" / "B0X"
     box.mkdir(parents=True)
-    said = "runtime/cgo: pthread_create failed: Resource temporarily unavailable"
-    (box / "shim.stderr").write_text(f"{said}\nSIGABRT: abort\n")
+    (box / name).write_text(text)
     control = TestResult(name="control", outcome=Outcome.FAIL, message="The VM failed to start.")
-    [finding] = causes.diagnose(evidence.read(tmp_path, [control], control="control"))
-    assert (finding.name, finding.confidence) == ("nproc-limit", Confidence.LIKELY)
+    tests = [control] if cause == "nproc-limit" else []
+    [finding] = causes.diagnose(evidence.read(tmp_path, tests, control="control"))
+    assert (finding.name, finding.confidence) == (cause, confidence)

@@ -1,7 +1,6 @@
 """What the suite sees of a box from outside, and boxes that are less protected than others."""
 
 import importlib.util
-import io
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from rich.console import Console
 
 from lab.base.paths import PACKAGE
-from lab.record import Outcome, Protection, Status, TestResult
-from lab.report import markdown, protection, terminal
+from lab.record import Outcome, Protection, TestResult
+from lab.report import markdown, protection
 from lab.verdict import protection as words
 from tests.builders.cells import JAILED, cell
+from tests.builders.output import printed
 from tests.builders.runs import run_of
 
 
@@ -49,9 +48,7 @@ def child(tmp_path: Path) -> Iterator[int]:
         process.kill()
 
 
-def test_a_process_that_shares_all_with_the_test_is_seen_as_it_is(
-    outside: ModuleType, child: int, tmp_path: Path
-) -> None:
+def test_a_process_that_shares_all_is_seen(outside: ModuleType, child: int, tmp_path: Path) -> None:
     seen = Protection.model_validate(outside.protection(child, tmp_path, "a-box"))
     assert (seen.namespaces, seen.cgroup, seen.seccomp, seen.root) == ([], None, seen.seccomp, "/")
     assert (seen.limits["open files"], seen.own_limits) == ("77", ["open files"])
@@ -113,8 +110,8 @@ def passed(name: str, seen: Protection | None) -> TestResult:
 def test_a_box_with_less_than_the_same_test_s_elsewhere_is_a_finding() -> None:
     weak = box(seccomp=["off"], cgroup=None, mounts=["/ rw", "/usr rw", "HOME/boxes/BOX/tmp rw"])
     run = run_of(
-        cell("debian-13", status=Status.PASS, tests=[passed("starts", box()), passed("isolates", box())]),
-        cell("fedora-44", status=Status.PASS, tests=[passed("starts", weak), passed("isolates", box())]),
+        cell("debian-13", tests=[passed("starts", box()), passed("isolates", box())]),
+        cell("fedora-44", tests=[passed("starts", weak), passed("isolates", box())]),
     )
     [found] = protection.weaknesses(run.cells)
     assert str(found) == (
@@ -124,33 +121,23 @@ def test_a_box_with_less_than_the_same_test_s_elsewhere_is_a_finding() -> None:
     assert protection.weak_cells([found]) == {id(run.cells[1])}
 
 
-def test_a_filter_of_which_the_kernel_does_not_tell_is_not_called_lacking() -> None:
-    run = run_of(
-        cell("debian-13", status=Status.PASS, tests=[passed("starts", box())]),
-        cell(
-            "own-kernel", status=Status.PASS, tests=[passed("starts", box(seccomp=["not told by the kernel"]))]
-        ),
-    )
-    assert protection.weaknesses(run.cells) == []
-
-
-def test_other_tests_and_other_builds_are_not_compared() -> None:
+def test_what_the_kernel_does_not_tell_other_tests_and_other_builds_are_not_compared() -> None:
     off = box(namespaces=[], no_new_privs=False, seccomp=["off"])
-    run = run_of(
-        cell(
-            "debian-13", build="1", status=Status.PASS, tests=[passed("jailed", box()), passed("control", off)]
-        ),
-        cell("debian-13", build="2", status=Status.PASS, tests=[passed("jailed", off), passed("control", off)]),
-    )
-    assert protection.weaknesses(run.cells) == []
+    untold = box(seccomp=["not told by the kernel"])
+    for cells in (
+        [cell(tests=[passed("starts", box())]), cell("own-kernel", tests=[passed("starts", untold)])],
+        [
+            cell(build="1", tests=[passed("jailed", box()), passed("control", off)]),
+            cell(build="2", tests=[passed("jailed", off), passed("control", off)]),
+        ],
+    ):
+        assert protection.weaknesses(cells) == []
 
 
 def test_what_is_the_same_for_several_boxes_is_told_once() -> None:
     off = box(namespaces=[], no_new_privs=False, seccomp=["off"], limits={}, cgroup=None)
     both = [passed("jailed", box()), passed("again", box()), passed("control", off), passed("preset", None)]
-    run = run_of(
-        cell("debian-12", status=Status.PASS, tests=both), cell("debian-13", status=Status.PASS, tests=both)
-    )
+    run = run_of(cell("debian-12", tests=both), cell("debian-13", tests=both))
     jailed, control = protection.given(run.cells)
     assert (jailed.tests, len(jailed.cells)) == (["jailed", "again"], 2)
     assert (control.tests, control.what) == (["control"], ("no capabilities", "empty bounding set"))
@@ -160,7 +147,7 @@ def test_what_is_the_same_for_several_boxes_is_told_once() -> None:
 def test_limits_are_one_phrase_and_no_line_is_empty_twice() -> None:
     limits = {"open files": "1024", "file size": "7800", "processes": "7795"}
     seen = box(limits=limits, own_limits=["file size", "open files"])
-    page = markdown.render(run_of(cell("debian-13", status=Status.PASS, tests=[passed("starts", seen)])))
+    page = markdown.render(run_of(cell("debian-13", tests=[passed("starts", seen)])))
     assert ", control group of its own, limits of its own on file size and open files | 1 cell |" in page
     assert "\n\n\n" not in page.partition("## What confines a box")[2]
     free = {"namespaces": [], "no_new_privs": False, "seccomp": ["off"], "cgroup": None}
@@ -171,17 +158,15 @@ def test_limits_are_one_phrase_and_no_line_is_empty_twice() -> None:
 
 def test_a_weakness_is_in_the_table_and_below_it(tmp_path: Path) -> None:
     run = run_of(
-        cell("debian-13", status=Status.PASS, tests=[passed("starts", box())]),
-        cell("fedora-44", status=Status.PASS, tests=[passed("starts", box(namespaces=["mnt", "user"]))]),
+        cell("debian-13", tests=[passed("starts", box())]),
+        cell("fedora-44", tests=[passed("starts", box(namespaces=["mnt", "user"]))]),
     )
     page = markdown.render(run)
     assert "pass, less protected |" in page
     assert "- fedora-44 stock: less protected: the box of starts lacked ipc namespace, pid namespace" in page
-    console = Console(width=200, record=True, file=io.StringIO())
-    terminal.summary(console, run, tmp_path)
-    printed = console.export_text()
-    assert "pass, less protected" in printed
-    assert printed.count("fedora-44 stock: less protected: the box of starts lacked ipc namespace") == 1
+    text = printed(run, tmp_path)
+    assert "pass, less protected" in text
+    assert text.count("fedora-44 stock: less protected: the box of starts lacked ipc namespace") == 1
 
 
 OFF = "boxlite_shim: Seccomp disabled for network-enabled VM box_id=BOX"
@@ -207,7 +192,7 @@ def asking(**other: Any) -> Protection:
     return box(**{"asked": MAXIMUM, "processes": tree, **seen, **other})
 
 
-def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen() -> None:
+def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen_and_said() -> None:
     assert [str(each) for each in words.unmet_options(asking())] == [
         "asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM, nor of the 2 other processes "
         "of its box, has one",
@@ -215,9 +200,7 @@ def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen() -> None:
         "asked for at most 100 processes (max_processes): libkrun VM has no lower limit than the test "
         "itself, and no control group of its own",
     ]
-
-
-def test_what_boxlite_says_of_it_itself_is_quoted() -> None:
+    # boxlite's own words are quoted.
     seccomp, _, processes = map(str, words.unmet_options(asking(warnings=[NO_GROUP, OFF])))
     assert seccomp.endswith(f'has one; boxlite\'s own log: "{OFF}"')
     assert processes.endswith(f'control group of its own; boxlite\'s own log: "{NO_GROUP}"')
@@ -252,14 +235,11 @@ def test_all_threads_and_processes_of_a_box_are_looked_at(other: dict[str, Any],
     assert words.unmet_options(asking(**other))[0].seen == said
 
 
-def test_a_box_that_started_without_the_jailer_it_was_asked_for_is_a_finding() -> None:
+def test_a_missing_jailer_and_a_limit_that_only_another_process_has_are_told_as_such() -> None:
     [jailer, *_] = words.unmet_options(asking(namespaces=[]))
     assert str(jailer) == (
         "asked for the jailer (jailer_enabled): libkrun VM shares all namespaces with the test"
     )
-
-
-def test_a_limit_that_only_another_process_has_is_told_as_such() -> None:
     tree = [{"program": "bwrap", "seccomp": ["off"], "limits": {"file size": str(1 << 30)}}]
     limits = {"open files": "1024", "processes": "100"}
     [_, size] = words.unmet_options(asking(processes=tree, limits=limits, own_limits=[]))
@@ -270,9 +250,6 @@ def test_a_limit_that_only_another_process_has_is_told_as_such() -> None:
 def test_a_limit_that_no_kernel_has_is_no_number(number: str) -> None:
     limits = {"open files": "1024", "file size": number, "processes": number}
     assert [each.seen for each in words.unmet_options(asking(limits=limits))][1] == "nothing limits libkrun VM"
-
-
-def test_a_limit_of_more_than_64_bits_cannot_be_asked_for() -> None:
     with pytest.raises(ValidationError, match="less than 18446744073709551616"):
         asking(asked={"max_file_size": 10**400})
 
@@ -280,7 +257,7 @@ def test_a_limit_of_more_than_64_bits_cannot_be_asked_for() -> None:
 def test_reports_say_what_was_asked_for_and_is_not_seen(tmp_path: Path) -> None:
     run = run_of(
         *(
-            cell(guest, status=Status.PASS, tests=[passed("starts", asking()), passed("control", box())])
+            cell(guest, tests=[passed("starts", asking()), passed("control", box())])
             for guest in ("debian-12", "debian-13")
         )
     )
@@ -289,16 +266,12 @@ def test_reports_say_what_was_asked_for_and_is_not_seen(tmp_path: Path) -> None:
         "- boxlite 0.10.8: starts asked for files of at most 1 GiB (max_file_size): "
         "the limit of libkrun VM is 20 GiB; in debian-12 stock, debian-13 stock\n" in page
     )
-    console = Console(width=200, record=True, file=io.StringIO())
-    terminal.summary(console, run, tmp_path)
-    printed = console.export_text()
-    assert printed.count("starts asked for a seccomp filter (seccomp_enabled); in debian-12") == 1
-    assert "pass, less protected" not in printed
+    text = printed(run, tmp_path)
+    assert text.count("starts asked for a seccomp filter (seccomp_enabled); in debian-12") == 1
+    assert "pass, less protected" not in text
 
 
-def test_what_boxlite_warned_of_is_read_from_the_log_of_another_runtime_too(
-    outside: ModuleType, tmp_path: Path
-) -> None:
+def test_warnings_are_read_from_another_runtime_s_log(outside: ModuleType, tmp_path: Path) -> None:
     home, first = tmp_path / "box-2", tmp_path / "box-1"
     for folder in (home / "boxes" / "aXb" / "logs", first / "logs"):
         folder.mkdir(parents=True)
@@ -324,10 +297,7 @@ def test_kinds_of_boxes_are_compared_and_not_cells(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(protection, "lost", lost)
     boxes = [box(no_new_privs=number % 50 != 7) for number in range(200)]
     cells = [
-        cell(
-            variant=f"v{number}",
-            tests=[TestResult(name="box_starts", outcome=Outcome.PASS, protection=each)],
-        )
+        cell(variant=f"v{number}", tests=[TestResult(name="box_starts", outcome=Outcome.PASS, protection=each)])
         for number, each in enumerate(boxes)
     ]
     [found] = protection.weaknesses(cells)

@@ -21,82 +21,40 @@ INSTALLED, EXEMPT = STATES["as installed"], STATES["bwrap unconfined"]
 COMPLAINS = examples.DENIED_CREATE.replace("DENIED", "ALLOWED") + disconnected(
     "bwrap", "ALLOWED", "lab-bwrap-without-userns"
 )
+NO_RULE = STATES["bwrap unconfined, profile not loaded"]
+NO_MOUNT, NO_PIVOT = "Failed to make / slave: Permission denied", "pivot_root: Permission denied"
+NOEXEC = {name: examples.HOME_NOEXEC.probes.by_name()[name] for name in ("exec_home", "home_allows_exec")}
+NO_KVM = {"open_kvm": probe(13, "Permission denied: '/dev/kvm'")}
+
+
+def switched_off(name: str, seen: Evidence) -> Evidence:
+    """A sysctl at 0: the kernel refuses the namespace before it asks AppArmor."""
+    sysctls = {name: "0", "kernel.apparmor_restrict_unprivileged_userns": "1"}
+    return evidence(STATES["restriction off"], sysctls=sysctls, probes=seen.probes.by_name())
+
+
 # The lab's variants on a host whose policy is on: what they log and stop there, and the causes.
 VARIANTS: dict[str, tuple[Evidence, list[str]]] = {
-    "apparmor-mount-deny": (
-        evidence(EXEMPT, examples.DENIED_MOUNT, bwrap="Failed to make / slave: Permission denied"),
-        [MOUNT_DENY],
-    ),
-    "apparmor-pivot-root-deny": (
-        evidence(EXEMPT, examples.DENIED_PIVOT_ROOT, bwrap="pivot_root: Permission denied"),
-        [MOUNT_DENY],
-    ),
+    "apparmor-mount-deny": (evidence(EXEMPT, examples.DENIED_MOUNT, bwrap=NO_MOUNT), [MOUNT_DENY]),
+    "apparmor-mount-deny, no profile": (evidence(NO_RULE, examples.DENIED_MOUNT, bwrap=NO_MOUNT), [MOUNT_DENY]),
+    "apparmor-pivot-root-deny": (evidence(EXEMPT, examples.DENIED_PIVOT_ROOT, bwrap=NO_PIVOT), [MOUNT_DENY]),
     "apparmor-userns-deny": (evidence(EXEMPT, examples.DENIED_CREATE, bwrap=REFUSED_EACCES), [DENY]),
-    "apparmor-userns-deny, profile not loaded": (
-        evidence(STATES["bwrap unconfined, profile not loaded"], examples.DENIED_CREATE, bwrap=REFUSED_EACCES),
+    "apparmor-userns-deny, no profile": (
+        evidence(NO_RULE, examples.DENIED_CREATE, bwrap=REFUSED_EACCES),
         [DENY],
-    ),
-    "apparmor-mount-deny, profile not loaded": (
-        evidence(
-            STATES["bwrap unconfined, profile not loaded"],
-            examples.DENIED_MOUNT,
-            bwrap="Failed to make / slave: Permission denied",
-        ),
-        [MOUNT_DENY],
     ),
     "apparmor-bwrap-complain": (evidence(EXEMPT, COMPLAINS, bwrap=UID_MAP_EACCES), [DISCONNECTED]),
     "bwrap-setuid": (evidence(EXEMPT, bwrap="setuid use of bubblewrap is not supported"), ["bwrap-setuid"]),
-    # The kernel refuses the namespace before it asks AppArmor.
     "userns-clone-off": (
-        evidence(
-            STATES["restriction off"],
-            sysctls={
-                "kernel.unprivileged_userns_clone": "0",
-                "kernel.apparmor_restrict_unprivileged_userns": "1",
-            },
-            probes=examples.USERNS_SYSCTL.probes.by_name(),
-        ),
+        switched_off("kernel.unprivileged_userns_clone", examples.USERNS_SYSCTL),
         ["userns-sysctl"],
     ),
-    "max-userns-zero": (
-        evidence(
-            STATES["restriction off"],
-            sysctls={"user.max_user_namespaces": "0", "kernel.apparmor_restrict_unprivileged_userns": "1"},
-            probes=examples.USERNS_LIMIT.probes.by_name(),
-        ),
-        ["userns-limit"],
-    ),
+    "max-userns-zero": (switched_off("user.max_user_namespaces", examples.USERNS_LIMIT), ["userns-limit"]),
     # The probes meet the policy as well: where the first cause is cured, it blocks.
-    "home-noexec": (
-        evidence(
-            INSTALLED,
-            probes={
-                name: examples.HOME_NOEXEC.probes.by_name()[name] for name in ("exec_home", "home_allows_exec")
-            },
-            control_failed=True,
-        ),
-        ["home-noexec", NOCAPS],
-    ),
-    "home-noexec, bwrap exempt": (
-        evidence(
-            EXEMPT,
-            probes={
-                name: examples.HOME_NOEXEC.probes.by_name()[name] for name in ("exec_home", "home_allows_exec")
-            },
-            control_failed=True,
-        ),
-        ["home-noexec"],
-    ),
-    "kvm-denied": (
-        evidence(
-            INSTALLED, probes={"open_kvm": probe(13, "Permission denied: '/dev/kvm'")}, control_failed=True
-        ),
-        ["kvm-denied", NOCAPS],
-    ),
-    "kvm-denied, bwrap exempt": (
-        evidence(EXEMPT, probes={"open_kvm": probe(13, "Permission denied: '/dev/kvm'")}, control_failed=True),
-        ["kvm-denied"],
-    ),
+    "home-noexec": (evidence(INSTALLED, probes=NOEXEC, control_failed=True), ["home-noexec", NOCAPS]),
+    "home-noexec, bwrap exempt": (evidence(EXEMPT, probes=NOEXEC, control_failed=True), ["home-noexec"]),
+    "kvm-denied": (evidence(INSTALLED, probes=NO_KVM, control_failed=True), ["kvm-denied", NOCAPS]),
+    "kvm-denied, bwrap exempt": (evidence(EXEMPT, probes=NO_KVM, control_failed=True), ["kvm-denied"]),
 }
 
 
