@@ -39,9 +39,7 @@ def decided_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [0, 1, 2], ids=["SIGKILL", "Ctrl-C", "Ctrl-C twice"])
-def test_an_ended_coordinator_leaves_nothing_and_its_run_is_resumed(
-    fleet: Fleet, tmp_path: Path, times: int
-) -> None:
+def test_an_ended_coordinator_leaves_nothing_behind(fleet: Fleet, tmp_path: Path, times: int) -> None:
     one = fleet.add("one", seconds=2)
     command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"))
     command.wait_for("one: debian-1[23]: decided ")

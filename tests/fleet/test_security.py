@@ -33,9 +33,7 @@ def port() -> int:
     return free_port()
 
 
-def test_a_peer_without_the_run_s_certificate_is_refused_and_no_host_keeps_that(
-    fleet: Fleet, tmp_path: Path, port: int
-) -> None:
+def test_a_peer_without_the_run_s_certificate_is_refused(fleet: Fleet, tmp_path: Path, port: int) -> None:
     fleet.head = f"[coordinator]\nport = {port}\n"
     one = fleet.add("one", seconds=60)
     with running(fleet, SMALL) as run:

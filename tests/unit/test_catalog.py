@@ -57,24 +57,22 @@ def test_the_smallest_definitions_load(root: Path) -> None:
     assert known.set("quick").variants == ["stock"]
 
 
-def test_the_shipped_definitions_load() -> None:
-    known = catalog.load()
-    assert {"debian-12", "debian-13", "debian-13-backports"} <= set(known.guests)
-    assert known.variant("stock").expect.cause is None
-    assert known.set("quick").guests
-
-
-def test_every_shipped_variant_but_stock_sets_something() -> None:
-    assert [name for name, variant in catalog.load().variants.items() if not variant.knobs] == ["stock"]
-
-
 # One is a guest's own, one needs a box that makes certain system calls, one no longer blocks boxlite 0.10.8.
 NOT_EXPECTED = {"bwrap-too-old", "mount-symlink", "shim-seccomp"}
 
 
-def test_every_cause_is_expected_by_a_variant() -> None:
-    expected = {variant.expect.cause for variant in catalog.load().variants.values()} - {None}
+def test_the_shipped_definitions_load_and_are_of_use() -> None:
+    known = catalog.load()
+    assert {"debian-12", "debian-13", "debian-13-backports"} <= set(known.guests)
+    assert known.set("quick").guests
+    assert [name for name, variant in known.variants.items() if not variant.knobs] == ["stock"]
+    assert known.variant("stock").expect.cause is None
+    expected = {variant.expect.cause for variant in known.variants.values()} - {None}
     assert causes.known().keys() - expected == NOT_EXPECTED
+    # The control is a test that needs a box and no sandbox.
+    assert known.suite.tests[known.suite.control] is Needs.BOX
+    # The second option of issue 468 is run on a guest that has containers.
+    assert "debian-13-podman" in known.sets["issue-468"].guests
 
 
 def test_variants_combine_under_one_name() -> None:
@@ -85,9 +83,6 @@ def test_variants_combine_under_one_name() -> None:
     }
     # The cause that boxlite meets first, whatever the order in the name.
     assert both.expect.cause == "userns-sysctl"
-
-
-def test_combined_variants_of_different_kinds_keep_both() -> None:
     both = catalog.load().variant("userns-clone-off+apparmor-userns-deny+stock")
     assert both.knobs.keys() == {"sysctl", "apparmor"}
     assert both.expect.cause == "userns-sysctl"
@@ -98,9 +93,6 @@ def test_variants_that_exclude_each_other_are_refused(root: Path) -> None:
     (root / "cloud-init/variants/off.toml").write_text(VARIANT + 'sysctl = { "a.b" = 0 }')
     with pytest.raises(UsageError, match=r"variants of on\+off cannot .* one guest: sysctl: a\.b is 1 and 0"):
         catalog.load(root).variant("on+off")
-
-
-def test_one_unknown_name_among_combined_ones_is_told(root: Path) -> None:
     with pytest.raises(UsageError, match="no variant is called 'stok'"):
         catalog.load(root).variant("stock+stok")
 
@@ -136,9 +128,7 @@ tests = { starts = "box", isolates = "sandbox" }
     ],
     ids=["no test", "no control", "no witness"],
 )
-def test_a_suite_has_tests_and_its_control_and_witness_are_among_them(
-    tmp_path: Path, text: str, expected: str
-) -> None:
+def test_a_suite_has_its_control_and_witness(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "suite.toml"
     file.write_text(SUITE)
     assert catalog.load_file(file, Suite, name="small").tests
@@ -146,11 +136,6 @@ def test_a_suite_has_tests_and_its_control_and_witness_are_among_them(
     with pytest.raises(UsageError) as wrong:
         catalog.load_file(file, Suite, name="small")
     assert expected in str(wrong.value)
-
-
-def test_the_control_is_a_test_that_needs_a_box_and_no_sandbox() -> None:
-    suite = catalog.load().suite
-    assert suite.tests[suite.control] is Needs.BOX
 
 
 @pytest.mark.parametrize(
@@ -185,9 +170,7 @@ def test_the_control_is_a_test_that_needs_a_box_and_no_sandbox() -> None:
         (GUEST + "disk_gib = inf", "image.disk_gib", "valid integer, found inf"),
     ],
 )
-def test_a_wrong_guest_names_file_key_and_what_was_expected(
-    root: Path, text: str, key: str, expected: str
-) -> None:
+def test_a_wrong_guest_names_file_key_and_expectation(root: Path, text: str, key: str, expected: str) -> None:
     error = error_of(root, GUEST_FILE, text)
     assert error.startswith(f"{root / GUEST_FILE}: {key}")
     assert expected in error
@@ -227,9 +210,7 @@ def test_a_wrong_guest_names_file_key_and_what_was_expected(
         ('apparmor.profiles = [{ name = "p", text = "t", mode = "kill" }]', "profiles.0.mode", "found 'kill'"),
     ],
 )
-def test_a_wrong_variant_names_file_key_and_what_was_expected(
-    root: Path, text: str, key: str, expected: str
-) -> None:
+def test_a_wrong_variant_names_file_key_and_expectation(root: Path, text: str, key: str, expected: str) -> None:
     error = error_of(root, VARIANT_FILE, VARIANT + text)
     assert error.startswith(f"{root / VARIANT_FILE}: ")
     assert key in error
@@ -243,9 +224,7 @@ def test_a_wrong_variant_names_file_key_and_what_was_expected(
         (SET.replace("variants", "variant"), "variants", "required"),
     ],
 )
-def test_a_wrong_set_names_file_key_and_what_was_expected(
-    root: Path, text: str, key: str, expected: str
-) -> None:
+def test_a_wrong_set_names_file_key_and_expectation(root: Path, text: str, key: str, expected: str) -> None:
     error = error_of(root, SET_FILE, text)
     assert f"{root / SET_FILE}: {key}: " in error
     assert expected in error
@@ -258,9 +237,7 @@ def test_a_wrong_set_names_file_key_and_what_was_expected(
         ("stock", "stork", "no variant is called 'stork'"),
     ],
 )
-def test_a_set_of_things_that_do_not_exist_names_file_and_nearest(
-    root: Path, old: str, new: str, expected: str
-) -> None:
+def test_a_set_of_unknown_names_shows_the_nearest(root: Path, old: str, new: str, expected: str) -> None:
     error = error_of(root, SET_FILE, SET.replace(old, new))
     assert expected in error
     assert f"did you mean {old}?" in error
@@ -309,12 +286,6 @@ def test_what_a_variant_cannot_tell_about_is_a_remedy_for_its_cause_with_a_reaso
             assert reason and "\n" not in reason
             assert len(reason) <= 300, "reports and pages cut it, and with it the source"
 
-
-def test_of_two_variants_neither_can_tell_about_what_one_cannot() -> None:
     known = catalog.load()
     both = known.variant("apparmor-userns-nocaps+userns-clone-off")
     assert both.not_judged == known.variant("apparmor-userns-nocaps").not_judged != {}
-
-
-def test_the_report_s_second_option_is_run_on_a_guest_that_has_containers() -> None:
-    assert "debian-13-podman" in catalog.load().sets["issue-468"].guests

@@ -11,10 +11,7 @@ from lab.catalog import remedies
 from lab.guest import programs
 from lab.images import debian
 from lab.plan import Cell
-from lab.record import (
-    ExperimentPolicy,
-    RunOptions,
-)
+from lab.record import ExperimentPolicy, RunOptions
 from lab.run import definitions
 from tests.builders.runs import KNOWN, OTHER, PLAN, SMALL, own_definitions
 
@@ -40,10 +37,7 @@ def test_definitions_are_those_of_the_cells_and_no_others() -> None:
     ("change", "name"),
     [
         (lambda c: replace(c, guest=c.guest.model_copy(update={"memory_mib": 4096})), "guest debian-13"),
-        (
-            lambda c: replace(c, variant=c.variant.model_copy(update={"sysctl": OTHER})),
-            "variant stock",
-        ),
+        (lambda c: replace(c, variant=c.variant.model_copy(update={"sysctl": OTHER})), "variant stock"),
     ],
 )
 def test_a_changed_definition_changes_its_digest_alone(change: Callable[[Cell], Cell], name: str) -> None:
@@ -74,10 +68,7 @@ def test_every_variant_is_a_definition_of_a_run_that_makes_experiments() -> None
 def test_another_way_to_build_images_changes_every_guest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = definitions.digests(SMALL, RunOptions())
     monkeypatch.setattr(debian, "PACKAGES", (*debian.PACKAGES, "vim"))
-    assert changed(before, definitions.digests(SMALL, RunOptions())) == [
-        "guest debian-12",
-        "guest debian-13",
-    ]
+    assert changed(before, definitions.digests(SMALL, RunOptions())) == ["guest debian-12", "guest debian-13"]
 
 
 SUITE_FILES = sorted(f.name for f in KNOWN.suite.folder.iterdir() if f.is_file())
@@ -196,9 +187,7 @@ def test_other_code_is_another_rule(written: Callable[[str, str], dict[str, str]
     assert changed(written("causes", CODE), written("causes", CODE.replace(old, new))) == ["rule set"]
 
 
-def test_what_a_run_goes_by_is_what_it_recorded_though_the_files_change_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_by_what_it_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("images", "cloud-init"):
         shutil.copytree(paths.definitions() / folder, tmp_path / folder)
     shutil.copytree(remedies.FOLDER, tmp_path / "remedies")

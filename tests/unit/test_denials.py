@@ -119,9 +119,7 @@ def test_a_file_that_auditd_began_meanwhile_is_read_from_its_start(logs: Logs) -
         assert log.denials() == [AUDITD]
 
 
-def test_the_journal_is_asked_for_the_time_of_the_block_alone(
-    logs: Logs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_journal_is_asked_for_the_block_s_time(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1786952490.25)
     logs.journal = f"libvirtd started\n{DISK}\n"
     with HostLog() as log:

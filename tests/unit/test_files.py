@@ -23,9 +23,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_put_in_place_is_on_disk_before_it_has_its_name_and_then_the_name_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_on_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tmp_path / ".partial"
     (made / "cells").mkdir(parents=True)
     for name in ("wheel", "cells/log"):
@@ -37,9 +35,7 @@ def test_what_is_put_in_place_is_on_disk_before_it_has_its_name_and_then_the_nam
     assert last == tmp_path and (tmp_path / "whole/cells/log").read_text() == "cells/log"
 
 
-def test_a_file_that_was_replaced_is_so_after_a_power_loss_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replaced_file_survives_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = synced_paths(monkeypatch)
     files.write_atomically(tmp_path / "results.json", "new")
     assert [path.parent for path in synced] == [tmp_path, tmp_path.parent]

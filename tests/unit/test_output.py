@@ -102,9 +102,7 @@ def listed(what: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]
 
 
 @pytest.mark.parametrize("what", lists.LISTS)
-def test_each_list_is_a_json_document_whose_keys_are_documented(
-    what: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_list_is_json_with_documented_keys(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = listed(what, capsys)
     assert found
     assert len({tuple(each) for each in found}) == 1

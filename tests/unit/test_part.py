@@ -67,9 +67,7 @@ def test_a_host_with_another_lab_refuses(tmp_path: Path, part: Part) -> None:
         changed(part, lab="99.0").plan(tmp_path, KNOWN)
 
 
-def test_a_host_with_other_definitions_refuses_and_names_them(
-    tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_definitions_are_refused(tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     own = own_definitions(tmp_path, monkeypatch)
     seed = next(file for file in sorted((own / "cloud-init").iterdir()) if file.is_file())
     seed.write_text(seed.read_text() + "# changed\n")

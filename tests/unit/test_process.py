@@ -86,9 +86,7 @@ def test_what_takes_too_long_is_told_when_all_of_it_has_ended(tmp_path: Path) ->
     assert not runs(int(pid.read_text()))
 
 
-def test_what_left_the_session_or_outlives_its_parent_is_stopped_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_that_left_are_stopped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE_SECONDS", 1.0)
     pids = tmp_path / "pids"
     stubborn = f"trap '' TERM; echo $$ >>{pids}; echo up; while :; do sleep 1; done"

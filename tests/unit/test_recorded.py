@@ -71,9 +71,7 @@ def layout(folder: Path) -> Path:
     return folder
 
 
-def test_the_root_file_system_of_the_run_is_used_and_refused_if_it_changed(
-    paths: Paths, tmp_path: Path
-) -> None:
+def test_the_run_s_root_file_system_is_used_unless_it_changed(paths: Paths, tmp_path: Path) -> None:
     own = layout(tmp_path / "rootfs")
     made = run(options=RunOptions(rootfs=str(own)))
     assert past.find_cell(made, "debian-13/userns-clone-off", KNOWN, paths).own_rootfs == own
@@ -95,9 +93,7 @@ def test_a_run_that_kept_no_definitions_is_no_proof_that_nothing_changed(paths: 
     assert found.warnings == ["the run does not say which definitions it used: they may have changed since"]
 
 
-def test_another_image_than_that_of_the_run_is_told(
-    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_image_is_told(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = base_image(tmp_path)
     monkeypatch.setattr(store, "find", lambda *_: image)
     monkeypatch.setattr(prepare_image, "find", lambda *_: image)

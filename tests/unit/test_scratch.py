@@ -68,9 +68,7 @@ def test_two_sweeps_at_once_do_not_remove_one_folder_twice(tmp_path: Path) -> No
     assert found(tmp_path, "build-") == [tmp_path / "build-1"]
 
 
-def test_links_files_and_folders_of_other_users_are_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_others_own_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "build-link").symlink_to(tmp_path / "target")
     (tmp_path / "build-file").touch()
@@ -81,9 +79,7 @@ def test_links_files_and_folders_of_other_users_are_left_alone(
     assert found(tmp_path, "build-") == [tmp_path / "build-folder"]
 
 
-def test_a_new_folder_that_a_sweep_takes_away_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_swept_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really, made = tempfile.mkdtemp, []
 
     def take_the_first(prefix: str, dir: Path) -> str:  # noqa: A002
@@ -97,9 +93,7 @@ def test_a_new_folder_that_a_sweep_takes_away_is_replaced(
         assert (str(folder), folder.is_dir(), len(made)) == (made[1], True, 2)
 
 
-def test_where_each_new_folder_is_taken_away_the_lab_gives_up_after_a_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lab_gives_up_after_a_few_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "_lock", lambda folder: None)
     with (
         pytest.raises(LabError, match="no temporary folder could be made"),
@@ -109,9 +103,7 @@ def test_where_each_new_folder_is_taken_away_the_lab_gives_up_after_a_few(
     assert len(list(tmp_path.glob("build-*"))) == scratch.TRIES
 
 
-def test_a_new_folder_is_this_process_s_own_whoever_the_file_system_says_owns_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_folder_is_this_process_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As a server that maps root to nobody does.
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with scratch.make_in(tmp_path, "build-") as folder:
@@ -119,9 +111,7 @@ def test_a_new_folder_is_this_process_s_own_whoever_the_file_system_says_owns_it
     assert list(scratch.abandoned(tmp_path, "build-")) == []
 
 
-def test_where_folders_cannot_be_locked_they_are_made_and_never_taken_for_abandoned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unlocked_folders_are_never_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(9, "Bad file descriptor")  # What NFS answers.
 
@@ -162,9 +152,7 @@ def test_clean_removes_the_workspace_of_a_killed_build_and_all_other_temporary_f
     assert lines[-1] == "nothing of a dead run is left"
 
 
-def test_the_next_build_removes_what_a_killed_one_left(
-    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_build_is_removed(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(debian, "build", build_well)
     folders = left_by_dead_labs(Paths.default(), elsewhere)

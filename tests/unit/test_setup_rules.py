@@ -103,9 +103,7 @@ def test_a_rule_is_added_at_a_terminal_only_if_the_answer_is_yes(copy: Copy, ans
     ("wanted", "command", "terminal"),
     [("consoles", "doctor", False), ("", "doctor", True), ("consoles", "clean", True)],
 )
-def test_nothing_is_asked_without_a_terminal_a_missing_rule_or_doctor(
-    copy: Copy, wanted: str, command: str, terminal: bool
-) -> None:
+def test_nothing_is_asked_without_need(copy: Copy, wanted: str, command: str, terminal: bool) -> None:
     (copy.root / "wanted").write_text(f"{wanted}\n")
     done = copy.run(command, answer="y" if terminal else None)
     assert "Add the rule" not in done.stderr

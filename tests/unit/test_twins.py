@@ -65,9 +65,7 @@ def test_the_package_that_preparing_installs_is_not_in_the_disk() -> None:
         assert recipe.file.is_file()
 
 
-def test_a_changed_file_for_the_guest_makes_another_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_file_makes_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloud_disk, "RECIPES", tmp_path)
     (tmp_path / "some").mkdir()
     for name in ("common.sh", "some.sh", "some/program"):
