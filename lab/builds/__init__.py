@@ -8,7 +8,7 @@ from packaging.version import InvalidVersion, Version
 from lab.base.errors import UsageError, unknown_name
 from lab.base.files import plain
 from lab.base.paths import Paths, classes
-from lab.builds import kinds, pip
+from lab.builds import kinds, wheels
 from lab.builds._base import (
     FILES,
     FOLDER,
@@ -50,61 +50,64 @@ __all__ = [
 ]
 
 # For a plan that is only shown: the newest release, without asking which that is.
-ANY: Build = Wheel(NEWEST, NEWEST)
+ANY: Build = Wheel.release(NEWEST)
 
 
 def known_kinds() -> dict[str, type[Build]]:
     """Every kind of build, by its prefix in `--build KIND:...`."""
-    found = classes(kinds, Build)  # type: ignore[type-abstract]
-    return {name.replace("_", "-"): kind for name, kind in found.items()}
+    by_module = classes(kinds, Build)  # type: ignore[type-abstract]
+    return {name.replace("_", "-"): kind for name, kind in by_module.items()}
 
 
 def forms() -> str:
     """What `--build` takes, in a few words for each kind; the kind that needs no prefix comes first."""
-    found = sorted(known_kinds().values(), key=lambda kind: kind is not Wheel)
-    return ", or ".join(kind.form for kind in found)
+    return ", or ".join(
+        kind.form for kind in sorted(known_kinds().values(), key=lambda kind: kind is not Wheel)
+    )
 
 
-def resolve(wanted: str | None) -> Build:
+def resolve(text: str | None) -> Build:
     """The build that `--build` names: KIND:..., what `Wheel.parse` takes, or None for the newest release.
 
     Raises UsageError for anything else, LabError if nobody can tell which releases there are.
     """
-    if wanted is None:
-        return Wheel.newest()
-    kind, text = _kind(wanted)
-    return kind.parse(text)
+    if text is None:
+        return Wheel.release(wheels.newest())
+    kind, rest = _kind(text)
+    return kind.parse(rest)
 
 
-def shown(wanted: str) -> Build:
+def shown(text: str) -> Build:
     """The build that `--build` names, for a plan that is only shown. Raises UsageError."""
-    kind, text = _kind(wanted)
-    return kind.shown(text)
+    kind, rest = _kind(text)
+    return kind.shown(rest)
 
 
-def _kind(wanted: str) -> tuple[type[Build], str]:
+def _kind(text: str) -> tuple[type[Build], str]:
     """The kind of build that a text of `--build` names, and what is behind its prefix. Raises UsageError."""
-    prefix, colon, rest = wanted.partition(":")
-    if not colon or wanted.endswith(".whl"):
-        return Wheel, wanted
-    known = known_kinds()
-    if prefix not in known:
-        raise unknown_name("kind of build", prefix, known)
-    return known[prefix], rest
+    prefix, colon, rest = text.partition(":")
+    if not colon or text.endswith(".whl"):
+        return Wheel, text
+    by_prefix = known_kinds()
+    if prefix not in by_prefix:
+        raise unknown_name("kind of build", prefix, by_prefix)
+    return by_prefix[prefix], rest
 
 
-def stored(paths: Paths, wanted: str | None = None) -> Build | None:
+def stored(paths: Paths, text: str | None = None) -> Build | None:
     """The release in the cache that None, for the newest, or a word of `--build` stands for.
 
-    None if `wanted` needs nobody to be asked. Raises UsageError if the cache has no such release, or if a
-    build would have to be made first.
+    None if no index has to be asked for what `text` names. Raises UsageError if the cache has no such release,
+    or if a build would have to be made first.
     """
-    if wanted is not None:
-        kind, text = _kind(wanted)
-        if why := kind.must_be_made(text):
-            raise UsageError(f"--offline makes no build: {why}", hint="leave --offline out once")
-    wanted = wanted and wanted.removeprefix("wheel:")
-    return Wheel.stored(paths, wanted) if wanted is None or pip.is_word(wanted) else None
+    if text is None:
+        return Wheel.release(str(wheels.stored(paths)[-1]))
+    kind, rest = _kind(text)
+    if why := kind.must_be_made(rest):
+        raise UsageError(f"--offline makes no build: {why}", hint="leave --offline out once")
+    if kind is not Wheel or not wheels.is_word(rest):
+        return None
+    return Wheel.release(wheels.choose_release(rest, wheels.stored(paths), "the cache"))
 
 
 def previous(build: Build) -> Build:
@@ -119,7 +122,7 @@ def previous(build: Build) -> Build:
             f"the build {build.name} has no version that a release could be older than",
             hint="name the release to compare with",
         ) from None
-    return Wheel.before(build.version)
+    return Wheel.release(wheels.newest_before(build.version))
 
 
 def releases() -> list[Version]:
@@ -128,16 +131,16 @@ def releases() -> list[Version]:
     Some have no wheel for a guest's Python: their cells are not applicable there. Raises LabError if nobody can
     tell which releases there are.
     """
-    return pip.releases()
+    return wheels.releases()
 
 
-def resolve_all(wanted: Sequence[str], *, only_shown: bool = False) -> list[Build]:
+def resolve_all(texts: Sequence[str], *, only_shown: bool = False) -> list[Build]:
     """The builds of a command line, each once; the newest release if it names none. `only_shown`: see `shown`.
 
     Raises as `resolve` does.
     """
-    made = map(shown if only_shown else resolve, wanted)
-    return list({build.name: build for build in made}.values()) or [resolve(None)]
+    named = map(shown if only_shown else resolve, texts)
+    return list({build.name: build for build in named}.values()) or [resolve(None)]
 
 
 def resolve_recorded(
@@ -151,27 +154,27 @@ def resolve_recorded(
     Raises UsageError for a build that has to be named, one whose content has changed since, and one that the
     run does not have.
     """
-    found = {build.name: build for build in map(resolve, named)}
+    resolved = {build.name: build for build in map(resolve, named)}
     names = [record.name for record in records]
-    if other := next((build for name, build in found.items() if name not in names), None):
+    if other := next((build for name, build in resolved.items() if name not in names), None):
         raise UsageError(
             f"--build {other.source} is {other.name}, and the run has {', '.join(names)}",
             hint="name the build that it had, as it was",
         )
-    if words := naming(record for record in records if record.name not in found):
+    if words := naming(record for record in records if record.name not in resolved):
         raise UsageError(
             f"the record names a build that executes programs of this host ({words}): it must not decide that",
             hint=f"if that is what you want to test, say so: {again} {words}",
         )
     for record in records:
-        build = found.get(record.name) or resolve(argument(record))
+        build = resolved.get(record.name) or resolve(argument(record))
         if build.name != record.name:
             raise UsageError(
                 f"the build {record.source} changed since: it was {record.name} and is {build.name}",
                 hint="start a new run, or bring back the build that it was started with",
             )
-        found[record.name] = build
-    return found
+        resolved[record.name] = build
+    return resolved
 
 
 def naming(records: Iterable[BuildRecord]) -> str:

@@ -60,8 +60,8 @@ def check_wheel(path: Path) -> None:
 
     A wheel that stays the same is read once: boxlite's takes a second.
     """
-    known = path.stat()
-    _check_wheel(path, known.st_size, known.st_mtime_ns)
+    status = path.stat()
+    _check_wheel(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache
@@ -106,7 +106,7 @@ def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def unpack(path: Path, to: Path) -> None:
-    """Unpack a compressed tar into an empty folder: contents and names, nothing else. Raises Damaged."""
+    """Unpack a compressed tar into an empty folder: names, contents, what is a program. Raises Damaged."""
     with open_tar(path) as tar:
         for member in members(tar):
             target = to / member.name
@@ -114,6 +114,7 @@ def unpack(path: Path, to: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with content, target.open("wb") as out:
                     shutil.copyfileobj(content, out)
+                target.chmod(0o755 if member.mode & 0o100 else 0o644)
             else:
                 target.mkdir(parents=True, exist_ok=True)
 

@@ -13,14 +13,14 @@ from functools import lru_cache, partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import NoteSection
 from packaging.version import Version
 
-from lab.base.errors import NotApplicable
+from lab.base.errors import NotApplicable, UsageError
 from lab.builds import archives
 from lab.probes import Facts
 from lab.probes.facts import numbers
@@ -88,8 +88,8 @@ def read(path: Path) -> Sequence[Needs]:
     """
     if not path.is_file():
         return ()
-    known = path.stat()
-    return _read(path, known.st_size, known.st_mtime_ns)
+    status = path.stat()
+    return _read(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache
@@ -100,7 +100,7 @@ def _read(path: Path, _size: int, _changed: int) -> Sequence[Needs]:
         if stream.read(len(MAGIC)) == MAGIC:
             return _needs(stream, path.name, budget)
     contents = _in_tarball(path) if path.suffix == ".tgz" else _in_zip(path)
-    found: list[Needs] = []
+    needs: list[Needs] = []
     with suppress(archives.Damaged), archives.reading():
         for name, file in contents:
             content = file.read(len(MAGIC))
@@ -108,19 +108,21 @@ def _read(path: Path, _size: int, _changed: int) -> Sequence[Needs]:
                 # `archives` refuses to read more of a tar at once.
                 blocks = islice(iter(partial(file.read, BLOCK), b""), LARGEST // BLOCK)
                 whole = BytesIO(content + b"".join(blocks))
-                found += _needs(whole, f"{Path(name).name} in {path.name}", budget)
-    return found
+                needs += _needs(whole, f"{Path(name).name} in {path.name}", budget)
+    return needs
 
 
-def machine(path: Path) -> str | None:
-    """The processor that an ELF file is for, as pyelftools calls it; None for anything else. Raises OSError."""
-    with path.open("rb") as stream:
-        try:
-            return str(ELFFile(cast(BinaryIO, _Limited(stream, _Budget()))).get_machine_arch())
-        except OSError:
-            raise
-        except Exception:
-            return None  # As in `_needs`.
+def check_program(file: Path, what: str) -> None:
+    """Raise UsageError unless a file is a program for the guests' processor."""
+    try:
+        with file.open("rb") as stream:
+            machine = ELFFile(cast(BinaryIO, _Limited(stream, _Budget()))).get_machine_arch()
+    except OSError as error:
+        raise UsageError(f"{file}: expected {what}: {error.strerror}") from error
+    except Exception as error:  # As in `_needs`.
+        raise UsageError(f"{file}: expected {what}, a program for x86-64 Linux; it is no ELF file") from error
+    if machine != "x64":
+        raise UsageError(f"{file}: {what} for {machine}; the guests have x86-64")
 
 
 @dataclass
@@ -163,45 +165,37 @@ def _in_tarball(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 def _needs(stream: IO[bytes], name: str, budget: _Budget) -> list[Needs]:
     """What an ELF file needs; nothing if it is damaged."""
+    levels, glibc, kernels = [1], list[Version](), list[Version]()
     try:
         elf = ELFFile(cast(BinaryIO, _Limited(stream, budget)))
-        sections = list(elf.iter_sections())
-        every = [note for each in sections if isinstance(each, NoteSection) for note in each.iter_notes()]
-        # Others have types of the same numbers.
-        notes = [note for note in every if note["n_name"] == "GNU"]
-        glibc = [
-            version for each in sections if isinstance(each, GNUVerNeedSection) for version in _glibc(each)
-        ]
-        kernels = [kernel for note in notes for kernel in _kernels(note)]
-        levels = [level for note in notes for level in _levels(note)]
+        for section in elf.iter_sections():
+            if isinstance(section, GNUVerNeedSection):
+                glibc += _glibc(section)
+            for note in section.iter_notes() if isinstance(section, NoteSection) else ():
+                # Others have types of the same numbers.
+                kind = note["n_type"] if note["n_name"] == "GNU" else ""
+                about = note["n_desc"]
+                if kind == "NT_GNU_ABI_TAG" and about["abi_os"] == "ELF_NOTE_OS_LINUX":
+                    parts = (str(about[f"abi_{part}"]) for part in ("major", "minor", "tiny"))
+                    kernels.append(Version(".".join(parts)))
+                elif kind == "NT_GNU_PROPERTY_TYPE_0":
+                    # Bit 0 is level 1.
+                    needed = [prop for prop in about if prop["pr_type"] == "GNU_PROPERTY_X86_ISA_1_NEEDED"]
+                    levels += [prop["pr_data"].bit_length() for prop in needed]
         machine = str(elf["e_machine"])
     except Exception:
         # pyelftools raises whatever comes up in it: ELFError, OverflowError, ArrayError and others.
         return []
-    return [Needs(name, machine, max(levels, default=1), max(glibc, default=None), max(kernels, default=None))]
+    return [Needs(name, machine, max(levels), max(glibc, default=None), max(kernels, default=None))]
 
 
 def _glibc(section: GNUVerNeedSection) -> Iterator[Version]:
     """The versions of glibc whose symbols a file cannot do without."""
     for _, versions in section.iter_versions():
-        for each in versions:
-            if each["vna_flags"] & WEAK:
+        for version in versions:
+            if version["vna_flags"] & WEAK:
                 continue
-            if numbered := GLIBC.fullmatch(each.name):
+            if numbered := GLIBC.fullmatch(version.name):
                 yield Version(numbered[1])
-            elif each.name in UNNUMBERED:
-                yield UNNUMBERED[each.name]
-
-
-def _kernels(note: Any) -> Iterator[Version]:
-    """The oldest Linux that a file was built for, if the note says that."""
-    if note["n_type"] == "NT_GNU_ABI_TAG" and note["n_desc"]["abi_os"] == "ELF_NOTE_OS_LINUX":
-        yield Version(".".join(str(note["n_desc"][f"abi_{part}"]) for part in ("major", "minor", "tiny")))
-
-
-def _levels(note: Any) -> Iterator[int]:
-    """The levels of x86-64 that a file needs, if the note says that: bit 0 is level 1."""
-    if note["n_type"] == "NT_GNU_PROPERTY_TYPE_0":
-        for each in note["n_desc"]:
-            if each["pr_type"] == "GNU_PROPERTY_X86_ISA_1_NEEDED":
-                yield max(1, each["pr_data"].bit_length())
+            elif version.name in UNNUMBERED:
+                yield UNNUMBERED[version.name]

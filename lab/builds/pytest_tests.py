@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from lab.base.files import bounded, plain
 from lab.base.paths import Paths
-from lab.builds import archives, pip
+from lab.builds import archives, wheels
 from lab.builds._base import FOLDER, ROOTFS, Build, Step, SuiteOptions
 from lab.record import Outcome, Protection, TestResult
 
@@ -25,19 +25,18 @@ LONGEST_MESSAGE = 20_000
 # The name under which a test of a suite records what confines its box.
 PROTECTION = "protection"
 
-
-def _clean(text: object) -> object:
-    # Python also writes halves of surrogate pairs: what was no UTF-8 in the name of a file.
-    return plain(text) if isinstance(text, str) else text
+# What a guest wrote: Python also writes halves of surrogate pairs, for what was no UTF-8 in the name of a file.
+Plain = Annotated[str, BeforeValidator(lambda text: plain(text) if isinstance(text, str) else text)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Phase(BaseModel):
     """What is read of a test's set-up, call or tear-down."""
 
-    nodeid: Annotated[str, BeforeValidator(_clean)]
+    nodeid: Plain
     when: Literal["setup", "call", "teardown"]
     outcome: Literal["passed", "failed", "skipped"]
-    duration: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    duration: Seconds
     longrepr: Any = None
     user_properties: list[tuple[str, Any]] = Field(default=[], max_length=100)
 
@@ -130,10 +129,10 @@ RUNNER = ("pytest", "pytest-timeout", "pytest-reportlog")
 def runner(paths: Paths, python: str, say: Callable[[str], None], more: Sequence[str] = ()) -> list[Path]:
     """The wheels of pytest and its plugins, and of `more` requirements, for a guest's Python.
 
-    Raises as `pip.download` does.
+    Raises as `wheels.download` does.
     """
-    wanted = [*RUNNER, *more]
-    return pip.download(paths, wanted, python, f"runner-{pip.digest(wanted)}", say)
+    required = [*RUNNER, *more]
+    return wheels.download(paths, required, python, f"runner-{wheels.digest(required)}", say)
 
 
 @dataclass(frozen=True)
@@ -157,13 +156,13 @@ class PytestTests(Build):
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
         """The wheels unpacked, and compiled if this host has the guest's Python; the rest as it is."""
         site = folder / "site"
-        wheels = [name for name in files if name.endswith(".whl") and "/" not in name]
-        for name in sorted(wheels):
+        names = [name for name in files if name.endswith(".whl") and "/" not in name]
+        for name in sorted(names):
             with archives.open_zip(files[name]) as wheel:
                 wheel.extractall(site)
         if python == f"{sys.version_info.major}.{sys.version_info.minor}":
             compileall.compile_dir(site, ddir=SITE, quiet=2)
-        rest = {name: file for name, file in files.items() if name not in wheels}
+        rest = {name: file for name, file in files.items() if name not in names}
         return {SITE: site, **super().laid_out(rest, folder, python)}
 
     def steps(self) -> Sequence[Step]:

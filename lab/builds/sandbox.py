@@ -39,26 +39,26 @@ AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 def folder() -> Iterator[Path]:
     """A temporary folder for what a program is to see. Other users of this host cannot enter it."""
     with scratch.temporary() as outer:
-        inner = outer / "shown"
+        inner = outer / "visible"
         inner.mkdir()
         yield inner
 
 
 def ask(program: Path, *arguments: str, timeout: float) -> str:
     """What one program prints. Raises as `run` does."""
-    with folder() as shown:
-        return run(shown, [shutil.copy(program, shown / program.name), *arguments], timeout=timeout)
+    with folder() as visible:
+        return run(visible, [shutil.copy(program, visible / program.name), *arguments], timeout=timeout)
 
 
-def run(shown: Path, command: Sequence[str | Path], *, timeout: float) -> str:
+def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
     """Run a program that sees one folder, at its own path. Every file in it can be read and executed.
 
     Raises CommandFailed if it fails, takes longer than `timeout` seconds or prints too much; LabError if this
     host makes no sandbox.
     """
     check()
-    for each in (shown, *shown.rglob("*")):
-        each.chmod(0o755)
+    for path in (visible, *visible.rglob("*")):
+        path.chmod(0o755)
     with scratch.temporary() as outside:
         output = outside / "output"
         output.touch()
@@ -67,18 +67,18 @@ def run(shown: Path, command: Sequence[str | Path], *, timeout: float) -> str:
         limited = ["prlimit", f"--fsize={MOST_OUTPUT}", *into]
         failed = None
         try:
-            process.run([*limited, *_sandbox(shown), *command], timeout=timeout)
+            process.run([*limited, *_sandbox(visible), *command], timeout=timeout)
         except process.CommandFailed as error:
             failed = error
         with output.open(errors="replace") as file:
-            said = file.read()
+            printed = file.read()
         if failed:
             is_long = output.stat().st_size >= MOST_OUTPUT
             why = f"it took {timeout:.0f} s" if failed.late else "it failed in its sandbox"
             why = f"it printed more than {MOST_OUTPUT >> 20} MiB" if is_long else why
-            last = process.tail(said.splitlines(keepends=True)) or failed.output
+            last = process.tail(printed.splitlines(keepends=True)) or failed.output
             raise process.CommandFailed(command, why, plain(last))
-    return said
+    return printed
 
 
 @cache
@@ -95,15 +95,15 @@ def check() -> None:
         ) from error
 
 
-def _sandbox(shown: Path | None = None) -> list[str | Path]:
+def _sandbox(visible: Path | None = None) -> list[str | Path]:
     is_root = os.geteuid() == 0
     command: list[str | Path] = ["bwrap", *APART, *(() if is_root else ("--unshare-user",))]
     command += ["--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv", *SYSTEM]
-    if shown:
+    if visible:
         # bubblewrap would make them for their owner alone.
-        for parent in reversed(shown.parents):
+        for parent in reversed(visible.parents):
             command += ["--perms", "0755", "--dir", parent]
-        command += ["--ro-bind", shown, shown]
+        command += ["--ro-bind", visible, visible]
     # What bubblewrap makes as / belongs to the user who calls it.
     command += ["--remount-ro", "/"]
     for name, value in VARIABLES.items():

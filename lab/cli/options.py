@@ -17,7 +17,7 @@ from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.options import Group, Option
 from lab.base.paths import STATES_GIB, Paths
-from lab.builds import pip
+from lab.builds import wheels
 from lab.catalog import remedies
 from lab.cli import output
 from lab.lane import keeper, upkeep
@@ -95,8 +95,8 @@ def _runs() -> list[str]:
 
 def _releases() -> set[str]:
     """The releases in the cache of wheels: which others there are, only the package index knows."""
-    folders = pip.store(Paths.default()).glob(f"{pip.PROJECT}-*/")
-    return {folder.name.removeprefix(f"{pip.PROJECT}-").partition("-")[0] for folder in folders}
+    folders = wheels.store(Paths.default()).glob(f"{wheels.PROJECT}-*/")
+    return {folder.name.removeprefix(f"{wheels.PROJECT}-").partition("-")[0] for folder in folders}
 
 
 def _kept() -> list[str]:

@@ -9,7 +9,8 @@ from lab.base import scratch
 from lab.base.errors import LabError, one_line
 from lab.base.files import is_locked, sha256
 from lab.base.paths import Paths
-from lab.builds import checkout, pip
+from lab.builds import wheels
+from lab.builds.kinds import checkout
 from lab.catalog import Catalog
 from lab.images import debian, store
 from lab.images.store import BaseImage
@@ -125,13 +126,13 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     for name in (kernel_boot.FOLDER, paused.FOLDER):
         yield from scratch.abandoned(paths.state, name)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
-    yield from scratch.abandoned(checkout.store(paths), checkout.PARTIAL)
+    yield from _partial(checkout.store(paths))
     yield from _partial(paths.images)
-    yield from _partial(pip.store(paths))
+    yield from _partial(wheels.store(paths))
 
 
 def _partial(parent: Path) -> Iterator[Path]:
-    """The folders of images or wheels that dead labs were making."""
+    """The folders of images, wheels or checkouts that dead labs were making."""
     for partial in sorted(parent.glob(".partial-*")):
         if not is_locked(parent / f"{partial.name.removeprefix('.partial-')}.lock"):
             yield partial

@@ -22,8 +22,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from lab.base.process import CommandFailed
-from lab.builds import node
+from lab.base import process
+from lab.builds import wheels
+from lab.builds.kinds import npm
 
 PURE = "py3-none-any"
 
@@ -85,17 +86,45 @@ def _record(files: Mapping[str, bytes]) -> str:
     return "".join(f"{name},sha256={texts[name]},{len(content)}\n" for name, content in files.items())
 
 
+class StandIn:
+    """Stands for pip, with an index that is a folder of wheels: all of them are fetched.
+
+    `calls` are its commands. `fails` has what it prints where it fails, by its words: "download" or "versions".
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *released: str) -> None:
+        self.folder, self.released = folder, released
+        self.calls: list[list[str]] = []
+        self.fails: dict[str, str] = {}
+        folder.mkdir(exist_ok=True)
+        monkeypatch.setattr(process, "run", self.run)
+        wheels._versions.cache_clear()
+
+    def run(self, command: Sequence[str | Path], **_: object) -> str:
+        words = [str(word) for word in command]
+        options = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+        [what] = {"download", "versions"} & set(words)
+        self.calls.append(words)
+        if what == "download":
+            shutil.copytree(self.folder, options["--dest"], dirs_exist_ok=True)
+        if what in self.fails:
+            raise process.CommandFailed(words, "exit status 1", self.fails[what])
+        # Warnings are among the lines.
+        return f"WARNING: Cache entry ignored\n{json.dumps({'name': 'boxlite', 'versions': self.released})}\n"
+
+
 def choose(folder: Path, command: Sequence[str | Path]) -> None:
     """Do what `pip download --no-deps` does, but at once, with an index that is a folder of pure wheels.
 
     Raises CommandFailed, as pip fails, if nothing meets what is asked.
     """
     words = [str(word) for word in command]
-    target = Path(words[words.index("--dest") + 1])
+    [dest] = [word for word in words if word.startswith("--dest=")]
+    target = Path(dest.removeprefix("--dest="))
     target.mkdir(exist_ok=True)
     asked: dict[NormalizedName, SpecifierSet] = {}
-    for word in words[words.index("--dest") + 2 :]:
-        if not word.startswith("-") and words[words.index(word) - 1] != "--platform":
+    for word in words[words.index("download") + 1 :]:
+        if not word.startswith("-"):
             requirement = Requirement(word)
             name = canonicalize_name(requirement.name)
             asked[name] = asked.get(name, SpecifierSet()) & requirement.specifier
@@ -107,7 +136,9 @@ def choose(folder: Path, command: Sequence[str | Path]) -> None:
             if its_name == name and version in specifier
         }
         if not found:
-            raise CommandFailed(command, "exit status 1", f"ERROR: No matching distribution found for {name}")
+            raise process.CommandFailed(
+                command, "exit status 1", f"ERROR: No matching distribution found for {name}"
+            )
         shutil.copy(found[max(found)], target)
 
 
@@ -212,17 +243,17 @@ def _needed(versions: Mapping[str, Sequence[str]], weak: Sequence[str], strings:
     return needed
 
 
-def manifest(name: str = node.PROJECT, version: str = "0.10.0", **other: Any) -> dict[str, Any]:
+def manifest(name: str = npm.PROJECT, version: str = "0.10.0", **other: Any) -> dict[str, Any]:
     found = {"name": name, "version": version, "engines": {"node": ">=18.0.0"}, **other}
-    if name == node.PROJECT:
-        found.setdefault("optionalDependencies", {node.NATIVE: version})
+    if name == npm.PROJECT:
+        found.setdefault("optionalDependencies", {npm.NATIVE: version})
     return found
 
 
 def tarball(folder: Path, said: dict[str, Any] | None = None, more: dict[str, bytes] | None = None) -> Path:
     """A tarball of the package with this manifest, under the name that `npm pack` gives it."""
     said = manifest() if said is None else said
-    file = folder / node.file_name(said["name"], said["version"])
+    file = folder / npm.file_name(said["name"], said["version"])
     with tarfile.open(file, "w:gz") as tar:
         for name, content in {"package/package.json": json.dumps(said).encode(), **(more or {})}.items():
             entry = tarfile.TarInfo(name)
@@ -247,13 +278,13 @@ class Registry:
         (programs / "npm").chmod(0o755)
         monkeypatch.setenv("SHELF", str(self.shelf))
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        node._versions.cache_clear()
+        npm._versions.cache_clear()
 
     def has(self, said: dict[str, Any], more: dict[str, bytes] | None = None) -> Path:
         """Publish a package."""
         file = tarball(self.shelf, said, more)
         file.with_name(f"{file.name}.integrity").write_text(json.dumps(integrity(file)))
-        known = self.shelf / f"{node.file_name(said['name'], '').removesuffix('-.tgz')}.versions"
+        known = self.shelf / f"{npm.file_name(said['name'], '').removesuffix('-.tgz')}.versions"
         versions = json.loads(known.read_text()) if known.exists() else []
         known.write_text(json.dumps([*versions, said["version"]]))
         return file

@@ -11,7 +11,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.builds import nextest, sandbox
+from lab.builds import sandbox, upstream_tests
 
 WORKSPACE = '[workspace]\nmembers = ["src/boxlite"]\nresolver = "2"\n[profile.dev]\ndebug = 0\n'
 PACKAGE = '[package]\nname = "boxlite"\nversion = "0.10.8"\nedition = "2021"\n'
@@ -81,7 +81,7 @@ def archiver(home: Paths) -> Path:
         pytest.skip("this host has no cargo to build a crate with")
     try:
         sandbox.check()
-        return nextest.program(home)
+        return upstream_tests.program(home)
     except LabError as error:
         pytest.skip(f"no cargo-nextest, or no sandbox for what it lists: {error.args[0]}")
 

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lab import causes, probes
-from lab.base.errors import LabError
+from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.base.speed import Speed
-from lab.builds import elf, local, nextest, node, pip
+from lab.builds import elf, wheels
+from lab.builds.kinds import npm
+from lab.builds.kinds import wheel as wheel_kind
 from lab.builds.pytest_tests import read_reportlog
-from lab.builds.rust import read_results
+from lab.builds.upstream_tests import read_results
 from lab.catalog import Guest, key_file, load_pins, remedies, toml
 from lab.catalog.definitions import Set, Suite
 from lab.catalog.loading import _variant_file
@@ -209,7 +211,7 @@ PYTEST = [
     ),
 ]
 NEXTEST = [
-    *({"type": "limit", "seconds": 12}, json.loads(SUITE)),
+    json.loads(SUITE),
     *map(
         json.loads,
         (event("it", "started"), event("it", "failed", exec_time=0.1, stdout=PANIC), ending("it", "FAIL")),
@@ -245,26 +247,26 @@ WHEEL_NAME = "boxlite-0.10.8-cp313-cp313-manylinux_2_28_x86_64.whl"
 def _wheel(content: bytes, folder: Path) -> None:
     wheel = _file(folder, WHEEL_NAME, content)
     elf.why_not(wheel, facts())
-    for read in (lambda: pip.needs(wheel, "3.12", ["x"]), lambda: pip.allows(wheel, "3.12")):
+    for read in (lambda: wheels.needs(wheel, "3.12", ["x"]), lambda: wheels.allows(wheel, "3.12")):
         with suppress(ValueError):  # As the docstring says.
             read()
-    local.read_version(wheel)
-    local.choose(wheel, facts())
+    wheel_kind.read_version(wheel)
+    wheel_kind.choose(wheel, facts())
 
 
 def _npm(content: bytes, folder: Path) -> None:
     tarball = _file(folder, "boxlite-0.10.0.tgz", content)
     elf.why_not(tarball, facts())
-    made = node.read_package(tarball)
-    with suppress(ValueError):  # As the docstring says.
-        _ = made.oldest_node
-    _ = node.native_of(tarball, made), node.native_beside(tarball, made)
+    made = npm.read_manifest(tarball)
+    with suppress(UsageError):
+        npm.oldest_node(tarball)
+    npm.native_beside(tarball, made)
 
 
 def _program(content: bytes, folder: Path) -> None:
     program = _file(folder, "program", content)
     elf.why_not(program, facts())
-    nextest.check_executable(program, "a program")
+    elf.check_program(program, "a program")
 
 
 # -- a record, a shard

@@ -12,12 +12,12 @@ from lab import builds
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import Build
-from lab.builds import pip as lab_pip
+from lab.builds import Build, wheels
 from lab.builds.kinds.wheel import Wheel
 from lab.builds.pytest_tests import SITE
 from lab.guest import deploy
 from tests.builders.facts import facts
+from tests.builders.packages import StandIn
 from tests.builders.packages import make_wheel as shelf_wheel
 from tests.builders.processes import LOCK_HOLDER, other_process
 
@@ -45,81 +45,57 @@ ERROR: Could not find a version that satisfies the requirement pytest-reportlog 
 ERROR: No matching distribution found for pytest-reportlog
 """
 
-# A stand-in for pip: does as asked, and notes that it was.
-OPTION = 'option() { while [ "$1" != "$want" ]; do shift; done; value=$2; }\n'
 RUNNER = [
     "pytest-9.0-py3-none-any.whl",
     "pytest_reportlog-1.0-py3-none-any.whl",
     "pytest_timeout-2.4-py3-none-any.whl",
 ]
 FETCHED = ["boxlite-0.10.8-py3-none-any.whl", *RUNNER]
-# What pip prints of the releases, and a warning before that.
-RELEASES = """
-WARNING: Cache entry deserialization failed, entry ignored
-{"name": "boxlite", "versions": ["0.11.0rc1", "0.10.8", "0.10.0", "0.9.7"], "latest": "0.11.0rc1"}
-"""
-
-
-class Pip:
-    """Puts a shell script in pip's place and counts its calls."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._log = folder / "pip-calls"
-        self._monkeypatch = monkeypatch
-        shelf = folder / "shelf"
-        shelf.mkdir()
-        for name in FETCHED:
-            shelf_wheel(shelf, *name.split("-")[:2])
-        # Puts the wheels of a release, and of what runs its suite, where it is asked to.
-        self.downloads = f'{OPTION}want=--dest; option "$@"; mkdir -p "$value"; cp {shelf}/* "$value"\n'
-
-    def does(self, script: str, *, prints: str = "", status: int = 0) -> None:
-        whole = f'echo "$@" >>{self._log}\n{script}\ncat <<"END"\n{prints.strip()}\nEND\nexit {status}'
-        self._monkeypatch.setattr(lab_pip, "_pip", lambda *words: ["sh", "-c", whole, "pip", *words])
-        lab_pip._versions.cache_clear()
-
-    @property
-    def calls(self) -> list[str]:
-        return self._log.read_text().splitlines() if self._log.exists() else []
 
 
 @pytest.fixture
-def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
-    return Pip(tmp_path, monkeypatch)
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """pip, with an index that has a release and what runs its suite."""
+    found = StandIn(tmp_path / "shelf", monkeypatch, "0.11.0rc1", "0.10.8", "0.10.0", "0.9.7")
+    for name in FETCHED:
+        shelf_wheel(found.folder, *name.split("-")[:2])
+    return found
 
 
 def make_wheel(folder: Path, name: str = f"boxlite-0.10.8-{TAGS}.whl") -> Path:
     return shelf_wheel(folder, "boxlite", "0.10.8", tags=name.removesuffix(".whl").split("-", 2)[2])
 
 
-def wheels(paths: Paths, build: Build = RELEASE, python: str = "3.13") -> list[str]:
+def fetch(paths: Paths, build: Build = RELEASE, python: str = "3.13") -> list[str]:
     return list(build.fetch(paths, facts(python=python), lambda _text: None))
 
 
-@pytest.mark.parametrize(("wanted", "version"), [("0.10.8", "0.10.8"), ("v0.11.0-rc1", "0.11.0rc1")])
-def test_a_version_is_a_release(wanted: str, version: str) -> None:
-    assert builds.resolve(wanted) == Wheel(version, version)
+@pytest.mark.parametrize(("text", "version"), [("0.10.8", "0.10.8"), ("v0.11.0-rc1", "0.11.0rc1")])
+def test_a_version_is_a_release(text: str, version: str) -> None:
+    assert builds.resolve(text) == Wheel(version, version)
 
 
-def test_without_a_wish_the_newest_release_is_taken(pip: Pip) -> None:
-    pip.does("", prints=RELEASES)
+def test_without_a_wish_the_newest_release_is_taken(tools: StandIn) -> None:
     assert builds.resolve(None) == RELEASE
+    assert builds.resolve_all([]) == [RELEASE]
 
 
-def test_a_newest_release_that_cannot_be_asked_for_says_what_to_do(pip: Pip) -> None:
-    pip.does("", prints=UNREACHABLE, status=1)
-    with pytest.raises(LabError, match=r"which releases of boxlite there are: .*Connection refused") as error:
-        builds.resolve(None)
-    assert error.value.exit_status == 3
-    assert "--build VERSION" in (error.value.hint or "")
+def test_releases_that_cannot_be_asked_for_are_a_fault_that_says_what_to_do(
+    tools: StandIn, paths: Paths
+) -> None:
+    tools.fails["versions"] = "Connection refused"
+    for ask in (lambda: builds.resolve(None), lambda: RELEASE.check(paths)):
+        with pytest.raises(LabError, match=r"which releases of boxlite there are: Connection refused") as error:
+            ask()
+        assert error.value.exit_status == 3
+        assert "--build VERSION" in (error.value.hint or "")
 
 
-def test_releases_come_oldest_first_without_pre_releases_and_are_asked_for_once(pip: Pip) -> None:
-    pip.does("", prints=RELEASES)
+def test_releases_come_oldest_first_without_pre_releases_and_are_asked_for_once(tools: StandIn) -> None:
     assert list(map(str, builds.releases())) == ["0.9.7", "0.10.0", "0.10.8"]
     assert builds.releases() == builds.releases()
-    assert len(pip.calls) == 1
-    assert "--python-version=3.13" not in pip.calls[0]
+    assert len(tools.calls) == 1
+    assert "--python-version=3.13" not in tools.calls[0]
 
 
 @pytest.mark.parametrize(
@@ -127,67 +103,53 @@ def test_releases_come_oldest_first_without_pre_releases_and_are_asked_for_once(
     [("0.10.8", "0.10.0"), ("0.11.0rc1", "0.10.8"), ("0.10.8+mine", "0.10.8"), ("0.10.5", "0.10.0")],
 )
 def test_the_release_before_a_version_is_the_newest_that_is_older(
-    pip: Pip, version: str, expected: str
+    tools: StandIn, version: str, expected: str
 ) -> None:
-    pip.does("", prints=RELEASES)
     assert builds.previous(Wheel(version, version)) == Wheel(expected, expected)
 
 
-def test_nothing_is_older_than_the_oldest_release(pip: Pip) -> None:
-    pip.does("", prints=RELEASES)
+def test_nothing_is_older_than_the_oldest_release(tools: StandIn) -> None:
     with pytest.raises(UsageError, match=r"no release of boxlite older than 0\.9\.7"):
         builds.previous(Wheel("0.9.7", "0.9.7"))
 
 
-def test_a_release_that_there_is_not_is_wrong_usage_before_anything_is_started(paths: Paths, pip: Pip) -> None:
-    pip.does("", prints=RELEASES)
+def test_a_release_that_there_is_not_is_wrong_usage_before_anything_is_started(
+    paths: Paths, tools: StandIn
+) -> None:
+    # What a failed download left is no stored release.
+    (paths.make(wheels.store(paths)) / "boxlite-99.0-00000000-cp313.lock").touch()
     with pytest.raises(UsageError, match=r"there is no release 99\.0 of boxlite") as error:
         Wheel("99.0", "99.0").check(paths)
     assert error.value.hint == "there are 0.9.7, 0.10.0, 0.10.8, 0.11.0rc1"
     RELEASE.check(paths)
     Wheel("0.11.0rc1", "0.11.0rc1").check(paths)
-    pip.does("", prints=UNREACHABLE, status=1)
-    with pytest.raises(LabError, match="could not ask which releases") as unreachable:
-        RELEASE.check(paths)
-    assert unreachable.value.exit_status == 3
-
-
-def test_a_lock_that_a_failed_download_left_is_no_stored_release(paths: Paths, pip: Pip) -> None:
-    pip.does("", prints=RELEASES)
-    (paths.make(lab_pip.store(paths)) / "boxlite-99.0-00000000-cp313.lock").touch()
-    with pytest.raises(UsageError, match=r"there is no release 99\.0 of boxlite"):
-        Wheel("99.0", "99.0").check(paths)
 
 
 def test_nobody_is_asked_for_a_wheel_or_a_release_that_is_stored(
-    paths: Paths, tmp_path: Path, pip: Pip
+    paths: Paths, tmp_path: Path, tools: StandIn
 ) -> None:
-    pip.does("", status=1)
-    (paths.make(lab_pip.store(paths)) / "boxlite-0.10.8-00000000-cp313").mkdir()
+    (paths.make(wheels.store(paths)) / "boxlite-0.10.8-00000000-cp313").mkdir()
     RELEASE.check(paths)
     builds.resolve(str(make_wheel(tmp_path))).check(paths)
-    assert pip.calls == []
+    assert tools.calls == []
 
 
-def test_a_local_wheel_is_named_by_version_and_digest(tmp_path: Path) -> None:
-    wheel = make_wheel(tmp_path)
-    build = builds.resolve(str(wheel))
-    assert build == Wheel(f"0.10.8@{sha256(wheel)[:8]}", "0.10.8", wheel)
-
-
-def test_a_local_wheel_is_known_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_wheel_is_named_by_version_and_digest_and_known_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wheel = make_wheel(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert builds.resolve(wheel.name).argument == str(wheel)
+    for text in (str(wheel), wheel.name):
+        assert builds.resolve(text) == Wheel(f"0.10.8@{sha256(wheel)[:8]}", "0.10.8", wheel)
 
 
-def test_several_builds_keep_their_order_and_each_counts_once(tmp_path: Path, pip: Pip) -> None:
-    pip.does("", status=1)  # Nobody is asked for the newest release.
+def test_several_builds_keep_their_order_and_each_counts_once(tmp_path: Path, tools: StandIn) -> None:
     wheel = make_wheel(tmp_path)
     local = builds.resolve(str(wheel))
-    found = builds.resolve_all(["0.11.0", str(wheel), "0.10.8", "v0.11.0", str(wheel)])
-    assert found == [Wheel("0.11.0", "0.11.0"), local, RELEASE]
-    assert pip.calls == []
+    resolved = builds.resolve_all(["0.11.0", str(wheel), "0.10.8", "v0.11.0", str(wheel)])
+    assert resolved == [Wheel("0.11.0", "0.11.0"), local, RELEASE]
+    # Nobody is asked for the newest release.
+    assert tools.calls == []
 
 
 def test_no_two_builds_have_one_name(tmp_path: Path) -> None:
@@ -196,11 +158,6 @@ def test_no_two_builds_have_one_name(tmp_path: Path) -> None:
     copy = str(shutil.copy(wheel, tmp_path / "copy"))
     # The name is what tells cells and their folders apart.
     assert [build.name for build in builds.resolve_all([str(wheel), copy])] == [builds.resolve(copy).name]
-
-
-def test_of_no_builds_the_newest_release_is_meant(pip: Pip) -> None:
-    pip.does("", prints=RELEASES)
-    assert builds.resolve_all([]) == [RELEASE]
 
 
 def test_one_wrong_build_among_several_is_wrong_usage() -> None:
@@ -235,48 +192,37 @@ def test_a_build_that_is_none_is_wrong_usage(
 
 
 @pytest.mark.parametrize(
-    ("tags", "python"),
+    ("tags", "python", "fits"),
     [
-        ("cp313-cp313-manylinux_2_28_x86_64", "3.13"),
-        ("cp310-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64", "3.11"),
-        ("py3-none-any", "3.12"),
+        ("cp313-cp313-manylinux_2_28_x86_64", "3.13", True),
+        ("cp310-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64", "3.11", True),
+        ("py3-none-any", "3.12", True),
+        ("cp312-cp312-manylinux_2_28_x86_64", "3.13", False),
+        ("cp310-abi3-manylinux_2_28_x86_64", "3.9", False),
+        ("cp313-cp313-manylinux_2_28_aarch64", "3.13", False),
+        ("cp313-cp313-musllinux_1_2_x86_64", "3.13", False),
     ],
 )
-def test_a_wheel_that_fits_the_guest_comes_first_and_the_runner_after_it(
-    tmp_path: Path, paths: Paths, pip: Pip, tags: str, python: str
+def test_a_wheel_comes_first_and_the_runner_after_it_where_the_wheel_fits_the_guest(
+    tmp_path: Path, paths: Paths, tools: StandIn, tags: str, python: str, fits: bool
 ) -> None:
-    pip.does(pip.downloads)
+    (tools.folder / FETCHED[0]).unlink()
     wheel = make_wheel(tmp_path, f"boxlite-0.10.8-{tags}.whl")
-    assert wheels(paths, builds.resolve(str(wheel)), python) == [wheel.name, *RUNNER]
-    assert "boxlite" not in pip.calls[0].split("--dest")[1].split()[1:]
+    build = builds.resolve(str(wheel))
+    if fits:
+        assert fetch(paths, build, python) == [wheel.name, *RUNNER]
+    else:
+        with pytest.raises(NotApplicable, match=f"is not for Python {python}"):
+            fetch(paths, build, python)
 
 
-@pytest.mark.parametrize(
-    ("tags", "python"),
-    [
-        ("cp312-cp312-manylinux_2_28_x86_64", "3.13"),
-        ("cp310-abi3-manylinux_2_28_x86_64", "3.9"),
-        ("cp313-cp313-manylinux_2_28_aarch64", "3.13"),
-        ("cp313-cp313-musllinux_1_2_x86_64", "3.13"),
-    ],
-)
-def test_a_wheel_for_another_python_or_machine_makes_the_cell_not_applicable(
-    tmp_path: Path, paths: Paths, pip: Pip, tags: str, python: str
-) -> None:
-    pip.does(pip.downloads)
-    wheel = make_wheel(tmp_path, f"boxlite-0.10.8-{tags}.whl")
-    with pytest.raises(NotApplicable, match=f"is not for Python {python}"):
-        wheels(paths, builds.resolve(str(wheel)), python)
-
-
-def test_a_release_is_fetched_once_for_each_python(paths: Paths, pip: Pip) -> None:
-    pip.does(pip.downloads)
-    assert wheels(paths) == wheels(paths) == FETCHED
-    assert len(pip.calls) == 1
-    assert "--python-version=3.13" in pip.calls[0]
-    assert "boxlite==0.10.8" in pip.calls[0]
-    wheels(paths, python="3.11")
-    assert len(pip.calls) == 2
+def test_a_release_is_fetched_once_for_each_python(paths: Paths, tools: StandIn) -> None:
+    assert fetch(paths) == fetch(paths) == FETCHED
+    [fetching] = tools.calls
+    assert "--python-version=3.13" in fetching
+    assert "boxlite==0.10.8" in fetching
+    fetch(paths, python="3.11")
+    assert len(tools.calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -290,27 +236,29 @@ def test_a_release_is_fetched_once_for_each_python(paths: Paths, pip: Pip) -> No
     ],
 )
 def test_what_pip_says_decides_whose_fault_it_is(
-    paths: Paths, pip: Pip, printed: str, error: type[Exception], expected: str
+    paths: Paths, tools: StandIn, printed: str, error: type[Exception], expected: str
 ) -> None:
-    pip.does("", prints=printed, status=1)
+    tools.fails["download"] = printed
     with pytest.raises(error, match=expected) as raised:
-        wheels(paths)
+        fetch(paths)
     assert type(raised.value) is error
 
 
-def test_a_download_that_fails_leaves_no_half_in_the_store(paths: Paths, pip: Pip) -> None:
-    pip.does(pip.downloads, prints=UNREACHABLE, status=1)
-    with pytest.raises(LabError):
-        wheels(paths)
-    assert [each.name for each in lab_pip.store(paths).iterdir() if each.is_dir()] == []
+def test_a_download_that_fails_leaves_no_half_in_the_store(paths: Paths, tools: StandIn) -> None:
+    shelf_wheel(tools.folder, "half")
+    tools.fails["download"] = "Connection refused"
+    with pytest.raises(LabError, match="Connection refused"):
+        fetch(paths)
+    assert [file.name for file in wheels.store(paths).iterdir() if file.is_dir()] == []
+    tools.fails.clear()
+    assert fetch(paths) == FETCHED
 
 
 def test_waiting_for_another_lab_that_fetches_is_said_and_ends_when_the_caller_wants(
-    paths: Paths, pip: Pip
+    paths: Paths, tools: StandIn
 ) -> None:
-    pip.does(pip.downloads)
-    wheels(paths)
-    [folder] = [each for each in (paths.cache / "wheels").iterdir() if each.is_dir()]
+    fetch(paths)
+    [folder] = [file for file in wheels.store(paths).iterdir() if file.is_dir()]
 
     def stop(text: str) -> NoReturn:
         raise LabError(f"stopped while {text}")
@@ -318,15 +266,7 @@ def test_waiting_for_another_lab_that_fetches_is_said_and_ends_when_the_caller_w
     with other_process(LOCK_HOLDER, folder.with_name(f"{folder.name}.lock")), pytest.raises(LabError) as ended:
         RELEASE.fetch(paths, facts(python="3.13"), stop)
     assert str(ended.value) == "stopped while waiting for boxlite==0.10.8 for Python 3.13 to be fetched"
-    assert wheels(paths) == FETCHED
-
-
-def test_what_a_failed_download_left_is_never_taken_for_whole(paths: Paths, pip: Pip) -> None:
-    pip.does(pip.downloads + "touch $value/half.whl", prints=UNREACHABLE, status=1)
-    with pytest.raises(LabError):
-        wheels(paths)
-    pip.does(pip.downloads)
-    assert wheels(paths) == FETCHED
+    assert fetch(paths) == FETCHED
 
 
 def test_a_record_holds_the_digest_of_every_wheel(tmp_path: Path) -> None:

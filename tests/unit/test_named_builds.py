@@ -10,9 +10,8 @@ from packaging.version import Version
 from lab import builds
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import local
-from lab.builds import pip as lab_pip
-from lab.builds.kinds.wheel import Wheel
+from lab.builds import wheels
+from lab.builds.kinds.wheel import Wheel, choose
 from tests.builders.facts import facts
 from tests.builders.packages import make_wheel
 
@@ -26,7 +25,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Known:
     """Says which releases the package index has."""
 
     def says(*releases: str) -> None:
-        monkeypatch.setattr(lab_pip, "releases", lambda: list(map(Version, releases)))
+        monkeypatch.setattr(wheels, "releases", lambda: list(map(Version, releases)))
 
     return says
 
@@ -82,7 +81,7 @@ def test_a_word_for_no_release_is_wrong_usage(
 
 def test_without_the_index_a_word_stands_for_a_release_of_the_cache(paths: Paths) -> None:
     for version in ("0.9.7", "0.10.0", "0.10.8", "0.11.0rc1"):
-        folder = paths.make(lab_pip.store(paths) / f"boxlite-{version}-0-cp313")
+        folder = paths.make(wheels.store(paths) / f"boxlite-{version}-0-cp313")
         make_wheel(folder, "boxlite", version)
     found = [builds.stored(paths, word) for word in (None, "0.10.x", "previous", "wheel:0.9.x")]
     assert [build and build.name for build in found] == ["0.10.8", "0.10.8", "0.10.0", "0.9.7"]
@@ -110,7 +109,7 @@ def test_a_version_is_a_release_even_where_a_folder_has_its_name(
 def test_of_a_folder_each_guest_gets_the_wheel_for_its_python(
     dist: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab_pip, "download", lambda *_: [])
+    monkeypatch.setattr(wheels, "download", lambda *_: [])
     build = builds.resolve(str(dist))
     assert (build.version, build.argument, build.source) == ("0.11.0", str(dist), str(dist))
     for python, tag in (("3.11", "cp311"), ("3.13", "cp313")):
@@ -128,10 +127,8 @@ def test_of_several_wheels_for_a_python_that_one_counts_which_pip_prefers(dist: 
     newer = make_wheel(dist, "boxlite", "0.11.0", tags="cp313-cp313-manylinux_2_34_x86_64")
     make_wheel(dist, "boxlite", "0.11.0", tags="cp310-abi3-manylinux_2_17_x86_64")
     make_wheel(dist, "boxlite", "0.11.0", tags="cp313-cp313-manylinux_2_28_aarch64")
-    assert local.choose(dist, facts(python="3.13")) == newer
-    assert (
-        local.choose(dist, facts(python="3.12")).name == "boxlite-0.11.0-cp310-abi3-manylinux_2_17_x86_64.whl"
-    )
+    assert choose(dist, facts(python="3.13")) == newer
+    assert choose(dist, facts(python="3.12")).name == "boxlite-0.11.0-cp310-abi3-manylinux_2_17_x86_64.whl"
 
 
 def test_a_folder_is_named_by_version_and_content(dist: Path, tmp_path: Path) -> None:

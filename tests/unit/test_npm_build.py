@@ -11,8 +11,8 @@ from lab import builds
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import elf, node
-from lab.builds.kinds import npm as kind
+from lab.builds import elf
+from lab.builds.kinds import npm
 from lab.builds.kinds.npm import Npm
 from lab.lane import upkeep
 from lab.probes import Facts
@@ -23,20 +23,21 @@ from tests.builders.packages import NATIVE_FILE, Registry, manifest, tarball
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    found = Registry(tmp_path, monkeypatch)
-    found.has(manifest())
-    found.has(manifest(node.NATIVE), {NATIVE_FILE: packages.elf(versions={"libc.so.6": ["GLIBC_2.28"]})})
-    return found
+    served = Registry(tmp_path, monkeypatch)
+    served.has(manifest())
+    served.has(manifest(npm.NATIVE), {NATIVE_FILE: packages.elf(versions={"libc.so.6": ["GLIBC_2.28"]})})
+    return served
 
 
-def of(codename: str, name: str) -> Facts:
-    known = facts()
-    system = {"id": "debian", "version_codename": codename, "pretty_name": name}
-    return known.model_copy(update={"os": known.os.model_copy(update=system)})
+def of(identity: str, codename: str | None, name: str) -> Facts:
+    debian = facts()
+    system = {"id": identity, "version_codename": codename, "pretty_name": name}
+    return debian.model_copy(update={"os": debian.os.model_copy(update=system)})
 
 
-TRIXIE = of("trixie", "Debian GNU/Linux 13 (trixie)")
-BULLSEYE = of("bullseye", "Debian GNU/Linux 11 (bullseye)")
+TRIXIE = of("debian", "trixie", "Debian GNU/Linux 13 (trixie)")
+BULLSEYE = of("debian", "bullseye", "Debian GNU/Linux 11 (bullseye)")
+FEDORA = of("fedora", None, "Fedora Linux 44")
 
 
 @pytest.fixture
@@ -69,10 +70,10 @@ def debian(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def no_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wheel = tmp_path / "pytest-9.0-py3-none-any.whl"
     wheel.touch()
-    monkeypatch.setattr(kind, "runner", lambda *_: [wheel])
+    monkeypatch.setattr(npm, "runner", lambda *_: [wheel])
 
 
-def said(_text: str) -> None:
+def quiet(_text: str) -> None:
     pass
 
 
@@ -81,8 +82,7 @@ def test_a_release_is_fetched_with_its_native_package_once(paths: Paths, registr
     assert (build.name, build.version, build.argument) == ("npm-0.10.0", "0.10.0", "npm:0.10.0")
     build.check(paths)
     asked = len(registry.calls)
-    found = node.fetch_package(paths, "0.10.0", said)
-    assert [found.main.name, found.native.name] == [
+    assert [file.name for file in npm.tarballs(paths, "0.10.0", quiet)] == [
         "boxlite-ai-boxlite-0.10.0.tgz",
         "boxlite-ai-boxlite-linux-x64-gnu-0.10.0.tgz",
     ]
@@ -93,7 +93,7 @@ def test_a_guest_gets_the_tarballs_node_of_its_release_and_pytest(
     paths: Paths, registry: Registry, debian: list[list[str]]
 ) -> None:
     build = builds.resolve("npm:0.10.0")
-    files = build.fetch(paths, TRIXIE, said)
+    files = build.fetch(paths, TRIXIE, quiet)
     assert list(files) == [
         "main.tgz",
         "native.tgz",
@@ -102,7 +102,7 @@ def test_a_guest_gets_the_tarballs_node_of_its_release_and_pytest(
         "pytest-9.0-py3-none-any.whl",
     ]
     assert all(file.is_file() for file in files.values())
-    build.fetch(paths, TRIXIE, said)
+    build.fetch(paths, TRIXIE, quiet)
     [command] = debian
     assert command[-2] == "trixie"
 
@@ -113,59 +113,61 @@ def test_an_old_release_of_debian_is_asked_for_as_its_guests_are_built(
     with pytest.raises(
         NotApplicable, match=r"needs Node 18\.0\.0 or newer; Debian GNU/Linux 11 .*has 12\.22\.12"
     ):
-        builds.resolve("npm:0.10.0").fetch(paths, BULLSEYE, said)
+        builds.resolve("npm:0.10.0").fetch(paths, BULLSEYE, quiet)
     [command] = debian
     assert any("bullseye-security" in word for word in command)
 
 
 def test_a_guest_of_another_distribution_is_not_applicable(paths: Paths, registry: Registry) -> None:
-    known = facts()
-    system = {"id": "fedora", "version_codename": None, "pretty_name": "Fedora Linux 44"}
-    fedora = known.model_copy(update={"os": known.os.model_copy(update=system)})
     with pytest.raises(NotApplicable, match="Debian's releases only; the guest is Fedora Linux 44"):
-        builds.resolve("npm:0.10.0").fetch(paths, fedora, said)
+        builds.resolve("npm:0.10.0").fetch(paths, FEDORA, quiet)
 
 
 def test_what_the_native_package_needs_is_read_in_its_tarball(registry: Registry, paths: Paths) -> None:
-    native = node.fetch_package(paths, "0.10.0", said).native
-    old = facts(glibc="2.17")
+    _, native = npm.tarballs(paths, "0.10.0", quiet)
     with pytest.raises(NotApplicable, match=r"boxlite\.linux-x64-gnu\.node in .*tgz needs glibc 2\.28"):
-        elf.check({"native.tgz": native}, old)
+        elf.check({"native.tgz": native}, facts(glibc="2.17"))
 
 
-def test_a_release_that_there_is_not_is_wrong_usage(paths: Paths, registry: Registry) -> None:
-    with pytest.raises(UsageError, match=r"there is no release 9\.9\.9 of @boxlite-ai/boxlite") as error:
-        builds.resolve("npm:9.9.9").check(paths)
-    assert error.value.hint == "there are 0.10.0"
-
-
-def test_a_release_whose_native_package_was_not_published_is_wrong_usage(
-    paths: Paths, registry: Registry
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("9.9.9", r"there is no release 9\.9\.9 of @boxlite-ai/boxlite\n.*there are 0\.10\.0"),
+        # Its native package was not published.
+        ("0.9.5", r"boxlite 0\.9\.5 needs \S+-x64-gnu 0\.9\.5: there is no release"),
+        # Its engine cannot be read, which is told before a guest is booted.
+        ("0.12.0", r"engines\.node: expected >=VERSION, found '\^18 \|\| >=20'"),
+    ],
+)
+def test_a_release_that_cannot_be_tested_is_wrong_usage(
+    paths: Paths, registry: Registry, version: str, expected: str
 ) -> None:
     registry.has(manifest(version="0.9.5"))
-    with pytest.raises(UsageError, match=r"boxlite 0\.9\.5 needs \S+-x64-gnu 0\.9\.5: there is no release"):
-        builds.resolve("npm:0.9.5").check(paths)
+    registry.has(manifest(version="0.12.0", engines={"node": "^18 || >=20"}))
+    registry.has(manifest(npm.NATIVE, "0.12.0"))
+    with pytest.raises(UsageError, match=expected):
+        builds.resolve(f"npm:{version}").check(paths)
 
 
 def test_a_tarball_that_is_not_what_the_registry_says_is_not_kept(paths: Paths, registry: Registry) -> None:
     tarball(registry.shelf, manifest(description="changed on its way"))
     for _ in range(2):
         with pytest.raises(LabError, match=r"npm's registry says sha512-\S+, and what it sent has sha512-"):
-            node.fetch_package(paths, "0.10.0", said)
+            npm.tarballs(paths, "0.10.0", quiet)
 
 
 def test_what_another_lab_is_fetching_is_no_dead_labs_rest(
     paths: Paths, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removed: list[Path] = []
-    verify = node._verify
+    verify = npm.verify
 
     def look(file: Path, integrity: object) -> None:
-        removed.extend(each.path for each in upkeep.sweep(paths)[0])
+        removed.extend(unused.path for unused in upkeep.sweep(paths)[0])
         verify(file, integrity)
 
-    monkeypatch.setattr(node, "_verify", look)
-    node.fetch_package(paths, "0.10.0", said)
+    monkeypatch.setattr(npm, "verify", look)
+    npm.tarballs(paths, "0.10.0", quiet)
     assert removed == []
 
 
@@ -186,66 +188,47 @@ def test_a_registry_that_cannot_be_asked_is_a_fault_that_says_so(
         builds.resolve("npm:0.10.0").check(paths)
 
 
-def test_a_local_tarball_takes_the_native_package_beside_it(
+def test_a_local_tarball_takes_the_native_package_beside_it_or_that_of_the_release(
     paths: Paths, tmp_path: Path, registry: Registry
 ) -> None:
     folder = tmp_path / "packages"
     folder.mkdir()
     main = tarball(folder, manifest(version="0.11.0"))
     alone = builds.resolve(f"npm:{main}")
-    native = tarball(folder, manifest(node.NATIVE, "0.11.0"))
+    native = tarball(folder, manifest(npm.NATIVE, "0.11.0"))
     build = builds.resolve(f"npm:{main}")
     assert build.version == "0.11.0"
     assert build.name.startswith("npm-0.11.0@")
     assert build.name != alone.name
     assert builds.resolve(build.argument) == build
-    assert node.complete(paths, main, said).native == native
+    assert npm.tarballs(paths, main, quiet) == (main, native)
     assert registry.calls == []
-
-
-def test_a_local_tarball_alone_takes_the_release_of_the_native_package(
-    paths: Paths, tmp_path: Path, registry: Registry
-) -> None:
-    folder = tmp_path / "packages"
-    folder.mkdir()
-    main = tarball(folder)
-    builds.resolve(f"npm:{main}").check(paths)
-    assert node.complete(paths, main, said).native.parent.parent == paths.cache / "wheels"
-
-
-@pytest.mark.parametrize(
-    ("manifest", "expected"),
-    [
-        (manifest("left-pad"), r"expected a tarball of @boxlite-ai/boxlite, .*; it is of left-pad"),
-        (manifest(optionalDependencies={}), r"expected @boxlite-ai/boxlite-linux-x64-gnu among its optional"),
-        (manifest(node.NATIVE), r"it is of @boxlite-ai/boxlite-linux-x64-gnu"),
-    ],
-)
-def test_a_tarball_of_something_else_is_wrong_usage(
-    tmp_path: Path, manifest: dict[str, Any], expected: str
-) -> None:
-    with pytest.raises(UsageError, match=expected):
-        builds.resolve(f"npm:{tarball(tmp_path, manifest)}")
+    released = tarball(folder)
+    builds.resolve(f"npm:{released}").check(paths)
+    assert npm.tarballs(paths, released, quiet)[1].parent.parent == paths.cache / "wheels"
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
+        (manifest("left-pad"), r"expected a tarball of @boxlite-ai/boxlite, .*; it is of left-pad"),
+        (manifest(optionalDependencies={}), r"expected @boxlite-ai/boxlite-linux-x64-gnu among its optional"),
+        (manifest(npm.NATIVE), r"it is of @boxlite-ai/boxlite-linux-x64-gnu"),
+        ({**manifest(), "engines": ["node"]}, r"its package\.json is wrong: .*engines"),
         (b"no archive", "it cannot be read"),
         (b"", "it cannot be read"),
         (b"\x1f\x8b\x08rest", "it cannot be read"),
     ],
 )
-def test_a_file_that_is_no_tarball_is_wrong_usage(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_a_file_that_is_no_tarball_of_boxlite_is_wrong_usage(
+    tmp_path: Path, content: dict[str, Any] | bytes, expected: str
+) -> None:
     file = tmp_path / "boxlite.tgz"
-    file.write_bytes(content)
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        file = tarball(tmp_path, content)
     with pytest.raises(UsageError, match=expected):
-        builds.resolve(f"npm:{file}")
-
-
-def test_a_damaged_manifest_is_wrong_usage(tmp_path: Path) -> None:
-    file = tarball(tmp_path, {**manifest(), "engines": ["node"]})
-    with pytest.raises(UsageError, match=r"its package\.json is wrong: .*engines"):
         builds.resolve(f"npm:{file}")
 
 
@@ -255,17 +238,8 @@ def test_neither_version_nor_file_is_wrong_usage(text: str) -> None:
         Npm.parse(text)
 
 
-def test_an_engine_that_cannot_be_read_is_told_before_a_guest_is_booted(
-    paths: Paths, tmp_path: Path, registry: Registry
-) -> None:
-    registry.has(manifest(version="0.12.0", engines={"node": "^18 || >=20"}))
-    registry.has(manifest(node.NATIVE, "0.12.0"))
-    with pytest.raises(UsageError, match=r"engines\.node: expected >=VERSION, found '\^18 \|\| >=20'"):
-        builds.resolve("npm:0.12.0").check(paths)
-
-
 def test_the_steps_put_the_packages_where_node_looks_for_them() -> None:
     unpack, install = Npm("npm-0.10.0", "0.10.0").unpacking()
-    assert f"/opt/lab/node_modules/{node.NATIVE}" in unpack.command
+    assert f"/opt/lab/node_modules/{npm.NATIVE}" in unpack.command
     assert "dpkg" in install.command
-    assert json.dumps("home") in kind.FIRST_USE.replace("\\", "")
+    assert json.dumps("home") in npm.FIRST_USE.replace("\\", "")

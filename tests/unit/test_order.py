@@ -10,12 +10,13 @@ import pytest
 
 from lab import builds, catalog
 from lab.base.errors import UsageError
-from lab.builds import HIGHEST_SEED, SuiteOptions, rust, shuffled
+from lab.builds import HIGHEST_SEED, SuiteOptions, shuffled
+from lab.builds.kinds.nextest import RUNNER
 from lab.builds.kinds.wheel import Wheel
 from lab.run import start
 from lab.run.start import Request
 
-PRIORITIES = runpy.run_path(str(rust.RUNNER))["priorities"]
+PRIORITIES = runpy.run_path(str(RUNNER))["priorities"]
 TESTS = ["a", "b", "c", "d", "e"]
 
 

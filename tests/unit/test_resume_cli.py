@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lab.builds import pip
+from lab.builds import wheels
 from lab.cli import output
 from lab.record import RunResult
 from lab.run import scheduler
@@ -146,7 +146,7 @@ def test_a_run_that_there_is_not_is_not_resumed(
     run: str,
     said: str,
 ) -> None:
-    monkeypatch.setattr(pip, "newest", lambda: "0.10.8")
+    monkeypatch.setattr(wheels, "newest", lambda: "0.10.8")
     assert run_main(monkeypatch, "matrix", "--resume", run) == 2
     assert said in capsys.readouterr().err
     assert passing == []

@@ -1,7 +1,6 @@
 """Upstream's own tests: archives of cargo-nextest and test binaries, deployed and run as in a guest."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,14 @@ from lab import builds, catalog
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
-from lab.builds import Build, SuiteOptions, nextest, pip, rust, sandbox
+from lab.builds import Build, SuiteOptions, sandbox, upstream_tests, wheels
+from lab.builds.kinds import nextest
 from lab.catalog import load_suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import ADMIN, SUITE
 from lab.guest.suite import SuiteRun
 from lab.record import Needs, Outcome
-from tests.builders import rust as rust_examples
+from tests.builders import rust
 from tests.builders.facts import facts
 from tests.builders.rust import Crate
 from tests.unit.test_build_kinds import Guest, put
@@ -58,16 +58,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
 @pytest.fixture(scope="module")
 def program(home: Paths) -> Path:
     try:
-        return nextest.program(home)
+        return upstream_tests.program(home)
     except LabError as error:
         pytest.skip(f"no cargo-nextest: {error.args[0]}")
 
 
 @pytest.fixture(scope="module")
 def crate(program: Path, sandboxed: None, tmp_path_factory: pytest.TempPathFactory) -> Crate:
-    if rust_examples.cargo() is None:
+    if rust.cargo() is None:
         pytest.skip("this host has no cargo to build a crate with")
-    return rust_examples.make(tmp_path_factory.mktemp("crate"), program)
+    return rust.make(tmp_path_factory.mktemp("crate"), program)
 
 
 def deployed(build: Build, home: Paths, folder: Path) -> Guest:
@@ -178,7 +178,7 @@ def test_a_stored_state_is_not_taken_for_one_with_another_runner(
     build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
     before = build.digest
     (tmp_path / "runner.py").write_text("other")
-    monkeypatch.setattr(rust, "RUNNER", tmp_path / "runner.py")
+    monkeypatch.setattr(nextest, "RUNNER", tmp_path / "runner.py")
     assert build.digest != before
 
 
@@ -230,20 +230,12 @@ def test_bad_input_is_refused_with_the_file_and_what_was_expected(
     content = bytearray(crate.executable.read_bytes())
     content[18] = 183  # e_machine of AArch64
     other.write_bytes(content)
-    alone = tmp_path / "alone" / "jailer.tar.zst"
-    alone.parent.mkdir()
-    alone.write_bytes(crate.archive.read_bytes())
-    half = tmp_path / "half"
-    half.mkdir()
-    (half / "Cargo.toml").touch()
     archive = f"nextest:{crate.archive}"
     for wanted, said in {
         "nextest:none.tar.zst": "none.tar.zst: no such file",
         f"nextest:{no_archive}": f"{no_archive}: expected an archive that `cargo nextest archive` made: ",
         f"test-binary:{no_archive}": f"{no_archive}: expected a test binary, .* it is no ELF file",
         f"test-binary:{other}": f"{other}: a test binary for AArch64; the guests have x86-64",
-        f"{archive},at={PLACE},manifests={half}": f"{half}: .* there is no src/boxlite/Cargo.toml",
-        f"{archive},manifests={alone.parent}": f"{alone.parent}: expected the workspace's Cargo.toml",
         f"{archive},filter=binary(other)": "binary\\(other\\).* no binary names matched.*\n.*boxlite::jailer",
         f"{archive},filter=test(nothing)": "no test matches -E=test\\(nothing\\)",
         f"{archive},at={PLACE},filter=test(hangs)": f"the suite upstream-jailer with {CONTROL}",
@@ -260,20 +252,25 @@ def test_bad_input_is_refused_with_the_file_and_what_was_expected(
     }.items():
         with pytest.raises(UsageError, match=said):
             builds.resolve(wanted)
-    shutil.move(crate.workspace / "Cargo.toml", tmp_path)
+
+
+def test_an_archive_needs_nothing_of_the_workspace_it_was_built_in(
+    crate: Crate, program: Path, tmp_path: Path
+) -> None:
+    build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
+    alone = tmp_path / "jailer.tar.zst"
+    alone.write_bytes(crate.archive.read_bytes())
+    aside = crate.workspace.rename(crate.workspace.with_name("aside"))
     try:
-        with pytest.raises(
-            UsageError, match=f"there is no {crate.workspace}/Cargo.toml and no {alone.parent}/"
-        ):
-            builds.resolve(f"nextest:{alone},at={PLACE}")
+        assert builds.resolve(f"nextest:{alone},at={PLACE}").name == build.name
     finally:
-        shutil.move(tmp_path / "Cargo.toml", crate.workspace)
+        aside.rename(crate.workspace)
 
 
 def test_an_older_nextest_is_refused(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "ask", lambda *_, **__: "cargo-nextest 0.9.99 (abc 2025-01-01)\n")
     with pytest.raises(UsageError, match=r"cargo-nextest 0\.9\.99; expected 0\.9\.103 or newer"):
-        nextest.check_program(program)
+        upstream_tests.check_nextest(program)
 
 
 def test_a_nextest_that_cannot_be_fetched_says_what_to_do(
@@ -282,9 +279,9 @@ def test_a_nextest_that_cannot_be_fetched_says_what_to_do(
     def fails(*_: object) -> NoReturn:
         raise LabError("no index answers")
 
-    monkeypatch.setattr(pip, "download", fails)
+    monkeypatch.setattr(wheels, "download", fails)
     with pytest.raises(LabError, match=r"cargo-nextest could not be fetched: no index answers\n.*nextest=FILE"):
-        nextest.program(paths)
+        upstream_tests.program(paths)
 
 
 def test_tests_run_in_the_order_that_is_asked_for(each: Deployed) -> None:

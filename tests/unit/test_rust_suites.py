@@ -13,7 +13,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
-from lab.builds.nextest import Listing
+from lab.builds.upstream_tests import Listing
 from lab.catalog import load_suite, load_suites
 from lab.guest import suite as guest_suite
 from lab.plan import Cell

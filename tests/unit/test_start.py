@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import UsageError
-from lab.builds import pip, rootfs
+from lab.builds import rootfs, wheels
 from lab.builds.kinds.wheel import Wheel
 from lab.plan import Shard
 from lab.record import (
@@ -219,7 +219,7 @@ def test_a_local_wheel_is_found_again_and_a_release_stays_the_one_it_was(
     local = make_wheel(tmp_path / "boxlite-0.10.8-py3-none-any.whl")
     cells = [*SMALL, *(replace(each, build=local) for each in SMALL)]
     run = finish(tmp_path / "run", begin(tmp_path / "run", cells))
-    monkeypatch.setattr(pip, "newest", lambda: "99.0")
+    monkeypatch.setattr(wheels, "newest", lambda: "99.0")
     assert resume(run).cells == cells
 
 

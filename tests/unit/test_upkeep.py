@@ -11,7 +11,7 @@ from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.files import digest, sha256
 from lab.base.paths import Paths
-from lab.builds import pip
+from lab.builds import wheels
 from lab.catalog import Catalog, Firmware
 from lab.images import debian, store
 from lab.images.store import BaseImage
@@ -249,14 +249,14 @@ def test_halves_and_what_was_set_aside_go_but_not_what_a_lab_is_at_work_on(
 
 
 def test_wheels_that_a_killed_lab_was_fetching_are_swept_but_not_those_of_a_living_one(paths: Paths) -> None:
-    wheels = paths.make(pip.store(paths))
+    folder = paths.make(wheels.store(paths))
     for name in (".partial-boxlite-1-cp313", ".partial-boxlite-2-cp313", "boxlite-3-cp313"):
-        (wheels / name).mkdir()
-    with FileLock(wheels / "boxlite-2-cp313.lock"):
+        (folder / name).mkdir()
+    with FileLock(folder / "boxlite-2-cp313.lock"):
         swept, stuck = upkeep.sweep(paths)
     assert ([each.path.name for each in swept], stuck) == ([".partial-boxlite-1-cp313"], [])
-    assert (wheels / ".partial-boxlite-2-cp313").is_dir()
-    assert (wheels / "boxlite-3-cp313").is_dir()
+    assert (folder / ".partial-boxlite-2-cp313").is_dir()
+    assert (folder / "boxlite-3-cp313").is_dir()
 
 
 def test_while_guests_run_nothing_is_pruned(paths: Paths, known: Catalog, built: BaseImage) -> None:

@@ -13,7 +13,8 @@ from io import BytesIO
 from pathlib import Path
 
 from lab.base.paths import Paths
-from lab.builds import node, pip
+from lab.builds import wheels
+from lab.builds.kinds import npm
 
 HERE = Path(__file__).parent
 RELEASE = "0.10.0"
@@ -25,16 +26,16 @@ START = b"START=0000000000"
 
 def make(paths: Paths, file: Path) -> Path:
     """Write the program to `file`. Raises LabError if its parts cannot be fetched; it needs gcc and npm."""
-    package = node.fetch_package(paths, RELEASE, print)
+    _, native_package = npm.tarballs(paths, RELEASE, print)
     wheel = next(
         each
-        for each in pip.download(paths, [NODE], pip.EVERY, NODE.replace("==", "-"), print)
+        for each in wheels.download(paths, [NODE], wheels.EVERY, NODE.replace("==", "-"), print)
         if each.name.startswith("nodejs")
     )
     with zipfile.ZipFile(wheel) as archive:
         [name] = [each for each in archive.namelist() if each.endswith("/bin/node")]
         node_program = archive.read(name)
-    with tarfile.open(package.native) as tar:
+    with tarfile.open(native_package) as tar:
         [name] = [each for each in tar.getnames() if each.endswith(".node")]
         native, manifest = (tar.extractfile(each) for each in (name, "package/package.json"))
         assert native

@@ -11,9 +11,8 @@ from lab.base import process
 from lab.base.errors import UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import sandbox
+from lab.builds import elf, sandbox
 from lab.builds._base import FILES
-from lab.builds.nextest import check_executable
 from lab.builds.pytest_tests import PytestTests, runner
 from lab.catalog import Suite, load_suite
 from lab.probes import Facts
@@ -44,20 +43,22 @@ class Cli(PytestTests):
         what = "boxlite's command line program"
         if not path.is_file():
             raise UsageError(f"--build cli:{text}: no such file", hint=f"name {what}: ~/.local/bin/boxlite")
-        check_executable(path, what)
+        elf.check_program(path, what)
         if not os.access(path, os.X_OK):
             raise UsageError(f"{path}: expected {what}; it is not executable", hint=f"chmod a+x {path}")
         try:
-            said = sandbox.ask(path, "--version", timeout=SECONDS).strip()
+            printed = sandbox.ask(path, "--version", timeout=SECONDS).strip()
         except process.CommandFailed as error:
             raise UsageError(
                 f"{path}: expected {what}, which tells its version: {error}",
                 hint="it has to start on this host, too, in a sandbox with /usr and no home: is its glibc new "
                 "enough?",
             ) from error
-        version = SAID.fullmatch(said)
+        version = SAID.fullmatch(printed)
         if version is None:
-            raise UsageError(f"{path}: expected {what}, which says `{PROGRAM} VERSION`; it said {said[:80]!r}")
+            raise UsageError(
+                f"{path}: expected {what}, which says `{PROGRAM} VERSION`; it said {printed[:80]!r}"
+            )
         return cls(f"cli-{version[1]}@{sha256(path)[:8]}", version[1], path)
 
     @property

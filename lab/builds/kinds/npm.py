@@ -1,29 +1,49 @@
-"""boxlite's package for Node: a release, or a tarball of `npm pack`. Its suite has Node run a program."""
+"""boxlite's package for Node: a release in npm's registry or a tarball of `npm pack`; Node of a Debian release.
 
+Its suite has Node run a program. npm answers with this host's own configuration; mmdebstrap fetches Node.
+"""
+
+import base64
+import hashlib
+import json
+import os
 import re
+import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from packaging.version import Version
+from pydantic import BaseModel, Field, ValidationError
 
-from lab.base.errors import NotApplicable, UsageError
+from lab.base import process
+from lab.base.errors import LabError, NotApplicable, UsageError, one_line
 from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import node
+from lab.builds import archives, wheels
 from lab.builds._base import FILES, FOLDER, Step
-from lab.builds.node import NATIVE, PROJECT, Package
 from lab.builds.pytest_tests import PytestTests, runner
-from lab.catalog import Suite, load_suite
+from lab.catalog import DebianImage, Suite, load, load_suite
 from lab.probes import Facts
 
-VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[\w.-]+)?", re.ASCII)
+PROJECT = "@boxlite-ai/boxlite"
+# What has boxlite itself for the guests' processor and C library.
+NATIVE = "@boxlite-ai/boxlite-linux-x64-gnu"
+VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}(?:[+-][0-9A-Za-z.+-]{1,100})?", re.ASCII)
+ENGINE = re.compile(r">=\s*(\d+(?:\.\d+){0,2})", re.ASCII)
+# The limit of each call of npm, or of mmdebstrap.
+SECONDS = 600.0
+# Bytes. A tarball may hold a bomb.
+LARGEST_MANIFEST = 1 << 20
+NAME_ONE = "name a tarball of `npm pack`: --build npm:FILE.tgz, with that of the native package beside it"
+
 # Where Node looks for packages that a program in the suite's folder imports.
 MODULES = f"{FOLDER}/node_modules"
 # What `fetch` calls the tarballs, and where each is unpacked.
 TARBALLS = {"main.tgz": PROJECT, "native.tgz": NATIVE}
-
 UNPACK = " && ".join(
     f"mkdir -p {MODULES}/{name} && "
     f"tar -xzf {FILES}/{tarball} -C {MODULES}/{name} --strip-components=1 --no-same-owner && "
@@ -44,6 +64,10 @@ test -z "$lacking" || sudo -n dpkg --force-unsafe-io --install $lacking
 rm *.deb
 node --version
 """
+NODE = "nodejs"
+# nodejs_18.20.4+dfsg-1~deb12u3_amd64.deb
+NODE_PACKAGE = re.compile(rf"{NODE}_(?:\d+%3a)?(\d+(?:\.\d+)*)[^_]*_\w+\.deb", re.ASCII)
+DEBS = "var/cache/apt/archives"
 
 
 def _npm() -> Suite:
@@ -69,8 +93,8 @@ class Npm(PytestTests):
                 f"--build npm:{text}: neither a version nor the path of a tarball",
                 hint="for example --build npm:0.10.0, or --build npm:packages/boxlite-ai-boxlite-0.10.0.tgz",
             )
-        manifest = node.read_package(path)
-        beside = node.native_beside(path, manifest)
+        manifest = read_manifest(path)
+        beside = native_beside(path, manifest)
         digest = "".join(sha256(file)[:8] for file in (path, beside) if file)
         return cls(f"npm-{manifest.version}@{digest}", manifest.version, path.resolve())
 
@@ -84,18 +108,22 @@ class Npm(PytestTests):
         return f"npm:{self.path or self.version}"
 
     def check(self, paths: Paths) -> None:
-        _oldest_node(self._package(paths, lambda _text: None))
+        main, _ = tarballs(paths, self.path or self.version, lambda _text: None)
+        oldest_node(main)
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """Both tarballs, Node's packages and the wheels of pytest."""
-        package = self._package(paths, say)
-        oldest, debs = _oldest_node(package), node.packages(paths, facts, say)
-        if (found := node.version(debs)) and Version(found) < oldest:
-            raise NotApplicable(
-                f"{PROJECT} {self.version} needs Node {oldest} or newer; {facts.os.pretty_name} has {found}"
-            )
+        main, native = tarballs(paths, self.path or self.version, say)
+        oldest, debs = oldest_node(main), node_packages(paths, facts, say)
+        versions = [match[1] for file in debs if (match := NODE_PACKAGE.fullmatch(file.name))]
+        if not versions:
+            names = ", ".join(file.name for file in debs) or "none"
+            raise LabError(f"expected the package {NODE} among Debian's packages, found {names}")
+        if Version(versions[0]) < oldest:
+            has = f"{facts.os.pretty_name} has {versions[0]}"
+            raise NotApplicable(f"{PROJECT} {self.version} needs Node {oldest} or newer; {has}")
         return {
-            **dict(zip(TARBALLS, (package.main, package.native), strict=True)),
+            **dict(zip(TARBALLS, (main, native), strict=True)),
             **{f"node/{file.name}": file for file in debs},
             **{wheel.name: wheel for wheel in runner(paths, facts.python, say)},
         }
@@ -107,14 +135,194 @@ class Npm(PytestTests):
     def first_use(self) -> str:
         return FIRST_USE
 
-    def _package(self, paths: Paths, say: Callable[[str], None]) -> Package:
-        if self.path:
-            return node.complete(paths, self.path, say)
-        return node.fetch_package(paths, self.version, say)
+
+# --- boxlite's packages --------------------------------------------------------------------------------
 
 
-def _oldest_node(package: Package) -> Version:
+class Manifest(BaseModel):
+    """What is read of a package's package.json."""
+
+    name: str
+    version: str = Field(pattern=f"^{VERSION.pattern}$")
+    engines: dict[str, str] = {}
+    optional: dict[str, str] = Field({}, alias="optionalDependencies")
+
+
+def read_manifest(tarball: Path, name: str = PROJECT) -> Manifest:
+    """What a tarball says of itself. Raises UsageError if it is none of the package with this name."""
+    what = f"a tarball of {name}, as `npm pack` makes it"
     try:
-        return package.manifest.oldest_node
+        with archives.open_tar(tarball) as tar:
+            files = {member.name: member for member in archives.members(tar)}
+            file = tar.extractfile(files["package/package.json"])
+            text = file.read(LARGEST_MANIFEST) if file else b""
+        manifest = Manifest.model_validate_json(text)
+    except KeyError as error:
+        raise UsageError(f"{tarball}: expected {what}; it has no package/package.json") from error
+    except ValidationError as error:
+        raise UsageError(f"{tarball}: expected {what}; its package.json is wrong: {one_line(error)}") from error
+    except (OSError, archives.Damaged) as error:
+        raise UsageError(f"{tarball}: expected {what}; it cannot be read: {error}") from error
+    if manifest.name != name:
+        raise UsageError(f"{tarball}: expected {what}; it is of {manifest.name}")
+    return manifest
+
+
+def oldest_node(tarball: Path) -> Version:
+    """The oldest Node that a package runs on. Raises UsageError if it names that in another form."""
+    engine = read_manifest(tarball).engines.get("node", ">=0")
+    if not (match := ENGINE.fullmatch(engine.strip())):
+        raise UsageError(f"{tarball}: engines.node: expected >=VERSION, found {engine!r}")
+    return Version(match[1])
+
+
+def _native_version(tarball: Path, manifest: Manifest) -> str:
+    """The version of the native package that a package asks for. Raises UsageError if it asks for none."""
+    version = manifest.optional.get(NATIVE)
+    if version is None:
+        raise UsageError(f"{tarball}: expected {NATIVE} among its optionalDependencies; there is none")
+    if not VERSION.fullmatch(version):
+        raise UsageError(f"{tarball}: expected a version of {NATIVE}; it asks for {version[:80]!r}")
+    return version
+
+
+def native_beside(main: Path, manifest: Manifest) -> Path | None:
+    """The native package's tarball in the same folder. Raises UsageError if it is another package's."""
+    version = _native_version(main, manifest)
+    beside = main.with_name(file_name(NATIVE, version))
+    if not beside.exists():
+        return None
+    if (other := read_manifest(beside, NATIVE).version) != version:
+        raise UsageError(f"{beside}: expected version {version} of {NATIVE}; it is {other}")
+    return beside
+
+
+def tarballs(paths: Paths, source: Path | str, say: Callable[[str], None]) -> tuple[Path, Path]:
+    """The tarballs of boxlite's package, which is a local file or a release, and of its native package.
+
+    Beside a local file may be that of the native package. Raises UsageError if there is no such release,
+    LabError if npm fails.
+    """
+    main = source if isinstance(source, Path) else _fetch_tarball(paths, PROJECT, source, say)
+    manifest = read_manifest(main)
+    if isinstance(source, Path) and (beside := native_beside(main, manifest)):
+        return main, beside
+    version = _native_version(main, manifest)
+    try:
+        return main, _fetch_tarball(paths, NATIVE, version, say)
+    except UsageError as error:
+        needs = f"{PROJECT} {manifest.version} needs {NATIVE} {version}"
+        raise UsageError(f"{needs}: {error.args[0]}", hint=error.hint) from error
+
+
+def file_name(name: str, version: str) -> str:
+    """The name that `npm pack` gives to a package's tarball."""
+    return f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+
+
+def _fetch_tarball(paths: Paths, name: str, version: str, say: Callable[[str], None]) -> Path:
+    """The tarball of one package in the cache."""
+    tarball = file_name(name, version)
+
+    def fill(folder: Path) -> None:
+        if version not in (versions := _versions(name)):
+            raise UsageError(
+                f"there is no release {version} of {name}", hint=f"there are {', '.join(versions)}"
+            )
+        _ask_npm("pack", f"{name}@{version}", "--ignore-scripts", f"--pack-destination={folder}")
+        verify(folder / tarball, _ask_npm("view", f"{name}@{version}", "dist.integrity"))
+
+    folder = paths.make(wheels.store(paths)) / f"npm-{tarball.removesuffix('.tgz')}"
+    # npm is asked three times, by whichever lab is the first.
+    return wheels.fetch_once(folder, f"{name} {version}", fill, seconds=3 * SECONDS + 60, say=say) / tarball
+
+
+def verify(file: Path, integrity: Any) -> None:
+    """Compare a file with a digest of the registry's. https://www.w3.org/TR/SRI/"""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha512").digest()
+    sent = f"sha512-{base64.b64encode(digest).decode()}"
+    if sent != integrity:
+        raise LabError(
+            f"{file.name}: npm's registry says {integrity}, and what it sent has {sent}",
+            hint="run the same command again; if it stays so, whoever runs that registry should know",
+        )
+
+
+@cache
+def _versions(name: str) -> tuple[str, ...]:
+    """Every version in the registry, oldest first. npm is asked once."""
+    versions = _ask_npm("view", name, "versions")
+    return tuple([versions] if isinstance(versions, str) else versions)
+
+
+def _ask_npm(*words: str) -> Any:
+    """What npm, with this host's own configuration, answers. Raises LabError."""
+    if shutil.which("npm") is None:
+        raise LabError(
+            f"this host has no npm, which fetches {PROJECT}", hint=f"install it (Debian: npm), or {NAME_ONE}"
+        )
+    command = ["npm", *words, "--json", "--loglevel=error", "--no-update-notifier"]
+    try:
+        return json.loads(process.run(command, timeout=SECONDS))
+    except process.CommandFailed as error:
+        raise LabError(f"npm could not {words[0]} {words[1]}: {error}", hint=NAME_ONE) from error
     except ValueError as error:
-        raise UsageError(f"{package.main}: {error}") from error
+        raise LabError(f"npm {words[0]} {words[1]} did not answer in JSON: {error}", hint=NAME_ONE) from error
+
+
+# --- Node -----------------------------------------------------------------------------------------------
+
+
+def node_packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> list[Path]:
+    """The packages of the guest's own release that Node consists of, with all that they depend on.
+
+    They are kept in the cache. Raises NotApplicable if the guest is none of the Debian releases that the lab
+    builds guests of, LabError if they cannot be fetched.
+    """
+    images = [guest.image for guest in load().guests.values() if isinstance(guest.image, DebianImage)]
+    of_release = [image for image in images if image.suite == facts.os.version_codename]
+    if facts.os.id != "debian" or not of_release:
+        raise NotApplicable(
+            "the package needs Node of the guest's distribution, which the lab fetches for Debian's releases "
+            f"only; the guest is {facts.os.pretty_name}"
+        )
+    folder = paths.make(wheels.store(paths)) / f"node-{of_release[0].suite}"
+    wheels.fetch_once(
+        folder,
+        f"Node of {of_release[0].suite}",
+        lambda partial: _fetch_node(of_release[0], partial),
+        seconds=SECONDS + 60,  # Longer than another lab can take.
+        say=say,
+    )
+    return sorted(folder.glob("*.deb"))
+
+
+def _fetch_node(image: DebianImage, folder: Path) -> None:
+    """Put Node's packages into a folder. Raises LabError."""
+    archive = folder / "packages.tar"
+    command = [
+        "mmdebstrap",
+        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        "--format=null",
+        # It unpacks the packages and runs nothing of them.
+        "--variant=extract",
+        f"--include={NODE}",
+        f"--extract-hook=tar-out /{DEBS} {archive}",
+    ]
+    if not image.security:
+        command.append(f"--setup-hook=sed -i '/ {image.suite}-security /d' \"$1/etc/apt/sources.list\"")
+    if image.expired:
+        command.append("--aptopt=Acquire::Check-Valid-Until false")
+    try:
+        process.run([*command, image.suite, "/dev/null"], timeout=SECONDS)
+    except process.CommandFailed as error:
+        raise LabError(
+            f"Node of {image.suite} could not be fetched: {error}",
+            hint="check that the package mirror can be reached, from which guests of Debian are built, too",
+        ) from error
+    with tarfile.open(archive) as tar:
+        for entry in tar:
+            if entry.name.endswith(".deb") and (content := tar.extractfile(entry)):
+                (folder / Path(entry.name).name).write_bytes(content.read())
+    archive.unlink()

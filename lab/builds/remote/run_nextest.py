@@ -4,13 +4,14 @@ Usage: run_nextest.py FOLDER SECONDS ORDER COMMAND...
 
 COMMAND is `cargo-nextest nextest run` with its arguments, without a profile. A test may take SECONDS. ORDER is
 a JSON list of nextest's expressions: the tests that they choose are run in its order, the others by name.
-FOLDER gets report.jsonl, junit.xml and nextest.toml. The report has the limit, nextest's own lines with each
-test's output cut, and at the end a line for each failed test that says how. Exit status: nextest's. Runs as
-the suite's user.
+FOLDER gets report.jsonl, junit.xml and nextest.toml. The report has nextest's own lines with each test's output
+cut, and at the end a line for each failed test that says how it ended. Exit status: nextest's. Runs as the
+suite's user.
 """
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,19 @@ priority = %(priority)d
 """
 # nextest's priorities are from -100 to 100. More tests than that share them, and neighbours go by their names.
 HIGHEST, LEVELS = 100, 201
+# What Rust's test harness exits with after a failed test.
+HARNESS_FAILED = 101
+
+
+def priorities(order):
+    """The part of nextest's profile by which it runs tests in this order."""
+    levels = max(len(order), LEVELS)
+    return "".join(
+        PRIORITY
+        # A basic string of TOML has the escapes of one in JSON.
+        % {"filter": json.dumps(expression), "priority": HIGHEST - number * LEVELS // levels}
+        for number, expression in enumerate(order)
+    )
 
 
 def cut(text):
@@ -51,38 +65,42 @@ def cut(text):
     )
 
 
-def shortened(line):
+def parse(line):
+    """Nextest's event in a line; an empty one for any other line."""
     try:
         event = json.loads(line)
     except ValueError:
-        return line
-    if not isinstance(event, dict) or len(str(event.get("stdout", ""))) <= HEAD + TAIL:
-        return line
-    return "%s\n" % json.dumps(dict(event, stdout=cut(str(event["stdout"]))))
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
-def endings(junit):
+def names(suite):
+    """What a binary is called in JUnit files, and in events, by nextest's event of it."""
+    crate, name, kind = (suite[key] for key in ("crate", "test_binary", "kind"))
+    called = "%s::%s" % (crate, name)
+    return {"lib": crate, "test": called}.get(kind, "%s::%s/%s" % (crate, kind, name)), called
+
+
+def ended(failure):
+    """How a test's process ended, by its failure in a JUnit file; empty if an assertion failed."""
+    kind, message = failure.get("type", ""), failure.get("message", "")
+    number = re.search(r"signal (\d{1,2})\b", message) if kind == "test abort" else None
+    if number:
+        known = {each.value: each.name for each in signal.Signals}
+        return "was ended by %s" % known.get(int(number[1]), "signal " + number[1])
+    status = re.search(r"exit code (-?\d{1,4})\b", kind)
+    return "ended with exit status " + status[1] if status and int(status[1]) != HARNESS_FAILED else ""
+
+
+def endings(junit, called):
     """A line for each failed test of nextest's JUnit file. Its stream of events does not tell signals."""
     for suite in ET.parse(junit).getroot().iter("testsuite"):
+        binary = suite.get("name")
         for case in suite.iter("testcase"):
             failure = case.find("failure")
             if failure is not None:
-                # An abort is in the message, an exit status in the type.
-                is_abort = failure.get("type") == "test abort"
-                how = failure.get("message" if is_abort else "type", "")
-                name = "%s$%s" % (suite.get("name"), case.get("name"))
-                yield "%s\n" % json.dumps({"type": "ending", "name": name, "how": how[:200]})
-
-
-def priorities(order):
-    """The part of nextest's profile by which it runs tests in this order."""
-    each = max(len(order), LEVELS)
-    return "".join(
-        PRIORITY
-        # A basic string of TOML has the escapes of one in JSON.
-        % {"filter": json.dumps(expression), "priority": HIGHEST - number * LEVELS // each}
-        for number, expression in enumerate(order)
-    )
+                name = "%s$%s" % (called.get(binary, binary), case.get("name"))
+                yield "%s\n" % json.dumps({"type": "ending", "name": name, "how": ended(failure)})
 
 
 def main():
@@ -100,15 +118,23 @@ def main():
         encoding="utf-8",
         errors="replace",
     )
+    called = {}
     with (folder / "report.jsonl").open("w", buffering=1, encoding="utf-8", errors="replace") as report:
-        report.write("%s\n" % json.dumps({"type": "limit", "seconds": seconds}))
         for line in child.stdout:
+            event = parse(line)
+            if event.get("type") == "suite" and "nextest" in event:
+                called.update([names(event["nextest"])])
+            if "stdout" in event:
+                event["stdout"] = cut(str(event["stdout"]))
+            if "reason" in event:
+                # Nothing else has one. By these words lab/verdict/status.py knows a limit of the lab's.
+                event["reason"] = "was killed at its time limit of %d s" % seconds
             # What ends after that signal did not end by itself.
             if not ended_early:
-                report.write(shortened(line))
+                report.write("%s\n" % json.dumps(event) if event else line)
         status = child.wait()
         if junit.exists():
-            report.writelines(endings(junit))
+            report.writelines(endings(junit, called))
     # A shell's way to tell a signal.
     return 128 - status if status < 0 else status
 

@@ -1,4 +1,4 @@
-"""Asking the package index about releases, and downloading the wheels that a guest's Python needs, through pip.
+"""Releases on the package index, and the wheels that a guest's Python needs, through pip.
 
 pip resolves for another Python, but judges environment markers by its own, whatever `--python-version` says: on
 a newer host it leaves out what only the guest's older Python needs. So requirements are followed here.
@@ -23,15 +23,117 @@ from packaging.version import Version
 
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError
-from lab.base.files import put_in_place
+from lab.base.files import put_in_place, sha256
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.builds import archives
 
+PROJECT = "boxlite"
+# A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.
+EVERY = "3.11"
+# The newest glibc 2.x whose wheels are taken. lab/builds/elf.py compares what is in them with the guest's own.
+NEWEST_GLIBC = 41
+PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(NEWEST_GLIBC, 16, -1)] + ["manylinux2014_x86_64"]
+# The limit of each call of pip.
+SECONDS = 600.0
+# pip is asked once for each link in a chain of requirements; those of a test runner have four.
+ROUNDS = 20
 # The newest release before the newest one.
 PREVIOUS = "previous"
 # 0.10.x, and 0.10.* as packaging tools write it.
 SERIES = re.compile(r"v?(\d+(?:\.\d+)*)\.[xX*]", re.ASCII)
+SEE = "see the releases with: pip index versions boxlite"
+NAME_ONE = "name one that is stored with --build VERSION, or a wheel, or check the network"
+# Bytes. A wheel may hold a bomb; METADATA holds at most a long README.
+METADATA_BYTES = 4 << 20
+# Beside the files of a folder: their digests when they were fetched, as `sha256sum` writes them.
+SUMS = "SHA256SUMS"
+
+
+def store(paths: Paths) -> Path:
+    """The folder of the cache that holds what was fetched for builds."""
+    return paths.cache / "wheels"
+
+
+def fetch_once(
+    folder: Path,
+    what: str,
+    fill: Callable[[Path], None],
+    *,
+    seconds: float,
+    say: Callable[[str], None],
+    verbs: tuple[str, str] = ("fetching", "fetched"),
+) -> Path:
+    """A folder of the cache that `fill` has filled with files, now or before; what fails leaves none.
+
+    One with other files than `fill` left is filled again. `what` says what is in it. While another lab or
+    thread fills it, `say` may raise to end the wait. Raises LabError after `seconds`, and what `fill` raises.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Whoever removes what dead labs left half-made goes by both names.
+    lock, partial = folder.with_name(f"{folder.name}.lock"), folder.with_name(f".partial-{folder.name}")
+    with locked(lock, seconds, f"{what} to be {verbs[1]}", say):
+        sums = folder / SUMS
+        if not (sums.is_file() and sums.read_text(errors="replace") == _sums(folder)):
+            say(f"{verbs[0]} {what}")
+            for old in (folder, partial):
+                shutil.rmtree(old, ignore_errors=True)
+            partial.mkdir()
+            try:
+                fill(partial)
+                (partial / SUMS).write_text(_sums(partial))
+                put_in_place(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _sums(folder: Path) -> str:
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
+    return "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+
+
+def releases() -> list[Version]:
+    """The releases, without pre-releases, oldest first. Raises LabError if pip cannot tell."""
+    return [version for version in _versions() if not version.is_prerelease]
+
+
+def newest() -> str:
+    """The version of the newest release. Raises LabError if there is none, or if pip cannot tell."""
+    if not (known := releases()):
+        raise LabError(f"the package index has no release of {PROJECT}", hint=NAME_ONE)
+    return str(known[-1])
+
+
+def newest_before(version: str) -> str:
+    """The version of the newest release that is older than a version.
+
+    Raises UsageError if there is none, LabError if pip cannot tell.
+    """
+    # 0.10.8+mine is newer than 0.10.8, and 0.11.0rc1 is older than 0.11.0.
+    older = [release for release in releases() if release < Version(version)]
+    if not older:
+        raise UsageError(f"there is no release of {PROJECT} older than {version}", hint=SEE)
+    return str(older[-1])
+
+
+def check_version(version: str) -> None:
+    """Raise UsageError if the package index has no such version, LabError if pip cannot tell."""
+    if Version(version) not in _versions():
+        listed = ", ".join(map(str, _versions()))
+        raise UsageError(f"there is no release {version} of {PROJECT}", hint=f"there are {listed}")
+
+
+def stored(paths: Paths) -> list[Version]:
+    """The releases that have a wheel in the cache, oldest first. Raises UsageError if there is none."""
+    files = store(paths).glob(f"{PROJECT}-*/{PROJECT}-*.whl")
+    versions = sorted({parse_wheel_filename(file.name)[1] for file in files})
+    if not (released := [version for version in versions if not version.is_prerelease]):
+        raise UsageError(
+            f"no release of {PROJECT} is stored: {store(paths)} has no wheel of one",
+            hint="name a wheel with --build FILE.whl, or have a release fetched by a run without --offline",
+        )
+    return released
 
 
 def is_word(text: str) -> bool:
@@ -44,23 +146,30 @@ def choose_release(word: str, known: Sequence[Version], where: str) -> str:
 
     Raises UsageError if it stands for none of them.
     """
-    series = SERIES.fullmatch(word)
-    if series:
-        found = list(SpecifierSet(f"=={series[1]}.*").filter(known))
+    if series := SERIES.fullmatch(word):
+        fitting = list(SpecifierSet(f"=={series[1]}.*").filter(known))
         problem = f"{where} has no release of the series {series[1]}"
     else:
-        found = list(known[:-1])
-        problem = f"{where} has no release before the newest"
-    if not found:
-        there = ", ".join(map(str, known))
-        raise UsageError(
-            f"--build {word}: {problem}", hint=f"there are {there}" if there else "name a wheel instead"
-        )
-    return str(found[-1])
+        fitting, problem = list(known[:-1]), f"{where} has no release before the newest"
+    if not fitting:
+        hint = f"there are {', '.join(map(str, known))}" if known else "name a wheel instead"
+        raise UsageError(f"--build {word}: {problem}", hint=hint)
+    return str(fitting[-1])
 
 
-# Bytes. A wheel may hold a bomb; METADATA holds at most a long README.
-METADATA_BYTES = 4 << 20
+@cache
+def _versions() -> tuple[Version, ...]:
+    """Every version, oldest first. The package index is asked once."""
+    words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY)]
+    try:
+        printed = process.run(_pip(*words), timeout=SECONDS).splitlines()
+    except process.CommandFailed as error:
+        raise LabError(
+            f"could not ask which releases of {PROJECT} there are: {error.output.strip()}", hint=NAME_ONE
+        ) from error
+    # Warnings are among the lines.
+    answer = next(line for line in printed if line.startswith("{"))
+    return tuple(sorted(map(Version, json.loads(answer)["versions"])))
 
 
 def environment(python: str) -> dict[str, str]:
@@ -179,7 +288,7 @@ def _metadata(wheel: Path) -> Metadata:
     """What a wheel says of itself. Raises ValueError if it does not, or if nobody can read it."""
     try:
         with archives.open_zip(wheel) as archive:
-            names = [name for name in archive.namelist() if _is_metadata(name)]
+            names = [name for name in archive.namelist() if re.fullmatch(r"[^/]*\.dist-info/METADATA", name)]
             if len(names) != 1:
                 raise archives.Damaged("it holds no METADATA")
             with archive.open(names[0]) as file:
@@ -189,100 +298,17 @@ def _metadata(wheel: Path) -> Metadata:
     try:
         # Only what is read here is checked: old wheels have fields that are no longer valid.
         metadata = Metadata.from_email(text, validate=False)
-        _ = metadata.requires_dist, metadata.requires_python
+        requirements = metadata.requires_dist or []
+        _ = metadata.requires_python
     except ValueError as error:
         raise ValueError(f"its METADATA is not valid: {error}") from error
-    for each in metadata.requires_dist or []:
+    for requirement in requirements:
         # pip would build what is there, on this host, whatever `--only-binary` says.
-        if each.url:
-            raise ValueError(f"it requires {each.name} from {each.url}, and not from a package index")
+        if requirement.url:
+            raise ValueError(
+                f"it requires {requirement.name} from {requirement.url}, and not from a package index"
+            )
     return metadata
-
-
-def _is_metadata(name: str) -> bool:
-    folder, _, rest = name.partition("/")
-    return folder.endswith(".dist-info") and rest == "METADATA"
-
-
-PROJECT = "boxlite"
-# The oldest glibc that boxlite's wheels ask for; every guest has a newer one.
-PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(41, 16, -1)] + ["manylinux2014_x86_64"]
-PIP_SECONDS = 600.0
-# pip is asked once for each link in a chain of requirements; those of a test runner have four.
-ROUNDS = 20
-# Longer than another lab can take for its own download.
-LOCK_SECONDS = PIP_SECONDS + 60.0
-# A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.
-EVERY = "3.11"
-SEE = "see the releases with: pip index versions boxlite"
-NAME_ONE = "name one that is stored with --build VERSION, or a wheel, or check the network"
-
-
-def store(paths: Paths) -> Path:
-    """The folder of the cache that holds downloaded wheels."""
-    return paths.cache / "wheels"
-
-
-def newest() -> str:
-    """The version of the newest release. Raises LabError if there is none, or if pip cannot tell."""
-    known = releases()
-    if not known:
-        raise LabError(f"the package index has no release of {PROJECT}", hint=NAME_ONE)
-    return str(known[-1])
-
-
-def stored(paths: Paths) -> list[Version]:
-    """The releases that have a wheel in the cache, oldest first. Raises UsageError if there is none."""
-    wheels = store(paths).glob(f"{PROJECT}-*/{PROJECT}-*.whl")
-    versions = {parse_wheel_filename(wheel.name)[1] for wheel in wheels}
-    found = sorted(version for version in versions if not version.is_prerelease)
-    if not found:
-        raise UsageError(
-            f"no release of {PROJECT} is stored: {store(paths)} has no wheel of one",
-            hint="name a wheel with --build FILE.whl, or have a release fetched by a run without --offline",
-        )
-    return found
-
-
-def newest_before(version: str) -> str:
-    """The version of the newest release that is older than a version.
-
-    Raises UsageError if there is none, LabError if pip cannot tell.
-    """
-    # 0.10.8+mine is newer than 0.10.8, and 0.11.0rc1 is older than 0.11.0.
-    older = [release for release in releases() if release < Version(version)]
-    if not older:
-        raise UsageError(f"there is no release of {PROJECT} older than {version}", hint=SEE)
-    return str(older[-1])
-
-
-def check_version(version: str) -> None:
-    """Raise UsageError if the package index has no such version, LabError if pip cannot tell."""
-    known = _versions()
-    if Version(version) not in known:
-        raise UsageError(
-            f"there is no release {version} of {PROJECT}", hint=f"there are {', '.join(map(str, known))}"
-        )
-
-
-def releases() -> list[Version]:
-    """The releases, without pre-releases, oldest first. Raises LabError if pip cannot tell."""
-    return [version for version in _versions() if not version.is_prerelease]
-
-
-@cache
-def _versions() -> tuple[Version, ...]:
-    """Every version, oldest first. The package index is asked once."""
-    try:
-        asked = _pip("index", "versions", PROJECT, "--json", "--pre", *_for_python(EVERY))
-        printed = process.run(asked, timeout=PIP_SECONDS).splitlines()
-    except process.CommandFailed as error:
-        raise LabError(
-            f"could not ask which releases of {PROJECT} there are: {error.output.strip()}", hint=NAME_ONE
-        ) from error
-    # Warnings are among the lines.
-    answer = next(line for line in printed if line.startswith("{"))
-    return tuple(sorted(map(Version, json.loads(answer)["versions"])))
 
 
 def download(
@@ -290,59 +316,43 @@ def download(
 ) -> list[Path]:
     """The wheels of these requirements, with all they depend on, for a Python such as "3.13".
 
-    They are kept in a folder of the cache, which is fetched again if it lacks what that Python needs. While
-    another lab or thread fetches them, `say` may raise to end the wait.
-
-    Raises NotApplicable if the first requirement has no wheel for that Python, LabError if pip fails otherwise.
+    They are kept in a folder of the cache. While another lab or thread fetches them, `say` may raise to end the
+    wait. Raises NotApplicable if the first requirement has no wheel for that Python, LabError if pip fails
+    otherwise.
     """
     folder = paths.make(store(paths)) / f"{folder_name}-cp{python.replace('.', '')}"
-    lock = folder.with_name(f"{folder.name}.lock")
-    with locked(lock, LOCK_SECONDS, f"{requirements[0]} for Python {python} to be fetched", say):
-        wheels = _stored(requirements, python, folder)
-        if wheels is not None:
-            return wheels
-        say(f"fetching {requirements[0]} for Python {python}")
-        partial = folder.with_name(f".partial-{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            found = _fetch(requirements, python, partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            put_in_place(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return [folder / wheel.name for wheel in found]
+    fetch_once(
+        folder,
+        f"{requirements[0]} for Python {python}",
+        lambda partial: _fetch(requirements, python, partial),
+        seconds=SECONDS + 60,  # Longer than another lab can take.
+        say=say,
+    )
+    return sorted(folder.glob("*.whl"))
 
 
-def _stored(requirements: Sequence[str], python: str, folder: Path) -> list[Path] | None:
-    """The wheels of a folder of the cache; None if they are not all that is needed, or one is damaged."""
-    try:
-        found = follow(requirements, python, folder)
-        for wheel in found.wheels:
-            archives.check_wheel(wheel)
-    except ValueError:
-        return None
-    return None if found.missing else found.wheels
-
-
-def _fetch(requirements: Sequence[str], python: str, folder: Path) -> list[Path]:
+def _fetch(requirements: Sequence[str], python: str, folder: Path) -> None:
     """Put the wheels of requirements, and of all they lead to on that Python, into a new folder.
 
     Each project's version is chosen by pip from all requirements on it that are known by then.
     """
-    command = _pip("download", "--quiet", "--no-deps", "--dest", str(folder), *_for_python(python))
+    command = _pip("download", "--quiet", "--no-deps", f"--dest={folder}", *_platforms(python))
     for _ in range(ROUNDS):
         try:
             found = follow(requirements, python, folder)
             if not found.missing:
                 for wheel in found.wheels:
                     archives.check_wheel(wheel)
-                return found.wheels
+                # What only a version that was given up had needed.
+                for wheel in set(folder.glob("*.whl")).difference(found.wheels):
+                    wheel.unlink()
+                return
         except ValueError as error:
             raise LabError(f"the package index has a damaged wheel: {error}") from error
         for wheel in found.misfits:
             wheel.unlink()
         try:
-            process.run([*command, *found.missing], timeout=PIP_SECONDS)
+            process.run([*command, *found.missing], timeout=SECONDS)
         except process.CommandFailed as error:
             raise _explain(requirements[0], python, error) from error
     raise LabError(f"pip found no wheels that together meet {', '.join(requirements)} on Python {python}")
@@ -366,8 +376,8 @@ def _pip(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
 
 
-def _for_python(python: str) -> list[str]:
-    platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
+def _platforms(python: str) -> list[str]:
+    platforms = [f"--platform={platform}" for platform in PLATFORMS]
     return ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
 
 
