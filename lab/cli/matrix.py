@@ -14,7 +14,6 @@ from lab import builds, catalog
 from lab.base.errors import UsageError, one_line
 from lab.base.files import make_folder
 from lab.base.notices import hide_progress
-from lab.base.options import Group, Option
 from lab.cli import lists, options, output
 from lab.cli.gate import EXPECT, GateOptions
 from lab.cli.gate import show as show_decision
@@ -25,10 +24,11 @@ from lab.record import RunResult
 from lab.report import live, table
 from lab.report.live import RunLog
 from lab.run import journal, start
+from lab.run.request import Group, Option, Request
 
 
 @dataclass(frozen=True)
-class Matrix(start.Request):
+class Matrix(Request):
     """What `lab matrix` is asked for: a new run, or an earlier one to resume, and how it is run and shown."""
 
     resume: Annotated[
@@ -109,7 +109,7 @@ class Matrix(start.Request):
 
 
 # What a run is made of cannot be changed when it is resumed; the builds are those it has.
-FIXED = {field.name for field in fields(start.Request)} - {"builds"} | {"folder"}
+FIXED = {field.name for field in fields(Request)} - {"builds"} | {"folder"}
 
 
 @click.command("matrix", cls=options.GroupedCommand, params=options.of_request(Matrix))

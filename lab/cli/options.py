@@ -15,7 +15,6 @@ from click.shell_completion import CompletionItem
 from lab import catalog
 from lab.base.errors import LabError
 from lab.base.files import write_atomically
-from lab.base.options import Group, Option
 from lab.base.paths import STATES_GIB, Paths
 from lab.builds import wheels
 from lab.catalog import remedies
@@ -27,6 +26,7 @@ from lab.machine.connection import default_uri
 from lab.record import RunResult
 from lab.report import markdown, terminal
 from lab.run import journal, past
+from lab.run.request import Group, Option
 from lab.verdict import claims
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

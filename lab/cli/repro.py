@@ -12,7 +12,6 @@ import click
 from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.files import inert, plain
-from lab.base.options import Group, Option
 from lab.catalog import Guest
 from lab.cli import options, output
 from lab.repro import answer, judging, planning, reading, running, showing, verdict
@@ -21,6 +20,7 @@ from lab.repro.judging import Judged
 from lab.repro.planning import Plan, Wishes
 from lab.repro.report import Report
 from lab.repro.running import Extras, View
+from lab.run.request import Group, Option
 
 # Standard input, as an argument.
 STDIN = "-"

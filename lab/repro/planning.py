@@ -8,7 +8,6 @@ from packaging.version import InvalidVersion, Version
 
 from lab import builds
 from lab.base.errors import LabError
-from lab.base.options import Group, Option
 from lab.builds import Build
 from lab.catalog import AND, Catalog, Guest, Variant
 from lab.plan import Cell
@@ -17,6 +16,7 @@ from lab.repro.guests import Nearest
 from lab.repro.judging import Judged
 from lab.repro.questions import Check, Question
 from lab.repro.report import AuditLine, Boxlite, Kernel, Place, Report, System, Words
+from lab.run.request import Group, Option
 
 PROBE = "ask the reporter for the output of the script that lab probe prints"
 

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import make_folder, write_atomically
-from lab.base.options import Group, Option
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images import store
@@ -25,6 +24,7 @@ from lab.repro import answer, bisection, claims, questions, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.run import journal, start
+from lab.run.request import Group, Option
 from lab.verdict.words import FinishedCell
 
 # The folder of a bisection in that of its report's run.

@@ -1,218 +1,24 @@
 """Starting a run: a new one from what the user asks for, or an earlier one that is resumed."""
 
-import secrets
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
 from lab import __version__, builds
 from lab.base.errors import UsageError
-from lab.base.options import Group, Option
 from lab.base.paths import Paths
-from lab.builds import HIGHEST_SEED, UNDER_STRESS, Build, forms, rootfs
+from lab.builds import Build
 from lab.catalog import Catalog
 from lab.machine.budget import Limits
-from lab.plan import Cell, Choice, Shard, cells_of_shard, choose
-from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult, Stress
+from lab.plan import Cell, Shard, cells_of_shard
+from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
 from lab.run import definitions, journal, scheduler
 from lab.run.decisions import Follow, nothing_follows
 from lab.run.estimates import Estimates
 from lab.run.observer import Observer
-
-# How often a suite is run at most to see it fail, unless --repeat says how often.
-UNTIL_FAIL = 100
-# What --shuffle stands for without a value.
-ANY_SEED = "any"
-
-
-def _seed(text: str) -> int:
-    """Read the seed of --shuffle. Raises ValueError."""
-    if text == ANY_SEED:
-        return secrets.randbelow(HIGHEST_SEED + 1)
-    if not text.isdecimal() or len(text) > len(str(HIGHEST_SEED)):
-        raise ValueError(f"{text!r} is no number from 0 to {HIGHEST_SEED}")
-    return int(text)
-
-
-def _stress(text: str) -> list[Stress]:
-    """Read what --stress loads guests with. Raises ValueError."""
-    words = text.split(",")
-    if unknown := [word for word in words if word not in list(Stress)]:
-        raise ValueError(f"{', '.join(map(repr, unknown))}: expected some of {', '.join(Stress)}")
-    return [stress for stress in Stress if stress in words]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A new run as the user asks for it; each field has its option of `lab matrix`.
-
-    Guests and variants that are not named here come from the set; without a set, the run has all of them.
-    """
-
-    set_name: Annotated[
-        str | None, Option(Group.WHAT, "--set", "Run a named set of cells; see `lab list sets`.", "SET")
-    ] = None
-    guests: Annotated[
-        Sequence[str],
-        Option(
-            Group.WHAT,
-            "-g",
-            "Run this guest instead of the set's guests; repeatable. See `lab list guests`.",
-            "GUEST",
-        ),
-    ] = ()
-    variants: Annotated[
-        Sequence[str],
-        Option(
-            Group.WHAT,
-            "-v",
-            "Run this variant instead of the set's variants; repeatable. See `lab list variants`.",
-            "VARIANT",
-        ),
-    ] = ()
-    builds: Annotated[
-        Sequence[str],
-        Option(
-            Group.WHAT,
-            "--build",
-            f"Test this {forms()}; repeat it to compare builds. Default: the newest release.",
-            "BUILD",
-        ),
-    ] = ()
-    cold: Annotated[
-        bool, Option(Group.HOW, "--cold", "Boot a machine for each cell instead of forking a checkpoint.")
-    ] = False
-    repeat: Annotated[
-        int | None,
-        Option(
-            Group.HOW,
-            "--repeat",
-            "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
-            limits=(1, 1000),
-        ),
-    ] = None
-    until_fail: Annotated[
-        bool,
-        Option(
-            Group.HOW,
-            "--until-fail",
-            "Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
-            f"Default: {UNTIL_FAIL} times.",
-        ),
-    ] = False
-    shuffle: Annotated[
-        int | None,
-        Option(
-            Group.HOW,
-            "--shuffle",
-            "Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
-            "With the SEED of a repeat, the first repeat has that one's order.",
-            "[=SEED]",
-            parse=_seed,
-            bare=ANY_SEED,
-        ),
-    ] = None
-    stress: Annotated[
-        Sequence[Stress],
-        Option(
-            Group.HOW,
-            "--stress",
-            "Load each guest with these while the suite runs, by stress-ng from the guest's packages. "
-            f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
-            f"[={','.join(Stress)}]",
-            parse=_stress,
-            bare=",".join(Stress),
-        ),
-    ] = ()
-    retries: Annotated[
-        int,
-        Option(
-            Group.HOW,
-            "--retries",
-            "Retry a cell on a fresh machine this many times after a fault of the lab itself.",
-            limits=(0, 10),
-        ),
-    ] = 1
-    remedies: Annotated[
-        bool | None,
-        Option(
-            Group.HOW,
-            "--remedies/--no-remedies",
-            "Try remedies on cells that fail. Default: as the set says; without a set, yes.",
-        ),
-    ] = None
-    experiment: Annotated[
-        bool | None,
-        Option(
-            Group.HOW,
-            "--experiment/--no-experiment",
-            "Try changes one by one to find which of them turn a failing cell into a passing one, and which "
-            "break a passing cell. Default: only on failing cells whose cause is not proved.",
-        ),
-    ] = None
-    rootfs: Annotated[
-        Path | None,
-        Option(
-            Group.HOW,
-            "--rootfs",
-            "Boot boxes from this OCI image layout; it needs sh, echo and sleep. Default: a static busybox.",
-            "DIR",
-        ),
-    ] = None
-    shard: Annotated[
-        str | None,
-        Option(
-            Group.HOSTS,
-            "--shard",
-            "Run only shard I of N, to split a plan over hosts; join with `lab merge`.",
-            "I/N",
-        ),
-    ] = None
-
-    def parsed_shard(self) -> Shard | None:
-        """Parse the shard. Raises UsageError."""
-        return Shard.parse(self.shard) if self.shard is not None else None
-
-    def choice(self, known: Catalog) -> Choice:
-        """Look up guests and variants. Raises UsageError for a name that is not in the catalog."""
-        return choose(known, set_name=self.set_name, guests=self.guests, variants=self.variants)
-
-    def options(self, known: Catalog) -> RunOptions:
-        """Decide the run's options. Raises UsageError if they contradict each other or `rootfs` is unusable."""
-        return RunOptions(
-            cold=self.cold,
-            repeat=self.repeat or (UNTIL_FAIL if self.until_fail else 1),
-            until_fail=self.until_fail,
-            shuffle=self.shuffle,
-            stress=list(self.stress),
-            retries=self.retries,
-            remedies=self._tries_remedies(known),
-            experiments=self._experiments(),
-            rootfs=str(rootfs.check(self.rootfs).resolve()) if self.rootfs else None,
-        )
-
-    def _tries_remedies(self, known: Catalog) -> bool:
-        if self.cold and self.remedies:
-            raise _needs_forks("--remedies", "each remedy is tried")
-        if self.cold or self.remedies is not None:
-            return bool(self.remedies)
-        return known.set(self.set_name).remedies if self.set_name is not None else True
-
-    def _experiments(self) -> ExperimentPolicy:
-        if self.cold and self.experiment:
-            raise _needs_forks("--experiment", "each change is tried")
-        if self.experiment:
-            return ExperimentPolicy.ALWAYS
-        return ExperimentPolicy.NEVER if self.cold or self.experiment is False else ExperimentPolicy.UNCLEAR
-
-
-def _needs_forks(option: str, why: str) -> UsageError:
-    return UsageError(
-        f"{option} and --cold contradict each other: {why} in a fork of its cell", hint="leave one of them out"
-    )
+from lab.run.request import Request
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from lab.base.errors import LabError
-from lab.base.options import Group
 from lab.builds import wheels
 from lab.cli import output
 from lab.cli.matrix import Matrix
 from lab.record import ExperimentPolicy, RunOptions, RunResult
 from lab.run import scheduler
+from lab.run.request import Group
 from tests.builders.processes import ONE_CELL, run_main
 
 pytestmark = pytest.mark.usefixtures("releases")

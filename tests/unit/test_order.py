@@ -14,7 +14,7 @@ from lab.builds import HIGHEST_SEED, SuiteOptions, shuffled
 from lab.builds.kinds.nextest import RUNNER
 from lab.builds.kinds.wheel import Wheel
 from lab.run import start
-from lab.run.start import Request
+from lab.run.request import Request
 
 PRIORITIES = runpy.run_path(str(RUNNER))["priorities"]
 TESTS = ["a", "b", "c", "d", "e"]

@@ -11,7 +11,7 @@ from lab.base.paths import Paths
 from lab.builds.kinds.wheel import Wheel
 from lab.record import RunOptions
 from lab.run import start
-from lab.run.start import Request
+from lab.run.request import Request
 
 KNOWN = catalog.load()
 

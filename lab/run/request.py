@@ -1,0 +1,229 @@
+"""What a user asks of a run, and how it is asked for: a field of a request says its option and its help."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from lab.base.errors import UsageError
+from lab.builds import HIGHEST_SEED, UNDER_STRESS, forms, rootfs
+from lab.catalog import Catalog
+from lab.plan import Choice, Shard, choose
+from lab.record import ExperimentPolicy, RunOptions, Stress
+
+# How often a suite is run at most to see it fail, unless --repeat says how often.
+UNTIL_FAIL = 100
+# What --shuffle stands for without a value.
+ANY_SEED = "any"
+
+
+class Group(StrEnum):
+    """The headings under which a command's help shows its options, in this order."""
+
+    WHAT = "What to run"
+    HOW = "How"
+    HOSTS = "Several hosts"
+    GATE = "Gate"
+    OUTPUT = "Output"
+    OTHER = "Options"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. The field that it annotates says its type and its default.
+
+    `flags` are as click has them: "--cold", or "--remedies/--no-remedies". `metavar` stands for the value in
+    the help, and decides what shell completion offers. `limits` are the smallest and the largest value of a
+    number. `parse` reads a text, and raises ValueError with what is wrong with it. `bare` is what the option
+    means if it is given without a value; if `bare` is None, it needs a value.
+    """
+
+    group: Group
+    flags: str
+    help: str
+    metavar: str | None = None
+    limits: tuple[int, int | None] | None = None
+    parse: Callable[[str], Any] | None = None
+    bare: str | None = None
+
+
+def _seed(text: str) -> int:
+    """Read the seed of --shuffle. Raises ValueError."""
+    if text == ANY_SEED:
+        return secrets.randbelow(HIGHEST_SEED + 1)
+    if not text.isdecimal() or len(text) > len(str(HIGHEST_SEED)):
+        raise ValueError(f"{text!r} is no number from 0 to {HIGHEST_SEED}")
+    return int(text)
+
+
+def _stress(text: str) -> list[Stress]:
+    """Read what --stress loads guests with. Raises ValueError."""
+    words = text.split(",")
+    if unknown := [word for word in words if word not in list(Stress)]:
+        raise ValueError(f"{', '.join(map(repr, unknown))}: expected some of {', '.join(Stress)}")
+    return [stress for stress in Stress if stress in words]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A new run as the user asks for it; each field has its option of `lab matrix`.
+
+    Guests and variants that are not named here come from the set; without a set, the run has all of them.
+    """
+
+    set_name: Annotated[
+        str | None, Option(Group.WHAT, "--set", "Run a named set of cells; see `lab list sets`.", "SET")
+    ] = None
+    guests: Annotated[
+        Sequence[str],
+        Option(
+            Group.WHAT,
+            "-g",
+            "Run this guest instead of the set's guests; repeatable. See `lab list guests`.",
+            "GUEST",
+        ),
+    ] = ()
+    variants: Annotated[
+        Sequence[str],
+        Option(
+            Group.WHAT,
+            "-v",
+            "Run this variant instead of the set's variants; repeatable. See `lab list variants`.",
+            "VARIANT",
+        ),
+    ] = ()
+    builds: Annotated[
+        Sequence[str],
+        Option(
+            Group.WHAT,
+            "--build",
+            f"Test this {forms()}; repeat it to compare builds. Default: the newest release.",
+            "BUILD",
+        ),
+    ] = ()
+    cold: Annotated[
+        bool, Option(Group.HOW, "--cold", "Boot a machine for each cell instead of forking a checkpoint.")
+    ] = False
+    repeat: Annotated[
+        int | None,
+        Option(
+            Group.HOW,
+            "--repeat",
+            "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
+            limits=(1, 1000),
+        ),
+    ] = None
+    until_fail: Annotated[
+        bool,
+        Option(
+            Group.HOW,
+            "--until-fail",
+            "Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
+            f"Default: {UNTIL_FAIL} times.",
+        ),
+    ] = False
+    shuffle: Annotated[
+        int | None,
+        Option(
+            Group.HOW,
+            "--shuffle",
+            "Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
+            "With the SEED of a repeat, the first repeat has that one's order.",
+            "[=SEED]",
+            parse=_seed,
+            bare=ANY_SEED,
+        ),
+    ] = None
+    stress: Annotated[
+        Sequence[Stress],
+        Option(
+            Group.HOW,
+            "--stress",
+            "Load each guest with these while the suite runs, by stress-ng from the guest's packages. "
+            f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
+            f"[={','.join(Stress)}]",
+            parse=_stress,
+            bare=",".join(Stress),
+        ),
+    ] = ()
+    retries: Annotated[
+        int,
+        Option(
+            Group.HOW,
+            "--retries",
+            "Retry a cell on a fresh machine this many times after a fault of the lab itself.",
+            limits=(0, 10),
+        ),
+    ] = 1
+    remedies: Annotated[
+        bool | None,
+        Option(
+            Group.HOW,
+            "--remedies/--no-remedies",
+            "Try remedies on cells that fail. Default: as the set says; without a set, yes.",
+        ),
+    ] = None
+    experiment: Annotated[
+        bool | None,
+        Option(
+            Group.HOW,
+            "--experiment/--no-experiment",
+            "Try changes one by one to find which of them turn a failing cell into a passing one, and which "
+            "break a passing cell. Default: only on failing cells whose cause is not proved.",
+        ),
+    ] = None
+    rootfs: Annotated[
+        Path | None,
+        Option(
+            Group.HOW,
+            "--rootfs",
+            "Boot boxes from this OCI image layout; it needs sh, echo and sleep. Default: a static busybox.",
+            "DIR",
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        Option(
+            Group.HOSTS,
+            "--shard",
+            "Run only shard I of N, to split a plan over hosts; join with `lab merge`.",
+            "I/N",
+        ),
+    ] = None
+
+    def parsed_shard(self) -> Shard | None:
+        """Parse the shard. Raises UsageError."""
+        return Shard.parse(self.shard) if self.shard is not None else None
+
+    def choice(self, known: Catalog) -> Choice:
+        """Look up guests and variants. Raises UsageError for a name that is not in the catalog."""
+        return choose(known, set_name=self.set_name, guests=self.guests, variants=self.variants)
+
+    def options(self, known: Catalog) -> RunOptions:
+        """Decide the run's options. Raises UsageError if they contradict each other or `rootfs` is unusable."""
+        for flag, is_set, what in (
+            ("--remedies", self.remedies, "each remedy"),
+            ("--experiment", self.experiment, "each change"),
+        ):
+            if self.cold and is_set:
+                raise UsageError(
+                    f"{flag} and --cold contradict each other: {what} is tried in a fork of its cell",
+                    hint="leave one of them out",
+                )
+        remedies = self.remedies
+        if remedies is None:
+            remedies = self.set_name is None or known.set(self.set_name).remedies
+        experiments = ExperimentPolicy.ALWAYS if self.experiment else ExperimentPolicy.UNCLEAR
+        return RunOptions(
+            cold=self.cold,
+            repeat=self.repeat or (UNTIL_FAIL if self.until_fail else 1),
+            until_fail=self.until_fail,
+            shuffle=self.shuffle,
+            stress=list(self.stress),
+            retries=self.retries,
+            remedies=remedies and not self.cold,
+            experiments=ExperimentPolicy.NEVER if self.cold or self.experiment is False else experiments,
+            rootfs=str(rootfs.check(self.rootfs).resolve()) if self.rootfs else None,
+        )
