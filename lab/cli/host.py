@@ -179,7 +179,7 @@ def check_command(lab: options.Lab, probe: str | None, results: tuple[str, ...],
     that is unlike any tested one is never called one that works. Exit status: 0 expected to work, 1 blocked,
     3 not known.
     """
-    from lab.site.users import tested  # No other command here needs the site.
+    from lab.report.site.users import tested  # No other command here needs the site.
 
     report = _here() if probe is None else _pasted(probe)
     loaded = tested.load(results, lab.paths.runs)

@@ -101,7 +101,7 @@ def report_command(
     elif kind == "markdown":
         click.echo(markdown.render(result, folder), nl=False)
     elif kind == "html":
-        from lab.site import one_page  # The other formats need nothing of a site.
+        from lab.report.site import one_page  # The other formats need nothing of a site.
 
         click.echo(one_page.render(result, folder), nl=False)
     elif kind == "junit":
@@ -154,7 +154,7 @@ def publish_command(lab: options.Lab, runs: tuple[str, ...], folder: Path, *, ho
     RUN is the name or the folder of a run. The site shows the newest result of each cell over all runs. It is
     files only: it needs no server and no network, and opens from the folder as well.
     """
-    from lab.site.publish import publish  # No other command needs it.
+    from lab.report.site.publish import publish  # No other command needs it.
 
     index = publish([journal.find_folder(lab.paths.runs, run) for run in runs], folder, host_names=host_names)
     output.say(f"site: {index}")

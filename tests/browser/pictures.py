@@ -26,8 +26,8 @@ from lab.plan import Cell
 from lab.record import RemedyOutcome, RunResult
 from lab.report import terminal
 from lab.report.live import LiveTable
+from lab.report.site.publish import publish
 from lab.run.journal import RUN_LOG
-from lab.site.publish import publish
 from tests.browser.chromium import Visit, running
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"

@@ -28,7 +28,7 @@ from lab.record import (
     TestRate,
     TestResult,
 )
-from lab.site.publish import publish as publish_runs
+from lab.report.site.publish import publish as publish_runs
 from tests.builders.cells import cell
 from tests.builders.facts import facts as a_facts
 from tests.builders.output import run_folder

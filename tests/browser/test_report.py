@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.record import RunResult
-from lab.site import one_page
+from lab.report.site import one_page
 from tests.browser import checks
 from tests.browser.chromium import PHONE
 from tests.conftest import Visiting

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lab.record import CellResult, Expectation, Outcome, RepeatResult, RunResult, Status, TestResult
 from lab.report import terminal
-from lab.site.publish import publish
+from lab.report.site.publish import publish
 from tests.builders.cells import cell
 from tests.builders.facts import facts
 from tests.builders.runs import run_of

@@ -50,11 +50,11 @@ from lab.probes import script
 from lab.record import Protection, RunResult, ShardRecord, TestResult, decided
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
+from lab.report.site.model import read_history
+from lab.report.site.publish import publish
+from lab.report.site.users import tested
 from lab.repro import judging, reading
 from lab.run import past
-from lab.site.model import read_history
-from lab.site.publish import publish
-from lab.site.users import tested
 from lab.verdict import claims, protection, words
 from lab.verdict import protection as verdict
 from tests.builders import evidence as evidence_examples

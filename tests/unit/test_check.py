@@ -17,7 +17,7 @@ from lab.probes import Facts, Probe, Probes
 from lab.probes.report import HostReport
 from lab.probes.report import read as read_probe
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
-from lab.site.users import tested
+from lab.report.site.users import tested
 from tests.builders import ubuntu as ubuntu
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import facts, printed_facts, who

@@ -9,8 +9,8 @@ from lab.base import notices
 from lab.base.errors import LabError
 from lab.record import CellResult, RunResult
 from lab.report import github, judgements, junit, markdown, table
-from lab.site import one_page
-from lab.site.publish import publish
+from lab.report.site import one_page
+from lab.report.site.publish import publish
 from lab.verdict import words
 from lab.verdict.words import FinishedCell
 from tests.builders.claims import gathered

@@ -30,9 +30,9 @@ from lab.record import (
 )
 from lab.report import github, judgements, junit, live, markdown, terminal
 from lab.report.live import RunLog
+from lab.report.site import one_page
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
-from lab.site import one_page
 from tests.builders.cells import cell
 from tests.builders.facts import facts
 from tests.builders.output import skeleton

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.record import Outcome, Protection, RunResult, Status, TestResult
-from lab.site import one_page
+from lab.report.site import one_page
 from tests.builders.cells import JAILED, cell
 from tests.builders.output import Parsed
 from tests.builders.runs import run_of

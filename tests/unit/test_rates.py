@@ -5,7 +5,7 @@ from typing import Any
 
 from lab.record import CellResult, Outcome, RunOptions, RunResult, Status, TestResult
 from lab.report import markdown, table
-from lab.site import one_page
+from lab.report.site import one_page
 from lab.verdict.status import combine
 from tests.builders.cells import cell
 from tests.builders.output import printed, rows_of

@@ -11,9 +11,9 @@ from lab.gate import results
 from lab.gate.compare import Difference, compare
 from lab.record import CellResult, Host, LaneRecord, LaneStep, RunResult, Status
 from lab.report import markdown, table
-from lab.site import one_page
-from lab.site.model import HostNumbers
-from lab.site.publish import publish
+from lab.report.site import one_page
+from lab.report.site.model import HostNumbers
+from lab.report.site.publish import publish
 from tests.builders.cells import cell, done, run_with
 from tests.builders.output import printed
 from tests.builders.processes import run_main

@@ -19,10 +19,10 @@ from lab.record import (
     StepOutcome,
     TestResult,
 )
-from lab.site import model
-from lab.site.maintainers import LONGEST_LINE, MOST_LINES, Matrix
-from lab.site.model import History
-from lab.site.publish import publish
+from lab.report.site import model
+from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES, Matrix
+from lab.report.site.model import History
+from lab.report.site.publish import publish
 from tests.builders import output
 from tests.builders.cells import JAILED, cell
 from tests.builders.evidence import DENIED_CREATE

@@ -8,8 +8,8 @@ import pytest
 
 from lab.base.activity import Activity
 from lab.record import LaneStep
-from lab.site.charts import MOST_TICKS, Scale, duration, timelines
-from lab.site.publish import publish
+from lab.report.site.charts import MOST_TICKS, Scale, duration, timelines
+from lab.report.site.publish import publish
 from tests.builders import output
 from tests.builders.cells import cell
 from tests.builders.runs import run_of

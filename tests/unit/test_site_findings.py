@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
-from lab.site.publish import publish
+from lab.report.site.publish import publish
 from tests.builders import output
 from tests.builders.cells import cell
 

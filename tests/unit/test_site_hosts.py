@@ -11,11 +11,11 @@ from lab.catalog import remedies
 from lab.check.published import Kind, Published, System
 from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
-from lab.site import model
-from lab.site.model import History, Site
-from lab.site.publish import publish
-from lab.site.users import hosts, tested
-from lab.site.users.answer import ask
+from lab.report.site import model
+from lab.report.site.model import History, Site
+from lab.report.site.publish import publish
+from lab.report.site.users import hosts, tested
+from lab.report.site.users.answer import ask
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import DEBIAN, facts
 from tests.builders.output import Parsed, run_folder, site_of

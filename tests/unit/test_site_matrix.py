@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lab.record import CellResult, RepeatResult, Status
-from lab.site import maintainers
-from lab.site.page import slug
+from lab.report.site import maintainers
+from lab.report.site.page import slug
 from tests.builders import output
 from tests.builders.cells import cell
 

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from lab.base.errors import UsageError
 from lab.cli import cli
 from lab.record import Status
-from lab.site import model
-from lab.site import publish as publishing
-from lab.site.model import HISTORY_FILE, History, Site, Source, newest
-from lab.site.page import Page, slug
-from lab.site.publish import publish
+from lab.report.site import model
+from lab.report.site import publish as publishing
+from lab.report.site.model import HISTORY_FILE, History, Site, Source, newest
+from lab.report.site.page import Page, slug
+from lab.report.site.publish import publish
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import facts as a_facts
 from tests.builders.output import Parsed, pages, run_folder, site_of

@@ -22,7 +22,7 @@ from lab.lane import prepare_image
 from lab.plan import Cell
 from lab.record import RunOptions, Status, Stress
 from lab.report import junit, markdown
-from lab.site import one_page
+from lab.report.site import one_page
 from tests.builders.cells import cell, compared, done
 from tests.builders.facts import facts
 from tests.builders.guests import base_image

@@ -10,7 +10,7 @@ from lab.check import judge
 from lab.probes import Probed
 from lab.probes.report import HostReport, read
 from lab.record import CellResult, RunResult
-from lab.site.users import tested
+from lab.report.site.users import tested
 from tests.builders.probe_script import differences
 from tests.vm import test_causes
 from tests.vm.conftest import RELEASE

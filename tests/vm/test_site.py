@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.record import RunResult
-from lab.site.publish import publish
+from lab.report.site.publish import publish
 from tests.browser import checks
 from tests.browser.chromium import PHONE
 from tests.conftest import Visiting

@@ -28,7 +28,7 @@ from lab.record import (
 )
 from lab.report import protection
 from lab.report.protection import Weakness
-from lab.site.page import Copy, slug
+from lab.report.site.page import Copy, slug
 from lab.verdict.words import FinishedCell
 
 

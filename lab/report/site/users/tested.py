@@ -9,12 +9,12 @@ from lab.check.published import Cell, Distribution, Kind, Published, Remedy
 from lab.check.published import System as Named
 from lab.check.settings import CONFINED, NOT_LOADED, PROFILE, UNCONFINED, Value, is_named, settings
 from lab.probes import Facts
+from lab.report.site import model
+from lab.report.site.model import History, Site
+from lab.report.site.users import hosts
+from lab.report.site.users.answer import STOCK, Answer, Cure
+from lab.report.site.users.hosts import Host, System, setting_id
 from lab.run import journal, past
-from lab.site import model
-from lab.site.model import History, Site
-from lab.site.users import hosts
-from lab.site.users.answer import STOCK, Answer, Cure
-from lab.site.users.hosts import Host, System, setting_id
 
 
 @dataclass(frozen=True)

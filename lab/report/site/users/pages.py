@@ -17,11 +17,11 @@ from lab.probes import Facts, script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
 from lab.report.protection import Given, NotGiven, Weakness
-from lab.site.model import History, Seen, Site, Source, cell_page
-from lab.site.page import Output, Page, Text, slug
-from lab.site.users import hosts, tested
-from lab.site.users.answer import STOCK, Answer, Cure
-from lab.site.users.hosts import Host, System
+from lab.report.site.model import History, Seen, Site, Source, cell_page
+from lab.report.site.page import Output, Page, Text, slug
+from lab.report.site.users import hosts, tested
+from lab.report.site.users.answer import STOCK, Answer, Cure
+from lab.report.site.users.hosts import Host, System
 
 
 class Group(StrEnum):

@@ -14,10 +14,10 @@ from lab.probes import Facts, Probe
 from lab.record import CellResult, Host, LaneRecord, RunResult, Status
 from lab.report import judgements, protection, table
 from lab.report.judgements import Review
-from lab.site.charts import timelines
-from lab.site.model import CellEvidence, EvidenceFile, Identity, Published, Site, Source, identity
-from lab.site.page import Page, not_shown, slug
-from lab.site.users import hosts
+from lab.report.site.charts import timelines
+from lab.report.site.model import CellEvidence, EvidenceFile, Identity, Published, Site, Source, identity
+from lab.report.site.page import Page, not_shown, slug
+from lab.report.site.users import hosts
 from lab.verdict import words
 from lab.verdict.words import WordsVerdict
 

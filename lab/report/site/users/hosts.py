@@ -7,10 +7,10 @@ from lab.catalog.remedies import Remedy
 from lab.check.published import Kind
 from lab.probes import Facts
 from lab.record import CellResult
-from lab.site.model import Site
-from lab.site.page import slug
-from lab.site.users import answer
-from lab.site.users.answer import STOCK, Answer, Cure
+from lab.report.site.model import Site
+from lab.report.site.page import slug
+from lab.report.site.users import answer
+from lab.report.site.users.answer import STOCK, Answer, Cure
 
 
 @dataclass(frozen=True)

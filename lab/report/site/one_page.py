@@ -11,9 +11,9 @@ from lab.base import notices
 from lab.record import RunResult
 from lab.report import markdown, protection, table
 from lab.report.markdown import MOST
-from lab.site.maintainers import MARKS, MEANINGS
-from lab.site.model import HostNumbers
-from lab.site.page import STATIC, environment
+from lab.report.site.maintainers import MARKS, MEANINGS
+from lab.report.site.model import HostNumbers
+from lab.report.site.page import STATIC, environment
 
 
 def render(run: RunResult, folder: Path) -> str:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from lab import __version__
 from lab.base.files import bounded, plain
-from lab.site.charts import duration
+from lab.report.site.charts import duration
 
 UNSAFE = re.compile(r"[^a-z0-9._+-]+")
 # How names end that got a digest. Another name that ends like this gets one too, so that it stays another name.

@@ -11,7 +11,7 @@ from lab.catalog.remedies import Remedy
 from lab.check.published import Kind
 from lab.check.settings import compare, settings
 from lab.record import UNKNOWN, CellResult, Confidence, RemedyOutcome, RemedyResult
-from lab.site.model import Published, Site, Source
+from lab.report.site.model import Published, Site, Source
 
 # The variant that changes nothing.
 STOCK = "stock"

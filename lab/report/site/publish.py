@@ -12,10 +12,10 @@ import jinja2
 from lab.base import notices, scratch
 from lab.base.errors import LabError, UsageError
 from lab.base.files import sync_tree
-from lab.site import maintainers, model
-from lab.site.model import HISTORY_FILE, History, Site
-from lab.site.page import STATIC, Copy, Frame, Output, Page, Text, not_shown
-from lab.site.users import pages
+from lab.report.site import maintainers, model
+from lab.report.site.model import HISTORY_FILE, History, Site
+from lab.report.site.page import STATIC, Copy, Frame, Output, Page, Text, not_shown
+from lab.report.site.users import pages
 
 Part = Callable[[Site], Iterable[Output]]
 
