@@ -396,6 +396,49 @@ def test_each_of_these_words_tells_one_cause_and_no_other(text: str, cause: str,
         ("Sandbox: CanCreateUserNamespace() clone() failure: EPERM\nDebian 10 firefox", "userns-sysctl"),
         ("WSL2 Ubuntu 22.04\n\nCould not open /dev/kvm: Permission denied", "kvm-denied"),
         ("failed to open /dev/kvm: operation not permitted in a container", "kvm-denied"),
+        ("OS: CentOS 7.6\n\nNo usable sandbox! Update your kernel", "userns-limit"),
+        (
+            "Puppeteer in Docker (node:18 image)\n\nError: Failed to launch the browser process!\n[0101/1.1:FATAL:zygote_host_impl_linux.cc(117)] No usable sandbox!",
+            "seccomp",
+        ),
+        (
+            "Running rootless docker on Debian 10\n\n[INFO] ...\n[rootlesskit:parent] error: failed to start the child: fork/exec /proc/self/exe: operation not permitted",
+            "userns-sysctl",
+        ),
+        (
+            "Running rootless docker on CentOS 7\n\n[rootlesskit:parent] error: failed to start the child: fork/exec /proc/self/exe: no space left on device",
+            "userns-limit",
+        ),
+        ("RHEL7: podman: cannot clone: Invalid argument", "userns-limit"),
+        ("Kali Linux 2020.4: bwrap: No permissions to creating new namespace, likely because", "userns-sysctl"),
+        (
+            "Electron app, Arch Linux (linux-hardened 5.10)\nThe SUID sandbox helper binary was found, but is not configured correctly.",
+            "userns-sysctl",
+        ),
+        (
+            "Kubernetes, node Ubuntu 22.04. podman build in a pod: Error during unshare(CLONE_NEWUSER): Operation not permitted",
+            "seccomp",
+        ),
+        (
+            "buildah in GitLab CI: Error: Error during unshare(CLONE_NEWUSER): Operation not permitted",
+            "seccomp",
+        ),
+        ("nix build in docker: error: cloning builder process: Operation not permitted", "seccomp"),
+        ("Zorin OS 18: bwrap: setting up uid map: Permission denied", "apparmor-userns-nocaps"),
+        (
+            "Linux Mint 22: The SUID sandbox helper binary was found, but is not configured correctly",
+            "apparmor-userns-nocaps",
+        ),
+        ("KVM: open /dev/kvm: no such file or directory\nmacOS docker desktop", "kvm-absent"),
+        (
+            "multipass: launch failed: KVM support is not enabled on this machine. Please ensure the following: /dev/kvm",
+            "kvm-absent",
+        ),
+        ("Error: Kvm error: Error opening /dev/kvm: No such file or directory (os error 2)", "kvm-absent"),
+        ("krunvm: Error creating the Kvm object: Error(2)", "kvm-absent"),
+        ("thread 'main' panicked: Cannot open /dev/kvm: Error(13)", "kvm-denied"),
+        ("crosvm: failed to open KVM device /dev/kvm: Permission denied (os error 13)", "kvm-denied"),
+        ("qemu-kvm: could not open /dev/kvm: Operation not permitted, in kubevirt pod", "kvm-denied"),
     ],
 )
 def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: str, cause: str) -> None:
@@ -415,6 +458,10 @@ def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: st
         "bwrap: Failed to make / slave: Operation not permitted",
         "I don't want to set kernel.unprivileged_userns_clone=1 to make it work; bwrap: x",
         "`unprivileged_userns_clone` is set to 0 by default in /etc/sysctl.d comment; works fine",
+        "Ubuntu\n\nbwrap: No permissions to create new namespace, likely because the kernel does not allow",
+        "Ubuntu 20.04\n\n[ERROR] No usable sandbox! Update your kernel or see https://chromium.googlesource.com/",
+        "Debian 12: The SUID sandbox helper binary was found, but is not configured correctly",
+        "Fedora 41: No usable sandbox!",
     ],
 )
 def test_what_may_have_several_causes_or_none_of_the_labs_makes_none_likely(text: str) -> None:
