@@ -59,6 +59,21 @@ ANY = "any"
 # that of those that are called likely at least nine in ten are right. And the least one with which a cause is
 # listed at all.
 LIKELY, POSSIBLE = 0.55, 0.08
+# What is refused, in words, by the steps of `messages.toml`.
+STEPS = {
+    "namespace": "a user namespace",
+    "disabled": "user namespaces altogether",
+    "uid-map": "the uid map of its user namespace",
+    "capability": "the set-up of its own network",
+    "mount": "a mount in its namespace",
+    "proc": "a mount of /proc",
+    "chromium": "a usable sandbox",
+    "kvm": "/dev/kvm",
+    "process": "a process or a thread",
+    "exec": "the execution of a file",
+    "symlink-file": "a file to mount on",
+    "symlink": "a file to mount on",
+}
 # The chance of a message under a cause that the table does not name for it: people quote unrelated messages.
 FLOOR = 0.01
 # The least chance of a message under a cause under which it was measured.
@@ -400,22 +415,6 @@ def _weights(report: Report, field: FieldRow) -> tuple[list[Weight], list[Weight
     return _priors(report, field), weights
 
 
-STEPS = {
-    "namespace": "a user namespace",
-    "disabled": "user namespaces altogether",
-    "uid-map": "the uid map of its user namespace",
-    "capability": "the set-up of its own network",
-    "mount": "a mount in its namespace",
-    "proc": "a mount of /proc",
-    "chromium": "a usable sandbox",
-    "kvm": "/dev/kvm",
-    "process": "a process or a thread",
-    "exec": "the execution of a file",
-    "symlink-file": "a file to mount on",
-    "symlink": "a file to mount on",
-}
-
-
 def _chance(step: str | None, means: str | None, program: str | None) -> Chance | None:
     rows = [row for row in knowledge().chance if row.step == step and row.errno in (None, means)]
     own = [row for row in rows if program in row.program]
@@ -473,16 +472,13 @@ def _is_of(row: Shipped, system: System, kernel: str | None) -> bool:
     """Whether a row is about a system. A range excludes what names no version, or one that is no number."""
     if system.id not in row.ids:
         return False
-    in_versions = _is_between(system.version, row.begin, row.end)
-    series = re.match(r"\d+\.\d+", kernel or "")
     if row.kernel_from or row.kernel_to:
-        return (
-            system.version is None
-            and _is_between(series[0] if series else None, row.kernel_from, row.kernel_to)
-        ) or (
-            system.id != "ubuntu" and _is_between(series[0] if series else None, row.kernel_from, row.kernel_to)
+        # A release may run newer kernels, so the kernel only tells where no release is named.
+        series = re.match(r"\d+\.\d+", kernel or "")
+        return system.version is None and _is_between(
+            series[0] if series else None, row.kernel_from, row.kernel_to
         )
-    return in_versions
+    return _is_between(system.version, row.begin, row.end)
 
 
 def _is_between(version: str | None, begin: str | None, end: str | None) -> bool:
