@@ -360,8 +360,13 @@ class Weight:
     factors: Mapping[str, float]
     why: str
     quote: Quote | None = None
-    # Whether it alone is reason enough to judge its field: a message, or a cure.
-    decides: bool = False
+    # A message and a cure are each reason enough to judge their field.
+    is_message: bool = False
+    is_cure: bool = False
+
+    @property
+    def decides(self) -> bool:
+        return self.is_message or self.is_cure
 
     def of(self, cause: str) -> float:
         return self.factors.get(cause, 1.0)
@@ -383,7 +388,7 @@ def _by_odds(
         best = max(shares, key=lambda name: shares[name])
         of_rules = explained & field.prior.keys()
         if best != OTHER and shares[best] >= least and (not of_rules or best in of_rules) and not others:
-            likely.append(_finding(best, weights))
+            likely.append(_finding(best, weights, priors, field.prior))
         elif not of_rules and not others:
             possible += _possible(shares, weights, priors, field.prior)
     possible.sort(key=lambda each: -each.share)
@@ -405,7 +410,7 @@ def _weights(report: Report, field: FieldRow) -> tuple[list[Weight], list[Weight
         what = f"{who} is refused {STEPS[step or '']}{f' ({means})' if means else ''}"
         seen = measured().get((step, means, program), frozenset())
         factors = {name: max(chance.of.get(name, FLOOR), SEEN if name in seen else 0) for name in names}
-        weights.append(Weight(factors, what, quote, decides=True))
+        weights.append(Weight(factors, what, quote, is_message=True))
     engine = bool(words) and all(each.engine for each in words)
     for fact in knowledge().fact:
         quote_ = report.topics.get(fact.topic)
@@ -433,9 +438,8 @@ def _of_settings(report: Report) -> Iterator[Weight]:
             factors, what = _mood_of(row, setting)
             name = setting.name if setting.value is None else f"{setting.name}={setting.value}"
             if factors:
-                yield Weight(
-                    factors, f"{name} {what}", setting.quote, decides=bool(setting.helped) and not row.beside
-                )
+                is_cure = bool(setting.helped) and not row.beside
+                yield Weight(factors, f"{name} {what}", setting.quote, is_cure=is_cure)
 
 
 def _mood_of(row: SettingRow, setting: Setting) -> tuple[Odds, str]:
@@ -503,13 +507,16 @@ def _shares(priors: Sequence[Weight], weights: Sequence[Weight]) -> Odds:
     return {name: share / total for name, share in odds.items()}
 
 
-def _finding(name: str, weights: Sequence[Weight]) -> Finding:
-    speaking = [weight for weight in weights if weight.decides or weight.of(name) > 1]
-    messages = [weight for weight in weights if weight.decides and weight.of(name) > FLOOR]
-    several = len({weight.why for weight in messages}) > 1
+def _finding(name: str, weights: Sequence[Weight], priors: Sequence[Weight], usual: Odds) -> Finding:
+    """A likely cause. `usual`: the priors where no system is named."""
+    speaking = [weight for weight in weights if weight.of(name) > (FLOOR if weight.decides else 1)]
+    said = [weight for weight in weights if weight.is_message and weight.of(name) > FLOOR]
+    several = len({weight.why for weight in said}) > 1
     why = "; ".join(dict.fromkeys(weight.why for weight in speaking))
     if several:
         why += ": its different messages come from that one cause"
+    shipped = [prior.why for prior in priors if prior.of(name) > 1.5 * usual[name]]
+    why = "; ".join([why, *dict.fromkeys(shipped)])
     quotes = [weight.quote for weight in speaking if weight.quote is not None]
     unique = sorted(set(quotes), key=lambda quote: quote.number)
     return Finding(name, Confidence.LIKELY, why, tuple(unique))
@@ -528,7 +535,7 @@ def _possible(
         # How much more likely each makes it: a system against the usual one, a message against the best cause.
         ratios = [(prior.why, prior.of(name) / usual[name]) for prior in priors if prior.why]
         ratios += [
-            (weight.why, 2 * weight.of(name) if weight.decides else weight.of(name)) for weight in weights
+            (weight.why, 2 * weight.of(name) if weight.is_message else weight.of(name)) for weight in weights
         ]
         speaks_for = tuple(why for why, ratio in ratios if ratio > 1.5)
         speaks_against = tuple(why for why, ratio in ratios if ratio < 0.5)
