@@ -136,9 +136,9 @@ class Part(BaseModel):
         planned = start.begin(
             folder, cells, command=f"part {self.number} of run {self.run}", options=self.options, shard=None
         )
-        if changed := definitions.changes(self.definitions, planned.info.definitions, "not as in the run"):
+        if changed := definitions.differences(self.definitions, planned.info.definitions):
             raise Refused(
-                f"this host has other definitions than the coordinator, {changed}",
+                f"this host has other definitions than the coordinator: {', '.join(changed)}",
                 hint="check out the same version of the lab on both",
             )
         digest = self.image.digest

@@ -63,13 +63,6 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
-def changes(before: Mapping[str, str], now: Mapping[str, str], since: str) -> str:
-    """Say what changed `since` then, and of what that is not known; empty if nothing did."""
-    names = differences(before, now)
-    found = {since: [name for name in names if name in before], "not recorded": set(names) - before.keys()}
-    return "; ".join(f"{what}: {', '.join(sorted(each))}" for what, each in found.items() if each)
-
-
 def _digest_of_code(patterns: Sequence[str]) -> str:
     """A digest of the lab's own modules that match these patterns."""
     files = [file for pattern in patterns for file in sorted(paths.PACKAGE.glob(pattern))]

@@ -14,7 +14,6 @@ from lab.record import (
     RESULTS_FILE,
     CellResult,
     ExperimentPolicy,
-    Host,
     RunOptions,
     RunResult,
     Status,
@@ -67,7 +66,7 @@ class Estimates:
 
     @classmethod
     def from_folder(cls, runs: Path, options: RunOptions = DEFAULT_OPTIONS) -> "Estimates":
-        """Learn from what this host did in the newest of the lab's own runs; skip those that cannot be read."""
+        """Learn from the newest of the lab's own runs that were made here; skip those that cannot be read."""
         return cls(_newest(runs), options)
 
     def _spent(self, cell: CellResult, ran: RunOptions) -> float | None:
@@ -103,26 +102,10 @@ class Estimates:
 
 
 def _newest(runs: Path) -> Iterator[RunResult]:
-    """What this host did in the newest runs in which it had a part."""
+    """The newest runs that were made on this host alone."""
     files = sorted(runs.glob(f"*/{RESULTS_FILE}"), key=_written, reverse=True)
-    parts = map(_of_this_host, _readable(files[:LOOKED_AT]))
-    return islice((part for part in parts if part.cells), RUNS)
-
-
-def _of_this_host(result: RunResult) -> RunResult:
-    """The lanes of a run that were on this host, and the cells that they ran."""
-    run = result.run
-    is_own = [_is_own(lane.host or run.host) for lane in run.lanes]
-    if all(is_own) and _is_own(run.host):
-        return result
-    lanes = [lane for lane, own in zip(run.lanes, is_own, strict=True) if own]
-    labels = {lane.label for lane in lanes if lane.label}
-    cells = [cell for cell in result.cells if cell.lane in labels]
-    return RunResult(run=run.model_copy(update={"lanes": lanes}), cells=cells)
-
-
-def _is_own(host: Host | None) -> bool:
-    return host is not None and host.name == host_name()
+    results = _readable(files[:LOOKED_AT])
+    return islice((run for run in results if run.run.host and run.run.host.name == host_name()), RUNS)
 
 
 def _readable(files: Iterable[Path]) -> Iterator[RunResult]:

@@ -221,15 +221,13 @@ def _changed(cell: Cell, run: RunInfo) -> list[str]:
     options = run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
     now = definitions.digests([cell], options)
     before = {name: digest for name, digest in run.definitions.items() if name in now}
-    if not before:
-        return ["the run does not say which definitions it used: they may have changed since"]
-    if "rootfs" in definitions.differences(before, now):
+    changed = definitions.differences(before, {name: now[name] for name in before})
+    if "rootfs" in changed:
         raise UsageError(
             f"the root file system {options.rootfs} changed since run {run.id}",
             hint="bring it back, or start a new run with it",
         )
-    changed = definitions.changes(before, now, f"changed since run {run.id}")
-    return [changed] if changed else []
+    return [f"changed since run {run.id}: {', '.join(changed)}"] if changed else []
 
 
 def _another_image(cell: Cell, run: RunInfo, paths: Paths) -> list[str]:

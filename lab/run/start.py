@@ -13,7 +13,7 @@ from lab.builds import Build
 from lab.catalog import Catalog
 from lab.machine.budget import Limits
 from lab.plan import Cell, Shard, cells_of_shard
-from lab.record import RESULTS_FILE, CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
+from lab.record import RESULTS_FILE, CellResult, RunInfo, RunOptions, RunResult
 from lab.run import definitions, journal, scheduler
 from lab.run.decisions import Follow, nothing_follows
 from lab.run.estimates import Estimates
@@ -158,14 +158,12 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
         if not result.status.could_not_run
     }
     now = definitions.digests(cells, options)
-    # What only the lost shards have is not in the record, and no cell that stands was run with it. Nor was any
-    # with a variant that is new in the catalog: experiments may try it from now on, and say what they tried.
-    used = [cell for cell in cells if cell.folder in kept] if run.run.is_partial else cells
-    stands = definitions.digests(used, options.model_copy(update={"experiments": ExperimentPolicy.NEVER}))
-    needed = {name: now[name] for name in now if name in stands or name in run.run.definitions}
-    if changed := definitions.changes(run.run.definitions, needed, "changed since"):
+    # What only lost shards have is not in the record, nor is a variant that is new in the catalog. No cell that
+    # stands was run with either; experiments say what they tried.
+    before = run.run.definitions
+    if changed := definitions.differences(before, {name: now[name] for name in before if name in now}):
         raise UsageError(
-            f"run {run.run.id} cannot be resumed, {changed}",
+            f"run {run.run.id} cannot be resumed, changed since: {', '.join(changed)}",
             hint="start a new run, or bring back the definitions it was started with",
         )
     update = {

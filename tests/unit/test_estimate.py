@@ -215,11 +215,9 @@ def test_a_further_lane_of_a_guest_restores_what_the_first_one_stored() -> None:
 # -- other hosts
 
 
-def on(name: str, *cells: CellResult, merged: bool = False) -> RunResult:
-    """A run of these cells on a host of this name, its lane up in 20 s."""
-    own = lane("debian-13", 20.0, 0.0).model_copy(update={"label": "debian-13", "host": host(name=name)})
-    parts = [run_of(*cells).run] if merged else []
-    return run_of(*[each.model_copy(update={"lane": "debian-13"}) for each in cells], lanes=[own], merged=parts)
+def on(name: str, *cells: CellResult) -> RunResult:
+    """A run of these cells on a host of this name."""
+    return run_of(*cells, host=host(name=name))
 
 
 def learned(folder: Path, *runs: RunResult) -> Estimates:
@@ -230,32 +228,15 @@ def learned(folder: Path, *runs: RunResult) -> Estimates:
     return Estimates.from_folder(folder)
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_what_other_hosts_did_says_nothing_of_this_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merged: bool
-) -> None:
+def test_what_other_hosts_did_says_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_HOST_NAME", "own")
     slow, quick = ran("debian-13", "stock", 500.0), ran("debian-13", "stock", 8.0)
-    known = learned(tmp_path, on("other", slow, merged=merged), on("own", quick, merged=merged))
+    known = learned(tmp_path, on("other", slow), on("own", quick))
     assert known.cell(planned()) == 8.0
 
 
-def test_of_a_merged_run_only_the_lanes_of_this_host_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LAB_HOST_NAME", "own")
-    run = on("own", ran("debian-13", "stock", 8.0), merged=True)
-    run.run.lanes.append(
-        lane("debian-13", 900.0, 0.0).model_copy(update={"label": "debian-13 #2", "host": host(name="other")})
-    )
-    run.cells.append(ran("debian-13", "podman", 700.0).model_copy(update={"lane": "debian-13 #2"}))
-    # Decided before any lane was opened: nobody knows where.
-    run.cells.append(ran("debian-13", "kvm-absent", 600.0))
-    known = learned(tmp_path, run)
-    assert known.cell(planned()) == 8.0
-    assert known.bring_up("debian-13") == 20.0
-    assert known.cell(planned(variant="podman")) == planned(variant="podman").typical_seconds()
-    assert known.cell(planned(variant="kvm-absent")) == planned(variant="kvm-absent").typical_seconds()
+def test_nothing_is_learned_from_a_run_on_several_hosts(tmp_path: Path) -> None:
+    assert not learned(tmp_path, run_of(ran("debian-13", "stock", 8.0))).are_measured
 
 
 def test_runs_of_other_hosts_do_not_hide_older_ones_of_this_host(

@@ -88,11 +88,6 @@ def test_definitions_that_changed_since_are_named_if_they_decide_the_cell(paths:
     assert found.warnings == [f"changed since run {made.run.id}: variant userns-clone-off"]
 
 
-def test_a_run_that_kept_no_definitions_is_no_proof_that_nothing_changed(paths: Paths) -> None:
-    found = past.find_cell(run(definitions={}), "debian-13/userns-clone-off", KNOWN, paths)
-    assert found.warnings == ["the run does not say which definitions it used: they may have changed since"]
-
-
 def test_another_image_is_told(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = base_image(tmp_path)
     monkeypatch.setattr(store, "find", lambda *_: image)

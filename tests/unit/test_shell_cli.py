@@ -140,7 +140,8 @@ def recorded(host: Host, tmp_path: Path) -> RunResult:
     made = run_of(cell(), cell("debian-13", "userns-clone-off", status=Status.FAIL, cause="userns-sysctl"))
     builds = [{"name": "0.10.8", "version": "0.10.8", "source": "PyPI"}]
     made = RunResult.model_validate(
-        made.model_dump(by_alias=True) | {"run": made.run.model_dump() | {"builds": builds}}
+        made.model_dump(by_alias=True)
+        | {"run": made.run.model_dump() | {"builds": builds, "definitions": {"seed": "0" * 64}}}
     )
     folder = tmp_path / "home" / "state" / "runs" / "earlier"
     folder.mkdir(parents=True)
@@ -154,7 +155,7 @@ def test_a_cell_of_a_run_is_opened_with_its_build(
     words = ["--run", "earlier", "debian-13/userns-clone-off", "--", "true"]
     assert run_main(monkeypatch, "exec", *words) == 0
     assert host.asked == [("debian-13/userns-clone-off/0.10.8", None)]
-    assert "lab: warning: the run does not say which definitions it used" in capfd.readouterr().err
+    assert "lab: warning: changed since run" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
