@@ -418,21 +418,16 @@ def named_tests(tests: Sequence[str], most: int) -> str:
     return f"{', '.join(tests[:most])} and {len(tests) - most} more"
 
 
-@dataclass(frozen=True)
-class Alike:
-    """Hosts of a run that differ in their names alone. `names` is empty if the run had one host."""
+def hosts_alike(run: RunResult) -> list[tuple[Host, list[str]]]:
+    """Return the hosts of a run with their names, those that differ in these alone together.
 
-    host: Host
-    names: list[str]
-
-
-def hosts_alike(run: RunResult) -> list[Alike]:
-    """Return the hosts of a run, those that are alike together: it may have had hundreds of one kind."""
+    A run may have had hundreds of one kind. There is no name if it had one host.
+    """
     called = host_names(run.run)
-    found: dict[Host, list[str]] = {}
+    alike: dict[Host, list[str]] = {}
     for host, name in called.items():
-        found.setdefault(host.model_copy(update={"name": ""}), []).append(name)
-    return [Alike(host, each if len(called) > 1 else []) for host, each in found.items()]
+        alike.setdefault(host.model_copy(update={"name": ""}), []).append(name)
+    return [(host, names if len(called) > 1 else []) for host, names in alike.items()]
 
 
 def host_names(info: RunInfo) -> dict[Host, str]:
