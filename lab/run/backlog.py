@@ -11,7 +11,6 @@ from lab.plan import Cell, Machine
 from lab.record import CellResult, RunOptions
 from lab.run.estimates import Estimates
 from lab.trials.experiment import Steps
-from lab.trials.remedies import Offer, Trial
 from lab.verdict.status import may_be_hang, missed_a_limit
 
 # After a limit ended a suite: one that does not end in twice the time hangs.
@@ -24,8 +23,7 @@ class Ticket:
 
     `decided` is its kept result, if only remedies or experiments are left to be tried on it, with the remedies
     that were tried. `steps` are those of its experiment that were made, should their lane have died. After a
-    fault only a fresh lane may take it: one with a number above `after`. `offer` are trials that other lanes of
-    its machine may make, too.
+    fault only a fresh lane may take it: one with a number above `after`.
     """
 
     cell: Cell
@@ -33,7 +31,6 @@ class Ticket:
     done: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     steps: Steps = field(default_factory=Steps)
-    offer: Offer[Trial] | None = None
     after: int = 0
     # When a lane took it, by the monotonic clock, and how many seconds it was then expected to take.
     taken: float = 0.0
@@ -114,7 +111,6 @@ class Backlog:
     def _need(self, entry: _Entry) -> float:
         """Seconds of work for one more lane of the machine; 0 if it would not help."""
         left = sum(self._seconds(ticket) for ticket in entry.waiting)
-        left += sum(offer.seconds_left for ticket in entry.running if (offer := ticket.offer))
         bring_up = self._estimates.bring_up(entry.machine.guest.name)
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
@@ -192,13 +188,6 @@ class Backlog:
             for ticket in tickets:
                 if ticket in self._machines[ticket.cell.machine.name].running:
                     self.put_back(ticket, after=0)
-
-    def offered(self, machine: str) -> Ticket | None:
-        """A cell of which a lane of the machine that has nothing else to do may make trials."""
-        with self._lock:
-            running = self._machines[machine].running
-            # Its own lane ends an offer at any time.
-            return next((each for each in running if (offer := each.offer) and offer.is_open), None)
 
     def ended(self, ticket: Ticket, result: CellResult, ran: RunOptions) -> None:
         """A ticket's cell is decided: the rest is estimated by what it took, too."""

@@ -45,8 +45,6 @@ class Decisions:
     jobs: int
     follow: Follow = nothing_follows
     stopped: threading.Event = field(default_factory=threading.Event)
-    # Held while a result on which several lanes make trials is changed.
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def decide(self, ticket: Ticket, result: CellResult, lane: str = "") -> None:
         """Keep a cell's result and show it; `lane` served it. Raises ResultsNotWritten."""
@@ -83,12 +81,11 @@ class Decisions:
 
         It stands from here on, however the run ends.
         """
-        with self._lock:
-            before = ticket.decided
-            assert before is not None, "the suite's result was not decided"
-            others = [each for each in before.remedies if each.name != tried.name]
-            result = before.model_copy(update={"remedies": [*others, tried]})
-            ticket.decided = self.journal.decide(ticket.cell, result)
+        before = ticket.decided
+        assert before is not None, "the suite's result was not decided"
+        others = [each for each in before.remedies if each.name != tried.name]
+        result = before.model_copy(update={"remedies": [*others, tried]})
+        ticket.decided = self.journal.decide(ticket.cell, result)
 
     def decide_after_death(
         self, ticket: Ticket, result: CellResult, error: LaneDied, *, number: int, label: str, lane: Lane
@@ -103,21 +100,6 @@ class Decisions:
         _keep_evidence(lane, fault_folder(self.folder / ticket.cell.folder), error)
         self.decide_before_trials(ticket, result, label, fault=str(error))
         self.retry(ticket, str(error), after=number, what=REST_AGAIN)
-
-    def helper_failed(self, ticket: Ticket, error: Exception, lane: Lane) -> None:
-        """A lane that helped with a cell's trials met a fault: kept with the cell, whose own lane goes on."""
-        if self.stopped.is_set() or ticket.decided is None:
-            return
-        _keep_evidence(lane, fault_folder(self.folder / ticket.cell.folder), error)
-        fault = plain(f"a lane that helped with its trials: {error}")
-        with self._lock:
-            update = {
-                "retried": [*ticket.decided.retried, fault],
-                "bug": ticket.decided.bug or isinstance(error, Bug),
-            }
-            ticket.decided = self.journal.decide(ticket.cell, ticket.decided.model_copy(update=update))
-        name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
-        self.observer.note(f"{name}: {next(iter(fault.splitlines()))}")
 
     def may_retry(self, ticket: Ticket) -> bool:
         return len(ticket.errors) < self.retries

@@ -37,7 +37,6 @@ from lab.run.lanes import Meter
 from lab.run.observer import Observer
 from lab.trials import experiment, remedies
 from lab.trials.changes import Policy
-from lab.trials.remedies import Offer, Task, Trial
 from lab.verdict import status
 from lab.verdict.status import is_lasting, missed_a_limit
 
@@ -124,40 +123,6 @@ class Serving:
             self.shared.journal.deployed(ticket.cell.build, deployed)
         return self._run_and_try(ticket)
 
-    def help(self, ticket: Ticket) -> bool:
-        """Make one of the trials that a cell on another lane offers. Whether this lane can do more."""
-        offer = ticket.offer
-        if offer is None:
-            return True  # Its own lane came to the end meanwhile.
-
-        def keep_fault(error: Exception) -> None:
-            self._decisions.helper_failed(ticket, as_fault(error), self._lane)
-
-        try:
-            self.runner.running.deploy(ticket.cell.build)
-        except Exception as error:
-            keep_fault(error)
-            return False
-        try:
-            offer.help_once(self.runner, keep_fault)
-        except ResultsNotWritten:
-            raise
-        except Exception:
-            return False
-        return True
-
-    def _share(self, ticket: Ticket, result: CellResult, tasks: Sequence[Task[Trial]]) -> list[Trial]:
-        """Make trials of a cell on this lane, and on those of its machine that have nothing else to do.
-
-        Each takes about as long as the cell did.
-        """
-        ticket.offer = offer = Offer(tasks, sum(result.seconds.values()))
-        self.shared.wake()
-        try:
-            return offer.finish(self.runner)
-        finally:
-            ticket.offer = None
-
     def _drop_build(self, ticket: Ticket) -> list[Ticket]:
         """Take out the waiting cells of the machine that have the same build."""
         return self.shared.backlog.drop(self.machine, ticket.cell.build)
@@ -209,8 +174,8 @@ class Serving:
         result = experiment.with_experiment(policy, self.runner, cell, result, passing, ticket.steps)
         if result is not before and remedies.is_wanted(policy, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
-        share, keep = partial(self._share, ticket, result), partial(self._decisions.keep_trial, ticket)
-        result = remedies.with_remedies(policy, self.runner, cell, result, keep, share)
+        keep = partial(self._decisions.keep_trial, ticket)
+        result = remedies.with_remedies(policy, self.runner, cell, result, keep)
         try:
             self._lane.check_alive()
         except LaneDied as error:
@@ -464,10 +429,6 @@ class Worker:
             while not self.is_stopped and not self._shared.ended():
                 ticket = self._shared.backlog.take(self.machine.name, self.number)
                 if ticket is None:
-                    if offered := self._shared.backlog.offered(self.machine.name):
-                        if serving.help(offered):
-                            continue
-                        return
                     running.store_deployment()
                     return
                 if not serving.serve(ticket) or self._shared.options.cold:

@@ -1,15 +1,10 @@
-"""Remedies tried on a cell that failed: each in a fresh fork of it, with its variant still in effect.
-
-Other lanes of the cell's machine that have nothing to do make some of the trials.
-"""
+"""Remedies tried on a cell that failed: each in a fresh fork of it, with its variant still in effect."""
 
 import shutil
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 
 from lab import catalog, causes
@@ -26,97 +21,6 @@ from lab.plan import Cell
 from lab.record import CellResult, Finding, Needs, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.trials.changes import Change, Policy
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
-
-# Makes a trial on a lane and returns what came of it.
-type Task[T] = Callable[[CellRunner], T]
-# Makes trials, on which lanes it likes, and returns what came of them in the order of the trials.
-type Share[T] = Callable[[Sequence[Task[T]]], list[T]]
-
-
-def on_one_lane[T](runner: CellRunner) -> Share[T]:
-    """Make trials one after another on this lane."""
-    return lambda tasks: [task(runner) for task in tasks]
-
-
-@dataclass
-class Offer[T]:
-    """Trials of a cell, each of which any lane of its machine may make; each takes about so many `seconds`.
-
-    The cell's own lane calls `finish`, others call `help_once`. A trial whose helper met a fault is made again
-    by the cell's own lane: it may be the trial that kills machines.
-    """
-
-    tasks: Sequence[Task[T]]
-    seconds: float = 0.0
-    _waiting: deque[int] = field(default_factory=deque)
-    _for_own: deque[int] = field(default_factory=deque)
-    _results: dict[int, T] = field(default_factory=dict)
-    _helped: int = 0
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def __post_init__(self) -> None:
-        self._waiting.extend(range(len(self.tasks)))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a lane that helped would find something to do."""
-        return bool(self._waiting)
-
-    @property
-    def seconds_left(self) -> float:
-        """About how long the trials take that no lane has begun."""
-        return len(self._waiting) * self.seconds
-
-    def finish(self, runner: CellRunner) -> list[T]:
-        """Make trials on the cell's own lane until all are made; what came of each, in their order.
-
-        Raises what a trial raises on this lane; then nobody begins another one.
-        """
-        try:
-            while (number := self._next_of_own()) is not None:
-                self._results[number] = self.tasks[number](runner)
-        finally:
-            with self._changed:
-                self._waiting.clear()
-        return [self._results[number] for number in range(len(self.tasks))]
-
-    def _next_of_own(self) -> int | None:
-        """The next trial for the cell's own lane, once there is one; None when all are made."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._for_own or self._waiting or not self._helped)
-            queue = self._for_own or self._waiting
-            return queue.popleft() if queue else None
-
-    def help_once(self, runner: CellRunner, on_fault: Callable[[Exception], None]) -> None:
-        """Make one of the trials on another lane, if one is left.
-
-        Raises what the trial raises, and LaneDied if the lane is dead afterwards: what came of the trial says
-        nothing then. A fault is told before the cell's own lane goes on.
-        """
-        with self._changed:
-            if not self._waiting:
-                return
-            number = self._waiting.popleft()
-            self._helped += 1
-        try:
-            result = self.tasks[number](runner)
-            runner.running.lane.check_alive()
-        except BaseException as error:
-            try:
-                if isinstance(error, Exception):
-                    on_fault(error)
-            finally:
-                # Whatever happened, the cell's own lane waits for this.
-                self._end_help(lambda: self._for_own.append(number))
-            raise
-        self._end_help(lambda: self._results.update({number: result}))
-
-    def _end_help(self, note: Callable[[], None]) -> None:
-        with self._changed:
-            note()
-            self._helped -= 1
-            self._changed.notify_all()
-
 
 PROBES_UNDONE_FILE = "probes-undone.json"
 # Where the evidence of the control goes if it had to be run alone.
@@ -310,51 +214,38 @@ def with_remedies(
     cell: Cell,
     result: CellResult,
     keep: Callable[[RemedyResult], None] = keep_nothing,
-    share: Share[Trial] | None = None,
 ) -> CellResult:
     """A cell's result with what its remedies did, if it failed for a known cause.
 
     Remedies that the result has already are not tried again. `keep` is called with what came of each that is
-    tried, from any lane's thread, unless it met a fault. `share` may have other lanes make some of the trials.
-    No fault of the lab is raised: the results say what it kept from being tried. The lane may be dead
-    afterwards.
+    tried, unless it met a fault. No fault of the lab is raised: the results say what it kept from being tried.
+    The lane may be dead afterwards.
     """
     if not is_wanted(policy, result):
         return result
-    trials = Trials(policy, runner, cell, result, keep, share or on_one_lane(runner))
+    trials = Trials(policy, runner, cell, result, keep)
     return result.model_copy(update={"remedies": trials.all()})
 
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of one cell. `before` is its result before them; the remedies in it are not tried again.
-
-    `runner` is that of the cell's own lane; `share` makes trials that do not depend on each other.
-    """
+    """All trials of one cell. `before` is its result before them; the remedies in it are not tried again."""
 
     policy: Policy
     runner: CellRunner
     cell: Cell
     before: CellResult
     keep: Callable[[RemedyResult], None]
-    share: Share[Trial]
 
     def all(self) -> list[RemedyResult]:
         """Try every candidate, the one that gives up least first, and then combinations."""
         found = [finding.name for finding in self.before.causes]
-        tried = self._alone(remedies.candidates(self.policy.remedies, found))
+        tried = [self._try((remedy,)) for remedy in remedies.candidates(self.policy.remedies, found)]
         tried += self._combinations(found, tried)
         results = [trial.result for trial in tried]
         # A combination that nothing leads to now was tried all the same.
         names = {result.name for result in results}
         return results + [result for result in self.before.remedies if result.name not in names]
-
-    def _alone(self, candidates: Sequence[Remedy]) -> list[Trial]:
-        """Each of these by itself."""
-        known = {each.name: self._known((each,)) for each in candidates}
-        left = [each for each in candidates if known[each.name] is None]
-        made = iter(self.share([partial(self._make, these=(each,)) for each in left]))
-        return [known[each.name] or next(made) for each in candidates]
 
     def _combinations(self, found: Sequence[str], alone: Sequence[Trial]) -> list[Trial]:
         """If none cures alone: the cheapest that lifts the first cause, then on top what lifts the next one."""
@@ -380,9 +271,9 @@ class Trials:
         return tried
 
     def _try(self, these: tuple[Remedy, ...]) -> Trial:
-        return self._known(these) or self._make(self.runner, these)
+        return self._before(these) or self._make(these)
 
-    def _known(self, these: tuple[Remedy, ...]) -> Trial | None:
+    def _before(self, these: tuple[Remedy, ...]) -> Trial | None:
         """What came of these before, or why they are not tried at all; None if they are to be tried."""
         name = _name(these)
         if before := next((result for result in self.before.remedies if result.name == name), None):
@@ -394,9 +285,9 @@ class Trials:
             return Trial(these, result)
         return None
 
-    def _make(self, runner: CellRunner, these: tuple[Remedy, ...]) -> Trial:
-        """Try these on a lane."""
-        name = _name(these)
+    def _make(self, these: tuple[Remedy, ...]) -> Trial:
+        """Try these in forks."""
+        name, runner = _name(these), self.runner
         runner.guest.say(Step(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
         folder = runner.folder / self.cell.folder / FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.

@@ -1,6 +1,5 @@
 """Remedies and experiments on the cells that failed: when they are tried, and what a fault in them costs."""
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -9,7 +8,6 @@ import pytest
 from lab.base.errors import LabError
 from lab.builds import Build
 from lab.catalog import remedies
-from lab.catalog.remedies import Remedy
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
@@ -27,8 +25,8 @@ from lab.record import (
 from lab.trials import experiment
 from lab.trials.changes import Policy
 from lab.trials.experiment import Steps
-from lab.trials.remedies import RemedyAttempt, Trial, Trials
-from tests.builders.lab import ONE, Lab, Seconds, at, blocked, fails, statuses, until_given_up
+from lab.trials.remedies import RemedyAttempt, Trials
+from tests.builders.lab import ONE, Lab, at, blocked, fails, statuses, until_given_up
 
 
 @pytest.fixture
@@ -242,94 +240,9 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     assert [cell.experiment is not None for cell in run.cells] == [True, True]
 
 
-class SharedTrials:
-    """Stands for the trials of remedies: each is verified, after what a test has a lane do."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, on_lane: Callable[[Trials, CellRunner], None]) -> None:
-        self.made: list[tuple[str, str]] = []
-        self.lanes: set[str] = set()
-        self._on_lane = on_lane
-        monkeypatch.setattr(Trials, "_make", lambda *args, **more: self._make(*args, **more))
-
-    def _make(self, trials: Trials, runner: CellRunner, these: Sequence[Remedy]) -> Trial:
-        lane = runner.running.lane
-        self.lanes.add(lane.name)
-        self._on_lane(trials, runner)
-        name = these[0].name
-        self.made.append((name, lane.name))
-        died = not runner.guest.is_alive
-        outcome = RemedyOutcome.ERROR if died else RemedyOutcome.VERIFIED
-        return Trial(
-            tuple(these), RemedyResult(name=name, result=outcome, price="", reason="died" if died else "")
-        )
-
-
-QUICK_START = Seconds(1.0, {"debian-13": 1.0})
 CANDIDATES = [each.name for each in remedies.candidates(remedies.load(), ["userns-limit"])]
 
 
 def blocked_and_found(_running: RunningLane, cell: Cell) -> CellResult:
     found = Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
     return blocked(_running, cell).model_copy(update={"causes": [found], "seconds": {"suite": 20.0}})
-
-
-def test_an_idle_lane_makes_trials_of_another_lanes_cell(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    two = threading.Event()
-
-    def until_two(_trials: Trials, _runner: CellRunner) -> None:
-        if len(shared.lanes) == 2:
-            two.set()
-        assert two.wait(20)
-
-    shared = SharedTrials(monkeypatch, until_two)
-    lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
-    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=QUICK_START)
-    assert statuses(run) == {"debian-13": ["xfail"]}
-    # In the order of a run with one lane.
-    assert [each.name for each in run.cells[0].remedies] == CANDIDATES
-    assert {each.result for each in run.cells[0].remedies} == {RemedyOutcome.VERIFIED}
-    assert len(shared.made) == len(CANDIDATES) and len({lane for _, lane in shared.made}) == 2
-    assert [lane.label for lane in run.run.lanes if lane.label] and run.cells[0].retried == []
-
-
-def test_a_helper_that_dies_costs_a_note_and_no_trial(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = threading.Event()
-
-    def kill_helper(trials: Trials, runner: CellRunner) -> None:
-        if runner is trials.runner:
-            assert killed.wait(20)
-        else:
-            runner.running.lane.domain.destroy()
-            killed.set()
-
-    SharedTrials(monkeypatch, kill_helper)
-    lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
-    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=QUICK_START)
-    [cell] = run.cells
-    assert [(each.name, each.result) for each in cell.remedies] == [(name, "verified") for name in CANDIDATES]
-    [fault] = cell.retried
-    assert fault.startswith("a lane that helped with its trials: ")
-    assert not cell.unfinished and not cell.has_more_to_try
-    assert "Reached target" in (lab.folder / cell.folder / "fault-1/console.log").read_text()
-    assert any("a lane that helped with its trials" in note for note in lab.heard.notes)
-
-
-def test_an_interrupt_ends_the_wait_for_a_helper(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
-) -> None:
-    helping = threading.Event()
-
-    def wait_for_the_end(trials: Trials, runner: CellRunner) -> None:
-        if runner is not trials.runner:
-            helping.set()
-            until_given_up(runner.running)
-        assert helping.wait(20)
-        runner.running.lane.check_wanted()
-        if len(shared.made) == len(CANDIDATES) - 2:
-            interrupt()
-
-    shared = SharedTrials(monkeypatch, wait_for_the_end)
-    lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
-    run = lab.run(guests=ONE, variants=["max-userns-zero"], remedies=True, estimates=QUICK_START)
-    assert statuses(run) == {"debian-13": ["xfail"]}
-    assert (run.run.interrupted, run.cells[0].unfinished, run.cells[0].has_more_to_try) == (True, True, True)

@@ -11,7 +11,6 @@ from lab.plan import Cell
 from lab.record import Outcome, RunOptions, Status, TestResult
 from lab.run.backlog import Backlog, Ticket
 from lab.run.estimates import Estimates
-from lab.trials.remedies import Offer
 
 KNOWN = catalog.load()
 GUESTS = list(KNOWN.guests)
@@ -329,19 +328,3 @@ def test_cells_with_kernel_arguments_have_lanes_of_their_own() -> None:
         bring_up(backlog, name, number)
         assert take(backlog, name, number).cell == cell
         assert backlog.take(name, number) is None
-
-
-# With the trial that its own lane makes, three are left of four: 60 s for one lane, 30 for two.
-@pytest.mark.parametrize(("bring_up", "pays"), [(29.0, True), (30.0, False)])
-def test_trials_that_wait_are_worth_a_lane_of_their_own(bring_up: float, pays: bool) -> None:
-    backlog = Backlog(cells(LONG, 1), Seconds(bring_up=bring_up))
-    backlog.lane_opened(LONG, 1)
-    backlog.lane_is_up(LONG, 1)
-    ticket = take(backlog, LONG, 1)
-    assert (wanted(backlog), backlog.offered(LONG)) == ([], None)
-    ticket.offer = Offer([lambda _runner: pytest.fail("it was made")] * 4, 20.0)
-    ticket.offer._next_of_own()
-    assert wanted(backlog) == ([LONG] if pays else [])
-    assert backlog.offered(LONG) is ticket
-    ticket.offer = None
-    assert (wanted(backlog), backlog.offered(LONG)) == ([], None)

@@ -584,7 +584,7 @@ def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     monkeypatch: pytest.MonkeyPatch, status: Status, known: bool, tried: bool
 ) -> None:
     one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
-    monkeypatch.setattr(Trials, "_make", lambda trials, runner, these: Trial(these, one))
+    monkeypatch.setattr(Trials, "_make", lambda trials, these: Trial(these, one))
     causes = [finding(SYSCTL)] if known else []
     result: CellResult = CELL.result(status).model_copy(update={"causes": causes})
     runner: Any = Guest([])
