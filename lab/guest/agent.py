@@ -1,7 +1,7 @@
 """The resident agent of a guest: it runs the lab's programs as root, reached over a virtio-serial port.
 
 It is started once, before a checkpoint is taken. In a fork it answers as soon as the machine's state is loaded:
-no login, no sudo, no start of an interpreter. Its other side is `loader/agent.py`.
+no login, no sudo, no start of an interpreter. Its other side is `loader.py`.
 """
 
 import base64
@@ -47,8 +47,8 @@ class AgentLost(LabError):
 
 def start_command() -> str:
     """The administrator's command that starts the agent; it ends as soon as the agent has its port."""
-    text = base64.b64encode(programs.agent().encode()).decode()
-    script = f"umask 077; echo {text} | base64 -d >{FILE} && python3 -I -S {FILE} {AGENT_PORT}"
+    text = base64.b64encode(programs.loader().encode()).decode()
+    script = f"umask 077; echo {text} | base64 -d >{FILE} && python3 -I -S {FILE} agent {AGENT_PORT}"
     return f"sudo -n -H sh -c {shlex.quote(script)}"
 
 

@@ -16,13 +16,13 @@ from lab.probes import PROGRAMS
 
 # Programs that run in a guest, by their names below these folders.
 FOLDERS = (Path(__file__).parent / "remote", PROGRAMS)
-# What runs them there: over SSH, or in the resident agent.
-LOADER = Path(__file__).parent / "loader"
+# What runs them there: over SSH, or as the resident agent.
+LOADER = Path(__file__).with_name("loader.py")
 
 # How much of what a guest printed is part of an error.
 MOST_SHOWN = 20_000
 
-# A program's name below its folder, and its argument.
+# A program's name, and its argument.
 Call = tuple[str, dict[str, Any]]
 # What takes a file that a program sends: its name and its content.
 Keep = Callable[[str, bytes], None]
@@ -34,12 +34,7 @@ class RemoteFailed(LabError):
 
 def program_files() -> list[Path]:
     """Every program that runs in guests."""
-    return sorted(file for folder in FOLDERS for file in folder.rglob("*.py"))
-
-
-def loader_files() -> list[Path]:
-    """What runs the programs in guests."""
-    return sorted(LOADER.glob("*.py"))
+    return sorted(file for folder in FOLDERS for file in folder.glob("*.py"))
 
 
 @cache
@@ -49,18 +44,13 @@ def source(file: Path) -> str:
 
 
 def program_file(name: str) -> Path:
-    """The source of one of them, for example `begin` or `knobs/sysctl`."""
+    """The source of one of them, for example `begin`."""
     return next(file for folder in FOLDERS if (file := folder / f"{name}.py").is_file())
 
 
 def sources() -> dict[str, str]:
     """The source of every program, by the name by which it is called."""
-    return {
-        str(file.relative_to(folder).with_suffix("")): source(file)
-        for folder in FOLDERS
-        for file in sorted(folder.rglob("*.py"))
-        if file.name != "__init__.py"
-    }
+    return {file.stem: source(file) for file in program_files() if file.name != "__init__.py"}
 
 
 def digest() -> str:
@@ -68,25 +58,9 @@ def digest() -> str:
     return hashlib.sha256(json.dumps(sources()).encode()).hexdigest()
 
 
-def once() -> str:
-    """The program that runs other programs once."""
-    return _with_calls("once")
-
-
-def agent() -> str:
-    """The resident agent's program."""
-    return _with_calls("agent")
-
-
-def _with_calls(name: str) -> str:
-    """One of the loader's programs, in one text with the module `calls` that it imports."""
-    module = source(LOADER / "calls.py")
-    return (
-        "import sys, types\n"
-        "calls = sys.modules['calls'] = types.ModuleType('calls')\n"
-        f"exec({module!r}, calls.__dict__)\n"
-        f"{source(LOADER / f'{name}.py')}"
-    )
+def loader() -> str:
+    """The program that runs programs in a guest: `python3 -c TEXT once CALLS`, or `python3 FILE agent PORT`."""
+    return source(LOADER)
 
 
 def command(calls: Sequence[Call]) -> list[str]:
@@ -99,7 +73,7 @@ def command(calls: Sequence[Call]) -> list[str]:
         for name, argument in calls
     ]
     # The programs need the standard library only, and not what `site` looks for.
-    return ["python3", "-I", "-S", "-c", once(), json.dumps(wanted)]
+    return ["python3", "-I", "-S", "-c", loader(), "once", json.dumps(wanted)]
 
 
 def keep_none(name: str, _content: bytes) -> None:
@@ -108,7 +82,7 @@ def keep_none(name: str, _content: bytes) -> None:
 
 
 class Answer:
-    """What programs answer, a line at a time; see `loader/calls.py`. Files go to `keep`."""
+    """What programs answer, a line at a time; see `loader.py`. Files go to `keep`."""
 
     def __init__(self, calls: Sequence[Call], keep: Keep = keep_none) -> None:
         self.names = ", ".join(name for name, _ in calls)

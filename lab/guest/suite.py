@@ -15,7 +15,7 @@ from lab.guest.session import Session
 from lab.guest.variant import as_run, home, login, under
 from lab.record import Outcome, TestResult
 
-# The variable that has the container of a variant take standard input; see remote/knobs/container.py.
+# The variable that has the container of a variant take standard input; see `container` in remote/knobs.py.
 STDIN = "LAB_STDIN"
 # How much of a report is read. A suite of a hundred failed tests writes less than a tenth of it.
 MOST_REPORT_BYTES = 8_000_000

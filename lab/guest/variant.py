@@ -57,18 +57,17 @@ def begin(session: Session, variant: Variant, *, mark: Mark, sysctls: Iterable[s
     seed = base64.b64encode(os.urandom(SEED_BYTES)).decode()
     beginning = {"clock": mark.clock, "seed": seed, "mark": mark.text}
     calls: list[tuple[str, dict[str, Any]]] = [("begin", beginning)]
-    for name, knob in variant.knobs.items():
-        settings = knob.settings()
-        if settings is not None:
-            calls.append((f"knobs/{name}", settings))
-    asked = list(sysctls)
-    calls.append(("facts", {"sysctls": asked}))
+    settings = {name: knob.settings() for name, knob in variant.knobs.items()}
+    if put_on := {name: setting for name, setting in settings.items() if setting is not None}:
+        calls.append(("knobs", put_on))
+    names = list(sysctls)
+    calls.append(("facts", {"sysctls": names}))
     # Changes of a user's groups or limits take effect at the next login, which waits for the next command.
     if login(variant) == SUITE or session.agent:
         session.arrive(login(variant))
     # Adding a module makes SELinux compile its whole policy again.
     printed = session.programs(calls, seconds=60)[-1]
-    return _checked_facts(printed, asked)
+    return _checked_facts(printed, names)
 
 
 def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
@@ -76,8 +75,8 @@ def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
 
     Raises RemoteFailed.
     """
-    asked = list(sysctls)
-    return _checked_facts(session.program("facts", {"sysctls": asked}, seconds=10), asked)
+    names = list(sysctls)
+    return _checked_facts(session.program("facts", {"sysctls": names}, seconds=10), names)
 
 
 def _checked_facts(printed: object, sysctls: Collection[str]) -> Facts:

@@ -140,7 +140,7 @@ def _prepare(
             guest=cell.guest,
             image=image,
             acceleration=how,
-            agent=programs.agent(),
+            agent=programs.loader(),
         )
     return _Lanes(opened, cell, uri, say, image, how, states, work)
 

@@ -43,7 +43,7 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
         found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     seed = paths.definitions() / "cloud-init"
     found["programs"] = _digest(
-        *prepare_image.RECIPE, *map(programs.source, [*programs.program_files(), *programs.loader_files()])
+        *prepare_image.RECIPE, *map(programs.source, [*programs.program_files(), programs.LOADER])
     )
     found["rule set"] = _digest_of_code(RULES)
     found["deployment"] = _digest_of_code(DEPLOYMENT)

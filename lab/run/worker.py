@@ -403,7 +403,7 @@ class Worker:
                     guest=guest,
                     image=image,
                     acceleration=how,
-                    agent=programs.agent(),
+                    agent=programs.loader(),
                 )
             running = RunningLane(work, LaneGuest(made, work.processors, self._say), states)
             try:

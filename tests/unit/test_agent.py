@@ -23,7 +23,7 @@ from lab.guest.evidence_folder import EvidenceFolder
 from lab.guest.programs import RemoteFailed
 
 # What stands at the end of the agent's program, and what the tests have instead: a socket for the port.
-MAIN = "\nmain(sys.argv[1])\n"
+MAIN = '\nif __name__ == "__main__":'
 SERVE = "\nserve(int(sys.argv[1]), os.fdopen(os.dup(int(sys.argv[1])), 'wb'))\n"
 
 PROGRAMS = {
@@ -76,10 +76,10 @@ def port(tmp_path: Path) -> Iterator[Port]:
 def resident(port: Port, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     """An agent in a process of its own, with the programs above."""
     monkeypatch.setattr(programs, "sources", lambda: PROGRAMS)
-    text = programs.agent()
-    assert text.endswith(MAIN)
+    text = programs.loader()
+    assert MAIN in text
     made, end = port.connect()
-    command = [sys.executable, "-I", "-S", "-c", text.removesuffix(MAIN) + SERVE, str(end.fileno())]
+    command = [sys.executable, "-I", "-S", "-c", text.partition(MAIN)[0] + SERVE, str(end.fileno())]
     with subprocess.Popen(command, pass_fds=[end.fileno()], start_new_session=True, umask=0o077) as process:
         made.sync()
         made.load()
@@ -100,7 +100,7 @@ def test_programs_run_with_the_usual_umask_whatever_carries_them(resident: Agent
     # What they make is for the suite's user to read: the folder of a moved file, for example.
     assert call(resident, "mask", "mask") == [0o022, 0o022]
     wanted = json.dumps([("mask", base64.b64encode(PROGRAMS["mask"].encode()).decode(), "{}")])
-    command = [sys.executable, "-I", "-S", "-c", programs.once(), wanted]
+    command = [sys.executable, "-I", "-S", "-c", programs.loader(), "once", wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=True, umask=0o077)
     assert json.loads(done.stdout) == {"results": [0o022]}
 
@@ -270,7 +270,7 @@ def test_a_line_without_an_end_is_not_read_for_ever(port: Port, monkeypatch: pyt
 
 
 def test_the_agent_has_imported_what_its_programs_import() -> None:
-    text = (programs.LOADER / "agent.py").read_text() + (programs.LOADER / "calls.py").read_text()
+    text = programs.loader()
     listed = re.search(r'MODULES = "([a-z ]+)"', text)
     assert listed is not None
     known = {*listed[1].split(), *_imported(text)}

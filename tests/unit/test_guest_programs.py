@@ -27,7 +27,7 @@ SUITES = {"jailer": (3, 10), "npm": (3, 10), "cli": (3, 9)}
 # The lab's own, and what runs upstream's tests.
 PROGRAMS = [
     *programs.program_files(),
-    *programs.loader_files(),
+    programs.LOADER,
     *sorted((PACKAGE / "builds" / "remote").glob("*.py")),
 ]
 OLDEST_OF_GUESTS = (3, 9)
@@ -83,8 +83,7 @@ def test_remote_programs_import_the_standard_library_alone(file: Path) -> None:
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add((node.module or "").split(".")[0])
-    # `calls` is the loader's own; it is part of the text that is run.
-    assert imported - {"calls"} <= sys.stdlib_module_names
+    assert imported <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -120,7 +119,7 @@ def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
         "full": full,
     }
     wanted = json.dumps([["collect", base64.b64encode(program.encode()).decode(), json.dumps(asked)]])
-    command = [sys.executable, "-I", "-S", "-c", programs.once(), wanted]
+    command = [sys.executable, "-I", "-S", "-c", programs.loader(), "once", wanted]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     into = folder / "into"
     assert programs.Answer([("collect", asked)], EvidenceFolder(into).keep).take_all(done.stdout.splitlines())
@@ -240,17 +239,17 @@ def test_a_remedy_is_taken_back_without_a_question(tmp_path: Path) -> None:
     assert remedy(tmp_path, 'echo "$*"', undo=True)[0] == [(0, "--undo --yes --user me\n")]
 
 
-def knob(folder: Path, name: str, argument: dict[str, object], programs: dict[str, str]) -> dict[str, str]:
-    """Run a kind of setting's program below a folder, with stand-ins for programs. Gives the environment."""
-    program = (PACKAGE / "guest" / "remote" / "knobs" / f"{name}.py").read_text()
+def knob(folder: Path, name: str, argument: dict[str, object], stubs: dict[str, str]) -> dict[str, str]:
+    """Put a setting on below a folder, with stand-ins for programs. Gives the environment."""
+    program = programs.program_file("knobs").read_text()
     program = re.sub(r"/(srv|usr/local/bin|etc/sudoers\.d|sys/fs/selinux)/", f"{folder}/\\1/", program)
     for place in ("stubs", "srv", "usr/local/bin", "etc/sudoers.d", "sys/fs/selinux"):
         (folder / place).mkdir(parents=True)
-    for each, text in programs.items():
+    for each, text in stubs.items():
         (folder / "stubs" / each).write_text(f"#!/bin/sh\n{text}\n")
         (folder / "stubs" / each).chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}/stubs:{os.environ['PATH']}", "FOLDER": str(folder)}
-    command = [sys.executable, "-c", program, json.dumps(argument)]
+    command = [sys.executable, "-c", program, json.dumps({name: argument})]
     subprocess.run(command, env=environment, capture_output=True, check=True)
     return environment
 
@@ -345,8 +344,8 @@ def test_selinux_can_be_set_without_a_module(tmp_path: Path) -> None:
 
 
 def moved(links: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the program that leaves symlinks where files were."""
-    command = [sys.executable, str(programs.program_file("knobs/files")), json.dumps(links)]
+    """Leave symlinks where files were."""
+    command = [sys.executable, str(programs.program_file("knobs")), json.dumps({"files": links})]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -320,7 +320,8 @@ def test_what_a_command_printed_without_an_end_is_cut_in_its_error() -> None:
 def test_a_program_that_meets_a_full_disk_says_so_in_one_line() -> None:
     source = "import os; os.write(os.open('/dev/full', os.O_WRONLY), b'x')"
     loaded = json.dumps([["probe", base64.b64encode(source.encode()).decode(), "{}"]])
-    ran = subprocess.run([sys.executable, "-c", programs.once(), loaded], capture_output=True, text=True)
+    command = [sys.executable, "-c", programs.loader(), "once", loaded]
+    ran = subprocess.run(command, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert json.loads(ran.stdout) == {"failed": "probe: [Errno 28] No space left on device"}
     with pytest.raises(RemoteFailed, match=r"`probe` in the guest failed: probe: .* No space left on device$"):

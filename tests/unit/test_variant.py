@@ -422,8 +422,10 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_while_its_user_arri
     assert len(base64.b64decode(beginning.pop("seed"))) == 32
     assert (name, beginning) == ("begin", {"mark": "a mark", "clock": 1000.5})
     assert guest.asked == [
-        ("knobs/apparmor", wanted.knobs["apparmor"].settings()),
-        ("knobs/sysctl", {"user.max_user_namespaces": 0}),
+        (
+            "knobs",
+            {"apparmor": wanted.knobs["apparmor"].settings(), "sysctl": {"user.max_user_namespaces": 0}},
+        ),
         ("facts", {"sysctls": ["user.max_pid_namespaces"]}),
     ]
 
@@ -553,14 +555,26 @@ def test_the_sysctls_of_every_variant_are_asked_for_and_of_those_that_are_made_f
         assert set(change.on(both).sysctls) <= set(asked)
 
 
-def test_every_kind_of_setting_that_is_put_on_has_its_program_and_every_program_its_kind() -> None:
+def test_every_kind_of_setting_that_is_put_on_has_its_function_and_every_function_its_kind() -> None:
     put_on = {
         name
         for variant in KNOWN.values()
         for name, knob in variant.knobs.items()
         if knob.settings() is not None
     }
-    assert {file.stem for file in program_file("knobs/sysctl").parent.glob("*.py")} == put_on
+    functions = {name: getattr(function, "id", None) for name, function in table("KINDS").items()}
+    assert functions == {name: name for name in put_on}
+
+
+def table(name: str) -> dict[str, ast.expr]:
+    """A table of the program that puts settings on."""
+    [value] = [
+        node.value
+        for node in ast.parse(program_file("knobs").read_text()).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name
+    ]
+    assert isinstance(value, ast.Dict)
+    return {ast.literal_eval(key): item for key, item in zip(value.keys, value.values, strict=True) if key}
 
 
 def test_every_kind_of_setting_is_used_by_a_variant() -> None:
@@ -573,11 +587,4 @@ def test_two_containers_contradict_each_other() -> None:
 
 
 def test_every_kind_of_container_has_its_options() -> None:
-    program = program_file("knobs/container").read_text()
-    [options] = [
-        node.value
-        for node in ast.parse(program).body
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "OPTIONS"
-    ]
-    assert isinstance(options, ast.Dict)
-    assert [ast.literal_eval(key) for key in options.keys if key] == list(ContainerKind)
+    assert list(table("OPTIONS")) == list(ContainerKind)

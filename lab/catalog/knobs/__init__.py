@@ -1,6 +1,6 @@
 """The kinds of setting that variants consist of: what a kind sets, and how a guest shows it.
 
-The modules only read definitions and facts. The programs that change a guest are in `lab/guest/remote/knobs/`.
+The modules only read definitions and facts. The program that changes a guest is `lab/guest/remote/knobs.py`.
 """
 
 from lab.catalog.knobs._base import Conflict, Knob, Table
@@ -11,8 +11,8 @@ from lab.catalog.knobs.suite_user import Cgroup, Container, Kvm, Limits, User
 
 __all__ = ["Conflict", "Knob", "Table", "kinds"]
 
-# By the names of their tables in a variant's TOML, and of their programs. A variant's settings are put on a
-# guest in this order.
+# By the names of their tables in a variant's TOML, and of their functions in the guest. A variant's settings
+# are put on a guest in this order.
 KINDS: dict[str, type[Knob]] = {
     "apparmor": AppArmor,
     "bubblewrap": Bubblewrap,

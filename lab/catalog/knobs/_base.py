@@ -23,8 +23,8 @@ class Conflict(ValueError):
 class Knob(ABC):
     """One kind of setting, with a variant's values.
 
-    `lab.catalog.knobs.KINDS` names its table in the TOML. A subclass is a pydantic model too. Its program in
-    the guest is `lab/guest/remote/knobs/NAME.py`.
+    `lab.catalog.knobs.KINDS` names its table in the TOML. A subclass is a pydantic model too. What puts it on
+    in the guest is the function of that name in `lab/guest/remote/knobs.py`.
     """
 
     runs_as_root: ClassVar[bool] = False
@@ -35,7 +35,7 @@ class Knob(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any] | None:
-        """The argument of the knob's program in the guest; None if nothing has to be done in the guest."""
+        """What the knob's function in the guest gets, as JSON; None if nothing has to be done in the guest."""
 
     @abstractmethod
     def differences(self, facts: Facts, who: SuiteUser) -> list[str]:

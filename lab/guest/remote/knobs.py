@@ -1,0 +1,280 @@
+"""Put a variant's settings on the guest. Runs as root.
+
+Argument: {kind of setting: its settings}, which are put on in this order. Each kind has a function of its name,
+which says what its settings are.
+"""
+
+import grp
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def run(*command):
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+# -- security modules
+
+# The modes of a profile, which stand among its flags.
+MODES = {"enforce", "complain", "unconfined"}
+
+
+def apparmor(settings):
+    """Load profiles, from files below /etc/apparmor.d, and unload others.
+
+    {"profiles": [{"name", "mode", "text" or "shipped"}], "removed": [path]}.
+    """
+    for profile in settings["profiles"]:
+        load_profile(profile)
+    for path in settings["removed"]:
+        run("apparmor_parser", "--remove", path)
+
+
+def load_profile(profile):
+    if profile["shipped"]:
+        path = Path(profile["shipped"])
+        text = path.read_text()
+    else:
+        path = Path("/etc/apparmor.d") / profile["name"]
+        text = profile["text"]
+    text = re.sub(r"[ \t]*flags=\(([^)]*)\)", without_mode, text)
+    if profile["mode"] == "unconfined":
+        text = unconfined(text, profile["name"])
+    path.write_text(text)
+    options = ["--complain"] if profile["mode"] == "complain" else []
+    run("apparmor_parser", "--replace", *options, str(path))
+
+
+def without_mode(flags):
+    kept = [flag for flag in re.split(r"[,\s]+", flags[1]) if flag and flag not in MODES]
+    return " flags=(%s)" % ", ".join(kept) if kept else ""
+
+
+def unconfined(text, name):
+    """Put the flag `unconfined` into the profile's first line: apparmor_parser has no option for it."""
+    begins = r'(?m)^((?:profile[ \t]+)?"?%s"?(?=\s)[^\n]*?)(?:[ \t]*flags=\(([^)]*)\))?[ \t]*\{[ \t]*$'
+
+    def line(match):
+        return "%s flags=(%s) {" % (match[1], ", ".join(filter(None, [match[2], "unconfined"])))
+
+    return re.sub(begins % re.escape(name), line, text, count=1)
+
+
+ENFORCE = Path("/sys/fs/selinux/enforce")
+
+
+def selinux(settings):
+    """Add a module to SELinux's policy, and set SELinux's mode.
+
+    {"mode": "enforcing" or "permissive", "module": text in CIL, or null}.
+    """
+    if settings["module"]:
+        # Debian's policy denies semodule to label what it writes, once for each file: 1,400 lines, by which the
+        # kernel's log loses what stood there. Permissive, each rule is told once.
+        ENFORCE.write_text("0")
+        # semodule calls a module as its file, and the policy lets it read below /tmp what it may not in /run.
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "lab.cil"
+            file.write_text(settings["module"])
+            run("semodule", "--install", str(file))
+    ENFORCE.write_text("1" if settings["mode"] == "enforcing" else "0")
+
+
+# -- the kernel
+
+# Sorts after every file that a distribution ships, 50-bubblewrap.conf among them.
+SYSCTL_FILE = Path("/etc/sysctl.d/99-zz-lab.conf")
+
+
+def sysctl(settings):
+    """Set sysctls: written where a reboot finds them again, and put into force at once. {name: value}."""
+    SYSCTL_FILE.write_text("".join("%s = %s\n" % item for item in settings.items()))
+    run("sysctl", "--quiet", "--load", str(SYSCTL_FILE))
+
+
+def kvm(settings):
+    """Empty the group of /dev/kvm, or take the kernel's module away. {"state": "denied" or "absent"}."""
+    if settings["state"] == "denied":
+        run("gpasswd", "--members", "", grp.getgrgid(os.stat("/dev/kvm").st_gid).gr_name)
+    else:
+        modules = [name for name in ("kvm_amd", "kvm_intel", "kvm") if os.path.exists("/sys/module/" + name)]
+        run("modprobe", "--remove", *modules)
+
+
+# -- files
+
+# An ordinary user's folders for programs.
+PROGRAM_FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin")
+
+
+def bubblewrap(settings):
+    """Take the system's bubblewrap away, or give it another mode.
+
+    {"mode": in octal, or null for none at all}.
+    """
+    mode = settings["mode"]
+    # /bin may be /usr/bin.
+    for path in {os.path.realpath(folder) + "/bwrap" for folder in PROGRAM_FOLDERS}:
+        if os.path.exists(path) and mode is None:
+            os.unlink(path)
+        elif os.path.exists(path):
+            os.chmod(path, int(mode, 8))
+
+
+def files(settings):
+    """Move files and folders, and leave symlinks to them where they were.
+
+    {path: target of the symlink}. A relative target begins at the folder of the path.
+    """
+    for path, target in settings.items():
+        place = os.path.normpath(os.path.join(os.path.dirname(path), target))
+        if not os.path.lexists(path):
+            sys.exit("there is no %s to move to %s" % (path, place))
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        shutil.move(path, place)
+        os.symlink(target, path)
+
+
+# The file of a file system takes no more of the guest's disk than is written into it. The suite's boxes write
+# 0.5 GB.
+FILESYSTEM_BYTES = 3 << 30
+
+
+def filesystem(settings):
+    """Move folders to a new file system, in a file that is mounted on the folder.
+
+    {folder: kind of file system}.
+    """
+    for folder, kind in settings.items():
+        image = "/var/lib/lab%s.%s" % (folder.replace("/", "-"), kind)
+        with open(image, "wb") as file:
+            file.truncate(FILESYSTEM_BYTES)
+        run("mkfs." + kind, "-q", image)
+        with tempfile.TemporaryDirectory() as place:
+            run("mount", "-o", "loop", image, place)
+            # With modes, owners and labels, those of the folder itself among them.
+            run("cp", "--archive", folder + "/.", place)
+            run("umount", place)
+        run("mount", "-o", "loop", image, folder)
+
+
+def mount(settings):
+    """Mount folders onto themselves with further options. {folder: [option]}."""
+    for folder, options in settings.items():
+        run("mount", "--bind", folder, folder)
+        run("mount", "--options", ",".join(["remount", "bind", *options]), folder)
+
+
+# -- the suite's user
+
+DROP_IN = Path("/etc/systemd/system/user@.service.d/lab.conf")
+
+
+def cgroup(_settings):
+    """Hand no control groups over to users: their service managers start without `Delegate=`.
+
+    {"delegation": false}.
+    """
+    DROP_IN.parent.mkdir(parents=True, exist_ok=True)
+    DROP_IN.write_text("[Service]\nDelegate=no\n")
+    # Those that run have theirs; a user's next login starts a new one.
+    run("systemctl", "daemon-reload")
+    run("systemctl", "stop", "user@*.service")
+
+
+SUITE_USER = "tester"
+# Sorts after the files of a distribution: the last line that fits counts.
+LIMITS_FILE = Path("/etc/security/limits.d/99-zz-lab.conf")
+
+
+def limits(settings):
+    """Limit what the suite's user may use, from the next login on.
+
+    {"nproc": number of processes and threads}.
+    """
+    LIMITS_FILE.parent.mkdir(parents=True, exist_ok=True)
+    LIMITS_FILE.write_text("".join("%s - %s %d\n" % (SUITE_USER, *item) for item in settings.items()))
+
+
+# The guest's root file system once more, without what is mounted on it: no image has to be made of it.
+ROOT = Path("/srv/lab-container")
+FILTER = Path("/srv/lab-container.json")
+EPERM = 1
+ENOSYS = 38
+CLONE_NEWUSER = 0x10000000
+# What a filter must refuse so that no user namespace is made; Docker's default one refuses a lot more. A filter
+# cannot see the flags of clone3: where that does not exist, programs use clone.
+REFUSED = [
+    {"names": ["unshare", "setns"], "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM},
+    {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},
+    {
+        "names": ["clone"],
+        "action": "SCMP_ACT_ERRNO",
+        "errnoRet": EPERM,
+        "args": [
+            {"index": 0, "value": CLONE_NEWUSER, "valueTwo": CLONE_NEWUSER, "op": "SCMP_CMP_MASKED_EQ"},
+        ],
+    },
+]
+OPTIONS = {
+    "no-namespaces": ["--security-opt=seccomp=%s" % FILTER],
+    "default": [],
+    "apparmor-off": ["--security-opt=apparmor=unconfined"],
+    "unconfined": [
+        "--security-opt=seccomp=unconfined",
+        "--security-opt=apparmor=unconfined",
+        "--security-opt=unmask=ALL",
+    ],
+    "privileged": ["--privileged"],
+}
+# What is mounted on its own in the guest is so in the container, with its options.
+# With --init there is a first process that collects those that end without a parent, as on every host.
+COMMAND = """#!/bin/sh
+exec sudo -n podman run --rm --init $(test -t 0 && echo --interactive --tty) \\
+    $(test -n "$LAB_STDIN" && echo --interactive) \\
+    --network=host $(test -e /dev/kvm && echo --device=/dev/kvm) \\
+    $(for each in /home /tmp; do ! mountpoint -q $each || echo --volume=$each:$each; done) \\
+    --user "$(id -un)" --workdir "$PWD" %(options)s --rootfs %(root)s "$@"
+"""
+
+
+def container(settings):
+    """Make the command that runs another one in a container, /usr/local/bin/lab-container.
+
+    {"kind": one of OPTIONS}.
+    """
+    ROOT.mkdir(exist_ok=True)
+    run("mount", "--bind", "/", str(ROOT))
+    FILTER.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": REFUSED}))
+    command = Path("/usr/local/bin/lab-container")
+    command.write_text(COMMAND % {"options": " ".join(OPTIONS[settings["kind"]]), "root": ROOT})
+    command.chmod(0o755)
+    # As a member of Docker's group could: whoever may start containers is root outside of them.
+    rule = Path("/etc/sudoers.d/lab-container")
+    rule.write_text("ALL ALL=(root) NOPASSWD: /usr/bin/podman run *\n")
+    rule.chmod(0o440)
+
+
+KINDS = {
+    "apparmor": apparmor,
+    "bubblewrap": bubblewrap,
+    "cgroup": cgroup,
+    "container": container,
+    "files": files,
+    "filesystem": filesystem,
+    "kvm": kvm,
+    "limits": limits,
+    "mount": mount,
+    "selinux": selinux,
+    "sysctl": sysctl,
+}
+
+for kind, settings in json.loads(sys.argv[1]).items():
+    KINDS[kind](settings)
+print(json.dumps({"applied": True}))
