@@ -23,10 +23,10 @@ from lab.catalog import Guest
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane.guest import LaneGuest
-from lab.machine import acceleration, opening
+from lab.machine import acceleration
 from lab.machine.budget import Processors
 from lab.machine.connection import connection, default_uri
-from lab.machine.lane import Lane
+from lab.machine.lane import Lane, open_lane
 
 # What a guest says of its own boot. The first one waits until systemd has nothing left to start.
 ASKED = (
@@ -68,7 +68,7 @@ def measure(
 ) -> None:
     """Boot an image once and put a build into the guest. Raises LabError."""
     how = acceleration.decide(opened, paths, image, lambda text: None)
-    with opening.open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
+    with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
         made = LaneGuest(lane, Processors(1), lambda text: None)
 
         def boot() -> None:

@@ -13,9 +13,10 @@ from lab.base.paths import Paths
 from lab.guest import ready
 from lab.guest.session import Session
 from lab.images import store
-from lab.machine import acceleration, opening
+from lab.machine import acceleration
 from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
+from lab.machine.lane import open_lane
 
 
 def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
@@ -26,7 +27,7 @@ def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
     with connection(default_uri()) as opened:
         image = store.ensure(paths, guest, print)
         how = acceleration.decide(opened, paths, image, lambda text: None)
-        with opening.open_lane(opened, paths, guest=guest, image=image, acceleration=how) as made:
+        with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as made:
             made.start()
             session = Session(made.endpoint, alive=made.check_alive, speed=how.speed)
             ready.wait_up(session, made)

@@ -39,11 +39,11 @@ from lab.base.paths import Paths
 from lab.guest import ready
 from lab.guest.session import Session
 from lab.images import store
-from lab.machine import acceleration, opening
+from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
-from lab.machine.lane import Lane
+from lab.machine.lane import Lane, open_lane
 from tests.vm import cloud_disk
 
 # On ordinary hardware with KVM; the lab stretches it.
@@ -93,7 +93,7 @@ def lab_ways(bench: Bench, *, cold: bool) -> Measured:
 @contextmanager
 def _booted(bench: Bench, opened: libvirt.virConnect, how: Acceleration) -> Iterator[tuple[Lane, Session]]:
     """A machine that has just booted, with a login."""
-    with opening.open_lane(opened, bench.paths, guest=bench.guest, image=bench.image, acceleration=how) as lane:
+    with open_lane(opened, bench.paths, guest=bench.guest, image=bench.image, acceleration=how) as lane:
         lane.start()
         session = Session(lane.endpoint, alive=lane.check_alive, speed=how.speed)
         ready.wait_up(session, lane)

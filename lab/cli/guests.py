@@ -21,10 +21,8 @@ from lab.cli import options, output
 from lab.cli.options import OFFERED
 from lab.guest import transfer
 from lab.guest.session import Session
-from lab.lane import keeper, shell
-from lab.lane.entrance import SUITE_USER, Who
-from lab.lane.keeper import Kept
-from lab.lane.shell import Opened
+from lab.lane import shell
+from lab.lane.shell import SUITE_USER, Kept, Opened, Who
 from lab.plan import Cell
 from lab.record import RunResult
 from lab.run import journal, past
@@ -179,7 +177,7 @@ def _guest(lab: options.Lab, target: Target, *, keep: bool) -> Iterator[Opened |
     lab.sweep()
     if keep:
         # The keeper is made of this process while it has one thread: the status line has another.
-        starting = keeper.start(target.cell, lab.paths, lab.uri, own_rootfs=target.own_rootfs)
+        starting = shell.start_keeper(target.cell, lab.paths, lab.uri, own_rootfs=target.own_rootfs)
         with output.errors.status("starting") as status:
             kept = starting.wait(lambda text: status.update(escape(text)))
         try:
@@ -222,11 +220,11 @@ def attach_command(lab: options.Lab, name: str | None, user: Who, only_list: boo
     if only_list:
         if name or end:
             raise UsageError("--list goes with nothing else", hint="lab attach --list")
-        _list(keeper.all_kept(lab.paths))
+        _list(shell.all_kept(lab.paths))
         return 0
-    kept = keeper.find(lab.paths, name)
+    kept = shell.find_kept(lab.paths, name)
     if end:
-        keeper.end(kept)
+        shell.end_kept(kept)
         output.say(f"ended {kept.name}; nothing of it is left")
         return 0
     return open_shell(kept, user)
@@ -252,7 +250,7 @@ def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
             "one of SRC and DST is a path of this host, the other NAME:PATH of a kept guest",
             hint="for example: lab copy NAME:/tmp/log . (lab attach --list has the names)",
         )
-    kept, remote = keeper.find(lab.paths, match["name"]), match["path"] or "."
+    kept, remote = shell.find_kept(lab.paths, match["name"]), match["path"] or "."
     session = Session(kept.entrance.endpoint, alive=kept.check_alive, speed=kept.entrance.speed)
     login, as_root = kept.entrance.logs_in_as(user)
     with (

@@ -16,7 +16,7 @@ from lab.base.files import plain
 from lab.check import Answer, text
 from lab.cli import options, output
 from lab.cli.options import OFFERED
-from lab.lane import keeper
+from lab.lane import shell
 from lab.machine import doctor, leftovers
 from lab.machine.connection import NoLibvirt
 from lab.machine.doctor import Plan
@@ -132,7 +132,7 @@ def clean_command(lab: options.Lab) -> int:
     # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))
     output.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
-    for kept in keeper.all_kept(lab.paths):
+    for kept in shell.all_kept(lab.paths):
         output.say(f"{kept.name} is kept; its end: lab attach {kept.name} --end")
     return 0
 

@@ -14,7 +14,7 @@ from lab.base.errors import LabError, UsageError
 from lab.catalog import Guest
 from lab.cli import options, output
 from lab.cli.options import OFFERED
-from lab.images import cloud, network, pins, store
+from lab.images import cloud, download, store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.machine import states
@@ -166,7 +166,7 @@ def _unreachable(
         if needed:
             urls.append(image.url)
             by_host.setdefault(urlsplit(image.url).netloc, []).append(guest.name)
-    return {host: (reason, by_host[host]) for host, reason in network.unreachable(urls).items()}
+    return {host: (reason, by_host[host]) for host, reason in download.unreachable(urls).items()}
 
 
 def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
@@ -177,7 +177,7 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
             status.update(escape(f"{where} {guest.name}: {text}"))
 
         if update:
-            moved = pins.move(guest, store.cloud_image(guest), say)
+            moved = cloud.move_pin(guest, store.cloud_image(guest), say)
             if moved != guest:
                 output.say(
                     f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.pins_file()}"

@@ -19,7 +19,7 @@ from lab.base.paths import STATES_GIB, Paths
 from lab.builds import wheels
 from lab.catalog import remedies
 from lab.cli import output
-from lab.lane import keeper, upkeep
+from lab.lane import shell, upkeep
 from lab.lane.upkeep import Unused
 from lab.machine import leftovers
 from lab.machine.connection import default_uri
@@ -100,7 +100,7 @@ def _releases() -> set[str]:
 
 
 def _kept() -> list[str]:
-    return [kept.name for kept in keeper.all_kept(Paths.default())]
+    return [kept.name for kept in shell.all_kept(Paths.default())]
 
 
 def _guests(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:

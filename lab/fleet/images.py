@@ -14,7 +14,7 @@ from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.fleet.login import Login
-from lab.images import store, transfer
+from lab.images import store
 from lab.images.content import Content
 from lab.images.download import Say, check_room
 from lab.images.store import BaseImage
@@ -59,7 +59,7 @@ def fetch(paths: Paths, login: Login, content: Content, folder: str) -> BaseImag
         def bring(name: str, to: Path) -> None:
             files.get(f"{folder}/{name}", str(to))
 
-        return transfer.receive(paths, content, bring, lambda _text: None, origin=f"host {login.name}")
+        return store.receive(paths, content, bring, lambda _text: None, origin=f"host {login.name}")
 
 
 # -- a host
@@ -94,5 +94,5 @@ def get(paths: Paths, content: Content, ask: Callable[[str], None], stop: thread
         def bring(file: str, to: Path) -> None:
             shutil.move(arriving / file, to)
 
-        transfer.receive(paths, content, bring, lambda _text: None, origin="a run's coordinator")
+        store.receive(paths, content, bring, lambda _text: None, origin="a run's coordinator")
         shutil.rmtree(arriving, ignore_errors=True)

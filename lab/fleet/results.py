@@ -11,7 +11,7 @@ import zstandard
 
 from lab.base.errors import LabError, UsageError
 from lab.base.files import bounded, plain
-from lab.lane.attempts import FAULT, fault_folder
+from lab.lane.cell import FAULT, fault_folder
 from lab.record import RESULTS_FILE, RunResult
 
 # What a part may hold, uncompressed. Measured: up to 0.3 MiB for a cell with all that was tried on it.

@@ -87,8 +87,8 @@ class Agent:
         deadline = self.speed.deadline(SYNC_SECONDS, "the guest's agent")
         # An earlier life may have read the beginning of a line.
         self._send(b"\n", {"token": self._token}, deadline)
-        wanted = json.dumps({"token": self._token}).encode()
-        next(line for line in self._lines(deadline) if line == wanted)
+        echo = json.dumps({"token": self._token}).encode()
+        next(line for line in self._lines(deadline) if line == echo)
 
     def load(self) -> None:
         """Give it the lab's programs."""
@@ -102,13 +102,13 @@ class Agent:
         """
         answer = Answer(calls, keep)
         deadline = self.speed.deadline(seconds, f"`{answer.names}` in the guest")
-        wanted = [(name, json.dumps(argument)) for name, argument in calls]
-        self._ask({"calls": wanted}, answer, deadline)
+        request = [(name, json.dumps(argument)) for name, argument in calls]
+        self._ask({"calls": request}, answer, deadline)
         return answer
 
-    def _ask(self, wanted: dict[str, object], answer: Answer, deadline: Deadline) -> None:
+    def _ask(self, request: dict[str, object], answer: Answer, deadline: Deadline) -> None:
         self._number += 1
-        self._send(b"", {"token": self._token, "id": self._number, **wanted}, deadline)
+        self._send(b"", {"token": self._token, "id": self._number, **request}, deadline)
         about = json.dumps({"id": self._number}).encode().removesuffix(b"}") + b","
         own = (line for line in self._lines(deadline) if line.startswith(about))
         while not answer.take(next(own)):
@@ -125,8 +125,8 @@ class Agent:
         """The lines that come, without end. Raises AgentLost at the deadline."""
         late = 0
         while True:
-            line, found, rest = self._left.partition(b"\n")
-            if found:
+            line, newline, rest = self._left.partition(b"\n")
+            if newline:
                 self._left = rest
                 yield line
                 continue

@@ -1,12 +1,31 @@
-"""Gathering a cell's evidence from the guest into the run's folder."""
+"""Gathering a cell's evidence from the guest into a folder. The guest is hostile: it may send anything.
 
-from pathlib import Path
+No file goes outside of the folder, or has a name that is the lab's own; no more is taken than the bounds below.
+"""
 
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lab.base.errors import LabError
+from lab.base.files import bounded, plain
 from lab.catalog import Variant
 from lab.guest import suite
-from lab.guest.evidence_folder import EvidenceFolder
 from lab.guest.session import Session
 from lab.guest.variant import Mark, home
+
+# What `remote/collect.py` reads as root; the suite chooses none of these names.
+FILES = frozenset(
+    {
+        *("kernel.log", "kernel-mark-lost.log", "audit.log", "journal.log", "sysctls.txt"),
+        *("apparmor-profiles.txt", "processes.txt", "modes.txt"),
+    }
+)
+# What the suite and boxlite wrote, under names that they chose. No rule takes it for the kernel's.
+FOLDERS = frozenset({"suite", "boxlite"})
+MOST_BYTES = 256 * 2**20
+MOST_FILES = 5_000
+MOST_LEVELS = 20
+LONGEST_NAME = 255
 
 
 def collect(session: Session, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
@@ -22,3 +41,49 @@ def collect(session: Session, folder: Path, variant: Variant, *, mark: Mark, ful
         "full": full,
     }
     session.programs([("collect", argument)], seconds=20, keep=EvidenceFolder(folder).keep)
+
+
+class HostileEvidence(LabError):
+    """The guest sent what is no evidence, or more than is taken from a guest."""
+
+
+@dataclass
+class EvidenceFolder:
+    """Keeps files below a folder; the last file of a name counts."""
+
+    folder: Path
+    _files: int = 0
+    _bytes: int = 0
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Write a file of the guest's. Raises HostileEvidence, OSError."""
+        self._files += 1
+        self._bytes += len(content)
+        if self._files > MOST_FILES:
+            raise HostileEvidence(f"the guest's evidence has more than {MOST_FILES} files")
+        if self._bytes > MOST_BYTES:
+            raise HostileEvidence(f"the guest's evidence is larger than {MOST_BYTES // 2**20} MiB")
+        target = self._target(name)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+            raise HostileEvidence(
+                f"the guest's evidence has a file and a folder of one name: {target.name}"
+            ) from error
+
+    def _target(self, name: str) -> Path:
+        """Where a file goes. Raises HostileEvidence for a name that no file of evidence has."""
+        parts = PurePosixPath(name).parts
+        wrong = (
+            plain(name) != name
+            or "\n" in name
+            or not (name in FILES or (len(parts) > 1 and parts[0] in FOLDERS))
+            or len(parts) > MOST_LEVELS
+            or any(part in ("/", "..") or len(part.encode()) > LONGEST_NAME for part in parts)
+        )
+        if wrong:
+            raise HostileEvidence(
+                f"the guest's evidence has a file with the name {bounded(plain(name), 100)!r}"
+            )
+        return self.folder.joinpath(*parts)

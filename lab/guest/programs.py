@@ -49,8 +49,8 @@ def program_file(name: str) -> Path:
 
 
 def sources() -> dict[str, str]:
-    """The source of every program, by the name by which it is called."""
-    return {file.stem: source(file) for file in program_files() if file.name != "__init__.py"}
+    """The source of every program for guests, by the name by which it is called; `show` is for users' hosts."""
+    return {file.stem: source(file) for file in program_files() if file.stem not in ("__init__", "show")}
 
 
 def digest() -> str:
@@ -68,12 +68,12 @@ def command(calls: Sequence[Call]) -> list[str]:
 
     Starting an interpreter takes half a second in an emulated guest.
     """
-    wanted = [
+    loaded = [
         (name, base64.b64encode(source(program_file(name)).encode()).decode(), json.dumps(argument))
         for name, argument in calls
     ]
     # The programs need the standard library only, and not what `site` looks for.
-    return ["python3", "-I", "-S", "-c", loader(), "once", json.dumps(wanted)]
+    return ["python3", "-I", "-S", "-c", loader(), "once", json.dumps(loaded)]
 
 
 def keep_none(name: str, _content: bytes) -> None:
@@ -141,9 +141,9 @@ class _Line(BaseModel):
 def _parsed(line: str | bytes) -> object:
     """A line as JSON. Raises ValueError."""
     try:
-        found = json.loads(line)
+        parsed = json.loads(line)
         # Half of a surrogate pair, as Python reads what is no UTF-8 in a guest, can be written to no file.
-        return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+        return json.loads(json.dumps(parsed, ensure_ascii=False).encode(errors="replace"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -157,7 +157,8 @@ def checked[T](program: str, kind: type[T], printed: object) -> T:
         return TypeAdapter(kind).validate_python(printed)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in error.errors()
+            f"{'.'.join(map(str, problem['loc'])) or 'all of it'}: {problem['msg']}"
+            for problem in error.errors()
         )
         raise RemoteFailed(
             f"`{program}` in the guest printed JSON of another form: {bounded(plain(wrong), MOST_SHOWN)}",

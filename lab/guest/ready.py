@@ -109,14 +109,14 @@ def wait_up(session: Session, lane: Lane) -> None:
 
 def check_as_defined(guest: Guest, facts: Facts) -> None:
     """Compare what the guest shows with what its definition promises. Raises NotAsDefined."""
-    wanted = guest.image.selinux
-    if wanted is None:
+    policy = guest.image.selinux
+    if policy is None:
         return
-    found = facts.selinux
-    shown = f"SELinux is {found.mode} with policy {found.policy}" if found else "SELinux is not in use"
-    if found is None or (found.mode, found.policy) != ("enforcing", wanted):
+    selinux = facts.selinux
+    state = f"SELinux is {selinux.mode} with policy {selinux.policy}" if selinux else "SELinux is not in use"
+    if selinux is None or (selinux.mode, selinux.policy) != ("enforcing", policy):
         raise NotAsDefined(
-            f"{guest.name} should enforce the SELinux policy {wanted}, but {shown}",
+            f"{guest.name} should enforce the SELinux policy {policy}, but {state}",
             hint=f"see [image] in images/{guest.name}.toml, and in the console how the policy was loaded",
         )
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
 import paramiko
@@ -20,8 +20,7 @@ from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.guest import programs, ssh
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.programs import MOST_SHOWN, Answer, Call, Keep, RemoteFailed, keep_none
-from lab.guest.runner import printed_too_much
-from lab.guest.ssh import SessionLost
+from lab.guest.ssh import SessionLost, printed_too_much
 from lab.machine import seed
 from lab.machine.lane import Endpoint, LaneDied
 
@@ -85,9 +84,18 @@ class Session:
         self.close()
         self._endpoint = endpoint
 
-    def change_key(self, endpoint: Endpoint) -> None:
-        """Log in with another key from now on. Connections that are open stay: a login takes seconds."""
-        self._endpoint = endpoint
+    def renew_key(self) -> Endpoint:
+        """Replace the client key of the guest's accounts by a new one, and set its clock.
+
+        Returns how to log in from now on. Connections that are open stay: a login takes seconds. Raises what
+        `programs` raises.
+        """
+        renewed = replace(self._endpoint, client_key=seed.new_keys("lab"))
+        files = [f"/home/{user}/.ssh/authorized_keys" for user in (ADMIN, SUITE)]
+        argument = {"clock": time.time(), "key": renewed.client_key.public, "files": files}
+        self.program("renew_key", argument, seconds=10)
+        self._endpoint = renewed
+        return renewed
 
     def wait_open(self, seconds: float, *, listens: Callable[[], bool] = lambda: True) -> None:
         """Wait until the administrator can log in.

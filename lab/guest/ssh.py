@@ -1,6 +1,7 @@
 """One SSH connection to a guest: whether a server listens, the login, and whether the server is still there.
 
-The guest must show the one host key that it was given.
+The guest must show the one host key that it was given, and no more is taken of what it prints than the lab can
+hold.
 """
 
 import base64
@@ -12,12 +13,13 @@ from io import StringIO
 
 import paramiko
 from fabric import Config, Connection
+from fabric.runners import Remote
+from invoke.exceptions import ThreadException
 from paramiko import SSHConfig
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey
 
 from lab.base.errors import LabError
 from lab.base.speed import ORDINARY, Speed
-from lab.guest.runner import BoundedRemote
 from lab.machine.lane import Endpoint, LaneDied
 
 # How often the guest's SSH server is asked whether it is still there, while a command runs.
@@ -28,6 +30,8 @@ SILENT_SECONDS = 90.0
 CONNECT_SECONDS, BANNER_SECONDS, LOGIN_SECONDS = 10.0, 30.0, 30.0
 # How long a server that is up may take to show its banner, before it is asked once more.
 SHOW_SECONDS = 2.0
+# The most that a command may print. The longest that the lab asks for is a suite's report.
+MOST_BYTES = 16 * 2**20
 
 
 class SessionLost(LabError):
@@ -191,3 +195,33 @@ def _ask(transport: paramiko.Transport) -> None:
     """Ask a server, and wait until it answers or the connection is closed. OpenSSH calls this request so."""
     with suppress(paramiko.SSHException, OSError, EOFError):
         transport.global_request("keepalive@openssh.com", wait=True)
+
+
+class TooMuch(Exception):
+    """A command printed more than is taken."""
+
+
+class BoundedRemote(Remote):  # type: ignore[misc]
+    """Raises TooMuch, inside of a ThreadException, as soon as a command printed too much."""
+
+    _taken = 0
+
+    def read_proc_stdout(self, num_bytes: int) -> bytes:
+        return self._counted(super().read_proc_stdout(num_bytes))
+
+    def read_proc_stderr(self, num_bytes: int) -> bytes:
+        return self._counted(super().read_proc_stderr(num_bytes))
+
+    def respond(self, buffer_: list[str]) -> None:
+        """Nothing answers to output. invoke would join all that was printed before, for every block."""
+
+    def _counted(self, block: bytes) -> bytes:
+        self._taken += len(block)
+        if self._taken > MOST_BYTES:
+            raise TooMuch
+        return block
+
+
+def printed_too_much(error: ThreadException) -> bool:
+    """Whether a command failed because it printed too much."""
+    return any(isinstance(each.value, TooMuch) for each in error.exceptions)

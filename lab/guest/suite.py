@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ from lab.base.files import bounded, plain
 from lab.base.speed import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
-from lab.guest.ending import Ending
 from lab.guest.session import Session
 from lab.guest.variant import as_run, home, login, under
 from lab.record import Outcome, TestResult
@@ -21,6 +21,13 @@ STDIN = "LAB_STDIN"
 MOST_REPORT_BYTES = 8_000_000
 # The first line that the guest prints of a suite: its exit status and its seconds.
 ENDED = re.compile(r"(\d{1,3}) (\d{1,6})\n")
+# By `timeout`, whose first signal was enough. That of coreutils in Rust had the second status until 2026, with
+# --kill-after (https://github.com/uutils/coreutils/pull/11392).
+TIMED_OUT = (124, 125)
+BY_SIGNAL = 128  # what a shell adds to the number of the signal that ended a command
+KILLED = BY_SIGNAL + signal.SIGKILL
+# Seconds are counted as the difference of two times, each without its fraction.
+ROUNDING = 1
 
 
 class SuiteBroken(LabError):
@@ -37,6 +44,34 @@ class SuiteRun:
 
     tests: list[TestResult]
     cut_short: str = ""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The command's exit status, and how many seconds it took; `limit` is the suite's limit in seconds."""
+
+    status: int
+    seconds: int
+    limit: float
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the suite's limit ended it: the kernel, too, sends SIGKILL if memory runs out."""
+        return self.status in (*TIMED_OUT, KILLED) and self.seconds >= int(self.limit) - ROUNDING
+
+    def is_early(self, build: Build) -> bool:
+        """Whether the suite ended before each of its tests had its turn."""
+        return self.at_limit or self.status not in build.completed
+
+    def __str__(self) -> str:
+        """What happened to the suite, as the end of a sentence."""
+        if self.at_limit:
+            return f"was killed at its time limit of {self.limit:.0f} s"
+        names = {number.value: number.name for number in signal.Signals}
+        if name := names.get(self.status - BY_SIGNAL):
+            early = f", before its time limit of {self.limit:.0f} s" if self.status == KILLED else ""
+            return f"was ended by {name} (exit status {self.status}){early}"
+        return f"ended with exit status {self.status}"
 
 
 def run(

@@ -48,9 +48,9 @@ class Copying:
         never. Raises UsageError if a path is wrong, LabError if the copy fails; nothing is left of it then.
         """
         with _named_errors(remote):
-            found = self.sftp.stat(remote)
+            entry = self.sftp.stat(remote)
             target = _target(remote, local)
-            if stat.S_ISDIR(found.st_mode or 0) and os.path.lexists(target):
+            if stat.S_ISDIR(entry.st_mode or 0) and os.path.lexists(target):
                 raise UsageError(
                     f"{target} exists, and no folder is copied over it",
                     hint="remove it, or name another",
@@ -58,7 +58,7 @@ class Copying:
             # What is only half copied never has the target's name.
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".lab-copy-") as folder:
                 made = Path(folder) / "copy"
-                self._fetch(remote, found, made, 0)
+                self._fetch(remote, entry, made, 0)
                 if not made.exists():
                     raise UsageError(f"{remote} is neither a file nor a folder")
                 made.rename(target)
@@ -79,13 +79,13 @@ class Copying:
 
     # -- out of the guest
 
-    def _fetch(self, remote: str, found: SFTPAttributes, target: Path, level: int) -> None:
+    def _fetch(self, remote: str, attributes: SFTPAttributes, target: Path, level: int) -> None:
         """Copy one entry, with all that is in it, to a path that does not exist."""
         if level > MOST_LEVELS:
             raise HostileAnswer(f"its folders are more than {MOST_LEVELS} levels deep")
-        mode = found.st_mode or 0
+        mode = attributes.st_mode or 0
         if stat.S_ISREG(mode):
-            self._fetch_file(remote, found, target)
+            self._fetch_file(remote, attributes, target)
         elif stat.S_ISDIR(mode):
             target.mkdir()
             for entry in self._entries_of(remote):
@@ -105,9 +105,9 @@ class Copying:
             entries.append(entry)
         return entries
 
-    def _fetch_file(self, remote: str, found: SFTPAttributes, target: Path) -> None:
+    def _fetch_file(self, remote: str, attributes: SFTPAttributes, target: Path) -> None:
         self.files += 1
-        size = found.st_size or 0
+        size = attributes.st_size or 0
         self._check_size(size)
         # Exclusive: nothing that is there is written through.
         with self.sftp.open(remote, "rb") as source, target.open("xb") as sink:
@@ -115,7 +115,7 @@ class Copying:
             while block := source.read(BLOCK):
                 self._count(len(block))
                 sink.write(block)
-        if (found.st_mode or 0) & stat.S_IXUSR:
+        if (attributes.st_mode or 0) & stat.S_IXUSR:
             target.chmod(target.stat().st_mode | 0o111)
 
     # -- into the guest
@@ -181,16 +181,16 @@ def _check_name(name: str) -> None:
 @contextmanager
 def _named_errors(remote: str) -> Iterator[None]:
     """Turn what SFTP and the file system say into errors that name the path."""
-    shown = bounded(plain(remote), 200)
+    path = bounded(plain(remote), 200)
     try:
         yield
     except HostileAnswer as error:
-        raise HostileAnswer(f"{shown} was not copied: {error.args[0]}", hint=error.hint) from error
+        raise HostileAnswer(f"{path} was not copied: {error.args[0]}", hint=error.hint) from error
     except UnicodeDecodeError as error:
         raise LabError(
-            f"{shown} was not copied: a name in it is not UTF-8", hint="pack it in the guest, copy the archive"
+            f"{path} was not copied: a name in it is not UTF-8", hint="pack it in the guest, copy the archive"
         ) from error
     except FileNotFoundError as error:
-        raise UsageError(f"{shown}: no such file or folder in the guest") from error
+        raise UsageError(f"{path}: no such file or folder in the guest") from error
     except (OSError, EOFError, SSHException) as error:
-        raise LabError(f"{shown} was not copied: {str(error) or 'SFTP broke'}") from error
+        raise LabError(f"{path} was not copied: {str(error) or 'SFTP broke'}") from error

@@ -1,14 +1,35 @@
-"""Guests that their distribution publishes as a disk: finds out which disk to use, and downloads it."""
+"""Guests that their distribution publishes as a disk: which disk to use, whether it is theirs, what is pinned.
 
+gpgv's status lines: https://github.com/gpg/gnupg/blob/master/doc/DETAILS
+"""
+
+import base64
+import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from lab.base.errors import ImageNotAvailable, NotPublished
-from lab.base.files import digest
-from lab.catalog import CloudImage, Guest, SignatureForm, SignedChecksums, key_file
-from lab.images import disk, download, signature
+import tomlkit
+from filelock import FileLock
+
+from lab.base import process, scratch
+from lab.base.errors import ImageNotAvailable, LabError, NotPublished
+from lab.base.files import digest, write_atomically
+from lab.catalog import (
+    CloudImage,
+    Guest,
+    Pin,
+    SignatureForm,
+    SignedChecksums,
+    UnsignedChecksums,
+    key_file,
+    load_pins,
+    pins_file,
+)
+from lab.images import disk, download
 from lab.images.download import Say
 
 # A line of a checksum file in coreutils' format (Ubuntu) and in BSD's format (Fedora).
@@ -20,6 +41,25 @@ FORMS = (
 # coreutils' format, with SHA-512 (Debian).
 SHA512_FORMS = (re.compile(r"(?P<digest>[0-9a-f]{128}) [ *](?P<name>.+)"),)
 UNPINNED = "no digest is pinned yet, and the distribution does not sign one"
+
+GPGV_SECONDS = 60.0
+STATUS = "[GNUPG:] "
+# gpgv's status codes that mean refusal. For an expired key gpgv exits with 0 and reports a valid signature.
+REFUSED = {
+    "NODATA": "it contains no signature",
+    "BADSIG": "the signature does not match the text",
+    "EXPKEYSIG": "the key has expired",
+    "EXPSIG": "the signature has expired",
+    "REVKEYSIG": "the key was revoked",
+    "NO_PUBKEY": "it was signed by another key",
+}
+
+HREF = re.compile(r"""href=["']([^"'?#]+)["']""", re.IGNORECASE)
+BUILD = "{build}"
+PINS_HEADER = """\
+Which build of each published disk the lab boots, so that two maintainers test the same disks.
+`lab images pull --update` moves these pins. A signed disk needs no digest; an unsigned one has the digest on
+which all of its mirrors agreed."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +117,7 @@ def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
     say("fetching checksums")
     text = download.read(url, say)
     detached = download.read(f"{url}.gpg", say) if checksums.form is SignatureForm.DETACHED else None
-    return signature.verify(text, detached, key_file(checksums.key), download.short(url))
+    return verify_signature(text, detached, key_file(checksums.key), download.short(url))
 
 
 def find_digest(text: str, name: str, url: str, forms: Sequence[re.Pattern[str]] = FORMS) -> str:
@@ -87,13 +127,13 @@ def find_digest(text: str, name: str, url: str, forms: Sequence[re.Pattern[str]]
     """
     lines = [line.rstrip() for line in text.splitlines()]
     matches = [match for line in lines for form in forms if (match := form.fullmatch(line))]
-    found = {match["digest"] for match in matches if match["name"] == name}
-    if len(found) != 1:
+    digests = {match["digest"] for match in matches if match["name"] == name}
+    if len(digests) != 1:
         raise ImageNotAvailable(
-            f"{download.short(url)} lists {'several digests' if found else 'no digest'} for {name}",
+            f"{download.short(url)} lists {'several digests' if digests else 'no digest'} for {name}",
             hint=f"was the build withdrawn? look at {url}; lab images pull --update pins a newer one",
         )
-    return found.pop()
+    return digests.pop()
 
 
 def fetch(want: Wanted, folder: Path, say: Say) -> Path:
@@ -114,14 +154,174 @@ def fetch(want: Wanted, folder: Path, say: Say) -> Path:
 
 
 def _verify(want: Wanted, file: Path) -> None:
-    found = digest(file, want.algorithm)
-    if found != want.digest:
+    actual = digest(file, want.algorithm)
+    if actual != want.digest:
         raise ImageNotAvailable(
             f"{download.short(want.url)} does not have the expected digest",
-            hint=f"its {want.algorithm} is {found}, expected {want.digest}; the download was deleted: "
+            hint=f"its {want.algorithm} is {actual}, expected {want.digest}; the download was deleted: "
             "try again later or from another network",
         )
     try:
         disk.check_qcow2(file)
     except disk.NotADisk as error:
         raise ImageNotAvailable(f"{download.short(want.url)}: {error.args[0]}") from error
+
+
+# -- signatures
+
+
+def verify_signature(text: bytes, signature: bytes | None, key: Path, name: str) -> str:
+    """Verify a checksum file and return the part of its text that is signed.
+
+    `signature` is the detached signature, or None if the text contains it. `key` is the file of an
+    ASCII-armoured key; `name` names the checksum file in errors. Raises ImageNotAvailable.
+    """
+    with scratch.temporary() as home:
+        ring, signed, plain = home / "key.gpg", home / "signed", home / "plain"
+        # gpgv does not read armoured keys.
+        ring.write_bytes(dearmour(key))
+        signed.write_bytes(text)
+        command: list[str | Path] = ["gpgv", "--homedir", home, "--keyring", ring, "--status-fd", "1"]
+        if signature is None:
+            # Anybody can add text around the signed part, so only gpgv's output counts.
+            command += ["--output", plain, signed]
+        else:
+            (home / "signature").write_bytes(signature)
+            command += [home / "signature", signed]
+            plain = signed
+        _judge(command, key, name)
+        return plain.read_bytes().decode(errors="replace")
+
+
+def _judge(command: process.Command, key: Path, name: str) -> None:
+    try:
+        printed = process.run(command, timeout=GPGV_SECONDS)
+        failure = None
+    except process.CommandFailed as error:
+        printed, failure = error.output, error
+    lines = [line.removeprefix(STATUS) for line in printed.splitlines() if line.startswith(STATUS)]
+    codes = {line.split()[0] for line in lines if line}
+    if failure is not None and not codes:
+        raise LabError(
+            f"gpgv could not be run: {failure}", hint="run ./setup.sh, which installs it"
+        ) from failure
+    reason = next((why for code, why in REFUSED.items() if code in codes), None)
+    if reason is None and failure is None and {"GOODSIG", "VALIDSIG"} <= codes:
+        return
+    raise ImageNotAvailable(
+        f"the signature of {name} is not valid: {reason or 'gpgv refused it'}",
+        hint=f"the expected key is {key}; gpgv printed:\n{printed.rstrip()}",
+    ) from failure
+
+
+def dearmour(key: Path) -> bytes:
+    """Decode an ASCII-armoured key: https://www.rfc-editor.org/rfc/rfc9580#section-6.2.
+
+    Raises LabError if the file is not such a key.
+    """
+    try:
+        # The headers end at the first empty line; the line that begins with "=" is a checksum.
+        body = key.read_text().partition("\n\n")[2].partition("\n=")[0].partition("\n-----END")[0]
+        data = base64.b64decode(body.replace("\n", ""), validate=True)
+    except (OSError, ValueError, binascii.Error) as error:
+        raise LabError(f"{key} cannot be read: {error}") from error
+    if not data:
+        raise LabError(f"{key} is not an ASCII-armoured key")
+    return data
+
+
+# -- pins
+
+
+def move_pin(guest: Guest, image: CloudImage, say: Say) -> Guest:
+    """Pin the newest build that the guest's server lists, and return the guest with it.
+
+    The pin is written only if the build can be verified: its checksums are signed and list the disk, or all
+    mirrors have the same digest. A guest whose definition does not say what dated builds are called is returned
+    as it is. Raises ImageNotAvailable, and LabError if the file cannot be written.
+    """
+    if image.builds is None or BUILD not in image.url:
+        return guest
+    build = _newest_published(image, image.builds, say)
+    digest = _agreed_digest(image.url, image.unsigned, build, say) if image.unsigned else None
+    servers = [image.url, *image.unsigned.mirrors] if image.unsigned else []
+    pin = Pin(
+        build=build,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        digest=digest,
+        mirrors=[urlsplit(server).netloc for server in servers],
+    )
+    pinned = guest.pinned(pin)
+    assert isinstance(pinned.image, CloudImage)
+    resolve_disk(pinned, pinned.image, say)
+    _write_pin(pins_file(), guest.name, pin)
+    return pinned
+
+
+def _newest_published(image: CloudImage, builds: str, say: Say) -> str:
+    """Return the newest build that the guest's server lists; its archive is asked after a release has moved."""
+    try:
+        return newest_build(image.url, builds, say)
+    except NotPublished:
+        if image.archive is None:
+            raise
+        return newest_build(image.archive, builds, say)
+
+
+def newest_build(url: str, builds: str, say: Say) -> str:
+    """Return the newest build in the listing of the folder that holds them.
+
+    Raises NotPublished if there is no such folder or no build in it, and ImageNotAvailable.
+    """
+    before, _, after = url.partition(BUILD)
+    folder, _, prefix = before.rpartition("/")
+    name = re.compile(f"{re.escape(prefix)}(?P<build>{builds}){re.escape(after.partition('/')[0])}")
+    say("looking for newer builds")
+    listing = download.read(f"{folder}/", say, only_https=True).decode(errors="replace")
+    links = [unquote(link).rstrip("/").rpartition("/")[2] for link in HREF.findall(listing)]
+    names = [match["build"] for link in links if (match := name.fullmatch(link))]
+    if not names:
+        raise NotPublished(
+            f"{folder}/ lists no build",
+            hint="did the folder move? correct `url` and `builds` in the definition",
+        )
+    return max(names, key=lambda build: [(len(digits), digits) for digits in re.findall(r"0*(\d+)", build)])
+
+
+def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, say: Say) -> str:
+    """Return the digest of the disk on which all mirrors agree. Raises ImageNotAvailable."""
+    address = url.replace(BUILD, build)
+    folder, _, disk = address.rpartition("/")
+    digests: dict[str, str] = {}
+    for mirror in (folder, *unsigned.mirrors):
+        file = f"{mirror.replace(BUILD, build)}/{unsigned.file}"
+        text = download.read(file, say, only_https=True).decode(errors="replace")
+        digests[file] = find_digest(text, disk, file, SHA512_FORMS)
+    if len(set(digests.values())) != 1:
+        told = ", ".join(f"{file}: {digest[:16]}" for file, digest in digests.items())
+        raise ImageNotAvailable(
+            f"the mirrors do not have the same digest of {disk}: {told}",
+            hint="one of them may not be up to date: try again later; nothing was pinned",
+        )
+    return f"sha512:{digests.popitem()[1]}"
+
+
+def _write_pin(file: Path, guest: str, pin: Pin) -> None:
+    try:
+        file.parent.mkdir(exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            pins = load_pins(file)
+            before = pins.get(guest)
+            if before and before.model_copy(update={"date": pin.date}) == pin:
+                return
+            document = tomlkit.document()
+            for line in PINS_HEADER.splitlines():
+                document.add(tomlkit.comment(line))
+            for name, entry in sorted({**pins, guest: pin}.items()):
+                document.add(tomlkit.nl())
+                document[name] = entry.model_dump(exclude_defaults=True)
+            write_atomically(file, tomlkit.dumps(document))
+    except OSError as error:
+        raise LabError(
+            f"{file} cannot be written: {error.strerror}", hint="update the pins in a checkout that is yours"
+        ) from error

@@ -1,10 +1,11 @@
-"""Detects the format of a disk file, as QEMU sees it."""
+"""Disk files, by qemu-img: their format, and overlays, which hold what a guest writes on top of an image."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lab.base import process
-from lab.base.errors import LabError
+from lab.base.errors import LabError, UsageError
 
 SECONDS = 60.0
 
@@ -16,7 +17,7 @@ class NotADisk(LabError):
 def detect_format(file: Path) -> str:
     """Return `qcow2` or `raw`. Raises NotADisk for other files, and for a disk that refers to another file."""
     try:
-        info = json.loads(process.run(["qemu-img", "info", "--output=json", file], timeout=SECONDS))
+        info = _info(file)
     except (process.CommandFailed, ValueError) as error:
         raise NotADisk(f"cannot be read as a disk: {error}") from error
     kind = str(info.get("format"))
@@ -34,7 +35,48 @@ def detect_format(file: Path) -> str:
     return kind
 
 
+def _info(file: Path) -> dict[str, Any]:
+    """What qemu-img says of a disk. Raises CommandFailed, ValueError."""
+    info: dict[str, Any] = json.loads(process.run(["qemu-img", "info", "--output=json", file], timeout=SECONDS))
+    return info
+
+
 def check_qcow2(file: Path) -> None:
     """Raise NotADisk unless the file is a whole qcow2 disk."""
     if (kind := detect_format(file)) != "qcow2":
         raise NotADisk(f"it is a {kind} disk, not qcow2")
+
+
+def create_overlay(overlay: Path, backing: Path, *, gib: int | None = None) -> None:
+    """Create an empty overlay over `backing`, with its size or `gib` GiB. Raises LabError.
+
+    Only the owner may read it, because the guest writes its private keys into it. libvirt makes QEMU's user the
+    owner when the machine starts.
+    """
+    overlay.unlink(missing_ok=True)
+    # qemu-img keeps the mode of a file that exists.
+    overlay.touch(0o600)
+    size = [] if gib is None else [_size(backing, gib)]
+    process.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay, *size],
+        timeout=SECONDS,
+    )
+
+
+def put_over(overlay: Path, backing: Path) -> None:
+    """Tell an overlay that its image is now at `backing`. Raises LabError."""
+    process.run(
+        ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay],
+        timeout=SECONDS,
+    )
+
+
+def _size(backing: Path, gib: int) -> str:
+    """The size for qemu-img. Raises UsageError for one that would cut off the end of the last partition."""
+    own = _info(backing)["virtual-size"]
+    if gib * 2**30 < own:
+        raise UsageError(
+            f"disk_gib = {gib} is less than the {own / 2**30:.1f} GiB of the image's own disk ({backing})",
+            hint=f"set disk_gib to at least {-(-own // 2**30)} in the guest's definition",
+        )
+    return f"{gib}G"

@@ -1,11 +1,13 @@
-"""Downloads files: resumes interrupted downloads and retries transient errors."""
+"""Downloads files: resumes interrupted downloads and retries transient errors. Asks which servers are up."""
 
 import re
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -27,6 +29,8 @@ TIMEOUT = httpx.Timeout(30.0)
 SAY_SECONDS = 5.0
 # Ubuntu's checksum files have a few KiB; a file larger than this is not a checksum file.
 TEXT_LIMIT = 1 << 20
+# How long a server may take to answer at all. Looking up a name has no limit of its own.
+REACH_SECONDS = 5.0
 
 
 def read(url: str, say: Say, *, only_https: bool = False) -> bytes:
@@ -235,3 +239,29 @@ def progress(have: int, total: int | None, lately: int, seconds: float) -> str:
         text += f" of {total / 2**20:.0f} MiB ({100 * have // total} %), {rate / 2**20:.1f} MiB/s"
         return f"{text}, about {(total - have) / max(rate, 1):.0f} s left"
     return f"{text} MiB, {rate / 2**20:.1f} MiB/s"
+
+
+def unreachable(urls: Iterable[str]) -> dict[str, str]:
+    """Return the hosts of these URLs that cannot be reached, each with the reason. All are asked once, at once.
+
+    Any answer counts, an error too: what is wrong with one file says the download.
+    """
+    servers = {parts.netloc: f"{parts.scheme}://{parts.netloc}/" for parts in map(urlsplit, urls)}
+    reasons = dict.fromkeys(servers, f"no answer within {REACH_SECONDS:.0f} s")
+    threads = [
+        threading.Thread(target=_ask, args=(host, url, reasons), daemon=True) for host, url in servers.items()
+    ]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + REACH_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return {host: reason for host, reason in dict(reasons).items() if reason}
+
+
+def _ask(host: str, url: str, reasons: dict[str, str]) -> None:
+    try:
+        httpx.head(url, timeout=REACH_SECONDS)
+        reasons[host] = ""
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reasons[host] = describe(error)

@@ -12,30 +12,38 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError, UsageError, one_line
-from lab.base.files import bounded, digest, plain, put_in_place, seal, sha256
+from lab.base.files import bounded, digest, plain, put_in_place, seal, sha256, write_atomically
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
-from lab.images import choice, cloud, debian, disk, download
+from lab.images import cloud, debian, disk, download
 from lab.images.content import DISK, Content, FileContent
 from lab.images.download import Say
 
 MANIFEST = "manifest.json"
+# Which disk each cloud guest uses.
+CHOICES = "guests.json"
 # How the folder of an image begins that came from another host.
 RECEIVED = "received-"
 # And how that of a disk which was downloaded or imported.
 PUBLISHED = "sha256-"
 # An image takes about 0.2 GiB; during the build, its tree and raw disk need 2 GiB.
-BUILD_FREE_GIB = 3.0
+BUILD_FREE_BYTES = 3 << 30
 BUILD_SECONDS = 1800.0
 # A disk of 1 GiB at 150 KiB/s.
 DOWNLOAD_SECONDS = 7200.0
 CONVERT_SECONDS = 1800.0
+# Another lane may be bringing the same image from another host: a disk of 1 GiB at 300 KiB/s.
+RECEIVE_SECONDS = 3600.0
+
+# Brings a file of an image, by its name, to a path. Raises LabError, OSError.
+Bring = Callable[[str, Path], None]
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
@@ -67,6 +75,20 @@ class Manifest:
 
 
 _MANIFEST = TypeAdapter(Manifest)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which disk a cloud guest uses, so that a newer build is fetched only on request.
+
+    `sha256` is the disk's digest; `inputs` is the digest of the definition for which it was chosen.
+    """
+
+    inputs: str
+    sha256: str
+
+
+_CHOICES = TypeAdapter(dict[str, Choice])
 
 
 @dataclass(frozen=True)
@@ -110,11 +132,11 @@ def find(paths: Paths, guest: Guest) -> BaseImage | None:
     """
     firmware = guest.image.firmware if isinstance(guest.image, CloudImage) else None
     if guest.only_image:
-        found = by_content(paths, guest.only_image)
+        image = by_content(paths, guest.only_image)
     else:
-        found = _find_own(paths, guest)
-        found = found or find_received(paths, guest.name, inputs_digest(guest))
-    return replace(found, firmware=firmware) if found else None
+        image = _find_own(paths, guest)
+        image = image or find_received(paths, guest.name, inputs_digest(guest))
+    return replace(image, firmware=firmware) if image else None
 
 
 def by_content(paths: Paths, digest: str) -> BaseImage | None:
@@ -125,8 +147,8 @@ def by_content(paths: Paths, digest: str) -> BaseImage | None:
 def find_received(paths: Paths, guest: str, inputs: str) -> BaseImage | None:
     """Return an image of a guest that another host made from these inputs, if one is stored."""
     for manifest in sorted(paths.images.glob(f"{received_name(guest, inputs)}-*/{MANIFEST}")):
-        if found := read(manifest.parent):
-            return found
+        if image := read(manifest.parent):
+            return image
     return None
 
 
@@ -139,7 +161,7 @@ def _find_own(paths: Paths, guest: Guest) -> BaseImage | None:
     """The image that was built, downloaded or imported here."""
     if isinstance(guest.image, DebianImage):
         return read(_folder(paths, guest))
-    chosen = choice.remembered(paths, guest.name)
+    chosen = chosen_disk(paths, guest.name)
     if chosen is None or chosen.inputs != inputs_digest(guest):
         return None
     return read(_disk_folder(paths, chosen.sha256))
@@ -254,14 +276,14 @@ def check(image: BaseImage) -> None:
 
     Every lane calls this, so a file is read only if its size or time differs.
     """
-    for name, known in image.manifest.files.items():
+    for name, stored in image.manifest.files.items():
         try:
             status = (image.folder / name).stat()
         except OSError:
             status = None
-        if status and (status.st_size, status.st_mtime_ns) == (known.size, known.modified_ns):
+        if status and (status.st_size, status.st_mtime_ns) == (stored.size, stored.modified_ns):
             continue
-        if status is None or sha256(image.folder / name) != known.sha256:
+        if status is None or sha256(image.folder / name) != stored.sha256:
             raise ImageNotAvailable(
                 f"{image.folder / name} was changed since it was stored",
                 hint="run lab images verify, which sets it aside; the next use fetches or builds it again",
@@ -290,11 +312,6 @@ def _disk_folder(paths: Paths, sha256: str) -> Path:
     return paths.images / f"{PUBLISHED}{sha256}"
 
 
-def is_published(image: BaseImage) -> bool:
-    """Whether its disk was downloaded or imported here: guests may share it."""
-    return image.folder.name.startswith(PUBLISHED)
-
-
 def _copy(file: Path, form: str, copy: Path) -> None:
     """Copy a disk, converting it to qcow2, which the guests' overlays need."""
     if form == "raw":
@@ -308,13 +325,7 @@ def _copy(file: Path, form: str, copy: Path) -> None:
 
 
 def _build(paths: Paths, guest: Guest, image: DebianImage, folder: Path, say: Say) -> BaseImage:
-    free = shutil.disk_usage(paths.images).free / 2**30
-    if free < BUILD_FREE_GIB:
-        raise LabError(
-            f"building {guest.name} needs {BUILD_FREE_GIB:.0f} GiB free in {paths.images}; "
-            f"only {free:.1f} are free",
-            hint="free some disk space and run the same command again",
-        )
+    download.check_room(paths.images, BUILD_FREE_BYTES, f"building {guest.name}")
 
     def fill(partial: Path) -> float:
         return debian.build(image, partial, say, timeout=BUILD_SECONDS)
@@ -329,8 +340,8 @@ def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
     lock = paths.make(paths.downloads) / f"{want.name}.lock"
     with locked(lock, DOWNLOAD_SECONDS, "this image to be downloaded", say):
         # Folders are named by SHA-256. With another algorithm, look at the disk that the guest uses now.
-        known = want.algorithm == "sha256"
-        stored = read(_disk_folder(paths, want.digest)) if known else find(paths, guest)
+        by_sha256 = want.algorithm == "sha256"
+        stored = read(_disk_folder(paths, want.digest)) if by_sha256 else find(paths, guest)
         if stored:
             check(stored)
             _remember(paths, guest, stored)
@@ -343,8 +354,8 @@ def _pull(paths: Paths, guest: Guest, image: CloudImage, say: Say) -> BaseImage:
 
 def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: float, say: Say) -> BaseImage:
     """Move a verified disk into the store, and remember that the guest uses it."""
-    known = sha256(file)
-    folder = _disk_folder(paths, known)
+    digest_of_disk = sha256(file)
+    folder = _disk_folder(paths, digest_of_disk)
 
     def fill(partial: Path) -> float:
         file.rename(partial / DISK)
@@ -360,8 +371,8 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
 
 
 def _remember(paths: Paths, guest: Guest, image: BaseImage) -> None:
-    chosen = choice.Choice(inputs_digest(guest), image.manifest.disk_sha256)
-    choice.remember(paths, guest.name, chosen)
+    chosen = Choice(inputs_digest(guest), image.manifest.disk_sha256)
+    remember(paths, guest.name, chosen)
 
 
 def place(
@@ -411,3 +422,69 @@ def place(
 def _describe(file: Path) -> StoredFile:
     status = file.stat()
     return StoredFile(sha256=sha256(file), size=status.st_size, modified_ns=status.st_mtime_ns)
+
+
+# -- the disks that were chosen
+
+
+def chosen_disk(paths: Paths, guest: str) -> Choice | None:
+    """Return the disk that was chosen for a guest, if any. Raises LabError if the file is damaged."""
+    return _read_choices(paths.images / CHOICES).get(guest)
+
+
+def remember(paths: Paths, guest: str, choice: Choice) -> None:
+    """Let the guest use this disk from now on."""
+    file = paths.images / CHOICES
+    with FileLock(file.with_suffix(".lock")):
+        choices = _read_choices(file) | {guest: choice}
+        write_atomically(file, _CHOICES.dump_json(choices, indent=2).decode() + "\n")
+
+
+def _read_choices(file: Path) -> dict[str, Choice]:
+    try:
+        return _CHOICES.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise LabError(
+            f"{file} cannot be read: {one_line(error)}", hint=f"rm {file}, and pull the images again"
+        ) from error
+
+
+# -- from another host
+
+
+class DamagedImage(LabError):
+    """What another host sent is not the image that was asked for."""
+
+
+def receive(paths: Paths, content: Content, bring: Bring, say: Say, *, origin: str) -> BaseImage:
+    """Return the image with this content; bring it first if it is not stored. Two lanes at once do this once.
+
+    It is put beside an image that this host made from the same definition. `origin` is where it comes from.
+    Raises LabError; nothing is stored then.
+    """
+    if image := by_content(paths, content.digest):
+        check(image)
+        return image
+    paths.make(paths.images)
+    name = f"{received_name(content.guest, content.inputs)}-{content.digest[:16]}"
+    with locked(paths.images / f"{name}.lock", RECEIVE_SECONDS, "this image to arrive", say):
+        if image := by_content(paths, content.digest):
+            return image
+
+        def fill(partial: Path) -> float:
+            started = time.monotonic()
+            for file, known in content.files.items():
+                bring(file, partial / file)
+                if (digest := sha256(partial / file)) != known.sha256:
+                    raise DamagedImage(
+                        f"{file} of {content.guest} arrived damaged: its sha256 is {digest[:12]}, "
+                        f"not {known.sha256[:12]}"
+                    )
+            return time.monotonic() - started
+
+        made = plain(content.source).partition("; from ")[0]
+        source = f"{made}; from {origin}".removeprefix("; ")
+        folder = paths.images / name
+        return place(folder, content.guest, content.inputs, source, fill, base=content.base)

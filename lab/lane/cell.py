@@ -1,6 +1,11 @@
-"""Running cells on a lane: fork, apply the variant, read it back, run the suite, gather evidence, judge."""
+"""Running cells on a lane: fork, apply the variant, read it back, run the suite, gather evidence, judge.
 
-from collections.abc import Sequence
+And where attempts at the same cell or trial keep their evidence, and how a faulty one is set aside.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +16,18 @@ from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
 from lab.causes import evidence
-from lab.guest import ready, variant
+from lab.guest import ready
 from lab.guest.suite import SuiteRun
-from lab.guest.variant import Mark
+from lab.guest.variant import Mark, check_in_effect, why_not_applicable
 from lab.lane.guest import LaneGuest
 from lab.lane.running import COLD, RunningLane
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
 from lab.record import CellResult, Finding, Outcome, Status, TestResult
 from lab.verdict.status import judge
+
+# Evidence of an attempt that met a fault of the lab; numbered.
+FAULT = "fault-"
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class CellRunner:
         """Why the cell's variant makes no sense on this guest; None if it does."""
         if cell.machine.arguments and self.running.lane.image.firmware is not None:
             return "its own loader decides what its kernel is booted with"
-        return variant.why_not_applicable(cell.variant, self.running.facts)
+        return why_not_applicable(cell.variant, self.running.facts)
 
     def not_applicable(self, cell: Cell, reason: str) -> CellResult:
         """The result of a cell that makes no sense on this guest, with the facts that say so."""
@@ -117,18 +125,18 @@ class CellRunner:
         assert checkpoint is not None, "cold cells are not forked"
         self.guest.fork(checkpoint)
 
-    def apply(self, wanted: Variant) -> Applied:
+    def apply(self, variant: Variant) -> Applied:
         """Apply a variant and read it back.
 
         Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
         """
-        mark = Mark(f"lab-cell-begins {self.running.lane.name} {wanted.name}")
+        mark = Mark(f"lab-cell-begins {self.running.lane.name} {variant.name}")
         sysctls = self.running.work.sysctls
-        facts = self.guest.apply(wanted, mark, sysctls)
-        who = self.guest.read_who(wanted)
-        if "selinux" not in wanted.knobs:  # A variant that changes SELinux is read back by its own knob.
+        facts = self.guest.apply(variant, mark, sysctls)
+        who = self.guest.read_who(variant)
+        if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
             ready.check_as_defined(self.running.lane.guest, facts)
-        variant.check_in_effect(wanted, facts, who)
+        check_in_effect(variant, facts, who)
         return Applied(facts, who, mark)
 
     def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
@@ -155,5 +163,42 @@ class CellRunner:
         What breaks nothing that the suite needs explains none of its failures.
         """
         suite = cell.build.suite
-        found = causes.diagnose(evidence.read(folder, tests, control=suite.control))
-        return [each for each in found if suite.needing(causes.known()[each.name].breaks)]
+        findings = causes.diagnose(evidence.read(folder, tests, control=suite.control))
+        known = causes.known()
+        return [finding for finding in findings if suite.needing(known[finding.name].breaks)]
+
+
+# -- attempts
+
+
+def fault_folder(folder: Path) -> Path:
+    """The next free folder for a fault's evidence, beside those of earlier faults."""
+    number = 1
+    while (folder / f"{FAULT}{number}").exists():
+        number += 1
+    return folder / f"{FAULT}{number}"
+
+
+def set_aside(folder: Path, target: Path) -> None:
+    """Move all that an attempt left, except other faults, to `target` as evidence of its fault."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in list(folder.iterdir()) if folder.is_dir() else ():
+        if entry != target and not entry.name.startswith(FAULT):
+            entry.rename(target / entry.name)
+
+
+def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write texts as evidence, by file name. A full disk is no reason to lose the cell's result, too."""
+    with suppress(OSError):
+        for name, text in texts.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def clear(folder: Path) -> None:
+    """Delete an attempt's files before it is repeated; keep `fault-N/`."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if not entry.is_dir():
+            entry.unlink()
+        elif not entry.name.startswith(FAULT):
+            shutil.rmtree(entry)

@@ -12,7 +12,7 @@ from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
 from lab.catalog.remedies import Remedy
-from lab.guest import access, agent, collect, deploy, programs, ready, remedy_script, stress, suite, variant
+from lab.guest import agent, collect, deploy, programs, ready, remedy_script, stress, suite, variant
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.programs import RemoteFailed
 from lab.guest.remedy_script import Steps
@@ -197,7 +197,7 @@ class LaneGuest:
 
     def renew_key(self) -> None:
         """Replace the client key by one that only this lane knows."""
-        self.lane.endpoint = access.renew(self.session, self.lane.endpoint)
+        self.lane.endpoint = self.session.renew_key()
 
     def deploy(self, build: Build, files: Mapping[str, Path], rootfs: Path, *, python: str) -> None:
         """Put a build's files, its suite and the box's root file system into the guest with this Python."""

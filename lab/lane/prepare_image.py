@@ -7,34 +7,37 @@ The result is kept. Lanes start from it, install nothing and need no network. Wh
 import hashlib
 import re
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import libvirt
+from pydantic import BaseModel
 
 from lab.base import process
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.base.locks import locked
 from lab.base.paths import Paths
+from lab.base.speed import Speed
 from lab.catalog import Guest, PackageManager
 from lab.guest import ready
+from lab.guest.programs import checked, program_file, source
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import store
 from lab.images.content import DISK
-from lab.images.download import Say
+from lab.images.download import check_room
 from lab.images.store import BaseImage
-from lab.lane import quieting, supplies
-from lab.machine import opening, seed
+from lab.lane.guest import Say, holding
+from lab.machine import seed
 from lab.machine.acceleration import Acceleration
+from lab.machine.budget import Processors
 from lab.machine.clock import REAL
-from lab.machine.domain import Network
-from lab.machine.keys import KeyPair
-from lab.machine.lane import Lane, LaneDied
+from lab.machine.domain import UNCHECKED, Network
+from lab.machine.lane import Lane, LaneDied, open_lane
+from lab.machine.seed import KeyPair
 
 # The prefix of prepared images in the store.
 PREPARED = "prepared-"
@@ -48,15 +51,18 @@ PACKAGES = {
 # By how much a first boot may take longer than later ones: the root grows, keys and caches are made, SELinux
 # may relabel the whole disk and restart.
 FIRST_BOOT = 4.0
-# Limits under hardware acceleration.
+# Limits under hardware acceleration. Other programs may install packages for so long; each thing that remedies
+# need is fetched within so long.
 INSTALL_SECONDS = 300.0
+OTHERS_SECONDS = 300.0
+FETCH_SECONDS = 120.0
 CLEAN_SECONDS = 10.0
 # Flattening and compressing the disk, on the host.
 CONVERT_SECONDS = 600.0
 # Under emulation another lab may need all of that.
 LOCK_SECONDS = 7200.0
 # For a moment the guest's overlay and the compressed prepared disk exist side by side.
-FREE_GIB = 5.0
+FREE_BYTES = 5 << 30
 LAST_LINES = 20
 # How often packages are installed again if another program held a lock.
 TRIES = 3
@@ -68,7 +74,7 @@ MISSING = {
     PackageManager.DNF: "rpm --quiet -q NAME || echo NAME",
 }
 FORGET_DOWNLOADS = {
-    # Remedies need its lists and one package, which `supplies` keeps.
+    # Remedies need its lists and one package, which SUPPLIES fetches.
     PackageManager.APT: "",
     PackageManager.DNF: "dnf -q clean all",
 }
@@ -85,10 +91,62 @@ fstrim / || :
 sync
 systemctl poweroff --no-block
 """
+
+# What a guest does by itself, and the lab stops. These units take the package manager's locks, or run inside a
+# cell: its clock is set in a fork, and timers catch up.
+UNITS = (
+    *("apt-daily.timer", "apt-daily.service", "apt-daily-upgrade.timer", "apt-daily-upgrade.service"),
+    *("unattended-upgrades.service", "motd-news.timer", "motd-news.service", "man-db.timer", "man-db.service"),
+    *("update-notifier-download.timer", "update-notifier-download.service"),
+    *("update-notifier-motd.timer", "update-notifier-motd.service"),
+    *("fwupd-refresh.timer", "fwupd-refresh.service", "snapd.refresh.timer", "snapd.refresh.service"),
+    *("dnf-makecache.timer", "dnf-makecache.service", "dnf5-makecache.timer", "dnf5-makecache.service"),
+    *("fstrim.timer", "fstrim.service"),
+)
+# Ubuntu runs them at each login.
+SCRIPTS = ("/etc/update-motd.d",)
+# Of apt and dpkg, and of dnf 5, which ends at once if another program has it; rpm and dnf 4 wait for their own.
+LOCKS = (
+    *("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"),
+    *("/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"),
+    "/run/dnf/rpmtransaction.lock",
+)
+# Where boot loaders have the kernel's command line, and how its lines begin: GRUB's own entries, and those of
+# the Boot Loader Specification, as Fedora has them.
+LOADERS = (("/boot/grub*/grub.cfg", "linux"), ("/boot/loader/entries/*.conf", "options"))
+# The program that stops it.
+QUIET = "quiet"
+# In the folder of a prepared image: what was changed in the guest, besides packages.
+CHANGES = "changes.json"
+
+# AppArmor's own profile for bubblewrap: on Debian and Ubuntu 24.04 only the package apparmor-profiles has it.
+ALLOW_LIST = "/usr/share/apparmor/extra-profiles/bwrap-userns-restrict"
+# What remedies need besides packages, and how it is fetched, in this order. A lane has no network, so what is
+# not there then cannot be tried. None of it changes how the guest behaves. The package lists and the package
+# stay, because the remedy install-bubblewrap installs from them. Of apparmor-profiles one file is taken: its
+# other profiles would be loaded at every boot.
+SUPPLIES = {
+    PackageManager.APT: {
+        "the package lists": "apt-get clean; apt-get -q update",
+        "the package bubblewrap": "apt-get -q install --reinstall --download-only --yes bubblewrap",
+        "the profile bwrap-userns-restrict": f"""
+test ! -e {ALLOW_LIST} || exit 0
+cd "$(mktemp -d)"
+apt-get -q -o APT::Sandbox::User=root download apparmor-profiles
+dpkg-deb --extract apparmor-profiles_*.deb .
+if test -e .{ALLOW_LIST}; then install -D --mode=0644 .{ALLOW_LIST} {ALLOW_LIST}; fi
+rm -r "$PWD"
+""",
+    },
+    PackageManager.DNF: {},
+}
+
 # Everything that is done in the guest.
 RECIPE = (
     *(name for names in PACKAGES.values() for name in names),
-    *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN, *quieting.RECIPE, *supplies.RECIPE),
+    *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN),
+    *(*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), *UNCHECKED, source(program_file(QUIET))),
+    *(script for scripts in SUPPLIES.values() for script in scripts.values()),
 )
 
 
@@ -100,12 +158,26 @@ class NotPrepared(LabError):
     """The guest could not be prepared; the evidence shows why."""
 
 
+class Changes(BaseModel):
+    """What was changed in a guest besides packages, and the locks that others held to the end of the wait.
+
+    `not_masked` are the units that still run when they like, each with systemctl's reason. `loader_files` are
+    those in which the kernel got more arguments.
+    """
+
+    masked: list[str]
+    not_masked: dict[str, str]
+    not_executable: list[str]
+    loader_files: list[str] = []
+    held: list[str]
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What preparing needs from the lab.
 
-    `say` gets what is done now. `holding` holds a processor for what its text says. `on_lane` gets the lane, so
-    that it can be taken down from outside.
+    `say` gets what is done now. What keeps a processor busy holds one of `processors`. `on_lane` gets the lane,
+    so that it can be taken down from outside.
     """
 
     connection: libvirt.virConnect
@@ -113,7 +185,7 @@ class Preparation:
     uri: str
     acceleration: Acceleration
     say: Say
-    holding: Callable[[str], AbstractContextManager[None]]
+    processors: Processors
     on_lane: Callable[[Lane], None] = lambda made: None
 
 
@@ -145,9 +217,8 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
 
     Raises NotPrepared, LaneDied, or another LabError if the host is at fault; nothing is kept then.
     """
-    found = find(preparation.paths, guest, image)
-    if found:
-        return found
+    if prepared := find(preparation.paths, guest, image):
+        return prepared
     preparation.paths.make(preparation.paths.images)
     folder = _folder(preparation.paths, guest, image)
     lock = folder.with_name(f"{folder.name}.lock")
@@ -169,16 +240,16 @@ def _folder(paths: Paths, guest: Guest, image: BaseImage) -> Path:
 
 
 def _read(folder: Path, image: BaseImage) -> BaseImage | None:
-    found = store.read(folder)
-    if found is None:
+    stored = store.read(folder)
+    if stored is None:
         return None
-    store.check(found)
-    return replace(found, firmware=image.firmware)
+    store.check(stored)
+    return replace(stored, firmware=image.firmware)
 
 
 def _make(preparation: Preparation, guest: Guest, image: BaseImage, folder: Path) -> BaseImage:
     started = time.monotonic()
-    _check_room(preparation.paths, guest)
+    check_room(preparation.paths.images, FREE_BYTES, f"preparing {guest.name}")
 
     def fill(partial: Path) -> float:
         _boot_and_install(preparation, guest, image, partial / DISK)
@@ -190,21 +261,12 @@ def _make(preparation: Preparation, guest: Guest, image: BaseImage, folder: Path
     return replace(made, firmware=image.firmware)
 
 
-def _check_room(paths: Paths, guest: Guest) -> None:
-    free = shutil.disk_usage(paths.images).free / 2**30
-    if free < FREE_GIB:
-        raise LabError(
-            f"preparing {guest.name} needs {FREE_GIB:.0f} GiB free in {paths.images}; there are {free:.1f}",
-            hint="free some disk space and run the same command again",
-        )
-
-
 def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, disk: Path) -> None:
     """Boot the image on a lane of its own, complete the guest, and write its disk to `disk`."""
     # The host's clock: package managers and their servers have limits of their own, and QEMU's user network
     # counts the time of its connections by QEMU's clock.
     how, say = replace(preparation.acceleration, clock=REAL), preparation.say
-    with opening.open_lane(
+    with open_lane(
         preparation.connection,
         preparation.paths,
         guest=guest,
@@ -230,10 +292,10 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
             ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", made.overlay, disk],
             timeout=CONVERT_SECONDS,
         )
-        quieting.write(changes, disk.parent)
+        (disk.parent / CHANGES).write_text(changes.model_dump_json(indent=2) + "\n")
 
 
-def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
+def _complete(made: Lane, preparation: Preparation) -> Changes:
     """Boot the guest for the first time, install what it lacks, and power it off.
 
     Returns what was changed in it besides packages.
@@ -241,18 +303,19 @@ def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
     manager = store.cloud_image(made.guest).package_manager
     speed = replace(made.speed, more=FIRST_BOOT)
     session = Session(made.endpoint, alive=made.check_alive, speed=speed)
+    hold_processor = partial(holding, preparation.processors, how=preparation.acceleration, say=preparation.say)
     try:
-        with preparation.holding("first boot"):
+        with hold_processor("first boot"):
             made.start(may_restart=True)
             ready.wait_up(session, made)
-        changes = quieting.quiet(session, made.speed)
+        changes = _quiet(session, made.speed)
         # A guest that has everything needs no network.
-        wanted = [*PACKAGES[manager], *made.guest.image.packages]
-        if lacks := _missing(session, manager, wanted):
-            with preparation.holding(f"installing {', '.join(lacks)}"):
-                _install(session, made, manager, wanted, lacks)
-        with preparation.holding("fetching what remedies need"):
-            supplies.fetch(session, manager, made.speed, preparation.say)
+        packages = [*PACKAGES[manager], *made.guest.image.packages]
+        if lacks := _missing(session, manager, packages):
+            with hold_processor(f"installing {', '.join(lacks)}"):
+                _install(session, made, manager, packages, lacks)
+        with hold_processor("fetching what remedies need"):
+            _fetch_supplies(session, manager, made.speed, preparation.say)
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
         session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)
     finally:
@@ -261,16 +324,16 @@ def _complete(made: Lane, preparation: Preparation) -> quieting.Changes:
     return changes
 
 
-def _missing(session: Session, manager: PackageManager, wanted: Sequence[str]) -> list[str]:
+def _missing(session: Session, manager: PackageManager, packages: Sequence[str]) -> list[str]:
     """Which of these packages are not installed in the guest."""
-    script = "\n".join(MISSING[manager].replace("NAME", name) for name in wanted)
+    script = "\n".join(MISSING[manager].replace("NAME", name) for name in packages)
     return session.run(script, seconds=10).stdout.split()
 
 
 def _install(
-    session: Session, made: Lane, manager: PackageManager, wanted: Sequence[str], lacks: list[str]
+    session: Session, made: Lane, manager: PackageManager, packages: Sequence[str], lacks: list[str]
 ) -> None:
-    """Have cloud-init install what the guest lacks of what is wanted. Raises PackagesMissing.
+    """Have cloud-init install what the guest lacks of these packages. Raises PackagesMissing.
 
     `packages` in the seed would not do: with it cloud-init needs the network even if nothing is missing.
     """
@@ -280,10 +343,10 @@ def _install(
     script = shlex.quote(f"{write}; {install} 2>&1")
     for _ in range(TRIES):
         printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
-        missing = _missing(session, manager, wanted)
+        missing = _missing(session, manager, packages)
         if not missing or not LOCKED.search(printed):
             break
-        quieting.quiet(session, made.speed)
+        _quiet(session, made.speed)
     if missing:
         lines = [line for line in plain(printed).splitlines() if line.strip()][-LAST_LINES:]
         name = made.guest.name
@@ -293,3 +356,33 @@ def _install(
             hint="the guest needs its own package sources once, through this host's network: check that it has "
             f"one; or bring an image with these packages in it: lab images import FILE --as {name}",
         )
+
+
+def _quiet(session: Session, speed: Speed) -> Changes:
+    """Stop what the guest does by itself, and wait until no other program installs packages.
+
+    `speed` is the machine's. Raises RemoteFailed.
+    """
+    argument = {
+        "units": UNITS,
+        "scripts": SCRIPTS,
+        "locks": LOCKS,
+        "loaders": LOADERS,
+        "kernel_arguments": UNCHECKED,
+        "seconds": speed.from_kvm(OTHERS_SECONDS),
+    }
+    return checked(QUIET, Changes, session.program(QUIET, argument, seconds=OTHERS_SECONDS + 30))
+
+
+def _fetch_supplies(session: Session, manager: PackageManager, speed: Speed, say: Say) -> None:
+    """Fetch what the guest's own package sources have of it; `say` is told what they do not.
+
+    `speed` is the machine's. Raises RemoteFailed.
+    """
+    for what, script in SUPPLIES[manager].items():
+        # The limit is set inside the guest, so that its output is not lost with the connection.
+        limited = f"timeout {speed.from_kvm(FETCH_SECONDS):.0f} sh -ec {shlex.quote(script)} 2>&1"
+        done = session.run(f"sudo -n {limited}", seconds=FETCH_SECONDS + 30, check=False)
+        if done.status != 0:
+            lines = [line for line in plain(done.stdout).splitlines() if line.strip()] or ["nothing was said"]
+            say(f"{what} could not be fetched, so what needs it cannot be tried: {lines[-1]}")

@@ -1,27 +1,36 @@
-"""A running lane: its guest is brought up once and each build deployed once; cells are forks of that."""
+"""A running lane: its guest is brought up once and each build deployed once; cells are forks of that.
 
-from collections.abc import Sequence
+Runs, shells and kept guests open their lanes with `open_running_lane`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import libvirt
 
 from lab.base.activity import Activity, Step
 from lab.base.errors import LabError
 from lab.base.paths import Paths
+from lab.base.wait import DeadlineExpired
 from lab.builds import Build, elf
-from lab.guest import deploy
-from lab.lane.bring_up import BringUp
-from lab.lane.guest import LaneGuest
+from lab.guest import deploy, programs
+from lab.images.store import BaseImage
+from lab.lane.guest import LaneGuest, Say
+from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
-from lab.machine.checkpoint import Checkpoint, DiskCheckpoint, MemoryCheckpoint
-from lab.machine.lane import FAULTS, Lane, LaneDied
-from lab.machine.states import Known, States
+from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
+from lab.machine.lane import FAULTS, Lane, LaneDied, WriteFailed, open_lane
+from lab.machine.states import Damaged, Known, States, StoredState
+from lab.plan import Machine
 from lab.probes import Facts
 from lab.record import LaneRecord
 
 # How a cell is made that is not forked.
 COLD = "cold"
-# Names of snapshots in a lane's overlay.
-BASE, DEPLOYED = "base", "build"
+# Names of snapshots in a lane's overlay. The first one is that of a stored boot.
+BOOT, BASE, DEPLOYED = "boot", "base", "build"
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class Work:
     """What every lane of a run needs to know. `build`: the build of all cells, None if there are several.
 
     `sysctls` are those that any variant of the catalog or of the plan sets: they are read in each guest.
-    `agent`: whether the lab's own programs are run by an agent in the guest, or over SSH.
+    `checkpoints`: whether cells are forked. `stores`: whether lanes use stored states and leave some. `agent`:
+    whether the lab's own programs are run by an agent in the guest, or over SSH.
     """
 
     paths: Paths
@@ -38,7 +48,8 @@ class Work:
     processors: Processors
     build: Build | None
     sysctls: Sequence[str]
-    cold: bool = False
+    checkpoints: bool = True
+    stores: bool = True
     agent: bool = True
 
     @property
@@ -55,19 +66,70 @@ class _Deployed:
     files: dict[str, str]
 
 
+@contextmanager
+def open_running_lane(
+    connection: libvirt.virConnect,
+    work: Work,
+    *,
+    machine: Machine,
+    image: BaseImage,
+    acceleration: Acceleration,
+    uri: str,
+    say: Say,
+) -> Iterator["RunningLane"]:
+    """A lane for cells of this machine, not started yet; nothing of it is left after the block."""
+    with open_lane(
+        connection,
+        work.paths,
+        guest=machine.guest,
+        image=image,
+        acceleration=acceleration,
+        uri=uri,
+        arguments=machine.arguments,
+    ) as made:
+        states = states_of(connection, work, machine, image, acceleration)
+        running = RunningLane(work, LaneGuest(made, work.processors, say), states)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+def states_of(
+    connection: libvirt.virConnect, work: Work, machine: Machine, image: BaseImage, acceleration: Acceleration
+) -> States | None:
+    """Where the states of this machine are stored. None if its lanes neither use one nor leave one.
+
+    That is so for a guest that is booted with further arguments: a stored state was booted without them.
+    """
+    if not work.stores or machine.arguments:
+        return None
+    return States(
+        work.paths,
+        connection,
+        guest=machine.guest,
+        image=image,
+        acceleration=acceleration,
+        agent=programs.loader(),
+    )
+
+
 @dataclass
 class RunningLane:
-    """A lane from its start to its last cell. `states`: where the guest's states are stored, if they may be."""
+    """A lane from its start to its last cell. `states`: where the guest's states are stored, if they may be.
+
+    After `start`, `restored` tells whether a stored state was used.
+    """
 
     work: Work
     guest: LaneGuest
     states: States | None = None
+    restored: bool = False
+    # What was deployed in the state that was restored, each file with its SHA-256.
+    _restored_files: dict[str, str] = field(default_factory=dict)
     _facts: Facts | None = None
     _base: Checkpoint | None = None
     _deployed: dict[str, _Deployed] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._bring_up = BringUp(self.guest, self.states, agent=self.work.agent)
 
     @property
     def lane(self) -> Lane:
@@ -79,14 +141,105 @@ class RunningLane:
         assert self._facts is not None, "the lane was not started"
         return self._facts
 
+    # -- bringing the guest up
+
     def start(self) -> None:
-        """Bring the guest up and read its facts. Raises LabError."""
-        self._bring_up.run(self.work.deployment if self.states else "")
+        """Bring the guest up, with the run's build if that is stored, and read its facts. Raises LabError."""
+        deployment = self.work.deployment if self.states else ""
+        self.restored = self._restore(deployment) or self._restore()
+        if not self.restored:
+            self._boot()
+            self._store_boot()
         with self.guest.watch.step("boot"):
             self._facts = self.guest.read_facts(self.work.sysctls)
-        if self.work.build is None and not self.work.cold:
+        if self.work.build is None and self.work.checkpoints:
             # Each build is deployed from here, so that no build sees what another one left.
             self._base = self._take_checkpoint(BASE)
+
+    def _restore(self, deployment: str = "") -> bool:
+        """Restore a stored state; False without one, or if it cannot be used. A bad one is dropped."""
+        stored = self.states.find(deployment) if self.states else None
+        if stored is None:
+            return False
+        what = "restoring the deployed build" if deployment else "restoring its boot"
+        self.guest.say(Step(what, Activity.START))
+        try:
+            with self.guest.watch.step("boot"):
+                self._load(stored)
+        except (LabError, OSError) as error:
+            self.lane.check_wanted()
+            if isinstance(error, (CheckpointFailed, DeadlineExpired, Damaged)):
+                stored.refuse(str(error))
+            self.guest.add_note(f"a stored state could not be used: {str(error).splitlines()[0]}")
+            # Back to an empty overlay and to keys of the lane's own.
+            self.guest.close()
+            self.lane.stop()
+            self.lane.set_up_disk()
+            self.guest.session.use(self.lane.endpoint)
+            return False
+        return True
+
+    def _load(self, stored: StoredState) -> None:
+        guest, lane = self.guest, self.lane
+        known = stored.known()
+        lane.adopt(stored)
+        guest.session.use(lane.endpoint)
+        lane.start(paused=True)
+        snapshot = guest.snapshot(known.tag)
+        snapshot.fork()
+        # A checkpoint of this lane may use the same name, and needs the room.
+        snapshot.drop()
+        lane.resume()
+        guest.wait_restored(known.programs)
+        # The stored keys were on disk, so this lane continues with a client key of its own.
+        guest.renew_key()
+        self._restored_files = known.files
+
+    def _boot(self) -> None:
+        """Boot; once more if the machine dies before it is up, as emulated machines sometimes do.
+
+        A full disk of the host would end the second boot, too.
+        """
+        guest, lane = self.guest, self.lane
+        # The step begins after the wait for processors: it measures the boot alone.
+        with guest.holding(Step("booting", Activity.START)), guest.watch.step("boot"):
+            try:
+                lane.start()
+                guest.wait_up()
+            except WriteFailed:
+                raise
+            except LaneDied as error:
+                guest.add_note(f"booted twice: {str(error).splitlines()[0]}")
+                guest.close()
+                lane.stop()
+                lane.new_overlay(lane.image.disk)
+                lane.start()
+                guest.wait_up()
+            if self.work.agent:
+                guest.start_agent()
+
+    def _store_boot(self) -> None:
+        """Store this boot for later lanes, and go on. A stored boot that is bad shows when it is used."""
+        if self.states is None or not self.states.wanted():
+            return
+        guest, lane = self.guest, self.lane
+        guest.say(Step("storing its boot", Activity.START))
+        guest.session.close()
+        known = Known(BOOT, lane.endpoint.client_key, lane.endpoint.host_key, programs=guest.agent_programs)
+        with guest.watch.step("boot"):
+            try:
+                snapshot = guest.take_snapshot(BOOT)
+            except CheckpointFailed:
+                return  # The checkpoint of the deployed build will say why.
+            # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
+            with lane.standing_still():
+                self.states.keep_copy(lane.overlay, known)
+            # A checkpoint of this lane needs the room.
+            snapshot.drop()
+            # The one that the guest knows is in the store.
+            guest.renew_key()
+
+    # -- builds
 
     def deploy(self, build: Build) -> dict[str, str] | None:
         """Deploy a build and take its checkpoint, unless that was done before.
@@ -96,62 +249,12 @@ class RunningLane:
         """
         if build.name in self._deployed:
             return None
-        files = self._bring_up.files or self._deploy(build)
+        files = self._restored_files or self._deploy(build)
         tag = f"{DEPLOYED}-{len(self._deployed)}"
-        self._deployed[build.name] = _Deployed(None if self.work.cold else self._take_checkpoint(tag), files)
-        return files
-
-    def checkpoint(self, build: Build) -> Checkpoint | None:
-        """The checkpoint that a deployed build's cells are forked from; None where cells are cold."""
-        return self._deployed[build.name].checkpoint
-
-    def store_deployment(self) -> None:
-        """Store the guest with its deployed build for later lanes; the lane is stopped then.
-
-        If that fails, the lane's note says why. No error is raised: the lane has served its last cell.
-        """
-        build = self.work.build
-        if not self.states or build is None or self._bring_up.files:
-            return
-        deployed = self._deployed.get(build.name)
-        if deployed is None or deployed.checkpoint is None or deployed.checkpoint.kind != MemoryCheckpoint.kind:
-            return
-        if not self.states.wanted(self.work.deployment):
-            return
-        tag, endpoint = deployed.checkpoint.tag, self.lane.endpoint
-        known = Known(tag, endpoint.client_key, endpoint.host_key, deployed.files, self.guest.agent_programs)
-        try:
-            with self.guest.watch.step("checkpoint"):
-                self.guest.close()
-                self.lane.check_alive()
-                self.lane.stop()
-                self.lane.rewind(tag)
-                self.states.keep(self.lane.overlay, known, self.work.deployment)
-        except FAULTS as error:
-            self.guest.add_note(f"the deployed build was not stored: {str(error).splitlines()[0]}")
-
-    def record(self) -> LaneRecord:
-        """What the cells of this lane share."""
-        taken = [each.checkpoint for each in self._deployed.values() if each.checkpoint]
-        return LaneRecord(
-            guest=self.lane.guest.name,
-            image=self.lane.image.manifest.disk_sha256,
-            fork=taken[-1].kind if taken else COLD,
-            network=self.lane.network,
-            note=self.guest.note,
-            agent=bool(self.guest.agent_programs),
-            restored=self._bring_up.restored,
-            stored_build=bool(self._bring_up.files),
-            kernel_seconds=self.lane.acceleration.kernel_seconds,
-            clock=self.lane.acceleration.clock.rate,
-            limits_factor=self.lane.acceleration.speed.factor,
-            seconds=dict(self.guest.watch.seconds),
-            processor_seconds=self.lane.processor_seconds,
+        self._deployed[build.name] = _Deployed(
+            self._take_checkpoint(tag) if self.work.checkpoints else None, files
         )
-
-    def close(self) -> None:
-        """Drop the connections to the guest."""
-        self.guest.close()
+        return files
 
     def _deploy(self, build: Build) -> dict[str, str]:
         watch = self.guest.watch
@@ -184,3 +287,56 @@ class RunningLane:
                 )
                 self.guest.power_off()
                 return DiskCheckpoint(self.lane, tag)
+
+    def checkpoint(self, build: Build) -> Checkpoint | None:
+        """The checkpoint that a deployed build's cells are forked from; None where cells are cold."""
+        return self._deployed[build.name].checkpoint
+
+    def store_deployment(self) -> None:
+        """Store the guest with its deployed build for later lanes; the lane is stopped then.
+
+        If that fails, the lane's note says why. No error is raised: the lane has served its last cell.
+        """
+        build = self.work.build
+        if not self.states or build is None or self._restored_files:
+            return
+        deployed = self._deployed.get(build.name)
+        if deployed is None or deployed.checkpoint is None or deployed.checkpoint.kind != MemoryCheckpoint.kind:
+            return
+        if not self.states.wanted(self.work.deployment):
+            return
+        tag, endpoint = deployed.checkpoint.tag, self.lane.endpoint
+        known = Known(tag, endpoint.client_key, endpoint.host_key, deployed.files, self.guest.agent_programs)
+        try:
+            with self.guest.watch.step("checkpoint"):
+                self.guest.close()
+                self.lane.check_alive()
+                self.lane.stop()
+                self.lane.rewind(tag)
+                self.states.keep(self.lane.overlay, known, self.work.deployment)
+        except FAULTS as error:
+            self.guest.add_note(f"the deployed build was not stored: {str(error).splitlines()[0]}")
+
+    def record(self) -> LaneRecord:
+        """What the cells of this lane share."""
+        taken = [deployed.checkpoint for deployed in self._deployed.values() if deployed.checkpoint]
+        acceleration = self.lane.acceleration
+        return LaneRecord(
+            guest=self.lane.guest.name,
+            image=self.lane.image.manifest.disk_sha256,
+            fork=taken[-1].kind if taken else COLD,
+            network=self.lane.network,
+            note=self.guest.note,
+            agent=bool(self.guest.agent_programs),
+            restored=self.restored,
+            stored_build=bool(self._restored_files),
+            kernel_seconds=acceleration.kernel_seconds,
+            clock=acceleration.clock.rate,
+            limits_factor=acceleration.speed.factor,
+            seconds=dict(self.guest.watch.seconds),
+            processor_seconds=self.lane.processor_seconds,
+        )
+
+    def close(self) -> None:
+        """Drop the connections to the guest."""
+        self.guest.close()

@@ -1,35 +1,151 @@
-"""A guest in the state that a cell's tests see: it is brought there by the same steps as a cell's guest."""
+"""A guest in the state that a cell's tests see: brought there as a cell's guest is, for one command or kept.
+
+A kept guest has a keeper, a process that brings it up and holds its lane until told to end. To the rest of the
+lab a keeper is a lab at work with one lane. It holds the lane's lock, its port and the connection to libvirt.
+When it dies, libvirt ends the machine, and the next command removes the lane's folder.
+"""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shlex
+import signal
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
+from typing import Literal, NoReturn
 
-import libvirt
+import psutil
+from pydantic import BaseModel, ConfigDict
 
 from lab.base import scratch
-from lab.base.errors import NotApplicable
+from lab.base.errors import LabError, NotApplicable, UsageError, unknown_name
+from lab.base.files import is_locked
 from lab.base.paths import Paths
-from lab.builds import rootfs
-from lab.guest import programs
+from lab.base.speed import Speed
+from lab.base.wait import Deadline, wait_for
+from lab.builds import SuiteOptions, rootfs
+from lab.guest import suite, variant
+from lab.guest.session import ADMIN, User
 from lab.images import store
-from lab.images.store import BaseImage
-from lab.lane import entrance, prepare_image
+from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
-from lab.lane.entrance import Entrance
-from lab.lane.guest import LaneGuest, holding
-from lab.lane.running import RunningLane, Work
-from lab.machine import acceleration, opening
-from lab.machine.acceleration import Acceleration
+from lab.lane.guest import Say
+from lab.lane.prepare_image import Preparation
+from lab.lane.running import RunningLane, Work, open_running_lane, states_of
+from lab.machine import acceleration
 from lab.machine.budget import Processors
 from lab.machine.connection import connection_for_lanes
-from lab.machine.lane import Lane
-from lab.machine.states import States
+from lab.machine.lane import Endpoint, Lane
+from lab.machine.leftovers import FOLDERS, LOCK
 from lab.plan import Cell
 
-Say = Callable[[str], None]
+Who = Literal["tester", "root"]
+SUITE_USER: Who = "tester"
+
+# The lane's own files, beside its overlay: of each entrance, and the mark of a kept guest.
+KEY, KNOWN_HOSTS, MARK = "key", "known_hosts", "kept.json"
+# How often a keeper looks whether its machine still runs.
+WATCH_SECONDS = 2.0
+# Taking a lane down takes a second; a loaded host needs longer.
+END_SECONDS = 60.0
+
+
+# -- the way in
+
+
+class Entrance(BaseModel):
+    """How to get into one guest, and how commands run there in the state that the cell's tests see.
+
+    `folder` is the lane's, `speed` that of its machine. `tests_login` logs in to become the suite's
+    user. `state` is a shell script that lacks its end: the command that is to run in that state;
+    `state_with_stdin` is the same for a command that gets standard input. `suite` runs the whole suite there as
+    a cell does, `one_test` one test of it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    endpoint: Endpoint
+    folder: Path
+    speed: Speed
+    tests_login: User
+    state: str
+    state_with_stdin: str
+    working_folder: str
+    suite: str
+    one_test: str
+
+    def command(self, words: Sequence[str], *, user: Who = SUITE_USER, stdin: bool = False) -> list[str]:
+        """Run a command and give its exit status, 128 + N if signal N ended it.
+
+        `root` is not confined as the tests are. Without `stdin` the command's standard input is empty.
+        """
+        state = self.state_with_stdin if stdin else self.state
+        return self._ssh([] if stdin else ["-n"], state, shlex.join(words), user)
+
+    def shell(self, *, user: Who = SUITE_USER, terminal: bool = True) -> list[str]:
+        """A shell that gives its exit status. Without a terminal it reads its commands from standard input."""
+        if not terminal:
+            return self._ssh([], self.state_with_stdin, "bash", user)
+        if user == "root":
+            return self._ssh(["-t"], self.state, "bash -i", user)
+        # The variable is gone before the first command is typed: what that starts does not see it.
+        first = f"history -s {shlex.quote(self.one_test)}; history -s {shlex.quote(self.suite)}"
+        variable = f"PROMPT_COMMAND={shlex.quote(f'{first}; unset PROMPT_COMMAND')}"
+        return self._ssh(["-t"], self.state, f"env {variable} bash -i", user)
+
+    def logs_in_as(self, user: Who) -> tuple[User, bool]:
+        """Who logs in to become this user, and whether that is by sudo."""
+        return (ADMIN, True) if user == "root" else (self.tests_login, self.tests_login == ADMIN)
+
+    def _ssh(self, options: Sequence[str], state: str, command: str, user: Who) -> list[str]:
+        settings = {
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": str(self.folder / KNOWN_HOSTS),
+            "GlobalKnownHostsFile": os.devnull,
+            "LogLevel": "ERROR",
+        }
+        words = ["ssh", *options, "-F", os.devnull, "-i", str(self.folder / KEY), "-p", str(self.endpoint.port)]
+        words += [word for item in settings.items() for word in ("-o", "=".join(item))]
+        login, as_root = self.logs_in_as(user)
+        before = f"cd {self.working_folder} && exec" if user == "root" else state
+        # A shell waits for the command, because ssh does not tell which signal ended it; the shell's own words
+        # about that are dropped.
+        waiting = f"exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; {before} {command}); exit $?"
+        remote = f"sudo -n -H sh -c {shlex.quote(waiting)}" if as_root else waiting
+        return [*words, f"{login}@{self.endpoint.host}", remote]
+
+
+def make_entrance(endpoint: Endpoint, folder: Path, cell: Cell, *, speed: Speed) -> Entrance:
+    """The entrance of a lane's guest that is in the cell's state; its key is written to the lane's folder."""
+    key = folder / KEY
+    key.touch(0o600)
+    key.write_text(endpoint.client_key.private)
+    host_key = f"[{endpoint.host}]:{endpoint.port} {endpoint.host_key.public}\n"
+    (folder / KNOWN_HOSTS).write_text(host_key)
+    build = cell.build
+    one = SuiteOptions(tests=build.suite.telling[:1])
+    return Entrance(
+        endpoint=endpoint,
+        folder=folder,
+        speed=speed,
+        tests_login=variant.login(cell.variant),
+        state=suite.in_state_of_tests(build, cell.variant, "").rstrip(),
+        state_with_stdin=suite.in_state_of_tests(build, cell.variant, "", stdin=True).rstrip(),
+        working_folder=build.working_folder,
+        suite=suite.command(build, cell.variant, speed=speed),
+        one_test=suite.command(build, cell.variant, speed=speed, options=one),
+    )
+
+
+# -- bringing a guest there
 
 
 @dataclass(frozen=True)
@@ -51,98 +167,38 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
     The boxes boot from `own_rootfs`, or from the lab's own layout. Raises LabError, or NotApplicable if the
     variant makes no sense on the guest.
     """
-    with connection_for_lanes(uri) as opened, scratch.temporary() as folder:
-        lanes = _prepare(opened, cell, paths, uri, say, folder, own_rootfs)
-        lanes.store_deployment()
+    with connection_for_lanes(uri) as connection, scratch.temporary() as folder:
+        image = store.ensure(paths, cell.guest, say)
+        how = acceleration.decide(connection, paths, image, say)
+        processors = Processors(os.cpu_count() or 1)
+        preparation = Preparation(connection, paths, uri, how, say, processors)
+        image = prepare_image.ensure(preparation, cell.guest, image)
+        work = Work(
+            paths=paths,
+            folder=folder,
+            rootfs=own_rootfs or rootfs.make(folder / "rootfs"),
+            processors=processors,
+            build=cell.build,
+            sysctls=cell.variant.sysctls,
+        )
+        open_lane = partial(
+            open_running_lane, connection, machine=cell.machine, image=image, acceleration=how, uri=uri, say=say
+        )
+        states = states_of(connection, work, cell.machine, image, how)
+        if states and states.wanted(work.deployment):
+            # The next shell then needs seconds, and so does the lane below.
+            with open_lane(work) as running:
+                _start(running, cell)
+                running.deploy(cell.build)
+                running.store_deployment()
         # A lane for one cell gains nothing from a checkpoint.
-        with lanes.open(cold=True) as running:
+        with open_lane(replace(work, checkpoints=False)) as running:
             runner = _start(running, cell)
             running.deploy(cell.build)
             runner.apply(cell.variant)
             running.close()
-            made = running.lane
-            way_in = entrance.make(made.endpoint, made.folder, cell, speed=made.speed)
-            yield Opened(made, way_in)
-
-
-@dataclass(frozen=True)
-class _Lanes:
-    """All that lanes for one cell need. `states`: where the guest's states are stored, if they may be."""
-
-    connection: libvirt.virConnect
-    cell: Cell
-    uri: str
-    say: Say
-    image: BaseImage
-    acceleration: Acceleration
-    states: States | None
-    work: Work
-
-    @contextmanager
-    def open(self, *, cold: bool) -> Iterator[RunningLane]:
-        """A lane that is not started yet; `cold`: it takes no checkpoint."""
-        work = replace(self.work, cold=cold)
-        with opening.open_lane(
-            self.connection,
-            work.paths,
-            guest=self.cell.guest,
-            image=self.image,
-            acceleration=self.acceleration,
-            uri=self.uri,
-            arguments=self.cell.machine.arguments,
-        ) as made:
-            running = RunningLane(work, LaneGuest(made, work.processors, self.say), self.states)
-            try:
-                yield running
-            finally:
-                running.close()
-
-    def store_deployment(self) -> None:
-        """Store the guest with the deployed build, if that is not stored yet: the next shell needs seconds."""
-        if self.states is None or not self.states.wanted(self.work.deployment):
-            return
-        with self.open(cold=False) as running:
-            _start(running, self.cell)
-            running.deploy(self.cell.build)
-            running.store_deployment()
-
-
-def _prepare(
-    opened: libvirt.virConnect,
-    cell: Cell,
-    paths: Paths,
-    uri: str,
-    say: Say,
-    folder: Path,
-    own_rootfs: Path | None,
-) -> _Lanes:
-    image = store.ensure(paths, cell.guest, say)
-    how = acceleration.decide(opened, paths, image, say)
-    processors = Processors(os.cpu_count() or 1)
-    hold_processors = partial(holding, processors, how=how, say=say)
-    preparation = prepare_image.Preparation(opened, paths, uri, how, say, hold_processors)
-    image = prepare_image.ensure(preparation, cell.guest, image)
-    work = Work(
-        paths=paths,
-        folder=folder,
-        rootfs=own_rootfs or rootfs.make(folder / "rootfs"),
-        processors=processors,
-        build=cell.build,
-        sysctls=cell.variant.sysctls,
-    )
-    # A stored state was booted without further arguments.
-    arguments = cell.machine.arguments
-    states = None
-    if not arguments:
-        states = States(
-            paths,
-            opened,
-            guest=cell.guest,
-            image=image,
-            acceleration=how,
-            agent=programs.loader(),
-        )
-    return _Lanes(opened, cell, uri, say, image, how, states, work)
+            lane = running.lane
+            yield Opened(lane, make_entrance(lane.endpoint, lane.folder, cell, speed=lane.speed))
 
 
 def _start(running: RunningLane, cell: Cell) -> CellRunner:
@@ -152,3 +208,178 @@ def _start(running: RunningLane, cell: Cell) -> CellRunner:
     if reason := runner.why_not(cell):
         raise NotApplicable(reason)
     return runner
+
+
+# -- kept guests
+
+
+class Kept(BaseModel):
+    """A guest that is kept. `keeper` is the id of the process that holds its lane."""
+
+    name: str
+    cell: str
+    since: datetime
+    keeper: int
+    entrance: Entrance
+
+    def check_alive(self) -> None:
+        """Raise LabError if the guest is gone."""
+        if not is_locked(self.entrance.folder / LOCK):
+            raise LabError(f"{self.name} is gone", hint="lab attach --list names the guests that are kept")
+
+
+def all_kept(paths: Paths) -> list[Kept]:
+    """The guests that are kept, the oldest first."""
+    marks = [_read_mark(folder) for folder in paths.lanes.glob(FOLDERS)]
+    return sorted((kept for kept in marks if kept), key=lambda kept: kept.since)
+
+
+def find_kept(paths: Paths, name: str | None) -> Kept:
+    """The kept guest of this name, or the only one there is. Raises UsageError."""
+    guests = {kept.name: kept for kept in all_kept(paths)}
+    if not guests:
+        raise UsageError("no guest is kept", hint="keep one: lab shell GUEST [VARIANT] --keep")
+    if name is None:
+        if len(guests) > 1:
+            raise UsageError("several guests are kept", hint=f"name one of {', '.join(guests)}")
+        return next(iter(guests.values()))
+    if name not in guests:
+        raise unknown_name("kept guest", name, guests)
+    return guests[name]
+
+
+def end_kept(kept: Kept) -> None:
+    """Have a keeper take its lane down, and wait until it has. Raises DeadlineExpired."""
+    # While the lane's lock is held, its keeper lives, and no other process has its number.
+    if not is_locked(kept.entrance.folder / LOCK):
+        return
+    with suppress(psutil.NoSuchProcess):
+        keeper = psutil.Process(kept.keeper)
+        keeper.terminate()
+        wait_for(lambda: _has_ended(keeper), Deadline(END_SECONDS, f"the end of {kept.name}"))
+
+
+def _has_ended(process: psutil.Process) -> bool | None:
+    """True, or None while it runs. One whose parent has not noticed its end is a zombie."""
+    return True if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE else None
+
+
+@dataclass(frozen=True)
+class Starting:
+    """A keeper whose guest is not up yet.
+
+    Its `messages` are texts to be shown, and at the end the kept guest, or the error that there is none.
+    """
+
+    keeper: int
+    messages: Connection
+
+    def wait(self, say: Say) -> Kept:
+        """Wait until the guest is in the cell's state. Raises as `ready` does; the keeper ends then."""
+        try:
+            with self.messages:
+                return self._follow(say)
+        except BaseException:
+            os.kill(self.keeper, signal.SIGTERM)
+            os.waitpid(self.keeper, 0)
+            raise
+
+    def _follow(self, say: Say) -> Kept:
+        while True:
+            try:
+                message = self.messages.recv()
+            except EOFError:
+                raise LabError("the guest's keeper died before the guest was up") from None
+            if isinstance(message, BaseException):
+                raise message
+            if isinstance(message, Kept):
+                return message
+            say(message)
+
+
+def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None = None) -> Starting:
+    """Start a keeper. This process must have one thread, and no connection to libvirt."""
+    receiving, sending = Pipe(duplex=False)
+    keeper = os.fork()
+    if keeper == 0:
+        receiving.close()
+        _be_a_keeper(sending, cell, paths, uri, own_rootfs)
+    sending.close()
+    return Starting(keeper, receiving)
+
+
+def _read_mark(folder: Path) -> Kept | None:
+    """What the mark says, or None if the lane is another one or its keeper is dead."""
+    try:
+        kept = Kept.model_validate_json((folder / MARK).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return kept if is_locked(folder / LOCK) else None
+
+
+def _be_a_keeper(messages: Connection, cell: Cell, paths: Paths, uri: str, own_rootfs: Path | None) -> NoReturn:
+    """Keep a guest until its end; this process never returns to what started it."""
+    error: BaseException | None = None
+    try:
+        _detach()
+        _keep(messages, cell, paths, uri, own_rootfs)
+    except KeyboardInterrupt:
+        pass
+    except NotApplicable as reason:
+        error = reason
+    except LabError as fault:
+        error = LabError(fault.args[0], hint=fault.hint)
+        error.exit_status = fault.exit_status
+    except BaseException:
+        error = RuntimeError(f"the keeper failed:\n{traceback.format_exc()}")
+    finally:
+        # Whoever started it has been told before that the guest is up, or has gone.
+        with suppress(OSError):
+            if error is not None:
+                messages.send(error)
+        os._exit(0)
+
+
+def _detach() -> None:
+    """Leave the terminal and the files of the process that started this one."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    os.chdir("/")
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    # A second signal must not stop the taking down.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _keep(messages: Connection, cell: Cell, paths: Paths, uri: str, own_rootfs: Path | None) -> None:
+    """Bring the guest up, tell so, and hold it until its machine dies or this process is told to end.
+
+    Raises OSError if nobody waits for the keeper any more.
+    """
+    with ready(cell, paths, uri, lambda text: messages.send(str(text)), own_rootfs=own_rootfs) as opened:
+        kept = Kept(
+            name=opened.lane.name,
+            cell=cell.name,
+            since=datetime.now(UTC),
+            keeper=os.getpid(),
+            entrance=opened.entrance,
+        )
+        _write(opened.lane.folder, kept.model_dump_json())
+        messages.send(kept)
+        messages.close()
+        while True:
+            opened.lane.check_alive()
+            time.sleep(WATCH_SECONDS)
+
+
+def _write(folder: Path, mark: str) -> None:
+    """Write the mark in one step. Only its owner may read it: it holds the key to the guest."""
+    half = folder / f".{MARK}"
+    half.touch(0o600)
+    half.write_text(mark + "\n")
+    half.rename(folder / MARK)

@@ -15,7 +15,7 @@ from lab.catalog import Catalog
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.machine import kernel_boot, paused, states
+from lab.machine import states, throwaway
 from lab.record import RESULTS_FILE
 from lab.record.decided import DECIDED_FILE
 
@@ -33,13 +33,13 @@ class Unused:
 
 def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
     """The catalog's guests by the folders of the images they use, including prepared images."""
-    found: dict[Path, list[str]] = {}
+    folders: dict[Path, list[str]] = {}
     for guest in catalog.guests.values():
         image = store.find(paths, guest)
         ready = prepare_image.find(paths, guest, image) if image else None
-        for folder in dict.fromkeys(each.folder for each in (image, ready) if each):
-            found.setdefault(folder, []).append(guest.name)
-    return found
+        for folder in dict.fromkeys(used.folder for used in (image, ready) if used):
+            folders.setdefault(folder, []).append(guest.name)
+    return folders
 
 
 def size(path: Path) -> int:
@@ -73,11 +73,11 @@ def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
 def _find_damage(image: BaseImage) -> str:
     for name, stored in image.manifest.files.items():
         try:
-            found = sha256(image.folder / name)
+            digest = sha256(image.folder / name)
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
-        if found != stored.sha256:
-            return f"{name} was changed: its sha256 is {found} and was {stored.sha256}"
+        if digest != stored.sha256:
+            return f"{name} was changed: its sha256 is {digest} and was {stored.sha256}"
     return ""
 
 
@@ -94,11 +94,11 @@ def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
             hint="prune when they are done; lab attach --list names those that are kept",
         )
     unused = [Unused(path, size(path)) for path in _unused(paths, catalog)]
-    for each in [] if dry_run else unused:
-        if each.path.is_dir():
-            debian.remove_workspace(each.path)
+    for item in [] if dry_run else unused:
+        if item.path.is_dir():
+            debian.remove_workspace(item.path)
         else:
-            each.path.unlink()
+            item.path.unlink()
     return unused
 
 
@@ -123,8 +123,7 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
     for parent in (debian.IN_MEMORY, debian.ON_DISK):
         yield from scratch.abandoned(parent, debian.WORKSPACE)
-    for name in (kernel_boot.FOLDER, paused.FOLDER):
-        yield from scratch.abandoned(paths.state, name)
+    yield from scratch.abandoned(paths.state, throwaway.FOLDER)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from _partial(checkout.store(paths))
     yield from _partial(paths.images)

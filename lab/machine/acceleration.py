@@ -16,14 +16,14 @@ from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.base.speed import Speed
 from lab.images.store import BaseImage
-from lab.machine import clock, kernel_boot
+from lab.machine import clock, throwaway
 from lab.machine.clock import REAL, Clock
 
 # What guests run under, as records name it.
 KVM, EMULATION = "kvm", "emulation"
 KVM_DEVICE = Path("/dev/kvm")
 # Longer than another lab can take to find out: one boot under KVM, one under emulation.
-LOCK_SECONDS = 4 * kernel_boot.LIMIT_SECONDS
+LOCK_SECONDS = 4 * throwaway.LIMIT_SECONDS
 # A host that had much to do when it was measured gets limits that are too long, which only costs time, and one
 # that had nothing to do gets limits that may be too short. Neither lasts longer than this.
 MEASURED_FOR = timedelta(days=1)
@@ -53,7 +53,7 @@ class Acceleration:
 
     def learned(self, console: str) -> "Acceleration":
         """The same with the boot on this console, if that is the first or was slower than any before it."""
-        told = kernel_boot.seconds_of(console)
+        told = throwaway.seconds_of(console)
         if told is None or told / self.clock.rate <= (self.kernel_seconds or 0.0):
             return self
         return replace(self, kernel_seconds=round(told / self.clock.rate, 3))
@@ -63,13 +63,13 @@ class Acceleration:
         measured = "" if self.kernel_seconds is None else f", in {self.kernel_seconds:.1f} s"
         return f"{self.speed}{measured}; limits of time are {self.speed.factor:.0f} times those for KVM"
 
-    def processors(self, wanted: int) -> int:
+    def processors(self, count: int) -> int:
         """How many processors a machine gets that is to have so many under KVM.
 
         An emulated one gets one. QEMU runs each processor in a thread of the host, and those of one machine
         wait for each other: with two, a box took 16.6 s instead of 9.0 s (benchmarks/boxes.py, medians of 100).
         """
-        return wanted if self.kvm else 1
+        return count if self.kvm else 1
 
 
 class NoMachine(LabError):
@@ -116,8 +116,8 @@ def decide(
     guest, which shows it, and passes it to `keep_speed`. While another lab or thread boots one, `say` may raise
     to end the wait. Raises LabError if the image's disk cannot be booted at all, and NoMachine.
     """
-    found = _decide(connection, paths, image, say, unmeasured=unmeasured)
-    return found if found.kvm else replace(found, clock=clock.of_emulated(connection, paths))
+    decided = _decide(connection, paths, image, say, unmeasured=unmeasured)
+    return decided if decided.kvm else replace(decided, clock=clock.of_emulated(connection, paths))
 
 
 def _decide(
@@ -128,50 +128,50 @@ def _decide(
     *,
     unmeasured: bool,
 ) -> Acceleration:
-    known = _read(connection, paths)
-    if known is not None and known.suffices(unmeasured=unmeasured):
-        return known.acceleration
+    verdict = _read(connection, paths)
+    if verdict is not None and verdict.suffices(unmeasured=unmeasured):
+        return verdict.acceleration
     paths.make(paths.cache)
     lock = paths.acceleration.with_suffix(".lock")
     with locked(lock, LOCK_SECONDS, "KVM to be tried", say):
-        known = _read(connection, paths)
-        if known is None or not known.suffices(unmeasured=unmeasured):
-            measure = not unmeasured or known is not None
-            found = _find_out(connection, paths, image, known, measure=measure)
-            known = Verdict(
+        verdict = _read(connection, paths)
+        if verdict is None or not verdict.suffices(unmeasured=unmeasured):
+            measure = not unmeasured or verdict is not None
+            decided = _find_out(connection, paths, image, verdict, measure=measure)
+            verdict = Verdict(
                 key=_key(connection),
-                kvm=found.kvm,
-                reason=found.reason,
-                kernel_seconds=found.kernel_seconds,
-                measured=datetime.now(UTC) if found.kvm or measure else None,
+                kvm=decided.kvm,
+                reason=decided.reason,
+                kernel_seconds=decided.kernel_seconds,
+                measured=datetime.now(UTC) if decided.kvm or measure else None,
             )
-            write_atomically(paths.acceleration, known.model_dump_json() + "\n")
-        return known.acceleration
+            write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
+        return verdict.acceleration
 
 
 def keep_speed(connection: libvirt.virConnect, paths: Paths, booted: Acceleration) -> bool:
     """Keep the speed that a guest's boot showed. False if the boot did not show it, or it was known before."""
-    known = _read(connection, paths)
-    if booted.kernel_seconds is None or known is None or known.measured is not None:
+    verdict = _read(connection, paths)
+    if booted.kernel_seconds is None or verdict is None or verdict.measured is not None:
         return False
     measured = {"kernel_seconds": booted.kernel_seconds, "measured": datetime.now(UTC)}
-    write_atomically(paths.acceleration, known.model_copy(update=measured).model_dump_json() + "\n")
+    write_atomically(paths.acceleration, verdict.model_copy(update=measured).model_dump_json() + "\n")
     return True
 
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
     """Return the verdict of an earlier run under the same host kernel and QEMU, if there is one."""
-    known = _read(connection, paths)
-    return known.acceleration if known else None
+    verdict = _read(connection, paths)
+    return verdict.acceleration if verdict else None
 
 
 def measure_again(paths: Paths) -> None:
     """Have the next lane measure the speed again: a guest did not come up in the time that it was given."""
     try:
-        known = Verdict.model_validate_json(paths.acceleration.read_bytes())
+        verdict = Verdict.model_validate_json(paths.acceleration.read_bytes())
     except (OSError, ValueError):
         return
-    again = known.model_copy(update={"measured": LONG_AGO})
+    again = verdict.model_copy(update={"measured": LONG_AGO})
     write_atomically(paths.acceleration, again.model_dump_json() + "\n")
 
 
@@ -184,22 +184,23 @@ def _read(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
 
 
 def _find_out(
-    connection: libvirt.virConnect, paths: Paths, image: BaseImage, known: Verdict | None, *, measure: bool
+    connection: libvirt.virConnect, paths: Paths, image: BaseImage, verdict: Verdict | None, *, measure: bool
 ) -> Acceleration:
     """`measure`: whether to boot a kernel under emulation, too. Raises NoLibvirt, LeftBehind, NoMachine."""
     # What keeps guests from KVM is part of the key, so that only a verdict for KVM is tried again.
-    emulated = known.acceleration if known and not known.kvm else _refused_without_trying()
+    emulated = verdict.acceleration if verdict and not verdict.kvm else _refused_without_trying()
     if emulated and not measure:
         return emulated
     if emulated:
-        return replace(emulated, kernel_seconds=kernel_boot.boot(connection, paths, image, kvm=False).seconds)
-    tried = kernel_boot.boot(connection, paths, image, kvm=True)
+        booted = throwaway.boot_kernel(connection, paths, image, kvm=False)
+        return replace(emulated, kernel_seconds=booted.seconds)
+    tried = throwaway.boot_kernel(connection, paths, image, kvm=True)
     if not tried.failure:
         return Acceleration(True, "a guest kernel ran under KVM", tried.seconds)
     why = f"/dev/kvm opens, but under it {tried.failure}"
     if not measure and not tried.refused:
         return Acceleration(False, why)
-    ran = kernel_boot.boot(connection, paths, image, kvm=False)
+    ran = throwaway.boot_kernel(connection, paths, image, kvm=False)
     if tried.refused and ran.refused:
         raise NoMachine(
             f"KVM could not be tried, because libvirt starts no machine, emulated or not: {ran.failure}",

@@ -16,7 +16,7 @@ import libvirt
 
 from lab.base import host_table
 from lab.base.paths import Paths
-from lab.machine import paused, processor_time
+from lab.machine import qemu, throwaway
 
 # Seconds of an emulated guest's clock in each real second. benchmarks/README.md has what other rates cost.
 RATE = 0.1
@@ -55,35 +55,35 @@ def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
 
     Found out once in the life of a process. Raises libvirtError.
     """
-    found = library()
-    if found is None:
+    file = library()
+    if file is None:
         return Clock(reason=f"libfaketime is not installed ({host_table.install('clock')})")
     uri = connection.getURI()
     with _lock:
         if uri not in _known:
-            _known[uri] = _try(connection, paths, found)
+            _known[uri] = _try(connection, paths, file)
         return _known[uri]
 
 
-def _try(connection: libvirt.virConnect, paths: Paths, found: Path) -> Clock:
+def _try(connection: libvirt.virConnect, paths: Paths, file: Path) -> Clock:
     """Look whether the QEMU of a machine that stands still has loaded the library."""
     # https://github.com/wolfcw/libfaketime: the rate from QEMU's start on, not for the times of files, without
     # shared memory: each QEMU that is killed would leave its own in /dev/shm.
-    wanted = {
-        "LD_PRELOAD": str(found),
+    variables = {
+        "LD_PRELOAD": str(file),
         "FAKETIME": f"+0 x{RATE}",
         "NO_FAKE_STAT": "1",
         "FAKETIME_DISABLE_SHM": "1",
     }
-    with paused.machine(connection, paths, environment=wanted) as name:
-        loaded = any(_has_loaded(found, process.pid) for process in processor_time.of_machine(name))
+    with throwaway.machine(connection, paths, environment=variables) as started:
+        loaded = any(_has_loaded(file, process.pid) for process in qemu.processes_of(started.name))
     if loaded:
-        return Clock(RATE, wanted)
-    return Clock(reason=f"libvirt starts QEMU without {found}: something on this host confines it")
+        return Clock(RATE, variables)
+    return Clock(reason=f"libvirt starts QEMU without {file}: something on this host confines it")
 
 
-def _has_loaded(found: Path, process: int) -> bool:
+def _has_loaded(file: Path, process: int) -> bool:
     try:
-        return str(found.resolve()) in Path(MAPS.format(process)).read_text()
+        return str(file.resolve()) in Path(MAPS.format(process)).read_text()
     except OSError:
         return False

@@ -1,6 +1,7 @@
 """The connection to libvirt."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,6 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from lab.base import host_table
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, DeadlineExpired, call_within
-from lab.machine import events
 
 # libvirt starts a session daemon on demand and stops it two minutes after its last use. Of 25 connections
 # attempted while the daemon stopped, 6 failed; the next attempt succeeds.
@@ -22,6 +22,12 @@ RETRY_SECONDS = 0.5
 ANSWER_SECONDS = 30.0
 # How long a run waits for a daemon that was there when it began: an upgrade restarts it.
 RESTART_SECONDS = 120.0
+# libvirt is asked whenever it was silent for so many seconds. If it is silent so many times in a row, the
+# connection is closed, and whatever waits for an answer on it fails.
+ASK_SECONDS, TIMES = 10, 5
+
+_lock = threading.Lock()
+_event_threads: list[threading.Thread] = []
 
 
 class NoLibvirt(LabError):
@@ -119,13 +125,37 @@ def connection_for_lanes(
     It needs a thread: the process must not fork afterwards.
     """
     if uri.startswith("qemu"):
-        events.run_loop()
+        run_event_loop()
     opened = connect(uri, seconds=seconds, waiting=waiting)
-    events.keep_alive(opened)
+    keep_alive(opened)
     try:
         yield opened
     finally:
         _close(opened)
+
+
+def run_event_loop() -> None:
+    """Run libvirt's event loop in a thread for as long as this process lives. Later connections use it.
+
+    It brings QEMU's events, and notices a daemon that no longer answers. The process must not fork after this.
+    """
+    with _lock:
+        if _event_threads:
+            return
+        libvirt.virEventRegisterDefaultImpl()
+        _event_threads.append(threading.Thread(target=_loop, name="libvirt's events", daemon=True))
+        _event_threads[0].start()
+
+
+def _loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def keep_alive(opened: libvirt.virConnect) -> None:
+    """Have a connection fail, instead of waiting for ever, when its daemon no longer answers."""
+    with suppress(libvirt.libvirtError):  # A driver without a daemon has nothing to ask.
+        opened.setKeepAlive(ASK_SECONDS, TIMES)
 
 
 def how_to_start(uri: str) -> str:

@@ -18,7 +18,7 @@ from lab.base.paths import Paths
 from lab.builds import rootfs, sandbox
 from lab.catalog import CloudImage, DebianImage, Firmware, Guest
 from lab.images import debian, store
-from lab.machine import acceleration, clock, firmware, proof
+from lab.machine import acceleration, clock, domain, proof
 from lab.machine.acceleration import NoMachine
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import NoLibvirt, connection, version
@@ -319,7 +319,7 @@ REQUIREMENTS = (
     Requirement("QEMU", _program("qemu-system-x86_64", "--version")),
     Requirement("qemu-img", _program("qemu-img", "--version")),
     Requirement("libvirt", _libvirt, ""),
-    Requirement("UEFI", lambda asked: str(firmware.uefi(asked.libvirt)), SETUP, starts_from_uefi),
+    Requirement("UEFI", lambda asked: str(domain.uefi(asked.libvirt)), SETUP, starts_from_uefi),
     Requirement(
         "acceleration",
         _acceleration,

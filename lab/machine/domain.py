@@ -1,4 +1,4 @@
-"""The libvirt domain of a lane, as XML. https://libvirt.org/formatdomain.html"""
+"""The libvirt domain of a lane, as XML, and how its guest boots. https://libvirt.org/formatdomain.html"""
 
 import uuid
 from collections.abc import Mapping
@@ -7,6 +7,12 @@ from enum import StrEnum
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import libvirt
+
+from lab.base import host_table
+from lab.base.errors import LabError
+from lab.catalog import Firmware
+from lab.images.store import BaseImage
 from lab.machine import seed
 
 # The lab marks its domains, so that it never touches a domain that is not its own.
@@ -58,6 +64,40 @@ class FirmwareBoot:
     """The loader on the disk is started: by the UEFI firmware in the file `uefi`, or by QEMU's own BIOS."""
 
     uefi: Path | None = None
+
+
+class NoFirmware(LabError):
+    """The host has no UEFI firmware for guests."""
+
+
+def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "") -> KernelBoot | FirmwareBoot:
+    """How this image boots; `arguments` are added to the kernel's command line.
+
+    Raises NoFirmware.
+    """
+    if image.firmware is None:
+        told = f"{KERNEL_ARGUMENTS} {arguments}".rstrip()
+        return KernelBoot(image.kernel, image.initrd, told)
+    return FirmwareBoot(uefi(connection) if image.firmware is Firmware.UEFI else None)
+
+
+def uefi(connection: libvirt.virConnect) -> Path:
+    """The UEFI firmware for the lab's machines: the first one that libvirt lists. Raises NoFirmware.
+
+    libvirt reads QEMU's descriptions of the installed firmware and omits what needs another machine type
+    (Secure Boot needs q35): https://libvirt.org/formatdomaincaps.html#bios-bootloader
+    """
+    try:
+        text = connection.getDomainCapabilities(None, ARCHITECTURE, MACHINE, "qemu", 0)
+    except libvirt.libvirtError as error:
+        raise NoFirmware(f"libvirt cannot say which firmware is installed: {error}") from error
+    files = [Path(value.text or "") for value in ET.fromstring(text).findall("os/loader/value")]
+    if not files:
+        raise NoFirmware(
+            "no UEFI firmware for guests is installed",
+            hint=f"{host_table.install('uefi')}; ./setup.sh doctor does it",
+        )
+    return files[0]
 
 
 @dataclass(frozen=True)

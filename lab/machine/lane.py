@@ -12,13 +12,16 @@ import libvirt
 
 from lab.base import process
 from lab.base.errors import Bug, LabError
+from lab.base.paths import Paths
 from lab.base.space import free_text
 from lab.base.speed import Speed, busy_now
 from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
+from lab.images import disk
 from lab.images.store import BaseImage
-from lab.machine import console, domain, firmware, keys, overlay, ports, processor_time, seed
+from lab.machine import console, domain, leftovers, ports, qemu, seed
 from lab.machine.acceleration import Acceleration
+from lab.machine.connection import default_uri
 from lab.machine.domain import Network
 from lab.machine.states import StoredState
 from lab.machine.watch import ANSWER_SECONDS, FAILED_WRITE, Watch
@@ -72,13 +75,13 @@ class Endpoint:
     """How to reach a guest's SSH server, and the only host key that it may show."""
 
     port: int
-    client_key: keys.KeyPair
-    host_key: keys.KeyPair
+    client_key: seed.KeyPair
+    host_key: seed.KeyPair
     host: str = "127.0.0.1"
 
 
 class Lane:
-    """One running virtual machine. Made by `opening.open_lane`, which also takes it down again."""
+    """One running virtual machine. Made by `open_lane`, which also takes it down again."""
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class Lane:
         return round(self._spent + self._spent_now(), 2)
 
     def _spent_now(self) -> float:
-        return processor_time.of_lane(self.name) if self._domain else 0.0
+        return qemu.processor_seconds(self.name) if self._domain else 0.0
 
     @property
     def console(self) -> Path:
@@ -147,7 +150,7 @@ class Lane:
 
     def set_up_disk(self) -> None:
         """Write the seed with keys of this lane's own, and make the overlay over the base image."""
-        self._know(keys.generate("lab"), keys.generate(f"root@{self.guest.name}"))
+        self._know(seed.new_keys("lab"), seed.new_keys(f"root@{self.guest.name}"))
         self.new_overlay(self.image.disk)
 
     def adopt(self, stored: StoredState) -> None:
@@ -157,9 +160,9 @@ class Lane:
         self.overlay.unlink(missing_ok=True)
         stored.copy_to(self.overlay)
         # The lab that stored it may have had the image in another place.
-        overlay.put_over(self.overlay, self.image.disk)
+        disk.put_over(self.overlay, self.image.disk)
 
-    def _know(self, client_key: keys.KeyPair, host_key: keys.KeyPair) -> None:
+    def _know(self, client_key: seed.KeyPair, host_key: seed.KeyPair) -> None:
         self.endpoint = Endpoint(self._port.number, client_key, host_key)
         files = seed.render(
             instance=self.name,
@@ -176,7 +179,8 @@ class Lane:
         A distribution's disk has partitions of the distribution's size, and its guest grows its root at boot,
         so the overlay is as large as the guest's definition says.
         """
-        overlay.create(self.overlay, backing, gib=self.guest.image.disk_gib if self.image.firmware else None)
+        size = self.guest.image.disk_gib if self.image.firmware else None
+        disk.create_overlay(self.overlay, backing, gib=size)
 
     def rewind(self, tag: str) -> None:
         """Discard what a stopped machine wrote to its overlay since the snapshot `tag`. Raises LabError."""
@@ -196,7 +200,7 @@ class Lane:
             kvm=self.acceleration.kvm,
             memory_mib=self.guest.memory_mib,
             cpus=self.acceleration.processors(self.guest.cpus),
-            boot=firmware.boot_of(self._connection, self.image, self._arguments),
+            boot=domain.boot_of(self._connection, self.image, self._arguments),
             may_restart=may_restart,
             console=self.console,
             disk=self.overlay,
@@ -263,12 +267,12 @@ class Lane:
         problem = watch.why_not_running()
         if not problem:
             return
-        said = f"the machine of {self.guest.name} {problem}"
+        message = f"the machine of {self.guest.name} {problem}"
         if problem == FAILED_WRITE:
-            raise WriteFailed(f"{said}: {free_text(self.folder)}\n{self.last_words()}")
+            raise WriteFailed(f"{message}: {free_text(self.folder)}\n{self.last_words()}")
         if watch.was_reset and not self.acceleration.kvm and not console.shows_an_end(self.console_text()):
-            said = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
-        raise LaneDied(f"{said}\n{self.last_words()}")
+            message = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
+        raise LaneDied(f"{message}\n{self.last_words()}")
 
     def ask(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
         """What QEMU's monitor answers. Raises libvirtError, LaneDied if it does not answer in time."""
@@ -340,3 +344,47 @@ def _refused(name: str, error: libvirt.libvirtError) -> BootFailed:
     """The failed boot of a machine that libvirt did not start; the hint says what its words do not explain."""
     message = f"libvirt could not start {name}: {error}"
     return CoreLimited(message, hint=CORE_LIMIT_HINT) if CORE_LIMIT in str(error) else BootFailed(message)
+
+
+@contextmanager
+def open_lane(
+    connection: libvirt.virConnect,
+    paths: Paths,
+    *,
+    guest: Guest,
+    image: BaseImage,
+    acceleration: Acceleration,
+    uri: str | None = None,
+    network: Network = Network.CLOSED,
+    nameservers: Sequence[str] = (),
+    arguments: str = "",
+) -> Iterator[Lane]:
+    """A lane whose disk and seed are ready, not started yet; nothing of it is left afterwards.
+
+    Its mark is written first: if this lab is killed, the next command removes what it left.
+    """
+    port = ports.reserve(paths.make(paths.ports))
+    try:
+        with leftovers.lane_folder(paths, guest=guest.name, uri=uri or default_uri()) as folder:
+            lane = Lane(
+                connection,
+                guest=guest,
+                image=image,
+                acceleration=acceleration,
+                folder=folder,
+                port=port,
+                network=network,
+                nameservers=nameservers,
+                arguments=arguments,
+            )
+            try:
+                lane.set_up_disk()
+                yield lane
+            finally:
+                try:
+                    lane.stop()
+                except libvirt.libvirtError:
+                    # Its daemon is gone or knows nothing of it any more.
+                    leftovers.end_machine(folder.name, uri or default_uri())
+    finally:
+        port.release()

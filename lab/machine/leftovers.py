@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import libvirt
-import psutil
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from lab.base.errors import LabError
 from lab.base.files import is_locked
 from lab.base.paths import Paths
-from lab.machine import domain, ports
+from lab.machine import domain, ports, qemu
 from lab.machine.connection import ask, connection
 
 MARK = "lane.json"
@@ -93,15 +92,15 @@ def reap_unrecorded(uri: str) -> list[str]:
     Returns their names. Raises NoLibvirt.
     """
     with connection(uri) as opened:
-        return ask(uri, lambda: [found.name() for found in opened.listAllDomains() if _end_unowned(found)])
+        return ask(uri, lambda: [each.name() for each in opened.listAllDomains() if _end_unowned(each)])
 
 
-def _end_unowned(found: libvirt.virDomain) -> bool:
+def _end_unowned(machine: libvirt.virDomain) -> bool:
     try:
-        folder = domain.lane_folder(found.XMLDesc())
-        if folder is None or folder.name != found.name() or _may_be_held(folder):
+        folder = domain.lane_folder(machine.XMLDesc())
+        if folder is None or folder.name != machine.name() or _may_be_held(folder):
             return False
-        found.destroy()
+        machine.destroy()
     except libvirt.libvirtError:
         return False  # It ended meanwhile.
     return True
@@ -157,9 +156,8 @@ def end_machine(lane: str, uri: str) -> None:
         _destroy_domain(lane, uri)
     except LabError as error:
         problem = f": {error}"
-    for process in _find_qemu(lane):
-        _end(process)
-    if problem or _find_qemu(lane):
+    qemu.end(lane)
+    if problem or any(qemu.processes_of(lane)):
         raise LeftBehind(
             f"the machine of {lane} could not be ended{problem}",
             hint="when libvirt is back, end it with lab clean",
@@ -180,26 +178,6 @@ def _destroy_domain(lane: str, uri: str) -> None:
             raise LabError(f"could not remove the domain {lane} of a dead run: {error}") from error
 
 
-def _end_domain(found: libvirt.virDomain, lane: str) -> None:
-    if domain.lane_of(found.XMLDesc()) == lane:
-        found.destroy()
-
-
-def _find_qemu(lane: str) -> list[psutil.Process]:
-    """The QEMU of a lane: it has the lane's name on its command line."""
-    return [
-        process
-        for process in psutil.process_iter(["name", "cmdline"])
-        if str(process.info["name"] or "").startswith("qemu")
-        and any(word.startswith(f"guest={lane},") for word in process.info["cmdline"] or [])
-    ]
-
-
-def _end(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        process.terminate()
-        try:
-            process.wait(5)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(5)
+def _end_domain(machine: libvirt.virDomain, lane: str) -> None:
+    if domain.lane_of(machine.XMLDesc()) == lane:
+        machine.destroy()

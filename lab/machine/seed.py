@@ -1,20 +1,24 @@
 """The seed: a small ISO image with what a lane's guest has to know: its keys, users, name and network.
 
+Each lane gets a new pair of SSH keys for the lab and a new pair for the guest.
+
 A distribution's disk has cloud-init read it, as a NoCloud seed. A guest that the lab built runs its `seed.sh`.
 Format: https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 """
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pycdlib
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lab.base.paths import definitions
-from lab.machine.keys import KeyPair
 
 # Each lane has a network of its own, so all lanes can use the same addresses. They are those of QEMU's user
 # network, and built guests have them in their image (images/recipes/debian.sh).
@@ -32,6 +36,25 @@ TEMPLATES = {"user-data": "user-data.yaml"}
 # Where the host lists its nameservers; the second file lists those that systemd-resolved asks:
 # https://www.freedesktop.org/software/systemd/man/latest/systemd-resolved.service.html#/etc/resolv.conf
 RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """An Ed25519 key pair in OpenSSH's formats."""
+
+    private: str
+    public: str
+
+
+def new_keys(comment: str) -> KeyPair:
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return KeyPair(private.decode(), f"{public.decode()} {comment}")
 
 
 def render(

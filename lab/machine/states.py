@@ -26,10 +26,10 @@ from lab.base.files import put_in_place, sha256, write_atomically
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
-from lab.machine import domain, firmware, seed
+from lab.machine import domain, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.domain import KernelBoot
-from lab.machine.keys import KeyPair
+from lab.machine.seed import KeyPair
 
 # A stored boot of debian-13 took 0.3 GiB; a cache must not fill the disk.
 FREE_GIB = 5.0
@@ -252,7 +252,7 @@ def _digest(
     agent: str,
 ) -> str:
     """Digest of all that a state in memory depends on: image, machine, firmware, seed, agent, QEMU, CPU."""
-    boot = firmware.boot_of(connection, image, guest.kernel_arguments)
+    boot = domain.boot_of(connection, image, guest.kernel_arguments)
     uefi = ""
     if isinstance(boot, KernelBoot):
         boot = replace(boot, kernel=Path("kernel"), initrd=Path("initrd"))

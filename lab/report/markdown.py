@@ -31,27 +31,27 @@ def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -
     If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too. `linked`: with links to
     evidence.
     """
-    return page("matrix.md", folder=folder, guarded=guarded, linked=linked, **values(run, folder))
-
-
-def values(run: RunResult, folder: Path | None) -> dict[str, Any]:
-    """Return what a page about a whole run shows, as Markdown or as HTML."""
     weaknesses = protection.weaknesses(run.cells)
     weak = protection.weak_cells(weaknesses)
-    return {
-        "run": run,
-        "table": table,
-        "sections": _sections(run, folder),
-        "repeated": table.rates_of_run(run),
-        "given": protection.given(run.cells),
-        "not_given": protection.not_given(run.cells),
-        "weaknesses": weaknesses,
-        "is_weak": lambda cell: id(cell) in weak,
-        "most": MOST,
-    }
+    return page(
+        "matrix.md",
+        run=run,
+        folder=folder,
+        table=table,
+        given=protection.given(run.cells),
+        not_given=protection.not_given(run.cells),
+        weaknesses=weaknesses,
+        spent=table.time_lines(run),
+        repeated=table.rates_of_run(run),
+        is_weak=lambda cell: id(cell) in weak,
+        sections=find_sections(run, folder),
+        guarded=guarded,
+        linked=linked,
+        most=MOST,
+    )
 
 
-def _sections(run: RunResult, folder: Path | None) -> list[Section]:
+def find_sections(run: RunResult, folder: Path | None) -> list[Section]:
     """Return the sections of a run's page, with the verdicts on boxlite's own words if there is a folder."""
     known = remedies.load()
 

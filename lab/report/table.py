@@ -418,16 +418,21 @@ def named_tests(tests: Sequence[str], most: int) -> str:
     return f"{', '.join(tests[:most])} and {len(tests) - most} more"
 
 
-def hosts_alike(run: RunResult) -> list[tuple[Host, list[str]]]:
-    """Return the hosts of a run with their names, those that differ in these alone together.
+@dataclass(frozen=True)
+class Alike:
+    """Hosts of a run that differ in their names alone. `names` is empty if the run had one host."""
 
-    A run may have had hundreds of one kind. There is no name if it had one host.
-    """
+    host: Host
+    names: list[str]
+
+
+def hosts_alike(run: RunResult) -> list[Alike]:
+    """Return the hosts of a run, those that are alike together: it may have had hundreds of one kind."""
     called = host_names(run.run)
-    alike: dict[Host, list[str]] = {}
+    found: dict[Host, list[str]] = {}
     for host, name in called.items():
-        alike.setdefault(host.model_copy(update={"name": ""}), []).append(name)
-    return [(host, names if len(called) > 1 else []) for host, names in alike.items()]
+        found.setdefault(host.model_copy(update={"name": ""}), []).append(name)
+    return [Alike(host, each if len(called) > 1 else []) for host, each in found.items()]
 
 
 def host_names(info: RunInfo) -> dict[Host, str]:

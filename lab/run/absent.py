@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import CloudImage, Guest
-from lab.images import cloud, network, store
+from lab.images import cloud, download, store
 from lab.lane import prepare_image
 
 NEXT = (
@@ -43,7 +43,7 @@ def find(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> Absent:
     published = {guest.name: guest.image for guest in missing if isinstance(guest.image, CloudImage)}
     reasons = {name: why for name, image in published.items() if (why := cloud.why_unpinned(image))}
     addresses = {name: str(image.address) for name, image in published.items() if name not in reasons}
-    gone = network.unreachable(addresses.values()) if addresses else {}
+    gone = download.unreachable(addresses.values()) if addresses else {}
     for name, address in addresses.items():
         host = urlsplit(address).netloc
         if host in gone:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.base.errors import Bug, LabError, is_lasting
 from lab.base.files import plain
-from lab.lane.attempts import fault_folder, keep_texts
+from lab.lane.cell import fault_folder, keep_texts
 from lab.machine import console
 from lab.machine.lane import Lane, LaneDied
 from lab.plan import Cell

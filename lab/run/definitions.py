@@ -20,7 +20,6 @@ RULES = ("causes/*.py", "catalog/knobs/*.py", "trials/*.py", "verdict/status.py"
 DEPLOYMENT = (
     "builds/**/*.py",
     "guest/deploy.py",
-    "guest/ending.py",
     "guest/suite.py",
     "guest/variant.py",
 )

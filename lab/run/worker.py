@@ -13,20 +13,16 @@ from lab.base.activity import Activity, Step
 from lab.base.errors import Bug, ImageNotAvailable, LabError, NotApplicable
 from lab.builds import SuiteOptions, shuffled
 from lab.catalog import DebianImage
-from lab.guest import programs
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.lane.attempts import clear, fault_folder, keep_texts, set_aside
-from lab.lane.cell import CellRunner
-from lab.lane.guest import LaneGuest, holding
-from lab.lane.running import RunningLane, Work
-from lab.machine import acceleration, leftovers, opening
+from lab.lane.cell import CellRunner, clear, fault_folder, keep_texts, set_aside
+from lab.lane.running import RunningLane, Work, open_running_lane
+from lab.machine import acceleration, leftovers
 from lab.machine.acceleration import EMULATION, Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
 from lab.machine.lane import BootFailed, Lane, LaneDied, as_fault
 from lab.machine.leftovers import LeftBehind
-from lab.machine.states import States
 from lab.plan import Machine
 from lab.record import CellResult, Host, RunOptions, Status, Stress
 from lab.run import lanes
@@ -360,7 +356,7 @@ class Worker:
             self._shared.uri,
             how,
             self._say_of_image,
-            partial(holding, work.processors, how=how, say=self._say_of_image),
+            work.processors,
             self._hold,
         )
         try:
@@ -382,34 +378,19 @@ class Worker:
     # -- the lane
 
     def _open_lane(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> None:
-        work, guest, arguments = self._shared.work, self.machine.guest, self.machine.arguments
-        with opening.open_lane(
+        with open_running_lane(
             opened,
-            work.paths,
-            guest=guest,
+            self._shared.work,
+            machine=self.machine,
             image=image,
             acceleration=how,
             uri=self._shared.uri,
-            arguments=arguments,
-        ) as made:
-            self._hold(made)
-            # A guest that is booted with further arguments neither uses a stored state nor leaves one.
-            stores = not work.cold and not arguments
-            states = None
-            if stores:
-                states = States(
-                    work.paths,
-                    opened,
-                    guest=guest,
-                    image=image,
-                    acceleration=how,
-                    agent=programs.loader(),
-                )
-            running = RunningLane(work, LaneGuest(made, work.processors, self._say), states)
+            say=self._say,
+        ) as running:
+            self._hold(running.lane)
             try:
                 self._serve(running, opened)
             finally:
-                running.close()
                 self._hold(None)
 
     def _serve(self, running: RunningLane, opened: libvirt.virConnect) -> None:

@@ -67,7 +67,7 @@ def _split[T](part: Sequence[T], count: int) -> list[list[T]]:
 
 
 def _without[T](chunks: Sequence[list[T]], left_out: list[T]) -> list[T]:
-    return [each for chunk in chunks if chunk is not left_out for each in chunk]
+    return [element for chunk in chunks if chunk is not left_out for element in chunk]
 
 
 FOLDER = "experiment"
@@ -86,19 +86,19 @@ class StepAttempt:
     runner: CellRunner
     cell: Cell
     tests: Sequence[str]
-    wanted: Sequence[Change]
+    changes: Sequence[Change]
     folder: Path
     seen: tuple[Facts, SuiteUser] | None = None
 
     def run(self) -> tuple[StepOutcome, str]:
         """Run the tests that decide."""
-        changed = reduce(lambda so_far, change: change.on(so_far), self.wanted, self.cell.variant)
+        changed = reduce(lambda so_far, change: change.on(so_far), self.changes, self.cell.variant)
         fork = Fork.make(self.runner, replace(self.cell, variant=changed), self.folder)
         ran = fork.run(SuiteOptions(tests=self.tests, to_first_failure=True))
         # What cut a suite short may be told by the kernel's log alone.
         fork.gather(full=bool(ran.cut_short))
         outcome, reason = self._read(fork, ran)
-        if not self.wanted or outcome is StepOutcome.PASSES:
+        if not self.changes or outcome is StepOutcome.PASSES:
             self.seen = fork.facts, self.runner.guest.read_who(changed)
         return outcome, reason
 
@@ -153,19 +153,19 @@ class Series:
     def seen(self) -> dict[tuple[str, ...], tuple[Facts, SuiteUser]]:
         return self.so_far.seen
 
-    def outcome(self, wanted: Sequence[Change]) -> StepOutcome:
+    def outcome(self, changes: Sequence[Change]) -> StepOutcome:
         """What these changes lead to. A step that was made before is not made again. Raises Stopped."""
-        names = [str(change) for change in wanted]
+        names = [str(change) for change in changes]
         made = next((step for step in self.steps if step.changes == names), None)
         if made is None:
-            made = self._step(wanted, names)
+            made = self._step(changes, names)
             self.steps.append(made)
         return made.outcome
 
-    def passes(self, wanted: Sequence[Change]) -> bool:
-        return self.outcome(wanted) is StepOutcome.PASSES
+    def passes(self, changes: Sequence[Change]) -> bool:
+        return self.outcome(changes) is StepOutcome.PASSES
 
-    def record(self, **found: object) -> Experiment:
+    def record(self, **results: object) -> Experiment:
         """All that was done, with what it showed."""
         return Experiment.model_validate(
             {
@@ -173,7 +173,7 @@ class Series:
                 "steps": self.steps,
                 "seconds": round(sum(step.seconds for step in self.steps), 2),
                 "evidence": evidence_files(self.folder, self.runner.folder),
-                **found,
+                **results,
             }
         )
 
@@ -187,7 +187,7 @@ class Series:
         if time.monotonic() - self._start >= SECONDS:
             raise Stopped(f"the budget of {SECONDS:.0f} s is used up")
 
-    def _step(self, wanted: Sequence[Change], names: list[str]) -> ExperimentStep:
+    def _step(self, changes: Sequence[Change], names: list[str]) -> ExperimentStep:
         self._check_budget()
         what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
         self.runner.guest.say(Step(what, Activity.TRIALS))
@@ -202,7 +202,7 @@ class Series:
 
         def begin(folder: Path) -> StepAttempt:
             self._forks += 1
-            return StepAttempt(self.runner, self.cell, self.tests, wanted, folder)
+            return StepAttempt(self.runner, self.cell, self.tests, changes, folder)
 
         folder = self.folder / f"{len(self.steps) + 1:02}"
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
@@ -245,14 +245,14 @@ def with_experiment(
     so_far.forget_faults()
     suite = cell.build.suite
     failed = [
-        each.name for each in result.tests if each.outcome is not Outcome.PASS and each.name in suite.tests
+        test.name for test in result.tests if test.outcome is not Outcome.PASS and test.name in suite.tests
     ]
     series = Series(policy, runner, cell, failed or suite.telling, so_far)
-    known = catalog.load()
+    definitions = catalog.load()
     if result.status is Status.PASS:
-        return result.model_copy(update={"experiment": _find_breaking(series, known)})
-    made = _find_turning(series, known, result, passing)
-    return _with_conclusion(result.model_copy(update={"experiment": made}), series, known)
+        return result.model_copy(update={"experiment": _find_breaking(series, definitions)})
+    made = _find_turning(series, definitions, result, passing)
+    return _with_conclusion(result.model_copy(update={"experiment": made}), series, definitions)
 
 
 def is_wanted(policy: Policy, result: CellResult) -> bool:
@@ -267,9 +267,9 @@ def is_wanted(policy: Policy, result: CellResult) -> bool:
     return when is ExperimentPolicy.UNCLEAR and failed and unclear
 
 
-def _find_breaking(series: Series, known: Catalog) -> Experiment:
+def _find_breaking(series: Series, definitions: Catalog) -> Experiment:
     """Which single variants of the catalog break a cell that passed; those expected to break it come first."""
-    candidates = list(reversed(changes.of_catalog(known)))
+    candidates = list(reversed(changes.of_catalog(definitions)))
     stopped = ""
     try:
         _check_unchanged(series, StepOutcome.PASSES)
@@ -283,7 +283,7 @@ def _find_breaking(series: Series, known: Catalog) -> Experiment:
 
 
 def _find_turning(
-    series: Series, known: Catalog, result: CellResult, passing: Sequence[CellResult]
+    series: Series, definitions: Catalog, result: CellResult, passing: Sequence[CellResult]
 ) -> Experiment:
     """The smallest set of changes with which the failed tests pass.
 
@@ -292,7 +292,7 @@ def _find_turning(
     """
     near = nearest(result, series.cell.variant, passing)
     other, leads = near or (None, [])
-    own, others = [*changes.undoing(series.cell.variant), *leads], changes.of_catalog(known)
+    own, others = [*changes.undoing(series.cell.variant), *leads], changes.of_catalog(definitions)
     stopped = ""
     try:
         _check_unchanged(series, StepOutcome.FAILS)
@@ -326,7 +326,7 @@ def _pass_together(series: Series, possible: Sequence[Change]) -> bool:
 def _is_smallest(series: Series, turning: Sequence[str]) -> bool:
     """Whether the cell was seen to fail with each of these changes left out: a fork may have met a fault."""
     failed = [step.changes for step in series.steps if step.outcome is StepOutcome.FAILS]
-    return all([each for each in turning if each != left_out] in failed for left_out in turning)
+    return all([change for change in turning if change != left_out] in failed for left_out in turning)
 
 
 def _check_unchanged(series: Series, expected: StepOutcome) -> None:
@@ -334,8 +334,8 @@ def _check_unchanged(series: Series, expected: StepOutcome) -> None:
     outcome = series.outcome([])
     if outcome is expected:
         return
-    said = ": ".join(filter(None, [str(outcome), series.steps[0].reason]))
-    raise Stopped(f"the cell was run once more, unchanged, and not as before: {said}")
+    told = ": ".join(filter(None, [str(outcome), series.steps[0].reason]))
+    raise Stopped(f"the cell was run once more, unchanged, and not as before: {told}")
 
 
 def _applicable(series: Series, candidates: Sequence[Change]) -> list[Change]:
@@ -366,18 +366,18 @@ def _not_tried(series: Series, candidates: Sequence[Change], why: str) -> list[N
 
 
 def nearest(
-    result: CellResult, wanted: Variant, passing: Sequence[CellResult]
+    result: CellResult, variant: Variant, passing: Sequence[CellResult]
 ) -> tuple[CellResult, list[Change]] | None:
     """The passing cell most like this one, best of the same guest, and the changes that lead to it.
 
     None if nothing is known of any.
     """
     here = result.facts
-    found = [(other, changes.leading(wanted, here, other.facts)) for other in passing if here and other.facts]
-    return min(found, key=lambda each: (each[0].guest != result.guest, len(each[1])), default=None)
+    cells = [(other, changes.leading(variant, here, other.facts)) for other in passing if here and other.facts]
+    return min(cells, key=lambda near: (near[0].guest != result.guest, len(near[1])), default=None)
 
 
-def _with_conclusion(result: CellResult, series: Series, known: Catalog) -> CellResult:
+def _with_conclusion(result: CellResult, series: Series, definitions: Catalog) -> CellResult:
     """A failed cell with what its experiment proves.
 
     A cause that was only likely is proved if the smallest change that turned the outcome took back settings
@@ -387,29 +387,29 @@ def _with_conclusion(result: CellResult, series: Series, known: Catalog) -> Cell
     if not result.experiment.turning:
         return result
     [turning] = result.experiment.turning
-    said = f"by experiment, what failed passes {' and '.join(turning)}"
+    told = f"by experiment, what failed passes {' and '.join(turning)}"
     before, after = series.seen[()], series.seen[tuple(turning)]
     smallest_one = _is_smallest(series, turning)
 
     def taken_back(cause: str) -> bool:
-        makes = [each for each in known.variants.values() if each.expect.cause == cause]
-        return any(_is_in_effect(each, *before) and not _is_in_effect(each, *after) for each in makes)
+        makers = [variant for variant in definitions.variants.values() if variant.expect.cause == cause]
+        return any(_is_in_effect(maker, *before) and not _is_in_effect(maker, *after) for maker in makers)
 
     causes = [
-        Finding(name=found.name, confidence=Confidence.PROVED, why=f"{found.why}; {said}")
-        if found.confidence is Confidence.LIKELY and smallest_one and taken_back(found.name)
-        else found
-        for found in result.causes
+        Finding(name=finding.name, confidence=Confidence.PROVED, why=f"{finding.why}; {told}")
+        if finding.confidence is Confidence.LIKELY and smallest_one and taken_back(finding.name)
+        else finding
+        for finding in result.causes
     ]
     update: dict[str, object] = {"causes": causes}
     if causes != result.causes or result.cause == UNKNOWN:
-        update["reason"] = f"{result.reason}; {said}"
+        update["reason"] = f"{result.reason}; {told}"
     if causes:
         update["confidence"] = causes[0].confidence
     return result.model_copy(update=update)
 
 
-def _is_in_effect(wanted: Variant, facts: Facts, who: SuiteUser) -> bool:
+def _is_in_effect(variant: Variant, facts: Facts, who: SuiteUser) -> bool:
     """Whether the guest is as the variant would have it."""
-    knobs = wanted.knobs.values()
+    knobs = variant.knobs.values()
     return bool(knobs) and not any(knob.differences(facts, who) for knob in knobs)

@@ -13,8 +13,7 @@ from lab.builds import SuiteOptions
 from lab.causes import evidence
 from lab.guest import variant
 from lab.guest.suite import SuiteRun
-from lab.lane.attempts import fault_folder, keep_texts, set_aside
-from lab.lane.cell import CellRunner
+from lab.lane.cell import CellRunner, fault_folder, keep_texts, set_aside
 from lab.machine.lane import as_fault
 from lab.plan import Cell
 from lab.probes import Facts

@@ -47,10 +47,10 @@ class RemedyAttempt:
     def run(self) -> tuple[RemedyOutcome, str]:
         """Put them in place, run the suite to its first failure, judge, and undo them."""
         fork = Fork.make(self.runner, self._cell_with_remedies(), self.folder, self.watch)
-        for each in self._hosts:
-            if stopped := self._put_in_place(each):
+        for remedy in self._hosts:
+            if stopped := self._put_in_place(remedy):
                 return stopped
-        environment = {k: v for each in self.these if each.run for k, v in each.run.environment.items()}
+        environment = {k: v for remedy in self.these if remedy.run for k, v in remedy.run.environment.items()}
         options = SuiteOptions(environment, to_first_failure=True)
         outcome, reason = self._read(fork, fork.run(options), options)
         if self._hosts:
@@ -61,38 +61,38 @@ class RemedyAttempt:
     @property
     def _hosts(self) -> list[Remedy]:
         """Those that change the host."""
-        return [each for each in self.these if each.host]
+        return [remedy for remedy in self.these if remedy.host]
 
     def _cell_with_remedies(self) -> Cell:
         """The cell as these remedies have it run: what contradicts a remedy gives way to it.
 
         So of two containers the suite runs in the remedy's.
         """
-        names = [name for each in self.these if each.run for name in each.run.variants]
+        names = [name for remedy in self.these if remedy.run for name in remedy.run.variants]
         if not names:
             return self.cell
-        known = catalog.load()
-        changes = [Change(name, known.variant(name).knobs) for name in names]
+        definitions = catalog.load()
+        changes = [Change(name, definitions.variant(name).knobs) for name in names]
         return replace(
             self.cell, variant=reduce(lambda so_far, change: change.on(so_far), changes, self.cell.variant)
         )
 
-    def _put_in_place(self, each: Remedy) -> tuple[RemedyOutcome, str] | None:
+    def _put_in_place(self, remedy: Remedy) -> tuple[RemedyOutcome, str] | None:
         """Run a remedy's script; the outcome if there is nothing more to try, otherwise None."""
-        (self.folder / f"{each.name}.sh").write_text(each.script())
+        (self.folder / f"{remedy.name}.sh").write_text(remedy.script())
         with self.watch.step("remedy"):
-            done = self.runner.guest.apply_remedy(each)
-        (self.folder / f"{each.name}.log").write_text(done.log())
+            done = self.runner.guest.apply_remedy(remedy)
+        (self.folder / f"{remedy.name}.log").write_text(done.log())
         if done.found_in_place:
             return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"
-        said = done.last.output.strip()
+        output = done.last.output.strip()
         if done.last.status == remedy_script.CANNOT:
-            said = said.removeprefix(f"{each.name}: ")
-            return RemedyOutcome.CANNOT, said.removeprefix("nothing can be done on this host: ")
+            output = output.removeprefix(f"{remedy.name}: ")
+            return RemedyOutcome.CANNOT, output.removeprefix("nothing can be done on this host: ")
         if done.last.status != remedy_script.DONE:
             when = "run again, it" if len(done.steps) > FIRST_RUNS else "it"
             # The script explains itself first; all that it printed is in its log.
-            last = "; ".join(said.splitlines()[-LAST_LINES:])
+            last = "; ".join(output.splitlines()[-LAST_LINES:])
             return RemedyOutcome.SCRIPT_FAILS, f"{when} ended with exit status {done.last.status}: {last}"
         if done.changed:
             self.defects.append(f"run again, its script changed {', '.join(done.changed)}")
@@ -124,11 +124,11 @@ class RemedyAttempt:
         What blocks only the sandbox is still to be seen on the host if a box is started without one, but it
         explains no failure of that box.
         """
-        found = self.runner.diagnose(self.cell, self.folder, tests)
-        if not any(each.has_no_sandbox for each in self.these):
-            return found
+        findings = self.runner.diagnose(self.cell, self.folder, tests)
+        if not any(remedy.has_no_sandbox for remedy in self.these):
+            return findings
         known = causes.known()
-        return [finding for finding in found if known[finding.name].breaks is not Needs.SANDBOX]
+        return [finding for finding in findings if known[finding.name].breaks is not Needs.SANDBOX]
 
     def _control(self, fork: Fork, told: Sequence[TestResult], options: SuiteOptions) -> list[TestResult]:
         """The control's result if the suite stopped before it: without it the rules know too little.
@@ -148,9 +148,9 @@ class RemedyAttempt:
 
     def _undo(self) -> None:
         """Undo the remedies. If that fails it is a defect of theirs, whatever they did for the cell."""
-        for each in reversed(self._hosts):
-            undone = self.runner.guest.undo_remedy(each)
-            with (self.folder / f"{each.name}.log").open("a") as log:
+        for remedy in reversed(self._hosts):
+            undone = self.runner.guest.undo_remedy(remedy)
+            with (self.folder / f"{remedy.name}.log").open("a") as log:
                 log.write(undone.log())
             if undone.last.status != remedy_script.DONE:
                 self.defects.append(f"its undo failed: {undone.last.output.strip()}")
@@ -179,7 +179,7 @@ def _without_failure(these: Sequence[Remedy], tests: Sequence[TestResult]) -> tu
         return RemedyOutcome.VERIFIED, ""
     names = ", ".join(test.name for test in others)
     skipped = all(test.outcome is Outcome.SKIP for test in others)
-    if skipped and any(each.run for each in these):
+    if skipped and any(remedy.run for remedy in these):
         return RemedyOutcome.AVOIDS, f"skipped: {names}: {others[0].message.removeprefix('Skipped: ')}"
     return RemedyOutcome.ERROR, f"skipped or not run, which is no coverage: {names}"
 
@@ -199,10 +199,6 @@ class Trial:
         return self.result.causes is not None and cause not in self.result.causes
 
 
-def keep_nothing(_result: RemedyResult) -> None:
-    """Write down nothing before all trials are made."""
-
-
 def is_wanted(policy: Policy, result: CellResult) -> bool:
     """Whether remedies are to be tried on a cell."""
     return result.status in (Status.FAIL, Status.XFAIL) and bool(policy.remedies)
@@ -213,7 +209,7 @@ def with_remedies(
     runner: CellRunner,
     cell: Cell,
     result: CellResult,
-    keep: Callable[[RemedyResult], None] = keep_nothing,
+    keep: Callable[[RemedyResult], None],
 ) -> CellResult:
     """A cell's result with what its remedies did, if it failed for a known cause.
 
@@ -239,20 +235,20 @@ class Trials:
 
     def all(self) -> list[RemedyResult]:
         """Try every candidate, the one that gives up least first, and then combinations."""
-        found = [finding.name for finding in self.before.causes]
-        tried = [self._try((remedy,)) for remedy in remedies.candidates(self.policy.remedies, found)]
-        tried += self._combinations(found, tried)
+        names = [finding.name for finding in self.before.causes]
+        tried = [self._try((remedy,)) for remedy in remedies.candidates(self.policy.remedies, names)]
+        tried += self._combinations(names, tried)
         results = [trial.result for trial in tried]
         # A combination that nothing leads to now was tried all the same.
-        names = {result.name for result in results}
-        return results + [result for result in self.before.remedies if result.name not in names]
+        made = {result.name for result in results}
+        return results + [result for result in self.before.remedies if result.name not in made]
 
-    def _combinations(self, found: Sequence[str], alone: Sequence[Trial]) -> list[Trial]:
+    def _combinations(self, names: Sequence[str], alone: Sequence[Trial]) -> list[Trial]:
         """If none cures alone: the cheapest that lifts the first cause, then on top what lifts the next one."""
         if any(trial.result.result is RemedyOutcome.VERIFIED for trial in alone):
             return []
         tried: list[Trial] = []
-        base = next((trial for trial in alone if trial.lifted(found[0])), None)
+        base = next((trial for trial in alone if trial.lifted(names[0])), None)
         while base is not None and (left := base.result.causes):
             more = self._on_top(base, left[0])
             tried += more
@@ -262,10 +258,10 @@ class Trials:
     def _on_top(self, base: Trial, cause: str) -> list[Trial]:
         """The candidates for a remaining cause, each together with `base`, up to the first that lifts it."""
         tried: list[Trial] = []
-        for each in remedies.candidates(self.policy.remedies, [cause]):
-            if each.host is None or each in base.remedies:
+        for remedy in remedies.candidates(self.policy.remedies, [cause]):
+            if remedy.host is None or remedy in base.remedies:
                 continue
-            tried.append(self._try((*base.remedies, each)))
+            tried.append(self._try((*base.remedies, remedy)))
             if tried[-1].lifted(cause):
                 break
         return tried
@@ -307,7 +303,7 @@ class Trials:
             price=_price(these),
             seconds=round(time.monotonic() - start, 2),
             steps=watch.seconds,
-            scripts={each.name: each.digest for each in these if each.host},
+            scripts={remedy.name: remedy.digest for remedy in these if remedy.host},
             defects=list(dict.fromkeys(text for attempt in tried.attempts for text in attempt.defects)),
             retried=tries.retried,
             causes=None if disagreed or tried.attempt.causes is None else list(tried.attempt.causes),
@@ -321,16 +317,16 @@ class Trials:
     def _not_judged(self, these: Sequence[Remedy]) -> list[str]:
         """Why the cell's variant or suite cannot tell what these do on a real host; empty if they can."""
         reasons = self.cell.variant.not_judged
-        found = [reasons[each.name] for each in these if each.name in reasons]
-        variables = sorted({name for each in these if each.run for name in each.run.environment})
+        why = [reasons[remedy.name] for remedy in these if remedy.name in reasons]
+        variables = sorted({name for remedy in these if remedy.run for name in remedy.run.environment})
         if variables and not self.cell.build.heeds_remedies:
-            found.append(f"the tests of {self.cell.suite.name} do not go by {' and '.join(variables)}")
-        return found
+            why.append(f"the tests of {self.cell.suite.name} do not go by {' and '.join(variables)}")
+        return why
 
 
 def _name(these: Sequence[Remedy]) -> str:
-    return AND.join(each.name for each in these)
+    return AND.join(remedy.name for remedy in these)
 
 
 def _price(these: Sequence[Remedy]) -> str:
-    return " ".join(each.price for each in these)
+    return " ".join(remedy.price for remedy in these)

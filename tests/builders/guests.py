@@ -27,8 +27,8 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
-from lab.machine.keys import generate
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
+from lab.machine.seed import new_keys
 from lab.machine.states import Known, States, StoredState
 from lab.plan import Cell
 from lab.probes import Facts, Probed, SuiteUser
@@ -143,7 +143,7 @@ class Machine:
         self.when.get(what, lambda: None)()
 
     def set_up_disk(self) -> None:
-        self.endpoint = Endpoint(1, generate("client"), generate("host"))
+        self.endpoint = Endpoint(1, new_keys("client"), new_keys("host"))
         self.overlay.write_text("empty")
         self.tags = set()
         self.do("set up")
@@ -249,7 +249,7 @@ class Guest(LaneGuest):
         self.lane.wait_until_off(0.0)
 
     def renew_key(self) -> None:
-        self.lane.endpoint = replace(self.lane.endpoint, client_key=generate("renewed"))
+        self.lane.endpoint = replace(self.lane.endpoint, client_key=new_keys("renewed"))
         self.session.use(self.lane.endpoint)
 
     def deploy(self, _build: Build, files: Mapping[str, Path], _rootfs: Path, *, python: str) -> None:
@@ -321,7 +321,7 @@ class Bench:
             self.processors,
             build if builds == 1 else None,
             SYSCTLS,
-            cold=cold,
+            checkpoints=not cold,
             agent=not cold,
         )
         lane: Any = self.machine
@@ -332,7 +332,7 @@ class Bench:
         """Let there be a stored boot, as another lane left it."""
         overlay = self.folder / "another.qcow2"
         overlay.touch()
-        stored = self.states.keep(overlay, Known("boot", generate("stored"), generate("stored")))
+        stored = self.states.keep(overlay, Known("boot", new_keys("stored"), new_keys("stored")))
         assert stored is not None
         return stored
 

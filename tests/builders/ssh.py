@@ -16,14 +16,14 @@ from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 from paramiko.sftp import SFTP_OK
 
 from lab.fleet.login import carry
-from lab.machine.keys import KeyPair, generate
+from lab.machine.seed import KeyPair, new_keys
 
 
 class User:
     """A user with a home folder: a key to log in with, and what servers the user knows."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.key = home, generate("user")
+        self.home, self.key = home, new_keys("user")
         (home / ".ssh").mkdir(parents=True, mode=0o700)
         self.known_hosts = home / ".ssh" / "known_hosts"
         self.known_hosts.touch()
@@ -169,7 +169,7 @@ def _pump(stream: IO[bytes], send: Callable[[bytes], object]) -> None:
 @contextmanager
 def paramiko_server(user: User, environment: dict[str, str], address: str = "127.0.0.1") -> Iterator[int]:
     """A server of paramiko's parts; its port."""
-    host_key = generate("host")
+    host_key = new_keys("host")
     transports: list[paramiko.Transport] = []
     with socket.create_server((address, 0)) as listening:
 

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 from lab.cli import main
-from lab.machine import keys
+from lab.machine import seed
 
-_generate = keys.generate
+_generate = seed.new_keys
 
 
-def generate(comment: str) -> keys.KeyPair:
+def generate(comment: str) -> seed.KeyPair:
     """As the lab's own function, and keep the key if it is a client's."""
     pair = _generate(comment)
     if comment == "lab":
@@ -23,5 +23,5 @@ def generate(comment: str) -> keys.KeyPair:
 
 if __name__ == "__main__":
     # `python -m` has named the program after this file.
-    keys.generate = generate
+    seed.new_keys = generate
     main()

@@ -40,10 +40,10 @@ from lab.gate.compare import compare
 from lab.gate.results import of_run
 from lab.guest import programs, variant
 from lab.guest.agent import Agent
-from lab.guest.evidence_folder import EvidenceFolder
-from lab.images import choice, cloud, download, pins, signature, store
+from lab.guest.collect import EvidenceFolder
+from lab.images import cloud, download, store
 from lab.images.disk import check_qcow2
-from lab.lane import keeper
+from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
 from lab.probes import report as probe_report
 from lab.probes import script
@@ -375,7 +375,7 @@ def _checksums(content: bytes, _folder: Path) -> None:
 
 
 def _signature(content: bytes, _folder: Path) -> None:
-    signature.verify(content, None, key_file("ubuntu-cloud"), "SUMS")
+    cloud.verify_signature(content, None, key_file("ubuntu-cloud"), "SUMS")
 
 
 def _known(folder: Path) -> None:
@@ -429,7 +429,7 @@ def _site(content: bytes, folder: Path) -> None:
 
 def _listing(content: bytes, _folder: Path) -> None:
     with patch.object(download, "read", lambda url, say, **_more: content):
-        pins.newest_build("https://x/images/{build}/a-{build}.img", r"[\w.-]+", lambda text: None)
+        cloud.newest_build("https://x/images/{build}/a-{build}.img", r"[\w.-]+", lambda text: None)
 
 
 IMAGE = {"guest": "debian-13", "inputs": "a" * 64, "files": {"disk.qcow2": {"sha256": "d" * 64, "size": 1}}}
@@ -456,6 +456,10 @@ FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_f
 CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
 MARK = {"lane": "l", "uri": "qemu:///x", "pid": 1}
 KEPT = {"name": "n", "cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}
+
+
+def _choice(paths: Paths) -> object:
+    return store.chosen_disk(paths, "debian-13")
 
 
 def _of(path: str) -> Inputs:
@@ -499,11 +503,11 @@ READERS = [
     Reader("a listing of builds", "image", edited(LISTING), _listing),
     Reader("a disk", "image", edited(QCOW2), _disk, cost=50),
     Reader("a stored image's manifest", "lab", json_of(MANIFEST), _stored("manifest.json", store.read)),
-    Reader("images that were chosen", "lab", json_of(CHOSEN), _cached(GUESTS, choice.all_remembered)),
+    Reader("images that were chosen", "lab", json_of(CHOSEN), _cached(GUESTS, _choice)),
     Reader("a stored state", "lab", json_of(STATE), _stored("known.json", _known)),
     Reader("a lane's mark", "lab", json_of(MARK), _stored(leftovers.MARK, leftovers._read)),
     Reader("acceleration.json", "lab", json_of(ACCELERATION), _cached(SPEED, acceleration.measure_again)),
-    Reader("a kept guest", "lab", json_of(KEPT), _stored(keeper.MARK, keeper._read)),
+    Reader("a kept guest", "lab", json_of(KEPT), _stored(shell.MARK, shell._read_mark)),
     Reader("a bug report", "report", edited(*REPORTS), _report, cost=20),
     Reader("the probe script's output", "report", edited(report_texts.PROBE), _probe_output, cost=8),
     Reader("the JSON in it", "report", json_of(PROBED_HOST), _probe_document, cost=8),

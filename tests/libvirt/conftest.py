@@ -15,7 +15,7 @@ from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
-from lab.machine import acceleration, ports, processor_time
+from lab.machine import acceleration, ports, qemu
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Memory
 from lab.machine.connection import connection
@@ -78,7 +78,7 @@ def lab(
         return made.cell(runner.running, cell)
 
     # The driver's machines are no processes.
-    monkeypatch.setattr(processor_time, "of_lane", lambda _lane: 1.5)
+    monkeypatch.setattr(qemu, "processor_seconds", lambda _lane: 1.5)
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
     monkeypatch.setattr(acceleration, "decide", lambda *_, **__: Acceleration(False, "a test"))
     monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 0.0)

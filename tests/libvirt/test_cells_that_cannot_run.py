@@ -10,7 +10,7 @@ from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.builds import Build
 from lab.catalog import Guest
-from lab.images import network, store
+from lab.images import download, store
 from lab.images.cloud import UNPINNED
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
@@ -117,7 +117,7 @@ def test_cloud_guests_need_a_network(lab: Lab, image: BaseImage, monkeypatch: py
 
     servers = {"cloud-images.ubuntu.com": "no route", "download.fedoraproject.org": "no name"}
     monkeypatch.setattr(store, "ensure", ensure)
-    monkeypatch.setattr(network, "unreachable", lambda _urls: servers)
+    monkeypatch.setattr(download, "unreachable", lambda _urls: servers)
     run = lab.run(guests=[*CLOUD, "debian-13"], variants=["stock"], retries=3)
     assert statuses(run) == {**{name: ["not-run"] for name in CLOUD}, "debian-13": ["pass"]}
     assert [cell.reason for cell in run.cells[:3]] == [
@@ -132,7 +132,7 @@ def test_cloud_guests_need_a_network(lab: Lab, image: BaseImage, monkeypatch: py
 
 
 def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "unreachable", never)
+    monkeypatch.setattr(download, "unreachable", never)
     monkeypatch.setattr(store, "ensure", never)
     monkeypatch.setattr(store, "find", lambda _paths, guest: image if guest.name == "fedora-44" else None)
     monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: False)
@@ -165,5 +165,5 @@ def test_offline_guests_whose_images_are_ready_are_run(lab: Lab, monkeypatch: py
 
 
 def test_no_server_is_asked_for_guests_that_are_built_here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "unreachable", never)
+    monkeypatch.setattr(download, "unreachable", never)
     assert statuses(lab.run()) == PASSED

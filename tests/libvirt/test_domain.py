@@ -18,10 +18,11 @@ from lab.base import process
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
+from lab.images.disk import create_overlay
 from lab.images.store import BaseImage
-from lab.machine import domain, leftovers, opening, overlay, watch
+from lab.machine import domain, leftovers, watch
 from lab.machine.acceleration import Acceleration
-from lab.machine.lane import BootFailed, Lane, LaneDied
+from lab.machine.lane import BootFailed, Lane, LaneDied, open_lane
 from lab.machine.states import StoredState
 from tests.builders.lab import URI
 from tests.builders.processes import LANE_HOLDER, keys_for_all, other_process, wait_until_ended
@@ -36,7 +37,7 @@ class Lanes:
         self.connection, self.paths, self.guest, self.image = connection, paths, guest, image
 
     def open(self) -> AbstractContextManager[Lane]:
-        return opening.open_lane(
+        return open_lane(
             self.connection, self.paths, guest=self.guest, image=self.image, acceleration=EMULATION, uri=URI
         )
 
@@ -123,7 +124,7 @@ def test_a_stored_state_is_taken_up_over_the_image_where_that_is_now(lanes: Lane
     elsewhere, stored = tmp_path / "elsewhere", StoredState(tmp_path / "stored")
     elsewhere.symlink_to(lanes.image.folder)
     stored.folder.mkdir()
-    overlay.create(stored.folder / "state.qcow2", elsewhere / lanes.image.disk.name)
+    create_overlay(stored.folder / "state.qcow2", elsewhere / lanes.image.disk.name)
     keys = {"client": {"private": "a", "public": "a"}, "host": {"private": "b", "public": "b"}}
     (stored.folder / "known.json").write_text(json.dumps({"tag": "boot", "files": {}, **keys}))
     elsewhere.unlink()

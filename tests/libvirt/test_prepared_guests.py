@@ -13,8 +13,7 @@ from lab.images.store import BaseImage
 from lab.lane import prepare_image as prepare
 from lab.lane.prepare_image import NotPrepared
 from lab.lane.running import RunningLane
-from lab.machine import opening
-from lab.machine.lane import Lane, LaneDied
+from lab.machine.lane import Lane, LaneDied, open_lane
 from tests.builders.lab import ONE, URI, Lab, boots, statuses
 
 
@@ -78,7 +77,7 @@ def test_an_interrupt_takes_down_the_machine_of_a_guest_that_is_being_prepared(
     held: list[Lane] = []
 
     def ensure(work: prepare.Preparation, guest: Guest, image: BaseImage) -> NoReturn:
-        with opening.open_lane(
+        with open_lane(
             work.connection, work.paths, guest=guest, image=image, acceleration=work.acceleration, uri=URI
         ) as made:
             work.on_lane(made)

@@ -10,10 +10,11 @@ import pytest
 
 from lab.base.paths import Paths
 from lab.catalog import Firmware
-from lab.machine import acceleration, kernel_boot, overlay
+from lab.images import disk
+from lab.machine import acceleration, throwaway
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
-from lab.machine.kernel_boot import Booted
+from lab.machine.throwaway import Booted
 from tests.builders.guests import base_image
 
 
@@ -69,7 +70,7 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> Boots:
     def boot(_daemon: object, _paths: object, _image: object, *, kvm: bool) -> Booted:
         return found[kvm].pop(0)
 
-    monkeypatch.setattr(kernel_boot, "boot", boot)
+    monkeypatch.setattr(throwaway, "boot_kernel", boot)
     monkeypatch.setattr(acceleration, "_nested", lambda: True)
     return found
 
@@ -130,7 +131,7 @@ def test_an_image_that_boots_itself_is_tried_from_an_overlay_of_its_disk(
     device.touch()
     monkeypatch.setattr(acceleration, "_nested", lambda: True)
     overlays: list[tuple[Path, Path]] = []
-    monkeypatch.setattr(overlay, "create", lambda made, backing: overlays.append((made, backing)))
+    monkeypatch.setattr(disk, "create_overlay", lambda made, backing: overlays.append((made, backing)))
     daemon = Daemon()
     image = base_image(paths.images, Firmware.BIOS)
     verdict = acceleration.decide(daemon, paths, image, lambda text: None)
@@ -260,10 +261,10 @@ class Slow(Daemon):
 def test_a_host_that_is_slower_than_the_measurement_may_take_gets_the_longest_limits(
     paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_boot, "LIMIT_SECONDS", 0.0)
-    booted = kernel_boot.boot(Slow(), paths, base_image(paths.images), kvm=False)
+    monkeypatch.setattr(throwaway, "LIMIT_SECONDS", 0.0)
+    booted = throwaway.boot_kernel(Slow(), paths, base_image(paths.images), kvm=False)
     assert (booted.seconds, booted.failure) == (0.0, "a guest kernel did not start within 0 s")
-    monkeypatch.setattr(kernel_boot, "boot", lambda *_words, kvm: Booted(120.0, "it did not start"))
+    monkeypatch.setattr(throwaway, "boot_kernel", lambda *_words, kvm: Booted(120.0, "it did not start"))
     assert decide(paths, Daemon()).speed.factor == 240.0
 
 
@@ -370,4 +371,4 @@ def test_after_a_guest_that_did_not_come_up_emulation_is_measured_before_the_nex
     ],
 )
 def test_the_kernels_own_clock_says_how_long_it_took(console: str, seconds: float | None) -> None:
-    assert kernel_boot.seconds_of(console) == seconds
+    assert throwaway.seconds_of(console) == seconds

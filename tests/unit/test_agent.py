@@ -19,7 +19,7 @@ from lab.base.speed import ORDINARY, Speed
 from lab.base.wait import Deadline
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
-from lab.guest.evidence_folder import EvidenceFolder
+from lab.guest.collect import EvidenceFolder
 from lab.guest.programs import RemoteFailed
 
 # What stands at the end of the agent's program, and what the tests have instead: a socket for the port.
@@ -270,11 +270,11 @@ def test_a_line_without_an_end_is_not_read_for_ever(port: Port, monkeypatch: pyt
 
 
 def test_the_agent_has_imported_what_its_programs_import() -> None:
-    text = programs.loader()
-    listed = re.search(r'MODULES = "([a-z ]+)"', text)
+    loader = programs.loader()
+    listed = re.search(r'MODULES = "([a-z ]+)"', loader)
     assert listed is not None
-    known = {*listed[1].split(), *_imported(text)}
-    wanted = {name for file in programs.program_files() for name in _imported(file.read_text())}
+    known = {*listed[1].split(), *_imported(loader)}
+    wanted = {name for text in programs.sources().values() for name in _imported(text)}
     assert wanted <= known
     assert {*listed[1].split()} <= wanted
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from lab.lane.attempts import clear, fault_folder, set_aside
+from lab.lane.cell import clear, fault_folder, set_aside
 
 
 def left_in(folder: Path) -> list[str]:

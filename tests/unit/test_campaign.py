@@ -154,7 +154,7 @@ def test_nothing_is_left_of_a_home_that_was_only_made(home: Home) -> None:
     [
         "state/lanes/lab-debian-13-0a1b2c/overlay.qcow2",
         "state/ports/22100.lock",
-        "state/kvm-probe-x/overlay.qcow2",
+        "state/throwaway-x/overlay.qcow2",
         "cache/states/.partial-debian-13-77/state.qcow2",
         "cache/wheels/.partial-boxlite/x",
         "tmp/boxlite-lab-tmp-1/x",

@@ -13,7 +13,7 @@ import libvirt
 import pytest
 
 from lab.base.paths import Paths
-from lab.machine import acceleration, clock, kernel_boot, processor_time
+from lab.machine import acceleration, clock, qemu, throwaway
 from lab.machine.acceleration import Acceleration
 from lab.machine.clock import RATE, Clock
 from lab.machine.domain import QEMU
@@ -66,7 +66,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What the QEMU of the machine has mapped."""
     file = tmp_path / "maps"
-    monkeypatch.setattr(processor_time, "of_machine", lambda name: [SimpleNamespace(pid=77)])
+    monkeypatch.setattr(qemu, "processes_of", lambda name: [SimpleNamespace(pid=77)])
     monkeypatch.setattr(clock, "MAPS", str(file))
     yield file
 
@@ -148,7 +148,7 @@ def test_only_emulated_guests_have_a_slower_clock(
     device = paths.cache.parent / "kvm"
     monkeypatch.setattr(acceleration, "KVM_DEVICE", device)
     monkeypatch.setattr(acceleration, "_nested", lambda: True)
-    monkeypatch.setattr(kernel_boot, "boot", lambda *_, kvm: kernel_boot.Booted(0.5 if kvm else 5.0))
+    monkeypatch.setattr(throwaway, "boot_kernel", lambda *_, kvm: throwaway.Booted(0.5 if kvm else 5.0))
     if kvm:
         device.touch()
     daemon: Any = Daemon()

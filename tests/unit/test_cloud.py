@@ -14,7 +14,7 @@ from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest, loading
-from lab.images import choice, cloud, store
+from lab.images import cloud, store
 from lab.images.store import BaseImage
 from tests.builders.mirror import (
     Mirror,
@@ -56,7 +56,7 @@ def publish(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Publish:
 def left(paths: Paths) -> list[str]:
     """The complete and partial files in the store, without locks and the guests' choices."""
     found = [*paths.images.glob("*"), *paths.downloads.glob("*")]
-    return sorted(path.name for path in found if path.suffix != ".lock" and path.name != choice.FILE)
+    return sorted(path.name for path in found if path.suffix != ".lock" and path.name != store.CHOICES)
 
 
 @pytest.mark.parametrize(
@@ -421,10 +421,10 @@ def test_two_labs_at_once_download_a_disk_once(
 def test_a_memory_that_cannot_be_read_is_named(publish: Publish, paths: Paths, text: str) -> None:
     wanted = publish("ubuntu-24.04")
     store.ensure(paths, wanted, no_say)
-    (paths.images / choice.FILE).write_text(text)
-    with pytest.raises(LabError, match=f"{paths.images / choice.FILE} cannot be read") as error:
+    (paths.images / store.CHOICES).write_text(text)
+    with pytest.raises(LabError, match=f"{paths.images / store.CHOICES} cannot be read") as error:
         store.ensure(paths, wanted, no_say)
-    assert f"rm {paths.images / choice.FILE}" in (error.value.hint or "")
+    assert f"rm {paths.images / store.CHOICES}" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,6 @@ def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not
         ("verdict/status.py", "rule set"),
         ("guest/deploy.py", "deployment"),
         ("guest/suite.py", "deployment"),
-        ("guest/ending.py", "deployment"),
         ("builds/kinds/wheel.py", "deployment"),
     ],
 )

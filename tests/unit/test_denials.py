@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.base import process
-from lab.machine import denials
-from lab.machine.denials import CONSOLES, HostLog, rule_for
+from lab.machine import proof
+from lab.machine.proof import CONSOLES, HostLog, rule_for
 
 UUID = "15de3735-d0a2-482b-95ce-42ab775ceaa7"
 # In this form, but made up: the profile of one machine.
@@ -39,8 +39,8 @@ class Logs:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kernel, self.audit, self.journal = folder / "kmsg", folder / "audit.log", ""
         self.since: list[str] = []
-        monkeypatch.setattr(denials, "KERNEL_LOG", self.kernel)
-        monkeypatch.setattr(denials, "AUDIT_LOG", self.audit)
+        monkeypatch.setattr(proof, "KERNEL_LOG", self.kernel)
+        monkeypatch.setattr(proof, "AUDIT_LOG", self.audit)
         monkeypatch.setattr(process, "run", self._run)
 
     def _run(self, command: list[str], *, timeout: float) -> str:
@@ -85,14 +85,14 @@ def test_the_kernel_s_denials_are_found_among_its_other_lines(logs: Logs, record
 def test_a_log_that_may_not_be_read_is_named_with_what_shows_it_where_apparmor_is_on(
     logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str | None, count: int
 ) -> None:
-    monkeypatch.setattr(denials, "APPARMOR", tmp_path / "enabled")
+    monkeypatch.setattr(proof, "APPARMOR", tmp_path / "enabled")
     if switch:
         (tmp_path / "enabled").write_text(switch)
     readable = tmp_path / "readable"
     readable.touch()
     gone = tmp_path / "gone"
     show = {logs.kernel: "sudo dmesg", readable: "sudo cat", gone: "sudo cat"}
-    monkeypatch.setattr(denials, "SHOW", show)
+    monkeypatch.setattr(proof, "SHOW", show)
     opened = os.open
 
     def refuse(path: Path, *more: int) -> int:

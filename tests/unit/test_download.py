@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import ImageNotAvailable, LabError
-from lab.images import download, network
+from lab.images import download
 from tests.builders.mirror import Answer, Mirror, Request, breaks_off, endless, redirect, serving, status, whole
 
 PATH = "/folder/disk.img"
@@ -272,14 +272,14 @@ def test_servers_that_do_not_answer_are_told_apart_from_those_that_do(served: Mi
         pass
     served.faults["/"] = [status(500)]
     urls = [f"{served.url}/a", f"{served.url}/b", f"{gone.url}/a", "http://name.invalid/c"]
-    found = network.unreachable(urls)
+    found = download.unreachable(urls)
     assert found.keys() == {gone.host, "name.invalid"}
     assert found[gone.host] == "Connection refused"
     assert [path for path, _ in served.asked] == ["/"]
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "SECONDS", 0.1)
+    monkeypatch.setattr(download, "REACH_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         host = f"127.0.0.1:{server.getsockname()[1]}"
-        assert network.unreachable([f"http://{host}/disk"]).keys() == {host}
+        assert download.unreachable([f"http://{host}/disk"]).keys() == {host}

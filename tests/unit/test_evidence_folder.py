@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.guest import evidence_folder
-from lab.guest.evidence_folder import EvidenceFolder, HostileEvidence
+from lab.guest import collect
+from lab.guest.collect import EvidenceFolder, HostileEvidence
 
 
 @pytest.fixture
@@ -72,12 +72,12 @@ def test_a_file_and_a_folder_of_one_name_are_refused(into: Path, names: list[str
 
 
 def test_no_more_is_kept_than_the_bounds_say(into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence_folder, "MOST_FILES", 3)
+    monkeypatch.setattr(collect, "MOST_FILES", 3)
     folder = EvidenceFolder(into)
     for number in range(3):
         folder.keep(f"suite/{number}", b"x")
     with pytest.raises(HostileEvidence, match="more than 3 files"):
         folder.keep("suite/3", b"x")
-    monkeypatch.setattr(evidence_folder, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(collect, "MOST_BYTES", 2**20)
     with pytest.raises(HostileEvidence, match="larger than 1 MiB"):
         EvidenceFolder(into).keep("suite/zeros", bytes(2**20 + 1))

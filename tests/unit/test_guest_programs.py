@@ -18,7 +18,7 @@ from lab import catalog
 from lab.base.paths import PACKAGE
 from lab.causes import evidence
 from lab.guest import programs
-from lab.guest.evidence_folder import EvidenceFolder
+from lab.guest.collect import EvidenceFolder
 from tests.builders import evidence as evidence_examples
 
 # The suites that pytest runs, with the oldest Python that each may meet. Older than 3.10 is Debian 11's
@@ -107,8 +107,8 @@ def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
     """Gather evidence of a suite whose results are in `folder`/results; the lab's own files are stand-ins."""
     program = programs.program_file("collect").read_text()
     program = program.replace(
-        "asked = json.loads",
-        'everything = lambda asked: [("kernel.log", b"the lab\'s")]\nasked = json.loads',
+        "request = json.loads",
+        'everything = lambda request: [("kernel.log", b"the lab\'s")]\nrequest = json.loads',
         1,
     )
     asked = {

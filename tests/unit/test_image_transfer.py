@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.paths import Paths
-from lab.images import store, transfer
+from lab.images import store
 from lab.images.store import BaseImage
 from tests.builders.guests import put_image
 from tests.builders.runs import KNOWN
@@ -20,7 +20,7 @@ def receive(to: Paths, image: BaseImage, *, damage: bytes = b"") -> BaseImage:
         if damage and name == "initrd":
             file.write_bytes(damage)
 
-    return transfer.receive(to, image.content, bring, lambda _text: None, origin="host one")
+    return store.receive(to, image.content, bring, lambda _text: None, origin="host one")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_an_image_arrives_whole_and_is_the_guest_s(here: Paths, sent: BaseImage)
 
 
 def test_of_a_damaged_image_nothing_is_stored(here: Paths, sent: BaseImage) -> None:
-    with pytest.raises(transfer.DamagedImage, match="initrd of debian-13 arrived damaged"):
+    with pytest.raises(store.DamagedImage, match="initrd of debian-13 arrived damaged"):
         receive(here, sent, damage=b"x")
     assert store.find(here, GUEST) is None
     assert not [each for each in here.images.iterdir() if each.is_dir()]

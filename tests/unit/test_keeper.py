@@ -15,8 +15,8 @@ import pytest
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
-from lab.lane import keeper
-from lab.lane.keeper import MARK, Kept
+from lab.lane import shell
+from lab.lane.shell import MARK, Kept
 from lab.machine import leftovers
 from lab.machine.leftovers import Removed
 
@@ -31,9 +31,9 @@ from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
 from lab.builds.kinds.wheel import Wheel
-from lab.lane import entrance, keeper, shell
+from lab.lane import shell
 from lab.machine import leftovers, ports
-from lab.machine.keys import generate
+from lab.machine.seed import new_keys
 from lab.machine.lane import Endpoint, LaneDied
 from lab.plan import Cell
 
@@ -42,7 +42,7 @@ paths = Paths(cache=base / "cache", state=base / "state")
 ports.FIRST, ports.LAST = 23250, 23299
 known = catalog.load()
 cell = Cell(known.guest("debian-13"), known.variant("stock"), Wheel("0.10.8", "0.10.8"))
-keeper.WATCH_SECONDS = 0.05
+shell.WATCH_SECONDS = 0.05
 
 class Lane:
     def __init__(self, folder):
@@ -67,13 +67,13 @@ def ready(cell, paths, uri, say, *, own_rootfs=None):
             while event == "hang":
                 time.sleep(0.05)
                 say("still booting")
-            endpoint = Endpoint(port.number, generate("client"), generate("host"))
-            yield shell.Opened(Lane(folder), entrance.make(endpoint, folder, cell, speed=ORDINARY))
+            endpoint = Endpoint(port.number, new_keys("client"), new_keys("host"))
+            yield shell.Opened(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
     finally:
         port.release()
 
 shell.ready = ready
-starting = keeper.start(cell, paths, "test:///default")
+starting = shell.start_keeper(cell, paths, "test:///default")
 print(starting.keeper, flush=True)
 try:
     print(starting.wait(lambda text: print(text, flush=True)).name)
@@ -88,7 +88,7 @@ except LabError as error:
 def paths(tmp_path: Path) -> Iterator[Paths]:
     made = Paths(cache=tmp_path / "cache", state=tmp_path / "state")
     yield made
-    for kept in keeper.all_kept(made):
+    for kept in shell.all_kept(made):
         os.kill(kept.keeper, signal.SIGKILL)
 
 
@@ -99,7 +99,7 @@ def command(paths: Paths, event: str = "") -> list[str]:
 def keep(paths: Paths) -> Kept:
     """Keep a guest; the process that did has ended."""
     done = subprocess.run(command(paths), capture_output=True, text=True, timeout=60, check=True)
-    return keeper.find(paths, done.stdout.splitlines()[-1])
+    return shell.find_kept(paths, done.stdout.splitlines()[-1])
 
 
 def is_gone(pid: int) -> bool | None:
@@ -116,12 +116,12 @@ def nothing_is_left(paths: Paths) -> bool:
 
 def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Paths) -> None:
     kept = keep(paths)
-    assert keeper.all_kept(paths) == [kept]
+    assert shell.all_kept(paths) == [kept]
     assert (kept.name, kept.cell) == (kept.entrance.folder.name, "debian-13/stock/0.10.8")
     kept.check_alive()
     # It belongs to a lab that is alive: no command removes it.
     assert leftovers.reap(paths) == Removed([], [])
-    keeper.end(kept)
+    shell.end_kept(kept)
     assert nothing_is_left(paths)
     wait_for(lambda: is_gone(kept.keeper), Deadline(10, "the keeper's end"))
     with pytest.raises(LabError, match="is gone"):
@@ -146,7 +146,7 @@ def test_what_a_killed_keeper_leaves_is_removed_by_the_next_command(paths: Paths
     kept = keep(paths)
     os.kill(kept.keeper, signal.SIGKILL)
     wait_for(lambda: is_gone(kept.keeper), Deadline(10, "the keeper's end"))
-    assert keeper.all_kept(paths) == []
+    assert shell.all_kept(paths) == []
     assert leftovers.reap(paths).lanes == [kept.name]
     assert nothing_is_left(paths)
 
@@ -207,13 +207,13 @@ def test_no_guest_is_kept_for_a_command_that_ended_before_it_was_up(
 
 def test_a_kept_guest_is_found_by_its_name_or_because_it_is_the_only_one(paths: Paths) -> None:
     with pytest.raises(UsageError, match="no guest is kept"):
-        keeper.find(paths, None)
+        shell.find_kept(paths, None)
     first = keep(paths)
-    assert keeper.find(paths, None) == first
+    assert shell.find_kept(paths, None) == first
     second = keep(paths)
-    assert keeper.find(paths, second.name) == second
+    assert shell.find_kept(paths, second.name) == second
     with pytest.raises(UsageError, match="several guests are kept") as several:
-        keeper.find(paths, None)
+        shell.find_kept(paths, None)
     assert f"{first.name}, {second.name}" in str(several.value)
     with pytest.raises(UsageError, match="no kept guest is called 'lab-debian-13'"):
-        keeper.find(paths, "lab-debian-13")
+        shell.find_kept(paths, "lab-debian-13")

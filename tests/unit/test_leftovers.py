@@ -108,8 +108,14 @@ class Process:
     """As much of a process as reaping asks of it."""
 
     def __init__(self, name: str, *command: str) -> None:
-        self.info = {"name": name, "cmdline": list(command)}
+        self._name, self._command = name, list(command)
         self.ended = False
+
+    def name(self) -> str:
+        return self._name
+
+    def cmdline(self) -> list[str]:
+        return self._command
 
     def terminate(self) -> None:
         self.ended = True
@@ -127,7 +133,7 @@ def test_reaping_ends_the_machine_that_outlived_its_daemon_and_no_other(
         return Process("qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={name},debug-threads=on")
 
     running = [qemu("lab-debian-13-abc123"), qemu("lab-debian-13-abc1234"), Process("vi", f"guest={folder},")]
-    monkeypatch.setattr(psutil, "process_iter", lambda _wanted: (each for each in running if not each.ended))
+    monkeypatch.setattr(psutil, "process_iter", lambda: (each for each in running if not each.ended))
     assert leftovers.reap(paths).lanes == [folder.name]
     assert [process.ended for process in running] == [True, False, False]
 
@@ -139,7 +145,7 @@ def test_a_machine_that_cannot_be_ended_keeps_its_lane_for_the_next_command(
     immortal = Process(
         "qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={folder.name},debug-threads=on"
     )
-    monkeypatch.setattr(psutil, "process_iter", lambda _wanted: iter([immortal]))
+    monkeypatch.setattr(psutil, "process_iter", lambda: iter([immortal]))
     with pytest.raises(LeftBehind, match=f"the machine of {folder.name} could not be ended"):
         leftovers.reap(paths)
     assert leftovers.lanes(paths) == [folder.name]

@@ -11,7 +11,8 @@ from lab import catalog
 from lab.base.errors import ImageNotAvailable, UsageError
 from lab.base.paths import Paths
 from lab.catalog import Guest, load_pins, loading, pins_file
-from lab.images import pins, store
+from lab.images import store
+from lab.images.cloud import move_pin, newest_build
 from tests.builders.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
 from tests.builders.processes import run_main
 
@@ -39,7 +40,7 @@ def newer(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Mirror:
 
 
 def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Path) -> None:
-    moved = pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+    moved = move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
     assert cloud(moved).build == NEW
     written = load_pins(pins_file(root))
     assert (written[UBUNTU].build, written[UBUNTU].digest) == (NEW, None)
@@ -51,9 +52,9 @@ def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Pa
 
 def test_the_newest_build_goes_by_numbers_and_not_by_letters(mirror: Mirror, root: Path) -> None:
     mirror.list_builds(guest(FEDORA), "44-1.9", "44-1.10", "44-1.7")
-    assert pins.newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say) == "44-1.10"
+    assert newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say) == "44-1.10"
     mirror.list_builds(guest(FEDORA), "44-1.9", f"44-1.{'1' * 5_000}", "44-1.0010")
-    assert len(pins.newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say)) > 5_000
+    assert len(newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say)) > 5_000
 
 
 def test_a_build_whose_checksums_are_not_signed_by_the_key_is_not_pinned(
@@ -63,14 +64,14 @@ def test_a_build_whose_checksums_are_not_signed_by_the_key_is_not_pinned(
     newer.publish(at(UBUNTU, NEW), disk, keys["another"])
     newer.list_builds(guest(UBUNTU), NEW, OLD)
     with pytest.raises(ImageNotAvailable, match="signed by another key"):
-        pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+        move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
     assert pins_file(root).read_text() == before
 
 
 def test_a_folder_that_lists_no_build_is_named(mirror: Mirror, root: Path) -> None:
     mirror.list_builds(guest(UBUNTU))
     with pytest.raises(ImageNotAvailable, match="/releases/noble/ lists no build"):
-        pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+        move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
 
 
 def test_a_release_that_moved_to_the_archive_is_listed_and_verified_there(
@@ -82,7 +83,7 @@ def test_a_release_that_moved_to_the_archive_is_listed_and_verified_there(
     # Nothing is left at its first address.
     mirror.publish(ended.model_copy(update={"image": archived}), disk, keys["good"])
     assert "/pub/archive/fedora/linux/releases/44/" in str(archived.address)
-    moved = pins.move(ended, cloud(ended), no_say)
+    moved = move_pin(ended, cloud(ended), no_say)
     assert cloud(moved).build == cloud(ended).build
     image = store.update(paths, moved, no_say)
     assert image.manifest.source == archived.address
@@ -91,7 +92,7 @@ def test_a_release_that_moved_to_the_archive_is_listed_and_verified_there(
 
 def test_a_release_that_is_nowhere_is_told_with_the_archive_s_address(mirror: Mirror, root: Path) -> None:
     with pytest.raises(ImageNotAvailable, match="HTTP 404") as error:
-        pins.move(guest(FEDORA), cloud(guest(FEDORA)), no_say)
+        move_pin(guest(FEDORA), cloud(guest(FEDORA)), no_say)
     assert "/pub/archive/" in str(error.value)
 
 
@@ -99,7 +100,7 @@ def test_a_pin_that_did_not_move_keeps_its_date(mirror: Mirror, root: Path, keys
     mirror.publish(guest(UBUNTU), disk, keys["good"])
     before = pins_file(root).read_text().replace("2026-11-26", "2026-01-02")
     pins_file(root).write_text(before)
-    pins.move(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+    move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
     assert pins_file(root).read_text() == before
 
 
@@ -128,7 +129,7 @@ def test_an_unsigned_disk_is_pinned_by_the_digest_on_which_two_mirrors_agree(
 ) -> None:
     digest = hashlib.sha512(disk).hexdigest()
     serve_sums(mirror, other, digest, digest)
-    moved = pins.move(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+    moved = move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
     pin = tomllib.loads(pins_file(root).read_text())[DEBIAN]
     assert (pin["build"], pin["digest"]) == (BUILD, f"sha512:{digest}")
     assert pin["mirrors"] == [mirror.host, other.host]
@@ -141,7 +142,7 @@ def test_mirrors_that_disagree_pin_nothing_and_both_are_named(
 ) -> None:
     serve_sums(mirror, other, "a" * 128, "b" * 128)
     with pytest.raises(ImageNotAvailable, match="do not have the same digest") as error:
-        pins.move(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+        move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
     assert f"SHA512SUMS: {'a' * 16}" in str(error.value)
     assert f"{other.url}/second/{BUILD}/SHA512SUMS: {'b' * 16}" in str(error.value)
     assert DEBIAN not in load_pins(pins_file(root))
@@ -151,7 +152,7 @@ def test_a_mirror_that_lacks_the_build_pins_nothing(mirror: Mirror, other: Mirro
     serve_sums(mirror, other, "a" * 128, "a" * 128)
     other.files.clear()
     with pytest.raises(ImageNotAvailable, match=r"SHA512SUMS of .*: HTTP 404"):
-        pins.move(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+        move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
     assert DEBIAN not in load_pins(pins_file(root))
 
 
@@ -160,7 +161,7 @@ def test_checksums_that_come_without_encryption_are_refused(mirror: Mirror, othe
     path = f"/second/{BUILD}/SHA512SUMS"
     other.faults[path] = [redirect(f"http://localhost:{other.host.rpartition(':')[2]}{path}")]
     with pytest.raises(ImageNotAvailable, match="localhost sent it without encryption"):
-        pins.move(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+        move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 import errno
+import json
 import shutil
 import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 
 from lab import catalog
+from lab.base import process
 from lab.base.errors import LabError
 from lab.base.files import sha256
 from lab.base.paths import Paths, definitions
@@ -18,12 +21,13 @@ from lab.base.speed import ORDINARY, Speed
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.session import Output
-from lab.images import store, transfer
+from lab.images import store
 from lab.images.store import BaseImage
-from lab.lane import prepare_image, supplies
+from lab.lane import prepare_image
 from lab.lane.prepare_image import NotPrepared, PackagesMissing, Preparation
-from lab.machine import opening, seed
+from lab.machine import seed
 from lab.machine.acceleration import Acceleration
+from lab.machine.budget import Processors
 from lab.machine.clock import RATE, REAL, Clock
 from lab.machine.domain import Network
 from lab.machine.lane import Lane
@@ -39,7 +43,7 @@ Work = Callable[[Preparation, Guest, BaseImage, Path], None]
 
 
 def preparation(paths: Paths, say: Callable[[str], None] = lambda text: None) -> Preparation:
-    return Preparation(None, paths, "test:///default", EMULATION, say, lambda *_: nullcontext())
+    return Preparation(None, paths, "test:///default", EMULATION, say, Processors(1))
 
 
 def works(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> None:
@@ -109,7 +113,7 @@ def receive(paths: Paths, sent: BaseImage) -> None:
     def bring(name: str, to: Path) -> None:
         shutil.copyfile(sent.folder / name, to)
 
-    transfer.receive(paths, sent.content, bring, lambda _text: None, origin="host one")
+    store.receive(paths, sent.content, bring, lambda _text: None, origin="host one")
 
 
 def test_what_another_host_prepared_will_do_and_is_not_prepared_again(
@@ -232,7 +236,7 @@ def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, working: pytest.M
 
 def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:
     working.setattr(shutil, "disk_usage", lambda _path: Usage(10 * 2**30, 9 * 2**30, 2**30))
-    with pytest.raises(LabError, match=r"ubuntu-24.04 needs 5 GiB free in .*; there are 1\.0"):
+    with pytest.raises(LabError, match=r"ubuntu-24.04 needs 5.0 GiB free in .*; there are 1\.0"):
         prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert folders(paths) == []
 
@@ -325,13 +329,14 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
         machine = Machine()
 
         @contextmanager
-        def turn(what: str) -> Iterator[None]:
+        def turn(_processors: object, what: str, **_: object) -> Iterator[None]:
             machine.done.append(what)
             yield
             machine.done.append("given back")
 
         made: Lane = machine  # type: ignore[assignment]
-        prepare_image._complete(made, replace(preparation(paths), holding=turn))
+        monkeypatch.setattr(prepare_image, "holding", turn)
+        prepare_image._complete(made, preparation(paths))
         return machine.done
 
     return run
@@ -405,7 +410,7 @@ def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_to
 
     told: list[str] = []
     session: Any = Offline([], set())
-    supplies.fetch(session, APT, ORDINARY, told.append)
+    prepare_image._fetch_supplies(session, APT, ORDINARY, told.append)
     assert len(told) == 3
     assert told[1] == (
         "the package bubblewrap could not be fetched, so what needs it cannot be tried: "
@@ -414,16 +419,21 @@ def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_to
 
 
 def test_a_guest_reaches_its_package_sources_while_it_is_prepared_and_has_the_host_s_clock(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     opened: list[tuple[Network, Clock]] = []
+    changes = prepare_image.Changes(masked=["fstrim.timer"], not_masked={}, not_executable=[], held=[])
 
-    def open_lane(*_: object, network: Network, acceleration: Acceleration, **_more: object) -> NoReturn:
+    @contextmanager
+    def open_lane(*_: object, network: Network, acceleration: Acceleration, **_more: object) -> Iterator[Any]:
         opened.append((network, acceleration.clock))
-        raise LabError("enough was seen")
+        yield SimpleNamespace(overlay=paths.state / "overlay.qcow2")
 
-    monkeypatch.setattr(opening, "open_lane", open_lane)
+    monkeypatch.setattr(prepare_image, "open_lane", open_lane)
     asked = replace(preparation(paths), acceleration=replace(EMULATION, clock=Clock(RATE)))
-    with pytest.raises(LabError, match="enough was seen"):
-        prepare_image._boot_and_install(asked, GUEST, IMAGE, paths.images / "disk.qcow2")
+    monkeypatch.setattr(prepare_image, "_complete", lambda *_: changes)
+    monkeypatch.setattr(process, "run", lambda *_, **__: "")
+    prepare_image._boot_and_install(asked, GUEST, IMAGE, tmp_path / "disk.qcow2")
     assert opened == [(Network.OPEN, REAL)]
+    # What was changed in the guest is kept beside its disk.
+    assert json.loads((tmp_path / "changes.json").read_text())["masked"] == ["fstrim.timer"]

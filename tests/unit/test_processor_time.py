@@ -9,7 +9,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from lab.machine import processor_time
+from lab.machine import qemu
 from lab.record import ProcessorTime, RunInfo, RunResult
 from lab.report import table
 from lab.run import lanes
@@ -37,7 +37,7 @@ class FakeProcess:
 
 
 def of_lane(*processes: FakeProcess) -> float:
-    return processor_time.of_lane(LANE, lambda: cast(list[psutil.Process], processes))
+    return qemu.processor_seconds(LANE, lambda: cast(list[psutil.Process], processes))
 
 
 def test_a_lane_takes_what_its_qemu_takes() -> None:

@@ -12,13 +12,12 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import PACKAGE, Paths
-from lab.images import store
-from lab.machine import acceleration, leftovers, overlay, paused, ports, proof
+from lab.images import disk, store
+from lab.machine import acceleration, leftovers, ports, proof, throwaway
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
-from lab.machine.denials import HostLog
 from lab.machine.domain import QEMU
-from lab.machine.proof import Refusal
+from lab.machine.proof import HostLog, Refusal
 from tests.builders.guests import base_image
 
 CONSOLE = (
@@ -74,7 +73,7 @@ def daemon(paths: Paths) -> Iterator[Daemon]:
     made = Daemon()
     yield made
     assert not any(machine.is_there for machine in made.machines)
-    assert list(paths.state.glob(f"{paused.FOLDER}*")) == []
+    assert list(paths.state.glob(f"{throwaway.FOLDER}*")) == []
     assert list(paths.ports.iterdir()) == []
 
 
@@ -92,11 +91,11 @@ def test_a_machine_with_the_network_and_the_disk_of_a_lane_is_tried_each_time(
     paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
-    monkeypatch.setattr(overlay, "create", lambda disk, _backing: disk.touch())
+    monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
     assert [prove(daemon, paths, monkeypatch) for _ in range(2)] == [None, None]
     assert len(daemon.machines) == 2
-    [disk] = daemon.machines[0].disks
-    assert Path(disk).name == "overlay.qcow2"
+    [overlay] = daemon.machines[0].disks
+    assert Path(overlay).name == "overlay.qcow2"
     network = daemon.machines[0].words[1]
     assert "restrict=on,hostfwd=tcp:127.0.0.1:233" in network
 

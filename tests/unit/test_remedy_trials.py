@@ -32,7 +32,7 @@ from lab.record import (
     TestResult,
 )
 from lab.trials.changes import Policy
-from lab.trials.remedies import Trial, Trials, keep_nothing, with_remedies
+from lab.trials.remedies import Trial, Trials, with_remedies
 from tests.builders.facts import facts, probe, probed
 from tests.builders.guests import SUITE, FakeRunner
 
@@ -191,8 +191,8 @@ def try_all(tmp_path: Path) -> Try:
         guest.folder = tmp_path
         runner: Any = guest
         policy = Policy(remedies=KNOWN, retries=retries)
-        keep = keep_nothing if finished is None else finished.append
-        tried = with_remedies(policy, runner, cell, before, keep).remedies
+        keep = [] if finished is None else finished
+        tried = with_remedies(policy, runner, cell, before, keep.append).remedies
         return {each.name: each for each in tried}
 
     return run
@@ -588,8 +588,10 @@ def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     causes = [finding(SYSCTL)] if known else []
     result: CellResult = CELL.result(status).model_copy(update={"causes": causes})
     runner: Any = Guest([])
-    assert bool(with_remedies(Policy(remedies=KNOWN), runner, CELL, result).remedies) is tried
-    assert with_remedies(Policy(), runner, CELL, result) is result
+    kept: list[RemedyResult] = []
+    made = with_remedies(Policy(remedies=KNOWN), runner, CELL, result, kept.append)
+    assert bool(made.remedies) is tried
+    assert with_remedies(Policy(), runner, CELL, result, kept.append) is result
 
 
 def test_a_trial_says_how_long_each_of_its_steps_took(try_all: Try) -> None:

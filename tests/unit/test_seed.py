@@ -1,17 +1,19 @@
+import base64
 import json
 import re
 import subprocess
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pycdlib
 import pytest
 
 from lab.base.paths import definitions
-from lab.machine import keys, seed
+from lab.machine import seed
 
-CLIENT, HOST = keys.generate("lab"), keys.generate("root@debian-13")
+CLIENT, HOST = seed.new_keys("lab"), seed.new_keys("root@debian-13")
 
 
 def rendered(**more: str) -> dict[str, str]:
@@ -160,3 +162,15 @@ def test_the_image_holds_the_files_under_the_names_that_nocloud_reads(tmp_path: 
     assert read == files
     assert set(read) == {"user-data", "meta-data", "network-config", "seed.sh"}
     assert label == "cidata"
+
+
+def test_a_generated_pair_is_one_that_ssh_understands() -> None:
+    pair = seed.new_keys("lab")
+    private = paramiko.Ed25519Key.from_private_key(StringIO(pair.private))
+    kind, public, comment = pair.public.split()
+    assert (kind, comment) == ("ssh-ed25519", "lab")
+    assert private == paramiko.Ed25519Key(data=base64.b64decode(public))
+
+
+def test_no_two_pairs_are_alike() -> None:
+    assert seed.new_keys("lab").public != seed.new_keys("lab").public

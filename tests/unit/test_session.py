@@ -20,19 +20,19 @@ from fabric import Connection
 
 from lab.base.speed import ORDINARY, Speed
 from lab.base.wait import Deadline, wait_for
-from lab.guest import access, programs, remedy_script, runner, session, ssh
+from lab.guest import programs, remedy_script, session, ssh
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import Session
 from lab.guest.ssh import Pulse, SessionLost
-from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
+from lab.machine.seed import new_keys
 
 # It listens on the guest's port, as QEMU does for as long as the machine is there.
 FORWARDED = socket.create_server(("127.0.0.1", 0))
 
 
 def endpoint() -> Endpoint:
-    return Endpoint(FORWARDED.getsockname()[1], generate("client"), generate("host"))
+    return Endpoint(FORWARDED.getsockname()[1], new_keys("client"), new_keys("host"))
 
 
 def broken(alive_for: int) -> Session:
@@ -82,7 +82,7 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(monkeypatch: pyt
     first = endpoint()
     made = Session(first, alive=lambda: None, speed=ORDINARY)
     made.run("true", seconds=5)
-    renewed = access.renew(made, first)
+    renewed = made.renew_key()
     made.run("false", seconds=5)
     made.run("true", seconds=5, user="tester")
     assert renewed.host_key == first.host_key
@@ -106,7 +106,7 @@ def unreachable(alive: Callable[[], None] = lambda: None) -> Session:
     """A session with a guest on whose port nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    return Session(Endpoint(port, generate("client"), generate("host")), alive=alive, speed=ORDINARY)
+    return Session(Endpoint(port, new_keys("client"), new_keys("host")), alive=alive, speed=ORDINARY)
 
 
 @pytest.mark.parametrize("listening", [False, True], ids=["booting", "forked"])
@@ -207,7 +207,7 @@ def answering() -> Iterator[paramiko.Transport]:
     """A connection to a real server, which knows no such request and says so."""
     here, there = socket.socketpair()
     client, server = paramiko.Transport(here), paramiko.Transport(there)
-    server.add_server_key(paramiko.Ed25519Key.from_private_key(StringIO(generate("host").private)))
+    server.add_server_key(paramiko.Ed25519Key.from_private_key(StringIO(new_keys("host").private)))
     server.start_server(event=threading.Event(), server=paramiko.ServerInterface())
     client.start_client(timeout=20)
     yield client
@@ -399,7 +399,7 @@ def test_what_a_command_prints_is_whole(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_command_that_prints_without_an_end_is_a_fault_of_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(ssh, "MOST_BYTES", 100_000)
     channel = Channel(repeat(b"x" * 1000))
     with pytest.raises(RemoteFailed, match="`yes` in the guest printed more than the lab takes"):
         commanding(channel, monkeypatch).run("yes", seconds=5)
@@ -458,7 +458,7 @@ class Server(paramiko.ServerInterface):
 @pytest.fixture
 def served() -> Iterator[tuple[Server, Endpoint, list[paramiko.Transport]]]:
     """An SSH server on this host, its endpoint, and its connections."""
-    keys = generate("client"), generate("host")
+    keys = new_keys("client"), new_keys("host")
     host_key = paramiko.Ed25519Key.from_private_key(StringIO(keys[1].private))
     server, transports = Server(), list[paramiko.Transport]()
     listening = socket.create_server(("127.0.0.1", 0))
@@ -543,7 +543,7 @@ def test_a_user_who_leaves_before_the_connection_is_made_never_logs_in(
 
 def test_a_host_key_that_is_not_the_guest_s_is_refused_before_anyone_logs_in(served: Served) -> None:
     server, endpoint, _ = served
-    other = Endpoint(endpoint.port, endpoint.client_key, generate("another host"))
+    other = Endpoint(endpoint.port, endpoint.client_key, new_keys("another host"))
     made = Session(other, alive=lambda: None, speed=ORDINARY)
     made.arrive("tester")
     with pytest.raises(paramiko.BadHostKeyException):

@@ -23,11 +23,11 @@ from lab.guest import ready as guest_ready
 from lab.guest import suite
 from lab.guest.variant import NotInEffect
 from lab.images import store
-from lab.lane import entrance, shell
-from lab.lane.entrance import Entrance
-from lab.machine import acceleration, opening, states
-from lab.machine.keys import generate
+from lab.lane import running, shell
+from lab.lane.shell import Entrance
+from lab.machine import acceleration, states
 from lab.machine.lane import Endpoint
+from lab.machine.seed import new_keys
 from lab.plan import Cell
 from tests.builders.guests import EMULATION, RESTORED, Bench, Guest, base_image
 
@@ -40,8 +40,8 @@ def cell(variant: str = "stock") -> Cell:
 
 
 def made(folder: Path, variant: str = "stock") -> Entrance:
-    endpoint = Endpoint(22100, generate("client"), generate("host"))
-    return entrance.make(endpoint, folder, cell(variant), speed=Speed(emulated=True))
+    endpoint = Endpoint(22100, new_keys("client"), new_keys("host"))
+    return shell.make_entrance(endpoint, folder, cell(variant), speed=Speed(emulated=True))
 
 
 @pytest.fixture
@@ -186,8 +186,8 @@ class Host:
         patch(store, "ensure", lambda *_: base_image(Path("base")))
         patch(acceleration, "decide", lambda *_: EMULATION)
         patch(rootfs, "make", self._rootfs)
-        patch(opening, "open_lane", self._open)
-        patch(shell, "LaneGuest", Guest)
+        patch(running, "open_lane", self._open)
+        patch(running, "LaneGuest", Guest)
         patch(states, "FREE_GIB", 0.0)
         patch(guest_ready, "wait_ready", lambda session, check, **_more: None)
         patch(Wheel, "fetch", lambda build, *_: self._fetch(build))

@@ -13,10 +13,10 @@ import pytest
 from lab.base.speed import Speed
 from lab.cli import cli
 from lab.cli import guests as commands
-from lab.lane import entrance, keeper, shell
+from lab.lane import shell
 from lab.lane.shell import Opened
-from lab.machine.keys import generate
 from lab.machine.lane import Endpoint, LaneDied
+from lab.machine.seed import new_keys
 from lab.plan import Cell
 from lab.record import RunResult, Status
 from tests.builders.cells import cell
@@ -52,8 +52,8 @@ class Host:
     @contextmanager
     def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[Opened]:
         self.asked.append((cell.name, own_rootfs))
-        endpoint = Endpoint(22100, generate("client"), generate("host"))
-        made = entrance.make(endpoint, self.folder, cell, speed=Speed(emulated=True))
+        endpoint = Endpoint(22100, new_keys("client"), new_keys("host"))
+        made = shell.make_entrance(endpoint, self.folder, cell, speed=Speed(emulated=True))
         state = f"cd {self.folder} && exec env SEEN=yes"
         lane: Any = self.lane
         yield Opened(lane, made.model_copy(update={"state": state, "state_with_stdin": state}))
@@ -211,7 +211,7 @@ def test_a_guest_that_is_kept_is_not_brought_up_in_the_process_of_the_command(
     def start(*_: object, **__: object) -> NoReturn:
         raise LaneDied("the keeper was started")
 
-    monkeypatch.setattr(keeper, "start", start)
+    monkeypatch.setattr(shell, "start_keeper", start)
     assert run_main(monkeypatch, "exec", *CELL, "--keep", "--", "true") == 3
     assert host.asked == []
 
@@ -245,7 +245,7 @@ def test_kept_guests_are_offered_with_a_colon_where_a_path_follows(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = SimpleNamespace(name="lab-debian-13-000000")
-    monkeypatch.setattr(keeper, "all_kept", lambda _paths: [there])
+    monkeypatch.setattr(shell, "all_kept", lambda _paths: [there])
     for command, wanted in ((commands.attach_command, "lab-debian-13-000000"), (commands.copy_command, None)):
         context = click.Context(command)
         items = command.params[0].shell_complete(context, "lab-")

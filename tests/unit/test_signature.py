@@ -8,7 +8,7 @@ import pytest
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import PACKAGE
-from lab.images import signature
+from lab.images import cloud
 from tests.builders.mirror import SigningKey
 
 TEXT = "0123 *disk.img\n"
@@ -30,13 +30,13 @@ def key(keys: dict[str, SigningKey], tmp_path: Path) -> Path:
 
 def test_a_detached_signature_of_the_key_is_accepted(keys: dict[str, SigningKey], key: Path) -> None:
     signed = keys["good"].sign(TEXT, "--detach-sign")
-    assert signature.verify(TEXT.encode(), signed, key, "SUMS") == TEXT
+    assert cloud.verify_signature(TEXT.encode(), signed, key, "SUMS") == TEXT
 
 
 def test_of_a_clear_signed_text_only_what_was_signed_counts(keys: dict[str, SigningKey], key: Path) -> None:
     signed = keys["good"].sign(TEXT, "--clear-sign")
-    assert signature.verify(signed, None, key, "SUMS") == TEXT
-    assert signature.verify(b"6666 *disk.img\n" + signed + b"6666 *disk.img\n", None, key, "SUMS") == TEXT
+    assert cloud.verify_signature(signed, None, key, "SUMS") == TEXT
+    assert cloud.verify_signature(b"6666 *disk.img\n" + signed + b"6666 *disk.img\n", None, key, "SUMS") == TEXT
 
 
 @pytest.mark.parametrize("how", ["--detach-sign", "--clear-sign"])
@@ -51,7 +51,7 @@ def test_a_key_that_does_not_count_is_told(
     made = keys[name].sign(TEXT, how)
     text, detached = (made, None) if how == "--clear-sign" else (TEXT.encode(), made)
     with pytest.raises(ImageNotAvailable, match=f"the signature of SUMS is not valid: {reason}") as error:
-        signature.verify(text, detached, key, "SUMS")
+        cloud.verify_signature(text, detached, key, "SUMS")
     assert str(key) in (error.value.hint or "")
 
 
@@ -62,26 +62,26 @@ def test_a_text_that_was_changed_after_it_was_signed_is_told(
     made = keys["good"].sign(TEXT, how)
     text, detached = (made, None) if how == "--clear-sign" else (TEXT.encode(), made)
     with pytest.raises(ImageNotAvailable, match="the signature does not match the text"):
-        signature.verify(text.replace(b"0123", b"0124"), detached, key, "SUMS")
+        cloud.verify_signature(text.replace(b"0123", b"0124"), detached, key, "SUMS")
 
 
 @pytest.mark.parametrize("detached", [None, b"", b"<html>no</html>"], ids=["clear", "empty", "a web page"])
 def test_a_text_without_a_signature_is_told(key: Path, detached: bytes | None) -> None:
     with pytest.raises(ImageNotAvailable, match="it contains no signature"):
-        signature.verify(TEXT.encode(), detached, key, "SUMS")
+        cloud.verify_signature(TEXT.encode(), detached, key, "SUMS")
 
 
 def test_two_signed_texts_in_one_file_are_refused(keys: dict[str, SigningKey], key: Path) -> None:
     signed = keys["good"].sign(TEXT, "--clear-sign") + keys["good"].sign("6666 *disk.img\n", "--clear-sign")
     with pytest.raises(ImageNotAvailable, match="gpgv refused it"):
-        signature.verify(signed, None, key, "SUMS")
+        cloud.verify_signature(signed, None, key, "SUMS")
 
 
 @pytest.mark.parametrize("text", ["", "a key\n", "-----BEGIN\n\nno base64!\n-----END"])
 def test_a_file_that_is_no_key_is_named(key: Path, text: str) -> None:
     key.write_text(text)
     with pytest.raises(LabError, match=f"{key} "):
-        signature.verify(TEXT.encode(), b"", key, "SUMS")
+        cloud.verify_signature(TEXT.encode(), b"", key, "SUMS")
 
 
 def test_without_gpgv_it_is_said(
@@ -92,7 +92,7 @@ def test_without_gpgv_it_is_said(
     (tmp_path / "bin" / "setpriv").symlink_to("/usr/bin/setpriv")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(LabError, match="gpgv could not be run") as error:
-        signature.verify(TEXT.encode(), signed, key, "SUMS")
+        cloud.verify_signature(TEXT.encode(), signed, key, "SUMS")
     assert not isinstance(error.value, ImageNotAvailable)
 
 

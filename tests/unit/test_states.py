@@ -17,7 +17,7 @@ from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
-from lab.machine.keys import KeyPair
+from lab.machine.seed import KeyPair
 from lab.machine.states import Damaged, Known, States, StoredState
 from tests.builders.guests import base_image, domain_capabilities
 

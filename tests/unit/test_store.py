@@ -146,7 +146,7 @@ def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building:
 
 def test_too_little_space_is_said_before_anything_is_built(paths: Paths, building: pytest.MonkeyPatch) -> None:
     building.setattr(shutil, "disk_usage", lambda _path: Usage(10 * 2**30, 9 * 2**30, 2**30))
-    with pytest.raises(LabError, match=r"debian-13 needs 3 GiB free in .*; only 1\.0") as error:
+    with pytest.raises(LabError, match=r"debian-13 needs 3.0 GiB free in .*; there are 1\.0") as error:
         store.ensure(paths, GUEST, no_say)
     assert "free some disk space" in (error.value.hint or "")
     assert folders(paths) == []

@@ -26,7 +26,7 @@ from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.connection import connection_for_lanes, default_uri
-from lab.machine.opening import open_lane
+from lab.machine.lane import open_lane
 
 ROOT = Path(__file__).parents[2]
 CLONE, WHEELS = "/opt/boxlite-lab", "/opt/wheels"

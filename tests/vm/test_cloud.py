@@ -22,10 +22,11 @@ from lab.guest.session import Session
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.machine import acceleration, opening
+from lab.machine import acceleration
 from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
-from lab.machine.kernel_boot import KERNEL_RAN
+from lab.machine.lane import open_lane
+from lab.machine.throwaway import KERNEL_RAN
 from lab.record import CellResult, RunResult, Status
 from tests.builders.mirror import SigningKey, definitions, guest, key_ring, pin, serving
 from tests.vm import cloud_disk
@@ -208,7 +209,7 @@ def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memo
     chosen: Guest = guest(UBUNTU)
     with connection(default_uri()) as opened:
         how = acceleration.decide(opened, own, image, lambda text: None)
-        with opening.open_lane(opened, own, guest=chosen, image=image, acceleration=how) as made:
+        with open_lane(opened, own, guest=chosen, image=image, acceleration=how) as made:
             session = Session(made.endpoint, alive=made.check_alive, speed=how.speed)
             made.start()
             ready.wait_up(session, made)

@@ -221,7 +221,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_while_building_keeps_nothing(
     small_disk: Path, known: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "BUILD_FREE_GIB", 0.0)
+    monkeypatch.setattr(store, "BUILD_FREE_BYTES", 0)
     # Root builds in the image's own folder where memory has no room.
     monkeypatch.setattr(debian, "IN_MEMORY", small_disk)
     paths = Paths(cache=small_disk / "cache", state=small_disk / "state")

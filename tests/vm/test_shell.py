@@ -15,7 +15,7 @@ from lab import causes
 from lab.base.paths import Paths
 from lab.causes import evidence
 from lab.images.store import BaseImage
-from lab.lane import keeper
+from lab.lane import shell
 from lab.machine import seed
 from lab.record import Confidence
 from tests.builders.processes import keys_for_all
@@ -88,7 +88,7 @@ def test_a_command_runs_in_the_state_of_a_cell_in_a_guest_that_can_be_kept(
     assert ran.returncode == 137, ran.stderr
     assert ran.stdout == "from this host\ntester\n/opt/lab/suites/jailer\n0\n"
     told = ran.stderr.splitlines()
-    kept = keeper.find(paths, None)
+    kept = shell.find_kept(paths, None)
     assert told[0] == "apart"
     assert told[-1].startswith(f"kept: {kept.name}; ")
 
@@ -178,7 +178,7 @@ def test_a_shim_that_boxlites_own_filter_ends_says_so_in_its_boxs_folder(lab: La
 def test_nothing_is_left_of_a_kept_guest_whose_keeper_was_killed(lab: Lab, paths: Paths) -> None:
     opened = lab.run("shell", "debian-13", "--build", RELEASE, "--keep", stdin="exit 3")
     assert opened.returncode == 3, opened.stderr
-    kept = keeper.find(paths, None)
+    kept = shell.find_kept(paths, None)
     os.kill(kept.keeper, signal.SIGKILL)
     # libvirt ends the machine of a lab that is gone; the next command removes the rest.
     wait_until(lambda: domains_of({kept.name}) == set(), 30, "the machine to be gone")

@@ -17,7 +17,7 @@ from lab.base.paths import Paths
 from lab.catalog import loading, remedies
 from lab.cli import cli
 from lab.images import store
-from lab.lane import prepare_image, quieting
+from lab.lane import prepare_image
 from lab.machine import leftovers
 from lab.record import CellResult, RunResult
 from lab.report import markdown
@@ -135,7 +135,7 @@ def test_what_the_guest_does_by_itself_was_waited_for_and_is_recorded(
     assert image is not None
     prepared = prepare_image.find(own, known, image)
     assert prepared is not None
-    changes = quieting.Changes.model_validate_json((prepared.folder / quieting.CHANGES).read_bytes())
+    changes = prepare_image.Changes.model_validate_json((prepared.folder / prepare_image.CHANGES).read_bytes())
     assert changes.held == []
     assert set(twin.masked) <= set(changes.masked)
     assert changes.not_executable == list(twin.not_executable)

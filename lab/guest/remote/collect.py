@@ -57,32 +57,32 @@ def sysctls():
             yield "%s: %s\n" % (name, error.strerror)
 
 
-def everything(asked):
+def everything(request):
     log = output("dmesg")
-    part = since(asked["mark"], log)
+    part = since(request["mark"], log)
     yield ("kernel.log", part) if part is not None else ("kernel-mark-lost.log", log)
-    if lines := audited(asked["since"]):
+    if lines := audited(request["since"]):
         yield "audit.log", lines
-    begun = "--since=@%.6f" % asked["since"]
+    begun = "--since=@%.6f" % request["since"]
     yield "journal.log", output("journalctl", "--boot", begun, "--no-pager", "--output=short-precise")
     yield "sysctls.txt", "".join(sysctls()).encode()
     yield "apparmor-profiles.txt", output("cat", "/sys/kernel/security/apparmor/profiles")
     yield "processes.txt", output("ps", "-eo", "pid,ppid,user,args")
 
 
-def written(asked):
+def written(request):
     """What the suite wrote, each file to its limit, and what boxlite did, without files beyond it."""
-    for kept in sorted(Path(asked["results"]).glob("*")):
+    for kept in sorted(Path(request["results"]).glob("*")):
         yield "suite/%s" % kept.name, kept, False
-    if asked["full"]:
-        homes = Path(asked["homes"])
+    if request["full"]:
+        homes = Path(request["homes"])
         for kept in sorted([*homes.glob("box-*/logs/*"), *homes.glob("box-*/boxes/**/*")]):
             yield "boxlite/%s" % kept.relative_to(homes), kept, True
 
 
-def read_written(asked):
+def read_written(request):
     files = size = 0
-    for name, path, whole in written(asked):
+    for name, path, whole in written(request):
         # A test may have made pipes, and links to files that root alone reads.
         if os.path.realpath(path) != str(path) or not stat.S_ISREG(path.lstat().st_mode):
             continue
@@ -104,16 +104,16 @@ def modes(homes):
             yield "%04o %s\n" % (stat.S_IMODE(mode), path.relative_to(homes))
 
 
-def entries(asked):
-    yield from read_written(asked)
-    if asked["full"]:
-        yield "modes.txt", "".join(modes(Path(asked["homes"]))).encode(errors="replace")
-        yield from everything(asked)
+def entries(request):
+    yield from read_written(request)
+    if request["full"]:
+        yield "modes.txt", "".join(modes(Path(request["homes"]))).encode(errors="replace")
+        yield from everything(request)
 
 
-asked = json.loads(sys.argv[1])
+request = json.loads(sys.argv[1])
 sent = 0
-for name, content in entries(asked):
+for name, content in entries(request):
     keep(name, content)  # noqa: F821 - what runs this program gives it that
     sent += 1
 print(json.dumps({"sent": sent}))

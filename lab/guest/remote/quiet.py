@@ -23,8 +23,8 @@ def systemctl(*arguments):
 
 def mask(units):
     # Says with its status, in newer versions, that there is none of them.
-    known = systemctl("list-unit-files", "--no-legend", "--no-pager", *units).stdout
-    there = [line.split()[0] for line in known.splitlines() if line.strip()]
+    listed = systemctl("list-unit-files", "--no-legend", "--no-pager", *units).stdout
+    there = [line.split()[0] for line in listed.splitlines() if line.strip()]
     # Each reload runs all generators again, which takes half a minute in an emulated guest.
     tried = {unit: systemctl("mask", "--quiet", "--no-reload", unit) for unit in there}
     masked = [unit for unit, ran in tried.items() if ran.returncode == 0]
@@ -36,8 +36,8 @@ def mask(units):
 
 
 def disable(folders):
-    found = [path for folder in folders for path in Path(folder).glob("*") if path.is_file()]
-    scripts = sorted(path for path in found if os.access(path, os.X_OK))
+    files = [path for folder in folders for path in Path(folder).glob("*") if path.is_file()]
+    scripts = sorted(path for path in files if os.access(path, os.X_OK))
     for path in scripts:
         path.chmod(path.stat().st_mode & ~0o111)
     return [str(path) for path in scripts]
@@ -62,9 +62,9 @@ def wait(paths, seconds):
     return held
 
 
-def with_arguments(line, keyword, wanted):
+def with_arguments(line, keyword, arguments):
     words = line.split()
-    return " ".join([line, *(w for w in wanted if w not in words)]) if words[:1] == [keyword] else line
+    return " ".join([line, *(w for w in arguments if w not in words)]) if words[:1] == [keyword] else line
 
 
 def add_arguments(loaders, arguments):
@@ -72,14 +72,14 @@ def add_arguments(loaders, arguments):
     for pattern, keyword in loaders:
         for path in sorted(Path("/").glob(pattern.lstrip("/"))):
             before = path.read_text().splitlines()
-            wanted = [with_arguments(line, keyword, arguments) for line in before]
-            if wanted != before:
-                path.write_text("\n".join(wanted) + "\n")
+            changed_lines = [with_arguments(line, keyword, arguments) for line in before]
+            if changed_lines != before:
+                path.write_text("\n".join(changed_lines) + "\n")
                 changed.append(str(path))
     return changed
 
 
-asked = json.loads(sys.argv[1])
-done = {**mask(asked["units"]), "not_executable": disable(asked["scripts"])}
-done["loader_files"] = add_arguments(asked["loaders"], asked["kernel_arguments"])
-print(json.dumps({**done, "held": wait(asked["locks"], asked["seconds"])}))
+request = json.loads(sys.argv[1])
+done = {**mask(request["units"]), "not_executable": disable(request["scripts"])}
+done["loader_files"] = add_arguments(request["loaders"], request["kernel_arguments"])
+print(json.dumps({**done, "held": wait(request["locks"], request["seconds"])}))

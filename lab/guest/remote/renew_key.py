@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-asked = json.loads(sys.argv[1])
+request = json.loads(sys.argv[1])
 # After a load of a stored state the clock stands where it stood when that was stored.
-time.clock_settime(time.CLOCK_REALTIME, asked["clock"])
-for each in asked["files"]:
+time.clock_settime(time.CLOCK_REALTIME, request["clock"])
+for file in request["files"]:
     # Its mode and owner stay.
-    Path(each).write_text(asked["key"] + "\n")
+    Path(file).write_text(request["key"] + "\n")
 print(json.dumps({"renewed": True}))

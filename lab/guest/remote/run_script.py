@@ -26,17 +26,17 @@ def files(folder):
 
 
 def snapshot():
-    found = {}
+    seen = {}
     for path in (path for folder in FOLDERS for path in files(folder)):
         try:
             about = path.lstat()
         except OSError:
             continue
-        found[str(path)] = "%d %o %d" % (about.st_ctime_ns, about.st_mode, about.st_size)
+        seen[str(path)] = "%d %o %d" % (about.st_ctime_ns, about.st_mode, about.st_size)
     for pattern in VALUES:
         for path in Path("/").glob(pattern[1:]):
-            found[str(path)] = read(path)
-    return found
+            seen[str(path)] = read(path)
+    return seen
 
 
 def read(path):
@@ -49,7 +49,7 @@ def read(path):
 
 
 def run(*arguments):
-    command = ["sh", asked["file"], *arguments, *asked["arguments"]]
+    command = ["sh", request["file"], *arguments, *request["arguments"]]
     try:
         done = subprocess.run(
             command,
@@ -58,21 +58,21 @@ def run(*arguments):
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=asked["seconds"],
+            timeout=request["seconds"],
             check=False,
         )
         status, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired:
-        status, output = 124, "did not end within %d s" % asked["seconds"]
+        status, output = 124, "did not end within %d s" % request["seconds"]
     steps.append({"command": " ".join(command), "status": status, "output": output})
     return status
 
 
-asked = json.loads(sys.argv[1])
+request = json.loads(sys.argv[1])
 steps = []
 changed = []
-Path(asked["file"]).write_text(asked["script"])
-if asked["undo"]:
+Path(request["file"]).write_text(request["script"])
+if request["undo"]:
     run("--undo", "--yes")
 elif run("--check") == 1 and run("--yes") == 0:
     before = snapshot()

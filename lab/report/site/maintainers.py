@@ -205,13 +205,17 @@ def matrix_page(site: Site) -> Iterable[Page]:
             "host_pages": {guest: each.page for each in hosts.group(site) for guest in each.guests},
             "filters": _filters(matrix),
             "marks": MARKS,
-            "meanings": MEANINGS,
+            "meanings": {status: text for status, text in MEANINGS.items() if _has(site, status)},
             "table": table,
             "attention": ATTENTION,
         },
         nav="Matrix",
         scripts=("matrix.js",),
     )
+
+
+def _has(site: Site, status: Status) -> bool:
+    return any(each.cell.status is status for each in site.cells.values())
 
 
 def _filters(matrix: Matrix) -> dict[str, list[Choice]]:
