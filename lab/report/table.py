@@ -60,11 +60,11 @@ def outcome(cell: CellResult) -> str:
 
 def left_out(run: RunResult, statuses: Collection[Status] = LEFT_OUT) -> list[str]:
     """Return one line for each reason why cells are n/a or were not run, with the cells concerned."""
-    found: dict[str, list[CellResult]] = {}
+    cells_by_reason: dict[str, list[CellResult]] = {}
     for cell in run.cells:
         if cell.status in statuses:
-            found.setdefault(f"{cell.status}{_why(cell)}", []).append(cell)
-    return [f"{why}: {listed(run, cells)}" for why, cells in found.items()]
+            cells_by_reason.setdefault(f"{cell.status}{_why(cell)}", []).append(cell)
+    return [f"{why}: {listed(run, cells)}" for why, cells in cells_by_reason.items()]
 
 
 def listed(run: RunResult, cells: Iterable[CellResult]) -> str:
@@ -105,15 +105,15 @@ def next_step(run: RunResult, folder: Path) -> str:
 @notices.guarded_text
 def kernel(cells: Iterable[CellResult | None]) -> str:
     """Return the kernel that was read in the guest; a dash if the guest never ran."""
-    said = next((cell.facts.kernel for cell in cells if cell and cell.facts), "-")
-    return " ".join(plain(said).split())
+    release = next((cell.facts.kernel for cell in cells if cell and cell.facts), "-")
+    return " ".join(plain(release).split())
 
 
 def columns(names: Iterable[Column]) -> dict[Column, str]:
     """Map each column (variant and build) to its heading, which names the build only if there are several."""
-    found = dict.fromkeys(names)
-    several = len({build for _, build in found}) > 1
-    return {(variant, build): f"{variant} {build}" if several else variant for variant, build in found}
+    pairs = dict.fromkeys(names)
+    several = len({build for _, build in pairs}) > 1
+    return {(variant, build): f"{variant} {build}" if several else variant for variant, build in pairs}
 
 
 def columns_of(run: RunResult) -> dict[Column, str]:
@@ -122,10 +122,10 @@ def columns_of(run: RunResult) -> dict[Column, str]:
 
 def rows(run: RunResult) -> dict[str, list[CellResult | None]]:
     """Return the cells by guest, in the order of the columns; None if the plan has no such cell."""
-    known = {(cell.guest, cell.variant, cell.build): cell for cell in run.cells}
+    by_identity = {(cell.guest, cell.variant, cell.build): cell for cell in run.cells}
     across = columns_of(run)
     guests = dict.fromkeys(cell.guest for cell in run.cells)
-    return {guest: [known.get((guest, *column)) for column in across] for guest in guests}
+    return {guest: [by_identity.get((guest, *column)) for column in across] for guest in guests}
 
 
 def remedies(cell: CellResult) -> list[RemedyResult]:
@@ -150,18 +150,18 @@ def experiment(cell: CellResult) -> str:
     judged = outcomes[StepOutcome.PASSES] + outcomes[StepOutcome.FAILS]
     turning = [" and ".join(changes) for changes in made.turning]
     if not judged and not turning:
-        found = "no change was tried"
+        finding = "no change was tried"
     elif cell.status is Status.PASS:
-        found = f"it fails {', '.join(turning)}" if turning else "nothing that was tried breaks it"
+        finding = f"it fails {', '.join(turning)}" if turning else "nothing that was tried breaks it"
     else:
-        found = f"what failed passes {turning[0]}" if turning else "nothing that was tried lets it pass"
+        finding = f"what failed passes {turning[0]}" if turning else "nothing that was tried lets it pass"
     counts = {
         "tried alone": judged,
         "not tried": len(made.not_tried) + outcomes[StepOutcome.CANNOT],
         "faults of the lab": outcomes[StepOutcome.ERROR],
     }
     numbers = [f"{what}: {count}" for what, count in counts.items() if count]
-    return "; ".join(filter(None, [found, made.stopped, *numbers, f"judged by {', '.join(made.tests)}"]))
+    return "; ".join(filter(None, [finding, made.stopped, *numbers, f"judged by {', '.join(made.tests)}"]))
 
 
 def counts(cells: Iterable[CellResult]) -> str:
@@ -237,10 +237,10 @@ class Section:
 
     @cached_property
     def by_guest(self) -> dict[str, list[CellResult]]:
-        found: dict[str, list[CellResult]] = {}
+        by_guest: dict[str, list[CellResult]] = {}
         for cell in self.cells:
-            found.setdefault(cell.guest, []).append(cell)
-        return found
+            by_guest.setdefault(cell.guest, []).append(cell)
+        return by_guest
 
     def heading(self, cell: CellResult) -> str:
         """Return the heading of the cell's column: its variant, and its build if the run has several."""
@@ -257,7 +257,7 @@ class Section:
                     key = (test.outcome, test.message)
                     names.setdefault(key, {})[test.name] = None
                     cells.setdefault(key, set()).add(number)
-        return [FailedTests(*key, list(found), len(cells[key])) for key, found in names.items()]
+        return [FailedTests(*key, list(tests), len(cells[key])) for key, tests in names.items()]
 
     @cached_property
     def remedies(self) -> list[TriedRemedy]:
@@ -291,21 +291,21 @@ class Section:
         return "; ".join([*counted, "how to run it again"])
 
     def _tried(self, remedy: RemedyResult) -> TriedRemedy:
-        same = [each for cell in self.cells for each in cell.remedies if each.name == remedy.name]
-        reasons = dict.fromkeys(each.reason for each in same if each.reason)
-        defects = dict.fromkeys(defect for each in same for defect in each.defects)
+        same = [result for cell in self.cells for result in cell.remedies if result.name == remedy.name]
+        reasons = dict.fromkeys(result.reason for result in same if result.reason)
+        defects = dict.fromkeys(defect for result in same for defect in result.defects)
         return TriedRemedy(remedy, list(reasons), list(defects))
 
 
 def sections(run: RunResult, misdiagnosis: Misdiagnosis = lambda _: "") -> list[Section]:
     """Group the cells of a run that have something to tell, the unexpected ones first."""
     headings = columns_of(run)
-    found: dict[object, Section] = {}
+    by_key: dict[object, Section] = {}
     for cell in run.cells:
         if _tells(cell):
-            said = misdiagnosis(cell)
-            found.setdefault(_key(cell, said), Section([], headings, said)).cells.append(cell)
-    return sorted(found.values(), key=lambda section: ORDER.index(section.first.status))
+            verdict = misdiagnosis(cell)
+            by_key.setdefault(_key(cell, verdict), Section([], headings, verdict)).cells.append(cell)
+    return sorted(by_key.values(), key=lambda section: ORDER.index(section.first.status))
 
 
 def _tells(cell: CellResult) -> bool:
@@ -322,7 +322,7 @@ def _key(cell: CellResult, misdiagnosis: str) -> object:
     return (
         square(cell),
         cell.confidence,
-        tuple((found.name, found.confidence) for found in cell.causes),
+        tuple((cause.name, cause.confidence) for cause in cell.causes),
         cell.reason,
         tuple((test.name, test.outcome) for test in cell.tests if test.outcome is not Outcome.PASS),
         tuple((tried.name, tried.result) for tried in cell.remedies),
@@ -378,37 +378,37 @@ class Rate:
 def rates_of_run(run: RunResult) -> list[Rate]:
     """Return the rates of all cells that were repeated, the tests that failed in some repeats only first."""
     headings = columns_of(run)
-    found = [each for cell in run.cells for each in rates_of_cell(cell, headings[cell.variant, cell.build])]
-    return sorted(found, key=lambda each: not 0 < each.rate.failed < each.rate.ran)
+    rates = [rate for cell in run.cells for rate in rates_of_cell(cell, headings[cell.variant, cell.build])]
+    return sorted(rates, key=lambda rate: not 0 < rate.rate.failed < rate.rate.ran)
 
 
 def rates_of_cell(cell: CellResult, heading: str = "") -> list[Rate]:
     """Return the rates of one cell: those that failed most often first."""
-    found: dict[tuple[int, tuple[int, ...]], Rate] = {}
+    by_repeats: dict[tuple[int, tuple[int, ...]], Rate] = {}
     for rate in cell.rates:
-        same = found.setdefault((rate.ran, tuple(rate.failed_in)), Rate(cell, heading, [], rate))
+        same = by_repeats.setdefault((rate.ran, tuple(rate.failed_in)), Rate(cell, heading, [], rate))
         same.tests.append(rate.name)
-    return sorted(found.values(), key=lambda each: -each.rate.failed / each.rate.ran)
+    return sorted(by_repeats.values(), key=lambda rate: -rate.rate.failed / rate.rate.ran)
 
 
 def conditions(options: RunOptions) -> list[str]:
     """Say under what the suites of a run are run, if it is not the usual."""
     load = f"load in the guests while suites run: {', '.join(options.stress)} (stress-ng)"
     limits = f"limits of tests are {UNDER_STRESS:.0f} times as long; that of boxlite for a box is not"
-    found = [f"{load}; {limits}"] if options.stress else []
+    texts = [f"{load}; {limits}"] if options.stress else []
     if options.shuffle is not None:
-        found.append(f"tests are shuffled, in the first run of each cell by --shuffle={options.shuffle}")
-    return found
+        texts.append(f"tests are shuffled, in the first run of each cell by --shuffle={options.shuffle}")
+    return texts
 
 
 def rates_note(run: RunResult) -> str:
     """Say what the rates are, and what to mind about them."""
-    said = ["The share of repeats in which a test failed, with Wilson's interval at 95 % confidence."]
+    texts = ["The share of repeats in which a test failed, with Wilson's interval at 95 % confidence."]
     if run.run.options.until_fail:
-        said.append("A cell ended at its first failure (--until-fail), so its rate is rather too high.")
+        texts.append("A cell ended at its first failure (--until-fail), so its rate is rather too high.")
     if run.run.options.shuffle is not None:
-        said.append("Each repeat had an order of its own; the option named with it gives that order again.")
-    return " ".join(said)
+        texts.append("Each repeat had an order of its own; the option named with it gives that order again.")
+    return " ".join(texts)
 
 
 def named_tests(tests: Sequence[str], most: int) -> str:
@@ -437,11 +437,11 @@ def hosts_alike(run: RunResult) -> list[Alike]:
 
 def host_names(info: RunInfo) -> dict[Host, str]:
     """What to call each host of a run: its name, numbered where that does not tell it from the others."""
-    found = info.hosts()
-    counted = Counter(host.name for host in found)
+    hosts = info.hosts()
+    counted = Counter(host.name for host in hosts)
     seen = Counter[str]()
     called = {}
-    for host in found:
+    for host in hosts:
         seen[host.name] += 1
         unlike = f" ({seen[host.name]})" if counted[host.name] > 1 else ""
         called[host] = f"{host.name}{unlike}"
@@ -480,15 +480,15 @@ def time_lines(run: RunResult) -> list[str]:
     sessions = run.run.processor_time
     numbered = len(sessions) > 1
     return [
-        f"{f'session {number}' if numbered else 'the run'} took {_sentence(each)}"
-        for number, each in enumerate(sessions, 1)
+        f"{f'session {number}' if numbered else 'the run'} took {_sentence(session)}"
+        for number, session in enumerate(sessions, 1)
     ]
 
 
 def _sentence(spent: ProcessorTime) -> str:
     took = f"{_time(spent.wall)}; it kept {_processors(spent)} busy for {_time(spent.busy)} of"
     whole = f"{spent.processors} x {_time(spent.wall)}" if spent.processors > 1 else _time(spent.wall)
-    shares = [_percent(each, spent.capacity) for each in (spent.lab, spent.others, spent.idle)]
+    shares = [_percent(seconds, spent.capacity) for seconds in (spent.lab, spent.others, spent.idle)]
     return f"{took} {whole} (the lab itself {shares[0]}); other programs {shares[1]}, idle {shares[2]}"
 
 

@@ -34,14 +34,14 @@ def environment(published: Published) -> dict[str, str]:
     )
     build = published.source.build(cell.build)
     made = f"{build.version} from {build.source}"
-    found = run.hosts(cell.guest, cell.lane)
+    hosts_of_cell = run.hosts(cell.guest, cell.lane)
     called = table.host_names(run)
-    several = {"run by": " / ".join(called[each] for each in found)} if len(called) > 1 else {}
+    several = {"run by": " / ".join(called[host] for host in hosts_of_cell)} if len(called) > 1 else {}
     load = {"load": ", ".join(cell.stress)} if cell.stress else {}
     return (
         guest
         | {"suite confined by": confined, **load, "boxlite": made, **several}
-        | (_hosts(found) or {"host": UNKNOWN})
+        | (_hosts(hosts_of_cell) or {"host": UNKNOWN})
     )
 
 
@@ -76,13 +76,13 @@ def _guest(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "/dev/kvm", facts.kvm.mode if facts.kvm else "none"
 
 
-def _hosts(known: Iterable[Host]) -> dict[str, str]:
+def _hosts(hosts_of_cell: Iterable[Host]) -> dict[str, str]:
     """Each fact about the hosts; where they differ, what each of them has."""
-    found: dict[str, list[str]] = {}
-    for host in known:
+    values_of: dict[str, list[str]] = {}
+    for host in hosts_of_cell:
         for name, value in _host(host):
-            found.setdefault(name, []).append(value)
-    return {name: " / ".join(dict.fromkeys(values)) for name, values in found.items()}
+            values_of.setdefault(name, []).append(value)
+    return {name: " / ".join(dict.fromkeys(values)) for name, values in values_of.items()}
 
 
 def _host(host: Host) -> Iterator[tuple[str, str]]:
@@ -155,9 +155,10 @@ class Matrix:
     @classmethod
     def of(cls, site: Site) -> "Matrix":
         """Arrange the cells of a site. A column without any cell is left out."""
-        found = {(variant, build) for _, variant, build in site.cells}
+        columns_with_cells = {(variant, build) for _, variant, build in site.cells}
         columns = {
-            variant: [build for build in site.builds if (variant, build) in found] for variant in site.variants
+            variant: [build for build in site.builds if (variant, build) in columns_with_cells]
+            for variant in site.variants
         }
         return cls(site.cells, site.guests, columns, protection.weak_cells(site.weaknesses))
 
@@ -181,15 +182,17 @@ class Matrix:
 
     def kernel(self, guest: str) -> str:
         """Return the kernel that was read in a guest; a dash if it never ran."""
-        return table.kernel(each.cell for each in self.cells.values() if each.cell.guest == guest)
+        return table.kernel(
+            published.cell for published in self.cells.values() if published.cell.guest == guest
+        )
 
     @cached_property
     def _differing(self) -> set[tuple[str, str]]:
         outcomes: dict[tuple[str, str], set[tuple[Status, str | None]]] = {}
-        for (guest, variant, _), each in self.cells.items():
-            if not each.cell.status.could_not_run:
-                outcomes.setdefault((guest, variant), set()).add((each.cell.status, each.cell.cause))
-        return {place for place, found in outcomes.items() if len(found) > 1}
+        for (guest, variant, _), published in self.cells.items():
+            if not published.cell.status.could_not_run:
+                outcomes.setdefault((guest, variant), set()).add((published.cell.status, published.cell.cause))
+        return {place for place, of_builds in outcomes.items() if len(of_builds) > 1}
 
 
 def matrix_page(site: Site) -> Iterable[Page]:
@@ -202,7 +205,7 @@ def matrix_page(site: Site) -> Iterable[Page]:
         values={
             "matrix": matrix,
             "variants": site.catalog.variants,
-            "host_pages": {guest: each.page for each in hosts.group(site) for guest in each.guests},
+            "host_pages": {guest: host.page for host in hosts.group(site) for guest in host.guests},
             "filters": _filters(matrix),
             "marks": MARKS,
             "meanings": {status: text for status, text in MEANINGS.items() if _has(site, status)},
@@ -220,7 +223,7 @@ def _has(site: Site, status: Status) -> bool:
 
 def _filters(matrix: Matrix) -> dict[str, list[Choice]]:
     """Return the filters by their names in the address, each with the values that occur."""
-    cells = [each.cell for each in matrix.cells.values()]
+    cells = [published.cell for published in matrix.cells.values()]
     builds = list(dict.fromkeys(build for builds in matrix.columns.values() for build in builds))
     causes = sorted({cell.cause for cell in cells if cell.cause})
     return {
@@ -245,7 +248,7 @@ def findings_page(site: Site) -> Iterable[Page]:
         values={
             "reviews": {source.id: _review(site, source) for source in site.sources},
             "verdicts": list(WordsVerdict),
-            "not_given": protection.not_given(each.cell for each in site.cells.values()),
+            "not_given": protection.not_given(published.cell for published in site.cells.values()),
             "page_of": partial(_page_of, site),
             "causes": site.causes,
             "cured": judgements.cured,
@@ -348,10 +351,12 @@ class Shown:
     def refusals(self) -> list[Excerpt]:
         """What the kernel refused, from the files that the site has."""
         copied = {file.name: file for file in self.evidence.files}
-        found = refusals(self.published.finished.folder, [f for f in (KERNEL_FILE, AUDIT_FILE) if f in copied])
+        lines_of = refusals(
+            self.published.finished.folder, [f for f in (KERNEL_FILE, AUDIT_FILE) if f in copied]
+        )
         return [
             Excerpt(copied[name], [_cut(line) for line in lines[:MOST_LINES]], max(len(lines) - MOST_LINES, 0))
-            for name, lines in found.items()
+            for name, lines in lines_of.items()
         ]
 
     @property
@@ -391,7 +396,7 @@ def _page(
 ) -> Page:
     guest, variant, build = published.identity
     shown = Shown(published, site.evidence.get(published.identity, CellEvidence()))
-    said = published.finished.words if shown.files else words.Words()
+    boxlite_words = published.finished.words if shown.files else words.Words()
     return Page(
         published.page,
         title=f"{guest}, {variant}, boxlite {build}",
@@ -408,8 +413,8 @@ def _page(
             "causes": site.causes,
             "known_remedies": site.remedies,
             "variant": site.catalog.variants.get(variant),
-            "said": said,
-            "judged": words.judge(published.cell, said, site.remedies),
+            "said": boxlite_words,
+            "judged": words.judge(published.cell, boxlite_words, site.remedies),
             "environment": environment(published),
             "digests": digests(published),
             "others": [

@@ -159,11 +159,11 @@ def identity(cell: CellResult) -> Identity:
 
 def newest(sources: Sequence[Source]) -> dict[Identity, Published]:
     """Choose the result to publish for each cell, from sources that are sorted the newest first."""
-    found: dict[Identity, list[tuple[CellResult, Source]]] = {}
+    results_of: dict[Identity, list[tuple[CellResult, Source]]] = {}
     for source in sources:
         for cell in source.run.cells:
-            found.setdefault(identity(cell), []).append((cell, source))
-    return {key: _choose(results) for key, results in sorted(found.items())}
+            results_of.setdefault(identity(cell), []).append((cell, source))
+    return {key: _choose(results) for key, results in sorted(results_of.items())}
 
 
 def _choose(results: Sequence[tuple[CellResult, Source]]) -> Published:
@@ -212,7 +212,7 @@ class History(Entry):
 
     def published(self, cells: Mapping[Identity, Published]) -> "History":
         """Return the history with these cells as what the site shows."""
-        shown = [_seen(each.cell, each.source.id) for each in cells.values()]
+        shown = [_seen(published.cell, published.source.id) for published in cells.values()]
         same = outcomes(shown) == outcomes(self.shown)
         return History(shown=shown, before=self.before if same else self.shown)
 
@@ -276,24 +276,24 @@ def plan_evidence(
     planned: dict[Identity, CellEvidence] = {}
     taken: set[str] = set()
     left = total
-    for each in cells:
-        planned[each.identity] = found = CellEvidence()
-        for file in each.cell.evidence:
-            name = _name(each, file)
-            size, why_not = _size(each.source.folder, file)
+    for published in cells:
+        planned[published.identity] = evidence = CellEvidence()
+        for file in published.cell.evidence:
+            name = _name(published, file)
+            size, why_not = _size(published.source.folder, file)
             if not why_not and size > largest:
                 why_not = f"larger than {largest / MIB:g} MiB ({size / MIB:.1f} MiB)"
             if not why_not and size > left:
                 why_not = f"the site has {total / MIB:g} MiB of evidence already"
             if why_not:
-                found.left_out[name] = why_not
+                evidence.left_out[name] = why_not
                 continue
             left -= size
-            target = _target(each, name)
+            target = _target(published, name)
             while target in taken:  # `log` and `log.txt` of one cell
                 target += ".txt"
             taken.add(target)
-            found.files.append(EvidenceFile(name, Copy(target, each.source.folder / file, size)))
+            evidence.files.append(EvidenceFile(name, Copy(target, published.source.folder / file, size)))
     return planned
 
 
@@ -303,15 +303,15 @@ def _size(run: Path, file: str) -> tuple[int, str]:
     return (0, why) if why else ((run / file).stat().st_size, "")
 
 
-def _name(each: Published, file: str) -> str:
+def _name(published: Published, file: str) -> str:
     """Return the name of a file of evidence inside its cell's folder."""
     path = PurePosixPath(file)
-    return str(path.relative_to(each.cell.folder)) if path.is_relative_to(each.cell.folder) else file
+    return str(path.relative_to(published.cell.folder)) if path.is_relative_to(published.cell.folder) else file
 
 
-def _target(each: Published, name: str) -> str:
+def _target(published: Published, name: str) -> str:
     """Return where the copy goes. It ends in `.txt`, so that a browser shows it and executes nothing in it."""
-    cell = [slug(part) for part in each.identity]
+    cell = [slug(part) for part in published.identity]
     *folders, last = [slug(part) for part in PurePosixPath(name).parts]
     # A folder's name never is a copy's: `notes` and `notes.txt/b` may be evidence of one cell.
     inside = [folder.replace(".txt", "-txt") for folder in folders]
@@ -340,11 +340,11 @@ class Site:
     @cached_property
     def weaknesses(self) -> list[Weakness]:
         """Where boxes work and are less protected than in another cell, whatever run that is from."""
-        return protection.weaknesses([each.cell for each in self.cells.values()])
+        return protection.weaknesses([published.cell for published in self.cells.values()])
 
     def weaknesses_of(self, cell: CellResult) -> list[Weakness]:
         """Those that concern one of the cells shown."""
-        return [each for each in self.weaknesses if any(weak is cell for weak in each.cells)]
+        return [weakness for weakness in self.weaknesses if any(weak is cell for weak in weakness.cells)]
 
     @property
     def guests(self) -> list[str]:
@@ -357,7 +357,7 @@ class Site:
         return sorted({variant for _, variant, _ in self.cells}, key=lambda name: (name != "stock", name))
 
     def of_guest(self, guest: str) -> list[Published]:
-        return [each for each in self.cells.values() if each.cell.guest == guest]
+        return [published for published in self.cells.values() if published.cell.guest == guest]
 
 
 def load(folders: Sequence[Path], before: History, *, host_names: bool = False) -> Site:
@@ -368,10 +368,10 @@ def load(folders: Sequence[Path], before: History, *, host_names: bool = False) 
     """
     runs = [RunResult.read(folder) for folder in folders]
     numbers = None if host_names else HostNumbers()
-    shown = [numbers.run(run) for run in runs] if numbers else runs
-    sources = [Source(run, folder) for run, folder in zip(shown, folders, strict=True)]
+    without_names = [numbers.run(run) for run in runs] if numbers else runs
+    sources = [Source(run, folder) for run, folder in zip(without_names, folders, strict=True)]
     _check(sources)
-    newest_first = tuple(sorted(sources, key=lambda each: each.run.run.started, reverse=True))
+    newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
     cells = newest(newest_first)
     return Site(
         sources=newest_first,
