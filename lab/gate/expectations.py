@@ -93,12 +93,8 @@ class ExpectedFailure(Draft):
         return value
 
 
-class _Drafts(toml.Definition):
-    expect: dict[str, Draft] = Field(default_factory=dict)
-
-
-class _Expectations(toml.Definition):
-    expect: dict[str, ExpectedFailure] = Field(default_factory=dict)
+class _File[D: Draft](toml.Definition):
+    expect: dict[str, D] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,12 +115,12 @@ class Judgement:
 
 def read(file: Path) -> Expectations:
     """Read a file for a gate. Raises UsageError with every wrong key: what was expected and what was found."""
-    return Expectations(file, toml.validate(file, _table(file), _Expectations).expect)
+    return Expectations(file, toml.validate(file, _table(file), _File[ExpectedFailure]).expect)
 
 
 def read_drafts(file: Path) -> list[Draft]:
     """Read a file in which values may still have to be filled in. Raises UsageError."""
-    return list(toml.validate(file, _table(file), _Drafts).expect.values())
+    return list(toml.validate(file, _table(file), _File[Draft]).expect.values())
 
 
 def judge(expectations: Expectations, results: BuildResults, today: datetime.date) -> Judgement:
@@ -242,8 +238,8 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> Rewritten:
 
     Raises UsageError if the file has anything else than `[[expect]]` tables.
     """
-    drafts = read_drafts(file) if file.exists() else []
     before = file.read_text() if file.exists() else ""
+    drafts = read_drafts(file) if file.exists() else []
     head, blocks = _split(before)
     if len(blocks) != len(drafts):
         raise UsageError(f"{file}: expected every entry as a table that begins with a line [[expect]]")

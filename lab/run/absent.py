@@ -16,6 +16,13 @@ NEXT = (
 )
 
 
+# Why a guest's image cannot be had with --offline, by whether it is stored.
+OFFLINE = {
+    True: "it is not prepared yet, and --offline forbids installing packages in it",
+    False: "it is not in the store, and --offline forbids fetching it",
+}
+
+
 @dataclass(frozen=True)
 class Absent:
     """Why each of these guests, by name, has no image."""
@@ -37,9 +44,11 @@ def find(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> Absent:
     `offline` forbids the use of a network. Otherwise only the servers of published disks are asked whether they
     can be reached: whether a guest can be built shows when it is.
     """
-    missing = [guest for guest in guests if not _is_there(paths, guest, offline=offline)]
     if offline:
-        return Absent({guest.name: _offline(paths, guest) for guest in missing})
+        # Preparing an image needs a network, too.
+        unprepared = [guest for guest in guests if not prepare_image.is_ready(paths, guest)]
+        return Absent({guest.name: OFFLINE[_is_stored(paths, guest)] for guest in unprepared})
+    missing = [guest for guest in guests if not _is_stored(paths, guest)]
     published = {guest.name: guest.image for guest in missing if isinstance(guest.image, CloudImage)}
     reasons = {name: why for name, image in published.items() if (why := cloud.why_unpinned(image))}
     addresses = {name: str(image.address) for name, image in published.items() if name not in reasons}
@@ -49,19 +58,6 @@ def find(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> Absent:
         if host in gone:
             reasons[name] = f"{host} cannot be reached: {gone[host]}"
     return Absent(reasons)
-
-
-def _is_there(paths: Paths, guest: Guest, *, offline: bool) -> bool:
-    """Whether nothing has to be fetched. Preparing an image needs a network too, but shows its own error."""
-    if offline:
-        return prepare_image.is_ready(paths, guest)
-    return _is_stored(paths, guest)
-
-
-def _offline(paths: Paths, guest: Guest) -> str:
-    if _is_stored(paths, guest):
-        return "it is not prepared yet, and --offline forbids installing packages in it"
-    return "it is not in the store, and --offline forbids fetching it"
 
 
 def _is_stored(paths: Paths, guest: Guest) -> bool:
