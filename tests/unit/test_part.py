@@ -1,6 +1,7 @@
 """A part as its host takes it, and what it sends back."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lab.record import RunOptions, Status
 from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.journal import Journal
+from tests.builders.processes import run_main
 from tests.builders.runs import KNOWN, PLAN, SMALL, begin, finish, make_wheel, names, own_definitions
 
 OPTIONS = RunOptions(repeat=2)
@@ -84,6 +86,29 @@ def test_a_host_without_a_guest_or_with_another_build_refuses(tmp_path: Path, pa
     make_wheel(wheel, "another")
     with pytest.raises(Refused, match=rf"is 0.10.8@\w+ here, and {build.name} in the run"):
         changed(part, cells=[{**own, "argument": str(wheel), "build": build.name}]).plan(tmp_path / "r", KNOWN)
+
+
+def test_a_part_that_this_host_must_not_run_is_refused_by_an_event(
+    tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    for text, reason in (
+        ("{}", "this is no part of a run"),
+        (changed(part, lab="99.0").model_dump_json(), "the coordinator is lab 99.0"),
+    ):
+        (tmp_path / "part.json").write_text(text)
+        assert run_main(monkeypatch, "part", tmp_path / "part.json", "-o", tmp_path / "run") == 2
+        event = json.loads(capsys.readouterr().out)
+        assert event["kind"] == "refused"
+        assert event["text"].startswith(reason)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_for_parts_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "--help") == 0
+    assert "\n  part " not in capsys.readouterr().out
 
 
 def test_a_plan_is_cut_by_machine_and_by_typical_time() -> None:
