@@ -41,17 +41,17 @@ WITH_TESTS = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL, Status.FLAKY
 
 
 def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellResult:
-    wanted: dict[str, Any] = {"build": "0.10.8", "status": Status.PASS, "expected": Expectation()}
-    return CellResult(guest=guest, variant=variant, **(wanted | more))
+    defaults: dict[str, Any] = {"build": "0.10.8", "status": Status.PASS, "expected": Expectation()}
+    return CellResult(guest=guest, variant=variant, **(defaults | more))
 
 
 def outcomes(status: Status, changed: Mapping[str, Outcome | None]) -> list[TestResult]:
     """What the tests did in a cell of this status, but for those that are changed; None: not there at all."""
     blocked = Outcome.FAIL if status in (Status.FAIL, Status.XFAIL) else Outcome.PASS
-    found: dict[str, Outcome | None] = {"control": Outcome.PASS, "starts": blocked, "isolates": blocked}
+    by_name: dict[str, Outcome | None] = {"control": Outcome.PASS, "starts": blocked, "isolates": blocked}
     return [
         TestResult(name=name, outcome=outcome)
-        for name, outcome in (found | dict(changed)).items()
+        for name, outcome in (by_name | dict(changed)).items()
         if outcome is not None
     ]
 
@@ -81,10 +81,10 @@ def done(
 
 def run_with(*cells: CellResult, **more: Any) -> RunResult:
     """A run of these cells, with what it needs to be described: builds, lanes, host, definitions."""
-    names = dict.fromkeys(each.build for each in cells)
+    names = dict.fromkeys(cell.build for cell in cells)
     lanes = [
         LaneRecord(guest=guest, image="a1" * 32, fork="memory", seconds={})
-        for guest in dict.fromkeys(each.guest for each in cells)
+        for guest in dict.fromkeys(cell.guest for cell in cells)
     ]
     told: dict[str, Any] = {
         "builds": [BuildRecord(name=name, version=name, source="PyPI") for name in names],
@@ -103,8 +103,8 @@ def side(*cells: CellResult, **more: Any) -> BuildResults:
 
 def compared(old: CellResult, new: CellResult) -> CellDifference:
     """How one cell differs."""
-    [found] = compare(side(old), side(new)).cells
-    return found
+    [difference] = compare(side(old), side(new)).cells
+    return difference
 
 
 def write(run: RunResult, folder: Path) -> Path:

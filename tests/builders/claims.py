@@ -40,7 +40,7 @@ UBUNTU = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 
 
 def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
     """A cell that is blocked as its variant expects, which is named like the cause."""
-    wanted: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "variant": name,
         "status": Status.XFAIL,
         "expected": Expectation(status="xfail", cause=name),
@@ -51,7 +51,7 @@ def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
         "facts": facts(),
         "context": context(),
     }
-    return cell(**(wanted | more))
+    return cell(**(defaults | more))
 
 
 def ubuntu(restriction: str = "1", *profiles: str) -> Facts:

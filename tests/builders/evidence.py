@@ -304,8 +304,8 @@ SELINUX_DENIED_MOUNT = (
 SELINUX_MOUNT_DENY = gathered(NOISE + SELINUX_DENIED_MOUNT, probes=bwrap(BWRAP_NO_MOUNT))
 
 
-def write(folder: Path, found: Evidence, kernel: str) -> None:
+def write(folder: Path, evidence: Evidence, kernel: str) -> None:
     """Write evidence into a cell's folder, as a run does."""
-    (folder / "probes.json").write_text(probed(found.probes.by_name()).model_dump_json())
-    (folder / "sysctls.txt").write_text("".join(f"{name} = {v}\n" for name, v in found.sysctls.items()))
+    (folder / "probes.json").write_text(probed(evidence.probes.by_name()).model_dump_json())
+    (folder / "sysctls.txt").write_text("".join(f"{name} = {v}\n" for name, v in evidence.sysctls.items()))
     (folder / "kernel.log").write_text(kernel)

@@ -81,14 +81,14 @@ TESTER: dict[str, Any] = {
 }
 
 
-def _changed(known: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A copy of `known` with these values; a dict only changes the keys that it has."""
+def _changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `base` with these values; a dict only changes the keys that it has."""
     merged = {
-        key: known[key] | value
+        key: base[key] | value
         for key, value in changes.items()
-        if isinstance(value, dict) and isinstance(known.get(key), dict)
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
     }
-    return known | changes | merged
+    return base | changes | merged
 
 
 def printed_facts(**changes: Any) -> dict[str, Any]:

@@ -149,10 +149,10 @@ class Machine:
         self.do("set up")
 
     def adopt(self, stored: StoredState) -> None:
-        known = stored.known()
-        self.endpoint = Endpoint(1, known.client, known.host)
+        state = stored.known()
+        self.endpoint = Endpoint(1, state.client, state.host)
         self.overlay.write_text("of the store")
-        self.tags = {known.tag}
+        self.tags = {state.tag}
         self.do("adopt")
 
     def new_overlay(self, backing: Path) -> None:
@@ -261,8 +261,8 @@ class Guest(LaneGuest):
     def apply(self, _wanted: Variant, _mark: variant.Mark, sysctls: Iterable[str]) -> Facts:
         return self.shows or asked_for(sysctls)
 
-    def run_suite(self, build: Build, wanted: Variant, _options: object = None) -> SuiteRun:
-        self.lane.do(f"suite {wanted.name}")
+    def run_suite(self, build: Build, variant: Variant, _options: object = None) -> SuiteRun:
+        self.lane.do(f"suite {variant.name}")
         tests = [TestResult(name=name, outcome=Outcome.PASS) for name in build.suite.tests]
         return SuiteRun(tests)
 
@@ -389,7 +389,7 @@ class FakeRunner:
     def fork(self, build: Build) -> None:
         pass
 
-    def apply(self, wanted: Variant) -> Applied:
+    def apply(self, applied: Variant) -> Applied:
         return Applied(self.facts, who(), variant.Mark("begins"))
 
     def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:

@@ -129,11 +129,11 @@ class Lab:
         offline: bool = False,
         **options: Any,
     ) -> RunResult:
-        known = catalog.load()
-        choice = choose(known, guests=guests, variants=variants)
+        definitions = catalog.load()
+        choice = choose(definitions, guests=guests, variants=variants)
         for number, guest in enumerate(choice.guests):
-            wanted = (sizes or {}).get(guest.name, guest.memory_mib)
-            choice.guests[number] = guest.model_copy(update={"memory_mib": wanted})
+            memory_mib = (sizes or {}).get(guest.name, guest.memory_mib)
+            choice.guests[number] = guest.model_copy(update={"memory_mib": memory_mib})
         begun = start.begin(
             self.folder,
             choice.cells(builds),
@@ -159,17 +159,17 @@ class Lab:
     @property
     def left(self) -> list[str]:
         """Machines, lanes, port locks and locks of the run that are still there."""
-        machines = [found.name() for found in self.opened.listAllDomains() if found.name() != "test"]
+        machines = [domain.name() for domain in self.opened.listAllDomains() if domain.name() != "test"]
         files = (*self.paths.lanes.glob("lab-*"), *self.paths.ports.glob("*"), *self.folder.glob(LOCK))
         return machines + [path.name for path in files]
 
     def lanes(self, *, of: str = "debian-13") -> list[list[str]]:
         """What each lane of a guest was asked to run, in the order in which they came."""
-        found: dict[str, list[str]] = {name: [] for guest, name in self.booted if guest == of}
+        lanes: dict[str, list[str]] = {name: [] for guest, name in self.booted if guest == of}
         for name, cell in self.served:
-            if name in found:
-                found[name].append(cell.variant.name)
-        return list(found.values())
+            if name in lanes:
+                lanes[name].append(cell.variant.name)
+        return list(lanes.values())
 
 
 def boots(running: RunningLane) -> None:
@@ -209,10 +209,10 @@ def at(where: str, *then: RunCell) -> RunCell:
 
 
 def statuses(run: RunResult) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_guest: dict[str, list[str]] = {}
     for cell in run.cells:
-        found.setdefault(cell.guest, []).append(str(cell.status))
-    return found
+        by_guest.setdefault(cell.guest, []).append(str(cell.status))
+    return by_guest
 
 
 PASSED = {guest: ["pass", "pass"] for guest in GUESTS}

@@ -67,9 +67,9 @@ def tag(body: bytes) -> str:
 
 def well(request: Request, body: bytes) -> None:
     """Send the whole file, or the rest to a client that has the beginning of this version."""
-    begin, asked = 0, request.headers.get("Range")
-    if asked and request.headers.get("If-Range") in (tag(body), DATE):
-        begin = int(asked.removeprefix("bytes=").removesuffix("-"))
+    begin, requested = 0, request.headers.get("Range")
+    if requested and request.headers.get("If-Range") in (tag(body), DATE):
+        begin = int(requested.removeprefix("bytes=").removesuffix("-"))
     if begin and begin >= len(body):
         request.head(416, Content_Range=f"bytes */{len(body)}", Content_Length="0")
         return

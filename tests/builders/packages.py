@@ -82,7 +82,7 @@ def make_wheel(
 
 def _record(files: Mapping[str, bytes]) -> str:
     digests = {name: hashlib.sha256(content).digest() for name, content in files.items()}
-    texts = {name: base64.urlsafe_b64encode(each).decode().rstrip("=") for name, each in digests.items()}
+    texts = {name: base64.urlsafe_b64encode(digest).decode().rstrip("=") for name, digest in digests.items()}
     return "".join(f"{name},sha256={texts[name]},{len(content)}\n" for name, content in files.items())
 
 
@@ -122,24 +122,24 @@ def choose(folder: Path, command: Sequence[str | Path]) -> None:
     [dest] = [word for word in words if word.startswith("--dest=")]
     target = Path(dest.removeprefix("--dest="))
     target.mkdir(exist_ok=True)
-    asked: dict[NormalizedName, SpecifierSet] = {}
+    specifiers: dict[NormalizedName, SpecifierSet] = {}
     for word in words[words.index("download") + 1 :]:
         if not word.startswith("-"):
             requirement = Requirement(word)
             name = canonicalize_name(requirement.name)
-            asked[name] = asked.get(name, SpecifierSet()) & requirement.specifier
-    for name, specifier in asked.items():
-        found = {
+            specifiers[name] = specifiers.get(name, SpecifierSet()) & requirement.specifier
+    for name, specifier in specifiers.items():
+        versions = {
             version: path
             for path in folder.glob("*.whl")
             for its_name, version, _, _ in [parse_wheel_filename(path.name)]
             if its_name == name and version in specifier
         }
-        if not found:
+        if not versions:
             raise process.CommandFailed(
                 command, "exit status 1", f"ERROR: No matching distribution found for {name}"
             )
-        shutil.copy(found[max(found)], target)
+        shutil.copy(versions[max(versions)], target)
 
 
 def _page(wheels: Sequence[Path], pythons: Mapping[str, str]) -> str:
@@ -244,18 +244,18 @@ def _needed(versions: Mapping[str, Sequence[str]], weak: Sequence[str], strings:
 
 
 def manifest(name: str = npm.PROJECT, version: str = "0.10.0", **other: Any) -> dict[str, Any]:
-    found = {"name": name, "version": version, "engines": {"node": ">=18.0.0"}, **other}
+    values = {"name": name, "version": version, "engines": {"node": ">=18.0.0"}, **other}
     if name == npm.PROJECT:
-        found.setdefault("optionalDependencies", {npm.NATIVE: version})
-    return found
+        values.setdefault("optionalDependencies", {npm.NATIVE: version})
+    return values
 
 
-def tarball(folder: Path, said: dict[str, Any] | None = None, more: dict[str, bytes] | None = None) -> Path:
+def tarball(folder: Path, values: dict[str, Any] | None = None, more: dict[str, bytes] | None = None) -> Path:
     """A tarball of the package with this manifest, under the name that `npm pack` gives it."""
-    said = manifest() if said is None else said
-    file = folder / npm.file_name(said["name"], said["version"])
+    values = manifest() if values is None else values
+    file = folder / npm.file_name(values["name"], values["version"])
     with tarfile.open(file, "w:gz") as tar:
-        for name, content in {"package/package.json": json.dumps(said).encode(), **(more or {})}.items():
+        for name, content in {"package/package.json": json.dumps(values).encode(), **(more or {})}.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
@@ -272,21 +272,21 @@ class Registry:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shelf = folder / "shelf"
         programs = folder / "programs"
-        for each in (self.shelf, programs):
-            each.mkdir()
+        for made in (self.shelf, programs):
+            made.mkdir()
         (programs / "npm").write_text(STAND_IN)
         (programs / "npm").chmod(0o755)
         monkeypatch.setenv("SHELF", str(self.shelf))
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
         npm._versions.cache_clear()
 
-    def has(self, said: dict[str, Any], more: dict[str, bytes] | None = None) -> Path:
+    def has(self, values: dict[str, Any], more: dict[str, bytes] | None = None) -> Path:
         """Publish a package."""
-        file = tarball(self.shelf, said, more)
+        file = tarball(self.shelf, values, more)
         file.with_name(f"{file.name}.integrity").write_text(json.dumps(integrity(file)))
-        known = self.shelf / f"{npm.file_name(said['name'], '').removesuffix('-.tgz')}.versions"
-        versions = json.loads(known.read_text()) if known.exists() else []
-        known.write_text(json.dumps([*versions, said["version"]]))
+        listed = self.shelf / f"{npm.file_name(values['name'], '').removesuffix('-.tgz')}.versions"
+        versions = json.loads(listed.read_text()) if listed.exists() else []
+        listed.write_text(json.dumps([*versions, values["version"]]))
         return file
 
     @property

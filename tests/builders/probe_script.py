@@ -40,18 +40,18 @@ def differences(report: HostReport, facts: Facts, probed: Probed, home: str) -> 
     for document in (ours, theirs):
         document["who.groups"] = sorted(document["who.groups"])
     ours = {name: _without(home, value) for name, value in ours.items()}
-    known = {name for name in ours.keys() | theirs.keys() if report.knows(name.removeprefix("facts."))}
+    names = {name for name in ours.keys() | theirs.keys() if report.knows(name.removeprefix("facts."))}
     missing = object()
     return {
         name: (theirs.get(name), ours.get(name))
-        for name in sorted(known)
+        for name in sorted(names)
         if theirs.get(name, missing) != ours.get(name, missing)
     }
 
 
 def _without(home: str, value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(_without(home, each) for each in value)
+        return tuple(_without(home, word) for word in value)
     return value.replace(home, "~") if isinstance(value, str) else value
 
 
@@ -79,7 +79,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
         return {
             name: inner
-            for key, each in value.items()
-            for name, inner in _flat(each, f"{path}.{key}" if path else key).items()
+            for key, member in value.items()
+            for name, inner in _flat(member, f"{path}.{key}" if path else key).items()
         }
     return {path: value}

@@ -127,11 +127,11 @@ def of[S: Statement](kind: type[S], text: str) -> list[S]:
 
 
 def systems(text: str) -> list[tuple[str, str | None]]:
-    return [(each.id, each.version) for each in of(System, text) if not each.inferred]
+    return [(system.id, system.version) for system in of(System, text) if not system.inferred]
 
 
 def settings(text: str) -> list[tuple[str, str | None, Mood, bool | None]]:
-    return [(each.name, each.value, each.mood, each.helped) for each in of(Setting, text)]
+    return [(setting.name, setting.value, setting.mood, setting.helped) for setting in of(Setting, text)]
 
 
 def holds(name: str, value: str) -> tuple[str, str | None, Mood, bool | None]:

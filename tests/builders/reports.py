@@ -47,7 +47,7 @@ KNOWN = catalog.load()
 POLICY, CLONE = "apparmor-userns-nocaps", "userns-sysctl"
 SWITCH, RESTRICT = "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns"
 UNLOAD = "apparmor_parser -R /etc/apparmor.d/unprivileged_userns"
-RELEASES = [Version(each) for each in ("0.9.0", "0.10.7", "0.10.8")]
+RELEASES = [Version(version) for version in ("0.9.0", "0.10.7", "0.10.8")]
 
 
 def suspected(name: str, *quotes: Quote, program: str = "bwrap") -> TextFinding:
@@ -118,14 +118,14 @@ HOST = Host(is_built, no_image, lambda: RELEASES)
 
 
 def plan(
-    said: Report, *causes: str | TextFinding, host: Host = HOST, nearest: bool = False, **wishes: Any
+    given: Report, *causes: str | TextFinding, host: Host = HOST, nearest: bool = False, **wishes: Any
 ) -> Plan:
-    found = [suspected(each) if isinstance(each, str) else each for each in causes]
-    return planning.plan(said, Judged(tuple(found)), KNOWN, host, Wishes(nearest=nearest, **wishes))
+    findings = [suspected(cause) if isinstance(cause, str) else cause for cause in causes]
+    return planning.plan(given, Judged(tuple(findings)), KNOWN, host, Wishes(nearest=nearest, **wishes))
 
 
 def ran(
-    wanted: Plan,
+    planned: Plan,
     variant: str,
     *,
     cause: str | None = None,
@@ -135,24 +135,24 @@ def ran(
     **more: Any,
 ) -> CellResult:
     """A cell of a plan that failed for a cause, or passed; its sandbox tests did the same."""
-    assert wanted.guest
-    assert wanted.build
+    assert planned.guest
+    assert planned.build
     outcome = Outcome.FAIL if cause else Outcome.PASS
     tests = [
         TestResult(name=name, outcome=outcome if needs == "sandbox" else Outcome.PASS)
-        for name, needs in wanted.build.suite.tests.items()
+        for name, needs in planned.build.suite.tests.items()
     ]
     remedies = [RemedyResult(name=name, result=RemedyOutcome.VERIFIED, price="something") for name in cured_by]
-    found = [Finding(name=cause, confidence=confidence, why="the evidence")] if cause else []
+    findings = [Finding(name=cause, confidence=confidence, why="the evidence")] if cause else []
     values: dict[str, Any] = {
-        "guest": wanted.guest.name,
+        "guest": planned.guest.name,
         "variant": variant,
-        "build": wanted.build.name,
+        "build": planned.build.name,
         "status": status or (Status.XFAIL if cause else Status.PASS),
         "expected": Expectation(),
         "cause": cause,
         "confidence": confidence if cause else None,
-        "causes": found,
+        "causes": findings,
         "reason": "the evidence in a sentence" if cause else "",
         "tests": tests,
         "facts": facts(),

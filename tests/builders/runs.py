@@ -75,14 +75,14 @@ def resume(run: RunResult, known: catalog.Catalog = KNOWN) -> start.PlannedRun:
 def finish(folder: Path, begun: start.PlannedRun, statuses: Sequence[Status] = ()) -> RunResult:
     """A run as it is on disk after it ended, each cell with a file of evidence. Without statuses all pass."""
     cells = []
-    for number, each in enumerate(begun.cells):
+    for number, cell in enumerate(begun.cells):
         status = statuses[number] if statuses else Status.PASS
-        log = each.folder / "kernel.log"
-        (folder / each.folder).mkdir(parents=True)
-        (folder / log).write_text(f"{folder.name} {each.name}\n")
+        log = cell.folder / "kernel.log"
+        (folder / cell.folder).mkdir(parents=True)
+        (folder / log).write_text(f"{folder.name} {cell.name}\n")
         # Seconds that no other cell has: a result that stands is known by them.
         more = {"evidence": [str(log)], "seconds": {"suite": float(number)}}
-        cells.append(each.result(status).model_copy(update=more))
+        cells.append(cell.result(status).model_copy(update=more))
     info = begun.info.model_copy(update={"finished": datetime.now(UTC)})
     RunResult(run=info, cells=cells).write(folder)
     return RunResult.read(folder)
@@ -95,7 +95,7 @@ def make_wheel(path: Path, content: str = "") -> Build:
 
 
 def names(begun: start.PlannedRun) -> list[str]:
-    return [each.name for each in begun.cells]
+    return [cell.name for cell in begun.cells]
 
 
 def own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
