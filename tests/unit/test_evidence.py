@@ -130,6 +130,7 @@ def test_other_lines_are_no_audit_lines(log: str) -> None:
     assert evidence.parse_audit(log) == []
 
 
+CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 HOSTILE = [
     "x",
     "x ",
@@ -163,11 +164,8 @@ def test_denials_are_those_with_all_the_fields() -> None:
 
 
 def test_sysctls_are_read_as_text() -> None:
-    text = "kernel.unprivileged_userns_clone = 0\nuser.max_user_namespaces=7794\nsysctl: permission denied\n"
-    assert evidence.parse_sysctls(text) == {
-        "kernel.unprivileged_userns_clone": "0",
-        "user.max_user_namespaces": "7794",
-    }
+    text = f"{CLONE} = 0\n{LIMIT}=7794\nsysctl: permission denied\n"
+    assert evidence.parse_sysctls(text) == {CLONE: "0", LIMIT: "7794"}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,10 @@ def tried(name: str, result: RemedyOutcome, **more: Any) -> RemedyResult:
     return RemedyResult(name=name, result=result, price="bubblewrap alone may do it.", **more)
 
 
+def page_of(folder: Path, *cells: CellResult) -> str:
+    return judgements.render_misdiagnoses(run_of(*cells), folder)
+
+
 def blocks(page: str) -> list[str]:
     return [token.content for token in MarkdownIt().parse(page) if token.type == "fence"]
 
@@ -53,7 +57,7 @@ def blocks(page: str) -> list[str]:
 def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
     cells = [failed(), failed(guest="debian-sid")]
     recorded(tmp_path, *cells)
-    page = judgements.render_misdiagnoses(run_of(*cells), tmp_path)
+    page = page_of(tmp_path, *cells)
     assert "Failed cells: 2. boxlite's own diagnosis: unknown in 2, not judged in 0 " in page
     [title] = [line for line in page.splitlines() if line.startswith("## ")]
     assert title == f"## boxlite calls it an unknown restriction: {WHY}"
@@ -76,20 +80,18 @@ def test_what_cures_stands_alone_where_something_does(tmp_path: Path) -> None:
     ]
     cells = [failed(remedies=remedies), failed(guest="debian-sid", remedies=remedies[:1])]
     recorded(tmp_path, *cells)
-    page = judgements.render_misdiagnoses(run_of(*cells), tmp_path)
+    page = page_of(tmp_path, *cells)
     how = "`lab remedies show bwrap-profile --script`; price: bubblewrap alone may do it."
     assert f"- `bwrap-profile`: verified in 1 of 1 cells: {how}\n" in page
     assert "`preflight`" not in page
-    assert "- `preflight`: avoids it: skipped: all of them\n" in judgements.render_misdiagnoses(
-        run_of(cells[1]), tmp_path
-    )
+    assert "- `preflight`: avoids it: skipped: all of them\n" in page_of(tmp_path, cells[1])
 
 
 @pytest.mark.parametrize("outcome", [RemedyOutcome.CANNOT, RemedyOutcome.ERROR])
 def test_what_could_not_be_tried_says_nothing_of_a_cure(tmp_path: Path, outcome: RemedyOutcome) -> None:
     result = failed(remedies=[tried("bwrap-userns-restrict", outcome, reason="x")])
     recorded(tmp_path, result)
-    page = judgements.render_misdiagnoses(run_of(result), tmp_path)
+    page = page_of(tmp_path, result)
     assert "This run does not show a cure: " in page
     assert "bwrap-userns-restrict" not in page
 
@@ -102,7 +104,7 @@ def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None
     ]
     result = failed("apparmor-userns-nocaps", remedies=remedies)
     recorded(tmp_path, result, log=messages.UBUNTU)
-    page = judgements.render_misdiagnoses(run_of(result), tmp_path)
+    page = page_of(tmp_path, result)
     assert f"## boxlite's advice does not cure it: {WHY}\n" in page
     assert f"- `sudo apt install --reinstall bubblewrap`: does not help: {in_place}\n" in page
     assert "- `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`: verified\n" in page
@@ -111,7 +113,7 @@ def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None
 def test_a_wrong_knob_is_named_beside_the_right_one(tmp_path: Path) -> None:
     result = failed("userns-sysctl")
     recorded(tmp_path, result, log=messages.UBUNTU)
-    page = judgements.render_misdiagnoses(run_of(result), tmp_path)
+    page = page_of(tmp_path, result)
     blamed = "Cause: AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns=1)."
     assert f"## boxlite blames something else: {blamed} But {WHY}\n" in page
     assert "- `sudo apt install --reinstall bubblewrap`: not tried in this run\n" in page
@@ -129,7 +131,7 @@ def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_pa
 def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> None:
     cells = [failed("userns-sysctl"), failed("userns-limit", cause="unknown", confidence=None, causes=[])]
     recorded(tmp_path, *cells, log=messages.USERNS_SYSCTL)
-    page = judgements.render_misdiagnoses(run_of(*cells, cell()), tmp_path)
+    page = page_of(tmp_path, *cells, cell())
     assert "Failed cells: 2. boxlite's own diagnosis: right in 1, not judged in 1 (" in page
     assert "No finding: there is nothing to report.\n" in page
     assert "## " not in page
@@ -138,11 +140,11 @@ def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> 
 def test_boxlite_is_right_where_the_profile_of_ubuntus_policy_is_not_loaded(tmp_path: Path) -> None:
     result = failed("apparmor-userns-deny")
     recorded(tmp_path, result, log=messages.UBUNTU)
-    assert "boxlite's own diagnosis: right in 1" in judgements.render_misdiagnoses(run_of(result), tmp_path)
+    assert "boxlite's own diagnosis: right in 1" in page_of(tmp_path, result)
 
 
 def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) -> None:
-    page = judgements.render_misdiagnoses(run_of(cell(status=Status.NOT_RUN, reason="no image")), tmp_path)
+    page = page_of(tmp_path, cell(status=Status.NOT_RUN, reason="no image"))
     assert "No cell of this run failed: there is no diagnosis by boxlite to judge.\n" in page
     assert "No finding" not in page
 
@@ -164,14 +166,14 @@ def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) ->
 def test_what_is_not_known_of_a_guest_is_a_dash(tmp_path: Path, known: Facts | None, row: str) -> None:
     bare = failed(facts=known)
     recorded(tmp_path, bare)
-    assert f"{row} apparmor-userns-deny |" in judgements.render_misdiagnoses(run_of(bare), tmp_path)
+    assert f"{row} apparmor-userns-deny |" in page_of(tmp_path, bare)
 
 
 def test_what_a_guest_says_stays_in_its_block(tmp_path: Path) -> None:
     hostile = "x\n```\n# pass\n````"
     result = failed(tests=[TestResult(name="a", outcome=Outcome.FAIL, message=hostile)])
     recorded(tmp_path, result)
-    tokens = MarkdownIt().parse(judgements.render_misdiagnoses(run_of(result), tmp_path))
+    tokens = MarkdownIt().parse(page_of(tmp_path, result))
     assert next(token.content for token in tokens if token.type == "fence") == f"{hostile}\n"
     assert sum(token.type == "heading_open" for token in tokens) == 2
 
