@@ -1,16 +1,19 @@
 # ruff: noqa: E501
 """What the text of a report alone shows: causes, contradictions and warnings."""
 
+import json
+
 import pytest
 
-from lab import causes
+from lab import catalog, causes
 from lab.record import Confidence
-from lab.repro.judging import Judged, judge, knowledge
+from lab.repro.judging import MEASURED, Judged, judge, knowledge, measured
 from lab.repro.reading import read
 from tests.builders.report_texts import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 NOCAPS = "apparmor-userns-nocaps"
+KNOWN = catalog.load()
 LINE = 'apparmor="DENIED" operation="capable" profile="unprivileged_userns" comm="{}" capability=21 capname="sys_admin"'
 
 
@@ -36,6 +39,22 @@ def test_every_row_is_about_a_known_cause_and_each_has_a_command_that_tells_it()
     named = {cause for row in rows for cause in row} - {"other"}
     assert named <= set(causes.known())
     assert named == {check.cause for check in table.check}
+
+
+def test_what_was_measured_names_its_guest_or_its_source_and_a_known_cause() -> None:
+    rows = json.loads(MEASURED.read_text())
+    assert rows
+    for row in rows:
+        assert row["cause"] in causes.known()
+        assert "source" in row or (row["guest"] in KNOWN.guests and row["variant"] in KNOWN.variants)
+        assert row["words"] or row["audit"]
+
+
+def test_a_message_that_was_measured_under_a_cause_makes_it_possible_at_least() -> None:
+    # Of a message that several causes have, the table decides which are named.
+    for (step, means, program), under in measured().items():
+        [field] = [field for field in knowledge().field if step in field.steps]
+        assert under & field.prior.keys(), (step, means, program)
 
 
 def test_an_audit_line_that_names_the_program_proves_the_cause() -> None:
