@@ -75,9 +75,10 @@ OTHER = re.compile(r"^\s*(?:sudo: )?([\w./-]{2,60}): (.{3,})")
 PROGRAM = re.compile(r"(?:[\w./@+-]{2,60}: )$")
 # How a line goes on with the error of the line before.
 GOES_ON = re.compile(
-    r"^\s*(?:\d{1,2}: |caused by\b|because\b|->|[-└╰>]+ |error: |os error|reason: )", re.IGNORECASE
+    r"^\s*(?:\d{1,2}: |caused by\b|because\b|->|[-└╰>]+ |error: |os error|reason: |\w+Error: )", re.IGNORECASE
 )
-ONLY_CAUSED_BY = re.compile(r"^\s*caused by:\s*$", re.IGNORECASE)
+# What stands between the two: a heading, or the marks under a line of a Python traceback.
+BETWEEN = re.compile(r"^\s*(?:caused by:|[~^]+)\s*$", re.IGNORECASE)
 
 
 class Message(BaseModel):
@@ -223,7 +224,7 @@ def _row(text: str, program: str) -> Message | None:
 def _chained(text: Text, index: int) -> tuple[int, str] | None:
     """The index of the line that tells the error of the message on a line, and the error."""
     following = index + 1
-    if following < len(text.lines) and ONLY_CAUSED_BY.match(text.lines[following].text):
+    if following < len(text.lines) and BETWEEN.match(text.lines[following].text):
         following += 1
     if following >= len(text.lines):
         return None

@@ -173,3 +173,14 @@ def test_the_error_of_a_chain_may_be_on_the_next_line() -> None:
 )
 def test_a_title_and_a_sentence_are_no_commands(text: str) -> None:
     assert of(Command, text) == []
+
+
+def test_the_error_of_a_python_traceback_belongs_to_the_call_above_it() -> None:
+    text = """```
+  File "<string>", line 1, in <module>
+    import os; os.unshare(os.CLONE_NEWUSER)
+               ~~~~~~~~~~^^^^^^^^^^^^^^^^^^
+PermissionError: [Errno 1] Operation not permitted
+```"""
+    [message] = of(Words, text)
+    assert (message.step, message.errno, message.quote.number) == ("namespace", "EPERM", 3)
