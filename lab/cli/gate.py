@@ -58,20 +58,20 @@ class GateOptions:
             expected=expectations.read(expect) if expect is not None else None,
         )
 
-    def builds(self, asked: Sequence[str]) -> Sequence[str]:
+    def builds(self, named: Sequence[str]) -> Sequence[str]:
         """Return the builds to test: with --gate-build, the old one and the candidate.
 
         Raises UsageError if there is no such pair, LabError if the newest release cannot be found out.
         """
-        if self.old is not None and len(asked) > 1:
+        if self.old is not None and len(named) > 1:
             raise UsageError("--gate decides about one build", hint="name one --build, or use --gate-build")
         if self.gate_build is None:
-            return asked
-        if len(asked) > 1:
+            return named
+        if len(named) > 1:
             raise UsageError(
                 "--gate-build tests one candidate with the build before it", hint="name one --build"
             )
-        candidate = builds.resolve(asked[0] if asked else None)
+        candidate = builds.resolve(named[0] if named else None)
         previous = self.gate_build == PREVIOUS
         old = builds.previous(candidate) if previous else builds.resolve(self.gate_build)
         if old.name == candidate.name:
@@ -88,8 +88,8 @@ class GateOptions:
     def of_resumed_run(self, planned: PlannedRun, run: RunResult) -> PlannedGate | None:
         """Return the gate of a run that is resumed, whose builds are decided. Raises UsageError."""
         if self.gate_build is not None:
-            wanted = None if self.gate_build == PREVIOUS else self.gate_build
-            old, new = results.choose_pair(run, wanted, None, ("--gate-build", CHOOSE))
+            build = None if self.gate_build == PREVIOUS else self.gate_build
+            old, new = results.choose_pair(run, build, None, ("--gate-build", CHOOSE))
             return PlannedGate(old, new, self.expected)
         if self.old is None:
             return None
@@ -125,8 +125,8 @@ def expect_command(
     made = expectations.rewrite(file, list(cells.values()))
     click.echo(plain(made.diff(file.name)), nl=False)
     counts = {"added": made.added, "removed": made.removed, "to look at": made.flagged}
-    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    output.say(f"{file}: {said or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
+    changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    output.say(f"{file}: {changes or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
     if FILL_IN in made.after:
         output.say(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
     if not dry_run:

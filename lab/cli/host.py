@@ -72,8 +72,8 @@ def doctor_command(
     """
     known = catalog.load()
     chosen = plan.choose(known, set_name=set_name, guests=guests)
-    wanted = Plan(lab.paths, chosen.guests, list(known.guests.values()))
-    lines = doctor.examine(wanted, lab.uri, again=again)
+    guests_to_run = Plan(lab.paths, chosen.guests, list(known.guests.values()))
+    lines = doctor.examine(guests_to_run, lab.uri, again=again)
     if as_json:
         checks = list(lines)
         broken = any(line.state is doctor.State.BROKEN for line in checks)
@@ -94,8 +94,8 @@ def _show(line: doctor.Line) -> None:
         who = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
         names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
         output.console.print(f"{'':16}{names}", soft_wrap=True)
-    for said in line.evidence:
-        output.console.print(f"{'':16}| {escape(plain(said))}", soft_wrap=True)
+    for logged in line.evidence:
+        output.console.print(f"{'':16}| {escape(plain(logged))}", soft_wrap=True)
     if line.mend:
         first, *more = line.mend.splitlines()
         output.console.print(f"{'':16}-> {escape(first)}", soft_wrap=True)

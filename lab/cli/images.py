@@ -134,14 +134,14 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
 
 
 def _document(image: BaseImage, guests: list[str]) -> dict[str, Any]:
-    told = image.manifest
+    manifest = image.manifest
     return {
         "guests": guests,
         "folder": str(image.folder),
         "bytes": upkeep.size(image.folder),
-        "built": told.built,
-        "sha256": told.disk_sha256,
-        "source": told.source,
+        "built": manifest.built,
+        "sha256": manifest.disk_sha256,
+        "source": manifest.source,
     }
 
 

@@ -225,10 +225,10 @@ def read_side(runs: Path, named: str, build: str | None = None, option: str = OF
     if file is None:
         folder, run = read_run(runs, named)
         return results.of_run(run, folder, results.choose_build(run, build, option))
-    found = read(file)
-    if build not in (None, found.build, found.version):
-        raise UsageError(f"{option} {build}: {file} is a baseline of {found.build}", hint=f"leave out {option}")
-    return found
+    side = read(file)
+    if build not in (None, side.build, side.version):
+        raise UsageError(f"{option} {build}: {file} is a baseline of {side.build}", hint=f"leave out {option}")
+    return side
 
 
 def read_run(runs: Path, named: str) -> tuple[Path, RunResult]:

@@ -118,22 +118,22 @@ class Comparison(Entry):
 
     def of(self, *differences: Difference) -> list[CellDifference]:
         """Return the cells with these differences, the worst difference first."""
-        return [cell for each in differences for cell in self.cells if cell.difference is each]
+        return [cell for difference in differences for cell in self.cells if cell.difference is difference]
 
     @property
     def counts(self) -> str:
         """Count the cells by difference: `1 regressed, 14 unchanged`."""
-        found = Counter(cell.difference for cell in self.cells)
-        return ", ".join(f"{found[each]} {each}" for each in Difference if found[each])
+        counts = Counter(cell.difference for cell in self.cells)
+        return ", ".join(f"{counts[kind]} {kind}" for kind in Difference if counts[kind])
 
     @property
     def environment_changes(self) -> dict[str, list[CellDifference]]:
         """Map each change of environment, as text, to the cells that it touches."""
-        found: dict[str, list[CellDifference]] = {}
+        cells: dict[str, list[CellDifference]] = {}
         for cell in self.cells:
             for change in cell.environment:
-                found.setdefault(str(change), []).append(cell)
-        return found
+                cells.setdefault(str(change), []).append(cell)
+        return cells
 
     @property
     def in_common(self) -> bool:
@@ -169,7 +169,7 @@ IN_ANOTHER_SHARD = "another shard of the plan has one of its results; merge the 
 
 def compare(old: BuildResults, new: BuildResults) -> Comparison:
     """Compare two builds: every cell of the new side, then the cells that only the old side has."""
-    identities = [*new.cells, *(each for each in old.cells if each not in new.cells)]
+    identities = [*new.cells, *(identity for identity in old.cells if identity not in new.cells)]
     cells = [_cell(old, new, *identity) for identity in identities]
     touched = [(cell.guest, cell.variant) for cell in cells if cell.environment]
     return Comparison(
@@ -294,11 +294,11 @@ def _protection(before: CellSummary | None, now: CellSummary | None) -> list[str
     """Say what boxes of the same test lack that they had before, tests with the same loss together."""
     if before is None or now is None:
         return []
-    found: dict[tuple[str, ...], list[str]] = {}
+    losses: dict[tuple[str, ...], list[str]] = {}
     for test, had in before.protection.items():
         if test in now.protection and (lacking := lost(had, now.protection[test])):
-            found.setdefault(lacking, []).append(test)
-    return [f"the box of {', '.join(tests)} lacks {', '.join(lacking)}" for lacking, tests in found.items()]
+            losses.setdefault(lacking, []).append(test)
+    return [f"the box of {', '.join(tests)} lacks {', '.join(lacking)}" for lacking, tests in losses.items()]
 
 
 def _environment(
@@ -312,5 +312,5 @@ def _environment(
         names = results.concerning(side.definitions, now.guest, now.variant)
         return {name: side.definitions[name] for name in names}
 
-    found = results.environment_changes(before.environment, now.environment)
-    return found + results.environment_changes(definitions(old), definitions(new))
+    changes = results.environment_changes(before.environment, now.environment)
+    return changes + results.environment_changes(definitions(old), definitions(new))

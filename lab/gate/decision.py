@@ -85,7 +85,7 @@ def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> De
         comparison=comparison,
         blocking=[
             cell
-            for cell in comparison.of(*(each for each in Difference if each.blocks))
+            for cell in comparison.of(*(kind for kind in Difference if kind.blocks))
             # A failure that is known excuses no protection that other boxes of the cell lost.
             if cell.difference not in EXCUSED or cell.protection or (cell.guest, cell.variant) not in covered
         ],

@@ -153,13 +153,13 @@ class Backlog:
         with self._lock:
             entry = self._machines[machine]
             free = [ticket for ticket in entry.waiting if ticket.after < number]
-            found = next(iter(free), None) if self._has_answer else min(free, key=self._seconds, default=None)
-            if found:
-                entry.waiting.remove(found)
+            ticket = next(iter(free), None) if self._has_answer else min(free, key=self._seconds, default=None)
+            if ticket:
+                entry.waiting.remove(ticket)
                 entry.served.add(number)
-                entry.running.append(found)
-                found.taken, found.expected = time.monotonic(), self._seconds(found)
-            return found
+                entry.running.append(ticket)
+                ticket.taken, ticket.expected = time.monotonic(), self._seconds(ticket)
+            return ticket
 
     def waiting(self) -> list[Ticket]:
         """All tickets that no lane has taken."""
@@ -179,7 +179,7 @@ class Backlog:
     def open(self, tickets: Iterable[Ticket]) -> list[Ticket]:
         """Those of these tickets whose cells are not decided."""
         with self._lock:
-            left = {each for entry in self._machines.values() for each in (*entry.waiting, *entry.running)}
+            left = {own for entry in self._machines.values() for own in (*entry.waiting, *entry.running)}
             return [ticket for ticket in tickets if ticket in left]
 
     def put_back_begun(self, tickets: Iterable[Ticket]) -> None:

@@ -83,7 +83,7 @@ class Decisions:
         """
         before = ticket.decided
         assert before is not None, "the suite's result was not decided"
-        others = [each for each in before.remedies if each.name != tried.name]
+        others = [trial for trial in before.remedies if trial.name != tried.name]
         result = before.model_copy(update={"remedies": [*others, tried]})
         ticket.decided = self.journal.decide(ticket.cell, result)
 

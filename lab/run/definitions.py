@@ -31,30 +31,30 @@ OF_EVERY_CELL = ("programs", "seed", "rule set", "deployment")
 
 def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
     """SHA-256 of each definition and program that decides what these cells do, by a readable name."""
-    found: dict[str, str] = {}
+    made: dict[str, str] = {}
     for cell in cells:
         guest, variant = cell.guest, cell.variant
-        found[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
-        found[f"variant {variant.name}"] = _variant_digest(variant)
-        found[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
+        made[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
+        made[f"variant {variant.name}"] = _variant_digest(variant)
+        made[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
     if options.experiments is not ExperimentPolicy.NEVER:
         # An experiment may try any variant as a change, and takes the cause from it.
-        found |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
+        made |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     seed = paths.definitions() / "cloud-init"
-    found["programs"] = _digest(
+    made["programs"] = _digest(
         *prepare_image.RECIPE, *map(programs.source, [*programs.program_files(), programs.LOADER])
     )
-    found["rule set"] = _digest_of_code(RULES)
-    found["deployment"] = _digest_of_code(DEPLOYMENT)
+    made["rule set"] = _digest_of_code(RULES)
+    made["deployment"] = _digest_of_code(DEPLOYMENT)
     if options.remedies:
-        found |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
+        made |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
     if options.rootfs:
         # The index names all other files by digest. A layout that was deleted counts as changed.
         index = Path(options.rootfs) / "index.json"
-        found["rootfs"] = _digest(index.read_text() if index.exists() else "")
+        made["rootfs"] = _digest(index.read_text() if index.exists() else "")
     files = sorted(file for file in seed.iterdir() if file.is_file())
-    found["seed"] = _digest(*(file.read_text() for file in files))
-    return found
+    made["seed"] = _digest(*(file.read_text() for file in files))
+    return made
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -76,17 +76,17 @@ def _meaning(source: str) -> tuple[str, ...]:
     Python writes them in its own way, and shards from hosts with different ones could not be merged. The price
     is that code which was only laid out in another way, for example with one more comma, counts as changed.
     """
-    found: list[str] = []
+    tokens: list[str] = []
     line: list[tokenize.TokenInfo] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in (tokenize.COMMENT, tokenize.NL):
             line.append(token)
         if token.type in (tokenize.NEWLINE, tokenize.ENDMARKER):
-            is_docstring = all(each.type in (*LAYOUT, tokenize.STRING) for each in line)
+            is_docstring = all(token.type in (*LAYOUT, tokenize.STRING) for token in line)
             without = (tokenize.STRING, tokenize.NEWLINE) if is_docstring else ()
-            found += [LAYOUT.get(each.type, each.string) for each in line if each.type not in without]
+            tokens += [LAYOUT.get(token.type, token.string) for token in line if token.type not in without]
             line.clear()
-    return tuple(found)
+    return tuple(tokens)
 
 
 def _variant_digest(variant: Variant) -> str:

@@ -252,21 +252,21 @@ def locked_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def new_folder(runs: Path, wanted: Path | None) -> Path:
-    """Name the folder of a new run. Raises UsageError if there is a run in `wanted`."""
-    if wanted is None:
+def new_folder(runs: Path, named: Path | None) -> Path:
+    """Name the folder of a new run. Raises UsageError if there is a run in `named`."""
+    if named is None:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         folder, number = runs / stamp, 1
         while folder.exists():
             number += 1
             folder = runs / f"{stamp}-{number}"
         return folder
-    if (wanted / RESULTS_FILE).exists():
+    if (named / RESULTS_FILE).exists():
         raise UsageError(
-            f"-o {wanted}: there is a run in it already",
+            f"-o {named}: there is a run in it already",
             hint="name a new folder, continue that run with --resume, or delete it",
         )
-    return wanted.resolve()
+    return named.resolve()
 
 
 def find_folder(runs: Path, run: str) -> Path:

@@ -89,8 +89,8 @@ class PastRun:
     @property
     def counts(self) -> dict[Status, int]:
         """How many cells have each status; statuses that no cell has are left out."""
-        found = Counter(cell.status for cell in self.record.cells) if self.record else Counter[Status]()
-        return {status: found[status] for status in Status if found[status]}
+        counted = Counter(cell.status for cell in self.record.cells) if self.record else Counter[Status]()
+        return {status: counted[status] for status in Status if counted[status]}
 
     @property
     def exit_status(self) -> int | None:
@@ -142,7 +142,7 @@ def _deletable(runs: Path, name: str) -> PastRun:
             hint="give a name that `lab runs` lists; a run elsewhere is deleted with rm -r",
         )
     if not folder.is_dir():
-        raise unknown_name("run", name, [each.name for each in folders(runs)])
+        raise unknown_name("run", name, [folder.name for folder in folders(runs)])
     if not (folder / RESULTS_FILE).is_file():
         raise UsageError(
             f"{folder} has no {RESULTS_FILE}, so it may be no run",
@@ -174,21 +174,21 @@ class RecordedCell:
 def names_of_cells(run: RunResult) -> list[str]:
     """The names of a run's cells, those that failed first; with their builds if the run has several."""
     several = len({cell.build for cell in run.cells}) > 1
-    found = sorted(run.cells, key=lambda cell: cell.status.as_expected)
-    return [_name(cell, with_build=several) for cell in found]
+    cells = sorted(run.cells, key=lambda cell: cell.status.as_expected)
+    return [_name(cell, with_build=several) for cell in cells]
 
 
 def find_cell(
-    run: RunResult, wanted: str, known: Catalog, paths: Paths, named: Sequence[str] = (), again: str = ""
+    run: RunResult, name: str, known: Catalog, paths: Paths, named: Sequence[str] = (), again: str = ""
 ) -> RecordedCell:
     """The cell GUEST/VARIANT or GUEST/VARIANT/BUILD of a run. `named` and `again`: see `resolve_recorded`.
 
     Raises UsageError if the run has no such cell, or several, or if its build has to be named, or its build or
     root file system is not what it was; LabError if that could not be found out.
     """
-    result = _result(run, wanted)
+    result = _result(run, name)
     options = run.run.options
-    record = next((each for each in run.run.builds if each.name == result.build), None)
+    record = next((record for record in run.run.builds if record.name == result.build), None)
     if record is None:
         raise UsageError(
             f"run {run.run.id} does not say where its build {result.build} is from", hint="name another run"
@@ -199,15 +199,15 @@ def find_cell(
     return RecordedCell(cell, result, own, [*_changed(cell, run.run), *_another_image(cell, run.run, paths)])
 
 
-def _result(run: RunResult, wanted: str) -> CellResult:
+def _result(run: RunResult, name: str) -> CellResult:
     matching = [
-        cell for cell in run.cells if wanted in (_name(cell, with_build=True), _name(cell, with_build=False))
+        cell for cell in run.cells if name in (_name(cell, with_build=True), _name(cell, with_build=False))
     ]
     if not matching:
-        raise unknown_name(f"cell of run {run.run.id}", wanted, names_of_cells(run))
+        raise unknown_name(f"cell of run {run.run.id}", name, names_of_cells(run))
     if len(matching) > 1:
         choices = ", ".join(_name(cell, with_build=True) for cell in matching)
-        raise UsageError(f"run {run.run.id} has {wanted} with several builds", hint=f"name one of {choices}")
+        raise UsageError(f"run {run.run.id} has {name} with several builds", hint=f"name one of {choices}")
     return matching[0]
 
 
@@ -361,7 +361,7 @@ def _info(name: str, infos: list[RunInfo], lanes: list[LaneRecord], lost: list[i
             # The shards have them under their own labels, in `merged`.
             "steps": [],
             "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
-            "processor_time": [each for info in infos for each in info.processor_time],
+            "processor_time": [spent for info in infos for spent in info.processor_time],
             "merged": infos,
         }
     )
@@ -383,7 +383,7 @@ def _check_shard(path: Path, info: RunInfo, first: RunInfo) -> None:
     changed = definitions.differences(info.definitions, first.definitions)
     wrong += [f"another {name}" for name in changed if name in names]
     for build in info.builds:
-        other = next((each for each in first.builds if each.name == build.name), None)
+        other = next((record for record in first.builds if record.name == build.name), None)
         if other and any(build.files[f] != other.files[f] for f in build.files.keys() & other.files.keys()):
             wrong.append(f"another build {build.name}")
     if wrong:
@@ -414,9 +414,9 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
 
 def _builds(infos: Sequence[RunInfo]) -> list[BuildRecord]:
     """Each build once, with all files that any shard deployed."""
-    found: dict[str, BuildRecord] = {}
+    records: dict[str, BuildRecord] = {}
     for info in infos:
         for build in info.builds:
-            known = found.setdefault(build.name, build.model_copy(update={"files": {}}))
-            known.files.update(build.files)
-    return list(found.values())
+            record = records.setdefault(build.name, build.model_copy(update={"files": {}}))
+            record.files.update(build.files)
+    return list(records.values())

@@ -158,8 +158,8 @@ class Scheduler:
         An experiment compares a cell with kept results; the catalog may have changed since they were made.
         """
         kept = [result.facts for result in self.kept.values() if result.facts]
-        wanted = catalog.load().sysctls([cell.variant for cell in self.cells])
-        return sorted({*wanted, *(name for facts in kept for name, _ in facts.sysctls.items())})
+        of_variants = catalog.load().sysctls([cell.variant for cell in self.cells])
+        return sorted({*of_variants, *(name for facts in kept for name, _ in facts.sysctls.items())})
 
     def _leave_out_absent(self) -> None:
         """Decide the cells of all guests whose image cannot be had, before any lane is opened."""

@@ -149,8 +149,8 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
     again = f"lab matrix --resume {shlex.quote(str(folder))}"
     tested = builds.resolve_recorded(run.run.builds, named, again)
     cells = [
-        Cell(catalog.guest(each.guest), catalog.variant(each.variant), tested[each.build]).under(options)
-        for each in run.cells
+        Cell(catalog.guest(result.guest), catalog.variant(result.variant), tested[result.build]).under(options)
+        for result in run.cells
     ]
     kept = {
         cell.folder: result

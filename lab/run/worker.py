@@ -105,15 +105,16 @@ class Serving:
         try:
             deployed = self.runner.running.deploy(ticket.cell.build)
         except NotApplicable as why:
-            for each in [ticket, *self._drop_build(ticket)]:
-                self._decisions.decide(each, self.runner.not_applicable(each.cell, str(why)), self.label)
+            for same_build in [ticket, *self._drop_build(ticket)]:
+                result = self.runner.not_applicable(same_build.cell, str(why))
+                self._decisions.decide(same_build, result, self.label)
             return True
         except Exception as error:
             # If no other lane has this guest, all its cells with this build share the fault: another boot for
             # each of them would be wasted.
             alone = self.shared.backlog.is_alone(self.machine)
-            for each in [ticket, *(self._drop_build(ticket) if alone else [])]:
-                self._fault(each, as_fault(error))
+            for same_build in [ticket, *(self._drop_build(ticket) if alone else [])]:
+                self._fault(same_build, as_fault(error))
             return False
         if deployed is not None:
             self.shared.journal.deployed(ticket.cell.build, deployed)
@@ -185,12 +186,12 @@ class Serving:
     def _delete_undecided(self, ticket: Ticket, result: CellResult) -> None:
         """Delete the folders of trials that the result does not have: they are to be made again, if at all."""
         folder = self.shared.work.folder / ticket.cell.folder
-        tried = {each.name for each in result.remedies}
-        old = [each for each in folder.glob(f"{remedies.FOLDER}/*") if each.name not in tried]
+        tried = {remedy.name for remedy in result.remedies}
+        undecided = [path for path in folder.glob(f"{remedies.FOLDER}/*") if path.name not in tried]
         if not (result.experiment or ticket.steps.made):
-            old.append(folder / experiment.FOLDER)
-        for each in old:
-            shutil.rmtree(each, ignore_errors=True)
+            undecided.append(folder / experiment.FOLDER)
+        for path in undecided:
+            shutil.rmtree(path, ignore_errors=True)
 
     def _after_fault(self, ticket: Ticket, error: Exception) -> bool:
         """A cell met a fault of the lab: whether its lane can still serve others."""
