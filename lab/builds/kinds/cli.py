@@ -24,10 +24,6 @@ SAID = re.compile(rf"{PROGRAM} (\d+\.\d+\.\d+[\w.+-]*)", re.ASCII)
 SECONDS = 60.0
 
 
-def _cli() -> Suite:
-    return load_suite("cli")
-
-
 @dataclass(frozen=True)
 class Cli(PytestTests):
     """The program in the local file `path`."""
@@ -35,7 +31,7 @@ class Cli(PytestTests):
     form = "cli:FILE"
 
     path: Path
-    suite: Suite = field(kw_only=True, hash=False, default_factory=_cli)
+    suite: Suite = field(kw_only=True, hash=False, default_factory=lambda: load_suite("cli"))
 
     @classmethod
     def parse(cls, text: str) -> Self:

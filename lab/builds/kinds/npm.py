@@ -70,10 +70,6 @@ NODE_PACKAGE = re.compile(rf"{NODE}_(?:\d+%3a)?(\d+(?:\.\d+)*)[^_]*_\w+\.deb", r
 DEBS = "var/cache/apt/archives"
 
 
-def _npm() -> Suite:
-    return load_suite("npm")
-
-
 @dataclass(frozen=True)
 class Npm(PytestTests):
     """A release in npm's registry, or the tarball at the local `path`."""
@@ -81,7 +77,7 @@ class Npm(PytestTests):
     form = "npm:VERSION or npm:FILE.tgz"
 
     path: Path | None = None
-    suite: Suite = field(kw_only=True, hash=False, default_factory=_npm)
+    suite: Suite = field(kw_only=True, hash=False, default_factory=lambda: load_suite("npm"))
 
     @classmethod
     def parse(cls, text: str) -> Self:

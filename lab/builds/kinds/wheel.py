@@ -31,10 +31,6 @@ NEWEST = "newest"
 FIRST_USE = "import boxlite, tempfile; boxlite.Boxlite(boxlite.Options(home_dir=tempfile.mkdtemp()))"
 
 
-def _jailer() -> Suite:
-    return load_suite("jailer")
-
-
 @dataclass(frozen=True)
 class Wheel(PytestTests):
     """A release on the package index, or what is at the local `path`: a wheel, or a folder of wheels."""
@@ -42,7 +38,7 @@ class Wheel(PytestTests):
     form = "release (0.10.8, 0.10.x or previous), wheel file or folder of wheels"
 
     path: Path | None = None
-    suite: Suite = field(kw_only=True, hash=False, default_factory=_jailer)
+    suite: Suite = field(kw_only=True, hash=False, default_factory=lambda: load_suite("jailer"))
 
     @classmethod
     def release(cls, version: str) -> Self:
