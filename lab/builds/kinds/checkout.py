@@ -253,9 +253,9 @@ def _build(
         except process.CommandFailed as error:
             log.flush()
             shutil.copy(into / LOG, failed)
+            setup = f"; make -C {tree.folder} setup installs what it needs" if goal(tree.folder) else ""
             raise LabError(
-                f"{tree.folder} could not be built: {error}",
-                hint=f"the whole output is in {failed}; `make setup` in the checkout installs what it needs",
+                f"{tree.folder} could not be built: {error}", hint=f"the whole output is in {failed}{setup}"
             ) from error
 
 
