@@ -123,3 +123,21 @@ def is_locked(lock: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+UNSAFE = re.compile(r"[^a-z0-9._+-]+")
+# How names end that got a digest. Another name that ends like this gets one too, so that it stays another name.
+DIGEST_END = re.compile(r"-[0-9a-f]{12}$")
+LONGEST_NAME = 80  # characters; file systems allow 255 bytes
+
+
+def slug(name: str) -> str:
+    """Return a name as one part of a path: only characters that need no quoting, and never `.` or `..`.
+
+    A name that has to be changed gets a digest, so that two names never become one, whether a file system tells
+    capitals from small letters or not.
+    """
+    safe = UNSAFE.sub("-", name.lower()).lstrip(".-")[:LONGEST_NAME]
+    if safe and safe == name and not DIGEST_END.search(name):
+        return safe
+    return f"{safe or '_'}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:12]}"

@@ -12,7 +12,7 @@ from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.causes.evidence import Evidence, confining_profile
 from lab.check import settings
-from lab.check.published import Cell, Distribution, Kind, Published, System
+from lab.check.published import Cell, Distribution, Kind, Published, SystemName
 from lab.check.settings import Comparison
 from lab.probes import Probe, Probes
 from lab.probes.report import HostReport
@@ -131,7 +131,7 @@ def rank(report: HostReport, published: Published) -> Ranked:
     return Ranked(bool(own), tuple(cells), tuple(related))
 
 
-def _same(report: HostReport, system: System) -> bool:
+def _same(report: HostReport, system: SystemName) -> bool:
     os = report.facts.os
     if not os.id or os.id != system.id:
         return False

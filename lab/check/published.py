@@ -48,7 +48,7 @@ class _Data(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class System(_Data):
+class SystemName(_Data):
     """How a system names itself in /etc/os-release."""
 
     id: Text | None
@@ -65,7 +65,7 @@ class Distribution(_Data):
     kind: Kind
     headline: Text
     reason: Text
-    systems: tuple[System, ...]
+    systems: tuple[SystemName, ...]
 
 
 class Remedy(_Data):

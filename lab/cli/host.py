@@ -13,7 +13,7 @@ from rich.markup import escape
 from lab import catalog, check, plan
 from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
-from lab.check import Answer, text
+from lab.check import Answer, tested, text
 from lab.cli import options, output
 from lab.cli.options import OFFERED
 from lab.lane import shell
@@ -179,8 +179,6 @@ def check_command(lab: options.Lab, probe: str | None, results: tuple[str, ...],
     that is unlike any tested one is never called one that works. Exit status: 0 expected to work, 1 blocked,
     3 not known.
     """
-    from lab.report.site.users import tested  # No other command here needs the site.
-
     report = _here() if probe is None else _pasted(probe)
     loaded = tested.load(results, lab.paths.runs)
     answer = check.judge(report, loaded.published)

@@ -8,10 +8,9 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from lab.check import judge
+from lab.check import judge, tested
 from lab.probes import Probe
 from lab.probes.report import read
-from lab.report.site.users import tested
 from tests.browser.records import CURE, HOSTILE
 from tests.builders.facts import printed_facts
 from tests.builders.probe_script import output

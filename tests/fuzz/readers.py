@@ -32,7 +32,7 @@ from lab.catalog.definitions import Set, Suite
 from lab.catalog.loading import _variant_file
 from lab.catalog.remedies import Remedy
 from lab.causes import evidence
-from lab.check import answer, published
+from lab.check import answer, published, tested
 from lab.check import text as check_text
 from lab.fleet import inventory, results
 from lab.gate import baseline, expectations
@@ -52,7 +52,6 @@ from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site.model import read_history
 from lab.report.site.publish import publish
-from lab.report.site.users import tested
 from lab.repro import judging, reading
 from lab.run import past
 from lab.verdict import claims, protection, words

@@ -10,14 +10,13 @@ from click.testing import CliRunner
 
 from lab.base.errors import UsageError
 from lab.catalog import remedies
-from lab.check import Answer, Outcome, Published, judge
+from lab.check import Answer, Outcome, Published, judge, tested
 from lab.check.text import lines
 from lab.cli import cli
 from lab.probes import Facts, Probe, Probes
 from lab.probes.report import HostReport
 from lab.probes.report import read as read_probe
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
-from lab.report.site.users import tested
 from tests.builders import ubuntu as ubuntu
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import facts, printed_facts, who

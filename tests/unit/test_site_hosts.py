@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from lab.catalog import remedies
-from lab.check.published import Kind, Published, System
+from lab.check import distributions, tested
+from lab.check.distributions import ask
+from lab.check.published import Kind, Published, SystemName
 from lab.probes import Facts
 from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status
 from lab.report.site import model
 from lab.report.site.model import History, Site
 from lab.report.site.publish import publish
-from lab.report.site.users import hosts, tested
-from lab.report.site.users.answer import ask
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import DEBIAN, facts
 from tests.builders.output import Parsed, run_folder, site_of
@@ -59,7 +59,7 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
         a_cell("debian-13-podman", facts=facts(podman=True)),
         a_cell("server", facts=facts()),
     )
-    found = {each.name: each for each in hosts.group(site)}
+    found = {each.name: each for each in distributions.group(site)}
     assert found["debian-13"].guests[0] == "debian-13"
     assert {"debian-13-podman", "server", "debian-13-cloud"} < set(found["debian-13"].guests)
     assert found["debian-13"].title == "Debian 13 (trixie)"
@@ -68,7 +68,7 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
 def test_testing_and_unstable_are_two_although_their_os_release_is_the_same(tmp_path: Path) -> None:
     rolling = facts(os=os_release(version_id=None, version_codename="forky"))
     site = loaded(tmp_path, a_cell("debian-14", facts=rolling), a_cell("debian-sid", facts=rolling))
-    names = [each.name for each in hosts.group(site)]
+    names = [each.name for each in distributions.group(site)]
     assert {"debian-14", "debian-sid"} < set(names)
     assert [name for name in names if name.startswith("debian")][-1] == "debian-sid"
 
@@ -218,7 +218,7 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
         blocked("userns-sysctl", tried("userns-clone-on")),
         a_cell(variant="max-userns-zero", status=Status.ERROR, facts=facts()),
     )
-    published = tested.of_hosts(site, hosts.load(site))
+    published = tested.of_hosts(distributions.load(site))
     assert [cell.variant for cell in published.cells] == ["stock", "userns-clone-off"]
     stock, changed = published.cells
     assert stock.settings["kernel.unprivileged_userns_clone"] == "1"
@@ -228,7 +228,7 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
     assert changed.remedy.title == KNOWN["userns-clone-on"].title
     assert changed.part == "setting-userns-clone-off"
     [debian] = [each for each in published.distributions if each.name == "debian-13"]
-    assert debian.systems == (System(id="debian", version="13", codename="trixie"),)
+    assert debian.systems == (SystemName(id="debian", version="13", codename="trixie"),)
 
 
 def test_only_profiles_that_tell_cells_apart_are_compared(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_only_profiles_that_tell_cells_apart_are_compared(tmp_path: Path) -> Non
         a_cell(facts=with_profiles(common="enforce")),
         blocked(facts=with_profiles(common="enforce", bwrap="enforce")),
     )
-    cells = tested.of_hosts(site, hosts.load(site)).cells
+    cells = tested.of_hosts(distributions.load(site)).cells
     assert [cell.settings["AppArmor profile bwrap"] for cell in cells] == ["not loaded", "enforce"]
     assert not [name for cell in cells for name in cell.settings if name.endswith("common")]
 

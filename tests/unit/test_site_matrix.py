@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.base.files import slug
 from lab.record import CellResult, RepeatResult, Status
 from lab.report.site import maintainers
-from lab.report.site.page import slug
 from tests.builders import output
 from tests.builders.cells import cell
 

@@ -8,12 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from lab.base.errors import UsageError
+from lab.base.files import slug
+from lab.check.results import Source, newest
 from lab.cli import cli
 from lab.record import Status
 from lab.report.site import model
 from lab.report.site import publish as publishing
-from lab.report.site.model import HISTORY_FILE, History, Site, Source, newest
-from lab.report.site.page import Page, slug
+from lab.report.site.model import HISTORY_FILE, History, Site
+from lab.report.site.page import Page
 from lab.report.site.publish import publish
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import facts as a_facts

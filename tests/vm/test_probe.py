@@ -6,11 +6,10 @@ import pytest
 
 from lab import catalog
 from lab.causes import evidence
-from lab.check import judge
+from lab.check import judge, tested
 from lab.probes import Probed
 from lab.probes.report import HostReport, read
 from lab.record import CellResult, RunResult
-from lab.report.site.users import tested
 from tests.builders.probe_script import differences
 from tests.vm import test_causes
 from tests.vm.conftest import RELEASE

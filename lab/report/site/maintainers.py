@@ -9,22 +9,24 @@ from pathlib import PurePosixPath
 
 from lab.base import notices
 from lab.base.errors import LabError
+from lab.base.files import slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
+from lab.check import distributions
+from lab.check.results import Identity, Result, Source, identity
 from lab.probes import Facts, Probe
 from lab.record import CellResult, Host, LaneRecord, RunResult, Status
 from lab.report import judgements, protection, table
 from lab.report.judgements import Review
 from lab.report.site.charts import timelines
-from lab.report.site.model import CellEvidence, EvidenceFile, Identity, Published, Site, Source, identity
-from lab.report.site.page import Page, not_shown, slug
-from lab.report.site.users import hosts
+from lab.report.site.model import CellEvidence, EvidenceFile, Site
+from lab.report.site.page import Page, not_shown
 from lab.verdict import words
 from lab.verdict.words import WordsVerdict
 
 UNKNOWN = "not known: the lab did not read it"
 
 
-def environment(published: Published) -> dict[str, str]:
+def environment(published: Result) -> dict[str, str]:
     """Return what the cell ran on; what the lab did not read is named as such."""
     cell, run = published.cell, published.source.run.run
     guest = dict(_guest(cell.facts)) if cell.facts else {"guest": UNKNOWN}
@@ -45,7 +47,7 @@ def environment(published: Published) -> dict[str, str]:
     )
 
 
-def digests(published: Published) -> dict[str, str]:
+def digests(published: Result) -> dict[str, str]:
     """Return the SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
 
     Of a cell whose lane has no record, the images of all lanes of the guest.
@@ -125,7 +127,7 @@ class Square:
     `weak`: its boxes work and are less protected than those of the same tests and build in another cell.
     """
 
-    published: Published
+    published: Result
     differs: bool
     weak: bool
 
@@ -147,7 +149,7 @@ class Choice:
 class Matrix:
     """The table: a row per guest; a group of columns per variant, with a column for each of its builds."""
 
-    cells: Mapping[Identity, Published]
+    cells: Mapping[Identity, Result]
     guests: list[str]
     columns: dict[str, list[str]]
     weak: set[int]
@@ -205,7 +207,7 @@ def matrix_page(site: Site) -> Iterable[Page]:
         values={
             "matrix": matrix,
             "variants": site.catalog.variants,
-            "host_pages": {guest: host.page for host in hosts.group(site) for guest in host.guests},
+            "host_pages": {guest: host.page for host in distributions.group(site) for guest in host.guests},
             "filters": _filters(matrix),
             "marks": MARKS,
             "meanings": {status: text for status, text in MEANINGS.items() if _has(site, status)},
@@ -329,7 +331,7 @@ class Excerpt:
 class Shown:
     """What the page of one cell shows beside the cell's own record."""
 
-    published: Published
+    published: Result
     evidence: CellEvidence
 
     @property
@@ -390,9 +392,9 @@ def cell_pages(site: Site) -> Iterable[Page]:
 
 def _page(
     site: Site,
-    published: Published,
-    before: Published | None,
-    following: Published | None,
+    published: Result,
+    before: Result | None,
+    following: Result | None,
 ) -> Page:
     guest, variant, build = published.identity
     shown = Shown(published, site.evidence.get(published.identity, CellEvidence()))

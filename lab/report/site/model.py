@@ -7,20 +7,16 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from packaging.version import InvalidVersion, Version
 from pydantic import ConfigDict, Field, ValidationError
 
-from lab import catalog, causes
 from lab.base.errors import UsageError
-from lab.catalog import Catalog, remedies
-from lab.catalog.remedies import Remedy
-from lab.causes import Cause
+from lab.base.files import slug
 from lab.causes.evidence import why_not
+from lab.check import results
+from lab.check.results import Identity, Result, Results, Source
 from lab.record import (
-    BuildRecord,
     CellResult,
     Entry,
-    Finding,
     Host,
     RunInfo,
     RunResult,
@@ -28,8 +24,7 @@ from lab.record import (
 )
 from lab.report import protection
 from lab.report.protection import Weakness
-from lab.report.site.page import Copy, slug
-from lab.verdict.words import FinishedCell
+from lab.report.site.page import Copy
 
 
 class HostNumbers:
@@ -89,90 +84,6 @@ class HostNumbers:
         return result.model_copy(update={"run": info, "cells": cells})
 
 
-# A cell's identity: guest, variant, build.
-Identity = tuple[str, str, str]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A run that is published: its record, and its folder with the evidence."""
-
-    run: RunResult
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        return self.run.run.id
-
-    def build(self, name: str) -> BuildRecord:
-        """Return the record of a build; a run has one of each build that its cells have."""
-        return next(build for build in self.run.run.builds if build.name == name)
-
-
-@dataclass(frozen=True)
-class Published:
-    """The newest result of a cell that says something about boxlite, or the newest at all.
-
-    `later` are its results in runs that started later and could not run it, `older` those in runs that started
-    before, each the newest first.
-    """
-
-    cell: CellResult
-    source: Source
-    later: tuple[tuple[CellResult, Source], ...] = ()
-    older: tuple[tuple[CellResult, Source], ...] = ()
-
-    @property
-    def missed(self) -> list[Source]:
-        """The runs that started later and could not run the cell."""
-        return [source for _, source in self.later]
-
-    @property
-    def identity(self) -> Identity:
-        return identity(self.cell)
-
-    @property
-    def page(self) -> str:
-        """The path of the cell's own page in the site."""
-        return cell_page(self.identity)
-
-    @property
-    def findings(self) -> list[Finding]:
-        """The cell's causes, also those of old records."""
-        return self.finished.findings
-
-    @cached_property
-    def finished(self) -> FinishedCell:
-        """The cell with its evidence, for what boxlite itself said about it."""
-        return FinishedCell(self.cell, self.source.folder)
-
-
-def cell_page(cell: Identity) -> str:
-    """Return the path of a cell's own page in the site, whether the site has it or not."""
-    guest, variant, build = map(slug, cell)
-    return f"cells/{guest}/{variant}/{build}.html"
-
-
-def identity(cell: CellResult) -> Identity:
-    return cell.guest, cell.variant, cell.build
-
-
-def newest(sources: Sequence[Source]) -> dict[Identity, Published]:
-    """Choose the result to publish for each cell, from sources that are sorted the newest first."""
-    results_of: dict[Identity, list[tuple[CellResult, Source]]] = {}
-    for source in sources:
-        for cell in source.run.cells:
-            results_of.setdefault(identity(cell), []).append((cell, source))
-    return {key: _choose(results) for key, results in sorted(results_of.items())}
-
-
-def _choose(results: Sequence[tuple[CellResult, Source]]) -> Published:
-    ran = [number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run]
-    chosen = ran[0] if ran else 0
-    cell, source = results[chosen]
-    return Published(cell, source, tuple(results[:chosen]), tuple(results[chosen + 1 :]))
-
-
 HISTORY_FILE: Final = "history.json"
 FORMAT: Final = "boxlite-lab site"
 
@@ -210,7 +121,7 @@ class History(Entry):
         default_factory=list, description="The results that it showed before, where they were others."
     )
 
-    def published(self, cells: Mapping[Identity, Published]) -> "History":
+    def published(self, cells: Mapping[Identity, Result]) -> "History":
         """Return the history with these cells as what the site shows."""
         shown = [_seen(published.cell, published.source.id) for published in cells.values()]
         same = outcomes(shown) == outcomes(self.shown)
@@ -270,7 +181,7 @@ class CellEvidence:
 
 
 def plan_evidence(
-    cells: Iterable[Published], largest: int = LARGEST, total: int = TOTAL
+    cells: Iterable[Result], largest: int = LARGEST, total: int = TOTAL
 ) -> Mapping[Identity, CellEvidence]:
     """Decide which files are copied; the first cells are served first. Sizes are in bytes."""
     planned: dict[Identity, CellEvidence] = {}
@@ -303,13 +214,13 @@ def _size(run: Path, file: str) -> tuple[int, str]:
     return (0, why) if why else ((run / file).stat().st_size, "")
 
 
-def _name(published: Published, file: str) -> str:
+def _name(published: Result, file: str) -> str:
     """Return the name of a file of evidence inside its cell's folder."""
     path = PurePosixPath(file)
     return str(path.relative_to(published.cell.folder)) if path.is_relative_to(published.cell.folder) else file
 
 
-def _target(published: Published, name: str) -> str:
+def _target(published: Result, name: str) -> str:
     """Return where the copy goes. It ends in `.txt`, so that a browser shows it and executes nothing in it."""
     cell = [slug(part) for part in published.identity]
     *folders, last = [slug(part) for part in PurePosixPath(name).parts]
@@ -319,23 +230,11 @@ def _target(published: Published, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Site:
-    """Everything that the pages show. `sources` are sorted: the newest first."""
+class Site(Results):
+    """Everything that the pages show."""
 
-    sources: tuple[Source, ...]
-    cells: Mapping[Identity, Published]
     evidence: Mapping[Identity, CellEvidence]
     history: History
-    catalog: Catalog
-    causes: Mapping[str, Cause]
-    remedies: Mapping[str, Remedy]
-
-    @cached_property
-    def builds(self) -> list[str]:
-        """The builds by version, the highest first; a release before another build of the same version."""
-        records = {build.name: build for source in self.sources for build in source.run.run.builds}
-        names = dict.fromkeys(build for _, _, build in self.cells)
-        return sorted(names, key=lambda name: _rank(name, records.get(name)), reverse=True)
 
     @cached_property
     def weaknesses(self) -> list[Weakness]:
@@ -345,19 +244,6 @@ class Site:
     def weaknesses_of(self, cell: CellResult) -> list[Weakness]:
         """Those that concern one of the cells shown."""
         return [weakness for weakness in self.weaknesses if any(weak is cell for weak in weakness.cells)]
-
-    @property
-    def guests(self) -> list[str]:
-        """The guests with results, by name."""
-        return sorted({guest for guest, _, _ in self.cells})
-
-    @property
-    def variants(self) -> list[str]:
-        """The variants with results; the unchanged guest comes first."""
-        return sorted({variant for _, variant, _ in self.cells}, key=lambda name: (name != "stock", name))
-
-    def of_guest(self, guest: str) -> list[Published]:
-        return [published for published in self.cells.values() if published.cell.guest == guest]
 
 
 def load(folders: Sequence[Path], before: History, *, host_names: bool = False) -> Site:
@@ -370,39 +256,9 @@ def load(folders: Sequence[Path], before: History, *, host_names: bool = False) 
     numbers = None if host_names else HostNumbers()
     without_names = [numbers.run(run) for run in runs] if numbers else runs
     sources = [Source(run, folder) for run, folder in zip(without_names, folders, strict=True)]
-    _check(sources)
-    newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
-    cells = newest(newest_first)
+    newest = results.of(sources)
     return Site(
-        sources=newest_first,
-        cells=cells,
-        evidence=plan_evidence(cells.values()),
-        history=before.published(cells),
-        catalog=catalog.load(),
-        causes=causes.known(),
-        remedies=remedies.load(),
+        **vars(newest),
+        evidence=plan_evidence(newest.cells.values()),
+        history=before.published(newest.cells),
     )
-
-
-def _check(sources: Sequence[Source]) -> None:
-    folders: dict[str, Path] = {}
-    for source in sources:
-        if not source.run.cells:
-            raise UsageError(
-                f"{source.folder / 'results.json'}: cells: the run has none, so there is nothing to publish",
-                hint="name a run that has results; `lab report RUN` shows them",
-            )
-        if source.id in folders:
-            raise UsageError(
-                f"{source.folder} and {folders[source.id]} are both run {source.id}",
-                hint="name each run once",
-            )
-        folders[source.id] = source.folder
-
-
-def _rank(name: str, record: BuildRecord | None) -> tuple[Version, bool, str]:
-    try:
-        version = Version(record.version if record else name)
-    except InvalidVersion:
-        version = Version("0")
-    return version, record is not None and record.source == "PyPI", name

@@ -1,10 +1,8 @@
 """What a site is made of: pages with their frame, texts, copies of files. Paths are relative to its folder."""
 
 import posixpath
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,11 +13,6 @@ from markupsafe import Markup, escape
 from lab import __version__
 from lab.base.files import bounded, plain
 from lab.report.site.charts import duration
-
-UNSAFE = re.compile(r"[^a-z0-9._+-]+")
-# How names end that got a digest. Another name that ends like this gets one too, so that it stays another name.
-DIGEST_END = re.compile(r"-[0-9a-f]{12}$")
-LONGEST_NAME = 80  # characters; file systems allow 255 bytes
 
 
 @dataclass(frozen=True)
@@ -61,18 +54,6 @@ Output = Page | Text | Copy
 def not_shown(path: str, title: str, why: str, nav: str = "") -> Page:
     """Make the page that stands in place of one that could not be made."""
     return Page(path, title, "not_shown.html", {"why": why}, nav)
-
-
-def slug(name: str) -> str:
-    """Return a name as one part of a path: only characters that need no quoting, and never `.` or `..`.
-
-    A name that has to be changed gets a digest, so that two names never become one, whether a file system tells
-    capitals from small letters or not.
-    """
-    safe = UNSAFE.sub("-", name.lower()).lstrip(".-")[:LONGEST_NAME]
-    if safe and safe == name and not DIGEST_END.search(name):
-        return safe
-    return f"{safe or '_'}-{sha256(name.encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -12,10 +12,9 @@ import jinja2
 from lab.base import notices, scratch
 from lab.base.errors import LabError, UsageError
 from lab.base.files import sync_tree
-from lab.report.site import maintainers, model
+from lab.report.site import host_pages, maintainers, model
 from lab.report.site.model import HISTORY_FILE, History, Site
 from lab.report.site.page import STATIC, Copy, Frame, Output, Page, Text, not_shown
-from lab.report.site.users import pages
 
 Part = Callable[[Site], Iterable[Output]]
 
@@ -25,7 +24,12 @@ def parts() -> list[Part]:
 
     The pages of the navigation stand there in this order.
     """
-    for_users: list[Part] = [pages.front_page, pages.host_pages, pages.changes_page, pages.support_files]
+    for_users: list[Part] = [
+        host_pages.front_page,
+        host_pages.host_pages,
+        host_pages.changes_page,
+        host_pages.support_files,
+    ]
     for_maintainers: list[Part] = [
         maintainers.matrix_page,
         maintainers.findings_page,

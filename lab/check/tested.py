@@ -4,16 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.check import published
-from lab.check.published import Cell, Distribution, Kind, Published, Remedy
-from lab.check.published import System as Named
+from lab.check import distributions, results
+from lab.check.distributions import STOCK, Answer, Cure, Host, System, setting_id
+from lab.check.published import FILE, Cell, Distribution, Kind, Published, Remedy, SystemName, join, read
+from lab.check.results import Results, Source
 from lab.check.settings import CONFINED, NOT_LOADED, PROFILE, UNCONFINED, Value, is_named, settings
 from lab.probes import Facts
-from lab.report.site import model
-from lab.report.site.model import History, Site
-from lab.report.site.users import hosts
-from lab.report.site.users.answer import STOCK, Answer, Cure
-from lab.report.site.users.hosts import Host, System, setting_id
+from lab.record import RunResult
 from lab.run import journal, past
 
 
@@ -26,19 +23,19 @@ class Loaded:
     left_out: tuple[str, ...] = ()
 
 
-def load(results: Sequence[str], runs: Path) -> Loaded:
+def load(names: Sequence[str], runs: Path) -> Loaded:
     """Read the named runs and sites; without a name, all of the lab's own runs, which are in the folder `runs`.
 
     Raises UsageError for a name that is neither, and for a run or site that cannot be read.
     """
-    if not results:
+    if not names:
         return _own(runs)
-    sites = [Path(name) for name in results if (Path(name) / published.FILE).is_file()]
-    folders = [journal.find_folder(runs, name) for name in results if Path(name) not in sites]
-    parts = [published.read(site) for site in sites]
+    sites = [Path(name) for name in names if (Path(name) / FILE).is_file()]
+    folders = [journal.find_folder(runs, name) for name in names if Path(name) not in sites]
+    parts = [read(site) for site in sites]
     if folders:
         parts.append(of_runs(folders))
-    return Loaded(published.join(parts), tuple(results))
+    return Loaded(join(parts), tuple(names))
 
 
 def _own(runs: Path) -> Loaded:
@@ -46,26 +43,26 @@ def _own(runs: Path) -> Loaded:
     whole = [run for run in found if run.record and run.record.cells]
     left_out = [f"{run.name}: {run.fault or 'it has no cells yet'}" for run in found if run not in whole]
     parts = [of_runs([run.folder for run in whole])] if whole else []
-    return Loaded(published.join(parts), tuple(run.name for run in whole), tuple(left_out))
+    return Loaded(join(parts), tuple(run.name for run in whole), tuple(left_out))
 
 
 def of_runs(folders: Sequence[Path]) -> Published:
     """Return what a site of these runs would hold."""
-    site = model.load(folders, History())
-    return of_hosts(site, hosts.load(site))
+    newest = results.of([Source(RunResult.read(folder), folder) for folder in folders])
+    return of_hosts(distributions.load(newest))
 
 
-def of_hosts(site: Site, known: Sequence[Host]) -> Published:
-    """Return the answers for all distributions and tested cells of a site."""
+def of_hosts(known: Sequence[Host]) -> Published:
+    """Return the answers for all of these distributions and their tested cells."""
     return Published(
         distributions=tuple(_distribution(host) for host in known),
         cells=tuple(cell for number, host in enumerate(known) for cell in _cells(number, host)),
     )
 
 
-def sysctls(site: Site) -> list[str]:
+def sysctls(newest: Results) -> list[str]:
     """Return the sysctls that were read in any published cell."""
-    cells = [result.cell for result in site.cells.values()]
+    cells = [result.cell for result in newest.cells.values()]
     return sorted({name for cell in cells if cell.facts for name, _ in cell.facts.sysctls.items()})
 
 
@@ -82,13 +79,13 @@ def _distribution(host: Host) -> Distribution:
     )
 
 
-def _systems(host: Host) -> Iterator[Named]:
+def _systems(host: Host) -> Iterator[SystemName]:
     """Yield how a distribution's systems name themselves; from the guest's name if none was ever up."""
     answers = [answer for system in host.systems for answer in system.answers]
     facts = [answer.result.cell.facts for answer in answers if answer.result]
     names = {(each.os.id, each.os.version_id, each.os.version_codename) for each in facts if each}
     for name, version, codename in sorted(names or {(*host.distribution.words, None)}, key=str):
-        yield Named(id=name, version=version, codename=codename)
+        yield SystemName(id=name, version=version, codename=codename)
 
 
 def _cells(number: int, host: Host) -> list[Cell]:

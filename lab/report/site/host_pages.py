@@ -9,19 +9,18 @@ from itertools import chain
 
 from markupsafe import Markup, escape
 
-from lab.base.files import plain
+from lab.base.files import plain, slug
 from lab.catalog.remedies import Remedy
-from lab.check import published
+from lab.check import distributions, published, tested
+from lab.check.distributions import STOCK, Answer, Cure, Host, System
 from lab.check.published import Kind
+from lab.check.results import Results, Source, cell_page
 from lab.probes import Facts, script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
 from lab.report.protection import Given, NotGiven, Weakness
-from lab.report.site.model import History, Seen, Site, Source, cell_page
-from lab.report.site.page import Output, Page, Text, slug
-from lab.report.site.users import hosts, tested
-from lab.report.site.users.answer import STOCK, Answer, Cure
-from lab.report.site.users.hosts import Host, System
+from lab.report.site.model import History, Seen, Site
+from lab.report.site.page import Output, Page, Text
 
 
 class Group(StrEnum):
@@ -114,9 +113,15 @@ NOT_IN_USE = "not in use"
 
 def host_pages(site: Site) -> Iterator[Output]:
     """Yield a page for each distribution, and the scripts that these pages offer."""
+
+    def weaknesses(answer: Answer) -> list[Weakness]:
+        """Return what boxes of the answer's cell lack and those of another cell have."""
+        return site.weaknesses_of(answer.result.cell) if answer.result else []
+
     offered: dict[str, Remedy] = {}
-    for host in hosts.load(site):
-        yield Page(host.distribution.page, host.distribution.title, "host.html", {**HELPERS, "host": host})
+    for host in distributions.load(site):
+        values = {**HELPERS, "host": host, "weaknesses": weaknesses}
+        yield Page(host.distribution.page, host.distribution.title, "host.html", values)
         offered |= host.cures
     for remedy in offered.values():
         yield Text(script_path(remedy), remedy.script())
@@ -145,15 +150,15 @@ def short(answer: Answer) -> str:
 
 def compared(systems: Sequence[System]) -> list[tuple[str, list[str]]]:
     """Return what was tested as installed: each component, and its version on each system."""
-    results = [(system.site, system.as_installed.result) for system in systems]
+    results = [(system.results, system.as_installed.result) for system in systems]
     found = [versions(result.source, result.cell, site) for site, result in results if result]
     return [(name, [each.get(name, "-") for each in found]) for name in dict.fromkeys(chain(*found))]
 
 
-def versions(source: Source, cell: CellResult, site: Site) -> dict[str, str]:
+def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str]:
     """Return the version of each component with which a run tested a cell."""
     info, facts, build = source.run.run, cell.facts, source.build(cell.build)
-    defined = site.catalog.guests.get(cell.guest)
+    defined = newest.catalog.guests.get(cell.guest)
     hosts = info.hosts(cell.guest, cell.lane)
     machines = dict.fromkeys(f"QEMU {host.qemu}, {host.acceleration}" for host in hosts)
     image = next((lane.image for lane in info.lanes_of(cell.guest, cell.lane)), "")
@@ -170,7 +175,7 @@ def versions(source: Source, cell: CellResult, site: Site) -> dict[str, str]:
 
 def verified_with(answer: Answer, cure: Cure) -> str:
     """Return the versions with which a remedy was verified, in one line."""
-    found = versions(cure.source, cure.cell, answer.site)
+    found = versions(cure.source, cure.cell, answer.results)
     names = ("boxlite", "kernel", "bubblewrap", "AppArmor", "SELinux", "image")
     return ", ".join(f"{name} {found[name]}" for name in names if found.get(name, NOT_IN_USE) != NOT_IN_USE)
 
@@ -183,11 +188,6 @@ def given(answer: Answer) -> list[Given]:
 def not_given(answer: Answer) -> list[NotGiven]:
     """Return what the tests of that cell asked boxlite for and what is not to be seen."""
     return protection.not_given([answer.result.cell]) if answer.result else []
-
-
-def weaknesses(answer: Answer) -> list[Weakness]:
-    """Return what boxes of that cell lack and those of another cell have."""
-    return answer.site.weaknesses_of(answer.result.cell) if answer.result else []
 
 
 def _system_versions(facts: Facts) -> dict[str, str]:
@@ -208,7 +208,6 @@ HELPERS = {
     "compared": compared,
     "given": given,
     "not_given": not_given,
-    "weaknesses": weaknesses,
     "script": script_path,
     "short": short,
     "slug": slug,
@@ -228,7 +227,7 @@ BLOCKED_BUT_CURED = "yellow"
 
 def support_files(site: Site) -> Iterator[Text]:
     """Yield the Markdown table and the badges."""
-    known = hosts.load(site)
+    known = distributions.load(site)
     yield Text("support.md", support_table(site, known))
     for host in known:
         yield Text(host.distribution.badge, badge(host))
@@ -262,8 +261,8 @@ SCRIPT_FILE = "probe.sh"
 
 def front_page(site: Site) -> Iterator[Output]:
     """Yield the front page, what its script compares a host with, and the probe script."""
-    known = hosts.load(site)
-    data = tested.of_hosts(site, known).model_dump_json()
+    known = distributions.load(site)
+    data = tested.of_hosts(known).model_dump_json()
     sysctls = tested.sysctls(site)
     values = {
         **HELPERS,

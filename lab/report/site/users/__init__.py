@@ -1,1 +1,0 @@
-"""The pages for users: will boxlite work on my host?"""
