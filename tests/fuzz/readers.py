@@ -483,7 +483,7 @@ READERS = [
     Reader("results.json", "record", json_of(RUN), _record, cost=2),
     Reader("decided.jsonl", "record", lines_of(*DECIDED), _decided, cost=2),
     Reader("a record in all reports", "record", json_of(RUN), _reports, cost=20),
-    Reader("the history of a site", "record", json_of({"runs": []}), _stored("history.json", read_history)),
+    Reader("the history of a site", "record", json_of({"shown": []}), _stored("history.json", read_history)),
     Reader("a shard", "shard", json_of(_tree_of(_shards()[1])), _shard, cost=4),
     Reader("a baseline", "record", toml_of(baseline.render(RESULTS).encode()), _toml(baseline.read), cost=2),
     Reader("expectations", "user", toml_of(entry().encode()), _toml(expectations.read)),
