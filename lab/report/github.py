@@ -73,12 +73,12 @@ def annotations(run: RunResult) -> list[str]:
     guests = len(table.rows(run))
     title = f"boxlite {versions} on {guests} guest{'s' if guests != 1 else ''}"
     missing = table.left_out(run, [Status.NOT_RUN])
-    found = [
+    notes = [
         *[_guarded(section) for section in sections(run) if _is_unexpected(section.first.status)],
         *[Annotation(Kind.WARNING, "cells were not run", line) for line in missing],
         Annotation(Kind.NOTICE, title, table.counts(run.cells) or "this run has no cells"),
     ]
-    return [each.command for kind in Kind for each in _most([one for one in found if one.kind is kind])]
+    return [note.command for kind in Kind for note in _most([note for note in notes if note.kind is kind])]
 
 
 def _is_unexpected(status: Status) -> bool:
@@ -100,12 +100,12 @@ def _of_section(section: Section) -> Annotation:
     return Annotation(kind, section.title, f"{reason}\n{bounded(where, LONGEST_TEXT // 4)}{again}")
 
 
-def _most(found: list[Annotation]) -> Iterable[Annotation]:
+def _most(notes: list[Annotation]) -> Iterable[Annotation]:
     """Return at most ten; the last of more than ten says how many there are."""
-    if len(found) <= MOST:
-        return found
-    more = len(found) - (MOST - 1)
-    return [*found[: MOST - 1], Annotation(found[0].kind, f"and {more} more", "the job's summary lists them")]
+    if len(notes) <= MOST:
+        return notes
+    more = len(notes) - (MOST - 1)
+    return [*notes[: MOST - 1], Annotation(notes[0].kind, f"and {more} more", "the job's summary lists them")]
 
 
 def _data(text: str) -> str:

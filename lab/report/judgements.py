@@ -95,17 +95,17 @@ class Misdiagnosis:
     @property
     def cures(self) -> dict[str, list[RemedyResult]]:
         """The remedies tried on these cells, by name: the verified ones, or else all that have a result."""
-        found: dict[str, list[RemedyResult]] = {}
-        for each in (each for cell in self.cells for each in cell.result.remedies):
-            if not each.result.says_nothing:
-                found.setdefault(each.name, []).append(each)
-        verified = {name: results for name, results in found.items() if cured(results)}
-        return verified or found
+        by_name: dict[str, list[RemedyResult]] = {}
+        for tried in (tried for cell in self.cells for tried in cell.result.remedies):
+            if not tried.result.says_nothing:
+                by_name.setdefault(tried.name, []).append(tried)
+        verified = {name: results for name, results in by_name.items() if cured(results)}
+        return verified or by_name
 
 
 def cured(results: Iterable[RemedyResult]) -> int:
     """Count the cells in which the whole suite passed."""
-    return sum(each.result is RemedyOutcome.VERIFIED for each in results)
+    return sum(result.result is RemedyOutcome.VERIFIED for result in results)
 
 
 @dataclass(frozen=True)
@@ -120,27 +120,27 @@ class Review:
     unread: list[str]
 
 
-def review(run: RunResult, folder: Path, known: Mapping[str, Remedy]) -> Review:
+def review(run: RunResult, folder: Path, known_remedies: Mapping[str, Remedy]) -> Review:
     """Judge boxlite's words in a run's failed cells, grouping cells with the same causes and the same words.
 
-    `known` are the remedies; they tell whether boxlite's advice was tried.
+    `known_remedies` are the remedies; they tell whether boxlite's advice was tried.
     """
     counts: Counter[WordsVerdict | None] = Counter()
-    found: dict[tuple[str, ...], Misdiagnosis] = {}
+    by_words: dict[tuple[str, ...], Misdiagnosis] = {}
     unread: list[str] = []
 
     def add(cell: FinishedCell) -> str:
-        judged = words.judge(cell.result, cell.words, known)
+        judged = words.judge(cell.result, cell.words, known_remedies)
         counts[judged] += 1
         if judged is not None and judged is not WordsVerdict.RIGHT:
             key = (judged, cell.words.essence, *(finding.name for finding in cell.findings))
-            found.setdefault(key, Misdiagnosis(judged, [])).cells.append(cell)
+            by_words.setdefault(key, Misdiagnosis(judged, [])).cells.append(cell)
         return ""
 
-    for cell in (FinishedCell(each, folder) for each in run.cells):
+    for cell in (FinishedCell(result, folder) for result in run.cells):
         if cell.result.status in (Status.FAIL, Status.XFAIL) and (why := notices.guarded_text(add)(cell)):
             unread.append(f"{cell.result.guest} {cell.result.variant} {cell.result.build}: {why}")
-    return Review(counts, list(found.values()), unread)
+    return Review(counts, list(by_words.values()), unread)
 
 
 def render_misdiagnoses(run: RunResult, folder: Path) -> str:
@@ -164,19 +164,19 @@ def render_misdiagnoses(run: RunResult, folder: Path) -> str:
 def _versions(cell: FinishedCell) -> list[str]:
     """Versions of system, kernel, bubblewrap, AppArmor and boxlite, and SELinux's mode; a dash for none."""
     facts = cell.result.facts
-    known = [facts.bubblewrap, facts.apparmor] if facts else [None, None]
-    versions = [(each.version if each else None) or "-" for each in known]
+    parts = [facts.bubblewrap, facts.apparmor] if facts else [None, None]
+    versions = [(part.version if part else None) or "-" for part in parts]
     system = (facts.os.pretty_name if facts else None) or cell.result.guest
     selinux = facts.selinux.mode if facts and facts.selinux else "-"
     return [system, table.kernel([cell.result]), *versions, selinux, cell.result.build]
 
 
-def _advice(known: Mapping[str, Remedy], cell: FinishedCell, command: str) -> list[RemedyResult]:
+def _advice(known_remedies: Mapping[str, Remedy], cell: FinishedCell, command: str) -> list[RemedyResult]:
     """Return the results of the remedies that do what one advised command does."""
     return [
         tried
         for tried in cell.result.remedies
-        if tried.name in known and known[tried.name].is_advised_by(command)
+        if tried.name in known_remedies and known_remedies[tried.name].is_advised_by(command)
     ]
 
 

@@ -157,7 +157,7 @@ class LiveTable(Silent):
         self._guests = list(dict.fromkeys(cell.guest.name for cell in cells))
         self._planned = {(cell.guest.name, cell.variant.name, cell.build.name) for cell in cells}
         self._total = len(cells)
-        self._done = {(each.guest, each.variant, each.build): each for each in kept}
+        self._done = {(cell.guest, cell.variant, cell.build): cell for cell in kept}
         self._doing: dict[str, str] = {}
         self._served: Counter[str] = Counter()
         self._end: float | None = None
@@ -198,11 +198,11 @@ class LiveTable(Silent):
             if len(lines) > most:
                 lines[most - 1 :] = [Text(f"and {len(lines) - most + 1} more lanes", "dim")]
             room = self._console.height - 2 - len(lines)
-            shown = next((each for each in self._tables() if self._height(each) <= room), [])
-        return Group(*shown, Text(), *lines, last)
+            fitting = next((layout for layout in self._tables() if self._height(layout) <= room), [])
+        return Group(*fitting, Text(), *lines, last)
 
-    def _height(self, shown: Sequence[RenderableType]) -> int:
-        return sum(len(self._console.render_lines(each, pad=False)) for each in shown)
+    def _height(self, layout: Sequence[RenderableType]) -> int:
+        return sum(len(self._console.render_lines(part, pad=False)) for part in layout)
 
     def _tables(self) -> Iterator[list[Table]]:
         """The table of squares, then that of counts.
@@ -211,7 +211,9 @@ class LiveTable(Silent):
         """
         headings, height, width = list(self._columns.values()), self._console.height, self._console.width
         if fewest_lines(headings, len(self._guests), width) < height:
-            rows = {guest: [self._square((guest, *each)) for each in self._columns] for guest in self._guests}
+            rows = {
+                guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests
+            }
             yield tables(headings, rows, width)
         yield tables(*self._counts(), width)
 

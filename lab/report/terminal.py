@@ -58,8 +58,8 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         print_plain(
             console, "\nasked of boxlite and not seen in any process of a box (matrix.md: what was seen):"
         )
-    for each in not_given[:MOST]:
-        print_plain(console, f"  {each.short}", "yellow")
+    for lacking in not_given[:MOST]:
+        print_plain(console, f"  {lacking.short}", "yellow")
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
         if _needs_details(cell):
@@ -91,11 +91,11 @@ def _print_rates(console: Console, run: RunResult) -> None:
     if not repeated:
         return
     print_plain(console, f"\nHow often tests failed. {table.rates_note(run)}")
-    for each in repeated[:MOST]:
-        style = "bold red" if 0 < each.rate.failed < each.rate.ran else ""
-        where = f" (in {each.repeats})" if each.rate.failed else ""
-        tests = _line(table.named_tests(each.tests, MOST_NAMED))
-        print_plain(console, f"  {each.where}: {each.failed}, {each.interval}: {tests}{where}", style)
+    for rate in repeated[:MOST]:
+        style = "bold red" if 0 < rate.rate.failed < rate.rate.ran else ""
+        where = f" (in {rate.repeats})" if rate.rate.failed else ""
+        tests = _line(table.named_tests(rate.tests, MOST_NAMED))
+        print_plain(console, f"  {rate.where}: {rate.failed}, {rate.interval}: {tests}{where}", style)
     if len(repeated) > MOST:
         print_plain(console, f"  and {len(repeated) - MOST} more")
 
@@ -118,8 +118,8 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
     if not cell.status.as_expected:
         failed = [test for test in cell.tests if test.outcome is not Outcome.PASS]
         for test in failed[:MOST]:
-            said = f": {_line(test.message)}" if test.message else ""
-            print_plain(console, f"  {_line(test.name)}: {test.outcome}{said}")
+            message = f": {_line(test.message)}" if test.message else ""
+            print_plain(console, f"  {_line(test.name)}: {test.outcome}{message}")
         if len(failed) > MOST:
             print_plain(console, f"  and {len(failed) - MOST} more tests")
         print_plain(console, f"  run it again: {cell.rerun}")
@@ -129,8 +129,8 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         print_plain(console, f"  by experiment: {_reason(experiment)}")
     for tried in table.remedies(cell):
         verified = tried.result is RemedyOutcome.VERIFIED
-        said = f": {_line(tried.reason)}" if tried.reason else ""
-        print_plain(console, f"  {tried.name}: {tried.result}{said}", "green" if verified else "dim")
+        reason = f": {_line(tried.reason)}" if tried.reason else ""
+        print_plain(console, f"  {tried.name}: {tried.result}{reason}", "green" if verified else "dim")
         if verified or tried.result is RemedyOutcome.AVOIDS:
             print_plain(console, f"    price: {tried.price}\n    {table.how(tried)}")
         for defect in tried.defects:
