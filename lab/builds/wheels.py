@@ -1,27 +1,28 @@
-"""Releases on the package index, and the wheels that a guest's Python needs, through pip.
+"""Releases on the package index, and the wheels that a guest's Python needs, kept in the cache.
 
-pip resolves for another Python, but judges environment markers by its own, whatever `--python-version` says: on
-a newer host it leaves out what only the guest's older Python needs. So requirements are followed here.
+uv resolves, because it judges environment markers for a guest's Python and platform; pip goes by its own for
+them. pip fetches exactly those files, because uv has no command that gives wheels. pip's configuration of
+this host says to both where the index is.
 """
 
+import ast
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from packaging.metadata import Metadata
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from lab.base import process
+from lab.base import process, scratch
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import put_in_place, sha256
 from lab.base.locks import locked
@@ -32,12 +33,10 @@ PROJECT = "boxlite"
 # A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.
 EVERY = "3.11"
 # The newest glibc 2.x whose wheels are taken. lab/builds/elf.py compares what is in them with the guest's own.
-NEWEST_GLIBC = 41
+NEWEST_GLIBC = 40
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(NEWEST_GLIBC, 16, -1)] + ["manylinux2014_x86_64"]
-# The limit of each call of pip.
+# The limit of each call of uv or pip.
 SECONDS = 600.0
-# pip is asked once for each link in a chain of requirements; those of a test runner have four.
-ROUNDS = 20
 # The newest release before the newest one.
 PREVIOUS = "previous"
 # 0.10.x, and 0.10.* as packaging tools write it.
@@ -46,6 +45,21 @@ SEE = "see the releases with: pip index versions boxlite"
 NAME_ONE = "name one that is stored with --build VERSION, or a wheel, or check the network"
 # Bytes. A wheel may hold a bomb; METADATA holds at most a long README.
 METADATA_BYTES = 4 << 20
+# What uv prints where no wheel of boxlite fits.
+NO_WHEEL = re.compile(rf"\b{PROJECT}==\S+ has no (?:usable )?wheels|no version of {PROJECT}==")
+# All that uv may choose: versions of projects, with the digests of their files. No address, file or folder.
+PINS = re.compile(r"(?:[\w.-]+==[\w.!+-]+ \\\n(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)+", re.ASCII)
+# Options of pip about package indexes, and the variables by which uv takes the same.
+OF_PIP = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "no-index": "UV_OFFLINE",
+    "constraint": "UV_CONSTRAINT",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+    "proxy": "ALL_PROXY",
+}
 # Beside the files of a folder: their digests when they were fetched, as `sha256sum` writes them.
 SUMS = "SHA256SUMS"
 
@@ -172,39 +186,9 @@ def _versions() -> tuple[Version, ...]:
     return tuple(sorted(map(Version, json.loads(answer)["versions"])))
 
 
-def environment(python: str) -> dict[str, str]:
-    """The environment markers of a guest with a Python such as "3.10".
-
-    The patch release is 0, as pip takes it from `--python-version`: wheels that only early patch releases need
-    are fetched too. The fields about the kernel are empty: a folder of wheels serves guests of any kernel.
-    """
-    return {
-        "implementation_name": "cpython",
-        "implementation_version": f"{python}.0",
-        "os_name": "posix",
-        "platform_machine": "x86_64",
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": f"{python}.0",
-        "python_version": python,
-        "sys_platform": "linux",
-    }
-
-
-def needs(wheel: Path, python: str, extras: Iterable[str] = ()) -> list[Requirement]:
-    """What a wheel, with these extras, requires on a guest's Python.
-
-    Raises ValueError if the wheel is damaged.
-    """
-    markers = environment(python)
-    chosen = ["", *extras]
-    return [
-        requirement
-        for requirement in _metadata(wheel).requires_dist or []
-        if _applies(requirement, markers, chosen)
-    ]
+def needs(wheel: Path) -> list[str]:
+    """What a wheel requires, with environment markers. Raises ValueError if the wheel is damaged."""
+    return list(map(str, _metadata(wheel).requires_dist or []))
 
 
 def allows(wheel: Path, python: str) -> bool:
@@ -213,75 +197,7 @@ def allows(wheel: Path, python: str) -> bool:
     Raises ValueError if the wheel is damaged.
     """
     allowed = _metadata(wheel).requires_python
-    return allowed is None or allowed.contains(environment(python)["python_full_version"])
-
-
-@dataclass(frozen=True)
-class Closure:
-    """How far the wheels of a folder meet requirements.
-
-    `wheels` are those that are needed. `missing` holds, for pip, all requirements on each project for which the
-    folder has no wheel that meets them; `misfits` are the wheels of such projects.
-    """
-
-    wheels: list[Path]
-    missing: list[str]
-    misfits: list[Path]
-
-
-def follow(requirements: Sequence[str], python: str, folder: Path) -> Closure:
-    """What the wheels of a folder lack of requirements, and of all that those lead to, on a guest's Python.
-
-    Raises ValueError if a wheel is damaged.
-    """
-    wheels = {parse_wheel_filename(path.name)[0]: path for path in folder.glob("*.whl")}
-    wanted = _wanted([Requirement(text) for text in requirements], wheels, python)
-    unmet = {name for name, asked in wanted.items() if not _meets(wheels.get(name), asked)}
-    return Closure(
-        wheels=sorted(wheels[name] for name in wanted.keys() - unmet),
-        missing=sorted({_plain(each) for name in unmet for each in wanted[name]}),
-        misfits=[wheels[name] for name in unmet & wheels.keys()],
-    )
-
-
-def _wanted(
-    roots: Sequence[Requirement], wheels: Mapping[NormalizedName, Path], python: str
-) -> dict[NormalizedName, list[Requirement]]:
-    """The requirements on each project, as far as wheels that are there tell."""
-    wanted: dict[NormalizedName, list[Requirement]] = {}
-    seen: set[tuple[str, frozenset[str]]] = set()
-    markers = environment(python)
-    pending = [each for each in roots if _applies(each, markers, [""])]
-    while pending:
-        requirement = pending.pop(0)
-        name = canonicalize_name(requirement.name)
-        wanted.setdefault(name, []).append(requirement)
-        step = (name, frozenset(requirement.extras))
-        if name in wheels and step not in seen:
-            seen.add(step)
-            try:
-                pending.extend(needs(wheels[name], python, requirement.extras))
-            except ValueError as error:
-                raise ValueError(f"{wheels[name].name}: {error}") from error
-    return wanted
-
-
-def _applies(requirement: Requirement, markers: Mapping[str, str], extras: Iterable[str]) -> bool:
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({**markers, "extra": extra}) for extra in extras)
-
-
-def _meets(wheel: Path | None, requirements: Iterable[Requirement]) -> bool:
-    if wheel is None:
-        return False
-    version = parse_wheel_filename(wheel.name)[1]
-    # Whether a pre-release is wanted was decided when it was fetched.
-    return all(each.specifier.contains(version, prereleases=True) for each in requirements)
-
-
-def _plain(requirement: Requirement) -> str:
-    """A requirement without marker and extras, which were judged here, as pip takes it."""
-    return f"{requirement.name}{requirement.specifier}"
+    return allowed is None or allowed.contains(f"{python}.0")
 
 
 def _metadata(wheel: Path) -> Metadata:
@@ -303,11 +219,14 @@ def _metadata(wheel: Path) -> Metadata:
     except ValueError as error:
         raise ValueError(f"its METADATA is not valid: {error}") from error
     for requirement in requirements:
-        # pip would build what is there, on this host, whatever `--only-binary` says.
+        # What is there would be built on this host, or is no package that anybody published.
         if requirement.url:
             raise ValueError(
                 f"it requires {requirement.name} from {requirement.url}, and not from a package index"
             )
+        # A marker may hold any text, and requirements are lines of a file.
+        if not str(requirement).isprintable():
+            raise ValueError(f"its METADATA is not valid: it requires {str(requirement)!r}")
     return metadata
 
 
@@ -317,45 +236,43 @@ def download(
     """The wheels of these requirements, with all they depend on, for a Python such as "3.13".
 
     They are kept in a folder of the cache. While another lab or thread fetches them, `say` may raise to end the
-    wait. Raises NotApplicable if the first requirement has no wheel for that Python, LabError if pip fails
-    otherwise.
+    wait. Raises NotApplicable if boxlite is required and has no wheel for that Python, LabError if uv or pip
+    fails otherwise.
     """
     folder = paths.make(store(paths)) / f"{folder_name}-cp{python.replace('.', '')}"
     fetch_once(
         folder,
         f"{requirements[0]} for Python {python}",
         lambda partial: _fetch(requirements, python, partial),
-        seconds=SECONDS + 60,  # Longer than another lab can take.
+        seconds=2 * SECONDS + 60,  # Longer than another lab can take.
         say=say,
     )
     return sorted(folder.glob("*.whl"))
 
 
 def _fetch(requirements: Sequence[str], python: str, folder: Path) -> None:
-    """Put the wheels of requirements, and of all they lead to on that Python, into a new folder.
-
-    Each project's version is chosen by pip from all requirements on it that are known by then.
-    """
-    command = _pip("download", "--quiet", "--no-deps", f"--dest={folder}", *_platforms(python))
-    for _ in range(ROUNDS):
+    """Put the wheels of requirements, and of all that these lead to on that Python, into a folder."""
+    with scratch.temporary() as workspace:
+        required, pins = workspace / "requirements.in", workspace / "requirements.txt"
+        required.write_text("".join(f"{requirement}\n" for requirement in requirements))
         try:
-            found = follow(requirements, python, folder)
-            if not found.missing:
-                for wheel in found.wheels:
-                    archives.check_wheel(wheel)
-                # What only a version that was given up had needed.
-                for wheel in set(folder.glob("*.whl")).difference(found.wheels):
-                    wheel.unlink()
-                return
-        except ValueError as error:
-            raise LabError(f"the package index has a damaged wheel: {error}") from error
-        for wheel in found.misfits:
-            wheel.unlink()
-        try:
-            process.run([*command, *found.missing], timeout=SECONDS)
+            process.run(_uv(required, pins, python), timeout=SECONDS, env=_index())
+            if not PINS.fullmatch(pins.read_text()):
+                raise LabError(f"uv chose something that no package index has: {pins.read_text()[:1_000]}")
+            words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python)]
+            process.run(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
         except process.CommandFailed as error:
-            raise _explain(requirements[0], python, error) from error
-    raise LabError(f"pip found no wheels that together meet {', '.join(requirements)} on Python {python}")
+            if NO_WHEEL.search(" ".join(error.output.split())):
+                raise NotApplicable(f"{requirements[0]} has no wheel for Python {python}") from error
+            raise LabError(
+                f"{requirements[0]} could not be fetched for Python {python}: {error.output.strip()}",
+                hint="check that the package index can be reached; a local wheel needs no index: --build PATH",
+            ) from error
+    for wheel in folder.glob("*.whl"):
+        try:
+            archives.check_wheel(wheel)
+        except archives.Damaged as error:
+            raise LabError(f"the package index has a damaged wheel: {wheel.name}: {error}") from error
 
 
 def digest(requirements: Sequence[str]) -> str:
@@ -372,6 +289,18 @@ def tags(python: str) -> list[Tag]:
     ]
 
 
+def _uv(required: Path, pins: Path, python: str) -> list[str]:
+    """The command that writes which versions meet requirements on a Python, with the digests of their files."""
+    return [
+        *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--no-cache"),
+        *("--only-binary=:all:", "--no-python-downloads", f"--python={sys.executable}"),
+        f"--python-platform=x86_64-manylinux_2_{NEWEST_GLIBC}",
+        f"--python-version={python}",
+        *("--index-strategy=unsafe-best-match", "--system-certs"),
+        *("--generate-hashes", "--no-header", "--no-annotate", f"--output-file={pins}", str(required)),
+    ]
+
+
 def _pip(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
 
@@ -381,19 +310,14 @@ def _platforms(python: str) -> list[str]:
     return ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
 
 
-def _explain(requirement: str, python: str, error: process.CommandFailed) -> Exception:
-    if _is_not_there(error):
-        if "from versions: none" in error.output:
-            return NotApplicable(f"{PROJECT} has no wheels for Python {python}")
-        return NotApplicable(f"{requirement} has no wheel for Python {python}")
-    return LabError(
-        f"pip could not fetch {requirement} for Python {python}: {error.output.strip()}",
-        hint="check that the package index can be reached; a local wheel needs no index: --build PATH",
-    )
-
-
-def _is_not_there(error: process.CommandFailed) -> bool:
-    """Whether the index answered that it has no such release."""
-    text = error.output
-    unreachable = "Retrying" in text or "connection" in text.lower()
-    return f"No matching distribution found for {PROJECT}" in text and not unreachable
+def _index() -> dict[str, str]:
+    """Uv's variables for the package index that pip is configured for; those that are set already stay."""
+    printed = process.run(_pip("config", "list"), timeout=SECONDS).splitlines()
+    options = dict(line.split("=", 1) for line in printed if "=" in line)
+    variables: dict[str, str] = {}
+    # As pip has it, the environment counts most.
+    for section in ("global", "download", ":env:"):
+        for option, variable in OF_PIP.items():
+            if (value := options.get(f"{section}.{option}")) and variable not in os.environ:
+                variables[variable] = " ".join(str(ast.literal_eval(value)).split())
+    return variables

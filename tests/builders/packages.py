@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 
 from lab.base import process
 from lab.builds import wheels
@@ -87,9 +85,10 @@ def _record(files: Mapping[str, bytes]) -> str:
 
 
 class StandIn:
-    """Stands for pip, with an index that is a folder of wheels: all of them are fetched.
+    """Stands for uv and pip, with an index that is a folder of wheels: all of them are chosen.
 
-    `calls` are its commands. `fails` has what it prints where it fails, by its words: "download" or "versions".
+    `calls` are their commands. `fails` has what is printed by those that fail, by their words: "compile",
+    "download" or "versions".
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *released: str) -> None:
@@ -103,9 +102,13 @@ class StandIn:
     def run(self, command: Sequence[str | Path], **_: object) -> str:
         words = [str(word) for word in command]
         options = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
-        [what] = {"download", "versions"} & set(words)
+        [what] = {"compile", "download", "versions", "config"} & set(words)
+        if what == "config":
+            return ""
         self.calls.append(words)
-        if what == "download":
+        if what == "compile" and what not in self.fails:
+            Path(options["--output-file"]).write_text("".join(map(_pin, self.folder.iterdir())))
+        elif what == "download":
             shutil.copytree(self.folder, options["--dest"], dirs_exist_ok=True)
         if what in self.fails:
             raise process.CommandFailed(words, "exit status 1", self.fails[what])
@@ -113,33 +116,9 @@ class StandIn:
         return f"WARNING: Cache entry ignored\n{json.dumps({'name': 'boxlite', 'versions': self.released})}\n"
 
 
-def choose(folder: Path, command: Sequence[str | Path]) -> None:
-    """Do what `pip download --no-deps` does, but at once, with an index that is a folder of pure wheels.
-
-    Raises CommandFailed, as pip fails, if nothing meets what is asked.
-    """
-    words = [str(word) for word in command]
-    [dest] = [word for word in words if word.startswith("--dest=")]
-    target = Path(dest.removeprefix("--dest="))
-    target.mkdir(exist_ok=True)
-    specifiers: dict[NormalizedName, SpecifierSet] = {}
-    for word in words[words.index("download") + 1 :]:
-        if not word.startswith("-"):
-            requirement = Requirement(word)
-            name = canonicalize_name(requirement.name)
-            specifiers[name] = specifiers.get(name, SpecifierSet()) & requirement.specifier
-    for name, specifier in specifiers.items():
-        versions = {
-            version: path
-            for path in folder.glob("*.whl")
-            for its_name, version, _, _ in [parse_wheel_filename(path.name)]
-            if its_name == name and version in specifier
-        }
-        if not versions:
-            raise process.CommandFailed(
-                command, "exit status 1", f"ERROR: No matching distribution found for {name}"
-            )
-        shutil.copy(versions[max(versions)], target)
+def _pin(wheel: Path) -> str:
+    name, version, _, _ = parse_wheel_filename(wheel.name)
+    return f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
 
 
 def _page(wheels: Sequence[Path], pythons: Mapping[str, str]) -> str:
@@ -180,7 +159,10 @@ def index(folder: Path, pythons: Mapping[str, str] | None = None) -> Iterator[st
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815 - the name that the server calls; uv asks so for a wheel's size
 
         def log_message(self, *arguments: object) -> None:
             pass

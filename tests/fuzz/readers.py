@@ -246,7 +246,7 @@ WHEEL_NAME = "boxlite-0.10.8-cp313-cp313-manylinux_2_28_x86_64.whl"
 def _wheel(content: bytes, folder: Path) -> None:
     wheel = _file(folder, WHEEL_NAME, content)
     elf.why_not(wheel, facts())
-    for read in (lambda: wheels.needs(wheel, "3.12", ["x"]), lambda: wheels.allows(wheel, "3.12")):
+    for read in (lambda: wheels.needs(wheel), lambda: wheels.allows(wheel, "3.12")):
         with suppress(ValueError):  # As the docstring says.
             read()
     wheel_kind.read_version(wheel)

@@ -24,25 +24,26 @@ from tests.builders.processes import LOCK_HOLDER, other_process
 RELEASE = Wheel("0.10.8", "0.10.8")
 TAGS = "cp313-cp313-manylinux_2_28_x86_64"
 
-# Recorded: what pip prints with --quiet.
-NO_WHEELS = """
-ERROR: Could not find a version that satisfies the requirement boxlite==0.10.8 (from versions: none)
-ERROR: No matching distribution found for boxlite==0.10.8
+# Recorded: what uv prints with --quiet.
+NO_WHEELS = """\
+error: No solution found when resolving dependencies
+  cause: Because boxlite==0.10.8 has no wheels with a matching Python implementation tag (e.g., `cp39`) and \
+you require boxlite==0.10.8, we can conclude that your requirements are unsatisfiable.
 """
-NO_SUCH_VERSION = """
-ERROR: Could not find a version that satisfies the requirement boxlite==0.10.8 (from versions: 0.10.7)
-ERROR: No matching distribution found for boxlite==0.10.8
+NO_SUCH_VERSION = """\
+error: No solution found when resolving dependencies
+  cause: Because there is no version of boxlite==0.10.8 and you require boxlite==0.10.8, we can conclude \
+that your requirements are unsatisfiable.
 """
-UNREACHABLE = """
-WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) \
-after connection broken by 'NewConnectionError(\
-"Failed to establish a new connection: [Errno 111] Connection refused")': /simple/boxlite/
-ERROR: Could not find a version that satisfies the requirement boxlite==0.10.8 (from versions: none)
-ERROR: No matching distribution found for boxlite==0.10.8
+UNREACHABLE = """\
+error: Request failed after 3 retries in 6.1s
+  cause: Failed to fetch: http://127.0.0.1:9/simple/boxlite/
+  cause: Connection refused (os error 111)
 """
-NO_RUNNER = """
-ERROR: Could not find a version that satisfies the requirement pytest-reportlog (from versions: none)
-ERROR: No matching distribution found for pytest-reportlog
+NO_RUNNER = """\
+error: No solution found when resolving dependencies
+  cause: Because pytest-reportlog was not found in the package registry and you require pytest-reportlog, we \
+can conclude that your requirements are unsatisfiable.
 """
 
 RUNNER = [
@@ -55,7 +56,7 @@ FETCHED = ["boxlite-0.10.8-py3-none-any.whl", *RUNNER]
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    """pip, with an index that has a release and what runs its suite."""
+    """uv and pip, with an index that has a release and what runs its suite."""
     found = StandIn(tmp_path / "shelf", monkeypatch, "0.11.0rc1", "0.10.8", "0.10.0", "0.9.7")
     for name in FETCHED:
         shelf_wheel(found.folder, *name.split("-")[:2])
@@ -218,38 +219,39 @@ def test_a_wheel_comes_first_and_the_runner_after_it_where_the_wheel_fits_the_gu
 
 def test_a_release_is_fetched_once_for_each_python(paths: Paths, tools: StandIn) -> None:
     assert fetch(paths) == fetch(paths) == FETCHED
-    [fetching] = tools.calls
+    resolving, fetching = tools.calls
+    assert "--python-version=3.13" in resolving
     assert "--python-version=3.13" in fetching
-    assert "boxlite==0.10.8" in fetching
     fetch(paths, python="3.11")
-    assert len(tools.calls) == 2
+    assert len(tools.calls) == 4
 
 
 @pytest.mark.parametrize(
     ("printed", "error", "expected"),
     [
-        (NO_WHEELS, NotApplicable, "boxlite has no wheels for Python 3.13"),
+        (NO_WHEELS, NotApplicable, "boxlite==0.10.8 has no wheel for Python 3.13"),
         (NO_SUCH_VERSION, NotApplicable, "boxlite==0.10.8 has no wheel for Python 3.13"),
         (UNREACHABLE, LabError, "Connection refused"),
-        (NO_RUNNER, LabError, "No matching distribution found for pytest-reportlog"),
-        ("ERROR: No space left on device", LabError, "No space left on device"),
+        (NO_RUNNER, LabError, "pytest-reportlog"),
+        ("error: No space left on device", LabError, "No space left on device"),
     ],
 )
-def test_what_pip_says_decides_whose_fault_it_is(
+def test_what_uv_says_decides_whose_fault_it_is(
     paths: Paths, tools: StandIn, printed: str, error: type[Exception], expected: str
 ) -> None:
-    tools.fails["download"] = printed
+    tools.fails["compile"] = printed
     with pytest.raises(error, match=expected) as raised:
         fetch(paths)
     assert type(raised.value) is error
 
 
 def test_a_download_that_fails_leaves_no_half_in_the_store(paths: Paths, tools: StandIn) -> None:
-    shelf_wheel(tools.folder, "half")
+    (tools.folder / "half-1-py3-none-any.whl").touch()
     tools.fails["download"] = "Connection refused"
     with pytest.raises(LabError, match="Connection refused"):
         fetch(paths)
     assert [file.name for file in wheels.store(paths).iterdir() if file.is_dir()] == []
+    (tools.folder / "half-1-py3-none-any.whl").unlink()
     tools.fails.clear()
     assert fetch(paths) == FETCHED
 

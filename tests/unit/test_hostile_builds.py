@@ -104,9 +104,23 @@ def test_a_damaged_wheel_of_the_index_is_not_kept(
 ) -> None:
     index = StandIn(tmp_path / "index", monkeypatch)
     flip(make_wheel(index.folder, "boxlite", "0.10.8", more={"boxlite/module.py": MODULE}))
-    with pytest.raises(LabError, match="the package index has a damaged wheel: "):
+    with pytest.raises(LabError, match=r"the package index has a damaged wheel: boxlite-0\.10\.8-"):
         wheels.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None)
     assert [file for file in wheels.store(paths).iterdir() if file.is_dir()] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["x @ file:///tmp/x\n", "--index-url=https://example.org\n", "./x.whl\n", "x==1\n", ""]
+)
+def test_only_versions_with_digests_are_fetched(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    index = StandIn(tmp_path / "index", monkeypatch)
+    monkeypatch.setattr(packages, "_pin", lambda _wheel: line)
+    make_wheel(index.folder, "boxlite", "0.10.8")
+    with pytest.raises(LabError, match="something that no package index has"):
+        wheels.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None)
+    assert not any("download" in command for command in index.calls)
 
 
 def test_what_was_fetched_is_verified_when_it_is_used(tmp_path: Path) -> None:

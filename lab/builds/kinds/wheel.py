@@ -96,8 +96,7 @@ class Wheel(PytestTests):
             files = wheels.download(paths, required, facts.python, folder, say)
         else:
             own = choose(self.path, facts)
-            needed = [str(need) for need in wheels.needs(own, facts.python)]
-            files = [own, *runner(paths, facts.python, say, needed)]
+            files = [own, *runner(paths, facts.python, say, wheels.needs(own))]
         return {file.name: file for file in files}
 
     @property
@@ -163,7 +162,7 @@ def _version(named: Path, wheel: Path) -> Version:
     if name != wheels.PROJECT:
         raise UsageError(f"{where}: a wheel of {name}, not of {wheels.PROJECT}")
     try:
-        wheels.needs(wheel, wheels.EVERY)
+        wheels.needs(wheel)
         archives.check_wheel(wheel)
     except archives.Damaged as error:
         raise UsageError(
